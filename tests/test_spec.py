@@ -1,0 +1,81 @@
+"""Probes: validated when written down, and the same after a round trip through text."""
+
+import pytest
+
+import probegen as pg
+from probegen import spec
+from probegen.errors import SpecError
+
+PROBES = (
+    pg.Activations("conv*", reduce="mean", axes=(1, 2), channels=[0, 3], dtype="float16"),
+    pg.Attention(),
+    pg.InputGradient(target=3, wrt=["a", "b"]),
+    pg.Saliency(target=(None, 2), name="s", output="label", logits=False),
+    pg.GradCAM("conv2"),
+    pg.IntegratedGradients(steps=8, baseline=-1.0, target="input"),
+)
+
+
+def test_json_round_trip():
+    assert spec.from_json(spec.to_json(PROBES)) == spec.from_json(
+        spec.to_json(spec.from_json(spec.to_json(PROBES)))
+    )
+    assert spec.from_json(spec.to_json(PROBES[3:])) == PROBES[3:]
+
+
+def test_toml():
+    text = """
+    [[probes]]
+    probe = "grad_cam"
+    layer = "conv5"
+    target = ["all", 3]
+
+    [[probes]]
+    probe = "activations"
+    select = "type:Conv2D"
+    reduce = "norm"
+    """
+    expected = (pg.GradCAM("conv5", target=(None, 3)), pg.Activations("type:Conv2D", reduce="norm"))
+    assert spec.from_toml(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: pg.Activations("a", reduce="median"), "'mean', 'max', 'norm'"),
+        (lambda: pg.Activations("a", axes=(1,)), "give reduce='mean' too"),
+        (lambda: pg.Activations("a", reduce="max", axes=(0, 1)), "batch axis"),
+        (lambda: pg.Activations("a", dtype="int8"), "float16"),
+        (lambda: pg.Saliency(target="max"), "'argmax', 'input', a class index"),
+        (lambda: pg.Saliency(target=True), "a class index"),
+        (lambda: pg.Saliency(target=()), "a tuple"),
+        (lambda: pg.Saliency(name=" "), "non-empty"),
+        (lambda: pg.Saliency(logits=1), "True or False"),
+        (lambda: pg.IntegratedGradients(steps=0), "at least 1"),
+        (lambda: pg.IntegratedGradients(baseline=float("nan")), "finite"),
+        (lambda: spec.as_probes([pg.Saliency]), r"write pg.Saliency\("),
+        (lambda: spec.as_probes([]), "no probes"),
+        (lambda: spec.as_probes("saliency"), "a list of probes"),
+        (lambda: spec.from_dict({"probe": "salience"}), "Did you mean 'saliency'"),
+        (lambda: spec.from_dict({"probe": "saliency", "targt": 1}), "Did you mean 'target'"),
+        (lambda: spec.from_toml("x = ["), "not valid TOML"),
+        (lambda: spec.from_json("{}"), r"\[\[probes\]\]"),
+        (lambda: spec.to_json([pg.Saliency(target=len)]), "no text form"),
+    ],
+)
+def test_refusals_say_what_would_work(make, says):
+    with pytest.raises(SpecError, match=says):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [("argmax", "argmax"), ("input", "input"), ("7", 7), ("(None, 3)", (None, 3))],
+)
+def test_parse_target(text, target):
+    assert spec.parse_target(text) == target
+
+
+def test_parse_target_refuses_words():
+    with pytest.raises(SpecError, match="'argmax'"):
+        spec.parse_target("cat")
