@@ -1,0 +1,1 @@
+"""Keras surgery: watch a model's calls, plan the probes, differentiate with TensorFlow."""

@@ -1,0 +1,101 @@
+"""The captured forward pass: predictions, scores and every tensor a plan takes, in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probegen.instrumentation.attention import attention_weights
+from probegen.instrumentation.capture import CallKey, LayerCall, Replacements
+from probegen.instrumentation.plan import PlainOutput, Plan, TargetPlan, TensorRef, reduced_axes
+from probegen.instrumentation.targets import callable_value, score
+from probegen.instrumentation.trace import run_source
+from probegen.spec import Attention
+
+
+@dataclasses.dataclass
+class Forward:
+    """What one call of the source model gave.
+
+    Attributes:
+        inputs: the flat inputs.
+        nest: the predictions as the model nests them.
+        calls: the layer calls.
+    """
+
+    inputs: list[Any]
+    nest: Any
+    calls: list[LayerCall]
+
+    @functools.cached_property
+    def by_key(self) -> dict[CallKey, LayerCall]:
+        """The layer calls by path and index."""
+        return {(c.path, c.index): c for c in self.calls}
+
+    @functools.cached_property
+    def weights(self) -> dict[CallKey, Any]:
+        """Layer call -> the attention weights that it applies."""
+        return attention_weights(self.outputs[0].graph, self.calls)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The flat predictions."""
+        return list(keras.tree.flatten(self.nest))
+
+    def tensor(self, ref: TensorRef) -> Any:
+        """Returns the tensor that a plan refers to."""
+        if ref.path is None:
+            return self.inputs[ref.position]
+        return self.by_key[ref.key].outputs[ref.position]
+
+    def target(self, target: TargetPlan) -> Any:
+        """Returns what a target is taken from.
+
+        For a callable that is its value, `[batch]`; otherwise the scores of one output (the
+        pre-activation with logits), of which `seed` picks entries.
+
+        Raises:
+            InstrumentError: the callable does not return one floating scalar a sample.
+        """
+        if target.function is None:
+            return score(self.outputs[target.position], target.spec.logits)
+        return callable_value(target.function, self.nest, target.spec.logits)
+
+
+def run_forward(
+    plan: Plan,
+    flat: Sequence[Any],
+    replaced: Replacements | None = None,
+) -> Forward:
+    """Calls the source model of a plan inside a graph that is being traced.
+
+    Args:
+        plan: what to capture.
+        flat: the flat inputs.
+        replaced: tensors that stand in for outputs of layer calls.
+    """
+    nest, calls = run_source(plan.source, flat, replaced)
+    return Forward(inputs=list(flat), nest=nest, calls=calls)
+
+
+def plain_output(forward: Forward, output: PlainOutput) -> Any:
+    """Returns an activation or attention weights as the artefact gives them."""
+    if isinstance(output.probe, Attention):
+        return tf.cast(forward.weights[output.ref.key], output.spec.dtype)
+    probe = output.probe
+    tensor = forward.tensor(output.ref)
+    if probe.channels is not None:
+        tensor = tf.gather(tensor, list(probe.channels), axis=-1)
+    over = list(reduced_axes(probe, tensor.shape.rank, output.spec.name))
+    if probe.reduce == "mean":
+        tensor = tf.reduce_mean(tensor, axis=over)
+    elif probe.reduce == "max":
+        tensor = tf.reduce_max(tensor, axis=over)
+    elif probe.reduce == "norm":
+        tensor = tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=over))
+    return tf.cast(tensor, output.spec.dtype)

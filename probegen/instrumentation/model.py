@@ -1,0 +1,166 @@
+"""The instrumented model: a `keras.Model` that returns predictions and probes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probegen import spec
+from probegen.errors import InstrumentError, SpecError
+from probegen.instrumentation.plan import make_plan
+from probegen.instrumentation.source import Source, as_source
+from probegen.instrumentation.tape import explain
+from probegen.manifest import TARGET_INPUT, Manifest
+
+
+def instrument(
+    model: Any,
+    probes: Any,
+    class_names: Sequence[str] | None = None,
+    *,
+    inputs: Any = None,
+) -> ProbedModel:
+    """Returns a `keras.Model` whose outputs are the model's predictions and the probes.
+
+    The source model is read and called, never changed; its weights are shared, not copied.
+
+    Args:
+        model: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
+        probes: a probe or a list of probes.
+        class_names: names along the class axis of the prediction.
+        inputs: for a subclassed model whose inputs Keras does not record: sample arrays or
+            `keras.InputSpec`s in the nest that its `call` takes.
+
+    Raises:
+        SpecError: the probes are malformed.
+        SourceError: the model is none, or not built.
+        SelectionError: a selector matches nothing that can be probed so.
+        InstrumentError: a target does not fit, or names collide.
+        NotDifferentiableError: a gradient cannot flow; says where it stops.
+    """
+    if isinstance(model, ProbedModel):
+        raise InstrumentError(
+            f"{model.name!r} is instrumented already; instrument its source, `probed.source`."
+        )
+    return ProbedModel(as_source(model, inputs), spec.as_probes(probes), class_names)
+
+
+@keras.saving.register_keras_serializable(package="probegen")
+class ProbedModel(keras.Model):
+    """A model that returns its predictions and its probes from one pass.
+
+    Called on a batch (an array, a list or a dict by input name) it returns a dict: output name
+    -> tensor, predictions first. Where a probe has `target="input"`, the call takes
+    `target=` with an int32 `[batch]` (or the key `"target"` in a dict of inputs); left out, it
+    means argmax.
+
+    Attributes:
+        source: the user's model.
+        plan: what is computed.
+        manifest: what the outputs mean.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        probes: Sequence[spec.Probe],
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Plans the probes of a source; see `instrument`."""
+        super().__init__(name=f"{source.model.name}_probed")
+        self.source = source.model
+        self.plan = make_plan(source, probes, class_names)
+        self._explain = tf.function(self.explain_flat, autograph=False, reduce_retracing=True)
+        self.built = True
+
+    @property
+    def manifest(self) -> Manifest:
+        """The decode table of the outputs."""
+        return self.plan.manifest
+
+    def call(self, inputs: Any, target: Any = None) -> dict[str, Any]:
+        """Returns all outputs by name; see the class."""
+        if isinstance(inputs, Mapping) and TARGET_INPUT in inputs and target is None:
+            inputs = dict(inputs)
+            target = inputs.pop(TARGET_INPUT)
+        flat = [
+            tf.cast(tf.convert_to_tensor(value), wanted.dtype)
+            for value, wanted in zip(
+                self.plan.source.flatten(inputs), self.plan.source.input_specs, strict=True
+            )
+        ]
+        if not self.manifest.target_input:
+            if target is not None:
+                raise InstrumentError(
+                    "this model takes no target: no probe has target='input'. "
+                    "Give one, for instance pg.Saliency(target='input')."
+                )
+            return dict(self._explain(*flat))
+        if target is None:
+            target = -1
+        target = tf.broadcast_to(tf.cast(target, tf.int32), tf.shape(flat[0])[:1])
+        return dict(self._explain(*flat, target))
+
+    def explain_flat(self, *flat: Any) -> dict[str, Any]:
+        """Returns all outputs from the flat inputs, then the target where there is one.
+
+        Must run inside a `tf.function`.
+        """
+        count = len(self.plan.source.input_names)
+        return explain(self.plan, flat[:count], *flat[count:])
+
+    def compute_output_spec(self, inputs: Any, target: Any = None) -> dict[str, Any]:
+        """Returns symbolic outputs, so that the model can be called on `keras.Input`s."""
+        del inputs, target
+        return {
+            o.name: keras.KerasTensor(o.shape, dtype=o.dtype, name=o.name.replace("/", "_"))
+            for o in self.manifest.outputs
+        }
+
+    def fit(self, *_: Any, **__: Any) -> Any:
+        """Refuses: an instrumented model is for inference.
+
+        Raises:
+            InstrumentError: always; says to train the source.
+        """
+        raise InstrumentError(
+            "an instrumented model is for inference; train `probed.source` (the weights are "
+            "shared), or train the model first and instrument it then."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `.keras` files hold.
+
+        Raises:
+            SpecError: a target is a callable, which has no text form.
+        """
+        for group in self.plan.groups:
+            if group.target.function is not None:
+                raise SpecError(
+                    f"the target {group.target.spec.name} is a callable, which a .keras file "
+                    "cannot hold; use a class index or a tuple, or export to ONNX or SavedModel."
+                )
+        return {
+            "source": keras.saving.serialize_keras_object(self.source),
+            "inputs": [
+                {"shape": list(s.shape), "dtype": s.dtype.name}
+                for s in self.plan.source.input_specs
+            ],
+            "structure": self.plan.source.structure,
+            "manifest": self.manifest.to_json(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ProbedModel:
+        """Rebuilds what `get_config` described; weights are loaded by Keras afterwards."""
+        model = keras.saving.deserialize_keras_object(
+            config["source"], custom_objects=custom_objects
+        )
+        specs = [keras.InputSpec(**entry) for entry in config["inputs"]]
+        nest = keras.tree.map_structure(lambda i: specs[i], config["structure"])
+        described = Manifest.from_json(config["manifest"])
+        probes = [spec.from_dict(entry) for entry in described.probes]
+        return cls(as_source(model, nest), probes, described.class_names)

@@ -1,0 +1,264 @@
+"""A symbolic trace of a model: every layer call and every operation, without any data."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework import ops as tf_ops
+
+from probegen.errors import InstrumentError
+from probegen.instrumentation.attention import attention_weights
+from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
+from probegen.instrumentation.source import Source
+
+_SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+_FINAL_ACTIVATIONS = frozenset({"Softmax", "Sigmoid"})
+_PASSES_THROUGH = frozenset({"Identity", "Cast"})
+
+
+@dataclasses.dataclass
+class Trace:
+    """What one call of a source model does, as seen from inside the graph it was traced in.
+
+    Attributes:
+        source: the model.
+        graph: the graph.
+        inputs: the flat input tensors.
+        nest: the predictions as the model nests them.
+        calls: the layer calls, in the order in which they begin.
+    """
+
+    source: Source
+    graph: Any
+    inputs: list[Any]
+    nest: Any
+    calls: list[LayerCall]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The flat predictions."""
+        return list(keras.tree.flatten(self.nest))
+
+    def call(self, key: CallKey) -> LayerCall:
+        """Returns the call named by path and index."""
+        return next(c for c in self.calls if (c.path, c.index) == key)
+
+    @functools.cached_property
+    def weights(self) -> dict[CallKey, Any]:
+        """Layer call -> the attention weights that it applies, for every call that has some."""
+        return attention_weights(self.graph, self.calls)
+
+    def visible(self, tensor: Any) -> bool:
+        """Tells whether a tensor lives in this graph and not in a loop's or branch's body."""
+        return tf.is_tensor(tensor) and getattr(tensor, "graph", None) is self.graph
+
+    @functools.cached_property
+    def layers(self) -> dict[str, str]:
+        """Operation name -> path of the innermost layer call that made the operation."""
+        paths = [""] * len(self.graph.get_operations())
+        for call in self.calls:  # outer calls begin before inner ones, which so overwrite them
+            paths[call.first_op : call.last_op] = [call.path] * (call.last_op - call.first_op)
+        named = zip(self.graph.get_operations(), paths, strict=True)
+        return {op.name: path for op, path in named if path}
+
+    def layer_of(self, op: Any) -> str:
+        """Returns the path of the innermost layer call that made an operation, or `""`."""
+        return self.layers.get(op.name, "")
+
+
+def run_source(
+    source: Source,
+    flat: Sequence[Any],
+    replaced: Replacements | None = None,
+) -> tuple[Any, list[LayerCall]]:
+    """Calls the source model, watched; must run inside a graph that is being traced.
+
+    The stateless scope keeps what the call would change (recurrent states, losses, seeds) from
+    reaching the model.
+
+    Returns:
+        The predictions in the nest that the model returns, and the layer calls.
+    """
+    watcher = Watcher(source.model, replaced)
+    with keras.StatelessScope(), watching(watcher):
+        outputs = source.call(flat)
+    return outputs, watcher.calls
+
+
+def trace(source: Source) -> Trace:
+    """Traces a model symbolically.
+
+    Raises:
+        InstrumentError: the model cannot be traced (it needs concrete values, say).
+    """
+    seen: dict[str, Any] = {}
+
+    def forward(*flat: Any) -> Any:
+        nest, calls = run_source(source, flat)
+        seen.update(inputs=list(flat), nest=nest, calls=calls)
+        return keras.tree.flatten(nest)
+
+    graph = trace_function(forward, source.input_specs, source).graph
+    return Trace(source, graph, seen["inputs"], seen["nest"], seen["calls"])
+
+
+def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: Source) -> Any:
+    """Returns `function` as a concrete function of tensors described by `specs`.
+
+    Raises:
+        InstrumentError: tracing failed.
+    """
+    try:
+        return tf.function(function, autograph=False).get_concrete_function(*specs)
+    except (tf.errors.OpError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        if isinstance(error, InstrumentError):
+            raise
+        raise InstrumentError(
+            f"the model {source.model.name!r} cannot be traced as a graph: {error}"
+        ) from error
+
+
+# -- what is differentiated --------------------------------------------------------------------
+
+
+def pre_activation(tensor: Any) -> Any | None:
+    """Returns what went into the softmax or sigmoid that made `tensor`, or None.
+
+    Keras leaves the logits on the tensors that its activations return; where the activation was
+    called in another way, the operation that made the tensor tells.
+    """
+    logits = getattr(tensor, "_keras_logits", None)
+    if logits is not None and getattr(logits, "graph", None) is tensor.graph:
+        return logits
+    op = tensor.op
+    while op.type in _PASSES_THROUGH and op.inputs[0].dtype.is_floating:
+        source = op.inputs[0]
+        if getattr(source, "_keras_logits", None) is not None:
+            return source._keras_logits
+        op = source.op
+    return op.inputs[0] if op.type in _FINAL_ACTIVATIONS else None
+
+
+# -- dependence --------------------------------------------------------------------------------
+
+
+def ancestors(tensors: Iterable[Any]) -> set[Any]:
+    """Returns the operations that the tensors' values depend on, their own included."""
+    found: set[Any] = set()
+    stack = [t.op for t in tensors]
+    while stack:
+        op = stack.pop()
+        if op not in found:
+            found.add(op)
+            stack.extend(t.op for t in op.inputs)
+    return found
+
+
+def influenced_by(tensor: Any, graph: Any, differentiably: bool = False) -> set[int]:
+    """Returns ids of the tensors that depend on the values (not the mere shape) of `tensor`.
+
+    Args:
+        tensor: where the influence starts.
+        graph: the graph it lives in.
+        differentiably: follow only operations that a gradient can pass.
+    """
+    reached = {id(tensor)}
+    for op in graph.get_operations():
+        if op.type in _SHAPE_OPS or not any(id(t) in reached for t in op.inputs):
+            continue
+        if differentiably and not passes_gradient(op):
+            continue
+        reached.update(
+            id(t) for t in op.outputs if not differentiably or t.dtype.is_floating or _is_handle(t)
+        )
+    return reached
+
+
+def passes_gradient(op: Any) -> bool:
+    """Tells whether TensorFlow has a gradient for an operation."""
+    try:
+        return tf_ops.get_gradient_function(op) is not None
+    except LookupError:
+        return False
+
+
+def blocking_operations(trace: Trace, start: Any, end: Any) -> list[Any]:
+    """Returns the operations at which gradients from `end` to `start` stop.
+
+    Empty where `end` does not depend on `start` at all.
+    """
+    reached = influenced_by(start, trace.graph, differentiably=True)
+    dependent = influenced_by(start, trace.graph)
+    blocked = []
+    for op in sorted(ancestors([end]), key=lambda op: op._id):
+        stopped = not any(id(t) in reached for t in op.outputs)
+        entered = any(id(t) in reached for t in op.inputs)
+        if stopped and entered and any(id(t) in dependent for t in op.outputs):
+            blocked.append(op)
+    return blocked
+
+
+def is_differentiable(trace: Trace, start: Any, end: Any) -> bool:
+    """Tells whether a gradient flows from `end` back to `start`."""
+    return id(end) in influenced_by(start, trace.graph, differentiably=True)
+
+
+def reached_by_gradient(trace: Trace, ends: Iterable[Any]) -> set[int]:
+    """Returns ids of the tensors that a gradient from one of `ends` flows back to."""
+    reached = {id(t) for t in ends}
+    for op in reversed(trace.graph.get_operations()):
+        if any(id(t) in reached for t in op.outputs) and passes_gradient(op):
+            reached.update(id(t) for t in op.inputs if t.dtype.is_floating or _is_handle(t))
+    return reached
+
+
+def custom_gradients(trace: Trace, start: Any, end: Any) -> list[Any]:
+    """Returns operations between two tensors whose gradient user code has redefined.
+
+    TensorFlow's own uses (swish among them) are exact derivatives, written that way to save
+    memory, and do not count.
+    """
+    between = ancestors([end])
+    reached = influenced_by(start, trace.graph)
+    return [
+        op
+        for op in between
+        if op.type == "IdentityN"
+        and any(id(t) in reached for t in op.inputs)
+        and _custom_gradient_module(op) not in ("", "tensorflow")
+    ]
+
+
+def _custom_gradient_module(op: Any) -> str:
+    """Returns the top package that defined an operation's own gradient, `""` if it has none."""
+    try:
+        op.get_attr("_gradient_op_type")
+    except ValueError:
+        return ""
+    pending, seen = [tf_ops.get_gradient_function(op)], set()
+    module = "tensorflow"
+    while pending:
+        function = pending.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        owner = getattr(function, "__module__", None) or ""
+        if owner and not owner.startswith("tensorflow."):
+            module = owner.split(".")[0]
+        for cell in getattr(function, "__closure__", None) or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:
+                continue
+            if callable(content) and hasattr(content, "__closure__"):
+                pending.append(content)
+    return module
+
+
+def _is_handle(tensor: Any) -> bool:
+    return tensor.dtype in (tf.variant, tf.resource)
