@@ -23,13 +23,14 @@ _KERAS_LAYERS = (
     keras.layers.AdditiveAttention,
 )
 _MIN_RANK = 3  # batch, query, key
+_PAIR = 2
 
 
 def attention_weights(graph: Any, calls: Sequence[LayerCall]) -> dict[CallKey, Any]:
     """Returns the weights of every call of an attention layer that shows some.
 
-    Custom layers that return `(output, weights)` are taken at their word; other custom layers
-    count where exactly one softmax stands in them.
+    Custom layers that return a pair `(output, weights)` are taken at their word, whatever they
+    are called; other custom attention layers count where exactly one softmax stands in them.
 
     Args:
         graph: the graph that the calls were traced in.
@@ -41,7 +42,7 @@ def attention_weights(graph: Any, calls: Sequence[LayerCall]) -> dict[CallKey, A
     operations = graph.get_operations()
     found = {}
     for call in calls:
-        if role_of(call.layer) == "attention":
+        if role_of(call.layer) in ("attention", "other"):
             weights = _weights(call, calls, operations)
             if weights is not None and getattr(weights, "graph", None) is graph:
                 found[call.path, call.index] = weights
@@ -49,6 +50,11 @@ def attention_weights(graph: Any, calls: Sequence[LayerCall]) -> dict[CallKey, A
 
 
 def _weights(call: LayerCall, calls: Sequence[LayerCall], operations: Sequence[Any]) -> Any:
+    if not isinstance(call.layer, _KERAS_LAYERS):
+        if len(call.outputs) == _PAIR:
+            return call.outputs[1]
+        if role_of(call.layer) == "other":
+            return None
     inside = [
         c
         for c in calls
@@ -64,6 +70,4 @@ def _weights(call: LayerCall, calls: Sequence[LayerCall], operations: Sequence[A
         if n not in covered and operations[n].type == "Softmax"
     ]
     wide = [t for t in (*of_layers, *direct) if t.shape.rank is None or t.shape.rank >= _MIN_RANK]
-    if not isinstance(call.layer, _KERAS_LAYERS) and len(call.outputs) > 1:
-        return call.outputs[1]
     return wide[0] if len(wide) == 1 else None

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from probegen import spec
 from probegen.errors import InstrumentError, SpecError
-from probegen.instrumentation.plan import make_plan
+from probegen.instrumentation.planning import make_plan
 from probegen.instrumentation.source import Source, as_source
 from probegen.instrumentation.tape import explain
 from probegen.manifest import TARGET_INPUT, Manifest

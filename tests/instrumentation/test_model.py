@@ -213,8 +213,14 @@ def test_custom_layers_that_return_output_and_weights():
     context, _ = models.Bahdanau(name="look")(x)
     model = keras.Model(x, keras.layers.Dense(2, name="head")(context))
     data = models.images((5, 7))
-    outputs = pg.instrument(model, pg.Activations("look"))(data)
-    assert list(outputs) == ["head", "activation/look:0", "activation/look:1"]
+    outputs = pg.instrument(model, [pg.Activations("look"), pg.Attention("look")])(data)
+    assert list(outputs) == [
+        "head",
+        "activation/look:0",
+        "activation/look:1",
+        "attention/look",
+    ]
+    np.testing.assert_array_equal(outputs["attention/look"], outputs["activation/look:1"])
     np.testing.assert_allclose(np.asarray(outputs["activation/look:1"]).sum(1), 1, rtol=1e-6)
 
 

@@ -1,0 +1,108 @@
+"""Probes x model -> a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from probegen import __version__, manifest
+from probegen.errors import InstrumentError
+from probegen.instrumentation.plan import (
+    GradientGroup,
+    GradientOutput,
+    PlainOutput,
+    Plan,
+    TargetPlan,
+)
+from probegen.instrumentation.planning import interface
+from probegen.instrumentation.planning.context import Context
+from probegen.instrumentation.planning.gradients import GradientPlanner
+from probegen.instrumentation.planning.plain import plain_outputs
+from probegen.instrumentation.source import Source
+from probegen.manifest import Manifest, OutputSpec
+from probegen.spec import Activations, Attention, GradCAM, GradientProbe, Probe, to_dict
+
+
+def make_plan(
+    source: Source, probes: Sequence[Probe], class_names: Sequence[str] | None = None
+) -> Plan:
+    """Resolves probes against a model.
+
+    Raises:
+        SelectionError: a selector matches nothing that can be probed in its way.
+        InstrumentError: a target makes no sense for the model, or two outputs share a name.
+        NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
+    """
+    context = Context(source)
+    planner = GradientPlanner(context)
+    plain: list[PlainOutput] = []
+    groups: dict[TargetPlan, list[GradientOutput]] = {}
+    in_order: list[OutputSpec] = []
+    resolved: list[Probe] = []
+    for probe in probes:
+        outputs: Sequence[PlainOutput | GradientOutput]
+        if isinstance(probe, GradientProbe):
+            target = planner.target(probe)
+            outputs = gradients = planner.gradients(probe, target)
+            groups.setdefault(target, []).extend(gradients)
+        else:
+            outputs = found = plain_outputs(context, probe)
+            plain.extend(found)
+        in_order.extend(o.spec for o in outputs)
+        resolved.append(_resolved(context, probe, outputs))
+    predictions = interface.predictions(context, class_names)
+    _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
+    return Plan(
+        source=source,
+        plain=tuple(plain),
+        groups=tuple(GradientGroup(t, tuple(outputs)) for t, outputs in groups.items()),
+        manifest=Manifest(
+            inputs=interface.inputs(context),
+            outputs=(*predictions, *in_order),
+            model={"name": source.model.name, "class": type(source.model).__name__},
+            producer={"probegen": __version__, "keras": keras.__version__},
+            target_input=any(t.spec.mode == "input" for t in groups),
+            class_names=interface.checked_class_names(class_names, predictions),
+            probes=tuple(_portable(p) for p in resolved),
+        ),
+    )
+
+
+def _resolved(
+    context: Context, probe: Probe, outputs: Iterable[PlainOutput | GradientOutput]
+) -> Probe:
+    """Returns a probe whose selectors are explicit paths, so that it can be written down."""
+    points = {(p.path, p.call_index): p.name for p in context.points}
+    paths = [points[o.ref.key] if o.ref.path else o.spec.input for o in outputs]
+    paths = list(dict.fromkeys(paths))
+    if isinstance(probe, Activations | Attention):
+        return dataclasses.replace(probe, select=paths)
+    if isinstance(probe, GradCAM):
+        return dataclasses.replace(probe, layer=paths[0])
+    if getattr(probe, "wrt", "input") == "input":
+        return probe
+    return dataclasses.replace(probe, wrt=paths)  # type: ignore[call-arg]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InstrumentError(
+            f"several outputs are called {twice}; tell them apart with name=, for instance "
+            "pg.Saliency(target=3, name='saliency_of_3')."
+        )
+    reserved = {manifest.TARGET_INPUT, manifest.GATE_INPUT} & set(names)
+    if reserved:
+        raise InstrumentError(f"the output name {reserved.pop()!r} is reserved; choose another.")
+
+
+def _portable(probe: Probe) -> dict[str, Any]:
+    """Returns a probe's text form; a callable target is written as its name, unreadable."""
+    target = getattr(probe, "target", None)
+    if callable(target):
+        plain = to_dict(dataclasses.replace(probe, target="argmax"))  # type: ignore[call-arg]
+        return {**plain, "target": {"callable": getattr(target, "__qualname__", "callable")}}
+    return to_dict(probe)

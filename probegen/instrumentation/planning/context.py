@@ -1,0 +1,86 @@
+"""What every part of the planning looks at: one trace, its probe points, its scores."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from probegen.errors import SelectionError
+from probegen.instrumentation.plan import TensorRef
+from probegen.instrumentation.points import layers_in_order, probe_points
+from probegen.instrumentation.roles import role_of
+from probegen.instrumentation.source import Source
+from probegen.instrumentation.trace import Trace, influenced_by, pre_activation, trace
+from probegen.points import ProbePoint
+from probegen.select import select
+from probegen.spec import Probe
+
+
+class Context:
+    """One trace of a source, and questions about it.
+
+    Attributes:
+        source: the model.
+        trace: the trace.
+        points: its probe points.
+        layers: the model's own list of layers, for index selectors.
+        scores: for each model output, the pre-activation of its softmax or sigmoid, or None.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.trace: Trace = trace(source)
+        self.points = probe_points(self.trace)
+        self.layers = layers_in_order(source.model)
+        self.scores = [pre_activation(t) for t in self.trace.outputs]
+
+    def select(self, selector: Any, kind: str) -> list[ProbePoint]:
+        """Returns the selected points that can be probed for `kind`.
+
+        Raises:
+            SelectionError: there is none; says why, and which there are.
+        """
+        chosen = select(self.points, selector, self.layers)
+        able = [p for p in chosen if kind in p.probes]
+        if able:
+            return able
+        named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:5])
+        reasons = sorted({p.reason for p in chosen if p.reason})
+        others = [p.name for p in self.points if kind in p.probes]
+        hint = (
+            f" Layers that can: {', '.join(map(repr, others[:5]))}."
+            if others
+            else f" This model has no layer that can be probed for {kind}."
+        )
+        raise SelectionError(
+            f"{selector!r} matches {named}, none of which can be probed for {kind}"
+            + (f": {'; '.join(reasons)}." if reasons else ".")
+            + hint
+        )
+
+    def tensor(self, ref: TensorRef) -> Any:
+        """Returns the tensor of this trace that a reference means."""
+        if ref.path is None:
+            return self.trace.inputs[ref.position]
+        return self.trace.call(ref.key).outputs[ref.position]
+
+    @functools.cache  # noqa: B019 - a context lives as long as one planning
+    def embedding(self, position: int) -> TensorRef | None:
+        """Returns the output of the first embedding on the way from an input, if there is one."""
+        start = self.trace.inputs[position]
+        dependent = influenced_by(start, self.trace.graph)
+        for call in self.trace.calls:
+            if role_of(call.layer) != "embedding" or not call.outputs:
+                continue
+            out = call.outputs[0]
+            if self.trace.visible(out) and out.dtype.is_floating and id(out) in dependent:
+                return TensorRef(call.path, call.index)
+        return None
+
+
+def output_name(probe: Probe, path: str, several: bool) -> str:
+    """Returns `"<kind>/<path>"`, or what `name=` says."""
+    given = getattr(probe, "name", None)
+    if given is None:
+        return f"{probe.kind}/{path}"
+    return f"{given}/{path}" if several else str(given)

@@ -1,0 +1,81 @@
+"""The artefact's inputs, and the predictions among its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probegen import manifest
+from probegen.errors import InstrumentError
+from probegen.instrumentation import axes
+from probegen.instrumentation.planning.context import Context
+from probegen.instrumentation.trace import is_differentiable
+from probegen.manifest import InputSpec, OutputSpec
+
+
+def inputs(context: Context) -> tuple[InputSpec, ...]:
+    """Returns the artefact's inputs that come from the model."""
+    return tuple(_input(context, i) for i in range(len(context.source.input_names)))
+
+
+def _input(context: Context, position: int) -> InputSpec:
+    tensor = context.trace.inputs[position]
+    shape = tuple(tensor.shape)
+    embedding = context.embedding(position)
+    layer = context.trace.call(embedding.key).layer if embedding else None
+    tokens = embedding is not None and not (
+        tensor.dtype.is_floating
+        and is_differentiable(context.trace, tensor, context.tensor(embedding))
+    )
+    return InputSpec(
+        name=context.source.input_names[position],
+        dtype=tensor.dtype.name,
+        shape=shape,
+        axes=axes.input_axes(len(shape), tokens),
+        vocabulary=getattr(layer, "input_dim", None) if tokens else None,
+        integer=tokens and tensor.dtype.is_floating,
+    )
+
+
+def predictions(context: Context, class_names: Sequence[str] | None) -> tuple[OutputSpec, ...]:
+    """Returns the model's own outputs."""
+    specs = []
+    for name, tensor, before in zip(
+        context.source.output_names, context.trace.outputs, context.scores, strict=True
+    ):
+        shape = tuple(tensor.shape)
+        classes = (before is not None or class_names is not None) and shape[-1:] != (1,)
+        specs.append(
+            OutputSpec(
+                name=name,
+                kind=manifest.PREDICTION,
+                dtype=tensor.dtype.name,
+                shape=shape,
+                axes=axes.prediction_axes(len(shape), classes),
+                detail={"activation": before is not None},
+            )
+        )
+    return tuple(specs)
+
+
+def checked_class_names(
+    class_names: Sequence[str] | None, predictions: Sequence[OutputSpec]
+) -> tuple[str, ...] | None:
+    """Returns class names as a tuple.
+
+    Raises:
+        InstrumentError: no output has that many classes.
+    """
+    if class_names is None:
+        return None
+    names = tuple(str(n) for n in class_names)
+    sizes = [p.shape[-1] for p in predictions if len(p.shape) > 1]
+    if (
+        sizes
+        and None not in sizes
+        and len(names) not in sizes
+        and not (sizes == [1] and len(names) == 2)
+    ):
+        raise InstrumentError(
+            f"class_names has {len(names)} names; the model's outputs have {sizes} classes."
+        )
+    return names

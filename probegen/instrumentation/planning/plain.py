@@ -1,0 +1,113 @@
+"""Planning of outputs that need no gradient: activations and attention weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probegen import manifest
+from probegen.errors import InstrumentError
+from probegen.instrumentation import axes
+from probegen.instrumentation.plan import PlainOutput, TensorRef, reduced_axes
+from probegen.instrumentation.planning.context import Context, output_name
+from probegen.instrumentation.planning.methods import METHODS
+from probegen.manifest import OutputSpec
+from probegen.points import ProbePoint
+from probegen.spec import Activations, Attention, Probe
+
+
+def plain_outputs(context: Context, probe: Probe) -> list[PlainOutput]:
+    """Returns the outputs of an `Activations` or `Attention` probe."""
+    if isinstance(probe, Activations):
+        return _activations(context, probe)
+    if isinstance(probe, Attention):
+        return _attention(context, probe)
+    raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
+
+
+def _activations(context: Context, probe: Activations) -> list[PlainOutput]:
+    chosen = context.select(probe.select, "activation")
+    tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
+    return [
+        PlainOutput(
+            _activation_spec(probe, point, j, len(tensors)),
+            TensorRef(point.path, point.call_index, j),
+            probe,
+        )
+        for point, j in tensors
+    ]
+
+
+def _activation_spec(
+    probe: Activations, point: ProbePoint, position: int, outputs: int
+) -> OutputSpec:
+    shape = point.shapes[position]
+    part = f":{position}" if len(point.shapes) > 1 else ""
+    names = axes.activation_axes(len(shape))
+    if probe.channels is not None:
+        shape = _subset(probe.channels, shape, point.name)
+    reduced = reduced_axes(probe, len(shape), point.name)
+    kept = [i for i in range(len(shape)) if i not in reduced]
+    return OutputSpec(
+        name=output_name(probe, point.name + part, several=outputs > 1),
+        kind=manifest.ACTIVATION,
+        dtype=probe.dtype or point.dtypes[position],
+        shape=tuple(shape[i] for i in kept),
+        axes=tuple(names[i] for i in kept),
+        layer=point.path,
+        call=point.call_index,
+        method=_activation_method(probe, [names[i] for i in reduced]),
+        detail={
+            "class": point.class_name,
+            "role": point.roles[-1],
+            "reduce": probe.reduce,
+            "reduced_axes": [names[i] for i in reduced],
+            "channels": list(probe.channels) if probe.channels else None,
+        },
+    )
+
+
+def _attention(context: Context, probe: Attention) -> list[PlainOutput]:
+    chosen = context.select(probe.select, "attention")
+    if probe.select == "*":  # layers that merely return a pair have to be asked for by name
+        chosen = [p for p in chosen if "attention" in p.roles] or chosen
+    outputs = []
+    for point in chosen:
+        weights = context.trace.weights[point.path, point.call_index]
+        shape = tuple(weights.shape)
+        outputs.append(
+            PlainOutput(
+                OutputSpec(
+                    name=output_name(probe, point.name, several=len(chosen) > 1),
+                    kind=manifest.ATTENTION,
+                    dtype=probe.dtype or weights.dtype.name,
+                    shape=shape,
+                    axes=axes.attention_axes(len(shape)),
+                    layer=point.path,
+                    call=point.call_index,
+                    method=METHODS[manifest.ATTENTION],
+                    detail={"class": point.class_name},
+                ),
+                TensorRef(point.path, point.call_index),
+                probe,
+            )
+        )
+    return outputs
+
+
+def _subset(
+    channels: tuple[int, ...], shape: tuple[int | None, ...], name: str
+) -> tuple[int | None, ...]:
+    size = shape[-1]
+    wrong = [c for c in channels if c < 0 or (size is not None and c >= size)]
+    if wrong:
+        raise InstrumentError(
+            f"channels={list(channels)}: {wrong} are out of range; {name!r} has {size} channels."
+        )
+    return (*shape[:-1], len(channels))
+
+
+def _activation_method(probe: Activations, reduced: Sequence[str]) -> str:
+    if not reduced:
+        return "output of the layer"
+    words = {"mean": "mean", "max": "maximum", "norm": "Euclidean norm"}
+    return f"{words[str(probe.reduce)]} of the layer's output over {', '.join(reduced)}"
