@@ -160,6 +160,16 @@ class Manifest:
         """Returns a copy with the given fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def with_batch(self, batch: int | None) -> Manifest:
+        """Returns a copy whose inputs and outputs have this batch size; None leaves it open."""
+        return dataclasses.replace(
+            self,
+            inputs=tuple(dataclasses.replace(i, shape=(batch, *i.shape[1:])) for i in self.inputs),
+            outputs=tuple(
+                dataclasses.replace(o, shape=(batch, *o.shape[1:])) for o in self.outputs
+            ),
+        )
+
     def to_json(self, indent: int | None = None) -> str:
         """Returns the manifest as JSON text with its schema version first."""
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=indent)

@@ -40,7 +40,11 @@ def prediction_axes(rank: int, classes: bool) -> tuple[str, ...]:
 
 def attention_axes(rank: int) -> tuple[str, ...]:
     """Returns names for the axes of attention weights."""
-    known = {3: ("batch", "query", "key"), 4: ("batch", "head", "query", "key")}
+    known = {
+        2: ("batch", "key"),  # a custom layer that sums a sequence up has one query
+        3: ("batch", "query", "key"),
+        4: ("batch", "head", "query", "key"),
+    }
     if rank in known:
         return known[rank]
     each = (rank - 2) // 2

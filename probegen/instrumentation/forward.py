@@ -71,6 +71,7 @@ def run_forward(
     plan: Plan,
     flat: Sequence[Any],
     replaced: Replacements | None = None,
+    weights: Sequence[tuple[Any, Any]] = (),
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 
@@ -78,8 +79,9 @@ def run_forward(
         plan: what to capture.
         flat: the flat inputs.
         replaced: tensors that stand in for outputs of layer calls.
+        weights: pairs of a variable of the model and a tensor to read in its place.
     """
-    nest, calls = run_source(plan.source, flat, replaced)
+    nest, calls = run_source(plan.source, flat, replaced, weights)
     return Forward(inputs=list(flat), nest=nest, calls=calls)
 
 

@@ -75,17 +75,24 @@ def run_source(
     source: Source,
     flat: Sequence[Any],
     replaced: Replacements | None = None,
+    weights: Sequence[tuple[Any, Any]] = (),
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
     The stateless scope keeps what the call would change (recurrent states, losses, seeds) from
     reaching the model.
 
+    Args:
+        source: the model.
+        flat: its flat inputs.
+        replaced: outputs of layer calls that other tensors stand in for.
+        weights: pairs of a variable of the model and a tensor to read in its place.
+
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
     watcher = Watcher(source.model, replaced)
-    with keras.StatelessScope(), watching(watcher):
+    with keras.StatelessScope(state_mapping=list(weights)), watching(watcher):
         outputs = source.call(flat)
     return outputs, watcher.calls
 

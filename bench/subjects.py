@@ -1,0 +1,100 @@
+"""The models that are timed, and the probes they are compiled with."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Models of keras.applications, at their default input size with random weights.
+APPLICATIONS = (
+    "ResNet50",
+    "VGG16",
+    "MobileNetV2",
+    "DenseNet121",
+    "EfficientNetB0",
+    "ConvNeXtTiny",
+)
+DEMOS = ("digits", "words", "sunspots")
+DEFAULT = (*DEMOS, "ResNet50")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model to time.
+
+    Attributes:
+        name: what it goes by in the table.
+        build: returns the model; weights need not be trained.
+        activations: selector of the layer whose activations are timed alone.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    activations: Any
+
+
+def subject(name: str) -> Subject:
+    """Returns the subject called `name`.
+
+    Raises:
+        ValueError: there is none; lists those there are.
+    """
+    if name in DEMOS:
+        return Subject(name, _demo(name), 2)
+    if name == "BERT":
+        return Subject(name, bert_base, -2)
+    if name in APPLICATIONS:
+        return Subject(name, _application(name), "type:Conv2D" if name == "VGG16" else -3)
+    known = ", ".join((*DEMOS, *APPLICATIONS, "BERT"))
+    raise ValueError(f"there is no subject {name!r}; there are {known}")
+
+
+def _application(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        import keras
+
+        keras.utils.set_random_seed(1)
+        return getattr(keras.applications, name)(weights=None)
+
+    return build
+
+
+def _demo(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        sys.path.insert(0, str(ROOT / "examples"))
+        return __import__(f"demo_{name}").build_model()
+
+    return build
+
+
+def bert_base(length: int = 128, depth: int = 12, width: int = 768, heads: int = 12) -> Any:
+    """Returns an encoder of the size of BERT-base over `length` tokens, classifier on top."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    tokens = keras.Input((length,), dtype="int32", name="tokens")
+    x = layers.Embedding(30522, width, name="embedding")(tokens)
+    positions = layers.Embedding(length, width, name="positions")(np.arange(length)[None])
+    x = layers.LayerNormalization(epsilon=1e-12)(x + positions)
+    for _ in range(depth):
+        attended = layers.MultiHeadAttention(heads, width // heads)(x, x)
+        x = layers.LayerNormalization(epsilon=1e-12)(x + attended)
+        hidden = layers.Dense(4 * width, activation="gelu")(x)
+        x = layers.LayerNormalization(epsilon=1e-12)(x + layers.Dense(width)(hidden))
+    pooled = layers.Dense(width, activation="tanh")(x[:, 0])
+    return keras.Model(tokens, layers.Dense(2, activation="softmax")(pooled), name="bert_base")
+
+
+def sample(manifest: Any, batch: int) -> dict[str, Any]:
+    """Returns random inputs for an artefact."""
+    from probegen.parity import generate_samples
+
+    return generate_samples(manifest, np.random.default_rng(0), batch)

@@ -1,0 +1,228 @@
+"""The pipeline, one line a stage: load, instrument, export, verify."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from probegen import manifest, savedmodel
+from probegen.errors import ExportError, OutputExistsError
+from probegen.graph import artefact as onnx_artefact
+from probegen.instrumentation.model import ProbedModel, instrument
+from probegen.manifest import Manifest
+from probegen.parity import Report
+from probegen.parity import verify as verify_artefact
+
+FORMATS = ("onnx", "savedmodel", "keras")
+DEFAULT_OPSET = 18
+
+#: Called with a line that says what is being done.
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A written artefact.
+
+    Attributes:
+        path: where it lies.
+        format: `"onnx"`, `"savedmodel"` or `"keras"`.
+        manifest: what its outputs mean.
+        report: how it agrees with the source model; None where it was not verified.
+    """
+
+    path: Path
+    format: str
+    manifest: Manifest
+    report: Report | None
+
+
+def compile(
+    source: Any,
+    probes: Any,
+    path: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    inputs: Any = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Exported:
+    """Instruments a model, exports it and verifies the artefact, in one call.
+
+    Args:
+        source: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
+        probes: a probe or a list of probes.
+        path: where the artefact goes; the suffix says the format, see `export`.
+        class_names: names along the class axis of the prediction.
+        inputs: sample inputs for a subclassed model whose inputs Keras does not record.
+        progress: called with a line before each stage.
+        **options: those of `export`.
+
+    Raises:
+        ProbegenError: see `instrument` and `export`.
+    """
+    say = progress or _silent
+    say("tracing and planning")
+    probed = instrument(source, probes, class_names, inputs=inputs)
+    return export(probed, path, progress=progress, **options)
+
+
+def export(
+    probed: ProbedModel,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    gate: bool = True,
+    opset: int = DEFAULT_OPSET,
+    dynamic_batch: bool = True,
+    overwrite: bool = False,
+    verify: bool = True,
+    samples: Any = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes an instrumented model as one artefact, whole or not at all.
+
+    Args:
+        probed: what `instrument` returned.
+        path: `something.onnx` for ONNX, `something.keras` for Keras, a folder for SavedModel.
+        format: `"onnx"`, `"savedmodel"` or `"keras"`, whatever the suffix says.
+        gate: ONNX only: give the artefact the optional input `explain`, which skips what only
+            explanations need.
+        opset: ONNX only: the operator set.
+        dynamic_batch: accept any batch size; otherwise the batch is 1.
+        overwrite: replace an existing folder. Files are always replaced.
+        verify: compare the artefact with the source model before it appears, and write the
+            figures into its manifest.
+        samples: inputs to verify on; generated where left out.
+        progress: called with a line before each stage.
+
+    Raises:
+        OutputExistsError: the folder exists and `overwrite` is not given.
+        UnsupportedOpsError: operations without ONNX form or gradient; lists each.
+        ExportError: the model cannot be written in this format.
+        VerificationError: the artefact does not agree with the source model.
+    """
+    if not isinstance(probed, ProbedModel):
+        raise ExportError(
+            f"expected what pg.instrument returned, got {type(probed).__name__}; "
+            "use pg.compile(model, probes, path) to do all in one call."
+        )
+    kind = _format(path, format)
+    say = progress or _silent
+    final = Path(path)
+    _check_place(final, kind, overwrite)
+    write = {"onnx": _write_onnx, "savedmodel": _write_savedmodel, "keras": _write_keras}[kind]
+    with _aside(final) as place:
+        say(f"writing {kind}")
+        described, certify = write(
+            probed, place, gate=gate, opset=opset, batch=None if dynamic_batch else 1
+        )
+        report = None
+        if verify and kind != "keras":
+            say("verifying against the source model")
+            report = dataclasses.replace(
+                verify_artefact(place, probed, samples), artefact=str(final)
+            )
+            described = certify(report)
+        _replace(place, final)
+    return Exported(final, kind, described, report)
+
+
+#: The manifest of what was written, and what writes a report into it.
+Written = tuple[Manifest, Callable[[Report], Manifest]]
+
+
+def _write_onnx(
+    probed: ProbedModel, place: Path, *, gate: bool, opset: int, batch: int | None
+) -> Written:
+    model = onnx_artefact.onnx_model(probed.plan, gate=gate, opset=opset, batch=batch)
+    described = Manifest.from_json(model.metadata_props[manifest.ONNX_METADATA_KEY])
+    ir.save(model, place)
+    onnx_artefact.check(str(place))
+
+    def certify(report: Report) -> Manifest:
+        certified = described.replace(certificate=report.to_json())
+        onnx_artefact.write_manifest(model, certified)
+        ir.save(model, place)
+        return certified
+
+    return described, certify
+
+
+def _write_savedmodel(
+    probed: ProbedModel, place: Path, *, gate: bool, opset: int, batch: int | None
+) -> Written:
+    del gate, opset  # a SavedModel has a signature for each instead, and no operator set
+    described = savedmodel.write_savedmodel(probed, place, batch)
+
+    def certify(report: Report) -> Manifest:
+        certified = described.replace(certificate=report.to_json())
+        savedmodel.write_manifest(place, certified)
+        return certified
+
+    return described, certify
+
+
+def _write_keras(
+    probed: ProbedModel, place: Path, *, gate: bool, opset: int, batch: int | None
+) -> Written:
+    del gate, opset, batch
+    probed.save(place)
+    return probed.manifest, lambda _: probed.manifest
+
+
+def _format(path: str | os.PathLike[str], given: str | None) -> str:
+    if given is not None:
+        if given not in FORMATS:
+            raise ExportError(f"format= takes one of {', '.join(FORMATS)}, got {given!r}.")
+        return given
+    suffix = Path(path).suffix.lower()
+    if suffix in (".onnx", ".keras"):
+        return suffix[1:]
+    if suffix in (".h5", ".hdf5", ".pb", ".tflite"):
+        raise ExportError(
+            f"cannot write {suffix} files; use a name ending in .onnx, or a folder for SavedModel."
+        )
+    return "savedmodel"
+
+
+def _check_place(path: Path, kind: str, overwrite: bool) -> None:
+    if path.is_dir() and kind != "savedmodel":
+        raise OutputExistsError(f"{path} is a folder; give the name of a file.")
+    if path.is_file() and kind == "savedmodel":
+        raise OutputExistsError(f"{path} is a file; a SavedModel is a folder. Choose another name.")
+    if path.is_dir() and not overwrite:
+        raise OutputExistsError(
+            f"the folder {path} exists; pass overwrite=True (--overwrite) to replace it."
+        )
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Gives a place beside `path` under its own name, and removes whatever is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(place: Path, final: Path) -> None:
+    """Moves a finished artefact to where it belongs; an old folder is set aside first."""
+    if final.is_dir():
+        old = place.parent / "replaced"
+        os.rename(final, old)
+    os.replace(place, final)
+
+
+def _silent(_: str) -> None:
+    return None

@@ -1,0 +1,153 @@
+"""A plan as a finished ONNX model: forward, differentiated, cleaned, gated, named, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+
+from probegen import manifest
+from probegen.errors import ExportError, UnsupportedOpsError
+from probegen.graph.attribution import Wanted, write_attributions
+from probegen.graph.builder import Builder
+from probegen.graph.forward import ForwardGraph, forward_graph
+from probegen.graph.gate import add_gate
+from probegen.graph.passes import clean
+from probegen.instrumentation.plan import GradientGroup, Plan, path_integrals
+from probegen.manifest import Manifest
+
+
+def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.Model:
+    """Returns the ONNX model of a plan, its manifest inside.
+
+    Inputs are the model's own, then `target` where a probe chooses it at request time, then
+    `explain` with a gate. Outputs are those of the manifest, by name and in order.
+
+    Args:
+        plan: what to compute.
+        gate: put what only explanations need behind an `If`.
+        opset: ONNX operator set.
+        batch: a fixed batch size, or None for a dynamic one.
+
+    Raises:
+        UnsupportedOpsError: an operation has no ONNX form or no gradient; lists each with the
+            layer it came from.
+        ExportError: the conversion failed, or the result is not valid ONNX.
+    """
+    forward = forward_graph(plan, opset, batch)
+    request = _add_target_input(forward, plan.manifest, batch)
+    builder = Builder(forward.graph, opset)
+    values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
+    for group, target in zip(plan.groups, forward.targets, strict=True):
+        wanted = _wanted(group, forward)
+        try:
+            values.update(write_attributions(builder, group.target.spec, target, wanted, request))
+        except UnsupportedOpsError as error:
+            raise _with_layers(error, forward) from error
+    builder.attach()
+    explanations = [values[o.name] for o in plan.manifest.explanations]
+    has_gate = gate and bool(explanations)
+    _finish(forward.model, forward.predictions, explanations, has_gate)
+    _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
+    described = plan.manifest.with_batch(batch).replace(gate=has_gate)
+    forward.model.producer_name = "probegen"
+    forward.model.producer_version = plan.manifest.producer.get("probegen", "")
+    forward.graph.name = plan.manifest.model.get("name", "model")
+    write_manifest(forward.model, described)
+    return forward.model
+
+
+def write_manifest(model: ir.Model, described: Manifest) -> None:
+    """Puts the manifest into the model's metadata."""
+    model.metadata_props[manifest.ONNX_METADATA_KEY] = described.to_json()
+
+
+def check(path: str) -> None:
+    """Checks a written file with onnx's own checker.
+
+    Raises:
+        ExportError: the file is not valid ONNX; that is a fault of probegen.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+
+
+def _add_target_input(
+    forward: ForwardGraph, described: Manifest, batch: int | None
+) -> ir.Value | None:
+    if not described.target_input:
+        return None
+    value = ir.Value(
+        name=manifest.TARGET_INPUT,
+        shape=ir.Shape([batch or "batch"]),
+        type=ir.TensorType(ir.DataType.INT32),
+    )
+    forward.graph.inputs.append(value)
+    return value
+
+
+def _wanted(group: GradientGroup, forward: ForwardGraph) -> list[Wanted]:
+    lines = {id(o): i for i, line in enumerate(path_integrals(group)) for o in line}
+    return [Wanted(o.spec, forward.sources[o.ref], lines.get(id(o), 0)) for o in group.outputs]
+
+
+def _finish(
+    model: ir.Model,
+    predictions: Sequence[ir.Value],
+    explanations: Sequence[ir.Value],
+    gate: bool,
+) -> None:
+    """Makes the wanted values the graph's outputs, cleans up, and puts in the gate."""
+    graph = model.graph
+    graph.outputs[:] = [*predictions, *explanations]
+    clean(model)
+    outputs = list(graph.outputs)
+    predicted, explained = outputs[: len(predictions)], outputs[len(predictions) :]
+    if gate:
+        graph.outputs[:] = predicted
+        explained = add_gate(graph, explained)
+    graph.outputs[:] = [*predicted, *explained]
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Gives the outputs their names; each becomes a value of its own that a node produces."""
+    taken = {v.name: v for v in graph.inputs}
+    taken.update((v.name, v) for v in graph.initializers.values())
+    for node in graph.all_nodes():
+        taken.update((v.name, v) for v in node.outputs)
+    seen: set[ir.Value] = set()
+    for position, name in enumerate(names):
+        value = graph.outputs[position]
+        if value.producer() is None or value in seen:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.append(copy)
+            value = graph.outputs[position] = copy.outputs[0]
+        seen.add(value)
+        other = taken.get(name)
+        if other is not None and other is not value:
+            if other in graph.inputs:
+                raise ExportError(f"the name {name!r} is both an input and an output.")
+            other.name = f"{name}__inner"
+        value.name = name
+
+
+def _with_layers(error: UnsupportedOpsError, forward: ForwardGraph) -> UnsupportedOpsError:
+    """Returns the error with the Keras layers that its operators came from."""
+    lines = []
+    for refusal in error.refusals:
+        op_type, reason = getattr(refusal, "op_type", "?"), getattr(refusal, "reason", "")
+        nodes: Sequence[str] = getattr(refusal, "nodes", ())
+        layers = sorted({forward.layer_of(n) for n in nodes} - {""})
+        where = f" in layer {', '.join(map(repr, layers[:5]))}" if layers else ""
+        lines.append(f"  {op_type}: {reason}{where}")
+    return UnsupportedOpsError(
+        "the gradient has to pass ONNX operators that it cannot pass:\n"
+        + "\n".join(lines)
+        + "\nGive wrt= (or layer=) a layer behind them, or export to SavedModel "
+        "(format='savedmodel'), whose gradients are TensorFlow's.",
+        error.refusals,
+    )

@@ -1,0 +1,137 @@
+"""Integrated gradients (Sundararajan et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.errors import NotDifferentiableError
+from probegen.graph.autodiff import gradients, inputs_of
+from probegen.graph.builder import Builder, dtype_of, shape_of
+from probegen.graph.steps import Steps
+from probegen.graph.vjp import BLOCKING, RULES
+
+
+def integrated_gradients(
+    builder: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    places: Sequence[ir.Value],
+    steps: int,
+    baseline: float,
+) -> list[ir.Value]:
+    """Writes `(x - x0) * mean_k grad F(x0 + (k + 1/2) / steps * (x - x0))` (eq. 3, midpoints).
+
+    One Scan: a step runs a copy of the forward nodes behind `places` at a point of the line, and
+    their backward pass. The seed is that of the input itself: the class stays the same on the
+    whole line.
+
+    Args:
+        builder: where the nodes go; its graph holds the forward pass.
+        seeds: the scores and the gradient of the target with respect to them.
+        places: the tensors that move together from the baseline to their value.
+        steps: points on the line.
+        baseline: the value of every element at its start.
+
+    Returns:
+        One value a place, of its shape.
+
+    Raises:
+        NotDifferentiableError: no gradient flows to a place.
+    """
+    loop = Steps(builder)
+    body = loop.body
+    fraction = loop.each(
+        builder.const((np.arange(steps) + 0.5) / steps, dtype_of(places[0])), backwards=False
+    )
+    differences = [builder.sub(place, baseline) for place in places]
+    sums = [loop.carry(builder.zeros_like(place)) for place in places]
+    points = [_point(body, fraction, d, baseline) for d in differences]
+    inside = _copy_forward(builder.graph, body, dict(zip(places, points, strict=True)), seeds)
+    found = _gradients_inside(
+        body, {inside[scores]: seed for scores, seed in seeds.items()}, points
+    )
+    totals, _ = loop.finish([body.add(s, g) for s, g in zip(sums, found, strict=True)])
+    scale = 1.0 / steps
+    return [
+        builder.mul(builder.mul(difference, total), scale)
+        for difference, total in zip(differences, totals, strict=True)
+    ]
+
+
+def _point(body: Builder, fraction: ir.Value, difference: ir.Value, baseline: float) -> ir.Value:
+    moved = body.op("Mul", difference, fraction, shape=difference)
+    return body.op("Add", moved, body.scalar(baseline, difference), shape=difference)
+
+
+def _gradients_inside(
+    body: Builder, seeds: Mapping[ir.Value, ir.Value], points: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """Differentiates what the body holds so far."""
+    body.attach()
+    found = gradients(body, seeds, points, RULES, BLOCKING)
+    if any(gradient is None for gradient in found):
+        raise NotDifferentiableError("no gradient flows from the target along the line.")
+    return [gradient for gradient in found if gradient is not None]
+
+
+def _copy_forward(
+    graph: ir.Graph,
+    body: Builder,
+    replaced: Mapping[ir.Value, ir.Value],
+    wanted: Mapping[ir.Value, ir.Value],
+) -> dict[ir.Value, ir.Value]:
+    """Copies into `body` the nodes of `graph` through which `replaced` reach `wanted`.
+
+    Values that do not depend on them are read from the graph around, weights above all.
+
+    Returns:
+        Value of the graph -> its copy.
+    """
+    copies = dict(replaced)
+    depending = set(replaced)
+    for node in graph:
+        if any(v in depending for v in inputs_of(node)):
+            depending.update(node.outputs)
+    needed, chosen = set(wanted), []
+    for node in reversed(list(graph)):
+        fresh = [v for v in node.outputs if v in needed and v not in replaced]
+        if fresh and any(v in depending for v in inputs_of(node)):
+            chosen.append(node)
+            needed.update(inputs_of(node))
+    for node in reversed(chosen):
+        copy_node(body, node, copies)
+    return copies
+
+
+def copy_node(body: Builder, node: ir.Node, copies: dict[ir.Value, ir.Value]) -> None:
+    """Writes a copy of a node that reads `copies` where there are some, and adds its outputs."""
+    attributes: dict[str, Any] = {}
+    for name, attr in node.attributes.items():
+        value = attr
+        if attr.type == ir.AttributeType.GRAPH:
+            inner = attr.as_graph().clone(allow_outer_scope_values=True)
+            for original, copy in copies.items():
+                _read_instead(inner, original, copy)
+            value = ir.AttrGraph(name, inner)
+        attributes[name] = value
+    outputs = body.ops(
+        node.op_type,
+        *(copies.get(v, v) if v is not None else None for v in node.inputs),
+        outputs=len(node.outputs),
+        shapes=[shape_of(v) for v in node.outputs],
+        domain=node.domain,
+        **attributes,
+    )
+    for original, copy in zip(node.outputs, outputs, strict=True):
+        copy.type = original.type
+        copies[original] = copy
+
+
+def _read_instead(graph: ir.Graph, original: ir.Value, copy: ir.Value) -> None:
+    for node in graph.all_nodes():
+        for position, value in enumerate(node.inputs):
+            if value is original:
+                node.replace_input_with(position, copy)

@@ -1,0 +1,264 @@
+"""Reverse-mode differentiation of an ONNX graph: the walk, and nothing else.
+
+The rules, one small function an operator, stand in `probegen.graph.vjp`; this file decides
+which nodes a gradient passes through, in which order, and how contributions are added.
+
+Three things are kept apart: an operator whose gradient is zero almost everywhere or that
+breaks the dependence on purpose (a comparison, `StopGradient`) is simply not passed; a value
+that is no floating number carries no gradient; an operator that a gradient must pass and that
+has no rule is refused, with all others of its kind, in one error. Where no gradient arrives,
+`obstacles` says what stopped it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+
+import onnx_ir as ir
+
+from probegen.errors import UnsupportedOpsError
+from probegen.graph.builder import Builder, UnknownShapeError, subgraphs_of
+
+#: A rule: (builder, node, gradients of the node's outputs, values whose gradient is wanted)
+#: -> pairs of an input value (an outer value for operators with subgraphs) and its gradient.
+#: A gradient of None stands for zero. A rule may yield several pairs for one value.
+Rule = Callable[
+    [Builder, ir.Node, Sequence[ir.Value | None], Container[ir.Value]],
+    Iterable[tuple[ir.Value, ir.Value]],
+]
+
+_FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+)
+
+
+#: The tables of the walk in progress, for rules that differentiate a subgraph.
+_tables: ContextVar[tuple[Mapping[str, Rule], Container[str]]] = ContextVar("tables")
+
+
+class Refused(Exception):  # noqa: N818 - a rule's answer, not a failure of the program
+    """Raised by a rule that knows the operator but not this use of it; says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """One operator that stands in a gradient's way.
+
+    Attributes:
+        op_type: the ONNX operator.
+        reason: why there is no gradient.
+        nodes: names of the nodes concerned.
+    """
+
+    op_type: str
+    reason: str
+    nodes: tuple[str, ...]
+
+
+def is_float(value: ir.Value) -> bool:
+    """Tells whether a gradient can live on `value`; a value of unknown type counts as one."""
+    return value.dtype is None or value.dtype in _FLOATS
+
+
+def gradients(
+    builder: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    sources: Sequence[ir.Value],
+    rules: Mapping[str, Rule],
+    blocking: Container[str],
+) -> list[ir.Value | None]:
+    """Writes the vector-Jacobian product of `seeds` with respect to each source.
+
+    Args:
+        builder: where the backward nodes go; its graph holds the forward nodes.
+        seeds: value -> the gradient of the differentiated scalar with respect to it.
+        sources: the values at which gradients are wanted; they may lie on each other's way.
+        rules: operator (`"Conv"`, other domains as `"domain::Op"`) -> rule.
+        blocking: operators that no gradient passes: it is zero there by definition.
+
+    Returns:
+        One gradient a source; None where no gradient flows.
+
+    Raises:
+        UnsupportedOpsError: operators on the way have no rule, or their rule refuses this use
+            of them; lists each. What the builder collected is of no use then.
+    """
+    token = _tables.set((rules, blocking))
+    try:
+        return _walk(builder, seeds, sources, rules, blocking)
+    finally:
+        _tables.reset(token)
+
+
+def tables() -> tuple[Mapping[str, Rule], Container[str]]:
+    """Returns the rules and the blocking operators of the walk in progress.
+
+    A rule of an operator with subgraphs differentiates these by the same tables as the graph
+    around is differentiated by, whichever they are.
+
+    Raises:
+        LookupError: no walk is in progress.
+    """
+    return _tables.get()
+
+
+def _walk(
+    builder: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    sources: Sequence[ir.Value],
+    rules: Mapping[str, Rule],
+    blocking: Container[str],
+) -> list[ir.Value | None]:
+    path = nodes_between(builder.graph, sources, seeds, blocking)
+    wanted = {v for node in path for v in inputs_of(node) if is_float(v)}
+    wanted &= influenced_by(builder.graph, sources, blocking)
+    refusals: list[Refusal] = []
+    unknown: list[Refusal] = []
+    total: dict[ir.Value, ir.Value] = dict(seeds)
+    for node in reversed(path):
+        outputs = [total.get(v) for v in node.outputs]
+        if all(gradient is None for gradient in outputs):
+            continue
+        try:
+            rule = rules.get(key_of(node), _no_rule)
+            for value, gradient in rule(builder, node, outputs, wanted):
+                known = total.get(value)
+                total[value] = gradient if known is None else add(builder, known, gradient)
+        except (Refused, UnknownShapeError, UnsupportedOpsError) as refusal:
+            found = unknown if isinstance(refusal, UnknownShapeError) else refusals
+            found.extend(_refusals(node, refusal))
+            # The walk goes on, to name everything that stands in the way: a value has the
+            # shape and the type of its own gradient, and stands in for it.
+            total.update({v: v for v in inputs_of(node) if v in wanted and v not in total})
+    # Below an operator that nobody knows no shapes are known either: those are no news.
+    if refusals or unknown:
+        raise unsupported(reversed(refusals or unknown))
+    return [total.get(source) for source in sources]
+
+
+def nodes_between(
+    graph: ir.Graph,
+    sources: Iterable[ir.Value],
+    targets: Iterable[ir.Value],
+    blocking: Container[str],
+) -> list[ir.Node]:
+    """Returns, in topological order, the nodes that a gradient passes from targets to sources."""
+    influenced = influenced_by(graph, sources, blocking)
+    needed: set[ir.Value] = set(targets)
+    path: list[ir.Node] = []
+    for node in reversed(list(graph)):
+        if key_of(node) in blocking or not any(v in needed for v in node.outputs):
+            continue
+        active = [v for v in inputs_of(node) if v in influenced]
+        if active:
+            path.append(node)
+            needed.update(active)
+    return path[::-1]
+
+
+def obstacles(
+    graph: ir.Graph,
+    sources: Iterable[ir.Value],
+    targets: Iterable[ir.Value],
+    blocking: Mapping[str, str],
+) -> list[Refusal]:
+    """Returns what no gradient passes on the ways from sources to targets, in graph order.
+
+    This is for the message where `gradients` gave None: operators of `blocking` with their
+    reason, and operators that turn floating values into others (a Cast to integers, an
+    ArgMax). It is empty where the targets do not depend on the sources at all.
+    """
+    depends = set(sources)
+    for node in graph:
+        if any(v in depends for v in inputs_of(node)):
+            depends.update(node.outputs)
+    needed = set(targets)
+    found = []
+    for node in reversed(list(graph)):
+        if not any(v in needed for v in node.outputs):
+            continue
+        ways = [v for v in inputs_of(node) if v in depends]
+        needed.update(ways)
+        reason = blocking.get(key_of(node))
+        if reason is None and any(map(is_float, ways)) and not any(map(is_float, node.outputs)):
+            reason = "its output holds no floating numbers"
+        if ways and reason is not None:
+            found.append(Refusal(key_of(node), reason, (node.name or "",)))
+    return found[::-1]
+
+
+def add(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Writes a sum of two gradients of one value.
+
+    A chain of `Add` and not one `Sum`: a runtime can let a convolution accumulate into it.
+    """
+    return builder.op("Add", a, b, shape=a if a.shape is not None else b)
+
+
+def key_of(node: ir.Node) -> str:
+    """Returns the name under which the tables know a node's operator."""
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def unsupported(refusals: Iterable[Refusal]) -> UnsupportedOpsError:
+    """Folds refusals of one kind together and words the error."""
+    merged: dict[tuple[str, str], list[str]] = {}
+    for refusal in refusals:
+        merged.setdefault((refusal.op_type, refusal.reason), []).extend(refusal.nodes)
+    folded = [Refusal(op, why, tuple(nodes)) for (op, why), nodes in merged.items()]
+    lines = [
+        f"  {r.op_type}: {r.reason} (at {', '.join(r.nodes[:3])}"
+        + (f" and {len(r.nodes) - 3} more)" if len(r.nodes) > 3 else ")")
+        for r in folded
+    ]
+    return UnsupportedOpsError(
+        "these ONNX operators stand between the target and what its gradient was asked for, "
+        "and have no gradient:\n" + "\n".join(lines),
+        folded,
+    )
+
+
+def _refusals(node: ir.Node, error: Exception) -> list[Refusal]:
+    """Returns what stands in the way at a node: itself, or nodes of its subgraphs."""
+    if isinstance(error, UnsupportedOpsError):
+        return [r for r in error.refusals if isinstance(r, Refusal)]
+    return [Refusal(key_of(node), str(error), (node.name or "",))]
+
+
+def _no_rule(*_: object) -> Iterable[tuple[ir.Value, ir.Value]]:
+    raise Refused("no gradient rule")
+
+
+def influenced_by(
+    graph: ir.Graph, sources: Iterable[ir.Value], blocking: Container[str]
+) -> set[ir.Value]:
+    """Returns the floating values that depend on `sources` along ways a gradient can pass."""
+    reached = set(sources)
+    for node in graph:
+        if key_of(node) not in blocking and any(v in reached for v in inputs_of(node)):
+            reached.update(v for v in node.outputs if is_float(v))
+    return reached
+
+
+def inputs_of(node: ir.Node) -> Iterable[ir.Value]:
+    """Yields what a node reads: its inputs and the outer values its subgraphs capture."""
+    for value in node.inputs:
+        if value is not None:
+            yield value
+    for graph in subgraphs_of(node):
+        yield from captured_values(graph)
+
+
+def captured_values(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the values of enclosing graphs that a subgraph reads, each once."""
+    inner = set(graph.inputs) | set(graph.initializers.values())
+    for node in graph.all_nodes():
+        inner.update(node.outputs)
+        for nested in subgraphs_of(node):
+            inner.update((*nested.inputs, *nested.initializers.values()))
+    read = [v for node in graph.all_nodes() for v in node.inputs if v is not None]
+    for node in graph.all_nodes():
+        read.extend(v for nested in subgraphs_of(node) for v in nested.outputs)
+    return [v for v in dict.fromkeys((*read, *graph.outputs)) if v not in inner]

@@ -1,0 +1,454 @@
+"""The captured forward pass as an ONNX graph: through tf2onnx, its holes mended, named, checked.
+
+This is the only file below `probegen.graph` that knows TensorFlow. tf2onnx is asked for
+inference only; what it gets wrong there is mended on the TensorFlow side before (constants
+captured from layers, functions marked for XLA) or by handlers for single operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import onnx
+import onnx_ir as ir
+import tensorflow as tf
+import tf2onnx.optimizer
+import tf2onnx.tf_loader
+import tf2onnx.tfonnx
+from onnx_ir.passes import common as ir_passes
+
+from probegen.errors import ExportError, UnsupportedOpsError
+from probegen.graph.autodiff import Refusal
+from probegen.graph.loops import infer_with_loops
+from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.passes.slices import narrow_slices
+from probegen.instrumentation.capture import CallKey, LayerCall
+from probegen.instrumentation.forward import plain_output, run_forward
+from probegen.instrumentation.plan import Plan, TensorRef
+from probegen.instrumentation.source import Source
+from probegen.instrumentation.trace import Trace, trace_function
+
+#: What tf2onnx writes itself; higher opsets are reached by onnx's version converter.
+MIN_OPSET, TF2ONNX_MAX_OPSET = 13, 18
+_MARK_NAME = "probegen_mark_"
+_WEIGHT_NAME = "probegen_weight_"
+#: Number of elements from which a matrix counts as large.
+_LARGE_WEIGHT = 2**20
+
+
+@dataclasses.dataclass
+class ForwardGraph:
+    """The forward pass as ONNX, with everything a plan needs as outputs of the graph.
+
+    Attributes:
+        model: the ONNX model; its graph outputs are, in order, the predictions, the plain
+            outputs and a target value a group.
+        predictions: the values of the predictions.
+        plain: the values of outputs without gradients, in the plan's order.
+        targets: for each group of the plan, the scores or the callable's value.
+        sources: the tensors at which gradients are taken.
+        layers: operation name -> path of the layer it came from.
+    """
+
+    model: ir.Model
+    predictions: list[ir.Value]
+    plain: list[ir.Value]
+    targets: list[ir.Value]
+    sources: dict[TensorRef, ir.Value]
+    layers: dict[str, str]
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The graph."""
+        return self.model.graph
+
+    def layer_of(self, node_name: str) -> str:
+        """Returns the path of the layer that an ONNX node came from, or `""`."""
+        return layer_of(self.layers, node_name)
+
+
+def forward_graph(
+    plan: Plan, opset: int = TF2ONNX_MAX_OPSET, batch: int | None = None
+) -> ForwardGraph:
+    """Converts the captured forward pass of a plan.
+
+    Args:
+        plan: what to capture.
+        opset: ONNX operator set, 13 or newer.
+        batch: a fixed batch size, or None for a dynamic batch.
+
+    Raises:
+        UnsupportedOpsError: TensorFlow operations that have no ONNX form; lists each with the
+            layer it came from.
+        ExportError: strings, an opset out of range, or a failure of the conversion.
+    """
+    _check_opset(opset)
+    _check_dtypes(plan)
+    refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs if o.ref.path))
+    marks: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
+    for number, ref in enumerate(refs):
+        marks.setdefault(ref.key, {})[ref.position] = functools.partial(_mark, number)
+    large = _large_weights(plan.source)
+    count = len(plan.source.input_specs)
+    calls: list[LayerCall] = []
+    inputs: list[Any] = []
+
+    def forward(*given: Any) -> list[Any]:
+        weights = list(zip(large, given[count:], strict=True))
+        run = run_forward(plan, given[:count], marks, weights)
+        calls[:], inputs[:] = run.calls, list(given)
+        return [
+            *run.outputs,
+            *(plain_output(run, o) for o in plan.plain),
+            *(run.target(g.target) for g in plan.groups),
+        ]
+
+    specs = [tf.TensorSpec([batch, *s.shape[1:]], s.dtype, s.name) for s in plan.source.input_specs]
+    specs += [tf.TensorSpec(v.shape, v.dtype, f"{_WEIGHT_NAME}{i}") for i, v in enumerate(large)]
+    function = trace_function(forward, specs, plan.source)
+    layers = Trace(plan.source, function.graph, inputs, [], calls).layers
+    proto = _convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
+    model = _to_ir(proto, opset, plan.source, large)
+    values = list(model.graph.outputs)
+    first, second = len(plan.source.output_names), len(plan.plain)
+    marked = _marked_values(model.graph)
+    sources = {ref: marked[number] for number, ref in enumerate(refs)}
+    for group in plan.groups:
+        for output in group.outputs:
+            if output.ref.path is None:
+                sources[output.ref] = model.graph.inputs[output.ref.position]
+    return ForwardGraph(
+        model=model,
+        predictions=values[:first],
+        plain=values[first : first + second],
+        targets=values[first + second :],
+        sources=sources,
+        layers=layers,
+    )
+
+
+def _large_weights(source: Source) -> list[Any]:
+    """Returns the variables that stay out of the conversion, to be put in afterwards.
+
+    Freezing and converting copy every constant a dozen times. Matrices (of Dense, Embedding)
+    come out as they went in, so the large ones travel as inputs; kernels of convolutions, which
+    are transposed and folded on the way, do not.
+    """
+    variables = {id(v): v for v in source.model.variables}.values()
+    return [v for v in variables if len(v.shape) == 2 and math.prod(v.shape) >= _LARGE_WEIGHT]
+
+
+def _put_in(graph: ir.Graph, large: Sequence[Any]) -> None:
+    """Makes initializers of the inputs that stood for large weights."""
+    for value in list(graph.inputs):
+        number = re.match(rf"{_WEIGHT_NAME}(\d+)", value.name or "")
+        if number:
+            graph.inputs.remove(value)
+            value.const_value = ir.tensor(large[int(number[1])].numpy(), name=value.name)
+            graph.register_initializer(value)
+
+
+def _mark(number: int, tensor: Any) -> Any:
+    """Passes a tensor through an operation that no optimiser removes or moves things across.
+
+    Gradients are taken at its output. Without it, tf2onnx may hand out a transposed copy beside
+    the way, or fold the tensor away. What the operation does in TensorFlow plays no role here.
+    """
+    return tf.raw_ops.PreventGradient(input=tensor, message="", name=f"{_MARK_NAME}{number}")
+
+
+def _marked_values(graph: ir.Graph) -> dict[int, ir.Value]:
+    found = {}
+    for node in graph:
+        if node.domain == MARK_DOMAIN and node.op_type == MARK:
+            number = re.search(rf"{_MARK_NAME}(\d+)", node.name or "")
+            if number:
+                found[int(number[1])] = node.outputs[0]
+    return found
+
+
+# -- TensorFlow to ONNX ------------------------------------------------------------------------
+
+
+def _convert(
+    function: Any, inputs: Sequence[Any], layers: Mapping[str, str], opset: int
+) -> onnx.ModelProto:
+    """Freezes a concrete function and hands it to tf2onnx.
+
+    Raises:
+        UnsupportedOpsError: operations that have no ONNX form.
+        ExportError: the conversion failed.
+    """
+    input_names = [t.name for t in inputs]
+    output_names = [t.name for t in function.outputs]
+    with _quiet(), tf.device("/cpu:0"):
+        _make_captures_constant(function)
+        frozen = tf2onnx.tf_loader.from_function(function, input_names, output_names)
+        if _unmark_xla(frozen):
+            with tf.Graph().as_default():
+                tf.import_graph_def(frozen, name="")
+                frozen = tf2onnx.tf_loader.tf_optimize(input_names, output_names, frozen)
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(frozen, name="")
+            try:
+                converted = tf2onnx.tfonnx.process_tf_graph(
+                    graph,
+                    continue_on_error=False,
+                    opset=opset,
+                    custom_op_handlers=_HANDLERS,
+                    extra_opset=[onnx.helper.make_opsetid(MARK_DOMAIN, 1)],
+                    input_names=input_names,
+                    output_names=output_names,
+                )
+            except Exception as error:
+                raise ExportError(f"tf2onnx cannot convert the forward pass: {error}") from error
+        _widen_scalars(converted)
+        proto: onnx.ModelProto = tf2onnx.optimizer.optimize_graph(
+            converted, catch_errors=False
+        ).make_model("probegen")
+    _check_ops(proto, layers)
+    _order_outputs(proto, output_names)
+    return proto
+
+
+def _make_captures_constant(function: Any) -> None:
+    """Turns eager tensors that layers hold into constants of the graph.
+
+    Freezing does so for variables only; an eager tensor (the mean of a `Normalization`, say)
+    would come out as an extra input.
+    """
+    graph = function.graph
+    held = [(t, p) for t, p in graph.captures if t.dtype != tf.resource]
+    for tensor, placeholder in held:
+        with graph.as_default():
+            constant = tf.constant(tensor.numpy())
+        for op in graph.get_operations():
+            for position, read in enumerate(op.inputs):
+                if read is placeholder:
+                    op._update_input(position, constant)
+
+
+def _unmark_xla(graph_def: Any) -> bool:
+    """Lets functions that Keras compiles with XLA (grouped convolutions) be inlined."""
+    marked = [*graph_def.node, *graph_def.library.function]
+    for function in graph_def.library.function:
+        marked.extend(function.node_def)
+    found = [item for item in marked if item.attr["_XlaMustCompile"].b]
+    for item in marked:
+        for name in ("_XlaMustCompile", "_noinline"):
+            item.attr.pop(name, None)
+    for item in found:
+        if getattr(item, "op", "") == "StatefulPartitionedCall":
+            item.op = "PartitionedCall"
+    return bool(found)
+
+
+def _widen_scalars(graph: Any) -> None:
+    """Gives constant scalars that are added one dimension.
+
+    tf2onnx' transpose optimiser takes them for a bias behind a convolution and fails on their
+    empty shape (the `x + 3` of a hard swish).
+    """
+    for node in graph.get_nodes():
+        if node.type != "Add":
+            continue
+        other = graph.get_shape(node.input[0])
+        if node.inputs[1].is_const() and other:
+            value = node.inputs[1].get_tensor_value(as_list=False)
+            if value.shape == ():
+                wide = graph.make_const(f"{node.name}_scalar", value.reshape(1))
+                graph.replace_input(node, node.input[1], wide.output[0], 1)
+
+
+def _convert_erfc(context: Any, node: Any, name: str, _: Any) -> None:
+    """Writes `Erfc(x)` (exact GELU) as `1 - Erf(x)`."""
+    dtype = context.get_dtype(node.output[0])
+    shapes = [context.get_shape(node.output[0])]
+    one = context.make_const(f"{name}_one", _numpy_one(dtype))
+    erf = context.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=[dtype])
+    outputs = list(node.output)
+    context.remove_node(name)
+    context.make_node(
+        "Sub",
+        [one.output[0], erf.output[0]],
+        name=name,
+        outputs=outputs,
+        shapes=shapes,
+        dtypes=[dtype],
+    )
+
+
+def _numpy_one(dtype: int) -> Any:
+    return onnx.helper.tensor_dtype_to_np_dtype(dtype).type(1)
+
+
+def _keep_as(op_type: str) -> Any:
+    """Returns a handler that keeps an operation as a mark of our own."""
+
+    def handler(_: Any, node: Any, __: str, ___: Any) -> None:
+        node.type = op_type
+        node.domain = MARK_DOMAIN
+
+    return handler
+
+
+_HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Erfc": (_convert_erfc, []),
+    "StopGradient": (_keep_as(STOP_GRADIENT), []),
+    "PreventGradient": (_keep_as(MARK), []),
+}
+
+
+def _check_ops(proto: onnx.ModelProto, layers: Mapping[str, str]) -> None:
+    """Refuses operations that tf2onnx left as they were.
+
+    Raises:
+        UnsupportedOpsError: lists each kind with the layers it came from.
+    """
+    found: dict[str, list[str]] = {}
+    for node in _all_nodes(proto.graph):
+        if node.domain == MARK_DOMAIN:
+            continue
+        known = node.domain == "" and onnx.defs.has(node.op_type)
+        if not known:
+            found.setdefault(node.op_type, []).append(node.name)
+    if not found:
+        return
+    lines = []
+    for kind, names in found.items():
+        where = sorted({layer_of(layers, n) for n in names} - {""})
+        lines.append(
+            f"  {kind}" + (f" in layer {', '.join(map(repr, where[:5]))}" if where else "")
+        )
+    raise UnsupportedOpsError(
+        "these TensorFlow operations have no form in standard ONNX:\n"
+        + "\n".join(lines)
+        + "\nExport to SavedModel instead (format='savedmodel'), or replace the layers.",
+        [Refusal(kind, "no ONNX form", tuple(names)) for kind, names in found.items()],
+    )
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attr in node.attribute:
+            if attr.type == onnx.AttributeProto.GRAPH:
+                yield from _all_nodes(attr.g)
+
+
+def _order_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
+    by_name = {o.name: o for o in proto.graph.output}
+    ordered = [by_name[n] for n in names]
+    del proto.graph.output[:]
+    proto.graph.output.extend(ordered)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps tf2onnx from logging what is checked and reported here."""
+    logger = logging.getLogger("tf2onnx")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+# -- ONNX to the representation that is differentiated -----------------------------------------
+
+
+def _to_ir(proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[Any]) -> ir.Model:
+    if opset > TF2ONNX_MAX_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, opset)
+        except Exception as error:
+            raise ExportError(f"onnx cannot lift the graph to opset {opset}: {error}") from error
+    model = ir.serde.deserialize_model(proto)
+    _put_in(model.graph, large)
+    name_inputs(model.graph, source)
+    infer_shapes(model)
+    return model
+
+
+def name_inputs(graph: ir.Graph, source: Source) -> None:
+    """Gives the inputs the model's own names and their open sizes readable ones.
+
+    Every open batch size is called `batch`, so that rules can tell that two of them agree.
+    """
+    for value, name, spec in zip(graph.inputs, source.input_names, source.input_specs, strict=True):
+        value.name = name
+        sizes = list(value.shape) if value.shape is not None else list(spec.shape)
+        value.shape = ir.Shape(
+            [
+                size if isinstance(size, int) else "batch" if i == 0 else f"{name}_size_{i}"
+                for i, size in enumerate(sizes)
+            ]
+        )
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infers element types and shapes anew: tf2onnx leaves most out and some contradictory."""
+    marks = [n for n in model.graph.all_nodes() if n.domain == MARK_DOMAIN]
+    kinds = [n.op_type for n in marks]
+    for node in marks:  # onnx knows no marks; to it they are what they do
+        node.domain, node.op_type = "", "Identity"
+    narrow_slices(model.graph)
+    infer_with_loops(
+        model, ir_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    )
+    for node, kind in zip(marks, kinds, strict=True):
+        node.domain, node.op_type = MARK_DOMAIN, kind
+
+
+def layer_of(layers: Mapping[str, str], node_name: str) -> str:
+    """Returns the path of the layer that an ONNX node came from, or `""`.
+
+    tf2onnx names nodes after the operations they came from and appends to the names.
+    """
+    name = re.sub(r"__\d+$", "", node_name)
+    while name:
+        if name in layers:
+            return layers[name]
+        inside = next((path for op, path in layers.items() if op.startswith(name + "/")), None)
+        if inside is not None:
+            return inside
+        name = name.rpartition("/")[0]
+    return ""
+
+
+def _check_opset(opset: int) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if not isinstance(opset, int) or not MIN_OPSET <= opset <= newest:
+        raise ExportError(
+            f"opset={opset!r} is out of range; the installed onnx and tf2onnx write "
+            f"opsets {MIN_OPSET} to {newest}."
+        )
+
+
+def _check_dtypes(plan: Plan) -> None:
+    for name, spec in zip(plan.source.input_names, plan.source.input_specs, strict=True):
+        if spec.dtype == tf.string:
+            raise ExportError(
+                f"input {name!r} takes strings, which ONNX runtimes cannot preprocess as Keras "
+                "does. Split the model: keep the text layers in front, and compile the part that "
+                f"takes numbers ({_after_strings(plan)})."
+            )
+
+
+def _after_strings(plan: Plan) -> str:
+    layers = [
+        layer
+        for layer in plan.source.model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    numeric = [layer.name for layer in layers if layer.compute_dtype != "string"]
+    return f"from {numeric[0]!r} on" if numeric else "what follows the lookup"

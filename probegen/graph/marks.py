@@ -1,0 +1,26 @@
+"""Marks in a forward graph: identities of our own domain that say something to the walk.
+
+`Mark` is a tensor that gradients are taken at, `StopGradient` one that they do not pass. Both
+are taken out before the graph is finished.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+MARK_DOMAIN = "probegen"
+MARK = "Mark"
+STOP_GRADIENT = "StopGradient"
+
+
+def remove_marks(model: ir.Model) -> None:
+    """Replaces every mark by what it marks, in all subgraphs too."""
+    for node in list(model.graph.all_nodes()):
+        if node.domain != MARK_DOMAIN:
+            continue
+        marked, result = node.inputs[0], node.outputs[0]
+        if marked is None or node.graph is None:
+            continue
+        result.replace_all_uses_with(marked, replace_graph_outputs=True)
+        node.graph.remove(node, safe=True)
+    model.graph.opset_imports.pop(MARK_DOMAIN, None)

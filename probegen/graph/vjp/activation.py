@@ -1,0 +1,216 @@
+"""Rules of activation functions.
+
+`x` is a node's input, `y` its output, `g` the gradient of `y`. A rule uses `y` where it can:
+the input of an activation is often fused away, its output is kept for the next layer anyway.
+Where a function has a kink, its slope there is the one TensorFlow's gradient op takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Rule
+from probegen.graph.builder import Builder, attribute
+from probegen.graph.vjp.common import (
+    Dys,
+    Gradients,
+    Local,
+    Wanted,
+    axis_of,
+    given,
+    inputs,
+    unary,
+)
+from probegen.graph.vjp.masks import above, below
+
+# -- rectifiers ----------------------------------------------------------------------------
+
+
+def _relu(v: Local) -> ir.Value:
+    """Slope 1 where y > 0, 0 at 0 and below."""
+    return v.b.mul(v.g, above(v.b, v.y, 0.0))
+
+
+def _leaky_relu(v: Local) -> ir.Value:
+    """Slope 1 where x > 0, alpha at 0 and below."""
+    b, alpha = v.b, v.number("alpha", 0.01)
+    positive = above(b, v.y if alpha >= 0 else v.x, 0.0)
+    if 0 <= alpha <= 1:
+        return b.mul(v.g, b.elementwise("Max", positive, alpha))
+    return b.mul(v.g, b.add(b.mul(positive, 1 - alpha), alpha))
+
+
+def prelu(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    """PRelu: slope 1 where x >= 0, the learned slope below; that gets g * min(x, 0)."""
+    g, (x, slope) = given(dy), inputs(node)
+    if x in wanted:
+        passed = b.mul(g, above(b, x, 0.0, inclusive=True))
+        yield x, b.add(passed, b.mul(b.sub(g, passed), slope))
+    if slope in wanted:
+        yield slope, b.unbroadcast(b.mul(g, b.elementwise("Min", x, 0.0)), slope)
+
+
+def _thresholded_relu(v: Local) -> ir.Value:
+    """Slope 1 where x > alpha, 0 at alpha and below."""
+    return v.b.mul(v.g, above(v.b, v.x, v.number("alpha", 1.0)))
+
+
+# -- exponential units ---------------------------------------------------------------------
+
+
+def _elu(v: Local) -> ir.Value:
+    """Slope 1 where x > 0, y + alpha at 0 and below."""
+    b, alpha = v.b, v.number("alpha", 1.0)
+    if alpha == 1:
+        return b.mul(v.g, b.add(b.elementwise("Min", v.y, 0.0), 1.0))
+    passed = b.mul(v.g, above(b, v.x, 0.0))
+    return b.add(passed, b.mul(b.sub(v.g, passed), b.add(v.y, alpha)))
+
+
+def _selu(v: Local) -> ir.Value:
+    """Slope gamma where x >= 0, y + gamma * alpha below."""
+    b = v.b
+    alpha = v.number("alpha", 1.67326319217681884765625)
+    gamma = v.number("gamma", 1.05070102214813232421875)
+    same_sign = gamma > 0 and alpha > 0
+    passed = b.mul(v.g, above(b, v.y if same_sign else v.x, 0.0, inclusive=True))
+    below_zero = b.mul(b.sub(v.g, passed), b.add(v.y, gamma * alpha))
+    return b.add(b.mul(passed, gamma), below_zero)
+
+
+def _celu(v: Local) -> ir.Value:
+    """Slope 1 where x >= 0, exp(x / alpha) = y / alpha + 1 below."""
+    b = v.b
+    bent = b.mul(b.elementwise("Min", v.y, 0.0), 1 / v.number("alpha", 1.0))
+    return b.mul(v.g, b.add(bent, 1.0))
+
+
+# -- sigmoids and what is built on them ------------------------------------------------------
+
+
+def _sigmoid(v: Local) -> ir.Value:
+    """Slope y (1 - y)."""
+    b = v.b
+    return b.mul(v.g, b.mul(v.y, b.sub(1.0, v.y)))
+
+
+def _hard_sigmoid(v: Local) -> ir.Value:
+    """Slope alpha where 0 < y < 1, 0 on the bounds, as TensorFlow's relu6 has it."""
+    b = v.b
+    inside = b.mul(above(b, v.y, 0.0), below(b, v.y, 1.0))
+    return b.mul(v.g, b.mul(inside, v.number("alpha", 0.2)))
+
+
+def _hard_swish(v: Local) -> ir.Value:
+    """Slope h + x / 6 between -3 and 3, h outside; h is clip(x / 6 + 1/2, 0, 1)."""
+    b = v.b
+    gate = b.op("HardSigmoid", v.x, shape=v.x, alpha=1 / 6, beta=0.5)
+    inside = b.mul(above(b, v.x, -3.0), below(b, v.x, 3.0))
+    return b.mul(v.g, b.add(gate, b.mul(b.mul(v.x, 1 / 6), inside)))
+
+
+def _swish(v: Local) -> ir.Value:
+    """Slope s + alpha * y * (1 - s), s the sigmoid of alpha * x."""
+    b, alpha = v.b, v.number("alpha", 1.0)
+    gate = b.elementwise("Sigmoid", b.mul(v.x, alpha))
+    rest = b.mul(b.mul(v.y, alpha), b.sub(1.0, gate))
+    return b.mul(v.g, b.add(gate, rest))
+
+
+def _mish(v: Local) -> ir.Value:
+    """Slope t + x * s * (1 - t * t), t the tanh of softplus(x), s the sigmoid of x."""
+    b = v.b
+    t = b.elementwise("Tanh", b.elementwise("Softplus", v.x))
+    s = b.elementwise("Sigmoid", v.x)
+    bend = b.mul(b.mul(v.x, s), b.sub(1.0, b.mul(t, t)))
+    return b.mul(v.g, b.add(t, bend))
+
+
+def _softplus(v: Local) -> ir.Value:
+    """Slope sigmoid(x)."""
+    return v.b.mul(v.g, v.b.elementwise("Sigmoid", v.x))
+
+
+def _tanh(v: Local) -> ir.Value:
+    """Slope 1 - y * y."""
+    b = v.b
+    return b.mul(v.g, b.sub(1.0, b.mul(v.y, v.y)))
+
+
+def _softsign(v: Local) -> ir.Value:
+    """Slope 1 / (1 + |x|)**2."""
+    b = v.b
+    width = b.add(b.elementwise("Abs", v.x), 1.0)
+    return b.div(b.div(v.g, width), width)
+
+
+# -- the Gaussian error linear unit ----------------------------------------------------------
+
+
+def _gelu(v: Local) -> ir.Value:
+    """Hendrycks and Gimpel, 2016 (arXiv:1606.08415), exact or by their tanh."""
+    return _gelu_tanh(v) if attribute(v.node, "approximate", "none") == "tanh" else _gelu_exact(v)
+
+
+def _gelu_exact(v: Local) -> ir.Value:
+    """Slope P + x * p: P and p are distribution and density of the normal law."""
+    b, x = v.b, v.x
+    density = b.mul(b.elementwise("Exp", b.mul(b.mul(x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
+    erf = b.elementwise("Erf", b.mul(x, math.sqrt(0.5)))
+    distribution = b.mul(b.add(erf, 1.0), 0.5)
+    return b.mul(v.g, b.add(distribution, b.mul(x, density)))
+
+
+def _gelu_tanh(v: Local) -> ir.Value:
+    """Slope (1 + t) / 2 + x (1 - t * t) u' / 2, t the tanh of u = c (x + 0.044715 x**3)."""
+    b, x = v.b, v.x
+    c, cubic = math.sqrt(2 / math.pi), 0.044715
+    square = b.mul(x, x)
+    t = b.elementwise("Tanh", b.mul(x, b.add(b.mul(square, c * cubic), c)))
+    half_du = b.add(b.mul(square, 1.5 * c * cubic), 0.5 * c)
+    bend = b.mul(b.mul(x, half_du), b.sub(1.0, b.mul(t, t)))
+    return b.mul(v.g, b.add(b.add(b.mul(t, 0.5), 0.5), bend))
+
+
+# -- along an axis -------------------------------------------------------------------------
+
+
+def _softmax(v: Local) -> ir.Value:
+    """The gradient (g - sum(g * y)) * y."""
+    b = v.b
+    axis = axis_of(v.node, v.x, -1)
+    total = b.reduce_sum(b.mul(v.g, v.y), [axis], keepdims=True)
+    return b.mul(b.sub(v.g, total), v.y)
+
+
+def _log_softmax(v: Local) -> ir.Value:
+    """The gradient g - exp(y) * sum(g)."""
+    b = v.b
+    axis = axis_of(v.node, v.x, -1)
+    total = b.reduce_sum(v.g, [axis], keepdims=True)
+    return b.sub(v.g, b.mul(b.elementwise("Exp", v.y), total))
+
+
+RULES: Mapping[str, Rule] = {
+    "Relu": unary(_relu),
+    "LeakyRelu": unary(_leaky_relu),
+    "PRelu": prelu,
+    "ThresholdedRelu": unary(_thresholded_relu),
+    "Elu": unary(_elu),
+    "Selu": unary(_selu),
+    "Celu": unary(_celu),
+    "Sigmoid": unary(_sigmoid),
+    "HardSigmoid": unary(_hard_sigmoid),
+    "HardSwish": unary(_hard_swish),
+    "Swish": unary(_swish),
+    "Mish": unary(_mish),
+    "Softplus": unary(_softplus),
+    "Tanh": unary(_tanh),
+    "Softsign": unary(_softsign),
+    "Gelu": unary(_gelu),
+    "Softmax": unary(_softmax),
+    "LogSoftmax": unary(_log_softmax),
+}

@@ -1,0 +1,169 @@
+"""Rules of reductions: sums, means, extrema, norms, running sums and the k largest.
+
+`x` is a node's input, `y` its output, `g` the gradient of `y`. What can be written at the size
+of `y` is, and is broadcast to the size of `x` last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.builder import Builder, attribute, constant_of, dims_of, dtype_of, rank_of
+from probegen.graph.vjp.common import (
+    Dys,
+    Gradients,
+    Local,
+    Wanted,
+    axis_of,
+    given,
+    inputs,
+    optional,
+    unary,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduction:
+    """What the gradient of a reduction is written from.
+
+    Attributes:
+        b: the builder.
+        node: the forward node.
+        x: what is reduced.
+        g: the gradient of the result, with the reduced axes as 1.
+        axes: the reduced axes, sorted, not negative.
+    """
+
+    b: Builder
+    node: ir.Node
+    x: ir.Value
+    g: ir.Value
+    axes: list[int]
+
+    def y(self) -> ir.Value:
+        """Returns the result with the reduced axes as 1."""
+        return _with_reduced_axes(self.b, self.node, self.node.outputs[0], self.axes)
+
+    def sum(self, value: ir.Value) -> ir.Value:
+        """Returns the sum of `value` over the reduced axes, which stay as 1."""
+        return self.b.reduce_sum(value, self.axes, keepdims=True)
+
+    def over_count(self) -> ir.Value:
+        """Returns g over the number of elements that were reduced into one."""
+        b, shape = self.b, dims_of(self.x)
+        sizes = [shape[axis] for axis in self.axes]
+        known = [size for size in sizes if isinstance(size, int)]
+        if len(known) == len(sizes):
+            return b.mul(self.g, 1.0 / max(math.prod(known), 1))
+        sizes_at_run_time = b.concat([b.size(self.x, axis) for axis in self.axes], axis=0)
+        count = b.reduce("ReduceProd", sizes_at_run_time, [0], keepdims=False)
+        return b.div(self.g, b.cast(count, dtype_of(self.g)))
+
+
+def reduction(gradient: Callable[[Reduction], ir.Value]) -> Rule:
+    """Returns the rule of a reduction; what `gradient` gives is broadcast to x at the end."""
+
+    def rule(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+        x = inputs(node)[0]
+        if x in wanted:
+            axes = reduced_axes(node, x)
+            g = _with_reduced_axes(b, node, given(dy), axes)
+            yield x, b.expand(gradient(Reduction(b, node, x, g, axes)), x)
+
+    return rule
+
+
+def reduced_axes(node: ir.Node, x: ir.Value) -> list[int]:
+    """Returns the axes a node reduces, sorted and not negative.
+
+    They are an attribute or an input, depending on operator and opset.
+
+    Raises:
+        Refused: they are computed at run time.
+    """
+    axes = attribute(node, "axes", [])
+    as_input = optional(node, 1)
+    if as_input is not None:
+        constant = constant_of(as_input)
+        if constant is None:
+            raise Refused("its axes are computed at run time; a gradient needs them as constants")
+        axes = constant.reshape(-1).tolist()
+    if len(axes) == 0:
+        return [] if attribute(node, "noop_with_empty_axes", 0) else list(range(rank_of(x)))
+    return sorted({int(axis) % rank_of(x) for axis in axes})
+
+
+def _with_reduced_axes(b: Builder, node: ir.Node, value: ir.Value, axes: list[int]) -> ir.Value:
+    return value if attribute(node, "keepdims", 1) else b.unsqueeze(value, axes)
+
+
+def _extremum(r: Reduction) -> ir.Value:
+    """ReduceMax and ReduceMin: ties share alike, as in TensorFlow."""
+    b = r.b
+    chosen = b.cast(b.elementwise("Equal", r.x, r.y()), dtype_of(r.x))
+    return b.mul(chosen, b.div(r.g, r.sum(chosen)))
+
+
+def _product(r: Reduction) -> ir.Value:
+    """ReduceProd: g times the product of all others, right where some are 0.
+
+    With zeros filled in as 1, product / x is the product of the others, which counts where
+    none of the others is 0.
+    """
+    b, dtype = r.b, dtype_of(r.x)
+    zero = b.cast(b.elementwise("Equal", r.x, 0.0), dtype)
+    filled = b.add(r.x, zero)
+    product = b.reduce("ReduceProd", filled, r.axes, keepdims=True)
+    zero_others = b.sub(r.sum(zero), zero)
+    counts = b.cast(b.elementwise("Equal", zero_others, 0.0), dtype)
+    return b.mul(b.div(b.mul(r.g, product), filled), counts)
+
+
+def _log_sum_exp(r: Reduction) -> ir.Value:
+    """ReduceLogSumExp: g * softmax(x), as exp(x - y)."""
+    return r.b.mul(r.g, r.b.elementwise("Exp", r.b.sub(r.x, r.y())))
+
+
+def cumulative_sum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    """CumSum: the running sum of g from the other end."""
+    x, axis = inputs(node)
+    if x in wanted:
+        yield (
+            x,
+            b.op(
+                "CumSum",
+                given(dy),
+                axis,
+                shape=x,
+                exclusive=attribute(node, "exclusive"),
+                reverse=1 - int(attribute(node, "reverse", 0)),
+            ),
+        )
+
+
+def _top_k(v: Local) -> ir.Value:
+    """TopK: g back to where the values came from."""
+    b, axis = v.b, axis_of(v.node, v.x, -1)
+    return b.op("ScatterElements", b.zeros_like(v.x), v.node.outputs[1], v.g, shape=v.x, axis=axis)
+
+
+RULES: Mapping[str, Rule] = {
+    "ReduceSum": reduction(lambda r: r.g),
+    "ReduceMean": reduction(Reduction.over_count),
+    "ReduceMax": reduction(_extremum),
+    "ReduceMin": reduction(_extremum),
+    "ReduceProd": reduction(_product),
+    "ReduceL1": reduction(lambda r: r.b.mul(r.g, r.b.elementwise("Sign", r.x))),
+    # Not a number where all of x is 0, as in TensorFlow: the norm has no slope there.
+    "ReduceL2": reduction(lambda r: r.b.mul(r.x, r.b.div(r.g, r.y()))),
+    "ReduceSumSquare": reduction(lambda r: r.b.mul(r.x, r.b.mul(r.g, 2.0))),
+    "ReduceLogSum": reduction(lambda r: r.b.div(r.g, r.b.elementwise("Exp", r.y()))),
+    "ReduceLogSumExp": reduction(_log_sum_exp),
+    "CumSum": cumulative_sum,
+    "TopK": unary(_top_k),
+}

@@ -1,0 +1,375 @@
+"""What the spatial families share: the geometry of sliding windows, and data movement.
+
+A window position `o` of one axis covers the input at `stride * o + dilation * t - before` for
+each kernel position `t`. Sizes are numbers where they are known at compile time, else None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused
+from probegen.graph.builder import Builder, Dim, attribute, dtype_of, rank_of, shape_of
+
+#: The end of a Slice that runs to either end of an axis, whatever its size.
+END = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """The windows along one spatial axis.
+
+    Attributes:
+        size: of the input, unpadded; None where it is open.
+        count: of windows; None where it is open.
+        kernel, stride, dilation: of the windows.
+        before, after: padding; None where it depends on an open size (`auto_pad` with a
+            stride).
+        lower: whether such padding puts the odd one before (`SAME_LOWER`).
+    """
+
+    size: int | None
+    count: int | None
+    kernel: int
+    stride: int
+    dilation: int
+    before: int | None
+    after: int | None
+    lower: bool = False
+
+    @property
+    def extent(self) -> int:
+        """Number of input positions from the first to the last that a window covers."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def static(self) -> bool:
+        """Whether all sizes are known at compile time."""
+        return self.size is not None and self.count is not None and self.before is not None
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Padding before and after.
+
+        Raises:
+            Refused: it is known at run time only.
+        """
+        if self.before is None or self.after is None:
+            raise Refused("its padding depends on a size that is known at run time only")
+        return self.before, self.after
+
+
+def axes_of(
+    node: ir.Node,
+    kernel: Sequence[int],
+    sizes: Sequence[int | None],
+    counts: Sequence[int | None],
+) -> list[Axis]:
+    """Returns the geometry of a convolution or pooling, one entry a spatial axis.
+
+    Args:
+        node: has the attributes `strides`, `dilations`, `pads` and `auto_pad`.
+        kernel: kernel sizes.
+        sizes: of what the windows slide over, None where open.
+        counts: numbers of windows, None where open.
+    """
+    rank = len(kernel)
+    pads = attribute(node, "pads") or [0] * (2 * rank)
+    strides = attribute(node, "strides") or [1] * rank
+    dilations = attribute(node, "dilations") or [1] * rank
+    mode = attribute(node, "auto_pad", "NOTSET")
+    found = []
+    for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        around: tuple[int | None, int | None] = (pads[i], pads[rank + i])
+        if mode != "NOTSET":
+            extent = dilations[i] * (kernel[i] - 1) + 1
+            around = _automatic(mode, size, strides[i], extent)
+        lower = mode == "SAME_LOWER"
+        found.append(Axis(size, count, kernel[i], strides[i], dilations[i], *around, lower))
+    return found
+
+
+def sizes_of(x: ir.Value) -> list[int | None]:
+    """Returns the spatial sizes of `x`, None for open ones.
+
+    Raises:
+        UnknownShapeError: the rank is unknown.
+    """
+    rank_of(x)
+    return [d if isinstance(d, int) else None for d in (shape_of(x) or ())[2:]]
+
+
+def known(size: int | None) -> int:
+    """Returns a size that has been found to be known.
+
+    Raises:
+        Refused: it is not.
+    """
+    if size is None:
+        raise Refused("its sizes are known at run time only")
+    return size
+
+
+def _automatic(
+    mode: str, size: int | None, stride: int, extent: int
+) -> tuple[int | None, int | None]:
+    """Returns the padding of one axis that `auto_pad` stands for."""
+    if mode == "VALID":
+        return 0, 0
+    if stride == 1:
+        total = extent - 1
+    elif size is None:
+        return None, None
+    else:
+        total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
+    less, more = total // 2, total - total // 2
+    return (less, more) if mode == "SAME_UPPER" else (more, less)
+
+
+# -- data movement -------------------------------------------------------------------------
+
+
+def reshaped(b: Builder, value: ir.Value, sizes: Sequence[Dim]) -> ir.Value:
+    """Writes a Reshape to `sizes`, of which at most the first may be open."""
+    target = [d if isinstance(d, int) else -1 for d in sizes]
+    return b.op("Reshape", value, b.ints(*target), shape=sizes)
+
+
+def window(b: Builder, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
+    """Writes `value[start:stop]` of one axis as Python counts; `END` is the end of any axis."""
+    kept = list(shape_of(value) or ())
+    size = kept[axis]
+    kept[axis] = len(range(*slice(start, stop).indices(size))) if isinstance(size, int) else None
+    return b.op("Slice", value, b.ints(start), b.ints(stop), b.ints(axis), shape=kept)
+
+
+def fit(
+    b: Builder,
+    value: ir.Value,
+    before: Mapping[int, int],
+    after: Mapping[int, int],
+    like: ir.Value | None = None,
+) -> ir.Value:
+    """Grows axes by zeros, or cuts them where a width is negative; axes may have open sizes.
+
+    Args:
+        b: the builder.
+        value: any tensor.
+        before: axis -> number of positions to add at its start.
+        after: axis -> number of positions to add at its end.
+        like: has the shape of the result, where the caller knows more of it than can be
+            computed.
+    """
+    axes = [axis for axis in range(rank_of(value)) if before.get(axis) or after.get(axis)]
+    shape = list(shape_of(value) or ())
+    for axis in axes:
+        size = shape[axis]
+        change = before.get(axis, 0) + after.get(axis, 0)
+        shape[axis] = size + change if isinstance(size, int) else None if change else size
+    result = shape if like is None else shape_of(like)
+
+    cut = [axis for axis in axes if min(before.get(axis, 0), after.get(axis, 0)) < 0]
+    grown = [axis for axis in axes if max(before.get(axis, 0), after.get(axis, 0)) > 0]
+    if cut:
+        kept = list(shape)
+        for axis in grown:
+            size = kept[axis]
+            added = max(before.get(axis, 0), 0) + max(after.get(axis, 0), 0)
+            kept[axis] = size - added if isinstance(size, int) else None
+        starts = [max(-before.get(axis, 0), 0) for axis in cut]
+        stops = [min(after.get(axis, 0), 0) or END for axis in cut]
+        value = b.op(
+            "Slice",
+            value,
+            b.ints(*starts),
+            b.ints(*stops),
+            b.ints(*cut),
+            shape=kept if grown else result,
+        )
+    if grown:
+        widths = [
+            max(side.get(axis, 0), 0) for side in (before, after) for axis in range(len(shape))
+        ]
+        value = b.op("Pad", value, b.ints(*widths), shape=result)
+    return value
+
+
+def resize_to(b: Builder, value: ir.Value, sizes: Sequence[int]) -> ir.Value:
+    """Grows spatial axes by zeros at their end, or cuts them there, to static `sizes`."""
+    change = {
+        2 + i: want - have
+        for i, (want, have) in enumerate(zip(sizes, sizes_of(value), strict=True))
+        if have is not None and want != have
+    }
+    return fit(b, value, {}, change)
+
+
+def flipped(b: Builder, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Reverses `axes`, those of size 1 left out."""
+    shape = shape_of(value) or ()
+    turned = [axis for axis in axes if shape[axis] != 1]
+    if not turned:
+        return value
+    last, step = b.ints(*([-1] * len(turned))), b.ints(*([-1] * len(turned)))
+    end = b.ints(*([-END] * len(turned)))
+    return b.op("Slice", value, last, end, b.ints(*turned), step, shape=value)
+
+
+def interleaved(
+    b: Builder, phases: Mapping[tuple[int, ...], ir.Value], strides: Sequence[int]
+) -> ir.Value:
+    """Merges tensors so that `result[.., s1*i1 + p1, s2*i2 + p2] = phases[p1, p2][.., i1, i2]`.
+
+    The last axis is merged by a Concat along a new axis of size 1, the others by a Concat of
+    what follows them: both copy and neither permutes, which is what runtimes do fastest.
+
+    Args:
+        b: the builder.
+        phases: one tensor `[batch, channels, *spatial]` for each combination of offsets below
+            `strides`; all of one shape, of which the batch alone may be open.
+        strides: one a spatial axis.
+    """
+    parts = dict(phases)
+    for axis in reversed(range(len(strides))):
+        stride = strides[axis]
+        if stride == 1:
+            continue
+        heads = {p[:axis] + p[axis + 1 :]: None for p in parts}
+        merged = {}
+        for rest in heads:
+            group = [parts[(*rest[:axis], i, *rest[axis:])] for i in range(stride)]
+            merged[(*rest[:axis], 0, *rest[axis:])] = _merged(b, group, 2 + axis)
+        parts = merged
+    (result,) = parts.values()
+    return result
+
+
+def _merged(b: Builder, group: Sequence[ir.Value], axis: int) -> ir.Value:
+    """Interleaves tensors of one shape along one axis."""
+    shape = list(shape_of(group[0]) or ())
+    size = shape[axis]
+    if not isinstance(size, int):
+        raise TypeError("tensors are interleaved along axes of known size")
+    joined = [*shape[:axis], size * len(group), *shape[axis + 1 :]]
+    if axis == len(shape) - 1:
+        columns = [reshaped(b, part, [*shape, 1]) for part in group]
+        return reshaped(b, b.concat(columns, axis + 1), joined)
+    return reshaped(b, b.concat(group, axis + 1), joined)
+
+
+def spread(
+    b: Builder,
+    value: ir.Value,
+    strides: Sequence[int],
+    offsets: Sequence[int],
+    sizes: Sequence[int],
+) -> ir.Value:
+    """Puts `value[.., i]` at `offset + stride * i` of each spatial axis, zeros elsewhere.
+
+    The last axis is multiplied with a matrix of zeros and ones, which also leaves the room
+    for the zero rows: several times faster in onnxruntime than a Pad that does the same, and
+    than interleaving with zeros.
+
+    Args:
+        b: the builder.
+        value: `[batch, channels, *spatial]`, of which the batch alone may be open.
+        strides: one a spatial axis.
+        offsets: one a spatial axis, each below its stride.
+        sizes: of the result; positions beyond are dropped.
+    """
+    *outer, count = sizes_of(value)
+    if count is None or None in outer:
+        raise TypeError("tensors are spread along axes of known size")
+    # The matrix writes one row, then the stride's empty rows of the axis before.
+    rows, first = (strides[-2], offsets[-2]) if outer else (1, 0)
+    width = sizes[-1]
+    place = np.zeros((count, rows, width), dtype_of(value).numpy())
+    placed = [i for i in range(count) if offsets[-1] + strides[-1] * i < width]
+    place[placed, first, [offsets[-1] + strides[-1] * i for i in placed]] = 1
+    lead = list(shape_of(value) or ())[:2]
+    heights = [d for d in outer if d is not None]
+    result = b.op(
+        "MatMul",
+        value,
+        b.const(place.reshape(count, rows * width)),
+        shape=[*lead, *heights, rows * width],
+    )
+    if outer:
+        heights[-1] *= rows
+        result = reshaped(b, result, [*lead, *heights, width])
+    for axis in range(len(outer) - 1):
+        result = _spread_outer(b, result, 2 + axis, strides[axis], offsets[axis])
+    return resize_to(b, result, sizes)
+
+
+def _spread_outer(b: Builder, value: ir.Value, axis: int, stride: int, offset: int) -> ir.Value:
+    """Spreads an axis that others follow: padding of what follows leaves whole zero slices."""
+    if stride == 1:
+        return value
+    shape = list(shape_of(value) or ())
+    inner = math.prod(d for d in shape[axis + 1 :] if isinstance(d, int))
+    size = shape[axis]
+    if not isinstance(size, int):
+        raise TypeError("tensors are spread along axes of known size")
+    flat = reshaped(b, value, [*shape[: axis + 1], inner])
+    wide = fit(b, flat, {axis + 1: offset * inner}, {axis + 1: (stride - 1 - offset) * inner})
+    return reshaped(b, wide, [*shape[:axis], size * stride, *shape[axis + 1 :]])
+
+
+def along(b: Builder, value: ir.Value, matrices: Mapping[int, np.ndarray]) -> ir.Value:
+    """Multiplies axes with constant matrices: `result[.., j, ..] = sum_i value[.., i, ..] m[i, j]`.
+
+    Args:
+        b: the builder.
+        value: any tensor whose sizes are known from the first given axis on.
+        matrices: axis -> matrix `[size of value, size of result]`.
+    """
+    # Shrinking axes first keeps what the others have to multiply small.
+    order = sorted(matrices, key=lambda axis: matrices[axis].shape[1] / matrices[axis].shape[0])
+    for axis in order:
+        value = _along_axis(b, value, axis, matrices[axis])
+    return value
+
+
+def _along_axis(b: Builder, value: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
+    shape = list(shape_of(value) or ())
+    before, after = matrix.shape
+    matrix = matrix.astype(dtype_of(value).numpy())
+    result = [*shape[:axis], after, *shape[axis + 1 :]]
+    if axis == len(shape) - 1:
+        return b.op("MatMul", value, b.const(matrix), shape=result)
+    left = b.const(np.ascontiguousarray(matrix.T))
+    if axis == len(shape) - 2:
+        return b.op("MatMul", left, value, shape=result, dtype=value.dtype)
+    inner = math.prod(d for d in shape[axis + 1 :] if isinstance(d, int))
+    flat = reshaped(b, value, [*shape[:axis], before, inner])
+    product = b.op("MatMul", left, flat, shape=[*shape[:axis], after, inner], dtype=value.dtype)
+    return reshaped(b, product, result)
+
+
+def repeated(b: Builder, value: ir.Value, times: Sequence[int]) -> ir.Value:
+    """Repeats every element along the spatial axes: `result[.., i] = value[.., i // times]`."""
+    if all(number == 1 for number in times):
+        return value
+    sizes = [d and d * number for d, number in zip(sizes_of(value), times, strict=True)]
+    return b.op(
+        "Resize",
+        value,
+        None,
+        b.const(np.array([1, 1, *times], dtype=np.float32)),
+        shape=[*(shape_of(value) or ())[:2], *sizes],
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def all_offsets(strides: Sequence[int]) -> list[tuple[int, ...]]:
+    """Returns every combination of offsets below `strides`, the last running fastest."""
+    return list(itertools.product(*(range(s) for s in strides)))

@@ -1,0 +1,74 @@
+"""Results as `.npz` files that plain numpy reads and that hold no pickle.
+
+Output names become percent-encoded member names (`saliency/image` is `saliency%2Fimage`), so
+that no name reaches outside a folder the archive is unpacked into. Members that start with `@`,
+which no encoded name does, hold the rest: the manifest as JSON, the inputs and the target.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from probegen.errors import ArtefactError
+from probegen.runtime.files import write_atomic
+from probegen.runtime.inputs import Array
+
+_MANIFEST = "@manifest"
+_SOURCE = "@source"
+_TARGET = "@target"
+_INPUT = "@input."
+
+
+def write(
+    path: str | os.PathLike[str],
+    outputs: Mapping[str, Array],
+    *,
+    inputs: Mapping[str, Array],
+    target: Array | None,
+    manifest: str,
+    source: str,
+) -> Path:
+    """Writes the arrays of one result atomically; returns the path."""
+    members = {quote(name, safe=""): array for name, array in outputs.items()}
+    members |= {_INPUT + quote(name, safe=""): array for name, array in inputs.items()}
+    members |= {_MANIFEST: np.array(manifest), _SOURCE: np.array(source)}
+    if target is not None:
+        members[_TARGET] = target
+
+    def fill(file: IO[bytes]) -> None:
+        # numpy.savez takes names as keyword arguments, and `file` is one of its own.
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for name, array in members.items():
+                with archive.open(name + ".npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    return write_atomic(path, fill)
+
+
+def read(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Array], dict[str, Array], Array | None, str, str]:
+    """Returns what `write` was given: outputs, inputs, target, manifest and source.
+
+    Raises:
+        ArtefactError: the file is not there, damaged, or was not written by `write`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            members = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise ArtefactError(f"there is no file {str(path)!r}.") from error
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise ArtefactError(f"{str(path)!r} is damaged or no .npz file: {error}") from error
+    if _MANIFEST not in members:
+        raise ArtefactError(f"{str(path)!r} was not written by Result.to_npz: no {_MANIFEST}.")
+    outputs = {unquote(n): a for n, a in members.items() if not n.startswith("@")}
+    inputs = {unquote(n[len(_INPUT) :]): a for n, a in members.items() if n.startswith(_INPUT)}
+    return outputs, inputs, members.get(_TARGET), str(members[_MANIFEST]), str(members[_SOURCE])

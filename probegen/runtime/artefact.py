@@ -1,0 +1,138 @@
+"""The loaded artefact: says what it holds, takes inputs, returns a decoded result."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from probegen.errors import InputError
+from probegen.manifest import InputSpec, Manifest, OutputSpec
+from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
+from probegen.runtime.result import Result, Run
+from probegen.runtime.table import table
+from probegen.runtime.target import Target, check_target
+
+#: What is said of a model that carries no manifest, after its path.
+FOREIGN = (
+    "was not made by probegen: it carries no manifest, so what its outputs mean is not known. "
+    "Compile the model with `probegen compile MODEL.keras -o OUT.onnx` or probegen.compiler(...)."
+)
+
+
+class Engine(Protocol):
+    """What runs an artefact's graph. `run` must be safe to call from several threads."""
+
+    @property
+    def name(self) -> str:
+        """Engine and where it runs, for people."""
+
+    def run(
+        self, feeds: Mapping[str, Array], target: Array | None, explain: bool
+    ) -> dict[str, Array]:
+        """Returns predictions and, with `explain`, explanations, by output name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """A model with its explanations, loaded and ready to run; made by `runtime.load`.
+
+    Attributes:
+        manifest: what the artefact holds and how to read it.
+        engine: what runs it.
+        path: where it was loaded from.
+    """
+
+    manifest: Manifest
+    engine: Engine
+    path: str
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """The model's inputs in order; `target` and `explain` are arguments of `run`."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Predictions first, then the explanations."""
+        return self.manifest.outputs
+
+    def run(
+        self,
+        x: Inputs,
+        target: Target | None = None,
+        explain: bool = True,
+        check_finite: bool = False,
+    ) -> Result:
+        """Runs the artefact on one batch. Safe to call from several threads.
+
+        Args:
+            x: an array with the batch axis first where there is one input; else a dict by
+                input name or a list in order. Float64 becomes float32 and int64 becomes int32
+                where the values fit; floats are never turned into integers.
+            target: for an artefact compiled with `target="input"`, what to differentiate: a
+                class index or class name for all rows, or a sequence with one for each row.
+                -1 and None mean each row's own argmax.
+            explain: False computes the predictions only; with a gate in the artefact the
+                explanations then cost nothing.
+            check_finite: refuse NaN and infinity instead of passing them on.
+
+        Returns:
+            A `Result`: a mapping from output name to `Record`.
+
+        Raises:
+            InputError: the inputs or the target do not fit.
+            ArtefactError: the engine failed.
+        """
+        feeds = check_inputs(x, self.inputs, check_finite=check_finite)
+        targets = check_target(target, self.manifest, batch=_batch(feeds))
+        arrays = self.engine.run(feeds, targets, bool(explain))
+        return Result(Run(self.manifest, feeds, targets, self.path), arrays)
+
+    def run_batched(
+        self,
+        x: Inputs,
+        batch_size: int,
+        target: Target | None = None,
+        explain: bool = True,
+        check_finite: bool = False,
+    ) -> Result:
+        """Runs as `run` does, at most `batch_size` rows at a time, and joins the results.
+
+        Raises:
+            InputError: as in `run`, or `batch_size` is not a positive integer.
+            ArtefactError: the engine failed.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
+        feeds = check_inputs(x, self.inputs, check_finite=check_finite)
+        targets = check_target(target, self.manifest, batch=_batch(feeds))
+        parts = []
+        for start in range(0, _batch(feeds), batch_size):
+            rows = slice(start, start + batch_size)
+            chunk = {name: array[rows] for name, array in feeds.items()}
+            chosen = None if targets is None else targets[rows]
+            parts.append(self.engine.run(chunk, chosen, bool(explain)))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Result(Run(self.manifest, feeds, targets, self.path), joined)
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        model = manifest.model.get("name", "a model")
+        rows = [(s.name, "input", "", s.dtype, describe(s.axes, s.shape)) for s in self.inputs]
+        if manifest.target_input:
+            rows.append(("target", "argument", "", "int32", "[batch], -1 is argmax"))
+        if manifest.gate:
+            rows.append(("explain", "argument", "", "bool", "default True"))
+        for spec in self.outputs:
+            layer = spec.layer or spec.input or ""
+            rows.append((spec.name, spec.kind, layer, spec.dtype, describe(spec.axes, spec.shape)))
+        title = f"{os.path.basename(self.path.rstrip('/'))}: {model} ({self.engine.name})"
+        return title + "\n" + table(("name", "kind", "layer", "dtype", "shape"), rows)
+
+
+def _batch(feeds: Mapping[str, Array]) -> int:
+    return len(next(iter(feeds.values())))

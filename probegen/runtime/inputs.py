@@ -1,0 +1,222 @@
+"""Checks what is fed to an artefact against the manifest, before anything runs.
+
+Every message gives the input's name, what was expected, what came, and what would work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.errors import InputError, did_you_mean
+from probegen.manifest import GATE_INPUT, TARGET_INPUT, InputSpec
+
+Array = npt.NDArray[Any]
+
+#: One array for a single input, a dict by input name, or a list in the artefact's order.
+Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike]
+
+
+def describe(axes: Sequence[str], shape: Sequence[int | None]) -> str:
+    """Returns axes with their sizes, for example `"[batch, height=28, width=28]"`."""
+    sizes = (a if n is None else f"{a}={n}" for a, n in zip(axes, shape, strict=True))
+    return "[" + ", ".join(sizes) + "]"
+
+
+def check_inputs(
+    x: Inputs, specs: Sequence[InputSpec], *, check_finite: bool = False
+) -> dict[str, Array]:
+    """Returns the inputs by name: private, contiguous copies of the manifest's dtypes.
+
+    Args:
+        x: one array for a single input, a dict by name, or a list in order.
+        specs: the inputs the artefact has.
+        check_finite: refuse NaN and infinity.
+
+    Raises:
+        InputError: a name, rank, size, dtype or value does not fit.
+    """
+    given = _by_name(x, specs)
+    arrays = {spec.name: _fit(given[spec.name], spec, check_finite) for spec in specs}
+    rows = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        sizes = ", ".join(f"{name!r} has {n}" for name, n in rows.items())
+        raise InputError(f"all inputs must have the same batch size, but {sizes}.")
+    return arrays
+
+
+def _by_name(x: Inputs, specs: Sequence[InputSpec]) -> dict[str, Any]:
+    names = [spec.name for spec in specs]
+    if isinstance(x, Mapping):
+        _check_names(x, names)
+        return {name: x[name] for name in names}
+    if len(names) == 1:
+        return {names[0]: _single(x, specs[0])}
+    if isinstance(x, Sequence) and not isinstance(x, str | bytes):
+        if len(x) != len(names):
+            raise InputError(
+                f"got a list of {len(x)}, but the artefact has {len(names)} inputs: "
+                f"{', '.join(map(repr, names))}, in this order."
+            )
+        return dict(zip(names, x, strict=True))
+    raise InputError(
+        f"got one array, but the artefact has {len(names)} inputs: pass a dict with the keys "
+        f"{', '.join(map(repr, names))}, or a list in this order."
+    )
+
+
+def _check_names(given: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in given:
+        if name not in names:
+            if name in (TARGET_INPUT, GATE_INPUT):
+                raise InputError(f"{name!r} is not an input but an argument: run(x, {name}=...).")
+            raise InputError(f"the artefact has no input {name!r}.{did_you_mean(name, names)}")
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise InputError(
+            f"the input {', '.join(map(repr, missing))} is missing. "
+            f"The artefact's inputs are {', '.join(map(repr, names))}."
+        )
+
+
+def _single(x: Any, spec: InputSpec) -> Any:
+    """Returns the only input; a list may hold it, or be its data as nested lists."""
+    if isinstance(x, list | tuple) and len(x) == 1 and np.ndim(x[0]) == len(spec.shape):
+        return x[0]
+    return x
+
+
+def _fit(value: Any, spec: InputSpec, check_finite: bool) -> Array:
+    """Returns `value` as an array of the spec's dtype after all checks."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(
+            f"input {spec.name!r} is no regular array: its rows differ in length. Pad them to "
+            f"{describe(spec.axes, spec.shape)}."
+        ) from error
+    _check_kind(array, spec)
+    _check_shape(array, spec)
+    _check_values(array, spec, check_finite)
+    return _cast(array, spec)
+
+
+def _check_kind(array: Array, spec: InputSpec) -> None:
+    """Raises unless the element type can become the spec's without changing its kind."""
+    wanted = _dtype(spec)
+    if array.dtype.kind not in "biuf":
+        raise InputError(
+            f"input {spec.name!r} has the element type {_kind_name(array)}, expected "
+            f"{spec.dtype}. Convert it to numbers first."
+        )
+    if array.dtype.kind == "f" and wanted.kind != "f":
+        raise InputError(
+            f"input {spec.name!r} is {array.dtype}, expected {spec.dtype}: floats are not "
+            f"rounded silently. If they are whole numbers, pass x.astype({spec.dtype!r})."
+        )
+    if wanted.kind == "b" and array.dtype.kind != "b":
+        raise InputError(f"input {spec.name!r} is {array.dtype}, expected bool: pass x != 0.")
+
+
+def _kind_name(array: Array) -> str:
+    names = {"U": "string", "S": "bytes", "O": "object", "c": "complex"}
+    return names.get(array.dtype.kind, str(array.dtype))
+
+
+def _dtype(spec: InputSpec) -> np.dtype[Any]:
+    try:
+        return np.dtype(spec.dtype)
+    except TypeError as error:
+        raise InputError(
+            f"input {spec.name!r} has the element type {spec.dtype}, which numpy cannot hold."
+        ) from error
+
+
+def _check_shape(array: Array, spec: InputSpec) -> None:
+    expected = describe(spec.axes, spec.shape)
+    if array.ndim != len(spec.shape):
+        raise InputError(
+            f"input {spec.name!r} has the shape {array.shape} (rank {array.ndim}), expected "
+            f"{expected} (rank {len(spec.shape)}).{_rank_hint(array, spec)}"
+        )
+    if array.shape[0] == 0:
+        raise InputError(f"input {spec.name!r} is an empty batch: its shape is {array.shape}.")
+    for i, (axis, size, got) in enumerate(zip(spec.axes, spec.shape, array.shape, strict=True)):
+        if got == 0 or (size is not None and got != size):
+            raise InputError(
+                f"input {spec.name!r} has the size {got} on the axis {axis!r} (axis {i}), "
+                f"expected {'at least 1' if size is None else size}. Its shape is {array.shape}, "
+                f"expected {expected}.{_order_hint(array, spec)}"
+            )
+
+
+def _rank_hint(array: Array, spec: InputSpec) -> str:
+    if _matches(array.shape, spec.shape[1:]):
+        return " This looks like one sample without the batch axis: pass x[np.newaxis]."
+    return ""
+
+
+def _order_hint(array: Array, spec: InputSpec) -> str:
+    if array.ndim > 2 and _matches(np.moveaxis(array, 1, -1).shape, spec.shape):
+        return " The channels seem to come first: pass np.moveaxis(x, 1, -1)."
+    return ""
+
+
+def _matches(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(shape) == len(expected) and all(
+        n is None or n == got for n, got in zip(expected, shape, strict=True)
+    )
+
+
+def _check_values(array: Array, spec: InputSpec, check_finite: bool) -> None:
+    if check_finite and array.dtype.kind == "f":
+        _refuse(
+            ~np.isfinite(array),
+            array,
+            spec,
+            "is not finite; clean the input, or run without check_finite=True to let it through",
+        )
+    if spec.integer:
+        _refuse(array != np.floor(array), array, spec, "is not a whole number, as ids must be")
+    if spec.vocabulary is not None:
+        _refuse(
+            ~((array >= 0) & (array < spec.vocabulary)),
+            array,
+            spec,
+            f"is out of the vocabulary: ids go from 0 to {spec.vocabulary - 1}",
+        )
+
+
+def _refuse(bad: npt.NDArray[np.bool_], array: Array, spec: InputSpec, why: str) -> None:
+    """Raises for the first element where `bad`, saying which it is and how many there are."""
+    count = int(np.count_nonzero(bad))
+    if count:
+        where = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+        more = f" ({count} such values)" if count > 1 else ""
+        raise InputError(
+            f"input {spec.name!r}: the value {array[where]} at {list(where)} {why}{more}."
+        )
+
+
+def _cast(array: Array, spec: InputSpec) -> Array:
+    """Returns a contiguous copy of the spec's dtype.
+
+    A copy, because a result remembers its inputs and callers reuse their buffers.
+    """
+    wanted = _dtype(spec)
+    if wanted.kind in "iu":
+        limits = np.iinfo(wanted)
+        _refuse(
+            (array < limits.min) | (array > limits.max),
+            array,
+            spec,
+            f"does not fit into {wanted}, which goes from {limits.min} to {limits.max}",
+        )
+    with np.errstate(over="ignore"):
+        fitted = np.array(array, dtype=wanted, order="C", copy=True)
+    if wanted.kind == "f" and wanted.itemsize < array.dtype.itemsize:
+        _refuse(np.isinf(fitted) & np.isfinite(array), array, spec, f"does not fit into {wanted}")
+    return fitted

@@ -1,0 +1,80 @@
+"""Opens an artefact: decides what a path holds and which engine runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probegen.errors import ArtefactError, did_you_mean
+from probegen.runtime.artefact import Artefact
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_KERAS_MAGIC = {b"PK\x03\x04": "a .keras archive", b"\x89HDF": "an HDF5 file"}
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+    threads: int | None = None,
+    session_options: onnxruntime.SessionOptions | None = None,
+) -> Artefact:
+    """Opens an artefact that probegen exported.
+
+    Args:
+        path: an ONNX file, or a SavedModel directory (which needs TensorFlow installed).
+        providers: onnxruntime execution providers in order of preference, each a name or a
+            pair of name and options; by default `["CPUExecutionProvider"]`.
+        threads: number of threads within an operator; by default onnxruntime's own choice.
+        session_options: onnxruntime session options, for everything else. `threads` must then
+            be set there.
+
+    Returns:
+        The artefact, ready to run from several threads.
+
+    Raises:
+        ArtefactError: there is nothing at `path`, it is damaged, was not made by probegen, or
+            what runs it is not installed.
+        ManifestError: its manifest is damaged or of a newer schema.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtefactError(f"there is no artefact at {str(path)!r}.{_neighbours(path)}")
+    if not path.is_dir():
+        _refuse_keras(path)
+        from probegen.runtime.onnx_engine import OnnxEngine
+
+        engine = OnnxEngine.open(path, providers, threads, session_options)
+        return Artefact(engine.manifest, engine, str(path))
+    if providers is not None or threads is not None or session_options is not None:
+        raise ArtefactError(
+            "providers, threads and session_options are onnxruntime's and apply to ONNX files; "
+            f"{str(path)!r} is a directory."
+        )
+    from probegen.runtime.savedmodel_engine import SavedModelEngine
+
+    saved = SavedModelEngine.open(path)
+    return Artefact(saved.manifest, saved, str(path))
+
+
+def _neighbours(path: Path) -> str:
+    """Returns a hint from the artefacts that lie in the same folder."""
+    if not path.parent.is_dir():
+        return f" The folder {str(path.parent)!r} does not exist either."
+    beside = [p.name for p in sorted(path.parent.iterdir()) if p.suffix == ".onnx" or p.is_dir()]
+    return did_you_mean(path.name, beside)
+
+
+def _refuse_keras(path: Path) -> None:
+    """Raises where the file is a Keras model that was not compiled yet."""
+    with path.open("rb") as file:
+        kind = _KERAS_MAGIC.get(file.read(4))
+    if kind is not None:
+        raise ArtefactError(
+            f"{str(path)!r} is {kind}, not an artefact. If it is a Keras model, compile it "
+            f"first: probegen compile {path.name} -o {path.stem}.onnx"
+        )

@@ -1,0 +1,147 @@
+"""Runs ONNX artefacts with onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probegen.errors import ArtefactError, did_you_mean
+from probegen.manifest import GATE_INPUT, ONNX_METADATA_KEY, TARGET_INPUT, Manifest
+from probegen.runtime.artefact import FOREIGN
+from probegen.runtime.inputs import Array
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+#: onnxruntime's level "error": it warns of the gate's overridable initializer at each load.
+_LOG_ERRORS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxEngine:
+    """An onnxruntime session and the manifest it carries. Sessions are safe with threads."""
+
+    session: onnxruntime.InferenceSession
+    manifest: Manifest
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Engine and where it runs, for people."""
+        return "onnxruntime, " + ", ".join(self.session.get_providers())
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
+        threads: int | None,
+        options: onnxruntime.SessionOptions | None,
+    ) -> OnnxEngine:
+        """Opens the file, reads the manifest and holds the two against each other.
+
+        Raises:
+            ArtefactError: onnxruntime is missing, or the file is damaged or foreign.
+            ManifestError: the manifest is damaged or of a newer schema.
+        """
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise ArtefactError(
+                "onnxruntime is not installed, and ONNX artefacts run with it: "
+                "pip install onnxruntime"
+            ) from error
+        providers = list(providers or ["CPUExecutionProvider"])
+        _check_providers(providers, ort.get_available_providers())
+        with _told(
+            f"onnxruntime cannot load {str(path)!r}; the file is damaged, cut short or no "
+            "ONNX model"
+        ):
+            session = ort.InferenceSession(
+                str(path), sess_options=_options(threads, options), providers=providers
+            )
+        metadata = session.get_modelmeta().custom_metadata_map
+        if ONNX_METADATA_KEY not in metadata:
+            raise ArtefactError(f"{str(path)!r} {FOREIGN}")
+        engine = cls(session, Manifest.from_json(metadata[ONNX_METADATA_KEY]), str(path))
+        engine._check_names()
+        return engine
+
+    def run(
+        self, feeds: Mapping[str, Array], target: Array | None, explain: bool
+    ) -> dict[str, Array]:
+        """Computes the predictions and, with `explain`, everything else."""
+        wanted = self.manifest.outputs if explain else self.manifest.predictions
+        names = [spec.name for spec in wanted]
+        fed = dict(feeds)
+        if target is not None:
+            fed[TARGET_INPUT] = target
+        if self.manifest.gate:
+            fed[GATE_INPUT] = np.array(explain)
+        with _told(f"onnxruntime could not run {self.path!r}"):
+            return dict(zip(names, self.session.run(names, fed), strict=True))
+
+    def _check_names(self) -> None:
+        """Raises where the manifest and the graph name different inputs or outputs."""
+        session, manifest = self.session, self.manifest
+        inputs = [i.name for i in (*session.get_inputs(), *session.get_overridable_initializers())]
+        expected = [spec.name for spec in manifest.inputs]
+        expected += [TARGET_INPUT] * manifest.target_input + [GATE_INPUT] * manifest.gate
+        self._check_held("input", expected, inputs)
+        outputs = [o.name for o in session.get_outputs()]
+        self._check_held("output", [spec.name for spec in manifest.outputs], outputs)
+
+    def _check_held(self, role: str, expected: Iterable[str], held: Sequence[str]) -> None:
+        for name in expected:
+            if name not in held:
+                raise ArtefactError(
+                    f"the manifest of {self.path!r} names the {role} {name!r}, which its graph "
+                    f"does not have (it has {', '.join(map(repr, held))}). The file was changed "
+                    "after probegen wrote it; compile it again."
+                )
+
+
+def _options(
+    threads: int | None, options: onnxruntime.SessionOptions | None
+) -> onnxruntime.SessionOptions:
+    import onnxruntime as ort
+
+    if options is not None:
+        if threads is not None:
+            raise ArtefactError(
+                "threads and session_options were both given; set "
+                "session_options.intra_op_num_threads instead of threads."
+            )
+        return options
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _check_providers(
+    providers: Sequence[str | tuple[str, dict[str, Any]]], available: Sequence[str]
+) -> None:
+    """Raises for an unknown provider, where onnxruntime would silently fall back to the CPU."""
+    for provider in providers:
+        name = provider if isinstance(provider, str) else provider[0]
+        if name not in available:
+            raise ArtefactError(
+                f"the execution provider {name!r} is not in this onnxruntime."
+                f"{did_you_mean(name, available)}"
+            )
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turns onnxruntime's errors, which share no base class, into an `ArtefactError`."""
+    try:
+        yield
+    except Exception as error:
+        raise ArtefactError(f"{what}. onnxruntime says: {error}") from error

@@ -1,0 +1,118 @@
+"""Pictures of records: the one place of the runtime that imports matplotlib.
+
+    labels, view      what is drawn, and what the caller said about it
+    choose            which picture fits
+    features, image, volume, attention, text, series, tabular, prediction
+                      the families, each plans a `Picture`
+    picture, mosaic, charts, steps, style, resize
+                      layout, shared charts and colours
+
+Figures are made without pyplot: nothing is registered, no backend or display is needed, and
+several threads may draw at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+from probegen.errors import InputError, did_you_mean
+from probegen.runtime.files import write_atomic
+from probegen.runtime.plot.choose import choose
+from probegen.runtime.plot.labels import Labels, check
+from probegen.runtime.plot.picture import figure_of, stack
+from probegen.runtime.plot.style import DPI
+from probegen.runtime.plot.view import KIND_TITLES, View, place, view_of
+
+__all__ = [
+    "KIND_TITLES",
+    "check_against",
+    "choose",
+    "figure_of",
+    "place",
+    "png",
+    "record_figure",
+    "record_view",
+    "result_figure",
+    "save",
+    "view_of",
+]
+
+if TYPE_CHECKING:
+    from probegen.runtime.result import Record, Result
+
+#: Maps and heads in a picture of the overview, unless the caller says otherwise.
+_OVERVIEW_PANELS = 16
+
+
+def record_figure(record: Record, sample: int, options: Mapping[str, Any]) -> Figure:
+    """Returns the figure of one sample of one record.
+
+    Raises:
+        InputError: there is no such sample, or an option does not fit.
+    """
+    return figure_of(choose(record_view(record, sample, options)))
+
+
+def record_view(record: Record, sample: int, options: Mapping[str, Any]) -> View:
+    """Checks the options against the record and takes one sample.
+
+    Raises:
+        InputError: there is no such sample, or an option does not fit.
+    """
+    labels = Labels.of(options)
+    arrays = [*record.run.inputs.values(), *record.predictions.values(), record.array]
+    check_against(labels, arrays)
+    return view_of(record, sample, labels)
+
+
+def result_figure(result: Result, sample: int, options: Mapping[str, Any]) -> Figure:
+    """Returns one tall figure with one sample of each record.
+
+    Raises:
+        InputError: there is no such sample, or an option does not fit.
+    """
+    labels = Labels.of({"max_panels": _OVERVIEW_PANELS, **options})
+    check_against(labels, [*result.run.inputs.values(), *(r.array for r in result.values())])
+    records = list(result.values())
+    shown = records[: labels.max_outputs]
+    left_out = [record.name for record in records[len(shown) :]]
+    note = f"not shown: {', '.join(left_out)}" if left_out else ""
+    return stack([choose(view_of(record, sample, labels)) for record in shown], note)
+
+
+def check_against(labels: Labels, arrays: list[Any]) -> None:
+    """Raises an InputError for a label that fits none of the arrays' axes."""
+    sizes = {size for array in arrays for size in array.shape[1:]}
+    samples = max((len(array) for array in arrays if array.ndim), default=1)
+    check(labels, sizes, samples)
+
+
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> Path:
+    """Writes a figure whole or not at all, in the format that the suffix says.
+
+    Raises:
+        InputError: matplotlib writes no such format.
+        FileNotFoundError: the folder does not exist.
+    """
+    path = Path(path)
+    known = figure.canvas.get_supported_filetypes()
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in known:
+        raise InputError(
+            f"cannot draw {str(path)!r}: {path.suffix or 'no suffix'!r} is no picture format."
+            f"{did_you_mean(kind, known)}"
+        )
+    return write_atomic(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
+
+
+def png(figure: Figure, dpi: int = DPI) -> bytes:
+    """Returns a figure as PNG bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

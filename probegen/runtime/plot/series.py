@@ -1,0 +1,107 @@
+"""Time series with the attribution beneath, on one time axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from probegen.runtime.plot import charts
+from probegen.runtime.plot.picture import Picture
+from probegen.runtime.plot.resize import resize
+from probegen.runtime.plot.steps import Steps, steps_of
+from probegen.runtime.plot.style import LINE, MUTED, AnyFigure, plain, style_axes
+from probegen.runtime.plot.view import SEQUENCE, Source, View, axis_of
+
+Array = npt.NDArray[Any]
+
+_MOST_FEATURES = 5
+_LINE_HEIGHT = 1.15
+_BAR_HEIGHT = 0.75
+
+
+def attribution(view: View, source: Source) -> Picture:
+    """Plans each feature's line with its attribution as bars beneath.
+
+    Takes attributions `[time, feature]` or `[time]` of an input `[time, feature]` or `[time]`.
+    Where the attribution has no feature axis, its bars stand once, beneath all lines. An
+    attribution of another length (Grad-CAM behind a stride) is brought to the input's.
+    """
+    lines = _features_first(source.array, source.axes)
+    heat = _features_first(view.array, view.axes)
+    notes: tuple[str, ...] = ()
+    if heat.shape[1] != lines.shape[1]:
+        notes = (f"{heat.shape[1]} steps brought to the input's {lines.shape[1]}",)
+        heat = resize(heat.T, (lines.shape[1],)).T
+    names = view.features(len(lines)) if len(lines) > 1 else [_single(view, source)]
+    order = list(range(len(lines)))
+    if len(heat) == len(lines):
+        order = list(np.argsort(-np.nansum(np.abs(heat), 1), kind="stable"))
+    elif len(heat) > 1:
+        heat, notes = heat.sum(0, keepdims=True), (*notes, f"sum over {len(heat)} channels")
+    kept = sorted(order[:_MOST_FEATURES])
+    if len(kept) < len(lines):
+        which = " with the largest attributions" if len(heat) == len(lines) else ""
+        notes = (*notes, f"showing {len(kept)} of {len(lines)} features{which}")
+    steps = steps_of(view, lines.shape[1], view.axes[view.axis(SEQUENCE) or 0])
+    paired = len(heat) == len(lines)
+    bars = heat[kept] if paired else heat
+
+    def draw(figure: AnyFigure) -> None:
+        kept_names = [names[i] for i in kept]
+        _draw(figure, lines[kept], bars, names=kept_names, steps=steps, label=view.quantity)
+
+    height = len(kept) * _LINE_HEIGHT + len(bars) * _BAR_HEIGHT + 0.45
+    return Picture(view.title, charts.CHART_WIDTH, height, draw, notes)
+
+
+def _single(view: View, source: Source) -> str:
+    names = view.labels.feature_names
+    return str(names[0]) if names is not None and len(names) == 1 else source.spec.name
+
+
+def _features_first(array: Array, axes: tuple[str, ...]) -> Array:
+    """Returns `[feature, time]`."""
+    time = axis_of(axes, SEQUENCE) or 0
+    moved = np.moveaxis(np.asarray(array, np.float64), time, -1)
+    return moved.reshape(-1, moved.shape[-1])
+
+
+def _draw(
+    figure: AnyFigure, lines: Array, bars: Array, *, names: list[str], steps: Steps, label: str
+) -> None:
+    paired = len(bars) == len(lines)
+    ratios = (
+        [_LINE_HEIGHT, _BAR_HEIGHT] * len(lines)
+        if paired
+        else [_LINE_HEIGHT] * len(lines) + [_BAR_HEIGHT]
+    )
+    axes = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    limit = float(np.nanmax(np.abs(bars), initial=0.0)) or 1.0
+    for i, (line, name) in enumerate(zip(lines, names, strict=True)):
+        ax = axes[2 * i if paired else i]
+        style_axes(ax, frame=False)
+        ax.plot(steps.positions, line, color=LINE, linewidth=1.2)
+        ax.set_ylabel(plain(name, 18))
+    for i, row in enumerate(bars):
+        _draw_bars(axes[2 * i + 1 if paired else -1], steps, row, limit, label)
+    axes[-1].set_xlim(
+        steps.positions.min() - 0.6 * steps.width, steps.positions.max() + 0.6 * steps.width
+    )
+    steps.label_positions(axes[-1], charts.CHART_WIDTH - 1)
+    figure.align_ylabels(list(axes))
+
+
+def _draw_bars(ax: Axes, steps: Steps, row: Array, limit: float, label: str) -> None:
+    style_axes(ax, frame=False)
+    heights = np.nan_to_num(row)
+    colours = charts.by_sign(heights)
+    ax.bar(steps.positions, heights, width=0.9 * steps.width, color=colours, linewidth=0)
+    ax.axhline(0, color=MUTED, linewidth=0.6)
+    low = -1.08 * limit if np.any(heights < 0) else 0.0
+    ax.set_ylim(low, 1.08 * limit)
+    ax.set_ylabel(plain(label))
+    ax.yaxis.set_major_locator(MaxNLocator(3))

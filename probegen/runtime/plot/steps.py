@@ -1,0 +1,111 @@
+"""The axis of a sequence: where its steps lie and what stands at them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.ticker import MaxNLocator
+
+from probegen.runtime.plot.style import plain, thin
+from probegen.runtime.plot.view import View
+
+Array = npt.NDArray[Any]
+
+#: Inches that a tick label takes across and along its direction of reading.
+_LINE = 0.13
+_CHARACTER = 0.07
+_LONGEST = 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The steps of a sequence.
+
+    Attributes:
+        positions: where each step lies on a line chart, floats `[size]`.
+        texts: what stands at each step, or None for bare numbers.
+        dates: True where positions are matplotlib dates.
+        title: the name of the axis.
+    """
+
+    positions: Array
+    texts: list[str] | None
+    dates: bool
+    title: str
+
+    @property
+    def width(self) -> float:
+        """The usual distance between two steps, in the units of `positions`."""
+        return float(np.median(np.abs(np.diff(self.positions)))) if len(self.positions) > 1 else 1.0
+
+    def label_positions(self, ax: Axes, room: float) -> None:
+        """Labels the x axis of a line chart that is `room` inches wide."""
+        ax.set_xlabel(plain(self.title))
+        if self.dates:
+            locator = AutoDateLocator(maxticks=max(3, int(room)))  # type: ignore[no-untyped-call]
+            ax.xaxis.set_major_locator(locator)
+            ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        elif self.texts is not None and not self._is_numeric:
+            self._write(ax, self.positions, room)
+        else:
+            whole = bool(np.all(self.positions == np.round(self.positions)))
+            ax.xaxis.set_major_locator(MaxNLocator(max(2, int(room * 1.4)), integer=whole))
+
+    def label_indices(self, ax: Axes, room: float) -> None:
+        """Labels the x axis of a map with one column a step that is `room` inches wide."""
+        ax.set_xlabel(plain(self.title))
+        if self.texts is None:
+            ax.xaxis.set_major_locator(MaxNLocator(max(2, int(room * 1.4)), integer=True))
+        else:
+            self._write(ax, np.arange(len(self.texts)), room)
+
+    @property
+    def _is_numeric(self) -> bool:
+        return not np.array_equal(self.positions, np.arange(len(self.positions)))
+
+    def _write(self, ax: Axes, positions: Array, room: float) -> None:
+        texts = [plain(text, _LONGEST) for text in self.texts or []]
+        across = max((len(text) for text in texts), default=1) * _CHARACTER + 0.05
+        upright = across * len(texts) <= room or across < _LINE
+        shown = thin(len(texts), int(room / (max(across, _LINE) if upright else _LINE)))
+        ax.set_xticks(
+            [positions[i] for i in shown],
+            [texts[i] for i in shown],
+            rotation=0 if upright else 90,
+        )
+
+
+def steps_of(view: View, size: int, title: str = "time") -> Steps:
+    """Returns the steps along an axis of `size` from the caller's `time` or the tokens."""
+    time = view.labels.time
+    if time is not None and len(time) == size:
+        return _given(time, title)
+    tokens = (
+        view.tokens(size) if any(s.is_text for s in view.inputs) or view.labels.tokens else None
+    )
+    if tokens is not None:
+        texts = tokens + [""] * (size - len(tokens))
+        return Steps(np.arange(size, dtype=np.float64), texts, False, "token")
+    return Steps(np.arange(size, dtype=np.float64), None, False, title)
+
+
+def _given(time: Any, title: str) -> Steps:
+    values = np.asarray(time)
+    if values.dtype.kind == "O" and all(isinstance(t, datetime.date) for t in time):
+        values = np.asarray(time, dtype="datetime64[us]")
+    if values.dtype.kind == "M":
+        days = np.asarray(date2num(values))  # type: ignore[no-untyped-call]
+        return Steps(days, [_date(t) for t in values], True, title)
+    if values.dtype.kind in "iuf":
+        return Steps(values.astype(np.float64), [f"{t:g}" for t in values], False, title)
+    return Steps(np.arange(len(values), dtype=np.float64), [str(t) for t in time], False, title)
+
+
+def _date(value: Any) -> str:
+    return str(np.datetime_as_string(value, unit="D"))

@@ -1,0 +1,34 @@
+"""Attributions of tabular features: bars sorted by magnitude."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.runtime.plot import charts
+from probegen.runtime.plot.picture import Picture
+from probegen.runtime.plot.style import number
+from probegen.runtime.plot.view import Source, View
+
+Array = npt.NDArray[Any]
+
+
+def attribution(view: View, source: Source | None) -> Picture:
+    """Plans one bar a feature, the largest first, named with the feature's value."""
+    values = view.array.ravel()
+    names = view.features(len(values))
+    if source is not None and source.array.size == len(values):
+        given = np.asarray(source.array, np.float64).ravel()
+        names = [f"{n} = {number(float(v))}" for n, v in zip(names, given, strict=True)]
+    order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[: view.labels.top]
+    notes: tuple[str, ...] = ()
+    if len(order) < len(values):
+        notes = (f"showing the {len(order)} largest of {len(values)} features",)
+    draw = functools.partial(
+        charts.draw_bars, values=values[order], names=[names[i] for i in order],
+        title=view.quantity,
+    )  # fmt: skip
+    return Picture(view.title, charts.CHART_WIDTH, charts.bars_height(len(order)), draw, notes)

@@ -1,0 +1,88 @@
+"""What was predicted and what was explained, in a few words for a title."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.manifest import GRADIENT_KINDS, TargetSpec
+from probegen.runtime.result import Record
+
+Array = npt.NDArray[Any]
+
+
+def verdict(record: Record, sample: int, names: Sequence[str] | None) -> str:
+    """Returns for instance `"predicted seven (p = 0.98), explained: nine"`; may be empty."""
+    target = record.spec.target if record.spec.kind in GRADIENT_KINDS else None
+    output = target.output if target is not None and target.output else None
+    row = _row(record, sample, output)
+    said = [] if row is None else [_predicted(row, names)]
+    if target is not None:
+        said.append(_explained(record, sample, target, row, names))
+    return ", ".join(words for words in said if words)
+
+
+def is_distribution(scores: Array) -> bool:
+    """True where a vector holds probabilities of classes that exclude each other."""
+    return bool(
+        scores.ndim == 1
+        and scores.size > 1
+        and np.all(scores >= 0)
+        and abs(float(scores.sum()) - 1) < 1e-2
+    )
+
+
+def class_name(index: int, names: Sequence[str] | None) -> str:
+    """Returns the name of a class, or `"class 3"` where it has none."""
+    return str(names[index]) if names is not None and index < len(names) else f"class {index}"
+
+
+def _row(record: Record, sample: int, output: str | None) -> Array | None:
+    """Returns the prediction of one sample where it is a vector."""
+    predictions = record.predictions
+    name = output if output in predictions else next(iter(predictions), None)
+    array = None if name is None else predictions[name]
+    if array is None or array.ndim > 2 or array.ndim == 0 or sample >= len(array):
+        return None
+    return np.atleast_1d(np.asarray(array[sample], np.float64))
+
+
+def _predicted(row: Array, names: Sequence[str] | None) -> str:
+    if row.size == 1:
+        value = float(row[0])
+        if names is not None and len(names) == 2 and 0 <= value <= 1:
+            chosen = int(value >= 0.5)
+            return f"predicted {names[chosen]} (p = {value if chosen else 1 - value:.2f})"
+        return f"predicted {value:.3g}"
+    if is_distribution(row):
+        top = int(np.argmax(row))
+        return f"predicted {class_name(top, names)} (p = {row[top]:.2f})"
+    if names is not None and len(names) == row.size:
+        top = int(np.argmax(row))
+        return f"predicted {class_name(top, names)} (score {row[top]:.3g})"
+    return ""
+
+
+def _explained(
+    record: Record,
+    sample: int,
+    target: TargetSpec,
+    row: Array | None,
+    names: Sequence[str] | None,
+) -> str:
+    """Returns what was differentiated where it is not simply the predicted class."""
+    if target.mode == "callable":
+        return f"explained: {target.name or 'a function of the outputs'}"
+    index = None
+    if target.mode == "index" and target.index:
+        index = target.index[-1]
+    elif target.mode == "input" and record.run.target is not None:
+        index = int(record.run.target[sample])
+    if index is None or index < 0 or (row is not None and row.size == 1):
+        return ""
+    if row is not None and index == int(np.argmax(row)):
+        return ""
+    return f"explained: {class_name(index, names)}"

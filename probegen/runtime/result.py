@@ -1,0 +1,268 @@
+"""What a run returns: the artefact's outputs decoded into named records."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probegen.errors import ArtefactError, did_you_mean
+from probegen.manifest import PREDICTION, Manifest, OutputSpec
+from probegen.runtime import archive
+from probegen.runtime.inputs import Array, describe
+from probegen.runtime.table import table
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from matplotlib.figure import Figure
+
+    from probegen.runtime.plot.labels import PlotOptions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What was run on what: all that a picture of a record needs beside the record.
+
+    Attributes:
+        manifest: the artefact's decode table.
+        inputs: what was fed, by input name.
+        target: what was differentiated, int32 `[batch]`, where the artefact takes a target.
+        source: path of the artefact.
+    """
+
+    manifest: Manifest
+    inputs: Mapping[str, Array]
+    target: Array | None
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One output of one run: the array and what it means. `numpy.asarray(record)` works.
+
+    Attributes:
+        array: the values, the batch axis first.
+        spec: the manifest's entry: kind, layer, axes, target, method...
+        predictions: the predictions of the same run, by output name.
+        run: what was run on what.
+    """
+
+    array: Array
+    spec: OutputSpec
+    predictions: Mapping[str, Array] = dataclasses.field(repr=False)
+    run: Run = dataclasses.field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The output's name in the artefact."""
+        return self.spec.name
+
+    @property
+    def kind(self) -> str:
+        """One of `probegen.manifest.KINDS`, for example `"saliency"`."""
+        return self.spec.kind
+
+    @property
+    def layer(self) -> str | None:
+        """Path of the probed layer, where there is one."""
+        return self.spec.layer
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """A name for each dimension of `array`."""
+        return self.spec.axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of `array`."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type of `array`."""
+        return self.array.dtype
+
+    def plot(self, sample: int = 0, **options: Unpack[PlotOptions]) -> Figure:
+        """Draws one sample in the picture that fits the record's kind and axes.
+
+        Args:
+            sample: the row of the batch; negative counts from the end.
+            options: see `probegen.runtime.plot.labels.PlotOptions`: `tokens`, `class_names`,
+                `feature_names`, `time`, `image` and so on.
+
+        Returns:
+            A matplotlib figure of its own, outside pyplot: `figure.savefig("x.png")`.
+
+        Raises:
+            InputError: there is no such sample, or a label does not fit its axis.
+        """
+        from probegen.runtime import plot
+
+        return plot.record_figure(self, sample, options)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return (
+            np.array(self.array, dtype=dtype, copy=bool(copy))
+            if copy
+            else np.asarray(self.array, dtype=dtype)
+        )
+
+    def __repr__(self) -> str:
+        layer = f", layer {self.layer!r}" if self.layer else ""
+        return (
+            f"<Record {self.name!r}: {self.kind}{layer}, {self.dtype} "
+            f"{describe(self.axes, self.shape)}>"
+        )
+
+
+class Result(Mapping[str, Record]):
+    """The records of one run by output name, in the manifest's order.
+
+    Attributes:
+        run: what was run on what: manifest, inputs, target.
+    """
+
+    def __init__(self, run: Run, arrays: Mapping[str, Array]) -> None:
+        """Decodes the arrays of a run.
+
+        Raises:
+            ArtefactError: an array has another rank than the manifest says.
+        """
+        self.run = run
+        specs = [spec for spec in run.manifest.outputs if spec.name in arrays]
+        predictions = {s.name: arrays[s.name] for s in specs if s.kind == PREDICTION}
+        self._records = {s.name: _decode(arrays[s.name], s, predictions, run) for s in specs}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artefact's decode table."""
+        return self.run.manifest
+
+    @property
+    def predictions(self) -> dict[str, Record]:
+        """The records of the source model's own outputs."""
+        return {name: r for name, r in self.items() if r.kind == PREDICTION}
+
+    @property
+    def explanations(self) -> dict[str, Record]:
+        """All other records; empty after `run(..., explain=False)`."""
+        return {name: r for name, r in self.items() if r.kind != PREDICTION}
+
+    def __getitem__(self, name: str) -> Record:
+        try:
+            return self._records[name]
+        except KeyError:
+            raise KeyError(f"no output {name!r}.{did_you_mean(name, self._records)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __repr__(self) -> str:
+        rows = [
+            (r.name, r.kind, r.layer or r.spec.input or "", str(r.dtype), describe(r.axes, r.shape))
+            for r in self.values()
+        ]
+        return "Result\n" + table(("name", "kind", "layer", "dtype", "shape"), rows)
+
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        sample: int = 0,
+        **options: Unpack[PlotOptions],
+    ) -> Figure:
+        """Draws one sample of every record below each other in one tall figure.
+
+        Args:
+            path: where to write it, if anywhere; the suffix (`.png`, `.pdf`, `.svg`) decides
+                the format. Written whole or not at all.
+            sample: the row of the batch.
+            options: as in `Record.plot`. `max_outputs` caps how many records are drawn.
+
+        Returns:
+            A matplotlib figure of its own, outside pyplot.
+
+        Raises:
+            InputError: there is no such sample, a label does not fit, or the suffix is unknown.
+            FileNotFoundError: the folder of `path` does not exist.
+        """
+        from probegen.runtime import plot
+
+        figure = plot.result_figure(self, sample, options)
+        if path is not None:
+            plot.save(figure, path)
+        return figure
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        samples: int = 4,
+        title: str | None = None,
+        **options: Unpack[PlotOptions],
+    ) -> Path:
+        """Writes a self-contained HTML report: facts, outputs, certificate and pictures.
+
+        Args:
+            path: where to write it; written whole or not at all.
+            samples: draw at most this many rows of the batch.
+            title: the report's heading, by default the model's name.
+            options: as in `Record.plot`.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: a label does not fit.
+            FileNotFoundError: the folder of `path` does not exist.
+        """
+        from probegen.runtime import report
+
+        return report.write(self, path, samples, title, options)
+
+    def to_npz(self, path: str | os.PathLike[str]) -> Path:
+        """Writes all arrays, the inputs and the manifest into one `.npz`; no pickle.
+
+        Output names are percent-encoded: `numpy.load(path)["saliency%2Fimage"]`. `read_npz`
+        brings the whole result back.
+
+        Raises:
+            FileNotFoundError: the folder of `path` does not exist.
+        """
+        arrays = {name: record.array for name, record in self.items()}
+        run = self.run
+        return archive.write(
+            path,
+            arrays,
+            inputs=run.inputs,
+            target=run.target,
+            manifest=run.manifest.to_json(),
+            source=run.source,
+        )
+
+
+def read_npz(path: str | os.PathLike[str]) -> Result:
+    """Reads a result that `Result.to_npz` wrote, ready to be drawn.
+
+    Raises:
+        ArtefactError: the file is not there, damaged, or no such result.
+        ManifestError: its manifest is of a newer schema.
+    """
+    outputs, inputs, target, manifest, source = archive.read(path)
+    return Result(Run(Manifest.from_json(manifest), inputs, target, source), outputs)
+
+
+def _decode(array: Array, spec: OutputSpec, predictions: Mapping[str, Array], run: Run) -> Record:
+    if array.ndim != len(spec.axes):
+        raise ArtefactError(
+            f"the output {spec.name!r} has the shape {array.shape}, but the manifest gives it "
+            f"the axes {list(spec.axes)}. The artefact and its manifest do not belong together; "
+            "compile it again."
+        )
+    return Record(array, spec, predictions, run)

@@ -1,0 +1,105 @@
+"""Runs SavedModel artefacts with TensorFlow, the only place in the runtime that imports it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probegen.errors import ArtefactError
+from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
+from probegen.runtime.artefact import FOREIGN
+from probegen.runtime.inputs import Array
+
+PREDICT = "serving_default"
+EXPLAIN = "explain"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModelEngine:
+    """The two signatures of a SavedModel and the manifest that lies in its assets.
+
+    Attributes:
+        signatures: concrete functions by signature name.
+        manifest: what the outputs mean.
+        path: the directory.
+        module: the loaded object; it owns the variables that the signatures only refer to.
+    """
+
+    signatures: Mapping[str, Any]
+    manifest: Manifest
+    path: str
+    module: Any
+
+    name = "TensorFlow"
+
+    @classmethod
+    def open(cls, path: Path) -> SavedModelEngine:
+        """Loads the directory.
+
+        Raises:
+            ArtefactError: it holds no SavedModel, a foreign or a damaged one, or TensorFlow is
+                not installed.
+            ManifestError: the manifest is damaged or of a newer schema.
+        """
+        if not (path / "saved_model.pb").is_file():
+            raise ArtefactError(
+                f"the directory {str(path)!r} holds no SavedModel (no saved_model.pb in it). "
+                "Pass an ONNX file or a SavedModel directory that probegen exported."
+            )
+        asset = path / SAVEDMODEL_ASSET
+        if not asset.is_file():
+            raise ArtefactError(f"{str(path)!r} {FOREIGN}")
+        manifest = Manifest.from_json(asset.read_text(encoding="utf-8"))
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise ArtefactError(
+                f"{str(path)!r} is a SavedModel, which runs with TensorFlow, and TensorFlow is "
+                "not installed. Install it, or export to ONNX: probegen compile ... -o m.onnx"
+            ) from error
+        try:
+            module = tf.saved_model.load(str(path))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise ArtefactError(
+                f"TensorFlow cannot load the SavedModel {str(path)!r}; it is damaged or "
+                f"incomplete. TensorFlow says: {error}"
+            ) from error
+        signatures = dict(module.signatures)
+        needed = [PREDICT, *([EXPLAIN] if manifest.explanations else [])]
+        for name in needed:
+            if name not in signatures:
+                raise ArtefactError(
+                    f"the SavedModel {str(path)!r} lacks the signature {name!r} (it has "
+                    f"{', '.join(sorted(signatures)) or 'none'}); compile it again."
+                )
+        return cls(signatures, manifest, str(path), module)
+
+    def run(
+        self, feeds: Mapping[str, Array], target: Array | None, explain: bool
+    ) -> dict[str, Array]:
+        """Computes the predictions and, with `explain`, everything else."""
+        import tensorflow as tf
+
+        explain = explain and bool(self.manifest.explanations)
+        signature = self.signatures[EXPLAIN if explain else PREDICT]
+        fed = dict(feeds)
+        if explain and target is not None:
+            fed[TARGET_INPUT] = target
+        arguments = signature.structured_input_signature[1]
+        constants = {_argument(n, arguments): tf.constant(a) for n, a in fed.items()}
+        wanted = self.manifest.outputs if explain else self.manifest.predictions
+        try:
+            outputs = signature(**constants)
+            return {spec.name: outputs[spec.name].numpy() for spec in wanted}
+        except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+            raise ArtefactError(f"TensorFlow could not run {self.path!r}: {error}") from error
+
+
+def _argument(name: str, arguments: Mapping[str, Any]) -> str:
+    """Returns the argument for an input; TensorFlow makes Python identifiers of input names."""
+    if name in arguments:
+        return name
+    identifier = "".join(c if c.isalnum() else "_" for c in name)
+    return identifier if identifier[:1].isalpha() else "arg_" + identifier

@@ -1,0 +1,93 @@
+"""The `target` argument of a run: which class to differentiate, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.errors import InputError, did_you_mean
+from probegen.manifest import Manifest
+from probegen.runtime.inputs import Array
+
+#: A class index or name for all rows, or one for each row; -1 is a row's own argmax.
+Target = int | str | Sequence[int | str] | npt.NDArray[np.integer[Any]]
+
+ARGMAX = -1
+
+
+def check_target(target: Target | None, manifest: Manifest, batch: int) -> Array | None:
+    """Returns the int32 `[batch]` target to feed, or None where the artefact takes none.
+
+    Raises:
+        InputError: the artefact takes no target, or this one is out of range, of the wrong
+            type or of the wrong length.
+    """
+    if not manifest.target_input:
+        if target is not None:
+            raise InputError(
+                "a target was given, but it was fixed when the artefact was compiled: "
+                f"{_fixed(manifest)}. Compile with target='input' to choose it in each run."
+            )
+        return None
+    rows = _rows(ARGMAX if target is None else target, batch)
+    if len(rows) != batch:
+        raise InputError(
+            f"target has {len(rows)} entries for a batch of {batch}; "
+            "pass one for each row, or a single one for all."
+        )
+    return np.array([_index(row, manifest) for row in rows], np.int32)
+
+
+def _rows(target: Target, batch: int) -> Sequence[Any]:
+    """Returns a target for each row; arrays become plain Python values."""
+    plain = np.asarray(target).tolist() if hasattr(target, "__array__") else target
+    if isinstance(plain, Sequence) and not isinstance(plain, str):
+        return plain
+    return [plain] * batch
+
+
+def _fixed(manifest: Manifest) -> str:
+    modes = [f"{o.name!r} is of {o.target.mode}" for o in manifest.explanations if o.target]
+    return ", ".join(modes) or "it has no gradient outputs"
+
+
+def _index(target: Any, manifest: Manifest) -> int:
+    """Returns one class index, checked against the range that the manifest knows."""
+    if isinstance(target, str):
+        return _named(target, manifest)
+    if isinstance(target, bool) or not isinstance(target, int | np.integer):
+        raise InputError(
+            f"the target {target!r} is a {type(target).__name__}; "
+            "pass a class index (int) or a class name (str)."
+        )
+    classes = min(
+        (
+            o.target.classes
+            for o in manifest.explanations
+            if o.target and o.target.mode == "input" and o.target.classes
+        ),
+        default=None,
+    )
+    if target < ARGMAX or (classes is not None and target >= classes):
+        legal = "0 or more" if classes is None else f"0 to {classes - 1}"
+        raise InputError(
+            f"the target {int(target)} is out of range: legal are {legal}, "
+            "or -1 for each row's argmax."
+        )
+    return int(target)
+
+
+def _named(target: str, manifest: Manifest) -> int:
+    if manifest.class_names is None:
+        raise InputError(
+            f"the target {target!r} is a name, but the artefact knows no class names; pass an "
+            "index, or compile with class_names=[...]."
+        )
+    if target not in manifest.class_names:
+        raise InputError(
+            f"there is no class {target!r}.{did_you_mean(target, manifest.class_names)}"
+        )
+    return manifest.class_names.index(target)

@@ -1,0 +1,77 @@
+"""SavedModel export: two signatures over shared weights, and the manifest beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from probegen.errors import ExportError
+from probegen.instrumentation.forward import run_forward
+from probegen.instrumentation.model import ProbedModel
+from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
+
+SERVING, EXPLAIN = "serving_default", "explain"
+
+
+def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Manifest:
+    """Writes a SavedModel with the signatures `serving_default` and `explain`.
+
+    `serving_default` returns the predictions as the source model gives them; `explain` returns
+    everything, and takes the int32 `[batch]` `target` where a probe chooses it at request time.
+
+    Args:
+        probed: the instrumented model.
+        path: a folder that does not exist.
+        batch: a fixed batch size, or None for a dynamic one.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ExportError: TensorFlow cannot save the model.
+    """
+    plan = probed.plan
+    names = plan.source.input_names
+    specs = {
+        name: tf.TensorSpec([batch, *s.shape[1:]], s.dtype, name=name)
+        for name, s in zip(names, plan.source.input_specs, strict=True)
+    }
+
+    def predict(**inputs: Any) -> dict[str, Any]:
+        run = run_forward(plan, [inputs[n] for n in names])
+        return dict(zip(plan.source.output_names, run.outputs, strict=True))
+
+    def explain(**inputs: Any) -> dict[str, Any]:
+        target = [inputs.pop(TARGET_INPUT)] if plan.manifest.target_input else []
+        return probed.explain_flat(*(inputs[n] for n in names), *target)
+
+    target_spec = (
+        {TARGET_INPUT: tf.TensorSpec([batch], tf.int32, name=TARGET_INPUT)}
+        if plan.manifest.target_input
+        else {}
+    )
+    module = tf.Module()
+    # What the functions read has to be tracked, or it would not be saved.
+    module.variables_read = [v.value for v in plan.source.model.variables]
+    try:
+        signatures = {
+            SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),
+            EXPLAIN: tf.function(explain, autograph=False).get_concrete_function(
+                **specs, **target_spec
+            ),
+        }
+        tf.saved_model.save(module, str(path), signatures=signatures)
+    except (tf.errors.OpError, ValueError, TypeError, AssertionError) as error:
+        raise ExportError(f"TensorFlow cannot save the model: {error}") from error
+    described = plan.manifest.with_batch(batch)
+    write_manifest(path, described)
+    return described
+
+
+def write_manifest(path: Path, described: Manifest) -> None:
+    """Writes the manifest into a SavedModel."""
+    place = path / SAVEDMODEL_ASSET
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(described.to_json(indent=1), encoding="utf-8")

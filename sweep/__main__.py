@@ -1,0 +1,110 @@
+"""Compiles small models around everything Keras has, and prints what works."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import dataclasses
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatchcase
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sweep.outcome import COLUMNS, FAULTS, Outcome, sweep
+from sweep.suites import SUITES, subjects
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--large", is_flag=True, help="Every size in keras.applications: takes hours.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables.")
+def main(
+    names: tuple[str, ...],
+    large: bool,
+    jobs: int,
+    json_path: Path | None,
+    markdown: Path | None,
+) -> None:
+    """Sweep the suites among NAMES: layers, applications, hub, or all (layers if left out).
+
+    Other NAMES are patterns of rows, for example 'Conv2D*'. The exit status is 1 where an
+    artefact differs from its model or cannot be made for another reason than a refusal.
+    """
+    suites = [n for n in names if n in SUITES] or (list(SUITES) if "all" in names else ["layers"])
+    patterns = [n for n in names if n not in SUITES and n != "all"]
+    found: dict[str, list[Outcome]] = {}
+    for suite in suites:
+        rows = [s.name for s in subjects(suite, large) if _asked_for(s.name, patterns)]
+        found[suite] = list(_sweep_all(suite, rows, large, jobs))
+    report(found, json_path, markdown)
+    sys.exit(any(o.verdict in FAULTS for rows in found.values() for o in rows))
+
+
+def _asked_for(name: str, patterns: Sequence[str]) -> bool:
+    short = name.partition(":")[0]
+    return not patterns or any(fnmatchcase(n, p) for p in patterns for n in (name, short))
+
+
+def _sweep_all(suite: str, rows: Sequence[str], large: bool, jobs: int) -> Iterator[Outcome]:
+    """Sweeps in processes of their own, one thread each, in the order of the table."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=60) as pool:
+        made = pool.map(sweep_one, [suite] * len(rows), rows, [large] * len(rows))
+        yield from track(made, suite, len(rows), console=Console(stderr=True))
+
+
+def sweep_one(suite: str, name: str, large: bool) -> Outcome:
+    """Sweeps one row of a suite by its name."""
+    return sweep(next(s for s in subjects(suite, large) if s.name == name))
+
+
+def report(
+    found: dict[str, list[Outcome]], json_path: Path | None, markdown: Path | None
+) -> None:
+    """Prints the tables with a count of verdicts, and writes the files asked for."""
+    console = Console()
+    for suite, rows in found.items():
+        table = Table(*COLUMNS, title=suite)
+        for outcome in rows:
+            table.add_row(*(cell.replace("[", "\\[") for cell in outcome.cells()))
+        console.print(table)
+        console.print(summary(rows))
+    if json_path:
+        data = {suite: [dataclasses.asdict(o) for o in rows] for suite, rows in found.items()}
+        json_path.write_text(json.dumps(data, indent=1))
+    if markdown:
+        markdown.write_text("\n".join(as_markdown(s, rows) for s, rows in found.items()))
+
+
+def summary(rows: Sequence[Outcome]) -> str:
+    """Returns how many rows have which verdict."""
+    counts = Counter(o.verdict for o in rows)
+    return ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+
+
+def as_markdown(suite: str, rows: Sequence[Outcome]) -> str:
+    """Returns one suite's table in Markdown."""
+    lines = [f"## {suite}", "", summary(rows), "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    lines += [_row(o.cells()) for o in rows]
+    return "\n".join([*lines, ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

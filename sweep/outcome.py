@@ -1,0 +1,157 @@
+"""Compiles one subject and says how it went."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import (
+    NotDifferentiableError,
+    ProbegenError,
+    UnsupportedOpsError,
+    VerificationError,
+)
+from probegen.manifest import GATE_INPUT, GRADIENT_KINDS
+from probegen.parity import generate_samples
+from sweep.subject import Subject
+
+AGREES = "agrees"
+DIFFERS = "differs"
+FAILS = "fails"
+REFUSED = "refused"
+INEXPRESSIBLE = "cannot be expressed"
+NO_GRADIENT = "no gradient"
+NOT_APPLICABLE = "not applicable"
+
+#: Verdicts that mean a fault in probegen.
+FAULTS = frozenset({DIFFERS, FAILS})
+
+#: Rows of other batch sizes may differ by the rounding of other kernels.
+_SAME_ROWS = {"float16": 1e-2, "float64": 1e-9}
+_BATCHES = (1, 3, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One row of the table.
+
+    Attributes:
+        name: of the subject.
+        verdict: one of the words above.
+        reason: what explains the verdict, on one line.
+        parity: largest `max |a-b| / max |b|` of a gradient.
+        forward: nodes that the predictions need.
+        total: all nodes, those behind the gate included.
+        seconds: time to build, compile and compare.
+    """
+
+    name: str
+    verdict: str
+    reason: str = ""
+    parity: float | None = None
+    forward: int | None = None
+    total: int | None = None
+    seconds: float = 0.0
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Returns the row: name, parity, nodes, verdict."""
+        parity = "" if self.parity is None else f"{self.parity:.1e}"
+        nodes = "" if self.total is None else f"{self.forward} / {self.total}"
+        verdict = f"{self.verdict}: {self.reason}" if self.reason else self.verdict
+        return self.name, parity, nodes, verdict
+
+
+COLUMNS = ("model", "gradient max rel", "nodes forward / all", "verdict")
+
+
+def sweep(subject: Subject) -> Outcome:
+    """Builds and compiles a subject; whatever happens becomes an outcome."""
+    if subject.build is None:
+        return Outcome(subject.name, NOT_APPLICABLE, subject.reason)
+    start = time.perf_counter()
+    keras.backend.clear_session()
+    try:
+        outcome = _compile(subject)
+    except VerificationError as error:
+        outcome = Outcome(subject.name, DIFFERS, _line(str(error).partition("with ")[2] or error))
+    except NotDifferentiableError as error:
+        outcome = Outcome(subject.name, NO_GRADIENT, _line(error))
+    except UnsupportedOpsError as error:
+        kind = INEXPRESSIBLE if "TensorFlow" in str(error).partition("\n")[0] else REFUSED
+        outcome = Outcome(subject.name, kind, _refusals(error))
+    except ProbegenError as error:
+        outcome = Outcome(subject.name, REFUSED, _line(error))
+    except Exception as error:
+        outcome = Outcome(subject.name, FAILS, _line(f"{type(error).__name__}: {error}"))
+    return dataclasses.replace(outcome, seconds=round(time.perf_counter() - start, 2))
+
+
+def _compile(subject: Subject) -> Outcome:
+    if subject.build is None:
+        raise ValueError("the subject has no model")
+    model = subject.build()
+    probes = subject.probes() if subject.probes else [pg.Saliency(), pg.InputGradient()]
+    samples = subject.samples() if subject.samples else None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        exported = pg.compile(model, probes, path, samples=samples)
+        forward, total = count_nodes(path)
+        figures = exported.report or {}
+        parity = max((p.max_rel for p in figures.values() if p.kind in GRADIENT_KINDS), default=0.0)
+        wrong = _rows_that_depend_on_the_batch(path) if samples is None else ""
+    verdict = DIFFERS if wrong else AGREES
+    return Outcome(subject.name, verdict, wrong, float(parity), forward, total)
+
+
+def count_nodes(path: Path) -> tuple[int, int]:
+    """Returns the number of nodes outside the gate, and of all nodes."""
+    graph = onnx.load(str(path)).graph
+    gate = [n for n in graph.node if n.op_type == "If" and list(n.input) == [GATE_INPUT]]
+    total = _count(graph)
+    return total - sum(_count_in(n) + 1 for n in gate), total
+
+
+def _count(graph: Any) -> int:
+    return sum(1 + _count_in(node) for node in graph.node)
+
+
+def _count_in(node: Any) -> int:
+    return sum(_count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
+
+
+def _rows_that_depend_on_the_batch(path: Path) -> str:
+    """Runs batches of several sizes; says which output's rows differ, `""` where none."""
+    art = runtime.load(path)
+    feed = generate_samples(art.manifest, np.random.default_rng(1), max(_BATCHES))
+    if len(next(iter(feed.values()))) != max(_BATCHES):
+        return ""  # the model's own batch is fixed
+    whole = art.run(feed)
+    for size in _BATCHES[:-1]:
+        part = art.run({name: value[:size] for name, value in feed.items()})
+        for output in art.manifest.outputs:
+            a, b = np.asarray(part[output.name].array), np.asarray(whole[output.name].array)[:size]
+            limit = _SAME_ROWS.get(output.dtype, 1e-4)
+            if a.shape != b.shape or not np.allclose(
+                a, b, rtol=limit, atol=limit * np.abs(b).max(initial=0.0), equal_nan=True
+            ):
+                return f"{output.name} of batch {size} is not that of batch {max(_BATCHES)}"
+    return ""
+
+
+def _refusals(error: UnsupportedOpsError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.startswith("  ")]
+    return _line("; ".join(lines) or error)
+
+
+def _line(message: object, most: int = 240) -> str:
+    text = " ".join(str(message).split())
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,38 @@
+"""The suites by name."""
+
+from __future__ import annotations
+
+import functools
+
+from sweep.subject import Subject
+
+SUITES = ("layers", "applications", "hub")
+
+
+@functools.cache
+def subjects(suite: str, large: bool = False) -> tuple[Subject, ...]:
+    """Returns the subjects of a suite, in the order of the table.
+
+    Raises:
+        ValueError: there is no such suite, or two of its rows have one name.
+    """
+    if suite == "layers":
+        from sweep import activations, layers, operations, precision
+
+        modules = (layers, activations, operations, precision)
+        found = [s for module in modules for s in module.subjects()]
+    elif suite == "applications":
+        from sweep import applications
+
+        found = applications.subjects(large)
+    elif suite == "hub":
+        from sweep import hub
+
+        found = hub.subjects()
+    else:
+        raise ValueError(f"there is no suite {suite!r}; there are {', '.join(SUITES)}")
+    names = [s.name for s in found]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f"two rows of {suite} are called {', '.join(twice)}")
+    return tuple(found)

@@ -1,0 +1,200 @@
+"""Gradients of normalisations."""
+
+from __future__ import annotations
+
+import pytest
+
+from probegen.errors import UnsupportedOpsError
+from tests.graph.vjp.harness import Case, check, tf, uniform, written
+
+
+def _batch(shape, constants=(), **more):
+    channels = shape[1]
+    parameters = [uniform(channels, seed=i) for i in (1, 2, 3)]
+    variance = uniform(channels, low=0.5, seed=4)
+    return Case(
+        op="BatchNormalization",
+        inputs=[uniform(*shape), *parameters, variance],
+        attributes={"epsilon": 2.0**-6},
+        constants=constants,
+        **more,
+    )
+
+
+BATCH = [
+    _batch((2, 3, 4, 5), {1, 2, 3, 4}),
+    _batch((2, 3, 4), {1, 2, 3, 4}),
+    _batch((2, 3), {2, 3}),
+    _batch((2, 3, 4)),
+    _batch((2, 3, 4), wrt=[0]),
+]
+
+
+def _layer(shape, axis, scale_shape, **more):
+    inputs = [uniform(*shape), uniform(*scale_shape, seed=1), uniform(*scale_shape, seed=2)]
+    attributes = {"axis": axis, "epsilon": 2.0**-6}
+
+    def by_tensorflow(x, scale, shift):
+        axes = list(range(axis % len(shape), len(shape)))
+        mean, variance = tf("nn.moments")(x, axes, keepdims=True)
+        return (x - mean) * tf("math.rsqrt")(variance + 2.0**-6) * scale + shift
+
+    return Case(
+        op="LayerNormalization",
+        inputs=inputs,
+        attributes=attributes,
+        numeric=False,
+        tensorflow=by_tensorflow,
+        **more,
+    )
+
+
+LAYER = [
+    _layer((2, 3, 4), -1, (4,)),
+    _layer((2, 3, 4), 1, (3, 4)),
+    _layer((2, 3, 4), -1, (4,), wrt=[0]),
+    Case(
+        op="LayerNormalization",
+        inputs=[uniform(2, 3, 4), uniform(4, seed=1)],
+        constants={1},
+        numeric=False,
+        tensorflow=lambda x, scale: _layer((2, 3, 4), -1, (4,)).tensorflow(x, scale, 0.0),
+        attributes={"epsilon": 2.0**-6},
+        name="no shift",
+    ),
+    *(
+        Case(
+            op="RMSNormalization",
+            inputs=[uniform(2, 3, 4), uniform(*scale_shape, seed=1)],
+            attributes={"axis": axis, "epsilon": 2.0**-6},
+            opset=23,
+            numeric=False,
+            tensorflow=lambda x, scale, axis=axis: (
+                x
+                * tf("math.rsqrt")(
+                    tf("reduce_mean")(x * x, list(range(axis % 3, 3)), keepdims=True) + 2.0**-6
+                )
+                * scale
+            ),
+        )
+        for axis, scale_shape in ((-1, (4,)), (1, (3, 4)))
+    ),
+]
+
+
+def _groups(groups, shape, opset=21, **more):
+    """GroupNormalization against TensorFlow on the grouped layout; float32, as its stages are."""
+
+    def by_tensorflow(x, scale, shift):
+        grouped = tf("reshape")(x, (shape[0], groups, -1))
+        mean, variance = tf("nn.moments")(grouped, [2], keepdims=True)
+        n = tf("reshape")((grouped - mean) * tf("math.rsqrt")(variance + 2.0**-6), shape)
+        of_channels = (-1, *[1] * (len(shape) - 2))
+        return n * tf("reshape")(scale, of_channels) + tf("reshape")(shift, of_channels)
+
+    return Case(
+        op="GroupNormalization",
+        inputs=[uniform(*shape), uniform(shape[1], seed=1), uniform(shape[1], seed=2)],
+        attributes={"num_groups": groups, "epsilon": 2.0**-6},
+        opset=opset,
+        ranks={0: len(shape)},
+        double=False,
+        numeric=False,
+        tensorflow=by_tensorflow,
+        **more,
+    )
+
+
+def _instance(x, scale, shift):
+    mean, variance = tf("nn.moments")(x, [2, 3], keepdims=True)
+    n = (x - mean) * tf("math.rsqrt")(variance + 2.0**-6)
+    return n * scale[:, None, None] + shift[:, None, None]
+
+
+GROUPS = [
+    _groups(2, (2, 6, 5)),
+    _groups(3, (2, 6, 2, 3)),
+    _groups(3, (2, 6, 2, 3), wrt=[0]),
+    Case(
+        op="InstanceNormalization",
+        inputs=[uniform(2, 3, 4, 5), uniform(3, seed=1), uniform(3, seed=2)],
+        attributes={"epsilon": 2.0**-6},
+        tensorflow=_instance,
+        numeric=False,
+    ),
+]
+
+
+def _moments(axes):
+    def by_tensorflow(x):
+        mean, variance = tf("nn.moments")(x, axes, keepdims=True)
+        return (x - mean) / tf("sqrt")(variance)
+
+    return by_tensorflow
+
+
+def _local_response(size):
+    def by_tensorflow(x):
+        x = tf("cast")(tf("transpose")(x, [0, 2, 3, 1]), "float32")
+        y = tf("nn.local_response_normalization")(x, size // 2, 1.5, 0.75 / size, 0.5)
+        return tf("transpose")(y, [0, 3, 1, 2])
+
+    return by_tensorflow
+
+
+OTHERS = [
+    Case(
+        op="MeanVarianceNormalization",
+        inputs=[uniform(2, 3, 4, 5)],
+        attributes={"axes": [0, 2, 3]},
+        double=False,
+        numeric=False,
+        tensorflow=_moments([0, 2, 3]),
+    ),
+    Case(
+        op="MeanVarianceNormalization",
+        inputs=[uniform(2, 3, 4)],
+        attributes={"axes": [1, 2]},
+        double=False,
+        numeric=False,
+        tensorflow=_moments([1, 2]),
+    ),
+    Case(op="LpNormalization", inputs=[uniform(2, 3, 4)]),
+    Case(op="LpNormalization", inputs=[uniform(2, 3, 4)], attributes={"axis": 1, "p": 1}),
+    *(
+        Case(
+            op="LRN",
+            inputs=[uniform(2, 5, 2, 3)],
+            attributes={"size": size, "alpha": 0.75, "beta": 0.5, "bias": 1.5},
+            double=False,
+            numeric=False,
+            tensorflow=_local_response(size),
+            name=f"size {size}",
+        )
+        for size in (1, 3, 5)
+    ),
+]
+
+CASES = [*BATCH, *LAYER, *GROUPS, *OTHERS]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient(case):
+    check(case)
+
+
+def test_kept_statistics_are_one_factor_a_channel():
+    assert written(_batch((2, 3, 4), {1, 2, 3, 4})) == ["Mul"]
+
+
+def test_a_layer_normalisation_gives_its_own_statistics():
+    nodes = written(_layer((2, 3, 4), -1, (4,), wrt=[0]))
+    assert nodes.count("ReduceMean") == 2
+    assert "Sqrt" not in nodes
+
+
+def test_training_is_refused():
+    case = _batch((2, 3, 4), {1, 2, 3, 4})
+    case = Case(op=case.op, inputs=case.inputs, attributes={"training_mode": 1}, outputs=3, wrt=[0])
+    with pytest.raises(UnsupportedOpsError, match="BatchNormalization: it is in training mode"):
+        written(case)

@@ -1,0 +1,150 @@
+"""Opening artefacts: what works, and what each wrong file is answered with."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from probegen import runtime
+from probegen.errors import ArtefactError, ManifestError
+from probegen.manifest import ONNX_METADATA_KEY
+from tests.runtime.support import image_manifest, image_model, images, save_image_model
+
+
+def write_with(path, text):
+    """Writes the image model with `text` for a manifest, or none."""
+    model = image_model(image_manifest())
+    helper.set_model_props(model, {} if text is None else {ONNX_METADATA_KEY: text})
+    onnx.save(model, path)
+    return path
+
+
+def test_what_an_artefact_tells(artefact):
+    assert [spec.name for spec in artefact.inputs] == ["image"]
+    assert [spec.kind for spec in artefact.outputs] == ["prediction", "input_gradient", "saliency"]
+    assert artefact.manifest == image_manifest()
+
+
+def test_print_shows_a_table(artefact):
+    lines = str(artefact).splitlines()
+    assert lines[0] == "zoo.onnx: zoo (onnxruntime, CPUExecutionProvider)"
+    assert lines[1].split() == ["name", "kind", "layer", "dtype", "shape"]
+    assert re.fullmatch(
+        r" +image +input +float32 +\[batch, height=5, width=7, channel=3\]", lines[3]
+    )
+    assert re.fullmatch(r" +target +argument +int32 +\[batch\], -1 is argmax", lines[4])
+    assert re.fullmatch(r" +explain +argument +bool +default True", lines[5])
+    assert re.fullmatch(
+        r" +saliency/image +saliency +image +float32 +\[batch, height=5, width=7\]", lines[8]
+    )
+
+
+def test_options_of_onnxruntime(image_path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    art = runtime.load(image_path, session_options=options, providers=["CPUExecutionProvider"])
+    assert art.engine.session.get_session_options().intra_op_num_threads == 1
+    art = runtime.load(image_path, threads=2, providers=[("CPUExecutionProvider", {})])
+    assert art.engine.session.get_session_options().intra_op_num_threads == 2
+    with pytest.raises(ArtefactError, match=r"set session_options\.intra_op_num_threads instead"):
+        runtime.load(image_path, session_options=options, threads=2)
+
+
+def test_unknown_provider_does_not_fall_back_silently(image_path):
+    with pytest.raises(ArtefactError, match=r"'CPUExecutionProvder' is not in this onnxruntime\. "
+                       "Did you mean 'CPUExecutionProvider'"):  # fmt: skip
+        runtime.load(image_path, providers=["CPUExecutionProvder"])
+
+
+def test_no_warning_of_the_gate_at_load(image_path, capfd):
+    runtime.load(image_path, threads=1)
+    assert capfd.readouterr().err == ""
+
+
+def test_nothing_there(tmp_path):
+    save_image_model(tmp_path / "digits.onnx")
+    with pytest.raises(ArtefactError, match=r"there is no artefact at .*digit\.onnx.* Did you mean "
+                       r"'digits\.onnx'\?"):  # fmt: skip
+        runtime.load(tmp_path / "digit.onnx")
+    with pytest.raises(ArtefactError, match="nowhere' does not exist either"):
+        runtime.load(tmp_path / "nowhere" / "m.onnx")
+
+
+def test_directory_that_is_no_savedmodel(tmp_path):
+    with pytest.raises(ArtefactError, match=r"holds no SavedModel \(no saved_model\.pb in it\)"):
+        runtime.load(tmp_path)
+
+
+def test_onnx_options_on_a_directory(tmp_path):
+    with pytest.raises(ArtefactError, match="are onnxruntime's and apply to ONNX files"):
+        runtime.load(tmp_path, threads=2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
+def test_truncated(image_path, tmp_path, share):
+    with open(image_path, "rb") as file:
+        data = file.read()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ArtefactError, match=r"cannot load .*cut\.onnx.* damaged, cut short or no "
+                       r"ONNX model\. onnxruntime says"):  # fmt: skip
+        runtime.load(path)
+
+
+@pytest.mark.parametrize(("magic", "kind"), [(b"PK\x03\x04", "archive"), (b"\x89HDF", "HDF5")])
+def test_keras_file_not_compiled_yet(tmp_path, magic, kind):
+    path = tmp_path / "m.keras"
+    path.write_bytes(magic + b"and so on")
+    with pytest.raises(ArtefactError, match=f"{kind}.*probegen compile m.keras -o m.onnx"):
+        runtime.load(path)
+
+
+def test_foreign_onnx(tmp_path):
+    path = write_with(tmp_path / "foreign.onnx", None)
+    with pytest.raises(ArtefactError, match=r"was not made by probegen.*Compile the model with "
+                       r"`probegen compile"):  # fmt: skip
+        runtime.load(path)
+
+
+def test_manifest_of_a_newer_schema(tmp_path):
+    newer = json.dumps({**json.loads(image_manifest().to_json()), "schema": 99})
+    with pytest.raises(ManifestError, match=r"schema 99.*Install a newer probegen"):
+        runtime.load(write_with(tmp_path / "newer.onnx", newer))
+
+
+def test_damaged_manifest(tmp_path):
+    with pytest.raises(ManifestError, match="not valid JSON"):
+        runtime.load(write_with(tmp_path / "damaged.onnx", '{"schema": 1, "inp'))
+
+
+def test_manifest_may_leave_outputs_out(tmp_path):
+    only = image_manifest(outputs=image_manifest().outputs[:1])
+    result = runtime.load(write_with(tmp_path / "m.onnx", only.to_json())).run(images(2))
+    assert list(result) == ["animal"]
+
+
+def test_manifest_of_another_graph(tmp_path):
+    inputs = (dataclasses.replace(image_manifest().inputs[0], name="picture"),)
+    path = write_with(tmp_path / "m.onnx", image_manifest(inputs=inputs).to_json())
+    with pytest.raises(ArtefactError, match=r"names the input 'picture', which its graph does "
+                       r"not have \(it has 'image', 'target', 'explain'\).*again"):  # fmt: skip
+        runtime.load(path)
+
+
+def test_output_of_another_rank_than_the_manifest_says(tmp_path):
+    outputs = list(image_manifest().outputs)
+    outputs[2] = dataclasses.replace(outputs[2], axes=("batch", "feature"), shape=(None, 5))
+    path = write_with(tmp_path / "m.onnx", image_manifest(outputs=tuple(outputs)).to_json())
+    with pytest.raises(ArtefactError, match=r"'saliency/image' has the shape \(2, 5, 7\), but the "
+                       "manifest gives it the axes"):  # fmt: skip
+        runtime.load(path).run(images(2))
+
+
+def test_failure_inside_the_engine_is_an_artefact_error(artefact):
+    with pytest.raises(ArtefactError, match=r"could not run .*zoo\.onnx.*onnxruntime says"):
+        artefact.engine.run({"image": np.zeros((1, 2, 3, 4), np.float32)}, np.zeros(1, int), True)

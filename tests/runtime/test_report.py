@@ -1,0 +1,190 @@
+"""The HTML report: whole, self-contained, escaped, and complete."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from probegen.errors import InputError
+from tests.runtime.support import images, result_of
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+EVIL = "<script>alert('x')</script>\"&"
+CERTIFICATE = {
+    "samples": 16,
+    "passed": True,
+    "against": "zoo.keras",
+    "outputs": {
+        "animal": {"max_abs": 1.25e-7, "max_rel": 3e-7, "cosine": 1.0},
+        "saliency/image": {"max_abs": 2e-6, "max_rel": 4e-6, "cosine": 0.99999},
+    },
+}
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and sees that each tag is closed in turn."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.tags, self.text, self.cells = [], [], [], []
+        self.raw = path.read_text(encoding="utf-8")
+        self.feed(self.raw)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and self.open[-1] != "style":
+            self.text.append(data.strip())
+            if self.open[-1] in ("td", "dd"):
+                self.cells.append(data.strip())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture
+def page(artefact, tmp_path):
+    path = artefact.run(images(3), target=["cat", -1, 0]).to_html(tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == [path]
+    return Page(path)
+
+
+def test_facts(page):
+    assert page.text.count("zoo") >= 1
+    assert "zoo.onnx" in page.cells
+    assert "name zoo, class Sequential" in page.cells
+    assert "image: float32 [batch, height=5, width=7, channel=3]" in page.cells
+    assert "chosen in this run: 2, argmax, 0" in page.cells
+    assert "ant, bee, cat, dog" in page.cells
+    assert "explanations can be switched off in each run" in page.cells
+
+
+def test_table_of_outputs(artefact, tmp_path):
+    x = images(3)
+    result = artefact.run(x)
+    cells = Page(result.to_html(tmp_path / "r.html")).cells
+    start = cells.index("saliency/image")
+    heat = result["saliency/image"].array.astype(np.float64)
+    assert cells[start : start + 8] == [
+        "saliency/image", "Saliency", "image", "float32 [batch=3, height=5, width=7]",
+        "largest |d logit / d input| over the channels",
+        *(f"{f(heat):.4g}" for f in (np.min, np.mean, np.max)),
+    ]  # fmt: skip
+
+
+def test_pictures_are_inline(page):
+    sources = [img["src"] for img in page.all("img")]
+    assert len(sources) == 3 * 3
+    for source in sources:
+        kind, data = source.split(",", 1)
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+    assert all(img["alt"] and int(img["width"]) > 100 for img in page.all("img"))
+
+
+def test_nothing_from_outside(page):
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not re.search(r"https?://|@import|url\(", page.raw)
+    (policy,) = (m["content"] for m in page.all("meta") if "http-equiv" in m)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert all(a["href"].startswith("#sample-") for a in page.all("a"))
+
+
+def test_dark_and_light(page):
+    assert "color-scheme: light dark" in page.raw
+    assert "prefers-color-scheme: dark" in page.raw
+
+
+@pytest.mark.parametrize(("samples", "sections"), [(0, 0), (1, 1), (2, 2), (9, 3)])
+def test_samples_are_capped(artefact, tmp_path, samples, sections):
+    path = artefact.run(images(3), explain=False).to_html(tmp_path / "r.html", samples=samples)
+    assert [h["id"] for h in Page(path).all("h2") if "id" in h] == [
+        f"sample-{i}" for i in range(sections)
+    ]
+
+
+def test_four_samples_unless_told_otherwise(artefact, tmp_path):
+    path = artefact.run(images(6), explain=False).to_html(tmp_path / "r.html")
+    assert len(Page(path).all("img")) == 4
+
+
+def evil_result(**changes):
+    ids = np.array([[1, 2, 3]], np.int32)
+    axes = ("batch", "time")
+    return result_of(
+        {EVIL: (ids, axes, {"vocabulary": 9})},
+        {
+            EVIL + "p": (np.array([[0.4, 0.6]]), "prediction", ("batch", "class"), {}),
+            EVIL + "s": (
+                np.array([[0.5, -1.0, 0.25]]), "integrated_gradients", axes,
+                {"layer": EVIL, "method": EVIL},
+            ),
+        },
+        class_names=(EVIL, EVIL + "2"),
+        model={"name": EVIL},
+        producer={EVIL: EVIL},
+        certificate={"samples": EVIL, "passed": False, "against": EVIL, "outputs": {EVIL: {}}},
+        **changes,
+    )  # fmt: skip
+
+
+def test_everything_is_escaped(tmp_path):
+    path = evil_result().to_html(tmp_path / "r.html", tokens=[EVIL, "b", "c"], title=EVIL)
+    page = Page(path)
+    assert not page.all("script")
+    assert EVIL in page.text
+    assert "failed" in page.text
+
+
+def test_text_is_text(tmp_path):
+    tokens = ["good", "bad  one", "\n"]
+    path = evil_result().to_html(tmp_path / "r.html", tokens=tokens)
+    page = Page(path)
+    spans = [s for s in page.all("span") if "style" in s]
+    assert len(spans) == 3
+    assert [s["title"] for s in spans] == [
+        "attribution 0.5", "attribution \u22121", "attribution 0.25",
+    ]  # fmt: skip
+    shown = [t for t in page.text if t in ("good", "bad\u2423\u2423one", "\u21b5")]
+    assert shown == ["good", "bad\u2423\u2423one", "\u21b5"]
+    colours = [re.match(r"background:(#\w{6});color:(white|#\w{6})$", s["style"]) for s in spans]
+    reds = [int(c[1][1:3], 16) - int(c[1][5:7], 16) for c in colours]
+    assert reds[0] > reds[2] > 0 > reds[1]
+    assert colours[1][2] == "white"
+
+
+def test_certificate(tmp_path):
+    result = result_of(
+        {"x": (np.ones((1, 2)), ("batch", "feature"), {})},
+        {"y": (np.ones((1, 1)), "prediction", ("batch", "unit"), {})},
+        certificate=CERTIFICATE,
+    )
+    page = Page(result.to_html(tmp_path / "r.html"))
+    assert "Verified on 16 samples against zoo.keras:" in page.text
+    assert "passed" in page.text
+    start = page.cells.index("saliency/image")
+    assert page.cells[start : start + 4] == ["saliency/image", "2e-06", "4e-06", "1"]
+
+
+def test_no_certificate_no_section(page):
+    assert "Parity certificate" not in page.text
+
+
+def test_wrong_arguments(artefact, tmp_path):
+    result = artefact.run(images(2), explain=False)
+    with pytest.raises(InputError, match="samples is -1; it must be 0 or more"):
+        result.to_html(tmp_path / "r.html", samples=-1)
+    with pytest.raises(InputError, match="class_names has 9 entries, but no axis"):
+        result.to_html(tmp_path / "r.html", class_names=["a"] * 9)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,247 @@
+"""End to end: model in, artefact out, and the numbers are those of TensorFlow on the source."""
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import (
+    ExportError,
+    OutputExistsError,
+    UnsupportedOpsError,
+    VerificationError,
+)
+from probegen.manifest import ONNX_METADATA_KEY, Manifest
+from tests import models
+
+GRADIENTS = [
+    pg.InputGradient(),
+    pg.Saliency(target="input"),
+    pg.IntegratedGradients(steps=5, baseline=0.1, target=0),
+]
+SUBJECTS = {
+    "cnn": (models.cnn, [*GRADIENTS, pg.GradCAM(), pg.Activations("*")]),
+    "transformer": (models.transformer, [*GRADIENTS, pg.Attention(), pg.GradCAM("block_1")]),
+    "forecaster": (models.forecaster, [pg.InputGradient(), pg.Saliency(), pg.Activations("lstm")]),
+    "nested": (models.nested, [*GRADIENTS, pg.InputGradient(wrt="backbone/conv1_out")]),
+    "siamese": (models.siamese, [pg.InputGradient(), pg.Activations("tower")]),
+    "two_heads": (
+        models.two_heads,
+        [pg.Saliency(output="label"), pg.InputGradient(output="value"), pg.Activations("trunk")],
+    ),
+}  # fmt: skip
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_onnx_agrees_with_tensorflow(name, tmp_path):
+    make, probes = SUBJECTS[name]
+    exported = pg.compile(make(), probes, tmp_path / "m.onnx")
+    assert exported.report.passed
+    for output, parity in exported.report.items():
+        # Far inside the limits: these models are small and their gates are away from ties.
+        assert parity.max_rel < 2e-5, f"{output}: {parity}"
+    proto = onnx.load(tmp_path / "m.onnx")
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert {o.domain for o in proto.opset_import} == {""}
+    manifest = Manifest.from_json(exported.manifest.to_json())
+    assert [o.name for o in proto.graph.output] == [o.name for o in manifest.outputs]
+    assert manifest.certificate["passed"]
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer", "forecaster"])
+def test_savedmodel_agrees_and_serves_plainly(name, tmp_path):
+    import tensorflow as tf
+
+    make, probes = SUBJECTS[name]
+    model = make()
+    exported = pg.compile(model, probes, tmp_path / "saved")
+    assert all(p.max_rel < 1e-5 for p in exported.report.values())
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    assert set(loaded.signatures) == {"serving_default", "explain"}
+    serving = loaded.signatures["serving_default"]
+    assert set(serving.structured_outputs) == set(model.output_names)
+    x = {i.name: np.zeros([2, *i.shape[1:]], i.dtype) + 1 for i in exported.manifest.inputs}
+    got = serving(**{k: tf.constant(v) for k, v in x.items()})
+    expected = model(next(iter(x.values())))
+    np.testing.assert_allclose(got[model.output_names[0]], expected, rtol=1e-6)
+
+
+def test_names_and_order_are_the_contracts(tmp_path):
+    pg.compile(
+        models.cnn(),
+        [pg.Activations("conv1"), pg.Saliency(target="input"), pg.GradCAM(name="where")],
+        tmp_path / "m.onnx",
+    )
+    s = session(tmp_path / "m.onnx")
+    assert [(i.name, i.type) for i in s.get_inputs()] == [
+        ("image", "tensor(float)"),
+        ("target", "tensor(int32)"),
+    ]
+    assert s.get_inputs()[0].shape[1:] == [11, 8, 2]
+    assert [i.name for i in s.get_overridable_initializers()] == ["explain"]
+    names = [o.name for o in s.get_outputs()]
+    assert names == ["scores", "activation/conv1", "saliency/image", "where"]
+    manifest = Manifest.from_json(s.get_modelmeta().custom_metadata_map[ONNX_METADATA_KEY])
+    assert manifest.target_input
+    assert manifest.gate
+
+
+def test_batches_of_any_size_give_the_same_rows(tmp_path):
+    model = models.cnn()
+    probes = [pg.Saliency(), pg.GradCAM(), pg.IntegratedGradients(steps=3)]
+    pg.compile(model, probes, tmp_path / "m.onnx", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    x = models.images((11, 8, 2), count=8)
+    whole = art.run(x)
+    for size in (1, 3):
+        part = art.run(x[:size])
+        for name, record in part.items():
+            np.testing.assert_allclose(record.array, whole[name].array[:size], rtol=1e-5, atol=1e-7)
+
+
+def test_request_time_targets(tmp_path):
+    model = models.cnn()
+    probed = pg.instrument(model, pg.InputGradient(target="input"))
+    pg.export(probed, tmp_path / "m.onnx", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    x = models.images((11, 8, 2))
+    got = art.run(x, target=[2, -1, 0])["input_gradient/image"].array
+    expected = probed(x, target=[2, -1, 0])["input_gradient/image"]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(got[0] - art.run(x, target=1)["input_gradient/image"].array[0]).max() > 1e-3
+
+
+def test_without_gate_and_with_a_fixed_batch(tmp_path):
+    pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx", gate=False, dynamic_batch=False)
+    s = session(tmp_path / "m.onnx")
+    assert s.get_inputs()[0].shape == [1, 11, 8, 2]
+    assert not s.get_overridable_initializers()
+    assert "If" not in {n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node}
+
+
+def test_weights_are_stored_once(tmp_path):
+    model = models.cnn()
+    wide = keras.layers.Dense(900, activation="relu", name="wide")
+    y = keras.layers.Dense(3, activation="softmax")(wide(model.layers[-2].output))
+    model = keras.Model(model.inputs, y)
+    pg.compile(model, pg.Activations("gap"), tmp_path / "plain.onnx", gate=False)
+    pg.compile(model, [pg.Saliency(), pg.GradCAM("conv2")], tmp_path / "m.onnx")
+    floats = [
+        sum(np.prod(i.dims) for i in onnx.load(tmp_path / f).graph.initializer if i.data_type == 1)
+        for f in ("plain.onnx", "m.onnx")
+    ]
+    assert floats[1] <= floats[0] + 200
+
+
+@pytest.mark.parametrize("opset", [16, 18, 20])
+def test_opsets(tmp_path, opset):
+    exported = pg.compile(
+        models.cnn(), [pg.Saliency(), pg.GradCAM()], tmp_path / "m.onnx", opset=opset
+    )
+    assert exported.report.passed
+    proto = onnx.load(tmp_path / "m.onnx")
+    assert proto.opset_import[0].version == opset
+
+
+def test_stopped_branches_stay_stopped(tmp_path):
+    x = keras.Input((5,), name="x")
+    free = keras.layers.Dense(4, activation="tanh")(x)
+    held = keras.ops.stop_gradient(keras.layers.Dense(4, activation="tanh")(x))
+    model = keras.Model(x, keras.layers.Dense(3)(free * held))
+    exported = pg.compile(model, pg.InputGradient(), tmp_path / "m.onnx")
+    assert exported.report["input_gradient/x"].max_rel < 1e-5
+
+
+# -- refusals ------------------------------------------------------------------------------
+
+
+def test_an_existing_folder_is_kept(tmp_path):
+    probed = pg.instrument(models.cnn(), pg.Saliency())
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "mine").write_text("precious")
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        pg.export(probed, tmp_path / "saved")
+    assert (tmp_path / "saved" / "mine").read_text() == "precious"
+    pg.export(probed, tmp_path / "saved", overwrite=True)
+    assert not (tmp_path / "saved" / "mine").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["saved"]
+
+
+def test_unsupported_operations_are_listed_with_their_layers(tmp_path):
+    x = keras.Input((6, 6), name="x")
+    y = keras.layers.Lambda(keras.ops.linalg.inv, name="inverse")(x)
+    y = keras.layers.Lambda(lambda v: keras.ops.real(keras.ops.linalg.eigh(v)[0]), name="eigen")(y)
+    model = keras.Model(x, keras.layers.Dense(2)(y))
+    with pytest.raises(UnsupportedOpsError, match=r"(?s)inverse.*eigen|eigen.*inverse"):
+        pg.compile(model, pg.Saliency(), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_strings_are_refused(tmp_path):
+    x = keras.Input((), dtype="string", name="words")
+    look = keras.layers.StringLookup(vocabulary=["a", "b"], name="lookup")
+    y = keras.layers.Embedding(4, 3, name="embedding")(look(x))
+    model = keras.Model(x, keras.layers.Dense(2)(y))
+    with pytest.raises(ExportError, match="'words' takes strings"):
+        pg.compile(model, pg.Activations("embedding"), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"opset": 12}, "opsets 13 to"),
+        ({"format": "tflite"}, "onnx, savedmodel, keras"),
+    ],
+)
+def test_options_are_checked(tmp_path, options, says):
+    with pytest.raises(ExportError, match=says):
+        pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_instrumented_models_are_exported(tmp_path):
+    with pytest.raises(ExportError, match=r"pg\.compile"):
+        pg.export(models.cnn(), tmp_path / "m.onnx")
+
+
+# -- verification --------------------------------------------------------------------------
+
+
+def test_verify_finds_another_model(tmp_path):
+    pg.compile(models.cnn(seed=1), [pg.Saliency()], tmp_path / "m.onnx")
+    assert pg.verify(tmp_path / "m.onnx", models.cnn(seed=1)).passed
+    with pytest.raises(VerificationError, match="'scores'") as caught:
+        pg.verify(tmp_path / "m.onnx", models.cnn(seed=2))
+    assert caught.value.report["scores"].max_rel > 1e-3
+
+
+def test_a_failed_verification_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("probegen.parity.TOLERANCES", {"float32": 0.0})
+    with pytest.raises(VerificationError, match="limit"):
+        pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_verify_on_given_samples(tmp_path):
+    model = models.cnn()
+    pg.compile(model, pg.Saliency(), tmp_path / "m.onnx", verify=False)
+    report = pg.verify(tmp_path / "m.onnx", model, models.images((11, 8, 2), count=5))
+    assert (report.samples, report.generated) == (5, False)
+
+
+def test_callable_targets_are_verified_with_the_instrumented_model(tmp_path):
+    probed = pg.instrument(models.cnn(), pg.InputGradient(target=lambda y: y[:, 1] - y[:, 2]))
+    pg.export(probed, tmp_path / "m.onnx")
+    assert pg.verify(tmp_path / "m.onnx", probed).passed
+    with pytest.raises(VerificationError, match="pass the instrumented model"):
+        pg.verify(tmp_path / "m.onnx", probed.source)

@@ -1,0 +1,78 @@
+"""The comparison behind `verify`: what passes and what does not."""
+
+import numpy as np
+import pytest
+
+from probegen.manifest import OutputSpec
+from probegen.parity import compare
+
+RNG = np.random.default_rng(0)
+REFERENCE = RNG.standard_normal((5, 7, 3)).astype("float32")
+
+
+def output(kind, dtype="float32"):
+    return OutputSpec("o", kind, dtype, (None, 7, 3), ("batch", "a", "b"))
+
+
+def test_equal_arrays_agree_exactly():
+    parity = compare(output("saliency"), REFERENCE, REFERENCE)
+    assert (parity.max_abs, parity.max_rel, parity.passed) == (0, 0, True)
+    assert parity.cosine == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "passed"),
+    [
+        ("prediction", 5e-5, True),
+        ("prediction", 5e-4, False),
+        ("attention", 5e-4, False),
+        ("saliency", 5e-4, True),
+        ("saliency", 5e-3, False),
+    ],
+)
+def test_limits(kind, error, passed):
+    largest = np.abs(REFERENCE).reshape(5, -1).max(1)[:, None, None]
+    assert compare(output(kind), REFERENCE + error * largest, REFERENCE).passed is passed
+
+
+def test_a_tipped_gate_in_one_sample_passes_in_a_gradient_only():
+    got = REFERENCE.copy()
+    got[2, 3, 1] += 0.3
+    assert compare(output("saliency"), got, REFERENCE).passed
+    assert not compare(output("activation"), got, REFERENCE).passed
+
+
+def test_gradients_are_held_to_what_their_own_noise_allows_and_no_more():
+    got = REFERENCE.copy()
+    got[:, 4, 0] += 0.1
+    distance = compare(output("saliency"), got, REFERENCE).l2_rel
+    assert not compare(output("saliency"), got, REFERENCE).passed
+    assert compare(output("saliency"), got, REFERENCE, moved=distance / 2).passed
+    assert not compare(output("saliency"), got, REFERENCE, moved=distance / 4).passed
+    assert not compare(output("saliency"), 1.2 * REFERENCE, REFERENCE, moved=1.0).passed
+
+
+def test_a_gradient_that_points_elsewhere_fails_even_in_one_sample():
+    got = REFERENCE.copy()
+    got[4] = -got[4]
+    assert not compare(output("saliency"), got, REFERENCE).passed
+
+
+def test_an_error_in_every_sample_fails_however_local():
+    got = REFERENCE.copy()
+    got[:, 0, 0] += 0.2
+    assert not compare(output("saliency"), got, REFERENCE).passed
+
+
+def test_shapes_and_nan():
+    assert not compare(output("saliency"), REFERENCE[:, :3], REFERENCE).passed
+    broken = REFERENCE.copy()
+    broken[0, 0, 0] = np.nan
+    assert not compare(output("prediction"), broken, REFERENCE).passed
+    assert compare(output("prediction"), broken, broken).passed
+
+
+def test_zero_references():
+    zero = np.zeros_like(REFERENCE)
+    assert compare(output("saliency"), zero, zero).passed
+    assert not compare(output("saliency"), zero + 0.1, zero).passed
