@@ -49,7 +49,7 @@ def main(
     Each contestant runs in a process of its own with 2 threads; they take turns, and ratios are
     of medians, with the range over the rounds in brackets.
     """
-    console = Console()
+    console = Console(width=max(Console().width, 150))
     table = Table(*COLUMNS, title="onnxruntime on CPU, 2 threads; ratios of medians (range)")
     peer_table = Table("model", "batch", "peer", "peer/explain", title="against peers")
     figures = []

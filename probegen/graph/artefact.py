@@ -35,6 +35,12 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
             layer it came from.
         ExportError: the conversion failed, or the result is not valid ONNX.
     """
+    has_gate = gate and bool(plan.manifest.explanations)
+    if has_gate and manifest.GATE_INPUT in plan.source.input_names:
+        raise ExportError(
+            f"the model has an input called {manifest.GATE_INPUT!r}, which the gate needs for "
+            "itself; rename the model's input, or pass gate=False (--no-gate)."
+        )
     forward = forward_graph(plan, opset, batch)
     request = _add_target_input(forward, plan.manifest, batch)
     builder = Builder(forward.graph, opset)
@@ -47,7 +53,6 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
             raise _with_layers(error, forward) from error
     builder.attach()
     explanations = [values[o.name] for o in plan.manifest.explanations]
-    has_gate = gate and bool(explanations)
     _finish(forward.model, forward.predictions, explanations, has_gate)
     _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
     described = plan.manifest.with_batch(batch).replace(gate=has_gate)
@@ -104,12 +109,11 @@ def _finish(
     graph = model.graph
     graph.outputs[:] = [*predictions, *explanations]
     clean(model)
-    outputs = list(graph.outputs)
-    predicted, explained = outputs[: len(predictions)], outputs[len(predictions) :]
     if gate:
-        graph.outputs[:] = predicted
-        explained = add_gate(graph, explained)
-    graph.outputs[:] = [*predicted, *explained]
+        outputs = list(graph.outputs)
+        count = len(predictions)
+        gated = add_gate(graph, graph.opset_imports[""], outputs[:count], outputs[count:])
+        graph.outputs.extend(gated)
 
 
 def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
@@ -130,7 +134,11 @@ def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
         other = taken.get(name)
         if other is not None and other is not value:
             if other in graph.inputs:
-                raise ExportError(f"the name {name!r} is both an input and an output.")
+                raise ExportError(
+                    f"{name!r} is the name of an input and of an output, which ONNX does not "
+                    "allow; rename one of them (name= of a probe, or the model's layer), or "
+                    "export to SavedModel."
+                )
             other.name = f"{name}__inner"
         value.name = name
 

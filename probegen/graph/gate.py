@@ -1,7 +1,11 @@
-"""The gate: everything that only explanations need, behind one `If`.
+"""The gate: one `If` between the explained and the plain computation.
 
-A request with `explain=False` then pays for the prediction alone; runtimes do not prune what
-a request does not fetch.
+A request with `explain=False` then pays for the prediction alone; runtimes do not prune what a
+request does not fetch.
+
+Each branch holds the whole of its computation. The other way, forward nodes outside and only the
+gradients in a branch, makes every mask of the backward pass leave the runtime's blocked layout
+whether it is asked for or not. The weights stay outside, stored once.
 """
 
 from __future__ import annotations
@@ -12,24 +16,31 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import subgraphs_of
+from probegen.graph.builder import Builder, static_shape, subgraphs_of
+from probegen.graph.copying import copy_node
 from probegen.manifest import GATE_INPUT
 
+#: Operators for which onnxruntime prepares weights only if they belong to the same graph.
+_PREPARED = frozenset({"Conv"})
 
-def add_gate(graph: ir.Graph, explanations: Sequence[ir.Value]) -> list[ir.Value]:
-    """Moves the nodes that only `explanations` need into a branch of an `If`.
 
-    Needs: the graph in topological order, its outputs the predictions alone.
+def add_gate(
+    graph: ir.Graph, opset: int, predictions: Sequence[ir.Value], explanations: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """Moves all nodes into the branches of one `If`.
+
+    Needs: the graph in topological order.
     Leaves: a new optional scalar bool input `explain`, true by default; with false the
-    explanations come back with batch size 0. Nodes that depend on constants only stay outside,
-    where a session folds them at load whatever the gate says.
+    explanations come back with batch size 0.
 
     Args:
-        graph: changed in place.
-        explanations: values of the graph, each with an element type and a rank.
+        graph: changed in place; its outputs are for the caller to set.
+        opset: operator set of the graph.
+        predictions: values that come out in any case.
+        explanations: values that come out only when asked for; each with type and rank.
 
     Returns:
-        The outputs of the `If`, in the order of `explanations`.
+        The outputs of the `If`: predictions, then explanations.
     """
     gate = ir.Value(
         name=GATE_INPUT,
@@ -39,62 +50,82 @@ def add_gate(graph: ir.Graph, explanations: Sequence[ir.Value]) -> list[ir.Value
     )
     graph.inputs.append(gate)
     graph.register_initializer(gate)
+    graph.outputs.clear()
 
-    always = _needed_for(graph, graph.outputs) | _constant_nodes(graph)
-    moved = [node for node in graph if node not in always]
-    for node in moved:
-        graph.remove(node)
-    inside = {value for node in moved for value in node.outputs}
-    opset = dict(graph.opset_imports)
-    results = []
-    for value in explanations:
-        # A branch has to produce its outputs itself, each under a name of its own.
-        if value in inside and value not in results:
-            results.append(value)
-            continue
-        copy = ir.node("Identity", [value])
-        copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
-        moved.append(copy)
-        results.append(copy.outputs[0])
-    explain = ir.Graph([], results, nodes=moved, opset_imports=opset, name="explain")
-    plain = _empty_branch(explanations, opset)
+    plain = Builder(graph, opset, prefix="plain")
+    copies: dict[ir.Value, ir.Value] = {}
+    for node in _needed_for(graph, predictions):
+        copy_node(plain, node, copies)
+    empty = [_empty(plain, value) for value in explanations]
+    explain = Builder(graph, opset, prefix="explain")
+    explain.nodes = list(graph)
+    graph.remove(explain.nodes)
+    branches = {
+        "then_branch": _branch(explain, [*predictions, *explanations]),
+        "else_branch": _branch(plain, [*(copies.get(v, v) for v in predictions), *empty]),
+    }
     chosen = ir.node(
         "If",
         [gate],
-        attributes={"then_branch": explain, "else_branch": plain},
-        num_outputs=len(explanations),
+        attributes=branches,
+        num_outputs=len(predictions) + len(explanations),
         name="probegen/gate",
     )
-    for output, value in zip(chosen.outputs, explanations, strict=True):
+    for output, value in zip(chosen.outputs, (*predictions, *explanations), strict=True):
+        output.type, output.shape = value.type, value.shape
+    for output, value in zip(chosen.outputs[len(predictions) :], explanations, strict=True):
         # With the gate off the batch is 0, so its size is not that of the predictions.
-        sizes = list(value.shape) if value.shape is not None else []
-        output.type = value.type
-        output.shape = ir.Shape(["explained", *sizes[1:]])
+        output.shape = ir.Shape(["explained", *list(value.shape or [])[1:]])
     graph.append(chosen)
     return list(chosen.outputs)
 
 
-def _empty_branch(explanations: Sequence[ir.Value], opset: dict[str, int]) -> ir.Graph:
-    """Returns a branch that gives a tensor without elements for each explanation."""
-    nodes = []
-    for value in explanations:
-        sizes = list(value.shape) if value.shape is not None else []
-        static = [0, *(d if isinstance(d, int) else 0 for d in sizes[1:])]
-        dtype = value.dtype or ir.DataType.FLOAT
-        node = ir.node("Constant", [], attributes={"value": _empty(static, dtype)})
-        node.outputs[0].type = value.type
-        node.outputs[0].shape = ir.Shape(static)
-        nodes.append(node)
-    outputs = [node.outputs[0] for node in nodes]
-    return ir.Graph([], outputs, nodes=nodes, opset_imports=opset, name="plain")
+def _branch(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
+    """Returns the collected nodes as a branch; it has to make each of its outputs itself."""
+    builder.nodes = [*_own_weights(builder), *builder.nodes]
+    made = {value for node in builder.nodes for value in node.outputs}
+    results: list[ir.Value] = []
+    for value in outputs:
+        fit = value in made and value not in results
+        results.append(value if fit else builder.op("Identity", value, shape=value))
+    opsets = {"": builder.opset}
+    name = builder.fresh("branch")
+    return ir.Graph([], results, nodes=builder.nodes, opset_imports=opsets, name=name)
 
 
-def _empty(sizes: Sequence[int], dtype: ir.DataType) -> ir.Tensor[Any]:
-    return ir.Tensor(np.zeros(sizes, dtype=dtype.numpy()), dtype=dtype)
+def _own_weights(builder: Builder) -> list[ir.Node]:
+    """Lets convolutions read weights that a session folds into the branch at load.
+
+    onnxruntime puts a convolution into its blocked layout only where the weight belongs to the
+    same graph. A reshape to the shape that it has does nothing, and is folded.
+    """
+    reading, own = list(builder.nodes), {}
+    builder.nodes = []
+    for node in reading:
+        if node.op_type not in _PREPARED:
+            continue
+        for position, value in enumerate(node.inputs):
+            if position == 0 or value is None or not value.is_initializer():
+                continue
+            if value not in own:
+                sizes = static_shape(value) or ()
+                own[value] = builder.op("Reshape", value, builder.ints(*sizes), shape=value)
+            node.replace_input_with(position, own[value])
+    weights, builder.nodes = builder.nodes, reading
+    return weights
 
 
-def _needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> set[ir.Node]:
-    """Returns the nodes of the graph itself that `outputs` depend on."""
+def _empty(builder: Builder, value: ir.Value) -> ir.Value:
+    """Writes a tensor without elements in the form of an explanation."""
+    sizes = list(value.shape) if value.shape is not None else []
+    static = [0, *(d if isinstance(d, int) else 0 for d in sizes[1:])]
+    dtype = value.dtype or ir.DataType.FLOAT
+    content: ir.Tensor[Any] = ir.Tensor(np.zeros(static, dtype=dtype.numpy()), dtype=dtype)
+    return builder.op("Constant", value=content, shape=static, dtype=dtype)
+
+
+def _needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """Returns the nodes of the graph itself that `outputs` depend on, in their order."""
     needed: set[ir.Node] = set()
     pending = [v.producer() for v in outputs]
     while pending:
@@ -103,21 +134,7 @@ def _needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> set[ir.Node]:
             continue
         needed.add(node)
         pending.extend(v.producer() for v in _reads(node))
-    return needed
-
-
-def _constant_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """Returns the nodes whose results do not depend on any input."""
-    constant: set[ir.Node] = set()
-    for node in graph:
-        if all(_is_constant(v, constant) for v in _reads(node)):
-            constant.add(node)
-    return constant
-
-
-def _is_constant(value: ir.Value, nodes: set[ir.Node]) -> bool:
-    producer = value.producer()
-    return producer in nodes if producer is not None else value.is_initializer()
+    return [node for node in graph if node in needed]
 
 
 def _reads(node: ir.Node) -> list[ir.Value]:

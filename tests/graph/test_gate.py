@@ -25,10 +25,8 @@ def gated():
     model = ir.from_onnx_text(TEXT)
     graph = model.graph
     y, e, h = graph.outputs
-    graph.outputs[:] = [y]
-    # `h` comes out twice: once from outside the branch, once more as its own output.
-    explained = add_gate(graph, [e, h, e])
-    graph.outputs.extend(explained)
+    # `e` comes out twice: a branch has to make each of its outputs itself.
+    graph.outputs.extend(add_gate(graph, 18, [y], [e, h, e]))
     for value, name in zip(graph.outputs, ["y", "e_out", "h_out", "e_again"], strict=True):
         value.name = name
     proto = ir.to_proto(model)
@@ -36,12 +34,49 @@ def gated():
     return model, ort.InferenceSession(proto.SerializeToString())
 
 
-def test_the_branch_holds_exactly_what_explanations_need():
+def test_each_branch_holds_exactly_its_computation():
     model, _ = gated()
-    assert [n.op_type for n in model.graph] == ["Relu", "MatMul", "Transpose", "If"]
-    branch = model.graph[-1].attributes["then_branch"].as_graph()
-    assert [n.op_type for n in branch] == ["MatMul", "Mul", "Identity", "Identity"]
-    assert not list(branch.initializers)
+    assert [n.op_type for n in model.graph] == ["If"]
+    explain = model.graph[0].attributes["then_branch"].as_graph()
+    assert [n.op_type for n in explain] == [
+        "Relu",
+        "MatMul",
+        "Transpose",
+        "MatMul",
+        "Mul",
+        "Identity",
+    ]
+    plain = model.graph[0].attributes["else_branch"].as_graph()
+    assert [n.op_type for n in plain] == ["Relu", "MatMul", *["Constant"] * 3]
+    assert not explain.initializers
+    assert not plain.initializers
+
+
+def test_weights_of_convolutions_are_folded_into_the_branches():
+    text = """
+    <ir_version: 9, opset_import: ["" : 18]>
+    agraph (float[b, 1, 4, 5] x) => (float[b, 1, 4, 5] y, float[b, 1, 4, 5] e)
+    <float[1, 1, 1, 1] w = {3.0}, float[1] c = {0.5}>
+    {
+        y = Conv(x, w, c)
+        e = Conv(y, w)
+    }
+    """
+    model = ir.from_onnx_text(text)
+    y, e = model.graph.outputs
+    model.graph.outputs.extend(add_gate(model.graph, 18, [y], [e]))
+    for value, name in zip(model.graph.outputs, ["y_out", "e_out"], strict=True):
+        value.name = name
+    explain = model.graph[0].attributes["then_branch"].as_graph()
+    assert [n.op_type for n in explain] == ["Reshape", "Reshape", "Conv", "Conv"]
+    assert set(model.graph.initializers) >= {"w", "c"}
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
+    got = session.run(None, {"x": x})
+    np.testing.assert_allclose(got[0], 3 * x + 0.5)
+    np.testing.assert_allclose(got[1], 3 * (3 * x + 0.5))
+    off = session.run(None, {"x": x, "explain": np.array(False)})
+    np.testing.assert_allclose(off[0], 3 * x + 0.5)
 
 
 def test_on_by_default_and_off_on_request():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
 from probegen.graph.autodiff import gradients, inputs_of
-from probegen.graph.builder import Builder, dtype_of, shape_of
+from probegen.graph.builder import Builder, dtype_of
+from probegen.graph.copying import copy_node
 from probegen.graph.steps import Steps
 from probegen.graph.vjp import BLOCKING, RULES
 
@@ -104,34 +104,3 @@ def _copy_forward(
     for node in reversed(chosen):
         copy_node(body, node, copies)
     return copies
-
-
-def copy_node(body: Builder, node: ir.Node, copies: dict[ir.Value, ir.Value]) -> None:
-    """Writes a copy of a node that reads `copies` where there are some, and adds its outputs."""
-    attributes: dict[str, Any] = {}
-    for name, attr in node.attributes.items():
-        value = attr
-        if attr.type == ir.AttributeType.GRAPH:
-            inner = attr.as_graph().clone(allow_outer_scope_values=True)
-            for original, copy in copies.items():
-                _read_instead(inner, original, copy)
-            value = ir.AttrGraph(name, inner)
-        attributes[name] = value
-    outputs = body.ops(
-        node.op_type,
-        *(copies.get(v, v) if v is not None else None for v in node.inputs),
-        outputs=len(node.outputs),
-        shapes=[shape_of(v) for v in node.outputs],
-        domain=node.domain,
-        **attributes,
-    )
-    for original, copy in zip(node.outputs, outputs, strict=True):
-        copy.type = original.type
-        copies[original] = copy
-
-
-def _read_instead(graph: ir.Graph, original: ir.Value, copy: ir.Value) -> None:
-    for node in graph.all_nodes():
-        for position, value in enumerate(node.inputs):
-            if value is original:
-                node.replace_input_with(position, copy)
