@@ -41,7 +41,7 @@ bench: $(READY)
 	$(BIN)/python -m bench
 
 sweep: $(READY)
-	$(BIN)/python -m pytest -m sweep tests/sweep
+	$(BIN)/python -m sweep layers applications
 
 clean:
 	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,7 @@ from types import ModuleType
 
 def register_with_keras() -> None:
     """Registers the instrumented model class now if Keras is loaded, else once it is."""
-    if "keras" in sys.modules:
+    if sys.modules.get("keras") is not None:
         _register()
     elif not any(isinstance(finder, _WaitForKeras) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WaitForKeras())
@@ -25,7 +25,7 @@ def register_with_keras() -> None:
 
 def _register() -> None:
     """Imports the module whose class registers itself; not for Keras on other backends."""
-    if "tensorflow" in sys.modules:
+    if sys.modules.get("tensorflow") is not None:
         importlib.import_module("probegen.instrumentation.model")
 
 

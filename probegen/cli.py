@@ -14,42 +14,54 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probegen import __version__
-from probegen.errors import InputError, ProbegenError, SpecError
+from probegen.errors import InputError, ProbegenError, SourceError, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_TRACEBACK = "--traceback"
 
 
-def main() -> None:
-    """Runs the command line; a refusal ends with one message and status 1, no traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; an error ends with one message and status 1, no traceback.
+
+    Args:
+        arguments: by default those of the process.
+    """
     # TensorFlow's start-up notes would drown what the user asked for.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    arguments = [a for a in sys.argv[1:] if a != "--traceback"]
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(arguments, prog_name="probegen")
-    except (ProbegenError, ModuleNotFoundError) as error:
-        if len(arguments) < len(sys.argv) - 1:
+        # Taken out here, so that it works wherever it stands.
+        cli.main([a for a in given if a != _TRACEBACK], prog_name="probegen")
+    except Exception as error:
+        if _TRACEBACK in given:
             raise
-        _complain(error)
+        click.echo(f"probegen: {_explain(error)}", err=True)
         sys.exit(1)
 
 
-def _complain(error: Exception) -> None:
+def _explain(error: Exception) -> str:
+    """Returns what a user is told of an error."""
+    if isinstance(error, ProbegenError):
+        return str(error)
     if isinstance(error, ModuleNotFoundError):
-        click.echo(
-            f"probegen: {error.name} is not installed. This command needs the compiler: "
-            "pip install 'probegen[compiler]'.",
-            err=True,
+        return (
+            f"{error.name} is not installed. This command needs the compiler: "
+            "pip install 'probegen[compiler]'."
         )
-    else:
-        click.echo(f"probegen: {error}", err=True)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return (
+        f"{type(error).__name__}: {error}\nThis is a fault in probegen, or in a layer of the "
+        f"model; {_TRACEBACK} shows where."
+    )
 
 
 @click.group(context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="probegen")
-@click.option("--traceback", is_flag=True, help="Show Python's traceback of an error.")
+@click.option(_TRACEBACK, is_flag=True, help="Show Python's traceback of an error.")
 def cli(traceback: bool) -> None:
     """Compile Keras models into one file that returns its explanation beside its prediction.
 
@@ -57,9 +69,10 @@ def cli(traceback: bool) -> None:
     Typical use:
       probegen inspect model.keras
       probegen compile model.keras -o model.onnx --saliency --grad-cam
+      probegen verify model.onnx --against model.keras
       probegen run model.onnx photo.png --html report.html
     """
-    del traceback  # handled in main, so that it works wherever it stands
+    del traceback  # see main
 
 
 def _with_imports(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,9 +94,12 @@ def _with_imports(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_with_imports
 def inspect(model: str, selector: str | None, as_json: bool, modules: tuple[str, ...]) -> None:
-    """List every point of MODEL (.keras, .h5, .hdf5) that can be probed, and how."""
-    _import(modules)
-    with _progress("reading the model"):
+    """List every point of MODEL (.keras, .h5, .hdf5) that can be probed, and how.
+
+    SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
+    'name#k' for call k of a shared layer.
+    """
+    with _progress("reading the model", modules):
         from probegen.inspection import inspect as inspect_model
         from probegen.points import COLUMNS, ProbePoints
         from probegen.select import select
@@ -100,10 +116,29 @@ def inspect(model: str, selector: str | None, as_json: bool, modules: tuple[str,
 # -- compile -----------------------------------------------------------------------------------
 
 
-@cli.command()
+class _Compile(click.Command):
+    """The command, which says so where an option with an optional value took MODEL for it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as any command does."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            if error.param is None or error.param.name != "model":
+                raise
+            hint = "Put MODEL first: --attention and --grad-cam take the next word"
+            raise click.MissingParameter(hint, ctx, error.param) from error
+
+
+@cli.command(cls=_Compile)
 @click.argument("model", type=click.Path())
 @click.option(
-    "-o", "--output", required=True, type=click.Path(), help="NAME.onnx, or a folder: SavedModel."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    metavar="OUT",
+    help="NAME.onnx, NAME.keras, or a folder: SavedModel.",
 )
 @click.option("--activations", multiple=True, metavar="SEL", help="Outputs of layers.")
 @click.option(
@@ -124,25 +159,34 @@ def inspect(model: str, selector: str | None, as_json: bool, modules: tuple[str,
     help="Grad-CAM at LAYER; at the last layer with positions if left out.",
 )
 @click.option("--integrated-gradients", is_flag=True, help="Integrated gradients from zero.")
-@click.option("--steps", type=click.IntRange(1), default=32, show_default=True, help="Of these.")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Points of --integrated-gradients.  [default: 32]"
+)
 @click.option(
     "--target",
-    default="argmax",
-    show_default=True,
     metavar="T",
     help="What is explained: argmax, input (chosen a request), a class index, or a tuple such "
-    "as '(None, 3)' with an index or None (sum) for each axis of the output.",
+    "as '(None, 3)' with an index or None (sum) for each axis of the output.  [default: argmax]",
 )
 @click.option("--model-output", metavar="NAME", help="Which output of a model with several.")
 @click.option(
-    "--spec", type=click.Path(exists=True, dir_okay=False), help="Probes from a TOML or JSON file."
+    "--spec",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Probes from a TOML or JSON file; they come before those of the options.",
 )
 @click.option("--class-names", metavar="A,B,...|FILE", help="Class names, or a file, one a line.")
-@click.option("--format", "kind", type=click.Choice(["onnx", "savedmodel", "keras"]))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "savedmodel", "keras"]),
+    help="What to write, whatever OUT's suffix says.",
+)
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
-@click.option("--gate/--no-gate", default=True, help="ONNX: the optional input `explain`.")
+@click.option(
+    "--gate/--no-gate", default=True, help="ONNX: the optional input `explain`, on by default."
+)
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
-@click.option("--verify/--no-verify", default=True, help="Compare with the model before writing.")
+@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
 @click.option("--samples", type=click.Path(exists=True), help="Inputs to verify on (.npy, .npz).")
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -155,10 +199,16 @@ def compile(
     SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
     'name#k' for call k of a shared layer; see `probegen inspect MODEL`. Options whose value may
     be left out, like --grad-cam, take the next word as their value: put MODEL first.
+
+    \b
+    A spec file holds what the options cannot say, for instance in TOML:
+      [[probes]]
+      probe = "saliency"
+      target = 3
+      wrt = "embedding"
     """
     probes = _probes(options)
-    _import(modules)
-    with _progress("reading the model") as say:
+    with _progress("reading the model", modules) as say:
         from probegen.compiler import compile as compile_model
         from probegen.parity import REPORT_COLUMNS
 
@@ -166,7 +216,7 @@ def compile(
             model,
             probes,
             output,
-            class_names=_class_names(options["class_names"]),
+            class_names=_words(options["class_names"]),
             format=options["kind"],
             opset=options["opset"],
             gate=options["gate"],
@@ -196,40 +246,58 @@ def compile(
 
 
 def _probes(options: dict[str, Any]) -> list[Any]:
-    """Returns the probes that the options ask for."""
+    """Returns the probes that the options ask for.
+
+    Raises:
+        SpecError: none, or an option that none of them takes.
+    """
     from probegen import spec
 
-    target = spec.parse_target(options["target"])
-    common = {"target": target, "output": options["model_output"]}
-    probes: list[Any] = []
-    if options["spec"]:
-        path = Path(options["spec"])
-        text = path.read_text(encoding="utf-8")
-        probes += spec.from_json(text) if path.suffix == ".json" else spec.from_toml(text)
+    common = {
+        "target": spec.parse_target(options["target"] or "argmax"),
+        "output": options["model_output"],
+    }
+    probes: list[Any] = list(_spec_file(options["spec"])) if options["spec"] else []
     probes += [spec.Activations(s) for s in options["activations"]]
     probes += [spec.Attention(s) for s in options["attention"]]
+    gradients: list[Any] = []
     if options["input_gradient"]:
-        probes.append(spec.InputGradient(**common))
+        gradients.append(spec.InputGradient(**common))
     if options["saliency"]:
-        probes.append(spec.Saliency(**common))
+        gradients.append(spec.Saliency(**common))
     if options["grad_cam"]:
-        probes.append(spec.GradCAM(options["grad_cam"], **common))
+        gradients.append(spec.GradCAM(options["grad_cam"], **common))
     if options["integrated_gradients"]:
-        probes.append(spec.IntegratedGradients(options["steps"], **common))
-    if not probes:
+        gradients.append(spec.IntegratedGradients(options["steps"] or 32, **common))
+    if not probes and not gradients:
         raise SpecError(
             "nothing to explain was asked for; add for instance --saliency, --grad-cam, "
             "--activations 'type:Conv2D' or --spec probes.toml."
         )
-    return probes
+    _refuse_idle(options, ("target", "model_output"), bool(gradients), "--saliency or --grad-cam")
+    integrates = bool(options["integrated_gradients"])
+    _refuse_idle(options, ("steps",), integrates, "--integrated-gradients")
+    return [*probes, *gradients]
 
 
-def _class_names(given: str | None) -> list[str] | None:
-    if given is None:
-        return None
-    if Path(given).is_file():
-        return Path(given).read_text(encoding="utf-8").splitlines()
-    return given.split(",")
+def _refuse_idle(options: dict[str, Any], names: Sequence[str], used: bool, needs: str) -> None:
+    for name in names:
+        if options[name] is not None and not used:
+            raise SpecError(
+                f"--{name.replace('_', '-')} goes with an option such as {needs}, of which there "
+                "is none. Probes from --spec hold their own."
+            )
+
+
+def _spec_file(path: str) -> Sequence[Any]:
+    from probegen import spec
+
+    text = _read_text(path)
+    try:
+        is_json = Path(path).suffix.lower() == ".json"
+        return spec.from_json(text) if is_json else spec.from_toml(text)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
 
 
 # -- verify ------------------------------------------------------------------------------------
@@ -248,27 +316,17 @@ def verify(
 
     Ends with status 1 where an output differs by more than its limit.
     """
-    _import(modules)
-    from probegen.errors import VerificationError
+    with _progress("comparing", modules):
+        from probegen.parity import REPORT_COLUMNS, measure, require_agreement
 
-    failed: VerificationError | None = None
-    with _progress("comparing"):
-        from probegen.parity import REPORT_COLUMNS, Report
-        from probegen.parity import verify as verify_artefact
-
-        given = _load_arrays(samples) if samples else None
-        try:
-            report = verify_artefact(artefact, against, given)
-        except VerificationError as error:
-            if not isinstance(error.report, Report):
-                raise
-            failed, report = error, error.report
+        report = measure(artefact, against, _load_arrays(samples) if samples else None)
     if as_json:
         click.echo(json.dumps({"artefact": artefact, **report.to_json()}))
     else:
-        _table(f"{artefact} against {report.against}", REPORT_COLUMNS, report.rows())
-    if failed is not None:
-        raise failed
+        made = "generated " if report.generated else ""
+        title = f"{artefact} against {report.against} on {report.samples} {made}samples"
+        _table(title, REPORT_COLUMNS, report.rows())
+    require_agreement(report)
 
 
 # -- run ---------------------------------------------------------------------------------------
@@ -277,90 +335,209 @@ def verify(
 @cli.command()
 @click.argument("artefact", type=click.Path())
 @click.argument("input", type=click.Path(exists=True, dir_okay=False))
-@click.option("--target", metavar="T", help="Class to explain: an index, a name, or argmax.")
+@click.option(
+    "--target",
+    metavar="T",
+    help="Class to explain, where the artefact takes one: an index, a name, argmax, or one of "
+    "these for each row, separated by commas.",
+)
 @click.option("--no-explain", is_flag=True, help="Compute the prediction alone.")
+@click.option("--check-finite", is_flag=True, help="Refuse NaN and infinity in the input.")
 @click.option("--scale", type=float, default=1.0, help="Multiply an image's 0-255 values by this.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw all outputs into a PNG.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a self-contained report.")
 @click.option("--npz", type=click.Path(dir_okay=False), help="Write all arrays.")
+@click.option("--sample", type=int, default=0, show_default=True, help="The row that --plot draws.")
+@click.option("--class-names", metavar="A,B,...|FILE", help="Names of the classes in pictures.")
+@click.option("--feature-names", metavar="A,B,...|FILE", help="Names of the features in pictures.")
+@click.option(
+    "--tokens",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What stands along a sequence: a text file, a line a row of the batch, tokens separated "
+    "by spaces; or JSON: a list, a list of lists, or an object from id to token.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def run(
-    artefact: str,
-    input: str,
-    target: str | None,
-    no_explain: bool,
-    scale: float,
-    plot: str | None,
-    html: str | None,
-    npz: str | None,
-    as_json: bool,
-) -> None:
+def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     """Run ARTEFACT on INPUT and show what comes out. Needs no TensorFlow for ONNX.
 
     INPUT is an .npy file with a batch axis, an .npz file with an array for each input, a .csv
-    file with a sample a row, or an image.
+    file with a sample a row (for a series: a time step a row), or an image.
     """
     from probegen import runtime
 
+    if Path(artefact).is_dir():
+        _start_tensorflow()
     art = runtime.load(artefact)
-    feed = _load_input(Path(input), art.manifest, scale)
-    asked = int(target) if target is not None and target.lstrip("-").isdigit() else target
-    asked = -1 if asked == "argmax" else asked
-    result = art.run(feed, target=asked, explain=not no_explain)
-    written = []
-    for path, write in ((plot, result.plot), (html, result.to_html), (npz, result.to_npz)):
-        if path:
-            write(path)
-            written.append(path)
-    rows = [
-        (
-            name,
-            record.kind,
-            "x".join(map(str, record.array.shape)),
-            f"{record.array.min():.4g}" if record.array.size else "",
-            f"{record.array.max():.4g}" if record.array.size else "",
-        )
-        for name, record in result.items()
-    ]
+    feed, names = _load_input(Path(input), art.manifest, options["scale"])
+    result = art.run(
+        feed,
+        target=_request(options["target"]),
+        explain=not options["no_explain"],
+        check_finite=options["check_finite"],
+    )
+    labels = {"feature_names": names, **_labels(options)}
+    written = _write_all(result, options, {k: v for k, v in labels.items() if v is not None})
     if as_json:
-        named = ("name", "kind", "shape", "min", "max")
-        outputs = [dict(zip(named, row, strict=True)) for row in rows]
+        records = [_described(record) for record in result.values()]
         predictions = {p.name: p.array.tolist() for p in result.predictions.values()}
-        click.echo(json.dumps({"outputs": outputs, "predictions": predictions, "written": written}))
+        click.echo(json.dumps({"outputs": records, "predictions": predictions, "written": written}))
         return
-    _table(f"{artefact} on {input}", ("output", "kind", "shape", "min", "max"), rows)
+    _table(f"{artefact} on {input}", ("output", "kind", "shape", "min", "max"), _rows(result))
     for path in written:
         click.echo(f"wrote {path}")
+
+
+def _request(text: str | None) -> Any:
+    """Returns the target of a run: an index or a name, or a list with one a row."""
+    if text is None:
+        return None
+    parts = [_one_target(part.strip()) for part in text.split(",")]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _one_target(text: str) -> int | str:
+    if text == "argmax":
+        return -1
+    return int(text) if text.removeprefix("-").isdigit() else text
+
+
+def _labels(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns what pictures are labelled with."""
+    labels = {name: _words(options[name]) for name in ("class_names", "feature_names")}
+    given = {name: words for name, words in labels.items() if words is not None}
+    return {**given, **({"tokens": _tokens(options["tokens"])} if options["tokens"] else {})}
+
+
+def _tokens(path: str) -> Any:
+    text = _read_text(path)
+    if Path(path).suffix.lower() != ".json":
+        return [line.split() for line in text.splitlines() if line.strip()]
+    try:
+        tokens = json.loads(text)
+        return {int(k): str(v) for k, v in tokens.items()} if isinstance(tokens, dict) else tokens
+    except ValueError as error:
+        raise InputError(f"{path} holds no tokens: {error}") from error
+
+
+def _write_all(result: Any, options: dict[str, Any], labels: dict[str, Any]) -> list[str]:
+    """Writes the files that were asked for; returns their paths."""
+    written = []
+    if options["plot"]:
+        result.plot(options["plot"], sample=options["sample"], **labels)
+        written.append(options["plot"])
+    if options["html"]:
+        result.to_html(options["html"], **labels)
+        written.append(options["html"])
+    if options["npz"]:
+        result.to_npz(options["npz"])
+        written.append(options["npz"])
+    return written
+
+
+def _described(record: Any) -> dict[str, Any]:
+    """Returns what JSON says of a record."""
+    array = record.array
+    numeric = bool(array.size)
+    return {
+        "name": record.name,
+        "kind": record.kind,
+        "layer": record.layer,
+        "axes": list(record.axes),
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "min": float(array.min()) if numeric else None,
+        "max": float(array.max()) if numeric else None,
+    }
+
+
+def _rows(result: Any) -> list[tuple[str, ...]]:
+    records = [_described(record) for record in result.values()]
+    return [
+        (
+            r["name"],
+            r["kind"],
+            "x".join(map(str, r["shape"])),
+            *("" if r[key] is None else f"{r[key]:.4g}" for key in ("min", "max")),
+        )
+        for r in records
+    ]
 
 
 # -- reading inputs ----------------------------------------------------------------------------
 
 
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text: {error}") from error
+
+
+def _words(given: str | None) -> list[str] | None:
+    """Returns the names in a file, one a line, or between commas."""
+    if given is None:
+        return None
+    parts = _read_text(given).splitlines() if Path(given).is_file() else given.split(",")
+    return [part.strip() for part in parts if part.strip()]
+
+
 def _load_arrays(path: str) -> Any:
-    """Returns the array of an .npy file, or the arrays of an .npz file by name."""
+    """Returns the array of an .npy file, or the arrays of an .npz file by name.
+
+    Arrays that were saved without names (`np.savez(path, a, b)`) come as a list.
+    """
+    import zipfile
+
     import numpy as np
 
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        arrays = {name: loaded[name] for name in loaded}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no .npy or .npz file of plain numbers: {error}") from error
-    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded}
+    unnamed = [f"arr_{i}" for i in range(len(arrays))]
+    return list(arrays.values()) if list(arrays) == unnamed else arrays
 
 
-def _load_input(path: Path, manifest: Any, scale: float) -> Any:
-    import numpy as np
-
+def _load_input(path: Path, manifest: Any, scale: float) -> tuple[Any, list[str] | None]:
+    """Returns what a file holds for an artefact, and names of features if it has some."""
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        return _load_arrays(str(path))
+        return _load_arrays(str(path)), None
     if suffix == ".csv":
-        try:
-            return np.loadtxt(path, delimiter=",", ndmin=2).astype(manifest.inputs[0].dtype)
-        except ValueError as error:
-            raise InputError(f"{path} is no table of numbers: {error}") from error
+        return _load_table(path, manifest.inputs[0])
     if suffix in (".png", ".jpg", ".jpeg", ".bmp", ".gif"):
-        return _load_image(path, manifest.inputs[0], scale)
+        return _load_image(path, manifest.inputs[0], scale), None
     raise InputError(f"cannot read {path}; expected .npy, .npz, .csv or an image.")
+
+
+def _load_table(path: Path, wanted: Any) -> tuple[Any, list[str] | None]:
+    """Reads a table of numbers, with or without a head line."""
+    import numpy as np
+
+    lines = [line for line in _read_text(str(path)).splitlines() if line.strip()]
+    head = [cell.strip() for cell in lines[0].split(",")] if lines else []
+    names = None if all(map(_is_number, head)) else head
+    try:
+        table = np.loadtxt(lines[1:] if names else lines, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{path} is no table of numbers: {error}") from error
+    if len(wanted.shape) == 3:
+        table = table[np.newaxis]
+    elif len(wanted.shape) == 1:
+        table = table.reshape(-1)
+    whole = np.dtype(wanted.dtype).kind in "iu" and np.array_equal(table, np.floor(table))
+    return (table.astype(np.int64) if whole else table), names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _load_image(path: Path, wanted: Any, scale: float) -> Any:
@@ -375,7 +552,11 @@ def _load_image(path: Path, wanted: Any, scale: float) -> Any:
     height, width, channels = wanted.shape[1:]
     if channels not in (1, 3, 4):
         raise InputError(f"the input {wanted.name!r} has {channels} channels, no image has.")
-    with Image.open(path) as opened:
+    try:
+        opened = Image.open(path)
+    except OSError as error:
+        raise InputError(f"{path} is no image that can be read: {error}") from error
+    with opened:
         image = opened.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
         if height and width and image.size != (width, height):
             click.echo(f"resized {image.size[1]}x{image.size[0]} to {height}x{width}", err=True)
@@ -387,20 +568,39 @@ def _load_image(path: Path, wanted: Any, scale: float) -> Any:
 # -- showing -----------------------------------------------------------------------------------
 
 
-def _import(modules: tuple[str, ...]) -> None:
+def _import(modules: Sequence[str]) -> None:
     if modules:
         sys.path.insert(0, os.getcwd())
     for module in modules:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise SourceError(f"--import {module}: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
-def _progress(first: str) -> Iterator[Callable[[str], None]]:
-    """Shows what is being done on standard error, one stage after the other."""
-    _start_tensorflow()
+def _progress(first: str, modules: Sequence[str]) -> Iterator[Callable[[str], None]]:
+    """Shows on standard error what is being done, one stage after the other.
+
+    Args:
+        first: the first stage.
+        modules: imported before it.
+    """
     console = _console(stderr=True)
+    if not console.is_terminal:
+        _stage(first)
+        _start_tensorflow()
+        _import(modules)
+        yield _stage
+        return
     with console.status(first) as status:
+        _start_tensorflow()
+        _import(modules)
         yield status.update
+
+
+def _stage(what: str) -> None:
+    click.echo(f"{what} ...", err=True)
 
 
 def _start_tensorflow() -> None:
@@ -423,16 +623,23 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table: folded into a terminal, else with every row on one line."""
+    console = _console()
+    if not console.is_terminal:
+        from probegen.runtime.table import table as plain_table
+
+        click.echo(f"{title}\n{plain_table(columns, rows)}")
+        return
     from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), box=SIMPLE, title_justify="left")
+    table = Table(title=escape(title), box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    _console().print(table)
+    console.print(table)
 
 
 def _size(path: Path) -> int:

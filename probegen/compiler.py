@@ -7,19 +7,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from probegen import manifest, savedmodel
-from probegen.errors import ExportError, OutputExistsError
+from probegen.errors import ArtefactError, ExportError, OutputExistsError
 from probegen.graph import artefact as onnx_artefact
 from probegen.instrumentation.model import ProbedModel, instrument
 from probegen.manifest import Manifest
-from probegen.parity import Report
-from probegen.parity import verify as verify_artefact
+from probegen.parity import Report, measure, require_agreement
 
 FORMATS = ("onnx", "savedmodel", "keras")
 DEFAULT_OPSET = 18
@@ -97,7 +96,8 @@ def export(
         gate: ONNX only: give the artefact the optional input `explain`, which skips what only
             explanations need.
         opset: ONNX only: the operator set.
-        dynamic_batch: accept any batch size; otherwise the batch is 1.
+        dynamic_batch: accept any batch size; otherwise the batch is 1. A model with stateful
+            layers keeps its own.
         overwrite: replace an existing folder. Files are always replaced.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
@@ -122,18 +122,34 @@ def export(
     write = {"onnx": _write_onnx, "savedmodel": _write_savedmodel, "keras": _write_keras}[kind]
     with _aside(final) as place:
         say(f"writing {kind}")
-        described, certify = write(
-            probed, place, gate=gate, opset=opset, batch=None if dynamic_batch else 1
-        )
+        batch = probed.plan.source.batch or (None if dynamic_batch else 1)
+        described, certify = write(probed, place, gate=gate, opset=opset, batch=batch)
         report = None
         if verify and kind != "keras":
             say("verifying against the source model")
-            report = dataclasses.replace(
-                verify_artefact(place, probed, samples), artefact=str(final)
-            )
+            report = _verified(place, final, probed, samples)
             described = certify(report)
         _replace(place, final)
     return Exported(final, kind, described, report)
+
+
+def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Report:
+    """Verifies what lies at `place` under the name that it will have.
+
+    Raises:
+        VerificationError: it does not agree with the source model.
+        ExportError: it cannot be run here at all.
+    """
+    try:
+        report = dataclasses.replace(measure(place, probed, samples), artefact=str(final))
+    except ArtefactError as error:
+        reason = str(error).replace(str(place), str(final))
+        raise ExportError(
+            f"what was exported cannot be run here, and so not be verified: {reason} Nothing was "
+            "written; verify=False (--no-verify) writes it nonetheless."
+        ) from error
+    require_agreement(report)
+    return report
 
 
 #: The manifest of what was written, and what writes a report into it.
@@ -195,6 +211,9 @@ def _format(path: str | os.PathLike[str], given: str | None) -> str:
 
 
 def _check_place(path: Path, kind: str, overwrite: bool) -> None:
+    above = next((p for p in path.parents if p.exists()), path.parent)
+    if not above.is_dir():
+        raise OutputExistsError(f"{above} is a file; no folder {path.parent} can be made.")
     if path.is_dir() and kind != "savedmodel":
         raise OutputExistsError(f"{path} is a folder; give the name of a file.")
     if path.is_file() and kind == "savedmodel":
@@ -207,13 +226,20 @@ def _check_place(path: Path, kind: str, overwrite: bool) -> None:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """Gives a place beside `path` under its own name, and removes whatever is left of it."""
+    """Gives a place beside `path` under its own name, and removes whatever is left of it.
+
+    So are folders that were made for it, where it is not moved to `path`.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield folder / path.name
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # they hold the artefact
+            for parent in made:
+                parent.rmdir()
 
 
 def _replace(place: Path, final: Path) -> None:

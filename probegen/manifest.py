@@ -121,6 +121,7 @@ class Manifest:
         gate: True where the artefact has the optional scalar bool input `explain`.
         class_names: names along the class axis of the prediction, where known.
         probes: the probes as asked for, resolved, in the JSON form of `probegen.spec`.
+        points: names of all probe points of the source model, in the order of the calls.
         certificate: what `verify` measured when the artefact was made, or `None`.
     """
 
@@ -132,6 +133,7 @@ class Manifest:
     gate: bool = False
     class_names: tuple[str, ...] | None = None
     probes: tuple[Mapping[str, Any], ...] = ()
+    points: tuple[str, ...] = ()
     certificate: Mapping[str, Any] | None = None
 
     @property
@@ -143,6 +145,12 @@ class Manifest:
     def explanations(self) -> tuple[OutputSpec, ...]:
         """Everything that is not a prediction, in the order it was asked for."""
         return tuple(o for o in self.outputs if o.kind != PREDICTION)
+
+    @property
+    def target_classes(self) -> int | None:
+        """One more than the largest index that a request's `target` may be, where known."""
+        targets = [o.target for o in self.explanations if o.target and o.target.mode == "input"]
+        return min((t.classes for t in targets if t.classes), default=None)
 
     def output(self, name: str) -> OutputSpec:
         """Returns the output called `name`.
@@ -205,7 +213,9 @@ def _read(data: dict[str, Any]) -> Manifest:
     for output in outputs:
         if output.kind not in KINDS:
             raise ManifestError(f"output {output.name!r} has the unknown kind {output.kind!r}.")
-    return Manifest(inputs=inputs, outputs=outputs, **_tuples(data, "class_names", "probes"))
+    return Manifest(
+        inputs=inputs, outputs=outputs, **_tuples(data, "class_names", "probes", "points")
+    )
 
 
 def _read_output(data: dict[str, Any]) -> OutputSpec:

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen import runtime, spec
-from probegen.errors import VerificationError
-from probegen.instrumentation.model import ProbedModel, instrument
+from probegen import runtime
+from probegen.errors import InputError, VerificationError
+from probegen.instrumentation.model import ProbedModel, instrument_as
+from probegen.instrumentation.source import as_source
 from probegen.manifest import GRADIENT_KINDS, InputSpec, Manifest, OutputSpec
+from probegen.runtime.inputs import check_inputs
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +41,9 @@ NOISE, NOISE_FACTOR, NOISE_CAP = 1e-5, 3.0, 0.1
 MIN_COSINE = 0.9
 
 DEFAULT_SAMPLES = 3
-_OPEN_SIZES = {"height": 64, "width": 48, "depth": 16, "time": 13}
+#: Sizes of open axes; all others have one size, since lengths of sequences and masks must agree.
+_OPEN_SIZES = {"height": 64, "width": 48, "depth": 16}
+_OPEN_SIZE = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,17 +164,30 @@ def verify(
             much, and holds the report.
         InputError: the samples do not fit the artefact's inputs.
     """
+    report = measure(artefact, model, samples, target=target, seed=seed)
+    require_agreement(report)
+    return report
+
+
+def measure(
+    artefact: str | os.PathLike[str],
+    model: Any,
+    samples: Any = None,
+    *,
+    target: Any = None,
+    seed: int = 0,
+) -> Report:
+    """Returns the figures of `verify`, whether the outputs agree or not."""
     art = runtime.load(artefact)
     described = art.manifest
     probed = model if isinstance(model, ProbedModel) else _instrument_again(model, described)
+    _check_same_interface(artefact, described, probed)
     generated = samples is None
     rng = np.random.default_rng(seed)
     if generated:
         feed = generate_samples(described, rng)
     else:
-        flat = probed.plan.source.flatten(samples)
-        names = (i.name for i in described.inputs)
-        feed = {n: np.asarray(v) for n, v in zip(names, flat, strict=True)}
+        feed = check_inputs(samples, described.inputs)
     count = len(next(iter(feed.values())))
     if described.target_input:
         target = _targets(described, target, count, rng)
@@ -185,18 +202,22 @@ def verify(
         for o in doubtful:
             moved = compare(o, noisy[o.name], expected[o.name]).l2_rel
             figures[o.name] = compare(o, got[o.name], expected[o.name], moved)
-    report = Report(str(artefact), probed.source.name, count, generated, figures)
-    if not report.passed:
-        wrong = [
-            f"{name!r} (max rel {p.max_rel:.1e}, L2 {p.l2_rel:.1e}, limit {p.limit:.0e}, "
-            f"cosine {p.cosine:.4f})"
-            for name, p in figures.items()
-            if not p.passed
-        ]
+    return Report(str(artefact), probed.source.name, count, generated, figures)
+
+
+def require_agreement(report: Report) -> None:
+    """Raises a VerificationError that says which outputs differ and by how much, if any do."""
+    wrong = [
+        f"{name!r} (max rel {p.max_rel:.1e}, L2 {p.l2_rel:.1e}, limit {p.limit:.0e}, "
+        f"cosine {p.cosine:.4f})"
+        for name, p in report.items()
+        if not p.passed
+    ]
+    if wrong:
         raise VerificationError(
-            f"{artefact} does not agree with {probed.source.name!r}: {'; '.join(wrong)}.", report
+            f"{report.artefact} does not agree with {report.against!r}: {'; '.join(wrong)}.",
+            report,
         )
-    return report
 
 
 def compare(output: OutputSpec, got: Array, expected: Array, moved: float = 0.0) -> Parity:
@@ -231,7 +252,17 @@ def compare(output: OutputSpec, got: Array, expected: Array, moved: float = 0.0)
 def generate_samples(
     described: Manifest, rng: np.random.Generator, count: int = DEFAULT_SAMPLES
 ) -> dict[str, Array]:
-    """Returns random inputs that fit a manifest: normal floats, tokens within the vocabulary."""
+    """Returns random inputs that fit a manifest: normal floats, tokens within the vocabulary.
+
+    Raises:
+        InputError: an input takes strings, which cannot be drawn.
+    """
+    for wanted in described.inputs:
+        if wanted.dtype == "string":
+            raise InputError(
+                f"input {wanted.name!r} takes strings, which verification cannot make up and the "
+                "runtime cannot feed; export with verify=False (--no-verify) and check by hand."
+            )
     fixed = {i.shape[0] for i in described.inputs if i.shape and i.shape[0] is not None}
     batch = next(iter(fixed), count) or count
     return {i.name: _sample(i, batch, rng) for i in described.inputs}
@@ -240,7 +271,7 @@ def generate_samples(
 def _sample(wanted: InputSpec, batch: int, rng: np.random.Generator) -> Array:
     sizes = [batch]
     for size, axis in zip(wanted.shape[1:], wanted.axes[1:], strict=True):
-        sizes.append(_OPEN_SIZES.get(axis, 11) if size is None else size)
+        sizes.append(_OPEN_SIZES.get(axis, _OPEN_SIZE) if size is None else size)
     if wanted.dtype == "bool":
         return rng.random(sizes) < 0.5
     if wanted.integer or not wanted.dtype.startswith(("float", "bfloat")):
@@ -263,9 +294,7 @@ def _with_noise(feed: Mapping[str, Array], rng: np.random.Generator) -> dict[str
 def _targets(described: Manifest, target: Any, count: int, rng: np.random.Generator) -> Array:
     if target is not None:
         return np.broadcast_to(np.asarray(target, dtype=np.int32), (count,))
-    sizes = [o.target.classes for o in described.outputs if o.target and o.target.mode == "input"]
-    top = min((s for s in sizes if s), default=1)
-    drawn = rng.integers(0, top, count).astype(np.int32)
+    drawn = rng.integers(0, described.target_classes or 1, count).astype(np.int32)
     drawn[0] = -1
     return drawn
 
@@ -278,8 +307,27 @@ def _instrument_again(model: Any, described: Manifest) -> ProbedModel:
                 f"the target {entry['target'].get('callable')} is a callable, which a manifest "
                 "cannot hold; pass the instrumented model: pg.verify(path, probed)."
             )
-    probes = [spec.from_dict(entry) for entry in described.probes]
-    return instrument(model, probes, described.class_names)
+    return instrument_as(as_source(model), described)
+
+
+def _check_same_interface(
+    artefact: str | os.PathLike[str], described: Manifest, probed: ProbedModel
+) -> None:
+    """Refuses a model that the artefact cannot have been made from.
+
+    Raises:
+        VerificationError: they have other inputs or outputs; lists both.
+    """
+    for what, ours, theirs in (
+        ("inputs", described.inputs, probed.manifest.inputs),
+        ("outputs", described.outputs, probed.manifest.outputs),
+    ):
+        shown = [[f"{v.name!r} {v.dtype} {v.shape[1:]}" for v in side] for side in (ours, theirs)]
+        if shown[0] != shown[1]:
+            raise VerificationError(
+                f"{artefact} was not made from {probed.source.name!r}: it has the {what} "
+                f"{', '.join(shown[0])}; the model has the {what} {', '.join(shown[1])}."
+            )
 
 
 def _reference(probed: ProbedModel, feed: Mapping[str, Array], target: Any) -> dict[str, Array]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.saved_model.experimental import TrackableResource
 
 from probegen.errors import ExportError
 from probegen.instrumentation.forward import run_forward
@@ -33,7 +35,7 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
         ExportError: TensorFlow cannot save the model.
     """
     plan = probed.plan
-    names = plan.source.input_names
+    names = [argument_name(n) for n in plan.source.input_names]
     specs = {
         name: tf.TensorSpec([batch, *s.shape[1:]], s.dtype, name=name)
         for name, s in zip(names, plan.source.input_specs, strict=True)
@@ -52,9 +54,6 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
         if plan.manifest.target_input
         else {}
     )
-    module = tf.Module()
-    # What the functions read has to be tracked, or it would not be saved.
-    module.variables_read = [v.value for v in plan.source.model.variables]
     try:
         signatures = {
             SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),
@@ -62,12 +61,32 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
                 **specs, **target_spec
             ),
         }
+        module = _holding_what_is_read(signatures.values(), plan.source.model)
         tf.saved_model.save(module, str(path), signatures=signatures)
     except (tf.errors.OpError, ValueError, TypeError, AssertionError) as error:
         raise ExportError(f"TensorFlow cannot save the model: {error}") from error
     described = plan.manifest.with_batch(batch)
     write_manifest(path, described)
     return described
+
+
+def argument_name(name: str) -> str:
+    """Returns what TensorFlow calls an argument of a signature: a Python identifier."""
+    identifier = "".join(c if c.isalnum() else "_" for c in name)
+    return identifier if identifier[0].isalpha() else f"arg_{identifier}"
+
+
+def _holding_what_is_read(functions: Iterable[Any], model: Any) -> Any:
+    """Returns a module that tracks the variables and tables that functions read.
+
+    What is not tracked is not saved: the states of recurrent layers, say, which Keras does not
+    count among a model's variables, or a layer that is kept in a closure.
+    """
+    module = tf.Module()
+    module.read = [v for function in functions for v in function.variables]
+    parts = tf.train.TrackableView(model).descendants()
+    module.tables = [p for p in parts if isinstance(p, TrackableResource)]
+    return module
 
 
 def write_manifest(path: Path, described: Manifest) -> None:

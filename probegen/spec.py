@@ -191,7 +191,8 @@ class IntegratedGradients(GradientProbe):
     Attributes:
         steps: points on the line from the baseline to the input.
         baseline: the value of every element of the baseline.
-        target, wrt, name, output, logits: as for `InputGradient`.
+        target, wrt, name, output, logits: as for `InputGradient`. All inputs move along one
+            line together; layers that `wrt` selects each have their own.
     """
 
     kind: ClassVar[str] = INTEGRATED_GRADIENTS

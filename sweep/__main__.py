@@ -10,10 +10,8 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -21,7 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sweep.outcome import COLUMNS, FAULTS, Outcome, sweep
+from sweep.outcome import COLUMNS, FAULTS, Outcome
+from sweep.pool import sweep_all
 from sweep.suites import SUITES, subjects
 
 
@@ -48,7 +47,9 @@ def main(
     found: dict[str, list[Outcome]] = {}
     for suite in suites:
         rows = [s.name for s in subjects(suite, large) if _asked_for(s.name, patterns)]
-        found[suite] = list(_sweep_all(suite, rows, large, jobs))
+        made = sweep_all(suite, rows, large, jobs)
+        shown = Console(stderr=True)
+        found[suite] = list(track(made, suite, len(rows), console=shown, disable=not rows))
     report(found, json_path, markdown)
     sys.exit(any(o.verdict in FAULTS for rows in found.values() for o in rows))
 
@@ -58,22 +59,7 @@ def _asked_for(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatchcase(n, p) for p in patterns for n in (name, short))
 
 
-def _sweep_all(suite: str, rows: Sequence[str], large: bool, jobs: int) -> Iterator[Outcome]:
-    """Sweeps in processes of their own, one thread each, in the order of the table."""
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=60) as pool:
-        made = pool.map(sweep_one, [suite] * len(rows), rows, [large] * len(rows))
-        yield from track(made, suite, len(rows), console=Console(stderr=True))
-
-
-def sweep_one(suite: str, name: str, large: bool) -> Outcome:
-    """Sweeps one row of a suite by its name."""
-    return sweep(next(s for s in subjects(suite, large) if s.name == name))
-
-
-def report(
-    found: dict[str, list[Outcome]], json_path: Path | None, markdown: Path | None
-) -> None:
+def report(found: dict[str, list[Outcome]], json_path: Path | None, markdown: Path | None) -> None:
     """Prints the tables with a count of verdicts, and writes the files asked for."""
     console = Console()
     for suite, rows in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import onnx
 import probegen as pg
 from probegen import runtime
 from probegen.errors import (
+    InstrumentError,
     NotDifferentiableError,
     ProbegenError,
     UnsupportedOpsError,
@@ -30,6 +32,7 @@ FAILS = "fails"
 REFUSED = "refused"
 INEXPRESSIBLE = "cannot be expressed"
 NO_GRADIENT = "no gradient"
+UNTRACEABLE = "cannot be traced"
 NOT_APPLICABLE = "not applicable"
 
 #: Verdicts that mean a fault in probegen.
@@ -49,8 +52,8 @@ class Outcome:
         verdict: one of the words above.
         reason: what explains the verdict, on one line.
         parity: largest `max |a-b| / max |b|` of a gradient.
-        forward: nodes that the predictions need.
-        total: all nodes, those behind the gate included.
+        plain: nodes that predictions alone take.
+        explained: nodes that predictions with gradients take.
         seconds: time to build, compile and compare.
     """
 
@@ -58,19 +61,19 @@ class Outcome:
     verdict: str
     reason: str = ""
     parity: float | None = None
-    forward: int | None = None
-    total: int | None = None
+    plain: int | None = None
+    explained: int | None = None
     seconds: float = 0.0
 
     def cells(self) -> tuple[str, str, str, str]:
         """Returns the row: name, parity, nodes, verdict."""
         parity = "" if self.parity is None else f"{self.parity:.1e}"
-        nodes = "" if self.total is None else f"{self.forward} / {self.total}"
+        nodes = "" if self.explained is None else f"{self.plain} / {self.explained}"
         verdict = f"{self.verdict}: {self.reason}" if self.reason else self.verdict
         return self.name, parity, nodes, verdict
 
 
-COLUMNS = ("model", "gradient max rel", "nodes forward / all", "verdict")
+COLUMNS = ("model", "gradient max rel", "nodes plain / explained", "verdict")
 
 
 def sweep(subject: Subject) -> Outcome:
@@ -88,6 +91,11 @@ def sweep(subject: Subject) -> Outcome:
     except UnsupportedOpsError as error:
         kind = INEXPRESSIBLE if "TensorFlow" in str(error).partition("\n")[0] else REFUSED
         outcome = Outcome(subject.name, kind, _refusals(error))
+    except InstrumentError as error:  # Keras itself cannot call it on a batch of open size
+        kind = UNTRACEABLE if "cannot be traced" in str(error) else REFUSED
+        outcome = Outcome(
+            subject.name, kind, _line(str(error).partition("as a graph: ")[2] or error)
+        )
     except ProbegenError as error:
         outcome = Outcome(subject.name, REFUSED, _line(error))
     except Exception as error:
@@ -100,42 +108,49 @@ def _compile(subject: Subject) -> Outcome:
         raise ValueError("the subject has no model")
     model = subject.build()
     probes = subject.probes() if subject.probes else [pg.Saliency(), pg.InputGradient()]
-    samples = subject.samples() if subject.samples else None
+    samples = subject.samples(model) if subject.samples else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         exported = pg.compile(model, probes, path, samples=samples)
-        forward, total = count_nodes(path)
+        plain, explained = count_nodes(path)
         figures = exported.report or {}
         parity = max((p.max_rel for p in figures.values() if p.kind in GRADIENT_KINDS), default=0.0)
-        wrong = _rows_that_depend_on_the_batch(path) if samples is None else ""
+        wrong = _rows_that_depend_on_the_batch(path, samples)
     verdict = DIFFERS if wrong else AGREES
-    return Outcome(subject.name, verdict, wrong, float(parity), forward, total)
+    return Outcome(subject.name, verdict, wrong, float(parity), plain, explained)
 
 
 def count_nodes(path: Path) -> tuple[int, int]:
-    """Returns the number of nodes outside the gate, and of all nodes."""
+    """Returns the number of nodes that predictions alone take, and predictions with gradients.
+
+    The gate has a branch for each; constants are not counted.
+    """
     graph = onnx.load(str(path)).graph
-    gate = [n for n in graph.node if n.op_type == "If" and list(n.input) == [GATE_INPUT]]
-    total = _count(graph)
-    return total - sum(_count_in(n) + 1 for n in gate), total
+    for node in graph.node:
+        if node.op_type == "If" and list(node.input) == [GATE_INPUT]:
+            branches = {a.name: _count(a.g) for a in node.attribute}
+            outside = _count(graph) - sum(branches.values()) - 1
+            return outside + branches["else_branch"], outside + branches["then_branch"]
+    return _count(graph), _count(graph)
 
 
 def _count(graph: Any) -> int:
-    return sum(1 + _count_in(node) for node in graph.node)
+    found = 0
+    for node in graph.node:
+        inside = (_count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
+        found += (node.op_type != "Constant") + sum(inside)
+    return found
 
 
-def _count_in(node: Any) -> int:
-    return sum(_count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
-
-
-def _rows_that_depend_on_the_batch(path: Path) -> str:
+def _rows_that_depend_on_the_batch(path: Path, samples: Any) -> str:
     """Runs batches of several sizes; says which output's rows differ, `""` where none."""
     art = runtime.load(path)
-    feed = generate_samples(art.manifest, np.random.default_rng(1), max(_BATCHES))
-    if len(next(iter(feed.values()))) != max(_BATCHES):
+    feed = samples or generate_samples(art.manifest, np.random.default_rng(1), max(_BATCHES))
+    count = len(next(iter(feed.values())))
+    if art.manifest.inputs[0].shape[0] is not None:
         return ""  # the model's own batch is fixed
     whole = art.run(feed)
-    for size in _BATCHES[:-1]:
+    for size in (b for b in _BATCHES if b < count):
         part = art.run({name: value[:size] for name, value in feed.items()})
         for output in art.manifest.outputs:
             a, b = np.asarray(part[output.name].array), np.asarray(whole[output.name].array)[:size]
@@ -143,7 +158,7 @@ def _rows_that_depend_on_the_batch(path: Path) -> str:
             if a.shape != b.shape or not np.allclose(
                 a, b, rtol=limit, atol=limit * np.abs(b).max(initial=0.0), equal_nan=True
             ):
-                return f"{output.name} of batch {size} is not that of batch {max(_BATCHES)}"
+                return f"{output.name} of batch {size} is not that of batch {count}"
     return ""
 
 
@@ -153,5 +168,5 @@ def _refusals(error: UnsupportedOpsError) -> str:
 
 
 def _line(message: object, most: int = 240) -> str:
-    text = " ".join(str(message).split())
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -22,14 +22,14 @@ class Subject:
         build: returns the model; None where `reason` says why there is none.
         reason: why nothing is compiled.
         probes: what it is compiled with; saliency and the input gradient by default.
-        samples: returns inputs to compare on, for models that random ones do not suit.
+        samples: model -> inputs to compare on, where random ones do not suit it.
     """
 
     name: str
     build: Callable[[], Any] | None = None
     reason: str = ""
     probes: Callable[[], Sequence[Any]] | None = None
-    samples: Callable[[], Any] | None = None
+    samples: Callable[[Any], Any] | None = None
 
 
 def absent(name: str, reason: str) -> Subject:
@@ -60,7 +60,9 @@ def around(
         keras.Input(shape, dtype=kind, name=f"input_{i}")
         for i, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
     ]
-    outputs = [o for o in keras.tree.flatten(make(*inputs)) if keras.backend.is_float_dtype(o.dtype)]
+    outputs = [
+        o for o in keras.tree.flatten(make(*inputs)) if keras.backend.is_float_dtype(o.dtype)
+    ]
     flat = [keras.layers.Flatten()(o) for o in outputs]
     y = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
     y = keras.layers.Dense(3, name="scores")(keras.layers.Activation("softsign")(y))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from sweep.outcome import Outcome, sweep
 from sweep.subject import Subject
 
 SUITES = ("layers", "applications", "hub")
@@ -36,3 +37,8 @@ def subjects(suite: str, large: bool = False) -> tuple[Subject, ...]:
     if twice:
         raise ValueError(f"two rows of {suite} are called {', '.join(twice)}")
     return tuple(found)
+
+
+def sweep_one(suite: str, name: str, large: bool = False) -> Outcome:
+    """Sweeps one row of a suite by its name."""
+    return sweep(next(s for s in subjects(suite, large) if s.name == name))

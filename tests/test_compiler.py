@@ -75,6 +75,74 @@ def test_savedmodel_agrees_and_serves_plainly(name, tmp_path):
     np.testing.assert_allclose(got[model.output_names[0]], expected, rtol=1e-6)
 
 
+def stateful():
+    x = keras.Input(batch_shape=(2, 6, 3), name="x")
+    y = keras.layers.LSTM(4, stateful=True, name="lstm")(x)
+    return keras.Model(x, keras.layers.Dense(3, name="head")(y)), [pg.Saliency(target=1)]
+
+
+def looked_up():
+    x = keras.Input((4,), dtype="int64", name="codes")
+    look = keras.layers.IntegerLookup(vocabulary=[3, 5, 7], name="lookup")
+    y = keras.layers.Flatten()(keras.layers.Embedding(5, 3, name="embedding")(look(x)))
+    return keras.Model(x, keras.layers.Dense(2, name="head")(y)), [pg.InputGradient(target=1)]
+
+
+def in_a_closure():
+    hidden = keras.layers.Dense(4, activation="tanh", name="hidden")
+
+    class Holder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(2, name="head")
+
+        def call(self, x):
+            return self.head(hidden(x))
+
+    model = Holder()
+    model(models.images((5,)))
+    return model, [pg.InputGradient(target=1), pg.Activations("hidden")]
+
+
+def masked():
+    """As in BERT: ids and a mask, of one open length."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    mask = keras.Input((None,), dtype="int32", name="mask")
+    y = keras.layers.Embedding(11, 6, name="embedding")(ids)
+    seen = keras.ops.cast(keras.ops.expand_dims(mask, 1), "bool")
+    y = keras.layers.MultiHeadAttention(2, 3, name="look")(y, y, attention_mask=seen)
+    y = keras.layers.Dense(3, activation="softmax", name="head")(y[:, 0])
+    return keras.Model({"ids": ids, "mask": mask}, y), [pg.InputGradient(), pg.Attention()]
+
+
+def oddly_named():
+    x = keras.Input((5,), name="in put-1")
+    return keras.Model(x, keras.layers.Dense(3, name="9out")(x)), [pg.InputGradient()]
+
+
+@pytest.mark.parametrize("make", [stateful, looked_up, in_a_closure, masked, oddly_named])
+def test_savedmodels_of_unusual_models(make, tmp_path):
+    model, probes = make()
+    exported = pg.compile(model, probes, tmp_path / "saved")
+    assert all(p.max_rel < 1e-5 for p in exported.report.values())
+
+
+@pytest.mark.parametrize("make", [stateful, in_a_closure, masked, oddly_named])
+def test_onnx_of_unusual_models(make, tmp_path):
+    model, probes = make()
+    exported = pg.compile(model, probes, tmp_path / "m.onnx")
+    assert all(p.max_rel < 1e-5 for p in exported.report.values())
+
+
+def test_stateful_models_keep_their_batch_and_start_from_the_states_at_export(tmp_path):
+    model, probes = stateful()
+    exported = pg.compile(model, probes, tmp_path / "m.onnx")
+    assert exported.manifest.inputs[0].shape == (2, 6, 3)
+    art, x = runtime.load(tmp_path / "m.onnx"), models.images((6, 3), count=2)
+    once, again = (art.run(x)["head"].array for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+
+
 def test_names_and_order_are_the_contracts(tmp_path):
     pg.compile(
         models.cnn(),

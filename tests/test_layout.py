@@ -27,7 +27,7 @@ RULES = {
 NO_TENSORFLOW = ("graph/vjp", "graph/passes", "graph/attribution", "graph/autodiff.py")
 NO_TENSORFLOW += ("graph/builder.py", "graph/gate.py", "select.py", "spec.py", "manifest.py")
 #: The one place below `graph` that knows TensorFlow, and what puts it together with the rest.
-TENSORFLOW_SIDE = {"graph/forward.py", "graph/artefact.py"}
+TENSORFLOW_SIDE = {"graph/forward.py", "graph/tf_ops.py", "graph/artefact.py"}
 
 
 def files(place):

@@ -180,12 +180,8 @@ def _batched(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
     inner, *outer = [dims[1:] for dims in sizes]
     attributes: dict[str, Any] = dict(node.attributes)
     static = all(isinstance(d, int) for d in (*inner, *(d for dims in outer for d in dims)))
-    if not static or any(differs[1:]) or attribute(node, "transA", 0):
-        return None
-    if node.op_type == "Gemm" and len(node.inputs) > 2 and _rank(node.inputs[2]) == 2:
-        return None
-    if len(node.outputs) > 1:  # the indices of a MaxPool count over the whole batch
-        return None
+    if not static or any(differs[1:]) or len(node.outputs) > 1:
+        return None  # a second output is the indices of a MaxPool: they count over the batch
 
     def write(b: Builder, operands: Sequence[ir.Value | None], steps: Dim) -> tuple[ir.Value, ...]:
         whole = operands[0]
@@ -211,6 +207,26 @@ def _batched(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
     return write
 
 
+def _gemm(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
+    """Becomes MatMul and Add: Gemm has no batch axes."""
+    if differs[1] or attribute(node, "transA", 0):
+        return None
+    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+
+    def write(b: Builder, operands: Sequence[ir.Value | None], steps: Dim) -> tuple[ir.Value, ...]:
+        a, weights, *rest = (v for v in operands if v is not None)
+        if attribute(node, "transB", 0):
+            weights = b.transpose(weights, [1, 0])
+        shape = [steps, *(shape_of(node.outputs[0]) or ())]
+        result = b.mul(b.op("MatMul", a, weights, shape=shape), alpha)
+        for added in rest:
+            ranked = b.unsqueeze(added, [1] if differs[2] and _rank(node.inputs[2]) == 1 else [])
+            result = b.add(result, b.mul(ranked, beta))
+        return _typed(node, (result,))
+
+    return write
+
+
 _FORMS: Mapping[str, Callable[[ir.Node, Sequence[bool]], Writer | None]] = {
     **dict.fromkeys(
         (
@@ -225,6 +241,7 @@ _FORMS: Mapping[str, Callable[[ir.Node, Sequence[bool]], Writer | None]] = {
     ),
     "Clip": _first_only,
     "MatMul": _matmul,
+    "Gemm": _gemm,
     "Concat": _concat,
     "Transpose": _transpose,
     "Reshape": _reshape,
@@ -236,9 +253,7 @@ _FORMS: Mapping[str, Callable[[ir.Node, Sequence[bool]], Writer | None]] = {
         ("Squeeze", "Unsqueeze", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"),
         _with_axes(1),
     ),
-    **dict.fromkeys(
-        ("Conv", "ConvTranspose", "Gemm", "MaxPool", "AveragePool", "DepthToSpace"), _batched
-    ),
+    **dict.fromkeys(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "DepthToSpace"), _batched),
 }
 _RANDOM = frozenset(
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}

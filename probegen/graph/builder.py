@@ -234,15 +234,22 @@ class Builder:
 
     # -- arithmetic ----------------------------------------------------------------------
 
-    def elementwise(self, op_type: str, *operands: ir.Value | float, **attributes: Any) -> ir.Value:
+    def elementwise(
+        self,
+        op_type: str,
+        *operands: ir.Value | float,
+        shape: Sequence[Dim] | None = None,
+        **attributes: Any,
+    ) -> ir.Value:
         """Writes an operator that broadcasts its operands, of which one at least is a value.
 
-        Numbers become scalars of the first value's element type. Comparisons give bool.
+        Numbers become scalars of the first value's element type. Comparisons give bool. The
+        result's shape is what the operands broadcast to, or `shape` where that is known better.
         """
         first = next(o for o in operands if isinstance(o, ir.Value))
         values = [o if isinstance(o, ir.Value) else self.scalar(o, first) for o in operands]
         dtype = ir.DataType.BOOL if op_type in _COMPARISONS else first.dtype
-        shape = broadcast(*(shape_of(v) for v in values))
+        shape = broadcast(*(shape_of(v) for v in values)) if shape is None else shape
         return self.op(op_type, *values, shape=shape, dtype=dtype, **attributes)
 
     def add(self, a: ir.Value | float, b: ir.Value | float) -> ir.Value:
@@ -456,18 +463,26 @@ class Builder:
                 return self.op("Expand", value, self.shape_value(like), shape=like)
         return self.op("Expand", value, self.ints(*target), shape=like)
 
-    def unbroadcast(self, gradient: ir.Value, like: ir.Value) -> ir.Value:
+    def unbroadcast(
+        self, gradient: ir.Value, like: ir.Value, shape: Sequence[Dim] | None = None
+    ) -> ir.Value:
         """Sums `gradient` down to the shape of `like`, undoing numpy broadcasting.
 
         Nothing is written where the shapes are known to agree. Where it is open whether an
         axis was broadcast (its sizes carry different names), the sum is decided at run time.
 
+        Args:
+            gradient: what to sum.
+            like: a value whose shape broadcasts to that of `gradient`.
+            shape: the shape of `gradient`, where it is known better than the value knows it.
+
         Raises:
             UnknownShapeError: one of the two ranks is unknown.
         """
-        if same_shape(gradient, like):
+        of_gradient = dims_of(gradient) if shape is None else tuple(shape)
+        of_like = dims_of(like)
+        if of_gradient == of_like and None not in of_like:
             return gradient
-        of_gradient, of_like = dims_of(gradient), dims_of(like)
         extra = len(of_gradient) - len(of_like)
         axes = []
         for i, (have, want) in enumerate(zip(of_gradient[extra:], of_like, strict=True)):

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,8 +29,10 @@ from onnx_ir.passes import common as ir_passes
 from probegen.errors import ExportError, UnsupportedOpsError
 from probegen.graph.autodiff import Refusal
 from probegen.graph.loops import infer_with_loops
-from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
-from probegen.graph.passes.slices import narrow_slices
+from probegen.graph.marks import MARK, MARK_DOMAIN
+from probegen.graph.mends import mend_groups, mend_negative_padding
+from probegen.graph.passes.slices import narrow_slices, split_slices
+from probegen.graph.tf_ops import HANDLERS
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.forward import plain_output, run_forward
 from probegen.instrumentation.plan import Plan, TensorRef
@@ -203,7 +206,7 @@ def _convert(
                     graph,
                     continue_on_error=False,
                     opset=opset,
-                    custom_op_handlers=_HANDLERS,
+                    custom_op_handlers=dict(HANDLERS),
                     extra_opset=[onnx.helper.make_opsetid(MARK_DOMAIN, 1)],
                     input_names=input_names,
                     output_names=output_names,
@@ -212,11 +215,18 @@ def _convert(
                 raise ExportError(f"tf2onnx cannot convert the forward pass: {error}") from error
         _widen_scalars(converted)
         proto: onnx.ModelProto = tf2onnx.optimizer.optimize_graph(
-            converted, catch_errors=False
+            converted, catch_errors=False, optimizers=_optimizers()
         ).make_model("probegen")
     _check_ops(proto, layers)
     _order_outputs(proto, output_names)
     return proto
+
+
+def _optimizers() -> dict[str, Any]:
+    """Returns tf2onnx' clean-ups but for the one that takes an Einsum apart at run time."""
+    found = dict(tf2onnx.optimizer._get_optimizers())
+    found.pop("einsum_optimizer", None)
+    return found
 
 
 def _make_captures_constant(function: Any) -> None:
@@ -266,45 +276,6 @@ def _widen_scalars(graph: Any) -> None:
             if value.shape == ():
                 wide = graph.make_const(f"{node.name}_scalar", value.reshape(1))
                 graph.replace_input(node, node.input[1], wide.output[0], 1)
-
-
-def _convert_erfc(context: Any, node: Any, name: str, _: Any) -> None:
-    """Writes `Erfc(x)` (exact GELU) as `1 - Erf(x)`."""
-    dtype = context.get_dtype(node.output[0])
-    shapes = [context.get_shape(node.output[0])]
-    one = context.make_const(f"{name}_one", _numpy_one(dtype))
-    erf = context.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=[dtype])
-    outputs = list(node.output)
-    context.remove_node(name)
-    context.make_node(
-        "Sub",
-        [one.output[0], erf.output[0]],
-        name=name,
-        outputs=outputs,
-        shapes=shapes,
-        dtypes=[dtype],
-    )
-
-
-def _numpy_one(dtype: int) -> Any:
-    return onnx.helper.tensor_dtype_to_np_dtype(dtype).type(1)
-
-
-def _keep_as(op_type: str) -> Any:
-    """Returns a handler that keeps an operation as a mark of our own."""
-
-    def handler(_: Any, node: Any, __: str, ___: Any) -> None:
-        node.type = op_type
-        node.domain = MARK_DOMAIN
-
-    return handler
-
-
-_HANDLERS: dict[str, tuple[Any, list[Any]]] = {
-    "Erfc": (_convert_erfc, []),
-    "StopGradient": (_keep_as(STOP_GRADIENT), []),
-    "PreventGradient": (_keep_as(MARK), []),
-}
 
 
 def _check_ops(proto: onnx.ModelProto, layers: Mapping[str, str]) -> None:
@@ -375,7 +346,10 @@ def _to_ir(proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[A
     model = ir.serde.deserialize_model(proto)
     _put_in(model.graph, large)
     name_inputs(model.graph, source)
+    mend_negative_padding(model.graph)
     infer_shapes(model)
+    mend_groups(model.graph)
+    split_slices(model.graph)
     return model
 
 
@@ -412,17 +386,19 @@ def infer_shapes(model: ir.Model) -> None:
 def layer_of(layers: Mapping[str, str], node_name: str) -> str:
     """Returns the path of the layer that an ONNX node came from, or `""`.
 
-    tf2onnx names nodes after the operations they came from and appends to the names.
+    tf2onnx names nodes after the operations they came from and appends to the names. What is
+    inside a loop is known by the scope it stands in: by what all layers in that scope share.
     """
     name = re.sub(r"__\d+$", "", node_name)
-    while name:
+    while "/" in name:  # the outermost scope is the model's own
         if name in layers:
             return layers[name]
-        inside = next((path for op, path in layers.items() if op.startswith(name + "/")), None)
-        if inside is not None:
-            return inside
+        inside = [path.split("/") for op, path in layers.items() if op.startswith(name + "/")]
+        shared = os.path.commonprefix(inside) if inside else []
+        if shared:
+            return "/".join(shared)
         name = name.rpartition("/")[0]
-    return ""
+    return layers.get(name, "")
 
 
 def _check_opset(opset: int) -> None:

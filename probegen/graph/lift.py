@@ -8,13 +8,14 @@ all steps is computed once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import onnx_ir as ir
 
 from probegen.graph.at_once import Writer, for_all_steps, once
 from probegen.graph.autodiff import inputs_of
-from probegen.graph.builder import Builder, Dim, constant_of, shape_of, subgraphs_of
+from probegen.graph.builder import Builder, Dim, broadcast, constant_of, shape_of, subgraphs_of
+from probegen.graph.factors import merge_factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Lift:
         self._outer = outer
         self._graph = graph
         self._carried = set(carried)
+        self._moving = set(carried)
         self._made: set[ir.Value] = set()
         self._sliced = sliced
         self._steps = first_size([s.sequence for s in sliced.values()])
@@ -91,17 +93,34 @@ class Lift:
     def move_before(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
         """Moves what does not depend on carried values; returns the nodes that stay."""
         self._made = {v for node in nodes for v in node.outputs}
-        moving = set(self._carried)
         kept = []
         for node in nodes:
-            if any(v in moving for v in inputs_of(node)):
-                moving.update(node.outputs)
+            if any(v in self._moving for v in inputs_of(node)):
+                self._moving.update(node.outputs)
                 kept.append(node)
             elif self.move(node):
                 self.moved.extend(node.outputs)
             else:
                 kept.append(node)
         return kept
+
+    def merge_factors(self, nodes: Sequence[ir.Node], results: Container[ir.Value]) -> None:
+        """Merges products among the nodes that stayed; see `probegen.graph.factors`."""
+
+        def known(op_type: str, operands: Sequence[ir.Value], axis: int | None) -> ir.Value | None:
+            node = ir.node(op_type, operands, {} if axis is None else {"axis": axis})
+            result = node.outputs[0]
+            result.type = operands[0].type
+            shapes = [shape_of(v) for v in operands]
+            shape = broadcast(*shapes) if axis is None else _joined(shapes, axis)
+            result.shape = None if shape is None else ir.Shape(list(shape))
+            if not self.move(node):
+                disconnect(node)
+                return None
+            self.moved.append(result)
+            return result
+
+        merge_factors(nodes, results, self._moving, known)
 
     def plan_after(
         self, nodes: Sequence[ir.Node], carried: Sequence[ir.Value], stacked: Sequence[Stacked]
@@ -174,6 +193,17 @@ class Lift:
             return _Operand(value)
         array = constant_of(value)
         return None if array is None else _Operand(self._outer.const(array))
+
+
+def _joined(shapes: Sequence[Sequence[Dim] | None], axis: int) -> list[Dim] | None:
+    """Returns the shape of values joined along an axis."""
+    known = [list(s) for s in shapes if s is not None]
+    if len(known) < len(shapes):
+        return None
+    sizes = [s[axis] for s in known]
+    static = [d for d in sizes if isinstance(d, int)]
+    known[0][axis] = sum(static) if len(static) == len(sizes) else None
+    return known[0]
 
 
 def _writer(node: ir.Node, operands: Sequence[_Operand | None]) -> Writer | None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.builder import Dim, attribute, constant_of, shape_of
+from probegen.graph.builder import Dim, attribute, constant_of, rank_of, shape_of
 
 _Array = npt.NDArray[Any]
 
@@ -160,9 +160,16 @@ def _scan(node: ir.Node) -> Iteration:
         node=node,
         body=body,
         states=tuple(State(a, b, c, d) for a, b, c, d in states if a is not None),
-        slices=tuple(Slice(a, b, bool(c), d) for a, b, c, d in slices if a is not None),
-        stacks=tuple(Stack(a, b, c, bool(d)) for a, b, c, d in stacks),
+        slices=tuple(
+            Slice(a, _from_front(b, d), bool(c), d) for a, b, c, d in slices if a is not None
+        ),
+        stacks=tuple(Stack(a, b, _from_front(c, a), bool(d)) for a, b, c, d in stacks),
     )
+
+
+def _from_front(axis: int, entry: ir.Value) -> int:
+    """Returns a time axis as a position, not negative; `entry` has one axis less."""
+    return axis if axis >= 0 else axis + rank_of(entry) + 1
 
 
 def origin(value: ir.Value) -> ir.Value:
@@ -465,5 +472,5 @@ def _outputs_of(iteration: Iteration) -> Iterator[tuple[ir.Value, list[Dim]]]:
         each = shape_of(stack.leaving)
         if each is not None:
             whole = list(each)
-            whole.insert(stack.axis % (len(each) + 1), steps)
+            whole.insert(stack.axis, steps)
             yield stack.stacked, whole

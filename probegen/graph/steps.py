@@ -106,9 +106,11 @@ class Steps:
             return self._write(carried, stacked, count)
         lift = Lift(self._outer, self._graph, self._initial, self._sliced)
         self.body.nodes = lift.move_before(self.body.nodes)
+        lift.merge_factors(self.body.nodes, {*carried, *(s.value for s in stacked)})
         inside = {v: self._brought_in(lift, v) for v in lift.moved}
         left = [inside.get(v, v) for v in carried]
         asked = [Stacked(inside.get(s.value, s.value), s.backwards) for s in stacked]
+        self.prune([*left, *(s.value for s in asked)])
         missing = [s for s in asked if s.value not in self._sliced]
         later, collected = lift.plan_after(self.body.nodes, left, missing)
         self.body.nodes = [node for node in self.body.nodes if node not in later]

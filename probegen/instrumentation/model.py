@@ -36,16 +36,22 @@ def instrument(
 
     Raises:
         SpecError: the probes are malformed.
-        SourceError: the model is none, or not built.
+        SourceError: the model is none, not built, or instrumented already.
         SelectionError: a selector matches nothing that can be probed so.
         InstrumentError: a target does not fit, or names collide.
         NotDifferentiableError: a gradient cannot flow; says where it stops.
     """
-    if isinstance(model, ProbedModel):
-        raise InstrumentError(
-            f"{model.name!r} is instrumented already; instrument its source, `probed.source`."
-        )
     return ProbedModel(as_source(model, inputs), spec.as_probes(probes), class_names)
+
+
+def instrument_as(source: Source, described: Manifest) -> ProbedModel:
+    """Returns a source instrumented as a manifest says, its outputs by the manifest's names.
+
+    Raises:
+        ProbegenError: see `instrument`.
+    """
+    probes = [spec.from_dict(entry) for entry in described.probes]
+    return ProbedModel(source, probes, described.class_names, described)
 
 
 @keras.saving.register_keras_serializable(package="probegen")
@@ -61,18 +67,22 @@ class ProbedModel(keras.Model):
         source: the user's model.
         plan: what is computed.
         manifest: what the outputs mean.
+        is_instrumented: tells such a model from others.
     """
+
+    is_instrumented = True
 
     def __init__(
         self,
         source: Source,
         probes: Sequence[spec.Probe],
         class_names: Sequence[str] | None = None,
+        earlier: Manifest | None = None,
     ) -> None:
-        """Plans the probes of a source; see `instrument`."""
+        """Plans the probes of a source; see `instrument` and `instrument_as`."""
         super().__init__(name=f"{source.model.name}_probed")
         self.source = source.model
-        self.plan = make_plan(source, probes, class_names)
+        self.plan = make_plan(source, probes, class_names, earlier)
         self._explain = tf.function(self.explain_flat, autograph=False, reduce_retracing=True)
         self.built = True
 
@@ -83,9 +93,10 @@ class ProbedModel(keras.Model):
 
     def call(self, inputs: Any, target: Any = None) -> dict[str, Any]:
         """Returns all outputs by name; see the class."""
-        if isinstance(inputs, Mapping) and TARGET_INPUT in inputs and target is None:
+        own = self.plan.source.input_names
+        if isinstance(inputs, Mapping) and target is None and TARGET_INPUT not in own:
             inputs = dict(inputs)
-            target = inputs.pop(TARGET_INPUT)
+            target = inputs.pop(TARGET_INPUT, None)
         flat = [
             tf.cast(tf.convert_to_tensor(value), wanted.dtype)
             for value, wanted in zip(
@@ -99,10 +110,21 @@ class ProbedModel(keras.Model):
                     "Give one, for instance pg.Saliency(target='input')."
                 )
             return dict(self._explain(*flat))
-        if target is None:
-            target = -1
-        target = tf.broadcast_to(tf.cast(target, tf.int32), tf.shape(flat[0])[:1])
-        return dict(self._explain(*flat, target))
+        request = tf.cast(-1 if target is None else target, tf.int32)
+        self._check_request(tf.get_static_value(request))
+        return dict(self._explain(*flat, tf.broadcast_to(request, tf.shape(flat[0])[:1])))
+
+    def _check_request(self, request: Any) -> None:
+        """Refuses a target that no class has, where its value is known by now."""
+        classes = self.manifest.target_classes
+        if request is None or classes is None:
+            return
+        wrong = [int(t) for t in request.reshape(-1) if not -1 <= t < classes]
+        if wrong:
+            raise InstrumentError(
+                f"target {wrong[0]} is out of range: legal are 0 to {classes - 1}, or -1 for each "
+                "sample's argmax."
+            )
 
     def explain_flat(self, *flat: Any) -> dict[str, Any]:
         """Returns all outputs from the flat inputs, then the target where there is one.
@@ -161,6 +183,4 @@ class ProbedModel(keras.Model):
         )
         specs = [keras.InputSpec(**entry) for entry in config["inputs"]]
         nest = keras.tree.map_structure(lambda i: specs[i], config["structure"])
-        described = Manifest.from_json(config["manifest"])
-        probes = [spec.from_dict(entry) for entry in described.probes]
-        return cls(as_source(model, nest), probes, described.class_names)
+        return instrument_as(as_source(model, nest), Manifest.from_json(config["manifest"]))

@@ -67,12 +67,17 @@ class GradientGroup:
 
 
 def path_integrals(group: GradientGroup) -> list[list[GradientOutput]]:
-    """Returns the outputs of each `IntegratedGradients` probe: they move along one line."""
-    probes: dict[int, list[GradientOutput]] = {}
+    """Returns the outputs of `IntegratedGradients` probes that move along one line together.
+
+    All inputs that a probe names move together from the baseline. Layers each have a line of
+    their own: one may lie on the way from another, which would move it as well.
+    """
+    lines: dict[tuple[int, TensorRef | None], list[GradientOutput]] = {}
     for output in group.outputs:
         if isinstance(output.probe, IntegratedGradients):
-            probes.setdefault(id(output.probe), []).append(output)
-    return list(probes.values())
+            alone = output.ref if output.spec.input is None else None
+            lines.setdefault((id(output.probe), alone), []).append(output)
+    return list(lines.values())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tensorflow as tf
 from probegen.errors import SourceError
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Source:
     input_specs: tuple[Any, ...]
     structure: Any
     output_names: tuple[str, ...]
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size that the model is bound to, None where any will do."""
+        size: int | None = self.input_specs[0].shape[0] if self.input_specs[0].shape else None
+        return size
 
     def pack(self, flat: Sequence[Any]) -> Any:
         """Returns flat inputs in the nest that the model takes."""
@@ -102,13 +110,15 @@ def load_model(path: str | Path, custom_objects: dict[str, Any] | None = None) -
         raise SourceError(
             f"{str(path)!r} is no Keras model file: expected one of {', '.join(KERAS_SUFFIXES)}."
         )
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise SourceError(f"Keras cannot load {str(path)!r}: the file is cut short or no model.")
     try:
         return keras.saving.load_model(
             path, custom_objects=custom_objects, compile=False, safe_mode=True
         )
     except Exception as error:
         raise SourceError(
-            f"Keras cannot load {str(path)!r}: {_first_line(error)} If it holds classes of your "
+            f"Keras cannot load {str(path)!r}: {_cause(error)} If it holds classes of your "
             "own, import the module that registers them first (on the command line: "
             "--import MODULE); lambdas are not loaded, since a file must not run code."
         ) from error
@@ -133,6 +143,10 @@ def as_source(model: Any, inputs: Any = None) -> Source:
             f"expected a keras.Model or the path of one, got {type(model).__name__}."
             + (" Wrap the layer in a model first." if isinstance(model, keras.Layer) else "")
         )
+    if getattr(model, "is_instrumented", False):
+        raise SourceError(
+            f"{model.name!r} is instrumented already; use its source, `model.source`."
+        )
     if not model.built and inputs is None:
         raise SourceError(
             f"the model {model.name!r} is not built: its input shape is unknown. Call it once "
@@ -141,8 +155,10 @@ def as_source(model: Any, inputs: Any = None) -> Source:
     nest = _input_nest(model, inputs)
     flat = keras.tree.flatten(nest)
     names = _input_names(model, nest, flat)
+    # States have a row for each sample; every other model takes any number of them.
+    stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
     specs = tuple(
-        tf.TensorSpec(_open_batch(t.shape), _dtype_name(t), name=_identifier(n))
+        tf.TensorSpec(_sizes(t.shape, stateful), _dtype_name(t), name=_identifier(n))
         for t, n in zip(flat, names, strict=True)
     )
     structure = keras.tree.pack_sequence_as(nest, list(range(len(flat))))
@@ -173,6 +189,13 @@ def _recorded_nest(model: Any) -> Any:
             "with sample arrays."
         )
     shapes = list(recorded.values())
+    parameters = inspect.signature(model.call).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
+    if max(len(shapes), len(needed)) > 1:
+        raise SourceError(
+            f"the call of {model.name!r} takes several arguments ({', '.join(needed)}); let it "
+            "take one (a list or a dict of tensors), so that the artefact's inputs have an order."
+        )
 
     def as_spec(shape: Any) -> Any:
         if isinstance(shape, dict):
@@ -181,11 +204,6 @@ def _recorded_nest(model: Any) -> Any:
             return [as_spec(s) for s in shape]
         return keras.InputSpec(shape=(None, *shape[1:]), dtype=model.input_dtype)
 
-    if len(shapes) > 1:
-        raise SourceError(
-            f"{model.name!r} takes {len(shapes)} separate arguments; let its call take one "
-            "argument (a list or a dict of tensors) so that it can be exported."
-        )
     return as_spec(shapes[0])
 
 
@@ -194,21 +212,19 @@ def _is_shape(value: Sequence[Any]) -> bool:
 
 
 def _input_names(model: Any, nest: Any, flat: Sequence[Any]) -> tuple[str, ...]:
+    if isinstance(nest, dict) and _flat_dict(nest):
+        return tuple(str(name) for name in sorted(nest))
     if getattr(model, "inputs", None) and len(model.inputs) == len(flat):
-        return tuple(t.name for t in model.inputs)
+        # The layer keeps its name over saving and loading; an unnamed tensor's is a counter.
+        return tuple(t._keras_history.operation.name for t in model.inputs)
     if isinstance(nest, dict):
-        return tuple(str(name) for name in sorted(nest)) if _flat_dict(nest) else _numbered(flat)
-    parameters = [p for p in inspect.signature(model.call).parameters if p != "self"]
-    first = parameters[0] if parameters else "input"
+        return tuple(f"input_{i}" for i in range(len(flat)))
+    first = next(iter(inspect.signature(model.call).parameters), "input")
     return (first,) if len(flat) == 1 else tuple(f"{first}_{i}" for i in range(len(flat)))
 
 
 def _flat_dict(nest: dict[Any, Any]) -> bool:
     return not any(isinstance(v, dict | list | tuple) for v in nest.values())
-
-
-def _numbered(flat: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(f"input_{i}" for i in range(len(flat)))
 
 
 def _output_names(model: Any, structure: Any, specs: Sequence[Any]) -> tuple[str, ...]:
@@ -245,11 +261,11 @@ def _check_unique(names: Sequence[str], what: str, model: Any) -> None:
         )
 
 
-def _open_batch(shape: Any) -> tuple[int | None, ...]:
+def _sizes(shape: Any, keep_batch: bool) -> tuple[int | None, ...]:
     if shape is None:
         raise SourceError("an input has no known rank; build the model with a shape.")
     sizes = tuple(shape)
-    return (None, *sizes[1:])
+    return sizes if keep_batch else (None, *sizes[1:])
 
 
 def _dtype_name(tensor: Any) -> str:
@@ -261,7 +277,8 @@ def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_." else "_" for c in name)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return line if line.endswith(".") else line + "."
+def _cause(error: Exception) -> str:
+    """Returns the first sentence of what Keras found wrong, without the configs it prints."""
+    innermost = str(error).rpartition("Exception encountered: ")[2].strip()
+    sentence = (innermost.splitlines() or [type(error).__name__])[0].partition(". ")[0]
+    return sentence if sentence.endswith(".") else sentence + "."

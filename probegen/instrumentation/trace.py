@@ -62,7 +62,9 @@ class Trace:
         """Operation name -> path of the innermost layer call that made the operation."""
         paths = [""] * len(self.graph.get_operations())
         for call in self.calls:  # outer calls begin before inner ones, which so overwrite them
-            paths[call.first_op : call.last_op] = [call.path] * (call.last_op - call.first_op)
+            # Positions of a call inside a loop are those of another graph.
+            if any(map(self.visible, call.outputs)):
+                paths[call.first_op : call.last_op] = [call.path] * (call.last_op - call.first_op)
         named = zip(self.graph.get_operations(), paths, strict=True)
         return {op.name: path for op, path in named if path}
 
@@ -111,6 +113,12 @@ def trace(source: Source) -> Trace:
         return keras.tree.flatten(nest)
 
     graph = trace_function(forward, source.input_specs, source).graph
+    for name, output in zip(source.output_names, keras.tree.flatten(seen["nest"]), strict=True):
+        if not tf.is_tensor(output):
+            raise InstrumentError(
+                f"output {name!r} of {source.model.name!r} is a {type(output).__name__}, not a "
+                "tensor; let the model's call return tensors alone."
+            )
     return Trace(source, graph, seen["inputs"], seen["nest"], seen["calls"])
 
 

@@ -65,7 +65,7 @@ def read(
             members = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise ArtefactError(f"there is no file {str(path)!r}.") from error
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ArtefactError(f"{str(path)!r} is damaged or no .npz file: {error}") from error
     if _MANIFEST not in members:
         raise ArtefactError(f"{str(path)!r} was not written by Result.to_npz: no {_MANIFEST}.")

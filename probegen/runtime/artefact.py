@@ -19,7 +19,7 @@ from probegen.runtime.target import Target, check_target
 #: What is said of a model that carries no manifest, after its path.
 FOREIGN = (
     "was not made by probegen: it carries no manifest, so what its outputs mean is not known. "
-    "Compile the model with `probegen compile MODEL.keras -o OUT.onnx` or probegen.compiler(...)."
+    "Compile the model with `probegen compile MODEL.keras -o OUT.onnx` or pg.compile(...)."
 )
 
 

@@ -58,13 +58,11 @@ class OnnxEngine:
             ) from error
         providers = list(providers or ["CPUExecutionProvider"])
         _check_providers(providers, ort.get_available_providers())
-        with _told(
-            f"onnxruntime cannot load {str(path)!r}; the file is damaged, cut short or no "
-            "ONNX model"
-        ):
-            session = ort.InferenceSession(
-                str(path), sess_options=_options(threads, options), providers=providers
-            )
+        chosen = _options(threads, options)
+        try:
+            session = ort.InferenceSession(str(path), sess_options=chosen, providers=providers)
+        except Exception as error:
+            raise ArtefactError(_why_not_loaded(path, error)) from error
         metadata = session.get_modelmeta().custom_metadata_map
         if ONNX_METADATA_KEY not in metadata:
             raise ArtefactError(f"{str(path)!r} {FOREIGN}")
@@ -136,6 +134,18 @@ def _check_providers(
                 f"the execution provider {name!r} is not in this onnxruntime."
                 f"{did_you_mean(name, available)}"
             )
+
+
+def _why_not_loaded(path: Path, error: Exception) -> str:
+    if "NOT_IMPLEMENTED" in str(error):
+        return (
+            f"onnxruntime cannot run {str(path)!r}: it lacks an operator for this element type "
+            f"(on the CPU float64 and bfloat16 are rare). onnxruntime says: {error}"
+        )
+    return (
+        f"onnxruntime cannot load {str(path)!r}; the file is damaged, cut short or no ONNX model. "
+        f"onnxruntime says: {error}"
+    )
 
 
 @contextlib.contextmanager

@@ -63,14 +63,7 @@ def _index(target: Any, manifest: Manifest) -> int:
             f"the target {target!r} is a {type(target).__name__}; "
             "pass a class index (int) or a class name (str)."
         )
-    classes = min(
-        (
-            o.target.classes
-            for o in manifest.explanations
-            if o.target and o.target.mode == "input" and o.target.classes
-        ),
-        default=None,
-    )
+    classes = manifest.target_classes
     if target < ARGMAX or (classes is not None and target >= classes):
         legal = "0 or more" if classes is None else f"0 to {classes - 1}"
         raise InputError(

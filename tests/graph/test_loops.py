@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common
 import pytest
 
-from probegen.graph.builder import constant_of, shape_of
+from probegen.graph.builder import shape_of
 from probegen.graph.loops import (
     carry_the_same,
     infer_with_loops,
     iteration_of,
     trip_count,
 )
-from probegen.graph.passes.slices import narrow_slices
-from tests.graph.vjp.harness import run, uniform
 
 COUNTED = """(float[T, batch, 3] x, float[batch, 3] s0, int64 other) => (float[p, 3] s) {{
   length = Shape<start = 0, end = 1>(x)
@@ -196,30 +193,3 @@ def test_states_that_carry_the_same(b0: str, factor: float, old: str, same: bool
     assert carry_the_same(a, b) is same
     assert carry_the_same(b, a) is same
     assert carry_the_same(a, a)
-
-
-def test_slices_name_the_axes_they_cut_only() -> None:
-    model = parsed(
-        """(float[batch, 8, 3] x) => (float[a, b, c] y, float[d, e, f] z) {
-          starts = Constant<value_ints = [0, 2, 0]>()
-          ends = Constant<value_ints = [2147483647, 5, 2147483647]>()
-          axes = Constant<value_ints = [0, 1, 2]>()
-          y = Slice(x, starts, ends, axes)
-          none = Constant<value_ints = [0, 0, 0]>()
-          z = Slice(x, none, ends)
-        }"""
-    )
-    before = {o.name: shape_of(o) for o in model.graph.outputs}
-    narrow_slices(model.graph)
-    infer_with_loops(model, infer)
-    y, z = model.graph.outputs
-    cut = {v.name: [constant_of(i).tolist() for i in v.producer().inputs[1:]] for v in (y, z)}
-    assert before["y"] != ("batch", 3, 3)
-    assert cut == {"y": [[2], [5], [1], [1]], "z": [[0], [5], [1], [1]]}
-    assert shape_of(y) == ("batch", 3, 3)
-    assert shape_of(z) == ("batch", 5, 3)
-    onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    x = uniform(2, 8, 3).astype("f")
-    found = run(ir.to_proto(model), {"x": x})
-    np.testing.assert_array_equal(found["y"], x[:, 2:5])
-    np.testing.assert_array_equal(found["z"], x[:, :5])

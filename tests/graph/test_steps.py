@@ -89,6 +89,7 @@ FORMS: list[tuple[str, list[Array], list[Any], dict[str, Any]]] = [
     ("ReduceMean", [x(2, 4, 5)], [np.array([-1])], {}),
     ("Conv", [x(2, 3, 5, 6)], [uniform(4, 3, 2, 3, seed=1), uniform(4)], {"strides": [2, 1]}),
     ("Gemm", [x(2, 4)], [uniform(5, 4, seed=1), uniform(5)], {"transB": 1, "alpha": 0.5}),
+    ("Gemm", [x(2, 4)], [uniform(4, 5, seed=1)], {}),
     ("MaxPool", [x(2, 3, 5, 6)], [], {"kernel_shape": [2, 3]}),
 ]
 
@@ -209,6 +210,66 @@ def test_only_what_carries_stays_in_the_body() -> None:
         h = (h @ sketch.feeds["w"].T) * np.exp(np.sin(at))
         expected.append(np.cos(np.tanh(h)))
     np.testing.assert_allclose(sketch.run(cosines)[0], np.stack(expected), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_sum_in_a_gemm_may_differ_from_step_to_step(rank: int) -> None:
+    a, w, c = x(2, 4), uniform(4, 5, seed=1), x(*(2, 5)[2 - rank :], seed=2)
+    sketch = Sketch(a=a, w=w, c=c)
+    inside = [
+        ir.Value(name=n, type=DOUBLE, shape=ir.Shape(v.shape))
+        for n, v in (("a", a[0]), ("w", w), ("c", c[0]))
+    ]
+    node = ir.node("Gemm", inside, {"beta": 0.5})
+    node.outputs[0].type, node.outputs[0].shape = DOUBLE, ir.Shape([2, 5])
+    write = for_all_steps(node, [True, False, True])
+    (made,) = write(sketch.builder, list(sketch.values.values()), "steps")
+    expected = a @ w + 0.5 * (c if rank == 2 else c[:, None])
+    np.testing.assert_allclose(sketch.run(made)[0], expected, rtol=1e-12)
+
+
+def test_products_by_what_is_known_are_merged() -> None:
+    """Chains of factors, sums of products of one value, and joined products."""
+    arrays = {n: x(BATCH, 4, seed=k) for k, n in enumerate("abcd")}
+    sketch = Sketch(start=uniform(BATCH, 4, seed=9), w=uniform(8, 4, seed=8), **arrays)
+    walk = Steps(sketch.builder)
+    body = walk.body
+    state = walk.carry(sketch.values["start"])
+    a, b, c, d = (walk.each(sketch.values[n], backwards=False) for n in "abcd")
+    chained = body.neg(body.mul(body.mul(state, a), b))
+    summed = body.add(body.mul(state, c), chained)
+    scaled = body.mul(body.mul(summed, 0.5), d)
+    joined = body.concat([scaled, body.mul(state, b)], 1)
+    new = body.op("MatMul", joined, sketch.values["w"], shape=state)
+    (last,), (sums,) = walk.finish([new], [Stacked(joined, False)], at_once=True)
+    scan = next(n for n in sketch.builder.nodes if n.op_type == "Scan")
+    inside = [n.op_type for n in scan.attributes["body"].as_graph()]
+    assert inside == ["Concat", "Mul", "MatMul"]
+    h, expected = sketch.feeds["start"], []
+    for a, b, c, d in zip(*arrays.values(), strict=True):
+        expected.append(np.concatenate([(h * c - h * a * b) * 0.5 * d, h * b], 1))
+        h = expected[-1] @ sketch.feeds["w"]
+    found = sketch.run(last, sums)
+    np.testing.assert_allclose(found[0], h, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(found[1], np.stack(expected), rtol=1e-12, atol=1e-14)
+
+
+def test_products_that_something_else_reads_are_not_merged() -> None:
+    sketch = Sketch(start=uniform(BATCH, 4, seed=9), a=x(BATCH, 4), b=x(BATCH, 4, seed=1))
+    walk = Steps(sketch.builder)
+    body = walk.body
+    state = walk.carry(sketch.values["start"])
+    a, b = (walk.each(sketch.values[n], backwards=False) for n in "ab")
+    once = body.mul(state, a)
+    new = body.op("Tanh", body.add(body.mul(once, b), once), shape=state)
+    (last,), (products,) = walk.finish([new], [Stacked(once, False)], at_once=True)
+    h, expected = sketch.feeds["start"], []
+    for a, b in zip(sketch.feeds["a"], sketch.feeds["b"], strict=True):
+        expected.append(h * a)
+        h = np.tanh(h * a * b + h * a)
+    found = sketch.run(last, products)
+    np.testing.assert_allclose(found[0], h, rtol=1e-12)
+    np.testing.assert_allclose(found[1], np.stack(expected), rtol=1e-12)
 
 
 def test_nothing_carried_needs_no_loop() -> None:

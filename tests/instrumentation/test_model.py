@@ -285,6 +285,113 @@ def test_segmentation_and_sequence_outputs():
     np.testing.assert_allclose(pixel, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_inputs_are_called_as_their_layers_over_saving_and_loading(tmp_path):
+    x = keras.Input((5,))  # unnamed: the tensor's own name is a counter that a file forgets
+    model = keras.Model(x, keras.layers.Dense(3, name="head")(x))
+    probed = pg.instrument(model, pg.Saliency())
+    name = model.layers[0].name
+    assert [i.name for i in probed.manifest.inputs] == [name]
+    probed.save(tmp_path / "m.keras")
+    data = {name: models.images((5,))}
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    for key, value in probed(data).items():
+        np.testing.assert_allclose(loaded(data)[key], value, rtol=1e-6)
+
+
+def test_nests_of_inputs():
+    a, b, c = (keras.Input((n,), name=name) for n, name in ((5, "a"), (7, "b"), (2, "c")))
+    dense = keras.layers.Dense(3, activation="tanh")
+    y = keras.layers.Concatenate()([dense(a), keras.layers.Dense(4)(b), c])
+    data = [models.images((n,), seed=n) for n in (5, 7, 2)]
+    head = keras.layers.Dense(2, name="head")(y)
+    for nest, given in (([a, [b, c]], [data[0], data[1:]]), ((a, b, c), data)):
+        model = keras.Model(nest, head)
+        probed = pg.instrument(model, pg.InputGradient())
+        np.testing.assert_allclose(probed(data)["head"], model(given), rtol=1e-5)
+        np.testing.assert_allclose(probed.predict(data, verbose=0)["head"], model(given), rtol=1e-5)
+        assert [i.name for i in probed.manifest.inputs] == ["a", "b", "c"]
+    model = keras.Model({"c": c, "b": b, "a": a}, {"y": head, "h": dense(a)})
+    named = dict(zip("abc", data, strict=True))
+    outputs = pg.instrument(model, pg.InputGradient(output=1))(named)
+    np.testing.assert_allclose(outputs[model.output_names[0]], model(named)["h"], rtol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="probegen_tests")
+class Anonymous(keras.layers.Layer):
+    """A layer whose inner layers have no names of their own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = keras.layers.MultiHeadAttention(2, 3)
+        self.first, self.second = keras.layers.Dense(6), keras.layers.Dense(4)
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.first.build(shape)
+        self.second.build((*shape[:-1], 6))
+
+    def call(self, x):
+        return self.second(self.first(self.attention(x, x)))
+
+
+def test_layers_that_keras_numbers_anew_keep_their_outputs(tmp_path):
+    x = keras.Input((5, 4), name="x")
+    model = keras.Model(x, Anonymous(name="block")(x))
+    probes = [
+        pg.Attention(),
+        pg.Activations("type:Dense", name="dense"),
+        pg.InputGradient(wrt="block/dense*", target=(0, 1)),
+        pg.GradCAM(model.layers[1].second, target=(0, 1)),
+    ]
+    probed = pg.instrument(model, probes)
+    probed.save(tmp_path / "m.keras")
+    model.save(tmp_path / "source.keras")
+    pg.export(probed, tmp_path / "m.onnx", verify=False)
+    for _ in range(2):  # the numbers go on counting
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        assert loaded.source.layers[1].first.name != model.layers[1].first.name
+        data = models.images((5, 4))
+        outputs = loaded(data)
+        assert list(outputs) == list(probed(data))
+        for name, value in probed(data).items():
+            np.testing.assert_allclose(outputs[name], value, rtol=1e-5, atol=1e-7)
+    assert pg.verify(tmp_path / "m.onnx", tmp_path / "source.keras").passed
+
+
+def test_integrated_gradients_at_layers_behind_each_other():
+    model, x = models.cnn(), models.images((11, 8, 2))
+    several = pg.instrument(model, pg.IntegratedGradients(3, target=1, wrt=["image", "conv*"]))(x)
+    for place in ("image", "conv1", "conv2"):
+        alone = pg.instrument(model, pg.IntegratedGradients(3, target=1, wrt=place))(x)
+        name = f"integrated_gradients/{place}"
+        np.testing.assert_allclose(several[name], alone[name], rtol=1e-5, atol=1e-7)
+
+
+def test_grad_cam_finds_recurrent_maps():
+    x = keras.Input((3, 7, 6, 2), name="x")
+    y = keras.layers.ConvLSTM2D(3, 3, name="maps")(x)
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(y)))
+    assert pg.instrument(model, pg.GradCAM()).manifest.explanations[0].name == "grad_cam/maps"
+
+
+def test_targets_of_a_call_are_checked():
+    probed = pg.instrument(models.cnn(), pg.Saliency(target="input"))
+    for target in (4, [0, 9, 1], -2):
+        with pytest.raises(InstrumentError, match="legal are 0 to 3, or -1"):
+            probed(models.images((11, 8, 2)), target=target)
+
+
+def test_outputs_have_to_be_tensors():
+    class Pair(models.Subclassed):
+        def call(self, x):
+            return super().call(x), None
+
+    model = Pair()
+    model(models.images((9, 6, 2)))
+    with pytest.raises(InstrumentError, match=r"output 'output_1' .* is a NoneType"):
+        pg.instrument(model, pg.Activations("conv"))
+
+
 # -- the source ----------------------------------------------------------------------------
 
 

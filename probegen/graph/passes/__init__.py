@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 
 from probegen.graph.marks import remove_marks
 from probegen.graph.passes.identities import drop_identities
+from probegen.graph.passes.initializers import drop_unused_initializers
 from probegen.graph.passes.transposes import cancel_transposes
 
 
@@ -21,5 +22,6 @@ def clean(model: ir.Model) -> None:
     cancel_transposes(model.graph)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+    drop_unused_initializers(model.graph)
     common.RemoveUnusedOpsetsPass()(model)
     common.TopologicalSortPass()(model)

@@ -22,8 +22,8 @@ def merge_into_convolutions(graph: ir.Graph) -> None:
 
     Needs: opset 11 or later (widths are inputs); nothing written yet that depends on the
     gradient at what lies between, which no longer leads through the convolution.
-    Leaves: the same values but for the rounding of weight times scale; operators and weights
-    that something else reads, or that nothing needs any more.
+    Leaves: the same values but for the rounding of weight times scale; a Pad and weights that
+    something else reads, or that nothing needs any more.
     """
     for node in list(graph.all_nodes()):
         if node.op_type == "Conv" and not node.domain:
@@ -92,6 +92,8 @@ def _take_next(conv: ir.Node, op_type: str) -> bool:
     if bias.any():
         _set_constant(conv, 2, bias, node)
     node.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
     return True
 
 

@@ -22,6 +22,7 @@ from probegen.graph.vjp.pad import RULES as PAD
 from probegen.graph.vjp.pooling import RULES as POOLING
 from probegen.graph.vjp.recurrent import RULES as RECURRENT
 from probegen.graph.vjp.reduce import RULES as REDUCE
+from probegen.graph.vjp.resize import RULES as RESIZE
 from probegen.graph.vjp.selection import RULES as SELECTION
 from probegen.graph.vjp.shape import RULES as SHAPE
 
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Mapping[str, Rule]] = {
     "convolution": CONVOLUTION,
     "pooling": POOLING,
     "pad": PAD,
+    "resize": RESIZE,
     "recurrent": RECURRENT,
     "control": CONTROL,
     "mark": MARK,

@@ -6,9 +6,11 @@ copy of the forward one, of which only what the gradient reads is kept.
 
 The gradient of a loop is a loop over the same steps in reverse order. Each step starts from
 what the forward step found: values the forward loop collects anyway are read from there, counts
-are counted again, and what is left is collected by the forward loop as one more output.
+are counted again, and the rest is run again, so that the forward loop stays as it was.
 `Gather(sequence, count)`, the way Keras' recurrent layers read their input, becomes a slice of
 the sequence and its gradient a slice of the sequence's gradient.
+
+Both loops are left with what has to be done step by step; see `probegen.graph.lift`.
 """
 
 from __future__ import annotations
@@ -315,7 +317,7 @@ class _Found:
         if iteration.slices:
             size = builder.size(iteration.slices[0].sequence, iteration.slices[0].axis)
         elif iteration.stacks:
-            size = builder.size(iteration.stacks[0].stacked, 0)
+            size = builder.size(_output(builder, iteration, iteration.stacks[0]), 0)
         else:
             size = builder.size(_record(builder, iteration, iteration.body.inputs[0], None), 0)
         return builder.squeeze(size, [0])
@@ -358,9 +360,10 @@ class _Found:
             if stack.axis or stack.backwards:
                 continue
             if any(s.entering is collected for s in twins):
-                return stack.stacked
+                return _output(self._builder, iteration, stack)
             if any(origin(s.leaving) is collected for s in twins):
-                return before(self._builder, stack.stacked, state.initial, backwards=False)
+                left = _output(self._builder, iteration, stack)
+                return before(self._builder, left, state.initial, backwards=False)
         return None
 
     def _counted(self, value: ir.Value) -> ir.Value | None:
@@ -525,6 +528,12 @@ class _Backward:
             each = self._walk.each(in_time, backwards=not stack.backwards)
             _seed(body, seeds, self._copy.of(stack.leaving), each)
         return seeds
+
+
+def _output(builder: Builder, iteration: Iteration, stack: Stack) -> ir.Value:
+    """Returns what a loop collects, of which it need not have made an output so far."""
+    index = list(iteration.node.outputs).index(stack.stacked)
+    return builder.output(iteration.node, index, None, dtype_of(stack.leaving))
 
 
 def _record(builder: Builder, iteration: Iteration, entering: ir.Value, trips: Dim) -> ir.Value:

@@ -274,23 +274,36 @@ def _phases_at_once(
 def by_transposed_convolution(
     b: Builder, g: ir.Value, x: ir.Value, w: ir.Value, axes: Sequence[Axis], group: int
 ) -> ir.Value:
-    """Handles open sizes: the full transposed convolution, cut to the input at run time."""
-    open_sizes = [None] * len(axes)
+    """Handles open sizes: the full transposed convolution, cut to the input at run time.
+
+    Args:
+        b: the builder.
+        g: `[batch, M, *out]`.
+        x: has the spatial sizes of the result, and no other part in it.
+        w: `[M, C/group, *k]`.
+        axes: the geometry of the convolution of which this is the gradient.
+        group: of that convolution.
+
+    Returns:
+        The gradient of the input, `[batch, C, *in]`.
+    """
+    lead = [(shape_of(g) or ())[0], _sizes(w)[1] * group]
     full = b.op(
         "ConvTranspose",
         g,
         w,
-        shape=[*(shape_of(x) or ())[:2], *open_sizes],
+        shape=[*lead, *[None] * len(axes)],
         strides=[axis.stride for axis in axes],
         dilations=[axis.dilation for axis in axes],
         output_padding=[axis.stride - 1 for axis in axes],
         group=group,
     )
-    starts = b.concat([_run_time_padding(b, axis, x, g, 2 + i) for i, axis in enumerate(axes)], 0)
-    sizes = b.concat([b.size(x, 2 + i) for i in range(len(axes))], 0)
-    return b.op(
-        "Slice", full, starts, b.add(starts, sizes), b.ints(*range(2, 2 + len(axes))), shape=x
-    )
+    spatial = range(2, 2 + len(axes))
+    starts = [_run_time_padding(b, axis, x, g, i) for axis, i in zip(axes, spatial, strict=True)]
+    start = b.concat(starts, 0)
+    end = b.add(start, b.concat([b.size(x, i) for i in spatial], 0))
+    shape = [*lead, *(shape_of(x) or ())[2:]]
+    return b.op("Slice", full, start, end, b.ints(*spatial), shape=shape)
 
 
 def _run_time_padding(b: Builder, axis: Axis, x: ir.Value, y: ir.Value, i: int) -> ir.Value:

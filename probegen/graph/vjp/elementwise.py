@@ -7,13 +7,14 @@ is TensorFlow's.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, constant_of, dtype_of, shape_of
+from probegen.graph.builder import Builder, Dim, broadcast, constant_of, dtype_of, shape_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,
@@ -27,57 +28,102 @@ from probegen.graph.vjp.common import (
 )
 from probegen.graph.vjp.masks import above, below
 
+# -- broadcasting --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Broadcast:
+    """The gradient of an operator that broadcasts its inputs, on its way back to them.
+
+    Attributes:
+        b: the builder.
+        g: the gradient of the output.
+        shape: the shape of the output, as far as the output and its inputs tell.
+    """
+
+    b: Builder
+    g: ir.Value
+    shape: tuple[Dim, ...] | None
+
+    @classmethod
+    def of(cls, b: Builder, node: ir.Node, dy: Dys) -> _Broadcast:
+        g = given(dy)
+        by_inputs = broadcast(*(shape_of(x) for x in inputs(node)))
+        return cls(b, g, _better(by_inputs, shape_of(g)))
+
+    def times(self, factor: ir.Value | float) -> ir.Value:
+        return self.apply("Mul", self.g, factor)
+
+    def apply(self, op_type: str, *operands: ir.Value | float) -> ir.Value:
+        """Writes an operator whose result has the shape of the output."""
+        return self.b.elementwise(op_type, *operands, shape=self.shape)
+
+    def back(self, gradient: ir.Value, x: ir.Value) -> ir.Value:
+        """Sums a gradient of the output's shape down to that of one input."""
+        return self.b.unbroadcast(gradient, x, self.shape)
+
+
+def _better(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
+    """Returns what two descriptions of one shape tell together; names of the first prevail."""
+    if a is None or b is None:
+        return a if b is None else b
+    return tuple(
+        second if first is None or isinstance(second, int) else first
+        for first, second in zip(a, b, strict=True)
+    )
+
+
 # -- arithmetic ----------------------------------------------------------------------------
 
 
 def add(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Add and Sum: each input gets g, summed over what was broadcast."""
-    g = given(dy)
+    way = _Broadcast.of(b, node, dy)
     for x in inputs(node):
         if x in wanted:
-            yield x, b.unbroadcast(g, x)
+            yield x, way.back(way.g, x)
 
 
 def sub(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Sub: g to the first input, -g to the second."""
-    g, (x1, x2) = given(dy), inputs(node)
+    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
     if x1 in wanted:
-        yield x1, b.unbroadcast(g, x1)
+        yield x1, way.back(way.g, x1)
     if x2 in wanted:
-        yield x2, b.neg(b.unbroadcast(g, x2))
+        yield x2, b.neg(way.back(way.g, x2))
 
 
 def mul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Mul: g times the other input."""
-    g, (x1, x2) = given(dy), inputs(node)
+    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
     if x1 is x2:
-        half = b.mul(g, x1)
+        half = way.times(x1)
         yield x1, b.add(half, half)
         return
     for x, other in ((x1, x2), (x2, x1)):
         if x in wanted:
-            yield x, b.unbroadcast(b.mul(g, other), x)
+            yield x, way.back(way.times(other), x)
 
 
 def div(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Div: g / x2 to the first input, -g / x2 * y to the second."""
-    g, (x1, x2) = given(dy), inputs(node)
-    quotient = b.div(g, x2)
+    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
+    quotient = way.apply("Div", way.g, x2)
     if x1 in wanted:
-        yield x1, b.unbroadcast(quotient, x1)
+        yield x1, way.back(quotient, x1)
     if x2 in wanted:
-        yield x2, b.neg(b.unbroadcast(b.mul(quotient, node.outputs[0]), x2))
+        yield x2, b.neg(way.back(way.apply("Mul", quotient, node.outputs[0]), x2))
 
 
 def fmod(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Mod: g to the first input, -g * trunc(x1 / x2) to the second."""
-    g, (x1, x2) = given(dy), inputs(node)
+    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
     if x1 in wanted:
-        yield x1, b.unbroadcast(g, x1)
+        yield x1, way.back(way.g, x1)
     if x2 in wanted:
         # y - x1 is a whole multiple of x2, but for rounding.
         times = b.elementwise("Round", b.div(b.sub(node.outputs[0], x1), x2))
-        yield x2, b.unbroadcast(b.mul(g, times), x2)
+        yield x2, way.back(way.times(times), x2)
 
 
 def power(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
@@ -86,20 +132,20 @@ def power(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     The second is 0 where x <= 0, as in TensorFlow. A constant exponent of 0, 1, 2, 3, -1 or
     1/2 gets products in place of a power.
     """
-    g, (x, n), y = given(dy), inputs(node), node.outputs[0]
+    way, (x, n), y = _Broadcast.of(b, node, dy), inputs(node), node.outputs[0]
     if x in wanted:
         constant = single(n)
         if constant is not None:
-            through = _through_power(b, x, y, constant)(g)
+            through = _through_power(b, x, y, constant)(way.g)
         else:
             exponent = b.cast(n, dtype_of(x))
             lowered = b.elementwise("Pow", x, b.sub(exponent, 1.0))
-            through = b.mul(g, b.mul(exponent, lowered))
-        yield x, b.unbroadcast(through, x)
+            through = way.times(b.mul(exponent, lowered))
+        yield x, way.back(through, x)
     if n in wanted:
         positive = b.elementwise("Greater", x, 0.0)
         log_x = b.elementwise("Log", b.where(positive, x, 1.0))
-        to_n = b.unbroadcast(b.mul(b.mul(g, y), log_x), n)
+        to_n = way.back(way.apply("Mul", way.times(y), log_x), n)
         yield n, b.cast(to_n, dtype_of(n))
 
 
@@ -120,10 +166,11 @@ def _through_power(
 
 def mean(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Mean of several inputs: each gets g over their number."""
-    share = b.mul(given(dy), 1.0 / len(node.inputs))
+    way = _Broadcast.of(b, node, dy)
+    share = b.mul(way.g, 1.0 / len(node.inputs))
     for x in inputs(node):
         if x in wanted:
-            yield x, b.unbroadcast(share, x)
+            yield x, way.back(share, x)
 
 
 # -- choices -------------------------------------------------------------------------------
@@ -135,19 +182,22 @@ def extremum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     At a tie the first of them gets it all, as in TensorFlow's `maximum(x, y)`, which asks
     x >= y. Several inputs are taken pair by pair from the left.
     """
-    g, op, reads = given(dy), node.op_type, inputs(node)
+    op, reads = node.op_type, inputs(node)
     so_far = [reads[0]]
     for x in reads[1:-1]:
         so_far.append(b.elementwise(op, so_far[-1], x))
+    g, shape = given(dy), _Broadcast.of(b, node, dy).shape
     for position in reversed(range(1, len(reads))):
         left, right = so_far[position - 1], reads[position]
+        way = _Broadcast(b, g, shape)
         if not any(x in wanted for x in reads[:position]):
-            yield right, b.unbroadcast(b.mul(g, _chosen(b, op, right, left, tie=False)), right)
+            chosen = _chosen(b, op, right, left, tie=False)
+            yield right, way.back(way.times(chosen), right)
             return
-        to_left = b.mul(g, _chosen(b, op, left, right, tie=True))
+        to_left = way.times(_chosen(b, op, left, right, tie=True))
         if right in wanted:
-            yield right, b.unbroadcast(b.sub(g, to_left), right)
-        g = b.unbroadcast(to_left, left)
+            yield right, way.back(way.apply("Sub", g, to_left), right)
+        g, shape = way.back(to_left, left), shape_of(left)
     if reads[0] in wanted:
         yield reads[0], g
 
@@ -202,17 +252,19 @@ def where(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     times longer there. A mask of full size selects, so that an infinite gradient (that of a
     root at 0, say) stays out of the places not chosen.
     """
-    g, (condition, chosen, other) = given(dy), inputs(node)
-    selects = shape_of(condition) == shape_of(g)
+    way, (condition, chosen, other) = _Broadcast.of(b, node, dy), inputs(node)
+    g, selects = way.g, shape_of(condition) == way.shape
     if chosen in wanted:
-        kept = b.where(condition, g, 0.0) if selects else b.mul(g, b.cast(condition, dtype_of(g)))
-        yield chosen, b.unbroadcast(kept, chosen)
+        if selects:
+            yield chosen, way.back(b.where(condition, g, 0.0), chosen)
+        else:
+            yield chosen, way.back(way.times(b.cast(condition, dtype_of(g))), chosen)
     if other in wanted:
         if selects:
-            kept = b.where(condition, 0.0, g)
+            yield other, way.back(b.where(condition, 0.0, g), other)
         else:
-            kept = b.mul(g, b.cast(b.elementwise("Not", condition), dtype_of(g)))
-        yield other, b.unbroadcast(kept, other)
+            opposite = b.cast(b.elementwise("Not", condition), dtype_of(g))
+            yield other, way.back(way.times(opposite), other)
 
 
 # -- functions of one input ----------------------------------------------------------------

@@ -70,11 +70,11 @@ def _average_gradient(b: Builder, node: ir.Node, g: ir.Value, x: ir.Value) -> ir
     with_padding = bool(attribute(node, "count_include_pad", 0))
     if not all(axis.static for axis in axes):
         return _average_at_run_time(b, node, g, x, axes, with_padding)
-    if all(axis.kernel == axis.stride and _unpadded(axis) for axis in axes):
+    if all(axis.extent == axis.kernel == axis.stride and _unpadded(axis) for axis in axes):
         blocks = repeated(b, b.mul(g, 1 / _volume(axes)), [axis.stride for axis in axes])
         return resize_to(b, blocks, [known(axis.size) for axis in axes])
     divisors = [_divisors(axis, with_padding) for axis in axes]
-    if all(axis.stride == 1 for axis in axes):
+    if all(axis.stride == 1 and axis.dilation == 1 for axis in axes):
         return _averaged_again(b, g, x, axes, divisors)
     matrices = [_windows(a) / d[:, None] for a, d in zip(axes, divisors, strict=True)]
     return along(b, g, {2 + i: matrix for i, matrix in enumerate(matrices)})
@@ -126,30 +126,14 @@ def _averaged_again(
         weights = weights[..., None] * (axis.kernel / divisor)
     if not np.all(weights == 1):
         g = b.mul(g, b.const(weights, dtype_of(g)))
-    return _sliding_average(
-        b, g, axes, [(a.extent - 1 - a.padding[0], a.extent - 1 - a.padding[1]) for a in axes], x
-    )
-
-
-def _sliding_average(
-    b: Builder,
-    value: ir.Value,
-    axes: Sequence[Axis],
-    pads: Sequence[tuple[int, int]],
-    shape: ir.Value | Sequence[Dim],
-    strides: Sequence[int] | None = None,
-) -> ir.Value:
-    """Writes an AveragePool that counts its padding; negative padding cuts `value` instead."""
+    pads = [(a.extent - 1 - a.padding[0], a.extent - 1 - a.padding[1]) for a in axes]
     low = {2 + i: before for i, (before, _) in enumerate(pads) if before < 0}
     high = {2 + i: after for i, (_, after) in enumerate(pads) if after < 0}
-    dilations = [axis.dilation for axis in axes]
     return b.op(
         "AveragePool",
-        fit(b, value, low, high),
-        shape=shape,
+        fit(b, g, low, high),
+        shape=x,
         kernel_shape=[axis.kernel for axis in axes],
-        strides=strides,
-        dilations=dilations if max(dilations) > 1 else None,
         pads=[max(width, 0) for side in zip(*pads, strict=True) for width in side],
         count_include_pad=1,
     )
@@ -160,19 +144,73 @@ def _average_at_run_time(
 ) -> ir.Value:
     """Handles open sizes."""
     if attribute(node, "ceil_mode", 0):
-        raise Refused("ceil_mode with an open size: which windows are whole is not known")
-    padded = any(axis.before != 0 or axis.after != 0 for axis in axes)
-    if padded and not with_padding:
-        pads = [axis.padding for axis in axes]
+        raise Refused("it has ceil_mode and an open size: which windows are whole is not known")
+    if any(axis.before != 0 or axis.after != 0 for axis in axes) and not with_padding:
+        # Pooled ones give the share of each window that lies within the input.
         one = b.const(np.ones([1] * rank_of(x)), dtype_of(x))
-        spatial = b.concat([b.size(x, 2 + i) for i in range(len(axes))], 0)
-        ones = b.op("Expand", one, b.concat([b.ints(1, 1), spatial], 0), shape=[1, 1, *sizes_of(x)])
-        strides = [axis.stride for axis in axes]
-        share = _sliding_average(b, ones, axes, pads, [1, 1, *sizes_of(g)], strides)
-        g = b.div(g, share)
-    channels = _channels(x)
-    kernel = np.full([channels, 1, *(axis.kernel for axis in axes)], 1 / _volume(axes))
-    return by_transposed_convolution(b, g, x, b.const(kernel, dtype_of(g)), axes, channels)
+        sizes = b.concat([b.size(x, 2 + i) for i in range(len(axes))], 0)
+        ones = b.op("Expand", one, b.concat([b.ints(1, 1), sizes], 0), shape=[1, 1, *sizes_of(x)])
+        names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")
+        again = {name: attribute(node, name) for name in names}
+        shape = [1, 1, *sizes_of(g)]
+        g = b.div(g, b.op("AveragePool", ones, shape=shape, count_include_pad=1, **again))
+    return b.mul(_over_windows(b, g, x, axes), 1 / _volume(axes))
+
+
+# -- norms ---------------------------------------------------------------------------------
+
+
+def lp_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    """LpPool: y = (sum |x|^p)^(1/p) over windows; 0 where y is 0."""
+    g, x = given(dy), inputs(node)[0]
+    if x not in wanted:
+        return
+    axes = _axes(node, x)
+    if attribute(node, "ceil_mode", 0) and not all(axis.static for axis in axes):
+        raise Refused("it has ceil_mode and an open size: which windows are whole is not known")
+    p = float(attribute(node, "p", 2))
+    share = _norm_share(b, g, node.outputs[0], p)
+    if all(axis.static for axis in axes):
+        share = along(b, share, {2 + i: _windows(axis) for i, axis in enumerate(axes)})
+    else:
+        share = _over_windows(b, share, x, axes)
+    yield x, b.mul(share, _power_slope(b, x, p))
+
+
+def global_lp_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    """GlobalLpPool: x `[batch, C, *in]`, y `[batch, C, 1...]`; 0 where y is 0."""
+    g, x = given(dy), inputs(node)[0]
+    if x in wanted:
+        p = float(attribute(node, "p", 2))
+        yield x, b.mul(_power_slope(b, x, p), _norm_share(b, g, node.outputs[0], p))
+
+
+def _norm_share(b: Builder, g: ir.Value, y: ir.Value, p: float) -> ir.Value:
+    """Returns g * y^(1 - p), and 0 where y is 0."""
+    if p == 1:
+        return g
+    powers = b.elementwise("Pow", y, 1 - p)
+    return b.where(b.elementwise("Greater", y, 0), b.mul(g, powers), 0)
+
+
+def _power_slope(b: Builder, x: ir.Value, p: float) -> ir.Value:
+    """Returns sign(x) |x|^(p - 1), the slope of |x|^p / p."""
+    if p == 2:
+        return x
+    sign = b.elementwise("Sign", x)
+    return b.mul(sign, b.elementwise("Pow", b.elementwise("Abs", x), p - 1)) if p != 1 else sign
+
+
+def _over_windows(b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
+    """Adds each window's value to all positions it covers; sizes may be open.
+
+    Channels count as images, so that one kernel of ones does for all.
+    """
+    counts = b.concat([b.size(g, 2 + i) for i in range(len(axes))], 0)
+    flat = b.concat([b.ints(-1, 1), counts], 0)
+    images = b.op("Reshape", g, flat, shape=[None, 1, *(shape_of(g) or ())[2:]])
+    kernel = b.const(np.ones([1, 1, *(axis.kernel for axis in axes)]), dtype_of(g))
+    return b.reshape_like(by_transposed_convolution(b, images, x, kernel, axes, 1), x)
 
 
 # -- maxima --------------------------------------------------------------------------------
@@ -202,7 +240,8 @@ def global_max_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradi
     flat = b.op("Reshape", x, b.ints(0, 0, -1), shape=[*lead, None])
     first = b.op("ArgMax", flat, shape=lead, dtype=ir.DataType.INT64, axis=2, keepdims=0)
     ends = b.const([0, 1], dtype_of(g))
-    chosen = b.op("OneHot", first, b.size(flat, 2), ends, shape=[*lead, None], dtype=g.dtype)
+    depth = b.squeeze(b.size(flat, 2), [0])
+    chosen = b.op("OneHot", first, depth, ends, shape=[*lead, None], dtype=g.dtype)
     share = b.op("Reshape", g, b.ints(0, 0, 1), shape=[*lead, 1])
     yield x, b.reshape_like(b.mul(chosen, share), x)
 
@@ -237,11 +276,11 @@ def _by_indices(
 
 def _pairwise(x: ir.Value, axes: Sequence[Axis]) -> bool:
     """Tells whether `_by_pairs` can do it, and is fast."""
-    channels = (shape_of(x) or ())[1]
+    channels = _channels(x)
     return (
         dtype_of(x) == ir.DataType.FLOAT
         and len(axes) == 2
-        and isinstance(channels, int)
+        and channels is not None
         and channels % _BLOCK == 0
         and all(a.static and a.dilation == 1 for a in axes)
         and all(1 < a.kernel <= _PAIRWISE and a.stride <= a.kernel for a in axes)
@@ -345,7 +384,7 @@ def _depthwise(
     padding: int = 0,
 ) -> ir.Value:
     """Convolves every channel with the same taps along spatial axis i."""
-    channels = _channels(value)
+    channels = known(_channels(value))
     kernel = np.broadcast_to(
         taps.reshape(_on_axis(-1, i, 1)), (channels, 1, *_on_axis(len(taps), i, 1))
     )
@@ -366,6 +405,8 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": global_average_pool,
     "MaxPool": max_pool,
     "GlobalMaxPool": global_max_pool,
+    "LpPool": lp_pool,
+    "GlobalLpPool": global_lp_pool,
 }
 
 
@@ -375,8 +416,6 @@ def _axes(node: ir.Node, x: ir.Value) -> list[Axis]:
     return axes_of(node, kernel, sizes_of(x), sizes_of(node.outputs[0]))
 
 
-def _channels(x: ir.Value) -> int:
+def _channels(x: ir.Value) -> int | None:
     channels = (shape_of(x) or ())[1]
-    if not isinstance(channels, int):
-        raise Refused("its number of channels is known at run time only")
-    return channels
+    return channels if isinstance(channels, int) else None

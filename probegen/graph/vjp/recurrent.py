@@ -22,7 +22,7 @@ from collections.abc import Container, Iterator, Sequence
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, Dim, attribute, shape_of, static_shape
+from probegen.graph.builder import Builder, Dim, attribute, dtype_of, shape_of, static_shape
 from probegen.graph.lift import Stacked
 from probegen.graph.steps import Steps, before
 
@@ -445,15 +445,10 @@ def _size(value: ir.Value, axis: int) -> int:
 
 
 def _hidden_states(builder: Builder, node: ir.Node) -> ir.Value:
-    """Returns the node's output Y, which is added to the node where it was left out."""
-    y = node.outputs[0]
-    if not y.name:
-        x, r = _operand(node, _X), _operand(node, _R)
-        time, batch = (shape_of(x) or (None, None))[:2]
-        y.name = builder.fresh(node.op_type)
-        y.type = x.type
-        y.shape = ir.Shape([time, _size(r, 0), batch, _size(r, 2)])
-    return y
+    """Returns the node's output Y, which is asked for where it was left out."""
+    x, r = _operand(node, _X), _operand(node, _R)
+    time, batch = (shape_of(x) or (None, None))[:2]
+    return builder.output(node, 0, [time, _size(r, 0), batch, _size(r, 2)], dtype_of(x))
 
 
 def _take(builder: Builder, value: ir.Value, axis: int, position: int, count: int) -> ir.Value:
@@ -482,13 +477,8 @@ def _split(builder: Builder, value: ir.Value, *sizes: int, axis: int = -1) -> tu
 def _zeros(builder: Builder, x: ir.Value, hidden: int) -> ir.Value:
     """Returns a state `[batch, hidden]` of zeros for an input `[time, batch, input]`."""
     batch = (shape_of(x) or (None, None))[1]
-    zero = builder.scalar(0, x)
-    if isinstance(batch, int):
-        return builder.op("Expand", zero, builder.ints(batch, hidden), shape=[batch, hidden])
-    sizes = builder.shape_value(x)
-    of_batch = builder.op("Slice", sizes, builder.ints(1), builder.ints(2), shape=[1])
-    shape = builder.op("Concat", of_batch, builder.ints(hidden), axis=0, shape=[2])
-    return builder.op("Expand", zero, shape, shape=[batch, hidden])
+    sizes = builder.concat([builder.size(x, 1), builder.ints(hidden)], 0)
+    return builder.op("Expand", builder.scalar(0, x), sizes, shape=[batch, hidden])
 
 
 def _to_inputs(

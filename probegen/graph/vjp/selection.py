@@ -40,9 +40,9 @@ from probegen.graph.vjp.common import (
 
 _INT64 = ir.DataType.INT64
 
-#: Slices give bounds from here on for "to the end", and below its negative for "to the start".
-_FAR = 2**31 - 1
-
+#: Bounds of a slice from here on mean "to the end", and below the negative "to the start":
+#: no axis is that long, and exporters write 10**9, 2**31 - 1 or 2**63 - 1.
+_FAR = 10**9
 
 #: Zeros before and after along an axis; None stands for what is missing to the size of x.
 _Padding = tuple[int | None, int | None]

@@ -19,6 +19,11 @@ from probegen.instrumentation.plan import (
 )
 from probegen.instrumentation.planning import interface
 from probegen.instrumentation.planning.context import Context
+from probegen.instrumentation.planning.earlier import (
+    new_names,
+    with_earlier_names,
+    with_new_names,
+)
 from probegen.instrumentation.planning.gradients import GradientPlanner
 from probegen.instrumentation.planning.plain import plain_outputs
 from probegen.instrumentation.source import Source
@@ -27,9 +32,19 @@ from probegen.spec import Activations, Attention, GradCAM, GradientProbe, Probe,
 
 
 def make_plan(
-    source: Source, probes: Sequence[Probe], class_names: Sequence[str] | None = None
+    source: Source,
+    probes: Sequence[Probe],
+    class_names: Sequence[str] | None = None,
+    earlier: Manifest | None = None,
 ) -> Plan:
     """Resolves probes against a model.
+
+    Args:
+        source: the model.
+        probes: what is asked for.
+        class_names: names along the class axis of the prediction.
+        earlier: the manifest that the probes come from, where the plan was made before; its
+            outputs keep their names.
 
     Raises:
         SelectionError: a selector matches nothing that can be probed in its way.
@@ -42,19 +57,29 @@ def make_plan(
     groups: dict[TargetPlan, list[GradientOutput]] = {}
     in_order: list[OutputSpec] = []
     resolved: list[Probe] = []
-    for probe in probes:
+    names = new_names(context.points, earlier)
+    for asked in probes:
+        probe = with_new_names(asked, names) if names else asked
         outputs: Sequence[PlainOutput | GradientOutput]
         if isinstance(probe, GradientProbe):
             target = planner.target(probe)
-            outputs = gradients = planner.gradients(probe, target)
+            gradients = with_earlier_names(planner.gradients(probe, target), names)
             groups.setdefault(target, []).extend(gradients)
+            outputs = gradients
         else:
-            outputs = found = plain_outputs(context, probe)
+            found = with_earlier_names(plain_outputs(context, probe), names)
             plain.extend(found)
+            outputs = found
         in_order.extend(o.spec for o in outputs)
         resolved.append(_resolved(context, probe, outputs))
     predictions = interface.predictions(context, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
+    target_input = any(t.spec.mode == "input" for t in groups)
+    if target_input and manifest.TARGET_INPUT in source.input_names:
+        raise InstrumentError(
+            f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
+            "for itself; rename the model's input, or use a fixed target."
+        )
     return Plan(
         source=source,
         plain=tuple(plain),
@@ -64,9 +89,10 @@ def make_plan(
             outputs=(*predictions, *in_order),
             model={"name": source.model.name, "class": type(source.model).__name__},
             producer={"probegen": __version__, "keras": keras.__version__},
-            target_input=any(t.spec.mode == "input" for t in groups),
+            target_input=target_input,
             class_names=interface.checked_class_names(class_names, predictions),
             probes=tuple(_portable(p) for p in resolved),
+            points=tuple(p.name for p in context.points),
         ),
     )
 

@@ -174,9 +174,9 @@ class GradientPlanner:
     def _last_with_positions(self, end: Any) -> ProbePoint:
         """Returns the last layer with a map that a target depends on; 2-D and 3-D maps first."""
         roles = ("convolution", "normalisation", "activation", "merging", "other")
-        able = [p for p in self._context.points if "grad_cam" in p.probes and p.roles[-1] in roles]
-        for ranks in ((4, 5), (3,)):
-            for point in reversed(able):
+        able = [p for p in self._context.points if "grad_cam" in p.probes]
+        for ranks, kinds in (((4, 5), (*roles, "recurrent")), ((3,), roles)):
+            for point in reversed([p for p in able if p.roles[-1] in kinds]):
                 ref = TensorRef(point.path, point.call_index)
                 fits = len(point.shapes) == 1 and len(point.shapes[0]) in ranks
                 if fits and self._flows(ref, end):
@@ -205,6 +205,8 @@ class GradientPlanner:
                 ref = TensorRef(point.path, point.call_index)
                 self._check_flow(ref, end, point.name)
                 found[ref] = point.name
+        if not found:
+            raise SelectionError("wrt= is an empty list; leave it out for the model's inputs.")
         return list(found.items())
 
     def _all_inputs(self, end: Any) -> list[tuple[TensorRef, str]]:

@@ -48,7 +48,7 @@ class Case:
     Attributes:
         op: the operator.
         inputs: float arrays as float64 (they take the element type of the run), others as
-            they are; None leaves an optional input out.
+            they are (float32 included); None leaves an optional input out.
         attributes: of the node.
         constants: positions of inputs that are initializers; all others are graph inputs.
         wrt: positions of the inputs whose gradient is asked for; all floating graph inputs
@@ -496,7 +496,7 @@ def _compare(
 
 
 def _cast(array: Array, element: type) -> Array:
-    return array.astype(element) if array.dtype.kind == "f" else array
+    return array.astype(element) if array.dtype == np.float64 else array
 
 
 def _info(case: Case, position: int, element: type, open_axes: Open) -> onnx.ValueInfoProto:

@@ -264,8 +264,8 @@ PROGRAMS = [
         text="""(double[2, 5] s0, double[2, 4, 5] a, double[4, 5] b, double[5] q)
         => (double[2, 5] s, double[2, 5, 4] y, double[4, 2, 5] z) {
           s, y, z = Scan(s0, a, b) <
-            num_scan_inputs = 2, scan_input_axes = [1, 0], scan_input_directions = [0, 1],
-            scan_output_axes = [2, 0], scan_output_directions = [1, 0],
+            num_scan_inputs = 2, scan_input_axes = [-2, 0], scan_input_directions = [0, 1],
+            scan_output_axes = [-1, 0], scan_output_directions = [1, 0],
             body = step (double[2, 5] v, double[2, 5] at, double[5] bt)
               => (double[2, 5] w, double[2, 5] y1, double[2, 5] z1)
           {
@@ -470,6 +470,39 @@ def test_bodies_are_differentiated_by_the_tables_of_the_graph_around() -> None:
     for t in reversed(range(5)):
         np.testing.assert_allclose(found[t], flow @ feeds["w"].T, rtol=1e-12)
         flow = flow @ feeds["r"].T
+
+
+def test_an_output_that_nobody_asked_for_is_used() -> None:
+    """The hidden states are collected, under no name: they are read, not computed again."""
+    program = Program(
+        name="collected under no name",
+        text="""(double[5, 2] x, double[2] s0) => (double[2] s, double[5, 2] zs) {
+          m = Constant<value_int = 5>()
+          s, ys, zs = Loop(m, , s0) <body = step
+            (int64 i, bool c, double[2] v)
+            => (bool c2, double[2] w, double[2] y, double[2] z)
+          {
+            xt = Gather(x, i)
+            sum = Add(v, xt)
+            w = Tanh(sum)
+            y = Identity(w)
+            z = Sin(xt)
+            c2 = Identity(c)
+          }>
+        }""",
+        feeds=[{"x": uniform(5, 2, seed=1), "s0": uniform(2, seed=2)}],
+        wrt=["x"],
+        of=["s"],
+    )
+    model = program.model()
+    named = differentiated(model, program)
+    next(n for n in model.graph.node if n.op_type == "Loop").output[1] = ""
+    unnamed = differentiated(model, program)
+    assert unnamed.written == named.written
+    assert unnamed.written.count("Scan") == 1
+    feeds = {**program.feeds[0], "dy/s": np.ones(2)}
+    found, expected = run(unnamed.model, feeds), run(named.model, feeds)
+    np.testing.assert_array_equal(found["d/x"], expected["d/x"])
 
 
 def test_large_constants_of_a_body_are_stored_once() -> None:

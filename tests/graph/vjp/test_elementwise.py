@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import pytest
 
 from probegen.errors import UnsupportedOpsError
@@ -215,6 +216,25 @@ def test_sizes_of_unknown_relation_are_compared_at_run_time():
     assert written(case, case.open_everything()) == [
         *("Shape", "Shape", "Equal", "Not", "Compress", "ReduceSum")
     ]
+
+
+def test_inputs_of_one_shape_tell_that_nothing_was_broadcast():
+    """Even where the output's own size goes by another name, as exporters write it."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]>
+        g (float[n,3] x) => (float[m,3] y) { s = Sin(x) y = Mul(s, x) }
+    """)
+    assert differentiate(model, ["x"], ["y"]).written == ["Mul", "Mul", "Cos", "Mul", "Add"]
+
+
+def test_an_input_of_unknown_rank_is_no_obstacle():
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]>
+        g (float[n,3] x, int64[k] sizes, float[p] w) => (float[n,3] y) {
+            u = Reshape(w, sizes) y = Mul(x, u)
+        }
+    """)
+    assert differentiate(model, ["x"], ["y"]).written == ["Mul"]
 
 
 def test_relu6_takes_two_masks():

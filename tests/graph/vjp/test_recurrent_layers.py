@@ -17,7 +17,7 @@ import pytest
 from probegen.graph.autodiff import is_float
 from probegen.graph.loops import infer_with_loops
 from probegen.graph.passes import clean
-from probegen.graph.passes.slices import narrow_slices
+from probegen.graph.passes.slices import narrow_slices, split_slices
 from tests.graph.vjp.harness import Array, differentiate, runner
 
 keras = pytest.importorskip("keras")
@@ -140,32 +140,33 @@ def test_gradients_agree_with_tensorflow(name: str) -> None:
     cleaned = ir.from_proto(made.model)
     clean(cleaned)
     run = runner(ir.to_proto(cleaned), need_kernels=True)
-    for batch in (BATCH, 1):
-        xs = inputs_of(model, batch)
-        ys = [np.asarray(y) for y in tf.nest.flatten(model(xs))]
-        rng = np.random.default_rng(5)
-        dys = [rng.normal(size=y.shape).astype("f") for y in ys]
-        feeds = dict(zip([i.name for i in forward.graph.input], xs, strict=True))
-        found = run({**feeds, **{f"dy/{n}": dy for n, dy in zip(names, dys, strict=True)}})
-        for output, y in zip(names, ys, strict=True):
-            near(found[output], y)
-        for wrt, gradient in zip(source, gradients_by_tape(model, xs, dys), strict=True):
-            near(found[f"d/{wrt}"], gradient)
+    xs = inputs_of(model, BATCH)
+    ys = [np.asarray(y) for y in tf.nest.flatten(model(xs if len(xs) > 1 else xs[0]))]
+    rng = np.random.default_rng(5)
+    dys = [rng.normal(size=y.shape).astype("f") for y in ys]
+    feeds = dict(zip([i.name for i in forward.graph.input], xs, strict=True))
+    found = run({**feeds, **{f"dy/{n}": dy for n, dy in zip(names, dys, strict=True)}})
+    for output, y in zip(names, ys, strict=True):
+        near(found[output], y)
+    for wrt, gradient in zip(source, gradients_by_tape(model, xs, dys), strict=True):
+        near(found[f"d/{wrt}"], gradient)
 
 
-def test_samples_of_a_batch_do_not_see_each_other() -> None:
+@pytest.mark.parametrize("name", ["LSTM, masked", "GRU, any length", "ConvLSTM1D"])
+def test_samples_of_a_batch_do_not_see_each_other(name: str) -> None:
     """Masks make steps differ from sample to sample."""
     keras.utils.set_random_seed(3)
-    model = MODELS["LSTM, masked"]()
-    forward, source = converted(model)
-    (name,) = (o.name for o in forward.graph.output)
-    run = runner(differentiate(forward, source, [name]).model, need_kernels=True)
+    model = MODELS[name]()
+    forward, (source,) = converted(model)
+    (output,) = (o.name for o in forward.graph.output)
+    run = runner(differentiate(forward, [source], [output]).model, need_kernels=True)
     (x,) = inputs_of(model, BATCH)
-    dy = np.ones((BATCH, 3), "f")
-    together = run({forward.graph.input[0].name: x, f"dy/{name}": dy})[f"d/{source[0]}"]
+    y = run({source: x, f"dy/{output}": np.zeros((BATCH, *model.output.shape[1:]), "f")})[output]
+    dy = np.random.default_rng(6).normal(size=y.shape).astype("f")
+    together = run({source: x, f"dy/{output}": dy})[f"d/{source}"]
     for k in range(BATCH):
-        alone = {forward.graph.input[0].name: x[k : k + 1], f"dy/{name}": dy[k : k + 1]}
-        near(run(alone)[f"d/{source[0]}"], together[k : k + 1])
+        alone = run({source: x[k : k + 1], f"dy/{output}": dy[k : k + 1]})[f"d/{source}"]
+        near(alone, together[k : k + 1])
 
 
 def converted(model: keras.Model) -> tuple[onnx.ModelProto, list[str]]:
@@ -194,6 +195,7 @@ def converted(model: keras.Model) -> tuple[onnx.ModelProto, list[str]]:
         value.shape = ir.Shape([d or names[axis] for axis, d in enumerate(given.shape)])
     narrow_slices(parsed.graph)
     infer_with_loops(parsed, ir.passes.common.ShapeInferencePass(data_prop=True))
+    split_slices(parsed.graph)
     source = [v.name for v in parsed.graph.inputs if is_float(v)]
     embedding = [
         n.outputs[0].name for n in parsed.graph if n.op_type == "Gather" and is_float(n.outputs[0])

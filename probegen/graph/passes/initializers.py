@@ -1,0 +1,19 @@
+"""Drops constants that nothing reads, in all subgraphs too.
+
+onnxruntime warns of each one at load. onnx-ir's own pass looks at the outermost graph alone.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Drops the initializers without a use, of the graph and of its subgraphs.
+
+    Leaves: those that are inputs or outputs of a graph as well.
+    """
+    for owner in (graph, *graph.subgraphs()):
+        for name, value in list(owner.initializers.items()):
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+                owner.initializers.pop(name)

@@ -1,0 +1,200 @@
+"""TensorFlow operations that tf2onnx cannot convert, or converts poorly: one handler each.
+
+tf2onnx calls a handler with its graph and the node; the handler writes ONNX nodes in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+from tf2onnx.utils import make_name
+
+from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
+
+#: As tf2onnx calls it: its graph, the node, the node's name, and arguments that are not used.
+Handler = Callable[[Any, Any, str, Any], None]
+
+
+class _Writer:
+    """Writes nodes in the place of one node.
+
+    Attributes:
+        inputs: names of the node's inputs.
+    """
+
+    def __init__(self, context: Any, node: Any) -> None:
+        self._context, self._node = context, node
+        self._dtype: int = context.get_dtype(node.output[0])
+        self.inputs: list[str] = list(node.input)
+
+    def const(self, value: float) -> str:
+        """Returns a scalar of the node's element type."""
+        return self.array(np.array(value))
+
+    def array(self, values: Any) -> str:
+        """Returns a constant of the node's element type."""
+        kind = onnx.helper.tensor_dtype_to_np_dtype(self._dtype)
+        made = self._context.make_const(make_name(f"{self._node.name}/const"), values.astype(kind))
+        return str(made.output[0])
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Writes a node whose output has the node's element type."""
+        name = make_name(f"{self._node.name}/{op_type}")
+        made = self._context.make_node(
+            op_type, list(inputs), attr=attributes, name=name, dtypes=[self._dtype]
+        )
+        return str(made.output[0])
+
+    def finish(self, op_type: str, *inputs: str, **attributes: Any) -> None:
+        """Writes the last node, under the name and with the output of the original."""
+        name, outputs = self._node.name, list(self._node.output)
+        shapes = [self._context.get_shape(outputs[0])]
+        self._context.remove_node(name)
+        self._context.make_node(
+            op_type,
+            list(inputs),
+            attr=attributes,
+            name=name,
+            outputs=outputs,
+            shapes=shapes,
+            dtypes=[self._dtype],
+        )
+
+
+def _erfc(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Erfc(x)` (exact GELU) as `1 - Erf(x)`."""
+    w = _Writer(context, node)
+    w.finish("Sub", w.const(1), w.op("Erf", *w.inputs))
+
+
+def _expm1(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Expm1(x)` as `exp(x) - 1`: its gradient is then `exp(x)`, exact everywhere."""
+    w = _Writer(context, node)
+    w.finish("Sub", w.op("Exp", *w.inputs), w.const(1))
+
+
+def _log1p(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Log1p(x)` as `log(1 + x)`."""
+    w = _Writer(context, node)
+    w.finish("Log", w.op("Add", *w.inputs, w.const(1)))
+
+
+def _einsum(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes an Einsum of two operands as transposes around one MatMul, where that is all it is.
+
+    That is so where each operand keeps one axis of its own, one is summed over, and all others
+    are in both: the products of attention. No size need be known. Others stay an Einsum.
+    """
+    equation = node.get_attr_value("equation").decode().replace(" ", "")
+    plan = _as_matmul(equation)
+    del node.attr["N"]
+    if plan is None:
+        return
+    w = _Writer(context, node)
+    first, second = (
+        w.op("Transpose", x, perm=order) for x, order in zip(w.inputs, plan[:2], strict=True)
+    )
+    w.finish("Transpose", w.op("MatMul", first, second), perm=plan[2])
+
+
+def _as_matmul(equation: str) -> tuple[list[int], list[int], list[int]] | None:
+    """Returns how to transpose both operands of a MatMul and its result, None if it is none."""
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if len(terms) != 2 or not arrow or "." in equation:
+        return None
+    first, second = terms
+    if any(len(set(t)) < len(t) for t in (first, second, result)):
+        return None
+    shared = [c for c in result if c in first and c in second]
+    rows = [c for c in result if c in first and c not in second]
+    columns = [c for c in result if c in second and c not in first]
+    summed = [c for c in first if c in second and c not in result]
+    if not len(rows) == len(columns) == len(summed) == 1:
+        return None
+    if len(first) != len(shared) + 2 or len(second) != len(shared) + 2:
+        return None
+    made = [*shared, *rows, *columns]
+    return (
+        [first.index(c) for c in (*shared, *rows, *summed)],
+        [second.index(c) for c in (*shared, *summed, *columns)],
+        [made.index(c) for c in result],
+    )
+
+
+def _resize(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes a resampling of images as a product with a constant matrix along each axis.
+
+    Cubic and Lanczos kernels, and anti-aliasing, have no operator in ONNX that agrees with
+    TensorFlow (which reads cubic weights from a table). They are linear and act on height and
+    width apart, so TensorFlow itself is asked for the two matrices, once, on unit images.
+    Where a size is open the operation stays and is refused.
+    """
+    sizes = context.get_shape(node.input[0])
+    if sizes is None or min(sizes[1:3]) < 0:
+        return
+    constants = [n.get_tensor_value(as_list=False) if n.is_const() else None for n in node.inputs]
+    if any(c is None for c in constants[1:]):
+        return
+    operation = {a: kind(node.get_attr_value(a)) for a, kind in _RESIZES[node.type].items()}
+
+    def resample(images: Any) -> Any:
+        made = getattr(tf.raw_ops, node.type)
+        names = ("size", "scale", "translation")
+        with tf.init_scope():
+            given = dict(zip(names, constants[1:], strict=False))
+            return made(images=images, **given, **operation).numpy()
+
+    rows, columns = _unit_responses(resample, sizes[1], sizes[2])
+    w = _Writer(context, node)
+    height = w.array(rows)  # [out, in]
+    width = w.array(columns.T)  # [in, out]
+    planes = w.op("Transpose", w.inputs[0], perm=[0, 3, 1, 2])
+    made = w.op("MatMul", w.op("MatMul", height, planes), width)
+    w.finish("Transpose", made, perm=[0, 2, 3, 1])
+
+
+def _unit_responses(resample: Callable[[Any], Any], height: int, width: int) -> tuple[Any, Any]:
+    """Returns the matrices of a separable resampling, `[out, in]` for height and for width.
+
+    Its weights along an axis sum to 1, so an image that is constant along the other shows them.
+    """
+    rows = np.broadcast_to(np.eye(height)[:, :, None, None], (height, height, width, 1))
+    columns = np.broadcast_to(np.eye(width)[:, None, :, None], (width, height, width, 1))
+    by_row = resample(rows.astype(np.float32))[:, :, 0, 0]
+    by_column = resample(columns.astype(np.float32))[:, 0, :, 0]
+    return by_row.T, by_column.T
+
+
+#: Attributes that an operation is repeated with.
+_RESIZES: Mapping[str, Mapping[str, Callable[[Any], Any]]] = {
+    "ResizeBicubic": {"align_corners": bool, "half_pixel_centers": bool},
+    "ScaleAndTranslate": {"kernel_type": bytes.decode, "antialias": bool},
+}
+
+
+def _keep_as(op_type: str) -> Handler:
+    """Returns a handler that keeps an operation as a mark of our own."""
+
+    def handler(_: Any, node: Any, __: str, ___: Any) -> None:
+        node.type = op_type
+        node.domain = MARK_DOMAIN
+
+    return handler
+
+
+#: Operation -> handler and its arguments, as tf2onnx wants them.
+HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
+    "Erfc": (_erfc, []),
+    "Expm1": (_expm1, []),
+    "Log1p": (_log1p, []),
+    "Einsum": (_einsum, []),
+    "ResizeBicubic": (_resize, []),
+    "ScaleAndTranslate": (_resize, []),
+    "StopGradient": (_keep_as(STOP_GRADIENT), []),
+    "PreventGradient": (_keep_as(MARK), []),
+}

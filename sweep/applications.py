@@ -1,0 +1,66 @@
+"""Every model in `keras.applications`, with random weights on a small legal input."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+import probegen as pg
+from sweep.subject import Subject, absent, stir
+
+#: The smallest of each family, and what is quick beside them.
+SMALL = frozenset(
+    {
+        *("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionV3"),
+        *("InceptionResNetV2", "MobileNet", "MobileNetV2", "MobileNetV3Large"),
+        *("MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2", "VGG16", "Xception"),
+    }
+)
+
+#: Height and width, where the family takes no smaller, or where odd sizes say more.
+_SIZES: Mapping[str, tuple[int, int]] = {
+    "InceptionV3": (107, 93),
+    "InceptionResNetV2": (107, 93),
+    "Xception": (83, 97),
+    "NASNetMobile": (75, 64),
+    "NASNetLarge": (75, 64),
+}
+_DEFAULT_SIZE = (75, 64)
+
+
+def subjects(large: bool) -> list[Subject]:
+    """Returns a row for each constructor; all but the small ones only with `large`."""
+    rows = []
+    for name in constructors():
+        if name in SMALL or large:
+            rows.append(Subject(name, functools.partial(_build, name), probes=_probes(name)))
+        else:
+            rows.append(absent(name, "a larger size of a family above: python -m sweep --large"))
+    return rows
+
+
+def constructors() -> list[str]:
+    """Returns the names of the constructors in `keras.applications`."""
+    names = [n for n in dir(keras.applications) if not n.startswith("_")]
+    return [n for n in names if inspect.isfunction(getattr(keras.applications, n))]
+
+
+def _build(name: str) -> Any:
+    keras.utils.set_random_seed(3)
+    size = _SIZES.get(name, _DEFAULT_SIZE)
+    make = getattr(keras.applications, name)
+    model = make(weights=None, input_shape=(*size, 3), include_top=False, pooling="avg")
+    scores = keras.layers.Dense(10, activation="softmax", name="scores")(model.outputs[0])
+    model = keras.Model(model.inputs, scores, name=name.lower())
+    stir(model)
+    return model
+
+
+def _probes(name: str) -> Callable[[], Sequence[Any]]:
+    """A prediction, one activation, saliency and Grad-CAM; the activation is an early one."""
+    del name
+    return lambda: [pg.Activations(5), pg.Saliency(), pg.GradCAM()]

@@ -1,0 +1,362 @@
+"""Gradients of pooling: against loops, against TensorFlow, and at ties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from probegen.errors import UnsupportedOpsError
+from tests.graph.vjp.harness import (
+    Case,
+    apart,
+    check,
+    differentiate,
+    one_node,
+    run,
+    uniform,
+    written,
+)
+from tests.reference_spatial import average_pool_gradient, max_pool_gradient
+
+X = (2, 3, 7, 6)
+
+#: Channels in whole blocks: in float32 maxima are found by pairs.
+BLOCK = (2, 16, 7, 6)
+
+
+def ties(*shape: int) -> np.ndarray:
+    """Returns values of which many are equal, most of them the smallest there is."""
+    return np.maximum(np.random.default_rng(5).integers(-3, 3, shape), 0).astype(np.float64)
+
+
+# -- maxima --------------------------------------------------------------------------------
+
+
+def max_pool(name: str, x: np.ndarray, kernel: list[int], **attributes: Any) -> Case:
+    """Returns a MaxPool, held against the loops."""
+    opset = attributes.pop("opset", 18)
+    attributes["kernel_shape"] = kernel
+    return Case(
+        op="MaxPool",
+        inputs=[x],
+        attributes=attributes,
+        numeric=False,
+        twin=lambda dys, x: [max_pool_gradient(dys[0], x, attributes)],
+        opset=opset,
+        name=name,
+    )
+
+
+MAXIMA = [
+    case
+    for x in (apart(*X), ties(*X), apart(*BLOCK), ties(*BLOCK), -1 - ties(*BLOCK))
+    for case in (
+        max_pool("2, stride 2", x, [2, 2], strides=[2, 2]),
+        max_pool("2, stride 1", x, [2, 2]),
+        max_pool("3, stride 2, same", x, [3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+        max_pool("3, stride 2, same lower", x, [3, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
+        max_pool("3, stride 1, padded", x, [3, 3], pads=[1, 1, 1, 1]),
+        max_pool("3x2, strides 2x1", x, [3, 2], strides=[2, 1], pads=[1, 0, 0, 1]),
+        max_pool("2x3, stride 2", x, [2, 3], strides=[2, 2]),
+        max_pool("3, stride 3", x, [3, 3], strides=[3, 3], pads=[0, 0, 0, 2]),
+        max_pool("3, stride 2, ceiling", x, [3, 3], strides=[2, 2], ceil_mode=1),
+        max_pool("stride beyond the window", x, [2, 2], strides=[3, 4]),
+        max_pool("dilated", x, [2, 3], dilations=[3, 2], strides=[2, 1]),
+        max_pool("4x2", x, [4, 2], strides=[2, 3], pads=[1, 0, 2, 1]),
+        max_pool("single elements", x, [1, 1], strides=[2, 3]),
+        max_pool("single rows", x, [1, 2], strides=[2, 2]),
+    )
+]
+MAXIMA += [
+    max_pool("1-D", ties(2, 3, 9), [3], strides=[2], pads=[1, 0]),
+    max_pool("3-D", ties(2, 2, 4, 5, 3), [2, 3, 2], strides=[2, 2, 1], auto_pad="SAME_UPPER"),
+    max_pool("no overlap, opset 13", ties(*X), [2, 2], strides=[2, 3], opset=13),
+]
+
+
+@pytest.mark.parametrize("case", MAXIMA, ids=str)
+def test_gradient_goes_to_the_first_greatest(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("x", [ties(*X), ties(*BLOCK)], ids=["odd channels", "a block"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        (2, 2, "SAME"),
+        (3, 2, "SAME"),
+        (3, 1, "SAME"),
+        (2, 2, "VALID"),
+        (3, 2, "VALID"),
+        (2, 3, "VALID"),
+    ],
+)
+def test_ties_go_where_tensorflow_sends_them(
+    x: np.ndarray, kernel: int, stride: int, padding: str
+) -> None:
+    def function(x: Any) -> Any:
+        import tensorflow as tf
+
+        pooled = tf.nn.max_pool2d(tf.transpose(x, [0, 2, 3, 1]), kernel, stride, padding)
+        return tf.transpose(pooled, [0, 3, 1, 2])
+
+    check(
+        Case(
+            op="MaxPool",
+            inputs=[x],
+            attributes={
+                "kernel_shape": [kernel, kernel],
+                "strides": [stride, stride],
+                "auto_pad": "SAME_UPPER" if padding == "SAME" else "VALID",
+            },
+            numeric=False,
+            tensorflow=function,
+        )
+    )
+
+
+def test_maxima_of_large_and_small_numbers_are_told_apart() -> None:
+    x = np.array([1e-30, 2e-30, -3e38, 3e38, 1.0, np.nextafter(np.float32(1), np.float32(2))])
+    x = np.broadcast_to(x, (1, 16, 2, 6)).astype(np.float64)
+    check(max_pool("", x, [1, 2], strides=[1, 2]))
+    check(max_pool("", x, [2, 2], strides=[2, 2]))
+
+
+def test_whole_blocks_of_channels_need_no_scatter() -> None:
+    """In float32: other element types, and open sizes, take indices."""
+    case = max_pool("", apart(*BLOCK), [3, 3], strides=[2, 2])
+    assert not {"ScatterElements", "Where", "Greater"} & set(written(case))
+    assert "ScatterElements" in written(case, element=np.float64)
+    assert "ScatterElements" in written(case, {0: {2: "height"}})
+
+
+def test_the_forward_node_is_not_asked_for_indices() -> None:
+    case = max_pool("", apart(*X), [3, 3], strides=[2, 2])
+    made = differentiate(one_node(case, np.float32), ["x0"], ["y0"]).model
+    forward = next(node for node in made.graph.node if node.name == "MaxPool")
+    assert len(forward.output) == 1
+
+
+def test_overlapping_windows_are_refused_where_runtimes_cannot_add_at_indices() -> None:
+    case = max_pool("", apart(*X), [3, 3], strides=[2, 2], opset=15)
+    with pytest.raises(UnsupportedOpsError, match="needs opset 16"):
+        written(case)
+
+
+# -- averages ------------------------------------------------------------------------------
+
+
+def average_pool(name: str, x: tuple, kernel: list[int], **attributes: Any) -> Case:
+    """Returns an AveragePool, held against the loops."""
+    attributes["kernel_shape"] = kernel
+    opset = attributes.pop("opset", 18)
+    return Case(
+        op="AveragePool",
+        inputs=[uniform(*x)],
+        attributes=attributes,
+        numeric=False,
+        twin=lambda dys, x: [average_pool_gradient(dys[0], x, attributes)],
+        open_all=not attributes.get("ceil_mode"),
+        opset=opset,
+        name=f"{name}{', counted' if attributes.get('count_include_pad') else ''}",
+    )
+
+
+AVERAGES = [
+    case
+    for counted in (0, 1)
+    for case in (
+        average_pool("2, stride 2, dropping", X, [2, 2], strides=[2, 2], count_include_pad=counted),
+        average_pool("3, same", X, [3, 3], auto_pad="SAME_UPPER", count_include_pad=counted),
+        average_pool("3, padded", X, [3, 2], pads=[1, 1, 2, 0], count_include_pad=counted),
+        average_pool(
+            "3, stride 2, same",
+            X,
+            [3, 3],
+            strides=[2, 2],
+            auto_pad="SAME_LOWER",
+            count_include_pad=counted,
+        ),
+        average_pool(
+            "strides", X, [2, 3], strides=[3, 2], pads=[0, 1, 1, 1], count_include_pad=counted
+        ),
+        average_pool(
+            "ceiling",
+            X,
+            [3, 3],
+            strides=[2, 2],
+            pads=[1, 0, 1, 0],
+            ceil_mode=1,
+            count_include_pad=counted,
+        ),
+        average_pool(
+            "dilated",
+            X,
+            [2, 3],
+            dilations=[2, 2],
+            pads=[1, 1, 0, 1],
+            opset=19,
+            count_include_pad=counted,
+        ),
+        average_pool(
+            "dilated, stride",
+            X,
+            [2, 2],
+            dilations=[3, 1],
+            strides=[2, 2],
+            opset=19,
+            count_include_pad=counted,
+        ),
+        average_pool("1-D", (2, 3, 9), [3], strides=[2], pads=[1, 1], count_include_pad=counted),
+        average_pool(
+            "3-D",
+            (1, 2, 4, 5, 3),
+            [2, 3, 2],
+            strides=[2, 1, 2],
+            pads=[0, 1, 0, 0, 1, 1],
+            count_include_pad=counted,
+        ),
+        average_pool(
+            "3-D, same",
+            (1, 2, 4, 5, 3),
+            [2, 3, 2],
+            auto_pad="SAME_UPPER",
+            count_include_pad=counted,
+        ),
+    )
+]
+AVERAGES += [
+    average_pool("whole input", X, [7, 6]),
+    average_pool("single elements, stride", X, [1, 1], strides=[2, 3]),
+]
+
+
+@pytest.mark.parametrize("case", AVERAGES, ids=str)
+def test_averages(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_averages_are_those_of_tensorflow(stride: int) -> None:
+    def function(x: Any) -> Any:
+        import tensorflow as tf
+
+        pooled = tf.nn.avg_pool2d(tf.transpose(x, [0, 2, 3, 1]), 3, stride, "SAME")
+        return tf.transpose(pooled, [0, 3, 1, 2])
+
+    check(
+        Case(
+            op="AveragePool",
+            inputs=[uniform(*X)],
+            attributes={
+                "kernel_shape": [3, 3],
+                "strides": [stride, stride],
+                "auto_pad": "SAME_UPPER",
+            },
+            tensorflow=function,
+        )
+    )
+
+
+STRUCTURES = [
+    (average_pool("blocks", (2, 3, 8, 6), [2, 3], strides=[2, 3]), ["Mul", "Resize"]),
+    (average_pool("counted", X, [3, 3], pads=[1, 1, 1, 1], count_include_pad=1), ["AveragePool"]),
+    (average_pool("same", X, [3, 3], auto_pad="SAME_UPPER"), ["Mul", "AveragePool"]),
+    (average_pool("overlapping", X, [3, 3], strides=[2, 2]), ["MatMul", "MatMul"]),
+]
+
+
+@pytest.mark.parametrize(("case", "expected"), STRUCTURES, ids=str)
+def test_averages_take_few_nodes(case: Case, expected: list[str]) -> None:
+    assert written(case) == expected
+
+
+def test_a_ceiling_of_open_sizes_is_refused() -> None:
+    case = average_pool("", X, [3, 2], strides=[2, 3], ceil_mode=1)
+    with pytest.raises(UnsupportedOpsError, match="ceil_mode and an open size"):
+        written(case, case.open_everything())
+
+
+# -- over everything, and norms ------------------------------------------------------------
+
+
+def global_lp(dys: Any, x: Any, p: int) -> list[Any]:
+    y = (np.abs(x) ** p).sum(axis=(2, 3), keepdims=True) ** (1 / p)
+    return [dys[0] * y ** (1 - p) * np.sign(x) * np.abs(x) ** (p - 1)]
+
+
+GLOBAL = [
+    Case(op="GlobalAveragePool", inputs=[uniform(*X)]),
+    Case(op="GlobalAveragePool", inputs=[uniform(2, 3, 5)]),
+    Case(op="GlobalMaxPool", inputs=[apart(*X)]),
+    # Neither onnxruntime nor onnx's evaluator has these in float64.
+    *(
+        Case(
+            op="GlobalLpPool",
+            inputs=[apart(*X)],
+            attributes={"p": p},
+            numeric=False,
+            twin=lambda dys, x, p=p: global_lp(dys, x, p),
+            double=False,
+            name=f"p {p}",
+        )
+        for p in (1, 2, 3)
+    ),
+]
+NORMS = [
+    Case(
+        op="LpPool",
+        inputs=[apart(*X)],
+        attributes={"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 0, 1], "p": p},
+        name=f"p {p}",
+    )
+    for p in (1, 2, 3)
+]
+
+
+@pytest.mark.parametrize("case", [*GLOBAL, *NORMS], ids=str)
+def test_gradient_is_that_of_finite_differences(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("shape", [X, (2, 3, 5), (2, 3, 4, 2, 5)], ids=str)
+def test_the_first_greatest_of_everything_gets_all(shape: tuple[int, ...]) -> None:
+    x = ties(*shape)
+    flat = x.reshape(2, 3, -1)
+
+    def twin(dys: Any, _: Any) -> list[Any]:
+        chosen = np.arange(flat.shape[2]) == flat.argmax(axis=2)[..., None]
+        return [(chosen * dys[0].reshape(2, 3, 1)).reshape(x.shape)]
+
+    # onnx's evaluator always takes two spatial axes.
+    check(Case(op="GlobalMaxPool", inputs=[x], numeric=False, twin=twin, double=len(shape) == 4))
+
+
+def test_a_norm_of_zeros_has_gradient_zero() -> None:
+    case = Case(op="LpPool", inputs=[np.zeros((1, 2, 4, 4))], attributes={"kernel_shape": [2, 2]})
+    made = differentiate(one_node(case, np.float32), ["x0"], ["y0"]).model
+    feeds = {"x0": np.zeros((1, 2, 4, 4), np.float32), "dy/y0": np.ones((1, 2, 3, 3), np.float32)}
+    np.testing.assert_array_equal(run(made, feeds)["d/x0"], 0)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        max_pool("by pairs", apart(3, 16, 6, 5), [3, 3], strides=[2, 2]),
+        max_pool("by indices", apart(3, 2, 6, 5), [3, 3], strides=[2, 2]),
+        average_pool("", (3, 2, 6, 5), [3, 3], strides=[2, 2]),
+        Case(op="GlobalMaxPool", inputs=[apart(3, 2, 6, 5)]),
+    ],
+    ids=str,
+)
+def test_rows_of_a_batch_do_not_mix(case: Case) -> None:
+    forward = one_node(case, np.float32, case.open_batch())
+    made = differentiate(forward, ["x0"], ["y0"]).model
+    x = case.inputs[0].astype(np.float32)
+    dy = uniform(*run(forward, {"x0": x})["y0"].shape, seed=4).astype(np.float32)
+    together = run(made, {"x0": x, "dy/y0": dy})["d/x0"]
+    for i in range(len(x)):
+        alone = run(made, {"x0": x[i : i + 1], "dy/y0": dy[i : i + 1]})["d/x0"]
+        np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,209 @@
+"""Gradients of Resize, held against what onnxruntime does to unit vectors, and TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from probegen.errors import UnsupportedOpsError
+from tests.graph.vjp.harness import Case, check, differentiate, one_node, run, uniform, written
+
+X = (2, 2, 3, 4)
+
+
+def resize(name: str, *, scales: Any = None, sizes: Any = None, x: Any = X, **more: Any) -> Case:
+    """Returns a Resize by scales or to sizes; by default also with an open batch."""
+    kept = {key: more.pop(key) for key in ("opset", "open_all") if key in more}
+    case = Case(
+        op="Resize",
+        inputs=[
+            uniform(*x),
+            None,
+            None if scales is None else np.array(scales, np.float32),
+            None if sizes is None else np.array(sizes),
+        ],
+        attributes=more,
+        constants=[2, 3],
+        batch={0: {0: "batch"}} if scales is not None or len(sizes) < len(x) else {},
+        numeric=False,
+        # onnxruntime resizes in float32.
+        rtol=1e-5,
+        atol=1e-5,
+        name=name,
+        **{"open_all": False, "opset": 18, **kept},
+    )
+    return dataclasses.replace(case, twin=functools.partial(by_units, one_node(case, np.float32)))
+
+
+def by_units(forward: Any, dys: Any, x: Any, *_: Any) -> list[Any]:
+    """Returns the gradient of a linear model that keeps images and channels apart.
+
+    onnx's own evaluator differs from it where a scale is no whole number.
+    """
+    dx = np.zeros_like(x)
+    for at in np.ndindex(*x.shape[2:]):
+        unit = np.zeros(x.shape, np.float32)
+        unit[(slice(None), slice(None), *at)] = 1
+        column = run(forward, {"x0": unit}, need_kernels=True)["y0"]
+        dx[(slice(None), slice(None), *at)] = (dys[0] * column).sum(axis=tuple(range(2, x.ndim)))
+    return [dx]
+
+
+def half_pixel(mode: str, **more: Any) -> dict[str, Any]:
+    return {"mode": mode, "coordinate_transformation_mode": "half_pixel", **more}
+
+
+LINEAR = [
+    resize(
+        f"linear, {transform}",
+        scales=scales,
+        mode="linear",
+        coordinate_transformation_mode=transform,
+        opset=19,
+    )
+    for transform in (
+        "half_pixel",
+        "asymmetric",
+        "align_corners",
+        "pytorch_half_pixel",
+        "half_pixel_symmetric",
+    )
+    for scales in ([1, 1, 2, 3], [1, 1, 1.5, 0.6])
+]
+CUBIC = [
+    resize(
+        f"cubic, {transform}, {outside}",
+        scales=[1, 1, 2, 1.5],
+        mode="cubic",
+        coordinate_transformation_mode=transform,
+        exclude_outside=outside,
+        cubic_coeff_a=-0.5,
+    )
+    for transform in ("half_pixel", "align_corners")
+    for outside in (0, 1)
+]
+OTHERS = [
+    resize("to sizes", sizes=[2, 2, 5, 2], **half_pixel("linear")),
+    resize("to sizes of axes", sizes=[5, 2], axes=[2, 3], **half_pixel("linear")),
+    resize(
+        "to one row",
+        sizes=[2, 2, 1, 6],
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    ),
+    resize("one axis", scales=[1, 1, 1, 2.5], **half_pixel("linear")),
+    resize("1-D", scales=[1, 1, 3], x=(2, 2, 4), **half_pixel("linear")),
+    resize("nothing changed", scales=[1, 1, 1, 1], **half_pixel("nearest")),
+    resize("opset 13", scales=[1, 1, 2, 2], opset=13, **half_pixel("linear")),
+]
+
+
+@pytest.mark.parametrize("case", [*LINEAR, *CUBIC, *OTHERS], ids=str)
+def test_gradient_is_that_of_unit_vectors(case: Case) -> None:
+    check(case)
+
+
+REPEATED = [
+    resize(
+        "repeated",
+        scales=[1, 1, 2, 3],
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        open_all=True,
+    ),
+    resize("repeated, half pixel", scales=[1, 1, 3, 2], open_all=True, **half_pixel("nearest")),
+    resize(
+        "repeated, 3-D",
+        scales=[1, 1, 2, 1, 3],
+        x=(2, 2, 3, 2, 2),
+        open_all=True,
+        **half_pixel("nearest"),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", REPEATED, ids=str)
+def test_repetition_needs_no_sizes(case: Case) -> None:
+    check(case)
+    assert written(case, case.open_everything()) == ["AveragePool", "Mul"]
+
+
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("transform", ["half_pixel", "asymmetric", "align_corners"])
+@pytest.mark.parametrize("scales", [[2, 3], [1.5, 0.5], [0.7, 2.3]])
+def test_nearest_is_the_one_onnxruntime_takes(
+    scales: list[float], transform: str, rounding: str
+) -> None:
+    attributes = {"coordinate_transformation_mode": transform, "nearest_mode": rounding}
+    case = resize("", scales=[1, 1, *scales], mode="nearest", x=(1, 2, 6, 5), **attributes)
+    forward = one_node(case, np.float32)
+    x = np.arange(60, dtype=np.float32).reshape(1, 2, 6, 5)
+    y = run(forward, {"x0": x}, need_kernels=True)["y0"]
+    dy = uniform(*y.shape, seed=3).astype(np.float32)
+    expected = np.zeros(60)
+    np.add.at(expected, y.astype(int), dy)
+    made = differentiate(forward, ["x0"], ["y0"])
+    found = run(made.model, {"x0": x, "dy/y0": dy}, need_kernels=True)["d/x0"]
+    np.testing.assert_allclose(found, expected.reshape(x.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "method"), [("linear", "bilinear"), ("cubic", "bicubic")])
+@pytest.mark.parametrize("sizes", [(6, 12), (5, 3)])
+def test_gradient_is_that_of_tensorflow(mode: str, method: str, sizes: tuple[int, int]) -> None:
+    """With the attributes tf2onnx writes for what Keras calls."""
+
+    def function(x: Any, *_: Any) -> Any:
+        import tensorflow as tf
+
+        resized = tf.image.resize(tf.transpose(x, [0, 2, 3, 1]), sizes, method)
+        return tf.transpose(resized, [0, 3, 1, 2])
+
+    more = {"cubic_coeff_a": -0.5, "exclude_outside": 1} if mode == "cubic" else {}
+    check(
+        Case(
+            op="Resize",
+            inputs=[uniform(*X), None, None, np.array([2, 2, *sizes])],
+            attributes=half_pixel(mode, **more),
+            constants=[3],
+            batch={},
+            open_all=False,
+            numeric=False,
+            tensorflow=function,
+            # TensorFlow resizes in float32, and takes cubic weights from a table of 1024.
+            rtol=1e-4,
+            atol=1e-5 if mode == "linear" else 5e-3,
+        )
+    )
+
+
+def test_interpolation_is_a_product_with_a_matrix_an_axis() -> None:
+    case = resize("", scales=[1, 1, 2, 3], **half_pixel("linear"))
+    assert written(case) == ["MatMul", "MatMul"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        (half_pixel("linear", antialias=1), "antialias has no gradient rule"),
+        (half_pixel("linear", keep_aspect_ratio_policy="not_larger"), "keeps the aspect ratio"),
+        (
+            {"mode": "nearest", "coordinate_transformation_mode": "half_pixel_symmetric"},
+            "'nearest' with coordinate_transformation_mode 'half_pixel_symmetric'",
+        ),
+    ],
+    ids=["antialias", "aspect ratio", "transform"],
+)
+def test_other_uses_are_refused(attributes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedOpsError, match=reason):
+        written(resize("", sizes=[2, 2, 2, 3], opset=19, **attributes))
+
+
+def test_interpolation_of_open_sizes_is_refused() -> None:
+    case = resize("", scales=[1, 1, 2, 2], **half_pixel("linear"))
+    with pytest.raises(UnsupportedOpsError, match="size of its axis 2 is known at run time only"):
+        written(case, case.open_everything())
