@@ -195,13 +195,17 @@ def measure(
     request = target if described.target_input else None
     expected = _reference(probed, feed, request)
     got = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
-    figures = {o.name: compare(o, got[o.name], expected[o.name]) for o in described.outputs}
+    inside = _coarsest(probed.source)
+    figures = {
+        o.name: compare(o, got[o.name], expected[o.name], computed_in=inside)
+        for o in described.outputs
+    }
     doubtful = [o for o in described.outputs if not figures[o.name].passed]
     if any(o.kind in GRADIENT_KINDS for o in doubtful):
         noisy = _reference(probed, _with_noise(feed, rng), request)
         for o in doubtful:
             moved = compare(o, noisy[o.name], expected[o.name]).l2_rel
-            figures[o.name] = compare(o, got[o.name], expected[o.name], moved)
+            figures[o.name] = compare(o, got[o.name], expected[o.name], moved, inside)
     return Report(str(artefact), probed.source.name, count, generated, figures)
 
 
@@ -220,7 +224,13 @@ def require_agreement(report: Report) -> None:
         )
 
 
-def compare(output: OutputSpec, got: Array, expected: Array, moved: float = 0.0) -> Parity:
+def compare(
+    output: OutputSpec,
+    got: Array,
+    expected: Array,
+    moved: float = 0.0,
+    computed_in: str = "float64",
+) -> Parity:
     """Compares one output, batch axis first, with its reference.
 
     Args:
@@ -228,9 +238,12 @@ def compare(output: OutputSpec, got: Array, expected: Array, moved: float = 0.0)
         got: what the artefact gave.
         expected: what the source model gives.
         moved: for gradients, what `expected` itself moves by under rounding noise.
+        computed_in: the coarsest element type on the way, as in mixed precision.
     """
     gradient = output.kind in GRADIENT_KINDS
     limit = TOLERANCES.get(output.dtype, 0.0)
+    if limit:
+        limit = max(limit, TOLERANCES[computed_in])
     if gradient:
         limit = max(limit * GRADIENT_FACTOR, min(moved * NOISE_FACTOR, NOISE_CAP))
     if got.shape != expected.shape:
@@ -328,6 +341,13 @@ def _check_same_interface(
                 f"{artefact} was not made from {probed.source.name!r}: it has the {what} "
                 f"{', '.join(shown[0])}; the model has the {what} {', '.join(shown[1])}."
             )
+
+
+def _coarsest(model: Any) -> str:
+    """Returns the coarsest element type that a model's layers compute in."""
+    used = {layer.compute_dtype for layer in model._flatten_layers()}
+    known = [dtype for dtype in TOLERANCES if dtype in used]
+    return max(known, key=TOLERANCES.__getitem__, default="float64")
 
 
 def _reference(probed: ProbedModel, feed: Mapping[str, Array], target: Any) -> dict[str, Array]:

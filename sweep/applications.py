@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 import probegen as pg
-from sweep.subject import Subject, absent, stir
+from sweep.subject import Subject, absent
 
 #: The smallest of each family, and what is quick beside them.
 SMALL = frozenset(
@@ -37,7 +37,7 @@ def subjects(large: bool) -> list[Subject]:
     rows = []
     for name in constructors():
         if name in SMALL or large:
-            rows.append(Subject(name, functools.partial(_build, name), probes=_probes(name)))
+            rows.append(Subject(name, functools.partial(_build, name), probes=_probes))
         else:
             rows.append(absent(name, "a larger size of a family above: python -m sweep --large"))
     return rows
@@ -55,12 +55,9 @@ def _build(name: str) -> Any:
     make = getattr(keras.applications, name)
     model = make(weights=None, input_shape=(*size, 3), include_top=False, pooling="avg")
     scores = keras.layers.Dense(10, activation="softmax", name="scores")(model.outputs[0])
-    model = keras.Model(model.inputs, scores, name=name.lower())
-    stir(model)
-    return model
+    return keras.Model(model.inputs, scores, name=name.lower())
 
 
-def _probes(name: str) -> Callable[[], Sequence[Any]]:
-    """A prediction, one activation, saliency and Grad-CAM; the activation is an early one."""
-    del name
-    return lambda: [pg.Activations(5), pg.Saliency(), pg.GradCAM()]
+def _probes() -> Sequence[Any]:
+    """An early activation, saliency, and Grad-CAM at the last layer with positions."""
+    return [pg.Activations(5), pg.Saliency(), pg.GradCAM()]

@@ -120,7 +120,7 @@ def _mit() -> dict[str, Any]:
         "layerwise_patch_sizes": [7, 3],
         "layerwise_strides": [4, 2],
         "hidden_dims": [8, 12],
-        "image_shape": _IMAGE,
+        "image_shape": (32, 32, 3),  # it takes squares only
     }
 
 
@@ -135,7 +135,7 @@ def _segformer() -> dict[str, Any]:
         "layerwise_sr_ratios": [4, 2, 1, 1],
         "layerwise_patch_sizes": [7, 3, 3, 3],
         "layerwise_strides": [4, 2, 2, 2],
-        "hidden_dims": [8, 8, 12, 12],
+        "hidden_dims": [8, 12, 16, 20],
     }
     encoder = keras_hub.models.MiTBackbone(**four, name="encoder")
     return {"image_encoder": encoder, "projection_filters": 8}
@@ -143,7 +143,7 @@ def _segformer() -> dict[str, Any]:
 
 def _resnet(**changes: Any) -> dict[str, Any]:
     return {
-        "input_conv_filters": [8],
+        "input_conv_filters": [64],
         "input_conv_kernel_sizes": [7],
         "stackwise_num_filters": [64, 12],
         "stackwise_num_blocks": [1, 2],
@@ -244,17 +244,6 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]
         "stackwise_pooling": [True, True, False],
         "image_shape": _IMAGE,
     },
-    "CSPNetBackbone": {
-        "stem_filters": 8,
-        "stem_kernel_size": 3,
-        "stem_strides": 2,
-        "stackwise_depth": [1, 2],
-        "stackwise_strides": [1, 2],
-        "stackwise_num_filters": [8, 12],
-        "block_type": "dark_block",
-        "stage_type": "csp",
-        "image_shape": _IMAGE,
-    },
     "SwinTransformerBackbone": {
         "image_shape": (32, 32, 3),
         "embed_dim": 8,
@@ -306,15 +295,15 @@ def samples(model: Any, count: int = 8) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     feed = {}
     for tensor in model.inputs:
-        name = tensor.name.rpartition("/")[2]
+        name = tensor._keras_history.operation.name
         sizes = [count, *(_TIME if s is None else s for s in tensor.shape[1:])]
         if "mask" in name:
-            feed[tensor.name] = np.ones(sizes, "int32")
-            feed[tensor.name][0, -2:] = 0
+            feed[name] = np.ones(sizes, "int32")
+            feed[name][0, -2:] = 0
         elif keras.backend.is_float_dtype(tensor.dtype):
-            feed[tensor.name] = rng.normal(size=sizes).astype("float32")
+            feed[name] = rng.normal(size=sizes).astype("float32")
         elif "segment" in name:
-            feed[tensor.name] = rng.integers(0, 2, sizes).astype("int32")
+            feed[name] = rng.integers(0, 2, sizes).astype("int32")
         else:
-            feed[tensor.name] = rng.integers(1, _VOCABULARY, sizes).astype("int32")
+            feed[name] = rng.integers(1, _VOCABULARY, sizes).astype("int32")
     return feed

@@ -50,7 +50,7 @@ def subjects() -> list[Subject]:
     rows: list[Subject] = []
     first: dict[type, str] = {}
     for name, cls in public_classes().items():
-        if cls in first or cls.__name__ != name and cls.__name__ in public_classes():
+        if cls in first or (cls.__name__ != name and cls.__name__ in public_classes()):
             rows.append(absent(name, f"another name of {cls.__name__}"))
             continue
         first[cls] = name
@@ -192,8 +192,11 @@ def _pools() -> dict[str, Variants]:
             keep = {"": {}, "keepdims": {"keepdims": True}}
             found[name] = _configured(getattr(kl, name), shape, keep)
             name = f"Adaptive{kind}Pooling{rank}D"
-            even = {1: 11, 2: (3, 7), 3: (3, 7, 5)}[rank]
-            sizes = {"even": {"output_size": even}, "uneven": {"output_size": 4}}
+            even: Any = {1: 11, 2: (3, 7), 3: (3, 7, 5)}[rank]
+            sizes: Mapping[str, Mapping[str, Any]] = {
+                "even": {"output_size": even},
+                "uneven": {"output_size": 4},
+            }
             found[name] = _configured(getattr(kl, name), shape, sizes)
     found["MaxPooling2D"] |= {
         "channels first": _layer(kl.MaxPooling2D, (4, 9, 7), data_format="channels_first"),
@@ -543,10 +546,12 @@ def _augmentation() -> dict[str, Variants]:
         "STFTSpectrogram": {},
         "MelSpectrogram": {},
     }
-    plain = ("AugMix", "AutoContrast", "CutMix", "Equalization", "MixUp", "RandAugment")
-    plain += ("RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur")
-    plain += ("RandomGrayscale", "RandomInvert", "RandomPerspective", "Solarization")
-    plain += ("ContrastLimitedAdaptiveHistogramEqualization",)
+    plain = (
+        *("AugMix", "AutoContrast", "CutMix", "Equalization", "MixUp", "RandAugment"),
+        *("RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur"),
+        *("RandomGrayscale", "RandomInvert", "RandomPerspective", "Solarization"),
+        "ContrastLimitedAdaptiveHistogramEqualization",
+    )
     found = {name: {"": _layer(getattr(kl, name), IMAGE)} for name in plain}
     for name, given in needed.items():
         found[name] = {"": _layer(getattr(kl, name), IMAGE, **given)}

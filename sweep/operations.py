@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -108,7 +107,8 @@ def public_functions() -> list[str]:
 
 
 def _function(name: str) -> Call:
-    return functools.reduce(getattr, name.split("."), ops)
+    found: Call = functools.reduce(getattr, name.split("."), ops)
+    return found
 
 
 def _model(call: Call, *shapes: tuple[int | None, ...], **kinds: Any) -> Callable[[], Any]:
@@ -149,11 +149,19 @@ def _positive_pairs(*names: str) -> dict[str, Callable[[], Any]]:
 
 
 def _of_many(*names: str) -> dict[str, Callable[[], Any]]:
-    return {name: _model(lambda a, b, f=_function(name): f([a, b]), _GRID, _GRID) for name in names}
+    """Functions of a list of tensors."""
+
+    def called(function: Call, *inputs: Any) -> Any:
+        return function(list(inputs))
+
+    return {
+        name: _model(functools.partial(called, _function(name)), _GRID, _GRID) for name in names
+    }
 
 
-def _along(axis: Any, *names: str, **given: Any) -> dict[str, Callable[[], Any]]:
-    return {name: _model(lambda x, f=_function(name): f(x, axis=axis, **given)) for name in names}
+def _along(axis: int, *names: str, **given: Any) -> dict[str, Callable[[], Any]]:
+    """Functions along an axis."""
+    return {name: _model(functools.partial(_function(name), axis=axis, **given)) for name in names}
 
 
 def _matrix(x: Any) -> Any:

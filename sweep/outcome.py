@@ -113,8 +113,8 @@ def _compile(subject: Subject) -> Outcome:
         path = Path(folder) / "model.onnx"
         exported = pg.compile(model, probes, path, samples=samples)
         plain, explained = count_nodes(path)
-        figures = exported.report or {}
-        parity = max((p.max_rel for p in figures.values() if p.kind in GRADIENT_KINDS), default=0.0)
+        figures = [] if exported.report is None else exported.report.values()
+        parity = max((p.max_rel for p in figures if p.kind in GRADIENT_KINDS), default=0.0)
         wrong = _rows_that_depend_on_the_batch(path, samples)
     verdict = DIFFERS if wrong else AGREES
     return Outcome(subject.name, verdict, wrong, float(parity), plain, explained)
@@ -167,6 +167,6 @@ def _refusals(error: UnsupportedOpsError) -> str:
     return _line("; ".join(lines) or error)
 
 
-def _line(message: object, most: int = 240) -> str:
+def _line(message: object, most: int = 400) -> str:
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -35,6 +35,15 @@ def test_limits(kind, error, passed):
     assert compare(output(kind), REFERENCE + error * largest, REFERENCE).passed is passed
 
 
+def test_mixed_precision_widens_the_limit_of_float32_outputs():
+    got = REFERENCE * (1 + 2e-3)
+    assert not compare(output("prediction"), got, REFERENCE).passed
+    assert compare(output("prediction"), got, REFERENCE, computed_in="float16").passed
+    assert not compare(output("prediction"), 1.1 * REFERENCE, REFERENCE, 0, "float16").passed
+    exact = output("prediction", "int32")
+    assert not compare(exact, np.array([[1]]), np.array([[2]]), 0, "float16").passed
+
+
 def test_a_tipped_gate_in_one_sample_passes_in_a_gradient_only():
     got = REFERENCE.copy()
     got[2, 3, 1] += 0.3

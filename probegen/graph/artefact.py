@@ -13,7 +13,7 @@ from probegen.graph.attribution import Wanted, write_attributions
 from probegen.graph.builder import Builder
 from probegen.graph.forward import ForwardGraph, forward_graph
 from probegen.graph.gate import add_gate
-from probegen.graph.passes import clean
+from probegen.graph.passes import clean, prepare
 from probegen.instrumentation.plan import GradientGroup, Plan, path_integrals
 from probegen.manifest import Manifest
 
@@ -42,6 +42,7 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
             "itself; rename the model's input, or pass gate=False (--no-gate)."
         )
     forward = forward_graph(plan, opset, batch)
+    prepare(forward.model)
     request = _add_target_input(forward, plan.manifest, batch)
     builder = Builder(forward.graph, opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}

@@ -117,6 +117,7 @@ def forward_graph(
     specs = [tf.TensorSpec([batch, *s.shape[1:]], s.dtype, s.name) for s in plan.source.input_specs]
     specs += [tf.TensorSpec(v.shape, v.dtype, f"{_WEIGHT_NAME}{i}") for i, v in enumerate(large)]
     function = trace_function(forward, specs, plan.source)
+    _check_precision(function.graph)
     layers = Trace(plan.source, function.graph, inputs, [], calls).layers
     proto = _convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
     model = _to_ir(proto, opset, plan.source, large)
@@ -393,10 +394,10 @@ def layer_of(layers: Mapping[str, str], node_name: str) -> str:
     while "/" in name:  # the outermost scope is the model's own
         if name in layers:
             return layers[name]
-        inside = [path.split("/") for op, path in layers.items() if op.startswith(name + "/")]
-        shared = os.path.commonprefix(inside) if inside else []
+        inside = [path for op, path in layers.items() if op.startswith(name + "/")]
+        shared = os.path.commonpath(inside) if inside else ""
         if shared:
-            return "/".join(shared)
+            return shared
         name = name.rpartition("/")[0]
     return layers.get(name, "")
 
@@ -418,6 +419,15 @@ def _check_dtypes(plan: Plan) -> None:
                 "does. Split the model: keep the text layers in front, and compile the part that "
                 f"takes numbers ({_after_strings(plan)})."
             )
+
+
+def _check_precision(graph: Any) -> None:
+    if any(t.dtype == tf.bfloat16 for op in graph.get_operations() for t in op.outputs):
+        raise ExportError(
+            "the model computes in bfloat16, for which onnxruntime has next to no operators on "
+            "CPU. Load it under another dtype policy (keras.config.set_dtype_policy('float32') "
+            "or 'mixed_float16'), or export to SavedModel (format='savedmodel')."
+        )
 
 
 def _after_strings(plan: Plan) -> str:

@@ -137,17 +137,16 @@ def _resize(context: Any, node: Any, _: str, __: Any) -> None:
     sizes = context.get_shape(node.input[0])
     if sizes is None or min(sizes[1:3]) < 0:
         return
-    constants = [n.get_tensor_value(as_list=False) if n.is_const() else None for n in node.inputs]
-    if any(c is None for c in constants[1:]):
+    parameters = [_constant_value(context, name) for name in node.input[1:]]
+    if any(value is None for value in parameters):
         return
     operation = {a: kind(node.get_attr_value(a)) for a, kind in _RESIZES[node.type].items()}
 
     def resample(images: Any) -> Any:
-        made = getattr(tf.raw_ops, node.type)
-        names = ("size", "scale", "translation")
-        with tf.init_scope():
-            given = dict(zip(names, constants[1:], strict=False))
-            return made(images=images, **given, **operation).numpy()
+        given = dict(zip(("size", "scale", "translation"), parameters, strict=False))
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            made = getattr(tf.raw_ops, node.type)(images=images, **given, **operation)
+            return session.run(made)
 
     rows, columns = _unit_responses(resample, sizes[1], sizes[2])
     w = _Writer(context, node)
@@ -156,6 +155,25 @@ def _resize(context: Any, node: Any, _: str, __: Any) -> None:
     planes = w.op("Transpose", w.inputs[0], perm=[0, 3, 1, 2])
     made = w.op("MatMul", w.op("MatMul", height, planes), width)
     w.finish("Transpose", made, perm=[0, 2, 3, 1])
+
+
+def _constant_value(context: Any, name: str) -> Any:
+    """Returns what a tensor made of constants and sizes comes to, None for others."""
+    node = context.get_node_by_output(name)
+    if node.is_const():
+        return node.get_tensor_value(as_list=False)
+    if node.type == "Shape":
+        return np.array(context.get_shape(node.input[0]))
+    inputs = [_constant_value(context, i) for i in node.input] if node.type in _FOLDED else [None]
+    return None if any(v is None for v in inputs) else _FOLDED[node.type](*inputs)
+
+
+#: Operations between the size of an image and the scale it is resized by.
+_FOLDED: Mapping[str, Callable[..., Any]] = {
+    "Cast": lambda x: x,
+    "Div": lambda a, b: (a / b).astype(np.float32),
+    "Slice": lambda x, starts, ends, *_: x[starts[0] : ends[0]],
+}
 
 
 def _unit_responses(resample: Callable[[Any], Any], height: int, width: int) -> tuple[Any, Any]:

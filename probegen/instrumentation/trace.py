@@ -188,9 +188,7 @@ def influenced_by(tensor: Any, graph: Any, differentiably: bool = False) -> set[
             continue
         if differentiably and not passes_gradient(op):
             continue
-        reached.update(
-            id(t) for t in op.outputs if not differentiably or t.dtype.is_floating or _is_handle(t)
-        )
+        reached.update(id(t) for t in op.outputs if not differentiably or _carries_gradient(t))
     return reached
 
 
@@ -228,7 +226,7 @@ def reached_by_gradient(trace: Trace, ends: Iterable[Any]) -> set[int]:
     reached = {id(t) for t in ends}
     for op in reversed(trace.graph.get_operations()):
         if any(id(t) in reached for t in op.outputs) and passes_gradient(op):
-            reached.update(id(t) for t in op.inputs if t.dtype.is_floating or _is_handle(t))
+            reached.update(id(t) for t in op.inputs if _carries_gradient(t))
     return reached
 
 
@@ -275,5 +273,7 @@ def _custom_gradient_module(op: Any) -> str:
     return module
 
 
-def _is_handle(tensor: Any) -> bool:
-    return tensor.dtype in (tf.variant, tf.resource)
+def _carries_gradient(tensor: Any) -> bool:
+    """Tells whether a gradient can live on a tensor, or on what it is a handle of."""
+    numbers = tensor.dtype.is_floating or tensor.dtype.is_complex
+    return bool(numbers or tensor.dtype in (tf.variant, tf.resource))

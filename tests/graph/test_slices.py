@@ -97,3 +97,27 @@ def test_other_slices_stay(intervals: list[tuple[int, int]]) -> None:
     model = sliced(*intervals)
     split_slices(model.graph)
     assert [n.op_type for n in model.graph if n.op_type != "Constant"] == ["Slice"] * len(intervals)
+
+
+NESTED = """(float[n, 9, 3] x) => (float[a, b, c] y0, float[d, e, f] y1, float[g, h, i] y2) {
+    axis = Constant<value_ints = [1]>()
+    zero = Constant<value_ints = [0]>() two = Constant<value_ints = [2]>()
+    four = Constant<value_ints = [4]>() nine = Constant<value_ints = [9]>()
+    part = Slice(x, zero, four, axis)
+    y0 = Slice(x, four, nine, axis)
+    y1 = Slice(part, zero, two, axis)
+    y2 = Slice(part, two, four, axis)
+}"""
+
+
+def test_slices_of_a_slice_are_a_split_of_a_split() -> None:
+    model = parsed(NESTED)
+    split_slices(model.graph)
+    assert [n.op_type for n in model.graph if n.op_type != "Constant"] == ["Split", "Split"]
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    x = uniform(2, 9, 3).astype("f")
+    found = run(proto, {"x": x})
+    np.testing.assert_array_equal(found["y0"], x[:, 4:])
+    np.testing.assert_array_equal(found["y1"], x[:, :2])
+    np.testing.assert_array_equal(found["y2"], x[:, 2:4])

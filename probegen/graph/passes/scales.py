@@ -58,9 +58,8 @@ def _normalise(
     node.outputs[0].type, node.outputs[0].shape = result.type, result.shape
     graph.insert_after(last, node)
     result.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
-    name = result.name
+    node.outputs[0].name = f"{result.name}/normalised"
     graph.remove([first, last], safe=True)
-    node.outputs[0].name = name
 
 
 def scale_before_masks(graph: ir.Graph) -> None:

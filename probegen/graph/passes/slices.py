@@ -65,7 +65,7 @@ def split_slices(graph: ir.Graph) -> None:
         size = (shape_of(whole) or ())[axis]
         joints = [0, *(end for _, end in ordered)]
         if owner is not None and len(parts) > 1 and joints == [*(s for s, _ in ordered), size]:
-            _split(owner, whole, axis, [parts[interval] for interval in ordered])
+            _split(owner, axis, [parts[interval] for interval in ordered])
 
 
 def _interval(node: ir.Node) -> tuple[int, int, int] | None:
@@ -85,10 +85,11 @@ def _interval(node: ir.Node) -> tuple[int, int, int] | None:
     return axis, start, end
 
 
-def _split(owner: ir.Graph, whole: ir.Value, axis: int, slices: Sequence[ir.Node]) -> None:
+def _split(owner: ir.Graph, axis: int, slices: Sequence[ir.Node]) -> None:
     """Puts one Split in the place of Slices, in the order of what they take."""
     first = next(node for node in owner if node in slices)
     values = [node.outputs[0] for node in slices]
+    whole = first.inputs[0]  # which a Split written before may have put in place of a Slice
     sizes = np.array([(shape_of(v) or ())[axis] for v in values])
     split = ir.node(
         "Split",

@@ -18,6 +18,7 @@ DepthToSpace, 0.85 by `spread` and one convolution; that of a dense one at 64x28
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ from probegen.graph.vjp.spatial import (
     flipped,
     interleaved,
     known,
+    phases_to_space,
     reshaped,
     resize_to,
     sizes_of,
@@ -42,7 +44,8 @@ from probegen.graph.vjp.spatial import (
 )
 
 #: Below this number of input channels all phases come from one convolution: runtimes compute
-#: output channels in blocks of up to 16, and a convolution a phase would leave most empty.
+#: output channels in blocks of up to 16, and a convolution a phase would leave most empty. More
+#: phases than that are too many nodes.
 _BLOCK = 16
 
 
@@ -118,11 +121,11 @@ def _input_gradient(
     rough = [-(-size // s) for size, s in zip(sizes, strides, strict=True)]
     low = [*(shape_of(x) or ())[:2], *rough]
     undilated = all(axis.dilation == 1 for axis in axes)
-    if len(used) > 1 and group == 1 and undilated and _sizes(w)[1] < _BLOCK:
-        parts = _phases_at_once(b, g, w, axes, low)
-    else:
-        kernel = _swapped(b, w, group)
-        parts = {p: _phase(b, g, kernel, axes, p, group, low) for p in used}
+    small = _sizes(w)[1] < _BLOCK or len(used) > _BLOCK
+    if len(used) > 1 and group == 1 and undilated and small:
+        return resize_to(b, _phases_at_once(b, g, w, axes, low), sizes)
+    kernel = _swapped(b, w, group)
+    parts = {p: _phase(b, g, kernel, axes, p, group, low) for p in used}
     if len(parts) == 1:
         ((offsets, part),) = parts.items()
         return spread(b, part, strides, offsets, sizes)
@@ -228,15 +231,15 @@ def _by_spreading(
 
 def _phases_at_once(
     b: Builder, g: ir.Value, w: ir.Value, axes: Sequence[Axis], low: Sequence[Dim]
-) -> dict[tuple[int, ...], ir.Value]:
-    """Returns all phases, of shape `low`, cut out of one convolution that makes all of them.
+) -> ir.Value:
+    """Makes all phases, of shape `low`, in one convolution, and merges them.
 
     Kernel position t = s*v + phase - c serves the phase from place v of a window common to
     all; behind c zeros, the kernel falls apart into the phases' kernels by a Reshape alone.
     """
     rank = len(axes)
     strides = [axis.stride for axis in axes]
-    offsets = all_offsets(strides)
+    number = math.prod(strides)
     highest = [-(-axis.padding[0] // axis.stride) for axis in axes]
     zeros = [a.stride * high - a.padding[0] for a, high in zip(axes, highest, strict=True)]
     places = [-(-(a.kernel + c) // a.stride) for a, c in zip(axes, zeros, strict=True)]
@@ -249,7 +252,7 @@ def _phases_at_once(
     apart = reshaped(b, whole, [out, channels, *pairs])
     by_phase = b.transpose(apart, [*range(3, 3 + 2 * rank, 2), 1, 0, *range(2, 2 + 2 * rank, 2)])
     turned = flipped(b, by_phase, range(2 + rank, 2 + 2 * rank))
-    kernel = reshaped(b, turned, [len(offsets) * channels, out, *places])
+    kernel = reshaped(b, turned, [number * channels, out, *places])
 
     rough = [known(d if isinstance(d, int) else None) for d in low[2:]]
     side_by_side = _conv(
@@ -258,17 +261,9 @@ def _phases_at_once(
         kernel,
         [v - 1 - high for v, high in zip(places, highest, strict=True)],
         [n - known(a.count) + high for n, a, high in zip(rough, axes, highest, strict=True)],
-        shape=[low[0], len(offsets) * channels, *low[2:]],
+        shape=[low[0], number * channels, *low[2:]],
     )
-    parts = b.ops(
-        "Split",
-        side_by_side,
-        b.ints(*[channels] * len(offsets)),
-        outputs=len(offsets),
-        shapes=[low] * len(offsets),
-        axis=1,
-    )
-    return dict(zip(offsets, parts, strict=True))
+    return phases_to_space(b, side_by_side, strides)
 
 
 def by_transposed_convolution(

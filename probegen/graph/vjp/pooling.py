@@ -35,6 +35,9 @@ from probegen.graph.vjp.spatial import (
 #: Up to this kernel size the maximum of a window is found again by comparing pairs.
 _PAIRWISE = 3
 
+#: Axes whose matrix would have more elements are handled without one.
+_MATRIX = 2**18
+
 #: Depthwise convolutions are fast where channels fill the blocks runtimes keep them in.
 _BLOCK = 16
 
@@ -75,9 +78,25 @@ def _average_gradient(b: Builder, node: ir.Node, g: ir.Value, x: ir.Value) -> ir
         return resize_to(b, blocks, [known(axis.size) for axis in axes])
     divisors = [_divisors(axis, with_padding) for axis in axes]
     if all(axis.stride == 1 and axis.dilation == 1 for axis in axes):
-        return _averaged_again(b, g, x, axes, divisors)
+        return _averaged_again(b, _even(b, g, axes, divisors), x, axes)
+    if any(known(axis.size) * known(axis.count) > _MATRIX for axis in axes):
+        share = b.mul(_even(b, g, axes, divisors), 1 / _volume(axes))
+        return _over_windows(b, share, x, axes)
     matrices = [_windows(a) / d[:, None] for a, d in zip(axes, divisors, strict=True)]
     return along(b, g, {2 + i: matrix for i, matrix in enumerate(matrices)})
+
+
+def _even(
+    b: Builder,
+    g: ir.Value,
+    axes: Sequence[Axis],
+    divisors: Sequence[npt.NDArray[np.float64]],
+) -> ir.Value:
+    """Weighs `g` so that dividing it by the full size of a window is right for all windows."""
+    weights = np.ones(())
+    for axis, divisor in zip(axes, divisors, strict=True):
+        weights = weights[..., None] * (axis.kernel / divisor)
+    return g if np.all(weights == 1) else b.mul(g, b.const(weights, dtype_of(g)))
 
 
 def _unpadded(axis: Axis) -> bool:
@@ -113,19 +132,8 @@ def _divisors(axis: Axis, with_padding: bool) -> npt.NDArray[np.float64]:
     return found
 
 
-def _averaged_again(
-    b: Builder,
-    g: ir.Value,
-    x: ir.Value,
-    axes: Sequence[Axis],
-    divisors: Sequence[npt.NDArray[np.float64]],
-) -> ir.Value:
+def _averaged_again(b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
     """Handles windows one position apart: averaging them is its own gradient, turned round."""
-    weights = np.ones(())
-    for axis, divisor in zip(axes, divisors, strict=True):
-        weights = weights[..., None] * (axis.kernel / divisor)
-    if not np.all(weights == 1):
-        g = b.mul(g, b.const(weights, dtype_of(g)))
     pads = [(a.extent - 1 - a.padding[0], a.extent - 1 - a.padding[1]) for a in axes]
     low = {2 + i: before for i, (before, _) in enumerate(pads) if before < 0}
     high = {2 + i: after for i, (_, after) in enumerate(pads) if after < 0}
@@ -170,7 +178,8 @@ def lp_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
         raise Refused("it has ceil_mode and an open size: which windows are whole is not known")
     p = float(attribute(node, "p", 2))
     share = _norm_share(b, g, node.outputs[0], p)
-    if all(axis.static for axis in axes):
+    small = all(axis.static and known(axis.size) * known(axis.count) <= _MATRIX for axis in axes)
+    if small:
         share = along(b, share, {2 + i: _windows(axis) for i, axis in enumerate(axes)})
     else:
         share = _over_windows(b, share, x, axes)

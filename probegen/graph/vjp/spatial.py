@@ -17,6 +17,12 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused
 from probegen.graph.builder import Builder, Dim, attribute, dtype_of, rank_of, shape_of
 
+#: Rows of up to this size are spread by one matrix, longer ones in pieces of that size.
+_WHOLE, _PIECE = 64, 32
+
+#: The largest matrix that an axis is multiplied with: 64 MB of 32-bit floats.
+_LARGEST = 2**24
+
 #: The end of a Slice that runs to either end of an axis, whatever its size.
 END = 2**31 - 1
 
@@ -250,6 +256,32 @@ def interleaved(
     return result
 
 
+def phases_to_space(b: Builder, value: ir.Value, strides: Sequence[int]) -> ir.Value:
+    """Merges phases that stand side by side in the channels, as `interleaved` merges tensors.
+
+    One or three nodes whatever the strides, where interleaving takes some for each phase; as
+    fast for few channels only.
+
+    Args:
+        b: the builder.
+        value: `[batch, phases * channels, *spatial]`, the phases in the order of `all_offsets`;
+            the batch alone may be open.
+        strides: one a spatial axis.
+    """
+    batch, stacked, *low = shape_of(value) or ()
+    if not isinstance(stacked, int):
+        raise TypeError("phases are merged for known numbers of channels")
+    rank = len(strides)
+    channels = stacked // math.prod(strides)
+    high = [known(n) * s for n, s in zip(sizes_of(value), strides, strict=True)]
+    if rank == 2 and strides[0] == strides[1]:
+        shape = [batch, channels, *high]
+        return b.op("DepthToSpace", value, shape=shape, blocksize=strides[0], mode="DCR")
+    apart = reshaped(b, value, [batch, *strides, channels, *low])
+    pairs = [axis for i in range(rank) for axis in (rank + 2 + i, 1 + i)]
+    return reshaped(b, b.transpose(apart, [0, rank + 1, *pairs]), [batch, channels, *high])
+
+
 def _merged(b: Builder, group: Sequence[ir.Value], axis: int) -> ir.Value:
     """Interleaves tensors of one shape along one axis."""
     shape = list(shape_of(group[0]) or ())
@@ -272,9 +304,8 @@ def spread(
 ) -> ir.Value:
     """Puts `value[.., i]` at `offset + stride * i` of each spatial axis, zeros elsewhere.
 
-    The last axis is multiplied with a matrix of zeros and ones, which also leaves the room
-    for the zero rows: several times faster in onnxruntime than a Pad that does the same, and
-    than interleaving with zeros.
+    The last axis is multiplied with a matrix of zeros and ones: several times faster in
+    onnxruntime than a Pad that does the same, and than interleaving with zeros.
 
     Args:
         b: the builder.
@@ -283,29 +314,47 @@ def spread(
         offsets: one a spatial axis, each below its stride.
         sizes: of the result; positions beyond are dropped.
     """
-    *outer, count = sizes_of(value)
-    if count is None or None in outer:
+    rows_too = len(strides) > 1 and known(sizes_of(value)[-1]) <= _WHOLE
+    if rows_too:
+        value = _spread_rows(b, value, strides[-2:], offsets[-2:], sizes[-1])
+    else:
+        value = _spread_last(b, value, strides[-1], offsets[-1])
+    for axis in range(len(strides) - (2 if rows_too else 1)):
+        value = _spread_outer(b, value, 2 + axis, strides[axis], offsets[axis])
+    return resize_to(b, value, sizes)
+
+
+def _spread_rows(
+    b: Builder, value: ir.Value, strides: Sequence[int], offsets: Sequence[int], width: int
+) -> ir.Value:
+    """Spreads the last two axes at once: the matrix also leaves the room of the empty rows."""
+    *lead, height, count = shape_of(value) or ()
+    if not isinstance(height, int) or not isinstance(count, int):
         raise TypeError("tensors are spread along axes of known size")
-    # The matrix writes one row, then the stride's empty rows of the axis before.
-    rows, first = (strides[-2], offsets[-2]) if outer else (1, 0)
-    width = sizes[-1]
-    place = np.zeros((count, rows, width), dtype_of(value).numpy())
-    placed = [i for i in range(count) if offsets[-1] + strides[-1] * i < width]
-    place[placed, first, [offsets[-1] + strides[-1] * i for i in placed]] = 1
-    lead = list(shape_of(value) or ())[:2]
-    heights = [d for d in outer if d is not None]
-    result = b.op(
-        "MatMul",
-        value,
-        b.const(place.reshape(count, rows * width)),
-        shape=[*lead, *heights, rows * width],
-    )
-    if outer:
-        heights[-1] *= rows
-        result = reshaped(b, result, [*lead, *heights, width])
-    for axis in range(len(outer) - 1):
-        result = _spread_outer(b, result, 2 + axis, strides[axis], offsets[axis])
-    return resize_to(b, result, sizes)
+    places = [offsets[1] + strides[1] * i for i in range(count)]
+    inside = [i for i in range(count) if places[i] < width]
+    matrix = np.zeros((count, strides[0], width), dtype_of(value).numpy())
+    matrix[inside, offsets[0], [places[i] for i in inside]] = 1
+    flat = b.const(matrix.reshape(count, -1))
+    rows = b.op("MatMul", value, flat, shape=[*lead, height, strides[0] * width])
+    return reshaped(b, rows, [*lead, height * strides[0], width])
+
+
+def _spread_last(b: Builder, value: ir.Value, stride: int, offset: int) -> ir.Value:
+    """Spreads the last axis in pieces, so that the matrix does not grow with its size."""
+    if stride == 1:
+        return value
+    count = known(sizes_of(value)[-1])
+    axis = rank_of(value) - 1
+    value = fit(b, value, {}, {axis: -count % _PIECE})
+    *lead, whole = shape_of(value) or ()
+    pieces = known(whole if isinstance(whole, int) else None) // _PIECE
+    matrix = np.zeros((_PIECE, _PIECE, stride), dtype_of(value).numpy())
+    matrix[range(_PIECE), range(_PIECE), offset] = 1
+    flat = b.const(matrix.reshape(_PIECE, -1))
+    apart = reshaped(b, value, [*lead, pieces, _PIECE])
+    spaced = b.op("MatMul", apart, flat, shape=[*lead, pieces, _PIECE * stride])
+    return reshaped(b, spaced, [*lead, pieces * _PIECE * stride])
 
 
 def _spread_outer(b: Builder, value: ir.Value, axis: int, stride: int, offset: int) -> ir.Value:
@@ -329,7 +378,13 @@ def along(b: Builder, value: ir.Value, matrices: Mapping[int, np.ndarray]) -> ir
         b: the builder.
         value: any tensor whose sizes are known from the first given axis on.
         matrices: axis -> matrix `[size of value, size of result]`.
+
+    Raises:
+        Refused: a matrix would be too large for a file.
     """
+    largest = max((matrix.size for matrix in matrices.values()), default=0)
+    if largest > _LARGEST:
+        raise Refused(f"it would take a matrix of {largest} elements, more than {_LARGEST}")
     # Shrinking axes first keeps what the others have to multiply small.
     order = sorted(matrices, key=lambda axis: matrices[axis].shape[1] / matrices[axis].shape[0])
     for axis in order:

@@ -543,6 +543,9 @@ def test_cleaning_up_changes_nothing(settled: bool) -> None:
         made = differentiated(program.model(), program, settled=settled)
         cleaned = ir.from_proto(made.model)
         clean(cleaned)
+        for graph in (cleaned.graph, *cleaned.graph.subgraphs()):
+            unread = [n for n, v in graph.initializers.items() if not v.uses()]
+            assert not unread, program
         outputs = run(program.model(), program.feeds[0])
         dys = {f"dy/{k}": uniform(*outputs[k].shape, seed=3) for k in program.of}
         feeds = {**program.feeds[0], **dys}

@@ -120,6 +120,12 @@ CONVOLUTIONS = [
     ),
     conv("3-D, kernel 1, strides", (1, 2, 5, 4, 6), (3, 2, 1, 1, 1), strides=[2, 3, 2]),
     conv("3-D depthwise, strides", (1, 2, 5, 4, 6), (2, 1, 3, 3, 2), group=2, strides=[2, 2, 2]),
+    conv("long rows, kernel 1, stride 2", (2, 3, 3, 141), (4, 3, 1, 1), strides=[2, 2]),
+    conv("long rows, depthwise", (1, 3, 5, 133), (3, 1, 3, 3), group=3, strides=[2, 2]),
+    conv("long, 1-D depthwise", (2, 3, 200), (3, 1, 4), group=3, strides=[3], pads=[1, 2]),
+    conv("many phases", (1, 17, 12, 10), (3, 17, 7, 5), strides=[5, 4], pads=[1, 2, 0, 1]),
+    conv("few channels, 1-D", (2, 3, 14), (4, 3, 5), strides=[3], pads=[2, 1]),
+    conv("few channels, 3-D", (1, 2, 7, 6, 8), (3, 2, 3, 3, 2), strides=[2, 2, 2]),
     # kernels and biases
     conv("kernel too", X, (4, 3, 3, 2), wrt=(0, 1, 2), bias=True, pads=[1, 0, 2, 1]),
     conv(
@@ -389,7 +395,20 @@ def test_phases_take_a_convolution_each_and_no_inserted_zero() -> None:
 
 def test_phases_of_few_channels_come_from_one_convolution() -> None:
     found = written(conv("", (1, 3, 8, 6), (5, 3, 7, 7), strides=[2, 2], pads=[3, 3, 3, 3]))
-    assert [found.count(op) for op in ("Conv", "Split", "Concat")] == [1, 1, 3]
+    assert [found.count(op) for op in ("Conv", "DepthToSpace", "Concat")] == [1, 1, 0]
+
+
+def test_large_strides_take_few_nodes() -> None:
+    """As the patches of a vision transformer."""
+    assert len(written(conv("", (1, 3, 32, 48), (5, 3, 16, 16), strides=[16, 16]))) < 10
+    assert len(written(conv("", (1, 17, 32, 48), (5, 17, 16, 8), strides=[16, 8]))) < 10
+
+
+@pytest.mark.parametrize("w", [(4, 3, 1), (3, 1, 5)], ids=["kernel 1", "depthwise"])
+def test_constants_do_not_grow_with_the_length_of_a_sequence(w: tuple[int, ...]) -> None:
+    case = conv("", (1, 3, 4000), w, strides=[3], group=3 // w[1])
+    made = differentiate(one_node(case, np.float32), ["x0"], ["y0"]).model
+    assert max(onnx.numpy_helper.to_array(i).size for i in made.graph.initializer) < 5000
 
 
 @pytest.mark.parametrize("strides", [[1, 1], [2, 2]])

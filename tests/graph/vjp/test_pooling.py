@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from probegen.errors import UnsupportedOpsError
@@ -271,6 +272,34 @@ STRUCTURES = [
 @pytest.mark.parametrize(("case", "expected"), STRUCTURES, ids=str)
 def test_averages_take_few_nodes(case: Case, expected: list[str]) -> None:
     assert written(case) == expected
+
+
+@pytest.mark.parametrize("op", ["AveragePool", "LpPool"])
+def test_constants_do_not_grow_with_the_length_of_a_sequence(op: str) -> None:
+    case = Case(
+        op=op,
+        inputs=[apart(1, 2, 1000)],
+        attributes={"kernel_shape": [3], "strides": [2], "pads": [0, 1]},
+        batch={},
+        open_all=False,
+        numeric=False,
+        twin=(lambda dys, x: [average_pool_gradient(dys[0], x, case.attributes)])
+        if op == "AveragePool"
+        else (lambda dys, x: [lp_pool_gradient(dys[0], x)]),
+    )
+    check(case)
+    made = differentiate(one_node(case, np.float32), ["x0"], ["y0"]).model
+    assert max(onnx.numpy_helper.to_array(i).size for i in made.graph.initializer) < 1000
+
+
+def lp_pool_gradient(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """That of windows of 3, 2 apart, one padded at the end."""
+    padded, dx = np.pad(x, [(0, 0), (0, 0), (0, 1)]), np.zeros((*x.shape[:2], x.shape[2] + 1))
+    for o in range(dy.shape[2]):
+        window = padded[:, :, 2 * o : 2 * o + 3]
+        norm = np.sqrt((window**2).sum(axis=2))
+        dx[:, :, 2 * o : 2 * o + 3] += (dy[:, :, o] / norm)[..., None] * window
+    return dx[:, :, :-1]
 
 
 def test_a_ceiling_of_open_sizes_is_refused() -> None:

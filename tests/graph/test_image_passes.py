@@ -1,0 +1,327 @@
+"""Passes that suit images: what they change, what they leave, and that values stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from probegen.graph.passes.convolutions import merge_into_convolutions
+from probegen.graph.passes.layout import keep_blocks
+from probegen.graph.passes.scales import merge_into_normalisations, scale_before_masks
+from probegen.graph.passes.sums import sum_first
+
+RNG = np.random.default_rng(0)
+
+
+def model(nodes: list[onnx.NodeProto], outputs: list[str], **constants: np.ndarray) -> ir.Model:
+    """Returns a model over images `x` and `z` of 16 channels, shapes inferred."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16, 6, 5])
+            for name in ("x", "z")
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+
+
+def node(op_type: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op_type, inputs.split(), [output], name=output, **attributes)
+
+
+def changed(before: ir.Model, change: Callable[[ir.Graph], None], rtol: float = 1e-5) -> list[str]:
+    """Applies a pass, compares the outputs, and returns the operators that are left."""
+    feeds = {name: RNG.uniform(-2, 2, (3, 16, 6, 5)).astype(np.float32) for name in ("x", "z")}
+    expected = run(ir.to_proto(before), feeds)
+    change(before.graph)
+    proto = ir.to_proto(before)
+    onnx.checker.check_model(proto, full_check=True)
+    for found, wanted in zip(run(proto, feeds), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=1e-5)
+    return [n.op_type for n in before.graph]
+
+
+def run(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = {i.name for i in session.get_inputs()}
+    return session.run(None, {k: v for k, v in feeds.items() if k in names})
+
+
+def weight(*shape: int) -> np.ndarray:
+    return RNG.uniform(-1, 1, shape).astype(np.float32)
+
+
+PADS = np.array([0, 0, 1, 0, 0, 0, 0, 2])
+ZERO = np.array(0, np.float32)
+
+# -- into convolutions ---------------------------------------------------------------------
+
+
+def test_convolutions_take_zero_padding() -> None:
+    before = model(
+        [node("Pad", "x pads zero", "p"), node("Conv", "p w", "y", pads=[0, 1, 1, 0])],
+        ["y"],
+        pads=PADS,
+        zero=ZERO,
+        w=weight(4, 16, 3, 3),
+    )
+    merged = before.graph.node("y")
+    assert changed(before, merge_into_convolutions) == ["Pad", "Conv"]
+    assert merged.inputs[0].name == "x"
+    assert list(merged.attributes["pads"].as_ints()) == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("pads", "fill", "attributes"),
+    [
+        (PADS, ZERO + 1, {}),
+        (np.array([0, 1, 0, 0, 0, -1, 0, 0]), ZERO, {}),
+        (np.array([0, 0, -1, 0, 0, 0, 0, 2]), ZERO, {}),
+        (PADS, ZERO, {"mode": "edge"}),
+    ],
+    ids=["filled", "channels", "cut", "edge"],
+)
+def test_other_padding_stays(
+    pads: np.ndarray, fill: np.ndarray, attributes: dict[str, str]
+) -> None:
+    before = model(
+        [node("Pad", "x pads fill", "p", **attributes), node("Conv", "p w", "y")],
+        ["y"],
+        pads=pads,
+        fill=fill,
+        w=weight(4, 16, 2, 2),
+    )
+    reader = before.graph.node("y")
+    changed(before, merge_into_convolutions)
+    assert reader.inputs[0].name == "p"
+
+
+def test_padding_stays_where_the_convolution_chooses_its_own() -> None:
+    before = model(
+        [node("Pad", "x pads", "p"), node("Conv", "p w", "y", auto_pad="SAME_UPPER")],
+        ["y"],
+        pads=PADS,
+        w=weight(4, 16, 3, 3),
+    )
+    reader = before.graph.node("y")
+    changed(before, merge_into_convolutions)
+    assert reader.inputs[0].name == "p"
+
+
+@pytest.mark.parametrize("bias", [[], ["b"]], ids=["no bias", "bias"])
+def test_depthwise_convolutions_take_scale_and_shift(bias: list[str]) -> None:
+    before = model(
+        [
+            node("Conv", " ".join(["x", "w", *bias]), "c", group=16),
+            node("Mul", "c scale", "m"),
+            node("Add", "shift m", "y"),
+        ],
+        ["y"],
+        w=weight(16, 1, 3, 3),
+        b=weight(16),
+        scale=weight(1, 16, 1, 1),
+        shift=weight(16, 1, 1),
+    )
+    assert changed(before, merge_into_convolutions) == ["Conv"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "left"),
+    [
+        ([node("Conv", "x w", "c"), node("Mul", "c map", "y")], ["Conv", "Mul"]),
+        ([node("Conv", "x w", "c"), node("Mul", "c c", "y")], ["Conv", "Mul"]),
+        ([node("Conv", "x w", "c"), node("Mul", "c scale", "y"), node("Relu", "c", "r")], None),
+    ],
+    ids=["by a map", "by itself", "read twice"],
+)
+def test_other_products_stay(nodes: list[onnx.NodeProto], left: list[str] | None) -> None:
+    before = model(
+        nodes,
+        [nodes[-1].output[0], nodes[1].output[0]],
+        w=weight(16, 16, 1, 1),
+        map=weight(1, 1, 6, 5),
+        scale=weight(1, 16, 1, 1),
+    )
+    assert changed(before, merge_into_convolutions) == (left or [n.op_type for n in nodes])
+
+
+def test_a_weight_that_others_read_stays_as_it_is() -> None:
+    before = model(
+        [
+            node("Conv", "x w", "c"),
+            node("Mul", "c scale", "y"),
+            node("Conv", "z w", "other"),
+        ],
+        ["y", "other"],
+        w=weight(16, 16, 1, 1),
+        scale=weight(1, 16, 1, 1),
+    )
+    assert changed(before, merge_into_convolutions) == ["Conv", "Conv"]
+
+
+# -- scales --------------------------------------------------------------------------------
+
+
+def test_scale_and_shift_become_a_normalisation() -> None:
+    before = model(
+        [node("Mul", "x scale", "m"), node("Add", "m shift", "a"), node("Relu", "a", "y")],
+        ["y"],
+        scale=weight(1, 16, 1, 1),
+        shift=weight(16, 1, 1),
+    )
+    assert changed(before, merge_into_normalisations) == ["BatchNormalization", "Relu"]
+
+
+def test_scales_of_other_sizes_stay() -> None:
+    before = model(
+        [node("Mul", "x scale", "m"), node("Add", "m shift", "y")],
+        ["y"],
+        scale=weight(1, 16, 1, 5),
+        shift=weight(16, 1, 1),
+    )
+    assert changed(before, merge_into_normalisations) == ["Mul", "Add"]
+
+
+def test_scales_move_next_to_the_convolution() -> None:
+    before = model(
+        [
+            node("Conv", "x w", "c"),
+            node("HardSigmoid", "z", "mask"),
+            node("Mul", "c mask", "once"),
+            node("Mul", "mask once", "twice"),
+            node("Mul", "twice scale", "y"),
+        ],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+        scale=weight(1, 16, 1, 1),
+    )
+    assert changed(before, scale_before_masks) == ["Conv", "HardSigmoid", "Mul", "Mul", "Mul"]
+    products = [n for n in before.graph if n.op_type == "Mul"]
+    assert [n.inputs[0].producer().op_type for n in products] == ["Conv", "Mul", "HardSigmoid"]
+    assert products[0].inputs[1].name == "scale"
+
+
+def test_scales_stay_behind_what_others_read() -> None:
+    before = model(
+        [
+            node("Conv", "x w", "c"),
+            node("Mul", "c z", "masked"),
+            node("Mul", "masked scale", "y"),
+            node("Relu", "masked", "other"),
+        ],
+        ["y", "other"],
+        w=weight(16, 16, 1, 1),
+        scale=weight(1, 16, 1, 1),
+    )
+    changed(before, scale_before_masks)
+    assert before.graph.node("y").inputs[0].name == "masked"
+
+
+# -- sums ----------------------------------------------------------------------------------
+
+
+def test_sums_come_before_what_both_terms_go_through() -> None:
+    before = model(
+        [
+            node("MatMul", "x matrix", "a"),
+            node("MatMul", "z matrix", "b"),
+            node("Reshape", "a shape", "c"),
+            node("Reshape", "b shape", "d"),
+            node("Add", "c d", "y"),
+        ],
+        ["y"],
+        matrix=weight(5, 10),
+        shape=np.array([-1, 16, 12, 5]),
+    )
+    assert changed(before, sum_first) == ["Add", "MatMul", "Reshape"]
+
+
+@pytest.mark.parametrize(
+    ("second", "outputs"),
+    [
+        (node("MatMul", "z other", "b"), ["y"]),
+        (node("MatMul", "z matrix", "b"), ["y", "b"]),
+    ],
+    ids=["differently", "read by others"],
+)
+def test_sums_of_what_goes_different_ways_stay(second: onnx.NodeProto, outputs: list[str]) -> None:
+    before = model(
+        [node("MatMul", "x matrix", "a"), second, node("Add", "a b", "y")],
+        outputs,
+        matrix=weight(5, 10),
+        other=weight(5, 10),
+    )
+    assert changed(before, sum_first) == ["MatMul", "MatMul", "Add"]
+
+
+# -- layout --------------------------------------------------------------------------------
+
+
+def spine(last: onnx.NodeProto) -> ir.Model:
+    """A plain tensor enters products and sums with convolutions, as in a residual network."""
+    return model(
+        [
+            node("Conv", "x w", "kept"),
+            node("HardSigmoid", "kept", "mask"),
+            node("Transpose", "z", "turned", perm=[0, 1, 3, 2]),
+            node("Transpose", "turned", "plain", perm=[0, 1, 3, 2]),
+            node("Sin", "plain", "odd"),
+            node("Mul", "odd mask", "masked"),
+            node("Conv", "masked w", "branch"),
+            node("Add", "masked branch", "total"),
+            node("Mul", "total mask", "again"),
+            last,
+        ],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+    )
+
+
+def reorders(proto: onnx.ModelProto, folder: Path) -> int:
+    """Returns how often a session changes between layouts."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    left = onnx.load(folder / "optimised.onnx").graph.node
+    return sum(n.op_type.startswith("Reorder") for n in left)
+
+
+def test_a_plain_gradient_does_not_take_a_network_out_of_blocks(tmp_path: Path) -> None:
+    last = node("Conv", "again w", "y")
+    plain = reorders(ir.to_proto(spine(last)), tmp_path)
+    kept = spine(last)
+    assert changed(kept, keep_blocks).count("MaxPool") == 1
+    assert kept.graph.node("masked").inputs[0].producer().op_type == "MaxPool"
+    # One reorder at the input, one at the output, and one where the plain tensor comes in.
+    assert reorders(ir.to_proto(kept), tmp_path) <= 3 < plain
+
+
+def test_nothing_is_put_in_where_no_convolution_follows() -> None:
+    last = node("Sin", "again", "y")
+    ending = model(
+        [
+            node("Conv", "x w", "kept"),
+            node("Sin", "z", "odd"),
+            node("Mul", "odd kept", "again"),
+            last,
+        ],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+    )
+    assert "MaxPool" not in changed(ending, keep_blocks)
