@@ -14,7 +14,9 @@ from sweep.subject import Subject, absent, around
 
 _HELPERS = frozenset({"get", "serialize", "deserialize"})
 _SHAPE = (5, 6)
-_WITH_ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
+#: What an `Activation` layer cannot hold: it takes arguments, or halves an axis.
+_SPECIAL: Mapping[str, Callable[[Any], Any]] = {
+    "glu": activations.glu,
     "threshold": lambda x: activations.threshold(x, 0.3, -0.2),
 }
 
@@ -26,7 +28,7 @@ def subjects() -> list[Subject]:
         if name in _HELPERS:
             rows.append(absent(f"activations.{name}", "no activation: turns names into functions"))
         else:
-            function = _WITH_ARGUMENTS.get(name) or getattr(activations, name)
+            function = _SPECIAL.get(name) or _in_a_layer(getattr(activations, name))
             rows.append(Subject(f"activations.{name}", _applied(function)))
     exact = keras.ops.gelu
     rows.append(Subject("activations.gelu: exact", _applied(lambda x: exact(x, approximate=False))))
@@ -40,6 +42,10 @@ def public_functions() -> list[str]:
     """Returns the names in `keras.activations`."""
     names = (n for n in dir(activations) if not n.startswith("_"))
     return [n for n in names if inspect.isfunction(getattr(activations, n))]
+
+
+def _in_a_layer(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: kl.Activation(function)(x)
 
 
 def _applied(function: Callable[[Any], Any]) -> Callable[[], Any]:

@@ -298,7 +298,7 @@ def samples(model: Any, count: int = 8) -> dict[str, Any]:
         name = tensor._keras_history.operation.name
         sizes = [count, *(_TIME if s is None else s for s in tensor.shape[1:])]
         if "mask" in name:
-            feed[name] = np.ones(sizes, "int32")
+            feed[name] = np.ones(sizes, tensor.dtype)
             feed[name][0, -2:] = 0
         elif keras.backend.is_float_dtype(tensor.dtype):
             feed[name] = rng.normal(size=sizes).astype("float32")

@@ -224,7 +224,7 @@ def _recipes() -> dict[str, Callable[[], Any]]:
         "conv": _model(lambda x: ops.conv(x, _constant(3, 2, 3, 4)), IMAGE),
         "conv_transpose": _model(
             lambda x: ops.conv_transpose(
-                x, _constant(3, 2, 4, 3), strides=2, data_format="channels_last"
+                x, _constant(3, 2, 4, 3), strides=2, padding="valid", data_format="channels_last"
             ),
             IMAGE,
         ),

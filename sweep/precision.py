@@ -10,7 +10,7 @@ from keras import layers as kl
 
 from sweep.subject import Subject, stir
 
-_POLICIES = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64")
+_POLICIES = ("mixed_float16", "mixed_bfloat16", "float16", "float64")
 
 
 def subjects() -> list[Subject]:

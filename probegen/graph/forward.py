@@ -30,7 +30,7 @@ from probegen.errors import ExportError, UnsupportedOpsError
 from probegen.graph.autodiff import Refusal
 from probegen.graph.loops import infer_with_loops
 from probegen.graph.marks import MARK, MARK_DOMAIN
-from probegen.graph.mends import mend_groups, mend_negative_padding
+from probegen.graph.mends import mend_groups, mend_negative_padding, mend_scales
 from probegen.graph.passes.slices import narrow_slices, split_slices
 from probegen.graph.tf_ops import HANDLERS
 from probegen.instrumentation.capture import CallKey, LayerCall
@@ -350,6 +350,8 @@ def _to_ir(proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[A
     mend_negative_padding(model.graph)
     infer_shapes(model)
     mend_groups(model.graph)
+    if mend_scales(model.graph):
+        infer_shapes(model)
     split_slices(model.graph)
     return model
 

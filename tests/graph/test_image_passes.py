@@ -185,6 +185,24 @@ def test_scale_and_shift_become_a_normalisation() -> None:
     assert changed(before, merge_into_normalisations) == ["BatchNormalization", "Relu"]
 
 
+def test_normalisations_of_one_width_share_what_they_do_not_need() -> None:
+    before = model(
+        [
+            node("Mul", "x scale", "m"),
+            node("Add", "m shift", "a"),
+            node("Relu", "a", "r"),
+            node("Mul", "r shift", "n"),
+            node("Add", "n scale", "y"),
+        ],
+        ["y"],
+        scale=weight(1, 16, 1, 1),
+        shift=weight(1, 16, 1, 1),
+    )
+    changed(before, merge_into_normalisations)
+    first, second = (n for n in before.graph if n.op_type == "BatchNormalization")
+    assert list(first.inputs[3:]) == list(second.inputs[3:])
+
+
 def test_scales_of_other_sizes_stay() -> None:
     before = model(
         [node("Mul", "x scale", "m"), node("Add", "m shift", "y")],

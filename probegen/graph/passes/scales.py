@@ -20,8 +20,9 @@ def merge_into_normalisations(graph: ir.Graph) -> None:
     Needs: shapes inferred; images `[batch, channels, height, width]` of 32-bit floats.
     Leaves: the same values up to rounding.
     """
+    shared: dict[tuple[int, float], ir.Value] = {}
     for node in list(graph.all_nodes()):
-        if node.op_type != "Mul" or node.domain:
+        if node.op_type != "Mul" or node.domain or node.graph is not graph:
             continue
         following = _only_reader(node.outputs[0])
         if following is None or following.op_type != "Add" or following.domain:
@@ -30,28 +31,35 @@ def merge_into_normalisations(graph: ir.Graph) -> None:
             x, scale = node.inputs[position], _a_channel(node, 1 - position)
             shift = _a_channel(following, 1 - following.inputs.index(node.outputs[0]))
             if x is not None and scale is not None and shift is not None:
-                _normalise(x, scale, shift, node, following)
+                _normalise(x, scale, shift, node, following, shared)
                 break
 
 
 def _normalise(
-    x: ir.Value, scale: np.ndarray, shift: np.ndarray, first: ir.Node, last: ir.Node
+    x: ir.Value,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    first: ir.Node,
+    last: ir.Node,
+    shared: dict[tuple[int, float], ir.Value],
 ) -> None:
-    """Replaces two nodes by a normalisation whose mean is 0 and whose variance is 1."""
+    """Replaces two nodes by a normalisation whose mean is 0 and whose variance is 1.
+
+    `shared` holds the vectors of one number that normalisations of equal width have in common.
+    """
     graph, result = last.graph, last.outputs[0]
     if graph is None:
         raise ValueError(f"{last.name!r} belongs to no graph")
-    statistics = []
-    neutral = {"mean": np.zeros_like(scale), "variance": np.ones_like(scale)}
-    for name, array in {"scale": scale, "shift": shift, **neutral}.items():
-        value = ir.Value(
-            name=f"{result.name}/{name}",
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-            shape=ir.Shape(array.shape),
-            const_value=ir.Tensor(array, name=f"{result.name}/{name}"),
-        )
-        graph.register_initializer(value)
-        statistics.append(value)
+    statistics = [
+        _initializer(graph, f"{result.name}/scale", scale),
+        _initializer(graph, f"{result.name}/shift", shift),
+    ]
+    for number in (0.0, 1.0):
+        key = (len(scale), number)
+        if key not in shared:
+            vector = np.full_like(scale, number)
+            shared[key] = _initializer(graph, f"{result.name}/all_{number:g}", vector)
+        statistics.append(shared[key])
     node = ir.node(
         "BatchNormalization", [x, *statistics], attributes={"epsilon": 0.0}, name=last.name
     )
@@ -60,6 +68,17 @@ def _normalise(
     result.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
     node.outputs[0].name = f"{result.name}/normalised"
     graph.remove([first, last], safe=True)
+
+
+def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        shape=ir.Shape(array.shape),
+        const_value=ir.Tensor(array, name=name),
+    )
+    graph.register_initializer(value)
+    return value
 
 
 def scale_before_masks(graph: ir.Graph) -> None:

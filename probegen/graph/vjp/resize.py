@@ -113,6 +113,8 @@ class _Axis:
                 at = (i + half) / scale - half if m > 1 else 0 * i
             case "half_pixel_symmetric" if precision is np.float64:
                 at = n * half * (1 - m / (scale * n)) + (i + half) / scale - half
+            case "tf_half_pixel_for_nn":
+                at = (i + half) / scale
             case "asymmetric":
                 at = i / scale
             case "align_corners":
@@ -175,8 +177,15 @@ def _axes(node: ir.Node, x: ir.Value) -> list[_Axis]:
         for axis, scale in zip(resized, found.tolist(), strict=True):
             scales[axis] = float(scale)
             size = sizes[axis]
-            if counts[axis] is None and size is not None:
-                counts[axis] = math.floor(size * scale)
+            if size is not None:
+                # As runtimes multiply: in 32 bits 7/12 of 12 is 7, and less in more.
+                count = math.floor(np.float32(scale) * np.float32(size))
+                if counts[axis] not in (None, count):
+                    raise Refused(
+                        f"the size of its axis {axis} is {count} in 32 bits and {counts[axis]} "
+                        "by shape inference; give it sizes in place of scales"
+                    )
+                counts[axis] = count
         return [_Axis(i, sizes[i], counts[i], scales[i], node) for i in range(rank)]
     if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Refused("it keeps the aspect ratio")
@@ -208,4 +217,5 @@ _REPEATS = {
     ("asymmetric", "floor"),
     ("half_pixel", "round_prefer_floor"),
     ("half_pixel", "round_prefer_ceil"),
+    ("tf_half_pixel_for_nn", "floor"),
 }

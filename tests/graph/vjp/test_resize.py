@@ -36,7 +36,8 @@ def resize(name: str, *, scales: Any = None, sizes: Any = None, x: Any = X, **mo
         name=name,
         **{"open_all": False, "opset": 18, **kept},
     )
-    return dataclasses.replace(case, twin=functools.partial(by_units, one_node(case, np.float32)))
+    forward = one_node(case, np.float32)
+    return dataclasses.replace(case, twin=functools.partial(by_units, forward))
 
 
 def by_units(forward: Any, dys: Any, x: Any, *_: Any) -> list[Any]:
@@ -179,6 +180,22 @@ def test_gradient_is_that_of_tensorflow(mode: str, method: str, sizes: tuple[int
             atol=1e-5 if mode == "linear" else 5e-3,
         )
     )
+
+
+@pytest.mark.parametrize("rounding", ["floor", "round_prefer_floor"])
+def test_the_transform_that_tf2onnx_writes_for_nearest(rounding: str) -> None:
+    """ONNX dropped it from opset 13; tf2onnx writes it all the same, and onnxruntime runs it."""
+    transform = {"coordinate_transformation_mode": "tf_half_pixel_for_nn"}
+    test_nearest_is_the_one_onnxruntime_takes([1.5, 0.5], "tf_half_pixel_for_nn", rounding)
+    repeated = resize("", scales=[1, 1, 2, 3], mode="nearest", nearest_mode=rounding, **transform)
+    assert ("AveragePool" in written(repeated)) == (rounding == "floor")
+
+
+def test_a_size_that_depends_on_the_precision_is_refused() -> None:
+    """float32(7 / 12) * 12 is 7 in 32 bits, and a little less in more."""
+    case = resize("", scales=[1, 1, 1, 7 / 12], x=(1, 1, 2, 12), **half_pixel("linear"))
+    with pytest.raises(UnsupportedOpsError, match="axis 3 is 7 in 32 bits and 6 by shape"):
+        written(case)
 
 
 def test_interpolation_is_a_product_with_a_matrix_an_axis() -> None:
