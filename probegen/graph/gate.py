@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import Builder, static_shape, subgraphs_of
+from probegen.graph.autodiff import inputs_of
+from probegen.graph.builder import Builder, static_shape
 from probegen.graph.copying import copy_node
 from probegen.manifest import GATE_INPUT
 
@@ -133,15 +134,5 @@ def _needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> list[ir.Node]:
         if node is None or node in needed or node.graph is not graph:
             continue
         needed.add(node)
-        pending.extend(v.producer() for v in _reads(node))
+        pending.extend(v.producer() for v in inputs_of(node))
     return [node for node in graph if node in needed]
-
-
-def _reads(node: ir.Node) -> list[ir.Value]:
-    """Returns what a node reads, through its subgraphs too."""
-    read = [v for v in node.inputs if v is not None]
-    for subgraph in subgraphs_of(node):
-        for inner in subgraph.all_nodes():
-            read.extend(v for v in inner.inputs if v is not None)
-        read.extend(v for v in subgraph.outputs if v.producer() is None)
-    return read
