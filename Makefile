@@ -10,7 +10,7 @@ help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and types"
-	@echo "make bench   time explained against plain models, as ratios"
+	@echo "make bench   time explained against plain models, as ratios, and how both grow"
 	@echo "make sweep   compile every layer of Keras, and say what works"
 	@echo "make clean   remove the environment and everything made"
 
@@ -38,7 +38,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --batch 1 8
+	$(BIN)/python -m bench growth
 
 sweep: $(READY)
 	$(BIN)/python -m sweep layers applications

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+#: The module that serves a job.
+WORKER = "bench.worker"
 #: Rest between two contestants, so that the threads of the first have gone to sleep.
 _REST_SECONDS = 0.1
 #: How long one contestant runs in a round.
-_SLICE_SECONDS = 1.0
+_SLICE_SECONDS = 0.5
+_MIN_RUNS = 2
 _MAX_RUNS = 200
 
 
@@ -28,10 +31,12 @@ class Timing:
     Attributes:
         medians: the median run of each round, in seconds.
         peak_bytes: peak resident memory of its process.
+        base_bytes: what the process held before it loaded its model.
     """
 
     medians: tuple[float, ...]
     peak_bytes: int
+    base_bytes: int
 
     @property
     def median(self) -> float:
@@ -62,11 +67,11 @@ def race(jobs: Mapping[str, Mapping[str, Any]], rounds: int) -> dict[str, Timing
     workers: dict[str, subprocess.Popen[str]] = {}
     try:
         for name, job in jobs.items():
-            worker = _start(job)
-            if worker is None:
-                print(f"  {name}: could not start", file=sys.stderr)
-            else:
-                workers[name] = worker
+            workers[name] = _start(job)
+            greeting = _answer(workers[name])
+            if greeting != "ready":
+                _end(workers.pop(name))
+                print(f"  {name} left out: {greeting or 'it ended'}", file=sys.stderr)
         counts = {name: _runs_for_a_slice(worker) for name, worker in workers.items()}
         medians: dict[str, list[float]] = {name: [] for name in workers}
         for turn in range(rounds):
@@ -74,19 +79,24 @@ def race(jobs: Mapping[str, Mapping[str, Any]], rounds: int) -> dict[str, Timing
             for name in order:
                 time.sleep(_REST_SECONDS)
                 medians[name].append(statistics.median(_ask(workers[name], counts[name])))
+        memory = {name: _ask(worker, "memory") for name, worker in workers.items()}
         return {
-            name: Timing(tuple(medians[name]), _ask(worker, "memory")["peak"])
-            for name, worker in workers.items()
+            name: Timing(tuple(medians[name]), memory[name]["peak"], memory[name]["base"])
+            for name in workers
         }
     finally:
         for worker in workers.values():
-            worker.kill()
-            worker.wait()
+            _end(worker)
 
 
-def _start(job: Mapping[str, Any]) -> subprocess.Popen[str] | None:
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "bench.worker", json.dumps(job)],
+def _end(worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    worker.communicate()
+
+
+def _start(job: Mapping[str, Any]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", WORKER, json.dumps(job)],
         cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         stdin=subprocess.PIPE,
@@ -94,12 +104,11 @@ def _start(job: Mapping[str, Any]) -> subprocess.Popen[str] | None:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    return worker if _answer(worker) == "ready" else None
 
 
 def _runs_for_a_slice(worker: subprocess.Popen[str]) -> int:
-    fastest = min(_ask(worker, 3))
-    return max(3, min(_MAX_RUNS, int(_SLICE_SECONDS / fastest)))
+    fastest = min(_ask(worker, 1))
+    return max(_MIN_RUNS, min(_MAX_RUNS, int(_SLICE_SECONDS / fastest)))
 
 
 def _ask(worker: subprocess.Popen[str], question: int | str) -> Any:

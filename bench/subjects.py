@@ -22,7 +22,7 @@ APPLICATIONS = (
     "ConvNeXtTiny",
 )
 DEMOS = ("digits", "words", "sunspots")
-DEFAULT = (*DEMOS, "ResNet50")
+DEFAULT = (*APPLICATIONS, "BERT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,9 @@ def subject(name: str) -> Subject:
         return Subject(name, bert_base, -2)
     if name in APPLICATIONS:
         return Subject(name, _application(name), "type:Conv2D" if name == "VGG16" else -3)
+    if name.startswith("residual-"):
+        size, depth = (int(part) for part in name.split("-")[1:])
+        return Subject(name, lambda: residual(size, depth), -1)
     known = ", ".join((*DEMOS, *APPLICATIONS, "BERT"))
     raise ValueError(f"there is no subject {name!r}; there are {known}")
 
@@ -91,6 +94,22 @@ def bert_base(length: int = 128, depth: int = 12, width: int = 768, heads: int =
         x = layers.LayerNormalization(epsilon=1e-12)(x + layers.Dense(width)(hidden))
     pooled = layers.Dense(width, activation="tanh")(x[:, 0])
     return keras.Model(tokens, layers.Dense(2, activation="softmax")(pooled), name="bert_base")
+
+
+def residual(size: int, depth: int, width: int = 32) -> Any:
+    """Returns a plain residual network over `size` x `size` images, `depth` blocks deep."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    image = keras.Input((size, size, 3), name="image")
+    x = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu")(image)
+    for _ in range(depth):
+        y = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        y = layers.Conv2D(width, 3, padding="same")(y)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(10, activation="softmax")(x), name="residual")
 
 
 def sample(manifest: Any, batch: int) -> dict[str, Any]:

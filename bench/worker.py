@@ -1,8 +1,9 @@
 """One contestant in a process of its own: loads, warms up, and times runs when told to.
 
-Reads lines `N` on standard input and answers each with a JSON list of N run times in seconds;
-`memory` is answered with the peak resident size in bytes. Between runs it sleeps in a read, so
-that its threads do not disturb the other contestants.
+Prints `ready`, or why it cannot run, and ends. Then reads lines `N` on standard input and answers
+each with a JSON list of N run times in seconds; `memory` is answered with the peak resident size
+in bytes, and with that before loading. Between runs it sleeps in a read, so that its threads do
+not disturb the other contestants.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +21,62 @@ import numpy as np
 THREADS = 2
 
 
-def onnx_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
-    """Runs an ONNX file; `explain` in the job sets the gate."""
+def make_session(path: str, profile: str | None = None) -> Any:
+    """Returns an onnxruntime session on CPU; `profile` starts the file its profile goes to.
+
+    Its workers spin for a moment after a run, as by default; `bench.race` rests between turns.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(job["path"], options, providers=["CPUExecutionProvider"])
-    wanted = {i.name for i in session.get_inputs()} | {
-        i.name for i in session.get_overridable_initializers()
-    }
-    inputs = {name: value for name, value in feed.items() if name in wanted}
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def select_inputs(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of `feed` that the session takes."""
+    wanted = {i.name for i in session.get_inputs()}
+    return {name: value for name, value in feed.items() if name in wanted}
+
+
+def onnx_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
+    """Runs an ONNX file; `explain` in the job sets the gate."""
+    session = make_session(job["path"])
+    inputs = select_inputs(session, feed)
     if "explain" in job:
         inputs["explain"] = np.array(job["explain"])
     return lambda: session.run(None, inputs)
 
 
 def tensorflow_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
-    """Saliency by TensorFlow's tape on the source model, eager or as a `tf.function`."""
+    """Prediction and saliency by TensorFlow's tape on the source model, eager or `tf.function`.
+
+    A model of tokens is differentiated at its embedding's output, as the artefact is.
+    """
     import keras
     import tensorflow as tf
 
-    from bench.subjects import subject
-
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    model = subject(job["subject"]).build()
-    logits = keras.Model(model.inputs, model.outputs)
+    model = _source(job)
     x = tf.convert_to_tensor(next(iter(feed.values())))
+    embed, rest = (lambda x: x), model
+    if not x.dtype.is_floating:
+        embed = next(layer for layer in model.layers if isinstance(layer, keras.layers.Embedding))
+        rest = keras.Model(embed.output, model.outputs)
 
     def saliency(x: Any) -> Any:
+        at = embed(x)
         with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = logits(x, training=False)
+            tape.watch(at)
+            y = rest(at, training=False)
+            y = y[0] if isinstance(y, list) else y
             best = tf.reduce_max(getattr(y, "_keras_logits", y), axis=-1)
-        gradient = tape.gradient(best, x)
+        gradient = tape.gradient(best, at)
         return y, tf.reduce_max(tf.abs(gradient), axis=-1)
 
     run = saliency if job["eager"] else tf.function(saliency, autograph=False)
@@ -63,16 +84,68 @@ def tensorflow_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[],
 
 
 def xplique_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
-    """Xplique's `Saliency` on the source model."""
-    from xplique import attributions
+    """Prediction, and Xplique's `Saliency` of the predicted class, on the source model."""
+    import tensorflow as tf
+    from xplique.attributions import Saliency
 
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    x = _images(feed)
+    model = _source(job)
+    explainer = Saliency(model, batch_size=len(x))
+
+    def run() -> Any:
+        y = model(x, training=False)
+        return y.numpy(), explainer(x, tf.one_hot(tf.argmax(y, -1), y.shape[-1]))
+
+    return run
+
+
+#: The models of torchvision that are built as those of `keras.applications` are.
+TORCHVISION = {
+    "ResNet50": "resnet50",
+    "VGG16": "vgg16",
+    "DenseNet121": "densenet121",
+    "MobileNetV2": "mobilenet_v2",
+    "EfficientNetB0": "efficientnet_b0",
+    "ConvNeXtTiny": "convnext_tiny",
+}
+
+
+def captum_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
+    """Prediction, and captum's `Saliency` of the predicted class, on torchvision's model."""
+    import torch
+    import torchvision
+    from captum.attr import Saliency
+
+    if job["subject"] not in TORCHVISION:
+        raise ValueError(f"torchvision has no {job['subject']}")
+    torch.set_num_threads(THREADS)
+    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(_images(feed), -1, 1)))
+    x.requires_grad_()
+    model = getattr(torchvision.models, TORCHVISION[job["subject"]])(weights=None).eval()
+    explainer = Saliency(model)
+
+    def run() -> Any:
+        with torch.no_grad():
+            y = model(x)
+        gradient = explainer.attribute(x, target=y.argmax(-1))
+        return y.numpy(), gradient.amax(1).detach().numpy()
+
+    return run
+
+
+def _source(job: dict[str, Any]) -> Any:
     from bench.subjects import subject
 
-    model = subject(job["subject"]).build()
-    explainer = attributions.Saliency(model)
+    return subject(job["subject"]).build()
+
+
+def _images(feed: dict[str, Any]) -> Any:
     x = next(iter(feed.values()))
-    labels = np.eye(model.output_shape[-1], dtype="float32")[np.zeros(len(x), int)]
-    return lambda: explainer(x, labels)
+    if x.ndim != 4:
+        raise ValueError("this peer is timed on images alone")
+    return x
 
 
 def peak_bytes() -> int:
@@ -87,7 +160,12 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-RUNNERS = {"onnx": onnx_runner, "tensorflow": tensorflow_runner, "xplique": xplique_runner}
+RUNNERS = {
+    "onnx": onnx_runner,
+    "tensorflow": tensorflow_runner,
+    "xplique": xplique_runner,
+    "captum": captum_runner,
+}
 
 
 def main() -> None:
@@ -95,20 +173,28 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     with np.load(job["feed"]) as loaded:
         feed = {name: loaded[name] for name in loaded.files}
-    run = RUNNERS[job["runner"]](job, feed)
-    for _ in range(job.get("warmup", 3)):
-        run()
+    if job["runner"] == "onnx":
+        import onnxruntime  # noqa: F401  (not part of what the model takes)
+    base = peak_bytes()
+    try:
+        run = RUNNERS[job["runner"]](job, feed)
+        for _ in range(job.get("warmup", 2)):
+            run()
+    except Exception as error:  # a peer may fail in any way; the reason is printed by the race
+        print(f"{type(error).__name__}: {str(error).splitlines()[:1]}", flush=True)
+        return
     print("ready", flush=True)
     for line in sys.stdin:
         if line.strip() == "memory":
-            print(json.dumps({"peak": peak_bytes()}), flush=True)
-            continue
-        times = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-        print(json.dumps(times), flush=True)
+            print(json.dumps({"peak": peak_bytes(), "base": base}), flush=True)
+        else:
+            print(json.dumps([_timed(run) for _ in range(int(line))]), flush=True)
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from probegen.errors import InputError, ProbegenError, SourceError, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from probegen.cost import Costs
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TRACEBACK = "--traceback"
@@ -68,6 +70,7 @@ def cli(traceback: bool) -> None:
     \b
     Typical use:
       probegen inspect model.keras
+      probegen inspect model.keras --cost --saliency
       probegen compile model.keras -o model.onnx --saliency --grad-cam
       probegen verify model.onnx --against model.keras
       probegen run model.onnx photo.png --html report.html
@@ -85,39 +88,56 @@ def _with_imports(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-# -- inspect -----------------------------------------------------------------------------------
+# -- probes ------------------------------------------------------------------------------------
+
+_PROBE_OPTIONS = (
+    click.option("--activations", multiple=True, metavar="SEL", help="Outputs of layers."),
+    click.option(
+        "--attention",
+        multiple=True,
+        is_flag=False,
+        flag_value="*",
+        metavar="[SEL]",
+        help="Attention weights; of all layers that have some if SEL is left out.",
+    ),
+    click.option("--saliency", is_flag=True, help="Largest |gradient| over the channels."),
+    click.option("--input-gradient", is_flag=True, help="The raw, signed gradient."),
+    click.option(
+        "--grad-cam",
+        is_flag=False,
+        flag_value="auto",
+        metavar="[LAYER]",
+        help="Grad-CAM at LAYER; at the last layer with positions if left out.",
+    ),
+    click.option("--integrated-gradients", is_flag=True, help="Integrated gradients from zero."),
+    click.option(
+        "--steps", type=click.IntRange(1), help="Points of --integrated-gradients.  [default: 32]"
+    ),
+    click.option(
+        "--target",
+        metavar="T",
+        help="What is explained: argmax, input (chosen a request), a class index, or a tuple "
+        "such as '(None, 3)' with an index or None (sum) for each axis of the output.  "
+        "[default: argmax]",
+    ),
+    click.option("--model-output", metavar="NAME", help="Which output of a model with several."),
+    click.option(
+        "--spec",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Probes from a TOML or JSON file; they come before those of the options.",
+    ),
+)
 
 
-@cli.command()
-@click.argument("model", type=click.Path())
-@click.option("--select", "selector", metavar="SEL", help="Show only what a selector matches.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_with_imports
-def inspect(model: str, selector: str | None, as_json: bool, modules: tuple[str, ...]) -> None:
-    """List every point of MODEL (.keras, .h5, .hdf5) that can be probed, and how.
-
-    SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
-    'name#k' for call k of a shared layer.
-    """
-    with _progress("reading the model", modules):
-        from probegen.inspection import inspect as inspect_model
-        from probegen.points import COLUMNS, ProbePoints
-        from probegen.select import select
-
-        points = inspect_model(model)
-    if selector is not None:
-        points = ProbePoints(select(points, selector), points.model_name)
-    if as_json:
-        click.echo(json.dumps({"model": points.model_name, "points": points.to_json()}))
-    else:
-        _table(f"{points.model_name}: {len(points)} probe points", COLUMNS, points.rows())
+def _with_probes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the options that say which probes are meant; see `_probes`."""
+    for option in reversed(_PROBE_OPTIONS):
+        command = option(command)
+    return command
 
 
-# -- compile -----------------------------------------------------------------------------------
-
-
-class _Compile(click.Command):
-    """The command, which says so where an option with an optional value took MODEL for it."""
+class _TakesProbes(click.Command):
+    """A command that says so where an option with an optional value took MODEL for it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses as any command does."""
@@ -128,121 +148,6 @@ class _Compile(click.Command):
                 raise
             hint = "Put MODEL first: --attention and --grad-cam take the next word"
             raise click.MissingParameter(hint, ctx, error.param) from error
-
-
-@cli.command(cls=_Compile)
-@click.argument("model", type=click.Path())
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(),
-    metavar="OUT",
-    help="NAME.onnx, NAME.keras, or a folder: SavedModel.",
-)
-@click.option("--activations", multiple=True, metavar="SEL", help="Outputs of layers.")
-@click.option(
-    "--attention",
-    multiple=True,
-    is_flag=False,
-    flag_value="*",
-    metavar="[SEL]",
-    help="Attention weights; of all layers that have some if SEL is left out.",
-)
-@click.option("--saliency", is_flag=True, help="Largest |gradient| over the channels.")
-@click.option("--input-gradient", is_flag=True, help="The raw, signed gradient.")
-@click.option(
-    "--grad-cam",
-    is_flag=False,
-    flag_value="auto",
-    metavar="[LAYER]",
-    help="Grad-CAM at LAYER; at the last layer with positions if left out.",
-)
-@click.option("--integrated-gradients", is_flag=True, help="Integrated gradients from zero.")
-@click.option(
-    "--steps", type=click.IntRange(1), help="Points of --integrated-gradients.  [default: 32]"
-)
-@click.option(
-    "--target",
-    metavar="T",
-    help="What is explained: argmax, input (chosen a request), a class index, or a tuple such "
-    "as '(None, 3)' with an index or None (sum) for each axis of the output.  [default: argmax]",
-)
-@click.option("--model-output", metavar="NAME", help="Which output of a model with several.")
-@click.option(
-    "--spec",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Probes from a TOML or JSON file; they come before those of the options.",
-)
-@click.option("--class-names", metavar="A,B,...|FILE", help="Class names, or a file, one a line.")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["onnx", "savedmodel", "keras"]),
-    help="What to write, whatever OUT's suffix says.",
-)
-@click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
-@click.option(
-    "--gate/--no-gate", default=True, help="ONNX: the optional input `explain`, on by default."
-)
-@click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
-@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
-@click.option("--samples", type=click.Path(exists=True), help="Inputs to verify on (.npy, .npz).")
-@click.option("--overwrite", is_flag=True, help="Replace an existing folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_with_imports
-def compile(
-    model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
-) -> None:
-    """Compile MODEL (.keras, .h5, .hdf5) into one artefact with the asked explanations.
-
-    SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
-    'name#k' for call k of a shared layer; see `probegen inspect MODEL`. Options whose value may
-    be left out, like --grad-cam, take the next word as their value: put MODEL first.
-
-    \b
-    A spec file holds what the options cannot say, for instance in TOML:
-      [[probes]]
-      probe = "saliency"
-      target = 3
-      wrt = "embedding"
-    """
-    probes = _probes(options)
-    with _progress("reading the model", modules) as say:
-        from probegen.compiler import compile as compile_model
-        from probegen.parity import REPORT_COLUMNS
-
-        exported = compile_model(
-            model,
-            probes,
-            output,
-            class_names=_words(options["class_names"]),
-            format=options["kind"],
-            opset=options["opset"],
-            gate=options["gate"],
-            dynamic_batch=not options["static_batch"],
-            verify=options["verify"],
-            samples=_load_arrays(options["samples"]) if options["samples"] else None,
-            overwrite=options["overwrite"],
-            progress=say,
-        )
-    size = _size(exported.path)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "path": str(exported.path),
-                    "format": exported.format,
-                    "bytes": size,
-                    "outputs": [o.name for o in exported.manifest.outputs],
-                    "verification": exported.report.to_json() if exported.report else None,
-                }
-            )
-        )
-        return
-    if exported.report is not None:
-        _table("against the source model", REPORT_COLUMNS, exported.report.rows())
-    click.echo(f"{exported.path}  {exported.format}  {size / 1e6:.2f} MB")
 
 
 def _probes(options: dict[str, Any]) -> list[Any]:
@@ -298,6 +203,199 @@ def _spec_file(path: str) -> Sequence[Any]:
         return spec.from_json(text) if is_json else spec.from_toml(text)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
+
+
+# -- inspect -----------------------------------------------------------------------------------
+
+
+@cli.command(cls=_TakesProbes)
+@click.argument("model", type=click.Path())
+@click.option("--select", "selector", metavar="SEL", help="Show only what a selector matches.")
+@click.option("--cost", is_flag=True, help="Show what the probes that follow would cost instead.")
+@_with_probes
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="NAME=N,N,...",
+    help="Sizes of an input without the batch, where the model leaves some open and --cost needs "
+    "them, such as image=320,240,3.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_imports
+def inspect(
+    model: str,
+    selector: str | None,
+    cost: bool,
+    sizes: Sequence[str],
+    as_json: bool,
+    modules: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """List every point of MODEL (.keras, .h5, .hdf5) that can be probed, and how.
+
+    SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
+    'name#k' for call k of a shared layer.
+
+    With --cost, tell what probes would add to the prediction in an ONNX file, and what would be
+    refused, without making it: --cost --saliency --grad-cam.
+    """
+    _check_cost_options(cost, selector, sizes, options)
+    probes = _probes(options) if cost else None
+    shapes = _input_sizes(sizes)
+    with _progress("reading the model", modules):
+        from probegen.inspection import inspect as inspect_model
+        from probegen.points import COLUMNS, ProbePoints
+        from probegen.select import select
+
+        points = inspect_model(model, probes=probes, sizes=shapes)
+    if points.cost is not None:
+        _show_cost(points.cost, as_json)
+        return
+    if selector is not None:
+        points = ProbePoints(select(points, selector), points.model_name)
+    if as_json:
+        click.echo(json.dumps({"model": points.model_name, "points": points.to_json()}))
+    else:
+        _table(f"{points.model_name}: {len(points)} probe points", COLUMNS, points.rows())
+
+
+def _show_cost(cost: Costs, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"model": cost.model_name, "cost": cost.to_json()}))
+        return
+    from probegen.cost import COST_COLUMNS
+
+    _table(cost.title, COST_COLUMNS, cost.rows())
+    for note in cost.notes():
+        click.echo(note)
+
+
+def _check_cost_options(
+    cost: bool, selector: str | None, sizes: Sequence[str], options: Mapping[str, Any]
+) -> None:
+    """Refuses options that go with the other use of `inspect`.
+
+    Raises:
+        SpecError: there is one.
+    """
+    if cost and selector is not None:
+        raise SpecError(
+            "--select says which points are listed, and --cost lists none; leave one of them out."
+        )
+    given = [name for name, value in options.items() if value] + (["size"] if sizes else [])
+    if given and not cost:
+        raise SpecError(
+            f"--{given[0].replace('_', '-')} goes with --cost, which tells what probes would cost."
+        )
+
+
+def _input_sizes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Reads sizes of inputs as typed: `image=320,240,3`.
+
+    Raises:
+        SpecError: one is not of this form.
+    """
+    sizes = {}
+    for text in given:
+        name, equals, numbers = text.rpartition("=")
+        if not equals or not all(n.strip().isdecimal() for n in numbers.split(",")):
+            raise SpecError(f"--size takes for instance image=320,240,3, got {text!r}.")
+        sizes[name] = tuple(map(int, numbers.split(",")))
+    return sizes
+
+
+# -- compile -----------------------------------------------------------------------------------
+
+
+@cli.command(cls=_TakesProbes)
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    metavar="OUT",
+    help="NAME.onnx, NAME.keras, or a folder: SavedModel.",
+)
+@_with_probes
+@click.option("--class-names", metavar="A,B,...|FILE", help="Class names, or a file, one a line.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "savedmodel", "keras"]),
+    help="What to write, whatever OUT's suffix says.",
+)
+@click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--gate/--no-gate", default=True, help="ONNX: the optional input `explain`, on by default."
+)
+@click.option(
+    "--external-data/--no-external-data",
+    default=None,
+    help="ONNX: weights in OUT.data beside OUT.  [default: only above protobuf's 2 GB]",
+)
+@click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
+@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
+@click.option("--samples", type=click.Path(exists=True), help="Inputs to verify on (.npy, .npz).")
+@click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_imports
+def compile(
+    model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
+) -> None:
+    """Compile MODEL (.keras, .h5, .hdf5) into one artefact with the asked explanations.
+
+    SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
+    'name#k' for call k of a shared layer; see `probegen inspect MODEL`. Options whose value may
+    be left out, like --grad-cam, take the next word as their value: put MODEL first.
+
+    \b
+    A spec file holds what the options cannot say, for instance in TOML:
+      [[probes]]
+      probe = "saliency"
+      target = 3
+      wrt = "embedding"
+    """
+    probes = _probes(options)
+    with _progress("reading the model", modules) as say:
+        from probegen.compiler import compile as compile_model
+        from probegen.parity import REPORT_COLUMNS
+
+        exported = compile_model(
+            model,
+            probes,
+            output,
+            class_names=_words(options["class_names"]),
+            format=options["kind"],
+            opset=options["opset"],
+            gate=options["gate"],
+            dynamic_batch=not options["static_batch"],
+            external_data=options["external_data"],
+            verify=options["verify"],
+            samples=_load_arrays(options["samples"]) if options["samples"] else None,
+            overwrite=options["overwrite"],
+            progress=say,
+        )
+    files = [exported.path, *([exported.data] if exported.data else [])]
+    size = sum(map(_size, files))
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "path": str(exported.path),
+                    "data": str(exported.data) if exported.data else None,
+                    "format": exported.format,
+                    "bytes": size,
+                    "outputs": [o.name for o in exported.manifest.outputs],
+                    "verification": exported.report.to_json() if exported.report else None,
+                }
+            )
+        )
+        return
+    if exported.report is not None:
+        _table("against the source model", REPORT_COLUMNS, exported.report.rows())
+    click.echo(f"{' + '.join(map(str, files))}  {exported.format}  {size / 1e6:.2f} MB")
 
 
 # -- verify ------------------------------------------------------------------------------------

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from probegen import manifest, savedmodel
-from probegen.errors import ArtefactError, ExportError, OutputExistsError
+from probegen.errors import ArtefactError, ExportError
+from probegen.external import data_path
 from probegen.graph import artefact as onnx_artefact
+from probegen.graph.external import wants_external_data, write_external_data
 from probegen.instrumentation.model import ProbedModel, instrument
 from probegen.manifest import Manifest
 from probegen.parity import Report, measure, require_agreement
+from probegen.placing import aside, check_data_place, check_place, put
 
 FORMATS = ("onnx", "savedmodel", "keras")
 DEFAULT_OPSET = 18
@@ -36,12 +36,14 @@ class Exported:
         format: `"onnx"`, `"savedmodel"` or `"keras"`.
         manifest: what its outputs mean.
         report: how it agrees with the source model; None where it was not verified.
+        data: the file beside it that holds its weights; None where it needs none.
     """
 
     path: Path
     format: str
     manifest: Manifest
     report: Report | None
+    data: Path | None = None
 
 
 def compile(
@@ -82,12 +84,17 @@ def export(
     gate: bool = True,
     opset: int = DEFAULT_OPSET,
     dynamic_batch: bool = True,
+    external_data: bool | None = None,
     overwrite: bool = False,
     verify: bool = True,
     samples: Any = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Writes an instrumented model as one artefact, whole or not at all.
+
+    Weights of more than protobuf's 2 GB go into a second file, `something.onnx.data`, which an
+    ONNX artefact then needs beside it, wherever both are moved. A data file that an earlier
+    artefact of the same name had is replaced with it, or removed.
 
     Args:
         probed: what `instrument` returned.
@@ -98,14 +105,18 @@ def export(
         opset: ONNX only: the operator set.
         dynamic_batch: accept any batch size; otherwise the batch is 1. A model with stateful
             layers keeps its own.
-        overwrite: replace an existing folder. Files are always replaced.
+        external_data: ONNX only: write the weights to a second file. By default only where one
+            file cannot hold them; False refuses then.
+        overwrite: replace an existing folder, or a data file that belongs to something else.
+            Other files are always replaced.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
         samples: inputs to verify on; generated where left out.
         progress: called with a line before each stage.
 
     Raises:
-        OutputExistsError: the folder exists and `overwrite` is not given.
+        OutputExistsError: the folder, or a data file of something else, exists and `overwrite`
+            is not given.
         UnsupportedOpsError: operations without ONNX form or gradient; lists each.
         ExportError: the model cannot be written in this format.
         VerificationError: the artefact does not agree with the source model.
@@ -118,19 +129,22 @@ def export(
     kind = _format(path, format)
     say = progress or _silent
     final = Path(path)
-    _check_place(final, kind, overwrite)
+    check_place(final, kind, overwrite)
     write = {"onnx": _write_onnx, "savedmodel": _write_savedmodel, "keras": _write_keras}[kind]
-    with _aside(final) as place:
+    with aside(final) as place:
         say(f"writing {kind}")
         batch = probed.plan.source.batch or (None if dynamic_batch else 1)
-        described, certify = write(probed, place, gate=gate, opset=opset, batch=batch)
+        options = _Options(gate, opset, batch, external_data)
+        described, certify = write(probed, place, options)
+        check_data_place(place, final, overwrite)
         report = None
         if verify and kind != "keras":
             say("verifying against the source model")
             report = _verified(place, final, probed, samples)
             described = certify(report)
-        _replace(place, final)
-    return Exported(final, kind, described, report)
+        data = data_path(final) if data_path(place).exists() else None
+        put(place, final)
+    return Exported(final, kind, described, report, data)
 
 
 def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Report:
@@ -156,28 +170,37 @@ def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Re
 Written = tuple[Manifest, Callable[[Report], Manifest]]
 
 
-def _write_onnx(
-    probed: ProbedModel, place: Path, *, gate: bool, opset: int, batch: int | None
-) -> Written:
-    model = onnx_artefact.onnx_model(probed.plan, gate=gate, opset=opset, batch=batch)
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What `export` was told of the form of the artefact; `batch` is None for any size."""
+
+    gate: bool
+    opset: int
+    batch: int | None
+    external_data: bool | None
+
+
+def _write_onnx(probed: ProbedModel, place: Path, options: _Options) -> Written:
+    model = onnx_artefact.onnx_model(
+        probed.plan, gate=options.gate, opset=options.opset, batch=options.batch
+    )
     described = Manifest.from_json(model.metadata_props[manifest.ONNX_METADATA_KEY])
+    if wants_external_data(model, options.external_data):
+        write_external_data(model, place)
     ir.save(model, place)
     onnx_artefact.check(str(place))
 
     def certify(report: Report) -> Manifest:
         certified = described.replace(certificate=report.to_json())
         onnx_artefact.write_manifest(model, certified)
-        ir.save(model, place)
+        ir.save(model, place)  # external data, if any, stay as they are
         return certified
 
     return described, certify
 
 
-def _write_savedmodel(
-    probed: ProbedModel, place: Path, *, gate: bool, opset: int, batch: int | None
-) -> Written:
-    del gate, opset  # a SavedModel has a signature for each instead, and no operator set
-    described = savedmodel.write_savedmodel(probed, place, batch)
+def _write_savedmodel(probed: ProbedModel, place: Path, options: _Options) -> Written:
+    described = savedmodel.write_savedmodel(probed, place, options.batch)
 
     def certify(report: Report) -> Manifest:
         certified = described.replace(certificate=report.to_json())
@@ -187,10 +210,8 @@ def _write_savedmodel(
     return described, certify
 
 
-def _write_keras(
-    probed: ProbedModel, place: Path, *, gate: bool, opset: int, batch: int | None
-) -> Written:
-    del gate, opset, batch
+def _write_keras(probed: ProbedModel, place: Path, options: _Options) -> Written:
+    del options  # all of them are of graphs
     probed.save(place)
     return probed.manifest, lambda _: probed.manifest
 
@@ -208,46 +229,6 @@ def _format(path: str | os.PathLike[str], given: str | None) -> str:
             f"cannot write {suffix} files; use a name ending in .onnx, or a folder for SavedModel."
         )
     return "savedmodel"
-
-
-def _check_place(path: Path, kind: str, overwrite: bool) -> None:
-    above = next((p for p in path.parents if p.exists()), path.parent)
-    if not above.is_dir():
-        raise OutputExistsError(f"{above} is a file; no folder {path.parent} can be made.")
-    if path.is_dir() and kind != "savedmodel":
-        raise OutputExistsError(f"{path} is a folder; give the name of a file.")
-    if path.is_file() and kind == "savedmodel":
-        raise OutputExistsError(f"{path} is a file; a SavedModel is a folder. Choose another name.")
-    if path.is_dir() and not overwrite:
-        raise OutputExistsError(
-            f"the folder {path} exists; pass overwrite=True (--overwrite) to replace it."
-        )
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Gives a place beside `path` under its own name, and removes whatever is left of it.
-
-    So are folders that were made for it, where it is not moved to `path`.
-    """
-    made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield folder / path.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # they hold the artefact
-            for parent in made:
-                parent.rmdir()
-
-
-def _replace(place: Path, final: Path) -> None:
-    """Moves a finished artefact to where it belongs; an old folder is set aside first."""
-    if final.is_dir():
-        old = place.parent / "replaced"
-        os.rename(final, old)
-    os.replace(place, final)
 
 
 def _silent(_: str) -> None:

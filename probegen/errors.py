@@ -32,7 +32,15 @@ class InstrumentError(ProbegenError, ValueError):
 
 
 class NotDifferentiableError(InstrumentError):
-    """The target does not depend differentiably on what the gradient was asked for."""
+    """The target does not depend differentiably on what the gradient was asked for.
+
+    `refusals` lists the operators of the exported graph that stop the gradient, with the layers
+    they came from, where that is what was found out.
+    """
+
+    def __init__(self, message: str, refusals: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.refusals = tuple(refusals)
 
 
 class ExportError(ProbegenError, ValueError):

@@ -42,6 +42,7 @@ MIN_COSINE = 0.9
 
 DEFAULT_SAMPLES = 3
 #: Sizes of open axes; all others have one size, since lengths of sequences and masks must agree.
+#: So has an input that is open along one axis only and not alone: frames of a film beside others.
 _OPEN_SIZES = {"height": 64, "width": 48, "depth": 16}
 _OPEN_SIZE = 13
 
@@ -278,13 +279,15 @@ def generate_samples(
             )
     fixed = {i.shape[0] for i in described.inputs if i.shape and i.shape[0] is not None}
     batch = next(iter(fixed), count) or count
-    return {i.name: _sample(i, batch, rng) for i in described.inputs}
+    alone = sum(None in i.shape[1:] for i in described.inputs) == 1
+    return {i.name: _sample(i, batch, rng, alone) for i in described.inputs}
 
 
-def _sample(wanted: InputSpec, batch: int, rng: np.random.Generator) -> Array:
+def _sample(wanted: InputSpec, batch: int, rng: np.random.Generator, alone: bool) -> Array:
+    by_name = _OPEN_SIZES if alone or wanted.shape[1:].count(None) > 1 else {}
     sizes = [batch]
     for size, axis in zip(wanted.shape[1:], wanted.axes[1:], strict=True):
-        sizes.append(_OPEN_SIZES.get(axis, _OPEN_SIZE) if size is None else size)
+        sizes.append(by_name.get(axis, _OPEN_SIZE) if size is None else size)
     if wanted.dtype == "bool":
         return rng.random(sizes) < 0.5
     if wanted.integer or not wanted.dtype.startswith(("float", "bfloat")):

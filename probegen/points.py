@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from probegen.cost import Costs
 
 #: What a tensor looks like: sizes with the batch axis first, None where open.
 Shape = tuple[int | None, ...]
@@ -62,11 +65,20 @@ class ProbePoint:
 
 
 class ProbePoints(Sequence[ProbePoint]):
-    """The probe points of a model in the order of their calls; prints as a table."""
+    """The probe points of a model in the order of their calls; prints as a table.
 
-    def __init__(self, points: Sequence[ProbePoint], model_name: str) -> None:
+    Attributes:
+        model_name: name of the model.
+        cost: what the probes would cost that `inspect` was given, None where it was given none;
+            printed below the table, or by itself.
+    """
+
+    def __init__(
+        self, points: Sequence[ProbePoint], model_name: str, cost: Costs | None = None
+    ) -> None:
         self._points = tuple(points)
         self.model_name = model_name
+        self.cost = cost
 
     @overload
     def __getitem__(self, index: int) -> ProbePoint: ...
@@ -107,19 +119,21 @@ class ProbePoints(Sequence[ProbePoint]):
         return plain
 
     def __str__(self) -> str:
-        rows = [COLUMNS, *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
-        rule = "  ".join("-" * w for w in widths)
-        return "\n".join(
-            [f"{self.model_name}: {len(self)} probe points", lines[0], rule, *lines[1:]]
-        )
+        lines = [f"{self.model_name}: {len(self)} probe points", *table(COLUMNS, self.rows())]
+        return "\n".join(lines if self.cost is None else [*lines, "", str(self.cost)])
 
     def __repr__(self) -> str:
         return str(self)
 
 
 COLUMNS = ("path", "class", "role", "shape", "call", "can be probed for")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table: the columns' names, a rule, the rows."""
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    ruled = [columns, ["-" * w for w in widths], *rows]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in ruled]
 
 
 def format_shape(shape: Shape) -> str:

@@ -165,6 +165,9 @@ def _convolutions() -> dict[str, Variants]:
         ),
     }
     found["Conv2DTranspose"] |= {
+        "open, stride over kernel": _pooled(
+            kl.Conv2DTranspose(5, 2, strides=3, padding="same"),
+        ),
         "output padding": _layer(
             kl.Conv2DTranspose, _IMAGE, **base, strides=2, output_padding=1, padding="same"
         ),
@@ -220,6 +223,9 @@ def _resampling() -> dict[str, Variants]:
         "bilinear, down, antialias": _layer(kl.Resizing, IMAGE, height=4, width=5, antialias=True),
         "crop to aspect": _layer(kl.Resizing, IMAGE, height=6, width=8, crop_to_aspect_ratio=True),
         "pad to aspect": _layer(kl.Resizing, IMAGE, height=6, width=8, pad_to_aspect_ratio=True),
+        "from open height and width": _pooled(kl.Resizing(6, 8)),
+        "crop to aspect, open": _pooled(kl.Resizing(6, 8, crop_to_aspect_ratio=True)),
+        "pad to aspect, open": _pooled(kl.Resizing(6, 8, pad_to_aspect_ratio=True)),
     }
     return {
         "UpSampling1D": {"": _layer(kl.UpSampling1D, SERIES, size=3)},

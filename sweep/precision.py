@@ -14,8 +14,13 @@ _POLICIES = ("mixed_float16", "mixed_bfloat16", "float16", "float64")
 
 
 def subjects() -> list[Subject]:
-    """Returns a convolutional, an attention and a recurrent model under each dtype policy."""
-    models = {"cnn": _cnn, "transformer": _transformer, "recurrent": _recurrent}
+    """Returns small models of every kind under each dtype policy."""
+    models = {
+        "cnn": _cnn,
+        "pooled and resized": _pooled,
+        "transformer": _transformer,
+        "recurrent": _recurrent,
+    }
     return [
         Subject(f"{policy}: {name}", _under(policy, build))
         for policy in _POLICIES
@@ -45,6 +50,14 @@ def _cnn() -> Any:
     y = kl.AveragePooling2D(2)(kl.DepthwiseConv2D(3, padding="same")(y))
     y = kl.GlobalAveragePooling2D()(y)
     return keras.Model(x, kl.Dense(3, activation="softmax")(y))
+
+
+def _pooled() -> Any:
+    x = keras.Input((11, 8, 2), name="image")
+    y = kl.Conv2D(5, 3, padding="same", activation="tanh")(x)
+    y = kl.Resizing(13, 7)(kl.MaxPooling2D(3, 2)(y))
+    y = kl.UpSampling2D(2)(y)
+    return keras.Model(x, kl.Dense(3, activation="softmax")(kl.GlobalMaxPooling2D()(y)))
 
 
 def _transformer() -> Any:

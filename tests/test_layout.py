@@ -11,7 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent / "probegen"
 
 #: package -> what of probegen and of the heavy libraries its files may import.
 RULES = {
-    "runtime": {"probegen.errors", "probegen.manifest", "probegen.runtime", "probegen"},
+    "runtime": {
+        "probegen.errors",
+        "probegen.external",
+        "probegen.manifest",
+        "probegen.runtime",
+        "probegen",
+    },
     "graph/vjp": {"probegen.graph", "probegen.errors"},
     "graph/passes": {"probegen.graph", "probegen.errors"},
     "graph/attribution": {"probegen.graph", "probegen.errors", "probegen.manifest"},
@@ -19,15 +25,21 @@ RULES = {
     "graph/builder.py": set(),
     "graph/gate.py": {"probegen.graph", "probegen.manifest"},
     "errors.py": set(),
+    "external.py": {"probegen.errors"},
     "manifest.py": {"probegen.errors"},
-    "points.py": set(),
+    "points.py": {"probegen.cost"},  # as a type alone
+    "cost.py": {"probegen.points"},
+    "graph/work.py": {"probegen.graph"},
+    "graph/timing.py": {"probegen.graph"},
+    "graph/hollow.py": {"probegen.graph"},
     "spec.py": {"probegen.errors", "probegen.manifest"},
     "select.py": {"probegen.errors", "probegen.points"},
 }
 NO_TENSORFLOW = ("graph/vjp", "graph/passes", "graph/attribution", "graph/autodiff.py")
 NO_TENSORFLOW += ("graph/builder.py", "graph/gate.py", "select.py", "spec.py", "manifest.py")
+NO_TENSORFLOW += ("cost.py", "points.py", "graph/work.py", "graph/timing.py", "graph/hollow.py")
 #: The one place below `graph` that knows TensorFlow, and what puts it together with the rest.
-TENSORFLOW_SIDE = {"graph/forward.py", "graph/tf_ops.py", "graph/artefact.py"}
+TENSORFLOW_SIDE = {"graph/forward.py", "graph/tf_ops.py", "graph/artefact.py", "graph/outline.py"}
 
 
 def files(place):

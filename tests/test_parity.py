@@ -1,10 +1,13 @@
 """The comparison behind `verify`: what passes and what does not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from probegen.manifest import OutputSpec
-from probegen.parity import compare
+from probegen.instrumentation.axes import input_axes
+from probegen.manifest import InputSpec, OutputSpec
+from probegen.parity import compare, generate_samples
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.standard_normal((5, 7, 3)).astype("float32")
@@ -85,3 +88,29 @@ def test_zero_references():
     zero = np.zeros_like(REFERENCE)
     assert compare(output("saliency"), zero, zero).passed
     assert not compare(output("saliency"), zero + 0.1, zero).passed
+
+
+def sizes_drawn(**shapes):
+    """Returns the sizes, without the batch, of samples for float inputs of these sizes."""
+    inputs = [
+        InputSpec(name, "float32", (None, *sizes), input_axes(1 + len(sizes), tokens=False))
+        for name, sizes in shapes.items()
+    ]
+    drawn = generate_samples(SimpleNamespace(inputs=inputs), np.random.default_rng(0))
+    return {name: value.shape[1:] for name, value in drawn.items()}
+
+
+def test_lengths_of_inputs_that_go_together_agree():
+    together = sizes_drawn(frames=(None, 20, 1), weights=(None, 4), mask=(None, None))
+    assert together["frames"][0] == together["weights"][0] == together["mask"][0]
+    assert together["mask"][0] == together["mask"][1]
+
+
+def test_images_are_larger_than_sequences_are_long():
+    alone, both = (
+        sizes_drawn(image=(None, None, 3)),
+        sizes_drawn(image=(None, None, 3), s=(None, 4)),
+    )
+    assert alone["image"] == both["image"]
+    assert min(alone["image"][:2]) > both["s"][0]
+    assert sizes_drawn(image=(None, 20, 3))["image"][0] == alone["image"][0]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import onnx
 import onnx_ir as ir
 
 from probegen import manifest
-from probegen.errors import ExportError, UnsupportedOpsError
+from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.attribution import Wanted, write_attributions
+from probegen.graph.autodiff import Refusal, obstacles, unsupported
 from probegen.graph.builder import Builder
 from probegen.graph.forward import ForwardGraph, forward_graph
 from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
+from probegen.graph.passes.shapes import drop_plain_shapes
+from probegen.graph.vjp import BLOCKING
 from probegen.instrumentation.plan import GradientGroup, Plan, path_integrals
 from probegen.manifest import Manifest
 
@@ -43,25 +47,48 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
         )
     forward = forward_graph(plan, opset, batch)
     prepare(forward.model)
-    request = _add_target_input(forward, plan.manifest, batch)
+    request = add_target_input(forward, plan.manifest, batch)
     builder = Builder(forward.graph, opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
     for group, target in zip(plan.groups, forward.targets, strict=True):
-        wanted = _wanted(group, forward)
-        try:
-            values.update(write_attributions(builder, group.target.spec, target, wanted, request))
-        except UnsupportedOpsError as error:
-            raise _with_layers(error, forward) from error
+        values.update(explain_group(builder, forward, group, target, request))
     builder.attach()
     explanations = [values[o.name] for o in plan.manifest.explanations]
     _finish(forward.model, forward.predictions, explanations, has_gate)
     _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
+    drop_plain_shapes(forward.graph)
     described = plan.manifest.with_batch(batch).replace(gate=has_gate)
     forward.model.producer_name = "probegen"
     forward.model.producer_version = plan.manifest.producer.get("probegen", "")
     forward.graph.name = plan.manifest.model.get("name", "model")
     write_manifest(forward.model, described)
     return forward.model
+
+
+def explain_group(
+    builder: Builder,
+    forward: ForwardGraph,
+    group: GradientGroup,
+    target: ir.Value,
+    request: ir.Value | None,
+) -> dict[str, ir.Value]:
+    """Writes the outputs of a group, with one backward pass; returns them by name.
+
+    Raises:
+        UnsupportedOpsError: an operator has no gradient; lists each with its layers.
+        NotDifferentiableError: no gradient flows from the target to a tensor; lists what stops
+            it, with its layers.
+    """
+    lines = {id(o): i for i, line in enumerate(path_integrals(group)) for o in line}
+    wanted = [Wanted(o.spec, forward.sources[o.ref], lines.get(id(o), 0)) for o in group.outputs]
+    try:
+        return write_attributions(builder, group.target.spec, target, wanted, request)
+    except UnsupportedOpsError as error:
+        raise _with_layers(error, forward) from error
+    except NotDifferentiableError as error:
+        stopped = obstacles(forward.graph, [w.at for w in wanted], [target], BLOCKING)
+        reasons, located = _located(unsupported(stopped).refusals, forward)
+        raise NotDifferentiableError("\n".join([f"{error}", *reasons]), located) from error
 
 
 def write_manifest(model: ir.Model, described: Manifest) -> None:
@@ -81,9 +108,10 @@ def check(path: str) -> None:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
 
 
-def _add_target_input(
+def add_target_input(
     forward: ForwardGraph, described: Manifest, batch: int | None
 ) -> ir.Value | None:
+    """Gives the graph the input `target` where a probe wants one, and returns it."""
     if not described.target_input:
         return None
     value = ir.Value(
@@ -93,11 +121,6 @@ def _add_target_input(
     )
     forward.graph.inputs.append(value)
     return value
-
-
-def _wanted(group: GradientGroup, forward: ForwardGraph) -> list[Wanted]:
-    lines = {id(o): i for i, line in enumerate(path_integrals(group)) for o in line}
-    return [Wanted(o.spec, forward.sources[o.ref], lines.get(id(o), 0)) for o in group.outputs]
 
 
 def _finish(
@@ -146,17 +169,24 @@ def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
 
 def _with_layers(error: UnsupportedOpsError, forward: ForwardGraph) -> UnsupportedOpsError:
     """Returns the error with the Keras layers that its operators came from."""
-    lines = []
-    for refusal in error.refusals:
-        op_type, reason = getattr(refusal, "op_type", "?"), getattr(refusal, "reason", "")
-        nodes: Sequence[str] = getattr(refusal, "nodes", ())
-        layers = sorted({forward.layer_of(n) for n in nodes} - {""})
-        where = f" in layer {', '.join(map(repr, layers[:5]))}" if layers else ""
-        lines.append(f"  {op_type}: {reason}{where}")
+    lines, located = _located(error.refusals, forward)
     return UnsupportedOpsError(
         "the gradient has to pass ONNX operators that it cannot pass:\n"
         + "\n".join(lines)
         + "\nGive wrt= (or layer=) a layer behind them, or export to SavedModel "
         "(format='savedmodel'), whose gradients are TensorFlow's.",
-        error.refusals,
+        located,
     )
+
+
+def _located(refusals: Sequence[object], forward: ForwardGraph) -> tuple[list[str], list[Refusal]]:
+    """Returns refusals with the Keras layers that their operators came from, and a line each."""
+    lines, located = [], []
+    for refusal in refusals:
+        if not isinstance(refusal, Refusal):
+            continue
+        layers = sorted({forward.layer_of(n) for n in refusal.nodes} - {""})
+        where = f" in layer {', '.join(map(repr, layers[:5]))}" if layers else ""
+        lines.append(f"  {refusal.op_type}: {refusal.reason}{where}")
+        located.append(dataclasses.replace(refusal, layers=tuple(layers)))
+    return lines, located

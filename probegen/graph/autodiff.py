@@ -36,6 +36,8 @@ _FLOATS = frozenset(
 
 #: The tables of the walk in progress, for rules that differentiate a subgraph.
 _tables: ContextVar[tuple[Mapping[str, Rule], Container[str]]] = ContextVar("tables")
+#: The values at which the walk in progress was asked for gradients.
+_sources: ContextVar[frozenset[ir.Value]] = ContextVar("sources")
 
 
 class Refused(Exception):  # noqa: N818 - a rule's answer, not a failure of the program
@@ -50,11 +52,13 @@ class Refusal:
         op_type: the ONNX operator.
         reason: why there is no gradient.
         nodes: names of the nodes concerned.
+        layers: paths of the layers that they came from, where that is known.
     """
 
     op_type: str
     reason: str
     nodes: tuple[str, ...]
+    layers: tuple[str, ...] = ()
 
 
 def is_float(value: ir.Value) -> bool:
@@ -85,11 +89,13 @@ def gradients(
         UnsupportedOpsError: operators on the way have no rule, or their rule refuses this use
             of them; lists each. What the builder collected is of no use then.
     """
-    token = _tables.set((rules, blocking))
+    in_progress = _tables.set((rules, blocking))
+    asked_for = _sources.set(frozenset(sources))
     try:
         return _walk(builder, seeds, sources, rules, blocking)
     finally:
-        _tables.reset(token)
+        _tables.reset(in_progress)
+        _sources.reset(asked_for)
 
 
 def tables() -> tuple[Mapping[str, Rule], Container[str]]:
@@ -102,6 +108,17 @@ def tables() -> tuple[Mapping[str, Rule], Container[str]]:
         LookupError: no walk is in progress.
     """
     return _tables.get()
+
+
+def is_asked_for(value: ir.Value) -> bool:
+    """Tells whether the walk in progress has to find the gradient at `value` itself.
+
+    A rule that takes several nodes in one step leaves none out at which a gradient is wanted.
+
+    Raises:
+        LookupError: no walk is in progress.
+    """
+    return value in _sources.get()
 
 
 def _walk(

@@ -575,6 +575,18 @@ def _broadcast_dim(dims: Sequence[Dim]) -> Dim:
     return names.pop() if len(names) == 1 else None if names else 1
 
 
+def new_initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """Registers an array as a constant of a graph, under a name that nothing else has."""
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        shape=ir.Shape(array.shape),
+        const_value=ir.Tensor(array, name=name),
+    )
+    graph.register_initializer(value)
+    return value
+
+
 def _names_in(graph: ir.Graph) -> set[str]:
     """Returns the names of all values and nodes of a graph and of the graphs within it."""
     values: list[ir.Value] = [*graph.inputs, *graph.initializers.values()]

@@ -28,11 +28,18 @@ from onnx_ir.passes import common as ir_passes
 
 from probegen.errors import ExportError, UnsupportedOpsError
 from probegen.graph.autodiff import Refusal
+from probegen.graph.hollow import fold_hollow, make_hollow
 from probegen.graph.loops import infer_with_loops
 from probegen.graph.marks import MARK, MARK_DOMAIN
-from probegen.graph.mends import mend_groups, mend_negative_padding, mend_scales
+from probegen.graph.mends import (
+    mend_empty_inputs,
+    mend_groups,
+    mend_negative_padding,
+    mend_scales,
+)
 from probegen.graph.passes.slices import narrow_slices, split_slices
-from probegen.graph.tf_ops import HANDLERS
+from probegen.graph.passes.weights import fold_weights
+from probegen.graph.tf_ops import HANDLERS, REFUSED
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.forward import plain_output, run_forward
 from probegen.instrumentation.plan import Plan, TensorRef
@@ -41,30 +48,31 @@ from probegen.instrumentation.trace import Trace, trace_function
 
 #: What tf2onnx writes itself; higher opsets are reached by onnx's version converter.
 MIN_OPSET, TF2ONNX_MAX_OPSET = 13, 18
+_SIZES_FOLLOWED = 14
 _MARK_NAME = "probegen_mark_"
 _WEIGHT_NAME = "probegen_weight_"
-#: Number of elements from which a matrix counts as large.
-_LARGE_WEIGHT = 2**20
+#: Number of elements from which a matrix counts as large, and any weight as medium.
+_LARGE_WEIGHT, _MEDIUM_WEIGHT = 2**20, 2**14
+#: Bytes of other weights up to which they are converted with the graph.
+_MOST_CONVERTED = 2**25
 
 
 @dataclasses.dataclass
 class ForwardGraph:
     """The forward pass as ONNX, with everything a plan needs as outputs of the graph.
 
+    Those are read from the graph each time: a pass may put another value in the place of one.
+
     Attributes:
         model: the ONNX model; its graph outputs are, in order, the predictions, the plain
             outputs and a target value a group.
-        predictions: the values of the predictions.
-        plain: the values of outputs without gradients, in the plan's order.
-        targets: for each group of the plan, the scores or the callable's value.
+        counts: the numbers of predictions and of plain outputs.
         sources: the tensors at which gradients are taken.
         layers: operation name -> path of the layer it came from.
     """
 
     model: ir.Model
-    predictions: list[ir.Value]
-    plain: list[ir.Value]
-    targets: list[ir.Value]
+    counts: tuple[int, int]
     sources: dict[TensorRef, ir.Value]
     layers: dict[str, str]
 
@@ -73,13 +81,32 @@ class ForwardGraph:
         """The graph."""
         return self.model.graph
 
+    @property
+    def predictions(self) -> list[ir.Value]:
+        """The values of the predictions."""
+        return list(self.graph.outputs)[: self.counts[0]]
+
+    @property
+    def plain(self) -> list[ir.Value]:
+        """The values of outputs without gradients, in the plan's order."""
+        return list(self.graph.outputs)[self.counts[0] : sum(self.counts)]
+
+    @property
+    def targets(self) -> list[ir.Value]:
+        """For each group of the plan, the scores or the callable's value."""
+        return list(self.graph.outputs)[sum(self.counts) :]
+
     def layer_of(self, node_name: str) -> str:
         """Returns the path of the layer that an ONNX node came from, or `""`."""
         return layer_of(self.layers, node_name)
 
 
 def forward_graph(
-    plan: Plan, opset: int = TF2ONNX_MAX_OPSET, batch: int | None = None
+    plan: Plan,
+    opset: int = TF2ONNX_MAX_OPSET,
+    batch: int | None = None,
+    *,
+    hollow: bool = False,
 ) -> ForwardGraph:
     """Converts the captured forward pass of a plan.
 
@@ -87,6 +114,7 @@ def forward_graph(
         plan: what to capture.
         opset: ONNX operator set, 13 or newer.
         batch: a fixed batch size, or None for a dynamic batch.
+        hollow: leave out what the weights hold, for a graph that is only looked at.
 
     Raises:
         UnsupportedOpsError: TensorFlow operations that have no ONNX form; lists each with the
@@ -99,7 +127,7 @@ def forward_graph(
     marks: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
     for number, ref in enumerate(refs):
         marks.setdefault(ref.key, {})[ref.position] = functools.partial(_mark, number)
-    large = _large_weights(plan.source)
+    large = _weights(plan.source) if hollow else _large_weights(plan.source)
     count = len(plan.source.input_specs)
     calls: list[LayerCall] = []
     inputs: list[Any] = []
@@ -120,9 +148,7 @@ def forward_graph(
     _check_precision(function.graph)
     layers = Trace(plan.source, function.graph, inputs, [], calls).layers
     proto = _convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
-    model = _to_ir(proto, opset, plan.source, large)
-    values = list(model.graph.outputs)
-    first, second = len(plan.source.output_names), len(plan.plain)
+    model = _to_ir(proto, opset, plan.source, None if hollow else large)
     marked = _marked_values(model.graph)
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
     for group in plan.groups:
@@ -131,9 +157,7 @@ def forward_graph(
                 sources[output.ref] = model.graph.inputs[output.ref.position]
     return ForwardGraph(
         model=model,
-        predictions=values[:first],
-        plain=values[first : first + second],
-        targets=values[first + second :],
+        counts=(len(plan.source.output_names), len(plan.plain)),
         sources=sources,
         layers=layers,
     )
@@ -142,20 +166,47 @@ def forward_graph(
 def _large_weights(source: Source) -> list[Any]:
     """Returns the variables that stay out of the conversion, to be put in afterwards.
 
-    Freezing and converting copy every constant a dozen times. Matrices (of Dense, Embedding)
-    come out as they went in, so the large ones travel as inputs; kernels of convolutions, which
-    are transposed and folded on the way, do not.
+    Freezing and converting copy every constant some thirty times, and hold no more than 2 GB.
+    Matrices (of Dense, Embedding) come out as they went in, so the large ones travel as inputs.
+    Kernels of convolutions, which are transposed on the way, do so where there is much of them.
     """
-    variables = {id(v): v for v in source.model.variables}.values()
-    return [v for v in variables if len(v.shape) == 2 and math.prod(v.shape) >= _LARGE_WEIGHT]
+    variables = list({id(v): v for v in source.model.variables}.values())
+    large = [v for v in variables if len(v.shape) == 2 and math.prod(v.shape) >= _LARGE_WEIGHT]
+    taken = {id(v) for v in large}
+    rest = [v for v in variables if id(v) not in taken]
+    if sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in rest) <= _MOST_CONVERTED:
+        return large
+    return large + [
+        v
+        for v in _weights(source)
+        if id(v) not in taken
+        and math.prod(v.shape) >= _MEDIUM_WEIGHT
+        and tf.as_dtype(v.dtype).is_floating
+    ]
 
 
-def _put_in(graph: ir.Graph, large: Sequence[Any]) -> None:
-    """Makes initializers of the inputs that stood for large weights."""
+def _weights(source: Source) -> list[Any]:
+    """Returns the variables whose content no conversion needs: all but vectors and numbers.
+
+    Loops of recurrent layers are told from what their weights hold, so these stay in.
+    """
+    layers = [
+        layer for layer in source.model._flatten_layers() if isinstance(layer, keras.layers.RNN)
+    ]
+    kept = {id(v) for layer in layers for v in layer.variables}
+    variables = {id(v): v for v in source.model.variables if id(v) not in kept}.values()
+    return [v for v in variables if len(v.shape) >= 2]
+
+
+def _put_in(graph: ir.Graph, large: Sequence[Any] | None) -> None:
+    """Makes initializers of the inputs that stood for weights; hollow ones for None."""
     for value in list(graph.inputs):
         number = re.match(rf"{_WEIGHT_NAME}(\d+)", value.name or "")
         if number:
             graph.inputs.remove(value)
+            if large is None:
+                make_hollow(graph, value)
+                continue
             value.const_value = ir.tensor(large[int(number[1])].numpy(), name=value.name)
             graph.register_initializer(value)
 
@@ -213,7 +264,10 @@ def _convert(
                     output_names=output_names,
                 )
             except Exception as error:
-                raise ExportError(f"tf2onnx cannot convert the forward pass: {error}") from error
+                raise ExportError(
+                    f"tf2onnx cannot convert the forward pass: {error}. Export to SavedModel "
+                    "instead (format='savedmodel')."
+                ) from error
         _widen_scalars(converted)
         proto: onnx.ModelProto = tf2onnx.optimizer.optimize_graph(
             converted, catch_errors=False, optimizers=_optimizers()
@@ -294,17 +348,19 @@ def _check_ops(proto: onnx.ModelProto, layers: Mapping[str, str]) -> None:
             found.setdefault(node.op_type, []).append(node.name)
     if not found:
         return
-    lines = []
+    lines, refusals = [], []
     for kind, names in found.items():
         where = sorted({layer_of(layers, n) for n in names} - {""})
-        lines.append(
-            f"  {kind}" + (f" in layer {', '.join(map(repr, where[:5]))}" if where else "")
+        named = f" in layer {', '.join(map(repr, where[:5]))}" if where else ""
+        lines.append(f"  {kind}{named}" + (f": {REFUSED[kind]}" if kind in REFUSED else ""))
+        refusals.append(
+            Refusal(kind, REFUSED.get(kind, "no ONNX form"), tuple(names), tuple(where))
         )
     raise UnsupportedOpsError(
         "these TensorFlow operations have no form in standard ONNX:\n"
         + "\n".join(lines)
         + "\nExport to SavedModel instead (format='savedmodel'), or replace the layers.",
-        [Refusal(kind, "no ONNX form", tuple(names)) for kind, names in found.items()],
+        refusals,
     )
 
 
@@ -338,7 +394,9 @@ def _quiet() -> Iterator[None]:
 # -- ONNX to the representation that is differentiated -----------------------------------------
 
 
-def _to_ir(proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[Any]) -> ir.Model:
+def _to_ir(
+    proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[Any] | None
+) -> ir.Model:
     if opset > TF2ONNX_MAX_OPSET:
         try:
             proto = onnx.version_converter.convert_version(proto, opset)
@@ -348,7 +406,10 @@ def _to_ir(proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[A
     _put_in(model.graph, large)
     name_inputs(model.graph, source)
     mend_negative_padding(model.graph)
+    mend_empty_inputs(model.graph)
     infer_shapes(model)
+    fold_hollow(model.graph)
+    fold_weights(model.graph)
     mend_groups(model.graph)
     if mend_scales(model.graph):
         infer_shapes(model)
@@ -366,10 +427,15 @@ def name_inputs(graph: ir.Graph, source: Source) -> None:
         sizes = list(value.shape) if value.shape is not None else list(spec.shape)
         value.shape = ir.Shape(
             [
-                size if isinstance(size, int) else "batch" if i == 0 else f"{name}_size_{i}"
+                size if isinstance(size, int) else "batch" if i == 0 else open_size(name, i)
                 for i, size in enumerate(sizes)
             ]
         )
+
+
+def open_size(name: str, axis: int) -> str:
+    """Returns what the open size of an input's axis behind the batch is called."""
+    return f"{name}_size_{axis}"
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -379,9 +445,14 @@ def infer_shapes(model: ir.Model) -> None:
     for node in marks:  # onnx knows no marks; to it they are what they do
         node.domain, node.op_type = "", "Identity"
     narrow_slices(model.graph)
+    imports = model.graph.opset_imports
+    written = imports.get("", 0)
+    # Only from here on inference follows the sizes of a Reshape that are computed.
+    imports[""] = max(written, _SIZES_FOLLOWED)
     infer_with_loops(
         model, ir_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     )
+    imports[""] = written
     for node, kind in zip(marks, kinds, strict=True):
         node.domain, node.op_type = MARK_DOMAIN, kind
 

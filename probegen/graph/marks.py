@@ -11,6 +11,9 @@ import onnx_ir as ir
 MARK_DOMAIN = "probegen"
 MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
+#: Key in the metadata that nodes carry in memory: all gradients of the node's first output add up
+#: to 0 along its last axis, by the way it is read.
+CENTRED = "probegen.centred"
 
 
 def remove_marks(model: ir.Model) -> None:

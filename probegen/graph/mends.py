@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import attribute, constant_of, shape_of
+from probegen.graph.builder import Builder, attribute, constant_of, rank_of, shape_of
 
 
 def mend_negative_padding(graph: ir.Graph) -> None:
@@ -46,47 +47,73 @@ def mend_groups(graph: ir.Graph) -> None:
             node.attributes["group"] = ir.AttrInt64("group", channels // each)
 
 
+def mend_empty_inputs(graph: ir.Graph) -> None:
+    """Leaves out the optional inputs of a Resize that are there without elements.
+
+    tf2onnx writes empty scales beside sizes. ONNX allows that, but takes them for scales where
+    they come from outside the branch of an If, in which their content is not seen.
+    """
+    for node in graph.all_nodes():
+        if node.op_type != "Resize" or node.domain:
+            continue
+        for position, value in list(enumerate(node.inputs))[1:]:
+            content = constant_of(value)
+            if content is not None and content.size == 0:
+                node.replace_input_with(position, None)
+
+
 def mend_scales(graph: ir.Graph) -> bool:
     """Gives a Resize sizes for scales where the precision of a product decides what they give.
 
     tf2onnx writes 7/12 in 32 bits, a little less than that. Twelve times as much is 7 where a
-    runtime multiplies in 32 bits, and 6 in shape inference. Needs shapes inferred. Before opset
-    18 sizes have to be given for the open batch too, and the scales stay.
+    runtime multiplies in 32 bits, and 6 in shape inference; eleven times 13/11 is 12 in both.
+    Needs shapes inferred.
+
+    Sizes are given for all axes, the open ones from the image, and not by the attribute `axes`
+    for some: where onnxruntime moves a Transpose past a Resize it reorders the sizes as if there
+    was one for every axis.
 
     Returns:
         Whether anything changed; shapes behind it are wrong then, and have to be inferred anew.
     """
     changed = False
-    for node in graph.all_nodes():
-        if node.op_type != "Resize" or node.domain or graph.opset_imports.get("", 0) < 18:
+    for node in list(graph.all_nodes()):
+        if node.op_type != "Resize" or node.domain:
             continue
         given = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         shape = None if node.inputs[0] is None else shape_of(node.inputs[0])
-        if given is None or shape is None or given.size != len(shape) or node.graph is None:
+        if given is None or shape is None or given.size != len(shape):
             continue
         axes = [axis for axis, scale in enumerate(given) if scale != 1]
         known = [size for axis in axes if isinstance(size := shape[axis], int)]
-        rough = [math.floor(given[a] * np.float32(n)) for a, n in zip(axes, known, strict=False)]
-        exact = [math.floor(float(given[a]) * n) for a, n in zip(axes, known, strict=False)]
-        if len(known) == len(axes) and rough != exact:
-            _resize_to(node, node.graph, axes, rough)
+        if len(known) < len(axes):
+            continue
+        meant = [_meant(float(given[a]) * n) for a, n in zip(axes, known, strict=True)]
+        rough = [math.floor(given[a] * np.float32(n)) for a, n in zip(axes, known, strict=True)]
+        exact = [math.floor(float(given[a]) * n) for a, n in zip(axes, known, strict=True)]
+        if not meant == rough == exact:
+            _resize_to(node, dict(zip(axes, meant, strict=True)), graph.opset_imports.get("", 0))
             changed = True
     return changed
 
 
-def _resize_to(node: ir.Node, graph: ir.Graph, axes: list[int], sizes: list[int]) -> None:
-    """Replaces the scales of a Resize by sizes of some axes."""
-    name = f"{node.outputs[0].name}/sizes"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.INT64),
-        shape=ir.Shape([len(sizes)]),
-        const_value=ir.Tensor(np.array(sizes, np.int64), name=name),
-    )
-    graph.register_initializer(value)
+def _meant(size: float) -> int:
+    """Returns the size that a product with a scale of 32 bits stands for."""
+    whole = round(size)
+    return whole if abs(size - whole) <= whole * np.finfo(np.float32).eps else math.floor(size)
+
+
+def _resize_to(node: ir.Node, sizes: Mapping[int, int], opset: int) -> None:
+    """Replaces the scales of a Resize by sizes: axis -> size, others as they come."""
+    x, graph = node.inputs[0], node.graph
+    if x is None or graph is None:
+        raise ValueError("a Resize has an input and stands in a graph")
+    b = Builder(graph, opset, prefix=f"{node.name}/mended")
+    pieces = [b.ints(sizes[i]) if i in sizes else b.size(x, i) for i in range(rank_of(x))]
+    wanted = b.concat(pieces, axis=0)
+    graph.insert_before(node, b.nodes)
     node.resize_inputs(4)
     node.replace_input_with(2, None)
-    node.replace_input_with(3, value)
+    node.replace_input_with(3, wanted)
     # Where the whole image stands for the region, as here, it may be left out.
     node.replace_input_with(1, None)
-    node.attributes["axes"] = ir.AttrInt64s("axes", axes)

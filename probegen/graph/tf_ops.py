@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import tensorflow as tf
+from tf2onnx.onnx_opset.nn import ConvTranspose, Resize, is_channels_last
 from tf2onnx.utils import make_name
 
 from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
@@ -39,6 +40,16 @@ class _Writer:
         """Returns a constant of the node's element type."""
         kind = onnx.helper.tensor_dtype_to_np_dtype(self._dtype)
         made = self._context.make_const(make_name(f"{self._node.name}/const"), values.astype(kind))
+        return str(made.output[0])
+
+    def indices(self, values: Any) -> str:
+        """Returns a constant 1-D int64 tensor, as axes and widths need it."""
+        name = make_name(f"{self._node.name}/const")
+        return str(self._context.make_const(name, np.array(values, np.int64)).output[0])
+
+    def condition(self, values: Any) -> str:
+        """Returns a constant of booleans."""
+        made = self._context.make_const(make_name(f"{self._node.name}/const"), values)
         return str(made.output[0])
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
@@ -126,6 +137,73 @@ def _as_matmul(equation: str) -> tuple[list[int], list[int], list[int]] | None:
     )
 
 
+def _matrix_diag(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes vectors `[..., n]` on a diagonal of zero matrices `[..., rows, columns]`.
+
+    One diagonal and known sizes; others stay, and are refused.
+    """
+    diagonals, rows, columns, padding = (_constant_value(context, i) for i in node.input[1:])
+    sizes = context.get_shape(node.output[0])
+    known = (diagonals, rows, columns, padding)
+    if any(v is None for v in known) or np.ptp(diagonals) or not _matrix_is_known(sizes):
+        return
+    w = _Writer(context, node)
+    k = int(np.ravel(diagonals)[0])
+    on_rows = _on_rows(w, w.inputs[0], context.get_shape(node.input[0])[-1], sizes, k)
+    there = w.condition(np.eye(sizes[-2], sizes[-1], k, dtype=bool))
+    w.finish("Where", there, on_rows, w.const(padding))
+
+
+def _matrix_set_diag(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes matrices `[..., rows, columns]` with vectors `[..., n]` on a diagonal of them."""
+    diagonals = _constant_value(context, node.input[2])
+    sizes = context.get_shape(node.output[0])
+    if diagonals is None or np.ptp(diagonals) or not _matrix_is_known(sizes):
+        return
+    w = _Writer(context, node)
+    k = int(np.ravel(diagonals)[0])
+    rows, columns = sizes[-2:]
+    length = min(rows + min(k, 0), columns - max(k, 0))
+    on_rows = _on_rows(w, w.inputs[1], length, sizes, k)
+    w.finish("Where", w.condition(np.eye(rows, columns, k, dtype=bool)), on_rows, w.inputs[0])
+
+
+def _matrix_is_known(sizes: Sequence[int] | None) -> bool:
+    return sizes is not None and min(sizes[-2:]) >= 0
+
+
+def _on_rows(w: _Writer, diagonal: str, length: int, sizes: Sequence[int], k: int) -> str:
+    """Returns the values `[..., length]` of diagonal k, each beside its row: `[..., rows, 1]`."""
+    above = max(-k, 0)
+    widths = np.zeros((2, len(sizes) - 1), np.int64)
+    widths[:, -1] = above, sizes[-2] - above - length
+    padded = w.op("Pad", diagonal, w.indices(widths.ravel())) if widths.any() else diagonal
+    return w.op("Unsqueeze", padded, w.indices([-1]))
+
+
+def _transposed_convolution(context: Any, node: Any, _: str, __: Any) -> None:
+    """Adds the bias of a transposed convolution of open sizes behind the zeros, not before.
+
+    Where the stride is larger than the kernel, TensorFlow fills up with zeros what no input
+    reaches. tf2onnx does so behind the convolution, into which it has merged the bias by then.
+    """
+    position = 3
+    sizes = context.get_shape(node.output[0]) or [-1]
+    if len(node.input) > position and min(sizes) < 0 and is_channels_last(node):
+        bias = node.input[position]
+        context.remove_input(node, bias, position)
+        context.insert_new_node_on_output("Add", node.output[0], inputs=[node.output[0], bias])
+    ConvTranspose.version_11(context, node)
+
+
+def _resize_bilinear(context: Any, node: Any, _: str, __: Any) -> None:
+    """Lets images of 16 bits be interpolated in 32, in which TensorFlow returns them."""
+    given, result = (context.get_dtype(name) for name in (node.input[0], node.output[0]))
+    if given != result:
+        context.insert_new_node_on_input(node, "Cast", node.input[0], to=result)
+    Resize.version_11(context, node)
+
+
 def _resize(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes a resampling of images as a product with a constant matrix along each axis.
 
@@ -149,6 +227,9 @@ def _resize(context: Any, node: Any, _: str, __: Any) -> None:
             return session.run(made)
 
     rows, columns = _unit_responses(resample, sizes[1], sizes[2])
+    result = context.get_dtype(node.output[0])
+    if context.get_dtype(node.input[0]) != result:
+        context.insert_new_node_on_input(node, "Cast", node.input[0], to=result)
     w = _Writer(context, node)
     height = w.array(rows)  # [out, in]
     width = w.array(columns.T)  # [in, out]
@@ -195,6 +276,10 @@ _RESIZES: Mapping[str, Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
+def _leave(_: Any, __: Any, ___: str, ____: Any) -> None:
+    """Leaves an operation as it is, to be refused with the reason in `REFUSED`."""
+
+
 def _keep_as(op_type: str) -> Handler:
     """Returns a handler that keeps an operation as a mark of our own."""
 
@@ -211,8 +296,40 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Expm1": (_expm1, []),
     "Log1p": (_log1p, []),
     "Einsum": (_einsum, []),
+    "MatrixDiagV3": (_matrix_diag, []),
+    "MatrixSetDiagV3": (_matrix_set_diag, []),
+    "LookupTableFindV2": (_leave, []),
+    "Conv2DBackpropInput": (_transposed_convolution, []),
+    "ResizeBilinear": (_resize_bilinear, []),
     "ResizeBicubic": (_resize, []),
     "ScaleAndTranslate": (_resize, []),
     "StopGradient": (_keep_as(STOP_GRADIENT), []),
     "PreventGradient": (_keep_as(MARK), []),
+}
+
+_OPEN_SIZE = "needs images of fixed height and width: give the model's Input both"
+_PREPARES = (
+    "prepares data. Split the model: keep this layer in front, and compile the part that takes "
+    "what it gives"
+)
+_ALGEBRA = "ONNX has no operator for it"
+
+#: Operation -> why it has no form in ONNX, where more can be said than that.
+REFUSED: Mapping[str, str] = {
+    "ResizeBicubic": _OPEN_SIZE,
+    "ScaleAndTranslate": _OPEN_SIZE,
+    "LookupTableFindV2": _PREPARES,
+    "StringToHashBucketFast": _PREPARES,
+    "StringToHashBucketStrong": _PREPARES,
+    "Bucketize": _PREPARES,
+    "AsString": _PREPARES,
+    "MatrixDiagV3": "needs sizes known at compile time, and a single diagonal",
+    "MatrixSetDiagV3": "needs sizes known at compile time, and a single diagonal",
+    "MatrixInverse": _ALGEBRA,
+    "MatrixSolve": _ALGEBRA,
+    "MatrixTriangularSolve": _ALGEBRA,
+    "Cholesky": _ALGEBRA,
+    "Qr": _ALGEBRA,
+    "Svd": _ALGEBRA,
+    "SelfAdjointEigV2": _ALGEBRA,
 }

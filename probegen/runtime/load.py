@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probegen import external
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime.artefact import Artefact
 
@@ -26,7 +27,8 @@ def load(
     """Opens an artefact that probegen exported.
 
     Args:
-        path: an ONNX file, or a SavedModel directory (which needs TensorFlow installed).
+        path: an ONNX file (one with external data needs its data file beside it), or a
+            SavedModel directory (which needs TensorFlow installed).
         providers: onnxruntime execution providers in order of preference, each a name or a
             pair of name and options; by default `["CPUExecutionProvider"]`.
         threads: number of threads within an operator; by default onnxruntime's own choice.
@@ -37,8 +39,9 @@ def load(
         The artefact, ready to run from several threads.
 
     Raises:
-        ArtefactError: there is nothing at `path`, it is damaged, was not made by probegen, or
-            what runs it is not installed.
+        ArtefactError: there is nothing at `path`, it is damaged, was not made by probegen, its
+            data file is missing, cut short or of another build, or what runs it is not
+            installed.
         ManifestError: its manifest is damaged or of a newer schema.
     """
     path = Path(path)
@@ -46,6 +49,7 @@ def load(
         raise ArtefactError(f"there is no artefact at {str(path)!r}.{_neighbours(path)}")
     if not path.is_dir():
         _refuse_keras(path)
+        _refuse_data(path)
         from probegen.runtime.onnx_engine import OnnxEngine
 
         engine = OnnxEngine.open(path, providers, threads, session_options)
@@ -77,4 +81,14 @@ def _refuse_keras(path: Path) -> None:
         raise ArtefactError(
             f"{str(path)!r} is {kind}, not an artefact. If it is a Keras model, compile it "
             f"first: probegen compile {path.name} -o {path.stem}.onnx"
+        )
+
+
+def _refuse_data(path: Path) -> None:
+    """Raises where the file is the data of an artefact."""
+    if external.read_sha256(path) is not None:
+        name = path.name.removesuffix(external.SUFFIX)
+        raise ArtefactError(
+            f"{str(path)!r} holds the weights of an artefact; open the artefact beside it"
+            f"{f' ({name!r})' if name != path.name else ''}."
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probegen import external
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.manifest import GATE_INPUT, ONNX_METADATA_KEY, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
@@ -46,7 +47,8 @@ class OnnxEngine:
         """Opens the file, reads the manifest and holds the two against each other.
 
         Raises:
-            ArtefactError: onnxruntime is missing, or the file is damaged or foreign.
+            ArtefactError: onnxruntime is missing, or the file is damaged or foreign, or its
+                data file is missing, cut short or of another build.
             ManifestError: the manifest is damaged or of a newer schema.
         """
         try:
@@ -62,8 +64,13 @@ class OnnxEngine:
         try:
             session = ort.InferenceSession(str(path), sess_options=chosen, providers=providers)
         except Exception as error:
+            _check_data(path)
             raise ArtefactError(_why_not_loaded(path, error)) from error
         metadata = session.get_modelmeta().custom_metadata_map
+        if external.METADATA_KEY in metadata:
+            # Checked when they have been read, so that none can slip in between.
+            data = external.ExternalData.from_json(metadata[external.METADATA_KEY])
+            external.check_data(path, data, may_lack=True)
         if ONNX_METADATA_KEY not in metadata:
             raise ArtefactError(f"{str(path)!r} {FOREIGN}")
         engine = cls(session, Manifest.from_json(metadata[ONNX_METADATA_KEY]), str(path))
@@ -134,6 +141,13 @@ def _check_providers(
                 f"the execution provider {name!r} is not in this onnxruntime."
                 f"{did_you_mean(name, available)}"
             )
+
+
+def _check_data(path: Path) -> None:
+    """Raises where a model's data file is why it cannot be loaded."""
+    data = external.data_of(path)
+    if data is not None:
+        external.check_data(path, data)
 
 
 def _why_not_loaded(path: Path, error: Exception) -> str:

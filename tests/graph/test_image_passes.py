@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,59 +9,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from probegen.graph.passes.convolutions import merge_into_convolutions
 from probegen.graph.passes.layout import keep_blocks
 from probegen.graph.passes.scales import merge_into_normalisations, scale_before_masks
+from probegen.graph.passes.shapes import drop_plain_shapes
 from probegen.graph.passes.sums import sum_first
-
-RNG = np.random.default_rng(0)
-
-
-def model(nodes: list[onnx.NodeProto], outputs: list[str], **constants: np.ndarray) -> ir.Model:
-    """Returns a model over images `x` and `z` of 16 channels, shapes inferred."""
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16, 6, 5])
-            for name in ("x", "z")
-        ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
-
-
-def node(op_type: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
-    return helper.make_node(op_type, inputs.split(), [output], name=output, **attributes)
-
-
-def changed(before: ir.Model, change: Callable[[ir.Graph], None], rtol: float = 1e-5) -> list[str]:
-    """Applies a pass, compares the outputs, and returns the operators that are left."""
-    feeds = {name: RNG.uniform(-2, 2, (3, 16, 6, 5)).astype(np.float32) for name in ("x", "z")}
-    expected = run(ir.to_proto(before), feeds)
-    change(before.graph)
-    proto = ir.to_proto(before)
-    onnx.checker.check_model(proto, full_check=True)
-    for found, wanted in zip(run(proto, feeds), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=1e-5)
-    return [n.op_type for n in before.graph]
-
-
-def run(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    names = {i.name for i in session.get_inputs()}
-    return session.run(None, {k: v for k, v in feeds.items() if k in names})
-
-
-def weight(*shape: int) -> np.ndarray:
-    return RNG.uniform(-1, 1, shape).astype(np.float32)
-
+from tests.graph.images import changed, model, node, weight
 
 PADS = np.array([0, 0, 1, 0, 0, 0, 0, 2])
 ZERO = np.array(0, np.float32)
@@ -343,3 +296,129 @@ def test_nothing_is_put_in_where_no_convolution_follows() -> None:
         w=weight(16, 16, 1, 1),
     )
     assert "MaxPool" not in changed(ending, keep_blocks)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "inputs"),
+    [
+        ("Mul", "c half"),
+        ("Add", "half c"),
+        ("Sub", "c half"),
+        ("Sub", "half c"),
+    ],
+)
+def test_a_number_and_blocked_images_meet_in_a_convolution(op_type: str, inputs: str) -> None:
+    before = model(
+        [
+            node("Conv", "x w", "c"),
+            node(op_type, inputs, "a"),
+            node("Mul", "a c", "b"),
+            node("Conv", "b w", "y"),
+        ],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+        half=np.array(0.5, np.float32),
+    )
+    left = changed(before, keep_blocks)
+    assert op_type not in left[:-2]
+    assert before.graph.node("a").attributes["group"].as_int() == 16
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Sin", "x", "c"), node("Sub", "half c", "b"), node("Conv", "b w", "y")],
+        [node("Conv", "x w", "c"), node("Sub", "half c", "b"), node("Sin", "b", "y")],
+        [node("Conv", "x odd", "c"), node("Sub", "half c", "b"), node("Conv", "b of_odd", "y")],
+        [node("Conv", "x w", "c"), node("Sub", "rows c", "b"), node("Conv", "b w", "y")],
+    ],
+    ids=["not in blocks", "no convolution follows", "no whole blocks", "more than one number"],
+)
+def test_other_sums_with_numbers_stay(nodes: list[onnx.NodeProto]) -> None:
+    constants = {
+        "w": weight(16, 16, 1, 1),
+        "odd": weight(9, 16, 1, 1),
+        "of_odd": weight(4, 9, 1, 1),
+        "half": np.array(0.5, np.float32),
+        "rows": weight(6, 1),
+    }
+    used = {name for n in nodes for name in n.input}
+    before = model(nodes, ["y"], **{k: v for k, v in constants.items() if k in used})
+    assert "Sub" in changed(before, keep_blocks)
+
+
+def test_the_sum_of_blocked_images_is_a_pooling() -> None:
+    before = model(
+        [
+            node("Conv", "x w", "c"),
+            node("ReduceSum", "c axes", "s", keepdims=1),
+            node("Sin", "s", "y"),
+        ],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+        axes=np.array([2, 3]),
+    )
+    assert changed(before, keep_blocks) == ["Conv", "GlobalAveragePool", "Mul", "Sin"]
+
+
+@pytest.mark.parametrize(("axes", "keepdims"), [([2], 1), ([2, 3], 0), ([1, 2, 3], 1)])
+def test_sums_over_other_axes_stay(axes: list[int], keepdims: int) -> None:
+    before = model(
+        [node("Conv", "x w", "c"), node("ReduceSum", "c axes", "y", keepdims=keepdims)],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+        axes=np.array(axes),
+    )
+    assert changed(before, keep_blocks) == ["Conv", "ReduceSum"]
+
+
+def expanded(other: onnx.NodeProto) -> ir.Model:
+    """A share of each channel is added to images, as the gradient of a mean is."""
+    return model(
+        [
+            node("ReduceMax", "z axes", "share", keepdims=1),
+            node("Expand", "share sizes", "all"),
+            other,
+            node("Add", "all images", "sum"),
+            node("Conv", "sum w", "y"),
+        ],
+        ["y"],
+        axes=np.array([2, 3]),
+        sizes=np.array([1, 1, 6, 5]),
+        w=weight(16, 16, 1, 1),
+    )
+
+
+def test_a_sum_of_plain_images_broadcasts_by_itself() -> None:
+    before = expanded(node("Sin", "x", "images"))
+    total = before.graph.node("sum")
+    changed(before, keep_blocks)
+    assert total.inputs[0].name == "share"
+
+
+def test_what_meets_blocked_images_is_expanded_before() -> None:
+    before = expanded(node("Conv", "x w", "images"))
+    total = before.graph.node("sum")
+    changed(before, keep_blocks)
+    assert total.inputs[0].producer().op_type == "MaxPool"
+
+
+# -- shapes --------------------------------------------------------------------------------
+
+
+def test_shapes_that_any_runtime_finds_are_left_out_of_the_file() -> None:
+    before = model(
+        [
+            node("Conv", "x w", "c"),
+            node("Reshape", "c flat", "r"),
+            node("Relu", "r", "a"),
+            node("Sin", "a", "y"),
+        ],
+        ["y"],
+        w=weight(16, 16, 1, 1),
+        flat=np.array([-1, 480]),
+    )
+    changed(before, drop_plain_shapes)
+    kept = {v.name for v in ir.to_proto(before).graph.value_info}
+    assert kept - set(before.graph.initializers) == {"r"}
+    assert before.graph.outputs[0].shape is not None

@@ -12,18 +12,45 @@ from onnx_ir.passes import common
 
 from probegen.graph.marks import remove_marks
 from probegen.graph.passes.convolutions import merge_into_convolutions
+from probegen.graph.passes.gelus import join_gelus, write_gelus
 from probegen.graph.passes.identities import drop_identities
 from probegen.graph.passes.initializers import drop_unused_initializers
+from probegen.graph.passes.layer_norms import join_layer_normalisations
 from probegen.graph.passes.layout import keep_blocks
+from probegen.graph.passes.matrices import merge_into_matrices
+from probegen.graph.passes.phases import work_in_phases
+from probegen.graph.passes.pools import (
+    average_before_convolutions,
+    pad_within_maxima,
+    pool_globally,
+)
+from probegen.graph.passes.preprocessing import turn_first
+from probegen.graph.passes.reshapes import settle_reshapes
 from probegen.graph.passes.scales import merge_into_normalisations, scale_before_masks
+from probegen.graph.passes.sizes import name_open_sizes
 from probegen.graph.passes.sums import sum_first
 from probegen.graph.passes.transposes import cancel_transposes
 
 
 def prepare(model: ir.Model) -> None:
-    """Merges what tf2onnx left beside convolutions, where a gradient would have to pass it."""
+    """Names open sizes, joins what tf2onnx took apart, and merges what it left beside weights.
+
+    A gradient would otherwise have to find out the first at run time, and to pass the others
+    piece by piece.
+    """
+    name_open_sizes(model.graph)
+    settle_reshapes(model.graph)
+    join_layer_normalisations(model.graph)
+    join_gelus(model.graph)
+    cancel_transposes(model.graph)
+    common.RemoveUnusedNodesPass()(model)
+    merge_into_matrices(model.graph)
+    turn_first(model.graph)
     merge_into_convolutions(model.graph)
     merge_into_normalisations(model.graph)
+    pool_globally(model.graph)
+    pad_within_maxima(model.graph)
+    average_before_convolutions(model.graph)
     common.RemoveUnusedNodesPass()(model)
 
 
@@ -32,7 +59,9 @@ def clean(model: ir.Model) -> None:
 
     Then it orders sums and products so that a runtime can merge them with convolutions.
     """
+    work_in_phases(model.graph)
     remove_marks(model)
+    write_gelus(model.graph)
     drop_identities(model.graph)
     cancel_transposes(model.graph)
     common.CommonSubexpressionEliminationPass()(model)
@@ -43,3 +72,5 @@ def clean(model: ir.Model) -> None:
     common.TopologicalSortPass()(model)
     scale_before_masks(model.graph)
     keep_blocks(model.graph)
+    common.RemoveUnusedNodesPass()(model)
+    drop_unused_initializers(model.graph)

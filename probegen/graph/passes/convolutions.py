@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.builder import attribute, constant_of
+from probegen.graph.builder import attribute, constant_of, new_initializer
+from probegen.graph.passes.pools import zeros_around
 
 
 def merge_into_convolutions(graph: ir.Graph) -> None:
@@ -40,7 +41,7 @@ def _take_padding(conv: ir.Node) -> None:
         return
     padded = conv.inputs[0]
     producer = None if padded is None else padded.producer()
-    widths = None if producer is None else _zeros_around(producer)
+    widths = None if producer is None else zeros_around(producer)
     if producer is None or widths is None:
         return
     own = attribute(conv, "pads") or [0] * len(widths)
@@ -49,22 +50,6 @@ def _take_padding(conv: ir.Node) -> None:
         "pads", [a + b for a, b in zip(own, widths, strict=True)]
     )
     conv.replace_input_with(0, producer.inputs[0])
-
-
-def _zeros_around(node: ir.Node) -> list[int] | None:
-    """Returns the widths a Pad adds to the spatial axes, or None where it does anything else."""
-    if node.op_type != "Pad" or node.domain or attribute(node, "mode", "constant") != "constant":
-        return None
-    inputs = [*node.inputs, None, None]
-    widths, fill, axes = constant_of(inputs[1]), constant_of(inputs[2]), inputs[3]
-    if widths is None or axes is not None or (inputs[2] is not None and fill is None):
-        return None
-    if fill is not None and fill.any():
-        return None
-    before, after = widths.reshape(2, -1).tolist()
-    if any((*before[:2], *after[:2])) or min((*before, *after)) < 0:
-        return None
-    return [*before[2:], *after[2:]]
 
 
 # -- behind --------------------------------------------------------------------------------
@@ -121,13 +106,7 @@ def _set_constant(conv: ir.Node, position: int, array: npt.NDArray[Any], source:
     if conv.graph is None:
         raise ValueError(f"{conv.name!r} belongs to no graph")
     name = f"{source.outputs[0].name}/{'kernel' if position == 1 else 'bias'}"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        shape=ir.Shape(array.shape),
-        const_value=ir.Tensor(array, name=name),
-    )
-    conv.graph.register_initializer(value)
+    value = new_initializer(conv.graph, name, array)
     if position >= len(conv.inputs):
         conv.resize_inputs(position + 1)
     conv.replace_input_with(position, value)

@@ -17,3 +17,4 @@ def drop_unused_initializers(graph: ir.Graph) -> None:
         for name, value in list(owner.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 owner.initializers.pop(name)
+                value.const_value = None  # else it lives as long as the graph

@@ -5,20 +5,30 @@ sums and products. Where one operand of a sum or product is not held so (it come
 reduction, a reshape, a matrix product), the other is brought back into the plain layout, and so
 is everything that the result is added to: a gradient that enters a residual network at its top
 takes the whole spine with it. A pooling of single elements, which changes nothing, takes the
-one operand into blocks instead.
+one operand into blocks instead. Sums and products with a number leave the blocks as well; a
+convolution of single elements, one a channel, does them within.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+import math
+from collections.abc import Sequence, Set
+from typing import TypeGuard
 
+import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import attribute, shape_of
+from probegen.graph.builder import Dim, attribute, constant_of, new_initializer, shape_of
 
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-_UNARY = frozenset({"Relu", "HardSigmoid", "Sigmoid", "Tanh", "Clip", "LeakyRelu", "HardSwish"})
+_UNARY = frozenset(
+    {"BatchNormalization", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"}
+    | {"Tanh"}
+)
 _BINARY = frozenset({"Add", "Mul", "Sum"})
+
+#: Channels of a block, the most of any kind of processor.
+_BLOCK = 16
 
 
 def keep_blocks(graph: ir.Graph) -> None:
@@ -29,7 +39,14 @@ def keep_blocks(graph: ir.Graph) -> None:
     """
     blocked: set[ir.Value] = set()
     copies: dict[ir.Value, ir.Value] = {}
+    weights: dict[tuple[tuple[int, ...], float], ir.Value] = {}
     for node in list(graph):
+        _expand_late(node, blocked)
+        _sum_as_pooling(node, blocked)
+        line = _line(node, blocked)
+        if line is not None and _leads_to_conv(node.outputs[0], set()):
+            blocked.add(_as_convolution(node, *line, weights))
+            continue
         if _meets_plain(node, blocked) and _leads_to_conv(node.outputs[0], set()):
             for position, value in enumerate(node.inputs):
                 if value is not None and value not in blocked:
@@ -94,9 +111,137 @@ def _in_blocks(value: ir.Value) -> ir.Value:
     return copy
 
 
+def _expand_late(node: ir.Node, blocked: Set[ir.Value]) -> None:
+    """Leaves it to a sum or product of plain operands to broadcast one of them."""
+    if node.domain or node.op_type not in ("Add", "Mul") or any(v in blocked for v in node.inputs):
+        return
+    shape = shape_of(node.outputs[0])
+    for position in (0, 1):
+        value, other = node.inputs[position], node.inputs[1 - position]
+        made_by = None if value is None else value.producer()
+        if (
+            made_by is not None
+            and made_by.op_type == "Expand"
+            and not made_by.domain
+            and other is not None
+            and shape is not None
+            and None not in shape
+            and shape_of(other) == shape
+        ):
+            node.replace_input_with(position, made_by.inputs[0])
+            return
+
+
+def _sum_as_pooling(node: ir.Node, blocked: Set[ir.Value]) -> None:
+    """Writes the sum of blocked images over height and width as a pooling, times its size."""
+    images = node.inputs[0] if node.op_type == "ReduceSum" and not node.domain else None
+    axes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if images is None or images not in blocked or axes is None or node.graph is None:
+        return
+    sizes = (shape_of(images) or ())[2:]
+    keeps = attribute(node, "keepdims", 1)
+    if sorted(int(a) % 4 for a in axes) != [2, 3] or not keeps or not _numbers(sizes):
+        return
+    result, number = node.outputs[0], np.array(math.prod(sizes), np.float32)
+    pool = ir.node("GlobalAveragePool", [images], name=f"{result.name}/pool")
+    pooled = pool.outputs[0]
+    pooled.name, pooled.type, pooled.shape = f"{result.name}/mean", result.type, result.shape
+    size = new_initializer(node.graph, f"{result.name}/size", number)
+    times = ir.node("Mul", [pooled, size], name=node.name)
+    total = times.outputs[0]
+    total.type, total.shape = result.type, result.shape
+    node.graph.insert_before(node, [pool, times])
+    result.replace_all_uses_with(total, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)
+    total.name = result.name
+
+
+def _numbers(sizes: Sequence[Dim]) -> TypeGuard[Sequence[int]]:
+    return all(isinstance(size, int) for size in sizes)
+
+
+def _line(node: ir.Node, blocked: Set[ir.Value]) -> tuple[ir.Value, float, float] | None:
+    """Returns x, a and b of a node that computes a * x + b of blocked images, else None."""
+    if node.domain or node.op_type not in ("Add", "Mul", "Sub"):
+        return None
+    first, second = node.inputs
+    for x, other, sign in ((first, second, 1.0), (second, first, -1.0)):
+        number = _number(other)
+        if x is None or x not in blocked or number is None or not _fills_blocks(x):
+            continue
+        if node.op_type == "Mul":
+            return x, number, 0.0
+        if node.op_type == "Add":
+            return x, 1.0, number
+        return x, sign, -sign * number
+    return None
+
+
+def _number(value: ir.Value | None) -> float | None:
+    """Returns a constant of one 32-bit number, of no more axes than images have, else None."""
+    array = constant_of(value)
+    if array is None or array.size != 1 or array.ndim > 4 or array.dtype != np.float32:
+        return None
+    return float(array.reshape(()))
+
+
+def _fills_blocks(value: ir.Value) -> bool:
+    """Tells whether the channels are whole blocks; convolutions a channel need that."""
+    channels = (shape_of(value) or ())[1]
+    return isinstance(channels, int) and channels % _BLOCK == 0
+
+
+def _as_convolution(
+    node: ir.Node,
+    x: ir.Value,
+    factor: float,
+    shift: float,
+    weights: dict[tuple[tuple[int, ...], float], ir.Value],
+) -> ir.Value:
+    """Puts a convolution in the place of a node that computes factor * x + shift.
+
+    `weights` holds what convolutions of equal width have in common.
+    """
+    graph, result = node.graph, node.outputs[0]
+    channels = (shape_of(x) or ())[1]
+    if not isinstance(graph, ir.Graph) or not isinstance(channels, int):
+        raise TypeError(f"{node.name!r} works on images of no known number of channels")
+    operands = [x]
+    for shape, number in (((channels, 1, 1, 1), factor), ((channels,), shift)):
+        if (shape, number) not in weights:
+            weights[shape, number] = _filled(node, graph, shape, number)
+        operands.append(weights[shape, number])
+    conv = ir.node("Conv", operands, attributes={"group": channels}, name=node.name)
+    conv.outputs[0].type, conv.outputs[0].shape = result.type, result.shape
+    graph.insert_after(node, conv)
+    result.replace_all_uses_with(conv.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    conv.outputs[0].name = result.name
+    return conv.outputs[0]
+
+
+def _filled(node: ir.Node, graph: ir.Graph, shape: tuple[int, ...], number: float) -> ir.Value:
+    """Writes a tensor of one number before a node; a session folds it, no file holds it."""
+    name = f"{node.outputs[0].name}/{'kernel' if len(shape) > 1 else 'bias'}"
+    sizes = new_initializer(graph, f"{name}/shape", np.array(shape, np.int64))
+    content: ir.Tensor[np.ndarray] = ir.Tensor(np.array([number], np.float32))
+    filled = ir.node("ConstantOfShape", [sizes], attributes={"value": content}, name=name)
+    value = filled.outputs[0]
+    value.name, value.shape = name, ir.Shape(shape)
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(node, filled)
+    return value
+
+
 def _is_images(value: ir.Value) -> bool:
+    """Tells whether a value is images of more than one element a channel."""
     shape = shape_of(value)
-    return value.dtype == ir.DataType.FLOAT and shape is not None and len(shape) == 4
+    return (
+        value.dtype == ir.DataType.FLOAT
+        and shape is not None
+        and len(shape) == 4
+        and shape[2:] != (1, 1)
+    )
 
 
 def _one_shape(node: ir.Node) -> bool:

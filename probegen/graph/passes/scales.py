@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import constant_of, shape_of
+from probegen.graph.builder import constant_of, new_initializer, shape_of
 
 
 def merge_into_normalisations(graph: ir.Graph) -> None:
@@ -51,14 +51,14 @@ def _normalise(
     if graph is None:
         raise ValueError(f"{last.name!r} belongs to no graph")
     statistics = [
-        _initializer(graph, f"{result.name}/scale", scale),
-        _initializer(graph, f"{result.name}/shift", shift),
+        new_initializer(graph, f"{result.name}/scale", scale),
+        new_initializer(graph, f"{result.name}/shift", shift),
     ]
     for number in (0.0, 1.0):
         key = (len(scale), number)
         if key not in shared:
             vector = np.full_like(scale, number)
-            shared[key] = _initializer(graph, f"{result.name}/all_{number:g}", vector)
+            shared[key] = new_initializer(graph, f"{result.name}/all_{number:g}", vector)
         statistics.append(shared[key])
     node = ir.node(
         "BatchNormalization", [x, *statistics], attributes={"epsilon": 0.0}, name=last.name
@@ -68,17 +68,6 @@ def _normalise(
     result.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
     node.outputs[0].name = f"{result.name}/normalised"
     graph.remove([first, last], safe=True)
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        shape=ir.Shape(array.shape),
-        const_value=ir.Tensor(array, name=name),
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def scale_before_masks(graph: ir.Graph) -> None:

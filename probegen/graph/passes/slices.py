@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.builder import constant_of, shape_of
+from probegen.graph.builder import constant_of, new_initializer, shape_of
 
 #: From here on an end stands for "to the end", as the ONNX specification recommends it.
 _UNBOUNDED = 2**31 - 1
@@ -109,15 +109,11 @@ def _split(owner: ir.Graph, axis: int, slices: Sequence[ir.Node]) -> None:
 
 
 def _constant(node: ir.Node, hint: str, array: npt.NDArray[np.generic]) -> ir.Value:
-    """Returns a new initializer of the node's graph, named after the node's output."""
-    data = array.astype(np.int64)
-    name = f"{node.outputs[0].name}/{hint}"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.INT64),
-        shape=ir.Shape(data.shape),
-        const_value=ir.Tensor(data, name=name),
-    )
-    if isinstance(node.graph, ir.Graph):
-        node.graph.register_initializer(value)
-    return value
+    """Returns a new initializer of the node's graph, named after the node's output.
+
+    Raises:
+        TypeError: the node belongs to no graph.
+    """
+    if not isinstance(node.graph, ir.Graph):
+        raise TypeError(f"{node.name!r} belongs to no graph")
+    return new_initializer(node.graph, f"{node.outputs[0].name}/{hint}", array.astype(np.int64))

@@ -19,6 +19,7 @@ from probegen.graph.vjp.linear import RULES as LINEAR
 from probegen.graph.vjp.mark import RULES as MARK
 from probegen.graph.vjp.normalisation import RULES as NORMALISATION
 from probegen.graph.vjp.pad import RULES as PAD
+from probegen.graph.vjp.parts import RULES as PARTS
 from probegen.graph.vjp.pooling import RULES as POOLING
 from probegen.graph.vjp.recurrent import RULES as RECURRENT
 from probegen.graph.vjp.reduce import RULES as REDUCE
@@ -42,6 +43,7 @@ FAMILIES: Mapping[str, Mapping[str, Rule]] = {
     "recurrent": RECURRENT,
     "control": CONTROL,
     "mark": MARK,
+    "parts": PARTS,
 }
 
 RULES: Mapping[str, Rule] = {

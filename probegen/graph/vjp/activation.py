@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule
 from probegen.graph.builder import Builder, attribute
+from probegen.graph.parts import GELU_C, GELU_CUBIC
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,
@@ -151,28 +152,36 @@ def _softsign(v: Local) -> ir.Value:
 
 
 def _gelu(v: Local) -> ir.Value:
-    """Hendrycks and Gimpel, 2016 (arXiv:1606.08415), exact or by their tanh."""
-    return _gelu_tanh(v) if attribute(v.node, "approximate", "none") == "tanh" else _gelu_exact(v)
+    """Hendrycks and Gimpel, 2016 (arXiv:1606.08415), exact or by their tanh.
 
-
-def _gelu_exact(v: Local) -> ir.Value:
-    """Slope P + x * p: P and p are distribution and density of the normal law."""
+    Of ONNX' own operator, which gives its result alone, the pieces are written again.
+    """
     b, x = v.b, v.x
-    density = b.mul(b.elementwise("Exp", b.mul(b.mul(x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
-    erf = b.elementwise("Erf", b.mul(x, math.sqrt(0.5)))
-    distribution = b.mul(b.add(erf, 1.0), 0.5)
-    return b.mul(v.g, b.add(distribution, b.mul(x, density)))
+    if attribute(v.node, "approximate", "none") == "tanh":
+        u = b.mul(x, b.add(b.mul(b.mul(x, x), GELU_C * GELU_CUBIC), GELU_C))
+        return b.mul(v.g, slope_by_tanh(b, x, _half_above(b, b.elementwise("Tanh", u)), u))
+    u = b.mul(x, math.sqrt(0.5))
+    return b.mul(v.g, slope_by_erf(b, _half_above(b, b.elementwise("Erf", u)), u))
 
 
-def _gelu_tanh(v: Local) -> ir.Value:
-    """Slope (1 + t) / 2 + x (1 - t * t) u' / 2, t the tanh of u = c (x + 0.044715 x**3)."""
-    b, x = v.b, v.x
-    c, cubic = math.sqrt(2 / math.pi), 0.044715
-    square = b.mul(x, x)
-    t = b.elementwise("Tanh", b.mul(x, b.add(b.mul(square, c * cubic), c)))
-    half_du = b.add(b.mul(square, 1.5 * c * cubic), 0.5 * c)
-    bend = b.mul(b.mul(x, half_du), b.sub(1.0, b.mul(t, t)))
-    return b.mul(v.g, b.add(b.add(b.mul(t, 0.5), 0.5), bend))
+def _half_above(b: Builder, curve: ir.Value) -> ir.Value:
+    """Returns (1 + curve) / 2."""
+    return b.mul(b.add(curve, 1.0), 0.5)
+
+
+def slope_by_erf(b: Builder, p: ir.Value, u: ir.Value) -> ir.Value:
+    """Returns P + x * density(x) = P + u * exp(-u * u) / sqrt(pi).
+
+    exp(u * u) may become infinite; u over it is the 0 that it should be.
+    """
+    bell = b.div(u, b.elementwise("Exp", b.mul(u, u)))
+    return b.add(p, b.mul(bell, 1 / math.sqrt(math.pi)))
+
+
+def slope_by_tanh(b: Builder, x: ir.Value, p: ir.Value, u: ir.Value) -> ir.Value:
+    """Returns P + 2 P (1 - P) x u', where x u' = 3 u - 2 c x."""
+    bend = b.sub(b.mul(u, 6.0), b.mul(x, 4 * GELU_C))
+    return b.mul(p, b.add(b.mul(b.sub(1.0, p), bend), 1.0))
 
 
 # -- along an axis -------------------------------------------------------------------------

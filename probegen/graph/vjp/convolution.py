@@ -30,13 +30,14 @@ from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, optional
 from probegen.graph.vjp.spatial import (
     END,
     Axis,
+    Phases,
     all_offsets,
     axes_of,
     fit,
     flipped,
-    interleaved,
     known,
     phases_to_space,
+    put_together,
     reshaped,
     resize_to,
     sizes_of,
@@ -47,6 +48,9 @@ from probegen.graph.vjp.spatial import (
 #: output channels in blocks of up to 16, and a convolution a phase would leave most empty. More
 #: phases than that are too many nodes.
 _BLOCK = 16
+
+#: What stands between a convolution and the next: an activation, or a part of one.
+_ACTIVATIONS = frozenset({"Clip", "HardSwish", "Mul", "Relu", "Sigmoid"})
 
 
 def convolution(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
@@ -114,7 +118,7 @@ def _input_gradient(
         return by_transposed_convolution(b, g, x, w, axes, group)
     strides = [axis.stride for axis in axes]
     used = [p for p in all_offsets(strides) if _reached(axes, p)]
-    if len(used) > 1 and _sizes(w)[1] == 1 and group > 1:
+    if len(used) > 1 and _sizes(w)[1] == 1 and group > 1 and not _widened(x):
         return _by_spreading(b, g, x, w, axes, group)
 
     sizes = [size for size in sizes_of(x) if size is not None]
@@ -126,13 +130,27 @@ def _input_gradient(
         return resize_to(b, _phases_at_once(b, g, w, axes, low), sizes)
     kernel = _swapped(b, w, group)
     parts = {p: _phase(b, g, kernel, axes, p, group, low) for p in used}
-    if len(parts) == 1:
-        ((offsets, part),) = parts.items()
-        return spread(b, part, strides, offsets, sizes)
-    unused = [p for p in all_offsets(strides) if p not in parts]
-    if unused:
-        parts |= dict.fromkeys(unused, b.zeros_like(parts[used[0]]))
-    return resize_to(b, interleaved(b, parts, strides), sizes)
+    return put_together(b, Phases(parts, tuple(strides), tuple(sizes)))
+
+
+def _widened(x: ir.Value) -> bool:
+    """Tells whether an image is the activation of what a 1x1 convolution has widened.
+
+    So it is in the blocks of MobileNet and EfficientNet. The gradient goes back through both on
+    its phases then, and is put together where it has few channels again.
+    """
+    for _ in range(3):
+        made_by = x.producer()
+        if made_by is None or made_by.domain:
+            return False
+        if made_by.op_type == "Conv":
+            sizes = _sizes(made_by.inputs[1]) if made_by.inputs[1] is not None else [0, 0]
+            narrow = 0 < 2 * sizes[1] <= sizes[0] and attribute(made_by, "group", 1) == 1
+            return narrow and all(size == 1 for size in sizes[2:])
+        if made_by.op_type not in _ACTIVATIONS or made_by.inputs[0] is None:
+            return False
+        x = made_by.inputs[0]
+    return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,13 @@ is TensorFlow's.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, is_asked_for
 from probegen.graph.builder import Builder, Dim, broadcast, constant_of, dtype_of, shape_of
 from probegen.graph.vjp.common import (
     Dys,
@@ -94,8 +95,12 @@ def sub(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
 
 
 def mul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
-    """Mul: g times the other input."""
+    """Mul: g times the other input; x * sigmoid(x), the swish, is taken in one step."""
     way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
+    for x, gate in ((x1, x2), (x2, x1)):
+        if x in wanted and _is_gate_of(gate, x):
+            yield x, _through_swish(way, x, gate, node.outputs[0])
+            return
     if x1 is x2:
         half = way.times(x1)
         yield x1, b.add(half, half)
@@ -103,6 +108,28 @@ def mul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     for x, other in ((x1, x2), (x2, x1)):
         if x in wanted:
             yield x, way.back(way.times(other), x)
+
+
+def _is_gate_of(gate: ir.Value, x: ir.Value) -> bool:
+    """Tells whether `gate` is the sigmoid of `x` and nothing that a gradient is asked for at."""
+    made_by = gate.producer()
+    return (
+        made_by is not None
+        and not made_by.domain
+        and made_by.op_type == "Sigmoid"
+        and made_by.inputs[0] is x
+        and not is_asked_for(gate)
+    )
+
+
+def _through_swish(way: _Broadcast, x: ir.Value, gate: ir.Value, y: ir.Value) -> ir.Value:
+    """Returns g * s * (1 + x - y), s the sigmoid of x and y = x * s.
+
+    That is g * s * (1 + x * (1 - s)), in the order that reads and writes least: 1 - y and the
+    sum with x are one operation where a convolution can do them.
+    """
+    slope = way.apply("Mul", way.apply("Add", way.apply("Sub", 1.0, y), x), gate)
+    return way.apply("Mul", slope, way.g)
 
 
 def div(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
@@ -224,12 +251,14 @@ def clip(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
         relu6 = (single(low), single(high)) == (0.0, 6.0)
         # The output tells as much there, and spares a runtime to keep the input.
         seen = node.outputs[0] if relu6 else x
-        inside = g
-        if low is not None:
-            inside = b.mul(inside, _on_side(b, "Greater", seen, low, inclusive=not relu6))
-        if high is not None:
-            inside = b.mul(inside, _on_side(b, "Less", seen, high, inclusive=not relu6))
-        yield x, inside
+        # All masks before the products: onnxruntime then makes each just before it is used.
+        sides = (("Greater", low), ("Less", high))
+        masks = [
+            _on_side(b, side, seen, bound, inclusive=not relu6)
+            for side, bound in sides
+            if bound is not None
+        ]
+        yield x, functools.reduce(b.mul, masks, g)
     for bound, side in ((low, "Less"), (high, "Greater")):
         if bound is not None and bound in wanted:
             replaced = b.mul(g, _on_side(b, side, x, bound, inclusive=False))

@@ -31,6 +31,7 @@ from probegen.graph.builder import (
     dtype_of,
     rank_of,
 )
+from probegen.graph.marks import CENTRED
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,
@@ -100,7 +101,8 @@ class _Normalised:
         n: the value less its mean, over its deviation.
         inverse: one over the deviation, with the axes of the statistics as 1.
         axes: the axes of the statistics.
-        centred: whether the mean was subtracted.
+        centred: whether the gradient of the mean counts: it was subtracted, and the gradient
+            of `n` has not the sum 0 by itself.
     """
 
     b: Builder
@@ -149,7 +151,8 @@ def layer_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> G
     else:
         normal = _with_its_statistics(b, node, x, axes)
     if x in wanted:
-        yield x, b.cast(normal.through(b.mul(g, widened(b, scale))), dtype_of(x))
+        weighted = g if _is_all(scale, 1.0) else b.mul(g, widened(b, scale))
+        yield x, b.cast(normal.through(weighted), dtype_of(x))
     if scale in wanted:
         yield scale, b.cast(b.unbroadcast(b.mul(g, normal.n), scale), dtype_of(scale))
     if shift is not None and shift in wanted:
@@ -159,9 +162,20 @@ def layer_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> G
 def _with_its_statistics(
     b: Builder, node: ir.Node, x: ir.Value, axes: Sequence[int]
 ) -> _Normalised:
+    """Takes the statistics from the node, and n itself where that is its result."""
     shape: list[Dim] = [1 if i in axes else d for i, d in enumerate(dims_of(x))]
     mean, inverse = (b.output(node, i, shape, ir.DataType.FLOAT) for i in (1, 2))
+    scale, shift, y = node.inputs[1], optional(node, 2), node.outputs[0]
+    bare = _is_all(scale, 1.0) and (shift is None or _is_all(shift, 0.0))
+    if bare and y.dtype == ir.DataType.FLOAT:
+        return _Normalised(b, y, inverse, axes, centred=not node.meta.get(CENTRED, False))
     return _Normalised(b, b.mul(b.sub(widened(b, x), mean), inverse), inverse, axes)
+
+
+def _is_all(value: ir.Value | None, number: float) -> bool:
+    """Tells whether a value is a constant of one number throughout."""
+    array = constant_of(value)
+    return array is not None and bool((array == number).all())
 
 
 def instance_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:

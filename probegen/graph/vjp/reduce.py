@@ -24,6 +24,7 @@ from probegen.graph.vjp.common import (
     inputs,
     optional,
     unary,
+    widened,
 )
 
 
@@ -103,9 +104,15 @@ def _with_reduced_axes(b: Builder, node: ir.Node, value: ir.Value, axes: list[in
 
 
 def _extremum(r: Reduction) -> ir.Value:
-    """ReduceMax and ReduceMin: ties share alike, as in TensorFlow."""
-    b = r.b
-    chosen = b.cast(b.elementwise("Equal", r.x, r.y()), dtype_of(r.x))
+    """ReduceMax and ReduceMin: ties share alike, as in TensorFlow.
+
+    In 16 bits the extremum is found again, in 32: onnxruntime computes most 16-bit operators in
+    32 and leaves out the rounding between two of them, so that no element need equal the
+    rounded one.
+    """
+    b, x = r.b, widened(r.b, r.x)
+    best = r.y() if x is r.x else b.reduce(r.node.op_type, x, r.axes, keepdims=True)
+    chosen = b.cast(b.elementwise("Equal", x, best), dtype_of(r.g))
     return b.mul(chosen, b.div(r.g, r.sum(chosen)))
 
 

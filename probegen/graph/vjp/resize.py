@@ -1,7 +1,8 @@
 """Rule of Resize: interpolation is linear and falls apart into its axes.
 
 Along one axis y = A x with a matrix A `[out, in]` that sizes and attributes determine, and the
-gradient is A^T g. Whole-number repetition needs no sizes: its gradient is a sum over blocks.
+gradient is A^T g. Where a size is open the graph makes A itself. Whole-number repetition needs
+no sizes: its gradient is a sum over blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, attribute, constant_of, rank_of, shape_of
+from probegen.graph.builder import (
+    Builder,
+    attribute,
+    constant_of,
+    dims_of,
+    dtype_of,
+    rank_of,
+    shape_of,
+)
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional
 from probegen.graph.vjp.spatial import along, known
 
@@ -23,7 +32,7 @@ _Coordinates = npt.NDArray[np.floating]
 
 
 def resize(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
-    """Resize: x and y of one rank; the axes it changes need known sizes, unless it repeats."""
+    """Resize: x and y of one rank."""
     g, x = given(dy), inputs(node)[0]
     if x not in wanted:
         return
@@ -32,8 +41,12 @@ def resize(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     axes = [axis for axis in _axes(node, x) if not axis.unchanged]
     if len(axes) > 0 and all(axis.repeats and axis.index >= 2 for axis in axes):
         yield x, _block_sums(b, g, x, axes)
-    else:
+    elif all(axis.static for axis in axes):
         yield x, along(b, g, {axis.index: axis.matrix() for axis in axes})
+    else:
+        for axis in axes:
+            g = _along_at_run_time(b, g, x, axis.index, _matrix_at_run_time(b, g, x, axis))
+        yield x, g
 
 
 RULES: dict[str, Rule] = {"Resize": resize}
@@ -67,35 +80,47 @@ class _Axis:
     @property
     def unchanged(self) -> bool:
         """Whether y is x along this axis, whatever the attributes."""
-        return self.scale == 1 and self.size == self.count
+        return self.scale == 1 and (self.size == self.count or not self.static)
+
+    @property
+    def static(self) -> bool:
+        """Whether its sizes are known at compile time, and so its matrix."""
+        return self.size is not None and self.count is not None and self.scale is not None
+
+    @property
+    def mode(self) -> str:
+        """How it interpolates."""
+        return str(self._get("mode", "nearest"))
+
+    @property
+    def transform(self) -> str:
+        """How positions in y are mapped to positions in x."""
+        return str(self._get(_TRANSFORM, "half_pixel"))
 
     @property
     def repeats(self) -> int:
         """How often every element is repeated, 0 where y is anything else."""
         times = round(self.scale or 0)
-        if self.scale != times or self._get("mode", "nearest") != "nearest":
+        if self.scale != times or self.mode != "nearest":
             return 0
-        return times if (self._get(_TRANSFORM, "half_pixel"), self._rounding) in _REPEATS else 0
+        return times if (self.transform, self.rounding) in _REPEATS else 0
 
     def matrix(self) -> npt.NDArray[np.float64]:
         """Returns A `[count, size]`.
 
         Raises:
-            Refused: a size is open, or an attribute has a value that is not known here.
+            Refused: an attribute has a value that is not known here.
         """
-        if self.size is None or self.count is None or self.scale is None:
-            raise Refused(
-                f"the size of its axis {self.index} is known at run time only, and it does not "
-                "repeat elements a whole number of times"
-            )
-        mode = self._get("mode", "nearest")
+        mode = self.mode
         # Which element is nearest is decided in the precision in which runtimes decide it.
         precision = np.float32 if mode == "nearest" else np.float64
         at = self._positions(precision)
         if mode == "nearest":
-            return self._weights(_ROUNDINGS[self._rounding](at)[:, None], np.ones((self.count, 1)))
+            return self._weights(
+                _ROUNDINGS[self.rounding](at)[:, None], np.ones((known(self.count), 1))
+            )
         if mode == "linear":
-            return self._linear(np.clip(at, 0, self.size - 1))
+            return self._linear(np.clip(at, 0, known(self.size) - 1))
         if mode == "cubic":
             return self._cubic(at)
         raise Refused(f"its mode {mode!r} is none of nearest, linear, cubic")
@@ -106,7 +131,7 @@ class _Axis:
         n, m = precision(known(self.size)), precision(known(self.count))
         scale, half = precision(self.scale or 0), precision(0.5)
         at: _Coordinates
-        match self._get(_TRANSFORM, "half_pixel"):
+        match self.transform:
             case "half_pixel":
                 at = (i + half) / scale - half
             case "pytorch_half_pixel":
@@ -120,8 +145,9 @@ class _Axis:
             case "align_corners":
                 at = i * (n - 1) / (m - 1) if m > 1 else 0 * i
             case other:
-                mode = self._get("mode", "nearest")
-                raise Refused(f"mode {mode!r} with {_TRANSFORM} {other!r} has no gradient rule")
+                raise Refused(
+                    f"mode {self.mode!r} with {_TRANSFORM} {other!r} has no gradient rule"
+                )
         return at
 
     def _linear(self, at: _Coordinates) -> npt.NDArray[np.float64]:
@@ -153,7 +179,8 @@ class _Axis:
         return matrix
 
     @property
-    def _rounding(self) -> str:
+    def rounding(self) -> str:
+        """Which of two neighbours is the nearest."""
         name = self._get("nearest_mode", "round_prefer_floor")
         if name not in _ROUNDINGS:
             raise Refused(f"its nearest_mode {name!r} is none of {', '.join(_ROUNDINGS)}")
@@ -194,13 +221,136 @@ def _axes(node: ir.Node, x: ir.Value) -> list[_Axis]:
         if asked is not None:
             counts[axis] = int(asked[position])
         size, count = sizes[axis], counts[axis]
-        same = (shape_of(x) or ())[axis] == (shape_of(node.outputs[0]) or ())[axis]
-        scales[axis] = count / size if size and count is not None else 1.0 if same else None
+        if size and count is not None:
+            scales[axis] = count / size
+        elif _is_size_of(optional(node, 3), position, x, axis):
+            scales[axis] = 1.0
+        else:
+            scales[axis] = None
     return [_Axis(i, sizes[i], counts[i], scales[i], node) for i in range(rank)]
+
+
+def _is_size_of(sizes: ir.Value | None, position: int, x: ir.Value, axis: int) -> bool:
+    """Tells whether an element of computed sizes is known to be the size of an axis of x."""
+    while sizes is not None and (node := sizes.producer()) is not None:
+        if node.op_type == "Shape":
+            return node.inputs[0] is x and position + int(attribute(node, "start", 0)) == axis
+        sizes, position = _moved_by(node, position)
+    return False
+
+
+def _moved_by(node: ir.Node, position: int) -> tuple[ir.Value | None, int]:
+    """Returns which element of which input an element of a node's output is, if that is known."""
+    reads = inputs(node)
+    if node.op_type in ("Cast", "Identity"):
+        return reads[0], position
+    if node.op_type == "Slice" and (start := constant_of(reads[1])) is not None and start[0] >= 0:
+        step = constant_of(optional(node, 4))
+        return (reads[0] if step is None or step[0] == 1 else None), position + int(start[0])
+    if node.op_type == "Gather" and (picked := constant_of(reads[1])) is not None:
+        return reads[0], int(picked.reshape(-1)[position])
+    if node.op_type == "Concat":
+        for part in reads:
+            length = dims_of(part)[0]
+            if not isinstance(length, int):
+                break
+            if position < length:
+                return part, position
+            position -= length
+    return None, 0
 
 
 def _numbers(shape: tuple[int | str | None, ...]) -> list[int | None]:
     return [d if isinstance(d, int) else None for d in shape]
+
+
+# -- sizes that are open -------------------------------------------------------------------
+
+
+def _along_at_run_time(
+    b: Builder, g: ir.Value, x: ir.Value, axis: int, matrix: ir.Value
+) -> ir.Value:
+    """Returns `result[.., j, ..] = sum_i g[.., i, ..] matrix[i, j]` for one axis."""
+    rank = rank_of(g)
+    shape = list(dims_of(g))
+    shape[axis] = dims_of(x)[axis]
+    if axis == rank - 2:
+        left = b.transpose(matrix, [1, 0])
+        return b.op("MatMul", left, g, shape=shape)
+    perm = list(range(rank))
+    perm[axis], perm[-1] = perm[-1], perm[axis]
+    moved = b.transpose(g, perm)
+    product = b.op("MatMul", moved, matrix, shape=[shape[i] for i in perm])
+    return b.transpose(product, perm)
+
+
+def _matrix_at_run_time(b: Builder, g: ir.Value, x: ir.Value, axis: _Axis) -> ir.Value:
+    """Returns A `[count, size]` of an axis, made by the graph.
+
+    Raises:
+        Refused: the way it interpolates needs the sizes at compile time.
+    """
+    if axis.mode not in ("nearest", "linear"):
+        raise Refused(_needs_sizes(axis))
+    size, count = b.size(x, axis.index), b.size(g, axis.index)
+    columns = b.unsqueeze(_count_up(b, size), [0])
+    # As in `_Axis.matrix`: which element is nearest is decided in 32 bits.
+    kind = ir.DataType.FLOAT if axis.mode == "nearest" else ir.DataType.DOUBLE
+    at = _positions_at_run_time(b, axis, size, count, kind)
+    if axis.mode == "nearest":
+        at = _ROUNDINGS_AT_RUN_TIME[axis.rounding](b, at)
+    last = b.cast(b.sub(size, b.ints(1)), kind)
+    inside = b.elementwise("Min", b.elementwise("Max", at, 0), last)
+    rows = b.unsqueeze(inside, [1])
+    if axis.mode == "nearest":
+        return b.cast(b.elementwise("Equal", b.cast(rows, ir.DataType.INT64), columns), dtype_of(g))
+    distance = b.cast(b.sub(rows, b.cast(columns, kind)), dtype_of(g))
+    return b.elementwise("Relu", b.sub(1, b.elementwise("Abs", distance)))
+
+
+def _positions_at_run_time(
+    b: Builder, axis: _Axis, size: ir.Value, count: ir.Value, kind: ir.DataType
+) -> ir.Value:
+    """Returns where the elements of y lie along x, `[count]`; see `_Axis._positions`."""
+    i, n, m = (b.cast(v, kind) for v in (_count_up(b, count), size, count))
+    match axis.transform:
+        case "half_pixel":
+            return b.sub(b.div(b.add(i, 0.5), _scale_at_run_time(b, axis, n, m)), 0.5)
+        case "tf_half_pixel_for_nn":
+            return b.div(b.add(i, 0.5), _scale_at_run_time(b, axis, n, m))
+        case "asymmetric":
+            return b.div(i, _scale_at_run_time(b, axis, n, m))
+        case "align_corners":
+            # A single element lies at 0, whatever is divided by.
+            return b.div(b.mul(i, b.sub(n, 1)), b.elementwise("Max", b.sub(m, 1), 1))
+    raise Refused(_needs_sizes(axis))
+
+
+def _scale_at_run_time(b: Builder, axis: _Axis, size: ir.Value, count: ir.Value) -> ir.Value:
+    """Returns the scale of an axis, `[1]`."""
+    if axis.scale is not None:
+        return b.const([axis.scale], dtype_of(size))
+    scales = optional(axis.node, 2)
+    if scales is None or shape_of(scales) == (0,):
+        return b.div(count, size)
+    chosen = attribute(axis.node, "axes")
+    rank = rank_of(inputs(axis.node)[0])
+    position = axis.index if chosen is None else [a % rank for a in chosen].index(axis.index)
+    return b.cast(b.op("Gather", scales, b.ints(position), shape=[1], axis=0), dtype_of(size))
+
+
+def _count_up(b: Builder, size: ir.Value) -> ir.Value:
+    """Returns 0, 1... below `size`, an int64 `[1]`."""
+    zero, one = b.const(np.int64(0)), b.const(np.int64(1))
+    return b.op("Range", zero, b.squeeze(size, [0]), one, shape=[None])
+
+
+def _needs_sizes(axis: _Axis) -> str:
+    return (
+        f"the size of its axis {axis.index} is known at run time only, which does not do for "
+        f"mode {axis.mode!r} with {_TRANSFORM} {axis.transform!r}; give the model's Input fixed "
+        "sizes"
+    )
 
 
 _TRANSFORM = "coordinate_transformation_mode"
@@ -210,6 +360,13 @@ _ROUNDINGS: dict[str, Callable[[_Coordinates], _Coordinates]] = {
     "round_prefer_ceil": lambda at: np.floor(at + 0.5),
     "floor": np.floor,
     "ceil": np.ceil,
+}
+
+_ROUNDINGS_AT_RUN_TIME: dict[str, Callable[[Builder, ir.Value], ir.Value]] = {
+    "round_prefer_floor": lambda b, at: b.elementwise("Ceil", b.sub(at, 0.5)),
+    "round_prefer_ceil": lambda b, at: b.elementwise("Floor", b.add(at, 0.5)),
+    "floor": lambda b, at: b.elementwise("Floor", at),
+    "ceil": lambda b, at: b.elementwise("Ceil", at),
 }
 
 #: What makes of a whole scale a repetition: the nearest element is the one a block began with.

@@ -138,6 +138,57 @@ def _automatic(
     return (less, more) if mode == "SAME_UPPER" else (more, less)
 
 
+# -- phases --------------------------------------------------------------------------------
+
+#: Where a phase begins: one number below the stride for each spatial axis.
+Offsets = tuple[int, ...]
+
+_META = "probegen.phases"
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """A tensor in parts: `whole[.., s1*i1 + p1, s2*i2 + p2] = parts[p1, p2][.., i1, i2]`.
+
+    Attributes:
+        parts: one tensor `[batch, channels, *spatial]` for each combination of offsets that is
+            not zero everywhere; all of one shape, of which the batch alone may be open.
+        strides: one a spatial axis.
+        sizes: of the whole; what the parts have beyond is no part of it.
+    """
+
+    parts: Mapping[Offsets, ir.Value]
+    strides: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def full(self) -> bool:
+        """Whether no phase is zero everywhere."""
+        return len(self.parts) == math.prod(self.strides)
+
+
+def put_together(b: Builder, phases: Phases) -> ir.Value:
+    """Writes the whole tensor, and notes on it what it is made of."""
+    parts = dict(phases.parts)
+    if len(parts) == 1:
+        ((offsets, part),) = parts.items()
+        whole = spread(b, part, phases.strides, offsets, phases.sizes)
+    else:
+        some = next(iter(parts.values()))
+        missing = [p for p in all_offsets(phases.strides) if p not in parts]
+        if missing:
+            parts |= dict.fromkeys(missing, b.zeros_like(some))
+        whole = resize_to(b, interleaved(b, parts, phases.strides), phases.sizes)
+    whole.meta[_META] = phases
+    return whole
+
+
+def phases_of(value: ir.Value) -> Phases | None:
+    """Returns what `put_together` made a value of, None where something else made it."""
+    found = value.meta.get(_META)
+    return found if isinstance(found, Phases) else None
+
+
 # -- data movement -------------------------------------------------------------------------
 
 

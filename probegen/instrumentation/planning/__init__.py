@@ -36,6 +36,7 @@ def make_plan(
     probes: Sequence[Probe],
     class_names: Sequence[str] | None = None,
     earlier: Manifest | None = None,
+    context: Context | None = None,
 ) -> Plan:
     """Resolves probes against a model.
 
@@ -45,13 +46,14 @@ def make_plan(
         class_names: names along the class axis of the prediction.
         earlier: the manifest that the probes come from, where the plan was made before; its
             outputs keep their names.
+        context: of the source, where it was traced already.
 
     Raises:
         SelectionError: a selector matches nothing that can be probed in its way.
         InstrumentError: a target makes no sense for the model, or two outputs share a name.
         NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
     """
-    context = Context(source)
+    context = context or Context(source)
     planner = GradientPlanner(context)
     plain: list[PlainOutput] = []
     groups: dict[TargetPlan, list[GradientOutput]] = {}

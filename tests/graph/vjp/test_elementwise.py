@@ -237,9 +237,35 @@ def test_an_input_of_unknown_rank_is_no_obstacle():
     assert differentiate(model, ["x"], ["y"]).written == ["Mul"]
 
 
+SWISH = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    g (double[n,3] x) => (double[n,3] y) { s = Sigmoid(x) y = Mul(%s) }
+"""
+
+
+@pytest.mark.parametrize("operands", ["x, s", "s, x"])
+def test_a_swish_is_taken_in_one_step(operands):
+    """Against the derivative s + x s (1 - s), to both sides of 0 and at it."""
+    made = differentiate(onnx.parser.parse_model(SWISH % operands), ["x"], ["y"])
+    assert made.written == ["Sub", "Add", "Mul", "Mul"]
+    x, g = np.array([[-6.0, -3.0, 0.0], [0.5, 7.0, 40.0]]), uniform(2, 3, seed=1)
+    s = 1 / (1 + np.exp(-x))
+    found = run(made.model, {"x": x, "dy/y": g})["d/x"]
+    np.testing.assert_allclose(found, g * (s + x * s * (1 - s)), rtol=1e-11)
+
+
+def test_a_swish_whose_gate_is_asked_for_is_taken_apart():
+    made = differentiate(onnx.parser.parse_model(SWISH % "x, s"), ["x", "s"], ["y"])
+    x, g = uniform(2, 3), uniform(2, 3, seed=1)
+    s = 1 / (1 + np.exp(-x))
+    found = run(made.model, {"x": x, "dy/y": g})
+    np.testing.assert_allclose(found["d/s"], g * x, rtol=1e-12)
+    np.testing.assert_allclose(found["d/x"], g * (s + x * s * (1 - s)), rtol=1e-12)
+
+
 def test_relu6_takes_two_masks():
     relu6 = Case(op="Clip", inputs=[apart(2, 3), np.array(0.0), np.array(6.0)], constants={1, 2})
-    assert written(relu6) == ["HardSigmoid", "Mul", "HardSigmoid", "Mul"]
+    assert written(relu6) == ["HardSigmoid", "HardSigmoid", "Mul", "Mul"]
 
 
 def test_a_square_is_not_a_general_power():

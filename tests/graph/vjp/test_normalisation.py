@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from probegen.errors import UnsupportedOpsError
@@ -49,10 +52,19 @@ def _layer(shape, axis, scale_shape, **more):
     )
 
 
+def _bare(shape, scale, shift):
+    """A layer normalisation by known constants, which may not change anything."""
+    case = _layer(shape, -1, (4,), constants={1, 2})
+    return dataclasses.replace(case, inputs=[case.inputs[0], scale, shift])
+
+
 LAYER = [
     _layer((2, 3, 4), -1, (4,)),
     _layer((2, 3, 4), 1, (3, 4)),
     _layer((2, 3, 4), -1, (4,), wrt=[0]),
+    _bare((2, 3, 4), np.ones(4), np.zeros(4)),
+    _bare((2, 3, 4), np.ones(4), np.ones(4)),
+    _bare((2, 3, 4), np.full(4, 2.0), np.zeros(4)),
     Case(
         op="LayerNormalization",
         inputs=[uniform(2, 3, 4), uniform(4, seed=1)],
@@ -191,6 +203,11 @@ def test_a_layer_normalisation_gives_its_own_statistics():
     nodes = written(_layer((2, 3, 4), -1, (4,), wrt=[0]))
     assert nodes.count("ReduceMean") == 2
     assert "Sqrt" not in nodes
+
+
+def test_a_layer_normalisation_that_only_normalises_gives_its_result():
+    nodes = written(_bare((2, 3, 4), np.ones(4), np.zeros(4)))
+    assert nodes == ["Mul", "ReduceMean", "Mul", "ReduceMean", "Sub", "Sub", "Mul"]
 
 
 def test_training_is_refused():

@@ -389,3 +389,34 @@ def test_rows_of_a_batch_do_not_mix(case: Case) -> None:
     for i in range(len(x)):
         alone = run(made, {"x0": x[i : i + 1], "dy/y0": dy[i : i + 1]})["d/x0"]
         np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-5, atol=1e-6)
+
+
+RECTIFIED = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    g (float[n, 16, 7, 6] x) => (float[n, 16, 4, 3] y) {
+        r = Relu(x)
+        y = MaxPool <kernel_shape: ints = [3, 2], strides: ints = [2, 2], pads: ints = [1, 0, 1, 0]>
+            (r)
+    }
+"""
+
+
+@pytest.mark.parametrize("wrt", [["x"], ["x", "r"]], ids=str)
+def test_a_rectifier_before_a_maximum_is_passed_with_it(wrt: list[str]) -> None:
+    """At ties, most of them at 0, where the rectifier's slope is 0 whoever the maximum is."""
+    model = onnx.parser.parse_model(RECTIFIED)
+    made = differentiate(model, wrt, ["y"]).model
+    x = np.random.default_rng(5).integers(-3, 3, (2, 16, 7, 6)).astype(np.float32)
+    dy = uniform(2, 16, 4, 3, seed=4).astype(np.float32)
+    found = run(made, {"x": x, "dy/y": dy})
+    geometry = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0]}
+    expected = max_pool_gradient(dy, np.maximum(x, 0), geometry)
+    np.testing.assert_allclose(found["d/x"], expected * (x > 0), atol=1e-6)
+    if "r" in wrt:
+        np.testing.assert_allclose(found["d/r"], expected, atol=1e-6)
+
+
+def test_the_mask_of_a_rectifier_is_taken_of_the_maxima() -> None:
+    made = differentiate(onnx.parser.parse_model(RECTIFIED), ["x"], ["y"])
+    assert made.nodes[0].op_type == "HardSigmoid"
+    assert made.nodes[0].inputs[0].name == "y"

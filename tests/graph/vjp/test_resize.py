@@ -8,11 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
+from onnx.helper import make_graph, make_node, make_tensor_value_info
 
 from probegen.errors import UnsupportedOpsError
-from tests.graph.vjp.harness import Case, check, differentiate, one_node, run, uniform, written
+from tests.graph.vjp.harness import (
+    Case,
+    check,
+    differentiate,
+    finish,
+    one_node,
+    run,
+    uniform,
+    written,
+)
 
 X = (2, 2, 3, 4)
+TRANSFORM = "coordinate_transformation_mode"
+#: Ways to map positions of which the graph can make the matrix where sizes are open.
+AT_RUN_TIME = ("half_pixel", "asymmetric", "align_corners")
 
 
 def resize(name: str, *, scales: Any = None, sizes: Any = None, x: Any = X, **more: Any) -> Case:
@@ -220,7 +234,83 @@ def test_other_uses_are_refused(attributes: dict[str, Any], reason: str) -> None
         written(resize("", sizes=[2, 2, 2, 3], opset=19, **attributes))
 
 
-def test_interpolation_of_open_sizes_is_refused() -> None:
-    case = resize("", scales=[1, 1, 2, 2], **half_pixel("linear"))
-    with pytest.raises(UnsupportedOpsError, match="size of its axis 2 is known at run time only"):
+def open_sizes(case: Case) -> Case:
+    """Returns a case of which no size is known in one run; where sizes are asked for, two are."""
+    return dataclasses.replace(case, open_all=True)
+
+
+OPEN = [
+    *(open_sizes(case) for case in LINEAR if case.attributes[TRANSFORM] in AT_RUN_TIME),
+    *(open_sizes(case) for case in OTHERS if case.name in ("one axis", "1-D", "opset 13")),
+    open_sizes(
+        resize(
+            "to sizes, nearest",
+            sizes=[2, 2, 5, 2],
+            mode="nearest",
+            coordinate_transformation_mode="align_corners",
+        )
+    ),
+    open_sizes(resize("to sizes of axes, open", sizes=[5, 2], axes=[2, 3], **half_pixel("linear"))),
+    open_sizes(resize("rows", sizes=[4], axes=[2], x=(2, 2, 3, 2, 2), **half_pixel("nearest"))),
+]
+
+
+@pytest.mark.parametrize("case", OPEN, ids=str)
+def test_sizes_may_be_open(case: Case) -> None:
+    check(case)
+    assert "Range" in written(case, case.open_everything())
+
+
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("transform", ["half_pixel", "asymmetric", "tf_half_pixel_for_nn"])
+def test_the_nearest_is_the_same_one_where_sizes_are_open(transform: str, rounding: str) -> None:
+    attributes = {TRANSFORM: transform, "nearest_mode": rounding, "mode": "nearest"}
+    case = resize("", scales=[1, 1, 1.5, 0.7], x=(1, 2, 6, 5), **attributes)
+    y = run(one_node(case, np.float32), {"x0": case.inputs[0].astype(np.float32)}, True)["y0"]
+    feed = {"x0": case.inputs[0].astype(np.float32), "dy/y0": uniform(*y.shape).astype(np.float32)}
+    found = [
+        run(differentiate(one_node(case, np.float32, axes), ["x0"], ["y0"]).model, feed, True)
+        for axes in ({}, case.open_everything())
+    ]
+    np.testing.assert_array_equal(found[1]["d/x0"], found[0]["d/x0"])
+
+
+@pytest.mark.parametrize("asked", ["scales", "sizes"])
+def test_what_is_asked_for_may_be_computed(asked: str) -> None:
+    """As tf2onnx writes it: batch and channels of the image, then what the graph computes."""
+    nodes = [
+        make_node("Shape", ["x"], ["shape"], end=2),
+        make_node("Concat", ["shape", "computed"], ["wanted"], axis=0),
+    ]
+    names = ["x", "", "", "wanted"]
+    kind, value = TensorProto.INT64, np.array([5, 2], np.int64)
+    if asked == "scales":
+        names, nodes = ["x", "", "computed"], []
+        kind, value = TensorProto.FLOAT, np.array([1, 1, 1.7, 0.55], np.float32)
+    resized = make_node("Resize", names, ["y"], **half_pixel("linear"))
+    sizes = ["batch", 2, "height", "width"]
+    graph = make_graph(
+        [*nodes, resized],
+        "graph",
+        [
+            make_tensor_value_info("x", TensorProto.FLOAT, sizes),
+            make_tensor_value_info("computed", kind, value.shape),
+        ],
+        [make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)],
+    )
+    made = differentiate(finish(graph, 18), ["x"], ["y"])
+    x = uniform(*X).astype(np.float32)
+    case = resize("", sizes=[2, 2, 5, 2], **half_pixel("linear"))
+    if asked == "scales":
+        case = resize("", scales=value, **half_pixel("linear"))
+    dy = uniform(2, 2, 5, 2, seed=3).astype(np.float32)
+    found = run(made.model, {"x": x, "computed": value, "dy/y": dy}, need_kernels=True)["d/x"]
+    np.testing.assert_allclose(found, case.twin([dy], x)[0], atol=1e-5)
+    # Batch and channels are the image's own: nothing is multiplied with a matrix there.
+    assert made.written.count("MatMul") == (2 if asked == "sizes" else 4)
+
+
+@pytest.mark.parametrize("case", [CUBIC[0], LINEAR[-1]], ids=str)
+def test_other_ways_need_sizes(case: Case) -> None:
+    with pytest.raises(UnsupportedOpsError, match=r"axis 2 is known at run time.*fixed sizes"):
         written(case, case.open_everything())

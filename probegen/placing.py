@@ -1,0 +1,140 @@
+"""Where artefacts are put: written aside under their own name, then moved, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from probegen.errors import ArtefactError, OutputExistsError
+from probegen.external import data_of, data_path, read_sha256
+
+
+def check_place(path: Path, kind: str, overwrite: bool) -> None:
+    """Refuses a place that an artefact cannot be put at.
+
+    Raises:
+        OutputExistsError: there is a file for a folder, a folder for a file, or a folder that
+            was not to be replaced.
+    """
+    above = next((p for p in path.parents if p.exists()), path.parent)
+    if not above.is_dir():
+        raise OutputExistsError(f"{above} is a file; no folder {path.parent} can be made.")
+    if path.is_dir() and kind != "savedmodel":
+        raise OutputExistsError(f"{path} is a folder; give the name of a file.")
+    if path.is_file() and kind == "savedmodel":
+        raise OutputExistsError(f"{path} is a file; a SavedModel is a folder. Choose another name.")
+    if path.is_dir() and not overwrite:
+        raise OutputExistsError(
+            f"the folder {path} exists; pass overwrite=True (--overwrite) to replace it."
+        )
+
+
+def check_data_place(place: Path, final: Path, overwrite: bool) -> None:
+    """Refuses to replace a data file that something else may need.
+
+    Replaced is what the artefact at `final` names as its data, and what has the same content.
+
+    Args:
+        place: the new artefact.
+        final: where it goes.
+        overwrite: replace any other file too.
+
+    Raises:
+        OutputExistsError: there is another file, or a folder.
+    """
+    new, old = data_path(place), data_path(final)
+    if not new.exists() or not old.exists():
+        return
+    if old.is_dir():
+        raise OutputExistsError(f"{old} is a folder; the weights of {final.name} go into a file.")
+    if overwrite or _names(final, old) or read_sha256(old) == read_sha256(new):
+        return
+    raise OutputExistsError(
+        f"{old}, where the weights of {final.name} go, exists and does not belong to it; move it "
+        "away, choose another name, or pass overwrite=True (--overwrite) to replace it."
+    )
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Gives a place beside `path` under its own name, and removes whatever is left of it.
+
+    So are folders that were made for it, where it is not moved to `path`.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # they hold the artefact
+            for parent in made:
+                parent.rmdir()
+
+
+def put(place: Path, final: Path) -> None:
+    """Moves a finished artefact to where it belongs, with its data file if it has one.
+
+    A model without data replaces another in one step. With data there are two files and no one
+    step; the order is such that no model ever lies beside the data of another build:
+
+    - where no data file lies there, or one with the same content, it comes first;
+    - else the old model is moved away, then the old data, and the new data come before the new
+      model. Between the two there is no model; one that was opened just before finds by
+      `check_data` that its data are gone.
+
+    What fails on the way is undone. What is replaced lies in a folder of its own until all is
+    done, from where it can be taken back should the process be killed.
+    """
+    old = Path(tempfile.mkdtemp(prefix=f".{final.name}.replaced.", dir=final.parent))
+    try:
+        stale = _move(place, final, old)
+    except BaseException:
+        with suppress(OSError):  # it holds what could not be put back
+            old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if stale is not None:
+        stale.unlink(missing_ok=True)
+
+
+def _move(place: Path, final: Path, old: Path) -> Path | None:
+    """Renames what `put` has to; returns a data file that nothing needs any more."""
+    new_data, data = data_path(place), data_path(final)
+    if not new_data.exists():
+        stale = data if data.is_file() and _names(final, data) else None
+        _rename([(final, old / final.name)] if final.is_dir() else [], (place, final))
+        return stale
+    if data.exists() and read_sha256(data) == read_sha256(new_data):
+        os.replace(new_data, data)  # whichever of the two lies there serves both models
+        _rename([], (place, final))
+        return None
+    replaced = [p for p in (final, data) if p.exists()] if data.exists() else []
+    _rename([*((p, old / p.name) for p in replaced), (new_data, data)], (place, final))
+    return None
+
+
+def _rename(first: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None:
+    """Renames in order; where one fails, those before it are undone, the latest first."""
+    with ExitStack() as undo:
+        for source, target in first:
+            os.rename(source, target)
+            undo.callback(os.rename, target, source)
+        os.replace(*last)
+        undo.pop_all()
+
+
+def _names(model: Path, data: Path) -> bool:
+    """Tells whether a model was written by probegen with a data file of that name."""
+    if not model.is_file():
+        return False
+    try:
+        known = data_of(model)
+    except ArtefactError:
+        return False
+    return known is not None and known.location == data.name

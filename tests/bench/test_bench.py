@@ -1,0 +1,97 @@
+"""The benchmark's arithmetic, its race with workers that only pretend, and one real subject."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bench import compare, growth, profile, race
+from bench.__main__ import main
+from bench.race import Timing, ratio
+from bench.tables import exponent, head, row
+
+
+def test_ratio_is_of_medians_with_the_range_of_the_rounds():
+    a, b = Timing((2.0, 9.0, 4.0), 0, 0), Timing((1.0, 3.0, 4.0), 0, 0)
+    assert str(ratio(a, b)) == "1.33 (1.00-3.00)"
+
+
+def test_race_asks_each_in_turn_and_leaves_out_who_cannot_start(monkeypatch, capsys):
+    monkeypatch.setattr(race, "WORKER", "tests.bench.fake_worker")
+    timings = race.race(
+        {
+            "slow": {"seconds": 0.5, "peak": 7},
+            "quick": {"seconds": 0.25, "peak": 5},
+            "absent": {"greeting": "ModuleNotFoundError: no xplique", "seconds": 1, "peak": 1},
+        },
+        rounds=2,
+    )
+    assert timings == {"slow": Timing((1.0, 1.5), 7, 1), "quick": Timing((0.5, 0.75), 5, 1)}
+    assert "absent left out: ModuleNotFoundError: no xplique" in capsys.readouterr().err
+
+
+def test_exponent_of_a_power_law():
+    assert exponent((1, 2, 5), (3, 12, 75)) == pytest.approx(2)
+    with pytest.raises(ValueError, match="two points"):
+        exponent((1,), (3,))
+
+
+def test_growth_fits_every_figure():
+    points = [{"plain ms": n, "explain ms": 4 * n**1.5} for n in (1, 4, 16)]
+    assert growth.fit((1, 4, 16), points) == pytest.approx({"plain ms": 1, "explain ms": 1.5})
+
+
+def test_tables_are_markdown():
+    assert head(("a", "b")) == "| a | b |\n|---|---:|"
+    assert row(("x", 1.5)) == "| x | 1.5 |"
+
+
+def test_profile_counts_kernels_of_the_timed_runs_and_no_containers():
+    def event(ts, op, dur, name="n_kernel_time"):
+        return {"cat": "Node", "name": name, "ts": ts, "dur": dur, "args": {"op_name": op}}
+
+    events = [
+        {"cat": "Session", "name": "model_run", "ts": 0, "dur": 5},
+        event(1, "Conv", 9000),
+        {"cat": "Session", "name": "model_run", "ts": 10, "dur": 5},
+        event(11, "Conv", 1000),
+        event(12, "If", 4000),
+        event(13, "Mul", 500),
+        event(14, "Mul", 50, "n_fence_before"),
+        {"cat": "Session", "name": "model_run", "ts": 20, "dur": 5},
+        event(21, "Conv", 3000),
+    ]
+    counted = profile.by_op(events, warmup=1, runs=2)
+    assert counted == {"Conv": (2.0, 1.0), "Mul": (0.25, 0.5)}
+    rows = profile.table({"Conv": (1.0, 1.0)}, counted)
+    assert [r["op"] for r in rows] == ["Conv", "Mul", "total"]
+    assert rows[-1] == {"op": "total", "plain": (1.0, 1.0), "explain": (2.25, 1.5)}
+
+
+def test_a_subject_that_cannot_be_made_has_its_row(monkeypatch, capsys):
+    def fail(job):
+        raise compare.MakeError(f"{job['stage']} of {job['subject']}: killed")
+
+    monkeypatch.setattr(compare, "make", fail)
+    assert compare.compare(["VGG16"], [1], 1, False) == [
+        {"model": "VGG16", "error": "convert of VGG16: killed"}
+    ]
+    assert "| VGG16 | - |" in capsys.readouterr().out
+
+
+def test_unknown_subjects_are_refused_before_anything_is_built():
+    result = CliRunner().invoke(main, ["digits", "Nemo"])
+    assert result.exit_code == 2
+    assert "no subject 'Nemo'" in result.output
+
+
+def test_digits_end_to_end(tmp_path):
+    path = tmp_path / "figures.json"
+    arguments = ["digits", "--batch", "3", "--rounds", "1", "--json", str(path)]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    (figures,) = json.loads(path.read_text())
+    assert tuple(figures) == (*compare.COLUMNS, "peers")
+    assert figures["batch"] == 3
+    assert 1 < float(figures["explain/plain"].split()[0]) < 50
+    assert row(figures[c] for c in compare.COLUMNS) in result.output
