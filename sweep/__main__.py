@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from sweep.coverage import write_coverage
 from sweep.outcome import COLUMNS, FAULTS, Outcome
 from sweep.pool import sweep_all
 from sweep.suites import SUITES, subjects
@@ -30,27 +31,44 @@ from sweep.suites import SUITES, subjects
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables.")
+@click.option(
+    "--from",
+    "earlier",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Take rows from a file that --json wrote, in place of sweeping their suites.",
+)
+@click.option(
+    "--readme",
+    type=click.Path(exists=True, path_type=Path),
+    help="Write the coverage between the markers of a README.",
+)
 def main(
     names: tuple[str, ...],
     large: bool,
     jobs: int,
     json_path: Path | None,
     markdown: Path | None,
+    earlier: tuple[Path, ...],
+    readme: Path | None,
 ) -> None:
     """Sweep the suites among NAMES: layers, applications, hub, or all (layers if left out).
 
     Other NAMES are patterns of rows, for example 'Conv2D*'. The exit status is 1 where an
     artefact differs from its model or cannot be made for another reason than a refusal.
     """
-    suites = [n for n in names if n in SUITES] or (list(SUITES) if "all" in names else ["layers"])
+    found = {suite: rows for path in earlier for suite, rows in read(path).items()}
+    default = [] if found else ["layers"]
+    suites = [n for n in names if n in SUITES] or (list(SUITES) if "all" in names else default)
     patterns = [n for n in names if n not in SUITES and n != "all"]
-    found: dict[str, list[Outcome]] = {}
     for suite in suites:
         rows = [s.name for s in subjects(suite, large) if _asked_for(s.name, patterns)]
         made = sweep_all(suite, rows, large, jobs)
         shown = Console(stderr=True)
         found[suite] = list(track(made, suite, len(rows), console=shown, disable=not rows))
     report(found, json_path, markdown)
+    if readme:
+        write_coverage(readme, found)
     sys.exit(any(o.verdict in FAULTS for rows in found.values() for o in rows))
 
 
@@ -73,6 +91,12 @@ def report(found: dict[str, list[Outcome]], json_path: Path | None, markdown: Pa
         json_path.write_text(json.dumps(data, indent=1))
     if markdown:
         markdown.write_text("\n".join(as_markdown(s, rows) for s, rows in found.items()))
+
+
+def read(path: Path) -> dict[str, list[Outcome]]:
+    """Returns the rows of each suite in a file that `report` wrote."""
+    data = json.loads(path.read_text())
+    return {suite: [Outcome(**row) for row in rows] for suite, rows in data.items()}
 
 
 def summary(rows: Sequence[Outcome]) -> str:

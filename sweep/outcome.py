@@ -168,5 +168,6 @@ def _refusals(error: UnsupportedOpsError) -> str:
 
 
 def _line(message: object, most: int = 400) -> str:
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(message))
+    text = " ".join(re.sub(r"/[^'\s]*/(model\.onnx)", r"\1", plain).split())
     return text if len(text) <= most else text[: most - 1] + "…"

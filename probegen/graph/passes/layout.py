@@ -80,6 +80,8 @@ def _meets_plain(node: ir.Node, blocked: Set[ir.Value]) -> bool:
     """Tells whether a sum or product has operands of both kinds."""
     if node.domain or node.op_type not in _BINARY or not _one_shape(node):
         return False
+    if not _fills_blocks(node.outputs[0]):  # a pooling would not be blocked itself
+        return False
     kinds = {value in blocked for value in node.inputs}
     plain = [v for v in node.inputs if v not in blocked]
     return kinds == {True, False} and all(v is not None and v.producer() for v in plain)
@@ -186,7 +188,7 @@ def _number(value: ir.Value | None) -> float | None:
 
 
 def _fills_blocks(value: ir.Value) -> bool:
-    """Tells whether the channels are whole blocks; convolutions a channel need that."""
+    """Tells whether channels are whole blocks: poolings and depthwise convolutions need that."""
     channels = (shape_of(value) or ())[1]
     return isinstance(channels, int) and channels % _BLOCK == 0
 

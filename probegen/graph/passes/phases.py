@@ -33,7 +33,7 @@ from probegen.graph.vjp.spatial import (
 def work_in_phases(graph: ir.Graph) -> None:
     """Exchanges putting phases together with the products and convolutions behind it.
 
-    Needs: topological order; shapes.
+    Needs: topological order; shapes. Works on 32-bit floats.
     Leaves: the same values up to rounding; nodes that nothing needs any more.
     """
     b = Builder(graph, graph.opset_imports[""], prefix="phases")
@@ -43,7 +43,7 @@ def work_in_phases(graph: ir.Graph) -> None:
     for node in list(graph):
         for value in node.outputs:
             found = phases_of(value)
-            if found is not None:
+            if found is not None and value.dtype == ir.DataType.FLOAT:
                 phased[value] = found
         made = _exchanged(b, node, phased, picks)
         if made is not None:

@@ -1,0 +1,62 @@
+"""The coverage table: every row is in it, under its verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweep.__main__ import read, report
+from sweep.coverage import END, START, coverage, write_coverage
+from sweep.outcome import AGREES, INEXPRESSIBLE, NOT_APPLICABLE, REFUSED, Outcome
+
+FOUND = {
+    "layers": [
+        Outcome("Conv2D: same", AGREES, parity=2e-7),
+        Outcome("Conv2D: stride 2", AGREES, parity=3e-6),
+        Outcome("MelSpectrogram", REFUSED, "a | b " + 200 * "x"),
+        Outcome("AvgPool1D", NOT_APPLICABLE, "another name of AveragePooling1D"),
+        Outcome("MaxPool1D", NOT_APPLICABLE, "another name of MaxPooling1D"),
+        Outcome("activations.relu", AGREES, parity=1e-8),
+        Outcome("ops.qr", INEXPRESSIBLE, "Qr"),
+        Outcome("float16: cnn", AGREES, parity=1e-3),
+    ],
+    "applications": [Outcome("ResNet50", AGREES, parity=1e-6)],
+}
+
+
+def test_rows_are_counted_by_kind() -> None:
+    lines = coverage(FOUND).splitlines()
+    assert "| `keras.layers` | 3 | 2 | 2e-06 (3e-06) | 1 | 2 |" in lines
+    assert "| `keras.activations` | 1 | 1 | 1e-08 (1e-08) | 0 | 0 |" in lines
+    assert "| `keras.ops` | 1 | 0 | 0e+00 (0e+00) | 1 | 0 |" in lines
+    assert "| dtype policies | 1 | 1 | 1e-03 (1e-03) | 0 | 0 |" in lines
+    assert "| `keras.applications` | 1 | 1 | 1e-06 (1e-06) | 0 | 0 |" in lines
+
+
+def test_every_row_is_named() -> None:
+    text = coverage(FOUND)
+    assert "Conv2D (2)" in text
+    assert "| ops.qr | cannot be expressed | Qr |" in text
+    assert "- another name of a layer above: AvgPool1D, MaxPool1D" in text
+    assert "a \\| b" in text
+    for rows in FOUND.values():
+        assert all(r.name.partition(":")[0] in text for r in rows)
+
+
+def test_it_stands_between_the_markers(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    write_coverage(readme, FOUND)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{START}\nMade by `make sweep` on 2")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    readme.write_text("nothing")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        write_coverage(readme, FOUND)
+
+
+def test_rows_come_back_from_a_file(tmp_path: Path) -> None:
+    report(FOUND, tmp_path / "rows.json", None)
+    assert read(tmp_path / "rows.json") == FOUND
