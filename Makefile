@@ -11,7 +11,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and types"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
-	@echo "make sweep   compile every layer of Keras, and say what works"
+	@echo "make sweep   compile every layer of Keras, and write what works into the README"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -42,7 +42,8 @@ bench: $(READY)
 	$(BIN)/python -m bench growth
 
 sweep: $(READY)
-	$(BIN)/python -m sweep layers applications
+	$(BIN)/python -m pip install --quiet --editable '.[sweep]'
+	$(BIN)/python -m sweep all --readme README.md
 
 clean:
 	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -120,7 +120,7 @@ def _mit() -> dict[str, Any]:
         "layerwise_patch_sizes": [7, 3],
         "layerwise_strides": [4, 2],
         "hidden_dims": [8, 12],
-        "image_shape": (32, 32, 3),  # it takes squares only
+        "image_shape": (64, 64, 3),  # it takes squares only
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import tensorflow as tf
-from tf2onnx.onnx_opset.nn import ConvTranspose, Resize, is_channels_last
+from tf2onnx.onnx_opset.nn import BiasAdd, ConvTranspose, Resize, is_channels_last
 from tf2onnx.utils import make_name
 
 from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
@@ -280,6 +280,21 @@ def _leave(_: Any, __: Any, ___: str, ____: Any) -> None:
     """Leaves an operation as it is, to be refused with the reason in `REFUSED`."""
 
 
+def _bias_add(context: Any, node: Any, _: str, __: Any) -> None:
+    """BiasAdd: with channels first the bias runs along the second axis.
+
+    tf2onnx sees to that where it is a constant. Keras writes any sum so whose second operand has
+    one axis of more than one element: `[1, 7, 8] + [1, 7, 1]` too.
+    """
+    bias = node.inputs[1]
+    shape = context.get_shape(node.input[0])
+    if not node.is_nhwc() and not bias.is_const() and shape is not None and len(shape) > 2:
+        w = _Writer(context, node)
+        wide = w.op("Reshape", node.input[1], w.indices([-1, *[1] * (len(shape) - 2)]))
+        context.replace_input(node, node.input[1], wide, 1)
+    BiasAdd.version_7(context, node)
+
+
 def _keep_as(op_type: str) -> Handler:
     """Returns a handler that keeps an operation as a mark of our own."""
 
@@ -296,6 +311,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Expm1": (_expm1, []),
     "Log1p": (_log1p, []),
     "Einsum": (_einsum, []),
+    "BiasAdd": (_bias_add, []),
     "MatrixDiagV3": (_matrix_diag, []),
     "MatrixSetDiagV3": (_matrix_set_diag, []),
     "LookupTableFindV2": (_leave, []),

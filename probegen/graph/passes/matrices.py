@@ -64,6 +64,8 @@ def _merge_factor(graph: ir.Graph, node: ir.Node) -> None:
         dense = None if value is None or factor is None else _dense_before(value, node)
         if value is None or factor is None or dense is None:
             continue
+        if factor.size != dense.matrix.shape[1]:
+            continue  # one unit, which the product makes many
         _set_matrix(graph, dense, dense.matrix * factor)
         if dense.bias is not None:
             _set_bias(graph, dense.bias, _bias_of(dense.bias)[1] * factor)
@@ -151,12 +153,14 @@ def _bias_behind(value: ir.Value) -> ir.Node | None:
 
 
 def _dense(product: ir.Node, bias: ir.Node | None) -> _Dense | None:
-    """Returns a product with a matrix of 32-bit floats that it alone reads."""
+    """Returns a product with a matrix of 32-bit floats that it alone reads; its bias fits."""
     stored = product.inputs[1]
     matrix = constant_of(stored)
     if stored is None or matrix is None or matrix.ndim != 2 or matrix.dtype != np.float32:
         return None
     if len(stored.uses()) > 1 or stored.is_graph_output() or is_hollow(stored):
+        return None
+    if bias is not None and _bias_of(bias)[1].size != matrix.shape[1]:
         return None
     return _Dense(product, matrix, bias)
 
@@ -198,11 +202,18 @@ def _sole_reader(value: ir.Value) -> ir.Node | None:
 
 def _set_matrix(graph: ir.Graph, dense: _Dense, matrix: npt.NDArray[np.float32]) -> None:
     name = f"{dense.product.outputs[0].name}/matrix"
-    dense.product.replace_input_with(1, new_initializer(graph, name, matrix))
+    dense.product.replace_input_with(1, _stored(graph, name, matrix))
 
 
 def _set_bias(graph: ir.Graph, node: ir.Node, bias: _Vector) -> None:
     value = _bias_of(node)[0]
     name = f"{node.outputs[0].name}/bias"
     position = 1 if node.inputs[0] is value else 0
-    node.replace_input_with(position, new_initializer(graph, name, bias))
+    node.replace_input_with(position, _stored(graph, name, bias))
+
+
+def _stored(graph: ir.Graph, name: str, array: _Vector) -> ir.Value:
+    """Stores what is merged, with a new name where another merging has taken the first."""
+    while name in graph.initializers:
+        name += "/merged"
+    return new_initializer(graph, name, array)

@@ -86,22 +86,29 @@ def _step(
 
 
 def _write(graph: ir.Graph, turn: ir.Node, line: _Line) -> None:
-    """Turns x itself, and scales and shifts it then."""
+    """Turns x itself, shifts it and scales it then; the scaling makes the value that was turned.
+
+    A mean that is large beside the deviation cancels in (x + shift / factor) * factor, and would
+    leave the rounding of large numbers in x * factor + shift.
+    """
     result, shape = turn.outputs[0], shape_of(turn.outputs[0])
     channels = None if shape is None else shape[1]
-    if not isinstance(channels, int):
+    if not isinstance(channels, int) or not np.all(line.factor):
         return
-    readers = list(result.uses())
-    turn.replace_input_with(0, line.x)
-    value, last = result, turn
-    for op_type, numbers in (("Mul", line.factor), ("Add", line.shift)):
-        name = f"{result.name}/{op_type.lower()}"
+
+    def stored(op_type: str, numbers: npt.NDArray[np.float64]) -> ir.Value:
         wide = np.broadcast_to(numbers, channels).astype(np.float32).reshape(1, channels, 1, 1)
-        operand = new_initializer(graph, f"{name}/operand", wide)
-        node = ir.node(op_type, [value, operand], name=name)
+        return new_initializer(graph, f"{result.name}/{op_type}/operand", wide)
+
+    perm, shift = {"perm": _CHANNELS_FIRST}, stored("add", line.shift / line.factor)
+    turned = ir.node("Transpose", [line.x], attributes=perm, name=f"{result.name}/turned")
+    added = ir.node("Add", [turned.outputs[0], shift], name=f"{result.name}/add")
+    for node in (turned, added):
         value = node.outputs[0]
-        value.name, value.type, value.shape = f"{name}/result", result.type, result.shape
-        graph.insert_after(last, node)
-        last = node
-    for use in readers:
-        use.node.replace_input_with(use.idx, value)
+        value.name, value.type, value.shape = f"{node.name}/result", result.type, result.shape
+    graph.insert_before(turn, [turned, added])
+    turn.op_type = "Mul"
+    turn.attributes.pop("perm")
+    turn.resize_inputs(2)
+    turn.replace_input_with(0, added.outputs[0])
+    turn.replace_input_with(1, stored("mul", line.factor))

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.builder import constant_of, new_initializer, shape_of
+from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
 
 
 def merge_into_normalisations(graph: ir.Graph) -> None:
@@ -30,9 +31,30 @@ def merge_into_normalisations(graph: ir.Graph) -> None:
         for position in (0, 1):
             x, scale = node.inputs[position], _a_channel(node, 1 - position)
             shift = _a_channel(following, 1 - following.inputs.index(node.outputs[0]))
-            if x is not None and scale is not None and shift is not None:
-                _normalise(x, scale, shift, node, following, shared)
-                break
+            if x is None or scale is None or shift is None or _is_probed_product(x):
+                continue
+            _normalise(x, scale, shift, node, following, shared)
+            break
+
+
+def _is_probed_product(value: ir.Value) -> bool:
+    """Tells whether a value is a matrix product, turned or reshaped, and on the way an output.
+
+    onnxruntime merges a normalisation into the product behind which it follows alone, and does
+    not see that an output of the graph is read as well: that would come out normalised.
+    """
+    probed = False
+    while True:
+        node = value.producer()
+        probed = probed or value.is_graph_output()
+        if node is None or node.inputs[0] is None:
+            return False
+        if node.op_type in ("MatMul", "Gemm"):
+            return probed
+        if node.op_type not in ("Reshape", "Transpose", "Identity", MARK, STOP_GRADIENT):
+            return False
+        probed = probed or node.domain == MARK_DOMAIN
+        value = node.inputs[0]
 
 
 def _normalise(
