@@ -31,6 +31,12 @@ _SIZES: Mapping[str, tuple[int, int]] = {
 }
 _DEFAULT_SIZE = (75, 64)
 
+#: With the weights Keras starts them from, these move by half of their output where an input
+#: moves by a millionth, and nothing can be compared. Their residual branches are made small, as
+#: training makes them.
+_UNSTEADY = frozenset({"EfficientNetV2M", "EfficientNetV2L"})
+_BRANCH_END, _BRANCH_SCALE = "project_bn", 0.7
+
 
 def subjects(large: bool) -> list[Subject]:
     """Returns a row for each constructor; all but the small ones only with `large`."""
@@ -54,6 +60,10 @@ def _build(name: str) -> Any:
     size = _SIZES.get(name, _DEFAULT_SIZE)
     make = getattr(keras.applications, name)
     model = make(weights=None, input_shape=(*size, 3), include_top=False, pooling="avg")
+    if name in _UNSTEADY:
+        for layer in model.layers:
+            if layer.name.endswith(_BRANCH_END):
+                layer.gamma.assign(keras.ops.full_like(layer.gamma, _BRANCH_SCALE))
     scores = keras.layers.Dense(10, activation="softmax", name="scores")(model.outputs[0])
     return keras.Model(model.inputs, scores, name=name.lower())
 

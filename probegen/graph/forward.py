@@ -281,7 +281,22 @@ def _optimizers() -> dict[str, Any]:
     """Returns tf2onnx' clean-ups but for the one that takes an Einsum apart at run time."""
     found = dict(tf2onnx.optimizer._get_optimizers())
     found.pop("einsum_optimizer", None)
+    found["optimize_transpose"] = _TransposeOptimizer
     return found
+
+
+class _TransposeOptimizer(tf2onnx.optimizer.TransposeOptimizer):  # type: ignore[misc]
+    """tf2onnx' own, but that it knows outputs of the graph for readers.
+
+    Where a Transpose makes an output, one node reads it as well, and that is a product with
+    another Transpose, it would otherwise remove the output.
+    """
+
+    def _nodes_has_single_consumer_node(self, nodes: Sequence[Any]) -> bool:
+        outputs = set(self._g.outputs)
+        if any(not outputs.isdisjoint(node.output) for node in nodes):
+            return False
+        return bool(super()._nodes_has_single_consumer_node(nodes))
 
 
 def _make_captures_constant(function: Any) -> None:

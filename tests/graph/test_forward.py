@@ -64,3 +64,11 @@ def test_an_einsum_as_a_product(equation):
 @pytest.mark.parametrize("equation", ["abc,cd->abd", "aab,bc->ac", "i,j->ij", "ab->b"])
 def test_an_einsum_that_is_more_than_a_product_stays_one(equation):
     assert _as_matmul(equation) is None
+
+
+def test_images_that_are_outputs_and_multiplied_stay_outputs(tmp_path):
+    x = keras.Input((9, 7, 3))
+    y = layers.RMSNormalization()(layers.Conv2D(5, 3, use_bias=False, name="conv")(x))
+    model = keras.Model(x, layers.Dense(3)(layers.GlobalMaxPooling2D()(y)))
+    done = pg.compile(model, pg.Activations("conv"), tmp_path / "model.onnx")
+    assert done.report["activation/conv"].max_rel < 1e-5

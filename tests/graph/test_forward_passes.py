@@ -17,7 +17,7 @@ from probegen.graph.passes.pools import (
 )
 from probegen.graph.passes.preprocessing import turn_first
 from probegen.graph.passes.sizes import name_open_sizes
-from tests.graph.images import changed, model, node, weight
+from tests.graph.images import RNG, changed, model, node, run, weight
 
 # -- open sizes ----------------------------------------------------------------------------
 
@@ -265,3 +265,21 @@ def test_what_others_read_stays_before_the_turn() -> None:
     steps = (node("Mul", "x half", "a"), node("Add", "a wide", "last"))
     before = preprocessed(*steps, outputs=("y", "a"))
     assert left_behind(before) == ["Mul", "Transpose", "Add", "Mul", "Conv"]
+
+
+def test_what_was_turned_keeps_its_place_among_the_outputs() -> None:
+    steps = node("Mul", "x half", "a"), node("Add", "a wide", "last")
+    before = preprocessed(*steps, outputs=("turned", "y"))
+    assert left_behind(before) == ["Transpose", "Add", "Mul", "Conv"]
+
+
+def test_a_mean_large_beside_the_deviation_cancels_as_before() -> None:
+    mean = np.float32(30001)
+    steps = node("Sub", "x mean", "a"), node("Div", "a each", "last")
+    nodes = [*steps, node("Transpose", "last", "y", perm=[0, 3, 1, 2])]
+    made = model(nodes, ["y"], mean=mean, each=np.array([0.3, 0.7, 0.9, 1.1, 0.6], np.float32))
+    near = mean + RNG.uniform(-1, 1, (2, 16, 6, 5)).astype(np.float32)
+    (expected,) = run(ir.to_proto(made), {"x": near, "z": near})
+    turn_first(made.graph)
+    (found,) = run(ir.to_proto(made), {"x": near, "z": near})
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -156,6 +156,25 @@ def test_normalisations_of_one_width_share_what_they_do_not_need() -> None:
     assert list(first.inputs[3:]) == list(second.inputs[3:])
 
 
+@pytest.mark.parametrize(
+    ("outputs", "left"), [(["y"], "BatchNormalization"), (["m", "y"], "Mul Add")]
+)
+def test_a_product_that_is_an_output_is_not_normalised(outputs: list[str], left: str) -> None:
+    before = model(
+        [
+            node("MatMul", "x matrix", "m"),
+            node("Transpose", "m", "t", perm=[0, 3, 1, 2]),
+            node("Mul", "t scale", "s"),
+            node("Add", "s shift", "y"),
+        ],
+        outputs,
+        matrix=weight(5, 7),
+        scale=weight(1, 7, 1, 1),
+        shift=weight(1, 7, 1, 1),
+    )
+    assert changed(before, merge_into_normalisations) == ["MatMul", "Transpose", *left.split()]
+
+
 def test_scales_of_other_sizes_stay() -> None:
     before = model(
         [node("Mul", "x scale", "m"), node("Add", "m shift", "y")],

@@ -18,6 +18,7 @@ from probegen.graph.vjp import BLOCKING, RULES
 from tests.graph.vjp.harness import named_values, run, uniform
 
 CONSTANTS = {
+    "single": (7, 1),
     "w": (7, 5),
     "w2": (7, 3),
     "bias": (5,),
@@ -236,3 +237,16 @@ def test_a_product_of_stacks_keeps_the_name_of_the_batch() -> None:
     made = model("t = Transpose<perm = [0, 2, 1]>(x) p = MatMul(x, t) y = MatMul(p, x)")
     name_open_sizes(made.graph)
     assert {v.shape[0].value for n in made.graph for v in n.outputs} == {"batch"}
+
+
+def test_one_unit_that_a_factor_makes_many_stays() -> None:
+    made = model("p = MatMul(x, single) y = Mul(p, factor)")
+    assert merged(made) == ["MatMul", "Mul"]
+
+
+def test_a_matrix_takes_what_is_before_and_what_is_behind() -> None:
+    made = model(
+        "n = LayerNormalization(x, scale, shift) p = MatMul(n, w) a = Add(p, bias)"
+        " y = Mul(a, factor)"
+    )
+    assert merged(made) == ["LayerNormalization", "MatMul", "Add"]

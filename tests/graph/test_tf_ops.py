@@ -117,3 +117,12 @@ def test_an_embedding_of_16_bits_adds_up_repeated_tokens(
     y = layers.Dense(3)(layers.Flatten()(layers.Activation("tanh")(y)))
     exported = pg.compile(keras.Model(x, y), [pg.InputGradient()], tmp_path / "m.onnx")
     assert next(p for n, p in exported.report.items() if "gradient" in n).l2_rel < 5e-3
+
+
+def test_a_bias_along_the_second_axis(tmp_path: Path) -> None:
+    """Keras writes the sum of `[1, 4, 6]` and `[1, 4, 1]` so, where the batch is fixed."""
+    model = around(lambda x: keras.ops.add(x, keras.ops.max(x, -1, keepdims=True)), (4, 6))
+    path = tmp_path / "model.onnx"
+    done = pg.compile(model, [pg.Saliency(target=1)], path, dynamic_batch=False)
+    assert done.report is not None
+    assert done.report.passed
