@@ -11,7 +11,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and types"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
-	@echo "make sweep   compile every layer of Keras, and write what works into the README"
+	@echo "make sweep   compile every layer and model of Keras, write the README coverage (half an hour)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -43,7 +43,7 @@ bench: $(READY)
 
 sweep: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[sweep]'
-	$(BIN)/python -m sweep all --readme README.md
+	$(BIN)/python -m sweep all --large --readme README.md
 
 clean:
 	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,7 +27,7 @@ from sweep.suites import SUITES, subjects
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--large", is_flag=True, help="Every size in keras.applications: takes hours.")
+@click.option("--large", is_flag=True, help="Every size in keras.applications: 20 minutes.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables.")
