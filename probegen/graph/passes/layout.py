@@ -32,10 +32,14 @@ _BLOCK = 16
 
 
 def keep_blocks(graph: ir.Graph) -> None:
-    """Puts a pooling of single elements behind plain operands that meet blocked ones.
+    """Writes what meets blocked images, and leads to a convolution, so that they stay in blocks.
+
+    Plain operands get a pooling of single elements behind them, sums and products with a number
+    become convolutions a channel, and sums over height and width poolings. Of two plain operands
+    one is broadcast by the sum or product itself.
 
     Needs: topological order; shapes, as far as known.
-    Leaves: the same values.
+    Leaves: the same values up to rounding; nodes that nothing needs any more.
     """
     blocked: set[ir.Value] = set()
     copies: dict[ir.Value, ir.Value] = {}
