@@ -21,9 +21,10 @@ from probegen.errors import (
 )
 from probegen.graph.builder import shape_of
 from probegen.graph.forward import TF2ONNX_MAX_OPSET, open_size
+from probegen.graph.neighbours import needed_for
 from probegen.graph.outline import Outline, outline
 from probegen.graph.timing import seconds
-from probegen.graph.work import Work, constants, needed_for, works
+from probegen.graph.work import Work, constants, works
 from probegen.instrumentation.plan import Plan
 from probegen.instrumentation.planning import make_plan
 from probegen.instrumentation.planning.context import Context

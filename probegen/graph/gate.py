@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.autodiff import inputs_of
 from probegen.graph.builder import Builder, static_shape
 from probegen.graph.copying import copy_node
+from probegen.graph.neighbours import needed_for
 from probegen.manifest import GATE_INPUT
 
 #: Operators for which onnxruntime prepares weights only if they belong to the same graph.
@@ -55,7 +55,8 @@ def add_gate(
 
     plain = Builder(graph, opset, prefix="plain")
     copies: dict[ir.Value, ir.Value] = {}
-    for node in _needed_for(graph, predictions):
+    needed = needed_for(graph, predictions)
+    for node in (n for n in graph if n in needed):
         copy_node(plain, node, copies)
     empty = [_empty(plain, value) for value in explanations]
     explain = Builder(graph, opset, prefix="explain")
@@ -123,16 +124,3 @@ def _empty(builder: Builder, value: ir.Value) -> ir.Value:
     dtype = value.dtype or ir.DataType.FLOAT
     content: ir.Tensor[Any] = ir.Tensor(np.zeros(static, dtype=dtype.numpy()), dtype=dtype)
     return builder.op("Constant", value=content, shape=static, dtype=dtype)
-
-
-def _needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> list[ir.Node]:
-    """Returns the nodes of the graph itself that `outputs` depend on, in their order."""
-    needed: set[ir.Node] = set()
-    pending = [v.producer() for v in outputs]
-    while pending:
-        node = pending.pop()
-        if node is None or node in needed or node.graph is not graph:
-            continue
-        needed.add(node)
-        pending.extend(v.producer() for v in inputs_of(node))
-    return [node for node in graph if node in needed]

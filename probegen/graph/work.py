@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 import onnx_ir as ir
 
@@ -54,36 +54,17 @@ class Work:
     known: bool = True
 
 
-def needed_for(graph: ir.Graph, outputs: Iterable[ir.Value]) -> set[ir.Node]:
-    """Returns the nodes of the graph itself that some outputs depend on."""
-    needed: set[ir.Node] = set()
-    pending = [v.producer() for v in outputs]
-    while pending:
-        node = pending.pop()
-        if node is not None and node not in needed and node.graph is graph:
-            needed.add(node)
-            pending.extend(v.producer() for v in inputs_of(node))
-    return needed
+def constants(graph: ir.Graph, around: Set[ir.Value] = frozenset()) -> set[ir.Value]:
+    """Returns the values that depend on weights alone, which a runtime computes at load.
 
-
-def constants(graph: ir.Graph) -> set[ir.Value]:
-    """Returns the values that depend on weights alone, which a runtime computes at load."""
-    known = {v for v in graph.initializers.values() if not v.is_graph_input()}
+    Those of the graphs within it are among them, and those `around` it that it may read.
+    """
+    known = {*around, *(v for v in graph.initializers.values() if not v.is_graph_input())}
     for node in graph:
         if node.op_type == "Constant" or _computed_from(node, known):
             known.update(node.outputs)
         for inner in subgraphs_of(node):
-            known |= _constants_inside(inner, known)
-    return known
-
-
-def _constants_inside(graph: ir.Graph, known: set[ir.Value]) -> set[ir.Value]:
-    known = known | set(graph.initializers.values())
-    for node in graph:
-        if node.op_type == "Constant" or _computed_from(node, known):
-            known.update(node.outputs)
-        for inner in subgraphs_of(node):
-            known |= _constants_inside(inner, known)
+            known |= constants(inner, known)
     return known
 
 

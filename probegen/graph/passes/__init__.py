@@ -67,7 +67,6 @@ def clean(model: ir.Model) -> None:
     common.CommonSubexpressionEliminationPass()(model)
     sum_first(model.graph)
     common.RemoveUnusedNodesPass()(model)
-    drop_unused_initializers(model.graph)
     common.RemoveUnusedOpsetsPass()(model)
     common.TopologicalSortPass()(model)
     scale_before_masks(model.graph)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.builder import attribute, constant_of, new_initializer
+from probegen.graph.neighbours import sole_reader
 from probegen.graph.passes.pools import zeros_around
 
 
@@ -58,14 +59,11 @@ def _take_padding(conv: ir.Node) -> None:
 def _take_next(conv: ir.Node, op_type: str) -> bool:
     """Merges the Mul or Add that alone reads a convolution, where its operand allows it."""
     result = conv.outputs[0]
-    users = list(result.uses())
-    if len(users) != 1 or result.is_graph_output():
-        return False
-    node = users[0].node
+    node = sole_reader(result)
     kernel, bias = constant_of(conv.inputs[1]), _bias_of(conv)
-    if node.op_type != op_type or node.domain or kernel is None or bias is None:
+    if node is None or node.op_type != op_type or node.domain or kernel is None or bias is None:
         return False
-    operand = _a_channel(node.inputs[1 - users[0].idx], kernel)
+    operand = _a_channel(node.inputs[1 - node.inputs.index(result)], kernel)
     if operand is None:
         return False
     if op_type == "Mul":

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from probegen.graph.builder import Builder, constant_of
+from probegen.graph.neighbours import operands
 from probegen.graph.parts import GELU, GELU_C, GELU_CUBIC, PARTS_DOMAIN
 
 _ROOT_HALF = math.sqrt(0.5)
@@ -44,7 +45,7 @@ def _become_part(node: ir.Node, x: ir.Value, approximate: str) -> None:
 def _match(y: ir.Value) -> tuple[ir.Value, str] | None:
     """Returns x and the kind of approximation where y is a Gaussian error linear unit of x."""
     for product, outer in _multiples(y):
-        for one, other in _operands(product, "Mul"):
+        for one, other in operands(product, "Mul"):
             for total, gain in _multiples(other):
                 found = _argument(total)
                 if found is None:
@@ -60,7 +61,7 @@ def _match(y: ir.Value) -> tuple[ir.Value, str] | None:
 def _argument(total: ir.Value) -> tuple[ir.Value, float, str] | None:
     """Matches 1 + f(u) or 1 - f(u), f odd; returns u, the sign, and what f stands for."""
     for op_type, sign in (("Add", 1.0), ("Sub", -1.0)):
-        for one, curve in _operands(total, op_type, both=op_type == "Add"):
+        for one, curve in operands(total, op_type, both=op_type == "Add"):
             node = curve.producer()
             kind = {"Erf": "none", "Tanh": "tanh"}.get("" if node is None else node.op_type)
             if node is not None and kind is not None and not node.domain and _number(one) == 1:
@@ -77,16 +78,16 @@ def _is_argument(u: ir.Value, sign: float, x: ir.Value, approximate: str) -> boo
         first is x and any(_is_cube(v, x) and _near(f, GELU_CUBIC) for v, f in _multiples(second))
         for total, factor in _multiples(u)
         if _near(sign * factor, GELU_C)
-        for first, second in _operands(total, "Add")
+        for first, second in operands(total, "Add")
     )
 
 
 def _is_cube(value: ir.Value, x: ir.Value) -> bool:
-    powers = _operands(value, "Pow", both=False)
+    powers = operands(value, "Pow", both=False)
     return any(base is x and _number(exponent) == 3 for base, exponent in powers) or any(
         one is x and all(v is x for v in square)
-        for one, product in _operands(value, "Mul")
-        for square in _operands(product, "Mul", both=False)
+        for one, product in operands(value, "Mul")
+        for square in operands(product, "Mul", both=False)
     )
 
 
@@ -108,20 +109,6 @@ def _multiples(value: ir.Value) -> Iterator[tuple[ir.Value, float]]:
                 number = _number(node.inputs[position])
                 if number is not None:
                     at, factor = node.inputs[1 - position], factor * number
-
-
-def _operands(
-    value: ir.Value, op_type: str, *, both: bool = True
-) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """Yields the operands of the node that made a value, in `both` orders or as they are."""
-    node = value.producer()
-    if node is None or node.op_type != op_type or node.domain or len(node.inputs) != 2:
-        return
-    first, second = node.inputs
-    if first is not None and second is not None:
-        yield first, second
-        if both:
-            yield second, first
 
 
 def _number(value: ir.Value | None) -> float | None:

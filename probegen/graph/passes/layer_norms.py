@@ -27,6 +27,7 @@ from probegen.graph.builder import (
     shape_of,
 )
 from probegen.graph.marks import MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.neighbours import operands
 
 #: The opset in which LayerNormalization appears.
 _OPSET = 17
@@ -90,7 +91,7 @@ def _match(
 
     Scale and shift have the sizes of the axes of the statistics.
     """
-    for x, factor in _operands(scaled, "Mul"):
+    for x, factor in operands(scaled, "Mul"):
         for statistics, gain in _factors(x, factor):
             scale = _along(gain, statistics, 1.0)
             for subtracted, shift in _shifted(rest):
@@ -106,7 +107,7 @@ def _match(
 
 def _factors(x: ir.Value, factor: ir.Value) -> Iterator[tuple[_Statistics, ir.Value | None]]:
     """Yields what a factor may be: one over the deviation, times a constant or not."""
-    candidates: list[tuple[ir.Value, ir.Value | None]] = [(factor, None), *_operands(factor, "Mul")]
+    candidates: list[tuple[ir.Value, ir.Value | None]] = [(factor, None), *operands(factor, "Mul")]
     for inverse, gain in candidates:
         statistics = _statistics(x, inverse)
         if statistics is not None:
@@ -117,12 +118,12 @@ def _statistics(x: ir.Value, inverse: ir.Value) -> _Statistics | None:
     """Matches 1 / sqrt(mean((x - mean(x))**2) + epsilon)."""
     root = _input_of(inverse, "Reciprocal")
     total = _input_of(root, "Sqrt")
-    for variance, number in _operands(total, "Add"):
+    for variance, number in operands(total, "Add"):
         epsilon = constant_of(number)
         square = _input_of(variance, "ReduceMean")
         if epsilon is None or epsilon.size != 1 or square is None:
             continue
-        for centred, again in _operands(square, "Mul"):
+        for centred, again in operands(square, "Mul"):
             difference = centred.producer()
             if centred is not again or difference is None or difference.op_type != "Sub":
                 continue
@@ -171,26 +172,15 @@ def _shifted(rest: ir.Value | None) -> Iterator[tuple[ir.Value, ir.Value | None]
     """Yields what `rest` may be: a product, or a product and a constant added to it."""
     if rest is not None:
         yield rest, None
-        yield from _operands(rest, "Add")
+        yield from operands(rest, "Add")
 
 
 def _is_mean_times(value: ir.Value, mean: ir.Value, factor: ir.Value) -> bool:
     """Tells whether a value is -mean * factor."""
     return any(
         second is factor and _before_forms(_input_of(first, "Neg")) is mean
-        for first, second in _operands(value, "Mul")
+        for first, second in operands(value, "Mul")
     )
-
-
-def _operands(value: ir.Value | None, op_type: str) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """Yields both operands of the node that made a value, in both orders."""
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != op_type or node.domain or len(node.inputs) != 2:
-        return
-    first, second = node.inputs
-    if first is not None and second is not None:
-        yield first, second
-        yield second, first
 
 
 def _input_of(value: ir.Value | None, op_type: str, domain: str = "") -> ir.Value | None:

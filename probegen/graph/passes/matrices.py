@@ -19,6 +19,7 @@ import onnx_ir as ir
 from probegen.graph.builder import attribute, constant_of, new_initializer, shape_of
 from probegen.graph.hollow import is_hollow
 from probegen.graph.marks import CENTRED
+from probegen.graph.neighbours import sole_reader
 
 _Vector = npt.NDArray[np.float32]
 
@@ -82,7 +83,7 @@ def _merge_factor(graph: ir.Graph, node: ir.Node) -> None:
 def _dense_before(value: ir.Value, reader: ir.Node) -> _Dense | None:
     """Returns the Dense whose output, only reshaped, is a value that one node reads alone."""
     bias: ir.Node | None = None
-    while (node := value.producer()) is not None and _sole_reader(value) is reader:
+    while (node := value.producer()) is not None and sole_reader(value) is reader:
         before = node.inputs[0]
         if node.op_type == "MatMul" and not node.domain:
             return _dense(node, bias)
@@ -143,9 +144,9 @@ def _denses_behind(value: ir.Value) -> Iterator[_Dense | None]:
 
 def _bias_behind(value: ir.Value) -> ir.Node | None:
     """Returns the Add of a bias behind a product, reshaped between or not."""
-    node = _sole_reader(value)
+    node = sole_reader(value)
     while node is not None and _keeps_units(node):
-        node = _sole_reader(node.outputs[0])
+        node = sole_reader(node.outputs[0])
     return None if node is None or _bias_of(node)[0] is None else node
 
 
@@ -193,11 +194,6 @@ def _keeps_units(node: ir.Node) -> bool:
     if not before or not after:
         return False
     return isinstance(before[-1], int) and before[-1] == after[-1]
-
-
-def _sole_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _set_matrix(graph: ir.Graph, dense: _Dense, matrix: npt.NDArray[np.float32]) -> None:

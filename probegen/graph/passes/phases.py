@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.builder import Builder, attribute, dtype_of, shape_of, static_shape
+from probegen.graph.neighbours import sole_reader
 from probegen.graph.vjp.spatial import (
     Offsets,
     Phases,
@@ -39,13 +40,12 @@ def work_in_phases(graph: ir.Graph) -> None:
     b = Builder(graph, graph.opset_imports[""], prefix="phases")
     pushed: dict[ir.Node, Phases] = {}
     phased: dict[ir.Value, Phases] = {}
-    picks: dict[tuple[ir.Value, Offsets], ir.Value] = {}
     for node in list(graph):
         for value in node.outputs:
             found = phases_of(value)
             if found is not None and value.dtype == ir.DataType.FLOAT:
                 phased[value] = found
-        made = _exchanged(b, node, phased, picks)
+        made = _exchanged(b, node, phased)
         if made is not None:
             pushed[node] = phased[node.outputs[0]] = made
             graph.insert_before(node, b.nodes)
@@ -60,13 +60,12 @@ def _exchanged(
     b: Builder,
     node: ir.Node,
     phased: Mapping[ir.Value, Phases],
-    picks: dict[tuple[ir.Value, Offsets], ir.Value],
 ) -> Phases | None:
     """Writes what a node does on the phases it reads; None where it reads none or better not."""
     if node.domain or not any(v in phased for v in node.inputs if v is not None):
         return None
     if node.op_type == "Mul":
-        return _product(b, node, phased, picks)
+        return _product(b, node, phased)
     if node.op_type == "Add":
         return _sum(b, node, phased)
     given = phased.get(node.inputs[0]) if node.inputs[0] is not None else None
@@ -81,7 +80,6 @@ def _product(
     b: Builder,
     node: ir.Node,
     phased: Mapping[ir.Value, Phases],
-    picks: dict[tuple[ir.Value, Offsets], ir.Value],
 ) -> Phases | None:
     """Multiplies each phase with the same phase of the other operand."""
     first, second = node.inputs
@@ -93,7 +91,7 @@ def _product(
             continue
         parts = {}
         for offsets, part in given.parts.items():
-            picked = _picked(b, other, given.strides, offsets, part, picks)
+            picked = _picked(b, other, given.strides, offsets, part)
             parts[offsets] = b.op("Mul", part, picked, shape=part)
         return dataclasses.replace(given, parts=parts)
     return None
@@ -147,16 +145,15 @@ def _fewer_channels(conv: ir.Node) -> bool:
 
 def _leads_to_fewer(node: ir.Node) -> bool:
     """Tells whether products alone lead to a convolution of single elements to fewer channels."""
-    while True:
-        uses = list(node.outputs[0].uses())
-        if len(uses) != 1 or node.outputs[0].is_graph_output():
+    value = node.outputs[0]
+    while (reader := sole_reader(value)) is not None and not reader.domain:
+        if reader.op_type == "Conv":
+            plain = reader.inputs[0] is value and _is_plain(reader)
+            return plain and _on_single_elements(reader) and _fewer_channels(reader)
+        if reader.op_type != "Mul":
             return False
-        node = uses[0].node
-        if node.op_type == "Conv" and not node.domain:
-            plain = uses[0].idx == 0 and _is_plain(node)
-            return plain and _on_single_elements(node) and _fewer_channels(node)
-        if node.op_type != "Mul" or node.domain:
-            return False
+        value = reader.outputs[0]
+    return False
 
 
 def _over_each(b: Builder, conv: ir.Node, given: Phases) -> Phases:
@@ -217,26 +214,21 @@ def _picked(
     strides: Sequence[int],
     offsets: Offsets,
     like: ir.Value,
-    picks: dict[tuple[ir.Value, Offsets], ir.Value],
 ) -> ir.Value:
     """Returns one phase of a value, in a form that stays in the layout of convolutions.
 
-    `like` has its shape. Of a mask, the value it was made of is picked.
+    `like` has its shape. Of a mask, the value it was made of is picked. What is picked twice is
+    found to be the same by the pass for common subexpressions.
     """
-    key = value, offsets
-    if key in picks:
-        return picks[key]
     mask = value.producer()
     if mask is not None and mask.op_type == "HardSigmoid" and mask.inputs[0] is not None:
-        inner = _picked(b, mask.inputs[0], strides, offsets, like, picks)
+        inner = _picked(b, mask.inputs[0], strides, offsets, like)
         slopes = {name: attribute(mask, name, default) for name, default in _STEP.items()}
-        picks[key] = b.op("HardSigmoid", inner, shape=like, **slopes)
-    elif not any(offsets):
+        return b.op("HardSigmoid", inner, shape=like, **slopes)
+    if not any(offsets):
         ones = [1] * len(strides)
-        picks[key] = b.op("MaxPool", value, shape=like, kernel_shape=ones, strides=list(strides))
-    else:
-        picks[key] = _picked_by_convolution(b, value, strides, offsets, like)
-    return picks[key]
+        return b.op("MaxPool", value, shape=like, kernel_shape=ones, strides=list(strides))
+    return _picked_by_convolution(b, value, strides, offsets, like)
 
 
 #: Attributes of HardSigmoid and their defaults.

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.builder import attribute, constant_of, new_initializer, shape_of
+from probegen.graph.neighbours import sole_reader
 
 _SPATIAL = (2, 3)
 _CHANNELS_LAST = [0, 2, 3, 1]
@@ -153,7 +154,7 @@ def average_before_convolutions(graph: ir.Graph) -> None:
         if conv is None or result is None or not _single_elements(conv):
             continue
         pooled, images = node.outputs[0], conv.inputs[0]
-        if len(list(result.uses())) != 1 or any(v.is_graph_output() for v in (result, pooled)):
+        if sole_reader(result) is None or pooled.is_graph_output():
             continue
         shape, given = shape_of(pooled), None if images is None else shape_of(images)
         if given is None or shape is None or not _shrinks(node):

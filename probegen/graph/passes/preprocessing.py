@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.builder import Dim, attribute, constant_of, new_initializer, shape_of
+from probegen.graph.neighbours import sole_reader
 
 _CHANNELS_FIRST = [0, 3, 1, 2]
 
@@ -47,7 +48,7 @@ def turn_first(graph: ir.Graph) -> None:
 def _line_to(value: ir.Value) -> _Line | None:
     """Returns the scales and shifts that alone lead to a value, None where there are none."""
     node, shape = value.producer(), shape_of(value)
-    alone = len(list(value.uses())) == 1 and not value.is_graph_output()
+    alone = sole_reader(value) is not None
     if node is None or node.domain or shape is None or not alone or len(node.inputs) != 2:
         return None
     for position in (0, 1):

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from probegen.graph.builder import constant_of, new_initializer, shape_of
 from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.neighbours import sole_reader
 
 
 def merge_into_normalisations(graph: ir.Graph) -> None:
@@ -25,7 +26,7 @@ def merge_into_normalisations(graph: ir.Graph) -> None:
     for node in list(graph.all_nodes()):
         if node.op_type != "Mul" or node.domain or node.graph is not graph:
             continue
-        following = _only_reader(node.outputs[0])
+        following = sole_reader(node.outputs[0])
         if following is None or following.op_type != "Add" or following.domain:
             continue
         for position in (0, 1):
@@ -112,7 +113,7 @@ def _moved_up(node: ir.Node) -> bool:
             or before is None
             or mask.op_type != "Mul"
             or mask.domain
-            or _only_reader(before) is not node
+            or sole_reader(before) is not node
             or _a_channel(node, 1 - position) is None
         ):
             continue
@@ -127,7 +128,7 @@ def _moved_up(node: ir.Node) -> bool:
 def _comes_from_conv(value: ir.Value, reader: ir.Node) -> bool:
     """Tells whether a value is a convolution's, but for products, and read once all the way."""
     producer = value.producer()
-    if producer is None or producer.domain or _only_reader(value) is not reader:
+    if producer is None or producer.domain or sole_reader(value) is not reader:
         return False
     if producer.op_type == "Mul":
         return any(v is not None and _comes_from_conv(v, producer) for v in producer.inputs)
@@ -144,12 +145,6 @@ def _exchange(node: ir.Node, position: int, mask: ir.Node, other: int) -> None:
     mask.replace_input_with(other, result)
     graph.remove(node)
     graph.insert_before(mask, node)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    """Returns the node that reads a value, where there is one only and it reads it once."""
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _a_channel(node: ir.Node, position: int) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from probegen.graph.builder import constant_of
+from probegen.graph.neighbours import sole_reader
 
 #: Operators that are linear in their first input where all others are constants.
 _LINEAR = frozenset({"Expand", "MatMul", "Pad", "ReduceSum", "Reshape", "Slice", "Transpose"})
@@ -34,10 +35,7 @@ def _pushed_up(node: ir.Node) -> bool:
     a, b = first.inputs[0], second.inputs[0]
     if a is None or b is None or a.shape is None or a.shape != b.shape:
         return False
-    if any(
-        len(list(p.outputs[0].uses())) > 1 or p.outputs[0].is_graph_output()
-        for p in (first, second)
-    ):
+    if any(sole_reader(p.outputs[0]) is None for p in (first, second)):
         return False
     graph, result, moved = node.graph, node.outputs[0], second.outputs[0]
     if graph is None:

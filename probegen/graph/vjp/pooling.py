@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, is_asked_for
 from probegen.graph.builder import Builder, Dim, attribute, dtype_of, rank_of, shape_of
+from probegen.graph.neighbours import sole_reader
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, widened
 from probegen.graph.vjp.convolution import by_transposed_convolution
 from probegen.graph.vjp.masks import above
@@ -247,7 +248,7 @@ def max_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
 def _relu_before(x: ir.Value) -> ir.Value | None:
     """Returns the input of the Relu that makes `x` for one reader only, where there is one."""
     made_by = x.producer()
-    alone = len(list(x.uses())) == 1 and not x.is_graph_output()
+    alone = sole_reader(x) is not None
     return made_by.inputs[0] if made_by is not None and alone and _is_rectified(x) else None
 
 
