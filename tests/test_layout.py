@@ -111,3 +111,11 @@ def test_no_module_hides_a_public_function():
     import probegen
 
     assert not modules & set(probegen.__all__)
+
+
+@pytest.mark.parametrize("name", ["inspect", "instrument", "export", "verify"])
+def test_each_function_may_be_the_first_thing_used(name: str) -> None:
+    """Of a model given by its path: nothing has imported Keras before."""
+    code = f"import probegen; print(probegen.{name}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == name, done.stderr
