@@ -110,7 +110,8 @@ def test_calls_with_several_arguments(tmp_path):
 
     model = Two()
     model(np.zeros((1, 4), "float32"), np.zeros((1, 4), "float32"))
-    refused(tmp_path, SourceError, r"takes several arguments \(x, y\); let it take one", model)
+    says = r"takes several arguments \(x, y\), of which Keras records the first"
+    refused(tmp_path, SourceError, says, model)
 
 
 # -- probes and names ----------------------------------------------------------------------

@@ -172,6 +172,7 @@ class ProbedModel(keras.Model):
                 for s in self.plan.source.input_specs
             ],
             "structure": self.plan.source.structure,
+            "arguments": list(self.plan.source.arguments),
             "manifest": self.manifest.to_json(),
         }
 
@@ -183,4 +184,7 @@ class ProbedModel(keras.Model):
         )
         specs = [keras.InputSpec(**entry) for entry in config["inputs"]]
         nest = keras.tree.map_structure(lambda i: specs[i], config["structure"])
+        arguments = config.get("arguments")
+        if arguments:
+            nest = dict(zip(arguments, nest, strict=True))
         return instrument_as(as_source(model, nest), Manifest.from_json(config["manifest"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import zipfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from probegen.errors import SourceError
+from probegen.instrumentation.loading import load_model
 
-KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -28,6 +28,8 @@ class Source:
         input_specs: a `tf.TensorSpec` for each flat input.
         structure: the nest (tensor, list, dict) the model takes, filled with flat positions.
         output_names: names of the flat outputs, in the model's order.
+        arguments: where the model's `call` takes several arguments, their names; `structure` is
+            then a list with one nest for each.
     """
 
     model: Any
@@ -35,6 +37,7 @@ class Source:
     input_specs: tuple[Any, ...]
     structure: Any
     output_names: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int | None:
@@ -80,7 +83,7 @@ class Source:
 
     def call(self, flat: Sequence[Any]) -> Any:
         """Calls the model for inference and returns its outputs as it nests them."""
-        return self.model(self.pack(flat), **inference_arguments(self.model))
+        return _call(self.model, self.pack(flat), self.arguments)
 
     def predict(self, flat: Sequence[Any]) -> list[Any]:
         """Calls the model on arrays, leaving its states as they were; returns flat outputs."""
@@ -97,33 +100,6 @@ def inference_arguments(model: Any) -> dict[str, bool]:
     return {"training": False} if takes else {}
 
 
-def load_model(path: str | Path, custom_objects: dict[str, Any] | None = None) -> Any:
-    """Loads a `.keras`, `.h5` or `.hdf5` file without running code that it holds.
-
-    Raises:
-        SourceError: there is no such file, it is no Keras model, or it needs custom objects.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SourceError(f"there is no model file {str(path)!r}.")
-    if path.suffix not in KERAS_SUFFIXES:
-        raise SourceError(
-            f"{str(path)!r} is no Keras model file: expected one of {', '.join(KERAS_SUFFIXES)}."
-        )
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise SourceError(f"Keras cannot load {str(path)!r}: the file is cut short or no model.")
-    try:
-        return keras.saving.load_model(
-            path, custom_objects=custom_objects, compile=False, safe_mode=True
-        )
-    except Exception as error:
-        raise SourceError(
-            f"Keras cannot load {str(path)!r}: {_cause(error)} If it holds classes of your "
-            "own, import the module that registers them first (on the command line: "
-            "--import MODULE); lambdas are not loaded, since a file must not run code."
-        ) from error
-
-
 def as_source(model: Any, inputs: Any = None) -> Source:
     """Returns a model with its inputs and outputs named.
 
@@ -131,7 +107,8 @@ def as_source(model: Any, inputs: Any = None) -> Source:
         model: a built `keras.Model`, or the path of one.
         inputs: for a subclassed model, sample inputs or `keras.InputSpec`s (shape with the
             batch axis, dtype) in the nest that its `call` takes; needed where the element
-            type of an input is not the model's own.
+            type of an input is not the model's own, or a size other than the batch is open.
+            For a `call` of several arguments, a list of them or a dict by their names.
 
     Raises:
         SourceError: it is no Keras model, or not built.
@@ -152,29 +129,75 @@ def as_source(model: Any, inputs: Any = None) -> Source:
             f"the model {model.name!r} is not built: its input shape is unknown. Call it once "
             "on data, call model.build(shape), or start it with keras.Input(shape)."
         )
-    nest = _input_nest(model, inputs)
+    nest, arguments = _by_argument(model, inputs)
+    if inputs is None:
+        nest = _input_nest(model)
     flat = keras.tree.flatten(nest)
-    names = _input_names(model, nest, flat)
-    # States have a row for each sample; every other model takes any number of them.
-    stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
-    specs = tuple(
-        tf.TensorSpec(_sizes(t.shape, stateful), _dtype_name(t), name=_identifier(n))
-        for t, n in zip(flat, names, strict=True)
-    )
+    names = _input_names(model, nest, flat, arguments)
     structure = keras.tree.pack_sequence_as(nest, list(range(len(flat))))
-    _check_unique(names, "input", model)
+    _check_unique(names, model)
+    specs = _specs(flat, names, _declared_batch(model, flat))
     if not model.built:
-        _build(model, keras.tree.map_structure(lambda i: specs[i], structure))
-    outputs = _output_names(model, structure, specs)
-    _check_unique(outputs, "output", model)
-    return Source(model, names, specs, structure, outputs)
+        _build(model, keras.tree.map_structure(lambda i: specs[i], structure), arguments)
+    outputs = _output_names(model, structure, specs, arguments)
+    if _opens_batch(model, specs):
+        opened = _specs(flat, names, None)
+        if _batch_stays_open(model, structure, opened, arguments):
+            specs = opened
+    return Source(model, names, specs, structure, outputs, arguments)
 
 
-def _input_nest(model: Any, inputs: Any) -> Any:
-    if inputs is not None:
-        return inputs
+def _call(model: Any, nest: Any, arguments: Sequence[str]) -> Any:
+    """Calls a model for inference, with one nest, or with a list of one nest an argument."""
+    if arguments:
+        return model(**dict(zip(arguments, nest, strict=True)), **inference_arguments(model))
+    return model(nest, **inference_arguments(model))
+
+
+# -- inputs ------------------------------------------------------------------------------------
+
+
+def _by_argument(model: Any, inputs: Any) -> tuple[Any, tuple[str, ...]]:
+    """Returns `inputs`, and for a `call` of several arguments a list of them and their names.
+
+    Raises:
+        SourceError: the `call` needs several arguments, and `inputs` are not one for each.
+    """
+    needed, every = _arguments_of(model)
+    if isinstance(inputs, dict) and len(inputs) > 1 and set(needed) <= set(inputs) <= set(every):
+        names = tuple(name for name in every if name in inputs)
+        return [inputs[name] for name in names], names
+    if len(needed) < 2:
+        return inputs, ()
+    if isinstance(inputs, list | tuple) and len(needed) <= len(inputs) <= len(every):
+        return list(inputs), tuple(every[: len(inputs)])
+    example = ", ".join(f"{n!r}: {n}" for n in needed)
+    raise SourceError(
+        f"the call of {model.name!r} takes several arguments ({', '.join(needed)}), of which "
+        f"Keras records the first alone; pass sample arrays or keras.InputSpecs for each, "
+        f"inputs={{{example}}}."
+    )
+
+
+def _arguments_of(model: Any) -> tuple[list[str], list[str]]:
+    """Returns the arguments that a model's `call` needs, and all that tensors may be passed in."""
+    parameters = [
+        p for p in inspect.signature(model.call).parameters.values() if p.name != "training"
+    ]
+    every = [p.name for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY)]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
+    return needed, every
+
+
+def _input_nest(model: Any) -> Any:
+    """Returns the nest of inputs that a model was built for."""
     if isinstance(model, keras.Sequential):
-        return model.inputs[0] if model.inputs else _recorded_nest(model)
+        first = model._layers[0] if model._layers else None
+        if not isinstance(first, keras.layers.InputLayer):
+            return _recorded_nest(model)
+        if model._functional is None:  # Keras cannot trace it, so what it shows is its first data
+            return keras.InputSpec(shape=(None, *first.batch_shape[1:]), dtype=first.dtype)
+        return first.output
     if getattr(model, "inputs", None):
         return model._inputs_struct if hasattr(model, "_inputs_struct") else model.inputs
     return _recorded_nest(model)
@@ -188,14 +211,6 @@ def _recorded_nest(model: Any) -> Any:
             f"the inputs of {model.name!r} are unknown. Call it once on data, or pass inputs= "
             "with sample arrays."
         )
-    shapes = list(recorded.values())
-    parameters = inspect.signature(model.call).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
-    if max(len(shapes), len(needed)) > 1:
-        raise SourceError(
-            f"the call of {model.name!r} takes several arguments ({', '.join(needed)}); let it "
-            "take one (a list or a dict of tensors), so that the artefact's inputs have an order."
-        )
 
     def as_spec(shape: Any) -> Any:
         if isinstance(shape, dict):
@@ -204,19 +219,41 @@ def _recorded_nest(model: Any) -> Any:
             return [as_spec(s) for s in shape]
         return keras.InputSpec(shape=(None, *shape[1:]), dtype=model.input_dtype)
 
-    return as_spec(shapes[0])
+    nest = as_spec(next(iter(recorded.values())))
+    # A vector has its size for good; what has positions may have been called at one size of many.
+    bound = [
+        s.shape for s in keras.tree.flatten(nest) if len(s.shape) > 2 and None not in s.shape[1:]
+    ]
+    if bound:
+        warnings.warn(
+            f"{model.name!r} records the sizes of its first call, so the artefact takes "
+            f"{', '.join(map(str, bound))} alone. If the model takes other sizes too, pass "
+            "inputs=keras.InputSpec(shape=..., dtype=...) with None for each open size.",
+            stacklevel=2,
+        )
+    return nest
 
 
 def _is_shape(value: Sequence[Any]) -> bool:
     return all(d is None or isinstance(d, int) for d in value)
 
 
-def _input_names(model: Any, nest: Any, flat: Sequence[Any]) -> tuple[str, ...]:
+def _input_names(
+    model: Any, nest: Any, flat: Sequence[Any], arguments: Sequence[str]
+) -> tuple[str, ...]:
+    if arguments:
+        return tuple(
+            name if count == 1 else f"{name}_{i}"
+            for name, part in zip(arguments, nest, strict=True)
+            for count in [len(keras.tree.flatten(part))]
+            for i in range(count)
+        )
     if isinstance(nest, dict) and _flat_dict(nest):
         return tuple(str(name) for name in sorted(nest))
-    if getattr(model, "inputs", None) and len(model.inputs) == len(flat):
+    recorded = getattr(model, "inputs", None) or []
+    if len(recorded) == len(flat):
         # The layer keeps its name over saving and loading; an unnamed tensor's is a counter.
-        return tuple(t._keras_history.operation.name for t in model.inputs)
+        return tuple(t._keras_history.operation.name for t in recorded)
     if isinstance(nest, dict):
         return tuple(f"input_{i}" for i in range(len(flat)))
     first = next(iter(inspect.signature(model.call).parameters), "input")
@@ -227,45 +264,151 @@ def _flat_dict(nest: dict[Any, Any]) -> bool:
     return not any(isinstance(v, dict | list | tuple) for v in nest.values())
 
 
-def _output_names(model: Any, structure: Any, specs: Sequence[Any]) -> tuple[str, ...]:
-    """Returns `model.output_names`, dict keys, or `output` and a number."""
+# -- batch -------------------------------------------------------------------------------------
+
+
+def _declared_batch(model: Any, flat: Sequence[Any]) -> int | None:
+    """Returns the batch size that a model's inputs were declared with, None for any size.
+
+    Arrays are samples: how many of them there are says nothing.
+
+    Raises:
+        SourceError: inputs were declared with different sizes.
+    """
+    declared = {t.shape[0] for t in flat if _declares_shape(t) and t.shape} - {None}
+    if len(declared) > 1:
+        raise SourceError(
+            f"the inputs of {model.name!r} are declared with different batch sizes, "
+            f"{sorted(declared)}; give them the same, or leave the batch open."
+        )
+    return declared.pop() if declared else None
+
+
+def _declares_shape(tensor: Any) -> bool:
+    return isinstance(tensor, keras.KerasTensor | keras.InputSpec | tf.TensorSpec)
+
+
+def _specs(
+    flat: Sequence[Any], names: Sequence[str], batch: int | None
+) -> tuple[tf.TensorSpec, ...]:
+    return tuple(
+        tf.TensorSpec(_sizes(t.shape, batch), _dtype_name(t), name=_identifier(n))
+        for t, n in zip(flat, names, strict=True)
+    )
+
+
+def _opens_batch(model: Any, specs: Sequence[Any]) -> bool:
+    """Tells whether a batch size may be that of the data that a model was called on first.
+
+    A Sequential model that was started without an Input takes it for its own; what was declared
+    looks the same there.
+    """
+    states = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
+    bound = any(s.shape.rank and s.shape[0] is not None for s in specs)
+    return isinstance(model, keras.Sequential) and bound and not states
+
+
+def _batch_stays_open(
+    model: Any, structure: Any, specs: Sequence[Any], arguments: Sequence[str]
+) -> bool:
+    """Tells whether a model can be traced with an open batch, and its outputs then have one."""
+    try:
+        outputs = _symbolic_outputs(model, structure, specs, arguments)
+    except SourceError:
+        return False
+    return all(len(t.shape) > 0 and t.shape[0] is None for t in keras.tree.flatten(outputs))
+
+
+# -- outputs -----------------------------------------------------------------------------------
+
+
+def _output_names(
+    model: Any, structure: Any, specs: Sequence[Any], arguments: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the keys of a dict, the layers' names, or `output` and a number.
+
+    Several outputs of one layer are told apart as its activations are: `lstm`, `lstm:1`.
+    """
     if isinstance(model, keras.Sequential) and model.layers:
         return (model.layers[-1].name,)
-    names = getattr(model, "output_names", None)
-    if names:
-        return tuple(names)
+    nest = getattr(model, "_outputs_struct", None)
+    if nest is None:
+        nest = _symbolic_outputs(model, structure, specs, arguments)
+    names = [
+        "_".join(map(str, path)) if any(isinstance(p, str) for p in path) else ""
+        for path, _ in keras.tree.flatten_with_path(nest)
+    ]
+    layers = getattr(model, "output_names", None) or []
+    if len(layers) == len(names):
+        names = [name or layer for name, layer in zip(names, layers, strict=True)]
+    if not all(names):
+        names = ["output"] if len(names) == 1 else [f"output_{i}" for i in range(len(names))]
+    return tuple(
+        name if not names[:i].count(name) else f"{name}:{names[:i].count(name)}"
+        for i, name in enumerate(names)
+    )
+
+
+def _symbolic_outputs(
+    model: Any, structure: Any, specs: Sequence[Any], arguments: Sequence[str]
+) -> Any:
+    """Returns shapes and element types of a model's outputs in the nest that it returns.
+
+    Raises:
+        SourceError: its `call` does not take these inputs.
+    """
     called = keras.tree.map_structure(
         lambda i: keras.KerasTensor(specs[i].shape, dtype=specs[i].dtype.name), structure
     )
-    spec = keras.tree.map_structure(lambda t: t, model.compute_output_spec(called))
-    if isinstance(spec, dict) and _flat_dict(spec):
-        return tuple(str(k) for k in sorted(spec))
-    flat = keras.tree.flatten(spec)
-    return ("output",) if len(flat) == 1 else tuple(f"output_{i}" for i in range(len(flat)))
+    try:
+        if arguments:
+            return model.compute_output_spec(**dict(zip(arguments, called, strict=True)))
+        return model.compute_output_spec(called)
+    except Exception as error:
+        raise SourceError(_does_not_take(model, specs, error)) from error
 
 
-def _build(model: Any, specs: Any) -> None:
-    """Builds an unbuilt model by calling it on zeros of the asked shapes."""
+def _build(model: Any, specs: Any, arguments: Sequence[str]) -> None:
+    """Builds an unbuilt model by calling it on zeros of the asked shapes.
+
+    Raises:
+        SourceError: its `call` does not take these inputs.
+    """
     zeros = keras.tree.map_structure(
         lambda s: tf.zeros([1 if d is None else d for d in s.shape], s.dtype), specs
     )
-    model(zeros, **inference_arguments(model))
+    try:
+        _call(model, zeros, arguments)
+    except Exception as error:
+        raise SourceError(_does_not_take(model, keras.tree.flatten(specs), error)) from error
 
 
-def _check_unique(names: Sequence[str], what: str, model: Any) -> None:
+def _does_not_take(model: Any, specs: Sequence[Any], error: Exception) -> str:
+    tried = ", ".join(f"{s.name} {s.dtype.name} {tuple(s.shape)}" for s in specs)
+    said = " ".join(str(error).rpartition("Error encountered:")[2].split())[:300]
+    return (
+        f"the call of {model.name!r} fails on inputs of {tried}: {said} If it takes other element "
+        "types (int32 ids, say) or sizes, pass inputs= with sample arrays or "
+        "keras.InputSpec(shape=(None, ...), dtype='int32'), in the nest that its call takes."
+    )
+
+
+# -- small -------------------------------------------------------------------------------------
+
+
+def _check_unique(names: Sequence[str], model: Any) -> None:
     twice = sorted({n for n in names if list(names).count(n) > 1})
     if twice:
         raise SourceError(
-            f"the {what}s of {model.name!r} have duplicate names {twice}; the artefact's {what}s "
-            f"need names of their own. Give the layers different names, or return a dict."
+            f"the inputs of {model.name!r} have duplicate names {twice}; the artefact's inputs "
+            "need names of their own. Give the layers different names."
         )
 
 
-def _sizes(shape: Any, keep_batch: bool) -> tuple[int | None, ...]:
+def _sizes(shape: Any, batch: int | None) -> tuple[int | None, ...]:
     if shape is None:
         raise SourceError("an input has no known rank; build the model with a shape.")
-    sizes = tuple(shape)
-    return sizes if keep_batch else (None, *sizes[1:])
+    return (batch, *tuple(shape)[1:])
 
 
 def _dtype_name(tensor: Any) -> str:
@@ -275,10 +418,3 @@ def _dtype_name(tensor: Any) -> str:
 def _identifier(name: str) -> str:
     """Returns a name that TensorFlow accepts for a placeholder."""
     return "".join(c if c.isalnum() or c in "_." else "_" for c in name)
-
-
-def _cause(error: Exception) -> str:
-    """Returns the first sentence of what Keras found wrong, without the configs it prints."""
-    innermost = str(error).rpartition("Exception encountered: ")[2].strip()
-    sentence = (innermost.splitlines() or [type(error).__name__])[0].partition(". ")[0]
-    return sentence if sentence.endswith(".") else sentence + "."

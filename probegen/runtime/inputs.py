@@ -16,6 +16,9 @@ from probegen.manifest import GATE_INPUT, TARGET_INPUT, InputSpec
 
 Array = npt.NDArray[Any]
 
+#: What a manifest calls the element type of text.
+STRING = "string"
+
 #: One array for a single input, a dict by input name, or a list in the artefact's order.
 Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike]
 
@@ -98,6 +101,10 @@ def _fit(value: Any, spec: InputSpec, check_finite: bool) -> Array:
             f"input {spec.name!r} is no regular array: its rows differ in length. Pad them to "
             f"{describe(spec.axes, spec.shape)}."
         ) from error
+    if spec.dtype == STRING:
+        array = as_strings(array, f"input {spec.name!r}")
+        _check_shape(array, spec)
+        return array
     _check_kind(array, spec)
     _check_shape(array, spec)
     _check_values(array, spec, check_finite)
@@ -119,6 +126,31 @@ def _check_kind(array: Array, spec: InputSpec) -> None:
         )
     if wanted.kind == "b" and array.dtype.kind != "b":
         raise InputError(f"input {spec.name!r} is {array.dtype}, expected bool: pass x != 0.")
+
+
+def as_strings(array: Array, what: str) -> Array:
+    """Returns a private array of text (numpy kind `U`), or of bytes (`S`) that are no UTF-8.
+
+    Args:
+        array: strings, or objects that are `str` or `bytes`.
+        what: what it is, for the message.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    flat = array.ravel().tolist()
+    wrong = next((v for v in flat if not isinstance(v, str | bytes)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{what} takes strings, got {type(wrong).__name__} {wrong!r}: pass str or bytes, for "
+            "instance np.array([['some text']])."
+        )
+    try:
+        text = [v.decode() if isinstance(v, bytes) else v for v in flat]
+        return np.array(text, dtype=np.str_).reshape(array.shape)
+    except UnicodeDecodeError:
+        raw = [v.encode() if isinstance(v, str) else v for v in flat]
+        return np.array(raw, dtype=np.bytes_).reshape(array.shape)
 
 
 def _kind_name(array: Array) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from probegen.errors import ArtefactError
 from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
-from probegen.runtime.inputs import Array
+from probegen.runtime.inputs import Array, as_strings
 
 PREDICT = "serving_default"
 EXPLAIN = "explain"
@@ -92,9 +92,15 @@ class SavedModelEngine:
         wanted = self.manifest.outputs if explain else self.manifest.predictions
         try:
             outputs = signature(**constants)
-            return {spec.name: outputs[spec.name].numpy() for spec in wanted}
+            return {spec.name: _array(outputs[spec.name], spec.name) for spec in wanted}
         except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
             raise ArtefactError(f"TensorFlow could not run {self.path!r}: {error}") from error
+
+
+def _array(tensor: Any, name: str) -> Array:
+    """Returns a tensor as numpy holds it: text as text, which TensorFlow hands out as objects."""
+    array: Array = tensor.numpy()
+    return as_strings(array, f"output {name!r}") if array.dtype.kind == "O" else array
 
 
 def _argument(name: str, arguments: Mapping[str, Any]) -> str:
