@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a result: facts, outputs, certificate and pictures.
+"""One self-contained HTML page about a result: pictures first, then outputs and certificate.
 
 The page needs nothing from outside and runs no script; a content policy in it says so to the
 browser. Whatever comes from the manifest or the caller is escaped.
@@ -6,10 +6,10 @@ browser. Whatever comes from the manifest or the caller is escaped.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from probegen.errors import InputError
-from probegen.manifest import Manifest
+from probegen.manifest import Manifest, TargetSpec
 from probegen.runtime import plot
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe
@@ -28,16 +28,19 @@ from probegen.runtime.result import Record, Result
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("report.css")
-_CSS_DPI = 96
 
-#: Figures of a certificate and what they are called.
+#: Figures of a certificate (fields of `probegen.parity.Parity`) and what they are called.
 _CERTIFIED = {
-    "max_abs": "Max. absolute error",
-    "max_rel": "Max. relative error",
-    "median_rel": "Median relative error",
-    "typical_rel": "Typical relative error",
+    "max_abs": "Max. absolute difference",
+    "max_rel": "Max. relative difference",
+    "l2_rel": "Relative distance (L2)",
     "cosine": "Smallest cosine",
+    "limit": "Limit",
+    "floor": "Rounding floor",
+    "non_finite": "Not finite",
 }
+#: Names that Keras makes up, and that say nothing to a reader.
+_MADE_UP = re.compile(r"(functional|sequential|model)(_\d+)?")
 
 
 def write(
@@ -62,16 +65,17 @@ def write(
 def render(result: Result, samples: int, title: str | None, options: Mapping[str, Any]) -> str:
     """Returns the page as text; see `write`."""
     labels = Labels.of(options)
-    plot.check_against(labels, [*result.run.inputs.values(), *(r.array for r in result.values())])
+    plot.check_against(labels, result.run, (r.array for r in result.predictions.values()))
     manifest = result.manifest
-    heading = title or manifest.model.get("name") or "Model"
+    heading = title or _heading(result)
     rows = min(samples, _batch(result))
     body = [
-        _header(heading, result),
+        _header(heading, result, labels),
         _navigation(rows),
+        *(_sample(result, i, labels) for i in range(rows)),
         _outputs(result),
         _certificate(manifest.certificate),
-        *(_sample(result, i, labels) for i in range(rows)),
+        _artefact(result),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -84,31 +88,55 @@ def render(result: Result, samples: int, title: str | None, options: Mapping[str
     )
 
 
+def _heading(result: Result) -> str:
+    """Returns the model's name, or the file's where Keras made the model's up."""
+    name = str(result.manifest.model.get("name") or "")
+    if name and not _MADE_UP.fullmatch(name):
+        return name
+    return Path(_file(result)).stem or name or "Model"
+
+
+def _file(result: Result) -> str:
+    return os.path.basename(result.run.source.rstrip("/\\"))
+
+
 def _batch(result: Result) -> int:
     return max((len(array) for array in result.run.inputs.values()), default=0)
 
 
-def _header(heading: str, result: Result) -> str:
-    manifest = result.manifest
+def _header(heading: str, result: Result, labels: Labels) -> str:
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    certificate = result.manifest.certificate
     facts = [
-        ("Artefact", os.path.basename(result.run.source.rstrip("/\\"))),
+        ("Explained", _targets(result, labels)),
+        ("Samples", f"{_batch(result)} in this run"),
+        ("Certificate", _verdict(certificate) if certificate else "not verified when it was made"),
+    ]
+    return (
+        f'<header class="card">\n<h1>{escape(heading)}</h1>\n'
+        f'<p class="muted">Explanation report, {escape(now)}</p>\n{_facts(facts)}\n</header>'
+    )
+
+
+def _artefact(result: Result) -> str:
+    """Returns what the artefact is and what it takes."""
+    manifest = result.manifest
+    facts = [
+        ("Artefact", _file(result)),
         ("Model", _joined(manifest.model)),
         ("Made with", _joined(manifest.producer)),
         ("Inputs", "; ".join(f"{s.name}: {s.dtype} {_axes(s)}" for s in manifest.inputs)),
-        ("Target", _target(result)),
         ("Gate", "explanations can be switched off in each run" if manifest.gate else ""),
         ("Classes", _classes(manifest)),
-        ("Samples", f"{_batch(result)} in this run"),
     ]
+    return _section("Artefact", _facts(facts))
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
     listed = "\n".join(
         f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in facts if fact
     )
-    return (
-        f'<header class="card">\n<h1>{escape(heading)}</h1>\n'
-        f'<p class="muted">Explanation report, {escape(now)}</p>\n'
-        f"<dl>\n{listed}\n</dl>\n</header>"
-    )
+    return f"<dl>\n{listed}\n</dl>"
 
 
 def _joined(facts: Mapping[str, Any]) -> str:
@@ -119,11 +147,41 @@ def _axes(spec: Any) -> str:
     return describe(spec.axes, spec.shape)
 
 
-def _target(result: Result) -> str:
-    if result.run.target is None:
-        return ""
-    shown = ", ".join("argmax" if t < 0 else str(t) for t in result.run.target[:16].tolist())
-    return "chosen in this run: " + shown + (", \u2026" if len(result.run.target) > 16 else "")
+def _targets(result: Result, labels: Labels) -> str:
+    """Says what the attributions are gradients of: each target of the artefact once."""
+    names = labels.class_names or result.manifest.class_names
+    shown: list[str] = []
+    for record in result.explanations.values():
+        target = record.spec.target
+        if target is not None:
+            said = _target(target, result, names)
+            if target.logits:
+                said += " (the logit, before softmax or sigmoid)"
+            shown.append(said)
+    return "; ".join(dict.fromkeys(shown))
+
+
+def _target(target: TargetSpec, result: Result, names: Sequence[str] | None) -> str:
+    of = f" of {target.output}" if len(result.predictions) > 1 and target.output else ""
+    if target.mode == "callable":
+        return f"{target.name or 'a function of the outputs'}"
+    if target.mode == "input" and result.run.target is not None:
+        asked = result.run.target.tolist()
+        listed = ", ".join(_class(i, names) for i in asked[:16])
+        return f"chosen in this run{of}: {listed}" + (", \u2026" if len(asked) > 16 else "")
+    if target.mode == "index":
+        index = target.index or ()
+        if len(index) == 1 and index[0] is not None:
+            return _class(index[0], names) + of
+        at = ", ".join("sum" if i is None else str(i) for i in index)
+        return (f"entry [{at}]" if index else "the output") + of
+    return f"the highest class of each sample{of}"
+
+
+def _class(index: int, names: Sequence[str] | None) -> str:
+    if index < 0:
+        return "argmax"
+    return f"{names[index]} ({index})" if names and index < len(names) else f"class {index}"
 
 
 def _classes(manifest: Manifest) -> str:
@@ -151,6 +209,8 @@ def _outputs(result: Result) -> str:
 
 def _statistics(array: Array) -> tuple[str, str, str]:
     """Returns smallest, mean and largest of what is finite."""
+    if array.dtype.kind not in "biuf":
+        return "\u2013", "\u2013", "\u2013"
     values = np.asarray(array, np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:
@@ -158,22 +218,36 @@ def _statistics(array: Array) -> tuple[str, str, str]:
     return tuple(_number(f(values)) for f in (np.min, np.mean, np.max))  # type: ignore[return-value]
 
 
+def _verdict(certificate: Mapping[str, Any]) -> str:
+    against = certificate.get("against")
+    compared = f" against {against}" if against else ""
+    said = "passed" if certificate.get("passed") else "failed"
+    return f"{said} on {certificate.get('samples', '?')} samples{compared}"
+
+
 def _certificate(certificate: Mapping[str, Any] | None) -> str:
-    """Returns what was measured when the artefact was made."""
+    """Returns what was measured when the artefact was made, and the limits it was held to."""
     if not certificate:
         return ""
-    passed = bool(certificate.get("passed"))
-    verdict = '<span class="good">passed</span>' if passed else '<span class="bad">failed</span>'
-    facts = escape(f"{certificate.get('samples', '?')} samples")
-    against = certificate.get("against")
-    compared = f" against {escape(str(against))}" if against else ""
+    kind = "good" if certificate.get("passed") else "bad"
     outputs = certificate.get("outputs") or {}
     measured = {key for found in outputs.values() for key in found}
     columns = [column for column in _CERTIFIED if column in measured]
-    rows = [(name, *(_number(found.get(c)) for c in columns)) for name, found in outputs.items()]
-    header = ("Output", *(_CERTIFIED[column] for column in columns))
-    text = f"<p>Verified on {facts}{compared}: {verdict}.</p>"
-    return _section("Parity certificate", text + _table(header, rows, numbers=len(columns)))
+    rows = [
+        (
+            name,
+            *(_number(found.get(c)) for c in columns),
+            "agrees" if found.get("passed") else "differs",
+        )
+        for name, found in outputs.items()
+    ]
+    header = ("Output", *(_CERTIFIED[column] for column in columns), "Verdict")
+    text = (
+        f'<p>Verified: <span class="{kind}">{escape(_verdict(certificate))}</span>. The limit is '
+        "for the relative distance of gradients, and for the largest relative difference of "
+        "everything else.</p>"
+    )
+    return _section("Parity certificate", text + _table(header, rows, numbers=len(columns) + 1))
 
 
 def _number(value: Any) -> str:
@@ -185,19 +259,26 @@ def _section(heading: str, content: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> str:
-    """Returns a table whose last `numbers` columns are aligned as numbers."""
+    """Returns a table whose last `numbers` columns are aligned as numbers.
+
+    On narrow screens a row becomes a list, so each cell knows the name of its column.
+    """
     plain = len(header) - numbers
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = [""] * plain + [' class="number"'] * numbers
-        written = (
-            f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+    kinds = [""] * plain + [' class="number"'] * numbers
+    head = "".join(
+        f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, header, strict=True)
+    )
+    body = "\n".join(
+        "<tr>"
+        + "".join(
+            f'<td{kind} data-label="{escape(name)}">{escape(cell)}</td>'
+            for kind, name, cell in zip(kinds, header, row, strict=True)
         )
-        return f"<tr>{''.join(written)}</tr>"
-
-    body = "\n".join(line("td", row) for row in rows)
+        + "</tr>"
+        for row in rows
+    )
     return (
-        f'<div class="wide"><table>\n<thead>{line("th", header)}</thead>\n'
+        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )
 
@@ -213,7 +294,7 @@ def _sample(result: Result, sample: int, labels: Labels) -> str:
 
 def _record(record: Record, sample: int, labels: Labels) -> str:
     picture = plot.choose(plot.view_of(record, sample, labels))
-    content = picture.html or _image(picture)
+    content = picture.html or _drawn(picture, f"{record.name}/{sample}")
     notes = "; ".join(part for part in (*picture.notes, record.spec.method) if part)
     caption = f"<figcaption>{escape(notes)}</figcaption>" if notes else ""
     return (
@@ -223,9 +304,7 @@ def _record(record: Record, sample: int, labels: Labels) -> str:
     )
 
 
-def _image(picture: Picture) -> str:
+def _drawn(picture: Picture, name: str) -> str:
     """Returns the picture inline, without the words that the page writes itself."""
     figure = plot.figure_of(dataclasses.replace(picture, title="", notes=()))
-    data = base64.b64encode(plot.png(figure)).decode("ascii")
-    width = round(figure.get_figwidth() * _CSS_DPI)
-    return f'<img alt="{escape(picture.title)}" width="{width}" src="data:image/png;base64,{data}">'
+    return plot.inline_svg(figure, picture.title, name)

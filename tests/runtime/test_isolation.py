@@ -33,13 +33,12 @@ except ArtefactError as error:
 """
 
 IMPORT = """
-import sys, time
-start = time.perf_counter()
+import sys
+before = set(sys.modules)
 import probegen.runtime
-took = time.perf_counter() - start
 heavy = {"tensorflow", "keras", "matplotlib", "onnxruntime", "onnx", "PIL"} & set(sys.modules)
 assert not heavy, heavy
-print(took)
+print(len(set(sys.modules) - before))
 """
 
 
@@ -57,8 +56,8 @@ def test_whole_runtime_without_tensorflow(image_path, tmp_path):
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_import_is_quick_and_light():
-    assert min(float(python(IMPORT)) for _ in range(3)) < 0.5
+def test_import_is_light():
+    assert int(python(IMPORT)) < 250  # 204 today, 86 of them numpy's
 
 
 def test_savedmodel_without_tensorflow_says_so(tmp_path):

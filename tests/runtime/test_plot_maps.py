@@ -200,12 +200,39 @@ def test_channels_over_time():
     np.testing.assert_allclose(drawn, values[0].T, atol=1e-6)
 
 
-def test_middle_slices_of_volumes():
+def test_slices_of_volumes_show_the_strongest_voxel():
     values = RNG.random((1, 5, 4, 3, 2))
+    values[0, 4, 1, 2, 0], values[0, 0, 3, 0, 1] = 7, -9
     figure = activation(values, ("batch", "depth", *IMAGE[1:])).plot()
     drawn = [i for i in images_of(figure) if i.shape == (4, 3)]
-    np.testing.assert_allclose(drawn, np.moveaxis(values[0, 2], -1, 0), atol=1e-6)
-    assert "middle slice along depth, 3 of 5" in texts_of(figure)
+    np.testing.assert_allclose(drawn, [values[0, 4, ..., 0], values[0, 0, ..., 1]], atol=1e-6)
+
+
+def test_attributions_of_volumes_are_cut_where_they_are_strongest():
+    heat = np.zeros((1, 7, 6, 5))
+    heat[0, 6, 0, 1] = 3.0
+    axes = ("batch", "depth", "height", "width")
+    record = result_of(
+        {"x": (RNG.random((1, 7, 6, 5)), axes, {})},
+        {"it": (heat, "saliency", axes, {"input": "x"})},
+    )["it"]
+    said = " ".join(texts_of(record.plot()))
+    for cut in ("depth 7/7, strongest", "height 1/6, strongest"):
+        assert cut in said
+    assert "depth 4/7, middle" in said
+
+
+def test_a_peak_on_a_large_map_is_drawn():
+    heat = np.full((1, 1500, 2300), 0.01)
+    heat[0, 777, 1111] = 5.0
+    axes = ("batch", "height", "width")
+    figure = result_of(
+        {"x": (np.zeros((1, 1500, 2300)), axes, {})},
+        {"it": (heat, "saliency", axes, {"input": "x"})},
+    )["it"].plot()
+    maps = [i for i in images_of(figure) if i.ndim == 2]
+    assert max(m.max() for m in maps) == 5.0
+    assert all(max(m.shape) < 900 for m in maps)
 
 
 def test_frames():

@@ -7,6 +7,8 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
+from probegen.errors import InputError
+from probegen.manifest import TargetSpec
 from probegen.runtime.plot import record_view
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import colour_map
@@ -206,3 +208,178 @@ def test_tabular_is_sorted_and_capped():
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert names[0] == f"f{order[0]} = " + f"{x[0, order[0]]:.3g}".replace("-", "\u2212")
     assert "showing the 20 largest of 30 features" in texts_of(figure)
+
+
+# -- labels belong to inputs ---------------------------------------------------------------------
+
+
+def two_inputs():
+    """Four numbers, and ids that are looked up as embeddings of four."""
+    return result_of(
+        {
+            "numbers": (RNG.normal(size=(1, 4)), ("batch", "feature"), {}),
+            "ids": (np.array([[3, 1, 2]], np.int32), TOKENS, {"vocabulary": 9}),
+        },
+        {
+            "n": (RNG.normal(size=(1, 4)), "saliency", ("batch", "feature"), {"input": "numbers"}),
+            "e": (RNG.normal(size=(1, 4)), "saliency", ("batch", "embedding"), {"input": "ids"}),
+        },
+    )
+
+
+def test_feature_names_are_of_the_input_that_has_features():
+    names = ["age", "height", "weight", "pulse"]
+    result = two_inputs()
+    for given in (names, {"numbers": names}):
+        assert any(
+            t.startswith("pulse = ") for t in texts_of(result["n"].plot(feature_names=given))
+        )
+        said = " ".join(texts_of(result["e"].plot(feature_names=given)))
+        assert not any(name in said for name in names)
+        assert "embedding 3" in said
+
+
+def test_feature_names_that_could_be_of_two_inputs():
+    axes = ("batch", "feature")
+    result = result_of(
+        {"a": (np.ones((1, 2)), axes, {}), "b": (np.ones((1, 2)), axes, {})},
+        {n: (np.ones((1, 2)), "saliency", axes, {"input": n[1:]}) for n in ("sa", "sb")},
+    )
+    with pytest.raises(InputError, match=r"several inputs have.*feature_names=\{'a': \[...\]\}"):
+        result["sa"].plot(feature_names=["x", "y"])
+    names = {"a": ["x", "y"], "b": ["u", "v"]}
+    assert "x = 1" in texts_of(result["sa"].plot(feature_names=names))
+    assert "v = 1" in texts_of(result["sb"].plot(feature_names=names))
+    with pytest.raises(InputError, match=r"3 entries for the input 'b', which has 2 features"):
+        result["sa"].plot(feature_names={"b": ["x", "y", "z"]})
+    with pytest.raises(InputError, match="no input or output"):
+        result["sa"].plot(feature_names={"c": ["x", "y"]})
+
+
+def translation(source=9, target=7):
+    """Self-attention of an encoder and a decoder, and the attention between them."""
+    axes = ("batch", "query", "key")
+    maps = {"encoder": (source, source), "decoder": (target, target), "cross": (target, source)}
+    return result_of(
+        {
+            "source": (RNG.integers(0, 9, (1, source)), TOKENS, {"vocabulary": 9}),
+            "target": (RNG.integers(0, 9, (1, target)), TOKENS, {"vocabulary": 9}),
+        },
+        {n: (RNG.random((1, *s)), "attention", axes, {"layer": n}) for n, s in maps.items()},
+    )
+
+
+def test_tokens_are_written_along_their_own_sequence():
+    result = translation()
+    words = {"tokens": list("abcdefghi"), "query_tokens": list("TUVWXYZ")}
+    shown = {name: texts_of(result[name].plot(**words)) for name in result}
+    assert set("abcdefghi") <= set(shown["encoder"])
+    assert not set("TUVWXYZ") & set(shown["encoder"])
+    assert images_of(result["encoder"].plot(**words))[0].shape == (9, 9)
+    assert shown["decoder"].count("T") == 2
+    assert not set("abcdefghi") & set(shown["decoder"])
+    assert set("abcdefghiTUVWXYZ") <= set(shown["cross"])
+
+
+def test_tokens_of_two_sequences_of_one_length():
+    result = translation(target=9)
+    words = {"tokens": list("abcdefghi"), "query_tokens": list("RSTUVWXYZ")}
+    assert not set("abcdefghiRSTUVWXYZ") & set(texts_of(result["encoder"].plot(**words)))
+    named = {
+        "tokens": {"cross": words["tokens"], "decoder": words["query_tokens"]},
+        "query_tokens": {"cross": words["query_tokens"]},
+    }
+    assert set("abcdefghiRSTUVWXYZ") <= set(texts_of(result["cross"].plot(**named)))
+    assert texts_of(result["decoder"].plot(**named)).count("R") == 2
+
+
+def test_masks_and_segments_are_no_tokens():
+    ids = np.array([[5, 6, 7]], np.int32)
+    result = result_of(
+        {
+            "mask": (np.ones((1, 3), np.int32), TOKENS, {}),
+            "words": (ids, TOKENS, {"vocabulary": 99}),
+        },
+        {"it": (RNG.random((1, 3, 3)), "attention", ("batch", "query", "key"), {"layer": "a"})},
+    )
+    assert {"5", "6", "7"} <= set(texts_of(result["it"].plot()))
+
+
+# -- many steps ----------------------------------------------------------------------------------
+
+
+def test_the_largest_of_many_steps_is_drawn():
+    size = 10021
+    x, heat = RNG.normal(size=(1, size, 1)), np.full((1, size, 1), 1e-3)
+    heat[0, 7777, 0], heat[0, 123, 0] = 4.0, -3.0
+    result = result_of(
+        {"x": (x, SERIES, {})}, {"it": (heat, "input_gradient", SERIES, {"input": "x"})}
+    )
+    _, bars = axes_of(result["it"].plot())
+    edges = [step.get_data().edges for step in bars.patches]
+    values = [step.get_data().values for step in bars.patches]
+    assert max(v.max() for v in values) == 4.0
+    assert min(v.min() for v in values) == -3.0
+    top = int(np.argmax(values[0]))
+    assert edges[0][top] <= 7777 <= edges[0][top + 1]
+    assert len(values[0]) <= 900
+
+
+def test_the_strongest_of_many_columns_and_of_a_wide_map_is_drawn():
+    wide = np.zeros((1, 3, 5000))
+    wide[0, 1, 4321] = -2.0
+    axes = ("batch", "channel", "time")
+    result = result_of(
+        {"x": (np.zeros((1, 5000, 3)), SERIES, {})}, {"it": (wide, "activation", axes, {})}
+    )
+    (shown,) = [i for i in images_of(result["it"].plot()) if i.shape[0] == 3]
+    assert shown.shape[1] <= 900
+    assert shown.min() == -2.0
+
+
+def test_long_text_is_shown_where_it_is_strongest():
+    ids = np.arange(1000, dtype=np.int32)[None]
+    heat = np.zeros((1, 1000))
+    heat[0, 900] = 1.0
+    result = result_of(
+        {"x": (ids, TOKENS, {"vocabulary": 1000})},
+        {"it": (heat, "saliency", TOKENS, {"input": "x"})},
+    )
+    text = highlighted(record_view(result["it"], 0, {}))
+    assert "900" in text.tokens
+    assert len(text.tokens) == 400
+    assert any("where the strongest are" in note for note in text.notes)
+
+
+# -- what cannot be seen -------------------------------------------------------------------------
+
+
+def test_heat_of_tokens_starts_at_zero():
+    ids = np.array([[1, 2, 3]], np.int32)
+    result = result_of(
+        {"x": (ids, TOKENS, {"vocabulary": 9})},
+        {"it": (np.array([[3.0, 3.49, 3.2]]), "saliency", TOKENS, {"input": "x"})},
+    )
+    scale = highlighted(record_view(result["it"], 0, {})).scale
+    assert (scale.low, scale.high) == (0.0, pytest.approx(3.49))
+
+
+def test_nothing_to_see_is_said():
+    target = TargetSpec("argmax", output="y", logits=True)
+    result = result_of(
+        {"x": (np.ones((1, 6, 5, 3)), ("batch", "height", "width", "channel"), {})},
+        {
+            "cam": (
+                np.zeros((1, 6, 5)), "grad_cam", ("batch", "height", "width"),
+                {"layer": "conv", "input": "x", "target": target},
+            ),
+            "s": (
+                np.full((1, 6, 5), np.nan), "saliency", ("batch", "height", "width"),
+                {"input": "x", "target": target},
+            ),
+        },
+    )  # fmt: skip
+    said = " ".join(" ".join(texts_of(result["cam"].plot())).split())
+    assert "all zero: nothing at this layer speaks for the target" in said
+    assert "of the logit" in said
+    assert "30 of 30 values are not finite" in " ".join(texts_of(result["s"].plot()))

@@ -7,20 +7,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from probegen import parity
 from probegen.errors import InputError
+from probegen.runtime.plot.style import INK
 from tests.runtime.support import images, result_of
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 EVIL = "<script>alert('x')</script>\"&"
-CERTIFICATE = {
-    "samples": 16,
-    "passed": True,
-    "against": "zoo.keras",
-    "outputs": {
-        "animal": {"max_abs": 1.25e-7, "max_rel": 3e-7, "cosine": 1.0},
-        "saliency/image": {"max_abs": 2e-6, "max_rel": 4e-6, "cosine": 0.99999},
-    },
-}
 
 
 class Page(HTMLParser):
@@ -64,7 +57,10 @@ def test_facts(page):
     assert "zoo.onnx" in page.cells
     assert "name zoo, class Sequential" in page.cells
     assert "image: float32 [batch, height=5, width=7, channel=3]" in page.cells
-    assert "chosen in this run: 2, argmax, 0" in page.cells
+    (explained,) = [c for c in page.cells if c.startswith("chosen in this run")]
+    assert explained == (
+        "chosen in this run: cat (2), argmax, ant (0) (the logit, before softmax or sigmoid)"
+    )
     assert "ant, bee, cat, dog" in page.cells
     assert "explanations can be switched off in each run" in page.cells
 
@@ -83,19 +79,33 @@ def test_table_of_outputs(artefact, tmp_path):
 
 
 def test_pictures_are_inline(page):
-    sources = [img["src"] for img in page.all("img")]
-    assert len(sources) == 3 * 3
+    pictures = page.all("svg")
+    assert len(pictures) == 3 * 3
+    assert all(p["role"] == "img" and p["aria-label"] and int(p["width"]) > 100 for p in pictures)
+    sources = [image["xlink:href"] for image in page.all("image")]
+    assert sources
     for source in sources:
         kind, data = source.split(",", 1)
         assert kind == "data:image/png;base64"
-        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
-    assert all(img["alt"] and int(img["width"]) > 100 for img in page.all("img"))
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
+def test_pictures_take_the_colours_of_the_page(page):
+    assert "var(--ink)" in page.raw
+    assert INK not in page.raw.partition("</style>")[2]
+    identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_pictures_come_before_tables(page):
+    assert page.raw.index("<svg") < page.raw.index("<table")
+    assert page.raw.index("<svg") - page.raw.index("</style>") < 2000
 
 
 def test_nothing_from_outside(page):
     assert not page.all("script")
     assert not page.all("link")
-    assert not re.search(r"https?://|@import|url\(", page.raw)
+    assert not re.search(r"https?://|@import|url\((?!#)", page.raw)
     (policy,) = (m["content"] for m in page.all("meta") if "http-equiv" in m)
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert all(a["href"].startswith("#sample-") for a in page.all("a"))
@@ -116,7 +126,7 @@ def test_samples_are_capped(artefact, tmp_path, samples, sections):
 
 def test_four_samples_unless_told_otherwise(artefact, tmp_path):
     path = artefact.run(images(6), explain=False).to_html(tmp_path / "r.html")
-    assert len(Page(path).all("img")) == 4
+    assert len(Page(path).all("svg")) == 4
 
 
 def evil_result(**changes):
@@ -144,7 +154,7 @@ def test_everything_is_escaped(tmp_path):
     page = Page(path)
     assert not page.all("script")
     assert EVIL in page.text
-    assert "failed" in page.text
+    assert any(text.startswith("failed on") for text in page.text)
 
 
 def test_text_is_text(tmp_path):
@@ -165,16 +175,30 @@ def test_text_is_text(tmp_path):
 
 
 def test_certificate(tmp_path):
-    result = result_of(
-        {"x": (np.ones((1, 2)), ("batch", "feature"), {})},
-        {"y": (np.ones((1, 1)), "prediction", ("batch", "unit"), {})},
-        certificate=CERTIFICATE,
-    )
+    """Shows what the verifier writes, the limits above all."""
+    rng = np.random.default_rng(5)
+    y, g = rng.normal(size=(3, 1)), rng.normal(size=(3, 2))
+    given = {"x": (np.ones((3, 2)), ("batch", "feature"), {})}
+    outputs = {
+        "y": (y, "prediction", ("batch", "unit"), {}),
+        "g": (g, "input_gradient", ("batch", "feature"), {"input": "x"}),
+    }
+    specs = result_of(given, outputs).manifest.outputs
+    figures = {
+        "y": parity.compare(specs[0], y * (1 + 1e-6), y),
+        "g": parity.compare(specs[1], g * 1.5, g),
+    }
+    report = parity.Report("m.onnx", "zoo", 3, True, figures)
+    result = result_of(given, outputs, certificate=report.to_json())
     page = Page(result.to_html(tmp_path / "r.html"))
-    assert "Verified on 16 samples against zoo.keras:" in page.text
-    assert "passed" in page.text
-    start = page.cells.index("saliency/image")
-    assert page.cells[start : start + 4] == ["saliency/image", "2e-06", "4e-06", "1"]
+    assert "failed on 3 samples against zoo" in page.text
+    start = page.cells.index("g", page.cells.index("agrees"))
+    row = page.cells[start : page.cells.index("differs") + 1]
+    columns = page.text[page.text.index("Max. absolute difference") - 1 :]
+    said = dict(zip(columns, row, strict=False))
+    for field, title in (("l2_rel", "Relative distance (L2)"), ("limit", "Limit")):
+        assert said[title] == f"{getattr(figures['g'], field):.4g}"
+    assert said["Verdict"] == "differs"
 
 
 def test_no_certificate_no_section(page):
@@ -185,6 +209,6 @@ def test_wrong_arguments(artefact, tmp_path):
     result = artefact.run(images(2), explain=False)
     with pytest.raises(InputError, match="samples is -1; it must be 0 or more"):
         result.to_html(tmp_path / "r.html", samples=-1)
-    with pytest.raises(InputError, match="class_names has 9 entries, but no axis"):
-        result.to_html(tmp_path / "r.html", class_names=["a"] * 9)
+    with pytest.raises(InputError, match="class_names has 9 entries, but no prediction"):
+        result.to_html(tmp_path / "r.html", class_names=list("abcdefghi"))
     assert list(tmp_path.iterdir()) == []

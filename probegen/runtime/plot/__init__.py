@@ -4,8 +4,9 @@
     choose            which picture fits
     features, image, volume, attention, text, series, tabular, prediction
                       the families, each plans a `Picture`
-    picture, mosaic, charts, steps, style, resize
+    picture, mosaic, charts, steps, style, resize, thinning
                       layout, shared charts and colours
+    inline            figures as part of a web page
 
 Figures are made without pyplot: nothing is registered, no backend or display is needed, and
 several threads may draw at once.
@@ -13,9 +14,8 @@ several threads may draw at once.
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,27 @@ from matplotlib.figure import Figure
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.files import write_atomic
 from probegen.runtime.plot.choose import choose
-from probegen.runtime.plot.labels import Labels, check
+from probegen.runtime.plot.inline import inline_svg
+from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.picture import figure_of, stack
 from probegen.runtime.plot.style import DPI
-from probegen.runtime.plot.view import KIND_TITLES, View, place, view_of
+from probegen.runtime.plot.view import (
+    KIND_TITLES,
+    SEQUENCE,
+    View,
+    axis_of,
+    place,
+    sources_of,
+    view_of,
+)
 
 __all__ = [
     "KIND_TITLES",
     "check_against",
     "choose",
     "figure_of",
+    "inline_svg",
     "place",
-    "png",
     "record_figure",
     "record_view",
     "result_figure",
@@ -44,7 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from probegen.runtime.result import Record, Result
+    from probegen.runtime.result import Record, Result, Run
 
 #: Maps and heads in a picture of the overview, unless the caller says otherwise.
 _OVERVIEW_PANELS = 16
@@ -66,8 +75,7 @@ def record_view(record: Record, sample: int, options: Mapping[str, Any]) -> View
         InputError: there is no such sample, or an option does not fit.
     """
     labels = Labels.of(options)
-    arrays = [*record.run.inputs.values(), *record.predictions.values(), record.array]
-    check_against(labels, arrays)
+    check_against(labels, record.run, record.predictions.values())
     return view_of(record, sample, labels)
 
 
@@ -78,7 +86,7 @@ def result_figure(result: Result, sample: int, options: Mapping[str, Any]) -> Fi
         InputError: there is no such sample, or an option does not fit.
     """
     labels = Labels.of({"max_panels": _OVERVIEW_PANELS, **options})
-    check_against(labels, [*result.run.inputs.values(), *(r.array for r in result.values())])
+    check_against(labels, result.run, (r.array for r in result.predictions.values()))
     records = list(result.values())
     shown = records[: labels.max_outputs]
     left_out = [record.name for record in records[len(shown) :]]
@@ -86,11 +94,19 @@ def result_figure(result: Result, sample: int, options: Mapping[str, Any]) -> Fi
     return stack([choose(view_of(record, sample, labels)) for record in shown], note)
 
 
-def check_against(labels: Labels, arrays: list[Any]) -> None:
-    """Raises an InputError for a label that fits none of the arrays' axes."""
-    sizes = {size for array in arrays for size in array.shape[1:]}
-    samples = max((len(array) for array in arrays if array.ndim), default=1)
-    check(labels, sizes, samples)
+def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
+    """Raises an InputError for a label that belongs to no input or prediction of a run."""
+    places = [source.place for source in sources_of(run, 0)]
+    known = [*run.inputs, *(spec.name for spec in run.manifest.outputs)]
+    samples = max((len(array) for array in run.inputs.values()), default=1)
+    lengths = {p.length for p in places if p.length is not None}
+    for spec in run.manifest.outputs:  # text becomes a sequence only within the model
+        along = axis_of(spec.axes, SEQUENCE)
+        size = None if along is None else spec.shape[along]
+        lengths |= set() if size is None else {size}
+    check(labels, places, known, samples, max(lengths, default=0))
+    sizes = {array.shape[-1] if array.ndim > 1 else 1 for array in predictions}
+    check_class_names(labels.class_names, sizes)
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> Path:
@@ -109,10 +125,3 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> Path:
             f"{did_you_mean(kind, known)}"
         )
     return write_atomic(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))
-
-
-def png(figure: Figure, dpi: int = DPI) -> bytes:
-    """Returns a figure as PNG bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()

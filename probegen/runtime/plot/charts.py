@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from probegen.runtime.plot import thinning
 from probegen.runtime.plot.steps import Steps
 from probegen.runtime.plot.style import (
     CATEGORIES,
@@ -97,16 +98,19 @@ def draw_columns(
     """Draws a vector as columns, by their index; hundreds of them as thin lines."""
     ax = figure.add_subplot()
     style_axes(ax, frame=False)
-    where = np.arange(len(values))
     values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     signed = bool(np.any(values < 0))
+    size = len(values)
+    where = np.arange(size)
+    if size > thinning.MOST:
+        values, where = thinning.strongest(values, 0), thinning.edges(size)[:-1]
     colours = by_sign(values) if signed else [LINE] * len(values)
     if len(values) > _MANY:
         ax.vlines(where, 0, values, colors=colours, linewidth=max(0.5, 350 / len(values)))
     else:
         ax.bar(where, values, width=0.8, color=colours, linewidth=0)
     ax.axhline(0, color=MUTED, linewidth=0.8)
-    ax.set_xlim(-0.7, len(values) - 0.3)
+    ax.set_xlim(-0.7, size - 0.3)
     if names is not None and len(values) <= _MANY:
         upright = max(map(len, names)) * 0.07 < CHART_WIDTH / len(values)
         labels = [plain(name, 16) for name in names]
@@ -156,7 +160,10 @@ def draw_map(
     """Draws a matrix `[row, step]` as a heat map that fills its panel."""
     ax = figure.add_subplot()
     style_axes(ax)
-    ax.imshow(values, aspect="auto", interpolation="nearest", **scale.keywords)
+    rows, columns = values.shape
+    shown = thinning.strongest(thinning.strongest(values, 0), 1)
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    ax.imshow(shown, aspect="auto", interpolation="nearest", extent=extent, **scale.keywords)
     x.label_indices(ax, CHART_WIDTH - 1.4)
     ax.set_ylabel(plain(y_title))
     if y_names is not None and len(y_names) <= 30:

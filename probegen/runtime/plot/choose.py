@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import ATTENTION, PREDICTION
+from probegen.manifest import ATTENTION, GRAD_CAM, PREDICTION
 from probegen.runtime.plot import (
     attention,
     charts,
@@ -38,6 +38,32 @@ Array = npt.NDArray[Any]
 
 
 def choose(view: View) -> Picture:
+    """Plans the picture that fits, with notes of what cannot be seen in it."""
+    picture = _fitting(view)
+    return dataclasses.replace(picture, notes=(*picture.notes, *_remarks(view)))
+
+
+def _remarks(view: View) -> tuple[str, ...]:
+    """Says where there is nothing to see, or not all, and what was differentiated."""
+    remarks = []
+    wrong = int(np.count_nonzero(~np.isfinite(view.array)))
+    if wrong:
+        remarks.append(f"{wrong} of {view.array.size} values are not finite")
+    if view.is_gradient and view.array.size:
+        if not np.any(view.array):
+            remarks.append(_ALL_ZERO.get(view.spec.kind, "all zero: the target does not react"))
+        if view.spec.target is not None and view.spec.target.logits:
+            remarks.append("of the logit, the score before softmax or sigmoid")
+    return tuple(remarks)
+
+
+_ALL_ZERO = {
+    GRAD_CAM: "all zero: nothing at this layer speaks for the target (Grad-CAM leaves out what "
+    "speaks against it)",
+}
+
+
+def _fitting(view: View) -> Picture:
     """Plans the picture that fits; a generic one for axes and ranks that fit nothing."""
     if view.array.size == 0:
         return Picture(view.title, charts.CHART_WIDTH, 0.5, charts.draw_text("empty"))

@@ -94,10 +94,14 @@ def units(view: View, row: Array, axis: str) -> Picture:
 
 
 def volume(view: View, maps: Array, what: str = "channel") -> Picture:
-    """Plans a grid of the middle slices of volumes, `[map, depth, height, width]`."""
-    middle = maps.shape[1] // 2
-    note = f"middle slice along depth, {middle + 1} of {maps.shape[1]}"
-    return grid(view, maps[:, middle], what, (note,))
+    """Plans a grid of slices of volumes through each one's strongest voxel.
+
+    Takes `[map, depth, height, width]`.
+    """
+    size = np.nan_to_num(np.abs(maps)).max((2, 3))
+    at = np.argmax(size, axis=1)
+    note = f"of each {what} the slice along depth with its strongest voxel, of {maps.shape[1]}"
+    return grid(view, maps[np.arange(len(maps)), at], what, (note,))
 
 
 def frames(view: View, maps: Array, what: str = "step") -> Picture:
@@ -111,9 +115,22 @@ def frames(view: View, maps: Array, what: str = "step") -> Picture:
     return Picture(view.title, *layout.body, draw, notes)
 
 
-def spread(count: int, most: int, what: str) -> tuple[list[int], tuple[str, ...]]:
-    """Returns at most `most` evenly spread indices, and a note where some are left out."""
+def spread(
+    count: int, most: int, what: str, with_index: int | None = None
+) -> tuple[list[int], tuple[str, ...]]:
+    """Returns at most `most` evenly spread indices, and a note where some are left out.
+
+    Args:
+        count: how many there are.
+        most: how many are returned.
+        what: what one of them is called.
+        with_index: one that must be among them; it takes the place of its neighbour.
+    """
     if count <= most:
         return list(range(count)), ()
     indices = np.unique(np.linspace(0, count - 1, most).round().astype(int))
-    return [int(i) for i in indices], (f"showing {len(indices)} of {count} {_plural(what)}",)
+    notes = (f"showing {len(indices)} of {count} {_plural(what)}",)
+    if with_index is not None and with_index not in indices:
+        indices[int(np.argmin(np.abs(indices - with_index)))] = with_index
+        notes = (f"{notes[0]}, with the strongest, {what} {with_index}",)
+    return [int(i) for i in indices], notes

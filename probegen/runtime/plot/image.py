@@ -13,21 +13,23 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from probegen.manifest import GRAD_CAM
+from probegen.runtime.plot import thinning
 from probegen.runtime.plot.labels import image_of
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import (
     CATEGORIES,
+    DPI,
     HEAT,
     INK,
     SMALL_SIZE,
     AnyFigure,
     Scale,
+    attribution_scale,
     caption,
     colour_bar,
     no_ticks,
     plain,
-    scale_of,
 )
 from probegen.runtime.plot.verdict import class_name
 from probegen.runtime.plot.view import CHANNEL, HEIGHT, WIDTH, Source, View, axis_of
@@ -59,7 +61,7 @@ def attribution(view: View) -> Picture:
     if heat.shape != size:
         notes += (f"{heat.shape[0]}\u00d7{heat.shape[1]} map brought to the input's size",)
     heat = resize(heat, size)
-    scale = scale_of(heat, signed=view.signed, colours=HEAT, clip=view.spec.kind != GRAD_CAM)
+    scale = attribution_scale(heat, view.signed, HEAT, clip=view.spec.kind != GRAD_CAM)
     panels = [(view.quantity, heat)]
     if base is not None:
         panels = [("input", base), *panels, ("overlay", overlay(base, heat, scale))]
@@ -155,7 +157,12 @@ def _draw_panels(figure: AnyFigure, panels: Panels, scale: Scale | None = None) 
         caption(ax, name)
         keywords = scale.keywords if scale is not None and panel.ndim == 2 else {}
         height, width = panel.shape[:2]
-        ax.imshow(panel, interpolation="nearest", **keywords)
+        shown = panel
+        if panel.ndim == 2:  # a map larger than its panel keeps its peaks
+            pixels_wide, pixels_high = (round(side * DPI) for side in _panel_size(panel))
+            shown = thinning.strongest(thinning.strongest(panel, 0, pixels_high), 1, pixels_wide)
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        ax.imshow(shown, interpolation="nearest", extent=extent, **keywords)
         if not 1 / _STRETCH <= height / width <= _STRETCH:
             ax.set_aspect("auto")
     last: Axes = axes[-1]

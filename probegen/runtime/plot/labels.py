@@ -14,10 +14,18 @@ from probegen.errors import InputError, did_you_mean
 Array = npt.NDArray[Any]
 
 #: One list for all samples, a list for each sample, a vocabulary (id to token), or a function
-#: from a sample's ids to its tokens.
+#: from a sample's ids to its tokens; or a dict with one of these for inputs or outputs by name.
 Tokens = (
-    Sequence[str] | Sequence[Sequence[str]] | Mapping[int, str] | Callable[[Array], Sequence[str]]
+    Sequence[str]
+    | Sequence[Sequence[str]]
+    | Mapping[int, str]
+    | Callable[[Array], Sequence[str]]
+    | Mapping[str, Any]
 )
+#: Names along an axis of the one input that they fit, or a dict of them by input name.
+Names = Sequence[str] | Mapping[str, Sequence[str]]
+#: What stands at each step, or a dict of it by input name.
+Times = Sequence[Any] | Array | Mapping[str, Any]
 
 
 class PlotOptions(TypedDict, total=False):
@@ -26,11 +34,14 @@ class PlotOptions(TypedDict, total=False):
     Keys:
         tokens: what stands at each position of a sequence: one list, a list of lists (one a
             sample), a dict from id to token, or a function from a row of ids to tokens. Shorter
-            than the sequence means that the rest is padding and is left out.
+            than the sequence means that the rest is padding and is left out. Where a model has
+            several sequences, a dict of these by the name of the input or of the output.
         query_tokens: tokens of the query axis of cross-attention; by default `tokens`.
         class_names: names along the class axis; by default the manifest's.
-        feature_names: names of the features of tabular data and of time series.
-        time: what stands at each time step: numbers, dates or text.
+        feature_names: names of the features of the table or time series that has as many; a
+            dict by input name where several do.
+        time: what stands at each time step: numbers, dates or text; a dict by input name where
+            sequences differ.
         image: pictures to draw attributions over in place of the model's own (perhaps
             preprocessed) input: `[batch, height, width, 3]` or one `[height, width, 3]`.
         max_panels: at most this many maps, heads or frames in one picture.
@@ -41,8 +52,8 @@ class PlotOptions(TypedDict, total=False):
     tokens: Tokens | None
     query_tokens: Tokens | None
     class_names: Sequence[str] | None
-    feature_names: Sequence[str] | None
-    time: Sequence[Any] | Array | None
+    feature_names: Names | None
+    time: Times | None
     image: npt.ArrayLike | None
     max_panels: int
     top: int
@@ -56,8 +67,8 @@ class Labels:
     tokens: Tokens | None = None
     query_tokens: Tokens | None = None
     class_names: Sequence[str] | None = None
-    feature_names: Sequence[str] | None = None
-    time: Sequence[Any] | Array | None = None
+    feature_names: Names | None = None
+    time: Times | None = None
     image: npt.ArrayLike | None = None
     max_panels: int = 64
     top: int = 20
@@ -81,42 +92,137 @@ class Labels:
         return labels
 
 
-def check(labels: Labels, sizes: Collection[int], samples: int) -> None:
-    """Checks the labels against the axes there are, so that a wrong one is not just ignored.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """An input that labels can belong to.
 
-    A label is drawn on every axis it fits, and must fit one.
+    Attributes:
+        name: its name.
+        features: how many features it has; None for what has none, such as a picture.
+        length: how many steps its sequence has; None where it is none.
+        is_text: whether its steps are tokens.
+    """
+
+    name: str
+    features: int | None
+    length: int | None
+    is_text: bool
+
+
+def is_by_name(given: Any) -> bool:
+    """Tells whether labels are given for each input (or output) by name."""
+    return isinstance(given, Mapping) and any(isinstance(key, str) for key in given)
+
+
+def check(
+    labels: Labels,
+    places: Sequence[Place],
+    known: Collection[str],
+    samples: int,
+    longest: int,
+) -> None:
+    """Checks that each label belongs to one input, so that a wrong one is not just ignored.
 
     Args:
         labels: what the caller said.
-        sizes: lengths of the non-batch axes of the inputs and outputs.
+        places: the inputs.
+        known: names of inputs and outputs that labels may be given for.
         samples: number of rows in the batch.
+        longest: length of the longest sequence.
 
     Raises:
-        InputError: a label fits nothing.
+        InputError: a label fits no input, or several; says which there are.
     """
-    legal = {
-        "class_names": {*sizes, *([2] if 1 in sizes else [])},
-        "feature_names": set(sizes),
-        "time": set(sizes),
-    }
-    for name, fitting in legal.items():
+    for name in ("feature_names", "time", "tokens", "query_tokens"):
         given = getattr(labels, name)
-        if given is not None and len(given) not in fitting:
-            raise InputError(
-                f"{name} has {len(given)} entries, but no axis has that length; "
-                f"there are axes of {', '.join(map(str, sorted(fitting))) or 'none'}."
-            )
-    longest = max(sizes, default=0)
-    for name in ("tokens", "query_tokens"):
-        for row in _rows(name, getattr(labels, name), samples):
-            if len(row) > longest:
+        for key in given if is_by_name(given) else ():
+            if key not in known:
                 raise InputError(
-                    f"{name} has {len(row)} entries, but the longest axis has {longest}."
+                    f"{name} has the key {key!r}, which is no input or output."
+                    f"{did_you_mean(str(key), known)}"
                 )
+    _check_feature_names(labels.feature_names, places)
+    _check_time(labels.time, places)
+    for name in ("tokens", "query_tokens"):
+        _check_tokens(name, getattr(labels, name), samples, longest)
+
+
+def _check_feature_names(given: Any, places: Sequence[Place]) -> None:
+    by_name = {p.name: p.features for p in places}
+    if given is None:
+        return
+    for name, names in given.items() if is_by_name(given) else ():
+        if by_name.get(name) not in (None, len(names)):
+            raise InputError(
+                f"feature_names has {len(names)} entries for the input {name!r}, which has "
+                f"{by_name[name]} features."
+            )
+    if is_by_name(given):
+        return
+    fitting = [name for name, size in by_name.items() if size == len(given)]
+    if len(fitting) != 1:
+        has = ", ".join(f"{n!r} has {size}" for n, size in by_name.items() if size is not None)
+        what = "several inputs have" if fitting else "no input has"
+        remedy = (
+            f" Say which one is meant: feature_names={{{fitting[0]!r}: [...]}}." if fitting else ""
+        )
+        raise InputError(
+            f"feature_names has {len(given)} entries, and {what} that many features "
+            f"({has or 'none has features'}).{remedy}"
+        )
+
+
+def _check_time(given: Any, places: Sequence[Place]) -> None:
+    if given is None or is_by_name(given):
+        return
+    lengths = {p.length for p in places if p.length is not None}
+    if len(given) not in lengths:
+        raise InputError(
+            f"time has {len(given)} entries, but no input has that many steps; there are "
+            f"inputs of {', '.join(map(str, sorted(lengths))) or 'none'}."
+        )
+
+
+def _check_tokens(name: str, tokens: Tokens | None, samples: int, longest: int) -> None:
+    for row in _rows(name, tokens, samples):
+        if len(row) > longest:
+            raise InputError(
+                f"{name} has {len(row)} entries, but the longest sequence has {longest} steps."
+            )
+
+
+def check_class_names(names: Sequence[str] | None, sizes: Collection[int]) -> None:
+    """Checks names of classes against the class axes of the predictions.
+
+    Args:
+        names: a list with one name a class, or None.
+        sizes: lengths of those axes; an axis of 1 stands for two classes.
+
+    Raises:
+        InputError: it is one string, names a class twice, or fits no prediction.
+    """
+    if names is None:
+        return
+    if isinstance(names, str):
+        raise InputError(
+            f"class_names is one string; pass a list with a name for each class: [{names!r}, ...]."
+        )
+    twice = sorted({str(n) for n in names if list(names).count(n) > 1})
+    if twice:
+        raise InputError(
+            f"class_names has {', '.join(map(repr, twice))} more than once; tell them apart, such "
+            f"as '{twice[0]} (2)'."
+        )
+    legal = {*sizes, *([2] if 1 in sizes else [])}
+    if len(names) not in legal:
+        raise InputError(
+            f"class_names has {len(names)} entries, but no prediction has that many classes; "
+            f"there are {', '.join(map(str, sorted(legal))) or 'none'}."
+        )
 
 
 def _rows(name: str, tokens: Tokens | None, samples: int) -> list[Sequence[str]]:
-    """Returns the token lists that the caller spelt out, one or one a sample."""
+    """Returns the token lists that the caller spelt out for all inputs alike."""
     if tokens is None or isinstance(tokens, Mapping) or callable(tokens):
         return []
     if isinstance(tokens, str):
@@ -132,6 +238,35 @@ def _is_nested(tokens: Sequence[Any]) -> bool:
     return len(tokens) > 0 and all(not isinstance(t, str) for t in tokens)
 
 
+def belongs_to(given: Any, name: str) -> Any:
+    """Returns what labels given by name say of one input or output, else None."""
+    return given.get(name) if is_by_name(given) else None
+
+
+def feature_names_of(given: Any, place: Place, places: Sequence[Place]) -> list[str] | None:
+    """Returns the names of an input's features where the caller named them."""
+    if is_by_name(given):
+        names = given.get(place.name)
+    else:
+        fitting = [p for p in places if given is not None and p.features == len(given)]
+        names = given if fitting == [place] else None
+    return None if names is None else fitting_names(names, place.features or 0)
+
+
+def length_of(row: Sequence[str], places: Sequence[Place]) -> int | None:
+    """Returns the length of the sequence that a list of tokens belongs to.
+
+    A list as long as an input belongs to it; a shorter one leaves padding out, and belongs to
+    text if there is some. None where inputs of several lengths would do.
+    """
+    lengths = {p.length for p in places if p.length is not None}
+    if len(row) in lengths:
+        return len(row)
+    text = {p.length for p in places if p.is_text and p.length is not None} or lengths
+    longer = {n for n in text if n > len(row)}
+    return longer.pop() if len(longer) == 1 else None
+
+
 def spelt_tokens(tokens: Tokens | None, sample: int) -> list[str] | None:
     """Returns one sample's tokens where the caller spelt them out, else None."""
     if tokens is None or isinstance(tokens, Mapping) or callable(tokens):
@@ -142,14 +277,15 @@ def spelt_tokens(tokens: Tokens | None, sample: int) -> list[str] | None:
 
 def decoded_tokens(tokens: Tokens | None, ids: Array) -> list[str]:
     """Returns the tokens of ids, shape `[time]`, by the caller's vocabulary or function."""
-    if isinstance(tokens, Mapping):
-        return [str(tokens.get(int(i), int(i))) for i in ids]
+    if isinstance(tokens, Mapping) and not is_by_name(tokens):
+        vocabulary = cast("Mapping[int, str]", tokens)
+        return [str(vocabulary.get(int(i), int(i))) for i in ids]
     if callable(tokens):
         return [str(t) for t in tokens(ids)][: len(ids)]
     return [str(int(i)) for i in ids]
 
 
-def fitting(names: Sequence[Any] | Array | None, size: int) -> list[str] | None:
+def fitting_names(names: Sequence[Any] | Array | None, size: int) -> list[str] | None:
     """Returns the names where there is one for each of `size` entries, else None."""
     return [str(n) for n in names] if names is not None and len(names) == size else None
 

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from probegen.runtime.plot import thinning
 from probegen.runtime.plot.style import (
+    DPI,
     FAINT,
     INK,
     LABEL_SIZE,
@@ -179,7 +181,11 @@ def draw(
         x, y = layout.corner(index)
         extent = (x, x + layout.tile[0], y + layout.tile[1], y)
         ax.imshow(
-            tile.array, extent=extent, aspect="auto", interpolation="nearest", **scale.keywords
+            _fitting_pixels(tile.array, layout.tile),
+            extent=extent,
+            aspect="auto",
+            interpolation="nearest",
+            **scale.keywords,
         )
         ax.add_patch(
             Rectangle(
@@ -194,6 +200,14 @@ def draw(
         _label_rows(ax, tiles, layout, ticks)
         _label_columns(ax, tiles, layout, ticks)
     colour_bar(ax, scale, label, span=width)
+
+
+def _fitting_pixels(array: Array, tile: tuple[float, float]) -> Array:
+    """Returns a map with no more cells than its tile has pixels; pictures stay as they are."""
+    if array.ndim != 2:
+        return array
+    width, height = (max(1, round(side * DPI)) for side in tile)
+    return thinning.strongest(thinning.strongest(array, 0, height), 1, width)
 
 
 def _label_rows(ax: Axes, tiles: Sequence[Tile], layout: Layout, ticks: Ticks) -> None:

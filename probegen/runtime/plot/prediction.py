@@ -62,7 +62,7 @@ def _probability(value: float) -> str:
 
 def sequence(view: View, rows: Array, step_axis: str, row_axis: str) -> Picture:
     """Plans lines over time, `[line, step]`; many lines and classes become a heat map."""
-    names = view.classes(len(rows)) or view.features(len(rows))
+    names = view.classes(len(rows)) or [f"{row_axis} {i}" for i in range(len(rows))]
     steps = steps_of(view, rows.shape[1], step_axis)
     if len(rows) > _MOST_LINES or (len(rows) > 1 and row_axis == CLASS):
         draw_map = functools.partial(

@@ -9,11 +9,20 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from probegen.runtime.plot import charts
+from probegen.runtime.plot import charts, thinning
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.steps import Steps, steps_of
-from probegen.runtime.plot.style import LINE, MUTED, AnyFigure, plain, style_axes
+from probegen.runtime.plot.style import (
+    LINE,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    UNSIGNED,
+    AnyFigure,
+    plain,
+    style_axes,
+)
 from probegen.runtime.plot.view import SEQUENCE, Source, View, axis_of
 
 Array = npt.NDArray[Any]
@@ -59,8 +68,8 @@ def attribution(view: View, source: Source) -> Picture:
 
 
 def _single(view: View, source: Source) -> str:
-    names = view.labels.feature_names
-    return str(names[0]) if names is not None and len(names) == 1 else source.spec.name
+    named = view.features(1)[0]
+    return source.spec.name if named == "feature 0" else named
 
 
 def _features_first(array: Array, axes: tuple[str, ...]) -> Array:
@@ -95,11 +104,25 @@ def _draw(
     figure.align_ylabels(list(axes))
 
 
+def _draw_extremes(ax: Axes, positions: Array, heights: Array) -> None:
+    """Draws the largest and the smallest of the bars that share a column of pixels."""
+    edges = thinning.edges(len(heights))
+    ends = np.append(positions, positions[-1] + (positions[-1] - positions[-2]))[edges]
+    top, bottom = thinning.extremes(heights)
+    positive, negative = np.maximum(top, 0), np.minimum(bottom, 0)
+    colour = POSITIVE if np.any(heights < 0) else UNSIGNED
+    ax.stairs(positive, ends, fill=True, color=colour, linewidth=0.6)
+    ax.stairs(negative, ends, fill=True, color=NEGATIVE, linewidth=0.6)
+
+
 def _draw_bars(ax: Axes, steps: Steps, row: Array, limit: float, label: str) -> None:
     style_axes(ax, frame=False)
     heights = np.nan_to_num(row)
-    colours = charts.by_sign(heights)
-    ax.bar(steps.positions, heights, width=0.9 * steps.width, color=colours, linewidth=0)
+    if len(heights) > thinning.MOST:
+        _draw_extremes(ax, steps.positions, heights)
+    else:
+        colours = charts.by_sign(heights)
+        ax.bar(steps.positions, heights, width=0.9 * steps.width, color=colours, linewidth=0)
     ax.axhline(0, color=MUTED, linewidth=0.6)
     low = -1.08 * limit if np.any(heights < 0) else 0.0
     ax.set_ylim(low, 1.08 * limit)

@@ -83,7 +83,7 @@ class Steps:
 
 def steps_of(view: View, size: int, title: str = "time") -> Steps:
     """Returns the steps along an axis of `size` from the caller's `time` or the tokens."""
-    time = view.labels.time
+    time = view.time
     if time is not None and len(time) == size:
         return _given(time, title)
     tokens = (

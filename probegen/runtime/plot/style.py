@@ -32,6 +32,8 @@ Orientation = Literal["vertical", "horizontal"]
 INK = "#1b1f24"
 MUTED = "#5b6470"
 FAINT = "#d5dae0"
+#: Text on a coloured ground, which stays as it is where a page changes its ink.
+ON_LIGHT, ON_DARK = "#1a1f24", "white"
 MISSING = "#c9c4b8"
 LINE = "#0072b2"
 POSITIVE = "#b2182b"
@@ -142,6 +144,21 @@ def scale_of(
     )
 
 
+def attribution_scale(
+    values: Array, signed: bool, colours: str = MAGNITUDE, clip: bool = True
+) -> Scale:
+    """Chooses the scale for attributions, which starts at zero: half as long is half as much.
+
+    Args:
+        values: any shape; what is not finite is left out of account.
+        signed: True for a diverging scale.
+        colours: the colour map of magnitudes.
+        clip: let a few outliers go beyond the ends, so that they do not darken all the rest.
+    """
+    scale = scale_of(values, signed=signed, colours=colours, clip=clip)
+    return scale if scale.low <= 0 else dataclasses.replace(scale, low=0.0)
+
+
 def _limit(magnitudes: Array, clip: bool) -> tuple[float, bool]:
     """Returns the upper end for magnitudes, and whether some lie beyond it."""
     top = float(magnitudes.max())
@@ -169,7 +186,7 @@ def number(value: float) -> str:
 
 def style_axes(ax: Axes, *, frame: bool = True) -> None:
     """Gives axes the common look: thin frame, small quiet ticks."""
-    ax.set_facecolor("white")
+    ax.set_facecolor("none")
     ax.tick_params(labelsize=SMALL_SIZE, colors=MUTED, length=2.5, width=0.6, pad=2)
     for side, spine in ax.spines.items():
         spine.set_color(FAINT)
@@ -265,4 +282,4 @@ def ink_on(rgb: Sequence[float]) -> str:
     """
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return INK if luminance > 0.3 else "white"
+    return ON_LIGHT if luminance > 0.3 else ON_DARK

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import number
-from probegen.runtime.plot.view import Source, View
+from probegen.runtime.plot.view import FEATURES, Source, View
 
 Array = npt.NDArray[Any]
 
@@ -19,8 +19,12 @@ Array = npt.NDArray[Any]
 def attribution(view: View, source: Source | None) -> Picture:
     """Plans one bar a feature, the largest first, named with the feature's value."""
     values = view.array.ravel()
-    names = view.features(len(values))
-    if source is not None and source.array.size == len(values):
+    # The numbers of an embedding are no features, however many there are.
+    named = view.axes[0] in FEATURES
+    names = (
+        view.features(len(values)) if named else [f"{view.axes[0]} {i}" for i in range(len(values))]
+    )
+    if named and source is not None and source.array.size == len(values):
         given = np.asarray(source.array, np.float64).ravel()
         names = [f"{n} = {number(float(v))}" for n, v in zip(names, given, strict=True)]
     order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[: view.labels.top]

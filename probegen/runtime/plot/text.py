@@ -21,12 +21,12 @@ from probegen.runtime.plot.style import (
     WARM,
     AnyFigure,
     Scale,
+    attribution_scale,
     fill_bar,
     inch_axes,
     ink_on,
     number,
     plain,
-    scale_of,
 )
 from probegen.runtime.plot.view import SEQUENCE, View
 
@@ -77,12 +77,23 @@ def highlighted(view: View) -> Highlighted:
     values = np.moveaxis(view.array, axis, 0)
     values, notes = join_rest(values.reshape(len(values), -1), view)
     tokens = view.tokens(len(values)) or [str(i) for i in range(len(values))]
-    if len(tokens) > _MOST_TOKENS:
-        notes += (f"showing {_MOST_TOKENS} of {len(tokens)} tokens",)
-        tokens = tokens[:_MOST_TOKENS]
     values = values[: len(tokens)]
-    scale = scale_of(values, signed=bool(np.any(values < 0)), colours=WARM, clip=False)
+    if len(tokens) > _MOST_TOKENS:
+        first = _strongest_window(values, _MOST_TOKENS)
+        last = first + _MOST_TOKENS
+        which = f", those from {first + 1} to {last}, where the strongest are" if first else ""
+        notes += (f"showing {_MOST_TOKENS} of {len(tokens)} tokens{which}",)
+        tokens, values = tokens[first:last], values[first:last]
+    scale = attribution_scale(values, bool(np.any(values < 0)), WARM, clip=False)
     return Highlighted(tokens, values, scale, view.quantity, notes)
+
+
+def _strongest_window(values: Array, size: int) -> int:
+    """Returns where `size` neighbours begin that hold most; the beginning, if it is as good."""
+    sums = np.concatenate([[0.0], np.cumsum(np.abs(np.nan_to_num(values)))])
+    held = sums[size:] - sums[:-size]
+    best = int(np.argmax(held))
+    return 0 if held[0] >= held[best] * (1 - 1e-9) else best
 
 
 def join_rest(values: Array, view: View) -> tuple[Array, tuple[str, ...]]:

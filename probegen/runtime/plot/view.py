@@ -25,7 +25,7 @@ from probegen.manifest import (
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
-from probegen.runtime.result import Record
+from probegen.runtime.result import Record, Run
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +35,8 @@ HEAD, QUERY, KEY = "head", "query", "key"
 #: Axes along which a sequence runs, and axes whose order means nothing.
 SEQUENCE = ("time", "step", "sequence", "position", "token")
 CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")
+#: What the columns of a table or the lines of a series are called.
+FEATURES = ("feature", "channel")
 CLASS = "class"
 
 KIND_TITLES = {
@@ -96,6 +98,18 @@ class Source:
         """Length of the sequence axis, or None where there is none."""
         axis = axis_of(self.axes, SEQUENCE)
         return None if axis is None else self.array.shape[axis]
+
+    @property
+    def features(self) -> int | None:
+        """How many features a vector or a series has, or None for what has none."""
+        axis = axis_of(self.axes, FEATURES)
+        others = [a for a in self.axes if a not in (*FEATURES, *SEQUENCE)]
+        return None if axis is None or others else self.array.shape[axis]
+
+    @property
+    def place(self) -> labelling.Place:
+        """The input as something that labels can belong to."""
+        return labelling.Place(self.spec.name, self.features, self.length, self.is_text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,12 +175,28 @@ class View:
 
     def classes(self, size: int) -> list[str] | None:
         """Returns the class names where there are `size` of them."""
-        return labelling.fitting(self.class_names, size)
+        return labelling.fitting_names(self.class_names, size)
 
     def features(self, size: int) -> list[str]:
-        """Returns a name for each of `size` features, numbers where none are known."""
-        names = labelling.fitting(self.labels.feature_names, size)
-        return names or [f"feature {i}" for i in range(size)]
+        """Returns a name for each of the source's `size` features, numbers where none are known."""
+        source = self.source
+        if source is not None and source.features == size:
+            places = [s.place for s in self.inputs]
+            names = labelling.feature_names_of(self.labels.feature_names, source.place, places)
+            if names is not None:
+                return names
+        return [f"feature {i}" for i in range(size)]
+
+    @property
+    def time(self) -> Any:
+        """What the caller says stands at each step of the sequence that this belongs to."""
+        given = self.labels.time
+        if not labelling.is_by_name(given):
+            return given
+        named = labelling.belongs_to(given, self.spec.name)
+        if named is not None or self.source is None:
+            return named
+        return labelling.belongs_to(given, self.source.spec.name)
 
     def channels(self, size: int) -> list[int]:
         """Returns the layer's own channel numbers, also where a probe kept only some."""
@@ -176,18 +206,67 @@ class View:
     def tokens(self, size: int, *, query: bool = False) -> list[str] | None:
         """Returns the tokens along an axis of `size`; fewer where the rest is padding.
 
-        What the caller spelt out holds where an input's sequence has this length, or where it
-        fits exactly. Otherwise token ids stand for themselves, if they are known.
+        Tokens belong to a sequence: to the output or input that they are given for, or to the
+        input of their length. Along an axis of another length they are not written, nor where
+        two sequences of one length could be meant. Token ids stand for themselves.
         """
-        given = self.labels.query_tokens if query else None
-        given = self.labels.tokens if given is None else given
-        ids = next((s.array for s in self.inputs if s.is_text and len(s.array) == size), None)
-        spelt = labelling.spelt_tokens(given, self.sample)
+        options = [self.labels.query_tokens, self.labels.tokens]
+        for given in options if query else options[::-1]:
+            own = labelling.spelt_tokens(labelling.belongs_to(given, self.spec.name), self.sample)
+            if own is not None:
+                return own[:size]
+        rows = [self._spelt(given, size) for given in options]
+        if None not in rows and rows[0] != rows[1] and not self._tells_apart:
+            return None
+        spelt = next((row for row in (rows if query else rows[::-1]) if row is not None), None)
         if spelt is not None:
-            lengths = [s.length for s in self.inputs if s.length is not None]
-            if len(spelt) == size or (len(spelt) < size and (size in lengths or not lengths)):
-                return spelt
-        return None if ids is None else labelling.decoded_tokens(given, ids)
+            return spelt
+        source = self._text_of(size)
+        return None if source is None else self._decoded(source)
+
+    @property
+    def _tells_apart(self) -> bool:
+        """True for maps whose queries and keys are of two lengths, so of two sequences."""
+        sizes = [self.array.shape[i] for n in (QUERY, KEY) if (i := self.axis(n)) is not None]
+        return len(set(sizes)) == 2
+
+    def _spelt(self, given: labelling.Tokens | None, size: int) -> list[str] | None:
+        """Returns tokens that the caller spelt out for a sequence of `size` steps."""
+        places = [s.place for s in self.inputs]
+        if labelling.is_by_name(given):
+            for source in self._own_first():
+                row = labelling.spelt_tokens(
+                    labelling.belongs_to(given, source.spec.name), self.sample
+                )
+                if row is not None and size in (source.length, len(row)):
+                    return row
+            return None
+        row = labelling.spelt_tokens(given, self.sample)
+        if row is None or size not in (len(row), labelling.length_of(row, places)):
+            return None
+        return row
+
+    def _own_first(self) -> list[Source]:
+        """Returns the inputs; for attributions the explained one alone."""
+        if self.spec.input is not None:
+            return [s for s in self.inputs if s.spec.name == self.spec.input]
+        return list(self.inputs)
+
+    def _text_of(self, size: int) -> Source | None:
+        """Returns the row of ids that runs along an axis of `size`, where one alone can be meant.
+
+        Inputs that lie along the tokens (masks, segments) have small vocabularies or none.
+        """
+        able = [s for s in self._own_first() if s.is_text and len(s.array) == size]
+        most = max((s.spec.vocabulary or 0 for s in able), default=0)
+        able = [s for s in able if (s.spec.vocabulary or 0) == most]
+        return able[0] if len(able) == 1 else None
+
+    def _decoded(self, source: Source) -> list[str]:
+        given = self.labels.tokens
+        if labelling.is_by_name(given):
+            given = labelling.belongs_to(given, source.spec.name)
+        return labelling.decoded_tokens(given, source.array)
 
 
 def view_of(record: Record, sample: int, labels: Labels) -> View:
@@ -202,7 +281,7 @@ def view_of(record: Record, sample: int, labels: Labels) -> View:
         raise InputError(f"there is no sample {sample}: the batch has {rows}, 0 to {rows - 1}.")
     sample %= rows
     array = record.array[sample] if batched else record.array
-    inputs = _inputs(record, sample)
+    inputs = sources_of(record.run, sample)
     names = labels.class_names or record.run.manifest.class_names
     return View(
         spec=record.spec,
@@ -228,11 +307,12 @@ def _rows(record: Record) -> int:
     return max((array.shape[0] for array in record.run.inputs.values()), default=1)
 
 
-def _inputs(record: Record, sample: int) -> tuple[Source, ...]:
-    arrays = record.run.inputs
+def sources_of(run: Run, sample: int) -> tuple[Source, ...]:
+    """Returns one sample of each input of a run."""
+    arrays = run.inputs
     return tuple(
         Source(spec, arrays[spec.name][sample], spec.axes[1:])
-        for spec in record.run.manifest.inputs
+        for spec in run.manifest.inputs
         if spec.name in arrays and sample < len(arrays[spec.name])
     )
 
