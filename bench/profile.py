@@ -44,7 +44,7 @@ def profile_ops(path: Path, feed: Mapping[str, Any], runs: int) -> dict[str, tup
     """Returns op type -> milliseconds and calls a run, warm-up left out."""
     with tempfile.TemporaryDirectory() as folder:
         session = make_session(str(path), profile=str(Path(folder) / "profile"))
-        inputs = select_inputs(session, feed)
+        inputs = select_inputs(session, {**feed, "explain": np.array(True)})
         for _ in range(_WARMUP + runs):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())

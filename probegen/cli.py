@@ -307,8 +307,34 @@ def _input_sizes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 # -- compile -----------------------------------------------------------------------------------
 
+_GATES = ("required", "optional", "none")
 
-@cli.command(cls=_TakesProbes)
+
+class _TakesGate(_TakesProbes):
+    """A command with `--gate`, which takes the next word only where that names a gate."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as any command does."""
+        following = [*args[1:], ""]
+        bare = (a == "--gate" and b not in _GATES for a, b in zip(args, following, strict=True))
+        named = ["--gate=required" if b else a for a, b in zip(args, bare, strict=True)]
+        return super().parse_args(ctx, named)
+
+
+def _gate(chosen: str | None, none: bool) -> bool | str:
+    """Returns what `export` takes as `gate`.
+
+    Raises:
+        SpecError: the two options contradict each other.
+    """
+    if none and chosen not in (None, "none"):
+        raise SpecError("--gate and --no-gate were both given; leave one of them out.")
+    if none or chosen == "none":
+        return False
+    return "optional" if chosen == "optional" else True
+
+
+@cli.command(cls=_TakesGate)
 @click.argument("model", type=click.Path())
 @click.option(
     "-o",
@@ -328,8 +354,15 @@ def _input_sizes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
 @click.option(
-    "--gate/--no-gate", default=True, help="ONNX: the optional input `explain`, on by default."
+    "--gate",
+    is_flag=False,
+    flag_value="required",
+    type=click.Choice(_GATES),
+    help="ONNX: the input `explain`, false for the prediction alone. A required input works in "
+    "every runtime; an optional one is false by default, which only onnxruntime's Python, C, C# "
+    "and Java honour.  [default: required]",
 )
+@click.option("--no-gate", is_flag=True, help="The same as --gate=none.")
 @click.option(
     "--external-data/--no-external-data",
     default=None,
@@ -369,7 +402,7 @@ def compile(
             class_names=_words(options["class_names"]),
             format=options["kind"],
             opset=options["opset"],
-            gate=options["gate"],
+            gate=_gate(options["gate"], options["no_gate"]),
             dynamic_batch=not options["static_batch"],
             external_data=options["external_data"],
             verify=options["verify"],

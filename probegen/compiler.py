@@ -16,7 +16,7 @@ from probegen.external import data_path
 from probegen.graph import artefact as onnx_artefact
 from probegen.graph.external import wants_external_data, write_external_data
 from probegen.instrumentation.model import ProbedModel, instrument
-from probegen.manifest import Manifest
+from probegen.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
 from probegen.parity import Report, measure, require_agreement
 from probegen.placing import aside, check_data_place, check_place, put
 
@@ -81,7 +81,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     format: str | None = None,
-    gate: bool = True,
+    gate: bool | str = True,
     opset: int = DEFAULT_OPSET,
     dynamic_batch: bool = True,
     external_data: bool | None = None,
@@ -100,8 +100,13 @@ def export(
         probed: what `instrument` returned.
         path: `something.onnx` for ONNX, `something.keras` for Keras, a folder for SavedModel.
         format: `"onnx"`, `"savedmodel"` or `"keras"`, whatever the suffix says.
-        gate: ONNX only: give the artefact the optional input `explain`, which skips what only
-            explanations need.
+        gate: ONNX only: put what only explanations need behind the scalar bool input `explain`;
+            with false a request pays for the prediction alone. True makes it a required input,
+            which onnxruntime in every language, in node and in browsers, OpenVINO, onnxslim and
+            onnxsim all honour. `"optional"` gives it the default false, so that clients which
+            know nothing of it get the prediction at its old price; only onnxruntime's Python, C,
+            C# and Java honour that (onnxruntime-node, onnxruntime-web, OpenVINO, onnxslim and
+            onnxsim do not). False leaves it out: everything is computed at each request.
         opset: ONNX only: the operator set.
         dynamic_batch: accept any batch size; otherwise the batch is 1. A model with stateful
             layers keeps its own.
@@ -127,6 +132,7 @@ def export(
             "use pg.compile(model, probes, path) to do all in one call."
         )
     kind = _format(path, format)
+    chosen = _gate(gate)
     say = progress or _silent
     final = Path(path)
     check_place(final, kind, overwrite)
@@ -134,7 +140,7 @@ def export(
     with aside(final) as place:
         say(f"writing {kind}")
         batch = probed.plan.source.batch or (None if dynamic_batch else 1)
-        options = _Options(gate, opset, batch, external_data)
+        options = _Options(chosen, opset, batch, external_data)
         described, certify = write(probed, place, options)
         check_data_place(place, final, overwrite)
         report = None
@@ -174,7 +180,7 @@ Written = tuple[Manifest, Callable[[Report], Manifest]]
 class _Options:
     """What `export` was told of the form of the artefact; `batch` is None for any size."""
 
-    gate: bool
+    gate: Gate
     opset: int
     batch: int | None
     external_data: bool | None
@@ -229,6 +235,17 @@ def _format(path: str | os.PathLike[str], given: str | None) -> str:
             f"cannot write {suffix} files; use a name ending in .onnx, or a folder for SavedModel."
         )
     return "savedmodel"
+
+
+def _gate(given: bool | str) -> Gate:
+    if given == GATE_OPTIONAL:
+        return GATE_OPTIONAL
+    if not isinstance(given, bool):
+        raise ExportError(
+            "gate= takes True (a required input `explain`), 'optional' (an input with the default "
+            f"false) or False (none), got {given!r}."
+        )
+    return GATE_REQUIRED if given else False
 
 
 def _silent(_: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from probegen.errors import ManifestError, did_you_mean
 
@@ -20,6 +20,11 @@ SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
 TARGET_INPUT = "target"
 GATE_INPUT = "explain"
+
+#: Forms of the gate: a required input, or an initializer that is an input as well.
+GATE_REQUIRED: Literal["required"] = "required"
+GATE_OPTIONAL: Literal["optional"] = "optional"
+Gate = Literal[False, "required", "optional"]
 
 PREDICTION = "prediction"
 ACTIVATION = "activation"
@@ -118,7 +123,8 @@ class Manifest:
         model: name and class of the source model.
         producer: versions of what made the artefact.
         target_input: True where the artefact has the int32 `[batch]` input `target`.
-        gate: True where the artefact has the optional scalar bool input `explain`.
+        gate: what the scalar bool input `explain` is: `"required"`, `"optional"` (an initializer
+            as well, a default that a request may override), or False where there is none.
         class_names: names along the class axis of the prediction, where known.
         probes: the probes as asked for, resolved, in the JSON form of `probegen.spec`.
         points: names of all probe points of the source model, in the order of the calls.
@@ -130,7 +136,7 @@ class Manifest:
     model: Mapping[str, str] = dataclasses.field(default_factory=dict)
     producer: Mapping[str, str] = dataclasses.field(default_factory=dict)
     target_input: bool = False
-    gate: bool = False
+    gate: Gate = False
     class_names: tuple[str, ...] | None = None
     probes: tuple[Mapping[str, Any], ...] = ()
     points: tuple[str, ...] = ()
@@ -213,6 +219,12 @@ def _read(data: dict[str, Any]) -> Manifest:
     for output in outputs:
         if output.kind not in KINDS:
             raise ManifestError(f"output {output.name!r} has the unknown kind {output.kind!r}.")
+    if data.get("gate") is True:  # written while every gate was an initializer
+        data["gate"] = GATE_OPTIONAL
+    if data.get("gate", False) is not False and data["gate"] not in (GATE_REQUIRED, GATE_OPTIONAL):
+        raise ManifestError(
+            f"the manifest's 'gate' is {data['gate']!r}; it is false, 'required' or 'optional'."
+        )
     return Manifest(
         inputs=inputs, outputs=outputs, **_tuples(data, "class_names", "probes", "points")
     )

@@ -187,7 +187,7 @@ def test_compile_and_verify(probegen_cli, tmp_path):
     ]  # fmt: skip
     assert described.output("integrated_gradients/image").detail["steps"] == 3
     assert described.class_names == ("ant", "bee", "cow", "dog")
-    assert described.gate
+    assert described.gate == "required"
     assert "agrees" in said
     assert said.splitlines()[-1].startswith(f"{out}  onnx  0.0")
     assert err.splitlines() == [
@@ -284,6 +284,35 @@ def test_spec_files(probegen_cli, tmp_path, name):
     assert described.output("mine").target.index == (None,)
     assert not described.gate
     assert described.inputs[0].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "gate"),
+    [
+        (["--gate"], "required"),
+        (["--gate=required"], "required"),
+        (["--gate", "optional"], "optional"),
+        (["--gate=none"], False),
+    ],
+)
+def test_gates(probegen_cli, tmp_path, options, gate):
+    # Before MODEL, which a gate without a value must not take for one.
+    out = tmp_path / "m.onnx"
+    status, _, err = probegen_cli(
+        "compile", *options, "rows.keras", "-o", out, "--saliency", "--no-verify"
+    )
+    assert status == 0, err
+    assert compiled(out).gate == gate
+
+
+def test_gates_that_are_none(probegen_cli, tmp_path):
+    common = ("compile", "rows.keras", "-o", tmp_path / "m.onnx", "--saliency")
+    status, _, err = probegen_cli(*common, "--gate=maybe")
+    assert status == 2
+    assert "'maybe' is not one of 'required', 'optional', 'none'" in err
+    status, _, err = probegen_cli(*common, "--gate=optional", "--no-gate")
+    assert status == 1
+    assert "--gate and --no-gate were both given" in err
 
 
 def test_formats_folders_and_overwriting(probegen_cli, tmp_path):

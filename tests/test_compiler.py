@@ -1,5 +1,8 @@
 """End to end: model in, artefact out, and the numbers are those of TensorFlow on the source."""
 
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import onnx
@@ -153,14 +156,16 @@ def test_names_and_order_are_the_contracts(tmp_path):
     assert [(i.name, i.type) for i in s.get_inputs()] == [
         ("image", "tensor(float)"),
         ("target", "tensor(int32)"),
+        ("explain", "tensor(bool)"),
     ]
     assert s.get_inputs()[0].shape[1:] == [11, 8, 2]
-    assert [i.name for i in s.get_overridable_initializers()] == ["explain"]
+    assert s.get_inputs()[2].shape == []
+    assert not s.get_overridable_initializers()
     names = [o.name for o in s.get_outputs()]
     assert names == ["scores", "activation/conv1", "saliency/image", "where"]
     manifest = Manifest.from_json(s.get_modelmeta().custom_metadata_map[ONNX_METADATA_KEY])
     assert manifest.target_input
-    assert manifest.gate
+    assert manifest.gate == "required"
 
 
 def test_batches_of_any_size_give_the_same_rows(tmp_path):
@@ -188,10 +193,56 @@ def test_request_time_targets(tmp_path):
     assert np.abs(got[0] - art.run(x, target=1)["input_gradient/image"].array[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("gate", [True, "optional"])
+def test_a_client_with_onnxruntime_alone(tmp_path, gate):
+    pg.compile(models.cnn(), [pg.Saliency(), pg.GradCAM()], tmp_path / "m.onnx", gate=gate)
+    s, x = session(tmp_path / "m.onnx"), models.images((11, 8, 2))
+    here = runtime.load(tmp_path / "m.onnx").run(x)
+    on = s.run(None, {"image": x, "explain": np.array(True)})
+    for got, record in zip(on, here.values(), strict=True):
+        np.testing.assert_array_equal(got, record.array)
+    off = s.run(None, {"image": x, "explain": np.array(False)})
+    np.testing.assert_allclose(off[0], on[0], rtol=1e-6)
+    assert [o.shape[0] for o in off[1:]] == [0, 0]
+    if gate == "optional":
+        unasked = s.run(None, {"image": x})
+        np.testing.assert_array_equal(unasked[0], off[0])
+        assert [o.shape for o in unasked[1:]] == [o.shape for o in off[1:]]
+    else:
+        with pytest.raises(ValueError, match=r"explain.* are missing from input feed"):
+            s.run(None, {"image": x})
+
+
+def test_an_optional_gate_that_is_not_fed_computes_no_explanation(tmp_path):
+    pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx", gate="optional", verify=False)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    s, x = ort.InferenceSession(str(tmp_path / "m.onnx"), options), models.images((11, 8, 2))
+    for feed in ({}, {"explain": np.array(False)}, {"explain": np.array(True)}):
+        s.run(None, {"image": x, **feed})
+    events = json.loads(Path(s.end_profiling()).read_text())
+    starts = sorted(e["ts"] for e in events if e["name"] == "model_run")
+    kernels = [e["ts"] for e in events if e["name"].endswith("_kernel_time")]
+    counts = [
+        sum(a <= k < b for k in kernels) for a, b in zip(starts, [*starts[1:], 1e18], strict=True)
+    ]
+    assert counts[0] == counts[1] < counts[2] / 2
+
+
+@pytest.mark.parametrize("gate", ["yes", "required", 1, None])
+def test_a_gate_of_no_known_form(tmp_path, gate):
+    with pytest.raises(ExportError, match=r"gate= takes True .* 'optional' .* False .*, got"):
+        pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx", gate=gate)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_gate_and_with_a_fixed_batch(tmp_path):
     pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx", gate=False, dynamic_batch=False)
     s = session(tmp_path / "m.onnx")
     assert s.get_inputs()[0].shape == [1, 11, 8, 2]
+    assert [i.name for i in s.get_inputs()] == ["image"]
     assert not s.get_overridable_initializers()
     assert "If" not in {n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node}
 

@@ -19,10 +19,10 @@ from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
 from probegen.instrumentation.plan import GradientGroup, Plan, path_integrals
-from probegen.manifest import Manifest
+from probegen.manifest import Gate, Manifest
 
 
-def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.Model:
+def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.Model:
     """Returns the ONNX model of a plan, its manifest inside.
 
     Inputs are the model's own, then `target` where a probe chooses it at request time, then
@@ -30,7 +30,8 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
 
     Args:
         plan: what to compute.
-        gate: put what only explanations need behind an `If`.
+        gate: put what only explanations need behind an `If`, whose input is required or
+            optional; False leaves the gate out.
         opset: ONNX operator set.
         batch: a fixed batch size, or None for a dynamic one.
 
@@ -39,8 +40,9 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
             layer it came from.
         ExportError: the conversion failed, or the result is not valid ONNX.
     """
-    has_gate = gate and bool(plan.manifest.explanations)
-    if has_gate and manifest.GATE_INPUT in plan.source.input_names:
+    if not plan.manifest.explanations:
+        gate = False
+    if gate and manifest.GATE_INPUT in plan.source.input_names:
         raise ExportError(
             f"the model has an input called {manifest.GATE_INPUT!r}, which the gate needs for "
             "itself; rename the model's input, or pass gate=False (--no-gate)."
@@ -54,10 +56,10 @@ def onnx_model(plan: Plan, *, gate: bool, opset: int, batch: int | None) -> ir.M
         values.update(explain_group(builder, forward, group, target, request))
     builder.attach()
     explanations = [values[o.name] for o in plan.manifest.explanations]
-    _finish(forward.model, forward.predictions, explanations, has_gate)
+    _finish(forward.model, forward.predictions, explanations, gate)
     _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
     drop_plain_shapes(forward.graph)
-    described = plan.manifest.with_batch(batch).replace(gate=has_gate)
+    described = plan.manifest.with_batch(batch).replace(gate=gate)
     forward.model.producer_name = "probegen"
     forward.model.producer_version = plan.manifest.producer.get("probegen", "")
     forward.graph.name = plan.manifest.model.get("name", "model")
@@ -127,7 +129,7 @@ def _finish(
     model: ir.Model,
     predictions: Sequence[ir.Value],
     explanations: Sequence[ir.Value],
-    gate: bool,
+    gate: Gate,
 ) -> None:
     """Makes the wanted values the graph's outputs, cleans up, and puts in the gate."""
     graph = model.graph
@@ -136,7 +138,8 @@ def _finish(
     if gate:
         outputs = list(graph.outputs)
         count = len(predictions)
-        gated = add_gate(graph, graph.opset_imports[""], outputs[:count], outputs[count:])
+        opset = graph.opset_imports[""]
+        gated = add_gate(graph, opset, outputs[:count], outputs[count:], gate=gate)
         graph.outputs.extend(gated)
 
 

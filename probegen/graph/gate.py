@@ -6,12 +6,16 @@ request does not fetch.
 Each branch holds the whole of its computation. The other way, forward nodes outside and only the
 gradients in a branch, makes every mask of the backward pass leave the runtime's blocked layout
 whether it is asked for or not. The weights stay outside, stored once.
+
+The gate is the scalar bool input `explain`. As a required input it works in every engine that has
+`If`. As an initializer that is an input as well (a default that a request may override) it works
+in onnxruntime's Python, C, C# and Java alone: onnxruntime-node takes the value and goes by the
+default nonetheless, onnxruntime-web refuses it, OpenVINO, onnxslim and onnxsim fold the default in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,38 +23,41 @@ import onnx_ir as ir
 from probegen.graph.builder import Builder, static_shape
 from probegen.graph.copying import copy_node
 from probegen.graph.neighbours import needed_for
-from probegen.manifest import GATE_INPUT
+from probegen.manifest import GATE_INPUT, GATE_OPTIONAL, GATE_REQUIRED
 
 #: Operators for which onnxruntime prepares weights only if they belong to the same graph.
 _PREPARED = frozenset({"Conv"})
 
 
 def add_gate(
-    graph: ir.Graph, opset: int, predictions: Sequence[ir.Value], explanations: Sequence[ir.Value]
+    graph: ir.Graph,
+    opset: int,
+    predictions: Sequence[ir.Value],
+    explanations: Sequence[ir.Value],
+    *,
+    gate: str = GATE_REQUIRED,
 ) -> list[ir.Value]:
     """Moves all nodes into the branches of one `If`.
 
     Needs: the graph in topological order.
-    Leaves: a new optional scalar bool input `explain`, true by default; with false the
-    explanations come back with batch size 0.
+    Leaves: a new scalar bool input `explain`; with false the explanations come back with batch
+    size 0.
 
     Args:
         graph: changed in place; its outputs are for the caller to set.
         opset: operator set of the graph.
         predictions: values that come out in any case.
         explanations: values that come out only when asked for; each with type and rank.
+        gate: `"required"`, or `"optional"`: an initializer as well, which is false.
 
     Returns:
         The outputs of the `If`: predictions, then explanations.
     """
-    gate = ir.Value(
-        name=GATE_INPUT,
-        shape=ir.Shape([]),
-        type=ir.TensorType(ir.DataType.BOOL),
-        const_value=ir.Tensor(np.array(True), name=GATE_INPUT),
-    )
-    graph.inputs.append(gate)
-    graph.register_initializer(gate)
+    explain = ir.Value(name=GATE_INPUT, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
+    graph.inputs.append(explain)
+    if gate == GATE_OPTIONAL:
+        explain.const_value = ir.Tensor(np.array(False), name=GATE_INPUT)
+        graph.register_initializer(explain)
     graph.outputs.clear()
 
     plain = Builder(graph, opset, prefix="plain")
@@ -59,16 +66,16 @@ def add_gate(
     for node in (n for n in graph if n in needed):
         copy_node(plain, node, copies)
     empty = [_empty(plain, value) for value in explanations]
-    explain = Builder(graph, opset, prefix="explain")
-    explain.nodes = list(graph)
-    graph.remove(explain.nodes)
+    whole = Builder(graph, opset, prefix="explain")
+    whole.nodes = list(graph)
+    graph.remove(whole.nodes)
     branches = {
-        "then_branch": _branch(explain, [*predictions, *explanations]),
+        "then_branch": _branch(whole, [*predictions, *explanations]),
         "else_branch": _branch(plain, [*(copies.get(v, v) for v in predictions), *empty]),
     }
     chosen = ir.node(
         "If",
-        [gate],
+        [explain],
         attributes=branches,
         num_outputs=len(predictions) + len(explanations),
         name="probegen/gate",
@@ -118,9 +125,10 @@ def _own_weights(builder: Builder) -> list[ir.Node]:
 
 
 def _empty(builder: Builder, value: ir.Value) -> ir.Value:
-    """Writes a tensor without elements in the form of an explanation."""
+    """Writes a tensor without elements in the form of an explanation.
+
+    Not as a Constant: OpenVINO takes one without elements for a scalar.
+    """
     sizes = list(value.shape) if value.shape is not None else []
     static = [0, *(d if isinstance(d, int) else 0 for d in sizes[1:])]
-    dtype = value.dtype or ir.DataType.FLOAT
-    content: ir.Tensor[Any] = ir.Tensor(np.zeros(static, dtype=dtype.numpy()), dtype=dtype)
-    return builder.op("Constant", value=content, shape=static, dtype=dtype)
+    return builder.zeros(static, value.dtype or ir.DataType.FLOAT)

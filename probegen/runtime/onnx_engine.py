@@ -19,7 +19,7 @@ from probegen.runtime.inputs import Array
 if TYPE_CHECKING:
     import onnxruntime
 
-#: onnxruntime's level "error": it warns of the gate's overridable initializer at each load.
+#: onnxruntime's level "error": at each load it warns of an optional gate, whose default can change.
 _LOG_ERRORS = 3
 
 
@@ -96,7 +96,7 @@ class OnnxEngine:
         session, manifest = self.session, self.manifest
         inputs = [i.name for i in (*session.get_inputs(), *session.get_overridable_initializers())]
         expected = [spec.name for spec in manifest.inputs]
-        expected += [TARGET_INPUT] * manifest.target_input + [GATE_INPUT] * manifest.gate
+        expected += [TARGET_INPUT] * manifest.target_input + [GATE_INPUT] * bool(manifest.gate)
         self._check_held("input", expected, inputs)
         outputs = [o.name for o in session.get_outputs()]
         self._check_held("output", [spec.name for spec in manifest.outputs], outputs)

@@ -40,7 +40,7 @@ def image_manifest(**changes):
         model={"name": "zoo", "class": "Sequential"},
         producer={"probegen": "0.1.0"},
         target_input=True,
-        gate=True,
+        gate="required",
         class_names=NAMES,
     )
     return manifest.replace(**changes)
@@ -79,7 +79,6 @@ def image_model(manifest):
     ]
     explained = [spec.name for spec in manifest.explanations]
     if manifest.gate:
-        constants["explain"] = np.array(True)
         nodes = [*forward, gated(backward, explained)]
     else:
         names = [node("Identity", [v], [n]) for v, n in zip(BACKWARD, explained, strict=True)]
@@ -89,6 +88,8 @@ def image_model(manifest):
         inputs.append(info("target", TensorProto.INT32, (None,)))
     if manifest.gate:
         inputs.append(info("explain", TensorProto.BOOL, ()))
+    if manifest.gate == "optional":
+        constants["explain"] = np.array(False)
     return model_of(nodes, inputs, manifest, constants)
 
 

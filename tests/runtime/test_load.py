@@ -61,9 +61,33 @@ def test_unknown_provider_does_not_fall_back_silently(image_path):
         runtime.load(image_path, providers=["CPUExecutionProvder"])
 
 
-def test_no_warning_of_the_gate_at_load(image_path, capfd):
-    runtime.load(image_path, threads=1)
+def test_an_optional_gate_is_on_by_default_here_and_no_warning_at_load(tmp_path, capfd):
+    path = save_image_model(tmp_path / "m.onnx", gate="optional")
+    art = runtime.load(path, threads=1)
     assert capfd.readouterr().err == ""
+    assert [i.name for i in art.engine.session.get_overridable_initializers()] == ["explain"]
+    assert len(art.run(images(2))["saliency/image"].array) == 2
+    assert list(art.run(images(2), explain=False)) == ["animal"]
+
+
+def test_a_gate_of_earlier_versions(tmp_path):
+    # Theirs was an initializer, which the manifest called `true`.
+    model = image_model(image_manifest(gate="optional"))
+    (told,) = model.metadata_props
+    assert '"gate": "optional"' in told.value
+    told.value = told.value.replace('"gate": "optional"', '"gate": true')
+    onnx.save(model, tmp_path / "m.onnx")
+    art = runtime.load(tmp_path / "m.onnx", threads=1)
+    assert art.manifest.gate == "optional"
+    assert len(art.run(images(2))["saliency/image"].array) == 2
+    assert list(art.run(images(2), explain=False)) == ["animal"]
+
+
+@pytest.mark.parametrize("gate", ["yes", 1, None, ["required"], {}])
+def test_a_gate_that_is_none(tmp_path, gate):
+    path = save_image_model(tmp_path / "m.onnx", gate=gate)
+    with pytest.raises(ManifestError, match=r"'gate' is .*; it is false, 'required' or 'optional'"):
+        runtime.load(path)
 
 
 def test_nothing_there(tmp_path):
