@@ -14,11 +14,14 @@ import contextvars
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from probegen.errors import InstrumentError
+from probegen.instrumentation.timewise import Fold, has_rows, is_open, run_folded, unfolded
 
 #: Names a call of a layer: its path and which call of that layer it is.
 CallKey = tuple[str, int]
@@ -39,6 +42,8 @@ class LayerCall:
         inputs: the tensors it was given, flat.
         outputs: the flat tensors it returned.
         step_of: path of the recurrent layer of which this call is one step, or `""`.
+        folds: the lengths that are folded into the batch axis inside the call.
+        in_steps: whether the outputs have an axis of their own for each of them.
     """
 
     layer: Any
@@ -49,6 +54,8 @@ class LayerCall:
     inputs: list[Any] = dataclasses.field(default_factory=list)
     outputs: list[Any] = dataclasses.field(default_factory=list)
     step_of: str = ""
+    folds: tuple[Fold, ...] = ()
+    in_steps: bool = False
 
 
 class Watcher:
@@ -56,22 +63,28 @@ class Watcher:
 
     Attributes:
         calls: what was recorded.
+        refusal: the error of ours that ended the call, if one did: Keras words it anew.
     """
 
     def __init__(
         self,
         model: Any,
         replaced: Replacements | None = None,
+        probed: Collection[CallKey] | None = None,
     ) -> None:
         """Prepares for one call of `model`.
 
         Args:
             model: the model that is about to be called.
             replaced: outputs that other tensors stand in for from there on.
+            probed: the calls whose outputs are asked for; None for all.
         """
         self.calls: list[LayerCall] = []
+        self.refusal: InstrumentError | None = None
         self._model = model
         self._replaced = replaced or {}
+        self._probed = probed
+        self._folds: tuple[Fold, ...] = ()
         self._paths = layer_paths(model)
         self._counts: dict[int, int] = {}
         self._stack: list[LayerCall] = []
@@ -87,11 +100,53 @@ class Watcher:
         finally:
             self._stack.pop()
         call.last_op = _operations()
-        replaced = self._replaced.get((call.path, call.index))
+        key = (call.path, call.index)
+        replaced = self._replaced.get(key, {})
+        if call.folds and (self._probed is None or key in self._probed):
+            return self._in_steps(call, outputs, replaced)
         if replaced:
             outputs = _replace(outputs, replaced)
         call.outputs = keras.tree.flatten(outputs)
         return outputs
+
+    def over_time(
+        self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
+    ) -> Any:
+        """Stands in for `TimeDistributed.call`; `original` is the real one."""
+        if not is_open(inputs):
+            return original(layer, inputs, training=training, mask=mask)
+        path = self._stack[-1].path if self._stack else layer.name
+
+        def run(fold: Fold, rows: Any, **arguments: Any) -> Any:
+            before = self._folds
+            self._folds = (*before, fold)
+            try:
+                return layer.layer.call(rows, **arguments)
+            finally:
+                self._folds = before
+
+        try:
+            return run_folded(layer, run, inputs, training, mask, path)
+        except InstrumentError as error:
+            self.refusal = error
+            raise
+
+    def _in_steps(
+        self, call: LayerCall, outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]
+    ) -> Any:
+        """Lets what is probed have axes for time; what the model reads is made of it again."""
+        flat = keras.tree.flatten(outputs)
+        call.outputs, call.in_steps = list(flat), True
+        for position, rows in enumerate(flat):
+            if isinstance(rows, tf.Tensor) and has_rows(rows):
+                apart = unfolded(rows, call.folds)
+                if position in replaced:
+                    apart = replaced[position](apart)
+                flat[position] = tf.reshape(apart, tf.shape(rows))
+                flat[position].set_shape(rows.shape)
+                _keep_attributes(rows, flat[position])
+                call.outputs[position] = apart
+        return keras.tree.pack_sequence_as(outputs, flat)
 
     def _begin(self, layer: Any, args: Any, kwargs: Any) -> LayerCall:
         path = self._paths.get(id(layer))
@@ -102,7 +157,9 @@ class Watcher:
         index = self._counts.get(id(layer), 0)
         self._counts[id(layer)] = index + 1
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
-        call = LayerCall(layer, path, index, first_op=_operations(), inputs=tensors)
+        call = LayerCall(
+            layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
+        )
         for outer in self._stack:
             if isinstance(outer.layer, keras.layers.RNN):
                 call.step_of = outer.path
@@ -114,25 +171,27 @@ _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watch
 
 
 class _Wrapper:
-    """Wraps `Layer.__call__` while somebody watches, in whatever thread."""
+    """Wraps methods of Keras while somebody watches, in whatever thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._original: Any = None
+        self._originals: list[Any] = []
 
     def acquire(self) -> None:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._original = keras.Layer.__call__
-                keras.Layer.__call__ = _watched(self._original)
+                self._originals = [getattr(cls, name) for cls, name, _ in _WRAPPED]
+                for (cls, name, wrap), original in zip(_WRAPPED, self._originals, strict=True):
+                    setattr(cls, name, wrap(original))
 
     def release(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                keras.Layer.__call__ = self._original
+                for (cls, name, _), original in zip(_WRAPPED, self._originals, strict=True):
+                    setattr(cls, name, original)
 
 
 def _watched(original: Any) -> Any:
@@ -144,6 +203,24 @@ def _watched(original: Any) -> Any:
         return watcher(original, self, args, kwargs)
 
     return watched_call
+
+
+def _over_time(original: Any) -> Any:
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        watcher = _watcher.get()
+        if watcher is None:
+            return original(self, *args, **kwargs)
+        return watcher.over_time(original, self, *args, **kwargs)
+
+    return call
+
+
+#: Class, method, and what makes the method that is watched of the original.
+_WRAPPED = (
+    (keras.Layer, "__call__", _watched),
+    (keras.layers.TimeDistributed, "call", _over_time),
+)
 
 
 _wrapper = _Wrapper()
@@ -159,6 +236,14 @@ def _replace(outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]) -> Any:
         if mask is not None:
             flat[position]._keras_mask = mask
     return keras.tree.pack_sequence_as(outputs, flat)
+
+
+def _keep_attributes(before: Any, after: Any) -> None:
+    """Gives a tensor what Keras keeps on the one that it stands in for."""
+    for name in ("_keras_mask", "_keras_logits"):
+        value = getattr(before, name, None)
+        if value is not None:
+            setattr(after, name, value)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probegen.instrumentation.attention import attention_weights
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements
 from probegen.instrumentation.plan import PlainOutput, Plan, TargetPlan, TensorRef, reduced_axes
 from probegen.instrumentation.targets import callable_value, score
-from probegen.instrumentation.trace import run_source
+from probegen.instrumentation.trace import attention_in_steps, run_source
 from probegen.spec import Attention
 
 
@@ -40,7 +39,7 @@ class Forward:
     @functools.cached_property
     def weights(self) -> dict[CallKey, Any]:
         """Layer call -> the attention weights that it applies."""
-        return attention_weights(self.outputs[0].graph, self.calls)
+        return attention_in_steps(self.outputs[0].graph, self.calls)
 
     @property
     def outputs(self) -> list[Any]:
@@ -81,7 +80,8 @@ def run_forward(
         replaced: tensors that stand in for outputs of layer calls.
         weights: pairs of a variable of the model and a tensor to read in its place.
     """
-    nest, calls = run_source(plan.source, flat, replaced, weights)
+    probed = {o.ref.key for o in (*plan.plain, *(o for g in plan.groups for o in g.outputs))}
+    nest, calls = run_source(plan.source, flat, replaced, weights, probed)
     return Forward(inputs=list(flat), nest=nest, calls=calls)
 
 

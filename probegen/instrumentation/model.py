@@ -83,7 +83,12 @@ class ProbedModel(keras.Model):
         super().__init__(name=f"{source.model.name}_probed")
         self.source = source.model
         self.plan = make_plan(source, probes, class_names, earlier)
-        self._explain = tf.function(self.explain_flat, autograph=False, reduce_retracing=True)
+        # Traced with the sizes that the plan was made with: some layers do other things, and are
+        # called another number of times, where they know more of them.
+        given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
+        if self.manifest.target_input:
+            given.append(tf.TensorSpec([given[0].shape[0]], tf.int32))
+        self._explain = tf.function(self.explain_flat, input_signature=given, autograph=False)
         self.built = True
 
     @property

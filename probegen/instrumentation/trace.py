@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from probegen.errors import InstrumentError
 from probegen.instrumentation.attention import attention_weights
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
 from probegen.instrumentation.source import Source
+from probegen.instrumentation.timewise import has_rows, unfolded
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _FINAL_ACTIVATIONS = frozenset({"Softmax", "Sigmoid"})
@@ -51,7 +52,7 @@ class Trace:
     @functools.cached_property
     def weights(self) -> dict[CallKey, Any]:
         """Layer call -> the attention weights that it applies, for every call that has some."""
-        return attention_weights(self.graph, self.calls)
+        return attention_in_steps(self.graph, self.calls)
 
     def visible(self, tensor: Any) -> bool:
         """Tells whether a tensor lives in this graph and not in a loop's or branch's body."""
@@ -78,6 +79,7 @@ def run_source(
     flat: Sequence[Any],
     replaced: Replacements | None = None,
     weights: Sequence[tuple[Any, Any]] = (),
+    probed: Collection[CallKey] | None = None,
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -89,13 +91,19 @@ def run_source(
         flat: its flat inputs.
         replaced: outputs of layer calls that other tensors stand in for.
         weights: pairs of a variable of the model and a tensor to read in its place.
+        probed: the layer calls whose outputs are asked for; None for all.
 
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
-    watcher = Watcher(source.model, replaced)
+    watcher = Watcher(source.model, replaced, probed)
     with keras.StatelessScope(state_mapping=list(weights)), watching(watcher):
-        outputs = source.call(flat)
+        try:
+            outputs = source.call(flat)
+        except Exception:
+            if watcher.refusal is not None:  # in its own words, not in Keras'
+                raise watcher.refusal from None
+            raise
     return outputs, watcher.calls
 
 
@@ -120,6 +128,18 @@ def trace(source: Source) -> Trace:
                 "tensor; let the model's call return tensors alone."
             )
     return Trace(source, graph, seen["inputs"], seen["nest"], seen["calls"])
+
+
+def attention_in_steps(graph: Any, calls: Sequence[LayerCall]) -> dict[CallKey, Any]:
+    """Returns attention weights by layer call, with an axis for each length that is folded."""
+    found = attention_weights(graph, calls)
+    folds = {(c.path, c.index): c.folds for c in calls}
+    apart = {id(t) for c in calls if c.in_steps for t in c.outputs}
+    with graph.as_default():
+        for key, weights in found.items():
+            if id(weights) not in apart and has_rows(weights):
+                found[key] = unfolded(weights, folds[key])
+    return found
 
 
 def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: Source) -> Any:
