@@ -21,6 +21,7 @@ import keras
 import tensorflow as tf
 
 from probegen.errors import InstrumentError
+from probegen.instrumentation.open_sizes import STAND_INS
 from probegen.instrumentation.timewise import Fold, has_rows, is_open, run_folded, unfolded
 
 #: Names a call of a layer: its path and which call of that layer it is.
@@ -216,10 +217,24 @@ def _over_time(original: Any) -> Any:
     return call
 
 
+def _standing_in(stand_in: Any, original: Any) -> Any:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _watcher.get() is None:
+            return original(self, *args, **kwargs)
+        return stand_in(original, self, *args, **kwargs)
+
+    return method
+
+
 #: Class, method, and what makes the method that is watched of the original.
-_WRAPPED = (
+_WRAPPED: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (keras.Layer, "__call__", _watched),
     (keras.layers.TimeDistributed, "call", _over_time),
+    *(
+        (cls, name, functools.partial(_standing_in, stand_in))
+        for (cls, name), stand_in in STAND_INS.items()
+    ),
 )
 
 

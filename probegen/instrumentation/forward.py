@@ -80,7 +80,8 @@ def run_forward(
         replaced: tensors that stand in for outputs of layer calls.
         weights: pairs of a variable of the model and a tensor to read in its place.
     """
-    probed = {o.ref.key for o in (*plan.plain, *(o for g in plan.groups for o in g.outputs))}
+    probed = {o.ref.key for o in plan.plain}
+    probed |= {o.ref.key for g in plan.groups for o in g.outputs}
     nest, calls = run_source(plan.source, flat, replaced, weights, probed)
     return Forward(inputs=list(flat), nest=nest, calls=calls)
 

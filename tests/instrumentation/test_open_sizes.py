@@ -1,0 +1,57 @@
+"""Layers of Keras that do other things where sizes are open: as the untouched model, eagerly."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import probegen as pg
+from probegen import runtime
+
+
+def images_through(layer):
+    keras.utils.set_random_seed(4)
+    x = keras.Input((None, None, 3), name="x")
+    y = layers.Conv2D(3, 3, activation="relu")(layer(x))
+    return keras.Model(x, layers.Dense(2, name="y")(layers.GlobalAveragePooling2D()(y)))
+
+
+def given(*shape):
+    return np.random.default_rng(1).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.RandomCrop(4, 5),
+        layers.UpSampling2D((2, 3), interpolation="bicubic"),
+        layers.UpSampling2D(2, interpolation="bilinear"),
+    ],
+    ids=["crop", "bicubic", "bilinear"],
+)
+def test_predictions_are_those_of_the_untouched_model(layer):
+    model = images_through(layer)
+    probed = pg.instrument(model, [pg.Activations(-1)])
+    for shape in ((2, 5, 7, 3), (3, 9, 6, 3)):
+        x = given(*shape)
+        expected = model(x, training=False)  # RandomCrop trains where it is not told
+        np.testing.assert_allclose(probed(x)["y"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_center_crop_resizes_images_that_are_too_small(tmp_path):
+    """Keras chooses between cropping and resizing when it traces, and then always crops."""
+    model = images_through(layers.CenterCrop(6, 7))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    for shape in ((2, 4, 5, 3), (3, 9, 8, 3), (1, 4, 12, 3), (2, 6, 7, 3)):
+        x = given(*shape)
+        result = artefact.run(x)
+        variable = tf.Variable(x)
+        with tf.GradientTape() as tape:
+            scores = model(variable)
+            score = scores[:, 1]
+        expected = tape.gradient(score, variable)
+        np.testing.assert_allclose(result["y"].array, scores, rtol=1e-5, atol=1e-6)
+        found = result["input_gradient/x"].array
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
