@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from probegen.errors import InstrumentError
 from probegen.instrumentation.open_sizes import STAND_INS
+from probegen.instrumentation.randomness import mark_seed
 from probegen.instrumentation.timewise import Fold, has_rows, is_open, run_folded, unfolded
 
 #: Names a call of a layer: its path and which call of that layer it is.
@@ -227,10 +228,20 @@ def _standing_in(stand_in: Any, original: Any) -> Any:
     return method
 
 
+def _marking(original: Any) -> Any:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seed = original(self, *args, **kwargs)
+        return seed if _watcher.get() is None else mark_seed(seed)
+
+    return method
+
+
 #: Class, method, and what makes the method that is watched of the original.
 _WRAPPED: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (keras.Layer, "__call__", _watched),
     (keras.layers.TimeDistributed, "call", _over_time),
+    (keras.random.SeedGenerator, "next", _marking),
     *(
         (cls, name, functools.partial(_standing_in, stand_in))
         for (cls, name), stand_in in STAND_INS.items()

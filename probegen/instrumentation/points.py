@@ -62,7 +62,10 @@ def _point(
     visible = bool(tensors) and not call.step_of and all(trace.visible(t) for t in tensors)
     probes: list[str] = []
     reason = ""
-    if visible:
+    draw = next((trace.random[id(t)] for t in tensors if id(t) in trace.random), None)
+    if draw is not None:
+        reason = f"drawn at random, by {trace.drawn_by(draw)}"
+    elif visible:
         probes.append("activation")
         differentiable = id(tensors[0]) in reached and _is_float(tensors[0])
         if differentiable:

@@ -14,6 +14,7 @@ from tensorflow.python.framework import ops as tf_ops
 from probegen.errors import InstrumentError
 from probegen.instrumentation.attention import attention_weights
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
+from probegen.instrumentation.randomness import Draw, drawn
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.timewise import has_rows, unfolded
 
@@ -53,6 +54,17 @@ class Trace:
     def weights(self) -> dict[CallKey, Any]:
         """Layer call -> the attention weights that it applies, for every call that has some."""
         return attention_in_steps(self.graph, self.calls)
+
+    @functools.cached_property
+    def random(self) -> dict[int, Draw]:
+        """Id of a tensor -> where the random numbers come from that its value depends on."""
+        return drawn(self.graph)
+
+    def drawn_by(self, draw: Draw) -> str:
+        """Says which operation draws, and in which layer."""
+        where = self.layer_of(draw.at)
+        operation = draw.operation or "a random seed"
+        return f"{operation} in layer {where!r}" if where else f"{operation} in the model's call"
 
     def visible(self, tensor: Any) -> bool:
         """Tells whether a tensor lives in this graph and not in a loop's or branch's body."""

@@ -54,6 +54,8 @@ def make_plan(
         NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
     """
     context = context or Context(source)
+    for name, tensor in zip(source.output_names, context.trace.outputs, strict=True):
+        context.refuse_draw(tensor, f"output {name!r}", context.trace.random)
     planner = GradientPlanner(context)
     plain: list[PlainOutput] = []
     groups: dict[TargetPlan, list[GradientOutput]] = {}

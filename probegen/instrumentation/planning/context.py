@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probegen.errors import SelectionError
+from probegen.errors import InstrumentError, SelectionError
 from probegen.instrumentation.plan import TensorRef
 from probegen.instrumentation.points import layers_in_order, probe_points
+from probegen.instrumentation.randomness import Draw
 from probegen.instrumentation.roles import role_of
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.trace import Trace, influenced_by, pre_activation, trace
@@ -44,6 +46,7 @@ class Context:
         able = [p for p in chosen if kind in p.probes]
         if able:
             return able
+        self.check_draws(chosen)
         named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:5])
         reasons = sorted({p.reason for p in chosen if p.reason})
         others = [p.name for p in self.points if kind in p.probes]
@@ -57,6 +60,34 @@ class Context:
             + (f": {'; '.join(reasons)}." if reasons else ".")
             + hint
         )
+
+    def check_draws(self, points: Sequence[ProbePoint]) -> None:
+        """Refuses points whose values are random; see `refuse_draw`."""
+        for point in points:
+            key = (point.path, point.call_index)
+            calls = [c for c in self.trace.calls if (c.path, c.index) == key]
+            for tensor in (t for call in calls for t in call.outputs):
+                self.refuse_draw(tensor, f"layer {point.name!r}", self.trace.random)
+
+    def refuse_draw(self, tensor: Any, what: str, random: Mapping[int, Draw]) -> None:
+        """Refuses a tensor whose value is random.
+
+        Args:
+            tensor: the tensor.
+            what: what it is called in the message.
+            random: the random tensors, as `drawn` finds them.
+
+        Raises:
+            InstrumentError: it depends on a draw; says on which, and what works.
+        """
+        draw = random.get(id(tensor))
+        if draw is not None:
+            raise InstrumentError(
+                f"{what} is drawn at random, by {self.trace.drawn_by(draw)}: each call of the "
+                "model draws anew, which no artefact can agree with. Draw the numbers outside and "
+                "pass them to the model as an input, or let the layer draw in training alone "
+                "(training=False; a fixed integer seed is no draw)."
+            )
 
     def tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor of this trace that a reference means."""

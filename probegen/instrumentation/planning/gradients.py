@@ -6,9 +6,11 @@ from typing import Any
 
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
 from probegen.instrumentation import axes
+from probegen.instrumentation.capture import Watcher, watching
 from probegen.instrumentation.plan import GradientOutput, TargetPlan, TensorRef
 from probegen.instrumentation.planning.context import Context, output_name
 from probegen.instrumentation.planning.methods import METHODS
+from probegen.instrumentation.randomness import drawn
 from probegen.instrumentation.roles import role_of
 from probegen.instrumentation.targets import callable_value, score, target_index
 from probegen.instrumentation.trace import blocking_operations, custom_gradients, is_differentiable
@@ -83,8 +85,11 @@ class GradientPlanner:
         """Returns the tensor of this trace that a target is taken from."""
         if target.function is None:
             return score(self._context.trace.outputs[target.position], target.spec.logits)
-        with self._context.trace.graph.as_default():
-            return callable_value(target.function, self._context.trace.nest, target.spec.logits)
+        trace = self._context.trace
+        with trace.graph.as_default(), watching(Watcher(trace.source.model)):
+            value = callable_value(target.function, trace.nest, target.spec.logits)
+        self._context.refuse_draw(value, f"the target {target.spec.name}", drawn(trace.graph))
+        return value
 
     # -- what is differentiated by -------------------------------------------------------
 
@@ -143,6 +148,7 @@ class GradientPlanner:
                 self._context.points, probe.layer, self._context.layers, "pg.GradCAM(layer=...)"
             )
             if len(point.shapes) != 1 or "grad_cam" not in point.probes:
+                self._context.check_draws([point])
                 raise SelectionError(
                     f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
                     "Grad-CAM: it needs one output with positions between batch and channel, "
