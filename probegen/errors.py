@@ -8,11 +8,21 @@ A message says what was wrong, what was expected and what would work. Code that 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+#: What colours text in a terminal; Keras writes it into its messages.
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class ProbegenError(Exception):
-    """Base class of all errors raised by probegen."""
+    """Base class of all errors raised by probegen.
+
+    Messages quote what other libraries say; the codes by which those colour it are left out.
+    """
+
+    def __init__(self, message: str = "", *more: object) -> None:
+        super().__init__(_COLOURS.sub("", message), *more)
 
 
 class SpecError(ProbegenError, ValueError):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from probegen import schema
 from probegen.errors import ManifestError, did_you_mean
 
 SCHEMA = 1
@@ -37,6 +39,15 @@ INTEGRATED_GRADIENTS = "integrated_gradients"
 #: Outputs that are computed with the backward pass.
 GRADIENT_KINDS = frozenset({INPUT_GRADIENT, SALIENCY, GRAD_CAM, INTEGRATED_GRADIENTS})
 KINDS = frozenset({PREDICTION, ACTIVATION, ATTENTION}) | GRADIENT_KINDS
+
+#: Element types of inputs and outputs, by their names in numpy and TensorFlow.
+DTYPES = frozenset(
+    {"bool", "string", "bfloat16", "complex64", "complex128"}
+    | {f"float{bits}" for bits in (16, 32, 64)}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
+#: How a target was chosen; see `TargetSpec`.
+MODES = frozenset({"argmax", "index", "input", "callable"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,61 +196,139 @@ class Manifest:
         )
 
     def to_json(self, indent: int | None = None) -> str:
-        """Returns the manifest as JSON text with its schema version first."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=indent)
+        """Returns the manifest as JSON text with its schema version first.
+
+        JSON has no NaN and no infinity; a figure that is none becomes null.
+        """
+        data = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        return json.dumps(_finite(data), indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Reads what `to_json` wrote.
 
+        The whole of it is checked here, once: types, ranks, sizes, element types, kinds and names.
+        A field that this version does not know is refused, since a damaged name of a field would
+        otherwise pass for it; what adds a field raises `SCHEMA`.
+
         Raises:
-            ManifestError: the text is no JSON, no manifest, or of a newer schema.
+            ManifestError: the text is no JSON, no manifest, damaged, or of a newer schema.
         """
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ManifestError(f"the probegen manifest is not valid JSON: {error}") from error
-        if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+            data = schema.parse(text)
+        except schema.SchemaError as error:
+            raise ManifestError(f"the probegen manifest is damaged: {error}") from error
+        version = data.pop("schema", None) if isinstance(data, dict) else None
+        if type(version) is not int or version < 1:
             raise ManifestError("the probegen manifest has no integer 'schema' field.")
-        schema = data.pop("schema")
-        if schema > SCHEMA:
+        if version > SCHEMA:
             raise ManifestError(
-                f"the manifest has schema {schema}, this probegen reads up to schema {SCHEMA}. "
+                f"the manifest has schema {version}, this probegen reads up to schema {SCHEMA}. "
                 "Install a newer probegen to load this artefact."
             )
+        if data.get("gate") is True:  # written while every gate was an initializer
+            data["gate"] = GATE_OPTIONAL
         try:
-            return _read(data)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ManifestError(f"the probegen manifest is damaged: {error!r}") from error
+            found = schema.read(cls, data)
+            _check(found)
+        except schema.SchemaError as error:
+            raise ManifestError(
+                f"the probegen manifest is damaged: {error}. Compile the artefact again."
+            ) from error
+        return found
 
 
-def _read(data: dict[str, Any]) -> Manifest:
-    inputs = tuple(InputSpec(**_tuples(i, "shape", "axes")) for i in data.pop("inputs"))
-    outputs = tuple(_read_output(o) for o in data.pop("outputs"))
-    for output in outputs:
-        if output.kind not in KINDS:
-            raise ManifestError(f"output {output.name!r} has the unknown kind {output.kind!r}.")
-    if data.get("gate") is True:  # written while every gate was an initializer
-        data["gate"] = GATE_OPTIONAL
-    if data.get("gate", False) is not False and data["gate"] not in (GATE_REQUIRED, GATE_OPTIONAL):
-        raise ManifestError(
-            f"the manifest's 'gate' is {data['gate']!r}; it is false, 'required' or 'optional'."
+def wrong_class_names(names: Any, sizes: Iterable[int | None]) -> str | None:
+    """Returns what is wrong with names that a caller gave for classes, None where nothing is.
+
+    Args:
+        names: what was given.
+        sizes: the last size of each prediction, None where it is open. A single score, of a
+            sigmoid say, has two classes.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        return f"class_names takes a list with a name for each class, got {names!r}."
+    given, known = [str(n) for n in names], list(sizes)
+    twice = sorted({n for n in given if given.count(n) > 1})
+    if twice:
+        return f"class_names has {', '.join(map(repr, twice[:5]))} twice; each class needs its own."
+    fits = {2 if size == 1 else size for size in known} | {n for n in known if n}
+    if known and None not in known and len(given) not in fits:
+        return f"class_names has {len(given)} names; the model's outputs have {known} classes."
+    return None
+
+
+# -- checks beyond types -----------------------------------------------------------------------
+
+
+def _check(found: Manifest) -> None:
+    """Raises a `SchemaError` for what types alone cannot say."""
+    if not found.inputs or not found.outputs:
+        raise schema.SchemaError("it names no inputs or no outputs")
+    ours = [TARGET_INPUT] * found.target_input + [GATE_INPUT] * bool(found.gate)
+    _check_unique("input", [*(i.name for i in found.inputs), *ours])
+    _check_unique("output", [o.name for o in found.outputs])
+    for spec in found.inputs:
+        _check_tensor(f"the input {spec.name!r}", spec)
+        if spec.vocabulary is not None and spec.vocabulary < 1:
+            raise schema.SchemaError(f"the input {spec.name!r} has {spec.vocabulary} legal values")
+    for output in found.outputs:
+        _check_output(output)
+    _check_certificate(found.certificate)
+
+
+def _check_unique(role: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise schema.SchemaError(
+                f"two {role}s are called {name!r}" if name else f"an {role} has no name"
+            )
+
+
+def _check_tensor(what: str, spec: InputSpec | OutputSpec) -> None:
+    if spec.dtype not in DTYPES:
+        raise schema.SchemaError(f"{what} has the unknown element type {spec.dtype!r}")
+    if len(spec.axes) != len(spec.shape):
+        raise schema.SchemaError(
+            f"{what} has {len(spec.axes)} axes, {list(spec.axes)}, for the shape {list(spec.shape)}"
         )
-    return Manifest(
-        inputs=inputs, outputs=outputs, **_tuples(data, "class_names", "probes", "points")
-    )
+    if any(size is not None and size < 0 for size in spec.shape):
+        raise schema.SchemaError(f"{what} has the shape {list(spec.shape)}")
 
 
-def _read_output(data: dict[str, Any]) -> OutputSpec:
-    data = _tuples(data, "shape", "axes")
-    if data.get("target") is not None:
-        data["target"] = TargetSpec(**_tuples(data["target"], "index"))
-    return OutputSpec(**data)
+def _check_output(output: OutputSpec) -> None:
+    what = f"the output {output.name!r}"
+    _check_tensor(what, output)
+    if output.kind not in KINDS:
+        raise schema.SchemaError(f"{what} has the unknown kind {output.kind!r}")
+    if output.call < 0:
+        raise schema.SchemaError(f"{what} is of call {output.call} of its layer")
+    target = output.target
+    if target is None:
+        return
+    if target.mode not in MODES:
+        raise schema.SchemaError(f"{what} has a target of the unknown mode {target.mode!r}")
+    if target.classes is not None and target.classes < 1:
+        raise schema.SchemaError(f"{what} has a target of {target.classes} classes")
 
 
-def _tuples(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Returns a copy of `data` in which the JSON lists under `keys` are tuples again."""
-    return {
-        key: tuple(value) if key in keys and value is not None else value
-        for key, value in data.items()
-    }
+def _check_certificate(certificate: Mapping[str, Any] | None) -> None:
+    """Raises unless a certificate has the form of `parity.Report.to_json`."""
+    if certificate is None:
+        return
+    outputs = certificate.get("outputs", {})
+    if not isinstance(outputs, dict) or not all(isinstance(v, dict) for v in outputs.values()):
+        raise schema.SchemaError("certificate.outputs is no object of objects")
+    for name, kind in (("passed", bool), ("generated", bool), ("samples", int), ("against", str)):
+        value = certificate.get(name)
+        if value is not None and type(value) is not kind:
+            raise schema.SchemaError(f"certificate.{name} is {str(value)[:60]!a}")
+
+
+def _finite(value: Any) -> Any:
+    """Returns JSON values with null for each number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

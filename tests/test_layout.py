@@ -26,7 +26,8 @@ RULES = {
     "graph/gate.py": {"probegen.graph", "probegen.manifest"},
     "errors.py": set(),
     "external.py": {"probegen.errors"},
-    "manifest.py": {"probegen.errors"},
+    "schema.py": {"probegen.errors"},
+    "manifest.py": {"probegen.errors", "probegen.schema"},
     "points.py": {"probegen.cost"},  # as a type alone
     "cost.py": {"probegen.points"},
     "graph/work.py": {"probegen.graph"},

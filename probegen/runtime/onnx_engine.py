@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probegen import external
-from probegen.errors import ArtefactError, did_you_mean
+from probegen.errors import ArtefactError, ManifestError, did_you_mean
 from probegen.manifest import GATE_INPUT, ONNX_METADATA_KEY, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
 from probegen.runtime.inputs import Array
+from probegen.runtime.interface import Held, check_interface, expected_inputs
 
 if TYPE_CHECKING:
     import onnxruntime
 
 #: onnxruntime's level "error": at each load it warns of an optional gate, whose default can change.
 _LOG_ERRORS = 3
+#: Element types that onnxruntime calls otherwise than numpy.
+_ELEMENTS = {"float": "float32", "double": "float64"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,7 @@ class OnnxEngine:
         except Exception as error:
             _check_data(path)
             raise ArtefactError(_why_not_loaded(path, error)) from error
-        metadata = session.get_modelmeta().custom_metadata_map
+        metadata = _metadata(session, path)
         if external.METADATA_KEY in metadata:
             # Checked when they have been read, so that none can slip in between.
             data = external.ExternalData.from_json(metadata[external.METADATA_KEY])
@@ -74,7 +77,7 @@ class OnnxEngine:
         if ONNX_METADATA_KEY not in metadata:
             raise ArtefactError(f"{str(path)!r} {FOREIGN}")
         engine = cls(session, Manifest.from_json(metadata[ONNX_METADATA_KEY]), str(path))
-        engine._check_names()
+        engine._check_interface()
         return engine
 
     def run(
@@ -91,24 +94,41 @@ class OnnxEngine:
         with _told(f"onnxruntime could not run {self.path!r}"):
             return dict(zip(names, self.session.run(names, fed), strict=True))
 
-    def _check_names(self) -> None:
-        """Raises where the manifest and the graph name different inputs or outputs."""
+    def _check_interface(self) -> None:
+        """Raises where the manifest and the graph name or describe other inputs or outputs."""
         session, manifest = self.session, self.manifest
-        inputs = [i.name for i in (*session.get_inputs(), *session.get_overridable_initializers())]
-        expected = [spec.name for spec in manifest.inputs]
-        expected += [TARGET_INPUT] * manifest.target_input + [GATE_INPUT] * bool(manifest.gate)
-        self._check_held("input", expected, inputs)
-        outputs = [o.name for o in session.get_outputs()]
-        self._check_held("output", [spec.name for spec in manifest.outputs], outputs)
+        needed = session.get_inputs()
+        inputs = _held([*needed, *session.get_overridable_initializers()])
+        wanted = expected_inputs(manifest)
+        check_interface(self.path, "input", wanted, inputs, [i.name for i in needed])
+        check_interface(self.path, "output", manifest.outputs, _held(session.get_outputs()))
 
-    def _check_held(self, role: str, expected: Iterable[str], held: Sequence[str]) -> None:
-        for name in expected:
-            if name not in held:
-                raise ArtefactError(
-                    f"the manifest of {self.path!r} names the {role} {name!r}, which its graph "
-                    f"does not have (it has {', '.join(map(repr, held))}). The file was changed "
-                    "after probegen wrote it; compile it again."
-                )
+
+def _held(values: Iterable[Any]) -> dict[str, Held]:
+    """Returns what onnxruntime says of inputs or outputs.
+
+    It gives the shape [] to a scalar and to what has no known rank alike.
+    """
+    found = {}
+    for value in values:
+        element = value.type.removeprefix("tensor(").removesuffix(")")
+        sizes = tuple(n if isinstance(n, int) and n >= 0 else None for n in value.shape)
+        found[value.name] = Held(_ELEMENTS.get(element, element), sizes or None)
+    return found
+
+
+def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, str]:
+    """Returns the metadata of a model.
+
+    Raises:
+        ManifestError: they are no text.
+    """
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"the metadata of {str(path)!r} are damaged: {error}. Compile the artefact again."
+        ) from error
 
 
 def _options(

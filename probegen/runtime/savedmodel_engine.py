@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probegen.errors import ArtefactError
+from probegen.errors import ArtefactError, ManifestError
 from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
 from probegen.runtime.inputs import Array, as_strings
+from probegen.runtime.interface import Held, check_interface, expected_inputs
 
 PREDICT = "serving_default"
 EXPLAIN = "explain"
@@ -51,7 +52,7 @@ class SavedModelEngine:
         asset = path / SAVEDMODEL_ASSET
         if not asset.is_file():
             raise ArtefactError(f"{str(path)!r} {FOREIGN}")
-        manifest = Manifest.from_json(asset.read_text(encoding="utf-8"))
+        manifest = Manifest.from_json(_text(asset))
         try:
             import tensorflow as tf
         except ImportError as error:
@@ -61,7 +62,7 @@ class SavedModelEngine:
             ) from error
         try:
             module = tf.saved_model.load(str(path))
-        except (OSError, ValueError, tf.errors.OpError) as error:
+        except Exception as error:  # whatever a damaged graph makes TensorFlow raise
             raise ArtefactError(
                 f"TensorFlow cannot load the SavedModel {str(path)!r}; it is damaged or "
                 f"incomplete. TensorFlow says: {error}"
@@ -74,7 +75,25 @@ class SavedModelEngine:
                     f"the SavedModel {str(path)!r} lacks the signature {name!r} (it has "
                     f"{', '.join(sorted(signatures)) or 'none'}); compile it again."
                 )
-        return cls(signatures, manifest, str(path), module)
+        engine = cls(signatures, manifest, str(path), module)
+        engine._check_interface()
+        return engine
+
+    def _check_interface(self) -> None:
+        """Raises where the manifest and the signatures describe other inputs or outputs."""
+        manifest = self.manifest
+        explains = bool(manifest.explanations)
+        for name in (PREDICT, EXPLAIN)[: 1 + explains]:
+            signature = self.signatures[name]
+            arguments = signature.structured_input_signature[1]
+            described = manifest.replace(target_input=manifest.target_input and name == EXPLAIN)
+            inputs = [
+                dataclasses.replace(spec, name=_argument(spec.name, arguments))
+                for spec in expected_inputs(described.replace(gate=False))
+            ]
+            check_interface(self.path, "input", inputs, _held(arguments), list(arguments))
+            outputs = manifest.outputs if name == EXPLAIN else manifest.predictions
+            check_interface(self.path, "output", outputs, _held(signature.structured_outputs))
 
     def run(
         self, feeds: Mapping[str, Array], target: Array | None, explain: bool
@@ -93,8 +112,30 @@ class SavedModelEngine:
         try:
             outputs = signature(**constants)
             return {spec.name: _array(outputs[spec.name], spec.name) for spec in wanted}
-        except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+        except Exception as error:
             raise ArtefactError(f"TensorFlow could not run {self.path!r}: {error}") from error
+
+
+def _text(asset: Path) -> str:
+    """Returns the text of the manifest.
+
+    Raises:
+        ManifestError: it is no text.
+    """
+    try:
+        return asset.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"the probegen manifest {str(asset)!r} is damaged: {error}. Compile the artefact again."
+        ) from error
+
+
+def _held(specs: Mapping[str, Any]) -> dict[str, Held]:
+    """Returns what TensorFlow says of the inputs or outputs of a signature."""
+    return {
+        name: Held(spec.dtype.name, None if spec.shape.rank is None else tuple(spec.shape))
+        for name, spec in specs.items()
+    }
 
 
 def _array(tensor: Any, name: str) -> Array:

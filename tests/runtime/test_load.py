@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from probegen import runtime
-from probegen.errors import ArtefactError, ManifestError
+from probegen.errors import ArtefactError, ManifestError, ProbegenError
 from probegen.manifest import ONNX_METADATA_KEY
 from tests.runtime.support import image_manifest, image_model, images, save_image_model
 
@@ -86,7 +86,9 @@ def test_a_gate_of_earlier_versions(tmp_path):
 @pytest.mark.parametrize("gate", ["yes", 1, None, ["required"], {}])
 def test_a_gate_that_is_none(tmp_path, gate):
     path = save_image_model(tmp_path / "m.onnx", gate=gate)
-    with pytest.raises(ManifestError, match=r"'gate' is .*; it is false, 'required' or 'optional'"):
+    with pytest.raises(
+        ManifestError, match=r'gate is .*, expected false or "required" or "optional"'
+    ):
         runtime.load(path)
 
 
@@ -160,13 +162,48 @@ def test_manifest_of_another_graph(tmp_path):
         runtime.load(path)
 
 
-def test_output_of_another_rank_than_the_manifest_says(tmp_path):
-    outputs = list(image_manifest().outputs)
-    outputs[2] = dataclasses.replace(outputs[2], axes=("batch", "feature"), shape=(None, 5))
-    path = write_with(tmp_path / "m.onnx", image_manifest(outputs=tuple(outputs)).to_json())
-    with pytest.raises(ArtefactError, match=r"'saliency/image' has the shape \(2, 5, 7\), but the "
-                       "manifest gives it the axes"):  # fmt: skip
-        runtime.load(path).run(images(2))
+@pytest.mark.parametrize(
+    ("role", "position", "changes", "says"),
+    [
+        ("outputs", 2, {"axes": ("batch", "unit"), "shape": (None, 5)},
+         r"'saliency/image' has the shape \[\?, 5\]; in its graph it has \[\?, 5, 7\]"),
+        ("outputs", 1, {"shape": (None, 5, 8, 3)}, r"'input_gradient/image' has the shape"),
+        ("outputs", 0, {"dtype": "float16"},
+         "'animal' is of type float16; in its graph it is of float32"),
+        ("inputs", 0, {"dtype": "int32"}, "input 'image' is of type int32"),
+        ("inputs", 0, {"shape": (None, 7, 5, 3)}, r"input 'image' has the shape \[\?, 7, 5, 3\]"),
+    ],
+)  # fmt: skip
+def test_manifest_that_describes_another_graph(tmp_path, role, position, changes, says):
+    specs = list(getattr(image_manifest(), role))
+    specs[position] = dataclasses.replace(specs[position], **changes)
+    path = write_with(tmp_path / "m.onnx", image_manifest(**{role: tuple(specs)}).to_json())
+    with pytest.raises(ArtefactError, match=says):
+        runtime.load(path)
+
+
+def test_inputs_that_the_manifest_does_not_name(tmp_path):
+    path = write_with(tmp_path / "m.onnx", image_manifest(target_input=False).to_json())
+    with pytest.raises(ArtefactError, match=r"needs the input 'target', which its manifest does"):
+        runtime.load(path)
+
+
+def test_flips_in_the_metadata_are_answered_by_us(image_path, tmp_path):
+    """Flips of one bit anywhere in the metadata: an error of ours, or an artefact that runs."""
+    with open(image_path, "rb") as file:
+        data = file.read()
+    start, end = data.index(b"probegen.manifest") - 8, len(data)
+    rng = np.random.default_rng(1)
+    path, x, refused = tmp_path / "flipped.onnx", images(2), 0
+    for _ in range(150):
+        flipped = bytearray(data)
+        flipped[rng.integers(start, end)] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        try:
+            runtime.load(path, threads=1).run(x)
+        except ProbegenError:
+            refused += 1
+    assert refused > 50
 
 
 def test_failure_inside_the_engine_is_an_artefact_error(artefact):
