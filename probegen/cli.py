@@ -73,6 +73,7 @@ def cli(traceback: bool) -> None:
       probegen inspect model.keras --cost --saliency
       probegen compile model.keras -o model.onnx --saliency --grad-cam
       probegen verify model.onnx --against model.keras
+      probegen verify model.onnx
       probegen run model.onnx photo.png --html report.html
     """
     del traceback  # see main
@@ -370,7 +371,11 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
 )
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
-@click.option("--samples", type=click.Path(exists=True), help="Inputs to verify on (.npy, .npz).")
+@click.option(
+    "--samples",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Inputs to verify on (.npy, .npz).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_with_imports
@@ -436,17 +441,31 @@ def compile(
 
 @cli.command()
 @click.argument("artefact", type=click.Path())
-@click.option("--against", required=True, type=click.Path(), metavar="MODEL", help="Its source.")
-@click.option("--samples", type=click.Path(exists=True), help="Inputs (.npy, .npz).")
+@click.option("--against", type=click.Path(), metavar="MODEL", help="Its source.")
+@click.option(
+    "--samples", type=click.Path(exists=True, dir_okay=False), help="Inputs (.npy, .npz)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_with_imports
 def verify(
-    artefact: str, against: str, samples: str | None, as_json: bool, modules: tuple[str, ...]
+    artefact: str,
+    against: str | None,
+    samples: str | None,
+    as_json: bool,
+    modules: tuple[str, ...],
 ) -> None:
     """Compare ARTEFACT (ONNX file or SavedModel) with the model it was made from.
 
     Ends with status 1 where an output differs by more than its limit.
+
+    Without --against: compare its contents with the digests that it was written with, which finds
+    a bit that flipped in a weight; and open it, which checks its manifest and graph.
     """
+    if against is None:
+        if samples is not None or modules:
+            raise SpecError("--samples and --import go with --against MODEL, which is not given.")
+        _check_contents(artefact, as_json)
+        return
     with _progress("comparing", modules):
         from probegen.parity import REPORT_COLUMNS, measure, require_agreement
 
@@ -458,6 +477,19 @@ def verify(
         title = f"{artefact} against {report.against} on {report.samples} {made}samples"
         _table(title, REPORT_COLUMNS, report.rows())
     require_agreement(report)
+
+
+def _check_contents(artefact: str, as_json: bool) -> None:
+    from probegen import integrity, runtime
+
+    if Path(artefact).is_dir():
+        _start_tensorflow()
+    runtime.load(artefact, check=True)
+    digest = integrity.check(Path(artefact))
+    if as_json:
+        click.echo(json.dumps({"artefact": artefact, "sha256": digest, "passed": True}))
+    else:
+        click.echo(f"{artefact} is as probegen wrote it: SHA-256 {digest}")
 
 
 # -- run ---------------------------------------------------------------------------------------
@@ -473,6 +505,7 @@ def verify(
     "these for each row, separated by commas.",
 )
 @click.option("--no-explain", is_flag=True, help="Compute the prediction alone.")
+@click.option("--check", is_flag=True, help="Check ARTEFACT's contents by its digests first.")
 @click.option("--check-finite", is_flag=True, help="Refuse NaN and infinity in the input.")
 @click.option("--scale", type=float, default=1.0, help="Multiply an image's 0-255 values by this.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw all outputs into a PNG.")
@@ -498,7 +531,7 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
 
     if Path(artefact).is_dir():
         _start_tensorflow()
-    art = runtime.load(artefact)
+    art = runtime.load(artefact, check=options["check"])
     feed, names = _load_input(Path(input), art.manifest, options["scale"])
     result = art.run(
         feed,

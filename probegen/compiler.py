@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from probegen import manifest, savedmodel
+from probegen import integrity, manifest, savedmodel
 from probegen.errors import ArtefactError, ExportError
 from probegen.external import data_path
 from probegen.graph import artefact as onnx_artefact
@@ -148,6 +148,8 @@ def export(
             say("verifying against the source model")
             report = _verified(place, final, probed, samples)
             described = certify(report)
+        if kind != "keras":  # an archive with checksums of its own
+            integrity.seal(place)
         data = data_path(final) if data_path(place).exists() else None
         put(place, final)
     return Exported(final, kind, described, report, data)
@@ -193,6 +195,7 @@ def _write_onnx(probed: ProbedModel, place: Path, options: _Options) -> Written:
     described = Manifest.from_json(model.metadata_props[manifest.ONNX_METADATA_KEY])
     if wants_external_data(model, options.external_data):
         write_external_data(model, place)
+    model.metadata_props[integrity.METADATA_KEY] = integrity.BLANK
     ir.save(model, place)
     onnx_artefact.check(str(place))
 

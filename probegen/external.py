@@ -11,12 +11,11 @@ tensor. Reading any of this executes nothing and needs neither onnx nor onnxrunt
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
+from probegen import onnx_file
 from probegen.errors import ArtefactError
 
 METADATA_KEY = "probegen.external_data"
@@ -24,12 +23,6 @@ SUFFIX = ".data"
 HEADER_BYTES = 128
 _MAGIC = b"probegen external data 1\n"
 _DIGITS = 64
-
-#: Field of the metadata in ONNX's ModelProto, and of key and value in an entry of it.
-_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
-#: Protobuf's wire types, and the bytes of those whose length is fixed.
-_VARINT, _DELIMITED = 0, 2
-_FIXED_BYTES = {1: 8, 5: 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +53,7 @@ class ExternalData:
         try:
             fields = json.loads(text)
             data = cls(str(fields["location"]), int(fields["size"]), str(fields["sha256"]))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ArtefactError(f"the metadata {METADATA_KEY!r} are damaged: {error!r}") from error
         if not data.location or Path(data.location).name != data.location:
             raise ArtefactError(
@@ -96,8 +89,8 @@ def data_of(model: Path) -> ExternalData | None:
     Raises:
         ArtefactError: the entry is damaged.
     """
-    text = _metadata(model).get(METADATA_KEY)
-    return None if text is None else ExternalData.from_json(text)
+    entry = onnx_file.metadata(model).get(METADATA_KEY)
+    return None if entry is None else ExternalData.from_json(entry.text)
 
 
 def check_data(model: Path, data: ExternalData, *, may_lack: bool = False) -> None:
@@ -140,54 +133,19 @@ def check_data(model: Path, data: ExternalData, *, may_lack: bool = False) -> No
         )
 
 
-# -- reading protobuf --------------------------------------------------------------------------
-
-
-def _metadata(model: Path) -> dict[str, str]:
-    """Returns the metadata of an ONNX file as far as it can be read; the graph is skipped."""
-    found: dict[str, str] = {}
-    try:
-        with model.open("rb") as file:
-            for number, size in _delimited_fields(file, os.fstat(file.fileno()).st_size):
-                if number != _METADATA_PROPS:
-                    continue
-                end = file.tell() + size
-                entry = {n: file.read(s).decode() for n, s in _delimited_fields(file, end)}
-                found[entry.get(_KEY, "")] = entry.get(_VALUE, "")
-    except ValueError:  # no protobuf, or cut short; UnicodeDecodeError is one too
-        return found
-    return found
-
-
-def _delimited_fields(file: IO[bytes], end: int) -> Iterator[tuple[int, int]]:
-    """Yields number and size of each field with a length up to `end`, the file at its content.
+def check_data_contents(model: Path, data: ExternalData) -> None:
+    """Compares every byte of the data file with what the model was written with.
 
     Raises:
-        ValueError: there is no field, or it reaches beyond the end.
+        ArtefactError: one is another.
     """
-    while file.tell() < end:
-        tag = _varint(file)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            _varint(file)
-            continue
-        size = _varint(file) if wire == _DELIMITED else _FIXED_BYTES.get(wire)
-        start = file.tell()
-        if size is None or start + size > end:
-            raise ValueError(f"field {number} of wire type {wire} at byte {start}")
-        if wire == _DELIMITED:
-            yield number, size
-        file.seek(start + size)
-
-
-def _varint(file: IO[bytes]) -> int:
-    """Reads a number of up to ten bytes, seven bits each, the lowest first."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("a number is cut short or too long")
+    path = model.with_name(data.location)
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if header != data.header() or found != data.sha256:
+        raise ArtefactError(
+            f"{str(path)!r} is not as probegen wrote it: the SHA-256 of its contents is "
+            f"{found[:12]}..., and it was written with {data.sha256[:12]}... Copy {model.name!r} "
+            f"and {data.location!r} again from where they were made, or export them again."
+        )

@@ -14,6 +14,7 @@ RULES = {
     "runtime": {
         "probegen.errors",
         "probegen.external",
+        "probegen.integrity",
         "probegen.manifest",
         "probegen.runtime",
         "probegen",
@@ -25,7 +26,9 @@ RULES = {
     "graph/builder.py": set(),
     "graph/gate.py": {"probegen.graph", "probegen.manifest"},
     "errors.py": set(),
-    "external.py": {"probegen.errors"},
+    "onnx_file.py": set(),
+    "external.py": {"probegen.errors", "probegen.onnx_file"},
+    "integrity.py": {"probegen.errors", "probegen.external", "probegen.onnx_file"},
     "schema.py": {"probegen.errors"},
     "manifest.py": {"probegen.errors", "probegen.schema"},
     "points.py": {"probegen.cost"},  # as a type alone

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegen import external
+from probegen import external, integrity
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime.artefact import Artefact
 
@@ -20,6 +20,7 @@ _KERAS_MAGIC = {b"PK\x03\x04": "a .keras archive", b"\x89HDF": "an HDF5 file"}
 def load(
     path: str | os.PathLike[str],
     *,
+    check: bool = False,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
     threads: int | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
@@ -29,6 +30,9 @@ def load(
     Args:
         path: an ONNX file (one with external data needs its data file beside it), or a
             SavedModel directory (which needs TensorFlow installed).
+        check: compare all contents with the digests that they were written with, which reads
+            the whole artefact: finds a bit that flipped in a weight, say. Manifest and graph are
+            held against each other in any case.
         providers: onnxruntime execution providers in order of preference, each a name or a
             pair of name and options; by default `["CPUExecutionProvider"]`.
         threads: number of threads within an operator; by default onnxruntime's own choice.
@@ -41,7 +45,7 @@ def load(
     Raises:
         ArtefactError: there is nothing at `path`, it is damaged, was not made by probegen, its
             data file is missing, cut short or of another build, or what runs it is not
-            installed.
+            installed; with `check`, it is not as it was written.
         ManifestError: its manifest is damaged or of a newer schema.
     """
     path = Path(path)
@@ -52,6 +56,8 @@ def load(
         _refuse_data(path)
         from probegen.runtime.onnx_engine import OnnxEngine
 
+        if check:
+            integrity.check(path)
         engine = OnnxEngine.open(path, providers, threads, session_options)
         return Artefact(engine.manifest, engine, str(path))
     if providers is not None or threads is not None or session_options is not None:
@@ -61,6 +67,8 @@ def load(
         )
     from probegen.runtime.savedmodel_engine import SavedModelEngine
 
+    if check and (path / "saved_model.pb").is_file():
+        integrity.check(path)
     saved = SavedModelEngine.open(path)
     return Artefact(saved.manifest, saved, str(path))
 
