@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from probegen.cost import Costs
+    from probegen.manifest import Manifest
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TRACEBACK = "--traceback"
+#: Rows of a batch whose classes `run` prints.
+_MOST_CHOICES = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -507,7 +511,16 @@ def _check_contents(artefact: str, as_json: bool) -> None:
 @click.option("--no-explain", is_flag=True, help="Compute the prediction alone.")
 @click.option("--check", is_flag=True, help="Check ARTEFACT's contents by its digests first.")
 @click.option("--check-finite", is_flag=True, help="Refuse NaN and infinity in the input.")
-@click.option("--scale", type=float, default=1.0, help="Multiply an image's 0-255 values by this.")
+@click.option(
+    "--scale",
+    type=float,
+    help="Multiply the values of floating inputs by this: images are read as 0 to 255.",
+)
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first row of a table holds names.  [default: where no cell is a number]",
+)
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw all outputs into a PNG.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a self-contained report.")
 @click.option("--npz", type=click.Path(dir_okay=False), help="Write all arrays.")
@@ -526,13 +539,24 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
 
     INPUT is an .npy file with a batch axis, an .npz file with an array for each input, a .csv
     file with a sample a row (for a series: a time step a row), or an image.
+
+    Cells of a table are divided by tab, ';', ',' or '|', and have decimal points. The values of an
+    image go from 0 to 255, or what --scale makes of them; the range is printed.
     """
     from probegen import runtime
+    from probegen.runtime.classes import chosen_classes
+    from probegen.runtime.read import read_input
 
     if Path(artefact).is_dir():
         _start_tensorflow()
-    art = runtime.load(artefact, check=options["check"])
-    feed, names = _load_input(Path(input), art.manifest, options["scale"])
+    art = runtime.load(artefact, check=True) if options["check"] else runtime.load(artefact)
+    feed, names = read_input(
+        Path(input),
+        art.manifest,
+        scale=options["scale"],
+        header=options["header"],
+        say=_note,
+    )
     result = art.run(
         feed,
         target=_request(options["target"]),
@@ -540,13 +564,30 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
         check_finite=options["check_finite"],
     )
     labels = {"feature_names": names, **_labels(options)}
+    _check_class_names(labels.get("class_names"), art.manifest)
     written = _write_all(result, options, {k: v for k, v in labels.items() if v is not None})
+    fed = [
+        {"name": name, "kind": "input", **_figures(array)}
+        for name, array in result.run.inputs.items()
+    ]
+    records = [_described(record) for record in result.values()]
+    chosen = {
+        r.name: chosen_classes(r, labels.get("class_names")) for r in result.predictions.values()
+    }
     if as_json:
-        records = [_described(record) for record in result.values()]
         predictions = {p.name: p.array.tolist() for p in result.predictions.values()}
-        click.echo(json.dumps({"outputs": records, "predictions": predictions, "written": written}))
+        classes = {name: [dataclasses.asdict(c) for c in found] for name, found in chosen.items()}
+        told = {"inputs": fed, "outputs": records, "predictions": predictions}
+        told |= {"classes": {n: found for n, found in classes.items() if found}}
+        click.echo(json.dumps({**told, "written": written}))
         return
-    _table(f"{artefact} on {input}", ("output", "kind", "shape", "min", "max"), _rows(result))
+    columns = ("name", "kind", "shape", "min", "max")
+    _table(f"{artefact} on {input}", columns, _rows([*fed, *records]))
+    for name, found in chosen.items():
+        for row, choice in enumerate(found[:_MOST_CHOICES]):
+            click.echo(f"{name}, row {row}: {choice}")
+        if len(found) > _MOST_CHOICES:
+            click.echo(f"{name}: {len(found) - _MOST_CHOICES} more rows; --json has them all")
     for path in written:
         click.echo(f"wrote {path}")
 
@@ -598,15 +639,30 @@ def _write_all(result: Any, options: dict[str, Any], labels: dict[str, Any]) -> 
     return written
 
 
+def _check_class_names(names: Sequence[str] | None, manifest: Manifest) -> None:
+    """Raises an InputError for class names that fit no prediction."""
+    from probegen.manifest import wrong_class_names
+
+    sizes = [p.shape[-1] for p in manifest.predictions if len(p.shape) > 1]
+    wrong = None if names is None else wrong_class_names(names, sizes)
+    if wrong is not None:
+        raise InputError(wrong)
+
+
 def _described(record: Any) -> dict[str, Any]:
     """Returns what JSON says of a record."""
-    array = record.array
-    numeric = bool(array.size)
     return {
         "name": record.name,
         "kind": record.kind,
         "layer": record.layer,
         "axes": list(record.axes),
+        **_figures(record.array),
+    }
+
+
+def _figures(array: Any) -> dict[str, Any]:
+    numeric = bool(array.size) and array.dtype.kind in "biuf"
+    return {
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "min": float(array.min()) if numeric else None,
@@ -614,8 +670,7 @@ def _described(record: Any) -> dict[str, Any]:
     }
 
 
-def _rows(result: Any) -> list[tuple[str, ...]]:
-    records = [_described(record) for record in result.values()]
+def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             r["name"],
@@ -646,87 +701,14 @@ def _words(given: str | None) -> list[str] | None:
 
 
 def _load_arrays(path: str) -> Any:
-    """Returns the array of an .npy file, or the arrays of an .npz file by name.
+    """Returns the arrays of an .npy or .npz file."""
+    from probegen.runtime.read import arrays
 
-    Arrays that were saved without names (`np.savez(path, a, b)`) come as a list.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        arrays = {name: loaded[name] for name in loaded}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npy or .npz file of plain numbers: {error}") from error
-    unnamed = [f"arr_{i}" for i in range(len(arrays))]
-    return list(arrays.values()) if list(arrays) == unnamed else arrays
+    return arrays.read(Path(path))
 
 
-def _load_input(path: Path, manifest: Any, scale: float) -> tuple[Any, list[str] | None]:
-    """Returns what a file holds for an artefact, and names of features if it has some."""
-    suffix = path.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        return _load_arrays(str(path)), None
-    if suffix == ".csv":
-        return _load_table(path, manifest.inputs[0])
-    if suffix in (".png", ".jpg", ".jpeg", ".bmp", ".gif"):
-        return _load_image(path, manifest.inputs[0], scale), None
-    raise InputError(f"cannot read {path}; expected .npy, .npz, .csv or an image.")
-
-
-def _load_table(path: Path, wanted: Any) -> tuple[Any, list[str] | None]:
-    """Reads a table of numbers, with or without a head line."""
-    import numpy as np
-
-    lines = [line for line in _read_text(str(path)).splitlines() if line.strip()]
-    head = [cell.strip() for cell in lines[0].split(",")] if lines else []
-    names = None if all(map(_is_number, head)) else head
-    try:
-        table = np.loadtxt(lines[1:] if names else lines, delimiter=",", ndmin=2)
-    except ValueError as error:
-        raise InputError(f"{path} is no table of numbers: {error}") from error
-    if len(wanted.shape) == 3:
-        table = table[np.newaxis]
-    elif len(wanted.shape) == 1:
-        table = table.reshape(-1)
-    whole = np.dtype(wanted.dtype).kind in "iu" and np.array_equal(table, np.floor(table))
-    return (table.astype(np.int64) if whole else table), names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _load_image(path: Path, wanted: Any, scale: float) -> Any:
-    """Reads an image as one sample of `wanted`, resized where the input has a fixed size."""
-    import numpy as np
-    from PIL import Image  # matplotlib brings it
-
-    if len(wanted.shape) != 4:
-        raise InputError(
-            f"{path} is an image; the input {wanted.name!r} takes {wanted.axes}, not images."
-        )
-    height, width, channels = wanted.shape[1:]
-    if channels not in (1, 3, 4):
-        raise InputError(f"the input {wanted.name!r} has {channels} channels, no image has.")
-    try:
-        opened = Image.open(path)
-    except OSError as error:
-        raise InputError(f"{path} is no image that can be read: {error}") from error
-    with opened:
-        image = opened.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
-        if height and width and image.size != (width, height):
-            click.echo(f"resized {image.size[1]}x{image.size[0]} to {height}x{width}", err=True)
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image, dtype=np.float32).reshape(1, image.height, image.width, channels)
-    return (pixels * scale).astype(wanted.dtype)
+def _note(line: str) -> None:
+    click.echo(line, err=True)
 
 
 # -- showing -----------------------------------------------------------------------------------

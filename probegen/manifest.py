@@ -246,7 +246,8 @@ def wrong_class_names(names: Any, sizes: Iterable[int | None]) -> str | None:
         sizes: the last size of each prediction, None where it is open. A single score, of a
             sigmoid say, has two classes.
     """
-    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+    is_list = hasattr(names, "__len__") and hasattr(names, "__getitem__")
+    if not is_list or isinstance(names, str | bytes | Mapping):
         return f"class_names takes a list with a name for each class, got {names!r}."
     given, known = [str(n) for n in names], list(sizes)
     twice = sorted({n for n in given if given.count(n) > 1})

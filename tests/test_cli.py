@@ -433,6 +433,31 @@ def test_run_on_arrays(probegen_cli, name):
     assert ["grad_cam/conv2", "grad_cam", "3x3x3"] in [row[:3] for row in rows]
 
 
+def test_run_prints_the_range_fed_and_the_class(probegen_cli, place):
+    status, out, _ = probegen_cli("run", "cnn.onnx", "images.npy")
+    assert status == 0
+    rows = [line.split() for line in out.splitlines()]
+    x = models.images((11, 8, 2))
+    assert ["image", "input", "3x11x8x2", f"{x.min():.4g}", f"{x.max():.4g}"] in rows
+    scores = runtime.load(place / "cnn.onnx").run(x)["scores"].array
+    names = ["ant", "bee", "cow", "dog"]
+    for row, best in enumerate(scores.argmax(1)):
+        said = f"scores, row {row}: {names[best]} (class {best}), probability "
+        assert f"{said}{scores[row, best]:.4g}" in out.splitlines()
+    status, out, _ = probegen_cli(
+        "run", "cnn.onnx", "images.npy", "--json", "--class-names", "w,x,y,z"
+    )
+    told = json.loads(out)
+    assert told["inputs"][0]["min"] == pytest.approx(x.min())
+    assert [c["index"] for c in told["classes"]["scores"]] == scores.argmax(1).tolist()
+    assert told["classes"]["scores"][0]["name"] == "wxyz"[scores[0].argmax()]
+    for given, says in (("a,b", "has 2 names; the model's outputs have [4] classes"),
+                        ("a,b,c,a", "class_names has 'a' twice")):  # fmt: skip
+        status, out, err = probegen_cli("run", "cnn.onnx", "images.npy", "--class-names", given)
+        assert (status, out) == (1, "")
+        assert says in err
+
+
 def test_run_as_json(probegen_cli, place):
     status, out, _ = probegen_cli("run", "cnn.onnx", "images.npy", "--target", "cow", "--json")
     told = json.loads(out)

@@ -16,9 +16,10 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from probegen.errors import ArtefactError
+from probegen.errors import ArtefactError, InputError
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array
+from probegen.runtime.read import arrays
 
 _MANIFEST = "@manifest"
 _SOURCE = "@source"
@@ -47,7 +48,7 @@ def write(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             for name, array in members.items():
                 with archive.open(name + ".npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    np.lib.format.write_array(member, _plain(array), allow_pickle=False)
 
     return write_atomic(path, fill)
 
@@ -60,15 +61,33 @@ def read(
     Raises:
         ArtefactError: the file is not there, damaged, or was not written by `write`.
     """
+    place = Path(path)
+    if not place.is_file():
+        raise ArtefactError(f"there is no file {str(path)!r}.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            members = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise ArtefactError(f"there is no file {str(path)!r}.") from error
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        members = arrays.read_npz(place)
+    except InputError as error:
         raise ArtefactError(f"{str(path)!r} is damaged or no .npz file: {error}") from error
-    if _MANIFEST not in members:
-        raise ArtefactError(f"{str(path)!r} was not written by Result.to_npz: no {_MANIFEST}.")
+    told = [_text(members, name, path) for name in (_MANIFEST, _SOURCE)]
     outputs = {unquote(n): a for n, a in members.items() if not n.startswith("@")}
     inputs = {unquote(n[len(_INPUT) :]): a for n, a in members.items() if n.startswith(_INPUT)}
-    return outputs, inputs, members.get(_TARGET), str(members[_MANIFEST]), str(members[_SOURCE])
+    return outputs, inputs, members.get(_TARGET), told[0], told[1]
+
+
+def _text(members: Mapping[str, Array], name: str, path: str | os.PathLike[str]) -> str:
+    array = members.get(name)
+    if array is None or array.shape != () or array.dtype.kind != "U":
+        raise ArtefactError(
+            f"{str(path)!r} was not written by Result.to_npz, or is damaged: no {name}."
+        )
+    try:
+        return str(array[()])
+    except ValueError as error:  # no characters
+        raise ArtefactError(f"{str(path)!r} is damaged: {name} is no text ({error}).") from error
+
+
+def _plain(array: Array) -> Array:
+    """Returns an array without Python objects: strings get a fixed length."""
+    if array.dtype.kind != "O":
+        return array
+    return array.astype("S" if all(isinstance(v, bytes) for v in array.flat) else "U")

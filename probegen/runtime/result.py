@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probegen.errors import ArtefactError, did_you_mean
-from probegen.manifest import PREDICTION, Manifest, OutputSpec
+from probegen.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.table import table
@@ -255,7 +255,49 @@ def read_npz(path: str | os.PathLike[str]) -> Result:
         ManifestError: its manifest is of a newer schema.
     """
     outputs, inputs, target, manifest, source = archive.read(path)
-    return Result(Run(Manifest.from_json(manifest), inputs, target, source), outputs)
+    described = Manifest.from_json(manifest)
+    _check_read(path, described, inputs, outputs, target)
+    return Result(Run(described, inputs, target, source), outputs)
+
+
+def _check_read(
+    path: str | os.PathLike[str],
+    described: Manifest,
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    target: Array | None,
+) -> None:
+    """Raises an ArtefactError where the arrays of a file are not those that its manifest names."""
+    specs: dict[tuple[str, str], tuple[InputSpec | OutputSpec, Array | None]] = {
+        **{("input", s.name): (s, inputs.get(s.name)) for s in described.inputs},
+        **{("output", s.name): (s, outputs.get(s.name)) for s in described.outputs},
+    }
+    batch = {len(a) for a in inputs.values() if a.ndim}
+    problem = None
+    for (role, name), (spec, array) in specs.items():
+        if array is None:
+            if role == "input" or spec in described.predictions:
+                problem = f"the {role} {name!r} is missing"
+        elif array.ndim != len(spec.shape):
+            problem = f"the {role} {name!r} has the shape {array.shape}"
+        elif not _same_type(array, spec.dtype):
+            problem = f"the {role} {name!r} is of {array.dtype}, not {spec.dtype}"
+    if len(batch) > 1:
+        problem = f"its inputs have the batch sizes {sorted(batch)}"
+    if target is not None and (target.ndim != 1 or target.dtype.kind != "i"):
+        problem = f"its target has the shape {target.shape} and type {target.dtype}"
+    if problem:
+        raise ArtefactError(
+            f"{str(path)!r} is damaged: {problem}, which is not what its manifest says."
+        )
+
+
+def _same_type(array: Array, dtype: str) -> bool:
+    """Tells whether an array is of a type, where numpy knows the type."""
+    try:
+        return array.dtype == np.dtype(dtype)
+    except TypeError:
+        return True
 
 
 def _decode(array: Array, spec: OutputSpec, predictions: Mapping[str, Array], run: Run) -> Record:

@@ -67,15 +67,8 @@ def checked_class_names(
     """
     if class_names is None:
         return None
-    names = tuple(str(n) for n in class_names)
     sizes = [p.shape[-1] for p in predictions if len(p.shape) > 1]
-    if (
-        sizes
-        and None not in sizes
-        and len(names) not in sizes
-        and not (sizes == [1] and len(names) == 2)
-    ):
-        raise InstrumentError(
-            f"class_names has {len(names)} names; the model's outputs have {sizes} classes."
-        )
-    return names
+    wrong = manifest.wrong_class_names(class_names, sizes)
+    if wrong is not None:
+        raise InstrumentError(wrong)
+    return tuple(str(n) for n in class_names)

@@ -1,0 +1,102 @@
+"""Ranges of values: what is fed, against what the artefact was verified on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probegen.errors import InputError
+from probegen.manifest import InputSpec, Manifest
+from probegen.runtime.inputs import Array, Inputs
+
+#: Values that reach so many times beyond those of the verification are called far from them.
+_FAR = 10.0
+
+
+def by_name(feed: Inputs, specs: Sequence[InputSpec]) -> dict[str, Array]:
+    """Returns the arrays that are fed by input name; those that fit no input are left out."""
+    if isinstance(feed, Mapping):
+        return {s.name: np.asarray(feed[s.name]) for s in specs if s.name in feed}
+    if isinstance(feed, list):
+        return {s.name: np.asarray(a) for s, a in zip(specs, feed, strict=False)}
+    return {specs[0].name: np.asarray(feed)}
+
+
+def scaled(feed: Inputs, specs: Sequence[InputSpec], scale: float) -> Inputs:
+    """Returns what is fed with the values of floating inputs multiplied.
+
+    Raises:
+        InputError: the artefact has no floating input.
+    """
+    names = {s.name for s in specs if s.dtype.startswith(("float", "bfloat")) and not s.integer}
+    if not names:
+        raise InputError("--scale multiplies floating inputs, and the artefact has none.")
+    given = {
+        name: array * np.float32(scale) if name in names and array.dtype.kind in "iuf" else array
+        for name, array in by_name(feed, specs).items()
+    }
+    if isinstance(feed, Mapping):
+        return {**feed, **given}
+    return list(given.values()) if isinstance(feed, list) else given[specs[0].name]
+
+
+def span(array: Array) -> tuple[float, float] | None:
+    """Returns the least and the greatest finite value, None where there is none."""
+    if array.dtype.kind not in "iuf" or not array.size:
+        return None
+    # NaN and infinity are left out without a copy of the array.
+    low = np.fmin.reduce(array, axis=None)
+    high = np.fmax.reduce(array, axis=None)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = array[np.isfinite(array)]
+        if not finite.size:
+            return None
+        low, high = finite.min(), finite.max()
+    return float(low), float(high)
+
+
+def doubts(feed: Inputs, manifest: Manifest) -> Iterator[str]:
+    """Yields a line for each floating input whose values are far from those it was verified on."""
+    for spec in manifest.inputs:
+        array = by_name(feed, manifest.inputs).get(spec.name)
+        fed = None if array is None else span(array)
+        known = _verified(manifest.certificate, spec.name)
+        if array is None or fed is None or spec.integer or not spec.dtype.startswith("float"):
+            continue
+        raw = array.dtype == np.uint8
+        if raw:
+            yield (
+                f"the input {spec.name!r} is fed the bytes of an array of uint8 as they are, "
+                f"{_shown(fed)}; --scale multiplies them where the model expects others."
+            )
+        if known is not None and _far(fed, known):
+            yield (
+                f"warning: the input {spec.name!r} is fed values of {_shown(fed)}; the artefact "
+                f"was verified on {_shown(known)}. If the model expects values of 0 to 1, pass "
+                "--scale 0.00392156862745098 (1/255)."
+            )
+
+
+def _verified(certificate: Mapping[str, Any] | None, name: str) -> tuple[float, float] | None:
+    """Returns the range of an input in the samples of the certificate, where that tells it."""
+    ranges = (certificate or {}).get("range")
+    found = ranges.get(name) if isinstance(ranges, Mapping) else None
+    if not isinstance(found, list | tuple) or len(found) != 2:
+        return None
+    if not all(isinstance(v, int | float) for v in found):
+        return None
+    return float(found[0]), float(found[1])
+
+
+def _far(fed: tuple[float, float], known: tuple[float, float]) -> bool:
+    """Tells whether values reach far beyond others, or hardly vary where those do."""
+    size, reached = max(map(abs, known)), max(map(abs, fed))
+    if not size or not reached:
+        return False
+    return reached > _FAR * size or (known[1] > known[0] and reached * _FAR < size)
+
+
+def _shown(values: tuple[float, float]) -> str:
+    return f"{values[0]:.4g} to {values[1]:.4g}"
