@@ -85,21 +85,21 @@ def sweep(subject: Subject) -> Outcome:
     try:
         outcome = _compile(subject)
     except VerificationError as error:
-        outcome = Outcome(subject.name, DIFFERS, _line(str(error).partition("with ")[2] or error))
+        outcome = Outcome(subject.name, DIFFERS, line(str(error).partition("with ")[2] or error))
     except NotDifferentiableError as error:
-        outcome = Outcome(subject.name, NO_GRADIENT, _line(error))
+        outcome = Outcome(subject.name, NO_GRADIENT, line(error))
     except UnsupportedOpsError as error:
         kind = INEXPRESSIBLE if "TensorFlow" in str(error).partition("\n")[0] else REFUSED
         outcome = Outcome(subject.name, kind, _refusals(error))
     except InstrumentError as error:  # Keras itself cannot call it on a batch of open size
         kind = UNTRACEABLE if "cannot be traced" in str(error) else REFUSED
         outcome = Outcome(
-            subject.name, kind, _line(str(error).partition("as a graph: ")[2] or error)
+            subject.name, kind, line(str(error).partition("as a graph: ")[2] or error)
         )
     except ProbegenError as error:
-        outcome = Outcome(subject.name, REFUSED, _line(error))
+        outcome = Outcome(subject.name, REFUSED, line(error))
     except Exception as error:
-        outcome = Outcome(subject.name, FAILS, _line(f"{type(error).__name__}: {error}"))
+        outcome = Outcome(subject.name, FAILS, line(f"{type(error).__name__}: {error}"))
     return dataclasses.replace(outcome, seconds=round(time.perf_counter() - start, 2))
 
 
@@ -179,10 +179,11 @@ def _mixes_rows(model: Any, samples: Any) -> bool:
 
 def _refusals(error: UnsupportedOpsError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.startswith("  ")]
-    return _line("; ".join(lines) or error)
+    return line("; ".join(lines) or error)
 
 
-def _line(message: object, most: int = 400) -> str:
+def line(message: object, most: int = 400) -> str:
+    """Returns a message on one line, cut where it is long."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(message))
     text = " ".join(re.sub(r"/[^'\s]*/(model\.onnx)", r"\1", plain).split())
     return text if len(text) <= most else text[: most - 1] + "…"

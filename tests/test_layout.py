@@ -43,7 +43,7 @@ NO_TENSORFLOW = ("graph/vjp", "graph/passes", "graph/attribution", "graph/autodi
 NO_TENSORFLOW += ("graph/builder.py", "graph/gate.py", "select.py", "spec.py", "manifest.py")
 NO_TENSORFLOW += ("cost.py", "points.py", "graph/work.py", "graph/timing.py", "graph/hollow.py")
 #: The one place below `graph` that knows TensorFlow, and what puts it together with the rest.
-TENSORFLOW_SIDE = {"graph/forward.py", "graph/tf_ops.py", "graph/artefact.py", "graph/outline.py"}
+TENSORFLOW_SIDE = {"graph/forward.py", "graph/artefact.py", "graph/outline.py"}
 
 
 def files(place):

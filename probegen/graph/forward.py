@@ -1,33 +1,27 @@
 """The captured forward pass as an ONNX graph: through tf2onnx, its holes mended, named, checked.
 
-This is the only file below `probegen.graph` that knows TensorFlow. tf2onnx is asked for
-inference only; what it gets wrong there is mended on the TensorFlow side before (constants
-captured from layers, functions marked for XLA) or by handlers for single operations.
+tf2onnx is asked for inference only; what it gets wrong there is mended on the TensorFlow side
+before (constants captured from layers, functions marked for XLA), by handlers for single
+operations, or on the graph that comes out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import logging
 import math
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import onnx
 import onnx_ir as ir
 import tensorflow as tf
-import tf2onnx.optimizer
-import tf2onnx.tf_loader
-import tf2onnx.tfonnx
 from onnx_ir.passes import common as ir_passes
 
-from probegen.errors import ExportError, UnsupportedOpsError
-from probegen.graph.autodiff import Refusal
+from probegen.errors import ExportError
+from probegen.graph.conversion import convert, layer_of
 from probegen.graph.hollow import fold_hollow, make_hollow
 from probegen.graph.loops import infer_with_loops
 from probegen.graph.marks import MARK, MARK_DOMAIN
@@ -39,7 +33,6 @@ from probegen.graph.mends import (
 )
 from probegen.graph.passes.slices import narrow_slices, split_slices
 from probegen.graph.passes.weights import fold_weights
-from probegen.graph.tf_ops import HANDLERS, REFUSED
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.forward import plain_output, run_forward
 from probegen.instrumentation.plan import Plan, TensorRef
@@ -147,8 +140,13 @@ def forward_graph(
     function = trace_function(forward, specs, plan.source)
     _check_precision(function.graph)
     layers = Trace(plan.source, function.graph, inputs, [], calls).layers
-    proto = _convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
-    model = _to_ir(proto, opset, plan.source, None if hollow else large)
+    proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
+
+    def prepare(graph: ir.Graph) -> None:
+        _put_in(graph, None if hollow else large)
+        name_inputs(graph, plan.source)
+
+    model = to_ir(proto, opset, prepare)
     marked = _marked_values(model.graph)
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
     for group in plan.groups:
@@ -230,196 +228,30 @@ def _marked_values(graph: ir.Graph) -> dict[int, ir.Value]:
     return found
 
 
-# -- TensorFlow to ONNX ------------------------------------------------------------------------
-
-
-def _convert(
-    function: Any, inputs: Sequence[Any], layers: Mapping[str, str], opset: int
-) -> onnx.ModelProto:
-    """Freezes a concrete function and hands it to tf2onnx.
-
-    Raises:
-        UnsupportedOpsError: operations that have no ONNX form.
-        ExportError: the conversion failed.
-    """
-    input_names = [t.name for t in inputs]
-    output_names = [t.name for t in function.outputs]
-    with _quiet(), tf.device("/cpu:0"):
-        _make_captures_constant(function)
-        frozen = tf2onnx.tf_loader.from_function(function, input_names, output_names)
-        if _unmark_xla(frozen):
-            with tf.Graph().as_default():
-                tf.import_graph_def(frozen, name="")
-                frozen = tf2onnx.tf_loader.tf_optimize(input_names, output_names, frozen)
-        with tf.Graph().as_default() as graph:
-            tf.import_graph_def(frozen, name="")
-            try:
-                converted = tf2onnx.tfonnx.process_tf_graph(
-                    graph,
-                    continue_on_error=False,
-                    opset=opset,
-                    custom_op_handlers=dict(HANDLERS),
-                    extra_opset=[onnx.helper.make_opsetid(MARK_DOMAIN, 1)],
-                    input_names=input_names,
-                    output_names=output_names,
-                )
-            except Exception as error:
-                raise ExportError(
-                    f"tf2onnx cannot convert the forward pass: {error}. Export to SavedModel "
-                    "instead (format='savedmodel')."
-                ) from error
-        _widen_scalars(converted)
-        proto: onnx.ModelProto = tf2onnx.optimizer.optimize_graph(
-            converted, catch_errors=False, optimizers=_optimizers()
-        ).make_model("probegen")
-    _check_ops(proto, layers)
-    _order_outputs(proto, output_names)
-    return proto
-
-
-def _optimizers() -> dict[str, Any]:
-    """Returns tf2onnx' clean-ups but for the one that takes an Einsum apart at run time."""
-    found = dict(tf2onnx.optimizer._get_optimizers())
-    found.pop("einsum_optimizer", None)
-    found["optimize_transpose"] = _TransposeOptimizer
-    return found
-
-
-class _TransposeOptimizer(tf2onnx.optimizer.TransposeOptimizer):  # type: ignore[misc]
-    """tf2onnx' own, but that it knows outputs of the graph for readers.
-
-    Where a Transpose makes an output, one node reads it as well, and that is a product with
-    another Transpose, it would otherwise remove the output.
-    """
-
-    def _nodes_has_single_consumer_node(self, nodes: Sequence[Any]) -> bool:
-        outputs = set(self._g.outputs)
-        if any(not outputs.isdisjoint(node.output) for node in nodes):
-            return False
-        return bool(super()._nodes_has_single_consumer_node(nodes))
-
-
-def _make_captures_constant(function: Any) -> None:
-    """Turns eager tensors that layers hold into constants of the graph.
-
-    Freezing does so for variables only; an eager tensor (the mean of a `Normalization`, say)
-    would come out as an extra input.
-    """
-    graph = function.graph
-    held = [(t, p) for t, p in graph.captures if t.dtype != tf.resource]
-    for tensor, placeholder in held:
-        with graph.as_default():
-            constant = tf.constant(tensor.numpy())
-        for op in graph.get_operations():
-            for position, read in enumerate(op.inputs):
-                if read is placeholder:
-                    op._update_input(position, constant)
-
-
-def _unmark_xla(graph_def: Any) -> bool:
-    """Lets functions that Keras compiles with XLA (grouped convolutions) be inlined."""
-    marked = [*graph_def.node, *graph_def.library.function]
-    for function in graph_def.library.function:
-        marked.extend(function.node_def)
-    found = [item for item in marked if item.attr["_XlaMustCompile"].b]
-    for item in marked:
-        for name in ("_XlaMustCompile", "_noinline"):
-            item.attr.pop(name, None)
-    for item in found:
-        if getattr(item, "op", "") == "StatefulPartitionedCall":
-            item.op = "PartitionedCall"
-    return bool(found)
-
-
-def _widen_scalars(graph: Any) -> None:
-    """Gives constant scalars that are added one dimension.
-
-    tf2onnx' transpose optimiser takes them for a bias behind a convolution and fails on their
-    empty shape (the `x + 3` of a hard swish).
-    """
-    for node in graph.get_nodes():
-        if node.type != "Add":
-            continue
-        other = graph.get_shape(node.input[0])
-        if node.inputs[1].is_const() and other:
-            value = node.inputs[1].get_tensor_value(as_list=False)
-            if value.shape == ():
-                wide = graph.make_const(f"{node.name}_scalar", value.reshape(1))
-                graph.replace_input(node, node.input[1], wide.output[0], 1)
-
-
-def _check_ops(proto: onnx.ModelProto, layers: Mapping[str, str]) -> None:
-    """Refuses operations that tf2onnx left as they were.
-
-    Raises:
-        UnsupportedOpsError: lists each kind with the layers it came from.
-    """
-    found: dict[str, list[str]] = {}
-    for node in _all_nodes(proto.graph):
-        if node.domain == MARK_DOMAIN:
-            continue
-        known = node.domain == "" and onnx.defs.has(node.op_type)
-        if not known:
-            found.setdefault(node.op_type, []).append(node.name)
-    if not found:
-        return
-    lines, refusals = [], []
-    for kind, names in found.items():
-        where = sorted({layer_of(layers, n) for n in names} - {""})
-        named = f" in layer {', '.join(map(repr, where[:5]))}" if where else ""
-        lines.append(f"  {kind}{named}" + (f": {REFUSED[kind]}" if kind in REFUSED else ""))
-        refusals.append(
-            Refusal(kind, REFUSED.get(kind, "no ONNX form"), tuple(names), tuple(where))
-        )
-    raise UnsupportedOpsError(
-        "these TensorFlow operations have no form in standard ONNX:\n"
-        + "\n".join(lines)
-        + "\nExport to SavedModel instead (format='savedmodel'), or replace the layers.",
-        refusals,
-    )
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attr in node.attribute:
-            if attr.type == onnx.AttributeProto.GRAPH:
-                yield from _all_nodes(attr.g)
-
-
-def _order_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
-    by_name = {o.name: o for o in proto.graph.output}
-    ordered = [by_name[n] for n in names]
-    del proto.graph.output[:]
-    proto.graph.output.extend(ordered)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps tf2onnx from logging what is checked and reported here."""
-    logger = logging.getLogger("tf2onnx")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 # -- ONNX to the representation that is differentiated -----------------------------------------
 
 
-def _to_ir(
-    proto: onnx.ModelProto, opset: int, source: Source, large: Sequence[Any] | None
+def to_ir(
+    proto: onnx.ModelProto, opset: int, prepare: Callable[[ir.Graph], None] | None = None
 ) -> ir.Model:
+    """Returns a converted graph mended and with shapes inferred, in the opset asked for.
+
+    Args:
+        proto: what the conversion wrote.
+        opset: lifts the graph where tf2onnx does not write it.
+        prepare: names the inputs, and puts in what was kept out of the conversion.
+
+    Raises:
+        ExportError: the graph cannot be lifted.
+    """
     if opset > TF2ONNX_MAX_OPSET:
         try:
             proto = onnx.version_converter.convert_version(proto, opset)
         except Exception as error:
             raise ExportError(f"onnx cannot lift the graph to opset {opset}: {error}") from error
     model = ir.serde.deserialize_model(proto)
-    _put_in(model.graph, large)
-    name_inputs(model.graph, source)
+    if prepare is not None:
+        prepare(model.graph)
     mend_negative_padding(model.graph)
     mend_empty_inputs(model.graph)
     infer_shapes(model)
@@ -470,24 +302,6 @@ def infer_shapes(model: ir.Model) -> None:
     imports[""] = written
     for node, kind in zip(marks, kinds, strict=True):
         node.domain, node.op_type = MARK_DOMAIN, kind
-
-
-def layer_of(layers: Mapping[str, str], node_name: str) -> str:
-    """Returns the path of the layer that an ONNX node came from, or `""`.
-
-    tf2onnx names nodes after the operations they came from and appends to the names. What is
-    inside a loop is known by the scope it stands in: by what all layers in that scope share.
-    """
-    name = re.sub(r"__\d+$", "", node_name)
-    while "/" in name:  # the outermost scope is the model's own
-        if name in layers:
-            return layers[name]
-        inside = [path for op, path in layers.items() if op.startswith(name + "/")]
-        shared = os.path.commonpath(inside) if inside else ""
-        if shared:
-            return shared
-        name = name.rpartition("/")[0]
-    return layers.get(name, "")
 
 
 def _check_opset(opset: int) -> None:

@@ -7,7 +7,7 @@ from keras import layers
 
 import probegen as pg
 from probegen.graph.forward import forward_graph, layer_of
-from probegen.graph.tf_ops import _as_matmul
+from probegen.graph.tf_ops.linear import _as_matmul
 from probegen.instrumentation.model import instrument
 from tests import models
 

@@ -11,12 +11,15 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 import probegen as pg
+from probegen import runtime
 from probegen.errors import ExportError, UnsupportedOpsError
 from probegen.parity import measure
 from sweep.subject import stir
+from sweep.tensorflow_ops.row import Row, run
+from sweep.tensorflow_ops.samples import floats, pairs, whole, whole_pairs
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ REFUSED = {
         lambda x: tf.math.real(tf.signal.fft(tf.cast(x, tf.complex64))),
         (8,),
         None,
-        "cannot convert",
+        "FFT in layer 'lambda",
     ),
 }
 
@@ -126,3 +129,95 @@ def test_a_bias_along_the_second_axis(tmp_path: Path) -> None:
     done = pg.compile(model, [pg.Saliency(target=1)], path, dynamic_batch=False)
     assert done.report is not None
     assert done.report.passed
+
+
+def mean_of_words(ids: Any) -> Any:
+    """Returns the mean of the ids that are not padding, 0 where all are."""
+    mask = ops.cast(ids != 0, "float32")
+    count = ops.sum(mask, 1, keepdims=True)
+    total = ops.sum(ops.cast(ids, "float32") * mask, 1, keepdims=True)
+    return ops.where(count > 0, total / count, 0.0)
+
+
+def test_a_row_of_padding_has_the_mean_that_the_model_gives_it(tmp_path: Path) -> None:
+    """tf2onnx writes where as a sum of products, in which 0 / 0 spoils the branch taken."""
+    x = keras.Input((5,), dtype="int32", name="ids")
+    y = layers.Lambda(mean_of_words, output_shape=(1,))(x)
+    ids = np.array([[0, 0, 0, 0, 0], [3, 0, 7, 0, 0], [2, 4, 4, 1, 9]], np.int32)
+    model = keras.Model(x, layers.Identity(name="mean")(y))
+    pg.compile(model, pg.Activations("*"), tmp_path / "m.onnx", samples=ids)
+    found = np.asarray(runtime.load(tmp_path / "m.onnx").run(ids)["mean"].array)
+    np.testing.assert_array_equal(found, np.asarray(model(ids)))
+    np.testing.assert_array_equal(found[:, 0], [0, 5, 4])
+
+
+#: Numbers of issue 7 and their kind: what a handler of tf2onnx gets wrong on hard samples.
+ROWS = [
+    Row("SelectV2", "1 / x", lambda x: tf.where(x != 0, 1 / x, 0.0), floats()),
+    Row("SelectV2", "elu by hand", lambda x: tf.where(x > 0, x, tf.exp(x) - 1), floats()),
+    Row("SelectV2", "log", lambda x: tf.where(x > 0, tf.math.log(x), x), floats()),
+    Row("SelectV2", "nan_to_num", ops.nan_to_num, floats()),
+    Row("Select", "", lambda x: tf.raw_ops.Select(condition=x[:, 0] > 0, x=x, y=1 / x), floats()),
+    Row("OneHot", "-1", lambda i: ops.one_hot(i, 5), whole()),
+    Row("FloorDiv", "-3 by 2", ops.floor_divide, whole_pairs(zero=False)),
+    Row("FloorMod", "-1 by 3", ops.mod, whole_pairs(zero=False)),
+    Row("FloorMod", "1 by infinity", ops.mod, pairs()),
+    Row("RightShift", "-5 by 1", lambda x: tf.bitwise.right_shift(x, 1), whole()),
+    Row("Atan2", "", tf.math.atan2, pairs()),
+    Row("ArgMax", "0 and -0", lambda x: ops.argmax(x, -1), floats()),
+    Row("ArgMin", "of booleans", lambda x: ops.argmin(x > 1, 0), floats()),
+    Row("Bitcast", "signbit", ops.signbit, floats()),
+    Row("Bucketize", "digitize", lambda x: ops.digitize(x, [-1.0, 0.0, 0.5]), floats()),
+    Row("LowerBound", "", lambda x: ops.searchsorted([-3.0, 0, 0, 2.5], x[0]), floats()),
+    Row("Cast", "by way of 16 bits", lambda x: tf.cast(tf.cast(x, "half"), "float"), floats()),
+    Row("Cast", "0.5 to int, to bool", lambda x: tf.cast(tf.cast(x, "int32"), "bool"), floats()),
+    Row("Less", "x * (x < 1)", lambda x: x * tf.cast(x < 1.0, x.dtype), floats()),
+    Row("Maximum", "slopes", lambda x: tf.maximum([0.1, 0.2, 0.3, 0.4, 0.5] * x, x), floats()),
+    Row("Reshape", "", lambda x: tf.reshape(x, [tf.shape(tf.transpose(x))[0], -1]), floats()),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_an_operation_agrees_on_hard_samples(row: Row) -> None:
+    outcome = run(row)
+    assert outcome.verdict == "agrees", outcome.reason
+
+
+def test_a_row_that_differs_is_found() -> None:
+    """The rows' own check: TensorFlow's answer is compared with one of another function."""
+
+    def function(x: Any) -> Any:
+        return x + (1.0 if tf.executing_eagerly() else 1.001)
+
+    row = Row("AddV2", "", function, floats(wild=False))
+    assert run(row).verdict == "differs"
+
+
+def test_integer_valued_operations_as_output_mask_and_target(tmp_path: Path) -> None:
+    x = keras.Input((7,), name="x")
+    y = layers.Dense(5, activation="tanh")(x)
+    kinds = {
+        "best": ops.argmax(y, -1),
+        "worst": ops.argmin(y, -1),
+        "sign": ops.cast(ops.signbit(y), "int32"),
+        "bin": ops.digitize(y, np.array([-0.5, 0.0, 0.5])),
+    }
+    kept = y * ops.one_hot(kinds["best"], 5) + y * ops.cast(kinds["bin"], "float32")
+    scores = layers.Dense(3, name="scores")(kept)
+    named = [layers.Identity(name=n)(v) for n, v in kinds.items()]
+    model = keras.Model(x, [scores, *named])
+    draw = np.random.default_rng(5).standard_normal((6, 7)).astype(np.float32)
+
+    def chosen(outputs: Any) -> Any:
+        best = ops.argmax(outputs[0], -1)
+        return ops.sum(outputs[0] * ops.one_hot(best, 3), -1)
+
+    probes = [pg.InputGradient(target=chosen)]
+    report = pg.compile(model, probes, tmp_path / "m.onnx", samples=draw).report
+    assert report is not None
+    assert report["input_gradient/x"].max_rel < 1e-5
+    result = runtime.load(tmp_path / "m.onnx").run(draw)
+    for name, value in zip(model.output_names, model(draw), strict=True):
+        found, expected = np.asarray(result[name].array), np.asarray(value)
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

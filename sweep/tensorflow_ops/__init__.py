@@ -1,0 +1,1 @@
+"""The sweep of TensorFlow operations: each converted alone, run, and compared."""
