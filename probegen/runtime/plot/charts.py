@@ -72,13 +72,17 @@ def draw_bars(
     ax.axvline(0, color=MUTED, linewidth=0.8)
     low, high = limits or (min(0.0, float(lengths.min())), max(0.0, float(lengths.max())))
     reach = (high - low) or 1.0
-    for row, value in enumerate(np.asarray(values, np.float64)):
+    texts = [written(float(value)) for value in np.asarray(values, np.float64)]
+    for row, text in enumerate(texts):
         right = lengths[row] >= 0
         ax.text(
-            lengths[row] + (0.01 if right else -0.01) * reach, row, written(float(value)),
+            lengths[row] + (0.01 if right else -0.01) * reach, row, text,
             ha="left" if right else "right", va="center", fontsize=SMALL_SIZE, color=INK,
         )  # fmt: skip
-    ax.set_xlim(low - (0.11 if low < 0 else 0.0) * reach, high + 0.11 * reach)
+    # Room for what is written at the ends, so that it meets neither names nor frame.
+    before = max((len(t) for t, n in zip(texts, lengths, strict=True) if n < 0), default=-2)
+    after = max((len(t) for t, n in zip(texts, lengths, strict=True) if n >= 0), default=-2)
+    ax.set_xlim(low - 0.018 * (before + 2) * reach, high + 0.018 * (after + 2) * reach)
     ax.set_ylim(len(lengths) - 0.4, -0.6)
     ax.set_yticks(rows, [plain(name, _NAME_LENGTH) for name in names])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
