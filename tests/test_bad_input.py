@@ -4,6 +4,8 @@ Selectors, targets and gradients that cannot flow are refused in `instrumentatio
 inputs and artefacts in `runtime/test_inputs.py` and `runtime/test_load.py`.
 """
 
+import re
+
 import keras
 import numpy as np
 import onnx
@@ -112,6 +114,16 @@ def test_calls_with_several_arguments(tmp_path):
     model(np.zeros((1, 4), "float32"), np.zeros((1, 4), "float32"))
     says = r"takes several arguments \(x, y\), of which Keras records the first"
     refused(tmp_path, SourceError, says, model)
+
+
+@pytest.mark.parametrize("name", ["my layer", "head#1"])
+def test_names_that_tensorflow_does_not_take(tmp_path, name):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, keras.layers.Dense(3, name=name)(x))
+    says = rf"the layer '{name}' .*rename the layer, layer.name = '{re.sub('[ #]', '_', name)}'"
+    refused(tmp_path, InstrumentError, says, model)
+    model.layers[-1].name = re.sub("[ #]", "_", name)
+    assert len(pg.inspect(model)) == 2
 
 
 # -- probes and names ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -165,9 +166,19 @@ def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: S
     except (tf.errors.OpError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         if isinstance(error, InstrumentError):
             raise
-        raise InstrumentError(
-            f"the model {source.model.name!r} cannot be traced as a graph: {error}"
-        ) from error
+        raise InstrumentError(_why_not_traced(source, error)) from error
+
+
+def _why_not_traced(source: Source, error: Exception) -> str:
+    name = re.search(r"'(.+)' is not a valid (?:root )?scope name", str(error))
+    if name is not None:
+        usable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name[1]).lstrip("_") or "layer"
+        return (
+            f"the layer {name[1]!r} of the model {source.model.name!r} has a name that TensorFlow "
+            "takes in no graph (letters, digits and _ . - alone will do): rename the layer, "
+            f"layer.name = {usable!r}; its weights stay."
+        )
+    return f"the model {source.model.name!r} cannot be traced as a graph: {error}"
 
 
 # -- what is differentiated --------------------------------------------------------------------
