@@ -38,6 +38,11 @@ _FLOATS = frozenset(
 _tables: ContextVar[tuple[Mapping[str, Rule], Container[str]]] = ContextVar("tables")
 #: The values at which the walk in progress was asked for gradients.
 _sources: ContextVar[frozenset[ir.Value]] = ContextVar("sources")
+#: The gradients of the walk in progress that may be infinite though all values are finite.
+_unbounded: ContextVar[set[ir.Value]] = ContextVar("unbounded")
+
+#: Operators behind which an infinite gradient is past help: each of theirs is a sum over many.
+_SPREADING = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
 
 
 class Refused(Exception):  # noqa: N818 - a rule's answer, not a failure of the program
@@ -91,11 +96,13 @@ def gradients(
     """
     in_progress = _tables.set((rules, blocking))
     asked_for = _sources.set(frozenset(sources))
+    infinite = _unbounded.set(set())
     try:
         return _walk(builder, seeds, sources, rules, blocking)
     finally:
         _tables.reset(in_progress)
         _sources.reset(asked_for)
+        _unbounded.reset(infinite)
 
 
 def tables() -> tuple[Mapping[str, Rule], Container[str]]:
@@ -121,6 +128,26 @@ def is_asked_for(value: ir.Value) -> bool:
     return value in _sources.get()
 
 
+def is_unbounded(gradient: ir.Value) -> bool:
+    """Tells whether a gradient may be infinite: it came through a slope that may be.
+
+    A rule whose slope may be 0 sees to it that 0 times infinity is 0 there.
+
+    Raises:
+        LookupError: no walk is in progress.
+    """
+    return gradient in _unbounded.get()
+
+
+def mark_unbounded(gradient: ir.Value) -> None:
+    """Notes that a gradient may be infinite, for the rules on its further way.
+
+    Raises:
+        LookupError: no walk is in progress.
+    """
+    _unbounded.get().add(gradient)
+
+
 def _walk(
     builder: Builder,
     seeds: Mapping[ir.Value, ir.Value],
@@ -134,15 +161,21 @@ def _walk(
     refusals: list[Refusal] = []
     unknown: list[Refusal] = []
     total: dict[ir.Value, ir.Value] = dict(seeds)
+    unbounded = _unbounded.get()
     for node in reversed(path):
         outputs = [total.get(v) for v in node.outputs]
         if all(gradient is None for gradient in outputs):
             continue
         try:
             rule = rules.get(key_of(node), _no_rule)
+            infinite = any(gradient in unbounded for gradient in outputs)
             for value, gradient in rule(builder, node, outputs, wanted):
+                if infinite and key_of(node) not in _SPREADING:
+                    unbounded.add(gradient)
                 known = total.get(value)
                 total[value] = gradient if known is None else add(builder, known, gradient)
+                if known in unbounded or gradient in unbounded:
+                    unbounded.add(total[value])
         except (Refused, UnknownShapeError, UnsupportedOpsError) as refusal:
             found = unknown if isinstance(refusal, UnknownShapeError) else refusals
             found.extend(_refusals(node, refusal))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Rule
-from probegen.graph.builder import Builder, attribute
+from probegen.graph.autodiff import Rule, is_unbounded
+from probegen.graph.builder import Builder, attribute, dtype_of
 from probegen.graph.parts import GELU_C, GELU_CUBIC
 from probegen.graph.vjp.common import (
     Dys,
@@ -23,8 +24,10 @@ from probegen.graph.vjp.common import (
     axis_of,
     given,
     inputs,
+    pointwise,
     unary,
 )
+from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 from probegen.graph.vjp.masks import above, below
 
 # -- rectifiers ----------------------------------------------------------------------------
@@ -47,7 +50,11 @@ def _leaky_relu(v: Local) -> ir.Value:
 def prelu(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """PRelu: slope 1 where x >= 0, the learned slope below; that gets g * min(x, 0)."""
     g, (x, slope) = given(dy), inputs(node)
-    if x in wanted:
+    if x in wanted and (is_unbounded(g) or may_not_be_finite(x)):
+        positive = b.elementwise("GreaterOrEqual", x, 0.0)
+        through = product(b, g, b.where(positive, b.scalar(1.0, g), slope))
+        yield x, zero_where(b, g, through)
+    elif x in wanted:
         passed = b.mul(g, above(b, x, 0.0, inclusive=True))
         yield x, b.add(passed, b.mul(b.sub(g, passed), slope))
     if slope in wanted:
@@ -179,8 +186,14 @@ def slope_by_erf(b: Builder, p: ir.Value, u: ir.Value) -> ir.Value:
 
 
 def slope_by_tanh(b: Builder, x: ir.Value, p: ir.Value, u: ir.Value) -> ir.Value:
-    """Returns P + 2 P (1 - P) x u', where x u' = 3 u - 2 c x."""
+    """Returns P + 2 P (1 - P) x u', where x u' = 3 u - 2 c x.
+
+    u is of the third degree and may become infinite, in 16 bits from 122 on, where P (1 - P)
+    is 0 since long.
+    """
     bend = b.sub(b.mul(u, 6.0), b.mul(x, 4 * GELU_C))
+    most = float(np.finfo(dtype_of(x).numpy()).max)
+    bend = b.op("Clip", bend, b.scalar(-most, x), b.scalar(most, x), shape=bend)
     return b.mul(p, b.add(b.mul(b.sub(1.0, p), bend), 1.0))
 
 
@@ -188,11 +201,14 @@ def slope_by_tanh(b: Builder, x: ir.Value, p: ir.Value, u: ir.Value) -> ir.Value
 
 
 def _softmax(v: Local) -> ir.Value:
-    """The gradient (g - sum(g * y)) * y."""
+    """The gradient (g - sum(g * y)) * y.
+
+    A row that is masked whole is no number; where nothing arrives at it, nothing goes on.
+    """
     b = v.b
     axis = axis_of(v.node, v.x, -1)
-    total = b.reduce_sum(b.mul(v.g, v.y), [axis], keepdims=True)
-    return b.mul(b.sub(v.g, total), v.y)
+    total = b.reduce_sum(product(b, v.g, v.y), [axis], keepdims=True)
+    return product(b, b.sub(v.g, total), v.y)
 
 
 def _log_softmax(v: Local) -> ir.Value:
@@ -200,26 +216,26 @@ def _log_softmax(v: Local) -> ir.Value:
     b = v.b
     axis = axis_of(v.node, v.x, -1)
     total = b.reduce_sum(v.g, [axis], keepdims=True)
-    return b.sub(v.g, b.mul(b.elementwise("Exp", v.y), total))
+    return b.sub(v.g, product(b, total, b.elementwise("Exp", v.y)))
 
 
 RULES: Mapping[str, Rule] = {
-    "Relu": unary(_relu),
-    "LeakyRelu": unary(_leaky_relu),
+    "Relu": pointwise(_relu),
+    "LeakyRelu": pointwise(_leaky_relu),
     "PRelu": prelu,
-    "ThresholdedRelu": unary(_thresholded_relu),
-    "Elu": unary(_elu),
-    "Selu": unary(_selu),
-    "Celu": unary(_celu),
-    "Sigmoid": unary(_sigmoid),
-    "HardSigmoid": unary(_hard_sigmoid),
-    "HardSwish": unary(_hard_swish),
-    "Swish": unary(_swish),
-    "Mish": unary(_mish),
-    "Softplus": unary(_softplus),
-    "Tanh": unary(_tanh),
-    "Softsign": unary(_softsign),
-    "Gelu": unary(_gelu),
+    "ThresholdedRelu": pointwise(_thresholded_relu),
+    "Elu": pointwise(_elu),
+    "Selu": pointwise(_selu),
+    "Celu": pointwise(_celu),
+    "Sigmoid": pointwise(_sigmoid),
+    "HardSigmoid": pointwise(_hard_sigmoid),
+    "HardSwish": pointwise(_hard_swish),
+    "Swish": pointwise(_swish),
+    "Mish": pointwise(_mish),
+    "Softplus": pointwise(_softplus),
+    "Tanh": pointwise(_tanh),
+    "Softsign": pointwise(_softsign),
+    "Gelu": pointwise(_gelu),
     "Softmax": unary(_softmax),
     "LogSoftmax": unary(_log_softmax),
 }

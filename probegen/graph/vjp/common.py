@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, is_unbounded, mark_unbounded
 from probegen.graph.builder import Builder, attribute, constant_of, rank_of
+from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 
 Gradients = Iterator[tuple[ir.Value, ir.Value]]
 Dys = Sequence[ir.Value | None]
@@ -102,5 +103,36 @@ def unary(derivative: Callable[[Local], ir.Value]) -> Rule:
         x = inputs(node)[0]
         if x in wanted:
             yield x, derivative(Local(b, node, x, node.outputs[0], given(dy)))
+
+    return rule
+
+
+def pointwise(
+    derivative: Callable[[Local], ir.Value], edge: Callable[[Local], bool] = lambda _: False
+) -> Rule:
+    """Returns the rule of a function taken element by element.
+
+    Args:
+        derivative: g times the slope; it must do for a `g` of one number, too.
+        edge: whether the slope may be infinite or no number at an argument that the graph
+            does not rule out.
+    """
+
+    def rule(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+        x, y, g = inputs(node)[0], node.outputs[0], given(dy)
+        if x not in wanted:
+            return
+        local = Local(b, node, x, y, g)
+        steep = edge(local)
+        if is_unbounded(g):
+            slope = derivative(dataclasses.replace(local, g=b.scalar(1.0, g)))
+            found = product(b, g, slope)
+        else:
+            found = derivative(local)
+        if steep or may_not_be_finite(x):
+            found = zero_where(b, g, found)
+        if steep:
+            mark_unbounded(found)
+        yield x, found
 
     return rule

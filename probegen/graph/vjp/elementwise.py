@@ -2,7 +2,7 @@
 
 `x` is a node's input, `y` its output, `g` the gradient of `y`. A rule uses `y` where the
 derivative is cheaper from it. At ties and at bounds, where there is no derivative, the choice
-is TensorFlow's.
+is TensorFlow's. Where a slope is infinite, or no number, `edges` says what the gradient is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule, is_asked_for
+from probegen.graph.autodiff import (
+    Refused,
+    Rule,
+    is_asked_for,
+    is_unbounded,
+    mark_unbounded,
+)
 from probegen.graph.builder import Builder, Dim, broadcast, constant_of, dtype_of, shape_of
 from probegen.graph.vjp.common import (
     Dys,
@@ -24,8 +30,19 @@ from probegen.graph.vjp.common import (
     given,
     inputs,
     optional,
+    pointwise,
     single,
     unary,
+)
+from probegen.graph.vjp.edges import (
+    bounds,
+    has_steep_power,
+    may_not_be_finite,
+    never_near_zero,
+    never_overflows,
+    product,
+    within,
+    zero_where,
 )
 from probegen.graph.vjp.masks import above, below
 
@@ -40,20 +57,23 @@ class _Broadcast:
         b: the builder.
         g: the gradient of the output.
         shape: the shape of the output, as far as the output and its inputs tell.
+        unbounded: whether `g` may be infinite.
     """
 
     b: Builder
     g: ir.Value
     shape: tuple[Dim, ...] | None
+    unbounded: bool
 
     @classmethod
     def of(cls, b: Builder, node: ir.Node, dy: Dys) -> _Broadcast:
         g = given(dy)
         by_inputs = broadcast(*(shape_of(x) for x in inputs(node)))
-        return cls(b, g, _better(by_inputs, shape_of(g)))
+        return cls(b, g, _better(by_inputs, shape_of(g)), is_unbounded(g))
 
-    def times(self, factor: ir.Value | float) -> ir.Value:
-        return self.apply("Mul", self.g, factor)
+    def times(self, factor: ir.Value) -> ir.Value:
+        """Multiplies by a slope; 0 where one of the two is 0 and the other not finite."""
+        return product(self.b, self.g, factor, unbounded=self.unbounded, shape=self.shape)
 
     def apply(self, op_type: str, *operands: ir.Value | float) -> ir.Value:
         """Writes an operator whose result has the shape of the output."""
@@ -107,7 +127,10 @@ def mul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
         return
     for x, other in ((x1, x2), (x2, x1)):
         if x in wanted:
-            yield x, way.back(way.times(other), x)
+            gradient = way.back(way.times(other), x)
+            if may_not_be_finite(other):
+                mark_unbounded(gradient)
+            yield x, gradient
 
 
 def _is_gate_of(gate: ir.Value, x: ir.Value) -> bool:
@@ -129,17 +152,29 @@ def _through_swish(way: _Broadcast, x: ir.Value, gate: ir.Value, y: ir.Value) ->
     sum with x are one operation where a convolution can do them.
     """
     slope = way.apply("Mul", way.apply("Add", way.apply("Sub", 1.0, y), x), gate)
-    return way.apply("Mul", slope, way.g)
+    return way.times(slope) if way.unbounded else way.apply("Mul", slope, way.g)
 
 
 def div(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
-    """Div: g / x2 to the first input, -g / x2 * y to the second."""
+    """Div: g / x2 to the first input, -g / x2 * y to the second; 0 where g is."""
     way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
+    y, safe = node.outputs[0], never_near_zero(x2) and not may_not_be_finite(x2)
     quotient = way.apply("Div", way.g, x2)
     if x1 in wanted:
-        yield x1, way.back(quotient, x1)
+        to_x1 = way.back(quotient if safe else zero_where(b, way.g, quotient), x1)
+        if not safe:
+            mark_unbounded(to_x1)
+        yield x1, to_x1
     if x2 in wanted:
-        yield x2, b.neg(way.back(way.apply("Mul", quotient, node.outputs[0]), x2))
+        down = way.apply("Mul", quotient, y)
+        if way.unbounded:
+            down = zero_where(b, y, down)
+        if not safe or may_not_be_finite(y):
+            down = zero_where(b, way.g, down)
+        to_x2 = b.neg(way.back(down, x2))
+        if not safe:
+            mark_unbounded(to_x2)
+        yield x2, to_x2
 
 
 def fmod(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
@@ -156,24 +191,31 @@ def fmod(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
 def power(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Pow: g * n * x**(n - 1) to the base x, g * y * log(x) to the exponent n.
 
-    The second is 0 where x <= 0, as in TensorFlow. A constant exponent of 0, 1, 2, 3, -1 or
-    1/2 gets products in place of a power.
+    The first is 0 where n is, and the second where x <= 0, as in TensorFlow. A constant
+    exponent of 0, 1, 2, 3, -1 or 1/2 gets products in place of a power.
     """
     way, (x, n), y = _Broadcast.of(b, node, dy), inputs(node), node.outputs[0]
     if x in wanted:
-        constant = single(n)
-        if constant is not None:
-            through = _through_power(b, x, y, constant)(way.g)
-        else:
+        constant, steep = single(n), has_steep_power(node)
+        if constant is None:
             exponent = b.cast(n, dtype_of(x))
             lowered = b.elementwise("Pow", x, b.sub(exponent, 1.0))
-            through = way.times(b.mul(exponent, lowered))
-        yield x, way.back(through, x)
+            through = way.times(zero_where(b, exponent, b.mul(exponent, lowered)))
+        elif way.unbounded:
+            through = way.times(_through_power(b, x, y, constant)(b.scalar(1.0, way.g)))
+        else:
+            through = _through_power(b, x, y, constant)(way.g)
+        if steep or may_not_be_finite(x):
+            through = zero_where(b, way.g, through)
+        to_x = way.back(through, x)
+        if steep:
+            mark_unbounded(to_x)
+        yield x, to_x
     if n in wanted:
         positive = b.elementwise("Greater", x, 0.0)
         log_x = b.elementwise("Log", b.where(positive, x, 1.0))
-        to_n = way.back(way.apply("Mul", way.times(y), log_x), n)
-        yield n, b.cast(to_n, dtype_of(n))
+        slope = b.where(positive, b.mul(y, log_x), 0.0)
+        yield n, b.cast(way.back(way.times(slope), n), dtype_of(n))
 
 
 def _through_power(
@@ -213,16 +255,21 @@ def extremum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     so_far = [reads[0]]
     for x in reads[1:-1]:
         so_far.append(b.elementwise(op, so_far[-1], x))
-    g, shape = given(dy), _Broadcast.of(b, node, dy).shape
+    first = _Broadcast.of(b, node, dy)
+    g, shape, unbounded = first.g, first.shape, first.unbounded
     for position in reversed(range(1, len(reads))):
         left, right = so_far[position - 1], reads[position]
-        way = _Broadcast(b, g, shape)
+        way = _Broadcast(b, g, shape, unbounded)
         if not any(x in wanted for x in reads[:position]):
             chosen = _chosen(b, op, right, left, tie=False)
             yield right, way.back(way.times(chosen), right)
             return
         to_left = way.times(_chosen(b, op, left, right, tie=True))
-        if right in wanted:
+        if right in wanted and unbounded:
+            # The difference of two infinities is no number.
+            chosen = _chosen(b, op, right, left, tie=False)
+            yield right, way.back(way.times(chosen), right)
+        elif right in wanted:
             yield right, way.back(way.apply("Sub", g, to_left), right)
         g, shape = way.back(to_left, left), shape_of(left)
     if reads[0] in wanted:
@@ -258,7 +305,8 @@ def clip(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
             for side, bound in sides
             if bound is not None
         ]
-        yield x, functools.reduce(b.mul, masks, g)
+        through = functools.partial(product, b, unbounded=is_unbounded(g))
+        yield x, functools.reduce(through, masks, g)
     for bound, side in ((low, "Less"), (high, "Greater")):
         if bound is not None and bound in wanted:
             replaced = b.mul(g, _on_side(b, side, x, bound, inclusive=False))
@@ -278,11 +326,11 @@ def where(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     """Where: g to the branch that was chosen, 0 to the other.
 
     A mask that is broadcast, as attention has it, multiplies: onnxruntime's Where takes seven
-    times longer there. A mask of full size selects, so that an infinite gradient (that of a
-    root at 0, say) stays out of the places not chosen.
+    times longer there. A mask of full size selects, and any does where the gradient may be
+    infinite (that of a root at 0, say), which so stays out of the places not chosen.
     """
     way, (condition, chosen, other) = _Broadcast.of(b, node, dy), inputs(node)
-    g, selects = way.g, shape_of(condition) == way.shape
+    g, selects = way.g, way.unbounded or shape_of(condition) == way.shape
     if chosen in wanted:
         if selects:
             yield chosen, way.back(b.where(condition, g, 0.0), chosen)
@@ -331,6 +379,18 @@ def _times(v: Local, function: str) -> ir.Value:
     return v.b.mul(v.g, v.b.elementwise(function, v.x))
 
 
+def _is_positive(x: ir.Value) -> bool:
+    return never_near_zero(x) and bounds(x)[0] > 0
+
+
+def _reaches_one(v: Local) -> bool:
+    return not within(v.x, -0.999, 0.999)
+
+
+def _is_large(v: Local) -> bool:
+    return not (never_overflows(v.x) and bounds(v.x)[0] > -80)
+
+
 def _erf(v: Local) -> ir.Value:
     bell = v.b.elementwise("Exp", v.b.neg(v.b.mul(v.x, v.x)))
     return v.b.mul(v.g, v.b.mul(bell, 2 / math.sqrt(math.pi)))
@@ -353,33 +413,37 @@ RULES: Mapping[str, Rule] = {
     "Sum": add,
     "Mean": mean,
     "Neg": unary(lambda v: v.b.neg(v.g)),
-    "Reciprocal": unary(lambda v: v.b.mul(v.g, v.b.neg(v.b.mul(v.y, v.y)))),
+    "Reciprocal": pointwise(
+        lambda v: v.b.mul(v.g, v.b.neg(v.b.mul(v.y, v.y))), lambda v: not never_near_zero(v.x)
+    ),
     # choices
     "Max": extremum,
     "Min": extremum,
     "Clip": clip,
     "Where": where,
-    "Abs": unary(lambda v: _times(v, "Sign")),
-    "Shrink": unary(_shrink),
+    "Abs": pointwise(lambda v: _times(v, "Sign")),
+    "Shrink": pointwise(_shrink),
     # the same values in another guise
     "Identity": unary(lambda v: v.g),
     "Cast": unary(lambda v: v.b.cast(v.g, dtype_of(v.x))),
     "CastLike": unary(lambda v: v.b.cast(v.g, dtype_of(v.x))),
     "Dropout": dropout,
     # functions
-    "Sqrt": unary(lambda v: v.b.div(v.b.mul(v.g, 0.5), v.y)),
-    "Exp": unary(lambda v: v.b.mul(v.g, v.y)),
-    "Log": unary(lambda v: v.b.div(v.g, v.x)),
-    "Erf": unary(_erf),
-    "Sin": unary(lambda v: _times(v, "Cos")),
-    "Cos": unary(lambda v: v.b.neg(_times(v, "Sin"))),
-    "Tan": unary(lambda v: v.b.mul(v.g, v.b.add(v.b.mul(v.y, v.y), 1.0))),
-    "Asin": unary(lambda v: _over_root(v, _one_minus_square(v))),
-    "Acos": unary(lambda v: v.b.neg(_over_root(v, _one_minus_square(v)))),
-    "Atan": unary(lambda v: v.b.div(v.g, _one_plus_square(v))),
-    "Sinh": unary(lambda v: _times(v, "Cosh")),
-    "Cosh": unary(lambda v: _times(v, "Sinh")),
-    "Asinh": unary(lambda v: _over_root(v, _one_plus_square(v))),
-    "Acosh": unary(lambda v: _over_root(v, _square_minus_one(v))),
-    "Atanh": unary(lambda v: v.b.div(v.g, _one_minus_square(v))),
+    "Sqrt": pointwise(lambda v: v.b.div(v.b.mul(v.g, 0.5), v.y), lambda v: not _is_positive(v.x)),
+    "Exp": pointwise(lambda v: v.b.mul(v.g, v.y), lambda v: not never_overflows(v.x)),
+    "Log": pointwise(lambda v: v.b.div(v.g, v.x), lambda v: not _is_positive(v.x)),
+    "Erf": pointwise(_erf),
+    "Sin": pointwise(lambda v: _times(v, "Cos")),
+    "Cos": pointwise(lambda v: v.b.neg(_times(v, "Sin"))),
+    "Tan": pointwise(lambda v: v.b.mul(v.g, v.b.add(v.b.mul(v.y, v.y), 1.0))),
+    "Asin": pointwise(lambda v: _over_root(v, _one_minus_square(v)), _reaches_one),
+    "Acos": pointwise(lambda v: v.b.neg(_over_root(v, _one_minus_square(v))), _reaches_one),
+    "Atan": pointwise(lambda v: v.b.div(v.g, _one_plus_square(v))),
+    "Sinh": pointwise(lambda v: _times(v, "Cosh"), _is_large),
+    "Cosh": pointwise(lambda v: _times(v, "Sinh"), _is_large),
+    "Asinh": pointwise(lambda v: _over_root(v, _one_plus_square(v))),
+    "Acosh": pointwise(
+        lambda v: _over_root(v, _square_minus_one(v)), lambda v: not bounds(v.x)[0] > 1
+    ),
+    "Atanh": pointwise(lambda v: v.b.div(v.g, _one_minus_square(v)), _reaches_one),
 }

@@ -7,8 +7,9 @@ shift, 0, 1)` is a step where the slope is so large that the bound's nearest nei
 least 1 away. A slope that is a power of two makes `slope * x` exact, so the step is exact as
 well, at every float but the subnormal ones.
 
-A mask multiplies, as TensorFlow's own ReluGrad does, and so an infinite gradient where it is 0
-gives NaN and not 0.
+A mask multiplies, as in TensorFlow's own ReluGrad, and an infinite gradient times 0 would be
+NaN. Rules therefore multiply by `edges.product`, which sees to that where a gradient may be
+infinite at all.
 
 The constants fit 32-bit floats. Other element types, and bounds too near 0 for any finite
 slope, get a comparison.

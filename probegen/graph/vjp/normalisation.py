@@ -44,6 +44,7 @@ from probegen.graph.vjp.common import (
     unary,
     widened,
 )
+from probegen.graph.vjp.edges import zero_where
 
 # -- statistics kept from training -----------------------------------------------------------
 
@@ -226,11 +227,11 @@ def _per_channel(b: Builder, value: ir.Value, like: ir.Value) -> ir.Value:
 def _mean_variance_normalisation(v: Local) -> ir.Value:
     """MeanVarianceNormalization: the output is n itself.
 
-    The 1e-9 that the operator adds to the deviation is nothing in 32 bits, and left out.
+    The 1e-9 that the operator adds to the deviation counts where that is 0 alone.
     """
     b = v.b
     axes = sorted(axis % rank_of(v.x) for axis in attribute(v.node, "axes", [0, 2, 3]))
-    return _normalise(b, v.x, axes, 0.0).through(v.g)
+    return _normalise(b, v.x, axes, 1e-18).through(v.g)
 
 
 # -- other measures ------------------------------------------------------------------------
@@ -239,14 +240,14 @@ def _mean_variance_normalisation(v: Local) -> ir.Value:
 def _lp_normalisation(v: Local) -> ir.Value:
     """LpNormalization: (g - d * sum(g * y)) / norm, d the slope of the norm.
 
-    Not finite where the norm is 0, which has no slope there.
+    It is 0 where the norm is, as the operator's output is there.
     """
     b, axis = v.b, axis_of(v.node, v.x, -1)
     euclidean = int(attribute(v.node, "p", 2)) == 2
     norm = b.reduce("ReduceL2" if euclidean else "ReduceL1", v.x, [axis], keepdims=True)
     slope = v.y if euclidean else b.elementwise("Sign", v.x)
     along = b.reduce_sum(b.mul(v.g, v.y), [axis], keepdims=True)
-    return b.div(b.sub(v.g, b.mul(slope, along)), norm)
+    return zero_where(b, norm, b.div(b.sub(v.g, b.mul(slope, along)), norm))
 
 
 def _local_response(v: Local) -> ir.Value:

@@ -14,7 +14,7 @@ from probegen.graph.autodiff import Rule
 from probegen.graph.builder import attribute, dtype_of
 from probegen.graph.parts import GELU, PARTS_DOMAIN
 from probegen.graph.vjp.activation import slope_by_erf, slope_by_tanh
-from probegen.graph.vjp.common import Local, unary
+from probegen.graph.vjp.common import Local, pointwise
 
 
 def _gelu(v: Local) -> ir.Value:
@@ -26,4 +26,4 @@ def _gelu(v: Local) -> ir.Value:
     return b.mul(v.g, slope_by_erf(b, p, u))
 
 
-RULES: Mapping[str, Rule] = {f"{PARTS_DOMAIN}::{GELU}": unary(_gelu)}
+RULES: Mapping[str, Rule] = {f"{PARTS_DOMAIN}::{GELU}": pointwise(_gelu)}

@@ -20,6 +20,7 @@ from probegen.graph.builder import Builder, Dim, attribute, dtype_of, rank_of, s
 from probegen.graph.neighbours import sole_reader
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, widened
 from probegen.graph.vjp.convolution import by_transposed_convolution
+from probegen.graph.vjp.edges import product
 from probegen.graph.vjp.masks import above
 from probegen.graph.vjp.spatial import (
     Axis,
@@ -240,7 +241,7 @@ def max_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     relu = _relu_before(x)
     if relu is not None:
         y = node.outputs[0]
-        yield relu, _at_maxima(b, node, b.mul(g, above(b, y, 0.0)), x, axes)
+        yield relu, _at_maxima(b, node, product(b, g, above(b, y, 0.0)), x, axes)
     else:
         yield x, _at_maxima(b, node, g, x, axes)
 

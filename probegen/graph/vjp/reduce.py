@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, is_unbounded, mark_unbounded
 from probegen.graph.builder import Builder, attribute, constant_of, dims_of, dtype_of, rank_of
 from probegen.graph.vjp.common import (
     Dys,
@@ -26,6 +26,7 @@ from probegen.graph.vjp.common import (
     unary,
     widened,
 )
+from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Reduction:
         x: what is reduced.
         g: the gradient of the result, with the reduced axes as 1.
         axes: the reduced axes, sorted, not negative.
+        unbounded: whether `g` may be infinite.
     """
 
     b: Builder
@@ -45,10 +47,16 @@ class Reduction:
     x: ir.Value
     g: ir.Value
     axes: list[int]
+    unbounded: bool
 
     def y(self) -> ir.Value:
         """Returns the result with the reduced axes as 1."""
         return _with_reduced_axes(self.b, self.node, self.node.outputs[0], self.axes)
+
+    def times(self, factor: ir.Value, g: ir.Value | None = None) -> ir.Value:
+        """Returns g times a slope, 0 where one of the two is 0 and the other not finite."""
+        g = self.g if g is None else g
+        return product(self.b, g, factor, unbounded=self.unbounded)
 
     def sum(self, value: ir.Value) -> ir.Value:
         """Returns the sum of `value` over the reduced axes, which stay as 1."""
@@ -73,8 +81,9 @@ def reduction(gradient: Callable[[Reduction], ir.Value]) -> Rule:
         x = inputs(node)[0]
         if x in wanted:
             axes = reduced_axes(node, x)
+            unbounded = is_unbounded(given(dy))
             g = _with_reduced_axes(b, node, given(dy), axes)
-            yield x, b.expand(gradient(Reduction(b, node, x, g, axes)), x)
+            yield x, b.expand(gradient(Reduction(b, node, x, g, axes, unbounded)), x)
 
     return rule
 
@@ -113,7 +122,10 @@ def _extremum(r: Reduction) -> ir.Value:
     b, x = r.b, widened(r.b, r.x)
     best = r.y() if x is r.x else b.reduce(r.node.op_type, x, r.axes, keepdims=True)
     chosen = b.cast(b.elementwise("Equal", x, best), dtype_of(r.g))
-    return b.mul(chosen, b.div(r.g, r.sum(chosen)))
+    share = b.div(r.g, r.sum(chosen))
+    if may_not_be_finite(r.x):  # of NaN no element equals the extremum
+        share = zero_where(b, r.g, share)
+    return r.times(chosen, share)
 
 
 def _product(r: Reduction) -> ir.Value:
@@ -125,15 +137,35 @@ def _product(r: Reduction) -> ir.Value:
     b, dtype = r.b, dtype_of(r.x)
     zero = b.cast(b.elementwise("Equal", r.x, 0.0), dtype)
     filled = b.add(r.x, zero)
-    product = b.reduce("ReduceProd", filled, r.axes, keepdims=True)
+    others = b.reduce("ReduceProd", filled, r.axes, keepdims=True)
     zero_others = b.sub(r.sum(zero), zero)
     counts = b.cast(b.elementwise("Equal", zero_others, 0.0), dtype)
-    return b.mul(b.div(b.mul(r.g, product), filled), counts)
+    return r.times(counts, b.div(b.mul(r.g, others), filled))
 
 
 def _log_sum_exp(r: Reduction) -> ir.Value:
-    """ReduceLogSumExp: g * softmax(x), as exp(x - y)."""
-    return r.b.mul(r.g, r.b.elementwise("Exp", r.b.sub(r.x, r.y())))
+    """ReduceLogSumExp: g * softmax(x), as exp(x - y); 0 where nothing arrives.
+
+    Of a row of -inf that is no number.
+    """
+    slope = r.b.elementwise("Exp", r.b.sub(r.x, r.y()))
+    return zero_where(r.b, r.g, r.times(slope))
+
+
+def _norm(r: Reduction) -> ir.Value:
+    """ReduceL2: g * x / y, and 0 where all of x is 0, the middle of the norm's slopes there."""
+    b, y = r.b, r.y()
+    share = zero_where(b, y, b.div(r.g, y))
+    if may_not_be_finite(r.x):
+        share = zero_where(b, r.g, share)
+    return r.times(r.x, share)
+
+
+def _log_sum(r: Reduction) -> ir.Value:
+    """ReduceLogSum: g / sum(x); 0 where nothing arrives."""
+    found = zero_where(r.b, r.g, r.b.div(r.g, r.b.elementwise("Exp", r.y())))
+    mark_unbounded(found)
+    return found
 
 
 def cumulative_sum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
@@ -165,11 +197,10 @@ RULES: Mapping[str, Rule] = {
     "ReduceMax": reduction(_extremum),
     "ReduceMin": reduction(_extremum),
     "ReduceProd": reduction(_product),
-    "ReduceL1": reduction(lambda r: r.b.mul(r.g, r.b.elementwise("Sign", r.x))),
-    # Not a number where all of x is 0, as in TensorFlow: the norm has no slope there.
-    "ReduceL2": reduction(lambda r: r.b.mul(r.x, r.b.div(r.g, r.y()))),
-    "ReduceSumSquare": reduction(lambda r: r.b.mul(r.x, r.b.mul(r.g, 2.0))),
-    "ReduceLogSum": reduction(lambda r: r.b.div(r.g, r.b.elementwise("Exp", r.y()))),
+    "ReduceL1": reduction(lambda r: r.times(r.b.elementwise("Sign", r.x))),
+    "ReduceL2": reduction(_norm),
+    "ReduceSumSquare": reduction(lambda r: r.times(r.x, r.b.mul(r.g, 2.0))),
+    "ReduceLogSum": reduction(_log_sum),
     "ReduceLogSumExp": reduction(_log_sum_exp),
     "CumSum": cumulative_sum,
     "TopK": unary(_top_k),
