@@ -152,6 +152,9 @@ class Steps:
         if count is None:
             # A Scan has to read something to know its number of steps.
             slices = slices or dict(list(open_.items())[:1])
+            if self._holds_a_scan():
+                count = self._steps(slices)
+        if count is None:
             outputs = self._write_scan(own, slices, [s.backwards for s in stacked])
         else:
             outputs = self._write_loop(own, slices, count)
@@ -162,6 +165,17 @@ class Steps:
             turned = zip(stacks, stacked, strict=True)
             stacks = [reverse(self._outer, v) if s.backwards else v for v, s in turned]
         return finals, stacks
+
+    def _holds_a_scan(self) -> bool:
+        """Tells whether the body has a Scan in it, which OpenVINO runs in a Loop, in a Scan not."""
+        inside = [n for n in self.body.nodes if n.op_type == "Scan" and not n.domain]
+        deeper = (g.all_nodes() for n in self.body.nodes for g in subgraphs_of(n))
+        return bool(inside) or any(n.op_type == "Scan" for nodes in deeper for n in nodes)
+
+    def _steps(self, slices: Mapping[ir.Value, Sliced]) -> ir.Value:
+        """Returns the number of steps, an int64 scalar, from a sequence that is read."""
+        sequence = next(iter(slices.values())).sequence
+        return self._outer.squeeze(self._outer.size(sequence, 0), [0])
 
     def _own(self, results: Sequence[ir.Value]) -> list[ir.Value]:
         """Returns the results as values that nodes of the body make, each another.

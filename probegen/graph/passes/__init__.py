@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from probegen.graph.marks import remove_marks
+from probegen.graph.passes.captures import carry_captured, drop_fixed_states
 from probegen.graph.passes.convolutions import merge_into_convolutions
 from probegen.graph.passes.gelus import join_gelus, write_gelus
 from probegen.graph.passes.identities import drop_identities
@@ -25,11 +26,13 @@ from probegen.graph.passes.pools import (
     pool_globally,
 )
 from probegen.graph.passes.preprocessing import turn_first
+from probegen.graph.passes.readable import make_readable
 from probegen.graph.passes.reshapes import settle_reshapes
 from probegen.graph.passes.scales import merge_into_normalisations, scale_before_masks
 from probegen.graph.passes.sizes import name_open_sizes
 from probegen.graph.passes.sums import sum_first
 from probegen.graph.passes.transposes import cancel_transposes
+from probegen.graph.passes.turned_weights import keep_turned_weights_apart
 
 
 def prepare(model: ir.Model) -> None:
@@ -38,6 +41,7 @@ def prepare(model: ir.Model) -> None:
     A gradient would otherwise have to find out the first at run time, and to pass the others
     piece by piece.
     """
+    drop_fixed_states(model.graph)
     name_open_sizes(model.graph)
     settle_reshapes(model.graph)
     join_layer_normalisations(model.graph)
@@ -57,7 +61,8 @@ def prepare(model: ir.Model) -> None:
 def clean(model: ir.Model) -> None:
     """Removes marks, double transposes, repeated computations and what nothing needs.
 
-    Then it orders sums and products so that a runtime can merge them with convolutions.
+    Then it orders sums and products so that a runtime can merge them with convolutions, and brings
+    what some engine reads wrong into a form that all read right.
     """
     work_in_phases(model.graph)
     remove_marks(model)
@@ -71,5 +76,8 @@ def clean(model: ir.Model) -> None:
     common.TopologicalSortPass()(model)
     scale_before_masks(model.graph)
     keep_blocks(model.graph)
+    keep_turned_weights_apart(model.graph)
+    carry_captured(model.graph)
+    make_readable(model.graph)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model.graph)

@@ -28,6 +28,10 @@ from probegen.graph.builder import Builder, dtype_of
 _LARGEST = 127
 _MANTISSA = 24
 
+#: Stands for a shift of 0, which OpenVINO's reader takes for the operator's default of 0.5. It
+#: changes no product of a float with the slope but 0, and that is clipped to 0.
+_NO_SHIFT = -1e-38
+
 
 def above(b: Builder, x: ir.Value, bound: float, inclusive: bool = False) -> ir.Value:
     """Returns 1 where x > bound (x >= bound where `inclusive`), else 0, typed as `x`."""
@@ -50,7 +54,7 @@ def below(b: Builder, x: ir.Value, bound: float, inclusive: bool = False) -> ir.
 def _step(bound: float, inclusive: bool) -> tuple[float, float] | None:
     """Returns slope and shift of a step at `bound`, or None where floats have none."""
     if bound == 0:
-        return 2.0**_LARGEST, 1.0 if inclusive else 0.0
+        return 2.0**_LARGEST, 1.0 if inclusive else _NO_SHIFT
     if inclusive:
         bound = float(np.nextafter(np.float32(bound), np.float32(-np.inf)))
     if not math.isfinite(bound):

@@ -81,3 +81,34 @@ def test_a_bound_that_is_not_finite_compares():
     found, operators = _masks(np.inf, x)
     assert "HardSigmoid" not in operators
     np.testing.assert_array_equal(found[(below, False)], [1, 1, 0])
+
+
+def test_the_shift_that_stands_for_0_changes_no_bit():
+    """At all kinds of floats: OpenVINO reads a shift of 0 as 0.5, and so it is never 0."""
+    rng = np.random.default_rng(0)
+    info = np.finfo(np.float32)
+    few = [0.0, info.smallest_subnormal, info.tiny, np.nextafter(info.tiny, np.float32(0)), 1e-40]
+    few += [info.max, 1.0, np.inf]
+    any_bits = rng.integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32)
+    near_0 = rng.integers(0, 2**24, 100_000, dtype=np.uint64).astype(np.uint32)
+    half = np.concatenate([np.array(few, np.float32), near_0.view(np.float32)])
+    x = np.concatenate([half, -half, any_bits.view(np.float32)])
+    for form, slope in ((above, 2.0**127), (below, -(2.0**127))):
+        found = {}
+        for written in (True, False):
+            source = ir.Value(
+                name="x", shape=ir.Shape(["n"]), type=ir.TensorType(ir.DataType.FLOAT)
+            )
+            graph = ir.Graph([source], [], nodes=[], name="masks", opset_imports={"": 18})
+            b = Builder(graph, 18)
+            mask = form(b, source, 0.0)
+            (node,) = b.nodes
+            assert node.attributes["alpha"].as_float() == slope
+            assert node.attributes["beta"].as_float() != 0
+            if not written:
+                node.attributes["beta"] = ir.AttrFloat32("beta", 0.0)
+            b.attach()
+            graph.outputs.append(mask)
+            model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
+            found[written] = run(model, {"x": x})[mask.name]
+        np.testing.assert_array_equal(found[True].view(np.uint32), found[False].view(np.uint32))
