@@ -58,9 +58,9 @@ class Activations(Probe):
         name: replaces the output name `"activation/<path>"`; several matches get `/<path>`
             appended.
         axes: the axes to reduce, counted with the batch axis as 0 (which cannot be reduced),
-            or `"spatial"` (all between batch and channel) or `"channel"` (the last, the
-            default).
-        channels: keep only these indices of the last axis (before reducing).
+            or `"spatial"` (all positions: neither batch nor channels) or `"channel"` (the
+            default). Where the channels stand is told from the layers, `data_format` above all.
+        channels: keep only these channels (before reducing).
         dtype: element type of the payload, for instance `"float16"` to halve it.
     """
 
@@ -153,8 +153,8 @@ class Saliency(GradientProbe):
     """The largest absolute gradient over the channels (Simonyan et al. 2013, sec. 3.1).
 
     `[batch, height, width]` for an image, `[batch, time]` for a sequence of vectors or of
-    embedded tokens, `[batch, feature]` for plain vectors (which have no channels). Arguments
-    as for `InputGradient`.
+    embedded tokens, `[batch, feature]` for plain vectors (which have no channels), wherever the
+    channels stand. Arguments as for `InputGradient`.
     """
 
     kind: ClassVar[str] = SALIENCY
@@ -167,11 +167,14 @@ class Saliency(GradientProbe):
 class GradCAM(GradientProbe):
     """Gradient-weighted class activation map (Selvaraju et al. 2017, eqs. 1 and 2).
 
-    Not up-sampled and not normalised: `[batch, ...positions of the layer]`, never negative.
+    Not up-sampled and not normalised: `[batch, ...positions of the layer]`, never negative. A
+    film has `[batch, time, height, width]`; channels may stand first or last. A layer that is
+    called several times gives one map a call, `grad_cam/<path>#<call>`.
 
     Attributes:
-        layer: a selector of one convolutional layer, or `"auto"`: the last layer whose output
-            still has positions.
+        layer: a selector of one convolutional layer, a list of several, or `"auto"`: the last
+            layer whose output still has positions, on each of the ways that run to the target
+            beside each other (the calls of a shared tower, the towers of several inputs).
         target, name, output, logits: as for `InputGradient`.
     """
 

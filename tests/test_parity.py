@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from probegen.instrumentation.axes import input_axes
+from probegen.instrumentation.axes import complete, input_axes
 from probegen.manifest import InputSpec, OutputSpec
 from probegen.parity import compare, generate_samples
 
@@ -93,7 +93,9 @@ def test_zero_references():
 def sizes_drawn(**shapes):
     """Returns the sizes, without the batch, of samples for float inputs of these sizes."""
     inputs = [
-        InputSpec(name, "float32", (None, *sizes), input_axes(1 + len(sizes), tokens=False))
+        InputSpec(
+            name, "float32", (None, *sizes), input_axes(complete([None] * (1 + len(sizes))), False)
+        )
         for name, sizes in shapes.items()
     ]
     drawn = generate_samples(SimpleNamespace(inputs=inputs), np.random.default_rng(0))

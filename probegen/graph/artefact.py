@@ -18,6 +18,7 @@ from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
+from probegen.instrumentation.axes import channel_axis
 from probegen.instrumentation.plan import GradientGroup, Plan, path_integrals
 from probegen.manifest import Gate, Manifest
 
@@ -82,7 +83,10 @@ def explain_group(
             it, with its layers.
     """
     lines = {id(o): i for i, line in enumerate(path_integrals(group)) for o in line}
-    wanted = [Wanted(o.spec, forward.sources[o.ref], lines.get(id(o), 0)) for o in group.outputs]
+    wanted = [
+        Wanted(o.spec, forward.sources[o.ref], channel_axis(o.axes), lines.get(id(o), 0))
+        for o in group.outputs
+    ]
     try:
         return write_attributions(builder, group.target.spec, target, wanted, request)
     except UnsupportedOpsError as error:

@@ -1,57 +1,117 @@
-"""Names for the dimensions of tensors, from what they are and how many they have."""
+"""Names for the dimensions of tensors.
+
+What the axes of a tensor are is told by `layouts`; here is what they are called, and which of
+them hold channels and positions.
+"""
 
 from __future__ import annotations
 
-_SPATIAL = {3: ("time",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+from collections.abc import Sequence
+
+BATCH, CHANNEL, TIME, KEY = "batch", "channel", "time", "key"
+#: What an axis of channels is called, by what the tensor is.
+_CHANNELS = ("channel", "unit", "feature", "embedding", "class")
+#: Names of positions, by how many axes they have.
+SPATIAL = {1: (TIME,), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+#: A name for each axis, None where there is none yet.
+Names = Sequence[str | None]
+Axes = tuple[str, ...]
 
 
-def positions(rank: int) -> tuple[str, ...]:
-    """Returns names for the axes between batch and channel."""
-    return _SPATIAL.get(rank, tuple(f"axis_{i}" for i in range(1, rank - 1)))
+def complete(names: Names) -> Axes:
+    """Returns names for all axes: where there is none yet, the usual one."""
+    found = [BATCH, *names[1:]] if names else []
+    if len(found) > 1 and CHANNEL not in found and found[-1] is None:
+        found[-1] = CHANNEL
+    places = [i for i, n in enumerate(found) if n not in (BATCH, CHANNEL)]
+    missing = [i for i in places if found[i] is None]
+    usual = SPATIAL.get(len(places), ()) if len(missing) == len(places) else ()
+    for number, i in enumerate(missing):
+        found[i] = usual[number] if usual else f"axis_{i}"
+    return tuple(str(n) for n in found)
 
 
-def named_axes(rank: int, last: str, middle: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Returns names for all axes of a batched tensor whose last axis is called `last`."""
-    if rank == 0:
-        return ()
-    if rank == 1:
-        return ("batch",)
-    between = positions(rank) if middle is None else middle
-    return ("batch", *between, last)
+def channel_axis(axes: Sequence[str]) -> int | None:
+    """Returns which axis the channels lie along, or None where a tensor has none."""
+    return next((i for i, name in enumerate(axes) if i and name in _CHANNELS), None)
 
 
-def input_axes(rank: int, tokens: bool) -> tuple[str, ...]:
-    """Returns names for the axes of a model input; `tokens` where it goes into an embedding."""
+def position_axes(axes: Sequence[str]) -> tuple[int, ...]:
+    """Returns the axes that are neither batch nor channels."""
+    channel = channel_axis(axes)
+    return tuple(i for i in range(1, len(axes)) if i != channel)
+
+
+def saliency_axis(axes: Sequence[str]) -> int | None:
+    """Returns the axis that a saliency map takes its maximum over.
+
+    None for plain vectors, which have no channels, and for whatever has positions alone.
+    """
+    return channel_axis(axes) if len(axes) > 2 else None
+
+
+def without(axes: Sequence[str], *gone: int | None) -> Axes:
+    """Returns the names of the axes that are left."""
+    return tuple(name for i, name in enumerate(axes) if i not in gone)
+
+
+# -- by what a tensor is -----------------------------------------------------------------------
+
+
+def input_axes(axes: Axes, tokens: bool) -> Axes:
+    """Returns the axes of a model input; `tokens` where it goes into an embedding."""
+    rank = len(axes)
     if tokens:
-        return ("batch", "time", *(f"axis_{i}" for i in range(2, rank)))[:rank]
-    return named_axes(rank, {2: "feature", 3: "feature"}.get(rank, "channel"))
+        return (BATCH, TIME, *(f"axis_{i}" for i in range(2, rank)))[:rank]
+    return _called(axes, "feature" if rank <= 3 else CHANNEL)
 
 
-def activation_axes(rank: int) -> tuple[str, ...]:
-    """Returns names for the axes of a layer's output."""
-    return named_axes(rank, "unit" if rank == 2 else "channel")
+def activation_axes(axes: Axes) -> Axes:
+    """Returns the axes of a layer's output."""
+    return _called(axes, "unit" if len(axes) == 2 else CHANNEL)
 
 
-def prediction_axes(rank: int, classes: bool) -> tuple[str, ...]:
-    """Returns names for the axes of a model output; `classes` where its last axis is classes."""
-    last = "class" if classes else "unit"
-    return named_axes(rank, last, ("step",) if rank == 3 else None)
+def gradient_axes(axes: Axes, of_layer: str | None) -> Axes:
+    """Returns the axes of a gradient at a layer's output (role `of_layer`)."""
+    return _called(axes, "embedding") if of_layer == "embedding" else activation_axes(axes)
 
 
-def attention_axes(rank: int) -> tuple[str, ...]:
-    """Returns names for the axes of attention weights."""
-    known = {
-        2: ("batch", "key"),  # a custom layer that sums a sequence up has one query
-        3: ("batch", "query", "key"),
-        4: ("batch", "head", "query", "key"),
-    }
-    if rank in known:
-        return known[rank]
-    each = (rank - 2) // 2
-    queries = tuple(f"query_{i}" for i in range(each))
-    return ("batch", "head", *queries, *(f"key_{i}" for i in range(rank - 2 - each)))
+def prediction_axes(axes: Axes, classes: bool) -> Axes:
+    """Returns the axes of a model output; `classes` where its channels are classes."""
+    steps = tuple("step" if n == TIME and len(axes) == 3 else n for n in axes)
+    return _called(steps, "class" if classes else "unit")
 
 
-def gradient_axes(rank: int, of_layer: str | None) -> tuple[str, ...]:
-    """Returns names for a gradient at a layer's output (role `of_layer`)."""
-    return named_axes(rank, "embedding") if of_layer == "embedding" else activation_axes(rank)
+def attention_axes(rank: int, keys: Sequence[int] = ()) -> Axes:
+    """Returns the axes of attention weights.
+
+    What the softmax sums over is the key, or `key_0`, `key_1` and so on where these are several.
+    Before the keys stand the queries, and before these the heads. Weights of one query,
+    `[batch, time, 1]` with the softmax over time, are `batch, key, query`.
+
+    Args:
+        rank: number of axes.
+        keys: those that the softmax sums over; the last where it is not known.
+    """
+    keys = sorted(keys) or [rank - 1]
+    rest = [i for i in range(1, rank) if i not in keys]
+    count = len(keys)
+    queries = rest[-count:]
+    others = rest[:-count]
+    names: dict[int, str] = {0: BATCH}
+    names.update(_numbered(keys, KEY))
+    names.update(_numbered(queries, "query"))
+    names.update((i, f"axis_{i}") for i in others[:-1])
+    names.update((i, "head") for i in others[-1:])
+    return tuple(names[i] for i in range(rank))
+
+
+def _numbered(places: Sequence[int], name: str) -> dict[int, str]:
+    if len(places) == 1:
+        return {places[0]: name}
+    return {place: f"{name}_{i}" for i, place in enumerate(places)}
+
+
+def _called(axes: Axes, channels: str) -> Axes:
+    return tuple(channels if name == CHANNEL else name for name in axes)

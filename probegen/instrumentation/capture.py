@@ -88,7 +88,11 @@ class Watcher:
         self._probed = probed
         self._folds: tuple[Fold, ...] = ()
         self._paths = layer_paths(model)
+        self._steps = _steps(model, self._paths)
         self._counts: dict[int, int] = {}
+        self._orders = _orders(model)
+        #: Caller and layer -> which call of the layer the caller's first one was, and how many.
+        self._by_caller: dict[tuple[int, int], tuple[int, int]] = {}
         self._stack: list[LayerCall] = []
 
     def __call__(self, original: Any, layer: Any, args: Any, kwargs: Any) -> Any:
@@ -156,17 +160,34 @@ class Watcher:
             # Kept where Keras does not track it, say in a closure: named by who called it.
             path = "/".join([*(c.path for c in self._stack[-1:]), layer.name])
             self._paths[id(layer)] = path
-        index = self._counts.get(id(layer), 0)
-        self._counts[id(layer)] = index + 1
+        index = self._number(layer)
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
         call = LayerCall(
             layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
         )
+        call.step_of = self._steps.get(id(layer), "")
         for outer in self._stack:
             if isinstance(outer.layer, keras.layers.RNN):
                 call.step_of = outer.path
         self.calls.append(call)
         return call
+
+    def _number(self, layer: Any) -> int:
+        """Returns which call of a layer this is: in the order in which a graph was written.
+
+        Keras runs the calls of one layer in an order of its own, often from the last to the first.
+        """
+        count = self._counts.get(id(layer), 0)
+        self._counts[id(layer)] = count + 1
+        caller = self._stack[-1] if self._stack else None
+        runs = self._model if caller is None else caller.layer
+        order = self._orders.get((id(runs), id(layer)))
+        if order is None:
+            return count
+        key = (id(caller), id(layer))
+        first, done = self._by_caller.get(key, (count, 0))
+        self._by_caller[key] = (first, done + 1)
+        return first + order[done] if done < len(order) else count
 
 
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
@@ -306,6 +327,38 @@ def layer_paths(model: Any) -> dict[int, str]:
             paths[id(layer)] = path
             queue.append((layer, path + "/"))
     return paths
+
+
+def _orders(model: Any) -> dict[tuple[int, int], list[int]]:
+    """Returns, for graphs that call a layer several times, in which order they run its calls.
+
+    Returns:
+        `id(model)`, `id(layer)` -> for each call that is run, the how-many-th was written.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    users: dict[int, int] = {}
+    for graph in [m for m in model._flatten_layers() if hasattr(m, "_nodes_by_depth")]:
+        nodes: dict[int, list[Any]] = {}
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                nodes.setdefault(id(node.operation), []).append(node)
+        for layer, run in nodes.items():
+            users[layer] = users.get(layer, 0) + 1
+            if len(run) > 1:
+                written = [n for n in run[0].operation._inbound_nodes if n in run]
+                found[id(graph), layer] = [written.index(n) for n in run]
+    # A layer that several models call is numbered by the calls themselves.
+    return {key: order for key, order in found.items() if users[key[1]] == 1}
+
+
+def _steps(model: Any, paths: Mapping[int, str]) -> dict[int, str]:
+    """Returns `id(layer)` -> path of the recurrent layer that runs it in each of its steps."""
+    return {
+        id(inner): paths.get(id(layer), "")
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN)
+        for inner in layer._flatten_layers(include_self=False)
+    }
 
 
 def _operations() -> int:

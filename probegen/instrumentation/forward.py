@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from probegen.instrumentation.axes import channel_axis
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements
 from probegen.instrumentation.plan import PlainOutput, Plan, TargetPlan, TensorRef, reduced_axes
 from probegen.instrumentation.targets import callable_value, score
@@ -56,13 +57,15 @@ class Forward:
         """Returns what a target is taken from.
 
         For a callable that is its value, `[batch]`; otherwise the scores of one output (the
-        pre-activation with logits), of which `seed` picks entries.
+        pre-activation with logits), of which `seed` picks entries: classes last where it
+        chooses one itself.
 
         Raises:
             InstrumentError: the callable does not return one floating scalar a sample.
         """
         if target.function is None:
-            return score(self.outputs[target.position], target.spec.logits)
+            scores = score(self.outputs[target.position], target.spec.logits)
+            return scores if target.order is None else tf.transpose(scores, target.order)
         return callable_value(target.function, self.nest, target.spec.logits)
 
 
@@ -93,8 +96,8 @@ def plain_output(forward: Forward, output: PlainOutput) -> Any:
     probe = output.probe
     tensor = forward.tensor(output.ref)
     if probe.channels is not None:
-        tensor = tf.gather(tensor, list(probe.channels), axis=-1)
-    over = list(reduced_axes(probe, tensor.shape.rank, output.spec.name))
+        tensor = tf.gather(tensor, list(probe.channels), axis=channel_axis(output.axes))
+    over = list(reduced_axes(probe, output.axes, output.spec.name))
     if probe.reduce == "mean":
         tensor = tf.reduce_mean(tensor, axis=over)
     elif probe.reduce == "max":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from probegen.errors import InstrumentError
+from probegen.instrumentation.axes import Axes, channel_axis, position_axes
 from probegen.instrumentation.capture import CallKey
 from probegen.instrumentation.source import Source
 from probegen.manifest import Manifest, OutputSpec, TargetSpec
@@ -33,29 +34,54 @@ class TensorRef:
 
 @dataclasses.dataclass(frozen=True)
 class PlainOutput:
-    """An output that needs no gradient: an activation or attention weights."""
+    """An output that needs no gradient: an activation or attention weights.
+
+    Attributes:
+        spec: what comes out.
+        ref: the layer's output that it is made of.
+        probe: what asked for it.
+        axes: the axes of that output, before anything is reduced.
+    """
 
     spec: OutputSpec
     ref: TensorRef
     probe: Activations | Attention
+    axes: Axes = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetPlan:
-    """What is differentiated: an entry of model output `position`, or what `function` returns."""
+    """What is differentiated: an entry of model output `position`, or what `function` returns.
+
+    Attributes:
+        spec: which entry.
+        position: of which model output.
+        function: the callable, where the target is one.
+        order: the output's axes with the classes last, where they are not and a class is chosen
+            at run time.
+    """
 
     spec: TargetSpec
     position: int = 0
     function: Callable[[Any], Any] | None = None
+    order: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientOutput:
-    """An output made of the gradient at one tensor."""
+    """An output made of the gradient at one tensor.
+
+    Attributes:
+        spec: what comes out.
+        ref: the tensor.
+        probe: what asked for it.
+        axes: the tensor's axes.
+    """
 
     spec: OutputSpec
     ref: TensorRef
     probe: GradientProbe
+    axes: Axes = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +123,7 @@ class Plan:
     manifest: Manifest
 
 
-def reduced_axes(probe: Activations, rank: int, name: str) -> tuple[int, ...]:
+def reduced_axes(probe: Activations, axes: Axes, name: str) -> tuple[int, ...]:
     """Returns the axes that a probe reduces, as sorted positive indices.
 
     Raises:
@@ -105,14 +131,15 @@ def reduced_axes(probe: Activations, rank: int, name: str) -> tuple[int, ...]:
     """
     if probe.reduce is None:
         return ()
-    chosen: tuple[int, ...] = (rank - 1,)
+    rank, channel = len(axes), channel_axis(axes)
+    chosen: tuple[int, ...] = () if channel is None else (channel,)
     if probe.axes == "spatial":
-        chosen = tuple(range(1, rank - 1))
+        chosen = position_axes(axes)
     elif isinstance(probe.axes, tuple):
         chosen = tuple(a + rank if a < 0 else a for a in probe.axes)
     if not chosen or any(not 0 < a < rank for a in chosen):
+        shown = ", ".join(f"{i} ({axis})" for i, axis in enumerate(axes))
         raise InstrumentError(
-            f"axes={probe.axes!r} does not fit the output of {name!r}, whose axes are "
-            f"0 (batch) to {rank - 1}."
+            f"axes={probe.axes!r} does not fit the output of {name!r}, whose axes are {shown}."
         )
     return tuple(sorted(set(chosen)))

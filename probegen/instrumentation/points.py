@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from probegen.instrumentation import axes
 from probegen.instrumentation.capture import LayerCall
 from probegen.instrumentation.roles import role_of
 from probegen.instrumentation.trace import Trace, pre_activation, reached_by_gradient
 from probegen.points import ProbePoint, ProbePoints
-
-#: A Grad-CAM needs positions between the batch and the channel axis.
-_GRAD_CAM_RANKS = (3, 4, 5)
 
 
 def probe_points(trace: Trace) -> ProbePoints:
@@ -26,8 +25,25 @@ def probe_points(trace: Trace) -> ProbePoints:
     for call in trace.calls:
         counts[call.path] = counts.get(call.path, 0) + 1
     points = _input_points(trace, reached)
-    points += [_point(trace, call, counts[call.path], reached, outputs) for call in trace.calls]
-    return ProbePoints(points, model.name)
+    steps: set[str] = set()
+    for call in trace.calls:
+        if call.step_of:
+            # How often a recurrent layer traces its step is Keras's own affair.
+            if call.path in steps:
+                continue
+            steps.add(call.path)
+            counts[call.path] = 1
+        points.append(_point(trace, call, counts[call.path], reached, outputs))
+    return ProbePoints(_calls_in_order(points), model.name)
+
+
+def _calls_in_order(points: Sequence[ProbePoint]) -> list[ProbePoint]:
+    """Returns points with the calls of each layer in the order of their numbers."""
+    calls: dict[str, list[ProbePoint]] = {}
+    for point in points:
+        calls.setdefault(point.path, []).append(point)
+    turns = {path: iter(sorted(p, key=lambda p: p.call_index)) for path, p in calls.items()}
+    return [next(turns[point.path]) for point in points]
 
 
 def layers_in_order(model: Any) -> list[Any]:
@@ -72,7 +88,7 @@ def _point(
             probes.append("gradient")
         else:
             reason = "no gradient reaches it"
-        if differentiable and tensors[0].shape.rank in _GRAD_CAM_RANKS and _has_positions(call):
+        if differentiable and _is_map(trace, tensors[0]):
             probes.append("grad_cam")
         if (call.path, call.index) in trace.weights:
             probes.append("attention")
@@ -94,10 +110,11 @@ def _point(
     )
 
 
-def _has_positions(call: LayerCall) -> bool:
-    """Tells whether what lies between batch and channel is more than one position."""
-    sizes = call.outputs[0].shape[1:-1]
-    return any(size != 1 for size in sizes)
+def _is_map(trace: Trace, tensor: Any) -> bool:
+    """Tells whether a tensor has channels at more than one position."""
+    names = trace.axes(tensor)
+    places = axes.position_axes(names)
+    return axes.channel_axis(names) is not None and any(tensor.shape[i] != 1 for i in places)
 
 
 def _shape(tensor: Any) -> tuple[int | None, ...]:

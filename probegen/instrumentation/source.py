@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from probegen.errors import SourceError
+from probegen.instrumentation.channels_last import channels_last
 from probegen.instrumentation.loading import load_model
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -83,7 +84,8 @@ class Source:
 
     def call(self, flat: Sequence[Any]) -> Any:
         """Calls the model for inference and returns its outputs as it nests them."""
-        return _call(self.model, self.pack(flat), self.arguments)
+        with channels_last():
+            return _call(self.model, self.pack(flat), self.arguments)
 
     def predict(self, flat: Sequence[Any]) -> list[Any]:
         """Calls the model on arrays, leaving its states as they were; returns flat outputs."""
@@ -378,7 +380,8 @@ def _build(model: Any, specs: Any, arguments: Sequence[str]) -> None:
         lambda s: tf.zeros([1 if d is None else d for d in s.shape], s.dtype), specs
     )
     try:
-        _call(model, zeros, arguments)
+        with channels_last():
+            _call(model, zeros, arguments)
     except Exception as error:
         raise SourceError(_does_not_take(model, keras.tree.flatten(specs), error)) from error
 

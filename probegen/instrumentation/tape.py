@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from probegen.instrumentation.axes import channel_axis, position_axes, saliency_axis
 from probegen.instrumentation.capture import CallKey
 from probegen.instrumentation.forward import Forward, plain_output, run_forward
 from probegen.instrumentation.plan import (
@@ -60,14 +61,16 @@ def _gradient_outputs(
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:
     """Turns the gradient at a tensor into what the probe asked for."""
     gradient = tf.convert_to_tensor(gradient)  # an embedding's may come as slices
+    channel = channel_axis(output.axes)
     if isinstance(output.probe, Saliency):
+        over = saliency_axis(output.axes)
         size = tf.abs(gradient)
-        return tf.reduce_max(size, axis=-1) if size.shape.rank > 2 else size
+        return size if over is None else tf.reduce_max(size, axis=over)
     if isinstance(output.probe, GradCAM):
         maps = forward.tensor(output.ref)
-        positions = list(range(1, maps.shape.rank - 1))
+        positions = list(position_axes(output.axes))
         weights = tf.reduce_mean(gradient, axis=positions, keepdims=True)
-        return tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
+        return tf.nn.relu(tf.reduce_sum(weights * maps, axis=channel))
     return gradient
 
 

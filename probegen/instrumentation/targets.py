@@ -14,9 +14,15 @@ from probegen.manifest import TargetSpec
 
 
 def target_index(
-    target: Any, shape: Sequence[int | None], name: str
+    target: Any, shape: Sequence[int | None], name: str, class_axis: int | None = -1
 ) -> tuple[str, tuple[int | None, ...] | None]:
     """Returns mode and index of a target that is no callable, checked against the output.
+
+    Args:
+        target: what the probe says.
+        shape: of the output.
+        name: of the output.
+        class_axis: the axis that classes lie along; None for one number a sample.
 
     Raises:
         InstrumentError: the output has no such entry; says what it has.
@@ -29,7 +35,8 @@ def target_index(
             )
         return target, None
     if isinstance(target, int):
-        size = shape[-1] if rank > 1 else 1
+        at = rank - 1 if class_axis is None else class_axis % max(rank, 1)
+        size = shape[at] if rank > 1 else 1
         if target < 0 or (size is not None and target >= size):
             legal = (
                 "its single unit is target 0 or 'argmax'"
@@ -37,11 +44,10 @@ def target_index(
                 else f"0 to {(size or 1) - 1}"
             )
             raise InstrumentError(
-                f"target {target} is out of range: the last axis of output {name!r} "
-                f"{tuple(shape)} has {size} entries ({legal})."
+                f"target {target} is out of range: the {'last' if at == rank - 1 else 'class'} "
+                f"axis of output {name!r} {tuple(shape)} has {size} entries ({legal})."
             )
-        index: tuple[int | None, ...] = (*([None] * (rank - 2)), target) if rank > 1 else ()
-        return "index", index
+        return "index", tuple(target if i == at else None for i in range(1, rank))
     if len(target) != rank - 1:
         raise InstrumentError(
             f"target {target} has {len(target)} entries; output {name!r} {tuple(shape)} takes one "

@@ -14,7 +14,9 @@ from tensorflow.python.framework import ops as tf_ops
 
 from probegen.errors import InstrumentError
 from probegen.instrumentation.attention import attention_weights
+from probegen.instrumentation.axes import Axes
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
+from probegen.instrumentation.layouts import Layouts
 from probegen.instrumentation.randomness import Draw, drawn
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.timewise import has_rows, unfolded
@@ -66,6 +68,14 @@ class Trace:
         where = self.layer_of(draw.at)
         operation = draw.operation or "a random seed"
         return f"{operation} in layer {where!r}" if where else f"{operation} in the model's call"
+
+    @functools.cached_property
+    def _layouts(self) -> Layouts:
+        return Layouts(self.graph, self.calls)
+
+    def axes(self, tensor: Any) -> Axes:
+        """Returns a name for each axis of a tensor, see `probegen.instrumentation.axes`."""
+        return self._layouts.of(tensor)
 
     def visible(self, tensor: Any) -> bool:
         """Tells whether a tensor lives in this graph and not in a loop's or branch's body."""
@@ -271,6 +281,25 @@ def reached_by_gradient(trace: Trace, ends: Iterable[Any]) -> set[int]:
         if any(id(t) in reached for t in op.outputs) and passes_gradient(op):
             reached.update(id(t) for t in op.inputs if _carries_gradient(t))
     return reached
+
+
+def last_on_the_way(trace: Trace, tensors: Collection[int], end: Any) -> set[int]:
+    """Returns which of some tensors (ids) a gradient from `end` reaches before any other of them.
+
+    Several where ways to `end` run beside each other.
+    """
+    reached, behind = {id(end)}, set()
+    for op in reversed(trace.graph.get_operations()):
+        if not any(id(t) in reached for t in op.outputs) or not passes_gradient(op):
+            continue
+        ends = [id(t) for t in op.outputs if id(t) in reached]
+        passed = any(i in behind or i in tensors for i in ends)
+        for tensor in op.inputs:
+            if _carries_gradient(tensor):
+                reached.add(id(tensor))
+                if passed:
+                    behind.add(id(tensor))
+    return {i for i in tensors if i in reached and i not in behind}
 
 
 def custom_gradients(trace: Trace, start: Any, end: Any) -> list[Any]:

@@ -559,7 +559,13 @@ def redefined():
         (models.cnn, pg.Saliency(target=lambda y: y), InstrumentError, "one scalar a sample"),
         (models.cnn, pg.Activations("conv1", channels=[9]), InstrumentError, "5 channels"),
         (models.forecaster, pg.Saliency(target=1), InstrumentError, "single unit is target 0"),
-        (models.siamese, pg.GradCAM("tower"), SelectionError, "'tower#0', 'tower#1'"),
+        (
+            models.siamese,
+            pg.GradCAM("tower"),
+            SelectionError,
+            "'tower#0'.* cannot carry a Grad-CAM",
+        ),
+        (models.cnn, pg.GradCAM("conv*"), SelectionError, "takes one layer, .* 'conv1', 'conv2'"),
     ],
 )
 def test_refusals(make, probe, error, says):

@@ -34,6 +34,8 @@ class Wanted:
 
     spec: OutputSpec
     at: ir.Value
+    #: The axis of the tensor that channels lie along.
+    channel: int | None = None
     #: Outputs of one path integral share a number: they move along one line.
     line: int = 0
 
@@ -73,7 +75,7 @@ def write_attributions(
             raise NotDifferentiableError(
                 f"no gradient flows from the target to what {one.spec.name!r} explains."
             )
-        results[one.spec.name] = _LOCAL[one.spec.kind](builder, gradient, one.at)
+        results[one.spec.name] = _LOCAL[one.spec.kind](builder, gradient, one.at, one.channel)
     lines: dict[int, list[Wanted]] = {}
     for one in wanted:
         if one.spec.kind == manifest.INTEGRATED_GRADIENTS:

@@ -7,15 +7,17 @@ import onnx_ir as ir
 from probegen.graph.builder import Builder, rank_of
 
 
-def grad_cam(builder: Builder, gradient: ir.Value, maps: ir.Value) -> ir.Value:
+def grad_cam(builder: Builder, gradient: ir.Value, maps: ir.Value, channel: int | None) -> ir.Value:
     """Writes `relu(sum_k a_k A_k)` with `a_k` the mean of the gradient over the positions.
 
     Args:
         builder: where the nodes go.
-        gradient: `[batch, ...positions, channel]`, the gradient at the maps (eq. 1).
-        maps: `[batch, ...positions, channel]`, the layer's output (eq. 2).
+        gradient: the gradient at the maps (eq. 1).
+        maps: the layer's output (eq. 2).
+        channel: the axis of the channels; the others, but for the batch, are positions.
     """
-    rank = rank_of(maps)
-    weights = builder.reduce("ReduceMean", gradient, list(range(1, rank - 1)), keepdims=True)
-    weighted = builder.reduce_sum(builder.mul(weights, maps), [rank - 1], keepdims=False)
+    over = [] if channel is None else [channel]
+    positions = [i for i in range(1, rank_of(maps)) if i != channel]
+    weights = builder.reduce("ReduceMean", gradient, positions, keepdims=True)
+    weighted = builder.reduce_sum(builder.mul(weights, maps), over, keepdims=False)
     return builder.op("Relu", weighted, shape=weighted)

@@ -7,18 +7,17 @@ import onnx_ir as ir
 from probegen.graph.builder import Builder, rank_of
 
 
-def input_gradient(_: Builder, gradient: ir.Value, __: ir.Value) -> ir.Value:
+def input_gradient(_: Builder, gradient: ir.Value, __: ir.Value, ___: int | None) -> ir.Value:
     """Returns the gradient as it is (Baehrens et al. 2010, eq. 1)."""
     return gradient
 
 
-def saliency(builder: Builder, gradient: ir.Value, at: ir.Value) -> ir.Value:
-    """Writes the largest absolute gradient over the last axis (Simonyan et al. 2013, sec. 3.1).
+def saliency(builder: Builder, gradient: ir.Value, at: ir.Value, channel: int | None) -> ir.Value:
+    """Writes the largest absolute gradient over the channels (Simonyan et al. 2013, sec. 3.1).
 
     A plain vector `[batch, feature]` has no channels: there it is the absolute gradient.
     """
     size = builder.op("Abs", gradient, shape=at)
-    rank = rank_of(at)
-    if rank <= 2:
+    if channel is None or rank_of(at) <= 2:
         return size
-    return builder.reduce("ReduceMax", size, [rank - 1], keepdims=False)
+    return builder.reduce("ReduceMax", size, [channel], keepdims=False)

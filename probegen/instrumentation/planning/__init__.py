@@ -111,7 +111,7 @@ def _resolved(
     if isinstance(probe, Activations | Attention):
         return dataclasses.replace(probe, select=paths)
     if isinstance(probe, GradCAM):
-        return dataclasses.replace(probe, layer=paths[0])
+        return dataclasses.replace(probe, layer=paths[0] if len(paths) == 1 else paths)
     if getattr(probe, "wrt", "input") == "input":
         return probe
     return dataclasses.replace(probe, wrt=paths)  # type: ignore[call-arg]

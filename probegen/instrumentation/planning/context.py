@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probegen.errors import InstrumentError, SelectionError
+from probegen.instrumentation.axes import Axes
 from probegen.instrumentation.plan import TensorRef
 from probegen.instrumentation.points import layers_in_order, probe_points
 from probegen.instrumentation.randomness import Draw
 from probegen.instrumentation.roles import role_of
 from probegen.instrumentation.source import Source
-from probegen.instrumentation.trace import Trace, influenced_by, pre_activation, trace
+from probegen.instrumentation.trace import Trace, ancestors, influenced_by, pre_activation, trace
 from probegen.points import ProbePoint
 from probegen.select import select
 from probegen.spec import Probe
@@ -94,6 +95,30 @@ class Context:
         if ref.path is None:
             return self.trace.inputs[ref.position]
         return self.trace.call(ref.key).outputs[ref.position]
+
+    def axes(self, ref: TensorRef) -> Axes:
+        """Returns what the axes of a tensor are."""
+        return self.trace.axes(self.tensor(ref))
+
+    def inputs_of(self, ref: TensorRef) -> list[str]:
+        """Returns the names of the inputs that a tensor is computed from."""
+        before = ancestors([self.tensor(ref)])
+        named = zip(self.source.input_names, self.trace.inputs, strict=True)
+        return [name for name, tensor in named if tensor.op in before]
+
+    def inside_attention(self, point: ProbePoint) -> bool:
+        """Tells whether a layer call makes attention weights, or runs inside an attention layer."""
+        inner = self.trace.call((point.path, point.call_index))
+        weights = self.trace.weights
+        if any(inner.outputs and w is inner.outputs[0] for w in weights.values()):
+            return True
+        return any(
+            outer is not inner
+            and outer.first_op <= inner.first_op
+            and inner.last_op <= outer.last_op
+            and ((outer.path, outer.index) in weights or role_of(outer.layer) == "attention")
+            for outer in self.trace.calls
+        )
 
     @functools.cache  # noqa: B019 - a context lives as long as one planning
     def embedding(self, position: int) -> TensorRef | None:

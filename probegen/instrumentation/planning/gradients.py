@@ -13,11 +13,16 @@ from probegen.instrumentation.planning.methods import METHODS
 from probegen.instrumentation.randomness import drawn
 from probegen.instrumentation.roles import role_of
 from probegen.instrumentation.targets import callable_value, score, target_index
-from probegen.instrumentation.trace import blocking_operations, custom_gradients, is_differentiable
+from probegen.instrumentation.trace import (
+    blocking_operations,
+    custom_gradients,
+    is_differentiable,
+    last_on_the_way,
+)
 from probegen.manifest import OutputSpec, TargetSpec
 from probegen.points import ProbePoint
-from probegen.select import select_one
-from probegen.spec import GradCAM, GradientProbe, IntegratedGradients, Saliency
+from probegen.select import select
+from probegen.spec import TARGET_MODES, GradCAM, GradientProbe, IntegratedGradients, Saliency
 
 
 class GradientPlanner:
@@ -50,9 +55,14 @@ class GradientPlanner:
             )
         logits = probe.logits and before is not None
         shape = tuple(tensor.shape)
-        classes = shape[-1] if len(shape) > 1 else None
-        mode, index = target_index(target, shape, name)
-        return TargetPlan(TargetSpec(mode, index, name, logits, classes), position)
+        axis = axes.channel_axis(self._context.trace.axes(tensor))
+        classes = None if axis is None else shape[axis]
+        mode, index = target_index(target, shape, name, axis)
+        order = None
+        if mode in TARGET_MODES and axis is not None and axis < len(shape) - 1:
+            order = (*(i for i in range(len(shape)) if i != axis), axis)
+        described = TargetSpec(mode, index, name, logits, classes)
+        return TargetPlan(described, position, order=order)
 
     def _output_position(self, probe: GradientProbe) -> int:
         names = self._context.source.output_names
@@ -96,11 +106,14 @@ class GradientPlanner:
     def gradients(self, probe: GradientProbe, target: TargetPlan) -> list[GradientOutput]:
         """Returns the outputs of a probe that differentiates."""
         if isinstance(probe, GradCAM):
-            return [self._grad_cam(probe, target)]
+            return self._grad_cams(probe, target)
         found = self._wrt(probe.wrt, target)  # type: ignore[attr-defined]
         return [
             GradientOutput(
-                self._gradient_spec(probe, target, ref, name, several=len(found) > 1), ref, probe
+                self._gradient_spec(probe, target, ref, name, several=len(found) > 1),
+                ref,
+                probe,
+                self._context.axes(ref),
             )
             for ref, name in found
         ]
@@ -116,12 +129,14 @@ class GradientPlanner:
         tensor = self._context.tensor(ref)
         shape = tuple(tensor.shape)
         if ref.path is None:
-            names = axes.input_axes(len(shape), tokens=False)
+            names = axes.input_axes(self._context.axes(ref), tokens=False)
         else:
             layer = self._context.trace.call(ref.key).layer
-            names = axes.gradient_axes(len(shape), role_of(layer))
-        if isinstance(probe, Saliency) and len(shape) > 2:
-            shape, names = shape[:-1], names[:-1]
+            names = axes.gradient_axes(self._context.axes(ref), role_of(layer))
+        if isinstance(probe, Saliency):
+            gone = axes.saliency_axis(names)
+            shape = tuple(d for i, d in enumerate(shape) if i != gone)
+            names = axes.without(names, gone)
         detail: dict[str, Any] = {}
         if isinstance(probe, IntegratedGradients):
             detail = {"steps": probe.steps, "baseline": probe.baseline}
@@ -139,54 +154,87 @@ class GradientPlanner:
             detail=detail,
         )
 
-    def _grad_cam(self, probe: GradCAM, target: TargetPlan) -> GradientOutput:
+    def _grad_cams(self, probe: GradCAM, target: TargetPlan) -> list[GradientOutput]:
+        """Returns a map for every call of the layer that a Grad-CAM names, or finds by itself."""
         end = self._target_tensor(target)
-        if probe.layer == "auto":
-            point = self._last_with_positions(end)
-        else:
-            point = select_one(
-                self._context.points, probe.layer, self._context.layers, "pg.GradCAM(layer=...)"
+        points = self._last_with_positions(end) if probe.layer == "auto" else self._named(probe)
+        if len(points) > 1:  # calls that the target does not depend on have no map
+            flowing = [p for p in points if self._flows(TensorRef(p.path, p.call_index), end)]
+            points = flowing or points
+        return [self._grad_cam(probe, target, end, p, several=len(points) > 1) for p in points]
+
+    def _named(self, probe: GradCAM) -> list[ProbePoint]:
+        """Returns the calls of the one layer that `layer=` selects.
+
+        Raises:
+            SelectionError: it selects several layers, or one without positions.
+        """
+        chosen = select(self._context.points, probe.layer, self._context.layers)
+        paths = list(dict.fromkeys(p.path for p in chosen))
+        if len(paths) > 1 and not isinstance(probe.layer, list | tuple):
+            shown = ", ".join(map(repr, paths[:8]))
+            more = f" and {len(paths) - 8} more" if len(paths) > 8 else ""
+            raise SelectionError(
+                f"pg.GradCAM(layer=...) takes one layer, {probe.layer!r} matches {shown}{more}."
             )
+        for point in chosen:
             if len(point.shapes) != 1 or "grad_cam" not in point.probes:
                 self._context.check_draws([point])
+                able = [p.name for p in self._context.points if "grad_cam" in p.probes]
                 raise SelectionError(
                     f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
-                    "Grad-CAM: it needs one output with positions between batch and channel, "
-                    f"such as {self._last_with_positions(end).name!r}."
+                    "Grad-CAM: it needs one output with positions and channels"
+                    + (f", such as {able[-1]!r}." if able else "; this model has no such layer.")
                 )
+        return chosen
+
+    def _grad_cam(
+        self, probe: GradCAM, target: TargetPlan, end: Any, point: ProbePoint, several: bool
+    ) -> GradientOutput:
         ref = TensorRef(point.path, point.call_index)
         self._check_flow(ref, end, point.name)
-        shape = point.shapes[0]
-        explained = (
-            self._context.source.input_names[0]
-            if len(self._context.source.input_names) == 1
-            else None
-        )
+        names = self._context.axes(ref)
+        channel = axes.channel_axis(names)
+        inputs = self._context.inputs_of(ref)
         described = OutputSpec(
-            name=output_name(probe, point.name, several=False),
+            name=output_name(probe, point.name, several),
             kind=probe.kind,
             dtype=point.dtype,
-            shape=shape[:-1],
-            axes=axes.activation_axes(len(shape))[:-1],
+            shape=tuple(d for i, d in enumerate(point.shapes[0]) if i != channel),
+            axes=axes.without(names, channel),
             layer=point.path,
             call=point.call_index,
-            input=explained,
+            input=inputs[0] if len(inputs) == 1 else None,
             target=target.spec,
             method=METHODS[probe.kind],
             detail={"class": point.class_name},
         )
-        return GradientOutput(described, ref, probe)
+        return GradientOutput(described, ref, probe, names)
 
-    def _last_with_positions(self, end: Any) -> ProbePoint:
-        """Returns the last layer with a map that a target depends on; 2-D and 3-D maps first."""
+    def _last_with_positions(self, end: Any) -> list[ProbePoint]:
+        """Returns the last maps on every way to the target; 2-D and 3-D maps first.
+
+        Several where ways run beside each other: the calls of a layer for frames of a film, or
+        the towers of several inputs.
+        """
         roles = ("convolution", "normalisation", "activation", "merging", "other")
-        able = [p for p in self._context.points if "grad_cam" in p.probes]
-        for ranks, kinds in (((4, 5), (*roles, "recurrent")), ((3,), roles)):
-            for point in reversed([p for p in able if p.roles[-1] in kinds]):
-                ref = TensorRef(point.path, point.call_index)
-                fits = len(point.shapes) == 1 and len(point.shapes[0]) in ranks
-                if fits and self._flows(ref, end):
-                    return point
+        able = [
+            p
+            for p in self._context.points
+            if "grad_cam" in p.probes
+            and len(p.shapes) == 1
+            and not self._context.inside_attention(p)
+        ]
+        for least, kinds in ((2, (*roles, "recurrent")), (1, roles)):
+            maps = {}
+            for point in able:
+                tensor = self._context.tensor(TensorRef(point.path, point.call_index))
+                places = axes.position_axes(self._context.trace.axes(tensor))
+                if point.roles[-1] in kinds and len(places) >= least:
+                    maps[id(tensor)] = point
+            found = last_on_the_way(self._context.trace, maps, end)
+            if found:
+                return [maps[i] for i in maps if i in found]
         raise SelectionError(
             "this model has no layer that keeps positions up to the target, so layer='auto' finds "
             "nothing for a Grad-CAM; use pg.Saliency() or name a layer."

@@ -30,7 +30,7 @@ def _input(context: Context, position: int) -> InputSpec:
         name=context.source.input_names[position],
         dtype=tensor.dtype.name,
         shape=shape,
-        axes=axes.input_axes(len(shape), tokens),
+        axes=axes.input_axes(context.trace.axes(tensor), tokens),
         vocabulary=getattr(layer, "input_dim", None) if tokens else None,
         integer=tokens and tensor.dtype.is_floating,
     )
@@ -43,14 +43,17 @@ def predictions(context: Context, class_names: Sequence[str] | None) -> tuple[Ou
         context.source.output_names, context.trace.outputs, context.scores, strict=True
     ):
         shape = tuple(tensor.shape)
-        classes = (before is not None or class_names is not None) and shape[-1:] != (1,)
+        names = context.trace.axes(tensor)
+        channel = axes.channel_axis(names)
+        several = channel is not None and shape[channel] != 1
+        classes = (before is not None or class_names is not None) and several
         specs.append(
             OutputSpec(
                 name=name,
                 kind=manifest.PREDICTION,
                 dtype=tensor.dtype.name,
                 shape=shape,
-                axes=axes.prediction_axes(len(shape), classes),
+                axes=axes.prediction_axes(names, classes),
                 detail={"activation": before is not None},
             )
         )
@@ -67,7 +70,8 @@ def checked_class_names(
     """
     if class_names is None:
         return None
-    sizes = [p.shape[-1] for p in predictions if len(p.shape) > 1]
+    channels = [axes.channel_axis(p.axes) for p in predictions]
+    sizes = [p.shape[c] for p, c in zip(predictions, channels, strict=True) if c is not None]
     wrong = manifest.wrong_class_names(class_names, sizes)
     if wrong is not None:
         raise InstrumentError(wrong)

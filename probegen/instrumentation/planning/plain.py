@@ -27,25 +27,23 @@ def plain_outputs(context: Context, probe: Probe) -> list[PlainOutput]:
 def _activations(context: Context, probe: Activations) -> list[PlainOutput]:
     chosen = context.select(probe.select, "activation")
     tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
-    return [
-        PlainOutput(
-            _activation_spec(probe, point, j, len(tensors)),
-            TensorRef(point.path, point.call_index, j),
-            probe,
-        )
-        for point, j in tensors
-    ]
+    outputs = []
+    for point, j in tensors:
+        ref = TensorRef(point.path, point.call_index, j)
+        names = axes.activation_axes(context.axes(ref))
+        spec = _activation_spec(probe, point, j, len(tensors), names)
+        outputs.append(PlainOutput(spec, ref, probe, names))
+    return outputs
 
 
 def _activation_spec(
-    probe: Activations, point: ProbePoint, position: int, outputs: int
+    probe: Activations, point: ProbePoint, position: int, outputs: int, names: axes.Axes
 ) -> OutputSpec:
     shape = point.shapes[position]
     part = f":{position}" if len(point.shapes) > 1 else ""
-    names = axes.activation_axes(len(shape))
     if probe.channels is not None:
-        shape = _subset(probe.channels, shape, point.name)
-    reduced = reduced_axes(probe, len(shape), point.name)
+        shape = _subset(probe.channels, shape, names, point.name)
+    reduced = reduced_axes(probe, names, point.name)
     kept = [i for i in range(len(shape)) if i not in reduced]
     return OutputSpec(
         name=output_name(probe, point.name + part, several=outputs > 1),
@@ -95,15 +93,21 @@ def _attention(context: Context, probe: Attention) -> list[PlainOutput]:
 
 
 def _subset(
-    channels: tuple[int, ...], shape: tuple[int | None, ...], name: str
+    channels: tuple[int, ...], shape: tuple[int | None, ...], names: axes.Axes, name: str
 ) -> tuple[int | None, ...]:
-    size = shape[-1]
+    axis = axes.channel_axis(names)
+    if axis is None:
+        raise InstrumentError(
+            f"channels={list(channels)}: the output of {name!r} has no channels; its axes are "
+            f"{', '.join(names)}."
+        )
+    size = shape[axis]
     wrong = [c for c in channels if c < 0 or (size is not None and c >= size)]
     if wrong:
         raise InstrumentError(
             f"channels={list(channels)}: {wrong} are out of range; {name!r} has {size} channels."
         )
-    return (*shape[:-1], len(channels))
+    return tuple(len(channels) if i == axis else d for i, d in enumerate(shape))
 
 
 def _activation_method(probe: Activations, reduced: Sequence[str]) -> str:

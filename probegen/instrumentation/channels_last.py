@@ -1,0 +1,118 @@
+"""Lets TensorFlow run channels-first convolutions anywhere.
+
+On a CPU, TensorFlow convolves channels-first images only where oneDNN does it, which depends on
+the processor; elsewhere it has neither the convolution nor its gradient. Keras works around that
+for some layers (it transposes before and after the operation), and leaves Conv1D, Conv2D, their
+transposes and ConvLSTM out. Here the same is done for all of them, one level below Keras, while
+a model is traced or called. The numbers are the same, and what is traced (a SavedModel, say) runs
+on every machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops import gen_nn_ops
+
+#: Function -> its arguments that are maps, and those that are sizes of maps.
+_FUNCTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "conv2d": (("input",), ()),
+    "conv3d": (("input",), ()),
+    "conv2d_backprop_input": (("out_backprop",), ("input_sizes",)),
+    "conv3d_backprop_input_v2": (("out_backprop",), ("input_sizes",)),
+    "depthwise_conv2d_native": (("input",), ()),
+    "max_pool": (("input",), ()),
+    "max_pool3d": (("input",), ()),
+    "avg_pool": (("value",), ()),
+    "avg_pool3d": (("input",), ()),
+    "fused_batch_norm_v3": (("x",), ()),
+}
+_CHANNELS_LAST = {"NCHW": "NHWC", "NCDHW": "NDHWC"}
+#: Attributes with one entry an axis; with a pair an axis.
+_PER_AXIS, _PAIR_PER_AXIS = ("strides", "dilations", "ksize"), ("explicit_paddings",)
+
+_active: contextvars.ContextVar[bool] = contextvars.ContextVar("channels_last", default=False)
+
+
+@contextlib.contextmanager
+def channels_last() -> Iterator[None]:
+    """Runs TensorFlow's channels-first operations channels-last inside the `with` block."""
+    _patch.acquire()
+    token = _active.set(True)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+        _patch.release()
+
+
+class _Patch:
+    """Wraps TensorFlow's functions while somebody needs it, in whatever thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._originals: dict[str, Callable[..., Any]] = {}
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                for name, (maps, sizes) in _FUNCTIONS.items():
+                    self._originals[name] = getattr(gen_nn_ops, name)
+                    setattr(gen_nn_ops, name, _transposing(self._originals[name], maps, sizes))
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for name, original in self._originals.items():
+                    setattr(gen_nn_ops, name, original)
+
+
+_patch = _Patch()
+
+
+def _transposing(
+    original: Callable[..., Any], maps: Sequence[str], sizes: Sequence[str]
+) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def transposing(*args: Any, **kwargs: Any) -> Any:
+        if not _active.get():
+            return original(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        plain = _CHANNELS_LAST.get(given["data_format"])
+        if plain is None:
+            return original(*args, **kwargs)
+        rank = len(plain)
+        last = [0, *range(2, rank), 1]
+        given["data_format"] = plain
+        for name in maps:
+            given[name] = tf.transpose(given[name], last)
+        for name in sizes:
+            # Slices and a concatenation: shape inference follows these, but no gather.
+            given[name] = tf.concat([given[name][:1], given[name][2:], given[name][1:2]], 0)
+        for name in _PER_AXIS:
+            if len(given.get(name) or ()) == rank:
+                given[name] = [given[name][i] for i in last]
+        for name in _PAIR_PER_AXIS:
+            if given.get(name):
+                given[name] = [v for i in last for v in given[name][2 * i : 2 * i + 2]]
+        result = original(*bound.args, **bound.kwargs)
+        first = [0, rank - 1, *range(1, rank - 1)]
+        if isinstance(result, tf.Tensor):
+            return tf.transpose(result, first)
+        return result._replace(y=tf.transpose(result.y, first))
+
+    return transposing
