@@ -59,7 +59,9 @@ class InputSpec:
         dtype: numpy name of the element type, for example `"float32"`.
         shape: sizes with the batch axis first; `None` where any size is accepted.
         axes: a name for each dimension, for example `("batch", "height", "width", "channel")`.
-        vocabulary: number of legal values of an integer input that goes into an embedding.
+        vocabulary: number of legal values of an input whose ids, all of them and as they are,
+            look up a table: the smallest such table. None where values are calculated before the
+            look-up, or only some columns are looked up.
         integer: True where a floating input holds whole numbers (token ids given as floats).
     """
 
@@ -103,7 +105,7 @@ class OutputSpec:
         dtype: numpy name of the element type.
         shape: sizes with the batch axis first; `None` where it depends on the input.
         axes: a name for each dimension.
-        layer: path of the probed layer; for a gradient at an embedding, that embedding.
+        layer: path of the probed layer; for a gradient at a look-up, the layer that does it.
         call: index of the layer's call that was probed.
         input: for gradients with respect to a model input, that input's name.
         target: for gradients, what was differentiated.

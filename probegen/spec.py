@@ -135,9 +135,14 @@ class InputGradient(GradientProbe):
             input `target`, -1 meaning argmax), a tuple with an index or None (sum) for each
             non-batch axis of the output, or a callable from the model's outputs (their
             pre-activations with `logits=True`) to one scalar a sample.
-        wrt: `"input"` for the model's inputs (an integer input stands for the output of the
-            first embedding on its way), an input's name, or a selector of layers.
-        name: replaces the output name `"input_gradient/<input name or layer path>"`.
+        wrt: `"input"` for the model's inputs, an input's name, or a selector of layers. What
+            stands for an input of whole numbers is every first floating tensor that is made from
+            its values: what its ids look up in embeddings or other tables, each call of them, or
+            the cast of its numbers (an image of bytes). Masks, and positions counted along a
+            mask, are not explained unless asked for by the input's name.
+        name: replaces the output name, `"input_gradient/<input name or layer path>"`. An input
+            that is looked up in several places has an output for each, called after the
+            look-up's layer, with `#k` for its call k.
         output: which output of a model with several, by name or index.
         logits: differentiate the pre-activation where the model ends in softmax or sigmoid.
     """
@@ -194,8 +199,9 @@ class IntegratedGradients(GradientProbe):
     Attributes:
         steps: points on the line from the baseline to the input.
         baseline: the value of every element of the baseline.
-        target, wrt, name, output, logits: as for `InputGradient`. All inputs move along one
-            line together; layers that `wrt` selects each have their own.
+        target, wrt, name, output, logits: as for `InputGradient`. All that stands for the inputs
+            moves along one line together, so that the sum over all of it is the difference of
+            the scores; layers that `wrt` selects each have a line of their own.
     """
 
     kind: ClassVar[str] = INTEGRATED_GRADIENTS

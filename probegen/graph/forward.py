@@ -33,7 +33,7 @@ from probegen.graph.mends import (
 )
 from probegen.graph.passes.slices import narrow_slices, split_slices
 from probegen.graph.passes.weights import fold_weights
-from probegen.instrumentation.capture import CallKey, LayerCall
+from probegen.instrumentation.capture import LayerCall
 from probegen.instrumentation.forward import plain_output, run_forward
 from probegen.instrumentation.plan import Plan, TensorRef
 from probegen.instrumentation.source import Source
@@ -116,10 +116,9 @@ def forward_graph(
     """
     _check_opset(opset)
     _check_dtypes(plan)
-    refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs if o.ref.path))
-    marks: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
-    for number, ref in enumerate(refs):
-        marks.setdefault(ref.key, {})[ref.position] = functools.partial(_mark, number)
+    explained = [o.ref for g in plan.groups for o in g.outputs]
+    refs = list(dict.fromkeys(ref for ref in explained if not ref.is_input))
+    marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
     large = _weights(plan.source) if hollow else _large_weights(plan.source)
     count = len(plan.source.input_specs)
     calls: list[LayerCall] = []
@@ -151,7 +150,7 @@ def forward_graph(
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
     for group in plan.groups:
         for output in group.outputs:
-            if output.ref.path is None:
+            if output.ref.is_input:
                 sources[output.ref] = model.graph.inputs[output.ref.position]
     return ForwardGraph(
         model=model,

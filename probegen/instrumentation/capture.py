@@ -95,6 +95,11 @@ class Watcher:
         self._by_caller: dict[tuple[int, int], tuple[int, int]] = {}
         self._stack: list[LayerCall] = []
 
+    @property
+    def innermost(self) -> CallKey:
+        """The layer call that is under way, `("", 0)` outside of all."""
+        return (self._stack[-1].path, self._stack[-1].index) if self._stack else ("", 0)
+
     def __call__(self, original: Any, layer: Any, args: Any, kwargs: Any) -> Any:
         """Stands in for `Layer.__call__`; `original` is the real one."""
         if layer is self._model and not self._stack:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from probegen.errors import InstrumentError
 from probegen.instrumentation.axes import channel_axis
-from probegen.instrumentation.capture import CallKey, LayerCall, Replacements
+from probegen.instrumentation.capture import CallKey, LayerCall
+from probegen.instrumentation.first_floats import FirstFloats, Slot
 from probegen.instrumentation.plan import PlainOutput, Plan, TargetPlan, TensorRef, reduced_axes
 from probegen.instrumentation.targets import callable_value, score
 from probegen.instrumentation.trace import attention_in_steps, run_source
@@ -26,11 +28,13 @@ class Forward:
         inputs: the flat inputs.
         nest: the predictions as the model nests them.
         calls: the layer calls.
+        made: the tensors made from whole numbers of inputs that the plan takes gradients at.
     """
 
     inputs: list[Any]
     nest: Any
     calls: list[LayerCall]
+    made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def by_key(self) -> dict[CallKey, LayerCall]:
@@ -49,6 +53,14 @@ class Forward:
 
     def tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor that a plan refers to."""
+        if ref.made:
+            if ref.slot not in self.made:
+                raise InstrumentError(
+                    f"the look-up or cast {ref.position} in layer {ref.path or 'model'!r} was not "
+                    "made again when the model was traced once more: its call does not do the "
+                    "same each time."
+                )
+            return self.made[ref.slot]
         if ref.path is None:
             return self.inputs[ref.position]
         return self.by_key[ref.key].outputs[ref.position]
@@ -72,7 +84,7 @@ class Forward:
 def run_forward(
     plan: Plan,
     flat: Sequence[Any],
-    replaced: Replacements | None = None,
+    stand_ins: Mapping[TensorRef, Callable[[Any], Any]] | None = None,
     weights: Sequence[tuple[Any, Any]] = (),
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
@@ -80,13 +92,38 @@ def run_forward(
     Args:
         plan: what to capture.
         flat: the flat inputs.
-        replaced: tensors that stand in for outputs of layer calls.
+        stand_ins: what makes the tensors that stand in for others of the model, inputs aside.
         weights: pairs of a variable of the model and a tensor to read in its place.
     """
     probed = {o.ref.key for o in plan.plain}
     probed |= {o.ref.key for g in plan.groups for o in g.outputs}
-    nest, calls = run_source(plan.source, flat, replaced, weights, probed)
-    return Forward(inputs=list(flat), nest=nest, calls=calls)
+    given = dict(stand_ins or {})
+    wanted = [o.ref for group in plan.groups for o in group.outputs if o.ref.made]
+    first_floats = None
+    if wanted:
+        flat = [_in_this_graph(t) for t in flat]
+        # Each is one tensor with a name of its own, whatever number of casts make it.
+        made = {ref.slot: given.get(ref, tf.identity) for ref in wanted}
+        first_floats = FirstFloats(flat, made)
+    replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
+    for ref, stand_in in given.items():
+        if not ref.made:
+            seen = functools.partial(_touched, first_floats, stand_in)
+            replaced.setdefault(ref.key, {})[ref.position] = seen
+    nest, calls = run_source(plan.source, flat, replaced, weights, probed, first_floats)
+    found = first_floats.tensors if first_floats else {}
+    return Forward(inputs=list(flat), nest=nest, calls=calls, made=found)
+
+
+def _touched(first_floats: FirstFloats | None, stand_in: Callable[[Any], Any], before: Any) -> Any:
+    after = stand_in(before)
+    return first_floats.touch(after) if first_floats else after
+
+
+def _in_this_graph(tensor: Any) -> Any:
+    """Returns a tensor that operations read as it is, not through a loop's or branch's door."""
+    here = tf.compat.v1.get_default_graph()
+    return tensor if getattr(tensor, "graph", None) is here else tf.identity(tensor)
 
 
 def plain_output(forward: Forward, output: PlainOutput) -> Any:

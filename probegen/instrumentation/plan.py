@@ -13,6 +13,7 @@ from typing import Any
 from probegen.errors import InstrumentError
 from probegen.instrumentation.axes import Axes, channel_axis, position_axes
 from probegen.instrumentation.capture import CallKey
+from probegen.instrumentation.first_floats import Slot
 from probegen.instrumentation.source import Source
 from probegen.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.spec import Activations, Attention, GradientProbe, IntegratedGradients
@@ -20,16 +21,37 @@ from probegen.spec import Activations, Attention, GradientProbe, IntegratedGradi
 
 @dataclasses.dataclass(frozen=True)
 class TensorRef:
-    """A tensor of the model: an input (path None) or an output of a layer call."""
+    """A tensor of the model.
+
+    An input (path None) or an output of a layer call; or, with `made`, a floating tensor that is
+    made from the whole numbers of an input, inside a layer call or outside of all (path None).
+
+    Attributes:
+        path: the layer.
+        call: which of its calls.
+        position: which of the inputs or outputs, or the number among what is made there.
+        made: `""`, or one of the words of `first_floats`.
+    """
 
     path: str | None
     call: int = 0
     position: int = 0
+    made: str = ""
 
     @property
     def key(self) -> CallKey:
         """The layer call it comes out of."""
         return (self.path or "", self.call)
+
+    @property
+    def is_input(self) -> bool:
+        """Tells whether it is an input of the model as it is fed."""
+        return self.path is None and not self.made
+
+    @property
+    def slot(self) -> Slot:
+        """What a tensor with `made` goes by in a trace."""
+        return (self.made, self.key, self.position)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +94,19 @@ class GradientOutput:
     """An output made of the gradient at one tensor.
 
     Attributes:
-        spec: what comes out.
+        spec: what the manifest says of it.
         ref: the tensor.
         probe: what asked for it.
         axes: the tensor's axes.
+        inputs: names of the model inputs that the tensor stands for, none for a layer's output
+            that was asked for as such.
     """
 
     spec: OutputSpec
     ref: TensorRef
     probe: GradientProbe
     axes: Axes = ()
+    inputs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +120,14 @@ class GradientGroup:
 def path_integrals(group: GradientGroup) -> list[list[GradientOutput]]:
     """Returns the outputs of `IntegratedGradients` probes that move along one line together.
 
-    All inputs that a probe names move together from the baseline. Layers each have a line of
-    their own: one may lie on the way from another, which would move it as well.
+    All that stands for the inputs that a probe names moves together from the baseline, every
+    look-up of an input with the others. Layers each have a line of their own: one may lie on the
+    way from another, which would move it as well.
     """
     lines: dict[tuple[int, TensorRef | None], list[GradientOutput]] = {}
     for output in group.outputs:
         if isinstance(output.probe, IntegratedGradients):
-            alone = output.ref if output.spec.input is None else None
+            alone = None if output.inputs else output.ref
             lines.setdefault((id(output.probe), alone), []).append(output)
     return list(lines.values())
 

@@ -13,13 +13,13 @@ from typing import Any
 import tensorflow as tf
 
 from probegen.instrumentation.axes import channel_axis, position_axes, saliency_axis
-from probegen.instrumentation.capture import CallKey
 from probegen.instrumentation.forward import Forward, plain_output, run_forward
 from probegen.instrumentation.plan import (
     GradientGroup,
     GradientOutput,
     Plan,
     TargetPlan,
+    TensorRef,
     path_integrals,
 )
 from probegen.instrumentation.targets import seed
@@ -116,14 +116,13 @@ def _forward_at(
 ) -> Forward:
     """Runs the model with `points` in the place of the tensors that `outputs` refer to."""
     flat = list(forward.inputs)
-    replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
+    stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
     for output, point in zip(outputs, points, strict=True):
-        if output.ref.path is None:
+        if output.ref.is_input:
             flat[output.ref.position] = point
         else:
-            stand_in = functools.partial(_second, point)
-            replaced.setdefault(output.ref.key, {})[output.ref.position] = stand_in
-    return run_forward(plan, flat, replaced)
+            stand_ins[output.ref] = functools.partial(_second, point)
+    return run_forward(plan, flat, stand_ins)
 
 
 def _second(point: Any, _: Any) -> Any:

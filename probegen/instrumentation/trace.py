@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -16,6 +17,7 @@ from probegen.errors import InstrumentError
 from probegen.instrumentation.attention import attention_weights
 from probegen.instrumentation.axes import Axes
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
+from probegen.instrumentation.first_floats import FirstFloats, follow
 from probegen.instrumentation.layouts import Layouts
 from probegen.instrumentation.randomness import Draw, drawn
 from probegen.instrumentation.source import Source
@@ -92,6 +94,21 @@ class Trace:
         named = zip(self.graph.get_operations(), paths, strict=True)
         return {op.name: path for op, path in named if path}
 
+    @functools.cached_property
+    def makers(self) -> list[CallKey]:
+        """The innermost layer call that made each operation, `("", 0)` where none did."""
+        keys: list[CallKey] = [("", 0)] * len(self.graph.get_operations())
+        for call in self.calls:
+            if any(map(self.visible, call.outputs)):
+                count = call.last_op - call.first_op
+                keys[call.first_op : call.last_op] = [(call.path, call.index)] * count
+        return keys
+
+    @functools.cached_property
+    def first_floats(self) -> FirstFloats:
+        """Where the whole numbers of the inputs become floating."""
+        return follow(self.graph.get_operations(), self.inputs, self.makers)
+
     def layer_of(self, op: Any) -> str:
         """Returns the path of the innermost layer call that made an operation, or `""`."""
         return self.layers.get(op.name, "")
@@ -103,6 +120,7 @@ def run_source(
     replaced: Replacements | None = None,
     weights: Sequence[tuple[Any, Any]] = (),
     probed: Collection[CallKey] | None = None,
+    first_floats: FirstFloats | None = None,
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -115,12 +133,14 @@ def run_source(
         replaced: outputs of layer calls that other tensors stand in for.
         weights: pairs of a variable of the model and a tensor to read in its place.
         probed: the layer calls whose outputs are asked for; None for all.
+        first_floats: follows the inputs, and exchanges what is made of their whole numbers.
 
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
     watcher = Watcher(source.model, replaced, probed)
-    with keras.StatelessScope(state_mapping=list(weights)), watching(watcher):
+    listening = first_floats.listening(watcher) if first_floats else contextlib.nullcontext()
+    with keras.StatelessScope(state_mapping=list(weights)), watching(watcher), listening:
         try:
             outputs = source.call(flat)
         except Exception:

@@ -520,7 +520,8 @@ def test_callable_targets_cannot_be_saved(tmp_path):
 
 def integers():
     x = keras.Input((5,), dtype="int32", name="ids")
-    return keras.Model(x, keras.layers.Dense(2)(keras.ops.cast(x, "float32")))
+    y = keras.Input((4,), dtype="int32", name="unused")
+    return keras.Model([x, y], keras.layers.Dense(2)(keras.ops.cast(x, "float32")))
 
 
 def argmax_inside():
@@ -546,7 +547,12 @@ def redefined():
 @pytest.mark.parametrize(
     ("make", "probe", "error", "says"),
     [
-        (integers, pg.Saliency(), NotDifferentiableError, "'ids' is int32 and goes into no Embedd"),
+        (
+            integers,
+            pg.Saliency(wrt="unused"),
+            NotDifferentiableError,
+            "'unused' is int32 and goes into no Embedding, look-up or cast",
+        ),
         (argmax_inside, pg.Saliency(), NotDifferentiableError, "made by ArgMax"),
         (stopped, pg.Saliency(), NotDifferentiableError, "StopGradient in layer 'stop'"),
         (redefined, pg.Saliency(), NotDifferentiableError, "'odd' redefines its gradient"),

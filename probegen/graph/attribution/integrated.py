@@ -43,12 +43,14 @@ def integrated_gradients(
     """
     loop = Steps(builder)
     body = loop.body
-    fraction = loop.each(
-        builder.const((np.arange(steps) + 0.5) / steps, dtype_of(places[0])), backwards=False
-    )
+    middles = (np.arange(steps) + 0.5) / steps
+    fractions = {
+        dtype: loop.each(builder.const(middles, dtype), backwards=False)
+        for dtype in dict.fromkeys(map(dtype_of, places))
+    }
     differences = [builder.sub(place, baseline) for place in places]
     sums = [loop.carry(builder.zeros_like(place)) for place in places]
-    points = [_point(body, fraction, d, baseline) for d in differences]
+    points = [_point(body, fractions[dtype_of(d)], d, baseline) for d in differences]
     inside = _copy_forward(builder.graph, body, dict(zip(places, points, strict=True)), seeds)
     found = _gradients_inside(
         body, {inside[scores]: seed for scores, seed in seeds.items()}, points

@@ -106,7 +106,9 @@ def _resolved(
 ) -> Probe:
     """Returns a probe whose selectors are explicit paths, so that it can be written down."""
     points = {(p.path, p.call_index): p.name for p in context.points}
-    paths = [points[o.ref.key] if o.ref.path else o.spec.input for o in outputs]
+    paths: list[str] = []
+    for output in outputs:
+        paths += getattr(output, "inputs", ()) or [points[output.ref.key]]
     paths = list(dict.fromkeys(paths))
     if isinstance(probe, Activations | Attention):
         return dataclasses.replace(probe, select=paths)

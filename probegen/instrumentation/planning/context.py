@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
+
 from probegen.errors import InstrumentError, SelectionError
 from probegen.instrumentation.axes import Axes
+from probegen.instrumentation.capture import CallKey, LayerCall
+from probegen.instrumentation.first_floats import MADE, TWIN, FirstFloat, Slot, Tie
 from probegen.instrumentation.plan import TensorRef
 from probegen.instrumentation.points import layers_in_order, probe_points
 from probegen.instrumentation.randomness import Draw
 from probegen.instrumentation.roles import role_of
 from probegen.instrumentation.source import Source
-from probegen.instrumentation.trace import Trace, ancestors, influenced_by, pre_activation, trace
+from probegen.instrumentation.trace import Trace, ancestors, pre_activation, trace
 from probegen.points import ProbePoint
 from probegen.select import select
 from probegen.spec import Probe
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A first floating tensor on the way of an input of whole numbers.
+
+    Attributes:
+        ref: the tensor.
+        label: what an explanation of it is called where an input has several.
+        ties: position of an input -> how the numbers that it is made from hang on that.
+        is_lookup: whether ids look it up; otherwise numbers are cast.
+        rows: number of legal ids, where that is known.
+        masks: whether it says which positions count, and nothing else.
+        usable: whether its first axis is the batch.
+    """
+
+    ref: TensorRef
+    label: str
+    ties: Mapping[int, Tie]
+    is_lookup: bool
+    rows: int | None
+    masks: bool
+    usable: bool
+
+    def with_ties(self, more: Mapping[int, Tie]) -> Start:
+        """Returns a copy that hangs on the inputs as tightly as either."""
+        ties = dict(self.ties)
+        for position, tie in more.items():
+            ties[position] = max(tie, ties.get(position, tie))
+        return dataclasses.replace(self, ties=ties)
+
+    def carries(self, position: int) -> bool:
+        """Tells whether it stands for what an input says, rather than for where it says it."""
+        return self.ties.get(position, Tie.INDIRECT) >= Tie.COMPUTED and not self.masks
 
 
 class Context:
@@ -92,6 +131,8 @@ class Context:
 
     def tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor of this trace that a reference means."""
+        if ref.made:
+            return self._made[ref.slot].tensor
         if ref.path is None:
             return self.trace.inputs[ref.position]
         return self.trace.call(ref.key).outputs[ref.position]
@@ -120,18 +161,120 @@ class Context:
             for outer in self.trace.calls
         )
 
-    @functools.cache  # noqa: B019 - a context lives as long as one planning
-    def embedding(self, position: int) -> TensorRef | None:
-        """Returns the output of the first embedding on the way from an input, if there is one."""
-        start = self.trace.inputs[position]
-        dependent = influenced_by(start, self.trace.graph)
-        for call in self.trace.calls:
-            if role_of(call.layer) != "embedding" or not call.outputs:
-                continue
-            out = call.outputs[0]
-            if self.trace.visible(out) and out.dtype.is_floating and id(out) in dependent:
-                return TensorRef(call.path, call.index)
-        return None
+    def tensors(self, ref: TensorRef) -> list[Any]:
+        """Returns the tensors of this trace that a reference means: several casts are one."""
+        if ref.made:
+            return self._made[ref.slot].tensors
+        return [self.tensor(ref)]
+
+    def shape(self, ref: TensorRef) -> tuple[int | None, ...]:
+        """Returns the sizes of what a reference means, the batch first."""
+        return self._made[ref.slot].shape if ref.made else tuple(self.tensor(ref).shape)
+
+    @functools.cached_property
+    def _made(self) -> dict[Slot, FirstFloat]:
+        return {place.slot: place for place in self.trace.first_floats.found}
+
+    @functools.cached_property
+    def starts(self) -> list[Start]:
+        """The first floating tensors that are made from whole numbers of the inputs."""
+        found: dict[TensorRef, Start] = {}
+        for place in self.trace.first_floats.found:
+            start = self._start(place)
+            before = found.get(start.ref)
+            found[start.ref] = start if before is None else before.with_ties(start.ties)
+        return _with_numbers(list(found.values()))
+
+    def _start(self, place: FirstFloat) -> Start:
+        """Returns what an explanation of a place refers to: a layer's output where it is one."""
+        around = self._calls_around(place)
+        call = next((c for c in around if self._gives(c, place)), None)
+        if call is not None:
+            ref = TensorRef(call.path, call.index)
+            ids = [t for t in call.inputs if self.trace.first_floats.ties(t)]
+            is_embedding = role_of(call.layer) == "embedding"
+            ties = self.trace.first_floats.ties(ids[0]) if is_embedding else {}
+            return Start(
+                ref,
+                self._point_names[ref.key],
+                {**place.ties, **ties},
+                place.is_lookup,
+                rows=getattr(call.layer, "input_dim", place.rows),
+                masks=self._masks(place, around),
+                usable=True,
+            )
+        kind, (path, index), number = place.slot
+        if kind == TWIN:
+            ref = TensorRef(None, position=number, made=TWIN)
+            label = self.source.input_names[number]
+        else:
+            ref = TensorRef(path or None, index, number, MADE)
+            first = self.source.input_names[min(place.ties)]
+            label = f"{self._point_names[path, index] if path else first}/{place.word}"
+        return Start(
+            ref,
+            label,
+            place.ties,
+            place.is_lookup,
+            place.rows if place.is_lookup else None,
+            self._masks(place, around),
+            place.usable,
+        )
+
+    def _calls_around(self, place: FirstFloat) -> list[LayerCall]:
+        """Returns the layer calls that a place is made in, the innermost first."""
+        at = self._numbers[place.tensor.op]
+        calls = [c for c in self.trace.calls if any(map(self.trace.visible, c.outputs))]
+        return [c for c in reversed(calls) if c.first_op <= at < c.last_op]
+
+    def _gives(self, call: LayerCall, place: FirstFloat) -> bool:
+        """Tells whether what a layer call returns can be explained in the stead of a place."""
+        if place.slot[0] == TWIN or place.apart is not None or len(call.outputs) != 1:
+            return False
+        out = call.outputs[0]
+        if not self.trace.visible(out) or not out.dtype.is_floating:
+            return False
+        ids = [t for t in call.inputs if self.trace.first_floats.ties(t)]
+        if any(map(self.trace.first_floats.is_joined, ids)):
+            return False
+        wrapped = getattr(call.layer, "layer", None)  # of TimeDistributed
+        is_embedding = "embedding" in (role_of(call.layer), role_of(wrapped))
+        return out is place.tensor or (is_embedding and len(ids) == 1)
+
+    def _masks(self, place: FirstFloat, around: Sequence[LayerCall]) -> bool:
+        """Tells whether the numbers only say which positions count.
+
+        An input that is called a mask is one, and so is what attention or a softmax adds to its
+        scores.
+        """
+        names = [self.source.input_names[i] for i in place.ties]
+        adds = any(
+            role_of(c.layer) == "attention" or isinstance(c.layer, keras.layers.Softmax)
+            for c in around
+        )
+        return not place.is_lookup and (adds or all("mask" in name.lower() for name in names))
+
+    @functools.cached_property
+    def _numbers(self) -> dict[Any, int]:
+        return {op: i for i, op in enumerate(self.trace.graph.get_operations())}
+
+    @functools.cached_property
+    def _point_names(self) -> dict[CallKey, str]:
+        return {(p.path, p.call_index): p.name for p in self.points}
+
+
+def _with_numbers(starts: Sequence[Start]) -> list[Start]:
+    """Returns starts whose labels differ: `#k` where several would be called the same."""
+    labels = [s.label for s in starts]
+    seen: dict[str, int] = {}
+    numbered = []
+    for start in starts:
+        number = seen.get(start.label, 0)
+        seen[start.label] = number + 1
+        several = labels.count(start.label) > 1
+        label = f"{start.label}#{number}" if several else start.label
+        numbered.append(dataclasses.replace(start, label=label))
+    return numbered
 
 
 def output_name(probe: Probe, path: str, several: bool) -> str:

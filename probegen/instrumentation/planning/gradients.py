@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
 from probegen.instrumentation import axes
 from probegen.instrumentation.capture import Watcher, watching
+from probegen.instrumentation.first_floats import TWIN
 from probegen.instrumentation.plan import GradientOutput, TargetPlan, TensorRef
-from probegen.instrumentation.planning.context import Context, output_name
+from probegen.instrumentation.planning.context import Context, Start, output_name
 from probegen.instrumentation.planning.methods import METHODS
 from probegen.instrumentation.randomness import drawn
 from probegen.instrumentation.roles import role_of
@@ -23,6 +27,23 @@ from probegen.manifest import OutputSpec, TargetSpec
 from probegen.points import ProbePoint
 from probegen.select import select
 from probegen.spec import TARGET_MODES, GradCAM, GradientProbe, IntegratedGradients, Saliency
+
+
+@dataclasses.dataclass(frozen=True)
+class _Explained:
+    """A tensor that a gradient is taken at.
+
+    Attributes:
+        ref: the tensor.
+        name: what its output is called after.
+        inputs: names of the inputs that it stands for.
+        start: where whole numbers become floating there.
+    """
+
+    ref: TensorRef
+    name: str
+    inputs: tuple[str, ...] = ()
+    start: Start | None = None
 
 
 class GradientPlanner:
@@ -108,31 +129,24 @@ class GradientPlanner:
         if isinstance(probe, GradCAM):
             return self._grad_cams(probe, target)
         found = self._wrt(probe.wrt, target)  # type: ignore[attr-defined]
+        several = len(found) > 1
         return [
             GradientOutput(
-                self._gradient_spec(probe, target, ref, name, several=len(found) > 1),
-                ref,
+                self._gradient_spec(probe, target, one, several),
+                one.ref,
                 probe,
-                self._context.axes(ref),
+                self._axes(one),
+                one.inputs,
             )
-            for ref, name in found
+            for one in found
         ]
 
     def _gradient_spec(
-        self,
-        probe: GradientProbe,
-        target: TargetPlan,
-        ref: TensorRef,
-        name: str,
-        several: bool,
+        self, probe: GradientProbe, target: TargetPlan, one: _Explained, several: bool
     ) -> OutputSpec:
-        tensor = self._context.tensor(ref)
-        shape = tuple(tensor.shape)
-        if ref.path is None:
-            names = axes.input_axes(self._context.axes(ref), tokens=False)
-        else:
-            layer = self._context.trace.call(ref.key).layer
-            names = axes.gradient_axes(self._context.axes(ref), role_of(layer))
+        ref = one.ref
+        tensor, shape = self._context.tensor(ref), self._context.shape(ref)
+        names = self._named_axes(one)
         if isinstance(probe, Saliency):
             gone = axes.saliency_axis(names)
             shape = tuple(d for i, d in enumerate(shape) if i != gone)
@@ -141,18 +155,33 @@ class GradientPlanner:
         if isinstance(probe, IntegratedGradients):
             detail = {"steps": probe.steps, "baseline": probe.baseline}
         return OutputSpec(
-            name=output_name(probe, name, several),
+            name=output_name(probe, one.name, several),
             kind=probe.kind,
             dtype=tensor.dtype.name,
             shape=shape,
             axes=names,
             layer=ref.path,
             call=ref.call,
-            input=name if name in self._context.source.input_names else None,
+            input=one.inputs[0] if len(one.inputs) == 1 else None,
             target=target.spec,
             method=METHODS[probe.kind],
             detail=detail,
         )
+
+    def _axes(self, one: _Explained) -> axes.Axes:
+        """Returns what the axes of an explained tensor are: a cast has those of its input."""
+        if one.ref.made == TWIN:
+            return self._context.trace.axes(self._context.trace.inputs[one.ref.position])
+        return self._context.axes(one.ref)
+
+    def _named_axes(self, one: _Explained) -> axes.Axes:
+        """Returns the same, called after what the tensor is: features, embeddings, channels."""
+        if one.start is not None and one.start.is_lookup:
+            return axes.gradient_axes(self._axes(one), "embedding")
+        if one.ref.is_input or one.ref.made:
+            return axes.input_axes(self._axes(one), tokens=False)
+        layer = self._context.trace.call(one.ref.key).layer
+        return axes.gradient_axes(self._axes(one), role_of(layer))
 
     def _grad_cams(self, probe: GradCAM, target: TargetPlan) -> list[GradientOutput]:
         """Returns a map for every call of the layer that a Grad-CAM names, or finds by itself."""
@@ -240,77 +269,119 @@ class GradientPlanner:
             "nothing for a Grad-CAM; use pg.Saliency() or name a layer."
         )
 
-    def _wrt(self, wrt: Any, target: TargetPlan) -> list[tuple[TensorRef, str]]:
+    def _wrt(self, wrt: Any, target: TargetPlan) -> list[_Explained]:
         """Returns the tensors that `wrt` means, with the names their outputs go by."""
         end = self._target_tensor(target)
+        names = self._context.source.input_names
         if wrt == "input":
             return self._all_inputs(end)
-        names = self._context.source.input_names
-        parts = wrt if isinstance(wrt, list | tuple) else [wrt]
-        found: dict[TensorRef, str] = {}
-        for part in parts:
+        parts: list[int | ProbePoint] = []
+        for part in wrt if isinstance(wrt, list | tuple) else [wrt]:
             if isinstance(part, str) and part in names:
-                found[self._one_input(names.index(part), end)] = part
+                parts.append(names.index(part))
                 continue
             for point in self._context.select(part, "gradient"):
-                if point.role == "input":
-                    found[self._one_input(names.index(point.path), end)] = point.path
-                    continue
-                ref = TensorRef(point.path, point.call_index)
-                self._check_flow(ref, end, point.name)
-                found[ref] = point.name
-        if not found:
+                is_input = point.role == "input"
+                parts.append(names.index(point.path) if is_input else point)
+        if not parts:
             raise SelectionError("wrt= is an empty list; leave it out for the model's inputs.")
-        return list(found.items())
+        inputs = self._of_inputs([p for p in parts if isinstance(p, int)], end)
+        found: dict[TensorRef, _Explained] = {}
+        for part in parts:
+            if isinstance(part, int):
+                chosen = [e for e in inputs if names[part] in e.inputs]
+                if not chosen:
+                    raise NotDifferentiableError(self._why_no_input(part, end))
+            else:
+                ref = TensorRef(part.path, part.call_index)
+                self._check_flow(ref, end, part.name)
+                chosen = [_Explained(ref, part.name, start=self._starts.get(ref))]
+            for one in chosen:
+                found.setdefault(one.ref, one)
+        return list(found.values())
 
-    def _all_inputs(self, end: Any) -> list[tuple[TensorRef, str]]:
-        """Returns every input that a gradient reaches; the others do not matter to the target."""
-        found = []
-        for position, name in enumerate(self._context.source.input_names):
-            ref = self._reachable(position, end)
-            if ref is not None:
-                self._check_custom_gradients(ref, end)
-                found.append((ref, name))
+    def _all_inputs(self, end: Any) -> list[_Explained]:
+        """Returns what stands for every input; those without do not matter to the target."""
+        names = self._context.source.input_names
+        positions = range(len(names))
+        means = [i for i in positions if self._of_input(i, end, strict=True)]
+        found = self._of_inputs(means or positions, end, strict=bool(means))
         if not found:
-            names = self._context.source.input_names
-            reasons = [self._why_no_input(i, end) for i in range(len(names))]
-            raise NotDifferentiableError(" ".join(reasons))
+            raise NotDifferentiableError(" ".join(self._why_no_input(i, end) for i in positions))
         return found
 
-    def _one_input(self, position: int, end: Any) -> TensorRef:
-        """Returns an input, or the embedding that stands for it.
+    def _of_inputs(
+        self, positions: Iterable[int], end: Any, strict: bool = False
+    ) -> list[_Explained]:
+        """Returns the tensors that stand for inputs and that a gradient reaches.
+
+        A tensor goes by the name of its input where that has no other, else by its own.
+        """
+        names = self._context.source.input_names
+        by_input = {i: self._of_input(i, end, strict) for i in positions}
+        found: dict[TensorRef, _Explained] = {}
+        for ref in dict.fromkeys(ref for refs in by_input.values() for ref in refs):
+            owners = [i for i, refs in by_input.items() if ref in refs]
+            start = self._starts.get(ref)
+            own = start is None or ref.made == TWIN or len(by_input[owners[0]]) == 1
+            name = names[owners[0]] if own and len(owners) == 1 else self._starts[ref].label
+            self._check_custom_gradients(ref, end)
+            found[ref] = _Explained(ref, name, tuple(names[i] for i in owners), start)
+        return list(found.values())
+
+    def _of_input(self, position: int, end: Any, strict: bool = False) -> list[TensorRef]:
+        """Returns the tensors that stand for an input and that a gradient reaches.
+
+        The input itself where it is floating, and every look-up or cast of its whole numbers.
+        Where none of these is there, what is made by way of comparisons will do (a mask that is
+        asked for), but not with `strict`.
+        """
+        own = TensorRef(None, position=position)
+        found = [own] if self._flows(own, end) else []
+        starts = [s for s in self._context.starts if position in s.ties]
+        for start in starts:
+            if start.carries(position) and self._flows(start.ref, end):
+                self._check_usable(start)
+                found.append(start.ref)
+        if found or strict:
+            return found
+        return [s.ref for s in starts if s.usable and self._flows(s.ref, end)]
+
+    @functools.cached_property
+    def _starts(self) -> dict[TensorRef, Start]:
+        return {start.ref: start for start in self._context.starts}
+
+    def _check_usable(self, start: Start) -> None:
+        """Refuses a look-up whose first axis is not the batch.
 
         Raises:
-            NotDifferentiableError: no gradient reaches either; says where it stops.
+            NotDifferentiableError: it is such a one.
         """
-        ref = self._reachable(position, end)
-        if ref is None:
-            raise NotDifferentiableError(self._why_no_input(position, end))
-        self._check_custom_gradients(ref, end)
-        return ref
-
-    def _reachable(self, position: int, end: Any) -> TensorRef | None:
-        """Returns an input that a gradient reaches, or the embedding on its way, or None."""
-        for ref in (TensorRef(None, position=position), self._context.embedding(position)):
-            if ref is not None and self._flows(ref, end):
-                return ref
-        return None
+        if not start.usable:
+            raise NotDifferentiableError(
+                f"{start.label!r} looks up ids of which the first axis is not the batch any more "
+                "(they were joined along it, or transposed), so no part of the result belongs to "
+                "one sample; give wrt= a layer behind it, or look them up batch first."
+            )
 
     def _why_no_input(self, position: int, end: Any) -> str:
         name = self._context.source.input_names[position]
         tensor = self._context.trace.inputs[position]
-        embedding = self._context.embedding(position)
-        if embedding is None and not tensor.dtype.is_floating:
+        starts = [s for s in self._context.starts if position in s.ties]
+        if not starts and not tensor.dtype.is_floating:
             return (
-                f"input {name!r} is {tensor.dtype.name} and goes into no Embedding, so no gradient "
-                "with respect to it exists; give wrt= a layer behind which values are floating."
+                f"input {name!r} is {tensor.dtype.name} and goes into no Embedding, look-up or "
+                "cast to floating numbers, so no gradient with respect to it exists; give wrt= a "
+                "layer behind which values are floating."
             )
-        start = embedding or TensorRef(None, position=position)
+        start = starts[0].ref if starts else TensorRef(None, position=position)
         return self._why_blocked(start, end, f"input {name!r}")
 
     def _flows(self, ref: TensorRef, end: Any) -> bool:
-        start = self._context.tensor(ref)
-        return start.dtype.is_floating and is_differentiable(self._context.trace, start, end)
+        return any(
+            start.dtype.is_floating and is_differentiable(self._context.trace, start, end)
+            for start in self._context.tensors(ref)
+        )
 
     def _check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
         if not self._flows(ref, end):
@@ -335,7 +406,8 @@ class GradientPlanner:
 
     def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
         """Refuses gradients that user code has redefined: an exported graph cannot hold them."""
-        for op in custom_gradients(self._context.trace, self._context.tensor(ref), end):
+        starts = self._context.tensors(ref)
+        for op in (o for t in starts for o in custom_gradients(self._context.trace, t, end)):
             raise NotDifferentiableError(
                 f"layer {self._context.trace.layer_of(op)!r} redefines its gradient "
                 "(custom_gradient), which no exported graph can carry; use the plain "

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from probegen import manifest
 from probegen.errors import InstrumentError
 from probegen.instrumentation import axes
+from probegen.instrumentation.first_floats import Tie
 from probegen.instrumentation.planning.context import Context
 from probegen.instrumentation.trace import is_differentiable
 from probegen.manifest import InputSpec, OutputSpec
+
+#: Rank of what a single column of ids looks up: a vector a sample.
+_COLUMN_RANK = 2
 
 
 def inputs(context: Context) -> tuple[InputSpec, ...]:
@@ -20,19 +24,21 @@ def inputs(context: Context) -> tuple[InputSpec, ...]:
 def _input(context: Context, position: int) -> InputSpec:
     tensor = context.trace.inputs[position]
     shape = tuple(tensor.shape)
-    embedding = context.embedding(position)
-    layer = context.trace.call(embedding.key).layer if embedding else None
-    tokens = embedding is not None and not (
-        tensor.dtype.is_floating
-        and is_differentiable(context.trace, tensor, context.tensor(embedding))
+    lookups = [s for s in context.starts if s.is_lookup and s.carries(position)]
+    floats = tensor.dtype.is_floating and any(
+        is_differentiable(context.trace, tensor, out) for out in context.trace.outputs
     )
+    whole = [s for s in lookups if s.ties[position] >= Tie.WHOLE]
+    sequences = [s for s in lookups if len(context.shape(s.ref)) > _COLUMN_RANK]
     return InputSpec(
         name=context.source.input_names[position],
         dtype=tensor.dtype.name,
         shape=shape,
-        axes=axes.input_axes(context.trace.axes(tensor), tokens),
-        vocabulary=getattr(layer, "input_dim", None) if tokens else None,
-        integer=tokens and tensor.dtype.is_floating,
+        axes=axes.input_axes(
+            context.trace.axes(tensor), tokens=bool(whole or sequences) and not floats
+        ),
+        vocabulary=min((s.rows for s in whole if s.rows is not None), default=None),
+        integer=tensor.dtype.is_floating and bool(lookups) and (bool(whole) or not floats),
     )
 
 

@@ -1,0 +1,444 @@
+"""Where the whole numbers of an input become floating: look-ups, one-hot rows, casts.
+
+No gradient reaches ids or the bytes of an image. What stands for such an input are the first
+floating tensors that are made from its values: the vectors that its ids look up, or the cast of
+its pixels. They are found by following the data through the graph, operation by operation, so
+that it does not matter whether a Keras layer does it or code of the user's own.
+
+How a tensor hangs on an input is its `Tie`. A mask, a length, a position counted along a mask
+hang on the values of the input too, but by way of comparisons: they say where there is something,
+not what it is, and are no explanation of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
+
+from probegen.instrumentation.capture import CallKey, Watcher
+
+
+class Tie(enum.IntEnum):
+    """How the values of a tensor hang on those of an input, from loose to tight."""
+
+    INDIRECT = 1  # by comparisons, counts, or operations that are not known
+    COMPUTED = 2  # calculated from them, one by one
+    PART = 3  # some of them as they are
+    WHOLE = 4  # all of them as they are, perhaps in another shape
+    SAME = 5  # the input itself, perhaps in another integer type
+
+
+#: The whole input as floating numbers: one place, however many casts make it.
+TWIN = "twin"
+#: A floating tensor that some operation inside a layer call makes.
+MADE = "made"
+#: `TWIN` and the position of an input, or `MADE`, a layer call and a number in it.
+Slot = tuple[str, CallKey, int]
+
+_SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+_LIKE_IDENTITY = frozenset(
+    {"Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics"}
+)
+#: Operations that bring all values of their first input into another shape.
+_SHAPING = frozenset(
+    {"Reshape", "ExpandDims", "Squeeze", "Transpose", "BroadcastTo", "Tile", "ReverseV2", "Roll"}
+    | {"Pad", "PadV2", "MirrorPad"}
+)
+_JOINING = frozenset({"ConcatV2", "Pack"})
+_SELECTING = frozenset({"Slice", "StridedSlice", "Split", "SplitV", "Unpack"})
+_CHOOSING = frozenset({"Select", "SelectV2"})
+#: Look-ups: the first input is the table, the second says which of its entries.
+_GATHERING = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+#: Operations that make floating tensors from the values of integer ones.
+_MAKING = frozenset({"Cast", "OneHot", "DenseBincount", "Bincount"}) | _CALLS | _GATHERING
+#: Integer operations whose result says where or how many, not what.
+_COUNTING = frozenset(
+    {"Cumsum", "Cumprod", "ArgMax", "ArgMin", "Where", "Unique", "UniqueV2", "TopK", "TopKV2"}
+    | {"Range", "Fill", "InvertPermutation", "UniqueWithCounts"}
+)
+#: Floating operations that calculate each value from its own, so that ids stay ids.
+_ELEMENTWISE = frozenset(
+    {"Add", "AddV2", "Sub", "Mul", "Div", "RealDiv", "DivNoNan", "FloorDiv", "FloorMod", "Mod"}
+    | {"TruncateMod", "TruncateDiv", "Maximum", "Minimum", "ClipByValue", "Neg", "Abs", "Sign"}
+    | {"Round", "Rint", "Floor", "Ceil", "Square"}
+)
+_WIDE = 4  # bytes of an integer type that ids fit into
+
+
+@dataclasses.dataclass
+class FirstFloat:
+    """A floating tensor made from the whole numbers of an input.
+
+    Attributes:
+        slot: what it is called in every trace of the model.
+        tensor: the tensor.
+        ties: position of an input -> how the numbers that it is made from hang on that.
+        index: the tensor of whole numbers that it is made from.
+        apart: the same numbers before they were joined across samples, None where they were not.
+        word: what makes it: `"lookup"`, `"one_hot"`, `"cast"` or an operation.
+        rows: number of entries of the table, where it is looked up along its first axis.
+        usable: whether its first axis is the batch, so that it can be explained.
+        also: further casts of the same input.
+    """
+
+    slot: Slot
+    tensor: Any
+    ties: Mapping[int, Tie]
+    index: Any
+    apart: Any
+    word: str
+    rows: int | None = None
+    usable: bool = True
+    also: list[Any] = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Its sizes, the batch first."""
+        if self.apart is None:
+            return tuple(self.tensor.shape)
+        return (*self.apart.shape, *self.tensor.shape[self.index.shape.rank :])
+
+    @property
+    def tensors(self) -> list[Any]:
+        """The tensors of the trace that it stands for."""
+        return [self.tensor, *self.also]
+
+    @property
+    def is_lookup(self) -> bool:
+        """Tells look-ups of ids from casts of numbers."""
+        return self.word != "cast"
+
+    def with_samples_apart(self) -> Any:
+        """Writes the tensor with the batch axis first, where samples were joined."""
+        if self.apart is None:
+            return self.tensor
+        rest = tf.shape(self.tensor)[self.index.shape.rank :]
+        shaped = tf.reshape(self.tensor, tf.concat([tf.shape(self.apart), rest], 0))
+        shaped.set_shape(self.shape)
+        return shaped
+
+    def joined_again(self, shaped: Any) -> Any:
+        """Writes what `with_samples_apart` gave, or what stands in for it, as the model had it."""
+        if self.apart is None:
+            return shaped
+        rest = tf.shape(shaped)[self.apart.shape.rank :]
+        joined = tf.reshape(shaped, tf.concat([tf.shape(self.index), rest], 0))
+        joined.set_shape(self.tensor.shape)
+        return joined
+
+
+class FirstFloats:
+    """Follows the inputs of a model through the operations of one trace.
+
+    Attributes:
+        found: what was found, in the order in which it is made.
+        tensors: slot -> the tensor at it, where others were to stand in.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Any], stand_ins: Mapping[Slot, Callable[[Any], Any]] | None = None
+    ) -> None:
+        """Prepares for one trace.
+
+        Args:
+            inputs: the flat inputs, tensors of the graph that is traced.
+            stand_ins: what makes the tensor that stands in for the one at a slot.
+        """
+        self.found: list[FirstFloat] = []
+        self.tensors: dict[Slot, Any] = {}
+        self._stand_ins = stand_ins or {}
+        self._ties: dict[int, dict[int, Tie]] = {
+            id(t): {i: Tie.WHOLE if t.dtype.is_floating else Tie.SAME} for i, t in enumerate(inputs)
+        }
+        self._apart: dict[int, Any] = {}
+        self._astray: set[int] = set()
+        self._reached = set(self._ties)
+        self._counts: dict[CallKey, int] = {}
+        self._kept: list[Any] = list(inputs)  # ids are those of living objects
+
+    def ties(self, tensor: Any) -> Mapping[int, Tie]:
+        """Returns how a tensor of whole numbers hangs on the inputs."""
+        return self._ties.get(id(tensor), {})
+
+    def is_joined(self, tensor: Any) -> bool:
+        """Tells whether samples were joined in a tensor of whole numbers."""
+        return id(tensor) in self._apart or id(tensor) in self._astray
+
+    def touch(self, tensor: Any) -> Any:
+        """Notes that a tensor, which is returned, depends on what is fed."""
+        self._reached.add(id(tensor))
+        self._kept.append(tensor)
+        return tensor
+
+    @contextlib.contextmanager
+    def listening(self, watcher: Watcher) -> Iterator[None]:
+        """Sees every operation that is written into the graph of now, and exchanges tensors."""
+        watched = tf.compat.v1.get_default_graph()
+
+        def callback(
+            _: str, __: Any, ___: Any, outputs: Any, op_name: Any = None, graph: Any = None
+        ) -> Any:
+            del op_name
+            if graph is not watched or not outputs:
+                return None  # what was made stays
+            place = self.see(outputs[0].op, watcher.innermost)
+            return None if place is None else [self._stand_in(place, outputs[0])]
+
+        op_callbacks.add_op_callback(callback)
+        try:
+            yield
+        finally:
+            op_callbacks.remove_op_callback(callback)
+
+    def _stand_in(self, place: FirstFloat, tensor: Any) -> Any:
+        if place.slot not in self._stand_ins or not place.usable:
+            return tensor
+        before = self.tensors.get(place.slot)
+        if before is None:
+            before = self._stand_ins[place.slot](place.with_samples_apart())
+            self.tensors[place.slot] = self.touch(before)
+        return self.touch(tf.cast(place.joined_again(before), tensor.dtype))
+
+    # -- one operation ---------------------------------------------------------------------
+
+    def see(self, op: Any, call: CallKey) -> FirstFloat | None:
+        """Follows one operation, made inside a layer call; returns what it makes, if it does."""
+        inputs, outputs = list(op.inputs), list(op.outputs)
+        if op.type in _SIZES or not outputs:
+            return None
+        if any(id(t) in self._reached for t in inputs):
+            self._reached.update(map(id, outputs))
+            self._kept.append(op)
+        if not any(id(t) in self._ties for t in inputs):
+            return None
+        data = self._read(op, inputs)
+        ties = self._after(op, data)
+        if not ties:
+            return None
+        whole = all(not t.dtype.is_floating for t in data)
+        for output in outputs:
+            if not (output.dtype.is_floating and whole):
+                self._ties[id(output)] = dict(ties)
+        self._follow_samples(op, data, outputs)
+        if whole and outputs[0].dtype.is_floating and len(outputs) == 1:
+            return self._make(op, inputs, data[0], ties, call)
+        return None
+
+    def _read(self, op: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Returns those inputs of an operation whose values its result is made from."""
+        tied = [t for t in inputs if id(t) in self._ties]
+        if op.type in _CHOOSING:
+            return [t for t in inputs[1:] if id(t) in self._ties] or tied
+        if op.type in _GATHERING or op.type in _SHAPING or op.type in _SELECTING:
+            return tied[:1]  # the table or the values, where they are tied, else what selects
+        return tied
+
+    def _after(self, op: Any, data: Sequence[Any]) -> dict[int, Tie]:
+        """Returns how the result of an operation hangs on the inputs."""
+        ties: dict[int, Tie] = {}
+        for tensor in data:
+            for position, tie in self._ties[id(tensor)].items():
+                ties[position] = max(tie, ties.get(position, tie))
+        limit = self._limit(op, data)
+        return {position: min(tie, limit) for position, tie in ties.items()}
+
+    def _limit(self, op: Any, data: Sequence[Any]) -> Tie:
+        """Returns the tightest tie that an operation leaves."""
+        first, out = op.inputs[0], op.outputs[0].dtype
+        values_read = any(t is first for t in data)
+        if op.type in _GATHERING and not values_read:
+            looks_up = id(first) not in self._reached
+            return (Tie.WHOLE if out.is_floating else Tie.COMPUTED) if looks_up else Tie.INDIRECT
+        if op.type in _SHAPING or op.type in _SELECTING or op.type in _GATHERING:
+            return _limit_of_move(op) if values_read else Tie.INDIRECT
+        if op.type in _CHOOSING and values_read:
+            return Tie.INDIRECT  # the condition alone
+        return _limit_of_values(op, floating=any(t.dtype.is_floating for t in data))
+
+    def _follow_samples(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Keeps in mind what a tensor looked like before samples were joined in it."""
+        before = next((self._apart[id(t)] for t in data if id(t) in self._apart), None)
+        if op.type == "Reshape" and before is None and not _keeps_samples(data[0], outputs[0]):
+            before = data[0]
+        mixes = op.type in (*_JOINING, "Transpose") and _first_axis(op) == 0
+        if (
+            any(id(t) in self._astray for t in data)
+            or mixes
+            or (before is not None and not _keeps_order(op, data[0], outputs[0]))
+        ):
+            self._astray.update(map(id, outputs))
+        elif before is not None:
+            self._apart.update((id(t), before) for t in outputs)
+
+    def _make(
+        self, op: Any, inputs: Sequence[Any], index: Any, ties: Mapping[int, Tie], call: CallKey
+    ) -> FirstFloat | None:
+        """Returns the place that an operation makes, or makes once more."""
+        # What takes entries out of activations, by a length say, looks nothing up.
+        fixed = all(t is index or id(t) not in self._reached for t in inputs)
+        if op.type not in _MAKING or not fixed:
+            return None
+        tensor = op.outputs[0]
+        twin = [i for i, tie in ties.items() if tie is Tie.SAME]
+        if op.type == "Cast" and twin:
+            slot: Slot = (TWIN, ("", 0), twin[0])
+            for place in self.found:
+                if place.slot == slot:
+                    place.also.append(tensor)
+                    return place
+        else:
+            number = self._counts.get(call, 0)
+            self._counts[call] = number + 1
+            slot = (MADE, call, number)
+        usable = (
+            id(index) not in self._astray
+            and _begins_with(tensor, index)
+            and _first_axis(op) in (0, None)
+        )
+        apart = self._apart.get(id(index))
+        place = FirstFloat(slot, tensor, ties, index, apart, _word(op), _rows(op), usable)
+        self.found.append(place)
+        return place
+
+
+def follow(
+    operations: Iterable[Any], inputs: Sequence[Any], calls: Sequence[CallKey]
+) -> FirstFloats:
+    """Follows the inputs through a finished graph.
+
+    Args:
+        operations: its operations, in the order in which they were made.
+        inputs: the flat inputs.
+        calls: for each operation, the innermost layer call that made it.
+    """
+    flow = FirstFloats(inputs)
+    for op, call in zip(operations, calls, strict=True):
+        flow.see(op, call)
+    return flow
+
+
+def _limit_of_move(op: Any) -> Tie:
+    """Returns the tightest tie that an operation leaves which moves or selects values."""
+    if op.type in _SHAPING:
+        return Tie.WHOLE
+    if op.type in _SELECTING and _same_sizes(op.inputs[0], op.outputs[0]):
+        return Tie.WHOLE
+    return Tie.PART
+
+
+def _limit_of_values(op: Any, floating: bool) -> Tie:
+    """Returns the tightest tie that an operation leaves which makes values of values."""
+    out = op.outputs[0].dtype
+    known = {**dict.fromkeys(_LIKE_IDENTITY, Tie.SAME), "ConcatV2": Tie.WHOLE, "Pack": Tie.WHOLE}
+    if op.type == "Cast":
+        known["Cast"] = _limit_of_cast(op.inputs[0].dtype, out)
+    elif op.type == "OneHot" and out.is_floating:
+        known["OneHot"] = Tie.WHOLE
+    elif op.type in _CHOOSING and _counts_from_the_end(op):
+        known[op.type] = Tie.WHOLE
+    if op.type in known:
+        return known[op.type]
+    unknown = floating and out.is_floating and op.type not in (*_ELEMENTWISE, *_CHOOSING)
+    where = out == tf.bool or op.type in _COUNTING
+    return Tie.INDIRECT if where or unknown else Tie.COMPUTED
+
+
+def _limit_of_cast(before: Any, after: Any) -> Tie:
+    if after == tf.bool and before != tf.bool:
+        return Tie.INDIRECT
+    if after.is_floating:
+        return Tie.SAME
+    if before.is_floating:
+        return Tie.WHOLE
+    kept = before == tf.bool or after.size >= min(before.size, _WIDE)
+    return Tie.SAME if kept else Tie.COMPUTED
+
+
+def _counts_from_the_end(op: Any) -> bool:
+    """Tells whether an operation is `where(i < 0, i + n, i)`, which leaves ids what they are."""
+    condition, moved, plain = op.inputs
+    return (
+        condition.op.type == "Less"
+        and condition.op.inputs[0] is plain
+        and moved.op.type in ("Add", "AddV2")
+        and moved.op.inputs[0] is plain
+    )
+
+
+def _same_sizes(before: Any, after: Any) -> bool:
+    """Tells whether two tensors are known to have the same sizes but for axes of one element."""
+    shapes = [t.shape for t in (before, after)]
+    if any(s.rank is None or None in list(s)[1:] for s in shapes):
+        return False
+    return [d for d in shapes[0] if d != 1] == [d for d in shapes[1] if d != 1]
+
+
+def _keeps_samples(before: Any, after: Any) -> bool:
+    """Tells whether a reshape is known to leave the batch axis alone."""
+    shapes = [t.shape for t in (before, after)]
+    if any(not s.rank or None in list(s)[1:] for s in shapes):
+        return False
+    sizes = [tf.TensorShape(s[1:]).num_elements() for s in shapes]
+    return bool(shapes[0][0] == shapes[1][0] and sizes[0] == sizes[1])
+
+
+def _keeps_order(op: Any, before: Any, after: Any) -> bool:
+    """Tells whether an operation leaves each value in its place of the order."""
+    if op.type in ("Reshape", "ExpandDims", "Squeeze"):
+        return True
+    return not (op.type in _SHAPING or op.type in _JOINING or op.type in _SELECTING) and (
+        _begins_with(after, before)
+    )
+
+
+def _begins_with(tensor: Any, index: Any) -> bool:
+    """Tells whether the axes of a tensor can begin with those of another."""
+    if tensor.shape.rank is None or index.shape.rank is None:
+        return False
+    head = tensor.shape[: index.shape.rank]
+    return bool(head.rank == index.shape.rank and head.is_compatible_with(index.shape))
+
+
+def _first_axis(op: Any) -> int | None:
+    """Returns the axis that an operation works along; None where it has no such thing."""
+    axes = {"GatherV2": 2, "ConcatV2": len(op.inputs) - 1, "OneHot": None}
+    if op.type == "Pack":
+        return int(op.get_attr("axis"))
+    if op.type == "Transpose":  # where the first axis goes
+        order = tf.get_static_value(op.inputs[1])
+        return None if order is not None and order[0] == 0 else 0
+    place = axes.get(op.type)
+    if place is None:
+        return None
+    value = tf.get_static_value(op.inputs[place])
+    return -1 if value is None else int(value)
+
+
+def _word(op: Any) -> str:
+    if op.type in _GATHERING:
+        return "lookup"
+    return {"OneHot": "one_hot", "Cast": "cast"}.get(op.type, str(op.type).lower())
+
+
+def _rows(op: Any) -> int | None:
+    """Returns the number of entries of a table that is looked up along its first axis."""
+    if op.type not in ("Gather", "GatherV2", "ResourceGather") or _first_axis(op) not in (0, None):
+        return None
+    if op.type == "ResourceGather":
+        return _rows_of_handle(op.inputs[0])
+    shape = op.inputs[0].shape
+    return shape[0] if shape.rank else None
+
+
+def _rows_of_handle(handle: Any) -> int | None:
+    data = getattr(handle, "_handle_data", None)
+    shapes = [s.shape for s in data.shape_and_type] if data is not None else []
+    sizes = [d.size for d in shapes[0].dim] if shapes else []
+    return sizes[0] if sizes else None

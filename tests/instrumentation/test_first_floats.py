@@ -1,0 +1,363 @@
+"""Integer inputs: every look-up and cast on their way, against tables and pixels moved by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import InputError, NotDifferentiableError
+from tests import models
+
+TABLES = ("embeddings", "table")
+
+
+def fill(model, seed=3):
+    """Gives a model weights whose effect is not tiny."""
+    rng = np.random.default_rng(seed)
+    for v in model.weights:
+        v.assign(0.5 * rng.standard_normal(v.shape))
+    return model
+
+
+def ids(shape, top, seed=0, low=0):
+    return np.random.default_rng(seed).integers(low, top, shape).astype("int32")
+
+
+def head(y):
+    y = layers.Dense(6, activation="tanh", name="hidden")(y)
+    return layers.Dense(3, name="out")(y)
+
+
+def over_time(y):
+    return head(layers.GlobalAveragePooling1D(name="mean")(y))
+
+
+class Lookup(layers.Layer):
+    """A table of its own, read by `how(table, ids)`."""
+
+    def __init__(self, how, **kwargs):
+        super().__init__(**kwargs)
+        self.how = how
+
+    def build(self, _):
+        self.table = self.add_weight(shape=(30, 5), name="table")
+
+    def call(self, x):
+        return self.how(tf.convert_to_tensor(self.table), x)
+
+
+def one_hot_joined(table, x):
+    """BERT's own: all samples joined, one-hot rows times the table, taken apart again."""
+    rows = tf.matmul(tf.one_hot(tf.reshape(x, [-1]), 30), table)
+    return tf.reshape(rows, [tf.shape(x)[0], tf.shape(x)[1], 5])
+
+
+def gather_joined(table, x):
+    rows = tf.gather(table, tf.reshape(x, [-1]))
+    return tf.reshape(rows, [tf.shape(x)[0], tf.shape(x)[1], 5])
+
+
+def with_positions():
+    x = keras.Input((9,), dtype="int32", name="ids")
+    real = ops.cast(ops.not_equal(x, 0), "int32")
+    places = layers.Embedding(32, 8, name="places")(ops.cumsum(real, axis=1) * real)
+    return keras.Model(x, over_time(layers.Embedding(500, 8, name="words")(x) + places))
+
+
+def columns():
+    x = keras.Input((3,), dtype="int32", name="cats")
+    found = [layers.Embedding(n, 4, name=f"t{k}")(x[:, k]) for k, n in enumerate((5, 50, 500))]
+    return keras.Model(x, head(layers.Concatenate()(found)))
+
+
+def one_table_a_column():
+    x = keras.Input((3,), dtype="int32", name="cats")
+    table = layers.Embedding(40, 4, name="t")
+    return keras.Model(x, head(layers.Concatenate()([table(x[:, k]) for k in range(3)])))
+
+
+def sentences():
+    x = keras.Input((2, 7), dtype="int32", name="pair")
+    table = layers.Embedding(40, 4, mask_zero=True, name="t")
+    lstm = layers.LSTM(5, name="lstm")
+    return keras.Model(x, head(layers.Concatenate()([lstm(table(x[:, k])) for k in range(2)])))
+
+
+def looked_up(how):
+    x = keras.Input((6,), dtype="int32", name="ids")
+    return keras.Model(x, over_time(Lookup(how, name="look")(x)))
+
+
+def changed(how):
+    x = keras.Input((6,), dtype="int32", name="ids")
+    return keras.Model(x, over_time(layers.Embedding(30, 5, name="words")(how(x))))
+
+
+def joined_inputs():
+    a = keras.Input((3,), dtype="int32", name="a")
+    b = keras.Input((4,), dtype="int32", name="b")
+    rows = layers.Embedding(20, 4, name="words")(layers.Concatenate()([a, b]))
+    return keras.Model([a, b], over_time(rows))
+
+
+def steps():
+    x = keras.Input((3, 6), dtype="int32", name="ids")
+    rows = layers.TimeDistributed(layers.Embedding(20, 4, name="words"), name="steps")(x)
+    return keras.Model(x, head(layers.Flatten()(rows)))
+
+
+# name -> model, legal ids, what is explained (name and shape of a sample), vocabularies
+LOOKUPS = {
+    "positions": (with_positions, 500, {"ids": (9, 8)}, [500]),
+    "columns": (columns, 5, {"t0": (4,), "t1": (4,), "t2": (4,)}, [None]),
+    "table": (one_table_a_column, 40, {"t#0": (4,), "t#1": (4,), "t#2": (4,)}, [None]),
+    "sentences": (sentences, 40, {"t#0": (7, 4), "t#1": (7, 4)}, [None]),
+    "take": (
+        lambda: looked_up(lambda t, x: ops.tanh(ops.take(t, x, axis=0))),
+        30,
+        {"ids": (6, 5)},
+        [30],
+    ),
+    "gather": (lambda: looked_up(gather_joined), 30, {"ids": (6, 5)}, [30]),
+    "one_hot": (lambda: looked_up(one_hot_joined), 30, {"ids": (6, 30)}, [None]),
+    "clip": (lambda: changed(lambda x: ops.clip(x, 0, 29)), 99, {"ids": (6, 5)}, [None]),
+    "where": (lambda: changed(lambda x: ops.where(x > 29, 1, x)), 99, {"ids": (6, 5)}, [None]),
+    "mod": (lambda: changed(lambda x: x % 30), 99, {"ids": (6, 5)}, [None]),
+    "plus": (lambda: changed(lambda x: x + 1), 29, {"ids": (6, 5)}, [None]),
+    "joined": (joined_inputs, 20, {"words": (7, 4)}, [20, 20]),
+    "steps": (steps, 20, {"ids": (3, 6, 4)}, [None]),
+}
+
+
+def without_tables(model, x, but="places"):
+    """What the untouched model says where every vector that it looks up is zero."""
+    before = model.get_weights()
+    for v in model.weights:
+        if v.path.rpartition("/")[2] in TABLES and but not in v.path:
+            v.assign(np.zeros(v.shape))
+    result = np.asarray(model(x))
+    model.set_weights(before)
+    return result
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_all_look_ups_of_an_input_together_are_complete(name):
+    make, top, explained, vocabularies = LOOKUPS[name]
+    model = fill(make())
+    probed = pg.instrument(model, pg.IntegratedGradients(120, target=1))
+    shapes = {o.name: o.shape[1:] for o in probed.manifest.explanations}
+    assert shapes == {f"integrated_gradients/{k}": v for k, v in explained.items()}
+    assert [i.vocabulary for i in probed.manifest.inputs] == vocabularies
+    for count in (2, 5):
+        x = [ids((count, *i.shape[1:]), top, count) for i in probed.manifest.inputs]
+        x[0][0, ..., -2:] = 0  # padding
+        x = x if len(x) > 1 else x[0]
+        outputs = probed(x)
+        parts = [np.asarray(outputs[n]).reshape(count, -1).sum(1) for n in shapes]
+        if name == "one_hot":  # from no word at all: the table itself stays
+            expected = np.asarray(model(x)) - without_tables(model, x)
+        else:
+            expected = np.asarray(outputs["out"]) - without_tables(model, x)
+        assert np.abs(expected[:, 1]).min() > 1e-3
+        np.testing.assert_allclose(sum(parts), expected[:, 1], atol=2e-4)
+
+
+def test_gradients_at_every_call_are_finite_differences_of_the_table():
+    """One row of the table is read by one call alone, so moving it is moving that call's result."""
+    model = fill(one_table_a_column())
+    probed = pg.instrument(model, pg.InputGradient(target=2))
+    table = model.get_layer("t").embeddings
+    x = np.array([[3, 7, 11], [5, 0, 39]], "int32")
+    outputs = probed(x)
+    for row in range(2):
+        for column in range(3):
+            for unit in (0, 3):
+                scores = []
+                for sign in (1, -1):
+                    moved = np.asarray(table).copy()
+                    moved[x[row, column], unit] += sign * 1e-2
+                    kept = np.asarray(table).copy()
+                    table.assign(moved)
+                    scores.append(float(model(x)[row, 2]))
+                    table.assign(kept)
+                expected = (scores[0] - scores[1]) / 2e-2
+                got = outputs[f"input_gradient/t#{column}"][row, unit]
+                np.testing.assert_allclose(got, expected, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["columns", "gather"])
+def test_look_ups_in_onnx(name, tmp_path):
+    make, top, explained, _ = LOOKUPS[name]
+    model = fill(make())
+    probes = [pg.Saliency(target="input"), pg.IntegratedGradients(3, target=0)]
+    probed = pg.instrument(model, probes)
+    pg.export(probed, tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    for count in (2, 5):
+        x = ids((count, *probed.manifest.inputs[0].shape[1:]), top, count)
+        target = np.arange(count, dtype="int32") % 3
+        expected, result = probed(x, target=target), artefact.run(x, target=target)
+        for label in explained:
+            for kind in ("saliency", "integrated_gradients"):
+                key = f"{kind}/{label}"
+                np.testing.assert_allclose(result[key].array, expected[key], rtol=1e-4, atol=1e-6)
+    result.to_html(tmp_path / "report.html")
+    assert pg.verify(tmp_path / "m.onnx", model).passed
+
+
+def test_only_raw_ids_have_a_vocabulary(tmp_path):
+    """Ids that the model brings into range itself are let through, others refused."""
+    pg.compile(fill(changed(lambda x: x % 30)), pg.Saliency(target=0), tmp_path / "a.onnx")
+    x = np.array([[31, 2, 3, 4, 5, 1000]], "int32")
+    near = np.array([[1, 2, 3, 4, 5, 10]], "int32")
+    artefact = runtime.load(tmp_path / "a.onnx")
+    far, same = (artefact.run(v)["saliency/ids"].array for v in (x, near))
+    np.testing.assert_array_equal(far, same)
+    model = fill(with_positions())
+    pg.compile(model, pg.Saliency(target=0), tmp_path / "b.onnx")
+    artefact = runtime.load(tmp_path / "b.onnx")
+    words = ids((2, 9), 500, low=400)
+    np.testing.assert_allclose(artefact.run(words)["out"].array, model(words), rtol=1e-4)
+    with pytest.raises(InputError, match="ids go from 0 to 499"):
+        artefact.run(words + 100)
+
+
+def test_tied_weights_are_explained_where_ids_are_read():
+    x = keras.Input((6,), dtype="int32", name="ids")
+    table = layers.ReversibleEmbedding(20, 5, name="words")
+    y = layers.Dense(5, activation="tanh")(table(x))
+    model = fill(keras.Model(x, layers.Activation("softmax", name="out")(table(y, reverse=True))))
+    probed = pg.instrument(model, pg.InputGradient(target=(2, 7)))
+    (output,) = probed.manifest.explanations
+    assert (output.name, output.shape, output.call) == ("input_gradient/ids", (None, 6, 5), 0)
+    data = ids((2, 6), 20)
+    vectors = tf.gather(table.embeddings.value, data)
+    with tf.GradientTape() as tape:
+        tape.watch(vectors)
+        score = table(model.layers[2](vectors), reverse=True)[:, 2, 7]
+    expected = tape.gradient(score, vectors)
+    np.testing.assert_allclose(probed(data)["input_gradient/ids"], expected, rtol=1e-4, atol=1e-6)
+
+
+# -- casts -------------------------------------------------------------------------------------
+
+
+def photos(twice=False):
+    x = keras.Input((11, 8, 3), dtype="uint8", name="photo")
+    y = layers.Rescaling(1 / 127.5, -1.0, name="scaled")(x)
+    if twice:
+        y = y * (ops.cast(x, "float32") / 255.0)
+    y = layers.Conv2D(4, (3, 2), activation="tanh", name="conv")(y)
+    return keras.Model(x, layers.Dense(3, name="out")(layers.GlobalAveragePooling2D()(y)))
+
+
+def float_photos(twice):
+    """The same model with a floating input."""
+    x = keras.Input((11, 8, 3), name="photo")
+    y = x / 127.5 - 1.0
+    y = y * (x / 255.0) if twice else y
+    y = layers.Conv2D(4, (3, 2), activation="tanh", name="conv")(y)
+    return keras.Model(x, layers.Dense(3, name="out")(layers.GlobalAveragePooling2D()(y)))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_bytes_of_an_image_are_explained_at_full_resolution(twice, tmp_path):
+    model, twin = fill(photos(twice)), float_photos(twice)
+    twin.set_weights(model.get_weights())
+    probes = [
+        pg.Saliency(target=1),
+        pg.InputGradient(target=1),
+        pg.IntegratedGradients(40, target=1),
+    ]
+    probed = pg.instrument(model, probes)
+    assert probed.manifest.inputs[0].dtype == "uint8"
+    axes = ("batch", "height", "width")
+    assert probed.manifest.output("saliency/photo").axes == axes
+    assert probed.manifest.output("saliency/photo").input == "photo"
+    pg.export(probed, tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    for count in (1, 4):
+        x = ids((count, 11, 8, 3), 256, count).astype("uint8")
+        floating = tf.constant(x, "float32")
+        with tf.GradientTape() as tape:
+            tape.watch(floating)
+            score = twin(floating)[:, 1]
+        expected = tape.gradient(score, floating).numpy()
+        difference = score - twin(np.zeros_like(floating))[:, 1]
+        for outputs in (probed(x), {r.name: r.array for r in artefact.run(x).values()}):
+            got = outputs["input_gradient/photo"]
+            np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-8)
+            got = outputs["saliency/photo"]
+            np.testing.assert_allclose(got, np.abs(expected).max(-1), rtol=1e-3, atol=1e-8)
+            total = np.asarray(outputs["integrated_gradients/photo"]).sum((1, 2, 3))
+            np.testing.assert_allclose(total, difference, atol=1e-3)
+    artefact.run(x).to_html(tmp_path / "report.html")
+
+
+def test_an_input_that_is_looked_up_and_calculated_with_is_explained_at_both():
+    x = keras.Input((6,), dtype="int32", name="ids")
+    rows = layers.Flatten()(layers.Embedding(20, 3, name="words")(x))
+    y = layers.Concatenate()([rows, ops.cast(x, "float32") / 20.0])
+    model = fill(keras.Model(x, head(y)))
+    probed = pg.instrument(model, pg.IntegratedGradients(120, target=0))
+    names = [o.name for o in probed.manifest.explanations]
+    assert names == ["integrated_gradients/ids", "integrated_gradients/words"]
+    data = ids((3, 6), 20)
+    outputs = probed(data)
+    total = sum(np.asarray(outputs[n]).reshape(3, -1).sum(1) for n in names)
+    expected = np.asarray(model(data)) - without_tables(model, np.zeros_like(data))
+    np.testing.assert_allclose(total, expected[:, 0], atol=2e-4)
+
+
+def test_columns_of_ids_beside_floating_ones():
+    x = keras.Input((4,), name="table")
+    row = layers.Embedding(20, 3, name="shop")(ops.cast(x[:, 0], "int32"))
+    model = fill(keras.Model(x, head(layers.Concatenate()([row, x[:, 1:]]))))
+    probed = pg.instrument(model, pg.IntegratedGradients(120, target=0))
+    names = [o.name for o in probed.manifest.explanations]
+    assert names == ["integrated_gradients/table", "integrated_gradients/shop"]
+    assert not probed.manifest.inputs[0].integer
+    data = models.images((4,))
+    data[:, 0] = (3, 19, 7)
+    outputs = probed(data)
+    total = sum(np.asarray(outputs[n]).sum(1) for n in names)
+    expected = np.asarray(model(data)) - without_tables(model, np.zeros_like(data))
+    np.testing.assert_allclose(total, expected[:, 0], atol=2e-4)
+    assert np.all(np.asarray(outputs[names[0]])[:, 0] == 0)  # the id counts by its row alone
+
+
+def test_flags_are_explained_and_masks_are_not():
+    x = keras.Input((5, 4), name="x")
+    flags = keras.Input((3,), dtype="bool", name="flags")
+    mask = keras.Input((5,), dtype="bool", name="seen")
+    y = layers.MultiHeadAttention(2, 3, name="a")(x, x, attention_mask=mask[:, None, :])
+    y = layers.Concatenate()([layers.GlobalAveragePooling1D()(y), ops.cast(flags, "float32")])
+    model = fill(keras.Model([x, flags, mask], head(y)))
+    probed = pg.instrument(model, pg.InputGradient(target=0))
+    names = [o.name for o in probed.manifest.explanations]
+    assert names == ["input_gradient/x", "input_gradient/flags"]
+    asked = pg.instrument(model, pg.InputGradient(target=0, wrt=["flags", "x"]))
+    assert [o.name for o in asked.manifest.explanations] == names[::-1]
+
+
+def test_look_ups_that_join_samples_are_refused_by_name():
+    x = keras.Input((9,), dtype="int32", name="ids")
+    first = layers.Lambda(ops.transpose, output_shape=(None,), name="turned")(x)
+    rows = layers.Embedding(20, 4, name="words")(first)
+    turned = layers.Lambda(lambda r: ops.transpose(r, (1, 0, 2)), name="back")(rows)
+    model = keras.Model(x, over_time(turned))
+    with pytest.raises(NotDifferentiableError, match=r"'words.*first axis is not the batch"):
+        pg.instrument(model, pg.Saliency())
+
+
+def test_names_hold_when_a_model_is_instrumented_again(tmp_path):
+    model = fill(one_table_a_column())
+    model.save(tmp_path / "m.keras")
+    probes = [pg.InputGradient(target=0), pg.Saliency(wrt=["cats", "hidden"], target=1)]
+    pg.compile(model, probes, tmp_path / "m.onnx")
+    assert pg.verify(tmp_path / "m.onnx", tmp_path / "m.keras").passed
+    pg.compile(model, probes, tmp_path / "saved")
+    assert pg.verify(tmp_path / "saved", tmp_path / "m.keras").passed
