@@ -134,6 +134,11 @@ _PROBE_OPTIONS = (
 )
 
 
+_SUCH_AS = (
+    "add for instance --saliency, --grad-cam, --activations 'type:Conv2D' or --spec probes.toml."
+)
+
+
 def _with_probes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command the options that say which probes are meant; see `_probes`."""
     for option in reversed(_PROBE_OPTIONS):
@@ -156,10 +161,10 @@ class _TakesProbes(click.Command):
 
 
 def _probes(options: dict[str, Any]) -> list[Any]:
-    """Returns the probes that the options ask for.
+    """Returns the probes that the options ask for, which may be none.
 
     Raises:
-        SpecError: none, or an option that none of them takes.
+        SpecError: an option that none of them takes.
     """
     from probegen import spec
 
@@ -179,11 +184,6 @@ def _probes(options: dict[str, Any]) -> list[Any]:
         gradients.append(spec.GradCAM(options["grad_cam"], **common))
     if options["integrated_gradients"]:
         gradients.append(spec.IntegratedGradients(options["steps"] or 32, **common))
-    if not probes and not gradients:
-        raise SpecError(
-            "nothing to explain was asked for; add for instance --saliency, --grad-cam, "
-            "--activations 'type:Conv2D' or --spec probes.toml."
-        )
     _refuse_idle(options, ("target", "model_output"), bool(gradients), "--saliency or --grad-cam")
     integrates = bool(options["integrated_gradients"])
     _refuse_idle(options, ("steps",), integrates, "--integrated-gradients")
@@ -247,6 +247,8 @@ def inspect(
     """
     _check_cost_options(cost, selector, sizes, options)
     probes = _probes(options) if cost else None
+    if probes == []:
+        raise SpecError(f"--cost needs probes whose cost is asked for; {_SUCH_AS}")
     shapes = _input_sizes(sizes)
     with _progress("reading the model", modules):
         from probegen.inspection import inspect as inspect_model
@@ -400,6 +402,9 @@ def compile(
       wrt = "embedding"
     """
     probes = _probes(options)
+    if not probes:
+        note = "no probes: the artefact gives the predictions alone, and explains nothing;"
+        click.echo(f"{note} {_SUCH_AS}", err=True)
     with _progress("reading the model", modules) as say:
         from probegen.compiler import compile as compile_model
         from probegen.parity import REPORT_COLUMNS

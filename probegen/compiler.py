@@ -60,7 +60,8 @@ def compile(
 
     Args:
         source: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
-        probes: a probe or a list of probes.
+        probes: a probe or a list of probes; with an empty list the artefact gives the
+            predictions alone.
         path: where the artefact goes; the suffix says the format, see `export`.
         class_names: names along the class axis of the prediction.
         inputs: sample inputs for a subclassed model whose inputs Keras does not record.

@@ -113,7 +113,13 @@ class Attention(Probe):
 
 @dataclasses.dataclass(frozen=True)
 class GradientProbe(Probe):
-    """What every probe that differentiates has in common; subclasses have a `target`."""
+    """What every probe that differentiates has in common; subclasses have a `target`.
+
+    Probes of one kind that explain different outputs of a model are told apart by these: two
+    `pg.Saliency` with `output="risk"` and `output="age"` are called `saliency/risk/<input>` and
+    `saliency/age/<input>`, where one alone is `saliency/<input>`. Different targets of one output
+    need `name=`.
+    """
 
     output: str | int | None = dataclasses.field(default=None, kw_only=True)
     logits: bool = dataclasses.field(default=True, kw_only=True)
@@ -231,10 +237,10 @@ _PROBE_NAMES = {cls: name for name, cls in _CLASSES.items()}
 
 
 def as_probes(probes: object) -> tuple[Probe, ...]:
-    """Returns what a caller passed as `probes` (one probe or several) as a tuple.
+    """Returns what a caller passed as `probes` (one probe, several or none) as a tuple.
 
     Raises:
-        SpecError: something is no probe, or there is none.
+        SpecError: something is no probe.
     """
     if isinstance(probes, Probe):
         return (probes,)
@@ -247,8 +253,6 @@ def as_probes(probes: object) -> tuple[Probe, ...]:
             raise SpecError(f"{probe.__name__} is a class; write pg.{probe.__name__}(...).")
         if not isinstance(probe, Probe):
             raise SpecError(f"{probe!r} is no probe; write for instance pg.Saliency().")
-    if not probes:
-        raise SpecError("no probes were given; a list such as [pg.Saliency()] is expected.")
     return tuple(probes)
 
 

@@ -132,7 +132,6 @@ def test_names_that_tensorflow_does_not_take(tmp_path, name):
 @pytest.mark.parametrize(
     ("probes", "error", "says"),
     [
-        ([], SpecError, "no probes were given"),
         (pg.Saliency, SpecError, "expected a probe"),
         ([pg.Saliency], SpecError, r"Saliency is a class; write pg\.Saliency"),
         ([pg.Saliency(), "conv1"], SpecError, "'conv1' is no probe"),

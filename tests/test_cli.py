@@ -394,7 +394,6 @@ def test_custom_classes_are_imported(probegen_cli, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "nothing to explain was asked for; add for instance --saliency"),
         (("--saliency", "--target", "cow"), "target= takes 'argmax', 'input', a class index"),
         (("--activations", "conv1", "--target", "1"), "--target goes with an option such as"),
         (("--saliency", "--steps", "3"), "--steps goes with an option such as --integrated"),

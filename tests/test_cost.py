@@ -384,7 +384,7 @@ def test_the_command_prints_json(inspect_cli):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--cost",), "nothing to explain was asked for"),
+        (("--cost",), "--cost needs probes whose cost is asked for; add for instance --saliency"),
         (("--saliency",), "--saliency goes with --cost"),
         (("--size", "image=11,8,2"), "--size goes with --cost"),
         (("--cost", "--saliency", "--select", "conv1"), "--select says which points are listed"),

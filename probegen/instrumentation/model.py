@@ -29,7 +29,7 @@ def instrument(
 
     Args:
         model: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
-        probes: a probe or a list of probes.
+        probes: a probe or a list of probes, which may be empty.
         class_names: names along the class axis of the prediction.
         inputs: for a subclassed model whose inputs Keras does not record: sample arrays or
             `keras.InputSpec`s in the nest that its `call` takes.

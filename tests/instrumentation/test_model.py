@@ -12,6 +12,8 @@ import tensorflow as tf
 
 import probegen as pg
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError, SourceError
+from probegen.instrumentation.model import instrument_as
+from probegen.instrumentation.source import as_source
 from tests import models
 
 
@@ -271,6 +273,29 @@ def test_several_outputs_need_a_choice():
     outputs = pg.instrument(model, probes)(x)
     expected = plain_gradient(keras.Model(model.inputs, model.outputs[1]), x, lambda y: y[:, 0])
     np.testing.assert_allclose(outputs["v"], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_probes_of_several_outputs_are_named_after_these():
+    model, x = models.two_heads(), models.images((6, 5))
+    probes = [
+        pg.InputGradient(output="value"),
+        pg.InputGradient(output="label", target=1),
+        pg.Saliency(output="label", target=1),
+        pg.InputGradient(output="label", target=2, name="second"),
+    ]
+    probed = pg.instrument(model, probes)
+    names = ["input_gradient/value/x", "input_gradient/label/x", "saliency/x", "second"]
+    assert [o.name for o in probed.manifest.explanations] == names
+    outputs = probed(x)
+    of_value = plain_gradient(keras.Model(model.inputs, model.outputs[1]), x, lambda y: y[:, 0])
+    np.testing.assert_allclose(outputs[names[0]], of_value, rtol=1e-5, atol=1e-7)
+    label = logits(keras.Model(model.inputs, model.outputs[0]))
+    of_label = plain_gradient(label, x, lambda y: y[:, 1])
+    np.testing.assert_allclose(outputs[names[1]], of_label, rtol=1e-4, atol=1e-6)
+    again = instrument_as(as_source(model), probed.manifest)
+    assert [o.name for o in again.manifest.explanations] == names
+    with pytest.raises(InstrumentError, match="different targets of one output are not"):
+        pg.instrument(model, [*probes, pg.InputGradient(output="label", target=0)])
 
 
 def test_segmentation_and_sequence_outputs():

@@ -30,6 +30,9 @@ from probegen.instrumentation.source import Source
 from probegen.manifest import Manifest, OutputSpec
 from probegen.spec import Activations, Attention, GradCAM, GradientProbe, Probe, to_dict
 
+#: A probe and its outputs.
+_Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput]]
+
 
 def make_plan(
     source: Source,
@@ -57,25 +60,29 @@ def make_plan(
     for name, tensor in zip(source.output_names, context.trace.outputs, strict=True):
         context.refuse_draw(tensor, f"output {name!r}", context.trace.random)
     planner = GradientPlanner(context)
+    names = new_names(context.points, earlier)
+    planned: list[_Planned] = []
+    targets: dict[int, TargetPlan] = {}
+    for asked in probes:
+        probe = with_new_names(asked, names) if names else asked
+        if isinstance(probe, GradientProbe):
+            targets[len(planned)] = planner.target(probe)
+            planned.append((probe, planner.gradients(probe, targets[len(planned)])))
+        else:
+            planned.append((probe, plain_outputs(context, probe)))
     plain: list[PlainOutput] = []
     groups: dict[TargetPlan, list[GradientOutput]] = {}
     in_order: list[OutputSpec] = []
     resolved: list[Probe] = []
-    names = new_names(context.points, earlier)
-    for asked in probes:
-        probe = with_new_names(asked, names) if names else asked
-        outputs: Sequence[PlainOutput | GradientOutput]
-        if isinstance(probe, GradientProbe):
-            target = planner.target(probe)
-            gradients = with_earlier_names(planner.gradients(probe, target), names)
-            groups.setdefault(target, []).extend(gradients)
-            outputs = gradients
-        else:
-            found = with_earlier_names(plain_outputs(context, probe), names)
-            plain.extend(found)
-            outputs = found
-        in_order.extend(o.spec for o in outputs)
-        resolved.append(_resolved(context, probe, outputs))
+    for place, (probe, outputs) in enumerate(_told_apart(planned)):
+        called = with_earlier_names(outputs, names)
+        for output in called:
+            if isinstance(output, GradientOutput):
+                groups.setdefault(targets[place], []).append(output)
+            else:
+                plain.append(output)
+        in_order.extend(o.spec for o in called)
+        resolved.append(_resolved(context, probe, called))
     predictions = interface.predictions(context, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
     target_input = any(t.spec.mode == "input" for t in groups)
@@ -101,6 +108,36 @@ def make_plan(
     )
 
 
+def _told_apart(planned: Sequence[_Planned]) -> list[_Planned]:
+    """Returns planned outputs, named after the model's output where they would share a name.
+
+    Two `pg.Saliency()` of the outputs `a` and `b` are `saliency/a/image` and `saliency/b/image`,
+    one alone is `saliency/image`. What `name=` says stays as it is.
+    """
+    explained: dict[str, set[str | None]] = {}
+    for _, outputs in planned:
+        for o in outputs:
+            of = o.spec.target.output if o.spec.target else None
+            explained.setdefault(o.spec.name, set()).add(of)
+    shared = {name for name, of in explained.items() if len(of) > 1}
+    return [
+        (probe, [_with_output(o) if o.spec.name in shared else o for o in outputs])
+        if isinstance(probe, GradientProbe) and getattr(probe, "name", None) is None
+        else (probe, outputs)
+        for probe, outputs in planned
+    ]
+
+
+def _with_output(output: Any) -> Any:
+    """Returns a planned output with the model's output in its name, where it is of one."""
+    target = output.spec.target
+    if target is None or target.output is None:
+        return output
+    kind, _, place = output.spec.name.partition("/")
+    renamed = dataclasses.replace(output.spec, name=f"{kind}/{target.output}/{place}")
+    return dataclasses.replace(output, spec=renamed)
+
+
 def _resolved(
     context: Context, probe: Probe, outputs: Iterable[PlainOutput | GradientOutput]
 ) -> Probe:
@@ -124,7 +161,8 @@ def _check_names(names: Sequence[str]) -> None:
     if twice:
         raise InstrumentError(
             f"several outputs are called {twice}; tell them apart with name=, for instance "
-            "pg.Saliency(target=3, name='saliency_of_3')."
+            "pg.Saliency(target=3, name='saliency_of_3'). Probes of different outputs of the model "
+            "are told apart by these by themselves, different targets of one output are not."
         )
     reserved = {manifest.TARGET_INPUT, manifest.GATE_INPUT} & set(names)
     if reserved:

@@ -19,7 +19,7 @@ from probegen.points import ProbePoint
 from probegen.spec import Probe
 
 _SELECTORS = ("select", "layer", "wrt")
-_Output = TypeVar("_Output", PlainOutput, GradientOutput)
+_Output = TypeVar("_Output", bound=PlainOutput | GradientOutput)
 
 
 def new_names(points: Sequence[ProbePoint], earlier: Manifest | None) -> dict[str, str]:
@@ -53,9 +53,17 @@ def with_earlier_names(outputs: Sequence[_Output], names: Mapping[str, str]) -> 
 
 
 def _output_name(output: PlainOutput | GradientOutput, back: Mapping[str, str]) -> str:
-    kind, slash, place = output.spec.name.partition("/")
-    layer, colon, position = place.partition(":")
-    return kind + slash + back.get(layer, layer) + colon + position
+    """Returns an output's name with the layer in it under the name that it had.
+
+    A layer's name stands behind the kind, perhaps behind an output of the model, and ends where
+    `:1` says which of its outputs, or `/lookup` what inside it is meant.
+    """
+    name = output.spec.name
+    for now in sorted(back, key=len, reverse=True):
+        found = re.search(rf"(?<=/){re.escape(now)}(?=[/:]|$)", name)
+        if found:
+            return name[: found.start()] + back[now] + name[found.end() :]
+    return name
 
 
 def _renamed(selector: Any, names: Mapping[str, str]) -> Any:
