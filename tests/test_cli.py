@@ -198,7 +198,7 @@ def test_compile_and_verify(probegen_cli, tmp_path):
     ]
     status, said, _ = probegen_cli("verify", out, "--against", "cnn.keras")
     assert status == 0
-    assert "on 3 generated samples" in said
+    assert re.search(r"on \d+ generated samples", said)
     status, said, _ = probegen_cli(
         "verify", out, "--against", "cnn.keras", "--samples", "images.npy", "--json"
     )

@@ -345,7 +345,7 @@ def test_verify_finds_another_model(tmp_path):
 
 
 def test_a_failed_verification_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("probegen.parity.TOLERANCES", {"float32": 0.0})
+    monkeypatch.setattr("probegen.parity.comparison.TOLERANCES", {"float32": 0.0})
     with pytest.raises(VerificationError, match="limit"):
         pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())

@@ -159,7 +159,7 @@ def test_strings_stay_in_the_model(tmp_path):
 
 def test_a_failed_verification_leaves_the_old_artefact(artefact, probed, monkeypatch):
     before = scores(artefact)
-    monkeypatch.setattr("probegen.parity.TOLERANCES", {"float32": 0.0})
+    monkeypatch.setattr("probegen.parity.comparison.TOLERANCES", {"float32": 0.0})
     with pytest.raises(VerificationError):
         pg.export(probed[2], artefact, external_data=True)
     assert names(artefact.parent) == ["big.onnx", "big.onnx.data"]

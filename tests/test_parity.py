@@ -50,8 +50,11 @@ def test_mixed_precision_widens_the_limit_of_float32_outputs():
 def test_a_tipped_gate_in_one_sample_passes_in_a_gradient_only():
     got = REFERENCE.copy()
     got[2, 3, 1] += 0.3
-    assert compare(output("saliency"), got, REFERENCE).passed
-    assert not compare(output("activation"), got, REFERENCE).passed
+    tipped = np.array([0, 0, 0.03, 0, 0])  # what the reference moves by, in the Euclidean norm
+    assert not compare(output("saliency"), got, REFERENCE).passed
+    assert compare(output("saliency"), got, REFERENCE, moved=tipped).passed
+    assert not compare(output("saliency"), got, REFERENCE, moved=np.roll(tipped, 1)).passed
+    assert not compare(output("activation"), got, REFERENCE, moved=tipped).passed
 
 
 def test_gradients_are_held_to_what_their_own_noise_allows_and_no_more():
