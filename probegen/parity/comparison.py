@@ -15,8 +15,8 @@ What each limit protects against:
   evaluated again under rounding noise: a sample may then be off by `NOISE_FACTOR` times what
   its own reference moves, at most by `WORST_CAP`, the median of the samples at most by
   `NOISE_CAP`. A faint error in all samples fails by the median, a gross one in one by its cap.
-- **Direction**: the cosine of every sample is at least `MIN_COSINE`, whatever the noise. A
-  wrong class, a swapped axis, a flipped sign fails.
+- **Direction**: the cosine of every other sample is at least `MIN_COSINE`. A wrong class, a
+  swapped axis, a flipped sign fails.
 - **The floor**: below it a difference is rounding, whatever the relative figures say. An engine
   may answer 0 where another answers 1e-8. For gradients it is `FLOOR_UNITS` roundings of the
   ordinary samples' own size, or of score over input, which is what a gradient is where nothing
@@ -157,6 +157,7 @@ def compare(
     *,
     hard: Sequence[bool] | None = None,
     floor: float = 0.0,
+    beside: Any = np.inf,
 ) -> Parity:
     """Compares one output, batch axis first, with its reference.
 
@@ -169,16 +170,21 @@ def compare(
         computed_in: the coarsest element type on the way, as in mixed precision.
         hard: which samples are hard; none where left out.
         floor: an absolute difference that is known to be rounding.
+        beside: what `got` is off by from the nearest reference under noise, likewise.
     """
     rows = measure_rows(output, got, expected, hard)
     size = rows.norm if output.kind in GRADIENT_KINDS else rows.largest
-    return judge(output, rows, np.asarray(moved) * size, computed_in, floor)
+    beside = np.asarray(beside, float)
+    near = np.where(np.isfinite(beside), np.where(np.isfinite(beside), beside, 0) * size, np.inf)
+    return judge(output, rows, np.asarray(moved) * size, near, computed_in=computed_in, floor=floor)
 
 
 def judge(
     output: OutputSpec,
     rows: Rows,
     moved: Any = 0.0,
+    beside: Any = np.inf,
+    *,
     computed_in: str = "float64",
     floor: float = 0.0,
 ) -> Parity:
@@ -188,12 +194,15 @@ def judge(
         output: decides the limit by kind and element type.
         rows: the samples.
         moved: what the reference moves by under rounding noise, absolutely, for each sample.
+        beside: what the artefact is off by from the nearest reference under noise, likewise.
         computed_in: the coarsest element type on the way.
         floor: an absolute difference that is known to be rounding.
     """
     moved = np.broadcast_to(np.asarray(moved, float), rows.norm.shape)
-    of = _judge_gradient if output.kind in GRADIENT_KINDS else _judge_values
-    return of(output, rows, moved, computed_in, floor)
+    beside = np.broadcast_to(np.asarray(beside, float), rows.norm.shape)
+    if output.kind in GRADIENT_KINDS:
+        return _judge_gradient(output, rows, moved, beside, computed_in, floor)
+    return _judge_values(output, rows, moved, computed_in, floor)
 
 
 def base_limit(output: OutputSpec, computed_in: str) -> float:
@@ -236,7 +245,7 @@ def _judge_values(
 
 
 def _judge_gradient(
-    output: OutputSpec, rows: Rows, moved: Array, computed_in: str, floor: float
+    output: OutputSpec, rows: Rows, moved: Array, beside: Array, computed_in: str, floor: float
 ) -> Parity:
     limit = base_limit(output, computed_in)
     ordinary = ~rows.hard if not rows.hard.all() else np.ones_like(rows.hard)
@@ -249,10 +258,13 @@ def _judge_gradient(
     floor = max(floor, FLOOR_UNITS * ROUNDING[coarser] * own_size)
     slack = NOISE_FACTOR * moved
     capped = np.where(rows.hard, slack, np.minimum(slack, WORST_CAP * rows.norm))
-    allowed = np.maximum(WORST_FACTOR * limit * rows.norm, capped) + floor
-    near = np.isfinite(rows.distance) & (rows.distance <= allowed)
-    undetermined = rows.hard & (slack > WORST_CAP * rows.norm)
-    cosines = np.where(undetermined & np.isfinite(rows.distance), 1.0, _cosines(rows, floor))
+    strict = WORST_FACTOR * limit * rows.norm
+    allowed = np.maximum(strict, capped) + floor
+    finite = np.isfinite(rows.distance)
+    tipped = finite & (beside <= strict + floor) & (rows.distance <= slack + floor)
+    near = finite & (rows.distance <= allowed) | tipped
+    undetermined = finite & (tipped | rows.hard) & (slack > WORST_CAP * rows.norm)
+    cosines = np.where(undetermined, 1.0, _cosines(rows, floor))
     relative = _relative(rows.distance, np.maximum(rows.norm, own_size * ROUNDING[coarser]))
     beyond = _relative(np.maximum(rows.distance - floor, 0.0), rows.norm)
     median_limit = max(limit, min(_median(_relative(slack, rows.norm)[ordinary]), NOISE_CAP))

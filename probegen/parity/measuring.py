@@ -178,7 +178,7 @@ class _Comparison:
     def _judged(
         self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None
     ) -> Parity:
-        parts, moved = [], []
+        parts, by, beside = [], [], []
         for i, call in enumerate(self.calls):
             known = None if noise is None else noise[i][output.name]
             parts.append(
@@ -191,9 +191,16 @@ class _Comparison:
                     None if known is None else known.unsettled,
                 )
             )
-            moved.append(np.zeros(call.batch.size) if known is None else known.by)
-        floor = self._floor(output)
-        return judge(output, Rows.joined(parts), np.concatenate(moved), self.computed_in, floor)
+            by.append(np.zeros(call.batch.size) if known is None else known.by)
+            beside.append(np.full(call.batch.size, np.inf) if known is None else known.beside)
+        return judge(
+            output,
+            Rows.joined(parts),
+            np.concatenate(by),
+            np.concatenate(beside),
+            computed_in=self.computed_in,
+            floor=self._floor(output),
+        )
 
     def _moved(
         self, call: _Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool
@@ -205,7 +212,12 @@ class _Comparison:
             if any(o.kind == PREDICTION for o in outputs):
                 answer.update(self.reference.predictions(feed))
             noisy.append(answer)
-        return moved(outputs, call.expected, noisy)
+        return {
+            o.name: moved(
+                o, call.expected[o.name], call.got[o.name], [answer[o.name] for answer in noisy]
+            )
+            for o in outputs
+        }
 
     def _floor(self, output: OutputSpec) -> float:
         """Returns the absolute rounding of an output; see `comparison`."""

@@ -7,7 +7,7 @@ the two tips it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,13 @@ class Moved:
 
     Attributes:
         by: largest (for gradients Euclidean) absolute change of each sample.
+        beside: what the artefact's answer is off by, measured in the same way, from the nearest
+            answer under noise: small where noise tips the very gates that rounding tipped.
         unsettled: elements that are not finite, but are under noise.
     """
 
     by: Array
+    beside: Array
     unsettled: npt.NDArray[np.bool_]
 
 
@@ -59,31 +62,30 @@ def noisy_feeds(
     return pair
 
 
-def moved(
-    outputs: Sequence[OutputSpec],
-    expected: Mapping[str, Array],
-    noisy: Sequence[Callable[[], Mapping[str, Array]]] | Sequence[Mapping[str, Array]],
-) -> dict[str, Moved]:
-    """Returns how far each output's reference moves in any of the noisy answers."""
-    return {o.name: _moved(o, expected[o.name], [n[o.name] for n in noisy]) for o in outputs}  # type: ignore[index]
-
-
-def _moved(output: OutputSpec, expected: Array, noisy: Sequence[Array]) -> Moved:
-    if expected.dtype.kind in "OSU" or not expected.ndim:
-        return Moved(np.zeros(max(1, len(expected))), np.zeros(expected.shape, bool))
-    b = expected.astype(np.float64).reshape(len(expected), -1)
-    by = np.zeros(len(b))
-    unsettled = np.zeros(b.shape, bool)
+def moved(output: OutputSpec, expected: Array, got: Array, noisy: Sequence[Array]) -> Moved:
+    """Returns how far an output's reference moves in any of the answers under noise."""
+    count = len(expected) if expected.ndim else 1
+    by, beside = np.zeros(count), np.full(count, np.inf)
+    unsettled = np.zeros(expected.shape, bool)
+    if expected.dtype.kind in "OSU" or not expected.ndim or got.shape != expected.shape:
+        return Moved(by, beside, unsettled)
+    right = expected.astype(np.float64)
     for answer in noisy:
-        a = answer.astype(np.float64).reshape(b.shape)
-        unsettled |= ~np.isfinite(b) & np.isfinite(a)
-        with np.errstate(invalid="ignore"):
-            off = np.where(np.isfinite(b), np.abs(a - b), 0.0)
-        off = np.where(np.isnan(off), np.inf, off)
-        size = (
-            np.linalg.norm(off, axis=1)
-            if output.kind in GRADIENT_KINDS
-            else off.max(axis=1, initial=0.0)
-        )
-        by = np.maximum(by, size)
-    return Moved(by, unsettled.reshape(expected.shape))
+        value = answer.astype(np.float64)
+        unsettled |= ~np.isfinite(right) & np.isfinite(value)
+        by = np.maximum(by, _apart(output, value, right))
+        beside = np.minimum(beside, _apart(output, got.astype(np.float64), value))
+    return Moved(by, beside, unsettled)
+
+
+def _apart(output: OutputSpec, a: Array, b: Array) -> Array:
+    """Returns how far each sample of `a` is from `b`, where `b` is finite."""
+    with np.errstate(invalid="ignore"):
+        off = np.where(np.isfinite(b), np.abs(a - b), 0.0).reshape(len(b), -1)
+    off = np.where(np.isnan(off), np.inf, off)
+    apart: Array = (
+        np.linalg.norm(off, axis=1)
+        if output.kind in GRADIENT_KINDS
+        else off.max(axis=1, initial=0.0)
+    )
+    return apart

@@ -36,7 +36,7 @@ class Parity:
             of the Euclidean norm).
         non_finite: elements where the reference is NaN or infinite.
         below_floor: samples whose reference is not larger than `floor`: they say little.
-        undetermined: hard samples where the reference itself moves so much under rounding noise
+        undetermined: samples where the reference itself moves so much under rounding noise
             that no artefact can be held to it.
         sample: where the worst sample stands.
         witness: what the output was compared with.
