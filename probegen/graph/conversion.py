@@ -27,6 +27,7 @@ from tf2onnx.optimizer import back_to_back_optimizer
 from probegen.errors import ExportError, ProbegenError, UnsupportedOpsError
 from probegen.graph.autodiff import Refusal
 from probegen.graph.marks import MARK_DOMAIN
+from probegen.graph.tf2onnx_transposes import TransposeOptimizer
 from probegen.graph.tf_ops import HANDLERS, REFUSED
 
 #: Patterns of tf2onnx that are left alone, and what it makes of them.
@@ -178,7 +179,7 @@ def _optimizers() -> dict[str, Any]:
     found = dict(tf2onnx.optimizer._get_optimizers())
     found.pop("einsum_optimizer", None)
     found["remove_back_to_back"] = _BackToBackOptimizer
-    found["optimize_transpose"] = _TransposeOptimizer
+    found["optimize_transpose"] = TransposeOptimizer
     return found
 
 
@@ -193,20 +194,6 @@ class _BackToBackOptimizer(tf2onnx.optimizer.BackToBackOptimizer):  # type: igno
         without = {kinds: made for kinds, made in found.items() if "Cast" not in kinds}
         with mock.patch.object(back_to_back_optimizer, "_func_map", without):
             return super()._optimize_at_current_graph_level(g)
-
-
-class _TransposeOptimizer(tf2onnx.optimizer.TransposeOptimizer):  # type: ignore[misc]
-    """tf2onnx' own, but that it knows outputs of the graph for readers.
-
-    Where a Transpose makes an output, one node reads it as well, and that is a product with
-    another Transpose, it would otherwise remove the output.
-    """
-
-    def _nodes_has_single_consumer_node(self, nodes: Sequence[Any]) -> bool:
-        outputs = set(self._g.outputs)
-        if any(not outputs.isdisjoint(node.output) for node in nodes):
-            return False
-        return bool(super()._nodes_has_single_consumer_node(nodes))
 
 
 def _make_captures_constant(function: Any) -> None:

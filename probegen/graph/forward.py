@@ -29,7 +29,9 @@ from probegen.graph.mends import (
     mend_empty_inputs,
     mend_groups,
     mend_negative_padding,
+    mend_output_shapes,
     mend_scales,
+    mend_transposes,
 )
 from probegen.graph.passes.slices import narrow_slices, split_slices
 from probegen.graph.passes.weights import fold_weights
@@ -257,6 +259,8 @@ def to_ir(
     fold_hollow(model.graph)
     fold_weights(model.graph)
     mend_groups(model.graph)
+    mend_output_shapes(model.graph)
+    mend_transposes(model.graph)
     if mend_scales(model.graph):
         infer_shapes(model)
     split_slices(model.graph)

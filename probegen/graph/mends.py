@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -29,6 +29,80 @@ def mend_negative_padding(graph: ir.Graph) -> None:
         kept = [*pads[: len(ends)], *(max(p, 0) for p in ends)]
         node.attributes["pads"] = ir.AttrInt64s("pads", kept)
         node.attributes["output_padding"] = ir.AttrInt64s("output_padding", added)
+
+
+def mend_output_shapes(graph: ir.Graph) -> None:
+    """Writes the padding of a ConvTranspose that is told the size of its output instead.
+
+    tf2onnx does so where it does not know the size of the image, behind a Dense layer say. Where
+    the padding is odd, ONNX then cuts the larger half in front, TensorFlow behind. Needs shapes
+    inferred; where they tell nothing, `auto_pad` still puts the larger half behind.
+    """
+    for node in graph.all_nodes():
+        sizes = attribute(node, "output_shape")
+        if node.op_type != "ConvTranspose" or node.domain or not sizes:
+            continue
+        before, after = _padding_for(node, sizes)
+        if before is None:
+            node.attributes["auto_pad"] = ir.AttrString("auto_pad", "SAME_UPPER")
+            continue
+        for name in ("output_shape", "auto_pad", "output_padding", "pads"):
+            node.attributes.pop(name, None)
+        node.attributes["pads"] = ir.AttrInt64s("pads", [*before, *(max(p, 0) for p in after)])
+        if any(p < 0 for p in after):
+            added = [max(-p, 0) for p in after]
+            node.attributes["output_padding"] = ir.AttrInt64s("output_padding", added)
+
+
+def _padding_for(node: ir.Node, sizes: Sequence[int]) -> tuple[list[int] | None, list[int]]:
+    """Returns what a ConvTranspose cuts before and behind to give `sizes`; None for unknown.
+
+    Where it gives too little, what is behind is negative: that much is to be added.
+    """
+    data, kernel = (None if v is None else shape_of(v) for v in node.inputs[:2])
+    if data is None or kernel is None:
+        return None, []
+    rank = len(sizes)
+    strides = attribute(node, "strides", [1] * rank)
+    dilations = attribute(node, "dilations", [1] * rank)
+    before, after = [], []
+    for axis, size in enumerate(sizes):
+        image, width = data[2 + axis], kernel[2 + axis]
+        if not isinstance(image, int) or not isinstance(width, int):
+            return None, []
+        whole = strides[axis] * (image - 1) + (width - 1) * dilations[axis] + 1
+        cut = max(whole - size, 0) // 2
+        before.append(cut)
+        after.append(whole - size - cut)
+    return before, after
+
+
+def mend_transposes(graph: ir.Graph) -> None:
+    """Writes a Transpose that moves axes of size 1 alone as a Reshape, which copies nothing.
+
+    Needs shapes inferred. tf2onnx has such a rule, which goes by shapes that are not true.
+    """
+    opset = graph.opset_imports.get("", 0)
+    for node in list(graph.all_nodes()):
+        x, perm = node.inputs[0] if node.inputs else None, attribute(node, "perm")
+        if node.op_type != "Transpose" or node.domain or x is None or perm is None:
+            continue
+        shape = shape_of(x)
+        if shape is None or node.graph is None or perm == sorted(perm):
+            continue
+        moved = [axis for axis in perm if shape[axis] != 1]
+        sizes = [
+            size if isinstance(size := shape[axis], int) else 0 if axis == place else -1
+            for place, axis in enumerate(perm)
+        ]
+        if moved != sorted(moved) or sizes.count(-1) > 1 or 0 in shape:
+            continue
+        b = Builder(node.graph, opset, prefix=f"{node.name}/turned")
+        target = b.ints(*sizes)
+        node.op_type = "Reshape"
+        node.attributes.clear()
+        node.resize_inputs(2)
+        node.replace_input_with(1, target)
 
 
 def mend_groups(graph: ir.Graph) -> None:
