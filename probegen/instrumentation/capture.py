@@ -94,6 +94,7 @@ class Watcher:
         #: Caller and layer -> which call of the layer the caller's first one was, and how many.
         self._by_caller: dict[tuple[int, int], tuple[int, int]] = {}
         self._stack: list[LayerCall] = []
+        self._named: dict[int, Any] = {}  # by id; holds them, so that no id is used again
 
     @property
     def innermost(self) -> CallKey:
@@ -111,6 +112,8 @@ class Watcher:
         finally:
             self._stack.pop()
         call.last_op = _operations()
+        if not call.step_of:
+            outputs = self._own(outputs)
         key = (call.path, call.index)
         replaced = self._replaced.get(key, {})
         if call.folds and (self._probed is None or key in self._probed):
@@ -119,6 +122,22 @@ class Watcher:
             outputs = _replace(outputs, replaced)
         call.outputs = keras.tree.flatten(outputs)
         return outputs
+
+    def _own(self, outputs: Any) -> Any:
+        """Returns outputs that are no tensors of other names: of an input, or of another output.
+
+        A layer may return its own input (Dropout at inference), a model what its last layer
+        returned. The gradient at such an output is of what reads it by this name alone.
+        """
+        flat = keras.tree.flatten(outputs)
+        shared = False
+        for position, tensor in enumerate(flat):
+            if isinstance(tensor, tf.Tensor) and id(tensor) in self._named:
+                flat[position] = tf.identity(tensor)
+                _keep_attributes(tensor, flat[position])
+                shared = True
+            self._named[id(flat[position])] = flat[position]
+        return keras.tree.pack_sequence_as(outputs, flat) if shared else outputs
 
     def over_time(
         self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
@@ -171,6 +190,7 @@ class Watcher:
             layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
         )
         call.step_of = self._steps.get(id(layer), "")
+        self._named.update((id(t), t) for t in tensors)
         for outer in self._stack:
             if isinstance(outer.layer, keras.layers.RNN):
                 call.step_of = outer.path
