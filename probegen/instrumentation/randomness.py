@@ -10,10 +10,12 @@ out. A draw from a constant seed is the same each time, and no draw.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 #: What the identity is called that a seed passes when it is handed out.
@@ -61,10 +63,12 @@ class Draw:
     Attributes:
         operation: the TensorFlow operation that draws; `""` while only its seed is known.
         at: the operation of the outermost graph where they arise.
+        layer: path of the layer that draws, where that is known before.
     """
 
     operation: str
     at: Any = None
+    layer: str = ""
 
 
 def mark_seed(seed: Any) -> Any:
@@ -72,9 +76,38 @@ def mark_seed(seed: Any) -> Any:
     return tf.identity(seed, name=_SEED)
 
 
-def drawn(graph: Any) -> dict[int, Draw]:
-    """Returns id -> draw for each tensor of a graph whose value is random."""
-    return _follow(graph, {}, outermost=True)
+def drawn(graph: Any, given: Mapping[int, Draw]) -> dict[int, Draw]:
+    """Returns id -> draw for each tensor of a graph whose value is random.
+
+    Args:
+        graph: the graph.
+        given: tensors that are random whatever the graph says.
+    """
+    return _follow(graph, given, outermost=True)
+
+
+def told_to_train(model: Any) -> set[int]:
+    """Returns ids of drawing layers that functional models always call with `training=True`.
+
+    Such a model draws whenever it is called without `training`. Told `training=False`, which is
+    how it is traced, Keras overrules it, and nothing is seen.
+    """
+    found = set()
+    for part in model._flatten_layers():
+        depths = getattr(part, "_nodes_by_depth", {})
+        for node in (node for nodes in depths.values() for node in nodes):
+            layer, told = node.operation, node.arguments.kwargs.get("training")
+            if told is True and isinstance(layer, keras.Layer) and not _trains_untold(layer):
+                parts = layer._flatten_layers()
+                if any(getattr(p, "_seed_generators", None) for p in parts):
+                    found.add(id(layer))
+    return found
+
+
+def _trains_untold(layer: Any) -> bool:
+    """Tells whether a layer trains by default, as augmentation does; no user asked for it then."""
+    told = inspect.signature(layer.call).parameters.get("training")
+    return told is not None and told.default is True
 
 
 def _follow(graph: Any, given: Mapping[int, Draw], outermost: bool = False) -> dict[int, Draw]:

@@ -19,7 +19,7 @@ from probegen.instrumentation.axes import Axes
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
 from probegen.instrumentation.first_floats import FirstFloats, follow
 from probegen.instrumentation.layouts import Layouts
-from probegen.instrumentation.randomness import Draw, drawn
+from probegen.instrumentation.randomness import Draw, drawn, told_to_train
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.timewise import has_rows, unfolded
 
@@ -63,11 +63,22 @@ class Trace:
     @functools.cached_property
     def random(self) -> dict[int, Draw]:
         """Id of a tensor -> where the random numbers come from that its value depends on."""
-        return drawn(self.graph)
+        return drawn(self.graph, self.draws)
+
+    @functools.cached_property
+    def draws(self) -> dict[int, Draw]:
+        """Id of a tensor -> draw, for what the graph does not show to be random."""
+        trained = told_to_train(self.source.model)
+        return {
+            id(tensor): Draw(f"{type(call.layer).__name__}(training=True)", layer=call.path)
+            for call in self.calls
+            if id(call.layer) in trained
+            for tensor in call.outputs
+        }
 
     def drawn_by(self, draw: Draw) -> str:
         """Says which operation draws, and in which layer."""
-        where = self.layer_of(draw.at)
+        where = draw.layer or self.layer_of(draw.at)
         operation = draw.operation or "a random seed"
         return f"{operation} in layer {where!r}" if where else f"{operation} in the model's call"
 

@@ -131,6 +131,16 @@ def test_layers_that_draw_are_named(make, shape):
         pg.instrument(model, [pg.Activations("first")])
 
 
+@pytest.mark.parametrize(
+    "layer", [layers.Dropout(0.5, name="noise"), layers.LSTM(4, dropout=0.5, name="noise")]
+)
+def test_layers_that_a_functional_model_tells_to_train(layer):
+    """The model draws when it is called; told `training=False` Keras overrules the layer."""
+    shape = (4,) if isinstance(layer, layers.Dropout) else (3, 4)
+    with pytest.raises(InstrumentError, match=r"by \w+\(training=True\) in layer 'noise'"):
+        pg.instrument(through(layer, shape, training=True), [pg.Activations("first")])
+
+
 def test_subclassed_models_that_draw():
     class Sampling(keras.Model):
         def __init__(self):
@@ -152,13 +162,25 @@ def test_subclassed_models_that_draw():
     [
         (lambda: layers.Dropout(0.5), (4,), {}),
         (lambda: layers.Dropout(0.5), (4,), {"training": False}),
+        (lambda: layers.Dropout(0.0), (4,), {"training": True}),
+        (layers.LayerNormalization, (4,), {}),
         (lambda: layers.LSTM(4, dropout=0.5, recurrent_dropout=0.5), (3, 4), {}),
         (lambda: layers.RNN(QuietCell()), (3, 4), {}),
         (lambda: Runs(lambda x: x + keras.random.normal((4,), seed=3)), (4,), {}),
         (lambda: Runs(lambda x: x + tf.random.stateless_normal((4,), (1, 2))), (4,), {}),
         (lambda: Runs(lambda x: x * ops.ones_like(keras.random.normal((4,)))), (4,), {}),
     ],
-    ids=["dropout", "told", "lstm", "unused", "fixed seed", "stateless", "shape alone"],
+    ids=[
+        "dropout",
+        "told",
+        "rate 0",
+        "none",
+        "lstm",
+        "unused",
+        "fixed seed",
+        "stateless",
+        "shape alone",
+    ],
 )
 def test_what_does_not_differ_from_call_to_call_is_no_draw(make, shape, arguments):
     model = through(make(), shape, **arguments)

@@ -119,7 +119,8 @@ class GradientPlanner:
         trace = self._context.trace
         with trace.graph.as_default(), watching(Watcher(trace.source.model)):
             value = callable_value(target.function, trace.nest, target.spec.logits)
-        self._context.refuse_draw(value, f"the target {target.spec.name}", drawn(trace.graph))
+        random = drawn(trace.graph, trace.draws)
+        self._context.refuse_draw(value, f"the target {target.spec.name}", random)
         return value
 
     # -- what is differentiated by -------------------------------------------------------
