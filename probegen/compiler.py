@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,17 +12,31 @@ from typing import Any
 import onnx_ir as ir
 
 from probegen import integrity, manifest, savedmodel
-from probegen.errors import ArtefactError, ExportError
-from probegen.external import data_path
+from probegen.errors import ArtefactError, ExportError, VerificationError
+from probegen.external import SUFFIX, data_path
 from probegen.graph import artefact as onnx_artefact
 from probegen.graph.external import wants_external_data, write_external_data
 from probegen.instrumentation.model import ProbedModel, instrument
 from probegen.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
 from probegen.parity import Report, measure, require_agreement
-from probegen.placing import aside, check_data_place, check_place, put
+from probegen.placing import aside, check_data_place, check_place, follow, put
+from probegen.stages import check_name, stage, writing
 
 FORMATS = ("onnx", "savedmodel", "keras")
 DEFAULT_OPSET = 18
+
+_AS_IS = "Nothing was written; verify=False (--no-verify) writes it nonetheless."
+#: Suffixes of files that other programs write, which a folder is not to be called by mistake.
+_FOREIGN = frozenset(
+    {".h5", ".hdf5", ".pb", ".tflite", ".pt", ".pth", ".pkl", ".ort", ".npz", ".npy", ".json"}
+    | {".toml", ".txt", ".zip", ".bin", ".xml", ".mlmodel", ".engine", ".safetensors", ".data"}
+)
+#: What is said where a format cannot be written.
+_FAILED = {
+    "onnx": "the model cannot be written as ONNX",
+    "savedmodel": "TensorFlow cannot save the model",
+    "keras": "Keras cannot save the model",
+}
 
 #: Called with a line that says what is being done.
 Progress = Callable[[str], None]
@@ -135,25 +150,31 @@ def export(
     kind = _format(path, format)
     chosen = _gate(gate)
     say = progress or _silent
-    final = Path(path)
+    final = follow(Path(path))
     check_place(final, kind, overwrite)
+    if external_data and kind == "onnx":
+        check_name(final, SUFFIX)
     write = {"onnx": _write_onnx, "savedmodel": _write_savedmodel, "keras": _write_keras}[kind]
     with aside(final) as place:
         say(f"writing {kind}")
         batch = probed.plan.source.batch or (None if dynamic_batch else 1)
         options = _Options(chosen, opset, batch, external_data)
-        described, certify = write(probed, place, options)
+        with stage(_FAILED[kind], ExportError), writing(final):
+            described, certify = write(probed, place, options)
         check_data_place(place, final, overwrite)
         report = None
         if verify and kind != "keras":
             say("verifying against the source model")
-            report = _verified(place, final, probed, samples)
-            described = certify(report)
-        if kind != "keras":  # an archive with checksums of its own
-            integrity.seal(place)
-        data = data_path(final) if data_path(place).exists() else None
-        put(place, final)
-    return Exported(final, kind, described, report, data)
+            with stage("the artefact cannot be compared with the model", VerificationError, _AS_IS):
+                report = _verified(place, final, probed, samples)
+        with writing(final):
+            if report is not None:
+                described = certify(report)
+            if kind != "keras":  # an archive with checksums of its own
+                integrity.seal(place)
+            data = data_path(final) if os.path.exists(data_path(place)) else None
+            put(place, final)
+    return Exported(Path(path), kind, described, report, data)
 
 
 def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Report:
@@ -195,6 +216,7 @@ def _write_onnx(probed: ProbedModel, place: Path, options: _Options) -> Written:
     )
     described = Manifest.from_json(model.metadata_props[manifest.ONNX_METADATA_KEY])
     if wants_external_data(model, options.external_data):
+        check_name(place, SUFFIX)
         write_external_data(model, place)
     model.metadata_props[integrity.METADATA_KEY] = integrity.BLANK
     ir.save(model, place)
@@ -234,9 +256,15 @@ def _format(path: str | os.PathLike[str], given: str | None) -> str:
     suffix = Path(path).suffix.lower()
     if suffix in (".onnx", ".keras"):
         return suffix[1:]
-    if suffix in (".h5", ".hdf5", ".pb", ".tflite"):
+    if suffix in _FOREIGN:
         raise ExportError(
             f"cannot write {suffix} files; use a name ending in .onnx, or a folder for SavedModel."
+        )
+    near = difflib.get_close_matches(suffix, (".onnx", ".keras"), n=1, cutoff=0.6)
+    if near:
+        raise ExportError(
+            f"{Path(path).name!r} ends in {suffix!r}: is {Path(path).stem + near[0]!r} meant? For "
+            "a SavedModel in a folder of that name pass format='savedmodel' (--format savedmodel)."
         )
     return "savedmodel"
 

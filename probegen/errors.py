@@ -88,6 +88,14 @@ class InputError(ProbegenError, ValueError):
     """What was fed to an artefact does not fit its inputs."""
 
 
+class WriteError(ProbegenError, OSError):
+    """A place cannot be written to: full, read-only, not permitted, or its name too long."""
+
+
+class MissingFolderError(WriteError, FileNotFoundError):
+    """The folder that a file was to be written into does not exist."""
+
+
 class OutputExistsError(ProbegenError, FileExistsError):
     """The place to write to is taken and `overwrite=True` was not given."""
 

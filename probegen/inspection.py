@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from probegen.errors import InstrumentError
 from probegen.instrumentation.planning.context import Context
 from probegen.instrumentation.source import as_source
 from probegen.points import ProbePoints
 from probegen.spec import as_probes
+from probegen.stages import stage
 
 
 def inspect(
@@ -43,12 +45,13 @@ def inspect(
         SpecError: probes or sizes are malformed.
         SelectionError: a probe's selector matches nothing.
     """
-    context = Context(as_source(model, inputs))
-    points = context.points
-    if probes is None:
-        return points
-    # Counting needs the exporting side, which listing does not.
-    from probegen.costing import costs_of
+    with stage("the model cannot be inspected", InstrumentError):
+        context = Context(as_source(model, inputs))
+        points = context.points
+        if probes is None:
+            return points
+        # Counting needs the exporting side, which listing does not.
+        from probegen.costing import costs_of
 
-    cost = costs_of(context, as_probes(probes), sizes)
-    return ProbePoints(points, points.model_name, cost)
+        cost = costs_of(context, as_probes(probes), sizes)
+        return ProbePoints(points, points.model_name, cost)

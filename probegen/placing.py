@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from os.path import exists, isdir, isfile  # false where a name is too long; pathlib raises
 from pathlib import Path
 
-from probegen.errors import ArtefactError, OutputExistsError
+from probegen.errors import ArtefactError, OutputExistsError, WriteError
 from probegen.external import data_of, data_path, read_sha256
+from probegen.stages import check_name, writing
+from probegen.workplace import folder_of_new, folder_of_old, sweep, work_folder
+
+
+def follow(path: Path) -> Path:
+    """Returns what a path means: where it is a symbolic link, what that leads to."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def check_place(path: Path, kind: str, overwrite: bool) -> None:
@@ -19,10 +26,19 @@ def check_place(path: Path, kind: str, overwrite: bool) -> None:
     Raises:
         OutputExistsError: there is a file for a folder, a folder for a file, or a folder that
             was not to be replaced.
+        WriteError: nothing can be written there, or not under this name.
     """
+    check_name(path)
     above = next((p for p in path.parents if p.exists()), path.parent)
     if not above.is_dir():
         raise OutputExistsError(f"{above} is a file; no folder {path.parent} can be made.")
+    if not os.access(above, os.W_OK):
+        raise WriteError(
+            f"cannot write {str(path)!r}: there is no permission to write into {str(above)!r}, or "
+            "its file system is read-only. Change that, or write to another place."
+        )
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise OutputExistsError(f"{path} is no ordinary file; choose another name.")
     if path.is_dir() and kind != "savedmodel":
         raise OutputExistsError(f"{path} is a folder; give the name of a file.")
     if path.is_file() and kind == "savedmodel":
@@ -47,9 +63,9 @@ def check_data_place(place: Path, final: Path, overwrite: bool) -> None:
         OutputExistsError: there is another file, or a folder.
     """
     new, old = data_path(place), data_path(final)
-    if not new.exists() or not old.exists():
+    if not exists(new) or not exists(old):
         return
-    if old.is_dir():
+    if isdir(old):
         raise OutputExistsError(f"{old} is a folder; the weights of {final.name} go into a file.")
     if overwrite or _names(final, old) or read_sha256(old) == read_sha256(new):
         return
@@ -63,18 +79,23 @@ def check_data_place(place: Path, final: Path, overwrite: bool) -> None:
 def aside(path: Path) -> Iterator[Path]:
     """Gives a place beside `path` under its own name, and removes whatever is left of it.
 
-    So are folders that were made for it, where it is not moved to `path`.
+    So are folders that were made for it, where it is not moved to `path`, and what processes that
+    were killed have left beside it earlier.
     """
     made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield folder / path.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # they hold the artefact
-            for parent in made:
-                parent.rmdir()
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, made)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            folder = stack.enter_context(work_folder(path))
+        yield folder_of_new(folder) / path.name
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # they hold the artefact
+        for folder in folders:
+            folder.rmdir()
 
 
 def put(place: Path, final: Path) -> None:
@@ -88,33 +109,34 @@ def put(place: Path, final: Path) -> None:
       model. Between the two there is no model; one that was opened just before finds by
       `check_data` that its data are gone.
 
-    What fails on the way is undone. What is replaced lies in a folder of its own until all is
-    done, from where it can be taken back should the process be killed.
+    What fails on the way is undone. What is replaced lies in the work folder until all is done,
+    from where it can be taken back should the process be killed.
+
+    Raises:
+        WriteError: it cannot be moved.
     """
-    old = Path(tempfile.mkdtemp(prefix=f".{final.name}.replaced.", dir=final.parent))
-    try:
+    old = folder_of_old(place.parent.parent)
+    with writing(final):
         stale = _move(place, final, old)
-    except BaseException:
-        with suppress(OSError):  # it holds what could not be put back
-            old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    if stale is not None:
-        stale.unlink(missing_ok=True)
+        for replaced in old.iterdir():
+            shutil.rmtree(replaced, ignore_errors=True)
+        if stale is not None:
+            stale.unlink(missing_ok=True)
+    sweep(final.parent)
 
 
 def _move(place: Path, final: Path, old: Path) -> Path | None:
     """Renames what `put` has to; returns a data file that nothing needs any more."""
     new_data, data = data_path(place), data_path(final)
-    if not new_data.exists():
-        stale = data if data.is_file() and _names(final, data) else None
-        _rename([(final, old / final.name)] if final.is_dir() else [], (place, final))
+    if not exists(new_data):
+        stale = data if isfile(data) and _names(final, data) else None
+        _rename([(final, old / final.name)] if isdir(final) else [], (place, final))
         return stale
-    if data.exists() and read_sha256(data) == read_sha256(new_data):
+    if exists(data) and read_sha256(data) == read_sha256(new_data):
         os.replace(new_data, data)  # whichever of the two lies there serves both models
         _rename([], (place, final))
         return None
-    replaced = [p for p in (final, data) if p.exists()] if data.exists() else []
+    replaced = [p for p in (final, data) if exists(p)] if exists(data) else []
     _rename([*((p, old / p.name) for p in replaced), (new_data, data)], (place, final))
     return None
 
@@ -131,7 +153,7 @@ def _rename(first: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None
 
 def _names(model: Path, data: Path) -> bool:
     """Tells whether a model was written by probegen with a data file of that name."""
-    if not model.is_file():
+    if not isfile(model):
         return False
     try:
         known = data_of(model)

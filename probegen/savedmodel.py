@@ -9,7 +9,6 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.saved_model.experimental import TrackableResource
 
-from probegen.errors import ExportError
 from probegen.instrumentation.forward import run_forward
 from probegen.instrumentation.model import ProbedModel
 from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
@@ -30,9 +29,6 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
 
     Returns:
         The manifest as written.
-
-    Raises:
-        ExportError: TensorFlow cannot save the model.
     """
     plan = probed.plan
     names = [argument_name(n) for n in plan.source.input_names]
@@ -54,17 +50,14 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
         if plan.manifest.target_input
         else {}
     )
-    try:
-        signatures = {
-            SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),
-            EXPLAIN: tf.function(explain, autograph=False).get_concrete_function(
-                **specs, **target_spec
-            ),
-        }
-        module = _holding_what_is_read(signatures.values(), plan.source.model)
-        tf.saved_model.save(module, str(path), signatures=signatures)
-    except (tf.errors.OpError, ValueError, TypeError, AssertionError) as error:
-        raise ExportError(f"TensorFlow cannot save the model: {error}") from error
+    signatures = {
+        SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),
+        EXPLAIN: tf.function(explain, autograph=False).get_concrete_function(
+            **specs, **target_spec
+        ),
+    }
+    module = _holding_what_is_read(signatures.values(), plan.source.model)
+    tf.saved_model.save(module, str(path), signatures=signatures)
     described = plan.manifest.with_batch(batch)
     write_manifest(path, described)
     return described

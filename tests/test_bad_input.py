@@ -191,6 +191,11 @@ def test_places_that_are_taken(tmp_path):
     refused(tmp_path, OutputExistsError, "file is a file; no folder", model,
             name="file/deep/m.onnx")  # fmt: skip
     refused(tmp_path, ExportError, r"cannot write \.h5 files", model, name="m.h5")
+    for typo in ("m.onx", "m.onnxx", "m.ONX", "m.kears"):
+        says = rf"'{typo}' ends in .*: is 'm\.(onnx|keras)' meant\?.*--format savedmodel"
+        refused(tmp_path, ExportError, says, model, name=typo)
+    for names, says in (("abcd", "class_names takes a list"), (list("abca"), "has 'a' twice")):
+        refused(tmp_path, InstrumentError, says, model, class_names=names)
 
 
 def test_a_failure_leaves_no_folders_either(tmp_path):

@@ -13,9 +13,18 @@ import pytest
 from keras import layers
 
 import probegen as pg
-from probegen import cli, external, placing, runtime
-from probegen.errors import ArtefactError, ExportError, OutputExistsError, VerificationError
+from probegen import cli, external, integrity, placing, runtime
+from probegen.errors import (
+    ArtefactError,
+    ExportError,
+    OutputExistsError,
+    VerificationError,
+    WriteError,
+)
 from probegen.graph.external import wants_external_data, write_external_data
+from probegen.placing import aside, put
+from probegen.runtime.files import write_atomic
+from probegen.workplace import sweep
 from tests import models
 
 SHAPE = (11, 8, 2)
@@ -418,3 +427,147 @@ print(runtime.load({str(made.path)!r}).run(np.ones((2, 11, 8, 2)))["saliency/ima
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(2, 11, 8)", done.stderr
+
+
+# -- what killed processes leave -----------------------------------------------------------
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from probegen import placing, runtime
+from probegen.placing import aside, put
+final = Path(sys.argv[1])
+if sys.argv[2] == "making":
+    with aside(final) as place:
+        place.write_bytes(bytes(1000))
+        os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "moving":
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    with aside(final) as place:
+        for name in (place, place.with_name(place.name + ".data")):
+            name.write_bytes(bytes(1000))
+        put(place, final)
+if sys.argv[2] == "writing":
+    from probegen.runtime.files import write_atomic
+    def fill(file):
+        file.write(bytes(1000))
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_atomic(final, fill)
+"""
+
+
+def killed(path, how):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), how], check=False)
+    assert done.returncode == -9
+    return [p for p in path.parent.iterdir() if p.name.startswith(".probegen-")]
+
+
+@pytest.mark.parametrize("how", ["making", "writing"])
+def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path, how):
+    assert len(killed(tmp_path / "m.onnx", how)) == 1
+    with aside(tmp_path / "m.onnx") as place:
+        place.write_text("new")
+        assert len(names(tmp_path)) == 1
+        put(place, tmp_path / "m.onnx")
+    assert names(tmp_path) == ["m.onnx"]
+    killed(tmp_path / "m.onnx", how)
+    write_atomic(tmp_path / "other.html", lambda file: file.write(b"page"))
+    assert names(tmp_path) == ["m.onnx", "other.html"]
+
+
+def test_what_was_replaced_when_it_was_killed_stays_until_there_is_a_new_one(artefact, tmp_path):
+    old = artefact.read_bytes()
+    (left,) = killed(artefact, "moving")
+    assert not artefact.exists()
+    with pytest.raises(Crash), aside(artefact):
+        raise Crash
+    assert (left / "old" / "big.onnx").read_bytes() == old
+    with aside(artefact) as place:
+        place.write_text("new")
+        put(place, artefact)
+    assert not left.exists()
+    assert not [n for n in names(tmp_path) if n.startswith(".")]
+
+
+def test_nothing_foreign_and_nothing_alive_is_swept(tmp_path):
+    kept = [tmp_path / ".probegen-abcdefgh", tmp_path / ".m.onnx.abcd1234"]
+    for folder in kept:
+        folder.mkdir()
+        (folder / "precious").write_text("mine")
+    other = tmp_path / ".probegen-aaaaaaaa"
+    other.mkdir()
+    (other / "lock").write_text('{"what": "something else", "for": "m.onnx"}')
+    link = tmp_path / ".probegen-bbbbbbbb"
+    link.symlink_to(kept[1])
+    with aside(tmp_path / "one") as first, aside(tmp_path / "two"):
+        first.write_text("alive")
+        write_atomic(tmp_path / "page", lambda _: sweep(tmp_path))
+        assert first.exists()
+    assert names(tmp_path) == sorted([*(k.name for k in kept), other.name, link.name, "page"])
+
+
+# -- names, links and permissions ----------------------------------------------------------
+
+
+def test_long_names(probed, tmp_path):
+    longest = tmp_path / ("n" * 250 + ".onnx")
+    pg.export(probed[1], longest, verify=False)
+    assert names(tmp_path) == [longest.name]
+    assert scores(longest).shape == (3, 4)
+    runtime.load(longest).run(models.images(SHAPE)).to_npz(tmp_path / ("r" * 251 + ".npz"))
+    with pytest.raises(WriteError, match=r"has 260 bytes with its '\.data' beside it.*up to 255"):
+        pg.export(probed[1], longest, external_data=True, verify=False)
+    says = []
+    with pytest.raises(WriteError, match=r"has 256 bytes; .* takes names of up to 255"):
+        pg.export(probed[1], tmp_path / ("n" * 251 + ".onnx"), progress=says.append)
+    assert says == []
+    with pytest.raises(WriteError, match="has 256 bytes"):
+        runtime.load(longest).run(models.images(SHAPE)).to_html(tmp_path / ("r" * 251 + ".html"))
+
+
+def test_links_are_followed(probed, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    link = tmp_path / "link.onnx"
+    link.symlink_to(store / "v1.onnx")
+    exported = pg.export(probed[2], link, external_data=True, verify=False)
+    assert exported.path == link
+    assert link.is_symlink()
+    assert names(store) == ["v1.onnx", "v1.onnx.data"]
+    expected = probed[2].source(models.images(SHAPE, seed=5))
+    np.testing.assert_allclose(scores(link), expected, rtol=1e-5)
+    runtime.load(link, check=True)
+    page = tmp_path / "page.html"
+    page.symlink_to(store / "real.html")
+    for title in ("one", "two"):
+        runtime.load(link).run(models.images(SHAPE)[:1]).to_html(page, samples=0, title=title)
+        assert page.is_symlink()
+        assert title in (store / "real.html").read_text()
+    folder = tmp_path / "saved"
+    (store / "saved").mkdir()
+    folder.symlink_to(store / "saved")
+    pg.export(probed[1], folder, overwrite=True, verify=False)
+    assert folder.is_symlink()
+    assert (store / "saved" / "saved_model.pb").exists()
+
+
+def test_links_into_a_store_of_contents(artefact, tmp_path):
+    """As the cache of a model hub lays them: both files are links, to names of another kind."""
+    place = tmp_path / "snapshot"
+    (place / "blobs").mkdir(parents=True)
+    for file in (artefact, external.data_path(artefact)):
+        blob = place / "blobs" / str(file.stat().st_size)
+        blob.write_bytes(file.read_bytes())
+        (place / file.name).symlink_to(blob)
+    integrity.check(place / "big.onnx")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folders_without_permission(probed, tmp_path):
+    tmp_path.chmod(0o500)
+    says = []
+    with pytest.raises(WriteError, match="no permission to write into"):
+        pg.export(probed[1], tmp_path / "m.onnx", progress=says.append)
+    assert says == []

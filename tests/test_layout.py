@@ -17,6 +17,8 @@ RULES = {
         "probegen.integrity",
         "probegen.manifest",
         "probegen.runtime",
+        "probegen.stages",
+        "probegen.workplace",
         "probegen",
     },
     "graph/vjp": {"probegen.graph", "probegen.errors"},
@@ -29,6 +31,9 @@ RULES = {
     "onnx_file.py": set(),
     "external.py": {"probegen.errors", "probegen.onnx_file"},
     "integrity.py": {"probegen.errors", "probegen.external", "probegen.onnx_file"},
+    "stages.py": {"probegen.errors"},
+    "workplace.py": set(),
+    "placing.py": {"probegen.errors", "probegen.external", "probegen.stages", "probegen.workplace"},
     "schema.py": {"probegen.errors"},
     "manifest.py": {"probegen.errors", "probegen.schema"},
     "points.py": {"probegen.cost"},  # as a type alone

@@ -24,6 +24,7 @@ from probegen.errors import InstrumentError
 from probegen.instrumentation.open_sizes import STAND_INS
 from probegen.instrumentation.randomness import mark_seed
 from probegen.instrumentation.timewise import Fold, has_rows, is_open, run_folded, unfolded
+from probegen.stages import within_layer
 
 #: Names a call of a layer: its path and which call of that layer it is.
 CallKey = tuple[str, int]
@@ -109,6 +110,9 @@ class Watcher:
         self._stack.append(call)
         try:
             outputs = original(layer, *args, **kwargs)
+        except Exception as error:
+            within_layer(error, call.path)
+            raise
         finally:
             self._stack.pop()
         call.last_op = _operations()

@@ -14,6 +14,7 @@ from probegen.instrumentation.planning import make_plan
 from probegen.instrumentation.source import Source, as_source
 from probegen.instrumentation.tape import explain
 from probegen.manifest import TARGET_INPUT, Manifest
+from probegen.stages import stage
 
 
 def instrument(
@@ -41,7 +42,8 @@ def instrument(
         InstrumentError: a target does not fit, or names collide.
         NotDifferentiableError: a gradient cannot flow; says where it stops.
     """
-    return ProbedModel(as_source(model, inputs), spec.as_probes(probes), class_names)
+    with stage("the model cannot be instrumented", InstrumentError):
+        return ProbedModel(as_source(model, inputs), spec.as_probes(probes), class_names)
 
 
 def instrument_as(source: Source, described: Manifest) -> ProbedModel:

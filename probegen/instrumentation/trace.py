@@ -22,6 +22,7 @@ from probegen.instrumentation.layouts import Layouts
 from probegen.instrumentation.randomness import Draw, drawn, told_to_train
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.timewise import has_rows, unfolded
+from probegen.stages import stage
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _FINAL_ACTIVATIONS = frozenset({"Softmax", "Sigmoid"})
@@ -202,24 +203,27 @@ def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: S
     Raises:
         InstrumentError: tracing failed.
     """
-    try:
-        return tf.function(function, autograph=False).get_concrete_function(*specs)
-    except (tf.errors.OpError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        if isinstance(error, InstrumentError):
+    with stage(f"the model {source.model.name!r} cannot be traced as a graph", InstrumentError):
+        try:
+            return tf.function(function, autograph=False).get_concrete_function(*specs)
+        except ValueError as error:
+            rename = _name_to_change(source, error)
+            if rename is not None:
+                raise InstrumentError(rename) from error
             raise
-        raise InstrumentError(_why_not_traced(source, error)) from error
 
 
-def _why_not_traced(source: Source, error: Exception) -> str:
+def _name_to_change(source: Source, error: Exception) -> str | None:
+    """Returns what to do about a layer's name that TensorFlow does not take, None if it is not."""
     name = re.search(r"'(.+)' is not a valid (?:root )?scope name", str(error))
-    if name is not None:
-        usable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name[1]).lstrip("_") or "layer"
-        return (
-            f"the layer {name[1]!r} of the model {source.model.name!r} has a name that TensorFlow "
-            "takes in no graph (letters, digits and _ . - alone will do): rename the layer, "
-            f"layer.name = {usable!r}; its weights stay."
-        )
-    return f"the model {source.model.name!r} cannot be traced as a graph: {error}"
+    if name is None:
+        return None
+    usable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name[1]).lstrip("_") or "layer"
+    return (
+        f"the layer {name[1]!r} of the model {source.model.name!r} has a name that TensorFlow "
+        "takes in no graph (letters, digits and _ . - alone will do): rename the layer, "
+        f"layer.name = {usable!r}; its weights stay."
+    )
 
 
 # -- what is differentiated --------------------------------------------------------------------

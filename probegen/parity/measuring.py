@@ -36,6 +36,7 @@ from probegen.parity.reference import Reference
 from probegen.parity.report import Parity, Report
 from probegen.parity.samples import Batch
 from probegen.runtime.inputs import check_inputs
+from probegen.stages import stage
 
 Array = npt.NDArray[Any]
 
@@ -74,6 +75,7 @@ def verify(
     return report
 
 
+@stage("the artefact cannot be compared with the model", VerificationError)
 def measure(
     artefact: str | os.PathLike[str],
     model: Any,

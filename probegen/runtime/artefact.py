@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
 
-from probegen.errors import InputError
+from probegen.errors import ArtefactError, InputError
 from probegen.manifest import InputSpec, Manifest, OutputSpec
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.result import Result, Run
 from probegen.runtime.table import table
 from probegen.runtime.target import Target, check_target
+from probegen.stages import stage
 
 #: What is said of a model that carries no manifest, after its path.
 FOREIGN = (
@@ -89,7 +91,8 @@ class Artefact:
         """
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
         targets = check_target(target, self.manifest, batch=_batch(feeds))
-        arrays = self.engine.run(feeds, targets, bool(explain))
+        with self._running():
+            arrays = self.engine.run(feeds, targets, bool(explain))
         return Result(Run(self.manifest, feeds, targets, self.path), arrays)
 
     def run_batched(
@@ -115,9 +118,14 @@ class Artefact:
             rows = slice(start, start + batch_size)
             chunk = {name: array[rows] for name, array in feeds.items()}
             chosen = None if targets is None else targets[rows]
-            parts.append(self.engine.run(chunk, chosen, bool(explain)))
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            with self._running():
+                parts.append(self.engine.run(chunk, chosen, bool(explain)))
+        with self._running():
+            joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Result(Run(self.manifest, feeds, targets, self.path), joined)
+
+    def _running(self) -> AbstractContextManager[None]:
+        return stage(f"{self.path!r} could not be run", ArtefactError)
 
     def __repr__(self) -> str:
         manifest = self.manifest

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+from probegen.errors import MissingFolderError
+from probegen.stages import check_name, writing
+from probegen.workplace import sweep, work_file
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:
     """Lets `write` fill a file beside `path`, then renames it to `path`; returns `path`.
 
+    A symbolic link is followed. A device or a pipe, such as `/dev/stdout`, is written to.
+
     Raises:
-        FileNotFoundError: the folder does not exist.
+        MissingFolderError: the folder does not exist.
+        WriteError: the place is full, read-only, not permitted, or its name too long.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist."
+    final = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    if not final.parent.is_dir():
+        raise MissingFolderError(
+            f"cannot write {str(path)!r}: the folder {str(final.parent)!r} does not exist."
         )
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with aside.open("xb") as file:
+    check_name(final)
+    with writing(path):
+        if final.exists() and not final.is_file() and not final.is_dir():
+            with final.open("wb") as file:
+                write(file)
+            return path
+        sweep(final.parent)
+        with work_file(final) as (aside, file):
             write(file)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+            file.flush()
+            aside.replace(final)
     return path

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from probegen.errors import InputError, did_you_mean
 from probegen.manifest import GATE_INPUT, TARGET_INPUT, InputSpec
+from probegen.stages import stage
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +43,11 @@ def check_inputs(
     Raises:
         InputError: a name, rank, size, dtype or value does not fit.
     """
+    with stage("the inputs cannot be read", InputError, "Pass plain numpy arrays."):
+        return _checked(x, specs, check_finite)
+
+
+def _checked(x: Inputs, specs: Sequence[InputSpec], check_finite: bool) -> dict[str, Array]:
     given = _by_name(x, specs)
     arrays = {spec.name: _fit(given[spec.name], spec, check_finite) for spec in specs}
     rows = {name: array.shape[0] for name, array in arrays.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from probegen import external, integrity
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime.artefact import Artefact
+from probegen.stages import stage
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -49,16 +50,28 @@ def load(
         ManifestError: its manifest is damaged or of a newer schema.
     """
     path = Path(path)
+    with stage(f"{str(path)!r} cannot be opened", ArtefactError):
+        return _load(path, check, providers, threads, session_options)
+
+
+def _load(
+    path: Path,
+    check: bool,
+    providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
+    threads: int | None,
+    session_options: onnxruntime.SessionOptions | None,
+) -> Artefact:
     if not path.exists():
         raise ArtefactError(f"there is no artefact at {str(path)!r}.{_neighbours(path)}")
     if not path.is_dir():
+        place = _real(path)
         _refuse_keras(path)
         _refuse_data(path)
         from probegen.runtime.onnx_engine import OnnxEngine
 
         if check:
-            integrity.check(path)
-        engine = OnnxEngine.open(path, providers, threads, session_options)
+            integrity.check(place)
+        engine = OnnxEngine.open(place, providers, threads, session_options)
         return Artefact(engine.manifest, engine, str(path))
     if providers is not None or threads is not None or session_options is not None:
         raise ArtefactError(
@@ -71,6 +84,14 @@ def load(
         integrity.check(path)
     saved = SavedModelEngine.open(path)
     return Artefact(saved.manifest, saved, str(path))
+
+
+def _real(path: Path) -> Path:
+    """Returns where a model lies: behind a symbolic link, unless its data lie beside the link."""
+    if not path.is_symlink():
+        return path
+    data = external.data_of(path)
+    return path if data and path.with_name(data.location).exists() else path.resolve()
 
 
 def _neighbours(path: Path) -> str:

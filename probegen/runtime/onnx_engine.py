@@ -16,6 +16,7 @@ from probegen.manifest import GATE_INPUT, ONNX_METADATA_KEY, TARGET_INPUT, Manif
 from probegen.runtime.artefact import FOREIGN
 from probegen.runtime.inputs import Array
 from probegen.runtime.interface import Held, check_interface, expected_inputs
+from probegen.stages import cause
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -171,6 +172,8 @@ def _check_data(path: Path) -> None:
 
 
 def _why_not_loaded(path: Path, error: Exception) -> str:
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return f"onnxruntime cannot load {str(path)!r}: it needs more memory than there is. {error}"
     if "NOT_IMPLEMENTED" in str(error):
         return (
             f"onnxruntime cannot run {str(path)!r}: it lacks an operator for this element type "
@@ -188,4 +191,4 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ArtefactError(f"{what}. onnxruntime says: {error}") from error
+        raise ArtefactError(f"{what}. onnxruntime says: {cause(error)}") from error

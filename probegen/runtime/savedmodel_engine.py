@@ -12,6 +12,7 @@ from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
 from probegen.runtime.inputs import Array, as_strings
 from probegen.runtime.interface import Held, check_interface, expected_inputs
+from probegen.stages import cause
 
 PREDICT = "serving_default"
 EXPLAIN = "explain"
@@ -63,9 +64,10 @@ class SavedModelEngine:
         try:
             module = tf.saved_model.load(str(path))
         except Exception as error:  # whatever a damaged graph makes TensorFlow raise
+            known = "" if isinstance(error, MemoryError) else " It is damaged or incomplete."
             raise ArtefactError(
-                f"TensorFlow cannot load the SavedModel {str(path)!r}; it is damaged or "
-                f"incomplete. TensorFlow says: {error}"
+                f"TensorFlow cannot load the SavedModel {str(path)!r}.{known} TensorFlow says: "
+                f"{cause(error)}"
             ) from error
         signatures = dict(module.signatures)
         needed = [PREDICT, *([EXPLAIN] if manifest.explanations else [])]
@@ -113,7 +115,9 @@ class SavedModelEngine:
             outputs = signature(**constants)
             return {spec.name: _array(outputs[spec.name], spec.name) for spec in wanted}
         except Exception as error:
-            raise ArtefactError(f"TensorFlow could not run {self.path!r}: {error}") from error
+            raise ArtefactError(
+                f"TensorFlow could not run {self.path!r}: {cause(error)}"
+            ) from error
 
 
 def _text(asset: Path) -> str:
