@@ -175,9 +175,14 @@ def _told(error: object) -> str:
 
 
 def _optimizers() -> dict[str, Any]:
-    """Returns tf2onnx' clean-ups but for the one that takes an Einsum apart at run time."""
+    """Returns tf2onnx' clean-ups, less two.
+
+    One takes an Einsum apart at run time. The other joins repeated nodes and keeps the one that
+    it happens to meet first; `canonical` does so in an order that is the same each time.
+    """
     found = dict(tf2onnx.optimizer._get_optimizers())
     found.pop("einsum_optimizer", None)
+    found.pop("merge_duplication", None)
     found["remove_back_to_back"] = _BackToBackOptimizer
     found["optimize_transpose"] = TransposeOptimizer
     return found

@@ -21,6 +21,7 @@ import tensorflow as tf
 from onnx_ir.passes import common as ir_passes
 
 from probegen.errors import ExportError
+from probegen.graph.canonical import make_canonical
 from probegen.graph.conversion import convert, layer_of
 from probegen.graph.hollow import fold_hollow, make_hollow
 from probegen.graph.loops import infer_with_loops
@@ -251,6 +252,7 @@ def to_ir(
         except Exception as error:
             raise ExportError(f"onnx cannot lift the graph to opset {opset}: {error}") from error
     model = ir.serde.deserialize_model(proto)
+    make_canonical(model)
     if prepare is not None:
         prepare(model.graph)
     mend_negative_padding(model.graph)
