@@ -10,29 +10,50 @@ from onnx.reference import ReferenceEvaluator
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
 
 
-def in_onnxruntime(path, feeds):
-    """Returns the outputs by name."""
+def with_onnxruntime(path):
+    """Returns what runs a file there: feeds by name -> outputs by name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options)
     names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    return lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
 
 
-def in_openvino(path, feeds, *, from_memory=False):
-    """Returns the outputs by name. A file and its bytes go through two readers of OpenVINO's."""
+def with_openvino(path, *, from_memory=False):
+    """Returns what runs a file there; a file and its bytes go through two readers of OpenVINO's."""
     core = openvino.Core()
     model = core.read_model(path.read_bytes() if from_memory else str(path))
     compiled = core.compile_model(model, "CPU", EXACT)
-    named = {name: port for port in compiled.inputs for name in port.get_names()}
-    found = compiled({named[name]: array for name, array in feeds.items() if name in named})
-    return {name: found[port] for port in compiled.outputs for name in port.get_names()}
+    inputs = {name: port for port in compiled.inputs for name in port.get_names()}
+    outputs = {name: port for port in compiled.outputs for name in port.get_names()}
+
+    def run(feeds):
+        found = compiled({inputs[name]: array for name, array in feeds.items()})
+        return {name: np.array(found[port]) for name, port in outputs.items()}
+
+    return run
+
+
+def with_the_reference(path):
+    """Returns what runs a file in onnx's own evaluator in Python."""
+    evaluator = ReferenceEvaluator(str(path))
+    names = evaluator.output_names
+    return lambda feeds: dict(zip(names, evaluator.run(None, feeds), strict=True))
+
+
+def in_onnxruntime(path, feeds):
+    """Returns the outputs by name."""
+    return with_onnxruntime(path)(feeds)
+
+
+def in_openvino(path, feeds, *, from_memory=False):
+    """Returns the outputs by name."""
+    return with_openvino(path, from_memory=from_memory)(feeds)
 
 
 def in_the_reference(path, feeds):
-    """Returns the outputs by name, from onnx's own evaluator in Python."""
-    evaluator = ReferenceEvaluator(str(path))
-    return dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
+    """Returns the outputs by name."""
+    return with_the_reference(path)(feeds)
 
 
 def apart(found, expected):
