@@ -625,7 +625,7 @@ def _tokens(path: str) -> Any:
     try:
         tokens = json.loads(text)
         return {int(k): str(v) for k, v in tokens.items()} if isinstance(tokens, dict) else tokens
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} holds no tokens: {error}") from error
 
 
@@ -701,7 +701,8 @@ def _words(given: str | None) -> list[str] | None:
     """Returns the names in a file, one a line, or between commas."""
     if given is None:
         return None
-    parts = _read_text(given).splitlines() if Path(given).is_file() else given.split(",")
+    # Not Path.is_file, which raises where many names make one too long for a file.
+    parts = _read_text(given).splitlines() if os.path.isfile(given) else given.split(",")
     return [part.strip() for part in parts if part.strip()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from probegen.instrumentation.model import ProbedModel, instrument
 from probegen.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
 from probegen.parity import Report, measure, require_agreement
 from probegen.placing import aside, check_data_place, check_place, follow, put
+from probegen.runtime.inputs import check_inputs
+from probegen.runtime.read.ranges import ranges
 from probegen.stages import check_name, stage, writing
 
 FORMATS = ("onnx", "savedmodel", "keras")
@@ -169,7 +171,7 @@ def export(
                 report = _verified(place, final, probed, samples)
         with writing(final):
             if report is not None:
-                described = certify(report)
+                described = certify(_certificate(report, samples, described))
             if kind != "keras":  # an archive with checksums of its own
                 integrity.seal(place)
             data = data_path(final) if os.path.exists(data_path(place)) else None
@@ -196,8 +198,16 @@ def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Re
     return report
 
 
-#: The manifest of what was written, and what writes a report into it.
-Written = tuple[Manifest, Callable[[Report], Manifest]]
+def _certificate(report: Report, samples: Any, described: Manifest) -> Mapping[str, Any]:
+    """Returns a report as JSON, with the range of each floating input in the user's samples."""
+    if samples is None:
+        return report.to_json()
+    feed = check_inputs(samples, described.inputs)
+    return {**report.to_json(), "range": ranges(feed, described.inputs)}
+
+
+#: The manifest of what was written, and what writes a certificate into it.
+Written = tuple[Manifest, Callable[[Mapping[str, Any]], Manifest]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,8 +232,8 @@ def _write_onnx(probed: ProbedModel, place: Path, options: _Options) -> Written:
     ir.save(model, place)
     onnx_artefact.check(str(place))
 
-    def certify(report: Report) -> Manifest:
-        certified = described.replace(certificate=report.to_json())
+    def certify(certificate: Mapping[str, Any]) -> Manifest:
+        certified = described.replace(certificate=certificate)
         onnx_artefact.write_manifest(model, certified)
         ir.save(model, place)  # external data, if any, stay as they are
         return certified
@@ -234,8 +244,8 @@ def _write_onnx(probed: ProbedModel, place: Path, options: _Options) -> Written:
 def _write_savedmodel(probed: ProbedModel, place: Path, options: _Options) -> Written:
     described = savedmodel.write_savedmodel(probed, place, options.batch)
 
-    def certify(report: Report) -> Manifest:
-        certified = described.replace(certificate=report.to_json())
+    def certify(certificate: Mapping[str, Any]) -> Manifest:
+        certified = described.replace(certificate=certificate)
         savedmodel.write_manifest(place, certified)
         return certified
 

@@ -450,7 +450,8 @@ def test_run_prints_the_range_fed_and_the_class(probegen_cli, place):
     assert told["inputs"][0]["min"] == pytest.approx(x.min())
     assert [c["index"] for c in told["classes"]["scores"]] == scores.argmax(1).tolist()
     assert told["classes"]["scores"][0]["name"] == "wxyz"[scores[0].argmax()]
-    for given, says in (("a,b", "has 2 names; the model's outputs have [4] classes"),
+    for given, says in (("a" * 5000, "has 1 names"),
+                        ("a,b", "has 2 names; the model's outputs have [4] classes"),
                         ("a,b,c,a", "class_names has 'a' twice")):  # fmt: skip
         status, out, err = probegen_cli("run", "cnn.onnx", "images.npy", "--class-names", given)
         assert (status, out) == (1, "")
@@ -469,6 +470,25 @@ def test_run_as_json(probegen_cli, place):
     assert saliency["max"] == pytest.approx(result["saliency/image"].array.max())
     status, out, _ = probegen_cli("run", "cnn.onnx", "images.npy", "--no-explain", "--json")
     assert [o["name"] for o in json.loads(out)["outputs"]] == ["scores"]
+
+
+def test_run_warns_of_values_far_from_the_verified(probegen_cli, tmp_path):
+    np.save(tmp_path / "unit.npy", np.random.default_rng(0).random((3, 11, 8, 2), np.float32))
+    np.save(tmp_path / "bytes.npy", np.full((1, 11, 8, 2), 200, np.uint8))
+    out = tmp_path / "m.onnx"
+    status, _, _ = probegen_cli(
+        "compile", "cnn.keras", "-o", out, "--saliency", "--samples", tmp_path / "unit.npy"
+    )
+    assert status == 0
+    low, high = compiled(out).certificate["range"]["image"]
+    assert 0 <= low < 0.1
+    assert 0.9 < high <= 1
+    assert probegen_cli("run", out, tmp_path / "unit.npy")[2] == ""
+    assert (
+        "warning: the input 'image' is fed values of 200 to 200"
+        in probegen_cli("run", out, tmp_path / "bytes.npy")[2]
+    )
+    assert "warning" not in probegen_cli("run", out, tmp_path / "bytes.npy", "--scale", "0.0039")[2]
 
 
 def test_run_with_a_target_for_each_row(probegen_cli, tmp_path):

@@ -21,8 +21,9 @@ from probegen.stages import cause
 if TYPE_CHECKING:
     import onnxruntime
 
-#: onnxruntime's level "error": at each load it warns of an optional gate, whose default can change.
-_LOG_ERRORS = 3
+#: onnxruntime's level "fatal": errors come as exceptions, and at each load it warns of an optional
+#: gate, whose default can change.
+_LOG_FATAL = 4
 #: Element types that onnxruntime calls otherwise than numpy.
 _ELEMENTS = {"float": "float32", "double": "float64"}
 
@@ -66,7 +67,12 @@ class OnnxEngine:
         _check_providers(providers, ort.get_available_providers())
         chosen = _options(threads, options)
         try:
-            session = ort.InferenceSession(str(path), sess_options=chosen, providers=providers)
+            session = ort.InferenceSession(
+                str(path),
+                sess_options=chosen,
+                providers=providers,
+                enable_fallback=0,  # it would print to standard output, and run elsewhere
+            )
         except Exception as error:
             _check_data(path)
             raise ArtefactError(_why_not_loaded(path, error)) from error
@@ -145,7 +151,7 @@ def _options(
             )
         return options
     options = ort.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS
+    options.log_severity_level = _LOG_FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from probegen.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.table import table
+from probegen.stages import stage
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -103,7 +105,8 @@ class Record:
         """
         from probegen.runtime import plot
 
-        return plot.record_figure(self, sample, options)
+        with _drawing(self.name):
+            return plot.record_figure(self, sample, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return (
@@ -195,10 +198,11 @@ class Result(Mapping[str, Record]):
         """
         from probegen.runtime import plot
 
-        figure = plot.result_figure(self, sample, options)
-        if path is not None:
-            plot.save(figure, path)
-        return figure
+        with _drawing(self.run.source):
+            figure = plot.result_figure(self, sample, options)
+            if path is not None:
+                plot.save(figure, path)
+            return figure
 
     def to_html(
         self,
@@ -224,7 +228,8 @@ class Result(Mapping[str, Record]):
         """
         from probegen.runtime import report
 
-        return report.write(self, path, samples, title, options)
+        with _drawing(self.run.source):
+            return report.write(self, path, samples, title, options)
 
     def to_npz(self, path: str | os.PathLike[str]) -> Path:
         """Writes all arrays, the inputs and the manifest into one `.npz`; no pickle.
@@ -245,6 +250,10 @@ class Result(Mapping[str, Record]):
             manifest=run.manifest.to_json(),
             source=run.source,
         )
+
+
+def _drawing(what: str) -> AbstractContextManager[None]:
+    return stage(f"{what!r} cannot be drawn", ArtefactError)
 
 
 def read_npz(path: str | os.PathLike[str]) -> Result:

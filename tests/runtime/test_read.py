@@ -280,6 +280,17 @@ def test_values_far_from_those_of_the_verification_are_told(tmp_path):
     assert not picture(tmp_path, image, photo_of(6, 9, 3))[1]
 
 
+def test_pixels_where_only_made_up_values_were_verified(tmp_path):
+    made_up = photo_of(6, 9, 3, certificate={"passed": True, "generated": True, "outputs": {}})
+    _, said = picture(tmp_path, Image.fromarray(PIXELS), made_up)
+    assert "verified on made-up values around 0. If the model expects values of 0 to 1" in said
+    said = []
+    read_input(tmp_path / "x.png", made_up, scale=1 / 255, say=said.append)
+    np.save(tmp_path / "x.npy", 100 * np.ones((1, 6, 9, 3)))
+    read_input(tmp_path / "x.npy", made_up, say=said.append)
+    assert said == []
+
+
 # -- arrays --------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ def read_input(
         raise InputError(f"--header and --no-header are of tables (.csv, .tsv); {path} is none.")
     if scale is not None:
         feed = scaled(feed, manifest.inputs, scale)
-    for line in doubts(feed, manifest):
+    for line in doubts(feed, manifest, pixels=suffix in images.SUFFIXES):
         say(line)
     return feed, names
 

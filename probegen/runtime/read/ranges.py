@@ -13,6 +13,8 @@ from probegen.runtime.inputs import Array, Inputs
 
 #: Values that reach so many times beyond those of the verification are called far from them.
 _FAR = 10.0
+#: Where made-up samples lie: they are drawn from a normal distribution.
+_MADE_UP = (-4.0, 4.0)
 
 
 def by_name(feed: Inputs, specs: Sequence[InputSpec]) -> dict[str, Array]:
@@ -57,13 +59,28 @@ def span(array: Array) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def doubts(feed: Inputs, manifest: Manifest) -> Iterator[str]:
-    """Yields a line for each floating input whose values are far from those it was verified on."""
-    for spec in manifest.inputs:
-        array = by_name(feed, manifest.inputs).get(spec.name)
+def ranges(feed: Mapping[str, Array], specs: Sequence[InputSpec]) -> dict[str, list[float]]:
+    """Returns the least and the greatest value of each floating input, for a certificate."""
+    spans = {s.name: span(feed[s.name]) for s in specs if _is_measured(s)}
+    return {name: list(found) for name, found in spans.items() if found is not None}
+
+
+def doubts(feed: Inputs, manifest: Manifest, pixels: bool) -> Iterator[str]:
+    """Yields a line for each floating input whose values are far from those it was verified on.
+
+    Args:
+        feed: what is fed.
+        manifest: of the artefact; its certificate may tell the range of the samples that the user
+            gave. Samples that were made up say nothing of what the model expects, but that pixels
+            of 0 to 255 were never tried.
+        pixels: whether the values are those of an image.
+    """
+    given = by_name(feed, manifest.inputs)
+    certificate = manifest.certificate or {}
+    for spec in filter(_is_measured, manifest.inputs):
+        array = given.get(spec.name)
         fed = None if array is None else span(array)
-        known = _verified(manifest.certificate, spec.name)
-        if array is None or fed is None or spec.integer or not spec.dtype.startswith("float"):
+        if array is None or fed is None:
             continue
         raw = array.dtype == np.uint8
         if raw:
@@ -71,18 +88,27 @@ def doubts(feed: Inputs, manifest: Manifest) -> Iterator[str]:
                 f"the input {spec.name!r} is fed the bytes of an array of uint8 as they are, "
                 f"{_shown(fed)}; --scale multiplies them where the model expects others."
             )
-        if known is not None and _far(fed, known):
+        known = _verified(certificate, spec.name)
+        made_up = known is None and bool(certificate.get("generated")) and (pixels or raw)
+        if known is None and not made_up:
+            continue
+        if _far(fed, known or _MADE_UP) and not (made_up and max(map(abs, fed)) <= _MADE_UP[1]):
+            where = "made-up values around 0" if known is None else _shown(known)
             yield (
                 f"warning: the input {spec.name!r} is fed values of {_shown(fed)}; the artefact "
-                f"was verified on {_shown(known)}. If the model expects values of 0 to 1, pass "
+                f"was verified on {where}. If the model expects values of 0 to 1, pass "
                 "--scale 0.00392156862745098 (1/255)."
             )
 
 
-def _verified(certificate: Mapping[str, Any] | None, name: str) -> tuple[float, float] | None:
+def _is_measured(spec: InputSpec) -> bool:
+    return spec.dtype.startswith(("float", "bfloat")) and not spec.integer
+
+
+def _verified(certificate: Mapping[str, Any], name: str) -> tuple[float, float] | None:
     """Returns the range of an input in the samples of the certificate, where that tells it."""
-    ranges = (certificate or {}).get("range")
-    found = ranges.get(name) if isinstance(ranges, Mapping) else None
+    told = certificate.get("range")
+    found = told.get(name) if isinstance(told, Mapping) else None
     if not isinstance(found, list | tuple) or len(found) != 2:
         return None
     if not all(isinstance(v, int | float) for v in found):
