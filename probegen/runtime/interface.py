@@ -42,7 +42,8 @@ def check_interface(
 ) -> None:
     """Raises where a manifest and its graph do not belong together.
 
-    A size that either leaves open fits any.
+    A size that either leaves open fits any; so does the first of an output, which need not be the
+    batch (a model may fold its steps into it).
 
     Args:
         path: of the artefact.
@@ -68,7 +69,8 @@ def check_interface(
             raise ArtefactError(
                 f"{says} is of type {spec.dtype}; in its graph it is of {found.dtype}. {advice}"
             )
-        if found.shape is not None and not _fit(spec.shape, found.shape):
+        first = 1 if role == "output" else 0
+        if found.shape is not None and not _fit(spec.shape, found.shape, first):
             raise ArtefactError(
                 f"{says} has the shape {_shown(spec.shape)}; in its graph it has "
                 f"{_shown(found.shape)}. {advice}"
@@ -81,8 +83,8 @@ def check_interface(
             )
 
 
-def _fit(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
-    pairs = zip(one, other, strict=False)
+def _fit(one: Sequence[int | None], other: Sequence[int | None], first: int) -> bool:
+    pairs = zip(one[first:], other[first:], strict=False)
     return len(one) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 

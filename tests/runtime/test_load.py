@@ -182,6 +182,18 @@ def test_manifest_that_describes_another_graph(tmp_path, role, position, changes
         runtime.load(path)
 
 
+def test_the_first_size_of_an_output_need_not_be_the_batch(tmp_path):
+    made = image_model(image_manifest())
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 14
+    outputs = list(image_manifest().outputs)
+    outputs[0] = dataclasses.replace(outputs[0], shape=(7, *outputs[0].shape[1:]))
+    helper.set_model_props(
+        made, {ONNX_METADATA_KEY: image_manifest(outputs=tuple(outputs)).to_json()}
+    )
+    onnx.save(made, tmp_path / "m.onnx")
+    assert runtime.load(tmp_path / "m.onnx").outputs[0].shape == (7, 4)
+
+
 def test_inputs_that_the_manifest_does_not_name(tmp_path):
     path = write_with(tmp_path / "m.onnx", image_manifest(target_input=False).to_json())
     with pytest.raises(ArtefactError, match=r"needs the input 'target', which its manifest does"):
