@@ -85,7 +85,11 @@ class Source:
     def call(self, flat: Sequence[Any]) -> Any:
         """Calls the model for inference and returns its outputs as it nests them."""
         with channels_last():
-            return _call(self.model, self.pack(flat), self.arguments)
+            return self.call_untouched(flat)
+
+    def call_untouched(self, flat: Sequence[Any]) -> Any:
+        """Calls the model as a user does: TensorFlow as it is, nothing in the way."""
+        return _call(self.model, self.pack(flat), self.arguments)
 
     def predict(self, flat: Sequence[Any]) -> list[Any]:
         """Calls the model on arrays, leaving its states as they were; returns flat outputs."""

@@ -10,8 +10,8 @@ of a layer; the class stays the one of the unmoved sample.
 
 What it cannot see: errors under a tenth of the slope (scores are rounded, and networks bend
 within the step); errors that are orthogonal to every direction tried; integrated gradients,
-which are no gradient at one point. At a kink both one-sided slopes are right, and whatever lies
-between them. Where a step changes a mask (an input that is compared with a mask value), the
+which are no gradient at one point. Where the slopes to both sides differ there is a kink, and
+nothing is said. Where a step changes a mask (an input that is compared with a mask value), the
 score jumps; directions along a gradient do not move what the model ignores.
 """
 
@@ -121,7 +121,7 @@ class Differences:
         unit = float(np.finfo(scores[position].dtype.as_numpy_dtype).eps)
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
         said = {name: [OPEN] * len(base) for name in gradients}
-        for direction in _directions(gradients):
+        for direction in _directions(gradients, base):
             slopes = [_slopes(score, start, base, direction, step, noise) for step in STEPS]
             for name, gradient in gradients.items():
                 claim = (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
@@ -149,17 +149,27 @@ def _shifted(tensor: Any, shift: Any) -> Any:
     return moved
 
 
-def _directions(gradients: Mapping[str, Array]) -> list[Array]:
+def _directions(gradients: Mapping[str, Array], base: Array) -> list[Array]:
     """Returns directions along which claims are tested, each of unit length in every sample.
 
-    Halves of a gradient find what is wrong in a part of it; the difference of two candidates is
-    where they differ most.
+    A gradient is the direction in which there is most to see, halves of it find what is wrong
+    in a part of it, and the difference of two candidates is where they differ most. Elements of
+    equal value move together, so that ties stay ties: there the score has a slope, whichever
+    of the tied elements the gradient was given to.
     """
     given = [g.astype(np.float64) for g in gradients.values()]
-    half = np.random.default_rng(0).random(given[0].shape) < 0.5
-    found = [d for g in given for d in (g * half, g * ~half)]
     if len(given) > 1:
-        found += [*given, given[0] - given[1]]
+        given.append(given[0] - given[1])
+    rng = np.random.default_rng(0)
+    found = [np.zeros(base.shape) for _ in range(2 * len(given))]
+    for row, values in enumerate(base.reshape(len(base), -1)):
+        _, of = np.unique(values, return_inverse=True)
+        half = (rng.random(of.max(initial=0) + 1) < 0.5)[of].reshape(base[row].shape)
+        for i, gradient in enumerate(given):
+            sums = np.bincount(of, gradient[row].reshape(-1)) / np.bincount(of)
+            together = sums[of].reshape(base[row].shape)
+            found[2 * i][row] = together
+            found[2 * i + 1][row] = together * half
     lengths = [np.linalg.norm(d.reshape(len(d), -1), axis=1) for d in found]
     return [
         d / np.where(length > 0, length, 1.0).reshape(-1, *[1] * (d.ndim - 1))
@@ -191,6 +201,9 @@ def _verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
         low, high = sorted((at.ahead[row], at.behind[row]))
         size = max(abs(claim), abs(low), abs(high))
         if not np.isfinite(size) or size == 0 or size < ABOVE_ROUNDING * at.rounding[row]:
+            continue
+        if high - low > CONFIRMS * size + at.rounding[row]:
+            said.append(OPEN)
             continue
         off = max(low - claim, claim - high, 0.0)
         if off <= CONFIRMS * size + at.rounding[row]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from probegen import runtime
 from probegen.errors import InputError, VerificationError
 from probegen.instrumentation.model import ProbedModel, instrument_as
+from probegen.instrumentation.plan import GradientGroup, GradientOutput
 from probegen.instrumentation.source import as_source
 from probegen.manifest import (
     GRADIENT_KINDS,
@@ -31,11 +33,13 @@ from probegen.parity.comparison import (
     judge,
     measure_rows,
 )
+from probegen.parity.differences import CONFIRMED, REFUTED
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.reference import Reference
-from probegen.parity.report import Parity, Report
+from probegen.parity.report import DIFFERENCES, TENSORFLOW, Parity, Report
 from probegen.parity.samples import Batch
 from probegen.runtime.inputs import check_inputs
+from probegen.runtime.savedmodel_engine import SavedModelEngine
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]
@@ -105,12 +109,15 @@ def measure(
     for place, (batch, predictions) in enumerate(tried, start=1):
         asked = _targets(described, target, batch, rng) if described.target_input else None
         expected = {**reference.explanations(batch.feed, asked), **predictions}
-        reference.check_finite(expected, batch.feed, batch.hard)
+        named = {o.name: expected[o.name] for o in described.outputs}
+        reference.check_finite(named, batch.feed, batch.hard)
         expected = _without_gradients_of_nothing(expected, described)
         result = art.run(batch.feed, target=asked)
         got = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
         calls.append(_Call(place, batch, asked, got, expected))
-    comparison = _Comparison(described, reference, inside, calls)
+    comparison = _Comparison(
+        described, reference, inside, calls, same_engine=art.engine.name == SavedModelEngine.name
+    )
     return Report(
         artefact=str(artefact),
         against=probed.source.name,
@@ -159,12 +166,14 @@ class _Comparison:
         reference: says what is right.
         computed_in: the coarsest element type that the model computes in.
         calls: the calls.
+        same_engine: whether the artefact's gradients come from TensorFlow too.
     """
 
     described: Manifest
     reference: Reference
     computed_in: str
     calls: Sequence[_Call]
+    same_engine: bool
 
     def figures(self, rng: np.random.Generator) -> dict[str, Parity]:
         """Returns the figures of every output; noise is measured where some are in doubt."""
@@ -175,7 +184,90 @@ class _Comparison:
             if doubtful:
                 noise = [self._moved(call, doubtful, rng, zeros) for call in self.calls]
                 found.update((o.name, self._judged(o, noise)) for o in doubtful)
-        return found
+        return self._witnessed(found)
+
+    def _witnessed(self, found: dict[str, Parity]) -> dict[str, Parity]:
+        """Returns figures after a third witness was heard where it is needed.
+
+        Where an artefact's gradient differs from TensorFlow's, differences of the scores may
+        confirm it and refute TensorFlow's. Where TensorFlow computes the artefact's gradients as
+        well, they may refute both.
+        """
+        changed = dict(found)
+        for group in self.reference.probed.plan.groups:
+            for output in group.outputs:
+                figures, raw = found[output.spec.name], self.reference.raw_name(output)
+                if raw is None or self.reference.differences is None:
+                    continue
+                if figures.passed and self.same_engine:
+                    changed[output.spec.name] = self._checked(group, output, raw, figures)
+                elif not figures.passed and not self.same_engine:
+                    changed[output.spec.name] = self._arbitrated(group, output, raw, figures)
+        return changed
+
+    def _checked(
+        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
+    ) -> Parity:
+        """Asks differences about gradients that artefact and reference compute alike."""
+        call = min(self.calls, key=lambda c: c.batch.size)
+        said = self._verdicts(call, group, output, {raw: call.expected[raw]}).get(raw, [])
+        ordinary = [v for v, hard in zip(said, call.batch.hard, strict=False) if not hard]
+        against, confirmed = ordinary.count(REFUTED), ordinary.count(CONFIRMED)
+        if against > confirmed:
+            return dataclasses.replace(
+                figures,
+                passed=False,
+                witness=f"{DIFFERENCES}, which refute {TENSORFLOW} in {against} of {len(ordinary)} "
+                "samples",
+            )
+        witness = f"{TENSORFLOW} and {DIFFERENCES}" if confirmed else TENSORFLOW
+        return dataclasses.replace(figures, witness=witness)
+
+    def _arbitrated(
+        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
+    ) -> Parity:
+        """Asks differences who is right where the artefact and TensorFlow disagree.
+
+        A sample counts as agreeing where they confirm the artefact's gradient and refute
+        TensorFlow's; the others are judged as before.
+        """
+        name = output.spec.name
+        calls = []
+        for call in self.calls:
+            ours = call.got[name] if raw == name else None
+            if ours is None or ours.shape != call.expected[raw].shape:
+                return figures
+            said = self._verdicts(call, group, output, {"ours": ours, "theirs": call.expected[raw]})
+            right = [
+                a == CONFIRMED and b == REFUTED
+                for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
+            ]
+            expected = call.expected[name].copy()
+            if any(right):
+                expected[right] = call.got[name][right]
+            calls.append(dataclasses.replace(call, expected={**call.expected, name: expected}))
+        again = dataclasses.replace(self, calls=calls)._judged(output.spec)
+        return dataclasses.replace(again, witness=DIFFERENCES) if again.passed else figures
+
+    def _verdicts(
+        self,
+        call: _Call,
+        group: GradientGroup,
+        output: GradientOutput,
+        gradients: Mapping[str, Array],
+    ) -> dict[str, list[str]]:
+        """Returns what differences say of gradients, nothing where they cannot be taken."""
+        differences = self.reference.differences
+        if differences is None or any(not np.isfinite(g).all() for g in gradients.values()):
+            gradients = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
+        if differences is None:
+            return {}
+        try:
+            return differences.verdicts(
+                self.reference.flat(call.batch.feed), call.target, group, output.ref, gradients
+            )
+        except tf.errors.OpError:
+            return {}
 
     def _judged(
         self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None

@@ -8,6 +8,8 @@ changes in the model (recurrent states, counters, seeds) is put back afterwards.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +21,11 @@ import tensorflow as tf
 from probegen.errors import InputError, VerificationError
 from probegen.instrumentation.capture import Watcher, watching
 from probegen.instrumentation.model import ProbedModel
+from probegen.instrumentation.plan import GradientOutput, Plan, TensorRef
+from probegen.instrumentation.tape import explain
 from probegen.parity.comparison import TOLERANCES
+from probegen.parity.differences import Differences
+from probegen.spec import InputGradient, IntegratedGradients
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +49,7 @@ class Reference:
 
     Attributes:
         probed: the instrumented model.
+        plan: what is computed: its plan, and the gradients that its outputs are made of.
         sizes: every size that a tensor of the model has.
     """
 
@@ -53,8 +60,13 @@ class Reference:
         specs = list(self._source.input_specs)
         if probed.manifest.target_input:
             specs.append(tf.TensorSpec([specs[0].shape[0]], tf.int32))
-        explain = tf.function(probed.explain_flat, autograph=False)
-        self._explain = explain.get_concrete_function(*specs)
+        self.plan, self._raw = _with_raw_gradients(probed.plan)
+        inputs = len(self._source.input_specs)
+
+        def explained(*flat: Any) -> dict[str, Any]:
+            return explain(self.plan, flat[:inputs], *flat[inputs:])
+
+        self._explain = tf.function(explained, autograph=False).get_concrete_function(*specs)
         self.sizes = _sizes(self._explain.graph)
 
     def flat(self, feed: Mapping[str, Array]) -> list[Any]:
@@ -83,7 +95,7 @@ class Reference:
         return once
 
     def explanations(self, feed: Mapping[str, Array], target: Any) -> dict[str, Array]:
-        """Returns all outputs of the instrumented model, by TensorFlow.
+        """Returns all outputs of the instrumented model, and raw gradients, by TensorFlow.
 
         Raises:
             VerificationError: TensorFlow cannot compute them.
@@ -115,6 +127,21 @@ class Reference:
                     "where training is true, or give the numbers as an input."
                 )
 
+    @functools.cached_property
+    def differences(self) -> Differences | None:
+        """What moves tensors and looks at the scores; None where that cannot be traced."""
+        try:
+            return Differences(self.probed.plan)
+        except Exception:  # a witness that cannot be called proves nothing
+            return None
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of, None if there is none.
+
+        Integrated gradients are made of many.
+        """
+        return self._raw.get(output.spec.name)
+
     def computed_near(self, name: str) -> float:
         """Returns the size of the numbers that an output's last function computes with.
 
@@ -123,7 +150,11 @@ class Reference:
         return _computed_near(self._explain.structured_outputs[name], 24)
 
     def _predict(self, flat: Sequence[Any]) -> dict[str, Array]:
-        outputs = keras.tree.flatten(self._source.call(flat))
+        try:
+            nest = self._source.call_untouched(flat)
+        except tf.errors.OpError:  # channels first on a processor, say
+            nest = self._source.call(flat)
+        outputs = keras.tree.flatten(nest)
         return {
             name: np.asarray(keras.ops.convert_to_numpy(value))
             for name, value in zip(self._source.output_names, outputs, strict=True)
@@ -324,6 +355,30 @@ def _is_seed(variable: Any) -> bool:
 
 
 # -- graphs ------------------------------------------------------------------------------------
+
+
+def _with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
+    """Returns a plan that also gives the gradients that outputs are made of, and their names."""
+    groups, raw, specs = [], {}, []
+    for group in plan.groups:
+        added: dict[TensorRef, GradientOutput] = {}
+        for output in group.outputs:
+            name = output.spec.name
+            if isinstance(output.probe, InputGradient):
+                raw[name] = name
+            elif not isinstance(output.probe, IntegratedGradients):
+                if output.ref not in added:
+                    spec = dataclasses.replace(output.spec, name=f"raw gradient of {name}")
+                    added[output.ref] = dataclasses.replace(
+                        output,
+                        spec=spec,
+                        probe=InputGradient(target=output.probe.target),  # type: ignore[attr-defined]
+                    )
+                    specs.append(spec)
+                raw[name] = added[output.ref].spec.name
+        groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
+    manifest = plan.manifest.replace(outputs=(*plan.manifest.outputs, *specs))
+    return dataclasses.replace(plan, groups=tuple(groups), manifest=manifest), raw
 
 
 def _sizes(graph: Any) -> frozenset[int]:

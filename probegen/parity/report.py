@@ -64,7 +64,7 @@ class Parity:
         return (
             f"{where}max abs {self.max_abs:.1e}, max rel {self.max_rel:.1e}, median L2 "
             f"{self.l2_rel:.1e} (limit {self.limit:.0e}), worst {self.worst:.1e} (limit "
-            f"{self.worst_limit:.0e}), cosine {self.cosine:.4f}"
+            f"{self.worst_limit:.0e}), cosine {self.cosine:.4f}, against {self.witness}"
         )
 
 
