@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from probegen.instrumentation.axes import channel_axis
 from probegen.instrumentation.forward import run_forward
-from probegen.instrumentation.plan import GradientGroup, Plan, TensorRef
+from probegen.instrumentation.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.instrumentation.targets import seed
 
 Array = npt.NDArray[Any]
@@ -94,7 +95,7 @@ class Differences:
         feed: Sequence[Any],
         request: Any,
         group: GradientGroup,
-        ref: TensorRef,
+        output: GradientOutput,
         gradients: Mapping[str, Array],
     ) -> dict[str, list[str]]:
         """Returns what differences say of candidate gradients at one tensor, sample by sample.
@@ -103,11 +104,11 @@ class Differences:
             feed: the flat inputs.
             request: the targets asked for, where they are.
             group: what is differentiated.
-            ref: the tensor that it is differentiated by.
+            output: says which tensor it is differentiated by.
             gradients: name -> a candidate.
         """
         scores, tensors = self._at(feed, {})
-        position = self._groups.index(group)
+        position, ref = self._groups.index(group), output.ref
         seeds = np.asarray(seed(scores[position], group.target.spec, request), np.float64)
         base = np.asarray(tensors[self.refs.index(ref)], np.float64)
 
@@ -121,7 +122,7 @@ class Differences:
         unit = float(np.finfo(scores[position].dtype.as_numpy_dtype).eps)
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
         said = {name: [OPEN] * len(base) for name in gradients}
-        for direction in _directions(gradients, base):
+        for direction in _directions(gradients, base, channel_axis(output.axes)):
             slopes = [_slopes(score, start, base, direction, step, noise) for step in STEPS]
             for name, gradient in gradients.items():
                 claim = (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
@@ -149,32 +150,42 @@ def _shifted(tensor: Any, shift: Any) -> Any:
     return moved
 
 
-def _directions(gradients: Mapping[str, Array], base: Array) -> list[Array]:
+def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None) -> list[Array]:
     """Returns directions along which claims are tested, each of unit length in every sample.
 
     A gradient is the direction in which there is most to see, halves of it find what is wrong
     in a part of it, and the difference of two candidates is where they differ most. Elements of
     equal value move together, so that ties stay ties: there the score has a slope, whichever
-    of the tied elements the gradient was given to.
+    of the tied elements the gradient was given to. Most windows that ties are in have one
+    channel, so a channel also moves by itself.
     """
     given = [g.astype(np.float64) for g in gradients.values()]
     if len(given) > 1:
         given.append(given[0] - given[1])
-    rng = np.random.default_rng(0)
-    found = [np.zeros(base.shape) for _ in range(2 * len(given))]
-    for row, values in enumerate(base.reshape(len(base), -1)):
-        _, of = np.unique(values, return_inverse=True)
-        half = (rng.random(of.max(initial=0) + 1) < 0.5)[of].reshape(base[row].shape)
-        for i, gradient in enumerate(given):
-            sums = np.bincount(of, gradient[row].reshape(-1)) / np.bincount(of)
-            together = sums[of].reshape(base[row].shape)
-            found[2 * i][row] = together
-            found[2 * i + 1][row] = together * half
+    groups = np.stack([np.unique(row, return_inverse=True)[1].reshape(row.shape) for row in base])
+    half = np.random.default_rng(0).random(base.size) < 0.5
+    found = []
+    for gradient in given:
+        together = _averaged(gradient, groups)
+        found += [together, together * half[groups]]
+        if channel is not None and base.ndim > 2:
+            along = np.arange(base.shape[channel]).reshape(-1, *[1] * (base.ndim - 1 - channel))
+            found.append(_averaged(gradient, groups * base.shape[channel] + along))
     lengths = [np.linalg.norm(d.reshape(len(d), -1), axis=1) for d in found]
     return [
         d / np.where(length > 0, length, 1.0).reshape(-1, *[1] * (d.ndim - 1))
         for d, length in zip(found, lengths, strict=True)
     ]
+
+
+def _averaged(values: Array, groups: Array) -> Array:
+    """Returns values averaged over each group of elements, in each sample."""
+    found = []
+    for value, group in zip(values, groups, strict=True):
+        of = group.reshape(-1)
+        counts = np.maximum(np.bincount(of), 1)
+        found.append((np.bincount(of, value.reshape(-1)) / counts)[of].reshape(value.shape))
+    return np.stack(found)
 
 
 def _slopes(

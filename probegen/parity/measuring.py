@@ -264,7 +264,7 @@ class _Comparison:
             return {}
         try:
             return differences.verdicts(
-                self.reference.flat(call.batch.feed), call.target, group, output.ref, gradients
+                self.reference.flat(call.batch.feed), call.target, group, output, gradients
             )
         except tf.errors.OpError:
             return {}

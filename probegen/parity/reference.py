@@ -117,8 +117,9 @@ class Reference:
             if before.dtype.kind not in "fc" or before.shape != again[name].shape:
                 continue
             a, b = before.astype(np.float64), again[name].astype(np.float64)
-            off = np.abs(np.where(np.isfinite(a) & np.isfinite(b), a - b, 0.0)).max(initial=0.0)
-            size = np.abs(a[np.isfinite(a)]).max(initial=0.0)
+            both = np.isfinite(a) & np.isfinite(b)
+            off = np.abs(a[both] - b[both]).max(initial=0.0)
+            size = np.abs(a[both]).max(initial=0.0)
             if off > TOLERANCES.get(before.dtype.name, 1e-4) * size:
                 raise VerificationError(
                     f"{self._source.model.name!r} draws random numbers at inference: called twice "

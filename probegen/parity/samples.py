@@ -53,6 +53,8 @@ _SPATIAL_AGAIN = {
 _LENGTHS = ((13, 11, 17, 19, 23, 29), (10, 14, 15, 18, 21, 22))
 _LONGER = ((32, 96, 160), (48, 80, 112))
 _RUNGS = 9
+#: How open axes of given samples change; long ones are cropped rather than made longer still.
+_FACTORS, _LONG = (0.6, 2.3), 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,7 +306,11 @@ def variants(
     size = count if fixed else other_batch(count, own)
     source = tuple(i % count for i in range(size))
     rows = {name: value[list(source)] for name, value in feed.items()}
-    for factor in (0.6, 2.3) if is_open(described) else (1.0,):
+    factors: Sequence[float] = (1.0,)
+    if is_open(described):
+        long = max(_open_sizes(feed, described)) > _LONG
+        factors = _FACTORS if long else _FACTORS[::-1]
+    for factor in factors:
         changed = _resized(rows, described, factor, own)
         padded = _last_padded(changed, described)
         if padded is not None:
@@ -314,6 +320,15 @@ def variants(
             yield Batch(changed, (VARIANT,) * size, source)
     if not fixed:
         yield Batch(dict(rows), (ORDINARY,) * size, source)
+
+
+def _open_sizes(feed: Mapping[str, Array], described: Manifest) -> list[int]:
+    return [
+        n
+        for wanted in described.inputs
+        for n, size in zip(feed[wanted.name].shape[1:], wanted.shape[1:], strict=True)
+        if size is None
+    ]
 
 
 def _resized(
