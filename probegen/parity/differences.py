@@ -18,7 +18,7 @@ score jumps; directions along a gradient do not move what the model ignores.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,16 +73,16 @@ class Differences:
         def scores(*arguments: Any) -> Any:
             count = len(plan.source.input_specs)
             flat, shifts = list(arguments[:count]), arguments[count:]
-            replaced: dict[Any, dict[int, Any]] = {}
+            stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
             at: dict[TensorRef, Any] = {}
             for ref, shift in zip(self.refs, shifts, strict=True):
-                if ref.path is None:
+                if ref.path is None and not ref.made:
                     at[ref] = flat[ref.position]
                     if flat[ref.position].dtype.is_floating:
                         flat[ref.position] = _shifted(flat[ref.position], shift)
                 else:
-                    replaced.setdefault(ref.key, {})[ref.position] = _mover(at, ref, shift)
-            forward = run_forward(plan, flat, replaced)
+                    stand_ins[ref] = _mover(at, ref, shift)
+            forward = run_forward(plan, flat, stand_ins)
             return (
                 [forward.target(group.target) for group in plan.groups],
                 [at.get(ref, tf.zeros([])) for ref in self.refs],
