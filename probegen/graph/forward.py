@@ -25,7 +25,7 @@ from probegen.graph.canonical import make_canonical
 from probegen.graph.conversion import convert, layer_of
 from probegen.graph.hollow import fold_hollow, make_hollow
 from probegen.graph.loops import infer_with_loops
-from probegen.graph.marks import MARK, MARK_DOMAIN
+from probegen.graph.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.mends import (
     mend_empty_inputs,
     mend_groups,
@@ -129,7 +129,7 @@ def forward_graph(
 
     def forward(*given: Any) -> list[Any]:
         weights = list(zip(large, given[count:], strict=True))
-        run = run_forward(plan, given[:count], marks, weights)
+        run = run_forward(plan, given[:count], marks, weights, _mark_mask)
         calls[:], inputs[:] = run.calls, list(given)
         return [
             *run.outputs,
@@ -218,6 +218,11 @@ def _mark(number: int, tensor: Any) -> Any:
     the way, or fold the tensor away. What the operation does in TensorFlow plays no role here.
     """
     return tf.raw_ops.PreventGradient(input=tensor, message="", name=f"{_MARK_NAME}{number}")
+
+
+def _mark_mask(mask: Any) -> Any:
+    """Marks a mask; where a path moves the input, it is held."""
+    return tf.raw_ops.PreventGradient(input=mask, message="", name=MASK_NAME)
 
 
 def _marked_values(graph: ir.Graph) -> dict[int, ir.Value]:

@@ -1,7 +1,7 @@
 """Marks in a forward graph: identities of our own domain that say something to the walk.
 
-`Mark` is a tensor that gradients are taken at, `StopGradient` one that they do not pass. Both
-are taken out before the graph is finished.
+`Mark` is a tensor that gradients are taken at, or a mask, which paths hold; `StopGradient` is one
+that gradients do not pass. Both are taken out before the graph is finished.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import onnx_ir as ir
 MARK_DOMAIN = "probegen"
 MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
+#: In the names of marks that masks pass.
+MASK_NAME = "probegen_mask"
 #: Key in the metadata that nodes carry in memory: all gradients of the node's first output add up
 #: to 0 along its last axis, by the way it is read.
 CENTRED = "probegen.centred"

@@ -74,6 +74,7 @@ class Watcher:
         model: Any,
         replaced: Replacements | None = None,
         probed: Collection[CallKey] | None = None,
+        mark_mask: Callable[[Any], Any] | None = None,
     ) -> None:
         """Prepares for one call of `model`.
 
@@ -81,13 +82,17 @@ class Watcher:
             model: the model that is about to be called.
             replaced: outputs that other tensors stand in for from there on.
             probed: the calls whose outputs are asked for; None for all.
+            mark_mask: what masks pass, so that they are found again; None leaves them alone.
         """
         self.calls: list[LayerCall] = []
         self.refusal: InstrumentError | None = None
         self._model = model
         self._replaced = replaced or {}
         self._probed = probed
+        self._mark_mask = mark_mask
+        self._masks: dict[int, Any] = {}  # marked ones by id
         self._folds: tuple[Fold, ...] = ()
+        self._graph = tf.compat.v1.get_default_graph()
         self._paths = layer_paths(model)
         self._steps = _steps(model, self._paths)
         self._counts: dict[int, int] = {}
@@ -106,6 +111,8 @@ class Watcher:
         """Stands in for `Layer.__call__`; `original` is the real one."""
         if layer is self._model and not self._stack:
             return original(layer, *args, **kwargs)
+        if self._mark_mask is not None:
+            kwargs = {k: self._mask(v) if k.endswith("mask") else v for k, v in kwargs.items()}
         call = self._begin(layer, args, kwargs)
         self._stack.append(call)
         try:
@@ -118,6 +125,7 @@ class Watcher:
         call.last_op = _operations()
         if not call.step_of:
             outputs = self._own(outputs)
+            self._mark_masks(outputs)
         key = (call.path, call.index)
         replaced = self._replaced.get(key, {})
         if call.folds and (self._probed is None or key in self._probed):
@@ -142,6 +150,35 @@ class Watcher:
                 shared = True
             self._named[id(flat[position])] = flat[position]
         return keras.tree.pack_sequence_as(outputs, flat) if shared else outputs
+
+    def _mark_masks(self, outputs: Any) -> None:
+        """Marks the masks that Keras keeps on the outputs of a layer."""
+        if self._mark_mask is not None:
+            for tensor in keras.tree.flatten(outputs):
+                mask = getattr(tensor, "_keras_mask", None)
+                if mask is not None:
+                    tensor._keras_mask = self._mask(mask)
+
+    def _mask(self, mask: Any) -> Any:
+        """Returns a mask marked, once; others than of true and false are left alone."""
+        seen = id(mask) in self._masks
+        if seen or not isinstance(mask, tf.Tensor) or mask.dtype.is_floating:
+            return mask
+        if self._mark_mask is None or mask.graph is not self._graph:
+            return mask
+        marked = self._mark_mask(mask)
+        self._masks[id(marked)] = marked
+        return marked
+
+    def masking(self, original: Any, layer: Any, inputs: Any) -> Any:
+        """Stands in for `Masking.call`, to mark the mask before it is used; else the same."""
+        if self._mark_mask is None:
+            return original(layer, inputs)
+        there = keras.ops.not_equal(inputs, layer.mask_value)
+        mask = self._mask(keras.ops.any(there, axis=-1, keepdims=True))
+        outputs = keras.ops.where(mask, inputs, 0)
+        outputs._keras_mask = keras.ops.squeeze(mask, axis=-1)
+        return outputs
 
     def over_time(
         self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
@@ -257,15 +294,20 @@ def _watched(original: Any) -> Any:
     return watched_call
 
 
-def _over_time(original: Any) -> Any:
-    @functools.wraps(original)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        watcher = _watcher.get()
-        if watcher is None:
-            return original(self, *args, **kwargs)
-        return watcher.over_time(original, self, *args, **kwargs)
+def _calling(method: str) -> Callable[[Any], Any]:
+    """Lets a method of the watcher stand in for one of a layer."""
 
-    return call
+    def wrap(original: Any) -> Any:
+        @functools.wraps(original)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            watcher = _watcher.get()
+            if watcher is None:
+                return original(self, *args, **kwargs)
+            return getattr(watcher, method)(original, self, *args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 def _standing_in(stand_in: Any, original: Any) -> Any:
@@ -290,7 +332,8 @@ def _marking(original: Any) -> Any:
 #: Class, method, and what makes the method that is watched of the original.
 _WRAPPED: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (keras.Layer, "__call__", _watched),
-    (keras.layers.TimeDistributed, "call", _over_time),
+    (keras.layers.TimeDistributed, "call", _calling("over_time")),
+    (keras.layers.Masking, "call", _calling("masking")),
     (keras.random.SeedGenerator, "next", _marking),
     *(
         (cls, name, functools.partial(_standing_in, stand_in))

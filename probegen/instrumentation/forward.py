@@ -14,7 +14,15 @@ from probegen.errors import InstrumentError
 from probegen.instrumentation.axes import channel_axis
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.first_floats import FirstFloats, Slot
-from probegen.instrumentation.plan import PlainOutput, Plan, TargetPlan, TensorRef, reduced_axes
+from probegen.instrumentation.held import mark_mask
+from probegen.instrumentation.plan import (
+    PlainOutput,
+    Plan,
+    TargetPlan,
+    TensorRef,
+    path_integrals,
+    reduced_axes,
+)
 from probegen.instrumentation.targets import callable_value, score
 from probegen.instrumentation.trace import attention_in_steps, run_source
 from probegen.spec import Attention
@@ -28,12 +36,14 @@ class Forward:
         inputs: the flat inputs.
         nest: the predictions as the model nests them.
         calls: the layer calls.
+        operations: what it was traced into.
         made: the tensors made from whole numbers of inputs that the plan takes gradients at.
     """
 
     inputs: list[Any]
     nest: Any
     calls: list[LayerCall]
+    operations: list[Any]
     made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -86,6 +96,7 @@ def run_forward(
     flat: Sequence[Any],
     stand_ins: Mapping[TensorRef, Callable[[Any], Any]] | None = None,
     weights: Sequence[tuple[Any, Any]] = (),
+    mark: Callable[[Any], Any] = mark_mask,
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 
@@ -94,7 +105,10 @@ def run_forward(
         flat: the flat inputs.
         stand_ins: what makes the tensors that stand in for others of the model, inputs aside.
         weights: pairs of a variable of the model and a tensor to read in its place.
+        mark: what masks pass where the plan has paths, on which they are held.
     """
+    graph = tf.compat.v1.get_default_graph()
+    before = len(graph.get_operations())
     probed = {o.ref.key for o in plan.plain}
     probed |= {o.ref.key for g in plan.groups for o in g.outputs}
     given = dict(stand_ins or {})
@@ -110,9 +124,12 @@ def run_forward(
         if not ref.made:
             seen = functools.partial(_touched, first_floats, stand_in)
             replaced.setdefault(ref.key, {})[ref.position] = seen
-    nest, calls = run_source(plan.source, flat, replaced, weights, probed, first_floats)
+    moves = any(path_integrals(group) for group in plan.groups)
+    nest, calls = run_source(
+        plan.source, flat, replaced, weights, probed, first_floats, mark if moves else None
+    )
     found = first_floats.tensors if first_floats else {}
-    return Forward(inputs=list(flat), nest=nest, calls=calls, made=found)
+    return Forward(list(flat), nest, calls, graph.get_operations()[before:], found)
 
 
 def _touched(first_floats: FirstFloats | None, stand_in: Callable[[Any], Any], before: Any) -> Any:

@@ -110,6 +110,12 @@ class ProbedModel(keras.Model):
                 self.plan.source.flatten(inputs), self.plan.source.input_specs, strict=True
             )
         ]
+        for name, value, wanted in zip(own, flat, self.plan.source.input_specs, strict=True):
+            if not wanted.shape.is_compatible_with(value.shape):
+                sizes = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
+                raise InstrumentError(
+                    f"input {name!r} takes arrays of shape {sizes}, got {list(value.shape)}."
+                )
         if not self.manifest.target_input:
             if target is not None:
                 raise InstrumentError(

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from probegen.instrumentation.axes import channel_axis, position_axes, saliency_axis
 from probegen.instrumentation.forward import Forward, plain_output, run_forward
+from probegen.instrumentation.held import hold
 from probegen.instrumentation.plan import (
     GradientGroup,
     GradientOutput,
@@ -83,7 +84,8 @@ def _integrated(
 ) -> dict[str, Any]:
     """Sums gradients at the midpoints of `steps` pieces of the line from the baseline.
 
-    The class is that of the input itself all along the line, as the path integral has it.
+    The class is that of the input itself all along the line, as the path integral has it, and so
+    are the masks.
     """
     probe = outputs[0].probe
     if not isinstance(probe, IntegratedGradients):
@@ -97,6 +99,7 @@ def _integrated(
             fraction = (tf.cast(k, difference.dtype) + 0.5) / probe.steps
             points.append(tf.cast(probe.baseline, difference.dtype) + fraction * difference)
         there = _forward_at(plan, forward, outputs, points)
+        hold(there.operations, points, forward.operations)
         found = tf.gradients([there.target(target)], points, [seeds])
         moved = (s + tf.convert_to_tensor(g) for s, g in zip(sums, found, strict=True))
         return (k + 1, *moved)

@@ -133,6 +133,7 @@ def run_source(
     weights: Sequence[tuple[Any, Any]] = (),
     probed: Collection[CallKey] | None = None,
     first_floats: FirstFloats | None = None,
+    mark_mask: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -146,11 +147,12 @@ def run_source(
         weights: pairs of a variable of the model and a tensor to read in its place.
         probed: the layer calls whose outputs are asked for; None for all.
         first_floats: follows the inputs, and exchanges what is made of their whole numbers.
+        mark_mask: what masks pass, so that they are found again; None leaves them alone.
 
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
-    watcher = Watcher(source.model, replaced, probed)
+    watcher = Watcher(source.model, replaced, probed, mark_mask)
     listening = first_floats.listening(watcher) if first_floats else contextlib.nullcontext()
     with keras.StatelessScope(state_mapping=list(weights)), watching(watcher), listening:
         try:

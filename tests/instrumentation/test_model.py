@@ -534,6 +534,12 @@ print("same", len(outputs))
     assert "same 4" in done.stdout, done.stderr
 
 
+def test_inputs_of_another_shape_are_refused():
+    probed = pg.instrument(models.cnn(), [pg.Saliency()])
+    with pytest.raises(InstrumentError, match=r"'image' .*\[\?, 11, 8, 2\], got \[3, 11, 8, 1\]"):
+        probed(np.zeros((3, 11, 8, 1), "float32"))
+
+
 def test_callable_targets_cannot_be_saved(tmp_path):
     probed = pg.instrument(models.cnn(), pg.Saliency(target=lambda y: y[:, 0]))
     with pytest.raises(pg.ProbegenError, match="a class index or a tuple"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
-from probegen.graph.autodiff import gradients, inputs_of
+from probegen.graph.autodiff import gradients, inputs_of, key_of
 from probegen.graph.builder import Builder, dtype_of
 from probegen.graph.copying import copy_node
+from probegen.graph.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.steps import Steps
 from probegen.graph.vjp import BLOCKING, RULES
 
@@ -26,7 +27,7 @@ def integrated_gradients(
 
     One Scan: a step runs a copy of the forward nodes behind `places` at a point of the line, and
     their backward pass. The seed is that of the input itself: the class stays the same on the
-    whole line.
+    whole line. So do masks, which a point of the line would otherwise compute anew.
 
     Args:
         builder: where the nodes go; its graph holds the forward pass.
@@ -87,22 +88,80 @@ def _copy_forward(
 ) -> dict[ir.Value, ir.Value]:
     """Copies into `body` the nodes of `graph` through which `replaced` reach `wanted`.
 
-    Values that do not depend on them are read from the graph around, weights above all.
+    Values that do not depend on them are read from the graph around, weights above all, and so
+    are masks.
 
     Returns:
         Value of the graph -> its copy.
     """
     copies = dict(replaced)
+    held = _held(graph, replaced)
     depending = set(replaced)
     for node in graph:
-        if any(v in depending for v in inputs_of(node)):
+        if node not in held and any(v in depending for v in inputs_of(node)):
             depending.update(node.outputs)
     needed, chosen = set(wanted), []
     for node in reversed(list(graph)):
         fresh = [v for v in node.outputs if v in needed and v not in replaced]
-        if fresh and any(v in depending for v in inputs_of(node)):
+        if fresh and node not in held and any(v in depending for v in inputs_of(node)):
             chosen.append(node)
             needed.update(inputs_of(node))
     for node in reversed(chosen):
         copy_node(body, node, copies)
     return copies
+
+
+#: Operators that leave an element what it is, or sum up whether elements are there.
+_SAME = frozenset(
+    {
+        f"{MARK_DOMAIN}::{MARK}",
+        "Abs",
+        "Cast",
+        "Concat",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "ReduceL1",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+
+
+def _held(graph: ir.Graph, moved: Iterable[ir.Value]) -> set[ir.Node]:
+    """Returns the nodes whose results are held: masks (see `probegen.instrumentation.held`)."""
+    same, depending = set(moved), set(moved)
+    found = set()
+    for node in graph:
+        if not any(v in depending for v in inputs_of(node)):
+            continue
+        depending.update(node.outputs)
+        if _is_mask(node) or _tells_presence(node, same, depending):
+            found.add(node)
+        elif key_of(node) in _SAME and any(v in same for v in node.inputs):
+            same.update(node.outputs)
+    return found
+
+
+def _is_mask(node: ir.Node) -> bool:
+    return key_of(node) == f"{MARK_DOMAIN}::{MARK}" and MASK_NAME in (node.name or "")
+
+
+def _tells_presence(node: ir.Node, same: set[ir.Value], depending: set[ir.Value]) -> bool:
+    """Tells whether a node asks if elements of a moved tensor equal something fixed."""
+    read = [v for v in node.inputs if v is not None]
+    if node.op_type == "IsNaN" or (
+        node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.BOOL
+    ):
+        return read[0] in same
+    if node.op_type != "Equal":
+        return False
+    return any(a in same and b not in depending for a, b in (read, read[::-1]))
