@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from probegen.compiler import Exported, compile, export
     from probegen.errors import ProbegenError
     from probegen.inspection import inspect
+    from probegen.instrumentation.attention import register_attention
     from probegen.instrumentation.model import instrument
     from probegen.parity import verify
     from probegen.spec import (
@@ -45,6 +46,7 @@ __all__ = [
     "export",
     "inspect",
     "instrument",
+    "register_attention",
     "verify",
 ]
 
@@ -61,6 +63,7 @@ _HOMES = {
     "export": "probegen.compiler",
     "inspect": "probegen.inspection",
     "instrument": "probegen.instrumentation.model",
+    "register_attention": "probegen.instrumentation.attention",
     "verify": "probegen.parity",
 }
 

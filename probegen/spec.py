@@ -92,11 +92,15 @@ class Attention(Probe):
     """Attention weights after the softmax, `[batch, head, query, key]`.
 
     Taken from every matching MultiHeadAttention, GroupedQueryAttention, Attention or
-    AdditiveAttention (the last two have no head axis), and from custom layers that return
-    `(output, weights)`.
+    AdditiveAttention (the last two have no head axis), and from any other layer in which a
+    softmax weighs values: its result is multiplied with something that depends on the input and
+    summed over the axis along which it adds up to one. That axis is called `key`. Weights
+    `[batch, time, 1]` with the softmax over time have the axes `batch, key, query`. What a layer
+    merely returns (states, a second head) is no attention; `pg.register_attention` names weights
+    that are applied in another way.
 
     Attributes:
-        select: the layers; only attention layers are considered.
+        select: the layers; only those that apply attention weights are considered.
         name: replaces the output name `"attention/<path>"`.
         dtype: element type of the payload.
     """

@@ -54,7 +54,7 @@ class Forward:
     @functools.cached_property
     def weights(self) -> dict[CallKey, Any]:
         """Layer call -> the attention weights that it applies."""
-        return attention_in_steps(self.outputs[0].graph, self.calls)
+        return attention_in_steps(self.outputs[0].graph, self.calls, self.inputs)
 
     @property
     def outputs(self) -> list[Any]:

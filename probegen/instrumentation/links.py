@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 #: Axis of an operand, axis of a result.
@@ -183,13 +184,35 @@ def _sizes(tensor: Any) -> list[int | None] | None:
     return tensor.shape.as_list() if tensor.shape.rank is not None else None
 
 
-def _constant(tensor: Any) -> list[int] | None:
-    value = tf.get_static_value(tensor)
+def constant(tensor: Any) -> list[int] | None:
+    """Returns whole numbers that are known now, or computed from such: axes, an order of axes."""
+    value = _value(tensor)
     return None if value is None else [int(v) for v in value.reshape(-1)]
 
 
+def _value(tensor: Any) -> Any:
+    value = tf.get_static_value(tensor)
+    compute = _COMPUTED.get(tensor.op.type)
+    if value is not None or compute is None:
+        return value
+    parts = [_value(t) for t in tensor.op.inputs]
+    return None if any(p is None for p in parts) else compute(*parts)
+
+
+#: Operations that orders of axes are computed by, as in a softmax over an axis not the last.
+_COMPUTED: dict[str, Callable[..., Any]] = {
+    "Add": np.add,
+    "AddV2": np.add,
+    "ConcatV2": lambda *parts: np.concatenate(parts[:-1], int(parts[-1])),
+    "FloorMod": np.mod,
+    "Pack": lambda *parts: np.stack(parts),
+    "Range": np.arange,
+    "Sub": np.subtract,
+}
+
+
 def _transposed(op: Any) -> Iterator[Link]:
-    order = _constant(op.inputs[1])
+    order = constant(op.inputs[1])
     if order is not None:
         yield Link(op.inputs[0], op.outputs[0], tuple((a, i) for i, a in enumerate(order)))
 
@@ -201,7 +224,7 @@ def _reshaped(op: Any) -> Iterator[Link]:
 
 
 def _expanded(op: Any) -> Iterator[Link]:
-    at, rank = _constant(op.inputs[1]), op.outputs[0].shape.rank
+    at, rank = constant(op.inputs[1]), op.outputs[0].shape.rank
     if at and rank is not None:
         kept = [i for i in range(rank) if i != at[0] % rank]
         yield Link(op.inputs[0], op.outputs[0], tuple(enumerate(kept)))
@@ -220,7 +243,7 @@ def _squeezed(op: Any) -> Iterator[Link]:
 
 def _reduced(op: Any) -> Iterator[Link]:
     rank = op.inputs[0].shape.rank
-    over = _constant(op.inputs[1])
+    over = constant(op.inputs[1])
     if rank is None or over is None:
         return
     if op.outputs[0].shape.rank == rank:  # keepdims
@@ -277,7 +300,7 @@ def _strided(op: Any) -> Iterator[Link]:
 
 def _gathered(op: Any) -> Iterator[Link]:
     values, indices, out = op.inputs[0], op.inputs[1], op.outputs[0]
-    axis = _constant(op.inputs[2])
+    axis = constant(op.inputs[2])
     if values.shape.rank is None or indices.shape.rank is None or axis is None:
         return
     at, more = axis[0] % values.shape.rank, indices.shape.rank - op.get_attr("batch_dims")

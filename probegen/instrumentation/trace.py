@@ -59,7 +59,7 @@ class Trace:
     @functools.cached_property
     def weights(self) -> dict[CallKey, Any]:
         """Layer call -> the attention weights that it applies, for every call that has some."""
-        return attention_in_steps(self.graph, self.calls)
+        return attention_in_steps(self.graph, self.calls, self.inputs)
 
     @functools.cached_property
     def random(self) -> dict[int, Draw]:
@@ -187,9 +187,11 @@ def trace(source: Source) -> Trace:
     return Trace(source, graph, seen["inputs"], seen["nest"], seen["calls"])
 
 
-def attention_in_steps(graph: Any, calls: Sequence[LayerCall]) -> dict[CallKey, Any]:
+def attention_in_steps(
+    graph: Any, calls: Sequence[LayerCall], inputs: Sequence[Any]
+) -> dict[CallKey, Any]:
     """Returns attention weights by layer call, with an axis for each length that is folded."""
-    found = attention_weights(graph, calls)
+    found = attention_weights(graph, calls, inputs)
     folds = {(c.path, c.index): c.folds for c in calls}
     apart = {id(t) for c in calls if c.in_steps for t in c.outputs}
     with graph.as_default():

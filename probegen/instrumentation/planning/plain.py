@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from probegen import manifest
 from probegen.errors import InstrumentError
 from probegen.instrumentation import axes
+from probegen.instrumentation.attention import key_axes
 from probegen.instrumentation.plan import PlainOutput, TensorRef, reduced_axes
 from probegen.instrumentation.planning.context import Context, output_name
 from probegen.instrumentation.planning.methods import METHODS
@@ -66,8 +67,6 @@ def _activation_spec(
 
 def _attention(context: Context, probe: Attention) -> list[PlainOutput]:
     chosen = context.select(probe.select, "attention")
-    if probe.select == "*":  # layers that merely return a pair have to be asked for by name
-        chosen = [p for p in chosen if "attention" in p.roles] or chosen
     outputs = []
     for point in chosen:
         weights = context.trace.weights[point.path, point.call_index]
@@ -79,7 +78,7 @@ def _attention(context: Context, probe: Attention) -> list[PlainOutput]:
                     kind=manifest.ATTENTION,
                     dtype=probe.dtype or weights.dtype.name,
                     shape=shape,
-                    axes=axes.attention_axes(len(shape)),
+                    axes=axes.attention_axes(len(shape), key_axes(weights)),
                     layer=point.path,
                     call=point.call_index,
                     method=METHODS[manifest.ATTENTION],
