@@ -15,11 +15,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import op_callbacks
+from tensorflow.python.framework import op_callbacks, op_def_library
 
 from probegen.instrumentation.capture import CallKey, Watcher
 
@@ -34,7 +35,9 @@ class Tie(enum.IntEnum):
     SAME = 5  # the input itself, perhaps in another integer type
 
 
-#: The whole input as floating numbers: one place, however many casts make it.
+#: The whole input as floating numbers: one place, whatever parts of it are cast, where and how
+#: often. What the model does to the numbers before a cast (it turns the channels round, takes a
+#: column) is then done to the floating ones.
 TWIN = "twin"
 #: A floating tensor that some operation inside a layer call makes.
 MADE = "made"
@@ -56,8 +59,10 @@ _CHOOSING = frozenset({"Select", "SelectV2"})
 #: Look-ups: the first input is the table, the second says which of its entries.
 _GATHERING = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+#: How often each class is among the numbers of a sample.
+_COUNTS = frozenset({"DenseBincount"})
 #: Operations that make floating tensors from the values of integer ones.
-_MAKING = frozenset({"Cast", "OneHot", "DenseBincount", "Bincount"}) | _CALLS | _GATHERING
+_MAKING = frozenset({"Cast", "OneHot"}) | _COUNTS | _CALLS | _GATHERING
 #: Integer operations whose result says where or how many, not what.
 _COUNTING = frozenset(
     {"Cumsum", "Cumprod", "ArgMax", "ArgMin", "Where", "Unique", "UniqueV2", "TopK", "TopKV2"}
@@ -82,9 +87,11 @@ class FirstFloat:
         ties: position of an input -> how the numbers that it is made from hang on that.
         index: the tensor of whole numbers that it is made from.
         apart: the same numbers before they were joined across samples, None where they were not.
+        axes: how many of its axes, the first, are those of the numbers.
         word: what makes it: `"lookup"`, `"one_hot"`, `"cast"` or an operation.
         rows: number of entries of the table, where it is looked up along its first axis.
         usable: whether its first axis is the batch, so that it can be explained.
+        moved: whether it has lost the order that the numbers have in the input.
         also: further casts of the same input.
     """
 
@@ -93,17 +100,21 @@ class FirstFloat:
     ties: Mapping[int, Tie]
     index: Any
     apart: Any
+    axes: int
     word: str
     rows: int | None = None
     usable: bool = True
+    moved: bool = False
     also: list[Any] = dataclasses.field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int | None, ...]:
         """Its sizes, the batch first."""
+        if self.slot[0] == TWIN:
+            return tuple(self.index.shape)
         if self.apart is None:
             return tuple(self.tensor.shape)
-        return (*self.apart.shape, *self.tensor.shape[self.index.shape.rank :])
+        return (*self.apart.shape, *self.tensor.shape[self.axes :])
 
     @property
     def tensors(self) -> list[Any]:
@@ -119,7 +130,7 @@ class FirstFloat:
         """Writes the tensor with the batch axis first, where samples were joined."""
         if self.apart is None:
             return self.tensor
-        rest = tf.shape(self.tensor)[self.index.shape.rank :]
+        rest = tf.shape(self.tensor)[self.axes :]
         shaped = tf.reshape(self.tensor, tf.concat([tf.shape(self.apart), rest], 0))
         shaped.set_shape(self.shape)
         return shaped
@@ -129,7 +140,7 @@ class FirstFloat:
         if self.apart is None:
             return shaped
         rest = tf.shape(shaped)[self.apart.shape.rank :]
-        joined = tf.reshape(shaped, tf.concat([tf.shape(self.index), rest], 0))
+        joined = tf.reshape(shaped, tf.concat([tf.shape(self.index)[: self.axes], rest], 0))
         joined.set_shape(self.tensor.shape)
         return joined
 
@@ -162,6 +173,9 @@ class FirstFloats:
         self._reached = set(self._ties)
         self._counts: dict[CallKey, int] = {}
         self._kept: list[Any] = list(inputs)  # ids are those of living objects
+        self._inputs = list(inputs)
+        self._pure = {id(t) for t in inputs if t.dtype.is_integer or t.dtype.is_bool}
+        self._moved: set[int] = set()
 
     def ties(self, tensor: Any) -> Mapping[int, Tie]:
         """Returns how a tensor of whole numbers hangs on the inputs."""
@@ -188,8 +202,8 @@ class FirstFloats:
             del op_name
             if graph is not watched or not outputs:
                 return None  # what was made stays
-            place = self.see(outputs[0].op, watcher.innermost)
-            return None if place is None else [self._stand_in(place, outputs[0])]
+            exchange = self.see(outputs[0].op, watcher.innermost)
+            return None if exchange is None else [exchange(outputs[0])]
 
         op_callbacks.add_op_callback(callback)
         try:
@@ -197,19 +211,57 @@ class FirstFloats:
         finally:
             op_callbacks.remove_op_callback(callback)
 
-    def _stand_in(self, place: FirstFloat, tensor: Any) -> Any:
+    def _exchanged(self, place: FirstFloat, tensor: Any) -> Any:
+        """Returns what stands in for the tensor that a place was found at."""
         if place.slot not in self._stand_ins or not place.usable:
             return tensor
-        before = self.tensors.get(place.slot)
-        if before is None:
-            before = self._stand_ins[place.slot](place.with_samples_apart())
-            self.tensors[place.slot] = self.touch(before)
-        return self.touch(tf.cast(place.joined_again(before), tensor.dtype))
+        made = self.touch(self._stand_ins[place.slot](place.with_samples_apart()))
+        self.tensors[place.slot] = made
+        return self._instead(tensor, tf.cast(place.joined_again(made), tensor.dtype))
+
+    def _from_twins(self, index: Any, tensor: Any) -> Any:
+        """Returns the cast of some numbers of inputs, made anew from the inputs' floating twins."""
+        slots = [(TWIN, ("", 0), position) for position in self.ties(index)]
+        if not any(slot in self._stand_ins for slot in slots):
+            return tensor
+        return self._instead(tensor, tf.cast(self._floating(index, tensor.dtype), tensor.dtype))
+
+    def _floating(self, numbers: Any, dtype: Any) -> Any:
+        """Returns whole numbers as floating ones, those of inputs from their twins."""
+        if id(numbers) not in self._pure:
+            return tf.cast(numbers, dtype)
+        position = next((i for i, t in enumerate(self._inputs) if t is numbers), None)
+        if position is None:
+            op = numbers.op
+            if op.type == "Cast" or op.type in _LIKE_IDENTITY:
+                return self._floating(op.inputs[0], dtype)
+            return _again(op, lambda t: self._floating(t, dtype))[numbers.value_index]
+        slot: Slot = (TWIN, ("", 0), position)
+        if slot not in self._stand_ins:
+            return tf.cast(numbers, dtype)
+        if slot not in self.tensors:
+            self.tensors[slot] = self.touch(self._stand_ins[slot](tf.cast(numbers, dtype)))
+        return tf.cast(self.tensors[slot], dtype)
+
+    def _instead(self, before: Any, after: Any) -> Any:
+        """Notes of a tensor, which is returned, what is known of the one that it stands in for."""
+        if id(before) in self._ties:
+            self._ties[id(after)] = self._ties[id(before)]
+        for of in (self._astray, self._moved):
+            if id(before) in of:
+                of.add(id(after))
+        if id(before) in self._apart:
+            self._apart[id(after)] = self._apart[id(before)]
+        return self.touch(after)
 
     # -- one operation ---------------------------------------------------------------------
 
-    def see(self, op: Any, call: CallKey) -> FirstFloat | None:
-        """Follows one operation, made inside a layer call; returns what it makes, if it does."""
+    def see(self, op: Any, call: CallKey) -> Callable[[Any], Any] | None:
+        """Follows one operation, made inside a layer call.
+
+        Returns:
+            What exchanges the tensor that it makes, where that is one of those looked for.
+        """
         inputs, outputs = list(op.inputs), list(op.outputs)
         if op.type in _SIZES or not outputs:
             return None
@@ -226,7 +278,10 @@ class FirstFloats:
         for output in outputs:
             if not (output.dtype.is_floating and whole):
                 self._ties[id(output)] = dict(ties)
+            elif op.type == "Cast":  # numbers still, which may become whole again
+                self._ties[id(output)] = {i: min(tie, Tie.WHOLE) for i, tie in ties.items()}
         self._follow_samples(op, data, outputs)
+        self._follow_order(op, data, outputs)
         if whole and outputs[0].dtype.is_floating and len(outputs) == 1:
             return self._make(op, inputs, data[0], ties, call)
         return None
@@ -252,7 +307,7 @@ class FirstFloats:
     def _limit(self, op: Any, data: Sequence[Any]) -> Tie:
         """Returns the tightest tie that an operation leaves."""
         first, out = op.inputs[0], op.outputs[0].dtype
-        values_read = any(t is first for t in data)
+        values_read = any(t is v for t in data for v in _values_of(op))
         if op.type in _GATHERING and not values_read:
             looks_up = id(first) not in self._reached
             return (Tie.WHOLE if out.is_floating else Tie.COMPUTED) if looks_up else Tie.INDIRECT
@@ -263,7 +318,13 @@ class FirstFloats:
         return _limit_of_values(op, floating=any(t.dtype.is_floating for t in data))
 
     def _follow_samples(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Keeps in mind what a tensor looked like before samples were joined in it."""
+        """Keeps in mind what a tensor looked like before samples were joined in it.
+
+        Of layers between floating tensors it is taken for granted that the batch stays first.
+        """
+        ties = self._ties.get(id(outputs[0]), {}).values()
+        if data[0].dtype.is_floating and all(tie is Tie.INDIRECT for tie in ties):
+            return
         before = next((self._apart[id(t)] for t in data if id(t) in self._apart), None)
         if op.type == "Reshape" and before is None and not _keeps_samples(data[0], outputs[0]):
             before = data[0]
@@ -277,35 +338,70 @@ class FirstFloats:
         elif before is not None:
             self._apart.update((id(t), before) for t in outputs)
 
+    def _follow_order(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Keeps in mind what only moves numbers of the inputs, and what has lost their order."""
+        values_read = any(t is v for t in data for v in _values_of(op))
+        if (
+            values_read
+            and _only_moves(op)
+            and all(id(t) in self._pure for t in data)
+            and not outputs[0].dtype.is_floating
+        ):
+            self._pure.update(map(id, outputs))
+        if any(id(t) in self._moved for t in data) or _changes_order(op):
+            self._moved.update(map(id, outputs))
+
     def _make(
         self, op: Any, inputs: Sequence[Any], index: Any, ties: Mapping[int, Tie], call: CallKey
-    ) -> FirstFloat | None:
-        """Returns the place that an operation makes, or makes once more."""
+    ) -> Callable[[Any], Any] | None:
+        """Notes what an operation makes of whole numbers; returns what exchanges it."""
         # What takes entries out of activations, by a length say, looks nothing up.
-        fixed = all(t is index or id(t) not in self._reached for t in inputs)
+        aside = inputs[1:2] if op.type in _COUNTS else []  # the number of classes
+        fixed = all(
+            t is index or id(t) not in self._reached or any(t is a for a in aside) for t in inputs
+        )
         if op.type not in _MAKING or not fixed:
             return None
         tensor = op.outputs[0]
-        twin = [i for i, tie in ties.items() if tie is Tie.SAME]
-        if op.type == "Cast" and twin:
-            slot: Slot = (TWIN, ("", 0), twin[0])
-            for place in self.found:
-                if place.slot == slot:
-                    place.also.append(tensor)
-                    return place
-        else:
-            number = self._counts.get(call, 0)
-            self._counts[call] = number + 1
-            slot = (MADE, call, number)
+        if op.type == "Cast" and id(index) in self._pure:
+            for position in ties:
+                self._note_twin(position, tensor)
+            return functools.partial(self._from_twins, index)
+        number = self._counts.get(call, 0)
+        self._counts[call] = number + 1
+        axes = _axes_of_numbers(op, index)
+        apart = self._apart.get(id(index))
         usable = (
             id(index) not in self._astray
-            and _begins_with(tensor, index)
+            and _begins_with(tensor, index, axes)
             and _first_axis(op) in (0, None)
+            and (apart is None or axes == index.shape.rank)
         )
-        apart = self._apart.get(id(index))
-        place = FirstFloat(slot, tensor, ties, index, apart, _word(op), _rows(op), usable)
+        place = FirstFloat(
+            (MADE, call, number),
+            tensor,
+            ties,
+            index,
+            apart,
+            axes,
+            _word(op),
+            _rows(op),
+            usable,
+            id(index) in self._moved,
+        )
         self.found.append(place)
-        return place
+        return functools.partial(self._exchanged, place)
+
+    def _note_twin(self, position: int, tensor: Any) -> None:
+        slot: Slot = (TWIN, ("", 0), position)
+        for place in self.found:
+            if place.slot == slot:
+                place.also.append(tensor)
+                return
+        whole = self._inputs[position]
+        self.found.append(
+            FirstFloat(slot, tensor, {position: Tie.SAME}, whole, None, whole.shape.rank, "cast")
+        )
 
 
 def follow(
@@ -322,6 +418,56 @@ def follow(
     for op, call in zip(operations, calls, strict=True):
         flow.see(op, call)
     return flow
+
+
+def _values_of(op: Any) -> list[Any]:
+    """Returns the inputs of an operation that hold values, where it moves or selects these."""
+    if op.type in ("Split", "OneHot"):
+        return [op.inputs[1]] if op.type == "Split" else []
+    if op.type in _JOINING:
+        return list(op.inputs[:-1] if op.type == "ConcatV2" else op.inputs)
+    return list(op.inputs[:1])
+
+
+def _only_moves(op: Any) -> bool:
+    """Tells whether an operation moves or selects values and does nothing else to them."""
+    if op.type == "Cast":
+        before, after = op.inputs[0].dtype, op.outputs[0].dtype
+        return not before.is_floating and _limit_of_cast(before, after) is Tie.SAME
+    moving = _LIKE_IDENTITY | _SHAPING | _JOINING | _SELECTING | _GATHERING
+    return op.type in moving and not op.type.startswith("Resource")
+
+
+def _changes_order(op: Any) -> bool:
+    """Tells whether values may not be where they were, axes of one element aside."""
+    if op.type in ("Reshape", "ExpandDims", "Squeeze"):
+        return False
+    if op.type == "StridedSlice":
+        steps = tf.get_static_value(op.inputs[3])
+        ahead = steps is not None and bool((steps > 0).all())
+        return not (ahead and _same_sizes(op.inputs[0], op.outputs[0]))
+    return op.type in _SHAPING or op.type in _JOINING or op.type in _SELECTING
+
+
+def _again(op: Any, convert: Callable[[Any], Any]) -> Sequence[Any]:
+    """Writes an operation once more, on other values; returns its outputs."""
+    remaining, arguments = list(op.inputs), {}
+    values = {id(t) for t in _values_of(op)}
+    groups = []
+    for argument in op.op_def.input_arg:
+        count = op.get_attr(argument.number_attr) if argument.number_attr else 1
+        groups.append((argument, remaining[:count]))
+        remaining = remaining[count:]
+    of = {a.type_attr for a, tensors in groups if any(id(t) in values for t in tensors)} - {""}
+    told = {a.type_attr for a, _ in groups} | {a.number_attr for a, _ in groups}
+    for argument, tensors in groups:
+        changed = [convert(t) if argument.type_attr in of else t for t in tensors]
+        arguments[argument.name] = changed if argument.number_attr else changed[0]
+    for attribute in op.op_def.attr:
+        if attribute.name not in told:
+            arguments[attribute.name] = op.get_attr(attribute.name)
+    result = op_def_library.apply_op(op.type, **arguments)
+    return list(result) if isinstance(result, list | tuple) else [result]
 
 
 def _limit_of_move(op: Any) -> Tie:
@@ -398,12 +544,20 @@ def _keeps_order(op: Any, before: Any, after: Any) -> bool:
     )
 
 
-def _begins_with(tensor: Any, index: Any) -> bool:
-    """Tells whether the axes of a tensor can begin with those of another."""
+def _begins_with(tensor: Any, index: Any, axes: int | None = None) -> bool:
+    """Tells whether a tensor can begin with the axes of another, or the first `axes` of them."""
     if tensor.shape.rank is None or index.shape.rank is None:
         return False
-    head = tensor.shape[: index.shape.rank]
-    return bool(head.rank == index.shape.rank and head.is_compatible_with(index.shape))
+    wanted = index.shape[: index.shape.rank if axes is None else axes]
+    return bool(tensor.shape[: wanted.rank].is_compatible_with(wanted))
+
+
+def _axes_of_numbers(op: Any, index: Any) -> int:
+    """Returns how many of the first axes of a result are those of the numbers it is made from."""
+    rank = index.shape.rank or 0
+    if op.type in _COUNTS:
+        return 1
+    return rank - 1 if op.type in ("GatherNd", "ResourceGatherNd") else rank
 
 
 def _first_axis(op: Any) -> int | None:

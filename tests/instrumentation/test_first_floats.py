@@ -109,6 +109,11 @@ def steps():
     return keras.Model(x, head(layers.Flatten()(rows)))
 
 
+def encoded(mode):
+    x = keras.Input((6,), dtype="int32", name="ids")
+    return keras.Model(x, head(layers.CategoryEncoding(9, output_mode=mode)(x)))
+
+
 # name -> model, legal ids, what is explained (name and shape of a sample), vocabularies
 LOOKUPS = {
     "positions": (with_positions, 500, {"ids": (9, 8)}, [500]),
@@ -128,6 +133,8 @@ LOOKUPS = {
     "mod": (lambda: changed(lambda x: x % 30), 99, {"ids": (6, 5)}, [None]),
     "plus": (lambda: changed(lambda x: x + 1), 29, {"ids": (6, 5)}, [None]),
     "joined": (joined_inputs, 20, {"words": (7, 4)}, [20, 20]),
+    "counts": (lambda: encoded("count"), 9, {"ids": (9,)}, [None]),
+    "reversed": (lambda: changed(lambda x: x[:, ::-1]), 30, {"ids": (6, 5)}, [30]),
     "steps": (steps, 20, {"ids": (3, 6, 4)}, [None]),
 }
 
@@ -141,6 +148,10 @@ def without_tables(model, x, but="places"):
     result = np.asarray(model(x))
     model.set_weights(before)
     return result
+
+
+def head_of(model, vectors):
+    return np.asarray(model.get_layer("out")(model.get_layer("hidden")(vectors)))
 
 
 @pytest.mark.parametrize("name", LOOKUPS)
@@ -157,7 +168,9 @@ def test_all_look_ups_of_an_input_together_are_complete(name):
         x = x if len(x) > 1 else x[0]
         outputs = probed(x)
         parts = [np.asarray(outputs[n]).reshape(count, -1).sum(1) for n in shapes]
-        if name == "one_hot":  # from no word at all: the table itself stays
+        if name == "counts":
+            expected = np.asarray(model(x)) - head_of(model, np.zeros((count, 9)))
+        elif name == "one_hot":  # from no word at all: the table itself stays
             expected = np.asarray(model(x)) - without_tables(model, x)
         else:
             expected = np.asarray(outputs["out"]) - without_tables(model, x)
@@ -297,6 +310,66 @@ def test_bytes_of_an_image_are_explained_at_full_resolution(twice, tmp_path):
     artefact.run(x).to_html(tmp_path / "report.html")
 
 
+def turned_photos(cast):
+    """Channels and width are turned round and a margin is cut off, before or after the cast."""
+    x = keras.Input((11, 8, 3), dtype="uint8" if cast else "float32", name="photo")
+    y = layers.Concatenate(axis=1)([x[:, 4:9, ::-1, ::-1], x[:, :2, ::-1, ::-1]])
+    y = (ops.cast(y, "float32") if cast else y) / 255.0
+    y = layers.Conv2D(4, (3, 2), activation="tanh", name="conv")(y)
+    return keras.Model(x, layers.Dense(3, name="out")(layers.Flatten()(y)))
+
+
+def test_what_is_cast_after_it_was_moved_is_explained_in_the_places_of_the_input(tmp_path):
+    model, twin = fill(turned_photos(cast=True)), turned_photos(cast=False)
+    twin.set_weights(model.get_weights())
+    probed = pg.instrument(model, [pg.InputGradient(target=1), pg.IntegratedGradients(2, target=1)])
+    pg.export(probed, tmp_path / "m.onnx")
+    x = ids((3, 11, 8, 3), 256).astype("uint8")
+    floating = tf.constant(x, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(floating)
+        score = twin(floating)[:, 1]
+    expected = tape.gradient(score, floating).numpy()
+    assert np.all(expected[:, 2:4] == 0)
+    assert np.abs(expected[:, 0]).min() > 0
+    same = pg.instrument(twin, pg.IntegratedGradients(2, target=1))(floating)
+    for outputs in (
+        probed(x),
+        {r.name: r.array for r in runtime.load(tmp_path / "m.onnx").run(x).values()},
+    ):
+        np.testing.assert_allclose(outputs["input_gradient/photo"], expected, rtol=1e-3, atol=1e-7)
+        key = "integrated_gradients/photo"
+        np.testing.assert_allclose(outputs[key], same[key], rtol=1e-3, atol=1e-6)
+
+
+def test_look_ups_in_another_order_are_not_drawn_along_the_input():
+    probed = pg.instrument(changed(lambda x: x[:, ::-1]), pg.Saliency())
+    (output,) = probed.manifest.explanations
+    assert (output.axes, output.input) == (("batch", "id"), None)
+    probed = pg.instrument(changed(lambda x: x + 1), pg.Saliency())
+    (output,) = probed.manifest.explanations
+    assert (output.axes, output.input) == (("batch", "time"), "ids")
+
+
+def test_numbers_that_become_whole_again_are_followed_on():
+    """Grey levels are rounded to bytes, which no gradient passes: the last cast is explained."""
+    x = keras.Input((6, 5, 3), dtype="uint8", name="photo")
+    grey = layers.Lambda(tf.image.rgb_to_grayscale, output_shape=(6, 5, 1), dtype="uint8")(x)
+    y = layers.Conv2D(3, 3, activation="tanh", name="conv")(ops.cast(grey, "float32") / 255.0)
+    model = fill(keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(y))))
+    probed = pg.instrument(model, pg.InputGradient(target=1))
+    (output,) = probed.manifest.explanations
+    assert (output.name, output.shape) == ("input_gradient/photo", (None, 6, 5, 1))
+    data = ids((2, 6, 5, 3), 256).astype("uint8")
+    floating = tf.cast(tf.image.rgb_to_grayscale(data), "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(floating)
+        hidden = model.get_layer("conv")(floating / 255.0)
+        score = model.get_layer("out")(tf.reshape(hidden, (2, -1)))[:, 1]
+    expected = tape.gradient(score, floating)
+    np.testing.assert_allclose(probed(data)[output.name], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_an_input_that_is_looked_up_and_calculated_with_is_explained_at_both():
     x = keras.Input((6,), dtype="int32", name="ids")
     rows = layers.Flatten()(layers.Embedding(20, 3, name="words")(x))
@@ -349,7 +422,7 @@ def test_look_ups_that_join_samples_are_refused_by_name():
     rows = layers.Embedding(20, 4, name="words")(first)
     turned = layers.Lambda(lambda r: ops.transpose(r, (1, 0, 2)), name="back")(rows)
     model = keras.Model(x, over_time(turned))
-    with pytest.raises(NotDifferentiableError, match=r"'words.*first axis is not the batch"):
+    with pytest.raises(NotDifferentiableError, match=r"'words.*not the batch for its first axis"):
         pg.instrument(model, pg.Saliency())
 
 

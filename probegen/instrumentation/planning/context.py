@@ -36,6 +36,7 @@ class Start:
         rows: number of legal ids, where that is known.
         masks: whether it says which positions count, and nothing else.
         usable: whether its first axis is the batch.
+        moved: whether it has lost the order that the numbers have in the input.
     """
 
     ref: TensorRef
@@ -45,6 +46,7 @@ class Start:
     rows: int | None
     masks: bool
     usable: bool
+    moved: bool
 
     def with_ties(self, more: Mapping[int, Tie]) -> Start:
         """Returns a copy that hangs on the inputs as tightly as either."""
@@ -202,6 +204,7 @@ class Context:
                 rows=getattr(call.layer, "input_dim", place.rows),
                 masks=self._masks(place, around),
                 usable=True,
+                moved=place.moved,
             )
         kind, (path, index), number = place.slot
         if kind == TWIN:
@@ -219,6 +222,7 @@ class Context:
             place.rows if place.is_lookup else None,
             self._masks(place, around),
             place.usable,
+            place.moved,
         )
 
     def _calls_around(self, place: FirstFloat) -> list[LayerCall]:

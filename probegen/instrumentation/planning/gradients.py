@@ -147,7 +147,8 @@ class GradientPlanner:
     ) -> OutputSpec:
         ref = one.ref
         tensor, shape = self._context.tensor(ref), self._context.shape(ref)
-        names = self._named_axes(one)
+        follows = self._follows_input(one, shape)
+        names = self._named_axes(one, len(shape), follows)
         if isinstance(probe, Saliency):
             gone = axes.saliency_axis(names)
             shape = tuple(d for i, d in enumerate(shape) if i != gone)
@@ -163,7 +164,7 @@ class GradientPlanner:
             axes=names,
             layer=ref.path,
             call=ref.call,
-            input=one.inputs[0] if len(one.inputs) == 1 else None,
+            input=one.inputs[0] if len(one.inputs) == 1 and follows else None,
             target=target.spec,
             method=METHODS[probe.kind],
             detail=detail,
@@ -175,14 +176,35 @@ class GradientPlanner:
             return self._context.trace.axes(self._context.trace.inputs[one.ref.position])
         return self._context.axes(one.ref)
 
-    def _named_axes(self, one: _Explained) -> axes.Axes:
-        """Returns the same, called after what the tensor is: features, embeddings, channels."""
+    def _named_axes(self, one: _Explained, rank: int, follows: bool) -> axes.Axes:
+        """Returns the same, called after what the tensor is: features, embeddings, channels.
+
+        What does not run along the axes of its input has none that is called as these are.
+        """
+        if not follows and one.start is not None:
+            between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
+            last = "embedding" if one.start.is_lookup else "feature"
+            return (axes.BATCH, *between, last)[:rank]
         if one.start is not None and one.start.is_lookup:
             return axes.gradient_axes(self._axes(one), "embedding")
         if one.ref.is_input or one.ref.made:
             return axes.input_axes(self._axes(one), tokens=False)
         layer = self._context.trace.call(one.ref.key).layer
         return axes.gradient_axes(self._axes(one), role_of(layer))
+
+    def _follows_input(self, one: _Explained, shape: tuple[int | None, ...]) -> bool:
+        """Tells whether a first floating tensor begins with the axes of its input, in its order."""
+        if one.start is None or one.ref.made == TWIN:
+            return True
+        if one.start.moved or len(one.inputs) > 1:
+            return False
+        position = (
+            self._context.source.input_names.index(one.inputs[0])
+            if one.inputs
+            else min(one.start.ties)
+        )
+        wide = [d for d in self._context.trace.inputs[position].shape[1:] if d != 1]
+        return [d for d in shape[1:] if d != 1][: len(wide)] == wide
 
     def _grad_cams(self, probe: GradCAM, target: TargetPlan) -> list[GradientOutput]:
         """Returns a map for every call of the layer that a Grad-CAM names, or finds by itself."""
@@ -360,9 +382,9 @@ class GradientPlanner:
         """
         if not start.usable:
             raise NotDifferentiableError(
-                f"{start.label!r} looks up ids of which the first axis is not the batch any more "
-                "(they were joined along it, or transposed), so no part of the result belongs to "
-                "one sample; give wrt= a layer behind it, or look them up batch first."
+                f"what {start.label!r} makes of an input's numbers has not the batch for its first "
+                "axis (samples were joined along it, or axes turned), so that no part of it "
+                "belongs to one sample; give wrt= a layer behind it, or keep the batch first."
             )
 
     def _why_no_input(self, position: int, end: Any) -> str:
