@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from probegen.errors import InstrumentError, SelectionError
-from probegen.instrumentation.axes import Axes
+from probegen.instrumentation.axes import Axes, complete
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.first_floats import MADE, TWIN, FirstFloat, Slot, Tie
 from probegen.instrumentation.plan import TensorRef
@@ -140,7 +140,11 @@ class Context:
         return self.trace.call(ref.key).outputs[ref.position]
 
     def axes(self, ref: TensorRef) -> Axes:
-        """Returns what the axes of a tensor are."""
+        """Returns what the axes of what a reference means are: the input's for a cast of it."""
+        if ref.made == TWIN:
+            return self.trace.axes(self.trace.inputs[ref.position])
+        if ref.made and self._made[ref.slot].apart is not None:
+            return complete([None] * len(self.shape(ref)))
         return self.trace.axes(self.tensor(ref))
 
     def inputs_of(self, ref: TensorRef) -> list[str]:

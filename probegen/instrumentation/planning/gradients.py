@@ -136,7 +136,7 @@ class GradientPlanner:
                 self._gradient_spec(probe, target, one, several),
                 one.ref,
                 probe,
-                self._axes(one),
+                self._named_axes(one),
                 one.inputs,
             )
             for one in found
@@ -147,8 +147,7 @@ class GradientPlanner:
     ) -> OutputSpec:
         ref = one.ref
         tensor, shape = self._context.tensor(ref), self._context.shape(ref)
-        follows = self._follows_input(one, shape)
-        names = self._named_axes(one, len(shape), follows)
+        names = self._named_axes(one)
         if isinstance(probe, Saliency):
             gone = axes.saliency_axis(names)
             shape = tuple(d for i, d in enumerate(shape) if i != gone)
@@ -164,35 +163,32 @@ class GradientPlanner:
             axes=names,
             layer=ref.path,
             call=ref.call,
-            input=one.inputs[0] if len(one.inputs) == 1 and follows else None,
+            input=one.inputs[0] if len(one.inputs) == 1 and self._follows_input(one) else None,
             target=target.spec,
             method=METHODS[probe.kind],
             detail=detail,
         )
 
-    def _axes(self, one: _Explained) -> axes.Axes:
-        """Returns what the axes of an explained tensor are: a cast has those of its input."""
-        if one.ref.made == TWIN:
-            return self._context.trace.axes(self._context.trace.inputs[one.ref.position])
-        return self._context.axes(one.ref)
-
-    def _named_axes(self, one: _Explained, rank: int, follows: bool) -> axes.Axes:
-        """Returns the same, called after what the tensor is: features, embeddings, channels.
+    def _named_axes(self, one: _Explained) -> axes.Axes:
+        """Returns the axes of what is explained, called after what it is: features, embeddings.
 
         What does not run along the axes of its input has none that is called as these are.
         """
-        if not follows and one.start is not None:
+        rank = len(self._context.shape(one.ref))
+        if one.start is not None and not self._follows_input(one):
             between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
             last = "embedding" if one.start.is_lookup else "feature"
             return (axes.BATCH, *between, last)[:rank]
+        names = self._context.axes(one.ref)
         if one.start is not None and one.start.is_lookup:
-            return axes.gradient_axes(self._axes(one), "embedding")
+            time = axes.input_axes(names[:-1], tokens=True)
+            return (*time, "embedding") if rank > 1 else names
         if one.ref.is_input or one.ref.made:
-            return axes.input_axes(self._axes(one), tokens=False)
+            return axes.input_axes(names, tokens=False)
         layer = self._context.trace.call(one.ref.key).layer
-        return axes.gradient_axes(self._axes(one), role_of(layer))
+        return axes.gradient_axes(names, role_of(layer))
 
-    def _follows_input(self, one: _Explained, shape: tuple[int | None, ...]) -> bool:
+    def _follows_input(self, one: _Explained) -> bool:
         """Tells whether a first floating tensor begins with the axes of its input, in its order."""
         if one.start is None or one.ref.made == TWIN:
             return True
@@ -203,6 +199,7 @@ class GradientPlanner:
             if one.inputs
             else min(one.start.ties)
         )
+        shape = self._context.shape(one.ref)
         wide = [d for d in self._context.trace.inputs[position].shape[1:] if d != 1]
         return [d for d in shape[1:] if d != 1][: len(wide)] == wide
 
