@@ -52,7 +52,9 @@ def main(
     earlier: tuple[Path, ...],
     readme: Path | None,
 ) -> None:
-    """Sweep the suites among NAMES: layers, applications, hub, or all (layers if left out).
+    """Sweep the suites among NAMES (layers if left out), or all.
+
+    Suites: layers, applications, hub; tensorflow, single operations and their forward pass alone.
 
     Other NAMES are patterns of rows, for example 'Conv2D*'. The exit status is 1 where an
     artefact differs from its model or cannot be made for another reason than a refusal.

@@ -14,6 +14,7 @@ from sweep.outcome import AGREES, NOT_APPLICABLE, Outcome
 START, END = "<!-- coverage: start -->", "<!-- coverage: end -->"
 _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 _SUITES = {"applications": "`keras.applications`", "hub": "KerasHub backbones, small"}
+_SUITES["tensorflow"] = "TensorFlow operations, forward alone"
 _MOST = 150
 
 

@@ -12,7 +12,7 @@ from probegen import manifest
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.attribution import Wanted, write_attributions
 from probegen.graph.autodiff import Refusal, obstacles, unsupported
-from probegen.graph.builder import Builder
+from probegen.graph.builder import Builder, UnknownShapeError
 from probegen.graph.forward import ForwardGraph, forward_graph
 from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
@@ -49,6 +49,20 @@ def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.M
             "itself; rename the model's input, or pass gate=False (--no-gate)."
         )
     forward = forward_graph(plan, opset, batch)
+    try:
+        return _explained(plan, forward, has_gate, opset, batch)
+    except UnknownShapeError as error:
+        where = forward.layer_of(error.node)
+        raise ExportError(
+            f"{error}{f', in layer {where!r}' if where else ''}: the conversion lost it. Give the "
+            "model's Input fixed sizes, or export to SavedModel (format='savedmodel')."
+        ) from error
+
+
+def _explained(
+    plan: Plan, forward: ForwardGraph, has_gate: bool, opset: int, batch: int | None
+) -> ir.Model:
+    """Returns the forward graph with everything else of a plan written into it."""
     prepare(forward.model)
     request = add_target_input(forward, plan.manifest, batch)
     builder = Builder(forward.graph, opset)

@@ -34,7 +34,16 @@ def shape_of(value: ir.Value) -> tuple[Dim, ...] | None:
 
 
 class UnknownShapeError(ValueError):
-    """A shape, a rank or an element type that was needed is not known."""
+    """A shape, a rank or an element type that was needed is not known.
+
+    Attributes:
+        node: name of the node whose output it is, `""` where there is none.
+    """
+
+    def __init__(self, message: str, value: ir.Value | None = None) -> None:
+        super().__init__(message)
+        producer = None if value is None else value.producer()
+        self.node: str = "" if producer is None else producer.name or ""
 
 
 def dims_of(value: ir.Value) -> tuple[Dim, ...]:
@@ -45,7 +54,7 @@ def dims_of(value: ir.Value) -> tuple[Dim, ...]:
     """
     shape = shape_of(value)
     if shape is None:
-        raise UnknownShapeError(f"the rank of {value.name!r} is unknown")
+        raise UnknownShapeError(f"the rank of {value.name!r} is unknown", value)
     return shape
 
 
@@ -65,7 +74,7 @@ def dtype_of(value: ir.Value) -> ir.DataType:
         UnknownShapeError: it is unknown.
     """
     if value.dtype is None:
-        raise UnknownShapeError(f"the element type of {value.name!r} is unknown")
+        raise UnknownShapeError(f"the element type of {value.name!r} is unknown", value)
     return value.dtype
 
 

@@ -28,7 +28,7 @@ from probegen.errors import ExportError, ProbegenError, UnsupportedOpsError
 from probegen.graph.autodiff import Refusal
 from probegen.graph.marks import MARK_DOMAIN
 from probegen.graph.tf2onnx_transposes import TransposeOptimizer
-from probegen.graph.tf_ops import HANDLERS, REFUSED
+from probegen.graph.tf_ops import HANDLERS, REFUSED, signals
 
 #: Patterns of tf2onnx that are left alone, and what it makes of them.
 _LEFT_ALONE = {
@@ -107,6 +107,7 @@ def _converted(
             input_names=input_names,
             output_names=output_names,
         )
+    converted.delete_unused_nodes(converted.outputs)
     _widen_scalars(converted)
     proto: onnx.ModelProto = tf2onnx.optimizer.optimize_graph(
         converted, catch_errors=False, optimizers=_optimizers()
@@ -150,6 +151,8 @@ class _Guarded(dict[str, Any]):
 def _telling(handler: Callable[..., Any], kind: str, context: Any, node: Any, **given: Any) -> Any:
     name = node.name
     try:
+        if kind not in signals.HANDLED and signals.is_complex(context, node):
+            return signals.arithmetic(context, node, kind)
         return handler(context, node, **given)
     except ProbegenError:
         raise

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import tensorflow as tf
 from onnx_ir.passes import common as ir_passes
 
-from probegen.errors import ExportError
+from probegen.errors import ExportError, ProbegenError
 from probegen.graph.canonical import make_canonical
 from probegen.graph.conversion import convert, layer_of
 from probegen.graph.hollow import fold_hollow, make_hollow
@@ -148,7 +148,15 @@ def forward_graph(
         _put_in(graph, None if hollow else large)
         name_inputs(graph, plan.source)
 
-    model = to_ir(proto, opset, prepare)
+    try:
+        model = to_ir(proto, opset, prepare)
+    except ProbegenError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"the graph that tf2onnx wrote cannot be read: {error}. Export to SavedModel instead "
+            "(format='savedmodel')."
+        ) from error
     marked = _marked_values(model.graph)
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
     for group in plan.groups:

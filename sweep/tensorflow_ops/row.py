@@ -26,6 +26,8 @@ _LIMITS = {"float16": 4e-3, "float32": 2e-5, "float64": 1e-9}
 #: How a row is converted: which axes of its inputs are open.
 FIXED, BATCH, OPEN = "fixed sizes", "open batch", "all sizes open"
 FORMS = (FIXED, BATCH, OPEN)
+#: Why an operation fails that nobody wrote a row for.
+NO_ROW = "no row tries it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Row:
 def run(row: Row) -> Outcome:
     """Converts and compares a row; whatever happens becomes an outcome."""
     if row.function is None:
-        return Outcome(row.name, NOT_APPLICABLE, row.reason)
+        verdict = FAILS if row.reason == NO_ROW else NOT_APPLICABLE
+        return Outcome(row.name, verdict, row.reason)
     start = time.perf_counter()
     verdicts, reasons, worst = [], [], 0.0
     for form in row.forms:
@@ -149,7 +152,7 @@ def session(function: Any, specs: Sequence[Any], op: str = "", opset: int = 18) 
         ProbegenError: the function is refused.
         ValueError: the traced function does not hold the operation it stands for.
     """
-    concrete = tf.function(function).get_concrete_function(*specs)
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     if op and op not in _held(concrete.graph):
         raise ValueError(f"the graph holds no {op}: {', '.join(sorted(_held(concrete.graph)))}")
     proto = convert(concrete, concrete.inputs[: len(specs)], {}, min(opset, 18))

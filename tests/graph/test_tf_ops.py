@@ -16,6 +16,7 @@ from keras import layers, ops
 import probegen as pg
 from probegen import runtime
 from probegen.errors import ExportError, UnsupportedOpsError
+from probegen.graph import conversion
 from probegen.parity import measure
 from sweep.subject import stir
 from sweep.tensorflow_ops.row import Row, run
@@ -77,10 +78,10 @@ REFUSED = {
     "hashing": (layers.Hashing(9), (4,), "int64", "Split the model"),
     "inverse": (tf.linalg.inv, (4, 4), None, "MatrixInverse.*ONNX has no operator"),
     "spectrum": (
-        lambda x: tf.math.real(tf.signal.fft(tf.cast(x, tf.complex64))),
-        (8,),
+        lambda x: tf.math.real(tf.signal.fft3d(tf.cast(x, tf.complex64))),
+        (4, 3, 5),
         None,
-        "FFT in layer 'lambda",
+        "layer 'lambda.*come from FFT3D",
     ),
 }
 
@@ -221,3 +222,55 @@ def test_integer_valued_operations_as_output_mask_and_target(tmp_path: Path) -> 
         found, expected = np.asarray(result[name].array), np.asarray(value)
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+SIGNALS = {
+    "patches": (lambda x: tf.image.extract_patches(x, *PATCHES, "VALID"), (7, 9, 2)),
+    "padded patches": (lambda x: tf.image.extract_patches(x, *PATCHES, "SAME"), (7, 9, 2)),
+    "short-time spectrum": (lambda x: tf.abs(tf.signal.stft(x, 8, 3)), (20,)),
+    "spectrum's parts": (lambda x: ops.stack(ops.rfft(x), -1), (9,)),
+    "Fourier mixing": (lambda x: ops.fft2((x, 0 * x))[0], (5, 4)),
+}
+PATCHES = ([1, 3, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_patches_and_spectra(name: str, tmp_path: Path) -> None:
+    function, shape = SIGNALS[name]
+    model = around(function, shape)
+    pg.compile(model, [pg.InputGradient(1)], tmp_path / "m.onnx", verify=False)
+    x = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    x[1] = 0  # silence
+    report = measure(tmp_path / "m.onnx", model, x)
+    assert all(p.max_rel < 1e-4 for p in report.values())
+
+
+OPEN_SIZES = {
+    "bicubic": lambda x: tf.image.resize(x, (5, 7), "bicubic"),
+    "lanczos3": lambda x: tf.image.resize(x, (5, 7), "lanczos3"),
+    "area": lambda x: tf.image.resize(x, (5, 7), "area"),
+}
+
+
+@pytest.mark.parametrize("method", OPEN_SIZES)
+def test_resizing_at_open_size_says_what_works(method: str, tmp_path: Path) -> None:
+    x = keras.Input((None, None, 2))
+    y = layers.Lambda(OPEN_SIZES[method], output_shape=(5, 7, 2), name="resized")(x)
+    model = keras.Model(x, layers.GlobalAveragePooling2D()(y))
+    with pytest.raises(UnsupportedOpsError) as caught:
+        pg.compile(model, [pg.Activations("resized")], tmp_path / "m.onnx")
+    message = str(caught.value)
+    assert all(said in message for said in ("'resized'", "fixed", "bilinear", "savedmodel"))
+
+
+def test_a_failing_handler_names_operation_and_layer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    handlers = {**conversion.HANDLERS, "Softplus": (fails, [])}
+    monkeypatch.setattr(conversion, "HANDLERS", handlers)
+    model = around(layers.Activation("softplus", name="soft"), (4,))
+    with pytest.raises(ExportError, match=r"Softplus in layer 'soft'.*index out of range"):
+        pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx")

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from probegen.graph.tf_ops.writer import FLOATS, UNSIGNED, Writer
+from probegen.graph.tf_ops.writer import FLOATS, UNSIGNED, Handler, Writer
 
 _Type = onnx.TensorProto
 
@@ -140,3 +140,31 @@ def _arithmetic_type(dtype: int) -> int:
     if dtype in (_Type.INT64, _Type.UINT64, _Type.INT32):
         return dtype
     return _Type.INT64 if dtype == _Type.UINT32 else _Type.INT32
+
+
+def extremum(op_type: str) -> Handler:
+    """Returns a handler for the larger or the smaller of two, of narrow integers too."""
+
+    def handler(context: Any, node: Any, _: str, __: Any) -> None:
+        w = Writer(context, node)
+        wide = _compared_type(w.dtype)
+        w.give(w.op(op_type, *(w.cast(x, wide) for x in w.inputs), dtype=wide))
+
+    return handler
+
+
+def relu(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes Relu and Relu6, of integers too."""
+    w = Writer(context, node)
+    if w.dtype in FLOATS:
+        if node.type == "Relu6":
+            w.finish("Clip", w.inputs[0], w.const(0), w.const(6))
+        return
+    wide = _compared_type(w.dtype)
+    made = w.op("Max", w.cast(w.inputs[0], wide), w.const(0, wide), dtype=wide)
+    w.give(w.op("Min", made, w.const(6, wide), dtype=wide) if node.type == "Relu6" else made)
+
+
+def _compared_type(dtype: int) -> int:
+    """Returns what onnxruntime compares in where it has no kernel for a type."""
+    return int(_Type.INT32 if dtype in (_Type.INT16, _Type.UINT16) else dtype)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
-from probegen.graph.tf_ops.writer import Writer, constant_value
+from probegen.graph.tf_ops.writer import FLOATS, Writer, constant_value
+
+_Type = onnx.TensorProto
 
 
 def einsum(context: Any, node: Any, _: str, __: Any) -> None:
@@ -95,3 +98,26 @@ def _on_rows(w: Writer, diagonal: str, length: int, sizes: Sequence[int], k: int
     widths[:, -1] = above, sizes[-2] - above - length
     padded = w.op("Pad", diagonal, w.indices(widths.ravel())) if widths.any() else diagonal
     return w.op("Unsqueeze", padded, w.indices([-1]))
+
+
+def matrix_band_part(context: Any, node: Any, _: str, __: Any) -> None:
+    """Keeps a band around the diagonal of matrices; tf2onnx multiplies the rest by 0."""
+    w = Writer(context, node)
+    x, below, above = w.inputs
+    rank, whole = w.rank_of(x), _Type.INT64
+    if rank is None:
+        raise ValueError("it needs matrices whose number of axes is known")
+
+    def places(axis: int, behind: int) -> str:
+        bounds = w.const(0, whole), w.reshape(w.size(x, axis), []), w.const(1, whole)
+        return w.reshape(w.op("Range", *bounds, dtype=whole), [-1, *[1] * behind])
+
+    distance = w.op("Sub", places(rank - 2, 1), places(rank - 1, 0), dtype=whole)
+    kept = []
+    for limit, far in ((below, distance), (above, w.op("Neg", distance, dtype=whole))):
+        most = w.cast(limit, whole)
+        all_of_it = w.test("Less", most, w.const(0, whole))
+        kept.append(w.test("Or", all_of_it, w.test("LessOrEqual", far, most)))
+    carrier = w.dtype if w.dtype in FLOATS or w.dtype == whole else whole
+    inside = w.test("And", *kept)
+    w.give(w.where(inside, w.cast(x, carrier), w.const(0, carrier)))
