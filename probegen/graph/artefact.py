@@ -50,7 +50,7 @@ def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.M
         )
     forward = forward_graph(plan, opset, batch)
     try:
-        return _explained(plan, forward, has_gate, opset, batch)
+        return _explained(plan, forward, gate, opset, batch)
     except UnknownShapeError as error:
         where = forward.layer_of(error.node)
         raise ExportError(
@@ -60,7 +60,7 @@ def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.M
 
 
 def _explained(
-    plan: Plan, forward: ForwardGraph, has_gate: bool, opset: int, batch: int | None
+    plan: Plan, forward: ForwardGraph, gate: Gate, opset: int, batch: int | None
 ) -> ir.Model:
     """Returns the forward graph with everything else of a plan written into it."""
     prepare(forward.model)

@@ -163,7 +163,7 @@ def _weights(call: LayerCall, candidates: Sequence[_Softmax], values: _Values) -
     if isinstance(call.layer, _KERAS_LAYERS):
         return candidates[0].tensor if len(candidates) == 1 else None
     applied = [c for c in candidates if values.weighed_by(c)]
-    returned = [t for t in call.outputs if any(_comes_from(t, c.tensor) for c in applied)]
+    returned = [t for t in call.outputs if any(comes_from(t, c.tensor) for c in applied)]
     if returned:
         return returned[0]
     return applied[0].tensor if len(applied) == 1 else None
@@ -184,7 +184,7 @@ def _owner(calls: Sequence[LayerCall], graph: Any, position: int) -> LayerCall |
     return found[-1] if found else None
 
 
-def _comes_from(tensor: Any, weights: Any) -> bool:
+def comes_from(tensor: Any, weights: Any) -> bool:
     """Tells whether a tensor is given weights, in another shape or element type perhaps."""
     for _ in range(_MOST_STEPS):
         if tensor is weights:

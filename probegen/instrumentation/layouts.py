@@ -58,8 +58,10 @@ class Layouts:
     def _anchor(self, call: LayerCall, tier: _Tier) -> None:
         made = [t for t in call.outputs if self._here(t)]
         read = [t for t in call.inputs if self._here(t)][:1]
+        steps = len(call.folds) if call.in_steps else 0  # axes of time that only the output has
         for position, tensor in enumerate(made):
-            self._learn(tensor, tier(call.layer, tensor.shape.rank, True, position))
+            names = tier(call.layer, tensor.shape.rank - steps, True, position)
+            self._learn(tensor, _in_steps(names, steps) if names and steps else names)
         for tensor in read:
             self._learn(tensor, tier(call.layer, tensor.shape.rank, False, 0))
 
@@ -208,6 +210,12 @@ def _over_time(child: Any, rank: int, made: bool) -> Names:
     recurrent = isinstance(child, keras.layers.RNN | keras.layers.Bidirectional)
     again = "step" if recurrent else "width"
     return [BATCH, TIME, *(again if n == TIME else n for n in inner[1:])]
+
+
+def _in_steps(names: Names, steps: int) -> Names:
+    """Returns the axes of what has axes of time in front of its own."""
+    times = [TIME] if steps == 1 else [None] * steps
+    return [BATCH, *times, *("width" if n == TIME and times[0] else n for n in names[1:])]
 
 
 def _of_model(model: Any, rank: int, made: bool) -> Names | None:

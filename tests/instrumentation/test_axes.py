@@ -249,6 +249,18 @@ def test_axes_are_named_by_the_layers_that_make_and_read_them(make):
     assert described.output("saliency/x").shape == (None, *(sizes[n] for n in positions))
 
 
+def test_layers_that_run_in_each_step_of_an_open_film():
+    x = keras.Input((None, 9, 8, 2), name="x")
+    child = keras.Sequential([layers.Conv2D(3, 3, name="conv"), layers.GlobalMaxPooling2D()])
+    y = layers.LSTM(2)(layers.TimeDistributed(child, name="each")(x))
+    model = keras.Model(x, layers.Dense(2)(y))
+    described = pg.instrument(model, [pg.GradCAM(target=0), pg.Saliency(target=0)]).manifest
+    maps, saliency = described.explanations
+    assert maps.name.endswith("/conv")
+    assert maps.axes == saliency.axes == ("batch", "time", "height", "width")
+    assert maps.shape == (None, None, 7, 6)
+
+
 def test_the_global_image_format_counts():
     before = keras.config.image_data_format()
     keras.config.set_image_data_format(FIRST)

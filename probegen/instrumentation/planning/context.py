@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from probegen.errors import InstrumentError, SelectionError
+from probegen.instrumentation.attention import comes_from
 from probegen.instrumentation.axes import Axes, complete
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.first_floats import MADE, TWIN, FirstFloat, Slot, Tie
@@ -157,7 +158,7 @@ class Context:
         """Tells whether a layer call makes attention weights, or runs inside an attention layer."""
         inner = self.trace.call((point.path, point.call_index))
         weights = self.trace.weights
-        if any(inner.outputs and w is inner.outputs[0] for w in weights.values()):
+        if any(inner.outputs and comes_from(inner.outputs[0], w) for w in weights.values()):
             return True
         return any(
             outer is not inner
