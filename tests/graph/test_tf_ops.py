@@ -65,12 +65,23 @@ def test_diagonals(name: str, tmp_path: Path) -> None:
     assert all(p.max_rel < 1e-5 for p in report.values())
 
 
-def test_open_matrices_are_refused(tmp_path: Path) -> None:
+def test_open_matrices(tmp_path: Path) -> None:
     x = keras.Input((None,), name="x")
-    y = layers.Lambda(tf.linalg.diag, output_shape=(None, None))(x)
+    y = layers.Lambda(lambda v: tf.linalg.diag(v), output_shape=(None, None))(x)
     y = layers.Lambda(lambda v: tf.reduce_sum(tf.tanh(v), 2)[:, :3], output_shape=(3,))(y)
+    model = keras.Model(x, layers.Identity(name="rows")(y))
+    pg.compile(model, [pg.InputGradient(1)], tmp_path / "m.onnx", verify=False)
+    for shape in ((3, 4), (1, 7)):
+        draw = np.random.default_rng(0).standard_normal(shape)
+        report = measure(tmp_path / "m.onnx", model, draw)
+        assert all(p.max_rel < 1e-5 for p in report.values())
+
+
+def test_open_matrices_of_given_size_are_refused(tmp_path: Path) -> None:
+    x = keras.Input((None,), name="x")
+    y = layers.Lambda(lambda v: tf.linalg.diag(v, num_rows=9)[..., :2], output_shape=(9, 2))(x)
     with pytest.raises(UnsupportedOpsError, match=r"MatrixDiagV3.*sizes known at compile time"):
-        pg.compile(keras.Model(x, y), [pg.Saliency()], tmp_path / "m.onnx")
+        pg.compile(keras.Model(x, y), [pg.Activations("*")], tmp_path / "m.onnx")
 
 
 REFUSED = {

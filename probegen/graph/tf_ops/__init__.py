@@ -107,7 +107,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     # matrices
     "Einsum": (linear.einsum, []),
     "MatrixBandPart": (linear.matrix_band_part, []),
-    "MatrixDiagV3": (linear.matrix_diag, []),
+    **{op: (linear.matrix_diag, []) for op in ("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3")},
     "MatrixSetDiagV3": (linear.matrix_set_diag, []),
     # layers
     "BiasAdd": (layers.bias_add, []),
@@ -164,7 +164,9 @@ REFUSED: Mapping[str, str] = {
     "StringToHashBucketStrong": _PREPARES,
     "AsString": _PREPARES,
     **dict.fromkeys(_RANDOM, _DRAWS),
-    "MatrixDiagV3": "needs sizes known at compile time, and a single diagonal",
+    "MatrixDiag": "needs a single diagonal, and sizes known at compile time where any are given",
+    "MatrixDiagV2": "needs a single diagonal, and sizes known at compile time where any are given",
+    "MatrixDiagV3": "needs a single diagonal, and sizes known at compile time where any are given",
     "MatrixSetDiagV3": "needs sizes known at compile time, and a single diagonal",
     "MatrixInverse": _ALGEBRA,
     "MatrixSolve": _ALGEBRA,

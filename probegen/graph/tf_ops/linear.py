@@ -57,20 +57,39 @@ def _as_matmul(equation: str) -> tuple[list[int], list[int], list[int]] | None:
 
 
 def matrix_diag(context: Any, node: Any, _: str, __: Any) -> None:
-    """Writes vectors `[..., n]` on a diagonal of zero matrices `[..., rows, columns]`.
+    """Writes vectors `[..., n]` on a diagonal of matrices `[..., rows, columns]`.
 
-    One diagonal and known sizes; others stay, and are refused.
+    One diagonal. Matrices as large as it needs may be of open size; of others the sizes have to
+    be known, or they stay and are refused.
     """
-    diagonals, rows, columns, padding = (constant_value(context, i) for i in node.input[1:])
-    sizes = context.get_shape(node.output[0])
+    defaults: list[Any] = [np.array(n) for n in (0, -1, -1, 0)]
+    given = [constant_value(context, i) for i in node.input[1:]]
+    diagonals, rows, columns, padding = [*given, *defaults[len(given) :]]
     known = (diagonals, rows, columns, padding)
-    if any(v is None for v in known) or np.ptp(diagonals) or not _matrix_is_known(sizes):
+    if any(v is None for v in known) or np.ptp(diagonals):
         return
     w = Writer(context, node)
-    k = int(np.ravel(diagonals)[0])
-    on_rows = _on_rows(w, w.inputs[0], context.get_shape(node.input[0])[-1], sizes, k)
-    there = w.constant(np.eye(sizes[-2], sizes[-1], k, dtype=bool))
-    w.finish("Where", there, on_rows, w.const(padding))
+    k, rank = int(np.ravel(diagonals)[0]), w.rank_of(w.inputs[0])
+    if rank is not None and int(rows) == int(columns) == -1:
+        widths = np.zeros((2, rank), np.int64)
+        widths[:, -1] = max(-k, 0), max(k, 0)
+        placed = w.op("Pad", w.inputs[0], w.indices(widths.ravel())) if k else w.inputs[0]
+        bounds = w.const(0, _Type.INT64), w.reshape(w.size(placed, rank - 1), [])
+        along = w.op("Range", *bounds, w.const(1, _Type.INT64), dtype=_Type.INT64)
+        columns_of_rows = w.op("Add", along, w.const(k, _Type.INT64), dtype=_Type.INT64)
+        there = w.test("Equal", w.unsqueeze(columns_of_rows, [1]), along)
+        _finish_choice(w, there, w.unsqueeze(placed, [-1]), w.const(padding))
+        return
+    sizes, length = context.get_shape(node.output[0]), (w.shape_of(w.inputs[0]) or [-1])[-1]
+    if _matrix_is_known(sizes) and length >= 0:
+        on_rows = _on_rows(w, w.inputs[0], length, sizes, k)
+        there = w.constant(np.eye(sizes[-2], sizes[-1], k, dtype=bool))
+        _finish_choice(w, there, on_rows, w.const(padding))
+
+
+def _finish_choice(w: Writer, condition: str, one: str, other: str) -> None:
+    carrier = w.dtype if w.dtype in FLOATS or w.dtype == _Type.INT64 else _Type.INT64
+    w.give(w.where(condition, w.cast(one, carrier), w.cast(other, carrier)))
 
 
 def matrix_set_diag(context: Any, node: Any, _: str, __: Any) -> None:
