@@ -97,12 +97,27 @@ def mend_transposes(graph: ir.Graph) -> None:
         ]
         if moved != sorted(moved) or sizes.count(-1) > 1 or 0 in shape:
             continue
+        x, sizes = _past_reshape(x, sizes)
         b = Builder(node.graph, opset, prefix=f"{node.name}/turned")
         target = b.ints(*sizes)
+        node.replace_input_with(0, x)
         node.op_type = "Reshape"
         node.attributes.clear()
         node.resize_inputs(2)
         node.replace_input_with(1, target)
+
+
+def _past_reshape(x: ir.Value, sizes: list[int]) -> tuple[ir.Value, list[int]]:
+    """Returns what a Reshape to `sizes` may read and give instead, where x is a Reshape itself."""
+    made_by = x.producer()
+    if made_by is None or made_by.op_type != "Reshape" or made_by.domain:
+        return x, sizes
+    earlier, target = made_by.inputs[0], constant_of(made_by.inputs[1])
+    if earlier is None or target is None or attribute(made_by, "allowzero", 0):
+        return x, sizes
+    # A size that is copied from x is what x has it from.
+    copied = [int(target[i]) if size == 0 else size for i, size in enumerate(sizes)]
+    return (x, sizes) if copied.count(-1) > 1 else (earlier, copied)
 
 
 def mend_groups(graph: ir.Graph) -> None:

@@ -229,3 +229,27 @@ def test_a_transpose_of_single_axes_is_a_reshape(
         session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
         (found,) = session.run(None, {"x": x.astype(np.float32)})
         np.testing.assert_array_equal(found, x.astype(np.float32).transpose(perm))
+
+
+@pytest.mark.parametrize("first", [[0, 1, 1, 3], [-1, 1, 1, 3], [0, 1, 1, -1]])
+def test_a_transpose_behind_a_reshape_joins_it(first: list[int]) -> None:
+    """Squeeze-and-excite blocks have both."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "first"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [onnx.ValueInfoProto(name="y")],
+        [onnx.numpy_helper.from_array(np.array(first), "first")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    mend_transposes(model.graph)
+    last = model.graph.node(1)
+    assert (last.op_type, last.inputs[0].name) == ("Reshape", "x")
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x.reshape(4, 3, 1, 1))
