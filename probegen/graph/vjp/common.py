@@ -17,7 +17,7 @@ Gradients = Iterator[tuple[ir.Value, ir.Value]]
 Dys = Sequence[ir.Value | None]
 Wanted = Container[ir.Value]
 
-_HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 def given(dy: Dys) -> ir.Value:
@@ -70,7 +70,7 @@ def single(value: ir.Value | None) -> float | None:
 
 def widened(b: Builder, value: ir.Value) -> ir.Value:
     """Returns a value of 16 bits in 32, for sums that would lose too much; others as they are."""
-    return b.cast(value, ir.DataType.FLOAT) if value.dtype in _HALF else value
+    return b.cast(value, ir.DataType.FLOAT) if value.dtype in HALF else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from probegen.graph.autodiff import (
 )
 from probegen.graph.builder import Builder, Dim, broadcast, constant_of, dtype_of, shape_of
 from probegen.graph.vjp.common import (
+    HALF,
     Dys,
     Gradients,
     Local,
@@ -149,8 +150,12 @@ def _through_swish(way: _Broadcast, x: ir.Value, gate: ir.Value, y: ir.Value) ->
     """Returns g * s * (1 + x - y), s the sigmoid of x and y = x * s.
 
     That is g * s * (1 + x * (1 - s)), in the order that reads and writes least: 1 - y and the
-    sum with x are one operation where a convolution can do them.
+    sum with x are one operation where a convolution can do them. From 2**24 on, x - y leaves
+    nothing of the 1; of 16 bits from 2**11 on, which is why these get s + y * (1 - s).
     """
+    if dtype_of(x) in HALF:
+        bend = way.apply("Mul", way.apply("Sub", 1.0, gate), y)
+        return way.times(way.apply("Add", bend, gate))
     slope = way.apply("Mul", way.apply("Add", way.apply("Sub", 1.0, y), x), gate)
     return way.times(slope) if way.unbounded else way.apply("Mul", slope, way.g)
 

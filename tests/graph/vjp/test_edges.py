@@ -435,3 +435,13 @@ def test_keras_at_the_edge(explained, name):
     assert finite.all() == smooth
     assert np.isfinite(found[name]).all()
     np.testing.assert_allclose(found[name][finite], expected[finite], rtol=1e-4, atol=1e-5)
+
+
+def test_a_swish_of_16_bits_is_a_line_far_out():
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 18]> '
+        "g (float16[n] x) => (float16[n] y) { s = Sigmoid(x) y = Mul(x, s) }"
+    )
+    x = np.float16([-60000, -3000, 0, 3000, 30000])
+    found = run(differentiate(model, ["x"], ["y"]).model, {"x": x, "dy/y": np.ones_like(x)})
+    np.testing.assert_array_equal(found["d/x"], [0, 0, 0.5, 1, 1])
