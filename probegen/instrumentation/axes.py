@@ -67,6 +67,11 @@ def input_axes(axes: Axes, tokens: bool) -> Axes:
     return _called(axes, "feature" if rank <= 3 else CHANNEL)
 
 
+def look_up_axes(rank: int) -> Axes:
+    """Returns the axes of the vectors that ids look up."""
+    return (*input_axes((BATCH,) * (rank - 1), tokens=True), CHANNEL)
+
+
 def activation_axes(axes: Axes) -> Axes:
     """Returns the axes of a layer's output."""
     return _called(axes, "unit" if len(axes) == 2 else CHANNEL)

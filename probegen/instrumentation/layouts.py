@@ -15,7 +15,16 @@ from typing import Any
 
 import keras
 
-from probegen.instrumentation.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes, Names, complete
+from probegen.instrumentation.axes import (
+    BATCH,
+    CHANNEL,
+    SPATIAL,
+    TIME,
+    Axes,
+    Names,
+    complete,
+    look_up_axes,
+)
 from probegen.instrumentation.capture import LayerCall
 from probegen.instrumentation.links import Link, links
 from probegen.instrumentation.roles import role_of
@@ -169,8 +178,7 @@ def _made_and_read(layer: Any, rank: int, made: bool, position: int) -> Names | 
         return _of_model(layer, rank, made)
     role = role_of(layer)
     if role == "embedding":
-        tokens = (BATCH, TIME, *(f"axis_{i}" for i in range(2, rank)))
-        return (*tokens[: rank - 1], CHANNEL) if made else tokens[:rank]
+        return look_up_axes(rank) if made else look_up_axes(rank + 1)[:-1]
     return _image(rank - 1, _data_format(layer, role, rank))
 
 

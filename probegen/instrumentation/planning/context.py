@@ -11,7 +11,7 @@ import keras
 
 from probegen.errors import InstrumentError, SelectionError
 from probegen.instrumentation.attention import comes_from
-from probegen.instrumentation.axes import Axes, complete
+from probegen.instrumentation.axes import Axes, look_up_axes
 from probegen.instrumentation.capture import CallKey, LayerCall
 from probegen.instrumentation.first_floats import MADE, TWIN, FirstFloat, Slot, Tie
 from probegen.instrumentation.plan import TensorRef
@@ -145,7 +145,7 @@ class Context:
         if ref.made == TWIN:
             return self.trace.axes(self.trace.inputs[ref.position])
         if ref.made and self._made[ref.slot].apart is not None:
-            return complete([None] * len(self.shape(ref)))
+            return look_up_axes(len(self.shape(ref)))
         return self.trace.axes(self.tensor(ref))
 
     def inputs_of(self, ref: TensorRef) -> list[str]:
