@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.layers.preprocessing.data_layer import DataLayer
 
 from probegen.errors import InstrumentError
 from probegen.instrumentation.open_sizes import STAND_INS
@@ -320,6 +321,22 @@ def _standing_in(stand_in: Any, original: Any) -> Any:
     return method
 
 
+def _as_eagerly(original: Any) -> Any:
+    """Lets a layer that prepares data run as it does eagerly.
+
+    In any graph Keras takes it for a part of a `tf.data` pipeline, and casts whole numbers to
+    floating ones first: `Resizing` of bytes then rounds no more.
+    """
+
+    @functools.wraps(original)
+    def call(self: Any, inputs: Any, **kwargs: Any) -> Any:
+        if _watcher.get() is None:
+            return original(self, inputs, **kwargs)
+        return keras.Layer.__call__(self, inputs, **kwargs)
+
+    return call
+
+
 def _marking(original: Any) -> Any:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -332,6 +349,7 @@ def _marking(original: Any) -> Any:
 #: Class, method, and what makes the method that is watched of the original.
 _WRAPPED: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (keras.Layer, "__call__", _watched),
+    (DataLayer, "__call__", _as_eagerly),
     (keras.layers.TimeDistributed, "call", _calling("over_time")),
     (keras.layers.Masking, "call", _calling("masking")),
     (keras.random.SeedGenerator, "next", _marking),

@@ -351,6 +351,45 @@ def test_look_ups_in_another_order_are_not_drawn_along_the_input():
     assert (output.axes, output.input) == (("batch", "time"), "ids")
 
 
+def resized(way, cast):
+    """Bytes that are resized as they are, or the same with a floating input."""
+    x = keras.Input((12, 8, 3), dtype="uint8" if cast else "float32", name="photo")
+    y = layers.Lambda(lambda v: tf.cast(tf.image.resize(v, (6, 5), way), "float32") / 255.0,
+        output_shape=(6, 5, 3), dtype="float32", name="small")(x)  # fmt: skip
+    return keras.Model(x, layers.Dense(3, name="out")(layers.Flatten()(y)))
+
+
+@pytest.mark.parametrize("way", ["bilinear", "nearest"])
+def test_bytes_that_are_resized_are_explained_before(way):
+    model, twin = fill(resized(way, cast=True)), resized(way, cast=False)
+    twin.set_weights(model.get_weights())
+    probed = pg.instrument(model, pg.InputGradient(target=1))
+    x = ids((2, 12, 8, 3), 256).astype("uint8")
+    floating = tf.constant(x, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(floating)
+        score = twin(floating)[:, 1]
+    expected = tape.gradient(score, floating)
+    outputs = probed(x)
+    np.testing.assert_allclose(outputs["input_gradient/photo"], expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(outputs["out"], model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_layers_that_prepare_data_run_as_they_do_eagerly():
+    """In a graph, Keras would cast bytes to floating numbers before it resizes and rounds them."""
+    x = keras.Input((12, 8, 3), dtype="uint8", name="photo")
+    small = layers.Rescaling(1 / 255.0)(layers.Resizing(6, 5, name="small")(x))
+    model = fill(keras.Model(x, layers.Dense(3, name="out")(layers.Flatten()(small))))
+    probed = pg.instrument(model, [pg.Activations("small"), pg.Saliency(target=1)])
+    data = ids((3, 12, 8, 3), 256).astype("uint8")
+    outputs = probed(data)
+    assert outputs["activation/small"].dtype == "uint8"
+    np.testing.assert_array_equal(outputs["activation/small"], model.get_layer("small")(data))
+    np.testing.assert_allclose(outputs["out"], model(data), rtol=1e-5, atol=1e-6)
+    output = probed.manifest.output("saliency/photo")  # rounding lets no gradient pass
+    assert (output.shape, output.axes) == ((None, 6, 5), ("batch", "height", "width"))
+
+
 def test_numbers_that_become_whole_again_are_followed_on():
     """Grey levels are rounded to bytes, which no gradient passes: the last cast is explained."""
     x = keras.Input((6, 5, 3), dtype="uint8", name="photo")

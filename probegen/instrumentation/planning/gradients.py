@@ -175,7 +175,8 @@ class GradientPlanner:
         What does not run along the axes of its input has none that is called as these are.
         """
         rank = len(self._context.shape(one.ref))
-        if one.start is not None and not self._follows_input(one):
+        numbers = one.start is not None and (one.start.is_lookup or one.start.moved)
+        if one.start is not None and numbers and not self._follows_input(one):
             between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
             last = "embedding" if one.start.is_lookup else "feature"
             return (axes.BATCH, *between, last)[:rank]
