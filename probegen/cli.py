@@ -646,9 +646,9 @@ def _write_all(result: Any, options: dict[str, Any], labels: dict[str, Any]) -> 
 
 def _check_class_names(names: Sequence[str] | None, manifest: Manifest) -> None:
     """Raises an InputError for class names that fit no prediction."""
-    from probegen.manifest import wrong_class_names
+    from probegen.manifest import class_axis, wrong_class_names
 
-    sizes = [p.shape[-1] for p in manifest.predictions if len(p.shape) > 1]
+    sizes = [p.shape[class_axis(p.axes)] for p in manifest.predictions if len(p.shape) > 1]
     wrong = None if names is None else wrong_class_names(names, sizes)
     if wrong is not None:
         raise InputError(wrong)

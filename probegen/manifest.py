@@ -240,12 +240,17 @@ class Manifest:
         return found
 
 
+def class_axis(axes: Sequence[str]) -> int:
+    """Returns which axis of a prediction classes (or units) lie along; the last by default."""
+    return next((i for i, axis in enumerate(axes) if axis in ("class", "unit")), -1)
+
+
 def wrong_class_names(names: Any, sizes: Iterable[int | None]) -> str | None:
     """Returns what is wrong with names that a caller gave for classes, None where nothing is.
 
     Args:
         names: what was given.
-        sizes: the last size of each prediction, None where it is open. A single score, of a
+        sizes: the number of classes of each prediction, None where it is open. A single score, of a
             sigmoid say, has two classes.
     """
     is_list = hasattr(names, "__len__") and hasattr(names, "__getitem__")

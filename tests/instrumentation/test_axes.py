@@ -301,7 +301,7 @@ def test_classes_that_stand_first():
         pg.InputGradient(target=2, name="two"),
         pg.InputGradient(target="input", name="asked"),
     ]
-    probed = pg.instrument(first, probes)
+    probed = pg.instrument(first, probes, class_names=["a", "b", "c", "d"])
     assert probed.manifest.output("maps").axes == ("batch", "class", "height", "width")
     assert probed.manifest.output("two").target.index == (2, None, None)
     assert probed.manifest.target_classes == 4

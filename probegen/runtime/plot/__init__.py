@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from probegen.errors import InputError, did_you_mean
+from probegen.manifest import class_axis
 from probegen.runtime.files import write_atomic
 from probegen.runtime.plot.choose import choose
 from probegen.runtime.plot.inline import inline_svg
@@ -105,7 +106,11 @@ def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
         size = None if along is None else spec.shape[along]
         lengths |= set() if size is None else {size}
     check(labels, places, known, samples, max(lengths, default=0))
-    sizes = {array.shape[-1] if array.ndim > 1 else 1 for array in predictions}
+    specs = run.manifest.predictions
+    sizes = {
+        array.shape[class_axis(spec.axes)] if array.ndim > 1 else 1
+        for spec, array in zip(specs, predictions, strict=False)
+    }
     check_class_names(labels.class_names, sizes)
 
 
