@@ -446,8 +446,11 @@ def test_flags_are_explained_and_masks_are_not():
     flags = keras.Input((3,), dtype="bool", name="flags")
     mask = keras.Input((5,), dtype="bool", name="seen")
     y = layers.MultiHeadAttention(2, 3, name="a")(x, x, attention_mask=mask[:, None, :])
-    y = layers.Concatenate()([layers.GlobalAveragePooling1D()(y), ops.cast(flags, "float32")])
-    model = fill(keras.Model([x, flags, mask], head(y)))
+    past = keras.Input((5,), dtype="int32", name="past")
+    penalty = (1.0 - ops.cast(past[..., None], "float32")) * -10000.0
+    y = ops.sum(y * ops.softmax(layers.Dense(1)(y) + penalty, axis=1), axis=1)
+    y = layers.Concatenate()([y, ops.cast(flags, "float32")])
+    model = fill(keras.Model([x, flags, mask, past], head(y)))
     probed = pg.instrument(model, pg.InputGradient(target=0))
     names = [o.name for o in probed.manifest.explanations]
     assert names == ["input_gradient/x", "input_gradient/flags"]

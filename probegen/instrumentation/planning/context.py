@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from probegen.errors import InstrumentError, SelectionError
 from probegen.instrumentation.attention import comes_from
@@ -23,6 +24,11 @@ from probegen.instrumentation.trace import Trace, ancestors, pre_activation, tra
 from probegen.points import ProbePoint
 from probegen.select import select
 from probegen.spec import Probe
+
+_ON_THE_WAY_TO_A_PENALTY = frozenset(
+    {"Identity", "Cast", "Sub", "Mul", "Reshape", "ExpandDims", "StridedSlice"}
+)
+_PENALTY = -1e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,14 +260,18 @@ class Context:
         """Tells whether the numbers only say which positions count.
 
         An input that is called a mask is one, and so is what attention or a softmax adds to its
-        scores.
+        scores, or what user code multiplies by a large negative number for that.
         """
         names = [self.source.input_names[i] for i in place.ties]
         adds = any(
             role_of(c.layer) == "attention" or isinstance(c.layer, keras.layers.Softmax)
             for c in around
         )
-        return not place.is_lookup and (adds or all("mask" in name.lower() for name in names))
+        return not place.is_lookup and (
+            adds
+            or all("mask" in name.lower() for name in names)
+            or any(map(_becomes_penalty, place.tensors))
+        )
 
     @functools.cached_property
     def _numbers(self) -> dict[Any, int]:
@@ -270,6 +280,21 @@ class Context:
     @functools.cached_property
     def _point_names(self) -> dict[CallKey, str]:
         return {(p.path, p.call_index): p.name for p in self.points}
+
+
+def _becomes_penalty(tensor: Any) -> bool:
+    """Tells whether numbers become a large negative one, as `(1 - mask) * -1e9` does."""
+    pending, seen = [tensor], set()
+    while pending:
+        for op in pending.pop().consumers():
+            if op in seen or op.type not in _ON_THE_WAY_TO_A_PENALTY:
+                continue
+            seen.add(op)
+            factors = [tf.get_static_value(t) for t in op.inputs] if op.type == "Mul" else []
+            if any(f is not None and f.size and f.min() <= _PENALTY for f in factors):
+                return True
+            pending.extend(op.outputs)
+    return False
 
 
 def _with_numbers(starts: Sequence[Start]) -> list[Start]:
