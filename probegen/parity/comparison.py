@@ -10,11 +10,13 @@ What each limit protects against:
   where that tips a ReLU or a pooling gate, a patch of the gradient moves, and behind a dense
   layer all of it moves a little. So single elements are not held to a limit but the samples'
   `|a-b| / |b|` is, tightly: the median to `GRADIENT_FACTOR * TOLERANCES`, each sample to
-  `WORST_FACTOR` times that. A scaled, shifted, permuted or
-  zeroed sample fails, however many others are right. Only where this fails is the reference
-  evaluated again under rounding noise: a sample may then be off by `NOISE_FACTOR` times what
-  its own reference moves, at most by `WORST_CAP`, the median of the samples at most by
-  `NOISE_CAP`. A faint error in all samples fails by the median, a gross one in one by its cap.
+  `WORST_FACTOR` times that. A scaled, shifted, permuted or zeroed sample fails, however many
+  others are right. Only where this fails is the reference evaluated again under rounding noise:
+  a sample may then be off by `NOISE_FACTOR` times what its own reference moves, at most by
+  `WORST_CAP`, the median of the samples at most by `NOISE_CAP`. A faint error in all samples
+  fails by the median, a gross one in one by its cap. More is allowed where the artefact gives,
+  to the strict limit, what the reference gives under noise: the gate that rounding tipped is
+  the one that noise tips.
 - **Direction**: the cosine of every other sample is at least `MIN_COSINE`. A wrong class, a
   swapped axis, a flipped sign fails.
 - **The floor**: below it a difference is rounding, whatever the relative figures say. An engine

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -87,10 +87,10 @@ class Reference:
             VerificationError: it draws random numbers at inference.
         """
         flat = self.flat(feed)
-        with unchanged(self._source.model):
-            with unchanged(self._source.model, seeds=False):
-                once = self._predict(flat)
+        with unchanged(self._source.model) as put_back:
+            once = self._predict(flat)
             if steady:
+                put_back(seeds=False)
                 self._check_same(once, self._predict(flat))
         return once
 
@@ -309,42 +309,49 @@ def cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def unchanged(model: Any, *, seeds: bool = True) -> Iterator[None]:
+def unchanged(model: Any) -> Iterator[Callable[..., None]]:
     """Puts back what calls inside the `with` block change in a model.
 
-    Args:
-        model: the model.
-        seeds: put back the states of random generators too.
+    Yields:
+        What does so at once; with `seeds=False` random generators stay where they are.
     """
-    kept = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in _states(model, seeds)]
-    try:
-        yield
-    finally:
-        for variable, value in kept:
+    kept = [
+        (variable, np.array(keras.ops.convert_to_numpy(variable)), is_seed)
+        for variable, is_seed in _states(model)
+    ]
+
+    def put_back(seeds: bool = True) -> None:
+        for variable, value, is_seed in kept:
             now = np.asarray(keras.ops.convert_to_numpy(variable))
-            if not np.array_equal(now, value, equal_nan=value.dtype.kind == "f"):
+            same = np.array_equal(now, value, equal_nan=value.dtype.kind == "f")
+            if not same and (seeds or not is_seed):
                 variable.assign(value)
 
+    try:
+        yield put_back
+    finally:
+        put_back()
 
-def _states(model: Any, seeds: bool) -> list[Any]:
-    """Returns the variables that a call at inference may change.
+
+def _states(model: Any) -> list[tuple[Any, bool]]:
+    """Returns the variables that a call at inference may change, and which are of generators.
 
     States of recurrent layers are among no list that Keras keeps; plain TensorFlow variables of
     custom layers are not either.
     """
-    found: dict[int, Any] = {}
+    found: dict[int, tuple[Any, bool]] = {}
     for layer in model._flatten_layers():
-        own = [v for v in getattr(layer, "_non_trainable_variables", ()) if not _is_seed(v)]
+        own = list(getattr(layer, "_non_trainable_variables", ()))
         own += [v for v in keras.tree.flatten(getattr(layer, "states", None)) if _is_variable(v)]
         own += [v for v in vars(layer).values() if isinstance(v, tf.Variable)]
-        if seeds:
-            own += [s.state for s in getattr(layer, "_seed_generators", ())]
-        found.update((id(v), v) for v in own)
+        found.update((id(v), (v, _is_seed(v))) for v in own)
+        generators = getattr(layer, "_seed_generators", ())
+        found.update((id(g.state), (g.state, True)) for g in generators)
     return list(found.values())
 
 
 def _variables(model: Any) -> list[Any]:
-    return [*model.variables, *_states(model, seeds=False)]
+    return [*model.variables, *(variable for variable, _ in _states(model))]
 
 
 def _is_variable(value: Any) -> bool:
