@@ -130,6 +130,11 @@ class Differences:
                     said[name][row] = _worse(said[name][row], _verdict(claim[row], slopes, row))
         return said
 
+    def tensor(self, feed: Sequence[Any], ref: TensorRef) -> Array:
+        """Returns the tensor that is moved, as it is."""
+        value: Array = np.asarray(self._at(feed, {})[1][self.refs.index(ref)], np.float64)
+        return value
+
     def _at(self, feed: Sequence[Any], shifts: Mapping[TensorRef, Array]) -> Any:
         zero = np.zeros(())
         moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from probegen import runtime
 from probegen.errors import InputError, VerificationError
 from probegen.instrumentation.model import ProbedModel, instrument_as
-from probegen.instrumentation.plan import GradientGroup, GradientOutput
 from probegen.instrumentation.source import as_source
-from probegen.manifest import (
-    GRADIENT_KINDS,
-    INPUT_GRADIENT,
-    PREDICTION,
-    SALIENCY,
-    Manifest,
-    OutputSpec,
-)
+from probegen.manifest import GRADIENT_KINDS, Manifest
 from probegen.parity import trials
-from probegen.parity.comparison import (
-    FLOOR_UNITS,
-    ROUNDING,
-    TOLERANCES,
-    Rows,
-    judge,
-    measure_rows,
-)
-from probegen.parity.differences import CONFIRMED, REFUTED
-from probegen.parity.noise import Moved, moved, noisy_feeds
+from probegen.parity.comparison import TOLERANCES
+from probegen.parity.judging import Call, Comparison, floating
 from probegen.parity.reference import Reference
-from probegen.parity.report import DIFFERENCES, TENSORFLOW, Parity, Report
+from probegen.parity.report import Report
 from probegen.parity.samples import Batch
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.savedmodel_engine import SavedModelEngine
@@ -114,8 +96,8 @@ def measure(
         expected = _without_gradients_of_nothing(expected, described)
         result = art.run(batch.feed, target=asked)
         got = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
-        calls.append(_Call(place, batch, asked, got, expected))
-    comparison = _Comparison(
+        calls.append(Call(place, batch, asked, got, expected))
+    comparison = Comparison(
         described, reference, inside, calls, same_engine=art.engine.name == SavedModelEngine.name
     )
     return Report(
@@ -138,211 +120,6 @@ def require_agreement(report: Report) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """One call of the artefact and what should have come out.
-
-    Attributes:
-        place: which call it is, from 1.
-        batch: what it was called on.
-        target: the targets asked for, where the artefact takes some.
-        got: the outputs.
-        expected: the reference.
-    """
-
-    place: int
-    batch: Batch
-    target: Array | None
-    got: Mapping[str, Array]
-    expected: Mapping[str, Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Comparison:
-    """All calls, and what their outputs are held to.
-
-    Attributes:
-        described: the artefact's manifest.
-        reference: says what is right.
-        computed_in: the coarsest element type that the model computes in.
-        calls: the calls.
-        same_engine: whether the artefact's gradients come from TensorFlow too.
-    """
-
-    described: Manifest
-    reference: Reference
-    computed_in: str
-    calls: Sequence[_Call]
-    same_engine: bool
-
-    def figures(self, rng: np.random.Generator) -> dict[str, Parity]:
-        """Returns the figures of every output; noise is measured where some are in doubt."""
-        found = {o.name: self._judged(o) for o in self.described.outputs}
-        for zeros in (False, True):
-            doubtful = [o for o in self.described.outputs if not found[o.name].passed]
-            doubtful = [o for o in doubtful if o.kind in GRADIENT_KINDS or not zeros]
-            if doubtful:
-                noise = [self._moved(call, doubtful, rng, zeros) for call in self.calls]
-                found.update((o.name, self._judged(o, noise)) for o in doubtful)
-        return self._witnessed(found)
-
-    def _witnessed(self, found: dict[str, Parity]) -> dict[str, Parity]:
-        """Returns figures after a third witness was heard where it is needed.
-
-        Where an artefact's gradient differs from TensorFlow's, differences of the scores may
-        confirm it and refute TensorFlow's. Where TensorFlow computes the artefact's gradients as
-        well, they may refute both.
-        """
-        changed = dict(found)
-        for group in self.reference.probed.plan.groups:
-            for output in group.outputs:
-                figures, raw = found[output.spec.name], self.reference.raw_name(output)
-                if raw is None:
-                    continue
-                if figures.passed and self.same_engine:
-                    changed[output.spec.name] = self._checked(group, output, raw, figures)
-                elif not figures.passed and not self.same_engine:
-                    changed[output.spec.name] = self._arbitrated(group, output, raw, figures)
-        return changed
-
-    def _checked(
-        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
-    ) -> Parity:
-        """Asks differences about gradients that artefact and reference compute alike."""
-        call = min(self.calls, key=lambda c: c.batch.size)
-        said = self._verdicts(call, group, output, {raw: call.expected[raw]}).get(raw, [])
-        ordinary = [v for v, hard in zip(said, call.batch.hard, strict=False) if not hard]
-        against, confirmed = ordinary.count(REFUTED), ordinary.count(CONFIRMED)
-        if against > confirmed:
-            return dataclasses.replace(
-                figures,
-                passed=False,
-                witness=f"{DIFFERENCES}, which refute {TENSORFLOW} in {against} of {len(ordinary)} "
-                "samples",
-            )
-        witness = f"{TENSORFLOW} and {DIFFERENCES}" if confirmed else TENSORFLOW
-        return dataclasses.replace(figures, witness=witness)
-
-    def _arbitrated(
-        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
-    ) -> Parity:
-        """Asks differences who is right where the artefact and TensorFlow disagree.
-
-        A sample counts as agreeing where they confirm the artefact's gradient and refute
-        TensorFlow's; the others are judged as before.
-        """
-        name = output.spec.name
-        calls = []
-        for call in self.calls:
-            ours = call.got[name] if raw == name else None
-            if ours is None or ours.shape != call.expected[raw].shape:
-                return figures
-            said = self._verdicts(call, group, output, {"ours": ours, "theirs": call.expected[raw]})
-            right = [
-                a == CONFIRMED and b == REFUTED
-                for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
-            ]
-            expected = call.expected[name].copy()
-            if any(right):
-                expected[right] = call.got[name][right]
-            calls.append(dataclasses.replace(call, expected={**call.expected, name: expected}))
-        again = dataclasses.replace(self, calls=calls)._judged(output.spec)
-        return dataclasses.replace(again, witness=DIFFERENCES) if again.passed else figures
-
-    def _verdicts(
-        self,
-        call: _Call,
-        group: GradientGroup,
-        output: GradientOutput,
-        gradients: Mapping[str, Array],
-    ) -> dict[str, list[str]]:
-        """Returns what differences say of gradients, nothing where they cannot be taken."""
-        differences = self.reference.differences
-        if differences is None or any(not np.isfinite(g).all() for g in gradients.values()):
-            gradients = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
-        if differences is None:
-            return {}
-        try:
-            return differences.verdicts(
-                self.reference.flat(call.batch.feed), call.target, group, output, gradients
-            )
-        except tf.errors.OpError:
-            return {}
-
-    def _judged(
-        self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None
-    ) -> Parity:
-        parts, by, beside = [], [], []
-        for i, call in enumerate(self.calls):
-            known = None if noise is None else noise[i][output.name]
-            parts.append(
-                measure_rows(
-                    output,
-                    call.got[output.name],
-                    call.expected[output.name],
-                    call.batch.hard,
-                    call.batch.labels(call.place),
-                    None if known is None else known.unsettled,
-                )
-            )
-            by.append(np.zeros(call.batch.size) if known is None else known.by)
-            beside.append(np.full(call.batch.size, np.inf) if known is None else known.beside)
-        return judge(
-            output,
-            Rows.joined(parts),
-            np.concatenate(by),
-            np.concatenate(beside),
-            computed_in=self.computed_in,
-            floor=self._floor(output),
-        )
-
-    def _moved(
-        self, call: _Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool
-    ) -> dict[str, Moved]:
-        """Returns what outputs of a call move by under noise on its inputs."""
-        noisy = []
-        for feed in noisy_feeds(call.batch.feed, self.computed_in, rng, zeros=zeros):
-            answer = self.reference.explanations(feed, call.target)
-            if any(o.kind == PREDICTION for o in outputs):
-                answer.update(self.reference.predictions(feed))
-            noisy.append(answer)
-        return {
-            o.name: moved(
-                o, call.expected[o.name], call.got[o.name], [answer[o.name] for answer in noisy]
-            )
-            for o in outputs
-        }
-
-    def _floor(self, output: OutputSpec) -> float:
-        """Returns the absolute rounding of an output; see `comparison`."""
-        if output.kind not in GRADIENT_KINDS:
-            unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
-            return unit * self.reference.computed_near(output.name)
-        unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.computed_in))
-        sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
-        return FLOOR_UNITS * unit * float(np.median(sizes)) if sizes else 0.0
-
-    def _natural_sizes(self, output: OutputSpec, call: _Call) -> list[float]:
-        """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
-        rows = [i for i, hard in enumerate(call.batch.hard) if not hard]
-        own = output.target.output if output.target else None
-        names = [o.name for o in self.described.predictions if own in (None, o.name)]
-        scores = [call.expected[n] for n in names if _floating(call.expected[n])]
-        near = 0.0
-        if output.target is None or not output.target.logits:
-            near = max((self.reference.computed_near(n) for n in names), default=0.0)
-        fed = call.batch.feed.get(output.input or "")
-        elements = max(1, int(np.prod(call.expected[output.name].shape[1:])))
-        found = []
-        for i in rows:
-            score = max([near, *(_largest(s[i]) for s in scores)])
-            size = float(np.sqrt(elements))
-            if output.kind in (INPUT_GRADIENT, SALIENCY) and fed is not None and _floating(fed):
-                size = float(np.linalg.norm(fed[i].astype(np.float64)))
-            found.append(score / size if size > 0 else 0.0)
-        return found
-
-
 def _without_gradients_of_nothing(
     expected: Mapping[str, Array], described: Manifest
 ) -> dict[str, Array]:
@@ -354,22 +131,13 @@ def _without_gradients_of_nothing(
             continue
         for prediction in described.predictions:
             value = expected[prediction.name]
-            if own in (None, prediction.name) and _floating(value):
+            if own in (None, prediction.name) and floating(value):
                 flat = value.reshape(len(value), -1).astype(np.float64)
                 nothing = ~np.isfinite(flat).any(axis=1)
                 if nothing.any():
                     changed[output.name] = changed[output.name].copy()
                     changed[output.name][nothing] = np.nan
     return changed
-
-
-def _floating(values: Array) -> bool:
-    return values.dtype.kind in "fV"  # V: bfloat16
-
-
-def _largest(values: Array) -> float:
-    finite = values[np.isfinite(values.astype(np.float64))].astype(np.float64)
-    return float(np.abs(finite).max(initial=0.0))
 
 
 def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Generator) -> Array:

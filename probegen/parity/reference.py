@@ -23,6 +23,7 @@ from probegen.instrumentation.capture import Watcher, watching
 from probegen.instrumentation.model import ProbedModel
 from probegen.instrumentation.plan import GradientOutput, Plan, TensorRef
 from probegen.instrumentation.tape import explain
+from probegen.manifest import INPUT_GRADIENT
 from probegen.parity.comparison import TOLERANCES
 from probegen.parity.differences import Differences
 from probegen.spec import InputGradient, IntegratedGradients
@@ -376,7 +377,14 @@ def _with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
                 raw[name] = name
             elif not isinstance(output.probe, IntegratedGradients):
                 if output.ref not in added:
-                    spec = dataclasses.replace(output.spec, name=f"raw gradient of {name}")
+                    spec = dataclasses.replace(
+                        output.spec,
+                        name=f"raw gradient of {name}",
+                        kind=INPUT_GRADIENT,
+                        shape=(None,) * len(output.axes),
+                        axes=output.axes,
+                        detail={},
+                    )
                     added[output.ref] = dataclasses.replace(
                         output,
                         spec=spec,

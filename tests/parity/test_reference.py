@@ -226,19 +226,23 @@ def test_differences_decide_where_tensorflow_is_wrong(tmp_path, monkeypatch):
     from probegen.instrumentation import tape
 
     monkeypatch.setattr(tape, "_attribution", tripled(tape._attribution))
-    report = pg.compile(models.cnn(), pg.InputGradient(), tmp_path / "m.onnx").report
-    assert report["input_gradient/image"].witness.startswith("differences")
+    probes = [pg.InputGradient(), pg.Saliency(), pg.GradCAM()]
+    report = pg.compile(models.cnn(), probes, tmp_path / "m.onnx").report
+    for name in ("input_gradient/image", "saliency/image", "grad_cam/conv2"):
+        assert report[name].witness.startswith("differences")
 
 
-def test_differences_do_not_excuse_an_artefact_that_is_wrong(tmp_path, monkeypatch):
-    probed = pg.instrument(models.cnn(), pg.InputGradient())
+@pytest.mark.parametrize("kind", ["input_gradient", "saliency"])
+def test_differences_do_not_excuse_an_artefact_that_is_wrong(kind, tmp_path, monkeypatch):
+    probe = {"input_gradient": pg.InputGradient, "saliency": pg.Saliency}[kind]
+    probed = pg.instrument(models.cnn(), probe())
     pg.export(probed, tmp_path / "m.onnx", verify=False)
     traced = Reference.explanations
-    name = "input_gradient/image"
+    name = f"{kind}/image"
 
     def doubled(self, feed, target):
         found = traced(self, feed, target)
-        return {**found, name: 2 * found[name]}
+        return {n: v if n == "scores" else 2 * v for n, v in found.items()}
 
     # Wrong by as much as the reference would be, were it the artefact that is doubled.
     monkeypatch.setattr(Reference, "explanations", doubled)

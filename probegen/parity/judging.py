@@ -1,0 +1,297 @@
+"""Judges an artefact's calls: figures of every output, under noise and by witnesses in doubt."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime
+import tensorflow as tf
+
+from probegen.graph.artefact import onnx_model
+from probegen.instrumentation.axes import channel_axis, position_axes, saliency_axis
+from probegen.instrumentation.plan import GradientGroup, GradientOutput
+from probegen.manifest import (
+    GRADIENT_KINDS,
+    INPUT_GRADIENT,
+    PREDICTION,
+    SALIENCY,
+    TARGET_INPUT,
+    Manifest,
+    OutputSpec,
+)
+from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
+from probegen.parity.differences import CONFIRMED, REFUTED
+from probegen.parity.noise import Moved, moved, noisy_feeds
+from probegen.parity.reference import Reference
+from probegen.parity.report import DIFFERENCES, TENSORFLOW, Parity
+from probegen.parity.samples import Batch
+from probegen.spec import GradCAM, Saliency
+
+Array = npt.NDArray[Any]
+
+_OPSET = 18
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of the artefact and what should have come out.
+
+    Attributes:
+        place: which call it is, from 1.
+        batch: what it was called on.
+        target: the targets asked for, where the artefact takes some.
+        got: the outputs.
+        expected: the reference.
+    """
+
+    place: int
+    batch: Batch
+    target: Array | None
+    got: Mapping[str, Array]
+    expected: Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All calls, and what their outputs are held to.
+
+    Attributes:
+        described: the artefact's manifest.
+        reference: says what is right.
+        computed_in: the coarsest element type that the model computes in.
+        calls: the calls.
+        same_engine: whether the artefact's gradients come from TensorFlow too.
+    """
+
+    described: Manifest
+    reference: Reference
+    computed_in: str
+    calls: Sequence[Call]
+    same_engine: bool
+
+    def figures(self, rng: np.random.Generator) -> dict[str, Parity]:
+        """Returns the figures of every output; noise is measured where some are in doubt."""
+        found = {o.name: self._judged(o) for o in self.described.outputs}
+        for zeros in (False, True):
+            doubtful = [o for o in self.described.outputs if not found[o.name].passed]
+            doubtful = [o for o in doubtful if o.kind in GRADIENT_KINDS or not zeros]
+            if doubtful:
+                noise = [self._moved(call, doubtful, rng, zeros) for call in self.calls]
+                found.update((o.name, self._judged(o, noise)) for o in doubtful)
+        return self._witnessed(found)
+
+    def _witnessed(self, found: dict[str, Parity]) -> dict[str, Parity]:
+        """Returns figures after a third witness was heard where it is needed.
+
+        Where an artefact's gradient differs from TensorFlow's, differences of the scores may
+        confirm it and refute TensorFlow's. Where TensorFlow computes the artefact's gradients as
+        well, they may refute both.
+        """
+        changed = dict(found)
+        for group in self.reference.probed.plan.groups:
+            for output in group.outputs:
+                figures, raw = found[output.spec.name], self.reference.raw_name(output)
+                if raw is None:
+                    continue
+                if figures.passed and self.same_engine:
+                    changed[output.spec.name] = self._checked(group, output, raw, figures)
+                elif not figures.passed and not self.same_engine:
+                    changed[output.spec.name] = self._arbitrated(group, output, raw, figures)
+        return changed
+
+    def _checked(
+        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
+    ) -> Parity:
+        """Asks differences about gradients that artefact and reference compute alike."""
+        call = min(self.calls, key=lambda c: c.batch.size)
+        said = self._verdicts(call, group, output, {raw: call.expected[raw]}).get(raw, [])
+        ordinary = [v for v, hard in zip(said, call.batch.hard, strict=False) if not hard]
+        against, confirmed = ordinary.count(REFUTED), ordinary.count(CONFIRMED)
+        if against > confirmed:
+            return dataclasses.replace(
+                figures,
+                passed=False,
+                witness=f"{DIFFERENCES}, which refute {TENSORFLOW} in {against} of {len(ordinary)} "
+                "samples",
+            )
+        witness = f"{TENSORFLOW} and {DIFFERENCES}" if confirmed else TENSORFLOW
+        return dataclasses.replace(figures, witness=witness)
+
+    def _arbitrated(
+        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
+    ) -> Parity:
+        """Asks differences who is right where the artefact and TensorFlow disagree.
+
+        A sample counts as agreeing where they confirm the artefact's gradient and refute
+        TensorFlow's; the others are judged as before.
+        """
+        name = output.spec.name
+        calls = []
+        for call in self.calls:
+            ours = call.got[name] if raw == name else self._raw_of_artefact(call, output, raw)
+            if ours is None or ours.shape != call.expected[raw].shape:
+                return figures
+            said = self._verdicts(call, group, output, {"ours": ours, "theirs": call.expected[raw]})
+            right = [
+                a == CONFIRMED and b == REFUTED
+                for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
+            ]
+            expected = call.expected[name].copy()
+            if any(right):
+                expected[right] = call.got[name][right]
+            calls.append(dataclasses.replace(call, expected={**call.expected, name: expected}))
+        again = dataclasses.replace(self, calls=calls)._judged(output.spec)
+        return dataclasses.replace(again, witness=DIFFERENCES) if again.passed else figures
+
+    @functools.cached_property
+    def _with_raw_gradients(self) -> Any:
+        """A session of the same graph that also gives the gradients that outputs are made of.
+
+        None where there is none, for instance because it is too large for one file.
+        """
+        plan = self.reference.plan
+        try:
+            model = onnx_model(plan, gate=False, opset=_OPSET, batch=plan.source.batch)
+            data = ir.serde.serialize_model(model).SerializeToString()
+            return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        except Exception:  # what cannot be asked confirms nothing
+            return None
+
+    def _raw_of_artefact(self, call: Call, output: GradientOutput, raw: str) -> Array | None:
+        """Returns the gradient that an artefact's output is made of.
+
+        None where it is not made of that: the output is then computed from it by numpy.
+        """
+        session, differences = self._with_raw_gradients, self.reference.differences
+        if session is None or differences is None:
+            return None
+        fed = dict(call.batch.feed)
+        if call.target is not None:
+            fed[TARGET_INPUT] = call.target
+        gradient: Array = session.run([raw], fed)[0]
+        tensor = differences.tensor(self.reference.flat(call.batch.feed), output.ref)
+        made = attribution(output, gradient.astype(np.float64), tensor)
+        got = call.got[output.spec.name]
+        same = compare(output.spec, got, made, computed_in=self.computed_in, hard=call.batch.hard)
+        return gradient if same.passed else None
+
+    def _verdicts(
+        self,
+        call: Call,
+        group: GradientGroup,
+        output: GradientOutput,
+        gradients: Mapping[str, Array],
+    ) -> dict[str, list[str]]:
+        """Returns what differences say of gradients, nothing where they cannot be taken."""
+        differences = self.reference.differences
+        if differences is None or any(not np.isfinite(g).all() for g in gradients.values()):
+            gradients = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
+        if differences is None:
+            return {}
+        try:
+            return differences.verdicts(
+                self.reference.flat(call.batch.feed), call.target, group, output, gradients
+            )
+        except tf.errors.OpError:
+            return {}
+
+    def _judged(
+        self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None
+    ) -> Parity:
+        parts, by, beside = [], [], []
+        for i, call in enumerate(self.calls):
+            known = None if noise is None else noise[i][output.name]
+            parts.append(
+                measure_rows(
+                    output,
+                    call.got[output.name],
+                    call.expected[output.name],
+                    call.batch.hard,
+                    call.batch.labels(call.place),
+                    None if known is None else known.unsettled,
+                )
+            )
+            by.append(np.zeros(call.batch.size) if known is None else known.by)
+            beside.append(np.full(call.batch.size, np.inf) if known is None else known.beside)
+        return judge(
+            output,
+            Rows.joined(parts),
+            np.concatenate(by),
+            np.concatenate(beside),
+            computed_in=self.computed_in,
+            floor=self._floor(output),
+        )
+
+    def _moved(
+        self, call: Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool
+    ) -> dict[str, Moved]:
+        """Returns what outputs of a call move by under noise on its inputs."""
+        noisy = []
+        for feed in noisy_feeds(call.batch.feed, self.computed_in, rng, zeros=zeros):
+            answer = self.reference.explanations(feed, call.target)
+            if any(o.kind == PREDICTION for o in outputs):
+                answer.update(self.reference.predictions(feed))
+            noisy.append(answer)
+        return {
+            o.name: moved(
+                o, call.expected[o.name], call.got[o.name], [answer[o.name] for answer in noisy]
+            )
+            for o in outputs
+        }
+
+    def _floor(self, output: OutputSpec) -> float:
+        """Returns the absolute rounding of an output; see `comparison`."""
+        if output.kind not in GRADIENT_KINDS:
+            unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
+            return unit * self.reference.computed_near(output.name)
+        unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.computed_in))
+        sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
+        return FLOOR_UNITS * unit * float(np.median(sizes)) if sizes else 0.0
+
+    def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:
+        """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
+        rows = [i for i, hard in enumerate(call.batch.hard) if not hard]
+        own = output.target.output if output.target else None
+        names = [o.name for o in self.described.predictions if own in (None, o.name)]
+        scores = [call.expected[n] for n in names if floating(call.expected[n])]
+        near = 0.0
+        if output.target is None or not output.target.logits:
+            near = max((self.reference.computed_near(n) for n in names), default=0.0)
+        fed = call.batch.feed.get(output.input or "")
+        elements = max(1, int(np.prod(call.expected[output.name].shape[1:])))
+        found = []
+        for i in rows:
+            score = max([near, *(_largest(s[i]) for s in scores)])
+            size = float(np.sqrt(elements))
+            if output.kind in (INPUT_GRADIENT, SALIENCY) and fed is not None and floating(fed):
+                size = float(np.linalg.norm(fed[i].astype(np.float64)))
+            found.append(score / size if size > 0 else 0.0)
+        return found
+
+
+def floating(values: Array) -> bool:
+    """Tells whether an array holds floating numbers, bfloat16 (kind V) included."""
+    return values.dtype.kind in "fV"
+
+
+def _largest(values: Array) -> float:
+    finite = values[np.isfinite(values.astype(np.float64))].astype(np.float64)
+    return float(np.abs(finite).max(initial=0.0))
+
+
+def attribution(output: GradientOutput, gradient: Array, tensor: Array) -> Array:
+    """Returns what a probe makes of the gradient at a tensor, by numpy."""
+    made = gradient
+    if isinstance(output.probe, Saliency):
+        axis = saliency_axis(output.axes)
+        made = np.abs(gradient) if axis is None else np.abs(gradient).max(axis=axis)
+    elif isinstance(output.probe, GradCAM):
+        weights = gradient.mean(axis=position_axes(output.axes), keepdims=True)
+        made = np.maximum((weights * tensor).sum(axis=channel_axis(output.axes)), 0)
+    return made
