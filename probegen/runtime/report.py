@@ -34,10 +34,14 @@ _CERTIFIED = {
     "max_abs": "Max. absolute difference",
     "max_rel": "Max. relative difference",
     "l2_rel": "Relative distance (L2)",
-    "cosine": "Smallest cosine",
     "limit": "Limit",
+    "worst": "Worst sample",
+    "worst_limit": "Its limit",
+    "cosine": "Smallest cosine",
     "floor": "Rounding floor",
     "non_finite": "Not finite",
+    "below_floor": "Samples below the floor",
+    "undetermined": "Undetermined samples",
 }
 #: Names that Keras makes up, and that say nothing to a reader.
 _MADE_UP = re.compile(r"(functional|sequential|model)(_\d+)?")
@@ -238,16 +242,28 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
             name,
             *(_number(found.get(c)) for c in columns),
             "agrees" if found.get("passed") else "differs",
+            str(found.get("witness") or ""),
         )
         for name, found in outputs.items()
     ]
-    header = ("Output", *(_CERTIFIED[column] for column in columns), "Verdict")
+    header = ("Output", *(_CERTIFIED[column] for column in columns), "Verdict", "Compared with")
     text = (
         f'<p>Verified: <span class="{kind}">{escape(_verdict(certificate))}</span>. The limit is '
         "for the relative distance of gradients, and for the largest relative difference of "
-        "everything else.</p>"
+        f"everything else.{_runs(certificate.get('runs'))}</p>"
     )
-    return _section("Parity certificate", text + _table(header, rows, numbers=len(columns) + 1))
+    return _section("Parity certificate", text + _table(header, rows, numbers=len(columns) + 2))
+
+
+def _runs(runs: Any) -> str:
+    """Says at which batch sizes and open sizes an artefact was compared."""
+    said = []
+    for run in runs if isinstance(runs, list) else ():
+        sizes = run.get("sizes") if isinstance(run, dict) else None
+        if isinstance(sizes, dict):
+            at = "".join(f", {name} {size}" for name, size in sizes.items())
+            said.append(f"batch {run.get('batch')}{at}")
+    return f" Compared at {escape('; '.join(said))}." if said else ""
 
 
 def _number(value: Any) -> str:

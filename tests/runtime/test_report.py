@@ -188,7 +188,8 @@ def test_certificate(tmp_path):
         "y": parity.compare(specs[0], y * (1 + 1e-6), y),
         "g": parity.compare(specs[1], g * 1.5, g),
     }
-    report = parity.Report("m.onnx", "zoo", 3, True, figures)
+    runs = [{"batch": 3, "sizes": {"x[time]": 13}, "rows": []}]
+    report = parity.Report("m.onnx", "zoo", 3, True, figures, runs)
     result = result_of(given, outputs, certificate=report.to_json())
     page = Page(result.to_html(tmp_path / "r.html"))
     assert "failed on 3 samples against zoo" in page.text
@@ -196,7 +197,13 @@ def test_certificate(tmp_path):
     row = page.cells[start : page.cells.index("differs") + 1]
     columns = page.text[page.text.index("Max. absolute difference") - 1 :]
     said = dict(zip(columns, row, strict=False))
-    for field, title in (("l2_rel", "Relative distance (L2)"), ("limit", "Limit")):
+    assert any("batch 3, x[time] 13" in text for text in page.text)
+    for field, title in (
+        ("l2_rel", "Relative distance (L2)"),
+        ("limit", "Limit"),
+        ("worst", "Worst sample"),
+        ("worst_limit", "Its limit"),
+    ):
         assert said[title] == f"{getattr(figures['g'], field):.4g}"
     assert said["Verdict"] == "differs"
 
