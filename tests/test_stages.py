@@ -97,7 +97,7 @@ STAGES = [
     (tf2onnx.tf_loader, "from_function", exporting("m.onnx"), ExportError, "convert the forward"),
     (tf2onnx.tfonnx, "process_tf_graph", exporting("m.onnx"), ExportError, "tf2onnx"),
     (tf2onnx.optimizer, "optimize_graph", exporting("m.onnx"), ExportError, "convert the forward"),
-    (onnx_ir.serde, "deserialize_model", exporting("m.onnx"), ExportError, "written as ONNX"),
+    (onnx_ir.serde, "deserialize_model", exporting("m.onnx"), ExportError, "cannot be read"),
     (onnx_artefact, "clean", exporting("m.onnx"), ExportError, "written as ONNX"),
     (onnx_ir, "save", exporting("m.onnx"), ExportError, "written as ONNX"),
     (onnx.checker, "check_model", exporting("m.onnx"), ExportError, "ONNX"),

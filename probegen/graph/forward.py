@@ -20,7 +20,7 @@ import onnx_ir as ir
 import tensorflow as tf
 from onnx_ir.passes import common as ir_passes
 
-from probegen.errors import ExportError, ProbegenError
+from probegen.errors import ExportError
 from probegen.graph.canonical import make_canonical
 from probegen.graph.conversion import convert, layer_of
 from probegen.graph.hollow import fold_hollow, make_hollow
@@ -41,6 +41,7 @@ from probegen.instrumentation.forward import plain_output, run_forward
 from probegen.instrumentation.plan import Plan, TensorRef
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.trace import Trace, trace_function
+from probegen.stages import stage
 
 #: What tf2onnx writes itself; higher opsets are reached by onnx's version converter.
 MIN_OPSET, TF2ONNX_MAX_OPSET = 13, 18
@@ -148,15 +149,9 @@ def forward_graph(
         _put_in(graph, None if hollow else large)
         name_inputs(graph, plan.source)
 
-    try:
+    hint = "Export to SavedModel instead (format='savedmodel')."
+    with stage("the graph that tf2onnx wrote cannot be read", ExportError, hint):
         model = to_ir(proto, opset, prepare)
-    except ProbegenError:
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"the graph that tf2onnx wrote cannot be read: {error}. Export to SavedModel instead "
-            "(format='savedmodel')."
-        ) from error
     marked = _marked_values(model.graph)
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
     for group in plan.groups:
