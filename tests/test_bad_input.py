@@ -229,8 +229,11 @@ def test_strings(tmp_path):
     model = keras.Model(x, keras.layers.Dense(2)(y))
     probe = pg.InputGradient()
     refused(tmp_path, ExportError, "'words' takes strings.*from 'embedding' on", model, probe)
-    refused(tmp_path, InputError, r"takes strings.*verify=False", model, probe, name="saved")
-    assert pg.compile(model, probe, tmp_path / "saved", verify=False).path.is_dir()
+    exported = pg.compile(model, probe, tmp_path / "saved")
+    assert exported.report is not None
+    assert exported.report["input_gradient/words"].passed
+    with pytest.raises(InputError, match="takes strings, got int 3"):
+        runtime.load(tmp_path / "saved").run([3])
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,16 @@ def as_strings(array: Array, what: str) -> Array:
         InputError: it holds something else.
     """
     flat = array.ravel().tolist()
-    wrong = next((v for v in flat if not isinstance(v, str | bytes)), None)
-    if wrong is not None:
+    wrong = [v for v in flat if not isinstance(v, str | bytes)][:1]
+    if wrong:
         raise InputError(
-            f"{what} takes strings, got {type(wrong).__name__} {wrong!r}: pass str or bytes, for "
-            "instance np.array([['some text']])."
+            f"{what} takes strings, got {type(wrong[0]).__name__} {wrong[0]!r}: pass str or bytes, "
+            "for instance np.array(['some text'])."
+        )
+    if any(v.endswith(b"\0" if isinstance(v, bytes) else "\0") for v in flat):
+        raise InputError(
+            f"{what} has a value that ends in a zero byte, which numpy's arrays of text drop: "
+            "encode it, for instance as base64, and decode it in the model."
         )
     try:
         text = [v.decode() if isinstance(v, bytes) else v for v in flat]

@@ -44,6 +44,7 @@ def table(tmp_path, text, manifest, header=None, name="x.csv"):
     ("text", "names"),
     [
         ("1,2,3.5\n-1,0,2e0\n", None),
+        ("a;b;c\n1;2;3.5\n-1;0;2\n;;\n;;\n", ["a", "b", "c"]),
         ("a,b,c\n1,2,3.5\n-1,0,2\n", ["a", "b", "c"]),
         ("a;b;c\n1;2;3.5\n-1;0;2\n", ["a", "b", "c"]),
         ("1\t2\t3.5\n-1\t0\t2\n", None),
@@ -75,6 +76,9 @@ def test_tables(tmp_path, text, names):
         ("1,5;2,5;3\n4,0;5;6\n", "line 1, column 1.*Decimal commas are not read: write 1.5"),
         ("a;b;c\n1,5;2,5;3\n", "line 2, column 1.*Decimal commas"),
         ("1_0,2,3\n", "'1_0' is no number"),
+        ("1,2,3\n,,\n4,5,6\n", "line 2, column 1: the cell is empty"),
+        ("0,1,2\n4,5,6\n", "line 1 counts its columns.*--header.*--no-header"),
+        ("1,2,3\n1e400,5,6\n", "line 2, column 1: 1e400 is more than a float holds"),
         ("a,b,c\n", "no row of numbers follows"),
         ("", "is an empty table"),
         ("\n \n", "is an empty table"),
@@ -97,6 +101,43 @@ def test_a_header_can_be_asked_for_and_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((1, 3)))
     with pytest.raises(InputError, match="are of tables"):
         read_input(tmp_path / "x.npy", rows_of(3), header=True)
+
+
+def test_a_blank_line_in_one_column_may_be_a_missing_value(tmp_path):
+    feed, _ = table(tmp_path, "a b\n1\n2\n\n", rows_of(1))
+    assert feed.tolist() == [[1], [2]]
+    with pytest.raises(InputError, match=r"line 3 is blank.*write nan"):
+        table(tmp_path, "a b\n1\n\n2\n", rows_of(1))
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("good film\nbad\n", ["good film", "bad"]),
+        ("text\n\n5\n", ["5"]),
+        ('text\n"good, no"\n""\n" x "\n', ["good, no", "", " x "]),
+        ('"two\nlines"\nsay "hi"\u2028now', ["two\nlines", 'say "hi"\u2028now']),
+    ],
+)
+def test_texts(tmp_path, rank, text, expected):
+    shape, axes = (None, 1)[:rank], ("batch", "feature")[:rank]
+    manifest = artefact_of(InputSpec("text", "string", shape, axes))
+    feed, _ = table(tmp_path, text, manifest)
+    assert feed.tolist() == (expected if rank == 1 else [[t] for t in expected])
+
+
+def test_what_is_no_table_of_texts(tmp_path):
+    manifest = artefact_of(InputSpec("text", "string", (None,), ("batch",)))
+    for text, says in [
+        ("good\nno, bad\n", "line 2 has 2 cells.*double quotes"),
+        ("text\n", "no rows of text"),
+        ('"good\n', "line 1: unexpected end"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            table(tmp_path, text, manifest)
+    assert table(tmp_path, "review\ngood\n", manifest, header=True)[0].tolist() == ["good"]
+    assert table(tmp_path, "no, bad\n", manifest, name="x.tsv")[0].tolist() == ["no, bad"]
 
 
 def test_ids_stay_whole(tmp_path):
@@ -286,9 +327,14 @@ def test_pixels_where_only_made_up_values_were_verified(tmp_path):
     assert "verified on made-up values around 0. If the model expects values of 0 to 1" in said
     said = []
     read_input(tmp_path / "x.png", made_up, scale=1 / 255, say=said.append)
-    np.save(tmp_path / "x.npy", 100 * np.ones((1, 6, 9, 3)))
+    np.save(tmp_path / "x.npy", 100.5 * np.ones((1, 6, 9, 3)))
     read_input(tmp_path / "x.npy", made_up, say=said.append)
     assert said == []
+    for kind in (np.float32, np.int64):  # the bytes of a picture in another type
+        np.save(tmp_path / "x.npy", PIXELS[np.newaxis].astype(kind))
+        read_input(tmp_path / "x.npy", made_up, say=said.append)
+    assert len(said) == 2
+    assert "made-up values around 0" in said[1]
 
 
 # -- arrays --------------------------------------------------------------------------------

@@ -60,3 +60,13 @@ def test_numbers_for_text(text_model):
     _, art = text_model
     with pytest.raises(InputError, match=r"takes strings, got float 1.0: pass str or bytes"):
         art.run(np.array([[1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(None, "got NoneType None"), (float("nan"), "got float nan"), (b"a\0", "ends in a zero byte")],
+)
+def test_what_is_no_text(text_model, value, says):
+    _, art = text_model
+    with pytest.raises(InputError, match=says):
+        art.run(np.array([["the cat"], [value]], dtype=object))

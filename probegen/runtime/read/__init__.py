@@ -5,6 +5,7 @@ Nothing is guessed in silence: what a reader decides (a header, a size, a range 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def read_input(
     if header is not None and suffix not in tables.SUFFIXES:
         raise InputError(f"--header and --no-header are of tables (.csv, .tsv); {path} is none.")
     if scale is not None:
+        if not math.isfinite(scale):
+            raise InputError(f"--scale is {scale}; it must be a finite number.")
         feed = scaled(feed, manifest.inputs, scale)
     for line in doubts(feed, manifest, pixels=suffix in images.SUFFIXES):
         say(line)

@@ -94,7 +94,10 @@ def _array(file: IO[bytes], size: int) -> Array:
         raise ValueError(f"its format {version} is unknown")
     shape, fortran, dtype = header(file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are not opened, since they can run code")
+        raise ValueError(
+            "it holds Python objects, which are not opened, since they can run code. Save numbers "
+            "as numbers, and text with x.astype(str)"
+        )
     if not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError(f"its shape is {shape}")
     needed = math.prod(shape) * dtype.itemsize

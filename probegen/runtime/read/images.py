@@ -45,6 +45,9 @@ def read(path: Path, specs: Sequence[InputSpec], say: Callable[[str], None]) -> 
         channels = 3
     if channels not in _MODES:
         raise InputError(f"the input {wanted.name!r} has {channels} channels, no image has.")
+    if "height" not in wanted.axes:
+        sizes = describe(wanted.axes, wanted.shape)
+        say(f"the input {wanted.name!r} takes {sizes}: the picture is read as grey values")
     image = _opened(path, say)
     image = _in_mode(path, image, _MODES[channels], say)
     if height and width and image.size != (width, height):

@@ -89,7 +89,8 @@ def doubts(feed: Inputs, manifest: Manifest, pixels: bool) -> Iterator[str]:
                 f"{_shown(fed)}; --scale multiplies them where the model expects others."
             )
         known = _verified(certificate, spec.name)
-        made_up = known is None and bool(certificate.get("generated")) and (pixels or raw)
+        image = pixels or raw or ({"height", "width"} <= set(spec.axes) and _like_bytes(array))
+        made_up = known is None and bool(certificate.get("generated")) and image
         if known is None and not made_up:
             continue
         if _far(fed, known or _MADE_UP) and not (made_up and max(map(abs, fed)) <= _MADE_UP[1]):
@@ -114,6 +115,14 @@ def _verified(certificate: Mapping[str, Any], name: str) -> tuple[float, float] 
     if not all(isinstance(v, int | float) for v in found):
         return None
     return float(found[0]), float(found[1])
+
+
+def _like_bytes(array: Array) -> bool:
+    """Tells whether numbers could be the bytes of an image in another type."""
+    low_high = span(array)
+    if low_high is None or low_high[0] < 0 or low_high[1] > 255:
+        return False
+    return bool((array == np.floor(array)).all())
 
 
 def _far(fed: tuple[float, float], known: tuple[float, float]) -> bool:

@@ -5,14 +5,19 @@ The rules, none of them guessed from what looks likely:
 - Cells are divided by the one of tab, `;`, `,`, `|` that gives every row the same number of cells
   (the first of them in this order if several do), else by white space. Quotes are those of CSV.
 - The first row holds names where none of its cells is a number, else it is data. Where some are
-  numbers and others are not, that is an error. `header=` decides otherwise.
+  numbers and others are not, or the row counts its columns (0, 1, 2, as pandas names columns that
+  have no names), that is an error. `header=` decides otherwise.
 - Every other cell is a number with a decimal point. Nothing is filled in for an empty cell: `nan`
-  says that a value is missing.
+  says that a value is missing. Empty rows at the end are left out.
+- For an input of text a row is one text, in quotes where it holds a comma (in a `.tsv` file, a
+  tab); blanks do not divide it, and nothing is cut off. The first row is a name only where it is
+  the input's own.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +27,7 @@ import numpy as np
 
 from probegen.errors import InputError
 from probegen.manifest import InputSpec
-from probegen.runtime.inputs import Array
+from probegen.runtime.inputs import STRING, Array
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -48,10 +53,12 @@ def read(
     Raises:
         InputError: it is no table of numbers, or does not fit the inputs.
     """
+    wanted = specs[0]
+    if len(specs) == 1 and wanted.dtype == STRING:
+        return _texts(path, wanted, header), None
     rows, names = _split(path, header)
     if len(specs) > 1:
         return _columns(path, rows, names, specs), None
-    wanted = specs[0]
     table = _numbers(path, rows, wanted)
     if len(wanted.shape) == 3:
         table = table[np.newaxis]
@@ -60,13 +67,48 @@ def read(
     return table, names
 
 
-def _split(path: Path, header: bool | None) -> tuple[Rows, list[str] | None]:
-    """Returns the rows of data, and the names in the first row if that holds such."""
+def _lines(path: Path) -> list[str]:
+    """Returns the lines of a file, with their ends: a text in quotes may go over several."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no UTF-8 text, as a table must be: {error}") from error
-    lines = text.splitlines()
+    return list(io.StringIO(text, newline=None))
+
+
+def _texts(path: Path, wanted: InputSpec, header: bool | None) -> Array:
+    """Returns the rows of a file as an array of text."""
+    columns = 1 if len(wanted.shape) == 1 else wanted.shape[1]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    rows: Rows = []
+    try:
+        for row in reader:
+            if row:  # no cell at all: a blank line
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: {error}.") from error
+    named = header
+    if named is None:
+        named = bool(rows) and columns == 1 and rows[0][1] == [wanted.name]
+    rows = rows[1:] if named else rows
+    if not rows:
+        raise InputError(f"{path} has no rows of text.")
+    size = len(rows[0][1]) if columns is None else columns
+    for number, row in rows:
+        if len(row) != size:
+            divider = "a tab" if delimiter == "\t" else "a comma"
+            raise InputError(
+                f"{path}, line {number} has {len(row)} cells; the input {wanted.name!r} takes "
+                f"{size} in a row. A text that holds {divider} has to stand in double quotes."
+            )
+    texts: Array = np.array([row for _, row in rows], object)
+    return texts.reshape(-1) if len(wanted.shape) == 1 else texts
+
+
+def _split(path: Path, header: bool | None) -> tuple[Rows, list[str] | None]:
+    """Returns the rows of data, and the names in the first row if that holds such."""
+    lines = _lines(path)
     rows = _cells(path, lines)
     if not rows:
         raise InputError(f"{path} is an empty table.")
@@ -80,6 +122,13 @@ def _split(path: Path, header: bool | None) -> tuple[Rows, list[str] | None]:
             f"{first[numeric.index(True)]!a} beside it is one, so the row is neither names nor "
             f"data. Correct the cell, or pass --header to take the row for names."
             f"{_comma_hint(first[column])}"
+        )
+    counted = len(first) > 2 and first == [str(i) for i in range(len(first))]
+    if header is None and counted and len(rows) > 1:
+        raise InputError(
+            f"{path}, line {number} counts its columns ({', '.join(first[:3])} ...), as pandas "
+            "names columns that have no names. Pass --header if it is a row of names, --no-header "
+            "if it is data."
         )
     named = header if header is not None else not any(numeric)
     if named:
@@ -100,16 +149,19 @@ def _cells(path: Path, lines: Sequence[str]) -> Rows:
         if delimiter in written[0]:
             reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
             try:
-                divided[delimiter] = [
-                    (reader.line_num, [cell.strip() for cell in row])
-                    for row in reader
-                    if any(cell.strip() for cell in row)
-                ]
+                divided[delimiter] = _without_end(
+                    [
+                        (reader.line_num, [cell.strip() for cell in row])
+                        for row in reader
+                        if any(cell.strip() for cell in row) or len(row) > 1
+                    ]
+                )
             except csv.Error as error:
                 problem = f"{path}, line {reader.line_num}: {error}."
     if problem and not divided:
         raise InputError(problem)
     if not divided:
+        _check_gaps(path, lines)
         kept = [(i + 1, line) for i, line in enumerate(lines) if line.strip()]
         divided[" "] = [(number, line.split()) for number, line in kept]
         if all(len(cells) == 1 for _, cells in divided[" "][1:]):  # one column; its name has spaces
@@ -128,9 +180,29 @@ def _cells(path: Path, lines: Sequence[str]) -> Rows:
     return rows
 
 
+def _without_end(rows: Rows) -> Rows:
+    """Returns the rows without those at the end that have nothing in them, as Excel leaves them."""
+    while rows and not any(rows[-1][1]):
+        rows = rows[:-1]
+    return rows
+
+
+def _check_gaps(path: Path, lines: Sequence[str]) -> None:
+    """Raises for a blank line between values of one column: it may be a value that is missing."""
+    filled = [bool(line.strip()) for line in lines]
+    if any(len(line.split()) > 1 for line in lines[1:]):
+        return  # several columns by white space
+    blank = next((i for i, full in enumerate(filled) if not full and any(filled[:i])), None)
+    if blank is not None and any(filled[blank:]):
+        raise InputError(
+            f"{path}, line {blank + 1} is blank. In a table of one column that may be a missing "
+            "value: write nan for it, or take the line out."
+        )
+
+
 def _numbers(path: Path, rows: Rows, wanted: InputSpec) -> Array:
     """Returns the cells as an array `[row, column]` that suits the input."""
-    if wanted.dtype == "string":
+    if wanted.dtype == STRING:
         return np.array([cells for _, cells in rows], object)
     cells = [[_BOOLS.get(c.lower(), c) for c in row] for _, row in rows]
     for (number, row), plain in zip(rows, cells, strict=True):
@@ -148,6 +220,13 @@ def _numbers(path: Path, rows: Rows, wanted: InputSpec) -> Array:
             raise InputError(f"{path} holds a whole number beyond 64 bits: {error}") from error
         return whole != 0 if kind == "bool" and set(np.unique(whole)) <= {0, 1} else whole
     table: Array = np.array([[float(c) for c in row] for row in cells])
+    for (number, row), values in zip(rows, table, strict=True):
+        for column in np.flatnonzero(np.isinf(values)):
+            if "inf" not in row[column].lower():
+                raise InputError(
+                    f"{path}, line {number}, column {column + 1}: {row[column]} is more than a "
+                    "float holds; write inf for infinity."
+                )
     if kind != "float" and np.array_equal(table, np.floor(table)) and np.abs(table).max() < 2**53:
         return table.astype(np.int64)
     return table
