@@ -30,6 +30,14 @@ from probegen.instrumentation.links import Link, links
 from probegen.instrumentation.roles import role_of
 
 _CONV_LSTM = (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
+_GLOBAL_POOLING = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+)
 #: Layers that keep the axes of their (first) input, in ways that the graph may not show.
 _KEEP_AXES = ("activation", "normalisation", "regularisation", "attention")
 #: Passes over the graph; each carries names as far as they go in one direction.
@@ -49,7 +57,7 @@ class Layouts:
         self._graph = graph
         self._names: dict[int, list[str | None]] = {}
         self._links = [*self._of_layers(calls), *self._of_operations()]
-        for tier in (_made_and_read, _by_axis):
+        for tier in (_made_and_read, _by_axis, _pooled_whole):
             for call in calls:
                 self._anchor(call, tier)
             if tier is _made_and_read:
@@ -70,7 +78,10 @@ class Layouts:
         steps = len(call.folds) if call.in_steps else 0  # axes of time that only the output has
         for position, tensor in enumerate(made):
             names = tier(call.layer, tensor.shape.rank - steps, True, position)
-            self._learn(tensor, _in_steps(names, steps) if names and steps else names)
+            if steps:
+                inner = names or [None] * (tensor.shape.rank - steps)
+                names = _in_steps(inner, steps, _inner_time(call.layer))
+            self._learn(tensor, names)
         for tensor in read:
             self._learn(tensor, tier(call.layer, tensor.shape.rank, False, 0))
 
@@ -179,6 +190,8 @@ def _made_and_read(layer: Any, rank: int, made: bool, position: int) -> Names | 
     role = role_of(layer)
     if role == "embedding":
         return look_up_axes(rank) if made else look_up_axes(rank + 1)[:-1]
+    if isinstance(layer, _GLOBAL_POOLING):
+        return None
     return _image(rank - 1, _data_format(layer, role, rank))
 
 
@@ -215,15 +228,20 @@ def _recurrent(layer: Any, rank: int, made: bool, position: int) -> Names | None
 def _over_time(child: Any, rank: int, made: bool) -> Names:
     """Returns the axes of a layer that runs its child once a step."""
     inner = _made_and_read(child, rank - 1, made, 0) or [None] * (rank - 1)
-    recurrent = isinstance(child, keras.layers.RNN | keras.layers.Bidirectional)
-    again = "step" if recurrent else "width"
+    again = _inner_time(child)
     return [BATCH, TIME, *(again if n == TIME else n for n in inner[1:])]
 
 
-def _in_steps(names: Names, steps: int) -> Names:
-    """Returns the axes of what has axes of time in front of its own."""
+def _inner_time(child: Any) -> str:
+    """Returns what the time of a layer is called that runs in each step of another time."""
+    over_time = keras.layers.RNN | keras.layers.Bidirectional | keras.layers.TimeDistributed
+    return "step" if isinstance(child, over_time) else "width"
+
+
+def _in_steps(names: Names, steps: int, again: str) -> Names:
+    """Returns the axes of what has axes of time in front of its own, which is called `again`."""
     times = [TIME] if steps == 1 else [None] * steps
-    return [BATCH, *times, *("width" if n == TIME and times[0] else n for n in names[1:])]
+    return [BATCH, *times, *(again if n == TIME and times[0] else n for n in names[1:])]
 
 
 def _of_model(model: Any, rank: int, made: bool) -> Names | None:
@@ -254,6 +272,19 @@ def _by_axis(layer: Any, rank: int, made: bool, position: int) -> Names | None:
     names: list[str | None] = [BATCH, *([None] * (rank - 1))]
     names[axis] = CHANNEL
     return names
+
+
+def _pooled_whole(layer: Any, rank: int, made: bool, position: int) -> Names | None:
+    """Returns the axes that a global pooling expects, which counts where nothing else is known.
+
+    Models that attend to a series take its mean over the features by `channels_first`.
+    """
+    if isinstance(layer, keras.layers.TimeDistributed):
+        inner = _pooled_whole(layer.layer, rank - 1, made, position)
+        return None if inner is None else (BATCH, TIME, *inner[1:])
+    if not isinstance(layer, _GLOBAL_POOLING):
+        return None
+    return _image(rank - 1, _data_format(layer, role_of(layer), rank))
 
 
 def _axes_kept(layer: Any, read: Any, made: Any) -> int:

@@ -164,6 +164,17 @@ def rows():
     return x, layers.ConvLSTM1D(2, 3, data_format=FIRST, name="end")(y)
 
 
+def sentences():
+    x = keras.Input((4, 5, 6), name="x")
+    return x, layers.TimeDistributed(layers.TimeDistributed(layers.Dense(3)), name="end")(x)
+
+
+def films():
+    x = keras.Input((2, 3, 9, 8, 2), name="x")
+    child = layers.TimeDistributed(layers.Conv2D(3, 3))
+    return x, layers.TimeDistributed(child, name="end")(x)
+
+
 def frames_of_a_model():
     x = keras.Input((3, 9, 8, 2), name="x")
     child = keras.Sequential([layers.Rescaling(0.1), layers.Conv2D(3, 3), layers.ReLU()])
@@ -223,6 +234,8 @@ HEIGHT_WIDTH = ("height", "width")
 NAMES = {
     film: (("time", *HEIGHT_WIDTH, "channel"), (*HEIGHT_WIDTH, "channel")),
     rows: (("time", "channel", "width"), ("channel", "width")),
+    sentences: (("time", "step", "channel"), ("time", "step", "channel")),
+    films: (("time", "step", *HEIGHT_WIDTH, "channel"), ("time", "step", *HEIGHT_WIDTH, "channel")),
     frames_of_a_model: (("time", *HEIGHT_WIDTH, "channel"), ("time", *HEIGHT_WIDTH, "channel")),
     grey: (HEIGHT_WIDTH, (*HEIGHT_WIDTH, "channel")),
     permuted: (("channel", *HEIGHT_WIDTH), (*HEIGHT_WIDTH, "channel")),
@@ -249,14 +262,36 @@ def test_axes_are_named_by_the_layers_that_make_and_read_them(make):
     assert described.output("saliency/x").shape == (None, *(sizes[n] for n in positions))
 
 
+@pytest.mark.parametrize("mixes", [layers.Conv1D(3, 1), layers.Dense(3)], ids=["conv", "dense"])
+def test_a_mean_over_the_features_of_a_series_does_not_turn_it_round(mixes):
+    x = keras.Input((7, 3), name="x")
+    y = x + layers.MultiHeadAttention(2, 4)(x, x)
+    y = y + mixes(layers.LayerNormalization()(y))
+    y = layers.GlobalAveragePooling1D(data_format=FIRST)(y)
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(4, activation="relu")(y)))
+    described = pg.instrument(model, pg.Saliency(target=0)).manifest
+    assert described.inputs[0].axes == ("batch", "time", "feature")
+    assert described.output("saliency/x").shape == (None, 7)
+
+
+def test_frames_that_are_only_pooled():
+    x = keras.Input((4, 9, 8, 3), name="x")
+    y = layers.TimeDistributed(layers.GlobalMaxPooling2D())(x)
+    model = keras.Model(x, layers.Dense(2)(layers.LSTM(2)(y)))
+    described = pg.instrument(model, pg.Saliency(target=0)).manifest
+    assert described.output("saliency/x").axes == ("batch", "time", *HEIGHT_WIDTH)
+
+
 def test_layers_that_run_in_each_step_of_an_open_film():
     x = keras.Input((None, 9, 8, 2), name="x")
-    child = keras.Sequential([layers.Conv2D(3, 3, name="conv"), layers.GlobalMaxPooling2D()])
+    child = keras.Sequential(
+        [layers.Conv2D(3, 3), layers.ReLU(name="relu"), layers.GlobalMaxPooling2D()]
+    )
     y = layers.LSTM(2)(layers.TimeDistributed(child, name="each")(x))
     model = keras.Model(x, layers.Dense(2)(y))
     described = pg.instrument(model, [pg.GradCAM(target=0), pg.Saliency(target=0)]).manifest
     maps, saliency = described.explanations
-    assert maps.name.endswith("/conv")
+    assert maps.name.endswith("/relu")
     assert maps.axes == saliency.axes == ("batch", "time", "height", "width")
     assert maps.shape == (None, None, 7, 6)
 
