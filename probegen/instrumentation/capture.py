@@ -165,7 +165,8 @@ class Watcher:
         seen = id(mask) in self._masks
         if seen or not isinstance(mask, tf.Tensor) or mask.dtype.is_floating:
             return mask
-        if self._mark_mask is None or mask.graph is not self._graph:
+        # A mask that is fed is one of a graph around where a path is walked, and counts there too.
+        if self._mark_mask is None or tf.compat.v1.get_default_graph() is not self._graph:
             return mask
         marked = self._mark_mask(mask)
         self._masks[id(marked)] = marked

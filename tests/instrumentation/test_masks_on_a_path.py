@@ -165,6 +165,25 @@ def test_in_onnx(kind, tmp_path):
         assert not found[x == -1.0].any()
 
 
+def test_a_mask_that_is_fed(tmp_path):
+    keras.utils.set_random_seed(3)
+    x, valid = keras.Input((5, 3), name="x"), keras.Input((5,), dtype="bool", name="valid")
+    y = layers.GRU(4, name="gru")(x, mask=valid)
+    model = keras.Model([x, valid], layers.Dense(2, name="y")(y))
+    data = {"x": given(0.3), "valid": np.random.default_rng(2).random((4, 5)) < 0.6}
+    probe = pg.IntegratedGradients(target=1, steps=STEPS)
+    total = np.zeros_like(data["x"])
+    for k in range(STEPS):
+        point = tf.Variable((k + 0.5) / STEPS * data["x"])
+        with tf.GradientTape() as tape:
+            score = model.get_layer("y")(model.get_layer("gru")(point, mask=data["valid"]))[:, 1]
+        total += tape.gradient(score, point).numpy() / STEPS
+    for name in ("m.onnx", "folder"):
+        pg.compile(model, probe, tmp_path / name)
+        got = runtime.load(tmp_path / name).run(data)["integrated_gradients/x"].array
+        np.testing.assert_allclose(got, total * data["x"], rtol=1e-3, atol=1e-6)
+
+
 def test_gates_of_the_model_move():
     """Where `x > 0` chooses what is computed, a point of the path chooses for itself."""
     model = runs(lambda x: ops.sum(ops.where(x > 0.4, 3 * x, x), axis=1))()
