@@ -155,6 +155,7 @@ class FirstFloats:
     Attributes:
         found: what was found, in the order in which it is made.
         tensors: slot -> the tensor at it, where others were to stand in.
+        truncated: positions of the floating inputs that are cast to whole numbers as they are.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class FirstFloats:
         """
         self.found: list[FirstFloat] = []
         self.tensors: dict[Slot, Any] = {}
+        self.truncated: set[int] = set()
         self._stand_ins = stand_ins or {}
         self._ties: dict[int, dict[int, Tie]] = {
             id(t): {i: Tie.WHOLE if t.dtype.is_floating else Tie.SAME} for i, t in enumerate(inputs)
@@ -283,6 +285,9 @@ class FirstFloats:
         if not ties:
             return None
         whole = all(not t.dtype.is_floating for t in data)
+        if op.type == "Cast" and not whole and outputs[0].dtype.is_integer:
+            read = self._ties[id(data[0])].items()
+            self.truncated.update(position for position, tie in read if tie >= Tie.PART)
         for output in outputs:
             if not (output.dtype.is_floating and whole):
                 self._ties[id(output)] = dict(ties)

@@ -238,6 +238,31 @@ def test_only_raw_ids_have_a_vocabulary(tmp_path):
         artefact.run(words + 100)
 
 
+@pytest.mark.parametrize("way", ["bins", "rounded", "ids"])
+def test_numbers_that_are_sorted_into_bins_may_be_any(way, tmp_path):
+    x = keras.Input((3,), name="x")
+    bins = {
+        "bins": layers.Discretization(bin_boundaries=[-1.0, 0.0, 1.0]),
+        "rounded": lambda v: ops.cast(ops.clip(ops.floor(v * 2) + 2, 0, 3), "int32"),
+        "ids": lambda v: ops.cast(v, "int32") + 1,
+    }[way]
+    y = layers.Embedding(4, 2, name="table")(bins(x))
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(y)))
+    exported = pg.compile(model, pg.InputGradient(target=0), tmp_path / "m.onnx")
+    assert exported.manifest.inputs[0].vocabulary is None
+    assert exported.manifest.inputs[0].integer == (way == "ids")
+    art = runtime.load(tmp_path / "m.onnx")
+    data = np.array([[-1.6, 0.3, 1.2], [2.0, 0.0, 1.0]], np.float32)[way == "ids" :]
+    np.testing.assert_allclose(
+        art.run(data).predictions[exported.manifest.predictions[0].name],
+        np.asarray(model(data)),
+        atol=1e-6,
+    )
+    if way == "ids":
+        with pytest.raises(InputError, match="whole number"):
+            art.run(data + 0.5)
+
+
 def test_tied_weights_are_explained_where_ids_are_read():
     x = keras.Input((6,), dtype="int32", name="ids")
     table = layers.ReversibleEmbedding(20, 5, name="words")

@@ -28,6 +28,8 @@ def _input(context: Context, position: int) -> InputSpec:
     floats = tensor.dtype.is_floating and any(
         is_differentiable(context.trace, tensor, out) for out in context.trace.outputs
     )
+    # Numbers that are sorted into bins may be any; ids are cast to whole numbers.
+    ids = not floats and position in context.trace.first_floats.truncated
     whole = [s for s in lookups if s.ties[position] >= Tie.WHOLE]
     sequences = [s for s in lookups if len(context.shape(s.ref)) > _COLUMN_RANK]
     return InputSpec(
@@ -38,7 +40,7 @@ def _input(context: Context, position: int) -> InputSpec:
             context.trace.axes(tensor), tokens=bool(whole or sequences) and not floats
         ),
         vocabulary=min((s.rows for s in whole if s.rows is not None), default=None),
-        integer=tensor.dtype.is_floating and bool(lookups) and (bool(whole) or not floats),
+        integer=tensor.dtype.is_floating and bool(lookups) and (bool(whole) or ids),
     )
 
 
