@@ -219,8 +219,11 @@ def _mark(number: int, tensor: Any) -> Any:
 
     Gradients are taken at its output. Without it, tf2onnx may hand out a transposed copy beside
     the way, or fold the tensor away. What the operation does in TensorFlow plays no role here.
+    The message keeps TensorFlow from joining two marks, where layers compute the same (`Reshape`
+    and `Flatten` of one tensor).
     """
-    return tf.raw_ops.PreventGradient(input=tensor, message="", name=f"{_MARK_NAME}{number}")
+    name = f"{_MARK_NAME}{number}"
+    return tf.raw_ops.PreventGradient(input=tensor, message=name, name=name)
 
 
 def _mark_mask(mask: Any) -> Any:

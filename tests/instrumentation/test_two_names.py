@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 import probegen as pg
 from probegen import runtime
@@ -145,3 +145,27 @@ def test_outputs_of_the_model_that_are_one_tensor(tmp_path, name):
     kernel = np.array(model.get_layer("y").kernel)
     for i, weights in enumerate([kernel[:, 1], kernel[:, 1], np.eye(5)[1]]):
         np.testing.assert_allclose(result[f"g{i}"].array, np.tile(weights, (3, 1)), rtol=1e-5)
+
+
+def test_two_layers_that_do_the_same_to_one_tensor(tmp_path):
+    keras.utils.set_random_seed(4)
+    x = keras.Input((6,), name="x")
+    h = layers.Dense(5, activation="tanh", name="h")(x)
+    same = (layers.Reshape((5,), name="a")(h), layers.Flatten(name="b")(h))
+    parts = [
+        ops.square(layers.Dense(3, name=f"behind_{name}")(part))
+        for name, part in zip("ab", same, strict=True)
+    ]
+    model = keras.Model(x, layers.Dense(2, name="y")(layers.Concatenate()(parts)))
+    pg.compile(model, pg.InputGradient(target=1, wrt=["a", "b"]), tmp_path / "m.onnx")
+    data = np.random.default_rng(5).standard_normal((3, 6)).astype("float32")
+    result = runtime.load(tmp_path / "m.onnx").run(data)
+    for name in "ab":
+        moved = tf.Variable(model.get_layer("h")(data))
+        with tf.GradientTape() as tape:
+            square = ops.square(model.get_layer(f"behind_{name}")(moved))
+            none = ops.zeros_like(square)
+            both = [square, none] if name == "a" else [none, square]
+            score = model.get_layer("y")(ops.concatenate(both, axis=1))[:, 1]
+        expected = tape.gradient(score, moved).numpy()
+        np.testing.assert_allclose(result[f"input_gradient/{name}"].array, expected, rtol=1e-4)
