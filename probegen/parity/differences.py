@@ -10,9 +10,10 @@ of a layer; the class stays the one of the unmoved sample.
 
 What it cannot see: errors under a tenth of the slope (scores are rounded, and networks bend
 within the step); errors that are orthogonal to every direction tried; integrated gradients,
-which are no gradient at one point. Where the slopes to both sides differ there is a kink, and
-nothing is said. Where a step changes a mask (an input that is compared with a mask value), the
-score jumps; directions along a gradient do not move what the model ignores.
+which are no gradient at one point; gradients that the model stops, which are not to be slopes.
+Where the slopes to both sides differ there is a kink, and nothing is said. Where a step changes
+a mask (an input that is compared with a mask value), the score jumps; directions along a gradient
+do not move what the model ignores.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from probegen.instrumentation.axes import channel_axis
 from probegen.instrumentation.forward import run_forward
 from probegen.instrumentation.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.instrumentation.targets import seed
+from probegen.instrumentation.trace import ancestors, influenced_by
 
 Array = npt.NDArray[Any]
 
@@ -38,6 +40,9 @@ STEPS = (1e-2, 1e-3, 1e-4)
 CONFIRMS, REFUTES = 0.1, 0.25
 #: A step counts where the slope stands so far above rounding.
 ABOVE_ROUNDING = 10.0
+
+#: Operations that gradients do not pass.
+_STOPPING = frozenset({"StopGradient", "PreventGradient"})
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
 
@@ -70,6 +75,9 @@ class Differences:
             *(tf.TensorSpec(None, tf.float64) for _ in self.refs),
         ]
 
+        targets: list[Any] = []
+        tensors: dict[TensorRef, Any] = {}
+
         def scores(*arguments: Any) -> Any:
             count = len(plan.source.input_specs)
             flat, shifts = list(arguments[:count]), arguments[count:]
@@ -83,12 +91,23 @@ class Differences:
                 else:
                     stand_ins[ref] = _mover(at, ref, shift)
             forward = run_forward(plan, flat, stand_ins)
-            return (
-                [forward.target(group.target) for group in plan.groups],
-                [at.get(ref, tf.zeros([])) for ref in self.refs],
-            )
+            targets[:] = [forward.target(group.target) for group in plan.groups]
+            tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
+            return targets, [tensors[ref] for ref in self.refs]
 
         self._scores = tf.function(scores, autograph=False).get_concrete_function(*specs)
+        self._graph, self._targets, self._tensors = self._scores.graph, targets, tensors
+
+    def held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
+        """Tells whether the model stops some gradients on the way from a tensor to the score.
+
+        What it asks for then is not the slope: a straight-through estimate is far from it.
+        """
+        reached = influenced_by(self._tensors[ref], self._graph)
+        on_the_way = ancestors([self._targets[self._groups.index(group)]])
+        return any(
+            op.type in _STOPPING and any(id(t) in reached for t in op.inputs) for op in on_the_way
+        )
 
     def verdicts(
         self,

@@ -91,18 +91,19 @@ class Comparison:
 
         Where an artefact's gradient differs from TensorFlow's, differences of the scores may
         confirm it and refute TensorFlow's. Where TensorFlow computes the artefact's gradients as
-        well, they may refute both.
+        well, they may refute both. Of gradients that the model stops on their way they say nothing.
         """
         changed = dict(found)
         for group in self.reference.probed.plan.groups:
             for output in group.outputs:
                 figures, raw = found[output.spec.name], self.reference.raw_name(output)
-                if raw is None:
+                if raw is None or figures.passed != self.same_engine:
                     continue
-                if figures.passed and self.same_engine:
-                    changed[output.spec.name] = self._checked(group, output, raw, figures)
-                elif not figures.passed and not self.same_engine:
-                    changed[output.spec.name] = self._arbitrated(group, output, raw, figures)
+                differences = self.reference.differences  # traced here, where they are heard
+                if differences is None or differences.held_back(group, output.ref):
+                    continue
+                judged = self._checked if figures.passed else self._arbitrated
+                changed[output.spec.name] = judged(group, output, raw, figures)
         return changed
 
     def _checked(

@@ -9,6 +9,7 @@ import probegen as pg
 from probegen.errors import InputError, ProbegenError, VerificationError
 from probegen.parity import measuring
 from probegen.parity.reference import Reference
+from probegen.parity.report import TENSORFLOW
 from tests import models
 
 
@@ -267,3 +268,13 @@ def test_differences_do_not_excuse_an_artefact_that_is_wrong(kind, tmp_path, mon
 class _Array:
     def __init__(self, array):
         self.array = array
+
+
+def test_differences_say_nothing_of_gradients_that_the_model_stops(tmp_path):
+    """A straight-through estimate is not the slope, and meant not to be."""
+    x = keras.Input((5,), name="x")
+    h = layers.Dense(4)(x)
+    rounded = h + keras.ops.stop_gradient(keras.ops.round(h) - h)
+    model = keras.Model(x, layers.Dense(2)(keras.ops.tanh(rounded)))
+    exported = pg.compile(model, pg.InputGradient(target=0), tmp_path / "folder")
+    assert exported.report["input_gradient/x"].witness == TENSORFLOW
