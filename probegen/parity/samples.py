@@ -34,6 +34,7 @@ _BATCHES = ((4, 5, 6, 7, 9, 10, 11), (2, 3, 5, 7, 9, 10, 11))
 _LARGE = {"float64": 100.0, "float32": 100.0, "float16": 8.0, "bfloat16": 100.0}
 _TIED = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 1.0])
 _WHOLE = np.array([-3, -2, -1, 0, 1, 2, 3, 7])
+_BYTES = 256
 _WORDS = ("", "a", "the", "Model", "x1")
 
 #: Sizes of open axes of images and volumes, in order of preference; all are multiples of 16.
@@ -268,11 +269,14 @@ def _integers(
 ) -> Array:
     """Returns whole numbers: within the vocabulary where it is known, 0 and 1 where it is not.
 
-    Hard rows take the numbers at the vocabulary's ends, or around zero.
+    Bytes are all of them: an image of 0 and 1 is black, and two of them the same. Hard rows take
+    the numbers at the vocabulary's ends, or around zero.
     """
     if row == ZEROS:
         return np.zeros(shape, np.int64)
     top = wanted.vocabulary
+    if top is None and wanted.dtype == "uint8" and not tame and row != TIES:
+        return rng.integers(0, _BYTES, shape)
     if row == ORDINARY or (tame and top is None):
         return rng.integers(0, top or 2, shape)
     if top is not None:

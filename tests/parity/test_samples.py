@@ -133,3 +133,12 @@ def test_variants_keep_a_fixed_batch_and_fixed_sizes():
     image = spec("x", shape=(None, 7, 3, 2), axes=("batch", "height", "width", "channel"))
     made = list(drawing.variants({"x": np.ones((4, 7, 3, 2), "float32")}, manifest(image), OWN))
     assert [b.rows for b in made] == [(drawing.ORDINARY,) * made[0].size]
+
+
+def test_bytes_are_all_of_them_and_tame_where_they_may_be_looked_up():
+    pixels = manifest(spec(dtype="uint8"))
+    ordinary = drawn(pixels)[0].feed["x"][0]
+    assert ordinary.max() > 200
+    assert len(np.unique(ordinary)) > 20
+    assert drawn(pixels, tame=True)[0].feed["x"][0].max() <= 1
+    assert drawn(manifest(spec(dtype="uint8", vocabulary=5)))[0].feed["x"].max() < 5
