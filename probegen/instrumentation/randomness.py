@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -92,16 +92,34 @@ def told_to_train(model: Any) -> set[int]:
     Such a model draws whenever it is called without `training`. Told `training=False`, which is
     how it is traced, Keras overrules it, and nothing is seen.
     """
-    found = set()
+    return {
+        id(layer)
+        for layer in _told(model)
+        if any(getattr(p, "_seed_generators", None) for p in layer._flatten_layers())
+    }
+
+
+def by_the_batch(model: Any) -> str | None:
+    """Returns the name of a layer that a functional model always has count over its batch.
+
+    A batch normalisation called with `training=True` takes mean and variance of the samples that
+    are fed together, whenever the model is called without `training`.
+    """
+    for layer in _told(model):
+        for part in layer._flatten_layers():
+            if isinstance(part, keras.layers.BatchNormalization) and part.trainable:
+                return str(part.name)
+    return None
+
+
+def _told(model: Any) -> Iterator[Any]:
+    """Yields the layers that functional models call with `training=True`."""
     for part in model._flatten_layers():
         depths = getattr(part, "_nodes_by_depth", {})
         for node in (node for nodes in depths.values() for node in nodes):
             layer, told = node.operation, node.arguments.kwargs.get("training")
             if told is True and isinstance(layer, keras.Layer) and not _trains_untold(layer):
-                parts = layer._flatten_layers()
-                if any(getattr(p, "_seed_generators", None) for p in parts):
-                    found.add(id(layer))
-    return found
+                yield layer
 
 
 def _trains_untold(layer: Any) -> bool:

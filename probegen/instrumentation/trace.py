@@ -19,7 +19,7 @@ from probegen.instrumentation.axes import Axes
 from probegen.instrumentation.capture import CallKey, LayerCall, Replacements, Watcher, watching
 from probegen.instrumentation.first_floats import FirstFloats, follow
 from probegen.instrumentation.layouts import Layouts
-from probegen.instrumentation.randomness import Draw, drawn, told_to_train
+from probegen.instrumentation.randomness import Draw, by_the_batch, drawn, told_to_train
 from probegen.instrumentation.source import Source
 from probegen.instrumentation.timewise import has_rows, unfolded
 from probegen.stages import stage
@@ -168,8 +168,16 @@ def trace(source: Source) -> Trace:
     """Traces a model symbolically.
 
     Raises:
-        InstrumentError: the model cannot be traced (it needs concrete values, say).
+        InstrumentError: the model cannot be traced (it needs concrete values, say), or its answer
+            for a sample depends on the samples beside it.
     """
+    normalises = by_the_batch(source.model)
+    if normalises is not None:
+        raise InstrumentError(
+            f"the model calls {normalises!r} (BatchNormalization) with training=True, so that it "
+            "answers by the statistics of whatever samples are fed together, which no artefact can "
+            "agree with. Call the layer without training=, or set its trainable to False."
+        )
     seen: dict[str, Any] = {}
 
     def forward(*flat: Any) -> Any:

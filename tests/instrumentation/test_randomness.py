@@ -141,6 +141,19 @@ def test_layers_that_a_functional_model_tells_to_train(layer):
         pg.instrument(through(layer, shape, training=True), [pg.Activations("first")])
 
 
+def test_statistics_of_the_batch_are_refused_by_name():
+    """Called as it stands, the model answers otherwise for other samples beside a sample."""
+    x = keras.Input((4,))
+    normal = layers.BatchNormalization(name="normal")
+    model = keras.Model(x, layers.Dense(2)(normal(layers.Dense(4)(x), training=True)))
+    with pytest.raises(InstrumentError, match=r"'normal'.*training=True"):
+        pg.instrument(model, [])
+    normal.trainable = False  # then Keras takes the moving ones
+    data = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
+    got = pg.instrument(model, [pg.InputGradient(target=0)])(data)
+    np.testing.assert_allclose(next(iter(got.values())), np.asarray(model(data)), atol=1e-6)
+
+
 def test_subclassed_models_that_draw():
     class Sampling(keras.Model):
         def __init__(self):
