@@ -142,10 +142,17 @@ class _Guarded(dict[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         """Returns a handler and its arguments."""
         found = super().get(key)
+        if found is None and _is_known(key, onnx.defs.onnx_opset_version()):
+            found = _another_of_that_name, {}
         if found is None:
             return default
         handler, arguments = found
         return functools.partial(_telling, handler, key), arguments
+
+
+def _another_of_that_name(*_: Any, **__: Any) -> None:
+    """Refuses an operation without a handler, which would pass for the one of ONNX."""
+    raise ValueError("the operator that ONNX has by that name is another one")
 
 
 def _telling(handler: Callable[..., Any], kind: str, context: Any, node: Any, **given: Any) -> Any:

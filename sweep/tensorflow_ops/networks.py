@@ -185,7 +185,12 @@ def _convolutions() -> Iterator[Row]:
         "Rsqrt",
         "batch_normalization",
         lambda x: tf.nn.batch_normalization(
-            x, [0.1, 0, 2], tf.constant([1.0, 0, 4]), None, [1.0, 2, 3], 1e-3
+            x,
+            tf.constant([0.1, 0, 2]),
+            tf.constant([1.0, 0, 4]),
+            None,
+            tf.constant([1.0, 2, 3]),
+            1e-3,
         ),
         image,
     )

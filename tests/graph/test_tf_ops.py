@@ -19,7 +19,7 @@ from probegen.errors import ExportError, UnsupportedOpsError
 from probegen.graph import conversion
 from probegen.parity import measure
 from sweep.subject import stir
-from sweep.tensorflow_ops.row import Row, run
+from sweep.tensorflow_ops.row import Row, run, session
 from sweep.tensorflow_ops.samples import floats, pairs, whole, whole_pairs
 
 
@@ -285,3 +285,19 @@ def test_a_failing_handler_names_operation_and_layer(
     model = around(layers.Activation("softplus", name="soft"), (4,))
     with pytest.raises(ExportError, match=r"Softplus in layer 'soft'.*index out of range"):
         pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx")
+
+
+def test_an_operation_that_shares_its_name_with_one_of_onnx_is_refused() -> None:
+    """It would pass for that of ONNX where tf2onnx has no handler for it."""
+
+    def chosen(scores: Any) -> Any:
+        boxes = tf.constant([[0, 0, 1, 1], [0, 0, 0.9, 0.9], [0.5, 0.5, 1, 1]])
+        return tf.raw_ops.NonMaxSuppression(boxes=boxes, scores=scores, max_output_size=2)
+
+    with pytest.raises(UnsupportedOpsError, match=r"NonMaxSuppression: .*that name is another"):
+        session(chosen, [tf.TensorSpec((3,))])
+
+
+def test_random_numbers_are_refused() -> None:
+    with pytest.raises(UnsupportedOpsError, match=r"RandomUniform: it draws random numbers"):
+        session(lambda x: x + tf.random.uniform((4,)), [tf.TensorSpec((3, 4))])

@@ -27,7 +27,7 @@ from probegen.graph.tf_ops import (
     signals,
 )
 from probegen.graph.tf_ops.marks import keep_as
-from probegen.graph.tf_ops.writer import Handler, leave
+from probegen.graph.tf_ops.writer import Handler, leave, refuse
 
 _Type = onnx.TensorProto
 _OF_DOUBLES = functions.in_single_precision(_Type.DOUBLE)
@@ -57,7 +57,11 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Sign": (functions.in_single_precision(_Type.FLOAT16), []),
     "Softplus": (functions.in_single_precision(_Type.FLOAT16, _Type.DOUBLE), []),
     **{op: (_OF_DOUBLES, []) for op in ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh")},
-    **{op: (_OF_DOUBLES, []) for op in ("Cosh", "Erf", "Sinh", "Tan")},
+    **{op: (_OF_DOUBLES, []) for op in ("Erf", "Tan")},
+    "Cosh": (functions.hyperbolic, []),
+    "Sinh": (functions.hyperbolic, []),
+    "L2Loss": (functions.half_square, []),
+    "SparseSoftmaxCrossEntropyWithLogits": (functions.cross_entropy, []),
     # choices between values
     "Select": (choices.select, []),
     "SelectV2": (choices.select, []),
@@ -136,7 +140,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     **{op: (signals.transform, []) for op in ("FFT", "IFFT", "FFT2D", "IFFT2D")},
     **{op: (signals.transform, []) for op in ("RFFT", "IRFFT", "RFFT2D", "IRFFT2D")},
     # refused
-    **{op: (leave, []) for op in _RANDOM},
+    **{op: (refuse, []) for op in (*_RANDOM, "StringLower", "StringUpper")},
     # kept as they are
     "LookupTableFindV2": (leave, []),
     "StopGradient": (keep_as(STOP_GRADIENT), []),
@@ -163,6 +167,8 @@ REFUSED: Mapping[str, str] = {
     "StringToHashBucketFast": _PREPARES,
     "StringToHashBucketStrong": _PREPARES,
     "AsString": _PREPARES,
+    "StringLower": _PREPARES,
+    "StringUpper": _PREPARES,
     **dict.fromkeys(_RANDOM, _DRAWS),
     "MatrixDiag": "needs a single diagonal, and sizes known at compile time where any are given",
     "MatrixDiagV2": "needs a single diagonal, and sizes known at compile time where any are given",

@@ -15,7 +15,9 @@ _Type = onnx.TensorProto
 def erfc(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes `Erfc(x)` (exact GELU) as `1 - Erf(x)`."""
     w = Writer(context, node)
-    w.finish("Sub", w.const(1), w.op("Erf", *w.inputs))
+    wide = w.dtype
+    w.dtype = _Type.FLOAT if wide == _Type.DOUBLE else wide  # onnxruntime has no Erf of float64
+    w.give(w.op("Sub", w.const(1), w.op("Erf", w.cast(w.inputs[0], w.dtype))))
 
 
 def expm1(context: Any, node: Any, _: str, __: Any) -> None:
@@ -84,6 +86,34 @@ def in_single_precision(*kinds: int) -> Handler:
 
 def keep(_: Any, __: Any, ___: str, ____: Any) -> None:
     """Keeps an operation that ONNX has too."""
+
+
+def hyperbolic(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes Sinh and Cosh of float64, which onnxruntime lacks, by exponentials."""
+    w = Writer(context, node)
+    if w.dtype == _Type.DOUBLE:
+        up, down = w.op("Exp", w.inputs[0]), w.op("Exp", w.op("Neg", w.inputs[0]))
+        w.finish("Mul", w.op("Sub" if node.type == "Sinh" else "Add", up, down), w.const(0.5))
+
+
+def half_square(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes half of the sum of squares."""
+    w = Writer(context, node)
+    total = w.op("ReduceSumSquare", w.inputs[0], keepdims=0)
+    w.finish("Mul", total, w.const(0.5))
+
+
+def cross_entropy(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes the cross entropy of labels, and its gradient, which the operation gives as well."""
+    w = Writer(context, node)
+    scores, labels = w.inputs
+    count = w.reshape(w.size(scores, 1), [])
+    bounds = w.const(0, _Type.INT64), count, w.const(1, _Type.INT64)
+    classes = w.op("Range", *bounds, dtype=_Type.INT64)
+    hit = w.test("Equal", w.unsqueeze(w.cast(labels, _Type.INT64), [1]), classes)
+    taken = w.where(hit, w.op("LogSoftmax", scores, axis=-1), w.const(0))
+    slope = w.op("Sub", w.op("Softmax", scores, axis=-1), w.cast(hit, w.dtype))
+    w.give(w.op("Neg", w.sum(taken, [1])), slope)
 
 
 def is_finite(context: Any, node: Any, _: str, __: Any) -> None:

@@ -194,5 +194,14 @@ _FOLDED: Mapping[str, Callable[..., Any]] = {
 }
 
 
+def refuse(_: Any, node: Any, __: str, ___: Any) -> None:
+    """Refuses an operation that ONNX has under the same name, with the reason in `REFUSED`.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{node.type} has no form here")
+
+
 def leave(_: Any, __: Any, ___: str, ____: Any) -> None:
     """Leaves an operation as it is, to be refused with the reason in `REFUSED`."""
