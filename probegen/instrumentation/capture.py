@@ -98,8 +98,8 @@ class Watcher:
         self._steps = _steps(model, self._paths)
         self._counts: dict[int, int] = {}
         self._orders = _orders(model)
-        #: Caller and layer -> which call of the layer the caller's first one was, and how many.
-        self._by_caller: dict[tuple[int, int], tuple[int, int]] = {}
+        #: Caller and layer -> how many calls of the layer the caller has made.
+        self._by_caller: dict[tuple[int, int], int] = {}
         self._stack: list[LayerCall] = []
         self._named: dict[int, Any] = {}  # by id; holds them, so that no id is used again
 
@@ -244,6 +244,7 @@ class Watcher:
         """Returns which call of a layer this is: in the order in which a graph was written.
 
         Keras runs the calls of one layer in an order of its own, often from the last to the first.
+        What a model calls inside is numbered after the model's own call.
         """
         count = self._counts.get(id(layer), 0)
         self._counts[id(layer)] = count + 1
@@ -253,9 +254,11 @@ class Watcher:
         if order is None:
             return count
         key = (id(caller), id(layer))
-        first, done = self._by_caller.get(key, (count, 0))
-        self._by_caller[key] = (first, done + 1)
-        return first + order[done] if done < len(order) else count
+        done = self._by_caller.get(key, 0)
+        self._by_caller[key] = done + 1
+        if done >= len(order):
+            return count
+        return len(order) * (0 if caller is None else caller.index) + order[done]
 
 
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
@@ -421,23 +424,29 @@ def layer_paths(model: Any) -> dict[int, str]:
 
 
 def _orders(model: Any) -> dict[tuple[int, int], list[int]]:
-    """Returns, for graphs that call a layer several times, in which order they run its calls.
+    """Returns in which order graphs, and models in a row, run the calls of their layers.
 
     Returns:
         `id(model)`, `id(layer)` -> for each call that is run, the how-many-th was written.
     """
     found: dict[tuple[int, int], list[int]] = {}
     users: dict[int, int] = {}
-    for graph in [m for m in model._flatten_layers() if hasattr(m, "_nodes_by_depth")]:
+    parts = list(model._flatten_layers())
+    in_a_row = [m for m in parts if isinstance(m, keras.Sequential)]
+    inside = {id(m._functional) for m in in_a_row}  # what they are run by
+    for graph in [m for m in parts if hasattr(m, "_nodes_by_depth") and id(m) not in inside]:
         nodes: dict[int, list[Any]] = {}
         for depth in sorted(graph._nodes_by_depth, reverse=True):
             for node in graph._nodes_by_depth[depth]:
                 nodes.setdefault(id(node.operation), []).append(node)
         for layer, run in nodes.items():
             users[layer] = users.get(layer, 0) + 1
-            if len(run) > 1:
-                written = [n for n in run[0].operation._inbound_nodes if n in run]
-                found[id(graph), layer] = [written.index(n) for n in run]
+            written = [n for n in run[0].operation._inbound_nodes if n in run]
+            found[id(graph), layer] = [written.index(n) for n in run]
+    for row in in_a_row:
+        for layer in {id(part) for part in row.layers}:
+            users[layer] = users.get(layer, 0) + 1
+            found[id(row), layer] = list(range(sum(id(part) == layer for part in row.layers)))
     # A layer that several models call is numbered by the calls themselves.
     return {key: order for key, order in found.items() if users[key[1]] == 1}
 

@@ -417,6 +417,26 @@ def test_grad_cam_of_one_call_and_over_saving(shared, tmp_path):
     assert pg.verify(tmp_path / "m.onnx", shared).passed
 
 
+@pytest.mark.parametrize("kind", ["graph", "row", "twice inside"])
+def test_calls_inside_a_model_are_numbered_as_the_models_own(kind):
+    """Keras runs the later of two calls first."""
+    keras.utils.set_random_seed(6)
+    inner = keras.Input((6, 5, 3))
+    conv = layers.Conv2D(3, 3, padding="same", activation="tanh", name="conv")
+    y = conv(conv(inner)) if kind == "twice inside" else conv(inner)
+    tower = keras.Sequential([conv], name="tower") if kind == "row" else None
+    tower = tower or keras.Model(inner, y, name="tower")
+    x = keras.Input((6, 10, 3), name="x")
+    halves = [tower(x[:, :, :5]), tower(x[:, :, 5:])]
+    model = keras.Model(x, [layers.Flatten()(half) for half in halves])
+    data = models.images((6, 10, 3))
+    got = pg.instrument(model, pg.Activations("tower*"))(data)
+    for call, half in enumerate((data[:, :, :5], data[:, :, 5:])):
+        last = 2 * call + 1 if kind == "twice inside" else call
+        for name in (f"tower#{call}", f"tower/conv#{last}"):
+            np.testing.assert_allclose(got[f"activation/{name}"], tower(half), atol=1e-6)
+
+
 def test_grad_cam_of_every_tower():
     a, b = keras.Input((9, 8, 2), name="a"), keras.Input((7, 10, 1), name="b")
     towers = [layers.Conv2D(3, 3, name=f"of_{t.name}")(t) for t in (a, b)]
