@@ -593,8 +593,27 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
             click.echo(f"{name}, row {row}: {choice}")
         if len(found) > _MOST_CHOICES:
             click.echo(f"{name}: {len(found) - _MOST_CHOICES} more rows; --json has them all")
+    for record in result.predictions.values():
+        if not chosen[record.name]:
+            _say_values(record)
     for path in written:
         click.echo(f"wrote {path}")
+
+
+def _say_values(record: Any) -> None:
+    """Prints a prediction of one number a row, which has no class."""
+    array = record.array
+    if (
+        array.ndim not in (1, 2)
+        or array.shape[1:] not in ((), (1,))
+        or array.dtype.kind not in "fiu"
+    ):
+        return
+    probable = record.spec.detail.get("activation")
+    for row, value in enumerate(array.reshape(-1)[:_MOST_CHOICES].tolist()):
+        click.echo(f"{record.name}, row {row}: {'probability ' if probable else ''}{value:.4g}")
+    if len(array) > _MOST_CHOICES:
+        click.echo(f"{record.name}: {len(array) - _MOST_CHOICES} more rows; --json has them all")
 
 
 def _request(text: str | None) -> Any:

@@ -25,7 +25,7 @@ def check_place(path: Path, kind: str, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: there is a file for a folder, a folder for a file, or a folder that
-            was not to be replaced.
+            was not to be replaced or holds other things.
         WriteError: nothing can be written there, or not under this name.
     """
     check_name(path)
@@ -46,6 +46,11 @@ def check_place(path: Path, kind: str, overwrite: bool) -> None:
     if path.is_dir() and not overwrite:
         raise OutputExistsError(
             f"the folder {path} exists; pass overwrite=True (--overwrite) to replace it."
+        )
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+        raise OutputExistsError(
+            f"the folder {path} holds other things than a SavedModel, and all of it would be "
+            "deleted; overwrite replaces SavedModels alone. Choose another name."
         )
 
 

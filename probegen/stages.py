@@ -116,8 +116,10 @@ def check_name(path: Path, suffix: str = "") -> None:
     """Refuses a name that is too long for the folder it goes into.
 
     Raises:
-        WriteError: it is; says how long it may be.
+        WriteError: it is, and says how long it may be; or it is no text.
     """
+    if "\0" in path.name or not _is_text(path.name):
+        raise WriteError(f"the name {path.name!a} cannot be written: it is no UTF-8 text.")
     above = next((p for p in path.parents if p.is_dir()), None)
     try:
         limit = os.pathconf(above or ".", "PC_NAME_MAX")
@@ -130,3 +132,11 @@ def check_name(path: Path, suffix: str = "") -> None:
             f"the name {path.name[:40]!r}... has {length} bytes{what}; {str(above)!r} takes names "
             f"of up to {limit}. Choose a shorter one."
         )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # bytes of another encoding, as Python holds them
+        return False
+    return True

@@ -4,6 +4,7 @@ Selectors, targets and gradients that cannot flow are refused in `instrumentatio
 inputs and artefacts in `runtime/test_inputs.py` and `runtime/test_load.py`.
 """
 
+import os
 import re
 
 import keras
@@ -25,6 +26,7 @@ from probegen.errors import (
     SourceError,
     SpecError,
     VerificationError,
+    WriteError,
 )
 from probegen.manifest import ONNX_METADATA_KEY
 from tests import models
@@ -300,3 +302,13 @@ def test_what_an_artefact_is_fed(tmp_path):
         with pytest.raises(InputError, match=says):
             art.run(feed, **options)
     assert np.isnan(art.run(broken)["scores"].array[0]).any()
+
+
+def test_overwriting_spares_what_is_no_artefact(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="holds other things than a SavedModel"):
+        pg.compile(models.cnn(), [], tmp_path / "results", overwrite=True)
+    assert (tmp_path / "results" / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(WriteError, match="no UTF-8 text"):
+        pg.compile(models.cnn(), [], tmp_path / os.fsdecode(b"\xff.onnx"))

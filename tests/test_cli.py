@@ -458,6 +458,21 @@ def test_run_prints_the_range_fed_and_the_class(probegen_cli, place):
         assert says in err
 
 
+def test_run_prints_predictions_of_one_number(probegen_cli, tmp_path):
+    x = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
+    np.save(tmp_path / "x.npy", x)
+    inputs = keras.Input((2,))
+    risk = keras.layers.Dense(1, activation="sigmoid", name="risk")(inputs)
+    model = keras.Model(inputs, [risk, keras.layers.Dense(1, name="cost")(inputs)])
+    pg.compile(model, [], tmp_path / "m.onnx", verify=False)
+    status, out, _ = probegen_cli("run", tmp_path / "m.onnx", tmp_path / "x.npy")
+    assert status == 0
+    risks, costs = (np.asarray(y).ravel() for y in model(x))
+    for row in range(2):
+        assert f"risk, row {row}: probability {risks[row]:.4g}" in out.splitlines()
+        assert f"cost, row {row}: {costs[row]:.4g}" in out.splitlines()
+
+
 def test_run_as_json(probegen_cli, place):
     status, out, _ = probegen_cli("run", "cnn.onnx", "images.npy", "--target", "cow", "--json")
     told = json.loads(out)

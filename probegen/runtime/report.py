@@ -74,7 +74,7 @@ def render(result: Result, samples: int, title: str | None, options: Mapping[str
     heading = title or _heading(result)
     rows = min(samples, _batch(result))
     body = [
-        _header(heading, result, labels),
+        _header(heading, result, labels, rows),
         _navigation(rows),
         *(_sample(result, i, labels) for i in range(rows)),
         _outputs(result),
@@ -108,12 +108,17 @@ def _batch(result: Result) -> int:
     return max((len(array) for array in result.run.inputs.values()), default=0)
 
 
-def _header(heading: str, result: Result, labels: Labels) -> str:
+def _samples(batch: int, rows: int) -> str:
+    shown = "" if rows == batch else f", {'none' if not rows else f'the first {rows}'} shown"
+    return f"{batch} in this run{shown}"
+
+
+def _header(heading: str, result: Result, labels: Labels, rows: int) -> str:
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     certificate = result.manifest.certificate
     facts = [
         ("Explained", _targets(result, labels)),
-        ("Samples", f"{_batch(result)} in this run"),
+        ("Samples", _samples(_batch(result), rows)),
         ("Certificate", _verdict(certificate) if certificate else "not verified when it was made"),
     ]
     return (
@@ -179,6 +184,9 @@ def _target(target: TargetSpec, result: Result, names: Sequence[str] | None) -> 
             return _class(index[0], names) + of
         at = ", ".join("sum" if i is None else str(i) for i in index)
         return (f"entry [{at}]" if index else "the output") + of
+    explained = result.predictions.get(target.output or next(iter(result.predictions)))
+    if explained is not None and explained.shape[1:] == (1,):
+        return f"the output{of}"  # the highest of one
     return f"the highest class of each sample{of}"
 
 
@@ -300,7 +308,9 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -
 
 
 def _sample(result: Result, sample: int, labels: Labels) -> str:
-    shown = list(result.values())[: labels.max_outputs]
+    # What a reader came for first: outputs of layers can fill many screens.
+    ordered = sorted(result.values(), key=lambda record: record.kind == "activation")
+    shown = ordered[: labels.max_outputs]
     parts = [_record(record, sample, labels) for record in shown]
     left_out = [name for name in result if name not in {r.name for r in shown}]
     if left_out:

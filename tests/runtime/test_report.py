@@ -9,6 +9,7 @@ import pytest
 
 from probegen import parity
 from probegen.errors import InputError
+from probegen.manifest import TargetSpec
 from probegen.runtime.plot.style import INK
 from tests.runtime.support import images, result_of
 
@@ -95,6 +96,28 @@ def test_pictures_take_the_colours_of_the_page(page):
     assert INK not in page.raw.partition("</style>")[2]
     identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(set(identifiers)) == len(identifiers)
+
+
+def test_outputs_of_layers_come_last_of_the_pictures(artefact, tmp_path):
+    result = artefact.run(images(3))
+    page = Page(result.to_html(tmp_path / "r.html", samples=2))
+    kinds = [record.kind for record in result.values()]
+    ordered = sorted(result.values(), key=lambda r: r.kind == "activation")
+    places = [page.raw.index(f"<code>{r.name}</code>") for r in ordered]
+    assert places == sorted(places), kinds
+    assert "3 in this run, the first 2 shown" in page.cells
+
+
+def test_the_only_output_is_no_highest_class(tmp_path):
+    x, axes = np.ones((2, 3)), ("batch", "feature")
+    more = {"target": TargetSpec("argmax"), "input": "x"}
+    result = result_of(
+        {"x": (x, axes, {})},
+        {"y": (x[:, :1], "prediction", axes, {}), "saliency/x": (x, "saliency", axes, more)},
+    )
+    assert "the output" in [
+        c.split(" (")[0] for c in Page(result.to_html(tmp_path / "r.html")).cells
+    ]
 
 
 def test_pictures_come_before_tables(page):
