@@ -111,7 +111,13 @@ class Artefact:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
-        feeds = check_inputs(x, self.inputs, check_finite=check_finite)
+        specs = [self._of_many(spec, batch_size) for spec in self.inputs]
+        feeds = check_inputs(x, specs, check_finite=check_finite)
+        if (left := _batch(feeds) % batch_size) and specs != list(self.inputs):
+            raise InputError(
+                f"the artefact takes {batch_size} rows at a time, and {left} of {_batch(feeds)} "
+                f"are left over; fill them up to {batch_size}."
+            )
         targets = check_target(target, self.manifest, batch=_batch(feeds))
         parts = []
         for start in range(0, _batch(feeds), batch_size):
@@ -123,6 +129,13 @@ class Artefact:
         with self._running():
             joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Result(Run(self.manifest, feeds, targets, self.path), joined)
+
+    @staticmethod
+    def _of_many(spec: InputSpec, batch_size: int) -> InputSpec:
+        """Returns an input that takes any number of rows, where a chunk has the rows it takes."""
+        if spec.shape[0] != batch_size:
+            return spec
+        return dataclasses.replace(spec, shape=(None, *spec.shape[1:]))
 
     def _running(self) -> AbstractContextManager[None]:
         return stage(f"{self.path!r} could not be run", ArtefactError)

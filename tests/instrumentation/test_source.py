@@ -11,7 +11,7 @@ from keras import layers, ops
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import SourceError
+from probegen.errors import InputError, SourceError
 from probegen.instrumentation.source import as_source
 from tests import models
 
@@ -126,6 +126,13 @@ def test_a_declared_batch_is_kept(tmp_path):
         assert art.inputs[0].shape == (4, 7, 6, 2)
         data = models.images((7, 6, 2))[:1].repeat(4, axis=0) * np.arange(1, 5).reshape(4, 1, 1, 1)
         np.testing.assert_allclose(art.run(data)["y"].array, model(data), atol=1e-5)
+    both = np.concatenate([data, -data])
+    expected = np.concatenate([model(data), model(-data)])
+    np.testing.assert_allclose(art.run_batched(both, 4)["y"].array, expected, atol=1e-5)
+    with pytest.raises(InputError, match="takes 4 rows at a time, and 3 of 7 are left over"):
+        art.run_batched(both[:7], 4)
+    with pytest.raises(InputError, match="expected 4"):
+        art.run_batched(both, 2)
 
 
 def test_a_sequential_model_is_not_bound_to_its_first_data():

@@ -53,6 +53,9 @@ def test_other_predictions():
     [
         ((2,), {}, "no sample 2: the batch has 2, 0 to 1"),
         ((-3,), {}, "no sample -3"),
+        ((0,), {"tokens": 5}, "tokens is 5; it must be a list"),
+        ((0,), {"feature_names": {"image": ["a"]}}, "names features of .image., which has none"),
+        ((0,), {"class_names": 5}, "class_names is 5; it must be a list"),
         ((0,), {"token": ["a"]}, "unknown plot option 'token'. Did you mean 'tokens'"),
         ((0,), {"class_names": list("abcde")}, "class_names has 5 entries, but no prediction has"),
         ((0,), {"feature_names": ["a"] * 5}, "feature_names has 5 entries, and no input has"),

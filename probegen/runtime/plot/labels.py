@@ -86,6 +86,10 @@ class Labels:
             if name not in known:
                 raise InputError(f"unknown plot option {name!r}.{did_you_mean(name, known)}")
         labels = cls(**options)
+        for name in ("tokens", "query_tokens", "class_names", "feature_names", "time"):
+            given = getattr(labels, name)
+            if isinstance(given, int | float):
+                raise InputError(f"{name} is {given!r}; it must be a list, or a dict by name.")
         for name in ("max_panels", "top", "max_outputs"):
             if getattr(labels, name) < 1:
                 raise InputError(f"{name} is {getattr(labels, name)}; it must be 1 or more.")
@@ -152,6 +156,8 @@ def _check_feature_names(given: Any, places: Sequence[Place]) -> None:
     if given is None:
         return
     for name, names in given.items() if is_by_name(given) else ():
+        if name in by_name and by_name[name] is None:
+            raise InputError(f"feature_names names features of {name!r}, which has none.")
         if by_name.get(name) not in (None, len(names)):
             raise InputError(
                 f"feature_names has {len(names)} entries for the input {name!r}, which has "

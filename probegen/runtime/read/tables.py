@@ -221,10 +221,10 @@ def _numbers(path: Path, rows: Rows, wanted: InputSpec) -> Array:
         return whole != 0 if kind == "bool" and set(np.unique(whole)) <= {0, 1} else whole
     table: Array = np.array([[float(c) for c in row] for row in cells])
     for (number, row), values in zip(rows, table, strict=True):
-        for column in map(int, np.flatnonzero(np.isinf(values))):
-            if "inf" not in row[column].lower():
+        for at in np.flatnonzero(np.isinf(values)):
+            if "inf" not in row[at].lower():
                 raise InputError(
-                    f"{path}, line {number}, column {column + 1}: {row[column]} is more than a "
+                    f"{path}, line {number}, column {at + 1}: {row[at]} is more than a "
                     "float holds; write inf for infinity."
                 )
     if kind != "float" and np.array_equal(table, np.floor(table)) and np.abs(table).max() < 2**53:
