@@ -25,7 +25,7 @@ def check_place(path: Path, kind: str, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: there is a file for a folder, a folder for a file, or a folder that
-            was not to be replaced or holds other things.
+            was not to be replaced, or that is worked in.
         WriteError: nothing can be written there, or not under this name.
     """
     check_name(path)
@@ -43,14 +43,14 @@ def check_place(path: Path, kind: str, overwrite: bool) -> None:
         raise OutputExistsError(f"{path} is a folder; give the name of a file.")
     if path.is_file() and kind == "savedmodel":
         raise OutputExistsError(f"{path} is a file; a SavedModel is a folder. Choose another name.")
+    if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+        raise OutputExistsError(
+            f"the folder {str(path)!r} is the one you work in, or holds it, and all in it would be "
+            "deleted. Give the name of a new folder."
+        )
     if path.is_dir() and not overwrite:
         raise OutputExistsError(
             f"the folder {path} exists; pass overwrite=True (--overwrite) to replace it."
-        )
-    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
-        raise OutputExistsError(
-            f"the folder {path} holds other things than a SavedModel, and all of it would be "
-            "deleted; overwrite replaces SavedModels alone. Choose another name."
         )
 
 

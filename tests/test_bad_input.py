@@ -304,11 +304,13 @@ def test_what_an_artefact_is_fed(tmp_path):
     assert np.isnan(art.run(broken)["scores"].array[0]).any()
 
 
-def test_overwriting_spares_what_is_no_artefact(tmp_path):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="holds other things than a SavedModel"):
-        pg.compile(models.cnn(), [], tmp_path / "results", overwrite=True)
-    assert (tmp_path / "results" / "thesis.txt").read_text() == "years of work"
+def test_the_folder_that_is_worked_in_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.txt").write_text("years of work")
+    monkeypatch.chdir(tmp_path / "work")
+    for place in ("", ".", tmp_path / "work", ".."):
+        with pytest.raises(OutputExistsError, match="is the one you work in"):
+            pg.compile(models.cnn(), [], place, overwrite=True, format="savedmodel")
+    assert (tmp_path / "work" / "thesis.txt").read_text() == "years of work"
     with pytest.raises(WriteError, match="no UTF-8 text"):
         pg.compile(models.cnn(), [], tmp_path / os.fsdecode(b"\xff.onnx"))
