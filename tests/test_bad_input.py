@@ -124,6 +124,9 @@ def test_names_that_tensorflow_does_not_take(tmp_path, name):
     model = keras.Model(x, keras.layers.Dense(3, name=name)(x))
     says = rf"the layer '{name}' .*rename the layer, layer.name = '{re.sub('[ #]', '_', name)}'"
     refused(tmp_path, InstrumentError, says, model)
+    fresh = keras.layers.Dense(2, name="fresh")
+    fresh.build((None, 4))
+    assert fresh.kernel.path == "fresh/kernel"  # Keras stands where it stood
     model.layers[-1].name = re.sub("[ #]", "_", name)
     assert len(pg.inspect(model)) == 2
 

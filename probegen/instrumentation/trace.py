@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from tensorflow.python.framework import ops as tf_ops
 
 from probegen.errors import InstrumentError
@@ -216,9 +217,13 @@ def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: S
         InstrumentError: tracing failed.
     """
     with stage(f"the model {source.model.name!r} cannot be traced as a graph", InstrumentError):
+        # Keras enters a scope before TensorFlow refuses its name, and would never leave it again.
+        scopes = global_state.get_global_attribute("name_scope_stack", [], set_to_default=True)
+        entered = list(scopes)
         try:
             return tf.function(function, autograph=False).get_concrete_function(*specs)
         except ValueError as error:
+            scopes[:] = entered
             rename = _name_to_change(source, error)
             if rename is not None:
                 raise InstrumentError(rename) from error
