@@ -498,20 +498,46 @@ class Builder:
             if want == 1 and have != 1:
                 axes.append(extra + i)
             elif not isinstance(want, int) and have != 1 and (want is None or have != want):
-                return self._unbroadcast_at_run_time(gradient, like, extra)
+                return self._unbroadcast_at_run_time(gradient, like, of_gradient)
         leading = list(range(extra))
         if not axes:
             return self.reduce_sum(gradient, leading, keepdims=False)
         summed = self.reduce_sum(gradient, leading + axes, keepdims=True)
         return self.squeeze(summed, leading)
 
-    def _unbroadcast_at_run_time(self, gradient: ir.Value, like: ir.Value, extra: int) -> ir.Value:
+    def _unbroadcast_at_run_time(
+        self, gradient: ir.Value, like: ir.Value, shape: Sequence[Dim]
+    ) -> ir.Value:
+        """Sums over axes of which the sizes say at run time how often they were repeated.
+
+        Each such axis of size n is split in two, the size m that `like` has and n / m, and the
+        second is summed over, be it 1. So the axes of the sum are constants: OpenVINO takes no
+        others.
+        """
+        rank = rank_of(like)
+        extra = len(shape) - rank
         gradient = self.reduce_sum(gradient, list(range(extra)), keepdims=False)
-        differs = self.elementwise(
-            "Not", self.elementwise("Equal", self.shape_value(like), self.shape_value(gradient))
+        open_axes = [
+            i
+            for i, (have, want) in enumerate(zip(shape[extra:], dims_of(like), strict=True))
+            if have != 1 and (want in (None, 1) or (isinstance(want, str) and have != want))
+        ]
+        have, want = self.shape_value(gradient), self.shape_value(like)
+        repeats = self.elementwise(
+            "Div", have, self.elementwise("Max", want, self.ints(*[1] * rank))
         )
-        axes = self.op("Compress", self.ints(*range(rank_of(like))), differs, shape=[None], axis=0)
-        return self.op("ReduceSum", gradient, axes, shape=like, keepdims=1, noop_with_empty_axes=1)
+        both = self.concat([want, repeats], axis=0)
+        places = [p for i in range(rank) for p in ([i, rank + i] if i in open_axes else [i])]
+        sizes = self.op("Gather", both, self.ints(*places), shape=[len(places)], axis=0)
+        literal = 1 if self.opset >= 14 else None
+        apart = self.op("Reshape", gradient, sizes, shape=[None] * len(places), allowzero=literal)
+        return self.op(
+            "ReduceSum",
+            apart,
+            self.ints(*(i for i, p in enumerate(places) if p >= rank)),
+            shape=like,
+            keepdims=0,
+        )
 
     def zeros(self, sizes: Sequence[Size], dtype: ir.DataType) -> ir.Value:
         """Returns zeros of the given sizes (of which none is -1) and element type."""

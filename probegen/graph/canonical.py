@@ -17,8 +17,8 @@ from onnx_ir.passes import common
 from probegen.graph.autodiff import inputs_of
 from probegen.graph.builder import subgraphs_of
 
-#: What tf2onnx appends to the names of what it makes.
-_COUNTER = re.compile(r"__\d+")
+#: What tf2onnx and TensorFlow append to the names of what they make.
+_COUNTER = re.compile(r"__\d+|_frozen_\d+")
 #: Elements of a constant up to which equal ones become one.
 _SMALL = 1024
 
@@ -30,9 +30,12 @@ def make_canonical(model: ir.Model) -> None:
     Removes what no output needs.
     """
     graph = model.graph
-    for inner in list(model.graph.subgraphs()):
-        if inner is not graph:
-            _settle_identities(inner)
+    outputs = [(value.name, value.shape) for value in graph.outputs]
+    for each in (graph, *(inner for inner in graph.subgraphs() if inner is not graph)):
+        _settle_identities(each)
+    for value, (name, shape) in zip(graph.outputs, outputs, strict=True):
+        value.name = name
+        value.shape = shape if value.shape is None else value.shape
     _order(graph)
     common.DeduplicateInitializersPass(size_limit=_SMALL)(model)
     common.CommonSubexpressionEliminationPass()(model)
@@ -41,9 +44,10 @@ def make_canonical(model: ir.Model) -> None:
 
 
 def _settle_identities(graph: ir.Graph) -> None:
-    """Gives a subgraph an Identity where an output has no node to itself, and nowhere else.
+    """Gives a graph an Identity where an output has no node to itself, and nowhere else.
 
-    Of two outputs that are one value, tf2onnx makes now the one and now the other from it.
+    Of two outputs that are one value, tf2onnx makes now the one and now the other from it. The
+    outputs of subgraphs go by place; those of the whole have names, for the caller to give back.
     """
     for node in list(graph):
         x = node.inputs[0] if node.inputs else None
@@ -109,7 +113,7 @@ def _add(
 
 
 def _rename(graph: ir.Graph) -> None:
-    """Takes tf2onnx' counters out of names, numbers equal ones, and names results by their node.
+    """Takes counters out of names, numbers equal ones, names results and subgraphs by their node.
 
     Which of its names a result has is chance where it once went by several.
     """
@@ -120,6 +124,8 @@ def _rename(graph: ir.Graph) -> None:
     names = _numbered([node.name or node.op_type for node in nodes], set())
     for node, name in zip(nodes, names, strict=True):
         node.name = name
+        for place, inner in enumerate(subgraphs_of(node)):
+            inner.name, inner.doc_string = f"{name}/graph_{place}", None
     values = [v for v in values if v.name and v.name not in fixed]
     wanted = [_wanted_name(v) for v in values]
     # Names of initializers are keys as well, and have to be free when they are taken.

@@ -23,6 +23,8 @@ class TransposeOptimizer(tf2onnx.optimizer.TransposeOptimizer):  # type: ignore[
     - A square passes on the shape of what is squared.
     - No Transpose becomes a Reshape: the shapes that it would take are not true by then. Ours
       does so once shapes are inferred (`probegen.graph.mends.mend_transposes`).
+    - Equal ones stay. It would keep the one that it meets first, in an order of chance;
+      `probegen.graph.canonical` joins them in an order that is the same each time.
     """
 
     def _nodes_has_single_consumer_node(self, nodes: Sequence[Any]) -> bool:
@@ -47,6 +49,10 @@ class TransposeOptimizer(tf2onnx.optimizer.TransposeOptimizer):  # type: ignore[
             self._g.set_shape(node.output[0], [shape[perm.index(i)] for i in range(len(perm))])
             self._g.set_shape(trans.output[0], shape)
         return moved
+
+    def merge_duplicated_transposes(self) -> None:
+        """Removes only what nothing reads any more."""
+        self._g.delete_unused_nodes(self._g.outputs)
 
     def post_optimize_action(self) -> None:
         """Leaves all transposes what they are."""

@@ -58,14 +58,28 @@ def masked():
     return keras.Model(x, layers.Dense(4, activation="softmax", name="scores")(y))
 
 
+def rolled():
+    """Sizes that the file finds at run time alone, before it sums what was broadcast."""
+    x = keras.Input((6,), name="features")
+    y = layers.Dense(6)(keras.ops.roll(x, 2, axis=-1) * (x + 1))
+    return keras.Model(x, layers.Dense(4, activation="softmax", name="scores")(y))
+
+
 INTEGRATED = pg.IntegratedGradients(steps=3)
 SUBJECTS = {
     "cnn": (cnn, [pg.Saliency(target="input"), pg.GradCAM("maps"), INTEGRATED], (11, 9, 2)),
     "transformer": (transformer, [pg.InputGradient(), pg.Attention(), INTEGRATED], (None,)),
     "lstm": (lstm, [pg.InputGradient(), INTEGRATED], (None, 5)),
     "masked": (masked, [pg.InputGradient()], (None, 12)),
+    "rolled": (rolled, [pg.InputGradient()], (6,)),
 }
-INPUTS = {"cnn": "image", "transformer": "tokens", "lstm": "series", "masked": "series"}
+INPUTS = {
+    "cnn": "image",
+    "transformer": "tokens",
+    "lstm": "series",
+    "masked": "series",
+    "rolled": "features",
+}
 FORMS = ["on", "off", "ungated"]
 
 
