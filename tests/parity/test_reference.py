@@ -171,6 +171,18 @@ def test_rare_events_are_held_to_one_rounding_of_a_sigmoid(tmp_path):
     assert reference.computed_near("head") == 0
 
 
+@pytest.mark.parametrize(("function", "far"), [("tanh", 6.5), ("erf", 3.6)])
+def test_rare_events_by_way_of_a_function_that_runs_to_minus_1(tmp_path, function, far):
+    """Runtimes are exact to four roundings of the 1, of which 1e-6 is left."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((6,), name="x")
+    score = 0.3 * layers.Dense(1)(x) - far
+    risk = (getattr(keras.ops, function)(score) + 1) / 2
+    model = keras.Model(x, layers.Activation("linear", name="risk")(risk))
+    figures = pg.compile(model, pg.InputGradient(), tmp_path / "m.onnx").report
+    assert figures["risk"].floor == pytest.approx(2 * 1.2e-7)
+
+
 def test_an_error_at_other_sizes_alone_is_found(tmp_path, monkeypatch):
     """As when a loop over time runs over the batch: right wherever both have one size."""
     x = keras.Input((None, 4), name="x")
