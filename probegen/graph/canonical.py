@@ -33,6 +33,11 @@ def make_canonical(model: ir.Model) -> None:
     outputs = [(value.name, value.shape) for value in graph.outputs]
     for each in (graph, *(inner for inner in graph.subgraphs() if inner is not graph)):
         _settle_identities(each)
+    for name, value in list(graph.initializers.items()):
+        if any(name == taken for taken, _ in outputs):  # a constant that was itself an output
+            graph.initializers.pop(name)
+            value.name = f"{name}/constant"
+            graph.register_initializer(value)
     for value, (name, shape) in zip(graph.outputs, outputs, strict=True):
         value.name = name
         value.shape = shape if value.shape is None else value.shape
@@ -53,6 +58,8 @@ def _settle_identities(graph: ir.Graph) -> None:
         x = node.inputs[0] if node.inputs else None
         if node.op_type != "Identity" or node.domain or x is None:
             continue
+        if node.outputs[0] in graph.outputs and x.graph is not graph:
+            continue  # a branch that gives back what it is given: the value is another graph's
         node.outputs[0].replace_all_uses_with(x, replace_graph_outputs=True)
         graph.remove(node, safe=True)
     seen: set[ir.Value] = set()
