@@ -33,11 +33,12 @@ def make_canonical(model: ir.Model) -> None:
     outputs = [(value.name, value.shape) for value in graph.outputs]
     for each in (graph, *(inner for inner in graph.subgraphs() if inner is not graph)):
         _settle_identities(each)
-    for name, value in list(graph.initializers.items()):
-        if any(name == taken for taken, _ in outputs):  # a constant that was itself an output
-            graph.initializers.pop(name)
-            value.name = f"{name}/constant"
-            graph.register_initializer(value)
+    taken = {name for name, _ in outputs}
+    for constant in list(graph.initializers.values()):
+        if constant.name in taken:  # it was itself an output
+            graph.initializers.pop(constant.name)
+            constant.name = f"{constant.name}/constant"
+            graph.register_initializer(constant)
     for value, (name, shape) in zip(graph.outputs, outputs, strict=True):
         value.name = name
         value.shape = shape if value.shape is None else value.shape

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import onnx_ir as ir
 import onnxruntime
 
 import probegen
+from probegen import runtime
 from probegen.graph.canonical import make_canonical
 
 COMPILE = """
@@ -116,3 +118,19 @@ def test_what_is_computed_stays() -> None:
         )
         for a, b in zip(before, after, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_branch_that_gives_back_its_input(tmp_path: Path) -> None:
+    x = keras.Input((3,), name="x")
+
+    def chosen(v: Any) -> Any:
+        inner = lambda: keras.ops.cond(v[0, 0] > 0, lambda: v, lambda: -v)  # noqa: E731
+        return keras.ops.cond(keras.ops.sum(v) > 0, inner, lambda: v - 1)
+
+    y = keras.layers.Dense(2, name="y")(keras.layers.Lambda(chosen, output_shape=(3,))(x))
+    model = keras.Model(x, y)
+    probegen.compile(model, [], tmp_path / "m.onnx", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    for row in ([1.0, 2.0, 0.5], [-1.0, 4.0, 0.5], [-3.0, 1.0, 0.5]):
+        given = np.array([row, row[::-1]], np.float32)
+        np.testing.assert_allclose(art.run(given)["y"].array, model(given), atol=1e-6)
