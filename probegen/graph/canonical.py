@@ -34,10 +34,10 @@ def make_canonical(model: ir.Model) -> None:
     for each in (graph, *(inner for inner in graph.subgraphs() if inner is not graph)):
         _settle_identities(each)
     taken = {name for name, _ in outputs}
-    for constant in list(graph.initializers.values()):
-        if constant.name in taken:  # it was itself an output
-            graph.initializers.pop(constant.name)
-            constant.name = f"{constant.name}/constant"
+    for held, constant in list(graph.initializers.items()):
+        if held in taken:  # it was itself an output
+            graph.initializers.pop(held)
+            constant.name = f"{held}/constant"
             graph.register_initializer(constant)
     for value, (name, shape) in zip(graph.outputs, outputs, strict=True):
         value.name = name
