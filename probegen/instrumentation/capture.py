@@ -14,7 +14,7 @@ import contextvars
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -108,7 +108,7 @@ class Watcher:
         """The layer call that is under way, `("", 0)` outside of all."""
         return (self._stack[-1].path, self._stack[-1].index) if self._stack else ("", 0)
 
-    def __call__(self, original: Any, layer: Any, args: Any, kwargs: Any) -> Any:
+    def __call__(self, original: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `Layer.__call__`; `original` is the real one."""
         if layer is self._model and not self._stack:
             return original(layer, *args, **kwargs)
@@ -277,8 +277,8 @@ class _Wrapper:
             self._users += 1
             if self._users == 1:
                 self._originals = [getattr(cls, name) for cls, name, _ in _WRAPPED]
-                for (cls, name, wrap), original in zip(_WRAPPED, self._originals, strict=True):
-                    setattr(cls, name, wrap(original))
+                for (cls, name, stand_in), original in zip(_WRAPPED, self._originals, strict=True):
+                    setattr(cls, name, _while_watched(stand_in)(original))
 
     def release(self) -> None:
         with self._lock:
@@ -288,77 +288,52 @@ class _Wrapper:
                     setattr(cls, name, original)
 
 
-def _watched(original: Any) -> Any:
-    @functools.wraps(original)
-    def watched_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        watcher = _watcher.get()
-        if watcher is None:
-            return original(self, *args, **kwargs)
-        return watcher(original, self, args, kwargs)
+def _while_watched(stand_in: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Returns what makes a method, in whose place `stand_in` runs while somebody watches.
 
-    return watched_call
-
-
-def _calling(method: str) -> Callable[[Any], Any]:
-    """Lets a method of the watcher stand in for one of a layer."""
+    Args:
+        stand_in: called with the watcher, the original method, and what that was called with.
+    """
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
             watcher = _watcher.get()
             if watcher is None:
                 return original(self, *args, **kwargs)
-            return getattr(watcher, method)(original, self, *args, **kwargs)
+            return stand_in(watcher, original, self, *args, **kwargs)
 
-        return call
+        return method
 
     return wrap
 
 
-def _standing_in(stand_in: Any, original: Any) -> Any:
-    @functools.wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _watcher.get() is None:
-            return original(self, *args, **kwargs)
-        return stand_in(original, self, *args, **kwargs)
-
-    return method
-
-
-def _as_eagerly(original: Any) -> Any:
+def _as_eagerly(_: Watcher, __: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Lets a layer that prepares data run as it does eagerly.
 
     In any graph Keras takes it for a part of a `tf.data` pipeline, and casts whole numbers to
     floating ones first: `Resizing` of bytes then rounds no more.
     """
-
-    @functools.wraps(original)
-    def call(self: Any, inputs: Any, **kwargs: Any) -> Any:
-        if _watcher.get() is None:
-            return original(self, inputs, **kwargs)
-        return keras.Layer.__call__(self, inputs, **kwargs)
-
-    return call
+    return keras.Layer.__call__(layer, *args, **kwargs)
 
 
-def _marking(original: Any) -> Any:
-    @functools.wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        seed = original(self, *args, **kwargs)
-        return seed if _watcher.get() is None else mark_seed(seed)
-
-    return method
+def _marking(_: Watcher, original: Any, generator: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return mark_seed(original(generator, *args, **kwargs))
 
 
-#: Class, method, and what makes the method that is watched of the original.
-_WRAPPED: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
-    (keras.Layer, "__call__", _watched),
+def _of_open_sizes(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> Any:
+    return stand_in(*args, **kwargs)
+
+
+#: Class, method, and what stands in for it while somebody watches.
+_WRAPPED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (keras.Layer, "__call__", Watcher.__call__),
     (DataLayer, "__call__", _as_eagerly),
-    (keras.layers.TimeDistributed, "call", _calling("over_time")),
-    (keras.layers.Masking, "call", _calling("masking")),
+    (keras.layers.TimeDistributed, "call", Watcher.over_time),
+    (keras.layers.Masking, "call", Watcher.masking),
     (keras.random.SeedGenerator, "next", _marking),
     *(
-        (cls, name, functools.partial(_standing_in, stand_in))
+        (cls, name, functools.partial(_of_open_sizes, stand_in))
         for (cls, name), stand_in in STAND_INS.items()
     ),
 )
@@ -373,15 +348,15 @@ def _replace(outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]) -> Any:
     for position, stand_in in replaced.items():
         before = flat[position]
         flat[position] = stand_in(before)
-        mask = getattr(before, "_keras_mask", None)
-        if mask is not None:
-            flat[position]._keras_mask = mask
+        _keep_attributes(before, flat[position], ("_keras_mask",))
     return keras.tree.pack_sequence_as(outputs, flat)
 
 
-def _keep_attributes(before: Any, after: Any) -> None:
+def _keep_attributes(
+    before: Any, after: Any, names: Sequence[str] = ("_keras_mask", "_keras_logits")
+) -> None:
     """Gives a tensor what Keras keeps on the one that it stands in for."""
-    for name in ("_keras_mask", "_keras_logits"):
+    for name in names:
         value = getattr(before, name, None)
         if value is not None:
             setattr(after, name, value)

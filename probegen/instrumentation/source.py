@@ -91,11 +91,6 @@ class Source:
         """Calls the model as a user does: TensorFlow as it is, nothing in the way."""
         return _call(self.model, self.pack(flat), self.arguments)
 
-    def predict(self, flat: Sequence[Any]) -> list[Any]:
-        """Calls the model on arrays, leaving its states as they were; returns flat outputs."""
-        with keras.StatelessScope():
-            return list(keras.tree.flatten(self.call([tf.convert_to_tensor(v) for v in flat])))
-
 
 def inference_arguments(model: Any) -> dict[str, bool]:
     """Returns `{"training": False}` where the model's `call` takes it."""

@@ -99,19 +99,15 @@ class Trace:
     @functools.cached_property
     def layers(self) -> dict[str, str]:
         """Operation name -> path of the innermost layer call that made the operation."""
-        paths = [""] * len(self.graph.get_operations())
-        for call in self.calls:  # outer calls begin before inner ones, which so overwrite them
-            # Positions of a call inside a loop are those of another graph.
-            if any(map(self.visible, call.outputs)):
-                paths[call.first_op : call.last_op] = [call.path] * (call.last_op - call.first_op)
-        named = zip(self.graph.get_operations(), paths, strict=True)
-        return {op.name: path for op, path in named if path}
+        made = zip(self.graph.get_operations(), self.makers, strict=True)
+        return {op.name: path for op, (path, _) in made if path}
 
     @functools.cached_property
     def makers(self) -> list[CallKey]:
         """The innermost layer call that made each operation, `("", 0)` where none did."""
         keys: list[CallKey] = [("", 0)] * len(self.graph.get_operations())
-        for call in self.calls:
+        for call in self.calls:  # outer calls begin before inner ones, which so overwrite them
+            # Positions of a call inside a loop are those of another graph.
             if any(map(self.visible, call.outputs)):
                 count = call.last_op - call.first_op
                 keys[call.first_op : call.last_op] = [(call.path, call.index)] * count
