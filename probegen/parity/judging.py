@@ -26,7 +26,7 @@ from probegen.manifest import (
     OutputSpec,
 )
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
-from probegen.parity.differences import CONFIRMED, REFUTED
+from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.reference import Reference
 from probegen.parity.report import DIFFERENCES, TENSORFLOW, Parity
@@ -103,15 +103,21 @@ class Comparison:
                 if differences is None or differences.held_back(group, output.ref):
                     continue
                 judged = self._checked if figures.passed else self._arbitrated
-                changed[output.spec.name] = judged(group, output, raw, figures)
+                changed[output.spec.name] = judged(differences, group, output, raw, figures)
         return changed
 
     def _checked(
-        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
+        self,
+        differences: Differences,
+        group: GradientGroup,
+        output: GradientOutput,
+        raw: str,
+        figures: Parity,
     ) -> Parity:
         """Asks differences about gradients that artefact and reference compute alike."""
         call = min(self.calls, key=lambda c: c.batch.size)
-        said = self._verdicts(call, group, output, {raw: call.expected[raw]}).get(raw, [])
+        gradients = {raw: call.expected[raw]}
+        said = self._verdicts(differences, call, group, output, gradients).get(raw, [])
         ordinary = [v for v, hard in zip(said, call.batch.hard, strict=False) if not hard]
         against, confirmed = ordinary.count(REFUTED), ordinary.count(CONFIRMED)
         if against > confirmed:
@@ -125,7 +131,12 @@ class Comparison:
         return dataclasses.replace(figures, witness=witness)
 
     def _arbitrated(
-        self, group: GradientGroup, output: GradientOutput, raw: str, figures: Parity
+        self,
+        differences: Differences,
+        group: GradientGroup,
+        output: GradientOutput,
+        raw: str,
+        figures: Parity,
     ) -> Parity:
         """Asks differences who is right where the artefact and TensorFlow disagree.
 
@@ -135,10 +146,13 @@ class Comparison:
         name = output.spec.name
         calls = []
         for call in self.calls:
-            ours = call.got[name] if raw == name else self._raw_of_artefact(call, output, raw)
+            ours: Array | None = call.got[name]
+            if raw != name:
+                ours = self._raw_of_artefact(differences, call, output, raw)
             if ours is None or ours.shape != call.expected[raw].shape:
                 return figures
-            said = self._verdicts(call, group, output, {"ours": ours, "theirs": call.expected[raw]})
+            gradients = {"ours": ours, "theirs": call.expected[raw]}
+            said = self._verdicts(differences, call, group, output, gradients)
             right = [
                 a == CONFIRMED and b == REFUTED
                 for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
@@ -164,13 +178,15 @@ class Comparison:
         except Exception:  # what cannot be asked confirms nothing
             return None
 
-    def _raw_of_artefact(self, call: Call, output: GradientOutput, raw: str) -> Array | None:
+    def _raw_of_artefact(
+        self, differences: Differences, call: Call, output: GradientOutput, raw: str
+    ) -> Array | None:
         """Returns the gradient that an artefact's output is made of.
 
         None where it is not made of that: the output is then computed from it by numpy.
         """
-        session, differences = self._with_raw_gradients, self.reference.differences
-        if session is None or differences is None:
+        session = self._with_raw_gradients
+        if session is None:
             return None
         fed = dict(call.batch.feed)
         if call.target is not None:
@@ -184,20 +200,17 @@ class Comparison:
 
     def _verdicts(
         self,
+        differences: Differences,
         call: Call,
         group: GradientGroup,
         output: GradientOutput,
         gradients: Mapping[str, Array],
     ) -> dict[str, list[str]]:
         """Returns what differences say of gradients, nothing where they cannot be taken."""
-        differences = self.reference.differences
-        if differences is None or any(not np.isfinite(g).all() for g in gradients.values()):
-            gradients = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
-        if differences is None:
-            return {}
+        finite = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
         try:
             return differences.verdicts(
-                self.reference.flat(call.batch.feed), call.target, group, output, gradients
+                self.reference.flat(call.batch.feed), call.target, group, output, finite
             )
         except tf.errors.OpError:
             return {}

@@ -155,11 +155,9 @@ def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Gene
         raise InputError(f"target takes a class index or one for each sample, got {target!r}.")
     if asked.ndim == 0:
         return np.full(batch.size, asked, np.int32)
-    source = batch.source or tuple(range(batch.size))
-    if not batch.source or max(source) >= len(asked):
-        if batch.source:
-            raise InputError(f"target has {len(asked)} entries, the samples are more.")
-        source = tuple(i % len(asked) for i in source)
+    if batch.source and max(batch.source) >= len(asked):
+        raise InputError(f"target has {len(asked)} entries, the samples are more.")
+    source = batch.source or [i % len(asked) for i in range(batch.size)]
     return asked[list(source)].astype(np.int32)
 
 

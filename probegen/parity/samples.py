@@ -160,19 +160,16 @@ def rungs(own: Collection[int]) -> Iterator[tuple[Sizes, Sizes]]:
 
     The two of a pair differ in every axis, and from the sizes that the model has itself.
     """
-    lengths = [*zip(*_LENGTHS, strict=True)][:1]
     free = [[n for n in each if n not in own] for each in _LENGTHS]
-    if all(free):
-        lengths = [(free[0][0], free[1][0])]
+    one, other = (each[0] for each in (free if all(free) else _LENGTHS))
     for rung in range(_RUNGS):
         factor = 2**rung
         first = _spatial(_SPATIAL, factor, own, {})
         second = _spatial(_SPATIAL_AGAIN, factor, own, first)
         if rung:
             longer = [[n * factor // 2 for n in each] for each in _LONGER]
-            kept = [[n for n in each if n not in own] or each for each in longer]
-            lengths = [(kept[0][0], kept[1][0])]
-        yield Sizes(first, lengths[0][0]), Sizes(second, lengths[0][1])
+            one, other = (next((n for n in each if n not in own), each[0]) for each in longer)
+        yield Sizes(first, one), Sizes(second, other)
 
 
 def _spatial(
