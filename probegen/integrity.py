@@ -55,6 +55,13 @@ def check(path: Path) -> str:
     return _check_folder(path) if path.is_dir() else _check_onnx(path)
 
 
+def sealed(path: Path) -> str:
+    """Returns the digest of the whole that an artefact carries, which `check` holds it against."""
+    if path.is_dir():
+        return _digest(path / SAVEDMODEL_DIGESTS)
+    return onnx_file.metadata(path)[METADATA_KEY].text
+
+
 def _check_onnx(path: Path) -> str:
     entry = onnx_file.metadata(path).get(METADATA_KEY)
     if entry is None:
