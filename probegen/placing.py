@@ -15,11 +15,6 @@ from probegen.stages import check_name, writing
 from probegen.workplace import folder_of_new, folder_of_old, sweep, work_folder
 
 
-def follow(path: Path) -> Path:
-    """Returns what a path means: where it is a symbolic link, what that leads to."""
-    return Path(os.path.realpath(path)) if os.path.islink(path) else path
-
-
 def check_place(path: Path, kind: str, overwrite: bool) -> None:
     """Refuses a place that an artefact cannot be put at.
 

@@ -35,6 +35,11 @@ _MAGIC = "probegen work folder"
 _EMPTY_SECONDS = 3600.0
 
 
+def follow(path: Path) -> Path:
+    """Returns what a path means: where it is a symbolic link, what that leads to."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
 @contextmanager
 def work_folder(final: Path) -> Iterator[Path]:
     """Gives a folder in which to make what goes to `final`, whose folder exists.

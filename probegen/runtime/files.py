@@ -9,7 +9,7 @@ from typing import IO
 
 from probegen.errors import MissingFolderError
 from probegen.stages import check_name, writing
-from probegen.workplace import sweep, work_file
+from probegen.workplace import follow, sweep, work_file
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:
@@ -22,7 +22,7 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
         WriteError: the place is full, read-only, not permitted, or its name too long.
     """
     path = Path(path)
-    final = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    final = follow(path)
     if not final.parent.is_dir():
         raise MissingFolderError(
             f"cannot write {str(path)!r}: the folder {str(final.parent)!r} does not exist."
