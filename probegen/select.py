@@ -80,10 +80,15 @@ def select_one(
     """
     found = select(points, selector, layers)
     if len(found) > 1:
-        shown = ", ".join(repr(p.name) for p in found[:8])
-        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        raise SelectionError(f"{why} takes one layer, {selector!r} matches {shown}{more}.")
+        raise too_many([p.name for p in found], selector, why)
     return found[0]
+
+
+def too_many(names: Sequence[str], selector: Any, why: str) -> SelectionError:
+    """Returns the error for a selector that matches several where `why` takes one."""
+    shown = ", ".join(map(repr, names[:8]))
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return SelectionError(f"{why} takes one layer, {selector!r} matches {shown}{more}.")
 
 
 def _predicate(

@@ -297,26 +297,23 @@ def _to_real(w: Writer, pair: _Pair, length: int) -> str:
 
 
 def _along_last(w: Writer, pair: _Pair, length: int, *, back: bool) -> _Pair:
-    cosines, sines = _turned(w, length, back=back)
-    real_part, other = pair
-    return (
-        w.op("Add", w.op("MatMul", real_part, cosines), w.op("MatMul", other, sines)),
-        w.op("Sub", w.op("MatMul", other, cosines), w.op("MatMul", real_part, sines)),
-    )
+    return _turned(w, pair, length, lambda x, matrix: w.op("MatMul", x, matrix), back=back)
 
 
 def _along_rows(w: Writer, pair: _Pair, length: int, *, back: bool) -> _Pair:
-    cosines, sines = _turned(w, length, back=back)
+    return _turned(w, pair, length, lambda x, matrix: w.op("MatMul", matrix, x), back=back)
+
+
+def _turned(
+    w: Writer, pair: _Pair, length: int, times: Callable[[str, str], str], *, back: bool
+) -> _Pair:
+    """Transforms complex numbers, or transforms them back, by products with symmetric matrices."""
+    waves = _waves(length, length)
+    if back:
+        waves = waves[0] / length, -waves[1] / length
+    cosines, sines = map(w.array, waves)
     real_part, other = pair
     return (
-        w.op("Add", w.op("MatMul", cosines, real_part), w.op("MatMul", sines, other)),
-        w.op("Sub", w.op("MatMul", cosines, other), w.op("MatMul", sines, real_part)),
+        w.op("Add", times(real_part, cosines), times(other, sines)),
+        w.op("Sub", times(other, cosines), times(real_part, sines)),
     )
-
-
-def _turned(w: Writer, length: int, *, back: bool) -> tuple[str, str]:
-    """Returns the symmetric matrices of a transform, or of its inverse."""
-    cosines, sines = _waves(length, length)
-    if back:
-        cosines, sines = cosines / length, -sines / length
-    return w.array(cosines), w.array(sines)

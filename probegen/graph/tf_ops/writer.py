@@ -17,7 +17,6 @@ Handler = Callable[[Any, Any, str, Any], None]
 FLOATS = frozenset({_Type.FLOAT, _Type.FLOAT16, _Type.DOUBLE})
 SIGNED = frozenset({_Type.INT8, _Type.INT16, _Type.INT32, _Type.INT64})
 UNSIGNED = frozenset({_Type.UINT8, _Type.UINT16, _Type.UINT32, _Type.UINT64})
-INTEGERS = SIGNED | UNSIGNED
 
 
 class Writer:

@@ -25,7 +25,7 @@ from probegen.instrumentation.trace import (
 )
 from probegen.manifest import OutputSpec, TargetSpec
 from probegen.points import ProbePoint
-from probegen.select import select
+from probegen.select import select, too_many
 from probegen.spec import TARGET_MODES, GradCAM, GradientProbe, IntegratedGradients, Saliency
 
 
@@ -222,11 +222,7 @@ class GradientPlanner:
         chosen = select(self._context.points, probe.layer, self._context.layers)
         paths = list(dict.fromkeys(p.path for p in chosen))
         if len(paths) > 1 and not isinstance(probe.layer, list | tuple):
-            shown = ", ".join(map(repr, paths[:8]))
-            more = f" and {len(paths) - 8} more" if len(paths) > 8 else ""
-            raise SelectionError(
-                f"pg.GradCAM(layer=...) takes one layer, {probe.layer!r} matches {shown}{more}."
-            )
+            raise too_many(paths, probe.layer, "pg.GradCAM(layer=...)")
         for point in chosen:
             if len(point.shapes) != 1 or "grad_cam" not in point.probes:
                 self._context.check_draws([point])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.errors import InputError, did_you_mean
+from probegen.manifest import wrong_class_names
 
 Array = npt.NDArray[Any]
 
@@ -209,16 +210,9 @@ def check_class_names(names: Sequence[str] | None, sizes: Collection[int]) -> No
     """
     if names is None:
         return
-    if isinstance(names, str):
-        raise InputError(
-            f"class_names is one string; pass a list with a name for each class: [{names!r}, ...]."
-        )
-    twice = sorted({str(n) for n in names if list(names).count(n) > 1})
-    if twice:
-        raise InputError(
-            f"class_names has {', '.join(map(repr, twice))} more than once; tell them apart, such "
-            f"as '{twice[0]} (2)'."
-        )
+    wrong = wrong_class_names(names, ())
+    if wrong is not None:
+        raise InputError(wrong)
     legal = {*sizes, *([2] if 1 in sizes else [])}
     if len(names) not in legal:
         raise InputError(
