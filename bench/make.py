@@ -106,8 +106,8 @@ def convert_with_mends(model: Any, path: Path) -> None:
     from onnx_ir.passes import common
 
     import probegen as pg
-    from probegen.graph.forward import forward_graph
-    from probegen.graph.marks import remove_marks
+    from probegen.graph.core.marks import remove_marks
+    from probegen.sources.keras.to_onnx.lowering import forward_graph
 
     forward = forward_graph(pg.instrument(model, pg.Activations(-1)).plan, 18)
     forward.graph.outputs[:] = forward.predictions

@@ -14,16 +14,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from probegen._keras_hook import register_with_keras
-
-__version__ = "0.1.0"
+from probegen._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from probegen.compiler import Exported, compile, export
     from probegen.errors import ProbegenError
     from probegen.inspection import inspect
-    from probegen.instrumentation.attention import register_attention
-    from probegen.instrumentation.model import instrument
     from probegen.parity import verify
+    from probegen.sources.keras.attention import register_attention
+    from probegen.sources.keras.instrumented import instrument
     from probegen.spec import (
         Activations,
         Attention,
@@ -62,8 +61,8 @@ _HOMES = {
     "compile": "probegen.compiler",
     "export": "probegen.compiler",
     "inspect": "probegen.inspection",
-    "instrument": "probegen.instrumentation.model",
-    "register_attention": "probegen.instrumentation.attention",
+    "instrument": "probegen.sources.keras.instrumented",
+    "register_attention": "probegen.sources.keras.attention",
     "verify": "probegen.parity",
 }
 

@@ -26,7 +26,7 @@ def register_with_keras() -> None:
 def _register() -> None:
     """Imports the module whose class registers itself; not for Keras on other backends."""
     if sys.modules.get("tensorflow") is not None:
-        importlib.import_module("probegen.instrumentation.model")
+        importlib.import_module("probegen.sources.keras.instrumented")
 
 
 class _WaitForKeras(importlib.abc.MetaPathFinder):

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen import __version__
+from probegen._version import __version__
 from probegen.errors import InputError, ProbegenError, SourceError, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from probegen.cost import Costs
-    from probegen.manifest import Manifest
+    from probegen.artefact.manifest import Manifest
+    from probegen.cost.report import Costs
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TRACEBACK = "--traceback"
@@ -251,16 +251,17 @@ def inspect(
         raise SpecError(f"--cost needs probes whose cost is asked for; {_SUCH_AS}")
     shapes = _input_sizes(sizes)
     with _progress("reading the model", modules):
+        from probegen.inspection import Inspection
         from probegen.inspection import inspect as inspect_model
-        from probegen.points import COLUMNS, ProbePoints
-        from probegen.select import select
+        from probegen.plan.points import COLUMNS
+        from probegen.plan.selectors import select
 
         points = inspect_model(model, probes=probes, sizes=shapes)
     if points.cost is not None:
         _show_cost(points.cost, as_json)
         return
     if selector is not None:
-        points = ProbePoints(select(points, selector), points.model_name)
+        points = Inspection(select(points, selector), points.model_name)
     if as_json:
         click.echo(json.dumps({"model": points.model_name, "points": points.to_json()}))
     else:
@@ -271,7 +272,7 @@ def _show_cost(cost: Costs, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"model": cost.model_name, "cost": cost.to_json()}))
         return
-    from probegen.cost import COST_COLUMNS
+    from probegen.cost.report import COST_COLUMNS
 
     _table(cost.title, COST_COLUMNS, cost.rows())
     for note in cost.notes():
@@ -489,7 +490,8 @@ def verify(
 
 
 def _check_contents(artefact: str, as_json: bool) -> None:
-    from probegen import integrity, runtime
+    from probegen import runtime
+    from probegen.artefact import integrity
 
     if Path(artefact).is_dir():
         _start_tensorflow()
@@ -665,7 +667,7 @@ def _write_all(result: Any, options: dict[str, Any], labels: dict[str, Any]) -> 
 
 def _check_class_names(names: Sequence[str] | None, manifest: Manifest) -> None:
     """Raises an InputError for class names that fit no prediction."""
-    from probegen.manifest import class_axis, wrong_class_names
+    from probegen.artefact.manifest import class_axis, wrong_class_names
 
     sizes = [p.shape[class_axis(p.axes)] for p in manifest.predictions if len(p.shape) > 1]
     wrong = None if names is None else wrong_class_names(names, sizes)
@@ -797,9 +799,9 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     """Prints a table: folded into a terminal, else with every row on one line."""
     console = _console()
     if not console.is_terminal:
-        from probegen.runtime.table import table as plain_table
+        from probegen.text import indented_table
 
-        click.echo(f"{title}\n{plain_table(columns, rows)}")
+        click.echo(f"{title}\n{indented_table(columns, rows)}")
         return
     from rich.box import SIMPLE
     from rich.markup import escape

@@ -11,19 +11,20 @@ from typing import Any
 
 import onnx_ir as ir
 
-from probegen import integrity, manifest, savedmodel
+from probegen.artefact import integrity, manifest
+from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
+from probegen.artefact.publishing import aside, check_data_place, check_place, put
+from probegen.artefact.weights_file import SUFFIX, data_path
+from probegen.artefact.work_folder import follow
 from probegen.errors import ArtefactError, ExportError
-from probegen.external import SUFFIX, data_path
-from probegen.graph import artefact as onnx_artefact
-from probegen.graph.external import wants_external_data, write_external_data
-from probegen.instrumentation.model import ProbedModel, instrument
-from probegen.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
+from probegen.graph import assemble as onnx_artefact
+from probegen.graph.external_data import wants_external_data, write_external_data
 from probegen.parity import Report, measure, require_agreement
-from probegen.placing import aside, check_data_place, check_place, put
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.read.ranges import ranges
+from probegen.sources.keras import savedmodel
+from probegen.sources.keras.instrumented import ProbedModel, instrument
 from probegen.stages import check_name, stage, writing
-from probegen.workplace import follow
 
 FORMATS = ("onnx", "savedmodel", "keras")
 DEFAULT_OPSET = 18

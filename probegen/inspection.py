@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probegen.errors import InstrumentError
-from probegen.instrumentation.planning.context import Context
-from probegen.instrumentation.source import as_source
-from probegen.points import ProbePoints
+from probegen.plan.points import ProbePoint, ProbePoints
+from probegen.sources.keras.planning.context import Context
+from probegen.sources.keras.source import as_source
 from probegen.spec import as_probes
 from probegen.stages import stage
+
+if TYPE_CHECKING:
+    from probegen.cost.report import Costs
+
+
+class Inspection(ProbePoints):
+    """The probe points of a model, with what probes cost; prints as tables.
+
+    Attributes:
+        model_name: name of the model.
+        cost: what the probes would cost that `inspect` was given, None where it was given none;
+            printed below the points, or by itself.
+    """
+
+    def __init__(
+        self, points: Sequence[ProbePoint], model_name: str, cost: Costs | None = None
+    ) -> None:
+        super().__init__(points, model_name)
+        self.cost = cost
+
+    def __str__(self) -> str:
+        points = super().__str__()
+        return points if self.cost is None else f"{points}\n\n{self.cost}"
 
 
 def inspect(
@@ -19,7 +42,7 @@ def inspect(
     probes: Any = None,
     sizes: Mapping[str, Sequence[int]] | None = None,
     inputs: Any = None,
-) -> ProbePoints:
+) -> Inspection:
     """Returns the probe points of a model: one for each call of each layer, inputs first.
 
     The result is a sequence of `ProbePoint`s and prints as a table. The model is traced
@@ -27,8 +50,8 @@ def inspect(
 
     With `probes`, the result's `cost` tells what each of them, and all together, would add to
     the prediction in an ONNX artefact, and which operations would be refused; see
-    `probegen.cost.Costs`. The artefact's graph is made for it as an export makes it, but without
-    the weights.
+    `probegen.cost.report.Costs`. The artefact's graph is made for it as an export makes it, but
+    without the weights.
 
     Args:
         model: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
@@ -49,9 +72,9 @@ def inspect(
         context = Context(as_source(model, inputs))
         points = context.points
         if probes is None:
-            return points
+            return Inspection(points, points.model_name)
         # Counting needs the exporting side, which listing does not.
-        from probegen.costing import costs_of
+        from probegen.cost.estimate import costs_of
 
         cost = costs_of(context, as_probes(probes), sizes)
-        return ProbePoints(points, points.model_name, cost)
+        return Inspection(points, points.model_name, cost)

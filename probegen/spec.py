@@ -16,8 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from probegen.errors import SpecError, did_you_mean
-from probegen.manifest import (
+from probegen.artefact.manifest import (
     ACTIVATION,
     ATTENTION,
     GRAD_CAM,
@@ -25,6 +24,7 @@ from probegen.manifest import (
     INTEGRATED_GRADIENTS,
     SALIENCY,
 )
+from probegen.errors import SpecError, did_you_mean
 
 #: A glob, `"re:..."`, `"type:..."`, `"role:..."`, an index, a layer, a predicate, or a list.
 Selector = Any

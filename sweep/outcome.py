@@ -15,6 +15,7 @@ import onnx
 
 import probegen as pg
 from probegen import runtime
+from probegen.artefact.manifest import GATE_INPUT, GRADIENT_KINDS
 from probegen.errors import (
     InstrumentError,
     NotDifferentiableError,
@@ -22,7 +23,6 @@ from probegen.errors import (
     UnsupportedOpsError,
     VerificationError,
 )
-from probegen.manifest import GATE_INPUT, GRADIENT_KINDS
 from probegen.parity import generate_samples
 from sweep.subject import Subject
 

@@ -15,6 +15,7 @@ from onnx import helper
 
 import probegen as pg
 from probegen import runtime
+from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import (
     ArtefactError,
     ExportError,
@@ -28,7 +29,6 @@ from probegen.errors import (
     VerificationError,
     WriteError,
 )
-from probegen.manifest import ONNX_METADATA_KEY
 from tests import models
 
 

@@ -13,7 +13,7 @@ import pytest
 import probegen
 import probegen as pg
 from probegen import cli, runtime
-from probegen.manifest import Manifest
+from probegen.artefact.manifest import Manifest
 from tests import models
 
 

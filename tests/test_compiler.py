@@ -11,13 +11,13 @@ import pytest
 
 import probegen as pg
 from probegen import runtime
+from probegen.artefact.manifest import ONNX_METADATA_KEY, Manifest
 from probegen.errors import (
     ExportError,
     OutputExistsError,
     UnsupportedOpsError,
     VerificationError,
 )
-from probegen.manifest import ONNX_METADATA_KEY, Manifest
 from tests import models
 
 GRADIENTS = [

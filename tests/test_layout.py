@@ -9,91 +9,129 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "probegen"
 
-#: package -> what of probegen and of the heavy libraries its files may import.
-RULES = {
-    "runtime": {
-        "probegen.errors",
-        "probegen.external",
-        "probegen.integrity",
-        "probegen.manifest",
-        "probegen.runtime",
-        "probegen.stages",
-        "probegen.workplace",
-        "probegen",
-    },
-    "graph/vjp": {"probegen.graph", "probegen.errors"},
-    "graph/passes": {"probegen.graph", "probegen.errors"},
-    "graph/attribution": {"probegen.graph", "probegen.errors", "probegen.manifest"},
-    "graph/autodiff.py": {"probegen.graph", "probegen.errors"},
-    "graph/builder.py": set(),
-    "graph/gate.py": {"probegen.graph", "probegen.manifest"},
-    "errors.py": set(),
-    "onnx_file.py": set(),
-    "external.py": {"probegen.errors", "probegen.onnx_file"},
-    "integrity.py": {"probegen.errors", "probegen.external", "probegen.onnx_file"},
-    "stages.py": {"probegen.errors"},
-    "workplace.py": set(),
-    "placing.py": {"probegen.errors", "probegen.external", "probegen.stages", "probegen.workplace"},
-    "schema.py": {"probegen.errors"},
-    "manifest.py": {"probegen.errors", "probegen.schema"},
-    "points.py": {"probegen.cost"},  # as a type alone
-    "cost.py": {"probegen.points"},
-    "graph/work.py": {"probegen.graph"},
-    "graph/timing.py": {"probegen.graph"},
-    "graph/hollow.py": {"probegen.graph"},
-    "spec.py": {"probegen.errors", "probegen.manifest"},
-    "select.py": {"probegen.errors", "probegen.points"},
+#: From the ground up; a module imports from its own floor and from those before it. Each module of
+#: the package stands on the floor with the longest name that fits, below its own package's.
+FLOORS = (
+    "probegen._version",
+    "probegen.errors",
+    "probegen.text",
+    "probegen.stages",
+    "probegen.methods",
+    "probegen.artefact",
+    "probegen.spec",
+    "probegen.runtime",
+    "probegen.plan",
+    "probegen.graph.core",
+    "probegen.graph.loops",
+    "probegen.graph.autodiff",
+    "probegen.graph.vjp",
+    "probegen.graph.passes",
+    "probegen.graph.shape_inference",
+    "probegen.graph.attribution",
+    "probegen.graph.forward",
+    "probegen.graph.external_data",
+    "probegen.graph.gate",
+    "probegen.graph",
+    "probegen.sources.base",
+    "probegen.sources",
+    "probegen.cost",
+    "probegen.parity",
+    "probegen.inspection",
+    "probegen.compiler",
+    "probegen._keras_hook",
+    "probegen.cli",
+    "probegen",
+)
+#: Floors whose modules import a few of those below and nothing else of probegen.
+NARROW = {
+    "probegen.runtime": ("_version", "errors", "text", "stages", "artefact", "runtime"),
+    "probegen.methods": ("_version", "errors", "text", "stages", "methods"),
+    "probegen.artefact": ("_version", "errors", "text", "stages", "artefact"),
 }
-NO_TENSORFLOW = ("graph/vjp", "graph/passes", "graph/attribution", "graph/autodiff.py")
-NO_TENSORFLOW += ("graph/builder.py", "graph/gate.py", "select.py", "spec.py", "manifest.py")
-NO_TENSORFLOW += ("cost.py", "points.py", "graph/work.py", "graph/timing.py", "graph/hollow.py")
-#: The one place below `graph` that knows TensorFlow, and what puts it together with the rest.
-TENSORFLOW_SIDE = {"graph/forward.py", "graph/artefact.py", "graph/outline.py"}
+#: Modules that import none of these, wherever in them.
+WITHOUT = {
+    "probegen.graph": ("tensorflow", "keras", "tf2onnx", "onnx.version_converter"),
+    "probegen.plan": ("tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir"),
+    "probegen.methods": ("tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir"),
+    "probegen.artefact": ("tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir"),
+    "probegen.cost": ("tensorflow", "keras", "tf2onnx"),
+    "probegen.sources.onnx": ("tensorflow", "keras", "tf2onnx", "probegen.sources.keras"),
+    "probegen.sources.keras": ("probegen.sources.onnx",),
+}
 
 
-def files(place):
-    path = ROOT / place
-    return [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
 
 
-def imported(path):
-    """Module names that a file imports, wherever in it."""
+MODULES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(path: Path):
+    """Names of the modules that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "probegen":
-                yield from (f"probegen.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
 
 
-def within(name, allowed):
-    return any(name == a or name.startswith(a + ".") for a in allowed)
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
 
 
-@pytest.mark.parametrize("place", RULES)
-def test_imports_go_one_way(place):
-    allowed = RULES[place] - {"probegen"}
-    for path in files(place):
-        for name in imported(path):
-            if name.startswith("probegen") and name != "probegen.__version__":
-                assert within(name, allowed), f"{path.relative_to(ROOT)} imports {name}"
+def floor_of(module: str) -> int:
+    fitting = [f for f in FLOORS if within(module, f)]
+    return FLOORS.index(max(fitting, key=len))
 
 
-@pytest.mark.parametrize("place", NO_TENSORFLOW)
-def test_no_tensorflow(place):
-    for path in files(place):
-        for name in imported(path):
-            assert name.split(".")[0] not in {"tensorflow", "keras", "tf2onnx"}, path
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module: str) -> None:
+    for name in imported(MODULES[module]):
+        if within(name, "probegen"):
+            assert floor_of(name) <= floor_of(module), f"{module} imports {name}, a floor above"
 
 
-def test_only_forward_and_artefact_know_the_tensorflow_side():
-    for path in files("graph"):
-        place = path.relative_to(ROOT).as_posix()
-        if place not in TENSORFLOW_SIDE:
-            names = [n for n in imported(path) if within(n, {"probegen.instrumentation"})]
-            assert not names, f"{place} imports {names}"
+def test_every_module_stands_on_a_floor_of_its_own_name() -> None:
+    assert [m for m in MODULES if floor_of(m) == len(FLOORS) - 1] == ["probegen"]
+
+
+def test_no_floor_is_empty() -> None:
+    used = {floor_of(module) for module in MODULES}
+    assert [f for i, f in enumerate(FLOORS) if i not in used] == []
+
+
+@pytest.mark.parametrize("place", NARROW)
+def test_narrow_floors(place: str) -> None:
+    allowed = [f"probegen.{name}" for name in NARROW[place]]
+    for module, path in MODULES.items():
+        if within(module, place):
+            for name in imported(path):
+                known = not within(name, "probegen") or any(within(name, a) for a in allowed)
+                assert known, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("place", WITHOUT)
+def test_what_some_modules_know_nothing_of(place: str) -> None:
+    for module, path in MODULES.items():
+        if within(module, place):
+            names = [n for n in imported(path) if any(within(n, w) for w in WITHOUT[place])]
+            assert not names, f"{module} imports {names}"
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    reads = {m: {n for n in imported(p) if n in MODULES and n != m} for m, p in MODULES.items()}
+    while leaves := [m for m, names in reads.items() if not names & set(reads)]:
+        for module in leaves:
+            del reads[module]
+    # What is left lies on a circle, or imports something that does.
+    inner = {m: {n for n in names if n in reads} for m, names in reads.items()}
+    while tops := set(inner) - set().union(*inner.values(), set()):
+        inner = {m: names for m, names in inner.items() if m not in tops}
+    assert not inner, f"these import each other: {sorted(inner)}"
 
 
 def test_importing_probegen_is_light():

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from probegen.instrumentation.axes import complete, input_axes
-from probegen.manifest import InputSpec, OutputSpec
+from probegen.artefact.manifest import InputSpec, OutputSpec
 from probegen.parity import compare, generate_samples
+from probegen.plan.axes import complete, input_axes
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.standard_normal((5, 7, 3)).astype("float32")

@@ -21,7 +21,7 @@ import tf2onnx.tf_loader
 import tf2onnx.tfonnx
 
 import probegen as pg
-from probegen import runtime, savedmodel
+from probegen import runtime
 from probegen.errors import (
     ArtefactError,
     ExportError,
@@ -32,8 +32,9 @@ from probegen.errors import (
     VerificationError,
     WriteError,
 )
-from probegen.graph import artefact as onnx_artefact
-from probegen.parity.reference import Reference
+from probegen.graph import assemble as onnx_artefact
+from probegen.sources.keras import savedmodel
+from probegen.sources.keras.reference import Reference
 from probegen.stages import stage, writing
 
 FOREIGN = [

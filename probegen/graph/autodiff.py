@@ -19,7 +19,9 @@ from contextvars import ContextVar
 import onnx_ir as ir
 
 from probegen.errors import UnsupportedOpsError
-from probegen.graph.builder import Builder, UnknownShapeError, subgraphs_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import inputs_of, is_float, key_of
+from probegen.graph.core.values import UnknownShapeError
 
 #: A rule: (builder, node, gradients of the node's outputs, values whose gradient is wanted)
 #: -> pairs of an input value (an outer value for operators with subgraphs) and its gradient.
@@ -28,10 +30,6 @@ Rule = Callable[
     [Builder, ir.Node, Sequence[ir.Value | None], Container[ir.Value]],
     Iterable[tuple[ir.Value, ir.Value]],
 ]
-
-_FLOATS = frozenset(
-    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-)
 
 
 #: The tables of the walk in progress, for rules that differentiate a subgraph.
@@ -64,11 +62,6 @@ class Refusal:
     reason: str
     nodes: tuple[str, ...]
     layers: tuple[str, ...] = ()
-
-
-def is_float(value: ir.Value) -> bool:
-    """Tells whether a gradient can live on `value`; a value of unknown type counts as one."""
-    return value.dtype is None or value.dtype in _FLOATS
 
 
 def gradients(
@@ -247,11 +240,6 @@ def add(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.op("Add", a, b, shape=a if a.shape is not None else b)
 
 
-def key_of(node: ir.Node) -> str:
-    """Returns the name under which the tables know a node's operator."""
-    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-
-
 def unsupported(refusals: Iterable[Refusal]) -> UnsupportedOpsError:
     """Folds refusals of one kind together and words the error."""
     merged: dict[tuple[str, str], list[str]] = {}
@@ -290,25 +278,3 @@ def influenced_by(
         if key_of(node) not in blocking and any(v in reached for v in inputs_of(node)):
             reached.update(v for v in node.outputs if is_float(v))
     return reached
-
-
-def inputs_of(node: ir.Node) -> Iterable[ir.Value]:
-    """Yields what a node reads: its inputs and the outer values its subgraphs capture."""
-    for value in node.inputs:
-        if value is not None:
-            yield value
-    for graph in subgraphs_of(node):
-        yield from captured_values(graph)
-
-
-def captured_values(graph: ir.Graph) -> list[ir.Value]:
-    """Returns the values of enclosing graphs that a subgraph reads, each once."""
-    inner = set(graph.inputs) | set(graph.initializers.values())
-    for node in graph.all_nodes():
-        inner.update(node.outputs)
-        for nested in subgraphs_of(node):
-            inner.update((*nested.inputs, *nested.initializers.values()))
-    read = [v for node in graph.all_nodes() for v in node.inputs if v is not None]
-    for node in graph.all_nodes():
-        read.extend(v for nested in subgraphs_of(node) for v in nested.outputs)
-    return [v for v in dict.fromkeys((*read, *graph.outputs)) if v not in inner]

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import Builder, static_shape
-from probegen.graph.copying import copy_node
-from probegen.graph.neighbours import needed_for
-from probegen.manifest import GATE_INPUT, GATE_OPTIONAL, GATE_REQUIRED
+from probegen.artefact.manifest import GATE_INPUT, GATE_OPTIONAL, GATE_REQUIRED
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.copying import copy_node
+from probegen.graph.core.queries import needed_for
+from probegen.graph.core.values import static_shape
 
 #: Operators for which onnxruntime prepares weights only if they belong to the same graph.
 _PREPARED = frozenset({"Conv"})

@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import GRADIENT_KINDS, OutputSpec
+from probegen.artefact.manifest import GRADIENT_KINDS, OutputSpec
 from probegen.parity.report import SOURCE_MODEL, TENSORFLOW, Parity
 
 Array = npt.NDArray[Any]

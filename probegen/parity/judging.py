@@ -13,10 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 import tensorflow as tf
 
-from probegen.graph.artefact import onnx_model
-from probegen.instrumentation.axes import channel_axis, position_axes, saliency_axis
-from probegen.instrumentation.plan import GradientGroup, GradientOutput
-from probegen.manifest import (
+from probegen.artefact.manifest import (
     GRADIENT_KINDS,
     INPUT_GRADIENT,
     PREDICTION,
@@ -25,12 +22,15 @@ from probegen.manifest import (
     Manifest,
     OutputSpec,
 )
+from probegen.graph.assemble import onnx_model
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
-from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
-from probegen.parity.reference import Reference
 from probegen.parity.report import DIFFERENCES, TENSORFLOW, Parity
 from probegen.parity.samples import Batch
+from probegen.plan.axes import channel_axis, position_axes, saliency_axis
+from probegen.plan.plan import GradientGroup, GradientOutput
+from probegen.sources.keras.differences import CONFIRMED, REFUTED, Differences
+from probegen.sources.keras.reference import Reference
 from probegen.spec import GradCAM, Saliency
 
 Array = npt.NDArray[Any]

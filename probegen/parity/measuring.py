@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen import runtime
+from probegen.artefact.manifest import GRADIENT_KINDS, Manifest
 from probegen.errors import InputError, VerificationError
-from probegen.instrumentation.model import ProbedModel, instrument_as
-from probegen.instrumentation.source import as_source
-from probegen.manifest import GRADIENT_KINDS, Manifest
 from probegen.parity import trials
 from probegen.parity.comparison import TOLERANCES
 from probegen.parity.judging import Call, Comparison, floating
-from probegen.parity.reference import Reference
 from probegen.parity.report import Report
 from probegen.parity.samples import Batch
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.savedmodel_engine import SavedModelEngine
+from probegen.sources.keras.instrumented import ProbedModel, instrument_as
+from probegen.sources.keras.reference import Reference
+from probegen.sources.keras.source import as_source
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import GRADIENT_KINDS, OutputSpec
+from probegen.artefact.manifest import GRADIENT_KINDS, OutputSpec
 
 Array = npt.NDArray[Any]
 

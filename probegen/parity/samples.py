@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import InputSpec, Manifest
+from probegen.artefact.manifest import InputSpec, Manifest
 
 Array = npt.NDArray[Any]
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import Manifest
 from probegen.errors import InputError, VerificationError
-from probegen.manifest import Manifest
 from probegen.parity import samples as drawing
-from probegen.parity.reference import Reference, cause, finite
 from probegen.parity.samples import Batch, Sizes
+from probegen.sources.keras.reference import Reference, cause, finite
 
 Array = npt.NDArray[np.generic]
 

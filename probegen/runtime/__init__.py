@@ -6,8 +6,8 @@
     result = artefact.run(x)
     result["saliency/image"].plot()
 
-Only `probegen.errors`, `probegen.manifest` and numpy are imported here; onnxruntime comes with
-the first `load`, matplotlib with the first picture, TensorFlow only where a SavedModel is loaded.
+Only the ground, `probegen.artefact` and numpy are imported here; onnxruntime comes with the first
+`load`, matplotlib with the first picture, TensorFlow only where a SavedModel is loaded.
 """
 
 from probegen.runtime.artefact import Artefact

@@ -10,13 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
+from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
 from probegen.errors import ArtefactError, InputError
-from probegen.manifest import InputSpec, Manifest, OutputSpec
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.result import Result, Run
-from probegen.runtime.table import table
 from probegen.runtime.target import Target, check_target
 from probegen.stages import stage
+from probegen.text import indented_table
 
 #: What is said of a model that carries no manifest, after its path.
 FOREIGN = (
@@ -152,7 +152,7 @@ class Artefact:
             layer = spec.layer or spec.input or ""
             rows.append((spec.name, spec.kind, layer, spec.dtype, describe(spec.axes, spec.shape)))
         title = f"{os.path.basename(self.path.rstrip('/'))}: {model} ({self.engine.name})"
-        return title + "\n" + table(("name", "kind", "layer", "dtype", "shape"), rows)
+        return title + "\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
 
 
 def _batch(feeds: Mapping[str, Array]) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from probegen.artefact.work_folder import follow, sweep, work_file
 from probegen.errors import MissingFolderError
 from probegen.stages import check_name, writing
-from probegen.workplace import follow, sweep, work_file
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:

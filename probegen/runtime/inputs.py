@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import GATE_INPUT, TARGET_INPUT, InputSpec
 from probegen.errors import InputError, did_you_mean
-from probegen.manifest import GATE_INPUT, TARGET_INPUT, InputSpec
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]

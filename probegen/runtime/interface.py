@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from probegen.artefact.manifest import GATE_INPUT, TARGET_INPUT, InputSpec, Manifest, OutputSpec
 from probegen.errors import ArtefactError
-from probegen.manifest import GATE_INPUT, TARGET_INPUT, InputSpec, Manifest, OutputSpec
 
 
 @dataclasses.dataclass(frozen=True)

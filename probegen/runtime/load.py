@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegen import external, integrity
+from probegen.artefact import integrity, weights_file
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime.artefact import Artefact
 from probegen.stages import stage
@@ -90,7 +90,7 @@ def _real(path: Path) -> Path:
     """Returns where a model lies: behind a symbolic link, unless its data lie beside the link."""
     if not path.is_symlink():
         return path
-    data = external.data_of(path)
+    data = weights_file.data_of(path)
     return path if data and path.with_name(data.location).exists() else path.resolve()
 
 
@@ -115,8 +115,8 @@ def _refuse_keras(path: Path) -> None:
 
 def _refuse_data(path: Path) -> None:
     """Raises where the file is the data of an artefact."""
-    if external.read_sha256(path) is not None:
-        name = path.name.removesuffix(external.SUFFIX)
+    if weights_file.read_sha256(path) is not None:
+        name = path.name.removesuffix(weights_file.SUFFIX)
         raise ArtefactError(
             f"{str(path)!r} holds the weights of an artefact; open the artefact beside it"
             f"{f' ({name!r})' if name != path.name else ''}."

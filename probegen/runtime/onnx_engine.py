@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probegen import external
+from probegen.artefact import weights_file
+from probegen.artefact.manifest import GATE_INPUT, ONNX_METADATA_KEY, TARGET_INPUT, Manifest
 from probegen.errors import ArtefactError, ManifestError, did_you_mean
-from probegen.manifest import GATE_INPUT, ONNX_METADATA_KEY, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
 from probegen.runtime.inputs import Array
 from probegen.runtime.interface import Held, check_interface, expected_inputs
@@ -77,10 +77,10 @@ class OnnxEngine:
             _check_data(path)
             raise ArtefactError(_why_not_loaded(path, error)) from error
         metadata = _metadata(session, path)
-        if external.METADATA_KEY in metadata:
+        if weights_file.METADATA_KEY in metadata:
             # Checked when they have been read, so that none can slip in between.
-            data = external.ExternalData.from_json(metadata[external.METADATA_KEY])
-            external.check_data(path, data, may_lack=True)
+            data = weights_file.ExternalData.from_json(metadata[weights_file.METADATA_KEY])
+            weights_file.check_data(path, data, may_lack=True)
         if ONNX_METADATA_KEY not in metadata:
             raise ArtefactError(f"{str(path)!r} {FOREIGN}")
         engine = cls(session, Manifest.from_json(metadata[ONNX_METADATA_KEY]), str(path))
@@ -172,9 +172,9 @@ def _check_providers(
 
 def _check_data(path: Path) -> None:
     """Raises where a model's data file is why it cannot be loaded."""
-    data = external.data_of(path)
+    data = weights_file.data_of(path)
     if data is not None:
-        external.check_data(path, data)
+        weights_file.check_data(path, data)
 
 
 def _why_not_loaded(path: Path, error: Exception) -> str:

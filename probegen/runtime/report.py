@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from probegen.artefact.manifest import Manifest, TargetSpec
 from probegen.errors import InputError
-from probegen.manifest import Manifest, TargetSpec
 from probegen.runtime import plot
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probegen.artefact.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.errors import ArtefactError, did_you_mean
-from probegen.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
-from probegen.runtime.table import table
 from probegen.stages import stage
+from probegen.text import indented_table
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """One of `probegen.manifest.KINDS`, for example `"saliency"`."""
+        """One of `probegen.artefact.manifest.KINDS`, for example `"saliency"`."""
         return self.spec.kind
 
     @property
@@ -173,7 +173,7 @@ class Result(Mapping[str, Record]):
             (r.name, r.kind, r.layer or r.spec.input or "", str(r.dtype), describe(r.axes, r.shape))
             for r in self.values()
         ]
-        return "Result\n" + table(("name", "kind", "layer", "dtype", "shape"), rows)
+        return "Result\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
 
     def plot(
         self,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from probegen.artefact.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
 from probegen.errors import ArtefactError, ManifestError
-from probegen.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
 from probegen.runtime.artefact import FOREIGN
 from probegen.runtime.inputs import Array, as_strings
 from probegen.runtime.interface import Held, check_interface, expected_inputs

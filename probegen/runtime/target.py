@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import Manifest
 from probegen.errors import InputError, did_you_mean
-from probegen.manifest import Manifest
 from probegen.runtime.inputs import Array
 
 #: A class index or name for all rows, or one for each row; -1 is a row's own argmax.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import tf2onnx.tfonnx  # noqa: F401  fills the table of handlers
 from tf2onnx.handler import tf_op
 
-from probegen.graph.tf_ops import HANDLERS
+from probegen.sources.keras.to_onnx.handlers import HANDLERS
 from sweep.tensorflow_ops.absent import ABSENT
 from sweep.tensorflow_ops.row import NO_ROW, Row
 

@@ -13,9 +13,9 @@ import onnxruntime
 import tensorflow as tf
 
 from probegen.errors import ProbegenError, UnsupportedOpsError
-from probegen.graph.conversion import convert
-from probegen.graph.forward import to_ir
-from probegen.graph.marks import remove_marks
+from probegen.graph.core.marks import remove_marks
+from probegen.sources.keras.to_onnx.conversion import convert
+from probegen.sources.keras.to_onnx.lowering import to_ir
 from sweep.outcome import AGREES, DIFFERS, FAILS, NOT_APPLICABLE, REFUSED, Outcome, line
 
 Arrays = tuple[np.ndarray[Any, Any], ...]

@@ -8,15 +8,10 @@ import onnx_ir as ir
 import pytest
 
 from probegen.errors import UnsupportedOpsError
-from probegen.graph.autodiff import (
-    Refusal,
-    Refused,
-    captured_values,
-    gradients,
-    nodes_between,
-    obstacles,
-)
-from probegen.graph.builder import Builder, UnknownShapeError
+from probegen.graph.autodiff import Refusal, Refused, gradients, nodes_between, obstacles
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import captured_values
+from probegen.graph.core.values import UnknownShapeError
 from probegen.graph.vjp import BLOCKING, RULES
 from tests.graph.vjp.harness import (
     differentiate,

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 import pytest
 
-from probegen.manifest import GRADIENT_KINDS, OutputSpec
+from probegen.artefact.manifest import GRADIENT_KINDS, OutputSpec
 from probegen.parity.comparison import compare
 from probegen.parity.noise import moved, noisy_feeds
 

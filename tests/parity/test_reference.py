@@ -8,8 +8,8 @@ from keras import layers
 import probegen as pg
 from probegen.errors import InputError, ProbegenError, VerificationError
 from probegen.parity import measuring
-from probegen.parity.reference import Reference
 from probegen.parity.report import TENSORFLOW
+from probegen.sources.keras.reference import Reference
 from tests import models
 
 
@@ -220,7 +220,7 @@ def tripled(original):
 def test_differences_refute_gradients_that_a_savedmodel_shares_with_tensorflow(
     tmp_path, monkeypatch
 ):
-    from probegen.instrumentation import tape
+    from probegen.sources.keras import tape
 
     monkeypatch.setattr(tape, "_attribution", tripled(tape._attribution))
     probes = [pg.Saliency(), pg.InputGradient(wrt="conv1")]
@@ -236,7 +236,7 @@ def test_differences_confirm_a_savedmodel(tmp_path):
 
 
 def test_differences_decide_where_tensorflow_is_wrong(tmp_path, monkeypatch):
-    from probegen.instrumentation import tape
+    from probegen.sources.keras import tape
 
     monkeypatch.setattr(tape, "_attribution", tripled(tape._attribution))
     probes = [pg.InputGradient(), pg.Saliency(), pg.GradCAM()]

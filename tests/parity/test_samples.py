@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from probegen.manifest import InputSpec
+from probegen.artefact.manifest import InputSpec
 from probegen.parity import samples as drawing
 
 OWN = frozenset({1, 2, 4, 8, 13, 32, 64})

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from probegen.manifest import (
+from probegen.artefact.manifest import (
     ONNX_METADATA_KEY,
     InputSpec,
     Manifest,

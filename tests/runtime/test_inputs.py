@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from probegen.artefact.manifest import InputSpec
 from probegen.errors import InputError
-from probegen.manifest import InputSpec
 from probegen.runtime.inputs import check_inputs
 
 IMAGE = InputSpec("image", "float32", (None, 5, 7, 3), ("batch", "height", "width", "channel"))

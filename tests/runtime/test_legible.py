@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from probegen.manifest import KINDS, TargetSpec
+from probegen.artefact.manifest import KINDS, TargetSpec
 from tests.runtime.support import IMAGE, result_of
 
 RNG = np.random.default_rng(11)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import AxesImage
 
+from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
-from probegen.manifest import TargetSpec
 from probegen.runtime.plot.image import to_rgb_image
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import DIVERGING, HEAT, colour_map

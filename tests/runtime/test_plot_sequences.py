@@ -7,8 +7,8 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
+from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
-from probegen.manifest import TargetSpec
 from probegen.runtime.plot import record_view
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import colour_map

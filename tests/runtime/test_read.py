@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from probegen import runtime
+from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
 from probegen.errors import ArtefactError, InputError, ProbegenError
-from probegen.manifest import InputSpec, Manifest, OutputSpec
 from probegen.runtime.read import read_input
 from probegen.runtime.read.arrays import read_npy, read_npz
 from tests.runtime.support import images

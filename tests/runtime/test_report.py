@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from probegen import parity
+from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
-from probegen.manifest import TargetSpec
 from probegen.runtime.plot.style import INK
 from tests.runtime.support import images, result_of
 

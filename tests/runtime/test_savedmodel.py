@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from probegen import runtime
+from probegen.artefact.manifest import SAVEDMODEL_ASSET
 from probegen.errors import ArtefactError, InputError, ManifestError
-from probegen.manifest import SAVEDMODEL_ASSET
 from tests.runtime.support import SIZE, WEIGHTS, image_manifest, images
 
 tf = pytest.importorskip("tensorflow")

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from probegen import manifest
+from probegen.artefact import manifest
+from probegen.artefact.manifest import OutputSpec, TargetSpec
 from probegen.errors import NotDifferentiableError
 from probegen.graph.attribution.grad_cam import grad_cam
 from probegen.graph.attribution.gradient import input_gradient, saliency
 from probegen.graph.attribution.integrated import integrated_gradients
 from probegen.graph.attribution.target import seed
 from probegen.graph.autodiff import gradients
-from probegen.graph.builder import Builder
+from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING, RULES
-from probegen.manifest import OutputSpec, TargetSpec
 
 _LOCAL = {
     manifest.INPUT_GRADIENT: input_gradient,

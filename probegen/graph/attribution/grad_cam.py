@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from probegen.graph.builder import Builder, rank_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import rank_of
 
 
 def grad_cam(builder: Builder, gradient: ir.Value, maps: ir.Value, channel: int | None) -> ir.Value:

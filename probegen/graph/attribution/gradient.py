@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from probegen.graph.builder import Builder, rank_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import rank_of
 
 
 def input_gradient(_: Builder, gradient: ir.Value, __: ir.Value, ___: int | None) -> ir.Value:

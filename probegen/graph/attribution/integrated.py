@@ -8,11 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
-from probegen.graph.autodiff import gradients, inputs_of, key_of
-from probegen.graph.builder import Builder, dtype_of
-from probegen.graph.copying import copy_node
-from probegen.graph.marks import MARK, MARK_DOMAIN, MASK_NAME
-from probegen.graph.steps import Steps
+from probegen.graph.autodiff import gradients
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.copying import copy_node
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
+from probegen.graph.core.queries import inputs_of, key_of
+from probegen.graph.core.values import dtype_of
+from probegen.graph.loops.step_writer import Steps
 from probegen.graph.vjp import BLOCKING, RULES
 
 
@@ -137,7 +139,7 @@ _SAME = frozenset(
 
 
 def _held(graph: ir.Graph, moved: Iterable[ir.Value]) -> set[ir.Node]:
-    """Returns the nodes whose results are held: masks (see `probegen.instrumentation.held`)."""
+    """Returns the nodes whose results are held: masks (see `probegen.sources.keras.held`)."""
     same, depending = set(moved), set(moved)
     found = set()
     for node in graph:

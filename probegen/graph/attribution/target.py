@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import Builder, dtype_of, rank_of, shape_of
-from probegen.manifest import TargetSpec
+from probegen.artefact.manifest import TargetSpec
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import dtype_of, rank_of, shape_of
 
 
 def seed(

@@ -10,29 +10,29 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from probegen.graph.marks import remove_marks
-from probegen.graph.passes.captures import carry_captured, drop_fixed_states
-from probegen.graph.passes.convolutions import merge_into_convolutions
-from probegen.graph.passes.gelus import join_gelus, write_gelus
-from probegen.graph.passes.identities import drop_identities
-from probegen.graph.passes.initializers import drop_unused_initializers
-from probegen.graph.passes.layer_norms import join_layer_normalisations
-from probegen.graph.passes.layout import keep_blocks
-from probegen.graph.passes.matrices import merge_into_matrices
-from probegen.graph.passes.phases import work_in_phases
-from probegen.graph.passes.pools import (
+from probegen.graph.core.marks import remove_marks
+from probegen.graph.passes.after.add_before_linear_op import sum_first
+from probegen.graph.passes.after.drop_identities import drop_identities
+from probegen.graph.passes.after.engine_readable import make_readable
+from probegen.graph.passes.after.keep_blocked_layout import keep_blocks
+from probegen.graph.passes.after.separate_turned_weights import keep_turned_weights_apart
+from probegen.graph.passes.after.strided_phases import work_in_phases
+from probegen.graph.passes.after.unused_initializers import drop_unused_initializers
+from probegen.graph.passes.before.fix_reshape_targets import settle_reshapes
+from probegen.graph.passes.before.join_layer_normalisation import join_layer_normalisations
+from probegen.graph.passes.before.merge_into_convolutions import merge_into_convolutions
+from probegen.graph.passes.before.merge_into_matrices import merge_into_matrices
+from probegen.graph.passes.before.name_open_sizes import name_open_sizes
+from probegen.graph.passes.before.pools import (
     average_before_convolutions,
     pad_within_maxima,
     pool_globally,
 )
-from probegen.graph.passes.preprocessing import turn_first
-from probegen.graph.passes.readable import make_readable
-from probegen.graph.passes.reshapes import settle_reshapes
+from probegen.graph.passes.before.transpose_input_first import turn_first
+from probegen.graph.passes.cancel_transposes import cancel_transposes
+from probegen.graph.passes.captures import carry_captured, drop_fixed_states
+from probegen.graph.passes.gelu import join_gelus, write_gelus
 from probegen.graph.passes.scales import merge_into_normalisations, scale_before_masks
-from probegen.graph.passes.sizes import name_open_sizes
-from probegen.graph.passes.sums import sum_first
-from probegen.graph.passes.transposes import cancel_transposes
-from probegen.graph.passes.turned_weights import keep_turned_weights_apart
 
 
 def prepare(model: ir.Model) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import captured_values, inputs_of
-from probegen.graph.builder import Builder, subgraphs_of
-from probegen.graph.copying import copy_node
-from probegen.graph.loops import iteration_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.copying import copy_node
+from probegen.graph.core.queries import captured_values, inputs_of
+from probegen.graph.core.values import subgraphs_of
+from probegen.graph.loops.iteration import iteration_of
 
 #: Positions of a Loop's states behind the number of steps and the condition.
 _STATES = 2

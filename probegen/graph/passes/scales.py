@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import constant_of, new_initializer, shape_of
-from probegen.graph.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
-from probegen.graph.neighbours import sole_reader
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.core.queries import sole_reader
+from probegen.graph.core.values import constant_of, new_initializer, shape_of
 
 
 def merge_into_normalisations(graph: ir.Graph) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.builder import constant_of, new_initializer, shape_of
+from probegen.graph.core.values import constant_of, new_initializer, shape_of
 
 #: From here on an end stands for "to the end", as the ONNX specification recommends it.
 _UNBOUNDED = 2**31 - 1

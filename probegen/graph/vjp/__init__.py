@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from probegen.graph.autodiff import Rule
-from probegen.graph.marks import MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.vjp.activation import RULES as ACTIVATION
+from probegen.graph.vjp.composite_ops import RULES as PARTS
 from probegen.graph.vjp.control import RULES as CONTROL
 from probegen.graph.vjp.convolution import RULES as CONVOLUTION
 from probegen.graph.vjp.elementwise import RULES as ELEMENTWISE
@@ -19,7 +20,6 @@ from probegen.graph.vjp.linear import RULES as LINEAR
 from probegen.graph.vjp.mark import RULES as MARK
 from probegen.graph.vjp.normalisation import RULES as NORMALISATION
 from probegen.graph.vjp.pad import RULES as PAD
-from probegen.graph.vjp.parts import RULES as PARTS
 from probegen.graph.vjp.pooling import RULES as POOLING
 from probegen.graph.vjp.recurrent import RULES as RECURRENT
 from probegen.graph.vjp.reduce import RULES as REDUCE

@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule, is_unbounded
-from probegen.graph.builder import Builder, attribute, dtype_of
-from probegen.graph.parts import GELU_C, GELU_CUBIC
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.composite_ops import GELU_C, GELU_CUBIC
+from probegen.graph.core.values import attribute, dtype_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,

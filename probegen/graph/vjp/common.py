@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, is_unbounded, mark_unbounded
-from probegen.graph.builder import Builder, attribute, constant_of, rank_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, constant_of, rank_of
 from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 
 Gradients = Iterator[tuple[ir.Value, ir.Value]]

@@ -10,7 +10,7 @@ are counted again, and the rest is run again, so that the forward loop stays as 
 `Gather(sequence, count)`, the way Keras' recurrent layers read their input, becomes a slice of
 the sequence and its gradient a slice of the sequence's gradient.
 
-Both loops are left with what has to be done step by step; see `probegen.graph.lift`.
+Both loops are left with what has to be done step by step; see `probegen.graph.loops.hoist`.
 """
 
 from __future__ import annotations
@@ -27,26 +27,17 @@ from probegen.graph.autodiff import (
     Refused,
     Rule,
     add,
-    captured_values,
     gradients,
     influenced_by,
-    inputs_of,
-    is_float,
     nodes_between,
     tables,
     unsupported,
 )
-from probegen.graph.builder import (
-    Builder,
-    Dim,
-    attribute,
-    constant_of,
-    dtype_of,
-    rank_of,
-    shape_of,
-)
-from probegen.graph.lift import Stacked, leading_to, needed
-from probegen.graph.loops import (
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import captured_values, inputs_of, is_float
+from probegen.graph.core.values import Dim, attribute, constant_of, dtype_of, rank_of, shape_of
+from probegen.graph.loops.hoist import Stacked, leading_to, needed
+from probegen.graph.loops.iteration import (
     Iteration,
     Stack,
     State,
@@ -55,7 +46,7 @@ from probegen.graph.loops import (
     origin,
     trip_count,
 )
-from probegen.graph.steps import Steps, before, copy_into
+from probegen.graph.loops.step_writer import Steps, before, copy_into
 
 _Pairs = Iterator[tuple[ir.Value, ir.Value]]
 

@@ -25,7 +25,8 @@ from typing import Any
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, Dim, attribute, rank_of, shape_of, static_shape
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, attribute, rank_of, shape_of, static_shape
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, optional
 from probegen.graph.vjp.spatial import (
     END,

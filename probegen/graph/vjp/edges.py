@@ -27,8 +27,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import is_unbounded
-from probegen.graph.builder import Builder, Dim, constant_of, static_shape
-from probegen.graph.marks import MARK_DOMAIN
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import MARK_DOMAIN
+from probegen.graph.core.values import Dim, constant_of, static_shape
 
 #: How many nodes deep a value is looked into.
 _DEPTH = 40

@@ -21,7 +21,8 @@ from probegen.graph.autodiff import (
     is_unbounded,
     mark_unbounded,
 )
-from probegen.graph.builder import Builder, Dim, broadcast, constant_of, dtype_of, shape_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, broadcast, constant_of, dtype_of, shape_of
 from probegen.graph.vjp.common import (
     HALF,
     Dys,

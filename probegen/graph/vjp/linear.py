@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, Dim, attribute, broadcast, dims_of, rank_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, attribute, broadcast, dims_of, rank_of
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional
 
 # -- matrices ------------------------------------------------------------------------------

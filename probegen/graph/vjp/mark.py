@@ -1,4 +1,4 @@
-"""The rule of our own mark (see `probegen.graph.marks`): an identity."""
+"""The rule of our own mark (see `probegen.graph.core.marks`): an identity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule
-from probegen.graph.marks import MARK, MARK_DOMAIN
+from probegen.graph.core.marks import MARK, MARK_DOMAIN
 from probegen.graph.vjp.common import Local, unary
 
 

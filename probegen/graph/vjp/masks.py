@@ -22,7 +22,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.builder import Builder, dtype_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import dtype_of
 
 #: Exponents of 32-bit floats: of the largest power of two, and of the width of a step.
 _LARGEST = 127

@@ -21,17 +21,9 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import (
-    Builder,
-    Dim,
-    Size,
-    attribute,
-    constant_of,
-    dims_of,
-    dtype_of,
-    rank_of,
-)
-from probegen.graph.marks import CENTRED
+from probegen.graph.core.builder import Builder, Size
+from probegen.graph.core.marks import CENTRED
+from probegen.graph.core.values import Dim, attribute, constant_of, dims_of, dtype_of, rank_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, attribute, constant_of, rank_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, constant_of, rank_of
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional, required_ints
 from probegen.graph.vjp.spatial import END, fit, flipped, window
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, is_asked_for
-from probegen.graph.builder import Builder, Dim, attribute, dtype_of, rank_of, shape_of
-from probegen.graph.neighbours import sole_reader
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import sole_reader
+from probegen.graph.core.values import Dim, attribute, dtype_of, rank_of, shape_of
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, widened
 from probegen.graph.vjp.convolution import by_transposed_convolution
 from probegen.graph.vjp.edges import product

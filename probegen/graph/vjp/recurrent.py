@@ -22,9 +22,10 @@ from collections.abc import Container, Iterator, Sequence
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import Builder, Dim, attribute, dtype_of, shape_of, static_shape
-from probegen.graph.lift import Stacked
-from probegen.graph.steps import Steps, before
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, static_shape
+from probegen.graph.loops.hoist import Stacked
+from probegen.graph.loops.step_writer import Steps, before
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}

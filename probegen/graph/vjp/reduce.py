@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, is_unbounded, mark_unbounded
-from probegen.graph.builder import Builder, attribute, constant_of, dims_of, dtype_of, rank_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, constant_of, dims_of, dtype_of, rank_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,

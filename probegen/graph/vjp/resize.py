@@ -16,15 +16,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import (
-    Builder,
-    attribute,
-    constant_of,
-    dims_of,
-    dtype_of,
-    rank_of,
-    shape_of,
-)
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, constant_of, dims_of, dtype_of, rank_of, shape_of
 from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional
 from probegen.graph.vjp.spatial import along, known
 

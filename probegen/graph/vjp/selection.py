@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
-from probegen.graph.builder import (
-    Builder,
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import (
     Dim,
     attribute,
     constant_of,

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule
-from probegen.graph.builder import Builder, Size, attribute, constant_of, dims_of, rank_of, shape_of
+from probegen.graph.core.builder import Builder, Size
+from probegen.graph.core.values import attribute, constant_of, dims_of, rank_of, shape_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused
-from probegen.graph.builder import Builder, Dim, attribute, dtype_of, rank_of, shape_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, attribute, dtype_of, rank_of, shape_of
 
 #: Rows of up to this size are spread by one matrix, longer ones in pieces of that size.
 _WHOLE, _PIECE = 64, 32

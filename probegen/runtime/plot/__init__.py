@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from probegen.artefact.manifest import class_axis
 from probegen.errors import InputError, did_you_mean
-from probegen.manifest import class_axis
 from probegen.runtime.files import write_atomic
 from probegen.runtime.plot.choose import choose
 from probegen.runtime.plot.inline import inline_svg

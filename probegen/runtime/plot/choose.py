@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import ATTENTION, GRAD_CAM, PREDICTION
+from probegen.artefact.manifest import ATTENTION, GRAD_CAM, PREDICTION
 from probegen.runtime.plot import (
     attention,
     charts,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from probegen.manifest import GRAD_CAM
+from probegen.artefact.manifest import GRAD_CAM
 from probegen.runtime.plot import thinning
 from probegen.runtime.plot.labels import image_of
 from probegen.runtime.plot.picture import Picture

@@ -9,8 +9,8 @@ from typing import Any, TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import wrong_class_names
 from probegen.errors import InputError, did_you_mean
-from probegen.manifest import wrong_class_names
 
 Array = npt.NDArray[Any]
 

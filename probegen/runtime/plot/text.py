@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
-from probegen.manifest import INTEGRATED_GRADIENTS
+from probegen.artefact.manifest import INTEGRATED_GRADIENTS
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import (
     FAINT,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import GRADIENT_KINDS, TargetSpec
+from probegen.artefact.manifest import GRADIENT_KINDS, TargetSpec
 from probegen.runtime.result import Record
 
 Array = npt.NDArray[Any]

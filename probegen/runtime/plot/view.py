@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.errors import InputError
-from probegen.manifest import (
+from probegen.artefact.manifest import (
     ACTIVATION,
     ATTENTION,
     GRAD_CAM,
@@ -22,6 +21,7 @@ from probegen.manifest import (
     InputSpec,
     OutputSpec,
 )
+from probegen.errors import InputError
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.manifest import GRAD_CAM
+from probegen.artefact.manifest import GRAD_CAM
 from probegen.runtime.plot import features, mosaic
 from probegen.runtime.plot.image import joined, overlay, to_rgb_image
 from probegen.runtime.plot.mosaic import Tile

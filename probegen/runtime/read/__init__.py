@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from probegen.artefact.manifest import Manifest
 from probegen.errors import InputError
-from probegen.manifest import Manifest
 from probegen.runtime.inputs import Inputs
 from probegen.runtime.read import arrays, images, tables
 from probegen.runtime.read.ranges import doubts, scaled

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from probegen.artefact.manifest import InputSpec
 from probegen.errors import InputError
-from probegen.manifest import InputSpec
 from probegen.runtime.inputs import Array, describe
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")

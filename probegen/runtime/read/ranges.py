@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.errors import InputError
-from probegen.manifest import InputSpec, Manifest
 from probegen.runtime.inputs import Array, Inputs
 
 #: Values that reach so many times beyond those of the verification are called far from them.

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from probegen.artefact.manifest import InputSpec
 from probegen.errors import InputError
-from probegen.manifest import InputSpec
 from probegen.runtime.inputs import STRING, Array
 
 SUFFIXES = (".csv", ".tsv")

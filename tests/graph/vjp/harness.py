@@ -27,7 +27,8 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from probegen.graph.autodiff import Rule, gradients
-from probegen.graph.builder import Builder, shape_of
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import shape_of
 
 Array = np.ndarray
 Oracle = Callable[..., Sequence[Any]]

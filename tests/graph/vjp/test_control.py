@@ -12,8 +12,8 @@ import onnx_ir.passes.common
 import pytest
 
 from probegen.errors import UnsupportedOpsError
-from probegen.graph.builder import Builder
-from probegen.graph.loops import infer_with_loops
+from probegen.graph.core.builder import Builder
+from probegen.graph.loops.iteration import infer_with_loops
 from probegen.graph.passes import clean
 from probegen.graph.vjp import RULES
 from tests.graph.vjp.harness import (

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from probegen.graph.builder import Builder
+from probegen.graph.core.builder import Builder
 from probegen.graph.vjp.masks import above, below
 from tests.graph.vjp.harness import IR_VERSION, run
 

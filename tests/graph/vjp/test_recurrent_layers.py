@@ -14,8 +14,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common
 import pytest
 
-from probegen.graph.autodiff import is_float
-from probegen.graph.loops import infer_with_loops
+from probegen.graph.core.queries import is_float
+from probegen.graph.loops.iteration import infer_with_loops
 from probegen.graph.passes import clean
 from probegen.graph.passes.slices import narrow_slices, split_slices
 from tests.graph.vjp.harness import Array, differentiate, runner

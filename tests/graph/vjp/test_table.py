@@ -36,7 +36,7 @@ ABSENT = {
 #: The operators that tf2onnx 1.17 writes at opset 18 for ResNet50, MobileNetV2, EfficientNetB0,
 #: DenseNet121, InceptionV3, Xception, VGG16, LSTM, GRU, SimpleRNN, ConvLSTM2D, encoders and
 #: decoders of MultiHeadAttention, and every function of `keras.activations`; less `Erfc` and
-#: `Expm1`, which ONNX does not know and `probegen.graph.forward` replaces.
+#: `Expm1`, which ONNX does not know and `probegen.sources.keras.to_onnx.lowering` replaces.
 CENSUS = """
     Abs Add And AveragePool Cast Clip Concat ConstantOfShape Conv CumSum Div Elu Equal Erf Exp
     Expand Gather Gemm Greater GreaterOrEqual Identity LSTM LeakyRelu Less LessOrEqual LogSoftmax

@@ -1,0 +1,144 @@
+"""Digests by which an artefact tells that it is as it was written, to the last bit.
+
+An ONNX file holds in its metadata the SHA-256 of all its bytes, taken with zeros in the place of
+the digits. So weights, graph, manifest and certificate are all covered. Weights in a second file
+are covered by the digest in its header, of which the model holds a copy; see `external`. A
+SavedModel lists the SHA-256 of its files in `assets.extra/probegen.sha256`, in the format of
+`sha256sum`, which checks it as well: `sha256sum -c assets.extra/probegen.sha256`.
+
+This finds what happens by accident: bits that flip on a disk or on the way, a copy that was cut
+short, another program that wrote the file anew. It does not protect against somebody who changes a
+file and its digest; sign artefacts for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from probegen.artefact import onnx_file, weights_file
+from probegen.errors import ArtefactError
+
+METADATA_KEY = "probegen.sha256"
+#: What stands in the place of the digits while the digest is taken.
+BLANK = "0" * 64
+SAVEDMODEL_DIGESTS = "assets.extra/probegen.sha256"
+
+#: What of a SavedModel has to be listed; other files (notes, a file manager's) may lie there.
+_LISTED = re.compile(r"saved_model\.pb|fingerprint\.pb|(variables|assets|assets\.extra)/.+")
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_CHUNK = 2**20
+_REMEDY = "Copy it again from where it was made, or compile it again."
+
+
+def seal(path: Path) -> None:
+    """Writes the digests into a finished artefact; an ONNX file has room for it (`BLANK`)."""
+    if path.is_dir():
+        lines = [f"{_digest(path / name)}  {name}\n" for name in sorted(_files(path))]
+        (path / SAVEDMODEL_DIGESTS).write_text("".join(lines), encoding="utf-8")
+        return
+    start = onnx_file.metadata(path)[METADATA_KEY].start
+    digest = _digest(path, start)
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(digest.encode("ascii"))
+
+
+def check(path: Path) -> str:
+    """Compares an artefact with its digests; reads all of it. Returns the digest of the whole.
+
+    Raises:
+        ArtefactError: a bit of it is other than probegen wrote it, or it holds no digest.
+    """
+    return _check_folder(path) if path.is_dir() else _check_onnx(path)
+
+
+def sealed(path: Path) -> str:
+    """Returns the digest of the whole that an artefact carries, which `check` holds it against."""
+    if path.is_dir():
+        return _digest(path / SAVEDMODEL_DIGESTS)
+    return onnx_file.metadata(path)[METADATA_KEY].text
+
+
+def _check_onnx(path: Path) -> str:
+    entry = onnx_file.metadata(path).get(METADATA_KEY)
+    if entry is None:
+        raise ArtefactError(_without(path))
+    found = _digest(path, entry.start)
+    if found != entry.text:
+        raise ArtefactError(
+            f"{str(path)!r} is not as probegen wrote it: the SHA-256 of its contents is "
+            f"{found[:12]}..., and it was written with {entry.text[:12]!a}... It was damaged, or "
+            f"changed by another program. {_REMEDY}"
+        )
+    data = weights_file.data_of(path)
+    if data is not None:
+        weights_file.check_data(path, data)
+        weights_file.check_data_contents(path, data)
+    return found
+
+
+def _check_folder(folder: Path) -> str:
+    place = folder / SAVEDMODEL_DIGESTS
+    if not place.is_file():
+        raise ArtefactError(_without(folder))
+    listed = _listed(place)
+    for name in sorted({*listed, *_files(folder)}):
+        if not (folder / name).is_file():
+            problem = f"its file {name!r} is missing"
+        elif name not in listed:
+            problem = f"its file {name!r} is not among those that it was written with"
+        elif _digest(folder / name) != listed[name]:
+            problem = f"its file {name!r} has another content"
+        else:
+            continue
+        raise ArtefactError(f"{str(folder)!r} is not as probegen wrote it: {problem}. {_REMEDY}")
+    return _digest(place)
+
+
+def _listed(place: Path) -> dict[str, str]:
+    """Returns name -> digest."""
+    found = {}
+    for line in place.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _LINE.fullmatch(line)
+        name = PurePosixPath(match[2]) if match else None
+        if match is None or name is None or name.is_absolute() or ".." in name.parts:
+            raise ArtefactError(f"{str(place)!r} is damaged: {line[:80]!a}. {_REMEDY}")
+        found[match[2]] = match[1]
+    return found
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yields the names of the files in a SavedModel that its digests cover."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and _LISTED.fullmatch(name) and name != SAVEDMODEL_DIGESTS:
+            yield name
+
+
+def _without(path: Path) -> str:
+    return (
+        f"{str(path)!r} holds no digest of its contents, so that they cannot be checked: it was "
+        "not made by probegen, or by an older one, or another program wrote it since. Compile it "
+        "again, or load it without check=True."
+    )
+
+
+def _digest(path: Path, blank_at: int | None = None) -> str:
+    """Returns the SHA-256 of a file, with `BLANK` in the place of what stands at a byte of it."""
+    with path.open("rb") as file:
+        if blank_at is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while left := blank_at - file.tell():
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                break
+            digest.update(chunk)
+        digest.update(BLANK.encode("ascii"))
+        file.seek(blank_at + len(BLANK))
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

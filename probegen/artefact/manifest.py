@@ -1,0 +1,342 @@
+"""The decode table that travels with every artefact: what each output means.
+
+The same JSON sits in ONNX `metadata_props["probegen.artefact.manifest"]`, in a SavedModel's
+`assets.extra/probegen.json` and in the config of an instrumented `.keras` file. It is plain
+data; reading it executes nothing and needs neither TensorFlow nor onnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from probegen.artefact import schema
+from probegen.errors import ManifestError, did_you_mean
+
+SCHEMA = 1
+ONNX_METADATA_KEY = "probegen.artefact.manifest"
+SAVEDMODEL_ASSET = "assets.extra/probegen.json"
+
+TARGET_INPUT = "target"
+GATE_INPUT = "explain"
+
+#: Forms of the gate: a required input, or an initializer that is an input as well.
+GATE_REQUIRED: Literal["required"] = "required"
+GATE_OPTIONAL: Literal["optional"] = "optional"
+Gate = Literal[False, "required", "optional"]
+
+PREDICTION = "prediction"
+ACTIVATION = "activation"
+ATTENTION = "attention"
+INPUT_GRADIENT = "input_gradient"
+SALIENCY = "saliency"
+GRAD_CAM = "grad_cam"
+INTEGRATED_GRADIENTS = "integrated_gradients"
+
+#: Outputs that are computed with the backward pass.
+GRADIENT_KINDS = frozenset({INPUT_GRADIENT, SALIENCY, GRAD_CAM, INTEGRATED_GRADIENTS})
+KINDS = frozenset({PREDICTION, ACTIVATION, ATTENTION}) | GRADIENT_KINDS
+
+#: Element types of inputs and outputs, by their names in numpy and TensorFlow.
+DTYPES = frozenset(
+    {"bool", "string", "bfloat16", "complex64", "complex128"}
+    | {f"float{bits}" for bits in (16, 32, 64)}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
+#: How a target was chosen; see `TargetSpec`.
+MODES = frozenset({"argmax", "index", "input", "callable"})
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """One input of the artefact that comes from the model.
+
+    Attributes:
+        name: the model's own input name.
+        dtype: numpy name of the element type, for example `"float32"`.
+        shape: sizes with the batch axis first; `None` where any size is accepted.
+        axes: a name for each dimension, for example `("batch", "height", "width", "channel")`.
+        vocabulary: number of legal values of an input whose ids, all of them and as they are,
+            look up a table: the smallest such table. None where values are calculated before the
+            look-up, or only some columns are looked up.
+        integer: True where a floating input holds whole numbers (token ids given as floats).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    axes: tuple[str, ...]
+    vocabulary: int | None = None
+    integer: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSpec:
+    """The scalar a gradient was taken of.
+
+    Attributes:
+        mode: `"argmax"`, `"index"`, `"input"` (chosen a request) or `"callable"`.
+        index: for mode `"index"`, one entry for each non-batch axis of the output, `None`
+            meaning summed over; a class index of a `[batch, classes]` output is `(3,)`.
+        output: name of the model output that was differentiated; `None` for a callable.
+        logits: True where the pre-activation of a final softmax or sigmoid was taken.
+        classes: size of the last axis of that output, the bound of a request's target.
+        name: for mode `"callable"`, the function's name.
+    """
+
+    mode: str
+    index: tuple[int | None, ...] | None = None
+    output: str | None = None
+    logits: bool = False
+    classes: int | None = None
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputSpec:
+    """One output of the artefact.
+
+    Attributes:
+        name: the output's name in the artefact.
+        kind: one of `KINDS`.
+        dtype: numpy name of the element type.
+        shape: sizes with the batch axis first; `None` where it depends on the input.
+        axes: a name for each dimension.
+        layer: path of the probed layer; for a gradient at a look-up, the layer that does it.
+        call: index of the layer's call that was probed.
+        input: for gradients with respect to a model input, that input's name.
+        target: for gradients, what was differentiated.
+        method: one line that says how the number is defined, with its source.
+        detail: further facts as plain JSON values (reduction, channels kept, steps...).
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    axes: tuple[str, ...]
+    layer: str | None = None
+    call: int = 0
+    input: str | None = None
+    target: TargetSpec | None = None
+    method: str = ""
+    detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What an artefact holds and how to read it.
+
+    Attributes:
+        inputs: the model's inputs, in the artefact's order.
+        outputs: predictions first, then the probes in the order they were asked for.
+        model: name and class of the source model.
+        producer: versions of what made the artefact.
+        target_input: True where the artefact has the int32 `[batch]` input `target`.
+        gate: what the scalar bool input `explain` is: `"required"`, `"optional"` (an initializer
+            as well, a default that a request may override), or False where there is none.
+        class_names: names along the class axis of the prediction, where known.
+        probes: the probes as asked for, resolved, in the JSON form of `probegen.spec`.
+        points: names of all probe points of the source model, in the order of the calls.
+        certificate: what `verify` measured when the artefact was made, or `None`.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    model: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    producer: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    target_input: bool = False
+    gate: Gate = False
+    class_names: tuple[str, ...] | None = None
+    probes: tuple[Mapping[str, Any], ...] = ()
+    points: tuple[str, ...] = ()
+    certificate: Mapping[str, Any] | None = None
+
+    @property
+    def predictions(self) -> tuple[OutputSpec, ...]:
+        """The outputs of the source model, in its order."""
+        return tuple(o for o in self.outputs if o.kind == PREDICTION)
+
+    @property
+    def explanations(self) -> tuple[OutputSpec, ...]:
+        """Everything that is not a prediction, in the order it was asked for."""
+        return tuple(o for o in self.outputs if o.kind != PREDICTION)
+
+    @property
+    def target_classes(self) -> int | None:
+        """One more than the largest index that a request's `target` may be, where known."""
+        targets = [o.target for o in self.explanations if o.target and o.target.mode == "input"]
+        return min((t.classes for t in targets if t.classes), default=None)
+
+    def output(self, name: str) -> OutputSpec:
+        """Returns the output called `name`.
+
+        Raises:
+            KeyError: there is none; the message names the nearest.
+        """
+        for output in self.outputs:
+            if output.name == name:
+                return output
+        known = [o.name for o in self.outputs]
+        raise KeyError(f"no output named {name!r}.{did_you_mean(name, known)}")
+
+    def replace(self, **changes: Any) -> Manifest:
+        """Returns a copy with the given fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def with_batch(self, batch: int | None) -> Manifest:
+        """Returns a copy whose inputs and outputs have this batch size; None leaves it open."""
+        return dataclasses.replace(
+            self,
+            inputs=tuple(dataclasses.replace(i, shape=(batch, *i.shape[1:])) for i in self.inputs),
+            outputs=tuple(
+                dataclasses.replace(o, shape=(batch, *o.shape[1:])) for o in self.outputs
+            ),
+        )
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns the manifest as JSON text with its schema version first.
+
+        JSON has no NaN and no infinity; a figure that is none becomes null.
+        """
+        data = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        return json.dumps(_finite(data), indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Reads what `to_json` wrote.
+
+        The whole of it is checked here, once: types, ranks, sizes, element types, kinds and names.
+        A field that this version does not know is refused, since a damaged name of a field would
+        otherwise pass for it; what adds a field raises `SCHEMA`.
+
+        Raises:
+            ManifestError: the text is no JSON, no manifest, damaged, or of a newer schema.
+        """
+        try:
+            data = schema.parse(text)
+        except schema.SchemaError as error:
+            raise ManifestError(f"the probegen manifest is damaged: {error}") from error
+        version = data.pop("schema", None) if isinstance(data, dict) else None
+        if type(version) is not int or version < 1:
+            raise ManifestError("the probegen manifest has no integer 'schema' field.")
+        if version > SCHEMA:
+            raise ManifestError(
+                f"the manifest has schema {version}, this probegen reads up to schema {SCHEMA}. "
+                "Install a newer probegen to load this artefact."
+            )
+        if data.get("gate") is True:  # written while every gate was an initializer
+            data["gate"] = GATE_OPTIONAL
+        try:
+            found = schema.read(cls, data)
+            _check(found)
+        except schema.SchemaError as error:
+            raise ManifestError(
+                f"the probegen manifest is damaged: {error}. Compile the artefact again."
+            ) from error
+        return found
+
+
+def class_axis(axes: Sequence[str]) -> int:
+    """Returns which axis of a prediction classes (or units) lie along; the last by default."""
+    return next((i for i, axis in enumerate(axes) if axis in ("class", "unit")), -1)
+
+
+def wrong_class_names(names: Any, sizes: Iterable[int | None]) -> str | None:
+    """Returns what is wrong with names that a caller gave for classes, None where nothing is.
+
+    Args:
+        names: what was given.
+        sizes: the number of classes of each prediction, None where it is open. A single score, of a
+            sigmoid say, has two classes.
+    """
+    is_list = hasattr(names, "__len__") and hasattr(names, "__getitem__")
+    if not is_list or isinstance(names, str | bytes | Mapping):
+        return f"class_names takes a list with a name for each class, got {names!r}."
+    given, known = [str(n) for n in names], list(sizes)
+    twice = sorted({n for n in given if given.count(n) > 1})
+    if twice:
+        return f"class_names has {', '.join(map(repr, twice[:5]))} twice; each class needs its own."
+    fits = {2 if size == 1 else size for size in known} | {n for n in known if n}
+    if known and None not in known and len(given) not in fits:
+        return f"class_names has {len(given)} names; the model's outputs have {known} classes."
+    return None
+
+
+# -- checks beyond types -----------------------------------------------------------------------
+
+
+def _check(found: Manifest) -> None:
+    """Raises a `SchemaError` for what types alone cannot say."""
+    if not found.inputs or not found.outputs:
+        raise schema.SchemaError("it names no inputs or no outputs")
+    ours = [TARGET_INPUT] * found.target_input + [GATE_INPUT] * bool(found.gate)
+    _check_unique("input", [*(i.name for i in found.inputs), *ours])
+    _check_unique("output", [o.name for o in found.outputs])
+    for spec in found.inputs:
+        _check_tensor(f"the input {spec.name!r}", spec)
+        if spec.vocabulary is not None and spec.vocabulary < 1:
+            raise schema.SchemaError(f"the input {spec.name!r} has {spec.vocabulary} legal values")
+    for output in found.outputs:
+        _check_output(output)
+    _check_certificate(found.certificate)
+
+
+def _check_unique(role: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise schema.SchemaError(
+                f"two {role}s are called {name!r}" if name else f"an {role} has no name"
+            )
+
+
+def _check_tensor(what: str, spec: InputSpec | OutputSpec) -> None:
+    if spec.dtype not in DTYPES:
+        raise schema.SchemaError(f"{what} has the unknown element type {spec.dtype!r}")
+    if len(spec.axes) != len(spec.shape):
+        raise schema.SchemaError(
+            f"{what} has {len(spec.axes)} axes, {list(spec.axes)}, for the shape {list(spec.shape)}"
+        )
+    if any(size is not None and size < 0 for size in spec.shape):
+        raise schema.SchemaError(f"{what} has the shape {list(spec.shape)}")
+
+
+def _check_output(output: OutputSpec) -> None:
+    what = f"the output {output.name!r}"
+    _check_tensor(what, output)
+    if output.kind not in KINDS:
+        raise schema.SchemaError(f"{what} has the unknown kind {output.kind!r}")
+    if output.call < 0:
+        raise schema.SchemaError(f"{what} is of call {output.call} of its layer")
+    target = output.target
+    if target is None:
+        return
+    if target.mode not in MODES:
+        raise schema.SchemaError(f"{what} has a target of the unknown mode {target.mode!r}")
+    if target.classes is not None and target.classes < 1:
+        raise schema.SchemaError(f"{what} has a target of {target.classes} classes")
+
+
+def _check_certificate(certificate: Mapping[str, Any] | None) -> None:
+    """Raises unless a certificate has the form of `parity.Report.to_json`."""
+    if certificate is None:
+        return
+    outputs = certificate.get("outputs", {})
+    if not isinstance(outputs, dict) or not all(isinstance(v, dict) for v in outputs.values()):
+        raise schema.SchemaError("certificate.outputs is no object of objects")
+    for name, kind in (("passed", bool), ("generated", bool), ("samples", int), ("against", str)):
+        value = certificate.get(name)
+        if value is not None and type(value) is not kind:
+            raise schema.SchemaError(f"certificate.{name} is {str(value)[:60]!a}")
+
+
+def _finite(value: Any) -> Any:
+    """Returns JSON values with null for each number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""What probes will cost, told before anything is exported."""

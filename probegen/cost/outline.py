@@ -1,0 +1,156 @@
+"""The outline of an artefact: its whole graph, differentiated, with sizes and without weights.
+
+It goes the way of an export as far as the finished graph, so that it holds the very nodes of the
+artefact, and what an export refuses is refused by the same rules. No weight is read, converted
+or written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Mapping, Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from probegen.errors import NotDifferentiableError, UnsupportedOpsError
+from probegen.graph.assemble import add_target_input, explain_group
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, shape_of, static_shape, subgraphs_of
+from probegen.graph.forward import ForwardGraph
+from probegen.graph.passes import clean, prepare
+from probegen.graph.shape_inference import infer_shapes
+from probegen.plan.plan import Plan
+from probegen.sources.keras.to_onnx.lowering import forward_graph
+
+#: What an export raises where a gradient cannot pass.
+Refusing = UnsupportedOpsError | NotDifferentiableError
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """The graph of an artefact, without a gate, with the sizes of one run.
+
+    Attributes:
+        graph: the graph; its values have static shapes as far as these can be told.
+        predictions: the values of the model's own outputs.
+        explanations: output name -> value, for each output that is not refused.
+        refused: id of a probe of the plan -> what an export would raise.
+    """
+
+    graph: ir.Graph
+    predictions: tuple[ir.Value, ...]
+    explanations: Mapping[str, ir.Value]
+    refused: Mapping[int, Refusing]
+
+
+def outline(plan: Plan, opset: int, sizes: Mapping[str, int]) -> Outline:
+    """Returns the outline of a plan.
+
+    Args:
+        plan: what is to be computed.
+        opset: ONNX operator set.
+        sizes: name of an open size, as `forward.name_inputs` gives it -> the number to take.
+
+    Raises:
+        UnsupportedOpsError: an operation of the forward pass has no ONNX form.
+        ExportError: the forward pass cannot be converted.
+    """
+    refused: dict[int, Refusing] = {}
+    forward = _forward(plan, opset)
+    try:
+        values = _explain(plan, forward, opset)
+    except (UnsupportedOpsError, NotDifferentiableError):
+        # A walk that ends early leaves nodes behind, so the rest is written on a fresh graph.
+        refused = _refused(plan, forward, opset)
+        plan = _without(plan, refused)
+        forward = _forward(plan, opset)
+        values = _explain(plan, forward, opset)
+    names = list(values)
+    forward.graph.outputs[:] = [*forward.predictions, *values.values()]
+    clean(forward.model)
+    _give_sizes(forward.model, sizes)
+    finished = tuple(forward.graph.outputs)
+    count = len(forward.predictions)
+    explanations = dict(zip(names, finished[count:], strict=True))
+    return Outline(forward.graph, finished[:count], explanations, refused)
+
+
+def _forward(plan: Plan, opset: int) -> ForwardGraph:
+    forward = forward_graph(plan, opset, plan.source.batch, hollow=True)
+    prepare(forward.model)
+    return forward
+
+
+def _explain(plan: Plan, forward: ForwardGraph, opset: int) -> dict[str, ir.Value]:
+    """Writes everything that a plan asks for into its forward graph; returns it by name."""
+    request = add_target_input(forward, plan.manifest, plan.source.batch)
+    builder = Builder(forward.graph, opset)
+    values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
+    for group, target in zip(plan.groups, forward.targets, strict=True):
+        values.update(explain_group(builder, forward, group, target, request))
+    builder.attach()
+    return values
+
+
+def _refused(plan: Plan, forward: ForwardGraph, opset: int) -> dict[int, Refusing]:
+    """Returns the probes that are refused, each tried alone; the graph is of no use then."""
+    request = add_target_input(forward, plan.manifest, plan.source.batch)
+    found: dict[int, Refusing] = {}
+    for group, target in zip(plan.groups, forward.targets, strict=True):
+        for probe in {id(o.probe): o.probe for o in group.outputs}.values():
+            own = tuple(o for o in group.outputs if o.probe is probe)
+            alone = dataclasses.replace(group, outputs=own)
+            try:
+                explain_group(Builder(forward.graph, opset), forward, alone, target, request)
+            except (UnsupportedOpsError, NotDifferentiableError) as error:
+                found[id(probe)] = error
+    return found
+
+
+def _without(plan: Plan, probes: Container[int]) -> Plan:
+    """Returns a plan without the outputs of some probes, given by id."""
+    groups = [
+        dataclasses.replace(g, outputs=tuple(o for o in g.outputs if id(o.probe) not in probes))
+        for g in plan.groups
+    ]
+    return dataclasses.replace(plan, groups=tuple(g for g in groups if g.outputs))
+
+
+# -- sizes -------------------------------------------------------------------------------------
+
+
+def _give_sizes(model: ir.Model, sizes: Mapping[str, int]) -> None:
+    """Puts numbers in the place of open sizes, in the inputs and in all that follows."""
+    before = {value: shape_of(value) for value in _values(model.graph)}
+    for value in model.graph.inputs:
+        value.shape = _with_sizes(before[value], sizes)
+    infer_shapes(model)
+    # What inference cannot follow, those who wrote it knew by the names of other sizes.
+    known = dict(sizes)
+    for value, shape in before.items():
+        found = static_shape(value)
+        for name, size in zip(shape or (), found or (), strict=False):
+            if isinstance(name, str):
+                known.setdefault(name, size)
+    for value, shape in before.items():
+        if static_shape(value) is None:
+            value.shape = _with_sizes(shape, known)
+    # From these, inference may go on. It knows neither loops nor open sizes, so it comes last.
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def _with_sizes(shape: Sequence[Dim] | None, sizes: Mapping[str, int]) -> ir.Shape | None:
+    if shape is None:
+        return None
+    return ir.Shape([sizes.get(d, d) if isinstance(d, str) else d for d in shape])
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the inputs of a graph and what its nodes make, with all graphs within it."""
+    found = list(graph.inputs)
+    for node in graph.all_nodes():
+        found.extend(node.outputs)
+        for inner in subgraphs_of(node):
+            found.extend(inner.inputs)
+    return found

@@ -1,0 +1,215 @@
+"""A plan as a finished ONNX model: forward, differentiated, cleaned, gated, named, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+
+from probegen.artefact import manifest
+from probegen.artefact.manifest import Gate, Manifest
+from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
+from probegen.graph.attribution import Wanted, write_attributions
+from probegen.graph.autodiff import Refusal, obstacles, unsupported
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import UnknownShapeError
+from probegen.graph.forward import ForwardGraph
+from probegen.graph.gate import add_gate
+from probegen.graph.passes import clean, prepare
+from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
+from probegen.graph.vjp import BLOCKING
+from probegen.plan.axes import channel_axis
+from probegen.plan.plan import GradientGroup, Plan, path_integrals
+from probegen.sources.keras.to_onnx.lowering import forward_graph
+
+
+def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.Model:
+    """Returns the ONNX model of a plan, its manifest inside.
+
+    Inputs are the model's own, then `target` where a probe chooses it at request time, then
+    `explain` with a gate. Outputs are those of the manifest, by name and in order.
+
+    Args:
+        plan: what to compute.
+        gate: put what only explanations need behind an `If`, whose input is required or
+            optional; False leaves the gate out.
+        opset: ONNX operator set.
+        batch: a fixed batch size, or None for a dynamic one.
+
+    Raises:
+        UnsupportedOpsError: an operation has no ONNX form or no gradient; lists each with the
+            layer it came from.
+        ExportError: the conversion failed, or the result is not valid ONNX.
+    """
+    if not plan.manifest.explanations:
+        gate = False
+    if gate and manifest.GATE_INPUT in plan.source.input_names:
+        raise ExportError(
+            f"the model has an input called {manifest.GATE_INPUT!r}, which the gate needs for "
+            "itself; rename the model's input, or pass gate=False (--no-gate)."
+        )
+    forward = forward_graph(plan, opset, batch)
+    try:
+        return _explained(plan, forward, gate, opset, batch)
+    except UnknownShapeError as error:
+        where = forward.layer_of(error.node)
+        raise ExportError(
+            f"{error}{f', in layer {where!r}' if where else ''}: the conversion lost it. Give the "
+            "model's Input fixed sizes, or export to SavedModel (format='savedmodel')."
+        ) from error
+
+
+def _explained(
+    plan: Plan, forward: ForwardGraph, gate: Gate, opset: int, batch: int | None
+) -> ir.Model:
+    """Returns the forward graph with everything else of a plan written into it."""
+    prepare(forward.model)
+    request = add_target_input(forward, plan.manifest, batch)
+    builder = Builder(forward.graph, opset)
+    values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
+    for group, target in zip(plan.groups, forward.targets, strict=True):
+        values.update(explain_group(builder, forward, group, target, request))
+    builder.attach()
+    explanations = [values[o.name] for o in plan.manifest.explanations]
+    _finish(forward.model, forward.predictions, explanations, gate)
+    _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
+    drop_plain_shapes(forward.graph)
+    described = plan.manifest.with_batch(batch).replace(gate=gate)
+    forward.model.producer_name = "probegen"
+    forward.model.producer_version = plan.manifest.producer.get("probegen", "")
+    forward.graph.name = plan.manifest.model.get("name", "model")
+    write_manifest(forward.model, described)
+    return forward.model
+
+
+def explain_group(
+    builder: Builder,
+    forward: ForwardGraph,
+    group: GradientGroup,
+    target: ir.Value,
+    request: ir.Value | None,
+) -> dict[str, ir.Value]:
+    """Writes the outputs of a group, with one backward pass; returns them by name.
+
+    Raises:
+        UnsupportedOpsError: an operator has no gradient; lists each with its layers.
+        NotDifferentiableError: no gradient flows from the target to a tensor; lists what stops
+            it, with its layers.
+    """
+    lines = {id(o): i for i, line in enumerate(path_integrals(group)) for o in line}
+    wanted = [
+        Wanted(o.spec, forward.sources[o.ref], channel_axis(o.axes), lines.get(id(o), 0))
+        for o in group.outputs
+    ]
+    try:
+        return write_attributions(builder, group.target.spec, target, wanted, request)
+    except UnsupportedOpsError as error:
+        raise _with_layers(error, forward) from error
+    except NotDifferentiableError as error:
+        stopped = obstacles(forward.graph, [w.at for w in wanted], [target], BLOCKING)
+        reasons, located = _located(unsupported(stopped).refusals, forward)
+        raise NotDifferentiableError("\n".join([f"{error}", *reasons]), located) from error
+
+
+def write_manifest(model: ir.Model, described: Manifest) -> None:
+    """Puts the manifest into the model's metadata."""
+    model.metadata_props[manifest.ONNX_METADATA_KEY] = described.to_json()
+
+
+def check(path: str) -> None:
+    """Checks a written file with onnx's own checker.
+
+    Raises:
+        ExportError: the file is not valid ONNX; that is a fault of probegen.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+
+
+def add_target_input(
+    forward: ForwardGraph, described: Manifest, batch: int | None
+) -> ir.Value | None:
+    """Gives the graph the input `target` where a probe wants one, and returns it."""
+    if not described.target_input:
+        return None
+    value = ir.Value(
+        name=manifest.TARGET_INPUT,
+        shape=ir.Shape([batch or "batch"]),
+        type=ir.TensorType(ir.DataType.INT32),
+    )
+    forward.graph.inputs.append(value)
+    return value
+
+
+def _finish(
+    model: ir.Model,
+    predictions: Sequence[ir.Value],
+    explanations: Sequence[ir.Value],
+    gate: Gate,
+) -> None:
+    """Makes the wanted values the graph's outputs, cleans up, and puts in the gate."""
+    graph = model.graph
+    graph.outputs[:] = [*predictions, *explanations]
+    clean(model)
+    if gate:
+        outputs = list(graph.outputs)
+        count = len(predictions)
+        opset = graph.opset_imports[""]
+        gated = add_gate(graph, opset, outputs[:count], outputs[count:], gate=gate)
+        graph.outputs.extend(gated)
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Gives the outputs their names; each becomes a value of its own that a node produces."""
+    taken = {v.name: v for v in graph.inputs}
+    taken.update((v.name, v) for v in graph.initializers.values())
+    for node in graph.all_nodes():
+        taken.update((v.name, v) for v in node.outputs)
+    seen: set[ir.Value] = set()
+    for position, name in enumerate(names):
+        value = graph.outputs[position]
+        if value.producer() is None or value in seen:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.append(copy)
+            value = graph.outputs[position] = copy.outputs[0]
+        seen.add(value)
+        other = taken.get(name)
+        if other is not None and other is not value:
+            if other in graph.inputs:
+                raise ExportError(
+                    f"{name!r} is the name of an input and of an output, which ONNX does not "
+                    "allow; rename one of them (name= of a probe, or the model's layer), or "
+                    "export to SavedModel."
+                )
+            other.name = f"{name}__inner"
+        value.name = name
+
+
+def _with_layers(error: UnsupportedOpsError, forward: ForwardGraph) -> UnsupportedOpsError:
+    """Returns the error with the Keras layers that its operators came from."""
+    lines, located = _located(error.refusals, forward)
+    return UnsupportedOpsError(
+        "the gradient has to pass ONNX operators that it cannot pass:\n"
+        + "\n".join(lines)
+        + "\nGive wrt= (or layer=) a layer behind them, or export to SavedModel "
+        "(format='savedmodel'), whose gradients are TensorFlow's.",
+        located,
+    )
+
+
+def _located(refusals: Sequence[object], forward: ForwardGraph) -> tuple[list[str], list[Refusal]]:
+    """Returns refusals with the Keras layers that their operators came from, and a line each."""
+    lines, located = [], []
+    for refusal in refusals:
+        if not isinstance(refusal, Refusal):
+            continue
+        layers = sorted({forward.layer_of(n) for n in refusal.nodes} - {""})
+        where = f" in layer {', '.join(map(repr, layers[:5]))}" if layers else ""
+        lines.append(f"  {refusal.op_type}: {refusal.reason}{where}")
+        located.append(dataclasses.replace(refusal, layers=tuple(layers)))
+    return lines, located

@@ -1,0 +1,81 @@
+"""Who makes and who reads a value: what passes and rules ask of the graph around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.core.values import subgraphs_of
+
+
+def sole_reader(value: ir.Value) -> ir.Node | None:
+    """Returns the node that alone reads a value, and once; None for an output of the graph."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def operands(
+    value: ir.Value | None, op_type: str, *, both: bool = True
+) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """Yields the two operands of the node that made a value, in `both` orders or as they are.
+
+    Nothing where another operator than `op_type` made it.
+    """
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != op_type or node.domain or len(node.inputs) != 2:
+        return
+    first, second = node.inputs
+    if first is not None and second is not None:
+        yield first, second
+        if both:
+            yield second, first
+
+
+def needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> set[ir.Node]:
+    """Returns the nodes of the graph itself that `outputs` depend on."""
+    needed: set[ir.Node] = set()
+    pending = [v.producer() for v in outputs]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in needed and node.graph is graph:
+            needed.add(node)
+            pending.extend(v.producer() for v in inputs_of(node))
+    return needed
+
+
+_FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+)
+
+
+def is_float(value: ir.Value) -> bool:
+    """Tells whether a gradient can live on `value`; a value of unknown type counts as one."""
+    return value.dtype is None or value.dtype in _FLOATS
+
+
+def key_of(node: ir.Node) -> str:
+    """Returns the name under which the tables know a node's operator."""
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def inputs_of(node: ir.Node) -> Iterable[ir.Value]:
+    """Yields what a node reads: its inputs and the outer values its subgraphs capture."""
+    for value in node.inputs:
+        if value is not None:
+            yield value
+    for graph in subgraphs_of(node):
+        yield from captured_values(graph)
+
+
+def captured_values(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the values of enclosing graphs that a subgraph reads, each once."""
+    inner = set(graph.inputs) | set(graph.initializers.values())
+    for node in graph.all_nodes():
+        inner.update(node.outputs)
+        for nested in subgraphs_of(node):
+            inner.update((*nested.inputs, *nested.initializers.values()))
+    read = [v for node in graph.all_nodes() for v in node.inputs if v is not None]
+    for node in graph.all_nodes():
+        read.extend(v for nested in subgraphs_of(node) for v in nested.outputs)
+    return [v for v in dict.fromkeys((*read, *graph.outputs)) if v not in inner]

@@ -1,0 +1,112 @@
+"""Moves the large weights of a finished model into a file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx_ir as ir
+
+from probegen.artefact.weights_file import HEADER_BYTES, METADATA_KEY, ExternalData, data_path
+from probegen.errors import ExportError
+
+#: What protobuf can hold, and what is left of it for everything but tensors.
+PROTOBUF_LIMIT = 2**31 - 1
+_ROOM = 2**26
+#: Smaller tensors stay in the model, where shape inference finds them.
+_SMALLEST = 1024
+#: Large tensors start where every system can map a file into memory, the others at cache lines.
+_LARGE, _LARGE_ALIGNMENT, _ALIGNMENT = 2**20, 2**16, 2**6
+
+
+def wants_external_data(model: ir.Model, asked: bool | None) -> bool:
+    """Decides whether a model's weights go into a file of their own.
+
+    Args:
+        model: the finished model.
+        asked: True and False decide; None leaves it to the size.
+
+    Raises:
+        ExportError: False was asked, and the model does not fit into one file.
+    """
+    tensors = [v.const_value for v in _initializers(model)]
+    size = sum(map(_bytes, (*tensors, *_in_attributes(model))))
+    fits = size <= PROTOBUF_LIMIT - _ROOM
+    if asked is False and not fits:
+        raise ExportError(
+            f"the model's weights take {size / 1e9:.2f} GB, and protobuf's limit for one ONNX "
+            f"file is {PROTOBUF_LIMIT / 1e9:.2f} GB. Leave external_data=False "
+            "(--no-external-data) away, and they are written to a second file beside it."
+        )
+    return not fits if asked is None else asked
+
+
+def write_external_data(model: ir.Model, path: Path) -> ExternalData:
+    """Writes the weights to `path` + `.data`, and refers to them in the model.
+
+    The model keeps no weights in memory after that, and can be saved at `path` as often as
+    needed. It says in its metadata which data it needs.
+
+    Args:
+        model: the finished model; changed in place.
+        path: where the model is to be saved; the folder exists.
+    """
+    place = data_path(path)
+    offsets: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
+    with place.open("w+b") as file:
+        file.write(bytes(HEADER_BYTES))
+        for value in _initializers(model):
+            tensor = value.const_value
+            if tensor is None or _bytes(tensor) < _SMALLEST:
+                continue
+            alignment = _LARGE_ALIGNMENT if tensor.nbytes >= _LARGE else _ALIGNMENT
+            file.write(bytes(-file.tell() % alignment))
+            offsets.append((value, tensor, file.tell()))
+            _write(tensor, file)
+        size = file.tell()
+        file.seek(HEADER_BYTES)
+        data = ExternalData(place.name, size, hashlib.file_digest(file, "sha256").hexdigest())
+        file.seek(0)
+        file.write(data.header())
+    for value, tensor, offset in offsets:
+        value.const_value = ir.ExternalTensor(
+            place.name,
+            offset,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+            base_dir=place.parent,
+        )
+    model.metadata_props[METADATA_KEY] = data.to_json()
+    return data
+
+
+def _bytes(tensor: ir.TensorProtocol | None) -> int:
+    """Returns the size of a tensor; strings, which cannot lie in a data file, count nothing."""
+    return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.nbytes
+
+
+def _write(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    """Writes the bytes of a tensor, without a copy of them where it holds an array."""
+    if isinstance(tensor, ir.Tensor):
+        tensor.tofile(file)
+    else:
+        file.write(tensor.tobytes())
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+    """Yields the initializers of the graph and of those within it."""
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def _in_attributes(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Yields the tensors that nodes hold: they stay in the model."""
+    for graph in model.graphs():
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR:
+                    yield attribute.as_tensor()

@@ -1,0 +1,1 @@
+"""`Loop` and `Scan`: read as iterations, and written for gradients."""

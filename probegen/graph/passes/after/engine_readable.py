@@ -1,0 +1,56 @@
+"""Nodes that some engine reads wrong or refuses, in a form that all of them read right.
+
+- An attribute of 0 that OpenVINO takes for the operator's default. Of the operators that an
+  artefact can hold these were found to be HardSigmoid, Softmax, Selu and LRN; those of the last
+  two are 0 in no layer of Keras.
+- The depth of a OneHot in a tensor of one element, which onnx's own evaluator cannot read beside
+  numpy 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, constant_of, shape_of
+
+#: The float nearest to 0, on the side that HardSigmoid clips to 0.
+_ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
+
+
+def make_readable(graph: ir.Graph) -> None:
+    """Writes these nodes another way.
+
+    `Softmax(axis=0)` of rank 3 -> `Softmax(axis=-3)`; `HardSigmoid(beta=0)` -> `beta=-1e-45`;
+    `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`.
+
+    Leaves: the same values.
+    """
+    names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/readable")
+    for node in list(graph.all_nodes()):
+        if node.domain:
+            continue
+        if node.op_type == "HardSigmoid" and attribute(node, "beta", 0.5) == 0:
+            node.attributes["beta"] = ir.AttrFloat32("beta", _ALMOST_0)
+        elif node.op_type == "Softmax" and attribute(node, "axis", -1) == 0:
+            shape = shape_of(node.outputs[0])
+            if shape:
+                node.attributes["axis"] = ir.AttrInt64("axis", -len(shape))
+        elif node.op_type == "OneHot":
+            _make_depth_a_scalar(names, node)
+
+
+def _make_depth_a_scalar(names: Builder, node: ir.Node) -> None:
+    depth = node.inputs[1]
+    if depth is None or node.graph is None or shape_of(depth) == ():
+        return
+    known = constant_of(depth)
+    if known is not None:
+        scalar = names.const(np.asarray(known.reshape(()), dtype=known.dtype))
+    else:
+        one_axis = shape_of(depth) is not None
+        scalar = names.op("Squeeze", depth, names.ints(0) if one_axis else None, shape=())
+        node.graph.insert_before(node, names.nodes)
+        names.nodes = []
+    node.replace_input_with(1, scalar)

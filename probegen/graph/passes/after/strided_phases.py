@@ -1,0 +1,268 @@
+"""Computes on the phases of an image, and puts them together as late as that pays.
+
+The gradient of a convolution with stride s is made in s*s phases: phase (p, q) holds the elements
+(s*i + p, s*j + q). Where the kernel is smaller than the stride, as in the 1x1 convolutions that
+open the stages of a ResNet, all phases but one are zero. What follows works element by element
+(masks) or on single elements (1x1 convolutions), and so on each phase alone: on a quarter of the
+elements where three phases are zero, and with fewer channels to put together behind a convolution
+that has fewer. A wider convolution, of one phase and zeros, makes each phase of its result with
+the part of its kernel that meets the elements.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import sole_reader
+from probegen.graph.core.values import attribute, dtype_of, shape_of, static_shape
+from probegen.graph.vjp.spatial import (
+    Offsets,
+    Phases,
+    all_offsets,
+    fit,
+    known,
+    phases_of,
+    put_together,
+    sizes_of,
+)
+
+
+def work_in_phases(graph: ir.Graph) -> None:
+    """Exchanges putting phases together with the products and convolutions behind it.
+
+    Needs: topological order; shapes. Works on 32-bit floats.
+    Leaves: the same values up to rounding; nodes that nothing needs any more.
+    """
+    b = Builder(graph, graph.opset_imports[""], prefix="phases")
+    pushed: dict[ir.Node, Phases] = {}
+    phased: dict[ir.Value, Phases] = {}
+    for node in list(graph):
+        for value in node.outputs:
+            found = phases_of(value)
+            if found is not None and value.dtype == ir.DataType.FLOAT:
+                phased[value] = found
+        made = _exchanged(b, node, phased)
+        if made is not None:
+            pushed[node] = phased[node.outputs[0]] = made
+            graph.insert_before(node, b.nodes)
+            b.nodes = []
+    for node, made in pushed.items():
+        _put_together_for_others(b, graph, node, made, pushed)
+    for node in reversed(pushed):
+        graph.remove(node, safe=True)
+
+
+def _exchanged(
+    b: Builder,
+    node: ir.Node,
+    phased: Mapping[ir.Value, Phases],
+) -> Phases | None:
+    """Writes what a node does on the phases it reads; None where it reads none or better not."""
+    if node.domain or not any(v in phased for v in node.inputs if v is not None):
+        return None
+    if node.op_type == "Mul":
+        return _product(b, node, phased)
+    if node.op_type == "Add":
+        return _sum(b, node, phased)
+    given = phased.get(node.inputs[0]) if node.inputs[0] is not None else None
+    if node.op_type != "Conv" or given is None or not _is_plain(node):
+        return None
+    if _on_single_elements(node):
+        return _over_each(b, node, given) if not given.full or _fewer_channels(node) else None
+    return _phases_of_wider(b, node, given) if len(given.parts) == 1 else None
+
+
+def _product(
+    b: Builder,
+    node: ir.Node,
+    phased: Mapping[ir.Value, Phases],
+) -> Phases | None:
+    """Multiplies each phase with the same phase of the other operand."""
+    first, second = node.inputs
+    for value, other in ((first, second), (second, first)):
+        given = None if value is None else phased.get(value)
+        if given is None or other is None or value is None or other is value:
+            continue
+        if shape_of(value) != shape_of(other) or (given.full and not _leads_to_fewer(node)):
+            continue
+        parts = {}
+        for offsets, part in given.parts.items():
+            picked = _picked(b, other, given.strides, offsets, part)
+            parts[offsets] = b.op("Mul", part, picked, shape=part)
+        return dataclasses.replace(given, parts=parts)
+    return None
+
+
+def _sum(b: Builder, node: ir.Node, phased: Mapping[ir.Value, Phases]) -> Phases | None:
+    """Adds phases of one kind, where at least one is zero for both."""
+    first, second = (None if v is None else phased.get(v) for v in node.inputs)
+    if first is None or second is None or first.full or second.full:
+        return None
+    if (first.strides, first.sizes) != (second.strides, second.sizes):
+        return None
+    parts = dict(first.parts)
+    for offsets, part in second.parts.items():
+        mine = parts.get(offsets)
+        parts[offsets] = part if mine is None else b.op("Add", mine, part, shape=part)
+    return dataclasses.replace(first, parts=parts)
+
+
+# -- convolutions --------------------------------------------------------------------------
+
+
+def _is_plain(conv: ir.Node) -> bool:
+    """Tells whether a convolution has one group, steps of one element, and adds no bias."""
+    kernel = None if conv.inputs[1] is None else static_shape(conv.inputs[1])
+    ones = [1] * len(kernel[2:]) if kernel is not None else []
+    return (
+        kernel is not None
+        and len([v for v in conv.inputs if v is not None]) == 2
+        and attribute(conv, "group", 1) == 1
+        and (attribute(conv, "strides") or ones) == ones
+        and (attribute(conv, "dilations") or ones) == ones
+        and attribute(conv, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    )
+
+
+def _kernel(conv: ir.Node) -> tuple[int, ...]:
+    """Returns the sizes of a kernel: channels out, channels in, and each axis."""
+    return (static_shape(conv.inputs[1]) or ()) if conv.inputs[1] is not None else ()
+
+
+def _on_single_elements(conv: ir.Node) -> bool:
+    return all(k == 1 for k in _kernel(conv)[2:]) and not any(attribute(conv, "pads") or ())
+
+
+def _fewer_channels(conv: ir.Node) -> bool:
+    """Tells whether half the channels or fewer come out."""
+    out, channels, *_ = _kernel(conv)
+    return 2 * out <= channels
+
+
+def _leads_to_fewer(node: ir.Node) -> bool:
+    """Tells whether products alone lead to a convolution of single elements to fewer channels."""
+    value = node.outputs[0]
+    while (reader := sole_reader(value)) is not None and not reader.domain:
+        if reader.op_type == "Conv":
+            plain = reader.inputs[0] is value and _is_plain(reader)
+            return plain and _on_single_elements(reader) and _fewer_channels(reader)
+        if reader.op_type != "Mul":
+            return False
+        value = reader.outputs[0]
+    return False
+
+
+def _over_each(b: Builder, conv: ir.Node, given: Phases) -> Phases:
+    """Convolves each phase with single elements."""
+    parts = {}
+    for offsets, part in given.parts.items():
+        batch, _, *low = shape_of(part) or ()
+        shape = [batch, _kernel(conv)[0], *low]
+        parts[offsets] = b.op("Conv", part, conv.inputs[1], shape=shape)
+    return dataclasses.replace(given, parts=parts)
+
+
+def _phases_of_wider(b: Builder, conv: ir.Node, given: Phases) -> Phases | None:
+    """Makes all phases of a convolution of one phase and zeros.
+
+    Output j = s*q + r reads input j + t - p at kernel position t, and finds an element there
+    where that is s*i + o: at every s-th position from (p + o - r) mod s on.
+    """
+    ((offsets, part),) = given.parts.items()
+    out, channels, *kernel = _kernel(conv)
+    high, count = sizes_of(conv.outputs[0]), sizes_of(part)
+    if conv.inputs[1] is None or None in high:
+        return None
+    pads = attribute(conv, "pads") or [0] * (2 * len(kernel))
+    spatial = range(2, 2 + len(kernel))
+    low = [-(-known(n) // s) for n, s in zip(high, given.strides, strict=True)]
+    parts = {}
+    for wanted in all_offsets(given.strides):
+        lags = [p + o - r for p, o, r in zip(pads, offsets, wanted, strict=False)]
+        first = [lag % s for lag, s in zip(lags, given.strides, strict=True)]
+        taken = [len(range(t, k, s)) for t, k, s in zip(first, kernel, given.strides, strict=True)]
+        if not all(taken):
+            continue
+        bounds = (b.ints(*first), b.ints(*kernel), b.ints(*spatial), b.ints(*given.strides))
+        own = b.op("Slice", conv.inputs[1], *bounds, shape=[out, channels, *taken])
+        before = [lag // s for lag, s in zip(lags, given.strides, strict=True)]
+        after = [
+            n - known(m) - w + k - 1 for n, m, w, k in zip(low, count, before, taken, strict=True)
+        ]
+        cut = fit(
+            b,
+            part,
+            {i: min(width, 0) for i, width in zip(spatial, before, strict=True)},
+            {i: min(width, 0) for i, width in zip(spatial, after, strict=True)},
+        )
+        pad = [max(width, 0) for width in (*before, *after)]
+        shape = [*(shape_of(part) or ())[:1], out, *low]
+        parts[wanted] = b.op("Conv", cut, own, shape=shape, pads=pad)
+    return Phases(parts, given.strides, tuple(map(known, high))) if parts else None
+
+
+# -- taking apart and putting together -----------------------------------------------------
+
+
+def _picked(
+    b: Builder,
+    value: ir.Value,
+    strides: Sequence[int],
+    offsets: Offsets,
+    like: ir.Value,
+) -> ir.Value:
+    """Returns one phase of a value, in a form that stays in the layout of convolutions.
+
+    `like` has its shape. Of a mask, the value it was made of is picked. What is picked twice is
+    found to be the same by the pass for common subexpressions.
+    """
+    mask = value.producer()
+    if mask is not None and mask.op_type == "HardSigmoid" and mask.inputs[0] is not None:
+        inner = _picked(b, mask.inputs[0], strides, offsets, like)
+        slopes = {name: attribute(mask, name, default) for name, default in _STEP.items()}
+        return b.op("HardSigmoid", inner, shape=like, **slopes)
+    if not any(offsets):
+        ones = [1] * len(strides)
+        return b.op("MaxPool", value, shape=like, kernel_shape=ones, strides=list(strides))
+    return _picked_by_convolution(b, value, strides, offsets, like)
+
+
+#: Attributes of HardSigmoid and their defaults.
+_STEP: Mapping[str, float] = {"alpha": 0.2, "beta": 0.5}
+
+
+def _picked_by_convolution(
+    b: Builder, value: ir.Value, strides: Sequence[int], offsets: Offsets, like: ir.Value
+) -> ir.Value:
+    """Convolves every channel with a 1 that lies where the phase begins."""
+    channels = (shape_of(value) or ())[1]
+    group = known(channels if isinstance(channels, int) else None)
+    one = np.zeros([1, 1, *(o + 1 for o in offsets)])
+    one[(0, 0, *offsets)] = 1
+    shape = [group, *one.shape[1:]]
+    kernel = b.op("Expand", b.const(one, dtype_of(value)), b.ints(group, 1, 1, 1), shape=shape)
+    short = [
+        max((known(n) - 1) * s + o + 1 - known(size), 0)
+        for n, s, o, size in zip(sizes_of(like), strides, offsets, sizes_of(value), strict=True)
+    ]
+    pads = [*[0] * len(short), *short]
+    return b.op("Conv", value, kernel, shape=like, group=group, strides=list(strides), pads=pads)
+
+
+def _put_together_for_others(
+    b: Builder, graph: ir.Graph, node: ir.Node, made: Phases, pushed: Iterable[ir.Node]
+) -> None:
+    """Puts phases together in front of what did not take them, or of nothing."""
+    result = node.outputs[0]
+    others = [use for use in result.uses() if use.node not in pushed]
+    if not others and not result.is_graph_output():
+        return
+    whole = put_together(b, made)
+    graph.insert_before(node, b.nodes)
+    b.nodes = []
+    result.replace_all_uses_with(whole, replace_graph_outputs=True)

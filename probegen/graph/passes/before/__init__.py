@@ -1,0 +1,1 @@
+"""Passes on the forward graph, before it is differentiated."""

@@ -1,0 +1,54 @@
+"""Weights are stored as the operator that reads them wants them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.core.values import attribute, constant_of, new_initializer, static_shape
+
+_RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze"})
+_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+
+
+def fold_weights(graph: ir.Graph) -> None:
+    """Transposes, reshapes and casts weights at compile time.
+
+    tf2onnx does so with the constants that it sees; what stays out of the conversion comes with
+    the operators still before it, which would hide a kernel from the passes that merge into it.
+
+    Needs: shapes inferred. Leaves: the same values; a weight that something else reads as well,
+    which would otherwise be stored twice.
+    """
+    for node in list(graph):
+        weight = node.inputs[0] if node.inputs and not node.domain else None
+        if weight is None or not weight.is_initializer() or len(weight.uses()) != 1:
+            continue
+        result = node.outputs[0]
+        folded = None if result.is_graph_output() else _folded(node, weight)
+        if folded is None:
+            continue
+        new = new_initializer(graph, f"{result.name}/folded", np.ascontiguousarray(folded))
+        result.replace_all_uses_with(new)
+        graph.remove(node, safe=True)
+        graph.initializers.pop(weight.name or "")
+        weight.const_value = None  # the graph remembers what was once an input of it
+
+
+def _folded(node: ir.Node, weight: ir.Value) -> npt.NDArray[Any] | None:
+    """Returns what a node makes of a weight, None where that is not for here to say."""
+    shape = static_shape(node.outputs[0])
+    if node.op_type == "Transpose":
+        array = constant_of(weight)
+        return None if array is None else np.transpose(array, attribute(node, "perm"))
+    if node.op_type in _RESHAPES and shape is not None:
+        array = constant_of(weight)
+        return None if array is None else array.reshape(shape)
+    if node.op_type == "Cast" and weight.dtype in _FLOATS:
+        wanted = ir.DataType(attribute(node, "to"))
+        array = constant_of(weight) if wanted in _FLOATS else None
+        return None if array is None else array.astype(wanted.numpy())
+    return None

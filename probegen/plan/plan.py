@@ -1,0 +1,171 @@
+"""A plan: which tensors are taken, what is differentiated, what comes out.
+
+It names everything by layer path, so that it holds for every later trace of the model. The two
+engines (TensorFlow's gradients, and the ONNX graph) both work from it; `planning` makes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
+from probegen.errors import InstrumentError
+from probegen.plan.axes import Axes, channel_axis, position_axes
+from probegen.sources.keras.capture import CallKey
+from probegen.sources.keras.first_floats import Slot
+from probegen.sources.keras.source import Source
+from probegen.spec import Activations, Attention, GradientProbe, IntegratedGradients
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRef:
+    """A tensor of the model.
+
+    An input (path None) or an output of a layer call; or, with `made`, a floating tensor that is
+    made from the whole numbers of an input, inside a layer call or outside of all (path None).
+
+    Attributes:
+        path: the layer.
+        call: which of its calls.
+        position: which of the inputs or outputs, or the number among what is made there.
+        made: `""`, or one of the words of `first_floats`.
+    """
+
+    path: str | None
+    call: int = 0
+    position: int = 0
+    made: str = ""
+
+    @property
+    def key(self) -> CallKey:
+        """The layer call it comes out of."""
+        return (self.path or "", self.call)
+
+    @property
+    def is_input(self) -> bool:
+        """Tells whether it is an input of the model as it is fed."""
+        return self.path is None and not self.made
+
+    @property
+    def slot(self) -> Slot:
+        """What a tensor with `made` goes by in a trace."""
+        return (self.made, self.key, self.position)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainOutput:
+    """An output that needs no gradient: an activation or attention weights.
+
+    Attributes:
+        spec: what comes out.
+        ref: the layer's output that it is made of.
+        probe: what asked for it.
+        axes: the axes of that output, before anything is reduced.
+    """
+
+    spec: OutputSpec
+    ref: TensorRef
+    probe: Activations | Attention
+    axes: Axes = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetPlan:
+    """What is differentiated: an entry of model output `position`, or what `function` returns.
+
+    Attributes:
+        spec: which entry.
+        position: of which model output.
+        function: the callable, where the target is one.
+        order: the output's axes with the classes last, where they are not and a class is chosen
+            at run time.
+    """
+
+    spec: TargetSpec
+    position: int = 0
+    function: Callable[[Any], Any] | None = None
+    order: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientOutput:
+    """An output made of the gradient at one tensor.
+
+    Attributes:
+        spec: what the manifest says of it.
+        ref: the tensor.
+        probe: what asked for it.
+        axes: the tensor's axes.
+        inputs: names of the model inputs that the tensor stands for, none for a layer's output
+            that was asked for as such.
+    """
+
+    spec: OutputSpec
+    ref: TensorRef
+    probe: GradientProbe
+    axes: Axes = ()
+    inputs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientGroup:
+    """All outputs that share one target, and so one backward pass."""
+
+    target: TargetPlan
+    outputs: tuple[GradientOutput, ...]
+
+
+def path_integrals(group: GradientGroup) -> list[list[GradientOutput]]:
+    """Returns the outputs of `IntegratedGradients` probes that move along one line together.
+
+    All that stands for the inputs that a probe names moves together from the baseline, every
+    look-up of an input with the others. Layers each have a line of their own: one may lie on the
+    way from another, which would move it as well.
+    """
+    lines: dict[tuple[int, TensorRef | None], list[GradientOutput]] = {}
+    for output in group.outputs:
+        if isinstance(output.probe, IntegratedGradients):
+            alone = None if output.inputs else output.ref
+            lines.setdefault((id(output.probe), alone), []).append(output)
+    return list(lines.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything the engines need to know.
+
+    Attributes:
+        source: the model.
+        plain: outputs without gradients.
+        groups: outputs with gradients, by target.
+        manifest: what the artefact will say of itself, its outputs in order.
+    """
+
+    source: Source
+    plain: tuple[PlainOutput, ...]
+    groups: tuple[GradientGroup, ...]
+    manifest: Manifest
+
+
+def reduced_axes(probe: Activations, axes: Axes, name: str) -> tuple[int, ...]:
+    """Returns the axes that a probe reduces, as sorted positive indices.
+
+    Raises:
+        InstrumentError: the output has no such axis.
+    """
+    if probe.reduce is None:
+        return ()
+    rank, channel = len(axes), channel_axis(axes)
+    chosen: tuple[int, ...] = () if channel is None else (channel,)
+    if probe.axes == "spatial":
+        chosen = position_axes(axes)
+    elif isinstance(probe.axes, tuple):
+        chosen = tuple(a + rank if a < 0 else a for a in probe.axes)
+    if not chosen or any(not 0 < a < rank for a in chosen):
+        shown = ", ".join(f"{i} ({axis})" for i, axis in enumerate(axes))
+        raise InstrumentError(
+            f"axes={probe.axes!r} does not fit the output of {name!r}, whose axes are {shown}."
+        )
+    return tuple(sorted(set(chosen)))

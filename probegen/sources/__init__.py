@@ -1,0 +1,1 @@
+"""Where models come from: one kind of source a package."""

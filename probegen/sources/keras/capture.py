@@ -1,0 +1,441 @@
+"""Capture by interpretation: watch the layer calls of a model while it is traced.
+
+`Layer.__call__` is wrapped for the length of a trace, as torch.fx's tracer does for modules.
+That reaches layers inside nested models, custom layers and subclassed models alike. Every
+layer runs exactly as it does unwatched; at most, an output is exchanged. The wrapper looks for
+a watcher in a context variable, so that calls in other threads pass through; it is removed
+when the last watcher leaves, whatever was raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.layers.preprocessing.data_layer import DataLayer
+
+from probegen.errors import InstrumentError
+from probegen.sources.keras.open_sizes import STAND_INS
+from probegen.sources.keras.randomness import mark_seed
+from probegen.sources.keras.timewise import Fold, has_rows, is_open, run_folded, unfolded
+from probegen.stages import within_layer
+
+#: Names a call of a layer: its path and which call of that layer it is.
+CallKey = tuple[str, int]
+#: Layer call -> position of an output -> what makes the tensor that stands in for it.
+Replacements = Mapping[CallKey, Mapping[int, Callable[[Any], Any]]]
+
+
+@dataclasses.dataclass
+class LayerCall:
+    """One call of one layer that was watched.
+
+    Attributes:
+        layer: the layer.
+        path: its path in the model.
+        index: which call of this layer it is.
+        first_op: number of operations in the graph before the call.
+        last_op: number of operations in the graph after it.
+        inputs: the tensors it was given, flat.
+        outputs: the flat tensors it returned.
+        step_of: path of the recurrent layer of which this call is one step, or `""`.
+        folds: the lengths that are folded into the batch axis inside the call.
+        in_steps: whether the outputs have an axis of their own for each of them.
+    """
+
+    layer: Any
+    path: str
+    index: int
+    first_op: int
+    last_op: int = 0
+    inputs: list[Any] = dataclasses.field(default_factory=list)
+    outputs: list[Any] = dataclasses.field(default_factory=list)
+    step_of: str = ""
+    folds: tuple[Fold, ...] = ()
+    in_steps: bool = False
+
+
+class Watcher:
+    """Records the calls of a model's layers in the order in which they begin.
+
+    Attributes:
+        calls: what was recorded.
+        refusal: the error of ours that ended the call, if one did: Keras words it anew.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        replaced: Replacements | None = None,
+        probed: Collection[CallKey] | None = None,
+        mark_mask: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Prepares for one call of `model`.
+
+        Args:
+            model: the model that is about to be called.
+            replaced: outputs that other tensors stand in for from there on.
+            probed: the calls whose outputs are asked for; None for all.
+            mark_mask: what masks pass, so that they are found again; None leaves them alone.
+        """
+        self.calls: list[LayerCall] = []
+        self.refusal: InstrumentError | None = None
+        self._model = model
+        self._replaced = replaced or {}
+        self._probed = probed
+        self._mark_mask = mark_mask
+        self._masks: dict[int, Any] = {}  # marked ones by id
+        self._folds: tuple[Fold, ...] = ()
+        self._graph = tf.compat.v1.get_default_graph()
+        self._paths = layer_paths(model)
+        self._steps = _steps(model, self._paths)
+        self._counts: dict[int, int] = {}
+        self._orders = _orders(model)
+        #: Caller and layer -> how many calls of the layer the caller has made.
+        self._by_caller: dict[tuple[int, int], int] = {}
+        self._stack: list[LayerCall] = []
+        self._named: dict[int, Any] = {}  # by id; holds them, so that no id is used again
+
+    @property
+    def innermost(self) -> CallKey:
+        """The layer call that is under way, `("", 0)` outside of all."""
+        return (self._stack[-1].path, self._stack[-1].index) if self._stack else ("", 0)
+
+    def __call__(self, original: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for `Layer.__call__`; `original` is the real one."""
+        if layer is self._model and not self._stack:
+            return original(layer, *args, **kwargs)
+        if self._mark_mask is not None:
+            kwargs = {k: self._mask(v) if k.endswith("mask") else v for k, v in kwargs.items()}
+        call = self._begin(layer, args, kwargs)
+        self._stack.append(call)
+        try:
+            outputs = original(layer, *args, **kwargs)
+        except Exception as error:
+            within_layer(error, call.path)
+            raise
+        finally:
+            self._stack.pop()
+        call.last_op = _operations()
+        if not call.step_of:
+            outputs = self._own(outputs)
+            self._mark_masks(outputs)
+        key = (call.path, call.index)
+        replaced = self._replaced.get(key, {})
+        if call.folds and (self._probed is None or key in self._probed):
+            return self._in_steps(call, outputs, replaced)
+        if replaced:
+            outputs = _replace(outputs, replaced)
+        call.outputs = keras.tree.flatten(outputs)
+        return outputs
+
+    def _own(self, outputs: Any) -> Any:
+        """Returns outputs that are no tensors of other names: of an input, or of another output.
+
+        A layer may return its own input (Dropout at inference), a model what its last layer
+        returned. The gradient at such an output is of what reads it by this name alone.
+        """
+        flat = keras.tree.flatten(outputs)
+        shared = False
+        for position, tensor in enumerate(flat):
+            if isinstance(tensor, tf.Tensor) and id(tensor) in self._named:
+                flat[position] = tf.identity(tensor)
+                _keep_attributes(tensor, flat[position])
+                shared = True
+            self._named[id(flat[position])] = flat[position]
+        return keras.tree.pack_sequence_as(outputs, flat) if shared else outputs
+
+    def _mark_masks(self, outputs: Any) -> None:
+        """Marks the masks that Keras keeps on the outputs of a layer."""
+        if self._mark_mask is not None:
+            for tensor in keras.tree.flatten(outputs):
+                mask = getattr(tensor, "_keras_mask", None)
+                if mask is not None:
+                    tensor._keras_mask = self._mask(mask)
+
+    def _mask(self, mask: Any) -> Any:
+        """Returns a mask marked, once; others than of true and false are left alone."""
+        seen = id(mask) in self._masks
+        if seen or not isinstance(mask, tf.Tensor) or mask.dtype.is_floating:
+            return mask
+        # A mask that is fed is one of a graph around where a path is walked, and counts there too.
+        if self._mark_mask is None or tf.compat.v1.get_default_graph() is not self._graph:
+            return mask
+        marked = self._mark_mask(mask)
+        self._masks[id(marked)] = marked
+        return marked
+
+    def masking(self, original: Any, layer: Any, inputs: Any) -> Any:
+        """Stands in for `Masking.call`, to mark the mask before it is used; else the same."""
+        if self._mark_mask is None:
+            return original(layer, inputs)
+        there = keras.ops.not_equal(inputs, layer.mask_value)
+        mask = self._mask(keras.ops.any(there, axis=-1, keepdims=True))
+        outputs = keras.ops.where(mask, inputs, 0)
+        outputs._keras_mask = keras.ops.squeeze(mask, axis=-1)
+        return outputs
+
+    def over_time(
+        self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
+    ) -> Any:
+        """Stands in for `TimeDistributed.call`; `original` is the real one."""
+        if not is_open(inputs):
+            return original(layer, inputs, training=training, mask=mask)
+        path = self._stack[-1].path if self._stack else layer.name
+
+        def run(fold: Fold, rows: Any, **arguments: Any) -> Any:
+            before = self._folds
+            self._folds = (*before, fold)
+            try:
+                return layer.layer.call(rows, **arguments)
+            finally:
+                self._folds = before
+
+        try:
+            return run_folded(layer, run, inputs, training, mask, path)
+        except InstrumentError as error:
+            self.refusal = error
+            raise
+
+    def _in_steps(
+        self, call: LayerCall, outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]
+    ) -> Any:
+        """Lets what is probed have axes for time; what the model reads is made of it again."""
+        flat = keras.tree.flatten(outputs)
+        call.outputs, call.in_steps = list(flat), True
+        for position, rows in enumerate(flat):
+            if isinstance(rows, tf.Tensor) and has_rows(rows):
+                apart = unfolded(rows, call.folds)
+                if position in replaced:
+                    apart = replaced[position](apart)
+                flat[position] = tf.reshape(apart, tf.shape(rows))
+                flat[position].set_shape(rows.shape)
+                _keep_attributes(rows, flat[position])
+                call.outputs[position] = apart
+        return keras.tree.pack_sequence_as(outputs, flat)
+
+    def _begin(self, layer: Any, args: Any, kwargs: Any) -> LayerCall:
+        path = self._paths.get(id(layer))
+        if path is None:
+            # Kept where Keras does not track it, say in a closure: named by who called it.
+            path = "/".join([*(c.path for c in self._stack[-1:]), layer.name])
+            self._paths[id(layer)] = path
+        index = self._number(layer)
+        tensors = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
+        call = LayerCall(
+            layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
+        )
+        call.step_of = self._steps.get(id(layer), "")
+        self._named.update((id(t), t) for t in tensors)
+        for outer in self._stack:
+            if isinstance(outer.layer, keras.layers.RNN):
+                call.step_of = outer.path
+        self.calls.append(call)
+        return call
+
+    def _number(self, layer: Any) -> int:
+        """Returns which call of a layer this is: in the order in which a graph was written.
+
+        Keras runs the calls of one layer in an order of its own, often from the last to the first.
+        What a model calls inside is numbered after the model's own call.
+        """
+        count = self._counts.get(id(layer), 0)
+        self._counts[id(layer)] = count + 1
+        caller = self._stack[-1] if self._stack else None
+        runs = self._model if caller is None else caller.layer
+        order = self._orders.get((id(runs), id(layer)))
+        if order is None:
+            return count
+        key = (id(caller), id(layer))
+        done = self._by_caller.get(key, 0)
+        self._by_caller[key] = done + 1
+        if done >= len(order):
+            return count
+        return len(order) * (0 if caller is None else caller.index) + order[done]
+
+
+_watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
+
+
+class _Wrapper:
+    """Wraps methods of Keras while somebody watches, in whatever thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._originals: list[Any] = []
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._originals = [getattr(cls, name) for cls, name, _ in _WRAPPED]
+                for (cls, name, stand_in), original in zip(_WRAPPED, self._originals, strict=True):
+                    setattr(cls, name, _while_watched(stand_in)(original))
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for (cls, name, _), original in zip(_WRAPPED, self._originals, strict=True):
+                    setattr(cls, name, original)
+
+
+def _while_watched(stand_in: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Returns what makes a method, in whose place `stand_in` runs while somebody watches.
+
+    Args:
+        stand_in: called with the watcher, the original method, and what that was called with.
+    """
+
+    def wrap(original: Any) -> Any:
+        @functools.wraps(original)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            watcher = _watcher.get()
+            if watcher is None:
+                return original(self, *args, **kwargs)
+            return stand_in(watcher, original, self, *args, **kwargs)
+
+        return method
+
+    return wrap
+
+
+def _as_eagerly(_: Watcher, __: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Lets a layer that prepares data run as it does eagerly.
+
+    In any graph Keras takes it for a part of a `tf.data` pipeline, and casts whole numbers to
+    floating ones first: `Resizing` of bytes then rounds no more.
+    """
+    return keras.Layer.__call__(layer, *args, **kwargs)
+
+
+def _marking(_: Watcher, original: Any, generator: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return mark_seed(original(generator, *args, **kwargs))
+
+
+def _of_open_sizes(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> Any:
+    return stand_in(*args, **kwargs)
+
+
+#: Class, method, and what stands in for it while somebody watches.
+_WRAPPED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+    (keras.Layer, "__call__", Watcher.__call__),
+    (DataLayer, "__call__", _as_eagerly),
+    (keras.layers.TimeDistributed, "call", Watcher.over_time),
+    (keras.layers.Masking, "call", Watcher.masking),
+    (keras.random.SeedGenerator, "next", _marking),
+    *(
+        (cls, name, functools.partial(_of_open_sizes, stand_in))
+        for (cls, name), stand_in in STAND_INS.items()
+    ),
+)
+
+
+_wrapper = _Wrapper()
+
+
+def _replace(outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]) -> Any:
+    """Returns a nest of outputs with some tensors exchanged; masks stay where they were."""
+    flat = keras.tree.flatten(outputs)
+    for position, stand_in in replaced.items():
+        before = flat[position]
+        flat[position] = stand_in(before)
+        _keep_attributes(before, flat[position], ("_keras_mask",))
+    return keras.tree.pack_sequence_as(outputs, flat)
+
+
+def _keep_attributes(
+    before: Any, after: Any, names: Sequence[str] = ("_keras_mask", "_keras_logits")
+) -> None:
+    """Gives a tensor what Keras keeps on the one that it stands in for."""
+    for name in names:
+        value = getattr(before, name, None)
+        if value is not None:
+            setattr(after, name, value)
+
+
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[Watcher]:
+    """Lets `watcher` see every layer call made in this thread inside the `with` block."""
+    _wrapper.acquire()
+    token = _watcher.set(watcher)
+    try:
+        yield watcher
+    finally:
+        _watcher.reset(token)
+        _wrapper.release()
+
+
+def layer_paths(model: Any) -> dict[int, str]:
+    """Returns `id(layer)` -> path for every layer below `model`.
+
+    A layer that is reachable in several ways has the path found first, outer models first.
+    Namesakes under one parent are told apart by `~2`, `~3` and so on.
+    """
+    paths: dict[int, str] = {}
+    queue: list[tuple[Any, str]] = [(model, "")]
+    seen = {id(model)}
+    while queue:
+        parent, prefix = queue.pop(0)
+        names: dict[str, int] = {}
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            names[layer.name] = names.get(layer.name, 0) + 1
+            count = names[layer.name]
+            path = prefix + (layer.name if count == 1 else f"{layer.name}~{count}")
+            paths[id(layer)] = path
+            queue.append((layer, path + "/"))
+    return paths
+
+
+def _orders(model: Any) -> dict[tuple[int, int], list[int]]:
+    """Returns in which order graphs, and models in a row, run the calls of their layers.
+
+    Returns:
+        `id(model)`, `id(layer)` -> for each call that is run, the how-many-th was written.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    users: dict[int, int] = {}
+    parts = list(model._flatten_layers())
+    in_a_row = [m for m in parts if isinstance(m, keras.Sequential)]
+    inside = {id(m._functional) for m in in_a_row}  # what they are run by
+    for graph in [m for m in parts if hasattr(m, "_nodes_by_depth") and id(m) not in inside]:
+        nodes: dict[int, list[Any]] = {}
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                nodes.setdefault(id(node.operation), []).append(node)
+        for layer, run in nodes.items():
+            users[layer] = users.get(layer, 0) + 1
+            written = [n for n in run[0].operation._inbound_nodes if n in run]
+            found[id(graph), layer] = [written.index(n) for n in run]
+    for row in in_a_row:
+        for layer in {id(part) for part in row.layers}:
+            users[layer] = users.get(layer, 0) + 1
+            found[id(row), layer] = list(range(sum(id(part) == layer for part in row.layers)))
+    # A layer that several models call is numbered by the calls themselves.
+    return {key: order for key, order in found.items() if users[key[1]] == 1}
+
+
+def _steps(model: Any, paths: Mapping[int, str]) -> dict[int, str]:
+    """Returns `id(layer)` -> path of the recurrent layer that runs it in each of its steps."""
+    return {
+        id(inner): paths.get(id(layer), "")
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN)
+        for inner in layer._flatten_layers(include_self=False)
+    }
+
+
+def _operations() -> int:
+    """Returns how many operations the graph that is being traced has."""
+    return 0 if tf.executing_eagerly() else int(tf.compat.v1.get_default_graph().version)

@@ -1,0 +1,255 @@
+"""A third witness for gradients: differences of the source model's own scores.
+
+TensorFlow's gradients are the second witness, and they may be wrong as well: they share code
+with a SavedModel, and TensorFlow counts some ties of a pooling window twice. So where the two
+disagree, and for every SavedModel, a gradient is asked for its claim: moving a tensor by a small
+step along `d` changes the score by `gradient . d` per unit of step.
+
+Scores come from forward passes alone. The tensor is moved where it comes out of the input or
+of a layer; the class stays the one of the unmoved sample.
+
+What it cannot see: errors under a tenth of the slope (scores are rounded, and networks bend
+within the step); errors that are orthogonal to every direction tried; integrated gradients,
+which are no gradient at one point; gradients that the model stops, which are not to be slopes.
+Where the slopes to both sides differ there is a kink, and nothing is said. Where a step changes
+a mask (an input that is compared with a mask value), the score jumps; directions along a gradient
+do not move what the model ignores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from probegen.plan.axes import channel_axis
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
+from probegen.sources.keras.forward import run_forward
+from probegen.sources.keras.targets import seed
+from probegen.sources.keras.trace import ancestors, influenced_by
+
+Array = npt.NDArray[Any]
+
+#: Steps, relative to the size of what is moved, from large to small.
+STEPS = (1e-2, 1e-3, 1e-4)
+#: A claim may be off by so much of the slope, and is refuted when it is off by more.
+CONFIRMS, REFUTES = 0.1, 0.25
+#: A step counts where the slope stands so far above rounding.
+ABOVE_ROUNDING = 10.0
+
+#: Operations that gradients do not pass.
+_STOPPING = frozenset({"StopGradient", "PreventGradient"})
+
+CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slopes:
+    """One-sided slopes of the scores of a batch along a direction, at one step.
+
+    Attributes:
+        ahead: from the sample on.
+        behind: up to the sample.
+        rounding: what the slopes are uncertain by.
+    """
+
+    ahead: Array
+    behind: Array
+    rounding: Array
+
+
+class Differences:
+    """Moves tensors of a plan's source model and looks at the scores."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Traces the forward pass once, with a shift for every tensor that is differentiated by."""
+        self._source = plan.source
+        self._groups = plan.groups
+        self.refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+        specs = [
+            *plan.source.input_specs,
+            *(tf.TensorSpec(None, tf.float64) for _ in self.refs),
+        ]
+
+        targets: list[Any] = []
+        tensors: dict[TensorRef, Any] = {}
+
+        def scores(*arguments: Any) -> Any:
+            count = len(plan.source.input_specs)
+            flat, shifts = list(arguments[:count]), arguments[count:]
+            stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
+            at: dict[TensorRef, Any] = {}
+            for ref, shift in zip(self.refs, shifts, strict=True):
+                if ref.path is None and not ref.made:
+                    at[ref] = flat[ref.position]
+                    if flat[ref.position].dtype.is_floating:
+                        flat[ref.position] = _shifted(flat[ref.position], shift)
+                else:
+                    stand_ins[ref] = _mover(at, ref, shift)
+            forward = run_forward(plan, flat, stand_ins)
+            targets[:] = [forward.target(group.target) for group in plan.groups]
+            tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
+            return targets, [tensors[ref] for ref in self.refs]
+
+        self._scores = tf.function(scores, autograph=False).get_concrete_function(*specs)
+        self._graph, self._targets, self._tensors = self._scores.graph, targets, tensors
+
+    def held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
+        """Tells whether the model stops some gradients on the way from a tensor to the score.
+
+        What it asks for then is not the slope: a straight-through estimate is far from it.
+        """
+        reached = influenced_by(self._tensors[ref], self._graph)
+        on_the_way = ancestors([self._targets[self._groups.index(group)]])
+        return any(
+            op.type in _STOPPING and any(id(t) in reached for t in op.inputs) for op in on_the_way
+        )
+
+    def verdicts(
+        self,
+        feed: Sequence[Any],
+        request: Any,
+        group: GradientGroup,
+        output: GradientOutput,
+        gradients: Mapping[str, Array],
+    ) -> dict[str, list[str]]:
+        """Returns what differences say of candidate gradients at one tensor, sample by sample.
+
+        Args:
+            feed: the flat inputs.
+            request: the targets asked for, where they are.
+            group: what is differentiated.
+            output: says which tensor it is differentiated by.
+            gradients: name -> a candidate.
+        """
+        scores, tensors = self._at(feed, {})
+        position, ref = self._groups.index(group), output.ref
+        seeds = np.asarray(seed(scores[position], group.target.spec, request), np.float64)
+        base = np.asarray(tensors[self.refs.index(ref)], np.float64)
+
+        def score(shift: Array) -> Array:
+            moved = np.asarray(self._at(feed, {ref: shift})[0][position], np.float64)
+            summed: Array = (moved * seeds).reshape(len(moved), -1).sum(axis=1)
+            return summed
+
+        start = score(np.zeros(()))
+        largest = np.abs(np.asarray(scores[position], np.float64) * seeds)
+        unit = float(np.finfo(scores[position].dtype.as_numpy_dtype).eps)
+        noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
+        said = {name: [OPEN] * len(base) for name in gradients}
+        for direction in _directions(gradients, base, channel_axis(output.axes)):
+            slopes = [_slopes(score, start, base, direction, step, noise) for step in STEPS]
+            for name, gradient in gradients.items():
+                claim = (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
+                for row in range(len(base)):
+                    said[name][row] = _worse(said[name][row], _verdict(claim[row], slopes, row))
+        return said
+
+    def tensor(self, feed: Sequence[Any], ref: TensorRef) -> Array:
+        """Returns the tensor that is moved, as it is."""
+        value: Array = np.asarray(self._at(feed, {})[1][self.refs.index(ref)], np.float64)
+        return value
+
+    def _at(self, feed: Sequence[Any], shifts: Mapping[TensorRef, Array]) -> Any:
+        zero = np.zeros(())
+        moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]
+        return self._scores(*feed, *moves)
+
+
+def _mover(at: dict[TensorRef, Any], ref: TensorRef, shift: Any) -> Any:
+    def move(before: Any) -> Any:
+        at[ref] = before
+        return _shifted(before, shift)
+
+    return move
+
+
+def _shifted(tensor: Any, shift: Any) -> Any:
+    moved = tensor + tf.cast(shift, tensor.dtype)
+    moved.set_shape(tensor.shape)
+    return moved
+
+
+def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None) -> list[Array]:
+    """Returns directions along which claims are tested, each of unit length in every sample.
+
+    A gradient is the direction in which there is most to see, halves of it find what is wrong
+    in a part of it, and the difference of two candidates is where they differ most. Elements of
+    equal value move together, so that ties stay ties: there the score has a slope, whichever
+    of the tied elements the gradient was given to. Most windows that ties are in have one
+    channel, so a channel also moves by itself.
+    """
+    given = [g.astype(np.float64) for g in gradients.values()]
+    if len(given) > 1:
+        given.append(given[0] - given[1])
+    groups = np.stack([np.unique(row, return_inverse=True)[1].reshape(row.shape) for row in base])
+    half = np.random.default_rng(0).random(base.size) < 0.5
+    found = []
+    for gradient in given:
+        together = _averaged(gradient, groups)
+        found += [together, together * half[groups]]
+        if channel is not None and base.ndim > 2:
+            along = np.arange(base.shape[channel]).reshape(-1, *[1] * (base.ndim - 1 - channel))
+            found.append(_averaged(gradient, groups * base.shape[channel] + along))
+    lengths = [np.linalg.norm(d.reshape(len(d), -1), axis=1) for d in found]
+    return [
+        d / np.where(length > 0, length, 1.0).reshape(-1, *[1] * (d.ndim - 1))
+        for d, length in zip(found, lengths, strict=True)
+    ]
+
+
+def _averaged(values: Array, groups: Array) -> Array:
+    """Returns values averaged over each group of elements, in each sample."""
+    found = []
+    for value, group in zip(values, groups, strict=True):
+        of = group.reshape(-1)
+        counts = np.maximum(np.bincount(of), 1)
+        found.append((np.bincount(of, value.reshape(-1)) / counts)[of].reshape(value.shape))
+    return np.stack(found)
+
+
+def _slopes(
+    score: Any, start: Array, base: Array, direction: Array, step: float, noise: Array
+) -> Slopes:
+    sizes = np.linalg.norm(base.reshape(len(base), -1), axis=1)
+    step_of = step * np.where(sizes > 0, sizes, np.sqrt(base[0].size))
+    shift = direction * step_of.reshape(-1, *[1] * (base.ndim - 1))
+    return Slopes(
+        ahead=(score(shift) - start) / step_of,
+        behind=(start - score(-shift)) / step_of,
+        rounding=noise / step_of,
+    )
+
+
+def _verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
+    """Says what the slopes at several steps mean for a claim.
+
+    The smallest step that stands above rounding decides, since the fewest kinks lie within it.
+    To refute, the next larger one must agree.
+    """
+    said = []
+    for at in reversed(slopes):
+        low, high = sorted((at.ahead[row], at.behind[row]))
+        size = max(abs(claim), abs(low), abs(high))
+        if not np.isfinite(size) or size == 0 or size < ABOVE_ROUNDING * at.rounding[row]:
+            continue
+        if high - low > CONFIRMS * size + at.rounding[row]:
+            said.append(OPEN)
+            continue
+        off = max(low - claim, claim - high, 0.0)
+        if off <= CONFIRMS * size + at.rounding[row]:
+            said.append(CONFIRMED)
+        else:
+            said.append(REFUTED if off > REFUTES * size + at.rounding[row] else OPEN)
+    if said[:1] == [REFUTED] and said[1:2] not in ([], [REFUTED]):
+        return OPEN
+    return said[0] if said else OPEN
+
+
+def _worse(a: str, b: str) -> str:
+    """Joins the verdicts of two directions: one that refutes decides, an open one says nothing."""
+    return next((v for v in (REFUTED, CONFIRMED) if v in (a, b)), OPEN)

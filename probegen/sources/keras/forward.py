@@ -1,0 +1,161 @@
+"""The captured forward pass: predictions, scores and every tensor a plan takes, in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probegen.errors import InstrumentError
+from probegen.plan.axes import channel_axis
+from probegen.plan.plan import (
+    PlainOutput,
+    Plan,
+    TargetPlan,
+    TensorRef,
+    path_integrals,
+    reduced_axes,
+)
+from probegen.sources.keras.capture import CallKey, LayerCall
+from probegen.sources.keras.first_floats import FirstFloats, Slot
+from probegen.sources.keras.held import mark_mask
+from probegen.sources.keras.targets import callable_value, score
+from probegen.sources.keras.trace import attention_in_steps, run_source
+from probegen.spec import Attention
+
+
+@dataclasses.dataclass
+class Forward:
+    """What one call of the source model gave.
+
+    Attributes:
+        inputs: the flat inputs.
+        nest: the predictions as the model nests them.
+        calls: the layer calls.
+        operations: what it was traced into.
+        made: the tensors made from whole numbers of inputs that the plan takes gradients at.
+    """
+
+    inputs: list[Any]
+    nest: Any
+    calls: list[LayerCall]
+    operations: list[Any]
+    made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def by_key(self) -> dict[CallKey, LayerCall]:
+        """The layer calls by path and index."""
+        return {(c.path, c.index): c for c in self.calls}
+
+    @functools.cached_property
+    def weights(self) -> dict[CallKey, Any]:
+        """Layer call -> the attention weights that it applies."""
+        return attention_in_steps(self.outputs[0].graph, self.calls, self.inputs)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The flat predictions."""
+        return list(keras.tree.flatten(self.nest))
+
+    def tensor(self, ref: TensorRef) -> Any:
+        """Returns the tensor that a plan refers to."""
+        if ref.made:
+            if ref.slot not in self.made:
+                raise InstrumentError(
+                    f"the look-up or cast {ref.position} in layer {ref.path or 'model'!r} was not "
+                    "made again when the model was traced once more: its call does not do the "
+                    "same each time."
+                )
+            return self.made[ref.slot]
+        if ref.path is None:
+            return self.inputs[ref.position]
+        return self.by_key[ref.key].outputs[ref.position]
+
+    def target(self, target: TargetPlan) -> Any:
+        """Returns what a target is taken from.
+
+        For a callable that is its value, `[batch]`; otherwise the scores of one output (the
+        pre-activation with logits), of which `seed` picks entries: classes last where it
+        chooses one itself.
+
+        Raises:
+            InstrumentError: the callable does not return one floating scalar a sample.
+        """
+        if target.function is None:
+            scores = score(self.outputs[target.position], target.spec.logits)
+            return scores if target.order is None else tf.transpose(scores, target.order)
+        return callable_value(target.function, self.nest, target.spec.logits)
+
+
+def run_forward(
+    plan: Plan,
+    flat: Sequence[Any],
+    stand_ins: Mapping[TensorRef, Callable[[Any], Any]] | None = None,
+    weights: Sequence[tuple[Any, Any]] = (),
+    mark: Callable[[Any], Any] = mark_mask,
+) -> Forward:
+    """Calls the source model of a plan inside a graph that is being traced.
+
+    Args:
+        plan: what to capture.
+        flat: the flat inputs.
+        stand_ins: what makes the tensors that stand in for others of the model, inputs aside.
+        weights: pairs of a variable of the model and a tensor to read in its place.
+        mark: what masks pass where the plan has paths, on which they are held.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    before = len(graph.get_operations())
+    probed = {o.ref.key for o in plan.plain}
+    probed |= {o.ref.key for g in plan.groups for o in g.outputs}
+    given = dict(stand_ins or {})
+    wanted = [o.ref for group in plan.groups for o in group.outputs if o.ref.made]
+    first_floats = None
+    if wanted:
+        flat = [_in_this_graph(t) for t in flat]
+        # Each is one tensor with a name of its own, whatever number of casts make it.
+        made = {ref.slot: given.get(ref, tf.identity) for ref in wanted}
+        first_floats = FirstFloats(flat, made)
+    replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
+    for ref, stand_in in given.items():
+        if not ref.made:
+            seen = functools.partial(_touched, first_floats, stand_in)
+            replaced.setdefault(ref.key, {})[ref.position] = seen
+    moves = any(path_integrals(group) for group in plan.groups)
+    nest, calls = run_source(
+        plan.source, flat, replaced, weights, probed, first_floats, mark if moves else None
+    )
+    found = first_floats.tensors if first_floats else {}
+    return Forward(list(flat), nest, calls, graph.get_operations()[before:], found)
+
+
+def _touched(first_floats: FirstFloats | None, stand_in: Callable[[Any], Any], before: Any) -> Any:
+    after = stand_in(before)
+    return first_floats.touch(after) if first_floats else after
+
+
+def _in_this_graph(tensor: Any) -> Any:
+    """Returns a tensor that operations read as it is, not through a loop's or branch's door."""
+    here = tf.compat.v1.get_default_graph()
+    return tensor if getattr(tensor, "graph", None) is here else tf.identity(tensor)
+
+
+def plain_output(forward: Forward, output: PlainOutput) -> Any:
+    """Returns an activation or attention weights as the artefact gives them."""
+    if isinstance(output.probe, Attention):
+        return tf.cast(forward.weights[output.ref.key], output.spec.dtype)
+    probe = output.probe
+    tensor = forward.tensor(output.ref)
+    if probe.channels is not None:
+        tensor = tf.gather(tensor, list(probe.channels), axis=channel_axis(output.axes))
+    over = list(reduced_axes(probe, output.axes, output.spec.name))
+    if probe.reduce == "mean":
+        tensor = tf.reduce_mean(tensor, axis=over)
+    elif probe.reduce == "max":
+        tensor = tf.reduce_max(tensor, axis=over)
+    elif probe.reduce == "norm":
+        tensor = tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=over))
+    return tf.cast(tensor, output.spec.dtype)

@@ -1,0 +1,203 @@
+"""The instrumented model: a `keras.Model` that returns predictions and probes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from probegen import spec
+from probegen.artefact.manifest import TARGET_INPUT, Manifest
+from probegen.errors import InstrumentError, SpecError
+from probegen.sources.keras.planning import make_plan
+from probegen.sources.keras.source import Source, as_source
+from probegen.sources.keras.tape import explain
+from probegen.stages import stage
+
+
+def instrument(
+    model: Any,
+    probes: Any,
+    class_names: Sequence[str] | None = None,
+    *,
+    inputs: Any = None,
+) -> ProbedModel:
+    """Returns a `keras.Model` whose outputs are the model's predictions and the probes.
+
+    The source model is read and called, never changed; its weights are shared, not copied.
+
+    Args:
+        model: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
+        probes: a probe or a list of probes, which may be empty.
+        class_names: names along the class axis of the prediction.
+        inputs: for a subclassed model whose inputs Keras does not record: sample arrays or
+            `keras.InputSpec`s in the nest that its `call` takes.
+
+    Raises:
+        SpecError: the probes are malformed.
+        SourceError: the model is none, not built, or instrumented already.
+        SelectionError: a selector matches nothing that can be probed so.
+        InstrumentError: a target does not fit, or names collide.
+        NotDifferentiableError: a gradient cannot flow; says where it stops.
+    """
+    with stage("the model cannot be instrumented", InstrumentError):
+        return ProbedModel(as_source(model, inputs), spec.as_probes(probes), class_names)
+
+
+def instrument_as(source: Source, described: Manifest) -> ProbedModel:
+    """Returns a source instrumented as a manifest says, its outputs by the manifest's names.
+
+    Raises:
+        ProbegenError: see `instrument`.
+    """
+    probes = [spec.from_dict(entry) for entry in described.probes]
+    return ProbedModel(source, probes, described.class_names, described)
+
+
+@keras.saving.register_keras_serializable(package="probegen")
+class ProbedModel(keras.Model):
+    """A model that returns its predictions and its probes from one pass.
+
+    Called on a batch (an array, a list or a dict by input name) it returns a dict: output name
+    -> tensor, predictions first. Where a probe has `target="input"`, the call takes
+    `target=` with an int32 `[batch]` (or the key `"target"` in a dict of inputs); left out, it
+    means argmax.
+
+    Attributes:
+        source: the user's model.
+        plan: what is computed.
+        manifest: what the outputs mean.
+        is_instrumented: tells such a model from others.
+    """
+
+    is_instrumented = True
+
+    def __init__(
+        self,
+        source: Source,
+        probes: Sequence[spec.Probe],
+        class_names: Sequence[str] | None = None,
+        earlier: Manifest | None = None,
+    ) -> None:
+        """Plans the probes of a source; see `instrument` and `instrument_as`."""
+        super().__init__(name=f"{source.model.name}_probed")
+        self.source = source.model
+        self.plan = make_plan(source, probes, class_names, earlier)
+        # Traced with the sizes that the plan was made with: some layers do other things, and are
+        # called another number of times, where they know more of them.
+        given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
+        if self.manifest.target_input:
+            given.append(tf.TensorSpec([given[0].shape[0]], tf.int32))
+        self._explain = tf.function(self.explain_flat, input_signature=given, autograph=False)
+        self.built = True
+
+    @property
+    def manifest(self) -> Manifest:
+        """The decode table of the outputs."""
+        return self.plan.manifest
+
+    def call(self, inputs: Any, target: Any = None) -> dict[str, Any]:
+        """Returns all outputs by name; see the class."""
+        own = self.plan.source.input_names
+        if isinstance(inputs, Mapping) and target is None and TARGET_INPUT not in own:
+            inputs = dict(inputs)
+            target = inputs.pop(TARGET_INPUT, None)
+        flat = [
+            tf.cast(tf.convert_to_tensor(value), wanted.dtype)
+            for value, wanted in zip(
+                self.plan.source.flatten(inputs), self.plan.source.input_specs, strict=True
+            )
+        ]
+        for name, value, wanted in zip(own, flat, self.plan.source.input_specs, strict=True):
+            if not wanted.shape.is_compatible_with(value.shape):
+                sizes = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
+                raise InstrumentError(
+                    f"input {name!r} takes arrays of shape {sizes}, got {list(value.shape)}."
+                )
+        if not self.manifest.target_input:
+            if target is not None:
+                raise InstrumentError(
+                    "this model takes no target: no probe has target='input'. "
+                    "Give one, for instance pg.Saliency(target='input')."
+                )
+            return dict(self._explain(*flat))
+        request = tf.cast(-1 if target is None else target, tf.int32)
+        self._check_request(tf.get_static_value(request))
+        return dict(self._explain(*flat, tf.broadcast_to(request, tf.shape(flat[0])[:1])))
+
+    def _check_request(self, request: Any) -> None:
+        """Refuses a target that no class has, where its value is known by now."""
+        classes = self.manifest.target_classes
+        if request is None or classes is None:
+            return
+        wrong = [int(t) for t in request.reshape(-1) if not -1 <= t < classes]
+        if wrong:
+            raise InstrumentError(
+                f"target {wrong[0]} is out of range: legal are 0 to {classes - 1}, or -1 for each "
+                "sample's argmax."
+            )
+
+    def explain_flat(self, *flat: Any) -> dict[str, Any]:
+        """Returns all outputs from the flat inputs, then the target where there is one.
+
+        Must run inside a `tf.function`.
+        """
+        count = len(self.plan.source.input_names)
+        return explain(self.plan, flat[:count], *flat[count:])
+
+    def compute_output_spec(self, inputs: Any, target: Any = None) -> dict[str, Any]:
+        """Returns symbolic outputs, so that the model can be called on `keras.Input`s."""
+        del inputs, target
+        return {
+            o.name: keras.KerasTensor(o.shape, dtype=o.dtype, name=o.name.replace("/", "_"))
+            for o in self.manifest.outputs
+        }
+
+    def fit(self, *_: Any, **__: Any) -> Any:
+        """Refuses: an instrumented model is for inference.
+
+        Raises:
+            InstrumentError: always; says to train the source.
+        """
+        raise InstrumentError(
+            "an instrumented model is for inference; train `probed.source` (the weights are "
+            "shared), or train the model first and instrument it then."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `.keras` files hold.
+
+        Raises:
+            SpecError: a target is a callable, which has no text form.
+        """
+        for group in self.plan.groups:
+            if group.target.function is not None:
+                raise SpecError(
+                    f"the target {group.target.spec.name} is a callable, which a .keras file "
+                    "cannot hold; use a class index or a tuple, or export to ONNX or SavedModel."
+                )
+        return {
+            "source": keras.saving.serialize_keras_object(self.source),
+            "inputs": [
+                {"shape": list(s.shape), "dtype": s.dtype.name}
+                for s in self.plan.source.input_specs
+            ],
+            "structure": self.plan.source.structure,
+            "arguments": list(self.plan.source.arguments),
+            "manifest": self.manifest.to_json(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ProbedModel:
+        """Rebuilds what `get_config` described; weights are loaded by Keras afterwards."""
+        model = keras.saving.deserialize_keras_object(
+            config["source"], custom_objects=custom_objects
+        )
+        specs = [keras.InputSpec(**entry) for entry in config["inputs"]]
+        nest = keras.tree.map_structure(lambda i: specs[i], config["structure"])
+        arguments = config.get("arguments")
+        if arguments:
+            nest = dict(zip(arguments, nest, strict=True))
+        return instrument_as(as_source(model, nest), Manifest.from_json(config["manifest"]))

@@ -1,0 +1,169 @@
+"""Probes x model -> a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from probegen._version import __version__
+from probegen.artefact import manifest
+from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.errors import InstrumentError
+from probegen.plan.plan import GradientGroup, GradientOutput, PlainOutput, Plan, TargetPlan
+from probegen.sources.keras.planning import interface
+from probegen.sources.keras.planning.context import Context
+from probegen.sources.keras.planning.earlier import new_names, with_earlier_names, with_new_names
+from probegen.sources.keras.planning.gradients import GradientPlanner
+from probegen.sources.keras.planning.plain import plain_outputs
+from probegen.sources.keras.source import Source
+from probegen.spec import Activations, Attention, GradCAM, GradientProbe, Probe, to_dict
+
+#: A probe and its outputs.
+_Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput]]
+
+
+def make_plan(
+    source: Source,
+    probes: Sequence[Probe],
+    class_names: Sequence[str] | None = None,
+    earlier: Manifest | None = None,
+    context: Context | None = None,
+) -> Plan:
+    """Resolves probes against a model.
+
+    Args:
+        source: the model.
+        probes: what is asked for.
+        class_names: names along the class axis of the prediction.
+        earlier: the manifest that the probes come from, where the plan was made before; its
+            outputs keep their names.
+        context: of the source, where it was traced already.
+
+    Raises:
+        SelectionError: a selector matches nothing that can be probed in its way.
+        InstrumentError: a target makes no sense for the model, or two outputs share a name.
+        NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
+    """
+    context = context or Context(source)
+    for name, tensor in zip(source.output_names, context.trace.outputs, strict=True):
+        context.refuse_draw(tensor, f"output {name!r}", context.trace.random)
+    planner = GradientPlanner(context)
+    names = new_names(context.points, earlier)
+    planned: list[_Planned] = []
+    targets: dict[int, TargetPlan] = {}
+    for asked in probes:
+        probe = with_new_names(asked, names) if names else asked
+        if isinstance(probe, GradientProbe):
+            targets[len(planned)] = planner.target(probe)
+            planned.append((probe, planner.gradients(probe, targets[len(planned)])))
+        else:
+            planned.append((probe, plain_outputs(context, probe)))
+    plain: list[PlainOutput] = []
+    groups: dict[TargetPlan, list[GradientOutput]] = {}
+    in_order: list[OutputSpec] = []
+    resolved: list[Probe] = []
+    for place, (probe, outputs) in enumerate(_told_apart(planned)):
+        called = with_earlier_names(outputs, names)
+        for output in called:
+            if isinstance(output, GradientOutput):
+                groups.setdefault(targets[place], []).append(output)
+            else:
+                plain.append(output)
+        in_order.extend(o.spec for o in called)
+        resolved.append(_resolved(context, probe, called))
+    predictions = interface.predictions(context, class_names)
+    _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
+    target_input = any(t.spec.mode == "input" for t in groups)
+    if target_input and manifest.TARGET_INPUT in source.input_names:
+        raise InstrumentError(
+            f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
+            "for itself; rename the model's input, or use a fixed target."
+        )
+    return Plan(
+        source=source,
+        plain=tuple(plain),
+        groups=tuple(GradientGroup(t, tuple(outputs)) for t, outputs in groups.items()),
+        manifest=Manifest(
+            inputs=interface.inputs(context),
+            outputs=(*predictions, *in_order),
+            model={"name": source.model.name, "class": type(source.model).__name__},
+            producer={"probegen": __version__, "keras": keras.__version__},
+            target_input=target_input,
+            class_names=interface.checked_class_names(class_names, predictions),
+            probes=tuple(_portable(p) for p in resolved),
+            points=tuple(p.name for p in context.points),
+        ),
+    )
+
+
+def _told_apart(planned: Sequence[_Planned]) -> list[_Planned]:
+    """Returns planned outputs, named after the model's output where they would share a name.
+
+    Two `pg.Saliency()` of the outputs `a` and `b` are `saliency/a/image` and `saliency/b/image`,
+    one alone is `saliency/image`. What `name=` says stays as it is.
+    """
+    explained: dict[str, set[str | None]] = {}
+    for _, outputs in planned:
+        for o in outputs:
+            of = o.spec.target.output if o.spec.target else None
+            explained.setdefault(o.spec.name, set()).add(of)
+    shared = {name for name, of in explained.items() if len(of) > 1}
+    return [
+        (probe, [_with_output(o) if o.spec.name in shared else o for o in outputs])
+        if isinstance(probe, GradientProbe) and getattr(probe, "name", None) is None
+        else (probe, outputs)
+        for probe, outputs in planned
+    ]
+
+
+def _with_output(output: Any) -> Any:
+    """Returns a planned output with the model's output in its name, where it is of one."""
+    target = output.spec.target
+    if target is None or target.output is None:
+        return output
+    kind, _, place = output.spec.name.partition("/")
+    renamed = dataclasses.replace(output.spec, name=f"{kind}/{target.output}/{place}")
+    return dataclasses.replace(output, spec=renamed)
+
+
+def _resolved(
+    context: Context, probe: Probe, outputs: Iterable[PlainOutput | GradientOutput]
+) -> Probe:
+    """Returns a probe whose selectors are explicit paths, so that it can be written down."""
+    points = {(p.path, p.call_index): p.name for p in context.points}
+    paths: list[str] = []
+    for output in outputs:
+        paths += getattr(output, "inputs", ()) or [points[output.ref.key]]
+    paths = list(dict.fromkeys(paths))
+    if isinstance(probe, Activations | Attention):
+        return dataclasses.replace(probe, select=paths)
+    if isinstance(probe, GradCAM):
+        return dataclasses.replace(probe, layer=paths[0] if len(paths) == 1 else paths)
+    if getattr(probe, "wrt", "input") == "input":
+        return probe
+    return dataclasses.replace(probe, wrt=paths)  # type: ignore[call-arg]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InstrumentError(
+            f"several outputs are called {twice}; tell them apart with name=, for instance "
+            "pg.Saliency(target=3, name='saliency_of_3'). Probes of different outputs of the model "
+            "are told apart by these by themselves, different targets of one output are not."
+        )
+    reserved = {manifest.TARGET_INPUT, manifest.GATE_INPUT} & set(names)
+    if reserved:
+        raise InstrumentError(f"the output name {reserved.pop()!r} is reserved; choose another.")
+
+
+def _portable(probe: Probe) -> dict[str, Any]:
+    """Returns a probe's text form; a callable target is written as its name, unreadable."""
+    target = getattr(probe, "target", None)
+    if callable(target):
+        plain = to_dict(dataclasses.replace(probe, target="argmax"))  # type: ignore[call-arg]
+        return {**plain, "target": {"callable": getattr(target, "__qualname__", "callable")}}
+    return to_dict(probe)

@@ -1,0 +1,432 @@
+"""Planning of outputs that are made of gradients: targets, and what they are differentiated by."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from probegen.artefact.manifest import OutputSpec, TargetSpec
+from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
+from probegen.plan import axes
+from probegen.plan.plan import GradientOutput, TargetPlan, TensorRef
+from probegen.plan.points import ProbePoint
+from probegen.plan.selectors import select, too_many
+from probegen.sources.keras.capture import Watcher, watching
+from probegen.sources.keras.first_floats import TWIN
+from probegen.sources.keras.planning.context import Context, Start, output_name
+from probegen.sources.keras.planning.methods import METHODS
+from probegen.sources.keras.randomness import drawn
+from probegen.sources.keras.roles import role_of
+from probegen.sources.keras.targets import callable_value, score, target_index
+from probegen.sources.keras.trace import (
+    blocking_operations,
+    custom_gradients,
+    is_differentiable,
+    last_on_the_way,
+)
+from probegen.spec import TARGET_MODES, GradCAM, GradientProbe, IntegratedGradients, Saliency
+
+
+@dataclasses.dataclass(frozen=True)
+class _Explained:
+    """A tensor that a gradient is taken at.
+
+    Attributes:
+        ref: the tensor.
+        name: what its output is called after.
+        inputs: names of the inputs that it stands for.
+        start: where whole numbers become floating there.
+    """
+
+    ref: TensorRef
+    name: str
+    inputs: tuple[str, ...] = ()
+    start: Start | None = None
+
+
+class GradientPlanner:
+    """Plans the outputs of probes that differentiate."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    # -- targets -------------------------------------------------------------------------
+
+    def target(self, probe: GradientProbe) -> TargetPlan:
+        """Returns what a probe differentiates.
+
+        Raises:
+            InstrumentError: the target does not fit the model's outputs; says what would.
+        """
+        target = probe.target  # type: ignore[attr-defined]
+        if callable(target):
+            name = getattr(target, "__qualname__", type(target).__name__)
+            described = TargetSpec("callable", logits=self._any_logits(probe), name=name)
+            return TargetPlan(described, function=target)
+        position = self._output_position(probe)
+        tensor, before = self._context.trace.outputs[position], self._context.scores[position]
+        name = self._context.source.output_names[position]
+        if not tensor.dtype.is_floating:
+            raise NotDifferentiableError(
+                f"output {name!r} is {tensor.dtype.name}: there is nothing to differentiate. "
+                f"{self._made_by(tensor)}Take a target before that operation: "
+                "wrap the model so that it also returns the scores."
+            )
+        logits = probe.logits and before is not None
+        shape = tuple(tensor.shape)
+        axis = axes.channel_axis(self._context.trace.axes(tensor))
+        classes = None if axis is None else shape[axis]
+        mode, index = target_index(target, shape, name, axis)
+        order = None
+        if mode in TARGET_MODES and axis is not None and axis < len(shape) - 1:
+            order = (*(i for i in range(len(shape)) if i != axis), axis)
+        described = TargetSpec(mode, index, name, logits, classes)
+        return TargetPlan(described, position, order=order)
+
+    def _output_position(self, probe: GradientProbe) -> int:
+        names = self._context.source.output_names
+        wanted = probe.output
+        if wanted is None:
+            if len(names) > 1:
+                raise InstrumentError(
+                    f"the model has several outputs {list(names)}; say which one is explained, "
+                    f"for instance pg.{type(probe).__name__}(output={names[0]!r})."
+                )
+            return 0
+        if isinstance(wanted, int) and 0 <= wanted < len(names):
+            return wanted
+        if wanted in names:
+            return names.index(str(wanted))
+        raise InstrumentError(f"output= takes one of {list(names)} or its index, got {wanted!r}.")
+
+    def _any_logits(self, probe: GradientProbe) -> bool:
+        return probe.logits and any(before is not None for before in self._context.scores)
+
+    def _made_by(self, tensor: Any) -> str:
+        """Says which operation made an integer tensor out of a floating one."""
+        op = tensor.op
+        while op.type in ("Identity", "Cast") and not op.inputs[0].dtype.is_floating:
+            op = op.inputs[0].op
+        where = self._context.trace.layer_of(op)
+        return f"It is made by {op.type}" + (f" in layer {where!r}. " if where else ". ")
+
+    def _target_tensor(self, target: TargetPlan) -> Any:
+        """Returns the tensor of this trace that a target is taken from."""
+        if target.function is None:
+            return score(self._context.trace.outputs[target.position], target.spec.logits)
+        trace = self._context.trace
+        with trace.graph.as_default(), watching(Watcher(trace.source.model)):
+            value = callable_value(target.function, trace.nest, target.spec.logits)
+        random = drawn(trace.graph, trace.draws)
+        self._context.refuse_draw(value, f"the target {target.spec.name}", random)
+        return value
+
+    # -- what is differentiated by -------------------------------------------------------
+
+    def gradients(self, probe: GradientProbe, target: TargetPlan) -> list[GradientOutput]:
+        """Returns the outputs of a probe that differentiates."""
+        if isinstance(probe, GradCAM):
+            return self._grad_cams(probe, target)
+        found = self._wrt(probe.wrt, target)  # type: ignore[attr-defined]
+        several = len(found) > 1
+        return [
+            GradientOutput(
+                self._gradient_spec(probe, target, one, several),
+                one.ref,
+                probe,
+                self._named_axes(one),
+                one.inputs,
+            )
+            for one in found
+        ]
+
+    def _gradient_spec(
+        self, probe: GradientProbe, target: TargetPlan, one: _Explained, several: bool
+    ) -> OutputSpec:
+        ref = one.ref
+        tensor, shape = self._context.tensor(ref), self._context.shape(ref)
+        names = self._named_axes(one)
+        if isinstance(probe, Saliency):
+            gone = axes.saliency_axis(names)
+            shape = tuple(d for i, d in enumerate(shape) if i != gone)
+            names = axes.without(names, gone)
+        detail: dict[str, Any] = {}
+        if isinstance(probe, IntegratedGradients):
+            detail = {"steps": probe.steps, "baseline": probe.baseline}
+        return OutputSpec(
+            name=output_name(probe, one.name, several),
+            kind=probe.kind,
+            dtype=tensor.dtype.name,
+            shape=shape,
+            axes=names,
+            layer=ref.path,
+            call=ref.call,
+            input=one.inputs[0] if len(one.inputs) == 1 and self._follows_input(one) else None,
+            target=target.spec,
+            method=METHODS[probe.kind],
+            detail=detail,
+        )
+
+    def _named_axes(self, one: _Explained) -> axes.Axes:
+        """Returns the axes of what is explained, called after what it is: features, embeddings.
+
+        What does not run along the axes of its input has none that is called as these are.
+        """
+        rank = len(self._context.shape(one.ref))
+        numbers = one.start is not None and (one.start.is_lookup or one.start.moved)
+        if one.start is not None and numbers and not self._follows_input(one):
+            between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
+            last = "embedding" if one.start.is_lookup else "feature"
+            return (axes.BATCH, *between, last)[:rank]
+        names = self._context.axes(one.ref)
+        if one.start is not None and one.start.is_lookup:
+            time = axes.input_axes(names[:-1], tokens=True)
+            return (*time, "embedding") if rank > 1 else names
+        if one.ref.is_input or one.ref.made:
+            return axes.input_axes(names, tokens=False)
+        layer = self._context.trace.call(one.ref.key).layer
+        return axes.gradient_axes(names, role_of(layer))
+
+    def _follows_input(self, one: _Explained) -> bool:
+        """Tells whether a first floating tensor begins with the axes of its input, in its order."""
+        if one.start is None or one.ref.made == TWIN:
+            return True
+        if one.start.moved or len(one.inputs) > 1:
+            return False
+        position = (
+            self._context.source.input_names.index(one.inputs[0])
+            if one.inputs
+            else min(one.start.ties)
+        )
+        shape = self._context.shape(one.ref)
+        wide = [d for d in self._context.trace.inputs[position].shape[1:] if d != 1]
+        return [d for d in shape[1:] if d != 1][: len(wide)] == wide
+
+    def _grad_cams(self, probe: GradCAM, target: TargetPlan) -> list[GradientOutput]:
+        """Returns a map for every call of the layer that a Grad-CAM names, or finds by itself."""
+        end = self._target_tensor(target)
+        points = self._last_with_positions(end) if probe.layer == "auto" else self._named(probe)
+        if len(points) > 1:  # calls that the target does not depend on have no map
+            flowing = [p for p in points if self._flows(TensorRef(p.path, p.call_index), end)]
+            points = flowing or points
+        return [self._grad_cam(probe, target, end, p, several=len(points) > 1) for p in points]
+
+    def _named(self, probe: GradCAM) -> list[ProbePoint]:
+        """Returns the calls of the one layer that `layer=` selects.
+
+        Raises:
+            SelectionError: it selects several layers, or one without positions.
+        """
+        chosen = select(self._context.points, probe.layer, self._context.layers)
+        paths = list(dict.fromkeys(p.path for p in chosen))
+        if len(paths) > 1 and not isinstance(probe.layer, list | tuple):
+            raise too_many(paths, probe.layer, "pg.GradCAM(layer=...)")
+        for point in chosen:
+            if len(point.shapes) != 1 or "grad_cam" not in point.probes:
+                self._context.check_draws([point])
+                able = [p.name for p in self._context.points if "grad_cam" in p.probes]
+                raise SelectionError(
+                    f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
+                    "Grad-CAM: it needs one output with positions and channels"
+                    + (f", such as {able[-1]!r}." if able else "; this model has no such layer.")
+                )
+        return chosen
+
+    def _grad_cam(
+        self, probe: GradCAM, target: TargetPlan, end: Any, point: ProbePoint, several: bool
+    ) -> GradientOutput:
+        ref = TensorRef(point.path, point.call_index)
+        self._check_flow(ref, end, point.name)
+        names = self._context.axes(ref)
+        channel = axes.channel_axis(names)
+        inputs = self._context.inputs_of(ref)
+        described = OutputSpec(
+            name=output_name(probe, point.name, several),
+            kind=probe.kind,
+            dtype=point.dtype,
+            shape=tuple(d for i, d in enumerate(point.shapes[0]) if i != channel),
+            axes=axes.without(names, channel),
+            layer=point.path,
+            call=point.call_index,
+            input=inputs[0] if len(inputs) == 1 else None,
+            target=target.spec,
+            method=METHODS[probe.kind],
+            detail={"class": point.class_name},
+        )
+        return GradientOutput(described, ref, probe, names)
+
+    def _last_with_positions(self, end: Any) -> list[ProbePoint]:
+        """Returns the last maps on every way to the target; 2-D and 3-D maps first.
+
+        Several where ways run beside each other: the calls of a layer for frames of a film, or
+        the towers of several inputs.
+        """
+        roles = ("convolution", "normalisation", "activation", "merging", "other")
+        able = [
+            p
+            for p in self._context.points
+            if "grad_cam" in p.probes
+            and len(p.shapes) == 1
+            and not self._context.inside_attention(p)
+        ]
+        for least, kinds in ((2, (*roles, "recurrent")), (1, roles)):
+            maps = {}
+            for point in able:
+                tensor = self._context.tensor(TensorRef(point.path, point.call_index))
+                places = axes.position_axes(self._context.trace.axes(tensor))
+                if point.roles[-1] in kinds and len(places) >= least:
+                    maps[id(tensor)] = point
+            found = last_on_the_way(self._context.trace, maps, end)
+            if found:
+                return [maps[i] for i in maps if i in found]
+        raise SelectionError(
+            "this model has no layer that keeps positions up to the target, so layer='auto' finds "
+            "nothing for a Grad-CAM; use pg.Saliency() or name a layer."
+        )
+
+    def _wrt(self, wrt: Any, target: TargetPlan) -> list[_Explained]:
+        """Returns the tensors that `wrt` means, with the names their outputs go by."""
+        end = self._target_tensor(target)
+        names = self._context.source.input_names
+        if wrt == "input":
+            return self._all_inputs(end)
+        parts: list[int | ProbePoint] = []
+        for part in wrt if isinstance(wrt, list | tuple) else [wrt]:
+            if isinstance(part, str) and part in names:
+                parts.append(names.index(part))
+                continue
+            for point in self._context.select(part, "gradient"):
+                is_input = point.role == "input"
+                parts.append(names.index(point.path) if is_input else point)
+        if not parts:
+            raise SelectionError("wrt= is an empty list; leave it out for the model's inputs.")
+        inputs = self._of_inputs([p for p in parts if isinstance(p, int)], end)
+        found: dict[TensorRef, _Explained] = {}
+        for part in parts:
+            if isinstance(part, int):
+                chosen = [e for e in inputs if names[part] in e.inputs]
+                if not chosen:
+                    raise NotDifferentiableError(self._why_no_input(part, end))
+            else:
+                ref = TensorRef(part.path, part.call_index)
+                self._check_flow(ref, end, part.name)
+                chosen = [_Explained(ref, part.name, start=self._starts.get(ref))]
+            for one in chosen:
+                found.setdefault(one.ref, one)
+        return list(found.values())
+
+    def _all_inputs(self, end: Any) -> list[_Explained]:
+        """Returns what stands for every input; those without do not matter to the target."""
+        names = self._context.source.input_names
+        positions = range(len(names))
+        means = [i for i in positions if self._of_input(i, end, strict=True)]
+        found = self._of_inputs(means or positions, end, strict=bool(means))
+        if not found:
+            raise NotDifferentiableError(" ".join(self._why_no_input(i, end) for i in positions))
+        return found
+
+    def _of_inputs(
+        self, positions: Iterable[int], end: Any, strict: bool = False
+    ) -> list[_Explained]:
+        """Returns the tensors that stand for inputs and that a gradient reaches.
+
+        A tensor goes by the name of its input where that has no other, else by its own.
+        """
+        names = self._context.source.input_names
+        by_input = {i: self._of_input(i, end, strict) for i in positions}
+        found: dict[TensorRef, _Explained] = {}
+        for ref in dict.fromkeys(ref for refs in by_input.values() for ref in refs):
+            owners = [i for i, refs in by_input.items() if ref in refs]
+            start = self._starts.get(ref)
+            own = start is None or ref.made == TWIN or len(by_input[owners[0]]) == 1
+            name = names[owners[0]] if own and len(owners) == 1 else self._starts[ref].label
+            self._check_custom_gradients(ref, end)
+            found[ref] = _Explained(ref, name, tuple(names[i] for i in owners), start)
+        return list(found.values())
+
+    def _of_input(self, position: int, end: Any, strict: bool = False) -> list[TensorRef]:
+        """Returns the tensors that stand for an input and that a gradient reaches.
+
+        The input itself where it is floating, and every look-up or cast of its whole numbers.
+        Where none of these is there, what is made by way of comparisons will do (a mask that is
+        asked for), but not with `strict`.
+        """
+        own = TensorRef(None, position=position)
+        found = [own] if self._flows(own, end) else []
+        starts = [s for s in self._context.starts if position in s.ties]
+        for start in starts:
+            if start.carries(position) and self._flows(start.ref, end):
+                self._check_usable(start)
+                found.append(start.ref)
+        if found or strict:
+            return found
+        return [s.ref for s in starts if s.usable and self._flows(s.ref, end)]
+
+    @functools.cached_property
+    def _starts(self) -> dict[TensorRef, Start]:
+        return {start.ref: start for start in self._context.starts}
+
+    def _check_usable(self, start: Start) -> None:
+        """Refuses a look-up whose first axis is not the batch.
+
+        Raises:
+            NotDifferentiableError: it is such a one.
+        """
+        if not start.usable:
+            raise NotDifferentiableError(
+                f"what {start.label!r} makes of an input's numbers has not the batch for its first "
+                "axis (samples were joined along it, or axes turned), so that no part of it "
+                "belongs to one sample; give wrt= a layer behind it, or keep the batch first."
+            )
+
+    def _why_no_input(self, position: int, end: Any) -> str:
+        name = self._context.source.input_names[position]
+        tensor = self._context.trace.inputs[position]
+        starts = [s for s in self._context.starts if position in s.ties]
+        if not starts and not tensor.dtype.is_floating:
+            return (
+                f"input {name!r} is {tensor.dtype.name} and goes into no Embedding, look-up or "
+                "cast to floating numbers, so no gradient with respect to it exists; give wrt= a "
+                "layer behind which values are floating."
+            )
+        start = starts[0].ref if starts else TensorRef(None, position=position)
+        return self._why_blocked(start, end, f"input {name!r}")
+
+    def _flows(self, ref: TensorRef, end: Any) -> bool:
+        return any(
+            start.dtype.is_floating and is_differentiable(self._context.trace, start, end)
+            for start in self._context.tensors(ref)
+        )
+
+    def _check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
+        if not self._flows(ref, end):
+            raise NotDifferentiableError(self._why_blocked(ref, end, f"layer {name!r}"))
+        self._check_custom_gradients(ref, end)
+
+    def _why_blocked(self, ref: TensorRef, end: Any, what: str) -> str:
+        start = self._context.tensor(ref)
+        blocked = {
+            (op.type, self._context.trace.layer_of(op))
+            for op in blocking_operations(self._context.trace, start, end)
+        }
+        if not blocked:
+            return f"the target does not depend on {what}: no gradient exists."
+        shown = ", ".join(
+            f"{kind} in layer {layer!r}" if layer else kind for kind, layer in sorted(blocked)
+        )
+        return (
+            f"the target is not differentiable with respect to {what}: the gradient stops at "
+            f"{shown}. Give wrt= a layer behind that operation, or a target before it."
+        )
+
+    def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
+        """Refuses gradients that user code has redefined: an exported graph cannot hold them."""
+        starts = self._context.tensors(ref)
+        for op in (o for t in starts for o in custom_gradients(self._context.trace, t, end)):
+            raise NotDifferentiableError(
+                f"layer {self._context.trace.layer_of(op)!r} redefines its gradient "
+                "(custom_gradient), which no exported graph can carry; use the plain "
+                "operations, or give wrt= a layer behind it."
+            )

@@ -1,0 +1,125 @@
+"""The probe points of a traced model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from probegen.plan import axes
+from probegen.plan.points import ProbePoint, ProbePoints
+from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.roles import role_of
+from probegen.sources.keras.trace import Trace, pre_activation, reached_by_gradient
+
+
+def probe_points(trace: Trace) -> ProbePoints:
+    """Returns every call of every layer, inputs first, in the order of the calls."""
+    model = trace.source.model
+    scores = [pre_activation(t) for t in trace.outputs]
+    ends = [*trace.outputs, *(s for s in scores if s is not None)]
+    reached = reached_by_gradient(trace, ends)
+    outputs = {id(t) for t in trace.outputs}
+    counts: dict[str, int] = {}
+    for call in trace.calls:
+        counts[call.path] = counts.get(call.path, 0) + 1
+    points = _input_points(trace, reached)
+    steps: set[str] = set()
+    for call in trace.calls:
+        if call.step_of:
+            # How often a recurrent layer traces its step is Keras's own affair.
+            if call.path in steps:
+                continue
+            steps.add(call.path)
+            counts[call.path] = 1
+        points.append(_point(trace, call, counts[call.path], reached, outputs))
+    return ProbePoints(_calls_in_order(points), model.name)
+
+
+def _calls_in_order(points: Sequence[ProbePoint]) -> list[ProbePoint]:
+    """Returns points with the calls of each layer in the order of their numbers."""
+    calls: dict[str, list[ProbePoint]] = {}
+    for point in points:
+        calls.setdefault(point.path, []).append(point)
+    turns = {path: iter(sorted(p, key=lambda p: p.call_index)) for path, p in calls.items()}
+    return [next(turns[point.path]) for point in points]
+
+
+def layers_in_order(model: Any) -> list[Any]:
+    """Returns the model's own list of layers, which an index selector counts in."""
+    return list(model.layers)
+
+
+def _input_points(trace: Trace, reached: set[int]) -> list[ProbePoint]:
+    source = trace.source
+    named = {layer.name: layer for layer in source.model.layers if role_of(layer) == "input"}
+    return [
+        ProbePoint(
+            path=name,
+            class_name="InputLayer",
+            roles=("input",),
+            shapes=(tuple(tensor.shape),),
+            dtypes=(tensor.dtype.name,),
+            probes=("gradient",) if id(tensor) in reached and _is_float(tensor) else (),
+            reason="" if _is_float(tensor) else "integer: differentiated at its embedding",
+            layer=named.get(name),
+        )
+        for name, tensor in zip(source.input_names, trace.inputs, strict=True)
+    ]
+
+
+def _point(
+    trace: Trace, call: LayerCall, calls: int, reached: set[int], outputs: set[int]
+) -> ProbePoint:
+    tensors = [t for t in call.outputs if hasattr(t, "shape")]
+    role = role_of(call.layer)
+    roles = ("output", role) if any(id(t) in outputs for t in tensors) else (role,)
+    visible = bool(tensors) and not call.step_of and all(trace.visible(t) for t in tensors)
+    probes: list[str] = []
+    reason = ""
+    draw = next((trace.random[id(t)] for t in tensors if id(t) in trace.random), None)
+    if draw is not None:
+        reason = f"drawn at random, by {trace.drawn_by(draw)}"
+    elif visible:
+        probes.append("activation")
+        differentiable = id(tensors[0]) in reached and _is_float(tensors[0])
+        if differentiable:
+            probes.append("gradient")
+        else:
+            reason = "no gradient reaches it"
+        if differentiable and _is_map(trace, tensors[0]):
+            probes.append("grad_cam")
+        if (call.path, call.index) in trace.weights:
+            probes.append("attention")
+    elif call.step_of:
+        reason = f"one step of {call.step_of}; probe that layer"
+    else:
+        reason = "runs inside a loop or branch: its values do not leave it"
+    return ProbePoint(
+        path=call.path,
+        class_name=type(call.layer).__name__,
+        roles=roles,
+        shapes=tuple(_shape(t) for t in tensors),
+        dtypes=tuple(t.dtype.name for t in tensors),
+        call_index=call.index,
+        calls=calls,
+        probes=tuple(probes),
+        reason=reason,
+        layer=call.layer,
+    )
+
+
+def _is_map(trace: Trace, tensor: Any) -> bool:
+    """Tells whether a tensor has channels at more than one position."""
+    names = trace.axes(tensor)
+    places = axes.position_axes(names)
+    return axes.channel_axis(names) is not None and any(tensor.shape[i] != 1 for i in places)
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...]:
+    return tuple(tensor.shape) if tensor.shape.rank is not None else ()
+
+
+def _is_float(tensor: Any) -> bool:
+    return bool(keras.backend.is_float_dtype(tensor.dtype.name))

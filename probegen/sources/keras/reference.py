@@ -1,0 +1,439 @@
+"""What is right: the untouched source model for predictions, TensorFlow's gradients for the rest.
+
+Predictions come from the model called eagerly, as a user calls it: not watched, not traced, not
+in a stateless scope, all of which the artefact has behind it and might be wrong by. What a call
+changes in the model (recurrent states, counters, seeds) is put back afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from probegen.artefact.manifest import INPUT_GRADIENT
+from probegen.errors import InputError, VerificationError
+from probegen.parity.comparison import TOLERANCES
+from probegen.plan.plan import GradientOutput, Plan, TensorRef
+from probegen.sources.keras.capture import Watcher, watching
+from probegen.sources.keras.differences import Differences
+from probegen.sources.keras.instrumented import ProbedModel
+from probegen.sources.keras.tape import explain
+from probegen.spec import InputGradient, IntegratedGradients
+
+Array = npt.NDArray[Any]
+
+#: Functions that compute near 1, whatever small number comes out.
+_NEAR_ONE = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "Softplus", "Log1p", "Expm1"})
+#: Functions that run to 1 and are exact to some roundings of it there, which shows once something
+#: takes the 1 away, as in (1 + tanh x) / 2. Near 0 they are exact to a rounding of what comes out.
+_TO_ONE = {"Tanh": 4.0, "Erf": 4.0}  # TensorFlow and onnxruntime: 4.8e-7 and 3.6e-7 apart
+#: Operations that hand the rounding of their input on.
+_HANDS_ON = frozenset(
+    {
+        "Identity", "Cast", "Reshape", "Transpose", "Squeeze", "ExpandDims", "StridedSlice",
+        "Slice", "GatherV2", "ConcatV2", "Pack", "Unpack", "Split", "SplitV", "Tile", "Neg", "Abs",
+        "Mean", "Max", "Min", "Sum", "Prod", "Cumsum", "Cumprod", "Relu", "Maximum", "Minimum",
+        "SelectV2", "StopGradient", "ReverseV2",
+    }
+)  # fmt: skip
+_SUMS = frozenset({"AddV2", "Add", "Sub"})
+_ARITHMETIC = _SUMS | {"Mul", "RealDiv"}
+
+
+class Reference:
+    """Answers what the outputs for some inputs should be.
+
+    Attributes:
+        probed: the instrumented model.
+        plan: what is computed: its plan, and the gradients that its outputs are made of.
+        sizes: every size that a tensor of the model has.
+    """
+
+    def __init__(self, probed: ProbedModel) -> None:
+        """Traces the instrumented model once, for any batch and open size."""
+        self.probed = probed
+        self._source = probed.plan.source
+        specs = list(self._source.input_specs)
+        if probed.manifest.target_input:
+            specs.append(tf.TensorSpec([specs[0].shape[0]], tf.int32))
+        self.plan, self._raw = _with_raw_gradients(probed.plan)
+        inputs = len(self._source.input_specs)
+
+        def explained(*flat: Any) -> dict[str, Any]:
+            return explain(self.plan, flat[:inputs], *flat[inputs:])
+
+        self._explain = tf.function(explained, autograph=False).get_concrete_function(*specs)
+        self.sizes = _sizes(self._explain.graph)
+
+    def flat(self, feed: Mapping[str, Array]) -> list[Any]:
+        """Returns the inputs as the model takes them."""
+        return [
+            tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
+            for name, spec in zip(self._source.input_names, self._source.input_specs, strict=True)
+        ]
+
+    def predictions(self, feed: Mapping[str, Array], *, steady: bool = False) -> dict[str, Array]:
+        """Returns what the untouched model predicts.
+
+        Args:
+            feed: the inputs.
+            steady: call it twice, and refuse it where the answers differ.
+
+        Raises:
+            VerificationError: it draws random numbers at inference.
+        """
+        flat = self.flat(feed)
+        with unchanged(self._source.model) as put_back:
+            once = self._predict(flat)
+            if steady:
+                put_back(seeds=False)
+                self._check_same(once, self._predict(flat))
+        return once
+
+    def explanations(self, feed: Mapping[str, Array], target: Any) -> dict[str, Array]:
+        """Returns all outputs of the instrumented model, and raw gradients, by TensorFlow.
+
+        Raises:
+            VerificationError: TensorFlow cannot compute them.
+        """
+        asked = [] if target is None else [tf.convert_to_tensor(target, tf.int32)]
+        try:
+            found = self._explain(*self.flat(feed), *asked)
+        except tf.errors.OpError as error:
+            raise VerificationError(
+                f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
+                f"inputs of the shapes {[list(v.shape) for v in feed.values()]}: {cause(error)} "
+                "Other samples may work (samples=, --samples); verify=False (--no-verify) leaves "
+                "the comparison out."
+            ) from error
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def _check_same(self, once: Mapping[str, Array], again: Mapping[str, Array]) -> None:
+        for name, before in once.items():
+            if before.dtype.kind not in "fc" or before.shape != again[name].shape:
+                continue
+            a, b = before.astype(np.float64), again[name].astype(np.float64)
+            both = np.isfinite(a) & np.isfinite(b)
+            off = np.abs(a[both] - b[both]).max(initial=0.0)
+            size = np.abs(a[both]).max(initial=0.0)
+            if off > TOLERANCES.get(before.dtype.name, 1e-4) * size:
+                raise VerificationError(
+                    f"{self._source.model.name!r} draws random numbers at inference: called twice "
+                    f"on the same samples it answers {off:.1e} apart in {name!r}, whose largest "
+                    f"value is {size:.1e}. An artefact cannot be compared with it: draw only "
+                    "where training is true, or give the numbers as an input."
+                )
+
+    @functools.cached_property
+    def differences(self) -> Differences | None:
+        """What moves tensors and looks at the scores; None where that cannot be traced."""
+        try:
+            return Differences(self.probed.plan)
+        except Exception:  # a witness that cannot be called proves nothing
+            return None
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of, None if there is none.
+
+        Integrated gradients are made of many.
+        """
+        return self._raw.get(output.spec.name)
+
+    def computed_near(self, name: str) -> float:
+        """Returns the size of the numbers that an output's last function computes with.
+
+        1 for a sigmoid, however small the probability; 0 where there is no such function.
+        """
+        return _computed_near(self._explain.structured_outputs[name], 24)
+
+    def _predict(self, flat: Sequence[Any]) -> dict[str, Array]:
+        try:
+            nest = self._source.call_untouched(flat)
+        except tf.errors.OpError:  # channels first on a processor, say
+            nest = self._source.call(flat)
+        outputs = keras.tree.flatten(nest)
+        return {
+            name: np.asarray(keras.ops.convert_to_numpy(value))
+            for name, value in zip(self._source.output_names, outputs, strict=True)
+        }
+
+    # -- where the model can run -----------------------------------------------------------
+
+    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
+        """Says why the source model cannot run on inputs, None where it can.
+
+        A tensor without elements counts: lengths of zero are for no runtime. So does a window
+        that is larger than its input: TensorFlow's CPU kernels then answer with whatever lies in
+        memory.
+        """
+        try:
+            calls = self._watched(feed)
+        except Exception as error:
+            return cause(error)
+        for call in calls:
+            for value in call.outputs:
+                if tf.is_tensor(value) and 0 in tuple(value.shape):
+                    return f"layer {call.path!r} gives the empty shape {tuple(value.shape)}."
+            if not _window_fits(call):
+                shape = tuple(call.inputs[0].shape)
+                return f"the input of layer {call.path!r}, {shape}, is smaller than its window."
+        return None
+
+    def _watched(self, feed: Mapping[str, Array]) -> list[Any]:
+        watcher = Watcher(self._source.model)
+        with unchanged(self._source.model), watching(watcher):
+            self._source.call(self.flat(feed))
+        return watcher.calls
+
+    # -- values that are not finite --------------------------------------------------------
+
+    def check_finite(
+        self,
+        outputs: Mapping[str, Array],
+        feed: Mapping[str, Array],
+        hard: Sequence[bool],
+    ) -> None:
+        """Refuses outputs that are not finite for ordinary samples.
+
+        Raises:
+            InputError: because the samples are not finite themselves.
+            VerificationError: for another reason; says where it first arises.
+        """
+        for name, value in outputs.items():
+            if not finite({name: value}, hard):
+                rows = [i for i, is_hard in enumerate(hard) if not is_hard]
+                flat = value[rows].astype(np.float64)
+                _check_samples(name, {n: v[rows] for n, v in feed.items()})
+                raise VerificationError(
+                    f"{self._source.model.name!r} itself gives values that are not finite in "
+                    f"{name!r} ({np.isnan(flat).sum()} NaN, {np.isinf(flat).sum()} infinite of "
+                    f"{flat.size}), so that nothing can be compared. {self._where(feed)}"
+                )
+
+    def _where(self, feed: Mapping[str, Array]) -> str:
+        """Says where the first value arises that is not finite."""
+        for variable in _variables(self._source.model):
+            value = np.asarray(keras.ops.convert_to_numpy(variable))
+            if value.dtype.kind in "fV":
+                bad = int((~np.isfinite(value.astype(np.float64))).sum())
+                if bad:
+                    return (
+                        f"Its weight {getattr(variable, 'path', variable.name)!r} holds {bad} "
+                        f"values of {value.size} that are NaN or infinite: load or train it again."
+                    )
+        try:
+            calls = self._watched(feed)
+        except Exception as error:
+            return f"A run of it to find out where ends in: {cause(error)}"
+        made = [c for c in calls if _bad(c.outputs) and not _bad(c.inputs)]
+        inner = [c for c in made if not any(d.path.startswith(f"{c.path}/") for d in made)]
+        if inner:
+            return f"They first arise in layer {inner[0].path!r}. Its inputs are finite."
+        met = next((c for c in calls if _bad(c.inputs)), None)
+        if met is not None:
+            return f"They first arise in an operation before layer {met.path!r}."
+        return "They arise in the gradient, or in an operation behind the last layer."
+
+
+def finite(outputs: Mapping[str, Array], hard: Sequence[bool]) -> bool:
+    """Tells whether outputs are finite for all ordinary samples.
+
+    Negative infinity is let pass in samples that have finite values as well: the logarithm of a
+    probability of zero, or a logit that a mask takes out.
+    """
+    rows = [i for i, is_hard in enumerate(hard) if not is_hard]
+    for value in outputs.values():
+        if value.dtype.kind in "fV" and value.ndim and rows:
+            flat = value[rows].reshape(len(rows), -1).astype(np.float64)
+            meant = np.isneginf(flat) & np.isfinite(flat).any(axis=1, keepdims=True)
+            if not (np.isfinite(flat) | meant).all():
+                return False
+    return True
+
+
+def _window_fits(call: Any) -> bool:
+    """Tells whether a convolution or pooling has an input at least as large as its window."""
+    family = type(call.layer).__module__.split(".")
+    if not {"convolutional", "pooling"} & set(family) or len(call.inputs) != 1:
+        return True
+    try:
+        sizes = call.layer.compute_output_shape(tuple(call.inputs[0].shape))
+    except (ValueError, TypeError):
+        return False
+    return all(n is None or n > 0 for n in keras.tree.flatten(sizes))
+
+
+def _check_samples(name: str, feed: Mapping[str, Array]) -> None:
+    """Blames samples that are not finite themselves.
+
+    Raises:
+        InputError: one is not.
+    """
+    for given, value in feed.items():
+        if value.dtype.kind in "fV":
+            bad = ~np.isfinite(value.astype(np.float64))
+            if bad.any():
+                at = [int(i) for i in np.argwhere(bad)[0]]
+                raise InputError(
+                    f"the samples hold values that are not finite: {int(bad.sum())} of input "
+                    f"{given!r}, the first at {at}; the source model then gives such values in "
+                    f"{name!r}, and nothing can be compared. Verify on samples that are finite."
+                )
+
+
+def _bad(tensors: Sequence[Any]) -> bool:
+    return any(
+        tf.is_tensor(t)
+        and t.dtype.is_floating
+        and not bool(tf.reduce_all(tf.math.is_finite(tf.cast(t, tf.float64))))
+        for t in tensors
+    )
+
+
+def cause(error: BaseException) -> str:
+    """Returns what an exception says, on one line and without what Keras puts around it."""
+    text = str(error).strip()
+    lines = [
+        line.strip() for line in text.replace("\x1b[1m", "").replace("\x1b[0m", "").split("\n")
+    ]
+    said = [s for s in lines if s and not s.startswith(("Exception encountered", "Arguments rec"))]
+    first = said[0] if said else type(error).__name__
+    return first if len(first) <= 300 else first[:299] + "…"
+
+
+# -- states ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unchanged(model: Any) -> Iterator[Callable[..., None]]:
+    """Puts back what calls inside the `with` block change in a model.
+
+    Yields:
+        What does so at once; with `seeds=False` random generators stay where they are.
+    """
+    kept = [
+        (variable, np.array(keras.ops.convert_to_numpy(variable)), is_seed)
+        for variable, is_seed in _states(model)
+    ]
+
+    def put_back(seeds: bool = True) -> None:
+        for variable, value, is_seed in kept:
+            now = np.asarray(keras.ops.convert_to_numpy(variable))
+            same = np.array_equal(now, value, equal_nan=value.dtype.kind == "f")
+            if not same and (seeds or not is_seed):
+                variable.assign(value)
+
+    try:
+        yield put_back
+    finally:
+        put_back()
+
+
+def _states(model: Any) -> list[tuple[Any, bool]]:
+    """Returns the variables that a call at inference may change, and which are of generators.
+
+    States of recurrent layers are among no list that Keras keeps; plain TensorFlow variables of
+    custom layers are not either.
+    """
+    found: dict[int, tuple[Any, bool]] = {}
+    for layer in model._flatten_layers():
+        own = list(getattr(layer, "_non_trainable_variables", ()))
+        own += [v for v in keras.tree.flatten(getattr(layer, "states", None)) if _is_variable(v)]
+        own += [v for v in vars(layer).values() if isinstance(v, tf.Variable)]
+        found.update((id(v), (v, _is_seed(v))) for v in own)
+        generators = getattr(layer, "_seed_generators", ())
+        found.update((id(g.state), (g.state, True)) for g in generators)
+    return list(found.values())
+
+
+def _variables(model: Any) -> list[Any]:
+    return [*model.variables, *(variable for variable, _ in _states(model))]
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, keras.Variable | tf.Variable)
+
+
+def _is_seed(variable: Any) -> bool:
+    return "seed_generator" in str(getattr(variable, "path", ""))
+
+
+# -- graphs ------------------------------------------------------------------------------------
+
+
+def _with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
+    """Returns a plan that also gives the gradients that outputs are made of, and their names."""
+    groups, raw, specs = [], {}, []
+    for group in plan.groups:
+        added: dict[TensorRef, GradientOutput] = {}
+        for output in group.outputs:
+            name = output.spec.name
+            if isinstance(output.probe, InputGradient):
+                raw[name] = name
+            elif not isinstance(output.probe, IntegratedGradients):
+                if output.ref not in added:
+                    spec = dataclasses.replace(
+                        output.spec,
+                        name=f"raw gradient of {name}",
+                        kind=INPUT_GRADIENT,
+                        shape=(None,) * len(output.axes),
+                        axes=output.axes,
+                        detail={},
+                    )
+                    added[output.ref] = dataclasses.replace(
+                        output,
+                        spec=spec,
+                        probe=InputGradient(target=output.probe.target),  # type: ignore[attr-defined]
+                    )
+                    specs.append(spec)
+                raw[name] = added[output.ref].spec.name
+        groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
+    manifest = plan.manifest.replace(outputs=(*plan.manifest.outputs, *specs))
+    return dataclasses.replace(plan, groups=tuple(groups), manifest=manifest), raw
+
+
+def _sizes(graph: Any) -> frozenset[int]:
+    """Returns the sizes of all floating tensors of a graph and of all its inputs."""
+    found: set[int] = set()
+    for op in graph.get_operations():
+        for tensor in op.outputs:
+            if tensor.shape.rank and (tensor.dtype.is_floating or op.type == "Placeholder"):
+                found.update(n for n in tensor.shape if n is not None)
+    return frozenset(found)
+
+
+def _computed_near(tensor: Any, depth: int) -> float:
+    """Returns what `Reference.computed_near` does, at most `depth` operations back.
+
+    What only moves or adds such values hands their rounding on, as 1 - x does.
+    """
+    op = tensor.op
+    inputs = [t for t in op.inputs if t.dtype.is_floating]
+    size = 0.0
+    if op.type in _NEAR_ONE:
+        size = 1.0
+    elif depth == 0:
+        pass
+    elif op.type in _HANDS_ON:
+        size = max((_computed_near(t, depth - 1) for t in inputs), default=0.0)
+    elif op.type in _ARITHMETIC and len(inputs) == 2:
+        constants = [tf.get_static_value(t) for t in inputs]
+        known = [float(np.abs(c).max(initial=0.0)) for c in constants if c is not None]
+        unknown = [t for t, c in zip(inputs, constants, strict=True) if c is None]
+        sizes = [_computed_near(t, depth - 1) for t in unknown]
+        if op.type in _SUMS:
+            roundings = max((_TO_ONE.get(t.op.type, 1.0) for t in unknown), default=1.0)
+            size = max([roundings * max(known, default=0.0), *sizes])
+        elif op.type == "Mul":
+            size = float(np.prod([*known, *sizes]))
+        elif constants[0] is None and known and known[0]:
+            size = sizes[0] / known[0]
+    return size

@@ -1,0 +1,89 @@
+"""SavedModel export: two signatures over shared weights, and the manifest beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.saved_model.experimental import TrackableResource
+
+from probegen.artefact.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
+from probegen.sources.keras.forward import run_forward
+from probegen.sources.keras.instrumented import ProbedModel
+
+SERVING, EXPLAIN = "serving_default", "explain"
+
+
+def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Manifest:
+    """Writes a SavedModel with the signatures `serving_default` and `explain`.
+
+    `serving_default` returns the predictions as the source model gives them; `explain` returns
+    everything, and takes the int32 `[batch]` `target` where a probe chooses it at request time.
+
+    Args:
+        probed: the instrumented model.
+        path: a folder that does not exist.
+        batch: a fixed batch size, or None for a dynamic one.
+
+    Returns:
+        The manifest as written.
+    """
+    plan = probed.plan
+    names = [argument_name(n) for n in plan.source.input_names]
+    specs = {
+        name: tf.TensorSpec([batch, *s.shape[1:]], s.dtype, name=name)
+        for name, s in zip(names, plan.source.input_specs, strict=True)
+    }
+
+    def predict(**inputs: Any) -> dict[str, Any]:
+        run = run_forward(plan, [inputs[n] for n in names])
+        return dict(zip(plan.source.output_names, run.outputs, strict=True))
+
+    def explain(**inputs: Any) -> dict[str, Any]:
+        target = [inputs.pop(TARGET_INPUT)] if plan.manifest.target_input else []
+        return probed.explain_flat(*(inputs[n] for n in names), *target)
+
+    target_spec = (
+        {TARGET_INPUT: tf.TensorSpec([batch], tf.int32, name=TARGET_INPUT)}
+        if plan.manifest.target_input
+        else {}
+    )
+    signatures = {
+        SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),
+        EXPLAIN: tf.function(explain, autograph=False).get_concrete_function(
+            **specs, **target_spec
+        ),
+    }
+    module = _holding_what_is_read(signatures.values(), plan.source.model)
+    tf.saved_model.save(module, str(path), signatures=signatures)
+    described = plan.manifest.with_batch(batch)
+    write_manifest(path, described)
+    return described
+
+
+def argument_name(name: str) -> str:
+    """Returns what TensorFlow calls an argument of a signature: a Python identifier."""
+    identifier = "".join(c if c.isalnum() else "_" for c in name)
+    return identifier if identifier[0].isalpha() else f"arg_{identifier}"
+
+
+def _holding_what_is_read(functions: Iterable[Any], model: Any) -> Any:
+    """Returns a module that tracks the variables and tables that functions read.
+
+    What is not tracked is not saved: the states of recurrent layers, say, which Keras does not
+    count among a model's variables, or a layer that is kept in a closure.
+    """
+    module = tf.Module()
+    module.read = [v for function in functions for v in function.variables]
+    parts = tf.train.TrackableView(model).descendants()
+    module.tables = [p for p in parts if isinstance(p, TrackableResource)]
+    return module
+
+
+def write_manifest(path: Path, described: Manifest) -> None:
+    """Writes the manifest into a SavedModel."""
+    place = path / SAVEDMODEL_ASSET
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(described.to_json(indent=1), encoding="utf-8")

@@ -1,0 +1,172 @@
+"""Functions of single numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from probegen.sources.keras.to_onnx.handlers.writer import Handler, Writer
+
+_Type = onnx.TensorProto
+
+
+def erfc(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Erfc(x)` (exact GELU) as `1 - Erf(x)`."""
+    w = Writer(context, node)
+    wide = w.dtype
+    w.dtype = _Type.FLOAT if wide == _Type.DOUBLE else wide  # onnxruntime has no Erf of float64
+    w.give(w.op("Sub", w.const(1), w.op("Erf", w.cast(w.inputs[0], w.dtype))))
+
+
+def expm1(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Expm1(x)` as `exp(x) - 1`: its gradient is then `exp(x)`, exact everywhere."""
+    w = Writer(context, node)
+    w.finish("Sub", w.op("Exp", *w.inputs), w.const(1))
+
+
+def log1p(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Log1p(x)` as `log(1 + x)`."""
+    w = Writer(context, node)
+    w.finish("Log", w.op("Add", *w.inputs, w.const(1)))
+
+
+def atan2(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `atan2(y, x)`; tf2onnx has a product of signs, whose slope is lost where one is 0."""
+    w = Writer(context, node)
+    given = w.dtype
+    w.dtype = _Type.FLOAT  # onnxruntime has no arctangent of others
+    y, x = (w.cast(name, w.dtype) for name in w.inputs)
+    w.give(w.cast(angle(w, y, x), given))
+
+
+def angle(w: Writer, y: str, x: str) -> str:
+    """Returns the angle of points by the arctangent of the smaller over the larger.
+
+    Where the larger is 0 it is taken for 1. The gradient through the quotient is then the true
+    one everywhere but at 0, 0, where there is none.
+    """
+    flat = w.test("GreaterOrEqual", w.op("Abs", x), w.op("Abs", y))
+    zero, half = w.const(0), w.const(np.pi / 2)
+    down, back = _is_negative(w, y), _is_negative(w, x)
+    smaller, larger = w.where(flat, y, x), w.where(flat, x, y)
+    safe = w.where(w.test("Equal", larger, zero), w.const(1), larger)
+    turned = w.op("Atan", w.op("Div", smaller, safe))
+    turn = w.where(down, w.const(-np.pi), w.const(np.pi))
+    level = w.op("Add", turned, w.where(back, turn, zero))
+    steep = w.op("Sub", w.where(down, w.op("Neg", half), half), turned)
+    both = w.test("And", w.test("IsInf", y), w.test("IsInf", x))
+    corner = w.where(back, w.const(np.pi * 3 / 4), w.const(np.pi / 4))
+    corner = w.where(down, w.op("Neg", corner), corner)
+    return w.where(both, corner, w.where(flat, level, steep))
+
+
+def _is_negative(w: Writer, name: str) -> str:
+    """Returns where numbers are negative; -0 is."""
+    zero = w.const(0)
+    turned = w.test("Less", w.op("Reciprocal", name), zero)
+    return w.test("Or", w.test("Less", name, zero), turned)
+
+
+def in_single_precision(*kinds: int) -> Handler:
+    """Returns a handler that computes numbers of some types in float32.
+
+    onnxruntime has no kernel for float64, or one that is infinite too early.
+    """
+
+    def handler(context: Any, node: Any, _: str, __: Any) -> None:
+        if context.get_dtype(node.input[0]) in kinds:
+            w = Writer(context, node)
+            gives = _Type.BOOL if w.dtype == _Type.BOOL else _Type.FLOAT
+            w.give(w.op(node.type, *(w.cast(x, _Type.FLOAT) for x in w.inputs), dtype=gives))
+
+    return handler
+
+
+def keep(_: Any, __: Any, ___: str, ____: Any) -> None:
+    """Keeps an operation that ONNX has too."""
+
+
+def hyperbolic(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes Sinh and Cosh of float64, which onnxruntime lacks, by exponentials."""
+    w = Writer(context, node)
+    if w.dtype == _Type.DOUBLE:
+        up, down = w.op("Exp", w.inputs[0]), w.op("Exp", w.op("Neg", w.inputs[0]))
+        w.finish("Mul", w.op("Sub" if node.type == "Sinh" else "Add", up, down), w.const(0.5))
+
+
+def half_square(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes half of the sum of squares."""
+    w = Writer(context, node)
+    total = w.op("ReduceSumSquare", w.inputs[0], keepdims=0)
+    w.finish("Mul", total, w.const(0.5))
+
+
+def cross_entropy(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes the cross entropy of labels, and its gradient, which the operation gives as well."""
+    w = Writer(context, node)
+    scores, labels = w.inputs
+    count = w.reshape(w.size(scores, 1), [])
+    bounds = w.const(0, _Type.INT64), count, w.const(1, _Type.INT64)
+    classes = w.op("Range", *bounds, dtype=_Type.INT64)
+    hit = w.test("Equal", w.unsqueeze(w.cast(labels, _Type.INT64), [1]), classes)
+    taken = w.where(hit, w.op("LogSoftmax", scores, axis=-1), w.const(0))
+    slope = w.op("Sub", w.op("Softmax", scores, axis=-1), w.cast(hit, w.dtype))
+    w.give(w.op("Neg", w.sum(taken, [1])), slope)
+
+
+def is_finite(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes what is a number and not infinite."""
+    w = Writer(context, node)
+    x = w.inputs[0]
+    x = w.cast(x, _Type.FLOAT) if w.dtype_of(x) == _Type.FLOAT16 else x
+    w.finish("Not", w.test("Or", w.test("IsInf", x), w.test("IsNaN", x)))
+
+
+def is_inf(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes what is infinite, of 16 bits too."""
+    w = Writer(context, node)
+    x = w.inputs[0]
+    w.finish("IsInf", w.cast(x, _Type.FLOAT) if w.dtype_of(x) == _Type.FLOAT16 else x)
+
+
+def reciprocal(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `1 / x`."""
+    w = Writer(context, node)
+    w.finish("Reciprocal", *w.inputs)
+
+
+def xlogy(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `x log(y)`, and `x log(1 + y)`: 0 where x is 0, whatever y is."""
+    w = Writer(context, node)
+    x, y = w.inputs
+    if node.type == "Xlog1py":
+        y = w.op("Add", y, w.const(1))
+    is_zero = w.test("Equal", x, w.const(0))
+    wide = w.op("Mul", x, w.op("Log", w.where(is_zero, w.const(1), y)))
+    w.finish("Where", is_zero, w.const(0), wide)
+
+
+def xdivy(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `x / y`: 0 where x is 0, whatever y is."""
+    w = Writer(context, node)
+    x, y = w.inputs
+    is_zero = w.test("Equal", x, w.const(0))
+    w.finish("Where", is_zero, w.const(0), w.op("Div", x, w.where(is_zero, w.const(1), y)))
+
+
+def approximate_equal(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes where two numbers are less than a distance apart."""
+    w = Writer(context, node)
+    kind = w.dtype_of(w.inputs[0])
+    apart = w.op("Abs", w.op("Sub", *w.inputs, dtype=kind), dtype=kind)
+    w.finish("Less", apart, w.const(node.get_attr_value("tolerance"), kind))
+
+
+def cross(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes the cross product along the last axis."""
+    w = Writer(context, node)
+    next_, after = (w.indices(order) for order in ([1, 2, 0], [2, 0, 1]))
+    (a, b), (c, d) = ([w.op("Gather", x, i, axis=-1) for i in (next_, after)] for x in w.inputs)
+    w.finish("Sub", w.op("Mul", a, d), w.op("Mul", b, c))

@@ -1,0 +1,100 @@
+"""Convolutions and what Keras writes around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from tf2onnx.onnx_opset.nn import (
+    BiasAdd,
+    ConvOp,
+    ConvTranspose,
+    DepthwiseConv2d,
+    PoolOp,
+    is_channels_last,
+)
+
+from probegen.sources.keras.to_onnx.handlers.writer import Handler, Writer
+
+_Type = onnx.TensorProto
+
+
+def transposed_convolution(context: Any, node: Any, _: str, __: Any) -> None:
+    """Adds the bias of a transposed convolution of open sizes behind the zeros, not before.
+
+    Where the stride is larger than the kernel, TensorFlow fills up with zeros what no input
+    reaches. tf2onnx does so behind the convolution, into which it has merged the bias by then.
+    """
+    position = 3
+    sizes = context.get_shape(node.output[0]) or [-1]
+    if len(node.input) > position and min(sizes) < 0 and is_channels_last(node):
+        bias = node.input[position]
+        context.remove_input(node, bias, position)
+        context.insert_new_node_on_output("Add", node.output[0], inputs=[node.output[0], bias])
+    ConvTranspose.version_11(context, node)
+
+
+def bias_add(context: Any, node: Any, _: str, __: Any) -> None:
+    """BiasAdd: with channels first the bias runs along the second axis.
+
+    tf2onnx sees to that where it is a constant. Keras writes any sum so whose second operand has
+    one axis of more than one element: `[1, 7, 8] + [1, 7, 1]` too.
+    """
+    bias = node.inputs[1]
+    shape = context.get_shape(node.input[0])
+    if not node.is_nhwc() and not bias.is_const() and shape is not None and len(shape) > 2:
+        w = Writer(context, node)
+        wide = w.op("Reshape", node.input[1], w.indices([-1, *[1] * (len(shape) - 2)]))
+        context.replace_input(node, node.input[1], wide, 1)
+    BiasAdd.version_7(context, node)
+
+
+def bias_add_last(context: Any, node: Any, _: str, __: Any) -> None:
+    """BiasAddV1 knows no channels but the last."""
+    Writer(context, node).finish("Add", *node.input)
+
+
+def convolution(context: Any, node: Any, _: str, __: Any) -> None:
+    """Pads a dilated convolution of open sizes by hand: onnxruntime does not by itself.
+
+    With a stride of 1, and no dilated one has another, the widths do not depend on the sizes.
+    """
+    w = Writer(context, node)
+    rates = list(w.attribute("dilations") or [1])
+    if w.attribute("padding") == "SAME" and max(rates) > 1 and _is_open(w):
+        kernel = w.shape_of(w.inputs[1])
+        if kernel is None or min(kernel) < 0:
+            raise ValueError("it needs a kernel whose sizes are known")
+        last = is_channels_last(node)
+        spatial = rates[1:-1] if last else rates[2:]
+        totals = [(n - 1) * rate for n, rate in zip(kernel, spatial, strict=False)]
+        ahead, behind = [n // 2 for n in totals], [n - n // 2 for n in totals]
+        around = ([0], [0]) if last else ([0, 0], [])
+        widths = [*around[0], *ahead, *around[1], *around[0], *behind, *around[1]]
+        padded = w.op("Pad", w.inputs[0], w.indices(widths))
+        context.replace_input(node, w.inputs[0], padded, 0)
+        node.set_attr("padding", "VALID")
+    depthwise = node.type.startswith("Depthwise")
+    (DepthwiseConv2d.version_1 if depthwise else ConvOp.version_13)(context, node)
+
+
+def pool(op_type: str) -> Handler:
+    """Returns a handler for pooling that refuses what onnxruntime pads by less than nothing."""
+
+    def handler(context: Any, node: Any, _: str, __: Any) -> None:
+        w = Writer(context, node)
+        if len(w.inputs) == 1 and w.attribute("padding") == "SAME" and _is_open(w):
+            sizes, steps = w.attribute("ksize"), w.attribute("strides")
+            if any(n < step for n, step in zip(sizes, steps, strict=True)):
+                raise ValueError("windows further apart than they are large need fixed sizes")
+        kind = node.type
+        node.type = op_type
+        PoolOp.version_11(context, node, tf_op=kind)
+
+    return handler
+
+
+def _is_open(w: Writer) -> bool:
+    shape = w.shape_of(w.inputs[0])
+    sizes = None if shape is None else shape[1:-1] if is_channels_last(w.node) else shape[2:]
+    return sizes is None or min(sizes, default=0) < 0

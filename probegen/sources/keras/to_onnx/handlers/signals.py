@@ -1,0 +1,319 @@
+"""Complex numbers and Fourier transforms.
+
+ONNX has no complex numbers to reckon with. Here a complex tensor is two: its real and its
+imaginary part, kept beside the graph under the name of the tensor. Operations that read none but
+those of this table leave it as it is, and are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from tf2onnx.handler import tf_op
+
+from probegen.sources.keras.to_onnx.handlers.functions import angle
+from probegen.sources.keras.to_onnx.handlers.writer import Writer
+
+_Type = onnx.TensorProto
+_COMPLEX = frozenset({_Type.COMPLEX64, _Type.COMPLEX128})
+
+#: Operations whose own handlers take care of complex numbers.
+HANDLED = frozenset(
+    {"Complex", "Real", "Imag", "Conj", "ComplexAbs", "Angle", "FFT", "IFFT", "FFT2D", "IFFT2D"}
+    | {"RFFT", "IRFFT", "RFFT2D", "IRFFT2D"}
+)
+
+#: Longest transform that is written as a product with a matrix of its sines and cosines.
+_LONGEST = 4096
+
+_Pair = tuple[str, str]
+
+
+def is_complex(context: Any, node: Any) -> bool:
+    """Tells whether a node reads or gives complex numbers."""
+    names = [*node.input, *node.output]
+    return any(context.get_dtype(name) in _COMPLEX for name in names if name)
+
+
+def _parts(w: Writer, name: str) -> _Pair:
+    """Returns the real and the imaginary part of a tensor."""
+    known: dict[str, _Pair] = _known(w.context)
+    if name in known:
+        return known[name]
+    value = w.value_of(name)
+    if value is None:
+        maker = w.context.get_node_by_output(name)
+        raise ValueError(f"complex numbers that come from {getattr(maker, 'type', 'an input')}")
+    kind = np.float64 if value.dtype == np.complex128 else np.float32
+    known[name] = w.constant(value.real.astype(kind)), w.constant(value.imag.astype(kind))
+    return known[name]
+
+
+def _known(context: Any) -> dict[str, _Pair]:
+    """Returns the parts of a graph's complex tensors by name."""
+    if not hasattr(context, "probegen_parts"):
+        context.probegen_parts = {}
+    found: dict[str, _Pair] = context.probegen_parts
+    return found
+
+
+def _keep(w: Writer, real: str, imaginary: str) -> None:
+    """Keeps the parts of the node's output. The node stays, and goes when nothing reads it."""
+    _known(w.context)[w.node.output[0]] = real, imaginary
+
+
+def _real_type(dtype: int) -> int:
+    return int(_Type.DOUBLE if dtype == _Type.COMPLEX128 else _Type.FLOAT)
+
+
+def _writer(context: Any, node: Any) -> Writer:
+    """Returns a writer whose element type is that of the parts."""
+    w = Writer(context, node)
+    given = w.dtype if w.dtype in _COMPLEX else context.get_dtype(node.input[0])
+    w.dtype = _real_type(given) if given in _COMPLEX else given
+    return w
+
+
+# -- parts ---------------------------------------------------------------------------------
+
+
+def complex_(context: Any, node: Any, _: str, __: Any) -> None:
+    """Keeps two tensors as the parts of one."""
+    w = _writer(context, node)
+    shapes = [w.shape_of(name) for name in w.inputs]
+    if shapes[0] == shapes[1] and shapes[0] is not None:
+        _keep(w, w.inputs[0], w.inputs[1])
+        return
+    zero = w.op("Sub", w.op("Mul", w.inputs[0], w.const(0)), w.op("Mul", w.inputs[1], w.const(0)))
+    _keep(w, *(w.op("Add", name, zero) for name in w.inputs))
+
+
+def real(context: Any, node: Any, _: str, __: Any) -> None:
+    """Gives the real part."""
+    w = _writer(context, node)
+    w.give(_parts(w, w.inputs[0])[0])
+
+
+def imaginary(context: Any, node: Any, _: str, __: Any) -> None:
+    """Gives the imaginary part."""
+    w = _writer(context, node)
+    w.give(_parts(w, w.inputs[0])[1])
+
+
+def conjugate(context: Any, node: Any, _: str, __: Any) -> None:
+    """Turns the sign of the imaginary part."""
+    w = _writer(context, node)
+    a, b = _parts(w, w.inputs[0])
+    _keep(w, a, w.op("Neg", b))
+
+
+def magnitude(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes the size of complex numbers; its gradient at 0 is 0, as in TensorFlow."""
+    w = _writer(context, node)
+    a, b = _parts(w, w.inputs[0])
+    square = w.op("Add", w.op("Mul", a, a), w.op("Mul", b, b))
+    is_zero = w.test("Equal", square, w.const(0))
+    root = w.op("Sqrt", w.where(is_zero, w.const(1), square))
+    w.give(w.where(is_zero, w.const(0), root))
+
+
+def phase(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes the angle of complex numbers."""
+    w = _writer(context, node)
+    a, b = _parts(w, w.inputs[0])
+    w.give(angle(w, b, a))
+
+
+# -- arithmetic ------------------------------------------------------------------------------
+
+
+def arithmetic(context: Any, node: Any, kind: str) -> None:
+    """Writes an operation that real numbers know too; leaves it where it is not in the table."""
+    w = _writer(context, node)
+    if kind == "Const":
+        return
+    if kind == "Shape":
+        w.give(w.sizes(_parts(w, w.inputs[0])[0]))
+        return
+    if kind in _ARITHMETIC:
+        _keep(w, *_ARITHMETIC[kind](w, *(_parts(w, name) for name in w.inputs)))
+    elif kind in ("Cast", "Identity") and context.get_dtype(node.output[0]) in _COMPLEX:
+        if context.get_dtype(node.input[0]) in _COMPLEX:
+            _keep(w, *_parts(w, w.inputs[0]))
+        else:
+            x = w.cast(w.inputs[0], _real_type(context.get_dtype(node.output[0])))
+            w.dtype = w.dtype_of(x)
+            _keep(w, x, w.op("Mul", x, w.const(0)))
+    elif kind in _EITHER:
+        _each_part(w, kind)
+    else:
+        raise ValueError("it has no form here for complex numbers")
+
+
+def _add(w: Writer, x: _Pair, y: _Pair) -> _Pair:
+    return w.op("Add", x[0], y[0]), w.op("Add", x[1], y[1])
+
+
+def _subtract(w: Writer, x: _Pair, y: _Pair) -> _Pair:
+    return w.op("Sub", x[0], y[0]), w.op("Sub", x[1], y[1])
+
+
+def _multiply(w: Writer, x: _Pair, y: _Pair) -> _Pair:
+    return (
+        w.op("Sub", w.op("Mul", x[0], y[0]), w.op("Mul", x[1], y[1])),
+        w.op("Add", w.op("Mul", x[0], y[1]), w.op("Mul", x[1], y[0])),
+    )
+
+
+def _divide(w: Writer, x: _Pair, y: _Pair) -> _Pair:
+    size = w.op("Add", w.op("Mul", y[0], y[0]), w.op("Mul", y[1], y[1]))
+    a, b = _multiply(w, x, (y[0], w.op("Neg", y[1])))
+    return w.op("Div", a, size), w.op("Div", b, size)
+
+
+def _exp(w: Writer, x: _Pair) -> _Pair:
+    size = w.op("Exp", x[0])
+    return w.op("Mul", size, w.op("Cos", x[1])), w.op("Mul", size, w.op("Sin", x[1]))
+
+
+_ARITHMETIC: dict[str, Callable[..., _Pair]] = {
+    "Add": _add,
+    "AddV2": _add,
+    "Sub": _subtract,
+    "Mul": _multiply,
+    "RealDiv": _divide,
+    "Div": _divide,
+    "Neg": lambda w, x: (w.op("Neg", x[0]), w.op("Neg", x[1])),
+    "Square": lambda w, x: _multiply(w, x, x),
+    "Exp": _exp,
+}
+#: What moves values and does not reckon with them: done with each part.
+_EITHER = frozenset(
+    {"Reshape", "Transpose", "ExpandDims", "Squeeze", "Slice", "StridedSlice", "ConcatV2", "Pack"}
+    | {"GatherV2", "Pad", "PadV2", "ReverseV2", "Roll", "Tile", "BroadcastTo", "Sum", "Mean"}
+)
+
+
+def _each_part(w: Writer, kind: str) -> None:
+    """Does what the node does with the real and with the imaginary parts."""
+    node, context = w.node, w.context
+    shape = context.get_shape(node.output[0])
+    results = []
+    for part in (0, 1):
+        inputs = [
+            _parts(w, name)[part] if context.get_dtype(name) in _COMPLEX else name
+            for name in node.input
+        ]
+        kept = {k: v for k, v in node.attr.items() if k not in ("T", "Tparams", "dtype")}
+        made = context.make_node(
+            kind, inputs, attr=kept, shapes=[shape], dtypes=[w.dtype], skip_conversion=False
+        )
+        result = made.output[0]
+        end = context.make_node("Identity", [result], shapes=[shape], dtypes=[w.dtype])
+        function, given = tf_op.find_effective_op(kind)
+        if given and given.get("onnx_op"):
+            made.type = given["onnx_op"]
+        function(context, made, **given)
+        results.append(end.output[0])
+    _keep(w, results[0], results[1])
+
+
+# -- transforms ------------------------------------------------------------------------------
+
+
+def transform(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes a discrete Fourier transform as products with matrices of cosines and sines.
+
+    Along the last axis, or the last two; the lengths have to be known.
+    """
+    kind, w = node.type, _writer(context, node)
+    two = kind.endswith("2D")
+    back = kind.startswith("I")
+    wanted = w.value_of(w.inputs[1]) if "RFFT" in kind else None
+    shape = w.shape_of(w.inputs[0])
+    if shape is None:
+        raise ValueError("it needs a tensor whose number of axes is known")
+    if "RFFT" in kind and wanted is None:
+        raise ValueError("it needs a length known at compile time")
+    lengths = [int(n) for n in (shape[-2:] if two else shape[-1:])]
+    lengths = lengths if wanted is None else [int(n) for n in np.ravel(wanted)]
+    if min(lengths) < 0:
+        raise ValueError("it needs a length known at compile time: give the model's Input its size")
+    if max(lengths) > _LONGEST:
+        raise ValueError(f"it is written as a matrix, of {_LONGEST} rows at most")
+    if kind in ("RFFT", "RFFT2D"):
+        x = _fitted(w, w.inputs[0], shape, lengths)
+        pair = _forward(w, x, lengths[-1])
+        _keep(w, *(_along_rows(w, pair, lengths[0], back=False) if two else pair))
+        return
+    pair = _parts(w, w.inputs[0])
+    if kind in ("IRFFT", "IRFFT2D"):
+        kept = [*lengths[:-1], lengths[-1] // 2 + 1]
+        a, b = (_fitted(w, x, shape, kept) for x in pair)
+        pair = _along_rows(w, (a, b), lengths[0], back=True) if two else (a, b)
+        w.give(_to_real(w, pair, lengths[-1]))
+        return
+    pair = _along_last(w, pair, lengths[-1], back=back)
+    _keep(w, *(_along_rows(w, pair, lengths[0], back=back) if two else pair))
+
+
+def _fitted(w: Writer, x: str, shape: list[int], lengths: list[int]) -> str:
+    """Cuts the last axes to what a transform reads."""
+    axes = [len(shape) - len(lengths) + i for i in range(len(lengths))]
+    cut = [(axis, n) for axis, n in zip(axes, lengths, strict=True) if shape[axis] != n]
+    if any(0 <= shape[axis] < n for axis, n in cut):
+        raise ValueError("its input is shorter than its length")
+    if not cut:
+        return x
+    ends, places = w.indices([n for _, n in cut]), w.indices([axis for axis, _ in cut])
+    return w.op("Slice", x, w.indices([0] * len(cut)), ends, places)
+
+
+def _waves(length: int, count: int) -> tuple[Any, Any]:
+    """Returns cosines and sines `[length, count]`."""
+    turns = np.outer(np.arange(length), np.arange(count)) % length / length
+    return np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
+
+
+def _forward(w: Writer, x: str, length: int) -> _Pair:
+    """Transforms real numbers along the last axis."""
+    cosines, sines = _waves(length, length // 2 + 1)
+    return w.op("MatMul", x, w.array(cosines)), w.op("MatMul", x, w.array(-sines))
+
+
+def _to_real(w: Writer, pair: _Pair, length: int) -> str:
+    """Transforms half a spectrum back along the last axis."""
+    count = length // 2 + 1
+    cosines, sines = _waves(length, count)
+    twice = np.full(count, 2.0)
+    twice[0] = 1
+    if length % 2 == 0:
+        twice[-1] = 1
+    a, b = (waves.T * twice[:, None] / length for waves in (cosines, -sines))
+    return w.op("Add", w.op("MatMul", pair[0], w.array(a)), w.op("MatMul", pair[1], w.array(b)))
+
+
+def _along_last(w: Writer, pair: _Pair, length: int, *, back: bool) -> _Pair:
+    return _turned(w, pair, length, lambda x, matrix: w.op("MatMul", x, matrix), back=back)
+
+
+def _along_rows(w: Writer, pair: _Pair, length: int, *, back: bool) -> _Pair:
+    return _turned(w, pair, length, lambda x, matrix: w.op("MatMul", matrix, x), back=back)
+
+
+def _turned(
+    w: Writer, pair: _Pair, length: int, times: Callable[[str, str], str], *, back: bool
+) -> _Pair:
+    """Transforms complex numbers, or transforms them back, by products with symmetric matrices."""
+    waves = _waves(length, length)
+    if back:
+        waves = waves[0] / length, -waves[1] / length
+    cosines, sines = map(w.array, waves)
+    real_part, other = pair
+    return (
+        w.op("Add", times(real_part, cosines), times(other, sines)),
+        w.op("Sub", times(other, cosines), times(real_part, sines)),
+    )

@@ -1,0 +1,288 @@
+"""The captured forward pass as an ONNX graph: through tf2onnx, its holes mended, named, checked.
+
+tf2onnx is asked for inference only; what it gets wrong there is mended on the TensorFlow side
+before (constants captured from layers, functions marked for XLA), by handlers for single
+operations, or on the graph that comes out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import onnx
+import onnx_ir as ir
+import tensorflow as tf
+
+from probegen.errors import ExportError
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
+from probegen.graph.core.placeholder_weights import fold_hollow, make_hollow
+from probegen.graph.forward import ForwardGraph, open_size
+from probegen.graph.passes.fold_weights import fold_weights
+from probegen.graph.passes.slices import split_slices
+from probegen.graph.shape_inference import infer_shapes
+from probegen.plan.plan import Plan
+from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.forward import plain_output, run_forward
+from probegen.sources.keras.source import Source
+from probegen.sources.keras.to_onnx.canonical import make_canonical
+from probegen.sources.keras.to_onnx.conversion import convert, layer_of
+from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
+    mend_empty_inputs,
+    mend_groups,
+    mend_negative_padding,
+    mend_output_shapes,
+    mend_scales,
+    mend_transposes,
+)
+from probegen.sources.keras.trace import Trace, trace_function
+from probegen.stages import stage
+
+#: What tf2onnx writes itself; higher opsets are reached by onnx's version converter.
+MIN_OPSET, TF2ONNX_MAX_OPSET = 13, 18
+_MARK_NAME = "probegen_mark_"
+_WEIGHT_NAME = "probegen_weight_"
+#: Number of elements from which a matrix counts as large, and any weight as medium.
+_LARGE_WEIGHT, _MEDIUM_WEIGHT = 2**20, 2**14
+#: Bytes of other weights up to which they are converted with the graph.
+_MOST_CONVERTED = 2**25
+
+
+def forward_graph(
+    plan: Plan,
+    opset: int = TF2ONNX_MAX_OPSET,
+    batch: int | None = None,
+    *,
+    hollow: bool = False,
+) -> ForwardGraph:
+    """Converts the captured forward pass of a plan.
+
+    Args:
+        plan: what to capture.
+        opset: ONNX operator set, 13 or newer.
+        batch: a fixed batch size, or None for a dynamic batch.
+        hollow: leave out what the weights hold, for a graph that is only looked at.
+
+    Raises:
+        UnsupportedOpsError: TensorFlow operations that have no ONNX form; lists each with the
+            layer it came from.
+        ExportError: strings, an opset out of range, or a failure of the conversion.
+    """
+    _check_opset(opset)
+    _check_dtypes(plan)
+    explained = [o.ref for g in plan.groups for o in g.outputs]
+    refs = list(dict.fromkeys(ref for ref in explained if not ref.is_input))
+    marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
+    large = _weights(plan.source) if hollow else _large_weights(plan.source)
+    count = len(plan.source.input_specs)
+    calls: list[LayerCall] = []
+    inputs: list[Any] = []
+
+    def forward(*given: Any) -> list[Any]:
+        weights = list(zip(large, given[count:], strict=True))
+        run = run_forward(plan, given[:count], marks, weights, _mark_mask)
+        calls[:], inputs[:] = run.calls, list(given)
+        return [
+            *run.outputs,
+            *(plain_output(run, o) for o in plan.plain),
+            *(run.target(g.target) for g in plan.groups),
+        ]
+
+    specs = [tf.TensorSpec([batch, *s.shape[1:]], s.dtype, s.name) for s in plan.source.input_specs]
+    specs += [tf.TensorSpec(v.shape, v.dtype, f"{_WEIGHT_NAME}{i}") for i, v in enumerate(large)]
+    function = trace_function(forward, specs, plan.source)
+    _check_precision(function.graph)
+    layers = Trace(plan.source, function.graph, inputs, [], calls).layers
+    proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
+
+    def prepare(graph: ir.Graph) -> None:
+        _put_in(graph, None if hollow else large)
+        name_inputs(graph, plan.source)
+
+    hint = "Export to SavedModel instead (format='savedmodel')."
+    with stage("the graph that tf2onnx wrote cannot be read", ExportError, hint):
+        model = to_ir(proto, opset, prepare)
+    marked = _marked_values(model.graph)
+    sources = {ref: marked[number] for number, ref in enumerate(refs)}
+    for group in plan.groups:
+        for output in group.outputs:
+            if output.ref.is_input:
+                sources[output.ref] = model.graph.inputs[output.ref.position]
+    return ForwardGraph(
+        model=model,
+        counts=(len(plan.source.output_names), len(plan.plain)),
+        sources=sources,
+        layer_of=functools.partial(layer_of, layers),
+    )
+
+
+def _large_weights(source: Source) -> list[Any]:
+    """Returns the variables that stay out of the conversion, to be put in afterwards.
+
+    Freezing and converting copy every constant some thirty times, and hold no more than 2 GB.
+    Matrices (of Dense, Embedding) come out as they went in, so the large ones travel as inputs.
+    Kernels of convolutions, which are transposed on the way, do so where there is much of them.
+    """
+    variables = list({id(v): v for v in source.model.variables}.values())
+    large = [v for v in variables if len(v.shape) == 2 and math.prod(v.shape) >= _LARGE_WEIGHT]
+    taken = {id(v) for v in large}
+    rest = [v for v in variables if id(v) not in taken]
+    if sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in rest) <= _MOST_CONVERTED:
+        return large
+    return large + [
+        v
+        for v in _weights(source)
+        if id(v) not in taken
+        and math.prod(v.shape) >= _MEDIUM_WEIGHT
+        and tf.as_dtype(v.dtype).is_floating
+    ]
+
+
+def _weights(source: Source) -> list[Any]:
+    """Returns the variables whose content no conversion needs: all but vectors and numbers.
+
+    Loops of recurrent layers are told from what their weights hold, so these stay in.
+    """
+    layers = [
+        layer for layer in source.model._flatten_layers() if isinstance(layer, keras.layers.RNN)
+    ]
+    kept = {id(v) for layer in layers for v in layer.variables}
+    variables = {id(v): v for v in source.model.variables if id(v) not in kept}.values()
+    return [v for v in variables if len(v.shape) >= 2]
+
+
+def _put_in(graph: ir.Graph, large: Sequence[Any] | None) -> None:
+    """Makes initializers of the inputs that stood for weights; hollow ones for None."""
+    for value in list(graph.inputs):
+        number = re.match(rf"{_WEIGHT_NAME}(\d+)", value.name or "")
+        if number:
+            graph.inputs.remove(value)
+            if large is None:
+                make_hollow(graph, value)
+                continue
+            value.const_value = ir.tensor(large[int(number[1])].numpy(), name=value.name)
+            graph.register_initializer(value)
+
+
+def _mark(number: int, tensor: Any) -> Any:
+    """Passes a tensor through an operation that no optimiser removes or moves things across.
+
+    Gradients are taken at its output. Without it, tf2onnx may hand out a transposed copy beside
+    the way, or fold the tensor away. What the operation does in TensorFlow plays no role here.
+    The message keeps TensorFlow from joining two marks, where layers compute the same (`Reshape`
+    and `Flatten` of one tensor).
+    """
+    name = f"{_MARK_NAME}{number}"
+    return tf.raw_ops.PreventGradient(input=tensor, message=name, name=name)
+
+
+def _mark_mask(mask: Any) -> Any:
+    """Marks a mask; where a path moves the input, it is held."""
+    return tf.raw_ops.PreventGradient(input=mask, message="", name=MASK_NAME)
+
+
+def _marked_values(graph: ir.Graph) -> dict[int, ir.Value]:
+    found = {}
+    for node in graph:
+        if node.domain == MARK_DOMAIN and node.op_type == MARK:
+            number = re.search(rf"{_MARK_NAME}(\d+)", node.name or "")
+            if number:
+                found[int(number[1])] = node.outputs[0]
+    return found
+
+
+# -- ONNX to the representation that is differentiated -----------------------------------------
+
+
+def to_ir(
+    proto: onnx.ModelProto, opset: int, prepare: Callable[[ir.Graph], None] | None = None
+) -> ir.Model:
+    """Returns a converted graph mended and with shapes inferred, in the opset asked for.
+
+    Args:
+        proto: what the conversion wrote.
+        opset: lifts the graph where tf2onnx does not write it.
+        prepare: names the inputs, and puts in what was kept out of the conversion.
+
+    Raises:
+        ExportError: the graph cannot be lifted.
+    """
+    if opset > TF2ONNX_MAX_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, opset)
+        except Exception as error:
+            raise ExportError(f"onnx cannot lift the graph to opset {opset}: {error}") from error
+    model = ir.serde.deserialize_model(proto)
+    make_canonical(model)
+    if prepare is not None:
+        prepare(model.graph)
+    mend_negative_padding(model.graph)
+    mend_empty_inputs(model.graph)
+    infer_shapes(model)
+    fold_hollow(model.graph)
+    fold_weights(model.graph)
+    mend_groups(model.graph)
+    mend_output_shapes(model.graph)
+    mend_transposes(model.graph)
+    if mend_scales(model.graph):
+        infer_shapes(model)
+    split_slices(model.graph)
+    return model
+
+
+def name_inputs(graph: ir.Graph, source: Source) -> None:
+    """Gives the inputs the model's own names and their open sizes readable ones.
+
+    Every open batch size is called `batch`, so that rules can tell that two of them agree.
+    """
+    for value, name, spec in zip(graph.inputs, source.input_names, source.input_specs, strict=True):
+        value.name = name
+        sizes = list(value.shape) if value.shape is not None else list(spec.shape)
+        value.shape = ir.Shape(
+            [
+                size if isinstance(size, int) else "batch" if i == 0 else open_size(name, i)
+                for i, size in enumerate(sizes)
+            ]
+        )
+
+
+def _check_opset(opset: int) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if not isinstance(opset, int) or not MIN_OPSET <= opset <= newest:
+        raise ExportError(
+            f"opset={opset!r} is out of range; the installed onnx and tf2onnx write "
+            f"opsets {MIN_OPSET} to {newest}."
+        )
+
+
+def _check_dtypes(plan: Plan) -> None:
+    for name, spec in zip(plan.source.input_names, plan.source.input_specs, strict=True):
+        if spec.dtype == tf.string:
+            raise ExportError(
+                f"input {name!r} takes strings, which ONNX runtimes cannot preprocess as Keras "
+                "does. Split the model: keep the text layers in front, and compile the part that "
+                f"takes numbers ({_after_strings(plan)})."
+            )
+
+
+def _check_precision(graph: Any) -> None:
+    if any(t.dtype == tf.bfloat16 for op in graph.get_operations() for t in op.outputs):
+        raise ExportError(
+            "the model computes in bfloat16, for which onnxruntime has next to no operators on "
+            "CPU. Load it under another dtype policy (keras.config.set_dtype_policy('float32') "
+            "or 'mixed_float16'), or export to SavedModel (format='savedmodel')."
+        )
+
+
+def _after_strings(plan: Plan) -> str:
+    layers = [
+        layer
+        for layer in plan.source.model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    numeric = [layer.name for layer in layers if layer.compute_dtype != "string"]
+    return f"from {numeric[0]!r} on" if numeric else "what follows the lookup"

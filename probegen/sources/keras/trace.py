@@ -1,0 +1,399 @@
+"""A symbolic trace of a model: every layer call and every operation, without any data."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from tensorflow.python.framework import ops as tf_ops
+
+from probegen.errors import InstrumentError
+from probegen.plan.axes import Axes
+from probegen.sources.keras.attention import attention_weights
+from probegen.sources.keras.capture import CallKey, LayerCall, Replacements, Watcher, watching
+from probegen.sources.keras.first_floats import FirstFloats, follow
+from probegen.sources.keras.layouts import Layouts
+from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
+from probegen.sources.keras.source import Source
+from probegen.sources.keras.timewise import has_rows, unfolded
+from probegen.stages import stage
+
+_SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+_FINAL_ACTIVATIONS = frozenset({"Softmax", "Sigmoid"})
+_PASSES_THROUGH = frozenset({"Identity", "Cast"})
+
+
+@dataclasses.dataclass
+class Trace:
+    """What one call of a source model does, as seen from inside the graph it was traced in.
+
+    Attributes:
+        source: the model.
+        graph: the graph.
+        inputs: the flat input tensors.
+        nest: the predictions as the model nests them.
+        calls: the layer calls, in the order in which they begin.
+    """
+
+    source: Source
+    graph: Any
+    inputs: list[Any]
+    nest: Any
+    calls: list[LayerCall]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The flat predictions."""
+        return list(keras.tree.flatten(self.nest))
+
+    def call(self, key: CallKey) -> LayerCall:
+        """Returns the call named by path and index."""
+        return next(c for c in self.calls if (c.path, c.index) == key)
+
+    @functools.cached_property
+    def weights(self) -> dict[CallKey, Any]:
+        """Layer call -> the attention weights that it applies, for every call that has some."""
+        return attention_in_steps(self.graph, self.calls, self.inputs)
+
+    @functools.cached_property
+    def random(self) -> dict[int, Draw]:
+        """Id of a tensor -> where the random numbers come from that its value depends on."""
+        return drawn(self.graph, self.draws)
+
+    @functools.cached_property
+    def draws(self) -> dict[int, Draw]:
+        """Id of a tensor -> draw, for what the graph does not show to be random."""
+        trained = told_to_train(self.source.model)
+        return {
+            id(tensor): Draw(f"{type(call.layer).__name__}(training=True)", layer=call.path)
+            for call in self.calls
+            if id(call.layer) in trained
+            for tensor in call.outputs
+        }
+
+    def drawn_by(self, draw: Draw) -> str:
+        """Says which operation draws, and in which layer."""
+        where = draw.layer or self.layer_of(draw.at)
+        operation = draw.operation or "a random seed"
+        return f"{operation} in layer {where!r}" if where else f"{operation} in the model's call"
+
+    @functools.cached_property
+    def _layouts(self) -> Layouts:
+        return Layouts(self.graph, self.calls)
+
+    def axes(self, tensor: Any) -> Axes:
+        """Returns a name for each axis of a tensor, see `probegen.plan.axes`."""
+        return self._layouts.of(tensor)
+
+    def visible(self, tensor: Any) -> bool:
+        """Tells whether a tensor lives in this graph and not in a loop's or branch's body."""
+        return tf.is_tensor(tensor) and getattr(tensor, "graph", None) is self.graph
+
+    @functools.cached_property
+    def layers(self) -> dict[str, str]:
+        """Operation name -> path of the innermost layer call that made the operation."""
+        made = zip(self.graph.get_operations(), self.makers, strict=True)
+        return {op.name: path for op, (path, _) in made if path}
+
+    @functools.cached_property
+    def makers(self) -> list[CallKey]:
+        """The innermost layer call that made each operation, `("", 0)` where none did."""
+        keys: list[CallKey] = [("", 0)] * len(self.graph.get_operations())
+        for call in self.calls:  # outer calls begin before inner ones, which so overwrite them
+            # Positions of a call inside a loop are those of another graph.
+            if any(map(self.visible, call.outputs)):
+                count = call.last_op - call.first_op
+                keys[call.first_op : call.last_op] = [(call.path, call.index)] * count
+        return keys
+
+    @functools.cached_property
+    def first_floats(self) -> FirstFloats:
+        """Where the whole numbers of the inputs become floating."""
+        return follow(self.graph.get_operations(), self.inputs, self.makers)
+
+    def layer_of(self, op: Any) -> str:
+        """Returns the path of the innermost layer call that made an operation, or `""`."""
+        return self.layers.get(op.name, "")
+
+
+def run_source(
+    source: Source,
+    flat: Sequence[Any],
+    replaced: Replacements | None = None,
+    weights: Sequence[tuple[Any, Any]] = (),
+    probed: Collection[CallKey] | None = None,
+    first_floats: FirstFloats | None = None,
+    mark_mask: Callable[[Any], Any] | None = None,
+) -> tuple[Any, list[LayerCall]]:
+    """Calls the source model, watched; must run inside a graph that is being traced.
+
+    The stateless scope keeps what the call would change (recurrent states, losses, seeds) from
+    reaching the model.
+
+    Args:
+        source: the model.
+        flat: its flat inputs.
+        replaced: outputs of layer calls that other tensors stand in for.
+        weights: pairs of a variable of the model and a tensor to read in its place.
+        probed: the layer calls whose outputs are asked for; None for all.
+        first_floats: follows the inputs, and exchanges what is made of their whole numbers.
+        mark_mask: what masks pass, so that they are found again; None leaves them alone.
+
+    Returns:
+        The predictions in the nest that the model returns, and the layer calls.
+    """
+    watcher = Watcher(source.model, replaced, probed, mark_mask)
+    listening = first_floats.listening(watcher) if first_floats else contextlib.nullcontext()
+    with keras.StatelessScope(state_mapping=list(weights)), watching(watcher), listening:
+        try:
+            outputs = source.call(flat)
+        except Exception:
+            if watcher.refusal is not None:  # in its own words, not in Keras'
+                raise watcher.refusal from None
+            raise
+    return outputs, watcher.calls
+
+
+def trace(source: Source) -> Trace:
+    """Traces a model symbolically.
+
+    Raises:
+        InstrumentError: the model cannot be traced (it needs concrete values, say), or its answer
+            for a sample depends on the samples beside it.
+    """
+    normalises = by_the_batch(source.model)
+    if normalises is not None:
+        raise InstrumentError(
+            f"the model calls {normalises!r} (BatchNormalization) with training=True, so that it "
+            "answers by the statistics of whatever samples are fed together, which no artefact can "
+            "agree with. Call the layer without training=, or set its trainable to False."
+        )
+    seen: dict[str, Any] = {}
+
+    def forward(*flat: Any) -> Any:
+        nest, calls = run_source(source, flat)
+        seen.update(inputs=list(flat), nest=nest, calls=calls)
+        return keras.tree.flatten(nest)
+
+    graph = trace_function(forward, source.input_specs, source).graph
+    for name, output in zip(source.output_names, keras.tree.flatten(seen["nest"]), strict=True):
+        if not tf.is_tensor(output):
+            raise InstrumentError(
+                f"output {name!r} of {source.model.name!r} is a {type(output).__name__}, not a "
+                "tensor; let the model's call return tensors alone."
+            )
+    return Trace(source, graph, seen["inputs"], seen["nest"], seen["calls"])
+
+
+def attention_in_steps(
+    graph: Any, calls: Sequence[LayerCall], inputs: Sequence[Any]
+) -> dict[CallKey, Any]:
+    """Returns attention weights by layer call, with an axis for each length that is folded."""
+    found = attention_weights(graph, calls, inputs)
+    folds = {(c.path, c.index): c.folds for c in calls}
+    apart = {id(t) for c in calls if c.in_steps for t in c.outputs}
+    with graph.as_default():
+        for key, weights in found.items():
+            if id(weights) not in apart and has_rows(weights):
+                found[key] = unfolded(weights, folds[key])
+    return found
+
+
+def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: Source) -> Any:
+    """Returns `function` as a concrete function of tensors described by `specs`.
+
+    Raises:
+        InstrumentError: tracing failed.
+    """
+    with stage(f"the model {source.model.name!r} cannot be traced as a graph", InstrumentError):
+        # Keras enters a scope before TensorFlow refuses its name, and would never leave it again.
+        scopes = global_state.get_global_attribute("name_scope_stack", [], set_to_default=True)
+        entered = list(scopes)
+        try:
+            return tf.function(function, autograph=False).get_concrete_function(*specs)
+        except ValueError as error:
+            scopes[:] = entered
+            rename = _name_to_change(source, error)
+            if rename is not None:
+                raise InstrumentError(rename) from error
+            raise
+
+
+def _name_to_change(source: Source, error: Exception) -> str | None:
+    """Returns what to do about a layer's name that TensorFlow does not take, None if it is not."""
+    name = re.search(r"'(.+)' is not a valid (?:root )?scope name", str(error))
+    if name is None:
+        return None
+    usable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name[1]).lstrip("_") or "layer"
+    return (
+        f"the layer {name[1]!r} of the model {source.model.name!r} has a name that TensorFlow "
+        "takes in no graph (letters, digits and _ . - alone will do): rename the layer, "
+        f"layer.name = {usable!r}; its weights stay."
+    )
+
+
+# -- what is differentiated --------------------------------------------------------------------
+
+
+def pre_activation(tensor: Any) -> Any | None:
+    """Returns what went into the softmax or sigmoid that made `tensor`, or None.
+
+    Keras leaves the logits on the tensors that its activations return; where the activation was
+    called in another way, the operation that made the tensor tells.
+    """
+    logits = getattr(tensor, "_keras_logits", None)
+    if logits is not None and getattr(logits, "graph", None) is tensor.graph:
+        return logits
+    op = tensor.op
+    while op.type in _PASSES_THROUGH and op.inputs[0].dtype.is_floating:
+        source = op.inputs[0]
+        if getattr(source, "_keras_logits", None) is not None:
+            return source._keras_logits
+        op = source.op
+    return op.inputs[0] if op.type in _FINAL_ACTIVATIONS else None
+
+
+# -- dependence --------------------------------------------------------------------------------
+
+
+def ancestors(tensors: Iterable[Any]) -> set[Any]:
+    """Returns the operations that the tensors' values depend on, their own included."""
+    found: set[Any] = set()
+    stack = [t.op for t in tensors]
+    while stack:
+        op = stack.pop()
+        if op not in found:
+            found.add(op)
+            stack.extend(t.op for t in op.inputs)
+    return found
+
+
+def influenced_by(tensor: Any, graph: Any, differentiably: bool = False) -> set[int]:
+    """Returns ids of the tensors that depend on the values (not the mere shape) of `tensor`.
+
+    Args:
+        tensor: where the influence starts.
+        graph: the graph it lives in.
+        differentiably: follow only operations that a gradient can pass.
+    """
+    reached = {id(tensor)}
+    for op in graph.get_operations():
+        if op.type in _SHAPE_OPS or not any(id(t) in reached for t in op.inputs):
+            continue
+        if differentiably and not passes_gradient(op):
+            continue
+        reached.update(id(t) for t in op.outputs if not differentiably or _carries_gradient(t))
+    return reached
+
+
+def passes_gradient(op: Any) -> bool:
+    """Tells whether TensorFlow has a gradient for an operation."""
+    try:
+        return tf_ops.get_gradient_function(op) is not None
+    except LookupError:
+        return False
+
+
+def blocking_operations(trace: Trace, start: Any, end: Any) -> list[Any]:
+    """Returns the operations at which gradients from `end` to `start` stop.
+
+    Empty where `end` does not depend on `start` at all.
+    """
+    reached = influenced_by(start, trace.graph, differentiably=True)
+    dependent = influenced_by(start, trace.graph)
+    blocked = []
+    for op in sorted(ancestors([end]), key=lambda op: op._id):
+        stopped = not any(id(t) in reached for t in op.outputs)
+        entered = any(id(t) in reached for t in op.inputs)
+        if stopped and entered and any(id(t) in dependent for t in op.outputs):
+            blocked.append(op)
+    return blocked
+
+
+def is_differentiable(trace: Trace, start: Any, end: Any) -> bool:
+    """Tells whether a gradient flows from `end` back to `start`."""
+    return id(end) in influenced_by(start, trace.graph, differentiably=True)
+
+
+def reached_by_gradient(trace: Trace, ends: Iterable[Any]) -> set[int]:
+    """Returns ids of the tensors that a gradient from one of `ends` flows back to."""
+    reached = {id(t) for t in ends}
+    for op in reversed(trace.graph.get_operations()):
+        if any(id(t) in reached for t in op.outputs) and passes_gradient(op):
+            reached.update(id(t) for t in op.inputs if _carries_gradient(t))
+    return reached
+
+
+def last_on_the_way(trace: Trace, tensors: Collection[int], end: Any) -> set[int]:
+    """Returns which of some tensors (ids) a gradient from `end` reaches before any other of them.
+
+    Several where ways to `end` run beside each other.
+    """
+    reached, behind = {id(end)}, set()
+    for op in reversed(trace.graph.get_operations()):
+        if not any(id(t) in reached for t in op.outputs) or not passes_gradient(op):
+            continue
+        ends = [id(t) for t in op.outputs if id(t) in reached]
+        passed = any(i in behind or i in tensors for i in ends)
+        for tensor in op.inputs:
+            if _carries_gradient(tensor):
+                reached.add(id(tensor))
+                if passed:
+                    behind.add(id(tensor))
+    return {i for i in tensors if i in reached and i not in behind}
+
+
+def custom_gradients(trace: Trace, start: Any, end: Any) -> list[Any]:
+    """Returns operations between two tensors whose gradient user code has redefined.
+
+    TensorFlow's own uses (swish among them) are exact derivatives, written that way to save
+    memory, and do not count.
+    """
+    between = ancestors([end])
+    reached = influenced_by(start, trace.graph)
+    return [
+        op
+        for op in between
+        if op.type == "IdentityN"
+        and any(id(t) in reached for t in op.inputs)
+        and _custom_gradient_module(op) not in ("", "tensorflow")
+    ]
+
+
+def _custom_gradient_module(op: Any) -> str:
+    """Returns the top package that defined an operation's own gradient, `""` if it has none."""
+    try:
+        op.get_attr("_gradient_op_type")
+    except ValueError:
+        return ""
+    pending, seen = [tf_ops.get_gradient_function(op)], set()
+    module = "tensorflow"
+    while pending:
+        function = pending.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        owner = getattr(function, "__module__", None) or ""
+        if owner and not owner.startswith("tensorflow."):
+            module = owner.split(".")[0]
+        for cell in getattr(function, "__closure__", None) or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:
+                continue
+            if callable(content) and hasattr(content, "__closure__"):
+                pending.append(content)
+    return module
+
+
+def _carries_gradient(tensor: Any) -> bool:
+    """Tells whether a gradient can live on a tensor, or on what it is a handle of."""
+    numbers = tensor.dtype.is_floating or tensor.dtype.is_complex
+    return bool(numbers or tensor.dtype in (tf.variant, tf.resource))

@@ -1,0 +1,22 @@
+"""Words and tables: how sizes and rows are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table: the columns' names, a rule, the rows."""
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    ruled = [columns, ["-" * w for w in widths], *rows]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in ruled]
+
+
+def indented_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table as text, indented below a title."""
+    return "\n".join(f"  {line}" for line in table(columns, rows))
+
+
+def format_shape(shape: Sequence[int | str | None]) -> str:
+    """Returns a shape as text, `?` standing for an open size."""
+    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

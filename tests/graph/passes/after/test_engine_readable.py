@@ -1,0 +1,50 @@
+"""Nodes that an engine reads wrong, in a form that all read right."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from probegen.graph.passes.after.engine_readable import make_readable
+from tests.engines import apart, in_onnxruntime, in_openvino, in_the_reference, save
+
+#: Name -> the model, and what is wrong with it as it is: an engine, and the output where it is
+#: apart, or None where the engine fails.
+CASES = {
+    "a step at 0": "z = HardSigmoid<alpha=1e37, beta=0.0>(x)",
+    "a ramp from 0": "z = HardSigmoid<alpha=0.5, beta=0.0>(x)",
+    "over the first axis": "z = Softmax<axis=0>(x)",
+    "a known depth": "best = ArgMax<axis=2, keepdims=0>(x) z = OneHot<axis=2>(best, five, ends)",
+    "a depth of the request": """
+        best = ArgMax<axis=2, keepdims=0>(x)
+        depth = Shape<start=2, end=3>(x)
+        z = OneHot<axis=2>(best, depth, ends)
+    """,
+}
+HARD = [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 3.0, -2.0, 0.25, np.inf, -np.inf, 1e30]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_in_every_engine(tmp_path, name):
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+    agraph (float[a, 2, 5] x) => (float[a, 2, 5] z)
+    <int64[1] five = {{5}}, float[2] ends = {{0, 1}}> {{ {CASES[name]} kept = Identity(five)
+      other = Identity(ends) }}"""
+    before = save(text, tmp_path / "before.onnx")
+    model = ir.load(before)
+    make_readable(model.graph)
+    ir.save(model, tmp_path / "after.onnx")
+    onnx.checker.check_model(tmp_path / "after.onnx", full_check=True)
+    x = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
+    x[1] = 0
+    if "HardSigmoid" in CASES[name]:
+        x.reshape(-1)[: len(HARD)] = HARD
+    expected = in_onnxruntime(before, {"x": x})
+    after = in_onnxruntime(tmp_path / "after.onnx", {"x": x})
+    np.testing.assert_allclose(after["z"], expected["z"], rtol=0, atol=3e-45)
+    with np.errstate(over="ignore"):
+        found = in_the_reference(tmp_path / "after.onnx", {"x": x})
+    assert apart(found, expected)["z"] < 1e-6
+    for from_memory in (False, True):
+        found = in_openvino(tmp_path / "after.onnx", {"x": x}, from_memory=from_memory)
+        assert apart(found, expected)["z"] < 1e-6

@@ -1,0 +1,303 @@
+"""TensorFlow operations that are converted by handlers of our own, and those that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import ExportError, UnsupportedOpsError
+from probegen.parity import measure
+from probegen.sources.keras.to_onnx import conversion
+from sweep.subject import stir
+from sweep.tensorflow_ops.row import Row, run, session
+from sweep.tensorflow_ops.samples import floats, pairs, whole, whole_pairs
+
+
+@pytest.fixture
+def policy() -> Iterator[Callable[[str], None]]:
+    """Sets the dtype policy, and puts the old one back."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+def around(function: Callable[[Any], Any], shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """Returns a model of one function, each of whose outputs has a gradient of its own."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input(shape, dtype=dtype, name="x")
+    y = layers.Lambda(function)(x) if not isinstance(function, layers.Layer) else function(x)
+    y = layers.Flatten()(y if dtype is None else layers.Embedding(9, 3)(y))
+    model = keras.Model(x, layers.Dense(3, name="scores")(layers.Activation("softsign")(y)))
+    stir(model)
+    return model
+
+
+DIAGONALS = {
+    "diag": (tf.linalg.diag, (5,)),
+    "diag above": (lambda x: tf.linalg.diag(x, k=2), (5,)),
+    "diag below, wider": (
+        lambda x: tf.linalg.diag(x, k=-1, num_rows=5, num_cols=6, padding_value=0.5),
+        (2, 4),
+    ),
+    "set diag": (lambda x: tf.linalg.set_diag(x, x[..., 0, :4] * 2), (4, 5)),
+    "set diag below": (lambda x: tf.linalg.set_diag(x, x[..., 0, :3] * 2, k=-1), (4, 5)),
+    "diag part": (lambda x: tf.linalg.diag_part(x, k=1), (4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", DIAGONALS)
+def test_diagonals(name: str, tmp_path: Path) -> None:
+    function, shape = DIAGONALS[name]
+    model = around(function, shape)
+    pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx", verify=False)
+    x = np.random.default_rng(0).standard_normal((3, *shape))
+    report = measure(tmp_path / "m.onnx", model, x)
+    assert all(p.max_rel < 1e-5 for p in report.values())
+
+
+def test_open_matrices(tmp_path: Path) -> None:
+    x = keras.Input((None,), name="x")
+    y = layers.Lambda(tf.linalg.diag, output_shape=(None, None))(x)
+    y = layers.Lambda(lambda v: tf.reduce_sum(tf.tanh(v), 2)[:, :3], output_shape=(3,))(y)
+    model = keras.Model(x, layers.Identity(name="rows")(y))
+    pg.compile(model, [pg.InputGradient(1)], tmp_path / "m.onnx", verify=False)
+    for shape in ((3, 4), (1, 7)):
+        draw = np.random.default_rng(0).standard_normal(shape)
+        report = measure(tmp_path / "m.onnx", model, draw)
+        assert all(p.max_rel < 1e-5 for p in report.values())
+
+
+def test_open_matrices_of_given_size_are_refused(tmp_path: Path) -> None:
+    x = keras.Input((None,), name="x")
+    y = layers.Lambda(lambda v: tf.linalg.diag(v, num_rows=9)[..., :2], output_shape=(9, 2))(x)
+    with pytest.raises(UnsupportedOpsError, match=r"MatrixDiagV3.*sizes known at compile time"):
+        pg.compile(keras.Model(x, y), [pg.Activations("*")], tmp_path / "m.onnx")
+
+
+REFUSED = {
+    "lookup": (layers.IntegerLookup(vocabulary=[3, 5, 7]), (4,), "int64", "Split the model"),
+    "hashing": (layers.Hashing(9), (4,), "int64", "Split the model"),
+    "inverse": (tf.linalg.inv, (4, 4), None, "MatrixInverse.*ONNX has no operator"),
+    "spectrum": (
+        lambda x: tf.math.real(tf.signal.fft3d(tf.cast(x, tf.complex64))),
+        (4, 3, 5),
+        None,
+        "layer 'lambda.*come from FFT3D",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_says_what_to_do(name: str, tmp_path: Path) -> None:
+    function, shape, dtype, says = REFUSED[name]
+    with pytest.raises(ExportError, match=rf"(?s){says}.*format='savedmodel'"):
+        pg.compile(around(function, shape, dtype), [pg.Saliency("argmax")], tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_images_of_16_bits_are_pooled_and_resized(
+    interpolation: str, policy: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Where onnxruntime neither adds at indices nor mixes precisions."""
+    policy("mixed_float16")
+    x = keras.Input((11, 9, 3), name="image")
+    y = layers.Conv2D(4, 3, padding="same", activation="tanh")(x)
+    y = layers.MaxPooling2D(3, 2)(layers.Resizing(13, 17, interpolation=interpolation)(y))
+    y = layers.Lambda(lambda v: tf.gather(v, [0, 2, 2, 1], axis=1))(y)
+    model = keras.Model(x, layers.Dense(3)(layers.Flatten()(y)))
+    exported = pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx")
+    assert exported.report["saliency/image"].l2_rel < 5e-3
+    found = onnx.load(tmp_path / "m.onnx").graph
+    kernels = [i for i in found.initializer if i.data_type == onnx.TensorProto.FLOAT16]
+    assert kernels
+
+
+def test_an_embedding_of_16_bits_adds_up_repeated_tokens(
+    policy: Callable[[str], None], tmp_path: Path
+) -> None:
+    policy("mixed_float16")
+    x = keras.Input((9,), dtype="int32", name="tokens")
+    y = layers.Embedding(5, 6, name="embedding")(x)
+    y = layers.Lambda(lambda v: tf.gather(v, [0, 8, 8, 3], axis=1))(y)
+    y = layers.Dense(3)(layers.Flatten()(layers.Activation("tanh")(y)))
+    exported = pg.compile(keras.Model(x, y), [pg.InputGradient()], tmp_path / "m.onnx")
+    assert next(p for n, p in exported.report.items() if "gradient" in n).l2_rel < 5e-3
+
+
+def test_a_bias_along_the_second_axis(tmp_path: Path) -> None:
+    """Keras writes the sum of `[1, 4, 6]` and `[1, 4, 1]` so, where the batch is fixed."""
+    model = around(lambda x: keras.ops.add(x, keras.ops.max(x, -1, keepdims=True)), (4, 6))
+    path = tmp_path / "model.onnx"
+    done = pg.compile(model, [pg.Saliency(target=1)], path, dynamic_batch=False)
+    assert done.report is not None
+    assert done.report.passed
+
+
+def mean_of_words(ids: Any) -> Any:
+    """Returns the mean of the ids that are not padding, 0 where all are."""
+    mask = ops.cast(ids != 0, "float32")
+    count = ops.sum(mask, 1, keepdims=True)
+    total = ops.sum(ops.cast(ids, "float32") * mask, 1, keepdims=True)
+    return ops.where(count > 0, total / count, 0.0)
+
+
+def test_a_row_of_padding_has_the_mean_that_the_model_gives_it(tmp_path: Path) -> None:
+    """tf2onnx writes where as a sum of products, in which 0 / 0 spoils the branch taken."""
+    x = keras.Input((5,), dtype="int32", name="ids")
+    y = layers.Lambda(mean_of_words, output_shape=(1,))(x)
+    ids = np.array([[0, 0, 0, 0, 0], [3, 0, 7, 0, 0], [2, 4, 4, 1, 9]], np.int32)
+    model = keras.Model(x, layers.Identity(name="mean")(y))
+    pg.compile(model, pg.Activations("*"), tmp_path / "m.onnx", samples=ids)
+    found = np.asarray(runtime.load(tmp_path / "m.onnx").run(ids)["mean"].array)
+    np.testing.assert_array_equal(found, np.asarray(model(ids)))
+    np.testing.assert_array_equal(found[:, 0], [0, 5, 4])
+
+
+#: Numbers of issue 7 and their kind: what a handler of tf2onnx gets wrong on hard samples.
+ROWS = [
+    Row("SelectV2", "1 / x", lambda x: tf.where(x != 0, 1 / x, 0.0), floats()),
+    Row("SelectV2", "elu by hand", lambda x: tf.where(x > 0, x, tf.exp(x) - 1), floats()),
+    Row("SelectV2", "log", lambda x: tf.where(x > 0, tf.math.log(x), x), floats()),
+    Row("SelectV2", "nan_to_num", ops.nan_to_num, floats()),
+    Row("Select", "", lambda x: tf.raw_ops.Select(condition=x[:, 0] > 0, x=x, y=1 / x), floats()),
+    Row("OneHot", "-1", lambda i: ops.one_hot(i, 5), whole()),
+    Row("FloorDiv", "-3 by 2", ops.floor_divide, whole_pairs(zero=False)),
+    Row("FloorMod", "-1 by 3", ops.mod, whole_pairs(zero=False)),
+    Row("FloorMod", "1 by infinity", ops.mod, pairs()),
+    Row("RightShift", "-5 by 1", lambda x: tf.bitwise.right_shift(x, 1), whole()),
+    Row("Atan2", "", tf.math.atan2, pairs()),
+    Row("ArgMax", "0 and -0", lambda x: ops.argmax(x, -1), floats()),
+    Row("ArgMin", "of booleans", lambda x: ops.argmin(x > 1, 0), floats()),
+    Row("Bitcast", "signbit", ops.signbit, floats()),
+    Row("Bucketize", "digitize", lambda x: ops.digitize(x, [-1.0, 0.0, 0.5]), floats()),
+    Row("LowerBound", "", lambda x: ops.searchsorted([-3.0, 0, 0, 2.5], x[0]), floats()),
+    Row("Cast", "by way of 16 bits", lambda x: tf.cast(tf.cast(x, "half"), "float"), floats()),
+    Row("Cast", "0.5 to int, to bool", lambda x: tf.cast(tf.cast(x, "int32"), "bool"), floats()),
+    Row("Less", "x * (x < 1)", lambda x: x * tf.cast(x < 1.0, x.dtype), floats()),
+    Row("Maximum", "slopes", lambda x: tf.maximum([0.1, 0.2, 0.3, 0.4, 0.5] * x, x), floats()),
+    Row("Reshape", "", lambda x: tf.reshape(x, [tf.shape(tf.transpose(x))[0], -1]), floats()),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_an_operation_agrees_on_hard_samples(row: Row) -> None:
+    outcome = run(row)
+    assert outcome.verdict == "agrees", outcome.reason
+
+
+def test_a_row_that_differs_is_found() -> None:
+    """The rows' own check: TensorFlow's answer is compared with one of another function."""
+
+    def function(x: Any) -> Any:
+        return x + (1.0 if tf.executing_eagerly() else 1.001)
+
+    row = Row("AddV2", "", function, floats(wild=False))
+    assert run(row).verdict == "differs"
+
+
+def test_integer_valued_operations_as_output_mask_and_target(tmp_path: Path) -> None:
+    x = keras.Input((7,), name="x")
+    y = layers.Dense(5, activation="tanh")(x)
+    kinds = {
+        "best": ops.argmax(y, -1),
+        "worst": ops.argmin(y, -1),
+        "sign": ops.cast(ops.signbit(y), "int32"),
+        "bin": ops.digitize(y, np.array([-0.5, 0.0, 0.5])),
+    }
+    kept = y * ops.one_hot(kinds["best"], 5) + y * ops.cast(kinds["bin"], "float32")
+    scores = layers.Dense(3, name="scores")(kept)
+    named = [layers.Identity(name=n)(v) for n, v in kinds.items()]
+    model = keras.Model(x, [scores, *named])
+    draw = np.random.default_rng(5).standard_normal((6, 7)).astype(np.float32)
+
+    def chosen(outputs: Any) -> Any:
+        best = ops.argmax(outputs[0], -1)
+        return ops.sum(outputs[0] * ops.one_hot(best, 3), -1)
+
+    probes = [pg.InputGradient(target=chosen)]
+    report = pg.compile(model, probes, tmp_path / "m.onnx", samples=draw).report
+    assert report is not None
+    assert report["input_gradient/x"].max_rel < 1e-5
+    result = runtime.load(tmp_path / "m.onnx").run(draw)
+    for name, value in zip(model.output_names, model(draw), strict=True):
+        found, expected = np.asarray(result[name].array), np.asarray(value)
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+SIGNALS = {
+    "patches": (lambda x: tf.image.extract_patches(x, *PATCHES, "VALID"), (7, 9, 2)),
+    "padded patches": (lambda x: tf.image.extract_patches(x, *PATCHES, "SAME"), (7, 9, 2)),
+    "short-time spectrum": (lambda x: tf.abs(tf.signal.stft(x, 8, 3)), (20,)),
+    "spectrum's parts": (lambda x: ops.stack(ops.rfft(x), -1), (9,)),
+    "Fourier mixing": (lambda x: ops.fft2((x, 0 * x))[0], (5, 4)),
+}
+PATCHES = ([1, 3, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_patches_and_spectra(name: str, tmp_path: Path) -> None:
+    function, shape = SIGNALS[name]
+    model = around(function, shape)
+    pg.compile(model, [pg.InputGradient(1)], tmp_path / "m.onnx", verify=False)
+    x = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    x[1] = 0  # silence
+    report = measure(tmp_path / "m.onnx", model, x)
+    assert all(p.max_rel < 1e-4 for p in report.values())
+
+
+OPEN_SIZES = {
+    "bicubic": lambda x: tf.image.resize(x, (5, 7), "bicubic"),
+    "lanczos3": lambda x: tf.image.resize(x, (5, 7), "lanczos3"),
+    "area": lambda x: tf.image.resize(x, (5, 7), "area"),
+}
+
+
+@pytest.mark.parametrize("method", OPEN_SIZES)
+def test_resizing_at_open_size_says_what_works(method: str, tmp_path: Path) -> None:
+    x = keras.Input((None, None, 2))
+    y = layers.Lambda(OPEN_SIZES[method], output_shape=(5, 7, 2), name="resized")(x)
+    model = keras.Model(x, layers.GlobalAveragePooling2D()(y))
+    with pytest.raises(UnsupportedOpsError) as caught:
+        pg.compile(model, [pg.Activations("resized")], tmp_path / "m.onnx")
+    message = str(caught.value)
+    assert all(said in message for said in ("'resized'", "fixed", "bilinear", "savedmodel"))
+
+
+def test_a_failing_handler_names_operation_and_layer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    handlers = {**conversion.HANDLERS, "Softplus": (fails, [])}
+    monkeypatch.setattr(conversion, "HANDLERS", handlers)
+    model = around(layers.Activation("softplus", name="soft"), (4,))
+    with pytest.raises(ExportError, match=r"Softplus in layer 'soft'.*index out of range"):
+        pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx")
+
+
+def test_an_operation_that_shares_its_name_with_one_of_onnx_is_refused() -> None:
+    """It would pass for that of ONNX where tf2onnx has no handler for it."""
+
+    def chosen(scores: Any) -> Any:
+        boxes = tf.constant([[0, 0, 1, 1], [0, 0, 0.9, 0.9], [0.5, 0.5, 1, 1]])
+        return tf.raw_ops.NonMaxSuppression(boxes=boxes, scores=scores, max_output_size=2)
+
+    with pytest.raises(UnsupportedOpsError, match=r"NonMaxSuppression: .*that name is another"):
+        session(chosen, [tf.TensorSpec((3,))])
+
+
+def test_random_numbers_are_refused() -> None:
+    with pytest.raises(UnsupportedOpsError, match=r"RandomUniform: it draws random numbers"):
+        session(lambda x: x + tf.random.uniform((4,)), [tf.TensorSpec((3, 4))])

@@ -1,0 +1,255 @@
+"""Convolutions and transposes where tf2onnx by itself converts wrongly, against eager Keras.
+
+All cases are branches of one model, each with an input and an output of its own, so that one
+conversion serves them all. Each is asked for its prediction and its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import tensorflow as tf
+from onnx import TensorProto, helper
+
+import probegen as pg
+from probegen.sources.keras.to_onnx.tf2onnx_fixes import mend_output_shapes, mend_transposes
+
+L, ops = keras.layers, keras.ops
+
+
+class Weighted(keras.layers.Layer):
+    """Multiplies by, or adds, a weight that broadcasts against its input."""
+
+    def __init__(self, shape: tuple[int, ...], *, adds: bool = False) -> None:
+        super().__init__()
+        self.shape, self.adds = shape, adds
+
+    def build(self, _: Any) -> None:
+        self.weight = self.add_weight(shape=self.shape, initializer="ones")
+
+    def call(self, x: Any) -> Any:
+        return x + self.weight if self.adds else x * self.weight
+
+
+def _after_dense(layer: Any, *shape: int | None) -> tuple[tuple[int | None, ...], list[Any]]:
+    """A transposed convolution behind a Dense, where tf2onnx has lost the image's size."""
+    return shape, [L.Dense(4), layer]
+
+
+def _two(layer: Callable[..., Any], *sizes: Any, **more: Any) -> Any:
+    return layer(2, *sizes, **more)
+
+
+def _reduced(first: Any, function: Any, axis: int, shape: Any = (2, 3, 1)) -> Any:
+    return shape, [first, L.Lambda(lambda x: function(x, axis=axis))]
+
+
+def _plain(layer: Callable[..., Any], channels: int, size: Any, **more: Any) -> Any:
+    return layer(channels, size, use_bias=False, **more)
+
+
+#: Name -> shape of the input without the batch, layers.
+CASES: dict[str, tuple[tuple[int | None, ...], list[Any]]] = {
+    "odd": _after_dense(_two(L.Conv2DTranspose, 3, strides=2, padding="same"), 5, 7, 3),
+    "odd both": _after_dense(_two(L.Conv2DTranspose, 4, strides=3, padding="same"), 4, 5, 3),
+    "one odd": _after_dense(
+        _two(L.Conv2DTranspose, (3, 2), strides=(2, 3), padding="same"), 4, 5, 3
+    ),
+    "stride above kernel": _after_dense(
+        _two(L.Conv2DTranspose, 2, strides=3, padding="same"), 4, 5, 3
+    ),
+    "output padding": _after_dense(
+        _two(L.Conv2DTranspose, 3, strides=2, padding="same", output_padding=1), 4, 5, 3
+    ),
+    "valid": _after_dense(_two(L.Conv2DTranspose, 3, strides=2), 4, 5, 3),
+    "dilated": _after_dense(
+        _two(L.Conv2DTranspose, 3, dilation_rate=2, padding="same"), 4, 5, 3
+    ),
+    "open": _after_dense(
+        _two(L.Conv2DTranspose, 3, strides=2, padding="same"), None, None, 3
+    ),
+    "open height": _after_dense(
+        _two(L.Conv2DTranspose, (2, 4), strides=3, padding="same"), None, 5, 3
+    ),
+    "1-D": _after_dense(_two(L.Conv1DTranspose, 3, strides=2, padding="same"), 5, 3),
+    "1-D open": _after_dense(_two(L.Conv1DTranspose, 3, strides=2, padding="same"), None, 3),
+    "3-D": _after_dense(_two(L.Conv3DTranspose, 3, strides=2, padding="same"), 3, 4, 5, 3),
+    "3-D open": _after_dense(
+        _two(L.Conv3DTranspose, 3, strides=2, padding="same"), None, 4, None, 3
+    ),
+    "sum of height 1": _reduced(L.AveragePooling2D((2, 1)), ops.sum, 1),
+    "norm of height 1": _reduced(L.AveragePooling2D((2, 1)), ops.norm, 1),
+    "norm over width": _reduced(L.AveragePooling2D((2, 1)), ops.norm, 2),
+    "deviation over width": _reduced(L.MaxPooling2D((2, 1)), ops.std, 2),
+    "norm of width 1": _reduced(L.AveragePooling2D((1, 2)), ops.norm, 1, (3, 2, 1)),
+    "norm in 3-D": _reduced(L.AveragePooling3D((3, 1, 1)), ops.norm, 2, (3, 4, 5, 1)),
+    "product of height 1": _reduced(_plain(L.Conv2D, 1, (2, 1)), ops.prod, 1),
+    "RMS of a pixel": ((1, 1, 4), [L.Conv2D(3, 1), L.RMSNormalization()]),
+    "LayerNormalization of a pixel": ((1, 1, 4), [L.Conv2D(3, 1), L.LayerNormalization()]),
+    "one filter times a vector": ((4, 5, 3), [_plain(L.Conv2D, 1, 2), Weighted((5,))]),
+    "one filter times columns": ((4, 5, 3), [_plain(L.Conv2D, 1, 2), Weighted((4, 1))]),
+    "one filter plus a vector": ((4, 5, 3), [_plain(L.Conv2D, 1, 2), Weighted((5,), adds=True)]),
+    "columns as many as filters": (
+        (4, 5, 3), [_plain(L.Conv2D, 4, 2), Weighted((4, 1), adds=True)]
+    ),
+    "rows as many as filters": (
+        (4, 5, 3), [_plain(L.Conv2D, 3, 2), Weighted((3, 1, 1), adds=True)]
+    ),
+    "one transposed filter times a vector": (
+        (2, 3, 3), [_plain(L.Conv2DTranspose, 1, 2), Weighted((5,))]
+    ),
+    "one filter in 1-D": ((5, 3), [_plain(L.Conv1D, 1, 2), Weighted((6,))]),
+    "one filter in 3-D": ((3, 4, 5, 2), [_plain(L.Conv3D, 1, 2), Weighted((6,))]),
+    "channels": ((4, 5, 3), [_plain(L.Conv2D, 2, 2), Weighted((2,)), Weighted((2,), adds=True)]),
+}  # fmt: skip
+
+
+def _apply(layers: list[Any], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _sines(ys: Any) -> Any:
+    return sum(ops.sum(ops.sin(y), axis=list(range(1, len(y.shape)))) for y in ys)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    xs = [keras.Input(shape, name=f"x{i}") for i, (shape, _) in enumerate(CASES.values())]
+    ys = [_apply(layers, x) for x, (_, layers) in zip(xs, CASES.values(), strict=True)]
+    model = keras.Model(xs, ys)
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(rng.normal(0, 0.5, variable.shape))
+    path = tmp_path_factory.mktemp("transposes") / "all.onnx"
+    pg.compile(model, [pg.InputGradient(target=_sines)], path, verify=False, gate=False)
+    return model, onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module", params=[(1, 4), (3, 6)], ids=["one", "several"])
+def both(compiled: Any, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Name -> prediction and gradient, found and expected, at two batches and open sizes."""
+    _, session = compiled
+    batch, size = request.param
+    rng = np.random.default_rng(batch)
+    shapes = [[batch, *(d or size for d in shape)] for shape, _ in CASES.values()]
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    names = [o.name for o in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {f"x{i}": a for i, a in enumerate(arrays)}),
+                     strict=True))  # fmt: skip
+    predictions = [found[name] for name in names if not name.startswith("input_gradient/")]
+    result = {}
+    for i, (name, (_, layers)) in enumerate(CASES.items()):
+        x = tf.constant(arrays[i])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = _apply(layers, x)
+            total = tf.reduce_sum(tf.sin(y))
+        gradient = tape.gradient(total, x).numpy()
+        result[name] = (predictions[i], y.numpy()), (found[f"input_gradient/x{i}"], gradient)
+    return result
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_eager_keras(both: dict[str, Any], name: str) -> None:
+    for found, expected in both[name]:
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+# -- the mends, on small graphs ----------------------------------------------------------------
+
+
+def _model(node: Any, shape: list[Any], *constants: Any) -> ir.Model:
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [onnx.ValueInfoProto(name="y")],
+        list(constants),
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_larger_half_of_an_odd_padding_is_behind(size: int, kernel: int, stride: int) -> None:
+    """Every size that TensorFlow allows for an image of `size`, by SAME."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, size, 4, 1)).astype(np.float32)
+    w = rng.normal(size=(kernel, 1, 1, 1)).astype(np.float32)
+    for rows in range(stride * (size - 1) + 1, stride * size + 1):
+        node = helper.make_node(
+            "ConvTranspose", ["x", "w"], ["y"], strides=[stride, 1], output_shape=[rows, 4]
+        )
+        held = onnx.numpy_helper.from_array(w.transpose(2, 3, 0, 1), "w")
+        model = _model(node, ["n", 1, size, 4], held)
+        mend_output_shapes(model.graph)
+        assert "output_shape" not in model.graph.node(0).attributes
+        proto = ir.to_proto(model)
+        onnx.checker.check_model(proto, full_check=True)
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        found = session.run(None, {"x": x.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1)
+        expected = tf.nn.conv2d_transpose(x, w, (2, rows, 4, 1), (stride, 1), "SAME").numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "perm", "target"),
+    [
+        (["n", 3, 1, 1], [0, 2, 3, 1], [0, 1, 1, 3]),
+        (["n", 1, "h", "w"], [0, 2, 3, 1], None),
+        (["n", 1, "h", 4], [0, 2, 3, 1], [0, -1, 4, 1]),
+        (["n", 2, 1, 3], [0, 2, 3, 1], None),
+        ([1, "n", 3], [1, 0, 2], [-1, 1, 3]),
+        (["n", "c", 1, 1], [0, 2, 3, 1], [0, 1, 1, -1]),
+        (["n", 0, 1], [0, 2, 1], None),
+    ],
+)
+def test_a_transpose_of_single_axes_is_a_reshape(
+    shape: list[Any], perm: list[int], target: list[int] | None
+) -> None:
+    model = _model(helper.make_node("Transpose", ["x"], ["y"], perm=perm), shape)
+    mend_transposes(model.graph)
+    node = model.graph.node(0)
+    assert node.op_type == ("Transpose" if target is None else "Reshape")
+    if target is not None:
+        assert node.inputs[1].const_value.numpy().tolist() == target
+        x = np.random.default_rng(0).normal(size=[s if isinstance(s, int) else 5 for s in shape])
+        session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+        (found,) = session.run(None, {"x": x.astype(np.float32)})
+        np.testing.assert_array_equal(found, x.astype(np.float32).transpose(perm))
+
+
+@pytest.mark.parametrize("first", [[0, 1, 1, 3], [-1, 1, 1, 3], [0, 1, 1, -1]])
+def test_a_transpose_behind_a_reshape_joins_it(first: list[int]) -> None:
+    """Squeeze-and-excite blocks have both."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "first"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["y"], perm=[0, 3, 1, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [onnx.ValueInfoProto(name="y")],
+        [onnx.numpy_helper.from_array(np.array(first), "first")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    mend_transposes(model.graph)
+    last = model.graph.node(1)
+    assert (last.op_type, last.inputs[0].name) == ("Reshape", "x")
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x.reshape(4, 3, 1, 1))
