@@ -109,7 +109,8 @@ def convert_with_mends(model: Any, path: Path) -> None:
     from probegen.graph.core.marks import remove_marks
     from probegen.sources.keras.to_onnx.lowering import forward_graph
 
-    forward = forward_graph(pg.instrument(model, pg.Activations(-1)).plan, 18)
+    probed = pg.instrument(model, pg.Activations(-1))
+    forward = forward_graph(probed.keras_model, probed.plan, 18)
     forward.graph.outputs[:] = forward.predictions
     remove_marks(forward.model)
     common.RemoveUnusedNodesPass()(forward.model)

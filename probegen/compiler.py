@@ -11,23 +11,25 @@ from typing import Any
 
 import onnx_ir as ir
 
+from probegen import spec
 from probegen.artefact import integrity, manifest
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
 from probegen.artefact.publishing import aside, check_data_place, check_place, put
 from probegen.artefact.weights_file import SUFFIX, data_path
 from probegen.artefact.work_folder import follow
-from probegen.errors import ArtefactError, ExportError
-from probegen.graph import assemble as onnx_artefact
+from probegen.errors import ArtefactError, ExportError, InstrumentError
+from probegen.graph import assemble
+from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.external_data import wants_external_data, write_external_data
 from probegen.parity import Report, measure, require_agreement
+from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.read.ranges import ranges
-from probegen.sources.keras import savedmodel
-from probegen.sources.keras.instrumented import ProbedModel, instrument
+from probegen.sources import instrumented_program, open_source
+from probegen.sources.base import Program, Source
 from probegen.stages import check_name, stage, writing
 
 FORMATS = ("onnx", "savedmodel", "keras")
-DEFAULT_OPSET = 18
 
 #: Suffixes of files that other programs write, which a folder is not to be called by mistake.
 _FOREIGN = frozenset(
@@ -91,12 +93,14 @@ def compile(
     """
     say = progress or _silent
     say("tracing and planning")
-    probed = instrument(source, probes, class_names, inputs=inputs)
-    return export(probed, path, progress=progress, **options)
+    with stage("the model cannot be instrumented", InstrumentError):
+        opened = open_source(source, inputs)
+        plan = make_plan(opened.view, spec.as_probes(probes), class_names)
+    return _export(Program(opened, plan), path, progress=progress, **options)
 
 
 def export(
-    probed: ProbedModel,
+    probed: Any,
     path: str | os.PathLike[str],
     *,
     format: str | None = None,
@@ -145,30 +149,62 @@ def export(
         ExportError: the model cannot be written in this format.
         VerificationError: the artefact does not agree with the source model.
     """
-    if not isinstance(probed, ProbedModel):
+    program = instrumented_program(probed)
+    if program is None:
         raise ExportError(
             f"expected what pg.instrument returned, got {type(probed).__name__}; "
             "use pg.compile(model, probes, path) to do all in one call."
         )
+    return _export(
+        program,
+        path,
+        format=format,
+        gate=gate,
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        external_data=external_data,
+        overwrite=overwrite,
+        verify=verify,
+        samples=samples,
+        progress=progress,
+    )
+
+
+def _export(
+    program: Program,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    gate: bool | str = True,
+    opset: int = DEFAULT_OPSET,
+    dynamic_batch: bool = True,
+    external_data: bool | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+    samples: Any = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes a program as one artefact; see `export`."""
     kind = _format(path, format)
+    _check_format(program.source, kind)
     chosen = _gate(gate)
     say = progress or _silent
     final = follow(Path(path))
     check_place(final, kind, overwrite)
     if external_data and kind == "onnx":
         check_name(final, SUFFIX)
-    write = {"onnx": _write_onnx, "savedmodel": _write_savedmodel, "keras": _write_keras}[kind]
+    write = _write_onnx if kind == "onnx" else _write_own
     with aside(final) as place:
         say(f"writing {kind}")
-        batch = probed.plan.source.batch or (None if dynamic_batch else 1)
-        options = _Options(chosen, opset, batch, external_data)
+        batch = program.source.batch or (None if dynamic_batch else 1)
+        options = _Options(kind, chosen, opset, batch, external_data)
         with stage(_FAILED[kind], ExportError), writing(final):
-            described, certify = write(probed, place, options)
+            described, certify = write(program, place, options)
         check_data_place(place, final, overwrite)
         report = None
         if verify and kind != "keras":
             say("verifying against the source model")
-            report = _verified(place, final, probed, samples)
+            report = _verified(place, final, program, samples)
         with writing(final):
             if report is not None:
                 described = certify(_certificate(report, samples, described))
@@ -179,7 +215,7 @@ def export(
     return Exported(Path(path), kind, described, report, data)
 
 
-def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Report:
+def _verified(place: Path, final: Path, program: Program, samples: Any) -> Report:
     """Verifies what lies at `place` under the name that it will have.
 
     Raises:
@@ -187,7 +223,7 @@ def _verified(place: Path, final: Path, probed: ProbedModel, samples: Any) -> Re
         ExportError: it cannot be run here at all.
     """
     try:
-        report = dataclasses.replace(measure(place, probed, samples), artefact=str(final))
+        report = dataclasses.replace(measure(place, program, samples), artefact=str(final))
     except ArtefactError as error:
         reason = str(error).replace(str(place), str(final))
         raise ExportError(
@@ -214,48 +250,55 @@ Written = tuple[Manifest, Callable[[Mapping[str, Any]], Manifest]]
 class _Options:
     """What `export` was told of the form of the artefact; `batch` is None for any size."""
 
+    kind: str
     gate: Gate
     opset: int
     batch: int | None
     external_data: bool | None
 
 
-def _write_onnx(probed: ProbedModel, place: Path, options: _Options) -> Written:
-    model = onnx_artefact.onnx_model(
-        probed.plan, gate=options.gate, opset=options.opset, batch=options.batch
+def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
+    model, described = assemble.onnx_model(
+        program.plan,
+        program.source.forward_graph,
+        gate=options.gate,
+        opset=options.opset,
+        batch=options.batch,
     )
-    described = Manifest.from_json(model.metadata_props[manifest.ONNX_METADATA_KEY])
     if wants_external_data(model, options.external_data):
         check_name(place, SUFFIX)
         write_external_data(model, place)
     model.metadata_props[integrity.METADATA_KEY] = integrity.BLANK
     ir.save(model, place)
-    onnx_artefact.check(str(place))
+    assemble.check(str(place))
 
     def certify(certificate: Mapping[str, Any]) -> Manifest:
         certified = described.replace(certificate=certificate)
-        onnx_artefact.write_manifest(model, certified)
+        assemble.write_manifest(model, certified)
         ir.save(model, place)  # external data, if any, stay as they are
         return certified
 
     return described, certify
 
 
-def _write_savedmodel(probed: ProbedModel, place: Path, options: _Options) -> Written:
-    described = savedmodel.write_savedmodel(probed, place, options.batch)
+def _write_own(program: Program, place: Path, options: _Options) -> Written:
+    """Writes a format of the source's own."""
+    described = program.source.write(options.kind, program.plan, place, options.batch)
 
     def certify(certificate: Mapping[str, Any]) -> Manifest:
         certified = described.replace(certificate=certificate)
-        savedmodel.write_manifest(place, certified)
+        manifest.write_beside_savedmodel(place, certified)
         return certified
 
     return described, certify
 
 
-def _write_keras(probed: ProbedModel, place: Path, options: _Options) -> Written:
-    del options  # all of them are of graphs
-    probed.save(place)
-    return probed.manifest, lambda _: probed.manifest
+def _check_format(source: Source, kind: str) -> None:
+    if kind not in source.formats:
+        raise ExportError(
+            f"{source.name!r} can be written as {' or '.join(source.formats)}, not as {kind}; use "
+            "a name ending in .onnx."
+        )
 
 
 def _format(path: str | os.PathLike[str], given: str | None) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from probegen.errors import InstrumentError
 from probegen.plan.points import ProbePoint, ProbePoints
-from probegen.sources.keras.planning.context import Context
-from probegen.sources.keras.source import as_source
+from probegen.sources import open_source
 from probegen.spec import as_probes
 from probegen.stages import stage
 
@@ -45,8 +44,8 @@ def inspect(
 ) -> Inspection:
     """Returns the probe points of a model: one for each call of each layer, inputs first.
 
-    The result is a sequence of `ProbePoint`s and prints as a table. The model is traced
-    symbolically: nothing is computed, and nothing of it is changed.
+    The result is a sequence of `ProbePoint`s and prints as a table. Nothing of the model is
+    changed.
 
     With `probes`, the result's `cost` tells what each of them, and all together, would add to
     the prediction in an ONNX artefact, and which operations would be refused; see
@@ -54,7 +53,7 @@ def inspect(
     without the weights.
 
     Args:
-        model: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
+        model: a built `keras.Model`, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file.
         probes: a probe or a list of probes whose cost is asked for.
         sizes: input name -> its sizes without the batch, where the model leaves some open and
             the cost is asked for. Left out, 224 is assumed for the height and the width of an
@@ -69,12 +68,12 @@ def inspect(
         SelectionError: a probe's selector matches nothing.
     """
     with stage("the model cannot be inspected", InstrumentError):
-        context = Context(as_source(model, inputs))
-        points = context.points
+        source = open_source(model, inputs)
+        points = source.view.points
         if probes is None:
             return Inspection(points, points.model_name)
         # Counting needs the exporting side, which listing does not.
         from probegen.cost.estimate import costs_of
 
-        cost = costs_of(context, as_probes(probes), sizes)
+        cost = costs_of(source, as_probes(probes), sizes)
         return Inspection(points, points.model_name, cost)

@@ -1,7 +1,8 @@
 """What cannot work is answered with one clear error, and nothing is written.
 
-Selectors, targets and gradients that cannot flow are refused in `instrumentation/test_model.py`,
-inputs and artefacts in `runtime/test_inputs.py` and `runtime/test_load.py`.
+Selectors, targets and gradients that cannot flow are refused in
+`sources/keras/test_instrumented.py`, inputs and artefacts in `runtime/test_inputs.py` and
+`runtime/test_load.py`.
 """
 
 import os

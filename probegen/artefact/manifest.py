@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from probegen.artefact import schema
@@ -46,6 +47,8 @@ DTYPES = frozenset(
     | {f"float{bits}" for bits in (16, 32, 64)}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
+#: Floating element types, from fine to coarse.
+PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 #: How a target was chosen; see `TargetSpec`.
 MODES = frozenset({"argmax", "index", "input", "callable"})
 
@@ -238,6 +241,13 @@ class Manifest:
                 f"the probegen manifest is damaged: {error}. Compile the artefact again."
             ) from error
         return found
+
+
+def write_beside_savedmodel(folder: Path, described: Manifest) -> None:
+    """Writes a manifest into the folder of a SavedModel."""
+    place = folder / SAVEDMODEL_ASSET
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(described.to_json(indent=1), encoding="utf-8")
 
 
 def class_axis(axes: Sequence[str]) -> int:

@@ -23,13 +23,13 @@ from probegen.errors import (
     SpecError,
     did_you_mean,
 )
+from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.core.queries import needed_for
 from probegen.graph.core.values import shape_of
 from probegen.graph.forward import open_size
+from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
-from probegen.sources.keras.planning import make_plan
-from probegen.sources.keras.planning.context import Context
-from probegen.sources.keras.to_onnx.lowering import TF2ONNX_MAX_OPSET
+from probegen.sources.base import Source
 from probegen.spec import Probe
 
 #: Rank of an input -> the size that is assumed for each open axis behind the batch.
@@ -43,12 +43,12 @@ _MOVE = (
 
 
 def costs_of(
-    context: Context, probes: Sequence[Probe], sizes: Mapping[str, Sequence[int]] | None = None
+    source: Source, probes: Sequence[Probe], sizes: Mapping[str, Sequence[int]] | None = None
 ) -> Costs:
     """Returns what probes would cost in an ONNX artefact.
 
     Args:
-        context: the model, traced.
+        source: the model.
         probes: the probes.
         sizes: input name -> its sizes without the batch, for inputs that leave some open.
 
@@ -56,7 +56,7 @@ def costs_of(
         SpecError: sizes do not fit the inputs.
         ProbegenError: a probe is malformed or matches nothing, as `instrument` says it.
     """
-    plan, refused = _plan(context, probes)
+    plan, refused = _plan(source, probes)
     given = _sizes(plan.manifest.inputs, sizes or {})
     names = {
         open_size(name, axis): size
@@ -66,29 +66,28 @@ def costs_of(
     obstacles = {key: _obstacles(error, "") for key, error in refused.items()}
     outlined: Outline | None = None
     try:
-        outlined = outline(plan, TF2ONNX_MAX_OPSET, {"batch": 1, **names})
+        outlined = outline(source, plan, DEFAULT_OPSET, {"batch": 1, **names})
     except ExportError as error:
         for probe in probes:
             obstacles.setdefault(id(probe), _obstacles(error, _REPLACE))
     else:
         obstacles.update((key, _obstacles(e, _MOVE)) for key, e in outlined.refused.items())
-    return _Estimate(plan, probes, outlined, obstacles, given).costs()
+    return _Estimate(source, plan, probes, outlined, obstacles, given).costs()
 
 
-def _plan(context: Context, probes: Sequence[Probe]) -> tuple[Plan, dict[int, ProbegenError]]:
+def _plan(source: Source, probes: Sequence[Probe]) -> tuple[Plan, dict[int, ProbegenError]]:
     """Returns the plan of all probes that have one, and why the others (by id) have none."""
-    source = context.source
     try:
-        return make_plan(source, probes, context=context), {}
+        return make_plan(source.view, probes), {}
     except NotDifferentiableError:
         refused: dict[int, ProbegenError] = {}
     for probe in probes:
         try:
-            make_plan(source, [probe], context=context)
+            make_plan(source.view, [probe])
         except NotDifferentiableError as error:
             refused[id(probe)] = error
     allowed = [p for p in probes if id(p) not in refused]
-    return make_plan(source, allowed, context=context), refused
+    return make_plan(source.view, allowed), refused
 
 
 def _sizes(
@@ -126,6 +125,7 @@ class _Estimate:
     """Puts figures together.
 
     Attributes:
+        source: the model.
         plan: the plan of the probes that have one.
         probes: all probes.
         outlined: the graph; None where the model itself is refused.
@@ -133,6 +133,7 @@ class _Estimate:
         sizes: what was assumed.
     """
 
+    source: Source
     plan: Plan
     probes: Sequence[Probe]
     outlined: Outline | None
@@ -154,7 +155,7 @@ class _Estimate:
         return Costs(
             each,
             together,
-            model_name=self.plan.source.model.name,
+            model_name=self.source.name,
             plain=_multiply_adds(self._plain, self._batch) if self.outlined else None,
             sizes=self.sizes,
             uncounted=unknown,
@@ -163,7 +164,7 @@ class _Estimate:
     @property
     def _batch(self) -> int:
         """The number of samples that the graph is for."""
-        return self.plan.source.batch or 1
+        return self.source.batch or 1
 
     def _cost(self, probe: Probe) -> Cost:
         specs = self._specs(probe)

@@ -14,14 +14,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from probegen.errors import NotDifferentiableError, UnsupportedOpsError
-from probegen.graph.assemble import add_target_input, explain_group
+from probegen.graph.assemble import explain_group, explained, prepared
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, shape_of, static_shape, subgraphs_of
 from probegen.graph.forward import ForwardGraph
-from probegen.graph.passes import clean, prepare
+from probegen.graph.passes import clean
 from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.plan import Plan
-from probegen.sources.keras.to_onnx.lowering import forward_graph
+from probegen.sources.base import Source
 
 #: What an export raises where a gradient cannot pass.
 Refusing = UnsupportedOpsError | NotDifferentiableError
@@ -44,10 +44,11 @@ class Outline:
     refused: Mapping[int, Refusing]
 
 
-def outline(plan: Plan, opset: int, sizes: Mapping[str, int]) -> Outline:
+def outline(source: Source, plan: Plan, opset: int, sizes: Mapping[str, int]) -> Outline:
     """Returns the outline of a plan.
 
     Args:
+        source: the model.
         plan: what is to be computed.
         opset: ONNX operator set.
         sizes: name of an open size, as `forward.name_inputs` gives it -> the number to take.
@@ -57,15 +58,16 @@ def outline(plan: Plan, opset: int, sizes: Mapping[str, int]) -> Outline:
         ExportError: the forward pass cannot be converted.
     """
     refused: dict[int, Refusing] = {}
-    forward = _forward(plan, opset)
+    forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
     try:
-        values = _explain(plan, forward, opset)
+        values = explained(plan, forward, opset, source.batch)
     except (UnsupportedOpsError, NotDifferentiableError):
         # A walk that ends early leaves nodes behind, so the rest is written on a fresh graph.
-        refused = _refused(plan, forward, opset)
+        forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
+        refused = _refused(plan, forward, opset, source.batch)
         plan = _without(plan, refused)
-        forward = _forward(plan, opset)
-        values = _explain(plan, forward, opset)
+        forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
+        values = explained(plan, forward, opset, source.batch)
     names = list(values)
     forward.graph.outputs[:] = [*forward.predictions, *values.values()]
     clean(forward.model)
@@ -76,26 +78,11 @@ def outline(plan: Plan, opset: int, sizes: Mapping[str, int]) -> Outline:
     return Outline(forward.graph, finished[:count], explanations, refused)
 
 
-def _forward(plan: Plan, opset: int) -> ForwardGraph:
-    forward = forward_graph(plan, opset, plan.source.batch, hollow=True)
-    prepare(forward.model)
-    return forward
-
-
-def _explain(plan: Plan, forward: ForwardGraph, opset: int) -> dict[str, ir.Value]:
-    """Writes everything that a plan asks for into its forward graph; returns it by name."""
-    request = add_target_input(forward, plan.manifest, plan.source.batch)
-    builder = Builder(forward.graph, opset)
-    values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
-    for group, target in zip(plan.groups, forward.targets, strict=True):
-        values.update(explain_group(builder, forward, group, target, request))
-    builder.attach()
-    return values
-
-
-def _refused(plan: Plan, forward: ForwardGraph, opset: int) -> dict[int, Refusing]:
+def _refused(
+    plan: Plan, forward: ForwardGraph, opset: int, batch: int | None
+) -> dict[int, Refusing]:
     """Returns the probes that are refused, each tried alone; the graph is of no use then."""
-    request = add_target_input(forward, plan.manifest, plan.source.batch)
+    request = prepared(plan, forward, batch)
     found: dict[int, Refusing] = {}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         for probe in {id(o.probe): o.probe for o in group.outputs}.values():

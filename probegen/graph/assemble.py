@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -22,17 +22,25 @@ from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import GradientGroup, Plan, path_integrals
-from probegen.sources.keras.to_onnx.lowering import forward_graph
+
+#: The operator set of artefacts where none is asked for.
+DEFAULT_OPSET = 18
+
+#: Gives the forward graph of a plan in an opset, with a fixed batch size or an open one.
+Lower = Callable[[Plan, int, int | None], ForwardGraph]
 
 
-def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.Model:
-    """Returns the ONNX model of a plan, its manifest inside.
+def onnx_model(
+    plan: Plan, lower: Lower, *, gate: Gate, opset: int, batch: int | None
+) -> tuple[ir.Model, Manifest]:
+    """Returns the ONNX model of a plan, its manifest inside, and the manifest.
 
     Inputs are the model's own, then `target` where a probe chooses it at request time, then
     `explain` with a gate. Outputs are those of the manifest, by name and in order.
 
     Args:
         plan: what to compute.
+        lower: gives the forward graph.
         gate: put what only explanations need behind an `If`, whose input is required or
             optional; False leaves the gate out.
         opset: ONNX operator set.
@@ -45,33 +53,20 @@ def onnx_model(plan: Plan, *, gate: Gate, opset: int, batch: int | None) -> ir.M
     """
     if not plan.manifest.explanations:
         gate = False
-    if gate and manifest.GATE_INPUT in plan.source.input_names:
+    if gate and manifest.GATE_INPUT in [i.name for i in plan.manifest.inputs]:
         raise ExportError(
             f"the model has an input called {manifest.GATE_INPUT!r}, which the gate needs for "
             "itself; rename the model's input, or pass gate=False (--no-gate)."
         )
-    forward = forward_graph(plan, opset, batch)
+    forward = lower(plan, opset, batch)
     try:
-        return _explained(plan, forward, gate, opset, batch)
+        values = explained(plan, forward, opset, batch)
     except UnknownShapeError as error:
         where = forward.layer_of(error.node)
         raise ExportError(
             f"{error}{f', in layer {where!r}' if where else ''}: the conversion lost it. Give the "
             "model's Input fixed sizes, or export to SavedModel (format='savedmodel')."
         ) from error
-
-
-def _explained(
-    plan: Plan, forward: ForwardGraph, gate: Gate, opset: int, batch: int | None
-) -> ir.Model:
-    """Returns the forward graph with everything else of a plan written into it."""
-    prepare(forward.model)
-    request = add_target_input(forward, plan.manifest, batch)
-    builder = Builder(forward.graph, opset)
-    values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
-    for group, target in zip(plan.groups, forward.targets, strict=True):
-        values.update(explain_group(builder, forward, group, target, request))
-    builder.attach()
     explanations = [values[o.name] for o in plan.manifest.explanations]
     _finish(forward.model, forward.predictions, explanations, gate)
     _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
@@ -81,7 +76,34 @@ def _explained(
     forward.model.producer_version = plan.manifest.producer.get("probegen", "")
     forward.graph.name = plan.manifest.model.get("name", "model")
     write_manifest(forward.model, described)
-    return forward.model
+    return forward.model, described
+
+
+def explained(
+    plan: Plan, forward: ForwardGraph, opset: int, batch: int | None
+) -> dict[str, ir.Value]:
+    """Writes everything that a plan asks for into its forward graph; returns it by output name.
+
+    Raises:
+        UnsupportedOpsError, NotDifferentiableError: see `explain_group`.
+    """
+    request = prepared(plan, forward, batch)
+    builder = Builder(forward.graph, opset)
+    values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
+    for group, target in zip(plan.groups, forward.targets, strict=True):
+        values.update(explain_group(builder, forward, group, target, request))
+    builder.attach()
+    return values
+
+
+def prepared(plan: Plan, forward: ForwardGraph, batch: int | None) -> ir.Value | None:
+    """Brings a forward graph into the form that is differentiated.
+
+    Returns:
+        The input `target`, where a probe chooses it at request time.
+    """
+    prepare(forward.model)
+    return _add_target_input(forward, plan.manifest, batch)
 
 
 def explain_group(
@@ -130,7 +152,7 @@ def check(path: str) -> None:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
 
 
-def add_target_input(
+def _add_target_input(
     forward: ForwardGraph, described: Manifest, batch: int | None
 ) -> ir.Value | None:
     """Gives the graph the input `target` where a probe wants one, and returns it."""

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
-import tensorflow as tf
 
 from probegen.artefact.manifest import (
     GRADIENT_KINDS,
@@ -24,13 +23,13 @@ from probegen.artefact.manifest import (
 )
 from probegen.graph.assemble import onnx_model
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
+from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
-from probegen.parity.report import DIFFERENCES, TENSORFLOW, Parity
+from probegen.parity.report import DIFFERENCES, Parity
 from probegen.parity.samples import Batch
 from probegen.plan.axes import channel_axis, position_axes, saliency_axis
 from probegen.plan.plan import GradientGroup, GradientOutput
-from probegen.sources.keras.differences import CONFIRMED, REFUTED, Differences
-from probegen.sources.keras.reference import Reference
+from probegen.sources.base import Program, Reference
 from probegen.spec import GradCAM, Saliency
 
 Array = npt.NDArray[Any]
@@ -63,15 +62,15 @@ class Comparison:
 
     Attributes:
         described: the artefact's manifest.
+        program: the model and the plan of the artefact.
         reference: says what is right.
-        computed_in: the coarsest element type that the model computes in.
         calls: the calls.
-        same_engine: whether the artefact's gradients come from TensorFlow too.
+        same_engine: whether the artefact's gradients come from where the reference's do.
     """
 
     described: Manifest
+    program: Program
     reference: Reference
-    computed_in: str
     calls: Sequence[Call]
     same_engine: bool
 
@@ -94,12 +93,12 @@ class Comparison:
         well, they may refute both. Of gradients that the model stops on their way they say nothing.
         """
         changed = dict(found)
-        for group in self.reference.probed.plan.groups:
+        for group in self.program.plan.groups:
             for output in group.outputs:
                 figures, raw = found[output.spec.name], self.reference.raw_name(output)
                 if raw is None or figures.passed != self.same_engine:
                     continue
-                differences = self.reference.differences  # traced here, where they are heard
+                differences = self._differences  # traced here, where they are heard
                 if differences is None or differences.held_back(group, output.ref):
                     continue
                 judged = self._checked if figures.passed else self._arbitrated
@@ -119,15 +118,16 @@ class Comparison:
         gradients = {raw: call.expected[raw]}
         said = self._verdicts(differences, call, group, output, gradients).get(raw, [])
         ordinary = [v for v, hard in zip(said, call.batch.hard, strict=False) if not hard]
+        engine = self.reference.gradients_by
         against, confirmed = ordinary.count(REFUTED), ordinary.count(CONFIRMED)
         if against > confirmed:
             return dataclasses.replace(
                 figures,
                 passed=False,
-                witness=f"{DIFFERENCES}, which refute {TENSORFLOW} in {against} of {len(ordinary)} "
+                witness=f"{DIFFERENCES}, which refute {engine} in {against} of {len(ordinary)} "
                 "samples",
             )
-        witness = f"{TENSORFLOW} and {DIFFERENCES}" if confirmed else TENSORFLOW
+        witness = f"{engine} and {DIFFERENCES}" if confirmed else engine
         return dataclasses.replace(figures, witness=witness)
 
     def _arbitrated(
@@ -165,6 +165,11 @@ class Comparison:
         return dataclasses.replace(again, witness=DIFFERENCES) if again.passed else figures
 
     @functools.cached_property
+    def _differences(self) -> Differences | None:
+        moved = self.reference.moved_scores()
+        return None if moved is None else Differences(moved, self.program.plan.groups)
+
+    @functools.cached_property
     def _with_raw_gradients(self) -> Any:
         """A session of the same graph that also gives the gradients that outputs are made of.
 
@@ -172,7 +177,10 @@ class Comparison:
         """
         plan = self.reference.plan
         try:
-            model = onnx_model(plan, gate=False, opset=_OPSET, batch=plan.source.batch)
+            source = self.program.source
+            model, _ = onnx_model(
+                plan, source.forward_graph, gate=False, opset=_OPSET, batch=source.batch
+            )
             data = ir.serde.serialize_model(model).SerializeToString()
             return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         except Exception:  # what cannot be asked confirms nothing
@@ -192,10 +200,11 @@ class Comparison:
         if call.target is not None:
             fed[TARGET_INPUT] = call.target
         gradient: Array = session.run([raw], fed)[0]
-        tensor = differences.tensor(self.reference.flat(call.batch.feed), output.ref)
+        tensor = differences.tensor(call.batch.feed, output.ref)
         made = attribution(output, gradient.astype(np.float64), tensor)
         got = call.got[output.spec.name]
-        same = compare(output.spec, got, made, computed_in=self.computed_in, hard=call.batch.hard)
+        inside, hard = self.reference.computed_in, call.batch.hard
+        same = compare(output.spec, got, made, computed_in=inside, hard=hard)
         return gradient if same.passed else None
 
     def _verdicts(
@@ -209,10 +218,8 @@ class Comparison:
         """Returns what differences say of gradients, nothing where they cannot be taken."""
         finite = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
         try:
-            return differences.verdicts(
-                self.reference.flat(call.batch.feed), call.target, group, output, finite
-            )
-        except tf.errors.OpError:
+            return differences.verdicts(call.batch.feed, call.target, group, output, finite)
+        except Exception:  # a witness that cannot be heard proves nothing
             return {}
 
     def _judged(
@@ -238,7 +245,7 @@ class Comparison:
             Rows.joined(parts),
             np.concatenate(by),
             np.concatenate(beside),
-            computed_in=self.computed_in,
+            computed_in=self.reference.computed_in,
             floor=self._floor(output),
         )
 
@@ -247,10 +254,10 @@ class Comparison:
     ) -> dict[str, Moved]:
         """Returns what outputs of a call move by under noise on its inputs."""
         noisy = []
-        for feed in noisy_feeds(call.batch.feed, self.computed_in, rng, zeros=zeros):
+        for feed in noisy_feeds(call.batch.feed, self.reference.computed_in, rng, zeros=zeros):
             answer = self.reference.explanations(feed, call.target)
             if any(o.kind == PREDICTION for o in outputs):
-                answer.update(self.reference.predictions(feed))
+                answer.update(self.reference.predictions(feed)[0])
             noisy.append(answer)
         return {
             o.name: moved(
@@ -264,7 +271,7 @@ class Comparison:
         if output.kind not in GRADIENT_KINDS:
             unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
             return unit * self.reference.computed_near(output.name)
-        unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.computed_in))
+        unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.reference.computed_in))
         sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
         return FLOOR_UNITS * unit * float(np.median(sizes)) if sizes else 0.0
 

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen import runtime
+from probegen import runtime, spec
 from probegen.artefact.manifest import GRADIENT_KINDS, Manifest
 from probegen.errors import InputError, VerificationError
 from probegen.parity import trials
-from probegen.parity.comparison import TOLERANCES
+from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
 from probegen.parity.report import Report
 from probegen.parity.samples import Batch
+from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
-from probegen.runtime.savedmodel_engine import SavedModelEngine
-from probegen.sources.keras.instrumented import ProbedModel, instrument_as
-from probegen.sources.keras.reference import Reference
-from probegen.sources.keras.source import as_source
+from probegen.sources import instrumented_program, open_source
+from probegen.sources.base import Program
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]
@@ -79,30 +78,29 @@ def measure(
     """
     art = runtime.load(artefact)
     described = art.manifest
-    probed = model if isinstance(model, ProbedModel) else _instrument_again(model, described)
-    _check_same_interface(artefact, described, probed)
-    reference, inside = Reference(probed), _coarsest(probed.source)
+    program = program_of(model, described)
+    _check_same_interface(artefact, described, program)
+    reference, name = program.source.reference(program.plan), program.source.name
     rng = np.random.default_rng(seed)
     if samples is None:
-        tried = trials.generated(described, reference, inside, rng)
+        tried = trials.generated(described, reference, name, rng)
     else:
-        tried = trials.given(check_inputs(samples, described.inputs), described, reference)
+        tried = trials.given(check_inputs(samples, described.inputs), described, reference, name)
     calls = []
     for place, (batch, predictions) in enumerate(tried, start=1):
         asked = _targets(described, target, batch, rng) if described.target_input else None
         expected = {**reference.explanations(batch.feed, asked), **predictions}
         named = {o.name: expected[o.name] for o in described.outputs}
-        reference.check_finite(named, batch.feed, batch.hard)
+        check_finite(reference, name, named, batch.feed, batch.hard)
         expected = _without_gradients_of_nothing(expected, described)
         result = art.run(batch.feed, target=asked)
         got = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
         calls.append(Call(place, batch, asked, got, expected))
-    comparison = Comparison(
-        described, reference, inside, calls, same_engine=art.engine.name == SavedModelEngine.name
-    )
+    same = art.engine.name in reference.same_gradients_as
+    comparison = Comparison(described, program, reference, calls, same_engine=same)
     return Report(
         artefact=str(artefact),
-        against=probed.source.name,
+        against=name,
         samples=sum(b.size for b, _ in tried) if samples is None else tried[0][0].size,
         generated=samples is None,
         outputs=comparison.figures(rng),
@@ -161,19 +159,33 @@ def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Gene
     return asked[list(source)].astype(np.int32)
 
 
-def _instrument_again(model: Any, described: Manifest) -> ProbedModel:
-    """Instruments a source model with the probes that a manifest names."""
+def program_of(model: Any, described: Manifest) -> Program:
+    """Returns a model with the probes that a manifest names.
+
+    Args:
+        model: an instrumented model, a source model, or the path of one.
+        described: the manifest; of an instrumented model, its own.
+
+    Raises:
+        VerificationError: a target is a callable, which a manifest cannot hold.
+        ProbegenError: see `probegen.instrument`.
+    """
+    program = instrumented_program(model)
+    if program is not None:
+        return program
     for entry in described.probes:
         if isinstance(entry.get("target"), dict):
             raise VerificationError(
                 f"the target {entry['target'].get('callable')} is a callable, which a manifest "
                 "cannot hold; pass the instrumented model: pg.verify(path, probed)."
             )
-    return instrument_as(as_source(model), described)
+    source = open_source(model)
+    probes = [spec.from_dict(entry) for entry in described.probes]
+    return Program(source, make_plan(source.view, probes, described.class_names, described))
 
 
 def _check_same_interface(
-    artefact: str | os.PathLike[str], described: Manifest, probed: ProbedModel
+    artefact: str | os.PathLike[str], described: Manifest, program: Program
 ) -> None:
     """Refuses a model that the artefact cannot have been made from.
 
@@ -181,19 +193,12 @@ def _check_same_interface(
         VerificationError: they have other inputs or outputs; lists both.
     """
     for what, ours, theirs in (
-        ("inputs", described.inputs, probed.manifest.inputs),
-        ("outputs", described.outputs, probed.manifest.outputs),
+        ("inputs", described.inputs, program.plan.manifest.inputs),
+        ("outputs", described.outputs, program.plan.manifest.outputs),
     ):
         shown = [[f"{v.name!r} {v.dtype} {v.shape[1:]}" for v in side] for side in (ours, theirs)]
         if shown[0] != shown[1]:
             raise VerificationError(
-                f"{artefact} was not made from {probed.source.name!r}: it has the {what} "
+                f"{artefact} was not made from {program.source.name!r}: it has the {what} "
                 f"{', '.join(shown[0])}; the model has the {what} {', '.join(shown[1])}."
             )
-
-
-def _coarsest(model: Any) -> str:
-    """Returns the coarsest element type that a model's layers compute in."""
-    used = {layer.compute_dtype for layer in model._flatten_layers()}
-    known = [dtype for dtype in TOLERANCES if dtype in used]
-    return max(known, key=TOLERANCES.__getitem__, default="float64")

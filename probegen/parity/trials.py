@@ -8,7 +8,8 @@ error says to pass samples.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ import numpy.typing as npt
 from probegen.artefact.manifest import Manifest
 from probegen.errors import InputError, VerificationError
 from probegen.parity import samples as drawing
+from probegen.parity.comparison import TOLERANCES
+from probegen.parity.finite import finite
 from probegen.parity.samples import Batch, Sizes
-from probegen.sources.keras.reference import Reference, cause, finite
+from probegen.sources.base import Reference
 
 Array = npt.NDArray[np.generic]
 
@@ -29,7 +32,7 @@ _MOST_ELEMENTS = 2_000_000
 
 
 def generated(
-    described: Manifest, reference: Reference, computed_in: str, rng: np.random.Generator
+    described: Manifest, reference: Reference, name: str, rng: np.random.Generator
 ) -> list[Tried]:
     """Returns generated batches with the predictions of the source model for them.
 
@@ -37,24 +40,27 @@ def generated(
         InputError: the source model runs on none that can be made up.
         VerificationError: it draws random numbers at inference.
     """
-    sizes = _open_sizes(described, reference, rng)
+    sizes = _open_sizes(described, reference, name, rng)
     planned = drawing.planned_rows(described, reference.sizes)
     found: list[Tried] = []
     for place, rows in enumerate(planned):
         of = sizes[min(place, len(sizes) - 1)]
         attempts = (
-            drawing.draw(described, kinds, of, rng, tame=tame, computed_in=computed_in)
+            drawing.draw(described, kinds, of, rng, tame=tame, computed_in=reference.computed_in)
             for kinds, tame in ((rows, False), (rows, True), ([drawing.ORDINARY] * len(rows), True))
         )
-        tried = _first_that_runs(attempts, reference, steady=place == len(planned) - 1)
+        steady = place == len(planned) - 1
+        tried = _first_that_runs(attempts, reference, name, steady=steady)
         if not isinstance(tried, str):
             found.append(tried)
         elif not found:
-            raise _unsuitable(reference, tried)
+            raise _unsuitable(name, tried)
     return found
 
 
-def given(feed: dict[str, Array], described: Manifest, reference: Reference) -> list[Tried]:
+def given(
+    feed: dict[str, Array], described: Manifest, reference: Reference, name: str
+) -> list[Tried]:
     """Returns given samples and a variant of other sizes, with the predictions for them.
 
     Raises:
@@ -65,13 +71,12 @@ def given(feed: dict[str, Array], described: Manifest, reference: Reference) -> 
     own = Batch(feed, (drawing.ORDINARY,) * count, tuple(range(count)))
     tried = drawing.variants(feed, described, reference.sizes)
     variants = list(itertools.islice((b for b in tried if _able(b, reference)), 1))
-    first = _first_that_runs([own], reference, steady=not variants)
+    first = _first_that_runs([own], reference, name, steady=not variants)
     if isinstance(first, str):
         raise InputError(
-            f"the model {reference.probed.source.name!r} cannot run on the samples: {first} Pass "
-            "samples that it takes."
+            f"the model {name!r} cannot run on the samples: {first} Pass samples that it takes."
         )
-    other = _first_that_runs(variants, reference, steady=True)
+    other = _first_that_runs(variants, reference, name, steady=True)
     return [first] if isinstance(other, str) else [first, other]
 
 
@@ -79,7 +84,9 @@ def _able(batch: Batch, reference: Reference) -> bool:
     return reference.cause_of_failure(batch.feed) is None
 
 
-def _open_sizes(described: Manifest, reference: Reference, rng: np.random.Generator) -> list[Sizes]:
+def _open_sizes(
+    described: Manifest, reference: Reference, name: str, rng: np.random.Generator
+) -> list[Sizes]:
     """Returns open sizes that the source model runs at: two, where it runs at two.
 
     Raises:
@@ -107,10 +114,12 @@ def _open_sizes(described: Manifest, reference: Reference, rng: np.random.Genera
             return found[:2]
     if found:
         return found
-    raise _unsuitable(reference, why or "none of the sizes tried is small enough.")
+    raise _unsuitable(name, why or "none of the sizes tried is small enough.")
 
 
-def _first_that_runs(batches: Iterable[Batch], reference: Reference, steady: bool) -> Tried | str:
+def _first_that_runs(
+    batches: Iterable[Batch], reference: Reference, name: str, steady: bool
+) -> Tried | str:
     """Returns the first batch that the source model runs on, or why it runs on none.
 
     Where a model mixes its rows, a hard row may make ordinary ones infinite: a batch of ordinary
@@ -120,20 +129,45 @@ def _first_that_runs(batches: Iterable[Batch], reference: Reference, steady: boo
     found: Tried | None = None
     for batch in batches:
         try:
-            found = batch, reference.predictions(batch.feed, steady=steady)
-        except VerificationError:
-            raise
+            answers = reference.predictions(batch.feed, times=2 if steady else 1)
         except Exception as error:
-            why = why or cause(error)
+            why = why or reference.cause_of(error)
             continue
+        if steady:
+            check_same(name, *answers)
+        found = batch, answers[0]
         if not any(batch.hard) or finite(found[1], batch.hard):
             break
     return found or why
 
 
-def _unsuitable(reference: Reference, why: str) -> InputError:
+def check_same(
+    name: str, once: Mapping[str, npt.NDArray[Any]], again: Mapping[str, npt.NDArray[Any]]
+) -> None:
+    """Refuses a model that answers otherwise the second time.
+
+    Raises:
+        VerificationError: it draws random numbers at inference.
+    """
+    for output, before in once.items():
+        if before.dtype.kind not in "fc" or before.shape != again[output].shape:
+            continue
+        a, b = before.astype(np.float64), again[output].astype(np.float64)
+        both = np.isfinite(a) & np.isfinite(b)
+        off = np.abs(a[both] - b[both]).max(initial=0.0)
+        size = np.abs(a[both]).max(initial=0.0)
+        if off > TOLERANCES.get(before.dtype.name, 1e-4) * size:
+            raise VerificationError(
+                f"{name!r} draws random numbers at inference: called twice "
+                f"on the same samples it answers {off:.1e} apart in {output!r}, whose largest "
+                f"value is {size:.1e}. An artefact cannot be compared with it: draw only "
+                "where training is true, or give the numbers as an input."
+            )
+
+
+def _unsuitable(name: str, why: str) -> InputError:
     return InputError(
-        f"the model {reference.probed.source.name!r} cannot run on samples that verification "
+        f"the model {name!r} cannot run on samples that verification "
         f"makes up: {why} Pass some that it takes with samples= (--samples), in the sizes that "
         "it is used with."
     )

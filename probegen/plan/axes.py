@@ -77,9 +77,9 @@ def activation_axes(axes: Axes) -> Axes:
     return _called(axes, "unit" if len(axes) == 2 else CHANNEL)
 
 
-def gradient_axes(axes: Axes, of_layer: str | None) -> Axes:
-    """Returns the axes of a gradient at a layer's output (role `of_layer`)."""
-    return _called(axes, "embedding") if of_layer == "embedding" else activation_axes(axes)
+def gradient_axes(axes: Axes, embedding: bool) -> Axes:
+    """Returns the axes of a gradient at a layer's output; `embedding` where it is one."""
+    return _called(axes, "embedding") if embedding else activation_axes(axes)
 
 
 def prediction_axes(axes: Axes, classes: bool) -> Axes:

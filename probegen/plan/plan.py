@@ -1,7 +1,7 @@
 """A plan: which tensors are taken, what is differentiated, what comes out.
 
-It names everything by layer path, so that it holds for every later trace of the model. The two
-engines (TensorFlow's gradients, and the ONNX graph) both work from it; `planning` makes it.
+It names everything by layer path, so that it holds for every later trace of the model, and
+holds nothing of a framework. All engines work from it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,20 @@ from typing import Any
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError
 from probegen.plan.axes import Axes, channel_axis, position_axes
-from probegen.sources.keras.capture import CallKey
-from probegen.sources.keras.first_floats import Slot
-from probegen.sources.keras.source import Source
 from probegen.spec import Activations, Attention, GradientProbe, IntegratedGradients
+
+#: A layer call: path of the layer, and which of its calls.
+CallKey = tuple[str, int]
+#: A floating tensor made from whole numbers: how it is made, in which layer call, which one there.
+Slot = tuple[str, CallKey, int]
+
+
+#: The whole input as floating numbers: one place, whatever parts of it are cast, where and how
+#: often. What the model does to the numbers before a cast (it turns the channels round, takes a
+#: column) is then done to the floating ones.
+TWIN = "twin"
+#: A floating tensor that some operation inside a layer call makes.
+MADE = "made"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +40,7 @@ class TensorRef:
         path: the layer.
         call: which of its calls.
         position: which of the inputs or outputs, or the number among what is made there.
-        made: `""`, or one of the words of `first_floats`.
+        made: `""`, `TWIN` or `MADE`.
     """
 
     path: str | None
@@ -137,13 +147,11 @@ class Plan:
     """Everything the engines need to know.
 
     Attributes:
-        source: the model.
         plain: outputs without gradients.
         groups: outputs with gradients, by target.
         manifest: what the artefact will say of itself, its outputs in order.
     """
 
-    source: Source
     plain: tuple[PlainOutput, ...]
     groups: tuple[GradientGroup, ...]
     manifest: Manifest

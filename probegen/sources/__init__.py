@@ -1,1 +1,83 @@
-"""Where models come from: one kind of source a package."""
+"""Where models come from: one kind of source a package, and the table of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probegen.errors import SourceError
+
+if TYPE_CHECKING:
+    from probegen.sources.base import Program, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of source.
+
+    Attributes:
+        title: what it is called in messages.
+        module: what is imported for it, and only for it.
+        takes: tells whether a model, or the path of one, is of this kind.
+    """
+
+    title: str
+    module: str
+    takes: Callable[[Any], bool]
+
+    def open(self, model: Any, inputs: Any) -> Source:
+        """Returns the source of a model."""
+        opened: Source = importlib.import_module(self.module).open_source(model, inputs)
+        return opened
+
+
+def _is_onnx(model: Any) -> bool:
+    if isinstance(model, str | Path):
+        return Path(model).suffix.lower() == ".onnx"
+    return isinstance(model, bytes) or type(model).__module__.split(".")[0] in ("onnx", "onnx_ir")
+
+
+#: Every kind; the first that takes a model opens it.
+SOURCES = (
+    Kind("an ONNX file", "probegen.sources.onnx.source", _is_onnx),
+    Kind("a Keras model", "probegen.sources.keras.source", lambda _: True),
+)
+
+
+def open_source(model: Any, inputs: Any = None) -> Source:
+    """Returns a model, or the file of one, as a source.
+
+    Args:
+        model: a built `keras.Model`, the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file, or
+            an `onnx.ModelProto`.
+        inputs: for a subclassed Keras model whose inputs Keras does not record: sample arrays or
+            `keras.InputSpec`s in the nest that its `call` takes.
+
+    Raises:
+        SourceError: it is no model, or cannot be read.
+    """
+    kind = next(k for k in SOURCES if k.takes(model))
+    try:
+        return kind.open(model, inputs)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "probegen":
+            raise
+        extra = "onnx" if kind is SOURCES[0] else "compiler"
+        raise SourceError(
+            f"{kind.title} needs {error.name}, which is not installed: "
+            f"pip install 'probegen[{extra}]'"
+        ) from error
+
+
+def instrumented_program(model: Any) -> Program | None:
+    """Returns an instrumented model as a source and its plan; None for anything else."""
+    from probegen.sources.base import Program
+
+    if isinstance(model, Program):
+        return model
+    if not getattr(model, "is_instrumented", False):
+        return None
+    return Program(open_source(model.keras_model), model.plan)

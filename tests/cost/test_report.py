@@ -18,6 +18,7 @@ from probegen.cost.time_model import seconds
 from probegen.errors import InstrumentError, SpecError
 from probegen.graph import attribution
 from probegen.graph.core.placeholder_weights import Hollow
+from probegen.sources import instrumented_program
 from tests import models
 
 
@@ -157,8 +158,8 @@ def test_what_convolutions_do_in_passing_takes_no_time():
         x = keras.Input((30, 26, 8))
         y = layers.Conv2D(8, 3, activation=activation, name="conv")(x)
         model = keras.Model(x, layers.Conv2D(3, 2, name="last")(y))
-        plan = pg.instrument(model, pg.Activations("last")).plan
-        graph = outline(plan, 18, {"batch": 1}).graph
+        program = instrumented_program(pg.instrument(model, pg.Activations("last")))
+        graph = outline(program.source, program.plan, 18, {"batch": 1}).graph
         return seconds(list(works(list(graph), constants(graph))))
 
     assert estimate("relu") == pytest.approx(estimate(None), rel=1e-9)
@@ -299,8 +300,8 @@ def test_what_no_artefact_could_hold_is_an_error():
 
 def test_no_weight_is_read():
     model = models.cnn()
-    probed = pg.instrument(model, [pg.Saliency(), pg.GradCAM()])
-    graph = outline(probed.plan, 18, {"batch": 1}).graph
+    program = instrumented_program(pg.instrument(model, [pg.Saliency(), pg.GradCAM()]))
+    graph = outline(program.source, program.plan, 18, {"batch": 1}).graph
     held = [v.const_value for v in graph.initializers.values()]
     kernels = [t for t in held if len(t.shape) >= 2 and t.size > 8]
     assert [t for t in kernels if isinstance(t, Hollow)]

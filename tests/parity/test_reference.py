@@ -9,7 +9,8 @@ import probegen as pg
 from probegen.errors import InputError, ProbegenError, VerificationError
 from probegen.parity import measuring
 from probegen.parity.report import TENSORFLOW
-from probegen.sources.keras.reference import Reference
+from probegen.parity.trials import check_same
+from probegen.sources.keras.reference import KerasReference
 from tests import models
 
 
@@ -61,6 +62,10 @@ def test_a_model_that_is_not_finite_on_hard_samples_alone_passes(tmp_path):
     assert report["input_gradient/x"].non_finite == 5
 
 
+def reference_of(probed):
+    return KerasReference(probed.keras_model, probed.plan)
+
+
 class Random(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -72,13 +77,13 @@ class Random(layers.Layer):
 
 def test_a_model_that_answers_otherwise_when_called_again_is_refused():
     model = dense()
-    reference = Reference(pg.instrument(model, pg.InputGradient()))
+    reference = reference_of(pg.instrument(model, pg.InputGradient()))
     hidden = model.get_layer("hidden")
     original, noise = hidden.call, Random()
     hidden.call = lambda x, **_: noise(original(x))
     feed = {"x": models.images((5,))}
     with pytest.raises(VerificationError, match=r"random numbers at inference.*'head'"):
-        reference.predictions(feed, steady=True)
+        check_same("m", *reference.predictions(feed, times=2))
     reference.predictions(feed)
 
 
@@ -100,9 +105,9 @@ def test_states_and_counters_are_left_as_they_were():
     for state in lstm.states:
         state.assign(np.full(state.shape, 0.25))
     counted = float(counter.count.numpy())
-    reference = Reference(probed)
+    reference = reference_of(probed)
     feed = {"x": models.images((6, 3), count=2)}
-    once, again = (reference.predictions(feed, steady=True)["head"] for _ in range(2))
+    once, again = (answer["head"] for answer in reference.predictions(feed, times=2))
     np.testing.assert_array_equal(once, again)
     assert all(np.all(s.numpy() == 0.25) for s in lstm.states)
     assert float(counter.count.numpy()) == counted
@@ -113,13 +118,13 @@ def test_predictions_do_not_come_from_the_trace(tmp_path, monkeypatch):
     model = dense()
     probed = pg.instrument(model, pg.InputGradient(target=0))
     pg.export(probed, tmp_path / "m.onnx", verify=False)
-    traced = Reference.explanations
+    traced = KerasReference.explanations
 
     def wrong(self, feed, target):
         found = traced(self, feed, target)
         return {**found, "head": found["head"] + 1}
 
-    monkeypatch.setattr(Reference, "explanations", wrong)
+    monkeypatch.setattr(KerasReference, "explanations", wrong)
     assert pg.verify(tmp_path / "m.onnx", probed)["head"].passed
 
 
@@ -167,7 +172,7 @@ def test_rare_events_are_held_to_one_rounding_of_a_sigmoid(tmp_path):
     figures = pg.compile(model, pg.InputGradient(logits=False), tmp_path / "m.onnx").report
     assert 1e-7 < figures["risk"].floor < 2e-7
     linear = dense()
-    reference = Reference(pg.instrument(linear, pg.InputGradient()))
+    reference = reference_of(pg.instrument(linear, pg.InputGradient()))
     assert reference.computed_near("head") == 0
 
 
@@ -250,7 +255,7 @@ def test_differences_do_not_excuse_an_artefact_that_is_wrong(kind, tmp_path, mon
     probe = {"input_gradient": pg.InputGradient, "saliency": pg.Saliency}[kind]
     probed = pg.instrument(models.cnn(), probe())
     pg.export(probed, tmp_path / "m.onnx", verify=False)
-    traced = Reference.explanations
+    traced = KerasReference.explanations
     name = f"{kind}/image"
 
     def doubled(self, feed, target):
@@ -258,7 +263,7 @@ def test_differences_do_not_excuse_an_artefact_that_is_wrong(kind, tmp_path, mon
         return {n: v if n == "scores" else 2 * v for n, v in found.items()}
 
     # Wrong by as much as the reference would be, were it the artefact that is doubled.
-    monkeypatch.setattr(Reference, "explanations", doubled)
+    monkeypatch.setattr(KerasReference, "explanations", doubled)
     assert pg.verify(tmp_path / "m.onnx", probed)[name].passed
     monkeypatch.undo()
     load = measuring.runtime.load

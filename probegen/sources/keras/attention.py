@@ -19,7 +19,8 @@ import keras
 import tensorflow as tf
 
 from probegen.errors import InstrumentError, SpecError
-from probegen.sources.keras.capture import CallKey, LayerCall
+from probegen.plan.plan import CallKey
+from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.links import constant, contracted, links
 from probegen.sources.keras.roles import role_of
 

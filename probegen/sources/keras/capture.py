@@ -22,13 +22,12 @@ import tensorflow as tf
 from keras.src.layers.preprocessing.data_layer import DataLayer
 
 from probegen.errors import InstrumentError
+from probegen.plan.plan import CallKey
 from probegen.sources.keras.open_sizes import STAND_INS
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.timewise import Fold, has_rows, is_open, run_folded, unfolded
 from probegen.stages import within_layer
 
-#: Names a call of a layer: its path and which call of that layer it is.
-CallKey = tuple[str, int]
 #: Layer call -> position of an output -> what makes the tensor that stands in for it.
 Replacements = Mapping[CallKey, Mapping[int, Callable[[Any], Any]]]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,27 +21,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks, op_def_library
 
-from probegen.sources.keras.capture import CallKey, Watcher
-
-
-class Tie(enum.IntEnum):
-    """How the values of a tensor hang on those of an input, from loose to tight."""
-
-    INDIRECT = 1  # by comparisons, counts, or operations that are not known
-    COMPUTED = 2  # calculated from them, one by one
-    PART = 3  # some of them as they are
-    WHOLE = 4  # all of them as they are, perhaps in another shape
-    SAME = 5  # the input itself, perhaps in another integer type
-
-
-#: The whole input as floating numbers: one place, whatever parts of it are cast, where and how
-#: often. What the model does to the numbers before a cast (it turns the channels round, takes a
-#: column) is then done to the floating ones.
-TWIN = "twin"
-#: A floating tensor that some operation inside a layer call makes.
-MADE = "made"
-#: `TWIN` and the position of an input, or `MADE`, a layer call and a number in it.
-Slot = tuple[str, CallKey, int]
+from probegen.plan.model_view import Tie
+from probegen.plan.plan import MADE, TWIN, CallKey, Slot
+from probegen.sources.keras.capture import Watcher
 
 _SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 _LIKE_IDENTITY = frozenset(

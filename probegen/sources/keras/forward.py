@@ -13,16 +13,19 @@ import tensorflow as tf
 from probegen.errors import InstrumentError
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import (
+    CallKey,
     PlainOutput,
     Plan,
+    Slot,
     TargetPlan,
     TensorRef,
     path_integrals,
     reduced_axes,
 )
-from probegen.sources.keras.capture import CallKey, LayerCall
-from probegen.sources.keras.first_floats import FirstFloats, Slot
+from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held import mark_mask
+from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import attention_in_steps, run_source
 from probegen.spec import Attention
@@ -92,6 +95,7 @@ class Forward:
 
 
 def run_forward(
+    source: KerasModel,
     plan: Plan,
     flat: Sequence[Any],
     stand_ins: Mapping[TensorRef, Callable[[Any], Any]] | None = None,
@@ -101,6 +105,7 @@ def run_forward(
     """Calls the source model of a plan inside a graph that is being traced.
 
     Args:
+        source: the model.
         plan: what to capture.
         flat: the flat inputs.
         stand_ins: what makes the tensors that stand in for others of the model, inputs aside.
@@ -126,7 +131,7 @@ def run_forward(
             replaced.setdefault(ref.key, {})[ref.position] = seen
     moves = any(path_integrals(group) for group in plan.groups)
     nest, calls = run_source(
-        plan.source, flat, replaced, weights, probed, first_floats, mark if moves else None
+        source, flat, replaced, weights, probed, first_floats, mark if moves else None
     )
     found = first_floats.tensors if first_floats else {}
     return Forward(list(flat), nest, calls, graph.get_operations()[before:], found)

@@ -11,9 +11,11 @@ import tensorflow as tf
 from probegen import spec
 from probegen.artefact.manifest import TARGET_INPUT, Manifest
 from probegen.errors import InstrumentError, SpecError
-from probegen.sources.keras.planning import make_plan
-from probegen.sources.keras.source import Source, as_source
+from probegen.plan.making import make_plan
+from probegen.plan.plan import Plan
+from probegen.sources.keras.keras_model import KerasModel, as_keras_model
 from probegen.sources.keras.tape import explain
+from probegen.sources.keras.view import KerasView
 from probegen.stages import stage
 
 
@@ -43,17 +45,21 @@ def instrument(
         NotDifferentiableError: a gradient cannot flow; says where it stops.
     """
     with stage("the model cannot be instrumented", InstrumentError):
-        return ProbedModel(as_source(model, inputs), spec.as_probes(probes), class_names)
+        source = as_keras_model(model, inputs)
+        return ProbedModel(
+            source, make_plan(KerasView(source), spec.as_probes(probes), class_names)
+        )
 
 
-def instrument_as(source: Source, described: Manifest) -> ProbedModel:
+def instrument_as(source: KerasModel, described: Manifest) -> ProbedModel:
     """Returns a source instrumented as a manifest says, its outputs by the manifest's names.
 
     Raises:
         ProbegenError: see `instrument`.
     """
     probes = [spec.from_dict(entry) for entry in described.probes]
-    return ProbedModel(source, probes, described.class_names, described)
+    view = KerasView(source)
+    return ProbedModel(source, make_plan(view, probes, described.class_names, described))
 
 
 @keras.saving.register_keras_serializable(package="probegen")
@@ -67,6 +73,7 @@ class ProbedModel(keras.Model):
 
     Attributes:
         source: the user's model.
+        keras_model: the same, with its inputs and outputs named.
         plan: what is computed.
         manifest: what the outputs mean.
         is_instrumented: tells such a model from others.
@@ -74,17 +81,12 @@ class ProbedModel(keras.Model):
 
     is_instrumented = True
 
-    def __init__(
-        self,
-        source: Source,
-        probes: Sequence[spec.Probe],
-        class_names: Sequence[str] | None = None,
-        earlier: Manifest | None = None,
-    ) -> None:
-        """Plans the probes of a source; see `instrument` and `instrument_as`."""
+    def __init__(self, source: KerasModel, plan: Plan) -> None:
+        """Computes a plan of a model; see `instrument` and `instrument_as`."""
         super().__init__(name=f"{source.model.name}_probed")
         self.source = source.model
-        self.plan = make_plan(source, probes, class_names, earlier)
+        self.keras_model = source
+        self.plan: Plan = plan
         # Traced with the sizes that the plan was made with: some layers do other things, and are
         # called another number of times, where they know more of them.
         given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
@@ -100,17 +102,17 @@ class ProbedModel(keras.Model):
 
     def call(self, inputs: Any, target: Any = None) -> dict[str, Any]:
         """Returns all outputs by name; see the class."""
-        own = self.plan.source.input_names
+        own = self.keras_model.input_names
         if isinstance(inputs, Mapping) and target is None and TARGET_INPUT not in own:
             inputs = dict(inputs)
             target = inputs.pop(TARGET_INPUT, None)
         flat = [
             tf.cast(tf.convert_to_tensor(value), wanted.dtype)
             for value, wanted in zip(
-                self.plan.source.flatten(inputs), self.plan.source.input_specs, strict=True
+                self.keras_model.flatten(inputs), self.keras_model.input_specs, strict=True
             )
         ]
-        for name, value, wanted in zip(own, flat, self.plan.source.input_specs, strict=True):
+        for name, value, wanted in zip(own, flat, self.keras_model.input_specs, strict=True):
             if not wanted.shape.is_compatible_with(value.shape):
                 sizes = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
                 raise InstrumentError(
@@ -144,8 +146,8 @@ class ProbedModel(keras.Model):
 
         Must run inside a `tf.function`.
         """
-        count = len(self.plan.source.input_names)
-        return explain(self.plan, flat[:count], *flat[count:])
+        count = len(self.keras_model.input_names)
+        return explain(self.keras_model, self.plan, flat[:count], *flat[count:])
 
     def compute_output_spec(self, inputs: Any, target: Any = None) -> dict[str, Any]:
         """Returns symbolic outputs, so that the model can be called on `keras.Input`s."""
@@ -182,10 +184,10 @@ class ProbedModel(keras.Model):
             "source": keras.saving.serialize_keras_object(self.source),
             "inputs": [
                 {"shape": list(s.shape), "dtype": s.dtype.name}
-                for s in self.plan.source.input_specs
+                for s in self.keras_model.input_specs
             ],
-            "structure": self.plan.source.structure,
-            "arguments": list(self.plan.source.arguments),
+            "structure": self.keras_model.structure,
+            "arguments": list(self.keras_model.arguments),
             "manifest": self.manifest.to_json(),
         }
 
@@ -200,4 +202,4 @@ class ProbedModel(keras.Model):
         arguments = config.get("arguments")
         if arguments:
             nest = dict(zip(arguments, nest, strict=True))
-        return instrument_as(as_source(model, nest), Manifest.from_json(config["manifest"]))
+        return instrument_as(as_keras_model(model, nest), Manifest.from_json(config["manifest"]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from probegen.artefact.manifest import INPUT_GRADIENT
-from probegen.errors import InputError, VerificationError
-from probegen.parity.comparison import TOLERANCES
+from probegen.artefact.manifest import INPUT_GRADIENT, PRECISIONS
+from probegen.errors import VerificationError
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 from probegen.sources.keras.capture import Watcher, watching
-from probegen.sources.keras.differences import Differences
-from probegen.sources.keras.instrumented import ProbedModel
+from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.tape import explain
 from probegen.spec import InputGradient, IntegratedGradients
 
@@ -48,55 +46,48 @@ _SUMS = frozenset({"AddV2", "Add", "Sub"})
 _ARITHMETIC = _SUMS | {"Mul", "RealDiv"}
 
 
-class Reference:
-    """Answers what the outputs for some inputs should be.
+class KerasReference:
+    """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
 
-    Attributes:
-        probed: the instrumented model.
-        plan: what is computed: its plan, and the gradients that its outputs are made of.
-        sizes: every size that a tensor of the model has.
-    """
+    gradients_by = "TensorFlow's gradients"
+    same_gradients_as = frozenset({"TensorFlow"})
 
-    def __init__(self, probed: ProbedModel) -> None:
-        """Traces the instrumented model once, for any batch and open size."""
-        self.probed = probed
-        self._source = probed.plan.source
-        specs = list(self._source.input_specs)
-        if probed.manifest.target_input:
+    def __init__(self, source: KerasModel, plan: Plan) -> None:
+        """Traces the model with the plan once, for any batch and open size."""
+        self._source = source
+        self._asked = plan
+        specs = list(source.input_specs)
+        if plan.manifest.target_input:
             specs.append(tf.TensorSpec([specs[0].shape[0]], tf.int32))
-        self.plan, self._raw = _with_raw_gradients(probed.plan)
+        self.plan, self._raw = _with_raw_gradients(plan)
+        self.computed_in = _coarsest(source.model)
         inputs = len(self._source.input_specs)
 
         def explained(*flat: Any) -> dict[str, Any]:
-            return explain(self.plan, flat[:inputs], *flat[inputs:])
+            return explain(source, self.plan, flat[:inputs], *flat[inputs:])
 
         self._explain = tf.function(explained, autograph=False).get_concrete_function(*specs)
         self.sizes = _sizes(self._explain.graph)
 
-    def flat(self, feed: Mapping[str, Array]) -> list[Any]:
+    def _flat(self, feed: Mapping[str, Array]) -> list[Any]:
         """Returns the inputs as the model takes them."""
         return [
             tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
             for name, spec in zip(self._source.input_names, self._source.input_specs, strict=True)
         ]
 
-    def predictions(self, feed: Mapping[str, Array], *, steady: bool = False) -> dict[str, Array]:
-        """Returns what the untouched model predicts.
+    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
+        """Returns what the untouched model predicts, called `times` times on the same inputs.
 
-        Args:
-            feed: the inputs.
-            steady: call it twice, and refuse it where the answers differ.
-
-        Raises:
-            VerificationError: it draws random numbers at inference.
+        Its states are put back between the calls, its random generators go on.
         """
-        flat = self.flat(feed)
+        flat = self._flat(feed)
+        found = []
         with unchanged(self._source.model) as put_back:
-            once = self._predict(flat)
-            if steady:
+            for _ in range(times):
+                found.append(self._predict(flat))
                 put_back(seeds=False)
-                self._check_same(once, self._predict(flat))
-        return once
+        return found
 
     def explanations(self, feed: Mapping[str, Array], target: Any) -> dict[str, Array]:
         """Returns all outputs of the instrumented model, and raw gradients, by TensorFlow.
@@ -106,7 +97,7 @@ class Reference:
         """
         asked = [] if target is None else [tf.convert_to_tensor(target, tf.int32)]
         try:
-            found = self._explain(*self.flat(feed), *asked)
+            found = self._explain(*self._flat(feed), *asked)
         except tf.errors.OpError as error:
             raise VerificationError(
                 f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
@@ -116,27 +107,10 @@ class Reference:
             ) from error
         return {name: np.asarray(value) for name, value in found.items()}
 
-    def _check_same(self, once: Mapping[str, Array], again: Mapping[str, Array]) -> None:
-        for name, before in once.items():
-            if before.dtype.kind not in "fc" or before.shape != again[name].shape:
-                continue
-            a, b = before.astype(np.float64), again[name].astype(np.float64)
-            both = np.isfinite(a) & np.isfinite(b)
-            off = np.abs(a[both] - b[both]).max(initial=0.0)
-            size = np.abs(a[both]).max(initial=0.0)
-            if off > TOLERANCES.get(before.dtype.name, 1e-4) * size:
-                raise VerificationError(
-                    f"{self._source.model.name!r} draws random numbers at inference: called twice "
-                    f"on the same samples it answers {off:.1e} apart in {name!r}, whose largest "
-                    f"value is {size:.1e}. An artefact cannot be compared with it: draw only "
-                    "where training is true, or give the numbers as an input."
-                )
-
-    @functools.cached_property
-    def differences(self) -> Differences | None:
-        """What moves tensors and looks at the scores; None where that cannot be traced."""
+    def moved_scores(self) -> KerasMovedScores | None:
+        """Returns what moves tensors and looks at the scores; None where it cannot be traced."""
         try:
-            return Differences(self.probed.plan)
+            return KerasMovedScores(self._source, self._asked)
         except Exception:  # a witness that cannot be called proves nothing
             return None
 
@@ -167,6 +141,10 @@ class Reference:
 
     # -- where the model can run -----------------------------------------------------------
 
+    def cause_of(self, error: Exception) -> str:
+        """Returns on one line what an exception of the model says."""
+        return cause(error)
+
     def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
         """Says why the source model cannot run on inputs, None where it can.
 
@@ -190,36 +168,11 @@ class Reference:
     def _watched(self, feed: Mapping[str, Array]) -> list[Any]:
         watcher = Watcher(self._source.model)
         with unchanged(self._source.model), watching(watcher):
-            self._source.call(self.flat(feed))
+            self._source.call(self._flat(feed))
         return watcher.calls
 
-    # -- values that are not finite --------------------------------------------------------
-
-    def check_finite(
-        self,
-        outputs: Mapping[str, Array],
-        feed: Mapping[str, Array],
-        hard: Sequence[bool],
-    ) -> None:
-        """Refuses outputs that are not finite for ordinary samples.
-
-        Raises:
-            InputError: because the samples are not finite themselves.
-            VerificationError: for another reason; says where it first arises.
-        """
-        for name, value in outputs.items():
-            if not finite({name: value}, hard):
-                rows = [i for i, is_hard in enumerate(hard) if not is_hard]
-                flat = value[rows].astype(np.float64)
-                _check_samples(name, {n: v[rows] for n, v in feed.items()})
-                raise VerificationError(
-                    f"{self._source.model.name!r} itself gives values that are not finite in "
-                    f"{name!r} ({np.isnan(flat).sum()} NaN, {np.isinf(flat).sum()} infinite of "
-                    f"{flat.size}), so that nothing can be compared. {self._where(feed)}"
-                )
-
-    def _where(self, feed: Mapping[str, Array]) -> str:
-        """Says where the first value arises that is not finite."""
+    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
+        """Says in sentences where the first value arises that is not finite."""
         for variable in _variables(self._source.model):
             value = np.asarray(keras.ops.convert_to_numpy(variable))
             if value.dtype.kind in "fV":
@@ -243,22 +196,6 @@ class Reference:
         return "They arise in the gradient, or in an operation behind the last layer."
 
 
-def finite(outputs: Mapping[str, Array], hard: Sequence[bool]) -> bool:
-    """Tells whether outputs are finite for all ordinary samples.
-
-    Negative infinity is let pass in samples that have finite values as well: the logarithm of a
-    probability of zero, or a logit that a mask takes out.
-    """
-    rows = [i for i, is_hard in enumerate(hard) if not is_hard]
-    for value in outputs.values():
-        if value.dtype.kind in "fV" and value.ndim and rows:
-            flat = value[rows].reshape(len(rows), -1).astype(np.float64)
-            meant = np.isneginf(flat) & np.isfinite(flat).any(axis=1, keepdims=True)
-            if not (np.isfinite(flat) | meant).all():
-                return False
-    return True
-
-
 def _window_fits(call: Any) -> bool:
     """Tells whether a convolution or pooling has an input at least as large as its window."""
     family = type(call.layer).__module__.split(".")
@@ -269,24 +206,6 @@ def _window_fits(call: Any) -> bool:
     except (ValueError, TypeError):
         return False
     return all(n is None or n > 0 for n in keras.tree.flatten(sizes))
-
-
-def _check_samples(name: str, feed: Mapping[str, Array]) -> None:
-    """Blames samples that are not finite themselves.
-
-    Raises:
-        InputError: one is not.
-    """
-    for given, value in feed.items():
-        if value.dtype.kind in "fV":
-            bad = ~np.isfinite(value.astype(np.float64))
-            if bad.any():
-                at = [int(i) for i in np.argwhere(bad)[0]]
-                raise InputError(
-                    f"the samples hold values that are not finite: {int(bad.sum())} of input "
-                    f"{given!r}, the first at {at}; the source model then gives such values in "
-                    f"{name!r}, and nothing can be compared. Verify on samples that are finite."
-                )
 
 
 def _bad(tensors: Sequence[Any]) -> bool:
@@ -437,3 +356,10 @@ def _computed_near(tensor: Any, depth: int) -> float:
         elif constants[0] is None and known and known[0]:
             size = sizes[0] / known[0]
     return size
+
+
+def _coarsest(model: Any) -> str:
+    """Returns the coarsest element type that a model's layers compute in."""
+    used = {layer.compute_dtype for layer in model._flatten_layers()}
+    known = [dtype for dtype in PRECISIONS if dtype in used]
+    return known[-1] if known else "float64"

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.saved_model.experimental import TrackableResource
 
-from probegen.artefact.manifest import SAVEDMODEL_ASSET, TARGET_INPUT, Manifest
+from probegen.artefact.manifest import TARGET_INPUT, Manifest, write_beside_savedmodel
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.instrumented import ProbedModel
 
@@ -30,16 +30,16 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
     Returns:
         The manifest as written.
     """
-    plan = probed.plan
-    names = [argument_name(n) for n in plan.source.input_names]
+    source, plan = probed.keras_model, probed.plan
+    names = [argument_name(n) for n in source.input_names]
     specs = {
         name: tf.TensorSpec([batch, *s.shape[1:]], s.dtype, name=name)
-        for name, s in zip(names, plan.source.input_specs, strict=True)
+        for name, s in zip(names, source.input_specs, strict=True)
     }
 
     def predict(**inputs: Any) -> dict[str, Any]:
-        run = run_forward(plan, [inputs[n] for n in names])
-        return dict(zip(plan.source.output_names, run.outputs, strict=True))
+        run = run_forward(source, plan, [inputs[n] for n in names])
+        return dict(zip(source.output_names, run.outputs, strict=True))
 
     def explain(**inputs: Any) -> dict[str, Any]:
         target = [inputs.pop(TARGET_INPUT)] if plan.manifest.target_input else []
@@ -56,10 +56,10 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
             **specs, **target_spec
         ),
     }
-    module = _holding_what_is_read(signatures.values(), plan.source.model)
+    module = _holding_what_is_read(signatures.values(), source.model)
     tf.saved_model.save(module, str(path), signatures=signatures)
     described = plan.manifest.with_batch(batch)
-    write_manifest(path, described)
+    write_beside_savedmodel(path, described)
     return described
 
 
@@ -80,10 +80,3 @@ def _holding_what_is_read(functions: Iterable[Any], model: Any) -> Any:
     parts = tf.train.TrackableView(model).descendants()
     module.tables = [p for p in parts if isinstance(p, TrackableResource)]
     return module
-
-
-def write_manifest(path: Path, described: Manifest) -> None:
-    """Writes the manifest into a SavedModel."""
-    place = path / SAVEDMODEL_ASSET
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(described.to_json(indent=1), encoding="utf-8")

@@ -23,29 +23,33 @@ from probegen.plan.plan import (
 )
 from probegen.sources.keras.forward import Forward, plain_output, run_forward
 from probegen.sources.keras.held import hold
+from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.targets import seed
 from probegen.spec import GradCAM, IntegratedGradients, Saliency
 
 
-def explain(plan: Plan, flat: Sequence[Any], request: Any = None) -> dict[str, Any]:
+def explain(
+    source: KerasModel, plan: Plan, flat: Sequence[Any], request: Any = None
+) -> dict[str, Any]:
     """Returns all outputs of a plan by name, predictions first.
 
     Args:
+        source: the model.
         plan: what to compute.
         flat: the flat inputs.
         request: the int32 `[batch]` targets asked for, -1 meaning argmax, where the plan has
             a target that is chosen at request time.
     """
-    forward = run_forward(plan, flat)
-    results = dict(zip(plan.source.output_names, forward.outputs, strict=True))
+    forward = run_forward(source, plan, flat)
+    results = dict(zip(source.output_names, forward.outputs, strict=True))
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
     for group in plan.groups:
-        results.update(_gradient_outputs(plan, forward, group, request))
+        results.update(_gradient_outputs(source, plan, forward, group, request))
     return {o.name: results[o.name] for o in plan.manifest.outputs}
 
 
 def _gradient_outputs(
-    plan: Plan, forward: Forward, group: GradientGroup, request: Any
+    source: KerasModel, plan: Plan, forward: Forward, group: GradientGroup, request: Any
 ) -> dict[str, Any]:
     scores = forward.target(group.target)
     seeds = seed(scores, group.target.spec, request)
@@ -55,7 +59,7 @@ def _gradient_outputs(
     gradients = dict(zip(refs, flow, strict=True))
     results = {o.spec.name: _attribution(o, forward, gradients[o.ref]) for o in local}
     for outputs in path_integrals(group):
-        results.update(_integrated(plan, forward, group.target, seeds, outputs))
+        results.update(_integrated(source, plan, forward, group.target, seeds, outputs))
     return results
 
 
@@ -76,6 +80,7 @@ def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any
 
 
 def _integrated(
+    source: KerasModel,
     plan: Plan,
     forward: Forward,
     target: TargetPlan,
@@ -98,7 +103,7 @@ def _integrated(
         for difference in differences:
             fraction = (tf.cast(k, difference.dtype) + 0.5) / probe.steps
             points.append(tf.cast(probe.baseline, difference.dtype) + fraction * difference)
-        there = _forward_at(plan, forward, outputs, points)
+        there = _forward_at(source, plan, forward, outputs, points)
         hold(there.operations, points, forward.operations)
         found = tf.gradients([there.target(target)], points, [seeds])
         moved = (s + tf.convert_to_tensor(g) for s, g in zip(sums, found, strict=True))
@@ -115,7 +120,11 @@ def _integrated(
 
 
 def _forward_at(
-    plan: Plan, forward: Forward, outputs: Sequence[GradientOutput], points: Sequence[Any]
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    outputs: Sequence[GradientOutput],
+    points: Sequence[Any],
 ) -> Forward:
     """Runs the model with `points` in the place of the tensors that `outputs` refer to."""
     flat = list(forward.inputs)
@@ -125,7 +134,7 @@ def _forward_at(
             flat[output.ref.position] = point
         else:
             stand_ins[output.ref] = functools.partial(_second, point)
-    return run_forward(plan, flat, stand_ins)
+    return run_forward(source, plan, flat, stand_ins)
 
 
 def _second(point: Any, _: Any) -> Any:

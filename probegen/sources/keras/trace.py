@@ -16,12 +16,13 @@ from tensorflow.python.framework import ops as tf_ops
 
 from probegen.errors import InstrumentError
 from probegen.plan.axes import Axes
+from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention import attention_weights
-from probegen.sources.keras.capture import CallKey, LayerCall, Replacements, Watcher, watching
+from probegen.sources.keras.capture import LayerCall, Replacements, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloats, follow
+from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.layouts import Layouts
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
-from probegen.sources.keras.source import Source
 from probegen.sources.keras.timewise import has_rows, unfolded
 from probegen.stages import stage
 
@@ -42,7 +43,7 @@ class Trace:
         calls: the layer calls, in the order in which they begin.
     """
 
-    source: Source
+    source: KerasModel
     graph: Any
     inputs: list[Any]
     nest: Any
@@ -124,7 +125,7 @@ class Trace:
 
 
 def run_source(
-    source: Source,
+    source: KerasModel,
     flat: Sequence[Any],
     replaced: Replacements | None = None,
     weights: Sequence[tuple[Any, Any]] = (),
@@ -161,7 +162,7 @@ def run_source(
     return outputs, watcher.calls
 
 
-def trace(source: Source) -> Trace:
+def trace(source: KerasModel) -> Trace:
     """Traces a model symbolically.
 
     Raises:
@@ -206,7 +207,7 @@ def attention_in_steps(
     return found
 
 
-def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: Source) -> Any:
+def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: KerasModel) -> Any:
     """Returns `function` as a concrete function of tensors described by `specs`.
 
     Raises:
@@ -226,7 +227,7 @@ def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: S
             raise
 
 
-def _name_to_change(source: Source, error: Exception) -> str | None:
+def _name_to_change(source: KerasModel, error: Exception) -> str | None:
     """Returns what to do about a layer's name that TensorFlow does not take, None if it is not."""
     name = re.search(r"'(.+)' is not a valid (?:root )?scope name", str(error))
     if name is None:

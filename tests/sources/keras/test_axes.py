@@ -14,8 +14,8 @@ from keras import layers
 import probegen as pg
 from probegen import runtime
 from probegen.sources.keras.channels_last import channels_last
+from probegen.sources.keras.keras_model import as_keras_model
 from probegen.sources.keras.links import reshaped
-from probegen.sources.keras.source import as_source
 from probegen.sources.keras.trace import trace
 from tests import models
 
@@ -133,7 +133,7 @@ def test_nothing_that_is_traced_needs_channels_first_kernels(name):
     shape, make = CHANNELS_FIRST[name]
     x = keras.Input(shape, name="x")
     model = keras.Model(x, layers.Flatten()(make()(x)))
-    traced = trace(as_source(model))
+    traced = trace(as_keras_model(model))
     graphs, formats = [traced.graph.as_graph_def()], set()
     for nodes in [graphs[0].node, *(f.node_def for f in graphs[0].library.function)]:
         formats |= {n.attr["data_format"].s for n in nodes if n.op != "BiasAdd"}

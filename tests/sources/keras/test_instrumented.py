@@ -13,7 +13,7 @@ import tensorflow as tf
 import probegen as pg
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError, SourceError
 from probegen.sources.keras.instrumented import instrument_as
-from probegen.sources.keras.source import as_source
+from probegen.sources.keras.keras_model import as_keras_model
 from tests import models
 
 
@@ -292,7 +292,7 @@ def test_probes_of_several_outputs_are_named_after_these():
     label = logits(keras.Model(model.inputs, model.outputs[0]))
     of_label = plain_gradient(label, x, lambda y: y[:, 1])
     np.testing.assert_allclose(outputs[names[1]], of_label, rtol=1e-4, atol=1e-6)
-    again = instrument_as(as_source(model), probed.manifest)
+    again = instrument_as(as_keras_model(model), probed.manifest)
     assert [o.name for o in again.manifest.explanations] == names
     with pytest.raises(InstrumentError, match="different targets of one output are not"):
         pg.instrument(model, [*probes, pg.InputGradient(output="label", target=0)])

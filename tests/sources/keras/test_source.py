@@ -12,7 +12,7 @@ from keras import layers, ops
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InputError, SourceError
-from probegen.sources.keras.source import as_source
+from probegen.sources.keras.keras_model import as_keras_model
 from tests import models
 
 
@@ -53,7 +53,7 @@ def image_and_meta():
 def test_a_call_of_several_arguments(tmp_path):
     model, data = image_and_meta()
     probed = pg.instrument(model, pg.InputGradient(target=2), inputs=data)
-    assert probed.plan.source.input_names == ("image", "meta")
+    assert probed.keras_model.input_names == ("image", "meta")
     pg.export(probed, tmp_path / "m.onnx", samples=data)
     art = runtime.load(tmp_path / "m.onnx")
     result = art.run({k: v[:2] for k, v in data.items()})
@@ -68,9 +68,9 @@ def test_a_call_of_several_arguments(tmp_path):
 
 def test_arguments_by_position_and_optional_ones():
     model, data = image_and_meta()
-    source = as_source(model, [data["image"], data["meta"]])
+    source = as_keras_model(model, [data["image"], data["meta"]])
     assert source.arguments == ("image", "meta")
-    scaled = as_source(model, {**data, "scale": np.ones((3, 1), np.float32)})
+    scaled = as_keras_model(model, {**data, "scale": np.ones((3, 1), np.float32)})
     assert scaled.input_names == ("image", "meta", "scale")
     flat = [data["image"], data["meta"], np.full((len(data["meta"]), 1), 3, np.float32)]
     np.testing.assert_allclose(
@@ -106,10 +106,10 @@ def test_sizes_of_a_first_call_are_told():
     model = models.Subclassed()
     model(models.images((11, 8, 2)))
     with pytest.warns(UserWarning, match=r"\(None, 11, 8, 2\) alone.*inputs=keras.InputSpec"):
-        as_source(model)
+        as_keras_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        as_source(model, keras.InputSpec(shape=(None, 11, 8, 2), dtype="float32"))
+        as_keras_model(model, keras.InputSpec(shape=(None, 11, 8, 2), dtype="float32"))
 
 
 # -- batch -------------------------------------------------------------------------------------
@@ -138,17 +138,17 @@ def test_a_declared_batch_is_kept(tmp_path):
 def test_a_sequential_model_is_not_bound_to_its_first_data():
     model = keras.Sequential([layers.Dense(3), layers.Dense(2)])
     model(np.zeros((4, 5), np.float32))
-    assert as_source(model).batch is None
+    assert as_keras_model(model).batch is None
     bound = keras.Sequential(
         [keras.Input(batch_shape=(4, 6, 2)), layers.Lambda(lambda x: ops.reshape(x, (4, 12)))]
     )
-    assert as_source(bound).batch == 4
+    assert as_keras_model(bound).batch == 4
 
 
 def test_inputs_of_different_batch_sizes():
     a, b = keras.Input(batch_shape=(4, 3)), keras.Input(batch_shape=(2, 3))
     with pytest.raises(SourceError, match=r"different batch sizes, \[2, 4\]"):
-        as_source(keras.Model([a, b], [layers.Dense(1)(a), layers.Dense(1)(b)]))
+        as_keras_model(keras.Model([a, b], [layers.Dense(1)(a), layers.Dense(1)(b)]))
 
 
 # -- outputs -----------------------------------------------------------------------------------
@@ -172,9 +172,9 @@ def test_dict_outputs_keep_their_keys(tmp_path):
 def test_names_of_nested_and_repeated_outputs():
     x = keras.Input((6, 2), name="x")
     a, b = layers.Dense(1, name="a")(x), layers.Dense(2, name="b")(x)
-    assert as_source(keras.Model(x, {"v": [a, b], "u": b})).output_names == ("u", "v_0", "v_1")
+    assert as_keras_model(keras.Model(x, {"v": [a, b], "u": b})).output_names == ("u", "v_0", "v_1")
     states = layers.LSTM(3, return_state=True, name="lstm")(x)
-    assert as_source(keras.Model(x, states)).output_names == ("lstm", "lstm:1", "lstm:2")
+    assert as_keras_model(keras.Model(x, states)).output_names == ("lstm", "lstm:1", "lstm:2")
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_time_major_of_keras_2(tmp_path, value):
             pg.inspect(path)
     else:
         data = models.images((6, 2))
-        np.testing.assert_allclose(as_source(path).model(data), model(data), rtol=1e-6)
+        np.testing.assert_allclose(as_keras_model(path).model(data), model(data), rtol=1e-6)
         assert layers.LSTM.from_config.__func__ is from_config  # Keras is as it was
 
 
@@ -220,7 +220,7 @@ def test_groups_of_an_old_depthwise_convolution(tmp_path):
         path, lambda la: la["config"].update(groups=1) if "Depth" in la["class_name"] else None
     )
     data = models.images((7, 6, 2))
-    np.testing.assert_allclose(as_source(path).model(data), model(data), rtol=1e-6)
+    np.testing.assert_allclose(as_keras_model(path).model(data), model(data), rtol=1e-6)
 
 
 def test_files_that_no_model_comes_out_of(tmp_path):

@@ -28,7 +28,7 @@ from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.plan import Plan
 from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.forward import plain_output, run_forward
-from probegen.sources.keras.source import Source
+from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
@@ -53,6 +53,7 @@ _MOST_CONVERTED = 2**25
 
 
 def forward_graph(
+    source: KerasModel,
     plan: Plan,
     opset: int = TF2ONNX_MAX_OPSET,
     batch: int | None = None,
@@ -62,6 +63,7 @@ def forward_graph(
     """Converts the captured forward pass of a plan.
 
     Args:
+        source: the model.
         plan: what to capture.
         opset: ONNX operator set, 13 or newer.
         batch: a fixed batch size, or None for a dynamic batch.
@@ -73,18 +75,18 @@ def forward_graph(
         ExportError: strings, an opset out of range, or a failure of the conversion.
     """
     _check_opset(opset)
-    _check_dtypes(plan)
+    _check_dtypes(source)
     explained = [o.ref for g in plan.groups for o in g.outputs]
     refs = list(dict.fromkeys(ref for ref in explained if not ref.is_input))
     marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
-    large = _weights(plan.source) if hollow else _large_weights(plan.source)
-    count = len(plan.source.input_specs)
+    large = _weights(source) if hollow else _large_weights(source)
+    count = len(source.input_specs)
     calls: list[LayerCall] = []
     inputs: list[Any] = []
 
     def forward(*given: Any) -> list[Any]:
         weights = list(zip(large, given[count:], strict=True))
-        run = run_forward(plan, given[:count], marks, weights, _mark_mask)
+        run = run_forward(source, plan, given[:count], marks, weights, _mark_mask)
         calls[:], inputs[:] = run.calls, list(given)
         return [
             *run.outputs,
@@ -92,16 +94,16 @@ def forward_graph(
             *(run.target(g.target) for g in plan.groups),
         ]
 
-    specs = [tf.TensorSpec([batch, *s.shape[1:]], s.dtype, s.name) for s in plan.source.input_specs]
+    specs = [tf.TensorSpec([batch, *s.shape[1:]], s.dtype, s.name) for s in source.input_specs]
     specs += [tf.TensorSpec(v.shape, v.dtype, f"{_WEIGHT_NAME}{i}") for i, v in enumerate(large)]
-    function = trace_function(forward, specs, plan.source)
+    function = trace_function(forward, specs, source)
     _check_precision(function.graph)
-    layers = Trace(plan.source, function.graph, inputs, [], calls).layers
+    layers = Trace(source, function.graph, inputs, [], calls).layers
     proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
 
     def prepare(graph: ir.Graph) -> None:
         _put_in(graph, None if hollow else large)
-        name_inputs(graph, plan.source)
+        name_inputs(graph, source)
 
     hint = "Export to SavedModel instead (format='savedmodel')."
     with stage("the graph that tf2onnx wrote cannot be read", ExportError, hint):
@@ -114,13 +116,13 @@ def forward_graph(
                 sources[output.ref] = model.graph.inputs[output.ref.position]
     return ForwardGraph(
         model=model,
-        counts=(len(plan.source.output_names), len(plan.plain)),
+        counts=(len(source.output_names), len(plan.plain)),
         sources=sources,
         layer_of=functools.partial(layer_of, layers),
     )
 
 
-def _large_weights(source: Source) -> list[Any]:
+def _large_weights(source: KerasModel) -> list[Any]:
     """Returns the variables that stay out of the conversion, to be put in afterwards.
 
     Freezing and converting copy every constant some thirty times, and hold no more than 2 GB.
@@ -142,7 +144,7 @@ def _large_weights(source: Source) -> list[Any]:
     ]
 
 
-def _weights(source: Source) -> list[Any]:
+def _weights(source: KerasModel) -> list[Any]:
     """Returns the variables whose content no conversion needs: all but vectors and numbers.
 
     Loops of recurrent layers are told from what their weights hold, so these stay in.
@@ -234,7 +236,7 @@ def to_ir(
     return model
 
 
-def name_inputs(graph: ir.Graph, source: Source) -> None:
+def name_inputs(graph: ir.Graph, source: KerasModel) -> None:
     """Gives the inputs the model's own names and their open sizes readable ones.
 
     Every open batch size is called `batch`, so that rules can tell that two of them agree.
@@ -259,13 +261,13 @@ def _check_opset(opset: int) -> None:
         )
 
 
-def _check_dtypes(plan: Plan) -> None:
-    for name, spec in zip(plan.source.input_names, plan.source.input_specs, strict=True):
+def _check_dtypes(source: KerasModel) -> None:
+    for name, spec in zip(source.input_names, source.input_specs, strict=True):
         if spec.dtype == tf.string:
             raise ExportError(
                 f"input {name!r} takes strings, which ONNX runtimes cannot preprocess as Keras "
                 "does. Split the model: keep the text layers in front, and compile the part that "
-                f"takes numbers ({_after_strings(plan)})."
+                f"takes numbers ({_after_strings(source)})."
             )
 
 
@@ -278,11 +280,9 @@ def _check_precision(graph: Any) -> None:
         )
 
 
-def _after_strings(plan: Plan) -> str:
+def _after_strings(source: KerasModel) -> str:
     layers = [
-        layer
-        for layer in plan.source.model.layers
-        if not isinstance(layer, keras.layers.InputLayer)
+        layer for layer in source.model.layers if not isinstance(layer, keras.layers.InputLayer)
     ]
     numeric = [layer.name for layer in layers if layer.compute_dtype != "string"]
     return f"from {numeric[0]!r} on" if numeric else "what follows the lookup"

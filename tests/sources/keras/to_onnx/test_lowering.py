@@ -13,7 +13,8 @@ from tests import models
 
 
 def forward_of(model):
-    return forward_graph(instrument(model, pg.InputGradient()).plan)
+    probed = instrument(model, pg.InputGradient())
+    return forward_graph(probed.keras_model, probed.plan)
 
 
 def layers_by_operator(forward, op_type):

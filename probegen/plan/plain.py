@@ -8,30 +8,30 @@ from probegen.artefact import manifest
 from probegen.artefact.manifest import OutputSpec
 from probegen.errors import InstrumentError
 from probegen.plan import axes
+from probegen.plan.methods import METHODS
+from probegen.plan.model_view import ModelView
+from probegen.plan.naming import output_name
 from probegen.plan.plan import PlainOutput, TensorRef, reduced_axes
 from probegen.plan.points import ProbePoint
-from probegen.sources.keras.attention import key_axes
-from probegen.sources.keras.planning.context import Context, output_name
-from probegen.sources.keras.planning.methods import METHODS
 from probegen.spec import Activations, Attention, Probe
 
 
-def plain_outputs(context: Context, probe: Probe) -> list[PlainOutput]:
+def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
     """Returns the outputs of an `Activations` or `Attention` probe."""
     if isinstance(probe, Activations):
-        return _activations(context, probe)
+        return _activations(view, probe)
     if isinstance(probe, Attention):
-        return _attention(context, probe)
+        return _attention(view, probe)
     raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
 
 
-def _activations(context: Context, probe: Activations) -> list[PlainOutput]:
-    chosen = context.select(probe.select, "activation")
+def _activations(view: ModelView, probe: Activations) -> list[PlainOutput]:
+    chosen = view.select(probe.select, "activation")
     tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
     outputs = []
     for point, j in tensors:
         ref = TensorRef(point.path, point.call_index, j)
-        names = axes.activation_axes(context.axes(ref))
+        names = axes.activation_axes(view.tensor(ref).axes)
         spec = _activation_spec(probe, point, j, len(tensors), names)
         outputs.append(PlainOutput(spec, ref, probe, names))
     return outputs
@@ -65,20 +65,19 @@ def _activation_spec(
     )
 
 
-def _attention(context: Context, probe: Attention) -> list[PlainOutput]:
-    chosen = context.select(probe.select, "attention")
+def _attention(view: ModelView, probe: Attention) -> list[PlainOutput]:
+    chosen = view.select(probe.select, "attention")
     outputs = []
     for point in chosen:
-        weights = context.trace.weights[point.path, point.call_index]
-        shape = tuple(weights.shape)
+        weights, keys = view.attention(point)
         outputs.append(
             PlainOutput(
                 OutputSpec(
                     name=output_name(probe, point.name, several=len(chosen) > 1),
                     kind=manifest.ATTENTION,
-                    dtype=probe.dtype or weights.dtype.name,
-                    shape=shape,
-                    axes=axes.attention_axes(len(shape), key_axes(weights)),
+                    dtype=probe.dtype or weights.dtype,
+                    shape=weights.shape,
+                    axes=axes.attention_axes(len(weights.shape), keys),
                     layer=point.path,
                     call=point.call_index,
                     method=METHODS[manifest.ATTENTION],

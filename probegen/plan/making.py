@@ -1,4 +1,4 @@
-"""Probes x model -> a plan."""
+"""Probes and a model -> a plan."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import keras
-
 from probegen._version import __version__
 from probegen.artefact import manifest
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.errors import InstrumentError
+from probegen.plan import inputs_and_predictions
+from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
+from probegen.plan.gradients import GradientPlanner
+from probegen.plan.model_view import ModelView
+from probegen.plan.plain import plain_outputs
 from probegen.plan.plan import GradientGroup, GradientOutput, PlainOutput, Plan, TargetPlan
-from probegen.sources.keras.planning import interface
-from probegen.sources.keras.planning.context import Context
-from probegen.sources.keras.planning.earlier import new_names, with_earlier_names, with_new_names
-from probegen.sources.keras.planning.gradients import GradientPlanner
-from probegen.sources.keras.planning.plain import plain_outputs
-from probegen.sources.keras.source import Source
 from probegen.spec import Activations, Attention, GradCAM, GradientProbe, Probe, to_dict
 
 #: A probe and its outputs.
@@ -26,32 +23,28 @@ _Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput]]
 
 
 def make_plan(
-    source: Source,
+    view: ModelView,
     probes: Sequence[Probe],
     class_names: Sequence[str] | None = None,
     earlier: Manifest | None = None,
-    context: Context | None = None,
 ) -> Plan:
     """Resolves probes against a model.
 
     Args:
-        source: the model.
+        view: the model.
         probes: what is asked for.
         class_names: names along the class axis of the prediction.
         earlier: the manifest that the probes come from, where the plan was made before; its
             outputs keep their names.
-        context: of the source, where it was traced already.
 
     Raises:
         SelectionError: a selector matches nothing that can be probed in its way.
         InstrumentError: a target makes no sense for the model, or two outputs share a name.
         NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
     """
-    context = context or Context(source)
-    for name, tensor in zip(source.output_names, context.trace.outputs, strict=True):
-        context.refuse_draw(tensor, f"output {name!r}", context.trace.random)
-    planner = GradientPlanner(context)
-    names = new_names(context.points, earlier)
+    view.check_outputs_not_random()
+    planner = GradientPlanner(view)
+    names = new_names(view.points, earlier)
     planned: list[_Planned] = []
     targets: dict[int, TargetPlan] = {}
     for asked in probes:
@@ -60,7 +53,7 @@ def make_plan(
             targets[len(planned)] = planner.target(probe)
             planned.append((probe, planner.gradients(probe, targets[len(planned)])))
         else:
-            planned.append((probe, plain_outputs(context, probe)))
+            planned.append((probe, plain_outputs(view, probe)))
     plain: list[PlainOutput] = []
     groups: dict[TargetPlan, list[GradientOutput]] = {}
     in_order: list[OutputSpec] = []
@@ -73,28 +66,27 @@ def make_plan(
             else:
                 plain.append(output)
         in_order.extend(o.spec for o in called)
-        resolved.append(_resolved(context, probe, called))
-    predictions = interface.predictions(context, class_names)
+        resolved.append(_resolved(view, probe, called))
+    predictions = inputs_and_predictions.predictions(view, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
     target_input = any(t.spec.mode == "input" for t in groups)
-    if target_input and manifest.TARGET_INPUT in source.input_names:
+    if target_input and manifest.TARGET_INPUT in view.input_names:
         raise InstrumentError(
             f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
             "for itself; rename the model's input, or use a fixed target."
         )
     return Plan(
-        source=source,
         plain=tuple(plain),
         groups=tuple(GradientGroup(t, tuple(outputs)) for t, outputs in groups.items()),
         manifest=Manifest(
-            inputs=interface.inputs(context),
+            inputs=inputs_and_predictions.inputs(view),
             outputs=(*predictions, *in_order),
-            model={"name": source.model.name, "class": type(source.model).__name__},
-            producer={"probegen": __version__, "keras": keras.__version__},
+            model=view.model,
+            producer={"probegen": __version__, **view.producer},
             target_input=target_input,
-            class_names=interface.checked_class_names(class_names, predictions),
+            class_names=inputs_and_predictions.checked_class_names(class_names, predictions),
             probes=tuple(_portable(p) for p in resolved),
-            points=tuple(p.name for p in context.points),
+            points=tuple(p.name for p in view.points),
         ),
     )
 
@@ -130,10 +122,10 @@ def _with_output(output: Any) -> Any:
 
 
 def _resolved(
-    context: Context, probe: Probe, outputs: Iterable[PlainOutput | GradientOutput]
+    view: ModelView, probe: Probe, outputs: Iterable[PlainOutput | GradientOutput]
 ) -> Probe:
     """Returns a probe whose selectors are explicit paths, so that it can be written down."""
-    points = {(p.path, p.call_index): p.name for p in context.points}
+    points = {(p.path, p.call_index): p.name for p in view.points}
     paths: list[str] = []
     for output in outputs:
         paths += getattr(output, "inputs", ()) or [points[output.ref.key]]

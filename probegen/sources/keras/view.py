@@ -1,4 +1,4 @@
-"""What every part of the planning looks at: one trace, its probe points, its scores."""
+"""A Keras model as planning looks at it: one trace, its probe points, its scores."""
 
 from __future__ import annotations
 
@@ -10,20 +10,29 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probegen.errors import InstrumentError, SelectionError
-from probegen.plan.axes import Axes, look_up_axes
-from probegen.plan.plan import TensorRef
+from probegen.errors import InstrumentError
+from probegen.plan.axes import look_up_axes
+from probegen.plan.model_view import ModelView, Start, TensorFacts
+from probegen.plan.plan import MADE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
-from probegen.plan.selectors import select
-from probegen.sources.keras.attention import comes_from
-from probegen.sources.keras.capture import CallKey, LayerCall
-from probegen.sources.keras.first_floats import MADE, TWIN, FirstFloat, Slot, Tie
+from probegen.sources.keras.attention import comes_from, key_axes
+from probegen.sources.keras.capture import LayerCall, Watcher, watching
+from probegen.sources.keras.first_floats import FirstFloat
+from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.points import layers_in_order, probe_points
-from probegen.sources.keras.randomness import Draw
+from probegen.sources.keras.randomness import Draw, drawn
 from probegen.sources.keras.roles import role_of
-from probegen.sources.keras.source import Source
-from probegen.sources.keras.trace import Trace, ancestors, pre_activation, trace
-from probegen.spec import Probe
+from probegen.sources.keras.targets import callable_value, score
+from probegen.sources.keras.trace import (
+    Trace,
+    ancestors,
+    blocking_operations,
+    custom_gradients,
+    is_differentiable,
+    last_on_the_way,
+    pre_activation,
+    trace,
+)
 
 _ON_THE_WAY_TO_A_PENALTY = frozenset(
     {"Identity", "Cast", "Sub", "Mul", "Reshape", "ExpandDims", "StridedSlice"}
@@ -31,44 +40,8 @@ _ON_THE_WAY_TO_A_PENALTY = frozenset(
 _PENALTY = -1e4
 
 
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """A first floating tensor on the way of an input of whole numbers.
-
-    Attributes:
-        ref: the tensor.
-        label: what an explanation of it is called where an input has several.
-        ties: position of an input -> how the numbers that it is made from hang on that.
-        is_lookup: whether ids look it up; otherwise numbers are cast.
-        rows: number of legal ids, where that is known.
-        masks: whether it says which positions count, and nothing else.
-        usable: whether its first axis is the batch.
-        moved: whether it has lost the order that the numbers have in the input.
-    """
-
-    ref: TensorRef
-    label: str
-    ties: Mapping[int, Tie]
-    is_lookup: bool
-    rows: int | None
-    masks: bool
-    usable: bool
-    moved: bool
-
-    def with_ties(self, more: Mapping[int, Tie]) -> Start:
-        """Returns a copy that hangs on the inputs as tightly as either."""
-        ties = dict(self.ties)
-        for position, tie in more.items():
-            ties[position] = max(tie, ties.get(position, tie))
-        return dataclasses.replace(self, ties=ties)
-
-    def carries(self, position: int) -> bool:
-        """Tells whether it stands for what an input says, rather than for where it says it."""
-        return self.ties.get(position, Tie.INDIRECT) >= Tie.COMPUTED and not self.masks
-
-
-class Context:
-    """One trace of a source, and questions about it.
+class KerasView(ModelView):
+    """One trace of a Keras model, and questions about it.
 
     Attributes:
         source: the model.
@@ -78,47 +51,134 @@ class Context:
         scores: for each model output, the pre-activation of its softmax or sigmoid, or None.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: KerasModel) -> None:
         self.source = source
         self.trace: Trace = trace(source)
         self.points = probe_points(self.trace)
         self.layers = layers_in_order(source.model)
         self.scores = [pre_activation(t) for t in self.trace.outputs]
+        self.input_names = source.input_names
+        self.output_names = source.output_names
+        self.model = {"name": source.model.name, "class": type(source.model).__name__}
+        self.producer = {"keras": keras.__version__}
 
-    def select(self, selector: Any, kind: str) -> list[ProbePoint]:
-        """Returns the selected points that can be probed for `kind`.
+    # -- tensors ---------------------------------------------------------------------------
+
+    def input(self, position: int) -> TensorFacts:
+        """Returns what is known of an input."""
+        return self._facts(self.trace.inputs[position])
+
+    def output(self, position: int) -> TensorFacts:
+        """Returns what is known of an output."""
+        return self._facts(self.trace.outputs[position])
+
+    def tensor(self, ref: TensorRef) -> TensorFacts:
+        """Returns what is known of a tensor; the axes of a cast are those of its input."""
+        tensor = self._tensor(ref)
+        shape = self._made[ref.slot].shape if ref.made else tuple(tensor.shape)
+        axes = self.trace.axes(tensor)
+        if ref.made == TWIN:
+            axes = self.trace.axes(self.trace.inputs[ref.position])
+        elif ref.made and self._made[ref.slot].apart is not None:
+            axes = look_up_axes(len(shape))
+        return TensorFacts(shape, tensor.dtype.name, axes, tensor.dtype.is_floating)
+
+    def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
+        """Returns the attention weights at a point, and the axes that their softmax sums over."""
+        weights = self.trace.weights[point.path, point.call_index]
+        return self._facts(weights), key_axes(weights)
+
+    def _facts(self, tensor: Any) -> TensorFacts:
+        return TensorFacts(
+            tuple(tensor.shape),
+            tensor.dtype.name,
+            self.trace.axes(tensor),
+            tensor.dtype.is_floating,
+        )
+
+    def has_scores(self, position: int) -> bool:
+        """Tells whether an output comes out of a softmax or sigmoid, which has scores before it."""
+        return self.scores[position] is not None
+
+    def holds_ids(self, position: int) -> bool:
+        """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
+        return position in self.trace.first_floats.truncated
+
+    def is_embedding(self, ref: TensorRef) -> bool:
+        """Tells whether a tensor comes out of an embedding."""
+        return role_of(self.trace.call(ref.key).layer) == "embedding"
+
+    # -- what is differentiated ------------------------------------------------------------
+
+    def end(self, target: TargetPlan) -> Any:
+        """Returns the tensor of the trace that a target is taken from.
 
         Raises:
-            SelectionError: there is none; says why, and which there are.
+            InstrumentError: a callable that does not return one number a sample, or draws some.
         """
-        chosen = select(self.points, selector, self.layers)
-        able = [p for p in chosen if kind in p.probes]
-        if able:
-            return able
-        self.check_draws(chosen)
-        named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:5])
-        reasons = sorted({p.reason for p in chosen if p.reason})
-        others = [p.name for p in self.points if kind in p.probes]
-        hint = (
-            f" Layers that can: {', '.join(map(repr, others[:5]))}."
-            if others
-            else f" This model has no layer that can be probed for {kind}."
-        )
-        raise SelectionError(
-            f"{selector!r} matches {named}, none of which can be probed for {kind}"
-            + (f": {'; '.join(reasons)}." if reasons else ".")
-            + hint
+        if target.function is None:
+            return score(self.trace.outputs[target.position], target.spec.logits)
+        with self.trace.graph.as_default(), watching(Watcher(self.source.model)):
+            value = callable_value(target.function, self.trace.nest, target.spec.logits)
+        random = drawn(self.trace.graph, self.trace.draws)
+        self._refuse_draw(value, f"the target {target.spec.name}", random)
+        return value
+
+    def made_by(self, position: int) -> str:
+        """Says in a sentence which operation made an output that holds no floating numbers."""
+        op = self.trace.outputs[position].op
+        while op.type in ("Identity", "Cast") and not op.inputs[0].dtype.is_floating:
+            op = op.inputs[0].op
+        where = self.trace.layer_of(op)
+        return f"It is made by {op.type}" + (f" in layer {where!r}." if where else ".")
+
+    def explainable_in_part(self, position: int) -> bool:
+        """Tells whether some output can be differentiated by an input."""
+        tensor = self.trace.inputs[position]
+        return any(is_differentiable(self.trace, tensor, out) for out in self.trace.outputs)
+
+    def flows(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether a gradient flows from an end back to a tensor."""
+        return any(
+            start.dtype.is_floating and is_differentiable(self.trace, start, end)
+            for start in self._tensors(ref)
         )
 
-    def check_draws(self, points: Sequence[ProbePoint]) -> None:
-        """Refuses points whose values are random; see `refuse_draw`."""
+    def blocked_at(self, ref: TensorRef, end: Any) -> set[tuple[str, str]]:
+        """Returns operations, and their layers, that stop a gradient between the two."""
+        return {
+            (op.type, self.trace.layer_of(op))
+            for op in blocking_operations(self.trace, self._tensor(ref), end)
+        }
+
+    def redefined_at(self, ref: TensorRef, end: Any) -> list[str]:
+        """Returns layers between the two in which user code has redefined a gradient."""
+        starts = self._tensors(ref)
+        found = (o for t in starts for o in custom_gradients(self.trace, t, end))
+        return [self.trace.layer_of(op) for op in found]
+
+    def last_on_the_way(self, refs: Sequence[TensorRef], end: Any) -> list[TensorRef]:
+        """Returns those of some tensors that a gradient from an end reaches before the others."""
+        maps = {id(self._tensor(ref)): ref for ref in refs}
+        found = last_on_the_way(self.trace, maps, end)
+        return [ref for i, ref in maps.items() if i in found]
+
+    # -- random numbers --------------------------------------------------------------------
+
+    def check_outputs_not_random(self) -> None:
+        """Refuses a model whose outputs are drawn at random; see `_refuse_draw`."""
+        for name, tensor in zip(self.output_names, self.trace.outputs, strict=True):
+            self._refuse_draw(tensor, f"output {name!r}", self.trace.random)
+
+    def check_not_random(self, points: Sequence[ProbePoint]) -> None:
+        """Refuses points whose values are random; see `_refuse_draw`."""
         for point in points:
             key = (point.path, point.call_index)
             calls = [c for c in self.trace.calls if (c.path, c.index) == key]
             for tensor in (t for call in calls for t in call.outputs):
-                self.refuse_draw(tensor, f"layer {point.name!r}", self.trace.random)
+                self._refuse_draw(tensor, f"layer {point.name!r}", self.trace.random)
 
-    def refuse_draw(self, tensor: Any, what: str, random: Mapping[int, Draw]) -> None:
+    def _refuse_draw(self, tensor: Any, what: str, random: Mapping[int, Draw]) -> None:
         """Refuses a tensor whose value is random.
 
         Args:
@@ -138,7 +198,7 @@ class Context:
                 "(training=False; a fixed integer seed is no draw)."
             )
 
-    def tensor(self, ref: TensorRef) -> Any:
+    def _tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor of this trace that a reference means."""
         if ref.made:
             return self._made[ref.slot].tensor
@@ -146,17 +206,13 @@ class Context:
             return self.trace.inputs[ref.position]
         return self.trace.call(ref.key).outputs[ref.position]
 
-    def axes(self, ref: TensorRef) -> Axes:
-        """Returns what the axes of what a reference means are: the input's for a cast of it."""
-        if ref.made == TWIN:
-            return self.trace.axes(self.trace.inputs[ref.position])
-        if ref.made and self._made[ref.slot].apart is not None:
-            return look_up_axes(len(self.shape(ref)))
-        return self.trace.axes(self.tensor(ref))
+    def _tensors(self, ref: TensorRef) -> list[Any]:
+        """Returns the tensors of this trace that a reference means: several casts are one."""
+        return self._made[ref.slot].tensors if ref.made else [self._tensor(ref)]
 
     def inputs_of(self, ref: TensorRef) -> list[str]:
         """Returns the names of the inputs that a tensor is computed from."""
-        before = ancestors([self.tensor(ref)])
+        before = ancestors([self._tensor(ref)])
         named = zip(self.source.input_names, self.trace.inputs, strict=True)
         return [name for name, tensor in named if tensor.op in before]
 
@@ -174,23 +230,17 @@ class Context:
             for outer in self.trace.calls
         )
 
-    def tensors(self, ref: TensorRef) -> list[Any]:
-        """Returns the tensors of this trace that a reference means: several casts are one."""
-        if ref.made:
-            return self._made[ref.slot].tensors
-        return [self.tensor(ref)]
-
-    def shape(self, ref: TensorRef) -> tuple[int | None, ...]:
-        """Returns the sizes of what a reference means, the batch first."""
-        return self._made[ref.slot].shape if ref.made else tuple(self.tensor(ref).shape)
-
     @functools.cached_property
     def _made(self) -> dict[Slot, FirstFloat]:
         return {place.slot: place for place in self.trace.first_floats.found}
 
-    @functools.cached_property
-    def starts(self) -> list[Start]:
+    @property
+    def starts(self) -> Sequence[Start]:
         """The first floating tensors that are made from whole numbers of the inputs."""
+        return self._starts
+
+    @functools.cached_property
+    def _starts(self) -> list[Start]:
         found: dict[TensorRef, Start] = {}
         for place in self.trace.first_floats.found:
             start = self._start(place)
@@ -309,11 +359,3 @@ def _with_numbers(starts: Sequence[Start]) -> list[Start]:
         label = f"{start.label}#{number}" if several else start.label
         numbered.append(dataclasses.replace(start, label=label))
     return numbered
-
-
-def output_name(probe: Probe, path: str, several: bool) -> str:
-    """Returns `"<kind>/<path>"`, or what `name=` says."""
-    given = getattr(probe, "name", None)
-    if given is None:
-        return f"{probe.kind}/{path}"
-    return f"{given}/{path}" if several else str(given)

@@ -19,18 +19,16 @@ do not move what the model ignores.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from probegen.parity.seeds import seed
 from probegen.plan.axes import channel_axis
-from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
-from probegen.sources.keras.forward import run_forward
-from probegen.sources.keras.targets import seed
-from probegen.sources.keras.trace import ancestors, influenced_by
+from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef
+from probegen.sources.base import MovedScores
 
 Array = npt.NDArray[Any]
 
@@ -40,9 +38,6 @@ STEPS = (1e-2, 1e-3, 1e-4)
 CONFIRMS, REFUTES = 0.1, 0.25
 #: A step counts where the slope stands so far above rounding.
 ABOVE_ROUNDING = 10.0
-
-#: Operations that gradients do not pass.
-_STOPPING = frozenset({"StopGradient", "PreventGradient"})
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
 
@@ -63,56 +58,20 @@ class Slopes:
 
 
 class Differences:
-    """Moves tensors of a plan's source model and looks at the scores."""
+    """Moves tensors of a model and holds gradients against what its scores do."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Traces the forward pass once, with a shift for every tensor that is differentiated by."""
-        self._source = plan.source
-        self._groups = plan.groups
-        self.refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
-        specs = [
-            *plan.source.input_specs,
-            *(tf.TensorSpec(None, tf.float64) for _ in self.refs),
-        ]
-
-        targets: list[Any] = []
-        tensors: dict[TensorRef, Any] = {}
-
-        def scores(*arguments: Any) -> Any:
-            count = len(plan.source.input_specs)
-            flat, shifts = list(arguments[:count]), arguments[count:]
-            stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
-            at: dict[TensorRef, Any] = {}
-            for ref, shift in zip(self.refs, shifts, strict=True):
-                if ref.path is None and not ref.made:
-                    at[ref] = flat[ref.position]
-                    if flat[ref.position].dtype.is_floating:
-                        flat[ref.position] = _shifted(flat[ref.position], shift)
-                else:
-                    stand_ins[ref] = _mover(at, ref, shift)
-            forward = run_forward(plan, flat, stand_ins)
-            targets[:] = [forward.target(group.target) for group in plan.groups]
-            tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
-            return targets, [tensors[ref] for ref in self.refs]
-
-        self._scores = tf.function(scores, autograph=False).get_concrete_function(*specs)
-        self._graph, self._targets, self._tensors = self._scores.graph, targets, tensors
+    def __init__(self, moved: MovedScores, groups: Sequence[GradientGroup]) -> None:
+        self._moved = moved
+        self._groups = groups
 
     def held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
-        """Tells whether the model stops some gradients on the way from a tensor to the score.
-
-        What it asks for then is not the slope: a straight-through estimate is far from it.
-        """
-        reached = influenced_by(self._tensors[ref], self._graph)
-        on_the_way = ancestors([self._targets[self._groups.index(group)]])
-        return any(
-            op.type in _STOPPING and any(id(t) in reached for t in op.inputs) for op in on_the_way
-        )
+        """Tells whether the model stops some gradients on the way from a tensor to the score."""
+        return self._moved.is_held_back(group, ref)
 
     def verdicts(
         self,
-        feed: Sequence[Any],
-        request: Any,
+        feed: Mapping[str, Array],
+        request: Array | None,
         group: GradientGroup,
         output: GradientOutput,
         gradients: Mapping[str, Array],
@@ -120,25 +79,25 @@ class Differences:
         """Returns what differences say of candidate gradients at one tensor, sample by sample.
 
         Args:
-            feed: the flat inputs.
+            feed: the inputs.
             request: the targets asked for, where they are.
             group: what is differentiated.
             output: says which tensor it is differentiated by.
             gradients: name -> a candidate.
         """
-        scores, tensors = self._at(feed, {})
+        scores, tensors = self._moved.at(feed, {})
         position, ref = self._groups.index(group), output.ref
-        seeds = np.asarray(seed(scores[position], group.target.spec, request), np.float64)
-        base = np.asarray(tensors[self.refs.index(ref)], np.float64)
+        seeds = seed(scores[position], group.target.spec, request)
+        base = tensors[ref].astype(np.float64)
 
         def score(shift: Array) -> Array:
-            moved = np.asarray(self._at(feed, {ref: shift})[0][position], np.float64)
+            moved = self._moved.at(feed, {ref: shift})[0][position].astype(np.float64)
             summed: Array = (moved * seeds).reshape(len(moved), -1).sum(axis=1)
             return summed
 
         start = score(np.zeros(()))
-        largest = np.abs(np.asarray(scores[position], np.float64) * seeds)
-        unit = float(np.finfo(scores[position].dtype.as_numpy_dtype).eps)
+        largest = np.abs(scores[position].astype(np.float64) * seeds)
+        unit = _unit(scores[position].dtype)
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
         said = {name: [OPEN] * len(base) for name in gradients}
         for direction in _directions(gradients, base, channel_axis(output.axes)):
@@ -149,29 +108,15 @@ class Differences:
                     said[name][row] = _worse(said[name][row], _verdict(claim[row], slopes, row))
         return said
 
-    def tensor(self, feed: Sequence[Any], ref: TensorRef) -> Array:
+    def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
         """Returns the tensor that is moved, as it is."""
-        value: Array = np.asarray(self._at(feed, {})[1][self.refs.index(ref)], np.float64)
+        value: Array = self._moved.at(feed, {})[1][ref].astype(np.float64)
         return value
 
-    def _at(self, feed: Sequence[Any], shifts: Mapping[TensorRef, Array]) -> Any:
-        zero = np.zeros(())
-        moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]
-        return self._scores(*feed, *moves)
 
-
-def _mover(at: dict[TensorRef, Any], ref: TensorRef, shift: Any) -> Any:
-    def move(before: Any) -> Any:
-        at[ref] = before
-        return _shifted(before, shift)
-
-    return move
-
-
-def _shifted(tensor: Any, shift: Any) -> Any:
-    moved = tensor + tf.cast(shift, tensor.dtype)
-    moved.set_shape(tensor.shape)
-    return moved
+def _unit(dtype: np.dtype[Any]) -> float:
+    """Returns the distance from 1 to the next number; bfloat16 is none of numpy's types."""
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 2.0**-7
 
 
 def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None) -> list[Array]:

@@ -10,22 +10,13 @@ from typing import Any
 from probegen.artefact.manifest import OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
 from probegen.plan import axes
-from probegen.plan.plan import GradientOutput, TargetPlan, TensorRef
+from probegen.plan.methods import METHODS
+from probegen.plan.model_view import ModelView, Start
+from probegen.plan.naming import output_name
+from probegen.plan.plan import TWIN, GradientOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.selectors import select, too_many
-from probegen.sources.keras.capture import Watcher, watching
-from probegen.sources.keras.first_floats import TWIN
-from probegen.sources.keras.planning.context import Context, Start, output_name
-from probegen.sources.keras.planning.methods import METHODS
-from probegen.sources.keras.randomness import drawn
-from probegen.sources.keras.roles import role_of
-from probegen.sources.keras.targets import callable_value, score, target_index
-from probegen.sources.keras.trace import (
-    blocking_operations,
-    custom_gradients,
-    is_differentiable,
-    last_on_the_way,
-)
+from probegen.plan.targets import target_index
 from probegen.spec import TARGET_MODES, GradCAM, GradientProbe, IntegratedGradients, Saliency
 
 
@@ -49,8 +40,8 @@ class _Explained:
 class GradientPlanner:
     """Plans the outputs of probes that differentiate."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, view: ModelView) -> None:
+        self._view = view
 
     # -- targets -------------------------------------------------------------------------
 
@@ -66,17 +57,16 @@ class GradientPlanner:
             described = TargetSpec("callable", logits=self._any_logits(probe), name=name)
             return TargetPlan(described, function=target)
         position = self._output_position(probe)
-        tensor, before = self._context.trace.outputs[position], self._context.scores[position]
-        name = self._context.source.output_names[position]
-        if not tensor.dtype.is_floating:
+        output, name = self._view.output(position), self._view.output_names[position]
+        if not output.is_float:
             raise NotDifferentiableError(
-                f"output {name!r} is {tensor.dtype.name}: there is nothing to differentiate. "
-                f"{self._made_by(tensor)}Take a target before that operation: "
+                f"output {name!r} is {output.dtype}: there is nothing to differentiate. "
+                f"{self._view.made_by(position)} Take a target before that operation: "
                 "wrap the model so that it also returns the scores."
             )
-        logits = probe.logits and before is not None
-        shape = tuple(tensor.shape)
-        axis = axes.channel_axis(self._context.trace.axes(tensor))
+        logits = probe.logits and self._view.has_scores(position)
+        shape = output.shape
+        axis = axes.channel_axis(output.axes)
         classes = None if axis is None else shape[axis]
         mode, index = target_index(target, shape, name, axis)
         order = None
@@ -86,7 +76,7 @@ class GradientPlanner:
         return TargetPlan(described, position, order=order)
 
     def _output_position(self, probe: GradientProbe) -> int:
-        names = self._context.source.output_names
+        names = self._view.output_names
         wanted = probe.output
         if wanted is None:
             if len(names) > 1:
@@ -102,26 +92,7 @@ class GradientPlanner:
         raise InstrumentError(f"output= takes one of {list(names)} or its index, got {wanted!r}.")
 
     def _any_logits(self, probe: GradientProbe) -> bool:
-        return probe.logits and any(before is not None for before in self._context.scores)
-
-    def _made_by(self, tensor: Any) -> str:
-        """Says which operation made an integer tensor out of a floating one."""
-        op = tensor.op
-        while op.type in ("Identity", "Cast") and not op.inputs[0].dtype.is_floating:
-            op = op.inputs[0].op
-        where = self._context.trace.layer_of(op)
-        return f"It is made by {op.type}" + (f" in layer {where!r}. " if where else ". ")
-
-    def _target_tensor(self, target: TargetPlan) -> Any:
-        """Returns the tensor of this trace that a target is taken from."""
-        if target.function is None:
-            return score(self._context.trace.outputs[target.position], target.spec.logits)
-        trace = self._context.trace
-        with trace.graph.as_default(), watching(Watcher(trace.source.model)):
-            value = callable_value(target.function, trace.nest, target.spec.logits)
-        random = drawn(trace.graph, trace.draws)
-        self._context.refuse_draw(value, f"the target {target.spec.name}", random)
-        return value
+        return probe.logits and any(map(self._view.has_scores, range(len(self._view.output_names))))
 
     # -- what is differentiated by -------------------------------------------------------
 
@@ -146,7 +117,8 @@ class GradientPlanner:
         self, probe: GradientProbe, target: TargetPlan, one: _Explained, several: bool
     ) -> OutputSpec:
         ref = one.ref
-        tensor, shape = self._context.tensor(ref), self._context.shape(ref)
+        facts = self._view.tensor(ref)
+        shape = facts.shape
         names = self._named_axes(one)
         if isinstance(probe, Saliency):
             gone = axes.saliency_axis(names)
@@ -158,7 +130,7 @@ class GradientPlanner:
         return OutputSpec(
             name=output_name(probe, one.name, several),
             kind=probe.kind,
-            dtype=tensor.dtype.name,
+            dtype=facts.dtype,
             shape=shape,
             axes=names,
             layer=ref.path,
@@ -174,20 +146,19 @@ class GradientPlanner:
 
         What does not run along the axes of its input has none that is called as these are.
         """
-        rank = len(self._context.shape(one.ref))
+        rank = len(self._view.tensor(one.ref).shape)
         numbers = one.start is not None and (one.start.is_lookup or one.start.moved)
         if one.start is not None and numbers and not self._follows_input(one):
             between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
             last = "embedding" if one.start.is_lookup else "feature"
             return (axes.BATCH, *between, last)[:rank]
-        names = self._context.axes(one.ref)
+        names = self._view.tensor(one.ref).axes
         if one.start is not None and one.start.is_lookup:
             time = axes.input_axes(names[:-1], tokens=True)
             return (*time, "embedding") if rank > 1 else names
         if one.ref.is_input or one.ref.made:
             return axes.input_axes(names, tokens=False)
-        layer = self._context.trace.call(one.ref.key).layer
-        return axes.gradient_axes(names, role_of(layer))
+        return axes.gradient_axes(names, self._view.is_embedding(one.ref))
 
     def _follows_input(self, one: _Explained) -> bool:
         """Tells whether a first floating tensor begins with the axes of its input, in its order."""
@@ -196,20 +167,18 @@ class GradientPlanner:
         if one.start.moved or len(one.inputs) > 1:
             return False
         position = (
-            self._context.source.input_names.index(one.inputs[0])
-            if one.inputs
-            else min(one.start.ties)
+            self._view.input_names.index(one.inputs[0]) if one.inputs else min(one.start.ties)
         )
-        shape = self._context.shape(one.ref)
-        wide = [d for d in self._context.trace.inputs[position].shape[1:] if d != 1]
+        shape = self._view.tensor(one.ref).shape
+        wide = [d for d in self._view.input(position).shape[1:] if d != 1]
         return [d for d in shape[1:] if d != 1][: len(wide)] == wide
 
     def _grad_cams(self, probe: GradCAM, target: TargetPlan) -> list[GradientOutput]:
         """Returns a map for every call of the layer that a Grad-CAM names, or finds by itself."""
-        end = self._target_tensor(target)
+        end = self._view.end(target)
         points = self._last_with_positions(end) if probe.layer == "auto" else self._named(probe)
         if len(points) > 1:  # calls that the target does not depend on have no map
-            flowing = [p for p in points if self._flows(TensorRef(p.path, p.call_index), end)]
+            flowing = [p for p in points if self._view.flows(TensorRef(p.path, p.call_index), end)]
             points = flowing or points
         return [self._grad_cam(probe, target, end, p, several=len(points) > 1) for p in points]
 
@@ -219,14 +188,14 @@ class GradientPlanner:
         Raises:
             SelectionError: it selects several layers, or one without positions.
         """
-        chosen = select(self._context.points, probe.layer, self._context.layers)
+        chosen = select(self._view.points, probe.layer, self._view.layers)
         paths = list(dict.fromkeys(p.path for p in chosen))
         if len(paths) > 1 and not isinstance(probe.layer, list | tuple):
             raise too_many(paths, probe.layer, "pg.GradCAM(layer=...)")
         for point in chosen:
             if len(point.shapes) != 1 or "grad_cam" not in point.probes:
-                self._context.check_draws([point])
-                able = [p.name for p in self._context.points if "grad_cam" in p.probes]
+                self._view.check_not_random([point])
+                able = [p.name for p in self._view.points if "grad_cam" in p.probes]
                 raise SelectionError(
                     f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
                     "Grad-CAM: it needs one output with positions and channels"
@@ -239,9 +208,9 @@ class GradientPlanner:
     ) -> GradientOutput:
         ref = TensorRef(point.path, point.call_index)
         self._check_flow(ref, end, point.name)
-        names = self._context.axes(ref)
+        names = self._view.tensor(ref).axes
         channel = axes.channel_axis(names)
-        inputs = self._context.inputs_of(ref)
+        inputs = self._view.inputs_of(ref)
         described = OutputSpec(
             name=output_name(probe, point.name, several),
             kind=probe.kind,
@@ -266,21 +235,19 @@ class GradientPlanner:
         roles = ("convolution", "normalisation", "activation", "merging", "other")
         able = [
             p
-            for p in self._context.points
-            if "grad_cam" in p.probes
-            and len(p.shapes) == 1
-            and not self._context.inside_attention(p)
+            for p in self._view.points
+            if "grad_cam" in p.probes and len(p.shapes) == 1 and not self._view.inside_attention(p)
         ]
         for least, kinds in ((2, (*roles, "recurrent")), (1, roles)):
             maps = {}
             for point in able:
-                tensor = self._context.tensor(TensorRef(point.path, point.call_index))
-                places = axes.position_axes(self._context.trace.axes(tensor))
+                ref = TensorRef(point.path, point.call_index)
+                places = axes.position_axes(self._view.tensor(ref).axes)
                 if point.roles[-1] in kinds and len(places) >= least:
-                    maps[id(tensor)] = point
-            found = last_on_the_way(self._context.trace, maps, end)
+                    maps[ref] = point
+            found = self._view.last_on_the_way(list(maps), end)
             if found:
-                return [maps[i] for i in maps if i in found]
+                return [maps[ref] for ref in found]
         raise SelectionError(
             "this model has no layer that keeps positions up to the target, so layer='auto' finds "
             "nothing for a Grad-CAM; use pg.Saliency() or name a layer."
@@ -288,8 +255,8 @@ class GradientPlanner:
 
     def _wrt(self, wrt: Any, target: TargetPlan) -> list[_Explained]:
         """Returns the tensors that `wrt` means, with the names their outputs go by."""
-        end = self._target_tensor(target)
-        names = self._context.source.input_names
+        end = self._view.end(target)
+        names = self._view.input_names
         if wrt == "input":
             return self._all_inputs(end)
         parts: list[int | ProbePoint] = []
@@ -297,7 +264,7 @@ class GradientPlanner:
             if isinstance(part, str) and part in names:
                 parts.append(names.index(part))
                 continue
-            for point in self._context.select(part, "gradient"):
+            for point in self._view.select(part, "gradient"):
                 is_input = point.role == "input"
                 parts.append(names.index(point.path) if is_input else point)
         if not parts:
@@ -319,7 +286,7 @@ class GradientPlanner:
 
     def _all_inputs(self, end: Any) -> list[_Explained]:
         """Returns what stands for every input; those without do not matter to the target."""
-        names = self._context.source.input_names
+        names = self._view.input_names
         positions = range(len(names))
         means = [i for i in positions if self._of_input(i, end, strict=True)]
         found = self._of_inputs(means or positions, end, strict=bool(means))
@@ -334,7 +301,7 @@ class GradientPlanner:
 
         A tensor goes by the name of its input where that has no other, else by its own.
         """
-        names = self._context.source.input_names
+        names = self._view.input_names
         by_input = {i: self._of_input(i, end, strict) for i in positions}
         found: dict[TensorRef, _Explained] = {}
         for ref in dict.fromkeys(ref for refs in by_input.values() for ref in refs):
@@ -354,19 +321,19 @@ class GradientPlanner:
         asked for), but not with `strict`.
         """
         own = TensorRef(None, position=position)
-        found = [own] if self._flows(own, end) else []
-        starts = [s for s in self._context.starts if position in s.ties]
+        found = [own] if self._view.flows(own, end) else []
+        starts = [s for s in self._view.starts if position in s.ties]
         for start in starts:
-            if start.carries(position) and self._flows(start.ref, end):
+            if start.carries(position) and self._view.flows(start.ref, end):
                 self._check_usable(start)
                 found.append(start.ref)
         if found or strict:
             return found
-        return [s.ref for s in starts if s.usable and self._flows(s.ref, end)]
+        return [s.ref for s in starts if s.usable and self._view.flows(s.ref, end)]
 
     @functools.cached_property
     def _starts(self) -> dict[TensorRef, Start]:
-        return {start.ref: start for start in self._context.starts}
+        return {start.ref: start for start in self._view.starts}
 
     def _check_usable(self, start: Start) -> None:
         """Refuses a look-up whose first axis is not the batch.
@@ -382,35 +349,25 @@ class GradientPlanner:
             )
 
     def _why_no_input(self, position: int, end: Any) -> str:
-        name = self._context.source.input_names[position]
-        tensor = self._context.trace.inputs[position]
-        starts = [s for s in self._context.starts if position in s.ties]
-        if not starts and not tensor.dtype.is_floating:
+        name = self._view.input_names[position]
+        tensor = self._view.input(position)
+        starts = [s for s in self._view.starts if position in s.ties]
+        if not starts and not tensor.is_float:
             return (
-                f"input {name!r} is {tensor.dtype.name} and goes into no Embedding, look-up or "
+                f"input {name!r} is {tensor.dtype} and goes into no Embedding, look-up or "
                 "cast to floating numbers, so no gradient with respect to it exists; give wrt= a "
                 "layer behind which values are floating."
             )
         start = starts[0].ref if starts else TensorRef(None, position=position)
         return self._why_blocked(start, end, f"input {name!r}")
 
-    def _flows(self, ref: TensorRef, end: Any) -> bool:
-        return any(
-            start.dtype.is_floating and is_differentiable(self._context.trace, start, end)
-            for start in self._context.tensors(ref)
-        )
-
     def _check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
-        if not self._flows(ref, end):
+        if not self._view.flows(ref, end):
             raise NotDifferentiableError(self._why_blocked(ref, end, f"layer {name!r}"))
         self._check_custom_gradients(ref, end)
 
     def _why_blocked(self, ref: TensorRef, end: Any, what: str) -> str:
-        start = self._context.tensor(ref)
-        blocked = {
-            (op.type, self._context.trace.layer_of(op))
-            for op in blocking_operations(self._context.trace, start, end)
-        }
+        blocked = self._view.blocked_at(ref, end)
         if not blocked:
             return f"the target does not depend on {what}: no gradient exists."
         shown = ", ".join(
@@ -423,10 +380,9 @@ class GradientPlanner:
 
     def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
         """Refuses gradients that user code has redefined: an exported graph cannot hold them."""
-        starts = self._context.tensors(ref)
-        for op in (o for t in starts for o in custom_gradients(self._context.trace, t, end)):
+        for layer in self._view.redefined_at(ref, end):
             raise NotDifferentiableError(
-                f"layer {self._context.trace.layer_of(op)!r} redefines its gradient "
+                f"layer {layer!r} redefines its gradient "
                 "(custom_gradient), which no exported graph can carry; use the plain "
                 "operations, or give wrt= a layer behind it."
             )

@@ -1,0 +1,80 @@
+"""Values that are not finite: whose fault they are, and which are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.errors import InputError, VerificationError
+from probegen.sources.base import Reference
+
+Array = npt.NDArray[Any]
+
+
+def check_finite(
+    reference: Reference,
+    name: str,
+    outputs: Mapping[str, Array],
+    feed: Mapping[str, Array],
+    hard: Sequence[bool],
+) -> None:
+    """Refuses outputs that are not finite for ordinary samples.
+
+    Args:
+        reference: what gave them.
+        name: what the model is called.
+        outputs: the outputs.
+        feed: the inputs.
+        hard: which samples stand where functions have edges.
+
+    Raises:
+        InputError: because the samples are not finite themselves.
+        VerificationError: for another reason; says where it first arises.
+    """
+    for output, value in outputs.items():
+        if not finite({output: value}, hard):
+            rows = [i for i, is_hard in enumerate(hard) if not is_hard]
+            flat = value[rows].astype(np.float64)
+            _check_samples(output, {n: v[rows] for n, v in feed.items()})
+            raise VerificationError(
+                f"{name!r} itself gives values that are not finite in "
+                f"{output!r} ({np.isnan(flat).sum()} NaN, {np.isinf(flat).sum()} infinite of "
+                f"{flat.size}), so that nothing can be compared. {reference.where_not_finite(feed)}"
+            )
+
+
+def finite(outputs: Mapping[str, Array], hard: Sequence[bool]) -> bool:
+    """Tells whether outputs are finite for all ordinary samples.
+
+    Negative infinity is let pass in samples that have finite values as well: the logarithm of a
+    probability of zero, or a logit that a mask takes out.
+    """
+    rows = [i for i, is_hard in enumerate(hard) if not is_hard]
+    for value in outputs.values():
+        if value.dtype.kind in "fV" and value.ndim and rows:
+            flat = value[rows].reshape(len(rows), -1).astype(np.float64)
+            meant = np.isneginf(flat) & np.isfinite(flat).any(axis=1, keepdims=True)
+            if not (np.isfinite(flat) | meant).all():
+                return False
+    return True
+
+
+def _check_samples(name: str, feed: Mapping[str, Array]) -> None:
+    """Blames samples that are not finite themselves.
+
+    Raises:
+        InputError: one is not.
+    """
+    for given, value in feed.items():
+        if value.dtype.kind in "fV":
+            bad = ~np.isfinite(value.astype(np.float64))
+            if bad.any():
+                at = [int(i) for i in np.argwhere(bad)[0]]
+                raise InputError(
+                    f"the samples hold values that are not finite: {int(bad.sum())} of input "
+                    f"{given!r}, the first at {at}; the source model then gives such values in "
+                    f"{name!r}, and nothing can be compared. Verify on samples that are finite."
+                )

@@ -1,0 +1,223 @@
+"""What planning asks of a model, whatever framework it comes from: each source answers."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probegen.errors import SelectionError
+from probegen.plan.axes import Axes
+from probegen.plan.plan import TargetPlan, TensorRef
+from probegen.plan.points import ProbePoint, ProbePoints, Shape
+from probegen.plan.selectors import select
+
+
+class Tie(enum.IntEnum):
+    """How the values of a tensor hang on those of an input, from loose to tight."""
+
+    INDIRECT = 1  # by comparisons, counts, or operations that are not known
+    COMPUTED = 2  # calculated from them, one by one
+    PART = 3  # some of them as they are
+    WHOLE = 4  # all of them as they are, perhaps in another shape
+    SAME = 5  # the input itself, perhaps in another integer type
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFacts:
+    """What is known of a tensor.
+
+    Attributes:
+        shape: its sizes, the batch first.
+        dtype: numpy name of the element type.
+        axes: a name for each axis, see `plan.axes`.
+        is_float: whether a gradient can live on it.
+    """
+
+    shape: Shape
+    dtype: str
+    axes: Axes
+    is_float: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A first floating tensor on the way of an input of whole numbers.
+
+    Attributes:
+        ref: the tensor.
+        label: what an explanation of it is called where an input has several.
+        ties: position of an input -> how the numbers that it is made from hang on that.
+        is_lookup: whether ids look it up; otherwise numbers are cast.
+        rows: number of legal ids, where that is known.
+        masks: whether it says which positions count, and nothing else.
+        usable: whether its first axis is the batch.
+        moved: whether it has lost the order that the numbers have in the input.
+    """
+
+    ref: TensorRef
+    label: str
+    ties: Mapping[int, Tie]
+    is_lookup: bool
+    rows: int | None
+    masks: bool
+    usable: bool
+    moved: bool
+
+    def with_ties(self, more: Mapping[int, Tie]) -> Start:
+        """Returns a copy that hangs on the inputs as tightly as either."""
+        ties = dict(self.ties)
+        for position, tie in more.items():
+            ties[position] = max(tie, ties.get(position, tie))
+        return dataclasses.replace(self, ties=ties)
+
+    def carries(self, position: int) -> bool:
+        """Tells whether it stands for what an input says, rather than for where it says it."""
+        return self.ties.get(position, Tie.INDIRECT) >= Tie.COMPUTED and not self.masks
+
+
+class ModelView(abc.ABC):
+    """One look at a model: its points, and questions about its tensors.
+
+    What is differentiated is handed about as an `end`, which only the view itself reads.
+
+    Attributes:
+        model: name and class of the model.
+        producer: versions of what the model was read with.
+        input_names: the model's inputs, in order.
+        output_names: the model's outputs, in order.
+        points: the probe points.
+        layers: what an index selector counts in.
+    """
+
+    model: Mapping[str, str]
+    producer: Mapping[str, str]
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+    points: ProbePoints
+    layers: Sequence[Any]
+
+    # -- tensors ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def input(self, position: int) -> TensorFacts:
+        """Returns what is known of an input."""
+
+    @abc.abstractmethod
+    def output(self, position: int) -> TensorFacts:
+        """Returns what is known of an output."""
+
+    @abc.abstractmethod
+    def tensor(self, ref: TensorRef) -> TensorFacts:
+        """Returns what is known of a tensor; the axes of a cast are those of its input."""
+
+    @abc.abstractmethod
+    def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
+        """Returns the attention weights at a point, and the axes that their softmax sums over."""
+
+    @abc.abstractmethod
+    def has_scores(self, position: int) -> bool:
+        """Tells whether an output comes out of a softmax or sigmoid, which has scores before it."""
+
+    @property
+    @abc.abstractmethod
+    def starts(self) -> Sequence[Start]:
+        """The first floating tensors that are made from whole numbers of the inputs."""
+
+    @abc.abstractmethod
+    def holds_ids(self, position: int) -> bool:
+        """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
+
+    @abc.abstractmethod
+    def inputs_of(self, ref: TensorRef) -> list[str]:
+        """Returns the names of the inputs that a tensor is computed from."""
+
+    @abc.abstractmethod
+    def is_embedding(self, ref: TensorRef) -> bool:
+        """Tells whether a tensor comes out of an embedding."""
+
+    @abc.abstractmethod
+    def inside_attention(self, point: ProbePoint) -> bool:
+        """Tells whether a point makes attention weights, or stands inside an attention layer."""
+
+    # -- what is differentiated ------------------------------------------------------------
+
+    @abc.abstractmethod
+    def end(self, target: TargetPlan) -> Any:
+        """Returns what a target is taken from.
+
+        Raises:
+            InstrumentError: a callable that does not return one number a sample, or none can be
+                called here.
+        """
+
+    @abc.abstractmethod
+    def made_by(self, position: int) -> str:
+        """Says in a sentence which operation made an output that holds no floating numbers."""
+
+    @abc.abstractmethod
+    def explainable_in_part(self, position: int) -> bool:
+        """Tells whether some output can be differentiated by an input."""
+
+    @abc.abstractmethod
+    def flows(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether a gradient flows from an end back to a tensor."""
+
+    @abc.abstractmethod
+    def blocked_at(self, ref: TensorRef, end: Any) -> set[tuple[str, str]]:
+        """Returns operations, and their layers, that stop a gradient between the two."""
+
+    @abc.abstractmethod
+    def redefined_at(self, ref: TensorRef, end: Any) -> list[str]:
+        """Returns layers between the two in which user code has redefined a gradient."""
+
+    @abc.abstractmethod
+    def last_on_the_way(self, refs: Sequence[TensorRef], end: Any) -> list[TensorRef]:
+        """Returns those of some tensors that a gradient from an end reaches before the others."""
+
+    # -- random numbers --------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def check_outputs_not_random(self) -> None:
+        """Refuses a model whose outputs are drawn at random.
+
+        Raises:
+            InstrumentError: one is; says by what.
+        """
+
+    @abc.abstractmethod
+    def check_not_random(self, points: Sequence[ProbePoint]) -> None:
+        """Refuses points whose values are drawn at random.
+
+        Raises:
+            InstrumentError: one is; says by what.
+        """
+
+    # -- selecting -------------------------------------------------------------------------
+
+    def select(self, selector: Any, kind: str) -> list[ProbePoint]:
+        """Returns the selected points that can be probed for `kind`.
+
+        Raises:
+            SelectionError: there is none; says why, and which there are.
+        """
+        chosen = select(self.points, selector, self.layers)
+        able = [p for p in chosen if kind in p.probes]
+        if able:
+            return able
+        self.check_not_random(chosen)
+        named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:5])
+        reasons = sorted({p.reason for p in chosen if p.reason})
+        others = [p.name for p in self.points if kind in p.probes]
+        hint = (
+            f" Layers that can: {', '.join(map(repr, others[:5]))}."
+            if others
+            else f" This model has no layer that can be probed for {kind}."
+        )
+        raise SelectionError(
+            f"{selector!r} matches {named}, none of which can be probed for {kind}"
+            + (f": {'; '.join(reasons)}." if reasons else ".")
+            + hint
+        )

@@ -1,0 +1,143 @@
+"""What a source offers: a view to plan on, a forward graph, and what to verify against.
+
+A source is one kind of model (Keras, ONNX). `sources.SOURCES` lists them; nothing above this
+package knows which one it works on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from probegen.artefact.manifest import Manifest
+from probegen.graph.forward import ForwardGraph
+from probegen.plan.model_view import ModelView
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
+
+Array = npt.NDArray[Any]
+
+
+class MovedScores(Protocol):
+    """The untouched model with some of its tensors moved: a forward pass, and nothing else."""
+
+    def at(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns the scores of each group of the plan, and the tensors before they are moved.
+
+        Args:
+            feed: the inputs.
+            shifts: tensor -> what is added to it.
+        """
+
+    def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
+        """Tells whether the model stops some gradients on the way from a tensor to the score.
+
+        What it asks for then is not the slope: a straight-through estimate is far from it.
+        """
+
+
+class Reference(Protocol):
+    """Says what the outputs of an artefact should be.
+
+    Attributes:
+        plan: what is computed: the artefact's plan, and the gradients that outputs are made of.
+        sizes: every size that a tensor of the model has, for samples that hit its edges.
+        computed_in: the coarsest element type that the model computes in.
+        gradients_by: what computes the gradients, for the certificate.
+        same_gradients_as: names of runtime engines whose artefacts hold these very gradients, so
+            that agreement with them proves nothing.
+    """
+
+    plan: Plan
+    sizes: frozenset[int]
+    computed_in: str
+    gradients_by: str
+    same_gradients_as: frozenset[str]
+
+    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
+        """Returns what the untouched model predicts, called `times` times on the same inputs."""
+
+    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns all outputs of the plan.
+
+        Raises:
+            VerificationError: they cannot be computed for these inputs.
+        """
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of, None if there is none.
+
+        Integrated gradients are made of many.
+        """
+
+    def moved_scores(self) -> MovedScores | None:
+        """Returns what a third witness moves tensors in; None where there is none."""
+
+    def computed_near(self, name: str) -> float:
+        """Returns the size of the numbers that an output's last function computes with.
+
+        1 for a sigmoid, however small the probability; 0 where there is no such function.
+        """
+
+    def cause_of(self, error: Exception) -> str:
+        """Returns on one line what an exception of the model says."""
+
+    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
+        """Says why the model cannot run on inputs, None where it can."""
+
+    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
+        """Says in sentences where the first value arises that is not finite."""
+
+
+class Source(Protocol):
+    """A model that probes are compiled into.
+
+    Attributes:
+        name: the model's name.
+        batch: the batch size that it is bound to, None where any will do.
+        view: what planning looks at.
+        formats: what it can be written as.
+    """
+
+    name: str
+    batch: int | None
+    formats: tuple[str, ...]
+
+    @property
+    def view(self) -> ModelView:
+        """What planning looks at."""
+
+    def forward_graph(
+        self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False
+    ) -> ForwardGraph:
+        """Returns the forward pass of a plan as an ONNX graph.
+
+        Args:
+            plan: what is taken from it.
+            opset: ONNX operator set.
+            batch: a fixed batch size, or None for an open one.
+            placeholders: leave out what the weights hold, for a graph that is only looked at.
+
+        Raises:
+            UnsupportedOpsError: operations without ONNX form; lists each with its layer.
+            ExportError: it cannot be written.
+        """
+
+    def reference(self, plan: Plan) -> Reference:
+        """Returns what an artefact of a plan is verified against."""
+
+    def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
+        """Writes a format of the source's own (one of `formats` but ONNX); returns its manifest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A model and what is compiled into it."""
+
+    source: Source
+    plan: Plan

@@ -1,0 +1,96 @@
+"""The scores of a Keras model with some of its tensors moved, by forward passes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.sources.keras.forward import run_forward
+from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.trace import ancestors, influenced_by
+
+Array = npt.NDArray[Any]
+
+#: Operations that gradients do not pass.
+_STOPPING = frozenset({"StopGradient", "PreventGradient"})
+
+
+class KerasMovedScores:
+    """Moves tensors of a model and looks at the scores; see `sources.base.MovedScores`."""
+
+    def __init__(self, source: KerasModel, plan: Plan) -> None:
+        """Traces the forward pass once, with a shift for every tensor that is differentiated by."""
+        self._source = source
+        self._groups = plan.groups
+        self.refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+        specs = [
+            *source.input_specs,
+            *(tf.TensorSpec(None, tf.float64) for _ in self.refs),
+        ]
+
+        targets: list[Any] = []
+        tensors: dict[TensorRef, Any] = {}
+
+        def scores(*arguments: Any) -> Any:
+            count = len(source.input_specs)
+            flat, shifts = list(arguments[:count]), arguments[count:]
+            stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
+            at: dict[TensorRef, Any] = {}
+            for ref, shift in zip(self.refs, shifts, strict=True):
+                if ref.path is None and not ref.made:
+                    at[ref] = flat[ref.position]
+                    if flat[ref.position].dtype.is_floating:
+                        flat[ref.position] = _shifted(flat[ref.position], shift)
+                else:
+                    stand_ins[ref] = _mover(at, ref, shift)
+            forward = run_forward(source, plan, flat, stand_ins)
+            targets[:] = [forward.target(group.target) for group in plan.groups]
+            tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
+            return targets, [tensors[ref] for ref in self.refs]
+
+        self._scores = tf.function(scores, autograph=False).get_concrete_function(*specs)
+        self._graph, self._targets, self._tensors = self._scores.graph, targets, tensors
+
+    def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
+        """Tells whether the model stops some gradients on the way from a tensor to the score.
+
+        What it asks for then is not the slope: a straight-through estimate is far from it.
+        """
+        reached = influenced_by(self._tensors[ref], self._graph)
+        on_the_way = ancestors([self._targets[self._groups.index(group)]])
+        return any(
+            op.type in _STOPPING and any(id(t) in reached for t in op.inputs) for op in on_the_way
+        )
+
+    def at(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns the scores of each group, and the tensors before they are moved."""
+        zero = np.zeros(())
+        moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]
+        flat = [
+            tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
+            for name, spec in zip(self._source.input_names, self._source.input_specs, strict=True)
+        ]
+        scores, tensors = self._scores(*flat, *moves)
+        values = {r: np.asarray(t) for r, t in zip(self.refs, tensors, strict=True)}
+        return [np.asarray(s) for s in scores], values
+
+
+def _mover(at: dict[TensorRef, Any], ref: TensorRef, shift: Any) -> Any:
+    def move(before: Any) -> Any:
+        at[ref] = before
+        return _shifted(before, shift)
+
+    return move
+
+
+def _shifted(tensor: Any, shift: Any) -> Any:
+    moved = tensor + tf.cast(shift, tensor.dtype)
+    moved.set_shape(tensor.shape)
+    return moved
