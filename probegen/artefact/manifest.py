@@ -17,7 +17,7 @@ from typing import Any, Literal
 from probegen.artefact import schema
 from probegen.errors import ManifestError, did_you_mean
 
-SCHEMA = 1
+SCHEMA = 2
 ONNX_METADATA_KEY = "probegen.artefact.manifest"
 SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
@@ -40,6 +40,21 @@ INTEGRATED_GRADIENTS = "integrated_gradients"
 #: Outputs that are computed with the backward pass.
 GRADIENT_KINDS = frozenset({INPUT_GRADIENT, SALIENCY, GRAD_CAM, INTEGRATED_GRADIENTS})
 KINDS = frozenset({PREDICTION, ACTIVATION, ATTENTION}) | GRADIENT_KINDS
+
+#: How an output is drawn: a runtime draws methods that it has never heard of by these words.
+DRAWN_AS_PREDICTION = "prediction"
+DRAWN_AS_ACTIVATION = "activation"
+DRAWN_AS_ATTENTION = "attention"
+#: An attribution: one number for each element (or position) of what is explained.
+DRAWN_AS_MAP = "map"
+DRAWN_AS = frozenset({DRAWN_AS_PREDICTION, DRAWN_AS_ACTIVATION, DRAWN_AS_ATTENTION, DRAWN_AS_MAP})
+
+#: What the sign of a number says: for or against the target; nothing, as there are none below
+#: zero; or whatever it means to the layer that gives it.
+SIGNED = "signed"
+NEVER_NEGATIVE = "never negative"
+ANY_SIGN = "any"
+SIGNS = frozenset({SIGNED, NEVER_NEGATIVE, ANY_SIGN})
 
 #: Element types of inputs and outputs, by their names in numpy and TensorFlow.
 DTYPES = frozenset(
@@ -104,7 +119,8 @@ class OutputSpec:
 
     Attributes:
         name: the output's name in the artefact.
-        kind: one of `KINDS`.
+        kind: what made it, the first part of the names of such outputs: `"prediction"`,
+            `"activation"`, `"saliency"`... A reader need not know it.
         dtype: numpy name of the element type.
         shape: sizes with the batch axis first; `None` where it depends on the input.
         axes: a name for each dimension.
@@ -114,6 +130,14 @@ class OutputSpec:
         target: for gradients, what was differentiated.
         method: one line that says how the number is defined, with its source.
         detail: further facts as plain JSON values (reduction, channels kept, steps...).
+        title: what people call the kind, for example `"Grad-CAM"`.
+        unit: what one number means, for example `"score per unit of input"`; may be empty.
+        sign: one of `SIGNS`.
+        paper: where the method was published; may be empty.
+        draw: one of `DRAWN_AS`.
+
+    What is left out of the last five is filled in from the kind, as in manifests of schema 1,
+    which did not have them.
     """
 
     name: str
@@ -127,6 +151,50 @@ class OutputSpec:
     target: TargetSpec | None = None
     method: str = ""
     detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    title: str = ""
+    unit: str = ""
+    sign: str = ""
+    paper: str = ""
+    draw: str = ""
+
+    def __post_init__(self) -> None:
+        usual = _BY_KIND.get(self.kind) or _Usual(self.kind.replace("_", " ").capitalize())
+        for name, value in dataclasses.asdict(usual).items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+
+    @property
+    def is_attribution(self) -> bool:
+        """True for what explains a target, false for predictions, activations and attention."""
+        return self.draw == DRAWN_AS_MAP
+
+
+@dataclasses.dataclass(frozen=True)
+class _Usual:
+    """What is said of an output whose manifest says only its kind."""
+
+    title: str
+    unit: str = ""
+    sign: str = ANY_SIGN
+    paper: str = ""
+    draw: str = DRAWN_AS_MAP
+
+
+_PER_INPUT = "score per unit of input"
+#: The kinds of schema 1. A kind of later says all this itself.
+_BY_KIND = {
+    PREDICTION: _Usual("Prediction", draw=DRAWN_AS_PREDICTION),
+    ACTIVATION: _Usual("Activation", draw=DRAWN_AS_ACTIVATION),
+    ATTENTION: _Usual(
+        "Attention", "share of attention", NEVER_NEGATIVE, "Vaswani et al. 2017", DRAWN_AS_ATTENTION
+    ),
+    INPUT_GRADIENT: _Usual("Input gradient", _PER_INPUT, SIGNED, "Baehrens et al. 2010"),
+    SALIENCY: _Usual("Saliency", _PER_INPUT, NEVER_NEGATIVE, "Simonyan et al. 2013"),
+    GRAD_CAM: _Usual("Grad-CAM", "weighted activation", NEVER_NEGATIVE, "Selvaraju et al. 2017"),
+    INTEGRATED_GRADIENTS: _Usual(
+        "Integrated gradients", "score", SIGNED, "Sundararajan et al. 2017"
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,8 +385,14 @@ def _check_tensor(what: str, spec: InputSpec | OutputSpec) -> None:
 def _check_output(output: OutputSpec) -> None:
     what = f"the output {output.name!r}"
     _check_tensor(what, output)
-    if output.kind not in KINDS:
-        raise schema.SchemaError(f"{what} has the unknown kind {output.kind!r}")
+    if not output.kind:
+        raise schema.SchemaError(f"{what} has no kind")
+    if output.draw not in DRAWN_AS:
+        raise schema.SchemaError(f"{what} is to be drawn as {output.draw!r}, which is unknown")
+    if output.sign not in SIGNS:
+        raise schema.SchemaError(f"{what} has the unknown sign {output.sign!r}")
+    if (output.kind == PREDICTION) != (output.draw == DRAWN_AS_PREDICTION):
+        raise schema.SchemaError(f"{what} is a {output.kind} that is drawn as a {output.draw}")
     if output.call < 0:
         raise schema.SchemaError(f"{what} is of call {output.call} of its layer")
     target = output.target

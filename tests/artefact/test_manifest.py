@@ -66,12 +66,59 @@ def change(**fields):
         (change(outputs=[{"name": "y"}]), "damaged"),
         (change(surprise=1), "damaged: surprise is no field that this probegen knows"),
         (change(gat=False), "Did you mean 'gate'"),
-        (change(outputs=[{**json.loads(MANIFEST.to_json())["outputs"][0], "kind": "x"}]), "kind"),
     ],
 )
 def test_foreign_and_newer_manifests(text, says):
     with pytest.raises(ManifestError, match=says):
         Manifest.from_json(text)
+
+
+NEW_FIELDS = ("title", "unit", "sign", "paper", "draw")
+
+
+def test_a_manifest_of_schema_1_is_read_and_says_how_to_draw():
+    data = json.loads(MANIFEST.to_json())
+    for output in data["outputs"]:
+        for name in NEW_FIELDS:
+            del output[name]
+    found = Manifest.from_json(json.dumps({**data, "schema": 1}))
+    assert found == MANIFEST
+    prediction, saliency = found.outputs
+    assert (prediction.title, prediction.draw, prediction.sign) == (
+        "Prediction",
+        "prediction",
+        "any",
+    )
+    assert [getattr(saliency, name) for name in NEW_FIELDS] == [
+        "Saliency",
+        "score per unit of input",
+        "never negative",
+        "Simonyan et al. 2013",
+        "map",
+    ]
+    assert saliency.is_attribution
+    assert not prediction.is_attribution
+
+
+def test_a_kind_that_this_version_has_never_heard_of_is_read():
+    new = OutputSpec(
+        "tea_leaves/x",
+        "tea_leaves",
+        "float32",
+        (None, 5),
+        ("batch", "time"),
+        title="Tea leaves",
+        unit="omens",
+        sign="signed",
+        paper="Trelawney 1993",
+        draw="map",
+    )
+    changed = MANIFEST.replace(outputs=(*MANIFEST.outputs, new))
+    found = Manifest.from_json(changed.to_json())
+    assert found == changed
+    assert found.output("tea_leaves/x").is_attribution
+    bare = OutputSpec("tea_leaves/x", "tea_leaves", "float32", (None, 5), ("batch", "time"))
+    assert (bare.title, bare.draw, bare.sign) == ("Tea leaves", "map", "any")
 
 
 def nested(levels):
@@ -118,6 +165,12 @@ def edited(*path, value):
         (("inputs", 0, "integer"), "no", "integer is 'no', expected true or false"),
         (("outputs", 1, "name"), "y", "two outputs are called 'y'"),
         (("outputs", 1, "call"), -1, "of call -1"),
+        (("outputs", 1, "kind"), "", "has no kind"),
+        (("outputs", 1, "kind"), "prediction", "is a prediction that is drawn as a map"),
+        (("outputs", 0, "kind"), "saliency", "is a saliency that is drawn as a prediction"),
+        (("outputs", 1, "draw"), "cloud", "drawn as 'cloud', which is unknown"),
+        (("outputs", 1, "sign"), "odd", "the unknown sign 'odd'"),
+        (("outputs", 1, "title"), 3, r"title is 3, expected text"),
         (("outputs", 1, "target", "mode"), "first", "unknown mode 'first'"),
         (("outputs", 1, "target", "index"), ["a"], r"target.index\[0\] is 'a', expected a whole"),
         (("outputs", 1, "target", "classes"), 0, "a target of 0 classes"),

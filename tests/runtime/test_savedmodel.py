@@ -95,7 +95,7 @@ def test_foreign(tmp_path):
 
 
 def test_newer_schema(tmp_path):
-    newer = image_manifest(gate=False).to_json().replace('"schema": 1', '"schema": 7')
+    newer = image_manifest(gate=False).to_json().replace('"schema": 2', '"schema": 7')
     save(tmp_path / "newer", newer)
     with pytest.raises(ManifestError, match="schema 7"):
         runtime.load(tmp_path / "newer")
