@@ -1,6 +1,6 @@
 """The decode table that travels with every artefact: what each output means.
 
-The same JSON sits in ONNX `metadata_props["probegen.artefact.manifest"]`, in a SavedModel's
+The same JSON sits in ONNX `metadata_props["probegen.manifest"]`, in a SavedModel's
 `assets.extra/probegen.json` and in the config of an instrumented `.keras` file. It is plain
 data; reading it executes nothing and needs neither TensorFlow nor onnx.
 """
@@ -18,7 +18,7 @@ from probegen.artefact import schema
 from probegen.errors import ManifestError, did_you_mean
 
 SCHEMA = 2
-ONNX_METADATA_KEY = "probegen.artefact.manifest"
+ONNX_METADATA_KEY = "probegen.manifest"
 SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
 TARGET_INPUT = "target"

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from probegen.artefact.manifest import (
+    ONNX_METADATA_KEY,
+    SAVEDMODEL_ASSET,
     SCHEMA,
     InputSpec,
     Manifest,
@@ -235,3 +237,9 @@ def test_random_edits_are_answered_by_us():
 def test_class_names(names, sizes, says):
     found = wrong_class_names(names, sizes)
     assert found is None if says is None else re.search(says, found)
+
+
+def test_where_the_manifest_lies_is_part_of_the_format():
+    """Artefacts of every version are found by these names."""
+    assert ONNX_METADATA_KEY == "probegen.manifest"
+    assert SAVEDMODEL_ASSET == "assets.extra/probegen.json"

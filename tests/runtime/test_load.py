@@ -204,7 +204,7 @@ def test_flips_in_the_metadata_are_answered_by_us(image_path, tmp_path):
     """Flips of one bit anywhere in the metadata: an error of ours, or an artefact that runs."""
     with open(image_path, "rb") as file:
         data = file.read()
-    start, end = data.index(b"probegen.artefact.manifest") - 8, len(data)
+    start, end = data.index(b"probegen.manifest") - 8, len(data)
     rng = np.random.default_rng(1)
     path, x, refused = tmp_path / "flipped.onnx", images(2), 0
     for _ in range(150):
