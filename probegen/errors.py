@@ -7,12 +7,89 @@ A message says what was wrong, what was expected and what would work. Code that 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 #: What colours text in a terminal; Keras writes it into its messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+#: How many places (nodes, layers) a message names before it only counts the rest.
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """One operation that stands in the way of what was asked for.
+
+    `str()` gives it in one sentence or two: operation, reason, place and advice. Whatever
+    reports a refusal (an error, the table of costs) prints it so.
+
+    Attributes:
+        op_type: the operation, `""` where it is not a single one.
+        reason: why it stands in the way.
+        nodes: names of the graph's nodes concerned.
+        layers: paths of the layers that they came from, where that is known.
+        advice: what would work instead, where something does.
+    """
+
+    op_type: str
+    reason: str
+    nodes: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    advice: str = ""
+
+    @property
+    def op(self) -> str:
+        """The operation, by the name that the table of costs has for it."""
+        return self.op_type
+
+    @property
+    def line(self) -> str:
+        """Operation, reason and place, without the advice."""
+        op = f"{self.op_type}: " if self.op_type else ""
+        return f"{op}{self.reason.rstrip('.')}{self._place}"
+
+    @property
+    def _place(self) -> str:
+        """Where it is: the layers, or the nodes where no layer is known."""
+        named = [n for n in self.nodes if n]
+        if self.layers:
+            return f" in layer {_some(map(repr, self.layers))}"
+        return f" (at {_some(named)})" if named else ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, [f"{self.line}.", self.advice]))
+
+    def in_layers(self, layer_of: Callable[[str], str]) -> Refusal:
+        """Returns the refusal with its layers; `layer_of` gives that of a node, or `""`."""
+        layers = sorted({layer_of(name) for name in self.nodes} - {""})
+        return dataclasses.replace(self, layers=tuple(layers))
+
+
+def merged(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
+    """Folds refusals of one operation for one reason together, in the order given."""
+    found: dict[tuple[str, str, str], list[Refusal]] = {}
+    for refusal in refusals:
+        found.setdefault((refusal.op_type, refusal.reason, refusal.advice), []).append(refusal)
+    return tuple(
+        Refusal(
+            op_type,
+            reason,
+            tuple(dict.fromkeys(name for one in alike for name in one.nodes)),
+            tuple(dict.fromkeys(name for one in alike for name in one.layers)),
+            advice,
+        )
+        for (op_type, reason, advice), alike in found.items()
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    """Returns names with commas between, the first few where there are many."""
+    every = list(names)
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more
 
 
 class ProbegenError(Exception):
@@ -48,9 +125,9 @@ class NotDifferentiableError(InstrumentError):
     they came from, where that is what was found out.
     """
 
-    def __init__(self, message: str, refusals: Sequence[object] = ()) -> None:
-        super().__init__(message)
-        self.refusals = tuple(refusals)
+    def __init__(self, message: str, refusals: Iterable[Refusal] = ()) -> None:
+        self.refusals = merged(refusals)
+        super().__init__(_with_refusals(message, self.refusals))
 
 
 class ExportError(ProbegenError, ValueError):
@@ -60,12 +137,13 @@ class ExportError(ProbegenError, ValueError):
 class UnsupportedOpsError(ExportError):
     """The graph holds operators that have no gradient rule or no ONNX form.
 
-    `refusals` lists each of them once: operator, reason and the layers it came from.
+    `refusals` lists each of them once: operator, reason and the layers it came from. The
+    message is the given one, a line for each refusal, and what they advise.
     """
 
-    def __init__(self, message: str, refusals: Sequence[object] = ()) -> None:
-        super().__init__(message)
-        self.refusals = tuple(refusals)
+    def __init__(self, message: str, refusals: Iterable[Refusal] = ()) -> None:
+        self.refusals = merged(refusals)
+        super().__init__(_with_refusals(message, self.refusals))
 
 
 class ManifestError(ProbegenError, ValueError):
@@ -98,6 +176,13 @@ class MissingFolderError(WriteError, FileNotFoundError):
 
 class OutputExistsError(ProbegenError, FileExistsError):
     """The place to write to is taken and `overwrite=True` was not given."""
+
+
+def _with_refusals(message: str, refusals: Iterable[Refusal]) -> str:
+    """Returns a message with a line for each refusal, and what they advise once at the end."""
+    listed = list(refusals)
+    advice = dict.fromkeys(r.advice for r in listed if r.advice)
+    return "\n".join([message, *(f"  {r.line}" for r in listed), *advice])
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 5) -> str:

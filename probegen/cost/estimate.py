@@ -14,12 +14,13 @@ import onnx_ir as ir
 from probegen.artefact.manifest import InputSpec, OutputSpec
 from probegen.cost.counts import Work, constants, works
 from probegen.cost.outline import Outline, outline
-from probegen.cost.report import Cost, Costs, Obstacle, OutputCost
+from probegen.cost.report import Cost, Costs, OutputCost
 from probegen.cost.time_model import seconds
 from probegen.errors import (
     ExportError,
     NotDifferentiableError,
     ProbegenError,
+    Refusal,
     SpecError,
     did_you_mean,
 )
@@ -34,12 +35,6 @@ from probegen.spec import Probe
 
 #: Rank of an input -> the size that is assumed for each open axis behind the batch.
 _USUAL_SIZES = {2: 128, 3: 128, 4: 224, 5: 32}
-
-_REPLACE = "Replace the layer, or export to SavedModel (format='savedmodel')."
-_MOVE = (
-    "Give wrt= (or layer=) a layer behind it, or export to SavedModel (format='savedmodel'), "
-    "whose gradients are TensorFlow's."
-)
 
 
 def costs_of(
@@ -63,15 +58,15 @@ def costs_of(
         for name, shape in given.items()
         for axis, size in enumerate(shape, start=1)
     }
-    obstacles = {key: _obstacles(error, "") for key, error in refused.items()}
+    obstacles = {key: _refusals(error) for key, error in refused.items()}
     outlined: Outline | None = None
     try:
         outlined = outline(source, plan, DEFAULT_OPSET, {"batch": 1, **names})
     except ExportError as error:
         for probe in probes:
-            obstacles.setdefault(id(probe), _obstacles(error, _REPLACE))
+            obstacles.setdefault(id(probe), _refusals(error))
     else:
-        obstacles.update((key, _obstacles(e, _MOVE)) for key, e in outlined.refused.items())
+        obstacles.update((key, _refusals(e)) for key, e in outlined.refused.items())
     return _Estimate(source, plan, probes, outlined, obstacles, given).costs()
 
 
@@ -137,7 +132,7 @@ class _Estimate:
     plan: Plan
     probes: Sequence[Probe]
     outlined: Outline | None
-    refused: Mapping[int, tuple[Obstacle, ...]]
+    refused: Mapping[int, tuple[Refusal, ...]]
     sizes: Mapping[str, tuple[int, ...]]
 
     def costs(self) -> Costs:
@@ -220,9 +215,6 @@ def _label(probe: Probe, specs: Sequence[OutputSpec]) -> str:
     return str(getattr(probe, "name", None) or probe.kind)
 
 
-def _obstacles(error: ProbegenError, advice: str) -> tuple[Obstacle, ...]:
-    """Returns what an error says, an operation each; the message of others advises by itself."""
-    refusals: Sequence[Any] = getattr(error, "refusals", ())
-    if not refusals:
-        return (Obstacle("", (), str(error)),)
-    return tuple(Obstacle(r.op_type, r.layers, r.reason, advice) for r in refusals)
+def _refusals(error: ProbegenError) -> tuple[Refusal, ...]:
+    """Returns what an error lists, or its message where it lists nothing."""
+    return getattr(error, "refusals", ()) or (Refusal("", str(error)),)

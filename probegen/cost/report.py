@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
+from probegen.errors import Refusal
 from probegen.plan.points import Shape
 from probegen.text import format_shape, table
 
@@ -32,28 +33,6 @@ class OutputCost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Obstacle:
-    """What an export would refuse.
-
-    Attributes:
-        op: the operation, `""` where it is not a single one.
-        layers: paths of the layers it came from, where that is known.
-        reason: why it is refused.
-        advice: what would work instead, where something does.
-    """
-
-    op: str
-    layers: tuple[str, ...]
-    reason: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        op = f"{self.op}: " if self.op else ""
-        where = f" in layer {', '.join(map(repr, self.layers[:5]))}" if self.layers else ""
-        return " ".join(filter(None, [f"{op}{self.reason.rstrip('.')}{where}.", self.advice]))
-
-
-@dataclasses.dataclass(frozen=True)
 class Cost:
     """What one probe, or several together, add to the prediction.
 
@@ -71,7 +50,7 @@ class Cost:
     outputs: tuple[OutputCost, ...]
     multiply_adds: int | None
     time: float | None
-    refused: tuple[Obstacle, ...] = ()
+    refused: tuple[Refusal, ...] = ()
     probe: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
@@ -96,7 +75,10 @@ class Cost:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del plain["probe"]
         plain["outputs"] = [dataclasses.asdict(o) for o in self.outputs]
-        plain["refused"] = [dataclasses.asdict(o) for o in self.refused]
+        plain["refused"] = [
+            {"op": r.op, "layers": list(r.layers), "reason": r.reason, "advice": r.advice}
+            for r in self.refused
+        ]
         return {**plain, "bytes": self.bytes}
 
 

@@ -12,7 +12,7 @@ from probegen.artefact import manifest
 from probegen.artefact.manifest import Gate, Manifest
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.attribution import Wanted, write_attributions
-from probegen.graph.autodiff import Refusal, obstacles, unsupported
+from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import UnknownShapeError
 from probegen.graph.forward import ForwardGraph
@@ -28,6 +28,13 @@ DEFAULT_OPSET = 18
 
 #: Gives the forward graph of a plan in an opset, with a fixed batch size or an open one.
 Lower = Callable[[Plan, int, int | None], ForwardGraph]
+
+#: What to do where an operator stops a gradient, and where we have no gradient of it.
+_BEHIND = "Give wrt= (or layer=) a layer behind it."
+_MOVE = (
+    "Give wrt= (or layer=) a layer behind it, or export to SavedModel (format='savedmodel'), "
+    "whose gradients are TensorFlow's."
+)
 
 
 def onnx_model(
@@ -128,11 +135,19 @@ def explain_group(
     try:
         return write_attributions(builder, group.target.spec, target, wanted, request)
     except UnsupportedOpsError as error:
-        raise _with_layers(error, forward) from error
+        raise UnsupportedOpsError(
+            "the gradient has to pass ONNX operators that it cannot pass:",
+            [
+                dataclasses.replace(r.in_layers(forward.layer_of), advice=_MOVE)
+                for r in error.refusals
+            ],
+        ) from error
     except NotDifferentiableError as error:
         stopped = obstacles(forward.graph, [w.at for w in wanted], [target], BLOCKING)
-        reasons, located = _located(unsupported(stopped).refusals, forward)
-        raise NotDifferentiableError("\n".join([f"{error}", *reasons]), located) from error
+        located = [
+            dataclasses.replace(r.in_layers(forward.layer_of), advice=_BEHIND) for r in stopped
+        ]
+        raise NotDifferentiableError(str(error), located) from error
 
 
 def write_manifest(model: ir.Model, described: Manifest) -> None:
@@ -210,28 +225,3 @@ def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
                 )
             other.name = f"{name}__inner"
         value.name = name
-
-
-def _with_layers(error: UnsupportedOpsError, forward: ForwardGraph) -> UnsupportedOpsError:
-    """Returns the error with the Keras layers that its operators came from."""
-    lines, located = _located(error.refusals, forward)
-    return UnsupportedOpsError(
-        "the gradient has to pass ONNX operators that it cannot pass:\n"
-        + "\n".join(lines)
-        + "\nGive wrt= (or layer=) a layer behind them, or export to SavedModel "
-        "(format='savedmodel'), whose gradients are TensorFlow's.",
-        located,
-    )
-
-
-def _located(refusals: Sequence[object], forward: ForwardGraph) -> tuple[list[str], list[Refusal]]:
-    """Returns refusals with the Keras layers that their operators came from, and a line each."""
-    lines, located = [], []
-    for refusal in refusals:
-        if not isinstance(refusal, Refusal):
-            continue
-        layers = sorted({forward.layer_of(n) for n in refusal.nodes} - {""})
-        where = f" in layer {', '.join(map(repr, layers[:5]))}" if layers else ""
-        lines.append(f"  {refusal.op_type}: {refusal.reason}{where}")
-        located.append(dataclasses.replace(refusal, layers=tuple(layers)))
-    return lines, located

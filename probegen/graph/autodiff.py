@@ -14,30 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 
 import onnx_ir as ir
 
-from probegen.errors import UnsupportedOpsError
+from probegen.errors import Refusal, UnsupportedOpsError
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import inputs_of, is_float, key_of
 from probegen.graph.core.values import UnknownShapeError
-
-#: A rule: (builder, node, gradients of the node's outputs, values whose gradient is wanted)
-#: -> pairs of an input value (an outer value for operators with subgraphs) and its gradient.
-#: A gradient of None stands for zero. A rule may yield several pairs for one value.
-Rule = Callable[
-    [Builder, ir.Node, Sequence[ir.Value | None], Container[ir.Value]],
-    Iterable[tuple[ir.Value, ir.Value]],
-]
-
-
-#: The tables of the walk in progress, for rules that differentiate a subgraph.
-_tables: ContextVar[tuple[Mapping[str, Rule], Container[str]]] = ContextVar("tables")
-#: The values at which the walk in progress was asked for gradients.
-_sources: ContextVar[frozenset[ir.Value]] = ContextVar("sources")
-#: The gradients of the walk in progress that may be infinite though all values are finite.
-_unbounded: ContextVar[set[ir.Value]] = ContextVar("unbounded")
 
 #: Operators behind which an infinite gradient is past help: each of theirs is a sum over many.
 _SPREADING = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
@@ -47,21 +30,52 @@ class Refused(Exception):  # noqa: N818 - a rule's answer, not a failure of the 
     """Raised by a rule that knows the operator but not this use of it; says why."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """One operator that stands in a gradient's way.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Walk:
+    """One reverse walk over a graph, as its rules see it.
 
     Attributes:
-        op_type: the ONNX operator.
-        reason: why there is no gradient.
-        nodes: names of the nodes concerned.
-        layers: paths of the layers that they came from, where that is known.
+        builder: where the backward nodes go; its graph holds the forward nodes.
+        rules: operator -> rule.
+        blocking: operators that no gradient passes.
+        wanted: the values whose gradient something on the way back needs: a rule yields
+            gradients of these and may leave out all others.
+        asked_for: the values at which the caller wants the gradient itself. A rule that takes
+            several nodes in one step leaves none of these out.
+        unbounded: the gradients that may be infinite though all values are finite, since they
+            came through a slope that may be. A rule whose slope may be 0 sees to it that 0 times
+            infinity is 0 there.
     """
 
-    op_type: str
-    reason: str
-    nodes: tuple[str, ...]
-    layers: tuple[str, ...] = ()
+    builder: Builder
+    rules: Mapping[str, Rule]
+    blocking: Container[str]
+    wanted: Container[ir.Value]
+    asked_for: Container[ir.Value]
+    unbounded: set[ir.Value] = dataclasses.field(default_factory=set)
+
+    def is_unbounded(self, gradient: ir.Value) -> bool:
+        """Tells whether a gradient may be infinite."""
+        return gradient in self.unbounded
+
+    def mark_unbounded(self, gradient: ir.Value) -> None:
+        """Notes that a gradient may be infinite, for the rules on its further way."""
+        self.unbounded.add(gradient)
+
+    def inside(
+        self, builder: Builder, seeds: Mapping[ir.Value, ir.Value], sources: Sequence[ir.Value]
+    ) -> list[ir.Value | None]:
+        """Writes the gradients of a subgraph by the tables of this walk; see `gradients`."""
+        return gradients(builder, seeds, sources, self.rules, self.blocking)
+
+
+#: A rule: (walk, node, gradients of the node's outputs) -> pairs of an input value (an outer
+#: value for operators with subgraphs) and its gradient. A gradient of None stands for zero. A
+#: rule may yield several pairs for one value.
+Rule = Callable[
+    [Walk, ir.Node, Sequence[ir.Value | None]],
+    Iterable[tuple[ir.Value, ir.Value]],
+]
 
 
 def gradients(
@@ -87,88 +101,27 @@ def gradients(
         UnsupportedOpsError: operators on the way have no rule, or their rule refuses this use
             of them; lists each. What the builder collected is of no use then.
     """
-    in_progress = _tables.set((rules, blocking))
-    asked_for = _sources.set(frozenset(sources))
-    infinite = _unbounded.set(set())
-    try:
-        return _walk(builder, seeds, sources, rules, blocking)
-    finally:
-        _tables.reset(in_progress)
-        _sources.reset(asked_for)
-        _unbounded.reset(infinite)
-
-
-def tables() -> tuple[Mapping[str, Rule], Container[str]]:
-    """Returns the rules and the blocking operators of the walk in progress.
-
-    A rule of an operator with subgraphs differentiates these by the same tables as the graph
-    around is differentiated by, whichever they are.
-
-    Raises:
-        LookupError: no walk is in progress.
-    """
-    return _tables.get()
-
-
-def is_asked_for(value: ir.Value) -> bool:
-    """Tells whether the walk in progress has to find the gradient at `value` itself.
-
-    A rule that takes several nodes in one step leaves none out at which a gradient is wanted.
-
-    Raises:
-        LookupError: no walk is in progress.
-    """
-    return value in _sources.get()
-
-
-def is_unbounded(gradient: ir.Value) -> bool:
-    """Tells whether a gradient may be infinite: it came through a slope that may be.
-
-    A rule whose slope may be 0 sees to it that 0 times infinity is 0 there.
-
-    Raises:
-        LookupError: no walk is in progress.
-    """
-    return gradient in _unbounded.get()
-
-
-def mark_unbounded(gradient: ir.Value) -> None:
-    """Notes that a gradient may be infinite, for the rules on its further way.
-
-    Raises:
-        LookupError: no walk is in progress.
-    """
-    _unbounded.get().add(gradient)
-
-
-def _walk(
-    builder: Builder,
-    seeds: Mapping[ir.Value, ir.Value],
-    sources: Sequence[ir.Value],
-    rules: Mapping[str, Rule],
-    blocking: Container[str],
-) -> list[ir.Value | None]:
     path = nodes_between(builder.graph, sources, seeds, blocking)
     wanted = {v for node in path for v in inputs_of(node) if is_float(v)}
     wanted &= influenced_by(builder.graph, sources, blocking)
+    walk = Walk(builder, rules, blocking, wanted, frozenset(sources))
     refusals: list[Refusal] = []
     unknown: list[Refusal] = []
     total: dict[ir.Value, ir.Value] = dict(seeds)
-    unbounded = _unbounded.get()
     for node in reversed(path):
         outputs = [total.get(v) for v in node.outputs]
         if all(gradient is None for gradient in outputs):
             continue
         try:
             rule = rules.get(key_of(node), _no_rule)
-            infinite = any(gradient in unbounded for gradient in outputs)
-            for value, gradient in rule(builder, node, outputs, wanted):
+            infinite = any(g is not None and walk.is_unbounded(g) for g in outputs)
+            for value, gradient in rule(walk, node, outputs):
                 if infinite and key_of(node) not in _SPREADING:
-                    unbounded.add(gradient)
+                    walk.mark_unbounded(gradient)
                 known = total.get(value)
                 total[value] = gradient if known is None else add(builder, known, gradient)
-                if known in unbounded or gradient in unbounded:
-                    unbounded.add(total[value])
+                if walk.is_unbounded(gradient) or (known and walk.is_unbounded(known)):
+                    walk.mark_unbounded(total[value])
         except (Refused, UnknownShapeError, UnsupportedOpsError) as refusal:
             found = unknown if isinstance(refusal, UnknownShapeError) else refusals
             found.extend(_refusals(node, refusal))
@@ -228,7 +181,7 @@ def obstacles(
         if reason is None and any(map(is_float, ways)) and not any(map(is_float, node.outputs)):
             reason = "its output holds no floating numbers"
         if ways and reason is not None:
-            found.append(Refusal(key_of(node), reason, (node.name or "",)))
+            found.append(Refusal(key_of(node), reason, (_name_of(node),)))
     return found[::-1]
 
 
@@ -241,28 +194,24 @@ def add(builder: Builder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 def unsupported(refusals: Iterable[Refusal]) -> UnsupportedOpsError:
-    """Folds refusals of one kind together and words the error."""
-    merged: dict[tuple[str, str], list[str]] = {}
-    for refusal in refusals:
-        merged.setdefault((refusal.op_type, refusal.reason), []).extend(refusal.nodes)
-    folded = [Refusal(op, why, tuple(nodes)) for (op, why), nodes in merged.items()]
-    lines = [
-        f"  {r.op_type}: {r.reason} (at {', '.join(r.nodes[:3])}"
-        + (f" and {len(r.nodes) - 3} more)" if len(r.nodes) > 3 else ")")
-        for r in folded
-    ]
+    """Returns the error that lists operators without a gradient."""
     return UnsupportedOpsError(
         "these ONNX operators stand between the target and what its gradient was asked for, "
-        "and have no gradient:\n" + "\n".join(lines),
-        folded,
+        "and have no gradient:",
+        refusals,
     )
 
 
-def _refusals(node: ir.Node, error: Exception) -> list[Refusal]:
+def _refusals(node: ir.Node, error: Exception) -> tuple[Refusal, ...]:
     """Returns what stands in the way at a node: itself, or nodes of its subgraphs."""
     if isinstance(error, UnsupportedOpsError):
-        return [r for r in error.refusals if isinstance(r, Refusal)]
-    return [Refusal(key_of(node), str(error), (node.name or "",))]
+        return error.refusals
+    return (Refusal(key_of(node), str(error), (_name_of(node),)),)
+
+
+def _name_of(node: ir.Node) -> str:
+    """Returns a node's name, or that of its first output where it has none."""
+    return node.name or next((v.name for v in node.outputs if v.name), "")
 
 
 def _no_rule(*_: object) -> Iterable[tuple[ir.Value, ir.Value]]:

@@ -7,8 +7,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from probegen.errors import UnsupportedOpsError
-from probegen.graph.autodiff import Refusal, Refused, gradients, nodes_between, obstacles
+from probegen.errors import Refusal, UnsupportedOpsError
+from probegen.graph.autodiff import Refused, gradients, nodes_between, obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import captured_values
 from probegen.graph.core.values import UnknownShapeError

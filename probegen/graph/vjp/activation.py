@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Rule, is_unbounded
+from probegen.graph.autodiff import Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.composite_ops import GELU_C, GELU_CUBIC
 from probegen.graph.core.values import attribute, dtype_of
@@ -21,7 +21,6 @@ from probegen.graph.vjp.common import (
     Dys,
     Gradients,
     Local,
-    Wanted,
     axis_of,
     given,
     inputs,
@@ -48,17 +47,18 @@ def _leaky_relu(v: Local) -> ir.Value:
     return b.mul(v.g, b.add(b.mul(positive, 1 - alpha), alpha))
 
 
-def prelu(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def prelu(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """PRelu: slope 1 where x >= 0, the learned slope below; that gets g * min(x, 0)."""
+    b = walk.builder
     g, (x, slope) = given(dy), inputs(node)
-    if x in wanted and (is_unbounded(g) or may_not_be_finite(x)):
+    if x in walk.wanted and (walk.is_unbounded(g) or may_not_be_finite(x)):
         positive = b.elementwise("GreaterOrEqual", x, 0.0)
-        through = product(b, g, b.where(positive, b.scalar(1.0, g), slope))
+        through = product(walk, g, b.where(positive, b.scalar(1.0, g), slope))
         yield x, zero_where(b, g, through)
-    elif x in wanted:
+    elif x in walk.wanted:
         passed = b.mul(g, above(b, x, 0.0, inclusive=True))
         yield x, b.add(passed, b.mul(b.sub(g, passed), slope))
-    if slope in wanted:
+    if slope in walk.wanted:
         yield slope, b.unbroadcast(b.mul(g, b.elementwise("Min", x, 0.0)), slope)
 
 
@@ -208,8 +208,8 @@ def _softmax(v: Local) -> ir.Value:
     """
     b = v.b
     axis = axis_of(v.node, v.x, -1)
-    total = b.reduce_sum(product(b, v.g, v.y), [axis], keepdims=True)
-    return product(b, b.sub(v.g, total), v.y)
+    total = b.reduce_sum(product(v.walk, v.g, v.y), [axis], keepdims=True)
+    return product(v.walk, b.sub(v.g, total), v.y)
 
 
 def _log_softmax(v: Local) -> ir.Value:
@@ -217,7 +217,7 @@ def _log_softmax(v: Local) -> ir.Value:
     b = v.b
     axis = axis_of(v.node, v.x, -1)
     total = b.reduce_sum(v.g, [axis], keepdims=True)
-    return b.sub(v.g, product(b, total, b.elementwise("Exp", v.y)))
+    return b.sub(v.g, product(v.walk, total, b.elementwise("Exp", v.y)))
 
 
 RULES: Mapping[str, Rule] = {

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule, is_unbounded, mark_unbounded
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, constant_of, rank_of
 from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 
 Gradients = Iterator[tuple[ir.Value, ir.Value]]
 Dys = Sequence[ir.Value | None]
-Wanted = Container[ir.Value]
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
@@ -79,18 +78,23 @@ class Local:
     """What the derivative of a function of one input may be written from.
 
     Attributes:
-        b: the builder.
+        walk: the walk in progress.
         node: the forward node.
         x: its first input.
         y: its output.
         g: the gradient of `y`.
     """
 
-    b: Builder
+    walk: Walk
     node: ir.Node
     x: ir.Value
     y: ir.Value
     g: ir.Value
+
+    @property
+    def b(self) -> Builder:
+        """The builder."""
+        return self.walk.builder
 
     def number(self, name: str, default: float) -> float:
         """Returns an attribute of the node that is a number."""
@@ -100,10 +104,10 @@ class Local:
 def unary(derivative: Callable[[Local], ir.Value]) -> Rule:
     """Returns the rule of an operator through whose first input alone gradients pass."""
 
-    def rule(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         x = inputs(node)[0]
-        if x in wanted:
-            yield x, derivative(Local(b, node, x, node.outputs[0], given(dy)))
+        if x in walk.wanted:
+            yield x, derivative(Local(walk, node, x, node.outputs[0], given(dy)))
 
     return rule
 
@@ -119,21 +123,22 @@ def pointwise(
             does not rule out.
     """
 
-    def rule(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        b = walk.builder
         x, y, g = inputs(node)[0], node.outputs[0], given(dy)
-        if x not in wanted:
+        if x not in walk.wanted:
             return
-        local = Local(b, node, x, y, g)
+        local = Local(walk, node, x, y, g)
         steep = edge(local)
-        if is_unbounded(g):
+        if walk.is_unbounded(g):
             slope = derivative(dataclasses.replace(local, g=b.scalar(1.0, g)))
-            found = product(b, g, slope)
+            found = product(walk, g, slope)
         else:
             found = derivative(local)
         if steep or may_not_be_finite(x):
             found = zero_where(b, g, found)
         if steep:
-            mark_unbounded(found)
+            walk.mark_unbounded(found)
         yield x, found
 
     return rule

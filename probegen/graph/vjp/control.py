@@ -21,16 +21,14 @@ from collections.abc import Container, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from probegen.errors import UnsupportedOpsError
+from probegen.errors import Refusal, UnsupportedOpsError
 from probegen.graph.autodiff import (
-    Refusal,
     Refused,
     Rule,
+    Walk,
     add,
-    gradients,
     influenced_by,
     nodes_between,
-    tables,
     unsupported,
 )
 from probegen.graph.core.builder import Builder
@@ -54,23 +52,21 @@ _Pairs = Iterator[tuple[ir.Value, ir.Value]]
 _SHARED_BYTES = 1024
 
 
-def if_(
-    builder: Builder, node: ir.Node, outputs: Sequence[ir.Value | None], wanted: Container[ir.Value]
-) -> _Pairs:
+def if_(walk: Walk, node: ir.Node, outputs: Sequence[ir.Value | None]) -> _Pairs:
     """Gradient of If with respect to what its branches capture: an If of their gradients.
 
     Raises:
         UnsupportedOpsError: operators inside have no gradient; lists those of both branches.
     """
     branches = [node.attributes[n].as_graph() for n in ("then_branch", "else_branch")]
-    captured = dict.fromkeys(v for b in branches for v in captured_values(b) if v in wanted)
+    captured = dict.fromkeys(v for b in branches for v in captured_values(b) if v in walk.wanted)
     written: list[_Branch] = []
     refusals: list[Refusal] = []
     for branch in branches:
         try:
-            written.append(_branch(builder, branch, outputs, list(captured)))
+            written.append(_branch(walk, branch, outputs, list(captured)))
         except UnsupportedOpsError as error:
-            refusals += [r for r in error.refusals if isinstance(r, Refusal)]
+            refusals += error.refusals
     if refusals:
         raise unsupported(refusals)
     reached = [
@@ -82,7 +78,7 @@ def if_(
         return
     for position, one in enumerate(written):
         one.finish([(value, found[position]) for value, found in reached])
-    results = builder.ops(
+    results = walk.builder.ops(
         "If",
         node.inputs[0],
         outputs=len(reached),
@@ -125,11 +121,12 @@ class _Branch:
 
 
 def _branch(
-    builder: Builder,
+    walk: Walk,
     branch: ir.Graph,
     outputs: Sequence[ir.Value | None],
     captured: Sequence[ir.Value],
 ) -> _Branch:
+    builder = walk.builder
     _share_constants(builder, branch)
     name = builder.fresh("If")
     graph = ir.Graph([], [], nodes=[], opset_imports={"": builder.opset}, name=name)
@@ -139,12 +136,10 @@ def _branch(
     for value, gradient in zip(branch.outputs, outputs, strict=True):
         if gradient is not None:
             _seed(inner, seeds, copies.get(value, value), gradient)
-    return _Branch(inner, gradients(inner, seeds, captured, *tables()))
+    return _Branch(inner, walk.inside(inner, seeds, captured))
 
 
-def loop(
-    builder: Builder, node: ir.Node, outputs: Sequence[ir.Value | None], wanted: Container[ir.Value]
-) -> _Pairs:
+def loop(walk: Walk, node: ir.Node, outputs: Sequence[ir.Value | None]) -> _Pairs:
     """Gradient of Loop and Scan: with respect to initial values, sequences and captured values.
 
     Raises:
@@ -152,11 +147,11 @@ def loop(
         UnsupportedOpsError: operators inside have no gradient; lists each.
     """
     iteration = iteration_of(node)
-    _share_constants(builder, iteration.body)
+    _share_constants(walk.builder, iteration.body)
     for state, gradient in zip(iteration.states, outputs, strict=False):
-        if state.fixed and gradient is not None and state.initial in wanted:
+        if state.fixed and gradient is not None and state.initial in walk.wanted:
             yield state.initial, gradient
-    yield from _Backward(builder, iteration, outputs, wanted).write()
+    yield from _Backward(walk, iteration, outputs).write()
 
 
 RULES: dict[str, Rule] = {"If": if_, "Loop": loop, "Scan": loop}
@@ -186,20 +181,20 @@ class _Copy:
     """A copy of a loop's body at the beginning of a loop that is written.
 
     Attributes:
-        walk: the loop that is written.
+        loop: the loop that is written.
         inner: value of the forward body -> its copy, or what stands in its place.
         entries: the sequences that the copy reads entry by entry.
     """
 
     def __init__(self, builder: Builder, iteration: Iteration) -> None:
-        self.walk = Steps(builder)
-        self.inner = self.walk.copy(iteration.body)
+        self.loop = Steps(builder)
+        self.inner = self.loop.copy(iteration.body)
         self._iteration = iteration
         for state in iteration.states:
             if state.fixed:  # what no step changes is read from outside
                 self.replace(self.inner[state.entering], state.initial)
         if iteration.going is not None:  # a step that was run was to be run
-            self.replace(self.inner[iteration.going], self.walk.body.const(True))
+            self.replace(self.inner[iteration.going], self.loop.body.const(True))
         self.entries = [*self._slices(), *self._take_gathers()]
 
     def of(self, value: ir.Value) -> ir.Value:
@@ -218,7 +213,7 @@ class _Copy:
 
     def _take_gathers(self) -> Iterator[_Entry]:
         """Takes the Gathers that read as the loop counts out of the copy."""
-        graph = self.walk.body.graph
+        graph = self.loop.body.graph
         starts = self._starts()
         outside = set(captured_values(graph)) - {self.inner[v] for v in self._iteration.changing}
         entries: dict[tuple[ir.Value, int], _Entry] = {}
@@ -231,7 +226,7 @@ class _Copy:
             result = node.outputs[0]
             key = (sequence, starts[index])
             if key not in entries:
-                inside = self.walk.value("entry", result.type, shape_of(result))
+                inside = self.loop.value("entry", result.type, shape_of(result))
                 entries[key] = _Entry(sequence, 0, False, starts[index], inside)
             self.replace(result, entries[key].inside)
             graph.remove(node, safe=True)
@@ -273,12 +268,12 @@ class _Found:
         for entry in copy.entries:
             if entry.inside in read:
                 sequence = _time_first(self._builder, self._part(entry), entry.axis)
-                copy.walk.bind(entry.inside, sequence, backwards=entry.backwards != backwards)
+                copy.loop.bind(entry.inside, sequence, backwards=entry.backwards != backwards)
         sliced = {s.entering for s in self._iteration.slices}
         missing = [v for v in self._iteration.changing if v not in sliced and copy.inner[v] in read]
         self._find(missing)
         for value in missing:
-            copy.walk.bind(copy.inner[value], self._known[value], backwards=backwards)
+            copy.loop.bind(copy.inner[value], self._known[value], backwards=backwards)
 
     def whole(self, entry: _Entry, gradient: ir.Value) -> ir.Value:
         """Returns the gradient of a sequence from that of what the steps read of it."""
@@ -313,14 +308,14 @@ class _Found:
             size = builder.size(_record(builder, iteration, iteration.body.inputs[0], None), 0)
         return builder.squeeze(size, [0])
 
-    def count_for(self, walk: Steps) -> ir.Value | None:
+    def count_for(self, loop: Steps) -> ir.Value | None:
         """Returns the number of steps where a loop over them has to be a Loop and no Scan.
 
         A Scan needs something to read, and at least one step.
         """
         counted = self._trips is not None and self._trips != 0
         is_scan = self._iteration.node.op_type == "Scan"
-        return None if (counted or is_scan) and walk.reads else self.count()
+        return None if (counted or is_scan) and loop.reads else self.count()
 
     # -- what carried values were ------------------------------------------------------------
 
@@ -378,18 +373,18 @@ class _Found:
         again = self._needed_together(copy, values)
         for state in again:
             _check_kept(state)
-            copy.replace(copy.inner[state.entering], copy.walk.carry(state.initial))
+            copy.replace(copy.inner[state.entering], copy.loop.carry(state.initial))
         left = [copy.of(s.leaving) for s in again]
         stacked = [Stacked(copy.inner[s.entering], backwards=False) for s in again]
-        read = copy.walk.prune([*left, *(s.value for s in stacked)])
+        read = copy.loop.prune([*left, *(s.value for s in stacked)])
         carried = {copy.inner[s.entering] for s in again}
         self.bind(copy, read - carried, backwards=False)
-        _, stacks = copy.walk.finish(left, stacked, self.count_for(copy.walk), at_once=True)
+        _, stacks = copy.loop.finish(left, stacked, self.count_for(copy.loop), at_once=True)
         self._known.update(zip([s.entering for s in again], stacks, strict=True))
 
     def _needed_together(self, copy: _Copy, values: Sequence[ir.Value]) -> list[State]:
         """Returns the states of `values` and those that their steps need and nothing tells."""
-        nodes = list(copy.walk.body.graph)
+        nodes = list(copy.loop.body.graph)
         changing = [s for s in self._iteration.states if not s.fixed]
         again = [s for s in changing if s.entering in values]
         while True:
@@ -430,43 +425,42 @@ class _Backward:
 
     def __init__(
         self,
-        builder: Builder,
+        walk: Walk,
         iteration: Iteration,
         outputs: Sequence[ir.Value | None],
-        wanted: Container[ir.Value],
     ) -> None:
-        self._builder = builder
+        self._walk = walk
+        self._builder = walk.builder
         self._iteration = iteration
         self._outputs = dict(zip(iteration.node.outputs, outputs, strict=True))
-        self._wanted = wanted
-        self._copy = _Copy(builder, iteration)
-        self._walk = self._copy.walk
+        self._copy = _Copy(walk.builder, iteration)
+        self._loop = self._copy.loop
 
     def write(self) -> _Pairs:
         """Writes the loop; yields outer values and their gradients."""
-        builder, body, wanted = self._builder, self._walk.body, self._wanted
+        builder, body, wanted = self._builder, self._loop.body, self._walk.wanted
         found_forward = _Found(builder, self._iteration)
         entries = [e for e in self._copy.entries if e.sequence in wanted]
         captured = [v for v in captured_values(body.graph) if v in wanted and is_float(v)]
         states = self._states_on_the_way([*(e.inside for e in entries), *captured])
         entering = [self._copy.inner[s.entering] for s in states]
-        carried = [self._walk.carry(self._gradient_of_final(s)) for s in states]
+        carried = [self._loop.carry(self._gradient_of_final(s)) for s in states]
         sources = [*entering, *(e.inside for e in entries), *captured]
         seeds = self._seeds(states, carried)
-        found = dict(zip(sources, gradients(body, seeds, sources, *tables()), strict=True))
+        found = dict(zip(sources, self._walk.inside(body, seeds, sources), strict=True))
 
         targets = [s.initial for s in states]
         left = [body.zeros_like(v) if (g := found[v]) is None else g for v in entering]
         for value in captured:
             if (gradient := found[value]) is not None:
                 targets.append(value)
-                left.append(add(body, self._walk.carry(builder.zeros_like(value)), gradient))
+                left.append(add(body, self._loop.carry(builder.zeros_like(value)), gradient))
         reached = [(e, g) for e in entries if (g := found[e.inside]) is not None]
         stacked = [Stacked(g, backwards=not e.backwards) for e, g in reached]
-        read = self._walk.prune([*left, *(g for _, g in reached)])
+        read = self._loop.prune([*left, *(g for _, g in reached)])
         found_forward.bind(self._copy, read, backwards=True)
-        count = found_forward.count_for(self._walk)
-        finals, stacks = self._walk.finish(left, stacked, count, at_once=True)
+        count = found_forward.count_for(self._loop)
+        finals, stacks = self._loop.finish(left, stacked, count, at_once=True)
 
         yield from ((v, g) for v, g in zip(targets, finals, strict=True) if v in wanted)
         for (entry, _), gradient in zip(reached, stacks, strict=True):
@@ -474,9 +468,10 @@ class _Backward:
 
     def _states_on_the_way(self, sources: Sequence[ir.Value]) -> list[State]:
         """Returns the states through which gradients pass on their way to what is wanted."""
-        graph, inner, (_, blocking) = self._walk.body.graph, self._copy.inner, tables()
+        graph, inner = self._loop.body.graph, self._copy.inner
+        blocking = self._walk.blocking
         states = [s for s in self._iteration.states if not s.fixed and is_float(s.initial)]
-        moved = [s for s in states if s.initial in self._wanted]
+        moved = [s for s in states if s.initial in self._walk.wanted]
         start = list(sources)
         grown = True
         while grown:
@@ -510,13 +505,13 @@ class _Backward:
         self, states: Sequence[State], carried: Sequence[ir.Value]
     ) -> dict[ir.Value, ir.Value]:
         """Returns value of a step -> its gradient from later steps and from outside."""
-        body = self._walk.body
+        body = self._loop.body
         seeds: dict[ir.Value, ir.Value] = {}
         for state, gradient in zip(states, carried, strict=True):
             _seed(body, seeds, self._copy.of(state.leaving), gradient)
         for stack, gradient in self._collected():
             in_time = _time_first(self._builder, gradient, stack.axis)
-            each = self._walk.each(in_time, backwards=not stack.backwards)
+            each = self._loop.each(in_time, backwards=not stack.backwards)
             _seed(body, seeds, self._copy.of(stack.leaving), each)
         return seeds
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, rank_of, shape_of, static_shape
-from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, optional
+from probegen.graph.vjp.common import Dys, Gradients, given, optional
 from probegen.graph.vjp.spatial import (
     END,
     Axis,
@@ -54,30 +54,32 @@ _BLOCK = 16
 _ACTIVATIONS = frozenset({"Clip", "HardSwish", "Mul", "Relu", "Sigmoid"})
 
 
-def convolution(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Conv: x `[batch, C, *in]`, kernel `[M, C/group, *k]`, bias `[M]`, y `[batch, M, *out]`."""
+    b = walk.builder
     g, x, w = given(dy), _input(node, 0), _input(node, 1)
     group = int(attribute(node, "group", 1))
     axes = axes_of(node, _sizes(w)[2:], sizes_of(x), sizes_of(node.outputs[0]))
-    if x in wanted:
+    if x in walk.wanted:
         yield x, _input_gradient(b, g, x, w, axes, group)
-    if w in wanted:
+    if w in walk.wanted:
         yield w, _kernel_gradient(b, x, g, w, axes, group)
     bias = optional(node, 2)
-    if bias is not None and bias in wanted:
+    if bias is not None and bias in walk.wanted:
         yield bias, _bias_gradient(b, g)
 
 
-def transposed_convolution(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def transposed_convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """ConvTranspose: x `[batch, C, *in]`, kernel `[C, M/group, *k]`, y `[batch, M, *out]`.
 
     It is the gradient of a convolution that slides over y, so its own gradient is that
     convolution: same kernel, nothing to turn.
     """
+    b = walk.builder
     g, x, w = given(dy), _input(node, 0), _input(node, 1)
     group = int(attribute(node, "group", 1))
     axes = _transposed_axes(node, _sizes(w)[2:], sizes_of(x))
-    if x in wanted:
+    if x in walk.wanted:
         before, after = zip(*(axis.padding for axis in axes), strict=True)
         yield (
             x,
@@ -93,10 +95,10 @@ def transposed_convolution(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -
                 group=group,
             ),
         )
-    if w in wanted:
+    if w in walk.wanted:
         yield w, _kernel_gradient(b, g, x, w, axes, group)
     bias = optional(node, 2)
-    if bias is not None and bias in wanted:
+    if bias is not None and bias in walk.wanted:
         yield bias, _bias_gradient(b, g)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.autodiff import is_unbounded
+from probegen.graph.autodiff import Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.values import Dim, constant_of, static_shape
@@ -47,7 +47,7 @@ _HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 def product(
-    b: Builder,
+    walk: Walk,
     g: ir.Value,
     factor: ir.Value,
     *,
@@ -57,14 +57,15 @@ def product(
     """Returns g times a slope, 0 where one of them is 0 and the other may not be finite.
 
     Args:
-        b: the builder.
+        walk: the walk in progress.
         g: the gradient.
         factor: the slope.
         unbounded: whether `g` may be infinite, where the caller knows better than the walk.
         shape: of the result.
     """
+    b = walk.builder
     result = b.elementwise("Mul", g, factor, shape=shape)
-    if is_unbounded(g) if unbounded is None else unbounded:
+    if walk.is_unbounded(g) if unbounded is None else unbounded:
         result = zero_where(b, factor, result)
     return zero_where(b, g, result) if may_not_be_finite(factor) else result
 

@@ -14,13 +14,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import (
-    Refused,
-    Rule,
-    is_asked_for,
-    is_unbounded,
-    mark_unbounded,
-)
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, broadcast, constant_of, dtype_of, shape_of
 from probegen.graph.vjp.common import (
@@ -28,7 +22,6 @@ from probegen.graph.vjp.common import (
     Dys,
     Gradients,
     Local,
-    Wanted,
     given,
     inputs,
     optional,
@@ -56,34 +49,34 @@ class _Broadcast:
     """The gradient of an operator that broadcasts its inputs, on its way back to them.
 
     Attributes:
-        b: the builder.
+        walk: the walk in progress.
         g: the gradient of the output.
         shape: the shape of the output, as far as the output and its inputs tell.
         unbounded: whether `g` may be infinite.
     """
 
-    b: Builder
+    walk: Walk
     g: ir.Value
     shape: tuple[Dim, ...] | None
     unbounded: bool
 
     @classmethod
-    def of(cls, b: Builder, node: ir.Node, dy: Dys) -> _Broadcast:
+    def of(cls, walk: Walk, node: ir.Node, dy: Dys) -> _Broadcast:
         g = given(dy)
         by_inputs = broadcast(*(shape_of(x) for x in inputs(node)))
-        return cls(b, g, _better(by_inputs, shape_of(g)), is_unbounded(g))
+        return cls(walk, g, _better(by_inputs, shape_of(g)), walk.is_unbounded(g))
 
     def times(self, factor: ir.Value) -> ir.Value:
         """Multiplies by a slope; 0 where one of the two is 0 and the other not finite."""
-        return product(self.b, self.g, factor, unbounded=self.unbounded, shape=self.shape)
+        return product(self.walk, self.g, factor, unbounded=self.unbounded, shape=self.shape)
 
     def apply(self, op_type: str, *operands: ir.Value | float) -> ir.Value:
         """Writes an operator whose result has the shape of the output."""
-        return self.b.elementwise(op_type, *operands, shape=self.shape)
+        return self.walk.builder.elementwise(op_type, *operands, shape=self.shape)
 
     def back(self, gradient: ir.Value, x: ir.Value) -> ir.Value:
         """Sums a gradient of the output's shape down to that of one input."""
-        return self.b.unbroadcast(gradient, x, self.shape)
+        return self.walk.builder.unbroadcast(gradient, x, self.shape)
 
 
 def _better(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
@@ -99,28 +92,30 @@ def _better(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> tuple[Dim, 
 # -- arithmetic ----------------------------------------------------------------------------
 
 
-def add(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def add(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Add and Sum: each input gets g, summed over what was broadcast."""
-    way = _Broadcast.of(b, node, dy)
+    way = _Broadcast.of(walk, node, dy)
     for x in inputs(node):
-        if x in wanted:
+        if x in walk.wanted:
             yield x, way.back(way.g, x)
 
 
-def sub(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def sub(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Sub: g to the first input, -g to the second."""
-    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
-    if x1 in wanted:
+    b = walk.builder
+    way, (x1, x2) = _Broadcast.of(walk, node, dy), inputs(node)
+    if x1 in walk.wanted:
         yield x1, way.back(way.g, x1)
-    if x2 in wanted:
+    if x2 in walk.wanted:
         yield x2, b.neg(way.back(way.g, x2))
 
 
-def mul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def mul(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Mul: g times the other input; x * sigmoid(x), the swish, is taken in one step."""
-    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
+    b = walk.builder
+    way, (x1, x2) = _Broadcast.of(walk, node, dy), inputs(node)
     for x, gate in ((x1, x2), (x2, x1)):
-        if x in wanted and _is_gate_of(gate, x):
+        if x in walk.wanted and _is_gate_of(walk, gate, x):
             yield x, _through_swish(way, x, gate, node.outputs[0])
             return
     if x1 is x2:
@@ -128,14 +123,14 @@ def mul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
         yield x1, b.add(half, half)
         return
     for x, other in ((x1, x2), (x2, x1)):
-        if x in wanted:
+        if x in walk.wanted:
             gradient = way.back(way.times(other), x)
             if may_not_be_finite(other):
-                mark_unbounded(gradient)
+                walk.mark_unbounded(gradient)
             yield x, gradient
 
 
-def _is_gate_of(gate: ir.Value, x: ir.Value) -> bool:
+def _is_gate_of(walk: Walk, gate: ir.Value, x: ir.Value) -> bool:
     """Tells whether `gate` is the sigmoid of `x` and nothing that a gradient is asked for at."""
     made_by = gate.producer()
     return (
@@ -143,7 +138,7 @@ def _is_gate_of(gate: ir.Value, x: ir.Value) -> bool:
         and not made_by.domain
         and made_by.op_type == "Sigmoid"
         and made_by.inputs[0] is x
-        and not is_asked_for(gate)
+        and gate not in walk.asked_for
     )
 
 
@@ -161,17 +156,18 @@ def _through_swish(way: _Broadcast, x: ir.Value, gate: ir.Value, y: ir.Value) ->
     return way.times(slope) if way.unbounded else way.apply("Mul", slope, way.g)
 
 
-def div(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def div(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Div: g / x2 to the first input, -g / x2 * y to the second; 0 where g is."""
-    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
+    b = walk.builder
+    way, (x1, x2) = _Broadcast.of(walk, node, dy), inputs(node)
     y, safe = node.outputs[0], never_near_zero(x2) and not may_not_be_finite(x2)
     quotient = way.apply("Div", way.g, x2)
-    if x1 in wanted:
+    if x1 in walk.wanted:
         to_x1 = way.back(quotient if safe else zero_where(b, way.g, quotient), x1)
         if not safe:
-            mark_unbounded(to_x1)
+            walk.mark_unbounded(to_x1)
         yield x1, to_x1
-    if x2 in wanted:
+    if x2 in walk.wanted:
         down = way.apply("Mul", quotient, y)
         if way.unbounded:
             down = zero_where(b, y, down)
@@ -179,29 +175,31 @@ def div(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
             down = zero_where(b, way.g, down)
         to_x2 = b.neg(way.back(down, x2))
         if not safe:
-            mark_unbounded(to_x2)
+            walk.mark_unbounded(to_x2)
         yield x2, to_x2
 
 
-def fmod(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def fmod(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Mod: g to the first input, -g * trunc(x1 / x2) to the second."""
-    way, (x1, x2) = _Broadcast.of(b, node, dy), inputs(node)
-    if x1 in wanted:
+    b = walk.builder
+    way, (x1, x2) = _Broadcast.of(walk, node, dy), inputs(node)
+    if x1 in walk.wanted:
         yield x1, way.back(way.g, x1)
-    if x2 in wanted:
+    if x2 in walk.wanted:
         # y - x1 is a whole multiple of x2, but for rounding.
         times = b.elementwise("Round", b.div(b.sub(node.outputs[0], x1), x2))
         yield x2, way.back(way.times(times), x2)
 
 
-def power(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def power(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Pow: g * n * x**(n - 1) to the base x, g * y * log(x) to the exponent n.
 
     The first is 0 where n is, and the second where x <= 0, as in TensorFlow. A constant
     exponent of 0, 1, 2, 3, -1 or 1/2 gets products in place of a power.
     """
-    way, (x, n), y = _Broadcast.of(b, node, dy), inputs(node), node.outputs[0]
-    if x in wanted:
+    b = walk.builder
+    way, (x, n), y = _Broadcast.of(walk, node, dy), inputs(node), node.outputs[0]
+    if x in walk.wanted:
         constant, steep = single(n), has_steep_power(node)
         if constant is None:
             exponent = b.cast(n, dtype_of(x))
@@ -215,9 +213,9 @@ def power(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
             through = zero_where(b, way.g, through)
         to_x = way.back(through, x)
         if steep:
-            mark_unbounded(to_x)
+            walk.mark_unbounded(to_x)
         yield x, to_x
-    if n in wanted:
+    if n in walk.wanted:
         positive = b.elementwise("Greater", x, 0.0)
         log_x = b.elementwise("Log", b.where(positive, x, 1.0))
         slope = b.where(positive, b.mul(y, log_x), 0.0)
@@ -239,46 +237,48 @@ def _through_power(
     return special.get(n, lambda g: b.mul(g, b.mul(b.elementwise("Pow", x, n - 1), n)))
 
 
-def mean(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def mean(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Mean of several inputs: each gets g over their number."""
-    way = _Broadcast.of(b, node, dy)
+    b = walk.builder
+    way = _Broadcast.of(walk, node, dy)
     share = b.mul(way.g, 1.0 / len(node.inputs))
     for x in inputs(node):
-        if x in wanted:
+        if x in walk.wanted:
             yield x, way.back(share, x)
 
 
 # -- choices -------------------------------------------------------------------------------
 
 
-def extremum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def extremum(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Max and Min of any number of inputs: g goes to the one that was chosen.
 
     At a tie the first of them gets it all, as in TensorFlow's `maximum(x, y)`, which asks
     x >= y. Several inputs are taken pair by pair from the left.
     """
+    b = walk.builder
     op, reads = node.op_type, inputs(node)
     so_far = [reads[0]]
     for x in reads[1:-1]:
         so_far.append(b.elementwise(op, so_far[-1], x))
-    first = _Broadcast.of(b, node, dy)
+    first = _Broadcast.of(walk, node, dy)
     g, shape, unbounded = first.g, first.shape, first.unbounded
     for position in reversed(range(1, len(reads))):
         left, right = so_far[position - 1], reads[position]
-        way = _Broadcast(b, g, shape, unbounded)
-        if not any(x in wanted for x in reads[:position]):
+        way = _Broadcast(walk, g, shape, unbounded)
+        if not any(x in walk.wanted for x in reads[:position]):
             chosen = _chosen(b, op, right, left, tie=False)
             yield right, way.back(way.times(chosen), right)
             return
         to_left = way.times(_chosen(b, op, left, right, tie=True))
-        if right in wanted and unbounded:
+        if right in walk.wanted and unbounded:
             # The difference of two infinities is no number.
             chosen = _chosen(b, op, right, left, tie=False)
             yield right, way.back(way.times(chosen), right)
-        elif right in wanted:
+        elif right in walk.wanted:
             yield right, way.back(way.apply("Sub", g, to_left), right)
         g, shape = way.back(to_left, left), shape_of(left)
-    if reads[0] in wanted:
+    if reads[0] in walk.wanted:
         yield reads[0], g
 
 
@@ -291,16 +291,17 @@ def _chosen(b: Builder, op: str, x: ir.Value, other: ir.Value, *, tie: bool) -> 
     return b.cast(b.elementwise(comparison, x, other), dtype_of(x))
 
 
-def clip(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def clip(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Clip: g where x lies within the bounds; a bound gets g where it replaced x.
 
     TensorFlow has two answers for an x on a bound, and so has this rule: nothing passes in
     `relu6`, which arrives as a Clip to [0, 6], and all of it in `clip_by_value`, which is any
     other.
     """
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
     low, high = optional(node, 1), optional(node, 2)
-    if x in wanted:
+    if x in walk.wanted:
         relu6 = (single(low), single(high)) == (0.0, 6.0)
         # The output tells as much there, and spares a runtime to keep the input.
         seen = node.outputs[0] if relu6 else x
@@ -311,10 +312,10 @@ def clip(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
             for side, bound in sides
             if bound is not None
         ]
-        through = functools.partial(product, b, unbounded=is_unbounded(g))
+        through = functools.partial(product, walk, unbounded=walk.is_unbounded(g))
         yield x, functools.reduce(through, masks, g)
     for bound, side in ((low, "Less"), (high, "Greater")):
-        if bound is not None and bound in wanted:
+        if bound is not None and bound in walk.wanted:
             replaced = b.mul(g, _on_side(b, side, x, bound, inclusive=False))
             yield bound, b.unbroadcast(replaced, bound)
 
@@ -328,21 +329,22 @@ def _on_side(b: Builder, side: str, x: ir.Value, bound: ir.Value, *, inclusive: 
     return b.cast(b.elementwise(comparison, x, bound), dtype_of(x))
 
 
-def where(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def where(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Where: g to the branch that was chosen, 0 to the other.
 
     A mask that is broadcast, as attention has it, multiplies: onnxruntime's Where takes seven
     times longer there. A mask of full size selects, and any does where the gradient may be
     infinite (that of a root at 0, say), which so stays out of the places not chosen.
     """
-    way, (condition, chosen, other) = _Broadcast.of(b, node, dy), inputs(node)
+    b = walk.builder
+    way, (condition, chosen, other) = _Broadcast.of(walk, node, dy), inputs(node)
     g, selects = way.g, way.unbounded or shape_of(condition) == way.shape
-    if chosen in wanted:
+    if chosen in walk.wanted:
         if selects:
             yield chosen, way.back(b.where(condition, g, 0.0), chosen)
         else:
             yield chosen, way.back(way.times(b.cast(condition, dtype_of(g))), chosen)
-    if other in wanted:
+    if other in walk.wanted:
         if selects:
             yield other, way.back(b.where(condition, 0.0, g), other)
         else:
@@ -353,7 +355,7 @@ def where(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
 # -- functions of one input ----------------------------------------------------------------
 
 
-def dropout(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:  # noqa: ARG001
+def dropout(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Dropout in inference: it passes its input on, and so does the gradient."""
     training = optional(node, 2)
     if training is not None:
@@ -361,7 +363,7 @@ def dropout(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:  #
         if mode is None or mode.any():
             raise Refused("it may run in training mode, where it is random")
     x = inputs(node)[0]
-    if x in wanted:
+    if x in walk.wanted:
         yield x, given(dy)
 
 

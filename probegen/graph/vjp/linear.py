@@ -12,20 +12,21 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, broadcast, dims_of, rank_of
-from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional
+from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional
 
 # -- matrices ------------------------------------------------------------------------------
 
 
-def matmul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def matmul(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """MatMul, of any ranks: g @ w^T to the first input, x^T @ g to the second."""
+    b = walk.builder
     g, (x, w) = given(dy), inputs(node)
     if rank_of(x) == rank_of(w) == 1:
         for value, other in ((x, w), (w, x)):
-            if value in wanted:
+            if value in walk.wanted:
                 yield value, b.mul(g, other)
         return
     # A vector is a matrix of one row on the left and of one column on the right.
@@ -34,10 +35,10 @@ def matmul(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
         g = b.unsqueeze(g, [rank_of(g) - 1])
     if rank_of(w) == 1:
         g = b.unsqueeze(g, [rank_of(g)])
-    if x in wanted:
+    if x in walk.wanted:
         to_rows = b.unbroadcast(_product_with_transposed(b, g, columns), rows)
         yield x, to_rows if rows is x else b.squeeze(to_rows, [0])
-    if w in wanted:
+    if w in walk.wanted:
         to_columns = _transposed_product(b, rows, g, columns)
         yield w, to_columns if columns is w else b.squeeze(to_columns, [1])
 
@@ -78,22 +79,23 @@ def _batched(b: Builder, left: ir.Value, right: ir.Value) -> ir.Value:
     return b.op("MatMul", left, right, shape=[*stack, first[-2], second[-1]])
 
 
-def gemm(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def gemm(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Gemm: y = alpha * x' @ w' + beta * c, where the dash transposes if the node says so."""
+    b = walk.builder
     g, (x, w), c = given(dy), inputs(node)[:2], optional(node, 2)
     alpha = float(attribute(node, "alpha", 1.0))
     trans_x, trans_w = bool(attribute(node, "transA", 0)), bool(attribute(node, "transB", 0))
-    if x in wanted:
+    if x in walk.wanted:
         if trans_x:
             yield x, _gemm(b, w, g, trans_a=trans_w, trans_b=True, alpha=alpha)
         else:
             yield x, _gemm(b, g, w, trans_b=not trans_w, alpha=alpha)
-    if w in wanted:
+    if w in walk.wanted:
         if trans_w:
             yield w, _gemm(b, g, x, trans_a=True, trans_b=trans_x, alpha=alpha)
         else:
             yield w, _gemm(b, x, g, trans_a=not trans_x, alpha=alpha)
-    if c is not None and c in wanted:
+    if c is not None and c in walk.wanted:
         yield c, b.mul(b.unbroadcast(g, c), float(attribute(node, "beta", 1.0)))
 
 
@@ -121,15 +123,16 @@ def _gemm(
 # -- Einstein sums -------------------------------------------------------------------------
 
 
-def einsum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def einsum(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Einsum: each operand gets the sum of g and all other operands over what it lacks.
 
     An axis that only this operand has was summed over; the gradient is broadcast along it.
     """
+    b = walk.builder
     operands = inputs(node)
     terms, result, dots = _terms(str(attribute(node, "equation")), [rank_of(x) for x in operands])
     for position, (x, term) in enumerate(zip(operands, terms, strict=True)):
-        if x not in wanted:
+        if x not in walk.wanted:
             continue
         if len(set(term)) < len(term):
             raise Refused(f"an axis is repeated within one operand ({term!r})")

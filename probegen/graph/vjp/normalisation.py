@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.marks import CENTRED
 from probegen.graph.core.values import Dim, attribute, constant_of, dims_of, dtype_of, rank_of
@@ -28,7 +28,6 @@ from probegen.graph.vjp.common import (
     Dys,
     Gradients,
     Local,
-    Wanted,
     axis_of,
     given,
     inputs,
@@ -41,11 +40,12 @@ from probegen.graph.vjp.edges import zero_where
 # -- statistics kept from training -----------------------------------------------------------
 
 
-def batch_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def batch_normalisation(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """BatchNormalization in inference: g * scale / deviation.
 
     Constant statistics are folded into one factor a channel.
     """
+    b = walk.builder
     if attribute(node, "training_mode", 0):
         raise Refused("it is in training mode, where the samples of a batch depend on each other")
     g, (x, scale, shift, mean, variance) = given(dy), inputs(node)
@@ -53,18 +53,18 @@ def batch_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> G
     slope = _folded_slope(b, node, x)
     if slope is None:
         slope = b.reshape(b.div(b.cast(scale, dtype), _root(b, variance, epsilon, dtype)), channels)
-    if x in wanted:
+    if x in walk.wanted:
         yield x, b.mul(g, slope)
-    if shift in wanted:
+    if shift in walk.wanted:
         yield shift, _per_channel(b, g, shift)
-    if mean in wanted:
+    if mean in walk.wanted:
         yield mean, b.neg(_per_channel(b, b.mul(g, slope), mean))
-    if scale in wanted or variance in wanted:
+    if scale in walk.wanted or variance in walk.wanted:
         root = b.reshape(_root(b, variance, epsilon, dtype), channels)
         n = b.div(b.sub(x, b.reshape(b.cast(mean, dtype), channels)), root)
-        if scale in wanted:
+        if scale in walk.wanted:
             yield scale, _per_channel(b, b.mul(g, n), scale)
-        if variance in wanted:
+        if variance in walk.wanted:
             along = b.mul(b.mul(g, n), b.div(b.mul(slope, -0.5), root))
             yield variance, _per_channel(b, along, variance)
 
@@ -127,11 +127,12 @@ def _normalise(
     return _Normalised(b, b.mul(centred, inverse), inverse, axes, centre)
 
 
-def layer_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def layer_normalisation(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """LayerNormalization and RMSNormalization.
 
     The first gives its own statistics, in 32 bits, so that they need not be taken again.
     """
+    b = walk.builder
     x, scale = inputs(node)[:2]
     shift = optional(node, 2)
     g = widened(b, given(dy))
@@ -143,12 +144,12 @@ def layer_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> G
         normal = _normalise(b, x, axes, epsilon)
     else:
         normal = _with_its_statistics(b, node, x, axes)
-    if x in wanted:
+    if x in walk.wanted:
         weighted = g if _is_all(scale, 1.0) else b.mul(g, widened(b, scale))
         yield x, b.cast(normal.through(weighted), dtype_of(x))
-    if scale in wanted:
+    if scale in walk.wanted:
         yield scale, b.cast(b.unbroadcast(b.mul(g, normal.n), scale), dtype_of(scale))
-    if shift is not None and shift in wanted:
+    if shift is not None and shift in walk.wanted:
         yield shift, b.cast(b.unbroadcast(g, shift), dtype_of(shift))
 
 
@@ -171,36 +172,38 @@ def _is_all(value: ir.Value | None, number: float) -> bool:
     return array is not None and bool((array == number).all())
 
 
-def instance_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def instance_normalisation(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """InstanceNormalization: statistics of each sample and channel."""
+    b = walk.builder
     g, (x, scale, shift) = widened(b, given(dy)), inputs(node)
     normal = _normalise(b, widened(b, x), list(range(2, rank_of(x))), _epsilon(node))
-    if x in wanted:
+    if x in walk.wanted:
         weighted = b.mul(g, b.reshape(widened(b, scale), _of_channels(x)))
         yield x, b.cast(normal.through(weighted), dtype_of(x))
-    if scale in wanted:
+    if scale in walk.wanted:
         yield scale, _per_channel(b, b.mul(g, normal.n), scale)
-    if shift in wanted:
+    if shift in walk.wanted:
         yield shift, _per_channel(b, g, shift)
 
 
-def group_normalisation(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def group_normalisation(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """GroupNormalization: statistics of each sample and group of channels.
 
     This is the operator of opset 21; onnx withdrew that of 18, whose scale is one a group.
     """
+    b = walk.builder
     if b.opset < 21:
         raise Refused("up to opset 20 it is withdrawn; opset 21 or later has its successor")
     g, (x, scale, shift) = widened(b, given(dy)), inputs(node)
     grouped: list[Size] = [(x, 0), int(attribute(node, "num_groups")), -1]
     normal = _normalise(b, b.reshape(widened(b, x), grouped), [2], _epsilon(node))
-    if x in wanted:
+    if x in walk.wanted:
         weighted = b.mul(g, b.reshape(widened(b, scale), _of_channels(x)))
         through = normal.through(b.reshape(weighted, grouped))
         yield x, b.cast(b.reshape_like(through, x), dtype_of(x))
-    if scale in wanted:
+    if scale in walk.wanted:
         yield scale, _per_channel(b, b.mul(g, b.reshape_like(normal.n, x)), scale)
-    if shift in wanted:
+    if shift in walk.wanted:
         yield shift, _per_channel(b, g, shift)
 
 

@@ -10,18 +10,19 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, constant_of, rank_of
-from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional, required_ints
+from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional, required_ints
 from probegen.graph.vjp.spatial import END, fit, flipped, window
 
 #: Axis -> widths before and after.
 _Widths = Mapping[int, tuple[int, int]]
 
 
-def pad(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def pad(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Pad: x and y of any rank; the value to fill with, where it is computed, gets the rest."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
     mode, fill = attribute(node, "mode", "constant"), optional(node, 2)
     if mode == "constant" and constant_of(node.inputs[1]) is None:
@@ -29,9 +30,9 @@ def pad(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     else:
         widths = _widths(node, rank_of(x))
         dx = _cut(b, g, widths, x) if mode == "constant" else _fold(b, g, mode, widths)
-    if x in wanted:
+    if x in walk.wanted:
         yield x, dx
-    if fill is not None and fill in wanted:
+    if fill is not None and fill in walk.wanted:
         total, kept = (b.reduce_sum(v, range(rank_of(x)), keepdims=False) for v in (g, dx))
         yield fill, b.reshape_like(b.sub(total, kept), fill)
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule, is_asked_for
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import sole_reader
 from probegen.graph.core.values import Dim, attribute, dtype_of, rank_of, shape_of
-from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, widened
+from probegen.graph.vjp.common import Dys, Gradients, given, inputs, widened
 from probegen.graph.vjp.convolution import by_transposed_convolution
 from probegen.graph.vjp.edges import product
 from probegen.graph.vjp.masks import above
@@ -49,17 +49,19 @@ _BLOCK = 16
 # -- averages ------------------------------------------------------------------------------
 
 
-def average_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def average_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """AveragePool: x `[batch, C, *in]`, y `[batch, C, *out]`."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x in wanted:
+    if x in walk.wanted:
         yield x, _average_gradient(b, node, g, x)
 
 
-def global_average_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def global_average_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """GlobalAveragePool: x `[batch, C, *in]`, y `[batch, C, 1...]`."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     sizes = sizes_of(x)
     if None in sizes:
@@ -172,10 +174,11 @@ def _average_at_run_time(
 # -- norms ---------------------------------------------------------------------------------
 
 
-def lp_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def lp_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """LpPool: y = (sum |x|^p)^(1/p) over windows; 0 where y is 0."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     axes = _axes(node, x)
     if attribute(node, "ceil_mode", 0) and not all(axis.static for axis in axes):
@@ -190,10 +193,11 @@ def lp_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     yield x, b.mul(share, _power_slope(b, x, p))
 
 
-def global_lp_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def global_lp_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """GlobalLpPool: x `[batch, C, *in]`, y `[batch, C, 1...]`; 0 where y is 0."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x in wanted:
+    if x in walk.wanted:
         p = float(attribute(node, "p", 2))
         yield x, b.mul(_power_slope(b, x, p), _norm_share(b, g, node.outputs[0], p))
 
@@ -229,47 +233,50 @@ def _over_windows(b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) ->
 # -- maxima --------------------------------------------------------------------------------
 
 
-def max_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def max_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """MaxPool: x `[batch, C, *in]`, y `[batch, C, *out]`; its indices have no gradient.
 
     A Relu that nothing else reads is passed in the same step: the slope at a maximum is that at
     y, of which there are fewer. It is 0 at any y of 0, whichever zero of the window counts.
     """
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     axes = _axes(node, x)
-    relu = _relu_before(x)
+    relu = _relu_before(walk, x)
     if relu is not None:
         y = node.outputs[0]
-        yield relu, _at_maxima(b, node, product(b, g, above(b, y, 0.0)), x, axes)
+        yield relu, _at_maxima(walk, node, product(walk, g, above(b, y, 0.0)), x, axes)
     else:
-        yield x, _at_maxima(b, node, g, x, axes)
+        yield x, _at_maxima(walk, node, g, x, axes)
 
 
-def _relu_before(x: ir.Value) -> ir.Value | None:
+def _relu_before(walk: Walk, x: ir.Value) -> ir.Value | None:
     """Returns the input of the Relu that makes `x` for one reader only, where there is one."""
     made_by = x.producer()
     alone = sole_reader(x) is not None
-    return made_by.inputs[0] if made_by is not None and alone and _is_rectified(x) else None
+    return made_by.inputs[0] if made_by is not None and alone and _is_rectified(walk, x) else None
 
 
 def _at_maxima(
-    b: Builder, node: ir.Node, g: ir.Value, x: ir.Value, axes: Sequence[Axis]
+    walk: Walk, node: ir.Node, g: ir.Value, x: ir.Value, axes: Sequence[Axis]
 ) -> ir.Value:
     """Puts `g` where the maxima of `x` are, the first of each window, and zeros elsewhere."""
+    b = walk.builder
     if all(axis.static and axis.kernel == 1 and _unpadded(axis) for axis in axes):
         sizes = [known(axis.size) for axis in axes]
         return spread(b, g, [axis.stride for axis in axes], [0] * len(axes), sizes)
     if _pairwise(x, axes):
-        return _by_pairs(b, g, x, axes)
+        return _by_pairs(walk, g, x, axes)
     return _by_indices(b, node, g, x, axes)
 
 
-def global_max_pool(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def global_max_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """GlobalMaxPool: x `[batch, C, *in]`, y `[batch, C, 1...]`."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     lead = (shape_of(x) or ())[:2]
     flat = b.op("Reshape", x, b.ints(0, 0, -1), shape=[*lead, None])
@@ -324,7 +331,7 @@ def _pairwise(x: ir.Value, axes: Sequence[Axis]) -> bool:
     )
 
 
-def _by_pairs(b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
+def _by_pairs(walk: Walk, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
     """Finds the maxima again axis by axis, in operators that runtimes do in parallel.
 
     A window's first greatest element lies in the first row whose maximum is greatest; so rows
@@ -335,8 +342,8 @@ def _by_pairs(b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.
     convolution pads with: a zero of the image may then lose to padding before it, and with it a
     gradient that the rectifier stops.
     """
-    rows, columns = axes
-    if not _is_rectified(x):
+    b, (rows, columns) = walk.builder, axes
+    if not _is_rectified(walk, x):
         before = [axis.padding[0] for axis in axes]
         ends = [a.stride * (known(a.count) - 1) + a.kernel - a.padding[0] for a in axes]
         after = [max(end - known(a.size), 0) for a, end in zip(axes, ends, strict=True)]
@@ -349,14 +356,14 @@ def _by_pairs(b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.
     return _by_pairs_padded(b, g, x, rows, columns)
 
 
-def _is_rectified(x: ir.Value) -> bool:
+def _is_rectified(walk: Walk, x: ir.Value) -> bool:
     """Tells whether a Relu makes `x`, and passes on all of its gradient that anybody sees."""
     made_by = x.producer()
     return (
         made_by is not None
         and made_by.op_type == "Relu"
         and not made_by.domain
-        and not is_asked_for(x)
+        and x not in walk.asked_for
     )
 
 

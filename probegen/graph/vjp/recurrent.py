@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, static_shape
 from probegen.graph.loops.hoist import Stacked
 from probegen.graph.loops.step_writer import Steps, before
+from probegen.graph.vjp.common import Dys
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
@@ -43,19 +44,17 @@ _X, _W, _R, _B, _LENGTHS, _INITIAL, _PEEPHOLES = 0, 1, 2, 3, 4, 5, 7
 _Pairs = Iterator[tuple[ir.Value, ir.Value]]
 
 
-def lstm(
-    builder: Builder, node: ir.Node, outputs: Sequence[ir.Value | None], wanted: Container[ir.Value]
-) -> _Pairs:
+def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of LSTM with respect to X, initial_h and initial_c.
 
     C being the cell state, and going against the layer's direction: dH = dY + dGates R,
     dC = dC f + dH o h'(C), and dGates is (dC, dH, dC, dC) times a factor that is known for
     all steps beforehand.
     """
-    directions = _read(builder, node, outputs, wanted)
+    builder, directions = walk.builder, _read(walk, node, outputs)
     gates = [_lstm_gates(d) for d in directions]
     cells = _cells(builder, directions, gates)
-    walk = Steps(builder)
+    loop = Steps(builder)
     left: list[ir.Value] = []
     collected: list[Stacked] = []
     for d, (i, o, f, c), cell in zip(directions, gates, cells, strict=True):
@@ -66,67 +65,63 @@ def lstm(
             d.op("Mul", d.before(cell, d.initial[1]), d.slope(0, f)),
             d.op("Mul", i, d.slope(1, c)),
         ]
-        factor = d.against(walk, d.op("Concat", *factors, axis=-1, width=4 * d.hidden))
-        through = d.against(walk, d.op("Mul", o, d.slope(2, squashed)))
-        forget = d.against(walk, f)
-        from_later, cell_later = (walk.carry(g) for g in d.from_final)
-        body = walk.body
-        d_h = d.plus_dy(walk, from_later)
+        factor = d.against(loop, d.op("Concat", *factors, axis=-1, width=4 * d.hidden))
+        through = d.against(loop, d.op("Mul", o, d.slope(2, squashed)))
+        forget = d.against(loop, f)
+        from_later, cell_later = (loop.carry(g) for g in d.from_final)
+        body = loop.body
+        d_h = d.plus_dy(loop, from_later)
         d_c = body.op("Add", body.op("Mul", d_h, through, shape=d_h), cell_later, shape=d_h)
         spread = body.op("Concat", d_c, d_h, d_c, d_c, axis=-1, shape=[d.batch, 4 * d.hidden])
         d_gates = body.op("Mul", spread, factor, shape=spread)
         left.append(body.op("MatMul", d_gates, d.r, shape=d_h))
         left.append(body.op("Mul", d_c, forget, shape=d_h))
         collected.append(Stacked(d_gates, not d.backwards))
-    finals, d_gates_all = walk.finish(left, collected)
-    yield from _to_inputs(builder, node, d_gates_all, finals, wanted)
+    finals, d_gates_all = loop.finish(left, collected)
+    yield from _to_inputs(walk, node, d_gates_all, finals)
 
 
-def gru(
-    builder: Builder, node: ir.Node, outputs: Sequence[ir.Value | None], wanted: Container[ir.Value]
-) -> _Pairs:
+def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of GRU with respect to X and initial_h, for both places of the reset gate.
 
     With H' the state before a step and h the candidate, H = (1 - z) h + z H', so that
     dz = dH (H' - h) and dh = dH (1 - z); where the reset gate r stands between H' and h is
     told by `linear_before_reset`.
     """
-    directions = _read(builder, node, outputs, wanted)
+    builder, directions = walk.builder, _read(walk, node, outputs)
     reset_after = bool(attribute(node, "linear_before_reset", 0))
     step = _reset_after_step if reset_after else _reset_before_step
-    walk = Steps(builder)
+    loop = Steps(builder)
     parts = [_gru_parts(d, reset_after) for d in directions]
     left: list[ir.Value] = []
     collected: list[Stacked] = []
     for d, part in zip(directions, parts, strict=True):
-        d_before, results = step(walk, d, part)
+        d_before, results = step(loop, d, part)
         left.append(d_before)
         collected.extend(Stacked(v, not d.backwards) for v in results)
-    finals, stacks = walk.finish(left, collected)
+    finals, stacks = loop.finish(left, collected)
     count = len(stacks) // len(directions)
     d_gates = [
         _gru_d_gates(d, part, stacks[count * k : count * (k + 1)])
         for k, (d, part) in enumerate(zip(directions, parts, strict=True))
     ]
-    yield from _to_inputs(builder, node, d_gates, finals, wanted)
+    yield from _to_inputs(walk, node, d_gates, finals)
 
 
-def rnn(
-    builder: Builder, node: ir.Node, outputs: Sequence[ir.Value | None], wanted: Container[ir.Value]
-) -> _Pairs:
+def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of RNN with respect to X and initial_h: dH' = (dH f'(H)) R, plus dY."""
-    directions = _read(builder, node, outputs, wanted)
-    walk = Steps(builder)
+    builder, directions = walk.builder, _read(walk, node, outputs)
+    loop = Steps(builder)
     left: list[ir.Value] = []
     collected: list[Stacked] = []
     for d in directions:
-        slope = d.against(walk, d.slope(0, d.y))
-        d_h = d.plus_dy(walk, walk.carry(d.from_final[0]))
-        d_gates = walk.body.op("Mul", d_h, slope, shape=d_h)
-        left.append(walk.body.op("MatMul", d_gates, d.r, shape=d_h))
+        slope = d.against(loop, d.slope(0, d.y))
+        d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
+        d_gates = loop.body.op("Mul", d_h, slope, shape=d_h)
+        left.append(loop.body.op("MatMul", d_gates, d.r, shape=d_h))
         collected.append(Stacked(d_gates, not d.backwards))
-    finals, d_gates_all = walk.finish(left, collected)
-    yield from _to_inputs(builder, node, d_gates_all, finals, wanted)
+    finals, d_gates_all = loop.finish(left, collected)
+    yield from _to_inputs(walk, node, d_gates_all, finals)
 
 
 RULES: dict[str, Rule] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
@@ -202,15 +197,15 @@ class _Direction:
         """Returns what each step found, given what each step left and the initial state."""
         return before(self.builder, states, initial, self.backwards)
 
-    def against(self, walk: Steps, sequence: ir.Value) -> ir.Value:
-        """Returns a step of a sequence in a walk against the layer's direction."""
-        return walk.each(sequence, backwards=not self.backwards)
+    def against(self, loop: Steps, sequence: ir.Value) -> ir.Value:
+        """Returns a step of a sequence in a loop against the layer's direction."""
+        return loop.each(sequence, backwards=not self.backwards)
 
-    def plus_dy(self, walk: Steps, from_later: ir.Value) -> ir.Value:
+    def plus_dy(self, loop: Steps, from_later: ir.Value) -> ir.Value:
         """Returns the gradient of a step's hidden state from all that it goes into."""
         if self.dy is None:
             return from_later
-        return walk.body.op("Add", from_later, self.against(walk, self.dy), shape=from_later)
+        return loop.body.op("Add", from_later, self.against(loop, self.dy), shape=from_later)
 
 
 # -- LSTM ----------------------------------------------------------------------------------
@@ -232,16 +227,16 @@ def _cells(
     builder: Builder, directions: Sequence[_Direction], gates: Sequence[tuple[ir.Value, ...]]
 ) -> list[ir.Value]:
     """Returns each direction's cell states after all steps: C = f C' + i c."""
-    walk = Steps(builder)
+    loop = Steps(builder)
     left: list[ir.Value] = []
     for d, (i, _, f, c) in zip(directions, gates, strict=True):
-        cell = walk.carry(d.initial[1])
-        forget = walk.each(f, backwards=d.backwards)
-        new = walk.each(d.op("Mul", i, c), backwards=d.backwards)
-        kept = walk.body.op("Mul", cell, forget, shape=cell)
-        left.append(walk.body.op("Add", kept, new, shape=cell))
+        cell = loop.carry(d.initial[1])
+        forget = loop.each(f, backwards=d.backwards)
+        new = loop.each(d.op("Mul", i, c), backwards=d.backwards)
+        kept = loop.body.op("Mul", cell, forget, shape=cell)
+        left.append(loop.body.op("Add", kept, new, shape=cell))
     collected = [Stacked(v, d.backwards) for v, d in zip(left, directions, strict=True)]
-    return walk.finish(left, collected)[1]
+    return loop.finish(left, collected)[1]
 
 
 # -- GRU -----------------------------------------------------------------------------------
@@ -299,35 +294,35 @@ def _gru_parts(d: _Direction, reset_after: bool) -> _GruParts:
 
 
 def _reset_after_step(
-    walk: Steps, d: _Direction, part: _GruParts
+    loop: Steps, d: _Direction, part: _GruParts
 ) -> tuple[ir.Value, tuple[ir.Value, ...]]:
     """Writes a step through h = g(x W + r (H' R)); returns dH' and what to collect: dH."""
-    body, n = walk.body, d.hidden
+    body, n = loop.body, d.hidden
     to_recurrent_h = d.op("Mul", part.to_h, part.r)
     to_r = d.op("Mul", part.to_h, part.to_r)
     factors = d.op("Concat", part.to_z, to_r, to_recurrent_h, axis=-1, width=3 * n)
-    d_h = d.plus_dy(walk, walk.carry(d.from_final[0]))
+    d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
     spread = body.op("Concat", d_h, d_h, d_h, axis=-1, shape=[d.batch, 3 * n])
-    d_gates = body.op("Mul", spread, d.against(walk, factors), shape=spread)
+    d_gates = body.op("Mul", spread, d.against(loop, factors), shape=spread)
     product = body.op("MatMul", d_gates, d.r, shape=d_h)
-    kept = body.op("Mul", d_h, d.against(walk, part.z), shape=d_h)
+    kept = body.op("Mul", d_h, d.against(loop, part.z), shape=d_h)
     return body.op("Add", product, kept, shape=d_h), (d_h,)
 
 
 def _reset_before_step(
-    walk: Steps, d: _Direction, part: _GruParts
+    loop: Steps, d: _Direction, part: _GruParts
 ) -> tuple[ir.Value, tuple[ir.Value, ...]]:
     """Writes a step through h = g(x W + (r H') R); returns dH' and to collect: dH, d(r H')."""
-    body = walk.body
-    d_h = d.plus_dy(walk, walk.carry(d.from_final[0]))
-    d_candidate = body.op("Mul", d_h, d.against(walk, part.to_h), shape=d_h)
+    body = loop.body
+    d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
+    d_candidate = body.op("Mul", d_h, d.against(loop, part.to_h), shape=d_h)
     d_reset = body.op("MatMul", d_candidate, part.r_h, shape=d_h)
-    d_z = body.op("Mul", d_h, d.against(walk, part.to_z), shape=d_h)
-    d_r = body.op("Mul", d_reset, d.against(walk, part.to_r), shape=d_h)
+    d_z = body.op("Mul", d_h, d.against(loop, part.to_z), shape=d_h)
+    d_r = body.op("Mul", d_reset, d.against(loop, part.to_r), shape=d_h)
     d_gates = body.op("Concat", d_z, d_r, axis=-1, shape=[d.batch, 2 * d.hidden])
     product = body.op("MatMul", d_gates, part.r_zr, shape=d_h)
-    kept = body.op("Mul", d_h, d.against(walk, part.z), shape=d_h)
-    reset = body.op("Mul", d_reset, d.against(walk, part.r), shape=d_h)
+    kept = body.op("Mul", d_h, d.against(loop, part.z), shape=d_h)
+    reset = body.op("Mul", d_reset, d.against(loop, part.r), shape=d_h)
     d_before = body.op("Add", body.op("Add", product, kept, shape=d_h), reset, shape=d_h)
     return d_before, (d_h, d_reset)
 
@@ -344,15 +339,14 @@ def _gru_d_gates(d: _Direction, part: _GruParts, collected: Sequence[ir.Value]) 
 # -- reading the operands, writing the results ---------------------------------------------
 
 
-def _read(
-    builder: Builder, node: ir.Node, outputs: Sequence[ir.Value | None], wanted: Container[ir.Value]
-) -> list[_Direction]:
+def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
     """Returns the directions of a node.
 
     Raises:
         Refused: the node uses what has no gradient here.
     """
-    _refuse(node, wanted)
+    _refuse(walk, node)
+    builder = walk.builder
     backwards = _BACKWARDS[attribute(node, "direction", "forward")]
     x, w, r = _operand(node, _X), _operand(node, _W), _operand(node, _R)
     time, batch = (shape_of(x) or (None, None))[:2]
@@ -400,8 +394,8 @@ def _read(
     ]
 
 
-def _refuse(node: ir.Node, wanted: Container[ir.Value]) -> None:
-    if any(_optional(node, k) in wanted for k in (_W, _R, _B)):
+def _refuse(walk: Walk, node: ir.Node) -> None:
+    if any(_optional(node, k) in walk.wanted for k in (_W, _R, _B)):
         raise Refused("the gradient with respect to its weights is not written")
     if _optional(node, _LENGTHS) is not None:
         raise Refused("sequence_lens has no gradient rule")
@@ -483,25 +477,23 @@ def _zeros(builder: Builder, x: ir.Value, hidden: int) -> ir.Value:
 
 
 def _to_inputs(
-    builder: Builder,
+    walk: Walk,
     node: ir.Node,
     d_gates: Sequence[ir.Value],
     d_initial: Sequence[ir.Value],
-    wanted: Container[ir.Value],
 ) -> _Pairs:
     """Yields the gradients of X and of the initial states.
 
     Args:
-        builder: what writes.
+        walk: the walk in progress.
         node: the forward node.
         d_gates: of each direction the gradient of the sums that enter the gates,
             `[time, batch, gates*hidden]`.
         d_initial: of each direction the gradients of its initial states, one after another.
-        wanted: values whose gradient is wanted.
     """
-    x, w = _operand(node, _X), _operand(node, _W)
+    builder, x, w = walk.builder, _operand(node, _X), _operand(node, _W)
     count, rows, columns = _size(w, 0), _size(w, 1), _size(w, 2)
-    if x in wanted:
+    if x in walk.wanted:
         joined = d_gates[0]
         if count > 1:
             time_and_batch = (shape_of(joined) or (None, None))[:2]
@@ -510,7 +502,7 @@ def _to_inputs(
     states = _STATES[node.op_type]
     for k in range(states):
         initial = _optional(node, _INITIAL + k)
-        if initial is not None and initial in wanted:
+        if initial is not None and initial in walk.wanted:
             each = [_with_axis(builder, g) for g in d_initial[k::states]]
             yield (
                 initial,

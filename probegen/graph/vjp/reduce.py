@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule, is_unbounded, mark_unbounded
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, constant_of, dims_of, dtype_of, rank_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,
     Local,
-    Wanted,
     axis_of,
     given,
     inputs,
@@ -35,7 +34,7 @@ class Reduction:
     """What the gradient of a reduction is written from.
 
     Attributes:
-        b: the builder.
+        walk: the walk in progress.
         node: the forward node.
         x: what is reduced.
         g: the gradient of the result, with the reduced axes as 1.
@@ -43,12 +42,17 @@ class Reduction:
         unbounded: whether `g` may be infinite.
     """
 
-    b: Builder
+    walk: Walk
     node: ir.Node
     x: ir.Value
     g: ir.Value
     axes: list[int]
     unbounded: bool
+
+    @property
+    def b(self) -> Builder:
+        """The builder."""
+        return self.walk.builder
 
     def y(self) -> ir.Value:
         """Returns the result with the reduced axes as 1."""
@@ -57,7 +61,7 @@ class Reduction:
     def times(self, factor: ir.Value, g: ir.Value | None = None) -> ir.Value:
         """Returns g times a slope, 0 where one of the two is 0 and the other not finite."""
         g = self.g if g is None else g
-        return product(self.b, g, factor, unbounded=self.unbounded)
+        return product(self.walk, g, factor, unbounded=self.unbounded)
 
     def sum(self, value: ir.Value) -> ir.Value:
         """Returns the sum of `value` over the reduced axes, which stay as 1."""
@@ -78,13 +82,14 @@ class Reduction:
 def reduction(gradient: Callable[[Reduction], ir.Value]) -> Rule:
     """Returns the rule of a reduction; what `gradient` gives is broadcast to x at the end."""
 
-    def rule(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+    def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        b = walk.builder
         x = inputs(node)[0]
-        if x in wanted:
+        if x in walk.wanted:
             axes = reduced_axes(node, x)
-            unbounded = is_unbounded(given(dy))
+            unbounded = walk.is_unbounded(given(dy))
             g = _with_reduced_axes(b, node, given(dy), axes)
-            yield x, b.expand(gradient(Reduction(b, node, x, g, axes, unbounded)), x)
+            yield x, b.expand(gradient(Reduction(walk, node, x, g, axes, unbounded)), x)
 
     return rule
 
@@ -165,14 +170,15 @@ def _norm(r: Reduction) -> ir.Value:
 def _log_sum(r: Reduction) -> ir.Value:
     """ReduceLogSum: g / sum(x); 0 where nothing arrives."""
     found = zero_where(r.b, r.g, r.b.div(r.g, r.b.elementwise("Exp", r.y())))
-    mark_unbounded(found)
+    r.walk.mark_unbounded(found)
     return found
 
 
-def cumulative_sum(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def cumulative_sum(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """CumSum: the running sum of g from the other end."""
+    b = walk.builder
     x, axis = inputs(node)
-    if x in wanted:
+    if x in walk.wanted:
         yield (
             x,
             b.op(

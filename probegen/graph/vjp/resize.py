@@ -15,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, constant_of, dims_of, dtype_of, rank_of, shape_of
-from probegen.graph.vjp.common import Dys, Gradients, Wanted, given, inputs, optional
+from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional
 from probegen.graph.vjp.spatial import along, known
 
 _Coordinates = npt.NDArray[np.floating]
 
 
-def resize(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def resize(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Resize: x and y of one rank."""
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     if attribute(node, "antialias", 0):
         raise Refused("antialias has no gradient rule")

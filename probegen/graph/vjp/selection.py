@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import (
     Dim,
@@ -29,7 +29,6 @@ from probegen.graph.core.values import (
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,
-    Wanted,
     axis_of,
     given,
     inputs,
@@ -51,13 +50,14 @@ _Padding = tuple[int | None, int | None]
 # -- slices --------------------------------------------------------------------------------
 
 
-def slice_(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def slice_(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Slice, with steps of any sign.
 
     An axis of open size is taken to be long enough for constant bounds not to be clamped.
     """
+    b = walk.builder
     g, x = given(dy), inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     pads: dict[int, _Padding] = {}
     for position, axis in enumerate(_sliced_axes(node, x)):
@@ -128,10 +128,11 @@ def _reversed(b: Builder, value: ir.Value, axis: int) -> ir.Value:
 # -- gathers -------------------------------------------------------------------------------
 
 
-def gather(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def gather(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Gather: positions picked twice get the sum, as repeated tokens of an embedding do."""
+    b = walk.builder
     g, (x, indices) = given(dy), inputs(node)
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     axis = axis_of(node, x, 0)
     size = dims_of(x)[axis]
@@ -186,18 +187,20 @@ def _one_hot(b: Builder, positions: ir.Value, size: ir.Value) -> ir.Value:
     return b.elementwise("Equal", rows, b.elementwise("Mod", positions, size))
 
 
-def gather_elements(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def gather_elements(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """GatherElements: each value back to where it came from."""
+    b = walk.builder
     x, indices = inputs(node)
-    if x in wanted:
+    if x in walk.wanted:
         axis = axis_of(node, x, 0)
         yield x, _scatter_add(b, "ScatterElements", x, indices, given(dy), axis)
 
 
-def gather_nd(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def gather_nd(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """GatherND: each slice back to where it came from."""
+    b = walk.builder
     x, indices = inputs(node)
-    if x in wanted:
+    if x in walk.wanted:
         full = _with_batch_positions(b, indices, int(attribute(node, "batch_dims", 0)))
         yield x, _scatter_add(b, "ScatterND", x, full, given(dy))
 
@@ -236,10 +239,11 @@ def _with_batch_positions(b: Builder, indices: ir.Value, batch_dims: int) -> ir.
     return b.concat([*grids, indices], axis=rank - 1)
 
 
-def compress(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def compress(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Compress: g where the condition holds, else 0."""
+    b = walk.builder
     g, (x, condition) = given(dy), inputs(node)
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     axis = attribute(node, "axis")
     source = x if axis is not None else b.reshape(x, [-1])
@@ -254,9 +258,9 @@ def compress(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     yield x, b.reshape_like(spread, x)
 
 
-def one_hot(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:  # noqa: ARG001
+def one_hot(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:  # noqa: ARG001
     """OneHot: nothing to the indices, which only choose; its two values are not supported."""
-    if inputs(node)[2] in wanted:
+    if inputs(node)[2] in walk.wanted:
         raise Refused("its on and off values depend on the input")
     yield from ()
 
@@ -264,20 +268,21 @@ def one_hot(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:  #
 # -- scatters ------------------------------------------------------------------------------
 
 
-def scatter(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def scatter(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """ScatterND and ScatterElements: g to both; what was overwritten gets 0."""
+    b = walk.builder
     g, (x, indices, updates) = given(dy), inputs(node)
     reduction = attribute(node, "reduction", "none")
     if reduction not in ("none", "add"):
         raise Refused(f"it combines by {reduction!r}; 'none' and 'add' have a gradient")
     elements = node.op_type == "ScatterElements"
     axis = int(attribute(node, "axis", 0)) if elements else None
-    if x in wanted:
+    if x in walk.wanted:
         if reduction == "add":
             yield x, g
         else:
             yield x, b.op(node.op_type, g, indices, b.zeros_like(updates), shape=x, axis=axis)
-    if updates in wanted:
+    if updates in walk.wanted:
         pick = "GatherElements" if elements else "GatherND"
         yield updates, b.op(pick, g, indices, shape=updates, axis=axis)
 

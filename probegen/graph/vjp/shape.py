@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Rule
+from probegen.graph.autodiff import Rule, Walk
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.values import attribute, constant_of, dims_of, rank_of, shape_of
 from probegen.graph.vjp.common import (
     Dys,
     Gradients,
     Local,
-    Wanted,
     axis_of,
     given,
     inputs,
@@ -88,32 +87,34 @@ def _trilu(v: Local) -> ir.Value:
 # -- together and apart --------------------------------------------------------------------
 
 
-def concat(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def concat(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Concat: each input gets its part of g; parts that nobody wants are not cut."""
+    b = walk.builder
     g, reads = given(dy), inputs(node)
     axis = axis_of(node, g, 0)
     sizes = [dims_of(x)[axis] for x in reads]
     known = [size for size in sizes if isinstance(size, int)]
     if len(reads) == 1:
         yield reads[0], g
-    elif len(known) < len(sizes) or all(x in wanted for x in reads):
+    elif len(known) < len(sizes) or all(x in walk.wanted for x in reads):
         if len(known) == len(sizes):
             cuts = b.ints(*known)
         else:
             cuts = b.concat([b.size(x, axis) for x in reads], axis=0)
         parts = b.ops("Split", g, cuts, outputs=len(reads), shapes=reads, axis=axis)
-        yield from ((x, part) for x, part in zip(reads, parts, strict=True) if x in wanted)
+        yield from ((x, part) for x, part in zip(reads, parts, strict=True) if x in walk.wanted)
     else:
         for position, x in enumerate(reads):
-            if x in wanted:
+            if x in walk.wanted:
                 start = sum(known[:position])
                 yield x, b.slice(g, axis, start, start + known[position])
 
 
-def split(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def split(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Split: the parts together again, zeros where a part has no gradient."""
+    b = walk.builder
     x = inputs(node)[0]
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     axis = axis_of(node, x, 0)
     sizes = [(shape_of(y) or (None,) * rank_of(x))[axis] for y in node.outputs]
@@ -133,10 +134,11 @@ def split(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
     yield x, b.pad(b.concat(parts, axis), before, after)
 
 
-def tile(b: Builder, node: ir.Node, dy: Dys, wanted: Wanted) -> Gradients:
+def tile(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Tile: the sum over the copies."""
+    b = walk.builder
     g, (x, repeats) = given(dy), inputs(node)
-    if x not in wanted:
+    if x not in walk.wanted:
         return
     constant = constant_of(repeats)
     if constant is None:

@@ -12,7 +12,7 @@ import onnx_ir.passes.common
 import pytest
 
 from probegen.errors import UnsupportedOpsError
-from probegen.graph.core.builder import Builder
+from probegen.graph.autodiff import Walk
 from probegen.graph.loops.iteration import infer_with_loops
 from probegen.graph.passes import clean
 from probegen.graph.vjp import RULES
@@ -460,7 +460,7 @@ def test_bodies_are_differentiated_by_the_tables_of_the_graph_around() -> None:
     """A rule of one's own holds inside a Loop too."""
     program = next(p for p in PROGRAMS if p.name == "fixed steps")
 
-    def straight(_: Builder, node: ir.Node, dy: Sequence[ir.Value], __: object):
+    def straight(_: Walk, node: ir.Node, dy: Sequence[ir.Value]):
         yield node.inputs[0], dy[0]
 
     feeds = program.feeds[0]

@@ -24,8 +24,7 @@ import tf2onnx.tf_loader
 import tf2onnx.tfonnx
 from tf2onnx.optimizer import back_to_back_optimizer
 
-from probegen.errors import ExportError, ProbegenError, UnsupportedOpsError
-from probegen.graph.autodiff import Refusal
+from probegen.errors import ExportError, ProbegenError, Refusal, UnsupportedOpsError
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.sources.keras.to_onnx.handlers import HANDLERS, REFUSED, signals
 from probegen.sources.keras.to_onnx.tf2onnx_transposes import TransposeOptimizer
@@ -173,9 +172,8 @@ def _refusal(error: _HandlerError, layers: Mapping[str, str]) -> UnsupportedOpsE
     kind, cause = error.kind, error.__cause__
     reason = REFUSED.get(kind) or f"cannot be converted here ({_told(cause)})"
     return UnsupportedOpsError(
-        "these TensorFlow operations have no form in standard ONNX:\n"
-        f"  {kind}{f' in layer {where!r}' if where else ''}: {reason}\n{_INSTEAD}",
-        [Refusal(kind, reason, (error.node,), (where,) if where else ())],
+        "these TensorFlow operations have no form in standard ONNX:",
+        [Refusal(kind, reason, (error.node,), (where,) if where else (), _INSTEAD)],
     )
 
 
@@ -275,19 +273,13 @@ def _check_ops(proto: onnx.ModelProto, layers: Mapping[str, str]) -> None:
             found.setdefault(node.op_type, []).append(node.name)
     if not found:
         return
-    lines, refusals = [], []
-    for kind, names in found.items():
-        where = sorted({layer_of(layers, n) for n in names} - {""})
-        named = f" in layer {', '.join(map(repr, where[:5]))}" if where else ""
-        lines.append(f"  {kind}{named}" + (f": {REFUSED[kind]}" if kind in REFUSED else ""))
-        refusals.append(
-            Refusal(kind, REFUSED.get(kind, "no ONNX form"), tuple(names), tuple(where))
-        )
+    refusals = [
+        Refusal(kind, REFUSED.get(kind, "no ONNX form"), tuple(names), advice=_INSTEAD)
+        for kind, names in found.items()
+    ]
     raise UnsupportedOpsError(
-        "these TensorFlow operations have no form in standard ONNX:\n"
-        + "\n".join(lines)
-        + f"\n{_INSTEAD}",
-        refusals,
+        "these TensorFlow operations have no form in standard ONNX:",
+        [r.in_layers(functools.partial(layer_of, layers)) for r in refusals],
     )
 
 
