@@ -1,0 +1,58 @@
+"""Reads any ONNX file: what comes out is ready for the walk, and tells where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from probegen.sources.onnx.loading import Source, load
+from probegen.sources.onnx.names import name_nodes, origins
+from probegen.sources.onnx.simplify import simplify
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX model that is ready for the walk.
+
+    Attributes:
+        model: the prepared model: standard operators of opset 18 or later, functions written out,
+            what constants and shapes decide computed, shapes inferred. Its inputs and outputs have
+            the file's names and order; a value of the file that still exists has its name.
+        original: what onnxruntime opens to verify against: a path, or the bytes of a file.
+        opset: of the standard operators of the prepared model.
+        notes: sentences for the manifest.
+        node_names: name of a node of the prepared model -> names of the nodes of the file that it
+            came from; those of functions stand behind the names of their calls.
+    """
+
+    model: ir.Model
+    original: Path | bytes
+    opset: int
+    notes: tuple[str, ...]
+    node_names: Mapping[str, tuple[str, ...]]
+
+
+def read_onnx(source: Source) -> OnnxModel:
+    """Reads an ONNX model.
+
+    Args:
+        source: a path, the bytes of a file, an `onnx.ModelProto` or an `onnx_ir.Model`; left as
+            it is.
+
+    Raises:
+        SourceError: this is no ONNX model, its weights are missing, or it holds what has no form
+            in standard operators.
+    """
+    model, original = load(source)
+    name_nodes(model)
+    simplify(model)
+    return OnnxModel(
+        model=model,
+        original=original,
+        opset=model.opset_imports[""],
+        notes=(),
+        node_names=origins(model),
+    )

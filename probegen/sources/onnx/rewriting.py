@@ -1,0 +1,77 @@
+"""Puts other nodes in the place of one; names of values, and what nodes came from, are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import new_initializer, shape_of
+from probegen.sources.onnx.names import ORIGIN, origin_of
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """Returns the graph that a node belongs to.
+
+    Raises:
+        TypeError: it belongs to none, or to a function.
+    """
+    if not isinstance(node.graph, ir.Graph):
+        raise TypeError(f"{node.name!r} belongs to no graph")
+    return node.graph
+
+
+def builder_at(node: ir.Node, opset: int) -> Builder:
+    """Returns a builder of what is to stand in the place of a node."""
+    return Builder(graph_of(node), opset, prefix=str(node.name))
+
+
+def replace(node: ir.Node, builder: Builder, results: Sequence[ir.Value | None]) -> None:
+    """Puts what was built in the place of a node.
+
+    Args:
+        node: what is taken out.
+        builder: holds the new nodes.
+        results: for each output of the node what stands for it, None for one that nothing reads.
+    """
+    graph = graph_of(node)
+    for position, (old, new) in enumerate(zip(node.outputs, results, strict=True)):
+        if new is None:
+            continue
+        made = new.producer() in builder.nodes
+        if not made and old.is_graph_output():
+            new = builder.op("Identity", new, shape=new)  # noqa: PLW2901 - the name is the output's
+            made = True
+        if new in results[:position]:
+            new = builder.op("Identity", new, shape=new)  # noqa: PLW2901
+        if old.type is not None:
+            new.type = old.type
+        if old.shape is not None and shape_of(new) is None:
+            new.shape = old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        if made:
+            name, old.name = old.name, f"{old.name}/replaced"
+            new.name = name
+    for one in builder.nodes:
+        one.meta[ORIGIN] = origin_of(node)
+    graph.insert_before(node, builder.nodes)
+    graph.remove(node, safe=True)
+
+
+def replace_by_value(node: ir.Node, position: int, value: ir.Value) -> None:
+    """Lets what reads an output of a node read another value; the node stays."""
+    ir.convenience.replace_all_uses_with(node.outputs[position], value)
+
+
+def replace_by_constant(node: ir.Node, position: int, array: npt.NDArray) -> None:  # type: ignore[type-arg]
+    """Lets an initializer stand for an output of a node, under its name; the node stays.
+
+    An output of the graph remains the node's, and is handed on from the initializer.
+    """
+    old = node.outputs[position]
+    name = str(old.name)
+    old.name = f"{name}/computed"
+    value = new_initializer(graph_of(node), name, array)
+    ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)

@@ -1,0 +1,353 @@
+"""Sizes that are computed at run time though shapes say them: found, and written as constants.
+
+Exporters write `x.reshape(x.size(0), -1)` as a chain of Shape, Gather and Concat. Of each such
+value is known, element by element, a number, the name of an open size, or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.core.values import Dim, attribute, constant_of, new_initializer, shape_of
+from probegen.sources.onnx.constants import put_constant
+from probegen.sources.onnx.names import nodes_of
+from probegen.sources.onnx.rewriting import graph_of
+
+#: Numbers, names of open sizes and None, as an array of objects.
+_Known = npt.NDArray[Any]
+_WHOLE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+#: Larger values are data and no sizes.
+_LARGEST = 256
+
+
+def write_known_sizes(graph: ir.Graph) -> bool:
+    """Writes what shapes decide as constants: whole values, targets of reshapes.
+
+    `Reshape(x, Concat(Gather(Shape(x), 0), [-1]))` -> `Reshape(x, [0, -1])`
+
+    Needs: topological order, shapes inferred.
+
+    Returns:
+        True where something was written.
+    """
+    known: dict[ir.Value, _Known] = {}
+    changed = False
+    for node in nodes_of(graph):
+        if node.domain:
+            continue
+        if node.op_type == "Reshape":
+            changed |= _settle_reshape(node, known)
+        if node.op_type == "Expand":
+            changed |= _settle_expand(node, known)
+        if node.op_type == "Resize":
+            changed |= _settle_resize(node, known)
+        found = _evaluated(node, known)
+        if found is None:
+            continue
+        value = node.outputs[0]
+        if all(isinstance(d, (int, bool, np.integer, np.bool_)) for d in found.reshape(-1)):
+            if value.dtype in _WHOLE and not _is_stored(node):
+                put_constant(value, found.astype(value.dtype.numpy()))
+                changed = True
+        else:
+            known[value] = found
+    return changed
+
+
+def _is_stored(node: ir.Node) -> bool:
+    return node.op_type == "Identity" and node.outputs[0].is_graph_output()
+
+
+def _known_of(value: ir.Value | None, known: Mapping[ir.Value, _Known]) -> _Known | None:
+    if value is None:
+        return None
+    if value in known:
+        return known[value]
+    tensor = value.const_value
+    if tensor is None or tensor.size > _LARGEST or value.dtype not in _WHOLE:
+        return None
+    array = constant_of(value)
+    return None if array is None else array.astype(object)
+
+
+def _evaluated(node: ir.Node, known: Mapping[ir.Value, _Known]) -> _Known | None:
+    """Returns what is known of a node's first output, element by element; None for nothing."""
+    if node.op_type in ("Shape", "Size"):
+        return _measured(node)
+    function = _FUNCTIONS.get(node.op_type)
+    if function is None or len(node.outputs) != 1:
+        return None
+    given = [_known_of(v, known) for v in node.inputs]
+    if any(g is None and v is not None for g, v in zip(given, node.inputs, strict=True)):
+        return None
+    try:
+        found = function(node, *given)
+    except (IndexError, ValueError, TypeError, OverflowError, ZeroDivisionError):
+        return None
+    if found is None:
+        return None
+    found = np.asarray(found, dtype=object)
+    return found if found.size <= _LARGEST else None
+
+
+def _measured(node: ir.Node) -> _Known | None:
+    shape = None if node.inputs[0] is None else shape_of(node.inputs[0])
+    if shape is None:
+        return None
+    if node.op_type == "Size":
+        numbers = [d for d in shape if isinstance(d, int)]
+        return np.asarray(math.prod(numbers), object) if len(numbers) == len(shape) else None
+    cut = shape[slice(attribute(node, "start", 0), attribute(node, "end"))]
+    found = np.empty(len(cut), dtype=object)
+    found[:] = cut
+    return found
+
+
+# -- functions --------------------------------------------------------------------------------
+
+
+def _whole_cast(node: ir.Node, x: _Known) -> _Known | None:
+    to = ir.DataType(attribute(node, "to"))
+    if to == ir.DataType.BOOL:
+        return _each(lambda d: bool(d) if not isinstance(d, str) else None, x)
+    # An open size fits into 32 bits, or no engine could hold the tensor.
+    return x if to in _WHOLE else None
+
+
+def _each(function: Callable[..., Any], *arrays: _Known) -> _Known:
+    """Applies a function to elements; what is not known stays so."""
+
+    def guarded(*elements: Any) -> Any:
+        return None if any(e is None for e in elements) else function(*elements)
+
+    return np.asarray(np.frompyfunc(guarded, len(arrays), 1)(*arrays), dtype=object)
+
+
+def _number(*elements: Any) -> bool:
+    return not any(isinstance(e, str) for e in elements)
+
+
+def _add(a: Any, b: Any) -> Any:
+    if _number(a, b):
+        return int(a) + int(b)
+    return a if b == 0 else b if a == 0 else None
+
+
+def _sub(a: Any, b: Any) -> Any:
+    if _number(a, b):
+        return int(a) - int(b)
+    return a if b == 0 else 0 if a == b else None
+
+
+def _mul(a: Any, b: Any) -> Any:
+    if _number(a, b):
+        return int(a) * int(b)
+    return a if b == 1 else b if a == 1 else None
+
+
+def _div(a: Any, b: Any) -> Any:
+    if _number(a, b):  # towards 0, as C has it
+        return int(a) // int(b) if (a >= 0) == (b > 0) else -(-int(a) // int(b))
+    return a if b == 1 else None
+
+
+def _equal(a: Any, b: Any) -> Any:
+    if _number(a, b):
+        return bool(a == b)
+    if a == b:
+        return True
+    number = b if isinstance(a, str) else a
+    # A size is never negative; whether it is some other number is open.
+    return False if not isinstance(number, str) and number < 0 else None
+
+
+def _compared(function: Callable[[Any, Any], bool]) -> Callable[..., Any]:
+    return lambda _, a, b: _each(lambda x, y: function(x, y) if _number(x, y) else None, a, b)
+
+
+def _chosen(_: ir.Node, condition: _Known, a: _Known, b: _Known) -> _Known:
+    def choice(c: Any, x: Any, y: Any) -> Any:
+        return (x if c else y) if c is not None else (x if x == y else None)
+
+    return np.asarray(np.frompyfunc(choice, 3, 1)(condition, a, b), dtype=object)
+
+
+def _gathered(node: ir.Node, x: _Known, indices: _Known) -> _Known:
+    return np.take(x, indices.astype(np.int64), axis=attribute(node, "axis", 0))
+
+
+def _sliced(
+    _: ir.Node,
+    x: _Known,
+    starts: _Known,
+    ends: _Known,
+    axes: _Known | None = None,
+    steps: _Known | None = None,
+) -> _Known:
+    cut = [slice(None)] * x.ndim
+    whole_axes = range(len(starts)) if axes is None else axes
+    whole_steps = [1] * len(starts) if steps is None else steps
+    for start, end, axis, step in zip(starts, ends, whole_axes, whole_steps, strict=True):
+        stop = None if step < 0 and end < -x.shape[axis] else int(end)
+        cut[int(axis)] = slice(int(start), stop, int(step))
+    return x[tuple(cut)]
+
+
+def _reshaped(_: ir.Node, x: _Known, target: _Known) -> _Known | None:
+    sizes = [int(d) for d in target]
+    if 0 in sizes:
+        return None
+    return x.reshape(sizes)
+
+
+def _squeezed(_: ir.Node, x: _Known, axes: _Known | None = None) -> _Known:
+    return np.squeeze(x, None if axes is None else tuple(int(a) for a in axes))
+
+
+def _unsqueezed(_: ir.Node, x: _Known, axes: _Known) -> _Known:
+    return np.expand_dims(x, tuple(int(a) for a in axes))
+
+
+def _reduced(node: ir.Node, x: _Known, axes: _Known | None = None) -> _Known | None:
+    if axes is not None or x.ndim != 1:
+        return None
+    total: Any = 1
+    for d in x:
+        total = None if d is None or total is None else _mul(total, d)
+    return np.asarray([total] if attribute(node, "keepdims", 1) else total, dtype=object)
+
+
+def _filled(node: ir.Node, shape: _Known) -> _Known | None:
+    sizes = [int(d) for d in shape]
+    if math.prod(sizes) > _LARGEST:
+        return None
+    tensor = node.attributes.get("value")
+    if tensor is None or tensor.as_tensor().dtype not in _WHOLE:
+        return None
+    return np.full(sizes, tensor.as_tensor().numpy().reshape(-1)[0].item(), dtype=object)
+
+
+def _expanded(_: ir.Node, x: _Known, shape: _Known) -> _Known | None:
+    sizes = [int(d) for d in shape]
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, sizes))
+
+
+def _split(node: ir.Node, x: _Known, *_: Any) -> _Known | None:
+    return x if len(node.outputs) == 1 else None
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "Identity": lambda _, x: x,
+    "Cast": _whole_cast,
+    "Add": lambda _, a, b: _each(_add, a, b),
+    "Sub": lambda _, a, b: _each(_sub, a, b),
+    "Mul": lambda _, a, b: _each(_mul, a, b),
+    "Div": lambda _, a, b: _each(_div, a, b),
+    "Max": lambda _, *x: x[0] if len(x) == 1 else None,
+    "Equal": lambda _, a, b: _each(_equal, a, b),
+    "Less": _compared(lambda a, b: bool(a < b)),
+    "LessOrEqual": _compared(lambda a, b: bool(a <= b)),
+    "Greater": _compared(lambda a, b: bool(a > b)),
+    "GreaterOrEqual": _compared(lambda a, b: bool(a >= b)),
+    "Not": lambda _, x: _each(lambda d: not d, x),
+    "And": lambda _, a, b: _each(lambda x, y: bool(x and y), a, b),
+    "Or": lambda _, a, b: _each(lambda x, y: bool(x or y), a, b),
+    "Where": _chosen,
+    "Gather": _gathered,
+    "Slice": _sliced,
+    "Concat": lambda node, *x: np.concatenate(x, axis=attribute(node, "axis")),
+    "Reshape": _reshaped,
+    "Squeeze": _squeezed,
+    "Unsqueeze": _unsqueezed,
+    "ReduceProd": _reduced,
+    "ConstantOfShape": _filled,
+    "Expand": _expanded,
+}
+
+
+# -- targets of reshapes ----------------------------------------------------------------------
+
+
+def _settle_reshape(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
+    """Writes the target of a Reshape as a constant, where at most one size has to be inferred."""
+    source, target = node.inputs[0], node.inputs[1]
+    if source is None or target is None or target not in known:
+        return False
+    literal = bool(attribute(node, "allowzero", 0))
+    given = shape_of(source)
+    sizes: list[int] = []
+    for axis, size in enumerate(known[target].reshape(-1)):
+        if not isinstance(size, str):
+            if size is None or (literal and size == 0):
+                sizes.append(-1 if size is None else 0)
+            else:
+                sizes.append(int(size))
+        elif not literal and given is not None and axis < len(given) and given[axis] == size:
+            sizes.append(0)
+        else:
+            sizes.append(-1)
+    if sizes.count(-1) > 1 or (literal and 0 in sizes) or _may_be_no_size(known[target]):
+        return False
+    node.attributes.pop("allowzero", None)
+    name = f"{node.outputs[0].name}/target"
+    node.replace_input_with(
+        1, new_initializer(graph_of(node), name, np.asarray(sizes, dtype=np.int64))
+    )
+    return True
+
+
+def _may_be_no_size(target: _Known) -> bool:
+    """Tells whether an element that is not known may be a request (-1, 0) and no size.
+
+    Beside a -1 it is a size, or the target was invalid; alone it is inferred all the same: from
+    -1 as from the size itself.
+    """
+    flat = target.reshape(-1).tolist()
+    return flat.count(None) > 1
+
+
+def _settle_expand(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
+    """Takes out an Expand to the shape that its input has."""
+    source, target = node.inputs[0], node.inputs[1]
+    if source is None or target is None or node.outputs[0].is_graph_output():
+        return False
+    wanted, given = _known_of(target, known), shape_of(source)
+    if wanted is None or given is None or len(wanted) > len(given):
+        return False
+    own: tuple[Dim, ...] = given[len(given) - len(wanted) :]
+    if any(w is None or (w not in (1, o)) for w, o in zip(wanted.tolist(), own, strict=True)):
+        return False
+    ir.convenience.replace_all_uses_with(node.outputs[0], source)
+    graph_of(node).remove(node, safe=True)
+    return True
+
+
+def _settle_resize(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
+    """Leaves out of the sizes of a Resize those that its input has already.
+
+    `Resize(x, sizes=[N, 2, 6, 10])` -> `Resize<axes=[2, 3]>(x, sizes=[6, 10])`
+
+    Needs: opset 18 or later.
+    """
+    source, sizes = node.inputs[0], node.inputs[3] if len(node.inputs) > 3 else None
+    if source is None or sizes is None or sizes not in known or "axes" in node.attributes:
+        return False
+    if attribute(node, "coordinate_transformation_mode") == "tf_crop_and_resize":
+        return False
+    wanted, given = known[sizes].tolist(), shape_of(source)
+    if given is None or attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return False
+    axes = [i for i, (w, g) in enumerate(zip(wanted, given, strict=True)) if w is None or w != g]
+    kept = [wanted[i] for i in axes]
+    if not axes or not all(isinstance(size, int) for size in kept):
+        return False
+    name = f"{node.outputs[0].name}/sizes"
+    node.replace_input_with(3, new_initializer(graph_of(node), name, np.asarray(kept, np.int64)))
+    node.attributes["axes"] = ir.AttrInt64s("axes", axes)
+    return True
