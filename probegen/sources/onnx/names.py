@@ -1,8 +1,8 @@
-"""Names of nodes: each has one of its own, and knows the nodes of the file that it came from."""
+"""Names of nodes and values: each has one of its own, and nodes know what they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -12,25 +12,65 @@ from probegen.graph.core.values import subgraphs_of
 ORIGIN = "probegen.origin"
 
 
-def name_nodes(model: ir.Model) -> None:
-    """Gives every node of the graph a name of its own, and notes it as what it came from.
+class Names:
+    """Names that are taken.
 
-    A node without a name is called as its first output, which is unique in a graph; one whose
-    name another has gets a number behind it.
+    Nodes and values have names of their own: a node may be called as its output.
     """
-    taken: set[str] = set()
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def unique(self, name: str, second: str | None = None) -> str:
+        """Takes a name, a second choice, or the first with a number behind it; returns it."""
+        chosen, number = name, 0
+        if name in self._taken and second:
+            chosen = second
+        while chosen in self._taken:
+            number += 1
+            chosen = f"{name}_{number}"
+        self._taken.add(chosen)
+        return chosen
+
+
+def name_all(model: ir.Model) -> tuple[Names, Names]:
+    """Gives every node and every value of the graph a name of its own.
+
+    A node without a name is called as its first output, which is unique in a graph, or as the
+    function that it calls. Of values only those in graphs of nodes may have to change: two
+    branches may use one name.
+
+    Returns:
+        The names of nodes, and of values, that are taken.
+    """
+    nodes, values = Names(), Names()
+    _name_values(model.graph, values)
     for node in nodes_of(model.graph):
         made = next((v.name for v in node.outputs if v.name), None)
-        name = node.name or made or node.op_type
+        called = model.functions.get(node.op_identifier())
+        name = node.name or (called.name if called is not None else made) or node.op_type
         node.meta[ORIGIN] = (name,)
-        if name in taken and made and made not in taken:
-            name = made
-        base, number = name, 0
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name)
-        node.name = name
+        node.name = nodes.unique(name, made if node.name else None)
+    return nodes, values
+
+
+def _name_values(graph: ir.Graph, names: Names) -> None:
+    for value in values_of(graph):
+        if value.name:
+            unique = names.unique(value.name)
+            if unique != value.name:
+                value.name = unique
+    for node in graph:
+        for inner in subgraphs_of(node):
+            _name_values(inner, names)
+
+
+def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yields the values of a graph itself, each once; not those of graphs within it."""
+    yield from graph.inputs
+    yield from (v for v in graph.initializers.values() if not v.is_graph_input())
+    for node in graph:
+        yield from node.outputs
 
 
 def origins(model: ir.Model) -> Mapping[str, tuple[str, ...]]:
@@ -42,6 +82,12 @@ def origin_of(node: ir.Node) -> tuple[str, ...]:
     """Returns the names of the file's nodes that a node came from; its own where none is noted."""
     found: tuple[str, ...] = node.meta.get(ORIGIN) or (str(node.name),)
     return found
+
+
+def told(node: ir.Node) -> str:
+    """Returns what a message calls a node: its operator and its name in the file."""
+    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    return f"{kind} {origin_of(node)[0]!r}"
 
 
 def nodes_of(graph: ir.Graph) -> list[ir.Node]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from probegen.sources.onnx.loading import Source, load
-from probegen.sources.onnx.names import name_nodes, origins
+from probegen.sources.onnx.names import origins
 from probegen.sources.onnx.simplify import simplify
 
 
@@ -47,12 +47,11 @@ def read_onnx(source: Source) -> OnnxModel:
             in standard operators.
     """
     model, original = load(source)
-    name_nodes(model)
-    simplify(model)
+    notes = simplify(model)
     return OnnxModel(
         model=model,
         original=original,
         opset=model.opset_imports[""],
-        notes=(),
+        notes=notes,
         node_names=origins(model),
     )

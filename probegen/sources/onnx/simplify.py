@@ -7,25 +7,43 @@ from onnx_ir.passes import common
 
 from probegen.graph.passes.after.unused_initializers import drop_unused_initializers
 from probegen.graph.shape_inference import infer_shapes
+from probegen.sources.onnx.branches import take_known_branches
 from probegen.sources.onnx.constants import fold_constants, lift_constants
+from probegen.sources.onnx.defaults import take_defaults
+from probegen.sources.onnx.functions import inline_functions
+from probegen.sources.onnx.names import name_all
+from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.sizes import write_known_sizes
 
 #: Rounds of inferring and folding: each may open the way for one more.
 _ROUNDS = 12
 
 
-def simplify(model: ir.Model) -> None:
-    """Computes what constants and shapes decide, and infers the shapes of the rest.
+def simplify(model: ir.Model) -> tuple[str, ...]:
+    """Brings a model into the form that the walk needs.
 
     Leaves: the same inputs, the same outputs by name and order, the same values.
+
+    Returns:
+        Sentences for the manifest: what a reader of the artefact should know of the source.
+
+    Raises:
+        SourceError: the model holds what has no form in standard operators.
     """
+    check_opset(model)
+    notes = [*take_defaults(model)]
+    node_names, value_names = name_all(model)
+    inline_functions(model, node_names, value_names)
     lift_constants(model.graph)
     common.TopologicalSortPass()(model)
+    convert(model)
     for _ in range(_ROUNDS):
         infer_shapes(model)
         changed = fold_constants(model)
         changed |= write_known_sizes(model.graph)
+        changed |= take_known_branches(model.graph)
         if not changed:
             break
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model.graph)
+    return tuple(notes)

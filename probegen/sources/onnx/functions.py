@@ -1,0 +1,123 @@
+"""Writes the functions that a file defines out where they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from probegen.errors import SourceError
+from probegen.graph.core.values import subgraphs_of
+from probegen.sources.onnx.names import ORIGIN, Names, nodes_of, origin_of, told, values_of
+from probegen.sources.onnx.rewriting import graph_of
+
+#: Key in the metadata that nodes carry in memory: the opset of the function that it came from.
+OPSET = "probegen.opset"
+#: Functions may call each other, though not themselves.
+_DEEPEST = 200
+
+
+def inline_functions(model: ir.Model, node_names: Names, value_names: Names) -> None:
+    """Puts the bodies of functions in the place of their calls, in all graphs.
+
+    `f(x)` named "layer" -> the nodes of f, named "layer/..."
+
+    Leaves: values and nodes named after the call they came from; for each node, noted on it, the
+    opset that its function was written in.
+
+    Raises:
+        SourceError: a function calls itself, or is called with more inputs than it has.
+    """
+    for node in nodes_of(model.graph):
+        _inline(model, node, node_names, value_names, 0)
+    model.functions.clear()
+
+
+def _inline(
+    model: ir.Model, call: ir.Node, node_names: Names, value_names: Names, depth: int
+) -> None:
+    function = model.functions.get(call.op_identifier())
+    if function is None:
+        return
+    if depth > _DEEPEST:
+        raise SourceError(f"the function {function.name!r} of the model calls itself.")
+    body = function.clone()
+    if len(call.inputs) > len(body.inputs):
+        raise SourceError(
+            f"{told(call)} has {len(call.inputs)} inputs; the function {function.name!r} of the "
+            f"model takes {len(body.inputs)}."
+        )
+    nodes = nodes_of(body.graph)
+    attributes = {**{a.name: a for a in function.attributes.values()}, **call.attributes}
+    for node in nodes:
+        _resolve(node, attributes)
+        own = node.name or next((v.name for v in node.outputs if v.name), None) or node.op_type
+        node.meta[ORIGIN] = tuple(f"{name}/{own}" for name in origin_of(call))
+        node.meta[OPSET] = function.opset_imports.get("")
+        node.name = node_names.unique(f"{call.name}/{own}")
+    for graph in (body.graph, *(g for n in nodes for g in subgraphs_of(n))):
+        for value in values_of(graph):
+            if value.name and value not in body.inputs:
+                value.name = value_names.unique(f"{call.name}/{value.name}")
+    given = [*call.inputs, *(None for _ in body.inputs[len(call.inputs) :])]
+    instead = dict(zip(body.inputs, given, strict=True))
+    for node in nodes:
+        for position, value in enumerate(node.inputs):
+            if value in instead:
+                node.replace_input_with(position, instead[value])
+        for inner in subgraphs_of(node):
+            inner.outputs[:] = [instead.get(v) or v for v in inner.outputs]
+    _put_in_place(call, body, instead)
+    for node in nodes:
+        _inline(model, node, node_names, value_names, depth + 1)
+
+
+def _resolve(node: ir.Node, given: Mapping[str, ir.Attr]) -> None:
+    """Gives a node of a body the attributes that it takes from the call."""
+    for name, attribute in list(node.attributes.items()):
+        if not attribute.is_ref():
+            continue
+        found = given.get(attribute.ref_attr_name or "")
+        if found is None or (not found.is_ref() and found.value is None):
+            node.attributes.pop(name)
+        else:
+            node.attributes[name] = ir.Attr(name, found.type, found.value)
+
+
+def _put_in_place(
+    call: ir.Node, body: ir.Function, instead: Mapping[ir.Value, ir.Value | None]
+) -> None:
+    graph = graph_of(call)
+    results = list(body.outputs)
+    nodes = list(body.graph)
+    body.outputs.clear()
+    body.graph.remove(nodes)
+    for value in list(body.graph.initializers.values()):
+        body.graph.initializers.pop(str(value.name))
+        graph.register_initializer(value)
+    graph.insert_before(call, nodes)
+    seen: set[ir.Value] = set()
+    for old, result in zip(call.outputs, results, strict=False):
+        new = instead[result] if result in instead else result
+        if new is None:
+            continue
+        handed_on = result in instead or new in seen or new.is_initializer()
+        if handed_on:
+            identity = ir.node("Identity", [new], name=f"{call.name}/{old.name}")
+            identity.meta[ORIGIN] = origin_of(call)
+            graph.insert_before(call, identity)
+            new = identity.outputs[0]
+        seen.add(new)
+        take_place(old, new)
+    graph.remove(call, safe=True)
+
+
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Lets a value stand for another, under that one's name."""
+    if old.type is not None:
+        new.type = old.type
+    if old.shape is not None and new.shape is None:
+        new.shape = old.shape
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    name, old.name = old.name, None
+    new.name = name
