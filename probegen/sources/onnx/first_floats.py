@@ -1,0 +1,127 @@
+"""Where the whole numbers of an input become floating: look-ups, one-hot rows, casts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from probegen.graph.core.queries import is_float
+from probegen.graph.core.values import constant_of, shape_of
+from probegen.plan.model_view import Start, Tie
+from probegen.plan.plan import TensorRef
+
+#: Operators that bring all values of their first input into another shape, or copy them.
+_SHAPING = frozenset(
+    {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad"}
+)
+_SELECTING = frozenset({"Slice", "Split", "Gather", "GatherElements", "GatherND", "Concat"})
+_ARITHMETIC = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Clip", "Neg", "Abs", "Sum"}
+)
+_LOOK_UPS = frozenset({"Gather", "GatherND", "GatherElements"})
+
+
+def starts(
+    graph: ir.Graph,
+    inputs: list[ir.Value],
+    refs: Mapping[ir.Value, TensorRef],
+    labels: Mapping[ir.Value, str],
+) -> list[Start]:
+    """Returns the first floating tensors that are made from whole numbers of the inputs.
+
+    Args:
+        graph: with shapes inferred.
+        inputs: what is fed, in order.
+        refs: value -> how a plan calls it, for what nodes of the graph itself make.
+        labels: value -> what an explanation of it is called.
+    """
+    ties: dict[ir.Value, dict[int, Tie]] = {
+        value: {i: Tie.SAME} for i, value in enumerate(inputs) if not is_float(value)
+    }
+    found = []
+    batch = _first_size(inputs)
+    for node in graph:
+        before = _before(node, ties)
+        if not before:
+            continue
+        for value in node.outputs:
+            if not is_float(value):
+                ties[value] = before
+            elif value in refs:
+                found.append(_start(node, value, before, refs[value], labels[value], batch, inputs))
+    return found
+
+
+def _before(node: ir.Node, ties: Mapping[ir.Value, Mapping[int, Tie]]) -> dict[int, Tie]:
+    """Returns how the result of a node hangs on inputs of whole numbers."""
+    loosest = Tie.INDIRECT
+    if node.op_type in _SHAPING or _keeps_whole(node):
+        loosest = Tie.WHOLE
+    elif node.op_type in _LOOK_UPS and len(node.inputs) > 1 and node.inputs[1] in ties:
+        loosest = Tie.WHOLE
+    elif node.op_type in _SELECTING:
+        loosest = Tie.PART
+    elif node.op_type in _ARITHMETIC or node.op_type in ("Cast", "OneHot"):
+        loosest = Tie.COMPUTED
+    found: dict[int, Tie] = {}
+    for value in node.inputs:
+        for position, tie in ties.get(value, {}).items() if value is not None else ():
+            found[position] = max(found.get(position, Tie.INDIRECT), min(tie, loosest))
+    return found
+
+
+def _keeps_whole(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and node.outputs[0].dtype in (
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT8,
+    )
+
+
+def _start(
+    node: ir.Node,
+    value: ir.Value,
+    ties: Mapping[int, Tie],
+    ref: TensorRef,
+    label: str,
+    batch: object,
+    inputs: list[ir.Value],
+) -> Start:
+    table = node.inputs[0] if node.op_type in _LOOK_UPS else None
+    is_lookup = table is not None and is_float(table)
+    shape = None if table is None else shape_of(table)
+    rows = shape[0] if is_lookup and node.op_type == "Gather" and shape else None
+    own = shape_of(value)
+    names = [str(inputs[i].name).lower() for i in ties]
+    return Start(
+        ref=ref,
+        label=label,
+        ties=dict(ties),
+        is_lookup=is_lookup,
+        rows=rows if isinstance(rows, int) and constant_of(table) is not None else None,
+        masks=not is_lookup and (all("mask" in n for n in names) or _becomes_penalty(value)),
+        usable=bool(own) and (own[0] == batch or own[0] is None),
+        moved=False,
+    )
+
+
+def _becomes_penalty(value: ir.Value) -> bool:
+    """Tells whether numbers become a large negative one, as `(1 - mask) * -1e9` does."""
+    pending, seen = [value], {value}
+    while pending:
+        for use in pending.pop().uses():
+            node = use.node
+            if node.op_type not in ("Cast", "Sub", "Mul", "Identity", "Unsqueeze", "Expand"):
+                continue
+            factors = [constant_of(v) for v in node.inputs] if node.op_type == "Mul" else []
+            if any(f is not None and f.size and f.min() <= -1e4 for f in factors):
+                return True
+            pending.extend(v for v in node.outputs if v not in seen)
+            seen.update(node.outputs)
+    return False
+
+
+def _first_size(inputs: list[ir.Value]) -> object:
+    shape = shape_of(inputs[0]) if inputs else None
+    return shape[0] if shape else None
