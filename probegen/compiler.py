@@ -11,7 +11,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from probegen import spec
 from probegen.artefact import integrity, manifest
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
 from probegen.artefact.publishing import aside, check_data_place, check_place, put
@@ -21,6 +20,7 @@ from probegen.errors import ArtefactError, ExportError, InstrumentError
 from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.external_data import wants_external_data, write_external_data
+from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
 from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
@@ -95,7 +95,7 @@ def compile(
     say("tracing and planning")
     with stage("the model cannot be instrumented", InstrumentError):
         opened = open_source(source, inputs)
-        plan = make_plan(opened.view, spec.as_probes(probes), class_names)
+        plan = make_plan(opened.view, as_probes(probes), class_names)
     return _export(Program(opened, plan), path, progress=progress, **options)
 
 

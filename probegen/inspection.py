@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from probegen.errors import InstrumentError
+from probegen.methods.base import as_probes
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources import open_source
-from probegen.spec import as_probes
 from probegen.stages import stage
 
 if TYPE_CHECKING:

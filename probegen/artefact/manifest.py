@@ -56,6 +56,9 @@ NEVER_NEGATIVE = "never negative"
 ANY_SIGN = "any"
 SIGNS = frozenset({SIGNED, NEVER_NEGATIVE, ANY_SIGN})
 
+#: The unit of gradients: as large as the score over the input, where nothing saturates.
+SCORE_PER_INPUT = "score per unit of input"
+
 #: Element types of inputs and outputs, by their names in numpy and TensorFlow.
 DTYPES = frozenset(
     {"bool", "string", "bfloat16", "complex64", "complex128"}
@@ -180,19 +183,26 @@ class _Usual:
     draw: str = DRAWN_AS_MAP
 
 
-_PER_INPUT = "score per unit of input"
 #: The kinds of schema 1. A kind of later says all this itself.
 _BY_KIND = {
     PREDICTION: _Usual("Prediction", draw=DRAWN_AS_PREDICTION),
     ACTIVATION: _Usual("Activation", draw=DRAWN_AS_ACTIVATION),
     ATTENTION: _Usual(
-        "Attention", "share of attention", NEVER_NEGATIVE, "Vaswani et al. 2017", DRAWN_AS_ATTENTION
+        "Attention",
+        "share of attention",
+        NEVER_NEGATIVE,
+        "Vaswani et al. 2017, eq. 1",
+        DRAWN_AS_ATTENTION,
     ),
-    INPUT_GRADIENT: _Usual("Input gradient", _PER_INPUT, SIGNED, "Baehrens et al. 2010"),
-    SALIENCY: _Usual("Saliency", _PER_INPUT, NEVER_NEGATIVE, "Simonyan et al. 2013"),
-    GRAD_CAM: _Usual("Grad-CAM", "weighted activation", NEVER_NEGATIVE, "Selvaraju et al. 2017"),
+    INPUT_GRADIENT: _Usual(
+        "Input gradient", SCORE_PER_INPUT, SIGNED, "Baehrens et al. 2010, eq. 1"
+    ),
+    SALIENCY: _Usual("Saliency", SCORE_PER_INPUT, NEVER_NEGATIVE, "Simonyan et al. 2013, sec. 3.1"),
+    GRAD_CAM: _Usual(
+        "Grad-CAM", "weighted activation", NEVER_NEGATIVE, "Selvaraju et al. 2017, eqs. 1-2"
+    ),
     INTEGRATED_GRADIENTS: _Usual(
-        "Integrated gradients", "score", SIGNED, "Sundararajan et al. 2017"
+        "Integrated gradients", "score", SIGNED, "Sundararajan et al. 2017, eq. 3"
     ),
 }
 
@@ -210,7 +220,7 @@ class Manifest:
         gate: what the scalar bool input `explain` is: `"required"`, `"optional"` (an initializer
             as well, a default that a request may override), or False where there is none.
         class_names: names along the class axis of the prediction, where known.
-        probes: the probes as asked for, resolved, in the JSON form of `probegen.spec`.
+        probes: the probes as asked for, resolved, in the form of `methods.text_forms`.
         points: names of all probe points of the source model, in the order of the calls.
         certificate: what `verify` measured when the artefact was made, or `None`.
     """

@@ -28,10 +28,10 @@ from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.core.queries import needed_for
 from probegen.graph.core.values import shape_of
 from probegen.graph.forward import open_size
+from probegen.methods.base import Probe
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.sources.base import Source
-from probegen.spec import Probe
 
 #: Rank of an input -> the size that is assumed for each open axis behind the batch.
 _USUAL_SIZES = {2: 128, 3: 128, 4: 224, 5: 32}

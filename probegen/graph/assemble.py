@@ -11,7 +11,7 @@ import onnx_ir as ir
 from probegen.artefact import manifest
 from probegen.artefact.manifest import Gate, Manifest
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
-from probegen.graph.attribution import Wanted, write_attributions
+from probegen.graph.attribution import Explained, write_attributions
 from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import UnknownShapeError
@@ -20,8 +20,7 @@ from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
-from probegen.plan.axes import channel_axis
-from probegen.plan.plan import GradientGroup, Plan, path_integrals
+from probegen.plan.plan import GradientGroup, Plan, moved_together
 
 #: The operator set of artefacts where none is asked for.
 DEFAULT_OPSET = 18
@@ -127,13 +126,15 @@ def explain_group(
         NotDifferentiableError: no gradient flows from the target to a tensor; lists what stops
             it, with its layers.
     """
-    lines = {id(o): i for i, line in enumerate(path_integrals(group)) for o in line}
+    numbers = {id(o): i for i, moved in enumerate(moved_together(group)) for o in moved}
     wanted = [
-        Wanted(o.spec, forward.sources[o.ref], channel_axis(o.axes), lines.get(id(o), 0))
+        Explained(o.spec.name, forward.sources[o.ref], o.probe, o.axes, numbers.get(id(o), 0))
         for o in group.outputs
     ]
     try:
-        return write_attributions(builder, group.target.spec, target, wanted, request)
+        return write_attributions(
+            builder, group.target.spec, target, wanted, request, group.products
+        )
     except UnsupportedOpsError as error:
         raise UnsupportedOpsError(
             "the gradient has to pass ONNX operators that it cannot pass:",

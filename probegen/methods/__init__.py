@@ -1,1 +1,25 @@
-"""What can be asked for: one attribution method a file, and the table of them."""
+"""What can be asked for: one method a file, and the table of them.
+
+Public names, text forms, command-line flags, manifests, plots and the README's table all derive
+from the table.
+"""
+
+from __future__ import annotations
+
+from probegen.methods.activations import Activations
+from probegen.methods.attention import Attention
+from probegen.methods.base import Probe
+from probegen.methods.grad_cam import GradCAM
+from probegen.methods.input_gradient import InputGradient
+from probegen.methods.integrated_gradients import IntegratedGradients
+from probegen.methods.saliency import Saliency
+
+#: Every method, in the order of the README.
+METHODS: tuple[type[Probe], ...] = (
+    Activations,
+    Attention,
+    InputGradient,
+    Saliency,
+    GradCAM,
+    IntegratedGradients,
+)

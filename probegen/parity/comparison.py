@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import GRADIENT_KINDS, OutputSpec
+from probegen.artefact.manifest import OutputSpec
 from probegen.parity.report import SOURCE_MODEL, TENSORFLOW, Parity
 
 Array = npt.NDArray[Any]
@@ -127,7 +127,7 @@ def measure_rows(
         none = np.zeros(count)
         return Rows(flags, none, none, none, none, off, off, none.astype(int), names)
     a, b = _numbers(got, expected)
-    gradient = output.kind in GRADIENT_KINDS
+    gradient = output.is_attribution
     finite = np.isfinite(b)
     wrong = finite & ~np.isfinite(a)
     if not gradient:
@@ -175,7 +175,7 @@ def compare(
         beside: what `got` is off by from the nearest reference under noise, likewise.
     """
     rows = measure_rows(output, got, expected, hard)
-    size = rows.norm if output.kind in GRADIENT_KINDS else rows.largest
+    size = rows.norm if output.is_attribution else rows.largest
     beside = np.asarray(beside, float)
     near = np.where(np.isfinite(beside), np.where(np.isfinite(beside), beside, 0) * size, np.inf)
     return judge(output, rows, np.asarray(moved) * size, near, computed_in=computed_in, floor=floor)
@@ -202,7 +202,7 @@ def judge(
     """
     moved = np.broadcast_to(np.asarray(moved, float), rows.norm.shape)
     beside = np.broadcast_to(np.asarray(beside, float), rows.norm.shape)
-    if output.kind in GRADIENT_KINDS:
+    if output.is_attribution:
         return _judge_gradient(output, rows, moved, beside, computed_in, floor)
     return _judge_values(output, rows, moved, computed_in, floor)
 
@@ -212,7 +212,7 @@ def base_limit(output: OutputSpec, computed_in: str) -> float:
     limit = TOLERANCES.get(output.dtype, 0.0)
     if limit:
         limit = max(limit, TOLERANCES[computed_in])
-    return limit * (GRADIENT_FACTOR if output.kind in GRADIENT_KINDS else 1.0)
+    return limit * (GRADIENT_FACTOR if output.is_attribution else 1.0)
 
 
 def _judge_values(

@@ -13,24 +13,21 @@ import onnx_ir as ir
 import onnxruntime
 
 from probegen.artefact.manifest import (
-    GRADIENT_KINDS,
-    INPUT_GRADIENT,
     PREDICTION,
-    SALIENCY,
+    SCORE_PER_INPUT,
     TARGET_INPUT,
     Manifest,
     OutputSpec,
 )
 from probegen.graph.assemble import onnx_model
+from probegen.parity.array_operations import NumpyOperations
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.report import DIFFERENCES, Parity
 from probegen.parity.samples import Batch
-from probegen.plan.axes import channel_axis, position_axes, saliency_axis
 from probegen.plan.plan import GradientGroup, GradientOutput
 from probegen.sources.base import Program, Reference
-from probegen.spec import GradCAM, Saliency
 
 Array = npt.NDArray[Any]
 
@@ -79,7 +76,7 @@ class Comparison:
         found = {o.name: self._judged(o) for o in self.described.outputs}
         for zeros in (False, True):
             doubtful = [o for o in self.described.outputs if not found[o.name].passed]
-            doubtful = [o for o in doubtful if o.kind in GRADIENT_KINDS or not zeros]
+            doubtful = [o for o in doubtful if o.is_attribution or not zeros]
             if doubtful:
                 noise = [self._moved(call, doubtful, rng, zeros) for call in self.calls]
                 found.update((o.name, self._judged(o, noise)) for o in doubtful)
@@ -201,7 +198,9 @@ class Comparison:
             fed[TARGET_INPUT] = call.target
         gradient: Array = session.run([raw], fed)[0]
         tensor = differences.tensor(call.batch.feed, output.ref)
-        made = attribution(output, gradient.astype(np.float64), tensor)
+        made = output.probe.combine(
+            NumpyOperations(), gradient.astype(np.float64), tensor, output.axes
+        )
         got = call.got[output.spec.name]
         inside, hard = self.reference.computed_in, call.batch.hard
         same = compare(output.spec, got, made, computed_in=inside, hard=hard)
@@ -268,7 +267,7 @@ class Comparison:
 
     def _floor(self, output: OutputSpec) -> float:
         """Returns the absolute rounding of an output; see `comparison`."""
-        if output.kind not in GRADIENT_KINDS:
+        if not output.is_attribution:
             unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
             return unit * self.reference.computed_near(output.name)
         unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.reference.computed_in))
@@ -290,7 +289,7 @@ class Comparison:
         for i in rows:
             score = max([near, *(_largest(s[i]) for s in scores)])
             size = float(np.sqrt(elements))
-            if output.kind in (INPUT_GRADIENT, SALIENCY) and fed is not None and floating(fed):
+            if output.unit == SCORE_PER_INPUT and fed is not None and floating(fed):
                 size = float(np.linalg.norm(fed[i].astype(np.float64)))
             found.append(score / size if size > 0 else 0.0)
         return found
@@ -304,15 +303,3 @@ def floating(values: Array) -> bool:
 def _largest(values: Array) -> float:
     finite = values[np.isfinite(values.astype(np.float64))].astype(np.float64)
     return float(np.abs(finite).max(initial=0.0))
-
-
-def attribution(output: GradientOutput, gradient: Array, tensor: Array) -> Array:
-    """Returns what a probe makes of the gradient at a tensor, by numpy."""
-    made = gradient
-    if isinstance(output.probe, Saliency):
-        axis = saliency_axis(output.axes)
-        made = np.abs(gradient) if axis is None else np.abs(gradient).max(axis=axis)
-    elif isinstance(output.probe, GradCAM):
-        weights = gradient.mean(axis=position_axes(output.axes), keepdims=True)
-        made = np.maximum((weights * tensor).sum(axis=channel_axis(output.axes)), 0)
-    return made

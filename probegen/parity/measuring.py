@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen import runtime, spec
-from probegen.artefact.manifest import GRADIENT_KINDS, Manifest
+from probegen import runtime
+from probegen.artefact.manifest import Manifest
 from probegen.errors import InputError, VerificationError
+from probegen.methods.text_forms import from_dict
 from probegen.parity import trials
 from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
@@ -125,7 +126,7 @@ def _without_gradients_of_nothing(
     changed = dict(expected)
     for output in described.explanations:
         own = output.target.output if output.target else None
-        if output.kind not in GRADIENT_KINDS:
+        if not output.is_attribution:
             continue
         for prediction in described.predictions:
             value = expected[prediction.name]
@@ -180,7 +181,7 @@ def program_of(model: Any, described: Manifest) -> Program:
                 "cannot hold; pass the instrumented model: pg.verify(path, probed)."
             )
     source = open_source(model)
-    probes = [spec.from_dict(entry) for entry in described.probes]
+    probes = [from_dict(entry) for entry in described.probes]
     return Program(source, make_plan(source.view, probes, described.class_names, described))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import GRADIENT_KINDS, OutputSpec
+from probegen.artefact.manifest import OutputSpec
 
 Array = npt.NDArray[Any]
 
@@ -84,8 +84,6 @@ def _apart(output: OutputSpec, a: Array, b: Array) -> Array:
         off = np.where(np.isfinite(b), np.abs(a - b), 0.0).reshape(len(b), -1)
     off = np.where(np.isnan(off), np.inf, off)
     apart: Array = (
-        np.linalg.norm(off, axis=1)
-        if output.kind in GRADIENT_KINDS
-        else off.max(axis=1, initial=0.0)
+        np.linalg.norm(off, axis=1) if output.is_attribution else off.max(axis=1, initial=0.0)
     )
     return apart

@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0414 - what is imported under its own name is given on
 """Names for the dimensions of tensors.
 
 What the axes of a tensor are is told by `layouts`; here is what they are called, and which of
@@ -8,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from probegen.methods.axes import Axes as Axes
+from probegen.methods.axes import channel_axis as channel_axis
+from probegen.methods.axes import position_axes as position_axes
+from probegen.methods.axes import without as without
+
 BATCH, CHANNEL, TIME, KEY = "batch", "channel", "time", "key"
-#: What an axis of channels is called, by what the tensor is.
-_CHANNELS = ("channel", "unit", "feature", "embedding", "class")
 #: Names of positions, by how many axes they have.
 SPATIAL = {1: (TIME,), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 #: A name for each axis, None where there is none yet.
 Names = Sequence[str | None]
-Axes = tuple[str, ...]
 
 
 def complete(names: Names) -> Axes:
@@ -32,28 +35,9 @@ def complete(names: Names) -> Axes:
     return tuple(str(n) for n in found)
 
 
-def channel_axis(axes: Sequence[str]) -> int | None:
-    """Returns which axis the channels lie along, or None where a tensor has none."""
-    return next((i for i, name in enumerate(axes) if i and name in _CHANNELS), None)
-
-
-def position_axes(axes: Sequence[str]) -> tuple[int, ...]:
-    """Returns the axes that are neither batch nor channels."""
-    channel = channel_axis(axes)
-    return tuple(i for i in range(1, len(axes)) if i != channel)
-
-
 def saliency_axis(axes: Sequence[str]) -> int | None:
-    """Returns the axis that a saliency map takes its maximum over.
-
-    None for plain vectors, which have no channels, and for whatever has positions alone.
-    """
+    """Returns the axis that a saliency map takes its maximum over."""
     return channel_axis(axes) if len(axes) > 2 else None
-
-
-def without(axes: Sequence[str], *gone: int | None) -> Axes:
-    """Returns the names of the axes that are left."""
-    return tuple(name for i, name in enumerate(axes) if i not in gone)
 
 
 # -- by what a tensor is -----------------------------------------------------------------------

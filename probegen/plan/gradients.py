@@ -51,7 +51,7 @@ class GradientPlanner:
         Raises:
             InstrumentError: the target does not fit the model's outputs; says what would.
         """
-        target = probe.target  # type: ignore[attr-defined]
+        target = probe.target
         if callable(target):
             name = getattr(target, "__qualname__", type(target).__name__)
             described = TargetSpec("callable", logits=self._any_logits(probe), name=name)

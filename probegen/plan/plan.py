@@ -7,13 +7,13 @@ holds nothing of a framework. All engines work from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
-from probegen.errors import InstrumentError
-from probegen.plan.axes import Axes, channel_axis, position_axes
-from probegen.spec import Activations, Attention, GradientProbe, IntegratedGradients
+from probegen.methods.activations import Activations
+from probegen.methods.axes import Axes
+from probegen.methods.base import GradientProbe, OfLayers, Product
 
 #: A layer call: path of the layer, and which of its calls.
 CallKey = tuple[str, int]
@@ -77,7 +77,7 @@ class PlainOutput:
 
     spec: OutputSpec
     ref: TensorRef
-    probe: Activations | Attention
+    probe: OfLayers
     axes: Axes = ()
 
 
@@ -121,25 +121,33 @@ class GradientOutput:
 
 @dataclasses.dataclass(frozen=True)
 class GradientGroup:
-    """All outputs that share one target, and so one backward pass."""
+    """All outputs that share one target and one way back to it, and so one backward pass.
+
+    Attributes:
+        target: what is differentiated.
+        outputs: the outputs.
+        products: operator -> what takes the place of its vector-Jacobian product; see
+            `GradientProbe`.
+    """
 
     target: TargetPlan
     outputs: tuple[GradientOutput, ...]
+    products: Mapping[str, Product] = dataclasses.field(default_factory=dict)
 
 
-def path_integrals(group: GradientGroup) -> list[list[GradientOutput]]:
-    """Returns the outputs of `IntegratedGradients` probes that move along one line together.
+def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
+    """Returns the outputs of probes with `samples`, those together whose tensors move together.
 
-    All that stands for the inputs that a probe names moves together from the baseline, every
-    look-up of an input with the others. Layers each have a line of their own: one may lie on the
-    way from another, which would move it as well.
+    All that stands for the inputs that a probe names moves together from point to point, every
+    look-up of an input with the others. Layers each move alone: one may lie on the way from
+    another, which would move it as well.
     """
-    lines: dict[tuple[int, TensorRef | None], list[GradientOutput]] = {}
+    together: dict[tuple[int, TensorRef | None], list[GradientOutput]] = {}
     for output in group.outputs:
-        if isinstance(output.probe, IntegratedGradients):
+        if output.probe.samples() is not None:
             alone = None if output.inputs else output.ref
-            lines.setdefault((id(output.probe), alone), []).append(output)
-    return list(lines.values())
+            together.setdefault((id(output.probe), alone), []).append(output)
+    return list(together.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,22 +166,5 @@ class Plan:
 
 
 def reduced_axes(probe: Activations, axes: Axes, name: str) -> tuple[int, ...]:
-    """Returns the axes that a probe reduces, as sorted positive indices.
-
-    Raises:
-        InstrumentError: the output has no such axis.
-    """
-    if probe.reduce is None:
-        return ()
-    rank, channel = len(axes), channel_axis(axes)
-    chosen: tuple[int, ...] = () if channel is None else (channel,)
-    if probe.axes == "spatial":
-        chosen = position_axes(axes)
-    elif isinstance(probe.axes, tuple):
-        chosen = tuple(a + rank if a < 0 else a for a in probe.axes)
-    if not chosen or any(not 0 < a < rank for a in chosen):
-        shown = ", ".join(f"{i} ({axis})" for i, axis in enumerate(axes))
-        raise InstrumentError(
-            f"axes={probe.axes!r} does not fit the output of {name!r}, whose axes are {shown}."
-        )
-    return tuple(sorted(set(chosen)))
+    """Returns the axes that a probe reduces; see `Activations.reduced_axes`."""
+    return probe.reduced_axes(axes, name)

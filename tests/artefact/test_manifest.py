@@ -95,7 +95,7 @@ def test_a_manifest_of_schema_1_is_read_and_says_how_to_draw():
         "Saliency",
         "score per unit of input",
         "never negative",
-        "Simonyan et al. 2013",
+        "Simonyan et al. 2013, sec. 3.1",
         "map",
     ]
     assert saliency.is_attribution

@@ -1,89 +1,109 @@
-"""Attribution methods as ONNX graphs over `autodiff`: one family a file.
+"""Attributions as ONNX nodes: one backward pass, and what each method makes of it.
 
-Each works on any forward graph: a scores value, a target, and the tensors to explain.
+What a method is stands in `probegen.methods`; nothing here knows one of them. The graph may be
+any forward graph: there is a value with scores, a target, and tensors to explain.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from probegen.artefact import manifest
-from probegen.artefact.manifest import OutputSpec, TargetSpec
+from probegen.artefact.manifest import TargetSpec
 from probegen.errors import NotDifferentiableError
-from probegen.graph.attribution.grad_cam import grad_cam
-from probegen.graph.attribution.gradient import input_gradient, saliency
-from probegen.graph.attribution.integrated import integrated_gradients
+from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.attribution.sampled import sampled_gradients
 from probegen.graph.attribution.target import seed
-from probegen.graph.autodiff import gradients
+from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING, RULES
-
-_LOCAL = {
-    manifest.INPUT_GRADIENT: input_gradient,
-    manifest.SALIENCY: saliency,
-    manifest.GRAD_CAM: grad_cam,
-}
+from probegen.graph.vjp.common import Local, unary
+from probegen.methods.axes import Axes
+from probegen.methods.base import GradientProbe, Product
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """An output that is to be written: its description and the tensor it explains."""
+class Explained:
+    """A tensor that an attribution explains.
 
-    spec: OutputSpec
+    Attributes:
+        name: of the attribution.
+        at: the tensor.
+        probe: the method.
+        axes: the tensor's axes.
+        together: of a method with `samples`: tensors with one number move together.
+    """
+
+    name: str
     at: ir.Value
-    #: The axis of the tensor that channels lie along.
-    channel: int | None = None
-    #: Outputs of one path integral share a number: they move along one line.
-    line: int = 0
+    probe: GradientProbe
+    axes: Axes
+    together: int = 0
 
 
 def write_attributions(
     builder: Builder,
     target: TargetSpec,
     scores: ir.Value,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[Explained],
     request: ir.Value | None,
+    products: Mapping[str, Product] | None = None,
 ) -> dict[str, ir.Value]:
-    """Writes all outputs that share one target, with one backward pass.
+    """Writes all attributions that share one target and one way back to it.
 
     Args:
         builder: where the nodes go.
         target: what is differentiated.
         scores: the value it is taken from: the model's scores, or a callable's `[batch]`.
-        wanted: the outputs.
+        wanted: the attributions.
         request: the int32 `[batch]` targets chosen at request time, where the target is.
+        products: operator -> what takes the place of its vector-Jacobian product.
 
     Returns:
-        Output name -> value.
+        Name of the attribution -> value.
 
     Raises:
         UnsupportedOpsError: an operator on the way has no gradient.
         NotDifferentiableError: no gradient flows from the target to a tensor.
     """
+    rules = {**RULES, **{op_type: _rule(p) for op_type, p in (products or {}).items()}}
     seeds = {scores: seed(builder, target, scores, request)}
-    local = [w for w in wanted if w.spec.kind in _LOCAL]
+    flow: dict[str, ir.Value] = {}
+    local = [w for w in wanted if w.probe.samples() is None]
     places = list(dict.fromkeys(w.at for w in local))
-    found = gradients(builder, seeds, places, RULES, BLOCKING) if places else []
-    results: dict[str, ir.Value] = {}
+    found = gradients(builder, seeds, places, rules, BLOCKING) if places else []
     by_place = dict(zip(places, found, strict=True))
     for one in local:
         gradient = by_place[one.at]
         if gradient is None:
             raise NotDifferentiableError(
-                f"no gradient flows from the target to what {one.spec.name!r} explains."
+                f"no gradient flows from the target to what {one.name!r} explains."
             )
-        results[one.spec.name] = _LOCAL[one.spec.kind](builder, gradient, one.at, one.channel)
-    lines: dict[int, list[Wanted]] = {}
+        flow[one.name] = gradient
+    for moved in _moved_together(wanted):
+        samples = moved[0].probe.samples()
+        if samples is not None:
+            summed = sampled_gradients(builder, seeds, [w.at for w in moved], samples, rules)
+            flow.update((w.name, g) for w, g in zip(moved, summed, strict=True))
+    ops = OnnxOperations(builder)
+    return {w.name: w.probe.combine(ops, flow[w.name], w.at, w.axes) for w in wanted}
+
+
+def _moved_together(wanted: Iterable[Explained]) -> list[list[Explained]]:
+    together: dict[int, list[Explained]] = {}
     for one in wanted:
-        if one.spec.kind == manifest.INTEGRATED_GRADIENTS:
-            lines.setdefault(one.line, []).append(one)
-    for line in lines.values():
-        detail = line[0].spec.detail
-        values = integrated_gradients(
-            builder, seeds, [w.at for w in line], int(detail["steps"]), float(detail["baseline"])
-        )
-        results.update((w.spec.name, v) for w, v in zip(line, values, strict=True))
-    return results
+        if one.probe.samples() is not None:
+            together.setdefault(one.together, []).append(one)
+    return list(together.values())
+
+
+def _rule(product: Product) -> Rule:
+    """Returns the rule of the walk that a method's own product makes."""
+
+    def derivative(local: Local) -> ir.Value:
+        found: ir.Value = product(OnnxOperations(local.b), local.x, local.y, local.g)
+        return found
+
+    return unary(derivative)

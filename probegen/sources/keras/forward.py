@@ -11,7 +11,6 @@ import keras
 import tensorflow as tf
 
 from probegen.errors import InstrumentError
-from probegen.plan.axes import channel_axis
 from probegen.plan.plan import (
     CallKey,
     PlainOutput,
@@ -19,16 +18,15 @@ from probegen.plan.plan import (
     Slot,
     TargetPlan,
     TensorRef,
-    path_integrals,
-    reduced_axes,
+    moved_together,
 )
+from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held import mark_mask
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import attention_in_steps, run_source
-from probegen.spec import Attention
 
 
 @dataclasses.dataclass
@@ -110,7 +108,7 @@ def run_forward(
         flat: the flat inputs.
         stand_ins: what makes the tensors that stand in for others of the model, inputs aside.
         weights: pairs of a variable of the model and a tensor to read in its place.
-        mark: what masks pass where the plan has paths, on which they are held.
+        mark: what masks pass where the plan has points at which they are held.
     """
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
@@ -129,7 +127,7 @@ def run_forward(
         if not ref.made:
             seen = functools.partial(_touched, first_floats, stand_in)
             replaced.setdefault(ref.key, {})[ref.position] = seen
-    moves = any(path_integrals(group) for group in plan.groups)
+    moves = any(moved_together(group) for group in plan.groups)
     nest, calls = run_source(
         source, flat, replaced, weights, probed, first_floats, mark if moves else None
     )
@@ -150,17 +148,9 @@ def _in_this_graph(tensor: Any) -> Any:
 
 def plain_output(forward: Forward, output: PlainOutput) -> Any:
     """Returns an activation or attention weights as the artefact gives them."""
-    if isinstance(output.probe, Attention):
-        return tf.cast(forward.weights[output.ref.key], output.spec.dtype)
-    probe = output.probe
-    tensor = forward.tensor(output.ref)
-    if probe.channels is not None:
-        tensor = tf.gather(tensor, list(probe.channels), axis=channel_axis(output.axes))
-    over = list(reduced_axes(probe, output.axes, output.spec.name))
-    if probe.reduce == "mean":
-        tensor = tf.reduce_mean(tensor, axis=over)
-    elif probe.reduce == "max":
-        tensor = tf.reduce_max(tensor, axis=over)
-    elif probe.reduce == "norm":
-        tensor = tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=over))
-    return tf.cast(tensor, output.spec.dtype)
+    if output.probe.point == "attention":
+        tensor = forward.weights[output.ref.key]
+    else:
+        tensor = forward.tensor(output.ref)
+    found = output.probe.payload(TensorFlowOperations(), tensor, output.axes)
+    return tf.cast(found, output.spec.dtype)

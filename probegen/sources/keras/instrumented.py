@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probegen import spec
 from probegen.artefact.manifest import TARGET_INPUT, Manifest
 from probegen.errors import InstrumentError, SpecError
+from probegen.methods.base import as_probes
+from probegen.methods.text_forms import from_dict
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
-from probegen.sources.keras.tape import explain
+from probegen.sources.keras.tape import explain, refuse_products
 from probegen.sources.keras.view import KerasView
 from probegen.stages import stage
 
@@ -46,9 +47,7 @@ def instrument(
     """
     with stage("the model cannot be instrumented", InstrumentError):
         source = as_keras_model(model, inputs)
-        return ProbedModel(
-            source, make_plan(KerasView(source), spec.as_probes(probes), class_names)
-        )
+        return ProbedModel(source, make_plan(KerasView(source), as_probes(probes), class_names))
 
 
 def instrument_as(source: KerasModel, described: Manifest) -> ProbedModel:
@@ -57,7 +56,7 @@ def instrument_as(source: KerasModel, described: Manifest) -> ProbedModel:
     Raises:
         ProbegenError: see `instrument`.
     """
-    probes = [spec.from_dict(entry) for entry in described.probes]
+    probes = [from_dict(entry) for entry in described.probes]
     view = KerasView(source)
     return ProbedModel(source, make_plan(view, probes, described.class_names, described))
 
@@ -173,7 +172,9 @@ class ProbedModel(keras.Model):
 
         Raises:
             SpecError: a target is a callable, which has no text form.
+            InstrumentError: a method replaces products, which exists in ONNX artefacts alone.
         """
+        refuse_products(self.plan)
         for group in self.plan.groups:
             if group.target.function is not None:
                 raise SpecError(

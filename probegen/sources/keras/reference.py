@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from probegen.artefact.manifest import INPUT_GRADIENT, PRECISIONS
+from probegen.artefact.manifest import PRECISIONS
 from probegen.errors import VerificationError
+from probegen.methods.input_gradient import InputGradient
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.tape import explain
-from probegen.spec import InputGradient, IntegratedGradients
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +117,7 @@ class KerasReference:
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of, None if there is none.
 
-        Integrated gradients are made of many.
+        What is made of gradients at several points has none.
         """
         return self._raw.get(output.spec.name)
 
@@ -295,23 +295,19 @@ def _with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
         added: dict[TensorRef, GradientOutput] = {}
         for output in group.outputs:
             name = output.spec.name
-            if isinstance(output.probe, InputGradient):
+            if output.probe.gives_gradient:
                 raw[name] = name
-            elif not isinstance(output.probe, IntegratedGradients):
+            elif output.probe.samples() is None:
                 if output.ref not in added:
+                    probe = InputGradient(target=output.probe.target)
                     spec = dataclasses.replace(
                         output.spec,
                         name=f"raw gradient of {name}",
-                        kind=INPUT_GRADIENT,
                         shape=(None,) * len(output.axes),
                         axes=output.axes,
-                        detail={},
+                        **probe.described(output.axes),
                     )
-                    added[output.ref] = dataclasses.replace(
-                        output,
-                        spec=spec,
-                        probe=InputGradient(target=output.probe.target),  # type: ignore[attr-defined]
-                    )
+                    added[output.ref] = dataclasses.replace(output, spec=spec, probe=probe)
                     specs.append(spec)
                 raw[name] = added[output.ref].spec.name
         groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))

@@ -12,20 +12,23 @@ from typing import Any
 
 import tensorflow as tf
 
-from probegen.plan.axes import channel_axis, position_axes, saliency_axis
+from probegen.errors import InstrumentError
+from probegen.methods.samples import Samples
 from probegen.plan.plan import (
     GradientGroup,
     GradientOutput,
     Plan,
     TargetPlan,
     TensorRef,
-    path_integrals,
+    moved_together,
 )
+from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.forward import Forward, plain_output, run_forward
 from probegen.sources.keras.held import hold
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.targets import seed
-from probegen.spec import GradCAM, IntegratedGradients, Saliency
+
+_OPS = TensorFlowOperations()
 
 
 def explain(
@@ -39,7 +42,11 @@ def explain(
         flat: the flat inputs.
         request: the int32 `[batch]` targets asked for, -1 meaning argmax, where the plan has
             a target that is chosen at request time.
+
+    Raises:
+        InstrumentError: a method replaces products, which exists in ONNX artefacts alone.
     """
+    refuse_products(plan)
     forward = run_forward(source, plan, flat)
     results = dict(zip(source.output_names, forward.outputs, strict=True))
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
@@ -48,75 +55,86 @@ def explain(
     return {o.name: results[o.name] for o in plan.manifest.outputs}
 
 
+def refuse_products(plan: Plan) -> None:
+    """Refuses a plan with a method that TensorFlow's gradients do not know.
+
+    Raises:
+        InstrumentError: there is one; names it and says what works.
+    """
+    for group in plan.groups:
+        if group.products:
+            method = type(group.outputs[0].probe).__name__
+            raise InstrumentError(
+                f"pg.{method} has its own gradient of {', '.join(sorted(group.products))}, which "
+                "TensorFlow's gradients cannot follow. Export to ONNX (a path that ends in .onnx) "
+                "with verify=False (--no-verify), or leave this probe out."
+            )
+
+
 def _gradient_outputs(
     source: KerasModel, plan: Plan, forward: Forward, group: GradientGroup, request: Any
 ) -> dict[str, Any]:
     scores = forward.target(group.target)
     seeds = seed(scores, group.target.spec, request)
-    local = [o for o in group.outputs if not isinstance(o.probe, IntegratedGradients)]
+    local = [o for o in group.outputs if o.probe.samples() is None]
     refs = list(dict.fromkeys(o.ref for o in local))
     flow = tf.gradients([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
-    gradients = dict(zip(refs, flow, strict=True))
-    results = {o.spec.name: _attribution(o, forward, gradients[o.ref]) for o in local}
-    for outputs in path_integrals(group):
-        results.update(_integrated(source, plan, forward, group.target, seeds, outputs))
-    return results
+    by_ref = dict(zip(refs, flow, strict=True))
+    # A gradient at an embedding may come as slices.
+    gradients = {o.spec.name: tf.convert_to_tensor(by_ref[o.ref]) for o in local}
+    for outputs in moved_together(group):
+        samples = outputs[0].probe.samples()
+        if samples is not None:
+            summed = _sampled_gradients(
+                source, plan, forward, group.target, seeds, outputs, samples
+            )
+            gradients.update((o.spec.name, g) for o, g in zip(outputs, summed, strict=True))
+    return {o.spec.name: _attribution(o, forward, gradients[o.spec.name]) for o in group.outputs}
 
 
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:
     """Turns the gradient at a tensor into what the probe asked for."""
-    gradient = tf.convert_to_tensor(gradient)  # an embedding's may come as slices
-    channel = channel_axis(output.axes)
-    if isinstance(output.probe, Saliency):
-        over = saliency_axis(output.axes)
-        size = tf.abs(gradient)
-        return size if over is None else tf.reduce_max(size, axis=over)
-    if isinstance(output.probe, GradCAM):
-        maps = forward.tensor(output.ref)
-        positions = list(position_axes(output.axes))
-        weights = tf.reduce_mean(gradient, axis=positions, keepdims=True)
-        return tf.nn.relu(tf.reduce_sum(weights * maps, axis=channel))
-    return gradient
+    return output.probe.combine(_OPS, gradient, forward.tensor(output.ref), output.axes)
 
 
-def _integrated(
+def _sampled_gradients(
     source: KerasModel,
     plan: Plan,
     forward: Forward,
     target: TargetPlan,
     seeds: Any,
     outputs: Sequence[GradientOutput],
-) -> dict[str, Any]:
-    """Sums gradients at the midpoints of `steps` pieces of the line from the baseline.
+    samples: Samples,
+) -> list[Any]:
+    """Returns the weighted sum of the gradients at all points, for each output.
 
-    The class is that of the input itself all along the line, as the path integral has it, and so
-    are the masks.
+    The class is that of the input itself at every point, and so are the masks.
     """
-    probe = outputs[0].probe
-    if not isinstance(probe, IntegratedGradients):
-        raise TypeError(f"{probe!r} is no path integral")
-    ends = [forward.tensor(o.ref) for o in outputs]
-    differences = [end - tf.cast(probe.baseline, end.dtype) for end in ends]
+    values = [forward.tensor(o.ref) for o in outputs]
+    shared = [samples.once(_OPS, value) for value in values]
+    arrays = [[_OPS.constant(a, value) for a in samples.entries()] for value in values]
+    weights = [_OPS.constant(samples.weights, value) for value in values]
+    count = len(samples.weights)
 
     def step(k: Any, *sums: Any) -> tuple[Any, ...]:
-        points = []
-        for difference in differences:
-            fraction = (tf.cast(k, difference.dtype) + 0.5) / probe.steps
-            points.append(tf.cast(probe.baseline, difference.dtype) + fraction * difference)
+        points = [
+            samples.point(_OPS, value, once, [array[k] for array in read])
+            for value, once, read in zip(values, shared, arrays, strict=True)
+        ]
         there = _forward_at(source, plan, forward, outputs, points)
         hold(there.operations, points, forward.operations)
         found = tf.gradients([there.target(target)], points, [seeds])
-        moved = (s + tf.convert_to_tensor(g) for s, g in zip(sums, found, strict=True))
+        moved = (
+            total + weight[k] * tf.convert_to_tensor(gradient)
+            for total, weight, gradient in zip(sums, weights, found, strict=True)
+        )
         return (k + 1, *moved)
 
-    condition: Callable[..., Any] = lambda k, *_: k < probe.steps  # noqa: E731
-    start = (tf.constant(0), *(tf.zeros_like(d) for d in differences))
-    shapes = (tf.TensorShape([]), *(d.shape for d in differences))
+    condition: Callable[..., Any] = lambda k, *_: k < count  # noqa: E731
+    start = (tf.constant(0), *(tf.zeros_like(value) for value in values))
+    shapes = (tf.TensorShape([]), *(value.shape for value in values))
     _, *sums = tf.while_loop(condition, step, start, shape_invariants=shapes)
-    return {
-        output.spec.name: difference * total / tf.cast(probe.steps, total.dtype)
-        for output, difference, total in zip(outputs, differences, sums, strict=True)
-    }
+    return list(sums)
 
 
 def _forward_at(

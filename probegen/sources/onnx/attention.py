@@ -83,27 +83,21 @@ def _sums_over(
     node: ir.Node, place: int, key: int, rank: int, varying: Container[ir.Value]
 ) -> bool:
     """Tells whether a node multiplies weights with values and sums over the key axis."""
+    other = node.inputs[1 - place] if len(node.inputs) == 2 else None
+    if other is None or other not in varying:
+        return False
     if node.op_type == "MatMul":
-        other = node.inputs[1 - place]
-        wanted = rank - 1 if place == 0 else max(rank - 2, 0)
-        return key == wanted and other is not None and other in varying
-    if node.op_type == "Einsum" and len(node.inputs) == 2:
+        return key == (rank - 1 if place == 0 else max(rank - 2, 0))
+    if node.op_type == "Einsum":
         terms, _, result = str(attribute(node, "equation")).replace(" ", "").partition("->")
-        mine, other = terms.split(",")[place], node.inputs[1 - place]
-        if "..." in mine or len(mine) != rank:
-            return False
-        shared = mine[key] in terms.split(",")[1 - place]
-        return shared and mine[key] not in result and other is not None and other in varying
-    if node.op_type == "Mul":
-        other = node.inputs[1 - place]
-        if other is None or other not in varying or place > 1:
-            return False
-        shapes = shape_of(node.outputs[0]), shape_of(other)
-        if shapes[0] is None or shapes[1] is None or len(shapes[0]) < len(shapes[1]):
-            return False
-        moved = key + len(shapes[0]) - rank
-        return any(_reduces(use.node, moved, len(shapes[0])) for use in node.outputs[0].uses())
-    return False
+        mine, others = terms.split(",")[place], terms.split(",")[1 - place]
+        named = "..." not in mine and len(mine) == rank
+        return named and mine[key] in others and mine[key] not in result
+    product, weighed = shape_of(node.outputs[0]), shape_of(other)
+    if node.op_type != "Mul" or product is None or weighed is None or len(product) < len(weighed):
+        return False
+    moved = key + len(product) - rank
+    return any(_reduces(use.node, moved, len(product)) for use in node.outputs[0].uses())
 
 
 def _reduces(node: ir.Node, axis: int, rank: int) -> bool:

@@ -56,9 +56,8 @@ def starts(
 def _before(node: ir.Node, ties: Mapping[ir.Value, Mapping[int, Tie]]) -> dict[int, Tie]:
     """Returns how the result of a node hangs on inputs of whole numbers."""
     loosest = Tie.INDIRECT
-    if node.op_type in _SHAPING or _keeps_whole(node):
-        loosest = Tie.WHOLE
-    elif node.op_type in _LOOK_UPS and len(node.inputs) > 1 and node.inputs[1] in ties:
+    looks_up = node.op_type in _LOOK_UPS and len(node.inputs) > 1 and node.inputs[1] in ties
+    if node.op_type in _SHAPING or _keeps_whole(node) or looks_up:
         loosest = Tie.WHOLE
     elif node.op_type in _SELECTING:
         loosest = Tie.PART
@@ -92,7 +91,7 @@ def _start(
     is_lookup = table is not None and is_float(table)
     shape = None if table is None else shape_of(table)
     rows = shape[0] if is_lookup and node.op_type == "Gather" and shape else None
-    own = shape_of(value)
+    own = shape_of(value) or ()
     names = [str(inputs[i].name).lower() for i in ties]
     return Start(
         ref=ref,
@@ -101,7 +100,7 @@ def _start(
         is_lookup=is_lookup,
         rows=rows if isinstance(rows, int) and constant_of(table) is not None else None,
         masks=not is_lookup and (all("mask" in n for n in names) or _becomes_penalty(value)),
-        usable=bool(own) and (own[0] == batch or own[0] is None),
+        usable=bool(own) and own[0] in (batch, None),
         moved=False,
     )
 

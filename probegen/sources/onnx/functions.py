@@ -98,7 +98,7 @@ def _put_in_place(
     graph.insert_before(call, nodes)
     seen: set[ir.Value] = set()
     for old, result in zip(call.outputs, results, strict=False):
-        new = instead[result] if result in instead else result
+        new = instead.get(result, result)
         if new is None:
             continue
         handed_on = result in instead or new in seen or new.is_initializer()

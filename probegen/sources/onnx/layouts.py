@@ -71,13 +71,11 @@ class Layouts:
         places = [i for i, name in enumerate(names) if name not in (BATCH, CHANNEL)]
         usual = SPATIAL.get(len(places), ())
         if len(places) == len([i for i in places if names[i] is None]) and usual:
-            for name, i in zip(usual, places, strict=True):
-                names[i] = name
+            for place, word in zip(places, usual, strict=True):
+                names[place] = word
         taken = {name for name in names if name}
         for i, name in enumerate(names):
-            if name is None:
-                names[i] = f"axis_{i}"
-            elif name == TIME and {"height", "width"} & taken:
+            if name is None or (name == TIME and {"height", "width"} & taken):
                 names[i] = f"axis_{i}"
         return tuple(str(name) for name in names)
 
@@ -159,14 +157,10 @@ class Layouts:
         for value in alike:
             same = [a == b for a, b in zip(shape_of(value) or (), shape, strict=True)]
             if value in self._known:
-                names = [
-                    n if s else None for n, s in zip(self._known[value], same, strict=True)
-                ]
+                names = [n if s else None for n, s in zip(self._known[value], same, strict=True)]
                 changed |= self._learn(result, names)
             if result in self._known and constant_of(value) is None and not value.is_initializer():
-                names = [
-                    n if s else None for n, s in zip(self._known[result], same, strict=True)
-                ]
+                names = [n if s else None for n, s in zip(self._known[result], same, strict=True)]
                 changed |= self._learn(value, names)
         return changed
 
@@ -184,26 +178,26 @@ _Move = Callable[[_Names], Sequence[str | None]]
 
 def _moves(node: ir.Node) -> tuple[_Move | None, _Move | None]:
     """Returns how names come from a node's first input to its first output, and back."""
-    if node.domain or not node.inputs or node.inputs[0] is None:
-        return None, None
-    source, result = shape_of(node.inputs[0]), shape_of(node.outputs[0])
-    if source is None or result is None:
-        return None, None
+    first = node.inputs[0] if node.inputs else None
+    source, result = (None if v is None else shape_of(v) for v in (first, node.outputs[0]))
+    moves: tuple[_Move | None, _Move | None] = (None, None)
+    if node.domain or source is None or result is None:
+        return moves
     if node.op_type == "Transpose":
         perm = attribute(node, "perm") or list(range(len(source)))[::-1]
-        return (
+        moves = (
             lambda names: [names[p] for p in perm],
             lambda names: [names[perm.index(i)] for i in range(len(perm))],
         )
-    if node.op_type in ("Squeeze", "Unsqueeze") or node.op_type.startswith("Reduce"):
-        return _with_other_axes(node, source, result)
-    if node.op_type in ("Reshape", "Flatten", "MatMul", "Expand"):
-        return _with_leading_axes(node, source, result)
-    if node.op_type == "Gemm" and not attribute(node, "transA", 0):
-        return (lambda names: (names[0], None)), (lambda names: (names[0], None))
-    if node.op_type in _KEEPS and len(source) == len(result):
-        return (lambda names: names), (lambda names: names)
-    return None, None
+    elif node.op_type in ("Squeeze", "Unsqueeze") or node.op_type.startswith("Reduce"):
+        moves = _with_other_axes(node, source, result)
+    elif node.op_type in ("Reshape", "Flatten", "MatMul", "Expand"):
+        moves = _with_leading_axes(node, source, result)
+    elif node.op_type == "Gemm" and not attribute(node, "transA", 0):
+        moves = (lambda names: (names[0], None)), (lambda names: (names[0], None))
+    elif node.op_type in _KEEPS and len(source) == len(result):
+        moves = (lambda names: names), (lambda names: names)
+    return moves
 
 
 def _with_other_axes(
@@ -237,11 +231,9 @@ def _with_leading_axes(
     node: ir.Node, source: Sequence[object], result: Sequence[object]
 ) -> tuple[_Move | None, _Move | None]:
     """Returns the moves of an operator that leaves the first axes as they are."""
-    same = 0
-    for a, b in zip(source, result, strict=False):
-        if a is None or a != b:
-            break
-        same += 1
+    pairs = list(zip(source, result, strict=False))
+    other = (i for i, (a, b) in enumerate(pairs) if a is None or a != b)
+    same = next(other, len(pairs))
     if node.op_type == "MatMul":
         same = len(result) - 1 if len(result) == len(source) else 0
     if not same:

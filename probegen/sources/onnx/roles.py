@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from probegen.graph.core.values import constant_of
+from probegen.graph.core.values import constant_of, shape_of
 
 _BY_ROLE: Mapping[str, tuple[str, ...]] = {
     "convolution": ("Conv", "ConvTranspose", "DeformConv"),
@@ -54,5 +54,5 @@ def is_embedding(node: ir.Node) -> bool:
     if node.op_type != "Gather" or node.domain:
         return False
     table, ids = node.inputs
-    is_table = table is not None and table.is_initializer() and table.shape is not None
-    return bool(is_table and len(table.shape) >= 2 and ids is not None and constant_of(ids) is None)
+    shape = None if table is None or not table.is_initializer() else shape_of(table)
+    return shape is not None and len(shape) >= 2 and ids is not None and constant_of(ids) is None

@@ -1,42 +1,43 @@
-"""Integrated gradients (Sundararajan et al. 2017)."""
+"""Gradients at several points around the input, summed: one Scan over the points."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
-from probegen.graph.autodiff import gradients
+from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.queries import inputs_of, key_of
 from probegen.graph.core.values import dtype_of
 from probegen.graph.loops.step_writer import Steps
-from probegen.graph.vjp import BLOCKING, RULES
+from probegen.graph.vjp import BLOCKING
+from probegen.methods.samples import Samples
 
 
-def integrated_gradients(
+def sampled_gradients(
     builder: Builder,
     seeds: Mapping[ir.Value, ir.Value],
     places: Sequence[ir.Value],
-    steps: int,
-    baseline: float,
+    samples: Samples,
+    rules: Mapping[str, Rule],
 ) -> list[ir.Value]:
-    """Writes `(x - x0) * mean_k grad F(x0 + (k + 1/2) / steps * (x - x0))` (eq. 3, midpoints).
+    """Writes the weighted sum of the gradients at all points.
 
-    One Scan: a step runs a copy of the forward nodes behind `places` at a point of the line, and
-    their backward pass. The seed is that of the input itself: the class stays the same on the
-    whole line. So do masks, which a point of the line would otherwise compute anew.
+    One Scan: a step runs a copy of the forward nodes behind `places` at a point, and their
+    backward pass. The seed is that of the input itself: the class stays the same at all points.
+    So do masks, which a point would otherwise compute anew.
 
     Args:
         builder: where the nodes go; its graph holds the forward pass.
         seeds: the scores and the gradient of the target with respect to them.
-        places: the tensors that move together from the baseline to their value.
-        steps: points on the line.
-        baseline: the value of every element at its start.
+        places: the tensors that move together from point to point.
+        samples: the points.
+        rules: operator -> rule, for the walk.
 
     Returns:
         One value a place, of its shape.
@@ -46,37 +47,58 @@ def integrated_gradients(
     """
     loop = Steps(builder)
     body = loop.body
-    middles = (np.arange(steps) + 0.5) / steps
-    fractions = {
-        dtype: loop.each(builder.const(middles, dtype), backwards=False)
-        for dtype in dict.fromkeys(map(dtype_of, places))
-    }
-    differences = [builder.sub(place, baseline) for place in places]
-    sums = [loop.carry(builder.zeros_like(place)) for place in places]
-    points = [_point(body, fractions[dtype_of(d)], d, baseline) for d in differences]
-    inside = _copy_forward(builder.graph, body, dict(zip(places, points, strict=True)), seeds)
-    found = _gradients_inside(
-        body, {inside[scores]: seed for scores, seed in seeds.items()}, points
-    )
-    totals, _ = loop.finish([body.add(s, g) for s, g in zip(sums, found, strict=True)])
-    scale = 1.0 / steps
-    return [
-        builder.mul(builder.mul(difference, total), scale)
-        for difference, total in zip(differences, totals, strict=True)
+    outside, inside = OnnxOperations(builder), OnnxOperations(body)
+    entries = _Entries(builder, loop, samples)
+    points = [
+        samples.point(inside, place, samples.once(outside, place), entries.of(place))
+        for place in places
     ]
+    sums = [loop.carry(builder.zeros_like(place)) for place in places]
+    copies = _copy_forward(builder.graph, body, dict(zip(places, points, strict=True)), seeds)
+    found = _gradients_inside(
+        body, {copies[scores]: seed for scores, seed in seeds.items()}, points, rules
+    )
+    weight = samples.weights[0]
+    if any(w != weight for w in samples.weights):
+        found = [inside.mul(g, entries.weight(g)) for g in found]
+        weight = 1.0
+    totals, _ = loop.finish([body.add(s, g) for s, g in zip(sums, found, strict=True)])
+    return [outside.mul(total, weight) for total in totals]
 
 
-def _point(body: Builder, fraction: ir.Value, difference: ir.Value, baseline: float) -> ir.Value:
-    moved = body.op("Mul", difference, fraction, shape=difference)
-    return body.op("Add", moved, body.scalar(baseline, difference), shape=difference)
+class _Entries:
+    """What a step reads of the arrays of the points: their entries, of each element type."""
+
+    def __init__(self, builder: Builder, loop: Steps, samples: Samples) -> None:
+        self._builder, self._loop, self._samples = builder, loop, samples
+        self._read: dict[tuple[int, ir.DataType], ir.Value] = {}
+
+    def of(self, place: ir.Value) -> list[ir.Value]:
+        """Returns this step's entry of each array, of the element type of a tensor."""
+        arrays = self._samples.entries()
+        return [self._entry(i, values, place) for i, values in enumerate(arrays)]
+
+    def weight(self, gradient: ir.Value) -> ir.Value:
+        """Returns the weight of this step's point."""
+        return self._entry(-1, self._samples.weights, gradient)
+
+    def _entry(self, number: int, values: object, like: ir.Value) -> ir.Value:
+        dtype = dtype_of(like)
+        if (number, dtype) not in self._read:
+            sequence = self._builder.const(values, dtype)  # type: ignore[arg-type]
+            self._read[number, dtype] = self._loop.each(sequence, backwards=False)
+        return self._read[number, dtype]
 
 
 def _gradients_inside(
-    body: Builder, seeds: Mapping[ir.Value, ir.Value], points: Sequence[ir.Value]
+    body: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    points: Sequence[ir.Value],
+    rules: Mapping[str, Rule],
 ) -> list[ir.Value]:
     """Differentiates what the body holds so far."""
     body.attach()
-    found = gradients(body, seeds, points, RULES, BLOCKING)
+    found = gradients(body, seeds, points, rules, BLOCKING)
     if any(gradient is None for gradient in found):
         raise NotDifferentiableError("no gradient flows from the target along the line.")
     return [gradient for gradient in found if gradient is not None]

@@ -1,0 +1,310 @@
+"""What a method says of itself: the base classes of all probes, one family a class.
+
+A method is a frozen dataclass in a file of its own, derived from one of three families:
+
+- `OfLayers`: gives out a tensor of layers as it is (or reduced); nothing is differentiated.
+- `OfInputs`: explains inputs (or, with `wrt`, tensors of layers) by gradients.
+- `OfLayer`: explains the positions of one layer's output by gradients: class activation maps.
+
+Class attributes say once what the command line, the manifest, the plots and the README need to
+know. The code of a method (`combine`, `samples`) is written over `Operations`, and so is the same
+in an ONNX graph, in TensorFlow and in numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
+
+from probegen.artefact.manifest import DRAWN_AS_MAP, NEVER_NEGATIVE, SIGNED
+from probegen.errors import SpecError
+from probegen.methods.axes import Axes, channel_axis
+from probegen.methods.operations import Operations, T
+from probegen.methods.samples import Samples
+from probegen.methods.targets import Target, checked_target
+
+#: A glob, `"re:..."`, `"type:..."`, `"role:..."`, an index, a layer, a predicate, or a list.
+Selector = Any
+
+#: What takes the place of the vector-Jacobian product of an operator with one input:
+#: (array operations, the operator's input, its output, the gradient of that) -> the gradient of
+#: the input.
+Product = Callable[[Operations[Any], Any, Any, Any], Any]
+
+PAYLOADS = ("float16", "float32", "float64")
+
+#: Key of a field's metadata under which its `Option` stands.
+OPTION = "option"
+
+P = TypeVar("P", bound="Probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """Says that a field is an option of the command line.
+
+    Attributes:
+        what: what it gives, to be followed by `of` and the methods' flags: `"Points"`.
+        flag: the option without its dashes, where it is not the field's name.
+        at_least: the smallest value that is allowed.
+    """
+
+    what: str
+    flag: str = ""
+    at_least: int | None = None
+
+
+def option(default: Any, what: str, *, flag: str = "", at_least: int | None = None) -> Any:
+    """Returns a dataclass field that is an option of the command line as well; see `Option`."""
+    found = Option(what, flag, at_least)
+    return dataclasses.field(default=default, metadata={OPTION: found})
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Base of all probes.
+
+    Attributes:
+        kind: the first part of the names of its outputs.
+        text_name: what specs and the command line call it; `kind` where it is not said.
+        title: what people call it.
+        help: one sentence that says what comes out, for the command line and the README.
+        unit: what one number means; empty where that is the layer's own affair.
+        sign: one of `manifest.SIGNS`.
+        draw: one of `manifest.DRAWN_AS`.
+        equation: how a number is defined, in one line.
+        paper: where that was published, with the place in it.
+        selects: the field that selects layers or inputs.
+        point: the word in `ProbePoint.probes` of the points that it can be used at.
+    """
+
+    kind: ClassVar[str] = ""
+    text_name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    help: ClassVar[str] = ""
+    unit: ClassVar[str] = ""
+    sign: ClassVar[str] = ""
+    draw: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    selects: ClassVar[str] = ""
+    point: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "text_name" not in vars(cls):
+            cls.text_name = cls.kind
+
+    def __post_init__(self) -> None:
+        name = getattr(self, "name", None)
+        if name is not None and (not isinstance(name, str) or not name.strip()):
+            raise SpecError(f"{type(self).__name__}(name=...) takes a non-empty string or None.")
+
+    @property
+    def selector(self) -> Selector:
+        """Which layers or inputs are meant."""
+        return getattr(self, self.selects)
+
+    def resolved(self: P, paths: Sequence[str]) -> P:
+        """Returns the probe with explicit paths in the place of its selector."""
+        return self.with_selector(list(paths))
+
+    def with_selector(self: P, selector: Selector) -> P:
+        """Returns the probe with another selector."""
+        changes: dict[str, Any] = {self.selects: selector}
+        return dataclasses.replace(self, **changes)
+
+    def definition(self, axes: Axes) -> str:
+        """Returns one line that says how a number is defined, with its source.
+
+        Args:
+            axes: those of the tensor that is given out or explained.
+        """
+        del axes
+        return f"{self.equation} ({self.paper})" if self.paper else self.equation
+
+    def kept_axes(self, axes: Axes) -> tuple[int, ...]:
+        """Returns which axes of the tensor (given out or explained) the result has."""
+        return tuple(range(len(axes)))
+
+    def detail(self, axes: Axes) -> dict[str, Any]:
+        """Returns further facts for the manifest, as plain JSON values."""
+        del axes
+        return {}
+
+    def described(self, axes: Axes) -> dict[str, Any]:
+        """Returns what an `OutputSpec` says that depends on the method alone.
+
+        Args:
+            axes: those of the tensor that is given out or explained.
+        """
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "unit": self.unit,
+            "sign": self.sign,
+            "paper": self.paper,
+            "draw": self.draw,
+            "method": self.definition(axes),
+            "detail": self.detail(axes),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class OfLayers(Probe):
+    """Gives out a tensor of each selected layer; `point` says which of its tensors."""
+
+    selects: ClassVar[str] = "select"
+
+    @property
+    def dtype(self) -> str | None:
+        """Element type of what is given out, None for the tensor's own: a field with a default."""
+        raise NotImplementedError
+
+    def payload(self, ops: Operations[T], value: T, axes: Axes) -> T:
+        """Returns what is given out of a tensor.
+
+        Args:
+            ops: the array operations.
+            value: the tensor.
+            axes: its axes.
+        """
+        del ops, axes
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientProbe(Probe):
+    """What every probe that differentiates has in common.
+
+    Probes of one kind that explain different outputs of a model are told apart by these: two
+    `pg.Saliency` with `output="risk"` and `output="age"` are called `saliency/risk/<input>` and
+    `saliency/age/<input>`, where one alone is `saliency/<input>`. Different targets of one output
+    need `name=`.
+
+    Attributes:
+        products: ONNX operator -> what takes the place of its vector-Jacobian product. Methods
+            that have some exist in ONNX artefacts alone.
+    """
+
+    sign: ClassVar[str] = SIGNED
+    draw: ClassVar[str] = DRAWN_AS_MAP
+    products: ClassVar[Mapping[str, Product]] = MappingProxyType({})
+
+    output: str | int | None = dataclasses.field(default=None, kw_only=True)
+    logits: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "target", checked_target(self.target))
+        if not isinstance(self.logits, bool):
+            raise SpecError(f"logits= takes True or False, got {self.logits!r}.")
+
+    @property
+    def target(self) -> Target:
+        """What is differentiated: a field with a default."""
+        raise NotImplementedError
+
+    def samples(self) -> Samples | None:
+        """Returns where gradients are taken; None for the input itself."""
+        return None
+
+    def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+        """Returns the attribution.
+
+        Args:
+            ops: the array operations.
+            gradient: of the target at the tensor that is explained, of its shape; with `samples`
+                the weighted sum of those at all points.
+            value: the tensor.
+            axes: its axes.
+        """
+        del ops, value, axes
+        return gradient
+
+    @property
+    def gives_gradient(self) -> bool:
+        """True where the attribution is the gradient at the tensor, and nothing else."""
+        return self.samples() is None and type(self).combine is GradientProbe.combine
+
+
+@dataclasses.dataclass(frozen=True)
+class OfInputs(GradientProbe):
+    """Explains the inputs (`wrt="input"`), or what the field `wrt` selects."""
+
+    selects: ClassVar[str] = "wrt"
+    point: ClassVar[str] = "gradient"
+
+    def resolved(self: P, paths: Sequence[str]) -> P:
+        """Returns the probe with explicit paths; `"input"` stays, for it is explicit."""
+        return self if self.selector == "input" else self.with_selector(list(paths))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfLayer(GradientProbe):
+    """Explains the positions of the output of `layer`: a class activation map, never negative."""
+
+    sign: ClassVar[str] = NEVER_NEGATIVE
+    selects: ClassVar[str] = "layer"
+    point: ClassVar[str] = "grad_cam"
+
+    def resolved(self: P, paths: Sequence[str]) -> P:
+        """Returns the probe with the path of its layer, or a list where there are several."""
+        return self.with_selector(paths[0] if len(paths) == 1 else list(paths))
+
+    def kept_axes(self, axes: Axes) -> tuple[int, ...]:
+        """Returns batch and positions."""
+        channel = channel_axis(axes)
+        return tuple(i for i in range(len(axes)) if i != channel)
+
+
+def as_probes(probes: object) -> tuple[Probe, ...]:
+    """Returns what a caller passed as `probes` (one probe, several or none) as a tuple.
+
+    Raises:
+        SpecError: something is no probe.
+    """
+    if isinstance(probes, Probe):
+        return (probes,)
+    if not isinstance(probes, Sequence) or isinstance(probes, str):
+        raise SpecError(
+            f"expected a probe or a list of probes such as [pg.Saliency()], got {probes!r}."
+        )
+    for probe in probes:
+        if isinstance(probe, type) and issubclass(probe, Probe):
+            raise SpecError(f"{probe.__name__} is a class; write pg.{probe.__name__}(...).")
+        if not isinstance(probe, Probe):
+            raise SpecError(f"{probe!r} is no probe; write for instance pg.Saliency().")
+    return tuple(probes)
+
+
+# -- validation of fields ----------------------------------------------------------------------
+
+
+def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
+    """Raises a SpecError unless a value is None or one of the choices."""
+    if value is not None and value not in choices:
+        shown = ", ".join(repr(c) for c in choices)
+        raise SpecError(f"{field}= takes one of {shown}, got {value!r}.")
+
+
+def set_ints(probe: Probe, field: str) -> None:
+    """Turns a sequence of whole numbers (or one) into a tuple, in place.
+
+    Raises:
+        SpecError: it holds something else, or nothing.
+    """
+    value = getattr(probe, field)
+    if value is None:
+        return
+    items = (value,) if isinstance(value, int) else value
+    try:
+        numbers = tuple(operator.index(i) for i in items)
+    except TypeError:
+        raise SpecError(f"{field}= takes whole numbers, got {value!r}.") from None
+    if not numbers:
+        raise SpecError(f"{field}= is empty; leave it out to keep all.")
+    object.__setattr__(probe, field, numbers)

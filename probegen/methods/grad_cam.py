@@ -1,0 +1,44 @@
+"""Grad-CAM (Selvaraju et al. 2017)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from probegen.methods.axes import Axes, channel_axis, position_axes
+from probegen.methods.base import OfLayer, Selector
+from probegen.methods.operations import Operations, T
+from probegen.methods.targets import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class GradCAM(OfLayer):
+    """Gradient-weighted class activation map (Selvaraju et al. 2017, eqs. 1 and 2).
+
+    Not up-sampled and not normalised: `[batch, ...positions of the layer]`, never negative. A
+    film has `[batch, time, height, width]`; channels may stand first or last. A layer that is
+    called several times gives one map a call, `grad_cam/<path>#<call>`.
+
+    Attributes:
+        layer: a selector of one convolutional layer, a list of several, or `"auto"`: the last
+            layer whose output still has positions, on each of the ways that run to the target
+            beside each other (the calls of a shared tower, the towers of several inputs).
+        target, name, output, logits: as for `InputGradient`.
+    """
+
+    kind: ClassVar[str] = "grad_cam"
+    title: ClassVar[str] = "Grad-CAM"
+    help: ClassVar[str] = "Grad-CAM at LAYER; at the last layer with positions if left out."
+    unit: ClassVar[str] = "weighted activation"
+    equation: ClassVar[str] = "relu(sum_k mean(d target / d A_k) A_k)"
+    paper: ClassVar[str] = "Selvaraju et al. 2017, eqs. 1-2"
+
+    layer: Selector = "auto"
+    target: Target = "argmax"
+    name: str | None = None
+
+    def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+        """Returns the sum of the layer's channels, each weighted by its mean gradient."""
+        channel = channel_axis(axes)
+        weights = ops.mean(gradient, position_axes(axes), keepdims=True)
+        return ops.relu(ops.sum(ops.mul(weights, value), () if channel is None else (channel,)))

@@ -1,0 +1,68 @@
+"""The array operations that a method is written in.
+
+A method says once how it turns a gradient into an attribution; the ONNX graph, TensorFlow and
+numpy each have an implementation of these operations, so that all three say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Operations(Protocol[T]):
+    """Operations on arrays of one library; two operands broadcast as in numpy.
+
+    Axes are counted from the front and never negative. A reduction over no axes changes nothing.
+    A number takes the element type of the array beside it, of which there is one at least.
+    """
+
+    def constant(self, values: Any, like: T) -> T:
+        """Returns fixed values as an array of the element type of `like`."""
+
+    def cast(self, x: T, like: T) -> T:
+        """Returns x with the element type of `like`."""
+
+    def abs(self, x: T) -> T:
+        """Returns |x|."""
+
+    def exp(self, x: T) -> T:
+        """Returns e to the power of x."""
+
+    def sqrt(self, x: T) -> T:
+        """Returns the square root of x."""
+
+    def relu(self, x: T) -> T:
+        """Returns x where it is positive, else 0."""
+
+    def add(self, a: T | float, b: T | float) -> T:
+        """Returns a + b."""
+
+    def sub(self, a: T | float, b: T | float) -> T:
+        """Returns a - b."""
+
+    def mul(self, a: T | float, b: T | float) -> T:
+        """Returns a * b."""
+
+    def div(self, a: T | float, b: T | float) -> T:
+        """Returns a / b."""
+
+    def greater(self, a: T | float, b: T | float) -> T:
+        """Returns true where a > b; for `where` alone."""
+
+    def where(self, condition: T, a: T | float, b: T | float) -> T:
+        """Returns a where the condition holds, else b."""
+
+    def sum(self, x: T, axes: Sequence[int], keepdims: bool = False) -> T:
+        """Returns the sum over axes."""
+
+    def mean(self, x: T, axes: Sequence[int], keepdims: bool = False) -> T:
+        """Returns the mean over axes."""
+
+    def max(self, x: T, axes: Sequence[int], keepdims: bool = False) -> T:
+        """Returns the largest value over axes."""
+
+    def take(self, x: T, indices: Sequence[int], axis: int) -> T:
+        """Returns some entries along an axis, in this order."""
