@@ -60,14 +60,14 @@ def outline(source: Source, plan: Plan, opset: int, sizes: Mapping[str, int]) ->
     refused: dict[int, Refusing] = {}
     forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
     try:
-        values = explained(plan, forward, opset, source.batch)
+        values = explained(plan, forward, source.batch)
     except (UnsupportedOpsError, NotDifferentiableError):
         # A walk that ends early leaves nodes behind, so the rest is written on a fresh graph.
         forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
-        refused = _refused(plan, forward, opset, source.batch)
+        refused = _refused(plan, forward, source.batch)
         plan = _without(plan, refused)
         forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
-        values = explained(plan, forward, opset, source.batch)
+        values = explained(plan, forward, source.batch)
     names = list(values)
     forward.graph.outputs[:] = [*forward.predictions, *values.values()]
     clean(forward.model)
@@ -78,9 +78,7 @@ def outline(source: Source, plan: Plan, opset: int, sizes: Mapping[str, int]) ->
     return Outline(forward.graph, finished[:count], explanations, refused)
 
 
-def _refused(
-    plan: Plan, forward: ForwardGraph, opset: int, batch: int | None
-) -> dict[int, Refusing]:
+def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, Refusing]:
     """Returns the probes that are refused, each tried alone; the graph is of no use then."""
     request = prepared(plan, forward, batch)
     found: dict[int, Refusing] = {}
@@ -89,7 +87,9 @@ def _refused(
             own = tuple(o for o in group.outputs if o.probe is probe)
             alone = dataclasses.replace(group, outputs=own)
             try:
-                explain_group(Builder(forward.graph, opset), forward, alone, target, request)
+                explain_group(
+                    Builder(forward.graph, forward.opset), forward, alone, target, request
+                )
             except (UnsupportedOpsError, NotDifferentiableError) as error:
                 found[id(probe)] = error
     return found

@@ -66,7 +66,7 @@ def onnx_model(
         )
     forward = lower(plan, opset, batch)
     try:
-        values = explained(plan, forward, opset, batch)
+        values = explained(plan, forward, batch)
     except UnknownShapeError as error:
         where = forward.layer_of(error.node)
         raise ExportError(
@@ -85,16 +85,14 @@ def onnx_model(
     return forward.model, described
 
 
-def explained(
-    plan: Plan, forward: ForwardGraph, opset: int, batch: int | None
-) -> dict[str, ir.Value]:
+def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str, ir.Value]:
     """Writes everything that a plan asks for into its forward graph; returns it by output name.
 
     Raises:
         UnsupportedOpsError, NotDifferentiableError: see `explain_group`.
     """
     request = prepared(plan, forward, batch)
-    builder = Builder(forward.graph, opset)
+    builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         values.update(explain_group(builder, forward, group, target, request))

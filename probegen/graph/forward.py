@@ -35,6 +35,11 @@ class ForwardGraph:
         return self.model.graph
 
     @property
+    def opset(self) -> int:
+        """The operator set that the graph is written in."""
+        return self.graph.opset_imports[""]
+
+    @property
     def predictions(self) -> list[ir.Value]:
         """The values of the predictions."""
         return list(self.graph.outputs)[: self.counts[0]]

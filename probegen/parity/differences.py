@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.parity.seeds import seed
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef
+from probegen.plan.seeds import seed
 from probegen.sources.base import MovedScores
 
 Array = npt.NDArray[Any]

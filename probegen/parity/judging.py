@@ -20,7 +20,7 @@ from probegen.artefact.manifest import (
     OutputSpec,
 )
 from probegen.graph.assemble import onnx_model
-from probegen.parity.array_operations import NumpyOperations
+from probegen.methods.numpy_operations import NumpyOperations
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds

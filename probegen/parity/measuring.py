@@ -97,7 +97,7 @@ def measure(
         result = art.run(batch.feed, target=asked)
         got = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
         calls.append(Call(place, batch, asked, got, expected))
-    same = art.engine.name in reference.same_gradients_as
+    same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)
     return Report(
         artefact=str(artefact),

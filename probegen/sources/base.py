@@ -49,15 +49,18 @@ class Reference(Protocol):
         sizes: every size that a tensor of the model has, for samples that hit its edges.
         computed_in: the coarsest element type that the model computes in.
         gradients_by: what computes the gradients, for the certificate.
-        same_gradients_as: names of runtime engines whose artefacts hold these very gradients, so
-            that agreement with them proves nothing.
     """
 
     plan: Plan
     sizes: frozenset[int]
     computed_in: str
     gradients_by: str
-    same_gradients_as: frozenset[str]
+
+    def shares_gradients_with(self, engine: str) -> bool:
+        """Tells whether artefacts of a runtime engine hold these very gradients.
+
+        Agreement with them then proves nothing, and differences of the scores are heard.
+        """
 
     def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
         """Returns what the untouched model predicts, called `times` times on the same inputs."""

@@ -8,7 +8,6 @@ changes in the model (recurrent states, counters, seeds) is put back afterwards.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +18,8 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import PRECISIONS
 from probegen.errors import VerificationError
-from probegen.methods.input_gradient import InputGradient
-from probegen.plan.plan import GradientOutput, Plan, TensorRef
+from probegen.plan.plan import GradientOutput, Plan
+from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -50,7 +49,6 @@ class KerasReference:
     """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
 
     gradients_by = "TensorFlow's gradients"
-    same_gradients_as = frozenset({"TensorFlow"})
 
     def __init__(self, source: KerasModel, plan: Plan) -> None:
         """Traces the model with the plan once, for any batch and open size."""
@@ -59,7 +57,7 @@ class KerasReference:
         specs = list(source.input_specs)
         if plan.manifest.target_input:
             specs.append(tf.TensorSpec([specs[0].shape[0]], tf.int32))
-        self.plan, self._raw = _with_raw_gradients(plan)
+        self.plan, self._raw = with_raw_gradients(plan)
         self.computed_in = _coarsest(source.model)
         inputs = len(self._source.input_specs)
 
@@ -75,6 +73,10 @@ class KerasReference:
             tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
             for name, spec in zip(self._source.input_names, self._source.input_specs, strict=True)
         ]
+
+    def shares_gradients_with(self, engine: str) -> bool:
+        """Tells whether an engine of the runtime runs TensorFlow's gradients."""
+        return engine.startswith("TensorFlow")
 
     def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
         """Returns what the untouched model predicts, called `times` times on the same inputs.
@@ -286,33 +288,6 @@ def _is_seed(variable: Any) -> bool:
 
 
 # -- graphs ------------------------------------------------------------------------------------
-
-
-def _with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
-    """Returns a plan that also gives the gradients that outputs are made of, and their names."""
-    groups, raw, specs = [], {}, []
-    for group in plan.groups:
-        added: dict[TensorRef, GradientOutput] = {}
-        for output in group.outputs:
-            name = output.spec.name
-            if output.probe.gives_gradient:
-                raw[name] = name
-            elif output.probe.samples() is None:
-                if output.ref not in added:
-                    probe = InputGradient(target=output.probe.target)
-                    spec = dataclasses.replace(
-                        output.spec,
-                        name=f"raw gradient of {name}",
-                        shape=(None,) * len(output.axes),
-                        axes=output.axes,
-                        **probe.described(output.axes),
-                    )
-                    added[output.ref] = dataclasses.replace(output, spec=spec, probe=probe)
-                    specs.append(spec)
-                raw[name] = added[output.ref].spec.name
-        groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
-    manifest = plan.manifest.replace(outputs=(*plan.manifest.outputs, *specs))
-    return dataclasses.replace(plan, groups=tuple(groups), manifest=manifest), raw
 
 
 def _sizes(graph: Any) -> frozenset[int]:

@@ -1,0 +1,131 @@
+"""The forward graph of a plan: a copy of the prepared graph, with what the plan takes marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from probegen.errors import ExportError
+from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import MARK, MARK_DOMAIN
+from probegen.graph.core.values import shape_of
+from probegen.graph.forward import ForwardGraph, open_size
+from probegen.graph.shape_inference import infer_shapes
+from probegen.methods.attention import Attention
+from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
+from probegen.sources.onnx.reading import OnnxModel
+from probegen.sources.onnx.view import OnnxView
+
+
+def forward_graph(
+    read: OnnxModel, view: OnnxView, plan: Plan, batch: int | None = None
+) -> ForwardGraph:
+    """Returns a copy of a prepared graph with everything that a plan needs as outputs.
+
+    Args:
+        read: the prepared model; it is not changed.
+        view: of it.
+        plan: what is taken.
+        batch: a fixed batch size, or None for the file's own.
+
+    Raises:
+        ExportError: the batch cannot be fixed.
+    """
+    model = read.model.clone()
+    graph = model.graph
+    copies = dict(zip(_values(read.model.graph), _values(graph), strict=True))
+    if batch is not None:
+        _fix_batch(model, batch)
+    _name_open_sizes(graph)
+    builder = Builder(graph, read.opset)
+    predictions = list(graph.outputs)
+    plain = [_plain(builder, view, o, copies) for o in plan.plain]
+    targets = [_target(builder, view, g.target, copies) for g in plan.groups]
+    graph.outputs[:] = [*predictions, *plain, *targets]
+    builder.attach()
+    refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+    sources = {ref: _marked(graph, copies[view.value(ref)], ref) for ref in refs}
+    return ForwardGraph(model, (len(predictions), len(plain)), sources, _path_of)
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    """Returns the values of a graph itself in an order that its copies share."""
+    made = [v for node in graph for v in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *made]
+
+
+def _path_of(node_name: str) -> str:
+    """Returns the path of the file's node that a node of the artefact came from."""
+    own = re.sub(r"^(plain|explain)/", "", node_name)
+    return "" if own.startswith("probegen") else own.lstrip("/")
+
+
+def _plain(
+    builder: Builder, view: OnnxView, output: PlainOutput, copies: dict[ir.Value, ir.Value]
+) -> ir.Value:
+    """Writes an activation or attention weights as the artefact gives them."""
+    value = copies[view.value(output.ref)]
+    if isinstance(output.probe, Attention):
+        value = copies[view.weights(output.ref).value]
+    payload = output.probe.payload(OnnxOperations(builder), value, output.axes)
+    return builder.cast(payload, ir.DataType[output.spec.dtype.upper().replace("FLOAT32", "FLOAT")])
+
+
+def _target(
+    builder: Builder, view: OnnxView, target: TargetPlan, copies: dict[ir.Value, ir.Value]
+) -> ir.Value:
+    """Writes what a target is taken from: batch first, and classes last where one is chosen."""
+    scores = copies[view.end(target)]
+    return scores if target.order is None else builder.transpose(scores, target.order)
+
+
+def _marked(graph: ir.Graph, value: ir.Value, ref: TensorRef) -> ir.Value:
+    """Returns a value that no pass moves anything across, in the place of one of a node."""
+    if ref.is_input:
+        return value
+    mark = ir.node(MARK, [value], domain=MARK_DOMAIN, name=f"{ref.path}/mark")
+    result = mark.outputs[0]
+    result.name, result.type, result.shape = f"{value.name}/marked", value.type, value.shape
+    producer = value.producer()
+    value.replace_all_uses_with(result, replace_graph_outputs=True)
+    mark.replace_input_with(0, value)
+    if producer is None:
+        graph.insert_before(graph[0], mark)
+    else:
+        graph.insert_after(producer, mark)
+    return result
+
+
+def _fix_batch(model: ir.Model, batch: int) -> None:
+    """Gives the first axis of every input a size.
+
+    Raises:
+        ExportError: the file has another one.
+    """
+    for value in model.graph.inputs:
+        shape = shape_of(value)
+        if not shape or value.is_initializer():
+            continue
+        if isinstance(shape[0], int):
+            if shape[0] != batch and batch != 1:
+                raise ExportError(
+                    f"input {value.name!r} has the fixed batch size {shape[0]}, not {batch}."
+                )
+            continue
+        value.shape = ir.Shape([batch, *shape[1:]])
+    infer_shapes(model)
+
+
+def _name_open_sizes(graph: ir.Graph) -> None:
+    """Gives open sizes of inputs that have no name one."""
+    for value in graph.inputs:
+        shape = shape_of(value)
+        if shape is not None and None in shape:
+            named: Sequence[int | str | None] = [
+                ("batch" if i == 0 else open_size(str(value.name), i)) if d is None else d
+                for i, d in enumerate(shape)
+            ]
+            value.shape = ir.Shape(list(named))

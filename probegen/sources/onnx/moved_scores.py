@@ -1,0 +1,153 @@
+"""The scores of an ONNX file with some of its tensors moved, by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.core.queries import inputs_of
+from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.sources.onnx.reading import OnnxModel
+from probegen.sources.onnx.running import Runner
+from probegen.sources.onnx.view import OnnxView
+
+Array = npt.NDArray[Any]
+
+#: Operators whose slope is 0 but which the gradient passes, as if they were not there.
+_STRAIGHT_THROUGH = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_SHIFT = "probegen_shift_"
+
+
+class OnnxMovedScores:
+    """Moves tensors of the original file and looks at its scores; see `sources.base.MovedScores`.
+
+    Where the file has no such tensor or scores (they are within an operator that was taken
+    apart), the prepared graph stands in for it, without any gradient of ours.
+    """
+
+    def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
+        self._view, self._groups = view, plan.groups
+        self.refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+        self._inner = [ref for ref in self.refs if not ref.is_input]
+        self._ends = [view.end(group.target) for group in plan.groups]
+        wanted = [*(view.value(ref) for ref in self._inner), *self._ends]
+        model = original_with(read, [str(v.name) for v in wanted])
+        if model is None:
+            model = read.model.clone()
+        self._names = [str(v.name) for v in self._ends]
+        self._tensors = [str(view.value(ref).name) for ref in self._inner]
+        self.give_shifts(model)
+        _make_outputs(model.graph, [*self._names, *self._tensors])
+        self._runner = Runner(model, folder_of(read))
+        ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
+        self._ranks = [0 if s is None else len(s) for s in ranks]
+
+    def at(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns the scores of each group, and the tensors before they are moved."""
+        tensors = {
+            ref: np.asarray(feed[self._view.input_names[ref.position]])
+            for ref in self.refs
+            if ref.is_input
+        }
+        fed, more = self.moved_feed(feed, shifts)
+        found = self._runner.run({**fed, **more}, [*self._names, *self._tensors])
+        scores = [
+            s if g.target.order is None else s.transpose(g.target.order)
+            for s, g in zip(found, self._groups, strict=False)
+        ]
+        tensors.update(zip(self._inner, found[len(self._names) :], strict=True))
+        return scores, tensors
+
+    def moved_feed(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Returns the inputs with their shifts, and the shifts of inner tensors by input name."""
+        fed = {name: np.asarray(value) for name, value in feed.items()}
+        for ref, shift in shifts.items():
+            if ref.is_input:
+                name = self._view.input_names[ref.position]
+                fed[name] = (fed[name].astype(np.float64) + shift).astype(fed[name].dtype)
+        more = {
+            f"{_SHIFT}{i}": np.asarray(shifts.get(ref, np.zeros((1,) * rank)))
+            for i, (ref, rank) in enumerate(zip(self._inner, self._ranks, strict=True))
+        }
+        return fed, more
+
+    def give_shifts(self, model: ir.Model) -> dict[TensorRef, ir.Value]:
+        """Puts inputs that are added in the place of inner tensors of a copy of the model.
+
+        Returns:
+            Tensor -> the value that stands in for it.
+        """
+        return dict(zip(self._inner, _give_shifts(model, self._tensors), strict=True))
+
+    def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
+        """Tells whether the gradient passes operators as if they were not there: quantisation."""
+        end, start = self._ends[self._groups.index(group)], self._view.value(ref)
+        reached = {start}
+        passed = False
+        for node in self._view.graph:
+            if any(v in reached for v in inputs_of(node)):
+                reached.update(node.outputs)
+                passed |= node.op_type in _STRAIGHT_THROUGH
+        return passed and end in reached
+
+
+def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
+    """Returns a copy of the original file where its graph makes some values, else None."""
+    model = (
+        ir.load(read.original)
+        if isinstance(read.original, Path)
+        else ir.from_proto(_proto(read.original))
+    )
+    made = {v.name for node in model.graph for v in node.outputs}
+    made |= {v.name for v in model.graph.inputs}
+    return model if all(name in made for name in names) else None
+
+
+def folder_of(read: OnnxModel) -> Path | None:
+    """Returns where the weights of a file lie that are not in it."""
+    return read.original.resolve().parent if isinstance(read.original, Path) else None
+
+
+def _proto(data: bytes) -> Any:
+    import onnx
+
+    return onnx.load_from_string(data)
+
+
+def _give_shifts(model: ir.Model, names: Sequence[str]) -> list[ir.Value]:
+    """Puts an input that is added in the place of some values; their own names stay with them."""
+    graph, found = model.graph, []
+    values = {v.name: v for node in graph for v in node.outputs}
+    for i, name in enumerate(names):
+        value = values[name]
+        shift = ir.Value(
+            name=f"{_SHIFT}{i}",
+            type=value.type,
+            shape=None if value.shape is None else ir.Shape([None] * len(value.shape)),
+        )
+        graph.inputs.append(shift)
+        moved = ir.node("Add", [value, shift], name=f"probegen/move_{i}")
+        moved.outputs[0].name = f"probegen/moved_{i}"
+        moved.outputs[0].type, moved.outputs[0].shape = value.type, value.shape
+        producer = value.producer()
+        value.replace_all_uses_with(moved.outputs[0], replace_graph_outputs=True)
+        moved.replace_input_with(0, value)
+        if producer is not None:
+            graph.insert_after(producer, moved)
+        found.append(moved.outputs[0])
+    return found
+
+
+def _make_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    values = {v.name: v for node in graph for v in node.outputs}
+    values.update({v.name: v for v in graph.inputs})
+    graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]

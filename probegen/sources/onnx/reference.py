@@ -1,0 +1,318 @@
+"""What is right of an artefact made from an ONNX file.
+
+Predictions, activations and attention weights are those of the original file in onnxruntime.
+Gradients have no second implementation to be compared with: they are written once more, without
+any of the passes, and methods are computed from them by numpy; and what decides is that they
+agree with differences of the original file's own scores (see `parity.differences`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from probegen.artefact.manifest import PRECISIONS
+from probegen.errors import VerificationError
+from probegen.graph.core.queries import is_float
+from probegen.graph.core.values import shape_of
+from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
+from probegen.methods.attention import Attention
+from probegen.methods.numpy_operations import NumpyOperations
+from probegen.plan.plan import (
+    GradientGroup,
+    GradientOutput,
+    PlainOutput,
+    Plan,
+    TensorRef,
+    moved_together,
+)
+from probegen.plan.raw_gradients import with_raw_gradients
+from probegen.plan.seeds import seed
+from probegen.sources.onnx.moved_scores import OnnxMovedScores, folder_of, original_with
+from probegen.sources.onnx.reading import OnnxModel
+from probegen.sources.onnx.running import Runner
+from probegen.sources.onnx.view import OnnxView
+from probegen.stages import cause
+
+Array = npt.NDArray[Any]
+
+_NEAR_ONE = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "Softplus", "Tanh", "Erf"})
+_HANDS_ON = frozenset(
+    {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Neg"}
+    | {"Concat", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "Flatten"}
+)
+
+
+class OnnxReference:
+    """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
+
+    gradients_by = "the gradient written a second time, without passes"
+
+    def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
+        self._read, self._view, self._asked = read, view, plan
+        self.plan, self._raw = with_raw_gradients(plan)
+        self._original = Runner(read.original)
+        values = [*view.inputs, *(v for node in view.graph for v in node.outputs)]
+        sizes = [d for v in values for d in shape_of(v) or ()]
+        self.sizes = frozenset(d for d in sizes if isinstance(d, int))
+        used = {str(v.dtype.numpy()) for v in values if v.dtype is not None and is_float(v)}
+        known = [p for p in PRECISIONS if p in used]
+        self.computed_in = known[-1] if known else "float32"
+
+    # -- what the model answers ------------------------------------------------------------
+
+    def shares_gradients_with(self, engine: str) -> bool:
+        """Tells whether an engine runs these very gradients: each does."""
+        del engine
+        return True
+
+    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
+        """Returns what the original file predicts in onnxruntime."""
+        names = self._view.output_names
+        return [
+            dict(zip(names, self._original.run(feed, names), strict=True)) for _ in range(times)
+        ]
+
+    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns all outputs of the plan.
+
+        Raises:
+            VerificationError: they cannot be computed for these inputs.
+        """
+        try:
+            found = dict(self.predictions(feed)[0])
+            found.update(self._plain(feed))
+            for group in self.plan.groups:
+                found.update(self._attributions(feed, group, target))
+        except Exception as error:
+            raise VerificationError(
+                f"the reference for {self._view.model['name']!r} cannot be computed on inputs of "
+                f"the shapes {[list(v.shape) for v in feed.values()]}: {cause(error)} Other "
+                "samples may work (samples=, --samples); verify=False (--no-verify) leaves the "
+                "comparison out."
+            ) from error
+        return {o.name: found[o.name] for o in self.plan.manifest.outputs}
+
+    def _plain(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self.plan.plain
+        if not outputs:
+            return {}
+        found = self._values_runner.run(feed, [self._value_name(o) for o in outputs])
+        ops = NumpyOperations()
+        return {
+            o.spec.name: np.asarray(o.probe.payload(ops, v, o.axes)).astype(o.spec.dtype)
+            for o, v in zip(outputs, found, strict=True)
+        }
+
+    def _value_name(self, output: PlainOutput) -> str:
+        weighs = isinstance(output.probe, Attention)
+        value = self._view.weights(output.ref).value if weighs else self._view.value(output.ref)
+        return str(value.name)
+
+    @functools.cached_property
+    def _values_runner(self) -> Runner:
+        """The original file with what is taken from it among its outputs."""
+        names = list(dict.fromkeys(self._value_name(o) for o in self.plan.plain))
+        model = original_with(self._read, names) or self._read.model.clone()
+        graph = model.graph
+        typed = {v.name: v for node in self._view.graph for v in node.outputs}
+        values = {v.name: v for node in graph for v in node.outputs}
+        taken = {v.name for v in graph.outputs}
+        for name in names:
+            if name not in taken:
+                value = values[name]
+                value.type = value.type or typed[name].type
+                graph.outputs.append(value)
+        return Runner(model, folder_of(self._read))
+
+    # -- gradients -------------------------------------------------------------------------
+
+    def _attributions(
+        self, feed: Mapping[str, Array], group: GradientGroup, target: Array | None
+    ) -> dict[str, Array]:
+        scores, tensors = self._moved.at(feed, {})
+        place = self._places[group.target]
+        seeds = seed(scores[place], group.target.spec, target)
+        ops = NumpyOperations()
+        here = [o for o in group.outputs if o.probe.samples() is None]
+        refs = list(dict.fromkeys(o.ref for o in here))
+        by_ref = self._gradients(feed, place, seeds, refs, {}) if refs else {}
+        flow = {o.spec.name: by_ref[o.ref] for o in here}
+        for outputs in moved_together(group):
+            flow.update(self._sampled(feed, place, seeds, outputs, tensors))
+        return {
+            o.spec.name: np.asarray(
+                o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
+            ).astype(o.spec.dtype)
+            for o in group.outputs
+        }
+
+    def _sampled(
+        self,
+        feed: Mapping[str, Array],
+        place: int,
+        seeds: Array,
+        outputs: Sequence[GradientOutput],
+        tensors: Mapping[TensorRef, Array],
+    ) -> dict[str, Array]:
+        """Returns the weighted sums of the gradients at all points of a method."""
+        samples = outputs[0].probe.samples()
+        if samples is None:
+            return {}
+        ops = NumpyOperations()
+        values = {o.ref: tensors[o.ref].astype(np.float64) for o in outputs}
+        entries = [np.asarray(e, np.float64) for e in samples.entries()]
+        totals = {o.spec.name: np.zeros_like(values[o.ref]) for o in outputs}
+        for k, weight in enumerate(samples.weights):
+            shifts = {}
+            for ref, value in values.items():
+                once = samples.once(ops, value)
+                shifts[ref] = samples.point(ops, value, once, [e[k] for e in entries]) - value
+            found = self._gradients(feed, place, seeds, list(values), shifts)
+            for o in outputs:
+                totals[o.spec.name] += weight * found[o.ref]
+        return totals
+
+    def _gradients(
+        self,
+        feed: Mapping[str, Array],
+        place: int,
+        seeds: Array,
+        refs: Sequence[TensorRef],
+        shifts: Mapping[TensorRef, Array],
+    ) -> dict[TensorRef, Array]:
+        """Returns the gradients of one group's scores at moved tensors, in float64."""
+        order = self._asked.groups[place].target.order
+        if order is not None:
+            seeds = seeds.transpose(np.argsort(order))
+        runner, names = self._twin(place)
+        fed, more = self._moved.moved_feed(feed, shifts)
+        found = runner.run({**fed, **more, f"{COTANGENT}/scores": seeds}, [names[r] for r in refs])
+        return {r: g.astype(np.float64) for r, g in zip(refs, found, strict=True)}
+
+    @functools.cached_property
+    def _places(self) -> dict[Any, int]:
+        return {group.target: i for i, group in enumerate(self._asked.groups)}
+
+    @functools.cached_property
+    def _moved(self) -> OnnxMovedScores:
+        return OnnxMovedScores(self._read, self._view, self._asked)
+
+    def _twin(self, place: int) -> tuple[Runner, dict[TensorRef, str]]:
+        """Returns the gradient of a group's scores as a graph of its own, with shifts."""
+        if place not in self._twins:
+            self._twins[place] = self._written_twin(place)
+        return self._twins[place]
+
+    @functools.cached_property
+    def _twins(self) -> dict[int, tuple[Runner, dict[TensorRef, str]]]:
+        return {}
+
+    def _written_twin(self, place: int) -> tuple[Runner, dict[TensorRef, str]]:
+        group = self._asked.groups[place]
+        model = self._read.model.clone()
+        graph = model.graph
+        end = str(self._view.end(group.target).name)
+        moved = self._moved.give_shifts(model)
+        values = {v.name: v for node in graph for v in node.outputs}
+        values.update({v.name: v for v in graph.inputs})
+        refs = list(dict.fromkeys(o.ref for o in group.outputs))
+        at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
+        found = write_vector_jacobian_product(
+            graph, self._read.opset, {"scores": moved_end(end, moved, values)}, at
+        )
+        names = {}
+        graph.outputs.clear()
+        for i, ref in enumerate(refs):
+            copy = ir.node("Identity", [found[str(i)]])
+            copy.outputs[0].name = names[ref] = f"probegen/gradient_{i}"
+            copy.outputs[0].type = found[str(i)].type or values[self._name_of(ref)].type
+            graph.append(copy)
+            graph.outputs.append(copy.outputs[0])
+        common.RemoveUnusedNodesPass()(model)
+        return Runner(model, folder_of(self._read)), names
+
+    def _name_of(self, ref: TensorRef) -> str:
+        return str(self._view.value(ref).name)
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of, None if there is none."""
+        return self._raw.get(output.spec.name)
+
+    def moved_scores(self) -> OnnxMovedScores | None:
+        """Returns what moves tensors in the original file."""
+        return self._moved
+
+    # -- what may go wrong -----------------------------------------------------------------
+
+    def computed_near(self, name: str) -> float:
+        """Returns 1 for an output whose last function computes near 1, else 0."""
+        values = {v.name: v for v in self._view.graph.outputs}
+        value = values.get(name)
+        for _ in range(24):
+            node = None if value is None else value.producer()
+            if node is None or node.domain:
+                return 0.0
+            if node.op_type in _NEAR_ONE:
+                return 1.0
+            if node.op_type not in _HANDS_ON:
+                return 0.0
+            value = node.inputs[0]
+        return 0.0
+
+    def cause_of(self, error: Exception) -> str:
+        """Returns on one line what an exception of onnxruntime says."""
+        return cause(error)
+
+    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
+        """Says why the file cannot run on inputs, None where it can."""
+        try:
+            answers = self.predictions(feed)[0]
+        except Exception as error:
+            return cause(error)
+        for name, value in answers.items():
+            if value.size == 0:
+                return f"output {name!r} has the empty shape {value.shape}."
+        return None
+
+    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
+        """Says in sentences where the first value arises that is not finite."""
+        for value in self._view.graph.initializers.values():
+            array = None if value.const_value is None else value.const_value.numpy()
+            if array is not None and array.dtype.kind in "fV":
+                bad = int((~np.isfinite(array.astype(np.float64))).sum())
+                if bad:
+                    return (
+                        f"Its weight {value.name!r} holds {bad} values of {array.size} that are "
+                        "NaN or infinite: export or train it again."
+                    )
+        model = self._read.model.clone()
+        made = [v for n in model.graph for v in n.outputs if v.name and is_float(v) and v.type]
+        model.graph.outputs[:] = made
+        try:
+            found = Runner(model, folder_of(self._read)).run(feed)
+        except Exception as error:
+            return f"A run of it to find out where ends in: {cause(error)}"
+        for value, array in zip(made, found, strict=True):
+            if not np.isfinite(array.astype(np.float64)).all():
+                node = value.producer()
+                kind = node.op_type if node is not None else ""
+                return f"They first arise in node {node.name if node else ''!r} ({kind})."
+        return "They arise in the gradient."
+
+
+def moved_end(
+    end: str, moved: Mapping[TensorRef, ir.Value], values: Mapping[str | None, ir.Value]
+) -> ir.Value:
+    """Returns the scores behind all shifts: a tensor that is moved may be the scores itself."""
+    for value in moved.values():
+        producer = value.producer()
+        if producer is not None and producer.inputs[0] is values[end]:
+            return value
+    return values[end]

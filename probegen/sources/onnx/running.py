@@ -1,0 +1,63 @@
+"""Graphs in memory, run by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+Array = npt.NDArray[Any]
+
+#: Errors come as exceptions, not as lines on the terminal.
+_LOG_FATAL = 4
+_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Runner:
+    """A model that onnxruntime runs.
+
+    Attributes:
+        inputs: name -> numpy element type of what is fed.
+        outputs: names of what comes out.
+    """
+
+    def __init__(self, model: ir.Model | Path | bytes, folder: Path | None = None) -> None:
+        """Opens a model.
+
+        Args:
+            model: the graph, or a file as it is.
+            folder: where weights that lie beside the graph are.
+        """
+        options = ort.SessionOptions()
+        options.log_severity_level = _LOG_FATAL
+        if folder is not None and not isinstance(model, Path):
+            options.add_session_config_entry(_FOLDER, str(folder))
+        opened = model
+        if isinstance(model, ir.Model):
+            opened = ir.serde.serialize_model(model).SerializeToString()
+        self._session = ort.InferenceSession(
+            str(opened) if isinstance(opened, Path) else opened,
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+        self.inputs = {i.name: _element(i.type) for i in self._session.get_inputs()}
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def run(self, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
+        """Returns outputs, all of them or those of some names, on inputs of any element type."""
+        fed = {
+            name: np.ascontiguousarray(np.asarray(feed[name]).astype(dtype))
+            for name, dtype in self.inputs.items()
+        }
+        found: list[Array] = self._session.run(None if names is None else list(names), fed)
+        return found
+
+
+def _element(kind: str) -> Any:
+    element = kind.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"float": "float32", "double": "float64"}.get(element, element))

@@ -1,0 +1,105 @@
+"""An ONNX file as a source, whoever wrote it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probegen.artefact.manifest import Manifest
+from probegen.errors import ExportError, SourceError
+from probegen.graph.forward import ForwardGraph
+from probegen.plan.axes import Axes
+from probegen.plan.plan import Plan
+from probegen.sources.onnx.lowering import forward_graph
+from probegen.sources.onnx.reading import OnnxModel, read_onnx
+from probegen.sources.onnx.reference import OnnxReference
+from probegen.sources.onnx.view import OnnxView
+
+
+class OnnxSource:
+    """An ONNX model that probes are compiled into; see `sources.base.Source`."""
+
+    formats: tuple[str, ...] = ("onnx",)
+
+    def __init__(self, read: OnnxModel, axes: Mapping[str, Axes] | None = None) -> None:
+        """Takes a model that was read.
+
+        Args:
+            read: the prepared model.
+            axes: input or output name -> its axes, where a user says them.
+        """
+        self._read, self._axes = read, dict(axes or {})
+        graph = read.model.graph
+        stem = read.original.stem if isinstance(read.original, Path) else ""
+        self.name = graph.name or stem or "model"
+        first = next(iter(self.view.inputs), None)
+        size = None if first is None or not first.shape else first.shape[0]
+        self.batch = size if isinstance(size, int) else None
+
+    @functools.cached_property
+    def view(self) -> OnnxView:
+        """What planning looks at."""
+        producer = self._read.model.producer_name or ""
+        name = self._read.model.graph.name or "model"
+        return OnnxView(self._read.model.graph, name, producer, self._axes)
+
+    def forward_graph(
+        self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False
+    ) -> ForwardGraph:
+        """Returns the forward pass of a plan: a copy of the file's own graph.
+
+        The artefact keeps the file's operator set where that is newer than `opset`.
+        """
+        del placeholders, opset  # weights stay where they lie
+        return forward_graph(self._read, self.view, plan, None if batch == self.batch else batch)
+
+    def reference(self, plan: Plan) -> OnnxReference:
+        """Returns the original file in onnxruntime, and what its scores do when tensors move."""
+        return OnnxReference(self._read, self.view, plan)
+
+    def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
+        """Refuses: an ONNX model is written as ONNX alone."""
+        del plan, place, batch
+        raise ExportError(f"an ONNX model cannot be written as {kind}; use a name ending in .onnx.")
+
+
+def open_source(model: Any, inputs: Any = None) -> OnnxSource:
+    """Returns an ONNX model, or the path of one, as a source.
+
+    Args:
+        model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`.
+        inputs: input or output name -> names of its axes, where they are not as usual:
+            `{"x": ("time", "batch", "feature")}` or `{"x": "time,batch,feature"}`.
+
+    Raises:
+        SourceError: it is no ONNX model, or axes are none.
+    """
+    read = read_onnx(os.fspath(model) if isinstance(model, os.PathLike) else model)
+    return OnnxSource(read, _axes(inputs, read))
+
+
+def _axes(given: Any, read: OnnxModel) -> dict[str, Axes]:
+    if given is None:
+        return {}
+    graph = read.model.graph
+    ranks = {
+        str(v.name): None if v.shape is None else len(v.shape)
+        for v in [*graph.inputs, *graph.outputs]
+    }
+    if not isinstance(given, Mapping):
+        raise SourceError(
+            "inputs= of an ONNX model takes a dict of axes, such as "
+            "{'x': ('time', 'batch', 'feature')}."
+        )
+    found: dict[str, Axes] = {}
+    for name, axes in given.items():
+        words = axes.split(",") if isinstance(axes, str) else axes
+        if name not in ranks:
+            raise SourceError(f"the model has no input or output {name!r}; it has {list(ranks)}.")
+        if not isinstance(words, Sequence) or ranks[name] not in (None, len(words)):
+            raise SourceError(f"{name!r} has {ranks[name]} axes; got {axes!r}.")
+        found[name] = tuple(str(word).strip() for word in words)
+    return found

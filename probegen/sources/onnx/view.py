@@ -1,0 +1,352 @@
+"""An ONNX graph as planning looks at it: its nodes as probe points, and who depends on whom."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from probegen.errors import InstrumentError
+from probegen.graph.autodiff import influenced_by, obstacles
+from probegen.graph.core.queries import inputs_of, is_float, key_of
+from probegen.graph.core.values import shape_of
+from probegen.graph.vjp import BLOCKING
+from probegen.plan.axes import Axes, channel_axis, position_axes
+from probegen.plan.model_view import ModelView, Start, TensorFacts
+from probegen.plan.plan import TargetPlan, TensorRef
+from probegen.plan.points import ProbePoint, ProbePoints
+from probegen.sources.onnx import first_floats
+from probegen.sources.onnx.attention import Weights, attention_weights
+from probegen.sources.onnx.layouts import Layouts
+from probegen.sources.onnx.roles import is_embedding, role_of
+
+_DRAWING = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
+    | {"Multinomial"}
+)
+_INTO_SCORES = frozenset({"Softmax", "Sigmoid"})
+
+
+class OnnxView(ModelView):
+    """A prepared ONNX graph, and questions about it."""
+
+    def __init__(
+        self, graph: ir.Graph, name: str, producer: str, axes: Mapping[str, Axes] | None = None
+    ) -> None:
+        """Looks at a graph once.
+
+        Args:
+            graph: as `read_onnx` prepares it; it is not changed.
+            name: of the model.
+            producer: what wrote the file.
+            axes: input or output name -> its axes, where a user says them.
+        """
+        self.graph = graph
+        self.model = {"name": name, "class": "ONNX"}
+        self.producer = {"onnx": onnx.__version__, **({"exporter": producer} if producer else {})}
+        self.inputs = [v for v in graph.inputs if not v.is_initializer()]
+        self.input_names = [str(v.name) for v in self.inputs]
+        self.output_names = [str(v.name) for v in graph.outputs]
+        self._varying = _depending(graph, self.inputs)
+        self._layouts = Layouts(graph, dict(axes or {}))
+        self._weights = {w.softmax: w for w in attention_weights(graph, self._varying)}
+        self._nodes = self._named_nodes()
+        self._refs = {
+            value: TensorRef(path, 0, position)
+            for path, node in self._nodes.items()
+            for position, value in enumerate(node.outputs)
+        }
+        self._random = _depending(
+            graph, [v for n in graph if n.op_type in _DRAWING and not n.domain for v in n.outputs]
+        )
+        self.points = ProbePoints([*self._input_points(), *self._node_points()], name)
+        self.layers = [p.layer for p in self.points if p.role != "input"]
+
+    def _named_nodes(self) -> dict[str, ir.Node]:
+        """Returns the nodes of the graph itself by path: names without a slash in front."""
+        found: dict[str, ir.Node] = {}
+        for node in self.graph:
+            name = str(node.name)
+            path = name.lstrip("/") or name
+            found[path if path not in found and path not in self.input_names else name] = node
+        return found
+
+    # -- points ----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _reached(self) -> set[ir.Value]:
+        """The values that a gradient from some output flows back to."""
+        reached = {v for v in self.graph.outputs if is_float(v)}
+        reached |= {s for s in map(self._scores, range(len(self.output_names))) if s is not None}
+        for node in reversed(list(self.graph)):
+            if key_of(node) not in BLOCKING and any(v in reached for v in node.outputs):
+                reached.update(v for v in inputs_of(node) if is_float(v))
+        return reached
+
+    def _input_points(self) -> Iterable[ProbePoint]:
+        for name, value in zip(self.input_names, self.inputs, strict=True):
+            yield ProbePoint(
+                path=name,
+                class_name="Input",
+                roles=("input",),
+                shapes=(_sizes(value),),
+                dtypes=(_dtype(value),),
+                probes=("gradient",) if value in self._reached and is_float(value) else (),
+                reason="" if is_float(value) else "integer: differentiated at its embedding",
+                layer=value,
+            )
+
+    def _node_points(self) -> Iterable[ProbePoint]:
+        outputs = set(self.graph.outputs)
+        for path, node in self._nodes.items():
+            floats = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
+            if not floats or floats[0] is not node.outputs[0] or floats[0] not in self._varying:
+                continue
+            role = "attention" if node in self._weights else role_of(node)
+            roles = ("output", role) if any(v in outputs for v in node.outputs) else (role,)
+            probes, reason = self._probes(node, floats[0])
+            yield ProbePoint(
+                path=path,
+                class_name=key_of(node),
+                roles=roles,
+                shapes=tuple(map(_sizes, floats)),
+                dtypes=tuple(map(_dtype, floats)),
+                probes=tuple(probes),
+                reason=reason,
+                layer=node,
+            )
+
+    def _probes(self, node: ir.Node, value: ir.Value) -> tuple[list[str], str]:
+        """Returns what a node can be probed for, and why not for more."""
+        if value in self._random:
+            return [], "drawn at random"
+        probes, reason = ["activation"], ""
+        differentiable = value in self._reached
+        if differentiable:
+            probes.append("gradient")
+        else:
+            reason = "no gradient reaches it"
+        if differentiable and self._is_map(value):
+            probes.append("grad_cam")
+        if node in self._weights:
+            probes.append("attention")
+        return probes, reason
+
+    def _is_map(self, value: ir.Value) -> bool:
+        """Tells whether a tensor has channels at more than one position of each sample."""
+        axes, sizes = self._layouts.axes(value), _sizes(value)
+        places = position_axes(axes)
+        batched = bool(axes) and axes[0] == "batch"
+        return batched and channel_axis(axes) is not None and any(sizes[i] != 1 for i in places)
+
+    # -- tensors ---------------------------------------------------------------------------
+
+    def input(self, position: int) -> TensorFacts:
+        """Returns what is known of an input."""
+        return self._facts(self.inputs[position])
+
+    def output(self, position: int) -> TensorFacts:
+        """Returns what is known of an output."""
+        return self._facts(self.graph.outputs[position])
+
+    def tensor(self, ref: TensorRef) -> TensorFacts:
+        """Returns what is known of a tensor."""
+        return self._facts(self.value(ref))
+
+    def value(self, ref: TensorRef) -> ir.Value:
+        """Returns the value of the graph that a reference means."""
+        if ref.path is None:
+            return self.inputs[ref.position]
+        return self._nodes[ref.path].outputs[ref.position]
+
+    def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
+        """Returns the attention weights at a point, and the axis that their softmax sums over."""
+        weights = self.weights(TensorRef(point.path, point.call_index))
+        return self._facts(weights.value), [weights.key]
+
+    def weights(self, ref: TensorRef) -> Weights:
+        """Returns the attention weights that a node makes."""
+        return self._weights[self._nodes[str(ref.path)]]
+
+    def _facts(self, value: ir.Value) -> TensorFacts:
+        return TensorFacts(_sizes(value), _dtype(value), self._layouts.axes(value), is_float(value))
+
+    def has_scores(self, position: int) -> bool:
+        """Tells whether an output comes out of a softmax or sigmoid, which has scores before it."""
+        return self._scores(position) is not None
+
+    def _scores(self, position: int) -> ir.Value | None:
+        node = self.graph.outputs[position].producer()
+        while node is not None and node.op_type in ("Identity", "Cast") and node.inputs[0]:
+            node = node.inputs[0].producer()
+        if node is None or node.op_type not in _INTO_SCORES or node.domain:
+            return None
+        before = node.inputs[0]
+        if before is None or before not in self._varying or before.shape is None:
+            return None
+        return before
+
+    @functools.cached_property
+    def starts(self) -> Sequence[Start]:
+        """The first floating tensors that are made from whole numbers of the inputs."""
+        labels = {value: str(ref.path) for value, ref in self._refs.items()}
+        return first_floats.starts(self.graph, self.inputs, self._refs, labels)
+
+    def holds_ids(self, position: int) -> bool:
+        """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
+        return any(
+            use.node.op_type == "Cast" and not is_float(use.node.outputs[0])
+            for use in self.inputs[position].uses()
+        )
+
+    def inputs_of(self, ref: TensorRef) -> list[str]:
+        """Returns the names of the inputs that a tensor is computed from."""
+        before = _ancestors([self.value(ref)])
+        named = zip(self.input_names, self.inputs, strict=True)
+        return [name for name, value in named if value in before]
+
+    def is_embedding(self, ref: TensorRef) -> bool:
+        """Tells whether a tensor is looked up in a stored table."""
+        return is_embedding(self._nodes[str(ref.path)])
+
+    def inside_attention(self, point: ProbePoint) -> bool:
+        """Tells whether a node stands between the scores of attention and its weighted sum."""
+        return any(point.layer in w.inside for w in self._weights.values())
+
+    # -- what is differentiated ------------------------------------------------------------
+
+    def end(self, target: TargetPlan) -> ir.Value:
+        """Returns the value that a target is taken from.
+
+        Raises:
+            InstrumentError: it is a callable.
+        """
+        if target.function is not None:
+            raise InstrumentError(
+                f"the target {target.spec.name} is a callable, which an ONNX model cannot call; "
+                "use a class index, 'argmax', 'input' or a tuple with an index or None an axis."
+            )
+        scores = self._scores(target.position) if target.spec.logits else None
+        return self.graph.outputs[target.position] if scores is None else scores
+
+    def made_by(self, position: int) -> str:
+        """Says in a sentence which operation made an output that holds no floating numbers."""
+        value = self.graph.outputs[position]
+        node = value.producer()
+        while node is not None and node.op_type in ("Identity", "Cast") and node.inputs[0]:
+            if is_float(node.inputs[0]):
+                break
+            node = node.inputs[0].producer()
+        if node is None:
+            return "It is an input as it is."
+        return f"It is made by {key_of(node)} {node.name!r}."
+
+    def explainable_in_part(self, position: int) -> bool:
+        """Tells whether some output can be differentiated by an input."""
+        return self.inputs[position] in self._reached
+
+    def flows(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether a gradient flows from an end back to a tensor."""
+        value = self.value(ref)
+        return is_float(value) and end in self._influenced(value)
+
+    def _influenced(self, value: ir.Value) -> set[ir.Value]:
+        if value not in self._influences:
+            self._influences[value] = influenced_by(self.graph, [value], BLOCKING)
+        return self._influences[value]
+
+    @functools.cached_property
+    def _influences(self) -> dict[ir.Value, set[ir.Value]]:
+        return {}
+
+    def blocked_at(self, ref: TensorRef, end: Any) -> set[tuple[str, str]]:
+        """Returns operators, and their nodes, that stop a gradient between the two."""
+        stopped = obstacles(self.graph, [self.value(ref)], [end], BLOCKING)
+        return {(r.op_type, r.nodes[0] if r.nodes else "") for r in stopped}
+
+    def redefined_at(self, ref: TensorRef, end: Any) -> list[str]:
+        """Returns nothing: an ONNX file holds no gradients of its own."""
+        del ref, end
+        return []
+
+    def last_on_the_way(self, refs: Sequence[TensorRef], end: Any) -> list[TensorRef]:
+        """Returns those of some tensors that a gradient from an end reaches before the others."""
+        maps = {self.value(ref): ref for ref in refs}
+        reached, behind = {end}, set()
+        for node in reversed(list(self.graph)):
+            ends = [v for v in node.outputs if v in reached]
+            if not ends or key_of(node) in BLOCKING:
+                continue
+            passed = any(v in behind or v in maps for v in ends)
+            for value in inputs_of(node):
+                if is_float(value):
+                    reached.add(value)
+                    if passed:
+                        behind.add(value)
+        return [ref for value, ref in maps.items() if value in reached and value not in behind]
+
+    # -- random numbers --------------------------------------------------------------------
+
+    def check_outputs_not_random(self) -> None:
+        """Refuses a model whose outputs are drawn at random.
+
+        Raises:
+            InstrumentError: one is.
+        """
+        for name, value in zip(self.output_names, self.graph.outputs, strict=True):
+            self._refuse_draw(value, f"output {name!r}")
+
+    def check_not_random(self, points: Sequence[ProbePoint]) -> None:
+        """Refuses points whose values are drawn at random.
+
+        Raises:
+            InstrumentError: one is.
+        """
+        for point in points:
+            node = self._nodes.get(point.path)
+            for value in node.outputs if node is not None else ():
+                self._refuse_draw(value, f"node {point.name!r}")
+
+    def _refuse_draw(self, value: ir.Value, what: str) -> None:
+        if value in self._random:
+            before = _ancestors([value])
+            drawn = next(n for n in self.graph if n.op_type in _DRAWING and n.outputs[0] in before)
+            raise InstrumentError(
+                f"{what} is drawn at random, by {drawn.op_type} {drawn.name!r}: each run draws "
+                "anew, which no artefact can agree with. Export the model without it (for "
+                "inference), or give the numbers as an input."
+            )
+
+
+def _sizes(value: ir.Value) -> tuple[int | None, ...]:
+    return tuple(d if isinstance(d, int) else None for d in shape_of(value) or ())
+
+
+def _dtype(value: ir.Value) -> str:
+    return "float32" if value.dtype is None else str(value.dtype.numpy())
+
+
+def _depending(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]:
+    """Returns the values that depend on some, these included."""
+    found = set(sources)
+    for node in graph:
+        if any(v in found for v in inputs_of(node)):
+            found.update(node.outputs)
+    return found
+
+
+def _ancestors(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """Returns the values that some are computed from, these included."""
+    found, pending = set(), list(values)
+    while pending:
+        value = pending.pop()
+        if value in found:
+            continue
+        found.add(value)
+        node = value.producer()
+        if node is not None:
+            pending.extend(inputs_of(node))
+    return found
