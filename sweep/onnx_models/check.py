@@ -1,0 +1,226 @@
+"""Compiles one ONNX file with probes, and compares it with the file and with its maker."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import ProbegenError, VerificationError
+from sweep.onnx_models.case import MODEL, About, Array, Run, load_runs
+from sweep.onnx_models.compare import directional, entry, relative_l2, relative_largest
+from sweep.onnx_models.outcome import AGREES, DIFFERS, FAILS, REFUSED, Outcome, line
+
+#: What a gradient may be away from torch's float64 one, or from differences of the file; more
+#: where torch's own float32 gradient is away from it: so many times as far.
+_LIMIT, _TIMES_OWN, _LIMIT_DIFFERENCES = 2e-3, 10.0, 2e-2
+#: What a prediction may be away from the original file's in the same runtime.
+_PREDICTIONS = 1e-4
+_GATE = "explain"
+
+
+def check(name: str, folder: Path) -> Outcome:
+    """Compiles and compares the file in a folder; whatever happens becomes an outcome."""
+    about = About.load(folder)
+    start = time.perf_counter()
+    try:
+        outcome = _compile(name, about, folder)
+    except VerificationError as error:
+        outcome = Outcome(name, DIFFERS, line(error))
+    except ProbegenError as error:
+        outcome = Outcome(name, REFUSED, line(error))
+    except Exception as error:
+        outcome = Outcome(name, FAILS, line(f"{type(error).__name__}: {error}"))
+    seconds = round(time.perf_counter() - start, 2)
+    return dataclasses.replace(outcome, tool=about.tool, seconds=seconds)
+
+
+def _compile(name: str, about: About, folder: Path) -> Outcome:
+    source = folder / MODEL
+    pg.inspect(str(source))
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "explained.onnx"
+        notes = _artefact(source, about, path)
+        plain, explained = count_nodes(path)
+        runs = load_runs(folder)
+        art = runtime.load(path)
+        figures = [_Figures.of(art, run, about, _session(source)) for run in runs]
+    gradient = max(f.gradient for f in figures)
+    predictions = max(f.predictions for f in figures)
+    own = max((f.own for f in figures if f.own is not None), default=None)
+    against = figures[0].against
+    limit = _LIMIT_DIFFERENCES if against == _DIFFERENCES else max(_LIMIT, _TIMES_OWN * (own or 0))
+    notes += [note for f in figures for note in f.notes]
+    wrong = [note for f in figures for note in f.wrong]
+    if gradient > limit:
+        wrong.append(f"the gradient is {gradient:.1e} away from {against}")
+    if predictions > _PREDICTIONS:
+        wrong.append(f"a prediction is {predictions:.1e} away from the original file's")
+    return Outcome(
+        name,
+        DIFFERS if wrong else AGREES,
+        line("; ".join(dict.fromkeys(wrong or notes))),
+        against=against,
+        gradient=gradient,
+        own=own,
+        predictions=predictions,
+        plain=plain,
+        explained=explained,
+    )
+
+
+def _artefact(source: Path, about: About, path: Path) -> list[str]:
+    """Compiles with all probes, or without those that are refused; says which these are."""
+    gradient, others = probes(about)
+    try:
+        pg.compile(str(source), [gradient, *others], str(path))
+    except ProbegenError:
+        # A refusal of the gradient itself is the outcome.
+        pg.compile(str(source), [gradient], str(path), overwrite=True)
+        kept, notes = [gradient], []
+        for probe in others:
+            try:
+                pg.compile(str(source), [*kept, probe], str(path), overwrite=True)
+                kept.append(probe)
+            except ProbegenError as error:
+                notes.append(f"without {type(probe).__name__}: {error}")
+        pg.compile(str(source), kept, str(path), overwrite=True)
+        return notes
+    return []
+
+
+def probes(about: About) -> tuple[Any, list[Any]]:
+    """Returns the input gradient of the target, and the other probes of a case.
+
+    The scalar is the output's entry itself, as the reference has it: no pre-activation.
+    """
+    asked = {"target": about.target, "output": about.output, "logits": False}
+    wrt = list(about.wrt) if len(about.wrt) > 1 else about.wrt[0]
+    made: Mapping[str, Callable[[], Any]] = {
+        "Saliency": lambda: pg.Saliency(wrt=about.wrt[0], **asked),
+        "GradCAM": lambda: pg.GradCAM(**asked),
+        "Attention": pg.Attention,
+    }
+    return pg.InputGradient(wrt=wrt, **asked), [made[p]() for p in about.probes]
+
+
+_AUTOGRAD = "torch's autograd"
+_DIFFERENCES = "directional differences"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figures:
+    """What one run of an artefact gave, compared."""
+
+    predictions: float
+    gradient: float
+    own: float | None
+    against: str
+    wrong: Sequence[str]
+    notes: Sequence[str]
+
+    @classmethod
+    def of(cls, art: Any, run: Run, about: About, original: Any) -> _Figures:
+        names = [i.name for i in original.get_inputs()]
+        given = {name: array for name, array in run.inputs.items() if name in names}
+        outputs = [o.name for o in original.get_outputs()]
+        expected = dict(zip(outputs, original.run(None, given), strict=True))
+        found = art.run(given)
+        kinds = {o.name: o.kind for o in art.manifest.outputs}
+        arrays = {name: np.asarray(found[name].array) for name in kinds}
+        predictions = max(
+            (
+                relative_largest(arrays[name], value)
+                for name, value in expected.items()
+                if name in arrays and value.dtype.kind == "f"
+            ),
+            default=0.0,
+        )
+        explained = outputs.index(about.output) if about.output else 0
+
+        def score(inputs: Mapping[str, Array]) -> float:
+            kept = {name: array for name, array in inputs.items() if name in names}
+            return entry(original.run(None, kept)[explained], about.target, about.batched)
+
+        gradients = {n: a for n, a in arrays.items() if kinds[n] == "input_gradient"}
+        distance, own = 0.0, None
+        against, notes = _AUTOGRAD if run.gradients else _DIFFERENCES, []
+        for name in about.wrt:
+            array = _of_input(gradients, name, run)
+            if run.gradients:
+                wide = run.gradients.get("gradient64", run.gradients["gradient32"])[name]
+                distance = max(distance, relative_l2(array, wide))
+                single = relative_l2(run.gradients["gradient32"][name], wide)
+                own = max(own or 0.0, single)
+            elif run.inputs[name].dtype.kind == "f":
+                distance = max(distance, directional(score, given, name, array))
+            else:
+                notes.append(f"{name!r} holds integers: its gradient is compared with nothing")
+        wrong = list(_wrong_in(art, arrays))
+        return cls(predictions, distance, own, against, wrong, notes)
+
+
+def _of_input(gradients: Mapping[str, Array], name: str, run: Run) -> Array:
+    """Returns the gradient of an input; of an integer one, that of what it looks up."""
+    for known, array in gradients.items():
+        if known == f"input_gradient/{name}":
+            return array
+    shapes = {part[name].shape for part in run.gradients.values() if name in part}
+    fitting = (
+        [a for a in gradients.values() if a.shape in shapes] if shapes else [*gradients.values()]
+    )
+    if not fitting:
+        raise ValueError(f"the artefact has no gradient of {name!r}: {', '.join(gradients)}")
+    return fitting[0]
+
+
+def _wrong_in(art: Any, arrays: Mapping[str, Array]) -> Iterator[str]:
+    """Yields what contradicts the meaning of an output: maps below 0, weights that sum to no 1."""
+    for output in art.manifest.outputs:
+        array = arrays[output.name]
+        if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+            yield f"{output.name} holds entries that are no numbers"
+        elif output.kind in ("saliency", "grad_cam") and array.size and array.min() < 0:
+            yield f"{output.name} is negative somewhere"
+        elif output.kind == "attention" and array.size:
+            sums = array.astype(np.float64).sum(list(output.axes).index("key"))
+            if np.abs(sums - 1).max() > 1e-3:
+                yield f"{output.name} does not add up to 1 along the keys"
+
+
+def _session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def count_nodes(path: Path) -> tuple[int, int]:
+    """Returns the number of nodes that predictions alone take, and predictions with gradients.
+
+    The gate has a branch for each; constants are not counted.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    for node in graph.node:
+        if node.op_type == "If" and list(node.input) == [_GATE]:
+            branches = {a.name: _count(a.g) for a in node.attribute}
+            outside = _count(graph) - sum(branches.values()) - 1
+            return outside + branches["else_branch"], outside + branches["then_branch"]
+    return _count(graph), _count(graph)
+
+
+def _count(graph: Any) -> int:
+    found = 0
+    for node in graph.node:
+        inside = (_count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
+        found += (node.op_type != "Constant") + sum(inside)
+    return found
