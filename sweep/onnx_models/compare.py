@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from sweep.onnx_models.case import Array, Target
 
-#: Steps of a difference, as shares of an input's spread, from coarse to fine.
-_STEPS = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4)
+#: Steps of a difference, as shares of an input's spread, from coarse to fine, for scores
+#: in float32 and in float64.
+STEPS = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+STEPS_DOUBLE = (1e-3, 1e-4, 1e-5)
 #: Random directions beside that of the gradient itself.
 _DIRECTIONS = 3
 
@@ -48,7 +50,11 @@ def relative_largest(found: Array, expected: Array) -> float:
 
 
 def directional(
-    score: Score, inputs: Mapping[str, Array], name: str, gradient: Array, seed: int = 0
+    score: Score,
+    inputs: Mapping[str, Array],
+    name: str,
+    gradient: Array,
+    steps: Sequence[float] = STEPS,
 ) -> float:
     """Returns how far a gradient is from central differences of the score along directions.
 
@@ -65,7 +71,7 @@ def directional(
         raise ValueError("the gradient is 0 throughout: nothing is compared")
     if not np.isfinite(size):
         return float("inf")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     x = inputs[name].astype(np.float64)
     spread = float(np.std(x)) or 1.0
     ways = [flat / size * np.sqrt(flat.size)]
@@ -75,9 +81,9 @@ def directional(
         slope = float((flat * way).sum())
         usual = size * (np.sqrt(flat.size) if number == 0 else 1.0)
         found = []
-        for step in _STEPS:
+        for step in steps:
             far = step * spread * way
-            kind = inputs[name].dtype
+            kind = inputs[name].dtype if steps is STEPS else np.float64
             up, down = ((x + sign * far).astype(kind) for sign in (1, -1))
             rise = score({**inputs, name: up}) - score({**inputs, name: down})
             # What was added is what the inputs' own precision made of it.

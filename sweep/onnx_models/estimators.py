@@ -12,6 +12,8 @@ import numpy as np
 from sweep.onnx_models.case import MODEL, About, Case, Run, Target, save_runs
 
 _FEATURES, _SEED = 6, 5
+#: What skl2onnx calls the output of a regressor.
+_NUMBER = "variable"
 
 
 def cases() -> Iterator[Case]:
@@ -32,7 +34,7 @@ def _write(make: Callable[[], Any], output: str, target: Target, opset: int, fol
     x = rng.normal(size=(60, _FEATURES)).astype(np.float32)
     several = np.argmax(x[:, :4] + 0.1 * rng.normal(size=(60, 4)), axis=1)
     estimator = make()
-    number = "Regress" in repr(estimator)
+    number = output == _NUMBER
     estimator.fit(x, np.tanh(x[:, :2]).sum(1) if number else several)
     # Classifiers give a table of probabilities, and not a list of dictionaries.
     options = {} if number else {"zipmap": False}
@@ -72,7 +74,7 @@ def _scaled() -> Any:
 def _regressor() -> Any:
     from sklearn.neural_network import MLPRegressor
 
-    return MLPRegressor((12, 8), max_iter=30, random_state=_SEED)
+    return MLPRegressor(hidden_layer_sizes=(12, 8), max_iter=30, random_state=_SEED)
 
 
 def _logistic() -> Any:
@@ -102,7 +104,7 @@ _ESTIMATORS: Mapping[str, tuple[Callable[[], Any], str, Target]] = {
         3,
     ),
     "StandardScaler and MLPClassifier": (_scaled, "probabilities", 3),
-    "MLPRegressor": (_regressor, "variable", 0),
+    "MLPRegressor": (_regressor, _NUMBER, 0),
     "LogisticRegression": (_logistic, "probabilities", 3),
     "RandomForestClassifier": (_trees, "probabilities", 3),
     "SVC": (_support, "probabilities", 3),

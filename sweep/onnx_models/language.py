@@ -34,8 +34,9 @@ def cases() -> Iterator[Case]:
                 target=target,
                 sizes=_SIZES,
                 pick=lambda out: out[0],
+                named=True,
                 probes=("Saliency", "Attention"),
-                embedding=lambda model: model.get_input_embeddings(),
+                embedding=_tables,
             )
             yield from variants(f"transformers: {name}, {attention}", module)
     for name, (make, inputs, sizes, target, probes) in _OTHERS.items():
@@ -45,18 +46,25 @@ def cases() -> Iterator[Case]:
             target=target,
             sizes=sizes,
             pick=lambda out: out[0],
+            named=True,
             probes=probes,
         )
         yield from variants(f"transformers: {name}", module)
+
+
+def _tables(model: Any) -> list[Any]:
+    """Returns the tables of words, of which a model may hold several that share their weights."""
+    import torch
+
+    kinds = (m for m in model.modules() if isinstance(m, torch.nn.Embedding))
+    return [m for m in kinds if m.num_embeddings == _WORDS]
 
 
 def _built(make: Callable[[Any, str], Any], attention: str) -> Callable[[], Any]:
     def build() -> Any:
         import transformers
 
-        model = make(transformers, attention)
-        model.config.return_dict = False
-        return model
+        return make(transformers, attention)
 
     return build
 

@@ -54,7 +54,7 @@ def _write(floating: Case, way: str, folder: Path) -> None:
     quant_pre_process(given, prepared, skip_symbolic_shape=True)
     known = {i.name for i in onnxruntime.InferenceSession(prepared).get_inputs()}
 
-    class Samples(CalibrationDataReader):  # type: ignore[misc]
+    class Samples(CalibrationDataReader):
         def __init__(self) -> None:
             self._rest = iter([{k: v for k, v in r.inputs.items() if k in known} for r in runs])
 

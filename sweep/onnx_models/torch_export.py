@@ -62,9 +62,11 @@ class Module:
         pick: what the module returns -> the tensors that become outputs.
         outputs: their names.
         probes: asked for beside the input gradient.
-        embedding: module -> the submodule whose result stands for the first, integer input.
+        embedding: module -> the submodules of which one makes of the first input, which holds
+            integers, what is explained in its stead.
         batched: whether the first axis is the batch.
         script: compile the module by `torch.jit.script` instead of tracing it.
+        named: call the module with arguments named as its inputs are.
         options: further arguments of `torch.onnx.export`.
     """
 
@@ -77,9 +79,10 @@ class Module:
     pick: Callable[[Any], Any] = lambda out: out
     outputs: tuple[str, ...] = ("logits",)
     probes: tuple[str, ...] = ()
-    embedding: Callable[[Any], Any] | None = None
+    embedding: Callable[[Any], Sequence[Any]] | None = None
     batched: bool = True
     script: bool = False
+    named: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -119,8 +122,9 @@ def write(module: Module, folder: Path) -> None:
     # Its fused encoder layer, which no exporter knows, and which has no gradient.
     torch.backends.mha.set_fastpath_enabled(False)
     model = module.make()
-    steady(model, [torch.from_numpy(a) for a in _draw(module, 0).values()])
-    called = _wrapped(model, module.pick)
+    samples = [torch.from_numpy(a) for a in _draw(module, 0).values()]
+    steady(model, samples if module.batched else None)
+    called = _wrapped(model, module)
     runs = list(_runs(module, model, called))
     given = tuple(torch.from_numpy(a.copy()) for a in runs[0].inputs.values())
     _export(module, called, given, folder / MODEL)
@@ -156,7 +160,7 @@ def _runs(module: Module, model: Any, called: Any) -> Iterator[Run]:
         gradients = {"gradient32": single}
         try:
             wide_model = copy.deepcopy(model).double().eval()
-            wide = _wrapped(wide_model, module.pick)
+            wide = _wrapped(wide_model, module)
             gradients["gradient64"] = _gradients(module, wide_model, wide, inputs, torch.float64)[1]
         except (RuntimeError, TypeError, AttributeError):  # casts to float32 stand in its code
             pass
@@ -172,7 +176,7 @@ def _gradients(
     tensors = {name: torch.from_numpy(a.copy()) for name, a in inputs.items()}
     tensors = {n: t.to(kind) if t.is_floating_point() else t for n, t in tensors.items()}
     wanted: dict[str, Any] = {}
-    hook = None
+    hooks = []
     if module.embedding is None:
         wanted = {i.name: tensors[i.name].requires_grad_() for i in _explained(module)}
     else:
@@ -181,11 +185,13 @@ def _gradients(
             result.retain_grad()
             wanted[module.inputs[0].name] = result
 
-        hook = module.embedding(model).register_forward_hook(hold)
+        hooks = [m.register_forward_hook(hold) for m in module.embedding(model)]
     results = called(*tensors.values())
     scalar(results[0], module.target, module.batched).backward()
-    if hook is not None:
+    for hook in hooks:
         hook.remove()
+    if not wanted:
+        raise ValueError("the module looks nothing up in the table that was named")
     outputs = {
         name: result.detach().numpy() for name, result in zip(module.outputs, results, strict=True)
     }
@@ -203,11 +209,12 @@ def scalar(output: Any, target: Target, batched: bool) -> Any:
     return output[(slice(None), *index) if batched else index].sum()
 
 
-def steady(model: Any, samples: Sequence[Any]) -> None:
+def steady(model: Any, samples: Sequence[Any] | None) -> None:
     """Moves a fresh model away from the values it starts with, which training would leave too.
 
     Statistics of batch normalisation are taken from the samples, and weights that hold one
-    constant (scales, biases, heads that start at zero) get a spread.
+    constant (scales, biases, heads that start at zero) get a spread. Without samples the statistics
+    stay.
     """
     import torch
 
@@ -219,7 +226,7 @@ def steady(model: Any, samples: Sequence[Any]) -> None:
                 parameter.add_(0.05 + 0.25 * spread if parameter.ndim == 1 else spread - 0.5)
         norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
         model.eval()
-        if norms:
+        if norms and samples is not None:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None
@@ -234,8 +241,10 @@ def steady(model: Any, samples: Sequence[Any]) -> None:
     model.eval()
 
 
-def _wrapped(model: Any, pick: Callable[[Any], Any]) -> Any:
+def _wrapped(model: Any, module: Module) -> Any:
     import torch
+
+    names = [i.name for i in module.inputs]
 
     class Picked(torch.nn.Module):
         def __init__(self) -> None:
@@ -243,7 +252,11 @@ def _wrapped(model: Any, pick: Callable[[Any], Any]) -> Any:
             self.model = model
 
         def forward(self, *tensors: Any) -> Any:
-            found = pick(self.model(*tensors))
+            if module.named:
+                found = self.model(**dict(zip(names, tensors, strict=True)))
+            else:
+                found = self.model(*tensors)
+            found = module.pick(found)
             return found if isinstance(found, tuple | list) else (found,)
 
     return Picked().eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from sweep.onnx_models.torch_export import (
     Module,
     image,
     open_image,
+    steady,
     torch_case,
     variants,
 )
@@ -110,7 +112,7 @@ def _segmentation() -> Iterator[Case]:
 
     for name in ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn_resnet50"):
         module = Module(
-            lambda name=name: make(name),
+            functools.partial(make, name),
             image(64),
             target=(3, 20, 30),
             sizes=BATCH,
@@ -120,7 +122,7 @@ def _segmentation() -> Iterator[Case]:
         )
         yield from variants(f"torchvision: {name}", module)
     free = Module(
-        lambda: make("lraspp_mobilenet_v3_large"),
+        functools.partial(make, "lraspp_mobilenet_v3_large"),
         open_image(),
         target=(3, None, None),
         sizes=OPEN_IMAGE,
@@ -134,7 +136,7 @@ def _segmentation() -> Iterator[Case]:
 def _detection() -> Iterator[Case]:
     for name in ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn"):
         heads = Module(
-            lambda name=name: _heads(name),
+            functools.partial(_heads_of, name),
             image(96),
             target=(40, 1),
             sizes=BATCH,
@@ -149,7 +151,7 @@ def _detection() -> Iterator[Case]:
         "fasterrcnn_mobilenet_v3_large_fpn",
     ):
         whole = Module(
-            lambda name=name: _detector(name),
+            functools.partial(_detector, name),
             (Input("image", (3, 96, 96)),),
             target=(0,),
             pick=lambda out: (out["scores"], out["boxes"], out["labels"]),
@@ -175,19 +177,23 @@ def _build(name: str) -> Any:
     return model
 
 
-def _heads(name: str) -> Any:
+def _heads_of(name: str) -> Any:
+    return _heads(_build(name))
+
+
+def _heads(detector: Any) -> Any:
     import torch
 
     class Heads(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, detector: Any) -> None:
             super().__init__()
-            detector = _build(name)
-            self.backbone, self.head = detector.backbone, detector.head
+            self.backbone = detector.backbone
+            self.head = detector.rpn.head if hasattr(detector, "rpn") else detector.head
 
         def forward(self, x: Any) -> Any:
             return self.head(list(self.backbone(x).values()))
 
-    return Heads()
+    return Heads(detector)
 
 
 def _detector(name: str) -> Any:
@@ -197,6 +203,8 @@ def _detector(name: str) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.detector = _build(name)
+            # Statistics need a batch, and the detector takes one image.
+            steady(_heads(self.detector), [torch.randn(2, 3, 96, 96)])
 
         def forward(self, x: Any) -> Any:
             return self.detector([x])[0]
