@@ -69,5 +69,7 @@ COLUMNS = (
 def line(message: object, most: int = 300) -> str:
     """Returns a message on one line, without folders, cut where it is long."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(message))
-    text = " ".join(re.sub(r"(?<![\w.])/[^'\s:]*/([^/'\s:]+\.\w+)", r"\1", plain).split())
+    text = " ".join(
+        re.sub(r"(?<![\w.])/[^'\s:]*/([^/'\s:]+\.(?:onnx|data|npz))", r"\1", plain).split()
+    )
     return text if len(text) <= most else text[: most - 1] + "…"
