@@ -44,12 +44,27 @@ class Builder:
         nodes: what was written so far, in topological order, owned by no graph yet.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int, prefix: str = "probegen") -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        opset: int,
+        prefix: str = "probegen",
+        taken: set[str] | None = None,
+    ) -> None:
+        """Makes a builder.
+
+        Args:
+            graph: see the class.
+            opset: see the class.
+            prefix: what names of new values begin with.
+            taken: the names that are taken, where they are known; those that the builder takes
+                are added.
+        """
         self.graph = graph
         self.opset = opset
         self.nodes: list[ir.Node] = []
         self._prefix = prefix
-        self._taken = _names_in(graph)
+        self._taken = _names_in(graph) if taken is None else taken
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from probegen.errors import SourceError
 from probegen.graph.core.values import subgraphs_of
-from probegen.sources.onnx.names import ORIGIN, Names, nodes_of, origin_of, told, values_of
+from probegen.sources.onnx.names import ORIGIN, AllNames, nodes_of, origin_of, told, values_of
 from probegen.sources.onnx.rewriting import graph_of
 
 #: Key in the metadata that nodes carry in memory: the opset of the function that it came from.
@@ -17,7 +17,7 @@ OPSET = "probegen.opset"
 _DEEPEST = 200
 
 
-def inline_functions(model: ir.Model, node_names: Names, value_names: Names) -> None:
+def inline_functions(model: ir.Model, names: AllNames) -> None:
     """Puts the bodies of functions in the place of their calls, in all graphs.
 
     `f(x)` named "layer" -> the nodes of f, named "layer/..."
@@ -29,47 +29,60 @@ def inline_functions(model: ir.Model, node_names: Names, value_names: Names) -> 
         SourceError: a function calls itself, or is called with more inputs than it has.
     """
     for node in nodes_of(model.graph):
-        _inline(model, node, node_names, value_names, 0)
+        _inline(model, node, names, 0)
     model.functions.clear()
 
 
-def _inline(
-    model: ir.Model, call: ir.Node, node_names: Names, value_names: Names, depth: int
-) -> None:
+def _inline(model: ir.Model, call: ir.Node, names: AllNames, depth: int) -> None:
     function = model.functions.get(call.op_identifier())
     if function is None:
         return
     if depth > _DEEPEST:
         raise SourceError(f"the function {function.name!r} of the model calls itself.")
     body = function.clone()
+    for node in nodes_of(body.graph):
+        called = model.functions.get(node.op_identifier())
+        node.name = node.name or (None if called is None else called.name)
+    for node in write_out(call, body, names):
+        _inline(model, node, names, depth + 1)
+
+
+def write_out(call: ir.Node, body: ir.Function, names: AllNames) -> list[ir.Node]:
+    """Puts the nodes of a function's body, which is used up, in the place of a call.
+
+    Returns:
+        The nodes, with those of graphs within them.
+
+    Raises:
+        SourceError: the call has more inputs than the function.
+    """
     if len(call.inputs) > len(body.inputs):
         raise SourceError(
-            f"{told(call)} has {len(call.inputs)} inputs; the function {function.name!r} of the "
+            f"{told(call)} has {len(call.inputs)} inputs; the function {body.name!r} of the "
             f"model takes {len(body.inputs)}."
         )
     nodes = nodes_of(body.graph)
-    attributes = {**{a.name: a for a in function.attributes.values()}, **call.attributes}
+    attributes = {**{a.name: a for a in body.attributes.values()}, **call.attributes}
     for node in nodes:
         _resolve(node, attributes)
         own = node.name or next((v.name for v in node.outputs if v.name), None) or node.op_type
         node.meta[ORIGIN] = tuple(f"{name}/{own}" for name in origin_of(call))
-        node.meta[OPSET] = function.opset_imports.get("")
-        node.name = node_names.unique(f"{call.name}/{own}")
+        node.meta[OPSET] = body.opset_imports.get("")
+        node.name = names.nodes.unique(f"{call.name}/{own}")
     for graph in (body.graph, *(g for n in nodes for g in subgraphs_of(n))):
         for value in values_of(graph):
             if value.name and value not in body.inputs:
-                value.name = value_names.unique(f"{call.name}/{value.name}")
-    given = [*call.inputs, *(None for _ in body.inputs[len(call.inputs) :])]
-    instead = dict(zip(body.inputs, given, strict=True))
+                value.name = names.values.unique(f"{call.name}/{value.name}")
+    given: list[ir.Value | None] = [*call.inputs, *(None for _ in body.inputs[len(call.inputs) :])]
+    instead: dict[ir.Value, ir.Value | None] = dict(zip(body.inputs, given, strict=True))
     for node in nodes:
-        for position, value in enumerate(node.inputs):
-            if value in instead:
-                node.replace_input_with(position, instead[value])
+        for position, read in enumerate(node.inputs):
+            if read is not None and read in instead:
+                node.replace_input_with(position, instead[read])
         for inner in subgraphs_of(node):
             inner.outputs[:] = [instead.get(v) or v for v in inner.outputs]
     _put_in_place(call, body, instead)
-    for node in nodes:
-        _inline(model, node, node_names, value_names, depth + 1)
+    return nodes
 
 
 def _resolve(node: ir.Node, given: Mapping[str, ir.Attr]) -> None:

@@ -120,7 +120,7 @@ def _parsed(content: bytes, named: str) -> onnx.ModelProto:
     if not content:
         raise SourceError(f"{named} is empty; expected an ONNX model.")
     other = next(
-        (kind for (at, magic), kind in _OTHER_FORMATS.items() if content[at:].startswith(magic)),
+        (kind for (at, magic), kind in _OTHER_FORMATS.items() if content.startswith(magic, at)),
         None,
     )
     if other is not None:

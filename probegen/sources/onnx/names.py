@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
@@ -16,24 +17,35 @@ class Names:
     """Names that are taken.
 
     Nodes and values have names of their own: a node may be called as its output.
+
+    Attributes:
+        taken: the names.
     """
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self.taken: set[str] = set()
 
     def unique(self, name: str, second: str | None = None) -> str:
         """Takes a name, a second choice, or the first with a number behind it; returns it."""
         chosen, number = name, 0
-        if name in self._taken and second:
+        if name in self.taken and second:
             chosen = second
-        while chosen in self._taken:
+        while chosen in self.taken:
             number += 1
             chosen = f"{name}_{number}"
-        self._taken.add(chosen)
+        self.taken.add(chosen)
         return chosen
 
 
-def name_all(model: ir.Model) -> tuple[Names, Names]:
+@dataclasses.dataclass(frozen=True)
+class AllNames:
+    """The names of a model's nodes and of its values."""
+
+    nodes: Names
+    values: Names
+
+
+def name_all(model: ir.Model) -> AllNames:
     """Gives every node and every value of the graph a name of its own.
 
     A node without a name is called as its first output, which is unique in a graph, or as the
@@ -41,7 +53,7 @@ def name_all(model: ir.Model) -> tuple[Names, Names]:
     branches may use one name.
 
     Returns:
-        The names of nodes, and of values, that are taken.
+        The names that are taken.
     """
     nodes, values = Names(), Names()
     _name_values(model.graph, values)
@@ -51,7 +63,7 @@ def name_all(model: ir.Model) -> tuple[Names, Names]:
         name = node.name or (called.name if called is not None else made) or node.op_type
         node.meta[ORIGIN] = (name,)
         node.name = nodes.unique(name, made if node.name else None)
-    return nodes, values
+    return AllNames(nodes, values)
 
 
 def _name_values(graph: ir.Graph, names: Names) -> None:

@@ -18,7 +18,8 @@ from probegen.errors import SourceError
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, constant_of, shape_of
 from probegen.sources.onnx.functions import OPSET
-from probegen.sources.onnx.names import nodes_of, told
+from probegen.sources.onnx.idle import write_mask
+from probegen.sources.onnx.names import AllNames, nodes_of, told
 from probegen.sources.onnx.rewriting import builder_at, replace
 
 #: What is read, and what operators are brought to at least.
@@ -53,7 +54,7 @@ def check_opset(model: ir.Model) -> None:
         )
 
 
-def convert(model: ir.Model) -> int:
+def convert(model: ir.Model, names: AllNames) -> int:
     """Brings every node to one opset, 18 or the file's own where that is newer.
 
     Needs: functions written out.
@@ -76,7 +77,7 @@ def convert(model: ir.Model) -> int:
             continue
         for since, adapter in _ADAPTERS.get(node.op_type, ()):
             if version < since <= target and node.graph is not None:
-                adapter(node, version, builder_at(node, target))
+                adapter(node, version, builder_at(node, target, names))
                 break
     model.opset_imports[""] = target
     model.ir_version = max(model.ir_version, _LEAST_IR)
@@ -174,10 +175,14 @@ def _first(node: ir.Node) -> ir.Value:
 
 
 def _dropout(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
-    """The mask was of floats up to opset 9; without training it is true throughout."""
+    """The mask was of floats up to opset 9; onnxruntime says false up to opset 11, then true."""
     node.attributes.pop("ratio", None)
-    if version < 10 and len(node.outputs) > 1 and node.outputs[1].uses():
-        raise _no_form(node, version, "something reads the mask of a Dropout")
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if mask is None or not (mask.uses() or mask.is_graph_output()):
+        return
+    if version < 10:
+        raise _no_form(node, version, "something reads its mask")
+    write_mask(node, mask, False)
 
 
 def _batch_normalization(node: ir.Node, version: int, b: Builder) -> None:

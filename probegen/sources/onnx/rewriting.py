@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import new_initializer, shape_of
-from probegen.sources.onnx.names import ORIGIN, origin_of
+from probegen.graph.core.values import shape_of
+from probegen.sources.onnx.names import ORIGIN, AllNames, origin_of
 
 
 def graph_of(node: ir.Node) -> ir.Graph:
@@ -23,9 +22,9 @@ def graph_of(node: ir.Node) -> ir.Graph:
     return node.graph
 
 
-def builder_at(node: ir.Node, opset: int) -> Builder:
+def builder_at(node: ir.Node, opset: int, names: AllNames) -> Builder:
     """Returns a builder of what is to stand in the place of a node."""
-    return Builder(graph_of(node), opset, prefix=str(node.name))
+    return Builder(graph_of(node), opset, prefix=str(node.name), taken=names.values.taken)
 
 
 def replace(node: ir.Node, builder: Builder, results: Sequence[ir.Value | None]) -> None:
@@ -51,27 +50,10 @@ def replace(node: ir.Node, builder: Builder, results: Sequence[ir.Value | None])
         if old.shape is not None and shape_of(new) is None:
             new.shape = old.shape
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        if made:
+        if made and old.name:
             name, old.name = old.name, f"{old.name}/replaced"
             new.name = name
     for one in builder.nodes:
         one.meta[ORIGIN] = origin_of(node)
     graph.insert_before(node, builder.nodes)
     graph.remove(node, safe=True)
-
-
-def replace_by_value(node: ir.Node, position: int, value: ir.Value) -> None:
-    """Lets what reads an output of a node read another value; the node stays."""
-    ir.convenience.replace_all_uses_with(node.outputs[position], value)
-
-
-def replace_by_constant(node: ir.Node, position: int, array: npt.NDArray) -> None:  # type: ignore[type-arg]
-    """Lets an initializer stand for an output of a node, under its name; the node stays.
-
-    An output of the graph remains the node's, and is handed on from the initializer.
-    """
-    old = node.outputs[position]
-    name = str(old.name)
-    old.name = f"{name}/computed"
-    value = new_initializer(graph_of(node), name, array)
-    ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)

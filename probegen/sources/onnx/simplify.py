@@ -8,15 +8,17 @@ from onnx_ir.passes import common
 from probegen.graph.passes.after.unused_initializers import drop_unused_initializers
 from probegen.graph.shape_inference import infer_shapes
 from probegen.sources.onnx.branches import take_known_branches
+from probegen.sources.onnx.composites import take_apart
 from probegen.sources.onnx.constants import fold_constants, lift_constants
 from probegen.sources.onnx.defaults import take_defaults
 from probegen.sources.onnx.functions import inline_functions
+from probegen.sources.onnx.idle import drop_idle_nodes
 from probegen.sources.onnx.names import name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.sizes import write_known_sizes
 
 #: Rounds of inferring and folding: each may open the way for one more.
-_ROUNDS = 12
+_ROUNDS = 60
 
 
 def simplify(model: ir.Model) -> tuple[str, ...]:
@@ -32,14 +34,16 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     """
     check_opset(model)
     notes = [*take_defaults(model)]
-    node_names, value_names = name_all(model)
-    inline_functions(model, node_names, value_names)
+    names = name_all(model)
+    inline_functions(model, names)
     lift_constants(model.graph)
     common.TopologicalSortPass()(model)
-    convert(model)
+    convert(model, names)
     for _ in range(_ROUNDS):
+        drop_idle_nodes(model.graph)
         infer_shapes(model)
-        changed = fold_constants(model)
+        changed = take_apart(model, names)
+        changed |= fold_constants(model)
         changed |= write_known_sizes(model.graph)
         changed |= take_known_branches(model.graph)
         if not changed:

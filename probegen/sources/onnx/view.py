@@ -19,7 +19,7 @@ from probegen.plan.model_view import ModelView, Start, TensorFacts
 from probegen.plan.plan import TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources.onnx import first_floats
-from probegen.sources.onnx.attention import Weights, attention_weights
+from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Layouts
 from probegen.sources.onnx.roles import is_embedding, role_of
 

@@ -1,0 +1,147 @@
+"""Attention weights in a graph: a softmax whose result weighs values.
+
+A softmax counts where what it gives is multiplied with something that depends on the input, and
+summed over the axis along which it adds up to one. Names are not looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Iterator
+
+import onnx_ir as ir
+
+from probegen.graph.core.values import attribute, constant_of, shape_of
+
+#: Operators that leave what a row of weights adds up over where it is.
+_THE_SAME = frozenset({"Identity", "Cast", "Dropout", "Where", "Mul", "Div", "Add"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Attention weights.
+
+    Attributes:
+        softmax: the node that makes them.
+        value: the weights.
+        key: the axis that the softmax sums over.
+        inside: the nodes from the scores' product to the weighted sum.
+    """
+
+    softmax: ir.Node
+    value: ir.Value
+    key: int
+    inside: frozenset[ir.Node]
+
+
+def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Weights]:
+    """Returns the attention weights of a graph, in its order.
+
+    Args:
+        graph: with shapes inferred.
+        varying: the values that depend on the inputs.
+    """
+    found = []
+    for node in graph:
+        if node.op_type != "Softmax" or node.domain:
+            continue
+        shape = shape_of(node.outputs[0])
+        if shape is None or len(shape) < 2:
+            continue
+        key = attribute(node, "axis", -1) % len(shape)
+        way = next(_ways_to_a_sum(node.outputs[0], key, varying, 0), None)
+        if way is not None:
+            inside = frozenset([node, *way, *_scores(node)])
+            found.append(Weights(node, node.outputs[0], key, inside))
+    return found
+
+
+_FARTHEST = 8
+
+
+def _ways_to_a_sum(
+    value: ir.Value, key: int, varying: Container[ir.Value], depth: int
+) -> Iterator[list[ir.Node]]:
+    """Yields the nodes on ways from weights to a sum over their key axis, weighed with values."""
+    shape = shape_of(value)
+    if shape is None or depth > _FARTHEST:
+        return
+    for use in value.uses():
+        node = use.node
+        if node.domain:
+            continue
+        if _sums_over(node, use.idx, key, len(shape), varying):
+            yield [node]
+            continue
+        after = _followed(node, use.idx, key, shape)
+        if after is not None:
+            for way in _ways_to_a_sum(node.outputs[0], after, varying, depth + 1):
+                yield [node, *way]
+
+
+def _sums_over(
+    node: ir.Node, place: int, key: int, rank: int, varying: Container[ir.Value]
+) -> bool:
+    """Tells whether a node multiplies weights with values and sums over the key axis."""
+    other = node.inputs[1 - place] if len(node.inputs) == 2 else None
+    if other is None or other not in varying:
+        return False
+    if node.op_type == "MatMul":
+        return key == (rank - 1 if place == 0 else max(rank - 2, 0))
+    if node.op_type == "Einsum":
+        terms, _, result = str(attribute(node, "equation")).replace(" ", "").partition("->")
+        mine, others = terms.split(",")[place], terms.split(",")[1 - place]
+        named = "..." not in mine and len(mine) == rank
+        return named and mine[key] in others and mine[key] not in result
+    product, weighed = shape_of(node.outputs[0]), shape_of(other)
+    if node.op_type != "Mul" or product is None or weighed is None or len(product) < len(weighed):
+        return False
+    moved = key + len(product) - rank
+    return any(_reduces(use.node, moved, len(product)) for use in node.outputs[0].uses())
+
+
+def _reduces(node: ir.Node, axis: int, rank: int) -> bool:
+    if node.op_type not in ("ReduceSum", "ReduceMean"):
+        return False
+    axes = attribute(node, "axes")
+    if axes is None and len(node.inputs) > 1:
+        found = constant_of(node.inputs[1])
+        axes = None if found is None else found.reshape(-1).tolist()
+    return axes is not None and axis in {int(a) % rank for a in axes}
+
+
+def _followed(node: ir.Node, place: int, key: int, shape: tuple[object, ...]) -> int | None:
+    """Returns where the key axis is behind a node that leaves weights what they are."""
+    after = shape_of(node.outputs[0])
+    if node.op_type in _THE_SAME and after is not None and len(after) == len(shape):
+        others = [v for i, v in enumerate(node.inputs) if i != place and v is not None]
+        # Masks and scales: what has other sizes along the keys does not leave them what they are.
+        return key if all(_fits(v, len(shape)) for v in others) else None
+    if node.op_type == "Transpose":
+        perm = attribute(node, "perm") or list(range(len(shape)))[::-1]
+        return int(perm.index(key))
+    if node.op_type in ("Squeeze", "Unsqueeze", "Reshape") and after is not None:
+        # Trailing axes that stay in place: heads are joined with the batch, or told apart.
+        behind = len(shape) - key
+        same = shape[len(shape) - behind :] == after[len(after) - behind :]
+        return len(after) - behind if same and behind <= len(after) else None
+    return None
+
+
+def _fits(value: ir.Value, rank: int) -> bool:
+    shape = shape_of(value)
+    return shape is not None and len(shape) <= rank
+
+
+def _scores(softmax: ir.Node) -> list[ir.Node]:
+    """Returns the nodes back from a softmax to the product that makes its scores."""
+    found: list[ir.Node] = []
+    pending = [v for v in softmax.inputs if v is not None]
+    while pending and len(found) < 32:
+        node = pending.pop().producer()
+        if node is None or node in found:
+            continue
+        found.append(node)
+        if node.op_type not in ("MatMul", "Einsum", "Gemm"):
+            pending.extend(v for v in node.inputs if v is not None)
+    return found

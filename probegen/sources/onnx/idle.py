@@ -1,0 +1,78 @@
+"""Takes out what does nothing when a model is used: dropout, and copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.errors import SourceError
+from probegen.graph.core.values import attribute, constant_of
+from probegen.sources.onnx.names import ORIGIN, nodes_of, origin_of, told
+from probegen.sources.onnx.rewriting import graph_of
+
+
+def drop_idle_nodes(graph: ir.Graph) -> None:
+    """Takes `Dropout` and `Identity` out of a graph and those within it.
+
+    `Relu(Identity(x))` -> `Relu(x)`
+
+    Leaves: one whose result is an output of a graph, as an `Identity`.
+
+    Raises:
+        SourceError: a node works as in training.
+    """
+    for node in nodes_of(graph):
+        if node.domain:
+            continue
+        if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
+            raise SourceError(
+                f"{told(node)} works in training mode: it normalises by the batch that it is "
+                "given. Export the model for inference (model.eval() in PyTorch)."
+            )
+        if node.op_type == "Dropout":
+            _drop(node)
+        elif node.op_type == "Identity":
+            _pass_over(node)
+
+
+def _drop(node: ir.Node) -> None:
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        training = constant_of(node.inputs[2])
+        if training is None or training.any():
+            raise SourceError(
+                f"{told(node)} works in training mode: it drops values at random. Export the "
+                "model for inference (model.eval() in PyTorch)."
+            )
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if mask is not None and (mask.uses() or mask.is_graph_output()):
+        write_mask(node, mask, True)
+    node.resize_outputs(1)
+    node.resize_inputs(1)
+    node.op_type = "Identity"
+    node.attributes.clear()
+    _pass_over(node)
+
+
+def write_mask(node: ir.Node, mask: ir.Value, kept: bool) -> None:
+    """Lets a mask of the shape of a node's first input stand for an output of the node."""
+    shape = ir.node("Shape", [node.inputs[0]], name=f"{node.name}/shape")
+    shape.outputs[0].name = f"{mask.name}/shape"
+    shape.outputs[0].dtype = ir.DataType.INT64
+    each = ir.tensor(np.asarray([kept]))
+    full = ir.node("ConstantOfShape", shape.outputs, {"value": each}, name=f"{node.name}/mask")
+    for one in (shape, full):
+        one.meta[ORIGIN] = origin_of(node)
+    graph_of(node).insert_before(node, [shape, full])
+    new = full.outputs[0]
+    new.type, new.shape = ir.TensorType(ir.DataType.BOOL), mask.shape
+    ir.convenience.replace_all_uses_with(mask, new, replace_graph_outputs=True)
+    name, mask.name = mask.name, None
+    new.name = name
+
+
+def _pass_over(node: ir.Node) -> None:
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or result.is_graph_output():
+        return
+    ir.convenience.replace_all_uses_with(result, source)
+    graph_of(node).remove(node, safe=True)
