@@ -1,4 +1,4 @@
-"""Reads the metadata of an ONNX file, however large it is, without onnx or onnxruntime."""
+"""Reads what an ONNX file says of itself, however large it is, without onnx or onnxruntime."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import IO
 
 #: Field of the metadata in ONNX's ModelProto, and of key and value in an entry of it.
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+#: Fields of the graph in ModelProto, of initializers and inputs in GraphProto, and of their names
+#: in TensorProto and ValueInfoProto.
+_GRAPH, _INITIALIZER, _INPUT = 7, 5, 11
+_NAMES = {_INITIALIZER: 8, _INPUT: 1}
 #: Protobuf's wire types, and the bytes of those whose length is fixed.
 _VARINT, _DELIMITED = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
@@ -43,6 +47,33 @@ def metadata(model: Path) -> dict[str, Entry]:
     except ValueError:  # no protobuf, or cut short; UnicodeDecodeError is one too
         return found
     return found
+
+
+def inputs_with_default(model: Path) -> list[str]:
+    """Returns the names of a graph's inputs that are initializers as well, in the file's order.
+
+    Only names are read; weights are skipped. What is no ONNX file has none.
+    """
+    names: dict[int, list[str]] = {number: [] for number in _NAMES}
+    try:
+        with model.open("rb") as file:
+            for number, size in _delimited_fields(file, os.fstat(file.fileno()).st_size):
+                if number == _GRAPH:
+                    end = file.tell() + size
+                    for part, length in _delimited_fields(file, end):
+                        if part in names:
+                            names[part].append(_name(file, file.tell() + length, _NAMES[part]))
+    except ValueError:
+        return []
+    return [name for name in names[_INPUT] if name in names[_INITIALIZER]]
+
+
+def _name(file: IO[bytes], end: int, field: int) -> str:
+    name = ""
+    for number, size in _delimited_fields(file, end):
+        if number == field:
+            name = file.read(size).decode()
+    return name
 
 
 def _entry(file: IO[bytes], end: int) -> tuple[str, Entry]:

@@ -10,8 +10,8 @@ Only the ground, `probegen.artefact` and numpy are imported here; onnxruntime co
 `load`, matplotlib with the first picture, TensorFlow only where a SavedModel is loaded.
 """
 
-from probegen.runtime.artefact import Artefact
 from probegen.runtime.load import load
+from probegen.runtime.loaded import Artefact
 from probegen.runtime.result import Record, Result, read_npz
 
 __all__ = ["Artefact", "Record", "Result", "load", "read_npz"]

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from probegen.artefact.manifest import GATE_INPUT, TARGET_INPUT, InputSpec, Manifest, OutputSpec
 from probegen.errors import ArtefactError
+from probegen.runtime.engines.base import Engine, TensorInfo
 
+_ADVICE = "The file was changed after probegen wrote it; compile it again."
 
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """An input or output of a graph.
-
-    Attributes:
-        dtype: numpy name of its element type.
-        shape: its sizes, None where one is open; None where the rank is not known.
-    """
-
-    dtype: str
-    shape: tuple[int | None, ...] | None
+Spec = InputSpec | OutputSpec
 
 
 def expected_inputs(manifest: Manifest) -> list[InputSpec]:
@@ -33,53 +24,62 @@ def expected_inputs(manifest: Manifest) -> list[InputSpec]:
     return [*manifest.inputs, *ours]
 
 
-def check_interface(
-    path: str,
-    role: str,
-    described: Iterable[InputSpec | OutputSpec],
-    held: Mapping[str, Held],
-    needed: Sequence[str] = (),
-) -> None:
+def check_interface(path: str, manifest: Manifest, engine: Engine) -> None:
     """Raises where a manifest and its graph do not belong together.
 
-    A size that either leaves open fits any; so does the first of an output, which need not be the
-    batch (a model may fold its steps into it).
-
-    Args:
-        path: of the artefact.
-        role: `"input"` or `"output"`.
-        described: what the manifest says.
-        held: what the graph has, by name.
-        needed: names in the graph that the manifest must know.
+    Every signature takes the model's inputs; `target` and the gate, and what comes out, has at
+    least one. A size that either leaves open fits any; so does the first of an output, which need
+    not be the batch (a model may fold its steps into it).
 
     Raises:
         ArtefactError: a name is unknown, or rank, size or element type are others.
     """
-    specs = {spec.name: spec for spec in described}
-    advice = "The file was changed after probegen wrote it; compile it again."
-    for name, spec in specs.items():
-        if name not in held:
+    inputs = {engine.graph_name(spec.name): spec for spec in expected_inputs(manifest)}
+    outputs = {spec.name: spec for spec in manifest.outputs}
+    own = [engine.graph_name(spec.name) for spec in manifest.inputs]
+    known_inputs = {n: i for s in reversed(engine.signatures) for n, i in s.inputs.items()}
+    known_outputs = {n: o for s in reversed(engine.signatures) for n, o in s.outputs.items()}
+    _check_names(path, "input", inputs, known_inputs)
+    _check_names(path, "output", outputs, known_outputs)
+    for signature in engine.signatures:
+        _check_names(path, "input", {name: inputs[name] for name in own}, signature.inputs)
+        _check_tensors(path, "input", inputs, signature.inputs)
+        _check_tensors(path, "output", outputs, signature.outputs)
+        for name in signature.required:
+            if name not in inputs:
+                raise ArtefactError(
+                    f"the graph of {path!r} needs the input {name!r}, which its manifest does not "
+                    f"name. {_ADVICE}"
+                )
+
+
+def _check_names(
+    path: str, role: str, described: Mapping[str, Spec], graph: Mapping[str, TensorInfo]
+) -> None:
+    for name, spec in described.items():
+        if name not in graph:
             raise ArtefactError(
-                f"the manifest of {path!r} names the {role} {name!r}, which its graph "
-                f"does not have (it has {', '.join(map(repr, held))}). {advice}"
+                f"the manifest of {path!r} names the {role} {spec.name!r}, which its graph "
+                f"does not have (it has {', '.join(map(repr, graph))}). {_ADVICE}"
             )
-        found = held[name]
-        says = f"the manifest of {path!r} says that the {role} {name!r}"
-        if found.dtype != spec.dtype:
+
+
+def _check_tensors(
+    path: str, role: str, described: Mapping[str, Spec], graph: Mapping[str, TensorInfo]
+) -> None:
+    """Raises where both have a name, and say other things of it."""
+    for name in [name for name in described if name in graph]:
+        spec, tensor = described[name], graph[name]
+        says = f"the manifest of {path!r} says that the {role} {spec.name!r}"
+        if tensor.dtype != spec.dtype:
             raise ArtefactError(
-                f"{says} is of type {spec.dtype}; in its graph it is of {found.dtype}. {advice}"
+                f"{says} is of type {spec.dtype}; in its graph it is of {tensor.dtype}. {_ADVICE}"
             )
         first = 1 if role == "output" else 0
-        if found.shape is not None and not _fit(spec.shape, found.shape, first):
+        if tensor.shape is not None and not _fit(spec.shape, tensor.shape, first):
             raise ArtefactError(
                 f"{says} has the shape {_shown(spec.shape)}; in its graph it has "
-                f"{_shown(found.shape)}. {advice}"
-            )
-    for name in needed:
-        if name not in specs:
-            raise ArtefactError(
-                f"the graph of {path!r} needs the {role} {name!r}, which its manifest does not "
-                f"name. {advice}"
+                f"{_shown(tensor.shape)}. {_ADVICE}"
             )
 
 

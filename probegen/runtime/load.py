@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Unpack
 
 from probegen.artefact import integrity, weights_file
 from probegen.errors import ArtefactError, did_you_mean
-from probegen.runtime.artefact import Artefact
+from probegen.runtime.engines import open_with
+from probegen.runtime.engines.base import Options
+from probegen.runtime.loaded import Artefact
 from probegen.stages import stage
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 _KERAS_MAGIC = {b"PK\x03\x04": "a .keras archive", b"\x89HDF": "an HDF5 file"}
 
@@ -21,69 +19,53 @@ _KERAS_MAGIC = {b"PK\x03\x04": "a .keras archive", b"\x89HDF": "an HDF5 file"}
 def load(
     path: str | os.PathLike[str],
     *,
+    engine: str | None = None,
     check: bool = False,
-    providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
-    threads: int | None = None,
-    session_options: onnxruntime.SessionOptions | None = None,
+    **options: Unpack[Options],
 ) -> Artefact:
     """Opens an artefact that probegen exported.
 
     Args:
         path: an ONNX file (one with external data needs its data file beside it), or a
             SavedModel directory (which needs TensorFlow installed).
+        engine: what runs it: `"onnxruntime"` (ONNX files by default), `"openvino"` (ONNX files)
+            or `"savedmodel"` (TensorFlow, SavedModel directories by default).
         check: compare all contents with the digests that they were written with, which reads
             the whole artefact: finds a bit that flipped in a weight, say. Manifest and graph are
             held against each other in any case.
-        providers: onnxruntime execution providers in order of preference, each a name or a
-            pair of name and options; by default `["CPUExecutionProvider"]`.
-        threads: number of threads within an operator; by default onnxruntime's own choice.
-        session_options: onnxruntime session options, for everything else. `threads` must then
-            be set there.
+        options: what the engine is told: `threads`; of onnxruntime also `providers` and
+            `session_options`; of OpenVINO also `device` and `config`. See
+            `probegen.runtime.engines.base.Options`.
 
     Returns:
         The artefact, ready to run from several threads.
 
     Raises:
         ArtefactError: there is nothing at `path`, it is damaged, was not made by probegen, its
-            data file is missing, cut short or of another build, or what runs it is not
-            installed; with `check`, it is not as it was written.
+            data file is missing, cut short or of another build, there is no such engine or
+            option, the engine does not run it or is not installed; with `check`, it is not as
+            it was written.
         ManifestError: its manifest is damaged or of a newer schema.
     """
-    path = Path(path)
-    with stage(f"{str(path)!r} cannot be opened", ArtefactError):
-        return _load(path, check, providers, threads, session_options)
+    place = Path(path)
+    with stage(f"{str(place)!r} cannot be opened", ArtefactError):
+        return _load(place, engine, check, options)
 
 
-def _load(
-    path: Path,
-    check: bool,
-    providers: Sequence[str | tuple[str, dict[str, Any]]] | None,
-    threads: int | None,
-    session_options: onnxruntime.SessionOptions | None,
-) -> Artefact:
+def _load(path: Path, engine: str | None, check: bool, options: Options) -> Artefact:
     if not path.exists():
         raise ArtefactError(f"there is no artefact at {str(path)!r}.{_neighbours(path)}")
-    if not path.is_dir():
-        place = _real(path)
-        _refuse_keras(path)
-        _refuse_data(path)
-        from probegen.runtime.onnx_engine import OnnxEngine
-
-        if check:
-            integrity.check(place)
-        engine = OnnxEngine.open(place, providers, threads, session_options)
-        return Artefact(engine.manifest, engine, str(path))
-    if providers is not None or threads is not None or session_options is not None:
-        raise ArtefactError(
-            "providers, threads and session_options are onnxruntime's and apply to ONNX files; "
-            f"{str(path)!r} is a directory."
-        )
-    from probegen.runtime.savedmodel_engine import SavedModelEngine
-
-    if check and (path / "saved_model.pb").is_file():
-        integrity.check(path)
-    saved = SavedModelEngine.open(path)
-    return Artefact(saved.manifest, saved, str(path))
+    given = {name: value for name, value in options.items() if value is not None}
+    if path.is_dir():
+        if check and (path / "saved_model.pb").is_file():
+            integrity.check(path)
+        return Artefact.of(open_with(engine, path, "folder", given), str(path))
+    place = _real(path)
+    _refuse_keras(path)
+    _refuse_data(path)
+    if check:
+        integrity.check(place)
+    return Artefact.of(open_with(engine, place, "file", given), str(path))
 
 
 def _real(path: Path) -> Path:

@@ -1,14 +1,33 @@
-"""One artefact made by hand, loaded once."""
+"""Artefacts that the compiler makes once, of a model whose gradients are known."""
 
 import pytest
 
 from probegen import runtime
-from tests.runtime.support import save_image_model
+from tests.runtime.support import save_zoo
 
 
 @pytest.fixture(scope="session")
 def image_path(tmp_path_factory):
-    return save_image_model(tmp_path_factory.mktemp("artefact") / "zoo.onnx")
+    return save_zoo(tmp_path_factory.mktemp("artefact") / "zoo.onnx")
+
+
+@pytest.fixture(scope="session")
+def optional_path(tmp_path_factory):
+    """The same with a gate that is off by default."""
+    return save_zoo(tmp_path_factory.mktemp("optional") / "zoo.onnx", gate="optional")
+
+
+@pytest.fixture(scope="session")
+def plain_path(tmp_path_factory):
+    """The same without target and gate."""
+    path = tmp_path_factory.mktemp("plain") / "plain.onnx"
+    return save_zoo(path, target="argmax", gate=False)
+
+
+@pytest.fixture(scope="session")
+def saved_path(tmp_path_factory):
+    """The same as a SavedModel."""
+    return save_zoo(tmp_path_factory.mktemp("saved") / "zoo")
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +36,5 @@ def artefact(image_path):
 
 
 @pytest.fixture(scope="session")
-def plain_artefact(tmp_path_factory):
-    """The same without target and gate."""
-    path = tmp_path_factory.mktemp("plain") / "plain.onnx"
-    return runtime.load(save_image_model(path, target_input=False, gate=False), threads=1)
+def plain_artefact(plain_path):
+    return runtime.load(plain_path, threads=1)

@@ -60,12 +60,10 @@ def test_import_is_light():
     assert int(python(IMPORT)) < 250  # 204 today, 86 of them numpy's
 
 
-def test_savedmodel_without_tensorflow_says_so(tmp_path):
+def test_savedmodel_without_tensorflow_says_so(artefact, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     (tmp_path / "assets.extra").mkdir()
-    from tests.runtime.support import image_manifest
-
-    (tmp_path / "assets.extra" / "probegen.json").write_text(image_manifest().to_json())
+    (tmp_path / "assets.extra" / "probegen.json").write_text(artefact.manifest.to_json())
     code = """
 import sys
 sys.modules["tensorflow"] = None

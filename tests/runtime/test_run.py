@@ -8,7 +8,7 @@ import pytest
 
 from probegen import runtime
 from probegen.errors import ArtefactError, InputError
-from tests.runtime.support import NAMES, WEIGHTS, image_manifest, images, result_of
+from tests.runtime.support import NAMES, WEIGHTS, images, result_of
 
 
 def gradient_of(classes):
@@ -39,7 +39,7 @@ def test_record_is_decoded(artefact):
     assert record.shape == (2, 5, 7)
     assert record.dtype == np.float32
     assert record.layer is None
-    assert record.spec == image_manifest().output("saliency/image")
+    assert record.spec == artefact.manifest.output("saliency/image")
     assert repr(record) == (
         "<Record 'saliency/image': saliency, float32 [batch=2, height=5, width=7]>"
     )
@@ -110,11 +110,11 @@ def test_target_without_target_input(plain_artefact):
         plain_artefact.run(images(1), target=2)
 
 
-def test_class_name_without_names():
+def test_class_name_without_names(artefact):
     from probegen.runtime.target import check_target
 
     with pytest.raises(InputError, match="knows no class names; pass an index"):
-        check_target("bee", image_manifest(class_names=None), 1)
+        check_target("bee", artefact.manifest.replace(class_names=None), 1)
 
 
 def test_gate(artefact):

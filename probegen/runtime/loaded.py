@@ -5,37 +5,24 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 import numpy as np
 
-from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
-from probegen.errors import ArtefactError, InputError
+from probegen.artefact.manifest import (
+    GATE_INPUT,
+    TARGET_INPUT,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+)
+from probegen.errors import ArtefactError, InputError, ProbegenError
+from probegen.runtime.engines.base import Engine
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
+from probegen.runtime.interface import check_interface
 from probegen.runtime.result import Result, Run
 from probegen.runtime.target import Target, check_target
-from probegen.stages import stage
+from probegen.stages import cause, stage
 from probegen.text import indented_table
-
-#: What is said of a model that carries no manifest, after its path.
-FOREIGN = (
-    "was not made by probegen: it carries no manifest, so what its outputs mean is not known. "
-    "Compile the model with `probegen compile MODEL.keras -o OUT.onnx` or pg.compile(...)."
-)
-
-
-class Engine(Protocol):
-    """What runs an artefact's graph. `run` must be safe to call from several threads."""
-
-    @property
-    def name(self) -> str:
-        """Engine and where it runs, for people."""
-
-    def run(
-        self, feeds: Mapping[str, Array], target: Array | None, explain: bool
-    ) -> dict[str, Array]:
-        """Returns predictions and, with `explain`, explanations, by output name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +38,18 @@ class Artefact:
     manifest: Manifest
     engine: Engine
     path: str
+
+    @classmethod
+    def of(cls, engine: Engine, path: str) -> Artefact:
+        """Reads the manifest of an opened graph, and holds the two against each other.
+
+        Raises:
+            ArtefactError: they do not belong together.
+            ManifestError: the manifest is damaged or of a newer schema.
+        """
+        manifest = Manifest.from_json(engine.manifest_text)
+        check_interface(path, manifest, engine)
+        return cls(manifest, engine, path)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -91,8 +90,7 @@ class Artefact:
         """
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
         targets = check_target(target, self.manifest, batch=_batch(feeds))
-        with self._running():
-            arrays = self.engine.run(feeds, targets, bool(explain))
+        arrays = self._compute(feeds, targets, bool(explain))
         return Result(Run(self.manifest, feeds, targets, self.path), arrays)
 
     def run_batched(
@@ -124,9 +122,8 @@ class Artefact:
             rows = slice(start, start + batch_size)
             chunk = {name: array[rows] for name, array in feeds.items()}
             chosen = None if targets is None else targets[rows]
-            with self._running():
-                parts.append(self.engine.run(chunk, chosen, bool(explain)))
-        with self._running():
+            parts.append(self._compute(chunk, chosen, bool(explain)))
+        with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Result(Run(self.manifest, feeds, targets, self.path), joined)
 
@@ -137,8 +134,25 @@ class Artefact:
             return spec
         return dataclasses.replace(spec, shape=(None, *spec.shape[1:]))
 
-    def _running(self) -> AbstractContextManager[None]:
-        return stage(f"{self.path!r} could not be run", ArtefactError)
+    def _compute(
+        self, feeds: Mapping[str, Array], target: Array | None, explain: bool
+    ) -> dict[str, Array]:
+        """Returns predictions and, with `explain`, explanations, by output name."""
+        wanted = self.outputs if explain else self.manifest.predictions
+        fed = dict(feeds)
+        if target is not None:
+            fed[TARGET_INPUT] = target
+        if self.manifest.gate:
+            fed[GATE_INPUT] = np.array(explain)
+        try:
+            return self.engine.run(fed, [spec.name for spec in wanted])
+        except ProbegenError:
+            raise
+        except Exception as error:  # engines raise whatever they like
+            product = self.engine.product
+            raise ArtefactError(
+                f"{product} could not run {self.path!r}. {product} says: {cause(error)}"
+            ) from error
 
     def __repr__(self) -> str:
         manifest = self.manifest
