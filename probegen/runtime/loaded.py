@@ -19,7 +19,8 @@ from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.interface import check_interface
-from probegen.runtime.result import Result, Run
+from probegen.runtime.result import Result
+from probegen.runtime.run import Run
 from probegen.runtime.target import Target, check_target
 from probegen.stages import cause, stage
 from probegen.text import indented_table

@@ -24,7 +24,7 @@ from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.result import Record, Result
+from probegen.runtime.run import DrawableRecord, DrawableResult
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("report.css")
@@ -48,7 +48,7 @@ _MADE_UP = re.compile(r"(functional|sequential|model)(_\d+)?")
 
 
 def write(
-    result: Result,
+    result: DrawableResult,
     path: str | os.PathLike[str],
     samples: int,
     title: str | None,
@@ -66,7 +66,7 @@ def write(
     return write_atomic(path, lambda file: file.write(page))
 
 
-def render(result: Result, samples: int, title: str | None, options: Mapping[str, Any]) -> str:
+def render(result: DrawableResult, samples: int, title: str | None, options: Mapping[str, Any]) -> str:
     """Returns the page as text; see `write`."""
     labels = Labels.of(options)
     plot.check_against(labels, result.run, (r.array for r in result.predictions.values()))
@@ -92,7 +92,7 @@ def render(result: Result, samples: int, title: str | None, options: Mapping[str
     )
 
 
-def _heading(result: Result) -> str:
+def _heading(result: DrawableResult) -> str:
     """Returns the model's name, or the file's where Keras made the model's up."""
     name = str(result.manifest.model.get("name") or "")
     if name and not _MADE_UP.fullmatch(name):
@@ -100,11 +100,11 @@ def _heading(result: Result) -> str:
     return Path(_file(result)).stem or name or "Model"
 
 
-def _file(result: Result) -> str:
+def _file(result: DrawableResult) -> str:
     return os.path.basename(result.run.source.rstrip("/\\"))
 
 
-def _batch(result: Result) -> int:
+def _batch(result: DrawableResult) -> int:
     return max((len(array) for array in result.run.inputs.values()), default=0)
 
 
@@ -113,7 +113,7 @@ def _samples(batch: int, rows: int) -> str:
     return f"{batch} in this run{shown}"
 
 
-def _header(heading: str, result: Result, labels: Labels, rows: int) -> str:
+def _header(heading: str, result: DrawableResult, labels: Labels, rows: int) -> str:
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     certificate = result.manifest.certificate
     facts = [
@@ -127,7 +127,7 @@ def _header(heading: str, result: Result, labels: Labels, rows: int) -> str:
     )
 
 
-def _artefact(result: Result) -> str:
+def _artefact(result: DrawableResult) -> str:
     """Returns what the artefact is and what it takes."""
     manifest = result.manifest
     facts = [
@@ -156,7 +156,7 @@ def _axes(spec: Any) -> str:
     return describe(spec.axes, spec.shape)
 
 
-def _targets(result: Result, labels: Labels) -> str:
+def _targets(result: DrawableResult, labels: Labels) -> str:
     """Says what the attributions are gradients of: each target of the artefact once."""
     names = labels.class_names or result.manifest.class_names
     shown: list[str] = []
@@ -170,7 +170,7 @@ def _targets(result: Result, labels: Labels) -> str:
     return "; ".join(dict.fromkeys(shown))
 
 
-def _target(target: TargetSpec, result: Result, names: Sequence[str] | None) -> str:
+def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | None) -> str:
     of = f" of {target.output}" if len(result.predictions) > 1 and target.output else ""
     if target.mode == "callable":
         return f"{target.name or 'a function of the outputs'}"
@@ -207,7 +207,7 @@ def _navigation(rows: int) -> str:
     return f"<nav>{links}</nav>" if rows > 1 else ""
 
 
-def _outputs(result: Result) -> str:
+def _outputs(result: DrawableResult) -> str:
     header = ("Output", "Kind", "Layer or input", "Shape", "Method", "Min", "Mean", "Max")
     rows = []
     for record in result.values():
@@ -307,7 +307,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -
     )
 
 
-def _sample(result: Result, sample: int, labels: Labels) -> str:
+def _sample(result: DrawableResult, sample: int, labels: Labels) -> str:
     # What a reader came for first: outputs of layers can fill many screens.
     ordered = sorted(result.values(), key=lambda record: record.kind == "activation")
     shown = ordered[: labels.max_outputs]
@@ -318,7 +318,7 @@ def _sample(result: Result, sample: int, labels: Labels) -> str:
     return f'<h2 id="sample-{sample}">Sample {sample}</h2>\n' + "\n".join(parts)
 
 
-def _record(record: Record, sample: int, labels: Labels) -> str:
+def _record(record: DrawableRecord, sample: int, labels: Labels) -> str:
     picture = plot.choose(plot.view_of(record, sample, labels))
     content = picture.html or _drawn(picture, f"{record.name}/{sample}")
     notes = "; ".join(part for part in (*picture.notes, record.spec.method) if part)

@@ -15,6 +15,7 @@ from probegen.artefact.manifest import PREDICTION, InputSpec, Manifest, OutputSp
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
+from probegen.runtime.run import Run
 from probegen.stages import stage
 from probegen.text import indented_table
 
@@ -24,23 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from probegen.runtime.plot.labels import PlotOptions
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """What was run on what: all that a picture of a record needs beside the record.
-
-    Attributes:
-        manifest: the artefact's decode table.
-        inputs: what was fed, by input name.
-        target: what was differentiated, int32 `[batch]`, where the artefact takes a target.
-        source: path of the artefact.
-    """
-
-    manifest: Manifest
-    inputs: Mapping[str, Array]
-    target: Array | None
-    source: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +50,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """One of `probegen.artefact.manifest.KINDS`, for example `"saliency"`."""
+        """What made it, for example `"saliency"`; see `OutputSpec.kind`."""
         return self.spec.kind
 
     @property

@@ -10,7 +10,8 @@ from onnx import helper
 
 import probegen as pg
 from probegen.artefact.manifest import ONNX_METADATA_KEY, InputSpec, Manifest, OutputSpec
-from probegen.runtime.result import Result, Run
+from probegen.runtime.result import Result
+from probegen.runtime.run import Run
 
 IMAGE = ("batch", "height", "width", "channel")
 HEIGHT, WIDTH, CHANNELS, CLASSES = 5, 7, 3, 4

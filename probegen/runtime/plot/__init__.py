@@ -54,13 +54,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from probegen.runtime.result import Record, Result, Run
+    from probegen.runtime.run import DrawableRecord, DrawableResult, Run
 
 #: Maps and heads in a picture of the overview, unless the caller says otherwise.
 _OVERVIEW_PANELS = 16
 
 
-def record_figure(record: Record, sample: int, options: Mapping[str, Any]) -> Figure:
+def record_figure(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> Figure:
     """Returns the figure of one sample of one record.
 
     Raises:
@@ -69,7 +69,7 @@ def record_figure(record: Record, sample: int, options: Mapping[str, Any]) -> Fi
     return figure_of(choose(record_view(record, sample, options)))
 
 
-def record_view(record: Record, sample: int, options: Mapping[str, Any]) -> View:
+def record_view(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> View:
     """Checks the options against the record and takes one sample.
 
     Raises:
@@ -80,7 +80,7 @@ def record_view(record: Record, sample: int, options: Mapping[str, Any]) -> View
     return view_of(record, sample, labels)
 
 
-def result_figure(result: Result, sample: int, options: Mapping[str, Any]) -> Figure:
+def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any]) -> Figure:
     """Returns one tall figure with one sample of each record.
 
     Raises:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import GRADIENT_KINDS, TargetSpec
-from probegen.runtime.result import Record
+from probegen.runtime.run import DrawableRecord
 
 Array = npt.NDArray[Any]
 
 
-def verdict(record: Record, sample: int, names: Sequence[str] | None) -> str:
+def verdict(record: DrawableRecord, sample: int, names: Sequence[str] | None) -> str:
     """Returns for instance `"predicted seven (p = 0.98), explained: nine"`; may be empty."""
     target = record.spec.target if record.spec.kind in GRADIENT_KINDS else None
     output = target.output if target is not None and target.output else None
@@ -40,7 +40,7 @@ def class_name(index: int, names: Sequence[str] | None) -> str:
     return str(names[index]) if names is not None and index < len(names) else f"class {index}"
 
 
-def _row(record: Record, sample: int, output: str | None) -> Array | None:
+def _row(record: DrawableRecord, sample: int, output: str | None) -> Array | None:
     """Returns the prediction of one sample where it is a vector."""
     predictions = record.predictions
     name = output if output in predictions else next(iter(predictions), None)
@@ -67,7 +67,7 @@ def _predicted(row: Array, names: Sequence[str] | None) -> str:
 
 
 def _explained(
-    record: Record,
+    record: DrawableRecord,
     sample: int,
     target: TargetSpec,
     row: Array | None,

@@ -25,7 +25,7 @@ from probegen.errors import InputError
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
-from probegen.runtime.result import Record, Run
+from probegen.runtime.run import DrawableRecord, Run
 
 Array = npt.NDArray[Any]
 
@@ -269,7 +269,7 @@ class View:
         return labelling.decoded_tokens(given, source.array)
 
 
-def view_of(record: Record, sample: int, labels: Labels) -> View:
+def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
     """Takes one sample of a record, with the inputs it came from.
 
     Raises:
@@ -303,7 +303,7 @@ def place(spec: OutputSpec) -> str:
     return spec.input or spec.name
 
 
-def _rows(record: Record) -> int:
+def _rows(record: DrawableRecord) -> int:
     return max((array.shape[0] for array in record.run.inputs.values()), default=1)
 
 

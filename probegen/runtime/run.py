@@ -1,0 +1,97 @@
+"""What was run on what, and what pictures and reports are drawn from.
+
+Records and results draw themselves by way of `probegen.runtime.plot` and `probegen.runtime.report`.
+Those two know nothing of them but what stands here, so that imports go one way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from typing import Any, Protocol
+
+import numpy as np
+
+from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.runtime.inputs import Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What was run on what: all that a picture of a record needs beside the record.
+
+    Attributes:
+        manifest: the artefact's decode table.
+        inputs: what was fed, by input name.
+        target: what was differentiated, int32 `[batch]`, where the artefact takes a target.
+        source: path of the artefact.
+    """
+
+    manifest: Manifest
+    inputs: Mapping[str, Array]
+    target: Array | None
+    source: str
+
+
+class DrawableRecord(Protocol):
+    """One output of a run: see `probegen.runtime.result.Record`."""
+
+    @property
+    def array(self) -> Array:
+        """The values, the batch axis first."""
+
+    @property
+    def spec(self) -> OutputSpec:
+        """The manifest's entry."""
+
+    @property
+    def predictions(self) -> Mapping[str, Array]:
+        """The predictions of the same run, by output name."""
+
+    @property
+    def run(self) -> Run:
+        """What was run on what."""
+
+    @property
+    def name(self) -> str:
+        """The output's name in the artefact."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """A name for each dimension of `array`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of `array`."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type of `array`."""
+
+
+class DrawableResult(Protocol):
+    """All outputs of a run by name: see `probegen.runtime.result.Result`."""
+
+    @property
+    def run(self) -> Run:
+        """What was run on what."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artefact's decode table."""
+
+    @property
+    def predictions(self) -> Mapping[str, DrawableRecord]:
+        """The source model's own outputs."""
+
+    @property
+    def explanations(self) -> Mapping[str, DrawableRecord]:
+        """All others."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def items(self) -> ItemsView[str, DrawableRecord]:
+        """Names and records in the manifest's order."""
+
+    def values(self) -> ValuesView[DrawableRecord]:
+        """Records in the manifest's order."""
