@@ -85,9 +85,9 @@ class Activations(OfLayers):
             )
         return tuple(sorted(set(chosen)))
 
-    def kept_axes(self, axes: Axes) -> tuple[int, ...]:
+    def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
         """Returns the axes that are not reduced."""
-        reduced = self.reduced_axes(axes)
+        reduced = self.reduced_axes(axes, layer)
         return tuple(i for i in range(len(axes)) if i not in reduced)
 
     def payload(self, ops: Operations[T], value: T, axes: Axes) -> T:

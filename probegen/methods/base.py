@@ -126,8 +126,17 @@ class Probe:
         del axes
         return f"{self.equation} ({self.paper})" if self.paper else self.equation
 
-    def kept_axes(self, axes: Axes) -> tuple[int, ...]:
-        """Returns which axes of the tensor (given out or explained) the result has."""
+    def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
+        """Returns which axes of the tensor (given out or explained) the result has.
+
+        Args:
+            axes: the tensor's.
+            layer: what the layer is called in the message.
+
+        Raises:
+            InstrumentError: the probe asks for axes that are not there.
+        """
+        del layer
         return tuple(range(len(axes)))
 
     def detail(self, axes: Axes) -> dict[str, Any]:
@@ -255,8 +264,9 @@ class OfLayer(GradientProbe):
         """Returns the probe with the path of its layer, or a list where there are several."""
         return self.with_selector(paths[0] if len(paths) == 1 else list(paths))
 
-    def kept_axes(self, axes: Axes) -> tuple[int, ...]:
+    def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
         """Returns batch and positions."""
+        del layer
         channel = channel_axis(axes)
         return tuple(i for i in range(len(axes)) if i != channel)
 

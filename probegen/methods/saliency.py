@@ -33,8 +33,9 @@ class Saliency(OfInputs):
     wrt: Selector = "input"
     name: str | None = None
 
-    def kept_axes(self, axes: Axes) -> tuple[int, ...]:
+    def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
         """Returns all axes but that of the channels."""
+        del layer
         return tuple(i for i in range(len(axes)) if i not in _maximum_over(axes))
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:

@@ -35,11 +35,6 @@ def complete(names: Names) -> Axes:
     return tuple(str(n) for n in found)
 
 
-def saliency_axis(axes: Sequence[str]) -> int | None:
-    """Returns the axis that a saliency map takes its maximum over."""
-    return channel_axis(axes) if len(axes) > 2 else None
-
-
 # -- by what a tensor is -----------------------------------------------------------------------
 
 

@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from probegen.artefact.manifest import Manifest
+from probegen.methods.base import Probe
 from probegen.plan.plan import GradientOutput, PlainOutput
 from probegen.plan.points import ProbePoint
-from probegen.spec import Probe
 
-_SELECTORS = ("select", "layer", "wrt")
 _Output = TypeVar("_Output", bound=PlainOutput | GradientOutput)
 
 
@@ -33,9 +32,7 @@ def new_names(points: Sequence[ProbePoint], earlier: Manifest | None) -> dict[st
 
 def with_new_names(probe: Probe, names: Mapping[str, str]) -> Probe:
     """Returns a probe that selects the same layers under their names of now."""
-    fields = {f.name: getattr(probe, f.name) for f in dataclasses.fields(probe)}
-    changes = {n: _renamed(fields[n], names) for n in _SELECTORS if n in fields}
-    return dataclasses.replace(probe, **changes)
+    return probe.with_selector(_renamed(probe.selector, names))
 
 
 def with_earlier_names(outputs: Sequence[_Output], names: Mapping[str, str]) -> list[_Output]:

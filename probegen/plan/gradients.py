@@ -9,15 +9,15 @@ from typing import Any
 
 from probegen.artefact.manifest import OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
+from probegen.methods.base import GradientProbe, OfLayer
+from probegen.methods.targets import TARGET_MODES
 from probegen.plan import axes
-from probegen.plan.methods import METHODS
 from probegen.plan.model_view import ModelView, Start
 from probegen.plan.naming import output_name
 from probegen.plan.plan import TWIN, GradientOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import target_index
-from probegen.spec import TARGET_MODES, GradCAM, GradientProbe, IntegratedGradients, Saliency
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +98,9 @@ class GradientPlanner:
 
     def gradients(self, probe: GradientProbe, target: TargetPlan) -> list[GradientOutput]:
         """Returns the outputs of a probe that differentiates."""
-        if isinstance(probe, GradCAM):
-            return self._grad_cams(probe, target)
-        found = self._wrt(probe.wrt, target)  # type: ignore[attr-defined]
+        if isinstance(probe, OfLayer):
+            return self._maps(probe, target)
+        found = self._wrt(probe.selector, target)
         several = len(found) > 1
         return [
             GradientOutput(
@@ -120,25 +120,17 @@ class GradientPlanner:
         facts = self._view.tensor(ref)
         shape = facts.shape
         names = self._named_axes(one)
-        if isinstance(probe, Saliency):
-            gone = axes.saliency_axis(names)
-            shape = tuple(d for i, d in enumerate(shape) if i != gone)
-            names = axes.without(names, gone)
-        detail: dict[str, Any] = {}
-        if isinstance(probe, IntegratedGradients):
-            detail = {"steps": probe.steps, "baseline": probe.baseline}
+        kept = probe.kept_axes(names)
         return OutputSpec(
             name=output_name(probe, one.name, several),
-            kind=probe.kind,
             dtype=facts.dtype,
-            shape=shape,
-            axes=names,
+            shape=tuple(shape[i] for i in kept),
+            axes=tuple(names[i] for i in kept),
             layer=ref.path,
             call=ref.call,
             input=one.inputs[0] if len(one.inputs) == 1 and self._follows_input(one) else None,
             target=target.spec,
-            method=METHODS[probe.kind],
-            detail=detail,
+            **probe.described(names),
         )
 
     def _named_axes(self, one: _Explained) -> axes.Axes:
@@ -173,60 +165,61 @@ class GradientPlanner:
         wide = [d for d in self._view.input(position).shape[1:] if d != 1]
         return [d for d in shape[1:] if d != 1][: len(wide)] == wide
 
-    def _grad_cams(self, probe: GradCAM, target: TargetPlan) -> list[GradientOutput]:
-        """Returns a map for every call of the layer that a Grad-CAM names, or finds by itself."""
+    def _maps(self, probe: OfLayer, target: TargetPlan) -> list[GradientOutput]:
+        """Returns a map for every call of the layer that a probe names, or finds by itself."""
         end = self._view.end(target)
-        points = self._last_with_positions(end) if probe.layer == "auto" else self._named(probe)
+        auto = probe.selector == "auto"
+        points = self._last_with_positions(probe, end) if auto else self._named(probe)
         if len(points) > 1:  # calls that the target does not depend on have no map
             flowing = [p for p in points if self._view.flows(TensorRef(p.path, p.call_index), end)]
             points = flowing or points
-        return [self._grad_cam(probe, target, end, p, several=len(points) > 1) for p in points]
+        return [self._map(probe, target, end, p, several=len(points) > 1) for p in points]
 
-    def _named(self, probe: GradCAM) -> list[ProbePoint]:
+    def _named(self, probe: OfLayer) -> list[ProbePoint]:
         """Returns the calls of the one layer that `layer=` selects.
 
         Raises:
             SelectionError: it selects several layers, or one without positions.
         """
-        chosen = select(self._view.points, probe.layer, self._view.layers)
+        chosen = select(self._view.points, probe.selector, self._view.layers)
         paths = list(dict.fromkeys(p.path for p in chosen))
-        if len(paths) > 1 and not isinstance(probe.layer, list | tuple):
-            raise too_many(paths, probe.layer, "pg.GradCAM(layer=...)")
+        if len(paths) > 1 and not isinstance(probe.selector, list | tuple):
+            raise too_many(paths, probe.selector, f"pg.{type(probe).__name__}(layer=...)")
         for point in chosen:
-            if len(point.shapes) != 1 or "grad_cam" not in point.probes:
+            if len(point.shapes) != 1 or probe.point not in point.probes:
                 self._view.check_not_random([point])
-                able = [p.name for p in self._view.points if "grad_cam" in p.probes]
+                able = [p.name for p in self._view.points if probe.point in p.probes]
                 raise SelectionError(
                     f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
-                    "Grad-CAM: it needs one output with positions and channels"
+                    f"{probe.title}: it needs one output with positions and channels"
                     + (f", such as {able[-1]!r}." if able else "; this model has no such layer.")
                 )
         return chosen
 
-    def _grad_cam(
-        self, probe: GradCAM, target: TargetPlan, end: Any, point: ProbePoint, several: bool
+    def _map(
+        self, probe: OfLayer, target: TargetPlan, end: Any, point: ProbePoint, several: bool
     ) -> GradientOutput:
         ref = TensorRef(point.path, point.call_index)
         self._check_flow(ref, end, point.name)
         names = self._view.tensor(ref).axes
-        channel = axes.channel_axis(names)
+        kept = probe.kept_axes(names)
         inputs = self._view.inputs_of(ref)
+        facts = probe.described(names)
+        facts["detail"] = {"class": point.class_name, **facts["detail"]}
         described = OutputSpec(
             name=output_name(probe, point.name, several),
-            kind=probe.kind,
             dtype=point.dtype,
-            shape=tuple(d for i, d in enumerate(point.shapes[0]) if i != channel),
-            axes=axes.without(names, channel),
+            shape=tuple(point.shapes[0][i] for i in kept),
+            axes=tuple(names[i] for i in kept),
             layer=point.path,
             call=point.call_index,
             input=inputs[0] if len(inputs) == 1 else None,
             target=target.spec,
-            method=METHODS[probe.kind],
-            detail={"class": point.class_name},
+            **facts,
         )
         return GradientOutput(described, ref, probe, names)
 
-    def _last_with_positions(self, end: Any) -> list[ProbePoint]:
+    def _last_with_positions(self, probe: OfLayer, end: Any) -> list[ProbePoint]:
         """Returns the last maps on every way to the target; 2-D and 3-D maps first.
 
         Several where ways run beside each other: the calls of a layer for frames of a film, or
@@ -236,7 +229,7 @@ class GradientPlanner:
         able = [
             p
             for p in self._view.points
-            if "grad_cam" in p.probes and len(p.shapes) == 1 and not self._view.inside_attention(p)
+            if probe.point in p.probes and len(p.shapes) == 1 and not self._view.inside_attention(p)
         ]
         for least, kinds in ((2, (*roles, "recurrent")), (1, roles)):
             maps = {}
@@ -250,7 +243,7 @@ class GradientPlanner:
                 return [maps[ref] for ref in found]
         raise SelectionError(
             "this model has no layer that keeps positions up to the target, so layer='auto' finds "
-            "nothing for a Grad-CAM; use pg.Saliency() or name a layer."
+            f"nothing for a {probe.title}; use pg.Saliency() or name a layer."
         )
 
     def _wrt(self, wrt: Any, target: TargetPlan) -> list[_Explained]:

@@ -10,14 +10,17 @@ from probegen._version import __version__
 from probegen.artefact import manifest
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.errors import InstrumentError
+from probegen.methods.base import GradientProbe, Probe, Product
+from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
 from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
 from probegen.plan.gradients import GradientPlanner
 from probegen.plan.model_view import ModelView
 from probegen.plan.plain import plain_outputs
 from probegen.plan.plan import GradientGroup, GradientOutput, PlainOutput, Plan, TargetPlan
-from probegen.spec import Activations, Attention, GradCAM, GradientProbe, Probe, to_dict
 
+#: A target and products: what outputs share that share a backward pass.
+_Way = tuple[TargetPlan, frozenset[tuple[str, Product]]]
 #: A probe and its outputs.
 _Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput]]
 
@@ -55,21 +58,22 @@ def make_plan(
         else:
             planned.append((probe, plain_outputs(view, probe)))
     plain: list[PlainOutput] = []
-    groups: dict[TargetPlan, list[GradientOutput]] = {}
+    groups: dict[_Way, list[GradientOutput]] = {}
     in_order: list[OutputSpec] = []
     resolved: list[Probe] = []
     for place, (probe, outputs) in enumerate(_told_apart(planned)):
         called = with_earlier_names(outputs, names)
         for output in called:
             if isinstance(output, GradientOutput):
-                groups.setdefault(targets[place], []).append(output)
+                way = (targets[place], frozenset(output.probe.products.items()))
+                groups.setdefault(way, []).append(output)
             else:
                 plain.append(output)
         in_order.extend(o.spec for o in called)
         resolved.append(_resolved(view, probe, called))
     predictions = inputs_and_predictions.predictions(view, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
-    target_input = any(t.spec.mode == "input" for t in groups)
+    target_input = any(target.spec.mode == "input" for target, _ in groups)
     if target_input and manifest.TARGET_INPUT in view.input_names:
         raise InstrumentError(
             f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
@@ -77,7 +81,10 @@ def make_plan(
         )
     return Plan(
         plain=tuple(plain),
-        groups=tuple(GradientGroup(t, tuple(outputs)) for t, outputs in groups.items()),
+        groups=tuple(
+            GradientGroup(target, tuple(outputs), dict(products))
+            for (target, products), outputs in groups.items()
+        ),
         manifest=Manifest(
             inputs=inputs_and_predictions.inputs(view),
             outputs=(*predictions, *in_order),
@@ -129,14 +136,7 @@ def _resolved(
     paths: list[str] = []
     for output in outputs:
         paths += getattr(output, "inputs", ()) or [points[output.ref.key]]
-    paths = list(dict.fromkeys(paths))
-    if isinstance(probe, Activations | Attention):
-        return dataclasses.replace(probe, select=paths)
-    if isinstance(probe, GradCAM):
-        return dataclasses.replace(probe, layer=paths[0] if len(paths) == 1 else paths)
-    if getattr(probe, "wrt", "input") == "input":
-        return probe
-    return dataclasses.replace(probe, wrt=paths)  # type: ignore[call-arg]
+    return probe.resolved(list(dict.fromkeys(paths)))
 
 
 def _check_names(names: Sequence[str]) -> None:

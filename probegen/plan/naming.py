@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probegen.spec import Probe
+from probegen.methods.base import Probe
 
 
 def output_name(probe: Probe, path: str, several: bool) -> str:

@@ -2,92 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from probegen.artefact import manifest
 from probegen.artefact.manifest import OutputSpec
 from probegen.errors import InstrumentError
+from probegen.methods.base import OfLayers, Probe
 from probegen.plan import axes
-from probegen.plan.methods import METHODS
 from probegen.plan.model_view import ModelView
 from probegen.plan.naming import output_name
-from probegen.plan.plan import PlainOutput, TensorRef, reduced_axes
+from probegen.plan.plan import PlainOutput, TensorRef
 from probegen.plan.points import ProbePoint
-from probegen.spec import Activations, Attention, Probe
+
+#: A tensor of a point, as it is before a probe reduces it.
+_Shape = tuple[int | None, ...]
 
 
 def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
-    """Returns the outputs of an `Activations` or `Attention` probe."""
-    if isinstance(probe, Activations):
-        return _activations(view, probe)
-    if isinstance(probe, Attention):
-        return _attention(view, probe)
-    raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
-
-
-def _activations(view: ModelView, probe: Activations) -> list[PlainOutput]:
-    chosen = view.select(probe.select, "activation")
+    """Returns the outputs of a probe that differentiates nothing."""
+    if not isinstance(probe, OfLayers):
+        raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
+    chosen = view.select(probe.selector, probe.point)
+    if probe.point == "attention":
+        return [_attention(view, probe, p, several=len(chosen) > 1) for p in chosen]
     tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
-    outputs = []
-    for point, j in tensors:
-        ref = TensorRef(point.path, point.call_index, j)
-        names = axes.activation_axes(view.tensor(ref).axes)
-        spec = _activation_spec(probe, point, j, len(tensors), names)
-        outputs.append(PlainOutput(spec, ref, probe, names))
-    return outputs
+    return [_activation(view, probe, p, j, several=len(tensors) > 1) for p, j in tensors]
 
 
-def _activation_spec(
-    probe: Activations, point: ProbePoint, position: int, outputs: int, names: axes.Axes
-) -> OutputSpec:
+def _activation(
+    view: ModelView, probe: OfLayers, point: ProbePoint, position: int, several: bool
+) -> PlainOutput:
+    ref = TensorRef(point.path, point.call_index, position)
+    names = axes.activation_axes(view.tensor(ref).axes)
     shape = point.shapes[position]
+    channels = getattr(probe, "channels", None)
+    if channels is not None:
+        shape = _subset(channels, shape, names, point.name)
     part = f":{position}" if len(point.shapes) > 1 else ""
-    if probe.channels is not None:
-        shape = _subset(probe.channels, shape, names, point.name)
-    reduced = reduced_axes(probe, names, point.name)
-    kept = [i for i in range(len(shape)) if i not in reduced]
-    return OutputSpec(
-        name=output_name(probe, point.name + part, several=outputs > 1),
-        kind=manifest.ACTIVATION,
-        dtype=probe.dtype or point.dtypes[position],
+    name = output_name(probe, point.name + part, several)
+    dtype = probe.dtype or point.dtypes[position]
+    return _output(probe, point, ref, name, dtype, shape, names)
+
+
+def _attention(view: ModelView, probe: OfLayers, point: ProbePoint, several: bool) -> PlainOutput:
+    ref = TensorRef(point.path, point.call_index)
+    weights, keys = view.attention(point)
+    names = axes.attention_axes(len(weights.shape), keys)
+    name = output_name(probe, point.name, several)
+    return _output(probe, point, ref, name, probe.dtype or weights.dtype, weights.shape, names)
+
+
+def _output(
+    probe: OfLayers,
+    point: ProbePoint,
+    ref: TensorRef,
+    name: str,
+    dtype: str,
+    shape: _Shape,
+    names: axes.Axes,
+) -> PlainOutput:
+    """Returns the output that a probe makes of a tensor with this shape and these axes."""
+    kept = probe.kept_axes(names, point.name)
+    facts = probe.described(names)
+    facts["detail"] = {"class": point.class_name, "role": point.roles[-1], **facts["detail"]}
+    spec = OutputSpec(
+        name=name,
+        dtype=dtype,
         shape=tuple(shape[i] for i in kept),
         axes=tuple(names[i] for i in kept),
         layer=point.path,
         call=point.call_index,
-        method=_activation_method(probe, [names[i] for i in reduced]),
-        detail={
-            "class": point.class_name,
-            "role": point.roles[-1],
-            "reduce": probe.reduce,
-            "reduced_axes": [names[i] for i in reduced],
-            "channels": list(probe.channels) if probe.channels else None,
-        },
+        **facts,
     )
-
-
-def _attention(view: ModelView, probe: Attention) -> list[PlainOutput]:
-    chosen = view.select(probe.select, "attention")
-    outputs = []
-    for point in chosen:
-        weights, keys = view.attention(point)
-        outputs.append(
-            PlainOutput(
-                OutputSpec(
-                    name=output_name(probe, point.name, several=len(chosen) > 1),
-                    kind=manifest.ATTENTION,
-                    dtype=probe.dtype or weights.dtype,
-                    shape=weights.shape,
-                    axes=axes.attention_axes(len(weights.shape), keys),
-                    layer=point.path,
-                    call=point.call_index,
-                    method=METHODS[manifest.ATTENTION],
-                    detail={"class": point.class_name},
-                ),
-                TensorRef(point.path, point.call_index),
-                probe,
-            )
-        )
-    return outputs
+    return PlainOutput(spec, ref, probe, names)
 
 
 def _subset(
@@ -106,10 +90,3 @@ def _subset(
             f"channels={list(channels)}: {wrong} are out of range; {name!r} has {size} channels."
         )
     return tuple(len(channels) if i == axis else d for i, d in enumerate(shape))
-
-
-def _activation_method(probe: Activations, reduced: Sequence[str]) -> str:
-    if not reduced:
-        return "output of the layer"
-    words = {"mean": "mean", "max": "maximum", "norm": "Euclidean norm"}
-    return f"{words[str(probe.reduce)]} of the layer's output over {', '.join(reduced)}"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
-from probegen.methods.activations import Activations
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe, OfLayers, Product
 
@@ -163,8 +162,3 @@ class Plan:
     plain: tuple[PlainOutput, ...]
     groups: tuple[GradientGroup, ...]
     manifest: Manifest
-
-
-def reduced_axes(probe: Activations, axes: Axes, name: str) -> tuple[int, ...]:
-    """Returns the axes that a probe reduces; see `Activations.reduced_axes`."""
-    return probe.reduced_axes(axes, name)

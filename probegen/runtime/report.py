@@ -66,7 +66,9 @@ def write(
     return write_atomic(path, lambda file: file.write(page))
 
 
-def render(result: DrawableResult, samples: int, title: str | None, options: Mapping[str, Any]) -> str:
+def render(
+    result: DrawableResult, samples: int, title: str | None, options: Mapping[str, Any]
+) -> str:
     """Returns the page as text; see `write`."""
     labels = Labels.of(options)
     plot.check_against(labels, result.run, (r.array for r in result.predictions.values()))
