@@ -86,7 +86,8 @@ class OnnxMovedScores:
         Returns:
             Tensor -> the value that stands in for it.
         """
-        return dict(zip(self._inner, _give_shifts(model, self._tensors), strict=True))
+        inner = [self._view.value(ref) for ref in self._inner]
+        return dict(zip(self._inner, _give_shifts(model, inner), strict=True))
 
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the gradient passes operators as if they were not there: quantisation."""
@@ -123,16 +124,18 @@ def _proto(data: bytes) -> Any:
     return onnx.load_from_string(data)
 
 
-def _give_shifts(model: ir.Model, names: Sequence[str]) -> list[ir.Value]:
+def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
     """Puts an input that is added in the place of some values; their own names stay with them."""
     graph, found = model.graph, []
     values = {v.name: v for node in graph for v in node.outputs}
-    for i, name in enumerate(names):
-        value = values[name]
+    for i, like in enumerate(known):
+        value = values[like.name]
+        # Files do not say the types of inner values.
+        value.type, value.shape = like.type, like.shape
         shift = ir.Value(
             name=f"{_SHIFT}{i}",
-            type=value.type,
-            shape=None if value.shape is None else ir.Shape([None] * len(value.shape)),
+            type=like.type,
+            shape=None if like.shape is None else ir.Shape([None] * len(like.shape)),
         )
         graph.inputs.append(shift)
         moved = ir.node("Add", [value, shift], name=f"probegen/move_{i}")
