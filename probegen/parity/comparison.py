@@ -44,7 +44,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import OutputSpec
-from probegen.parity.report import SOURCE_MODEL, TENSORFLOW, Parity
+from probegen.parity.report import GRADIENTS, SOURCE_MODEL, Parity
 
 Array = npt.NDArray[Any]
 
@@ -288,7 +288,7 @@ def _judge_gradient(
         below_floor=int((rows.norm <= floor).sum()),
         undetermined=int(undetermined.sum()),
         sample=rows.labels[at] if rows.labels else "",
-        witness=TENSORFLOW,
+        witness=GRADIENTS,
     )
 
 

@@ -239,7 +239,7 @@ class Comparison:
             )
             by.append(np.zeros(call.batch.size) if known is None else known.by)
             beside.append(np.full(call.batch.size, np.inf) if known is None else known.beside)
-        return judge(
+        figures = judge(
             output,
             Rows.joined(parts),
             np.concatenate(by),
@@ -247,6 +247,9 @@ class Comparison:
             computed_in=self.reference.computed_in,
             floor=self._floor(output),
         )
+        if not output.is_attribution:
+            return figures
+        return dataclasses.replace(figures, witness=self.reference.gradients_by)
 
     def _moved(
         self, call: Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool

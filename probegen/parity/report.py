@@ -12,7 +12,7 @@ REPORT_COLUMNS = (
 
 #: What an output was compared with.
 SOURCE_MODEL = "source model"
-TENSORFLOW = "TensorFlow's gradients"
+GRADIENTS = "the reference's gradients"
 DIFFERENCES = "differences of the source model's scores"
 
 
