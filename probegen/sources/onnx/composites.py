@@ -7,7 +7,7 @@ taken apart here and in `attention`; of standard operators onnx says what they c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,16 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import UnknownShapeError, attribute, shape_of
 from probegen.graph.vjp import BLOCKING, RULES
-from probegen.sources.onnx import attention
+from probegen.sources.onnx import attention, learning
 from probegen.sources.onnx.constants import lift_constants
 from probegen.sources.onnx.functions import write_out
 from probegen.sources.onnx.names import AllNames, nodes_of, told
-from probegen.sources.onnx.parts import Parts, optional, required, tell_types
+from probegen.sources.onnx.parts import Part, Parts, optional, required, tell_types
 from probegen.sources.onnx.rewriting import builder_at, replace
 
 _MS = "com.microsoft"
+#: Standard operators that stay though they have a body: what they give is no function of floats.
+_WHOLE = frozenset({"Range", "SequenceMap", "BlackmanWindow", "HammingWindow", "HannWindow"})
 
 
 def take_apart(model: ir.Model, names: AllNames) -> bool:
@@ -75,6 +77,8 @@ def _padded(results: Sequence[ir.Value | None], count: int) -> list[ir.Value | N
 
 def _written_out(model: ir.Model, node: ir.Node, names: AllNames) -> bool:
     """Writes out a standard operator by the body that onnx gives it; False where it has none."""
+    if node.op_type in _WHOLE:
+        return False
     opset = model.opset_imports[""]
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
@@ -311,10 +315,9 @@ def _mask_lengths(b: Builder, ids: ir.Value, mask: ir.Value | None) -> ir.Value:
     return lengths if mask is not None else b.op("Sub", lengths, lengths)
 
 
-#: (builder, node) -> what stands for the node's outputs, as many as are known; None where what
-#: the parts depend on is not known yet.
-_Part = Callable[[Builder, ir.Node], Parts | None]
-_PARTS: Mapping[str, _Part] = {
+#: Operator -> what it consists of.
+_PARTS: Mapping[str, Part] = {
+    **learning.PARTS,
     f"{_MS}::Gelu": lambda b, n: [_gelu(b, required(n, 0))],
     f"{_MS}::BiasGelu": lambda b, n: [_gelu(b, _biased(b, n))],
     f"{_MS}::FastGelu": lambda b, n: [_gelu_by_tanh(b, _biased(b, n))],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import SourceError
+from probegen.sources.onnx.maps import cut_maps
 
 #: What a model may be given as.
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -30,18 +32,31 @@ _OTHER_FORMATS: Mapping[tuple[int, bytes], str] = {
 _KERAS = "A Keras model is given as the object, or by its .keras or .h5 path."
 
 
-def load(source: Source) -> tuple[ir.Model, Path | bytes]:
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model that was opened.
+
+    Attributes:
+        model: may be changed.
+        original: what onnxruntime opens: a path, or the bytes of a file.
+        notes: what was changed on opening, as sentences.
+    """
+
+    model: ir.Model
+    original: Path | bytes
+    notes: tuple[str, ...] = ()
+
+
+def load(source: Source) -> Opened:
     """Opens an ONNX model; weights in other files stay there until they are read.
 
     Args:
         source: a path, the bytes of a file, or a model of onnx or onnx-ir, which is left as it is.
 
-    Returns:
-        A model that may be changed, and what onnxruntime opens: a path, or the bytes of a file.
-
     Raises:
         SourceError: there is no such file, it is no ONNX model, its weights' file is missing or
-            too short, it is an artefact of probegen, or it is too large for what it was given as.
+            too short, it is an artefact of probegen, it is too large for what it was given as, or
+            it has inputs or outputs that are no tensors.
     """
     if isinstance(source, ir.Model):
         return _from_ir(source)
@@ -57,7 +72,7 @@ def load(source: Source) -> tuple[ir.Model, Path | bytes]:
     )
 
 
-def _from_path(path: Path) -> tuple[ir.Model, Path]:
+def _from_path(path: Path) -> Opened:
     named = repr(str(path))
     if path.is_dir():
         raise SourceError(
@@ -69,30 +84,38 @@ def _from_path(path: Path) -> tuple[ir.Model, Path]:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{named} cannot be read: {error.strerror or error}.") from error
-    model = _deserialised(_parsed(content, named), named)
-    _find_weights(model, path.resolve().parent, named)
-    return model, path
+    opened = _opened(content, named)
+    _find_weights(opened.model, path.resolve().parent, named)
+    return opened if opened.notes else dataclasses.replace(opened, original=path)
 
 
-def _from_bytes(content: bytes, named: str) -> tuple[ir.Model, bytes]:
-    model = _deserialised(_parsed(content, named), named)
-    outside = next(_external(model), None)
+def _from_bytes(content: bytes, named: str) -> Opened:
+    opened = _opened(content, named)
+    outside = next(_external(opened.model), None)
     if outside is not None:
         raise SourceError(
             f"the weight {outside.name!r} of {named} lies in another file, "
             f"{str(outside.location)!r}, and nothing says in which folder. Give the path of the "
             ".onnx file instead."
         )
-    return model, content
+    return opened
 
 
-def _from_ir(model: ir.Model) -> tuple[ir.Model, Path | bytes]:
+def _opened(content: bytes, named: str) -> Opened:
+    proto = _parsed(content, named)
+    notes = cut_maps(proto)
+    if notes:
+        content = _serialised(proto)
+    return Opened(_deserialised(proto, named), content, tuple(notes))
+
+
+def _from_ir(model: ir.Model) -> Opened:
     for tensor in _external(model):
         _check_weights(tensor, Path(tensor.base_dir), "the onnx_ir.Model")
     copy = model.clone()
     content = _serialised(ir.serde.serialize_model(_with_weights(model.clone())))
     _check_kind(copy, "the onnx_ir.Model")
-    return copy, content
+    return Opened(copy, content)
 
 
 def _with_weights(model: ir.Model) -> ir.Model:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
 from probegen.errors import SourceError
+from probegen.graph.core.builder import Builder
 from probegen.sources.onnx.names import told
 
 #: What stands for the outputs of a node; None for one that nothing stands for.
 Parts = Sequence[ir.Value | None]
+#: (builder, node) -> its parts; None where what they depend on is not known yet.
+Part = Callable[[Builder, ir.Node], Parts | None]
 
 
 def optional(node: ir.Node, position: int) -> ir.Value | None:

@@ -46,11 +46,11 @@ def read_onnx(source: Source) -> OnnxModel:
         SourceError: this is no ONNX model, its weights are missing, or it holds what has no form
             in standard operators.
     """
-    model, original = load(source)
-    notes = simplify(model)
+    opened = load(source)
+    model, notes = opened.model, (*opened.notes, *simplify(opened.model))
     return OnnxModel(
         model=model,
-        original=original,
+        original=opened.original,
         opset=model.opset_imports[""],
         notes=notes,
         node_names=origins(model),

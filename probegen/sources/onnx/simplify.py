@@ -15,6 +15,7 @@ from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.idle import drop_idle_nodes
 from probegen.sources.onnx.names import name_all
 from probegen.sources.onnx.opsets import check_opset, convert
+from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.sizes import write_known_sizes
 
 #: Rounds of inferring and folding: each may open the way for one more.
@@ -36,6 +37,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     notes = [*take_defaults(model)]
     names = name_all(model)
     inline_functions(model, names)
+    refuse_unknown(model)
     lift_constants(model.graph)
     common.TopologicalSortPass()(model)
     convert(model, names)

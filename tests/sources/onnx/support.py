@@ -31,7 +31,8 @@ def add_weights(model: onnx.ModelProto, **arrays: Any) -> onnx.ModelProto:
 def run(model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     """Runs a model in onnxruntime; a path, bytes, or a model of onnx or onnx-ir."""
     if isinstance(model, ir.Model):
-        model = ir.serde.serialize_model(model)
+        # onnxruntime looks for other files beside a path alone.
+        model = ir.serde.serialize_model(ir.external_data.load_to_model(model.clone()))
     if isinstance(model, onnx.ModelProto):
         model = model.SerializeToString()
     if isinstance(model, Path):

@@ -1,0 +1,158 @@
+"""Operators of `ai.onnx.ml` that are smooth functions of their input, in standard ones.
+
+skl2onnx writes them for scikit-learn's linear models, scalers and normalisers. Trees and supports
+of vectors stay; trees move in steps, so that no gradient passes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.errors import SourceError
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, shape_of
+from probegen.sources.onnx.names import told
+from probegen.sources.onnx.parts import Part, Parts, required
+
+_FLOAT = ir.DataType.FLOAT
+
+
+def _floats(b: Builder, value: ir.Value) -> ir.Value:
+    """Casts what a node reads to single precision, in which these operators work."""
+    if value.dtype == _FLOAT:
+        return value
+    return b.op("Cast", value, dtype=_FLOAT, shape=value, to=int(_FLOAT))
+
+
+def _numbers(b: Builder, given: Sequence[float]) -> ir.Value:
+    return b.const(np.asarray(given, dtype=np.float32))
+
+
+def _scaler(b: Builder, node: ir.Node) -> Parts:
+    x = _floats(b, required(node, 0))
+    offset, scale = attribute(node, "offset", [0.0]), attribute(node, "scale", [1.0])
+    return [b.op("Mul", b.op("Sub", x, _numbers(b, offset)), _numbers(b, scale), shape=x)]
+
+
+def _normalizer(b: Builder, node: ir.Node) -> Parts:
+    """Divides rows by their norm; a row of zeros stays as it is."""
+    x = _floats(b, required(node, 0))
+    kinds = {"MAX": "ReduceMax", "L1": "ReduceL1", "L2": "ReduceSumSquare"}
+    kind = attribute(node, "norm", "MAX")
+    norm = b.op(kinds[kind], x, b.ints(-1), keepdims=1)
+    nothing = b.op("Equal", norm, b.const(np.float32(0)), dtype=ir.DataType.BOOL)
+    safe = b.op("Where", nothing, b.const(np.float32(1)), norm, dtype=_FLOAT)
+    if kind == "L2":
+        safe = b.op("Sqrt", safe)
+    return [b.op("Div", x, safe, shape=x)]
+
+
+def _linear(b: Builder, node: ir.Node, targets: int) -> ir.Value:
+    x = _floats(b, required(node, 0))
+    weights = np.asarray(attribute(node, "coefficients"), np.float32).reshape(targets, -1)
+    product = b.op("MatMul", x, b.const(weights.T.copy()))
+    bias = attribute(node, "intercepts", [])
+    return b.op("Add", product, _numbers(b, bias)) if bias else product
+
+
+def _transformed(b: Builder, node: ir.Node, scores: ir.Value) -> ir.Value:
+    kind = attribute(node, "post_transform", "NONE")
+    if kind == "NONE":
+        return scores
+    if kind == "LOGISTIC":
+        return b.op("Sigmoid", scores)
+    if kind == "SOFTMAX":
+        return b.op("Softmax", scores, axis=-1)
+    raise SourceError(f"{told(node)} ends with {kind}; known are NONE, LOGISTIC and SOFTMAX.")
+
+
+def _linear_regressor(b: Builder, node: ir.Node) -> Parts:
+    return [_transformed(b, node, _linear(b, node, attribute(node, "targets", 1)))]
+
+
+def _linear_classifier(b: Builder, node: ir.Node) -> Parts | None:
+    words, numbers = (attribute(node, f"classlabels_{t}", []) for t in ("strings", "ints"))
+    labels = words or numbers
+    count = len(attribute(node, "coefficients")) // _features(node)
+    if count != len(labels) or count < 2:
+        raise SourceError(
+            f"{told(node)} has {count} rows of coefficients for {len(labels)} classes; known is "
+            "one a class."
+        )
+    scores = _linear(b, node, count)
+    best = b.op("ArgMax", scores, dtype=ir.DataType.INT64, axis=1, keepdims=0)
+    array = np.asarray(words, object) if words else np.asarray(numbers, np.int64)
+    return [b.op("Gather", _stored(b, array), best, axis=0), _transformed(b, node, scores)]
+
+
+def _features(node: ir.Node) -> int:
+    shape = shape_of(required(node, 0))
+    if shape is None or not isinstance(shape[-1], int):
+        raise SourceError(
+            f"{told(node)} reads a number of features that the file does not say. Export the "
+            "model with the shape of its input."
+        )
+    return shape[-1]
+
+
+def _stored(b: Builder, array: npt.NDArray[Any]) -> ir.Value:
+    if array.dtype != object:
+        return b.const(array)
+    name = b.fresh("words")
+    content = [s if isinstance(s, bytes) else str(s).encode() for s in array.reshape(-1)]
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(ir.DataType.STRING),
+        shape=ir.Shape(array.shape),
+        const_value=ir.StringTensor(content, shape=ir.Shape(array.shape), name=name),
+    )
+    b.graph.register_initializer(value)
+    return value
+
+
+def _array_feature_extractor(b: Builder, node: ir.Node) -> Parts | None:
+    """Picks entries of the last axis; a vector counts as one row."""
+    x = required(node, 0)
+    shape = shape_of(x)
+    if shape is None:
+        return None
+    if len(shape) == 1:
+        x = b.op("Unsqueeze", x, b.ints(0))
+    places = b.op("Reshape", required(node, 1), b.ints(-1))
+    return [b.op("Gather", x, places, axis=-1)]
+
+
+def _imputer(b: Builder, node: ir.Node) -> Parts | None:
+    x = required(node, 0)
+    values = attribute(node, "imputed_value_floats", [])
+    missing = attribute(node, "replaced_value_float", 0.0)
+    if x.dtype != _FLOAT or not values:
+        return None
+    if np.isnan(missing):
+        absent = b.op("IsNaN", x, dtype=ir.DataType.BOOL)
+    else:
+        absent = b.op("Equal", x, b.const(np.float32(missing)), dtype=ir.DataType.BOOL)
+    return [b.op("Where", absent, _numbers(b, values), x, dtype=_FLOAT)]
+
+
+def _feature_vectorizer(b: Builder, node: ir.Node) -> Parts:
+    columns = [_floats(b, v) for v in node.inputs if v is not None]
+    return [b.op("Concat", *columns, axis=1)]
+
+
+_ML = "ai.onnx.ml"
+#: Operator -> what it consists of.
+PARTS: Mapping[str, Part] = {
+    f"{_ML}::Scaler": _scaler,
+    f"{_ML}::Normalizer": _normalizer,
+    f"{_ML}::LinearRegressor": _linear_regressor,
+    f"{_ML}::LinearClassifier": _linear_classifier,
+    f"{_ML}::ArrayFeatureExtractor": _array_feature_extractor,
+    f"{_ML}::Imputer": _imputer,
+    f"{_ML}::FeatureVectorizer": _feature_vectorizer,
+}

@@ -1,0 +1,50 @@
+"""Sequences and maps of tensors: taken out where a tensor says the same.
+
+An artefact's outputs are tensors. skl2onnx ends classifiers with a `ZipMap`, which makes a list of
+dictionaries from class to probability of the tensor of probabilities; that tensor becomes the
+output instead.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from probegen.errors import SourceError
+
+_ML = "ai.onnx.ml"
+
+
+def cut_maps(proto: onnx.ModelProto) -> list[str]:
+    """Lets what a `ZipMap` reads be the output of a model in its place.
+
+    `ZipMap(probabilities) -> output_probability` -> `probabilities`
+
+    Returns:
+        A sentence for the manifest for each.
+
+    Raises:
+        SourceError: an input or another output is a sequence, a map or an optional value.
+    """
+    graph, notes = proto.graph, []
+    outputs = {value.name: value for value in graph.output}
+    for node in [n for n in graph.node if n.op_type == "ZipMap" and n.domain == _ML]:
+        value = outputs.get(node.output[0])
+        if value is None or node.input[0] in outputs:
+            continue
+        notes.append(
+            f"The output {value.name!r} of the file is a list of dictionaries, which ZipMap makes "
+            f"of the tensor {node.input[0]!r}; here that tensor is the output."
+        )
+        value.name = node.input[0]
+        value.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+        graph.node.remove(node)
+    values = [*(("input", v) for v in graph.input), *(("output", v) for v in graph.output)]
+    for kind, value in values:
+        told = value.type.WhichOneof("value")
+        if told not in (None, "tensor_type"):
+            raise SourceError(
+                f"the {kind} {value.name!r} is a {(told or '').removesuffix('_type')}; an artefact "
+                "has tensors as inputs and outputs. Export the model so that it gives a tensor "
+                "(skl2onnx: options={'zipmap': False})."
+            )
+    return notes

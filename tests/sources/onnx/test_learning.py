@@ -1,0 +1,105 @@
+"""Operators of `ai.onnx.ml` in standard ones, and classifiers that end with a dictionary."""
+
+import numpy as np
+import onnx
+import pytest
+
+from probegen.errors import SourceError
+from probegen.sources.onnx.reading import read_onnx
+from tests.sources.onnx.support import assert_same, hard, operators, parse, run
+
+ML = ', "ai.onnx.ml" : 1'
+CASES = {
+    "scaler": "Scaler<offset = [1.0, -2.0, 0.5], scale = [2.0, 0.1, -3.0]>(x)",
+    "scaler, one number": "Scaler<offset = [1.0], scale = [2.0]>(x)",
+    "largest": 'Normalizer<norm = "MAX">(x)',
+    "sum": 'Normalizer<norm = "L1">(x)',
+    "root of squares": 'Normalizer<norm = "L2">(x)',
+    "regression": "LinearRegressor<coefficients = [0.3, 2.0, -1.0], intercepts = [0.5]>(x)",
+    "two targets": "LinearRegressor<coefficients = [0.3, 2.0, -1.0, 1.0, 0.0, 0.5],targets = 2>(x)",
+    "missing": "Imputer<imputed_value_floats = [0.5, 0.25, -1.0], replaced_value_float = 2.2>(x)",
+    "features": "FeatureVectorizer<inputdimensions = [3, 3]>(x, x)",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_smooth_operators(case: str) -> None:
+    model = parse(f"g (float[N,3] x) => (float[N,M] y) {{ y = ai.onnx.ml.{CASES[case]} }}", more=ML)
+    array = hard(5, 3)
+    array[3] = 0
+    read = assert_same(model, {"x": array}, {"x": hard(2, 3, seed=1)})
+    assert all(not n.domain for n in read.model.graph.all_nodes())
+
+
+def test_missing_values_that_are_no_numbers() -> None:
+    model = parse(
+        """
+        g (float[N,3] x) => (float[N,3] y) {
+          y = ai.onnx.ml.Imputer<imputed_value_floats = [0.5, 0.25, -1.0]>(x)
+        }""",
+        more=ML,
+    )
+    missing = onnx.helper.make_attribute("replaced_value_float", float("nan"))
+    model.graph.node[0].attribute.append(missing)
+    array = hard(4, 3)
+    array[1, 2] = array[3, 0] = np.nan
+    assert_same(model, {"x": array})
+
+
+@pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])
+@pytest.mark.parametrize("words", [False, True])
+def test_linear_classifiers(transform: str, words: bool) -> None:
+    labels = 'classlabels_strings = ["a", "b", "c"]' if words else "classlabels_ints = [4, 2, 9]"
+    model = parse(
+        f"""
+        g (float[N,2] x) => ({"string" if words else "int64"}[N] label, float[N,3] scores) {{
+          label, scores = ai.onnx.ml.LinearClassifier<
+            coefficients = [0.3, 2.0, -1.0, 1.0, 0.0, 0.5], intercepts = [0.1, -0.2, 0.3],
+            {labels}, post_transform = "{transform}">(x)
+        }}""",
+        more=ML,
+    )
+    read = read_onnx(model)
+    for n in (2, 5):
+        expected, found = run(model, {"x": hard(n, 2)}), run(read.model, {"x": hard(n, 2)})
+        assert expected["label"].tolist() == found["label"].tolist()
+        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+
+
+def test_a_dictionary_of_probabilities_is_cut_off() -> None:
+    """As skl2onnx writes a classifier of a network."""
+    model = parse(
+        """
+        g (double[N,2] x) => (int64[N] label, float[N,3] output_probability) {
+          f = Cast<to = 1>(x)
+          probabilities = Softmax(f)
+          best = ArgMax<axis = 1>(probabilities)
+          picked = ai.onnx.ml.ArrayFeatureExtractor(classes, best)
+          flat = Constant<value_ints = [-1]>()
+          label = Reshape(picked, flat)
+          output_probability = ai.onnx.ml.ZipMap<classlabels_int64s = [4, 2]>(probabilities)
+        }""",
+        more=ML,
+    )
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.array([4, 2], np.int64), "classes")
+    )
+    kind = onnx.helper.make_map_type_proto(7, onnx.helper.make_tensor_type_proto(1, []))
+    model.graph.output[1].type.CopyFrom(onnx.helper.make_sequence_type_proto(kind))
+    read = read_onnx(model)
+    assert read.notes[0].startswith("The output 'output_probability' of the file is a list")
+    x = np.array([[0.3, -1.0], [2.0, 2.5], [0.0, 0.0]])
+    found, expected = run(read.model, {"x": x}), run(model, {"x": x})
+    dictionaries = [[d[4], d[2]] for d in expected["output_probability"]]
+    np.testing.assert_allclose(found["probabilities"], dictionaries, atol=1e-6)
+    assert found["label"].tolist() == expected["label"].tolist()
+    assert list(run(read.original, {"x": x})) == ["label", "probabilities"]
+    assert operators(read) == ["Cast", "Softmax", "ArgMax", "Reshape", "Gather", "Reshape"]
+
+
+def test_sequences_are_refused() -> None:
+    model = parse("g (float[N] x) => (float[N] y) { y = SequenceConstruct(x) }")
+    tensor = onnx.helper.make_tensor_type_proto(1, ["N"])
+    model.graph.output[0].type.CopyFrom(onnx.helper.make_sequence_type_proto(tensor))
+    with pytest.raises(SourceError, match="the output 'y' is a sequence; an artefact has tensors"):
+        read_onnx(model)
