@@ -15,7 +15,7 @@ import onnxruntime
 
 from probegen.graph.core.queries import captured_values, inputs_of
 from probegen.graph.core.values import new_initializer, static_shape, subgraphs_of
-from probegen.sources.onnx.names import nodes_of
+from probegen.sources.onnx.names import AllNames, nodes_of
 from probegen.sources.onnx.rewriting import graph_of
 
 _Array = npt.NDArray[Any]
@@ -28,6 +28,8 @@ _LEFT_ALONE = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
     | {"RandomUniformLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 )
+#: Elements of what says axes and sizes.
+_FEW = 64
 _ORT_QUIET = 4
 
 
@@ -44,6 +46,36 @@ def lift_constants(graph: ir.Graph) -> None:
         array = _constant(node)
         if array is not None:
             put_constant(node.outputs[0], array)
+
+
+def copy_into_bodies(graph: ir.Graph, names: AllNames) -> None:
+    """Gives the graphs within a graph copies of small constants of whole numbers that they read.
+
+    Inference knows nothing of the content of constants of the graph around: without them it does
+    not know, say, which axes an Unsqueeze in a branch adds.
+    """
+    for inner in graph.subgraphs():
+        if inner is graph:
+            continue
+        copies: dict[ir.Value, ir.Value] = {}
+        for node in inner:
+            for position, value in enumerate(node.inputs):
+                if value is None or value.graph is inner or not _is_small_whole(value):
+                    continue
+                if value not in copies:
+                    array = value.const_value.numpy() if value.const_value is not None else None
+                    name = names.values.unique(f"{node.name}/{value.name}")
+                    copies[value] = new_initializer(inner, name, np.asarray(array))
+                node.replace_input_with(position, copies[value])
+
+
+def _is_small_whole(value: ir.Value) -> bool:
+    return (
+        is_constant(value)
+        and value.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+        and value.const_value is not None
+        and value.const_value.size <= _FEW
+    )
 
 
 def _constant(node: ir.Node) -> _Array | ir.TensorProtocol | None:

@@ -78,7 +78,7 @@ def _linear_regressor(b: Builder, node: ir.Node) -> Parts:
 def _linear_classifier(b: Builder, node: ir.Node) -> Parts | None:
     words, numbers = (attribute(node, f"classlabels_{t}", []) for t in ("strings", "ints"))
     labels = words or numbers
-    count = len(attribute(node, "coefficients")) // _features(node)
+    count = len(attribute(node, "intercepts", [])) or len(labels)
     if count != len(labels) or count < 2:
         raise SourceError(
             f"{told(node)} has {count} rows of coefficients for {len(labels)} classes; known is "
@@ -88,16 +88,6 @@ def _linear_classifier(b: Builder, node: ir.Node) -> Parts | None:
     best = b.op("ArgMax", scores, dtype=ir.DataType.INT64, axis=1, keepdims=0)
     array = np.asarray(words, object) if words else np.asarray(numbers, np.int64)
     return [b.op("Gather", _stored(b, array), best, axis=0), _transformed(b, node, scores)]
-
-
-def _features(node: ir.Node) -> int:
-    shape = shape_of(required(node, 0))
-    if shape is None or not isinstance(shape[-1], int):
-        raise SourceError(
-            f"{told(node)} reads a number of features that the file does not say. Export the "
-            "model with the shape of its input."
-        )
-    return shape[-1]
 
 
 def _stored(b: Builder, array: npt.NDArray[Any]) -> ir.Value:

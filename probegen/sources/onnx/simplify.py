@@ -7,13 +7,13 @@ from onnx_ir.passes import common
 
 from probegen.graph.passes.after.unused_initializers import drop_unused_initializers
 from probegen.graph.shape_inference import infer_shapes
-from probegen.sources.onnx.branches import take_known_branches
+from probegen.sources.onnx.branches import take_known_branches, take_only_valid_branches
 from probegen.sources.onnx.composites import take_apart
-from probegen.sources.onnx.constants import fold_constants, lift_constants
+from probegen.sources.onnx.constants import copy_into_bodies, fold_constants, lift_constants
 from probegen.sources.onnx.defaults import take_defaults
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.idle import drop_idle_nodes
-from probegen.sources.onnx.names import name_all
+from probegen.sources.onnx.names import AllNames, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.sizes import write_known_sizes
@@ -41,8 +41,19 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     lift_constants(model.graph)
     common.TopologicalSortPass()(model)
     convert(model, names)
+    _work_out(model, names)
+    while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
+        _work_out(model, names)
+    common.RemoveUnusedNodesPass()(model)
+    drop_unused_initializers(model.graph)
+    return tuple(notes)
+
+
+def _work_out(model: ir.Model, names: AllNames) -> None:
+    """Infers shapes, and computes what they and constants decide, until nothing is left."""
     for _ in range(_ROUNDS):
         drop_idle_nodes(model.graph)
+        copy_into_bodies(model.graph, names)
         infer_shapes(model)
         changed = take_apart(model, names)
         changed |= fold_constants(model)
@@ -50,6 +61,3 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
         changed |= take_known_branches(model.graph)
         if not changed:
             break
-    common.RemoveUnusedNodesPass()(model)
-    drop_unused_initializers(model.graph)
-    return tuple(notes)

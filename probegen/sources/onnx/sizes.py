@@ -24,6 +24,8 @@ _Known = npt.NDArray[Any]
 _WHOLE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 #: Larger values are data and no sizes.
 _LARGEST = 256
+#: From here on an end stands for "to the end", as the ONNX specification recommends it.
+_UNBOUNDED = 2**31 - 1
 
 
 def write_known_sizes(graph: ir.Graph) -> bool:
@@ -41,12 +43,11 @@ def write_known_sizes(graph: ir.Graph) -> bool:
     for node in nodes_of(graph):
         if node.domain:
             continue
-        if node.op_type == "Reshape":
-            changed |= _settle_reshape(node, known)
-        if node.op_type == "Expand":
-            changed |= _settle_expand(node, known)
-        if node.op_type == "Resize":
-            changed |= _settle_resize(node, known)
+        settle = _SETTLING.get(node.op_type)
+        if settle is not None and settle(node, known):
+            changed = True
+            if node.graph is None:
+                continue
         found = _evaluated(node, known)
         if found is None:
             continue
@@ -351,3 +352,59 @@ def _settle_resize(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
     node.replace_input_with(3, new_initializer(graph_of(node), name, np.asarray(kept, np.int64)))
     node.attributes["axes"] = ir.AttrInt64s("axes", axes)
     return True
+
+
+def _settle_slice(  # noqa: PLR0911
+    node: ir.Node, known: Mapping[ir.Value, _Known]
+) -> bool:
+    """Leaves out of a Slice the axes of which it takes everything; all of it where it takes all.
+
+    `Slice(x, [0], [N], [0])` of x with N rows -> `x`
+    """
+    source = node.inputs[0]
+    shape = None if source is None else shape_of(source)
+    bounds = [_known_of(v, known) for v in node.inputs[1:]]
+    if source is None or shape is None or len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
+        return False
+    if any(b is None and v is not None for b, v in zip(bounds, node.inputs[1:], strict=True)):
+        return False
+    starts, ends = bounds[0].tolist(), bounds[1].tolist()
+    axes = bounds[2] if len(bounds) > 2 and bounds[2] is not None else np.arange(len(starts))
+    steps = bounds[3] if len(bounds) > 3 and bounds[3] is not None else np.ones(len(starts), int)
+    if not all(isinstance(n, int) for n in (*axes.tolist(), *steps.tolist())):
+        return False
+    cuts = [
+        cut
+        for cut in zip(starts, ends, axes.tolist(), steps.tolist(), strict=True)
+        if not _takes_all(shape[cut[2]], *cut[:2], cut[3])
+    ]
+    if not cuts:
+        if node.outputs[0].is_graph_output():
+            return False
+        ir.convenience.replace_all_uses_with(node.outputs[0], source)
+        graph_of(node).remove(node, safe=True)
+        return True
+    if len(cuts) == len(starts) or not all(isinstance(n, int) for cut in cuts for n in cut):
+        return False
+    node.resize_inputs(5)
+    for position, numbers in enumerate(zip(*cuts, strict=True), start=1):
+        name = f"{node.outputs[0].name}/bound_{position}"
+        array = np.asarray(numbers, dtype=np.int64)
+        node.replace_input_with(position, new_initializer(graph_of(node), name, array))
+    return True
+
+
+def _takes_all(size: Dim, start: Any, end: Any, step: int) -> bool:
+    if step != 1 or start != 0 or end is None or size is None:
+        return isinstance(end, int) and end >= _UNBOUNDED and step == 1 and start == 0
+    if isinstance(end, int):
+        return end >= _UNBOUNDED or (isinstance(size, int) and end >= size)
+    return bool(end == size)
+
+
+_SETTLING: Mapping[str, Callable[[ir.Node, Mapping[ir.Value, _Known]], bool]] = {
+    "Reshape": _settle_reshape,
+    "Expand": _settle_expand,
+    "Resize": _settle_resize,
+    "Slice": _settle_slice,
+}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from probegen.errors import SourceError
+from probegen.graph.core.values import shape_of
 from probegen.sources.onnx.reading import read_onnx
-from tests.sources.onnx.support import assert_same, hard, operators, parse, run
+from tests.sources.onnx.support import add_weights, assert_same, hard, operators, parse, run
 
 LOCAL = ', "local" : 1'
 NESTED = """
@@ -167,3 +168,55 @@ def test_nodes_have_names_of_their_own() -> None:
     read = read_onnx(model)
     assert dict(read.node_names) == {"same": ("same",), "b": ("same",), "y": ("y",)}
     assert [n.name for n in model.graph.node] == ["same", "same", ""]
+
+
+def test_a_squeeze_of_an_open_size_that_what_follows_decides() -> None:
+    """With any other size than 1 a run fails: what follows takes one rank alone."""
+    model = add_weights(
+        parse(
+            """
+            g (float[N,K,3] x) => (float y) {
+              one = Constant<value_ints = [1]>()
+              shape = Shape<start = 1, end = 2>(x)
+              is = Equal(shape, one)
+              h = If (is) <
+                then_branch = a () => (float r) { r = Squeeze(x, one) },
+                else_branch = b () => (float r) { r = Identity(x) }
+              >
+              zero = Constant<value_ints = [0]>()
+              u = Unsqueeze(h, zero)
+              y, last = RNN<hidden_size = 4>(u, w, r)
+            }"""
+        ),
+        w=hard(1, 4, 3, seed=1),
+        r=hard(1, 4, 4, seed=2),
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for attribute in model.graph.node[3].attribute:
+        attribute.g.output[0].type.tensor_type.ClearField("shape")
+    read = assert_same(model, {"x": hard(2, 1, 3)}, {"x": hard(5, 1, 3)})
+    assert operators(read) == ["Squeeze", "Unsqueeze", "RNN"]
+
+
+def test_shapes_within_branches_are_known() -> None:
+    """The axes stand in the graph around, of whose content inference knows nothing inside."""
+    model = parse(
+        """
+        g (float[N,3] x, bool c) => (float[N,M,3] y) {
+          axes = Constant<value_ints = [1]>()
+          y = If (c) <
+            then_branch = a () => (float[N,M,3] r) {
+              h = Abs(x)
+              r = Unsqueeze(h, axes)
+            },
+            else_branch = b () => (float[N,M,3] r) { r = Unsqueeze(x, axes) }
+          >
+        }"""
+    )
+    for attribute in model.graph.node[1].attribute:
+        attribute.g.output[0].type.tensor_type.ClearField("shape")
+    feeds = [{"x": hard(2, 3), "c": np.array(c)} for c in (True, False)]
+    read = assert_same(model, *feeds)
+    for node in read.model.graph.all_nodes():
+        if node.op_type == "Unsqueeze":
+            assert shape_of(node.outputs[0]) == ("N", 1, 3)

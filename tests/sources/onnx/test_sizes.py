@@ -170,3 +170,31 @@ def test_names_of_values_stay() -> None:
     assert [v.name for n in graph for v in n.outputs] == ["h", "y"]
     assert "three" in graph.initializers
     assert dict(read.node_names) == {"h": ("h",), "y": ("y",)}
+
+
+def test_slices_that_take_all() -> None:
+    model = parse(
+        """
+        g (float[N,7,T] x) => (float[N,3,T] y) {
+          ends = Shape(x)
+          zeros = Constant<value_ints = [0, 0, 0]>()
+          whole = Slice(x, zeros, ends)
+          first = Constant<value_ints = [0]>()
+          n = Slice(ends, first, one)
+          one = Constant<value_ints = [1]>()
+          three = Constant<value_ints = [3]>()
+          t = Slice(ends, two, three)
+          two = Constant<value_ints = [2]>()
+          mixed = Concat<axis = 0>(n, three, t)
+          y = Slice(whole, zeros, mixed)
+        }"""
+    )
+    order = [0, 1, 2, 3, 5, 4, 6, 8, 7, 9, 10]
+    nodes = [model.graph.node[i] for i in order]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    read = assert_same(model, {"x": hard(2, 7, 4)}, {"x": hard(3, 7, 5)})
+    (node,) = read.model.graph
+    bounds = [v.const_value.numpy().tolist() for v in node.inputs[1:] if v is not None]
+    assert bounds == [[0], [3], [1], [1]]
+    assert shape_of(node.outputs[0]) == ("N", 3, "T")
