@@ -185,11 +185,11 @@ def test_a_squeeze_of_an_open_size_that_what_follows_decides() -> None:
               >
               zero = Constant<value_ints = [0]>()
               u = Unsqueeze(h, zero)
-              y, last = RNN<hidden_size = 4>(u, w, r)
+              y, last = RNN<hidden_size = 4>(u, w, v)
             }"""
         ),
         w=hard(1, 4, 3, seed=1),
-        r=hard(1, 4, 4, seed=2),
+        v=hard(1, 4, 4, seed=2),
     )
     model.graph.output[0].type.tensor_type.ClearField("shape")
     for attribute in model.graph.node[3].attribute:
