@@ -42,6 +42,9 @@ class About:
         probes: names of the probes beside the input gradient, for example `"GradCAM"`.
         batched: whether the first axis of inputs and outputs is the batch; where not, the target
             is an index of the whole output.
+        fixed: compile for a batch of one, as the file means nothing else.
+        limit: what the gradient may be away from its reference, where that is not of the same
+            function to the last digit.
     """
 
     tool: str
@@ -50,6 +53,8 @@ class About:
     wrt: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
     batched: bool = True
+    fixed: bool = False
+    limit: float | None = None
 
     def save(self, folder: Path) -> None:
         """Writes it into a case's folder."""

@@ -67,7 +67,9 @@ def _compile(name: str, about: About, folder: Path) -> Outcome:
     predictions = max(f.predictions for f in figures)
     own = max((f.own for f in figures if f.own is not None), default=None)
     against = figures[0].against
-    limit = _LIMIT_DIFFERENCES if against == _DIFFERENCES else max(_LIMIT, _TIMES_OWN * (own or 0))
+    limit = about.limit or max(_LIMIT, _TIMES_OWN * (own or 0))
+    if against == _DIFFERENCES:
+        limit = _LIMIT_DIFFERENCES
     notes += [note for f in figures for note in f.notes]
     wrong = [note for f in figures for note in f.wrong]
     if gradient > limit:
@@ -90,19 +92,23 @@ def _compile(name: str, about: About, folder: Path) -> Outcome:
 def _artefact(source: Path, about: About, path: Path) -> list[str]:
     """Compiles with all probes, or without those that are refused; says which these are."""
     gradient, others = probes(about)
+
+    def compiled(asked: Sequence[Any]) -> None:
+        pg.compile(str(source), asked, str(path), overwrite=True, dynamic_batch=not about.fixed)
+
     try:
-        pg.compile(str(source), [gradient, *others], str(path))
+        compiled([gradient, *others])
     except ProbegenError:
         # A refusal of the gradient itself is the outcome.
-        pg.compile(str(source), [gradient], str(path), overwrite=True)
+        compiled([gradient])
         kept, notes = [gradient], []
         for probe in others:
             try:
-                pg.compile(str(source), [*kept, probe], str(path), overwrite=True)
+                compiled([*kept, probe])
                 kept.append(probe)
             except ProbegenError as error:
                 notes.append(f"without {type(probe).__name__}: {error}")
-        pg.compile(str(source), kept, str(path), overwrite=True)
+        compiled(kept)
         return notes
     return []
 

@@ -15,6 +15,8 @@ from sweep.onnx_models.case import MODEL, About, Case, load_runs, save_runs
 _FLOATING = "floating.onnx"
 #: In pairs, as the models' own operators are.
 _PAIRS, _OPERATORS, _DYNAMIC, _HALF = "QDQ", "QOperator", "dynamic", "float16"
+#: How far the gradient of a model in eight bits may be from the floating one's.
+_ROUNDED = 0.5
 _MODELS = (
     "torchvision: resnet18 (script, opset 18)",
     "torchvision: mobilenet_v3_small (script, opset 18)",
@@ -75,8 +77,11 @@ def _write(floating: Case, way: str, folder: Path) -> None:
         )
     for left in (given, prepared):
         Path(left).unlink()
-    # torch's gradients are those of the floating model: another function.
-    save_runs(folder, [dataclasses.replace(r, outputs={}, gradients={}) for r in runs])
     about = About.load(folder)
     tool = f"{about.tool}; onnxruntime {onnxruntime.__version__} quantization"
+    if way == _PAIRS:
+        # torch's gradient is that of the floating model, of which this one is a rounded form.
+        dataclasses.replace(about, tool=tool, limit=_ROUNDED).save(folder)
+        return
+    save_runs(folder, [dataclasses.replace(r, outputs={}, gradients={}) for r in runs])
     dataclasses.replace(about, tool=tool).save(folder)

@@ -36,6 +36,7 @@ class Shipped:
         output: the output explained, where there are several.
         probes: beside the input gradient.
         batched: whether the first axis of everything is the batch.
+        fixed: the file is meant for a batch of one.
         hollow: the file holds one constant in each weight; random ones are put in.
     """
 
@@ -51,6 +52,7 @@ class Shipped:
     probes: tuple[str, ...] = ("Saliency",)
     batched: bool = True
     hollow: bool = False
+    fixed: bool = False
 
 
 def _same(*shape: int) -> tuple[tuple[int, ...], ...]:
@@ -65,7 +67,8 @@ _LINES = {"x": ((2, 3, 48, 96), (1, 3, 48, 128))}
 _PAGE = {"x": ((1, 3, 64, 96), (2, 3, 96, 64))}
 _STATE = {"state": ((2, 1, 128), (2, 3, 128))}
 _VOICE = {"input": ((1, 576), (3, 576)), **_STATE}
-_ECHO = {"input": ((2, 3, 24, 160), (3, 3, 30, 160))}
+#: They squeeze axes that they do not name: the batch among them, where it is 1.
+_ECHO = {"input": ((1, 3, 24, 160), (1, 3, 30, 160))}
 
 _FILES = (
     Shipped(
@@ -165,6 +168,7 @@ _FILES = (
             (0,),
             wrt=("input",),
             batched=False,
+            fixed=True,
         )
         for name, size in (
             ("Run_1663829550_Stage_0", 64),
@@ -183,6 +187,7 @@ _FILES = (
         (),
         wrt=("degraded_audio",),
         batched=False,
+        fixed=True,
     ),
     Shipped("onnxruntime", "datasets/logreg_iris.onnx", {"float_input": _same(3, 2)}, 1),
     Shipped("onnxruntime", "datasets/sigmoid.onnx", {"x": _same(3, 4, 5)}, (1, 2)),
@@ -232,6 +237,7 @@ def _write(shipped: Shipped, folder: Path) -> None:
         wrt=shipped.wrt or (next(iter(shipped.inputs)),),
         probes=shipped.probes,
         batched=shipped.batched,
+        fixed=shipped.fixed,
     ).save(folder)
 
 
@@ -241,6 +247,7 @@ def _fill(source: Path, path: Path) -> None:
     from onnx import numpy_helper
 
     model = onnx.load(str(source))
+    model.ir_version = max(model.ir_version, 4)  # before, each initializer has to be an input too
     rng = np.random.default_rng(_SEED)
     shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     kept = []
