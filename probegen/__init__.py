@@ -13,51 +13,30 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from probegen import methods
 from probegen._keras_hook import register_with_keras
 from probegen._version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from probegen.compiler import Exported, compile, export
-    from probegen.errors import ProbegenError
-    from probegen.inspection import inspect
-    from probegen.parity import verify
-    from probegen.sources.keras.attention import register_attention
-    from probegen.sources.keras.instrumented import instrument
-    from probegen.spec import (
-        Activations,
-        Attention,
-        GradCAM,
-        InputGradient,
-        IntegratedGradients,
-        Saliency,
-    )
+if TYPE_CHECKING:  # for those who check types; at run time the table of methods says which exist
+    from probegen.compiler import Exported as Exported
+    from probegen.compiler import compile as compile
+    from probegen.compiler import export as export
+    from probegen.errors import ProbegenError as ProbegenError
+    from probegen.inspection import inspect as inspect
+    from probegen.methods.activations import Activations as Activations
+    from probegen.methods.attention import Attention as Attention
+    from probegen.methods.grad_cam import GradCAM as GradCAM
+    from probegen.methods.input_gradient import InputGradient as InputGradient
+    from probegen.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from probegen.methods.saliency import Saliency as Saliency
+    from probegen.parity import verify as verify
+    from probegen.sources.keras.attention import register_attention as register_attention
+    from probegen.sources.keras.instrumented import instrument as instrument
 
-__all__ = [
-    "Activations",
-    "Attention",
-    "Exported",
-    "GradCAM",
-    "InputGradient",
-    "IntegratedGradients",
-    "ProbegenError",
-    "Saliency",
-    "compile",
-    "export",
-    "inspect",
-    "instrument",
-    "register_attention",
-    "verify",
-]
-
+#: Where the functions and classes live that are no methods.
 _HOMES = {
-    "Activations": "probegen.spec",
-    "Attention": "probegen.spec",
     "Exported": "probegen.compiler",
-    "GradCAM": "probegen.spec",
-    "InputGradient": "probegen.spec",
-    "IntegratedGradients": "probegen.spec",
     "ProbegenError": "probegen.errors",
-    "Saliency": "probegen.spec",
     "compile": "probegen.compiler",
     "export": "probegen.compiler",
     "inspect": "probegen.inspection",
@@ -66,8 +45,13 @@ _HOMES = {
     "verify": "probegen.parity",
 }
 
+__all__ = [*_HOMES, *(m.__name__ for m in methods.METHODS)]  # noqa: PLE0604 - strings, of a table
+
 
 def __getattr__(name: str) -> Any:
+    for method in methods.METHODS:
+        if method.__name__ == name:
+            return method
     if name not in _HOMES:
         raise AttributeError(f"module 'probegen' has no attribute {name!r}")
     found = getattr(importlib.import_module(_HOMES[name]), name)

@@ -166,24 +166,26 @@ def _probes(options: dict[str, Any]) -> list[Any]:
     Raises:
         SpecError: an option that none of them takes.
     """
-    from probegen import spec
+    from probegen.methods.targets import parse_target
+    from probegen.methods.text_forms import by_text_name
 
+    table: dict[str, Any] = dict(by_text_name())
     common = {
-        "target": spec.parse_target(options["target"] or "argmax"),
+        "target": parse_target(options["target"] or "argmax"),
         "output": options["model_output"],
     }
     probes: list[Any] = list(_spec_file(options["spec"])) if options["spec"] else []
-    probes += [spec.Activations(s) for s in options["activations"]]
-    probes += [spec.Attention(s) for s in options["attention"]]
+    probes += [table["activations"](s) for s in options["activations"]]
+    probes += [table["attention"](s) for s in options["attention"]]
     gradients: list[Any] = []
     if options["input_gradient"]:
-        gradients.append(spec.InputGradient(**common))
+        gradients.append(table["input_gradient"](**common))
     if options["saliency"]:
-        gradients.append(spec.Saliency(**common))
+        gradients.append(table["saliency"](**common))
     if options["grad_cam"]:
-        gradients.append(spec.GradCAM(options["grad_cam"], **common))
+        gradients.append(table["grad_cam"](options["grad_cam"], **common))
     if options["integrated_gradients"]:
-        gradients.append(spec.IntegratedGradients(options["steps"] or 32, **common))
+        gradients.append(table["integrated_gradients"](options["steps"] or 32, **common))
     _refuse_idle(options, ("target", "model_output"), bool(gradients), "--saliency or --grad-cam")
     integrates = bool(options["integrated_gradients"])
     _refuse_idle(options, ("steps",), integrates, "--integrated-gradients")
@@ -200,7 +202,7 @@ def _refuse_idle(options: dict[str, Any], names: Sequence[str], used: bool, need
 
 
 def _spec_file(path: str) -> Sequence[Any]:
-    from probegen import spec
+    from probegen.methods import text_forms as spec
 
     text = _read_text(path)
     try:

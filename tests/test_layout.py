@@ -18,7 +18,6 @@ FLOORS = (
     "probegen.stages",
     "probegen.artefact",
     "probegen.methods",
-    "probegen.spec",
     "probegen.runtime",
     "probegen.plan",
     "probegen.graph.core",
