@@ -76,7 +76,7 @@ def onnx_model(
     explanations = [values[o.name] for o in plan.manifest.explanations]
     _finish(forward.model, forward.predictions, explanations, gate)
     _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
-    drop_plain_shapes(forward.graph)
+    drop_plain_shapes(forward.model)
     described = plan.manifest.with_batch(batch).replace(gate=gate)
     forward.model.producer_name = "probegen"
     forward.model.producer_version = plan.manifest.producer.get("probegen", "")

@@ -7,7 +7,7 @@ from onnx_ir.passes import common as ir_passes
 
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.loops.iteration import infer_with_loops
-from probegen.graph.passes.slices import narrow_slices
+from probegen.graph.passes.before.narrow_slices import narrow_slices
 
 _SIZES_FOLLOWED = 14
 
@@ -18,7 +18,7 @@ def infer_shapes(model: ir.Model) -> None:
     kinds = [n.op_type for n in marks]
     for node in marks:  # onnx knows no marks; to it they are what they do
         node.domain, node.op_type = "", "Identity"
-    narrow_slices(model.graph)
+    narrow_slices(model)
     imports = model.graph.opset_imports
     written = imports.get("", 0)
     # Only from here on inference follows the sizes of a Reshape that are computed.

@@ -17,7 +17,7 @@ from probegen.cost.outline import outline
 from probegen.cost.time_model import seconds
 from probegen.errors import InstrumentError, SpecError
 from probegen.graph import attribution
-from probegen.graph.core.placeholder_weights import Hollow
+from probegen.graph.core.placeholder_weights import PlaceholderTensor
 from probegen.sources import instrumented_program
 from tests import models
 
@@ -304,10 +304,10 @@ def test_no_weight_is_read():
     graph = outline(program.source, program.plan, 18, {"batch": 1}).graph
     held = [v.const_value for v in graph.initializers.values()]
     kernels = [t for t in held if len(t.shape) >= 2 and t.size > 8]
-    assert [t for t in kernels if isinstance(t, Hollow)]
-    assert all(not any(t.numpy().strides) for t in kernels if isinstance(t, Hollow))
+    assert [t for t in kernels if isinstance(t, PlaceholderTensor)]
+    assert all(not any(t.numpy().strides) for t in kernels if isinstance(t, PlaceholderTensor))
     real = [w for w in model.get_weights() if w.ndim >= 2]
-    others = [t.numpy() for t in held if not isinstance(t, Hollow)]
+    others = [t.numpy() for t in held if not isinstance(t, PlaceholderTensor)]
     assert not any(o.size == w.size and np.isin(o, w).all() for o in others for w in real)
 
 

@@ -1,8 +1,8 @@
-"""Parts: operators of our own domain that stand for several of ONNX' in a graph in the making.
+"""Composite operators: operators of our own domain that stand for several of ONNX' for a while.
 
-A function whose gradient is much shorter than that of its pieces one by one is joined into a part
-before, and written out after; its rule may ask for outputs beyond the first, which are what is
-left over on the way to it.
+A function whose gradient is much shorter than that of its pieces one by one is joined into one
+operator before the graph is differentiated, and written out after; its rule may ask for outputs
+beyond the first, which are what is left over on the way to it.
 
 `Gelu(x)` has the attribute `approximate`, as ONNX' operator of opset 20, and the outputs
 y = x * P, P, and u: P is (1 + erf(u)) / 2 with u = x / sqrt(2), or (1 + tanh(u)) / 2 with
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-PARTS_DOMAIN = "probegen.parts"
+COMPOSITE_DOMAIN = "probegen.composite"
 GELU = "Gelu"
 #: The factor of u, and the coefficient of the cube in it, in the approximate form.
 GELU_C = math.sqrt(2 / math.pi)

@@ -10,9 +10,15 @@ from probegen.graph.core.values import subgraphs_of
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:
-    """Returns the node that alone reads a value, and once; None for an output of the graph."""
+    """Returns the node that alone reads a value, and once; None for an output of the graph.
+
+    A node of a subgraph is none: the branch of an If may not be run, a loop's body often.
+    """
     uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    reader, producer = uses[0].node, value.producer()
+    return reader if producer is None or reader.graph is producer.graph else None
 
 
 def operands(

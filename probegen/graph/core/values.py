@@ -128,7 +128,12 @@ def _broadcast_dim(dims: Sequence[Dim]) -> Dim:
 
 
 def new_initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """Registers an array as a constant of a graph, under a name that nothing else has."""
+    """Registers an array as a constant of a graph; another initializer keeps its name.
+
+    A value that a node makes may have the name as well: `passes.tidy.make_names_unique` sees to it.
+    """
+    while name in graph.initializers:
+        name += "/again"
     value = ir.Value(
         name=name,
         type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),

@@ -1,83 +1,119 @@
-"""Rewrites of the graph: passes of onnx-ir, and our own, one a file.
+"""Rewrites of the graph, one a file, and the order in which they run.
 
-`prepare` runs on the forward graph before it is differentiated, `clean` on the finished one.
-Both leave true: the same outputs by name and order, the same values up to rounding, topological
-order. After `clean` there is no mark and no node that nothing needs.
+A pass changes a model in place. `BEFORE` runs on a forward graph before it is differentiated:
+it joins what exporters take apart, since a gradient would have to pass the pieces one by one.
+`AFTER` runs on the finished graph: it cleans up, and writes what is left in the form that runtimes
+are fast at and read right.
+
+Every pass keeps the outputs by order and their values up to rounding, and takes any valid graph of
+opset 13 or newer: what it does not know it leaves alone. A pass that needs more says so under
+"Needs", as `topological order` and `shapes inferred`, which are both true before `BEFORE` runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from probegen.graph.core.marks import remove_marks
-from probegen.graph.passes.after.add_before_linear_op import sum_first
+from probegen.graph.passes.after.add_before_linear_op import add_before_linear_op
+from probegen.graph.passes.after.carry_captures import carry_captures
+from probegen.graph.passes.after.combine_phases_late import combine_phases_late
 from probegen.graph.passes.after.drop_identities import drop_identities
-from probegen.graph.passes.after.engine_readable import make_readable
-from probegen.graph.passes.after.keep_blocked_layout import keep_blocks
-from probegen.graph.passes.after.separate_turned_weights import keep_turned_weights_apart
-from probegen.graph.passes.after.strided_phases import work_in_phases
-from probegen.graph.passes.after.unused_initializers import drop_unused_initializers
-from probegen.graph.passes.before.fix_reshape_targets import settle_reshapes
-from probegen.graph.passes.before.join_layer_normalisation import join_layer_normalisations
+from probegen.graph.passes.after.drop_unused_initializers import drop_unused_initializers
+from probegen.graph.passes.after.join_repeated_nodes import join_repeated_nodes
+from probegen.graph.passes.after.keep_blocked_layout import keep_blocked_layout
+from probegen.graph.passes.after.make_engine_readable import make_engine_readable
+from probegen.graph.passes.after.scale_before_masks import scale_before_masks
+from probegen.graph.passes.after.separate_turned_weights import separate_turned_weights
+from probegen.graph.passes.after.write_gelu import write_gelu
+from probegen.graph.passes.before.average_before_convolution import average_before_convolution
+from probegen.graph.passes.before.drop_fixed_states import drop_fixed_states
+from probegen.graph.passes.before.fix_reshape_targets import fix_reshape_targets
+from probegen.graph.passes.before.fold_weights import fold_weights
+from probegen.graph.passes.before.join_batch_normalisation import join_batch_normalisation
+from probegen.graph.passes.before.join_gelu import join_gelu
+from probegen.graph.passes.before.join_layer_normalisation import join_layer_normalisation
+from probegen.graph.passes.before.join_slices import join_slices
 from probegen.graph.passes.before.merge_into_convolutions import merge_into_convolutions
 from probegen.graph.passes.before.merge_into_matrices import merge_into_matrices
 from probegen.graph.passes.before.name_open_sizes import name_open_sizes
-from probegen.graph.passes.before.pools import (
-    average_before_convolutions,
-    pad_within_maxima,
-    pool_globally,
-)
-from probegen.graph.passes.before.transpose_input_first import turn_first
+from probegen.graph.passes.before.pad_within_max_pool import pad_within_max_pool
+from probegen.graph.passes.before.pool_globally import pool_globally
+from probegen.graph.passes.before.transpose_input_first import transpose_input_first
 from probegen.graph.passes.cancel_transposes import cancel_transposes
-from probegen.graph.passes.captures import carry_captured, drop_fixed_states
-from probegen.graph.passes.gelu import join_gelus, write_gelus
-from probegen.graph.passes.scales import merge_into_normalisations, scale_before_masks
+from probegen.graph.passes.tidy import (
+    make_names_unique,
+    remove_unused_nodes,
+    remove_unused_opsets,
+    sort_topologically,
+)
+
+#: Changes a model in place.
+Pass = Callable[[ir.Model], None]
+
+#: What is done to a forward graph before it is differentiated, in this order.
+BEFORE: tuple[Pass, ...] = (
+    fold_weights,
+    join_slices,
+    drop_fixed_states,
+    name_open_sizes,
+    fix_reshape_targets,
+    join_layer_normalisation,
+    join_gelu,
+    cancel_transposes,
+    remove_unused_nodes,  # what is read once only counts readers that are needed
+    merge_into_matrices,
+    transpose_input_first,
+    merge_into_convolutions,
+    join_batch_normalisation,  # takes what no convolution took
+    pool_globally,
+    pad_within_max_pool,
+    average_before_convolution,
+    remove_unused_nodes,
+    make_names_unique,
+)
+
+#: What is done to the finished graph, in this order.
+AFTER: tuple[Pass, ...] = (
+    combine_phases_late,  # reads what rules noted on values, before they are replaced
+    remove_marks,
+    write_gelu,
+    drop_identities,
+    cancel_transposes,
+    join_repeated_nodes,
+    add_before_linear_op,  # compares constants by identity
+    remove_unused_nodes,
+    remove_unused_opsets,
+    sort_topologically,
+    scale_before_masks,
+    keep_blocked_layout,
+    separate_turned_weights,
+    carry_captures,
+    make_engine_readable,
+    remove_unused_nodes,
+    drop_unused_initializers,
+    make_names_unique,
+)
 
 
 def prepare(model: ir.Model) -> None:
-    """Names open sizes, joins what tf2onnx took apart, and merges what it left beside weights.
+    """Runs `BEFORE` on a forward graph.
 
-    A gradient would otherwise have to find out the first at run time, and to pass the others
-    piece by piece.
+    Args:
+        model: of opset 13 or newer, in topological order, its shapes inferred as far as they can
+            be; changed in place.
     """
-    drop_fixed_states(model.graph)
-    name_open_sizes(model.graph)
-    settle_reshapes(model.graph)
-    join_layer_normalisations(model.graph)
-    join_gelus(model.graph)
-    cancel_transposes(model.graph)
-    common.RemoveUnusedNodesPass()(model)
-    merge_into_matrices(model.graph)
-    turn_first(model.graph)
-    merge_into_convolutions(model.graph)
-    merge_into_normalisations(model.graph)
-    pool_globally(model.graph)
-    pad_within_maxima(model.graph)
-    average_before_convolutions(model.graph)
-    common.RemoveUnusedNodesPass()(model)
+    for change in BEFORE:
+        change(model)
 
 
 def clean(model: ir.Model) -> None:
-    """Removes marks, double transposes, repeated computations and what nothing needs.
+    """Runs `AFTER` on the finished graph: no mark and no composite operator is left behind.
 
-    Then it orders sums and products so that a runtime can merge them with convolutions, and brings
-    what some engine reads wrong into a form that all read right.
+    Args:
+        model: of opset 13 or newer; changed in place.
     """
-    work_in_phases(model.graph)
-    remove_marks(model)
-    write_gelus(model.graph)
-    drop_identities(model.graph)
-    cancel_transposes(model.graph)
-    common.CommonSubexpressionEliminationPass()(model)
-    sum_first(model.graph)
-    common.RemoveUnusedNodesPass()(model)
-    common.RemoveUnusedOpsetsPass()(model)
-    common.TopologicalSortPass()(model)
-    scale_before_masks(model.graph)
-    keep_blocks(model.graph)
-    keep_turned_weights_apart(model.graph)
-    carry_captured(model.graph)
-    make_readable(model.graph)
-    common.RemoveUnusedNodesPass()(model)
-    drop_unused_initializers(model.graph)
+    for change in AFTER:
+        change(model)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule
-from probegen.graph.core.composite_ops import GELU, PARTS_DOMAIN
+from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
 from probegen.graph.core.values import attribute, dtype_of
 from probegen.graph.vjp.activation import slope_by_erf, slope_by_tanh
 from probegen.graph.vjp.common import Local, pointwise
@@ -26,4 +26,4 @@ def _gelu(v: Local) -> ir.Value:
     return b.mul(v.g, slope_by_erf(b, p, u))
 
 
-RULES: Mapping[str, Rule] = {f"{PARTS_DOMAIN}::{GELU}": pointwise(_gelu)}
+RULES: Mapping[str, Rule] = {f"{COMPOSITE_DOMAIN}::{GELU}": pointwise(_gelu)}

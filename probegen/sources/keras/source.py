@@ -37,7 +37,7 @@ class KerasSource:
         """Returns the forward pass of a plan as an ONNX graph, through tf2onnx."""
         from probegen.sources.keras.to_onnx.lowering import forward_graph
 
-        return forward_graph(self.keras_model, plan, opset, batch, hollow=placeholders)
+        return forward_graph(self.keras_model, plan, opset, batch, placeholder_weights=placeholders)
 
     def reference(self, plan: Plan) -> KerasReference:
         """Returns the model called eagerly, and TensorFlow's gradients."""

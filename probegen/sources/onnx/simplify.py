@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from probegen.graph.passes.after.unused_initializers import drop_unused_initializers
+from probegen.graph.passes.after.drop_unused_initializers import drop_unused_initializers
 from probegen.graph.shape_inference import infer_shapes
 from probegen.sources.onnx.branches import take_known_branches, take_only_valid_branches
 from probegen.sources.onnx.composites import take_apart
@@ -45,7 +45,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
         _work_out(model, names)
     common.RemoveUnusedNodesPass()(model)
-    drop_unused_initializers(model.graph)
+    drop_unused_initializers(model)
     return tuple(notes)
 
 

@@ -187,7 +187,7 @@ LINEAR = {
 }
 
 #: Rules made of others: of the cell, of the body, of the Gelu above.
-COMPOSED = {"LSTM", "GRU", "RNN", "If", "Loop", "Scan", "probegen.parts::Gelu"}
+COMPOSED = {"LSTM", "GRU", "RNN", "If", "Loop", "Scan", "probegen.composite::Gelu"}
 
 #: What onnxruntime has no kernel for, or no operator yet: its twin above stands for it.
 NO_KERNEL = {"Swish"}

@@ -17,7 +17,8 @@ import pytest
 from probegen.graph.core.queries import is_float
 from probegen.graph.loops.iteration import infer_with_loops
 from probegen.graph.passes import clean
-from probegen.graph.passes.slices import narrow_slices, split_slices
+from probegen.graph.passes.before.join_slices import join_slices
+from probegen.graph.passes.before.narrow_slices import narrow_slices
 from tests.graph.vjp.harness import Array, differentiate, runner
 
 keras = pytest.importorskip("keras")
@@ -193,9 +194,9 @@ def converted(model: keras.Model) -> tuple[onnx.ModelProto, list[str]]:
     for value, given in zip(parsed.graph.inputs, model.inputs, strict=True):
         names = ("batch", "time")
         value.shape = ir.Shape([d or names[axis] for axis, d in enumerate(given.shape)])
-    narrow_slices(parsed.graph)
+    narrow_slices(parsed)
     infer_with_loops(parsed, ir.passes.common.ShapeInferencePass(data_prop=True))
-    split_slices(parsed.graph)
+    join_slices(parsed)
     source = [v.name for v in parsed.graph.inputs if is_float(v)]
     embedding = [
         n.outputs[0].name for n in parsed.graph if n.op_type == "Gather" and is_float(n.outputs[0])

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from probegen.graph.passes.replacing import add_shape
 
-def drop_identities(graph: ir.Graph) -> None:
+
+def drop_identities(model: ir.Model) -> None:
     """Lets the readers of each Identity read its input, and drops it.
 
-    It stays where it makes an output of a graph out of what is an output already, or of what
+    `Relu(Identity(x))` -> `Relu(x)`
+
+    Leaves: an Identity that makes an output of a graph out of what is an output already, or of what
     no node of that graph made.
     """
-    for node in list(graph.all_nodes()):
+    for node in list(model.graph.all_nodes()):
         original = node.inputs[0] if node.inputs else None
         if node.op_type != "Identity" or node.domain or original is None or node.graph is None:
             continue
@@ -26,7 +30,6 @@ def drop_identities(graph: ir.Graph) -> None:
             if original.is_graph_output() or producer is None or producer.graph is not node.graph:
                 continue
             original.name = copy.name
-        original.shape = original.shape if copy.shape is None else copy.shape
-        original.type = original.type or copy.type
+        add_shape(original, copy)
         ir.convenience.replace_all_uses_with(copy, original, replace_graph_outputs=True)
         node.graph.remove(node, safe=True)

@@ -18,17 +18,24 @@ _PLAIN = frozenset(
 )
 
 
-def drop_plain_shapes(graph: ir.Graph) -> None:
+def drop_plain_shapes(model: ir.Model) -> None:
     """Forgets shape and type of what plain operators make, in a graph and the branches of an If.
 
-    Bodies of loops keep theirs: inference there does not see what a state looks like.
+    `Relu(x)`, noted as `float[batch, 16]` -> `Relu(x)`, nothing noted
+
+    Leaves: those of outputs and in bodies of loops: inference there does not see what a state
+    looks like.
     """
+    _drop(model.graph)
+
+
+def _drop(graph: ir.Graph) -> None:
     outputs = set(graph.outputs)
     for node in graph:
         if node.op_type in _PLAIN and not node.domain:
             for value in node.outputs:
                 if value not in outputs:
                     value.shape, value.type = None, None
-        if node.op_type == "If":
+        if node.op_type == "If" and not node.domain:
             for branch in node.attributes.values():
-                drop_plain_shapes(branch.as_graph())
+                _drop(branch.as_graph())

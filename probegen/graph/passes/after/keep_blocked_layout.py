@@ -31,23 +31,27 @@ _BINARY = frozenset({"Add", "Mul", "Sum"})
 _BLOCK = 16
 
 
-def keep_blocks(graph: ir.Graph) -> None:
+def keep_blocked_layout(model: ir.Model) -> None:
     """Writes what meets blocked images, and leads to a convolution, so that they stay in blocks.
+
+    `Conv(Add(Conv(x), plain))` -> `Conv(Add(Conv(x), MaxPool<kernel_shape=[1, 1]>(plain)))`;
+    `Mul(Conv(x), 2.0)` -> `Conv<group=c>(Conv(x), twos)`; `ReduceSum(Conv(x), [2, 3])`
+    -> `Mul(GlobalAveragePool(Conv(x)), h * w)`
 
     Plain operands get a pooling of single elements behind them, sums and products with a number
     become convolutions a channel, and sums over height and width poolings. Of two plain operands
     one is broadcast by the sum or product itself.
 
-    Needs: topological order; shapes, as far as known.
-    Leaves: the same values up to rounding; nodes that nothing needs any more.
+    Needs: topological order; shapes, as far as known; works on images of 32-bit floats.
+    Leaves: nodes that nothing needs any more.
     """
     blocked: set[ir.Value] = set()
     copies: dict[ir.Value, ir.Value] = {}
     weights: dict[tuple[tuple[int, ...], float], ir.Value] = {}
-    for node in list(graph):
+    for node in list(model.graph):
         _expand_late(node, blocked)
         _sum_as_pooling(node, blocked)
-        line = _line(node, blocked)
+        line = _scale_and_shift(node, blocked)
         if line is not None and _leads_to_conv(node.outputs[0], set()):
             blocked.add(_as_convolution(node, *line, weights))
             continue
@@ -66,7 +70,7 @@ def _stays_blocked(node: ir.Node, blocked: Set[ir.Value]) -> bool:
     """Tells whether the runtime leaves a node's output in blocks."""
     if node.domain or len(node.outputs) != 1 or not _is_images(node.outputs[0]):
         return False
-    first = node.inputs[0]
+    first = node.inputs[0] if node.inputs else None
     if node.op_type == "Conv" or node.op_type in _POOLS:
         return True
     if node.op_type in _UNARY or (node.op_type == "Resize" and attribute(node, "mode") != "cubic"):
@@ -124,17 +128,17 @@ def _expand_late(node: ir.Node, blocked: Set[ir.Value]) -> None:
     shape = shape_of(node.outputs[0])
     for position in (0, 1):
         value, other = node.inputs[position], node.inputs[1 - position]
-        made_by = None if value is None else value.producer()
+        producer = None if value is None else value.producer()
         if (
-            made_by is not None
-            and made_by.op_type == "Expand"
-            and not made_by.domain
+            producer is not None
+            and producer.op_type == "Expand"
+            and not producer.domain
             and other is not None
             and shape is not None
             and None not in shape
             and shape_of(other) == shape
         ):
-            node.replace_input_with(position, made_by.inputs[0])
+            node.replace_input_with(position, producer.inputs[0])
             return
 
 
@@ -145,8 +149,8 @@ def _sum_as_pooling(node: ir.Node, blocked: Set[ir.Value]) -> None:
     if images is None or images not in blocked or axes is None or node.graph is None:
         return
     sizes = (shape_of(images) or ())[2:]
-    keeps = attribute(node, "keepdims", 1)
-    if sorted(int(a) % 4 for a in axes) != [2, 3] or not keeps or not _numbers(sizes):
+    keepdims = attribute(node, "keepdims", 1)
+    if sorted(int(a) % 4 for a in axes) != [2, 3] or not keepdims or not _are_numbers(sizes):
         return
     result, number = node.outputs[0], np.array(math.prod(sizes), np.float32)
     pool = ir.node("GlobalAveragePool", [images], name=f"{result.name}/pool")
@@ -162,11 +166,11 @@ def _sum_as_pooling(node: ir.Node, blocked: Set[ir.Value]) -> None:
     total.name = result.name
 
 
-def _numbers(sizes: Sequence[Dim]) -> TypeGuard[Sequence[int]]:
+def _are_numbers(sizes: Sequence[Dim]) -> TypeGuard[Sequence[int]]:
     return all(isinstance(size, int) for size in sizes)
 
 
-def _line(node: ir.Node, blocked: Set[ir.Value]) -> tuple[ir.Value, float, float] | None:
+def _scale_and_shift(node: ir.Node, blocked: Set[ir.Value]) -> tuple[ir.Value, float, float] | None:
     """Returns x, a and b of a node that computes a * x + b of blocked images, else None."""
     if node.domain or node.op_type not in ("Add", "Mul", "Sub"):
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -41,16 +41,17 @@ class _Use:
         return self.order != tuple(sorted(self.order))
 
 
-def keep_turned_weights_apart(graph: ir.Graph) -> None:
+def separate_turned_weights(model: ir.Model) -> None:
     """Turns square weights that are used both ways by a Transpose of one axis more.
 
     `Gemm(g, w, transB=1)` -> `Gemm(g, Squeeze(Transpose(Unsqueeze(w))))`, and likewise for MatMul
     of a Transpose and for Einsum, where another product uses w as it is stored.
 
-    Needs: shapes of weights.
-    Leaves: the same values.
+    Needs: topological order; shapes of weights.
     """
-    uses = [use for node in graph.all_nodes() for use in _uses(node)]
+    graph = model.graph
+    roots = _stored_roots(graph)
+    uses = [use for node in graph.all_nodes() for use in _uses(node, roots)]
     plain = frozenset(root for use in uses if not use.turned for root in use.roots)
     names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/turned")
     made: dict[tuple[object, ir.Value, tuple[int, ...]], ir.Value] = {}
@@ -62,7 +63,7 @@ def keep_turned_weights_apart(graph: ir.Graph) -> None:
             _read(use, made[key])
 
 
-def _uses(node: ir.Node) -> Iterator[_Use]:
+def _uses(node: ir.Node, roots_of: Mapping[ir.Value, frozenset[ir.Value]]) -> Iterator[_Use]:
     """Yields the product with a square matrix that a node is, if it is one."""
     if node.domain or node.op_type not in ("MatMul", "Gemm", "Einsum") or len(node.inputs) < 2:
         return
@@ -70,13 +71,13 @@ def _uses(node: ir.Node) -> Iterator[_Use]:
     shape = None if operand is None else static_shape(operand)
     if operand is None or shape is None or len(shape) < 2:
         return
-    roots = _roots(operand)
+    roots = roots_of.get(operand)
     if not roots:
         return
-    summed, kept = _axes(node, len(shape))
-    if math.prod(shape[a] for a in summed) != math.prod(shape[a] for a in kept) or not summed:
+    summed, others = _axes(node, len(shape))
+    if math.prod(shape[a] for a in summed) != math.prod(shape[a] for a in others) or not summed:
         return
-    order = (*range(len(shape) - len(summed) - len(kept)), *summed, *kept)
+    order = (*range(len(shape) - len(summed) - len(others)), *summed, *others)
     weight, perm = _before_turning(operand, len(shape))
     yield _Use(node, weight, tuple(perm[a] for a in order), roots)
 
@@ -96,13 +97,16 @@ def _axes(node: ir.Node, rank: int) -> tuple[list[int], list[int]]:
     return summed, [i for i in range(rank) if i not in summed]
 
 
-def _roots(value: ir.Value) -> frozenset[ir.Value]:
-    """Returns the stored values that a value is computed from; none if from others too."""
-    if value.is_initializer():
-        return frozenset() if value.is_graph_input() else frozenset({value})
-    node = value.producer()
-    found = [] if node is None else [_roots(v) for v in inputs_of(node)]
-    return frozenset().union(*found) if found and all(found) else frozenset()
+def _stored_roots(graph: ir.Graph) -> dict[ir.Value, frozenset[ir.Value]]:
+    """Returns for each value that is computed from stored values alone which ones these are."""
+    stored = [v for g in (graph, *graph.subgraphs()) for v in g.initializers.values()]
+    roots = {v: frozenset({v}) for v in stored if not v.is_graph_input()}
+    for node in graph.all_nodes():
+        read = list(inputs_of(node))
+        if read and all(v in roots for v in read):
+            union = frozenset().union(*(roots[v] for v in read))
+            roots.update((v, union) for v in node.outputs)
+    return roots
 
 
 def _before_turning(value: ir.Value, rank: int) -> tuple[ir.Value, list[int]]:
@@ -134,7 +138,7 @@ def _read(use: _Use, turned: ir.Value) -> None:
     elif node.op_type == "Einsum":
         left, _, result = str(attribute(node, "equation")).replace(" ", "").partition("->")
         first, second = left.split(",")
-        summed, kept = _axes(node, len(second))
-        letters = "".join(second[a] for a in (*summed, *kept))
+        summed, others = _axes(node, len(second))
+        letters = "".join(second[a] for a in (*summed, *others))
         node.attributes["equation"] = ir.AttrString("equation", f"{first},{letters}->{result}")
     node.replace_input_with(1, turned)

@@ -16,21 +16,24 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import constant_of, shape_of
 
 
-def settle_reshapes(graph: ir.Graph) -> None:
+def fix_reshape_targets(model: ir.Model) -> None:
     """Gives a Reshape a constant target where at most one size of its result is open.
 
-    Needs: shapes inferred.
-    Leaves: the same values; what put the targets together is read no more.
+    `Reshape(x, Concat(size_of_batch, [4, 7]))` -> `Reshape(x, [-1, 4, 7])`
+
+    Needs: shapes inferred, `name_open_sizes` done.
+    Leaves: what put the targets together, which is read no more.
     """
-    b = Builder(graph, graph.opset_imports.get("", 0), prefix="settled")
+    graph = model.graph
+    b = Builder(graph, graph.opset_imports.get("", 0), prefix="reshape_targets")
     for node in graph:
         if node.op_type != "Reshape" or node.domain or constant_of(node.inputs[1]) is not None:
             continue
         shape = shape_of(node.outputs[0])
         if shape is None:
             continue
-        known = [size for size in shape if isinstance(size, int)]
-        if len(shape) - len(known) > 1 or math.prod(known) == 0:
+        numbers = [size for size in shape if isinstance(size, int)]
+        if len(shape) - len(numbers) > 1 or math.prod(numbers) == 0:
             continue
         target = [size if isinstance(size, int) else -1 for size in shape]
         node.replace_input_with(1, b.const(np.array(target, np.int64)))

@@ -1,4 +1,4 @@
-"""Layer normalisations as one operator, where the forward graph has their parts.
+"""Layer normalisations become one operator, where the forward graph has their pieces.
 
 Keras normalises as x * m + (shift - mean * m), m being the scale over the deviation, in a dozen
 operators of which six pass over the whole tensor; onnxruntime knows none of these forms.
@@ -45,12 +45,16 @@ class _Statistics:
     epsilon: float
 
 
-def join_layer_normalisations(graph: ir.Graph) -> None:
-    """Writes LayerNormalization in the place of its parts.
+def join_layer_normalisation(model: ir.Model) -> None:
+    """Joins the pieces of a layer normalisation into one LayerNormalization.
+
+    `m = s / sqrt(var(x) + e); Add(Mul(x, m), Sub(t, Mul(mean(x), m)))`
+    -> `LayerNormalization(x, s, t)`
 
     Needs: shapes inferred; does nothing below opset 17, and for other than 32-bit floats.
-    Leaves: the same values up to rounding; parts that nothing reads.
+    Leaves: pieces that nothing reads.
     """
+    graph = model.graph
     builder = Builder(graph, graph.opset_imports.get("", 0), prefix="layer_norm")
     if builder.opset < _OPSET:
         return
@@ -61,10 +65,10 @@ def join_layer_normalisations(graph: ir.Graph) -> None:
 
 def _join(b: Builder, last: ir.Node) -> None:
     for scaled, rest in (tuple(last.inputs), tuple(last.inputs)[::-1]):
-        found = _match(scaled, rest)
-        if found is not None:
-            _keep_sum_apart(found[0].x)
-            _write(b, last, *found)
+        match = _match(scaled, rest)
+        if match is not None:
+            _keep_sum_apart(match[0].x)
+            _write(b, last, *match)
             return
 
 
@@ -87,7 +91,7 @@ def _match(
     Scale and shift have the sizes of the axes of the statistics.
     """
     for x, factor in operands(scaled, "Mul"):
-        for statistics, gain in _factors(x, factor):
+        for statistics, gain in _scaled_inverses(x, factor):
             scale = _along(gain, statistics, 1.0)
             for subtracted, shift in _shifted(rest):
                 along = _along(shift, statistics, 0.0)
@@ -100,8 +104,10 @@ def _match(
     return None
 
 
-def _factors(x: ir.Value, factor: ir.Value) -> Iterator[tuple[_Statistics, ir.Value | None]]:
-    """Yields what a factor may be: one over the deviation, times a constant or not."""
+def _scaled_inverses(
+    x: ir.Value, factor: ir.Value
+) -> Iterator[tuple[_Statistics, ir.Value | None]]:
+    """Yields what a factor may be: one over the deviation, and what it is times, if anything."""
     candidates: list[tuple[ir.Value, ir.Value | None]] = [(factor, None), *operands(factor, "Mul")]
     for inverse, gain in candidates:
         statistics = _statistics(x, inverse)
@@ -116,14 +122,15 @@ def _statistics(x: ir.Value, inverse: ir.Value) -> _Statistics | None:
     for variance, number in operands(total, "Add"):
         epsilon = constant_of(number)
         square = _input_of(variance, "ReduceMean")
-        if epsilon is None or epsilon.size != 1 or square is None:
+        rank = len(shape_of(x) or ())
+        if epsilon is None or epsilon.size != 1 or epsilon.ndim > rank or square is None:
             continue
         for centred, again in operands(square, "Mul"):
             difference = centred.producer()
             if centred is not again or difference is None or difference.op_type != "Sub":
                 continue
             minuend, mean = difference.inputs
-            mean = _before_forms(mean)
+            mean = _before_reshapes(mean)
             axes = _mean_axes(mean, x)
             same = axes is not None and axes == _mean_axes(variance, x)
             if minuend is x and mean is not None and axes and same:
@@ -141,26 +148,26 @@ def _mean_axes(mean: ir.Value | None, x: ir.Value) -> list[int] | None:
         return None
     axes = attribute(node, "axes")
     if len(node.inputs) > 1:
-        given = constant_of(node.inputs[1])
-        axes = None if given is None else given.reshape(-1).tolist()
+        array = constant_of(node.inputs[1])
+        axes = None if array is None else array.reshape(-1).tolist()
     if not axes or not attribute(node, "keepdims", 1):
         return None
     return sorted(int(axis) % len(shape) for axis in axes)
 
 
-def _before_forms(value: ir.Value | None) -> ir.Value | None:
-    """Returns what a value was before it was reshaped to other forms and back.
+def _before_reshapes(value: ir.Value | None) -> ir.Value | None:
+    """Returns what a value was before it was reshaped to other shapes and back.
 
     A stopped gradient is passed: TensorFlow stops that of the mean within the variance, where
     it is 0 by itself.
     """
-    found = at = value
+    original = at = value
     while at is not None and value is not None:
         stopped = _input_of(at, STOP_GRADIENT, MARK_DOMAIN)
         at = _input_of(at, "Reshape") if stopped is None else stopped
         if at is not None and same_shape(at, value):
-            found = at
-    return found
+            original = at
+    return original
 
 
 def _shifted(rest: ir.Value | None) -> Iterator[tuple[ir.Value, ir.Value | None]]:
@@ -173,7 +180,7 @@ def _shifted(rest: ir.Value | None) -> Iterator[tuple[ir.Value, ir.Value | None]
 def _is_mean_times(value: ir.Value, mean: ir.Value, factor: ir.Value) -> bool:
     """Tells whether a value is -mean * factor."""
     return any(
-        second is factor and _before_forms(_input_of(first, "Neg")) is mean
+        second is factor and _before_reshapes(_input_of(first, "Neg")) is mean
         for first, second in operands(value, "Mul")
     )
 
@@ -195,11 +202,11 @@ def _along(
     """
     shape = shape_of(statistics.x) or ()
     sizes = [shape[axis] for axis in statistics.axes]
-    known = [size for size in sizes if isinstance(size, int)]
-    if len(known) < len(sizes) or statistics.x.dtype != ir.DataType.FLOAT:
+    numbers = [size for size in sizes if isinstance(size, int)]
+    if len(numbers) < len(sizes) or statistics.x.dtype != ir.DataType.FLOAT:
         return None
     if value is None:
-        return np.full(known, default, np.float32)
+        return np.full(numbers, default, np.float32)
     array = constant_of(value)
     if array is None or array.ndim > len(shape):
         return None
@@ -207,8 +214,8 @@ def _along(
     others = [n for axis, n in enumerate(array.shape) if axis not in statistics.axes]
     if any(n != 1 for n in others):
         return None
-    kept = array.reshape([array.shape[axis] for axis in statistics.axes])
-    return np.broadcast_to(kept, known).astype(np.float32)
+    narrow = array.reshape([array.shape[axis] for axis in statistics.axes])
+    return np.broadcast_to(narrow, numbers).astype(np.float32)
 
 
 def _write(

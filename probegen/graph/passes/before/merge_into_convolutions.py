@@ -16,18 +16,20 @@ import onnx_ir as ir
 
 from probegen.graph.core.queries import sole_reader
 from probegen.graph.core.values import attribute, constant_of, new_initializer
-from probegen.graph.passes.before.pools import zeros_around
+from probegen.graph.passes.per_channel import zero_padding_of
+from probegen.graph.passes.replacing import replace_value
 
 
-def merge_into_convolutions(graph: ir.Graph) -> None:
+def merge_into_convolutions(model: ir.Model) -> None:
     """Merges zero padding before, and a scale and a shift a channel behind, into each Conv.
 
-    Needs: opset 11 or later (widths are inputs); nothing written yet that depends on the
-    gradient at what lies between, which no longer leads through the convolution.
-    Leaves: the same values but for the rounding of weight times scale; a Pad and weights that
-    something else reads, or that nothing needs any more.
+    `Add(Mul(Conv(Pad(x, widths), w), s), t)` -> `Conv<pads=widths>(x, w * s, t)`
+
+    Needs: nothing written yet that depends on the gradient at what lies between, which no longer
+    leads through the convolution.
+    Leaves: a Pad that something else reads, or that nothing needs any more.
     """
-    for node in list(graph.all_nodes()):
+    for node in list(model.graph.all_nodes()):
         if node.op_type == "Conv" and not node.domain:
             _take_padding(node)
             while _take_next(node, "Mul") or _take_next(node, "Add"):
@@ -42,7 +44,7 @@ def _take_padding(conv: ir.Node) -> None:
         return
     padded = conv.inputs[0]
     producer = None if padded is None else padded.producer()
-    widths = None if producer is None else zeros_around(producer)
+    widths = None if producer is None else zero_padding_of(producer)
     if producer is None or widths is None:
         return
     own = attribute(conv, "pads") or [0] * len(widths)
@@ -63,18 +65,23 @@ def _take_next(conv: ir.Node, op_type: str) -> bool:
     kernel, bias = constant_of(conv.inputs[1]), _bias_of(conv)
     if node is None or node.op_type != op_type or node.domain or kernel is None or bias is None:
         return False
-    operand = _a_channel(node.inputs[1 - node.inputs.index(result)], kernel)
+    operand = _one_per_channel(node.inputs[1 - node.inputs.index(result)], kernel)
     if operand is None:
         return False
+    scaled = kernel
+    with np.errstate(over="ignore", invalid="ignore"):
+        if op_type == "Mul":
+            scaled = kernel * operand.reshape(-1, *[1] * (kernel.ndim - 1))
+            bias = bias * operand
+        else:
+            bias = bias + operand
+    if not (np.isfinite(scaled).all() and np.isfinite(bias).all()):
+        return False  # beyond what the type holds, though the product with the images may not be
     if op_type == "Mul":
-        wide = operand.reshape(-1, *[1] * (kernel.ndim - 1))
-        _set_constant(conv, 1, kernel * wide, node)
-        bias = bias * operand
-    else:
-        bias = bias + operand
-    if bias.any():
+        _set_constant(conv, 1, scaled, node)
+    if bias.any() or (len(conv.inputs) > 2 and conv.inputs[2] is not None):
         _set_constant(conv, 2, bias, node)
-    node.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
+    replace_value(node.outputs[0], result)
     if node.graph is not None:
         node.graph.remove(node, safe=True)
     return True
@@ -88,7 +95,7 @@ def _bias_of(conv: ir.Node) -> npt.NDArray[Any] | None:
     return None if kernel is None else np.zeros(len(kernel), kernel.dtype)
 
 
-def _a_channel(operand: ir.Value | None, kernel: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+def _one_per_channel(operand: ir.Value | None, kernel: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
     """Returns a constant operand as `[channels]`, or None where it is not one a channel."""
     array = constant_of(operand)
     if array is None or array.dtype != kernel.dtype or array.ndim > kernel.ndim:

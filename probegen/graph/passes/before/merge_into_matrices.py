@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.marks import CENTRED
-from probegen.graph.core.placeholder_weights import is_hollow
+from probegen.graph.core.placeholder_weights import is_placeholder
 from probegen.graph.core.queries import sole_reader
 from probegen.graph.core.values import attribute, constant_of, new_initializer, shape_of
 
@@ -39,15 +39,19 @@ class _Dense:
     bias: ir.Node | None
 
 
-def merge_into_matrices(graph: ir.Graph) -> None:
-    """Merges what the module's text says.
+def merge_into_matrices(model: ir.Model) -> None:
+    """Merges factors and shifts beside a product with a stored matrix into the matrix.
 
-    Needs: shapes inferred, `join_layer_normalisations` done.
-    Leaves: the same values up to rounding. Values that are outputs of the graph or carry a mark
-    keep theirs, and matrices that are read twice stay as they are.
+    `Mul(Add(MatMul(x, w), b), f)` -> `Add(MatMul(x, w * f), b * f)`;
+    `MatMul(LayerNormalization(x, s, t), w) + b`
+    -> `MatMul(LayerNormalization(x, ones), s * w) + (b + t @ w)`
+
+    Needs: shapes inferred, `join_layer_normalisation` done; 32-bit floats.
+    Leaves: values that are outputs of the graph or carry a mark, and matrices that are read twice.
     """
+    graph = model.graph
     for node in list(graph):
-        if node.op_type == "Mul" and not node.domain and node.graph is graph:
+        if node.op_type == "Mul" and not node.domain:
             _merge_factor(graph, node)
     for node in list(graph):
         if node.op_type == "LayerNormalization" and not node.domain:
@@ -61,13 +65,17 @@ def _merge_factor(graph: ir.Graph, node: ir.Node) -> None:
     """Merges a product with one number a unit into the Dense before it."""
     for position in (0, 1):
         value = node.inputs[position]
-        factor = _a_unit(node.inputs[1 - position], node.outputs[0])
+        factor = None if value is None else _one_per_unit(node.inputs[1 - position], value)
         dense = None if value is None or factor is None else _dense_before(value, node)
         if value is None or factor is None or dense is None:
             continue
         if factor.size != dense.matrix.shape[1]:
-            continue  # one unit, which the product makes many
-        _set_matrix(graph, dense, dense.matrix * factor)
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = dense.matrix * factor
+        if not np.isfinite(matrix).all():
+            continue
+        _set_matrix(graph, dense, matrix)
         if dense.bias is not None:
             _set_bias(graph, dense.bias, _bias_of(dense.bias)[1] * factor)
         if node.outputs[0].is_graph_output():
@@ -89,8 +97,8 @@ def _dense_before(value: ir.Value, reader: ir.Node) -> _Dense | None:
             return _dense(node, bias)
         if _keeps_units(node) and before is not None:
             value, reader = before, node
-        elif bias is None and (found := _bias_of(node))[0] is not None:
-            bias, value, reader = node, found[0], node
+        elif bias is None and (summand := _bias_of(node)[0]) is not None:
+            bias, value, reader = node, summand, node
         else:
             return None
     return None
@@ -106,9 +114,12 @@ def _merge_normalisation(graph: ir.Graph, node: ir.Node) -> None:
     shift = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     rank = len(y.shape or ())
     last = attribute(node, "axis", -1) in (-1, rank - 1)
-    if scale is None or not last or y.dtype != ir.DataType.FLOAT or is_hollow(node.inputs[1]):
+    if scale is None or not last or y.dtype != ir.DataType.FLOAT or is_placeholder(node.inputs[1]):
         return
-    if len(node.inputs) > 2 and shift is None:
+    if len(node.inputs) > 2 and node.inputs[2] is not None and shift is None:
+        return
+    features = (shape_of(y) or (None,))[-1]
+    if any(array is not None and array.shape != (features,) for array in (scale, shift)):
         return
     shifted = shift is not None and bool(shift.any())
     readers = list(_denses_behind(y))
@@ -159,7 +170,7 @@ def _dense(product: ir.Node, bias: ir.Node | None) -> _Dense | None:
     matrix = constant_of(stored)
     if stored is None or matrix is None or matrix.ndim != 2 or matrix.dtype != np.float32:
         return None
-    if len(stored.uses()) > 1 or stored.is_graph_output() or is_hollow(stored):
+    if len(stored.uses()) > 1 or stored.is_graph_output() or is_placeholder(stored):
         return None
     if bias is not None and _bias_of(bias)[1].size != matrix.shape[1]:
         return None
@@ -170,16 +181,20 @@ def _bias_of(node: ir.Node) -> tuple[ir.Value | None, _Vector]:
     """Returns what a node adds a bias to, and the bias; None and nothing for other nodes."""
     if node.op_type == "Add" and not node.domain:
         for position in (0, 1):
-            bias = _a_unit(node.inputs[1 - position], node.outputs[0])
+            value = node.inputs[position]
+            bias = None if value is None else _one_per_unit(node.inputs[1 - position], value)
             if bias is not None:
-                return node.inputs[position], bias
+                return value, bias
     return None, np.zeros(0, np.float32)
 
 
-def _a_unit(value: ir.Value | None, like: ir.Value) -> _Vector | None:
-    """Returns a constant that has one number for each entry of the last axis of `like`."""
+def _one_per_unit(value: ir.Value | None, like: ir.Value) -> _Vector | None:
+    """Returns a constant that has one number for each entry of the last axis of `like`.
+
+    It has no more axes, so that it changes no shape.
+    """
     array, shape = constant_of(value), shape_of(like)
-    if array is None or array.dtype != np.float32 or not shape or is_hollow(value):
+    if array is None or array.dtype != np.float32 or not shape or is_placeholder(value):
         return None
     if array.ndim > len(shape) or array.shape[-1:] != shape[-1:] or array.size != shape[-1]:
         return None
@@ -198,18 +213,11 @@ def _keeps_units(node: ir.Node) -> bool:
 
 def _set_matrix(graph: ir.Graph, dense: _Dense, matrix: npt.NDArray[np.float32]) -> None:
     name = f"{dense.product.outputs[0].name}/matrix"
-    dense.product.replace_input_with(1, _stored(graph, name, matrix))
+    dense.product.replace_input_with(1, new_initializer(graph, name, matrix))
 
 
 def _set_bias(graph: ir.Graph, node: ir.Node, bias: _Vector) -> None:
     value = _bias_of(node)[0]
     name = f"{node.outputs[0].name}/bias"
     position = 1 if node.inputs[0] is value else 0
-    node.replace_input_with(position, _stored(graph, name, bias))
-
-
-def _stored(graph: ir.Graph, name: str, array: _Vector) -> ir.Value:
-    """Stores what is merged, with a new name where another merging has taken the first."""
-    while name in graph.initializers:
-        name += "/merged"
-    return new_initializer(graph, name, array)
+    node.replace_input_with(position, new_initializer(graph, name, bias))

@@ -12,7 +12,7 @@ import math
 
 import onnx_ir as ir
 
-from probegen.graph.core.values import Dim, broadcast, constant_of, shape_of
+from probegen.graph.core.values import Dim, attribute, broadcast, constant_of, shape_of
 
 #: Operators whose inputs are broadcast to the shape of their output.
 _BROADCASTING = frozenset(
@@ -21,46 +21,48 @@ _BROADCASTING = frozenset(
 )
 
 
-def name_open_sizes(graph: ir.Graph) -> None:
+def name_open_sizes(model: ir.Model) -> None:
     """Gives sizes that are equal by the way they were made one name, or their number.
 
+    `Reshape(x [batch, 16], [-1, 4, 4])`, noted as `[unk_0, 4, 4]` -> noted as `[batch, 4, 4]`
+
     Needs: topological order, shapes inferred.
-    Leaves: the same nodes; values of subgraphs keep their names.
+    Leaves: all nodes as they are; in subgraphs shapes too.
     """
-    same: dict[str, Dim] = {}
-    for node in graph:
+    equal: dict[str, Dim] = {}
+    for node in model.graph:
         for value in node.outputs:
-            _rename(value, same)
-        made = _shape_made(node)
-        given = shape_of(node.outputs[0]) if made is not None else None
-        if made is None or given is None or len(made) != len(given):
+            _rename(value, equal)
+        by_inputs = _shape_by_inputs(node)
+        noted = shape_of(node.outputs[0]) if by_inputs is not None else None
+        if by_inputs is None or noted is None or len(by_inputs) != len(noted):
             continue
-        for old, new in zip(given, made, strict=True):
+        for old, new in zip(noted, by_inputs, strict=True):
             if isinstance(old, str) and new is not None and old != new:
-                same[old] = new
-        _rename(node.outputs[0], same)
+                equal[old] = new
+        _rename(node.outputs[0], equal)
 
 
-def _rename(value: ir.Value, same: dict[str, Dim]) -> None:
+def _rename(value: ir.Value, equal: dict[str, Dim]) -> None:
     shape = shape_of(value)
-    if shape is not None and any(d in same for d in shape if isinstance(d, str)):
-        value.shape = ir.Shape([same.get(d, d) if isinstance(d, str) else d for d in shape])
+    if shape is not None and any(d in equal for d in shape if isinstance(d, str)):
+        value.shape = ir.Shape([equal.get(d, d) if isinstance(d, str) else d for d in shape])
 
 
-def _shape_made(node: ir.Node) -> tuple[Dim, ...] | None:
+def _shape_by_inputs(node: ir.Node) -> tuple[Dim, ...] | None:
     """Returns what the inputs of a node tell of the shape of its output, None for nothing."""
     if node.domain:
         return None
     if node.op_type == "Reshape":
-        return _reshaped(node)
+        return _shape_of_reshape(node)
     if node.op_type in _BROADCASTING:
         return broadcast(*(shape_of(v) for v in node.inputs if v is not None))
     if node.op_type == "MatMul":
-        return _stacked(node)
+        return _shape_of_product(node)
     return None
 
 
-def _stacked(node: ir.Node) -> tuple[Dim, ...] | None:
+def _shape_of_product(node: ir.Node) -> tuple[Dim, ...] | None:
     """Returns the shape of a product of stacks of matrices, None where one of them is a vector."""
     left, right = (None if v is None else shape_of(v) for v in node.inputs)
     if left is None or right is None or min(len(left), len(right)) < 2:
@@ -68,31 +70,31 @@ def _stacked(node: ir.Node) -> tuple[Dim, ...] | None:
     return (*(broadcast(left[:-2], right[:-2]) or ()), left[-2], right[-1])
 
 
-def _reshaped(node: ir.Node) -> tuple[Dim, ...] | None:
+def _shape_of_reshape(node: ir.Node) -> tuple[Dim, ...] | None:
     """Finds the size that a Reshape works out: what the others leave of the input's elements."""
     target = constant_of(node.inputs[1])
-    given = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
-    if target is None or given is None or None in given:
+    before = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    if target is None or before is None or None in before or attribute(node, "allowzero", 0):
         return None
-    wanted: list[Dim] = [
-        given[i] if size == 0 and i < len(given) else int(size) for i, size in enumerate(target)
+    after: list[Dim] = [
+        before[i] if size == 0 and i < len(before) else int(size) for i, size in enumerate(target)
     ]
-    if wanted.count(-1) != 1:
+    if after.count(-1) != 1:
         return None
-    left = [d for d in given if isinstance(d, str)]
-    for size in wanted:
-        if size in left:
-            left.remove(str(size))
+    open_sizes = [d for d in before if isinstance(d, str)]
+    for size in after:
+        if size in open_sizes:
+            open_sizes.remove(str(size))
         elif isinstance(size, str):
             return None
-    before = math.prod(d for d in given if isinstance(d, int))
-    after = math.prod(d for d in wanted if isinstance(d, int) and d != -1)
-    if after == 0 or before % after:
+    elements = math.prod(d for d in before if isinstance(d, int))
+    others = math.prod(d for d in after if isinstance(d, int) and d != -1)
+    if others == 0 or elements % others:
         return None
-    if not left:
-        found: Dim = before // after
-    elif len(left) == 1 and before == after:
-        found = left[0]
+    if not open_sizes:
+        inferred: Dim = elements // others
+    elif len(open_sizes) == 1 and elements == others:
+        inferred = open_sizes[0]
     else:
         return None
-    return tuple(found if size == -1 else size for size in wanted)
+    return tuple(inferred if size == -1 else size for size in after)

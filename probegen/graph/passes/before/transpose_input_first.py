@@ -1,4 +1,4 @@
-"""Scales and shifts of the input, one a channel, as one operation on images turned already.
+"""Scales and shifts of the input, one a channel, as one operation on transposed images.
 
 Rescaling and Normalization in front of the first convolution arrive as three or four products
 and sums over `[batch, height, width, channels]` and a Transpose behind them. Numbers that change
@@ -30,12 +30,15 @@ class _Line:
     shift: npt.NDArray[np.float64]
 
 
-def turn_first(graph: ir.Graph) -> None:
+def transpose_input_first(model: ir.Model) -> None:
     """Exchanges a Transpose to channels first with the scales and shifts that lead to it.
 
-    Needs: shapes inferred.
-    Leaves: the same values up to rounding, by one product and one sum; the old ones unused.
+    `Transpose(Add(Mul(x, a), b))` -> `Mul(Add(Transpose(x), b / a), a)`
+
+    Needs: shapes inferred; 32-bit floats.
+    Leaves: the old products and sums, which nothing reads.
     """
+    graph = model.graph
     for node in list(graph):
         value = node.inputs[0] if node.op_type == "Transpose" and not node.domain else None
         if value is None or attribute(node, "perm") != _CHANNELS_FIRST:
@@ -53,7 +56,12 @@ def _line_to(value: ir.Value) -> _Line | None:
         return None
     for position in (0, 1):
         x, numbers = node.inputs[position], constant_of(node.inputs[1 - position])
-        if x is None or numbers is None or shape_of(x) != shape or not _a_channel(numbers, shape):
+        if (
+            x is None
+            or numbers is None
+            or shape_of(x) != shape
+            or not _one_per_channel(numbers, shape)
+        ):
             continue
         operand = numbers.astype(np.float64).reshape(-1 if numbers.size > 1 else ())
         step = _step(node.op_type, position, operand)
@@ -65,7 +73,7 @@ def _line_to(value: ir.Value) -> _Line | None:
     return None
 
 
-def _a_channel(numbers: npt.NDArray[Any], shape: Sequence[Dim]) -> bool:
+def _one_per_channel(numbers: npt.NDArray[Any], shape: Sequence[Dim]) -> bool:
     """Tells whether a constant has one number, or one for each place of the last axis."""
     return numbers.size == 1 or (numbers.size == numbers.shape[-1] == shape[-1])
 
@@ -86,30 +94,35 @@ def _step(
     return None
 
 
-def _write(graph: ir.Graph, turn: ir.Node, line: _Line) -> None:
-    """Turns x itself, shifts it and scales it then; the scaling makes the value that was turned.
+def _write(graph: ir.Graph, transpose: ir.Node, line: _Line) -> None:
+    """Transposes x itself, then shifts and scales it; the product makes the transposed value.
 
     A mean that is large beside the deviation cancels in (x + shift / factor) * factor, and would
     leave the rounding of large numbers in x * factor + shift.
     """
-    result, shape = turn.outputs[0], shape_of(turn.outputs[0])
+    result, shape = transpose.outputs[0], shape_of(transpose.outputs[0])
     channels = None if shape is None else shape[1]
     if not isinstance(channels, int) or not np.all(line.factor):
         return
+    with np.errstate(over="ignore"):
+        shift_before = (line.shift / line.factor).astype(np.float32)
+        factor = line.factor.astype(np.float32)
+    if not (np.isfinite(shift_before).all() and np.isfinite(factor).all() and np.all(factor)):
+        return
 
-    def stored(op_type: str, numbers: npt.NDArray[np.float64]) -> ir.Value:
-        wide = np.broadcast_to(numbers, channels).astype(np.float32).reshape(1, channels, 1, 1)
+    def stored(op_type: str, numbers: npt.NDArray[np.float32]) -> ir.Value:
+        wide = np.broadcast_to(numbers, channels).reshape(1, channels, 1, 1)
         return new_initializer(graph, f"{result.name}/{op_type}/operand", wide)
 
-    perm, shift = {"perm": _CHANNELS_FIRST}, stored("add", line.shift / line.factor)
-    turned = ir.node("Transpose", [line.x], attributes=perm, name=f"{result.name}/turned")
-    added = ir.node("Add", [turned.outputs[0], shift], name=f"{result.name}/add")
-    for node in (turned, added):
+    perm, shift = {"perm": _CHANNELS_FIRST}, stored("add", shift_before)
+    first = ir.node("Transpose", [line.x], attributes=perm, name=f"{result.name}/transposed")
+    added = ir.node("Add", [first.outputs[0], shift], name=f"{result.name}/add")
+    for node in (first, added):
         value = node.outputs[0]
         value.name, value.type, value.shape = f"{node.name}/result", result.type, result.shape
-    graph.insert_before(turn, [turned, added])
-    turn.op_type = "Mul"
-    turn.attributes.pop("perm")
-    turn.resize_inputs(2)
-    turn.replace_input_with(0, added.outputs[0])
-    turn.replace_input_with(1, stored("mul", line.factor))
+    graph.insert_before(transpose, [first, added])
+    transpose.op_type = "Mul"
+    transpose.attributes.pop("perm")
+    transpose.resize_inputs(2)
+    transpose.replace_input_with(0, added.outputs[0])
+    transpose.replace_input_with(1, stored("mul", factor))

@@ -20,10 +20,8 @@ import tensorflow as tf
 
 from probegen.errors import ExportError
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
-from probegen.graph.core.placeholder_weights import fold_hollow, make_hollow
+from probegen.graph.core.placeholder_weights import fold_placeholders, make_placeholder
 from probegen.graph.forward import ForwardGraph, open_size
-from probegen.graph.passes.fold_weights import fold_weights
-from probegen.graph.passes.slices import split_slices
 from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.plan import Plan
 from probegen.sources.keras.capture import LayerCall
@@ -32,12 +30,12 @@ from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
-    mend_empty_inputs,
-    mend_groups,
-    mend_negative_padding,
-    mend_output_shapes,
-    mend_scales,
-    mend_transposes,
+    fix_empty_inputs,
+    fix_groups,
+    fix_negative_padding,
+    fix_output_shapes,
+    fix_scales,
+    fix_transposes,
 )
 from probegen.sources.keras.trace import Trace, trace_function
 from probegen.stages import stage
@@ -58,7 +56,7 @@ def forward_graph(
     opset: int = TF2ONNX_MAX_OPSET,
     batch: int | None = None,
     *,
-    hollow: bool = False,
+    placeholder_weights: bool = False,
 ) -> ForwardGraph:
     """Converts the captured forward pass of a plan.
 
@@ -67,7 +65,7 @@ def forward_graph(
         plan: what to capture.
         opset: ONNX operator set, 13 or newer.
         batch: a fixed batch size, or None for a dynamic batch.
-        hollow: leave out what the weights hold, for a graph that is only looked at.
+        placeholder_weights: leave out what the weights hold, for a graph that is only looked at.
 
     Raises:
         UnsupportedOpsError: TensorFlow operations that have no ONNX form; lists each with the
@@ -79,7 +77,7 @@ def forward_graph(
     explained = [o.ref for g in plan.groups for o in g.outputs]
     refs = list(dict.fromkeys(ref for ref in explained if not ref.is_input))
     marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
-    large = _weights(source) if hollow else _large_weights(source)
+    large = _weights(source) if placeholder_weights else _large_weights(source)
     count = len(source.input_specs)
     calls: list[LayerCall] = []
     inputs: list[Any] = []
@@ -102,7 +100,7 @@ def forward_graph(
     proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
 
     def prepare(graph: ir.Graph) -> None:
-        _put_in(graph, None if hollow else large)
+        _put_in(graph, None if placeholder_weights else large)
         name_inputs(graph, source)
 
     hint = "Export to SavedModel instead (format='savedmodel')."
@@ -158,13 +156,13 @@ def _weights(source: KerasModel) -> list[Any]:
 
 
 def _put_in(graph: ir.Graph, large: Sequence[Any] | None) -> None:
-    """Makes initializers of the inputs that stood for weights; hollow ones for None."""
+    """Makes initializers of the inputs that stood for weights; placeholders for None."""
     for value in list(graph.inputs):
         number = re.match(rf"{_WEIGHT_NAME}(\d+)", value.name or "")
         if number:
             graph.inputs.remove(value)
             if large is None:
-                make_hollow(graph, value)
+                make_placeholder(graph, value)
                 continue
             value.const_value = ir.tensor(large[int(number[1])].numpy(), name=value.name)
             graph.register_initializer(value)
@@ -222,17 +220,15 @@ def to_ir(
     make_canonical(model)
     if prepare is not None:
         prepare(model.graph)
-    mend_negative_padding(model.graph)
-    mend_empty_inputs(model.graph)
+    fix_negative_padding(model.graph)
+    fix_empty_inputs(model.graph)
     infer_shapes(model)
-    fold_hollow(model.graph)
-    fold_weights(model.graph)
-    mend_groups(model.graph)
-    mend_output_shapes(model.graph)
-    mend_transposes(model.graph)
-    if mend_scales(model.graph):
+    fold_placeholders(model.graph)
+    fix_groups(model.graph)
+    fix_output_shapes(model.graph)
+    fix_transposes(model.graph)
+    if fix_scales(model.graph):
         infer_shapes(model)
-    split_slices(model.graph)
     return model
 
 

@@ -12,7 +12,7 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
 
 
-def mend_negative_padding(graph: ir.Graph) -> None:
+def fix_negative_padding(graph: ir.Graph) -> None:
     """Writes the negative padding of a ConvTranspose as output padding.
 
     tf2onnx writes it where the stride is larger than the kernel, for the last rows and columns
@@ -32,7 +32,7 @@ def mend_negative_padding(graph: ir.Graph) -> None:
         node.attributes["output_padding"] = ir.AttrInt64s("output_padding", added)
 
 
-def mend_output_shapes(graph: ir.Graph) -> None:
+def fix_output_shapes(graph: ir.Graph) -> None:
     """Writes the padding of a ConvTranspose that is told the size of its output instead.
 
     tf2onnx does so where it does not know the size of the image, behind a Dense layer say. Where
@@ -78,7 +78,7 @@ def _padding_for(node: ir.Node, sizes: Sequence[int]) -> tuple[list[int] | None,
     return before, after
 
 
-def mend_transposes(graph: ir.Graph) -> None:
+def fix_transposes(graph: ir.Graph) -> None:
     """Writes a Transpose that moves axes of size 1 alone as a Reshape, which copies nothing.
 
     Needs shapes inferred. tf2onnx has such a rule, which goes by shapes that are not true.
@@ -121,7 +121,7 @@ def _past_reshape(x: ir.Value, sizes: list[int]) -> tuple[ir.Value, list[int]]:
     return (x, sizes) if copied.count(-1) > 1 else (earlier, copied)
 
 
-def mend_groups(graph: ir.Graph) -> None:
+def fix_groups(graph: ir.Graph) -> None:
     """Gives every Conv the number of groups that its kernel is made for.
 
     tf2onnx leaves it out of convolutions in three dimensions. Needs shapes inferred.
@@ -137,7 +137,7 @@ def mend_groups(graph: ir.Graph) -> None:
             node.attributes["group"] = ir.AttrInt64("group", channels // each)
 
 
-def mend_empty_inputs(graph: ir.Graph) -> None:
+def fix_empty_inputs(graph: ir.Graph) -> None:
     """Leaves out the optional inputs of a Resize that are there without elements.
 
     tf2onnx writes empty scales beside sizes. ONNX allows that, but takes them for scales where
@@ -152,7 +152,7 @@ def mend_empty_inputs(graph: ir.Graph) -> None:
                 node.replace_input_with(position, None)
 
 
-def mend_scales(graph: ir.Graph) -> bool:
+def fix_scales(graph: ir.Graph) -> bool:
     """Gives a Resize sizes for scales where the precision of a product decides what they give.
 
     tf2onnx writes 7/12 in 32 bits, a little less than that. Twelve times as much is 7 where a
@@ -198,7 +198,7 @@ def _resize_to(node: ir.Node, sizes: Mapping[int, int], opset: int) -> None:
     x, graph = node.inputs[0], node.graph
     if x is None or graph is None:
         raise ValueError("a Resize has an input and stands in a graph")
-    b = Builder(graph, opset, prefix=f"{node.name}/mended")
+    b = Builder(graph, opset, prefix=f"{node.name}/resized")
     pieces = [b.ints(sizes[i]) if i in sizes else b.size(x, i) for i in range(rank_of(x))]
     wanted = b.concat(pieces, axis=0)
     graph.insert_before(node, b.nodes)

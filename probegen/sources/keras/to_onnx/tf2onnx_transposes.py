@@ -22,7 +22,7 @@ class TransposeOptimizer(tf2onnx.optimizer.TransposeOptimizer):
       channels of one.
     - A square passes on the shape of what is squared.
     - No Transpose becomes a Reshape: the shapes that it would take are not true by then. Ours
-      does so once shapes are inferred (`tf2onnx_fixes.mend_transposes`).
+      does so once shapes are inferred (`tf2onnx_fixes.fix_transposes`).
     - Equal ones stay. It would keep the one that it meets first, in an order of chance;
       `canonical` joins them in an order that is the same each time.
     """

@@ -28,7 +28,7 @@ def identities(model):
 def test_a_subgraph_keeps_the_copy_that_makes_its_second_output():
     model = ir.from_proto(onnx.parser.parse_model(SUMS))
     assert identities(model) == ["copied", "kept"]
-    drop_identities(model.graph)
+    drop_identities(model)
     assert identities(model) == ["kept"]
 
     rng = np.random.default_rng(0)
@@ -51,6 +51,6 @@ def test_an_output_that_is_only_a_copy_keeps_its_name():
       same = Identity(x) }
     """
     model = ir.from_proto(onnx.parser.parse_model(text))
-    drop_identities(model.graph)
+    drop_identities(model)
     assert [o.name for o in model.graph.outputs] == ["y", "same"]
     assert identities(model) == ["same"]

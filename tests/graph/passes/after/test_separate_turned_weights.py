@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from probegen.graph.passes.after.separate_turned_weights import keep_turned_weights_apart
+from probegen.graph.passes.after.separate_turned_weights import separate_turned_weights
 from tests.engines import apart, in_onnxruntime, in_openvino, save
 
 #: Shape of x; what computes y from x and w and z from the tanh of y; shape of w; how often it is
@@ -89,7 +89,7 @@ def _ranks(name):
 def test_right_in_openvino_and_the_same_in_onnxruntime(tmp_path, name):
     before = written(name, tmp_path / "before.onnx")
     model = ir.load(before)
-    keep_turned_weights_apart(model.graph)
+    separate_turned_weights(model)
     assert sum(n.op_type == "Unsqueeze" for n in model.graph) == CASES[name][-1]
     assert [v.name for v in model.graph.initializers.values() if v.dtype == ir.DataType.FLOAT] == [
         "w"

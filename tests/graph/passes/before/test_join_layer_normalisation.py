@@ -9,7 +9,7 @@ import pytest
 from onnx_ir.passes import common
 
 from probegen.graph.core.values import attribute
-from probegen.graph.passes.before.join_layer_normalisation import join_layer_normalisations
+from probegen.graph.passes.before.join_layer_normalisation import join_layer_normalisation
 from probegen.graph.passes.before.name_open_sizes import name_open_sizes
 from probegen.graph.shape_inference import infer_shapes
 from tests.graph.vjp.harness import run, uniform
@@ -61,7 +61,7 @@ def model(
             node.outputs[0].replace_all_uses_with(node.inputs[0])
             made.graph.remove(node, safe=True)
     infer_shapes(made)
-    name_open_sizes(made.graph)
+    name_open_sizes(made)
     return made
 
 
@@ -133,7 +133,7 @@ def test_pieces_are_joined(name: str) -> None:
     x = uniform(*sizes, seed=5).astype(np.float32)
     reference = expected(made, x, axes)
     y = made.graph.outputs[0]
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     assert made.graph.outputs[0] is y
     assert ops(made) == wanted
     made.graph.opset_imports.pop("probegen")
@@ -149,14 +149,14 @@ def test_a_large_mean_costs_less_than_in_pieces() -> None:
     reference = expected(made, x, (2,))
     made.graph.opset_imports.pop("probegen")
     pieces = run(ir.to_proto(made), {"given": x})["y"]
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     joined = run(ir.to_proto(made), {"given": x})["y"]
     assert np.abs(joined - reference).max() < np.abs(pieces - reference).max()
 
 
 def test_it_knows_scale_shift_and_epsilon() -> None:
     made = model((3, 7, 4, 5), [1])
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     (node,) = (n for n in made.graph if n.op_type == "LayerNormalization")
     assert attribute(node, "axis") == -1
     assert attribute(node, "epsilon") == pytest.approx(EPSILON)
@@ -167,7 +167,7 @@ def test_it_knows_scale_shift_and_epsilon() -> None:
 
 def test_a_sum_before_is_kept_from_being_merged() -> None:
     made = model(*LAST, before="z = Abs(given) x = Add(given, z)")
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     assert ops(made) == ["Abs", "Sum", "LayerNormalization"]
 
 
@@ -186,7 +186,7 @@ def test_a_sum_before_is_kept_from_being_merged() -> None:
 def test_others_stay(lines: dict[str, str]) -> None:
     made = model(*LAST, **lines)
     before = ops(made)
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     assert ops(made) == before
 
 
@@ -196,7 +196,7 @@ def test_a_scale_along_another_axis_stays() -> None:
     array = uniform(1, 4, 1).astype(np.float32)
     scale.const_value, scale.shape = ir.Tensor(array, name="scale"), ir.Shape(array.shape)
     before = ops(made)
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     assert ops(made) == before
 
 
@@ -204,5 +204,5 @@ def test_an_older_opset_has_no_such_operator() -> None:
     made = model(*LAST)
     made.graph.opset_imports[""] = 16
     before = ops(made)
-    join_layer_normalisations(made.graph)
+    join_layer_normalisation(made)
     assert ops(made) == before

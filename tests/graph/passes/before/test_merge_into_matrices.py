@@ -11,11 +11,9 @@ from onnx_ir.passes import common
 from probegen.graph.autodiff import gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.passes.after.drop_identities import drop_identities
-from probegen.graph.passes.before.fix_reshape_targets import settle_reshapes
 from probegen.graph.passes.before.merge_into_matrices import merge_into_matrices
-from probegen.graph.passes.before.name_open_sizes import name_open_sizes
 from probegen.graph.vjp import BLOCKING, RULES
-from tests.graph.vjp.harness import named_values, run, uniform
+from tests.graph.vjp.harness import run, uniform
 
 CONSTANTS = {
     "single": (7, 1),
@@ -62,11 +60,11 @@ def merged(made: ir.Model) -> list[str]:
         return found
 
     before = outputs()
-    merge_into_matrices(made.graph)
+    merge_into_matrices(made)
     common.RemoveUnusedNodesPass()(made)
     for name, found in outputs().items():
         np.testing.assert_allclose(found, before[name], rtol=1e-5, atol=1e-5)
-    drop_identities(made.graph)
+    drop_identities(made)
     return [n.op_type for n in made.graph if n.op_type != "Constant"]
 
 
@@ -200,48 +198,38 @@ def test_the_gradient_needs_neither_scale_nor_the_mean_of_itself() -> None:
     np.testing.assert_allclose(run(after, feeds)["dx"], expected, rtol=1e-4, atol=1e-5)
 
 
-# -- reshapes and sizes --------------------------------------------------------------------
-
-COMPUTED = """
-  a = Shape(x)
-  at = Constant<value_ints = [0, 1]>()
-  b = Gather<axis = 0>(a, at)
-  units = Constant<value_ints = [5]>()
-  t = Concat<axis = 0>(b, units)
-  f = Constant<value_ints = [-1, 7]>()
-  r = Reshape(x, f)
-  p = MatMul(r, w)
-  y = Reshape(p, t)
-"""
-
-
-def test_a_reshape_to_one_open_size_has_a_constant_target() -> None:
-    made = model(COMPUTED)
-    x = uniform(3, 4, 7).astype(np.float32)
-    made.graph.opset_imports.pop("probegen")
-    before = run(ir.to_proto(made), {"x": x})["y"]
-    settle_reshapes(made.graph)
-    common.RemoveUnusedNodesPass()(made)
-    assert [n.op_type for n in made.graph] == ["Constant", "Reshape", "MatMul", "Reshape"]
-    np.testing.assert_array_equal(run(ir.to_proto(made), {"x": x})["y"], before)
-
-
-def test_a_reshape_to_two_open_sizes_keeps_its_target() -> None:
-    made = model(COMPUTED)
-    named_values(made.graph)["y"].shape = ir.Shape(["batch", "time", 5])
-    settle_reshapes(made.graph)
-    assert named_values(made.graph)["t"].uses()
-
-
-def test_a_product_of_stacks_keeps_the_name_of_the_batch() -> None:
-    made = model("t = Transpose<perm = [0, 2, 1]>(x) p = MatMul(x, t) y = MatMul(p, x)")
-    name_open_sizes(made.graph)
-    assert {v.shape[0].value for n in made.graph for v in n.outputs} == {"batch"}
+# -- both ----------------------------------------------------------------------------------
 
 
 def test_one_unit_that_a_factor_makes_many_stays() -> None:
     made = model("p = MatMul(x, single) y = Mul(p, factor)")
     assert merged(made) == ["MatMul", "Mul"]
+
+
+@pytest.mark.parametrize("constant", ["factor", "bias"])
+def test_a_constant_that_adds_an_axis_stays(constant: str) -> None:
+    made = model("p = MatMul(x, w) s = Add(p, bias) y = Mul(s, factor)")
+    value = made.graph.initializers[constant]
+    array = value.const_value.numpy().reshape(1, 1, 1, 5)
+    value.const_value, value.shape = ir.Tensor(array, name=constant), ir.Shape(array.shape)
+    for node in made.graph:
+        node.outputs[0].shape = None
+    common.ShapeInferencePass(data_prop=True)(made)
+    assert merged(made) == ["MatMul", "Add", "Mul"]
+
+
+def test_an_infinite_factor_stays() -> None:
+    made = model("p = MatMul(x, w) y = Mul(p, factor)")
+    made.graph.initializers["factor"].const_value = ir.Tensor(np.full(5, np.inf, np.float32))
+    assert merged(made) == ["MatMul", "Mul"]
+
+
+def test_a_scale_of_one_number_for_all_stays() -> None:
+    made = model(f"{UNSHIFTED} {DENSE}")
+    scale = made.graph.initializers["scale"]
+    scale.const_value, scale.shape = ir.Tensor(np.ones(1, np.float32)), ir.Shape([1])
+    merge_into_matrices(made)
+    assert normalised(made).inputs[1] is scale
 
 
 def test_a_matrix_takes_what_is_before_and_what_is_behind() -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from probegen.graph.gate import add_gate
-from probegen.sources.keras.to_onnx.tf2onnx_fixes import mend_empty_inputs, mend_scales
+from probegen.sources.keras.to_onnx.tf2onnx_fixes import fix_empty_inputs, fix_scales
 
 
 def resize(size: int | str, scale: float, opset: int = 18) -> ir.Model:
@@ -45,23 +45,23 @@ def test_shape_inference_finds_the_size_that_was_meant(opset: int) -> None:
     model = resize(12, 7 / 12, opset)
     before = resized(model)
     assert (inferred(model), before.shape) == (6, (2, 7))
-    assert mend_scales(model.graph)
+    assert fix_scales(model.graph)
     assert inferred(model) == 7
     np.testing.assert_array_equal(resized(model), before)
-    assert not mend_scales(model.graph)
+    assert not fix_scales(model.graph)
 
 
 def test_a_size_is_what_was_meant_where_no_precision_gives_it() -> None:
     model = resize(11, 13 / 11)
     assert (inferred(model), np.floor(np.float32(13 / 11) * np.float32(11))) == (12, 12)
-    assert mend_scales(model.graph)
+    assert fix_scales(model.graph)
     assert inferred(model) == 13
 
 
 @pytest.mark.parametrize(("size", "scale"), [(12, 0.5), (12, 2), (10, 0.75), ("width", 7 / 12)])
 def test_other_scales_stay(size: int | str, scale: float) -> None:
     model = resize(size, scale)
-    assert not mend_scales(model.graph)
+    assert not fix_scales(model.graph)
 
 
 def image_resize(opset: int, scales: np.ndarray, sizes: np.ndarray | None) -> ir.Model:
@@ -101,8 +101,8 @@ def test_a_mended_resize_runs_in_a_branch(asked: str, opset: int) -> None:
         model = image_resize(opset, scales, None)
     else:
         model = image_resize(opset, np.zeros(0, np.float32), np.array([3, 2, 13, 17]))
-    mend_empty_inputs(model.graph)
-    assert mend_scales(model.graph) == (asked == "scales")
+    fix_empty_inputs(model.graph)
+    assert fix_scales(model.graph) == (asked == "scales")
     y = model.graph.outputs[0]
     model.graph.outputs[:] = add_gate(model.graph, opset, [y], [y])
     names = [value.name for value in model.graph.outputs]

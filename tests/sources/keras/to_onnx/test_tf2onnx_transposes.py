@@ -19,7 +19,7 @@ import tensorflow as tf
 from onnx import TensorProto, helper
 
 import probegen as pg
-from probegen.sources.keras.to_onnx.tf2onnx_fixes import mend_output_shapes, mend_transposes
+from probegen.sources.keras.to_onnx.tf2onnx_fixes import fix_output_shapes, fix_transposes
 
 L, ops = keras.layers, keras.ops
 
@@ -194,7 +194,7 @@ def test_the_larger_half_of_an_odd_padding_is_behind(size: int, kernel: int, str
         )
         held = onnx.numpy_helper.from_array(w.transpose(2, 3, 0, 1), "w")
         model = _model(node, ["n", 1, size, 4], held)
-        mend_output_shapes(model.graph)
+        fix_output_shapes(model.graph)
         assert "output_shape" not in model.graph.node(0).attributes
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=True)
@@ -220,7 +220,7 @@ def test_a_transpose_of_single_axes_is_a_reshape(
     shape: list[Any], perm: list[int], target: list[int] | None
 ) -> None:
     model = _model(helper.make_node("Transpose", ["x"], ["y"], perm=perm), shape)
-    mend_transposes(model.graph)
+    fix_transposes(model.graph)
     node = model.graph.node(0)
     assert node.op_type == ("Transpose" if target is None else "Reshape")
     if target is not None:
@@ -247,7 +247,7 @@ def test_a_transpose_behind_a_reshape_joins_it(first: list[int]) -> None:
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
-    mend_transposes(model.graph)
+    fix_transposes(model.graph)
     last = model.graph.node(1)
     assert (last.op_type, last.inputs[0].name) == ("Reshape", "x")
     x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)

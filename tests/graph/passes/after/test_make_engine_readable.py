@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from probegen.graph.passes.after.engine_readable import make_readable
+from probegen.graph.passes.after.make_engine_readable import make_engine_readable
 from tests.engines import apart, in_onnxruntime, in_openvino, in_the_reference, save
 
 #: Name -> the model, and what is wrong with it as it is: an engine, and the output where it is
@@ -32,7 +32,7 @@ def test_the_same_in_every_engine(tmp_path, name):
       other = Identity(ends) }}"""
     before = save(text, tmp_path / "before.onnx")
     model = ir.load(before)
-    make_readable(model.graph)
+    make_engine_readable(model)
     ir.save(model, tmp_path / "after.onnx")
     onnx.checker.check_model(tmp_path / "after.onnx", full_check=True)
     x = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)

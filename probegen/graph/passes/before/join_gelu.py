@@ -1,7 +1,7 @@
-"""The Gaussian error linear unit, x * P(x), joined into a part and written out again.
+"""The Gaussian error linear unit, x * P(x), as one composite operator.
 
 Keras has x / 2 * erfc(-x / sqrt(2)), which comes as six operators, each of which passes over the
-whole tensor; the gradient of each alone makes twelve more. As a part it takes four and six.
+whole tensor; the gradient of each alone makes twelve more. As one operator it takes four and six.
 """
 
 from __future__ import annotations
@@ -11,33 +11,34 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from probegen.graph.core.builder import Builder
-from probegen.graph.core.composite_ops import GELU, GELU_C, GELU_CUBIC, PARTS_DOMAIN
+from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU, GELU_C, GELU_CUBIC
 from probegen.graph.core.queries import operands
-from probegen.graph.core.values import constant_of
+from probegen.graph.core.values import constant_of, shape_of
 
 _ROOT_HALF = math.sqrt(0.5)
 
-# -- joining -------------------------------------------------------------------------------
 
+def join_gelu(model: ir.Model) -> None:
+    """Joins every x * (1 + erf(x / sqrt(2))) / 2, and its tanh form, into a composite operator.
 
-def join_gelus(graph: ir.Graph) -> None:
-    """Puts a part in the place of every x * (1 + erf(x / sqrt(2))) / 2 and of its tanh form.
+    `Mul(Mul(0.5, x), Add(1, Erf(Mul(x, 0.7071))))` -> `probegen.composite.Gelu(x)`
 
-    Leaves: the same values up to rounding; pieces that nothing reads.
+    Needs: ranks of x and of the result.
+    Leaves: pieces that nothing reads. `write_gelu` writes the operator out again.
     """
+    graph = model.graph
     for node in list(graph):
         if node.op_type not in ("Mul", "Div") or node.domain:
             continue
-        found = _match(node.outputs[0])
-        if found is not None:
-            _become_part(node, *found)
-            graph.opset_imports[PARTS_DOMAIN] = 1
+        match = _match(node.outputs[0])
+        if match is not None:
+            _become_gelu(node, *match)
+            graph.opset_imports[COMPOSITE_DOMAIN] = 1
 
 
-def _become_part(node: ir.Node, x: ir.Value, approximate: str) -> None:
-    """Makes a part of the last piece, whose output others may know."""
-    node.op_type, node.domain = GELU, PARTS_DOMAIN
+def _become_gelu(node: ir.Node, x: ir.Value, approximate: str) -> None:
+    """Makes the operator of the last piece, whose output others may know."""
+    node.op_type, node.domain = GELU, COMPOSITE_DOMAIN
     node.resize_inputs(1)
     node.replace_input_with(0, x)
     node.attributes["approximate"] = ir.AttrString("approximate", approximate)
@@ -48,18 +49,18 @@ def _match(y: ir.Value) -> tuple[ir.Value, str] | None:
     for product, outer in _multiples(y):
         for one, other in operands(product, "Mul"):
             for total, gain in _multiples(other):
-                found = _argument(total)
-                if found is None:
+                match = _match_one_plus_odd(total)
+                if match is None:
                     continue
-                argument, sign, approximate = found
+                argument, sign, approximate = match
                 for x, factor in _multiples(one):
                     half = _near(outer * gain * factor, 0.5)
-                    if half and _is_argument(argument, sign, x, approximate):
+                    if half and _is_argument(argument, sign, x, approximate) and _same_rank(x, y):
                         return x, approximate
     return None
 
 
-def _argument(total: ir.Value) -> tuple[ir.Value, float, str] | None:
+def _match_one_plus_odd(total: ir.Value) -> tuple[ir.Value, float, str] | None:
     """Matches 1 + f(u) or 1 - f(u), f odd; returns u, the sign, and what f stands for."""
     for op_type, sign in (("Add", 1.0), ("Sub", -1.0)):
         for one, curve in operands(total, op_type, both=op_type == "Add"):
@@ -113,59 +114,17 @@ def _multiples(value: ir.Value) -> Iterator[tuple[ir.Value, float]]:
 
 
 def _number(value: ir.Value | None) -> float | None:
-    """Returns a constant of one element, which does not widen what it is combined with."""
+    """Returns a constant of one element, of at most one axis."""
     array = constant_of(value)
     return None if array is None or array.size != 1 or array.ndim > 1 else float(array.reshape(()))
+
+
+def _same_rank(x: ir.Value, y: ir.Value) -> bool:
+    """Tells whether no constant on the way has given x an axis that it had not."""
+    before, after = shape_of(x), shape_of(y)
+    return before is not None and after is not None and len(before) == len(after)
 
 
 def _near(a: float, b: float) -> bool:
     """Tells whether two numbers agree as far as 32-bit floats hold them."""
     return math.isclose(a, b, rel_tol=1e-6)
-
-
-# -- writing out ---------------------------------------------------------------------------
-
-
-def write_gelus(graph: ir.Graph) -> None:
-    """Puts ONNX operators in the place of the parts, in all subgraphs too.
-
-    The way from erf or tanh to P is one HardSigmoid, which passes over a tensor once, and is
-    exact: P lies within its bounds. It is there for 32-bit floats only.
-    """
-    builders: dict[ir.Graph, Builder] = {}
-    opset = graph.opset_imports.get("", 0)
-    for node in list(graph.all_nodes()):
-        owner = node.graph
-        if node.domain != PARTS_DOMAIN or node.op_type != GELU or not isinstance(owner, ir.Graph):
-            continue
-        if owner not in builders:
-            builders[owner] = Builder(owner, opset, prefix=f"gelu_{len(builders)}")
-        b = builders[owner]
-        values = _write(b, node)
-        owner.insert_before(node, b.nodes)
-        b.nodes = []
-        for old, new in zip(node.outputs, values, strict=False):
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
-        name = node.outputs[0].name
-        owner.remove(node, safe=True)
-        values[0].name = name
-    graph.opset_imports.pop(PARTS_DOMAIN, None)
-
-
-def _write(b: Builder, node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Writes x * P, P, and the argument of erf or tanh."""
-    x = node.inputs[0]
-    if x is None:
-        raise ValueError(f"{node.name!r} has no input")
-    if node.attributes["approximate"].as_string() == "tanh":
-        cubic = b.add(b.mul(b.mul(x, x), GELU_C * GELU_CUBIC), GELU_C)
-        u = b.mul(x, cubic)
-        curve = b.elementwise("Tanh", u)
-    else:
-        u = b.mul(x, _ROOT_HALF)
-        curve = b.elementwise("Erf", u)
-    if x.dtype == ir.DataType.FLOAT:
-        p = b.op("HardSigmoid", curve, shape=curve, alpha=0.5, beta=0.5)
-    else:
-        p = b.mul(b.add(curve, 1.0), 0.5)
-    return b.mul(x, p), p, u

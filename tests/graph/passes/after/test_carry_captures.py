@@ -1,39 +1,14 @@
-"""What bodies read from outside: the numbers stay, and OpenVINO reads the result."""
+"""What bodies of Scans read from outside: the numbers stay, and OpenVINO reads the result."""
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from probegen.graph.passes.captures import carry_captured, drop_fixed_states
+from probegen.graph.passes.after.carry_captures import carry_captures
 from tests.engines import apart, in_onnxruntime, in_openvino, save
 
 HEADER = '<ir_version: 9, opset_import: ["" : 18]>\n'
-#: A Loop as tf2onnx writes them: two states that no step changes, one of them by way of a copy.
-LOOP = """
-agraph (float[t, b, 3] x) => (float[b, 5] last, float[n, b, 5] all, float[3, 5] kept)
-<int64 steps = {4}, bool go = {1}, int64[1] one = {1}, int64[1] zero_axis = {0}, float zero = {0}>
-{
-  first = Gather<axis=0>(x, zero_index)
-  y0 = MatMul(first, w)
-  s0 = Mul(y0, zero)
-  k0 = ReduceMean<keepdims=0>(y0)
-  last, same, k, all = Loop(steps, go, s0, w, k0) <body = step
-    (int64 i, bool on, float[b, 5] s, float[3, 5] inside, float kept)
-    => (bool on_out, float[b, 5] s_out, float[3, 5] inside, float kept_out, float[b, 5] each)
-  {
-    on_out = Identity(on)
-    kept_out = Identity(kept)
-    now = Gather<axis=0>(x, i)
-    product = MatMul(now, inside)
-    sum = Add(product, s)
-    shifted = Add(sum, kept)
-    s_out = Tanh(shifted)
-    each = Neg(s_out)
-  }>
-  kept = Neg(same)
-}
-"""
 #: A Scan that reads a stored weight, what is computed from it, and two values of the request.
 SCAN = """
 agraph (float[t, b, 3] x, float[b, 5] s0) => (float[b, 5] last, float[t, b, 5] all)
@@ -114,24 +89,10 @@ def checked(model, path):
     return path
 
 
-def test_a_loop_reads_what_no_step_changes_from_outside(tmp_path):
-    weights = {"w": rng(3, 5), "zero_index": np.array(0)}
-    model = prepared(LOOP, tmp_path / "before.onnx", **weights)
-    drop_fixed_states(model.graph)
-    assert [v.name for v in body_of(model, "Loop").inputs] == ["i", "on", "s"]
-    after = checked(model, tmp_path / "after.onnx")
-    feeds = {"x": rng(4, 2, 3, seed=1)}
-    expected = in_onnxruntime(tmp_path / "before.onnx", feeds)
-    assert apart(in_onnxruntime(after, feeds), expected) == dict.fromkeys(expected, 0.0)
-    for from_memory in (False, True):
-        found = in_openvino(after, feeds, from_memory=from_memory)
-        assert max(apart(found, expected).values()) < 1e-6
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_scan_carries_what_it_reads_from_outside(tmp_path, batch):
     model = prepared(SCAN, tmp_path / "before.onnx", w=rng(3, 5))
-    carry_captured(model.graph)
+    carry_captures(model)
     body = body_of(model, "Scan")
     # `shift` and `s0` are carried, `bent` is computed inside, `w` is read from outside.
     assert len(body.inputs) == 2 + 2
@@ -150,7 +111,7 @@ def test_a_scan_carries_what_it_reads_from_outside(tmp_path, batch):
 @pytest.mark.parametrize("on", [True, False])
 def test_scans_within_loops_and_branches(tmp_path, on):
     model = prepared(NESTED, tmp_path / "before.onnx", q=rng(3, 3))
-    carry_captured(model.graph)
+    carry_captures(model)
     body = body_of(model, "Scan")
     assert len(body.inputs) == 2 + 3  # wide, half and mean
     after = checked(model, tmp_path / "after.onnx")
@@ -160,3 +121,26 @@ def test_scans_within_loops_and_branches(tmp_path, on):
     for from_memory in (False, True):
         found = in_openvino(after, feeds, from_memory=from_memory)
         assert max(apart(found, expected).values()) < 1e-6
+
+
+def test_a_deep_graph_before_a_scan_is_read_without_recursion():
+    depth = 3000
+    chain = " ".join(f"h{i + 1} = Tanh(h{i})" for i in range(depth))
+    text = f"""agraph (float[t, b, 3] x, float[b, 3] h0) => (float[t, b, 3] all)
+    {{ {chain} all = Scan(x) <num_scan_inputs = 1, body = step
+        (float[b, 3] now) => (float[b, 3] out) {{ out = Add(now, h{depth}) }}> }}"""
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    carry_captures(model)
+    assert [v.name for v in body_of(model, "Scan").inputs][1:] == ["now"]
+
+
+def test_draws_from_stored_values_are_not_repeated_in_the_body():
+    text = """agraph (float[t, b, 3] x) => (float[t, b, 3] all)
+    <float[3] odds = {0.5, 0.2, 0.7}>
+    { drawn = Bernoulli(odds) all = Scan(x) <num_scan_inputs = 1, body = step
+        (float[b, 3] now) => (float[b, 3] out) { out = Add(now, drawn) }> }"""
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    carry_captures(model)
+    body = body_of(model, "Scan")
+    assert len(body.inputs) == 2
+    assert "Bernoulli" not in [n.op_type for n in body]

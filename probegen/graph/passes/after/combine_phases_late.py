@@ -32,75 +32,79 @@ from probegen.graph.vjp.spatial import (
 )
 
 
-def work_in_phases(graph: ir.Graph) -> None:
+def combine_phases_late(model: ir.Model) -> None:
     """Exchanges putting phases together with the products and convolutions behind it.
 
-    Needs: topological order; shapes. Works on 32-bit floats.
-    Leaves: the same values up to rounding; nodes that nothing needs any more.
+    `Conv(Mul(together(p), mask), w)` -> `together(Conv(Mul(p, phase of mask), w))`
+
+    Needs: topological order; shapes; what the rules of convolutions noted on the values that they
+    put together. Works on 32-bit floats.
+    Leaves: nodes that nothing needs any more.
     """
+    graph = model.graph
     b = Builder(graph, graph.opset_imports[""], prefix="phases")
-    pushed: dict[ir.Node, Phases] = {}
-    phased: dict[ir.Value, Phases] = {}
+    exchanged: dict[ir.Node, Phases] = {}
+    phases: dict[ir.Value, Phases] = {}
     for node in list(graph):
         for value in node.outputs:
-            found = phases_of(value)
-            if found is not None and value.dtype == ir.DataType.FLOAT:
-                phased[value] = found
-        made = _exchanged(b, node, phased)
-        if made is not None:
-            pushed[node] = phased[node.outputs[0]] = made
+            noted = phases_of(value)
+            if noted is not None and value.dtype == ir.DataType.FLOAT:
+                phases[value] = noted
+        result = _on_phases(b, node, phases)
+        if result is not None:
+            exchanged[node] = phases[node.outputs[0]] = result
             graph.insert_before(node, b.nodes)
             b.nodes = []
-    for node, made in pushed.items():
-        _put_together_for_others(b, graph, node, made, pushed)
-    for node in reversed(pushed):
+    for node, result in exchanged.items():
+        _put_together_for_others(b, graph, node, result, exchanged)
+    for node in reversed(exchanged):
         graph.remove(node, safe=True)
 
 
-def _exchanged(
+def _on_phases(
     b: Builder,
     node: ir.Node,
-    phased: Mapping[ir.Value, Phases],
+    phases: Mapping[ir.Value, Phases],
 ) -> Phases | None:
     """Writes what a node does on the phases it reads; None where it reads none or better not."""
-    if node.domain or not any(v in phased for v in node.inputs if v is not None):
+    if node.domain or not any(v in phases for v in node.inputs if v is not None):
         return None
     if node.op_type == "Mul":
-        return _product(b, node, phased)
+        return _product(b, node, phases)
     if node.op_type == "Add":
-        return _sum(b, node, phased)
-    given = phased.get(node.inputs[0]) if node.inputs[0] is not None else None
-    if node.op_type != "Conv" or given is None or not _is_plain(node):
+        return _sum(b, node, phases)
+    operand = phases.get(node.inputs[0]) if node.inputs[0] is not None else None
+    if node.op_type != "Conv" or operand is None or not _is_plain(node):
         return None
     if _on_single_elements(node):
-        return _over_each(b, node, given) if not given.full or _fewer_channels(node) else None
-    return _phases_of_wider(b, node, given) if len(given.parts) == 1 else None
+        return _over_each(b, node, operand) if not operand.full or _fewer_channels(node) else None
+    return _phases_of_wider(b, node, operand) if len(operand.parts) == 1 else None
 
 
 def _product(
     b: Builder,
     node: ir.Node,
-    phased: Mapping[ir.Value, Phases],
+    phases: Mapping[ir.Value, Phases],
 ) -> Phases | None:
     """Multiplies each phase with the same phase of the other operand."""
     first, second = node.inputs
     for value, other in ((first, second), (second, first)):
-        given = None if value is None else phased.get(value)
-        if given is None or other is None or value is None or other is value:
+        operand = None if value is None else phases.get(value)
+        if operand is None or other is None or value is None or other is value:
             continue
-        if shape_of(value) != shape_of(other) or (given.full and not _leads_to_fewer(node)):
+        if shape_of(value) != shape_of(other) or (operand.full and not _leads_to_fewer(node)):
             continue
         parts = {}
-        for offsets, part in given.parts.items():
-            picked = _picked(b, other, given.strides, offsets, part)
+        for offsets, part in operand.parts.items():
+            picked = _picked(b, other, operand.strides, offsets, part)
             parts[offsets] = b.op("Mul", part, picked, shape=part)
-        return dataclasses.replace(given, parts=parts)
+        return dataclasses.replace(operand, parts=parts)
     return None
 
 
-def _sum(b: Builder, node: ir.Node, phased: Mapping[ir.Value, Phases]) -> Phases | None:
+def _sum(b: Builder, node: ir.Node, phases: Mapping[ir.Value, Phases]) -> Phases | None:
     """Adds phases of one kind, where at least one is zero for both."""
-    first, second = (None if v is None else phased.get(v) for v in node.inputs)
+    first, second = (None if v is None else phases.get(v) for v in node.inputs)
     if first is None or second is None or first.full or second.full:
         return None
     if (first.strides, first.sizes) != (second.strides, second.sizes):
@@ -157,40 +161,42 @@ def _leads_to_fewer(node: ir.Node) -> bool:
     return False
 
 
-def _over_each(b: Builder, conv: ir.Node, given: Phases) -> Phases:
+def _over_each(b: Builder, conv: ir.Node, operand: Phases) -> Phases:
     """Convolves each phase with single elements."""
     parts = {}
-    for offsets, part in given.parts.items():
+    for offsets, part in operand.parts.items():
         batch, _, *low = shape_of(part) or ()
         shape = [batch, _kernel(conv)[0], *low]
         parts[offsets] = b.op("Conv", part, conv.inputs[1], shape=shape)
-    return dataclasses.replace(given, parts=parts)
+    return dataclasses.replace(operand, parts=parts)
 
 
-def _phases_of_wider(b: Builder, conv: ir.Node, given: Phases) -> Phases | None:
+def _phases_of_wider(b: Builder, conv: ir.Node, operand: Phases) -> Phases | None:
     """Makes all phases of a convolution of one phase and zeros.
 
     Output j = s*q + r reads input j + t - p at kernel position t, and finds an element there
     where that is s*i + o: at every s-th position from (p + o - r) mod s on.
     """
-    ((offsets, part),) = given.parts.items()
+    ((offsets, part),) = operand.parts.items()
     out, channels, *kernel = _kernel(conv)
     high, count = sizes_of(conv.outputs[0]), sizes_of(part)
     if conv.inputs[1] is None or None in high:
         return None
     pads = attribute(conv, "pads") or [0] * (2 * len(kernel))
     spatial = range(2, 2 + len(kernel))
-    low = [-(-known(n) // s) for n, s in zip(high, given.strides, strict=True)]
+    low = [-(-known(n) // s) for n, s in zip(high, operand.strides, strict=True)]
     parts = {}
-    for wanted in all_offsets(given.strides):
-        lags = [p + o - r for p, o, r in zip(pads, offsets, wanted, strict=False)]
-        first = [lag % s for lag, s in zip(lags, given.strides, strict=True)]
-        taken = [len(range(t, k, s)) for t, k, s in zip(first, kernel, given.strides, strict=True)]
+    for target in all_offsets(operand.strides):
+        lags = [p + o - r for p, o, r in zip(pads, offsets, target, strict=False)]
+        first = [lag % s for lag, s in zip(lags, operand.strides, strict=True)]
+        taken = [
+            len(range(t, k, s)) for t, k, s in zip(first, kernel, operand.strides, strict=True)
+        ]
         if not all(taken):
             continue
-        bounds = (b.ints(*first), b.ints(*kernel), b.ints(*spatial), b.ints(*given.strides))
+        bounds = (b.ints(*first), b.ints(*kernel), b.ints(*spatial), b.ints(*operand.strides))
         own = b.op("Slice", conv.inputs[1], *bounds, shape=[out, channels, *taken])
-        before = [lag // s for lag, s in zip(lags, given.strides, strict=True)]
+        before = [lag // s for lag, s in zip(lags, operand.strides, strict=True)]
         after = [
             n - known(m) - w + k - 1 for n, m, w, k in zip(low, count, before, taken, strict=True)
         ]
@@ -202,8 +208,8 @@ def _phases_of_wider(b: Builder, conv: ir.Node, given: Phases) -> Phases | None:
         )
         pad = [max(width, 0) for width in (*before, *after)]
         shape = [*(shape_of(part) or ())[:1], out, *low]
-        parts[wanted] = b.op("Conv", cut, own, shape=shape, pads=pad)
-    return Phases(parts, given.strides, tuple(map(known, high))) if parts else None
+        parts[target] = b.op("Conv", cut, own, shape=shape, pads=pad)
+    return Phases(parts, operand.strides, tuple(map(known, high))) if parts else None
 
 
 # -- taking apart and putting together -----------------------------------------------------
@@ -255,14 +261,14 @@ def _picked_by_convolution(
 
 
 def _put_together_for_others(
-    b: Builder, graph: ir.Graph, node: ir.Node, made: Phases, pushed: Iterable[ir.Node]
+    b: Builder, graph: ir.Graph, node: ir.Node, result: Phases, exchanged: Iterable[ir.Node]
 ) -> None:
     """Puts phases together in front of what did not take them, or of nothing."""
-    result = node.outputs[0]
-    others = [use for use in result.uses() if use.node not in pushed]
-    if not others and not result.is_graph_output():
+    value = node.outputs[0]
+    others = [use for use in value.uses() if use.node not in exchanged]
+    if not others and not value.is_graph_output():
         return
-    whole = put_together(b, made)
+    whole = put_together(b, result)
     graph.insert_before(node, b.nodes)
     b.nodes = []
-    result.replace_all_uses_with(whole, replace_graph_outputs=True)
+    value.replace_all_uses_with(whole, replace_graph_outputs=True)

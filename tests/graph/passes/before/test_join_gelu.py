@@ -1,4 +1,4 @@
-"""The Gaussian error linear unit as a part: what is joined, what is written, its gradient."""
+"""The Gaussian error linear unit as one operator: what is joined, and its gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from onnx_ir.passes import common
 
 from probegen.graph.autodiff import gradients
 from probegen.graph.core.builder import Builder
-from probegen.graph.passes.gelu import join_gelus, write_gelus
+from probegen.graph.passes.after.write_gelu import write_gelu
+from probegen.graph.passes.before.join_gelu import join_gelu
 from probegen.graph.vjp import BLOCKING, RULES
 from tests.graph.vjp.harness import named_values, run, seeds_of, tape, tf, uniform
 
@@ -100,13 +101,13 @@ def test_forms_are_joined_and_written_out_shorter(name: str) -> None:
     x = uniform(2, 3, 5, low=-4, high=4).astype(np.float32)
     before = run(ir.to_proto(made), {"x": x})["y"]
     y = made.graph.outputs[0]
-    join_gelus(made.graph)
+    join_gelu(made)
     assert made.graph.outputs[0] is y
     *others, joined = ops(made)
     assert (others, joined) == ([] if name != "of a multiple" else ["Mul"], "Gelu")
-    (part,) = (n for n in made.graph if n.op_type == "Gelu")
-    assert part.attributes["approximate"].as_string() == approximate
-    write_gelus(made.graph)
+    (gelu,) = (n for n in made.graph if n.op_type == "Gelu")
+    assert gelu.attributes["approximate"].as_string() == approximate
+    write_gelu(made)
     assert ops(made)[len(others) :] == (TANH if approximate == "tanh" else EXACT)
     assert set(made.graph.opset_imports) == {""}
     proto = ir.to_proto(made)
@@ -130,29 +131,38 @@ def test_forms_are_joined_and_written_out_shorter(name: str) -> None:
 def test_others_stay(form: str, old: str, new: str) -> None:
     made = model(form.replace(old, new))
     before = ops(made)
-    join_gelus(made.graph)
+    join_gelu(made)
     assert ops(made) == before
+
+
+def test_a_constant_that_adds_an_axis_keeps_its_pieces() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float x) => (float[1] y)
+    <float[1] half = {0.5}, float one = {1.0}, float root = {0.70710678}>
+    { u = Mul(x, root) e = Erf(u) p = Add(one, e) a = Mul(x, half) y = Mul(a, p) }"""
+    made = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    join_gelu(made)
+    assert "Gelu" not in ops(made)
 
 
 def test_pieces_that_something_else_reads_stay() -> None:
     made = model(BY_KERAS)
     made.graph.outputs.append(named_values(made.graph)["p"])
-    join_gelus(made.graph)
+    join_gelu(made)
     assert {"Erf", "Sub", "Gelu"} <= set(ops(made))
 
 
 def test_other_than_32_bits_have_no_hard_sigmoid() -> None:
     made = model(AS_IN_THE_PAPER, "double")
-    join_gelus(made.graph)
-    write_gelus(made.graph)
+    join_gelu(made)
+    write_gelu(made)
     assert ops(made) == ["Mul", "Erf", "Add", "Mul", "Mul"]
 
 
 def differentiated(body: str, kind: str) -> tuple[onnx.ModelProto, list[str]]:
-    """Returns a model with its gradient, through the part, and what the rule wrote."""
+    """Returns a model with its gradient, through the operator, and what the rule wrote."""
     made = model(body, kind)
     graph = made.graph
-    join_gelus(graph)
+    join_gelu(made)
     x, y = graph.inputs[0], graph.outputs[0]
     dy = ir.Value(name="dy/y", type=y.type, shape=y.shape)
     graph.inputs.append(dy)
@@ -163,7 +173,7 @@ def differentiated(body: str, kind: str) -> tuple[onnx.ModelProto, list[str]]:
     dx.name = "dx"
     graph.outputs.append(dx)
     b.attach()
-    write_gelus(graph)
+    write_gelu(made)
     common.RemoveUnusedNodesPass()(made)
     proto = ir.to_proto(made)
     onnx.checker.check_model(proto, full_check=True)

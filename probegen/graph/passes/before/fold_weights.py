@@ -1,4 +1,4 @@
-"""Weights are stored as the operator that reads them wants them."""
+"""Stores weights as the operator that reads them wants them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,27 @@ _RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze"})
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
-def fold_weights(graph: ir.Graph) -> None:
+def fold_weights(model: ir.Model) -> None:
     """Transposes, reshapes and casts weights at compile time.
 
-    tf2onnx does so with the constants that it sees; what stays out of the conversion comes with
-    the operators still before it, which would hide a kernel from the passes that merge into it.
+    `MatMul(x, Transpose(w))` -> `MatMul(x, w/folded)`
 
-    Needs: shapes inferred. Leaves: the same values; a weight that something else reads as well,
-    which would otherwise be stored twice.
+    What stays out of the conversion from Keras comes with these operators before it, and so do the
+    weights that PyTorch exports; they hide a kernel from the passes that merge into it.
+
+    Needs: shapes inferred.
+    Leaves: weights that something else reads as well, which would otherwise be stored twice, and
+    those that a request may override.
     """
+    graph = model.graph
     for node in list(graph):
         weight = node.inputs[0] if node.inputs and not node.domain else None
         if weight is None or not weight.is_initializer() or len(weight.uses()) != 1:
             continue
         result = node.outputs[0]
-        folded = None if result.is_graph_output() else _folded(node, weight)
+        if result.is_graph_output() or weight.is_graph_output():
+            continue
+        folded = _folded(node, weight)
         if folded is None:
             continue
         new = new_initializer(graph, f"{result.name}/folded", np.ascontiguousarray(folded))
@@ -48,7 +54,7 @@ def _folded(node: ir.Node, weight: ir.Value) -> npt.NDArray[Any] | None:
         array = constant_of(weight)
         return None if array is None else array.reshape(shape)
     if node.op_type == "Cast" and weight.dtype in _FLOATS:
-        wanted = ir.DataType(attribute(node, "to"))
-        array = constant_of(weight) if wanted in _FLOATS else None
-        return None if array is None else array.astype(wanted.numpy())
+        to = ir.DataType(attribute(node, "to"))
+        array = constant_of(weight) if to in _FLOATS else None
+        return None if array is None else array.astype(to.numpy())
     return None

@@ -19,14 +19,13 @@ from probegen.graph.core.values import attribute, constant_of, shape_of
 _ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
 
 
-def make_readable(graph: ir.Graph) -> None:
-    """Writes these nodes another way.
+def make_engine_readable(model: ir.Model) -> None:
+    """Writes nodes that some engine reads wrong in a form that all read right.
 
     `Softmax(axis=0)` of rank 3 -> `Softmax(axis=-3)`; `HardSigmoid(beta=0)` -> `beta=-1e-45`;
-    `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`.
-
-    Leaves: the same values.
+    `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`
     """
+    graph = model.graph
     names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/readable")
     for node in list(graph.all_nodes()):
         if node.domain:
@@ -45,9 +44,9 @@ def _make_depth_a_scalar(names: Builder, node: ir.Node) -> None:
     depth = node.inputs[1]
     if depth is None or node.graph is None or shape_of(depth) == ():
         return
-    known = constant_of(depth)
-    if known is not None:
-        scalar = names.const(np.asarray(known.reshape(()), dtype=known.dtype))
+    array = constant_of(depth)
+    if array is not None:
+        scalar = names.const(np.asarray(array.reshape(()), dtype=array.dtype))
     else:
         one_axis = shape_of(depth) is not None
         scalar = names.op("Squeeze", depth, names.ints(0) if one_axis else None, shape=())

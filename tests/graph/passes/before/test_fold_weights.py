@@ -10,7 +10,7 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
-from probegen.graph.passes.fold_weights import fold_weights
+from probegen.graph.passes.before.fold_weights import fold_weights
 from tests.models import images
 
 RNG = np.random.default_rng(4)
@@ -72,19 +72,28 @@ def test_folding(name):
     model = graph_of(nodes, **weights)
     x = RNG.standard_normal((2, 3)).astype(np.float32)
     before = run(model, x)
-    fold_weights(model.graph)
+    fold_weights(model)
     assert [n.op_type for n in model.graph] == left
     np.testing.assert_array_equal(run(model, x), before)
 
 
 def test_an_output_is_not_folded_away():
     model = graph_of("t = Transpose<perm=[1, 0]>(w) y = Identity(t)", w=W[:, :2])
-    fold_weights(model.graph)
-    fold_weights(model.graph)
+    fold_weights(model)
+    fold_weights(model)
     assert [n.op_type for n in model.graph] == ["Identity"]
     model = graph_of("y = Transpose<perm=[1, 0]>(w)", w=W[:, :2])
-    fold_weights(model.graph)
+    fold_weights(model)
     assert [n.op_type for n in model.graph] == ["Transpose"]
+
+
+def test_a_weight_that_is_an_output_or_an_input_too_stays():
+    for ends in ("outputs", "inputs"):
+        model = graph_of("t = Transpose<perm=[1, 0]>(w) y = MatMul(x, t)", w=W)
+        getattr(model.graph, ends).append(model.graph.initializers["w"])
+        fold_weights(model)
+        assert [n.op_type for n in model.graph] == ["Transpose", "MatMul"]
+        assert "w" in model.graph.initializers
 
 
 def many_kinds():

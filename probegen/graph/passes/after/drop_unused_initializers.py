@@ -8,12 +8,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 
-def drop_unused_initializers(graph: ir.Graph) -> None:
+def drop_unused_initializers(model: ir.Model) -> None:
     """Drops the initializers without a use, of the graph and of its subgraphs.
+
+    `y = Relu(x), initializer w` -> `y = Relu(x)`
 
     Leaves: those that are inputs or outputs of a graph as well.
     """
-    for owner in (graph, *graph.subgraphs()):
+    for owner in (model.graph, *model.graph.subgraphs()):
         for name, value in list(owner.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 owner.initializers.pop(name)

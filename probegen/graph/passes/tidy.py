@@ -1,0 +1,67 @@
+"""Passes that only tidy up: unused nodes and opsets, order, names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from probegen.graph.core.values import subgraphs_of
+
+
+def remove_unused_nodes(model: ir.Model) -> None:
+    """Removes nodes whose outputs nothing reads, in subgraphs too, and initializers likewise.
+
+    `a = Exp(x); y = Relu(x)` -> `y = Relu(x)`
+    """
+    common.RemoveUnusedNodesPass()(model)
+
+
+def remove_unused_opsets(model: ir.Model) -> None:
+    """Removes the imports of operator sets that no node is of.
+
+    `opset_import: ["": 18, "com.example": 1]` -> `opset_import: ["": 18]`
+    """
+    common.RemoveUnusedOpsetsPass()(model)
+
+
+def sort_topologically(model: ir.Model) -> None:
+    """Puts every node behind what it reads, in subgraphs too.
+
+    `y = Relu(a); a = Exp(x)` -> `a = Exp(x); y = Relu(a)`
+    """
+    common.TopologicalSortPass()(model)
+
+
+def make_names_unique(model: ir.Model) -> None:
+    """Renames values that share a name with another one that can be seen from where they stand.
+
+    `m/scale = Conv(x, w), initializer m/scale` -> `m/scale, m/scale_1`
+
+    Inputs and outputs of the model keep their names. Outputs that a node leaves out stay so.
+    onnx-ir's own pass would name those as well, and so ask for them.
+    """
+    _make_unique(model.graph, set())
+
+
+def _make_unique(graph: ir.Graph, outside: Set[str]) -> None:
+    taken = set(outside)
+    first = dict.fromkeys((*graph.inputs, *graph.outputs, *graph.initializers.values()))
+    produced = (value for node in graph for value in node.outputs)
+    for value in dict.fromkeys((*first, *produced)):
+        if not value.name:
+            continue
+        if value.name in taken:
+            value.name = _free(value.name, (taken, graph.initializers))
+        taken.add(value.name)
+    for node in graph:
+        for inner in subgraphs_of(node):
+            _make_unique(inner, taken)
+
+
+def _free(name: str, taken: Iterable[Iterable[str]]) -> str:
+    number = 1
+    while any(f"{name}_{number}" in names for names in taken):
+        number += 1
+    return f"{name}_{number}"
