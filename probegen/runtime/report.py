@@ -17,7 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from probegen.artefact.manifest import Manifest, TargetSpec
+from probegen.artefact.manifest import (
+    DRAWN_AS_ACTIVATION,
+    DRAWN_AS_PREDICTION,
+    Manifest,
+    TargetSpec,
+)
 from probegen.errors import InputError
 from probegen.runtime import plot
 from probegen.runtime.files import write_atomic
@@ -213,10 +218,10 @@ def _outputs(result: DrawableResult) -> str:
     header = ("Output", "Kind", "Layer or input", "Shape", "Method", "Min", "Mean", "Max")
     rows = []
     for record in result.values():
-        place = plot.place(record.spec) if record.kind != "prediction" else ""
+        place = plot.place(record.spec) if record.spec.draw != DRAWN_AS_PREDICTION else ""
         shape = f"{record.dtype} {describe(record.axes, record.shape)}"
         low, mean, high = _statistics(record.array)
-        title = plot.KIND_TITLES[record.kind]
+        title = record.spec.title
         rows.append((record.name, title, place, shape, record.spec.method, low, mean, high))
     return _section("Outputs", _table(header, rows, numbers=3))
 
@@ -311,7 +316,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -
 
 def _sample(result: DrawableResult, sample: int, labels: Labels) -> str:
     # What a reader came for first: outputs of layers can fill many screens.
-    ordered = sorted(result.values(), key=lambda record: record.kind == "activation")
+    ordered = sorted(result.values(), key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
     shown = ordered[: labels.max_outputs]
     parts = [_record(record, sample, labels) for record in shown]
     left_out = [name for name in result if name not in {r.name for r in shown}]
@@ -321,7 +326,7 @@ def _sample(result: DrawableResult, sample: int, labels: Labels) -> str:
 
 
 def _record(record: DrawableRecord, sample: int, labels: Labels) -> str:
-    picture = plot.choose(plot.view_of(record, sample, labels))
+    picture = plot.picture_of(plot.view_of(record, sample, labels))
     content = picture.html or _drawn(picture, f"{record.name}/{sample}")
     notes = "; ".join(part for part in (*picture.notes, record.spec.method) if part)
     caption = f"<figcaption>{escape(notes)}</figcaption>" if notes else ""

@@ -22,6 +22,11 @@ def texts_of(figure):
     return [t.get_text() for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
 
 
+def says(figure, words):
+    """Tells whether a text of a figure holds these words, also over the end of a line."""
+    return words in " ".join(" ".join(texts_of(figure)).split())
+
+
 def titled(figure, name):
     return next(ax for ax in axes_of(figure) if ax.get_title() == name)
 

@@ -75,7 +75,7 @@ def test_wrong_options(arguments, options, message):
 def test_negative_samples_count_from_the_end():
     heat = RNG.random((2, 6, 9))
     figure = image_result(heat)["it"].plot(-1)
-    np.testing.assert_allclose(titled(figure, "saliency").images[0].get_array(), heat[1], atol=1e-6)
+    np.testing.assert_allclose(titled(figure, "Saliency").images[0].get_array(), heat[1], atol=1e-6)
 
 
 # -- whole results -------------------------------------------------------------------------------

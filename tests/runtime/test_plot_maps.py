@@ -9,7 +9,7 @@ from probegen.errors import InputError
 from probegen.runtime.plot.image import to_rgb_image
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import DIVERGING, HEAT, colour_map
-from tests.runtime.figures import axes_of, image_result, images_of, texts_of, titled
+from tests.runtime.figures import axes_of, image_result, images_of, says, texts_of, titled
 from tests.runtime.support import IMAGE, result_of
 
 RNG = np.random.default_rng(5)
@@ -55,9 +55,9 @@ def test_saliency_stands_beside_and_over_the_image():
     figure = result["it"].plot(1)
     x = result.run.inputs["image"][1]
     np.testing.assert_allclose(titled(figure, "input").images[0].get_array(), x, atol=1e-6)
-    np.testing.assert_allclose(titled(figure, "saliency").images[0].get_array(), heat[1], atol=1e-6)
+    np.testing.assert_allclose(titled(figure, "Saliency").images[0].get_array(), heat[1], atol=1e-6)
     assert titled(figure, "overlay").images[0].get_array().shape == (6, 9, 3)
-    assert titled(figure, "saliency").images[0].get_cmap().name == colour_map(HEAT).name
+    assert titled(figure, "Saliency").images[0].get_cmap().name == colour_map(HEAT).name
     assert "Saliency: image \u2014 predicted ant (p = 0.50)" in texts_of(figure)
 
 
@@ -75,18 +75,18 @@ def test_grad_cam_is_brought_to_the_image():
     np.testing.assert_allclose(
         titled(figure, "Grad-CAM").images[0].get_array(), resize(cam[0], (6, 9)), atol=1e-6
     )
-    assert "2\u00d73 map brought to the input's size" in texts_of(figure)
+    assert says(figure, "2\u00d73 map brought to the input's size")
 
 
 def test_signed_attribution_is_symmetric_and_summed_over_channels():
     gradient = RNG.normal(size=(2, 6, 9, 3))
     figure = image_result(gradient, "input_gradient", IMAGE)["it"].plot()
-    drawn = titled(figure, "gradient").images[0]
+    drawn = titled(figure, "Input gradient").images[0]
     np.testing.assert_allclose(drawn.get_array(), gradient[0].sum(-1), atol=1e-5)
     low, high = drawn.get_clim()
     assert low == -high == pytest.approx(-np.abs(gradient[0].sum(-1)).max(), rel=1e-5)
     assert drawn.get_cmap().name == colour_map(DIVERGING).name
-    assert "sum over 3 channels" in texts_of(figure)
+    assert says(figure, "sum over 3 channels")
 
 
 def test_channels_first_is_turned():
@@ -94,7 +94,7 @@ def test_channels_first_is_turned():
     heat = RNG.random((2, 3, 6, 9))
     figure = image_result(heat, axes=axes)["it"].plot()
     np.testing.assert_allclose(
-        titled(figure, "saliency").images[0].get_array(), heat[0].max(0), atol=1e-6
+        titled(figure, "Saliency").images[0].get_array(), heat[0].max(0), atol=1e-6
     )
 
 
@@ -104,7 +104,7 @@ def test_any_number_of_channels(channels):
     shown = titled(figure, "input").images[0].get_array()
     assert shown.shape == (6, 9, 3)
     joined = f"input drawn as the mean of its {channels} channels"
-    assert (joined in texts_of(figure)) == (channels not in (1, 3))
+    assert says(figure, joined) == (channels not in (1, 3))
 
 
 def test_the_caller_s_own_picture():
@@ -172,7 +172,7 @@ def test_feature_maps(channels, shown):
     drawn = [i for i in images_of(figure) if i.shape == (4, 3)]
     np.testing.assert_allclose(drawn, np.moveaxis(maps[0], -1, 0)[:shown], atol=1e-6)
     note = f"showing 64 of {channels} channels"
-    assert (note in texts_of(figure)) == (channels > shown)
+    assert says(figure, note) == (channels > shown)
 
 
 def test_kept_channels_keep_their_numbers():

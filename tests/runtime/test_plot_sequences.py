@@ -10,10 +10,10 @@ from matplotlib.text import Text
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
 from probegen.runtime.plot import record_view
+from probegen.runtime.plot.plots.token_boxes import highlighted
 from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import colour_map
-from probegen.runtime.plot.text import highlighted
-from tests.runtime.figures import axes_of, images_of, texts_of
+from tests.runtime.figures import axes_of, images_of, says, texts_of
 from tests.runtime.support import result_of
 
 RNG = np.random.default_rng(5)
@@ -123,7 +123,7 @@ def test_embedding_axis_is_joined(kind, note, join):
 
     text = highlighted(record_view(result["it"], 0, {}))
     np.testing.assert_allclose(text.values, join(values[0]), rtol=1e-5)
-    assert f"{note} over 7 dimensions" in texts_of(result["it"].plot())
+    assert says(result["it"].plot(), f"{note} over 7 dimensions")
 
 
 def test_tokens_by_sample_and_by_function():
@@ -161,7 +161,7 @@ def test_several_features_are_small_multiples():
     names = [ax.get_ylabel() for ax in axes_of(figure)][::2]
     kept = np.sort(np.argsort(-np.abs(heat[0]).sum(0))[:5])
     assert names == [list("abcdefg")[i] for i in kept]
-    assert "showing 5 of 7 features with the largest attributions" in texts_of(figure)
+    assert says(figure, "showing 5 of 7 features with the largest attributions")
 
 
 def test_attribution_without_feature_axis_stands_once():
@@ -207,7 +207,7 @@ def test_tabular_is_sorted_and_capped():
     np.testing.assert_allclose([p.get_width() for p in ax.patches], values[0][order], rtol=1e-6)
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert names[0] == f"f{order[0]} = " + f"{x[0, order[0]]:.3g}".replace("-", "\u2212")
-    assert "showing the 20 largest of 30 features" in texts_of(figure)
+    assert says(figure, "showing the 20 largest of 30 features")
 
 
 # -- labels belong to inputs ---------------------------------------------------------------------

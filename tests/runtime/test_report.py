@@ -187,7 +187,7 @@ def test_text_is_text(tmp_path):
     spans = [s for s in page.all("span") if "style" in s]
     assert len(spans) == 3
     assert [s["title"] for s in spans] == [
-        "attribution 0.5", "attribution \u22121", "attribution 0.25",
+        "integrated gradients 0.5", "integrated gradients \u22121", "integrated gradients 0.25",
     ]  # fmt: skip
     shown = [t for t in page.text if t in ("good", "bad\u2423\u2423one", "\u21b5")]
     assert shown == ["good", "bad\u2423\u2423one", "\u21b5"]

@@ -1,11 +1,10 @@
 """Pictures of records: the one place of the runtime that imports matplotlib.
 
     labels, view      what is drawn, and what the caller said about it
-    choose            which picture fits
-    features, image, volume, attention, text, series, tabular, prediction
-                      the families, each plans a `Picture`
-    picture, mosaic, charts, steps, style, resize, thinning
-                      layout, shared charts and colours
+    choose            the table of plots: which picture fits what
+    plots             one plot a file: each plans a `Picture`
+    picture, mosaic, charts, image, stack, steps, style, resize, thinning
+                      layout, shared charts, pictures and colours
     inline            figures as part of a web page
 
 Figures are made without pyplot: nothing is registered, no backend or display is needed, and
@@ -24,13 +23,12 @@ from matplotlib.figure import Figure
 from probegen.artefact.manifest import class_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.files import write_atomic
-from probegen.runtime.plot.choose import choose
+from probegen.runtime.plot.choose import picture_of
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.picture import figure_of, stack
 from probegen.runtime.plot.style import DPI
 from probegen.runtime.plot.view import (
-    KIND_TITLES,
     SEQUENCE,
     View,
     axis_of,
@@ -40,11 +38,10 @@ from probegen.runtime.plot.view import (
 )
 
 __all__ = [
-    "KIND_TITLES",
     "check_against",
-    "choose",
     "figure_of",
     "inline_svg",
+    "picture_of",
     "place",
     "record_figure",
     "record_view",
@@ -66,7 +63,7 @@ def record_figure(record: DrawableRecord, sample: int, options: Mapping[str, Any
     Raises:
         InputError: there is no such sample, or an option does not fit.
     """
-    return figure_of(choose(record_view(record, sample, options)))
+    return figure_of(picture_of(record_view(record, sample, options)))
 
 
 def record_view(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> View:
@@ -92,7 +89,7 @@ def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any
     shown = records[: labels.max_outputs]
     left_out = [record.name for record in records[len(shown) :]]
     note = f"not shown: {', '.join(left_out)}" if left_out else ""
-    return stack([choose(view_of(record, sample, labels)) for record in shown], note)
+    return stack([picture_of(view_of(record, sample, labels)) for record in shown], note)
 
 
 def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:

@@ -65,10 +65,11 @@ def draw_bars(
         written: how a value is written at the end of its bar.
     """
     lengths = np.nan_to_num(np.asarray(values, np.float64), posinf=0.0, neginf=0.0)
+    colours = colours or by_sign(lengths, bool(np.any(lengths < 0)))
     ax = figure.add_subplot()
     style_axes(ax, frame=False)
     rows = np.arange(len(lengths))
-    ax.barh(rows, lengths, height=0.72, color=list(colours or by_sign(lengths)), linewidth=0)
+    ax.barh(rows, lengths, height=0.72, color=list(colours), linewidth=0)
     ax.axvline(0, color=MUTED, linewidth=0.8)
     low, high = limits or (min(0.0, float(lengths.min())), max(0.0, float(lengths.max())))
     reach = (high - low) or 1.0
@@ -89,9 +90,9 @@ def draw_bars(
     ax.set_xlabel(plain(title))
 
 
-def by_sign(values: Array) -> list[str]:
-    """Returns red for positive and blue for negative values, one hue where none is negative."""
-    if not np.any(values < 0):
+def by_sign(values: Array, signed: bool) -> list[str]:
+    """Returns red for positive and blue for negative values, one hue where sign means nothing."""
+    if not signed:
         return [UNSIGNED] * len(values)
     return [POSITIVE if value >= 0 else NEGATIVE for value in values]
 
@@ -108,7 +109,7 @@ def draw_columns(
     where = np.arange(size)
     if size > thinning.MOST:
         values, where = thinning.strongest(values, 0), thinning.edges(size)[:-1]
-    colours = by_sign(values) if signed else [LINE] * len(values)
+    colours = by_sign(values, signed) if signed else [LINE] * len(values)
     if len(values) > _MANY:
         ax.vlines(where, 0, values, colors=colours, linewidth=max(0.5, 350 / len(values)))
     else:

@@ -1,8 +1,7 @@
-"""Pictures: attributions over an image, and label maps."""
+"""Pictures and panels of them: inputs, overlays, label maps."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,22 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from probegen.artefact.manifest import GRAD_CAM
 from probegen.runtime.plot import thinning
 from probegen.runtime.plot.labels import image_of
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import (
     CATEGORIES,
     DPI,
-    HEAT,
     INK,
     SMALL_SIZE,
     AnyFigure,
     Scale,
-    attribution_scale,
     caption,
-    colour_bar,
     no_ticks,
     plain,
 )
@@ -40,6 +34,8 @@ Array = npt.NDArray[Any]
 Panels = Sequence[tuple[str, Array]]
 
 _PANEL = 2.0
+#: Characters of a heading that fit over a panel.
+_LONGEST_NAME = 28
 _TALLEST = 2.5
 _BAR = 0.75
 #: A picture is drawn at most this many times as long as it is wide, or the other way round.
@@ -47,27 +43,6 @@ _STRETCH = 2.5
 #: The most an overlay hides of the picture under it.
 _COVER = 0.85
 _LEGEND_ENTRIES = 10
-
-
-def attribution(view: View) -> Picture:
-    """Plans input, attribution and overlay side by side.
-
-    The attribution is brought to the size of the picture bilinearly; channels are summed up
-    where it is signed, else their largest is taken.
-    """
-    heat, notes = joined(view, HEIGHT, WIDTH)
-    base, base_notes = shown_image(view)
-    size = base.shape[:2] if base is not None else heat.shape
-    if heat.shape != size:
-        notes += (f"{heat.shape[0]}\u00d7{heat.shape[1]} map brought to the input's size",)
-    heat = resize(heat, size)
-    scale = attribution_scale(heat, view.signed, HEAT, clip=view.spec.kind != GRAD_CAM)
-    panels = [(view.quantity, heat)]
-    if base is not None:
-        panels = [("input", base), *panels, ("overlay", overlay(base, heat, scale))]
-    draw = functools.partial(_draw_scaled, panels=panels, scale=scale)
-    width, height = panels_size(panels)
-    return Picture(view.title, width + _BAR, height, draw, notes + base_notes)
 
 
 def joined(view: View, *axes: str) -> tuple[Array, tuple[str, ...]]:
@@ -138,28 +113,29 @@ def overlay(base: Array, heat: Array, scale: Scale) -> Array:
 
 def panels_size(panels: Panels) -> tuple[float, float]:
     """Returns width and height in inches of a row of panels with their headings."""
-    width, height = _panel_size(panels[0][1])
+    width, height = panel_size(panels[0][1])
     return len(panels) * (width + 0.12), height + 0.3
 
 
-def _panel_size(panel: Array) -> tuple[float, float]:
+def panel_size(panel: Array) -> tuple[float, float]:
+    """Returns width and height in inches of one panel."""
     height, width = panel.shape[:2]
     ratio = min(_STRETCH, max(1 / _STRETCH, height / max(1, width)))
     side = min(_PANEL, _TALLEST / ratio)
     return side, side * ratio
 
 
-def _draw_panels(figure: AnyFigure, panels: Panels, scale: Scale | None = None) -> Axes:
+def draw_panels(figure: AnyFigure, panels: Panels, scale: Scale | None = None) -> Axes:
     """Draws pictures `[height, width, 3]` and maps `[height, width]`; returns the last axes."""
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (name, panel) in zip(axes, panels, strict=True):
         no_ticks(ax)
-        caption(ax, name)
+        caption(ax, name, _LONGEST_NAME)
         keywords = scale.keywords if scale is not None and panel.ndim == 2 else {}
         height, width = panel.shape[:2]
         shown = panel
         if panel.ndim == 2:  # a map larger than its panel keeps its peaks
-            pixels_wide, pixels_high = (round(side * DPI) for side in _panel_size(panel))
+            pixels_wide, pixels_high = (round(side * DPI) for side in panel_size(panel))
             shown = thinning.strongest(thinning.strongest(panel, 0, pixels_high), 1, pixels_wide)
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
         ax.imshow(shown, interpolation="nearest", extent=extent, **keywords)
@@ -167,11 +143,6 @@ def _draw_panels(figure: AnyFigure, panels: Panels, scale: Scale | None = None) 
             ax.set_aspect("auto")
     last: Axes = axes[-1]
     return last
-
-
-def _draw_scaled(figure: AnyFigure, panels: Panels, scale: Scale) -> None:
-    ax = _draw_panels(figure, panels, scale)
-    colour_bar(ax, scale, span=_panel_size(panels[0][1])[0])
 
 
 def label_map(view: View, scores: Array) -> Picture:
@@ -194,7 +165,7 @@ def label_map(view: View, scores: Array) -> Picture:
     panels.append(("most probable class", colours[labels]))
 
     def draw(figure: AnyFigure) -> None:
-        ax = _draw_panels(figure, panels)
+        ax = draw_panels(figure, panels)
         patches = [
             Patch(color=colours[c], label=plain(class_name(int(c), names), 24)) for c in largest
         ]
@@ -222,4 +193,4 @@ def reconstruction(view: View, picture: Array) -> Picture:
     panels = [] if base is None else [("input", base)]
     panels.append(("output", shown))
     width, height = panels_size(panels)
-    return Picture(view.title, width, height, lambda f: _draw_panels(f, panels), notes)
+    return Picture(view.title, width, height, lambda f: draw_panels(f, panels), notes)

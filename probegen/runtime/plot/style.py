@@ -233,9 +233,9 @@ def no_ticks(ax: Axes) -> None:
     ax.set_yticks([])
 
 
-def caption(ax: Axes, text: str) -> None:
-    """Sets the heading of one panel."""
-    ax.set_title(plain(text), fontsize=LABEL_SIZE, color=INK, pad=4)
+def caption(ax: Axes, text: str, limit: int | None = None) -> None:
+    """Sets the heading of one panel, cut off after so many characters."""
+    ax.set_title(plain(text, limit), fontsize=LABEL_SIZE, color=INK, pad=4)
 
 
 def colour_bar(ax: Axes, scale: Scale, label: str = "", *, span: float) -> Colorbar:

@@ -44,3 +44,29 @@ def extremes(row: Array, most: int = MOST) -> tuple[Array, Array]:
 def edges(size: int, most: int = MOST) -> npt.NDArray[np.int64]:
     """Returns where groups of neighbours begin, and `size` at the end: at most `most` groups."""
     return np.linspace(0, size, min(size, most) + 1).round().astype(np.int64)
+
+
+def spread(
+    count: int, most: int, what: str, with_index: int | None = None
+) -> tuple[list[int], tuple[str, ...]]:
+    """Returns at most `most` evenly spread indices, and a note where some are left out.
+
+    Args:
+        count: how many there are.
+        most: how many are returned.
+        what: what one of them is called.
+        with_index: one that must be among them; it takes the place of its neighbour.
+    """
+    if count <= most:
+        return list(range(count)), ()
+    indices = np.unique(np.linspace(0, count - 1, most).round().astype(int))
+    notes = (f"showing {len(indices)} of {count} {plural(what)}",)
+    if with_index is not None and with_index not in indices:
+        indices[int(np.argmin(np.abs(indices - with_index)))] = with_index
+        notes = (f"{notes[0]}, with the strongest, {what} {with_index}",)
+    return [int(i) for i in indices], notes
+
+
+def plural(what: str) -> str:
+    """Returns the plural of a noun."""
+    return what + ("es" if what.endswith("s") else "s")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import GRADIENT_KINDS, TargetSpec
+from probegen.artefact.manifest import TargetSpec
 from probegen.runtime.run import DrawableRecord
 
 Array = npt.NDArray[Any]
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 def verdict(record: DrawableRecord, sample: int, names: Sequence[str] | None) -> str:
     """Returns for instance `"predicted seven (p = 0.98), explained: nine"`; may be empty."""
-    target = record.spec.target if record.spec.kind in GRADIENT_KINDS else None
+    target = record.spec.target if record.spec.is_attribution else None
     output = target.output if target is not None and target.output else None
     row = _row(record, sample, output)
     said = [] if row is None else [_predicted(row, names)]

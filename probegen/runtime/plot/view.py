@@ -10,14 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import (
-    ACTIVATION,
-    ATTENTION,
-    GRAD_CAM,
-    GRADIENT_KINDS,
-    INPUT_GRADIENT,
-    INTEGRATED_GRADIENTS,
-    PREDICTION,
-    SALIENCY,
+    DRAWN_AS_PREDICTION,
+    NEVER_NEGATIVE,
+    SIGNED,
     InputSpec,
     OutputSpec,
 )
@@ -38,27 +33,10 @@ CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")
 #: What the columns of a table or the lines of a series are called.
 FEATURES = ("feature", "channel")
 CLASS = "class"
+#: What stands in the unit of a derivative, such as "score per unit of input".
+_PER_UNIT = " per unit of "
 
-KIND_TITLES = {
-    PREDICTION: "Prediction",
-    ACTIVATION: "Activation",
-    ATTENTION: "Attention",
-    INPUT_GRADIENT: "Input gradient",
-    SALIENCY: "Saliency",
-    GRAD_CAM: "Grad-CAM",
-    INTEGRATED_GRADIENTS: "Integrated gradients",
-}
-
-QUANTITIES = {
-    PREDICTION: "prediction",
-    ACTIVATION: "activation",
-    ATTENTION: "attention weight",
-    INPUT_GRADIENT: "gradient",
-    SALIENCY: "saliency",
-    GRAD_CAM: "Grad-CAM",
-    INTEGRATED_GRADIENTS: "attribution",
-}
-#: The same where a probe reduced axes of an activation.
+#: What an activation is called where a probe reduced its axes.
 REDUCED = {"mean": "mean activation", "max": "largest activation", "norm": "norm of activation"}
 
 
@@ -141,25 +119,60 @@ class View:
     @property
     def title(self) -> str:
         """The heading: kind, place, and what was predicted."""
-        title = f"{KIND_TITLES[self.spec.kind]}: {place(self.spec)}"
-        if self.spec.kind == PREDICTION:
+        title = f"{self.spec.title}: {place(self.spec)}"
+        if self.spec.draw == DRAWN_AS_PREDICTION:
             return title
         return f"{title} \u2014 {self.verdict}" if self.verdict else title
 
     @property
-    def is_gradient(self) -> bool:
-        """True for attributions."""
-        return self.spec.kind in GRADIENT_KINDS
+    def signed(self) -> bool:
+        """True where numbers below zero mean something, also where this sample has none."""
+        if self.spec.sign in (SIGNED, NEVER_NEGATIVE):
+            return self.spec.sign == SIGNED
+        return bool(np.any(self.array < 0))
 
     @property
-    def signed(self) -> bool:
-        """True where the sign of an attribution means something."""
-        return bool(np.any(self.array < 0))
+    def is_derivative(self) -> bool:
+        """True for slopes, which are no shares of a score and cannot be added up."""
+        return _PER_UNIT in self.spec.unit
 
     @property
     def quantity(self) -> str:
         """What the numbers are, for the label of an axis or a colour bar."""
-        return REDUCED.get(self.spec.detail.get("reduce") or "", QUANTITIES[self.spec.kind])
+        title = self.spec.title
+        name = title[:1].lower() + title[1:] if title[1:].islower() else title
+        return REDUCED.get(self.spec.detail.get("reduce") or "", name)
+
+    @property
+    def axes_are_distinct(self) -> bool:
+        """True where no two axes have one name."""
+        return len(set(self.axes)) == len(self.axes)
+
+    @property
+    def space(self) -> set[str]:
+        """The axes of space."""
+        return {axis for axis in self.axes if axis in (DEPTH, HEIGHT, WIDTH)}
+
+    @property
+    def steps(self) -> bool:
+        """True where an axis is that of a sequence."""
+        return self.axis(SEQUENCE) is not None
+
+    @property
+    def sequence_axis(self) -> str:
+        """The name of the sequence's axis."""
+        return next(axis for axis in self.axes if axis in SEQUENCE)
+
+    @property
+    def others(self) -> int:
+        """How many axes are neither of space, nor the first of channels or of a sequence."""
+        known = (self.axis(CHANNEL) is not None) + self.steps
+        return len(self.axes) - len(self.space) - known
+
+    @property
+    def is_sequence(self) -> bool:
+        """True for numbers or vectors along a sequence."""
+        return self.steps and not self.space and self.array.ndim <= 2
 
     def axis(self, names: str | Sequence[str]) -> int | None:
         """Returns the position of the first axis with one of the names, or None."""
@@ -172,6 +185,21 @@ class View:
     def ordered(self, *names: str) -> Array:
         """Returns the array with its axes in this order; `names` are all of its axes."""
         return np.transpose(self.array, [self.axes.index(name) for name in names])
+
+    def channels_first(self, *axes: str) -> tuple[Array, str]:
+        """Returns the array as `[channel, *axes]`, and what a channel is called.
+
+        There is one channel, called a map, where no axis is that of channels.
+        """
+        channel = self.axis(CHANNEL)
+        if channel is None:
+            return self.ordered(*axes)[np.newaxis], "map"
+        return self.ordered(self.axes[channel], *axes), self.axes[channel]
+
+    def channel_names(self, size: int) -> list[str] | None:
+        """Returns the layer's own channel numbers as names, or None where they just count."""
+        numbers = self.channels(size)
+        return None if numbers == list(range(size)) else [str(i) for i in numbers]
 
     def classes(self, size: int) -> list[str] | None:
         """Returns the class names where there are `size` of them."""

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
-from probegen.artefact.manifest import INTEGRATED_GRADIENTS
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import (
     FAINT,
@@ -32,6 +31,7 @@ from probegen.runtime.plot.view import SEQUENCE, View
 
 Array = npt.NDArray[Any]
 
+_NORM = "Euclidean norm"
 _MOST_TOKENS = 400
 _LONGEST_TOKEN = 30
 _LINE_WIDTH = 7.0
@@ -69,13 +69,14 @@ class Highlighted:
 def highlighted(view: View) -> Highlighted:
     """Returns one value for each token of a sample.
 
-    Takes an attribution with a sequence axis. Where it has an embedding axis too, signed values
-    are summed up for integrated gradients (they share out the output's change, and a sum keeps
-    that), and the Euclidean norm is taken of other gradients.
+    Takes an attribution with a sequence axis. Where it has an embedding axis too, the Euclidean
+    norm is taken of derivatives, and signed shares of a score are summed up: a sum of shares is
+    the share of the whole.
     """
     axis = view.axis(SEQUENCE) or 0
     values = np.moveaxis(view.array, axis, 0)
-    values, notes = join_rest(values.reshape(len(values), -1), view)
+    values, joined = join_rest(values.reshape(len(values), -1), view)
+    notes: tuple[str, ...] = (joined,) if joined else ()
     tokens = view.tokens(len(values)) or [str(i) for i in range(len(values))]
     values = values[: len(tokens)]
     if len(tokens) > _MOST_TOKENS:
@@ -84,7 +85,8 @@ def highlighted(view: View) -> Highlighted:
         which = f", those from {first + 1} to {last}, where the strongest are" if first else ""
         notes += (f"showing {_MOST_TOKENS} of {len(tokens)} tokens{which}",)
         tokens, values = tokens[first:last], values[first:last]
-    scale = attribution_scale(values, bool(np.any(values < 0)), WARM, clip=False)
+    signed = view.signed and not joined.startswith(_NORM)
+    scale = attribution_scale(values, signed, WARM, clip=False)
     return Highlighted(tokens, values, scale, view.quantity, notes)
 
 
@@ -96,17 +98,27 @@ def _strongest_window(values: Array, size: int) -> int:
     return 0 if held[0] >= held[best] * (1 - 1e-9) else best
 
 
-def join_rest(values: Array, view: View) -> tuple[Array, tuple[str, ...]]:
-    """Joins `[step, rest]` into `[step]`; returns it with a note of how."""
+def join_rest(values: Array, view: View) -> tuple[Array, str]:
+    """Joins `[step, rest]` into `[step]`; returns it with a note of how, empty where none is."""
     width = values.shape[1]
     if width == 1:
-        return values[:, 0], ()
-    if view.spec.kind == INTEGRATED_GRADIENTS:
-        return values.sum(1), (f"sum over {width} dimensions",)
-    return np.linalg.norm(values, axis=1), (f"Euclidean norm over {width} dimensions",)
+        return values[:, 0], ""
+    if view.signed and not view.is_derivative:
+        return values.sum(1), f"sum over {width} dimensions"
+    return np.linalg.norm(values, axis=1), f"{_NORM} over {width} dimensions"
 
 
-def boxes(view: View) -> Picture:
+def fits(view: View) -> bool:
+    """Tells whether this is an attribution to the tokens of a text."""
+    return view.spec.is_attribution and view.is_sequence and has_tokens(view)
+
+
+def has_tokens(view: View) -> bool:
+    """Tells whether there are tokens to write."""
+    return view.tokens(view.array.shape[view.axis(SEQUENCE) or 0]) is not None
+
+
+def plan(view: View) -> Picture:
     """Plans the highlighted text."""
     text = highlighted(view)
     lines = _set(text.tokens)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import DRAWN_AS_ATTENTION
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Ticks, Tile
 from probegen.runtime.plot.picture import Picture
@@ -20,7 +21,13 @@ _MOST_HEADS = 16
 _LONGEST_TOKEN = 12
 
 
-def heads(view: View) -> Picture:
+def fits(view: View) -> bool:
+    """Tells whether these are weights of queries to keys."""
+    weighs = view.has(QUERY, KEY) or view.has(HEAD, QUERY, KEY)
+    return view.spec.draw == DRAWN_AS_ATTENTION and weighs
+
+
+def plan(view: View) -> Picture:
     """Plans maps of queries (down) and keys (across), with tokens at their rims.
 
     Takes `[head, query, key]` or `[query, key]`, axes in any order. Tokens shorter than the

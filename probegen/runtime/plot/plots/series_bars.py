@@ -29,16 +29,33 @@ Array = npt.NDArray[Any]
 
 _MOST_FEATURES = 5
 _LINE_HEIGHT = 1.15
+#: Characters that fit beside the bars.
+_LONGEST_LABEL = 14
 _BAR_HEIGHT = 0.75
 
 
-def attribution(view: View, source: Source) -> Picture:
+def fits(view: View) -> bool:
+    """Tells whether this is an attribution to the steps of a series."""
+    return view.spec.is_attribution and view.is_sequence and has_series(view)
+
+
+def has_series(view: View) -> bool:
+    """Tells whether there is a series to draw along."""
+    source = view.source
+    return bool(
+        source is not None and not source.is_text and source.length and source.array.ndim <= 2
+    )
+
+
+def plan(view: View) -> Picture:
     """Plans each feature's line with its attribution as bars beneath.
 
     Takes attributions `[time, feature]` or `[time]` of an input `[time, feature]` or `[time]`.
     Where the attribution has no feature axis, its bars stand once, beneath all lines. An
     attribution of another length (Grad-CAM behind a stride) is brought to the input's.
     """
+    source = view.source
+    assert source is not None  # as `fits` says
     lines = _features_first(source.array, source.axes)
     heat = _features_first(view.array, view.axes)
     notes: tuple[str, ...] = ()
@@ -61,7 +78,10 @@ def attribution(view: View, source: Source) -> Picture:
 
     def draw(figure: AnyFigure) -> None:
         kept_names = [names[i] for i in kept]
-        _draw(figure, lines[kept], bars, names=kept_names, steps=steps, label=view.quantity)
+        _draw(
+            figure, lines[kept], bars,
+            names=kept_names, steps=steps, label=view.quantity, signed=view.signed,
+        )  # fmt: skip
 
     height = len(kept) * _LINE_HEIGHT + len(bars) * _BAR_HEIGHT + 0.45
     return Picture(view.title, charts.CHART_WIDTH, height, draw, notes)
@@ -80,7 +100,14 @@ def _features_first(array: Array, axes: tuple[str, ...]) -> Array:
 
 
 def _draw(
-    figure: AnyFigure, lines: Array, bars: Array, *, names: list[str], steps: Steps, label: str
+    figure: AnyFigure,
+    lines: Array,
+    bars: Array,
+    *,
+    names: list[str],
+    steps: Steps,
+    label: str,
+    signed: bool,
 ) -> None:
     paired = len(bars) == len(lines)
     ratios = (
@@ -96,7 +123,8 @@ def _draw(
         ax.plot(steps.positions, line, color=LINE, linewidth=1.2)
         ax.set_ylabel(plain(name, 18))
     for i, row in enumerate(bars):
-        _draw_bars(axes[2 * i + 1 if paired else -1], steps, row, limit, label)
+        _draw_bars(axes[2 * i + 1 if paired else -1], steps, row, limit, signed)
+        axes[2 * i + 1 if paired else -1].set_ylabel(plain(label, _LONGEST_LABEL))
     axes[-1].set_xlim(
         steps.positions.min() - 0.6 * steps.width, steps.positions.max() + 0.6 * steps.width
     )
@@ -104,27 +132,26 @@ def _draw(
     figure.align_ylabels(list(axes))
 
 
-def _draw_extremes(ax: Axes, positions: Array, heights: Array) -> None:
+def _draw_extremes(ax: Axes, positions: Array, heights: Array, signed: bool) -> None:
     """Draws the largest and the smallest of the bars that share a column of pixels."""
     edges = thinning.edges(len(heights))
     ends = np.append(positions, positions[-1] + (positions[-1] - positions[-2]))[edges]
     top, bottom = thinning.extremes(heights)
     positive, negative = np.maximum(top, 0), np.minimum(bottom, 0)
-    colour = POSITIVE if np.any(heights < 0) else UNSIGNED
+    colour = POSITIVE if signed else UNSIGNED
     ax.stairs(positive, ends, fill=True, color=colour, linewidth=0.6)
     ax.stairs(negative, ends, fill=True, color=NEGATIVE, linewidth=0.6)
 
 
-def _draw_bars(ax: Axes, steps: Steps, row: Array, limit: float, label: str) -> None:
+def _draw_bars(ax: Axes, steps: Steps, row: Array, limit: float, signed: bool) -> None:
     style_axes(ax, frame=False)
     heights = np.nan_to_num(row)
     if len(heights) > thinning.MOST:
-        _draw_extremes(ax, steps.positions, heights)
+        _draw_extremes(ax, steps.positions, heights, signed)
     else:
-        colours = charts.by_sign(heights)
+        colours = charts.by_sign(heights, signed)
         ax.bar(steps.positions, heights, width=0.9 * steps.width, color=colours, linewidth=0)
     ax.axhline(0, color=MUTED, linewidth=0.6)
     low = -1.08 * limit if np.any(heights < 0) else 0.0
     ax.set_ylim(low, 1.08 * limit)
-    ax.set_ylabel(plain(label))
     ax.yaxis.set_major_locator(MaxNLocator(3))

@@ -11,14 +11,19 @@ import numpy.typing as npt
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import number
-from probegen.runtime.plot.view import FEATURES, Source, View
+from probegen.runtime.plot.view import FEATURES, View
 
 Array = npt.NDArray[Any]
 
 
-def attribution(view: View, source: Source | None) -> Picture:
+def fits(view: View) -> bool:
+    """Tells whether this is an attribution to the features of a vector."""
+    return view.spec.is_attribution and view.array.ndim == 1 and not view.space and not view.steps
+
+
+def plan(view: View) -> Picture:
     """Plans one bar a feature, the largest first, named with the feature's value."""
-    values = view.array.ravel()
+    source, values = view.source, view.array.ravel()
     # The numbers of an embedding are no features, however many there are.
     named = view.axes[0] in FEATURES
     names = (
@@ -33,6 +38,6 @@ def attribution(view: View, source: Source | None) -> Picture:
         notes = (f"showing the {len(order)} largest of {len(values)} features",)
     draw = functools.partial(
         charts.draw_bars, values=values[order], names=[names[i] for i in order],
-        title=view.quantity,
+        title=view.quantity, colours=charts.by_sign(values[order], view.signed),
     )  # fmt: skip
     return Picture(view.title, charts.CHART_WIDTH, charts.bars_height(len(order)), draw, notes)
