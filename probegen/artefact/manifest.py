@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from probegen.artefact import schema
+from probegen.artefact.rows import BATCH
 from probegen.errors import ManifestError, did_you_mean
 
 SCHEMA = 2
@@ -272,10 +273,8 @@ class Manifest:
         """Returns a copy whose inputs and outputs have this batch size; None leaves it open."""
         return dataclasses.replace(
             self,
-            inputs=tuple(dataclasses.replace(i, shape=(batch, *i.shape[1:])) for i in self.inputs),
-            outputs=tuple(
-                dataclasses.replace(o, shape=(batch, *o.shape[1:])) for o in self.outputs
-            ),
+            inputs=tuple(dataclasses.replace(i, shape=_batched(i, batch)) for i in self.inputs),
+            outputs=tuple(dataclasses.replace(o, shape=_batched(o, batch)) for o in self.outputs),
         )
 
     def to_json(self, indent: int | None = None) -> str:
@@ -319,6 +318,12 @@ class Manifest:
                 f"the probegen manifest is damaged: {error}. Compile the artefact again."
             ) from error
         return found
+
+
+def _batched(spec: InputSpec | OutputSpec, batch: int | None) -> tuple[int | None, ...]:
+    """Returns a shape with another batch size."""
+    named = zip(spec.shape, spec.axes, strict=True)
+    return tuple(batch if axis == BATCH else size for size, axis in named)
 
 
 def write_beside_savedmodel(folder: Path, described: Manifest) -> None:

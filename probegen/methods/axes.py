@@ -7,19 +7,21 @@ from collections.abc import Sequence
 #: A name for each dimension, the batch first.
 Axes = tuple[str, ...]
 
+#: What the axis of samples is called.
+BATCH = "batch"
 #: What an axis of channels is called, by what the tensor is.
 CHANNELS = ("channel", "unit", "feature", "embedding", "class")
 
 
 def channel_axis(axes: Sequence[str]) -> int | None:
     """Returns which axis the channels lie along, or None where a tensor has none."""
-    return next((i for i, name in enumerate(axes) if i and name in CHANNELS), None)
+    return next((i for i, name in enumerate(axes) if name in CHANNELS), None)
 
 
 def position_axes(axes: Sequence[str]) -> tuple[int, ...]:
     """Returns the axes that are neither batch nor channels."""
     channel = channel_axis(axes)
-    return tuple(i for i in range(1, len(axes)) if i != channel)
+    return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
 
 
 def without(axes: Sequence[str], *gone: int | None) -> Axes:

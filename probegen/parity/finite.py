@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.rows import rows_first
 from probegen.errors import InputError, VerificationError
 from probegen.sources.base import Reference
 
@@ -38,7 +39,11 @@ def check_finite(
         if not finite({output: value}, hard):
             rows = [i for i, is_hard in enumerate(hard) if not is_hard]
             flat = value[rows].astype(np.float64)
-            _check_samples(output, {n: v[rows] for n, v in feed.items()})
+            samples = {
+                i.name: rows_first(feed[i.name], i.axes, len(hard))[rows]
+                for i in reference.plan.manifest.inputs
+            }
+            _check_samples(output, samples)
             raise VerificationError(
                 f"{name!r} itself gives values that are not finite in "
                 f"{output!r} ({np.isnan(flat).sum()} NaN, {np.isinf(flat).sum()} infinite of "

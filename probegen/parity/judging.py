@@ -19,6 +19,7 @@ from probegen.artefact.manifest import (
     Manifest,
     OutputSpec,
 )
+from probegen.artefact.rows import as_described, rows_first
 from probegen.graph.assemble import onnx_model
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
@@ -197,9 +198,15 @@ class Comparison:
         if call.target is not None:
             fed[TARGET_INPUT] = call.target
         gradient: Array = session.run([raw], fed)[0]
-        tensor = differences.tensor(call.batch.feed, output.ref)
+        moved = differences.tensor(call.batch.feed, output.ref)
+        tensor = as_described(moved, output.axes)
         made = output.probe.combine(
             NumpyOperations(), gradient.astype(np.float64), tensor, output.axes
+        )
+        rows = call.batch.size
+        made, gradient = (
+            rows_first(made, output.spec.axes, rows),
+            rows_first(gradient, output.axes, rows),
         )
         got = call.got[output.spec.name]
         inside, hard = self.reference.computed_in, call.batch.hard
@@ -287,6 +294,9 @@ class Comparison:
         if output.target is None or not output.target.logits:
             near = max((self.reference.computed_near(n) for n in names), default=0.0)
         fed = call.batch.feed.get(output.input or "")
+        if fed is not None:
+            axes = next(i.axes for i in self.described.inputs if i.name == output.input)
+            fed = rows_first(fed, axes, call.batch.size)
         elements = max(1, int(np.prod(call.expected[output.name].shape[1:])))
         found = []
         for i in rows:

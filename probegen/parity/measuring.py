@@ -17,6 +17,7 @@ from probegen.parity import trials
 from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
 from probegen.parity.report import Report
+from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
 from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
@@ -81,7 +82,8 @@ def measure(
     described = art.manifest
     program = program_of(model, described)
     _check_same_interface(artefact, described, program)
-    reference, name = program.source.reference(program.plan), program.source.name
+    reference = RowsReference(program.source.reference(program.plan))
+    name = program.source.name
     rng = np.random.default_rng(seed)
     if samples is None:
         tried = trials.generated(described, reference, name, rng)
@@ -95,7 +97,8 @@ def measure(
         check_finite(reference, name, named, batch.feed, batch.hard)
         expected = _without_gradients_of_nothing(expected, described)
         result = art.run(batch.feed, target=asked)
-        got = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
+        arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
+        got = reference.arranged(arrays, batch.size)
         calls.append(Call(place, batch, asked, got, expected))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)

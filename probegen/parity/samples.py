@@ -16,6 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
+from probegen.artefact.rows import (
+    BATCH,
+    as_described,
+    batch_axis,
+    count_rows,
+    rows_first,
+    without_batch,
+)
 
 Array = npt.NDArray[Any]
 
@@ -115,9 +123,15 @@ def generate_samples(
 
 
 def fixed_batch(described: Manifest) -> int | None:
-    """Returns the batch size that an artefact is bound to, None where any will do."""
-    fixed = (i.shape[0] for i in described.inputs if i.shape and i.shape[0] is not None)
-    return next(fixed, None)
+    """Returns the batch size that an artefact is bound to, None where any will do.
+
+    1 where no input has a batch axis.
+    """
+    places = [(i.shape, batch_axis(i.axes)) for i in described.inputs]
+    sizes = [shape[at] for shape, at in places if at is not None]
+    if not sizes:
+        return 1
+    return next((size for size in sizes if size is not None), None)
 
 
 def planned_rows(described: Manifest, own: Collection[int]) -> list[tuple[str, ...]]:
@@ -152,7 +166,7 @@ def other_batch(count: int, own: Collection[int]) -> int:
 
 def is_open(described: Manifest) -> bool:
     """Tells whether an axis other than the batch is open."""
-    return any(None in i.shape[1:] for i in described.inputs)
+    return any(None in sample_shape(i) for i in described.inputs)
 
 
 def rungs(own: Collection[int]) -> Iterator[tuple[Sizes, Sizes]]:
@@ -208,13 +222,14 @@ def draw(
         computed_in: the coarsest element type that the model computes in.
         words: what strings are drawn from.
     """
-    alone = sum(None in i.shape[1:] for i in described.inputs) == 1
+    alone = sum(None in sample_shape(i) for i in described.inputs) == 1
     large = min(_LARGE.get(computed_in, 100.0), 5.0 if tame else np.inf)
     feed = {}
     for wanted in described.inputs:
         shape = open_shape(wanted, sizes, alone)
         values = [_row(wanted, shape, row, rng, tame, large, words) for row in rows]
-        feed[wanted.name] = np.stack(values) if values else np.zeros((0, *shape))
+        stacked = np.stack(values) if values else np.zeros((0, *shape))
+        feed[wanted.name] = as_described(stacked, wanted.axes)
     return Batch(feed, tuple(rows))
 
 
@@ -226,11 +241,18 @@ def open_shape(wanted: InputSpec, sizes: Sizes, alone: bool) -> tuple[int, ...]:
         sizes: of open axes.
         alone: whether it is the only input with open axes.
     """
-    by_name = sizes.named if alone or wanted.shape[1:].count(None) > 1 else {}
+    by_name = sizes.named if alone or sample_shape(wanted).count(None) > 1 else {}
     return tuple(
         by_name.get(axis, sizes.length) if size is None else size
-        for size, axis in zip(wanted.shape[1:], wanted.axes[1:], strict=True)
+        for size, axis in zip(
+            sample_shape(wanted), without_batch(wanted.axes, wanted.axes), strict=True
+        )
     )
+
+
+def sample_shape(wanted: InputSpec) -> tuple[int | None, ...]:
+    """Returns the sizes of one sample of an input."""
+    return without_batch(wanted.shape, wanted.axes)
 
 
 def _row(
@@ -302,11 +324,16 @@ def variants(
     Those that are first change most. What the source model cannot run is not for use: the
     next one is.
     """
-    count = len(next(iter(feed.values())))
+    count = count_rows(feed, described.inputs)
     fixed = fixed_batch(described) is not None
     size = count if fixed else other_batch(count, own)
     source = tuple(i % count for i in range(size))
-    rows = {name: value[list(source)] for name, value in feed.items()}
+    rows = {
+        i.name: feed[i.name]
+        if batch_axis(i.axes) is None
+        else np.take(feed[i.name], list(source), axis=batch_axis(i.axes))
+        for i in described.inputs
+    }
     factors: Sequence[float] = (1.0,)
     if is_open(described):
         long = max(_open_sizes(feed, described)) > _LONG
@@ -327,8 +354,8 @@ def _open_sizes(feed: Mapping[str, Array], described: Manifest) -> list[int]:
     return [
         n
         for wanted in described.inputs
-        for n, size in zip(feed[wanted.name].shape[1:], wanted.shape[1:], strict=True)
-        if size is None
+        for n, size, axis in zip(feed[wanted.name].shape, wanted.shape, wanted.axes, strict=True)
+        if size is None and axis != BATCH
     ]
 
 
@@ -342,8 +369,8 @@ def _resized(
     changed = {}
     for wanted in described.inputs:
         value = feed[wanted.name]
-        for axis, size in enumerate(wanted.shape):
-            if axis and size is None:
+        for axis, (size, name) in enumerate(zip(wanted.shape, wanted.axes, strict=True)):
+            if name != BATCH and size is None:
                 value = _to_size(value, axis, _new_size(value.shape[axis], factor, own))
         changed[wanted.name] = value
     return changed
@@ -370,10 +397,11 @@ def _last_padded(feed: Mapping[str, Array], described: Manifest) -> dict[str, Ar
     changed = {}
     found = False
     for wanted in described.inputs:
-        value = feed[wanted.name].copy()
-        sequence = "time" in wanted.axes[1:2] or wanted.vocabulary is not None
+        value = rows_first(feed[wanted.name], wanted.axes).copy()
+        named = without_batch(wanted.axes, wanted.axes)
+        sequence = "time" in named[:1] or wanted.vocabulary is not None
         if sequence and value.ndim > 1 and value.shape[1] > 1 and value.dtype.kind not in "OSU":
             value[-1, value.shape[1] - value.shape[1] // 2 :] = 0
             found = True
-        changed[wanted.name] = value
+        changed[wanted.name] = as_described(value, wanted.axes)
     return changed if found else None

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import Manifest
+from probegen.artefact.rows import BATCH, count_rows
 from probegen.errors import InputError, VerificationError
 from probegen.parity import samples as drawing
 from probegen.parity.comparison import TOLERANCES
@@ -67,7 +68,7 @@ def given(
         InputError: the source model does not run on the samples.
         VerificationError: it draws random numbers at inference.
     """
-    count = len(next(iter(feed.values())))
+    count = count_rows(feed, described.inputs)
     own = Batch(feed, (drawing.ORDINARY,) * count, tuple(range(count)))
     tried = drawing.variants(feed, described, reference.sizes)
     variants = list(itertools.islice((b for b in tried if _able(b, reference)), 1))
@@ -182,7 +183,7 @@ def described_runs(tried: Sequence[Tried], described: Manifest) -> list[dict[str
                 f"{wanted.name}[{axis}]": int(batch.feed[wanted.name].shape[place])
                 for wanted in described.inputs
                 for place, (axis, size) in enumerate(zip(wanted.axes, wanted.shape, strict=True))
-                if place and size is None
+                if axis != BATCH and size is None
             },
             "rows": list(batch.rows) if batch.size <= _MOST_ROWS_NAMED else [],
         }

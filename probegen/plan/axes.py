@@ -35,6 +35,21 @@ def complete(names: Names) -> Axes:
     return tuple(str(n) for n in found)
 
 
+def with_batch_first(
+    axes: Axes, shape: Sequence[int | None]
+) -> tuple[Axes, tuple[int | None, ...], tuple[int, ...]]:
+    """Returns names and sizes with the batch in front, and the axes in that order.
+
+    What has no batch is one sample: it gets a batch axis of size 1 in front, which the order
+    counts as axis 0.
+    """
+    if BATCH not in axes:
+        axes, shape = (BATCH, *axes), (1, *shape)
+    at = axes.index(BATCH)
+    order = (at, *(i for i in range(len(axes)) if i != at))
+    return tuple(axes[i] for i in order), tuple(shape[i] for i in order), order
+
+
 # -- by what a tensor is -----------------------------------------------------------------------
 
 
@@ -42,13 +57,18 @@ def input_axes(axes: Axes, tokens: bool) -> Axes:
     """Returns the axes of a model input; `tokens` where it goes into an embedding."""
     rank = len(axes)
     if tokens:
-        return (BATCH, TIME, *(f"axis_{i}" for i in range(2, rank)))[:rank]
+        first = next((i for i, name in enumerate(axes) if name != BATCH), rank)
+        return tuple(
+            name if name == BATCH else TIME if i == first else f"axis_{i}"
+            for i, name in enumerate(axes)
+        )
     return _called(axes, "feature" if rank <= 3 else CHANNEL)
 
 
 def look_up_axes(rank: int) -> Axes:
     """Returns the axes of the vectors that ids look up."""
-    return (*input_axes((BATCH,) * (rank - 1), tokens=True), CHANNEL)
+    ids = (BATCH, *(f"axis_{i}" for i in range(1, rank - 1)))
+    return (*input_axes(ids[: rank - 1], tokens=True), CHANNEL)
 
 
 def activation_axes(axes: Axes) -> Axes:

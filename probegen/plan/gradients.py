@@ -65,15 +65,15 @@ class GradientPlanner:
                 "wrap the model so that it also returns the scores."
             )
         logits = probe.logits and self._view.has_scores(position)
-        shape = output.shape
-        axis = axes.channel_axis(output.axes)
+        named, shape, order = axes.with_batch_first(output.axes, output.shape)
+        axis = axes.channel_axis(named)
         classes = None if axis is None else shape[axis]
         mode, index = target_index(target, shape, name, axis)
-        order = None
-        if mode in TARGET_MODES and axis is not None and axis < len(shape) - 1:
-            order = (*(i for i in range(len(shape)) if i != axis), axis)
+        if mode in TARGET_MODES and axis is not None:
+            order = (*(a for i, a in enumerate(order) if i != axis), order[axis])
         described = TargetSpec(mode, index, name, logits, classes)
-        return TargetPlan(described, position, order=order)
+        moved = None if order == tuple(range(len(order))) else order
+        return TargetPlan(described, position, None, moved, axes.BATCH not in output.axes)
 
     def _output_position(self, probe: GradientProbe) -> int:
         names = self._view.output_names

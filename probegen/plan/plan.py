@@ -10,6 +10,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe, OfLayers, Product
@@ -88,14 +91,27 @@ class TargetPlan:
         spec: which entry.
         position: of which model output.
         function: the callable, where the target is one.
-        order: the output's axes with the classes last, where they are not and a class is chosen
-            at run time.
+        order: the output's axes with the batch first, and with the classes last where a class is
+            chosen at run time; None where they are so.
+        single: whether the output has no batch axis. It gets one in front, before it is ordered.
     """
 
     spec: TargetSpec
     position: int = 0
     function: Callable[[Any], Any] | None = None
     order: tuple[int, ...] | None = None
+    single: bool = False
+
+    def arranged(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns scores as a target picks from them: batch first."""
+        batched = scores[None] if self.single else scores
+        return batched if self.order is None else batched.transpose(self.order)
+
+    def restored(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns what is shaped as arranged scores in the form of the output itself."""
+        if self.order is not None:
+            scores = scores.transpose(np.argsort(self.order))
+        return scores[0] if self.single else scores
 
 
 @dataclasses.dataclass(frozen=True)

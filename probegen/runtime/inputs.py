@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import GATE_INPUT, TARGET_INPUT, InputSpec
+from probegen.artefact.rows import batch_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.stages import stage
 
@@ -50,7 +51,8 @@ def check_inputs(
 def _checked(x: Inputs, specs: Sequence[InputSpec], check_finite: bool) -> dict[str, Array]:
     given = _by_name(x, specs)
     arrays = {spec.name: _fit(given[spec.name], spec, check_finite) for spec in specs}
-    rows = {name: array.shape[0] for name, array in arrays.items()}
+    places = {spec.name: batch_axis(spec.axes) for spec in specs}
+    rows = {name: arrays[name].shape[at] for name, at in places.items() if at is not None}
     if len(set(rows.values())) > 1:
         sizes = ", ".join(f"{name!r} has {n}" for name, n in rows.items())
         raise InputError(f"all inputs must have the same batch size, but {sizes}.")
@@ -185,7 +187,8 @@ def _check_shape(array: Array, spec: InputSpec) -> None:
             f"input {spec.name!r} has the shape {array.shape} (rank {array.ndim}), expected "
             f"{expected} (rank {len(spec.shape)}).{_rank_hint(array, spec)}"
         )
-    if array.shape[0] == 0:
+    at = batch_axis(spec.axes)
+    if at is not None and array.shape[at] == 0:
         raise InputError(f"input {spec.name!r} is an empty batch: its shape is {array.shape}.")
     for i, (axis, size, got) in enumerate(zip(spec.axes, spec.shape, array.shape, strict=True)):
         if got == 0 or (size is not None and got != size):
@@ -197,7 +200,7 @@ def _check_shape(array: Array, spec: InputSpec) -> None:
 
 
 def _rank_hint(array: Array, spec: InputSpec) -> str:
-    if _matches(array.shape, spec.shape[1:]):
+    if batch_axis(spec.axes) == 0 and _matches(array.shape, spec.shape[1:]):
         return " This looks like one sample without the batch axis: pass x[np.newaxis]."
     return ""
 

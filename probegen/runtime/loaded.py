@@ -15,6 +15,7 @@ from probegen.artefact.manifest import (
     Manifest,
     OutputSpec,
 )
+from probegen.artefact.rows import BATCH, batch_axis, count_rows
 from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
@@ -90,7 +91,7 @@ class Artefact:
             ArtefactError: the engine failed.
         """
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
-        targets = check_target(target, self.manifest, batch=_batch(feeds))
+        targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
         arrays = self._compute(feeds, targets, bool(explain))
         return Result(Run(self.manifest, feeds, targets, self.path), arrays)
 
@@ -112,28 +113,42 @@ class Artefact:
             raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
         specs = [self._of_many(spec, batch_size) for spec in self.inputs]
         feeds = check_inputs(x, specs, check_finite=check_finite)
-        if (left := _batch(feeds) % batch_size) and specs != list(self.inputs):
+        count = count_rows(feeds, self.inputs)
+        if (left := count % batch_size) and specs != list(self.inputs):
             raise InputError(
-                f"the artefact takes {batch_size} rows at a time, and {left} of {_batch(feeds)} "
+                f"the artefact takes {batch_size} rows at a time, and {left} of {count} "
                 f"are left over; fill them up to {batch_size}."
             )
-        targets = check_target(target, self.manifest, batch=_batch(feeds))
+        targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
         parts = []
-        for start in range(0, _batch(feeds), batch_size):
+        for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
-            chunk = {name: array[rows] for name, array in feeds.items()}
+            chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
             chosen = None if targets is None else targets[rows]
             parts.append(self._compute(chunk, chosen, bool(explain)))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
-            joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            joined = {
+                name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
+                for name in parts[0]
+            }
         return Result(Run(self.manifest, feeds, targets, self.path), joined)
 
     @staticmethod
     def _of_many(spec: InputSpec, batch_size: int) -> InputSpec:
         """Returns an input that takes any number of rows, where a chunk has the rows it takes."""
-        if spec.shape[0] != batch_size:
-            return spec
-        return dataclasses.replace(spec, shape=(None, *spec.shape[1:]))
+        sized = zip(spec.axes, spec.shape, strict=True)
+        shape = tuple(None if a == BATCH and n == batch_size else n for a, n in sized)
+        return dataclasses.replace(spec, shape=shape)
+
+    def _joined_along(self, name: str) -> int:
+        """Returns which axis the rows of an output lie along."""
+        at = batch_axis(self.manifest.output(name).axes)
+        if at is None:
+            raise ArtefactError(
+                f"the output {name!r} has no batch axis, so that parts of a batch cannot be "
+                "joined; use run()."
+            )
+        return at
 
     def _compute(
         self, feeds: Mapping[str, Array], target: Array | None, explain: bool
@@ -170,5 +185,7 @@ class Artefact:
         return title + "\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
 
 
-def _batch(feeds: Mapping[str, Array]) -> int:
-    return len(next(iter(feeds.values())))
+def _some(array: Array, spec: InputSpec, rows: slice) -> Array:
+    """Returns some rows of an input; what has no batch axis goes to all of them."""
+    at = batch_axis(spec.axes)
+    return array if at is None else array[(slice(None),) * at + (rows,)]

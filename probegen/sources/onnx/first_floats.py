@@ -93,6 +93,9 @@ def _start(
     rows = shape[0] if is_lookup and node.op_type == "Gather" and shape else None
     own = shape_of(value) or ()
     names = [str(inputs[i].name).lower() for i in ties]
+    # Where the size of the first axis has no name, samples may have been joined along it.
+    ranks = [len(shape_of(inputs[i]) or ()) for i in ties]
+    least, unnamed = max(ranks) + is_lookup, bool(own) and not isinstance(own[0], int)
     return Start(
         ref=ref,
         label=label,
@@ -100,7 +103,7 @@ def _start(
         is_lookup=is_lookup,
         rows=rows if isinstance(rows, int) and constant_of(table) is not None else None,
         masks=not is_lookup and (all("mask" in n for n in names) or _becomes_penalty(value)),
-        usable=bool(own) and own[0] in (batch, None),
+        usable=bool(own) and (own[0] == batch or (unnamed and len(own) >= least)),
         moved=False,
     )
 

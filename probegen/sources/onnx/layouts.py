@@ -7,11 +7,11 @@ through elementwise operators, transposes, reductions and reshapes that leave le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.core.values import attribute, constant_of, shape_of
+from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
 
 #: A name for each axis as far as it is known.
@@ -49,7 +49,13 @@ class Layouts:
         self._given = {ends[name]: axes for name, axes in given.items() if name in ends}
         for value, axes in self._given.items():
             self._learn(value, axes)
-        self._batch = _batch_sizes(graph)
+        fed = [s for v in graph.inputs if not v.is_initializer() and (s := shape_of(v))]
+        self._batch = _batch_size(fed)
+        self._others = {d for s in fed for d in s if isinstance(d, str) and d != self._batch}
+        for value in [*graph.inputs, *graph.outputs]:
+            sizes = shape_of(value) or ()
+            if isinstance(self._batch, str) and sizes.count(self._batch) == 1:
+                self._learn(value, [BATCH if d == self._batch else None for d in sizes])
         nodes = list(graph)
         for strong in (True, False):
             for node in nodes:
@@ -64,7 +70,7 @@ class Layouts:
         if value in self._given:
             return self._given[value]
         names = list(self._known.get(value, (None,) * len(shape)))
-        if BATCH not in names and names and names[0] is None and shape[0] in self._batch:
+        if BATCH not in names and names and names[0] is None and self._may_be_batch(shape[0]):
             names[0] = BATCH
         if CHANNEL not in names and len(names) > 1 and names[-1] is None:
             names[-1] = CHANNEL
@@ -78,6 +84,15 @@ class Layouts:
             if name is None or (name == TIME and {"height", "width"} & taken):
                 names[i] = f"axis_{i}"
         return tuple(str(name) for name in names)
+
+    def _may_be_batch(self, size: object) -> bool:
+        """Tells whether a first axis of this size is the batch, as far as sizes tell.
+
+        Behind computed reshapes the size of the batch often has no name.
+        """
+        if isinstance(self._batch, int):
+            return size == self._batch
+        return not isinstance(size, int) and size not in self._others
 
     # -- learning --------------------------------------------------------------------------
 
@@ -108,6 +123,8 @@ class Layouts:
             self._learn(node.inputs[0], own)
             every = (BATCH, TIME, None, CHANNEL) if batch_first else (TIME, None, BATCH, CHANNEL)
             last = (BATCH, None, CHANNEL) if batch_first else (None, BATCH, CHANNEL)
+            for value in node.inputs[5:7]:
+                self._learn(value, last)
             for value, names in zip(node.outputs, (every, last, last), strict=False):
                 self._learn(value, names)
         elif not strong and _has_channels_last(node):
@@ -163,6 +180,16 @@ class Layouts:
                 names = [n if s else None for n, s in zip(self._known[result], same, strict=True)]
                 changed |= self._learn(value, names)
         return changed
+
+
+def _batch_size(fed: Sequence[Sequence[Dim]]) -> Dim:
+    """Returns the size of the batch: a number, a name, or None where it is open without one.
+
+    It is the first open size that stands in front of an input; where none does, the first size
+    of the first input that has any.
+    """
+    firsts = [sizes[0] for sizes in fed if sizes]
+    return next((d for d in firsts if not isinstance(d, int)), firsts[0] if firsts else None)
 
 
 #: Operators with results that have other axes than their operands, and no move of their own.
@@ -256,13 +283,3 @@ def _has_channels_last(node: ir.Node) -> bool:
         weight = node.inputs[1]
         return weight is not None and (weight.is_initializer() or constant_of(weight) is not None)
     return False
-
-
-def _batch_sizes(graph: ir.Graph) -> set[object]:
-    """Returns sizes that a first axis may have to count as the batch, the names of open ones."""
-    firsts = [s[0] for v in _fed(graph) if (s := shape_of(v))]
-    return {f for f in firsts if f is not None}
-
-
-def _fed(graph: ir.Graph) -> Iterable[ir.Value]:
-    return [v for v in graph.inputs if not v.is_initializer()]

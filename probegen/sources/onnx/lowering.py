@@ -79,6 +79,8 @@ def _target(
 ) -> ir.Value:
     """Writes what a target is taken from: batch first, and classes last where one is chosen."""
     scores = copies[view.end(target)]
+    if target.single:
+        scores = builder.unsqueeze(scores, [0])
     return scores if target.order is None else builder.transpose(scores, target.order)
 
 

@@ -58,10 +58,7 @@ class OnnxMovedScores:
         }
         fed, more = self.moved_feed(feed, shifts)
         found = self._runner.run({**fed, **more}, [*self._names, *self._tensors])
-        scores = [
-            s if g.target.order is None else s.transpose(g.target.order)
-            for s, g in zip(found, self._groups, strict=False)
-        ]
+        scores = [g.target.arranged(s) for s, g in zip(found, self._groups, strict=False)]
         tensors.update(zip(self._inner, found[len(self._names) :], strict=True))
         return scores, tensors
 
@@ -75,7 +72,7 @@ class OnnxMovedScores:
                 name = self._view.input_names[ref.position]
                 fed[name] = (fed[name].astype(np.float64) + shift).astype(fed[name].dtype)
         more = {
-            f"{_SHIFT}{i}": np.asarray(shifts.get(ref, np.zeros((1,) * rank)))
+            f"{_SHIFT}{i}": _of_rank(shifts.get(ref, np.zeros(())), rank)
             for i, (ref, rank) in enumerate(zip(self._inner, self._ranks, strict=True))
         }
         return fed, more
@@ -99,6 +96,10 @@ class OnnxMovedScores:
                 reached.update(node.outputs)
                 passed |= node.op_type in _STRAIGHT_THROUGH
         return passed and end in reached
+
+
+def _of_rank(shift: Array, rank: int) -> Array:
+    return shift if np.ndim(shift) else np.full((1,) * rank, shift)
 
 
 def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:

@@ -188,9 +188,7 @@ class OnnxReference:
         shifts: Mapping[TensorRef, Array],
     ) -> dict[TensorRef, Array]:
         """Returns the gradients of one group's scores at moved tensors, in float64."""
-        order = self._asked.groups[place].target.order
-        if order is not None:
-            seeds = seeds.transpose(np.argsort(order))
+        seeds = self._asked.groups[place].target.restored(seeds)
         runner, names = self._twin(place)
         fed, more = self._moved.moved_feed(feed, shifts)
         found = runner.run({**fed, **more, f"{COTANGENT}/scores": seeds}, [names[r] for r in refs])

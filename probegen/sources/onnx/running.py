@@ -51,7 +51,7 @@ class Runner:
     def run(self, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
         """Returns outputs, all of them or those of some names, on inputs of any element type."""
         fed = {
-            name: np.ascontiguousarray(np.asarray(feed[name]).astype(dtype))
+            name: np.asarray(np.asarray(feed[name]).astype(dtype), order="C")
             for name, dtype in self.inputs.items()
         }
         found: list[Array] = self._session.run(None if names is None else list(names), fed)

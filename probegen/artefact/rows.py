@@ -1,0 +1,68 @@
+"""Where the samples of an array lie: along the axis called `batch`, which is not always the first.
+
+A recurrent model may take `[time, batch, feature]`, a state is `[layer, batch, unit]`, a rate of
+sampling has no batch at all. Code that works sample by sample brings arrays to rows first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+BATCH = "batch"
+
+
+class Described(Protocol):
+    """An input or output of a manifest."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """A name for each of its axes."""
+
+
+def batch_axis(axes: Sequence[str]) -> int | None:
+    """Returns which axis the samples lie along, None where there is none."""
+    return axes.index(BATCH) if BATCH in axes else None
+
+
+def rows_first(array: Array, axes: Sequence[str], rows: int = 1) -> Array:
+    """Returns an array with the samples along its first axis.
+
+    Args:
+        array: any.
+        axes: a name for each of its axes.
+        rows: how often what has no batch axis is repeated.
+    """
+    at = batch_axis(axes)
+    if at is None:
+        return np.broadcast_to(array, (rows, *array.shape))
+    return np.moveaxis(array, at, 0)
+
+
+def as_described(array: Array, axes: Sequence[str]) -> Array:
+    """Returns an array with rows first in the order of `axes`; the reverse of `rows_first`."""
+    at = batch_axis(axes)
+    return np.asarray(array[0] if at is None else np.moveaxis(array, 0, at), order="C")
+
+
+def count_rows(arrays: Mapping[str, Array], specs: Sequence[Described]) -> int:
+    """Returns the number of samples in arrays: 1 where none of them has a batch axis."""
+    for spec in specs:
+        at = batch_axis(spec.axes)
+        if at is not None:
+            return int(arrays[spec.name].shape[at])
+    return 1
+
+
+def without_batch(values: Sequence[Any], axes: Sequence[str]) -> tuple[Any, ...]:
+    """Returns the entries of `values`, one an axis, that are not the batch's."""
+    return tuple(v for v, axis in zip(values, axes, strict=True) if axis != BATCH)

@@ -1,0 +1,117 @@
+"""A reference whose arrays have their samples along the first axis, whatever the model's have.
+
+Everything in `parity` goes sample by sample. Inputs stay as the model takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.rows import as_described, batch_axis, count_rows, rows_first
+from probegen.errors import VerificationError
+from probegen.plan.axes import Axes
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
+from probegen.sources.base import MovedScores, Reference
+
+Array = npt.NDArray[Any]
+
+
+class RowsReference:
+    """Wraps a reference; see `sources.base.Reference`."""
+
+    def __init__(self, inner: Reference) -> None:
+        self._inner = inner
+        self.plan: Plan = inner.plan
+        self.sizes = inner.sizes
+        self.computed_in = inner.computed_in
+        self.gradients_by = inner.gradients_by
+        self._axes = {o.name: o.axes for o in inner.plan.manifest.outputs}
+
+    def rows(self, feed: Mapping[str, Array]) -> int:
+        """Returns the number of samples in inputs."""
+        return count_rows(feed, self.plan.manifest.inputs)
+
+    def arranged(self, values: Mapping[str, Array], rows: int) -> dict[str, Array]:
+        """Returns outputs with their samples first.
+
+        Raises:
+            VerificationError: one has another number of samples than the inputs.
+        """
+        found = {}
+        for name, value in values.items():
+            axes = self._axes[name]
+            at = batch_axis(axes) if len(axes) == value.ndim else None
+            if at is not None and value.shape[at] != rows:
+                raise VerificationError(
+                    f"output {name!r} has {value.shape[at]} entries along its axis {at}, which is "
+                    f"taken for the batch, for {rows} samples. Say what its axes are "
+                    f"(inputs={{{name!r}: ...}} for an ONNX model), or export the model so that "
+                    "its outputs keep the batch."
+                )
+            found[name] = rows_first(value, axes, rows)
+        return found
+
+    def shares_gradients_with(self, engine: str) -> bool:
+        """Tells whether artefacts of a runtime engine hold these very gradients."""
+        return self._inner.shares_gradients_with(engine)
+
+    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
+        """Returns what the untouched model predicts."""
+        rows = self.rows(feed)
+        return [self.arranged(a, rows) for a in self._inner.predictions(feed, times)]
+
+    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns all outputs of the plan."""
+        return self.arranged(self._inner.explanations(feed, target), self.rows(feed))
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of."""
+        return self._inner.raw_name(output)
+
+    def moved_scores(self) -> MovedScores | None:
+        """Returns what a third witness moves tensors in."""
+        moved = self._inner.moved_scores()
+        axes = {o.ref: o.axes for g in self.plan.groups for o in g.outputs}
+        return None if moved is None else RowsMovedScores(moved, axes)
+
+    def computed_near(self, name: str) -> float:
+        """Returns the size of the numbers that an output's last function computes with."""
+        return self._inner.computed_near(name)
+
+    def cause_of(self, error: Exception) -> str:
+        """Returns on one line what an exception of the model says."""
+        return self._inner.cause_of(error)
+
+    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
+        """Says why the model cannot run on inputs, None where it can."""
+        return self._inner.cause_of_failure(feed)
+
+    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
+        """Says in sentences where the first value arises that is not finite."""
+        return self._inner.where_not_finite(feed)
+
+
+class RowsMovedScores:
+    """Wraps moved scores: tensors, and what is added to them, have their samples first."""
+
+    def __init__(self, inner: MovedScores, axes: Mapping[TensorRef, Axes]) -> None:
+        self._inner, self._axes = inner, axes
+
+    def at(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns the scores of each group, and the tensors before they are moved."""
+        turned = {
+            ref: shift if np.ndim(shift) == 0 else as_described(shift, self._axes[ref])
+            for ref, shift in shifts.items()
+        }
+        scores, tensors = self._inner.at(feed, turned)
+        return scores, {ref: rows_first(t, self._axes[ref]) for ref, t in tensors.items()}
+
+    def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
+        """Tells whether the model stops some gradients on the way from a tensor to the score."""
+        return self._inner.is_held_back(group, ref)
