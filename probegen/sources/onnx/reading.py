@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from probegen.sources.onnx.loading import Source, load
 from probegen.sources.onnx.names import origins
-from probegen.sources.onnx.simplify import simplify
+from probegen.sources.onnx.simplify import WRITTEN_OUT, simplify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,12 @@ def read_onnx(source: Source) -> OnnxModel:
     """
     opened = load(source)
     model, notes = opened.model, (*opened.notes, *simplify(opened.model))
+    original = opened.original
+    if WRITTEN_OUT in notes:
+        original = ir.serde.serialize_model(model).SerializeToString()
     return OnnxModel(
         model=model,
-        original=opened.original,
+        original=original,
         opset=model.opset_imports[""],
         notes=notes,
         node_names=origins(model),

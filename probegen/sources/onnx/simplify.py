@@ -12,12 +12,18 @@ from probegen.sources.onnx.composites import take_apart
 from probegen.sources.onnx.constants import copy_into_bodies, fold_constants, lift_constants
 from probegen.sources.onnx.defaults import take_defaults
 from probegen.sources.onnx.functions import inline_functions
+from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
 from probegen.sources.onnx.idle import drop_idle_nodes
 from probegen.sources.onnx.names import AllNames, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.sizes import write_known_sizes
 
+#: What the manifest says of a model whose gradients were written out.
+WRITTEN_OUT = (
+    "Gradient operators are written out; no runtime has them, so that the artefact was compared "
+    "with the written out graph"
+)
 #: Rounds of inferring and folding: each may open the way for one more.
 _ROUNDS = 60
 
@@ -44,6 +50,10 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     _work_out(model, names)
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
         _work_out(model, names)
+    if has_gradients(model):
+        lower_gradients(model)
+        _work_out(model, names)
+        notes.append(WRITTEN_OUT)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
     return tuple(notes)
