@@ -1,0 +1,77 @@
+"""The command line: one command a file; this one puts them together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from probegen._version import __version__
+from probegen.cli.compile import compile
+from probegen.cli.inspect import inspect
+from probegen.cli.run import run
+from probegen.cli.verify import verify
+from probegen.errors import ProbegenError
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_TRACEBACK = "--traceback"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; an error ends with one message and status 1, no traceback.
+
+    Args:
+        arguments: by default those of the process.
+    """
+    # TensorFlow's start-up notes would drown what the user asked for.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        # Taken out here, so that it works wherever it stands.
+        cli.main([a for a in given if a != _TRACEBACK], prog_name="probegen")
+    except Exception as error:
+        if _TRACEBACK in given:
+            raise
+        click.echo(f"probegen: {_explain(error)}", err=True)
+        sys.exit(1)
+
+
+def _explain(error: Exception) -> str:
+    """Returns what a user is told of an error."""
+    if isinstance(error, ProbegenError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{error.name} is not installed. This command needs the compiler: "
+            "pip install 'probegen[compiler]'."
+        )
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return (
+        f"{type(error).__name__}: {error}\nThis is a fault in probegen, or in a layer of the "
+        f"model; {_TRACEBACK} shows where."
+    )
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="probegen")
+@click.option(_TRACEBACK, is_flag=True, help="Show Python's traceback of an error.")
+def cli(traceback: bool) -> None:
+    """Compile Keras models into one file that returns its explanation beside its prediction.
+
+    \b
+    Typical use:
+      probegen inspect model.keras
+      probegen inspect model.keras --cost --saliency
+      probegen compile model.keras -o model.onnx --saliency --grad-cam
+      probegen verify model.onnx --against model.keras
+      probegen verify model.onnx
+      probegen run model.onnx photo.png --html report.html
+    """
+    del traceback  # see main
+
+
+for _command in (inspect, compile, verify, run):
+    cli.add_command(_command)

@@ -1,0 +1,5 @@
+"""`python -m probegen.cli`."""
+
+from probegen.cli import main
+
+main()

@@ -1,0 +1,151 @@
+"""`probegen compile`: one artefact with the asked explanations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
+from probegen.cli.reading import load_arrays, words
+from probegen.cli.showing import progress, show_table, with_imports
+from probegen.errors import SpecError
+
+_GATES = ("required", "optional", "none")
+
+
+class _TakesGate(TakesProbes):
+    """A command with `--gate`, which takes the next word only where that names a gate."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as any command does."""
+        following = [*args[1:], ""]
+        bare = (a == "--gate" and b not in _GATES for a, b in zip(args, following, strict=True))
+        named = ["--gate=required" if b else a for a, b in zip(args, bare, strict=True)]
+        return super().parse_args(ctx, named)
+
+
+def _gate(chosen: str | None, none: bool) -> bool | str:
+    """Returns what `export` takes as `gate`.
+
+    Raises:
+        SpecError: the two options contradict each other.
+    """
+    if none and chosen not in (None, "none"):
+        raise SpecError("--gate and --no-gate were both given; leave one of them out.")
+    if none or chosen == "none":
+        return False
+    return "optional" if chosen == "optional" else True
+
+
+@click.command(cls=_TakesGate)
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    metavar="OUT",
+    help="NAME.onnx, NAME.keras, or a folder: SavedModel.",
+)
+@with_probes
+@click.option("--class-names", metavar="A,B,...|FILE", help="Class names, or a file, one a line.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "savedmodel", "keras"]),
+    help="What to write, whatever OUT's suffix says.",
+)
+@click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--gate",
+    is_flag=False,
+    flag_value="required",
+    type=click.Choice(_GATES),
+    help="ONNX: the input `explain`, false for the prediction alone. A required input works in "
+    "every runtime; an optional one is false by default, which only onnxruntime's Python, C, C# "
+    "and Java honour.  [default: required]",
+)
+@click.option("--no-gate", is_flag=True, help="The same as --gate=none.")
+@click.option(
+    "--external-data/--no-external-data",
+    default=None,
+    help="ONNX: weights in OUT.data beside OUT.  [default: only above protobuf's 2 GB]",
+)
+@click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
+@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
+@click.option(
+    "--samples",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Inputs to verify on (.npy, .npz).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_imports
+def compile(
+    model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
+) -> None:
+    """Compile MODEL (.keras, .h5, .hdf5) into one artefact with the asked explanations.
+
+    SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
+    'name#k' for call k of a shared layer; see `probegen inspect MODEL`. Options whose value may
+    be left out, like --grad-cam, take the next word as their value: put MODEL first.
+
+    \b
+    A spec file holds what the options cannot say, for instance in TOML:
+      [[probes]]
+      probe = "saliency"
+      target = 3
+      wrt = "embedding"
+    """
+    probes = probes_of(options)
+    if not probes:
+        note = "no probes: the artefact gives the predictions alone, and explains nothing;"
+        click.echo(f"{note} {SUCH_AS}", err=True)
+    with progress("reading the model", modules) as say:
+        from probegen.compiler import compile as compile_model
+        from probegen.parity import REPORT_COLUMNS
+
+        exported = compile_model(
+            model,
+            probes,
+            output,
+            class_names=words(options["class_names"]),
+            format=options["kind"],
+            opset=options["opset"],
+            gate=_gate(options["gate"], options["no_gate"]),
+            dynamic_batch=not options["static_batch"],
+            external_data=options["external_data"],
+            verify=options["verify"],
+            samples=load_arrays(options["samples"]) if options["samples"] else None,
+            overwrite=options["overwrite"],
+            progress=say,
+        )
+    files = [exported.path, *([exported.data] if exported.data else [])]
+    size = sum(map(_size_of, files))
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "path": str(exported.path),
+                    "data": str(exported.data) if exported.data else None,
+                    "format": exported.format,
+                    "bytes": size,
+                    "outputs": [o.name for o in exported.manifest.outputs],
+                    "verification": exported.report.to_json() if exported.report else None,
+                }
+            )
+        )
+        return
+    if exported.report is not None:
+        show_table("against the source model", REPORT_COLUMNS, exported.report.rows())
+    click.echo(f"{' + '.join(map(str, files))}  {exported.format}  {size / 1e6:.2f} MB")
+
+
+def _size_of(path: Path) -> int:
+    """Returns the bytes of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -1,0 +1,223 @@
+"""`probegen run`: an artefact on an input, and what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probegen.cli.reading import read_text, words
+from probegen.cli.showing import note, show_table, start_tensorflow
+from probegen.errors import InputError
+
+if TYPE_CHECKING:
+    from probegen.artefact.manifest import Manifest
+
+#: Rows of a batch whose classes `run` prints.
+_MOST_CHOICES = 10
+
+
+@click.command()
+@click.argument("artefact", type=click.Path())
+@click.argument("input", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--target",
+    metavar="T",
+    help="Class to explain, where the artefact takes one: an index, a name, argmax, or one of "
+    "these for each row, separated by commas.",
+)
+@click.option("--no-explain", is_flag=True, help="Compute the prediction alone.")
+@click.option("--check", is_flag=True, help="Check ARTEFACT's contents by its digests first.")
+@click.option("--check-finite", is_flag=True, help="Refuse NaN and infinity in the input.")
+@click.option(
+    "--scale",
+    type=float,
+    help="Multiply the values of floating inputs by this: images are read as 0 to 255.",
+)
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first row of a table holds names.  [default: where no cell is a number]",
+)
+@click.option("--plot", type=click.Path(dir_okay=False), help="Draw all outputs into a PNG.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Write a self-contained report.")
+@click.option("--npz", type=click.Path(dir_okay=False), help="Write all arrays.")
+@click.option("--sample", type=int, default=0, show_default=True, help="The row that --plot draws.")
+@click.option("--class-names", metavar="A,B,...|FILE", help="Names of the classes in pictures.")
+@click.option("--feature-names", metavar="A,B,...|FILE", help="Names of the features in pictures.")
+@click.option(
+    "--tokens",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What stands along a sequence: a text file, a line a row of the batch, tokens separated "
+    "by spaces; or JSON: a list, a list of lists, or an object from id to token.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
+    """Run ARTEFACT on INPUT and show what comes out. Needs no TensorFlow for ONNX.
+
+    INPUT is an .npy file with a batch axis, an .npz file with an array for each input, a .csv
+    file with a sample a row (for a series: a time step a row), or an image.
+
+    Cells of a table are divided by tab, ';', ',' or '|', and have decimal points. The values of an
+    image go from 0 to 255, or what --scale makes of them; the range is printed.
+    """
+    from probegen import runtime
+    from probegen.runtime.classes import chosen_classes
+    from probegen.runtime.read import read_input
+
+    if Path(artefact).is_dir():
+        start_tensorflow()
+    art = runtime.load(artefact, check=True) if options["check"] else runtime.load(artefact)
+    feed, names = read_input(
+        Path(input),
+        art.manifest,
+        scale=options["scale"],
+        header=options["header"],
+        say=note,
+    )
+    result = art.run(
+        feed,
+        target=_request(options["target"]),
+        explain=not options["no_explain"],
+        check_finite=options["check_finite"],
+    )
+    labels = {"feature_names": names, **_labels(options)}
+    _check_class_names(labels.get("class_names"), art.manifest)
+    written = _write_all(result, options, {k: v for k, v in labels.items() if v is not None})
+    fed = [
+        {"name": name, "kind": "input", **_figures(array)}
+        for name, array in result.run.inputs.items()
+    ]
+    records = [_described(record) for record in result.values()]
+    chosen = {
+        r.name: chosen_classes(r, labels.get("class_names")) for r in result.predictions.values()
+    }
+    if as_json:
+        predictions = {p.name: p.array.tolist() for p in result.predictions.values()}
+        classes = {name: [dataclasses.asdict(c) for c in found] for name, found in chosen.items()}
+        told = {"inputs": fed, "outputs": records, "predictions": predictions}
+        told |= {"classes": {n: found for n, found in classes.items() if found}}
+        click.echo(json.dumps({**told, "written": written}))
+        return
+    columns = ("name", "kind", "shape", "min", "max")
+    show_table(f"{artefact} on {input}", columns, _rows([*fed, *records]))
+    for name, found in chosen.items():
+        for row, choice in enumerate(found[:_MOST_CHOICES]):
+            click.echo(f"{name}, row {row}: {choice}")
+        if len(found) > _MOST_CHOICES:
+            click.echo(f"{name}: {len(found) - _MOST_CHOICES} more rows; --json has them all")
+    for record in result.predictions.values():
+        if not chosen[record.name]:
+            _say_values(record)
+    for path in written:
+        click.echo(f"wrote {path}")
+
+
+def _say_values(record: Any) -> None:
+    """Prints a prediction of one number a row, which has no class."""
+    array = record.array
+    if (
+        array.ndim not in (1, 2)
+        or array.shape[1:] not in ((), (1,))
+        or array.dtype.kind not in "fiu"
+    ):
+        return
+    probable = record.spec.detail.get("activation")
+    for row, value in enumerate(array.reshape(-1)[:_MOST_CHOICES].tolist()):
+        click.echo(f"{record.name}, row {row}: {'probability ' if probable else ''}{value:.4g}")
+    if len(array) > _MOST_CHOICES:
+        click.echo(f"{record.name}: {len(array) - _MOST_CHOICES} more rows; --json has them all")
+
+
+def _request(text: str | None) -> Any:
+    """Returns the target of a run: an index or a name, or a list with one a row."""
+    if text is None:
+        return None
+    parts = [_one_target(part.strip()) for part in text.split(",")]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _one_target(text: str) -> int | str:
+    if text == "argmax":
+        return -1
+    return int(text) if text.removeprefix("-").isdigit() else text
+
+
+def _labels(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns what pictures are labelled with."""
+    labels = {name: words(options[name]) for name in ("class_names", "feature_names")}
+    given = {name: words for name, words in labels.items() if words is not None}
+    return {**given, **({"tokens": _tokens(options["tokens"])} if options["tokens"] else {})}
+
+
+def _tokens(path: str) -> Any:
+    text = read_text(path)
+    if Path(path).suffix.lower() != ".json":
+        return [line.split() for line in text.splitlines() if line.strip()]
+    try:
+        tokens = json.loads(text)
+        return {int(k): str(v) for k, v in tokens.items()} if isinstance(tokens, dict) else tokens
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} holds no tokens: {error}") from error
+
+
+def _write_all(result: Any, options: dict[str, Any], labels: dict[str, Any]) -> list[str]:
+    """Writes the files that were asked for; returns their paths."""
+    written = []
+    if options["plot"]:
+        result.plot(options["plot"], sample=options["sample"], **labels)
+        written.append(options["plot"])
+    if options["html"]:
+        result.to_html(options["html"], **labels)
+        written.append(options["html"])
+    if options["npz"]:
+        result.to_npz(options["npz"])
+        written.append(options["npz"])
+    return written
+
+
+def _check_class_names(names: Sequence[str] | None, manifest: Manifest) -> None:
+    """Raises an InputError for class names that fit no prediction."""
+    from probegen.artefact.manifest import class_axis, wrong_class_names
+
+    sizes = [p.shape[class_axis(p.axes)] for p in manifest.predictions if len(p.shape) > 1]
+    wrong = None if names is None else wrong_class_names(names, sizes)
+    if wrong is not None:
+        raise InputError(wrong)
+
+
+def _described(record: Any) -> dict[str, Any]:
+    """Returns what JSON says of a record."""
+    return {
+        "name": record.name,
+        "kind": record.kind,
+        "layer": record.layer,
+        "axes": list(record.axes),
+        **_figures(record.array),
+    }
+
+
+def _figures(array: Any) -> dict[str, Any]:
+    numeric = bool(array.size) and array.dtype.kind in "biuf"
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "min": float(array.min()) if numeric else None,
+        "max": float(array.max()) if numeric else None,
+    }
+
+
+def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            r["name"],
+            r["kind"],
+            "x".join(map(str, r["shape"])),
+            *("" if r[key] is None else f"{r[key]:.4g}" for key in ("min", "max")),
+        )
+        for r in records
+    ]

@@ -1,0 +1,107 @@
+"""Progress, notes and tables in a terminal; and what has to be imported before."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probegen.errors import SourceError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def with_imports(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the option `--import`."""
+    return click.option(
+        "--import",
+        "modules",
+        multiple=True,
+        metavar="MODULE",
+        help="Import a Python module first: one that registers the model's custom classes.",
+    )(command)
+
+
+def note(line: str) -> None:
+    """Prints a line on standard error."""
+    click.echo(line, err=True)
+
+
+def _import(modules: Sequence[str]) -> None:
+    if modules:
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise SourceError(f"--import {module}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def progress(first: str, modules: Sequence[str]) -> Iterator[Callable[[str], None]]:
+    """Shows on standard error what is being done, one stage after the other.
+
+    Args:
+        first: the first stage.
+        modules: imported before it.
+    """
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        _stage(first)
+        start_tensorflow()
+        _import(modules)
+        yield _stage
+        return
+    with console.status(first) as status:
+        start_tensorflow()
+        _import(modules)
+        yield status.update
+
+
+def _stage(what: str) -> None:
+    click.echo(f"{what} ...", err=True)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without the notes that its libraries write past Python."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table: folded into a terminal, else with every row on one line."""
+    console = _console()
+    if not console.is_terminal:
+        from probegen.text import indented_table
+
+        click.echo(f"{title}\n{indented_table(columns, rows)}")
+        return
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
