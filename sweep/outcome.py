@@ -15,7 +15,7 @@ import onnx
 
 import probegen as pg
 from probegen import runtime
-from probegen.artefact.manifest import GATE_INPUT, GRADIENT_KINDS
+from probegen.artefact.manifest import GATE_INPUT
 from probegen.errors import (
     InstrumentError,
     NotDifferentiableError,
@@ -113,8 +113,9 @@ def _compile(subject: Subject) -> Outcome:
         path = Path(folder) / "model.onnx"
         exported = pg.compile(model, probes, path, samples=samples)
         plain, explained = count_nodes(path)
-        figures = [] if exported.report is None else exported.report.values()
-        parity = max((p.max_rel for p in figures if p.kind in GRADIENT_KINDS), default=0.0)
+        figures = {} if exported.report is None else dict(exported.report)
+        names = [o.name for o in exported.manifest.outputs if o.is_attribution]
+        parity = max((figures[name].max_rel for name in names if name in figures), default=0.0)
         wrong = _rows_that_depend_on_the_batch(path, samples)
     verdict = AGREES
     if wrong:

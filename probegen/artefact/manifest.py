@@ -31,16 +31,6 @@ GATE_OPTIONAL: Literal["optional"] = "optional"
 Gate = Literal[False, "required", "optional"]
 
 PREDICTION = "prediction"
-ACTIVATION = "activation"
-ATTENTION = "attention"
-INPUT_GRADIENT = "input_gradient"
-SALIENCY = "saliency"
-GRAD_CAM = "grad_cam"
-INTEGRATED_GRADIENTS = "integrated_gradients"
-
-#: Outputs that are computed with the backward pass.
-GRADIENT_KINDS = frozenset({INPUT_GRADIENT, SALIENCY, GRAD_CAM, INTEGRATED_GRADIENTS})
-KINDS = frozenset({PREDICTION, ACTIVATION, ATTENTION}) | GRADIENT_KINDS
 
 #: How an output is drawn: a runtime draws methods that it has never heard of by these words.
 DRAWN_AS_PREDICTION = "prediction"
@@ -162,7 +152,7 @@ class OutputSpec:
     draw: str = ""
 
     def __post_init__(self) -> None:
-        usual = _BY_KIND.get(self.kind) or _Usual(self.kind.replace("_", " ").capitalize())
+        usual = KINDS_OF_SCHEMA_1.get(self.kind) or _Usual(self.kind.replace("_", " ").capitalize())
         for name, value in dataclasses.asdict(usual).items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
@@ -185,24 +175,26 @@ class _Usual:
 
 
 #: The kinds of schema 1. A kind of later says all this itself.
-_BY_KIND = {
+KINDS_OF_SCHEMA_1: Mapping[str, _Usual] = {
     PREDICTION: _Usual("Prediction", draw=DRAWN_AS_PREDICTION),
-    ACTIVATION: _Usual("Activation", draw=DRAWN_AS_ACTIVATION),
-    ATTENTION: _Usual(
+    "activation": _Usual("Activation", draw=DRAWN_AS_ACTIVATION),
+    "attention": _Usual(
         "Attention",
         "share of attention",
         NEVER_NEGATIVE,
         "Vaswani et al. 2017, eq. 1",
         DRAWN_AS_ATTENTION,
     ),
-    INPUT_GRADIENT: _Usual(
+    "input_gradient": _Usual(
         "Input gradient", SCORE_PER_INPUT, SIGNED, "Baehrens et al. 2010, eq. 1"
     ),
-    SALIENCY: _Usual("Saliency", SCORE_PER_INPUT, NEVER_NEGATIVE, "Simonyan et al. 2013, sec. 3.1"),
-    GRAD_CAM: _Usual(
+    "saliency": _Usual(
+        "Saliency", SCORE_PER_INPUT, NEVER_NEGATIVE, "Simonyan et al. 2013, sec. 3.1"
+    ),
+    "grad_cam": _Usual(
         "Grad-CAM", "weighted activation", NEVER_NEGATIVE, "Selvaraju et al. 2017, eqs. 1-2"
     ),
-    INTEGRATED_GRADIENTS: _Usual(
+    "integrated_gradients": _Usual(
         "Integrated gradients", "score", SIGNED, "Sundararajan et al. 2017, eq. 3"
     ),
 }

@@ -36,6 +36,7 @@ class Attention(OfLayers):
     equation: ClassVar[str] = "attention weights after the softmax"
     paper: ClassVar[str] = "Vaswani et al. 2017, eq. 1"
     point: ClassVar[str] = "attention"
+    of_weights: ClassVar[bool] = True
 
     select: Selector = "*"
     name: str | None = None

@@ -164,9 +164,15 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class OfLayers(Probe):
-    """Gives out a tensor of each selected layer; `point` says which of its tensors."""
+    """Gives out a tensor of each selected layer.
+
+    Attributes:
+        of_weights: True where that is the attention weights that the layer applies, and not its
+            output.
+    """
 
     selects: ClassVar[str] = "select"
+    of_weights: ClassVar[bool] = False
 
     @property
     def dtype(self) -> str | None:

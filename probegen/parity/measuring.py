@@ -20,6 +20,7 @@ from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
 from probegen.plan.making import make_plan
+from probegen.plan.plan import Plan
 from probegen.runtime.inputs import check_inputs
 from probegen.sources import instrumented_program, open_source
 from probegen.sources.base import Program
@@ -81,6 +82,7 @@ def measure(
     art = runtime.load(artefact)
     described = art.manifest
     program = program_of(model, described)
+    _refuse_products(program.plan)
     _check_same_interface(artefact, described, program)
     reference = RowsReference(program.source.reference(program.plan))
     name = program.source.name
@@ -110,6 +112,22 @@ def measure(
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
     )
+
+
+def _refuse_products(plan: Plan) -> None:
+    """Refuses a plan with a method whose gradients no reference computes.
+
+    Raises:
+        VerificationError: there is one; names it.
+    """
+    for group in plan.groups:
+        if group.products:
+            method = type(group.outputs[0].probe).__name__
+            raise VerificationError(
+                f"pg.{method} has its own gradient of {', '.join(sorted(group.products))}, which "
+                "is no slope of the scores: there is nothing to compare it with. verify=False "
+                "(--no-verify) leaves the comparison out."
+            )
 
 
 def require_agreement(report: Report) -> None:

@@ -20,7 +20,7 @@ def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
     if not isinstance(probe, OfLayers):
         raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
     chosen = view.select(probe.selector, probe.point)
-    if probe.point == "attention":
+    if probe.of_weights:
         return [_attention(view, probe, p, several=len(chosen) > 1) for p in chosen]
     tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
     return [_activation(view, probe, p, j, several=len(tensors) > 1) for p, j in tensors]

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 import pytest
 
-from probegen.artefact.manifest import GRADIENT_KINDS, OutputSpec
+from probegen.artefact.manifest import OutputSpec
 from probegen.parity.comparison import compare
 from probegen.parity.noise import moved, noisy_feeds
 
@@ -92,7 +92,7 @@ def judged(kind, got, network, x, **options):
     pair = noisy_feeds({"x": x}, network.dtype, np.random.default_rng(0), zeros=False)
     noise = moved(output, expected, got, [network.outputs(feed["x"])[kind] for feed in pair])
     exact = expected.reshape(len(x), -1).astype(float)
-    size = np.linalg.norm(exact, axis=1) if kind in GRADIENT_KINDS else np.abs(exact).max(1)
+    size = np.linalg.norm(exact, axis=1) if output.is_attribution else np.abs(exact).max(1)
     size = np.where(size > 0, size, 1)
     return compare(
         output,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from probegen.artefact.manifest import KINDS, TargetSpec
+from probegen.artefact.manifest import KINDS_OF_SCHEMA_1, TargetSpec
 from tests.runtime.support import IMAGE, result_of
 
 RNG = np.random.default_rng(11)
@@ -163,7 +163,7 @@ INPUTS = {
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_no_record_fails(data):
-    kind = data.draw(st.sampled_from(sorted(KINDS)))
+    kind = data.draw(st.sampled_from(sorted(KINDS_OF_SCHEMA_1)))
     axes = data.draw(st.lists(st.sampled_from(AXES), max_size=5))
     sizes = data.draw(st.lists(st.integers(0, 4), min_size=len(axes), max_size=len(axes)))
     values = data.draw(st.sampled_from(VALUES))((2, *sizes))
@@ -176,7 +176,7 @@ def test_no_record_fails(data):
     assert any("it" in t.get_text() for t in figure.findobj(Text))
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(KINDS_OF_SCHEMA_1))
 def test_output_without_batch_axis(kind):
     fed = {"row": INPUTS["row"]}
     result = result_of(fed, {"it": (np.ones((3, 4)), kind, ("time", "feature"), {})})

@@ -148,7 +148,7 @@ def _in_this_graph(tensor: Any) -> Any:
 
 def plain_output(forward: Forward, output: PlainOutput) -> Any:
     """Returns an activation or attention weights as the artefact gives them."""
-    if output.probe.point == "attention":
+    if output.probe.of_weights:
         tensor = forward.weights[output.ref.key]
     else:
         tensor = forward.tensor(output.ref)

@@ -14,7 +14,6 @@ from probegen.graph.core.marks import MARK, MARK_DOMAIN
 from probegen.graph.core.values import shape_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
-from probegen.methods.attention import Attention
 from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.view import OnnxView
@@ -68,7 +67,7 @@ def _plain(
 ) -> ir.Value:
     """Writes an activation or attention weights as the artefact gives them."""
     value = copies[view.value(output.ref)]
-    if isinstance(output.probe, Attention):
+    if output.probe.of_weights:
         value = copies[view.weights(output.ref).value]
     payload = output.probe.payload(OnnxOperations(builder), value, output.axes)
     return builder.cast(payload, ir.DataType[output.spec.dtype.upper().replace("FLOAT32", "FLOAT")])

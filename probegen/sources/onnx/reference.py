@@ -22,7 +22,6 @@ from probegen.errors import VerificationError
 from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import shape_of
 from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
-from probegen.methods.attention import Attention
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import (
     GradientGroup,
@@ -111,7 +110,7 @@ class OnnxReference:
         }
 
     def _value_name(self, output: PlainOutput) -> str:
-        weighs = isinstance(output.probe, Attention)
+        weighs = output.probe.of_weights
         value = self._view.weights(output.ref).value if weighs else self._view.value(output.ref)
         return str(value.name)
 
