@@ -1,7 +1,8 @@
 """Marks in a forward graph: identities of our own domain that say something to the walk.
 
 `Mark` is a tensor that gradients are taken at, or a mask, which paths hold; `StopGradient` is one
-that gradients do not pass. Both are taken out before the graph is finished.
+that gradients do not pass. `StraightThrough(y, x, scale)` is y, and passes gradients on to x: y
+is x rounded to whole steps of that scale. All are taken out before the graph is finished.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import onnx_ir as ir
 MARK_DOMAIN = "probegen"
 MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
+STRAIGHT_THROUGH = "StraightThrough"
 #: In the names of marks that masks pass.
 MASK_NAME = "probegen_mask"
 #: Key in the metadata that nodes carry in memory: all gradients of the node's first output add up

@@ -109,9 +109,14 @@ def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
         if isinstance(read.original, Path)
         else ir.from_proto(_proto(read.original))
     )
-    made = {v.name for node in model.graph for v in node.outputs}
-    made |= {v.name for v in model.graph.inputs}
-    return model if all(name in made for name in names) else None
+    made = {v.name: v for node in model.graph for v in node.outputs}
+    for node in read.model.graph:  # the file need not say the types of its inner tensors
+        for value in node.outputs:
+            same = made.get(value.name)
+            if same is not None and same.type is None:
+                same.type = value.type
+    known = {*made, *(v.name for v in model.graph.inputs)}
+    return model if all(name in known for name in names) else None
 
 
 def folder_of(read: OnnxModel) -> Path | None:

@@ -19,6 +19,7 @@ from onnx_ir.passes import common
 
 from probegen.artefact.manifest import PRECISIONS
 from probegen.errors import VerificationError
+from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import shape_of
 from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
@@ -290,7 +291,8 @@ class OnnxReference:
                         "NaN or infinite: export or train it again."
                     )
         model = self._read.model.clone()
-        made = [v for n in model.graph for v in n.outputs if v.name and is_float(v) and v.type]
+        nodes = [n for n in model.graph if n.domain != MARK_DOMAIN]
+        made = [v for n in nodes for v in n.outputs if v.name and is_float(v) and v.type]
         model.graph.outputs[:] = made
         try:
             found = Runner(model, folder_of(self._read)).run(feed)

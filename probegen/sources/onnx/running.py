@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
+from probegen.graph.core.marks import remove_marks
+
 Array = npt.NDArray[Any]
 
 #: Errors come as exceptions, not as lines on the terminal.
@@ -30,7 +32,7 @@ class Runner:
         """Opens a model.
 
         Args:
-            model: the graph, or a file as it is.
+            model: the graph, from which marks are taken out, or a file as it is.
             folder: where weights that lie beside the graph are.
         """
         options = ort.SessionOptions()
@@ -39,6 +41,7 @@ class Runner:
             options.add_session_config_entry(_FOLDER, str(folder))
         opened = model
         if isinstance(model, ir.Model):
+            remove_marks(model)
             opened = ir.serde.serialize_model(model).SerializeToString()
         self._session = ort.InferenceSession(
             str(opened) if isinstance(opened, Path) else opened,

@@ -16,6 +16,7 @@ from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradien
 from probegen.sources.onnx.idle import drop_idle_nodes
 from probegen.sources.onnx.names import AllNames, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
+from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.sizes import write_known_sizes
 
@@ -50,6 +51,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     _work_out(model, names)
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
         _work_out(model, names)
+    notes += mark_quantised(model, names)
     if has_gradients(model):
         lower_gradients(model)
         _work_out(model, names)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from probegen.errors import InstrumentError
 from probegen.graph.autodiff import influenced_by, obstacles
+from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, is_float, key_of
 from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
@@ -102,6 +103,8 @@ class OnnxView(ModelView):
     def _node_points(self) -> Iterable[ProbePoint]:
         outputs = set(self.graph.outputs)
         for path, node in self._nodes.items():
+            if node.domain == MARK_DOMAIN:
+                continue
             floats = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
             if not floats or floats[0] is not node.outputs[0] or floats[0] not in self._varying:
                 continue

@@ -12,6 +12,7 @@ import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 
+from probegen.graph.core.marks import remove_marks
 from probegen.sources.onnx.reading import OnnxModel, read_onnx
 
 
@@ -31,8 +32,10 @@ def add_weights(model: onnx.ModelProto, **arrays: Any) -> onnx.ModelProto:
 def run(model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     """Runs a model in onnxruntime; a path, bytes, or a model of onnx or onnx-ir."""
     if isinstance(model, ir.Model):
-        # onnxruntime looks for other files beside a path alone.
-        model = ir.serde.serialize_model(ir.external_data.load_to_model(model.clone()))
+        # onnxruntime looks for other files beside a path alone, and knows no marks.
+        model = ir.external_data.load_to_model(model.clone())
+        remove_marks(model)
+        model = ir.serde.serialize_model(model)
     if isinstance(model, onnx.ModelProto):
         model = model.SerializeToString()
     if isinstance(model, Path):

@@ -1,0 +1,151 @@
+"""The gradient passes pairs of QuantizeLinear and DequantizeLinear where nothing was cut off."""
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from probegen.graph.autodiff import gradients
+from probegen.graph.core.builder import Builder
+from probegen.graph.vjp import BLOCKING, RULES
+from probegen.sources.onnx.reading import OnnxModel
+from tests.sources.onnx.support import add_weights, assert_same, hard, operators, parse, run
+
+
+def gradient(read: OnnxModel, feed: dict[str, Any], name: str = "x") -> Any:
+    """Returns the gradient of the sum of the first output with respect to a value."""
+    model = read.model.clone()
+    graph = model.graph
+    values = {v.name: v for v in graph.inputs} | {v.name: v for n in graph for v in n.outputs}
+    builder = Builder(graph, read.opset)
+    output = graph.outputs[0]
+    one = builder.op("Expand", builder.scalar(1.0, output), builder.shape_value(output))
+    one.shape = output.shape
+    (found,) = gradients(builder, {output: one}, [values[name]], RULES, BLOCKING)
+    assert found is not None
+    builder.attach()
+    found.name = "gradient"
+    graph.outputs.append(found)
+    return run(model, feed)["gradient"]
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+@pytest.mark.parametrize("zero", [0, -100])
+def test_activations(by_channel: bool, zero: int) -> None:
+    """Twin: PyTorch's definition of fake quantisation, in numpy."""
+    scale = np.array([0.02, 0.5, 0.05], np.float32) if by_channel else np.float32(0.02)
+    zeros = np.full(scale.shape, zero, np.int8)
+    attributes = "<axis = 1>" if by_channel else ""
+    model = add_weights(
+        parse(
+            f"""
+            g (float[N,3,4] x) => (float[N,3,4] y) {{
+              s = Mul(x, x)
+              q = QuantizeLinear{attributes}(s, scale, zero)
+              d = DequantizeLinear{attributes}(q, scale, zero)
+              y = Mul(d, w)
+            }}"""
+        ),
+        scale=scale,
+        zero=zeros,
+        w=hard(3, 4, seed=1),
+    )
+    feeds = [{"x": hard(n, 3, 4)} for n in (2, 5)]
+    read = assert_same(model, *feeds)
+    assert "passes none where it was cut off" in read.notes[0]
+    for feed in feeds:
+        x = feed["x"]
+        step = scale.reshape(-1, 1) if by_channel else scale
+        whole = np.round(x * x / step) + zero
+        kept = (whole >= -128) & (whole <= 127)
+        assert 0 < kept.mean() < 1
+        expected = hard(3, 4, seed=1) * kept * 2 * x
+        np.testing.assert_allclose(gradient(read, feed), expected, rtol=1e-5, atol=1e-6)
+    # The gradient at the dequantised tensor itself is nothing special.
+    np.testing.assert_allclose(
+        gradient(read, feeds[0], "d"), np.broadcast_to(hard(3, 4, seed=1), (2, 3, 4))
+    )
+
+
+def test_weights_stay_in_whole_numbers() -> None:
+    rng = np.random.default_rng(0)
+    model = add_weights(
+        parse(
+            """
+            g (float[N,70] x) => (float[N,60] y) {
+              w = DequantizeLinear<axis = 1>(whole, scale)
+              y = MatMul(x, w)
+            }"""
+        ),
+        whole=rng.integers(-128, 127, (70, 60), dtype=np.int8),
+        scale=np.linspace(0.01, 0.1, 60, dtype=np.float32),
+    )
+    read = assert_same(model, {"x": hard(2, 70)}, {"x": hard(3, 70)}, tolerance=1e-4)
+    assert operators(read) == ["DequantizeLinear", "MatMul"]
+    assert read.notes == (
+        "Weights are stored in whole numbers, and used as the numbers that they stand for.",
+    )
+    found = gradient(read, {"x": hard(2, 70)})
+    weights = read.model.graph.initializers["whole"].const_value.numpy()
+    expected = (weights * np.linspace(0.01, 0.1, 60)).sum(1)
+    np.testing.assert_allclose(found, np.tile(expected, (2, 1)), rtol=1e-4, atol=1e-4)
+
+
+def test_what_moves_elements_between_the_two() -> None:
+    model = add_weights(
+        parse(
+            """
+            g (float[N,2,6] x) => (float[N,12] y, float[N,6,2] z) {
+              q = QuantizeLinear(x, scale, zero)
+              turned = Transpose<perm = [0, 2, 1]>(q)
+              flat = Flatten(turned)
+              d = DequantizeLinear(flat, scale, zero)
+              y = Mul(d, w)
+              z = DequantizeLinear(turned, scale, zero)
+            }"""
+        ),
+        scale=np.float32(0.02),
+        zero=np.uint8(120),
+        w=hard(12, seed=1),
+    )
+    feeds = [{"x": hard(n, 2, 6)} for n in (2, 3)]
+    read = assert_same(model, *feeds)
+    x = feeds[0]["x"]
+    whole = np.round(x / np.float32(0.02)) + 120
+    kept = (whole >= 0) & (whole <= 255)
+    assert 0 < kept.mean() < 1
+    expected = kept * hard(12, seed=1).reshape(6, 2).T
+    np.testing.assert_allclose(gradient(read, feeds[0]), expected, atol=1e-6)
+    assert isinstance(read.model, ir.Model)
+
+
+def test_one_whole_tensor_for_several_and_a_scale_of_the_request() -> None:
+    model = parse(
+        """
+        g (float[N,5] x) => (float[N,5] y) {
+          q, s, z = DynamicQuantizeLinear(x)
+          a = DequantizeLinear(q, s, z)
+          b = DequantizeLinear(q, s, z)
+          y = Mul(a, b)
+        }"""
+    )
+    feed = {"x": hard(3, 5)}
+    read = assert_same(model, feed, {"x": hard(2, 5)})
+    expected = 2 * np.sqrt(run(model, feed)["y"]) * np.sign(feed["x"])
+    np.testing.assert_allclose(gradient(read, feed), expected, atol=1e-5)
+
+
+def test_a_quantised_output_keeps_its_name() -> None:
+    model = add_weights(
+        parse(
+            """
+            g (float[N,5] x) => (float[N,5] y) {
+              q = QuantizeLinear(x, scale)
+              y = DequantizeLinear(q, scale)
+            }"""
+        ),
+        scale=np.float32(0.02),
+    )
+    read = assert_same(model, {"x": hard(2, 5)})
+    assert read.model.graph.outputs[0].name == "y"
