@@ -18,7 +18,7 @@ from probegen.sources.onnx.names import AllNames, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
-from probegen.sources.onnx.sizes import write_known_sizes
+from probegen.sources.onnx.sizes import share_sizes, write_known_sizes
 
 #: What the manifest says of a model whose gradients were written out.
 WRITTEN_OUT = (
@@ -51,6 +51,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     _work_out(model, names)
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
         _work_out(model, names)
+    share_sizes(model, write_known_sizes(model.graph)[1], names)
     notes += mark_quantised(model, names)
     if has_gradients(model):
         lower_gradients(model)
@@ -69,7 +70,7 @@ def _work_out(model: ir.Model, names: AllNames) -> None:
         infer_shapes(model)
         changed = take_apart(model, names)
         changed |= fold_constants(model)
-        changed |= write_known_sizes(model.graph)
+        changed |= write_known_sizes(model.graph)[0]
         changed |= take_known_branches(model.graph)
         if not changed:
             break

@@ -14,9 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.values import Dim, attribute, constant_of, new_initializer, shape_of
+from probegen.graph.core.values import (
+    Dim,
+    attribute,
+    broadcast,
+    constant_of,
+    new_initializer,
+    shape_of,
+)
+from probegen.graph.passes.before.name_open_sizes import rename_sizes, shape_by_inputs
 from probegen.sources.onnx.constants import put_constant
-from probegen.sources.onnx.names import nodes_of
+from probegen.sources.onnx.names import AllNames, nodes_of
 from probegen.sources.onnx.rewriting import graph_of
 
 #: Numbers, names of open sizes and None, as an array of objects.
@@ -26,21 +34,29 @@ _WHOLE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 _LARGEST = 256
 #: From here on an end stands for "to the end", as the ONNX specification recommends it.
 _UNBOUNDED = 2**31 - 1
+#: How onnx calls a size that inference knows nothing of.
+_UNNAMED = "unk__"
 
 
-def write_known_sizes(graph: ir.Graph) -> bool:
+def write_known_sizes(graph: ir.Graph) -> tuple[bool, Mapping[ir.Value, _Known]]:
     """Writes what shapes decide as constants: whole values, targets of reshapes.
 
     `Reshape(x, Concat(Gather(Shape(x), 0), [-1]))` -> `Reshape(x, [0, -1])`
 
+    Open sizes of the graph's values get the names that they are equal to by the way.
+
     Needs: topological order, shapes inferred.
 
     Returns:
-        True where something was written.
+        Whether something was written; and of values that are made of open sizes what is known,
+        element by element.
     """
     known: dict[ir.Value, _Known] = {}
+    equal: dict[str, Dim] = {}
     changed = False
     for node in nodes_of(graph):
+        for value in node.outputs:
+            rename_sizes(value, equal)
         if node.domain:
             continue
         settle = _SETTLING.get(node.op_type)
@@ -48,6 +64,8 @@ def write_known_sizes(graph: ir.Graph) -> bool:
             changed = True
             if node.graph is None:
                 continue
+        if node.graph is graph:  # in graphs of nodes a size may differ from step to step
+            _name(node, known, equal)
         found = _evaluated(node, known)
         if found is None:
             continue
@@ -58,7 +76,132 @@ def write_known_sizes(graph: ir.Graph) -> bool:
                 changed = True
         else:
             known[value] = found
-    return changed
+    return changed, known
+
+
+def share_sizes(model: ir.Model, known: Mapping[ir.Value, _Known], names: AllNames) -> None:
+    """Makes what is put together from open sizes once, of the shapes of the inputs.
+
+    `Reshape(y, Concat(Gather(Shape(h)), 8))` with h `[batch, 96]` -> `Reshape(y, Concat(Shape(x),
+    8))` with x the input of that batch; the same for all such targets.
+
+    Needs: what is known of the graph as it is now.
+    """
+    shared = _Shared(model.graph, names)
+    for value, content in known.items():
+        if value.dtype != ir.DataType.INT64 or content.ndim > 1 or value.graph is not model.graph:
+            continue
+        for use in list(value.uses()):
+            if use.node.op_type in ("If", "Loop", "Scan") or use.node.outputs[0] in known:
+                continue
+            same = shared.value(content)
+            if same is not None:
+                use.node.replace_input_with(use.idx, same)
+    shared.attach()
+
+
+class _Shared:
+    """Values that are put together from sizes of the inputs, each once."""
+
+    def __init__(self, graph: ir.Graph, names: AllNames) -> None:
+        self._graph, self._names = graph, names
+        self._places: dict[str, tuple[ir.Value, int]] = {}
+        for value in graph.inputs:
+            for axis, size in enumerate(shape_of(value) or ()):
+                if isinstance(size, str):
+                    self._places.setdefault(size, (value, axis))
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+        self._nodes: list[ir.Node] = []
+
+    def value(self, content: _Known) -> ir.Value | None:
+        """Returns a value of that content, None where an input does not have a size of it."""
+        elements = content.reshape(-1).tolist()
+        if not all(isinstance(d, int) or d in self._places for d in elements):
+            return None
+        parts = [self._part(d) for d in elements]
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = self._once(("Concat", *elements), "Concat", parts, axis=0)
+        if content.ndim == 0:
+            axis = self._part(0)
+            whole = self._once(("Squeeze", *elements), "Squeeze", [whole, axis])
+        return whole
+
+    def _part(self, size: int | str) -> ir.Value:
+        if isinstance(size, str):
+            source, axis = self._places[size]
+            return self._once((size,), "Shape", [source], start=axis, end=axis + 1)
+        if (size,) not in self._made:
+            name = self._names.values.unique(f"sizes/{size}")
+            number = np.asarray([size], dtype=np.int64)
+            self._made[size,] = new_initializer(self._graph, name, number)
+        return self._made[size,]
+
+    def _once(
+        self, key: tuple[object, ...], op_type: str, inputs: list[ir.Value], **attributes: int
+    ) -> ir.Value:
+        if key not in self._made:
+            name = "_".join(str(k) for k in (key if len(key) == 1 else key[1:]))
+            node = ir.node(op_type, inputs, attributes)
+            node.name = self._names.nodes.unique(f"sizes/{name}")
+            result = node.outputs[0]
+            result.name = self._names.values.unique(f"sizes/{name}")
+            rank = 0 if op_type == "Squeeze" else 1
+            result.type = ir.TensorType(ir.DataType.INT64)
+            result.shape = ir.Shape([len(key) - 1 if op_type == "Concat" else 1] * rank)
+            self._made[key] = result
+            self._nodes.append(node)
+        return self._made[key]
+
+    def attach(self) -> None:
+        """Puts what was made at the beginning of the graph."""
+        if self._nodes:
+            self._graph.insert_before(self._graph[0], self._nodes)
+
+
+def _name(node: ir.Node, known: Mapping[ir.Value, _Known], equal: dict[str, Dim]) -> None:
+    """Finds out open sizes of a node's first output that have a name of their own, or a number."""
+    noted = shape_of(node.outputs[0])
+    made = _shape_by_content(node, known) or shape_by_inputs(node)
+    if noted is None or made is None or len(noted) != len(made):
+        return
+    for old, new in zip(noted, made, strict=True):
+        if isinstance(old, str) and new is not None and old != new and old.startswith(_UNNAMED):
+            equal[old] = new
+    rename_sizes(node.outputs[0], equal)
+    if None in (shape_of(node.outputs[0]) or ()):
+        sizes = [n if o is None else o for o, n in zip(noted, made, strict=True)]
+        node.outputs[0].shape = ir.Shape(sizes)
+
+
+def _shape_by_content(node: ir.Node, known: Mapping[ir.Value, _Known]) -> tuple[Dim, ...] | None:
+    """Returns what the content of inputs tells of the shape of a node's output."""
+    if node.op_type == "Range":
+        start, end, step = (_known_of(v, known) for v in node.inputs)
+        counts = start is not None and step is not None and (start.item(), step.item()) == (0, 1)
+        length = end.item() if end is not None and counts else None
+        return (length,) if isinstance(length, str) else None
+    if node.op_type == "Slice":
+        return _shape_of_slice(node, known)
+    position = {"ConstantOfShape": 0, "Reshape": 1, "Expand": 1}.get(node.op_type)
+    target = None if position is None else _known_of(node.inputs[position], known)
+    if target is None or target.ndim != 1:
+        return None
+    sizes: list[Dim] = [d if d is None or isinstance(d, str) else int(d) for d in target.tolist()]
+    if node.op_type == "Expand":
+        source = None if node.inputs[0] is None else shape_of(node.inputs[0])
+        return broadcast(source, sizes)
+    return None if any(isinstance(d, int) and d < 1 for d in sizes) else tuple(sizes)
+
+
+def _shape_of_slice(node: ir.Node, known: Mapping[ir.Value, _Known]) -> tuple[Dim, ...] | None:
+    """Returns the sizes of the axes that a Slice does not cut, None for the others."""
+    shape = None if node.inputs[0] is None else shape_of(node.inputs[0])
+    axes = _known_of(node.inputs[3], known) if len(node.inputs) > 3 else None
+    if shape is None or axes is None or None in axes.tolist():
+        return None
+    cut = {int(axis) % len(shape) for axis in axes.tolist()}
+    return tuple(None if i in cut else size for i, size in enumerate(shape))
 
 
 def _is_stored(node: ir.Node) -> bool:

@@ -198,3 +198,68 @@ def test_slices_that_take_all() -> None:
     bounds = [v.const_value.numpy().tolist() for v in node.inputs[1:] if v is not None]
     assert bounds == [[0], [3], [1], [1]]
     assert shape_of(node.outputs[0]) == ("N", 3, "T")
+
+
+def test_open_sizes_keep_their_names_and_are_looked_up_once() -> None:
+    """As torch writes a projection of GPT-2: flattened, multiplied, and brought back."""
+    text = "g (float[batch,time,6] x0, int64[batch,T] ids) => (float[batch,time,6] y) {\n"
+    text += """
+        minus = Constant<value_ints = [-1]>()
+        six = Constant<value_ints = [6]>()
+        axis = Constant<value_ints = [0]>()
+        zero = Constant<value = int64 {0}>()
+        one = Constant<value = int64 {1}>()
+        flat = Concat<axis = 0>(minus, six)
+    """
+    for i in range(3):
+        text += f"""
+            shape{i} = Shape(x{i})
+            n{i} = Gather(shape{i}, zero)
+            t{i} = Gather(shape{i}, one)
+            nn{i} = Unsqueeze(n{i}, axis)
+            tt{i} = Unsqueeze(t{i}, axis)
+            back{i} = Concat<axis = 0>(nn{i}, tt{i}, six)
+            rows{i} = Reshape(x{i}, flat)
+            made{i} = MatMul(rows{i}, w)
+            x{i + 1} = Reshape(made{i}, back{i})
+        """
+    text += """
+        steps = Range(zero, t0, one)
+        floats = Cast<to = 1>(steps)
+        column = Unsqueeze(floats, last)
+        last = Constant<value_ints = [1]>()
+        y = Add(x3, column)
+    }"""
+    model = add_weights(parse(text), w=hard(6, 6, seed=1))
+    nodes = list(model.graph.node)
+    nodes[-2], nodes[-3] = nodes[-3], nodes[-2]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    feeds = [{"x0": hard(n, t, 6), "ids": np.zeros((n, 1), np.int64)} for n, t in ((2, 5), (3, 4))]
+    read = assert_same(model, *feeds, tolerance=1e-4)
+    kinds = operators(read)
+    assert kinds.count("Shape") == 2
+    assert kinds.count("Concat") == kinds.count("Squeeze") == 1
+    assert "Gather" not in kinds
+    shapes = {str(v.name): shape_of(v) for n in read.model.graph for v in n.outputs}
+    assert shapes["x3"] == shapes["y"] == ("batch", "time", 6)
+    assert shapes["steps"] == ("time",)
+
+
+def test_sizes_within_a_loop_are_its_own() -> None:
+    model = parse(
+        """
+        g (float[N,3] x, int64 steps) => (float[M,3] y) {
+          go = Constant<value = bool {1}>()
+          y = Loop (steps, go, x) <body = b (int64 i, bool c, float[R,3] s) =>
+            (bool d, float[Q,3] t) {
+              d = Identity(c)
+              shape = Shape(s)
+              ones = ConstantOfShape<value = float[1] {1.0}>(shape)
+              added = Add(ones, s)
+              t = Concat<axis = 0>(added, s)
+            }>
+        }"""
+    )
+    feeds = [{"x": hard(n, 3), "steps": np.array(k)} for n, k in ((2, 3), (1, 2))]
+    assert_same(model, *feeds)

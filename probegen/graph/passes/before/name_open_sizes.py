@@ -9,6 +9,7 @@ one, from the first such layer on (the squeeze-and-excite blocks of EfficientNet
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -32,24 +33,25 @@ def name_open_sizes(model: ir.Model) -> None:
     equal: dict[str, Dim] = {}
     for node in model.graph:
         for value in node.outputs:
-            _rename(value, equal)
-        by_inputs = _shape_by_inputs(node)
+            rename_sizes(value, equal)
+        by_inputs = shape_by_inputs(node)
         noted = shape_of(node.outputs[0]) if by_inputs is not None else None
         if by_inputs is None or noted is None or len(by_inputs) != len(noted):
             continue
         for old, new in zip(noted, by_inputs, strict=True):
             if isinstance(old, str) and new is not None and old != new:
                 equal[old] = new
-        _rename(node.outputs[0], equal)
+        rename_sizes(node.outputs[0], equal)
 
 
-def _rename(value: ir.Value, equal: dict[str, Dim]) -> None:
+def rename_sizes(value: ir.Value, equal: Mapping[str, Dim]) -> None:
+    """Notes open sizes of a value under the names, or as the numbers, that they are equal to."""
     shape = shape_of(value)
     if shape is not None and any(d in equal for d in shape if isinstance(d, str)):
         value.shape = ir.Shape([equal.get(d, d) if isinstance(d, str) else d for d in shape])
 
 
-def _shape_by_inputs(node: ir.Node) -> tuple[Dim, ...] | None:
+def shape_by_inputs(node: ir.Node) -> tuple[Dim, ...] | None:
     """Returns what the inputs of a node tell of the shape of its output, None for nothing."""
     if node.domain:
         return None
