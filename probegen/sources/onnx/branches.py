@@ -39,7 +39,7 @@ def take_known_branches(graph: ir.Graph) -> bool:
     return changed
 
 
-def take_only_valid_branches(model: ir.Model, simplified: Callable[[ir.Model], None]) -> bool:
+def take_only_valid_branches(model: ir.Model, simplified: Callable[[ir.Model], object]) -> bool:
     """Takes the branch of an `If` where the other would leave a graph that is not valid.
 
     PyTorch writes `x.squeeze(1)` of an open size as an `If`: squeezed where the size is 1, else as
@@ -65,7 +65,7 @@ def take_only_valid_branches(model: ir.Model, simplified: Callable[[ir.Model], N
 
 
 def _is_valid(
-    model: ir.Model, name: str, branch: str, simplified: Callable[[ir.Model], None]
+    model: ir.Model, name: str, branch: str, simplified: Callable[[ir.Model], object]
 ) -> bool:
     """Tells whether a model is valid, as far as ranks tell, where an `If` takes a branch."""
     copy = model.clone()

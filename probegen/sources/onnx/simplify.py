@@ -11,6 +11,7 @@ from probegen.sources.onnx.branches import take_known_branches, take_only_valid_
 from probegen.sources.onnx.composites import take_apart
 from probegen.sources.onnx.constants import copy_into_bodies, fold_constants, lift_constants
 from probegen.sources.onnx.defaults import take_defaults
+from probegen.sources.onnx.fixed_sizes import fix_sizes
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
 from probegen.sources.onnx.idle import drop_idle_nodes
@@ -48,9 +49,9 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     lift_constants(model.graph)
     common.TopologicalSortPass()(model)
     convert(model, names)
-    _work_out(model, names)
+    notes += _work_out(model, names)
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
-        _work_out(model, names)
+        notes += _work_out(model, names)
     share_sizes(model, write_known_sizes(model.graph)[1], names)
     notes += mark_quantised(model, names)
     if has_gradients(model):
@@ -62,8 +63,13 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _work_out(model: ir.Model, names: AllNames) -> None:
-    """Infers shapes, and computes what they and constants decide, until nothing is left."""
+def _work_out(model: ir.Model, names: AllNames) -> list[str]:
+    """Infers shapes, and computes what they and constants decide, until nothing is left.
+
+    Returns:
+        Sentences for the manifest.
+    """
+    notes: list[str] = []
     for _ in range(_ROUNDS):
         drop_idle_nodes(model.graph)
         copy_into_bodies(model.graph, names)
@@ -72,5 +78,8 @@ def _work_out(model: ir.Model, names: AllNames) -> None:
         changed |= fold_constants(model)
         changed |= write_known_sizes(model.graph)[0]
         changed |= take_known_branches(model.graph)
-        if not changed:
+        fixed = list(fix_sizes(model.graph))
+        notes += fixed
+        if not changed and not fixed:
             break
+    return notes
