@@ -56,6 +56,7 @@ def _write(
         tf2onnx.convert.from_function(function, given, opset=opset, output_path=str(path))
         version += f", tf2onnx {tf2onnx.__version__}"
     else:
+        model(np.zeros((1, *shape), np.float32))  # what Keras takes the sizes from
         model.export(str(path), format="onnx", verbose=False)
         version += f" on {keras.backend.backend()}"
     rng = np.random.default_rng(_SEED)

@@ -20,7 +20,8 @@ class Precise:
     """A model whose float32 tensors are float64.
 
     Attributes:
-        names: of its outputs.
+        inputs: names of its inputs.
+        names: names of its outputs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,6 +30,7 @@ class Precise:
         for function in model.functions:
             for node in function.node:
                 _widen_node(node)
+        self.inputs = [i.name for i in model.graph.input]
         self.names = [o.name for o in model.graph.output]
         self._evaluator = ReferenceEvaluator(model)
 

