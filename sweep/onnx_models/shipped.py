@@ -250,6 +250,9 @@ def _fill(source: Path, path: Path) -> None:
     model.ir_version = max(model.ir_version, 4)  # before, each initializer has to be an input too
     rng = np.random.default_rng(_SEED)
     shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    positive = {n.input[i] for n in model.graph.node if "BatchN" in n.op_type for i in (1, 4)}
+    heads = [n.input[1] for n in model.graph.node if n.op_type in ("Gemm", "Conv")]
+    last = heads[-1] if heads else ""
     kept = []
     for node in model.graph.node:
         shape = shapes.get(node.input[0]) if node.op_type == "ConstantOfShape" else None
@@ -257,10 +260,13 @@ def _fill(source: Path, path: Path) -> None:
             kept.append(node)
             continue
         sizes = [int(n) for n in shape]
-        if len(sizes) > 1:
-            weight = rng.normal(size=sizes) * np.sqrt(2 / np.prod(sizes[1:]))
-        else:  # a bias, or a scale, a mean, a variance
+        if len(sizes) > 1:  # small ones where the classes are made, whose softmax saturates else
+            spread = 1e-6 if node.output[0] == last else 2.0
+            weight = rng.normal(size=sizes) * np.sqrt(spread / np.prod(sizes[1:]))
+        elif node.output[0] in positive:  # a scale, a variance
             weight = rng.uniform(0.5, 1.0, sizes)
+        else:
+            weight = rng.normal(size=sizes) * 0.1
         filled = numpy_helper.from_array(weight.astype(np.float32), node.output[0])
         model.graph.initializer.append(filled)
     del model.graph.node[:]

@@ -124,6 +124,8 @@ def write(module: Module, folder: Path) -> None:
     model = module.make()
     samples = [torch.from_numpy(a) for a in _draw(module, 0).values()]
     steady(model, samples if module.batched else None)
+    # Some keep between calls what they make of their weights, and its history with it.
+    model.requires_grad_(False)
     called = _wrapped(model, module)
     runs = list(_runs(module, model, called))
     given = tuple(torch.from_numpy(a.copy()) for a in runs[0].inputs.values())
@@ -182,7 +184,7 @@ def _gradients(
     else:
 
         def hold(_: Any, __: Any, result: Any) -> None:
-            result.retain_grad()
+            result.requires_grad_()
             wanted[module.inputs[0].name] = result
 
         hooks = [m.register_forward_hook(hold) for m in module.embedding(model)]
