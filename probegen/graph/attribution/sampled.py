@@ -14,7 +14,7 @@ from probegen.graph.core.copying import copy_node
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.queries import inputs_of, key_of
 from probegen.graph.core.values import dtype_of
-from probegen.graph.loops.step_writer import Steps
+from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp import BLOCKING
 from probegen.methods.samples import Samples
 
@@ -45,7 +45,7 @@ def sampled_gradients(
     Raises:
         NotDifferentiableError: no gradient flows to a place.
     """
-    loop = Steps(builder)
+    loop = StepWriter(builder)
     body = loop.body
     outside, inside = OnnxOperations(builder), OnnxOperations(body)
     entries = _Entries(builder, loop, samples)
@@ -69,7 +69,7 @@ def sampled_gradients(
 class _Entries:
     """What a step reads of the arrays of the points: their entries, of each element type."""
 
-    def __init__(self, builder: Builder, loop: Steps, samples: Samples) -> None:
+    def __init__(self, builder: Builder, loop: StepWriter, samples: Samples) -> None:
         self._builder, self._loop, self._samples = builder, loop, samples
         self._read: dict[tuple[int, ir.DataType], ir.Value] = {}
 
@@ -86,7 +86,7 @@ class _Entries:
         dtype = dtype_of(like)
         if (number, dtype) not in self._read:
             sequence = self._builder.const(values, dtype)  # type: ignore[arg-type]
-            self._read[number, dtype] = self._loop.each(sequence, backwards=False)
+            self._read[number, dtype] = self._loop.read(sequence, backwards=False)
         return self._read[number, dtype]
 
 

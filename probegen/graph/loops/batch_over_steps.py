@@ -1,7 +1,7 @@
 """An operator of a loop's body, applied to all steps at once.
 
 Each value gets a leading time axis. What an operator becomes then depends on which operands
-differ from step to step; `for_all_steps` answers with a writer, or with None where the
+differ from step to step; `batch_over_steps` answers with a writer, or with None where the
 operator has no such form here.
 """
 
@@ -20,7 +20,7 @@ from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, su
 Writer = Callable[[Builder, Sequence[ir.Value | None], Dim], tuple[ir.Value, ...]]
 
 
-def for_all_steps(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
+def batch_over_steps(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
     """Returns what writes `node` for all steps at once.
 
     Args:
@@ -34,7 +34,7 @@ def for_all_steps(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
     return find(node, differs)
 
 
-def once(node: ir.Node) -> Writer | None:
+def copy_once(node: ir.Node) -> Writer | None:
     """Returns what writes a node whose inputs are the same in all steps: one copy of it."""
     if node.op_type in _RANDOM or any(True for _ in subgraphs_of(node)):
         return None
@@ -143,10 +143,10 @@ def _with_axes(position: int) -> Callable[[ir.Node, Sequence[bool]], Writer | No
     """For operators whose axes are a constant input at `position`, given without fail."""
 
     def find(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
-        given = constant_of(node.inputs[position]) if position < len(node.inputs) else None
-        if given is None or any(differs[1:]):
+        array = constant_of(node.inputs[position]) if position < len(node.inputs) else None
+        if array is None or any(differs[1:]):
             return None
-        axes = [_later(int(axis)) for axis in given.reshape(-1)]
+        axes = [_later(int(axis)) for axis in array.reshape(-1)]
 
         def write(
             b: Builder, operands: Sequence[ir.Value | None], steps: Dim

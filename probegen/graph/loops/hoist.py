@@ -15,12 +15,12 @@ import onnx_ir as ir
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import Dim, broadcast, constant_of, shape_of, subgraphs_of
-from probegen.graph.loops.batch_over_steps import Writer, for_all_steps, once
-from probegen.graph.loops.merge_products import merge_factors
+from probegen.graph.loops.batch_over_steps import Writer, batch_over_steps, copy_once
+from probegen.graph.loops.merge_products import merge_products
 
 
 @dataclasses.dataclass(frozen=True)
-class Sliced:
+class EntryOf:
     """A sequence of which the body sees one entry at a time.
 
     Attributes:
@@ -33,7 +33,7 @@ class Sliced:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stacked:
+class Collected:
     """A value of the body that is collected over the steps.
 
     Attributes:
@@ -58,7 +58,7 @@ class _Operand:
     backwards: bool | None = None
 
 
-class Lift:
+class Hoisting:
     """Moves nodes of one body out of it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Lift:
         outer: Builder,
         graph: ir.Graph,
         carried: Iterable[ir.Value],
-        sliced: dict[ir.Value, Sliced],
+        entries: dict[ir.Value, EntryOf],
     ) -> None:
         """Prepares to move nodes.
 
@@ -79,62 +79,64 @@ class Lift:
             outer: writes into the graph around.
             graph: the body; its initializers are looked up here.
             carried: what a step finds of the carried values.
-            sliced: value of the body -> the sequence it is an entry of; moved values are added.
+            entries: value of the body -> the sequence it is an entry of; moved values are added.
         """
         self.constant: dict[ir.Value, ir.Value] = {}
         self.moved: list[ir.Value] = []
         self._outer = outer
         self._graph = graph
         self._carried = set(carried)
-        self._moving = set(carried)
+        self._dependent = set(carried)
         self._made: set[ir.Value] = set()
-        self._sliced = sliced
-        self._steps = first_size([s.sequence for s in sliced.values()])
+        self._entries = entries
+        self._steps = first_size([s.sequence for s in entries.values()])
 
-    def move_before(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
-        """Moves what does not depend on carried values; returns the nodes that stay."""
+    def hoist_before(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
+        """Hoists what does not depend on carried values; returns the nodes that stay."""
         self._made = {v for node in nodes for v in node.outputs}
-        kept = []
+        staying = []
         for node in nodes:
-            if any(v in self._moving for v in inputs_of(node)):
-                self._moving.update(node.outputs)
-                kept.append(node)
-            elif self.move(node):
+            if any(v in self._dependent for v in inputs_of(node)):
+                self._dependent.update(node.outputs)
+                staying.append(node)
+            elif self.hoist(node):
                 self.moved.extend(node.outputs)
             else:
-                kept.append(node)
-        return kept
+                staying.append(node)
+        return staying
 
-    def merge_factors(self, nodes: Sequence[ir.Node], results: Container[ir.Value]) -> None:
+    def merge_products(self, nodes: Sequence[ir.Node], results: Container[ir.Value]) -> None:
         """Merges products among the nodes that stayed; see `merge_products`."""
 
-        def known(op_type: str, operands: Sequence[ir.Value], axis: int | None) -> ir.Value | None:
+        def write_outside(
+            op_type: str, operands: Sequence[ir.Value], axis: int | None
+        ) -> ir.Value | None:
             node = ir.node(op_type, operands, {} if axis is None else {"axis": axis})
             result = node.outputs[0]
             result.type = operands[0].type
             shapes = [shape_of(v) for v in operands]
             shape = broadcast(*shapes) if axis is None else _joined(shapes, axis)
             result.shape = None if shape is None else ir.Shape(list(shape))
-            if not self.move(node):
+            if not self.hoist(node):
                 disconnect(node)
                 return None
             self.moved.append(result)
             return result
 
-        merge_factors(nodes, results, self._moving, known)
+        merge_products(nodes, results, self._dependent, write_outside)
 
     def plan_after(
-        self, nodes: Sequence[ir.Node], carried: Sequence[ir.Value], stacked: Sequence[Stacked]
-    ) -> tuple[list[ir.Node], list[Stacked]]:
+        self, nodes: Sequence[ir.Node], carried: Sequence[ir.Value], stacked: Sequence[Collected]
+    ) -> tuple[list[ir.Node], list[Collected]]:
         """Finds what only collected values need, where that can wait until after the loop.
 
         Args:
-            nodes: the body's nodes, `move_before` done.
+            nodes: the body's nodes, `hoist_before` done.
             carried: what a step leaves of the carried values.
             stacked: what the loop is to collect.
 
         Returns:
-            The nodes to take out and to `move` when the loop is written, and what the loop has
+            The nodes to take out and to `hoist` when the loop is written, and what the loop has
             to collect for them and beside their results.
         """
         directions = {s.backwards for s in stacked}
@@ -143,28 +145,28 @@ class Lift:
         if len(directions) != 1:
             return [], list(stacked)
         (direction,) = directions
-        known = {v: _Operand(v, direction) for v in collectable}
+        after = {v: _Operand(v, direction) for v in collectable}
         movable: list[ir.Node] = []
         for node in nodes:
             operands = [
-                known.get(v) or self._operand(v) if v else _Operand(None) for v in node.inputs
+                after.get(v) or self._operand(v) if v else _Operand(None) for v in node.inputs
             ]
             if node not in essential and _writer(node, operands) is not None:
                 movable.append(node)
-                known |= {v: _Operand(v, direction) for v in node.outputs}
+                after |= {v: _Operand(v, direction) for v in node.outputs}
         made_later = {v for node in movable for v in node.outputs}
         later = ancestors(movable, [s.value for s in stacked if s.value in made_later])
         ordered = [node for node in movable if node in later]
         crossing = dict.fromkeys(v for node in ordered for v in node.inputs if v in collectable)
-        instead = [Stacked(v, direction) for v in crossing if v is not None]
-        instead += [s for s in stacked if s.value not in made_later and s.value not in crossing]
-        stays = ancestors(nodes, [*carried, *(s.value for s in instead)])
+        collected = [Collected(v, direction) for v in crossing if v is not None]
+        collected += [s for s in stacked if s.value not in made_later and s.value not in crossing]
+        stays = ancestors(nodes, [*carried, *(s.value for s in collected)])
         # A collected value costs a copy a step, a node a call.
-        if later & stays or len(instead) - len(stacked) > len(nodes) - len(stays):
+        if later & stays or len(collected) - len(stacked) > len(nodes) - len(stays):
             return [], list(stacked)
-        return ordered, instead
+        return ordered, collected
 
-    def move(self, node: ir.Node) -> bool:
+    def hoist(self, node: ir.Node) -> bool:
         """Writes a node outside, where that is possible; tells whether it was."""
         operands = [self._operand(v) for v in node.inputs]
         writer = _writer(node, operands)
@@ -174,7 +176,7 @@ class Lift:
         directions = [o.backwards for o in operands if o and o.backwards is not None]
         for value, whole in zip(node.outputs, written, strict=True):
             if directions:
-                self._sliced[value] = Sliced(whole, directions[0])
+                self._entries[value] = EntryOf(whole, directions[0])
             else:
                 self.constant[value] = whole
         disconnect(node)
@@ -184,8 +186,8 @@ class Lift:
         """Returns what stands outside for a value of the body; None where nothing does."""
         if value is None:
             return _Operand(None)
-        if value in self._sliced:
-            return _Operand(self._sliced[value].sequence, self._sliced[value].backwards)
+        if value in self._entries:
+            return _Operand(self._entries[value].sequence, self._entries[value].backwards)
         if value in self.constant:
             return _Operand(self.constant[value])
         if value in self._made or value in self._carried:
@@ -198,13 +200,13 @@ class Lift:
 
 def _joined(shapes: Sequence[Sequence[Dim] | None], axis: int) -> list[Dim] | None:
     """Returns the shape of values joined along an axis."""
-    known = [list(s) for s in shapes if s is not None]
-    if len(known) < len(shapes):
+    ranked = [list(s) for s in shapes if s is not None]
+    if len(ranked) < len(shapes):
         return None
-    sizes = [s[axis] for s in known]
+    sizes = [s[axis] for s in ranked]
     static = [d for d in sizes if isinstance(d, int)]
-    known[0][axis] = sum(static) if len(static) == len(sizes) else None
-    return known[0]
+    ranked[0][axis] = sum(static) if len(static) == len(sizes) else None
+    return ranked[0]
 
 
 def _writer(node: ir.Node, operands: Sequence[_Operand | None]) -> Writer | None:
@@ -212,8 +214,8 @@ def _writer(node: ir.Node, operands: Sequence[_Operand | None]) -> Writer | None
     if None in operands or len(directions) > 1:
         return None
     if not directions:
-        return once(node)
-    return for_all_steps(node, [o is not None and o.backwards is not None for o in operands])
+        return copy_once(node)
+    return batch_over_steps(node, [o is not None and o.backwards is not None for o in operands])
 
 
 def first_size(sequences: Sequence[ir.Value]) -> Dim:
@@ -221,8 +223,8 @@ def first_size(sequences: Sequence[ir.Value]) -> Dim:
     shapes = [shape_of(v) for v in sequences]
     sizes = [shape[0] for shape in shapes if shape]
     static: list[Dim] = [d for d in sizes if isinstance(d, int)]
-    known = static or [d for d in sizes if d is not None]
-    return known[0] if known else None
+    best = static or [d for d in sizes if d is not None]
+    return best[0] if best else None
 
 
 def leading_to(
@@ -230,12 +232,12 @@ def leading_to(
 ) -> tuple[list[ir.Node], set[ir.Value]]:
     """Returns those of `nodes` that `results` depend on, in order, and all values they read."""
     read = set(results)
-    kept: list[ir.Node] = []
+    leading: list[ir.Node] = []
     for node in reversed(nodes):
         if any(v in read for v in node.outputs):
-            kept.append(node)
+            leading.append(node)
             read.update(inputs_of(node))
-    return kept[::-1], read
+    return leading[::-1], read
 
 
 def ancestors(nodes: Sequence[ir.Node], results: Iterable[ir.Value]) -> set[ir.Node]:
@@ -250,12 +252,12 @@ def needed(
 
     So no value counts a node that is dropped among its uses.
     """
-    kept, read = leading_to(nodes, results)
-    chosen = set(kept)
+    leading, read = leading_to(nodes, results)
+    chosen = set(leading)
     for node in nodes:
         if node not in chosen:
             disconnect(node)
-    return kept, read
+    return leading, read
 
 
 def disconnect(node: ir.Node) -> None:

@@ -45,7 +45,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slice:
+class ScanInput:
     """A sequence of which a step sees one entry: outer value, its time axis, inner value."""
 
     sequence: ir.Value
@@ -55,7 +55,7 @@ class Slice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stack:
+class ScanOutput:
     """An inner value that is collected over the steps, outer value, its time axis."""
 
     leaving: ir.Value
@@ -87,33 +87,33 @@ class Iteration:
         node: the node.
         body: the graph it runs.
         states: carried values.
-        slices: sequences that are read step by step (`Scan` alone has them).
-        stacks: values that are collected.
-        number: number of the step, from 0; an input of a Loop's body.
-        going: whether the step was to be run; an input of a Loop's body.
-        go_on: whether another step is to be run; an output of a Loop's body.
+        scan_inputs: sequences that are read step by step (`Scan` alone has them).
+        scan_outputs: values that are collected.
+        step_number: number of the step, from 0; an input of a Loop's body.
+        condition: whether the step was to be run; an input of a Loop's body.
+        next_condition: whether another step is to be run; an output of a Loop's body.
     """
 
     node: ir.Node
     body: ir.Graph
     states: tuple[State, ...]
-    slices: tuple[Slice, ...]
-    stacks: tuple[Stack, ...]
-    number: ir.Value | None = None
-    going: ir.Value | None = None
-    go_on: ir.Value | None = None
+    scan_inputs: tuple[ScanInput, ...]
+    scan_outputs: tuple[ScanOutput, ...]
+    step_number: ir.Value | None = None
+    condition: ir.Value | None = None
+    next_condition: ir.Value | None = None
 
     @property
     def changing(self) -> list[ir.Value]:
         """The inputs of the body that differ from step to step."""
-        number = [] if self.number is None else [self.number]
+        step_number = [] if self.step_number is None else [self.step_number]
         states = [s.entering for s in self.states if not s.fixed]
-        return [*number, *states, *(s.entering for s in self.slices)]
+        return [*step_number, *states, *(s.entering for s in self.scan_inputs)]
 
     def counters(self) -> Iterator[Counter]:
         """Yields what counts the steps."""
-        if self.number is not None:
-            yield Counter(self.number, None, 1)
+        if self.step_number is not None:
+            yield Counter(self.step_number, None, 1)
         for state in self.states:
             step = _increment(state)
             if step is not None:
@@ -131,16 +131,16 @@ def _loop(node: ir.Node) -> Iteration:
     states = zip(
         node.inputs[2:], body.inputs[2:], body.outputs[1 : count + 1], node.outputs, strict=False
     )
-    stacks = zip(body.outputs[count + 1 :], node.outputs[count:], strict=True)
+    scan_outputs = zip(body.outputs[count + 1 :], node.outputs[count:], strict=True)
     return Iteration(
         node=node,
         body=body,
         states=tuple(State(a, b, c, d) for a, b, c, d in states if a is not None),
-        slices=(),
-        stacks=tuple(Stack(inner, outer, 0, False) for inner, outer in stacks),
-        number=body.inputs[0],
-        going=body.inputs[1],
-        go_on=body.outputs[0],
+        scan_inputs=(),
+        scan_outputs=tuple(ScanOutput(inner, outer, 0, False) for inner, outer in scan_outputs),
+        step_number=body.inputs[0],
+        condition=body.inputs[1],
+        next_condition=body.outputs[0],
     )
 
 
@@ -154,16 +154,20 @@ def _scan(node: ir.Node) -> Iteration:
     in_ways = attribute(node, "scan_input_directions", [0] * sequences)
     out_axes = attribute(node, "scan_output_axes", [0] * collected)
     out_ways = attribute(node, "scan_output_directions", [0] * collected)
-    slices = zip(node.inputs[count:], in_axes, in_ways, body.inputs[count:], strict=True)
-    stacks = zip(body.outputs[count:], node.outputs[count:], out_axes, out_ways, strict=True)
+    scan_inputs = zip(node.inputs[count:], in_axes, in_ways, body.inputs[count:], strict=True)
+    scan_outputs = zip(body.outputs[count:], node.outputs[count:], out_axes, out_ways, strict=True)
     return Iteration(
         node=node,
         body=body,
         states=tuple(State(a, b, c, d) for a, b, c, d in states if a is not None),
-        slices=tuple(
-            Slice(a, _from_front(b, d), bool(c), d) for a, b, c, d in slices if a is not None
+        scan_inputs=tuple(
+            ScanInput(a, _from_front(b, d), bool(c), d)
+            for a, b, c, d in scan_inputs
+            if a is not None
         ),
-        stacks=tuple(Stack(a, b, _from_front(c, a), bool(d)) for a, b, c, d in stacks),
+        scan_outputs=tuple(
+            ScanOutput(a, b, _from_front(c, a), bool(d)) for a, b, c, d in scan_outputs
+        ),
     )
 
 
@@ -193,9 +197,14 @@ def carry_the_same(a: State, b: State) -> bool:
         return True
     alike = a.initial is b.initial or (_is_zero(a.initial) and _is_zero(b.initial))
     shapes = shape_of(a.entering), shape_of(b.entering)
-    kept = a.entering.dtype == b.entering.dtype and shapes[0] == shapes[1]
-    known = shapes[0] is not None and None not in shapes[0]
-    return alike and kept and known and _equal(a.leaving, b.leaving, {(a.entering, b.entering)})
+    described_alike = a.entering.dtype == b.entering.dtype and shapes[0] == shapes[1]
+    of_known_sizes = shapes[0] is not None and None not in shapes[0]
+    return (
+        alike
+        and described_alike
+        and of_known_sizes
+        and _equal(a.leaving, b.leaving, {(a.entering, b.entering)})
+    )
 
 
 def _equal(a: ir.Value, b: ir.Value, same: set[tuple[ir.Value, ir.Value]]) -> bool:
@@ -222,9 +231,9 @@ def _equal(a: ir.Value, b: ir.Value, same: set[tuple[ir.Value, ir.Value]]) -> bo
 def _is_zero(value: ir.Value) -> bool:
     """Tells whether a value is known to hold zeros only."""
     value = origin(value)
-    known, node = constant_of(value), value.producer()
-    if known is not None:
-        return not known.any()
+    array, node = constant_of(value), value.producer()
+    if array is not None:
+        return not array.any()
     if node is None or node.domain:
         return False
     if node.op_type == "ConstantOfShape":
@@ -260,8 +269,8 @@ def trip_count(iteration: Iteration) -> Dim:
     with several numbers in their place.
     """
     if iteration.node.op_type == "Scan":
-        sizes = [(shape_of(s.sequence) or ()) for s in iteration.slices]
-        dims = [d[s.axis] for d, s in zip(sizes, iteration.slices, strict=True) if d]
+        sizes = [(shape_of(s.sequence) or ()) for s in iteration.scan_inputs]
+        dims = [d[s.axis] for d, s in zip(sizes, iteration.scan_inputs, strict=True) if d]
         return next((d for d in dims if isinstance(d, int)), next(iter(dims), None))
     rounds = []
     for first, each in _ROUNDS:
@@ -281,22 +290,22 @@ def _trips(iteration: Iteration, evaluate: _Evaluation) -> int | None:
     bound, first = iteration.node.inputs[0], iteration.node.inputs[1]
     most = np.array(_LONGEST) if bound is None else evaluate.constant(bound)
     started = np.array(True) if first is None else evaluate.constant(first)
-    if most is None or started is None or iteration.go_on is None:
+    if most is None or started is None or iteration.next_condition is None:
         return None
     if not started.all():
         return 0
     steps = np.arange(min(int(most.reshape(())), _LONGEST))
-    if iteration.going is not None:
-        evaluate.given[iteration.going] = np.array(True)
+    if iteration.condition is not None:
+        evaluate.assumed[iteration.condition] = np.array(True)
     for state in iteration.states:
         initial = evaluate.constant(state.initial) if state.fixed else None
         if initial is not None:
-            evaluate.given[state.entering] = initial
+            evaluate.assumed[state.entering] = initial
     for counter in iteration.counters():
         start = np.array(0) if counter.initial is None else evaluate.constant(counter.initial)
         if start is not None and start.size == 1:
             evaluate.running[counter.value] = start.reshape(()) + counter.step * steps
-    goes_on = evaluate.each_step(iteration.go_on)
+    goes_on = evaluate.each_step(iteration.next_condition)
     if goes_on is None:
         return None
     ends = np.flatnonzero(~np.broadcast_to(goes_on.reshape(-1), steps.shape))
@@ -310,13 +319,13 @@ class _Evaluation:
     """Evaluates integer and boolean arithmetic on constants, sizes and counts.
 
     Attributes:
-        given: values that are known beforehand.
+        assumed: values that are known beforehand.
         running: values that differ from step to step, one scalar a step: `[steps]`.
         sizes: the numbers that open sizes met so far are taken for.
     """
 
     def __init__(self, first: int, each: int) -> None:
-        self.given: dict[ir.Value, _Array] = {}
+        self.assumed: dict[ir.Value, _Array] = {}
         self.running: dict[ir.Value, _Array] = {}
         self.sizes: dict[str, int] = {}
         self._first = first
@@ -324,11 +333,11 @@ class _Evaluation:
 
     def constant(self, value: ir.Value) -> _Array | None:
         """Returns a value that is the same in all steps, or None where it is not known."""
-        if value in self.given:
-            return self.given[value]
-        known = constant_of(value)
-        if known is not None:
-            return known
+        if value in self.assumed:
+            return self.assumed[value]
+        array = constant_of(value)
+        if array is not None:
+            return array
         node = value.producer()
         if node is None or node.domain:
             return None
@@ -344,9 +353,9 @@ class _Evaluation:
         """Returns a scalar of the body for all steps, `[steps]` or `[]`, or None."""
         if value in self.running:
             return self.running[value]
-        known = self.constant(value)
-        if known is not None:
-            return known if known.size == 1 else None
+        array = self.constant(value)
+        if array is not None:
+            return array if array.size == 1 else None
         node = value.producer()
         if node is None or node.domain or node.op_type not in _ELEMENTWISE:
             return None
@@ -422,25 +431,25 @@ def infer_with_loops(model: ir.Model, infer: Callable[[ir.Model], object]) -> No
         model: changed in place.
         infer: infers element types and shapes of a model in place.
     """
-    settled: dict[ir.Value, list[Dim]] = {}
+    carried_shapes: dict[ir.Value, list[Dim]] = {}
 
-    def again() -> None:
+    def infer_anew() -> None:
         for node in model.graph.all_nodes():
             for value in node.outputs:
-                known = settled.get(value)
-                value.shape = None if known is None else ir.Shape(known)
+                sizes = carried_shapes.get(value)
+                value.shape = None if sizes is None else ir.Shape(sizes)
         infer(model)
 
-    again()
+    infer_anew()
     for node in list(model.graph.all_nodes()):
         if node.op_type in ("Loop", "Scan") and not node.domain:
             iteration = iteration_of(node)
-            _settle_states(iteration, again)
-            settled.update(_outputs_of(iteration))
-            again()
+            _keep_common_sizes(iteration, infer_anew)
+            carried_shapes.update(_outputs_of(iteration))
+            infer_anew()
 
 
-def _settle_states(iteration: Iteration, infer: Callable[[], None]) -> None:
+def _keep_common_sizes(iteration: Iteration, infer: Callable[[], None]) -> None:
     """Gives the states of a loop the sizes that every step keeps."""
     carried = [s for s in iteration.states if s.initial.shape is not None]
     sizes = {s: list(shape_of(s.initial) or ()) for s in carried}
@@ -462,13 +471,13 @@ def _common(sizes: list[Dim], after: tuple[Dim, ...] | None) -> list[Dim]:
 
 
 def _outputs_of(iteration: Iteration) -> Iterator[tuple[ir.Value, list[Dim]]]:
-    """Yields the outputs of a loop whose states are settled, with their shapes."""
+    """Yields the outputs of a loop, once the sizes of its states are known, with their shapes."""
     for state in iteration.states:
-        kept = shape_of(state.entering)
-        if kept is not None:
-            yield state.final, list(kept)
+        sizes = shape_of(state.entering)
+        if sizes is not None:
+            yield state.final, list(sizes)
     steps = trip_count(iteration)
-    for stack in iteration.stacks:
+    for stack in iteration.scan_outputs:
         each = shape_of(stack.leaving)
         if each is not None:
             whole = list(each)

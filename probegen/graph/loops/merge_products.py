@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from probegen.graph.core.values import attribute, same_shape
 
-#: Makes a value of the body that does not depend on what is carried: (operator, operands, axis
+#: Writes an operator over values that do not depend on what is carried: (operator, operands, axis
 #: where it has one). None where that cannot be done for all steps at once.
-Known = Callable[[str, Sequence[ir.Value], int | None], ir.Value | None]
+WriteOutside = Callable[[str, Sequence[ir.Value], int | None], ir.Value | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +28,11 @@ class _Scaling:
     factor: ir.Value | None
 
 
-def merge_factors(
+def merge_products(
     nodes: Sequence[ir.Node],
     results: Container[ir.Value],
-    moving: Container[ir.Value],
-    known: Known,
+    dependent: Container[ir.Value],
+    write_outside: WriteOutside,
 ) -> None:
     """Merges products of the body, in place.
 
@@ -40,46 +40,54 @@ def merge_factors(
         nodes: the body, in topological order. Products that are merged into others stay in
             it, unread.
         results: values of the body that are read from outside; they are kept.
-        moving: values that depend on what is carried.
-        known: writes an operator over values that do not.
+        dependent: values that depend on what is carried.
+        write_outside: writes an operator over values that do not.
     """
     for node in nodes:
-        merged = _chained(node, results, moving, known) or _summed(node, results, moving, known)
+        merged = _chained(node, results, dependent, write_outside) or _summed(
+            node, results, dependent, write_outside
+        )
         while merged is not None:
             _become_product(node, merged)
-            merged = _chained(node, results, moving, known)
-        _join(nodes, node, results, moving, known)
+            merged = _chained(node, results, dependent, write_outside)
+        _join(nodes, node, results, dependent, write_outside)
 
 
 def _chained(
-    node: ir.Node, results: Container[ir.Value], moving: Container[ir.Value], known: Known
+    node: ir.Node,
+    results: Container[ir.Value],
+    dependent: Container[ir.Value],
+    write_outside: WriteOutside,
 ) -> _Scaling | None:
     """Returns what a product of a product that nothing else needs comes to."""
-    outer = _scaling(node, moving)
-    inner = None if outer is None else _scaling(outer.value.producer(), moving)
-    if outer is None or inner is None or not _all_scale(outer.value, results, moving):
+    outer = _scaling(node, dependent)
+    inner = None if outer is None else _scaling(outer.value.producer(), dependent)
+    if outer is None or inner is None or not _all_scale(outer.value, results, dependent):
         return None
     factors = [f for f in (inner.factor, outer.factor) if f is not None]
     if len(factors) == 2:
-        factor = known("Mul", factors, None)
+        factor = write_outside("Mul", factors, None)
     else:
-        factor = known("Neg", factors, None) if factors else None
+        factor = write_outside("Neg", factors, None) if factors else None
     return None if factor is None else _Scaling(inner.value, factor)
 
 
 def _summed(
-    node: ir.Node, results: Container[ir.Value], moving: Container[ir.Value], known: Known
+    node: ir.Node,
+    results: Container[ir.Value],
+    dependent: Container[ir.Value],
+    write_outside: WriteOutside,
 ) -> _Scaling | None:
     """Returns what a sum of two products of one value comes to."""
     if node.op_type not in ("Add", "Sub") or node.domain:
         return None
-    scalings = _products(node, results, moving)
+    scalings = _products(node, results, dependent)
     if scalings is None:
         return None
     one, other = scalings
     if one.value is not other.value or one.factor is None or other.factor is None:
         return None
-    factor = known(node.op_type, [one.factor, other.factor], None)
+    factor = write_outside(node.op_type, [one.factor, other.factor], None)
     return None if factor is None else _Scaling(one.value, factor)
 
 
@@ -87,8 +95,8 @@ def _join(
     nodes: Sequence[ir.Node],
     node: ir.Node,
     results: Container[ir.Value],
-    moving: Container[ir.Value],
-    known: Known,
+    dependent: Container[ir.Value],
+    write_outside: WriteOutside,
 ) -> None:
     """Makes of a Concat of products the product of what they scale, joined.
 
@@ -96,11 +104,11 @@ def _join(
     """
     if node.op_type != "Concat" or node.domain or len(node.inputs) < 2:
         return
-    scalings = _products(node, results, moving)
+    scalings = _products(node, results, dependent)
     if scalings is None or not all(map(_keeps_its_shape, scalings)):
         return
     axis = attribute(node, "axis")
-    joined = known("Concat", [s.factor for s in scalings if s.factor is not None], axis)
+    joined = write_outside("Concat", [s.factor for s in scalings if s.factor is not None], axis)
     if joined is None:
         return
     products = [v.producer() for v in node.inputs if v is not None]
@@ -121,33 +129,34 @@ def _keeps_its_shape(scaling: _Scaling) -> bool:
 
 
 def _products(
-    node: ir.Node, results: Container[ir.Value], moving: Container[ir.Value]
+    node: ir.Node, results: Container[ir.Value], dependent: Container[ir.Value]
 ) -> list[_Scaling] | None:
     """Returns what a node reads where all of it is products that nothing else needs."""
     read = [v for v in node.inputs if v is not None]
     if any(len(v.uses()) > 1 or v in results for v in read):
         return None
-    found = [_scaling(v.producer(), moving) for v in read]
-    scalings = [s for s in found if s is not None]
-    return scalings if len(scalings) == len(found) else None
+    scalings = [s for v in read if (s := _scaling(v.producer(), dependent)) is not None]
+    return scalings if len(scalings) == len(read) else None
 
 
-def _scaling(node: ir.Node | None, moving: Container[ir.Value]) -> _Scaling | None:
-    if node is None or node.domain or not any(v in moving for v in node.outputs):
+def _scaling(node: ir.Node | None, dependent: Container[ir.Value]) -> _Scaling | None:
+    if node is None or node.domain or not any(v in dependent for v in node.outputs):
         return None
     read = [v for v in node.inputs if v is not None]
     if node.op_type == "Neg":
         return _Scaling(read[0], None)
-    if node.op_type == "Mul" and (read[0] in moving) != (read[1] in moving):
-        value, factor = read if read[0] in moving else reversed(read)
+    if node.op_type == "Mul" and (read[0] in dependent) != (read[1] in dependent):
+        value, factor = read if read[0] in dependent else reversed(read)
         return _Scaling(value, factor)
     return None
 
 
-def _all_scale(value: ir.Value, results: Container[ir.Value], moving: Container[ir.Value]) -> bool:
+def _all_scale(
+    value: ir.Value, results: Container[ir.Value], dependent: Container[ir.Value]
+) -> bool:
     """Tells whether only products read a value, so that it need not be made."""
     readers = [use.node for use in value.uses()]
-    return value not in results and all(_scaling(n, moving) is not None for n in readers)
+    return value not in results and all(_scaling(n, dependent) is not None for n in readers)
 
 
 def _become_product(node: ir.Node, scaling: _Scaling) -> None:

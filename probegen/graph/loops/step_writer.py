@@ -1,8 +1,8 @@
 """Writes a body that is run once a time step: the `Scan` and `Loop` nodes of a gradient.
 
-A `Steps` object stands for one such node while it is written. Its values are of two worlds:
+A `StepWriter` object stands for one such node while it is written. Its values are of two worlds:
 those of the graph around it, which have all steps (a leading time axis), and those of the
-body, which have one. `carry` and `each` bring a value in, `finish` writes the node and brings
+body, which have one. `carry` and `read` bring a value in, `finish` writes the node and brings
 values out.
 
 A step in a runtime costs per operator, however small the tensors. So `finish` can leave in
@@ -19,13 +19,13 @@ import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, shape_of, subgraphs_of
-from probegen.graph.loops.hoist import Lift, Sliced, Stacked, first_size, needed
+from probegen.graph.loops.hoist import Collected, EntryOf, Hoisting, first_size, needed
 
 #: Beyond the end of every axis, as the ONNX specification recommends it.
 _END = 2**31 - 1
 
 
-class Steps:
+class StepWriter:
     """One `Scan` or `Loop` in the making.
 
     Attributes:
@@ -34,16 +34,16 @@ class Steps:
 
     def __init__(self, builder: Builder) -> None:
         self._outer = builder
-        self._name = builder.fresh("Steps")
+        self._name = builder.fresh("steps")
         self._graph = ir.Graph([], [], nodes=[], opset_imports={"": builder.opset}, name=self._name)
         self._initial: dict[ir.Value, ir.Value] = {}
-        self._sliced: dict[ir.Value, Sliced] = {}
+        self._entries: dict[ir.Value, EntryOf] = {}
         self.body = Builder(self._graph, builder.opset, prefix=self._name)
 
     @property
     def reads(self) -> bool:
         """True where the body reads a sequence."""
-        return bool(self._sliced)
+        return bool(self._entries)
 
     def carry(self, initial: ir.Value) -> ir.Value:
         """Returns what a step finds of a carried value that starts as `initial`."""
@@ -51,7 +51,7 @@ class Steps:
         self._initial[inside] = initial
         return inside
 
-    def each(self, sequence: ir.Value, *, backwards: bool) -> ir.Value:
+    def read(self, sequence: ir.Value, *, backwards: bool) -> ir.Value:
         """Returns one step's entry of `sequence`, whose time axis is the first."""
         shape = shape_of(sequence)
         inside = self.value("step", sequence.type, None if shape is None else shape[1:])
@@ -62,12 +62,12 @@ class Steps:
         self, hint: str, kind: ir.TypeProtocol | None, shape: Sequence[Dim] | None
     ) -> ir.Value:
         """Returns a value of the body that is still to be bound to a sequence."""
-        known = None if shape is None else ir.Shape(list(shape))
-        return ir.Value(name=self.body.fresh(hint), type=kind, shape=known)
+        described = None if shape is None else ir.Shape(list(shape))
+        return ir.Value(name=self.body.fresh(hint), type=kind, shape=described)
 
     def bind(self, inside: ir.Value, sequence: ir.Value, *, backwards: bool) -> None:
         """Makes `inside` one step's entry of `sequence`."""
-        self._sliced[inside] = Sliced(sequence, backwards)
+        self._entries[inside] = EntryOf(sequence, backwards)
 
     def copy(self, body: ir.Graph) -> dict[ir.Value, ir.Value]:
         """Puts a copy of another body's nodes into this one; see `copy_into`."""
@@ -83,10 +83,10 @@ class Steps:
     def finish(
         self,
         carried: Sequence[ir.Value],
-        stacked: Sequence[Stacked] = (),
+        stacked: Sequence[Collected] = (),
         count: ir.Value | None = None,
         *,
-        at_once: bool = False,
+        hoist: bool = False,
     ) -> tuple[list[ir.Value], list[ir.Value]]:
         """Writes the node: a `Scan`, or a `Loop` where the number of steps is given.
 
@@ -97,68 +97,68 @@ class Steps:
             carried: what each carried value becomes after a step, in the order of `carry`.
             stacked: what is collected over the steps.
             count: number of steps, an int64 scalar.
-            at_once: compute for all steps at once what can be.
+            hoist: compute outside, for all steps at once, what can be.
 
         Returns:
             The carried values after the last step, and the collected ones, time axis first.
         """
         self.prune([*carried, *(s.value for s in stacked)])
-        if not at_once:
+        if not hoist:
             return self._write(carried, stacked, count)
-        lift = Lift(self._outer, self._graph, self._initial, self._sliced)
-        self.body.nodes = lift.move_before(self.body.nodes)
-        lift.merge_factors(self.body.nodes, {*carried, *(s.value for s in stacked)})
-        inside = {v: self._brought_in(lift, v) for v in lift.moved}
+        hoisting = Hoisting(self._outer, self._graph, self._initial, self._entries)
+        self.body.nodes = hoisting.hoist_before(self.body.nodes)
+        hoisting.merge_products(self.body.nodes, {*carried, *(s.value for s in stacked)})
+        inside = {v: self._brought_in(hoisting, v) for v in hoisting.moved}
         left = [inside.get(v, v) for v in carried]
-        asked = [Stacked(inside.get(s.value, s.value), s.backwards) for s in stacked]
+        asked = [Collected(inside.get(s.value, s.value), s.backwards) for s in stacked]
         self.prune([*left, *(s.value for s in asked)])
-        missing = [s for s in asked if s.value not in self._sliced]
-        later, collected = lift.plan_after(self.body.nodes, left, missing)
+        missing = [s for s in asked if s.value not in self._entries]
+        later, collected = hoisting.plan_after(self.body.nodes, left, missing)
         self.body.nodes = [node for node in self.body.nodes if node not in later]
         finals, stacks = self._write(left, collected, count)
         for stack, whole in zip(collected, stacks, strict=True):
-            self._sliced[stack.value] = Sliced(whole, stack.backwards)
+            self._entries[stack.value] = EntryOf(whole, stack.backwards)
         for node in later:
-            lift.move(node)
+            hoisting.hoist(node)
         return finals, [self._whole(s) for s in asked]
 
-    def _brought_in(self, lift: Lift, moved: ir.Value) -> ir.Value:
+    def _brought_in(self, hoisting: Hoisting, moved: ir.Value) -> ir.Value:
         """Lets the body read what is no longer made in it; returns what stands in its place."""
-        inside = lift.constant.get(moved)
+        inside = hoisting.constant.get(moved)
         if inside is None:
             inside = self.value("ahead", moved.type, shape_of(moved))
-            self._sliced[inside] = self._sliced[moved]
+            self._entries[inside] = self._entries[moved]
         ir.convenience.replace_all_uses_with(moved, inside)
         return inside
 
-    def _whole(self, stacked: Stacked) -> ir.Value:
+    def _whole(self, stacked: Collected) -> ir.Value:
         """Returns a collected value, all steps in the order that was asked for."""
-        found = self._sliced[stacked.value]
-        same = found.backwards == stacked.backwards
-        return found.sequence if same else reverse(self._outer, found.sequence)
+        entry = self._entries[stacked.value]
+        same = entry.backwards == stacked.backwards
+        return entry.sequence if same else reverse(self._outer, entry.sequence)
 
     # -- writing the node --------------------------------------------------------------------
 
     def _write(
-        self, carried: Sequence[ir.Value], stacked: Sequence[Stacked], count: ir.Value | None
+        self, carried: Sequence[ir.Value], stacked: Sequence[Collected], count: ir.Value | None
     ) -> tuple[list[ir.Value], list[ir.Value]]:
         """Writes the node with what is left of the body."""
         results = [*carried, *(s.value for s in stacked)]
         if not results:
             return [], []
-        read = self.prune(results)
-        open_ = {v: s for v, s in self._sliced.items() if v.producer() is None}
-        slices = {v: s for v, s in open_.items() if v in read}
+        needed_values = self.prune(results)
+        open_ = {v: s for v, s in self._entries.items() if v.producer() is None}
+        entries = {v: s for v, s in open_.items() if v in needed_values}
         own = self._own(results)
         if count is None:
             # A Scan has to read something to know its number of steps.
-            slices = slices or dict(list(open_.items())[:1])
+            entries = entries or dict(list(open_.items())[:1])
             if self._holds_a_scan():
-                count = self._steps(slices)
+                count = self._steps(entries)
         if count is None:
-            outputs = self._write_scan(own, slices, [s.backwards for s in stacked])
+            outputs = self._write_scan(own, entries, [s.backwards for s in stacked])
         else:
-            outputs = self._write_loop(own, slices, count)
+            outputs = self._write_loop(own, entries, count)
         for output, value in zip(outputs, own, strict=True):
             output.type = value.type
         finals, stacks = list(outputs[: len(carried)]), list(outputs[len(carried) :])
@@ -173,9 +173,9 @@ class Steps:
         deeper = (g.all_nodes() for n in self.body.nodes for g in subgraphs_of(n))
         return bool(inside) or any(n.op_type == "Scan" for nodes in deeper for n in nodes)
 
-    def _steps(self, slices: Mapping[ir.Value, Sliced]) -> ir.Value:
+    def _steps(self, entries: Mapping[ir.Value, EntryOf]) -> ir.Value:
         """Returns the number of steps, an int64 scalar, from a sequence that is read."""
-        sequence = next(iter(slices.values())).sequence
+        sequence = next(iter(entries.values())).sequence
         return self._outer.squeeze(self._outer.size(sequence, 0), [0])
 
     def _own(self, results: Sequence[ir.Value]) -> list[ir.Value]:
@@ -194,10 +194,10 @@ class Steps:
         return own
 
     def _write_scan(
-        self, results: list[ir.Value], slices: Mapping[ir.Value, Sliced], backwards: list[bool]
+        self, results: list[ir.Value], entries: Mapping[ir.Value, EntryOf], backwards: list[bool]
     ) -> tuple[ir.Value, ...]:
-        self._close([*self._initial, *slices], results)
-        sequences = [s.sequence for s in slices.values()]
+        self._close([*self._initial, *entries], results)
+        sequences = [s.sequence for s in entries.values()]
         return self._outer.ops(
             "Scan",
             *self._initial.values(),
@@ -206,19 +206,19 @@ class Steps:
             shapes=self._shapes(results, first_size(sequences)),
             body=self._graph,
             num_scan_inputs=len(sequences),
-            scan_input_directions=[int(s.backwards) for s in slices.values()],
+            scan_input_directions=[int(s.backwards) for s in entries.values()],
             scan_output_directions=[int(b) for b in backwards] or None,
         )
 
     def _write_loop(
-        self, results: list[ir.Value], slices: Mapping[ir.Value, Sliced], count: ir.Value
+        self, results: list[ir.Value], entries: Mapping[ir.Value, EntryOf], count: ir.Value
     ) -> tuple[ir.Value, ...]:
         number = self.value("number", ir.TensorType(ir.DataType.INT64), ())
         going = self.value("going", ir.TensorType(ir.DataType.BOOL), ())
         reading = Builder(self._graph, self.body.opset, prefix=f"{self._name}/read")
         last = reading.op("Sub", count, reading.const(1), shape=())
         index = {False: number, True: reading.op("Sub", last, number, shape=())}
-        for inside, s in slices.items():
+        for inside, s in entries.items():
             entry = reading.op("Gather", s.sequence, index[s.backwards], axis=0, shape=inside)
             ir.convenience.replace_all_uses_with(inside, entry)
         still_going = reading.op("Identity", going, shape=())
@@ -248,7 +248,9 @@ class Steps:
         self.body.attach()
 
 
-def before(builder: Builder, left: ir.Value, initial: ir.Value, backwards: bool) -> ir.Value:
+def shift_by_one_step(
+    builder: Builder, left: ir.Value, initial: ir.Value, backwards: bool
+) -> ir.Value:
     """Returns what each step found of a carried value.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from probegen.graph.autodiff import Rule
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.vjp.activation import RULES as ACTIVATION
-from probegen.graph.vjp.composite_ops import RULES as PARTS
+from probegen.graph.vjp.composite_ops import RULES as COMPOSITE
 from probegen.graph.vjp.control import RULES as CONTROL
 from probegen.graph.vjp.convolution import RULES as CONVOLUTION
 from probegen.graph.vjp.elementwise import RULES as ELEMENTWISE
@@ -43,7 +43,7 @@ FAMILIES: Mapping[str, Mapping[str, Rule]] = {
     "recurrent": RECURRENT,
     "control": CONTROL,
     "mark": MARK,
-    "parts": PARTS,
+    "composite": COMPOSITE,
 }
 
 RULES: Mapping[str, Rule] = {

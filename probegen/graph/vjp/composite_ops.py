@@ -1,7 +1,7 @@
 """Rules of composite operators, which stand for several; see `graph.core.composite_ops`.
 
-`g` is the gradient of a part's first output. The others are read by rules alone, so that no
-gradient comes in through them.
+`g` is the gradient of the first output of such an operator. The others are read by rules alone, so
+that no gradient comes in through them.
 """
 
 from __future__ import annotations

@@ -34,17 +34,17 @@ from probegen.graph.autodiff import (
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import captured_values, inputs_of, is_float
 from probegen.graph.core.values import Dim, attribute, constant_of, dtype_of, rank_of, shape_of
-from probegen.graph.loops.hoist import Stacked, leading_to, needed
+from probegen.graph.loops.hoist import Collected, leading_to, needed
 from probegen.graph.loops.iteration import (
     Iteration,
-    Stack,
+    ScanOutput,
     State,
     carry_the_same,
     iteration_of,
     origin,
     trip_count,
 )
-from probegen.graph.loops.step_writer import Steps, before, copy_into
+from probegen.graph.loops.step_writer import StepWriter, copy_into, shift_by_one_step
 
 _Pairs = Iterator[tuple[ir.Value, ir.Value]]
 
@@ -187,14 +187,14 @@ class _Copy:
     """
 
     def __init__(self, builder: Builder, iteration: Iteration) -> None:
-        self.loop = Steps(builder)
+        self.loop = StepWriter(builder)
         self.inner = self.loop.copy(iteration.body)
         self._iteration = iteration
         for state in iteration.states:
             if state.fixed:  # what no step changes is read from outside
                 self.replace(self.inner[state.entering], state.initial)
-        if iteration.going is not None:  # a step that was run was to be run
-            self.replace(self.inner[iteration.going], self.loop.body.const(True))
+        if iteration.condition is not None:  # a step that was run was to be run
+            self.replace(self.inner[iteration.condition], self.loop.body.const(True))
         self.entries = [*self._slices(), *self._take_gathers()]
 
     def of(self, value: ir.Value) -> ir.Value:
@@ -207,7 +207,7 @@ class _Copy:
         self.inner.update({k: other for k, v in self.inner.items() if v is inside})
 
     def _slices(self) -> Iterator[_Entry]:
-        for one in self._iteration.slices:
+        for one in self._iteration.scan_inputs:
             inside = self.inner[one.entering]
             yield _Entry(one.sequence, one.axis, one.backwards, None, inside)
 
@@ -269,7 +269,7 @@ class _Found:
             if entry.inside in read:
                 sequence = _time_first(self._builder, self._part(entry), entry.axis)
                 copy.loop.bind(entry.inside, sequence, backwards=entry.backwards != backwards)
-        sliced = {s.entering for s in self._iteration.slices}
+        sliced = {s.entering for s in self._iteration.scan_inputs}
         missing = [v for v in self._iteration.changing if v not in sliced and copy.inner[v] in read]
         self._find(missing)
         for value in missing:
@@ -300,15 +300,15 @@ class _Found:
         if isinstance(self._trips, int):
             return builder.const(self._trips, ir.DataType.INT64)
         iteration = iteration_of(self._iteration.node)
-        if iteration.slices:
-            size = builder.size(iteration.slices[0].sequence, iteration.slices[0].axis)
-        elif iteration.stacks:
-            size = builder.size(_output(builder, iteration, iteration.stacks[0]), 0)
+        if iteration.scan_inputs:
+            size = builder.size(iteration.scan_inputs[0].sequence, iteration.scan_inputs[0].axis)
+        elif iteration.scan_outputs:
+            size = builder.size(_output(builder, iteration, iteration.scan_outputs[0]), 0)
         else:
             size = builder.size(_record(builder, iteration, iteration.body.inputs[0], None), 0)
         return builder.squeeze(size, [0])
 
-    def count_for(self, loop: Steps) -> ir.Value | None:
+    def count_for(self, loop: StepWriter) -> ir.Value | None:
         """Returns the number of steps where a loop over them has to be a Loop and no Scan.
 
         A Scan needs something to read, and at least one step.
@@ -341,7 +341,7 @@ class _Found:
         iteration = iteration_of(self._iteration.node)
         state = next(s for s in iteration.states if s.entering is value)
         twins = [s for s in iteration.states if carry_the_same(state, s)]
-        for stack in iteration.stacks:
+        for stack in iteration.scan_outputs:
             collected = origin(stack.leaving)
             if stack.axis or stack.backwards:
                 continue
@@ -349,7 +349,7 @@ class _Found:
                 return _output(self._builder, iteration, stack)
             if any(origin(s.leaving) is collected for s in twins):
                 left = _output(self._builder, iteration, stack)
-                return before(self._builder, left, state.initial, backwards=False)
+                return shift_by_one_step(self._builder, left, state.initial, backwards=False)
         return None
 
     def _counted(self, value: ir.Value) -> ir.Value | None:
@@ -375,11 +375,11 @@ class _Found:
             _check_kept(state)
             copy.replace(copy.inner[state.entering], copy.loop.carry(state.initial))
         left = [copy.of(s.leaving) for s in again]
-        stacked = [Stacked(copy.inner[s.entering], backwards=False) for s in again]
+        stacked = [Collected(copy.inner[s.entering], backwards=False) for s in again]
         read = copy.loop.prune([*left, *(s.value for s in stacked)])
         carried = {copy.inner[s.entering] for s in again}
         self.bind(copy, read - carried, backwards=False)
-        _, stacks = copy.loop.finish(left, stacked, self.count_for(copy.loop), at_once=True)
+        _, stacks = copy.loop.finish(left, stacked, self.count_for(copy.loop), hoist=True)
         self._known.update(zip([s.entering for s in again], stacks, strict=True))
 
     def _needed_together(self, copy: _Copy, values: Sequence[ir.Value]) -> list[State]:
@@ -456,11 +456,11 @@ class _Backward:
                 targets.append(value)
                 left.append(add(body, self._loop.carry(builder.zeros_like(value)), gradient))
         reached = [(e, g) for e in entries if (g := found[e.inside]) is not None]
-        stacked = [Stacked(g, backwards=not e.backwards) for e, g in reached]
+        stacked = [Collected(g, backwards=not e.backwards) for e, g in reached]
         read = self._loop.prune([*left, *(g for _, g in reached)])
         found_forward.bind(self._copy, read, backwards=True)
         count = found_forward.count_for(self._loop)
-        finals, stacks = self._loop.finish(left, stacked, count, at_once=True)
+        finals, stacks = self._loop.finish(left, stacked, count, hoist=True)
 
         yield from ((v, g) for v, g in zip(targets, finals, strict=True) if v in wanted)
         for (entry, _), gradient in zip(reached, stacks, strict=True):
@@ -492,9 +492,9 @@ class _Backward:
             _check_kept(state)
         return active
 
-    def _collected(self) -> list[tuple[Stack, ir.Value]]:
+    def _collected(self) -> list[tuple[ScanOutput, ir.Value]]:
         """Returns the collected values that have a gradient, with it."""
-        found = [(s, self._outputs.get(s.stacked)) for s in self._iteration.stacks]
+        found = [(s, self._outputs.get(s.stacked)) for s in self._iteration.scan_outputs]
         return [(s, g) for s, g in found if g is not None]
 
     def _gradient_of_final(self, state: State) -> ir.Value:
@@ -511,12 +511,12 @@ class _Backward:
             _seed(body, seeds, self._copy.of(state.leaving), gradient)
         for stack, gradient in self._collected():
             in_time = _time_first(self._builder, gradient, stack.axis)
-            each = self._loop.each(in_time, backwards=not stack.backwards)
+            each = self._loop.read(in_time, backwards=not stack.backwards)
             _seed(body, seeds, self._copy.of(stack.leaving), each)
         return seeds
 
 
-def _output(builder: Builder, iteration: Iteration, stack: Stack) -> ir.Value:
+def _output(builder: Builder, iteration: Iteration, stack: ScanOutput) -> ir.Value:
     """Returns what a loop collects, of which it need not have made an output so far."""
     index = list(iteration.node.outputs).index(stack.stacked)
     return builder.output(iteration.node, index, None, dtype_of(stack.leaving))

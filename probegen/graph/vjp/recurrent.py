@@ -24,8 +24,8 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, static_shape
-from probegen.graph.loops.hoist import Stacked
-from probegen.graph.loops.step_writer import Steps, before
+from probegen.graph.loops.hoist import Collected
+from probegen.graph.loops.step_writer import StepWriter, shift_by_one_step
 from probegen.graph.vjp.common import Dys
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -54,9 +54,9 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     builder, directions = walk.builder, _read(walk, node, outputs)
     gates = [_lstm_gates(d) for d in directions]
     cells = _cells(builder, directions, gates)
-    loop = Steps(builder)
+    loop = StepWriter(builder)
     left: list[ir.Value] = []
-    collected: list[Stacked] = []
+    collected: list[Collected] = []
     for d, (i, o, f, c), cell in zip(directions, gates, cells, strict=True):
         squashed = d.activate(2, cell)
         factors = [
@@ -76,7 +76,7 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
         d_gates = body.op("Mul", spread, factor, shape=spread)
         left.append(body.op("MatMul", d_gates, d.r, shape=d_h))
         left.append(body.op("Mul", d_c, forget, shape=d_h))
-        collected.append(Stacked(d_gates, not d.backwards))
+        collected.append(Collected(d_gates, not d.backwards))
     finals, d_gates_all = loop.finish(left, collected)
     yield from _to_inputs(walk, node, d_gates_all, finals)
 
@@ -91,14 +91,14 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     builder, directions = walk.builder, _read(walk, node, outputs)
     reset_after = bool(attribute(node, "linear_before_reset", 0))
     step = _reset_after_step if reset_after else _reset_before_step
-    loop = Steps(builder)
+    loop = StepWriter(builder)
     parts = [_gru_parts(d, reset_after) for d in directions]
     left: list[ir.Value] = []
-    collected: list[Stacked] = []
+    collected: list[Collected] = []
     for d, part in zip(directions, parts, strict=True):
         d_before, results = step(loop, d, part)
         left.append(d_before)
-        collected.extend(Stacked(v, not d.backwards) for v in results)
+        collected.extend(Collected(v, not d.backwards) for v in results)
     finals, stacks = loop.finish(left, collected)
     count = len(stacks) // len(directions)
     d_gates = [
@@ -111,15 +111,15 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
 def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of RNN with respect to X and initial_h: dH' = (dH f'(H)) R, plus dY."""
     builder, directions = walk.builder, _read(walk, node, outputs)
-    loop = Steps(builder)
+    loop = StepWriter(builder)
     left: list[ir.Value] = []
-    collected: list[Stacked] = []
+    collected: list[Collected] = []
     for d in directions:
         slope = d.against(loop, d.slope(0, d.y))
         d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
         d_gates = loop.body.op("Mul", d_h, slope, shape=d_h)
         left.append(loop.body.op("MatMul", d_gates, d.r, shape=d_h))
-        collected.append(Stacked(d_gates, not d.backwards))
+        collected.append(Collected(d_gates, not d.backwards))
     finals, d_gates_all = loop.finish(left, collected)
     yield from _to_inputs(walk, node, d_gates_all, finals)
 
@@ -195,13 +195,13 @@ class _Direction:
 
     def before(self, states: ir.Value, initial: ir.Value) -> ir.Value:
         """Returns what each step found, given what each step left and the initial state."""
-        return before(self.builder, states, initial, self.backwards)
+        return shift_by_one_step(self.builder, states, initial, self.backwards)
 
-    def against(self, loop: Steps, sequence: ir.Value) -> ir.Value:
+    def against(self, loop: StepWriter, sequence: ir.Value) -> ir.Value:
         """Returns a step of a sequence in a loop against the layer's direction."""
-        return loop.each(sequence, backwards=not self.backwards)
+        return loop.read(sequence, backwards=not self.backwards)
 
-    def plus_dy(self, loop: Steps, from_later: ir.Value) -> ir.Value:
+    def plus_dy(self, loop: StepWriter, from_later: ir.Value) -> ir.Value:
         """Returns the gradient of a step's hidden state from all that it goes into."""
         if self.dy is None:
             return from_later
@@ -227,15 +227,15 @@ def _cells(
     builder: Builder, directions: Sequence[_Direction], gates: Sequence[tuple[ir.Value, ...]]
 ) -> list[ir.Value]:
     """Returns each direction's cell states after all steps: C = f C' + i c."""
-    loop = Steps(builder)
+    loop = StepWriter(builder)
     left: list[ir.Value] = []
     for d, (i, _, f, c) in zip(directions, gates, strict=True):
         cell = loop.carry(d.initial[1])
-        forget = loop.each(f, backwards=d.backwards)
-        new = loop.each(d.op("Mul", i, c), backwards=d.backwards)
+        forget = loop.read(f, backwards=d.backwards)
+        new = loop.read(d.op("Mul", i, c), backwards=d.backwards)
         kept = loop.body.op("Mul", cell, forget, shape=cell)
         left.append(loop.body.op("Add", kept, new, shape=cell))
-    collected = [Stacked(v, d.backwards) for v, d in zip(left, directions, strict=True)]
+    collected = [Collected(v, d.backwards) for v, d in zip(left, directions, strict=True)]
     return loop.finish(left, collected)[1]
 
 
@@ -294,7 +294,7 @@ def _gru_parts(d: _Direction, reset_after: bool) -> _GruParts:
 
 
 def _reset_after_step(
-    loop: Steps, d: _Direction, part: _GruParts
+    loop: StepWriter, d: _Direction, part: _GruParts
 ) -> tuple[ir.Value, tuple[ir.Value, ...]]:
     """Writes a step through h = g(x W + r (H' R)); returns dH' and what to collect: dH."""
     body, n = loop.body, d.hidden
@@ -310,7 +310,7 @@ def _reset_after_step(
 
 
 def _reset_before_step(
-    loop: Steps, d: _Direction, part: _GruParts
+    loop: StepWriter, d: _Direction, part: _GruParts
 ) -> tuple[ir.Value, tuple[ir.Value, ...]]:
     """Writes a step through h = g(x W + (r H') R); returns dH' and to collect: dH, d(r H')."""
     body = loop.body

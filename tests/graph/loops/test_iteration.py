@@ -150,7 +150,7 @@ def test_sizes_that_a_step_changes_stay_open() -> None:
     iteration = iteration_of(loop_in(model))
     assert shape_of(iteration.states[0].final)[0] not in (1, 2)
     assert shape_of(iteration.states[1].final) == ("n", 2)
-    assert shape_of(iteration.stacks[0].stacked) == (3, "n", 2)
+    assert shape_of(iteration.scan_outputs[0].stacked) == (3, "n", 2)
 
 
 TWINS = """(float[2, 3] x, float[3] q) => (float[3] a, float[3] b) {{

@@ -11,9 +11,9 @@ import onnx_ir as ir
 import pytest
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.loops.batch_over_steps import for_all_steps
-from probegen.graph.loops.hoist import Stacked
-from probegen.graph.loops.step_writer import Steps, before, reverse
+from probegen.graph.loops.batch_over_steps import batch_over_steps
+from probegen.graph.loops.hoist import Collected
+from probegen.graph.loops.step_writer import StepWriter, reverse, shift_by_one_step
 from tests.graph.vjp.harness import Array, run, uniform
 
 STEPS, BATCH = 3, 2
@@ -116,7 +116,7 @@ def test_all_steps_at_once_are_the_steps_one_by_one(form: tuple) -> None:
 
     whole = Sketch(**dict(zip(names, sequences, strict=True)))
     differs = [True] * len(sequences) + [False] * len(others)
-    write = for_all_steps(node, differs)
+    write = batch_over_steps(node, differs)
     assert write is not None
     operands = [whole.values[n] for n in names] + [whole.builder.const(v) for v in others]
     (made,) = write(whole.builder, operands, "steps")
@@ -144,7 +144,7 @@ def test_what_has_no_form_for_all_steps_stays(
     values = [ir.Value(name=f"v{k}", type=DOUBLE, shape=ir.Shape(s)) for k, s in enumerate(shapes)]
     node = ir.node(op, values, attributes)
     node.outputs[0].shape = ir.Shape([2, 4])
-    assert for_all_steps(node, differs) is None
+    assert batch_over_steps(node, differs) is None
 
 
 def test_indices_of_a_pooling_stay() -> None:
@@ -153,30 +153,30 @@ def test_indices_of_a_pooling_stay() -> None:
     node = ir.node("MaxPool", [value], {"kernel_shape": [2]}, num_outputs=2)
     for output in node.outputs:
         output.shape = ir.Shape([2, 3, 3])
-    assert for_all_steps(node, [True]) is None
+    assert batch_over_steps(node, [True]) is None
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("hoist", [False, True])
 @pytest.mark.parametrize("counted", [False, True], ids=["Scan", "Loop"])
-def test_a_recurrence(counted: bool, at_once: bool, backwards: bool) -> None:
+def test_a_recurrence(counted: bool, hoist: bool, backwards: bool) -> None:
     """Work before, in and after the recurrence; results in time order whatever the direction."""
     a, b = x(BATCH, 4, seed=1), x(4, seed=2)
     start, w = uniform(BATCH, 4, seed=3), uniform(4, 4, seed=4)
     sketch = Sketch(a=a, b=b, start=start, w=w)
     v, builder = sketch.values, sketch.builder
-    walk = Steps(builder)
+    walk = StepWriter(builder)
     body = walk.body
     state = walk.carry(v["start"])
-    at, bt = (walk.each(v[n], backwards=backwards) for n in "ab")
+    at, bt = (walk.read(v[n], backwards=backwards) for n in "ab")
     scaled = body.mul(body.op("Sin", at, shape=at), bt)
     turned = body.transpose(v["w"], [1, 0])
     product = body.op("MatMul", state, turned, shape=state)
     new = body.op("Tanh", body.add(product, scaled), shape=state)
     collected = [new, state, scaled, body.op("Cos", body.mul(new, at), shape=state)]
     count = builder.const(STEPS, ir.DataType.INT64) if counted else None
-    stacked = [Stacked(one, backwards) for one in collected]
-    (last,), stacks = walk.finish([new], stacked, count, at_once=at_once)
+    stacked = [Collected(one, backwards) for one in collected]
+    (last,), stacks = walk.finish([new], stacked, count, hoist=hoist)
     found = sketch.run(last, *stacks)
 
     order = range(STEPS)[:: -1 if backwards else 1]
@@ -194,13 +194,13 @@ def test_a_recurrence(counted: bool, at_once: bool, backwards: bool) -> None:
 def test_only_what_carries_stays_in_the_body() -> None:
     sketch = Sketch(a=x(BATCH, 4), w=uniform(4, 4), start=uniform(BATCH, 4))
     v = sketch.values
-    walk = Steps(sketch.builder)
+    walk = StepWriter(sketch.builder)
     body = walk.body
-    state, at = walk.carry(v["start"]), walk.each(v["a"], backwards=False)
+    state, at = walk.carry(v["start"]), walk.read(v["a"], backwards=False)
     ahead = body.op("Exp", body.op("Sin", at, shape=at), shape=at)
     new = body.mul(body.op("MatMul", state, body.transpose(v["w"], [1, 0]), shape=state), ahead)
     after = body.op("Cos", body.op("Tanh", new, shape=new), shape=new)
-    _, (cosines,) = walk.finish([new], [Stacked(after, False)], at_once=True)
+    _, (cosines,) = walk.finish([new], [Collected(after, False)], hoist=True)
     scan = next(n for n in sketch.builder.nodes if n.op_type == "Scan")
     inside = [n.op_type for n in scan.attributes["body"].as_graph()]
     assert sorted(inside) == ["Identity", "MatMul", "Mul"]
@@ -222,7 +222,7 @@ def test_a_sum_in_a_gemm_may_differ_from_step_to_step(rank: int) -> None:
     ]
     node = ir.node("Gemm", inside, {"beta": 0.5})
     node.outputs[0].type, node.outputs[0].shape = DOUBLE, ir.Shape([2, 5])
-    write = for_all_steps(node, [True, False, True])
+    write = batch_over_steps(node, [True, False, True])
     (made,) = write(sketch.builder, list(sketch.values.values()), "steps")
     expected = a @ w + 0.5 * (c if rank == 2 else c[:, None])
     np.testing.assert_allclose(sketch.run(made)[0], expected, rtol=1e-12)
@@ -232,16 +232,16 @@ def test_products_by_what_is_known_are_merged() -> None:
     """Chains of factors, sums of products of one value, and joined products."""
     arrays = {n: x(BATCH, 4, seed=k) for k, n in enumerate("abcd")}
     sketch = Sketch(start=uniform(BATCH, 4, seed=9), w=uniform(8, 4, seed=8), **arrays)
-    walk = Steps(sketch.builder)
+    walk = StepWriter(sketch.builder)
     body = walk.body
     state = walk.carry(sketch.values["start"])
-    a, b, c, d = (walk.each(sketch.values[n], backwards=False) for n in "abcd")
+    a, b, c, d = (walk.read(sketch.values[n], backwards=False) for n in "abcd")
     chained = body.neg(body.mul(body.mul(state, a), b))
     summed = body.add(body.mul(state, c), chained)
     scaled = body.mul(body.mul(summed, 0.5), d)
     joined = body.concat([scaled, body.mul(state, b)], 1)
     new = body.op("MatMul", joined, sketch.values["w"], shape=state)
-    (last,), (sums,) = walk.finish([new], [Stacked(joined, False)], at_once=True)
+    (last,), (sums,) = walk.finish([new], [Collected(joined, False)], hoist=True)
     scan = next(n for n in sketch.builder.nodes if n.op_type == "Scan")
     inside = [n.op_type for n in scan.attributes["body"].as_graph()]
     assert inside == ["Concat", "Mul", "MatMul"]
@@ -256,13 +256,13 @@ def test_products_by_what_is_known_are_merged() -> None:
 
 def test_products_that_something_else_reads_are_not_merged() -> None:
     sketch = Sketch(start=uniform(BATCH, 4, seed=9), a=x(BATCH, 4), b=x(BATCH, 4, seed=1))
-    walk = Steps(sketch.builder)
+    walk = StepWriter(sketch.builder)
     body = walk.body
     state = walk.carry(sketch.values["start"])
-    a, b = (walk.each(sketch.values[n], backwards=False) for n in "ab")
+    a, b = (walk.read(sketch.values[n], backwards=False) for n in "ab")
     once = body.mul(state, a)
     new = body.op("Tanh", body.add(body.mul(once, b), once), shape=state)
-    (last,), (products,) = walk.finish([new], [Stacked(once, False)], at_once=True)
+    (last,), (products,) = walk.finish([new], [Collected(once, False)], hoist=True)
     h, expected = sketch.feeds["start"], []
     for a, b in zip(sketch.feeds["a"], sketch.feeds["b"], strict=True):
         expected.append(h * a)
@@ -274,10 +274,10 @@ def test_products_that_something_else_reads_are_not_merged() -> None:
 
 def test_nothing_carried_needs_no_loop() -> None:
     sketch = Sketch(a=x(BATCH, 4))
-    walk = Steps(sketch.builder)
-    at = walk.each(sketch.values["a"], backwards=True)
+    walk = StepWriter(sketch.builder)
+    at = walk.read(sketch.values["a"], backwards=True)
     result = walk.body.op("Sin", at, shape=at)
-    _, (sines,) = walk.finish([], [Stacked(result, False)], at_once=True)
+    _, (sines,) = walk.finish([], [Collected(result, False)], hoist=True)
     assert "Scan" not in sketch.written()
     found = sketch.run(sines)[0]
     np.testing.assert_allclose(found, np.sin(sketch.feeds["a"][::-1]), rtol=1e-15)
@@ -285,9 +285,9 @@ def test_nothing_carried_needs_no_loop() -> None:
 
 def test_what_no_result_needs_is_not_read() -> None:
     sketch = Sketch(a=x(BATCH, 4), b=x(BATCH, 4, seed=1), start=uniform(BATCH, 4))
-    walk = Steps(sketch.builder)
+    walk = StepWriter(sketch.builder)
     state = walk.carry(sketch.values["start"])
-    at, bt = (walk.each(sketch.values[n], backwards=False) for n in "ab")
+    at, bt = (walk.read(sketch.values[n], backwards=False) for n in "ab")
     walk.body.mul(bt, state)
     (last,), _ = walk.finish([walk.body.add(state, at)])
     scan = sketch.builder.nodes[-1]
@@ -300,11 +300,11 @@ def test_what_no_result_needs_is_not_read() -> None:
 
 def test_a_scan_of_which_nothing_is_read_has_its_steps_still() -> None:
     sketch = Sketch(a=x(BATCH, 4), start=uniform(4))
-    walk = Steps(sketch.builder)
+    walk = StepWriter(sketch.builder)
     state = walk.carry(sketch.values["start"])
-    at = walk.each(sketch.values["a"], backwards=False)
+    at = walk.read(sketch.values["a"], backwards=False)
     doubled, sine = walk.body.mul(state, 2.0), walk.body.op("Sin", at, shape=at)
-    (last,), (sines,) = walk.finish([doubled], [Stacked(sine, False)], at_once=True)
+    (last,), (sines,) = walk.finish([doubled], [Collected(sine, False)], hoist=True)
     found = sketch.run(last, sines)
     np.testing.assert_allclose(found[0], sketch.feeds["start"] * 2**STEPS, rtol=1e-15)
     np.testing.assert_allclose(found[1], np.sin(sketch.feeds["a"]), rtol=1e-15)
@@ -312,10 +312,10 @@ def test_a_scan_of_which_nothing_is_read_has_its_steps_still() -> None:
 
 def test_a_loop_may_run_no_step() -> None:
     sketch = Sketch(a=x(4)[:0], start=uniform(4), count=np.array(0))
-    walk = Steps(sketch.builder)
+    walk = StepWriter(sketch.builder)
     state = walk.carry(sketch.values["start"])
-    new = walk.body.add(state, walk.each(sketch.values["a"], backwards=True))
-    (last,), (states,) = walk.finish([new], [Stacked(new, True)], sketch.values["count"])
+    new = walk.body.add(state, walk.read(sketch.values["a"], backwards=True))
+    (last,), (states,) = walk.finish([new], [Collected(new, True)], sketch.values["count"])
     found = sketch.run(last, states)
     np.testing.assert_array_equal(found[0], sketch.feeds["start"])
     assert found[1].shape == (0, 4)
@@ -325,7 +325,7 @@ def test_a_loop_may_run_no_step() -> None:
 def test_before_and_reverse(backwards: bool) -> None:
     sketch = Sketch(left=x(BATCH, 4), initial=uniform(BATCH, 4))
     left, initial = sketch.feeds["left"], sketch.feeds["initial"]
-    found = before(sketch.builder, *sketch.values.values(), backwards=backwards)
+    found = shift_by_one_step(sketch.builder, *sketch.values.values(), backwards=backwards)
     turned = reverse(sketch.builder, sketch.values["left"])
     parts = [left[1:], initial[None]] if backwards else [initial[None], left[:-1]]
     results = sketch.run(found, turned)
