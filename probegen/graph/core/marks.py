@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from probegen.graph.core.replacing import replace_value
+
 MARK_DOMAIN = "probegen"
 MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
@@ -21,13 +23,16 @@ CENTRED = "probegen.centred"
 
 
 def remove_marks(model: ir.Model) -> None:
-    """Replaces every mark by what it marks, in all subgraphs too."""
+    """Replaces every mark by what it marks, in all subgraphs too.
+
+    `Relu(probegen.Mark(x))` -> `Relu(x)`
+    """
     for node in list(model.graph.all_nodes()):
         if node.domain != MARK_DOMAIN:
             continue
         marked, result = node.inputs[0], node.outputs[0]
         if marked is None or node.graph is None:
             continue
-        result.replace_all_uses_with(marked, replace_graph_outputs=True)
+        replace_value(result, marked)
         node.graph.remove(node, safe=True)
     model.graph.opset_imports.pop(MARK_DOMAIN, None)

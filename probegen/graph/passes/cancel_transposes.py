@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from probegen.graph.core.replacing import add_shape
 from probegen.graph.core.values import attribute
-from probegen.graph.passes.replacing import add_shape
 
 
 def cancel_transposes(model: ir.Model) -> None:

@@ -39,8 +39,9 @@ def make_names_unique(model: ir.Model) -> None:
 
     `m/scale = Conv(x, w), initializer m/scale` -> `m/scale, m/scale_1`
 
-    Inputs and outputs of the model keep their names. Outputs that a node leaves out stay so.
-    onnx-ir's own pass would name those as well, and so ask for them.
+    Nodes of one graph that share a name are renamed as well: onnxruntime refuses them. Inputs and
+    outputs of the model keep their names. Outputs that a node leaves out stay so; onnx-ir's own
+    pass would name those, and so ask for them.
     """
     _make_unique(model.graph, set())
 
@@ -55,7 +56,12 @@ def _make_unique(graph: ir.Graph, outside: Set[str]) -> None:
         if value.name in taken:
             value.name = _free(value.name, (taken, graph.initializers))
         taken.add(value.name)
+    nodes: set[str] = set()
     for node in graph:
+        if node.name in nodes:
+            node.name = _free(node.name, (nodes,))
+        if node.name:
+            nodes.add(node.name)
         for inner in subgraphs_of(node):
             _make_unique(inner, taken)
 

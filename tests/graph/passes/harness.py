@@ -103,10 +103,17 @@ def operators(model: ir.Model) -> list[str]:
 def without_marks(model: ir.Model) -> onnx.ModelProto:
     """Returns a model as a file has it; marks of ours are identities in it."""
     proto = ir.to_proto(model)
-    for node in proto.graph.node:
+    _make_identities(proto.graph)
+    return proto
+
+
+def _make_identities(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
         if node.domain == "probegen":
             node.domain, node.op_type = "", "Identity"
-    return proto
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _make_identities(attribute.g)
 
 
 def onnxruntime_of(model: ir.Model) -> Callable[[dict[str, np.ndarray]], list[np.ndarray]]:

@@ -13,10 +13,10 @@ import onnx_ir as ir
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.queries import captured_values, inputs_of
+from probegen.graph.core.replacing import replace_node
 from probegen.graph.core.values import subgraphs_of
 from probegen.graph.loops.iteration import iteration_of
 from probegen.graph.passes.after.join_repeated_nodes import RANDOM
-from probegen.graph.passes.replacing import replace_node
 
 #: The nodes that compute a value from stored values alone, in order; None if others take part.
 _FromStored = dict[ir.Value, list[ir.Node] | None]

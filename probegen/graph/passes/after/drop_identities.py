@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from probegen.graph.passes.replacing import add_shape
+from probegen.graph.core.replacing import add_shape
 
 
 def drop_identities(model: ir.Model) -> None:

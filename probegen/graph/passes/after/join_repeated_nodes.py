@@ -9,7 +9,7 @@ from collections.abc import Hashable
 
 import onnx_ir as ir
 
-from probegen.graph.passes.replacing import add_shape, replace_value
+from probegen.graph.core.replacing import add_shape, replace_value
 
 #: Operators that give something else each time.
 RANDOM = frozenset(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.replacing import replace_node, replace_value
 from probegen.graph.loops.iteration import State, iteration_of
-from probegen.graph.passes.replacing import replace_node, replace_value
 
 #: Positions of a Loop's states behind the number of steps and the condition.
 _STATES = 2

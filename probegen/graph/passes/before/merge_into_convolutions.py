@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.queries import sole_reader
+from probegen.graph.core.replacing import replace_value
 from probegen.graph.core.values import attribute, constant_of, new_initializer
 from probegen.graph.passes.per_channel import zero_padding_of
-from probegen.graph.passes.replacing import replace_value
 
 
 def merge_into_convolutions(model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""What passes share when one value takes the place of another."""
+"""One value, or one node, in the place of another."""
 
 from __future__ import annotations
 
