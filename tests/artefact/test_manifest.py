@@ -243,3 +243,13 @@ def test_where_the_manifest_lies_is_part_of_the_format():
     """Artefacts of every version are found by these names."""
     assert ONNX_METADATA_KEY == "probegen.manifest"
     assert SAVEDMODEL_ASSET == "assets.extra/probegen.json"
+
+
+@pytest.mark.parametrize("batch", [7, None])
+def test_the_batch_of_every_input_and_output(batch):
+    other = OutputSpec("a", "activation", "float32", (2, 4, None), ("batch", "time", "unit"))
+    found = MANIFEST.replace(outputs=(*MANIFEST.outputs, other)).with_batch(batch)
+    assert [i.shape for i in found.inputs] == [(batch, 5)]
+    assert [o.shape for o in found.outputs] == [(batch, 3), (batch, 5), (batch, 4, None)]
+    assert found.with_batch(None).outputs[:2] == MANIFEST.outputs
+    assert MANIFEST.inputs[0].shape == (None, 5)
