@@ -23,7 +23,7 @@ _MOST_CHOICES = 10
 
 @click.command()
 @click.argument("artefact", type=click.Path())
-@click.argument("input", type=click.Path(exists=True, dir_okay=False))
+@click.argument("input", type=click.Path(exists=True))
 @click.option(
     "--target",
     metavar="T",
@@ -31,6 +31,12 @@ _MOST_CHOICES = 10
     "these for each row, separated by commas.",
 )
 @click.option("--no-explain", is_flag=True, help="Compute the prediction alone.")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="What runs ARTEFACT: onnxruntime or openvino for ONNX files, savedmodel for SavedModels.  "
+    "[default: onnxruntime, savedmodel]",
+)
 @click.option("--check", is_flag=True, help="Check ARTEFACT's contents by its digests first.")
 @click.option("--check-finite", is_flag=True, help="Refuse NaN and infinity in the input.")
 @click.option(
@@ -60,7 +66,8 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     """Run ARTEFACT on INPUT and show what comes out. Needs no TensorFlow for ONNX.
 
     INPUT is an .npy file with a batch axis, an .npz file with an array for each input, a .csv
-    file with a sample a row (for a series: a time step a row), or an image.
+    file with a sample a row (for a series: a time step a row), an image, or a folder of such files,
+    whose rows are joined in the order of their names.
 
     Cells of a table are divided by tab, ';', ',' or '|', and have decimal points. The values of an
     image go from 0 to 255, or what --scale makes of them; the range is printed.
@@ -71,21 +78,22 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
 
     if Path(artefact).is_dir():
         start_tensorflow()
-    art = runtime.load(artefact, check=True) if options["check"] else runtime.load(artefact)
-    feed, names = read_input(
+    art = runtime.load(artefact, engine=options["engine"], check=options["check"])
+    read = read_input(
         Path(input),
         art.manifest,
         scale=options["scale"],
         header=options["header"],
         say=note,
+        spell=_flag,
     )
     result = art.run(
-        feed,
+        read.feed,
         target=_request(options["target"]),
         explain=not options["no_explain"],
         check_finite=options["check_finite"],
     )
-    labels = {"feature_names": names, **_labels(options)}
+    labels = {"feature_names": read.feature_names, **_labels(options)}
     _check_class_names(labels.get("class_names"), art.manifest)
     written = _write_all(result, options, {k: v for k, v in labels.items() if v is not None})
     fed = [
@@ -115,6 +123,13 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
             _say_values(record)
     for path in written:
         click.echo(f"wrote {path}")
+
+
+def _flag(name: str, value: object) -> str:
+    """Returns how an option of a reader is set here."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def _say_values(record: Any) -> None:

@@ -49,7 +49,7 @@ def check_inputs(
 
 
 def _checked(x: Inputs, specs: Sequence[InputSpec], check_finite: bool) -> dict[str, Array]:
-    given = _by_name(x, specs)
+    given = name_inputs(x, specs)
     arrays = {spec.name: _fit(given[spec.name], spec, check_finite) for spec in specs}
     places = {spec.name: batch_axis(spec.axes) for spec in specs}
     rows = {name: arrays[name].shape[at] for name, at in places.items() if at is not None}
@@ -59,7 +59,12 @@ def _checked(x: Inputs, specs: Sequence[InputSpec], check_finite: bool) -> dict[
     return arrays
 
 
-def _by_name(x: Inputs, specs: Sequence[InputSpec]) -> dict[str, Any]:
+def name_inputs(x: Inputs, specs: Sequence[InputSpec]) -> dict[str, Any]:
+    """Returns what was given for each input, in whichever form it came.
+
+    Raises:
+        InputError: a name is unknown or missing, or there are more or fewer than the artefact has.
+    """
     names = [spec.name for spec in specs]
     if isinstance(x, Mapping):
         _check_names(x, names)

@@ -10,9 +10,12 @@ import numpy as np
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array, Inputs
+from probegen.runtime.read.spelling import Spell, keyword
 
 #: Values that reach so many times beyond those of the verification are called far from them.
 _FAR = 10.0
+#: What makes values of 0 to 1 of bytes.
+_BYTE = 1 / 255
 #: Where made-up samples lie: they are drawn from a normal distribution.
 _MADE_UP = (-4.0, 4.0)
 
@@ -26,7 +29,9 @@ def by_name(feed: Inputs, specs: Sequence[InputSpec]) -> dict[str, Array]:
     return {specs[0].name: np.asarray(feed)}
 
 
-def scaled(feed: Inputs, specs: Sequence[InputSpec], scale: float) -> Inputs:
+def scaled(
+    feed: Inputs, specs: Sequence[InputSpec], scale: float, spell: Spell = keyword
+) -> Inputs:
     """Returns what is fed with the values of floating inputs multiplied.
 
     Raises:
@@ -34,7 +39,9 @@ def scaled(feed: Inputs, specs: Sequence[InputSpec], scale: float) -> Inputs:
     """
     names = {s.name for s in specs if s.dtype.startswith(("float", "bfloat")) and not s.integer}
     if not names:
-        raise InputError("--scale multiplies floating inputs, and the artefact has none.")
+        raise InputError(
+            f"{spell('scale', scale)} multiplies floating inputs, and the artefact has none."
+        )
     given = {
         name: array * np.float32(scale) if name in names and array.dtype.kind in "iuf" else array
         for name, array in by_name(feed, specs).items()
@@ -65,7 +72,7 @@ def ranges(feed: Mapping[str, Array], specs: Sequence[InputSpec]) -> dict[str, l
     return {name: list(found) for name, found in spans.items() if found is not None}
 
 
-def doubts(feed: Inputs, manifest: Manifest, pixels: bool) -> Iterator[str]:
+def doubts(feed: Inputs, manifest: Manifest, pixels: bool, spell: Spell = keyword) -> Iterator[str]:
     """Yields a line for each floating input whose values are far from those it was verified on.
 
     Args:
@@ -74,6 +81,7 @@ def doubts(feed: Inputs, manifest: Manifest, pixels: bool) -> Iterator[str]:
             gave. Samples that were made up say nothing of what the model expects, but that pixels
             of 0 to 255 were never tried.
         pixels: whether the values are those of an image.
+        spell: how a line names `scale`.
     """
     given = by_name(feed, manifest.inputs)
     certificate = manifest.certificate or {}
@@ -86,7 +94,7 @@ def doubts(feed: Inputs, manifest: Manifest, pixels: bool) -> Iterator[str]:
         if raw:
             yield (
                 f"the input {spec.name!r} is fed the bytes of an array of uint8 as they are, "
-                f"{_shown(fed)}; --scale multiplies them where the model expects others."
+                f"{_shown(fed)}; {spell('scale', _BYTE)} (1/255) makes values of 0 to 1 of them."
             )
         known = _verified(certificate, spec.name)
         image = pixels or raw or ({"height", "width"} <= set(spec.axes) and _like_bytes(array))
@@ -98,7 +106,7 @@ def doubts(feed: Inputs, manifest: Manifest, pixels: bool) -> Iterator[str]:
             yield (
                 f"warning: the input {spec.name!r} is fed values of {_shown(fed)}; the artefact "
                 f"was verified on {where}. If the model expects values of 0 to 1, pass "
-                "--scale 0.00392156862745098 (1/255)."
+                f"{spell('scale', _BYTE)} (1/255)."
             )
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from probegen.artefact.manifest import InputSpec
 from probegen.errors import InputError
 from probegen.runtime.inputs import STRING, Array
+from probegen.runtime.read.spelling import Spell, keyword
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -43,7 +44,10 @@ Rows = list[tuple[int, list[str]]]
 
 
 def read(
-    path: Path, specs: Sequence[InputSpec], header: bool | None = None
+    path: Path,
+    specs: Sequence[InputSpec],
+    header: bool | None = None,
+    spell: Spell = keyword,
 ) -> tuple[Array | dict[str, Array], list[str] | None]:
     """Returns a table as an artefact takes it, and the names in its first row if it has such.
 
@@ -56,7 +60,7 @@ def read(
     wanted = specs[0]
     if len(specs) == 1 and wanted.dtype == STRING:
         return _texts(path, wanted, header), None
-    rows, names = _split(path, header)
+    rows, names = _split(path, header, spell)
     if len(specs) > 1:
         return _columns(path, rows, names, specs), None
     table = _numbers(path, rows, wanted)
@@ -106,7 +110,7 @@ def _texts(path: Path, wanted: InputSpec, header: bool | None) -> Array:
     return texts.reshape(-1) if len(wanted.shape) == 1 else texts
 
 
-def _split(path: Path, header: bool | None) -> tuple[Rows, list[str] | None]:
+def _split(path: Path, header: bool | None, spell: Spell) -> tuple[Rows, list[str] | None]:
     """Returns the rows of data, and the names in the first row if that holds such."""
     lines = _lines(path)
     rows = _cells(path, lines)
@@ -120,15 +124,15 @@ def _split(path: Path, header: bool | None) -> tuple[Rows, list[str] | None]:
         raise InputError(
             f"{path}, line {number}, column {column + 1}: {first[column]!a} is no number, and "
             f"{first[numeric.index(True)]!a} beside it is one, so the row is neither names nor "
-            f"data. Correct the cell, or pass --header to take the row for names."
+            f"data. Correct the cell, or pass {spell('header', True)} to take the row for names."
             f"{_comma_hint(first[column])}"
         )
     counted = len(first) > 2 and first == [str(i) for i in range(len(first))]
     if header is None and counted and len(rows) > 1:
         raise InputError(
             f"{path}, line {number} counts its columns ({', '.join(first[:3])} ...), as pandas "
-            "names columns that have no names. Pass --header if it is a row of names, --no-header "
-            "if it is data."
+            f"names columns that have no names. Pass {spell('header', True)} if it is a row of "
+            f"names, {spell('header', False)} if it is data."
         )
     named = header if header is not None else not any(numeric)
     if named:

@@ -1,6 +1,7 @@
 """The table of engines: which opens what, what each can be told, and a new one in a few lines."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from probegen import runtime
 from probegen.artefact.manifest import ONNX_METADATA_KEY
+from probegen.cli import main
 from probegen.errors import ArtefactError
 from probegen.runtime import engines
 from probegen.runtime.engines import Entry
@@ -140,3 +142,15 @@ def test_whatever_an_engine_raises_is_an_artefact_error(artefact):
     )
     with pytest.raises(ArtefactError, match=says):
         art.run(images(2), explain=False)
+
+
+def test_the_command_line_takes_an_engine_and_a_folder(image_path, tmp_path, capsys):
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", images(1, seed=i))
+    main(["run", image_path, str(tmp_path), "--engine", "openvino", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    expected = runtime.load(image_path).run(np.concatenate([images(1, seed=i) for i in range(2)]))
+    np.testing.assert_allclose(told["predictions"]["animal"], expected["animal"].array, rtol=1e-5)
+    with pytest.raises(SystemExit):
+        main(["run", image_path, str(tmp_path), "--engine", "openvine"])
+    assert "there is no engine 'openvine'; there are 'onnxruntime'" in capsys.readouterr().err
