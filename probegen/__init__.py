@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.compiler import Exported as Exported
     from probegen.compiler import compile as compile
     from probegen.compiler import export as export
+    from probegen.differentiation import Differentiated as Differentiated
+    from probegen.differentiation import differentiate as differentiate
     from probegen.errors import ProbegenError as ProbegenError
     from probegen.inspection import inspect as inspect
     from probegen.methods.activations import Activations as Activations
@@ -35,9 +37,11 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
 
 #: Where the functions and classes live that are no methods.
 _HOMES = {
+    "Differentiated": "probegen.differentiation",
     "Exported": "probegen.compiler",
     "ProbegenError": "probegen.errors",
     "compile": "probegen.compiler",
+    "differentiate": "probegen.differentiation",
     "export": "probegen.compiler",
     "inspect": "probegen.inspection",
     "instrument": "probegen.sources.keras.instrumented",

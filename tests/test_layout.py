@@ -38,6 +38,7 @@ FLOORS = (
     "probegen.parity",
     "probegen.inspection",
     "probegen.compiler",
+    "probegen.differentiation",
     "probegen._keras_hook",
     "probegen.cli",
     "probegen",

@@ -10,6 +10,7 @@ import click
 
 from probegen._version import __version__
 from probegen.cli.compile import compile
+from probegen.cli.differentiate import differentiate
 from probegen.cli.inspect import inspect
 from probegen.cli.run import run
 from probegen.cli.verify import verify
@@ -59,7 +60,7 @@ def _explain(error: Exception) -> str:
 @click.version_option(__version__, prog_name="probegen")
 @click.option(_TRACEBACK, is_flag=True, help="Show Python's traceback of an error.")
 def cli(traceback: bool) -> None:
-    """Compile Keras models into one file that returns its explanation beside its prediction.
+    """Compile Keras and ONNX models into one file that predicts, and explains its prediction.
 
     \b
     Typical use:
@@ -68,10 +69,11 @@ def cli(traceback: bool) -> None:
       probegen compile model.keras -o model.onnx --saliency --grad-cam
       probegen verify model.onnx --against model.keras
       probegen verify model.onnx
+      probegen differentiate any.onnx -o gradient.onnx --wrt image
       probegen run model.onnx photo.png --html report.html
     """
     del traceback  # see main
 
 
-for _command in (inspect, compile, verify, run):
+for _command in (inspect, compile, differentiate, verify, run):
     cli.add_command(_command)

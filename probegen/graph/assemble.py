@@ -74,8 +74,8 @@ def onnx_model(
             "model's Input fixed sizes, or export to SavedModel (format='savedmodel')."
         ) from error
     explanations = [values[o.name] for o in plan.manifest.explanations]
-    _finish(forward.model, forward.predictions, explanations, gate)
-    _name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
+    finish(forward.model, forward.predictions, explanations, gate)
+    name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
     drop_plain_shapes(forward.model)
     described = plan.manifest.with_batch(batch).replace(gate=gate)
     forward.model.producer_name = "probegen"
@@ -181,7 +181,7 @@ def _add_target_input(
     return value
 
 
-def _finish(
+def finish(
     model: ir.Model,
     predictions: Sequence[ir.Value],
     explanations: Sequence[ir.Value],
@@ -199,7 +199,7 @@ def _finish(
         graph.outputs.extend(gated)
 
 
-def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
     """Gives the outputs their names; each becomes a value of its own that a node produces."""
     taken = {v.name: v for v in graph.inputs}
     taken.update((v.name, v) for v in graph.initializers.values())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
+from probegen.graph.assemble import finish, name_outputs, prepared
 from probegen.graph.autodiff import gradients, obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import shape_of
+from probegen.graph.forward import ForwardGraph
+from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING, RULES
+from probegen.plan.plan import Plan, TensorRef
 
 COTANGENT, GRADIENT = "cotangent", "gradient"
 
@@ -59,3 +63,31 @@ def write_vector_jacobian_product(
             )
         results[name] = gradient
     return results
+
+
+def differentiated(
+    plan: Plan, forward: ForwardGraph, of: Sequence[str], wrt: Mapping[str, TensorRef]
+) -> ir.Model:
+    """Returns a model that gives its own outputs, and vector-Jacobian products.
+
+    Args:
+        plan: has a group for each of `of`, whose scores are differentiated.
+        forward: the forward graph of that plan; it becomes the model.
+        of: what the cotangents are called after.
+        wrt: name -> a tensor of the plan.
+
+    Raises:
+        UnsupportedOpsError, NotDifferentiableError: see `write_vector_jacobian_product`.
+        ExportError: names collide.
+    """
+    prepared(plan, forward, None)
+    sources = {name: forward.sources[ref] for name, ref in wrt.items()}
+    found = write_vector_jacobian_product(
+        forward.graph, forward.opset, dict(zip(of, forward.targets, strict=True)), sources
+    )
+    finish(forward.model, forward.predictions, list(found.values()), False)
+    names = [o.name for o in plan.manifest.predictions]
+    name_outputs(forward.graph, [*names, *(f"{GRADIENT}/{name}" for name in found)])
+    drop_plain_shapes(forward.model)
+    forward.graph.name = plan.manifest.model.get("name", "model")
+    return forward.model

@@ -105,7 +105,7 @@ class Differences:
             for name, gradient in gradients.items():
                 claim = (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
                 for row in range(len(base)):
-                    said[name][row] = _worse(said[name][row], _verdict(claim[row], slopes, row))
+                    said[name][row] = _worse(said[name][row], verdict(claim[row], slopes, row))
         return said
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
@@ -170,7 +170,7 @@ def _slopes(
     )
 
 
-def _verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
+def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
     """Says what the slopes at several steps mean for a claim.
 
     The smallest step that stands above rounding decides, since the fewest kinks lie within it.

@@ -113,6 +113,11 @@ class ModelView(abc.ABC):
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; the axes of a cast are those of its input."""
 
+    def named_tensor(self, name: str) -> TensorRef | None:
+        """Returns the tensor or weight of a name, where tensors have names; else None."""
+        del name
+        return None
+
     @abc.abstractmethod
     def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
         """Returns the attention weights at a point, and the axes that their softmax sums over."""

@@ -29,6 +29,8 @@ Slot = tuple[str, CallKey, int]
 TWIN = "twin"
 #: A floating tensor that some operation inside a layer call makes.
 MADE = "made"
+#: A stored weight, by its name.
+WEIGHT = "weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class TensorRef:
         path: the layer.
         call: which of its calls.
         position: which of the inputs or outputs, or the number among what is made there.
-        made: `""`, `TWIN` or `MADE`.
+        made: `""`, `TWIN`, `MADE` or `WEIGHT`.
     """
 
     path: str | None

@@ -134,6 +134,9 @@ class Source(Protocol):
     def reference(self, plan: Plan) -> Reference:
         """Returns what an artefact of a plan is verified against."""
 
+    def moved_scores(self, plan: Plan) -> MovedScores:
+        """Returns the untouched model with the tensors moved that a plan differentiates by."""
+
     def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
         """Writes a format of the source's own (one of `formats` but ONNX); returns its manifest."""
 

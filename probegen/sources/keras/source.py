@@ -11,6 +11,7 @@ from probegen.graph.forward import ForwardGraph
 from probegen.plan.plan import Plan
 from probegen.sources.keras.instrumented import ProbedModel
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
+from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.reference import KerasReference
 from probegen.sources.keras.savedmodel import write_savedmodel
 from probegen.sources.keras.view import KerasView
@@ -42,6 +43,10 @@ class KerasSource:
     def reference(self, plan: Plan) -> KerasReference:
         """Returns the model called eagerly, and TensorFlow's gradients."""
         return KerasReference(self.keras_model, plan)
+
+    def moved_scores(self, plan: Plan) -> KerasMovedScores:
+        """Returns the model with the tensors moved that a plan differentiates by."""
+        return KerasMovedScores(self.keras_model, plan)
 
     def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
         """Writes a SavedModel folder or a `.keras` file; returns its manifest."""

@@ -93,7 +93,7 @@ def _marked(graph: ir.Graph, value: ir.Value, ref: TensorRef) -> ir.Value:
     producer = value.producer()
     value.replace_all_uses_with(result, replace_graph_outputs=True)
     mark.replace_input_with(0, value)
-    if producer is None:
+    if producer is None:  # a weight
         graph.insert_before(graph[0], mark)
     else:
         graph.insert_after(producer, mark)

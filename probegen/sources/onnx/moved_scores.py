@@ -134,6 +134,7 @@ def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
     """Puts an input that is added in the place of some values; their own names stay with them."""
     graph, found = model.graph, []
     values = {v.name: v for node in graph for v in node.outputs}
+    values.update(graph.initializers)
     for i, like in enumerate(known):
         value = values[like.name]
         # Files do not say the types of inner values.
@@ -152,6 +153,8 @@ def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
         moved.replace_input_with(0, value)
         if producer is not None:
             graph.insert_after(producer, moved)
+        else:  # a weight
+            graph.insert_before(graph[0], moved)
         found.append(moved.outputs[0])
     return found
 
@@ -159,4 +162,5 @@ def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
 def _make_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
     values = {v.name: v for node in graph for v in node.outputs}
     values.update({v.name: v for v in graph.inputs})
+    values.update(graph.initializers)
     graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]

@@ -14,6 +14,7 @@ from probegen.graph.forward import ForwardGraph
 from probegen.plan.axes import Axes
 from probegen.plan.plan import Plan
 from probegen.sources.onnx.lowering import forward_graph
+from probegen.sources.onnx.moved_scores import OnnxMovedScores
 from probegen.sources.onnx.reading import OnnxModel, read_onnx
 from probegen.sources.onnx.reference import OnnxReference
 from probegen.sources.onnx.view import OnnxView
@@ -59,6 +60,10 @@ class OnnxSource:
     def reference(self, plan: Plan) -> OnnxReference:
         """Returns the original file in onnxruntime, and what its scores do when tensors move."""
         return OnnxReference(self._read, self.view, plan)
+
+    def moved_scores(self, plan: Plan) -> OnnxMovedScores:
+        """Returns the original file with the tensors moved that a plan differentiates by."""
+        return OnnxMovedScores(self._read, self.view, plan)
 
     def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
         """Refuses: an ONNX model is written as ONNX alone."""

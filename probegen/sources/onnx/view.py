@@ -17,7 +17,7 @@ from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
 from probegen.plan.axes import Axes, channel_axis, position_axes
 from probegen.plan.model_view import ModelView, Start, TensorFacts
-from probegen.plan.plan import TargetPlan, TensorRef
+from probegen.plan.plan import WEIGHT, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
@@ -161,9 +161,19 @@ class OnnxView(ModelView):
 
     def value(self, ref: TensorRef) -> ir.Value:
         """Returns the value of the graph that a reference means."""
+        if ref.made == WEIGHT:
+            return self.graph.initializers[str(ref.path)]
         if ref.path is None:
             return self.inputs[ref.position]
         return self._nodes[ref.path].outputs[ref.position]
+
+    def named_tensor(self, name: str) -> TensorRef | None:
+        """Returns the input, the weight or the tensor that a node makes, by its name."""
+        if name in self.input_names:
+            return TensorRef(None, position=self.input_names.index(name))
+        if name in self.graph.initializers:
+            return TensorRef(name, made=WEIGHT)
+        return next((ref for value, ref in self._refs.items() if value.name == name), None)
 
     def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
         """Returns the attention weights at a point, and the axis that their softmax sums over."""

@@ -1,0 +1,70 @@
+"""`probegen differentiate`: the gradient of a model as a graph of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probegen.cli.reading import load_arrays
+from probegen.cli.showing import progress, show_table, with_imports
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="NAME.onnx.")
+@click.option(
+    "--of",
+    multiple=True,
+    metavar="NAME",
+    help="An output; or logits, the scores before a last softmax or sigmoid.  [default: logits]",
+)
+@click.option(
+    "--wrt",
+    multiple=True,
+    metavar="NAME",
+    help="An input, a layer or node; in ONNX models also a tensor or weight by its name.  "
+    "[default: all floating inputs]",
+)
+@click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
+@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
+@click.option(
+    "--samples",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Inputs to verify on (.npy, .npz).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing data file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_imports
+def differentiate(
+    model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
+) -> None:
+    """Write the vector-Jacobian product of MODEL (.onnx, .keras, .h5, .hdf5) as a graph.
+
+    OUT takes the inputs of MODEL and cotangent/NAME for each NAME in --of, and gives the outputs
+    of MODEL and gradient/NAME for each NAME in --wrt.
+    """
+    with progress("reading the model", modules):
+        from probegen.differentiation import differentiate as differentiate_model
+
+        samples = options["samples"]
+        written = differentiate_model(
+            model,
+            output,
+            list(options["of"]) or "logits",
+            list(options["wrt"]) or "input",
+            opset=options["opset"],
+            verify=options["verify"],
+            samples=None if samples is None else load_arrays(samples),
+            overwrite=options["overwrite"],
+        )
+    if as_json:
+        plain = dataclasses.asdict(written)
+        click.echo(json.dumps({**plain, "path": str(written.path)}))
+        return
+    rows = [(n, "input", ", ".join(map(str, s)), "") for n, s in written.cotangents.items()]
+    rows += [(f"gradient/{n}", "output", "", said) for n, said in written.gradients.items()]
+    show_table(str(Path(output)), ("name", "kind", "shape", "by differences"), rows)
