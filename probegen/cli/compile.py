@@ -104,7 +104,7 @@ def compile(
     if not probes:
         note = "no probes: the artefact gives the predictions alone, and explains nothing;"
         click.echo(f"{note} {SUCH_AS}", err=True)
-    with progress("reading the model", modules) as say:
+    with progress("reading the model", modules, model) as say:
         from probegen.compiler import compile as compile_model
         from probegen.parity import REPORT_COLUMNS
 

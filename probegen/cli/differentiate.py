@@ -47,7 +47,7 @@ def differentiate(
     OUT takes the inputs of MODEL and cotangent/NAME for each NAME in --of, and gives the outputs
     of MODEL and gradient/NAME for each NAME in --wrt.
     """
-    with progress("reading the model", modules):
+    with progress("reading the model", modules, model):
         from probegen.differentiation import differentiate as differentiate_model
 
         samples = options["samples"]

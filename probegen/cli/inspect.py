@@ -53,7 +53,7 @@ def inspect(
     if probes == []:
         raise SpecError(f"--cost needs probes whose cost is asked for; {SUCH_AS}")
     shapes = _input_sizes(sizes)
-    with progress("reading the model", modules):
+    with progress("reading the model", modules, model):
         from probegen.inspection import Inspection
         from probegen.inspection import inspect as inspect_model
         from probegen.plan.points import COLUMNS

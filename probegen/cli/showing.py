@@ -44,28 +44,36 @@ def _import(modules: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def progress(first: str, modules: Sequence[str]) -> Iterator[Callable[[str], None]]:
+def progress(first: str, modules: Sequence[str], model: str) -> Iterator[Callable[[str], None]]:
     """Shows on standard error what is being done, one stage after the other.
 
     Args:
         first: the first stage.
         modules: imported before it.
+        model: path of the model, which says whether TensorFlow is needed.
     """
     console = _console(stderr=True)
     if not console.is_terminal:
         _stage(first)
-        start_tensorflow()
+        _start(model)
         _import(modules)
         yield _stage
         return
     with console.status(first) as status:
-        start_tensorflow()
+        _start(model)
         _import(modules)
         yield status.update
 
 
 def _stage(what: str) -> None:
     click.echo(f"{what} ...", err=True)
+
+
+def _start(model: str) -> None:
+    from probegen.sources import kind_of
+
+    if kind_of(model).needs_tensorflow:
+        start_tensorflow()
 
 
 def start_tensorflow() -> None:

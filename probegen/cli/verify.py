@@ -39,7 +39,7 @@ def verify(
             raise SpecError("--samples and --import go with --against MODEL, which is not given.")
         _check_contents(artefact, as_json)
         return
-    with progress("comparing", modules):
+    with progress("comparing", modules, against):
         from probegen.parity import REPORT_COLUMNS, measure, require_agreement
 
         report = measure(artefact, against, load_arrays(samples) if samples else None)

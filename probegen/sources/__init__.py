@@ -22,11 +22,15 @@ class Kind:
         title: what it is called in messages.
         module: what is imported for it, and only for it.
         takes: tells whether a model, or the path of one, is of this kind.
+        extra: what has to be installed for it: `pip install 'probegen[<extra>]'`.
+        needs_tensorflow: whether reading such a model imports TensorFlow.
     """
 
     title: str
     module: str
     takes: Callable[[Any], bool]
+    extra: str
+    needs_tensorflow: bool = False
 
     def open(self, model: Any, inputs: Any) -> Source:
         """Returns the source of a model."""
@@ -42,9 +46,14 @@ def _is_onnx(model: Any) -> bool:
 
 #: Every kind; the first that takes a model opens it.
 SOURCES = (
-    Kind("an ONNX file", "probegen.sources.onnx.source", _is_onnx),
-    Kind("a Keras model", "probegen.sources.keras.source", lambda _: True),
+    Kind("an ONNX file", "probegen.sources.onnx.source", _is_onnx, "onnx"),
+    Kind("a Keras model", "probegen.sources.keras.source", lambda _: True, "compiler", True),
 )
+
+
+def kind_of(model: Any) -> Kind:
+    """Returns what kind of source a model, or the path of one, is."""
+    return next(k for k in SOURCES if k.takes(model))
 
 
 def open_source(model: Any, inputs: Any = None) -> Source:
@@ -59,16 +68,15 @@ def open_source(model: Any, inputs: Any = None) -> Source:
     Raises:
         SourceError: it is no model, or cannot be read.
     """
-    kind = next(k for k in SOURCES if k.takes(model))
+    kind = kind_of(model)
     try:
         return kind.open(model, inputs)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "probegen":
             raise
-        extra = "onnx" if kind is SOURCES[0] else "compiler"
         raise SourceError(
             f"{kind.title} needs {error.name}, which is not installed: "
-            f"pip install 'probegen[{extra}]'"
+            f"pip install 'probegen[{kind.extra}]'"
         ) from error
 
 
