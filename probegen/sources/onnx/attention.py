@@ -18,6 +18,11 @@ from probegen.sources.onnx.names import told
 from probegen.sources.onnx.parts import Parts, optional, refuse_outputs, required
 
 _INT64 = ir.DataType.INT64
+#: Attributes of the standard operator that are read here; newer opsets have more.
+_PLAIN = frozenset(
+    {"is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap"}
+    | {"softmax_precision"}
+)
 
 
 def attention(b: Builder, node: ir.Node) -> Parts | None:
@@ -249,7 +254,7 @@ def standard_attention(b: Builder, node: ir.Node) -> Parts | None:
 
 def _is_special(node: ir.Node) -> bool:
     """Tells whether a use has a past, a soft cap, another precision, or more than one result."""
-    others = any(v is not None for v in node.inputs[4:])
+    others = any(v is not None for v in node.inputs[4:]) or not _PLAIN.issuperset(node.attributes)
     read = any(v.name and (v.uses() or v.is_graph_output()) for v in node.outputs[1:])
     precision = attribute(node, "softmax_precision")
     precise = precision not in (None, int(dtype_of(required(node, 0))))

@@ -19,11 +19,18 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import UnknownShapeError, attribute, shape_of
 from probegen.graph.vjp import BLOCKING, RULES
-from probegen.sources.onnx import attention, learning
+from probegen.sources.onnx import attention, learning, sequences
 from probegen.sources.onnx.constants import lift_constants
 from probegen.sources.onnx.functions import write_out
 from probegen.sources.onnx.names import AllNames, nodes_of, told
-from probegen.sources.onnx.parts import Part, Parts, optional, required, tell_types
+from probegen.sources.onnx.parts import (
+    Part,
+    Parts,
+    optional,
+    refuse_attributes,
+    required,
+    tell_types,
+)
 from probegen.sources.onnx.rewriting import builder_at, replace
 
 _MS = "com.microsoft"
@@ -52,6 +59,7 @@ def take_apart(model: ir.Model, names: AllNames) -> bool:
         if parts is not None:
             builder = builder_at(node, opset, names)
             tell_types(node)
+            refuse_attributes(node, _KNOWN.get(key))
             try:
                 results = parts(builder, node)
             except UnknownShapeError:
@@ -92,11 +100,21 @@ def _written_out(model: ir.Model, node: ir.Node, names: AllNames) -> bool:
         return False
     made = {name for part in proto.node for name in part.output}
     # The body lists outputs that this use of the operator has no nodes for.
-    kept = [name for name in proto.output[: len(node.outputs)] if name in made]
+    given = [i for i, n in enumerate(proto.output) if n in made and i < len(node.outputs)]
+    lacking = [v for i, v in enumerate(node.outputs) if i not in given and _is_read(v)]
+    if lacking:
+        raise SourceError(
+            f"{told(node)} has an output {lacking[0].name!r} that onnx does not say how to compute."
+        )
+    kept = [proto.output[i] for i in given]
     del proto.output[:]
     proto.output.extend(kept)
-    write_out(node, ir.serde.deserialize_function(proto), names)
+    write_out(node, ir.serde.deserialize_function(proto), names, given)
     return True
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def _body(schema: Any, node: ir.Node, opset: int) -> onnx.FunctionProto | None:
@@ -318,6 +336,7 @@ def _mask_lengths(b: Builder, ids: ir.Value, mask: ir.Value | None) -> ir.Value:
 #: Operator -> what it consists of.
 _PARTS: Mapping[str, Part] = {
     **learning.PARTS,
+    **sequences.PARTS,
     f"{_MS}::Gelu": lambda b, n: [_gelu(b, required(n, 0))],
     f"{_MS}::BiasGelu": lambda b, n: [_gelu(b, _biased(b, n))],
     f"{_MS}::FastGelu": lambda b, n: [_gelu_by_tanh(b, _biased(b, n))],
@@ -335,4 +354,22 @@ _PARTS: Mapping[str, Part] = {
     f"{_MS}::Attention": attention.attention,
     f"{_MS}::MultiHeadAttention": attention.multi_head_attention,
     f"{_MS}::RotaryEmbedding": attention.rotary_embedding,
+}
+
+#: Attributes of operators of which newer versions of onnxruntime may have more: with another one
+#: they compute something else.
+_KNOWN: Mapping[str, frozenset[str]] = {
+    f"{_MS}::Attention": frozenset(
+        {"num_heads", "unidirectional", "scale", "mask_filter_value", "qkv_hidden_sizes"}
+        | {"do_rotary", "rotary_embedding_dim", "past_present_share_buffer"}
+    ),
+    f"{_MS}::MultiHeadAttention": frozenset(
+        {"num_heads", "unidirectional", "scale", "mask_filter_value"}
+    ),
+    f"{_MS}::RotaryEmbedding": frozenset(
+        {"interleaved", "num_heads", "rotary_embedding_dim", "scale", "is_packed_batching"}
+    ),
+    f"{_MS}::SkipLayerNormalization": frozenset({"epsilon"}),
+    f"{_MS}::SkipSimplifiedLayerNormalization": frozenset({"epsilon"}),
+    f"{_MS}::EmbedLayerNormalization": frozenset({"epsilon", "mask_index_type"}),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -47,8 +47,17 @@ def _inline(model: ir.Model, call: ir.Node, names: AllNames, depth: int) -> None
         _inline(model, node, names, depth + 1)
 
 
-def write_out(call: ir.Node, body: ir.Function, names: AllNames) -> list[ir.Node]:
+def write_out(
+    call: ir.Node, body: ir.Function, names: AllNames, given: Sequence[int] | None = None
+) -> list[ir.Node]:
     """Puts the nodes of a function's body, which is used up, in the place of a call.
+
+    Args:
+        call: the call.
+        body: the function.
+        names: names that are taken.
+        given: for each output of the function the output of the call that it is; in order, where
+            nothing is said.
 
     Returns:
         The nodes, with those of graphs within them.
@@ -73,15 +82,17 @@ def write_out(call: ir.Node, body: ir.Function, names: AllNames) -> list[ir.Node
         for value in values_of(graph):
             if value.name and value not in body.inputs:
                 value.name = names.values.unique(f"{call.name}/{value.name}")
-    given: list[ir.Value | None] = [*call.inputs, *(None for _ in body.inputs[len(call.inputs) :])]
-    instead: dict[ir.Value, ir.Value | None] = dict(zip(body.inputs, given, strict=True))
+    left_out = (None for _ in body.inputs[len(call.inputs) :])
+    read: list[ir.Value | None] = [*call.inputs, *left_out]
+    instead: dict[ir.Value, ir.Value | None] = dict(zip(body.inputs, read, strict=True))
     for node in nodes:
-        for position, read in enumerate(node.inputs):
-            if read is not None and read in instead:
-                node.replace_input_with(position, instead[read])
+        for position, inner_value in enumerate(node.inputs):
+            if inner_value is not None and inner_value in instead:
+                node.replace_input_with(position, instead[inner_value])
         for inner in subgraphs_of(node):
             inner.outputs[:] = [instead.get(v) or v for v in inner.outputs]
-    _put_in_place(call, body, instead)
+    outputs = list(call.outputs) if given is None else [call.outputs[i] for i in given]
+    _put_in_place(call, body, instead, outputs)
     return nodes
 
 
@@ -98,7 +109,10 @@ def _resolve(node: ir.Node, given: Mapping[str, ir.Attr]) -> None:
 
 
 def _put_in_place(
-    call: ir.Node, body: ir.Function, instead: Mapping[ir.Value, ir.Value | None]
+    call: ir.Node,
+    body: ir.Function,
+    instead: Mapping[ir.Value, ir.Value | None],
+    outputs: Sequence[ir.Value],
 ) -> None:
     graph = graph_of(call)
     results = list(body.outputs)
@@ -110,7 +124,7 @@ def _put_in_place(
         graph.register_initializer(value)
     graph.insert_before(call, nodes)
     seen: set[ir.Value] = set()
-    for old, result in zip(call.outputs, results, strict=False):
+    for old, result in zip(outputs, results, strict=False):
         new = instead.get(result, result)
         if new is None:
             continue

@@ -12,6 +12,12 @@ import onnx
 from probegen.errors import SourceError
 
 _ML = "ai.onnx.ml"
+_KINDS = {
+    "sequence_type": "a sequence",
+    "map_type": "a map",
+    "optional_type": "an optional value",
+    "sparse_tensor_type": "a sparse tensor",
+}
 
 
 def cut_maps(proto: onnx.ModelProto) -> list[str]:
@@ -43,7 +49,7 @@ def cut_maps(proto: onnx.ModelProto) -> list[str]:
         told = value.type.WhichOneof("value")
         if told not in (None, "tensor_type"):
             raise SourceError(
-                f"the {kind} {value.name!r} is a {(told or '').removesuffix('_type')}; an artefact "
+                f"the {kind} {value.name!r} is {_KINDS.get(told, told)}; an artefact "
                 "has tensors as inputs and outputs. Export the model so that it gives a tensor "
                 "(skl2onnx: options={'zipmap': False})."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import onnx_ir as ir
 
@@ -42,6 +42,18 @@ def refuse_outputs(node: ir.Node, first: int, reason: str) -> None:
     for value in node.outputs[first:]:
         if value.name and (value.uses() or value.is_graph_output()):
             raise SourceError(f"{told(node)}: {reason}.")
+
+
+def refuse_attributes(node: ir.Node, known: Container[str] | None) -> None:
+    """Refuses a node with an attribute of which it is not known what it does.
+
+    Raises:
+        SourceError: there is one.
+    """
+    if known is not None:
+        for name in node.attributes:
+            if name not in known:
+                raise SourceError(f"{told(node)} has the attribute {name!r}, which is not known.")
 
 
 #: Operators whose results have the element type of what they read first.

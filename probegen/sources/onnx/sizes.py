@@ -545,9 +545,23 @@ def _takes_all(size: Dim, start: Any, end: Any, step: int) -> bool:
     return bool(end == size)
 
 
+def _settle_range(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:  # noqa: ARG001
+    """Makes numbers of vectors of one element, which onnx' own bodies of operators hand over."""
+    changed = False
+    for position, value in enumerate(node.inputs):
+        array = constant_of(value)
+        if value is not None and array is not None and array.ndim == 1 and array.size == 1:
+            name = f"{node.outputs[0].name}/number_{position}"
+            number = new_initializer(graph_of(node), name, array.reshape(()))
+            node.replace_input_with(position, number)
+            changed = True
+    return changed
+
+
 _SETTLING: Mapping[str, Callable[[ir.Node, Mapping[ir.Value, _Known]], bool]] = {
     "Reshape": _settle_reshape,
     "Expand": _settle_expand,
     "Resize": _settle_resize,
     "Slice": _settle_slice,
+    "Range": _settle_range,
 }
