@@ -7,7 +7,7 @@ import pytest
 
 from probegen.errors import SourceError
 from probegen.sources.onnx.reading import read_onnx
-from tests.sources.onnx.support import add_weights, assert_same, hard, operators, parse
+from tests.sources.onnx.support import add_weights, assert_same, hard, operators, parse, run
 
 #: (opset, inputs and outputs, body)
 CASES = {
@@ -239,3 +239,59 @@ def test_an_operator_without_a_newer_form_is_named() -> None:
     model.graph.node[0].op_type = "Scaled"
     with pytest.raises(SourceError, match=r"Scaled 'loop of old' is no operator of opset 18"):
         read_onnx(model)
+
+
+def test_operators_of_old_within_branches_and_loops() -> None:
+    model = parse(
+        """
+        g (float[N,3] x, bool c, int64 steps) => (float[N,3] y, float[T,N] z) {
+          y = If (c) <
+            then_branch = a () => (float[N,3] r) {
+              u = Unsqueeze<axes = [0]>(x)
+              s = Softmax<axis = 2>(u)
+              r = Squeeze<axes = [0]>(s)
+            },
+            else_branch = b () => (float[N,3] r) { r = Clip<min = -0.5, max = 0.5>(x) }
+          >
+          go = Constant<value = bool {1}>()
+          last, z = Loop (steps, go, x) <body = d (int64 i, bool g, float[N,3] state) =>
+            (bool h, float[N,3] next, float[N] row) {
+              h = Identity(g)
+              next = Softmax(state)
+              row = ReduceMax<axes = [1], keepdims = 0>(next)
+            }>
+        }""",
+        opset=10,
+    )
+    feeds = [
+        {"x": hard(n, 3), "c": np.array(c), "steps": np.array(2)}
+        for n, c in ((2, True), (4, False))
+    ]
+    read = assert_same(model, *feeds)
+    onnx.checker.check_model(ir.serde.serialize_model(read.model))
+
+
+def test_half_precision_keeps_its_type() -> None:
+    text = """
+        g (float16[N,4] x) => (float16[N,6] y) {
+          h = Clip<min = -0.5>(x)
+          y = Pad<pads = [0, 1, 0, 1], value = 0.25>(h)
+        }"""
+    x = hard(3, 4).astype(np.float16)
+    assert_same(parse(text, opset=10), {"x": x}, {"x": x[:2]})
+
+
+def test_batch_normalisation_of_each_position() -> None:
+    """Opset 7 alone has it; onnxruntime does not run it any more. Twin: numpy."""
+    rng = np.random.default_rng(0)
+    s, b, m = (rng.normal(size=(3, 5)).astype(np.float32) for _ in range(3))
+    v = rng.uniform(0.1, 2, size=(3, 5)).astype(np.float32)
+    text = """
+        g (float[N,3,5] x) => (float[N,3,5] y) {
+          y = BatchNormalization<spatial = 0, epsilon = 0.01>(x, s, b, m, v)
+        }"""
+    read = read_onnx(add_weights(parse(text, opset=7), s=s, b=b, m=m, v=v))
+    for n in (2, 3):
+        x = hard(n, 3, 5)
+        expected = (x - m) / np.sqrt(v + 0.01) * s + b
+        np.testing.assert_allclose(run(read.model, {"x": x})["y"], expected, rtol=1e-5, atol=1e-5)
