@@ -91,9 +91,13 @@ def _written_out(model: ir.Model, node: ir.Node, names: AllNames) -> bool:
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
+        if onnx.defs.has(node.op_type):
+            why = "it has been taken out of ONNX, or is newer"
+        else:
+            why = "ONNX has none of that name; tf2onnx, say, leaves what it cannot convert so"
         raise SourceError(
-            f"{told(node)} is no operator of opset {opset}: it has been taken out of ONNX, or "
-            "never was in it. Export the model with opset 18 or newer."
+            f"{told(node)} is no operator of opset {opset}: {why}. Export the model anew with "
+            f"standard operators of opset {opset}."
         ) from None
     proto = _body(schema, node, opset)
     if proto is None:
