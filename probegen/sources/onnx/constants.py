@@ -210,16 +210,19 @@ def _fits(node: ir.Node, elements: int, bytes_: int | None) -> bool:
     if elements <= _SMALL:
         return True
     before: set[ir.Value] = set()
+    passed = {node}
     pending = list(inputs_of(node))
     while pending:
         value = pending.pop()
+        made = value.producer()
         if is_constant(value):
             before.add(value)
-        else:
-            made = value.producer()
-            pending.extend(() if made is None else inputs_of(made))
+        elif made is not None and made not in passed:
+            passed.add(made)
+            pending.extend(inputs_of(made))
     # A weight that others read too would be stored twice.
-    tensors = [v.const_value for v in before if v.const_value is not None and len(v.uses()) == 1]
+    alone = [v for v in before if all(use.node in passed for use in v.uses())]
+    tensors = [v.const_value for v in alone if v.const_value is not None]
     if bytes_ is None:
         return elements <= sum(t.size for t in tensors)
     return bytes_ <= sum(t.nbytes for t in tensors)

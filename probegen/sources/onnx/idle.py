@@ -24,15 +24,26 @@ def drop_idle_nodes(graph: ir.Graph) -> None:
     for node in nodes_of(graph):
         if node.domain:
             continue
+        if node.op_type == "Dropout":
+            _drop(node)
+        elif node.op_type == "Identity":
+            _pass_over(node)
+
+
+def refuse_training(graph: ir.Graph) -> None:
+    """Refuses normalisation by the batch.
+
+    Needs: constants folded; the standardised weights of some networks are written so.
+
+    Raises:
+        SourceError: there is one.
+    """
+    for node in nodes_of(graph):
         if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
             raise SourceError(
                 f"{told(node)} works in training mode: it normalises by the batch that it is "
                 "given. Export the model for inference (model.eval() in PyTorch)."
             )
-        if node.op_type == "Dropout":
-            _drop(node)
-        elif node.op_type == "Identity":
-            _pass_over(node)
 
 
 def _drop(node: ir.Node) -> None:

@@ -14,7 +14,7 @@ from probegen.sources.onnx.defaults import take_defaults
 from probegen.sources.onnx.fixed_sizes import fix_sizes
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
-from probegen.sources.onnx.idle import drop_idle_nodes
+from probegen.sources.onnx.idle import drop_idle_nodes, refuse_training
 from probegen.sources.onnx.names import AllNames, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.quantised import mark_quantised
@@ -52,6 +52,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     notes += _work_out(model, names)
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
         notes += _work_out(model, names)
+    refuse_training(model.graph)
     share_sizes(model, write_known_sizes(model.graph)[1], names)
     notes += mark_quantised(model, names)
     if has_gradients(model):

@@ -263,3 +263,31 @@ def test_sizes_within_a_loop_are_its_own() -> None:
     )
     feeds = [{"x": hard(n, 3), "steps": np.array(k)} for n, k in ((2, 3), (1, 2))]
     assert_same(model, *feeds)
+
+
+def test_weights_that_are_standardised_by_training_statistics() -> None:
+    """As torch writes the convolutions of timm's ResNetV2: by the batch, which is the weights."""
+    model = add_weights(
+        parse(
+            """
+            g (float[N,3,9,9] x) => (float[N,64,7,7] y) {
+              mean = ReduceMean<keepdims = 0>(w, axes)
+              column = Unsqueeze(mean, last)
+              centred = Sub(w, column)
+              square = Mul(centred, centred)
+              variance = ReduceMean<keepdims = 0>(square, axes)
+              h, m, v = BatchNormalization<training_mode = 1, momentum = 1.0, epsilon = 0.01>(
+                w, ones, zeros, mean, variance)
+              kernel = Reshape(h, shape)
+              y = Conv(x, kernel)
+            }"""
+        ),
+        w=hard(1, 64, 27, seed=1),
+        axes=np.array([0, 2]),
+        last=np.array([1]),
+        ones=np.ones(64, np.float32),
+        zeros=np.zeros(64, np.float32),
+        shape=np.array([64, 3, 3, 3]),
+    )
+    read = assert_same(model, {"x": hard(2, 3, 9, 9)}, tolerance=1e-4)
+    assert operators(read) == ["Conv"]
