@@ -54,6 +54,12 @@ def as_described(array: Array, axes: Sequence[str]) -> Array:
     return np.asarray(array[0] if at is None else np.moveaxis(array, 0, at), order="C")
 
 
+def one_row(array: Array, axes: Sequence[str], row: int) -> Array:
+    """Returns one sample, without the batch axis; what has none belongs to every sample."""
+    at = batch_axis(axes)
+    return array if at is None else np.take(array, row, axis=at)
+
+
 def count_rows(arrays: Mapping[str, Array], specs: Sequence[Described]) -> int:
     """Returns the number of samples in arrays: 1 where none of them has a batch axis."""
     for spec in specs:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from probegen.artefact.rows import rows_first, without_batch
 from probegen.runtime.inputs import Array
 from probegen.runtime.result import Record
 
@@ -47,7 +48,8 @@ def chosen_classes(record: Record, names: Sequence[str] | None = None) -> list[C
         names: names of the classes; by default the manifest's.
     """
     names = record.run.manifest.class_names if names is None else names
-    scores = np.asarray(record.array)
+    scores = rows_first(np.asarray(record.array), record.axes)
+    axes = without_batch(record.axes, record.axes)
     probable = bool(record.spec.detail.get("activation"))
     if scores.ndim != 2 or scores.dtype.kind != "f" or not scores.shape[1]:
         return []
@@ -55,7 +57,7 @@ def chosen_classes(record: Record, names: Sequence[str] | None = None) -> list[C
         if not probable or names is None or len(names) != 2:
             return []
         scores = np.concatenate([1 - scores, scores], 1)
-    elif record.axes[1] != _CLASS and (names is None or len(names) != scores.shape[1]):
+    elif axes[0] != _CLASS and (names is None or len(names) != scores.shape[1]):
         return []
     if names is not None and len(names) != scores.shape[1]:
         names = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from probegen.artefact.manifest import GATE_INPUT, TARGET_INPUT, InputSpec, Manifest, OutputSpec
+from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import ArtefactError
 from probegen.runtime.engines.base import Engine, TensorInfo
 
@@ -17,8 +18,9 @@ def expected_inputs(manifest: Manifest) -> list[InputSpec]:
     """Returns the inputs that the graph of an artefact has: the model's and probegen's own."""
     ours = []
     if manifest.target_input:
-        batch = manifest.inputs[0].shape[:1]
-        ours.append(InputSpec(TARGET_INPUT, "int32", batch, ("batch",)))
+        places = [(spec, batch_axis(spec.axes)) for spec in manifest.inputs]
+        sizes = [spec.shape[at] for spec, at in places if at is not None]
+        ours.append(InputSpec(TARGET_INPUT, "int32", (sizes[0] if sizes else None,), (BATCH,)))
     if manifest.gate:
         ours.append(InputSpec(GATE_INPUT, "bool", (), ()))
     return [*manifest.inputs, *ours]
@@ -28,8 +30,8 @@ def check_interface(path: str, manifest: Manifest, engine: Engine) -> None:
     """Raises where a manifest and its graph do not belong together.
 
     Every signature takes the model's inputs; `target` and the gate, and what comes out, has at
-    least one. A size that either leaves open fits any; so does the first of an output, which need
-    not be the batch (a model may fold its steps into it).
+    least one. A size that either leaves open fits any; so does that of an output along its batch,
+    which may be another (a model may fold its steps into it).
 
     Raises:
         ArtefactError: a name is unknown, or rank, size or element type are others.
@@ -75,17 +77,18 @@ def _check_tensors(
             raise ArtefactError(
                 f"{says} is of type {spec.dtype}; in its graph it is of {tensor.dtype}. {_ADVICE}"
             )
-        first = 1 if role == "output" else 0
-        if tensor.shape is not None and not _fit(spec.shape, tensor.shape, first):
+        free = batch_axis(spec.axes) if role == "output" else None
+        if tensor.shape is not None and not _fit(spec.shape, tensor.shape, free):
             raise ArtefactError(
                 f"{says} has the shape {_shown(spec.shape)}; in its graph it has "
                 f"{_shown(tensor.shape)}. {_ADVICE}"
             )
 
 
-def _fit(one: Sequence[int | None], other: Sequence[int | None], first: int) -> bool:
-    pairs = zip(one[first:], other[first:], strict=False)
-    return len(one) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+def _fit(one: Sequence[int | None], other: Sequence[int | None], free: int | None) -> bool:
+    pairs = list(zip(one, other, strict=False))
+    same = all(None in p or p[0] == p[1] or at == free for at, p in enumerate(pairs))
+    return len(one) == len(other) and same
 
 
 def _shown(shape: Sequence[int | None]) -> str:

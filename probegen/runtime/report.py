@@ -23,6 +23,7 @@ from probegen.artefact.manifest import (
     Manifest,
     TargetSpec,
 )
+from probegen.artefact.rows import without_batch
 from probegen.errors import InputError
 from probegen.runtime import plot
 from probegen.runtime.files import write_atomic
@@ -112,7 +113,7 @@ def _file(result: DrawableResult) -> str:
 
 
 def _batch(result: DrawableResult) -> int:
-    return max((len(array) for array in result.run.inputs.values()), default=0)
+    return result.run.rows
 
 
 def _samples(batch: int, rows: int) -> str:
@@ -192,7 +193,7 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
         at = ", ".join("sum" if i is None else str(i) for i in index)
         return (f"entry [{at}]" if index else "the output") + of
     explained = result.predictions.get(target.output or next(iter(result.predictions)))
-    if explained is not None and explained.shape[1:] == (1,):
+    if explained is not None and without_batch(explained.shape, explained.axes) == (1,):
         return f"the output{of}"  # the highest of one
     return f"the highest class of each sample{of}"
 

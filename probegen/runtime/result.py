@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probegen.artefact.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
+from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
@@ -265,7 +266,6 @@ def _check_read(
         **{("input", s.name): (s, inputs.get(s.name)) for s in described.inputs},
         **{("output", s.name): (s, outputs.get(s.name)) for s in described.outputs},
     }
-    batch = {len(a) for a in inputs.values() if a.ndim}
     problem = None
     for (role, name), (spec, array) in specs.items():
         if array is None:
@@ -275,8 +275,11 @@ def _check_read(
             problem = f"the {role} {name!r} has the shape {array.shape}"
         elif not _same_type(array, spec.dtype):
             problem = f"the {role} {name!r} is of {array.dtype}, not {spec.dtype}"
-    if len(batch) > 1:
-        problem = f"its inputs have the batch sizes {sorted(batch)}"
+    if problem is None:
+        places = {s.name: batch_axis(s.axes) for s in described.inputs}
+        batch = {inputs[name].shape[at] for name, at in places.items() if at is not None}
+        if len(batch) > 1:
+            problem = f"its inputs have the batch sizes {sorted(batch)}"
     if target is not None and (target.ndim != 1 or target.dtype.kind != "i"):
         problem = f"its target has the shape {target.shape} and type {target.dtype}"
     if problem:

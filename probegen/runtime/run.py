@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.artefact.rows import count_rows
 from probegen.runtime.inputs import Array
 
 
@@ -31,6 +32,11 @@ class Run:
     inputs: Mapping[str, Array]
     target: Array | None
     source: str
+
+    @property
+    def rows(self) -> int:
+        """The number of samples; 1 where no input has a batch axis."""
+        return count_rows(self.inputs, [s for s in self.manifest.inputs if s.name in self.inputs])
 
 
 class DrawableRecord(Protocol):

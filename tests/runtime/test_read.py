@@ -20,7 +20,7 @@ IMAGE = ("batch", "height", "width", "channel")
 
 def artefact_of(*inputs, **changes):
     output = OutputSpec("y", "prediction", "float32", (None, 2), ("batch", "class"))
-    return Manifest(inputs=inputs, outputs=(output,), **changes)
+    return Manifest(inputs=inputs, **{"outputs": (output,), **changes})
 
 
 def rows_of(size, dtype="float32", **more):

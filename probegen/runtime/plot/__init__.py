@@ -96,7 +96,7 @@ def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
     """Raises an InputError for a label that belongs to no input or prediction of a run."""
     places = [source.place for source in sources_of(run, 0)]
     known = [*run.inputs, *(spec.name for spec in run.manifest.outputs)]
-    samples = max((len(array) for array in run.inputs.values()), default=1)
+    samples = run.rows
     lengths = {p.length for p in places if p.length is not None}
     for spec in run.manifest.outputs:  # text becomes a sequence only within the model
         along = axis_of(spec.axes, SEQUENCE)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import TargetSpec
+from probegen.artefact.rows import batch_axis, one_row
 from probegen.runtime.run import DrawableRecord
 
 Array = npt.NDArray[Any]
@@ -45,9 +46,13 @@ def _row(record: DrawableRecord, sample: int, output: str | None) -> Array | Non
     predictions = record.predictions
     name = output if output in predictions else next(iter(predictions), None)
     array = None if name is None else predictions[name]
-    if array is None or array.ndim > 2 or array.ndim == 0 or sample >= len(array):
+    if name is None or array is None:
         return None
-    return np.atleast_1d(np.asarray(array[sample], np.float64))
+    axes = record.run.manifest.output(name).axes
+    at = batch_axis(axes)
+    if array.ndim > 2 or at is None or sample >= array.shape[at]:
+        return None
+    return np.atleast_1d(np.asarray(one_row(array, axes, sample), np.float64))
 
 
 def _predicted(row: Array, names: Sequence[str] | None) -> str:

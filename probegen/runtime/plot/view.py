@@ -16,6 +16,7 @@ from probegen.artefact.manifest import (
     InputSpec,
     OutputSpec,
 )
+from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
@@ -24,7 +25,6 @@ from probegen.runtime.run import DrawableRecord, Run
 
 Array = npt.NDArray[Any]
 
-BATCH = "batch"
 HEIGHT, WIDTH, DEPTH = "height", "width", "depth"
 HEAD, QUERY, KEY = "head", "query", "key"
 #: Axes along which a sequence runs, and axes whose order means nothing.
@@ -303,18 +303,18 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
     Raises:
         InputError: there is no such sample.
     """
-    batched = record.axes[:1] == (BATCH,)
-    rows = record.shape[0] if batched else _rows(record)
+    at = batch_axis(record.axes)
+    rows = record.run.rows if at is None else record.shape[at]
     if not -rows <= sample < rows:
         raise InputError(f"there is no sample {sample}: the batch has {rows}, 0 to {rows - 1}.")
     sample %= rows
-    array = record.array[sample] if batched else record.array
+    array = one_row(record.array, record.axes, sample)
     inputs = sources_of(record.run, sample)
     names = labels.class_names or record.run.manifest.class_names
     return View(
         spec=record.spec,
         array=np.asarray(array, np.float64),
-        axes=record.axes[1:] if batched else record.axes,
+        axes=without_batch(record.axes, record.axes),
         sample=sample,
         inputs=inputs,
         source=_source(record.spec, inputs),
@@ -331,17 +331,17 @@ def place(spec: OutputSpec) -> str:
     return spec.input or spec.name
 
 
-def _rows(record: DrawableRecord) -> int:
-    return max((array.shape[0] for array in record.run.inputs.values()), default=1)
-
-
 def sources_of(run: Run, sample: int) -> tuple[Source, ...]:
     """Returns one sample of each input of a run."""
     arrays = run.inputs
     return tuple(
-        Source(spec, arrays[spec.name][sample], spec.axes[1:])
+        Source(
+            spec,
+            one_row(arrays[spec.name], spec.axes, sample),
+            without_batch(spec.axes, spec.axes),
+        )
         for spec in run.manifest.inputs
-        if spec.name in arrays and sample < len(arrays[spec.name])
+        if spec.name in arrays and sample < run.rows
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import Manifest
+from probegen.artefact.rows import batch_axis
 from probegen.errors import InputError
 from probegen.runtime.inputs import Inputs, name_inputs
 from probegen.runtime.read import arrays, images, tables
@@ -124,26 +125,40 @@ def _folder(
         say(f"left out of {folder}: {', '.join(left_out)}")
     parts = [_file(path, manifest, header, say, spell) for path in files]
     feeds = [_by_key(part.feed) for part in parts]
+    along = _batch_axes(parts[0].feed, manifest)
     for path, part, feed in zip(files, parts, feeds, strict=True):
         if feed.keys() != feeds[0].keys() or part.feature_names != parts[0].feature_names:
             raise InputError(
                 f"{path} and {files[0]} cannot be joined: they hold other arrays or columns."
             )
         for key, array in feed.items():
-            first = feeds[0][key]
-            if array.ndim == 0 or array.shape[1:] != first.shape[1:]:
+            shapes = [_without(a.shape, along[key]) for a in (array, feeds[0][key])]
+            if shapes[0] is None or shapes[0] != shapes[1]:
                 raise InputError(
                     f"{path} and {files[0]} cannot be joined: their rows have the shapes "
-                    f"{array.shape[1:]} and {first.shape[1:]}."
+                    f"{shapes[0]} and {shapes[1]}."
                 )
-    joined = {key: np.concatenate([feed[key] for feed in feeds]) for key in feeds[0]}
-    rows = tuple(
-        path.name
-        for path, feed in zip(files, feeds, strict=True)
-        for _ in range(len(next(iter(feed.values()))))
-    )
+    joined = {k: np.concatenate([feed[k] for feed in feeds], axis=along[k]) for k in feeds[0]}
+    first = next(iter(joined))
+    counts = [feed[first].shape[along[first]] for feed in feeds]
+    rows = tuple(p.name for p, n in zip(files, counts, strict=True) for _ in range(n))
     read = Read(_like(parts[0].feed, joined), parts[0].feature_names, rows)
     return read, {path.suffix.lower() for path in files}
+
+
+def _batch_axes(feed: Any, manifest: Manifest) -> dict[Any, int]:
+    """Returns which axis the rows of each array of a feed lie along, by the keys of `_by_key`."""
+    axes = {spec.name: batch_axis(spec.axes) or 0 for spec in manifest.inputs}
+    if isinstance(feed, Mapping):
+        return {key: axes.get(key, 0) for key in feed}
+    places = list(axes.values())
+    if isinstance(feed, list):
+        return {i: places[i] if i < len(places) else 0 for i in range(len(feed))}
+    return {None: places[0]}
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...] | None:
+    return shape[:axis] + shape[axis + 1 :] if axis < len(shape) else None
 
 
 def _by_key(feed: Any) -> dict[Any, Any]:
