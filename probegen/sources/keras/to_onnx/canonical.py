@@ -32,7 +32,7 @@ def make_canonical(model: ir.Model) -> None:
     graph = model.graph
     outputs = [(value.name, value.shape) for value in graph.outputs]
     for each in (graph, *(inner for inner in graph.subgraphs() if inner is not graph)):
-        _settle_identities(each)
+        _give_each_output_a_node(each)
     taken = {name for name, _ in outputs}
     for held, constant in list(graph.initializers.items()):
         if held in taken:  # it was itself an output
@@ -49,7 +49,7 @@ def make_canonical(model: ir.Model) -> None:
     _rename(graph)
 
 
-def _settle_identities(graph: ir.Graph) -> None:
+def _give_each_output_a_node(graph: ir.Graph) -> None:
     """Gives a graph an Identity where an output has no node to itself, and nowhere else.
 
     Of two outputs that are one value, tf2onnx makes now the one and now the other from it. The
@@ -89,9 +89,9 @@ def _order(graph: ir.Graph) -> None:
         if made_by is not None and made_by in own:
             _add(made_by, own, nodes, read)
     graph.remove([node for node in graph if node not in nodes], safe=True)
-    kept = list(nodes)
-    graph.remove(kept, safe=False)
-    graph.extend(kept)
+    ordered = list(nodes)
+    graph.remove(ordered, safe=False)
+    graph.extend(ordered)
     held = dict(graph.initializers)
     used = [v for v in read if v.name in held and held[v.name] is v]
     graph.initializers.clear()
@@ -135,11 +135,11 @@ def _rename(graph: ir.Graph) -> None:
         for place, inner in enumerate(subgraphs_of(node)):
             inner.name, inner.doc_string = f"{name}/graph_{place}", None
     values = [v for v in values if v.name and v.name not in fixed]
-    wanted = [_wanted_name(v) for v in values]
+    plain_names = [_wanted_name(v) for v in values]
     # Names of initializers are keys as well, and have to be free when they are taken.
     for number, value in enumerate(values):
         value.name = f"probegen_renamed_{number}"
-    for value, name in zip(values, _numbered(wanted, taken=fixed), strict=True):
+    for value, name in zip(values, _numbered(plain_names, taken=fixed), strict=True):
         value.name = name
         if value.const_value is not None:
             value.const_value.name = name
@@ -161,7 +161,7 @@ def _collect(graph: ir.Graph, values: list[ir.Value], nodes: list[ir.Node]) -> N
 
 def _numbered(names: list[str], taken: set[str]) -> list[str]:
     """Returns names without counters, each with a number of its own where it is not the first."""
-    found = []
+    chosen_names = []
     counts: dict[str, int] = {}
     for name in names:
         base = chosen = _COUNTER.sub("", name)
@@ -169,5 +169,5 @@ def _numbered(names: list[str], taken: set[str]) -> list[str]:
             counts[base] = counts.get(base, 0) + 1
             chosen = f"{base}__{counts[base]}"
         taken.add(chosen)
-        found.append(chosen)
-    return found
+        chosen_names.append(chosen)
+    return chosen_names

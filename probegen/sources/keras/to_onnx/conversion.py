@@ -140,12 +140,12 @@ class _Guarded(dict[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Returns a handler and its arguments."""
-        found = super().get(key)
-        if found is None and _is_known(key, onnx.defs.onnx_opset_version()):
-            found = _another_of_that_name, {}
-        if found is None:
+        entry = super().get(key)
+        if entry is None and _is_known(key, onnx.defs.onnx_opset_version()):
+            entry = _another_of_that_name, {}
+        if entry is None:
             return default
-        handler, arguments = found
+        handler, arguments = entry
         return functools.partial(_telling, handler, key), arguments
 
 
@@ -154,12 +154,14 @@ def _another_of_that_name(*_: Any, **__: Any) -> None:
     raise ValueError("the operator that ONNX has by that name is another one")
 
 
-def _telling(handler: Callable[..., Any], kind: str, context: Any, node: Any, **given: Any) -> Any:
+def _telling(
+    handler: Callable[..., Any], kind: str, context: Any, node: Any, **arguments: Any
+) -> Any:
     name = node.name
     try:
         if kind not in signals.HANDLED and signals.is_complex(context, node):
             return signals.arithmetic(context, node, kind)
-        return handler(context, node, **given)
+        return handler(context, node, **arguments)
     except ProbegenError:
         raise
     except Exception as error:
@@ -188,12 +190,12 @@ def _optimizers() -> dict[str, Any]:
     One takes an Einsum apart at run time. The other joins repeated nodes and keeps the one that
     it happens to meet first; `canonical` does so in an order that is the same each time.
     """
-    found = dict(tf2onnx.optimizer._get_optimizers())
-    found.pop("einsum_optimizer", None)
-    found.pop("merge_duplication", None)
-    found["remove_back_to_back"] = _BackToBackOptimizer
-    found["optimize_transpose"] = TransposeOptimizer
-    return found
+    optimizers = dict(tf2onnx.optimizer._get_optimizers())
+    optimizers.pop("einsum_optimizer", None)
+    optimizers.pop("merge_duplication", None)
+    optimizers["remove_back_to_back"] = _BackToBackOptimizer
+    optimizers["optimize_transpose"] = TransposeOptimizer
+    return optimizers
 
 
 class _BackToBackOptimizer(tf2onnx.optimizer.BackToBackOptimizer):
@@ -203,8 +205,8 @@ class _BackToBackOptimizer(tf2onnx.optimizer.BackToBackOptimizer):
     """
 
     def _optimize_at_current_graph_level(self, g: Any) -> Any:
-        found = back_to_back_optimizer._func_map
-        without = {kinds: made for kinds, made in found.items() if "Cast" not in kinds}
+        pairs = back_to_back_optimizer._func_map
+        without = {kinds: made for kinds, made in pairs.items() if "Cast" not in kinds}
         with mock.patch.object(back_to_back_optimizer, "_func_map", without):
             return super()._optimize_at_current_graph_level(g)
 
@@ -231,14 +233,14 @@ def _unmark_xla(graph_def: Any) -> bool:
     marked = [*graph_def.node, *graph_def.library.function]
     for function in graph_def.library.function:
         marked.extend(function.node_def)
-    found = [item for item in marked if item.attr["_XlaMustCompile"].b]
+    compiled = [item for item in marked if item.attr["_XlaMustCompile"].b]
     for item in marked:
         for name in ("_XlaMustCompile", "_noinline"):
             item.attr.pop(name, None)
-    for item in found:
+    for item in compiled:
         if getattr(item, "op", "") == "StatefulPartitionedCall":
             item.op = "PartitionedCall"
-    return bool(found)
+    return bool(compiled)
 
 
 def _widen_scalars(graph: Any) -> None:
@@ -264,18 +266,18 @@ def _check_ops(proto: onnx.ModelProto, layers: Mapping[str, str]) -> None:
     Raises:
         UnsupportedOpsError: lists each kind with the layers it came from.
     """
-    found: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     for node in _all_nodes(proto.graph):
         if node.domain == MARK_DOMAIN:
             continue
         if node.domain or not _is_known(node.op_type, opsets[""]):
-            found.setdefault(node.op_type, []).append(node.name)
-    if not found:
+            left.setdefault(node.op_type, []).append(node.name)
+    if not left:
         return
     refusals = [
         Refusal(kind, REFUSED.get(kind, "no ONNX form"), tuple(names), advice=_INSTEAD)
-        for kind, names in found.items()
+        for kind, names in left.items()
     ]
     raise UnsupportedOpsError(
         "these TensorFlow operations have no form in standard ONNX:",

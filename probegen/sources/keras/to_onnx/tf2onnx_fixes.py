@@ -27,8 +27,8 @@ def fix_negative_padding(graph: ir.Graph) -> None:
             continue
         before = attribute(node, "output_padding", [0] * len(ends))
         added = [old + max(-p, 0) for old, p in zip(before, ends, strict=True)]
-        kept = [*pads[: len(ends)], *(max(p, 0) for p in ends)]
-        node.attributes["pads"] = ir.AttrInt64s("pads", kept)
+        widths = [*pads[: len(ends)], *(max(p, 0) for p in ends)]
+        node.attributes["pads"] = ir.AttrInt64s("pads", widths)
         node.attributes["output_padding"] = ir.AttrInt64s("output_padding", added)
 
 
@@ -170,17 +170,17 @@ def fix_scales(graph: ir.Graph) -> bool:
     for node in list(graph.all_nodes()):
         if node.op_type != "Resize" or node.domain:
             continue
-        given = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         shape = None if node.inputs[0] is None else shape_of(node.inputs[0])
-        if given is None or shape is None or given.size != len(shape):
+        if scales is None or shape is None or scales.size != len(shape):
             continue
-        axes = [axis for axis, scale in enumerate(given) if scale != 1]
-        known = [size for axis in axes if isinstance(size := shape[axis], int)]
-        if len(known) < len(axes):
+        axes = [axis for axis, scale in enumerate(scales) if scale != 1]
+        numbers = [size for axis in axes if isinstance(size := shape[axis], int)]
+        if len(numbers) < len(axes):
             continue
-        meant = [_meant(float(given[a]) * n) for a, n in zip(axes, known, strict=True)]
-        rough = [math.floor(given[a] * np.float32(n)) for a, n in zip(axes, known, strict=True)]
-        exact = [math.floor(float(given[a]) * n) for a, n in zip(axes, known, strict=True)]
+        meant = [_meant(float(scales[a]) * n) for a, n in zip(axes, numbers, strict=True)]
+        rough = [math.floor(scales[a] * np.float32(n)) for a, n in zip(axes, numbers, strict=True)]
+        exact = [math.floor(float(scales[a]) * n) for a, n in zip(axes, numbers, strict=True)]
         if not meant == rough == exact:
             _resize_to(node, dict(zip(axes, meant, strict=True)), graph.opset_imports.get("", 0))
             changed = True
@@ -200,10 +200,10 @@ def _resize_to(node: ir.Node, sizes: Mapping[int, int], opset: int) -> None:
         raise ValueError("a Resize has an input and stands in a graph")
     b = Builder(graph, opset, prefix=f"{node.name}/resized")
     pieces = [b.ints(sizes[i]) if i in sizes else b.size(x, i) for i in range(rank_of(x))]
-    wanted = b.concat(pieces, axis=0)
+    target = b.concat(pieces, axis=0)
     graph.insert_before(node, b.nodes)
     node.resize_inputs(4)
     node.replace_input_with(2, None)
-    node.replace_input_with(3, wanted)
+    node.replace_input_with(3, target)
     # Where the whole image stands for the region, as here, it may be left out.
     node.replace_input_with(1, None)

@@ -44,5 +44,7 @@ def bitwise_and(context: Any, node: Any, _: str, __: Any) -> None:
 
 def _mask(w: Writer) -> int | None:
     """Returns what a BitwiseAnd with one constant number keeps, None for others."""
-    known = [value for name in w.inputs if (value := w.value_of(name)) is not None]
-    return int(np.ravel(known[0])[0]) if len(known) == 1 and known[0].size == 1 else None
+    constants = [value for name in w.inputs if (value := w.value_of(name)) is not None]
+    return (
+        int(np.ravel(constants[0])[0]) if len(constants) == 1 and constants[0].size == 1 else None
+    )

@@ -35,10 +35,10 @@ def log1p(context: Any, node: Any, _: str, __: Any) -> None:
 def atan2(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes `atan2(y, x)`; tf2onnx has a product of signs, whose slope is lost where one is 0."""
     w = Writer(context, node)
-    given = w.dtype
+    kind = w.dtype
     w.dtype = _Type.FLOAT  # onnxruntime has no arctangent of others
     y, x = (w.cast(name, w.dtype) for name in w.inputs)
-    w.give(w.cast(angle(w, y, x), given))
+    w.give(w.cast(angle(w, y, x), kind))
 
 
 def angle(w: Writer, y: str, x: str) -> str:

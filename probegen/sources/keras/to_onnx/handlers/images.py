@@ -14,8 +14,8 @@ from probegen.sources.keras.to_onnx.handlers.writer import Writer, constant_valu
 
 def resize_bilinear(context: Any, node: Any, _: str, __: Any) -> None:
     """Lets images of 16 bits be interpolated in 32, in which TensorFlow returns them."""
-    given, result = (context.get_dtype(name) for name in (node.input[0], node.output[0]))
-    if given != result:
+    kind, result = (context.get_dtype(name) for name in (node.input[0], node.output[0]))
+    if kind != result:
         context.insert_new_node_on_input(node, "Cast", node.input[0], to=result)
     Resize.version_11(context, node)
 
@@ -37,9 +37,9 @@ def resize(context: Any, node: Any, _: str, __: Any) -> None:
     operation = {a: kind(node.get_attr_value(a)) for a, kind in _RESIZES[node.type].items()}
 
     def resample(images: Any) -> Any:
-        given = dict(zip(("size", "scale", "translation"), parameters, strict=False))
+        arguments = dict(zip(("size", "scale", "translation"), parameters, strict=False))
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            made = getattr(tf.raw_ops, node.type)(images=images, **given, **operation)
+            made = getattr(tf.raw_ops, node.type)(images=images, **arguments, **operation)
             return session.run(made)
 
     rows, columns = _unit_responses(resample, sizes[1], sizes[2])

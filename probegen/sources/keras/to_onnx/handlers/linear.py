@@ -63,10 +63,10 @@ def matrix_diag(context: Any, node: Any, _: str, __: Any) -> None:
     be known, or they stay and are refused.
     """
     defaults: list[Any] = [np.array(n) for n in (0, -1, -1, 0)]
-    given = [constant_value(context, i) for i in node.input[1:]]
-    diagonals, rows, columns, padding = [*given, *defaults[len(given) :]]
-    known = (diagonals, rows, columns, padding)
-    if any(v is None for v in known) or np.ptp(diagonals):
+    read = [constant_value(context, i) for i in node.input[1:]]
+    diagonals, rows, columns, padding = [*read, *defaults[len(read) :]]
+    values = (diagonals, rows, columns, padding)
+    if any(v is None for v in values) or np.ptp(diagonals):
         return
     w = Writer(context, node)
     k, rank = int(np.ravel(diagonals)[0]), w.rank_of(w.inputs[0])
@@ -132,11 +132,11 @@ def matrix_band_part(context: Any, node: Any, _: str, __: Any) -> None:
         return w.reshape(w.op("Range", *bounds, dtype=whole), [-1, *[1] * behind])
 
     distance = w.op("Sub", places(rank - 2, 1), places(rank - 1, 0), dtype=whole)
-    kept = []
+    conditions = []
     for limit, far in ((below, distance), (above, w.op("Neg", distance, dtype=whole))):
         most = w.cast(limit, whole)
         all_of_it = w.test("Less", most, w.const(0, whole))
-        kept.append(w.test("Or", all_of_it, w.test("LessOrEqual", far, most)))
+        conditions.append(w.test("Or", all_of_it, w.test("LessOrEqual", far, most)))
     carrier = w.dtype if w.dtype in FLOATS or w.dtype == whole else whole
-    inside = w.test("And", *kept)
+    inside = w.test("And", *conditions)
     w.give(w.where(inside, w.cast(x, carrier), w.const(0, carrier)))

@@ -31,13 +31,13 @@ def extract_patches(context: Any, node: Any, _: str, __: Any) -> None:
     within = [2 + 2 * i for i in range(count)]
     x = w.op("Transpose", x, perm=[0, *windows, *within, 2 * count + 1])
     shape = w.shape_of(w.inputs[0])
-    kept = w.indices([0] * (count + 1))
+    outer = w.indices([0] * (count + 1))
     if shape is not None and shape[-1] >= 0:
         elements = w.indices([int(np.prod(sizes)) * shape[-1]])
     else:
         channels, places = w.size(w.inputs[0], count + 1), w.indices([int(np.prod(sizes))])
         elements = w.op("Mul", channels, places, dtype=_Type.INT64)
-    w.finish("Reshape", x, w.concat([kept, elements]))
+    w.finish("Reshape", x, w.concat([outer, elements]))
 
 
 def _windows(

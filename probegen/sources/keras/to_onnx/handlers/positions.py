@@ -56,10 +56,10 @@ def arg_extremum(context: Any, node: Any, _: str, __: Any) -> None:
     TensorFlow never finds what is no number, onnxruntime does where it comes first.
     """
     w = Writer(context, node)
-    x, given = w.inputs[0], w.value_of(w.inputs[1])
-    if given is None:
+    x, axis_value = w.inputs[0], w.value_of(w.inputs[1])
+    if axis_value is None:
         raise ValueError(f"{node.type} needs an axis known at compile time")
-    axis = int(np.ravel(given)[0])
+    axis = int(np.ravel(axis_value)[0])
     kind = w.dtype_of(x)
     if kind == _Type.BOOL or (kind not in FLOATS and kind not in (_Type.INT32, _Type.INT64)):
         x = w.cast(x, _Type.INT32 if kind not in (_Type.UINT32, _Type.UINT64) else _Type.INT64)

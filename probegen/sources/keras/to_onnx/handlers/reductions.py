@@ -99,8 +99,8 @@ def segments(context: Any, node: Any, _: str, __: Any) -> None:
         count = w.reshape(w.cast(w.inputs[2], _Type.INT64), [])
     else:
         axes = {"axes": [0]} if context.opset < 18 else {}
-        given = [] if axes else [w.indices([0])]
-        last = w.op("ReduceMax", ids, *given, dtype=_Type.INT64, keepdims=0, **axes)
+        axes_input = [] if axes else [w.indices([0])]
+        last = w.op("ReduceMax", ids, *axes_input, dtype=_Type.INT64, keepdims=0, **axes)
         count = w.op("Add", last, w.const(1, _Type.INT64), dtype=_Type.INT64)
     none = w.test("Less", ids, w.const(0, _Type.INT64))
     placed = w.where(none, count, ids)
@@ -115,31 +115,31 @@ def segments(context: Any, node: Any, _: str, __: Any) -> None:
     end = context.make_node("Identity", made.output, dtypes=[carrier])
     SegmentSum.version_13(context, made)
     bounds = w.indices([0]), w.reshape(count, [1])
-    found = w.op("Slice", end.output[0], *bounds, w.indices([0]), dtype=carrier)
-    w.give(_without_rows(w, kind, found, placed, count, carrier, unsorted=unsorted))
+    extreme = w.op("Slice", end.output[0], *bounds, w.indices([0]), dtype=carrier)
+    w.give(_without_rows(w, kind, extreme, placed, count, carrier, unsorted=unsorted))
 
 
 def _without_rows(
-    w: Writer, kind: str, found: str, ids: str, count: str, carrier: int, *, unsorted: bool
+    w: Writer, kind: str, extreme: str, ids: str, count: str, carrier: int, *, unsorted: bool
 ) -> str:
     """Returns segments, those without rows as in TensorFlow."""
     limits = _limits(w.dtype)
     if unsorted and kind in ("SegmentMax", "SegmentMin"):
         largest = kind == "SegmentMax"
         limit = w.const(limits[0 if largest else 1], carrier)
-        return w.op("Max" if largest else "Min", found, limit, dtype=carrier)
+        return w.op("Max" if largest else "Min", extreme, limit, dtype=carrier)
     if unsorted or kind in ("SegmentSum", "SegmentProd"):
-        return found
+        return extreme
     bounds = w.const(0, _Type.INT64), count, w.const(1, _Type.INT64)
     places = w.unsqueeze(w.op("Range", *bounds, dtype=_Type.INT64), [1])
     rows = w.sum(w.cast(w.test("Equal", places, ids), _Type.INT64), [1])
     rank = w.rank_of(w.inputs[0]) or 1
     empty = w.test("Equal", w.reshape(rows, [-1, *[1] * (rank - 1)]), w.const(0, _Type.INT64))
-    return w.where(empty, w.const(0, carrier), found)
+    return w.where(empty, w.const(0, carrier), extreme)
 
 
 def _limits(dtype: int) -> tuple[float, float]:
     """Returns the least and the largest number of a type."""
     kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
-    known = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
-    return float(known.min), float(known.max)
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    return float(limits.min), float(limits.max)

@@ -26,9 +26,9 @@ def transpose(context: Any, node: Any, _: str, __: Any) -> None:
 def rank(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes the number of axes."""
     w = Writer(context, node)
-    known = w.rank_of(w.inputs[0])
-    if known is not None:
-        w.finish("Identity", w.const(known))
+    number = w.rank_of(w.inputs[0])
+    if number is not None:
+        w.finish("Identity", w.const(number))
         return
     w.give(w.op("Squeeze", w.sizes(w.sizes(w.inputs[0])), dtype=_Type.INT64))
 
@@ -59,14 +59,14 @@ def scatter_nd(context: Any, node: Any, _: str, __: Any) -> None:
     carrier = _added_type(w.dtype)
     zeros = onnx.helper.make_tensor("value", carrier, [1], [0])
     base = w.op("ConstantOfShape", w.cast(sizes, _Type.INT64), dtype=carrier, value=zeros)
-    known, given = w.value_of(indices), {"reduction": "add"}
-    if known is not None:
-        places = known.reshape(-1, known.shape[-1])
-        given = given if len(np.unique(places, axis=0)) < len(places) else {}
-    if given and context.opset < 16:
+    constant, attributes = w.value_of(indices), {"reduction": "add"}
+    if constant is not None:
+        places = constant.reshape(-1, constant.shape[-1])
+        attributes = attributes if len(np.unique(places, axis=0)) < len(places) else {}
+    if attributes and context.opset < 16:
         raise ValueError("it needs opset 16 or newer, since what meets in one place adds up")
     places = w.cast(indices, _Type.INT64)
-    w.give(w.op("ScatterND", base, places, w.cast(updates, carrier), dtype=carrier, **given))
+    w.give(w.op("ScatterND", base, places, w.cast(updates, carrier), dtype=carrier, **attributes))
 
 
 def _added_type(dtype: int) -> int:
@@ -97,10 +97,10 @@ def top_k(context: Any, node: Any, _: str, __: Any) -> None:
     w = Writer(context, node)
     carrier = _sorted_type(w.dtype)
     count = w.reshape(w.cast(w.inputs[1], _Type.INT64), [1])
-    found = w.ops(
+    results = w.ops(
         "TopK", w.cast(w.inputs[0], carrier), count, dtypes=[carrier, _Type.INT64], axis=-1
     )
-    w.give(*found)
+    w.give(*results)
 
 
 def _sorted_type(dtype: int) -> int:

@@ -40,24 +40,24 @@ def is_complex(context: Any, node: Any) -> bool:
 
 def _parts(w: Writer, name: str) -> _Pair:
     """Returns the real and the imaginary part of a tensor."""
-    known: dict[str, _Pair] = _known(w.context)
-    if name in known:
-        return known[name]
+    pairs: dict[str, _Pair] = _known(w.context)
+    if name in pairs:
+        return pairs[name]
     value = w.value_of(name)
     if value is None:
         maker = w.context.get_node_by_output(name)
         raise ValueError(f"complex numbers that come from {getattr(maker, 'type', 'an input')}")
     kind = np.float64 if value.dtype == np.complex128 else np.float32
-    known[name] = w.constant(value.real.astype(kind)), w.constant(value.imag.astype(kind))
-    return known[name]
+    pairs[name] = w.constant(value.real.astype(kind)), w.constant(value.imag.astype(kind))
+    return pairs[name]
 
 
 def _known(context: Any) -> dict[str, _Pair]:
     """Returns the parts of a graph's complex tensors by name."""
     if not hasattr(context, "probegen_parts"):
         context.probegen_parts = {}
-    found: dict[str, _Pair] = context.probegen_parts
-    return found
+    pairs: dict[str, _Pair] = context.probegen_parts
+    return pairs
 
 
 def _keep(w: Writer, real: str, imaginary: str) -> None:
@@ -72,8 +72,8 @@ def _real_type(dtype: int) -> int:
 def _writer(context: Any, node: Any) -> Writer:
     """Returns a writer whose element type is that of the parts."""
     w = Writer(context, node)
-    given = w.dtype if w.dtype in _COMPLEX else context.get_dtype(node.input[0])
-    w.dtype = _real_type(given) if given in _COMPLEX else given
+    kind = w.dtype if w.dtype in _COMPLEX else context.get_dtype(node.input[0])
+    w.dtype = _real_type(kind) if kind in _COMPLEX else kind
     return w
 
 
@@ -207,16 +207,16 @@ def _each_part(w: Writer, kind: str) -> None:
             _parts(w, name)[part] if context.get_dtype(name) in _COMPLEX else name
             for name in node.input
         ]
-        kept = {k: v for k, v in node.attr.items() if k not in ("T", "Tparams", "dtype")}
+        attributes = {k: v for k, v in node.attr.items() if k not in ("T", "Tparams", "dtype")}
         made = context.make_node(
-            kind, inputs, attr=kept, shapes=[shape], dtypes=[w.dtype], skip_conversion=False
+            kind, inputs, attr=attributes, shapes=[shape], dtypes=[w.dtype], skip_conversion=False
         )
         result = made.output[0]
         end = context.make_node("Identity", [result], shapes=[shape], dtypes=[w.dtype])
-        function, given = tf_op.find_effective_op(kind)
-        if given and given.get("onnx_op"):
-            made.type = given["onnx_op"]
-        function(context, made, **given)
+        function, arguments = tf_op.find_effective_op(kind)
+        if arguments and arguments.get("onnx_op"):
+            made.type = arguments["onnx_op"]
+        function(context, made, **arguments)
         results.append(end.output[0])
     _keep(w, results[0], results[1])
 
@@ -232,14 +232,14 @@ def transform(context: Any, node: Any, _: str, __: Any) -> None:
     kind, w = node.type, _writer(context, node)
     two = kind.endswith("2D")
     back = kind.startswith("I")
-    wanted = w.value_of(w.inputs[1]) if "RFFT" in kind else None
+    length_input = w.value_of(w.inputs[1]) if "RFFT" in kind else None
     shape = w.shape_of(w.inputs[0])
     if shape is None:
         raise ValueError("it needs a tensor whose number of axes is known")
-    if "RFFT" in kind and wanted is None:
+    if "RFFT" in kind and length_input is None:
         raise ValueError("it needs a length known at compile time")
     lengths = [int(n) for n in (shape[-2:] if two else shape[-1:])]
-    lengths = lengths if wanted is None else [int(n) for n in np.ravel(wanted)]
+    lengths = lengths if length_input is None else [int(n) for n in np.ravel(length_input)]
     if min(lengths) < 0:
         raise ValueError("it needs a length known at compile time: give the model's Input its size")
     if max(lengths) > _LONGEST:
@@ -251,8 +251,8 @@ def transform(context: Any, node: Any, _: str, __: Any) -> None:
         return
     pair = _parts(w, w.inputs[0])
     if kind in ("IRFFT", "IRFFT2D"):
-        kept = [*lengths[:-1], lengths[-1] // 2 + 1]
-        a, b = (_fitted(w, x, shape, kept) for x in pair)
+        cut = [*lengths[:-1], lengths[-1] // 2 + 1]
+        a, b = (_fitted(w, x, shape, cut) for x in pair)
         pair = _along_rows(w, (a, b), lengths[0], back=True) if two else (a, b)
         w.give(_to_real(w, pair, lengths[-1]))
         return

@@ -40,8 +40,8 @@ class Writer:
 
     def shape_of(self, name: str) -> list[int] | None:
         """Returns the sizes of a tensor, -1 where one is open; None where the rank is too."""
-        found = self.context.get_shape(name)
-        return None if found is None else [int(n) for n in found]
+        value = self.context.get_shape(name)
+        return None if value is None else [int(n) for n in value]
 
     def rank_of(self, name: str) -> int | None:
         """Returns the number of axes of a tensor, None where it is open."""
@@ -50,8 +50,8 @@ class Writer:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the node; text as `str`."""
-        found = self.node.get_attr_value(name, default)
-        return found.decode() if isinstance(found, bytes) else found
+        value = self.node.get_attr_value(name, default)
+        return value.decode() if isinstance(value, bytes) else value
 
     def value_of(self, name: str) -> Any:
         """Returns what a tensor made of constants and sizes comes to, None for others."""
@@ -156,10 +156,12 @@ class Writer:
     def give(self, *names: str) -> None:
         """Puts tensors in the place of the original's outputs, cast to their element types."""
         outputs = list(self.node.output)
-        known = [(self.context.get_shape(o), self.context.get_dtype(o)) for o in outputs]
+        described = [(self.context.get_shape(o), self.context.get_dtype(o)) for o in outputs]
         origin = self.node.name
         self.context.remove_node(origin)
-        for i, (output, name, (shape, dtype)) in enumerate(zip(outputs, names, known, strict=True)):
+        for i, (output, name, (shape, dtype)) in enumerate(
+            zip(outputs, names, described, strict=True)
+        ):
             same = self.dtype_of(name) == dtype
             self.context.make_node(
                 "Identity" if same else "Cast",
