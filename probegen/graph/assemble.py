@@ -28,12 +28,8 @@ DEFAULT_OPSET = 18
 #: Gives the forward graph of a plan in an opset, with a fixed batch size or an open one.
 Lower = Callable[[Plan, int, int | None], ForwardGraph]
 
-#: What to do where an operator stops a gradient, and where we have no gradient of it.
+#: What to do where an operator stops a gradient, or where we have no gradient of it.
 _BEHIND = "Give wrt= (or layer=) a layer behind it."
-_MOVE = (
-    "Give wrt= (or layer=) a layer behind it, or export to SavedModel (format='savedmodel'), "
-    "whose gradients are TensorFlow's."
-)
 
 
 def onnx_model(
@@ -71,7 +67,8 @@ def onnx_model(
         where = forward.layer_of(error.node)
         raise ExportError(
             f"{error}{f', in layer {where!r}' if where else ''}: the conversion lost it. Give the "
-            "model's Input fixed sizes, or export to SavedModel (format='savedmodel')."
+            "model's inputs fixed sizes"
+            + (f", or {forward.elsewhere}." if forward.elsewhere else ".")
         ) from error
     explanations = [values[o.name] for o in plan.manifest.explanations]
     finish(forward.model, forward.predictions, explanations, gate)
@@ -137,7 +134,7 @@ def explain_group(
         raise UnsupportedOpsError(
             "the gradient has to pass ONNX operators that it cannot pass:",
             [
-                dataclasses.replace(r.in_layers(forward.layer_of), advice=_MOVE)
+                dataclasses.replace(r.in_layers(forward.layer_of), advice=_advice(forward))
                 for r in error.refusals
             ],
         ) from error
@@ -147,6 +144,10 @@ def explain_group(
             dataclasses.replace(r.in_layers(forward.layer_of), advice=_BEHIND) for r in stopped
         ]
         raise NotDifferentiableError(str(error), located) from error
+
+
+def _advice(forward: ForwardGraph) -> str:
+    return f"{_BEHIND.rstrip('.')}, or {forward.elsewhere}." if forward.elsewhere else _BEHIND
 
 
 def write_manifest(model: ir.Model, described: Manifest) -> None:

@@ -22,12 +22,14 @@ class ForwardGraph:
         counts: the numbers of predictions and of plain outputs.
         sources: the tensors at which gradients are taken.
         layer_of: returns the path of the layer that a node, given by its name, came from, or `""`.
+        elsewhere: what else than ONNX would take what has no gradient here, `""` if nothing.
     """
 
     model: ir.Model
     counts: tuple[int, int]
     sources: dict[TensorRef, ir.Value]
     layer_of: Callable[[str], str]
+    elsewhere: str = ""
 
     @property
     def graph(self) -> ir.Graph:

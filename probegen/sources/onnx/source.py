@@ -45,7 +45,7 @@ class OnnxSource:
         """What planning looks at."""
         producer = self._read.model.producer_name or ""
         name = self._read.model.graph.name or "model"
-        return OnnxView(self._read.model.graph, name, producer, self._axes)
+        return OnnxView(self._read.model.graph, name, producer, self._axes, self._read.notes)
 
     def forward_graph(
         self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False

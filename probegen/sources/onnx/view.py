@@ -35,7 +35,12 @@ class OnnxView(ModelView):
     """A prepared ONNX graph, and questions about it."""
 
     def __init__(
-        self, graph: ir.Graph, name: str, producer: str, axes: Mapping[str, Axes] | None = None
+        self,
+        graph: ir.Graph,
+        name: str,
+        producer: str,
+        axes: Mapping[str, Axes] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Looks at a graph once.
 
@@ -44,9 +49,11 @@ class OnnxView(ModelView):
             name: of the model.
             producer: what wrote the file.
             axes: input or output name -> its axes, where a user says them.
+            notes: sentences for the manifest.
         """
         self.graph = graph
-        self.model = {"name": name, "class": "ONNX"}
+        told = {"notes": " ".join(n.rstrip(".") + "." for n in notes)} if notes else {}
+        self.model = {"name": name, "class": "ONNX", **told}
         self.producer = {"onnx": onnx.__version__, **({"exporter": producer} if producer else {})}
         self.inputs = [v for v in graph.inputs if not v.is_initializer()]
         self.input_names = [str(v.name) for v in self.inputs]

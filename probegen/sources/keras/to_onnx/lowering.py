@@ -40,6 +40,7 @@ from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
 from probegen.sources.keras.trace import Trace, trace_function
 from probegen.stages import stage
 
+_ELSEWHERE = "export to SavedModel (format='savedmodel'), whose gradients are TensorFlow's"
 #: What tf2onnx writes itself; higher opsets are reached by onnx's version converter.
 MIN_OPSET, TF2ONNX_MAX_OPSET = 13, 18
 _MARK_NAME = "probegen_mark_"
@@ -117,6 +118,7 @@ def forward_graph(
         counts=(len(source.output_names), len(plan.plain)),
         sources=sources,
         layer_of=functools.partial(layer_of, layers),
+        elsewhere=_ELSEWHERE,
     )
 
 
