@@ -46,10 +46,11 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-@pytest.fixture
-def page(artefact, tmp_path):
-    path = artefact.run(images(3), target=["cat", -1, 0]).to_html(tmp_path / "r.html")
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.fixture(scope="module")
+def page(artefact, tmp_path_factory):
+    place = tmp_path_factory.mktemp("report")
+    path = artefact.run(images(3), target=["cat", -1, 0]).to_html(place / "r.html")
+    assert list(place.iterdir()) == [path]
     return Page(path)
 
 

@@ -5,6 +5,8 @@ predictions 2e-7, gradients and integrated gradients 4e-7, Grad-CAM 9e-7. A faul
 these files once had (a mask of 0.5 at 0, a weight taken the wrong way round) is 0.1 and more.
 """
 
+import functools
+
 import keras
 import numpy as np
 import onnx
@@ -128,6 +130,17 @@ def requests(name, form):
         yield feeds
 
 
+@pytest.fixture(scope="module")
+def opened(artefact):
+    """Returns an artefact in an engine; each file is opened in it once."""
+
+    @functools.cache
+    def load(name, gate, engine):
+        return runtime.load(artefact(name, gate), engine=engine, threads=1)
+
+    return load
+
+
 def asked(feeds):
     """Returns a request of an engine as the arguments of an artefact's `run`."""
     inputs = dict(feeds)
@@ -144,9 +157,8 @@ def arrays(result):
     # The gate is made an input again in the same way whatever is behind it.
     [(n, f) for n in SUBJECTS for f in FORMS if f != "optional" or n in ("cnn", "lstm")],
 )
-def test_openvino_agrees_with_onnxruntime(artefact, name, form):
-    path = artefact(name, FORMS[form])
-    mine, theirs = (runtime.load(path, engine=e, threads=1) for e in ("onnxruntime", "openvino"))
+def test_openvino_agrees_with_onnxruntime(opened, name, form):
+    mine, theirs = (opened(name, FORMS[form], engine) for engine in ("onnxruntime", "openvino"))
     for feeds in requests(name, form):
         request = asked(feeds)
         expected, found = mine.run(**request), theirs.run(**request)
@@ -159,8 +171,8 @@ def test_openvino_agrees_with_onnxruntime(artefact, name, form):
 
 
 @pytest.mark.parametrize("name", ["cnn", "transformer", "lstm"])
-def test_tensorflow_agrees_with_onnxruntime(artefact, name):
-    mine = runtime.load(artefact(name, True))
+def test_tensorflow_agrees_with_onnxruntime(artefact, opened, name):
+    mine = opened(name, True, "onnxruntime")
     theirs = runtime.load(artefact(name, "savedmodel"))
     for feeds in requests(name, "on"):
         expected, found = mine.run(**asked(feeds)), theirs.run(**asked(feeds))

@@ -147,10 +147,11 @@ def test_whatever_an_engine_raises_is_an_artefact_error(artefact):
 def test_the_command_line_takes_an_engine_and_a_folder(image_path, tmp_path, capsys):
     for i in range(2):
         np.save(tmp_path / f"{i}.npy", images(1, seed=i))
-    main(["run", image_path, str(tmp_path), "--engine", "openvino", "--json"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["run", image_path, str(tmp_path), "--engine", "openvino", "--json"])
     told = json.loads(capsys.readouterr().out)
     expected = runtime.load(image_path).run(np.concatenate([images(1, seed=i) for i in range(2)]))
     np.testing.assert_allclose(told["predictions"]["animal"], expected["animal"].array, rtol=1e-5)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="1"):
         main(["run", image_path, str(tmp_path), "--engine", "openvine"])
     assert "there is no engine 'openvine'; there are 'onnxruntime'" in capsys.readouterr().err
