@@ -48,7 +48,7 @@ def test_traceback_on_request_wherever_it_stands(probegen_cli, where):
 
 
 def test_errors_nobody_foresaw_are_no_traceback_either(probegen_cli, monkeypatch):
-    def broken(_):
+    def broken(*_, **__):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(runtime, "load", broken)
