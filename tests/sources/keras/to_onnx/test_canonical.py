@@ -22,7 +22,7 @@ from probegen.sources.keras.to_onnx.canonical import make_canonical
 COMPILE = """
 import sys
 import probegen as pg
-for time in range(2):
+for time in range(int(sys.argv[3])):
     probes = [pg.InputGradient(), pg.Activations("scores")]  # the prediction comes out twice
     pg.compile(sys.argv[1], probes, f"{sys.argv[2]}_{time}.onnx", verify=False)
 """
@@ -35,7 +35,7 @@ def _model() -> keras.Model:
     ids = keras.Input((4,), dtype="int32", name="ids")
     h = layers.Bidirectional(layers.GRU(3, return_sequences=True))(series)
     h = layers.MultiHeadAttention(2, 3)(h, h)
-    h = layers.LSTM(4)(layers.LayerNormalization()(h))
+    h = layers.Flatten()(layers.LayerNormalization()(h))
     t = layers.SimpleRNN(3)(layers.Embedding(9, 3, mask_zero=True)(ids))
     c = layers.Conv2D(4, 3, activation="relu")(image)
     c = layers.Conv2DTranspose(3, 2)(layers.MaxPooling2D()(c))
@@ -48,16 +48,14 @@ def test_two_processes_write_the_same_bytes_each_time(tmp_path: Path) -> None:
     _model().save(tmp_path / "model.keras")
     root = str(Path(probegen.__file__).parents[1])
     running = []
-    for seed in ("1", "2"):
+    for seed, times in (("1", 2), ("2", 1)):
         # Sets of strings and of objects come in another order in each of them.
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": root}
-        command = [sys.executable, "-c", COMPILE, "model.keras", seed]
+        command = [sys.executable, "-c", COMPILE, "model.keras", seed, str(times)]
         running.append(subprocess.Popen(command, cwd=tmp_path, env=environment))
     assert [process.wait(timeout=300) for process in running] == [0, 0]
-    first, *others = [
-        (tmp_path / f"{seed}_{time}.onnx").read_bytes() for seed in ("1", "2") for time in (0, 1)
-    ]
-    assert [first == other for other in others] == [True] * 3
+    first, *others = [(tmp_path / f"{one}.onnx").read_bytes() for one in ("1_0", "1_1", "2_0")]
+    assert [first == other for other in others] == [True] * 2
 
 
 TWICE = """
