@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 
@@ -124,6 +125,34 @@ def test_its_values_are_the_tapes_and_verified(tmp_path, path):
     assert (output.title, output.sign, output.draw) == ("Gradient squared", "never negative", "map")
     assert output.method == f"{GradientSquared.equation} (Nobody 2026, eq. 7)"
     assert output.axes == ("batch", "height", "width")
+
+
+#: `softmax(relu(tanh(x)) W)`, as somebody else would write it.
+TEXT = """<ir_version: 9, opset_import: ["" : 17]>
+  g (float[n, 5] x) => (float[n, 3] y)
+  <float[5, 3] w = {%s}>
+  { bent = Tanh(x)  kept = Relu(bent)  scores = MatMul(kept, w)  y = Softmax(scores) }"""
+W = (np.arange(15).reshape(5, 3) % 7 - 3).astype(np.float32)
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("guided", [False, True])
+def test_onnx_files_have_it_too(tmp_path, guided):
+    source = tmp_path / "source.onnx"
+    onnx.save(onnx.parser.parse_model(TEXT % ", ".join(map(str, W.reshape(-1)))), source)
+    probe = Guided() if guided else GradientSquared(FACTOR)
+    if guided:
+        with pytest.raises(VerificationError, match=r"pg.Guided.*nothing to compare it with"):
+            pg.compile(source, probe, tmp_path / "m.onnx")
+    pg.compile(source, probe, tmp_path / "m.onnx", verify=not guided)
+    x = models.images((5,), count=3)
+    best = (np.maximum(np.tanh(x), 0) @ W).argmax(1)
+    before = W[:, best].T
+    slope = np.maximum(before, 0) if guided else before
+    gradient = np.where(x > 0, slope, 0) * (1 - np.tanh(x) ** 2)
+    found = runtime.load(tmp_path / "m.onnx").run(x)[f"{probe.kind}/x"].array
+    expected = gradient if guided else FACTOR * (gradient**2).sum(1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("table")
