@@ -120,8 +120,10 @@ def test_who_imports_a_method():
         for alias in node.names
         if alias.name in NAMES
     }
-    # The raw gradient that an attribution is made of, for the verification.
-    allowed = {("plan/raw_gradients.py", "InputGradient")}
+    # The gradient as such: what attributions are made of, and what `pg.differentiate` gives.
+    allowed = {
+        (f"{name}.py", "InputGradient") for name in ("plan/raw_gradients", "differentiation")
+    }
     assert {i for i in imports if i[0] != "__init__.py"} <= allowed
 
 
