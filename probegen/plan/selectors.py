@@ -1,7 +1,7 @@
 """Selectors: the grammar that says which probe points are meant.
 
 =====================  =========================================================
-``"block*/conv1"``     glob on the path; ``*`` also crosses ``/``
+``"block*/conv1"``     glob on the path; ``*`` also crosses ``/``; a leading ``/`` is optional
 ``"shared#1"``         call 1 of a layer that is called more than once
 ``"re:conv\\d+$"``      regular expression, searched in the path
 ``"type:Conv2D"``      class name of the layer or of one of its bases (a glob)
@@ -133,9 +133,12 @@ def _text_predicate(selector: str) -> Callable[[ProbePoint], bool]:
         if rest not in ROLES:
             raise SelectionError(f"there is no role {rest!r}.{did_you_mean(rest, ROLES)}")
         return lambda point: rest in point.roles
+    # Exporters write scopes with a slash in front, paths have none.
+    globs = {selector, selector.lstrip("/") or selector}
     return lambda point: any(
-        name == selector or fnmatch.fnmatchcase(name, selector)
+        name == glob or fnmatch.fnmatchcase(name, glob)
         for name in (point.path, f"{point.path}#{point.call_index}")
+        for glob in globs
     )
 
 

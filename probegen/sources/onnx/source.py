@@ -53,8 +53,16 @@ class OnnxSource:
         """Returns the forward pass of a plan: a copy of the file's own graph.
 
         The artefact keeps the file's operator set where that is newer than `opset`.
+
+        Raises:
+            ExportError: it is older, or the batch cannot be fixed.
         """
-        del placeholders, opset  # weights stay where they lie
+        del placeholders  # weights stay where they lie
+        if opset > self._read.opset:
+            raise ExportError(
+                f"opset={opset}: the artefact of an ONNX file keeps the file's operator set, which "
+                f"is {self._read.opset} here; leave opset= (--opset) out."
+            )
         return forward_graph(self._read, self.view, plan, None if batch == self.batch else batch)
 
     def reference(self, plan: Plan) -> OnnxReference:
