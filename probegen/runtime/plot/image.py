@@ -26,7 +26,7 @@ from probegen.runtime.plot.style import (
     plain,
 )
 from probegen.runtime.plot.verdict import class_name
-from probegen.runtime.plot.view import CHANNEL, HEIGHT, WIDTH, Source, View, axis_of
+from probegen.runtime.plot.view import CHANNEL, HEIGHT, WIDTH, InputSample, View, axis_of
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ def shown_image(view: View) -> tuple[Array | None, tuple[str, ...]]:
     return to_rgb_image(pixels(view.source))
 
 
-def pixels(source: Source) -> Array:
+def pixels(source: InputSample) -> Array:
     """Returns an input's picture as `[height, width, channel]`."""
     axes = source.axes
     order = [axes.index(HEIGHT), axes.index(WIDTH)]

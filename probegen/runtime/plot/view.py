@@ -47,7 +47,7 @@ def axis_of(axes: Sequence[str], names: str | Sequence[str]) -> int | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class InputSample:
     """One sample of one input.
 
     Attributes:
@@ -110,8 +110,8 @@ class View:
     array: Array
     axes: tuple[str, ...]
     sample: int
-    inputs: tuple[Source, ...]
-    source: Source | None
+    inputs: tuple[InputSample, ...]
+    source: InputSample | None
     class_names: Sequence[str] | None
     verdict: str
     labels: Labels
@@ -274,13 +274,13 @@ class View:
             return None
         return row
 
-    def _own_first(self) -> list[Source]:
+    def _own_first(self) -> list[InputSample]:
         """Returns the inputs; for attributions the explained one alone."""
         if self.spec.input is not None:
             return [s for s in self.inputs if s.spec.name == self.spec.input]
         return list(self.inputs)
 
-    def _text_of(self, size: int) -> Source | None:
+    def _text_of(self, size: int) -> InputSample | None:
         """Returns the row of ids that runs along an axis of `size`, where one alone can be meant.
 
         Inputs that lie along the tokens (masks, segments) have small vocabularies or none.
@@ -290,7 +290,7 @@ class View:
         able = [s for s in able if (s.spec.vocabulary or 0) == most]
         return able[0] if len(able) == 1 else None
 
-    def _decoded(self, source: Source) -> list[str]:
+    def _decoded(self, source: InputSample) -> list[str]:
         given = self.labels.tokens
         if labelling.is_by_name(given):
             given = labelling.belongs_to(given, source.spec.name)
@@ -331,11 +331,11 @@ def place(spec: OutputSpec) -> str:
     return spec.input or spec.name
 
 
-def sources_of(run: Run, sample: int) -> tuple[Source, ...]:
+def sources_of(run: Run, sample: int) -> tuple[InputSample, ...]:
     """Returns one sample of each input of a run."""
     arrays = run.inputs
     return tuple(
-        Source(
+        InputSample(
             spec,
             one_row(arrays[spec.name], spec.axes, sample),
             without_batch(spec.axes, spec.axes),
@@ -345,7 +345,7 @@ def sources_of(run: Run, sample: int) -> tuple[Source, ...]:
     )
 
 
-def _source(spec: OutputSpec, inputs: Sequence[Source]) -> Source | None:
+def _source(spec: OutputSpec, inputs: Sequence[InputSample]) -> InputSample | None:
     """Returns the named input, else the one that shares most axes, else the only one."""
     for source in inputs:
         if source.spec.name == spec.input:

@@ -23,7 +23,7 @@ from probegen.runtime.plot.style import (
     plain,
     style_axes,
 )
-from probegen.runtime.plot.view import SEQUENCE, Source, View, axis_of
+from probegen.runtime.plot.view import SEQUENCE, InputSample, View, axis_of
 
 Array = npt.NDArray[Any]
 
@@ -87,7 +87,7 @@ def plan(view: View) -> Picture:
     return Picture(view.title, charts.CHART_WIDTH, height, draw, notes)
 
 
-def _single(view: View, source: Source) -> str:
+def _single(view: View, source: InputSample) -> str:
     named = view.features(1)[0]
     return source.spec.name if named == "feature 0" else named
 
