@@ -16,8 +16,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and types"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
-	@echo "make sweep   compile every layer and model of Keras, write the README coverage (half an hour)"
-	@echo "make sweep-onnx  compile ONNX files that torch, scikit-learn and others write (an hour or two)"
+	@echo "make sweep   compile every layer and model of Keras, write docs/COVERAGE.md (half an hour)"
+	@echo "make sweep-onnx  compile ONNX files of torch, scikit-learn and others, write docs/COVERAGE.md (an hour or two)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -49,7 +49,7 @@ bench: $(READY)
 
 sweep: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[sweep]'
-	$(BIN)/python -m sweep all --large --readme README.md
+	$(BIN)/python -m sweep all --large --coverage docs/COVERAGE.md
 
 # On Linux the torch of PyPI links against CUDA's libraries and brings them: 5 GB of disk. Where pip
 # is set up to find a CPU build, it is taken.
@@ -62,7 +62,7 @@ $(ONNX_READY): pyproject.toml sweep/onnx_models/packages.txt
 
 sweep-onnx: $(READY) $(ONNX_READY)
 	$(BIN)/python -m sweep.onnx_models --write compiler
-	$(ONNX_BIN)/python -m sweep.onnx_models --json $(ONNX_ROWS)
+	$(ONNX_BIN)/python -m sweep.onnx_models --json $(ONNX_ROWS) --coverage docs/COVERAGE.md
 
 clean:
 	rm -rf $(VENV) $(ONNX_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -39,9 +39,9 @@ from sweep.suites import SUITES, subjects
     help="Take rows from a file that --json wrote, in place of sweeping their suites.",
 )
 @click.option(
-    "--readme",
+    "--coverage",
     type=click.Path(exists=True, path_type=Path),
-    help="Write the coverage between the markers of a README.",
+    help="Write the coverage between the markers of a Markdown file.",
 )
 def main(
     names: tuple[str, ...],
@@ -50,7 +50,7 @@ def main(
     json_path: Path | None,
     markdown: Path | None,
     earlier: tuple[Path, ...],
-    readme: Path | None,
+    coverage: Path | None,
 ) -> None:
     """Sweep the suites among NAMES (layers if left out), or all.
 
@@ -69,8 +69,8 @@ def main(
         shown = Console(stderr=True)
         found[suite] = list(track(made, suite, len(rows), console=shown, disable=not rows))
     report(found, json_path, markdown)
-    if readme:
-        write_coverage(readme, found)
+    if coverage:
+        write_coverage(coverage, found)
     sys.exit(any(o.verdict in FAULTS for rows in found.values() for o in rows))
 
 

@@ -1,4 +1,4 @@
-"""The coverage table of the README: what works, what does not and why, nothing left out."""
+"""The coverage of Keras in docs/COVERAGE.md: what works, what does not and why."""
 
 from __future__ import annotations
 
