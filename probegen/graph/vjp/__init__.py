@@ -24,8 +24,10 @@ from probegen.graph.vjp.pooling import RULES as POOLING
 from probegen.graph.vjp.recurrent import RULES as RECURRENT
 from probegen.graph.vjp.reduce import RULES as REDUCE
 from probegen.graph.vjp.resize import RULES as RESIZE
+from probegen.graph.vjp.sampling import RULES as SAMPLING
 from probegen.graph.vjp.selection import RULES as SELECTION
 from probegen.graph.vjp.shape import RULES as SHAPE
+from probegen.graph.vjp.signal import RULES as SIGNAL
 
 #: Every family; no operator stands in two of them.
 FAMILIES: Mapping[str, Mapping[str, Rule]] = {
@@ -40,6 +42,8 @@ FAMILIES: Mapping[str, Mapping[str, Rule]] = {
     "pooling": POOLING,
     "pad": PAD,
     "resize": RESIZE,
+    "sampling": SAMPLING,
+    "signal": SIGNAL,
     "recurrent": RECURRENT,
     "control": CONTROL,
     "mark": MARK,

@@ -22,12 +22,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import Dim, attribute, rank_of, shape_of, static_shape
-from probegen.graph.vjp.common import Dys, Gradients, given, optional
+from probegen.graph.core.values import Dim, attribute, dims_of, rank_of, shape_of, static_shape
+from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional, required_ints
 from probegen.graph.vjp.spatial import (
     END,
     Axis,
@@ -102,7 +103,33 @@ def transposed_convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         yield bias, _bias_gradient(b, g)
 
 
+def columns_to_image(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    """Col2Im: the blocks of g, `[batch, C*block, blocks]` from `[batch, C, *image]`."""
+    b, x = walk.builder, inputs(node)[0]
+    if x not in walk.wanted:
+        return
+    image, block = (
+        required_ints(optional(node, i), what) for i, what in ((1, "its sizes"), (2, "its blocks"))
+    )
+    rank = len(image)
+    pads = attribute(node, "pads") or [0] * (2 * rank)
+    before, after = [0, 0, *pads[:rank]], [0, 0, *pads[rank:]]
+    blocks = b.pad(given(dy), before, after)
+    strides, dilations = (attribute(node, name) or [1] * rank for name in ("strides", "dilations"))
+    for i in range(rank):
+        extent = dilations[i] * (block[i] - 1) + 1
+        starts = np.arange(0, image[i] + before[2 + i] + after[2 + i] - extent + 1, strides[i])
+        places = dilations[i] * np.arange(block[i])[:, None] + starts
+        # Of each axis two: place in the block, and block.
+        axis = 2 + 2 * i
+        shape = [*dims_of(blocks)[:axis], *places.shape, *dims_of(blocks)[axis + 1 :]]
+        blocks = b.op("Gather", blocks, b.const(places), shape=shape, axis=axis)
+    order = [0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2)]
+    yield x, b.reshape_like(b.transpose(blocks, order), x)
+
+
 RULES: dict[str, Rule] = {
+    "Col2Im": columns_to_image,
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,
 }

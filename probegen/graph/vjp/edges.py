@@ -33,6 +33,8 @@ from probegen.graph.core.values import Dim, constant_of, static_shape
 
 #: How many nodes deep a value is looked into.
 _DEPTH = 40
+#: How much of a value may not be finite: nothing, some of each row, whole rows.
+_NOTHING, _SOME, _ROWS = 0, 1, 2
 #: Elements of a constant up to which its content is looked at.
 _CONTENT = 2**20
 
@@ -110,7 +112,7 @@ def may_not_be_finite(value: ir.Value) -> bool:
     (`Where`, `Clip`, `Max`) is taken to have put an end to it, a product of matrices to have
     spread it past mending.
     """
-    return _not_finite(value, {}, _DEPTH)
+    return _holes(value, {}, _DEPTH) == _ROWS
 
 
 def _bounds(value: ir.Value | None, known: dict[ir.Value, Bounds], depth: int) -> Bounds:
@@ -238,7 +240,7 @@ def _between(low: float, high: float) -> Callable[[ir.Node, Sequence[Bounds]], B
 
 #: Operators that hand elements on or choose among those of their first input.
 _SHAPING = (
-    *("Cast", "Compress", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+    *("Cast", "CastLike", "Compress", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
     *("Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 )
 
@@ -278,40 +280,48 @@ _BOUNDS: Mapping[str, Callable[[ir.Node, Sequence[Bounds]], Bounds]] = {
 }
 
 
-def _not_finite(value: ir.Value | None, known: dict[ir.Value, bool], depth: int) -> bool:
+def _holes(value: ir.Value | None, known: dict[ir.Value, int], depth: int) -> int:
+    """Returns how much of a value may not be finite: `_NOTHING`, `_SOME` or `_ROWS` of it."""
     if value is None:
-        return False
+        return _NOTHING
     found = known.get(value)
     if found is None:
-        known[value] = False
-        found = known[value] = _find_not_finite(value, known, depth)
+        known[value] = _NOTHING
+        found = known[value] = _find_holes(value, known, depth)
     return found
 
 
-def _find_not_finite(value: ir.Value, known: dict[ir.Value, bool], depth: int) -> bool:
+def _find_holes(value: ir.Value, known: dict[ir.Value, int], depth: int) -> int:
     node = value.producer()
     if node is None or node.op_type == "Constant":
-        return _has_lost_row(value)
+        return _holes_of_constant(value)
     if not depth:
-        return False
+        return _NOTHING
     makes = _MAKES.get(node.op_type)
     if makes is not None and makes(node):
-        return True
+        return _ROWS
     if node.op_type == "Where":
-        return any(v is not None and _has_lost_row(v) for v in node.inputs[1:])
-    passes = node.domain or node.op_type in _PASSES
-    return bool(passes) and any(_not_finite(v, known, depth - 1) for v in node.inputs)
+        chosen = [_holes_of_constant(v) for v in node.inputs[1:] if v is not None]
+        return _ROWS if _ROWS in chosen else _NOTHING
+    if not (node.domain or node.op_type in _PASSES):
+        return _NOTHING
+    degrees = [_holes(v, known, depth - 1) for v in node.inputs]
+    # Two masks may leave nothing of a row of which each leaves something.
+    masks = sum(degree > _NOTHING for degree in degrees)
+    return _ROWS if masks > 1 else max(degrees, default=_NOTHING)
 
 
-def _has_lost_row(value: ir.Value) -> bool:
-    """Tells whether a constant has no finite number in a row, as a whole masked row has none.
+def _holes_of_constant(value: ir.Value) -> int:
+    """Returns how much of a constant is not finite.
 
-    A causal mask of -inf has one in each: a softmax over it is a finite number everywhere.
+    A causal mask of -inf leaves a finite number in each row: a softmax over it is a finite
+    number everywhere. Of a row that is masked whole it is none.
     """
     content = _content(value)
     if content is None or content.dtype.kind != "f" or np.isfinite(content).all():
-        return False
-    return not bool(np.isfinite(content).any(axis=-1).all()) if content.ndim else True
+        return _NOTHING
+    each_row = np.isfinite(content).any(axis=-1) if content.ndim else np.False_
+    return _SOME if each_row.all() else _ROWS
 
 
 def _first(node: ir.Node) -> ir.Value:

@@ -15,13 +15,23 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
-from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import Dim, broadcast, constant_of, dtype_of, shape_of
+from probegen.graph.core.builder import Builder, Size
+from probegen.graph.core.values import (
+    Dim,
+    attribute,
+    broadcast,
+    constant_of,
+    dims_of,
+    dtype_of,
+    rank_of,
+    shape_of,
+)
 from probegen.graph.vjp.common import (
     HALF,
     Dys,
     Gradients,
     Local,
+    axis_of,
     given,
     inputs,
     optional,
@@ -29,6 +39,7 @@ from probegen.graph.vjp.common import (
     single,
     unary,
 )
+from probegen.graph.vjp.decomposition import decomposed
 from probegen.graph.vjp.edges import (
     bounds,
     has_steep_power,
@@ -314,10 +325,15 @@ def clip(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         ]
         through = functools.partial(product, walk, unbounded=walk.is_unbounded(g))
         yield x, functools.reduce(through, masks, g)
-    for bound, side in ((low, "Less"), (high, "Greater")):
-        if bound is not None and bound in walk.wanted:
-            replaced = b.mul(g, _on_side(b, side, x, bound, inclusive=False))
-            yield bound, b.unbroadcast(replaced, bound)
+    if low is not None and low in walk.wanted:
+        replaced = b.mul(g, _on_side(b, "Less", x, low, inclusive=False))
+        if high is not None:  # a bound that lies above the other does not come through it
+            replaced = b.mul(replaced, _on_side(b, "Less", low, high, inclusive=True))
+        yield low, b.unbroadcast(replaced, low)
+    if high is not None and high in walk.wanted:
+        raised = x if low is None else b.elementwise("Max", x, low)
+        replaced = b.mul(g, _on_side(b, "Greater", raised, high, inclusive=False))
+        yield high, b.unbroadcast(replaced, high)
 
 
 def _on_side(b: Builder, side: str, x: ir.Value, bound: ir.Value, *, inclusive: bool) -> ir.Value:
@@ -404,6 +420,46 @@ def _erf(v: Local) -> ir.Value:
     return v.b.mul(v.g, v.b.mul(bell, 2 / math.sqrt(math.pi)))
 
 
+def _range(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """Range: start + i * delta; how many there are does not move with a small step."""
+    start, _, delta = inputs(node)
+    y = node.outputs[0]
+    zero, one = (b.const(n, ir.DataType.INT64) for n in (0, 1))
+    steps = b.op("Range", zero, b.squeeze(b.size(y, 0), [0]), one, shape=y)
+    return [b.add(b.mul(b.cast(steps, dtype_of(start)), delta), start)]
+
+
+def _dequantize(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """DequantizeLinear: (x - zero) * scale; one scale in all, an entry of an axis, or a block."""
+    x, scale = inputs(node)[:2]
+    zero = optional(node, 2)
+    dtype = dtype_of(scale)
+    scales = _along_blocks(b, node, x, scale)
+    numbers = b.cast(x, dtype)
+    if zero is not None:
+        numbers = b.sub(numbers, _along_blocks(b, node, x, b.cast(zero, dtype)))
+    return [b.cast(b.mul(numbers, scales), dtype_of(node.outputs[0]))]
+
+
+def _along_blocks(b: Builder, node: ir.Node, x: ir.Value, value: ir.Value) -> ir.Value:
+    """Returns a scale or a zero in a shape that broadcasts against x."""
+    rank, axis = rank_of(x), axis_of(node, x, 1)
+    block = int(attribute(node, "block_size", 0))
+    if rank_of(value) == 0 or dims_of(value) == (1,):
+        return value
+    if not block:
+        return b.reshape(value, [-1 if i == axis else 1 for i in range(rank)])
+    wide = b.unsqueeze(value, [axis + 1])
+    times = b.ints(*(block if i == axis + 1 else 1 for i in range(rank + 1)))
+    repeated = b.op("Expand", wide, times, shape=[None] * (rank + 1))
+    sizes: list[Size] = [-1 if i == axis else (x, i) for i in range(rank)]
+    whole = b.reshape(repeated, sizes)
+    size = dims_of(x)[axis]
+    if not isinstance(size, int):
+        raise Refused("the size of its blocked axis is known at run time only")
+    return b.slice(whole, axis, 0, size)
+
+
 def _shrink(v: Local) -> ir.Value:
     bound = v.number("lambd", 0.5)
     kept = v.b.add(below(v.b, v.x, -bound), above(v.b, v.x, bound))
@@ -436,6 +492,8 @@ RULES: Mapping[str, Rule] = {
     "Cast": unary(lambda v: v.b.cast(v.g, dtype_of(v.x))),
     "CastLike": unary(lambda v: v.b.cast(v.g, dtype_of(v.x))),
     "Dropout": dropout,
+    "Range": decomposed(_range),
+    "DequantizeLinear": decomposed(_dequantize),
     # functions
     "Sqrt": pointwise(lambda v: v.b.div(v.b.mul(v.g, 0.5), v.y), lambda v: not _is_positive(v.x)),
     "Exp": pointwise(lambda v: v.b.mul(v.g, v.y), lambda v: not never_overflows(v.x)),

@@ -10,12 +10,13 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import Dim, attribute, broadcast, dims_of, rank_of
-from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional
+from probegen.graph.core.values import Dim, attribute, broadcast, dims_of, dtype_of, rank_of
+from probegen.graph.vjp.common import Dys, Gradients, Local, given, inputs, optional, unary
 
 # -- matrices ------------------------------------------------------------------------------
 
@@ -120,6 +121,29 @@ def _gemm(
     )
 
 
+#: The largest matrix of which the determinant is differentiated: rounding grows with it.
+_LARGEST_DET = 8
+
+
+def _determinant(v: Local) -> ir.Value:
+    """Det: g times the transposed adjugate, by Faddeev and LeVerrier; right where det is 0 too."""
+    b, x = v.b, v.x
+    size = dims_of(x)[-1]
+    if not isinstance(size, int) or size > _LARGEST_DET:
+        raise Refused(f"its matrices are not known to have at most {_LARGEST_DET} rows")
+    identity = b.const(np.eye(size), dtype_of(x))
+    rank = rank_of(x)
+    adjugate, coefficient = identity, 1.0
+    for k in range(1, size):
+        product = _batched(b, x, adjugate)
+        trace = b.reduce_sum(b.mul(product, identity), [rank - 2, rank - 1], keepdims=True)
+        coefficient = -1.0 / k
+        adjugate = b.add(product, b.mul(b.mul(trace, coefficient), identity))
+    transposed = _transposed(b, adjugate)
+    outer = b.unsqueeze(v.g, [rank - 2, rank - 1])
+    return b.expand(b.mul(b.mul(outer, transposed), (-1.0) ** (size - 1)), x)
+
+
 # -- Einstein sums -------------------------------------------------------------------------
 
 
@@ -134,11 +158,39 @@ def einsum(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     for position, (x, term) in enumerate(zip(operands, terms, strict=True)):
         if x not in walk.wanted:
             continue
-        if len(set(term)) < len(term):
-            raise Refused(f"an axis is repeated within one operand ({term!r})")
         factors = list(zip(operands, terms, strict=True))
         factors[position] = (given(dy), result)
-        yield x, _sum_onto(b, x, term, factors, dots)
+        if len(set(term)) == len(term):
+            yield x, _sum_onto(b, x, term, factors, dots)
+            continue
+        # An axis named twice takes a diagonal, and gives it back.
+        once = "".join(dict.fromkeys(term))
+        shape = [dims_of(x)[term.index(letter)] for letter in once]
+        diagonal = b.op("Einsum", x, shape=shape, equation=f"{term}->{once}")
+        yield x, _onto_diagonal(b, _sum_onto(b, diagonal, once, factors, dots), x, term)
+
+
+def _onto_diagonal(b: Builder, gradient: ir.Value, x: ir.Value, term: str) -> ir.Value:
+    """Puts the gradient of a diagonal of x to where it is, zeros beside it."""
+    seen: list[int] = []
+    for axis, letter in enumerate(term):
+        first = term.index(letter)
+        if first == axis:
+            seen.append(axis)
+            continue
+        zero, one = (b.const(n, ir.DataType.INT64) for n in (0, 1))
+        count = b.squeeze(b.size(x, axis), [0])
+        positions = b.op("Range", zero, count, one, shape=[dims_of(x)[axis]])
+        rank = len(term[: axis + 1])
+        rows, columns = (
+            b.reshape(positions, [-1 if i == at else 1 for i in range(rank)])
+            for at in (first, axis)
+        )
+        same = b.cast(b.elementwise("Equal", rows, columns), dtype_of(gradient))
+        wide = b.unsqueeze(gradient, [axis])
+        rest = rank_of(wide) - rank
+        gradient = b.mul(wide, b.unsqueeze(same, list(range(rank, rank + rest))))
+    return gradient
 
 
 def _sum_onto(
@@ -195,4 +247,9 @@ def _terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str, str]:
     return named, result.replace("...", dots), dots
 
 
-RULES: Mapping[str, Rule] = {"MatMul": matmul, "Gemm": gemm, "Einsum": einsum}
+RULES: Mapping[str, Rule] = {
+    "MatMul": matmul,
+    "Gemm": gemm,
+    "Det": unary(_determinant),
+    "Einsum": einsum,
+}

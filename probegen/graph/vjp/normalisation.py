@@ -35,6 +35,7 @@ from probegen.graph.vjp.common import (
     unary,
     widened,
 )
+from probegen.graph.vjp.decomposition import through
 from probegen.graph.vjp.edges import zero_where
 
 # -- statistics kept from training -----------------------------------------------------------
@@ -133,6 +134,9 @@ def layer_normalisation(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     The first gives its own statistics, in 32 bits, so that they need not be taken again.
     """
     b = walk.builder
+    if any(gradient is not None for gradient in dy[1:]):
+        yield from through(walk, node, dy, _layer_normalisation_again)
+        return
     x, scale = inputs(node)[:2]
     shift = optional(node, 2)
     g = widened(b, given(dy))
@@ -151,6 +155,23 @@ def layer_normalisation(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         yield scale, b.cast(b.unbroadcast(b.mul(g, normal.n), scale), dtype_of(scale))
     if shift is not None and shift in walk.wanted:
         yield shift, b.cast(b.unbroadcast(g, shift), dtype_of(shift))
+
+
+def _layer_normalisation_again(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """Writes LayerNormalization with its mean and one over its deviation."""
+    x, scale = inputs(node)[:2]
+    shift = optional(node, 2)
+    axes = list(range(axis_of(node, x, -1), rank_of(x)))
+    wide = widened(b, x)
+    mean = b.reduce("ReduceMean", wide, axes, keepdims=True)
+    centred = b.sub(wide, mean)
+    variance = b.reduce("ReduceMean", b.mul(centred, centred), axes, keepdims=True)
+    inverse = b.elementwise("Reciprocal", _root(b, variance, _epsilon(node), dtype_of(wide)))
+    y = b.mul(b.cast(b.mul(centred, inverse), dtype_of(x)), scale)
+    y = y if shift is None else b.add(y, shift)
+    own = [v.dtype for v in node.outputs[1:]]
+    extra = [b.cast(v, t or dtype_of(v)) for v, t in zip((mean, inverse), own, strict=False)]
+    return [y, *extra]
 
 
 def _with_its_statistics(

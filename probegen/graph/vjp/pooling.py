@@ -482,7 +482,19 @@ def _depthwise(
     )
 
 
+def max_unpool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    """MaxUnpool: g from the places that the indices name, in an image without channels' axes."""
+    b = walk.builder
+    g, (x, indices) = given(dy), inputs(node)[:2]
+    if x not in walk.wanted:
+        return
+    flat = [b.op("Reshape", v, b.ints(-1), shape=[None]) for v in (g, indices)]
+    picked = b.op("Gather", *flat, shape=[None], axis=0)
+    yield x, b.reshape_like(picked, x)
+
+
 RULES: dict[str, Rule] = {
+    "MaxUnpool": max_unpool,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
     "MaxPool": max_pool,

@@ -1,4 +1,7 @@
-"""Gradients of the fused recurrent operators: LSTM, GRU and RNN.
+"""Gradients of the fused recurrent operators in their usual form: LSTM, GRU and RNN.
+
+Other forms (gradients of weights, peepholes, sequence lengths, clipping, other activations) go
+step by step, as `probegen.graph.vjp.recurrent_steps` writes them.
 
 The forward output Y holds the hidden state after every step, so everything that depends on
 hidden states alone (gates, activations and their slopes) is computed for all steps at once.
@@ -27,14 +30,10 @@ from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, stati
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter, shift_by_one_step
 from probegen.graph.vjp.common import Dys
+from probegen.graph.vjp.decomposition import through
+from probegen.graph.vjp.recurrent_steps import DEFAULT_ACTIVATIONS, GATES, forward
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
-_DEFAULT_ACTIVATIONS = {
-    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
-    "GRU": ("Sigmoid", "Tanh"),
-    "RNN": ("Tanh",),
-}
 _DIFFERENTIABLE = ("Sigmoid", "Tanh", "Relu")
 _BACKWARDS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
@@ -124,7 +123,38 @@ def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     yield from _to_inputs(walk, node, d_gates_all, finals)
 
 
-RULES: dict[str, Rule] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
+def _is_usual(walk: Walk, node: ir.Node) -> bool:
+    """Tells whether a node has the form that the rules of this file are for."""
+    weights = (_W, _R, _B)
+    named = attribute(node, "activations") or ()
+    return not (
+        any(_optional(node, k) in walk.wanted for k in weights)
+        or any(_optional(node, k) is not None for k in (_LENGTHS, _PEEPHOLES))
+        or attribute(node, "clip") is not None
+        or attribute(node, "input_forget", 0)
+        or attribute(node, "layout", 0)
+        or any(name not in _DIFFERENTIABLE for name in named)
+        or any(static_shape(_operand(node, k)) is None for k in (_W, _R))
+    )
+
+
+def _usual_or_general(usual: Rule) -> Rule:
+    """Returns a rule that takes nodes of other than the usual form step by step."""
+
+    def rule(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
+        if _is_usual(walk, node):
+            yield from usual(walk, node, outputs)
+        else:
+            yield from through(walk, node, outputs, forward)
+
+    return rule
+
+
+RULES: dict[str, Rule] = {
+    "LSTM": _usual_or_general(lstm),
+    "GRU": _usual_or_general(gru),
+    "RNN": _usual_or_general(rnn),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,12 +370,7 @@ def _gru_d_gates(d: _Direction, part: _GruParts, collected: Sequence[ir.Value]) 
 
 
 def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
-    """Returns the directions of a node.
-
-    Raises:
-        Refused: the node uses what has no gradient here.
-    """
-    _refuse(walk, node)
+    """Returns the directions of a node."""
     builder = walk.builder
     backwards = _BACKWARDS[attribute(node, "direction", "forward")]
     x, w, r = _operand(node, _X), _operand(node, _W), _operand(node, _R)
@@ -369,7 +394,7 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
         both = _optional(node, _B)
         if both is None:
             return None
-        width = _GATES[node.op_type] * hidden
+        width = GATES[node.op_type] * hidden
         of_input, of_product = _split(builder, of(position, both), width, width)
         return of_input, of_product
 
@@ -394,33 +419,10 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
     ]
 
 
-def _refuse(walk: Walk, node: ir.Node) -> None:
-    if any(_optional(node, k) in walk.wanted for k in (_W, _R, _B)):
-        raise Refused("the gradient with respect to its weights is not written")
-    if _optional(node, _LENGTHS) is not None:
-        raise Refused("sequence_lens has no gradient rule")
-    if _optional(node, _PEEPHOLES) is not None:
-        raise Refused("peephole weights have no gradient rule")
-    if attribute(node, "clip") is not None:
-        raise Refused("clip has no gradient rule")
-    if attribute(node, "input_forget", 0):
-        raise Refused("input_forget=1 has no gradient rule")
-    if attribute(node, "layout", 0):
-        raise Refused("layout=1 has no gradient rule, layout=0 has")
-    if any(static_shape(_operand(node, k)) is None for k in (_W, _R)):
-        raise Refused("the sizes of its weights are unknown")
-
-
 def _activations(node: ir.Node, position: int) -> tuple[str, ...]:
-    default = _DEFAULT_ACTIVATIONS[node.op_type]
+    default = DEFAULT_ACTIVATIONS[node.op_type]
     named = attribute(node, "activations") or default * (position + 1)
-    chosen = tuple(named[position * len(default) : (position + 1) * len(default)])
-    unknown = [name for name in chosen if name not in _DIFFERENTIABLE]
-    if unknown:
-        raise Refused(
-            f"its activation {unknown[0]} has no gradient rule; {', '.join(_DIFFERENTIABLE)} have"
-        )
-    return chosen
+    return tuple(named[position * len(default) : (position + 1) * len(default)])
 
 
 def _optional(node: ir.Node, position: int) -> ir.Value | None:

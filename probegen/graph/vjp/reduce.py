@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
@@ -26,6 +27,7 @@ from probegen.graph.vjp.common import (
     unary,
     widened,
 )
+from probegen.graph.vjp.decomposition import decomposed
 from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 
 
@@ -192,6 +194,45 @@ def cumulative_sum(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         )
 
 
+def _cumulative_product(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """CumProd, in as many products as the axis' length has binary digits: right at zeros too."""
+    x, place = inputs(node)
+    constant = constant_of(place)
+    if constant is None:
+        raise Refused("its axis is computed at run time; a gradient needs it as a constant")
+    axis = int(constant.reshape(())) % rank_of(x)
+    size = dims_of(x)[axis]
+    if not isinstance(size, int):
+        raise Refused("the size of its axis is known at run time only")
+    reverse = bool(attribute(node, "reverse", 0))
+    y = _moved(b, x, axis, 1, size, reverse) if attribute(node, "exclusive", 0) else x
+    reach = 1
+    while reach < size:
+        y = b.mul(y, _moved(b, y, axis, reach, size, reverse))
+        reach *= 2
+    return [y]
+
+
+def _moved(b: Builder, x: ir.Value, axis: int, by: int, size: int, reverse: bool) -> ir.Value:
+    """Returns x moved along an axis, with ones where nothing has moved to."""
+    by = min(by, size)
+    if by == size:
+        kept = None
+    elif reverse:
+        kept = b.slice(x, axis, by, size)
+    else:
+        kept = b.slice(x, axis, 0, size - by)
+    row = [(1 if i != axis else by) for i in range(rank_of(x))]
+    ones = b.const(np.ones(row), dtype_of(x))
+    shape = list(dims_of(x))
+    shape[axis] = by
+    sizes = b.concat([b.ints(by) if i == axis else b.size(x, i) for i in range(rank_of(x))], axis=0)
+    filled = b.op("Expand", ones, sizes, shape=shape)
+    if kept is None:
+        return filled
+    return b.concat([kept, filled] if reverse else [filled, kept], axis)
+
+
 def _top_k(v: Local) -> ir.Value:
     """TopK: g back to where the values came from."""
     b, axis = v.b, axis_of(v.node, v.x, -1)
@@ -210,5 +251,6 @@ RULES: Mapping[str, Rule] = {
     "ReduceLogSum": reduction(_log_sum),
     "ReduceLogSumExp": reduction(_log_sum_exp),
     "CumSum": cumulative_sum,
+    "CumProd": decomposed(_cumulative_product),
     "TopK": unary(_top_k),
 }

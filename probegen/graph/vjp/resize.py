@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,6 @@ def resize(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     g, x = given(dy), inputs(node)[0]
     if x not in walk.wanted:
         return
-    if attribute(node, "antialias", 0):
-        raise Refused("antialias has no gradient rule")
     axes = [axis for axis in _axes(node, x) if not axis.unchanged]
     if len(axes) > 0 and all(axis.repeats and axis.index >= 2 for axis in axes):
         yield x, _block_sums(b, g, x, axes)
@@ -63,6 +61,7 @@ class _Axis:
         size, count: of x and y; None where open.
         scale: as the node gives it, or the ratio of the sizes; None where that is open.
         node: has the attributes.
+        crop: start and end of the part of x that is taken, as shares, for `tf_crop_and_resize`.
     """
 
     index: int
@@ -70,11 +69,13 @@ class _Axis:
     count: int | None
     scale: float | None
     node: ir.Node
+    crop: tuple[float, float] | None = None
 
     @property
     def unchanged(self) -> bool:
         """Whether y is x along this axis, whatever the attributes."""
-        return self.scale == 1 and (self.size == self.count or not self.static)
+        same = self.scale == 1 and (self.size == self.count or not self.static)
+        return same and self.crop in (None, (0.0, 1.0))
 
     @property
     def static(self) -> bool:
@@ -110,14 +111,20 @@ class _Axis:
         precision = np.float32 if mode == "nearest" else np.float64
         at = self._positions(precision)
         if mode == "nearest":
-            return self._weights(
+            weights = self._weights(
                 _ROUNDINGS[self.rounding](at)[:, None], np.ones((known(self.count), 1))
             )
-        if mode == "linear":
-            return self._linear(np.clip(at, 0, known(self.size) - 1))
-        if mode == "cubic":
-            return self._cubic(at)
-        raise Refused(f"its mode {mode!r} is none of nearest, linear, cubic")
+        elif mode in ("linear", "cubic") and self._get("antialias", 0):
+            weights = self._antialiased(at)
+        elif mode == "linear":
+            weights = self._linear(np.clip(at, 0, known(self.size) - 1))
+        elif mode == "cubic":
+            weights = self._cubic(at)
+        else:
+            raise Refused(f"its mode {mode!r} is none of nearest, linear, cubic")
+        if self.transform == _CROP:  # beyond the image stands a constant
+            weights[(at < 0) | (at > known(self.size) - 1)] = 0
+        return weights
 
     def _positions(self, precision: type[np.floating]) -> _Coordinates:
         """Returns where the elements of y lie along x, `[count]`."""
@@ -138,6 +145,9 @@ class _Axis:
                 at = i / scale
             case "align_corners":
                 at = i * (n - 1) / (m - 1) if m > 1 else 0 * i
+            case "tf_crop_and_resize" if self.crop is not None:
+                start, end = (precision(share) * (n - 1) for share in self.crop)
+                at = start + i * (end - start) / (m - 1) if m > 1 else 0 * i + half * (start + end)
             case other:
                 raise Refused(
                     f"mode {self.mode!r} with {_TRANSFORM} {other!r} has no gradient rule"
@@ -151,17 +161,36 @@ class _Axis:
 
     def _cubic(self, at: _Coordinates) -> npt.NDArray[np.float64]:
         """Keys' kernel (1981, eq. 4) with `a` for his -1/2."""
+        taps = np.floor(at)[:, None] + [-1, 0, 1, 2]
+        weights = self._keys(np.abs(at[:, None] - taps))
+        return self._weights(taps, self._summing_to_one(taps, weights))
+
+    def _keys(self, d: _Coordinates) -> npt.NDArray[np.float64]:
+        """Returns Keys' kernel at distances, 0 beyond 2."""
         a = float(self._get("cubic_coeff_a", -0.75))
-        left = np.floor(at)
-        taps = left[:, None] + [-1, 0, 1, 2]
-        d = np.abs(at[:, None] - taps)
         near = ((a + 2) * d - (a + 3)) * d * d + 1
         far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        weights = np.where(d <= 1, near, far)
+        weights: npt.NDArray[np.float64] = np.where(d <= 1, near, np.where(d < 2, far, 0))
+        return weights
+
+    def _antialiased(self, at: _Coordinates) -> npt.NDArray[np.float64]:
+        """Interpolates with a kernel as much wider as y is smaller, so that all of x counts."""
+        stretch = min(float(self.scale or 1), 1.0)
+        cubic = self.mode == "cubic"
+        reach = math.ceil((2 if cubic else 1) / stretch)
+        taps = np.floor(at)[:, None] + np.arange(1 - reach, reach + 1, dtype=at.dtype)
+        distance = np.abs(at[:, None] - taps) * stretch
+        weights = self._keys(distance) if cubic else np.clip(1 - distance, 0, None)
+        return self._weights(taps, self._summing_to_one(taps, weights))
+
+    def _summing_to_one(
+        self, taps: _Coordinates, weights: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Returns weights that sum to 1, those outside left out first where the node says so."""
         if self._get("exclude_outside", 0):
             weights = np.where((taps >= 0) & (taps < known(self.size)), weights, 0)
-            weights /= weights.sum(axis=1, keepdims=True)
-        return self._weights(taps, weights)
+        total: npt.NDArray[np.float64] = weights.sum(axis=1, keepdims=True)
+        return weights / total
 
     def _weights(
         self, taps: _Coordinates, weights: npt.NDArray[np.float64]
@@ -193,6 +222,7 @@ def _axes(node: ir.Node, x: ir.Value) -> list[_Axis]:
     chosen = attribute(node, "axes")
     resized = range(rank) if chosen is None else [axis % rank for axis in chosen]
     scales: list[float | None] = [1.0] * rank
+    crops = _crops(node, list(resized), rank)
     found = constant_of(optional(node, 2))
     if found is not None and found.size:
         for axis, scale in zip(resized, found.tolist(), strict=True):
@@ -207,10 +237,11 @@ def _axes(node: ir.Node, x: ir.Value) -> list[_Axis]:
                         "by shape inference; give it sizes in place of scales"
                     )
                 counts[axis] = count
-        return [_Axis(i, sizes[i], counts[i], scales[i], node) for i in range(rank)]
-    if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Refused("it keeps the aspect ratio")
+        return [_Axis(i, sizes[i], counts[i], scales[i], node, crops[i]) for i in range(rank)]
     asked = constant_of(optional(node, 3))
+    policy = attribute(node, "keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch":
+        return _with_one_ratio(node, sizes, list(resized), asked, policy)
     for position, axis in enumerate(resized):
         if asked is not None:
             counts[axis] = int(asked[position])
@@ -221,7 +252,46 @@ def _axes(node: ir.Node, x: ir.Value) -> list[_Axis]:
             scales[axis] = 1.0
         else:
             scales[axis] = None
-    return [_Axis(i, sizes[i], counts[i], scales[i], node) for i in range(rank)]
+    return [_Axis(i, sizes[i], counts[i], scales[i], node, crops[i]) for i in range(rank)]
+
+
+def _with_one_ratio(
+    node: ir.Node,
+    sizes: list[int | None],
+    resized: list[int],
+    asked: npt.NDArray[np.generic] | None,
+    policy: str,
+) -> list[_Axis]:
+    """Returns the axes where all are resized by one ratio: the least or the greatest asked for."""
+    if asked is None or any(sizes[axis] is None for axis in resized):
+        raise Refused("it keeps the aspect ratio of sizes that are known at run time only")
+    ratios = [int(n) / known(sizes[axis]) for n, axis in zip(asked, resized, strict=True)]
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    axes = []
+    for index, size in enumerate(sizes):
+        if index in resized:
+            count = math.floor(ratio * known(size) + 0.5)
+            axes.append(_Axis(index, size, count, ratio, node))
+        else:
+            axes.append(_Axis(index, size, size, 1.0, node))
+    return axes
+
+
+def _crops(node: ir.Node, resized: Sequence[int], rank: int) -> list[tuple[float, float] | None]:
+    """Returns start and end of what is taken of each axis, where the node crops.
+
+    Raises:
+        Refused: they are computed at run time.
+    """
+    found: list[tuple[float, float] | None] = [None] * rank
+    if attribute(node, _TRANSFORM) != _CROP:
+        return found
+    region = constant_of(optional(node, 1))
+    if region is None:
+        raise Refused("its region is computed at run time; a gradient needs it as a constant")
+    for position, axis in enumerate(resized):
+        found[axis] = float(region[position]), float(region[len(resized) + position])
+    return found
 
 
 def _is_size_of(sizes: ir.Value | None, position: int, x: ir.Value, axis: int) -> bool:
@@ -284,7 +354,7 @@ def _matrix_at_run_time(b: Builder, g: ir.Value, x: ir.Value, axis: _Axis) -> ir
     Raises:
         Refused: the way it interpolates needs the sizes at compile time.
     """
-    if axis.mode not in ("nearest", "linear"):
+    if axis.mode not in ("nearest", "linear") or attribute(axis.node, "antialias", 0):
         raise Refused(_needs_sizes(axis))
     size, count = b.size(x, axis.index), b.size(g, axis.index)
     columns = b.unsqueeze(_count_up(b, size), [0])
@@ -348,6 +418,7 @@ def _needs_sizes(axis: _Axis) -> str:
 
 
 _TRANSFORM = "coordinate_transformation_mode"
+_CROP = "tf_crop_and_resize"
 
 _ROUNDINGS: dict[str, Callable[[_Coordinates], _Coordinates]] = {
     "round_prefer_floor": lambda at: np.ceil(at - 0.5),

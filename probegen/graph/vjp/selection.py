@@ -9,6 +9,7 @@ general.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -36,6 +37,7 @@ from probegen.graph.vjp.common import (
     required_ints,
     widened,
 )
+from probegen.graph.vjp.decomposition import decomposed
 
 _INT64 = ir.DataType.INT64
 
@@ -258,25 +260,55 @@ def compress(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     yield x, b.reshape_like(spread, x)
 
 
-def one_hot(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:  # noqa: ARG001
-    """OneHot: nothing to the indices, which only choose; its two values are not supported."""
-    if inputs(node)[2] in walk.wanted:
-        raise Refused("its on and off values depend on the input")
-    yield from ()
+def one_hot(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    """OneHot: to its two values the sums of g where they stand; the indices only choose."""
+    b, (indices, depth, values) = walk.builder, inputs(node)
+    if values not in walk.wanted:
+        return
+    g = given(dy)
+    binary = b.const([0, 1], dtype_of(g))
+    hot = b.op(
+        "OneHot", indices, depth, binary, shape=g, dtype=g.dtype, axis=attribute(node, "axis")
+    )
+    everything = list(range(rank_of(g)))
+    on, total = (b.reduce_sum(v, everything, keepdims=False) for v in (b.mul(g, hot), g))
+    both = [b.reshape(total_or_on, [1]) for total_or_on in (b.sub(total, on), on)]
+    yield values, b.concat(both, axis=0)
+
+
+def unique(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    """Unique: g to the first of equal entries, from which the output has its value."""
+    b, x = walk.builder, inputs(node)[0]
+    if x not in walk.wanted:
+        return
+    positions = b.output(node, 1, [None], _INT64)
+    axis = attribute(node, "axis")
+    source = b.reshape(x, [-1]) if axis is None else x
+    at = 0 if axis is None else int(axis) % rank_of(x)
+    yield x, b.reshape_like(_spread_at_run_time(b, given(dy), positions, source, at), x)
 
 
 # -- scatters ------------------------------------------------------------------------------
 
 
 def scatter(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
-    """ScatterND and ScatterElements: g to both; what was overwritten gets 0."""
+    """ScatterND and ScatterElements: g to both; what was overwritten gets 0.
+
+    Where several meet at a place, a product gives each the product of the others, and of equal
+    extrema each gets its share, as in TensorFlow.
+    """
     b = walk.builder
     g, (x, indices, updates) = given(dy), inputs(node)
     reduction = attribute(node, "reduction", "none")
-    if reduction not in ("none", "add"):
-        raise Refused(f"it combines by {reduction!r}; 'none' and 'add' have a gradient")
     elements = node.op_type == "ScatterElements"
     axis = int(attribute(node, "axis", 0)) if elements else None
+    if reduction in ("mul", "max", "min"):
+        places = _Places(b, elements, indices, axis)
+        met = _product_met if reduction == "mul" else _extremum_met
+        for value, gradient in zip((x, updates), met(places, node, g), strict=True):
+            if value in walk.wanted:
+                yield value, gradient
+        return
     if x in walk.wanted:
         if reduction == "add":
             yield x, g
@@ -285,6 +317,88 @@ def scatter(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     if updates in walk.wanted:
         pick = "GatherElements" if elements else "GatherND"
         yield updates, b.op(pick, g, indices, shape=updates, axis=axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+    """The places that a scatter writes to.
+
+    Attributes:
+        b: the builder.
+        elements: whether each element has an index of its own.
+        indices: as the scatter has them.
+        axis: of the indices, where each element has one.
+    """
+
+    b: Builder
+    elements: bool
+    indices: ir.Value
+    axis: int | None
+
+    def pick(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """Returns what stands at the places."""
+        op_type = "GatherElements" if self.elements else "GatherND"
+        return self.b.op(op_type, value, self.indices, shape=like, axis=self.axis)
+
+    def put(self, value: ir.Value, updates: ir.Value, reduction: str) -> ir.Value:
+        """Returns a value with updates put to the places."""
+        op_type = "ScatterElements" if self.elements else "ScatterND"
+        return self.b.op(
+            op_type,
+            value,
+            self.indices,
+            updates,
+            shape=value,
+            axis=self.axis,
+            reduction=reduction,
+        )
+
+
+def _product_met(places: _Places, node: ir.Node, g: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Returns the gradients of x and updates where they are multiplied, right at zeros too."""
+    b, (x, _, updates) = places.b, inputs(node)
+    to_x = places.put(g, updates, "mul")
+    zero = b.cast(b.elementwise("Equal", updates, 0.0), dtype_of(updates))
+    filled = b.add(updates, zero)
+    count = places.put(b.zeros_like(x), zero, "add")
+    others = places.pick(b.mul(g, places.put(x, filled, "mul")), updates)
+    zero_others = b.sub(places.pick(count, updates), zero)
+    counts = b.cast(b.elementwise("Equal", zero_others, 0.0), dtype_of(updates))
+    return to_x, b.mul(b.div(others, filled), counts)
+
+
+def _extremum_met(places: _Places, node: ir.Node, g: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Returns the gradients of x and updates where the greatest or the least of them stays."""
+    b, (x, _, updates), y = places.b, inputs(node), node.outputs[0]
+    dtype = dtype_of(x)
+    of_x = b.cast(b.elementwise("Equal", x, y), dtype)
+    of_updates = b.cast(b.elementwise("Equal", updates, places.pick(y, updates)), dtype)
+    share = b.div(g, places.put(of_x, of_updates, "add"))
+    return b.mul(share, of_x), b.mul(places.pick(share, updates), of_updates)
+
+
+def _tensor_scatter(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """TensorScatter: rows of `update` `[batch, ..., rows, ...]` follow one another in the cache.
+
+    They begin at the batch entry's index, or at 0; where `mode` is circular they go on at the
+    cache's begin.
+    """
+    cache, update = inputs(node)[:2]
+    rank = rank_of(cache)
+    axis = axis_of(node, cache, -2)
+    rows = b.reshape(_count_up(b, b.size(update, axis)), _at_axis(rank, axis))
+    starts = optional(node, 2)
+    if starts is not None:
+        rows = b.add(rows, b.reshape(b.cast(starts, _INT64), _at_axis(rank, 0)))
+    if attribute(node, "mode", "linear") == "circular":
+        rows = b.elementwise("Mod", rows, b.size(cache, axis))
+    places = b.op("Expand", rows, b.shape_value(update), shape=update)
+    return [b.op("ScatterElements", cache, places, update, shape=cache, axis=axis)]
+
+
+def _at_axis(rank: int, axis: int) -> list[int]:
+    """Returns the shape that has all of a value along one axis."""
+    return [-1 if i == axis else 1 for i in range(rank)]
 
 
 # -- what they share -----------------------------------------------------------------------
@@ -370,6 +484,8 @@ RULES: Mapping[str, Rule] = {
     "GatherND": gather_nd,
     "Compress": compress,
     "OneHot": one_hot,
+    "Unique": unique,
+    "TensorScatter": decomposed(_tensor_scatter),
     "ScatterND": scatter,
     "ScatterElements": scatter,
 }

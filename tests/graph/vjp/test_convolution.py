@@ -244,7 +244,25 @@ TRANSPOSED = [
 ]
 
 
-@pytest.mark.parametrize("case", [*CONVOLUTIONS, *TRANSPOSED], ids=str)
+COLUMNS = [
+    Case(
+        op="Col2Im",
+        inputs=[uniform(2, 3 * int(np.prod(block)), blocks), np.array(image), np.array(block)],
+        attributes=attributes,
+        constants={1, 2},
+        name=str(attributes),
+    )
+    for image, block, blocks, attributes in (
+        ([5, 6], [2, 3], 16, {}),
+        ([5, 4], [3, 2], 10, {"pads": [1, 0, 1, 1], "strides": [1, 2]}),
+        ([5, 6], [2, 3], 8, {"dilations": [1, 2]}),
+        ([7], [3], 3, {"strides": [2]}),
+        ([3, 4, 3], [2, 1, 2], 16, {}),
+    )
+]
+
+
+@pytest.mark.parametrize("case", [*CONVOLUTIONS, *TRANSPOSED, *COLUMNS], ids=str)
 def test_gradient_is_that_of_the_loops(case: Case) -> None:
     check(case)
 

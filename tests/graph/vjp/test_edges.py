@@ -171,6 +171,17 @@ ROWS = [
     _edge("MeanVarianceNormalization", [[[[[2, 2]]]]], [[[[1, 3]]]], [[[[[-1e9, 1e9]]]]],
           axes=[0, 2, 3]),
     _edge("LRN", [[[[[0]], [[0]]]]], [[[[1]], [[2]]]], [[[[[1]], [[2]]]]], size=3),
+    # Products of others along an axis, where one and two are 0.
+    _edge("CumProd", [[[0, 2, 3], [2, 0, 0]], np.array(1)], [[1, 1, 1]] * 2,
+          [[[9, 0, 0], [1, 2, 0]]], constants=(1,), opset=26),
+    _edge("Det", [[[[2, 4], [1, 2]], [[0, 0], [0, 0]]]], [1, 2],
+          [[[[2, -1], [-4, 2]], [[0, 0], [0, 0]]]]),
+    _edge("ScatterElements", [[2, 3, 0], np.array([0, 0, 2]), [0, 5, 7]], [1, 1, 1],
+          [[0, 1, 7], [10, 0, 0]], constants=(1,), reduction="mul"),
+    _edge("ScatterElements", [[2, 3, 0], np.array([0, 0, 2]), [2, 1, 0]], [1, 1, 1],
+          [[0.5, 1, 0.5], [0.5, 0, 0.5]], constants=(1,), reduction="max"),
+    # Of bounds that have changed places the upper one counts alone.
+    _edge("Clip", [[0, 4, 9], 5.0, 3.0], [1, 1, 1], [[0, 0, 0], 0, 3]),
     _edge("ReduceMean", [[[4.0], [0.0]], [-1]], [[1], [2]], [[[1], [2]]], constants=(1,)),
 ]  # fmt: skip
 
@@ -180,14 +191,19 @@ LINEAR = {
     *("ReduceSum", "MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "BatchNormalization"),
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "DepthToSpace"),
     *("SpaceToDepth", "ReverseSequence", "Trilu", "Concat", "Split", "Tile", "Slice", "Gather"),
-    *("GatherElements", "GatherND", "Compress", "OneHot", "ScatterND", "ScatterElements"),
+    *("GatherElements", "GatherND", "Compress", "OneHot", "ScatterND", "Unique"),
+    *("TensorScatter", "Range", "DequantizeLinear", "DFT", "STFT", "Col2Im", "MaxUnpool"),
     *("AveragePool", "GlobalAveragePool", "Pad", "Resize", "probegen::Mark"),
+    "probegen::StraightThrough",
     # Bounded slopes everywhere.
     *("Sin", "Cos"),
 }
 
-#: Rules made of others: of the cell, of the body, of the Gelu above.
-COMPOSED = {"LSTM", "GRU", "RNN", "If", "Loop", "Scan", "probegen.composite::Gelu"}
+#: Rules made of others: of the cell, of the body, of the Gelu above, of sums of pixels.
+COMPOSED = {
+    *("LSTM", "GRU", "RNN", "If", "Loop", "Scan", "probegen.composite::Gelu"),
+    *("GridSample", "DeformConv", "RoiAlign"),
+}
 
 #: What onnxruntime has no kernel for, or no operator yet: its twin above stands for it.
 NO_KERNEL = {"Swish"}
@@ -289,6 +305,12 @@ PROGRAMS = [
     Program("softmax over a masked row", f"""
             {_ZERO} none = Constant<value = float {{-inf}}> () c = Greater(x, zero)
             m = Where(c, x, none) p = Softmax<axis = -1>(m) z = IsNaN(p) y = Where(z, zero, p)
+            """, [0, -1, -2, -3], [0, 0, 0, 0]),
+    Program("softmax over a row that two masks leave nothing of", f"""
+            {_ZERO} early = Constant<value = float[1,4] {{-inf, 0.0, -inf, 0.0}}> ()
+            late = Constant<value = float[1,4] {{0.0, -inf, 0.0, -inf}}> ()
+            a = Add(x, early) b = CastLike(a, x) m = Add(b, late) p = Softmax<axis = -1>(m)
+            z = IsNaN(p) y = Where(z, zero, p)
             """, [0, -1, -2, -3], [0, 0, 0, 0]),
     Program("maximum of roots", """
             p = Relu(x) r = Sqrt(p) m = ReduceMax<keepdims = 1>(r, axis) y = Expand(m, sizes)

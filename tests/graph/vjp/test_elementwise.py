@@ -190,7 +190,69 @@ MODS = [
     for a, b in (((2, 3), (2, 3)), ((2, 3), (3,)), ((), (2, 3)))
 ]
 
-CASES = [*BINARY, *POWERS, *SEVERAL, *TIES, *CLIPS, *WHERES, *UNARY, *MODS]
+RANGES = [
+    Case(
+        op="Range",
+        inputs=[np.array(a) for a in numbers],
+        wrt=[0, 2],
+        batch={},
+        ranks={0: 1},
+        open_all=False,
+        name=str(numbers),
+    )
+    for numbers in ((0.3, 2.9, 0.7), (1.5, -2.2, -0.8))
+]
+
+SCALES = [
+    Case(
+        op="DequantizeLinear",
+        inputs=[
+            np.random.default_rng(1).integers(-90, 90, (3, 4, 5)).astype(np.int8),
+            uniform(*scale, low=0.5, high=1.5),
+            zero,
+        ],
+        attributes=attributes,
+        wrt=[1],
+        opset=opset,
+        batch={},
+        open_all=False,
+        double=False,
+        numeric=False,
+        twin=twin,
+        name=name,
+    )
+    for name, scale, zero, attributes, opset, twin in (
+        ("one scale", (), None, {}, 13, lambda dys, x, *_: [(dys[0] * x).sum()]),
+        (
+            "one zero",
+            (),
+            np.array(7, np.int8),
+            {},
+            19,
+            lambda dys, x, *_: [(dys[0] * (x - 7.0)).sum()],
+        ),
+        (
+            "an axis",
+            (4,),
+            np.arange(4, dtype=np.int8),
+            {"axis": -2},
+            19,
+            lambda dys, x, _, zero: [(dys[0] * (x - zero[:, None].astype(float))).sum((0, 2))],
+        ),
+        (
+            "blocks",
+            (3, 4, 3),
+            None,
+            {"axis": 2, "block_size": 2},
+            21,
+            lambda dys, x, *_: [np.add.reduceat(dys[0] * x, [0, 2, 4], axis=2)],
+        ),
+    )
+]
+
+CASES = [
+    *(*BINARY, *POWERS, *SEVERAL, *TIES, *CLIPS, *WHERES, *UNARY, *MODS, *RANGES, *SCALES),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from probegen.errors import UnsupportedOpsError
-from tests.graph.vjp.harness import Case, check, tf, uniform, written
+from probegen.graph.autodiff import gradients
+from probegen.graph.core.builder import Builder
+from probegen.graph.vjp import BLOCKING, RULES
+from tests.graph.vjp.harness import Case, check, one_node, run, tf, uniform, written
 
 
 def _batch(shape, constants=(), **more):
@@ -123,6 +127,35 @@ def _instance(x, scale, shift):
     return n * scale[:, None, None] + shift[:, None, None]
 
 
+def _with_statistics(axis, seeds, **more):
+    """LayerNormalization whose mean and deviation go on."""
+    return Case(
+        op="LayerNormalization",
+        inputs=[uniform(2, 3, 4), uniform(*(3, 4)[axis % 3 - 1 :], seed=1)],
+        attributes={"axis": axis, "epsilon": 2.0**-6},
+        outputs=3,
+        seeds=seeds,
+        double=False,
+        numeric=False,
+        tensorflow=lambda x, scale: _statistics(x, scale, list(range(axis % 3, 3)), seeds),
+        name=f"axis {axis} outputs {seeds}",
+        **more,
+    )
+
+
+def _statistics(x, scale, axes, seeds):
+    mean, variance = tf("nn.moments")(x, axes, keepdims=True)
+    inverse = tf("math.rsqrt")(variance + 2.0**-6)
+    outputs = ((x - mean) * inverse * scale, mean, inverse)
+    return [outputs[i] for i in seeds]
+
+
+STATISTICS = [
+    _with_statistics(-1, (0, 1, 2)),
+    _with_statistics(1, (2,), wrt=[0]),
+    _with_statistics(1, (0, 1)),
+]
+
 GROUPS = [
     _groups(2, (2, 6, 5)),
     _groups(3, (2, 6, 2, 3)),
@@ -133,6 +166,13 @@ GROUPS = [
         attributes={"epsilon": 2.0**-6},
         tensorflow=_instance,
         numeric=False,
+    ),
+    *(
+        Case(
+            op="InstanceNormalization",
+            inputs=[uniform(2, 3, *sizes), uniform(3, seed=1), uniform(3, seed=2)],
+        )
+        for sizes in ((5,), (2, 3, 2))
     ),
 ]
 
@@ -187,7 +227,7 @@ OTHERS = [
     ),
 ]
 
-CASES = [*BATCH, *LAYER, *GROUPS, *OTHERS]
+CASES = [*BATCH, *LAYER, *STATISTICS, *GROUPS, *OTHERS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -208,6 +248,29 @@ def test_a_layer_normalisation_gives_its_own_statistics():
 def test_a_layer_normalisation_that_only_normalises_gives_its_result():
     nodes = written(_bare((2, 3, 4), np.ones(4), np.zeros(4)))
     assert nodes == ["Mul", "ReduceMean", "Mul", "ReduceMean", "Sub", "Sub", "Mul"]
+
+
+def test_a_mean_variance_normalisation_has_axes_by_default():
+    """onnx cannot infer the shape of it without them, so that the attribute is taken out later."""
+    axes = [0, 2, 3]
+    case = Case(
+        op="MeanVarianceNormalization", inputs=[uniform(2, 3, 4, 5)], attributes={"axes": axes}
+    )
+    found = []
+    for given in (True, False):
+        parsed = ir.from_proto(one_node(case, np.float32))
+        graph = parsed.graph
+        (node,) = list(graph)
+        if not given:
+            node.attributes.pop("axes")
+        builder = Builder(graph, case.opset)
+        dy = builder.const(uniform(2, 3, 4, 5, seed=3).astype(np.float32))
+        (dx,) = gradients(builder, {graph.outputs[0]: dy}, list(graph.inputs), RULES, BLOCKING)
+        builder.attach()
+        graph.outputs[:] = [dx]
+        model = ir.to_proto(parsed)
+        found.append(run(model, {"x0": case.inputs[0].astype(np.float32)}, True)[dx.name])
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_training_is_refused():

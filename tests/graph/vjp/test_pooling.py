@@ -345,7 +345,31 @@ NORMS = [
 ]
 
 
-@pytest.mark.parametrize("case", [*GLOBAL, *NORMS], ids=str)
+#: Places in an image of 2x3x4x6, where what was greatest goes back to.
+_PLACES = np.array([[[[0, 9], [14, 17]]] * 3, [[[1, 4], [13, 22]]] * 3])
+_PLACES = _PLACES + 24 * np.arange(6).reshape(2, 3, 1, 1)
+UNPOOLED = [
+    Case(
+        op="MaxUnpool",
+        inputs=[uniform(2, 3, 2, 2), _PLACES, *more],
+        attributes={"kernel_shape": kernel, "strides": kernel},
+        constants={2},
+        batch={},
+        ranks={0: 4},
+        open_all=False,
+        double=False,
+        numeric=False,
+        twin=lambda dys, _, places, *__: [dys[0].reshape(-1)[places]],
+        name=name,
+    )
+    for name, kernel, more in (
+        ("usual", [2, 3], []),
+        ("to a size", [2, 2], [np.array([2, 3, 4, 6])]),
+    )
+]
+
+
+@pytest.mark.parametrize("case", [*GLOBAL, *NORMS, *UNPOOLED], ids=str)
 def test_gradient_is_that_of_finite_differences(case: Case) -> None:
     check(case)
 

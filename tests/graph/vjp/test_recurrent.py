@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 
-from probegen.errors import UnsupportedOpsError
 from probegen.graph.vjp.recurrent import RULES
 from tests import reference_recurrent as reference
 from tests.graph.vjp.harness import (
@@ -186,50 +185,6 @@ def test_the_number_of_nodes_does_not_grow_with_time(case: Case, scans: int, lim
     )
     assert made.written.count("Scan") == scans
     assert len(made.written) < limit
-
-
-@pytest.mark.parametrize(
-    ("case", "reason"),
-    [
-        (layer("LSTM", clip=3.0), "clip"),
-        (layer("LSTM", input_forget=1), "input_forget"),
-        (layer("GRU", activations=("Sigmoid", "Softsign")), "Softsign has no gradient rule"),
-        (layer("RNN", layout=1), "layout=1"),
-    ],
-    ids=lambda v: v if isinstance(v, str) else "",
-)
-def test_refusals(case: Case, reason: str) -> None:
-    model = one_node(case, np.float32)
-    if case.attributes.get("layout"):
-        model.graph.output[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(UnsupportedOpsError, match=reason):
-        differentiate(model, ["x0"], ["y0"], rules=RULES, blocking=())
-
-
-@pytest.mark.parametrize(
-    ("position", "array", "reason"),
-    [
-        (4, np.array([TIME, 2], np.int32), "sequence_lens"),
-        (7, uniform(1, 3 * HIDDEN), "peephole"),
-    ],
-    ids=["sequence_lens", "peepholes"],
-)
-def test_refused_inputs(position: int, array: Array, reason: str) -> None:
-    case = layer("LSTM")
-    inputs = [*case.inputs, None]
-    inputs[position] = array
-    case = Case(
-        op="LSTM", inputs=inputs, attributes=case.attributes, constants={1, 2, 3, 7}, outputs=3
-    )
-    with pytest.raises(UnsupportedOpsError, match=reason):
-        differentiate(one_node(case, np.float32), ["x0"], ["y0"], rules=RULES, blocking=())
-
-
-def test_weights_that_depend_on_the_input_are_refused() -> None:
-    case = layer("LSTM")
-    case = Case(op="LSTM", inputs=case.inputs, attributes=case.attributes, outputs=3)
-    with pytest.raises(UnsupportedOpsError, match="weights"):
-        differentiate(one_node(case, np.float32), ["x2"], ["y0"], rules=RULES, blocking=())
 
 
 def twin(case: Case):

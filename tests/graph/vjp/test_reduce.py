@@ -103,6 +103,20 @@ RUNNING = [
     )
 ]
 
+PRODUCTS = [
+    Case(
+        op="CumProd",
+        inputs=[uniform(3, 5, 2), np.array(axis)],
+        attributes={"exclusive": exclusive, "reverse": reverse},
+        constants={1},
+        opset=26,
+        open_all=False,
+        single=False,  # onnxruntime does not know it yet
+        name=f"axis {axis} exclusive {exclusive} reverse {reverse}",
+    )
+    for axis, exclusive, reverse in ((1, 0, 0), (-2, 1, 0), (1, 0, 1), (2, 1, 1))
+]
+
 LARGEST = [
     Case(
         op="TopK",
@@ -119,7 +133,7 @@ LARGEST = [
     ),
 ]
 
-CASES = [*FORMS, *HARD_PLACES, *RUNNING, *LARGEST]
+CASES = [*FORMS, *HARD_PLACES, *RUNNING, *PRODUCTS, *LARGEST]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -220,14 +220,12 @@ def test_interpolation_is_a_product_with_a_matrix_an_axis() -> None:
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        (half_pixel("linear", antialias=1), "antialias has no gradient rule"),
-        (half_pixel("linear", keep_aspect_ratio_policy="not_larger"), "keeps the aspect ratio"),
         (
             {"mode": "nearest", "coordinate_transformation_mode": "half_pixel_symmetric"},
             "'nearest' with coordinate_transformation_mode 'half_pixel_symmetric'",
         ),
     ],
-    ids=["antialias", "aspect ratio", "transform"],
+    ids=["transform"],
 )
 def test_other_uses_are_refused(attributes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnsupportedOpsError, match=reason):
@@ -237,6 +235,78 @@ def test_other_uses_are_refused(attributes: dict[str, Any], reason: str) -> None
 def open_sizes(case: Case) -> Case:
     """Returns a case of which no size is known in one run; where sizes are asked for, two are."""
     return dataclasses.replace(case, open_all=True)
+
+
+UNUSUAL = [
+    *(
+        resize(
+            f"antialias {mode} {scales} {transform} {excluded}",
+            scales=scales,
+            mode=mode,
+            antialias=1,
+            exclude_outside=excluded,
+            coordinate_transformation_mode=transform,
+            x=(1, 2, 5, 8),
+        )
+        for mode, scales, transform, excluded in (
+            ("linear", [1, 1, 0.5, 0.3], "half_pixel", 0),
+            ("linear", [1, 1, 1.7, 0.6], "half_pixel", 1),
+            ("cubic", [1, 1, 0.6, 0.5], "half_pixel", 0),
+            ("cubic", [1, 1, 0.4, 1.5], "half_pixel", 1),
+        )
+    ),
+    *(
+        resize(
+            f"aspect ratio {policy}",
+            sizes=[7, 5],
+            axes=axes,
+            keep_aspect_ratio_policy=policy,
+            x=(1, 2, 3, 4),
+            **half_pixel("linear"),
+        )
+        for policy, axes in (
+            ("not_larger", [2, 3]),
+            ("not_smaller", [2, 3]),
+            ("not_larger", [3, 2]),
+        )
+    ),
+]
+CROPS = [
+    dataclasses.replace(
+        case, inputs=[case.inputs[0], np.float32(region), *case.inputs[2:]], constants=[1, 2, 3]
+    )
+    for mode, region, sizes in (
+        ("linear", [0, 0, 0.3, -0.4, 1, 1, 0.9, 1.3], [1, 2, 4, 6]),
+        ("nearest", [0, 0, 0.9, 0.1, 1, 1, 0.2, 0.8], [1, 2, 3, 1]),
+    )
+    for case in [
+        resize(
+            f"crop {mode}",
+            sizes=sizes,
+            mode=mode,
+            coordinate_transformation_mode="tf_crop_and_resize",
+            extrapolation_value=2.0,
+            x=(1, 2, 5, 4),
+        )
+    ]
+]
+
+
+@pytest.mark.parametrize("case", UNUSUAL, ids=str)
+def test_unusual_ways(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("case", CROPS, ids=str)
+def test_a_part_of_the_image(case: Case) -> None:
+    """Against onnx's own evaluator: what stands beyond the image is constant."""
+    check(dataclasses.replace(case, twin=None, numeric=True))
+
+
+def test_a_part_that_is_computed_is_refused() -> None:
+    case = dataclasses.replace(CROPS[0], constants=[2, 3], wrt=[0], twin=None)
+    with pytest.raises(UnsupportedOpsError, match="Resize: its region is computed at run time"):
+        written(case)
 
 
 OPEN = [

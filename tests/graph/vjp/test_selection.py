@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from probegen.errors import UnsupportedOpsError
-from tests.graph.vjp.harness import Case, check, tf, uniform, written
+from tests.graph.vjp.harness import (
+    Case,
+    check,
+    differentiate,
+    one_node,
+    run,
+    tf,
+    uniform,
+    written,
+)
 
 FAR = 2**63 - 1
 
@@ -145,7 +154,63 @@ SCATTERS = [
     for attributes in ({}, {"reduction": "add"})
 ]
 
-CASES = [*SLICES, *GATHERS, *SCATTERS]
+MEETING = [
+    Case(
+        op=op,
+        inputs=[uniform(4, 3), indices, uniform(*shape, seed=1)],
+        attributes={"reduction": reduction, **attributes},
+        constants=constants,
+        name=f"{reduction} {'constant' if constants else 'open'}",
+    )
+    for reduction, constants in (("mul", ()), ("max", {1}), ("min", ()))
+    for op, indices, shape, attributes in (
+        ("ScatterND", np.array([[2], [0], [2]]), (3, 3), {}),
+        ("ScatterElements", np.array([[0, 2, 0], [3, 2, 1]]), (2, 3), {"axis": 0}),
+    )
+]
+
+OTHERS = (
+    [
+        Case(
+            op="OneHot",
+            inputs=[np.array([[1, 0], [-1, 9]]), np.array(3), uniform(2)],
+            attributes={"axis": axis},
+            constants={1},
+            batch={0: {0: "batch"}},
+            name=f"axis {axis}",
+        )
+        for axis in (-1, 1)
+    ]
+    + [
+        Case(
+            op="Unique",
+            inputs=[np.array([[0.5, -1.25, 2.0], [1.5, 0.75, -0.5]])],
+            attributes=attributes,
+            outputs=outputs,
+            ranks={0: rank},
+            name=str(attributes),
+        )
+        for attributes, outputs, rank in (({}, 1, 1), ({"axis": 1}, 3, 2), ({"sorted": 0}, 2, 1))
+    ]
+    + [
+        Case(
+            op="TensorScatter",
+            inputs=[uniform(2, 3, 5, 4), uniform(*rows, seed=1), starts],
+            attributes=attributes,
+            opset=24,
+            open_all=False,
+            name=str(attributes),
+        )
+        for rows, starts, attributes in (
+            ((2, 3, 2, 4), np.array([3, 0]), {}),
+            ((2, 3, 2, 4), np.array([4, 2]), {"mode": "circular"}),
+            ((2, 2, 5, 4), np.array([1, 2]), {"axis": 1, "mode": "circular"}),
+            ((2, 3, 2, 4), None, {}),
+        )
+    ]
+)
+
+CASES = [*SLICES, *GATHERS, *SCATTERS, *MEETING, *OTHERS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -198,20 +263,11 @@ def test_repeated_positions_need_an_adding_scatter(case):
         written(case)
 
 
-def test_other_ways_to_combine_are_refused():
-    case = Case(
-        op="ScatterND",
-        inputs=[uniform(4, 3), np.array([[2]]), uniform(1, 3)],
-        attributes={"reduction": "mul"},
-    )
-    with pytest.raises(UnsupportedOpsError, match="ScatterND: it combines by 'mul'"):
-        written(case)
-
-
-def test_the_values_of_a_one_hot_are_refused():
-    case = Case(op="OneHot", inputs=[np.array([1, 0]), np.array(3), uniform(2)], constants={1})
-    with pytest.raises(UnsupportedOpsError, match="OneHot: its on and off values"):
-        written(case)
+def test_the_first_of_equal_entries_gets_the_gradient_of_a_unique():
+    case = Case(op="Unique", inputs=[np.array([2.0, 1.0, 2.0, 1.0])], ranks={0: 1})
+    made = differentiate(one_node(case, np.float32), ["x0"], ["y0"])
+    feeds = {"x0": np.float32([2, 1, 2, 1]), "dy/y0": np.float32([3, 5])}
+    np.testing.assert_array_equal(run(made.model, feeds)["d/x0"], [5, 3, 0, 0])
 
 
 def test_slicing_axes_known_only_at_run_time_is_refused():

@@ -1,0 +1,309 @@
+"""LSTM, GRU and RNN in every form that ONNX has, step by step: a Scan of their equations.
+
+`probegen.graph.vjp.recurrent` has a faster gradient for their usual form. This one is for the
+rest: gradients of weights, peepholes, sequence lengths, clipped and unusual activations, coupled
+gates, the batch first. Names are those of the specification: X `[time, batch, input]`,
+W `[directions, gates*hidden, input]`, R `[directions, gates*hidden, hidden]`, B `[directions,
+2*gates*hidden]`, P `[directions, 3*hidden]`, states `[directions, batch, hidden]`.
+
+A sequence that is shorter than the others keeps its state in the steps beyond its end, and its
+outputs there are 0. As onnxruntime has it, `clip` bounds what goes into the activations of the
+gates, not what goes into that of the cell state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import attribute, dims_of, dtype_of
+from probegen.graph.loops.hoist import Collected
+from probegen.graph.loops.step_writer import StepWriter
+from probegen.graph.vjp.common import optional
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+DEFAULT_ACTIVATIONS = {
+    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
+    "GRU": ("Sigmoid", "Tanh"),
+    "RNN": ("Tanh",),
+}
+
+
+def forward(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """Writes Y, Y_h and for LSTM Y_c of a node."""
+    batch_first = bool(attribute(node, "layout", 0))
+    x = _required(node, 0)
+    if batch_first:
+        x = b.transpose(x, [1, 0, 2])
+    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    parts = [
+        _direction(b, node, x, position, backwards, batch_first)
+        for position, backwards in enumerate(
+            directions[str(attribute(node, "direction", "forward"))]
+        )
+    ]
+    outputs = [b.concat([b.unsqueeze(p[0], [1]) for p in parts], axis=1)]
+    for state in range(1, len(parts[0])):
+        outputs.append(b.concat([b.unsqueeze(p[state], [0]) for p in parts], axis=0))
+    if batch_first:
+        outputs = [b.transpose(outputs[0], [2, 0, 1, 3])] + [
+            b.transpose(state, [1, 0, 2]) for state in outputs[1:]
+        ]
+    return outputs
+
+
+def _direction(
+    b: Builder, node: ir.Node, x: ir.Value, position: int, backwards: bool, batch_first: bool
+) -> list[ir.Value]:
+    """Writes one direction: Y `[time, batch, hidden]` and the last states `[batch, hidden]`."""
+    kind = node.op_type
+    w, r = (_entry(b, _required(node, i), position) for i in (1, 2))
+    hidden = dims_of(r)[1]
+    if not isinstance(hidden, int):
+        raise Refused("the sizes of its weights are unknown")
+    width = GATES[kind] * hidden
+    sums = b.op("MatMul", x, b.transpose(w, [1, 0]), shape=[*dims_of(x)[:2], width], dtype=x.dtype)
+    of_state: ir.Value | None = None
+    bias = optional(node, 3)
+    if bias is not None:
+        both = _entry(b, bias, position)
+        sums = b.add(sums, b.slice(both, 0, 0, width))
+        of_state = b.slice(both, 0, width, 2 * width)
+        if not (kind == "GRU" and attribute(node, "linear_before_reset", 0)):
+            sums, of_state = b.add(sums, of_state), None
+    loop = StepWriter(b)
+    names = (5, 6) if kind == "LSTM" else (5,)
+    states = [
+        loop.carry(_initial(b, optional(node, i), x, position, hidden, batch_first)) for i in names
+    ]
+    cell = _Cell(
+        b=loop.body,
+        node=node,
+        hidden=hidden,
+        turned=b.transpose(r, [1, 0]),
+        of_state=of_state,
+        peepholes=_peepholes(b, node, position, hidden),
+        activations=_activations(node, position),
+    )
+    after = _CELLS[kind](cell, loop.read(sums, backwards=backwards), states)
+    visible = after[0]
+    lengths = optional(node, 4)
+    if lengths is not None:
+        running = loop.read(_running(b, x, lengths), backwards=backwards)
+        visible = loop.body.where(running, after[0], 0.0)
+        pairs = zip(after, states, strict=True)
+        after = [loop.body.where(running, new, old) for new, old in pairs]
+    finals, (y,) = loop.finish(after, [Collected(visible, backwards)])
+    return [y, *finals]
+
+
+def _required(node: ir.Node, position: int) -> ir.Value:
+    value = optional(node, position)
+    if value is None:
+        raise Refused(f"input {position} is missing")
+    return value
+
+
+def _entry(b: Builder, value: ir.Value, position: int) -> ir.Value:
+    """Returns one entry of the first axis."""
+    index = b.const(position, ir.DataType.INT64)
+    return b.op("Gather", value, index, shape=dims_of(value)[1:], axis=0)
+
+
+def _initial(
+    b: Builder,
+    value: ir.Value | None,
+    x: ir.Value,
+    position: int,
+    hidden: int,
+    batch_first: bool,
+) -> ir.Value:
+    """Returns the state `[batch, hidden]` that a direction starts with."""
+    if value is None:
+        return b.zeros([(x, 1), hidden], dtype_of(x))
+    return _entry(b, b.transpose(value, [1, 0, 2]) if batch_first else value, position)
+
+
+def _running(b: Builder, x: ir.Value, lengths: ir.Value) -> ir.Value:
+    """Returns where a sequence has not ended yet, `[time, batch, 1]`."""
+    zero, one = (b.const(n, ir.DataType.INT64) for n in (0, 1))
+    steps = b.op("Range", zero, b.squeeze(b.size(x, 0), [0]), one, shape=[dims_of(x)[0]])
+    column = b.unsqueeze(steps, [1])
+    before_end = b.elementwise("Less", column, b.cast(lengths, ir.DataType.INT64))
+    return b.unsqueeze(before_end, [2])
+
+
+def _peepholes(b: Builder, node: ir.Node, position: int, hidden: int) -> list[ir.Value]:
+    """Returns the weights from the cell state to the gates i, o, f; none where there are none."""
+    value = optional(node, 7)
+    if value is None or node.op_type != "LSTM":
+        return []
+    row = _entry(b, value, position)
+    return [b.slice(row, 0, k * hidden, (k + 1) * hidden) for k in range(3)]
+
+
+# -- cells -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """What one step is written from.
+
+    Attributes:
+        b: writes into the body of the loop.
+        node: the forward node.
+        hidden: number of units.
+        turned: the recurrence weights of one direction, `[hidden, gates*hidden]`.
+        of_state: the bias of the product with the state, where it is not in the sums already.
+        peepholes: see `_peepholes`.
+        activations: the functions f, g and h of the specification, as many as there are.
+    """
+
+    b: Builder
+    node: ir.Node
+    hidden: int
+    turned: ir.Value
+    of_state: ir.Value | None
+    peepholes: Sequence[ir.Value]
+    activations: Sequence[Callable[[Builder, ir.Value], ir.Value]]
+
+    def product(self, state: ir.Value) -> ir.Value:
+        """Returns what the state adds to all gates, `[batch, gates*hidden]`."""
+        b, width = self.b, dims_of(self.turned)[1]
+        return b.op("MatMul", state, self.turned, shape=[dims_of(state)[0], width])
+
+    def gate(self, sums: ir.Value, position: int) -> ir.Value:
+        """Returns one gate's part of what goes into all gates."""
+        return self.b.slice(sums, 1, position * self.hidden, (position + 1) * self.hidden)
+
+    def activate(self, position: int, sums: ir.Value, *, clipped: bool = True) -> ir.Value:
+        """Returns an activation of what goes into it, bounded first where the node says so."""
+        clip = attribute(self.node, "clip")
+        if clipped and clip:
+            low, high = (self.b.scalar(s * float(clip), sums) for s in (-1, 1))
+            sums = self.b.op("Clip", sums, low, high, shape=sums)
+        return self.activations[position](self.b, sums)
+
+
+def _lstm(cell: _Cell, sums: ir.Value, states: Sequence[ir.Value]) -> list[ir.Value]:
+    b, (h, c) = cell.b, states
+    total = b.add(sums, cell.product(h))
+    i, o, f, g = (cell.gate(total, k) for k in range(4))
+    if cell.peepholes:
+        i, f = b.add(i, b.mul(cell.peepholes[0], c)), b.add(f, b.mul(cell.peepholes[2], c))
+    entry = cell.activate(0, i)
+    coupled = bool(attribute(cell.node, "input_forget", 0))
+    kept = b.sub(1.0, entry) if coupled else cell.activate(0, f)
+    c = b.add(b.mul(kept, c), b.mul(entry, cell.activate(1, g)))
+    if cell.peepholes:
+        o = b.add(o, b.mul(cell.peepholes[1], c))
+    return [b.mul(cell.activate(0, o), cell.activate(2, c, clipped=False)), c]
+
+
+def _gru(cell: _Cell, sums: ir.Value, states: Sequence[ir.Value]) -> list[ir.Value]:
+    b, n, (h,) = cell.b, cell.hidden, states
+    if attribute(cell.node, "linear_before_reset", 0):
+        product = cell.product(h)
+        if cell.of_state is not None:
+            product = b.add(product, cell.of_state)
+        z, r = (cell.activate(0, b.add(cell.gate(sums, k), cell.gate(product, k))) for k in (0, 1))
+        inside = b.mul(r, cell.gate(product, 2))
+    else:
+        turned = b.slice(cell.turned, 1, 0, 2 * n), b.slice(cell.turned, 1, 2 * n, 3 * n)
+        shape = [dims_of(h)[0], 2 * n]
+        product = b.op("MatMul", h, turned[0], shape=shape)
+        z, r = (cell.activate(0, b.add(cell.gate(sums, k), cell.gate(product, k))) for k in (0, 1))
+        inside = b.op("MatMul", b.mul(r, h), turned[1], shape=[shape[0], n])
+    candidate = cell.activate(1, b.add(cell.gate(sums, 2), inside))
+    return [b.add(b.mul(b.sub(1.0, z), candidate), b.mul(z, h))]
+
+
+def _rnn(cell: _Cell, sums: ir.Value, states: Sequence[ir.Value]) -> list[ir.Value]:
+    return [cell.activate(0, cell.b.add(sums, cell.product(states[0])))]
+
+
+_CELLS: Mapping[str, Callable[[_Cell, ir.Value, Sequence[ir.Value]], list[ir.Value]]] = {
+    "LSTM": _lstm,
+    "GRU": _gru,
+    "RNN": _rnn,
+}
+
+
+# -- activations -----------------------------------------------------------------------------
+
+
+def _activations(node: ir.Node, position: int) -> Sequence[Callable[[Builder, ir.Value], ir.Value]]:
+    """Returns the activations of one direction, with their parameters.
+
+    `activation_alpha` and `activation_beta` hold values for those alone that have such a
+    parameter, in the order of the activations.
+
+    Raises:
+        Refused: ONNX names no such activation.
+    """
+    default = DEFAULT_ACTIVATIONS[node.op_type]
+    count = 2 if attribute(node, "direction", "forward") == "bidirectional" else 1
+    named = [str(name) for name in attribute(node, "activations") or default * count]
+    alphas = list(attribute(node, "activation_alpha") or [])
+    betas = list(attribute(node, "activation_beta") or [])
+    found = []
+    for name in named:
+        known = _BY_NAME.get(name.lower())
+        if known is None:
+            names = ", ".join(_SPELT)
+            raise Refused(f"its activation {name} is none that ONNX names: {names}")
+        write, alpha, beta = known
+        if alpha is not None and alphas:
+            alpha = float(alphas.pop(0))
+        if beta is not None and betas:
+            beta = float(betas.pop(0))
+        found.append(functools.partial(write, alpha=alpha, beta=beta))
+    return found[position * len(default) : (position + 1) * len(default)]
+
+
+def _plain(op_type: str) -> Callable[..., ir.Value]:
+    def write(b: Builder, x: ir.Value, **_: object) -> ir.Value:
+        return b.op(op_type, x, shape=x)
+
+    return write
+
+
+def _with_alpha(op_type: str) -> Callable[..., ir.Value]:
+    def write(b: Builder, x: ir.Value, alpha: float, **_: object) -> ir.Value:
+        return b.op(op_type, x, shape=x, alpha=alpha)
+
+    return write
+
+
+def _affine(b: Builder, x: ir.Value, alpha: float, beta: float) -> ir.Value:
+    return b.add(b.mul(x, alpha), beta)
+
+
+def _scaled_tanh(b: Builder, x: ir.Value, alpha: float, beta: float) -> ir.Value:
+    return b.mul(b.elementwise("Tanh", b.mul(x, beta)), alpha)
+
+
+def _hard_sigmoid(b: Builder, x: ir.Value, alpha: float, beta: float) -> ir.Value:
+    return b.op("HardSigmoid", x, shape=x, alpha=alpha, beta=beta)
+
+
+#: Activation -> what writes it, and its parameters by default; None where it has none.
+_SPELT: Mapping[str, tuple[Callable[..., ir.Value], float | None, float | None]] = {
+    "Relu": (_plain("Relu"), None, None),
+    "Tanh": (_plain("Tanh"), None, None),
+    "Sigmoid": (_plain("Sigmoid"), None, None),
+    "Affine": (_affine, 1.0, 0.0),
+    "LeakyRelu": (_with_alpha("LeakyRelu"), 0.01, None),
+    "ThresholdedRelu": (_with_alpha("ThresholdedRelu"), 1.0, None),
+    "ScaledTanh": (_scaled_tanh, 1.0, 1.0),
+    "HardSigmoid": (_hard_sigmoid, 0.2, 0.5),
+    "Elu": (_with_alpha("Elu"), 1.0, None),
+    "Softsign": (_plain("Softsign"), None, None),
+    "Softplus": (_plain("Softplus"), None, None),
+}
+_BY_NAME = {name.lower(): known for name, known in _SPELT.items()}

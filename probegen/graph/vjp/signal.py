@@ -1,0 +1,182 @@
+"""Rules of Fourier transforms.
+
+A discrete Fourier transform is linear, and its adjoint is the transform with the other sign: of a
+gradient, all frequencies of it at all times. A transform of real numbers gives half of the
+frequencies (`onesided`), of which the other half is the conjugate.
+
+Complex numbers lie along the last axis, real part first; real numbers have a last axis of 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused, Rule
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import Dim, attribute, constant_of, dims_of, dtype_of, rank_of
+from probegen.graph.vjp.common import Local, inputs, optional, unary
+from probegen.graph.vjp.decomposition import decomposed
+
+
+def _dft(v: Local) -> ir.Value:
+    """DFT, onesided or not, forwards or back.
+
+    The length of the transform may be another than that of the axis: x is cut or filled with
+    zeros to it, and so is the gradient on its way back.
+    """
+    b, x, node = v.b, v.x, v.node
+    axis = _axis(b, node, x)
+    length, size = _length(v, axis), dims_of(x)[axis]
+    inverse, onesided = (bool(attribute(node, name, 0)) for name in ("inverse", "onesided"))
+    g = v.g
+    if inverse and onesided:
+        return _from_real(b, g, axis, length, x)
+    if onesided:
+        g = _fitted(b, g, axis, length)
+    back = _transform(b, g, axis, length, inverse=not inverse)
+    # The inverse divides by the length and the transform does not: the adjoints the other way.
+    back = b.mul(back, 1 / length if inverse else float(length))
+    if dims_of(x)[-1] == 1:
+        back = b.slice(back, rank_of(back) - 1, 0, 1)
+    elif dims_of(x)[-1] != 2:
+        raise Refused("whether its input is real or complex is not known")
+    if not isinstance(size, int):
+        raise Refused("the size of its axis is known at run time only")
+    return _fitted(b, back, axis, size)
+
+
+def _from_real(b: Builder, g: ir.Value, axis: int, length: int, x: ir.Value) -> ir.Value:
+    """Returns the gradient of half a spectrum from that of the real signal it stands for.
+
+    Frequencies that have a conjugate count twice; of 0 and of half the length there is one.
+    """
+    half = b.op(
+        "DFT",
+        g,
+        b.const(length, ir.DataType.INT64),
+        *_axis_input(b, axis),
+        shape=x,
+        onesided=1,
+        axis=_axis_attribute(b, axis),
+    )
+    count = length // 2 + 1
+    times = np.full(count, 2.0 / length)
+    times[0] /= 2
+    if length % 2 == 0:
+        times[-1] /= 2
+    shape = [1] * rank_of(x)
+    shape[axis] = count
+    return b.mul(half, b.const(times.reshape(shape), dtype_of(x)))
+
+
+def _transform(b: Builder, value: ir.Value, axis: int, length: int, *, inverse: bool) -> ir.Value:
+    """Writes a DFT of a given length, complex and of all frequencies."""
+    shape: list[Dim] = list(dims_of(value))
+    shape[axis], shape[-1] = length, 2
+    return b.op(
+        "DFT",
+        value,
+        b.const(length, ir.DataType.INT64),
+        *_axis_input(b, axis),
+        shape=shape,
+        inverse=int(inverse),
+        axis=_axis_attribute(b, axis),
+    )
+
+
+def _axis_input(b: Builder, axis: int) -> list[ir.Value]:
+    return [b.const(axis, ir.DataType.INT64)] if b.opset >= 20 else []
+
+
+def _axis_attribute(b: Builder, axis: int) -> int | None:
+    return None if b.opset >= 20 else axis
+
+
+def _axis(b: Builder, node: ir.Node, x: ir.Value) -> int:
+    """Returns the transformed axis, an input or an attribute as the opset has it."""
+    value = optional(node, 2)
+    if value is None:
+        default = -2 if b.opset >= 20 else 1
+        return int(attribute(node, "axis", default)) % rank_of(x)
+    constant = constant_of(value)
+    if constant is None:
+        raise Refused("its axis is computed at run time; a gradient needs it as a constant")
+    return int(constant.reshape(())) % rank_of(x)
+
+
+def _length(v: Local, axis: int) -> int:
+    """Returns the length of the transform."""
+    value = optional(v.node, 1)
+    if value is not None:
+        constant = constant_of(value)
+        if constant is None:
+            raise Refused("its length is computed at run time; a gradient needs it as a constant")
+        return int(constant.reshape(()))
+    size = dims_of(v.x)[axis]
+    if not isinstance(size, int):
+        raise Refused("the size of its axis is known at run time only")
+    inverse, onesided = (attribute(v.node, name, 0) for name in ("inverse", "onesided"))
+    return 2 * (size - 1) if inverse and onesided else size
+
+
+def _fitted(b: Builder, value: ir.Value, axis: int, size: int) -> ir.Value:
+    """Returns a value with one axis cut, or filled with zeros at its end."""
+    have = dims_of(value)[axis]
+    if not isinstance(have, int):
+        raise Refused("the size of its axis is known at run time only")
+    if have > size:
+        return b.slice(value, axis, 0, size)
+    after = [0] * rank_of(value)
+    after[axis] = size - have
+    return b.pad(value, [0] * rank_of(value), after)
+
+
+def _stft(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """STFT: signal `[batch, time, 1 or 2]` -> `[batch, frame, frequency, 2]`.
+
+    Frames are cut out and weighed by the window; each is transformed by itself.
+    """
+    signal, step = inputs(node)[:2]
+    window, length = optional(node, 2), optional(node, 3)
+    every, size = constant_of(step), dims_of(signal)[1]
+    width = _frame_length(window, length)
+    if every is None or not isinstance(size, int):
+        raise Refused("its frames are placed at run time; a gradient needs them as constants")
+    starts = np.arange(0, size - width + 1, int(every.reshape(())))
+    places = b.const(starts[:, None] + np.arange(width))
+    batch, parts = dims_of(signal)[0], dims_of(signal)[2]
+    frames = b.op("Gather", signal, places, shape=[batch, len(starts), width, parts], axis=1)
+    if window is not None:
+        frames = b.mul(frames, b.unsqueeze(window, [1]))
+    onesided = int(attribute(node, "onesided", 1))
+    count = width // 2 + 1 if onesided else width
+    shape = [batch, len(starts), count, 2]
+    found = b.op(
+        "DFT",
+        frames,
+        None,
+        *_axis_input(b, 2),
+        shape=shape,
+        onesided=onesided,
+        axis=_axis_attribute(b, 2),
+    )
+    return [found]
+
+
+def _frame_length(window: ir.Value | None, length: ir.Value | None) -> int:
+    constant = constant_of(length)
+    if constant is not None:
+        return int(constant.reshape(()))
+    size = dims_of(window)[0] if window is not None else None
+    if not isinstance(size, int):
+        raise Refused("the length of its frames is known at run time only")
+    return size
+
+
+RULES: Mapping[str, Rule] = {
+    "DFT": unary(_dft),
+    "STFT": decomposed(_stft),
+}
