@@ -9,7 +9,7 @@ ONNX_BIN := $(ONNX_VENV)/bin
 ONNX_READY := $(ONNX_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo test check format bench sweep sweep-onnx clean
+.PHONY: help demo test check format bench sweep sweep-onnx corpus clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
 	@echo "make sweep   compile every layer and model of Keras, write docs/COVERAGE.md (half an hour)"
 	@echo "make sweep-onnx  compile ONNX files of torch, scikit-learn and others, write docs/COVERAGE.md (an hour or two)"
+	@echo "make corpus  try the gradients of onnx's own cases of its operators, write docs/COVERAGE.md (5 minutes)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -63,6 +64,9 @@ $(ONNX_READY): pyproject.toml sweep/onnx_models/packages.txt
 sweep-onnx: $(READY) $(ONNX_READY)
 	$(BIN)/python -m sweep.onnx_models --write compiler
 	$(ONNX_BIN)/python -m sweep.onnx_models --json $(ONNX_ROWS) --coverage docs/COVERAGE.md
+
+corpus: $(READY)
+	$(BIN)/python -m tests.graph.vjp.onnx_cases --coverage docs/COVERAGE.md
 
 clean:
 	rm -rf $(VENV) $(ONNX_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
