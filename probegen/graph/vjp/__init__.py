@@ -93,6 +93,8 @@ BLOCKING: Mapping[str, str] = {
     "RandomUniformLike": _RANDOM,
     "Bernoulli": _RANDOM,
     "Multinomial": _RANDOM,
+    "BitCast": "it reads the bits of a number as those of another",
+    "MelWeightMatrix": _STEPWISE,
     "QuantizeLinear": _INTEGERS,
     "DynamicQuantizeLinear": _INTEGERS,
 }

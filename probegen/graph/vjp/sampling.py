@@ -3,6 +3,8 @@
 The image is `[batch, channel, *in]`. A place of it is one coordinate an axis, in pixels; the
 value there is a weighted sum of the pixels around. Weights and places have gradients, the choice
 of pixels has none. Pixels are gathered with the channels last, so that one index serves all.
+
+Of 16 bits all is done in 32: they cannot number the pixels of a row longer than 2048.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, rank_of
-from probegen.graph.vjp.common import inputs, optional
+from probegen.graph.vjp.common import inputs, optional, required_ints, widened
 from probegen.graph.vjp.decomposition import decomposed
 from probegen.graph.vjp.spatial import known
 
@@ -142,7 +145,7 @@ def _grid_sample(b: Builder, node: ir.Node) -> list[ir.Value]:
 
     Jaderberg et al. 2015 (arXiv:1506.02025), as PyTorch's `grid_sample` has it.
     """
-    x, grid = inputs(node)
+    x, grid = (widened(b, value) for value in inputs(node))
     image = _Image(b, x)
     axes = rank_of(x) - 2
     mode = str(attribute(node, "mode", "linear")).removeprefix("bi")
@@ -159,7 +162,7 @@ def _grid_sample(b: Builder, node: ir.Node) -> list[ir.Value]:
     ]
     last = b.transpose(image.read(per_axis), [0, 2, 1])
     out = [(grid, i) for i in range(1, rank_of(grid) - 1)]
-    return [b.reshape(last, [(x, 0), (x, 1), *out])]
+    return [b.cast(b.reshape(last, [(x, 0), (x, 1), *out]), dtype_of(inputs(node)[0]))]
 
 
 class _Axis:
@@ -253,6 +256,29 @@ _TAPS: Mapping[str, Callable[[Builder, _Axis, ir.Value], list[_Tap]]] = {
 }
 
 
+def _affine_grid(b: Builder, node: ir.Node) -> list[ir.Value]:
+    """AffineGrid: theta `[batch, axes, axes + 1]` -> places `[batch, *out, axes]`, linear in it."""
+    theta, size = inputs(node)
+    out = required_ints(size, "its sizes")[2:]
+    aligned = bool(attribute(node, "align_corners", 0))
+    along = [_from_minus_one(n, aligned=aligned) for n in out]
+    # The last axis of the image comes first.
+    places = [grid.reshape(-1) for grid in reversed(np.meshgrid(*along, indexing="ij"))]
+    rows = b.const(np.stack([*places, np.ones_like(places[0])], axis=1), dtype_of(theta))
+    count, axes = len(places[0]), len(out)
+    turned = b.transpose(theta, [0, 2, 1])
+    shape = [dims_of(theta)[0], count, axes]
+    grid = b.op("MatMul", rows, turned, shape=shape)
+    return [b.reshape(grid, [(theta, 0), *out, axes])]
+
+
+def _from_minus_one(count: int, *, aligned: bool) -> npt.NDArray[np.float64]:
+    """Returns the middles of pixels from -1 to 1, or from one outer middle to the other."""
+    if not aligned:
+        return (2 * np.arange(count) + 1) / count - 1
+    return np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
+
+
 # -- DeformConv ------------------------------------------------------------------------------
 
 
@@ -263,8 +289,11 @@ def _deformable_convolution(b: Builder, node: ir.Node) -> list[ir.Value]:
     groups*taps*axes, *out]`, times a mask `[batch, groups*taps, *out]`; pixels outside are 0
     (Dai et al. 2017, arXiv:1703.06211; Zhu et al. 2019, arXiv:1811.11168).
     """
-    x, w, offset = inputs(node)[:3]
-    bias, mask = optional(node, 3), optional(node, 4)
+    x, w, offset = (widened(b, value) for value in inputs(node)[:3])
+    bias, mask = (
+        None if value is None else widened(b, value)
+        for value in (optional(node, 3), optional(node, 4))
+    )
     kernel = [known(d if isinstance(d, int) else None) for d in dims_of(w)[2:]]
     channels = known(_number(dims_of(x)[1]))
     taps, rank = math.prod(kernel), len(kernel)
@@ -295,7 +324,7 @@ def _deformable_convolution(b: Builder, node: ir.Node) -> list[ir.Value]:
     y = b.reshape(y, [(x, 0), (w, 0), *out])
     if bias is not None:
         y = b.add(y, b.reshape(bias, [-1, *[1] * rank]))
-    return [y]
+    return [b.cast(y, dtype_of(inputs(node)[0]))]
 
 
 def _usual_places(
@@ -357,7 +386,7 @@ def _roi_align(b: Builder, node: ir.Node) -> list[ir.Value]:
     Every cell of a region is the mean (or the greatest) of the image at some places between its
     pixels (He et al. 2017, arXiv:1703.06870).
     """
-    x, regions, batches = inputs(node)
+    x, regions, batches = (widened(b, value) for value in inputs(node))
     ratio = int(attribute(node, "sampling_ratio", 0))
     if ratio <= 0:
         raise Refused(
@@ -405,10 +434,11 @@ def _roi_align(b: Builder, node: ir.Node) -> list[ir.Value]:
     values = b.elementwise("Max", *products) if greatest else _sum(b, products)
     cells = b.reshape(values, [(regions, 0), out[0], ratio, out[1], ratio, (x, 1)])
     reduced = b.reduce("ReduceMax" if greatest else "ReduceMean", cells, [2, 4], keepdims=False)
-    return [b.transpose(reduced, [0, 3, 1, 2])]
+    return [b.cast(b.transpose(reduced, [0, 3, 1, 2]), dtype_of(inputs(node)[0]))]
 
 
 RULES: Mapping[str, Rule] = {
+    "AffineGrid": decomposed(_affine_grid),
     "DeformConv": decomposed(_deformable_convolution),
     "RoiAlign": decomposed(_roi_align),
     "GridSample": decomposed(_grid_sample),

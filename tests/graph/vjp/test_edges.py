@@ -193,6 +193,7 @@ LINEAR = {
     *("SpaceToDepth", "ReverseSequence", "Trilu", "Concat", "Split", "Tile", "Slice", "Gather"),
     *("GatherElements", "GatherND", "Compress", "OneHot", "ScatterND", "Unique"),
     *("TensorScatter", "Range", "DequantizeLinear", "DFT", "STFT", "Col2Im", "MaxUnpool"),
+    "AffineGrid",
     *("AveragePool", "GlobalAveragePool", "Pad", "Resize", "probegen::Mark"),
     "probegen::StraightThrough",
     # Bounded slopes everywhere.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
 from probegen.errors import UnsupportedOpsError
-from tests.graph.vjp.harness import Case, check, uniform, written
+from tests.graph.vjp.harness import Case, check, differentiate, one_node, uniform, written
 
 #: Places of which some lie well outside the image, and none on a pixel or half way between two.
 PLACES = uniform(2, 2, 3, 2, low=-1.6, high=1.6, seed=4)
@@ -21,7 +23,6 @@ def grid_sample(shape=(2, 3, 4, 5), places=PLACES, **attributes):
         attributes=attributes,
         opset=20,
         wrt=[0] if attributes.get("mode") == "nearest" else None,
-        open_all=False,
         name=" ".join(f"{k}={v}" for k, v in attributes.items()),
     )
 
@@ -105,7 +106,6 @@ REGION_CASES = [
             **attributes,
         },
         batch={0: {0: "batch"}},
-        open_all=False,
         name=" ".join(f"{k}={v}" for k, v in attributes.items()),
     )
     for attributes in (
@@ -115,12 +115,33 @@ REGION_CASES = [
     )
 ]
 
-CASES = [*GRIDS, *VOLUMES, *DEFORMABLE, *REGION_CASES]
+AFFINE = [
+    Case(
+        op="AffineGrid",
+        inputs=[uniform(2, axes, axes + 1), np.array([2, 3, *sizes])],
+        attributes={"align_corners": aligned},
+        constants={1},
+        opset=20,
+        name=f"{sizes} aligned {aligned}",
+    )
+    for aligned in (0, 1)
+    for axes, sizes in ((2, (3, 4)), (3, (2, 4, 3)))
+]
+
+CASES = [*AFFINE, *GRIDS, *VOLUMES, *DEFORMABLE, *REGION_CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradient(case):
     check(case)
+
+
+@pytest.mark.parametrize("case", [GRIDS[0], DEFORMABLE[0], REGION_CASES[0]], ids=str)
+def test_16_bits_are_done_in_32(case):
+    made = differentiate(one_node(case, np.float16), [f"x{i}" for i in case.wanted], ["y0"])
+    types = {o.name: o.type.tensor_type.elem_type for o in made.model.graph.output}
+    assert {types[f"d/x{i}"] for i in case.wanted} == {onnx.TensorProto.FLOAT16}
+    assert ir.DataType.FLOAT in {dtype for dtype, _ in made.claims.values()}
 
 
 def test_modes_have_other_names_before_opset_20():
