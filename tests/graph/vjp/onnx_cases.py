@@ -765,6 +765,36 @@ def table(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_coverage(page: Path, outcomes: Sequence[Outcome]) -> None:
+    """Puts the table between its two markers of a Markdown page.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        raise ValueError(f"{page} lacks the lines {START} and {END}")
+    counts = collections.Counter(o.verdict for o in outcomes)
+    told = ", ".join(f"{counts[v]} {_WORDS[v]}" for v in _VERDICTS if counts[v])
+    made = (
+        f"Made by `make corpus` with onnx {onnx.__version__} and onnxruntime "
+        f"{onnxruntime.__version__}: of {len(outcomes)} cases {told}."
+    )
+    before, after = text.partition(START)[0], text.partition(END)[2]
+    page.write_text(f"{before}{START}\n{made}\n\n{table(outcomes)}{END}{after}", encoding="utf-8")
+
+
+#: Where the table stands in its page.
+START, END = "<!-- onnx operators: start -->", "<!-- onnx operators: end -->"
+
+_WORDS = {
+    AGREES: "agree",
+    DIFFERS: "differ",
+    REFUSED: "are refused",
+    NOT_APPLICABLE: "are not about gradients",
+    FAILS: "fail",
+}
+
 _VERDICTS = (AGREES, DIFFERS, REFUSED, NOT_APPLICABLE, FAILS)
 
 
@@ -777,7 +807,7 @@ def main() -> int:
     """Tries all cases, or those whose name fits a glob; prints the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("only", nargs="*", help="globs of case names or operators")
-    parser.add_argument("--markdown", help="write the table to this file")
+    parser.add_argument("--coverage", type=Path, help="put the table into this page")
     parser.add_argument("--times", action="store_true", help="print what each case takes")
     arguments = parser.parse_args()
     cases = published_cases()
@@ -797,10 +827,8 @@ def main() -> int:
             f"{one.verdict}{distance}{opened}: {one.case} [{one.op}] {one.detail}{took}", flush=True
         )
     print(dict(collections.Counter(o.verdict for o in outcomes)))
-    if arguments.markdown:
-        path = Path(arguments.markdown)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(table(outcomes))
+    if arguments.coverage:
+        write_coverage(arguments.coverage, outcomes)
     return any(o.verdict in (DIFFERS, FAILS) for o in outcomes)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,17 @@ from tests.graph.vjp import onnx_cases
 from tests.graph.vjp.onnx_cases import (
     AGREES,
     DIFFERS,
+    END,
     NOT_APPLICABLE,
     REFUSED,
+    START,
     Outcome,
     floating_size,
     operators_of,
     outcome,
     published_cases,
     table,
+    write_coverage,
 )
 
 #: Rules that no published case is for: it has none, or none with a floating input.
@@ -95,3 +99,17 @@ def test_the_table_has_a_row_an_operator_and_leaves_nothing_out() -> None:
         "| `Odd` | 1 | 0 |  |  |  |  | 1: x: relative distance 1 |",
         "| `Sin` | 3 | 2 | 2e-09 | 1 of 1 | 1: Sin: a / b |  |  |",
     ]
+
+
+def test_the_table_stands_between_its_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    write_coverage(page, [Outcome("test_sin", "Sin", AGREES, "", 3e-11)])
+    text = page.read_text()
+    assert text.startswith(f"before\n{START}\nMade by `make corpus` with onnx")
+    assert ": of 1 cases 1 agree." in text
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    page.write_text("nothing")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        write_coverage(page, [])
