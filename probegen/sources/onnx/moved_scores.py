@@ -43,7 +43,7 @@ class OnnxMovedScores:
         self._tensors = [str(view.value(ref).name) for ref in self._inner]
         self.give_shifts(model)
         _make_outputs(model.graph, [*self._names, *self._tensors])
-        self._runner = Runner(model, folder_of(read))
+        self._runner = Runner(model, folder_of(read), as_written=is_quantised(view.graph))
         ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
         self._ranks = [0 if s is None else len(s) for s in ranks]
 
@@ -117,6 +117,11 @@ def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
                 same.type = value.type
     known = {*made, *(v.name for v in model.graph.inputs)}
     return model if all(name in known for name in names) else None
+
+
+def is_quantised(graph: ir.Graph) -> bool:
+    """Tells whether values of a graph are rounded to whole numbers on the way."""
+    return any(node.op_type == "QuantizeLinear" for node in graph)
 
 
 def folder_of(read: OnnxModel) -> Path | None:

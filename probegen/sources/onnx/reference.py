@@ -1,6 +1,7 @@
 """What is right of an artefact made from an ONNX file.
 
-Predictions, activations and attention weights are those of the original file in onnxruntime.
+Predictions, activations and attention weights are those of the original file in onnxruntime, which
+runs a quantised file as it is written (see `running`).
 Gradients have no second implementation to be compared with: they are written once more, without
 any of the passes, and methods are computed from them by numpy; and what decides is that they
 agree with differences of the original file's own scores (see `parity.differences`).
@@ -34,7 +35,12 @@ from probegen.plan.plan import (
 )
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.plan.seeds import seed
-from probegen.sources.onnx.moved_scores import OnnxMovedScores, folder_of, original_with
+from probegen.sources.onnx.moved_scores import (
+    OnnxMovedScores,
+    folder_of,
+    is_quantised,
+    original_with,
+)
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner
 from probegen.sources.onnx.view import OnnxView
@@ -57,7 +63,8 @@ class OnnxReference:
     def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
         self._read, self._view, self._asked = read, view, plan
         self.plan, self._raw = with_raw_gradients(plan)
-        self._original = Runner(read.original)
+        self._as_written = is_quantised(view.graph)
+        self._original = Runner(read.original, as_written=self._as_written)
         values = [*view.inputs, *(v for node in view.graph for v in node.outputs)]
         sizes = [d for v in values for d in shape_of(v) or ()]
         self.sizes = frozenset(d for d in sizes if isinstance(d, int))
@@ -105,15 +112,24 @@ class OnnxReference:
             return {}
         found = self._values_runner.run(feed, [self._value_name(o) for o in outputs])
         ops = NumpyOperations()
+        taken = {o.spec.name: self._told_apart(o, v) for o, v in zip(outputs, found, strict=True)}
         return {
-            o.spec.name: np.asarray(o.probe.payload(ops, v, o.axes)).astype(o.spec.dtype)
-            for o, v in zip(outputs, found, strict=True)
+            o.spec.name: np.asarray(o.probe.payload(ops, taken[o.spec.name], o.axes)).astype(
+                o.spec.dtype
+            )
+            for o in outputs
         }
 
+    def _told_apart(self, output: PlainOutput, value: Array) -> Array:
+        """Returns `[batch*heads, ...]` as `[batch, heads, ...]`."""
+        apart = self._view.told_apart(self._view.taken(output))
+        if apart is None or apart.parts is None:
+            return value
+        before, behind = value.shape[: apart.axis], value.shape[apart.axis + 1 :]
+        return value.reshape(*before, *apart.parts, *behind)
+
     def _value_name(self, output: PlainOutput) -> str:
-        weighs = output.probe.of_weights
-        value = self._view.weights(output.ref).value if weighs else self._view.value(output.ref)
-        return str(value.name)
+        return str(self._view.taken(output).name)
 
     @functools.cached_property
     def _values_runner(self) -> Runner:
@@ -129,7 +145,7 @@ class OnnxReference:
                 value = values[name]
                 value.type = value.type or typed[name].type
                 graph.outputs.append(value)
-        return Runner(model, folder_of(self._read))
+        return Runner(model, folder_of(self._read), as_written=self._as_written)
 
     # -- gradients -------------------------------------------------------------------------
 
@@ -234,7 +250,7 @@ class OnnxReference:
             graph.append(copy)
             graph.outputs.append(copy.outputs[0])
         common.RemoveUnusedNodesPass()(model)
-        return Runner(model, folder_of(self._read)), names
+        return Runner(model, folder_of(self._read), as_written=self._as_written), names
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)
@@ -284,8 +300,10 @@ class OnnxReference:
         for value in self._view.graph.initializers.values():
             array = None if value.const_value is None else value.const_value.numpy()
             if array is not None and array.dtype.kind in "fV":
-                bad = int((~np.isfinite(array.astype(np.float64))).sum())
-                if bad:
+                # Minus infinity is what masks hold.
+                wide = array.astype(np.float64)
+                bad = int((np.isnan(wide) | np.isposinf(wide)).sum())
+                if bad and array.size > 1:
                     return (
                         f"Its weight {value.name!r} holds {bad} values of {array.size} that are "
                         "NaN or infinite: export or train it again."

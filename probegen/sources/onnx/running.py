@@ -28,15 +28,26 @@ class Runner:
         outputs: names of what comes out.
     """
 
-    def __init__(self, model: ir.Model | Path | bytes, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model | Path | bytes,
+        folder: Path | None = None,
+        *,
+        as_written: bool = False,
+    ) -> None:
         """Opens a model.
 
         Args:
             model: the graph, from which marks are taken out, or a file as it is.
             folder: where weights that lie beside the graph are.
+            as_written: fuse no operators. Quantised files are run so: fused into kernels of whole
+                numbers, sums round another way, and a value next to an edge falls into the next
+                step of the quantisation.
         """
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_FATAL
+        if as_written:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if folder is not None and not isinstance(model, Path):
             options.add_session_config_entry(_FOLDER, str(folder))
         opened = model
