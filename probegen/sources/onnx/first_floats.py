@@ -19,6 +19,8 @@ _SELECTING = frozenset({"Slice", "Split", "Gather", "GatherElements", "GatherND"
 _ARITHMETIC = frozenset(
     {"Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Clip", "Neg", "Abs", "Sum"}
 )
+#: What these give does not hang on the numbers of their operand.
+_SIZES = frozenset({"Shape", "Size"})
 _LOOK_UPS = frozenset({"Gather", "GatherND", "GatherElements"})
 
 
@@ -55,6 +57,8 @@ def starts(
 
 def _before(node: ir.Node, ties: Mapping[ir.Value, Mapping[int, Tie]]) -> dict[int, Tie]:
     """Returns how the result of a node hangs on inputs of whole numbers."""
+    if node.op_type in _SIZES:
+        return {}
     loosest = Tie.INDIRECT
     looks_up = node.op_type in _LOOK_UPS and len(node.inputs) > 1 and node.inputs[1] in ties
     if node.op_type in _SHAPING or _keeps_whole(node) or looks_up:
