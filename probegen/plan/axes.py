@@ -15,6 +15,8 @@ from probegen.methods.axes import position_axes as position_axes
 from probegen.methods.axes import without as without
 
 BATCH, CHANNEL, TIME, KEY = "batch", "channel", "time", "key"
+#: Parts of an image within which there is attention; `window_0`, `window_1` where they have axes.
+WINDOW = "window"
 #: Names of positions, by how many axes they have.
 SPATIAL = {1: (TIME,), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -87,7 +89,7 @@ def prediction_axes(axes: Axes, classes: bool) -> Axes:
     return _called(steps, "class" if classes else "unit")
 
 
-def attention_axes(rank: int, keys: Sequence[int] = ()) -> Axes:
+def attention_axes(given: Axes, keys: Sequence[int] = ()) -> Axes:
     """Returns the axes of attention weights.
 
     What the softmax sums over is the key, or `key_0`, `key_1` and so on where these are several.
@@ -95,15 +97,16 @@ def attention_axes(rank: int, keys: Sequence[int] = ()) -> Axes:
     `[batch, time, 1]` with the softmax over time, are `batch, key, query`.
 
     Args:
-        rank: number of axes.
-        keys: those that the softmax sums over; the last where it is not known.
+        given: names as far as they are known; of these the batch and windows keep theirs.
+        keys: the axes that the softmax sums over; the last where it is not known.
     """
+    rank = len(given)
     keys = sorted(keys) or [rank - 1]
-    rest = [i for i in range(1, rank) if i not in keys]
+    names = {i: n for i, n in enumerate(given) if n == BATCH or n.startswith(WINDOW)}
+    rest = [i for i in range(rank) if i not in keys and i not in names]
     count = len(keys)
     queries = rest[-count:]
     others = rest[:-count]
-    names: dict[int, str] = {0: BATCH}
     names.update(_numbered(keys, KEY))
     names.update(_numbered(queries, "query"))
     names.update((i, f"axis_{i}") for i in others[:-1])

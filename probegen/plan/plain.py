@@ -44,7 +44,7 @@ def _activation(
 def _attention(view: ModelView, probe: OfLayers, point: ProbePoint, several: bool) -> PlainOutput:
     ref = TensorRef(point.path, point.call_index)
     weights, keys = view.attention(point)
-    names = axes.attention_axes(len(weights.shape), keys)
+    names = axes.attention_axes(weights.axes, keys)
     name = output_name(probe, point.name, several)
     return _output(probe, point, ref, name, probe.dtype or weights.dtype, weights.shape, names)
 

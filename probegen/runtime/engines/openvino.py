@@ -63,8 +63,7 @@ class OpenvinoEngine(Engine):
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Computes outputs; see `Engine.run`."""
         with self._request() as request:
-            fed = {self._inputs[n]: a for n, a in feeds.items()}
-            computed = request.infer(fed, share_outputs=True)  # copied below, once
+            computed = request.infer({self._inputs[n]: a for n, a in feeds.items()})
             return {n: _copy(computed[self._outputs[n]], self._types[n]) for n in outputs}
 
     @contextmanager

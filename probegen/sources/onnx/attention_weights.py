@@ -11,10 +11,17 @@ from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
-from probegen.graph.core.values import attribute, constant_of, shape_of
+from probegen.graph.core.marks import STRAIGHT_THROUGH
+from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of
 
 #: Operators that leave what a row of weights adds up over where it is.
-_THE_SAME = frozenset({"Identity", "Cast", "Dropout", "Where", "Mul", "Div", "Add"})
+_THE_SAME = frozenset(
+    {"Identity", "Cast", "Dropout", "Where", "Mul", "Div", "Add"}
+    | {"QuantizeLinear", "DequantizeLinear"}
+)
+#: Operators behind which weights are still what is applied, in the place of the softmax's result:
+#: rows in which everything is masked are NaN before and 0 behind.
+_APPLIED = frozenset({"Where", "Identity", "Dropout"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Weights:
 
     Attributes:
         softmax: the node that makes them.
-        value: the weights.
+        value: the weights, as they are applied.
         key: the axis that the softmax sums over.
         inside: the nodes from the scores' product to the weighted sum.
     """
@@ -52,8 +59,16 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
         way = next(_ways_to_a_sum(node.outputs[0], key, varying, 0), None)
         if way is not None:
             inside = frozenset([node, *way, *_scores(node)])
-            found.append(Weights(node, node.outputs[0], key, inside))
+            found.append(Weights(node, _applied(node.outputs[0], way), key, inside))
     return found
+
+
+def _applied(value: ir.Value, way: list[ir.Node]) -> ir.Value:
+    for node in way:
+        if node.op_type not in _APPLIED or not same_shape(value, node.outputs[0]):
+            break
+        value = node.outputs[0]
+    return value
 
 
 _FARTHEST = 8
@@ -68,7 +83,7 @@ def _ways_to_a_sum(
         return
     for use in value.uses():
         node = use.node
-        if node.domain:
+        if node.domain and node.op_type != STRAIGHT_THROUGH:
             continue
         if _sums_over(node, use.idx, key, len(shape), varying):
             yield [node]
@@ -113,6 +128,8 @@ def _reduces(node: ir.Node, axis: int, rank: int) -> bool:
 def _followed(node: ir.Node, place: int, key: int, shape: tuple[object, ...]) -> int | None:
     """Returns where the key axis is behind a node that leaves weights what they are."""
     after = shape_of(node.outputs[0])
+    if node.op_type == STRAIGHT_THROUGH:
+        return key if place < 2 else None
     if node.op_type in _THE_SAME and after is not None and len(after) == len(shape):
         others = [v for i, v in enumerate(node.inputs) if i != place and v is not None]
         # Masks and scales: what has other sizes along the keys does not leave them what they are.

@@ -3,16 +3,24 @@
 A convolution has its channels behind the batch, a matrix product has them last, a recurrent layer
 has time before the batch. From these the names are carried to all tensors that have the same axes:
 through elementwise operators, transposes, reductions and reshapes that leave leading axes alone.
+
+Which axis of an input is the batch is told by a user, by the name of an open size (`batch`, `N`),
+by operators that know (recurrent ones, convolutions), and last by where it stands: the first open
+size in front of an input. From there `batch_axes` follows it; what is not known to be the batch is
+not called so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
+from probegen.sources.onnx.batch_axes import SAMPLES, BatchAxes
 
 #: A name for each axis as far as it is known.
 _Names = tuple[str | None, ...]
@@ -24,6 +32,10 @@ _CHANNELS_SECOND = frozenset(
 )
 _CHANNELS_LAST = frozenset({"LayerNormalization", "RMSNormalization"})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+#: What exporters and people call the size of the batch.
+_BATCH_NAME = re.compile(r"(?i)(dynamic_)?(batch|batch_?size|n_?batch|bs|n|b)(_?(axis|dim))?")
+#: Tensors of this rank that nothing is known of are taken for `[batch, time, channel]`.
+_TOKENS = 3
 #: Operators whose first output has the axes of its first input, perhaps other sizes.
 _KEEPS = frozenset(
     {"Slice", "Pad", "Resize", "Upsample", "Concat", "Split", "Softmax", "LogSoftmax", "Hardmax"}
@@ -32,6 +44,24 @@ _KEEPS = frozenset(
     | _CHANNELS_SECOND
     | _CHANNELS_LAST
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Apart:
+    """How samples are told apart that are joined with other positions along an axis.
+
+    Attributes:
+        axis: the axis.
+        parts: what it is to be reshaped to, -1 for the samples; None where sizes are open that
+            are joined with them, so that nobody can tell.
+        sizes: of the reshaped tensor.
+        axes: of the reshaped tensor.
+    """
+
+    axis: int
+    parts: tuple[int, ...] | None
+    sizes: tuple[int | None, ...]
+    axes: Axes
 
 
 class Layouts:
@@ -46,21 +76,35 @@ class Layouts:
         """
         self._known: dict[ir.Value, _Names] = {}
         ends = {v.name: v for v in [*graph.inputs, *graph.outputs]}
+        self._ends = set(ends.values())
         self._given = {ends[name]: axes for name, axes in given.items() if name in ends}
         for value, axes in self._given.items():
             self._learn(value, axes)
-        fed = [s for v in graph.inputs if not v.is_initializer() and (s := shape_of(v))]
-        self._batch = _batch_size(fed)
-        self._others = {d for s in fed for d in s if isinstance(d, str) and d != self._batch}
-        for value in [*graph.inputs, *graph.outputs]:
-            sizes = shape_of(value) or ()
-            if isinstance(self._batch, str) and sizes.count(self._batch) == 1:
-                self._learn(value, [BATCH if d == self._batch else None for d in sizes])
+        fed = [v for v in graph.inputs if not v.is_initializer()]
+        named = _named_batch([shape_of(v) or () for v in fed])
+        self._learn_batch([*graph.inputs, *graph.outputs], named)
         nodes = list(graph)
         for strong in (True, False):
             for node in nodes:
                 self._make(node, strong)
             self._carry(nodes)
+        size = named if named is not None else self._size_of_batch(fed)
+        self._learn_batch(graph.inputs, size)
+        self._others = {d for v in fed for d in shape_of(v) or () if isinstance(d, str)} - {size}
+        self._size = size
+        places = {v: self._batch_of_input(v) for v in fed}
+        self._batched = any(place is not None for place in places.values())
+        self._batch = BatchAxes(graph, places, size)
+
+    @property
+    def batch(self) -> int | None:
+        """The number of samples that the graph is bound to, None where any will do.
+
+        1 where no input has an axis of samples.
+        """
+        if not self._batched:
+            return 1
+        return self._size if isinstance(self._size, int) else None
 
     def axes(self, value: ir.Value) -> Axes:
         """Returns a name for each axis: usual ones where nothing tells."""
@@ -69,30 +113,100 @@ class Layouts:
             return ()
         if value in self._given:
             return self._given[value]
-        names = list(self._known.get(value, (None,) * len(shape)))
-        if BATCH not in names and names and names[0] is None and self._may_be_batch(shape[0]):
-            names[0] = BATCH
-        if CHANNEL not in names and len(names) > 1 and names[-1] is None:
-            names[-1] = CHANNEL
-        places = [i for i, name in enumerate(names) if name not in (BATCH, CHANNEL)]
-        usual = SPATIAL.get(len(places), ())
-        if len(places) == len([i for i in places if names[i] is None]) and usual:
-            for place, word in zip(places, usual, strict=True):
-                names[place] = word
-        taken = {name for name in names if name}
-        for i, name in enumerate(names):
-            if name is None or (name == TIME and {"height", "width"} & taken):
-                names[i] = f"axis_{i}"
-        return tuple(str(name) for name in names)
+        known = self._known.get(value, (None,) * len(shape))
+        names = [None if name == BATCH else name for name in known]
+        at = self._batch_axis(value, shape)
+        if at is not None:
+            names[at] = BATCH
+        few = len(shape) <= _TOKENS or value in self._ends
+        # Of tensors with something before the batch, open sizes are steps; states have fixed ones.
+        usual = few and (at == 0 or (at == 1 and not isinstance(shape[0], int)))
+        return _completed(names, usual=usual)
+
+    def told_apart(self, value: ir.Value) -> Apart | None:
+        """Says how to tell samples apart that are joined with something else along an axis.
+
+        Returns:
+            None where samples have an axis of their own, or none at all.
+        """
+        shape, found, axis = shape_of(value), self._batch.factors(value), self._batch.joined(value)
+        if axis is None or found is None or shape is None:
+            return None
+        own = found[axis]
+        numbers = [f for f in own if f is not SAMPLES]
+        if not all(isinstance(n, int) for n in numbers):
+            return Apart(axis, None, (), ())
+        parts = tuple(-1 if f is SAMPLES else int(str(f)) for f in own)
+        size = self._size if isinstance(self._size, int) else None
+        sizes = [None if not isinstance(d, int) else d for d in shape]
+        known = self._known.get(value, (None,) * len(shape))
+        names = [None if name == BATCH else name for name in known]
+        names[axis : axis + 1] = [BATCH if p == -1 else None for p in parts]
+        sizes[axis : axis + 1] = [size if p == -1 else p for p in parts]
+        return Apart(axis, parts, tuple(sizes), _completed(names, usual=False))
+
+    def _batch_axis(self, value: ir.Value, shape: Sequence[Dim]) -> int | None:
+        """Returns the axis of the batch: the one it was followed to, or a first open one.
+
+        Behind computed reshapes nothing may be known; two batch sizes are verified, which a
+        wrong guess does not survive.
+        """
+        if not self._batched:
+            # One sample without a batch axis: operators that need one get one of size 1.
+            known = self._known.get(value, ())
+            at = known.index(BATCH) if BATCH in known else None
+            return at if at is not None and shape[at] == 1 else None
+        if self._batch.factors(value) is not None:
+            return self._batch.axis(value)
+        guessed = bool(shape) and self._may_be_batch(shape[0])
+        return 0 if guessed else None
 
     def _may_be_batch(self, size: object) -> bool:
-        """Tells whether a first axis of this size is the batch, as far as sizes tell.
-
-        Behind computed reshapes the size of the batch often has no name.
-        """
-        if isinstance(self._batch, int):
-            return size == self._batch
+        """Tells whether a first axis of this size is the batch, as far as sizes tell."""
+        if isinstance(self._size, int):
+            return size == self._size
         return not isinstance(size, int) and size not in self._others
+
+    def _batch_of_input(self, value: ir.Value) -> int | None:
+        """Returns the axis of an input's batch: known, or the first where its size may be that."""
+        shape = shape_of(value) or ()
+        if value in self._given:
+            given = self._given[value]
+            return given.index(BATCH) if BATCH in given else None
+        known = self._known.get(value, ())
+        if BATCH in known:
+            # Inputs that disagree: steps that convolutions take for samples, a state for one.
+            at = known.index(BATCH)
+            return None if isinstance(self._size, int) and shape[at] != self._size else at
+        if shape and self._may_be_batch(shape[0]) and not (known and known[0]):
+            return 0
+        # Sizes without a name: the only open one of a state is that of the batch.
+        unnamed = [i for i, d in enumerate(shape) if d is None]
+        return unnamed[0] if self._size is None and len(unnamed) == 1 else None
+
+    def _size_of_batch(self, fed: Sequence[ir.Value]) -> Dim:
+        """Returns the size of the batch: a number, a name, or None where it is open without one.
+
+        That of an axis that operators or a user call so, a number where one is fixed; else the
+        first open size in front of an input; else the first size of the first input that has any.
+        """
+        told = [
+            (shape_of(v) or ())[known.index(BATCH)]
+            for v in fed
+            if BATCH in (known := self._known.get(v, ()))
+        ]
+        if told:
+            return next((d for d in told if isinstance(d, int)), told[0])
+        unnamed = [v for v in fed if not any(self._known.get(v, ())[:1])]
+        firsts = [s[0] for v in unnamed if (s := shape_of(v))]
+        return next((d for d in firsts if not isinstance(d, int)), firsts[0] if firsts else None)
+
+    def _learn_batch(self, values: Iterable[ir.Value], size: Dim) -> None:
+        """Notes which axis has the name of the batch, where one alone has."""
+        for value in values:
+            sizes = shape_of(value) or ()
+            if isinstance(size, str) and sizes.count(size) == 1:
+                self._learn(value, [BATCH if d == size else None for d in sizes])
 
     # -- learning --------------------------------------------------------------------------
 
@@ -116,13 +230,14 @@ class Layouts:
             return
         if strong and node.op_type in _CHANNELS_SECOND:
             for value in (node.inputs[0], node.outputs[0]):
-                self._learn(value, self._second(value))
+                self._learn(value, self._second(value, _mixes_positions(node)))
         elif strong and node.op_type in _RECURRENT:
             batch_first = attribute(node, "layout", 0) == 1
             own = (BATCH, TIME, CHANNEL) if batch_first else (TIME, BATCH, CHANNEL)
             self._learn(node.inputs[0], own)
-            every = (BATCH, TIME, None, CHANNEL) if batch_first else (TIME, None, BATCH, CHANNEL)
-            last = (BATCH, None, CHANNEL) if batch_first else (None, BATCH, CHANNEL)
+            ways = "direction"
+            every = (BATCH, TIME, ways, CHANNEL) if batch_first else (TIME, ways, BATCH, CHANNEL)
+            last = (BATCH, "layer", CHANNEL) if batch_first else ("layer", BATCH, CHANNEL)
             for value in node.inputs[5:7]:
                 self._learn(value, last)
             for value, names in zip(node.outputs, (every, last, last), strict=False):
@@ -133,11 +248,12 @@ class Layouts:
                 if shape is not None and len(shape) > 1:
                     self._learn(value, (*(None for _ in shape[1:]), CHANNEL))
 
-    def _second(self, value: ir.Value | None) -> Sequence[str | None]:
+    def _second(self, value: ir.Value | None, positions: bool) -> Sequence[str | None]:
         shape = None if value is None else shape_of(value)
         if shape is None or len(shape) < 2:
             return ()
-        return (BATCH, CHANNEL, *SPATIAL.get(len(shape) - 2, (None,) * (len(shape) - 2)))
+        nothing = (None,) * (len(shape) - 2)
+        return (BATCH, CHANNEL, *(SPATIAL.get(len(nothing), nothing) if positions else nothing))
 
     def _carry(self, nodes: Sequence[ir.Node]) -> None:
         """Carries names along the graph, both ways, until there is nothing new."""
@@ -172,7 +288,8 @@ class Layouts:
         operands = [v for v in node.inputs if v is not None]
         alike = [v for v in operands if (s := shape_of(v)) is not None and len(s) == len(shape)]
         for value in alike:
-            same = [a == b for a, b in zip(shape_of(value) or (), shape, strict=True)]
+            pairs = list(zip(shape_of(value) or (), shape, strict=True))
+            same = [a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs]
             if value in self._known:
                 names = [n if s else None for n, s in zip(self._known[value], same, strict=True)]
                 changed |= self._learn(result, names)
@@ -182,14 +299,33 @@ class Layouts:
         return changed
 
 
-def _batch_size(fed: Sequence[Sequence[Dim]]) -> Dim:
-    """Returns the size of the batch: a number, a name, or None where it is open without one.
+def _named_batch(fed: Sequence[Sequence[Dim]]) -> str | None:
+    """Returns the open size that is called after the batch, None where none is."""
+    named = (d for sizes in fed for d in sizes if isinstance(d, str) and _BATCH_NAME.fullmatch(d))
+    return next(named, None)
 
-    It is the first open size that stands in front of an input; where none does, the first size
-    of the first input that has any.
+
+def _completed(names: list[str | None], *, usual: bool) -> Axes:
+    """Returns names for all axes.
+
+    Args:
+        names: those that are known.
+        usual: give the others the usual ones: channels last, one position is time, two are height
+            and width.
     """
-    firsts = [sizes[0] for sizes in fed if sizes]
-    return next((d for d in firsts if not isinstance(d, int)), firsts[0] if firsts else None)
+    if usual and CHANNEL not in names and len(names) > 1 and names[-1] is None:
+        names[-1] = CHANNEL
+    places = [i for i, name in enumerate(names) if name not in (BATCH, CHANNEL)]
+    words = SPATIAL.get(len(places), ())
+    if usual and words and all(names[i] is None for i in places):
+        for place, word in zip(places, words, strict=True):
+            names[place] = word
+    taken = {name for name in names if name}
+    beside = {"height", "width"} & taken
+    if beside:  # the width of an image that is read from left to right
+        left = next(iter({"height", "width"} - taken), None)
+        names = [left if name == TIME else name for name in names]
+    return tuple(f"axis_{i}" if name is None else name for i, name in enumerate(names))
 
 
 #: Operators with results that have other axes than their operands, and no move of their own.
@@ -216,6 +352,8 @@ def _moves(node: ir.Node) -> tuple[_Move | None, _Move | None]:
             lambda names: [names[p] for p in perm],
             lambda names: [names[perm.index(i)] for i in range(len(perm))],
         )
+    elif node.op_type == "Gather" and len(result) == len(source) - 1:
+        moves = _with_other_axes(node, source, result, [attribute(node, "axis", 0)])
     elif node.op_type in ("Squeeze", "Unsqueeze") or node.op_type.startswith("Reduce"):
         moves = _with_other_axes(node, source, result)
     elif node.op_type in ("Reshape", "Flatten", "MatMul", "Expand"):
@@ -228,12 +366,15 @@ def _moves(node: ir.Node) -> tuple[_Move | None, _Move | None]:
 
 
 def _with_other_axes(
-    node: ir.Node, source: Sequence[object], result: Sequence[object]
+    node: ir.Node,
+    source: Sequence[object],
+    result: Sequence[object],
+    named: list[int] | None = None,
 ) -> tuple[_Move | None, _Move | None]:
     """Returns the moves of an operator that takes axes away or puts some in."""
     if len(source) == len(result):
         return (lambda names: names), (lambda names: names)
-    named = attribute(node, "axes")
+    named = named if named is not None else attribute(node, "axes")
     if named is None and len(node.inputs) > 1:
         found = constant_of(node.inputs[1])
         named = None if found is None else found.reshape(-1).tolist()
@@ -270,6 +411,17 @@ def _with_leading_axes(
         return lambda names: (*names[:same], *(None for _ in range(rank - same)))
 
     return onto(len(result)), onto(len(source))
+
+
+def _mixes_positions(node: ir.Node) -> bool:
+    """Tells whether an operator knows positions: a convolution of single ones may see anything."""
+    kernel = attribute(node, "kernel_shape")
+    if kernel is None and node.op_type == "Conv" and len(node.inputs) > 1:
+        weight = node.inputs[1]
+        kernel = None if weight is None else (shape_of(weight) or ())[2:]
+    if node.op_type != "Conv" or not kernel or any(size != 1 for size in kernel):
+        return True
+    return node.inputs[0] is not None and node.inputs[0].producer() is None
 
 
 def _has_channels_last(node: ir.Node) -> bool:

@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from probegen.errors import ExportError
 from probegen.graph.array_operations import OnnxOperations
-from probegen.graph.core.builder import Builder
+from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.marks import MARK, MARK_DOMAIN
-from probegen.graph.core.values import shape_of
+from probegen.graph.core.values import rank_of, shape_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
+from probegen.plan.axes import BATCH
 from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.view import OnnxView
@@ -37,7 +38,7 @@ def forward_graph(
     graph = model.graph
     copies = dict(zip(_values(read.model.graph), _values(graph), strict=True))
     if batch is not None:
-        _fix_batch(model, batch)
+        _fix_batch(model, view, batch)
     _name_open_sizes(graph)
     builder = Builder(graph, read.opset)
     predictions = list(graph.outputs)
@@ -66,11 +67,19 @@ def _plain(
     builder: Builder, view: OnnxView, output: PlainOutput, copies: dict[ir.Value, ir.Value]
 ) -> ir.Value:
     """Writes an activation or attention weights as the artefact gives them."""
-    value = copies[view.value(output.ref)]
-    if output.probe.of_weights:
-        value = copies[view.weights(output.ref).value]
+    value = _told_apart(builder, view, output, copies[view.taken(output)])
     payload = output.probe.payload(OnnxOperations(builder), value, output.axes)
     return builder.cast(payload, ir.DataType[output.spec.dtype.upper().replace("FLOAT32", "FLOAT")])
+
+
+def _told_apart(builder: Builder, view: OnnxView, output: PlainOutput, value: ir.Value) -> ir.Value:
+    """Writes `[batch*heads, ...]` as `[batch, heads, ...]`."""
+    apart = view.told_apart(view.taken(output))
+    if apart is None or apart.parts is None:
+        return value
+    sizes: list[Size] = [(value, i) for i in range(rank_of(value))]
+    sizes[apart.axis : apart.axis + 1] = apart.parts
+    return builder.reshape(value, sizes)
 
 
 def _target(
@@ -100,23 +109,25 @@ def _marked(graph: ir.Graph, value: ir.Value, ref: TensorRef) -> ir.Value:
     return result
 
 
-def _fix_batch(model: ir.Model, batch: int) -> None:
-    """Gives the first axis of every input a size.
+def _fix_batch(model: ir.Model, view: OnnxView, batch: int) -> None:
+    """Gives the axis of the batch a size in every input.
 
     Raises:
         ExportError: the file has another one.
     """
-    for value in model.graph.inputs:
-        shape = shape_of(value)
-        if not shape or value.is_initializer():
+    for i, name in enumerate(view.input_names):
+        value = next(v for v in model.graph.inputs if v.name == name)
+        axes, shape = view.input(i).axes, shape_of(value)
+        if shape is None or BATCH not in axes:
             continue
-        if isinstance(shape[0], int):
-            if shape[0] != batch and batch != 1:
+        at = axes.index(BATCH)
+        if isinstance(shape[at], int):
+            if shape[at] != batch and batch != 1:
                 raise ExportError(
-                    f"input {value.name!r} has the fixed batch size {shape[0]}, not {batch}."
+                    f"input {name!r} has the fixed batch size {shape[at]}, not {batch}."
                 )
             continue
-        value.shape = ir.Shape([batch, *shape[1:]])
+        value.shape = ir.Shape([batch if i == at else d for i, d in enumerate(shape)])
     infer_shapes(model)
 
 

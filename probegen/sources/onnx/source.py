@@ -36,9 +36,7 @@ class OnnxSource:
         graph = read.model.graph
         stem = read.original.stem if isinstance(read.original, Path) else ""
         self.name = graph.name or stem or "model"
-        first = next(iter(self.view.inputs), None)
-        size = None if first is None or not first.shape else first.shape[0]
-        self.batch = size if isinstance(size, int) else None
+        self.batch = self.view.batch
 
     @functools.cached_property
     def view(self) -> OnnxView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,24 +16,32 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, is_float, key_of
 from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
-from probegen.plan.axes import Axes, channel_axis, position_axes
+from probegen.plan.axes import BATCH, WINDOW, Axes, channel_axis, position_axes
 from probegen.plan.model_view import ModelView, Start, TensorFacts
-from probegen.plan.plan import WEIGHT, TargetPlan, TensorRef
+from probegen.plan.plan import WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
-from probegen.sources.onnx.layouts import Layouts
+from probegen.sources.onnx.layouts import Apart, Layouts
 from probegen.sources.onnx.roles import is_embedding, role_of
 
 _DRAWING = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
     | {"Multinomial"}
 )
+#: Rank of attention weights whose heads are joined with the samples, where there are any.
+_WITHOUT_HEADS = 3
 _INTO_SCORES = frozenset({"Softmax", "Sigmoid"})
 
 
 class OnnxView(ModelView):
-    """A prepared ONNX graph, and questions about it."""
+    """A prepared ONNX graph, and questions about it.
+
+    Attributes:
+        graph: the graph.
+        inputs: what is fed.
+        batch: the number of samples that it is bound to, None where any will do.
+    """
 
     def __init__(
         self,
@@ -60,6 +69,7 @@ class OnnxView(ModelView):
         self.output_names = [str(v.name) for v in graph.outputs]
         self._varying = _depending(graph, self.inputs)
         self._layouts = Layouts(graph, dict(axes or {}))
+        self.batch = self._layouts.batch
         self._weights = {w.softmax: w for w in attention_weights(graph, self._varying)}
         self._nodes = self._named_nodes()
         self._refs = {
@@ -122,7 +132,7 @@ class OnnxView(ModelView):
                 path=path,
                 class_name=key_of(node),
                 roles=roles,
-                shapes=tuple(map(_sizes, floats)),
+                shapes=tuple(self._facts(v).shape for v in floats),
                 dtypes=tuple(map(_dtype, floats)),
                 probes=tuple(probes),
                 reason=reason,
@@ -133,6 +143,11 @@ class OnnxView(ModelView):
         """Returns what a node can be probed for, and why not for more."""
         if value in self._random:
             return [], "drawn at random"
+        apart = self._layouts.told_apart(value)
+        if apart is not None:
+            reason = f"along its axis {apart.axis} samples are joined with other positions"
+            kinds = ["activation", "attention"] if node in self._weights else ["activation"]
+            return (kinds, reason) if apart.parts else ([], f"{reason} of open number")
         probes, reason = ["activation"], ""
         differentiable = value in self._reached
         if differentiable:
@@ -146,21 +161,24 @@ class OnnxView(ModelView):
         return probes, reason
 
     def _is_map(self, value: ir.Value) -> bool:
-        """Tells whether a tensor has channels at more than one position of each sample."""
+        """Tells whether a tensor has channels, not one alone, at more than one position."""
         axes, sizes = self._layouts.axes(value), _sizes(value)
         places = position_axes(axes)
-        batched = bool(axes) and axes[0] == "batch"
-        return batched and channel_axis(axes) is not None and any(sizes[i] != 1 for i in places)
+        batched = BATCH in axes and not {"direction", "layer"} & set(axes)
+        known = not any(axes[i].startswith("axis_") for i in places)
+        channels = channel_axis(axes)
+        several = any(sizes[i] != 1 for i in places)
+        return batched and known and several and channels is not None and sizes[channels] != 1
 
     # -- tensors ---------------------------------------------------------------------------
 
     def input(self, position: int) -> TensorFacts:
         """Returns what is known of an input."""
-        return self._facts(self.inputs[position])
+        return self._whole(self.inputs[position])
 
     def output(self, position: int) -> TensorFacts:
         """Returns what is known of an output."""
-        return self._facts(self.graph.outputs[position])
+        return self._whole(self.graph.outputs[position])
 
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor."""
@@ -185,13 +203,42 @@ class OnnxView(ModelView):
     def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
         """Returns the attention weights at a point, and the axis that their softmax sums over."""
         weights = self.weights(TensorRef(point.path, point.call_index))
-        return self._facts(weights.value), [weights.key]
+        facts, apart = self._facts(weights.value), self._layouts.told_apart(weights.value)
+        if apart is None or not apart.parts:
+            return facts, [weights.key]
+        more = [apart.axis + i for i, part in enumerate(apart.parts) if part != -1]
+        rank = len(shape_of(weights.value) or ())
+        if len(more) > 1 or rank > _WITHOUT_HEADS:
+            # Heads have an axis of their own, or there are none: these are windows.
+            names = dict(zip(more, _windows(len(more)), strict=True))
+            axes = tuple(names.get(i, name) for i, name in enumerate(facts.axes))
+            facts = dataclasses.replace(facts, axes=axes)
+        return facts, [weights.key + (len(more) if weights.key > apart.axis else 0)]
 
     def weights(self, ref: TensorRef) -> Weights:
         """Returns the attention weights that a node makes."""
         return self._weights[self._nodes[str(ref.path)]]
 
+    def told_apart(self, value: ir.Value) -> Apart | None:
+        """Says how samples are told apart that a tensor joins with other positions along an axis.
+
+        That is how activations and attention weights come out; None where there is nothing to do.
+        """
+        return self._layouts.told_apart(value)
+
+    def taken(self, output: PlainOutput) -> ir.Value:
+        """Returns the value of the graph that an output without gradient gives out."""
+        if output.probe.of_weights:
+            return self.weights(output.ref).value
+        return self.value(output.ref)
+
     def _facts(self, value: ir.Value) -> TensorFacts:
+        apart = self._layouts.told_apart(value)
+        if apart is not None and apart.parts:
+            return TensorFacts(apart.sizes, _dtype(value), apart.axes, is_float(value))
+        return self._whole(value)
+
+    def _whole(self, value: ir.Value) -> TensorFacts:
         return TensorFacts(_sizes(value), _dtype(value), self._layouts.axes(value), is_float(value))
 
     def has_scores(self, position: int) -> bool:
@@ -339,6 +386,10 @@ class OnnxView(ModelView):
                 "anew, which no artefact can agree with. Export the model without it (for "
                 "inference), or give the numbers as an input."
             )
+
+
+def _windows(count: int) -> list[str]:
+    return [WINDOW] if count == 1 else [f"{WINDOW}_{i}" for i in range(count)]
 
 
 def _sizes(value: ir.Value) -> tuple[int | None, ...]:

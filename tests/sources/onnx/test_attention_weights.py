@@ -1,0 +1,155 @@
+"""Attention weights: every softmax that weighs values, and no other; and how they come out."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from probegen.plan.making import make_plan
+from probegen.sources import open_source
+from probegen.sources.onnx.attention_weights import attention_weights
+from probegen.sources.onnx.reading import read_onnx
+from tests.sources.onnx.support import add_weights, hard, parse, run
+
+
+def _found(text: str, opset: int = 18, **weights):
+    graph = read_onnx(add_weights(parse(text, opset), **weights)).model.graph
+    varying = set(graph.inputs)
+    for node in graph:
+        if any(v in varying for v in node.inputs):
+            varying.update(node.outputs)
+    return [(str(w.value.name), w.key) for w in attention_weights(graph, varying)]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) w = Softmax(s) y = MatMul(w, x)", 2),
+        # Weights behind the values: summed over their rows.
+        ("t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) w = Softmax<axis=1>(s) "
+         "u = Transpose<perm=[0,2,1]>(w) y = MatMul(u, x)", 1),
+        ("t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) w = Softmax(s) "
+         'y = Einsum<equation="bqk,bkc->bqc">(w, x)', 2),
+        # Additive attention of one query: weighed and summed.
+        ("s = ReduceMean<axes=[2], keepdims=1>(x) w = Softmax<axis=1>(s) m = Mul(w, x) "
+         "y = ReduceSum<keepdims=1>(m, one)", 1),
+    ],
+)  # fmt: skip
+def test_what_weighs_values(body: str, expected: int) -> None:
+    opset = 17 if "axes=[2]" in body else 18
+    text = f"g (float[N,5,4] x) => (float[N,P,4] y) {{ {body} }}"
+    assert _found(text, opset, one=np.array([1])) == [("w", expected)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Softmax(x)",
+        # Classes: multiplied with a stored matrix, or summed over something else.
+        "w = Softmax(x) y = MatMul(w, m)",
+        "w = Softmax(x) p = Mul(w, x) y = ReduceSum<keepdims=1>(p, one)",
+        "w = Softmax(x) y = Add(w, x)",
+    ],
+)
+def test_what_does_not(body: str) -> None:
+    text = f"g (float[N,5,4] x) => (float[N,P,Q] y) {{ {body} }}"
+    assert not _found(text, m=np.ones((4, 3), np.float32), one=np.array([1]))
+
+
+def test_rows_that_are_masked_whole_are_taken_where_they_are_applied() -> None:
+    """torch writes 0 in the place of the NaN of a row in which everything is masked."""
+    text = """
+        g (float[N,5,4] x, float[N,5,5] mask) => (float[N,5,4] y) {
+          t = Transpose<perm=[0,2,1]>(x)
+          s = MatMul(x, t)
+          m = Add(s, mask)
+          w = Softmax(m)
+          lost = IsNaN(w)
+          applied = Where(lost, zero, w)
+          y = MatMul(applied, x)
+        }"""
+    assert _found(text, zero=np.float32(0)) == [("applied", 2)]
+
+
+def _bmm(batch: str = "N") -> onnx.ModelProto:
+    """Heads joined with the samples, as torch's bmm has them."""
+    model = parse(
+        f"""
+        g (float[{batch},5,12] x) => (float[{batch},5,12] y) {{
+          q = Reshape(x, four)
+          heads = Transpose<perm=[0,2,1,3]>(q)
+          joined = Reshape(heads, three)
+          turned = Transpose<perm=[0,2,1]>(joined)
+          scores = MatMul(joined, turned)
+          weights = Softmax(scores)
+          mixed = MatMul(weights, joined)
+          apart = Reshape(mixed, back)
+          last = Transpose<perm=[0,2,1,3]>(apart)
+          y = Reshape(last, whole)
+        }}"""
+    )
+    return add_weights(
+        model,
+        four=np.array([-1, 5, 3, 4]),
+        three=np.array([-1, 5, 4]),
+        back=np.array([-1, 3, 5, 4]),
+        whole=np.array([-1, 5, 12]),
+    )
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+def test_heads_that_are_joined_with_samples_come_out_apart(tmp_path, batch: str) -> None:
+    source, path = tmp_path / "m.onnx", tmp_path / "probed.onnx"
+    onnx.save(_bmm(batch), source)
+    pg.compile(str(source), [pg.Attention()], str(path))
+    art = runtime.load(path)
+    (spec,) = art.manifest.explanations
+    assert spec.axes == ("batch", "head", "query", "key")
+    assert spec.shape[1:] == (3, 5, 5)
+    model = _bmm(batch)
+    del model.graph.output[:]
+    model.graph.output.add().name = "weights"
+    for rows in (2, 7) if batch == "N" else (2,):
+        x = hard(rows, 5, 12)
+        expected = run(model, {"x": x})["weights"].reshape(rows, 3, 5, 5)
+        np.testing.assert_allclose(art.run(x)[spec.name].array, expected, atol=1e-6)
+
+
+def test_attention_within_windows(tmp_path) -> None:
+    """[batch*windows, query, key]: windows are no samples, and are told apart from them."""
+    model = add_weights(
+        parse(
+            """
+            g (float[N,6,10,8] x) => (float[M,10,8] y) {
+              six = Reshape(x, cut)
+              t = Transpose<perm=[0,1,3,2,4,5]>(six)
+              windows = Reshape(t, joined)
+              turned = Transpose<perm=[0,2,1]>(windows)
+              scores = MatMul(windows, turned)
+              w = Softmax(scores)
+              y = MatMul(w, windows)
+            }"""
+        ),
+        cut=np.array([-1, 3, 2, 2, 5, 8]),
+        joined=np.array([-1, 10, 8]),
+    )
+    (point,) = [p for p in pg.inspect(model) if "attention" in p.probes]
+    assert "joined with other positions" in point.reason
+    plan = make_plan(open_source(model).view, [pg.Attention()], None)
+    (spec,) = plan.manifest.explanations
+    assert spec.axes == ("batch", "window_0", "window_1", "query", "key")
+    assert spec.shape == (None, 3, 2, 10, 10)
+    path = tmp_path / "probed.onnx"
+    pg.compile(model, [pg.Attention(), pg.Activations("*y")], str(path))
+    art = runtime.load(path)
+    x = hard(3, 6, 10, 8)
+    (weights,) = [o for o in art.manifest.explanations if o.kind == "attention"]
+    cut = x.reshape(3, 3, 2, 2, 5, 8).transpose(0, 1, 3, 2, 4, 5).reshape(3, 3, 2, 10, 8)
+    scores = np.einsum("buvqc,buvkc->buvqk", cut, cut).astype(np.float64)
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    found = art.run(x)
+    np.testing.assert_allclose(found[weights.name].array, shares, atol=1e-5)
