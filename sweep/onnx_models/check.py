@@ -15,7 +15,8 @@ import onnxruntime
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import ProbegenError, VerificationError
+from probegen.errors import InputError, ProbegenError, VerificationError
+from probegen.sources import open_source
 from sweep.onnx_models.case import MODEL, About, Array, Run, load_runs
 from sweep.onnx_models.compare import (
     STEPS_DOUBLE,
@@ -24,7 +25,15 @@ from sweep.onnx_models.compare import (
     relative_l2,
     relative_largest,
 )
-from sweep.onnx_models.outcome import AGREES, DIFFERS, FAILS, REFUSED, Outcome, line
+from sweep.onnx_models.outcome import (
+    AGREES,
+    DIFFERS,
+    FAILS,
+    NOT_APPLICABLE,
+    REFUSED,
+    Outcome,
+    line,
+)
 from sweep.onnx_models.precise import Precise
 
 #: What a gradient may be away from torch's float64 one, or from differences of the file; more
@@ -46,11 +55,22 @@ def check(name: str, folder: Path) -> Outcome:
     except VerificationError as error:
         outcome = Outcome(name, DIFFERS, line(error))
     except ProbegenError as error:
-        outcome = Outcome(name, REFUSED, line(error))
+        fault = _fault_of_file(folder / MODEL)
+        known = Outcome(name, NOT_APPLICABLE, line(fault)) if fault else None
+        outcome = known or Outcome(name, REFUSED, line(error))
     except Exception as error:
         outcome = Outcome(name, FAILS, line(f"{type(error).__name__}: {error}"))
     seconds = round(time.perf_counter() - start, 2)
     return dataclasses.replace(outcome, tool=about.tool, seconds=seconds)
+
+
+def _fault_of_file(path: Path) -> str | None:
+    """Returns why onnxruntime itself cannot open a file, None where it can."""
+    try:
+        _session(path)
+    except Exception as error:
+        return f"onnxruntime cannot open the file: {error}"
+    return None
 
 
 def _compile(name: str, about: About, folder: Path) -> Outcome:
@@ -58,11 +78,16 @@ def _compile(name: str, about: About, folder: Path) -> Outcome:
     pg.inspect(str(source))
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "explained.onnx"
-        notes = _artefact(source, about, path)
+        runs = [r for r in load_runs(folder) if _runs_on(source, r)]
+        if not runs:
+            return Outcome(
+                name, NOT_APPLICABLE, "onnxruntime cannot run the file on its own samples"
+            )
+        notes = _artefact(source, about, path, runs)
         plain, explained = count_nodes(path)
-        runs = load_runs(folder)
         art = runtime.load(path)
-        figures = [_Figures.of(art, run, about, source, path) for run in runs]
+        sample = asked_target(source, about)[1]
+        figures = [_Figures.of(art, run, about, source, path, sample) for run in runs]
     gradient = max(f.gradient for f in figures)
     predictions = max(f.predictions for f in figures)
     own = max((f.own for f in figures if f.own is not None), default=None)
@@ -89,36 +114,83 @@ def _compile(name: str, about: About, folder: Path) -> Outcome:
     )
 
 
-def _artefact(source: Path, about: About, path: Path) -> list[str]:
+def _artefact(source: Path, about: About, path: Path, runs: Sequence[Run]) -> list[str]:
     """Compiles with all probes, or without those that are refused; says which these are."""
-    gradient, others = probes(about)
+    gradient, others = probes(about, asked_target(source, about)[0])
+    samples: dict[str, Array] | None = None
+    notes = []
 
     def compiled(asked: Sequence[Any]) -> None:
-        pg.compile(str(source), asked, str(path), overwrite=True, dynamic_batch=not about.fixed)
+        pg.compile(
+            str(source),
+            asked,
+            str(path),
+            overwrite=True,
+            dynamic_batch=not about.fixed,
+            samples=samples,
+        )
 
+    kept = [gradient]
     try:
         compiled([gradient, *others])
+        others, kept = [], [gradient, *others]
+    except InputError:
+        # A file that runs at the sizes alone that it was traced at: verified on its own inputs.
+        samples = _fed(source, runs[0])
+        notes.append("verified on its own samples")
     except ProbegenError:
+        pass
+    if others:
         # A refusal of the gradient itself is the outcome.
         compiled([gradient])
-        kept, notes = [gradient], []
-        for probe in others:
-            try:
-                compiled([*kept, probe])
-                kept.append(probe)
-            except ProbegenError as error:
-                notes.append(f"without {type(probe).__name__}: {error}")
+    for probe in others:
+        try:
+            compiled([*kept, probe])
+            kept.append(probe)
+        except ProbegenError as error:
+            notes.append(f"without {type(probe).__name__}: {error}")
+    if others or samples is not None:
         compiled(kept)
-        return notes
-    return []
+    return notes
 
 
-def probes(about: About) -> tuple[Any, list[Any]]:
+def _runs_on(source: Path, run: Run) -> bool:
+    """Tells whether the file itself runs: some do at the sizes alone that they were traced at."""
+    try:
+        _session(source).run(None, _fed(source, run))
+    except Exception:
+        return False
+    return True
+
+
+def _fed(source: Path, run: Run) -> dict[str, Array]:
+    names = [i.name for i in _session(source).get_inputs()]
+    return {name: array for name, array in run.inputs.items() if name in names}
+
+
+def asked_target(source: Path, about: About) -> tuple[Any, int | None]:
+    """Returns the target in the form that probes take, and the sample that it means.
+
+    A target of a case without `batched` is an index of the whole output. Where that has a batch
+    axis, probes take an index of the others, for every sample.
+    """
+    if about.batched or not isinstance(about.target, tuple):
+        return about.target, None
+    view = open_source(str(source)).view
+    position = view.output_names.index(about.output) if about.output else 0
+    axes = view.output(position).axes
+    if "batch" not in axes:
+        return about.target or "argmax", None
+    at = axes.index("batch")
+    return tuple(t for i, t in enumerate(about.target) if i != at) or "argmax", about.target[at]
+
+
+def probes(about: About, target: Any) -> tuple[Any, list[Any]]:
     """Returns the input gradient of the target, and the other probes of a case.
 
     The scalar is the output's entry itself, as the reference has it: no pre-activation.
     """
-    asked: dict[str, Any] = {"target": about.target, "output": about.output, "logits": False}
+    asked: dict[str, Any] = {"target": target, "output": about.output, "logits": False}
     wrt = list(about.wrt) if len(about.wrt) > 1 else about.wrt[0]
     made: Mapping[str, Callable[[], Any]] = {
         "Saliency": lambda: pg.Saliency(wrt=about.wrt[0], **asked),
@@ -144,7 +216,9 @@ class _Figures:
     notes: Sequence[str]
 
     @classmethod
-    def of(cls, art: Any, run: Run, about: About, source: Path, path: Path) -> _Figures:
+    def of(
+        cls, art: Any, run: Run, about: About, source: Path, path: Path, sample: int | None
+    ) -> _Figures:
         original = _session(source)
         names = [i.name for i in original.get_inputs()]
         given = {name: array for name, array in run.inputs.items() if name in names}
@@ -172,6 +246,8 @@ class _Figures:
         against, notes = _AUTOGRAD if run.gradients else _DIFFERENCES, []
         for name in about.wrt:
             array = _of_input(gradients, name, run)
+            if sample is not None:
+                array = _of_sample(array, _axes_of(art, name), sample)
             if run.gradients:
                 wide = run.gradients.get("gradient64", run.gradients["gradient32"])[name]
                 apart = relative_l2(array, wide)
@@ -189,6 +265,21 @@ class _Figures:
                 notes.append(f"{name!r} holds integers: its gradient is compared with nothing")
         wrong = list(_wrong_in(art, arrays))
         return cls(predictions, distance, own, against, wrong, notes)
+
+
+def _axes_of(art: Any, name: str) -> tuple[str, ...]:
+    """Returns the axes of an input."""
+    return next(tuple(i.axes) for i in art.manifest.inputs if i.name == name)
+
+
+def _of_sample(array: Array, axes: Sequence[str], sample: int) -> Array:
+    """Returns the gradient of one sample's score: 0 in all others."""
+    if "batch" not in axes or len(axes) != array.ndim:
+        return array
+    at = axes.index("batch")
+    own = [i == sample for i in range(array.shape[at])]
+    shape = [-1 if i == at else 1 for i in range(array.ndim)]
+    return np.asarray(array * np.reshape(own, shape))
 
 
 def _in_double(
@@ -252,7 +343,8 @@ def _wrong_in(art: Any, arrays: Mapping[str, Array]) -> Iterator[str]:
             yield f"{output.name} is negative somewhere"
         elif output.kind == "attention" and array.size:
             sums = array.astype(np.float64).sum(list(output.axes).index("key"))
-            if np.abs(sums - 1).max() > 1e-3:
+            # Rows in which everything is masked hold 0.
+            if np.minimum(np.abs(sums - 1), np.abs(sums)).max() > 1e-3 or sums.max() < 0.5:
                 yield f"{output.name} does not add up to 1 along the keys"
 
 
@@ -260,6 +352,10 @@ def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    if any(node.op_type == "QuantizeLinear" for node in nodes):
+        # As it is written: kernels of whole numbers round another way.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

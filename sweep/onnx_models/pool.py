@@ -32,14 +32,14 @@ def sweep_all(cases: Sequence[Case], place: Path, jobs: int) -> Iterator[Outcome
 
 def _sweep(case: Case, place: Path) -> Outcome:
     folder = place / case.folder
+    told = folder / _REFUSAL
+    if told.exists() and not (folder / ABOUT).exists():
+        return Outcome(**json.loads(told.read_text()))
     if case.home == OWN:
         unwritten = _written(case, place)
         if unwritten is not None:
             return unwritten
     elif not (folder / ABOUT).exists():
-        told = folder / _REFUSAL
-        if told.exists():
-            return Outcome(**json.loads(told.read_text()))
         return Outcome(case.name, NOT_APPLICABLE, f"not written yet: needs the {case.home} extra")
     found = _child(CHECK, case, folder)
     return found or Outcome(case.name, FAILS, "its process gave no answer")
