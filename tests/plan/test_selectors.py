@@ -35,6 +35,7 @@ LAYERS = [FIRST, Layer(), SHARED]
         ("*", ["stem", "block/conv1_out", "block/mha", "shared#0", "shared#1"]),
         ("block/conv*_out", ["block/conv1_out"]),
         ("*conv1*", ["block/conv1_out"]),
+        ("/block/*", ["block/conv1_out", "block/mha"]),
         ("shared", ["shared#0", "shared#1"]),
         ("shared#1", ["shared#1"]),
         ("re:^block/.*a$", ["block/mha"]),
