@@ -1,9 +1,9 @@
 """probegen: a compiler for explainable models.
 
-It rewrites a copy of a Keras 3 model's computation so that chosen activations, attention
-weights and input gradients are real outputs beside the prediction, and exports it to ONNX or
-SavedModel. Importing this package loads neither TensorFlow nor Keras; the compiler's names do,
-when they are first used.
+It rewrites a copy of the computation of a Keras 3 model or an ONNX file so that chosen
+activations, attention weights and attributions are real outputs beside the prediction, and writes
+it as ONNX or SavedModel. Importing this package loads neither TensorFlow nor Keras nor onnx; the
+compiler's names load what they need, when they are first used.
 
 No module is called like a public function: importing it would hide the function.
 """

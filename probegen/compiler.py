@@ -79,12 +79,15 @@ def compile(
     """Instruments a model, exports it and verifies the artefact, in one call.
 
     Args:
-        source: a built `keras.Model`, or the path of a `.keras`, `.h5` or `.hdf5` file.
+        source: a built `keras.Model`, the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file, or an
+            `onnx.ModelProto`.
         probes: a probe or a list of probes; with an empty list the artefact gives the
             predictions alone.
         path: where the artefact goes; the suffix says the format, see `export`.
         class_names: names along the class axis of the prediction.
-        inputs: sample inputs for a subclassed model whose inputs Keras does not record.
+        inputs: sample inputs for a subclassed model whose inputs Keras does not record; for an
+            ONNX model the axes of inputs and outputs where their sizes do not tell, such as
+            `{"x": "time,batch,feature"}`.
         progress: called with a line before each stage.
         **options: those of `export`.
 

@@ -87,7 +87,7 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
 def compile(
     model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
 ) -> None:
-    """Compile MODEL (.keras, .h5, .hdf5) into one artefact with the asked explanations.
+    """Compile MODEL (.onnx, .keras, .h5, .hdf5) into one artefact with the asked explanations.
 
     SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
     'name#k' for call k of a shared layer; see `probegen inspect MODEL`. Options whose value may

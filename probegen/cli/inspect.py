@@ -40,7 +40,7 @@ def inspect(
     modules: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """List every point of MODEL (.keras, .h5, .hdf5) that can be probed, and how.
+    """List every point of MODEL (.onnx, .keras, .h5, .hdf5) that can be probed, and how.
 
     SEL is a glob on layer paths ('block*/conv1'), 're:...', 'type:Conv2D', 'role:attention' or
     'name#k' for call k of a shared layer.

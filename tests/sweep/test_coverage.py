@@ -8,6 +8,7 @@ import pytest
 
 from sweep.__main__ import read, report
 from sweep.coverage import END, START, coverage, write_coverage
+from sweep.onnx_models import table as onnx_table
 from sweep.outcome import AGREES, INEXPRESSIBLE, NOT_APPLICABLE, REFUSED, Outcome
 
 FOUND = {
@@ -45,16 +46,28 @@ def test_every_row_is_named() -> None:
 
 
 def test_it_stands_between_the_markers(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
-    write_coverage(readme, FOUND)
-    text = readme.read_text()
+    page = tmp_path / "COVERAGE.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    write_coverage(page, FOUND)
+    text = page.read_text()
     assert text.startswith(f"before\n{START}\nMade by `make sweep` on 2")
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
-    readme.write_text("nothing")
+    page.write_text("nothing")
     with pytest.raises(ValueError, match="lacks the lines"):
-        write_coverage(readme, FOUND)
+        write_coverage(page, FOUND)
+
+
+def test_the_page_of_this_project_has_a_place_for_each_table() -> None:
+    root = Path(__file__).parent.parent.parent
+    page = (root / "docs" / "COVERAGE.md").read_text(encoding="utf-8")
+    marks = [START, END, onnx_table.START, onnx_table.END]
+    marks += ["<!-- onnx operators: start -->", "<!-- onnx operators: end -->"]
+    assert all(page.count(mark) == 1 for mark in marks)
+    assert sorted(marks, key=page.index) == marks
+    writers = (root / "Makefile").read_text().split("--coverage ")[1:]
+    assert {w.split()[0] for w in writers} == {"docs/COVERAGE.md"}
+    assert len(writers) >= 2
 
 
 def test_rows_come_back_from_a_file(tmp_path: Path) -> None:

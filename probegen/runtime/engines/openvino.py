@@ -63,7 +63,8 @@ class OpenvinoEngine(Engine):
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Computes outputs; see `Engine.run`."""
         with self._request() as request:
-            computed = request.infer({self._inputs[n]: a for n, a in feeds.items()})
+            fed = {self._inputs[n]: a for n, a in feeds.items()}
+            computed = request.infer(fed, share_outputs=True)  # copied below, once
             return {n: _copy(computed[self._outputs[n]], self._types[n]) for n in outputs}
 
     @contextmanager
