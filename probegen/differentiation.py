@@ -52,14 +52,16 @@ class Differentiated:
     Attributes:
         path: where it lies.
         cotangents: input name -> shape, one for each of `of`.
-        gradients: output name -> what differences of the model's outputs say of it:
+        gradients: output name -> shape, one for each of `wrt`.
+        verified: output name -> what differences of the model's outputs say of it:
             `"confirmed"`, or `"open"` where they lie below rounding or on kinks. Empty where it
             was not verified.
     """
 
     path: Path
     cotangents: Mapping[str, tuple[int | str | None, ...]]
-    gradients: Mapping[str, str]
+    gradients: Mapping[str, tuple[int | str | None, ...]]
+    verified: Mapping[str, str]
 
 
 def differentiate(
@@ -123,6 +125,10 @@ def differentiate(
             cotangents = {
                 name: _sizes(taken[name]) for name in (f"{COTANGENT}/{end}" for end in ends)
             }
+            made = {v.name: v for v in model.graph.outputs}
+            gradients = {
+                name: _sizes(made[name]) for name in (f"{GRADIENT}/{tensor}" for tensor in tensors)
+            }
             if wants_external_data(model, external_data):
                 check_name(place, ".data")
                 write_external_data(model, place)
@@ -134,12 +140,13 @@ def differentiate(
         if verify:
             said = _verified(place, opened, plan, list(ends), tensors, samples)
         with writing(final):
-            told = {"of": list(ends), "wrt": list(tensors), "verified": said}
-            model.metadata_props[METADATA_KEY] = json.dumps(told)
+            about = {"of": list(ends), "wrt": list(tensors), "verified": said}
+            model.metadata_props[METADATA_KEY] = json.dumps(about)
             ir.save(model, place)  # external data, if any, stay as they are
             integrity.seal(place)
             put(place, final)
-    return Differentiated(Path(path), cotangents, said)
+    verified = {f"{GRADIENT}/{name}": told for name, told in said.items()}
+    return Differentiated(Path(path), cotangents, gradients, verified)
 
 
 def _sizes(value: ir.Value) -> tuple[int | str | None, ...]:

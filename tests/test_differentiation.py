@@ -85,18 +85,13 @@ def test_inputs_weights_and_inner_tensors(towers, tmp_path, rows):
     path = tmp_path / "g.onnx"
     done = pg.differentiate(towers, path, of="probs", wrt=["x", "w", "b", "hidden"])
     assert done.cotangents == {"cotangent/probs": ("N", 2)}
-    assert done.gradients == dict.fromkeys(["x", "w", "b", "hidden"], "confirmed")
+    gradients = [f"gradient/{name}" for name in ("x", "w", "b", "hidden")]
+    assert done.verified == dict.fromkeys(gradients, "confirmed")
+    assert done.gradients["gradient/w"] == (3, 2)
     feed = feeds(rows)
     cotangent = np.random.default_rng(9).standard_normal((rows, 2)).astype(np.float32)
     got = ran(path, {**feed, "cotangent/probs": cotangent})
-    assert list(got) == [
-        "probs",
-        "scaled",
-        "gradient/x",
-        "gradient/w",
-        "gradient/b",
-        "gradient/hidden",
-    ]
+    assert list(got) == ["probs", "scaled", *gradients]
     plain = ran(towers, feed)
     for name in ("probs", "scaled"):
         np.testing.assert_array_equal(got[name], plain[name])
@@ -193,7 +188,7 @@ def test_the_command(towers, capsys, monkeypatch):
     assert "cotangent/probs" in told
     assert "confirmed" in told
     command("towers.onnx", "-o", "g.onnx", "--of", "probs", "--wrt", "w", "--json")
-    assert json.loads(capsys.readouterr().out)["gradients"] == {"w": "confirmed"}
+    assert json.loads(capsys.readouterr().out)["verified"] == {"gradient/w": "confirmed"}
 
 
 BLOCKED = """

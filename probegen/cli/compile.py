@@ -10,7 +10,7 @@ import click
 
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
 from probegen.cli.reading import load_arrays, words
-from probegen.cli.showing import progress, show_table, with_imports
+from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
 from probegen.errors import SpecError
 
 _GATES = ("required", "optional", "none")
@@ -83,6 +83,7 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_axes
 @with_imports
 def compile(
     model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
@@ -113,6 +114,7 @@ def compile(
             probes,
             output,
             class_names=words(options["class_names"]),
+            inputs=axes_of(options["axes"], model),
             format=options["kind"],
             opset=options["opset"],
             gate=_gate(options["gate"], options["no_gate"]),

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from probegen.cli.reading import load_arrays
-from probegen.cli.showing import progress, show_table, with_imports
+from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
 
 
 @click.command()
@@ -38,6 +38,7 @@ from probegen.cli.showing import progress, show_table, with_imports
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_axes
 @with_imports
 def differentiate(
     model: str, output: str, as_json: bool, modules: tuple[str, ...], **options: Any
@@ -56,6 +57,7 @@ def differentiate(
             output,
             list(options["of"]) or "logits",
             list(options["wrt"]) or "input",
+            inputs=axes_of(options["axes"], model),
             opset=options["opset"],
             verify=options["verify"],
             samples=None if samples is None else load_arrays(samples),
@@ -66,5 +68,8 @@ def differentiate(
         click.echo(json.dumps({**plain, "path": str(written.path)}))
         return
     rows = [(n, "input", ", ".join(map(str, s)), "") for n, s in written.cotangents.items()]
-    rows += [(f"gradient/{n}", "output", "", said) for n, said in written.gradients.items()]
+    rows += [
+        (name, "output", ", ".join(map(str, sizes)), written.verified.get(name, ""))
+        for name, sizes in written.gradients.items()
+    ]
     show_table(str(Path(output)), ("name", "kind", "shape", "by differences"), rows)

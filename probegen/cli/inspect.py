@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
-from probegen.cli.showing import progress, show_table, with_imports
+from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
 from probegen.errors import SpecError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "them, such as image=320,240,3.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_axes
 @with_imports
 def inspect(
     model: str,
@@ -37,6 +38,7 @@ def inspect(
     cost: bool,
     sizes: Sequence[str],
     as_json: bool,
+    axes: Sequence[str],
     modules: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -59,7 +61,7 @@ def inspect(
         from probegen.plan.points import COLUMNS
         from probegen.plan.selectors import select
 
-        points = inspect_model(model, probes=probes, sizes=shapes)
+        points = inspect_model(model, probes=probes, sizes=shapes, inputs=axes_of(axes, model))
     if points.cost is not None:
         _show_cost(points.cost, as_json)
         return

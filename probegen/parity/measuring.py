@@ -22,7 +22,7 @@ from probegen.parity.samples import Batch
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.runtime.inputs import check_inputs
-from probegen.sources import instrumented_program, open_source
+from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
 from probegen.stages import stage
 
@@ -201,7 +201,11 @@ def program_of(model: Any, described: Manifest) -> Program:
                 f"the target {entry['target'].get('callable')} is a callable, which a manifest "
                 "cannot hold; pass the instrumented model: pg.verify(path, probed)."
             )
-    source = open_source(model)
+    axes = None
+    if kind_of(model).takes_axes:  # a user may have said them
+        axes = {i.name: i.axes for i in described.inputs}
+        axes |= {o.name: o.axes for o in described.predictions}
+    source = open_source(model, axes)
     probes = [from_dict(entry) for entry in described.probes]
     return Program(source, make_plan(source.view, probes, described.class_names, described))
 

@@ -24,6 +24,7 @@ class Kind:
         takes: tells whether a model, or the path of one, is of this kind.
         extra: what has to be installed for it: `pip install 'probegen[<extra>]'`.
         needs_tensorflow: whether reading such a model imports TensorFlow.
+        takes_axes: whether `inputs` are names of axes, which a manifest holds.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Kind:
     takes: Callable[[Any], bool]
     extra: str
     needs_tensorflow: bool = False
+    takes_axes: bool = False
 
     def open(self, model: Any, inputs: Any) -> Source:
         """Returns the source of a model."""
@@ -46,7 +48,7 @@ def _is_onnx(model: Any) -> bool:
 
 #: Every kind; the first that takes a model opens it.
 SOURCES = (
-    Kind("an ONNX file", "probegen.sources.onnx.source", _is_onnx, "onnx"),
+    Kind("an ONNX file", "probegen.sources.onnx.source", _is_onnx, "onnx", takes_axes=True),
     Kind("a Keras model", "probegen.sources.keras.source", lambda _: True, "compiler", True),
 )
 

@@ -19,6 +19,12 @@ from probegen.sources.onnx.reading import OnnxModel, read_onnx
 from probegen.sources.onnx.reference import OnnxReference
 from probegen.sources.onnx.view import OnnxView
 
+#: What exporters call a graph, whichever it is.
+_CHOSEN_BY_EXPORTERS = frozenset(
+    {"", "main", "main_graph", "graph", "model", "torch_jit", "torch-jit-export", "tf2onnx"}
+    | {"torch-jit-export-graph", "tf_model", "onnx_model", "mlmodel"}
+)
+
 
 class OnnxSource:
     """An ONNX model that probes are compiled into; see `sources.base.Source`."""
@@ -33,17 +39,14 @@ class OnnxSource:
             axes: input or output name -> its axes, where a user says them.
         """
         self._read, self._axes = read, dict(axes or {})
-        graph = read.model.graph
-        stem = read.original.stem if isinstance(read.original, Path) else ""
-        self.name = graph.name or stem or "model"
+        self.name = _name(read)
         self.batch = self.view.batch
 
     @functools.cached_property
     def view(self) -> OnnxView:
         """What planning looks at."""
         producer = self._read.model.producer_name or ""
-        name = self._read.model.graph.name or "model"
-        return OnnxView(self._read.model.graph, name, producer, self._axes, self._read.notes)
+        return OnnxView(self._read.model.graph, self.name, producer, self._axes, self._read.notes)
 
     def forward_graph(
         self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False
@@ -75,6 +78,13 @@ class OnnxSource:
         """Refuses: an ONNX model is written as ONNX alone."""
         del plan, place, batch
         raise ExportError(f"an ONNX model cannot be written as {kind}; use a name ending in .onnx.")
+
+
+def _name(read: OnnxModel) -> str:
+    """Returns what a model is called: as its graph is, or its file where exporters chose that."""
+    name = read.model.graph.name or ""
+    stem = read.original.stem if isinstance(read.original, Path) else ""
+    return stem or name or "model" if name.lower() in _CHOSEN_BY_EXPORTERS else name
 
 
 def open_source(model: Any, inputs: Any = None) -> OnnxSource:
