@@ -33,7 +33,7 @@ def _model() -> keras.Model:
     layers = keras.layers
     series, image = keras.Input((4, 5), name="series"), keras.Input((6, 8, 3), name="image")
     ids = keras.Input((4,), dtype="int32", name="ids")
-    h = layers.Bidirectional(layers.GRU(3, return_sequences=True))(series)
+    h = layers.GRU(6, return_sequences=True)(series)
     h = layers.MultiHeadAttention(2, 3)(h, h)
     h = layers.Flatten()(layers.LayerNormalization()(h))
     t = layers.SimpleRNN(3)(layers.Embedding(9, 3, mask_zero=True)(ids))
