@@ -9,7 +9,7 @@ ONNX_BIN := $(ONNX_VENV)/bin
 ONNX_READY := $(ONNX_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo test check format bench sweep sweep-onnx corpus clean
+.PHONY: help demo test check format bench sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -19,6 +19,7 @@ help:
 	@echo "make sweep   compile every layer and model of Keras, write docs/COVERAGE.md (half an hour)"
 	@echo "make sweep-onnx  compile ONNX files of torch, scikit-learn and others, write docs/COVERAGE.md (an hour or two)"
 	@echo "make corpus  try the gradients of onnx's own cases of its operators, write docs/COVERAGE.md (5 minutes)"
+	@echo "make mutants  change modules at random, print what their tests do not notice (ten minutes)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -33,7 +34,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -67,6 +68,13 @@ sweep-onnx: $(READY) $(ONNX_READY)
 
 corpus: $(READY)
 	$(BIN)/python -m tests.graph.vjp.onnx_cases --coverage docs/COVERAGE.md
+
+# make mutants FILES="probegen/methods/saliency.py probegen/plan" MINUTES=20
+FILES ?=
+MINUTES ?= 10
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	$(BIN)/python -m mutants $(FILES) --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) $(ONNX_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
