@@ -14,6 +14,7 @@ from probegen.artefact.manifest import (
     Manifest,
     OutputSpec,
     TargetSpec,
+    class_axis,
     wrong_class_names,
 )
 from probegen.errors import ManifestError
@@ -226,6 +227,9 @@ def test_random_edits_are_answered_by_us():
     ("names", "sizes", "says"),
     [
         ("abc", [3], "takes a list with a name for each class, got 'abc'"),
+        ({"a", "b", "c"}, [3], "takes a list with a name for each class"),
+        ({0: "a", 1: "b"}, [2], "takes a list with a name for each class"),
+        (iter("abc"), [3], "takes a list with a name for each class"),
         (["a", "b", "a"], [3], "has 'a' twice"),
         (["a", "b"], [3, 4], r"has 2 names; the model's outputs have \[3, 4\] classes"),
         (["a", "b", "c"], [1], "has 3 names"),
@@ -253,3 +257,40 @@ def test_the_batch_of_every_input_and_output(batch):
     assert [o.shape for o in found.outputs] == [(batch, 3), (batch, 5), (batch, 4, None)]
     assert found.with_batch(None).outputs[:2] == MANIFEST.outputs
     assert MANIFEST.inputs[0].shape == (None, 5)
+
+
+def test_the_batch_of_an_axis_that_is_not_the_first():
+    states = InputSpec("state", "float32", (2, 5, 4), ("layer", "batch", "unit"))
+    rate = InputSpec("rate", "float32", (), ())
+    found = MANIFEST.replace(inputs=(states, rate)).with_batch(7)
+    assert [i.shape for i in found.inputs] == [(2, 7, 4), ()]
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        (("batch", "class"), 1),
+        (("batch", "unit", "height", "width"), 1),
+        (("time", "batch", "class"), 2),
+        (("batch", "height", "width"), -1),
+    ],
+)
+def test_where_classes_lie(axes, expected):
+    assert class_axis(axes) == expected
+
+
+def test_the_bound_of_a_target_is_that_of_the_smallest_output_that_takes_it():
+    def saliency(name, **target):
+        axes = ("batch", "time")
+        spec = TargetSpec(**{"mode": "input", **target})
+        return OutputSpec(name, "saliency", "float32", (None, 5), axes, target=spec)
+
+    outputs = [
+        saliency("a", classes=7),
+        saliency("b", classes=4),
+        saliency("c", classes=2, mode="argmax"),
+        saliency("d"),
+        OutputSpec("e", "activation", "float32", (None, 3), ("batch", "unit")),
+    ]
+    assert MANIFEST.replace(outputs=outputs).target_classes == 4
+    assert MANIFEST.replace(outputs=outputs[2:]).target_classes is None

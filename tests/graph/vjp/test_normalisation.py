@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from probegen.errors import UnsupportedOpsError
@@ -121,10 +123,24 @@ def _groups(groups, shape, opset=21, **more):
     )
 
 
-def _instance(x, scale, shift):
-    mean, variance = tf("nn.moments")(x, [2, 3], keepdims=True)
-    n = (x - mean) * tf("math.rsqrt")(variance + 2.0**-6)
-    return n * scale[:, None, None] + shift[:, None, None]
+def _instance(*sizes, **more):
+    """InstanceNormalization of `[2, 3, *sizes]`: over all axes but the first two."""
+
+    def by_tensorflow(x, scale, shift):
+        axes = list(range(2, 2 + len(sizes)))
+        mean, variance = tf("nn.moments")(x, axes, keepdims=True)
+        n = (x - mean) * tf("math.rsqrt")(variance + 2.0**-6)
+        of_channels = (3, *[1] * len(sizes))
+        return n * tf("reshape")(scale, of_channels) + tf("reshape")(shift, of_channels)
+
+    return Case(
+        op="InstanceNormalization",
+        inputs=[uniform(2, 3, *sizes), uniform(3, seed=1), uniform(3, seed=2)],
+        attributes={"epsilon": 2.0**-6},
+        tensorflow=by_tensorflow,
+        numeric=False,
+        **more,
+    )
 
 
 def _with_statistics(axis, seeds, **more):
@@ -160,20 +176,10 @@ GROUPS = [
     _groups(2, (2, 6, 5)),
     _groups(3, (2, 6, 2, 3)),
     _groups(3, (2, 6, 2, 3), wrt=[0]),
-    Case(
-        op="InstanceNormalization",
-        inputs=[uniform(2, 3, 4, 5), uniform(3, seed=1), uniform(3, seed=2)],
-        attributes={"epsilon": 2.0**-6},
-        tensorflow=_instance,
-        numeric=False,
-    ),
-    *(
-        Case(
-            op="InstanceNormalization",
-            inputs=[uniform(2, 3, *sizes), uniform(3, seed=1), uniform(3, seed=2)],
-        )
-        for sizes in ((5,), (2, 3, 2))
-    ),
+    _instance(4, 5),
+    _instance(7),
+    _instance(2, 4, 3),
+    _instance(4, 5, wrt=[0]),
 ]
 
 
@@ -210,6 +216,15 @@ OTHERS = [
         double=False,
         numeric=False,
         tensorflow=_moments([1, 2]),
+    ),
+    Case(
+        op="MeanVarianceNormalization",
+        inputs=[uniform(2, 3, 4, 5)],
+        attributes={"axes": [-1, 1]},
+        double=False,
+        numeric=False,
+        tensorflow=_moments([1, 3]),
+        name="axes from the end",
     ),
     Case(op="LpNormalization", inputs=[uniform(2, 3, 4)]),
     Case(op="LpNormalization", inputs=[uniform(2, 3, 4)], attributes={"axis": 1, "p": 1}),
@@ -278,3 +293,27 @@ def test_training_is_refused():
     case = Case(op=case.op, inputs=case.inputs, attributes={"training_mode": 1}, outputs=3, wrt=[0])
     with pytest.raises(UnsupportedOpsError, match="BatchNormalization: it is in training mode"):
         written(case)
+
+
+def test_axes_that_are_not_given_are_all_but_the_channels():
+    """By hand: onnx infers no shapes of this operator without its attribute."""
+    head = '<ir_version: 9, opset_import: ["" : 18]>'
+    text = "g (float[2, 3, 4, 5] x, float[2, 3, 4, 5] dy) => (float[2, 3, 4, 5] y)"
+    body = "{ y = MeanVarianceNormalization(x) }"
+    model = ir.from_proto(onnx.parser.parse_model(head + text + body))
+    graph = model.graph
+    builder = Builder(graph, 18)
+    (found,) = gradients(builder, {graph.outputs[0]: graph.inputs[1]}, graph.inputs[:1], RULES, ())
+    builder.attach()
+    graph.outputs[:] = [found]
+    graph.remove(next(n for n in graph if n.op_type == "MeanVarianceNormalization"))
+    x, dy = uniform(2, 3, 4, 5), uniform(2, 3, 4, 5, seed=1)
+    variable = tf("Variable")(x)
+    with tf("GradientTape")() as tape:
+        y = _moments([0, 2, 3])(variable)
+    expected = tape.gradient(y, variable, tf("constant")(dy))
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    feeds = {"x": x.astype(np.float32), "dy": dy.astype(np.float32)}
+    np.testing.assert_allclose(session.run(None, feeds)[0], expected, rtol=1e-4, atol=1e-5)
