@@ -77,6 +77,22 @@ def _name_values(graph: ir.Graph, names: Names) -> None:
             _name_values(inner, names)
 
 
+#: What some exporters call every size that is open, equal or not.
+_NO_NAMES = frozenset({"", "?", "-1", "None", "unknown", "dynamic"})
+
+
+def drop_names_of_no_size(model: ir.Model) -> None:
+    """Takes the names from open sizes that mean any size: two of them are not one size."""
+    for graph in model.graphs():
+        for value in values_of(graph):
+            if value.shape is not None and any(_is_no_name(d) for d in value.shape):
+                value.shape = ir.Shape([None if _is_no_name(d) else d for d in value.shape])
+
+
+def _is_no_name(size: object) -> bool:
+    return isinstance(size, ir.SymbolicDim) and size.value in _NO_NAMES
+
+
 def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
     """Yields the values of a graph itself, each once; not those of graphs within it."""
     yield from graph.inputs

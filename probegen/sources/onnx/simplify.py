@@ -15,7 +15,7 @@ from probegen.sources.onnx.fixed_sizes import fix_sizes
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
 from probegen.sources.onnx.idle import drop_idle_nodes, refuse_training
-from probegen.sources.onnx.names import AllNames, name_all
+from probegen.sources.onnx.names import AllNames, drop_names_of_no_size, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
@@ -43,6 +43,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     """
     check_opset(model)
     notes = [*take_defaults(model)]
+    drop_names_of_no_size(model)
     names = name_all(model)
     inline_functions(model, names)
     refuse_unknown(model)
