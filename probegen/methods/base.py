@@ -241,6 +241,11 @@ class GradientProbe(Probe):
         return gradient
 
     @property
+    def moves_with(self) -> GradientProbe:
+        """The probe whose points are those of this one's `samples`: itself."""
+        return self
+
+    @property
     def gives_gradient(self) -> bool:
         """True where the attribution is the gradient at the tensor, and nothing else."""
         return self.samples() is None and type(self).combine is GradientProbe.combine

@@ -8,12 +8,16 @@ step along `d` changes the score by `gradient . d` per unit of step.
 Scores come from forward passes alone. The tensor is moved where it comes out of the input or
 of a layer; the class stays the one of the unmoved sample.
 
-What it cannot see: errors under a tenth of the slope (scores are rounded, and networks bend
-within the step); errors that are orthogonal to every direction tried; integrated gradients,
-which are no gradient at one point; gradients that the model stops, which are not to be slopes.
-Where the slopes to both sides differ there is a kink, and nothing is said. Where a step changes
-a mask (an input that is compared with a mask value), the score jumps; directions along a gradient
-do not move what the model ignores.
+Of a method with points (integrated gradients) the claim is that of the weighted sum of the
+gradients at all of them: moving every point by a small step along `d` changes the weighted sum of
+the scores by `sum . d` per unit of step. Few directions and steps are tried, as each costs a
+forward pass a point.
+
+What it cannot see: errors under a twentieth of the slope, and under a quarter where scores are
+rounded much or networks bend within the step; errors that are orthogonal to every direction tried;
+gradients that the model stops, which are not to be slopes. Where the slopes to both sides differ
+there is a kink, and nothing is said. Where a step changes a mask (an input that is compared with a
+mask value), the score jumps; directions along a gradient do not move what the model ignores.
 """
 
 from __future__ import annotations
@@ -25,8 +29,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.rows import as_described, rows_first
+from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.axes import channel_axis
-from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef
+from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef, moved_together
 from probegen.plan.seeds import seed
 from probegen.sources.base import MovedScores
 
@@ -34,10 +40,19 @@ Array = npt.NDArray[Any]
 
 #: Steps, relative to the size of what is moved, from large to small.
 STEPS = (1e-2, 1e-3, 1e-4)
+#: For methods with points: the steps in the order in which they are tried, until one confirms, and
+#: how many directions.
+_STEPS_OF_POINTS, _FEW = (1e-3, 1e-2, 1e-4), 3
 #: A claim may be off by so much of the slope, and is refuted when it is off by more.
 CONFIRMS, REFUTES = 0.1, 0.25
+#: Where slopes at two steps are sharp, a claim is refuted that is off by this share of the slope
+#: and by so many times what they differ by.
+FIRMLY, SPREADS, FAR_ABOVE_ROUNDING = 0.05, 4.0, 100.0
 #: A step counts where the slope stands so far above rounding.
 ABOVE_ROUNDING = 10.0
+
+#: The share of elements that are the largest ones.
+_SHARE_OF_LARGEST = 0.1
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
 
@@ -89,29 +104,70 @@ class Differences:
         position, ref = self._groups.index(group), output.ref
         seeds = seed(scores[position], group.target.spec, request)
         base = tensors[ref].astype(np.float64)
+        points = _points(group, output, tensors)
 
         def score(shift: Array) -> Array:
-            moved = self._moved.at(feed, {ref: shift})[0][position].astype(np.float64)
-            summed: Array = (moved * seeds).reshape(len(moved), -1).sum(axis=1)
-            return summed
+            total = np.zeros(len(base))
+            for weight, there in points:
+                moves = {**there, ref: shift + there.get(ref, 0.0)}
+                moved = self._moved.at(feed, moves)[0][position].astype(np.float64)
+                total += weight * (moved * seeds).reshape(len(moved), -1).sum(axis=1)
+            return total
 
         start = score(np.zeros(()))
         largest = np.abs(scores[position].astype(np.float64) * seeds)
         unit = _unit(scores[position].dtype)
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
         said = {name: [OPEN] * len(base) for name in gradients}
-        for direction in _directions(gradients, base, channel_axis(output.axes)):
-            slopes = [_slopes(score, start, base, direction, step, noise) for step in STEPS]
-            for name, gradient in gradients.items():
-                claim = (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
+        directions = _directions(gradients, base, channel_axis(output.axes))
+        for direction in directions if len(points) == 1 else directions[:_FEW]:
+            claims = {
+                name: (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
+                for name, gradient in gradients.items()
+            }
+            slopes: dict[float, Slopes] = {}
+            for step in STEPS if len(points) == 1 else _STEPS_OF_POINTS:
+                slopes[step] = _slopes(score, start, base, direction, step, noise)
+                if len(points) > 1 and _all_confirmed(claims, list(slopes.values())):
+                    break
+            ordered = [slopes[step] for step in sorted(slopes, reverse=True)]
+            for name, claim in claims.items():
                 for row in range(len(base)):
-                    said[name][row] = _worse(said[name][row], verdict(claim[row], slopes, row))
+                    said[name][row] = _worse(said[name][row], verdict(claim[row], ordered, row))
         return said
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
         """Returns the tensor that is moved, as it is."""
         value: Array = self._moved.at(feed, {})[1][ref].astype(np.float64)
         return value
+
+
+def _points(
+    group: GradientGroup, output: GradientOutput, tensors: Mapping[TensorRef, Array]
+) -> list[tuple[float, dict[TensorRef, Array]]]:
+    """Returns where gradients are taken: weights, and what tensors are moved by, rows first."""
+    samples = output.probe.samples()
+    if samples is None:
+        return [(1.0, {})]
+    together = next(
+        outputs for outputs in moved_together(group) if any(o is output for o in outputs)
+    )
+    ops = NumpyOperations()
+    entries = [np.asarray(e, np.float64) for e in samples.entries()]
+    shifts: list[dict[TensorRef, Array]] = [{} for _ in samples.weights]
+    for one in together:
+        rows = len(tensors[one.ref])
+        value = as_described(tensors[one.ref].astype(np.float64), one.axes)
+        once = samples.once(ops, value)
+        for k, there in enumerate(shifts):
+            point = samples.point(ops, value, once, [e[k] for e in entries])
+            there[one.ref] = rows_first(np.asarray(point - value), one.axes, rows)
+    return [(float(w), there) for w, there in zip(samples.weights, shifts, strict=True)]
+
+
+def _all_confirmed(claims: Mapping[str, Array], slopes: Sequence[Slopes]) -> bool:
+    rows = range(len(next(iter(claims.values()))))
+    return all(verdict(c[row], slopes, row) == CONFIRMED for c in claims.values() for row in rows)
 
 
 def _unit(dtype: np.dtype[Any]) -> float:
@@ -123,7 +179,9 @@ def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None
     """Returns directions along which claims are tested, each of unit length in every sample.
 
     A gradient is the direction in which there is most to see, halves of it find what is wrong
-    in a part of it, and the difference of two candidates is where they differ most. Elements of
+    in a part of it, and the difference of two candidates is where they differ most. A gradient
+    that is off by an angle has nearly its own slope along itself; not so along the signs of its
+    largest elements, which are the largest of no other. Elements of
     equal value move together, so that ties stay ties: there the score has a slope, whichever
     of the tied elements the gradient was given to. Most windows that ties are in have one
     channel, so a channel also moves by itself.
@@ -136,7 +194,7 @@ def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None
     found = []
     for gradient in given:
         together = _averaged(gradient, groups)
-        found += [together, together * half[groups]]
+        found += [together, together * half[groups], _largest_signs(together)]
         if channel is not None and base.ndim > 2:
             along = np.arange(base.shape[channel]).reshape(-1, *[1] * (base.ndim - 1 - channel))
             found.append(_averaged(gradient, groups * base.shape[channel] + along))
@@ -145,6 +203,15 @@ def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None
         d / np.where(length > 0, length, 1.0).reshape(-1, *[1] * (d.ndim - 1))
         for d, length in zip(found, lengths, strict=True)
     ]
+
+
+def _largest_signs(values: Array) -> Array:
+    """Returns the signs of the largest elements of each sample, 0 elsewhere."""
+    flat = np.abs(values.reshape(len(values), -1))
+    least = np.quantile(flat, 1 - _SHARE_OF_LARGEST, axis=1, method="lower")
+    least = np.maximum(least, np.finfo(np.float64).tiny).reshape(-1, *[1] * (values.ndim - 1))
+    found: Array = np.where(np.abs(values) >= least, np.sign(values), 0.0)
+    return found
 
 
 def _averaged(values: Array, groups: Array) -> Array:
@@ -174,8 +241,11 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
     """Says what the slopes at several steps mean for a claim.
 
     The smallest step that stands above rounding decides, since the fewest kinks lie within it.
-    To refute, the next larger one must agree.
+    To refute, the next larger one must agree. Where slopes are sharp, a claim is refuted that is
+    less far off; see `_firmly_refuted`.
     """
+    if _firmly_refuted(claim, slopes, row):
+        return REFUTED
     said = []
     for at in reversed(slopes):
         low, high = sorted((at.ahead[row], at.behind[row]))
@@ -193,6 +263,24 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
     if said[:1] == [REFUTED] and said[1:2] not in ([], [REFUTED]):
         return OPEN
     return said[0] if said else OPEN
+
+
+def _firmly_refuted(claim: float, slopes: Sequence[Slopes], row: int) -> bool:
+    """Tells whether a claim is off by much more than slopes at two steps and sides differ by.
+
+    The two smallest steps count that stand far above rounding.
+    """
+    sharp = []
+    for at in reversed(slopes):
+        size = max(abs(claim), abs(at.ahead[row]), abs(at.behind[row]))
+        if np.isfinite(size) and 0 < FAR_ABOVE_ROUNDING * at.rounding[row] <= size:
+            sharp.append(at)
+    if len(sharp) < 2:
+        return False
+    found = [slope for at in sharp[:2] for slope in (at.ahead[row], at.behind[row])]
+    low, high = min(found), max(found)
+    off = max(low - claim, claim - high, 0.0)
+    return bool(off > FIRMLY * max(abs(claim), abs(low), abs(high)) + SPREADS * (high - low))
 
 
 def _worse(a: str, b: str) -> str:

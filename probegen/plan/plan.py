@@ -163,7 +163,7 @@ def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
     for output in group.outputs:
         if output.probe.samples() is not None:
             alone = None if output.inputs else output.ref
-            together.setdefault((id(output.probe), alone), []).append(output)
+            together.setdefault((id(output.probe.moves_with), alone), []).append(output)
     return list(together.values())
 
 

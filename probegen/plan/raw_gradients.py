@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import dataclasses
 
+from probegen.methods.base import GradientProbe
 from probegen.methods.input_gradient import InputGradient
+from probegen.methods.samples import Samples
+from probegen.methods.targets import Target
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 
 
+@dataclasses.dataclass(frozen=True)
+class _Summed(GradientProbe):
+    """The weighted sum of the gradients at another probe's points, as it is.
+
+    Attributes:
+        target: of that probe.
+        whose: that probe.
+    """
+
+    target: Target = "argmax"
+    whose: GradientProbe = dataclasses.field(kw_only=True)
+
+    def samples(self) -> Samples | None:
+        """Returns that probe's points."""
+        return self.whose.samples()
+
+    @property
+    def moves_with(self) -> GradientProbe:
+        """That probe."""
+        return self.whose
+
+
 def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
-    """Returns a plan that also gives the gradients that outputs are made of, and their names."""
+    """Returns a plan that also gives the gradients that outputs are made of, and their names.
+
+    Of a method with `samples` that is the weighted sum of the gradients at all points.
+    """
     groups, raw, specs = [], {}, []
     for group in plan.groups:
-        added: dict[TensorRef, GradientOutput] = {}
+        added: dict[tuple[TensorRef, int], GradientOutput] = {}
         for output in group.outputs:
-            name = output.spec.name
-            if output.probe.gives_gradient:
+            name, probe = output.spec.name, output.probe
+            if probe.gives_gradient:
                 raw[name] = name
-            elif output.probe.samples() is None:
-                if output.ref not in added:
-                    probe = InputGradient(target=output.probe.target)
-                    spec = dataclasses.replace(
-                        output.spec,
-                        name=f"raw gradient of {name}",
-                        shape=(None,) * len(output.axes),
-                        axes=output.axes,
-                        **probe.described(output.axes),
-                    )
-                    added[output.ref] = dataclasses.replace(output, spec=spec, probe=probe)
-                    specs.append(spec)
-                raw[name] = added[output.ref].spec.name
+                continue
+            alone = probe.samples() is None
+            key = (output.ref, 0 if alone else id(probe))
+            if key not in added:
+                plain = InputGradient(target=probe.target)
+                spec = dataclasses.replace(
+                    output.spec,
+                    name=f"raw gradient of {name}",
+                    shape=(None,) * len(output.axes),
+                    axes=output.axes,
+                    **plain.described(output.axes),
+                )
+                made = plain if alone else _Summed(target=probe.target, whose=probe)
+                added[key] = dataclasses.replace(output, spec=spec, probe=made)
+                specs.append(spec)
+            raw[name] = added[key].spec.name
         groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
     manifest = plan.manifest.replace(outputs=(*plan.manifest.outputs, *specs))
     return dataclasses.replace(plan, groups=tuple(groups), manifest=manifest), raw

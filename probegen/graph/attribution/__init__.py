@@ -85,8 +85,11 @@ def write_attributions(
     for moved in _moved_together(wanted):
         samples = moved[0].probe.samples()
         if samples is not None:
-            summed = sampled_gradients(builder, seeds, [w.at for w in moved], samples, rules)
-            flow.update((w.name, g) for w, g in zip(moved, summed, strict=True))
+            places = list(dict.fromkeys(w.at for w in moved))
+            sums = dict(
+                zip(places, sampled_gradients(builder, seeds, places, samples, rules), strict=True)
+            )
+            flow.update((w.name, sums[w.at]) for w in moved)
     ops = OnnxOperations(builder)
     return {w.name: w.probe.combine(ops, flow[w.name], w.at, w.axes) for w in wanted}
 

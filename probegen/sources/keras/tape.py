@@ -85,10 +85,12 @@ def _gradient_outputs(
     for outputs in moved_together(group):
         samples = outputs[0].probe.samples()
         if samples is not None:
+            once = {o.ref: o for o in outputs}
             summed = _sampled_gradients(
-                source, plan, forward, group.target, seeds, outputs, samples
+                source, plan, forward, group.target, seeds, list(once.values()), samples
             )
-            gradients.update((o.spec.name, g) for o, g in zip(outputs, summed, strict=True))
+            sums = dict(zip(once, summed, strict=True))
+            gradients.update((o.spec.name, sums[o.ref]) for o in outputs)
     return {o.spec.name: _attribution(o, forward, gradients[o.spec.name]) for o in group.outputs}
 
 
