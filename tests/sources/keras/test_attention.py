@@ -209,3 +209,68 @@ def test_the_user_names_weights_that_are_no_softmax(monkeypatch, tmp_path):
         pg.register_attention("Gated", call)
     with pytest.raises(SpecError, match="takes a function"):
         pg.register_attention(Gated, None)
+
+
+def test_attention_weights_are_those_the_model_applies_even_where_padded():
+    model, x = models.transformer(), models.tokens()
+    probed = pg.instrument(model, pg.Attention())
+    outputs = probed(x)
+    assert list(outputs) == ["scores", "attention/block_1/mha", "attention/block_2/mha"]
+    np.testing.assert_array_equal(outputs["scores"], model(x))
+    weights = np.asarray(outputs["attention/block_1/mha"])
+    assert weights.shape == (3, 2, 9, 9)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    assert np.all(weights[0, :, :6, 6:] == 0)  # padded keys get nothing from real queries
+    layer = model.get_layer("block_1").attention
+    e = model.get_layer("embedding")(x)
+    _, explicit = layer(e, e, return_attention_scores=True)
+    real = (x != 0)[:, None, :, None] & np.ones_like(weights, bool)
+    np.testing.assert_allclose(weights[real], np.asarray(explicit)[real], rtol=1e-5, atol=1e-7)
+
+
+ATTENTION = {
+    "causal": lambda x: keras.layers.MultiHeadAttention(2, 3, name="a")(x, x, use_causal_mask=True),
+    "explicit": lambda x: keras.layers.MultiHeadAttention(2, 3, dropout=0.5, name="a")(x, x),
+    "grouped": lambda x: keras.layers.GroupQueryAttention(3, 4, 2, name="a")(x, x),
+    "dot": lambda x: keras.layers.Attention(name="a")([x, x[:, :3]]),
+    "additive": lambda x: keras.layers.AdditiveAttention(name="a")([x, x[:, :3]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("causal", (3, 2, 5, 5)),
+        ("explicit", (3, 2, 5, 5)),
+        ("grouped", (3, 4, 5, 5)),
+        ("dot", (3, 5, 3)),
+        ("additive", (3, 5, 3)),
+    ],
+)
+def test_every_attention_layer_of_keras(kind, shape):
+    x = keras.Input((5, 7), name="x")
+    model = keras.Model(x, keras.layers.Flatten()(ATTENTION[kind](x)))
+    data = models.images((5, 7))
+    outputs = pg.instrument(model, pg.Attention())(data)
+    weights = np.asarray(outputs["attention/a"])
+    assert weights.shape == shape
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(outputs[model.output_names[0]], model(data))
+    if kind == "causal":
+        assert np.all(np.triu(weights, 1) == 0)
+
+
+def test_custom_layers_that_return_output_and_weights():
+    x = keras.Input((5, 7), name="x")
+    context, _ = models.Bahdanau(name="look")(x)
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(context))
+    data = models.images((5, 7))
+    outputs = pg.instrument(model, [pg.Activations("look"), pg.Attention("look")])(data)
+    assert list(outputs) == [
+        "head",
+        "activation/look:0",
+        "activation/look:1",
+        "attention/look",
+    ]
+    np.testing.assert_array_equal(outputs["attention/look"], outputs["activation/look:1"])
+    np.testing.assert_allclose(np.asarray(outputs["activation/look:1"]).sum(1), 1, rtol=1e-6)

@@ -1,0 +1,38 @@
+"""Models as sources: their inputs, in whatever nest, and what these are called."""
+
+import keras
+import numpy as np
+
+import probegen as pg
+from tests import models
+
+
+def test_nests_of_inputs():
+    a, b, c = (keras.Input((n,), name=name) for n, name in ((5, "a"), (7, "b"), (2, "c")))
+    dense = keras.layers.Dense(3, activation="tanh")
+    y = keras.layers.Concatenate()([dense(a), keras.layers.Dense(4)(b), c])
+    data = [models.images((n,), seed=n) for n in (5, 7, 2)]
+    head = keras.layers.Dense(2, name="head")(y)
+    for nest, given in (([a, [b, c]], [data[0], data[1:]]), ((a, b, c), data)):
+        model = keras.Model(nest, head)
+        probed = pg.instrument(model, pg.InputGradient())
+        np.testing.assert_allclose(probed(data)["head"], model(given), rtol=1e-5)
+        np.testing.assert_allclose(probed.predict(data, verbose=0)["head"], model(given), rtol=1e-5)
+        assert [i.name for i in probed.manifest.inputs] == ["a", "b", "c"]
+    model = keras.Model({"c": c, "b": b, "a": a}, {"y": head, "h": dense(a)})
+    named = dict(zip("abc", data, strict=True))
+    outputs = pg.instrument(model, pg.InputGradient(output=1))(named)
+    np.testing.assert_allclose(outputs["h"], model(named)["h"], rtol=1e-5)
+
+
+def test_inputs_are_called_as_their_layers_over_saving_and_loading(tmp_path):
+    x = keras.Input((5,))  # unnamed: the tensor's own name is a counter that a file forgets
+    model = keras.Model(x, keras.layers.Dense(3, name="head")(x))
+    probed = pg.instrument(model, pg.Saliency())
+    name = model.layers[0].name
+    assert [i.name for i in probed.manifest.inputs] == [name]
+    probed.save(tmp_path / "m.keras")
+    data = {name: models.images((5,))}
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    for key, value in probed(data).items():
+        np.testing.assert_allclose(loaded(data)[key], value, rtol=1e-6)
