@@ -67,5 +67,6 @@ def test_the_number_of_rows_is_that_of_the_first_array_that_has_some():
 def test_sizes_without_the_batch():
     assert without_batch((3, 2, 4), SECOND) == (3, 4)
     assert without_batch((3, 4), NONE) == (3, 4)
+    assert without_batch((3, 2, 4), ("axis_0", "batch", "axis_2")) == (3, 4)
     with pytest.raises(ValueError, match="zip"):
         without_batch((3, 2), SECOND)

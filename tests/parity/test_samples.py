@@ -35,6 +35,11 @@ def test_batches_differ_from_each_other_and_from_the_models_sizes():
         assert not set(sizes) & set(own)
 
 
+def test_a_model_that_has_every_size_gets_the_first_two():
+    planned = drawing.planned_rows(manifest(spec()), range(20))
+    assert [len(rows) for rows in planned] == [4, 2]
+
+
 def test_open_sizes_differ_from_each_other_and_from_the_models_sizes():
     image = spec("image", shape=(None, None, None, 3), axes=("batch", "height", "width", "channel"))
     text = spec("text", shape=(None, None), axes=("batch", "time"))

@@ -44,18 +44,31 @@ MASKED = """<ir_version: 9, opset_import: ["" : 18]>
     squared = Mul(both, both)
     scores = MatMul(squared, w)
   }"""
-BOOL = ("padded", "there")
+#: `scores = (5 where x is in [0, 1) or whole, else x)^2 W`: no masks, what a value comes to be.
+CONDITIONAL = """<ir_version: 9, opset_import: ["" : 18]>
+  g (float[batch, 5] x) => (float[batch, 3] scores)
+  <float[5, 3] w = {%s}, float zero = {0}, float five = {5}>
+  {
+    floor = Floor(x)
+    padded = Equal(floor, zero)
+    there = Equal(x, floor)
+    both = Or(padded, there)
+    kept = Where(both, five, x)
+    squared = Mul(kept, kept)
+    scores = MatMul(squared, w)
+  }"""
+BOOL = {MASKED: ("padded", "there"), CONDITIONAL: ("padded", "there", "both")}
 
 
 def written(places, samples, text=TEXT):
     """Returns a session that gives the sums at some values, and the body of its Scan."""
-    text = text % ", ".join(map(str, W.reshape(-1)))
-    model = ir.from_proto(onnx.parser.parse_model(text))
+    filled = text % ", ".join(map(str, W.reshape(-1)))
+    model = ir.from_proto(onnx.parser.parse_model(filled))
     graph = model.graph
     for value in (v for node in graph for v in node.outputs):
         width = 3 if value.name == "scores" else 5
         value.shape = ir.Shape(["batch", width])
-        value.dtype = ir.DataType.BOOL if value.name in BOOL else ir.DataType.FLOAT
+        value.dtype = ir.DataType.BOOL if value.name in BOOL.get(text, ()) else ir.DataType.FLOAT
     values = {v.name: v for v in [*graph.inputs, *(v for n in graph for v in n.outputs)]}
     builder = Builder(graph, 18)
     ones = builder.expand(builder.const(np.ones((1, 3), np.float32)), values["scores"])
@@ -167,3 +180,15 @@ def test_masks_are_those_of_the_value_itself():
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-5)
     made_inside = {n.op_type for n in body}
     assert not {"Equal", "Not", "Cast"} & made_inside
+
+
+def test_conditions_on_what_is_computed_are_those_of_each_point():
+    samples = midpoints(4, 1.0)
+    session, body = written(["x"], samples, CONDITIONAL)
+    x = np.array([[0, 2, -1, 0.5, -0.5], [3, 0, 4, -2, 1], [9, -7, 2.5, 1, 3]], np.float32)
+    points = [1 + f * (x.astype(float) - 1) for f in samples.fractions]
+    kept = [(np.floor(p) != 0) & (p != np.floor(p)) for p in points]
+    expected = sum(2 * p * there * W.sum(1) for p, there in zip(points, kept, strict=True)) / 4
+    found = session.run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert Counter(n.op_type for n in body)["Equal"] == 2
