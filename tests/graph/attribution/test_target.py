@@ -1,0 +1,85 @@
+"""The seed of a target in ONNX, against its twin in numpy."""
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from probegen.artefact.manifest import TargetSpec
+from probegen.graph.attribution.target import seed
+from probegen.graph.core.builder import Builder
+from probegen.plan.seeds import seed as by_numpy
+
+VECTOR, SEQUENCE, MAPS = ("batch", 3), ("batch", 4, 3), ("batch", 2, 4, 3)
+OPEN = ("batch", "time", "class")
+
+
+def value(name, dtype, shape):
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def run(target, shape, scores, request=None):
+    """Returns what the nodes say, and checks the type and the sizes that they claim."""
+    inputs = [value("scores", ir.DataType.FLOAT, shape)]
+    feeds = {"scores": scores}
+    if request is not None:
+        inputs.append(value("target", ir.DataType.INT32, ["batch"]))
+        feeds["target"] = np.asarray(request, np.int32)
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 18}, name="g")
+    builder = Builder(graph, 18)
+    found = seed(builder, target, *inputs)
+    builder.attach()
+    graph.outputs.append(found)
+    assert found.dtype == ir.DataType.FLOAT
+    proto = ir.to_proto(ir.Model(graph, ir_version=10))
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, feeds)[0]
+
+
+def drawn(shape, batch, time=5):
+    """Few numbers, so that the largest are ties; zeros and negative ones among them."""
+    sizes = [{"batch": batch, "time": time, "class": 3}.get(n, n) for n in shape]
+    return np.random.default_rng(batch).integers(-2, 2, sizes).astype(np.float32)
+
+
+CASES = [
+    ("argmax", None, VECTOR),
+    ("argmax", None, SEQUENCE),
+    ("argmax", None, MAPS),
+    ("argmax", None, OPEN),
+    ("argmax", None, ("batch",)),
+    ("argmax", None, ("batch", 1)),
+    ("callable", None, ("batch",)),
+    ("callable", None, VECTOR),
+    ("index", (0,), VECTOR),
+    ("index", (2,), VECTOR),
+    ("index", (-3,), VECTOR),
+    ("index", (None,), VECTOR),
+    ("index", (), ("batch",)),
+    ("index", (None, 1), SEQUENCE),
+    ("index", (3, None), SEQUENCE),
+    ("index", (-1, -2), SEQUENCE),
+    ("index", (1, None, 2), MAPS),
+    ("index", (0, 3, 1), MAPS),
+    ("index", (None, None, 2), MAPS),
+    ("index", (None, None, None), MAPS),
+    ("index", (4, None), OPEN),
+    ("index", (-1, 1), OPEN),
+]
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize(("mode", "index", "shape"), CASES)
+def test_which_entries_are_summed_up(mode, index, shape, batch):
+    target, scores = TargetSpec(mode, index), drawn(shape, batch)
+    np.testing.assert_array_equal(run(target, shape, scores), by_numpy(scores, target))
+
+
+@pytest.mark.parametrize("shape", [VECTOR, SEQUENCE, MAPS, OPEN])
+@pytest.mark.parametrize("request_", [[-1, 0, 2], [0, -1, 1], [2, 2, 0], [-1, -1, -1]])
+def test_a_class_of_the_request(shape, request_):
+    target, scores = TargetSpec("input"), drawn(shape, 3)
+    expected = by_numpy(scores, target, np.array(request_))
+    np.testing.assert_array_equal(run(target, shape, scores, request_), expected)
