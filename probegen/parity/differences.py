@@ -40,6 +40,10 @@ Array = npt.NDArray[Any]
 
 #: Steps, relative to the size of what is moved, from large to small.
 STEPS = (1e-2, 1e-3, 1e-4)
+#: Steps that are tried where these confirm nothing: above rounding, and within narrow kinks.
+_MORE_STEPS = (1e-1, 1e-5)
+#: What tensors are moved by, relative to them, to see how scores are rounded; 0 is one rounding.
+_ROUNDINGS = (0.0, 0.0, 1e-6, 1e-6, 1e-5, 1e-5)
 #: For methods with points: the steps in the order in which they are tried, until one confirms, and
 #: how many directions.
 _STEPS_OF_POINTS, _FEW = (1e-3, 1e-2, 1e-4), 3
@@ -117,7 +121,10 @@ class Differences:
         start = score(np.zeros(()))
         largest = np.abs(scores[position].astype(np.float64) * seeds)
         unit = _unit(scores[position].dtype)
+        steps = (*STEPS, *_MORE_STEPS) if len(points) == 1 else _STEPS_OF_POINTS
+        scales = _ROUNDINGS if len(points) == 1 else _ROUNDINGS[1::2]
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
+        noise = np.maximum(noise, _jitter(score, start, base, unit, scales))
         said = {name: [OPEN] * len(base) for name in gradients}
         directions = _directions(gradients, base, channel_axis(output.axes))
         for direction in directions if len(points) == 1 else directions[:_FEW]:
@@ -126,13 +133,13 @@ class Differences:
                 for name, gradient in gradients.items()
             }
             slopes: dict[float, Slopes] = {}
-            for step in STEPS if len(points) == 1 else _STEPS_OF_POINTS:
-                slopes[step] = _slopes(score, start, base, direction, step, noise)
-                if len(points) > 1 and _all_confirmed(claims, list(slopes.values())):
+            for step in steps:
+                if slopes and _settled(claims, slopes, few=len(points) > 1 or len(slopes) >= 3):
                     break
-            ordered = [slopes[step] for step in sorted(slopes, reverse=True)]
+                slopes[step] = _slopes(score, start, base, direction, step, noise)
+            ordered = _from_large_to_small(slopes)
             for name, claim in claims.items():
-                for row in range(len(base)):
+                for row in np.flatnonzero(_lengths(direction)).tolist():
                     said[name][row] = _worse(said[name][row], verdict(claim[row], ordered, row))
         return said
 
@@ -165,9 +172,22 @@ def _points(
     return [(float(w), there) for w, there in zip(samples.weights, shifts, strict=True)]
 
 
-def _all_confirmed(claims: Mapping[str, Array], slopes: Sequence[Slopes]) -> bool:
+def _settled(claims: Mapping[str, Array], slopes: Mapping[float, Slopes], *, few: bool) -> bool:
+    """Tells whether no further steps are needed: with `few` each claim is settled already."""
+    if not few:
+        return False
+    ordered = _from_large_to_small(slopes)
     rows = range(len(next(iter(claims.values()))))
-    return all(verdict(c[row], slopes, row) == CONFIRMED for c in claims.values() for row in rows)
+    return all(verdict(c[row], ordered, row) == CONFIRMED for c in claims.values() for row in rows)
+
+
+def _from_large_to_small(slopes: Mapping[float, Slopes]) -> list[Slopes]:
+    return [slopes[step] for step in sorted(slopes, reverse=True)]
+
+
+def _lengths(direction: Array) -> Array:
+    found: Array = np.linalg.norm(direction.reshape(len(direction), -1), axis=1)
+    return found
 
 
 def _unit(dtype: np.dtype[Any]) -> float:
@@ -198,10 +218,16 @@ def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None
         if channel is not None and base.ndim > 2:
             along = np.arange(base.shape[channel]).reshape(-1, *[1] * (base.ndim - 1 - channel))
             found.append(_averaged(gradient, groups * base.shape[channel] + along))
-    lengths = [np.linalg.norm(d.reshape(len(d), -1), axis=1) for d in found]
+    nothing = _lengths(found[0]) == 0
+    if nothing.any():
+        # A gradient of zeros claims that nothing changes, whatever is moved.
+        anywhere = _averaged(np.random.default_rng(1).normal(size=base.shape), groups)
+        found.insert(0, anywhere * nothing.reshape(-1, *[1] * (base.ndim - 1)))
+    lengths = [_lengths(d) for d in found]
     return [
         d / np.where(length > 0, length, 1.0).reshape(-1, *[1] * (d.ndim - 1))
         for d, length in zip(found, lengths, strict=True)
+        if length.any()
     ]
 
 
@@ -224,6 +250,25 @@ def _averaged(values: Array, groups: Array) -> Array:
     return np.stack(found)
 
 
+def _jitter(score: Any, start: Array, base: Array, unit: float, scales: Sequence[float]) -> Array:
+    """Returns what scores are uncertain by: what they move by where a tensor is rounded.
+
+    An exponential makes more of it than the rounding of a score says: a probability of 1e-9 is
+    uncertain by the rounding of the logits. A sigmoid may be computed as a number near 1, and then
+    moves in steps of its rounding, or not at all: the smallest step seen counts as well.
+    """
+    rng = np.random.default_rng(2)
+    rounded, least = np.zeros(len(base)), np.full(len(base), np.inf)
+    for scale in scales:
+        size = max(scale, 2 * unit)
+        moved = np.abs(score(size * base * rng.choice((-1.0, 1.0), base.shape)) - start)
+        if scale == 0:
+            rounded = np.maximum(rounded, moved)
+        least = np.where(moved > 0, np.minimum(least, moved), least)
+    found: Array = np.maximum(2 * rounded, np.where(np.isfinite(least), least, 0.0))
+    return found
+
+
 def _slopes(
     score: Any, start: Array, base: Array, direction: Array, step: float, noise: Array
 ) -> Slopes:
@@ -242,10 +287,13 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
 
     The smallest step that stands above rounding decides, since the fewest kinks lie within it.
     To refute, the next larger one must agree. Where slopes are sharp, a claim is refuted that is
-    less far off; see `_firmly_refuted`.
+    less far off; see `_firmly_refuted`. That nothing changes is confirmed where nothing does.
     """
     if _firmly_refuted(claim, slopes, row):
         return REFUTED
+    if claim == 0:
+        still = all(at.ahead[row] == 0 == at.behind[row] for at in slopes)
+        return CONFIRMED if still else OPEN
     said = []
     for at in reversed(slopes):
         low, high = sorted((at.ahead[row], at.behind[row]))

@@ -34,7 +34,9 @@ def _slopes(*pairs, rounding=1e-6):
         (1.0, [(2.0, 0.0)] * 3, OPEN),
         # The next larger step does not agree that the claim is wrong.
         (3.0, [(3.0, 3.0), (3.0, 3.0), (2.0, 2.0)], OPEN),
-        (0.0, [(0.0, 0.0)] * 3, OPEN),
+        # That nothing changes.
+        (0.0, [(0.0, 0.0)] * 3, CONFIRMED),
+        (0.0, [(0.5, 0.0), (0.0, 0.0), (0.0, 0.0)], OPEN),
         (np.nan, [(2.0, 2.0)] * 3, OPEN),
     ],
 )

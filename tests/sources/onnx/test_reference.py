@@ -73,19 +73,20 @@ def _model(body: str):
         one=np.float32(1.5),
         third=np.array([2]),
         five=weights(5),
+        nought=np.float32(0),
         three=np.float32(1.7),
         axis=np.array([1]),
         head=weights(2, 4),
     )
 
 
-def _scaled(rule: vjp.Rule) -> vjp.Rule:
-    """Returns a rule that is wrong by half."""
+def _scaled(rule: vjp.Rule, factor: float = 1.5) -> vjp.Rule:
+    """Returns a rule that is wrong by a factor."""
 
     def wrong(walk: Any, node: ir.Node, seeds: Any) -> Iterable[tuple[ir.Value, ir.Value]]:
         for value, gradient in rule(walk, node, seeds):
             b = walk.builder
-            yield value, b.op("Mul", gradient, b.const(1.5, gradient.dtype), shape=gradient)
+            yield value, b.op("Mul", gradient, b.const(factor, gradient.dtype), shape=gradient)
 
     return wrong
 
@@ -131,6 +132,18 @@ def test_a_wrong_rule_is_refused(
     with pytest.raises(VerificationError, match=f"{DIFFERENCES}, which refute"):
         _compiled(_BODIES[op_type], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("op_type", ["Tanh", "MatMul"])
+def test_a_gradient_of_zeros_is_refused(op_type: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(vjp.RULES, op_type, _scaled(vjp.RULES[op_type], 0.0))
+    with pytest.raises(VerificationError, match=f"{DIFFERENCES}, which refute"):
+        _compiled(_BODIES[op_type], tmp_path)
+
+
+def test_a_gradient_that_is_zero_is_confirmed(tmp_path) -> None:
+    report = _compiled("t = Mul(x, nought)", tmp_path).report
+    assert report["input_gradient/x"].witness.endswith(DIFFERENCES)
 
 
 @pytest.mark.parametrize("op_type", ["Mul", "Add", "Sub", "Div", "Concat"])
