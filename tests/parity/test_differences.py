@@ -1,9 +1,24 @@
 """What differences of scores say of a claim: confirmed, refuted, or nothing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from probegen.parity.differences import CONFIRMED, OPEN, REFUTED, Slopes, verdict
+import probegen as pg
+from probegen.artefact.manifest import TargetSpec
+from probegen.parity.differences import (
+    CONFIRMED,
+    OPEN,
+    REFUTED,
+    Differences,
+    Slopes,
+    _directions,
+    verdict,
+)
+from probegen.plan.plan import TensorRef
+
+REF, PROBE = TensorRef(None), pg.InputGradient()
 
 
 def _slopes(*pairs, rounding=1e-6):
@@ -54,3 +69,109 @@ def test_a_large_step_decides_where_the_smaller_ones_are_rounding():
     slopes = _slopes((2.01, 1.99), (2.2, 1.7), (9.0, -7.0), rounding=0.05)
     assert verdict(2.0, slopes, 0) == CONFIRMED
     assert verdict(3.0, slopes, 0) == REFUTED
+
+
+def test_each_row_has_its_own_slopes():
+    both = np.array([1.0, 5.0])
+    two = Slopes(both, both, np.full(2, 1e-6))
+    assert [verdict(5.0, [two], row) for row in (0, 1)] == [REFUTED, CONFIRMED]
+
+
+class Moved:
+    """`scores = tanh(x) W`, moved at x; float64, so that little is rounding."""
+
+    W = np.random.default_rng(1).normal(size=(6, 3))
+
+    def at(self, feed, shifts):
+        x = feed["x"] + shifts.get(REF, 0.0)
+        return [np.tanh(x) @ self.W], {REF: feed["x"]}
+
+    def is_held_back(self, group, ref):
+        return (group, ref) == ("group", REF)
+
+    def gradient(self, x, index):
+        return (1 - np.tanh(x) ** 2) * self.W[:, index]
+
+
+GROUP = SimpleNamespace(target=SimpleNamespace(spec=TargetSpec("index", (2,))))
+
+
+def verdicts(change, batch=3):
+    moved = Moved()
+    x = np.random.default_rng(batch).normal(size=(batch, 6))
+    right = moved.gradient(x, 2)
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    candidates = {"right": right, "other": change(right)}
+    return Differences(moved, [GROUP]).verdicts({"x": x}, None, GROUP, output, candidates)
+
+
+def first_row(gradient):
+    wrong = gradient.copy()
+    wrong[0] *= 2
+    return wrong
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda g: g, CONFIRMED),
+        (lambda g: 2 * g, REFUTED),
+        (lambda g: -g, REFUTED),
+        (lambda g: 0 * g, REFUTED),
+        (lambda g: g[:, ::-1], REFUTED),
+    ],
+)
+def test_the_right_gradient_is_confirmed_and_others_are_refuted(change, expected, batch):
+    said = verdicts(change, batch)
+    assert said == {"right": [CONFIRMED] * batch, "other": [expected] * batch}
+
+
+def test_samples_are_judged_one_by_one():
+    assert verdicts(first_row)["other"] == [REFUTED, CONFIRMED, CONFIRMED]
+
+
+def test_the_target_of_the_request_and_what_is_held_back():
+    moved = Moved()
+    group = SimpleNamespace(target=SimpleNamespace(spec=TargetSpec("input")))
+    x = np.random.default_rng(0).normal(size=(2, 6))
+    claims = np.stack([moved.gradient(x[0], 1), moved.gradient(x[1], 0)])
+    differences = Differences(moved, [GROUP, group])
+    moved.at = lambda feed, shifts: (
+        [np.zeros((2, 3)), Moved.at(moved, feed, shifts)[0][0]],
+        {REF: x},
+    )
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    said = differences.verdicts({"x": x}, np.array([1, 0]), group, output, {"a": claims})
+    assert said == {"a": [CONFIRMED, CONFIRMED]}
+    assert differences.held_back("group", REF)
+    assert not differences.held_back(GROUP, REF)
+    np.testing.assert_array_equal(differences.tensor({"x": x}, REF), x)
+
+
+def test_ties_move_together_and_channels_by_themselves():
+    base = np.array([[[1.0, 1.0], [1.0, 2.0], [3.0, 2.0]]])
+    gradient = np.arange(6.0).reshape(1, 3, 2)
+    whole, half, signs, channel = _directions({"g": gradient}, base, 2)
+    for direction in (whole, half, signs):
+        ones, twos = direction[base == 1], direction[base == 2]
+        assert np.ptp(ones) == 0
+        assert np.ptp(twos) == 0
+    averages = np.array([[[1.0, 1.0], [1.0, 4.0], [4.0, 4.0]]])
+    np.testing.assert_allclose(whole, averages / np.linalg.norm(averages))
+    apart = np.array([[[1.0, 1.0], [1.0, 4.0], [4.0, 4.0]]])
+    apart[0, :2, 0], apart[0, 0, 1] = 1.0, 1.0
+    np.testing.assert_allclose(channel, apart / np.linalg.norm(apart))
+
+
+def test_directions_have_length_one_in_each_sample_or_none():
+    base = np.random.default_rng(0).normal(size=(2, 4, 3))
+    gradients = {"a": base.copy(), "b": 2 * base}
+    gradients["a"][1] = gradients["b"][1] = 0
+    found = _directions(gradients, base, 2)
+    assert len(found) == 12  # of two candidates and their difference: whole, half, signs, channel
+    for direction in found:
+        lengths = np.linalg.norm(direction.reshape(2, -1), axis=1)
+        np.testing.assert_allclose(lengths, [1, 0], atol=1e-12)
+    assert len(_directions(gradients, base, None)) == 9
+    assert len(_directions({"a": base[:, :, 0]}, base[:, :, 0], 1)) == 3

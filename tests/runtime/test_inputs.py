@@ -156,3 +156,28 @@ def test_not_finite_only_on_request(bad):
 def test_type_that_numpy_lacks():
     spec = InputSpec("x", "bfloat17", (None, 2), ("batch", "feature"))
     refused([[1.0, 2.0]], [spec], "bfloat17, which numpy cannot hold")
+
+
+TEXT = InputSpec("text", "string", (None, 2), ("batch", "feature"))
+
+
+@pytest.mark.parametrize(
+    "x", [[["a", "bc"]], np.array([["a", "bc"]], object), [[b"a", "bc"]], np.array([[b"a", b"bc"]])]
+)
+def test_ways_to_give_text(x):
+    fed = check_inputs({"text": x}, [TEXT])["text"]
+    assert fed.dtype.kind == "U"
+    assert fed.tolist() == [["a", "bc"]]
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        ([["a", 3]], "input 'text' takes strings, got int 3"),
+        (np.array([["a", None]], object), "takes strings, got NoneType None"),
+        ([["a", "b\0"]], "ends in a zero byte"),
+        ([["a"]], r"has the size 1 on the axis 'feature'"),
+    ],
+)
+def test_what_is_no_text(x, says):
+    refused({"text": np.array(x, object)}, [TEXT], says)

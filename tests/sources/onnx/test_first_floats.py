@@ -1,0 +1,108 @@
+"""Where whole numbers become floating in ONNX files: look-ups, one-hot rows, casts, masks."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from probegen.graph.shape_inference import infer_shapes
+from probegen.plan.model_view import Tie
+from probegen.plan.plan import TensorRef
+from probegen.sources.onnx.first_floats import starts
+from tests.sources.onnx.support import add_weights, parse
+
+TABLE = np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32)
+
+
+def found(body, inputs="int64[batch, 7] ids", result="float[batch, 7, 4] y", **weights):
+    """Name of the value -> start, for the first floating values of a graph."""
+    proto = parse(f"g ({inputs}) => ({result}) {{ {body} }}")
+    model = ir.from_proto(add_weights(proto, **weights))
+    infer_shapes(model)
+    values = [v for node in model.graph for v in node.outputs]
+    refs = {v: TensorRef(v.name) for v in values}
+    labels = {v: f"label of {v.name}" for v in values}
+    fed = [v for v in model.graph.inputs if not v.is_initializer()]
+    return {s.ref.path: s for s in starts(model.graph, fed, refs, labels)}
+
+
+def test_a_look_up():
+    (start,) = found("y = Gather(table, ids)", table=TABLE).values()
+    assert (start.is_lookup, start.rows, start.masks, start.usable) == (True, 13, False, True)
+    assert start.ties == {0: Tie.WHOLE}
+    assert start.label == "label of y"
+
+
+def test_a_look_up_in_what_is_fed_has_no_known_rows():
+    inputs = "int64[batch, 7] ids, float[13, 4] table"
+    start = found("y = Gather(table, ids)", inputs)["y"]
+    assert (start.is_lookup, start.rows) == (True, None)
+
+
+def test_a_cast():
+    start = found("y = Cast <to = 1> (ids)", result="float[batch, 7] y")["y"]
+    assert (start.is_lookup, start.rows, start.masks, start.usable) == (False, None, False, True)
+    assert start.ties == {0: Tie.COMPUTED}
+
+
+@pytest.mark.parametrize(
+    ("body", "tie"),
+    [
+        ("a = Identity(ids) y = Gather(table, a)", Tie.WHOLE),
+        ("a = Cast <to = 6> (ids) y = Gather(table, a)", Tie.WHOLE),
+        ("a = Cast <to = 9> (ids) b = Cast <to = 7> (a) y = Gather(table, b)", Tie.COMPUTED),
+        ("a = Slice(ids, zero, three, one) y = Gather(table, a)", Tie.PART),
+        ("a = Add(ids, one) y = Gather(table, a)", Tie.COMPUTED),
+        ("a = Slice(ids, zero, three, one) b = Neg(a) y = Gather(table, b)", Tie.COMPUTED),
+        ("a = Greater(ids, one) b = Cast <to = 7> (a) y = Gather(table, b)", Tie.INDIRECT),
+    ],
+)
+def test_how_closely_numbers_are_tied_to_their_input(body, tie):
+    numbers = {"zero": np.int64([0]), "one": np.int64([1]), "three": np.int64([3])}
+    assert found(body, table=TABLE, **numbers)["y"].ties == {0: tie}
+
+
+def test_numbers_of_two_inputs():
+    inputs = "int64[batch, 7] ids, int64[batch, 7] types"
+    start = found("a = Add(ids, types) y = Gather(table, a)", inputs, table=TABLE)["y"]
+    assert start.ties == {0: Tie.COMPUTED, 1: Tie.COMPUTED}
+
+
+def test_sizes_do_not_hang_on_the_numbers():
+    body = "a = Shape(ids) b = Cast <to = 1> (a) y = Gather(table, ids)"
+    assert set(found(body, table=TABLE)) == {"y"}
+
+
+def test_what_is_floating_already_starts_nothing():
+    body = "y = Mul(x, x)"
+    assert not found(body, "float[batch, 7] x", "float[batch, 7] y")
+
+
+MASK = "int64[batch, 7] attention_mask"
+PENALTY = "a = Cast <to = 1> (ids) b = Sub(one, a) c = Unsqueeze(b, axes) y = Mul(c, {})"
+
+
+def test_numbers_that_say_which_positions_count():
+    cast = "y = Cast <to = 1> ({})"
+    flat = "float[batch, 7] y"
+    assert found(cast.format("attention_mask"), MASK, flat)["y"].masks
+    assert not found(cast.format("ids"), result=flat)["y"].masks
+    numbers = {"one": np.float32(1), "axes": np.int64([1])}
+    numbers |= {"large": np.float32(-1e9), "small": np.float32(-10)}
+    deep = "float[batch, 1, 7] y"
+    assert found(PENALTY.format("large"), result=deep, **numbers)["a"].masks
+    assert not found(PENALTY.format("small"), result=deep, **numbers)["a"].masks
+    body = "y = Gather(table, attention_mask)"
+    assert not found(body, MASK, table=TABLE)["y"].masks
+
+
+@pytest.mark.parametrize(
+    ("body", "result", "usable"),
+    [
+        ("y = Gather(table, ids)", "float[batch, 7, 4] y", True),
+        ("a = Transpose(ids) y = Gather(table, a)", "float[7, batch, 4] y", False),
+        ("a = Reshape(ids, joined) y = Gather(table, a)", "float[n, 4] y", False),
+    ],
+)
+def test_what_can_be_explained_begins_with_the_batch(body, result, usable):
+    start = found(body, result=result, table=TABLE, joined=np.int64([-1]))["y"]
+    assert start.usable is usable
