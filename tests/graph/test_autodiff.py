@@ -202,6 +202,13 @@ def test_obstacles_off_the_way_are_not_named():
     assert _obstacles(text) == ["Ceil"]
 
 
+def test_obstacles_behind_the_target_are_not_named():
+    text = """g (double[n,3] x) => (double[n,3] y, double[n,3] other) {
+        a = Floor(x) b = Sin(a) y = Neg(b) side = Ceil(b) other = Sign(side)
+    }"""
+    assert _obstacles(text) == ["Floor"]
+
+
 def test_where_nothing_depends_there_is_no_obstacle():
     text = "g (double[n,3] x, double[n,3] z) => (double[n,3] y) { y = Sign(z) }"
     assert _obstacles(text) == []
