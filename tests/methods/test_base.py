@@ -99,3 +99,14 @@ def test_selectors_are_kept_or_resolved():
     assert pg.InputGradient(wrt="conv*").resolved(["conv1"]).wrt == ["conv1"]
     assert pg.Activations("b*").with_selector("c").select == "c"
     assert pg.GradCAM("b*").selector == "b*"
+
+
+def test_specs_call_a_method_by_its_kind_or_as_it_says():
+    class Odd(pg.Saliency):
+        kind = "odd"
+
+    class Named(pg.Saliency):
+        kind, text_name = "odd", "strange"
+
+    assert (Odd.text_name, Named.text_name) == ("odd", "strange")
+    assert (pg.Saliency.text_name, pg.Activations.text_name) == ("saliency", "activations")

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from probegen.parity.differences import (
     Differences,
     Slopes,
     _directions,
+    _unit,
     verdict,
 )
 from probegen.plan.plan import TensorRef
@@ -175,3 +177,8 @@ def test_directions_have_length_one_in_each_sample_or_none():
         np.testing.assert_allclose(lengths, [1, 0], atol=1e-12)
     assert len(_directions(gradients, base, None)) == 9
     assert len(_directions({"a": base[:, :, 0]}, base[:, :, 0], 1)) == 3
+
+
+def test_the_distance_from_1_to_the_next_number():
+    kinds = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
+    assert [_unit(np.dtype(kind)) for kind in kinds] == [2.0**-52, 2.0**-23, 2.0**-10, 2.0**-7]

@@ -122,3 +122,38 @@ def test_outputs_need_names_of_their_own():
     layer = keras.layers.Dense(3, name="twice")
     probed = pg.instrument(keras.Model(x, [layer(x), layer(2 * x)]), pg.Saliency(output="twice:1"))
     assert [o.name for o in probed.manifest.predictions] == ["twice", "twice:1"]
+
+
+def column(ids):
+    return keras.layers.Embedding(13, 4)(ids[:, 2])
+
+
+def windows(ids):
+    return keras.layers.Flatten()(keras.layers.Embedding(13, 4)(ids[:, ::2]))
+
+
+def all_ids(ids):
+    return keras.layers.Flatten()(keras.layers.Embedding(13, 4)(ids))
+
+
+@pytest.mark.parametrize(
+    ("make", "axes", "follows"),
+    [
+        (all_ids, ("batch", "time", "embedding"), "ids"),
+        (windows, ("batch", "id", "embedding"), None),
+        (column, ("batch", "embedding"), None),
+    ],
+)
+def test_what_does_not_run_along_its_input_has_axes_of_its_own(make, axes, follows):
+    ids = keras.Input((7,), dtype="int32", name="ids")
+    model = keras.Model(ids, keras.layers.Dense(3, name="head")(make(ids)))
+    (planned,) = pg.instrument(model, pg.InputGradient()).manifest.explanations
+    assert (planned.axes, planned.input) == (axes, follows)
+
+
+def test_ids_of_several_axes_are_counted():
+    ids = keras.Input((7, 3), dtype="int32", name="ids")
+    y = keras.layers.Flatten()(keras.layers.Embedding(13, 4)(ids[:, ::2]))
+    model = keras.Model(ids, keras.layers.Dense(3, name="head")(y))
+    (planned,) = pg.instrument(model, pg.InputGradient()).manifest.explanations
+    assert planned.axes == ("batch", "id_0", "id_1", "embedding")

@@ -10,6 +10,7 @@ import pytest
 
 from probegen.graph.attribution.sampled import sampled_gradients
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import MARK, MASK_NAME, remove_marks
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.vjp import RULES
 from probegen.methods.samples import Line, midpoints
@@ -57,7 +58,23 @@ CONDITIONAL = """<ir_version: 9, opset_import: ["" : 18]>
     squared = Mul(kept, kept)
     scores = MatMul(squared, w)
   }"""
-BOOL = {MASKED: ("padded", "there"), CONDITIONAL: ("padded", "there", "both")}
+#: `scores = (x where there, else 0)^2 W`: a mask of numbers that are computed, marked as one.
+MARKED = """<ir_version: 9, opset_import: ["" : 18, "probegen" : 1]>
+  g (float[batch, 5] x) => (float[batch, 3] scores)
+  <float[5, 3] w = {%s}, float zero = {0}>
+  {
+    bent = Tanh(x)
+    high = Greater(bent, zero)
+    there = probegen.Mark(high)
+    kept = Where(there, x, zero)
+    squared = Mul(kept, kept)
+    scores = MatMul(squared, w)
+  }"""
+BOOL = {
+    MARKED: ("high", "there"),
+    MASKED: ("padded", "there"),
+    CONDITIONAL: ("padded", "there", "both"),
+}
 
 
 def written(places, samples, text=TEXT):
@@ -65,6 +82,9 @@ def written(places, samples, text=TEXT):
     filled = text % ", ".join(map(str, W.reshape(-1)))
     model = ir.from_proto(onnx.parser.parse_model(filled))
     graph = model.graph
+    for node in graph:
+        if node.op_type == MARK:
+            node.name = MASK_NAME
     for value in (v for node in graph for v in node.outputs):
         width = 3 if value.name == "scores" else 5
         value.shape = ir.Shape(["batch", width])
@@ -76,6 +96,7 @@ def written(places, samples, text=TEXT):
     found = sampled_gradients(builder, {values["scores"]: ones}, at, samples, RULES)
     builder.attach()
     graph.outputs[:] = found
+    remove_marks(model)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     session = onnxruntime.InferenceSession(
@@ -192,3 +213,14 @@ def test_conditions_on_what_is_computed_are_those_of_each_point():
     found = session.run(None, {"x": x})[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert Counter(n.op_type for n in body)["Equal"] == 2
+
+
+def test_what_is_marked_as_a_mask_is_that_of_the_value_itself():
+    samples = midpoints(4, 1.0)
+    session, body = written(["x"], samples, MARKED)
+    x = np.array([[0, 2, -1, 0.5, -0.5], [3, -3, 4, -2, 1], [-9, -7, 2.5, 1, 3]], np.float32)
+    points = [1 + f * (x.astype(float) - 1) for f in samples.fractions]
+    assert any(((p > 0) != (x > 0)).any() for p in points)
+    expected = sum(2 * p * (x > 0) * W.sum(1) for p in points) / 4
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-5)
+    assert not {"Tanh", "Greater"} & {n.op_type for n in body}
