@@ -98,9 +98,9 @@ class Moved:
 GROUP = SimpleNamespace(target=SimpleNamespace(spec=TargetSpec("index", (2,))))
 
 
-def verdicts(change, batch=3):
+def verdicts(change, batch=3, scale=1.0):
     moved = Moved()
-    x = np.random.default_rng(batch).normal(size=(batch, 6))
+    x = np.random.default_rng(batch).normal(size=(batch, 6)) * scale
     right = moved.gradient(x, 2)
     output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
     candidates = {"right": right, "other": change(right)}
@@ -127,6 +127,12 @@ def first_row(gradient):
 def test_the_right_gradient_is_confirmed_and_others_are_refuted(change, expected, batch):
     said = verdicts(change, batch)
     assert said == {"right": [CONFIRMED] * batch, "other": [expected] * batch}
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3])
+def test_steps_are_as_large_as_what_is_moved_or_of_its_own_at_zero(scale):
+    said = verdicts(lambda g: -g, scale=scale)
+    assert said == {"right": [CONFIRMED] * 3, "other": [REFUTED] * 3}
 
 
 def test_samples_are_judged_one_by_one():
@@ -182,3 +188,12 @@ def test_directions_have_length_one_in_each_sample_or_none():
 def test_the_distance_from_1_to_the_next_number():
     kinds = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
     assert [_unit(np.dtype(kind)) for kind in kinds] == [2.0**-52, 2.0**-23, 2.0**-10, 2.0**-7]
+
+
+def test_channels_move_by_themselves_wherever_they_stand():
+    rng = np.random.default_rng(0)
+    base, gradient = rng.integers(0, 3, (2, 4, 3, 5)), rng.normal(size=(2, 4, 3, 5))
+    last = _directions({"g": gradient}, base, 3)[-1]
+    first = _directions({"g": np.moveaxis(gradient, 3, 1)}, np.moveaxis(base, 3, 1), 1)[-1]
+    np.testing.assert_allclose(first, np.moveaxis(last, 3, 1))
+    assert len(np.unique(last[0])) == 3 * 5  # one number a value and channel

@@ -157,3 +157,11 @@ def test_ids_of_several_axes_are_counted():
     model = keras.Model(ids, keras.layers.Dense(3, name="head")(y))
     (planned,) = pg.instrument(model, pg.InputGradient()).manifest.explanations
     assert planned.axes == ("batch", "id_0", "id_1", "embedding")
+
+
+@pytest.mark.parametrize(
+    ("make", "classes"), [(models.cnn, 4), (models.transformer, 3), (models.forecaster, 1)]
+)
+def test_targets_say_how_many_classes_there_are(make, classes):
+    (planned,) = pg.instrument(make(), pg.Saliency()).manifest.explanations
+    assert planned.target.classes == classes

@@ -248,3 +248,16 @@ def test_the_width_of_an_image_that_is_read_from_left_to_right() -> None:
     )
     assert found["c"] == found["x"] == ("batch", "channel", "height", "width")
     assert found["t"][1] == "batch"
+
+
+def test_axes_of_size_1_that_are_taken_out_without_being_named() -> None:
+    found, _ = _axes(
+        """
+        g (float[2,3,2,7] x) => (float[2,5,6] y) {
+          c = Conv(x, w)
+          y = Squeeze(c)
+        }""",
+        w=_weights(5, 3, 2, 2),
+    )
+    assert found["c"] == ("batch", "channel", "height", "width")
+    assert found["y"] == ("batch", "channel", "width")
