@@ -103,4 +103,13 @@ def test_channels_are_called_after_what_the_tensor_is():
     ],
 )
 def test_axes_of_attention(rank, keys, expected):
-    assert axes.attention_axes(rank, keys) == expected
+    given = ("batch", *(f"axis_{i}" for i in range(1, rank)))
+    assert axes.attention_axes(given, keys) == expected
+
+
+def test_attention_within_windows_keeps_these_and_the_batch_where_they_are():
+    given = ("axis_0", "batch", "window", "axis_3", "axis_4")
+    expected = ("head", "batch", "window", "query", "key")
+    assert axes.attention_axes(given) == axes.attention_axes(given, (4,)) == expected
+    rest = ("head", "batch", "window", "key", "query")
+    assert axes.attention_axes(given, (3,)) == rest
