@@ -16,7 +16,7 @@ from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manif
 from probegen.artefact.publishing import aside, check_data_place, check_place, put
 from probegen.artefact.weights_file import SUFFIX, data_path
 from probegen.artefact.work_folder import follow
-from probegen.errors import ArtefactError, ExportError, InstrumentError
+from probegen.errors import ArtefactError, ExportError, InstrumentError, OutputExistsError
 from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.external_data import wants_external_data, write_external_data
@@ -95,11 +95,27 @@ def compile(
         ProbegenError: see `instrument` and `export`.
     """
     say = progress or _silent
+    _check_not_source(source, path)
     say("tracing and planning")
     with stage("the model cannot be instrumented", InstrumentError):
         opened = open_source(source, inputs)
         plan = make_plan(opened.view, as_probes(probes), class_names)
     return _export(Program(opened, plan), path, progress=progress, **options)
+
+
+def _check_not_source(source: Any, path: str | os.PathLike[str]) -> None:
+    """Refuses to write an artefact over the model that it is made from.
+
+    Raises:
+        OutputExistsError: the two are one file.
+    """
+    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
+        return
+    if os.path.exists(path) and os.path.samefile(source, path):
+        raise OutputExistsError(
+            f"{os.fspath(path)} is the model itself, which the artefact would replace; choose "
+            "another name."
+        )
 
 
 def export(

@@ -57,6 +57,7 @@ class GradientPlanner:
             described = TargetSpec("callable", logits=self._any_logits(probe), name=name)
             return TargetPlan(described, function=target)
         position = self._output_position(probe)
+        self._view.check_output(position)
         output, name = self._view.output(position), self._view.output_names[position]
         if not output.is_float:
             raise NotDifferentiableError(

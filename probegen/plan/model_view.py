@@ -109,6 +109,13 @@ class ModelView(abc.ABC):
     def output(self, position: int) -> TensorFacts:
         """Returns what is known of an output."""
 
+    def check_output(self, position: int) -> None:  # noqa: B027 - most know their sizes
+        """Refuses an output of which not even the number of axes is known.
+
+        Raises:
+            NotDifferentiableError: it is one; says what makes it.
+        """
+
     @abc.abstractmethod
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; the axes of a cast are those of its input."""

@@ -63,8 +63,10 @@ def load_model(path: str | Path, custom_objects: dict[str, Any] | None = None) -
     if not path.is_file():
         raise SourceError(f"there is no model file {str(path)!r}.")
     if path.suffix.lower() not in KERAS_SUFFIXES:
+        hint = " An ONNX file is compiled as it is: pg.compile(path, probes, ...)."
         raise SourceError(
             f"{str(path)!r} is no Keras model file: expected one of {', '.join(KERAS_SUFFIXES)}."
+            + (hint if path.suffix.lower() == ".onnx" else "")
         )
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
         raise SourceError(f"Keras cannot load {str(path)!r}: the file is cut short or no model.")

@@ -39,9 +39,10 @@ class OnnxMovedScores:
         model = original_with(read, [str(v.name) for v in wanted])
         if model is None:
             model = read.model.clone()
-        self._names = [str(v.name) for v in self._ends]
         self._tensors = [str(view.value(ref).name) for ref in self._inner]
-        self.give_shifts(model)
+        moved = {view.value(ref): v for ref, v in self.give_shifts(model).items()}
+        # A tensor that is moved may be the scores themselves.
+        self._names = [str(moved.get(end, end).name) for end in self._ends]
         _make_outputs(model.graph, [*self._names, *self._tensors])
         self._runner = Runner(model, folder_of(read), as_written=is_quantised(view.graph))
         ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]

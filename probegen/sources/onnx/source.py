@@ -122,5 +122,8 @@ def _axes(given: Any, read: OnnxModel) -> dict[str, Axes]:
             raise SourceError(f"the model has no input or output {name!r}; it has {list(ranks)}.")
         if not isinstance(words, Sequence) or ranks[name] not in (None, len(words)):
             raise SourceError(f"{name!r} has {ranks[name]} axes; got {axes!r}.")
-        found[name] = tuple(str(word).strip() for word in words)
+        names = tuple(str(word).strip() for word in words)
+        if len(set(names)) < len(names) or not all(names):
+            raise SourceError(f"each axis of {name!r} needs a name of its own; got {axes!r}.")
+        found[name] = names
     return found

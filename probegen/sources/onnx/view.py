@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from probegen.errors import InstrumentError
+from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, is_float, key_of
@@ -179,6 +179,28 @@ class OnnxView(ModelView):
     def output(self, position: int) -> TensorFacts:
         """Returns what is known of an output."""
         return self._whole(self.graph.outputs[position])
+
+    def check_output(self, position: int) -> None:
+        """Refuses an output of which not even the number of axes is known.
+
+        Raises:
+            NotDifferentiableError: it is one; says what makes it.
+        """
+        value = self.graph.outputs[position]
+        if value.shape is not None:
+            return
+        before = [v for v in _ancestors([value]) if v.shape is None and v.producer() is not None]
+        first = next(n for n in self.graph if any(v in before for v in n.outputs))
+        where = f"{key_of(first)} {first.name!r}"
+        why = (
+            "through which no gradient passes"
+            if first.domain
+            else "whose result has more or fewer axes by the open sizes of its input. Give the "
+            "inputs of the file fixed sizes"
+        )
+        raise NotDifferentiableError(
+            f"how many axes output {value.name!r} has is not known: it comes from {where}, {why}."
+        )
 
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor."""
