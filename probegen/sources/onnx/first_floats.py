@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
@@ -29,6 +30,7 @@ def starts(
     inputs: list[ir.Value],
     refs: Mapping[ir.Value, TensorRef],
     labels: Mapping[ir.Value, str],
+    has_samples: Callable[[ir.Value, list[ir.Value]], bool],
 ) -> list[Start]:
     """Returns the first floating tensors that are made from whole numbers of the inputs.
 
@@ -37,12 +39,13 @@ def starts(
         inputs: what is fed, in order.
         refs: value -> how a plan calls it, for what nodes of the graph itself make.
         labels: value -> what an explanation of it is called.
+        has_samples: tells whether samples lie along an axis of a value, in front or where they lie
+            in some inputs.
     """
     ties: dict[ir.Value, dict[int, Tie]] = {
         value: {i: Tie.SAME} for i, value in enumerate(inputs) if not is_float(value)
     }
     found = []
-    batch = _first_size(inputs)
     for node in graph:
         before = _before(node, ties)
         if not before:
@@ -51,7 +54,11 @@ def starts(
             if not is_float(value):
                 ties[value] = before
             elif value in refs:
-                found.append(_start(node, value, before, refs[value], labels[value], batch, inputs))
+                usable = has_samples(value, [inputs[i] for i in before])
+                masks = all("mask" in str(inputs[i].name).lower() for i in before)
+                start = _start(node, before, refs[value], labels[value])
+                masks = not start.is_lookup and (masks or _becomes_penalty(value))
+                found.append(dataclasses.replace(start, usable=usable, masks=masks))
     return found
 
 
@@ -84,30 +91,23 @@ def _keeps_whole(node: ir.Node) -> bool:
 
 def _start(
     node: ir.Node,
-    value: ir.Value,
     ties: Mapping[int, Tie],
     ref: TensorRef,
     label: str,
-    batch: object,
-    inputs: list[ir.Value],
 ) -> Start:
+    """Returns what a node makes of whole numbers, but for what the graph around it says."""
     table = node.inputs[0] if node.op_type in _LOOK_UPS else None
     is_lookup = table is not None and is_float(table)
     shape = None if table is None else shape_of(table)
     rows = shape[0] if is_lookup and node.op_type == "Gather" and shape else None
-    own = shape_of(value) or ()
-    names = [str(inputs[i].name).lower() for i in ties]
-    # Where the size of the first axis has no name, samples may have been joined along it.
-    ranks = [len(shape_of(inputs[i]) or ()) for i in ties]
-    least, unnamed = max(ranks) + is_lookup, bool(own) and not isinstance(own[0], int)
     return Start(
         ref=ref,
         label=label,
         ties=dict(ties),
         is_lookup=is_lookup,
         rows=rows if isinstance(rows, int) and constant_of(table) is not None else None,
-        masks=not is_lookup and (all("mask" in n for n in names) or _becomes_penalty(value)),
-        usable=bool(own) and (own[0] == batch or (unnamed and len(own) >= least)),
+        masks=False,
+        usable=False,
         moved=False,
     )
 
@@ -126,8 +126,3 @@ def _becomes_penalty(value: ir.Value) -> bool:
             pending.extend(v for v in node.outputs if v not in seen)
             seen.update(node.outputs)
     return False
-
-
-def _first_size(inputs: list[ir.Value]) -> object:
-    shape = shape_of(inputs[0]) if inputs else None
-    return shape[0] if shape else None

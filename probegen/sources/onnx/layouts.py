@@ -123,6 +123,17 @@ class Layouts:
         usual = few and (at == 0 or (at == 1 and not isinstance(shape[0], int)))
         return _completed(names, usual=usual)
 
+    def has_samples(self, value: ir.Value, inputs: Iterable[ir.Value]) -> bool:
+        """Tells whether samples lie along the first axis of a value, or where inputs have theirs.
+
+        Where there is one sample alone, always.
+        """
+        if not self._batched:
+            return True
+        axes = self.axes(value)
+        places = [self.axes(v).index(BATCH) for v in inputs if BATCH in self.axes(v)]
+        return BATCH in axes and axes.index(BATCH) in (0, *places)
+
     def told_apart(self, value: ir.Value) -> Apart | None:
         """Says how to tell samples apart that are joined with something else along an axis.
 

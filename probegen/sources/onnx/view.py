@@ -282,7 +282,8 @@ class OnnxView(ModelView):
     def starts(self) -> Sequence[Start]:
         """The first floating tensors that are made from whole numbers of the inputs."""
         labels = {value: str(ref.path) for value, ref in self._refs.items()}
-        return first_floats.starts(self.graph, self.inputs, self._refs, labels)
+        has_samples = self._layouts.has_samples
+        return first_floats.starts(self.graph, self.inputs, self._refs, labels, has_samples)
 
     def holds_ids(self, position: int) -> bool:
         """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""

@@ -4,10 +4,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.model_view import Tie
 from probegen.plan.plan import TensorRef
+from probegen.sources import open_source
 from probegen.sources.onnx.first_floats import starts
+from probegen.sources.onnx.layouts import Layouts
 from tests.sources.onnx.support import add_weights, parse
 
 TABLE = np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32)
@@ -22,7 +26,8 @@ def found(body, inputs="int64[batch, 7] ids", result="float[batch, 7, 4] y", **w
     refs = {v: TensorRef(v.name) for v in values}
     labels = {v: f"label of {v.name}" for v in values}
     fed = [v for v in model.graph.inputs if not v.is_initializer()]
-    return {s.ref.path: s for s in starts(model.graph, fed, refs, labels)}
+    layouts = Layouts(model.graph, {})
+    return {s.ref.path: s for s in starts(model.graph, fed, refs, labels, layouts.has_samples)}
 
 
 def test_a_look_up():
@@ -106,3 +111,81 @@ def test_numbers_that_say_which_positions_count():
 def test_what_can_be_explained_begins_with_the_batch(body, result, usable):
     start = found(body, result=result, table=TABLE, joined=np.int64([-1]))["y"]
     assert start.usable is usable
+
+
+def test_time_before_the_batch_is_usable():
+    inputs, result = "int64[time, batch] ids", "float[time, batch, 4] y"
+    assert found("y = Gather(table, ids)", inputs, result, table=TABLE)["y"].usable
+
+
+# -- whole models ------------------------------------------------------------------------------
+
+
+def _of_model(text, **weights):
+    view = open_source(add_weights(parse(text), **weights)).view
+    return {str(view.value(s.ref).name): s for s in view.starts}
+
+
+def test_casts_and_one_hot_rows():
+    found = _of_model(
+        """
+        g (int64[N,5] a, int64[N,5] b) => (float[N,5] y, float[N,5,7] z) {
+          f = Cast<to=1>(a)
+          y = Sin(f)
+          o = OneHot(b, depth, values)
+          z = Sin(o)
+        }""",
+        depth=np.array(7),
+        values=np.array([0, 1], np.float32),
+    )
+    assert {n: (s.is_lookup, s.ties) for n, s in found.items()} == {
+        "f": (False, {0: Tie.COMPUTED}),
+        "o": (False, {1: Tie.COMPUTED}),
+    }
+
+
+def test_sizes_are_none_of_the_numbers():
+    """A floating tensor that is expanded to the shape of the ids says nothing of them."""
+    found = _of_model(
+        """
+        g (int64[N,T] ids, float[N,1] x) => (float[N,T] y) {
+          shape = Shape(ids)
+          wide = Expand(x, shape)
+          f = Cast<to=1>(ids)
+          y = Add(f, wide)
+        }"""
+    )
+    assert list(found) == ["f"]
+
+
+def test_positions_are_explained_by_no_one(tmp_path):
+    """The gradient of a model of words is that of its words, not of where they stand."""
+    model = add_weights(
+        parse(
+            """
+            g (int64[N,6] ids) => (float[N,3] y) {
+              e = Gather(table, ids)
+              p = Add(e, positions)
+              s = ReduceMean<keepdims=0>(p, one)
+              t = Tanh(s)
+              y = MatMul(t, m)
+            }"""
+        ),
+        table=TABLE,
+        positions=np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32),
+        one=np.array([1]),
+        m=np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32),
+    )
+    path = tmp_path / "m.onnx"
+    report = pg.compile(model, [pg.InputGradient(target=2)], path).report
+    art = runtime.load(path)
+    (spec,) = art.manifest.explanations
+    assert (spec.name, spec.axes) == ("input_gradient/ids", ("batch", "time", "embedding"))
+    assert report[spec.name].witness.endswith("differences of the source model's scores")
+    ids = np.array([[1, 10, 3, 3, 0, 7], [2, 2, 2, 2, 2, 2]])
+    e = TABLE[ids] + np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+    m = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    slope = (1 - np.tanh(e.mean(1)) ** 2) * m[:, 2] / 6
+    np.testing.assert_allclose(
+        art.run(ids)[spec.name].array, np.repeat(slope[:, None], 6, 1), atol=1e-6
+    )
