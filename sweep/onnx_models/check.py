@@ -16,6 +16,7 @@ import onnxruntime
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InputError, ProbegenError, VerificationError
+from probegen.parity.report import DIFFERENCES, SOURCE_MODEL
 from probegen.sources import open_source
 from sweep.onnx_models.case import MODEL, About, Array, Run, load_runs
 from sweep.onnx_models.compare import (
@@ -109,9 +110,18 @@ def _compile(name: str, about: About, folder: Path) -> Outcome:
         gradient=gradient,
         own=own,
         predictions=predictions,
+        witnessed=witnessed(art.manifest.certificate),
         plain=plain,
         explained=explained,
     )
+
+
+def witnessed(certificate: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Returns how many gradients differences of the file's scores confirmed, and of how many."""
+    outputs = (certificate or {}).get("outputs", {}).values()
+    told = [str(figures["witness"]) for figures in outputs]
+    told = [witness for witness in told if witness != SOURCE_MODEL]
+    return sum(DIFFERENCES in witness for witness in told), len(told)
 
 
 def _artefact(source: Path, about: About, path: Path, runs: Sequence[Run]) -> list[str]:
@@ -130,26 +140,26 @@ def _artefact(source: Path, about: About, path: Path, runs: Sequence[Run]) -> li
             samples=samples,
         )
 
-    kept = [gradient]
     try:
         compiled([gradient, *others])
-        others, kept = [], [gradient, *others]
     except InputError:
         # A file that runs at the sizes alone that it was traced at: verified on its own inputs.
         samples = _fed(source, runs[0])
         notes.append("verified on its own samples")
     except ProbegenError:
         pass
-    if others:
-        # A refusal of the gradient itself is the outcome.
-        compiled([gradient])
+    else:
+        return notes
+    # A refusal of the gradient itself is the outcome.
+    compiled([gradient])
+    kept = [gradient]
     for probe in others:
         try:
             compiled([*kept, probe])
             kept.append(probe)
         except ProbegenError as error:
             notes.append(f"without {type(probe).__name__}: {error}")
-    if others or samples is not None:
+    if len(kept) <= len(others):  # what was compiled last is not what is kept
         compiled(kept)
     return notes
 
@@ -217,7 +227,13 @@ class _Figures:
 
     @classmethod
     def of(
-        cls, art: Any, run: Run, about: About, source: Path, path: Path, sample: int | None
+        cls,
+        art: Any,
+        run: Run,
+        about: About,
+        source: Path,
+        path: Path,
+        sample: int | None = None,
     ) -> _Figures:
         original = _session(source)
         names = [i.name for i in original.get_inputs()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 AGREES, DIFFERS, FAILS, REFUSED = "agrees", "differs", "fails", "refused"
 NOT_APPLICABLE = "not applicable"
@@ -25,6 +26,8 @@ class Outcome:
         gradient: relative distance of the worst gradient, see `sweep.onnx_models.check`.
         own: the distance of the tool's own float32 gradient from its float64 one.
         predictions: largest relative distance of an output from the original file's.
+        witnessed: how many gradients differences of the file's own scores confirmed when it was
+            compiled, and of how many.
         plain: nodes that predictions alone take.
         explained: nodes that predictions with gradients take.
         seconds: time to compile and compare.
@@ -38,6 +41,7 @@ class Outcome:
     gradient: float | None = None
     own: float | None = None
     predictions: float | None = None
+    witnessed: Sequence[int] = ()
     plain: int | None = None
     explained: int | None = None
     seconds: float = 0.0

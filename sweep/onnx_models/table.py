@@ -46,17 +46,20 @@ def as_markdown(rows: Sequence[Outcome], versions: Mapping[str, str]) -> str:
 def _counts(families: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
     yield (
         "| | files | agree | gradient rel L2 to torch, median (worst) "
-        "| to differences, median (worst) | refused | fail or differ | not applicable |"
+        "| to differences, median (worst) | confirmed by differences when compiled "
+        "| refused | fail or differ | not applicable |"
     )
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for name, rows in families.items():
         tried = [r for r in rows if r.verdict != NOT_APPLICABLE]
         agree = [r for r in tried if r.verdict == AGREES]
         torch = [r.gradient for r in agree if r.gradient is not None and "torch" in r.against]
         other = [r.gradient for r in agree if r.gradient is not None and "torch" not in r.against]
         refused = sum(r.verdict == REFUSED for r in tried)
+        confirmed, of = (sum(r.witnessed[i] for r in agree if r.witnessed) for i in (0, 1))
         cells = (
-            *(name, len(tried), len(agree), _middle(torch), _middle(other), refused),
+            *(name, len(tried), len(agree), _middle(torch), _middle(other)),
+            *(f"{confirmed} of {of}" if of else "", refused),
             *(len(tried) - len(agree) - refused, len(rows) - len(tried)),
         )
         yield f"| {' | '.join(map(str, cells))} |"

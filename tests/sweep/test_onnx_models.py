@@ -273,15 +273,65 @@ def test_what_an_output_means_is_checked():
     assert "negative" in wrong("saliency", np.array([[-1.0, 2.0]]))[0]
     assert "no numbers" in wrong("grad_cam", np.array([[np.nan, 2.0]]))[0]
     assert not wrong("attention", np.array([[0.25, 0.75]]))
+    assert not wrong("attention", np.array([[0.25, 0.75], [0.0, 0.0]]))  # masked whole
+    assert "add up" in wrong("attention", np.zeros((2, 2)))[0]
     assert "add up" in wrong("attention", np.array([[0.25, 0.7]]))[0]
 
 
 def test_a_file_that_cannot_be_read_becomes_an_outcome(folder):
     (folder / MODEL).write_bytes(b"no model")
     outcome = check.check("broken", folder)
-    assert outcome.verdict == REFUSED
+    assert outcome.verdict == NOT_APPLICABLE
     assert outcome.tool == "a hand"
-    assert outcome.reason
+    assert "onnxruntime cannot open the file" in outcome.reason
+
+
+def test_a_target_that_is_not_there_becomes_an_outcome(folder):
+    About("a hand", 7, wrt=("x",)).save(folder)
+    outcome = check.check("beyond", folder)
+    assert outcome.verdict == REFUSED
+    assert "target 7 is out of range" in outcome.reason
+
+
+def test_a_file_is_compiled_and_agrees(folder):
+    outcome = check.check("small", folder)
+    assert (outcome.verdict, outcome.against) == (AGREES, "directional differences")
+    assert outcome.witnessed == (1, 1)
+    assert outcome.gradient < 2e-2
+
+
+def test_a_file_that_does_not_run_on_its_own_samples_is_not_applicable(folder):
+    save_runs(folder, [Run({"x": np.ones((2, 4), np.float32)})])
+    assert check.check("small", folder).verdict == NOT_APPLICABLE
+
+
+def test_the_sample_of_an_index_of_the_whole_output(tmp_path):
+    """Time before the batch: probes get an index without the sample."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[time, batch, 3] x) => (float[time, batch, 2] y)
+    <float[3, 2] w = {0.5, -1.0, 0.25, 2.0, -0.75, 1.5}>
+    {
+      product = MatMul(x, w)
+      y = Tanh(product)
+    }
+    """
+    onnx.save(onnx.parser.parse_model(text), tmp_path / MODEL)
+    about = About("a hand", (4, 1, 0), wrt=("x",), batched=False)
+    about.save(tmp_path)
+    assert check.asked_target(tmp_path / MODEL, about) == ((4, 0), 1)
+    save_runs(tmp_path, [Run({"x": np.random.default_rng(0).normal(size=(6, 3, 3)).astype("f")})])
+    outcome = check.check("time first", tmp_path)
+    assert outcome.verdict == AGREES, outcome.reason
+    assert check.asked_target(tmp_path / MODEL, dataclasses.replace(about, batched=True))[1] is None
+
+
+def test_the_gradient_of_one_sample():
+    array = np.arange(24.0).reshape(2, 3, 4)
+    found = check._of_sample(array, ("time", "batch", "feature"), 1)
+    assert (found[:, 1] == array[:, 1]).all()
+    assert not found[:, [0, 2]].any()
+    assert check._of_sample(array, ("a", "b", "c"), 1) is array
 
 
 def test_a_process_that_dies_becomes_an_outcome(tmp_path):
@@ -298,7 +348,9 @@ def test_a_process_that_takes_too_long_is_given_up(tmp_path):
 # -- the table ---------------------------------------------------------------------------------
 
 _ROWS = [
-    Outcome("torch: a", AGREES, "", "torch 2", "torch's autograd", 1e-6, 2e-6, 0.0, 10, 30, 1.0),
+    Outcome(
+        "torch: a", AGREES, "", "torch 2", "torch's autograd", 1e-6, 2e-6, 0.0, (2, 3), 10, 30, 1.0
+    ),
     Outcome("torch: b", REFUSED, "GridSample: no | rule", "torch 2"),
     Outcome("torch: c", NOT_APPLICABLE, "not written: torch says no"),
     Outcome("packages: d", DIFFERS, "far away", "shipped with d 1", "directional differences", 0.5),
@@ -307,8 +359,8 @@ _ROWS = [
 
 def test_the_table_leaves_nothing_out():
     text = as_markdown(_ROWS, {"torch": "2.9", "onnx": ""})
-    assert "| torch | 2 | 1 | 1e-06 (1e-06) |  | 1 | 0 | 1 |" in text
-    assert "| packages | 1 | 0 |  |  | 0 | 1 | 0 |" in text
+    assert "| torch | 2 | 1 | 1e-06 (1e-06) |  | 2 of 3 | 1 | 0 | 1 |" in text
+    assert "| packages | 1 | 0 |  |  |  | 0 | 1 | 0 |" in text
     assert "with torch 2.9." in text
     assert r"| torch: b | torch 2 | refused | GridSample: no \| rule |" in text
     for row in _ROWS:
