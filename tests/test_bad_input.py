@@ -51,7 +51,7 @@ def refused(tmp_path, error, says, source, probes=None, name="m.onnx", **options
         ("text.keras", b"nonsense", "cut short or no model"),
         ("text.h5", b"nonsense", "Keras cannot load"),
         ("text.txt", b"nonsense", r"expected one of \.keras, \.h5, \.hdf5"),
-        ("onnx.onnx", b"nonsense", "no Keras model file"),
+        ("onnx.onnx", b"nonsense", "is no ONNX model, or the file is cut short"),
     ],
 )
 def test_paths_that_are_no_model(tmp_path, name, content, says):

@@ -34,7 +34,7 @@ from probegen.errors import (
 )
 from probegen.graph import assemble as onnx_artefact
 from probegen.sources.keras import savedmodel
-from probegen.sources.keras.reference import Reference
+from probegen.sources.keras.reference import KerasReference as Reference
 from probegen.stages import stage, writing
 
 FOREIGN = [
@@ -109,8 +109,20 @@ STAGES = [
     (keras.Model, "save", exporting("m.keras"), ExportError, "Keras cannot save the model"),
     (Reference, "_predict", exporting("m.onnx"), InputError, "cannot run on samples"),
     (Reference, "_predict", verifying("onnx"), InputError, "cannot run on samples"),
-    (Reference, "explanations", exporting("m.onnx"), VerificationError, "compared with the model"),
-    (Reference, "explanations", verifying("onnx"), VerificationError, "compared with the model"),
+    (
+        KerasReference,
+        "explanations",
+        exporting("m.onnx"),
+        VerificationError,
+        "compared with the model",
+    ),
+    (
+        KerasReference,
+        "explanations",
+        verifying("onnx"),
+        VerificationError,
+        "compared with the model",
+    ),
     (onnxruntime, "InferenceSession", verifying("onnx"), ArtefactError, "cannot load"),
     (onnxruntime, "InferenceSession", running("onnx"), ArtefactError, "cannot load"),
     (onnxruntime.InferenceSession, "run", running("onnx"), ArtefactError, "could not run"),

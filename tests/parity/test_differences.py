@@ -176,12 +176,15 @@ def test_directions_have_length_one_in_each_sample_or_none():
     base = np.random.default_rng(0).normal(size=(2, 4, 3))
     gradients = {"a": base.copy(), "b": 2 * base}
     gradients["a"][1] = gradients["b"][1] = 0
-    found = _directions(gradients, base, 2)
+    anywhere, *found = _directions(gradients, base, 2)
+    # The second sample has a gradient of zeros: it is moved anywhere, to see that nothing changes.
+    lengths = np.linalg.norm(anywhere.reshape(2, -1), axis=1)
+    np.testing.assert_allclose(lengths, [0, 1], atol=1e-12)
     assert len(found) == 12  # of two candidates and their difference: whole, half, signs, channel
     for direction in found:
         lengths = np.linalg.norm(direction.reshape(2, -1), axis=1)
         np.testing.assert_allclose(lengths, [1, 0], atol=1e-12)
-    assert len(_directions(gradients, base, None)) == 9
+    assert len(_directions(gradients, base, None)) == 1 + 9
     assert len(_directions({"a": base[:, :, 0]}, base[:, :, 0], 1)) == 3
 
 

@@ -33,7 +33,6 @@ def cases(op_type: str, module: str) -> list[Any]:
     [
         ("Attention", "attention", 15),
         ("RotaryEmbedding", "rotaryembedding", 5),
-        ("AffineGrid", "affinegrid", 4),
         ("CenterCropPad", "center_crop_pad", 5),
     ],
 )
