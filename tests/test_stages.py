@@ -110,14 +110,14 @@ STAGES = [
     (Reference, "_predict", exporting("m.onnx"), InputError, "cannot run on samples"),
     (Reference, "_predict", verifying("onnx"), InputError, "cannot run on samples"),
     (
-        KerasReference,
+        Reference,
         "explanations",
         exporting("m.onnx"),
         VerificationError,
         "compared with the model",
     ),
     (
-        KerasReference,
+        Reference,
         "explanations",
         verifying("onnx"),
         VerificationError,
