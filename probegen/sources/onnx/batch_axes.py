@@ -10,7 +10,8 @@ and so are heads: such an axis is not the batch, and a tensor that has one is no
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -62,6 +63,7 @@ class BatchAxes:
         """
         self._size = size
         self._found: dict[ir.Value, Factors | None] = {}
+        self._lost: set[ir.Value] = set()
         for value, axis in axes.items():
             shape = shape_of(value)
             if shape is not None:
@@ -117,7 +119,20 @@ class BatchAxes:
             found = self._by_rule(node, place, rule, shape)
             if found is not None and sum(SAMPLES in f for f in found) > 1:
                 found = None  # samples against samples: no axis is that of the batch
-            self._found[result] = found if found is not None else self._by_sizes(result)
+            found = found if found is not None else self._by_sizes(result)
+            self._found[result] = found
+            if found is None and self._loses(node):
+                self._lost.add(result)
+
+    def is_lost(self, value: ir.Value) -> bool:
+        """Tells whether samples lie along some axis, alone or joined, and nobody can say which."""
+        return value in self._lost
+
+    def _loses(self, node: ir.Node) -> bool:
+        if any(v in self._lost for v in inputs_of(node)):
+            return True
+        first = self._found.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
+        return node.op_type == "Reshape" and any(SAMPLES in f for f in first or ())
 
     def _by_rule(
         self, node: ir.Node, place: int, rule: _Rule | None, shape: tuple[Dim, ...]
@@ -159,15 +174,32 @@ def _first(
     before = _shape(node.inputs[0])
     if source is None or before is None or len(source) != len(shape):
         return None
+    kept = _untouched(node, len(shape))
     found = []
-    for factors, a, b in zip(source, before, shape, strict=True):
-        if a == b and a is not None:
+    for i, (factors, a, b) in enumerate(zip(source, before, shape, strict=True)):
+        if i in kept or (a == b and a is not None):
             found.append(factors)
         elif SAMPLES in factors:
             return None
         else:
             found.append((b,))
     return tuple(found)
+
+
+def _untouched(node: ir.Node, rank: int) -> set[int]:
+    """Returns the axes that an operator leaves alone, as far as its constants say."""
+    constants = [constant_of(v) for v in node.inputs]
+    every = set(range(rank))
+    if node.op_type == "Slice":
+        if len(constants) < 4 or node.inputs[3] is None:
+            return every - set(range(0 if constants[1] is None else constants[1].size))
+        return set() if constants[3] is None else every - {int(a) % rank for a in constants[3]}
+    if node.op_type == "Tile" and constants[1] is not None:
+        return {i for i, times in enumerate(constants[1].tolist()) if times == 1}
+    if node.op_type == "Pad" and len(constants) < 4 and constants[1] is not None:
+        pads = constants[1].reshape(2, -1)
+        return {i for i in every if pads.shape[1] == rank and not pads[:, i].any()}
+    return {0} if node.op_type in ("Resize", "Upsample") else set()
 
 
 def _channels_second(
@@ -201,13 +233,15 @@ def _broadcasting(
     del place
     count = 1 if node.op_type == "Expand" else len(given)
     operands = []
+    unknown = False
     for value, factors in list(zip(node.inputs, given, strict=True))[:count]:
-        own = None if value is None else shape_of(value)
-        if value is None or own is None:
-            return None
-        if factors is None:
-            return None
-        operands.append((own, factors))
+        own = _shape(value)
+        if own is None or factors is None:
+            unknown = True
+        else:
+            operands.append((own, factors))
+    if unknown and not any((SAMPLES,) in factors for _, factors in operands):
+        return None
     found: list[Axis] = []
     for i, size in enumerate(shape):
         here = []
@@ -419,10 +453,38 @@ def regrouped(source: Factors, shape: Sequence[Dim], batch: Dim = None) -> Facto
         found[places[0]] = tuple(left) or (1,)
         left = []
     elif places:
-        return None
+        return _in_whole_axes(source, shape)
     if SAMPLES in left:
         return None
     return tuple(f for f in found if f is not None)
+
+
+def _in_whole_axes(source: Factors, shape: Sequence[Dim]) -> Factors | None:
+    """Returns the factors where axes were joined and none was cut, if one way alone does that."""
+    whole = [axis for axis in source if axis != (1,)]
+    groups = list(_in_groups(whole, shape))
+    if len(groups) != 1:
+        groups = list(_in_groups([(f,) for axis in whole for f in axis], shape))
+    return tuple(groups[0]) if len(groups) == 1 else None
+
+
+def _in_groups(axes: Sequence[Axis], sizes: Sequence[Dim]) -> Iterator[list[Axis]]:
+    """Yields the ways of joining axes, cutting none: open sizes take one or more."""
+    if not sizes:
+        if not axes:
+            yield []
+        return
+    if sizes[0] == 1:
+        yield from ([(1,), *rest] for rest in _in_groups(axes, sizes[1:]))
+        return
+    for count in range(1, len(axes) + 1):
+        group = tuple(f for axis in axes[:count] for f in axis)
+        numbers = [f for f in group if isinstance(f, int)]
+        whole = len(numbers) == len(group)
+        if isinstance(sizes[0], int) and not (whole and math.prod(numbers) == sizes[0]):
+            continue
+        for rest in _in_groups(axes[count:], sizes[1:]):
+            yield [group, *rest]
 
 
 def _take(left: list[Factor], size: Dim, backwards: bool, batch: Dim) -> Axis | None:

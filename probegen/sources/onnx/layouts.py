@@ -156,6 +156,10 @@ class Layouts:
         sizes[axis : axis + 1] = [size if p == -1 else p for p in parts]
         return Apart(axis, parts, tuple(sizes), _completed(names, usual=False))
 
+    def is_lost(self, value: ir.Value) -> bool:
+        """Tells whether nobody can say along which axis samples lie."""
+        return self._batched and self._batch.is_lost(value)
+
     def _batch_axis(self, value: ir.Value, shape: Sequence[Dim]) -> int | None:
         """Returns the axis of the batch: the one it was followed to, or a first open one.
 
@@ -169,6 +173,8 @@ class Layouts:
             return at if at is not None and shape[at] == 1 else None
         if self._batch.factors(value) is not None:
             return self._batch.axis(value)
+        if self.is_lost(value) and value not in self._ends:
+            return None
         guessed = bool(shape) and self._may_be_batch(shape[0])
         return 0 if guessed else None
 

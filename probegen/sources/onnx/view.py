@@ -148,6 +148,8 @@ class OnnxView(ModelView):
             reason = f"along its axis {apart.axis} samples are joined with other positions"
             kinds = ["activation", "attention"] if node in self._weights else ["activation"]
             return (kinds, reason) if apart.parts else ([], f"{reason} of open number")
+        if self._layouts.is_lost(value) and not value.is_graph_output():
+            return [], "along which of its axes samples lie is not known"
         probes, reason = ["activation"], ""
         differentiable = value in self._reached
         if differentiable:

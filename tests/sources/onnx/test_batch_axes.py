@@ -63,6 +63,10 @@ def _axis_that_grows(model, name, axis, rows):
         ([("t",), (SAMPLES,), (12,)], (7, None, 4), [(7,), (SAMPLES, 3), (4,)]),
         ([(SAMPLES,), (1,), (5,)], ("n", 5), [(SAMPLES,), (5,)]),
         ([(SAMPLES,), (5,)], ("n", 1, 5), [(SAMPLES,), (1,), (5,)]),
+        ([(SAMPLES,), ("t",), (4,)], (None, None, 4), [(SAMPLES,), ("t",), (4,)]),
+        # Two open sizes, and one way of joining whole factors.
+        ([(SAMPLES,), (4,), (16,), (9,)], (None, 16, None), [(SAMPLES, 4), (16,), (9,)]),
+        ([(SAMPLES,), (2, 2), (4, 4), (9,)], (None, 16, None), [(SAMPLES, 2, 2), (4, 4), (9,)]),
         # All in one.
         ([(SAMPLES,), ("t",), (4,)], (None, 4), [(SAMPLES, "t"), (4,)]),
     ],
@@ -74,8 +78,8 @@ def test_reshapes(source, shape, expected) -> None:
 @pytest.mark.parametrize(
     ("source", "shape"),
     [
-        ([(SAMPLES,), ("t",), (4,)], (None, None, 4)),  # nobody can tell which is which
         ([(SAMPLES,), (5,), (4,)], (3, None)),  # samples are cut into threes
+        ([(SAMPLES,), (4,), (4,), (9,)], (None, 4, None)),  # which of the fours is it
     ],
 )
 def test_reshapes_that_cannot_be_told(source, shape) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from probegen.sources.onnx.layouts import Layouts
@@ -230,6 +231,24 @@ def test_samples_that_are_joined_with_open_sizes_cannot_be_told_apart() -> None:
     assert apart is not None
     assert apart.parts is None
     assert "batch" not in layouts.axes(read.model.graph.outputs[0])
+
+
+def test_samples_that_nobody_can_find_again() -> None:
+    """Which of the two fours is in the middle is not to be told: no axis is called the batch."""
+    text = """
+        g (float[N,4,4,9] x, int64[3] s) => (float[P,Q,R] y) {
+          r = Reshape(x, s)
+          t = Sin(r)
+          y = Cos(t)
+        }"""
+    read = read_onnx(parse(text))
+    (r,) = [n.outputs[0] for n in read.model.graph if n.op_type == "Reshape"]
+    r.shape = ir.Shape(["P", 4, "Q"])
+    layouts = Layouts(read.model.graph, {})
+    t = next(n.outputs[0] for n in read.model.graph if n.op_type == "Sin")
+    assert layouts.is_lost(r)
+    assert layouts.is_lost(t)
+    assert "batch" not in layouts.axes(r) + layouts.axes(t)
 
 
 def test_the_width_of_an_image_that_is_read_from_left_to_right() -> None:
