@@ -10,6 +10,7 @@ from typing import Any
 
 from probegen.artefact.manifest import Manifest
 from probegen.errors import ExportError, SourceError
+from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.axes import Axes
 from probegen.plan.plan import Plan
@@ -56,10 +57,10 @@ class OnnxSource:
         The artefact keeps the file's operator set where that is newer than `opset`.
 
         Raises:
-            ExportError: it is older, or the batch cannot be fixed.
+            ExportError: another one is asked for, or the batch cannot be fixed.
         """
         del placeholders  # weights stay where they lie
-        if opset > self._read.opset:
+        if opset > self._read.opset or opset not in (DEFAULT_OPSET, self._read.opset):
             raise ExportError(
                 f"opset={opset}: the artefact of an ONNX file keeps the file's operator set, which "
                 f"is {self._read.opset} here; leave opset= (--opset) out."

@@ -77,6 +77,7 @@ def test_probes(source, tmp_path, probe, error, said) -> None:
     ("options", "said"),
     [
         ({"opset": 21}, "keeps the file's operator set, which is 18"),
+        ({"opset": 15}, "keeps the file's operator set, which is 18"),
         ({"inputs": {"x": "batch"}}, r"no input or output 'x'; it has \['image', 'logits'\]"),
         ({"inputs": {"image": "batch,channel"}}, "'image' has 4 axes"),
         ({"inputs": {"image": "batch,batch,height,width"}}, "a name of its own"),
@@ -152,6 +153,15 @@ def test_a_fixed_batch_stays(tmp_path) -> None:
         assert [o.shape[0] for o in art.manifest.outputs] == [2, 2, 2]
     with pytest.raises(InputError, match=r"size 3 on the axis 'batch'.*expected 2"):
         art.run(np.zeros((3, 3, 9, 7), np.float32))
+
+
+def test_a_newer_operator_set_is_kept(tmp_path) -> None:
+    model = _model()
+    model.opset_import[0].version = 21
+    model.ir_version = 10
+    for options in ({}, {"opset": 21}):
+        pg.compile(model, [pg.Saliency(target=1)], tmp_path / "o.onnx", **options)
+        assert onnx.load(tmp_path / "o.onnx").opset_import[0].version == 21
 
 
 def test_an_open_batch_can_be_fixed_to_one(source, tmp_path) -> None:
