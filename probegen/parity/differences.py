@@ -94,6 +94,7 @@ class Differences:
         group: GradientGroup,
         output: GradientOutput,
         gradients: Mapping[str, Array],
+        ordinary: Sequence[bool] | None = None,
     ) -> dict[str, list[str]]:
         """Returns what differences say of candidate gradients at one tensor, sample by sample.
 
@@ -103,6 +104,8 @@ class Differences:
             group: what is differentiated.
             output: says which tensor it is differentiated by.
             gradients: name -> a candidate.
+            ordinary: for which samples more steps are tried where few confirm nothing; all where
+                it is left out.
         """
         scores, tensors = self._moved.at(feed, {})
         position, ref = self._groups.index(group), output.ref
@@ -134,13 +137,17 @@ class Differences:
             }
             slopes: dict[float, Slopes] = {}
             for step in steps:
-                if slopes and _settled(claims, slopes, few=len(points) > 1 or len(slopes) >= 3):
+                if _enough(slopes, len(points)) and _settled(claims, slopes, ordinary):
                     break
                 slopes[step] = _slopes(score, start, base, direction, step, noise)
             ordered = _from_large_to_small(slopes)
+            near = _from_large_to_small({s: at for s, at in slopes.items() if s <= STEPS[0]})
             for name, claim in claims.items():
                 for row in np.flatnonzero(_lengths(direction)).tolist():
-                    said[name][row] = _worse(said[name][row], verdict(claim[row], ordered, row))
+                    found = verdict(claim[row], ordered, row)
+                    if found == REFUTED:  # a large step confirms, but does not refute: scores bend
+                        found = verdict(claim[row], near, row)
+                    said[name][row] = _worse(said[name][row], found)
         return said
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
@@ -172,13 +179,21 @@ def _points(
     return [(float(w), there) for w, there in zip(samples.weights, shifts, strict=True)]
 
 
-def _settled(claims: Mapping[str, Array], slopes: Mapping[float, Slopes], *, few: bool) -> bool:
-    """Tells whether no further steps are needed: with `few` each claim is settled already."""
-    if not few:
-        return False
+def _enough(slopes: Mapping[float, Slopes], points: int) -> bool:
+    """Tells whether as many steps were tried as are always tried."""
+    return len(slopes) >= (len(STEPS) if points == 1 else 1)
+
+
+def _settled(
+    claims: Mapping[str, Array], slopes: Mapping[float, Slopes], ordinary: Sequence[bool] | None
+) -> bool:
+    """Tells whether every claim of a sample that matters is confirmed."""
     ordered = _from_large_to_small(slopes)
     rows = range(len(next(iter(claims.values()))))
-    return all(verdict(c[row], ordered, row) == CONFIRMED for c in claims.values() for row in rows)
+    matter = [row for row in rows if ordinary is None or ordinary[row]]
+    return all(
+        verdict(c[row], ordered, row) == CONFIRMED for c in claims.values() for row in matter
+    )
 
 
 def _from_large_to_small(slopes: Mapping[float, Slopes]) -> list[Slopes]:

@@ -200,3 +200,45 @@ def test_channels_move_by_themselves_wherever_they_stand():
     first = _directions({"g": np.moveaxis(gradient, 3, 1)}, np.moveaxis(base, 3, 1), 1)[-1]
     np.testing.assert_allclose(first, np.moveaxis(last, 3, 1))
     assert len(np.unique(last[0])) == 3 * 5  # one number a value and channel
+
+
+def test_a_large_step_alone_refutes_nothing():
+    """A score bends within a tenth of its input, where smaller steps drown in its rounding."""
+    x = np.array([[0.6, 0.0, -0.8, 0.0, 0.0, 0.0]])
+    slope, width = 1.5e-7, 0.03
+
+    class Bent(Moved):
+        def at(self, feed, shifts):
+            moved = np.broadcast_to(shifts.get(REF, 0.0), x.shape)
+            bent = slope * width * np.tanh((moved * x).sum() / width)
+            return [np.full((1, 3), 1e-3 + bent, np.float32)], {REF: feed["x"]}
+
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    claims = {"right": slope * x}
+    said = Differences(Bent(), [GROUP]).verdicts({"x": x}, None, GROUP, output, claims)
+    assert said == {"right": [OPEN]}
+
+
+def test_more_steps_are_tried_for_ordinary_samples_alone():
+    calls = []
+
+    class Counted(Moved):
+        def at(self, feed, shifts):
+            calls.append(len(shifts))
+            scores, tensors = super().at(feed, shifts)
+            kinked = np.abs(feed["x"][1] + np.broadcast_to(shifts.get(REF, 0.0), (2, 6))[1])
+            scores[0][1] = kinked.sum()
+            return scores, tensors
+
+    moved = Counted()
+    x = np.stack([np.random.default_rng(0).normal(size=6), np.zeros(6)])
+    claims = {"a": np.stack([moved.gradient(x[0], 2), np.ones(6)])}
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    count = {}
+    for ordinary in ([True, False], [True, True]):
+        calls.clear()
+        differences = Differences(moved, [GROUP])
+        said = differences.verdicts({"x": x}, None, GROUP, output, claims, ordinary)
+        assert said == {"a": [CONFIRMED, OPEN]}
+        count[tuple(ordinary)] = len(calls)
+    assert count[True, False] < count[True, True]
