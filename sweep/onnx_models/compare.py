@@ -15,6 +15,8 @@ STEPS_DOUBLE = (1e-3, 1e-4, 1e-5)
 #: Random directions beside that of the gradient itself.
 _DIRECTIONS = 3
 
+_ROUNDINGS_OF_ONE = 5e-7
+
 #: Inputs -> the explained number, summed over the batch.
 Score = Callable[[Mapping[str, Array]], float]
 
@@ -37,6 +39,8 @@ def relative_l2(found: Array, expected: Array) -> float:
 def relative_largest(found: Array, expected: Array) -> float:
     """Returns the largest distance over the largest size of what is expected.
 
+    A few roundings of 1 are none: sigmoids are computed with numbers near 1.
+
     Raises:
         ValueError: their shapes differ.
     """
@@ -46,6 +50,8 @@ def relative_largest(found: Array, expected: Array) -> float:
         return 0.0
     apart = np.abs(found.astype(np.float64) - expected).max()
     size = np.abs(expected.astype(np.float64)).max()
+    if apart <= _ROUNDINGS_OF_ONE:
+        return 0.0
     return float(apart / size) if size else float(apart)
 
 

@@ -189,7 +189,13 @@ _FILES = (
         batched=False,
         fixed=True,
     ),
-    Shipped("onnxruntime", "datasets/logreg_iris.onnx", {"float_input": _same(3, 2)}, 1),
+    Shipped(
+        "onnxruntime",
+        "datasets/logreg_iris.onnx",
+        {"float_input": _same(3, 2)},
+        1,
+        output="probability_tensor_normalized",
+    ),
     Shipped("onnxruntime", "datasets/sigmoid.onnx", {"x": _same(3, 4, 5)}, (1, 2)),
     *(
         Shipped(

@@ -151,6 +151,8 @@ def test_distances():
     assert relative_l2(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
     assert relative_l2(np.array([np.nan, 4.0]), np.array([3.0, 4.0])) == np.inf
     assert relative_largest(np.array([1.0, -3.0]), np.array([1.0, -2.0])) == pytest.approx(0.5)
+    assert relative_largest(np.array([2e-6]), np.array([1.8e-6])) == 0.0
+    assert relative_largest(np.array([2e-6]), np.array([1e-6])) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="nothing is compared"):
         relative_l2(np.zeros(3), np.zeros(3))
     with pytest.raises(ValueError, match="shape"):

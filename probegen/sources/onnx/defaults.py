@@ -1,4 +1,4 @@
-"""Inputs with a default are weights: what the file stores for them is what they hold."""
+"""What a file says of its inputs, put right: defaults are weights, sizes of -1 are open ones."""
 
 from __future__ import annotations
 
@@ -29,3 +29,16 @@ def take_defaults(model: ir.Model) -> Iterator[str]:
             f"The file stores defaults for the inputs {names}{more}; they are constants here, and "
             "no inputs of the artefact."
         )
+
+
+def open_negative_sizes(model: ir.Model) -> None:
+    """Takes negative sizes for open ones, as Paddle's exporter of old writes them.
+
+    `x [-1, 3, H, W]` -> `x [?, 3, H, W]`
+    """
+    graph = model.graph
+    inner = [v for node in graph.all_nodes() for v in node.outputs]
+    for value in [*graph.inputs, *graph.outputs, *inner]:
+        sizes = None if value.shape is None else list(value.shape)
+        if sizes is not None and any(isinstance(d, int) and d < 0 for d in sizes):
+            value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in sizes])

@@ -10,7 +10,7 @@ from probegen.graph.shape_inference import infer_shapes
 from probegen.sources.onnx.branches import take_known_branches, take_only_valid_branches
 from probegen.sources.onnx.composites import take_apart
 from probegen.sources.onnx.constants import copy_into_bodies, fold_constants, lift_constants
-from probegen.sources.onnx.defaults import take_defaults
+from probegen.sources.onnx.defaults import open_negative_sizes, take_defaults
 from probegen.sources.onnx.fixed_sizes import fix_sizes
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
@@ -43,6 +43,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     """
     check_opset(model)
     notes = [*take_defaults(model)]
+    open_negative_sizes(model)
     drop_names_of_no_size(model)
     names = name_all(model)
     inline_functions(model, names)

@@ -12,6 +12,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import SourceError
 from probegen.sources.onnx.reading import read_onnx
@@ -209,3 +211,20 @@ sys.stdout.buffer.write(proto.SerializeToString(deterministic=True))
     ]
     assert found[0] == found[1]
     assert len(found[0]) > 1000
+
+
+def test_sizes_of_minus_one_are_open(tmp_path) -> None:
+    """As Paddle's exporter of old writes the batch."""
+    model = parse("g (float[N,3] x) => (float[N,3] y) { y = Sin(x) }")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    read = read_onnx(model)
+    assert [list(v.shape)[1:] for v in (*read.model.graph.inputs, *read.model.graph.outputs)] == [
+        [3],
+        [3],
+    ]
+    assert not any(isinstance(v.shape[0], int) for v in read.model.graph.inputs)
+    path = tmp_path / "m.onnx"
+    pg.compile(model, [pg.Saliency(target=1)], path)
+    described = runtime.load(path).manifest.inputs[0]
+    assert (described.shape, described.axes[0]) == ((None, 3), "batch")

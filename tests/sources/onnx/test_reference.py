@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -17,6 +18,8 @@ import probegen as pg
 from probegen.errors import VerificationError
 from probegen.graph import vjp
 from probegen.parity.report import DIFFERENCES
+from probegen.plan.making import make_plan
+from probegen.sources import open_source
 from tests.sources.onnx.support import add_weights, parse
 
 #: Operator -> a graph from `x [N,3,6,5]` to `t` in which the gradient passes it.
@@ -171,3 +174,35 @@ def test_maps_have_a_witness_too(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(vjp.RULES, "Tanh", _scaled(vjp.RULES["Tanh"]))
     with pytest.raises(VerificationError, match=f"{DIFFERENCES}, which refute"):
         _compiled(body, tmp_path, probe)
+
+
+@pytest.mark.parametrize(
+    ("last", "near"),
+    [
+        ("y = Sigmoid(x)", 4.0),
+        ("s = Sigmoid(x) y = Transpose<perm=[1,0]>(s)", 4.0),
+        ("y = Softmax(x)", 1.0),
+        ("s = Sigmoid(x) y = Mul(s, x)", 0.0),
+        ("y = Relu(x)", 0.0),
+    ],
+)
+def test_what_the_last_function_is_uncertain_of(last: str, near: float) -> None:
+    source = open_source(parse(f"g (float[N,3] x) => (float[P,Q] y) {{ {last} }}"))
+    plan = make_plan(source.view, [], None)
+    assert source.reference(plan).computed_near("y") == near
+
+
+def test_infinite_masks_are_no_fault_of_the_weights() -> None:
+    model = parse(
+        "g (float[N,3] x) => (float[N,3] y) { a = Add(x, mask) b = Add(a, w) y = Log(b) }"
+    )
+    mask = np.array([0, -np.inf, 0], np.float32)
+    feed = {"x": np.zeros((2, 3), np.float32)}
+    for w, said in ((np.zeros(3), "first arise in node"), (np.array([0, np.nan, 0]), "weight 'w'")):
+        source = open_source(
+            add_weights(
+                onnx.ModelProto.FromString(model.SerializeToString()), mask=mask, w=w.astype("f")
+            )
+        )
+        reference = source.reference(make_plan(source.view, [], None))
+        assert said in reference.where_not_finite(feed)
