@@ -13,13 +13,19 @@ import onnx_ir as ir
 
 from probegen.artefact import integrity, manifest
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
-from probegen.artefact.publishing import aside, check_data_place, check_place, put
+from probegen.artefact.publishing import (
+    aside,
+    check_data_place,
+    check_not_source,
+    check_place,
+    put,
+)
 from probegen.artefact.weights_file import SUFFIX, data_path
 from probegen.artefact.work_folder import follow
-from probegen.errors import ArtefactError, ExportError, InstrumentError, OutputExistsError
+from probegen.errors import ArtefactError, ExportError, InstrumentError
 from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
-from probegen.graph.external_data import wants_external_data, write_external_data
+from probegen.graph.writing import write_model
 from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
 from probegen.plan.making import make_plan
@@ -95,27 +101,12 @@ def compile(
         ProbegenError: see `instrument` and `export`.
     """
     say = progress or _silent
-    _check_not_source(source, path)
+    check_not_source(source, path)
     say("tracing and planning")
     with stage("the model cannot be instrumented", InstrumentError):
         opened = open_source(source, inputs)
         plan = make_plan(opened.view, as_probes(probes), class_names)
-    return _export(Program(opened, plan), path, progress=progress, **options)
-
-
-def _check_not_source(source: Any, path: str | os.PathLike[str]) -> None:
-    """Refuses to write an artefact over the model that it is made from.
-
-    Raises:
-        OutputExistsError: the two are one file.
-    """
-    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
-        return
-    if os.path.exists(path) and os.path.samefile(source, path):
-        raise OutputExistsError(
-            f"{os.fspath(path)} is the model itself, which the artefact would replace; choose "
-            "another name."
-        )
+    return export(Program(opened, plan), path, progress=progress, **options)
 
 
 def export(
@@ -139,7 +130,7 @@ def export(
     artefact of the same name had is replaced with it, or removed.
 
     Args:
-        probed: what `instrument` returned.
+        probed: what `instrument` returned, or a model and what is compiled into it.
         path: `something.onnx` for ONNX, `something.keras` for Keras, a folder for SavedModel.
         format: `"onnx"`, `"savedmodel"` or `"keras"`, whatever the suffix says.
         gate: ONNX only: put what only explanations need behind the scalar bool input `explain`;
@@ -174,36 +165,6 @@ def export(
             f"expected what pg.instrument returned, got {type(probed).__name__}; "
             "use pg.compile(model, probes, path) to do all in one call."
         )
-    return _export(
-        program,
-        path,
-        format=format,
-        gate=gate,
-        opset=opset,
-        dynamic_batch=dynamic_batch,
-        external_data=external_data,
-        overwrite=overwrite,
-        verify=verify,
-        samples=samples,
-        progress=progress,
-    )
-
-
-def _export(
-    program: Program,
-    path: str | os.PathLike[str],
-    *,
-    format: str | None = None,
-    gate: bool | str = True,
-    opset: int = DEFAULT_OPSET,
-    dynamic_batch: bool = True,
-    external_data: bool | None = None,
-    overwrite: bool = False,
-    verify: bool = True,
-    samples: Any = None,
-    progress: Progress | None = None,
-) -> Exported:
-    """Writes a program as one artefact; see `export`."""
     kind = _format(path, format)
     _check_format(program.source, kind)
     chosen = _gate(gate)
@@ -284,12 +245,7 @@ def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
         opset=options.opset,
         batch=options.batch,
     )
-    if wants_external_data(model, options.external_data):
-        check_name(place, SUFFIX)
-        write_external_data(model, place)
-    model.metadata_props[integrity.METADATA_KEY] = integrity.BLANK
-    ir.save(model, place)
-    assemble.check(str(place))
+    write_model(model, place, options.external_data)
 
     def certify(certificate: Mapping[str, Any]) -> Manifest:
         certified = described.replace(certificate=certificate)

@@ -17,13 +17,18 @@ import onnxruntime
 from probegen._version import __version__
 from probegen.artefact import integrity
 from probegen.artefact.manifest import OutputSpec, TargetSpec
-from probegen.artefact.publishing import aside, check_data_place, check_place, put
+from probegen.artefact.publishing import (
+    aside,
+    check_data_place,
+    check_not_source,
+    check_place,
+    put,
+)
 from probegen.artefact.work_folder import follow
 from probegen.errors import ExportError, InstrumentError, VerificationError, did_you_mean
-from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.differentiate import COTANGENT, GRADIENT, differentiated
-from probegen.graph.external_data import wants_external_data, write_external_data
+from probegen.graph.writing import write_model
 from probegen.methods.input_gradient import InputGradient
 from probegen.parity import trials
 from probegen.parity.comparison import TOLERANCES
@@ -35,7 +40,7 @@ from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TargetPlan, 
 from probegen.runtime.inputs import check_inputs
 from probegen.sources import open_source
 from probegen.sources.base import MovedScores, Source
-from probegen.stages import check_name, stage, writing
+from probegen.stages import stage, writing
 
 Array = npt.NDArray[Any]
 
@@ -102,6 +107,8 @@ def differentiate(
 
     Raises:
         SourceError: it is no model.
+        OutputExistsError: the file would replace the model itself, or a data file of something
+            else where `overwrite` is not given.
         InstrumentError: `of` or `wrt` name nothing.
         NotDifferentiableError: no gradient flows.
         UnsupportedOpsError: an operator on the way has no gradient; lists each.
@@ -110,6 +117,7 @@ def differentiate(
     final = follow(Path(path))
     if final.suffix.lower() != ".onnx":
         raise ExportError(f"a gradient is written as ONNX; {final.name!r} does not end in .onnx.")
+    check_not_source(source, path)
     check_place(final, "onnx", overwrite)
     with stage("the model cannot be differentiated", InstrumentError):
         opened = open_source(source, inputs)
@@ -129,12 +137,7 @@ def differentiate(
             gradients = {
                 name: _sizes(made[name]) for name in (f"{GRADIENT}/{tensor}" for tensor in tensors)
             }
-            if wants_external_data(model, external_data):
-                check_name(place, ".data")
-                write_external_data(model, place)
-            model.metadata_props[integrity.METADATA_KEY] = integrity.BLANK
-            ir.save(model, place)
-            assemble.check(str(place))
+            write_model(model, place, external_data)
         check_data_place(place, final, overwrite)
         said: dict[str, str] = {}
         if verify:

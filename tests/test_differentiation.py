@@ -17,6 +17,7 @@ from probegen import cli
 from probegen.errors import (
     ExportError,
     InstrumentError,
+    OutputExistsError,
     SelectionError,
     SourceError,
     VerificationError,
@@ -221,3 +222,10 @@ def test_onnx_models_need_neither_tensorflow_nor_keras(towers):
     assert done.returncode == 0, done.stderr
     assert "integrated_gradients/x" in done.stdout
     assert (towers.parent / "g.onnx").exists()
+
+
+def test_the_model_itself_is_not_replaced(towers):
+    before = towers.read_bytes()
+    with pytest.raises(OutputExistsError, match="the model itself"):
+        pg.differentiate(str(towers), str(towers), of="scores", wrt="x", overwrite=True)
+    assert towers.read_bytes() == before

@@ -49,6 +49,21 @@ def check_place(path: Path, kind: str, overwrite: bool) -> None:
         )
 
 
+def check_not_source(source: object, path: str | os.PathLike[str]) -> None:
+    """Refuses to write an artefact over the model that it is made from.
+
+    Raises:
+        OutputExistsError: the two are one file.
+    """
+    if not isinstance(source, str | os.PathLike) or not isfile(source):
+        return
+    if exists(path) and os.path.samefile(source, path):
+        raise OutputExistsError(
+            f"{os.fspath(path)} is the model itself, which the artefact would replace; choose "
+            "another name."
+        )
+
+
 def check_data_place(place: Path, final: Path, overwrite: bool) -> None:
     """Refuses to replace a data file that something else may need.
 
