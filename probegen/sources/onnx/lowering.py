@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import ExportError
@@ -69,7 +70,7 @@ def _plain(
     """Writes an activation or attention weights as the artefact gives them."""
     value = _told_apart(builder, view, output, copies[view.taken(output)])
     payload = output.probe.payload(OnnxOperations(builder), value, output.axes)
-    return builder.cast(payload, ir.DataType[output.spec.dtype.upper().replace("FLOAT32", "FLOAT")])
+    return builder.cast(payload, ir.DataType.from_numpy(np.dtype(output.spec.dtype)))
 
 
 def _told_apart(builder: Builder, view: OnnxView, output: PlainOutput, value: ir.Value) -> ir.Value:

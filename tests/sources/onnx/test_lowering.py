@@ -73,15 +73,16 @@ def test_gradients_at_a_tensor_that_is_an_output_too(model, tmp_path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_half_precision_payloads(model, tmp_path) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_payloads_of_a_type_that_is_asked_for(model, tmp_path, dtype) -> None:
     path = tmp_path / "m.onnx"
-    pg.compile(model, [pg.Activations("a", dtype="float16", channels=[3, 0])], path)
+    pg.compile(model, [pg.Activations("a", dtype=dtype, channels=[3, 0])], path)
     (spec,) = runtime.load(path).manifest.explanations
-    assert (spec.dtype, spec.shape) == ("float16", (None, 2, 7, 6))
+    assert (spec.dtype, spec.shape) == (dtype, (None, 2, 7, 6))
     whole = copy.deepcopy(model)
     whole.graph.output.append(onnx.helper.make_tensor_value_info("a", 1, None))
     x = hard(2, 3, 9, 7)
-    expected = run(whole, {"x": x})["a"][:, [3, 0]].astype(np.float16)
+    expected = run(whole, {"x": x})["a"][:, [3, 0]].astype(dtype)
     np.testing.assert_array_equal(runtime.load(path).run(x)[spec.name].array, expected)
 
 
@@ -107,3 +108,19 @@ def test_another_batch_than_the_files_is_refused() -> None:
     plan = make_plan(source.view, [pg.Saliency(target=1)], None)
     with pytest.raises(ExportError, match="'x' has the fixed batch size 3, not 2"):
         source.forward_graph(plan, 18, 2)
+
+
+def test_activations_of_a_file_in_double_precision(tmp_path) -> None:
+    text = """
+        g (double[N,4] x) => (double[N,3] y) {
+          a = Tanh(x)
+          y = MatMul(a, w)
+        }"""
+    path = tmp_path / "m.onnx"
+    pg.compile(
+        add_weights(parse(text), w=_weights(4, 3).astype(np.float64)), [pg.Activations("a")], path
+    )
+    x = hard(3, 4).astype(np.float64)
+    found = runtime.load(path).run(x)["activation/a"].array
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, np.tanh(x), rtol=1e-12)
