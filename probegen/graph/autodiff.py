@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from probegen.errors import Refusal, UnsupportedOpsError
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.queries import inputs_of, is_float, key_of
+from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
 from probegen.graph.core.values import UnknownShapeError
 
 #: Operators behind which an infinite gradient is past help: each of theirs is a sum over many.
@@ -166,10 +166,7 @@ def obstacles(
     reason, and operators that turn floating values into others (a Cast to integers, an
     ArgMax). It is empty where the targets do not depend on the sources at all.
     """
-    depends = set(sources)
-    for node in graph:
-        if any(v in depends for v in inputs_of(node)):
-            depends.update(node.outputs)
+    depends = depending_on(graph, sources)
     needed = set(targets)
     found = []
     for node in reversed(list(graph)):

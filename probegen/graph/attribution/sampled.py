@@ -12,7 +12,7 @@ from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
-from probegen.graph.core.queries import inputs_of, key_of
+from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
 from probegen.graph.core.values import dtype_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp import BLOCKING
@@ -119,18 +119,7 @@ def _copy_forward(
         Value of the graph -> its copy.
     """
     copies = dict(replaced)
-    held = _held(graph, replaced)
-    depending = set(replaced)
-    for node in graph:
-        if node not in held and any(v in depending for v in inputs_of(node)):
-            depending.update(node.outputs)
-    needed, chosen = set(wanted), []
-    for node in reversed(list(graph)):
-        fresh = [v for v in node.outputs if v in needed and v not in replaced]
-        if fresh and node not in held and any(v in depending for v in inputs_of(node)):
-            chosen.append(node)
-            needed.update(inputs_of(node))
-    for node in reversed(chosen):
+    for node in nodes_from(graph, replaced, wanted, skip=_held(graph, replaced)):
         copy_node(body, node, copies)
     return copies
 
@@ -162,12 +151,11 @@ _SAME = frozenset(
 
 def _held(graph: ir.Graph, moved: Iterable[ir.Value]) -> set[ir.Node]:
     """Returns the nodes whose results are held: masks (see `probegen.sources.keras.held`)."""
-    same, depending = set(moved), set(moved)
+    same, depending = set(moved), depending_on(graph, moved)
     found = set()
     for node in graph:
         if not any(v in depending for v in inputs_of(node)):
             continue
-        depending.update(node.outputs)
         if _is_mask(node) or _tells_presence(node, same, depending):
             found.add(node)
         elif key_of(node) in _SAME and any(v in same for v in node.inputs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -36,6 +36,49 @@ def operands(
         yield first, second
         if both:
             yield second, first
+
+
+def depending_on(
+    graph: ir.Graph, sources: Iterable[ir.Value], skip: Container[ir.Node] = ()
+) -> set[ir.Value]:
+    """Returns the values of the graph itself that depend on `sources`, these included.
+
+    Args:
+        graph: its nodes are in order.
+        sources: where to start.
+        skip: nodes whose results do not count as depending.
+    """
+    found = set(sources)
+    for node in graph:
+        if node not in skip and any(v in found for v in inputs_of(node)):
+            found.update(node.outputs)
+    return found
+
+
+def nodes_from(
+    graph: ir.Graph,
+    starts: Collection[ir.Value],
+    ends: Iterable[ir.Value],
+    skip: Container[ir.Node] = (),
+) -> list[ir.Node]:
+    """Returns in order the nodes through which `starts` reach `ends`.
+
+    What makes the starts themselves is not among them, nor what does not depend on them.
+
+    Args:
+        graph: its nodes are in order.
+        starts: what is given.
+        ends: what is computed from them.
+        skip: nodes whose results do not count as depending.
+    """
+    depending, needed = depending_on(graph, starts, skip), set(ends)
+    chosen = []
+    for node in reversed(list(graph)):
+        fresh = any(v in needed and v not in starts for v in node.outputs)
+        if fresh and node not in skip and any(v in depending for v in inputs_of(node)):
+            chosen.append(node)
+            needed.update(inputs_of(node))
+    return chosen[::-1]
 
 
 def needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> set[ir.Node]:

@@ -7,7 +7,7 @@ the way back through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +17,7 @@ from probegen.errors import ProbegenError, SourceError
 from probegen.graph.autodiff import gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
-from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.queries import nodes_from
 from probegen.graph.core.values import attribute, rank_of
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.sources.onnx.names import nodes_of, told
@@ -105,21 +105,7 @@ def _copied(
         value: builder.op("Identity", given if given is not None else value, shape=value)
         for value, given in fed.items()
     }
-    for node in _between(graph, fed, end):
+    for node in nodes_from(graph, fed, [end]):
         copy_node(builder, node, copies)
     copies.setdefault(end, end)
     return copies
-
-
-def _between(graph: ir.Graph, starts: Iterable[ir.Value], end: ir.Value) -> Sequence[ir.Node]:
-    depending, needed, chosen = set(starts), {end}, []
-    first = set(depending)
-    for node in graph:
-        if any(v in depending for v in inputs_of(node)):
-            depending.update(node.outputs)
-    for node in reversed(list(graph)):
-        fresh = any(v in needed and v not in first for v in node.outputs)
-        if fresh and any(v in depending for v in inputs_of(node)):
-            chosen.append(node)
-            needed.update(inputs_of(node))
-    return chosen[::-1]

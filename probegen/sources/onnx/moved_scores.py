@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.queries import depending_on, inputs_of
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner
@@ -90,13 +90,11 @@ class OnnxMovedScores:
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the gradient passes operators as if they were not there: quantisation."""
         end, start = self._ends[self._groups.index(group)], self._view.value(ref)
-        reached = {start}
-        passed = False
-        for node in self._view.graph:
-            if any(v in reached for v in inputs_of(node)):
-                reached.update(node.outputs)
-                passed |= node.op_type in _STRAIGHT_THROUGH
-        return passed and end in reached
+        reached = depending_on(self._view.graph, [start])
+        return end in reached and any(
+            node.op_type in _STRAIGHT_THROUGH and any(v in reached for v in inputs_of(node))
+            for node in self._view.graph
+        )
 
 
 def _of_rank(shift: Array, rank: int) -> Array:
@@ -116,7 +114,7 @@ def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
             same = made.get(value.name)
             if same is not None and same.type is None:
                 same.type = value.type
-    known = {*made, *(v.name for v in model.graph.inputs)}
+    known = {*made, *model.graph.initializers, *(v.name for v in model.graph.inputs)}
     return model if all(name in known for name in names) else None
 
 

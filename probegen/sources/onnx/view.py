@@ -13,7 +13,7 @@ import onnx_ir as ir
 from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
-from probegen.graph.core.queries import inputs_of, is_float, key_of
+from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
 from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
 from probegen.plan.axes import BATCH, WINDOW, Axes, channel_axis, position_axes
@@ -67,7 +67,7 @@ class OnnxView(ModelView):
         self.inputs = [v for v in graph.inputs if not v.is_initializer()]
         self.input_names = [str(v.name) for v in self.inputs]
         self.output_names = [str(v.name) for v in graph.outputs]
-        self._varying = _depending(graph, self.inputs)
+        self._varying = depending_on(graph, self.inputs)
         self._layouts = Layouts(graph, dict(axes or {}))
         self.batch = self._layouts.batch
         self._weights = {w.softmax: w for w in attention_weights(graph, self._varying)}
@@ -77,7 +77,7 @@ class OnnxView(ModelView):
             for path, node in self._nodes.items()
             for position, value in enumerate(node.outputs)
         }
-        self._random = _depending(
+        self._random = depending_on(
             graph, [v for n in graph if n.op_type in _DRAWING and not n.domain for v in n.outputs]
         )
         self.points = ProbePoints([*self._input_points(), *self._node_points()], name)
@@ -423,15 +423,6 @@ def _sizes(value: ir.Value) -> tuple[int | None, ...]:
 
 def _dtype(value: ir.Value) -> str:
     return "float32" if value.dtype is None else str(value.dtype.numpy())
-
-
-def _depending(graph: ir.Graph, sources: Iterable[ir.Value]) -> set[ir.Value]:
-    """Returns the values that depend on some, these included."""
-    found = set(sources)
-    for node in graph:
-        if any(v in found for v in inputs_of(node)):
-            found.update(node.outputs)
-    return found
 
 
 def _ancestors(values: Iterable[ir.Value]) -> set[ir.Value]:

@@ -20,6 +20,7 @@ from probegen.graph import vjp
 from probegen.parity.report import DIFFERENCES
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
+from probegen.sources.onnx.moved_scores import original_with
 from tests.sources.onnx.support import add_weights, parse
 
 #: Operator -> a graph from `x [N,3,6,5]` to `t` in which the gradient passes it.
@@ -206,3 +207,12 @@ def test_infinite_masks_are_no_fault_of_the_weights() -> None:
         )
         reference = source.reference(make_plan(source.view, [], None))
         assert said in reference.where_not_finite(feed)
+
+
+def test_a_weight_is_moved_in_the_original_file() -> None:
+    """Not in the prepared graph, in which it stands for less."""
+    source = open_source(_model(_BODIES["Gemm"]))
+    made = original_with(source._read, ["big", "flat"])
+    assert made is not None
+    assert [n.op_type for n in made.graph][:2] == ["Flatten", "Gemm"]
+    assert original_with(source._read, ["nothing of this name"]) is None
