@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.operations import Operations, T
 
 
@@ -82,3 +86,12 @@ def midpoints(steps: int, baseline: float) -> Line:
     """Returns the points of the midpoint rule: the middles of `steps` equal pieces of the line."""
     fractions = tuple((k + 0.5) / steps for k in range(steps))
     return Line(fractions, (1.0 / steps,) * steps, baseline)
+
+
+def shifts_of(samples: Samples, value: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[Any]]:
+    """Yields by what each point differs from the value, computed by numpy in float64."""
+    ops = NumpyOperations()
+    once = samples.once(ops, value)
+    entries = [np.asarray(e, np.float64) for e in samples.entries()]
+    for k in range(len(samples.weights)):
+        yield np.asarray(samples.point(ops, value, once, [e[k] for e in entries]) - value)

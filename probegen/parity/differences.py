@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.rows import as_described, rows_first
-from probegen.methods.numpy_operations import NumpyOperations
+from probegen.methods.samples import shifts_of
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef, moved_together
 from probegen.plan.seeds import seed
@@ -166,16 +166,12 @@ def _points(
     together = next(
         outputs for outputs in moved_together(group) if any(o is output for o in outputs)
     )
-    ops = NumpyOperations()
-    entries = [np.asarray(e, np.float64) for e in samples.entries()]
     shifts: list[dict[TensorRef, Array]] = [{} for _ in samples.weights]
     for one in together:
         rows = len(tensors[one.ref])
         value = as_described(tensors[one.ref].astype(np.float64), one.axes)
-        once = samples.once(ops, value)
-        for k, there in enumerate(shifts):
-            point = samples.point(ops, value, once, [e[k] for e in entries])
-            there[one.ref] = rows_first(np.asarray(point - value), one.axes, rows)
+        for there, shift in zip(shifts, shifts_of(samples, value), strict=True):
+            there[one.ref] = rows_first(shift, one.axes, rows)
     return [(float(w), there) for w, there in zip(samples.weights, shifts, strict=True)]
 
 

@@ -40,9 +40,7 @@ class OnnxMovedScores:
         if model is None:
             model = read.model.clone()
         self._tensors = [str(view.value(ref).name) for ref in self._inner]
-        moved = {view.value(ref): v for ref, v in self.give_shifts(model).items()}
-        # A tensor that is moved may be the scores themselves.
-        self._names = [str(moved.get(end, end).name) for end in self._ends]
+        self._names = [str(scores.name) for scores in self.give_shifts(model)[1]]
         _make_outputs(model.graph, [*self._names, *self._tensors])
         self._runner = Runner(model, folder_of(read), as_written=is_quantised(view.graph))
         ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
@@ -78,14 +76,19 @@ class OnnxMovedScores:
         }
         return fed, more
 
-    def give_shifts(self, model: ir.Model) -> dict[TensorRef, ir.Value]:
+    def give_shifts(self, model: ir.Model) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
         """Puts inputs that are added in the place of inner tensors of a copy of the model.
 
         Returns:
-            Tensor -> the value that stands in for it.
+            Tensor -> the value that stands in for it, and the scores of each group. A tensor that
+            is moved may be the scores themselves.
         """
         inner = [self._view.value(ref) for ref in self._inner]
-        return dict(zip(self._inner, _give_shifts(model, inner), strict=True))
+        values = values_by_name(model.graph)
+        moved = _give_shifts(model, inner)
+        standing = {value.name: new for value, new in zip(inner, moved, strict=True)}
+        ends = [standing.get(end.name) or values[end.name] for end in self._ends]
+        return dict(zip(self._inner, moved, strict=True)), ends
 
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the gradient passes operators as if they were not there: quantisation."""
@@ -137,8 +140,7 @@ def _proto(data: bytes) -> Any:
 def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
     """Puts an input that is added in the place of some values; their own names stay with them."""
     graph, found = model.graph, []
-    values = {v.name: v for node in graph for v in node.outputs}
-    values.update(graph.initializers)
+    values = values_by_name(graph)
     for i, like in enumerate(known):
         value = values[like.name]
         # Files do not say the types of inner values.
@@ -164,7 +166,14 @@ def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
 
 
 def _make_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
-    values = {v.name: v for node in graph for v in node.outputs}
-    values.update({v.name: v for v in graph.inputs})
-    values.update(graph.initializers)
+    values = values_by_name(graph)
     graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
+
+
+def values_by_name(graph: ir.Graph) -> dict[str | None, ir.Value]:
+    """Returns the values of a graph itself by name."""
+    return {
+        **{v.name: v for node in graph for v in node.outputs},
+        **{v.name: v for v in graph.inputs},
+        **{v.name: v for v in graph.initializers.values()},
+    }

@@ -25,6 +25,7 @@ from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import shape_of
 from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
 from probegen.methods.numpy_operations import NumpyOperations
+from probegen.methods.samples import shifts_of
 from probegen.plan.plan import (
     GradientGroup,
     GradientOutput,
@@ -40,6 +41,7 @@ from probegen.sources.onnx.moved_scores import (
     folder_of,
     is_quantised,
     original_with,
+    values_by_name,
 )
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner
@@ -100,8 +102,10 @@ class OnnxReference:
         try:
             found = dict(self.predictions(feed)[0])
             found.update(self._plain(feed))
-            for group in self.plan.groups:
-                found.update(self._attributions(feed, group, target))
+            if self.plan.groups:
+                unmoved = self._moved.at(feed, {})
+                for group in self.plan.groups:
+                    found.update(self._attributions(feed, group, target, *unmoved))
         except Exception as error:
             raise VerificationError(
                 f"the reference for {self._view.model['name']!r} cannot be computed on inputs of "
@@ -141,23 +145,21 @@ class OnnxReference:
         """The original file with what is taken from it among its outputs."""
         names = list(dict.fromkeys(self._value_name(o) for o in self.plan.plain))
         model = original_with(self._read, names) or self._read.model.clone()
-        graph = model.graph
-        typed = {v.name: v for node in self._view.graph for v in node.outputs}
-        values = {v.name: v for node in graph for v in node.outputs}
-        taken = {v.name for v in graph.outputs}
-        for name in names:
-            if name not in taken:
-                value = values[name]
-                value.type = value.type or typed[name].type
-                graph.outputs.append(value)
+        values, outputs = values_by_name(model.graph), model.graph.outputs
+        taken = {v.name for v in outputs}
+        outputs.extend(values[name] for name in names if name not in taken)
         return Runner(model, folder_of(self._read), as_written=self._as_written)
 
     # -- gradients -------------------------------------------------------------------------
 
     def _attributions(
-        self, feed: Mapping[str, Array], group: GradientGroup, target: Array | None
+        self,
+        feed: Mapping[str, Array],
+        group: GradientGroup,
+        target: Array | None,
+        scores: Sequence[Array],
+        tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
-        scores, tensors = self._moved.at(feed, {})
         place = self._places[group.target]
         seeds = seed(scores[place], group.target.spec, target)
         ops = NumpyOperations()
@@ -186,16 +188,12 @@ class OnnxReference:
         samples = outputs[0].probe.samples()
         if samples is None:
             return {}
-        ops = NumpyOperations()
         values = {o.ref: tensors[o.ref].astype(np.float64) for o in outputs}
-        entries = [np.asarray(e, np.float64) for e in samples.entries()]
         totals = {o.spec.name: np.zeros_like(values[o.ref]) for o in outputs}
-        for k, weight in enumerate(samples.weights):
-            shifts = {}
-            for ref, value in values.items():
-                once = samples.once(ops, value)
-                shifts[ref] = samples.point(ops, value, once, [e[k] for e in entries]) - value
-            found = self._gradients(feed, place, seeds, list(values), shifts)
+        shifts = [shifts_of(samples, value) for value in values.values()]
+        for weight, *there in zip(samples.weights, *shifts, strict=True):
+            by_ref = dict(zip(values, there, strict=True))
+            found = self._gradients(feed, place, seeds, list(values), by_ref)
             for o in outputs:
                 totals[o.spec.name] += weight * found[o.ref]
         return totals
@@ -237,14 +235,12 @@ class OnnxReference:
         group = self._asked.groups[place]
         model = self._read.model.clone()
         graph = model.graph
-        end = str(self._view.end(group.target).name)
-        moved = self._moved.give_shifts(model)
-        values = {v.name: v for node in graph for v in node.outputs}
-        values.update({v.name: v for v in graph.inputs})
+        moved, scores = self._moved.give_shifts(model)
+        values = values_by_name(graph)
         refs = list(dict.fromkeys(o.ref for o in group.outputs))
         at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
         found = write_vector_jacobian_product(
-            graph, self._read.opset, {"scores": moved_end(end, moved, values)}, at
+            graph, self._read.opset, {"scores": scores[place]}, at
         )
         names = {}
         graph.outputs.clear()
@@ -327,14 +323,3 @@ class OnnxReference:
                 kind = node.op_type if node is not None else ""
                 return f"They first arise in node {node.name if node else ''!r} ({kind})."
         return "They arise in the gradient."
-
-
-def moved_end(
-    end: str, moved: Mapping[TensorRef, ir.Value], values: Mapping[str | None, ir.Value]
-) -> ir.Value:
-    """Returns the scores behind all shifts: a tensor that is moved may be the scores itself."""
-    for value in moved.values():
-        producer = value.producer()
-        if producer is not None and producer.inputs[0] is values[end]:
-            return value
-    return values[end]
