@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from sweep.markdown import put_between
 from sweep.outcome import AGREES, NOT_APPLICABLE, Outcome
 
 START, END = "<!-- coverage: start -->", "<!-- coverage: end -->"
@@ -24,11 +25,7 @@ def write_coverage(path: Path, found: Mapping[str, Sequence[Outcome]]) -> None:
     Raises:
         ValueError: the file has no such markers.
     """
-    text = path.read_text()
-    if START not in text or END not in text:
-        raise ValueError(f"{path} lacks the lines {START} and {END}")
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    path.write_text(f"{before}{START}\n{coverage(found)}\n{END}{after}")
+    put_between(path, START, END, coverage(found))
 
 
 def coverage(found: Mapping[str, Sequence[Outcome]]) -> str:

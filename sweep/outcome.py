@@ -11,11 +11,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import onnx
 
 import probegen as pg
 from probegen import runtime
-from probegen.artefact.manifest import GATE_INPUT
 from probegen.errors import (
     InstrumentError,
     NotDifferentiableError,
@@ -24,6 +22,7 @@ from probegen.errors import (
     VerificationError,
 )
 from probegen.parity import generate_samples
+from sweep.nodes import count_nodes
 from sweep.subject import Subject
 
 AGREES = "agrees"
@@ -124,28 +123,6 @@ def _compile(subject: Subject) -> Outcome:
             (AGREES, "a batch mixes its rows, in the model as well") if own else (DIFFERS, wrong)
         )
     return Outcome(subject.name, verdict, wrong, float(parity), plain, explained)
-
-
-def count_nodes(path: Path) -> tuple[int, int]:
-    """Returns the number of nodes that predictions alone take, and predictions with gradients.
-
-    The gate has a branch for each; constants are not counted.
-    """
-    graph = onnx.load(str(path)).graph
-    for node in graph.node:
-        if node.op_type == "If" and list(node.input) == [GATE_INPUT]:
-            branches = {a.name: _count(a.g) for a in node.attribute}
-            outside = _count(graph) - sum(branches.values()) - 1
-            return outside + branches["else_branch"], outside + branches["then_branch"]
-    return _count(graph), _count(graph)
-
-
-def _count(graph: Any) -> int:
-    found = 0
-    for node in graph.node:
-        inside = (_count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
-        found += (node.op_type != "Constant") + sum(inside)
-    return found
 
 
 def _rows_that_depend_on_the_batch(path: Path, samples: Any) -> str:

@@ -15,9 +15,11 @@ import onnxruntime
 
 import probegen as pg
 from probegen import runtime
+from probegen.artefact.manifest import GATE_INPUT
 from probegen.errors import InputError, ProbegenError, VerificationError
 from probegen.parity.report import DIFFERENCES, SOURCE_MODEL
 from probegen.sources import open_source
+from sweep.nodes import count_nodes
 from sweep.onnx_models.case import MODEL, About, Array, Run, load_runs
 from sweep.onnx_models.compare import (
     STEPS_DOUBLE,
@@ -42,7 +44,6 @@ from sweep.onnx_models.precise import Precise
 _LIMIT, _TIMES_OWN, _LIMIT_DIFFERENCES = 2e-3, 10.0, 2e-2
 #: What a prediction may be away from the original file's in the same runtime.
 _PREDICTIONS = 1e-4
-_GATE = "explain"
 #: What one call of the evaluator in float64 may take.
 _MOST_SECONDS = 6.0
 
@@ -328,7 +329,7 @@ def _artefact_in_double(path: Path, given: Mapping[str, Array], name: str, wide:
     """
     try:
         precise = Precise(path)
-        fed = {**given, _GATE: np.array(True)}
+        fed = {**given, GATE_INPUT: np.array(True)}
         outputs = precise.run({n: a for n, a in fed.items() if n in precise.inputs})
         return relative_l2(outputs[f"input_gradient/{name}"], wide)
     except Exception:  # an operator that onnx's evaluator lacks, or a gradient by another name
@@ -373,25 +374,3 @@ def _session(path: Path) -> Any:
         # As it is written: kernels of whole numbers round another way.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def count_nodes(path: Path) -> tuple[int, int]:
-    """Returns the number of nodes that predictions alone take, and predictions with gradients.
-
-    The gate has a branch for each; constants are not counted.
-    """
-    graph = onnx.load(str(path), load_external_data=False).graph
-    for node in graph.node:
-        if node.op_type == "If" and list(node.input) == [_GATE]:
-            branches = {a.name: _count(a.g) for a in node.attribute}
-            outside = _count(graph) - sum(branches.values()) - 1
-            return outside + branches["else_branch"], outside + branches["then_branch"]
-    return _count(graph), _count(graph)
-
-
-def _count(graph: Any) -> int:
-    found = 0
-    for node in graph.node:
-        inside = (_count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
-        found += (node.op_type != "Constant") + sum(inside)
-    return found

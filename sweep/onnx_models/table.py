@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from sweep.markdown import put_between
 from sweep.onnx_models.outcome import AGREES, NOT_APPLICABLE, REFUSED, Outcome
 
 START, END = "<!-- onnx models: start -->", "<!-- onnx models: end -->"
@@ -20,11 +21,7 @@ def write_table(path: Path, rows: Sequence[Outcome], versions: Mapping[str, str]
     Raises:
         ValueError: the file has no such markers.
     """
-    text = path.read_text()
-    if START not in text or END not in text:
-        raise ValueError(f"{path} lacks the lines {START} and {END}")
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    path.write_text(f"{before}{START}\n{as_markdown(rows, versions)}\n{END}{after}")
+    put_between(path, START, END, as_markdown(rows, versions))
 
 
 def as_markdown(rows: Sequence[Outcome], versions: Mapping[str, str]) -> str:

@@ -55,6 +55,7 @@ from probegen.graph.autodiff import gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.sources.onnx.reading import read_onnx
+from sweep.markdown import put_between
 
 Array = npt.NDArray[Any]
 
@@ -762,7 +763,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
             _reasons([*of[DIFFERS], *of[FAILS]]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def write_coverage(page: Path, outcomes: Sequence[Outcome]) -> None:
@@ -771,17 +772,13 @@ def write_coverage(page: Path, outcomes: Sequence[Outcome]) -> None:
     Raises:
         ValueError: the page has no such markers.
     """
-    text = page.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise ValueError(f"{page} lacks the lines {START} and {END}")
     counts = collections.Counter(o.verdict for o in outcomes)
     told = ", ".join(f"{counts[v]} {_WORDS[v]}" for v in _VERDICTS if counts[v])
     made = (
         f"Made by `make corpus` with onnx {onnx.__version__} and onnxruntime "
         f"{onnxruntime.__version__}: of {len(outcomes)} cases {told}."
     )
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    page.write_text(f"{before}{START}\n{made}\n\n{table(outcomes)}{END}{after}", encoding="utf-8")
+    put_between(page, START, END, f"{made}\n\n{table(outcomes)}")
 
 
 #: Where the table stands in its page.
