@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
-from probegen.cli.reading import load_arrays, words
+from probegen.cli.reading import samples_of, with_verification, words
 from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
 from probegen.errors import SpecError
 
@@ -75,12 +75,7 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     help="ONNX: weights in OUT.data beside OUT.  [default: only above protobuf's 2 GB]",
 )
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
-@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
-@click.option(
-    "--samples",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Inputs to verify on (.npy, .npz).",
-)
+@with_verification
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_axes
@@ -121,7 +116,7 @@ def compile(
             dynamic_batch=not options["static_batch"],
             external_data=options["external_data"],
             verify=options["verify"],
-            samples=load_arrays(options["samples"]) if options["samples"] else None,
+            samples=samples_of(options["samples"]),
             overwrite=options["overwrite"],
             progress=say,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.reading import load_arrays
+from probegen.cli.reading import samples_of, with_verification
 from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
 
 
@@ -30,12 +30,7 @@ from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_
     "[default: all floating inputs]",
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
-@click.option("--verify/--no-verify", default=True, help="Compare with the model, as is default.")
-@click.option(
-    "--samples",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Inputs to verify on (.npy, .npz).",
-)
+@with_verification
 @click.option("--overwrite", is_flag=True, help="Replace an existing data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_axes
@@ -51,7 +46,6 @@ def differentiate(
     with progress("reading the model", modules, model):
         from probegen.differentiation import differentiate as differentiate_model
 
-        samples = options["samples"]
         written = differentiate_model(
             model,
             output,
@@ -60,7 +54,7 @@ def differentiate(
             inputs=axes_of(options["axes"], model),
             opset=options["opset"],
             verify=options["verify"],
-            samples=None if samples is None else load_arrays(samples),
+            samples=samples_of(options["samples"]),
             overwrite=options["overwrite"],
         )
     if as_json:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import click
 
 from probegen.errors import InputError
 
@@ -35,3 +38,20 @@ def load_arrays(path: str) -> Any:
     from probegen.runtime.read import arrays
 
     return arrays.read(Path(path))
+
+
+def with_verification(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the options that say whether and on what its artefact is verified."""
+    command = click.option(
+        "--samples",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Inputs to verify on (.npy, .npz).",
+    )(command)
+    return click.option(
+        "--verify/--no-verify", default=True, help="Compare with the model, as is default."
+    )(command)
+
+
+def samples_of(given: str | None) -> Any:
+    """Returns what `--samples` names, None where it names nothing."""
+    return None if given is None else load_arrays(given)

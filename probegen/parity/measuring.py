@@ -120,14 +120,11 @@ def _refuse_products(plan: Plan) -> None:
     Raises:
         VerificationError: there is one; names it.
     """
-    for group in plan.groups:
-        if group.products:
-            method = type(group.outputs[0].probe).__name__
-            raise VerificationError(
-                f"pg.{method} has its own gradient of {', '.join(sorted(group.products))}, which "
-                "is no slope of the scores: there is nothing to compare it with. verify=False "
-                "(--no-verify) leaves the comparison out."
-            )
+    if (own := plan.own_products()) is not None:
+        raise VerificationError(
+            f"{own}, which is no slope of the scores: there is nothing to compare it with. "
+            "verify=False (--no-verify) leaves the comparison out."
+        )
 
 
 def require_agreement(report: Report) -> None:

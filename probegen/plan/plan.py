@@ -180,3 +180,12 @@ class Plan:
     plain: tuple[PlainOutput, ...]
     groups: tuple[GradientGroup, ...]
     manifest: Manifest
+
+    def own_products(self) -> str | None:
+        """Says which method has its own gradient of which operators; None where none has."""
+        for group in self.groups:
+            if group.products:
+                method = type(group.outputs[0].probe).__name__
+                operators = ", ".join(sorted(group.products))
+                return f"pg.{method} has its own gradient of {operators}"
+        return None

@@ -65,7 +65,8 @@ def open_source(model: Any, inputs: Any = None) -> Source:
         model: a built `keras.Model`, the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file, or
             an `onnx.ModelProto`.
         inputs: for a subclassed Keras model whose inputs Keras does not record: sample arrays or
-            `keras.InputSpec`s in the nest that its `call` takes.
+            `keras.InputSpec`s in the nest that its `call` takes. For an ONNX model whose sizes
+            do not tell: input or output -> the names of its axes, `"time,batch,feature"`.
 
     Raises:
         SourceError: it is no model, or cannot be read.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import probegen as pg
-from probegen import cli
 from tests import models
+from tests.command_line import status_of
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +47,7 @@ def probegen_cli(capsys, monkeypatch, place):
     monkeypatch.chdir(place)
 
     def run(*arguments):
-        try:
-            cli.main([str(a) for a in arguments])
-            status = 0
-        except SystemExit as left:
-            status = left.code or 0
+        status = status_of(*arguments)
         done = capsys.readouterr()
         return status, done.out, done.err
 

@@ -11,7 +11,6 @@ from keras import layers
 from onnx import shape_inference
 
 import probegen as pg
-from probegen import cli
 from probegen.cost.counts import constants, works
 from probegen.cost.outline import outline
 from probegen.cost.time_model import seconds
@@ -20,6 +19,7 @@ from probegen.graph import attribution
 from probegen.graph.core.placeholder_weights import PlaceholderTensor
 from probegen.sources import instrumented_program
 from tests import models
+from tests.command_line import status_of
 
 
 def vectors():
@@ -343,11 +343,7 @@ def inspect_cli(capsys, monkeypatch, tmp_path):
     open_image().save("open.keras")
 
     def run(*arguments):
-        try:
-            cli.main(["inspect", *arguments])
-            status = 0
-        except SystemExit as left:
-            status = left.code or 0
+        status = status_of("inspect", *arguments)
         done = capsys.readouterr()
         return status, done.out, done.err
 

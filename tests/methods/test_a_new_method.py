@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 
 import probegen as pg
-from probegen import cli, methods, runtime
+from probegen import methods, runtime
 from probegen.errors import InstrumentError, SpecError, VerificationError
 from probegen.methods import text_forms
 from probegen.methods.documentation import markdown_table
 from tests import models
+from tests.command_line import status_of
 from tests.methods.gradient_squared import GradientSquared
 from tests.methods.guided import Guided
 
@@ -30,11 +31,7 @@ def table(monkeypatch):
 
 def run(capsys, *arguments):
     """Runs the command line; returns status and standard output."""
-    try:
-        cli.main([str(a) for a in arguments])
-        status = 0
-    except SystemExit as left:
-        status = left.code or 0
+    status = status_of(*arguments)
     done = capsys.readouterr()
     return status, done.out + done.err
 

@@ -61,14 +61,11 @@ def refuse_products(plan: Plan) -> None:
     Raises:
         InstrumentError: there is one; names it and says what works.
     """
-    for group in plan.groups:
-        if group.products:
-            method = type(group.outputs[0].probe).__name__
-            raise InstrumentError(
-                f"pg.{method} has its own gradient of {', '.join(sorted(group.products))}, which "
-                "TensorFlow's gradients cannot follow. Export to ONNX (a path that ends in .onnx) "
-                "with verify=False (--no-verify), or leave this probe out."
-            )
+    if (own := plan.own_products()) is not None:
+        raise InstrumentError(
+            f"{own}, which TensorFlow's gradients cannot follow. Export to ONNX (a path that ends "
+            "in .onnx) with verify=False (--no-verify), or leave this probe out."
+        )
 
 
 def _gradient_outputs(

@@ -6,9 +6,9 @@ import onnx_ir as ir
 import pytest
 
 from probegen.graph.passes.after.carry_captures import carry_captures
-from tests.engines import apart, in_onnxruntime, in_openvino, save
+from tests.engines import apart, in_onnxruntime, in_openvino
+from tests.graph.passes.files import HEADER, body_of, checked, prepared, rng
 
-HEADER = '<ir_version: 9, opset_import: ["" : 18]>\n'
 #: A Scan that reads a stored weight, what is computed from it, and two values of the request.
 SCAN = """
 agraph (float[t, b, 3] x, float[b, 5] s0) => (float[b, 5] last, float[t, b, 5] all)
@@ -63,30 +63,6 @@ agraph (float[t, b, 3] x, bool on) => (float[b, 3] y)
   >
 }
 """
-
-
-def rng(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def prepared(text, path, **weights):
-    """Returns a model that lies at `path` as well."""
-    save(HEADER + text, path, **weights)
-    return ir.load(path)
-
-
-def body_of(model, op_type):
-    return (
-        next(n for n in model.graph.all_nodes() if n.op_type == op_type)
-        .attributes["body"]
-        .as_graph()
-    )
-
-
-def checked(model, path):
-    ir.save(model, path)
-    onnx.checker.check_model(path, full_check=True)
-    return path
 
 
 @pytest.mark.parametrize("batch", [1, 3])

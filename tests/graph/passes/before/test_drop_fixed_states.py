@@ -2,13 +2,12 @@
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
 from probegen.graph.passes.before.drop_fixed_states import drop_fixed_states
-from tests.engines import apart, in_onnxruntime, in_openvino, save
+from tests.engines import apart, in_onnxruntime, in_openvino
+from tests.graph.passes.files import body_of, checked, prepared, rng
 
-HEADER = '<ir_version: 9, opset_import: ["" : 18]>\n'
 #: A Loop as tf2onnx writes them: two states that no step changes, one of them by way of a copy.
 LOOP = """
 agraph (float[t, b, 3] x) => (float[b, 5] last, float[n, b, 5] all, float[3, 5] kept)
@@ -34,30 +33,6 @@ agraph (float[t, b, 3] x) => (float[b, 5] last, float[n, b, 5] all, float[3, 5] 
   kept = Neg(same)
 }
 """
-
-
-def rng(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def prepared(text, path, **weights):
-    """Returns a model that lies at `path` as well."""
-    save(HEADER + text, path, **weights)
-    return ir.load(path)
-
-
-def body_of(model, op_type):
-    return (
-        next(n for n in model.graph.all_nodes() if n.op_type == op_type)
-        .attributes["body"]
-        .as_graph()
-    )
-
-
-def checked(model, path):
-    ir.save(model, path)
-    onnx.checker.check_model(path, full_check=True)
-    return path
 
 
 def test_a_loop_reads_what_no_step_changes_from_outside(tmp_path):
