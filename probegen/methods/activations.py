@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from probegen.artefact.manifest import ANY_SIGN, DRAWN_AS_ACTIVATION
 from probegen.errors import InstrumentError, SpecError
-from probegen.methods.axes import Axes, channel_axis, position_axes
+from probegen.methods.axes import Axes, Sizes, channel_axis, position_axes
 from probegen.methods.base import PAYLOADS, OfLayers, Selector, check_choice, set_ints
 from probegen.methods.operations import Operations, T
 
@@ -84,6 +84,34 @@ class Activations(OfLayers):
                 f"axes={self.axes!r} does not fit the output of {layer!r}, whose axes are {shown}."
             )
         return tuple(sorted(set(chosen)))
+
+    def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
+        """Returns what is left of axes and sizes.
+
+        Raises:
+            InstrumentError: the output has no such axes or channels.
+        """
+        if self.channels is not None:
+            sizes = self._some_channels(self.channels, axes, sizes, layer)
+        return super().result(axes, sizes, layer)
+
+    def _some_channels(
+        self, channels: tuple[int, ...], axes: Axes, sizes: Sizes, layer: str
+    ) -> Sizes:
+        axis = channel_axis(axes)
+        if axis is None:
+            raise InstrumentError(
+                f"channels={list(channels)}: the output of {layer!r} has no channels; its axes "
+                f"are {', '.join(axes)}."
+            )
+        size = sizes[axis]
+        wrong = [c for c in channels if c < 0 or (size is not None and c >= size)]
+        if wrong:
+            raise InstrumentError(
+                f"channels={list(channels)}: {wrong} are out of range; {layer!r} has {size} "
+                "channels."
+            )
+        return tuple(len(channels) if i == axis else d for i, d in enumerate(sizes))
 
     def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
         """Returns the axes that are not reduced."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 #: A name for each dimension, the batch first.
 Axes = tuple[str, ...]
+#: A size for each dimension, None where it is open.
+Sizes = tuple[int | None, ...]
 
 #: What the axis of samples is called.
 BATCH = "batch"

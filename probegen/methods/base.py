@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeVar
 
 from probegen.artefact.manifest import DRAWN_AS_MAP, NEVER_NEGATIVE, SIGNED
 from probegen.errors import SpecError
-from probegen.methods.axes import Axes, channel_axis
+from probegen.methods.axes import Axes, Sizes, channel_axis
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Samples
 from probegen.methods.targets import Target, checked_target
@@ -126,8 +126,26 @@ class Probe:
         del axes
         return f"{self.equation} ({self.paper})" if self.paper else self.equation
 
+    def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
+        """Returns the axes and sizes of what is made of a tensor (given out or explained).
+
+        A method that only leaves axes out says which it keeps in `kept_axes`. One that adds axes
+        or changes sizes overrides this.
+
+        Args:
+            axes: the tensor's.
+            sizes: the tensor's.
+            layer: what the layer is called in the message.
+
+        Raises:
+            InstrumentError: the probe asks for axes or entries that are not there, or the tensor
+                has not the sizes that the probe was written for.
+        """
+        kept = self.kept_axes(axes, layer)
+        return tuple(axes[i] for i in kept), tuple(sizes[i] for i in kept)
+
     def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
-        """Returns which axes of the tensor (given out or explained) the result has.
+        """Returns which axes of the tensor are kept, in their order: all of them.
 
         Args:
             axes: the tensor's.

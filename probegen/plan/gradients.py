@@ -119,14 +119,13 @@ class GradientPlanner:
     ) -> OutputSpec:
         ref = one.ref
         facts = self._view.tensor(ref)
-        shape = facts.shape
         names = self._named_axes(one)
-        kept = probe.kept_axes(names)
+        left, sizes = probe.result(names, facts.shape, one.name)
         return OutputSpec(
             name=output_name(probe, one.name, several),
             dtype=facts.dtype,
-            shape=tuple(shape[i] for i in kept),
-            axes=tuple(names[i] for i in kept),
+            shape=sizes,
+            axes=left,
             layer=ref.path,
             call=ref.call,
             input=one.inputs[0] if len(one.inputs) == 1 and self._follows_input(one) else None,
@@ -203,15 +202,15 @@ class GradientPlanner:
         ref = TensorRef(point.path, point.call_index)
         self._check_flow(ref, end, point.name)
         names = self._view.tensor(ref).axes
-        kept = probe.kept_axes(names)
+        left, sizes = probe.result(names, point.shapes[0], point.name)
         inputs = self._view.inputs_of(ref)
         facts = probe.described(names)
         facts["detail"] = {"class": point.class_name, **facts["detail"]}
         described = OutputSpec(
             name=output_name(probe, point.name, several),
             dtype=point.dtype,
-            shape=tuple(point.shapes[0][i] for i in kept),
-            axes=tuple(names[i] for i in kept),
+            shape=sizes,
+            axes=left,
             layer=point.path,
             call=point.call_index,
             input=inputs[0] if len(inputs) == 1 else None,

@@ -9,10 +9,7 @@ from probegen.plan import axes
 from probegen.plan.model_view import ModelView
 from probegen.plan.naming import output_name
 from probegen.plan.plan import PlainOutput, TensorRef
-from probegen.plan.points import ProbePoint
-
-#: A tensor of a point, as it is before a probe reduces it.
-_Shape = tuple[int | None, ...]
+from probegen.plan.points import ProbePoint, Shape
 
 
 def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
@@ -31,14 +28,10 @@ def _activation(
 ) -> PlainOutput:
     ref = TensorRef(point.path, point.call_index, position)
     names = axes.activation_axes(view.tensor(ref).axes)
-    shape = point.shapes[position]
-    channels = getattr(probe, "channels", None)
-    if channels is not None:
-        shape = _subset(channels, shape, names, point.name)
     part = f":{position}" if len(point.shapes) > 1 else ""
     name = output_name(probe, point.name + part, several)
     dtype = probe.dtype or point.dtypes[position]
-    return _output(probe, point, ref, name, dtype, shape, names)
+    return _output(probe, point, ref, name, dtype, point.shapes[position], names)
 
 
 def _attention(view: ModelView, probe: OfLayers, point: ProbePoint, several: bool) -> PlainOutput:
@@ -55,38 +48,20 @@ def _output(
     ref: TensorRef,
     name: str,
     dtype: str,
-    shape: _Shape,
+    shape: Shape,
     names: axes.Axes,
 ) -> PlainOutput:
     """Returns the output that a probe makes of a tensor with this shape and these axes."""
-    kept = probe.kept_axes(names, point.name)
+    left, sizes = probe.result(names, shape, point.name)
     facts = probe.described(names)
     facts["detail"] = {"class": point.class_name, "role": point.roles[-1], **facts["detail"]}
     spec = OutputSpec(
         name=name,
         dtype=dtype,
-        shape=tuple(shape[i] for i in kept),
-        axes=tuple(names[i] for i in kept),
+        shape=sizes,
+        axes=left,
         layer=point.path,
         call=point.call_index,
         **facts,
     )
     return PlainOutput(spec, ref, probe, names)
-
-
-def _subset(
-    channels: tuple[int, ...], shape: tuple[int | None, ...], names: axes.Axes, name: str
-) -> tuple[int | None, ...]:
-    axis = axes.channel_axis(names)
-    if axis is None:
-        raise InstrumentError(
-            f"channels={list(channels)}: the output of {name!r} has no channels; its axes are "
-            f"{', '.join(names)}."
-        )
-    size = shape[axis]
-    wrong = [c for c in channels if c < 0 or (size is not None and c >= size)]
-    if wrong:
-        raise InstrumentError(
-            f"channels={list(channels)}: {wrong} are out of range; {name!r} has {size} channels."
-        )
-    return tuple(len(channels) if i == axis else d for i, d in enumerate(shape))

@@ -5,6 +5,9 @@ import pytest
 import probegen as pg
 from probegen.errors import SpecError
 from probegen.methods.base import as_probes
+from probegen.plan.making import make_plan
+from probegen.sources import open_source
+from tests import models
 
 ONE, OTHER = pg.Saliency(), pg.Activations("a")
 
@@ -110,3 +113,39 @@ def test_specs_call_a_method_by_its_kind_or_as_it_says():
 
     assert (Odd.text_name, Named.text_name) == ("odd", "strange")
     assert (pg.Saliency.text_name, pg.Activations.text_name) == ("saliency", "activations")
+
+
+class Doubled(pg.InputGradient):
+    """A method that adds an axis of two and halves the positions."""
+
+    def result(self, axes, sizes, layer="the layer"):
+        del layer
+        return (axes[0], "concept", *axes[1:]), (
+            sizes[0],
+            2,
+            *(None if d is None else d // 2 for d in sizes[1:]),
+        )
+
+
+def test_what_axes_and_sizes_come_out():
+    axes, sizes = ("batch", "height", "width", "channel"), (None, 6, None, 4)
+    left = ("batch", "height", "width")
+    assert pg.Saliency().result(axes, sizes) == (left, (None, 6, None))
+    assert pg.GradCAM().result(axes, sizes) == (left, (None, 6, None))
+    assert pg.InputGradient().result(axes, sizes) == (axes, sizes)
+    some = pg.Activations("a", channels=(3, 0))
+    assert some.result(axes, sizes) == (axes, (None, 6, None, 2))
+    mean = pg.Activations("a", "mean", axes="spatial", channels=3)
+    assert mean.result(axes, sizes) == (("batch", "channel"), (None, 1))
+    with pytest.raises(pg.ProbegenError, match=r"\[4\] are out of range; 'conv' has 4 channels"):
+        pg.Activations("a", channels=(1, 4)).result(axes, sizes, "conv")
+    with pytest.raises(pg.ProbegenError, match="the output of 'conv' has no channels; its axes"):
+        pg.Activations("a", channels=(1,)).result(axes[:3], sizes[:3], "conv")
+
+
+def test_a_plan_has_the_axes_and_sizes_that_a_method_says():
+    model = models.cnn()
+    plan = open_source(model).view
+    spec = make_plan(plan, [Doubled()]).manifest.explanations[0]
+    assert spec.axes == ("batch", "concept", "height", "width", "channel")
+    assert spec.shape == (None, 2, 5, 4, 1)
