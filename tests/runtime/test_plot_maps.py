@@ -7,8 +7,8 @@ from matplotlib.image import AxesImage
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
 from probegen.runtime.plot.image import to_rgb_image
-from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import DIVERGING, HEAT, colour_map
+from probegen.runtime.resize import resize
 from tests.runtime.figures import axes_of, image_result, images_of, says, texts_of, titled
 from tests.runtime.support import IMAGE, result_of
 

@@ -11,8 +11,8 @@ from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
 from probegen.runtime.plot import record_view
 from probegen.runtime.plot.plots.token_boxes import highlighted
-from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import colour_map
+from probegen.runtime.resize import resize
 from tests.runtime.figures import axes_of, images_of, says, texts_of
 from tests.runtime.support import result_of
 

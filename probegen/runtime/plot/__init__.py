@@ -3,7 +3,7 @@
     labels, view      what is drawn, and what the caller said about it
     choose            the table of plots: which picture fits what
     plots             one plot a file: each plans a `Picture`
-    picture, mosaic, charts, image, stack, steps, style, resize, thinning
+    picture, mosaic, charts, image, stack, steps, style, thinning
                       layout, shared charts, pictures and colours
     inline            figures as part of a web page
 
@@ -22,20 +22,14 @@ from matplotlib.figure import Figure
 
 from probegen.artefact.manifest import class_axis
 from probegen.errors import InputError, did_you_mean
+from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.files import write_atomic
 from probegen.runtime.plot.choose import picture_of
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.picture import figure_of, stack
 from probegen.runtime.plot.style import DPI
-from probegen.runtime.plot.view import (
-    SEQUENCE,
-    View,
-    axis_of,
-    place,
-    sources_of,
-    view_of,
-)
+from probegen.runtime.plot.view import View, place, sources_of, view_of
 
 __all__ = [
     "check_against",

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
+from probegen.runtime.axes import CHANNEL, HEIGHT, WIDTH, axis_of
 from probegen.runtime.plot import thinning
 from probegen.runtime.plot.labels import image_of
 from probegen.runtime.plot.picture import Picture
@@ -26,7 +27,7 @@ from probegen.runtime.plot.style import (
     plain,
 )
 from probegen.runtime.plot.verdict import class_name
-from probegen.runtime.plot.view import CHANNEL, HEIGHT, WIDTH, InputSample, View, axis_of
+from probegen.runtime.plot.view import InputSample, View
 
 Array = npt.NDArray[Any]
 

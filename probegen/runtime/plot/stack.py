@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.runtime.axes import CHANNEL, axis_of
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.image import joined, to_rgb_image
 from probegen.runtime.plot.mosaic import Tile
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import HEAT, Scale, attribution_scale
-from probegen.runtime.plot.view import CHANNEL, View, axis_of
+from probegen.runtime.plot.view import View
+from probegen.runtime.resize import resize
 
 Array = npt.NDArray[Any]
 

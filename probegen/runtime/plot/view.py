@@ -18,6 +18,17 @@ from probegen.artefact.manifest import (
 )
 from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
+from probegen.runtime.axes import (
+    CHANNEL,
+    DEPTH,
+    FEATURES,
+    HEIGHT,
+    KEY,
+    QUERY,
+    SEQUENCE,
+    WIDTH,
+    axis_of,
+)
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
@@ -25,25 +36,11 @@ from probegen.runtime.run import DrawableRecord, Run
 
 Array = npt.NDArray[Any]
 
-HEIGHT, WIDTH, DEPTH = "height", "width", "depth"
-HEAD, QUERY, KEY = "head", "query", "key"
-#: Axes along which a sequence runs, and axes whose order means nothing.
-SEQUENCE = ("time", "step", "sequence", "position", "token")
-CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")
-#: What the columns of a table or the lines of a series are called.
-FEATURES = ("feature", "channel")
-CLASS = "class"
 #: What stands in the unit of a derivative, such as "score per unit of input".
 _PER_UNIT = " per unit of "
 
 #: What an activation is called where a probe reduced its axes.
 REDUCED = {"mean": "mean activation", "max": "largest activation", "norm": "norm of activation"}
-
-
-def axis_of(axes: Sequence[str], names: str | Sequence[str]) -> int | None:
-    """Returns the position of the first axis with one of the names, or None."""
-    wanted = (names,) if isinstance(names, str) else names
-    return next((i for i, axis in enumerate(axes) if axis in wanted), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from probegen.runtime.axes import CHANNEL
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import channels_over_time, unit_columns
 from probegen.runtime.plot.plots.map_grid import grid
 from probegen.runtime.plot.style import number
-from probegen.runtime.plot.view import CHANNEL, View
+from probegen.runtime.plot.view import View
 
 
 def fits(_: View) -> bool:

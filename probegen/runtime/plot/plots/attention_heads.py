@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import DRAWN_AS_ATTENTION
+from probegen.runtime.axes import HEAD, KEY, QUERY
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Ticks, Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import LIGHT, Scale
-from probegen.runtime.plot.view import HEAD, KEY, QUERY, View
+from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
 

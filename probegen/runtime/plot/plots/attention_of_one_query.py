@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from probegen.artefact.manifest import DRAWN_AS_ATTENTION
+from probegen.runtime.axes import KEY, SEQUENCE
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import series_bars, token_boxes, unit_columns
-from probegen.runtime.plot.view import KEY, SEQUENCE, View
+from probegen.runtime.plot.view import View
 
 
 def fits(view: View) -> bool:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from probegen.runtime.axes import CHANNEL
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import line_over_time
 from probegen.runtime.plot.steps import steps_of
 from probegen.runtime.plot.style import scale_of
-from probegen.runtime.plot.view import CHANNEL, View
+from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
 

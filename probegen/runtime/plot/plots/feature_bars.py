@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.runtime.axes import FEATURES
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import number
-from probegen.runtime.plot.view import FEATURES, View
+from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
 

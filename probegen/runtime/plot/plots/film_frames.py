@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from probegen.runtime.axes import HEIGHT, SEQUENCE, WIDTH
 from probegen.runtime.plot.image import overlay
 from probegen.runtime.plot.mosaic import Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.stack import over_source, tiled
 from probegen.runtime.plot.thinning import spread
-from probegen.runtime.plot.view import HEIGHT, SEQUENCE, WIDTH, View
+from probegen.runtime.plot.view import View
 
 
 def fits(view: View) -> bool:

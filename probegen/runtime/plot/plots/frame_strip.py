@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 
+from probegen.runtime.axes import HEIGHT, WIDTH
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import scale_of
 from probegen.runtime.plot.thinning import spread
-from probegen.runtime.plot.view import HEIGHT, WIDTH, View
+from probegen.runtime.plot.view import View
 
 
 def fits(view: View) -> bool:

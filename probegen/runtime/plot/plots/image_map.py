@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from probegen.runtime.axes import HEIGHT, WIDTH
 from probegen.runtime.plot.image import (
     Panels,
     draw_panels,
@@ -14,9 +15,9 @@ from probegen.runtime.plot.image import (
     shown_image,
 )
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.style import HEAT, AnyFigure, Scale, attribution_scale, colour_bar
-from probegen.runtime.plot.view import HEIGHT, WIDTH, View
+from probegen.runtime.plot.view import View
+from probegen.runtime.resize import resize
 
 _BAR = 0.75
 

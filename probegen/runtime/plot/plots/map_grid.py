@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from probegen.runtime.axes import CHANNEL, HEIGHT, WIDTH
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import scale_of
 from probegen.runtime.plot.thinning import plural
-from probegen.runtime.plot.view import CHANNEL, HEIGHT, WIDTH, View
+from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
 

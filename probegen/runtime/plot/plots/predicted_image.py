@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from probegen.artefact.manifest import DRAWN_AS_PREDICTION
+from probegen.runtime.axes import CHANNEL, CLASS, HEIGHT, WIDTH
 from probegen.runtime.plot import image
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots.map_grid import grid
-from probegen.runtime.plot.view import CHANNEL, CLASS, HEIGHT, WIDTH, View
+from probegen.runtime.plot.view import View
 
 
 def fits(view: View) -> bool:

@@ -7,11 +7,12 @@ import functools
 import numpy as np
 
 from probegen.artefact.manifest import DRAWN_AS_PREDICTION
+from probegen.runtime.axes import CLASS, SEQUENCE
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.steps import steps_of
 from probegen.runtime.plot.style import AnyFigure, scale_of
-from probegen.runtime.plot.view import CLASS, SEQUENCE, View
+from probegen.runtime.plot.view import View
 
 _MOST_LINES = 6
 

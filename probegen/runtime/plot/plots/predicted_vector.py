@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import DRAWN_AS_PREDICTION
+from probegen.runtime.axes import CLASS
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import unit_columns
 from probegen.runtime.plot.style import LINE, number
 from probegen.runtime.plot.verdict import class_name, is_distribution
-from probegen.runtime.plot.view import CLASS, View
+from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.plot import charts, thinning
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.resize import resize
 from probegen.runtime.plot.steps import Steps, steps_of
 from probegen.runtime.plot.style import (
     LINE,
@@ -23,7 +23,8 @@ from probegen.runtime.plot.style import (
     plain,
     style_axes,
 )
-from probegen.runtime.plot.view import SEQUENCE, InputSample, View, axis_of
+from probegen.runtime.plot.view import InputSample, View
+from probegen.runtime.resize import resize
 
 Array = npt.NDArray[Any]
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
+from probegen.runtime.axes import SEQUENCE
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import (
     FAINT,
@@ -27,7 +28,7 @@ from probegen.runtime.plot.style import (
     number,
     plain,
 )
-from probegen.runtime.plot.view import SEQUENCE, View
+from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
 

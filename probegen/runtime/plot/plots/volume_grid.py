@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from probegen.runtime.axes import DEPTH, HEIGHT, WIDTH
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots.map_grid import grid
-from probegen.runtime.plot.view import DEPTH, HEIGHT, WIDTH, View
+from probegen.runtime.plot.view import View
 
 
 def fits(view: View) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from probegen.runtime.axes import DEPTH, HEIGHT, WIDTH
 from probegen.runtime.plot.image import overlay
 from probegen.runtime.plot.mosaic import Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.stack import over_source, tiled
-from probegen.runtime.plot.view import DEPTH, HEIGHT, WIDTH, View
+from probegen.runtime.plot.view import View
 
 _PLANES = (DEPTH, HEIGHT, WIDTH)
 

@@ -1,0 +1,20 @@
+"""Names of axes, and what they say: positions, sequences, channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+HEIGHT, WIDTH, DEPTH = "height", "width", "depth"
+HEAD, QUERY, KEY = "head", "query", "key"
+#: Axes along which a sequence runs, and axes whose order means nothing.
+SEQUENCE = ("time", "step", "sequence", "position", "token")
+CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")
+#: What the columns of a table or the lines of a series are called.
+FEATURES = ("feature", "channel")
+CLASS = "class"
+
+
+def axis_of(axes: Sequence[str], names: str | Sequence[str]) -> int | None:
+    """Returns the position of the first axis with one of the names, or None."""
+    wanted = (names,) if isinstance(names, str) else names
+    return next((i for i, axis in enumerate(axes) if axis in wanted), None)
