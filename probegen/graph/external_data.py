@@ -84,6 +84,33 @@ def write_external_data(model: ir.Model, path: Path) -> ExternalData:
     return data
 
 
+def bring_inside(model: ir.Model, path: Path) -> None:
+    """Reads all weights that lie in files of others, such as the one beside the source model.
+
+    An artefact needs no file but its own: `path` + `.data`, where that was written.
+
+    Args:
+        model: the finished model; changed in place.
+        path: where it is to be saved.
+    """
+    own = data_path(path)
+    for value in _initializers(model):
+        value.const_value = _inside(value.const_value, own)
+    for node, name, tensor in _held_by_nodes(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            node.attributes[name] = ir.AttrTensor(name, _read(tensor))
+
+
+def _inside(tensor: ir.TensorProtocol | None, own: Path) -> ir.TensorProtocol | None:
+    if not isinstance(tensor, ir.ExternalTensor) or Path(tensor.path) == own:
+        return tensor
+    return _read(tensor)
+
+
+def _read(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
 def _bytes(tensor: ir.TensorProtocol | None) -> int:
     """Returns the size of a tensor; strings, which cannot lie in a data file, count nothing."""
     return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.nbytes
@@ -105,8 +132,13 @@ def _initializers(model: ir.Model) -> Iterator[ir.Value]:
 
 def _in_attributes(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yields the tensors that nodes hold: they stay in the model."""
+    return (tensor for _, _, tensor in _held_by_nodes(model))
+
+
+def _held_by_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, str, ir.TensorProtocol]]:
+    """Yields nodes, the name of an attribute, and the tensor that it is."""
     for graph in model.graphs():
         for node in graph:
-            for attribute in node.attributes.values():
+            for name, attribute in list(node.attributes.items()):
                 if attribute.type == ir.AttributeType.TENSOR:
-                    yield attribute.as_tensor()
+                    yield node, name, attribute.as_tensor()

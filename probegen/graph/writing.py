@@ -9,7 +9,7 @@ import onnx_ir as ir
 from probegen.artefact import integrity
 from probegen.artefact.weights_file import SUFFIX
 from probegen.graph import assemble
-from probegen.graph.external_data import wants_external_data, write_external_data
+from probegen.graph.external_data import bring_inside, wants_external_data, write_external_data
 from probegen.stages import check_name
 
 
@@ -29,6 +29,7 @@ def write_model(model: ir.Model, path: Path, external_data: bool | None) -> None
     if wants_external_data(model, external_data):
         check_name(path, SUFFIX)
         write_external_data(model, path)
+    bring_inside(model, path)
     model.metadata_props[integrity.METADATA_KEY] = integrity.BLANK
     ir.save(model, path)
     assemble.check(str(path))
