@@ -9,9 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import dtype_of, shape_of
+from probegen.graph.core.values import Dim, broadcast, dtype_of, rank_of, shape_of
+from probegen.methods.numpy_operations import linear_weights
 
 _Operand = ir.Value | float
+#: Bits of a float32.
+_WORD = 32
 
 
 class OnnxOperations:
@@ -90,3 +93,92 @@ class OnnxOperations:
             taken = [len(indices) if i == axis else d for i, d in enumerate(shape)]
         at = self._builder.const(np.asarray(indices, np.int64))
         return self._builder.op("Gather", x, at, shape=taken, axis=axis)
+
+    def widened(self, x: ir.Value) -> ir.Value:
+        """Writes a Cast of what is narrower than 32 bits."""
+        return self._builder.cast(x, ir.DataType.FLOAT) if dtype_of(x).bitwidth < _WORD else x
+
+    def transpose(self, x: ir.Value, order: Sequence[int]) -> ir.Value:
+        """Writes Transpose, or nothing where the order is the same."""
+        return self._builder.transpose(x, order)
+
+    def size(self, x: ir.Value, axis: int) -> int | None:
+        """Returns the size of an axis, None where it is open."""
+        size = (shape_of(x) or (None,) * (axis + 1))[axis]
+        return size if isinstance(size, int) else None
+
+    def joined(self, x: ir.Value, first: int, count: int) -> ir.Value:
+        """Writes Reshape, or nothing for one axis."""
+        if count == 1:
+            return x
+        kept = [*range(first), None, *range(first + count, rank_of(x))]
+        sizes = [self.size(x, i) for i in range(first, first + count)]
+        known = [size for size in sizes if size is not None]
+        one = int(np.prod(known)) if len(known) == count else -1
+        return self._builder.reshape(x, [one if i is None else (x, i) for i in kept])
+
+    def reshape_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """Writes Reshape, or nothing where the shapes agree."""
+        return self._builder.reshape_like(x, like)
+
+    def counted(self, x: ir.Value, axis: int) -> ir.Value:
+        """Returns an initializer, or writes Range where the size is open."""
+        size = self.size(x, axis)
+        if size is not None:
+            return self._builder.const(np.arange(size), dtype_of(x))
+        return self._builder.cast(self._range(x, axis), dtype_of(x))
+
+    def _range(self, x: ir.Value, axis: int) -> ir.Value:
+        """Writes 0, 1, 2... below the size of an axis, in int64."""
+        size = self._builder.squeeze(self._builder.size(x, axis), [0])
+        zero, one = (self._builder.const(np.int64(i)) for i in range(2))
+        return self._builder.op("Range", zero, size, one, shape=[(shape_of(x) or ())[axis]])
+
+    def matmul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Writes MatMul."""
+        left, right = shape_of(a), shape_of(b)
+        shape: Sequence[Dim] | None = None
+        if left is not None and right is not None:
+            stack = broadcast(left[:-2], right[:-2])
+            shape = None if stack is None else [*stack, left[-2], right[-1]]
+        return self._builder.op("MatMul", a, b, shape=shape)
+
+    def matrix_power(self, x: ir.Value, doublings: int) -> ir.Value:
+        """Writes that many squarings, each of a matrix whose largest element is 1."""
+        for _ in range(doublings):
+            x = self._over_largest(x)
+            x = self._builder.op("MatMul", x, x, shape=x)
+        return self._over_largest(x)
+
+    def _over_largest(self, x: ir.Value) -> ir.Value:
+        """Writes matrices over their largest element, zeros as they are."""
+        rank = rank_of(x)
+        largest = self.max(self.abs(x), (rank - 2, rank - 1), keepdims=True)
+        # Elements of a power are at least as large as this, where it is not of zeros.
+        return self.div(x, self.where(self.greater(largest, 0.0), largest, 1.0))
+
+    def resize(self, x: ir.Value, axis: int, like: ir.Value, like_axis: int) -> ir.Value:
+        """Writes MatMul with stored weights, or with computed ones where a size is open."""
+        old, new = self.size(x, axis), self.size(like, like_axis)
+        if old is not None and new is not None:
+            if old == new:
+                return x
+            weights = self._builder.const(linear_weights(old, new).T, dtype_of(x))
+        else:
+            weights = self._open_weights(x, axis, like, like_axis)
+        rank = rank_of(x)
+        last = [*(i for i in range(rank) if i != axis), axis]
+        made = self.matmul(self.transpose(x, last), weights)
+        return self.transpose(made, [last.index(i) for i in range(rank)])
+
+    def _open_weights(self, x: ir.Value, axis: int, like: ir.Value, like_axis: int) -> ir.Value:
+        """Writes `linear_weights` of sizes that are known when the graph runs, `[old, new]`."""
+        b = self._builder
+        double = ir.DataType.DOUBLE
+        old, new = (b.cast(b.size(v, i), double) for v, i in ((x, axis), (like, like_axis)))
+        rows = b.cast(self._range(like, like_axis), double)
+        at = b.sub(b.div(b.mul(b.add(rows, 0.5), old), new), 0.5)
+        at = b.elementwise("Min", b.elementwise("Max", at, 0.0), b.sub(old, 1.0))
+        columns = b.unsqueeze(b.cast(self._range(x, axis), double), [1])
+        near = b.sub(1.0, b.elementwise("Abs", b.sub(b.unsqueeze(at, [0]), columns)))
+        return self.relu(b.cast(near, dtype_of(x)))

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+#: Bytes of a float32.
+_WORD = 4
+
 
 class NumpyOperations:
     """Each operation of `methods.operations.Operations` on numpy arrays."""
@@ -74,3 +77,58 @@ class NumpyOperations:
     def take(self, x: Any, indices: Sequence[int], axis: int) -> Any:
         """Returns some entries along an axis, in this order."""
         return np.take(x, list(indices), axis=axis)
+
+    def widened(self, x: Any) -> Any:
+        """Returns x in at least 32 bits."""
+        return x.astype(np.float32) if x.dtype.itemsize < _WORD else x
+
+    def transpose(self, x: Any, order: Sequence[int]) -> Any:
+        """Returns x with its axes in another order."""
+        return np.transpose(x, tuple(order))
+
+    def size(self, x: Any, axis: int) -> int | None:
+        """Returns the size of an axis."""
+        return int(x.shape[axis])
+
+    def joined(self, x: Any, first: int, count: int) -> Any:
+        """Returns x with `count` axes that follow each other made one."""
+        one = int(np.prod(x.shape[first : first + count]))
+        return x.reshape(*x.shape[:first], one, *x.shape[first + count :])
+
+    def reshape_like(self, x: Any, like: Any) -> Any:
+        """Returns x in the shape of another array."""
+        return x.reshape(like.shape)
+
+    def counted(self, x: Any, axis: int) -> Any:
+        """Returns 0, 1, 2... below the size of an axis."""
+        return np.arange(x.shape[axis]).astype(x.dtype)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """Returns the products of stacks of matrices."""
+        return np.matmul(a, b)
+
+    def matrix_power(self, x: Any, doublings: int) -> Any:
+        """Returns powers of symmetric matrices, by their eigenvalues."""
+        finite = np.isfinite(x).all((-2, -1), keepdims=True)
+        values, vectors = np.linalg.eigh(np.where(finite, x, 0).astype(np.float64))
+        values = np.maximum(values, 0)
+        largest = values.max(-1, keepdims=True)
+        shares = (values / np.where(largest > 0, largest, 1)) ** (2.0**doublings)
+        power = (vectors * shares[..., None, :]) @ np.swapaxes(vectors, -2, -1)
+        power /= np.maximum(np.abs(power).max((-2, -1), keepdims=True), np.finfo(np.float64).tiny)
+        power = np.where(largest[..., None] > 0, power, 0)
+        return np.where(finite, power, np.nan).astype(x.dtype)
+
+    def resize(self, x: Any, axis: int, like: Any, like_axis: int) -> Any:
+        """Returns x with an axis of another array's size, interpolated linearly."""
+        weights = linear_weights(x.shape[axis], like.shape[like_axis]).astype(x.dtype)
+        return np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
+
+
+def linear_weights(old: int, new: int) -> Any:
+    """Returns what each element of an axis counts in the elements of a resized one: `[new, old]`.
+
+    See `Operations.resize` for where elements lie. In float64.
+    """
+    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(old)))

@@ -66,3 +66,38 @@ class Operations(Protocol[T]):
 
     def take(self, x: T, indices: Sequence[int], axis: int) -> T:
         """Returns some entries along an axis, in this order."""
+
+    def widened(self, x: T) -> T:
+        """Returns x in at least 32 bits: what is narrower as float32."""
+
+    def transpose(self, x: T, order: Sequence[int]) -> T:
+        """Returns x with its axes in another order."""
+
+    def size(self, x: T, axis: int) -> int | None:
+        """Returns the size of an axis, None where it is known when the artefact runs alone."""
+
+    def joined(self, x: T, first: int, count: int) -> T:
+        """Returns x with `count` axes that follow each other made one; `count` is 1 or more."""
+
+    def reshape_like(self, x: T, like: T) -> T:
+        """Returns x in the shape of another array with as many elements."""
+
+    def counted(self, x: T, axis: int) -> T:
+        """Returns 0, 1, 2... below the size of an axis of x, of its element type: `[size]`."""
+
+    def matmul(self, a: T, b: T) -> T:
+        """Returns the products of stacks of matrices, as numpy's matmul of 2 axes or more."""
+
+    def matrix_power(self, x: T, doublings: int) -> T:
+        """Returns symmetric matrices `[..., n, n]` to the power of 2^doublings.
+
+        None of their eigenvalues is negative. Each power is divided by its largest element; that
+        of zeros is zeros. Large powers are all but the projection on the first eigenvector.
+        """
+
+    def resize(self, x: T, axis: int, like: T, like_axis: int) -> T:
+        """Returns x with an axis of another array's size, interpolated linearly.
+
+        Element i of n lies at (i + 0.5) / n of the extent (half-pixel centres), and beyond the
+        outermost centres the edge's value goes on. Where the axis shrinks, nothing is averaged.
+        """

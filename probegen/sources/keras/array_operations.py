@@ -74,3 +74,72 @@ class TensorFlowOperations:
     def take(self, x: Any, indices: Sequence[int], axis: int) -> Any:
         """Returns some entries along an axis, in this order."""
         return tf.gather(x, list(indices), axis=axis)
+
+    def widened(self, x: Any) -> Any:
+        """Returns x in at least 32 bits."""
+        return tf.cast(x, tf.float32) if x.dtype.size < tf.float32.size else x
+
+    def transpose(self, x: Any, order: Sequence[int]) -> Any:
+        """Returns x with its axes in another order."""
+        return tf.transpose(x, list(order))
+
+    def size(self, x: Any, axis: int) -> int | None:
+        """Returns the size of an axis, None where it is open."""
+        found: int | None = x.shape[axis]
+        return found
+
+    def joined(self, x: Any, first: int, count: int) -> Any:
+        """Returns x with `count` axes that follow each other made one."""
+        sizes = tf.shape(x)
+        made = tf.reshape(x, tf.concat([sizes[:first], [-1], sizes[first + count :]], 0))
+        before, joined, behind = (
+            x.shape[:first],
+            x.shape[first : first + count].num_elements(),
+            x.shape[first + count :],
+        )
+        made.set_shape([*before, joined, *behind])
+        return made
+
+    def reshape_like(self, x: Any, like: Any) -> Any:
+        """Returns x in the shape of another array."""
+        made = tf.reshape(x, tf.shape(like))
+        made.set_shape(like.shape)
+        return made
+
+    def counted(self, x: Any, axis: int) -> Any:
+        """Returns 0, 1, 2... below the size of an axis."""
+        return tf.cast(tf.range(tf.shape(x)[axis]), x.dtype)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """Returns the products of stacks of matrices."""
+        return tf.linalg.matmul(a, b)
+
+    def matrix_power(self, x: Any, doublings: int) -> Any:
+        """Returns powers of symmetric matrices, by their eigenvalues."""
+        finite = tf.reduce_all(tf.math.is_finite(x), (-2, -1), keepdims=True)
+        wide = tf.cast(tf.where(finite, x, tf.zeros_like(x)), tf.float64)
+        values, vectors = tf.linalg.eigh(wide)
+        values = tf.nn.relu(values)
+        largest = tf.reduce_max(values, -1, keepdims=True)
+        shares = tf.math.divide_no_nan(values, largest) ** (2.0**doublings)
+        power = tf.matmul(vectors * shares[..., None, :], vectors, transpose_b=True)
+        top = tf.reduce_max(tf.abs(power), (-2, -1), keepdims=True)
+        power = tf.cast(tf.math.divide_no_nan(power, top), x.dtype)
+        return tf.where(finite, power, x.dtype.as_numpy_dtype(float("nan")))
+
+    def resize(self, x: Any, axis: int, like: Any, like_axis: int) -> Any:
+        """Returns x with an axis of another array's size, interpolated linearly."""
+        old = tf.cast(tf.shape(x)[axis], tf.float64)
+        new = tf.cast(tf.shape(like)[like_axis], tf.float64)
+        at = (tf.range(new, dtype=tf.float64) + 0.5) * old / new - 0.5
+        at = tf.clip_by_value(at, tf.zeros_like(old), old - 1)
+        distance = tf.abs(at[:, None] - tf.range(old, dtype=tf.float64))
+        weights = tf.cast(tf.nn.relu(1 - distance), x.dtype)
+        rank = x.shape.rank
+        last = [*(i for i in range(rank) if i != axis), axis]
+        moved = tf.matmul(tf.transpose(x, last), weights, transpose_b=True)
+        moved = tf.transpose(moved, [last.index(i) for i in range(rank)])
+        sizes = list(x.shape)
+        sizes[axis] = like.shape[like_axis]
+        moved.set_shape(sizes)
+        return moved
