@@ -69,10 +69,11 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
         make: Callable[..., Probe] = method
         given = options[method.text_name]
         fields = {
-            field.name: options[_destination(field, found)]
+            field.name: _read(options[_destination(field, found)], found)
             for field, found in _options_of(method)
             if options[_destination(field, found)] is not None
         }
+        _refuse_missing(method, fields)
         if issubclass(method, GradientProbe):
             fields |= common
         if issubclass(method, OfLayers):
@@ -88,6 +89,19 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
         flags = " or ".join(_flag(method) for method, _, _ in takers)
         _refuse_idle(options, name, any(method in asked for method, _, _ in takers), flags)
     return probes
+
+
+def _read(given: Any, found: Option) -> Any:
+    """Returns what was typed for a field as the field takes it."""
+    return found.parse(given) if found.parse is not None else given
+
+
+def _refuse_missing(method: type[Probe], fields: Mapping[str, Any]) -> None:
+    """Refuses a method that is asked for without an option that it needs."""
+    for field, found in _options_of(method):
+        if field.default is dataclasses.MISSING and field.name not in fields:
+            flag = _destination(field, found).replace("_", "-")
+            raise SpecError(f"{_flag(method)} needs --{flag}.")
 
 
 def _refuse_idle(options: Mapping[str, Any], name: str, used: bool, needs: str) -> None:
@@ -163,12 +177,15 @@ def _field_option(
     """Returns the option for a field, which several methods may have."""
     _, field, found = takers[0]
     kind: click.ParamType[Any] = click.STRING
-    if isinstance(field.default, int):
+    if any(option.parse is not None for _, _, option in takers):
+        pass  # each reads what is typed
+    elif isinstance(field.default, int):
         kind = click.INT if found.at_least is None else click.IntRange(found.at_least)
     elif isinstance(field.default, float):
         kind = click.FLOAT
     text = f"{found.what} of {', '.join(_flag(method) for method, _, _ in takers)}."
-    if len({repr(f.default) for _, f, _ in takers}) == 1:
+    defaults = {repr(f.default) for _, f, _ in takers}
+    if len(defaults) == 1 and field.default not in (dataclasses.MISSING, None):
         text += f"  [default: {field.default}]"
     return click.Option([f"--{name.replace('_', '-')}"], type=kind, help=text)
 

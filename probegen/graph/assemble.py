@@ -10,10 +10,12 @@ import onnx_ir as ir
 
 from probegen.artefact import manifest
 from probegen.artefact.manifest import Gate, Manifest
+from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.attribution import Explained, write_attributions
 from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import constants_of
 from probegen.graph.core.values import UnknownShapeError
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.gate import add_gate
@@ -74,7 +76,9 @@ def onnx_model(
     finish(forward.model, forward.predictions, explanations, gate)
     name_outputs(forward.graph, [o.name for o in plan.manifest.outputs])
     drop_plain_shapes(forward.model)
-    described = plan.manifest.with_batch(batch).replace(gate=gate)
+    described = plan.manifest.with_batch(batch).replace(
+        gate=gate, probes=shortened(plan.manifest.probes, constants_of(forward.model))
+    )
     forward.model.producer_name = "probegen"
     forward.model.producer_version = plan.manifest.producer.get("probegen", "")
     forward.graph.name = plan.manifest.model.get("name", "model")

@@ -50,16 +50,29 @@ class Option:
         what: what it gives, to be followed by `of` and the methods' flags: `"Points"`.
         flag: the option without its dashes, where it is not the field's name.
         at_least: the smallest value that is allowed.
+        parse: reads what is typed, where the field's default does not say how: a field that takes
+            a number or the path of an array.
     """
 
     what: str
     flag: str = ""
     at_least: int | None = None
+    parse: Callable[[str], Any] | None = None
 
 
-def option(default: Any, what: str, *, flag: str = "", at_least: int | None = None) -> Any:
-    """Returns a dataclass field that is an option of the command line as well; see `Option`."""
-    found = Option(what, flag, at_least)
+def option(
+    default: Any,
+    what: str,
+    *,
+    flag: str = "",
+    at_least: int | None = None,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """Returns a dataclass field that is an option of the command line as well; see `Option`.
+
+    With `dataclasses.MISSING` for a default the field has to be given.
+    """
+    found = Option(what, flag, at_least, parse)
     return dataclasses.field(default=default, metadata={OPTION: found})
 
 

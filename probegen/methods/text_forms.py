@@ -13,6 +13,7 @@ from typing import Any
 
 from probegen import methods
 from probegen.errors import SpecError, did_you_mean
+from probegen.methods.arrays import ByName, StoredArray
 from probegen.methods.base import Probe, as_probes
 
 
@@ -109,6 +110,8 @@ def _read_list(data: object) -> tuple[Probe, ...]:
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
+    if isinstance(value, StoredArray | ByName):
+        return value.plain()
     if isinstance(value, list | tuple):
         return [_plain(v, where) for v in value]
     raise SpecError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from probegen.parity.judging import Call, Comparison, floating
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
+from probegen.parity.stored_arrays import with_arrays
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.runtime.inputs import check_inputs
@@ -81,7 +83,7 @@ def measure(
     """
     art = runtime.load(artefact)
     described = art.manifest
-    program = program_of(model, described)
+    program = program_of(model, with_arrays(Path(artefact), described))
     _refuse_products(program.plan)
     _check_same_interface(artefact, described, program)
     reference = RowsReference(program.source.reference(program.plan))

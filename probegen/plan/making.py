@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from probegen._version import __version__
 from probegen.artefact import manifest
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.errors import InstrumentError
+from probegen.methods.arrays import with_array_type
 from probegen.methods.base import GradientProbe, Probe, Product
 from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
@@ -129,14 +130,16 @@ def _with_output(output: Any) -> Any:
 
 
 def _resolved(
-    view: ModelView, probe: Probe, outputs: Iterable[PlainOutput | GradientOutput]
+    view: ModelView, probe: Probe, outputs: Sequence[PlainOutput | GradientOutput]
 ) -> Probe:
-    """Returns a probe whose selectors are explicit paths, so that it can be written down."""
+    """Returns a probe as it is written down: explicit paths, arrays as the graph holds them."""
     points = {(p.path, p.call_index): p.name for p in view.points}
     paths: list[str] = []
     for output in outputs:
         paths += getattr(output, "inputs", ()) or [points[output.ref.key]]
-    return probe.resolved(list(dict.fromkeys(paths)))
+    resolved = probe.resolved(list(dict.fromkeys(paths)))
+    explained = [view.tensor(o.ref).dtype for o in outputs if isinstance(o, GradientOutput)]
+    return with_array_type(resolved, explained[0]) if explained else resolved
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.values import subgraphs_of
+
+
+def constants_of(model: ir.Model) -> Callable[[Container[int]], Iterator[npt.NDArray[Any]]]:
+    """Returns what gives the initializers of a model that have one of some numbers of elements."""
+
+    def of_sizes(sizes: Container[int]) -> Iterator[npt.NDArray[Any]]:
+        graphs = [model.graph]
+        graphs += [g for node in model.graph.all_nodes() for g in subgraphs_of(node)]
+        for tensor in (v.const_value for g in graphs for v in g.initializers.values()):
+            if tensor is not None and tensor.size in sizes:
+                yield tensor.numpy()
+
+    return of_sizes
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.saved_model.experimental import TrackableResource
 
 from probegen.artefact.manifest import TARGET_INPUT, Manifest, write_beside_savedmodel
+from probegen.artefact.stored_arrays import shortened
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.instrumented import ProbedModel
 
@@ -59,8 +63,21 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
     module = _holding_what_is_read(signatures.values(), source.model)
     tf.saved_model.save(module, str(path), signatures=signatures)
     described = plan.manifest.with_batch(batch)
+    probes = shortened(described.probes, functools.partial(constants, path))
+    described = described.replace(probes=probes)
     write_beside_savedmodel(path, described)
     return described
+
+
+def constants(path: Path, sizes: Container[int]) -> Iterator[npt.NDArray[Any]]:
+    """Yields the constants in a SavedModel's graphs that have one of some numbers of elements."""
+    content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for graph in (m.graph_def for m in content.meta_graphs):
+        functions = graph.library.function
+        for node in (*graph.node, *(n for f in functions for n in f.node_def)):
+            tensor = node.attr["value"].tensor if node.op == "Const" else None
+            if tensor is not None and tf.TensorShape(tensor.tensor_shape).num_elements() in sizes:
+                yield tf.make_ndarray(tensor)
 
 
 def argument_name(name: str) -> str:
