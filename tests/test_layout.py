@@ -27,6 +27,7 @@ FLOORS = (
     "probegen.graph.passes",
     "probegen.graph.shape_inference",
     "probegen.graph.array_operations",
+    "probegen.graph.tables",
     "probegen.graph.attribution",
     "probegen.graph.forward",
     "probegen.graph.external_data",

@@ -131,9 +131,7 @@ def explain_group(
         for o in group.outputs
     ]
     try:
-        return write_attributions(
-            builder, group.target.spec, target, wanted, request, group.products
-        )
+        return write_attributions(builder, group.target.spec, target, wanted, request, group.table)
     except UnsupportedOpsError as error:
         raise UnsupportedOpsError(
             "the gradient has to pass ONNX operators that it cannot pass:",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
@@ -24,15 +24,11 @@ from probegen.errors import SpecError
 from probegen.methods.axes import Axes, Sizes, channel_axis
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Samples
+from probegen.methods.tables import OwnProducts, Product, Table
 from probegen.methods.targets import Target, checked_target
 
 #: A glob, `"re:..."`, `"type:..."`, `"role:..."`, an index, a layer, a predicate, or a list.
 Selector = Any
-
-#: What takes the place of the vector-Jacobian product of an operator with one input:
-#: (array operations, the operator's input, its output, the gradient of that) -> the gradient of
-#: the input.
-Product = Callable[[Operations[Any], Any, Any, Any], Any]
 
 PAYLOADS = ("float16", "float32", "float64")
 
@@ -232,8 +228,8 @@ class GradientProbe(Probe):
     need `name=`.
 
     Attributes:
-        products: ONNX operator -> what takes the place of its vector-Jacobian product. Methods
-            that have some exist in ONNX artefacts alone.
+        products: ONNX operator -> what takes the place of its vector-Jacobian product: the small
+            form of a `table`.
     """
 
     sign: ClassVar[str] = SIGNED
@@ -253,6 +249,13 @@ class GradientProbe(Probe):
     def target(self) -> Target:
         """What is differentiated: a field with a default."""
         raise NotImplementedError
+
+    def table(self) -> Table | None:
+        """Returns what the backward pass is made of; None for gradients.
+
+        Methods that have a table exist in ONNX artefacts alone.
+        """
+        return OwnProducts(frozenset(self.products.items())) if self.products else None
 
     def samples(self) -> Samples | None:
         """Returns where gradients are taken; None for the input itself."""
@@ -275,6 +278,12 @@ class GradientProbe(Probe):
     def moves_with(self) -> GradientProbe:
         """The probe whose points are those of this one's `samples`: itself."""
         return self
+
+    @property
+    def moves_tensors(self) -> bool:
+        """True where the tensors that it explains are looked at elsewhere, too."""
+        table = self.table()
+        return self.samples() is not None or (table is not None and table.from_baseline)
 
     @property
     def gives_gradient(self) -> bool:

@@ -84,7 +84,7 @@ def measure(
     art = runtime.load(artefact)
     described = art.manifest
     program = program_of(model, with_arrays(Path(artefact), described))
-    _refuse_products(program.plan)
+    _refuse_tables(program.plan)
     _check_same_interface(artefact, described, program)
     reference = RowsReference(program.source.reference(program.plan))
     name = program.source.name
@@ -116,13 +116,13 @@ def measure(
     )
 
 
-def _refuse_products(plan: Plan) -> None:
+def _refuse_tables(plan: Plan) -> None:
     """Refuses a plan with a method whose gradients no reference computes.
 
     Raises:
         VerificationError: there is one; names it.
     """
-    if (own := plan.own_products()) is not None:
+    if (own := plan.own_table()) is not None:
         raise VerificationError(
             f"{own}, which is no slope of the scores: there is nothing to compare it with. "
             "verify=False (--no-verify) leaves the comparison out."

@@ -11,7 +11,8 @@ from probegen.artefact import manifest
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import with_array_type
-from probegen.methods.base import GradientProbe, Probe, Product
+from probegen.methods.base import GradientProbe, Probe
+from probegen.methods.tables import Table
 from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
 from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
@@ -20,8 +21,8 @@ from probegen.plan.model_view import ModelView
 from probegen.plan.plain import plain_outputs
 from probegen.plan.plan import GradientGroup, GradientOutput, PlainOutput, Plan, TargetPlan
 
-#: A target and products: what outputs share that share a backward pass.
-_Way = tuple[TargetPlan, frozenset[tuple[str, Product]]]
+#: A target and a table: what outputs share that share a backward pass.
+_Way = tuple[TargetPlan, Table | None]
 #: A probe and its outputs.
 _Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput]]
 
@@ -66,7 +67,7 @@ def make_plan(
         called = with_earlier_names(outputs, names)
         for output in called:
             if isinstance(output, GradientOutput):
-                way = (targets[place], frozenset(output.probe.products.items()))
+                way = (targets[place], output.probe.table())
                 groups.setdefault(way, []).append(output)
             else:
                 plain.append(output)
@@ -83,8 +84,8 @@ def make_plan(
     return Plan(
         plain=tuple(plain),
         groups=tuple(
-            GradientGroup(target, tuple(outputs), dict(products))
-            for (target, products), outputs in groups.items()
+            GradientGroup(target, tuple(outputs), table)
+            for (target, table), outputs in groups.items()
         ),
         manifest=Manifest(
             inputs=inputs_and_predictions.inputs(view),

@@ -7,7 +7,7 @@ holds nothing of a framework. All engines work from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.methods.axes import Axes
-from probegen.methods.base import GradientProbe, OfLayers, Product
+from probegen.methods.base import GradientProbe, OfLayers
+from probegen.methods.tables import Table
 
 #: A layer call: path of the layer, and which of its calls.
 CallKey = tuple[str, int]
@@ -143,17 +144,18 @@ class GradientGroup:
     Attributes:
         target: what is differentiated.
         outputs: the outputs.
-        products: operator -> what takes the place of its vector-Jacobian product; see
-            `GradientProbe`.
+        table: what the backward pass is made of; None for gradients.
     """
 
     target: TargetPlan
     outputs: tuple[GradientOutput, ...]
-    products: Mapping[str, Product] = dataclasses.field(default_factory=dict)
+    table: Table | None = None
 
 
 def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
-    """Returns the outputs of probes with `samples`, those together whose tensors move together.
+    """Returns the outputs of probes whose tensors move, those together that move together.
+
+    Those are probes with `samples`, or with a table that starts from a baseline.
 
     All that stands for the inputs that a probe names moves together from point to point, every
     look-up of an input with the others. Layers each move alone: one may lie on the way from
@@ -161,7 +163,7 @@ def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
     """
     together: dict[tuple[int, TensorRef | None], list[GradientOutput]] = {}
     for output in group.outputs:
-        if output.probe.samples() is not None:
+        if output.probe.moves_tensors:
             alone = None if output.inputs else output.ref
             together.setdefault((id(output.probe.moves_with), alone), []).append(output)
     return list(together.values())
@@ -181,11 +183,9 @@ class Plan:
     groups: tuple[GradientGroup, ...]
     manifest: Manifest
 
-    def own_products(self) -> str | None:
-        """Says which method has its own gradient of which operators; None where none has."""
+    def own_table(self) -> str | None:
+        """Says which method has a backward pass of its own, and of what; None where none has."""
         for group in self.groups:
-            if group.products:
-                method = type(group.outputs[0].probe).__name__
-                operators = ", ".join(sorted(group.products))
-                return f"pg.{method} has its own gradient of {operators}"
+            if group.table is not None:
+                return f"pg.{type(group.outputs[0].probe).__name__} {group.table.described()}"
         return None

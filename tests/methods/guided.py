@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from probegen.methods.base import OfInputs, Product, Selector
+from probegen.methods.base import OfInputs, Selector
 from probegen.methods.operations import Operations
+from probegen.methods.tables import Product
 from probegen.methods.targets import Target
 
 

@@ -7,7 +7,7 @@ any forward graph: there is a value with scores, a target, and tensors to explai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -16,12 +16,11 @@ from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.sampled import sampled_gradients
 from probegen.graph.attribution.target import seed
-from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
-from probegen.graph.vjp import BLOCKING, RULES
-from probegen.graph.vjp.common import Local, unary
+from probegen.graph.tables import backward_pass
 from probegen.methods.axes import Axes
-from probegen.methods.base import GradientProbe, Product
+from probegen.methods.base import GradientProbe
+from probegen.methods.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,7 @@ def write_attributions(
     scores: ir.Value,
     wanted: Sequence[Explained],
     request: ir.Value | None,
-    products: Mapping[str, Product] | None = None,
+    table: Table | None = None,
 ) -> dict[str, ir.Value]:
     """Writes all attributions that share one target and one way back to it.
 
@@ -59,7 +58,7 @@ def write_attributions(
         scores: the value it is taken from: the model's scores, or a callable's `[batch]`.
         wanted: the attributions.
         request: the int32 `[batch]` targets chosen at request time, where the target is.
-        products: operator -> what takes the place of its vector-Jacobian product.
+        table: what the backward pass is made of; None for gradients.
 
     Returns:
         Name of the attribution -> value.
@@ -68,12 +67,12 @@ def write_attributions(
         UnsupportedOpsError: an operator on the way has no gradient.
         NotDifferentiableError: no gradient flows from the target to a tensor.
     """
-    rules = {**RULES, **{op_type: _rule(p) for op_type, p in (products or {}).items()}}
+    backward = backward_pass(table)
     seeds = {scores: seed(builder, target, scores, request)}
     flow: dict[str, ir.Value] = {}
     local = [w for w in wanted if w.probe.samples() is None]
     places = list(dict.fromkeys(w.at for w in local))
-    found = gradients(builder, seeds, places, rules, BLOCKING) if places else []
+    found = backward(builder, seeds, places) if places else []
     by_place = dict(zip(places, found, strict=True))
     for one in local:
         gradient = by_place[one.at]
@@ -87,7 +86,11 @@ def write_attributions(
         if samples is not None:
             places = list(dict.fromkeys(w.at for w in moved))
             sums = dict(
-                zip(places, sampled_gradients(builder, seeds, places, samples, rules), strict=True)
+                zip(
+                    places,
+                    sampled_gradients(builder, seeds, places, samples, backward),
+                    strict=True,
+                )
             )
             flow.update((w.name, sums[w.at]) for w in moved)
     ops = OnnxOperations(builder)
@@ -100,13 +103,3 @@ def _moved_together(wanted: Iterable[Explained]) -> list[list[Explained]]:
         if one.probe.samples() is not None:
             together.setdefault(one.together, []).append(one)
     return list(together.values())
-
-
-def _rule(product: Product) -> Rule:
-    """Returns the rule of the walk that a method's own product makes."""
-
-    def derivative(local: Local) -> ir.Value:
-        found: ir.Value = product(OnnxOperations(local.b), local.x, local.y, local.g)
-        return found
-
-    return unary(derivative)

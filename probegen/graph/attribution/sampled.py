@@ -8,14 +8,13 @@ import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
-from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
 from probegen.graph.core.values import dtype_of
 from probegen.graph.loops.step_writer import StepWriter
-from probegen.graph.vjp import BLOCKING
+from probegen.graph.tables.base import BackwardPass
 from probegen.methods.samples import Samples
 
 
@@ -24,7 +23,7 @@ def sampled_gradients(
     seeds: Mapping[ir.Value, ir.Value],
     places: Sequence[ir.Value],
     samples: Samples,
-    rules: Mapping[str, Rule],
+    backward: BackwardPass,
 ) -> list[ir.Value]:
     """Writes the weighted sum of the gradients at all points.
 
@@ -37,7 +36,7 @@ def sampled_gradients(
         seeds: the scores and the gradient of the target with respect to them.
         places: the tensors that move together from point to point.
         samples: the points.
-        rules: operator -> rule, for the walk.
+        backward: writes the backward pass.
 
     Returns:
         One value a place, of its shape.
@@ -56,7 +55,7 @@ def sampled_gradients(
     sums = [loop.carry(builder.zeros_like(place)) for place in places]
     copies = _copy_forward(builder.graph, body, dict(zip(places, points, strict=True)), seeds)
     found = _gradients_inside(
-        body, {copies[scores]: seed for scores, seed in seeds.items()}, points, rules
+        body, {copies[scores]: seed for scores, seed in seeds.items()}, points, backward
     )
     weight = samples.weights[0]
     if any(w != weight for w in samples.weights):
@@ -94,11 +93,11 @@ def _gradients_inside(
     body: Builder,
     seeds: Mapping[ir.Value, ir.Value],
     points: Sequence[ir.Value],
-    rules: Mapping[str, Rule],
+    backward: BackwardPass,
 ) -> list[ir.Value]:
     """Differentiates what the body holds so far."""
     body.attach()
-    found = gradients(body, seeds, points, rules, BLOCKING)
+    found = backward(body, seeds, points)
     if any(gradient is None for gradient in found):
         raise NotDifferentiableError("no gradient flows from the target along the line.")
     return [gradient for gradient in found if gradient is not None]

@@ -15,7 +15,7 @@ from probegen.methods.text_forms import from_dict
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
-from probegen.sources.keras.tape import explain, refuse_products
+from probegen.sources.keras.tape import explain, refuse_tables
 from probegen.sources.keras.view import KerasView
 from probegen.stages import stage
 
@@ -174,7 +174,7 @@ class ProbedModel(keras.Model):
             SpecError: a target is a callable, which has no text form.
             InstrumentError: a method replaces products, which exists in ONNX artefacts alone.
         """
-        refuse_products(self.plan)
+        refuse_tables(self.plan)
         for group in self.plan.groups:
             if group.target.function is not None:
                 raise SpecError(

@@ -44,9 +44,9 @@ def explain(
             a target that is chosen at request time.
 
     Raises:
-        InstrumentError: a method replaces products, which exists in ONNX artefacts alone.
+        InstrumentError: a method has a table of rules, which exists in ONNX artefacts alone.
     """
-    refuse_products(plan)
+    refuse_tables(plan)
     forward = run_forward(source, plan, flat)
     results = dict(zip(source.output_names, forward.outputs, strict=True))
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
@@ -55,16 +55,16 @@ def explain(
     return {o.name: results[o.name] for o in plan.manifest.outputs}
 
 
-def refuse_products(plan: Plan) -> None:
+def refuse_tables(plan: Plan) -> None:
     """Refuses a plan with a method that TensorFlow's gradients do not know.
 
     Raises:
         InstrumentError: there is one; names it and says what works.
     """
-    if (own := plan.own_products()) is not None:
+    if (own := plan.own_table()) is not None:
         raise InstrumentError(
             f"{own}, which TensorFlow's gradients cannot follow. Export to ONNX (a path that ends "
-            "in .onnx) with verify=False (--no-verify), or leave this probe out."
+            "in .onnx), or leave this probe out."
         )
 
 

@@ -1,0 +1,204 @@
+"""Guided backpropagation and deconvolution: rules of rectifiers, by what they compute.
+
+`x` is a rectifier's input, f the rectifier, `g` the gradient of its output:
+
+- guided (Springenberg et al. 2014, eq. for `R^l`): `max(f'(x), 0) * max(g, 0)`. For ReLU that
+  is g where both g and x are positive. A smooth or leaky rectifier lets through by its own slope;
+  where it falls (GELU and SiLU below -0.75 and -1.28) it lets nothing through.
+- deconvolution (Zeiler and Fergus 2014, sec. 2.1): `max(g, 0)`, whatever x is.
+
+Rectifiers are `RECTIFIERS`, `Clip` from 0 (ReLU6) or without an upper bound, `Max` with a
+constant, and every function of one tensor spelled in several nodes that rises on the right, by a
+slope that is larger than that on the left, and does not fall there (`is_rectifier`): `x *
+sigmoid(x)`, the pieces of a GELU, `max(x, x / 10)`. Sigmoid, tanh, softmax, gates with an input of
+their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep their gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused, Rule, Walk, gradients
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
+from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of_one
+from probegen.graph.core.queries import key_of
+from probegen.graph.core.values import attribute, constant_of
+from probegen.graph.vjp import BLOCKING, RULES
+from probegen.graph.vjp.common import Dys, Gradients
+
+#: Operators that are rectifiers, whatever their attributes are -> whether they may fall somewhere.
+RECTIFIERS: Mapping[str, bool] = {
+    "Relu": False,
+    "ThresholdedRelu": False,
+    "Softplus": False,
+    "LeakyRelu": True,
+    "PRelu": True,
+    "Elu": True,
+    "Selu": True,
+    "Celu": True,
+    "Swish": True,
+    "Mish": True,
+    "HardSwish": True,
+    "Gelu": True,
+    f"{COMPOSITE_DOMAIN}::{GELU}": True,
+}
+#: Operators that join several tensors, in which a rectifier may be spelled.
+_JOINING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Sum")
+#: Cells whose activations may be rectifiers.
+_CELLS = ("LSTM", "GRU", "RNN")
+_OF_CELLS = ("relu", "thresholdedrelu", "leakyrelu", "elu", "softplus", "affine")
+
+#: Where slopes are looked at.
+_POINTS = np.linspace(-32.0, 32.0, 2049)
+_MOST_CHANNELS = 4096
+
+#: (builder, gradient behind a rectifier) -> what its own rule gets; and whether that is all.
+_Through = Callable[[Builder, ir.Value], ir.Value]
+
+
+def guided() -> Mapping[str, Rule]:
+    """Returns the gradients' rules with those of guided backpropagation for rectifiers."""
+    return _table(_guided)
+
+
+def deconvolved() -> Mapping[str, Rule]:
+    """Returns the gradients' rules with those of deconvolution for rectifiers."""
+    return _table(_deconvolved)
+
+
+#: Writes what arrives before a rectifier: (walk, the rectifier, whether it may fall, gradient).
+_Rectify = Callable[[Walk, FunctionOfOne, bool, ir.Value], "ir.Value | None"]
+
+
+def _table(rectify: _Rectify) -> Mapping[str, Rule]:
+    own = dict(RULES)
+    for key in (*RECTIFIERS, *_JOINING, "Clip"):
+        own[key] = _with_rectifiers(RULES[key], rectify)
+    for key in _CELLS:
+        own[key] = _without_rectifiers_inside(RULES[key])
+    return own
+
+
+def _guided(walk: Walk, function: FunctionOfOne, falls: bool, g: ir.Value) -> ir.Value | None:
+    b = walk.builder
+    positive = b.op("Relu", g, shape=g)
+    node = function.nodes[-1]
+    if len(function.nodes) == 1:
+        given: list[ir.Value | None] = [None] * len(node.outputs)
+        given[0] = positive
+        pairs = RULES[key_of(node)](walk, node, given)
+        found = next((gradient for value, gradient in pairs if value is function.entry), None)
+    else:
+        found = gradients(b, {function.result: positive}, [function.entry], RULES, BLOCKING)[0]
+    return b.op("Relu", found, shape=found) if falls and found is not None else found
+
+
+def _deconvolved(walk: Walk, function: FunctionOfOne, falls: bool, g: ir.Value) -> ir.Value | None:
+    del function, falls
+    return walk.builder.op("Relu", g, shape=g)
+
+
+def _with_rectifiers(plain: Rule, rectify: _Rectify) -> Rule:
+    """Returns the rule of an operator that is, or may end, a rectifier."""
+
+    def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        found = rectifier_at(node)
+        if found is None or dy[0] is None:
+            yield from plain(walk, node, dy)
+            return
+        function, falls = found
+        inner = [v for n in function.nodes[:-1] for v in n.outputs]
+        if any(v in walk.asked_for for v in inner):
+            raise Refused(
+                "it ends a rectifier that is spelled in several operators, and what is explained "
+                "lies between them; explain what comes before or behind"
+            )
+        if function.entry in walk.wanted:
+            arrived = rectify(walk, function, falls, dy[0])
+            if arrived is not None:
+                yield function.entry, arrived
+        if len(function.nodes) == 1:  # what else it reads: the slope of a PRelu
+            for value, gradient in plain(walk, node, dy):
+                if value is not function.entry:
+                    yield value, gradient
+
+    return rule
+
+
+def _without_rectifiers_inside(plain: Rule) -> Rule:
+    """Returns the rule of a recurrent cell, which is refused where rectifiers are in it."""
+
+    def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        used = [str(a).lower() for a in attribute(node, "activations", []) or []]
+        inside = sorted({a for a in used if a in _OF_CELLS})
+        if inside:
+            raise Refused(
+                f"its cell has the rectifier {inside[0]!r} inside, which has no rule here"
+            )
+        yield from plain(walk, node, dy)
+
+    return rule
+
+
+def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
+    """Returns the rectifier that a node is or ends, and whether it may fall; None for others."""
+    key = key_of(node)
+    if key in RECTIFIERS:
+        if node.inputs[0] is None:
+            return None
+        return FunctionOfOne(node.inputs[0], (node,)), RECTIFIERS[key]
+    if key == "Clip":
+        return _clip(node)
+    varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    if key == "Max" and len(varying) == 1 and len(node.inputs) > 1:
+        return FunctionOfOne(varying[0], (node,)), False
+    if key not in _JOINING or len(varying) < 2:
+        return None
+    function = function_of_one(node)
+    if function is None or not is_rectifier(function):
+        return None
+    return function, True
+
+
+def _clip(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
+    """Returns the rectifier that a Clip is: from 0, or without an upper bound."""
+    bounds = [*node.inputs[1:], None, None][:2]
+    low, high = (constant_of(b) for b in bounds)
+    x = node.inputs[0]
+    from_zero = low is not None and not np.any(low)
+    if x is None or not (from_zero or (bounds[0] is not None and bounds[1] is None)):
+        return None
+    if high is not None and np.any(high <= 0):
+        return None
+    return FunctionOfOne(x, (node,)), False
+
+
+def is_rectifier(function: FunctionOfOne) -> bool:
+    """Tells by its values whether a function of one tensor is a rectifier.
+
+    It rises on the right about as steeply as anywhere, and less steeply on the left, where it does
+    not fall: ReLU and its kin, and not |x|, a sigmoid, a square or a line. A tensor of constants
+    (slopes a channel) has to make one everywhere.
+    """
+    if any(key_of(n) not in COMPUTED for n in function.nodes):
+        return False
+    points = _POINTS.reshape(-1, *[1] * function.constant_rank)
+    try:
+        values = function.at(points)
+    except (ValueError, TypeError):
+        return False
+    flat = np.broadcast_to(values, np.broadcast_shapes(values.shape, points.shape))
+    flat = flat.reshape(len(_POINTS), -1)
+    if flat.shape[1] > _MOST_CHANNELS or not np.isfinite(flat).all():
+        return False
+    slopes = np.diff(flat, axis=0) / np.diff(_POINTS)[:, None]
+    at = _POINTS[:-1]
+    left = np.median(slopes[at < -16], axis=0)
+    right = np.median(slopes[(at > 2.5) & (at < 5.5)], axis=0)
+    typical = np.quantile(np.abs(slopes), 0.95, axis=0)
+    rises = (right > 0) & (right >= 0.5 * typical)
+    return bool((rises & (left < 0.9 * right) & (left > -0.1 * right)).all())

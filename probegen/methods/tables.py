@@ -1,0 +1,74 @@
+"""What a backward pass is made of where that is not gradients: one class a table of rules.
+
+A method's `table` returns one of these, or None for gradients. It holds names and numbers alone;
+the rules themselves stand in `probegen.graph.tables`, an independent computation of them that
+artefacts are verified against in `probegen.parity.witness`. Methods with equal tables share a
+backward pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from probegen.methods.operations import Operations
+
+#: What takes the place of the vector-Jacobian product of an operator with one input:
+#: (array operations, the operator's input, its output, the gradient of that) -> the gradient of
+#: the input.
+Product = Callable[[Operations[Any], Any, Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Base of all tables.
+
+    Attributes:
+        name: what the table goes by.
+        what: what it is, to follow "pg.SomeMethod ": says why no gradient can stand in for it.
+        from_baseline: whether what arrives at tensors depends on a baseline of theirs, so that
+            those that stand for inputs belong together.
+    """
+
+    name: ClassVar[str] = ""
+    what: ClassVar[str] = ""
+    from_baseline: ClassVar[bool] = False
+
+    def described(self) -> str:
+        """Returns `what`, with more where a table has parameters."""
+        return self.what
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnProducts(Table):
+    """Gradients, but for operators whose product a method brings along.
+
+    Attributes:
+        products: operator and product.
+    """
+
+    name: ClassVar[str] = "own_products"
+
+    products: frozenset[tuple[str, Product]]
+
+    def described(self) -> str:
+        """Returns which operators have a product of their own."""
+        operators = ", ".join(sorted(operator for operator, _ in self.products))
+        return f"has its own gradient of {operators}"
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedRectifiers(Table):
+    """Gradients, but rectifiers let positive gradients pass alone (Springenberg et al. 2014)."""
+
+    name: ClassVar[str] = "guided_rectifiers"
+    what: ClassVar[str] = "has its own gradient of rectifiers"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeconvolvedRectifiers(Table):
+    """Gradients, but rectifiers rectify the gradient in their place (Zeiler and Fergus 2014)."""
+
+    name: ClassVar[str] = "deconvolved_rectifiers"
+    what: ClassVar[str] = "has its own gradient of rectifiers"
