@@ -147,34 +147,30 @@ def _without_rectifiers_inside(plain: Rule) -> Rule:
 def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
     """Returns the rectifier that a node is or ends, and whether it may fall; None for others."""
     key = key_of(node)
+    first = node.inputs[0] if node.inputs else None
+    if first is None:
+        return None
     if key in RECTIFIERS:
-        if node.inputs[0] is None:
-            return None
-        return FunctionOfOne(node.inputs[0], (node,)), RECTIFIERS[key]
+        return FunctionOfOne(first, (node,)), RECTIFIERS[key]
     if key == "Clip":
-        return _clip(node)
+        return (FunctionOfOne(first, (node,)), False) if _is_rectifying_clip(node) else None
     varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
     if key == "Max" and len(varying) == 1 and len(node.inputs) > 1:
         return FunctionOfOne(varying[0], (node,)), False
     if key not in _JOINING or len(varying) < 2:
         return None
     function = function_of_one(node)
-    if function is None or not is_rectifier(function):
-        return None
-    return function, True
+    return (function, True) if function is not None and is_rectifier(function) else None
 
 
-def _clip(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
-    """Returns the rectifier that a Clip is: from 0, or without an upper bound."""
+def _is_rectifying_clip(node: ir.Node) -> bool:
+    """Tells whether a Clip is a rectifier: from 0 up, or without an upper bound."""
     bounds = [*node.inputs[1:], None, None][:2]
     low, high = (constant_of(b) for b in bounds)
-    x = node.inputs[0]
     from_zero = low is not None and not np.any(low)
-    if x is None or not (from_zero or (bounds[0] is not None and bounds[1] is None)):
-        return None
-    if high is not None and np.any(high <= 0):
-        return None
-    return FunctionOfOne(x, (node,)), False
+    if not from_zero:
+        return bounds[0] is not None and bounds[1] is None
+    return high is None or not np.any(high <= 0)
 
 
 def is_rectifier(function: FunctionOfOne) -> bool:
