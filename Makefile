@@ -7,14 +7,20 @@ READY := $(VENV)/.ready
 ONNX_VENV := .venv-onnx
 ONNX_BIN := $(ONNX_VENV)/bin
 ONNX_READY := $(ONNX_VENV)/.ready
+# The libraries that methods are compared with; some need other versions than the rest.
+PEERS_VENV := .venv-peers
+PEERS_BIN := $(PEERS_VENV)/bin
+PEERS_READY := $(PEERS_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo test check format bench sweep sweep-onnx corpus mutants clean
+.PHONY: help demo test check format docs peers bench sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and types"
+	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
+	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
 	@echo "make sweep   compile every layer and model of Keras, write docs/COVERAGE.md (half an hour)"
 	@echo "make sweep-onnx  compile ONNX files of torch, scikit-learn and others, write docs/COVERAGE.md (an hour or two)"
@@ -44,6 +50,18 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)
+	$(BIN)/python -m probegen.methods.documentation README.md docs/METHODS.md
+
+$(PEERS_READY): pyproject.toml
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_BIN)/python -m pip install --quiet --upgrade pip
+	$(PEERS_BIN)/python -m pip install --quiet --editable '.[peers]'
+	touch $@
+
+peers: $(PEERS_READY)
+	$(PEERS_BIN)/python -m peers --page docs/PEERS.md
 
 bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8
@@ -77,4 +95,4 @@ mutants: $(READY)
 	$(BIN)/python -m mutants $(FILES) --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) $(PEERS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

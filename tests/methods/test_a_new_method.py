@@ -14,7 +14,7 @@ import probegen as pg
 from probegen import methods, runtime
 from probegen.errors import InstrumentError, SpecError, VerificationError
 from probegen.methods import text_forms
-from probegen.methods.documentation import markdown_table
+from probegen.methods.documentation import markdown_page, markdown_table
 from tests import models
 from tests.command_line import status_of
 from tests.methods.gradient_squared import GradientSquared
@@ -65,7 +65,8 @@ def test_it_has_a_public_name_a_text_form_and_a_row():
         text_forms.from_dict({"probe": "gradient_squared", "facter": 1.0})
     row = markdown_table().splitlines()[-2]
     assert row.startswith("| `pg.GradientSquared(factor=1.0)` | `gradient_squared/<input>` |")
-    assert row.endswith("| squared score per squared unit of input | never negative |")
+    section = markdown_page().partition("## Gradient squared\n")[2].partition("\n## ")[0]
+    assert "unit: squared score per squared unit of input; sign: never negative" in section
 
 
 def test_without_its_line_it_is_unknown():

@@ -11,7 +11,7 @@ import probegen as pg
 from probegen import methods
 from probegen.artefact.manifest import DRAWN_AS, DRAWN_AS_MAP, KINDS_OF_SCHEMA_1, SIGNS
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer, OfLayers, Probe
-from probegen.methods.documentation import markdown_table
+from probegen.methods.documentation import markdown_page, markdown_table
 
 ROOT = Path(methods.__file__).parent.parent
 NAMES = {method.__name__ for method in methods.METHODS}
@@ -57,7 +57,16 @@ def test_public_names_are_those_of_the_table():
 
 def test_the_readme_shows_the_table():
     text = (ROOT.parent / "README.md").read_text()
-    assert f"\n{markdown_table()}\n" in text
+    assert f"\n{markdown_table()}\n" in text, "run make docs"
+
+
+def test_the_page_of_methods_describes_each():
+    text = (ROOT.parent / "docs" / "METHODS.md").read_text()
+    assert f"\n{markdown_page()}\n" in text, "run make docs"
+    for method in methods.METHODS:
+        section = text.partition(f"## {method.title}\n")[2].partition("\n## ")[0]
+        for field in dataclasses.fields(method):
+            assert f"{field.name}=" in section or f"({field.name}" in section, field.name
 
 
 def test_manifests_of_schema_1_are_filled_in_with_what_the_methods_say():
