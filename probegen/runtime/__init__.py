@@ -5,13 +5,40 @@
     artefact = runtime.load("m.onnx")
     result = artefact.run(x)
     result["saliency/image"].plot()
+    runtime.metrics.deletion(artefact, x, "saliency/image")
 
 Only the ground, `probegen.artefact` and numpy are imported here; onnxruntime comes with the first
-`load`, matplotlib with the first picture, TensorFlow only where a SavedModel is loaded.
+`load`, matplotlib with the first picture, TensorFlow only where a SavedModel is loaded. What is
+done with a loaded artefact comes with its first use.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from probegen.runtime.load import load
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.result import Record, Result, read_npz
 
-__all__ = ["Artefact", "Record", "Result", "load", "read_npz"]
+if TYPE_CHECKING:
+    from probegen.runtime import metrics
+
+__all__ = ["Artefact", "Record", "Result", "load", "metrics", "read_npz"]
+
+#: Where the functions live that come with their first use.
+_HOMES: dict[str, str] = {}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return importlib.import_module("probegen.runtime.metrics")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'probegen.runtime' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

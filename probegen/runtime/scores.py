@@ -1,0 +1,105 @@
+"""The score that an attribution explains, one number a sample, read from predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
+from probegen.artefact.rows import rows_first
+from probegen.errors import InputError
+from probegen.runtime.inputs import Array
+
+ARGMAX, INDEX, INPUT = "argmax", "index", "input"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Which entries of a prediction are summed up to the score of each sample.
+
+    Attributes:
+        output: name of the prediction.
+        axes: its axes.
+        chosen: 1 where an entry counts, 0 elsewhere, shape `[batch, ...]`.
+    """
+
+    output: str
+    axes: tuple[str, ...]
+    chosen: Array
+
+    def of(self, predictions: Mapping[str, Any]) -> Array:
+        """Returns the score of each sample, float64 `[batch]`.
+
+        Args:
+            predictions: of the same samples, perhaps changed, in the same order: arrays or records
+                by output name.
+        """
+        values = rows_first(np.asarray(predictions[self.output], np.float64), self.axes)
+        # An entry that does not count may be infinite.
+        counted = np.where(self.chosen > 0, values, 0.0)
+        return np.asarray(counted.reshape(len(counted), -1).sum(1))
+
+    def classes(self) -> Array | None:
+        """Returns the one class of each sample, None where a score is of several entries."""
+        flat = self.chosen.reshape(len(self.chosen), -1)
+        return flat.argmax(1) if self.chosen.ndim == 2 and (flat.sum(1) == 1).all() else None
+
+
+def score_of(
+    spec: OutputSpec,
+    manifest: Manifest,
+    predictions: Mapping[str, Any],
+    request: Array | None = None,
+) -> Score:
+    """Returns what an output explains, with the classes that these predictions decide for.
+
+    The classes stay those whatever happens to the inputs afterwards.
+
+    Args:
+        spec: an attribution.
+        manifest: of the artefact.
+        predictions: of the samples as they are, by output name.
+        request: the classes that were asked for, int `[batch]`, -1 meaning a row's own argmax.
+
+    Raises:
+        InputError: the score is not among the predictions.
+    """
+    target = spec.target
+    known = [p.name for p in manifest.predictions]
+    if target is None:
+        raise InputError(f"the output {spec.name!r} explains no score: it has no target.")
+    if target.mode not in (ARGMAX, INDEX, INPUT) or target.output not in known:
+        raise InputError(
+            f"the output {spec.name!r} explains {_said(target)}, which is no entry of the "
+            f"artefact's predictions ({', '.join(map(repr, known))}), so that it cannot be "
+            "followed. Compile it with a class index, 'argmax' or 'input' for a target."
+        )
+    described = manifest.output(target.output)
+    values = rows_first(np.asarray(predictions[target.output], np.float64), described.axes)
+    axes = described.axes
+    return Score(target.output, axes, _chosen(values, target, request))
+
+
+def _said(target: TargetSpec) -> str:
+    if target.mode == "callable":
+        return target.name or "a function of the outputs"
+    return f"a target of the mode {target.mode!r}"
+
+
+def _chosen(values: Array, target: TargetSpec, request: Array | None) -> Array:
+    if values.ndim == 1:
+        return np.ones(values.shape)
+    if target.mode == INDEX:
+        picked = np.zeros(values.shape)
+        at = tuple(slice(None) if i is None else i for i in target.index or ())
+        picked[(slice(None), *at)] = 1.0
+        return picked
+    # What is not a number is larger than all numbers, as runtimes have it.
+    classes = np.where(np.isnan(values), np.inf, values).argmax(-1)
+    if target.mode == INPUT and request is not None:
+        asked = np.asarray(request).reshape(-1, *[1] * (values.ndim - 2))
+        classes = np.where(asked < 0, classes, asked)
+    return np.asarray(np.arange(values.shape[-1]) == classes[..., None], np.float64)
