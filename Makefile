@@ -66,6 +66,7 @@ peers: $(PEERS_READY)
 bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8
 	$(BIN)/python -m bench growth
+	$(BIN)/python -m bench methods
 
 sweep: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[sweep]'

@@ -10,6 +10,7 @@ import click
 
 from bench.compare import compare
 from bench.growth import growth
+from bench.methods import METHODS, compare_methods
 from bench.profile import profile
 from bench.subjects import DEFAULT, subject
 
@@ -50,6 +51,20 @@ def compare_command(
     for name in chosen:
         _require(name)
     _write(json_path, compare(chosen, batches, rounds, peers))
+
+
+@main.command("methods")
+@click.argument("names", nargs=-1, type=click.Choice(list(METHODS)))
+@click.option("--model", default="ResNet50", show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--peers", is_flag=True, help="Also time Xplique and captum, where installed.")
+@_json
+def methods_command(
+    names: tuple[str, ...], model: str, rounds: int, peers: bool, json_path: str | None
+) -> None:
+    """Time methods NAMES (all if left out) over the passes they are made of, and over peers."""
+    _require(model)
+    _write(json_path, compare_methods(model, names or tuple(METHODS), rounds, peers))
 
 
 @main.command("growth")

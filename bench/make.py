@@ -190,11 +190,36 @@ def compile_growth(job: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return compile_saliency({**job, "verify": False}, model)
 
 
+def compile_method(job: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Writes `<file>.onnx` with the probes of the job, and inputs; figures: `seconds`.
+
+    A probe is `[class, fields]`; a field of `{"random": shape}` stands for random numbers.
+    """
+    import probegen as pg
+
+    folder = Path(job["folder"])
+    rng = np.random.default_rng(3)
+    probes = []
+    for kind, fields in job["probes"]:
+        given = {
+            name: rng.random(value["random"], np.float32) if isinstance(value, dict) else value
+            for name, value in fields.items()
+        }
+        probes.append(getattr(pg, kind)(**given))
+    start = time.perf_counter()
+    exported = pg.compile(model, probes, folder / f"{job['file']}.onnx", verify=False)
+    seconds = time.perf_counter() - start
+    for batch in job["batches"]:
+        np.savez(folder / f"feed_{batch}.npz", **sample(exported.manifest, batch))
+    return {"seconds": seconds}
+
+
 STAGES = {
     "convert": convert,
     "compile": compile_saliency,
     "others": compile_others,
     "growth": compile_growth,
+    "method": compile_method,
 }
 
 

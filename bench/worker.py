@@ -82,15 +82,19 @@ def tensorflow_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[],
 
 
 def xplique_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
-    """Prediction, and Xplique's `Saliency` of the predicted class, on the source model."""
+    """Prediction, and an attribution of the predicted class, on the source model.
+
+    `method` in the job is Xplique's class and its arguments; `Saliency` without it.
+    """
     import tensorflow as tf
-    from xplique.attributions import Saliency
+    from xplique import attributions
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     x = _images(feed)
     model = _source(job)
-    explainer = Saliency(model, batch_size=len(x))
+    kind, arguments = job.get("method", ("Saliency", {}))
+    explainer = getattr(attributions, kind)(model, **{"batch_size": len(x), **arguments})
 
     def run() -> Any:
         y = model(x, training=False)
@@ -111,26 +115,52 @@ TORCHVISION = {
 
 
 def captum_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
-    """Prediction, and captum's `Saliency` of the predicted class, on torchvision's model."""
+    """Prediction, and an attribution of the predicted class, on torchvision's model.
+
+    `method` in the job is captum's class, its arguments and those of `attribute`; `Saliency`
+    without it.
+    """
     import torch
     import torchvision
-    from captum.attr import Saliency
+    from captum import attr
 
     if job["subject"] not in TORCHVISION:
         raise ValueError(f"torchvision has no {job['subject']}")
     torch.set_num_threads(THREADS)
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(_images(feed), -1, 1)))
     x.requires_grad_()
-    model = getattr(torchvision.models, TORCHVISION[job["subject"]])(weights=None).eval()
-    explainer = Saliency(model)
+    model = _with_own_rectifiers(
+        getattr(torchvision.models, TORCHVISION[job["subject"]])(weights=None).eval()
+    )
+    kind, own, more = job.get("method", ("Saliency", {}, {}))
+    more = {k: tuple(v) if isinstance(v, list) else v for k, v in more.items()}
+    explainer = getattr(attr, kind)(model, **own)
 
     def run() -> Any:
         with torch.no_grad():
             y = model(x)
-        gradient = explainer.attribute(x, target=y.argmax(-1))
+        gradient = explainer.attribute(x, target=y.argmax(-1), **more)
         return y.numpy(), gradient.amax(1).detach().numpy()
 
     return run
+
+
+def _with_own_rectifiers(model: Any) -> Any:
+    """Returns a model of torch in which no ReLU is called twice or works in place.
+
+    Captum puts its rules on modules, and a module can have one.
+    """
+    import torch
+
+    traced = torch.fx.symbolic_trace(model)
+    for number, node in enumerate(traced.graph.nodes):
+        if node.op == "call_module" and isinstance(
+            traced.get_submodule(node.target), torch.nn.ReLU
+        ):
+            node.target = f"rectifier_{number}"
+            traced.add_submodule(node.target, torch.nn.ReLU())
+    traced.recompile()
+    return traced
 
 
 def _source(job: dict[str, Any]) -> Any:
