@@ -31,6 +31,10 @@ class OnnxOperations:
         """Writes a Cast, or nothing where the types agree."""
         return self._builder.cast(x, dtype_of(like))
 
+    def zeros_like(self, x: ir.Value) -> ir.Value:
+        """Writes ConstantOfShape."""
+        return self._builder.zeros_like(x)
+
     def abs(self, x: ir.Value) -> ir.Value:
         """Writes Abs."""
         return self._builder.op("Abs", x, shape=x)

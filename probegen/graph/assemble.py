@@ -127,7 +127,14 @@ def explain_group(
     """
     numbers = {id(o): i for i, moved in enumerate(moved_together(group)) for o in moved}
     wanted = [
-        Explained(o.spec.name, forward.sources[o.ref], o.probe, o.axes, numbers.get(id(o), 0))
+        Explained(
+            o.spec.name,
+            forward.sources[o.ref],
+            o.probe,
+            o.axes,
+            together=numbers.get(id(o), 0),
+            place=o.place,
+        )
         for o in group.outputs
     ]
     try:

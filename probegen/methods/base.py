@@ -258,7 +258,7 @@ class GradientProbe(Probe):
         return OwnProducts(frozenset(self.products.items())) if self.products else None
 
     def samples(self) -> Samples | None:
-        """Returns where gradients are taken; None for the input itself."""
+        """Returns where gradients are taken, and what is made of them; None: at the input."""
         return None
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
@@ -267,7 +267,7 @@ class GradientProbe(Probe):
         Args:
             ops: the array operations.
             gradient: of the target at the tensor that is explained, of its shape; with `samples`
-                the weighted sum of those at all points.
+                what these make of the gradients at all points.
             value: the tensor.
             axes: its axes.
         """

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes
 from probegen.methods.base import OfInputs, Selector, option
-from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Line, midpoints
 from probegen.methods.targets import Target
 
@@ -52,11 +51,6 @@ class IntegratedGradients(OfInputs):
     def samples(self) -> Line:
         """Returns the midpoints of `steps` pieces of the line."""
         return midpoints(self.steps, float(self.baseline))
-
-    def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
-        """Returns the way from the baseline times the mean gradient on it."""
-        del axes
-        return ops.mul(ops.sub(value, float(self.baseline)), gradient)
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the rule's points and the baseline."""

@@ -22,6 +22,10 @@ class NumpyOperations:
         """Returns x with the element type of `like`."""
         return x.astype(like.dtype)
 
+    def zeros_like(self, x: Any) -> Any:
+        """Returns zeros of the shape and element type of x."""
+        return np.zeros_like(x)
+
     def abs(self, x: Any) -> Any:
         """Returns |x|."""
         return np.abs(x)

@@ -25,6 +25,9 @@ class Operations(Protocol[T]):
     def cast(self, x: T, like: T) -> T:
         """Returns x with the element type of `like`."""
 
+    def zeros_like(self, x: T) -> T:
+        """Returns zeros of the shape and element type of x."""
+
     def abs(self, x: T) -> T:
         """Returns |x|."""
 

@@ -9,9 +9,9 @@ Scores come from forward passes alone. The tensor is moved where it comes out of
 of a layer; the class stays the one of the unmoved sample.
 
 Of a method with points (integrated gradients) the claim is that of the weighted sum of the
-gradients at all of them: moving every point by a small step along `d` changes the weighted sum of
-the scores by `sum . d` per unit of step. Few directions and steps are tried, as each costs a
-forward pass a point.
+gradients at all of them, each times its factor: moving every point by a small step along its factor
+times `d` changes the weighted sum of the scores by `sum . d` per unit of step. Few directions and
+steps are tried, as each costs a forward pass a point.
 
 What it cannot see: errors under a twentieth of the slope, and under a quarter where scores are
 rounded much or networks bend within the step; errors that are orthogonal to every direction tried;
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.rows import as_described, rows_first
-from probegen.methods.samples import shifts_of
+from probegen.methods.samples import NumpyWalk
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef, moved_together
 from probegen.plan.seeds import seed
@@ -111,12 +111,12 @@ class Differences:
         position, ref = self._groups.index(group), output.ref
         seeds = seed(scores[position], group.target.spec, request)
         base = tensors[ref].astype(np.float64)
-        points = _points(group, output, tensors)
+        points, sizes = _points(group, output, tensors)
 
         def score(shift: Array) -> Array:
             total = np.zeros(len(base))
-            for weight, there in points:
-                moves = {**there, ref: shift + there.get(ref, 0.0)}
+            for weight, there, factor in points:
+                moves = {**there, ref: shift * factor + there.get(ref, 0.0)}
                 moved = self._moved.at(feed, moves)[0][position].astype(np.float64)
                 total += weight * (moved * seeds).reshape(len(moved), -1).sum(axis=1)
             return total
@@ -133,6 +133,7 @@ class Differences:
         for direction in directions if len(points) == 1 else directions[:_FEW]:
             claims = {
                 name: (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
+                / sizes
                 for name, gradient in gradients.items()
             }
             slopes: dict[float, Slopes] = {}
@@ -158,21 +159,37 @@ class Differences:
 
 def _points(
     group: GradientGroup, output: GradientOutput, tensors: Mapping[TensorRef, Array]
-) -> list[tuple[float, dict[TensorRef, Array]]]:
-    """Returns where gradients are taken: weights, and what tensors are moved by, rows first."""
-    samples = output.probe.samples()
+) -> tuple[list[tuple[float, dict[TensorRef, Array], Array]], Array]:
+    """Returns where gradients are taken.
+
+    Returns:
+        For each point what it counts, what tensors are moved by, and what the gradient at the
+        output's own tensor is multiplied by, rows first; and for each row the size of the factors,
+        which they are divided by: a step is to be as small as it says.
+    """
+    samples, one = output.probe.samples(), np.ones(())
+    rows = len(tensors[output.ref])
     if samples is None:
-        return [(1.0, {})]
+        return [(1.0, {}, one)], np.ones(rows)
     together = next(
         outputs for outputs in moved_together(group) if any(o is output for o in outputs)
     )
     shifts: list[dict[TensorRef, Array]] = [{} for _ in samples.weights]
-    for one in together:
-        rows = len(tensors[one.ref])
-        value = as_described(tensors[one.ref].astype(np.float64), one.axes)
-        for there, shift in zip(shifts, shifts_of(samples, value), strict=True):
-            there[one.ref] = rows_first(shift, one.axes, rows)
-    return [(float(w), there) for w, there in zip(samples.weights, shifts, strict=True)]
+    factors: list[Array] = []
+    for other in together:
+        value = as_described(tensors[other.ref].astype(np.float64), other.axes)
+        walk = NumpyWalk(samples, value, other.place)
+        for point, shift in zip(walk.points(), shifts, strict=True):
+            shift[other.ref] = rows_first(point.at - point.value, other.axes, rows)
+            factor = walk.factor(point) if other is output else None
+            if factor is not None:
+                factors.append(rows_first(np.broadcast_to(factor, value.shape), other.axes, rows))
+    if not factors:
+        return [(w, there, one) for w, there in zip(samples.weights, shifts, strict=True)], one
+    sizes = np.max([np.abs(f).reshape(rows, -1).max(axis=1) for f in factors], axis=0)
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    scaled = [f / sizes.reshape(-1, *[1] * (f.ndim - 1)) for f in factors]
+    return list(zip(samples.weights, shifts, scaled, strict=True)), sizes
 
 
 def _enough(slopes: Mapping[float, Slopes], points: int) -> bool:

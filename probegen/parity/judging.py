@@ -22,6 +22,7 @@ from probegen.artefact.manifest import (
 from probegen.artefact.rows import as_described, rows_first
 from probegen.graph.assemble import onnx_model
 from probegen.methods.numpy_operations import NumpyOperations
+from probegen.methods.samples import NumpyWalk
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
@@ -199,9 +200,13 @@ class Comparison:
         gradient: Array = session.run([raw], fed)[0]
         moved = differences.tensor(call.batch.feed, output.ref)
         tensor = as_described(moved, output.axes)
-        made = output.probe.combine(
-            NumpyOperations(), gradient.astype(np.float64), tensor, output.axes
-        )
+        flow: Array | None = gradient.astype(np.float64)
+        samples = output.probe.samples()
+        if samples is not None and flow is not None:
+            flow = NumpyWalk(samples, tensor, output.place).of_sum(flow)
+        if flow is None:
+            return None
+        made = output.probe.combine(NumpyOperations(), flow, tensor, output.axes)
         rows = call.batch.size
         made, gradient = (
             rows_first(made, output.spec.axes, rows),

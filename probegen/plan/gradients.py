@@ -110,6 +110,7 @@ class GradientPlanner:
                 probe,
                 self._named_axes(one),
                 one.inputs,
+                one.name,
             )
             for one in found
         ]
@@ -217,7 +218,7 @@ class GradientPlanner:
             target=target.spec,
             **facts,
         )
-        return GradientOutput(described, ref, probe, names)
+        return GradientOutput(described, ref, probe, names, called=point.name)
 
     def _last_with_positions(self, probe: OfLayer, end: Any) -> list[ProbePoint]:
         """Returns the last maps on every way to the target; 2-D and 3-D maps first.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe, OfLayers
+from probegen.methods.samples import Place
 from probegen.methods.tables import Table
 
 #: A layer call: path of the layer, and which of its calls.
@@ -128,6 +129,7 @@ class GradientOutput:
         axes: the tensor's axes.
         inputs: names of the model inputs that the tensor stands for, none for a layer's output
             that was asked for as such.
+        called: what the tensor goes by in the names of outputs.
     """
 
     spec: OutputSpec
@@ -135,6 +137,12 @@ class GradientOutput:
     probe: GradientProbe
     axes: Axes = ()
     inputs: tuple[str, ...] = ()
+    called: str = ""
+
+    @property
+    def place(self) -> Place:
+        """The tensor as methods know it."""
+        return Place(self.called, self.axes, self.inputs)
 
 
 @dataclasses.dataclass(frozen=True)

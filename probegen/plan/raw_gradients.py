@@ -6,14 +6,14 @@ import dataclasses
 
 from probegen.methods.base import GradientProbe
 from probegen.methods.input_gradient import InputGradient
-from probegen.methods.samples import Samples
+from probegen.methods.samples import Samples, SumAt
 from probegen.methods.targets import Target
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 
 
 @dataclasses.dataclass(frozen=True)
 class _Summed(GradientProbe):
-    """The weighted sum of the gradients at another probe's points, as it is.
+    """The weighted sum of the gradients at another probe's points, times their factors.
 
     Attributes:
         target: of that probe.
@@ -25,7 +25,8 @@ class _Summed(GradientProbe):
 
     def samples(self) -> Samples | None:
         """Returns that probe's points."""
-        return self.whose.samples()
+        samples = self.whose.samples()
+        return None if samples is None else SumAt(samples)
 
     @property
     def moves_with(self) -> GradientProbe:
@@ -36,7 +37,8 @@ class _Summed(GradientProbe):
 def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
     """Returns a plan that also gives the gradients that outputs are made of, and their names.
 
-    Of a method with `samples` that is the weighted sum of the gradients at all points.
+    Of a method with `samples` that is the weighted sum of the gradients at all points, each times
+    its factor.
     """
     groups, raw, specs = [], {}, []
     for group in plan.groups:

@@ -6,6 +6,7 @@ import pytest
 import probegen as pg
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.numpy_operations import NumpyOperations
+from probegen.methods.samples import Line, NumpyWalk, Place, SumAt
 
 OPS = NumpyOperations()
 RNG = np.random.default_rng(4)
@@ -72,14 +73,24 @@ def test_integrated_gradients_sample_the_middles_of_equal_pieces():
     assert line.fractions == (0.125, 0.375, 0.625, 0.875)
     assert line.weights == (0.25,) * 4
     value = drawn(2, 3)
-    once = line.once(OPS, value)
-    points = [line.point(OPS, value, once, [f]) for f in line.entries()[0]]
-    np.testing.assert_allclose(points[1], 0.5 + 0.375 * (value - 0.5))
-    gradient = drawn(2, 3)
-    found = probe.combine(OPS, gradient, value, ("batch", "feature"))
-    np.testing.assert_allclose(found, (value - 0.5) * gradient)
+    walk = NumpyWalk(line, value, Place("x", ("batch", "feature")))
+    gradients = []
+    for k, point in enumerate(walk.points()):
+        np.testing.assert_allclose(point.at, 0.5 + (0.125 + 0.25 * k) * (value - 0.5))
+        gradients.append(drawn(2, 3))
+        walk.add(gradients[-1], point)
+    np.testing.assert_allclose(walk.finished(), (value - 0.5) * np.mean(gradients, 0))
     assert not probe.gives_gradient
     assert probe.detail(("batch", "feature")) == {"steps": 4, "baseline": 0.5}
+
+
+def test_the_sum_at_the_points_of_a_method_is_no_more_than_that():
+    value = drawn(2, 3)
+    walk = NumpyWalk(SumAt(Line((0.0, 1.0), (0.25, 0.75))), value, Place())
+    gradients = [drawn(2, 3), drawn(2, 3)]
+    for gradient, point in zip(gradients, walk.points(), strict=True):
+        walk.add(gradient, point)
+    np.testing.assert_allclose(walk.finished(), 0.25 * gradients[0] + 0.75 * gradients[1])
 
 
 REDUCED = {

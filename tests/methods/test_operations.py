@@ -40,6 +40,7 @@ CASES = {
         lambda x, _: x * np.array([1, 2, 3, 4], np.float32),
     ),
     "cast": (lambda o, x, y: o.cast(o.greater(x, y), x), lambda x, y: (x > y).astype(np.float32)),
+    "zeros_like": (lambda o, x, y: o.add(o.zeros_like(x), y), lambda x, y: 0 * x + y),
     "abs": (lambda o, x, _: o.abs(x), lambda x, _: np.abs(x)),
     "exp": (lambda o, x, _: o.exp(x), lambda x, _: np.exp(x)),
     "sqrt": (lambda o, x, _: o.sqrt(o.abs(x)), lambda x, _: np.sqrt(np.abs(x))),

@@ -14,12 +14,13 @@ import onnx_ir as ir
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
-from probegen.graph.attribution.sampled import sampled_gradients
+from probegen.graph.attribution.sampled import Moved, sampled_gradients
 from probegen.graph.attribution.target import seed
 from probegen.graph.core.builder import Builder
 from probegen.graph.tables import backward_pass
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe
+from probegen.methods.samples import Place
 from probegen.methods.tables import Table
 
 
@@ -33,6 +34,7 @@ class Explained:
         probe: the method.
         axes: the tensor's axes.
         together: of a method with `samples`: tensors with one number move together.
+        place: which tensor it is, for methods that need to know.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Explained:
     probe: GradientProbe
     axes: Axes
     together: int = 0
+    place: Place = dataclasses.field(default_factory=Place)
 
 
 def write_attributions(
@@ -81,18 +84,10 @@ def write_attributions(
                 f"no gradient flows from the target to what {one.name!r} explains."
             )
         flow[one.name] = gradient
-    for moved in _moved_together(wanted):
-        samples = moved[0].probe.samples()
-        if samples is not None:
-            places = list(dict.fromkeys(w.at for w in moved))
-            sums = dict(
-                zip(
-                    places,
-                    sampled_gradients(builder, seeds, places, samples, backward),
-                    strict=True,
-                )
-            )
-            flow.update((w.name, sums[w.at]) for w in moved)
+    for together in _moved_together(wanted):
+        moved = [Moved(w.at, w.place, s) for w in together if (s := w.probe.samples()) is not None]
+        made = sampled_gradients(builder, seeds, moved, backward)
+        flow.update(zip((w.name for w in together), made, strict=True))
     ops = OnnxOperations(builder)
     return {w.name: w.probe.combine(ops, flow[w.name], w.at, w.axes) for w in wanted}
 

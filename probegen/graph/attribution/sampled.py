@@ -1,7 +1,8 @@
-"""Gradients at several points around the input, summed: one Scan over the points."""
+"""Gradients at several points around the input, put together: one Scan over the points."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
@@ -15,54 +16,83 @@ from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_f
 from probegen.graph.core.values import dtype_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables.base import BackwardPass
-from probegen.methods.samples import Samples
+from probegen.methods.samples import Place, Point, Samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A tensor that moves from point to point.
+
+    Attributes:
+        at: the tensor.
+        place: which one it is.
+        samples: what is made of the gradients at it. Tensors that move together have the same
+            points; what is made of the gradients may differ.
+    """
+
+    at: ir.Value
+    place: Place
+    samples: Samples
 
 
 def sampled_gradients(
     builder: Builder,
     seeds: Mapping[ir.Value, ir.Value],
-    places: Sequence[ir.Value],
-    samples: Samples,
+    moved: Sequence[Moved],
     backward: BackwardPass,
 ) -> list[ir.Value]:
-    """Writes the weighted sum of the gradients at all points.
+    """Writes what methods make of the gradients at all points.
 
-    One Scan: a step runs a copy of the forward nodes behind `places` at a point, and their
+    One Scan: a step runs a copy of the forward nodes behind the tensors at a point, and their
     backward pass. The seed is that of the input itself: the class stays the same at all points.
     So do masks, which a point would otherwise compute anew.
 
     Args:
         builder: where the nodes go; its graph holds the forward pass.
         seeds: the scores and the gradient of the target with respect to them.
-        places: the tensors that move together from point to point.
-        samples: the points.
+        moved: the tensors that move together from point to point; one may stand there several
+            times, with other things made of its gradients.
         backward: writes the backward pass.
 
     Returns:
-        One value a place, of its shape.
+        What is made of the gradients at each.
 
     Raises:
-        NotDifferentiableError: no gradient flows to a place.
+        NotDifferentiableError: no gradient flows to a tensor.
     """
     loop = StepWriter(builder)
     body = loop.body
     outside, inside = OnnxOperations(builder), OnnxOperations(body)
-    entries = _Entries(builder, loop, samples)
-    points = [
-        samples.point(inside, place, samples.once(outside, place), entries.of(place))
-        for place in places
+    entries = _Entries(builder, loop, moved[0].samples)
+    points: dict[ir.Value, Point[ir.Value]] = {}
+    for one in moved:
+        if one.at not in points:
+            once = one.samples.once(outside, one.at, one.place)
+            entry = entries.of(one.at)
+            at = one.samples.point(inside, one.at, one.place, once, entry)
+            points[one.at] = Point(one.place, one.at, once, entry, at)
+    sums = [
+        [loop.carry(first) for first in one.samples.start(outside, one.at, one.place)]
+        for one in moved
     ]
-    sums = [loop.carry(builder.zeros_like(place)) for place in places]
-    copies = _copy_forward(builder.graph, body, dict(zip(places, points, strict=True)), seeds)
-    found = _gradients_inside(
-        body, {copies[scores]: seed for scores, seed in seeds.items()}, points, backward
-    )
-    weight = samples.weights[0]
-    if any(w != weight for w in samples.weights):
-        found = [inside.mul(g, entries.weight(g)) for g in found]
-        weight = 1.0
-    totals, _ = loop.finish([body.add(s, g) for s, g in zip(sums, found, strict=True)])
-    return [outside.mul(total, weight) for total in totals]
+    replaced = {value: point.at for value, point in points.items()}
+    copies = _copy_forward(builder.graph, body, replaced, seeds)
+    of_copies = {copies[scores]: seed for scores, seed in seeds.items()}
+    found = _gradients_inside(body, of_copies, list(replaced.values()), backward)
+    gradients_at = dict(zip(points, found, strict=True))
+    results: list[ir.Value] = []
+    for one, carried in zip(moved, sums, strict=True):
+        gradient = gradients_at[one.at]
+        weight = None if one.samples.equal_weights else entries.weight(gradient)
+        point = dataclasses.replace(points[one.at], weight=weight)
+        results.extend(one.samples.step(inside, carried, gradient, point))
+    totals = iter(loop.finish(results)[0])
+    return [
+        one.samples.finish(
+            outside, [next(totals) for _ in carried], one.at, one.place, points[one.at].once
+        )
+        for one, carried in zip(moved, sums, strict=True)
+    ]
 
 
 class _Entries:

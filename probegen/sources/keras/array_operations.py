@@ -19,6 +19,10 @@ class TensorFlowOperations:
         """Returns x with the element type of `like`."""
         return tf.cast(x, like.dtype)
 
+    def zeros_like(self, x: Any) -> Any:
+        """Returns zeros of the shape and element type of x."""
+        return tf.zeros_like(x)
+
     def abs(self, x: Any) -> Any:
         """Returns |x|."""
         return tf.abs(x)

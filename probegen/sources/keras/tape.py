@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from probegen.errors import InstrumentError
-from probegen.methods.samples import Samples
+from probegen.methods.samples import Point
 from probegen.plan.plan import (
     GradientGroup,
     GradientOutput,
@@ -80,14 +80,8 @@ def _gradient_outputs(
     # A gradient at an embedding may come as slices.
     gradients = {o.spec.name: tf.convert_to_tensor(by_ref[o.ref]) for o in local}
     for outputs in moved_together(group):
-        samples = outputs[0].probe.samples()
-        if samples is not None:
-            once = {o.ref: o for o in outputs}
-            summed = _sampled_gradients(
-                source, plan, forward, group.target, seeds, list(once.values()), samples
-            )
-            sums = dict(zip(once, summed, strict=True))
-            gradients.update((o.spec.name, sums[o.ref]) for o in outputs)
+        made = _sampled_gradients(source, plan, forward, group.target, seeds, outputs)
+        gradients.update((o.spec.name, g) for o, g in zip(outputs, made, strict=True))
     return {o.spec.name: _attribution(o, forward, gradients[o.spec.name]) for o in group.outputs}
 
 
@@ -103,37 +97,51 @@ def _sampled_gradients(
     target: TargetPlan,
     seeds: Any,
     outputs: Sequence[GradientOutput],
-    samples: Samples,
 ) -> list[Any]:
-    """Returns the weighted sum of the gradients at all points, for each output.
+    """Returns what methods make of the gradients at all points, for each output.
 
-    The class is that of the input itself at every point, and so are the masks.
+    The class is that of the input itself at every point, and so are the masks. The points are
+    those of the first output; what is made of the gradients may differ.
     """
-    values = [forward.tensor(o.ref) for o in outputs]
-    shared = [samples.once(_OPS, value) for value in values]
-    arrays = [[_OPS.constant(a, value) for a in samples.entries()] for value in values]
-    weights = [_OPS.constant(samples.weights, value) for value in values]
-    count = len(samples.weights)
+    moved = {o.ref: o for o in outputs}
+    values = {ref: forward.tensor(ref) for ref in moved}
+    samples = [s for o in outputs if (s := o.probe.samples()) is not None]
+    points_of, weights = samples[0], samples[0].weights
+    shared = {r: points_of.once(_OPS, values[r], o.place) for r, o in moved.items()}
+    arrays = {r: [_OPS.constant(a, v) for a in points_of.entries()] for r, v in values.items()}
+    counts = {r: _OPS.constant(weights, v) for r, v in values.items()}
+    started = [s.start(_OPS, values[o.ref], o.place) for s, o in zip(samples, outputs, strict=True)]
 
-    def step(k: Any, *sums: Any) -> tuple[Any, ...]:
-        points = [
-            samples.point(_OPS, value, once, [array[k] for array in read])
-            for value, once, read in zip(values, shared, arrays, strict=True)
-        ]
-        there = _forward_at(source, plan, forward, outputs, points)
-        hold(there.operations, points, forward.operations)
-        found = tf.gradients([there.target(target)], points, [seeds])
-        moved = (
-            total + weight[k] * tf.convert_to_tensor(gradient)
-            for total, weight, gradient in zip(sums, weights, found, strict=True)
+    def point(ref: TensorRef, k: Any) -> Point[Any]:
+        entry, place = [array[k] for array in arrays[ref]], moved[ref].place
+        at = points_of.point(_OPS, values[ref], place, shared[ref], entry)
+        weight = None if points_of.equal_weights else counts[ref][k]
+        return Point(place, values[ref], shared[ref], entry, at, weight)
+
+    def step(k: Any, *flat: Any) -> tuple[Any, ...]:
+        here = {ref: point(ref, k) for ref in moved}
+        at = [p.at for p in here.values()]
+        there = _forward_at(source, plan, forward, list(moved.values()), at)
+        hold(there.operations, at, forward.operations)
+        found = tf.gradients([there.target(target)], at, [seeds])
+        by_ref = {r: tf.convert_to_tensor(g) for r, g in zip(moved, found, strict=True)}
+        sums = tf.nest.pack_sequence_as(started, flat)
+        after = (
+            s.step(_OPS, before, by_ref[o.ref], here[o.ref])
+            for s, o, before in zip(samples, outputs, sums, strict=True)
         )
-        return (k + 1, *moved)
+        return (k + 1, *(total for totals in after for total in totals))
 
-    condition: Callable[..., Any] = lambda k, *_: k < count  # noqa: E731
-    start = (tf.constant(0), *(tf.zeros_like(value) for value in values))
-    shapes = (tf.TensorShape([]), *(value.shape for value in values))
-    _, *sums = tf.while_loop(condition, step, start, shape_invariants=shapes)
-    return list(sums)
+    condition: Callable[..., Any] = lambda k, *_: k < len(weights)  # noqa: E731
+    start = (tf.constant(0), *(zeros for zeros in tf.nest.flatten(started)))
+    shapes = tuple(tensor.shape for tensor in start)
+    _, *flat = tf.while_loop(condition, step, start, shape_invariants=shapes)
+    return [
+        s.finish(_OPS, totals, values[o.ref], o.place, shared[o.ref])
+        for s, o, totals in zip(
+            samples, outputs, tf.nest.pack_sequence_as(started, flat), strict=True
+        )
+    ]
 
 
 def _forward_at(

@@ -25,7 +25,7 @@ from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import shape_of
 from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
 from probegen.methods.numpy_operations import NumpyOperations
-from probegen.methods.samples import shifts_of
+from probegen.methods.samples import NumpyWalk
 from probegen.plan.plan import (
     GradientGroup,
     GradientOutput,
@@ -184,19 +184,20 @@ class OnnxReference:
         outputs: Sequence[GradientOutput],
         tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
-        """Returns the weighted sums of the gradients at all points of a method."""
-        samples = outputs[0].probe.samples()
-        if samples is None:
-            return {}
-        values = {o.ref: tensors[o.ref].astype(np.float64) for o in outputs}
-        totals = {o.spec.name: np.zeros_like(values[o.ref]) for o in outputs}
-        shifts = [shifts_of(samples, value) for value in values.values()]
-        for weight, *there in zip(samples.weights, *shifts, strict=True):
-            by_ref = dict(zip(values, there, strict=True))
-            found = self._gradients(feed, place, seeds, list(values), by_ref)
-            for o in outputs:
-                totals[o.spec.name] += weight * found[o.ref]
-        return totals
+        """Returns what methods make of the gradients at all points."""
+        walks = [
+            NumpyWalk(samples, tensors[o.ref], o.place)
+            for o in outputs
+            if (samples := o.probe.samples()) is not None
+        ]
+        first = {o.ref: walk for o, walk in reversed(list(zip(outputs, walks, strict=True)))}
+        for there in zip(*(walk.points() for walk in first.values()), strict=True):
+            points = dict(zip(first, there, strict=True))
+            shifts = {ref: point.at - point.value for ref, point in points.items()}
+            found = self._gradients(feed, place, seeds, list(points), shifts)
+            for o, walk in zip(outputs, walks, strict=True):
+                walk.add(found[o.ref], points[o.ref])
+        return {o.spec.name: walk.finished() for o, walk in zip(outputs, walks, strict=True)}
 
     def _gradients(
         self,

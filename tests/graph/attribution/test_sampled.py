@@ -8,12 +8,12 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from probegen.graph.attribution.sampled import sampled_gradients
+from probegen.graph.attribution.sampled import Moved, sampled_gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import MARK, MASK_NAME, remove_marks
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.tables import backward_pass
-from probegen.methods.samples import Line, midpoints
+from probegen.methods.samples import Line, Place, SumAt, midpoints
 
 #: `scores = tanh(x)^3 exp(side)^2 W`; `other` is a head that nothing asks for.
 TEXT = """<ir_version: 9, opset_import: ["" : 18]>
@@ -93,7 +93,8 @@ def written(places, samples, text=TEXT):
     builder = Builder(graph, 18)
     ones = builder.expand(builder.const(np.ones((1, 3), np.float32)), values["scores"])
     at = [values[name] for name in places]
-    found = sampled_gradients(builder, {values["scores"]: ones}, at, samples, backward_pass(None))
+    moved = [Moved(value, Place(value.name), SumAt(samples)) for value in at]
+    found = sampled_gradients(builder, {values["scores"]: ones}, moved, backward_pass(None))
     builder.attach()
     graph.outputs[:] = found
     remove_marks(model)
