@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.grad_cam import GradCAM as GradCAM
     from probegen.methods.input_gradient import InputGradient as InputGradient
     from probegen.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from probegen.methods.occlusion import Occlusion as Occlusion
     from probegen.methods.saliency import Saliency as Saliency
     from probegen.parity import verify as verify
     from probegen.sources.keras.attention import register_attention as register_attention

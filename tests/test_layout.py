@@ -34,6 +34,7 @@ FLOORS = (
     "probegen.graph.gate",
     "probegen.graph",
     "probegen.sources.base",
+    "probegen.sources.changed_scores",
     "probegen.sources",
     "probegen.cost",
     "probegen.parity",

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from probegen.errors import NotDifferentiableError, UnsupportedOpsError
-from probegen.graph.assemble import explain_group, explained, prepared
+from probegen.graph.assemble import explain_group, explained, prepared, samples_in
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, shape_of, static_shape, subgraphs_of
 from probegen.graph.forward import ForwardGraph
@@ -88,7 +88,12 @@ def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, 
             alone = dataclasses.replace(group, outputs=own)
             try:
                 explain_group(
-                    Builder(forward.graph, forward.opset), forward, alone, target, request
+                    Builder(forward.graph, forward.opset),
+                    forward,
+                    alone,
+                    target,
+                    request,
+                    samples_in(forward, plan, batch),
                 )
             except (UnsupportedOpsError, NotDifferentiableError) as error:
                 found[id(probe)] = error

@@ -186,3 +186,24 @@ class OnnxOperations:
         columns = b.unsqueeze(b.cast(self._range(x, axis), double), [1])
         near = b.sub(1.0, b.elementwise("Abs", b.sub(b.unsqueeze(at, [0]), columns)))
         return self.relu(b.cast(near, dtype_of(x)))
+
+    def floor(self, x: ir.Value) -> ir.Value:
+        """Writes Floor."""
+        return self._builder.op("Floor", x, shape=x)
+
+    def expand_dims(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Writes Unsqueeze, or nothing where there are no axes."""
+        return self._builder.unsqueeze(x, sorted(axes))
+
+    def reshape(self, x: ir.Value, sizes: Sequence[int]) -> ir.Value:
+        """Writes Reshape."""
+        return self._builder.reshape(x, list(sizes))
+
+    def gather(self, x: ir.Value, indices: ir.Value, axis: int) -> ir.Value:
+        """Writes Gather; indices that are floating are cast."""
+        shape, at = shape_of(x), shape_of(indices)
+        found = None
+        if shape is not None and at is not None:
+            found = [*shape[:axis], *at, *shape[axis + 1 :]]
+        whole = self._builder.cast(indices, ir.DataType.INT64)
+        return self._builder.op("Gather", x, whole, shape=found, axis=axis)

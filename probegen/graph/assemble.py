@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -13,6 +13,8 @@ from probegen.artefact.manifest import Gate, Manifest
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.attribution import Explained, write_attributions
+from probegen.graph.attribution.by_scores import Tensor
+from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import constants_of
@@ -96,7 +98,8 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
     for group, target in zip(plan.groups, forward.targets, strict=True):
-        values.update(explain_group(builder, forward, group, target, request))
+        samples = samples_in(forward, plan, batch)
+        values.update(explain_group(builder, forward, group, target, request, samples))
     builder.attach()
     return values
 
@@ -111,14 +114,35 @@ def prepared(plan: Plan, forward: ForwardGraph, batch: int | None) -> ir.Value |
     return _add_target_input(forward, plan.manifest, batch)
 
 
+def samples_in(forward: ForwardGraph, plan: Plan, batch: int | None) -> dict[ir.Value, int]:
+    """Returns the inputs that hold samples, of any number -> the axis of the samples.
+
+    None where the graph is written for `batch` samples.
+    """
+    if batch is not None:
+        return {}
+    given = {value.name: value for value in forward.graph.inputs}
+    inputs = plan.manifest.inputs
+    return open_batch([given[i.name] for i in inputs], [i.axes for i in inputs])
+
+
 def explain_group(
     builder: Builder,
     forward: ForwardGraph,
     group: GradientGroup,
     target: ir.Value,
     request: ir.Value | None,
+    samples: Mapping[ir.Value, int],
 ) -> dict[str, ir.Value]:
     """Writes the outputs of a group, with one backward pass; returns them by name.
+
+    Args:
+        builder: where the nodes go.
+        forward: the forward pass.
+        group: the group.
+        target: what its target is taken from.
+        request: the input `target`, where there is one.
+        samples: what `samples_in` returned.
 
     Raises:
         UnsupportedOpsError: an operator has no gradient; lists each with its layers.
@@ -134,11 +158,14 @@ def explain_group(
             o.axes,
             together=numbers.get(id(o), 0),
             place=o.place,
+            moved=tuple(Tensor(forward.sources[ref], axes) for ref, axes in o.moves),
         )
         for o in group.outputs
     ]
     try:
-        return write_attributions(builder, group.target.spec, target, wanted, request, group.table)
+        return write_attributions(
+            builder, group.target.spec, target, wanted, request, group.table, samples
+        )
     except UnsupportedOpsError as error:
         raise UnsupportedOpsError(
             "the gradient has to pass ONNX operators that it cannot pass:",

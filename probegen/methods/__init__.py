@@ -12,6 +12,7 @@ from probegen.methods.base import Probe
 from probegen.methods.grad_cam import GradCAM
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.integrated_gradients import IntegratedGradients
+from probegen.methods.occlusion import Occlusion
 from probegen.methods.saliency import Saliency
 
 #: Every method, in the order of the README.
@@ -22,4 +23,5 @@ METHODS: tuple[type[Probe], ...] = (
     Saliency,
     GradCAM,
     IntegratedGradients,
+    Occlusion,
 )

@@ -29,3 +29,14 @@ def position_axes(axes: Sequence[str]) -> tuple[int, ...]:
 def without(axes: Sequence[str], *gone: int | None) -> Axes:
     """Returns the names of the axes that are left."""
     return tuple(name for i, name in enumerate(axes) if i not in gone)
+
+
+def batch_first(axes: Axes) -> tuple[Axes, tuple[int, ...]]:
+    """Returns axes with the batch in front, and the order in which they then come.
+
+    What has no batch is one sample: it gets a batch axis in front, which the order counts as 0.
+    """
+    named = axes if BATCH in axes else (BATCH, *axes)
+    at = named.index(BATCH)
+    order = (at, *(i for i in range(len(named)) if i != at))
+    return tuple(named[i] for i in order), order

@@ -86,6 +86,14 @@ class NumpyOperations:
         """Returns x in at least 32 bits."""
         return x.astype(np.float32) if x.dtype.itemsize < _WORD else x
 
+    def floor(self, x: Any) -> Any:
+        """Returns the largest whole number that is not above x."""
+        return np.floor(x)
+
+    def expand_dims(self, x: Any, axes: Sequence[int]) -> Any:
+        """Returns x with axes of size 1 more, at these places of the result."""
+        return np.expand_dims(x, tuple(axes))
+
     def transpose(self, x: Any, order: Sequence[int]) -> Any:
         """Returns x with its axes in another order."""
         return np.transpose(x, tuple(order))
@@ -127,6 +135,14 @@ class NumpyOperations:
         """Returns x with an axis of another array's size, interpolated linearly."""
         weights = linear_weights(x.shape[axis], like.shape[like_axis]).astype(x.dtype)
         return np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
+
+    def reshape(self, x: Any, sizes: Sequence[int]) -> Any:
+        """Returns x in another shape."""
+        return np.reshape(x, tuple(sizes))
+
+    def gather(self, x: Any, indices: Any, axis: int) -> Any:
+        """Returns entries along an axis."""
+        return np.take(x, np.asarray(indices).astype(np.int64), axis=axis)
 
 
 def linear_weights(old: int, new: int) -> Any:

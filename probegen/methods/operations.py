@@ -73,6 +73,12 @@ class Operations(Protocol[T]):
     def widened(self, x: T) -> T:
         """Returns x in at least 32 bits: what is narrower as float32."""
 
+    def floor(self, x: T) -> T:
+        """Returns the largest whole number that is not above x."""
+
+    def expand_dims(self, x: T, axes: Sequence[int]) -> T:
+        """Returns x with axes of size 1 more, at these places of the result."""
+
     def transpose(self, x: T, order: Sequence[int]) -> T:
         """Returns x with its axes in another order."""
 
@@ -104,3 +110,9 @@ class Operations(Protocol[T]):
         Element i of n lies at (i + 0.5) / n of the extent (half-pixel centres), and beyond the
         outermost centres the edge's value goes on. Where the axis shrinks, nothing is averaged.
         """
+
+    def reshape(self, x: T, sizes: Sequence[int]) -> T:
+        """Returns x in another shape; one size may be -1."""
+
+    def gather(self, x: T, indices: T, axis: int) -> T:
+        """Returns the entries of x along an axis at whole numbers, whose axes take its place."""

@@ -26,7 +26,7 @@ from probegen.methods.samples import NumpyWalk
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
-from probegen.parity.report import DIFFERENCES, Parity
+from probegen.parity.report import DIFFERENCES, SCORES, Parity
 from probegen.parity.samples import Batch
 from probegen.plan.plan import GradientGroup, GradientOutput
 from probegen.sources.base import Program, Reference
@@ -288,7 +288,9 @@ class Comparison:
         )
         if not output.is_attribution:
             return figures
-        return dataclasses.replace(figures, witness=self.reference.gradients_by)
+        made = {o.spec.name for g in self.program.plan.groups for o in g.outputs if o.moves}
+        witness = SCORES if output.name in made else self.reference.gradients_by
+        return dataclasses.replace(figures, witness=witness)
 
     def _moved(
         self, call: Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool

@@ -14,6 +14,7 @@ REPORT_COLUMNS = (
 SOURCE_MODEL = "source model"
 GRADIENTS = "the reference's gradients"
 DIFFERENCES = "differences of the source model's scores"
+SCORES = "the source model's scores at changed inputs"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,7 +75,8 @@ class RowsReference:
     def moved_scores(self) -> MovedScores | None:
         """Returns what a third witness moves tensors in."""
         moved = self._inner.moved_scores()
-        axes = {o.ref: o.axes for g in self.plan.groups for o in g.outputs}
+        axes = {r: a for g in self.plan.groups for o in g.outputs for r, a in o.moves}
+        axes |= {o.ref: o.axes for g in self.plan.groups for o in g.outputs}
         return None if moved is None else RowsMovedScores(moved, axes)
 
     def computed_near(self, name: str) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from probegen.artefact.manifest import OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
+from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, OfLayer
+from probegen.methods.by_scores import ByScores, hidden_axes
 from probegen.methods.targets import TARGET_MODES
 from probegen.plan import axes
 from probegen.plan.model_view import ModelView, Start
@@ -29,12 +31,14 @@ class _Explained:
         name: what its output is called after.
         inputs: names of the inputs that it stands for.
         start: where whole numbers become floating there.
+        others: tensors that are changed together with it by a method that hides parts of inputs.
     """
 
     ref: TensorRef
     name: str
     inputs: tuple[str, ...] = ()
     start: Start | None = None
+    others: tuple[_Explained, ...] = ()
 
 
 class GradientPlanner:
@@ -102,6 +106,11 @@ class GradientPlanner:
         if isinstance(probe, OfLayer):
             return self._maps(probe, target)
         found = self._wrt(probe.selector, target)
+        if isinstance(probe, ByScores):
+            found = self._whole_inputs(found)
+            for one in found:
+                facts = self._view.tensor(one.ref)
+                probe.check_subject(self._named_axes(one), facts.shape, one.name)
         several = len(found) > 1
         return [
             GradientOutput(
@@ -111,9 +120,38 @@ class GradientPlanner:
                 self._named_axes(one),
                 one.inputs,
                 one.name,
+                self._moves(one) if isinstance(probe, ByScores) else (),
             )
             for one in found
         ]
+
+    def _moves(self, one: _Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
+        return tuple((each.ref, self._named_axes(each)) for each in (one, *one.others))
+
+    def _whole_inputs(self, found: Sequence[_Explained]) -> list[_Explained]:
+        """Returns what stands for inputs with all look-ups of an input as one.
+
+        Those of an input whose look-ups have other positions than each other stay apart.
+        """
+        together: dict[Any, list[_Explained]] = {}
+        for one in found:
+            together.setdefault(one.inputs if len(one.inputs) == 1 else one.ref, []).append(one)
+        whole: list[_Explained] = []
+        for parts in together.values():
+            first, *others = parts
+            if others and len({self._positions(part) for part in parts}) == 1:
+                name = first.inputs[0]
+                whole.append(dataclasses.replace(first, name=name, others=tuple(others)))
+            else:
+                whole.extend(parts)
+        return whole
+
+    def _positions(self, one: _Explained) -> Any:
+        """Returns names and sizes of the axes along which parts of a tensor are hidden."""
+        named, order = batch_first(self._named_axes(one))
+        shape = self._view.tensor(one.ref).shape
+        sizes = [shape[i] for i in order] if len(order) == len(shape) else [1, *shape]
+        return tuple((named[i], sizes[i]) for i in hidden_axes(named))
 
     def _gradient_spec(
         self, probe: GradientProbe, target: TargetPlan, one: _Explained, several: bool

@@ -130,6 +130,7 @@ class GradientOutput:
         inputs: names of the model inputs that the tensor stands for, none for a layer's output
             that was asked for as such.
         called: what the tensor goes by in the names of outputs.
+        moves: of a method by scores, the tensors that it changes together, each with its axes.
     """
 
     spec: OutputSpec
@@ -138,11 +139,17 @@ class GradientOutput:
     axes: Axes = ()
     inputs: tuple[str, ...] = ()
     called: str = ""
+    moves: tuple[tuple[TensorRef, Axes], ...] = ()
 
     @property
     def place(self) -> Place:
         """The tensor as methods know it."""
         return Place(self.called, self.axes, self.inputs)
+
+    @property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """All tensors that it looks at: the one that is explained, and those that are changed."""
+        return tuple(dict.fromkeys((self.ref, *(ref for ref, _ in self.moves))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +165,11 @@ class GradientGroup:
     target: TargetPlan
     outputs: tuple[GradientOutput, ...]
     table: Table | None = None
+
+    @property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """The tensors that its outputs look at."""
+        return tuple(dict.fromkeys(ref for output in self.outputs for ref in output.refs))
 
 
 def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
@@ -190,6 +202,11 @@ class Plan:
     plain: tuple[PlainOutput, ...]
     groups: tuple[GradientGroup, ...]
     manifest: Manifest
+
+    @property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """The tensors that outputs of all groups look at."""
+        return tuple(dict.fromkeys(ref for group in self.groups for ref in group.refs))
 
     def own_table(self) -> str | None:
         """Says which method has a backward pass of its own, and of what; None where none has."""

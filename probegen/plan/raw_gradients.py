@@ -45,6 +45,8 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
         added: dict[tuple[TensorRef, int], GradientOutput] = {}
         for output in group.outputs:
             name, probe = output.spec.name, output.probe
+            if output.moves:  # made of scores
+                continue
             if probe.gives_gradient:
                 raw[name] = name
                 continue
@@ -66,3 +68,18 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
         groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
     manifest = plan.manifest.replace(outputs=(*plan.manifest.outputs, *specs))
     return dataclasses.replace(plan, groups=tuple(groups), manifest=manifest), raw
+
+
+def without_scores(plan: Plan) -> Plan:
+    """Returns a plan without the outputs of methods that need scores alone."""
+    groups = [
+        dataclasses.replace(g, outputs=tuple(o for o in g.outputs if not o.moves))
+        for g in plan.groups
+    ]
+    gone = {o.spec.name for g in plan.groups for o in g.outputs if o.moves}
+    left = tuple(o for o in plan.manifest.outputs if o.name not in gone)
+    return dataclasses.replace(
+        plan,
+        groups=tuple(g for g in groups if g.outputs),
+        manifest=plan.manifest.replace(outputs=left),
+    )

@@ -121,6 +121,16 @@ CASES = {
         lambda o, x, _: o.resize(x, 0, x, 2),
         lambda x, _: interpolated(x, 0, 4),
     ),
+    "floor": (lambda o, x, _: o.floor(x), lambda x, _: np.floor(x)),
+    "expand_dims": (
+        lambda o, x, y: o.mul(o.expand_dims(x, (1, 3)), y),
+        lambda x, y: x[:, None, :, None] * y,
+    ),
+    "reshape": (lambda o, x, _: o.reshape(x, (-1, 2, 6)), lambda x, _: x.reshape(-1, 2, 6)),
+    "gather": (
+        lambda o, x, _: o.gather(x, o.constant([[2, 0], [1, 1]], x), 1),
+        lambda x, _: x[:, [[2, 0], [1, 1]]],
+    ),
     "take": (lambda o, x, _: o.take(x, (2, 0), 1), lambda x, _: x[:, [2, 0]]),
 }
 

@@ -7,19 +7,21 @@ any forward graph: there is a value with scores, a target, and tensors to explai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.attribution.by_scores import Tensor, attribution_by_scores
 from probegen.graph.attribution.sampled import Moved, sampled_gradients
 from probegen.graph.attribution.target import seed
 from probegen.graph.core.builder import Builder
 from probegen.graph.tables import backward_pass
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe
+from probegen.methods.by_scores import ByScores
 from probegen.methods.samples import Place
 from probegen.methods.tables import Table
 
@@ -35,6 +37,7 @@ class Explained:
         axes: the tensor's axes.
         together: of a method with `samples`: tensors with one number move together.
         place: which tensor it is, for methods that need to know.
+        moved: of a method by scores: the tensors that it changes.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Explained:
     axes: Axes
     together: int = 0
     place: Place = dataclasses.field(default_factory=Place)
+    moved: tuple[Tensor, ...] = ()
 
 
 def write_attributions(
@@ -52,6 +56,7 @@ def write_attributions(
     wanted: Sequence[Explained],
     request: ir.Value | None,
     table: Table | None = None,
+    holding: Mapping[ir.Value, int] | None = None,
 ) -> dict[str, ir.Value]:
     """Writes all attributions that share one target and one way back to it.
 
@@ -62,6 +67,8 @@ def write_attributions(
         wanted: the attributions.
         request: the int32 `[batch]` targets chosen at request time, where the target is.
         table: what the backward pass is made of; None for gradients.
+        holding: inputs of the graph that hold samples, of any number -> the axis of the samples;
+            none where the graph is written for a fixed number.
 
     Returns:
         Name of the attribution -> value.
@@ -73,7 +80,7 @@ def write_attributions(
     backward = backward_pass(table)
     seeds = {scores: seed(builder, target, scores, request)}
     flow: dict[str, ir.Value] = {}
-    local = [w for w in wanted if w.probe.samples() is None]
+    local = [w for w in wanted if w.probe.samples() is None and not w.moved]
     places = list(dict.fromkeys(w.at for w in local))
     found = backward(builder, seeds, places) if places else []
     by_place = dict(zip(places, found, strict=True))
@@ -89,7 +96,14 @@ def write_attributions(
         made = sampled_gradients(builder, seeds, moved, backward)
         flow.update(zip((w.name for w in together), made, strict=True))
     ops = OnnxOperations(builder)
-    return {w.name: w.probe.combine(ops, flow[w.name], w.at, w.axes) for w in wanted}
+    return {
+        w.name: attribution_by_scores(
+            builder, w.probe, Tensor(w.at, w.axes), w.moved, scores, seeds[scores], holding or {}
+        )
+        if isinstance(w.probe, ByScores)
+        else w.probe.combine(ops, flow[w.name], w.at, w.axes)
+        for w in wanted
+    }
 
 
 def _moved_together(wanted: Iterable[Explained]) -> list[list[Explained]]:

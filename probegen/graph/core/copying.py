@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import shape_of
+from probegen.graph.core.values import Dim, shape_of, subgraphs_of
+
+#: Gives a size another name.
+Rename = Callable[[Dim], Dim]
 
 
-def copy_node(body: Builder, node: ir.Node, copies: dict[ir.Value, ir.Value]) -> None:
+def copy_node(
+    body: Builder,
+    node: ir.Node,
+    copies: dict[ir.Value, ir.Value],
+    rename: Rename | None = None,
+) -> None:
     """Writes a copy of a node.
 
     Args:
         body: where it goes.
         node: the original.
         copies: value -> what the copy reads in its place; the node's outputs are added.
+        rename: what open sizes are called in the copy, where they are others.
     """
     attributes: dict[str, Any] = {}
     for name, attr in node.attributes.items():
@@ -25,13 +35,15 @@ def copy_node(body: Builder, node: ir.Node, copies: dict[ir.Value, ir.Value]) ->
             inner = attr.as_graph().clone(allow_outer_scope_values=True)
             for original, copy in copies.items():
                 _read_instead(inner, original, copy)
+            if rename is not None:
+                _rename_sizes(inner, rename)
             value = ir.AttrGraph(name, inner)
         attributes[name] = value
     outputs = body.ops(
         node.op_type,
         *(copies.get(v, v) if v is not None else None for v in node.inputs),
         outputs=len(node.outputs),
-        shapes=[shape_of(v) for v in node.outputs],
+        shapes=[_renamed(shape_of(v), rename) for v in node.outputs],
         domain=node.domain,
         **attributes,
     )
@@ -45,3 +57,18 @@ def _read_instead(graph: ir.Graph, original: ir.Value, copy: ir.Value) -> None:
         for position, value in enumerate(node.inputs):
             if value is original:
                 node.replace_input_with(position, copy)
+
+
+def _renamed(sizes: Iterable[Dim] | None, rename: Rename | None) -> list[Dim] | None:
+    if sizes is None:
+        return None
+    return list(sizes) if rename is None else [rename(d) for d in sizes]
+
+
+def _rename_sizes(graph: ir.Graph, rename: Rename) -> None:
+    values = [*graph.inputs, *(v for node in graph.all_nodes() for v in node.outputs)]
+    values += [v for n in graph.all_nodes() for g in subgraphs_of(n) for v in g.inputs]
+    for value in values:
+        sizes = _renamed(shape_of(value), rename)
+        if sizes is not None:
+            value.shape = ir.Shape(sizes)

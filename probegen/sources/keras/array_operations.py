@@ -61,7 +61,8 @@ class TensorFlowOperations:
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Returns a where the condition holds, else b."""
-        return tf.where(condition, a, b)
+        dtype = a.dtype if tf.is_tensor(a) else b.dtype
+        return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
 
     def sum(self, x: Any, axes: Sequence[int], keepdims: bool = False) -> Any:
         """Returns the sum over axes."""
@@ -82,6 +83,16 @@ class TensorFlowOperations:
     def widened(self, x: Any) -> Any:
         """Returns x in at least 32 bits."""
         return tf.cast(x, tf.float32) if x.dtype.size < tf.float32.size else x
+
+    def floor(self, x: Any) -> Any:
+        """Returns the largest whole number that is not above x."""
+        return tf.floor(x)
+
+    def expand_dims(self, x: Any, axes: Sequence[int]) -> Any:
+        """Returns x with axes of size 1 more, at these places of the result."""
+        for axis in sorted(axes):
+            x = tf.expand_dims(x, axis)
+        return x
 
     def transpose(self, x: Any, order: Sequence[int]) -> Any:
         """Returns x with its axes in another order."""
@@ -147,3 +158,11 @@ class TensorFlowOperations:
         sizes[axis] = like.shape[like_axis]
         moved.set_shape(sizes)
         return moved
+
+    def reshape(self, x: Any, sizes: Sequence[int]) -> Any:
+        """Returns x in another shape."""
+        return tf.reshape(x, list(sizes))
+
+    def gather(self, x: Any, indices: Any, axis: int) -> Any:
+        """Returns entries along an axis."""
+        return tf.gather(x, tf.cast(indices, tf.int32), axis=axis)

@@ -113,9 +113,9 @@ def run_forward(
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
     probed = {o.ref.key for o in plan.plain}
-    probed |= {o.ref.key for g in plan.groups for o in g.outputs}
+    probed |= {ref.key for ref in plan.refs}
     given = dict(stand_ins or {})
-    wanted = [o.ref for group in plan.groups for o in group.outputs if o.ref.made]
+    wanted = [ref for ref in plan.refs if ref.made]
     first_floats = None
     if wanted:
         flat = [_in_this_graph(t) for t in flat]
@@ -133,6 +133,36 @@ def run_forward(
     )
     found = first_floats.tensors if first_floats else {}
     return Forward(list(flat), nest, calls, graph.get_operations()[before:], found)
+
+
+def forward_at(
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    refs: Sequence[TensorRef],
+    points: Sequence[Any],
+) -> Forward:
+    """Runs the model with `points` in the place of tensors.
+
+    Args:
+        source: the model.
+        plan: what to capture.
+        forward: the model at the inputs as they are.
+        refs: the tensors.
+        points: what stands in for each.
+    """
+    flat = list(forward.inputs)
+    stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
+    for ref, point in zip(refs, points, strict=True):
+        if ref.is_input:
+            flat[ref.position] = point
+        else:
+            stand_ins[ref] = functools.partial(_second, point)
+    return run_forward(source, plan, flat, stand_ins)
+
+
+def _second(point: Any, _: Any) -> Any:
+    return point
 
 
 def _touched(first_floats: FirstFloats | None, stand_in: Callable[[Any], Any], before: Any) -> Any:

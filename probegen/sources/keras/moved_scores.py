@@ -27,7 +27,7 @@ class KerasMovedScores:
         """Traces the forward pass once, with a shift for every tensor that is differentiated by."""
         self._source = source
         self._groups = plan.groups
-        self.refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+        self.refs = list(plan.refs)
         specs = [
             *source.input_specs,
             *(tf.TensorSpec(None, tf.float64) for _ in self.refs),

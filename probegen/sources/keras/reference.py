@@ -8,6 +8,7 @@ changes in the model (recurrent states, counters, seeds) is put back afterwards.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,10 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import PRECISIONS
 from probegen.errors import VerificationError
-from probegen.plan.plan import GradientOutput, Plan
-from probegen.plan.raw_gradients import with_raw_gradients
+from probegen.plan.plan import GradientOutput, Plan, TensorRef
+from probegen.plan.raw_gradients import with_raw_gradients, without_scores
+from probegen.plan.seeds import seed
+from probegen.sources.changed_scores import attribution_by_scores
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -60,9 +63,10 @@ class KerasReference:
         self.plan, self._raw = with_raw_gradients(plan)
         self.computed_in = _coarsest(source.model)
         inputs = len(self._source.input_specs)
+        by_gradients = without_scores(self.plan)
 
         def explained(*flat: Any) -> dict[str, Any]:
-            return explain(source, self.plan, flat[:inputs], *flat[inputs:])
+            return explain(source, by_gradients, flat[:inputs], *flat[inputs:])
 
         self._explain = tf.function(explained, autograph=False).get_concrete_function(*specs)
         self.sizes = _sizes(self._explain.graph)
@@ -107,7 +111,33 @@ class KerasReference:
                 "Other samples may work (samples=, --samples); verify=False (--no-verify) leaves "
                 "the comparison out."
             ) from error
-        return {name: np.asarray(value) for name, value in found.items()}
+        return {
+            **{name: np.asarray(value) for name, value in found.items()},
+            **self._by_scores(feed, target),
+        }
+
+    def _by_scores(self, feed: Mapping[str, Array], request: Any) -> dict[str, Array]:
+        """Returns what methods make of scores at changed inputs, by forward passes and numpy."""
+        found: dict[str, Array] = {}
+        groups = self._asked.groups
+        if not any(o.moves for group in groups for o in group.outputs):
+            return found
+        scores, tensors = self._moved.at(feed, {})
+        for place, group in enumerate(groups):
+            seeds = seed(scores[place], group.target.spec, request)
+            at = functools.partial(self._scores_of, feed, place)
+            for o in (o for o in group.outputs if o.moves):
+                found[o.spec.name] = attribution_by_scores(o, tensors, at, seeds)
+        return found
+
+    def _scores_of(
+        self, feed: Mapping[str, Array], place: int, shifts: Mapping[TensorRef, Array]
+    ) -> Array:
+        return self._moved.at(feed, shifts)[0][place]
+
+    @functools.cached_property
+    def _moved(self) -> KerasMovedScores:
+        return KerasMovedScores(self._source, self._asked)
 
     def moved_scores(self) -> KerasMovedScores | None:
         """Returns what moves tensors and looks at the scores; None where it cannot be traced."""

@@ -6,7 +6,6 @@ inside a traced function, where it can differentiate with respect to any tensor 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +22,8 @@ from probegen.plan.plan import (
     moved_together,
 )
 from probegen.sources.keras.array_operations import TensorFlowOperations
-from probegen.sources.keras.forward import Forward, plain_output, run_forward
+from probegen.sources.keras.by_scores import attribution_by_scores
+from probegen.sources.keras.forward import Forward, forward_at, plain_output, run_forward
 from probegen.sources.keras.held import hold
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.targets import seed
@@ -73,7 +73,7 @@ def _gradient_outputs(
 ) -> dict[str, Any]:
     scores = forward.target(group.target)
     seeds = seed(scores, group.target.spec, request)
-    local = [o for o in group.outputs if o.probe.samples() is None]
+    local = [o for o in group.outputs if o.probe.samples() is None and not o.moves]
     refs = list(dict.fromkeys(o.ref for o in local))
     flow = tf.gradients([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
     by_ref = dict(zip(refs, flow, strict=True))
@@ -82,7 +82,12 @@ def _gradient_outputs(
     for outputs in moved_together(group):
         made = _sampled_gradients(source, plan, forward, group.target, seeds, outputs)
         gradients.update((o.spec.name, g) for o, g in zip(outputs, made, strict=True))
-    return {o.spec.name: _attribution(o, forward, gradients[o.spec.name]) for o in group.outputs}
+    return {
+        o.spec.name: attribution_by_scores(source, plan, forward, group.target, seeds, o)
+        if o.moves
+        else _attribution(o, forward, gradients[o.spec.name])
+        for o in group.outputs
+    }
 
 
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:
@@ -121,7 +126,7 @@ def _sampled_gradients(
     def step(k: Any, *flat: Any) -> tuple[Any, ...]:
         here = {ref: point(ref, k) for ref in moved}
         at = [p.at for p in here.values()]
-        there = _forward_at(source, plan, forward, list(moved.values()), at)
+        there = forward_at(source, plan, forward, list(moved), at)
         hold(there.operations, at, forward.operations)
         found = tf.gradients([there.target(target)], at, [seeds])
         by_ref = {r: tf.convert_to_tensor(g) for r, g in zip(moved, found, strict=True)}
@@ -142,25 +147,3 @@ def _sampled_gradients(
             samples, outputs, tf.nest.pack_sequence_as(started, flat), strict=True
         )
     ]
-
-
-def _forward_at(
-    source: KerasModel,
-    plan: Plan,
-    forward: Forward,
-    outputs: Sequence[GradientOutput],
-    points: Sequence[Any],
-) -> Forward:
-    """Runs the model with `points` in the place of the tensors that `outputs` refer to."""
-    flat = list(forward.inputs)
-    stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
-    for output, point in zip(outputs, points, strict=True):
-        if output.ref.is_input:
-            flat[output.ref.position] = point
-        else:
-            stand_ins[output.ref] = functools.partial(_second, point)
-    return run_forward(source, plan, flat, stand_ins)
-
-
-def _second(point: Any, _: Any) -> Any:
-    return point

@@ -47,7 +47,7 @@ def forward_graph(
     targets = [_target(builder, view, g.target, copies) for g in plan.groups]
     graph.outputs[:] = [*predictions, *plain, *targets]
     builder.attach()
-    refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+    refs = list(plan.refs)
     sources = {ref: _marked(graph, copies[view.value(ref)], ref) for ref in refs}
     return ForwardGraph(model, (len(predictions), len(plain)), sources, _path_of)
 

@@ -32,7 +32,7 @@ class OnnxMovedScores:
 
     def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
         self._view, self._groups = view, plan.groups
-        self.refs = list(dict.fromkeys(o.ref for g in plan.groups for o in g.outputs))
+        self.refs = list(plan.refs)
         self._inner = [ref for ref in self.refs if not ref.is_input]
         self._ends = [view.end(group.target) for group in plan.groups]
         wanted = [*(view.value(ref) for ref in self._inner), *self._ends]

@@ -36,6 +36,7 @@ from probegen.plan.plan import (
 )
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.plan.seeds import seed
+from probegen.sources.changed_scores import attribution_by_scores
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
     folder_of,
@@ -163,18 +164,24 @@ class OnnxReference:
         place = self._places[group.target]
         seeds = seed(scores[place], group.target.spec, target)
         ops = NumpyOperations()
-        here = [o for o in group.outputs if o.probe.samples() is None]
+        by_gradient = [o for o in group.outputs if not o.moves]
+        here = [o for o in by_gradient if o.probe.samples() is None]
         refs = list(dict.fromkeys(o.ref for o in here))
         by_ref = self._gradients(feed, place, seeds, refs, {}) if refs else {}
         flow = {o.spec.name: by_ref[o.ref] for o in here}
         for outputs in moved_together(group):
             flow.update(self._sampled(feed, place, seeds, outputs, tensors))
-        return {
+        found = {
             o.spec.name: np.asarray(
                 o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
             ).astype(o.spec.dtype)
-            for o in group.outputs
+            for o in by_gradient
         }
+        for o in (o for o in group.outputs if o.moves):
+            found[o.spec.name] = attribution_by_scores(
+                o, tensors, lambda shifts: self._moved.at(feed, shifts)[0][place], seeds
+            )
+        return found
 
     def _sampled(
         self,
@@ -238,7 +245,7 @@ class OnnxReference:
         graph = model.graph
         moved, scores = self._moved.give_shifts(model)
         values = values_by_name(graph)
-        refs = list(dict.fromkeys(o.ref for o in group.outputs))
+        refs = list(dict.fromkeys(o.ref for o in group.outputs if not o.moves))
         at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
         found = write_vector_jacobian_product(
             graph, self._read.opset, {"scores": scores[place]}, at

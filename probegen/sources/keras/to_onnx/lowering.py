@@ -75,8 +75,7 @@ def forward_graph(
     """
     _check_opset(opset)
     _check_dtypes(source)
-    explained = [o.ref for g in plan.groups for o in g.outputs]
-    refs = list(dict.fromkeys(ref for ref in explained if not ref.is_input))
+    refs = [ref for ref in plan.refs if not ref.is_input]
     marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
     large = _weights(source) if placeholder_weights else _large_weights(source)
     count = len(source.input_specs)
@@ -109,10 +108,9 @@ def forward_graph(
         model = to_ir(proto, opset, prepare)
     marked = _marked_values(model.graph)
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
-    for group in plan.groups:
-        for output in group.outputs:
-            if output.ref.is_input:
-                sources[output.ref] = model.graph.inputs[output.ref.position]
+    for ref in plan.refs:
+        if ref.is_input:
+            sources[ref] = model.graph.inputs[ref.position]
     return ForwardGraph(
         model=model,
         counts=(len(source.output_names), len(plan.plain)),

@@ -1,0 +1,201 @@
+"""Attributions by scores at changed inputs: one Scan over the points of a method."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, usual_count
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import dims_of, dtype_of, rank_of
+from probegen.graph.loops.step_writer import StepWriter
+from probegen.methods.axes import BATCH, Axes, batch_first
+from probegen.methods.by_scores import ByScores, Subject
+
+_WIDE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor that a method explains or changes.
+
+    Attributes:
+        at: the tensor.
+        axes: its axes.
+    """
+
+    at: ir.Value
+    axes: Axes
+
+
+def attribution_by_scores(
+    builder: Builder,
+    probe: ByScores,
+    explained: Tensor,
+    moved: Sequence[Tensor],
+    scores: ir.Value,
+    seed: ir.Value,
+    samples: Mapping[ir.Value, int],
+) -> ir.Value:
+    """Writes an attribution.
+
+    One Scan: a step takes some points, runs a copy of the forward nodes behind the changed tensors
+    on all of them in one batch, and adds what the scores say to the sums. The class is that of the
+    unchanged samples at all points, for the seed is.
+
+    Args:
+        builder: where the nodes go; its graph holds the forward pass.
+        probe: the method.
+        explained: the tensor that is explained.
+        moved: the tensors that are changed.
+        scores: what the target is taken from, the batch first.
+        seed: what the scores are multiplied by before they are summed up, of their shape.
+        samples: inputs of the graph that hold samples, of any number -> the axis of the samples;
+            empty where points cannot be folded into the batch.
+
+    Returns:
+        The attribution, its axes as the method's `result` gives them for the explained tensor.
+    """
+    ops = OnnxOperations(builder)
+    value, axes = _batch_first(builder, explained)
+    rows = [_batch_first(builder, m) for m in moved]
+    subject = Subject(value, axes, tuple(rows))
+    prepared = probe.prepared(ops, subject)
+    score = _summed(builder, scores, seed, 1)
+    if not all(BATCH in m.axes for m in moved) or isinstance(dims_of(scores)[0], int):
+        samples = {}  # one sample alone, or scores of a fixed number of samples
+    sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
+    count = probe.count(axes, sizes)
+    chunk = _chunk(builder.graph, probe, [m.at for m in moved], scores, samples)
+    if count is None:
+        numbers, there = _open_numbers(builder, probe.counted(ops, prepared), chunk)
+    else:
+        chunk = math.ceil(count / math.ceil(count / min(chunk, count)))
+        numbers, there = _numbers(builder, count, chunk, _wide(value))
+    fold = Fold(chunk, samples) if chunk > 1 else None
+
+    loop = StepWriter(builder)
+    inside = OnnxOperations(loop.body)
+    number = loop.read(numbers, backwards=False)
+    carried = [loop.carry(zeros) for zeros in probe.start(ops, prepared, score)]
+    points = {
+        m.at: _point(loop.body, probe.changed(inside, prepared, number, v, a), m, v, fold)
+        for m, (v, a) in zip(moved, rows, strict=True)
+    }
+    copies = forward_at(builder, loop, points, [scores], fold)
+    apart = loop.body.reshape(
+        copies.get(scores, scores), [chunk, -1, *((scores, i) for i in range(1, rank_of(scores)))]
+    )
+    found = _summed(loop.body, apart, builder.unsqueeze(seed, [0]), 2)
+    added = probe.added(inside, prepared, number, found, score)
+    if there is not None:
+        counts = loop.read(there, backwards=False)
+        added = tuple(_where_counted(inside, counts, part) for part in added)
+    sums = [loop.body.add(c, inside.sum(a, (0,))) for c, a in zip(carried, added, strict=True)]
+    totals, _ = loop.finish(sums)
+    result = probe.explained(ops, subject, prepared, totals, score)
+    result = builder.cast(result, dtype_of(explained.at))
+    return _in_own_order(builder, probe, result, axes, explained)
+
+
+def _batch_first(builder: Builder, moved: Tensor) -> tuple[ir.Value, Axes]:
+    """Returns a tensor and its axes with the batch in front; one sample where it has none."""
+    axes, order = batch_first(moved.axes)
+    value = moved.at if BATCH in moved.axes else builder.unsqueeze(moved.at, [0])
+    return builder.transpose(value, order), axes
+
+
+def _in_own_order(
+    builder: Builder, probe: ByScores, result: ir.Value, axes: Axes, explained: Tensor
+) -> ir.Value:
+    """Returns a result that has the batch in front in the order that the tensor has its axes."""
+    given, _ = probe.result(axes, (None,) * len(axes))
+    own, _ = probe.result(explained.axes, (None,) * len(explained.axes))
+    if BATCH not in own:
+        return builder.squeeze(result, [0])
+    return builder.transpose(result, [given.index(name) for name in own])
+
+
+def _summed(builder: Builder, scores: ir.Value, seed: ir.Value, first: int) -> ir.Value:
+    """Returns the target's scalar, in 32 bits at least: what the seed leaves out counts nothing."""
+    ops = OnnxOperations(builder)
+    chosen = ops.where(ops.greater(ops.abs(seed), 0.0), ops.mul(scores, seed), 0.0)
+    if dtype_of(chosen) not in _WIDE:
+        chosen = builder.cast(chosen, ir.DataType.FLOAT)
+    return ops.sum(chosen, tuple(range(first, rank_of(scores))))
+
+
+def _wide(value: ir.Value) -> ir.DataType:
+    """Returns the element type that positions and numbers of points have."""
+    return ir.DataType.DOUBLE if value.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
+
+
+def _chunk(
+    graph: ir.Graph,
+    probe: ByScores,
+    places: Sequence[ir.Value],
+    scores: ir.Value,
+    samples: Mapping[ir.Value, int],
+) -> int:
+    """Returns how many points a step takes."""
+    if not samples:
+        return 1
+    return probe.chunk or usual_count(graph, places, [scores], samples)
+
+
+def _numbers(
+    builder: Builder, count: int, chunk: int, dtype: ir.DataType
+) -> tuple[ir.Value, ir.Value | None]:
+    """Returns the numbers of the points, `[steps, chunk]`, and where they count.
+
+    The last step is filled up with the last point, which counts once.
+    """
+    steps = math.ceil(count / chunk)
+    numbers = np.arange(steps * chunk).reshape(steps, chunk)
+    kept = builder.const(np.minimum(numbers, count - 1), dtype)
+    return kept, None if steps * chunk == count else builder.const(numbers < count)
+
+
+def _open_numbers(
+    builder: Builder, count: ir.Value, chunk: int
+) -> tuple[ir.Value, ir.Value | None]:
+    """Returns what `_numbers` does where the count is known at run time alone."""
+    dtype, int64 = dtype_of(count), ir.DataType.INT64
+    whole = builder.cast(count, int64)
+    steps = builder.div(builder.add(whole, chunk - 1), chunk)
+    zero, one = builder.const(np.int64(0)), builder.const(np.int64(1))
+    end = builder.mul(steps, chunk)
+    flat = builder.op("Range", zero, end, one, shape=[None], dtype=int64)
+    numbers = builder.reshape(flat, [-1, chunk])
+    if chunk == 1:
+        return builder.cast(numbers, dtype), None
+    last = builder.sub(whole, 1)
+    kept = builder.elementwise("Min", numbers, last)
+    return builder.cast(kept, dtype), builder.elementwise("Less", numbers, whole)
+
+
+def _where_counted(ops: OnnxOperations, counts: ir.Value, part: ir.Value) -> ir.Value:
+    rank = rank_of(part)
+    return ops.where(ops.expand_dims(counts, tuple(range(1, rank))), part, 0.0)
+
+
+def _point(
+    body: Builder, changed: ir.Value, moved: Tensor, value: ir.Value, fold: Fold | None
+) -> ir.Value:
+    """Returns versions of a tensor, `[points, ...]`, as one tensor with a longer batch."""
+    sizes = [(value, i) for i in range(1, rank_of(value))]
+    joined = body.reshape(changed, [-1, *sizes])
+    _, order = batch_first(moved.axes)
+    if BATCH not in moved.axes:
+        point = body.squeeze(joined, [0])
+    else:
+        point = body.transpose(joined, [order.index(i) for i in range(len(order))])
+    known = dims_of(moved.at)
+    rename = renaming(fold) if fold is not None else None
+    point.shape = ir.Shape([d if rename is None else rename(d) for d in known])
+    return point

@@ -1,0 +1,170 @@
+"""The forward pass at other values of some tensors, several points at once in one batch.
+
+A loop over points runs a copy of the forward nodes in its body. With `Fold` each run takes
+`count` points: the samples of all of them lie behind each other along the batch axis, first all
+samples at the first point, then all at the second. What depends on the inputs and not on what is
+changed is computed once, outside of the loop, for as many copies of the samples. Weights stay
+where they are.
+
+That is right wherever the graph takes any number of samples and answers for each by itself, which
+is what an open batch axis says. A graph that is written for a fixed number of samples runs one
+point at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.copying import Rename, copy_node
+from probegen.graph.core.queries import depending_on, inputs_of, nodes_from
+from probegen.graph.core.values import Dim, dims_of, shape_of
+from probegen.graph.loops.step_writer import StepWriter
+
+#: The largest activation of all points of a run together takes no more bytes than this, a sample
+#: of the request, where nobody says another number of points.
+LARGEST_ACTIVATION = 32 * 2**20
+#: More points in a run make it no faster.
+_MOST = 16
+#: What an open size other than the batch is taken for.
+_USUAL_SIZE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """How points are folded into the batch.
+
+    Attributes:
+        count: points in a run.
+        inputs: inputs of the graph that hold samples -> the axis of the samples.
+    """
+
+    count: int
+    inputs: Mapping[ir.Value, int]
+
+
+def open_batch(
+    inputs: Iterable[ir.Value], axes: Iterable[Sequence[str]], batch_name: str = "batch"
+) -> dict[ir.Value, int]:
+    """Returns the inputs that hold samples, of any number -> the axis of the samples.
+
+    Nothing where one holds a fixed number of samples, or none has an axis of samples: points
+    cannot be folded then.
+    """
+    found = {}
+    for value, names in zip(inputs, axes, strict=False):
+        if batch_name in names:
+            at = list(names).index(batch_name)
+            if isinstance(dims_of(value)[at], int):
+                return {}
+            found[value] = at
+    return found
+
+
+def usual_count(
+    graph: ir.Graph,
+    places: Collection[ir.Value],
+    ends: Iterable[ir.Value],
+    inputs: Mapping[ir.Value, int],
+) -> int:
+    """Returns how many points a run takes where nobody says: see `LARGEST_ACTIVATION`.
+
+    Args:
+        graph: holds the forward pass.
+        places: the tensors that change.
+        ends: what is computed from them.
+        inputs: those that hold samples -> the axis of the samples; without any it is 1.
+    """
+    if not inputs:
+        return 1
+    batch = {dims_of(value)[at] for value, at in inputs.items()}
+    values = [*places, *(v for n in nodes_from(graph, places, ends) for v in n.outputs)]
+    largest = max((_bytes(v, batch) for v in values), default=1)
+    return max(1, min(_MOST, LARGEST_ACTIVATION // max(1, largest)))
+
+
+def _bytes(value: ir.Value, batch: Collection[Dim]) -> int:
+    """Returns what a value takes for one sample; 0 where its rank is not known."""
+    sizes = shape_of(value)
+    if sizes is None:
+        return 0
+    known = (d if isinstance(d, int) else 1 if d in batch else _USUAL_SIZE for d in sizes)
+    width = 4 if value.dtype is None else max(1, value.dtype.bitwidth // 8)
+    return math.prod(known) * width
+
+
+def forward_at(
+    builder: Builder,
+    loop: StepWriter,
+    points: Mapping[ir.Value, ir.Value],
+    ends: Sequence[ir.Value],
+    fold: Fold | None,
+    skip: Collection[ir.Node] = (),
+) -> dict[ir.Value, ir.Value]:
+    """Copies into a loop's body the forward nodes through which changed tensors reach `ends`.
+
+    Args:
+        builder: writes around the loop; its graph holds the forward pass.
+        loop: the loop.
+        points: tensor -> what stands in its place in the body, folded where `fold` is given.
+        ends: what is wanted of the forward pass.
+        fold: how many points each run takes; None for one.
+        skip: nodes whose results are those of the unchanged tensors: masks.
+
+    Returns:
+        Value of the graph -> its copy; the ends may be missing where they do not depend.
+    """
+    graph = builder.graph
+    nodes = nodes_from(graph, points, ends, skip)
+    copies = dict(points)
+    several = fold is not None and fold.count > 1
+    if fold is not None and several:
+        made = {v for node in nodes for v in node.outputs}
+        read = {v for node in nodes for v in inputs_of(node)} - made - set(points)
+        copies.update(_unchanged(builder, read, fold))
+    rename = renaming(fold) if fold is not None and several else None
+    for node in nodes:
+        copy_node(loop.body, node, copies, rename)
+    return copies
+
+
+def _unchanged(
+    builder: Builder, read: Collection[ir.Value], fold: Fold
+) -> dict[ir.Value, ir.Value]:
+    """Computes for so many copies of the samples what depends on the inputs; returns copies."""
+    graph = builder.graph
+    depending = depending_on(graph, fold.inputs)
+    wanted = [v for v in read if v in depending]
+    nodes = nodes_from(graph, fold.inputs, wanted)
+    used = {v for n in nodes for v in inputs_of(n)} | set(wanted)
+    rename = renaming(fold)
+    copies: dict[ir.Value, ir.Value] = {}
+    for value, axis in fold.inputs.items():
+        if value in used:
+            sizes = dims_of(value)
+            times = builder.ints(*(fold.count if i == axis else 1 for i in range(len(sizes))))
+            copies[value] = builder.op("Tile", value, times, shape=[rename(d) for d in sizes])
+    for node in nodes:
+        copy_node(builder, node, copies, rename)
+    return {v: copies[v] for v in wanted}
+
+
+def renaming(fold: Fold) -> Rename:
+    """Returns what open sizes are called where the batch is longer than their names say."""
+    kept = {
+        size
+        for value, axis in fold.inputs.items()
+        for i, size in enumerate(dims_of(value))
+        if i != axis
+    }
+
+    def rename(size: Dim) -> Dim:
+        if not isinstance(size, str) or size in kept:
+            return size
+        return f"{size} at {fold.count} points"
+
+    return rename

@@ -1,0 +1,215 @@
+"""Methods that need the model's scores at changed inputs, and no gradient.
+
+Such a method says which changed versions of a tensor it looks at (its points), how a point is made
+of the tensor and the number of the point, what the score there adds to the result, and what
+becomes of the sums. The engines run the model at the points in a loop, several at once where they
+can, and keep the sums alone: neither the graph nor its memory grows with the number of points.
+
+Everything here has its samples first: axis 0 of a tensor is the batch. What belongs to several
+points has one axis more in front, that of the points.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Generic
+
+from probegen.errors import SpecError
+from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
+from probegen.methods.base import GradientProbe, OfInputs, OfLayer
+from probegen.methods.operations import Operations, T
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject(Generic[T]):
+    """What a method looks at.
+
+    Attributes:
+        value: the tensor that is explained, the batch first.
+        axes: its axes.
+        moved: the tensors that are changed together, each with its axes, the batch first. All have
+            the positions of each other; of most methods the first is `value`.
+        groups: whole numbers `[batch, ...positions]` that came with the request, where the method
+            asked for them.
+    """
+
+    value: T
+    axes: Axes
+    moved: tuple[tuple[T, Axes], ...]
+    groups: T | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ByScores(GradientProbe, abc.ABC):
+    """A method that needs scores at changed inputs.
+
+    Attributes:
+        chunk: how many points go through the model at once; chosen where it is left out (the
+            largest activation of a run takes 32 MiB a sample at most, and no run has more than 16
+            points). The result does not depend on it. Where a graph is written for a fixed number
+            of samples, it is 1.
+    """
+
+    chunk: int | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk is not None:
+            check_count("chunk", self.chunk)
+
+    @property
+    def gives_gradient(self) -> bool:
+        """False: there is no gradient."""
+        return False
+
+    def check_subject(self, axes: Axes, sizes: Sizes, name: str) -> None:
+        """Refuses a tensor that this probe cannot explain.
+
+        Args:
+            axes: of what is explained, as the model has them.
+            sizes: its sizes, None where they are open.
+            name: what it is called.
+
+        Raises:
+            InstrumentError: it is one; says what was expected.
+        """
+
+    @abc.abstractmethod
+    def count(self, axes: Axes, sizes: Sizes) -> int | None:
+        """Returns the number of points; None where that is known at run time alone.
+
+        Args:
+            axes: of what is explained, the batch first.
+            sizes: its sizes, None where they are open.
+        """
+
+    @abc.abstractmethod
+    def prepared(self, ops: Operations[T], subject: Subject[T]) -> tuple[T, ...]:
+        """Returns what all points share, computed once."""
+
+    def counted(self, ops: Operations[T], prepared: Sequence[T]) -> T:
+        """Returns the number of points as a floating scalar, where `count` does not know it."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def changed(
+        self, ops: Operations[T], prepared: Sequence[T], numbers: T, value: T, axes: Axes
+    ) -> T:
+        """Returns changed versions of a tensor, `[points, ...axes]`.
+
+        Args:
+            ops: the array operations.
+            prepared: what `prepared` returned.
+            numbers: which points: whole numbers from 0, as floating ones, `[points]`.
+            value: one of the tensors that are changed.
+            axes: its axes.
+        """
+
+    @abc.abstractmethod
+    def start(self, ops: Operations[T], prepared: Sequence[T], score: T) -> tuple[T, ...]:
+        """Returns zeros in the shapes of the sums.
+
+        Args:
+            ops: the array operations.
+            prepared: what `prepared` returned.
+            score: of the unchanged samples, `[batch]`.
+        """
+
+    @abc.abstractmethod
+    def added(
+        self, ops: Operations[T], prepared: Sequence[T], numbers: T, scores: T, score: T
+    ) -> tuple[T, ...]:
+        """Returns what points add to each of the sums, `[points, ...]`, still apart.
+
+        Args:
+            ops: the array operations.
+            prepared: what `prepared` returned.
+            numbers: which points, as for `changed`.
+            scores: of the changed samples, `[points, batch]`.
+            score: of the unchanged samples, `[batch]`.
+        """
+
+    @abc.abstractmethod
+    def explained(
+        self,
+        ops: Operations[T],
+        subject: Subject[T],
+        prepared: Sequence[T],
+        sums: Sequence[T],
+        score: T,
+    ) -> T:
+        """Returns the attribution, the batch first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OfInputsByScores(ByScores, OfInputs):
+    """Explains the inputs (or what `wrt` selects) by hiding parts of them.
+
+    All channels of a position are hidden together: the result is `[batch, ...positions]`, or
+    `[batch, feature]` of plain vectors, which have no positions. Of an input of tokens the
+    positions of what the tokens look up are hidden, all its look-ups together. Other inputs stay
+    as they are.
+    """
+
+    def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
+        """Returns the batch and what can be hidden."""
+        del layer
+        hidden = hidden_axes(axes)
+        return tuple(i for i, name in enumerate(axes) if name == BATCH or i in hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfLayerByScores(ByScores, OfLayer):
+    """Explains the positions of a layer's output by scores.
+
+    Attributes:
+        moves_inputs: whether what is changed are the inputs that the layer depends on, and not the
+            layer's output itself.
+    """
+
+    moves_inputs: bool = dataclasses.field(default=False, init=False, repr=False)
+
+
+def hidden_axes(axes: Axes) -> tuple[int, ...]:
+    """Returns the axes along which parts are hidden: the positions, or all of a plain vector."""
+    channel = channel_axis(axes) if len(axes) > 2 else None
+    return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
+
+
+def of_positions(ops: Operations[T], value: T, axes: Axes, like: T) -> T:
+    """Returns zeros `[batch, ...positions]` of a tensor, of the element type of `like`."""
+    hidden = hidden_axes(axes)
+    others = tuple(i for i in range(1, len(axes)) if i not in hidden)
+    return ops.cast(ops.zeros_like(ops.max(value, others)), like)
+
+
+def beside_channels(ops: Operations[T], mask: T, axes: Axes) -> T:
+    """Returns a mask `[points, batch or 1, ...positions]` so that it goes with a tensor."""
+    hidden = hidden_axes(axes)
+    others = tuple(i + 1 for i in range(1, len(axes)) if i not in hidden)
+    return ops.expand_dims(mask, others)
+
+
+def beside_positions(ops: Operations[T], scores: T, positions: int) -> T:
+    """Returns `[points, batch]` so that it goes with `[points, batch, ...positions]`."""
+    return ops.expand_dims(scores, tuple(range(2, 2 + positions)))
+
+
+def check_count(field: str, value: Any, least: int = 1) -> None:
+    """Raises a SpecError unless a value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SpecError(f"{field}= takes a whole number of at least {least}, got {value!r}.")
+
+
+def checked_number(field: str, value: Any) -> float:
+    """Returns a finite number as a float.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpecError(f"{field}= takes a finite number, got {value!r}.")
+    return float(value)

@@ -1,0 +1,75 @@
+"""Attributions by scores at changed inputs, by numpy: the untouched model and nothing else.
+
+This is what artefacts are held against. The model runs one point at a time; what is moved, and how
+scores become an attribution, is said by the method itself, in double precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.rows import as_described, rows_first
+from probegen.errors import VerificationError
+from probegen.methods.axes import batch_first
+from probegen.methods.by_scores import ByScores, Subject
+from probegen.methods.numpy_operations import NumpyOperations
+from probegen.plan.plan import GradientOutput, TensorRef
+
+Array = npt.NDArray[Any]
+
+#: What tensors are moved by -> the scores that the target is taken from, the batch first.
+ScoresAt = Callable[[Mapping[TensorRef, Array]], Array]
+
+
+def attribution_by_scores(
+    output: GradientOutput, tensors: Mapping[TensorRef, Array], scores_at: ScoresAt, seeds: Array
+) -> Array:
+    """Returns an attribution, its axes as in the manifest.
+
+    Args:
+        output: the method, and what it explains.
+        tensors: what is explained and what is changed, as the model has it.
+        scores_at: runs the model.
+        seeds: what scores are multiplied by before they are summed up.
+    """
+    probe = output.probe
+    if not isinstance(probe, ByScores):
+        raise VerificationError(f"{output.spec.name!r} is not made of scores.")
+    ops = NumpyOperations()
+    rows = {
+        ref: _rows(tensors[ref], axes) for ref, axes in (*output.moves, (output.ref, output.axes))
+    }
+    moved = tuple((rows[ref], batch_first(axes)[0]) for ref, axes in output.moves)
+    value, axes = rows[output.ref], batch_first(output.axes)[0]
+    subject = Subject(value, axes, moved)
+    prepared = probe.prepared(ops, subject)
+    score = _summed(scores_at({}), seeds)
+    count = probe.count(axes, value.shape)
+    if count is None:
+        count = int(probe.counted(ops, prepared))
+    sums = [np.array(zeros, np.float64) for zeros in probe.start(ops, prepared, score)]
+    for number in range(count):
+        numbers = np.array([number], np.float64)
+        shifts = {}
+        for (ref, own), (tensor, named) in zip(output.moves, moved, strict=True):
+            point = probe.changed(ops, prepared, numbers, tensor, named)[0]
+            shifts[ref] = as_described(point - tensor, own)
+        found = _summed(scores_at(shifts), seeds)
+        added = probe.added(ops, prepared, numbers, found[None], score)
+        sums = [total + part[0] for total, part in zip(sums, added, strict=True)]
+    result = np.asarray(probe.explained(ops, subject, prepared, sums, score))
+    return as_described(result, output.spec.axes).astype(output.spec.dtype)
+
+
+def _rows(tensor: Array, axes: tuple[str, ...]) -> Array:
+    return rows_first(tensor.astype(np.float64), axes)
+
+
+def _summed(scores: Array, seeds: Array) -> Array:
+    chosen = np.where(seeds != 0, scores.astype(np.float64) * seeds, 0.0)
+    total: Array = chosen.reshape(len(chosen), -1).sum(axis=1)
+    return total

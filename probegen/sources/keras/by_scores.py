@@ -1,0 +1,96 @@
+"""Attributions by scores at changed inputs, in TensorFlow: a loop over the points of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from probegen.methods.axes import BATCH, Axes, batch_first
+from probegen.methods.by_scores import ByScores, Subject
+from probegen.plan.plan import GradientOutput, Plan, TargetPlan
+from probegen.sources.keras.array_operations import TensorFlowOperations
+from probegen.sources.keras.forward import Forward, forward_at
+from probegen.sources.keras.keras_model import KerasModel
+
+_OPS = TensorFlowOperations()
+
+
+def attribution_by_scores(
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    target: TargetPlan,
+    seeds: Any,
+    output: GradientOutput,
+) -> Any:
+    """Returns an attribution; the model runs at one point at a time.
+
+    Args:
+        source: the model.
+        plan: what is computed.
+        forward: the model at the inputs as they are.
+        target: what the score is.
+        seeds: what the target's scores are multiplied by before they are summed up.
+        output: the method, and what it explains.
+    """
+    probe = output.probe
+    assert isinstance(probe, ByScores)
+    value, axes = _rows_first(forward.tensor(output.ref), output.axes)
+    refs = [ref for ref, _ in output.moves]
+    moved = tuple(_rows_first(forward.tensor(ref), own) for ref, own in output.moves)
+    subject = Subject(value, axes, moved)
+    prepared = probe.prepared(_OPS, subject)
+    score = _summed(forward.target(target), seeds)
+    count: Any = probe.count(axes, tuple(value.shape))
+    if count is None:
+        count = tf.cast(probe.counted(_OPS, prepared), tf.int32)
+    wide = tf.float64 if value.dtype == tf.float64 else tf.float32
+
+    def step(number: Any, *sums: Any) -> tuple[Any, ...]:
+        numbers = tf.cast(tf.reshape(number, [1]), wide)
+        points = [
+            _in_own_order(probe.changed(_OPS, prepared, numbers, tensor, named)[0], before, own)
+            for (tensor, named), before, (_, own) in zip(
+                moved, map(forward.tensor, refs), output.moves, strict=True
+            )
+        ]
+        there = forward_at(source, plan, forward, refs, points)
+        scores = tf.expand_dims(_summed(there.target(target), seeds), 0)
+        added = probe.added(_OPS, prepared, numbers, scores, score)
+        return (number + 1, *(total + part[0] for total, part in zip(sums, added, strict=True)))
+
+    condition: Callable[..., Any] = lambda number, *_: number < count  # noqa: E731
+    start = (tf.constant(0), *probe.start(_OPS, prepared, score))
+    shapes = (tf.TensorShape([]), *(zeros.shape for zeros in start[1:]))
+    _, *sums = tf.while_loop(condition, step, start, shape_invariants=shapes)
+    result = tf.cast(probe.explained(_OPS, subject, prepared, sums, score), value.dtype)
+    return _in_own_order(result, None, output.spec.axes)
+
+
+def _rows_first(tensor: Any, axes: Axes) -> tuple[Any, Axes]:
+    named, order = batch_first(axes)
+    batched = tensor if BATCH in axes else tf.expand_dims(tensor, 0)
+    return (
+        tensor if BATCH in axes and list(order) == sorted(order) else tf.transpose(batched, order)
+    ), named
+
+
+def _in_own_order(rows: Any, like: Any, axes: Axes) -> Any:
+    """Returns a tensor that has the batch in front in the order of `axes`."""
+    _, order = batch_first(axes)
+    if BATCH not in axes:
+        return rows[0]
+    found = tf.transpose(rows, [order.index(i) for i in range(len(order))])
+    if like is not None:
+        found.set_shape(like.shape)
+    return found
+
+
+def _summed(scores: Any, seeds: Any) -> Any:
+    """Returns the target's scalar, in 32 bits at least: what the seed leaves out counts nothing."""
+    chosen = tf.where(tf.equal(seeds, 0), tf.zeros_like(scores), scores * seeds)
+    if chosen.dtype not in (tf.float32, tf.float64):
+        chosen = tf.cast(chosen, tf.float32)
+    return tf.reduce_sum(chosen, axis=list(range(1, chosen.shape.rank)))

@@ -1,0 +1,203 @@
+"""Occlusion against loops over `model.predict`: windows, edges, batches, sources, errors."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import InstrumentError, SpecError
+from tests import models
+from tests.methods.scoring import best_of, onnx_model, onnx_scores, scans_in, scores_of
+
+
+def twin(best, x, window, stride, fill=0.0, channels=True):
+    """The mean, over the windows that cover an element, of what hiding one takes."""
+    score = best(x)
+    sizes = x.shape[1:-1] if channels else x.shape[1:]
+    total, count = np.zeros((len(x), *sizes)), np.zeros(sizes)
+    starts = []
+    for size, w, s in zip(sizes, window, stride, strict=True):
+        places = [0]
+        while places[-1] + w < size:
+            places.append(places[-1] + s)
+        starts.append(places)
+    for corner in itertools.product(*starts):
+        cut = tuple(slice(a, a + w) for a, w in zip(corner, window, strict=True))
+        hidden = x.copy()
+        hidden[(slice(None), *cut)] = fill
+        taken = score(x) - score(hidden)
+        total[(slice(None), *cut)] += taken.reshape(-1, *[1] * len(sizes))
+        count[cut] += 1
+    assert count.min() > 0
+    return total / count
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "chunk"),
+    [((3, 2), (2, 2), None), ((4, 3), None, 1), ((5, 8), (3, 1), 5), ((11, 8), (1, 1), 3)],
+)
+def test_an_image_of_a_keras_model(tmp_path, window, stride, chunk):
+    model = models.cnn()
+    probe = pg.Occlusion(window, stride, fill=0.25, chunk=chunk)
+    exported = pg.compile(model, probe, tmp_path / "m.onnx")
+    assert exported.report["occlusion/image"].witness == (
+        "the source model's scores at changed inputs"
+    )
+    art = runtime.load(tmp_path / "m.onnx")
+    best = best_of(scores_of(model))
+    for count in (2, 5):
+        x = models.images((11, 8, 2), seed=count, count=count)
+        x[0, :4] = 0.0
+        found = art.run(x)["occlusion/image"]
+        assert found.axes == ("batch", "height", "width")
+        close(found.array, twin(best, x, window, stride or window, 0.25))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_an_onnx_file(tmp_path, count):
+    pg.compile(onnx_model(), pg.Occlusion(2, 1), tmp_path / "m.onnx")
+    x = models.images((5, 3), count=count)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["occlusion/x"].array
+    close(found, twin(best_of(onnx_scores), x, (2,), (1,)))
+
+
+@pytest.mark.parametrize("path", ["saved", "keras"])
+def test_tensorflow_says_the_same(tmp_path, path):
+    model, x = models.forecaster(), models.images((17, 2), count=2)
+    probe = pg.Occlusion(5, 3)
+    if path == "saved":
+        pg.compile(model, probe, tmp_path / path)
+        found = runtime.load(tmp_path / path).run(x)["occlusion/window"].array
+    else:
+        found = np.asarray(pg.instrument(model, probe)(x)["occlusion/window"])
+    score = lambda v: model.predict(v, verbose=0)[:, 0].astype(np.float64)  # noqa: E731
+    close(found, twin(lambda _: score, x, (5,), (3,)))
+
+
+def test_tokens_are_filled_where_they_are_looked_up(tmp_path):
+    model = models.transformer()
+    pg.compile(model, pg.Occlusion(2, 1, target=1), tmp_path / "m.onnx")
+    tokens = models.tokens()
+    found = runtime.load(tmp_path / "m.onnx").run(tokens)["occlusion/tokens"]
+    assert found.axes == ("batch", "time")
+    embedding = model.get_layer("embedding")
+    vectors, mask = embedding(tokens).numpy(), embedding.compute_mask(tokens)
+
+    def score(v):
+        y = v
+        for name in ("block_1", "block_2"):
+            y = keras.tree.map_structure(lambda t: t, model.get_layer(name)(_masked(y, mask)))
+        pooled = model.get_layer("mean")(y, mask=mask)
+        kernel, bias = model.get_layer("scores").get_weights()
+        return (np.asarray(pooled) @ kernel + bias)[:, 1].astype(np.float64)
+
+    close(found.array, twin(lambda _: score, vectors, (2,), (1,)))
+
+
+def _masked(value, mask):
+    tensor = keras.ops.convert_to_tensor(value)
+    keras.src.backend.set_keras_mask(tensor, mask)
+    return tensor
+
+
+def test_sizes_that_are_open(tmp_path):
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None, None, 2), name="image")
+    y = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    y = layers.GlobalAveragePooling2D()(y)
+    model = keras.Model(x, layers.Dense(3, activation="softmax")(y))
+    pg.compile(model, pg.Occlusion((4, 2), (3, 2), chunk=4), tmp_path / "m.onnx")
+    art, best = runtime.load(tmp_path / "m.onnx"), best_of(scores_of(model))
+    for sizes in ((9, 5), (4, 8), (2, 3)):
+        image = models.images((*sizes, 2), count=2)
+        close(art.run(image)["occlusion/image"].array, twin(best, image, (4, 2), (3, 2)))
+
+
+def test_vectors_and_several_inputs(tmp_path):
+    model = models.siamese()
+    pg.compile(model, pg.Occlusion(3, 2, logits=False), tmp_path / "m.onnx")
+    left, right = models.images((7,), count=4), models.images((7,), seed=1, count=4)
+    found = runtime.load(tmp_path / "m.onnx").run({"left": left, "right": right})
+    predict = lambda a, b: model.predict([a, b], verbose=0)[:, 0].astype(np.float64)  # noqa: E731
+    expected = twin(lambda _: lambda v: predict(v, right), left, (3,), (2,), channels=False)
+    close(found["occlusion/left"].array, expected)
+    expected = twin(lambda _: lambda v: predict(left, v), right, (3,), (2,), channels=False)
+    close(found["occlusion/right"].array, expected)
+    assert found["occlusion/left"].axes == ("batch", "feature")
+
+
+def test_a_fixed_batch_and_states_run_one_point_at_a_time(tmp_path):
+    probe = pg.Occlusion((3, 4), 2, chunk=7)
+    model, x = models.cnn(), models.images((11, 8, 2), count=1)
+    pg.compile(model, probe, tmp_path / "m.onnx", dynamic_batch=False)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["occlusion/image"].array
+    close(found, twin(best_of(scores_of(model)), x, (3, 4), (2, 2)))
+    keras.utils.set_random_seed(2)
+    given = keras.Input(batch_shape=(3, 6, 2), name="steps")
+    y = layers.LSTM(4, stateful=True)(given)
+    stateful = keras.Model(given, layers.Dense(2)(y))
+    pg.compile(stateful, pg.Occlusion(2, chunk=3), tmp_path / "s.onnx")
+    x = models.images((6, 2), count=3)
+    found = runtime.load(tmp_path / "s.onnx").run(x)["occlusion/steps"].array
+
+    def scores(v):
+        stateful.reset_states() if hasattr(stateful, "reset_states") else None
+        stateful.layers[1].reset_state()
+        return stateful.predict(v, verbose=0, batch_size=3).astype(np.float64)
+
+    close(found, twin(best_of(scores), x, (2,), (2,)))
+
+
+def test_the_forward_pass_is_copied_once_whatever_the_number_of_windows(tmp_path):
+    sizes = []
+    for stride in (1, 4):
+        path = tmp_path / f"{stride}.onnx"
+        pg.compile(models.cnn(), pg.Occlusion(4, stride), path, verify=False, gate=False)
+        assert scans_in(path).count("Conv") == 2
+        sizes.append(path.stat().st_size)
+    assert abs(sizes[0] - sizes[1]) < 2000  # what is stored are the numbers of the windows
+
+
+def test_the_result_does_not_depend_on_the_batch(tmp_path):
+    pg.compile(models.cnn(), pg.Occlusion(3, 2), tmp_path / "m.onnx", verify=False)
+    art, x = runtime.load(tmp_path / "m.onnx"), models.images((11, 8, 2), count=4)
+    together = art.run(x)["occlusion/image"].array
+    for i in range(4):
+        close(art.run(x[i : i + 1])["occlusion/image"].array, together[i : i + 1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"window": 0}, "window= takes a whole number of at least 1, got 0"),
+        ({"window": (2, 1.5)}, "window= takes a whole number of at least 1, got 1.5"),
+        ({"window": 2, "stride": 3}, "stride=3 is larger than window=2"),
+        ({"window": (4, 2), "stride": 3}, "elements between the windows"),
+        ({"fill": float("nan")}, "fill= takes a finite number, got nan"),
+        ({"chunk": 0}, "chunk= takes a whole number of at least 1"),
+    ],
+)
+def test_fields_that_mean_nothing(fields, says):
+    with pytest.raises(SpecError, match=says):
+        pg.Occlusion(**fields)
+
+
+@pytest.mark.parametrize(
+    ("window", "says"),
+    [
+        (9, r"window=9 is larger than 'image', whose axis 'width' has 8 entries"),
+        ((3, 3, 3), r"window=\(3, 3, 3\) has 3 entries; 'image' is hidden along 2 axes"),
+    ],
+)
+def test_windows_that_do_not_fit(tmp_path, window, says):
+    with pytest.raises(InstrumentError, match=says):
+        pg.compile(models.cnn(), pg.Occlusion(window), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
