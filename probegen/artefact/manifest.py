@@ -50,6 +50,10 @@ SIGNS = frozenset({SIGNED, NEVER_NEGATIVE, ANY_SIGN})
 #: The unit of gradients: as large as the score over the input, where nothing saturates.
 SCORE_PER_INPUT = "score per unit of input"
 
+#: The key in `OutputSpec.detail` of what is the gradient of a score and nothing else, so that an
+#: ascent may follow it.
+GRADIENT_DETAIL = "gradient"
+
 #: Element types of inputs and outputs, by their names in numpy and TensorFlow.
 DTYPES = frozenset(
     {"bool", "string", "bfloat16", "complex64", "complex128"}
@@ -161,6 +165,11 @@ class OutputSpec:
     def is_attribution(self) -> bool:
         """True for what explains a target, false for predictions, activations and attention."""
         return self.draw == DRAWN_AS_MAP
+
+    @property
+    def is_gradient(self) -> bool:
+        """True for the gradient of a score itself, which a runtime may follow."""
+        return self.detail.get(GRADIENT_DETAIL) is True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from probegen._version import __version__
 from probegen.cli.compile import compile
 from probegen.cli.differentiate import differentiate
 from probegen.cli.inspect import inspect
+from probegen.cli.maximise import maximise
 from probegen.cli.run import run
 from probegen.cli.verify import verify
 from probegen.errors import ProbegenError
@@ -71,9 +72,10 @@ def cli(traceback: bool) -> None:
       probegen verify model.onnx
       probegen differentiate any.onnx -o gradient.onnx --wrt image
       probegen run model.onnx photo.png --html report.html
+      probegen maximise model.onnx --target 3 -o picture.png
     """
     del traceback  # see main
 
 
-for _command in (inspect, compile, differentiate, verify, run):
+for _command in (inspect, compile, differentiate, verify, run, maximise):
     cli.add_command(_command)

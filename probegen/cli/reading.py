@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +55,32 @@ def with_verification(command: Callable[..., Any]) -> Callable[..., Any]:
 def samples_of(given: str | None) -> Any:
     """Returns what `--samples` names, None where it names nothing."""
     return None if given is None else load_arrays(given)
+
+
+def target_of(text: str | None) -> Any:
+    """Returns the target of a run: an index or a name, or a list with one a row."""
+    if text is None:
+        return None
+    parts = [_one_target(part.strip()) for part in text.split(",")]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _one_target(text: str) -> int | str:
+    if text == "argmax":
+        return -1
+    return int(text) if text.removeprefix("-").isdigit() else text
+
+
+def sizes_of(given: Sequence[str]) -> dict[str, int] | None:
+    """Returns what `--size AXIS=N` says, None where it says nothing.
+
+    Raises:
+        InputError: one is not of the form.
+    """
+    found = {}
+    for text in given:
+        axis, _, size = text.partition("=")
+        if not axis or not size.isdigit():
+            raise InputError(f"--size takes for instance height=64, got {text!r}.")
+        found[axis] = int(size)
+    return found or None

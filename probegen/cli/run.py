@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen.cli.reading import read_text, words
+from probegen.cli.reading import read_text, target_of, words
 from probegen.cli.showing import note, show_table, start_tensorflow
 from probegen.errors import InputError
 
@@ -89,7 +89,7 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     )
     result = art.run(
         read.feed,
-        target=_request(options["target"]),
+        target=target_of(options["target"]),
         explain=not options["no_explain"],
         check_finite=options["check_finite"],
     )
@@ -146,20 +146,6 @@ def _say_values(record: Any) -> None:
         click.echo(f"{record.name}, row {row}: {'probability ' if probable else ''}{value:.4g}")
     if len(array) > _MOST_CHOICES:
         click.echo(f"{record.name}: {len(array) - _MOST_CHOICES} more rows; --json has them all")
-
-
-def _request(text: str | None) -> Any:
-    """Returns the target of a run: an index or a name, or a list with one a row."""
-    if text is None:
-        return None
-    parts = [_one_target(part.strip()) for part in text.split(",")]
-    return parts if len(parts) > 1 else parts[0]
-
-
-def _one_target(text: str) -> int | str:
-    if text == "argmax":
-        return -1
-    return int(text) if text.removeprefix("-").isdigit() else text
 
 
 def _labels(options: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from probegen.artefact.manifest import DRAWN_AS_MAP, NEVER_NEGATIVE, SIGNED
+from probegen.artefact.manifest import DRAWN_AS_MAP, GRADIENT_DETAIL, NEVER_NEGATIVE, SIGNED
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes, Sizes, channel_axis
 from probegen.methods.operations import Operations, T
@@ -289,6 +289,13 @@ class GradientProbe(Probe):
     def gives_gradient(self) -> bool:
         """True where the attribution is the gradient at the tensor, and nothing else."""
         return self.samples() is None and type(self).combine is GradientProbe.combine
+
+    def described(self, axes: Axes) -> dict[str, Any]:
+        """Returns what an `OutputSpec` says of the method, and whether it is a plain gradient."""
+        told = super().described(axes)
+        if self.gives_gradient and self.table() is None:
+            told["detail"] = {**told["detail"], GRADIENT_DETAIL: True}
+        return told
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,11 +23,15 @@ from probegen.runtime.result import Record, Result, read_npz
 
 if TYPE_CHECKING:
     from probegen.runtime import metrics
+    from probegen.runtime.maximisation import Maximised, maximise
 
-__all__ = ["Artefact", "Record", "Result", "load", "metrics", "read_npz"]
+__all__ = ["Artefact", "Maximised", "Record", "Result", "load", "maximise", "metrics", "read_npz"]
 
 #: Where the functions live that come with their first use.
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "Maximised": "probegen.runtime.maximisation",
+    "maximise": "probegen.runtime.maximisation",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,36 +132,6 @@ def attribution(artefact: Artefact, output: str) -> OutputSpec:
             f"{output!r} {what}{did_you_mean(str(output), known) or ' It has no attribution.'}"
         )
     return artefact.manifest.output(output)
-
-
-def counted(name: str, value: Any, at_least: int = 1) -> int:
-    """Returns a whole number that an argument must be.
-
-    Raises:
-        InputError: it is none, or too small.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < at_least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number, {at_least} or more.")
-    return number
-
-
-def positive(name: str, value: Any, most: float = np.inf) -> float:
-    """Returns a number above zero that an argument must be.
-
-    Raises:
-        InputError: it is none, or out of bounds.
-    """
-    number = np.asarray(value)
-    if number.shape != () or number.dtype.kind not in "iuf" or not 0 < number <= most:
-        bound = "" if most == np.inf else f" and at most {most:g}"
-        raise InputError(f"{name} is {value!r}; it must be a number above 0{bound}.")
-    if not np.isfinite(number):
-        raise InputError(f"{name} is {value!r}; it must be finite.")
-    return float(number)
 
 
 def changes_of(

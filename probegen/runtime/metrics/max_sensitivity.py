@@ -6,15 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.rows import rows_first
+from probegen.runtime.arguments import counted, positive
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
-from probegen.runtime.metrics.explained import (
-    Explained,
-    changes_of,
-    counted,
-    floating,
-    positive,
-)
+from probegen.runtime.metrics.explained import Explained, changes_of, floating
 from probegen.runtime.target import Target
 
 

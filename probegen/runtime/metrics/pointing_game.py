@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.errors import InputError
+from probegen.runtime.arguments import counted
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
-from probegen.runtime.metrics.explained import Explained, counted
+from probegen.runtime.metrics.explained import Explained
 from probegen.runtime.target import Target
 
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from probegen.artefact.rows import BATCH, rows_first, without_batch
 from probegen.errors import InputError
+from probegen.runtime.arguments import positive
 from probegen.runtime.axes import DEPTH, HEIGHT, SEQUENCE, WIDTH
 from probegen.runtime.inputs import Array, Inputs, describe
 from probegen.runtime.loaded import Artefact
-from probegen.runtime.metrics.explained import Explained, positive
+from probegen.runtime.metrics.explained import Explained
 from probegen.runtime.target import Target
 
 #: A number, `"blur"`, or an array of one sample (or of all).

@@ -3,6 +3,7 @@
     labels, view      what is drawn, and what the caller said about it
     choose            the table of plots: which picture fits what
     plots             one plot a file: each plans a `Picture`
+    maximised         an input that was searched for
     picture, mosaic, charts, image, stack, steps, style, thinning
                       layout, shared charts, pictures and colours
     inline            figures as part of a web page
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from probegen.artefact.manifest import class_axis
@@ -27,6 +29,7 @@ from probegen.runtime.files import write_atomic
 from probegen.runtime.plot.choose import picture_of
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
+from probegen.runtime.plot.maximised import pictures
 from probegen.runtime.plot.picture import figure_of, stack
 from probegen.runtime.plot.style import DPI
 from probegen.runtime.plot.view import View, place, sources_of, view_of
@@ -35,6 +38,7 @@ __all__ = [
     "check_against",
     "figure_of",
     "inline_svg",
+    "maximised_figure",
     "picture_of",
     "place",
     "record_figure",
@@ -46,6 +50,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from probegen.runtime.run import DrawableRecord, DrawableResult, Run
+
+Array = npt.NDArray[Any]
 
 #: Maps and heads in a picture of the overview, unless the caller says otherwise.
 _OVERVIEW_PANELS = 16
@@ -84,6 +90,29 @@ def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any
     left_out = [record.name for record in records[len(shown) :]]
     note = f"not shown: {', '.join(left_out)}" if left_out else ""
     return stack([picture_of(view_of(record, sample, labels)) for record in shown], note)
+
+
+def maximised_figure(
+    result: DrawableResult,
+    output: str,
+    history: Array | None,
+    sample: int,
+    options: Mapping[str, Any],
+) -> Figure:
+    """Returns the figure of an input that was searched for, and of the score on the way.
+
+    Args:
+        result: of a run on what was found.
+        output: name of the gradient that was followed.
+        history: the score at each step, `[step, batch]`, where it is known.
+        sample: the row of the batch.
+        options: of the plot.
+
+    Raises:
+        InputError: there is no such sample, or an option does not fit.
+    """
+    view = record_view(dict(result.items())[output], sample, options)
+    return stack(pictures(view, None if history is None else history[:, view.sample]))
 
 
 def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
