@@ -7,8 +7,8 @@ A method is a frozen dataclass in a file of its own, derived from one of three f
 - `OfLayer`: explains the positions of one layer's output by gradients: class activation maps.
 
 Class attributes say once what the command line, the manifest, the plots and the README need to
-know. The code of a method (`combine`, `samples`) is written over `Operations`, and so is the same
-in an ONNX graph, in TensorFlow and in numpy.
+know. The code of a method (`combine`, `gradients_at`) is written over `Operations`, and so is the
+same in an ONNX graph, in TensorFlow and in numpy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from probegen.artefact.manifest import DRAWN_AS_MAP, GRADIENT_DETAIL, NEVER_NEGA
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes, Sizes, channel_axis
 from probegen.methods.operations import Operations, T
-from probegen.methods.samples import Samples
+from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
 from probegen.methods.targets import Target, checked_target
 
@@ -257,7 +257,7 @@ class GradientProbe(Probe):
         """
         return OwnProducts(frozenset(self.products.items())) if self.products else None
 
-    def samples(self) -> Samples | None:
+    def gradients_at(self) -> Samples | None:
         """Returns where gradients are taken, and what is made of them; None: at the input."""
         return None
 
@@ -266,8 +266,8 @@ class GradientProbe(Probe):
 
         Args:
             ops: the array operations.
-            gradient: of the target at the tensor that is explained, of its shape; with `samples`
-                what these make of the gradients at all points.
+            gradient: of the target at the tensor that is explained, of its shape; with
+                `gradients_at` what these make of the gradients at all points.
             value: the tensor.
             axes: its axes.
         """
@@ -276,19 +276,35 @@ class GradientProbe(Probe):
 
     @property
     def moves_with(self) -> GradientProbe:
-        """The probe whose points are those of this one's `samples`: itself."""
+        """The probe whose points are those of this one's `gradients_at`: itself."""
         return self
 
     @property
     def moves_tensors(self) -> bool:
         """True where the tensors that it explains are looked at elsewhere, too."""
         table = self.table()
-        return self.samples() is not None or (table is not None and table.from_baseline)
+        return self.gradients_at() is not None or (table is not None and table.from_baseline)
 
     @property
     def gives_gradient(self) -> bool:
         """True where the attribution is the gradient at the tensor, and nothing else."""
-        return self.samples() is None and type(self).combine is GradientProbe.combine
+        return self.gradients_at() is None and self.hands_gradient_on
+
+    @property
+    def hands_gradient_on(self) -> bool:
+        """True where `combine` returns the gradient as it is."""
+        return type(self).combine is GradientProbe.combine
+
+    def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
+        """Checks fields against the tensors that are explained: arrays, words for positions.
+
+        Args:
+            places: the tensors and their sizes.
+
+        Raises:
+            InstrumentError: a field does not fit; says what would.
+        """
+        del places
 
     def described(self, axes: Axes) -> dict[str, Any]:
         """Returns what an `OutputSpec` says of the method, and whether it is a plain gradient."""
@@ -357,6 +373,12 @@ def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
     if value is not None and value not in choices:
         shown = ", ".join(repr(c) for c in choices)
         raise SpecError(f"{field}= takes one of {shown}, got {value!r}.")
+
+
+def check_whole(field: str, value: object, at_least: int) -> None:
+    """Raises a SpecError unless a value is a whole number that is not too small."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise SpecError(f"{field}= takes a whole number of at least {at_least}, got {value!r}.")
 
 
 def set_ints(probe: Probe, field: str) -> None:

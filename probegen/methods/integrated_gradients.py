@@ -48,7 +48,7 @@ class IntegratedGradients(OfInputs):
         if not isinstance(self.baseline, int | float) or not math.isfinite(self.baseline):
             raise SpecError(f"baseline= takes a finite number, got {self.baseline!r}.")
 
-    def samples(self) -> Line:
+    def gradients_at(self) -> Line:
         """Returns the midpoints of `steps` pieces of the line."""
         return midpoints(self.steps, float(self.baseline))
 

@@ -1,6 +1,6 @@
 """The points at which a method takes gradients, where that is not at the input itself alone.
 
-A method's `samples` returns one of these. The engines run the model and its gradient at each
+A method's `gradients_at` returns one of these. The engines run the model and its gradient at each
 point, in a loop that carries sums from point to point: `start` says what they are before the first
 point, `step` what a gradient adds to them, `finish` what is made of them in the end. By default
 that is one sum: of the gradients, each times what it counts.
@@ -29,11 +29,13 @@ class Place:
         name: what its explanation is called after: an input, or a layer and its call.
         axes: its axes.
         inputs: names of the model inputs that it stands for; none for a layer's output.
+        number: which one it is of the tensors that the probe explains, from 0.
     """
 
     name: str = ""
     axes: Axes = ()
     inputs: tuple[str, ...] = ()
+    number: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,6 +75,15 @@ class Samples(abc.ABC):
 
     weights: Sequence[float]
 
+    def of(self, places: Sequence[Place]) -> Samples:
+        """Returns the points for tensors that move together.
+
+        What else is asked of points is asked of what this returns: how many there are may depend
+        on the tensors.
+        """
+        del places
+        return self
+
     # -- where -----------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -94,7 +105,8 @@ class Samples(abc.ABC):
             value: the tensor's own value.
             place: which tensor that is.
             once: what `once` returned.
-            entry: this point's entry of each array of `entries`, of the element type of `value`.
+            entry: this point's entry of each array of `entries`: of its own element type where
+                that is an array of numpy, else of that of `value`.
         """
 
     # -- what is made of the gradients -----------------------------------------------------
@@ -103,6 +115,15 @@ class Samples(abc.ABC):
         """Returns what a point's gradient is multiplied by, element by element; None for 1."""
         del ops, point
         return None
+
+    def whole_factor(self, ops: Operations[T], point: Point[T]) -> T | None:
+        """Returns what a point's gradient is multiplied by, `finish` included, with `is_sum`."""
+        return self.factor(ops, point)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether what comes out is the weighted sum of the gradients times `whole_factor`."""
+        return True
 
     def start(self, ops: Operations[T], value: T, place: Place) -> tuple[T, ...]:
         """Returns the sums before the first point."""
@@ -153,6 +174,10 @@ class SumAt(Samples):
     """
 
     samples: Samples
+
+    def of(self, places: Sequence[Place]) -> Samples:
+        """Returns the sum at the points for some tensors."""
+        return SumAt(self.samples.of(places))
 
     @property
     def weights(self) -> Sequence[float]:  # type: ignore[override]
@@ -218,6 +243,11 @@ class Line(Samples):
         del value, place
         return ops.mul(once[0], total)
 
+    def whole_factor(self, ops: Operations[T], point: Point[T]) -> T | None:
+        """Returns the way."""
+        del ops
+        return point.once[0]
+
 
 def midpoints(steps: int, baseline: float) -> Line:
     """Returns the points of the midpoint rule: the middles of `steps` equal pieces of the line."""
@@ -236,7 +266,7 @@ class NumpyWalk:
         self._samples, self._place = samples, place
         self._value = value.astype(np.float64)
         self._once = samples.once(self._ops, self._value, place)
-        self._entries = [np.asarray(e, np.float64) for e in samples.entries()]
+        self._entries = [_in_double(e) for e in samples.entries()]
         self._sums = samples.start(self._ops, self._value, place)
 
     def points(self) -> Iterator[Point[npt.NDArray[Any]]]:
@@ -264,3 +294,9 @@ class NumpyWalk:
     def of_sum(self, total: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         """Returns what is made of a sum of gradients; None where it does not tell."""
         return self._samples.of_sum(self._ops, total, self._value, self._place, self._once)
+
+
+def _in_double(entries: Any) -> npt.NDArray[Any]:
+    """Returns entries in float64; whole numbers, which are indices, as they are."""
+    array = np.asarray(entries)
+    return array if array.dtype.kind in "iu" else array.astype(np.float64)

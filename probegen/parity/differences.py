@@ -32,7 +32,13 @@ import numpy.typing as npt
 from probegen.artefact.rows import as_described, rows_first
 from probegen.methods.samples import NumpyWalk
 from probegen.plan.axes import channel_axis
-from probegen.plan.plan import GradientGroup, GradientOutput, TensorRef, moved_together
+from probegen.plan.plan import (
+    GradientGroup,
+    GradientOutput,
+    TensorRef,
+    moved_together,
+    samples_of,
+)
 from probegen.plan.seeds import seed
 from probegen.sources.base import MovedScores
 
@@ -167,13 +173,13 @@ def _points(
         output's own tensor is multiplied by, rows first; and for each row the size of the factors,
         which they are divided by: a step is to be as small as it says.
     """
-    samples, one = output.probe.samples(), np.ones(())
-    rows = len(tensors[output.ref])
-    if samples is None:
-        return [(1.0, {}, one)], np.ones(rows)
+    rows, one = len(tensors[output.ref]), np.ones(())
+    if output.probe.gradients_at() is None:
+        return [(1.0, {}, one)], one
     together = next(
         outputs for outputs in moved_together(group) if any(o is output for o in outputs)
     )
+    samples = samples_of(together)[0]
     shifts: list[dict[TensorRef, Array]] = [{} for _ in samples.weights]
     factors: list[Array] = []
     for other in together:

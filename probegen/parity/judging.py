@@ -28,7 +28,7 @@ from probegen.parity.differences import CONFIRMED, REFUTED, Differences
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.report import DIFFERENCES, SCORES, Parity
 from probegen.parity.samples import Batch
-from probegen.plan.plan import GradientGroup, GradientOutput
+from probegen.plan.plan import GradientGroup, GradientOutput, moved_together, samples_of
 from probegen.sources.base import Program, Reference
 
 Array = npt.NDArray[Any]
@@ -146,7 +146,7 @@ class Comparison:
         for call in self.calls:
             ours: Array | None = call.got[name]
             if raw != name:
-                ours = self._raw_of_artefact(differences, call, output, raw)
+                ours = self._raw_of_artefact(differences, call, group, output, raw)
             if ours is None or ours.shape != call.expected[raw].shape:
                 return figures
             gradients = {"ours": ours, "theirs": call.expected[raw]}
@@ -185,7 +185,12 @@ class Comparison:
             return None
 
     def _raw_of_artefact(
-        self, differences: Differences, call: Call, output: GradientOutput, raw: str
+        self,
+        differences: Differences,
+        call: Call,
+        group: GradientGroup,
+        output: GradientOutput,
+        raw: str,
     ) -> Array | None:
         """Returns the gradient that an artefact's output is made of.
 
@@ -201,9 +206,9 @@ class Comparison:
         moved = differences.tensor(call.batch.feed, output.ref)
         tensor = as_described(moved, output.axes)
         flow: Array | None = gradient.astype(np.float64)
-        samples = output.probe.samples()
-        if samples is not None and flow is not None:
-            flow = NumpyWalk(samples, tensor, output.place).of_sum(flow)
+        for together in moved_together(group):
+            if flow is not None and any(o is output for o in together):
+                flow = NumpyWalk(samples_of(together)[0], tensor, output.place).of_sum(flow)
         if flow is None:
             return None
         made = output.probe.combine(NumpyOperations(), flow, tensor, output.axes)
@@ -226,7 +231,7 @@ class Comparison:
         gradient: Array,
     ) -> list[str]:
         """Returns the verdicts on one gradient; several outputs may be made of it."""
-        samples = output.probe.samples()
+        samples = output.probe.gradients_at()
         key = (id(group), output.ref, None if samples is None else id(output.probe.moves_with))
         known = self._heard.get(key)
         if known is None or not np.array_equal(known[0], gradient):

@@ -112,7 +112,7 @@ class GradientPlanner:
                 facts = self._view.tensor(one.ref)
                 probe.check_subject(self._named_axes(one), facts.shape, one.name)
         several = len(found) > 1
-        return [
+        planned = [
             GradientOutput(
                 self._gradient_spec(probe, target, one, several),
                 one.ref,
@@ -121,9 +121,12 @@ class GradientPlanner:
                 one.inputs,
                 one.name,
                 self._moves(one) if isinstance(probe, ByScores) else (),
+                number,
             )
-            for one in found
+            for number, one in enumerate(found)
         ]
+        probe.check_places([(o.place, self._view.tensor(o.ref).shape) for o in planned])
+        return planned
 
     def _moves(self, one: _Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
         return tuple((each.ref, self._named_axes(each)) for each in (one, *one.others))

@@ -7,7 +7,7 @@ holds nothing of a framework. All engines work from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe, OfLayers
-from probegen.methods.samples import Place
+from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import Table
 
 #: A layer call: path of the layer, and which of its calls.
@@ -131,6 +131,7 @@ class GradientOutput:
             that was asked for as such.
         called: what the tensor goes by in the names of outputs.
         moves: of a method by scores, the tensors that it changes together, each with its axes.
+        number: which one it is of the tensors that the probe explains, from 0.
     """
 
     spec: OutputSpec
@@ -140,11 +141,12 @@ class GradientOutput:
     inputs: tuple[str, ...] = ()
     called: str = ""
     moves: tuple[tuple[TensorRef, Axes], ...] = ()
+    number: int = 0
 
     @property
     def place(self) -> Place:
         """The tensor as methods know it."""
-        return Place(self.called, self.axes, self.inputs)
+        return Place(self.called, self.axes, self.inputs, self.number)
 
     @property
     def refs(self) -> tuple[TensorRef, ...]:
@@ -175,7 +177,7 @@ class GradientGroup:
 def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
     """Returns the outputs of probes whose tensors move, those together that move together.
 
-    Those are probes with `samples`, or with a table that starts from a baseline.
+    Those are probes with `gradients_at`, or with a table that starts from a baseline.
 
     All that stands for the inputs that a probe names moves together from point to point, every
     look-up of an input with the others. Layers each move alone: one may lie on the way from
@@ -187,6 +189,13 @@ def moved_together(group: GradientGroup) -> list[list[GradientOutput]]:
             alone = None if output.inputs else output.ref
             together.setdefault((id(output.probe.moves_with), alone), []).append(output)
     return list(together.values())
+
+
+def samples_of(together: Sequence[GradientOutput]) -> list[Samples]:
+    """Returns what each of some outputs, whose tensors move together, makes of the gradients."""
+    places = list({o.ref: o.place for o in together}.values())
+    found = (o.probe.gradients_at() for o in together)
+    return [samples.of(places) for samples in found if samples is not None]
 
 
 @dataclasses.dataclass(frozen=True)

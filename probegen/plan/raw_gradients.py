@@ -23,9 +23,9 @@ class _Summed(GradientProbe):
     target: Target = "argmax"
     whose: GradientProbe = dataclasses.field(kw_only=True)
 
-    def samples(self) -> Samples | None:
+    def gradients_at(self) -> Samples | None:
         """Returns that probe's points."""
-        samples = self.whose.samples()
+        samples = self.whose.gradients_at()
         return None if samples is None else SumAt(samples)
 
     @property
@@ -37,8 +37,8 @@ class _Summed(GradientProbe):
 def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
     """Returns a plan that also gives the gradients that outputs are made of, and their names.
 
-    Of a method with `samples` that is the weighted sum of the gradients at all points, each times
-    its factor.
+    Of a method with `gradients_at` that is the weighted sum of the gradients at all points, each
+    times its factor.
     """
     groups, raw, specs = [], {}, []
     for group in plan.groups:
@@ -50,7 +50,7 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
             if probe.gives_gradient:
                 raw[name] = name
                 continue
-            alone = probe.samples() is None
+            alone = probe.gradients_at() is None
             key = (output.ref, 0 if alone else id(probe))
             if key not in added:
                 plain = InputGradient(target=probe.target)

@@ -24,7 +24,7 @@ def test_the_input_gradient_is_the_gradient():
     probe = pg.InputGradient()
     assert probe.combine(OPS, gradient, drawn(2, 3), ("batch", "feature")) is gradient
     assert probe.gives_gradient
-    assert probe.samples() is None
+    assert probe.gradients_at() is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_grad_cam_weighs_channels_by_their_mean_gradient(axes, channel):
 
 def test_integrated_gradients_sample_the_middles_of_equal_pieces():
     probe = pg.IntegratedGradients(4, baseline=0.5)
-    line = probe.samples()
+    line = probe.gradients_at()
     assert line.fractions == (0.125, 0.375, 0.625, 0.875)
     assert line.weights == (0.25,) * 4
     value = drawn(2, 3)

@@ -35,7 +35,7 @@ class Explained:
         at: the tensor.
         probe: the method.
         axes: the tensor's axes.
-        together: of a method with `samples`: tensors with one number move together.
+        together: of a method with `gradients_at`: tensors with one number move together.
         place: which tensor it is, for methods that need to know.
         moved: of a method by scores: the tensors that it changes.
     """
@@ -80,7 +80,7 @@ def write_attributions(
     backward = backward_pass(table)
     seeds = {scores: seed(builder, target, scores, request)}
     flow: dict[str, ir.Value] = {}
-    local = [w for w in wanted if w.probe.samples() is None and not w.moved]
+    local = [w for w in wanted if w.probe.gradients_at() is None and not w.moved]
     places = list(dict.fromkeys(w.at for w in local))
     found = backward(builder, seeds, places) if places else []
     by_place = dict(zip(places, found, strict=True))
@@ -92,7 +92,9 @@ def write_attributions(
             )
         flow[one.name] = gradient
     for together in _moved_together(wanted):
-        moved = [Moved(w.at, w.place, s) for w in together if (s := w.probe.samples()) is not None]
+        moved = [
+            Moved(w.at, w.place, s) for w in together if (s := w.probe.gradients_at()) is not None
+        ]
         made = sampled_gradients(builder, seeds, moved, backward)
         flow.update(zip((w.name for w in together), made, strict=True))
     ops = OnnxOperations(builder)
@@ -109,6 +111,6 @@ def write_attributions(
 def _moved_together(wanted: Iterable[Explained]) -> list[list[Explained]]:
     together: dict[int, list[Explained]] = {}
     for one in wanted:
-        if one.probe.samples() is not None:
+        if one.probe.gradients_at() is not None:
             together.setdefault(one.together, []).append(one)
     return list(together.values())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
@@ -63,6 +65,8 @@ def sampled_gradients(
     loop = StepWriter(builder)
     body = loop.body
     outside, inside = OnnxOperations(builder), OnnxOperations(body)
+    places = list({one.at: one.place for one in moved}.values())
+    moved = [dataclasses.replace(one, samples=one.samples.of(places)) for one in moved]
     entries = _Entries(builder, loop, moved[0].samples)
     points: dict[ir.Value, Point[ir.Value]] = {}
     for one in moved:
@@ -111,10 +115,11 @@ class _Entries:
         """Returns the weight of this step's point."""
         return self._entry(-1, self._samples.weights, gradient)
 
-    def _entry(self, number: int, values: object, like: ir.Value) -> ir.Value:
-        dtype = dtype_of(like)
+    def _entry(self, number: int, values: Any, like: ir.Value) -> ir.Value:
+        own = isinstance(values, np.ndarray)
+        dtype = ir.DataType.from_numpy(values.dtype) if own else dtype_of(like)
         if (number, dtype) not in self._read:
-            sequence = self._builder.const(values, dtype)  # type: ignore[arg-type]
+            sequence = self._builder.const(values, dtype)
             self._read[number, dtype] = self._loop.read(sequence, backwards=False)
         return self._read[number, dtype]
 

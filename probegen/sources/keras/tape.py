@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from probegen.errors import InstrumentError
@@ -20,6 +21,7 @@ from probegen.plan.plan import (
     TargetPlan,
     TensorRef,
     moved_together,
+    samples_of,
 )
 from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.by_scores import attribution_by_scores
@@ -73,7 +75,7 @@ def _gradient_outputs(
 ) -> dict[str, Any]:
     scores = forward.target(group.target)
     seeds = seed(scores, group.target.spec, request)
-    local = [o for o in group.outputs if o.probe.samples() is None and not o.moves]
+    local = [o for o in group.outputs if o.probe.gradients_at() is None and not o.moves]
     refs = list(dict.fromkeys(o.ref for o in local))
     flow = tf.gradients([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
     by_ref = dict(zip(refs, flow, strict=True))
@@ -110,10 +112,10 @@ def _sampled_gradients(
     """
     moved = {o.ref: o for o in outputs}
     values = {ref: forward.tensor(ref) for ref in moved}
-    samples = [s for o in outputs if (s := o.probe.samples()) is not None]
+    samples = samples_of(outputs)
     points_of, weights = samples[0], samples[0].weights
     shared = {r: points_of.once(_OPS, values[r], o.place) for r, o in moved.items()}
-    arrays = {r: [_OPS.constant(a, v) for a in points_of.entries()] for r, v in values.items()}
+    arrays = {r: [_array(a, v) for a in points_of.entries()] for r, v in values.items()}
     counts = {r: _OPS.constant(weights, v) for r, v in values.items()}
     started = [s.start(_OPS, values[o.ref], o.place) for s, o in zip(samples, outputs, strict=True)]
 
@@ -147,3 +149,9 @@ def _sampled_gradients(
             samples, outputs, tf.nest.pack_sequence_as(started, flat), strict=True
         )
     ]
+
+
+def _array(entries: Any, value: Any) -> Any:
+    """Returns what points have, of its own element type or of that of a tensor."""
+    own = isinstance(entries, np.ndarray)
+    return tf.constant(entries) if own else _OPS.constant(entries, value)

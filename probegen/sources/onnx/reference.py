@@ -33,6 +33,7 @@ from probegen.plan.plan import (
     Plan,
     TensorRef,
     moved_together,
+    samples_of,
 )
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.plan.seeds import seed
@@ -165,7 +166,7 @@ class OnnxReference:
         seeds = seed(scores[place], group.target.spec, target)
         ops = NumpyOperations()
         by_gradient = [o for o in group.outputs if not o.moves]
-        here = [o for o in by_gradient if o.probe.samples() is None]
+        here = [o for o in by_gradient if o.probe.gradients_at() is None]
         refs = list(dict.fromkeys(o.ref for o in here))
         by_ref = self._gradients(feed, place, seeds, refs, {}) if refs else {}
         flow = {o.spec.name: by_ref[o.ref] for o in here}
@@ -194,8 +195,7 @@ class OnnxReference:
         """Returns what methods make of the gradients at all points."""
         walks = [
             NumpyWalk(samples, tensors[o.ref], o.place)
-            for o in outputs
-            if (samples := o.probe.samples()) is not None
+            for o, samples in zip(outputs, samples_of(outputs), strict=True)
         ]
         first = {o.ref: walk for o, walk in reversed(list(zip(outputs, walks, strict=True)))}
         for there in zip(*(walk.points() for walk in first.values()), strict=True):
