@@ -23,14 +23,36 @@ from probegen.runtime.result import Record, Result, read_npz
 
 if TYPE_CHECKING:
     from probegen.runtime import metrics
+    from probegen.runtime.concept_scores import ConceptScore, ConceptScores, tcav
+    from probegen.runtime.concepts import concept_vector
     from probegen.runtime.maximisation import Maximised, maximise
+    from probegen.runtime.superpixel_labels import superpixels
 
-__all__ = ["Artefact", "Maximised", "Record", "Result", "load", "maximise", "metrics", "read_npz"]
+__all__ = [
+    "Artefact",
+    "ConceptScore",
+    "ConceptScores",
+    "Maximised",
+    "Record",
+    "Result",
+    "concept_vector",
+    "load",
+    "maximise",
+    "metrics",
+    "read_npz",
+    "superpixels",
+    "tcav",
+]
 
 #: Where the functions live that come with their first use.
 _HOMES = {
+    "ConceptScore": "probegen.runtime.concept_scores",
+    "ConceptScores": "probegen.runtime.concept_scores",
     "Maximised": "probegen.runtime.maximisation",
+    "concept_vector": "probegen.runtime.concepts",
     "maximise": "probegen.runtime.maximisation",
+    "superpixels": "probegen.runtime.superpixel_labels",
+    "tcav": "probegen.runtime.concept_scores",
 }
 
 
