@@ -27,10 +27,14 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.inspection import inspect as inspect
     from probegen.methods.activations import Activations as Activations
     from probegen.methods.attention import Attention as Attention
+    from probegen.methods.feature_ablation import FeatureAblation as FeatureAblation
     from probegen.methods.grad_cam import GradCAM as GradCAM
     from probegen.methods.input_gradient import InputGradient as InputGradient
     from probegen.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from probegen.methods.kernel_shap import KernelSHAP as KernelSHAP
+    from probegen.methods.lime import LIME as LIME
     from probegen.methods.occlusion import Occlusion as Occlusion
+    from probegen.methods.rise import RISE as RISE
     from probegen.methods.saliency import Saliency as Saliency
     from probegen.parity import verify as verify
     from probegen.sources.keras.attention import register_attention as register_attention

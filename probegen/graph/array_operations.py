@@ -207,3 +207,16 @@ class OnnxOperations:
             found = [*shape[:axis], *at, *shape[axis + 1 :]]
         whole = self._builder.cast(indices, ir.DataType.INT64)
         return self._builder.op("Gather", x, whole, shape=found, axis=axis)
+
+    def flags(self, values: Any) -> ir.Value:
+        """Returns an initializer of bools."""
+        return self._builder.const(np.asarray(values, bool))
+
+    def rank(self, x: ir.Value) -> int:
+        """Returns the number of axes."""
+        return rank_of(x)
+
+    def take_along(self, x: ir.Value, indices: ir.Value) -> ir.Value:
+        """Writes GatherElements along the second axis."""
+        whole = self._builder.cast(indices, ir.DataType.INT64)
+        return self._builder.op("GatherElements", x, whole, shape=whole, axis=1)

@@ -9,10 +9,14 @@ from __future__ import annotations
 from probegen.methods.activations import Activations
 from probegen.methods.attention import Attention
 from probegen.methods.base import Probe
+from probegen.methods.feature_ablation import FeatureAblation
 from probegen.methods.grad_cam import GradCAM
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.integrated_gradients import IntegratedGradients
+from probegen.methods.kernel_shap import KernelSHAP
+from probegen.methods.lime import LIME
 from probegen.methods.occlusion import Occlusion
+from probegen.methods.rise import RISE
 from probegen.methods.saliency import Saliency
 
 #: Every method, in the order of the README.
@@ -24,4 +28,8 @@ METHODS: tuple[type[Probe], ...] = (
     GradCAM,
     IntegratedGradients,
     Occlusion,
+    RISE,
+    FeatureAblation,
+    KernelSHAP,
+    LIME,
 )

@@ -21,6 +21,7 @@ from probegen.errors import SpecError
 from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.operations import Operations, T
+from probegen.methods.samples import Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,11 @@ class ByScores(GradientProbe, abc.ABC):
     def gives_gradient(self) -> bool:
         """False: there is no gradient."""
         return False
+
+    def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
+        """Refuses tensors that this probe cannot explain; see `check_subject`."""
+        for place, sizes in places:
+            self.check_subject(place.axes, sizes, place.name)
 
     def check_subject(self, axes: Axes, sizes: Sizes, name: str) -> None:
         """Refuses a tensor that this probe cannot explain.

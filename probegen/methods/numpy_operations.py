@@ -144,6 +144,18 @@ class NumpyOperations:
         """Returns entries along an axis."""
         return np.take(x, np.asarray(indices).astype(np.int64), axis=axis)
 
+    def flags(self, values: Any) -> Any:
+        """Returns fixed truths."""
+        return np.asarray(values, bool)
+
+    def rank(self, x: Any) -> int:
+        """Returns the number of axes."""
+        return int(x.ndim)
+
+    def take_along(self, x: Any, indices: Any) -> Any:
+        """Returns entries of each row."""
+        return np.take_along_axis(x, np.asarray(indices).astype(np.int64), axis=1)
+
 
 def linear_weights(old: int, new: int) -> Any:
     """Returns what each element of an axis counts in the elements of a resized one: `[new, old]`.

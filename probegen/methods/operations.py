@@ -116,3 +116,12 @@ class Operations(Protocol[T]):
 
     def gather(self, x: T, indices: T, axis: int) -> T:
         """Returns the entries of x along an axis at whole numbers, whose axes take its place."""
+
+    def flags(self, values: Any) -> T:
+        """Returns fixed truths, a byte each; for `gather` and `cast`."""
+
+    def rank(self, x: T) -> int:
+        """Returns the number of axes."""
+
+    def take_along(self, x: T, indices: T) -> T:
+        """Returns for each row of x `[rows, n]` its entries at whole numbers `[rows, m]`."""

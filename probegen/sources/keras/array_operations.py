@@ -166,3 +166,15 @@ class TensorFlowOperations:
     def gather(self, x: Any, indices: Any, axis: int) -> Any:
         """Returns entries along an axis."""
         return tf.gather(x, tf.cast(indices, tf.int32), axis=axis)
+
+    def flags(self, values: Any) -> Any:
+        """Returns fixed truths."""
+        return tf.constant(values, tf.bool)
+
+    def rank(self, x: Any) -> int:
+        """Returns the number of axes."""
+        return int(x.shape.rank)
+
+    def take_along(self, x: Any, indices: Any) -> Any:
+        """Returns entries of each row."""
+        return tf.gather(x, tf.cast(indices, tf.int32), batch_dims=1)
