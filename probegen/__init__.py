@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.occlusion import Occlusion as Occlusion
     from probegen.methods.rise import RISE as RISE
     from probegen.methods.saliency import Saliency as Saliency
+    from probegen.methods.targets import contrast as contrast
     from probegen.parity import verify as verify
     from probegen.sources.keras.attention import register_attention as register_attention
     from probegen.sources.keras.instrumented import instrument as instrument
@@ -46,6 +47,7 @@ _HOMES = {
     "Exported": "probegen.compiler",
     "ProbegenError": "probegen.errors",
     "compile": "probegen.compiler",
+    "contrast": "probegen.methods.targets",
     "differentiate": "probegen.differentiation",
     "export": "probegen.compiler",
     "inspect": "probegen.inspection",

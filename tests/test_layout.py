@@ -35,6 +35,7 @@ FLOORS = (
     "probegen.graph",
     "probegen.sources.base",
     "probegen.sources.changed_scores",
+    "probegen.sources.class_by_class",
     "probegen.sources",
     "probegen.cost",
     "probegen.parity",

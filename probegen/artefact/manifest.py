@@ -18,7 +18,7 @@ from probegen.artefact import schema
 from probegen.artefact.rows import BATCH
 from probegen.errors import ManifestError, did_you_mean
 
-SCHEMA = 2
+SCHEMA = 3
 ONNX_METADATA_KEY = "probegen.manifest"
 SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
@@ -38,7 +38,11 @@ DRAWN_AS_ACTIVATION = "activation"
 DRAWN_AS_ATTENTION = "attention"
 #: An attribution: one number for each element (or position) of what is explained.
 DRAWN_AS_MAP = "map"
-DRAWN_AS = frozenset({DRAWN_AS_PREDICTION, DRAWN_AS_ACTIVATION, DRAWN_AS_ATTENTION, DRAWN_AS_MAP})
+#: What belongs to another output and is told beside it: the classes that it explains.
+DRAWN_BESIDE = "beside"
+DRAWN_AS = frozenset(
+    {DRAWN_AS_PREDICTION, DRAWN_AS_ACTIVATION, DRAWN_AS_ATTENTION, DRAWN_AS_MAP, DRAWN_BESIDE}
+)
 
 #: What the sign of a number says: for or against the target; nothing, as there are none below
 #: zero; or whatever it means to the layer that gives it.
@@ -63,7 +67,13 @@ DTYPES = frozenset(
 #: Floating element types, from fine to coarse.
 PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 #: How a target was chosen; see `TargetSpec`.
-MODES = frozenset({"argmax", "index", "input", "callable"})
+MODES = frozenset({"argmax", "index", "input", "callable", "top", "all", "list", "contrast"})
+#: Those that explain several classes at once, each by itself.
+SEVERAL = frozenset({"top", "all", "list"})
+#: The axis along which the results of several classes lie, right behind the batch.
+CLASS = "class"
+#: Kind of the output that says which classes those are, and the end of its name.
+CLASSES = "classes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +104,18 @@ class TargetSpec:
     """The scalar a gradient was taken of.
 
     Attributes:
-        mode: `"argmax"`, `"index"`, `"input"` (chosen a request) or `"callable"`.
+        mode: `"argmax"`, `"index"`, `"input"` (chosen a request), `"callable"`, `"contrast"`; or
+            one of several classes at once, each by itself: `"top"` (the best), `"all"`, `"list"`.
+            What is explained so has the axis `class` right behind the batch.
         index: for mode `"index"`, one entry for each non-batch axis of the output, `None`
             meaning summed over; a class index of a `[batch, classes]` output is `(3,)`.
         output: name of the model output that was differentiated; `None` for a callable.
         logits: True where the pre-activation of a final softmax or sigmoid was taken.
         classes: size of the last axis of that output, the bound of a request's target.
         name: for mode `"callable"`, the function's name.
+        count: how many classes are explained at once; `None` for one, and where it is open.
+        chosen: for mode `"list"` the classes; for `"contrast"` whose score counts and whose is
+            taken away, each a class index, `"argmax"` or `"runner_up"`.
     """
 
     mode: str
@@ -109,6 +124,13 @@ class TargetSpec:
     logits: bool = False
     classes: int | None = None
     name: str | None = None
+    count: int | None = None
+    chosen: tuple[int | str, ...] | None = None
+
+    @property
+    def several(self) -> bool:
+        """True where several classes are explained at once, along an axis of their own."""
+        return self.mode in SEVERAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,6 +440,10 @@ def _check_output(output: OutputSpec) -> None:
         raise schema.SchemaError(f"{what} has a target of the unknown mode {target.mode!r}")
     if target.classes is not None and target.classes < 1:
         raise schema.SchemaError(f"{what} has a target of {target.classes} classes")
+    if target.count is not None and target.count < 1:
+        raise schema.SchemaError(f"{what} explains {target.count} classes at once")
+    if (target.chosen is not None) != (target.mode in ("list", "contrast")):
+        raise schema.SchemaError(f"{what} has a target of mode {target.mode!r} of {target.chosen}")
 
 
 def _check_certificate(certificate: Mapping[str, Any] | None) -> None:

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from probegen.artefact import manifest
-from probegen.artefact.manifest import Gate, Manifest
+from probegen.artefact.manifest import CLASSES, Gate, Manifest
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.attribution import Explained, write_attributions
@@ -159,6 +159,8 @@ def explain_group(
             together=numbers.get(id(o), 0),
             place=o.place,
             moved=tuple(Tensor(forward.sources[ref], axes) for ref, axes in o.moves),
+            classes_at=o.classes_at,
+            classes=next(iter(o.beside_of(CLASSES)), None),
         )
         for o in group.outputs
     ]

@@ -88,7 +88,7 @@ def gradients(
     """Writes the vector-Jacobian product of `seeds` with respect to each source.
 
     Args:
-        builder: where the backward nodes go; its graph holds the forward nodes.
+        builder: where the backward nodes go; its `forward` graph holds the forward nodes.
         seeds: value -> the gradient of the differentiated scalar with respect to it.
         sources: the values at which gradients are wanted; they may lie on each other's way.
         rules: operator (`"Conv"`, other domains as `"domain::Op"`) -> rule.
@@ -101,9 +101,9 @@ def gradients(
         UnsupportedOpsError: operators on the way have no rule, or their rule refuses this use
             of them; lists each. What the builder collected is of no use then.
     """
-    path = nodes_between(builder.graph, sources, seeds, blocking)
+    path = nodes_between(builder.forward, sources, seeds, blocking)
     wanted = {v for node in path for v in inputs_of(node) if is_float(v)}
-    wanted &= influenced_by(builder.graph, sources, blocking)
+    wanted &= influenced_by(builder.forward, sources, blocking)
     walk = Walk(builder, rules, blocking, wanted, frozenset(sources))
     refusals: list[Refusal] = []
     unknown: list[Refusal] = []

@@ -40,3 +40,8 @@ def batch_first(axes: Axes) -> tuple[Axes, tuple[int, ...]]:
     at = named.index(BATCH)
     order = (at, *(i for i in range(len(named)) if i != at))
     return tuple(named[i] for i in order), order
+
+
+def behind_batch(axes: Sequence[str]) -> int:
+    """Returns the place right behind the batch, the first where there is none."""
+    return axes.index(BATCH) + 1 if BATCH in axes else 0

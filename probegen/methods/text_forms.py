@@ -15,6 +15,7 @@ from probegen import methods
 from probegen.errors import SpecError, did_you_mean
 from probegen.methods.arrays import ByName, StoredArray
 from probegen.methods.base import Probe, as_probes
+from probegen.methods.targets import as_text_form, of_text_form
 
 
 def by_text_name() -> dict[str, type[Probe]]:
@@ -33,7 +34,10 @@ def to_dict(probe: Probe) -> dict[str, Any]:
         value = getattr(probe, field.name)
         if field.default is not dataclasses.MISSING and value == field.default:
             continue
-        plain[field.name] = _plain(value, f"{type(probe).__name__}({field.name}=...)")
+        where = f"{type(probe).__name__}({field.name}=...)"
+        if field.name == "target":
+            value = as_text_form(value)
+        plain[field.name] = _plain(value, where)
     return plain
 
 
@@ -55,9 +59,8 @@ def from_dict(data: Mapping[str, Any]) -> Probe:
     for name in fields:
         if name not in known:
             raise SpecError(f"probe {kind!r} has no field {name!r}.{did_you_mean(name, known)}")
-    if isinstance(fields.get("target"), list):
-        # TOML has no null: "sum over this axis" is written "all" there.
-        fields["target"] = tuple(None if i in (None, "all") else i for i in fields["target"])
+    if "target" in fields:
+        fields["target"] = of_text_form(fields["target"])
     try:
         return cls(**fields)
     except TypeError as error:
@@ -114,6 +117,8 @@ def _plain(value: Any, where: str) -> Any:
         return value.plain()
     if isinstance(value, list | tuple):
         return [_plain(v, where) for v in value]
+    if isinstance(value, dict):
+        return {key: _plain(v, where) for key, v in value.items()}
     raise SpecError(
         f"{where} holds {value!r}, which has no text form; use a layer's path or a class index."
     )

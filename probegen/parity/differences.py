@@ -39,7 +39,7 @@ from probegen.plan.plan import (
     moved_together,
     samples_of,
 )
-from probegen.plan.seeds import seed
+from probegen.plan.seeds import seeds
 from probegen.sources.base import MovedScores
 
 Array = npt.NDArray[Any]
@@ -101,6 +101,7 @@ class Differences:
         output: GradientOutput,
         gradients: Mapping[str, Array],
         ordinary: Sequence[bool] | None = None,
+        entry: int = 0,
     ) -> dict[str, list[str]]:
         """Returns what differences say of candidate gradients at one tensor, sample by sample.
 
@@ -112,10 +113,11 @@ class Differences:
             gradients: name -> a candidate.
             ordinary: for which samples more steps are tried where few confirm nothing; all where
                 it is left out.
+            entry: which of the classes, where several are explained.
         """
         scores, tensors = self._moved.at(feed, {})
         position, ref = self._groups.index(group), output.ref
-        seeds = seed(scores[position], group.target.spec, request)
+        chosen = seeds(scores[position], group.target.spec, request)[entry]
         base = tensors[ref].astype(np.float64)
         points, sizes = _points(group, output, tensors)
 
@@ -124,11 +126,11 @@ class Differences:
             for weight, there, factor in points:
                 moves = {**there, ref: shift * factor + there.get(ref, 0.0)}
                 moved = self._moved.at(feed, moves)[0][position].astype(np.float64)
-                total += weight * (moved * seeds).reshape(len(moved), -1).sum(axis=1)
+                total += weight * (moved * chosen).reshape(len(moved), -1).sum(axis=1)
             return total
 
         start = score(np.zeros(()))
-        largest = np.abs(scores[position].astype(np.float64) * seeds)
+        largest = np.abs(scores[position].astype(np.float64) * chosen)
         unit = _unit(scores[position].dtype)
         steps = (*STEPS, *_MORE_STEPS) if len(points) == 1 else _STEPS_OF_POINTS
         scales = _ROUNDINGS if len(points) == 1 else _ROUNDINGS[1::2]
@@ -154,7 +156,7 @@ class Differences:
                     found = verdict(claim[row], ordered, row)
                     if found == REFUTED:  # a large step confirms, but does not refute: scores bend
                         found = verdict(claim[row], near, row)
-                    said[name][row] = _worse(said[name][row], found)
+                    said[name][row] = worse(said[name][row], found)
         return said
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
@@ -365,6 +367,6 @@ def _firmly_refuted(claim: float, slopes: Sequence[Slopes], row: int) -> bool:
     return bool(off > FIRMLY * max(abs(claim), abs(low), abs(high)) + SPREADS * (high - low))
 
 
-def _worse(a: str, b: str) -> str:
+def worse(a: str, b: str) -> str:
     """Joins the verdicts of two directions: one that refutes decides, an open one says nothing."""
     return next((v for v in (REFUTED, CONFIRMED) if v in (a, b)), OPEN)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from probegen.artefact.manifest import (
+    CLASSES,
     PREDICTION,
     SCORE_PER_INPUT,
     TARGET_INPUT,
@@ -21,10 +22,12 @@ from probegen.artefact.manifest import (
 )
 from probegen.artefact.rows import as_described, rows_first
 from probegen.graph.assemble import onnx_model
+from probegen.methods.axes import behind_batch
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
+from probegen.parity.classes import each_class, heard, labelled, of_entry, repeated
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
-from probegen.parity.differences import CONFIRMED, REFUTED, Differences
+from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.report import DIFFERENCES, SCORES, Parity
 from probegen.parity.samples import Batch
@@ -150,14 +153,17 @@ class Comparison:
             if ours is None or ours.shape != call.expected[raw].shape:
                 return figures
             gradients = {"ours": ours, "theirs": call.expected[raw]}
-            said = self._verdicts(differences, call, group, output, gradients)
-            right = [
-                a == CONFIRMED and b == REFUTED
-                for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
-            ]
             expected = call.expected[name].copy()
-            if any(right):
-                expected[right] = call.got[name][right]
+            for entry in heard(output.spec, expected):
+                said = self._verdicts(differences, call, group, output, gradients, entry)
+                right = [
+                    a == CONFIRMED and b == REFUTED
+                    for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
+                ]
+                if any(right):
+                    of_entry(output.spec, expected, entry)[right] = of_entry(
+                        output.spec, call.got[name], entry
+                    )[right]
             calls.append(dataclasses.replace(call, expected={**call.expected, name: expected}))
         again = dataclasses.replace(self, calls=calls)._judged(output.spec)
         return dataclasses.replace(again, witness=DIFFERENCES) if again.passed else figures
@@ -205,22 +211,43 @@ class Comparison:
         gradient: Array = session.run([raw], fed)[0]
         moved = differences.tensor(call.batch.feed, output.ref)
         tensor = as_described(moved, output.axes)
-        flow: Array | None = gradient.astype(np.float64)
-        for together in moved_together(group):
-            if flow is not None and any(o is output for o in together):
-                flow = NumpyWalk(samples_of(together)[0], tensor, output.place).of_sum(flow)
-        if flow is None:
+        made = self._combined(group, output, gradient.astype(np.float64), tensor)
+        if made is None:
             return None
-        made = output.probe.combine(NumpyOperations(), flow, tensor, output.axes)
-        rows = call.batch.size
-        made, gradient = (
-            rows_first(made, output.spec.axes, rows),
-            rows_first(gradient, output.axes, rows),
+        spec, rows = output.spec, call.batch.size
+        made = rows_first(made, spec.axes, rows)
+        described = next(o for o in self.reference.plan.manifest.outputs if o.name == raw)
+        gradient = rows_first(gradient, described.axes, rows)
+        same = compare(
+            spec,
+            each_class(spec, call.got[spec.name]),
+            each_class(spec, made),
+            computed_in=self.reference.computed_in,
+            hard=repeated(spec, made, call.batch.hard),
         )
-        got = call.got[output.spec.name]
-        inside, hard = self.reference.computed_in, call.batch.hard
-        same = compare(output.spec, got, made, computed_in=inside, hard=hard)
         return gradient if same.passed else None
+
+    @staticmethod
+    def _combined(
+        group: GradientGroup, output: GradientOutput, gradient: Array, tensor: Array
+    ) -> Array | None:
+        """Returns what a method makes of a gradient, or of those of several classes, by numpy.
+
+        None where it is not made of the sum of the gradients alone.
+        """
+        ops, several = NumpyOperations(), group.target.spec.several
+        walks = [
+            NumpyWalk(samples_of(together)[0], tensor, output.place)
+            for together in moved_together(group)
+            if any(o is output for o in together)
+        ]
+        made = []
+        for one in np.moveaxis(gradient, behind_batch(output.axes), 0) if several else [gradient]:
+            flow: Array | None = walks[0].of_sum(one) if walks else one
+            if flow is None:
+                return None
+            made.append(np.asarray(output.probe.combine(ops, flow, tensor, output.axes)))
+        return np.stack(made, output.classes_at) if several else made[0]
 
     def _said_of(
         self,
@@ -235,8 +262,12 @@ class Comparison:
         key = (id(group), output.ref, None if samples is None else id(output.probe.moves_with))
         known = self._heard.get(key)
         if known is None or not np.array_equal(known[0], gradient):
-            told = self._verdicts(differences, call, group, output, {"one": gradient})
-            known = self._heard[key] = (gradient, told.get("one", []))
+            told: list[str] = []
+            for entry in heard(output.spec, gradient):
+                asked = {"one": gradient}
+                said = self._verdicts(differences, call, group, output, asked, entry).get("one", [])
+                told = [worse(a, b) for a, b in zip(told, said, strict=False)] if told else said
+            known = self._heard[key] = (gradient, told)
         return known[1]
 
     @functools.cached_property
@@ -250,9 +281,20 @@ class Comparison:
         group: GradientGroup,
         output: GradientOutput,
         gradients: Mapping[str, Array],
+        entry: int | None,
     ) -> dict[str, list[str]]:
-        """Returns what differences say of gradients, nothing where they cannot be taken."""
-        finite = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in gradients.items()}
+        """Returns what differences say of gradients, nothing where they cannot be taken.
+
+        Args:
+            differences: the witness.
+            call: the inputs.
+            group: what is differentiated.
+            output: by which tensor.
+            gradients: name -> a candidate, of all classes where there are several.
+            entry: which of the classes it is about.
+        """
+        of_class = {n: of_entry(output.spec, g, entry) for n, g in gradients.items()}
+        finite = {n: np.nan_to_num(g, posinf=0, neginf=0) for n, g in of_class.items()}
         try:
             return differences.verdicts(
                 call.batch.feed,
@@ -261,6 +303,7 @@ class Comparison:
                 output,
                 finite,
                 [not hard for hard in call.batch.hard],
+                entry or 0,
             )
         except Exception:  # a witness that cannot be heard proves nothing
             return {}
@@ -271,18 +314,23 @@ class Comparison:
         parts, by, beside = [], [], []
         for i, call in enumerate(self.calls):
             known = None if noise is None else noise[i][output.name]
-            parts.append(
-                measure_rows(
-                    output,
-                    call.got[output.name],
-                    call.expected[output.name],
-                    call.batch.hard,
-                    call.batch.labels(call.place),
-                    None if known is None else known.unsettled,
-                )
+            expected = call.expected[output.name]
+            rows = measure_rows(
+                output,
+                each_class(output, call.got[output.name]),
+                each_class(output, expected),
+                repeated(output, expected, call.batch.hard),
+                labelled(output, expected, call.batch.labels(call.place)),
+                None if known is None else known.unsettled,
             )
-            by.append(np.zeros(call.batch.size) if known is None else known.by)
-            beside.append(np.full(call.batch.size, np.inf) if known is None else known.beside)
+            if known is not None and output.kind == CLASSES:
+                # Scores as near to each other as that stand in either order.
+                rows = dataclasses.replace(
+                    rows, difference=np.where(known.beside == 0, 0.0, rows.difference)
+                )
+            parts.append(rows)
+            by.append(np.zeros(len(rows.norm)) if known is None else known.by)
+            beside.append(np.full(len(rows.norm), np.inf) if known is None else known.beside)
         figures = judge(
             output,
             Rows.joined(parts),
@@ -309,7 +357,10 @@ class Comparison:
             noisy.append(answer)
         return {
             o.name: moved(
-                o, call.expected[o.name], call.got[o.name], [answer[o.name] for answer in noisy]
+                o,
+                each_class(o, call.expected[o.name]),
+                each_class(o, call.got[o.name]),
+                [each_class(o, answer[o.name]) for answer in noisy],
             )
             for o in outputs
         }
@@ -336,7 +387,8 @@ class Comparison:
         if fed is not None:
             axes = next(i.axes for i in self.described.inputs if i.name == output.input)
             fed = rows_first(fed, axes, call.batch.size)
-        elements = max(1, int(np.prod(call.expected[output.name].shape[1:])))
+        expected = each_class(output, call.expected[output.name])
+        elements = max(1, int(np.prod(expected.shape[1:])))
         found = []
         for i in rows:
             score = max([near, *(_largest(s[i]) for s in scores)])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen import runtime
-from probegen.artefact.manifest import Manifest
+from probegen.artefact.manifest import CLASSES, Manifest
 from probegen.errors import InputError, VerificationError
 from probegen.methods.text_forms import from_dict
 from probegen.parity import trials
@@ -21,6 +21,7 @@ from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
 from probegen.parity.stored_arrays import with_arrays
+from probegen.parity.ties import with_ties_settled
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.runtime.inputs import check_inputs
@@ -103,6 +104,8 @@ def measure(
         result = art.run(batch.feed, target=asked)
         arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
         got = reference.arranged(arrays, batch.size)
+        got = _without_classes_of_nothing(got, expected, described)
+        got = with_ties_settled(got, expected, program.plan, reference.computed_in)
         calls.append(Call(place, batch, asked, got, expected))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)
@@ -159,6 +162,23 @@ def _without_gradients_of_nothing(
     return changed
 
 
+def _without_classes_of_nothing(
+    got: Mapping[str, Array], expected: Mapping[str, Array], described: Manifest
+) -> dict[str, Array]:
+    """Returns outputs with the reference's classes in samples whose scores are no numbers."""
+    changed = dict(got)
+    for output in described.outputs:
+        scores = expected.get(str(output.target.output)) if output.target else None
+        if output.kind != CLASSES or scores is None or not floating(scores):
+            continue
+        values = scores.reshape(len(scores), -1).astype(np.float64)
+        nothing = np.isnan(values).any(axis=1)
+        if nothing.any() and changed[output.name].shape == expected[output.name].shape:
+            changed[output.name] = changed[output.name].copy()
+            changed[output.name][nothing] = expected[output.name][nothing]
+    return changed
+
+
 def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Generator) -> Array:
     """Returns the target of each row: those given, or the argmax and random ones.
 
@@ -195,9 +215,10 @@ def program_of(model: Any, described: Manifest) -> Program:
     if program is not None:
         return program
     for entry in described.probes:
-        if isinstance(entry.get("target"), dict):
+        given = entry.get("target")
+        if isinstance(given, dict) and "callable" in given:
             raise VerificationError(
-                f"the target {entry['target'].get('callable')} is a callable, which a manifest "
+                f"the target {given['callable']} is a callable, which a manifest "
                 "cannot hold; pass the instrumented model: pg.verify(path, probed)."
             )
     axes = None

@@ -12,14 +12,13 @@ from probegen.errors import InstrumentError, NotDifferentiableError, SelectionEr
 from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, OfLayer
 from probegen.methods.by_scores import ByScores, hidden_axes
-from probegen.methods.targets import TARGET_MODES
 from probegen.plan import axes
 from probegen.plan.model_view import ModelView, Start
 from probegen.plan.naming import output_name
 from probegen.plan.plan import TWIN, GradientOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.selectors import select, too_many
-from probegen.plan.targets import target_index
+from probegen.plan.targets import target_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +69,25 @@ class GradientPlanner:
                 "wrap the model so that it also returns the scores."
             )
         logits = probe.logits and self._view.has_scores(position)
-        named, shape, order = axes.with_batch_first(output.axes, output.shape)
+        called = axes.prediction_axes(output.axes, classes=True)
+        named, shape, order = axes.with_batch_first(called, output.shape)
         axis = axes.channel_axis(named)
         classes = None if axis is None else shape[axis]
-        mode, index = target_index(target, shape, name, axis)
-        if mode in TARGET_MODES and axis is not None:
-            order = (*(a for i, a in enumerate(order) if i != axis), order[axis])
-        described = TargetSpec(mode, index, name, logits, classes)
-        moved = None if order == tuple(range(len(order))) else order
-        return TargetPlan(described, position, None, moved, axes.BATCH not in output.axes)
+        described = dataclasses.replace(
+            target_spec(target, shape, name, axis), output=name, logits=logits, classes=classes
+        )
+        places = list(range(len(order)))
+        if described.mode != "index" and axis is not None:
+            places = [*(i for i in places if i != axis), axis]
+        arranged = tuple(order[i] for i in places)
+        return TargetPlan(
+            described,
+            position,
+            order=None if arranged == tuple(range(len(order))) else arranged,
+            single=axes.BATCH not in output.axes,
+            axes=tuple(named[i] for i in places),
+            sizes=tuple(shape[i] for i in places),
+        )
 
     def _output_position(self, probe: GradientProbe) -> int:
         names = self._view.output_names

@@ -20,6 +20,7 @@ from probegen.plan.gradients import GradientPlanner
 from probegen.plan.model_view import ModelView
 from probegen.plan.plain import plain_outputs
 from probegen.plan.plan import GradientGroup, GradientOutput, PlainOutput, Plan, TargetPlan
+from probegen.plan.several_classes import with_classes
 
 #: A target and a table: what outputs share that share a backward pass.
 _Way = tuple[TargetPlan, Table | None]
@@ -65,13 +66,16 @@ def make_plan(
     resolved: list[Probe] = []
     for place, (probe, outputs) in enumerate(_told_apart(planned)):
         called = with_earlier_names(outputs, names)
-        for output in called:
+        for named in called:
+            output = named
             if isinstance(output, GradientOutput):
+                output = with_classes(output, targets[place])
+                in_order.extend((output.spec, *output.beside))
                 way = (targets[place], output.probe.table())
                 groups.setdefault(way, []).append(output)
             else:
+                in_order.append(output.spec)
                 plain.append(output)
-        in_order.extend(o.spec for o in called)
         resolved.append(_resolved(view, probe, called))
     predictions = inputs_and_predictions.predictions(view, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
-from probegen.methods.axes import Axes
+from probegen.methods.axes import Axes, Sizes, behind_batch
 from probegen.methods.base import GradientProbe, OfLayers
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import Table
@@ -96,8 +96,10 @@ class TargetPlan:
         position: of which model output.
         function: the callable, where the target is one.
         order: the output's axes with the batch first, and with the classes last where a class is
-            chosen at run time; None where they are so.
+            chosen at run time, or several are; None where they are so.
         single: whether the output has no batch axis. It gets one in front, before it is ordered.
+        axes: a name for each axis of the scores, once they are so arranged.
+        sizes: of these axes.
     """
 
     spec: TargetSpec
@@ -105,6 +107,8 @@ class TargetPlan:
     function: Callable[[Any], Any] | None = None
     order: tuple[int, ...] | None = None
     single: bool = False
+    axes: Axes = ()
+    sizes: Sizes = ()
 
     def arranged(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns scores as a target picks from them: batch first."""
@@ -132,6 +136,7 @@ class GradientOutput:
         called: what the tensor goes by in the names of outputs.
         moves: of a method by scores, the tensors that it changes together, each with its axes.
         number: which one it is of the tensors that the probe explains, from 0.
+        beside: outputs that come with it, such as the classes that it explains.
     """
 
     spec: OutputSpec
@@ -142,6 +147,7 @@ class GradientOutput:
     called: str = ""
     moves: tuple[tuple[TensorRef, Axes], ...] = ()
     number: int = 0
+    beside: tuple[OutputSpec, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -152,6 +158,23 @@ class GradientOutput:
     def refs(self) -> tuple[TensorRef, ...]:
         """All tensors that it looks at: the one that is explained, and those that are changed."""
         return tuple(dict.fromkeys((self.ref, *(ref for ref, _ in self.moves))))
+
+    @property
+    def classes_at(self) -> int:
+        """The axis of the classes, where several are explained at once."""
+        return behind_batch(self.spec.axes)
+
+    @property
+    def axes_of_one(self) -> Axes:
+        """The axes of the output for one class."""
+        axes, target = self.spec.axes, self.spec.target
+        if target is None or not target.several:
+            return axes
+        return (*axes[: self.classes_at], *axes[self.classes_at + 1 :])
+
+    def beside_of(self, kind: str) -> list[str]:
+        """Returns the names of the outputs of a kind that come with it: one or none."""
+        return [spec.name for spec in self.beside if spec.kind == kind]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from probegen.methods.input_gradient import InputGradient
 from probegen.methods.samples import Samples, SumAt
 from probegen.methods.targets import Target
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
+from probegen.plan.several_classes import with_class_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,8 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
                     **plain.described(output.axes),
                 )
                 made = plain if alone else _Summed(target=probe.target, whose=probe)
-                added[key] = dataclasses.replace(output, spec=spec, probe=made)
+                spec = with_class_axis(spec, group.target)
+                added[key] = dataclasses.replace(output, spec=spec, probe=made, beside=())
                 specs.append(spec)
             raw[name] = added[key].spec.name
         groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
@@ -76,7 +78,8 @@ def without_scores(plan: Plan) -> Plan:
         dataclasses.replace(g, outputs=tuple(o for o in g.outputs if not o.moves))
         for g in plan.groups
     ]
-    gone = {o.spec.name for g in plan.groups for o in g.outputs if o.moves}
+    by_scores = [o for g in plan.groups for o in g.outputs if o.moves]
+    gone = {spec.name for o in by_scores for spec in (o.spec, *o.beside)}
     left = tuple(o for o in plan.manifest.outputs if o.name not in gone)
     return dataclasses.replace(
         plan,

@@ -5,7 +5,68 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InstrumentError
+from probegen.methods.targets import ALL, Contrast, count_of_top
+
+
+def target_spec(
+    target: Any, shape: Sequence[int | None], name: str, class_axis: int | None = -1
+) -> TargetSpec:
+    """Returns what is differentiated, of a target that is no callable; see `target_index`.
+
+    Args:
+        target: what the probe says.
+        shape: of the output.
+        name: of the output.
+        class_axis: the axis that classes lie along; None where there is none.
+
+    Raises:
+        InstrumentError: the output has no such entry or classes; says what it has.
+    """
+    count = count_of_top(target)
+    if count is None and target != ALL and not isinstance(target, list | Contrast):
+        return TargetSpec(*target_index(target, shape, name, class_axis))
+    shown = repr(target) if isinstance(target, str) else str(target)
+    if len(shape) < 2 or class_axis is None:
+        raise InstrumentError(
+            f"target {shown} is of classes, and output {name!r} {tuple(shape)} has none: "
+            f"{'it is one number a sample' if len(shape) < 2 else 'it has positions alone'}. "
+            "Leave target out, or give a tuple with an index or None for each axis."
+        )
+    classes = shape[class_axis]
+    if count is not None:
+        if classes is not None and count > classes:
+            raise InstrumentError(
+                f"target {shown} asks for the {count} best classes, and output {name!r} "
+                f"{tuple(shape)} has {classes}; 'top:{classes}' or 'all' explains every one."
+            )
+        return TargetSpec("top", count=count)
+    if isinstance(target, list):
+        _check_classes(target, classes, shown, name, shape)
+        return TargetSpec("list", count=len(target), chosen=tuple(target))
+    if isinstance(target, Contrast):
+        _check_classes(
+            [i for i in (target.a, target.b) if isinstance(i, int)], classes, shown, name, shape
+        )
+        if classes == 1:
+            raise InstrumentError(
+                f"target {shown} compares two classes, and output {name!r} {tuple(shape)} has one."
+            )
+        return TargetSpec("contrast", chosen=(target.a, target.b))
+    return TargetSpec(ALL, count=classes)
+
+
+def _check_classes(
+    chosen: Sequence[int], classes: int | None, shown: str, name: str, shape: Sequence[int | None]
+) -> None:
+    wrong = [i for i in chosen if i < 0 or (classes is not None and i >= classes)]
+    if wrong:
+        legal = "0 or more" if classes is None else f"0 to {classes - 1}"
+        raise InstrumentError(
+            f"target {shown} names the class {wrong[0]}, which output {name!r} {tuple(shape)} does "
+            f"not have: legal are {legal}."
+        )
 
 
 def target_index(
@@ -46,7 +107,8 @@ def target_index(
     if len(target) != rank - 1:
         raise InstrumentError(
             f"target {target} has {len(target)} entries; output {name!r} {tuple(shape)} takes one "
-            f"for each of its {rank - 1} axes behind the batch, None meaning their sum."
+            f"for each of its {rank - 1} axes behind the batch, None meaning their sum. Several "
+            "classes are a list in Python, [1, 4], and a table in a spec, {classes = [1, 4]}."
         )
     for i, size in zip(target, shape[1:], strict=True):
         if i is not None and size is not None and not -size <= i < size:

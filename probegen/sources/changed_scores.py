@@ -28,7 +28,7 @@ ScoresAt = Callable[[Mapping[TensorRef, Array]], Array]
 def attribution_by_scores(
     output: GradientOutput, tensors: Mapping[TensorRef, Array], scores_at: ScoresAt, seeds: Array
 ) -> Array:
-    """Returns an attribution, its axes as in the manifest.
+    """Returns an attribution of one class, its axes as in the manifest.
 
     Args:
         output: the method, and what it explains.
@@ -62,7 +62,7 @@ def attribution_by_scores(
         added = probe.added(ops, prepared, numbers, found[None], score)
         sums = [total + part[0] for total, part in zip(sums, added, strict=True)]
     result = np.asarray(probe.explained(ops, subject, prepared, sums, score))
-    return as_described(result, output.spec.axes).astype(output.spec.dtype)
+    return as_described(result, output.axes_of_one).astype(output.spec.dtype)
 
 
 def _rows(tensor: Array, axes: tuple[str, ...]) -> Array:

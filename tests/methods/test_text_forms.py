@@ -14,6 +14,11 @@ PROBES = (
     pg.Saliency(target=(None, 2), name="s", output="label", logits=False),
     pg.GradCAM("conv2"),
     pg.IntegratedGradients(steps=8, baseline=-1.0, target="input"),
+    pg.Saliency(target="top:3"),
+    pg.Saliency(target="all"),
+    pg.Saliency(target=[4, 1]),
+    pg.Saliency(target=(4, 1)),
+    pg.Saliency(target=pg.contrast(3, "runner_up")),
 )
 
 
@@ -63,3 +68,25 @@ def test_toml():
 def test_refusals_say_what_would_work(make, says):
     with pytest.raises(SpecError, match=says):
         make()
+
+
+def test_a_list_of_classes_and_a_tuple_are_told_apart():
+    text = """
+    [[probes]]
+    probe = "saliency"
+    target = {classes = [1, 4]}
+
+    [[probes]]
+    probe = "saliency"
+    target = [1, 4]
+
+    [[probes]]
+    probe = "saliency"
+    target = "contrast(argmax, 2)"
+    """
+    several, entry, difference = text_forms.from_toml(text)
+    assert several.target == [1, 4]
+    assert entry.target == (1, 4)
+    assert difference.target == pg.contrast("argmax", 2)
+    with pytest.raises(SpecError, match="classes = "):
+        text_forms.from_dict({"probe": "saliency", "target": {"class": [1]}})

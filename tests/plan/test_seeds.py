@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probegen.artefact.manifest import TargetSpec
-from probegen.plan.seeds import seed
+from probegen.plan.seeds import choices, seed, seeds
 
 #: Ties, and the largest of a row of negative numbers.
 SCORES = np.array([[1.0, 3.0, 3.0], [-2.0, -1.0, -4.0]])
@@ -57,3 +57,47 @@ def test_a_class_of_the_request():
 def test_a_fixed_entry(index, expected):
     found = seed(STEPS, TargetSpec("index", index))
     np.testing.assert_array_equal(found, [expected, expected])
+
+
+def test_the_best_classes_the_lower_index_first():
+    best = TargetSpec("top", count=3)
+    np.testing.assert_array_equal(choices(SCORES, best), [[1, 1], [2, 0], [0, 2]])
+    first, second, _ = seeds(SCORES, best)
+    np.testing.assert_array_equal(first, seed(SCORES, TargetSpec("argmax")))
+    np.testing.assert_array_equal(second, [[0, 0, 1], [1, 0, 0]])
+
+
+def test_the_best_class_is_another_at_each_position():
+    found = choices(STEPS, TargetSpec("top", count=2))
+    np.testing.assert_array_equal(found, [[[1, 0], [1, 1]], [[2, 1], [0, 2]]])
+    first, _ = seeds(STEPS, TargetSpec("top", count=2))
+    np.testing.assert_array_equal(first, seed(STEPS, TargetSpec("argmax")))
+
+
+@pytest.mark.parametrize(
+    ("target", "classes"),
+    [
+        (TargetSpec("all", count=3), [0, 1, 2]),
+        (TargetSpec("all"), [0, 1, 2]),
+        (TargetSpec("list", count=2, chosen=(2, 0)), [2, 0]),
+    ],
+)
+def test_classes_are_summed_over_positions(target, classes):
+    found = seeds(STEPS, target)
+    assert len(found) == len(classes)
+    for one, index in zip(found, classes, strict=True):
+        np.testing.assert_array_equal(one, seed(STEPS, TargetSpec("index", (None, index))))
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ((0, "argmax"), [[1, -1, 0], [1, -1, 0]]),
+        (("runner_up", 0), [[-1, 0, 1], [0, 0, 0]]),
+        (("argmax", "runner_up"), [[0, 1, -1], [-1, 1, 0]]),
+        ((2, 1), [[0, -1, 1], [0, -1, 1]]),
+    ],
+)
+def test_a_contrast(sides, expected):
+    found = seed(SCORES, TargetSpec("contrast", chosen=sides))
+    np.testing.assert_array_equal(found, expected)

@@ -2,8 +2,10 @@
 
 import pytest
 
+from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InstrumentError
-from probegen.plan.targets import target_index
+from probegen.methods.targets import contrast
+from probegen.plan.targets import target_index, target_spec
 
 VECTOR, SEQUENCE, OPEN = (None, 3), (None, 5, 3), (None, None, None)
 
@@ -51,3 +53,44 @@ def test_what_fits(target, shape, axis, expected):
 def test_what_does_not_fit(target, shape, axis, says):
     with pytest.raises(InstrumentError, match=says):
         target_index(target, shape, "y", axis)
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "axis", "expected"),
+    [
+        ("top:3", VECTOR, -1, TargetSpec("top", count=3)),
+        ("top:1", (None, 1), -1, TargetSpec("top", count=1)),
+        ("top:7", OPEN, -1, TargetSpec("top", count=7)),
+        ("all", VECTOR, -1, TargetSpec("all", count=3)),
+        ("all", SEQUENCE, 1, TargetSpec("all", count=5)),
+        ("all", OPEN, -1, TargetSpec("all")),
+        ([2, 0], VECTOR, -1, TargetSpec("list", count=2, chosen=(2, 0))),
+        ([99], OPEN, -1, TargetSpec("list", count=1, chosen=(99,))),
+        (contrast(2, "argmax"), VECTOR, -1, TargetSpec("contrast", chosen=(2, "argmax"))),
+        (1, VECTOR, -1, TargetSpec("index", (1,))),
+        ("argmax", VECTOR, -1, TargetSpec("argmax")),
+    ],
+)
+def test_what_is_differentiated(target, shape, axis, expected):
+    assert target_spec(target, shape, "y", axis) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "axis", "says"),
+    [
+        ("top:4", VECTOR, -1, r"the 4 best classes, and output 'y' \(None, 3\) has 3; 'top:3'"),
+        ("top:2", (None, 1), -1, "has 1; 'top:1' or 'all'"),
+        ("top:2", (None,), None, "has none: it is one number a sample"),
+        ("all", (None,), None, "has none: it is one number a sample"),
+        ([0], (None,), None, "has none: it is one number a sample"),
+        (contrast(0, "argmax"), (None,), None, "has none"),
+        ("all", (None, 5, 4), None, "has none: it has positions alone"),
+        ([1, 3], VECTOR, -1, r"names the class 3, .*: legal are 0 to 2"),
+        ([-1], OPEN, -1, "names the class -1, .*: legal are 0 or more"),
+        (contrast("argmax", 3), VECTOR, -1, "names the class 3"),
+        (contrast("argmax", "runner_up"), (None, 1), -1, "compares two classes, .* has one"),
+    ],
+)
+def test_classes_that_are_not_there(target, shape, axis, says):
+    with pytest.raises(InstrumentError, match=says):
+        target_spec(target, shape, "y", axis)

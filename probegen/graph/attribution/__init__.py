@@ -16,9 +16,13 @@ from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.by_scores import Tensor, attribution_by_scores
 from probegen.graph.attribution.sampled import Moved, sampled_gradients
-from probegen.graph.attribution.target import seed
+from probegen.graph.attribution.target import choices, one_hot, seed
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.values import rank_of
+from probegen.graph.loops.hoist import Collected
+from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables import backward_pass
+from probegen.graph.tables.base import BackwardPass
 from probegen.methods.axes import Axes
 from probegen.methods.base import GradientProbe
 from probegen.methods.by_scores import ByScores
@@ -38,6 +42,8 @@ class Explained:
         together: of a method with `gradients_at`: tensors with one number move together.
         place: which tensor it is, for methods that need to know.
         moved: of a method by scores: the tensors that it changes.
+        classes_at: the axis of the attribution that several classes lie along, where they do.
+        classes: the name of what says which classes those are; None where nothing does.
     """
 
     name: str
@@ -47,6 +53,8 @@ class Explained:
     together: int = 0
     place: Place = dataclasses.field(default_factory=Place)
     moved: tuple[Tensor, ...] = ()
+    classes_at: int = 1
+    classes: str | None = None
 
 
 def write_attributions(
@@ -60,8 +68,11 @@ def write_attributions(
 ) -> dict[str, ir.Value]:
     """Writes all attributions that share one target and one way back to it.
 
+    A target of several classes is one Scan over them, whose body holds the backward pass of one:
+    the graph does not grow with their number.
+
     Args:
-        builder: where the nodes go.
+        builder: where the nodes go; its graph holds the forward pass.
         target: what is differentiated.
         scores: the value it is taken from: the model's scores, or a callable's `[batch]`.
         wanted: the attributions.
@@ -71,14 +82,54 @@ def write_attributions(
             none where the graph is written for a fixed number.
 
     Returns:
-        Name of the attribution -> value.
+        Name of the attribution -> value; and of the classes that are explained, where they are
+        asked for.
 
     Raises:
         UnsupportedOpsError: an operator on the way has no gradient.
         NotDifferentiableError: no gradient flows from the target to a tensor.
     """
     backward = backward_pass(table)
-    seeds = {scores: seed(builder, target, scores, request)}
+    if not target.several:
+        chosen = seed(builder, target, scores, request)
+        return _of_seed(builder, scores, chosen, wanted, backward, holding)
+    classes = choices(builder, target, scores)
+    loop = StepWriter(builder)
+    loop.body.forward = builder.forward
+    chosen = one_hot(loop.body, loop.read(classes, backwards=False), scores)
+    each = _of_seed(loop.body, scores, chosen, wanted, backward, holding)
+    results = [Collected(each[w.name], backwards=False) for w in wanted]
+    _, stacked = loop.finish([], results, invariant=True)
+    found = {
+        w.name: _moved_axis(builder, value, w.classes_at)
+        for w, value in zip(wanted, stacked, strict=True)
+    }
+    for one in wanted:
+        if one.classes is not None:
+            whole = builder.cast(classes, ir.DataType.INT32)
+            found[one.classes] = _moved_axis(builder, whole, 1)
+    return found
+
+
+def _of_seed(
+    builder: Builder,
+    scores: ir.Value,
+    chosen: ir.Value,
+    wanted: Sequence[Explained],
+    backward: BackwardPass,
+    holding: Mapping[ir.Value, int] | None,
+) -> dict[str, ir.Value]:
+    """Writes the attributions of one class, with one backward pass; returns them by name.
+
+    Args:
+        builder: where the nodes go; its `forward` graph holds the forward pass.
+        scores: the value that the target is taken from.
+        chosen: the gradient of the target with respect to the scores.
+        wanted: the attributions.
+        backward: writes the backward pass.
+        holding: see `write_attributions`.
+    """
+    seeds = {scores: chosen}
     flow: dict[str, ir.Value] = {}
     local = [w for w in wanted if w.probe.gradients_at() is None and not w.moved]
     places = list(dict.fromkeys(w.at for w in local))
@@ -100,12 +151,19 @@ def write_attributions(
     ops = OnnxOperations(builder)
     return {
         w.name: attribution_by_scores(
-            builder, w.probe, Tensor(w.at, w.axes), w.moved, scores, seeds[scores], holding or {}
+            builder, w.probe, Tensor(w.at, w.axes), w.moved, scores, chosen, holding or {}
         )
         if isinstance(w.probe, ByScores)
         else w.probe.combine(ops, flow[w.name], w.at, w.axes)
         for w in wanted
     }
+
+
+def _moved_axis(builder: Builder, value: ir.Value, to: int) -> ir.Value:
+    """Writes a value with its first axis at another place."""
+    order = list(range(1, rank_of(value)))
+    order.insert(to, 0)
+    return builder.transpose(value, order) if to else value
 
 
 def _moved_together(wanted: Iterable[Explained]) -> list[list[Explained]]:

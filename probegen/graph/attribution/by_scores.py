@@ -71,7 +71,7 @@ def attribution_by_scores(
         samples = {}  # one sample alone, or scores of a fixed number of samples
     sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
     count = probe.count(axes, sizes)
-    chunk = _chunk(builder.graph, probe, [m.at for m in moved], scores, samples)
+    chunk = _chunk(builder.forward, probe, [m.at for m in moved], scores, samples)
     if count is None:
         numbers, there = _open_numbers(builder, probe.counted(ops, prepared), chunk)
     else:

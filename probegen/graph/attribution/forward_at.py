@@ -118,7 +118,7 @@ def forward_at(
     Returns:
         Value of the graph -> its copy; the ends may be missing where they do not depend.
     """
-    graph = builder.graph
+    graph = builder.forward
     nodes = nodes_from(graph, points, ends, skip)
     copies = dict(points)
     several = fold is not None and fold.count > 1
@@ -136,7 +136,7 @@ def _unchanged(
     builder: Builder, read: Collection[ir.Value], fold: Fold
 ) -> dict[ir.Value, ir.Value]:
     """Computes for so many copies of the samples what depends on the inputs; returns copies."""
-    graph = builder.graph
+    graph = builder.forward
     depending = depending_on(graph, fold.inputs)
     wanted = [v for v in read if v in depending]
     nodes = nodes_from(graph, fold.inputs, wanted)

@@ -50,7 +50,7 @@ def sampled_gradients(
     So do masks, which a point would otherwise compute anew.
 
     Args:
-        builder: where the nodes go; its graph holds the forward pass.
+        builder: where the nodes go; its `forward` graph holds the forward pass.
         seeds: the scores and the gradient of the target with respect to them.
         moved: the tensors that move together from point to point; one may stand there several
             times, with other things made of its gradients.
@@ -80,7 +80,7 @@ def sampled_gradients(
         for one in moved
     ]
     replaced = {value: point.at for value, point in points.items()}
-    copies = _copy_forward(builder.graph, body, replaced, seeds)
+    copies = _copy_forward(builder.forward, body, replaced, seeds)
     of_copies = {copies[scores]: seed for scores, seed in seeds.items()}
     found = _gradients_inside(body, of_copies, list(replaced.values()), backward)
     gradients_at = dict(zip(points, found, strict=True))

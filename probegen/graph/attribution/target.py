@@ -10,14 +10,55 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import dtype_of, rank_of, shape_of
 
 
+def choices(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
+    """Writes the classes that a target of several explains, int64, best first.
+
+    `[k]`, or with mode `"top"` `[k, batch, ...positions]`. Of equal scores the lower index is
+    better, as ONNX says it of TopK.
+
+    Args:
+        builder: where the nodes go.
+        target: which classes.
+        scores: `[batch, ..., classes]`.
+    """
+    rank = rank_of(scores)
+    if target.mode == "top":
+        best = _best(builder, scores, target.count or 1)
+        return builder.transpose(best, [rank - 1, *range(rank - 1)])
+    if target.mode == "list":
+        return builder.const(np.array(target.chosen, np.int64))
+    if target.count is not None:
+        return builder.const(np.arange(target.count, dtype=np.int64))
+    size = builder.squeeze(builder.size(scores, rank - 1), [0])
+    first, step = builder.const(np.int64(0)), builder.const(np.int64(1))
+    return builder.op("Range", first, size, step, shape=[(shape_of(scores) or ())[-1]])
+
+
+def one_hot(builder: Builder, chosen: ir.Value, scores: ir.Value) -> ir.Value:
+    """Writes ones of the shape of `scores` where the last axis is at a class, zeros elsewhere.
+
+    Args:
+        builder: where the nodes go.
+        chosen: int64, a class for all `[]`, or for each of the other axes' entries.
+        scores: `[batch, ..., classes]`.
+    """
+    rank = rank_of(scores)
+    if rank_of(chosen) == rank - 1:
+        return _one_hot(builder, chosen, scores, rank - 1)
+    row = _one_hot(builder, builder.reshape(chosen, [1] * (rank - 1)), scores, rank - 1)
+    return builder.expand(row, scores)
+
+
 def seed(
     builder: Builder, target: TargetSpec, scores: ir.Value, request: ir.Value | None = None
 ) -> ir.Value:
     """Writes zeros and ones of the shape of `scores`: one where an entry is summed up.
 
+    Minus ones where it is taken away, as a contrast does.
+
     Args:
         builder: where the nodes go.
-        target: which entries.
+        target: which entries; of one class.
         scores: `[batch, ..., classes]`, or `[batch]` for one number a sample.
         request: int32 `[batch]`, -1 meaning argmax, for mode `"input"`.
     """
@@ -26,14 +67,11 @@ def seed(
         return builder.expand(_ones(builder, scores), scores)
     if target.mode == "index":
         return _fixed(builder, target.index or (), scores)
-    classes = builder.op(
-        "ArgMax",
-        scores,
-        axis=rank - 1,
-        keepdims=0,
-        shape=(shape_of(scores) or ())[:-1],
-        dtype=ir.DataType.INT64,
-    )
+    if target.mode == "contrast":
+        sides = [_side(builder, scores, side) for side in target.chosen or ()]
+        ahead, behind = (one_hot(builder, side, scores) for side in sides)
+        return builder.sub(ahead, behind)
+    classes = _largest(builder, scores)
     if target.mode == "input" and request is not None:
         asked = builder.cast(request, ir.DataType.INT64)
         if rank > 2:
@@ -45,6 +83,44 @@ def seed(
             "Where", negative, classes, asked, shape=classes, dtype=ir.DataType.INT64
         )
     return _one_hot(builder, classes, scores, rank - 1)
+
+
+def _side(builder: Builder, scores: ir.Value, side: int | str) -> ir.Value:
+    """Writes the class of one side of a contrast, of each sample where it is told by scores."""
+    if isinstance(side, int):
+        return builder.const(np.int64(side))
+    if side == "argmax":
+        return _largest(builder, scores)
+    last = rank_of(scores) - 1
+    return builder.squeeze(builder.slice(_best(builder, scores, 2), last, 1, 2), [last])
+
+
+def _largest(builder: Builder, scores: ir.Value) -> ir.Value:
+    """Writes the class with the largest score, int64 `[batch, ...positions]`."""
+    return builder.op(
+        "ArgMax",
+        scores,
+        axis=rank_of(scores) - 1,
+        keepdims=0,
+        shape=(shape_of(scores) or ())[:-1],
+        dtype=ir.DataType.INT64,
+    )
+
+
+def _best(builder: Builder, scores: ir.Value, count: int) -> ir.Value:
+    """Writes the classes with the largest scores, best first, int64 along the last axis."""
+    shape = [*(shape_of(scores) or ())[:-1], count]
+    values, indices = builder.ops(
+        "TopK",
+        scores,
+        builder.ints(count),
+        outputs=2,
+        shapes=[shape, shape],
+        axis=rank_of(scores) - 1,
+    )
+    indices.type = ir.TensorType(ir.DataType.INT64)
+    values.type = scores.type
+    return indices
 
 
 def _fixed(builder: Builder, index: tuple[int | None, ...], scores: ir.Value) -> ir.Value:
@@ -71,14 +147,18 @@ def _fixed_row(builder: Builder, at: int, scores: ir.Value, axis: int) -> ir.Val
 
 
 def _one_hot(builder: Builder, index: ir.Value, scores: ir.Value, axis: int) -> ir.Value:
-    """Writes `index` (rank 1 or more) as one-hot rows of the length of `axis` of the scores."""
-    dtype = dtype_of(scores)
-    values = builder.const(np.array([0, 1]), dtype)
+    """Writes `index` (rank 1 or more) as one-hot rows of the length of `axis` of the scores.
+
+    In float32 and cast: onnxruntime has no OneHot of other floating numbers.
+    """
+    values = builder.const(np.array([0, 1], np.float32))
     depth = builder.size(scores, axis)
     shape = (
         None if index.shape is None else [*(shape_of(index) or ()), (shape_of(scores) or ())[axis]]
     )
-    return builder.op("OneHot", index, depth, values, axis=-1, shape=shape, dtype=dtype)
+    kind = ir.DataType.FLOAT
+    row = builder.op("OneHot", index, depth, values, axis=-1, shape=shape, dtype=kind)
+    return builder.cast(row, dtype_of(scores))
 
 
 def _ones(builder: Builder, like: ir.Value) -> ir.Value:

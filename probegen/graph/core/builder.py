@@ -42,6 +42,8 @@ class Builder:
         graph: the graph whose values may be used; constants become its initializers.
         opset: version of the standard operators that nodes are written for, 13 or later.
         nodes: what was written so far, in topological order, owned by no graph yet.
+        forward: the graph whose nodes gradients are taken of: its own, or for the body of a loop
+            that holds a backward pass alone, the graph around.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Builder:
         self.graph = graph
         self.opset = opset
         self.nodes: list[ir.Node] = []
+        self.forward = graph
         self._prefix = prefix
         self._taken = _names_in(graph) if taken is None else taken
         self._count = 0

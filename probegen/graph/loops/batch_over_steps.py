@@ -36,7 +36,7 @@ def batch_over_steps(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
 
 def copy_once(node: ir.Node) -> Writer | None:
     """Returns what writes a node whose inputs are the same in all steps: one copy of it."""
-    if node.op_type in _RANDOM or any(True for _ in subgraphs_of(node)):
+    if node.op_type in RANDOM or any(True for _ in subgraphs_of(node)):
         return None
 
     def write(b: Builder, operands: Sequence[ir.Value | None], _: Dim) -> tuple[ir.Value, ...]:
@@ -256,7 +256,7 @@ _FORMS: Mapping[str, Callable[[ir.Node, Sequence[bool]], Writer | None]] = {
     ),
     **dict.fromkeys(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "DepthToSpace"), _batched),
 }
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
     | {"RandomUniform", "RandomUniformLike"}
 )

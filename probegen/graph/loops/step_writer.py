@@ -18,9 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import Dim, shape_of, subgraphs_of
-from probegen.graph.loops.hoist import Collected, EntryOf, Hoisting, first_size, needed
+from probegen.graph.loops.batch_over_steps import RANDOM
+from probegen.graph.loops.hoist import Collected, EntryOf, Hoisting, ancestors, first_size, needed
 
+#: Operators that cost more than to read what they give.
+_COSTLY = frozenset(
+    {"Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "Loop", "LSTM", "MatMul", "RNN", "Scan"}
+)
 #: Beyond the end of every axis, as the ONNX specification recommends it.
 _END = 2**31 - 1
 
@@ -87,6 +93,7 @@ class StepWriter:
         count: ir.Value | None = None,
         *,
         hoist: bool = False,
+        invariant: bool = False,
     ) -> tuple[list[ir.Value], list[ir.Value]]:
         """Writes the node: a `Scan`, or a `Loop` where the number of steps is given.
 
@@ -98,11 +105,14 @@ class StepWriter:
             stacked: what is collected over the steps.
             count: number of steps, an int64 scalar.
             hoist: compute outside, for all steps at once, what can be.
+            invariant: compute outside what is the same in all steps and costs much.
 
         Returns:
             The carried values after the last step, and the collected ones, time axis first.
         """
         self.prune([*carried, *(s.value for s in stacked)])
+        if invariant:
+            self.body.nodes = self._without_invariant(self.body.nodes)
         if not hoist:
             return self._write(carried, stacked, count)
         hoisting = Hoisting(self._outer, self._graph, self._initial, self._entries)
@@ -121,6 +131,33 @@ class StepWriter:
         for node in later:
             hoisting.hoist(node)
         return finals, [self._whole(s) for s in asked]
+
+    def _without_invariant(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
+        """Moves out of the body what is the same in all steps; returns the nodes that stay.
+
+        That is what weights alone give, and what costs much with all that it needs. The rest,
+        masks above all, is cheap, and takes the memory of the whole forward pass if it is kept.
+        """
+        dependent = {*self._initial, *self._entries}
+        same, fixed = [], set[ir.Value]()
+        for node in nodes:
+            read = list(inputs_of(node))
+            if any(v in dependent for v in read) or node.op_type in RANDOM:
+                dependent.update(node.outputs)
+                continue
+            same.append(node)
+            if all(v in fixed or v.is_initializer() for v in read):
+                fixed.update(node.outputs)
+        costly = {v for n in same if n.op_type in _COSTLY for v in n.outputs}
+        moving = ancestors(same, fixed | costly)
+        for node in (n for n in nodes if n in moving):
+            for value in inputs_of(node):
+                name = value.name or ""
+                if self._graph.initializers.get(name) is value:
+                    self._graph.initializers.pop(name)
+                    self._outer.graph.register_initializer(value)
+            self._outer.nodes.append(node)
+        return [n for n in nodes if n not in moving]
 
     def _brought_in(self, hoisting: Hoisting, moved: ir.Value) -> ir.Value:
         """Lets the body read what is no longer made in it; returns what stands in its place."""
@@ -225,10 +262,12 @@ class StepWriter:
         results = [still_going, *results]
         self.body.nodes, _ = needed([*reading.nodes, *self.body.nodes], results)
         self._close([number, going, *self._initial], results)
+        # Left out as the last input, the condition would be no input at all, and there must be one.
+        condition = None if self._initial else self._outer.const(True)
         return self._outer.ops(
             "Loop",
             count,
-            None,
+            condition,
             *self._initial.values(),
             outputs=len(results) - 1,
             shapes=self._shapes(results[1:], None),

@@ -22,7 +22,7 @@ class BackwardPass(Protocol):
         """Returns what arrives at each place, None where nothing does.
 
         Args:
-            builder: where the nodes go; its graph holds the forward pass.
+            builder: where the nodes go; its `forward` graph holds the forward pass.
             seeds: the scores, and ones where an entry of them is summed up.
             places: the tensors that are explained; of a table `from_baseline`, those that belong
                 together.

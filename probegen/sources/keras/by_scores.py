@@ -66,7 +66,7 @@ def attribution_by_scores(
     shapes = (tf.TensorShape([]), *(zeros.shape for zeros in start[1:]))
     _, *sums = tf.while_loop(condition, step, start, shape_invariants=shapes)
     result = tf.cast(probe.explained(_OPS, subject, prepared, sums, score), value.dtype)
-    return _in_own_order(result, None, output.spec.axes)
+    return _in_own_order(result, None, output.axes_of_one)
 
 
 def _rows_first(tensor: Any, axes: Axes) -> tuple[Any, Axes]:

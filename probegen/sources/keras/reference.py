@@ -21,8 +21,9 @@ from probegen.artefact.manifest import PRECISIONS
 from probegen.errors import VerificationError
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
-from probegen.plan.seeds import seed
+from probegen.plan.seeds import seeds
 from probegen.sources.changed_scores import attribution_by_scores
+from probegen.sources.class_by_class import all_classes
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -124,10 +125,14 @@ class KerasReference:
             return found
         scores, tensors = self._moved.at(feed, {})
         for place, group in enumerate(groups):
-            seeds = seed(scores[place], group.target.spec, request)
-            at = functools.partial(self._scores_of, feed, place)
-            for o in (o for o in group.outputs if o.moves):
-                found[o.spec.name] = attribution_by_scores(o, tensors, at, seeds)
+            by_scores = [o for o in group.outputs if o.moves]
+            if by_scores:
+                at = functools.partial(self._scores_of, feed, place)
+                each = [
+                    {o.spec.name: attribution_by_scores(o, tensors, at, chosen) for o in by_scores}
+                    for chosen in seeds(scores[place], group.target.spec, request)
+                ]
+                found.update(all_classes(group, scores[place], each))
         return found
 
     def _scores_of(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from probegen.artefact.manifest import CLASSES
 from probegen.errors import InstrumentError
 from probegen.methods.samples import Point
 from probegen.plan.plan import (
@@ -28,7 +29,7 @@ from probegen.sources.keras.by_scores import attribution_by_scores
 from probegen.sources.keras.forward import Forward, forward_at, plain_output, run_forward
 from probegen.sources.keras.held import hold
 from probegen.sources.keras.keras_model import KerasModel
-from probegen.sources.keras.targets import seed
+from probegen.sources.keras.targets import choices, one_hot, seed
 
 _OPS = TensorFlowOperations()
 
@@ -73,8 +74,30 @@ def refuse_tables(plan: Plan) -> None:
 def _gradient_outputs(
     source: KerasModel, plan: Plan, forward: Forward, group: GradientGroup, request: Any
 ) -> dict[str, Any]:
+    target = group.target.spec
     scores = forward.target(group.target)
-    seeds = seed(scores, group.target.spec, request)
+    if not target.several:
+        chosen = seed(scores, target, request)
+        return _of_seed(source, plan, forward, group, scores, chosen)
+    classes = choices(scores, target)
+
+    def of_class(one: Any) -> dict[str, Any]:
+        # The loop's body is a graph of its own, from which gradients go on into the one around.
+        here = tf.identity(scores)
+        return _of_seed(source, plan, forward, group, here, one_hot(here, one))
+
+    dtypes = {o.spec.name: forward.tensor(o.ref).dtype for o in group.outputs}
+    each = tf.map_fn(of_class, classes, fn_output_signature=dtypes, parallel_iterations=1)
+    found = {o.spec.name: _moved_axis(each[o.spec.name], o.classes_at) for o in group.outputs}
+    for name in (name for o in group.outputs for name in o.beside_of(CLASSES)):
+        found[name] = _moved_axis(classes, 1)
+    return found
+
+
+def _of_seed(
+    source: KerasModel, plan: Plan, forward: Forward, group: GradientGroup, scores: Any, seeds: Any
+) -> dict[str, Any]:
+    """Returns the attributions of one class, whose seed is given."""
     local = [o for o in group.outputs if o.probe.gradients_at() is None and not o.moves]
     refs = list(dict.fromkeys(o.ref for o in local))
     flow = tf.gradients([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
@@ -90,6 +113,13 @@ def _gradient_outputs(
         else _attribution(o, forward, gradients[o.spec.name])
         for o in group.outputs
     }
+
+
+def _moved_axis(values: Any, to: int) -> Any:
+    """Returns values with their first axis at another place."""
+    order = list(range(1, values.shape.rank))
+    order.insert(to, 0)
+    return tf.transpose(values, order)
 
 
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:

@@ -45,8 +45,25 @@ def callable_value(function: Callable[[Any], Any], nest: Any, logits: bool) -> A
     return value
 
 
+def choices(scores: Any, target: TargetSpec) -> Any:
+    """Returns the classes that a target of several explains, best first: see `plan.seeds`."""
+    if target.mode == "top":
+        best = tf.math.top_k(scores, target.count).indices
+        rank = scores.shape.rank
+        return tf.transpose(best, [rank - 1, *range(rank - 1)])
+    if target.mode == "list":
+        return tf.constant(target.chosen, tf.int32)
+    return tf.range(tf.shape(scores)[-1])
+
+
+def one_hot(scores: Any, classes: Any) -> Any:
+    """Returns ones of the shape of `scores` where the last axis is at a class, zeros elsewhere."""
+    chosen = tf.one_hot(classes, tf.shape(scores)[-1], dtype=scores.dtype)
+    return tf.broadcast_to(chosen, tf.shape(scores))
+
+
 def seed(scores: Any, target: TargetSpec, request: Any = None) -> Any:
-    """Returns the gradient of the target's scalar with respect to `scores`: zeros and ones."""
+    """Returns the gradient of the target's scalar with respect to `scores`; see `plan.seeds`."""
     if target.mode == "callable" or scores.shape.rank == 1:
         return tf.ones_like(scores)
     sizes = tf.shape(scores)
@@ -55,14 +72,26 @@ def seed(scores: Any, target: TargetSpec, request: Any = None) -> Any:
         for axis, index in enumerate(target.index or (), start=1):
             if index is not None:
                 at = index if index >= 0 else sizes[axis] + index
-                one_hot = tf.one_hot(at, sizes[axis], dtype=scores.dtype)
+                row = tf.one_hot(at, sizes[axis], dtype=scores.dtype)
                 form = [1] * scores.shape.rank
                 form[axis] = -1
-                picked *= tf.reshape(one_hot, form)
+                picked *= tf.reshape(row, form)
         return picked
+    if target.mode == "contrast":
+        ahead, behind = (one_hot(scores, _side(scores, side)) for side in target.chosen or ())
+        return ahead - behind
     classes = tf.argmax(scores, axis=-1, output_type=tf.int32)
     if target.mode == "input" and request is not None:
         request = tf.cast(request, tf.int32)
         asked = tf.reshape(request, [-1] + [1] * (scores.shape.rank - 2))
         classes = tf.where(asked < 0, classes, asked)
-    return tf.one_hot(classes, sizes[-1], dtype=scores.dtype)
+    return one_hot(scores, classes)
+
+
+def _side(scores: Any, side: int | str) -> Any:
+    """Returns the class of one side of a contrast, of each sample where it is told by scores."""
+    if isinstance(side, int):
+        return side
+    if side == "argmax":
+        return tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return tf.math.top_k(scores, 2).indices[..., 1]

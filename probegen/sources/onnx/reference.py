@@ -36,8 +36,9 @@ from probegen.plan.plan import (
     samples_of,
 )
 from probegen.plan.raw_gradients import with_raw_gradients
-from probegen.plan.seeds import seed
+from probegen.plan.seeds import seeds
 from probegen.sources.changed_scores import attribution_by_scores
+from probegen.sources.class_by_class import all_classes
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
     folder_of,
@@ -163,15 +164,29 @@ class OnnxReference:
         tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
         place = self._places[group.target]
-        seeds = seed(scores[place], group.target.spec, target)
+        each = [
+            self._attributions_of(feed, group, place, chosen, tensors)
+            for chosen in seeds(scores[place], group.target.spec, target)
+        ]
+        return all_classes(group, scores[place], each)
+
+    def _attributions_of(
+        self,
+        feed: Mapping[str, Array],
+        group: GradientGroup,
+        place: int,
+        seed: Array,
+        tensors: Mapping[TensorRef, Array],
+    ) -> dict[str, Array]:
+        """Returns the attributions of one class, whose seed is given."""
         ops = NumpyOperations()
         by_gradient = [o for o in group.outputs if not o.moves]
         here = [o for o in by_gradient if o.probe.gradients_at() is None]
         refs = list(dict.fromkeys(o.ref for o in here))
-        by_ref = self._gradients(feed, place, seeds, refs, {}) if refs else {}
+        by_ref = self._gradients(feed, place, seed, refs, {}) if refs else {}
         flow = {o.spec.name: by_ref[o.ref] for o in here}
         for outputs in moved_together(group):
-            flow.update(self._sampled(feed, place, seeds, outputs, tensors))
+            flow.update(self._sampled(feed, place, seed, outputs, tensors))
         found = {
             o.spec.name: np.asarray(
                 o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
@@ -180,7 +195,7 @@ class OnnxReference:
         }
         for o in (o for o in group.outputs if o.moves):
             found[o.spec.name] = attribution_by_scores(
-                o, tensors, lambda shifts: self._moved.at(feed, shifts)[0][place], seeds
+                o, tensors, lambda shifts: self._moved.at(feed, shifts)[0][place], seed
             )
         return found
 
@@ -188,7 +203,7 @@ class OnnxReference:
         self,
         feed: Mapping[str, Array],
         place: int,
-        seeds: Array,
+        seed: Array,
         outputs: Sequence[GradientOutput],
         tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
@@ -201,7 +216,7 @@ class OnnxReference:
         for there in zip(*(walk.points() for walk in first.values()), strict=True):
             points = dict(zip(first, there, strict=True))
             shifts = {ref: point.at - point.value for ref, point in points.items()}
-            found = self._gradients(feed, place, seeds, list(points), shifts)
+            found = self._gradients(feed, place, seed, list(points), shifts)
             for o, walk in zip(outputs, walks, strict=True):
                 walk.add(found[o.ref], points[o.ref])
         return {o.spec.name: walk.finished() for o, walk in zip(outputs, walks, strict=True)}
@@ -210,15 +225,17 @@ class OnnxReference:
         self,
         feed: Mapping[str, Array],
         place: int,
-        seeds: Array,
+        seed: Array,
         refs: Sequence[TensorRef],
         shifts: Mapping[TensorRef, Array],
     ) -> dict[TensorRef, Array]:
         """Returns the gradients of one group's scores at moved tensors, in float64."""
-        seeds = self._asked.groups[place].target.restored(seeds)
+        cotangent = self._asked.groups[place].target.restored(seed)
         runner, names = self._twin(place)
         fed, more = self._moved.moved_feed(feed, shifts)
-        found = runner.run({**fed, **more, f"{COTANGENT}/scores": seeds}, [names[r] for r in refs])
+        found = runner.run(
+            {**fed, **more, f"{COTANGENT}/scores": cotangent}, [names[r] for r in refs]
+        )
         return {r: g.astype(np.float64) for r, g in zip(refs, found, strict=True)}
 
     @functools.cached_property

@@ -1,0 +1,61 @@
+"""Outputs of targets of several classes: the axis `class`, and which classes they are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from probegen.artefact.manifest import ANY_SIGN, CLASS, CLASSES, DRAWN_BESIDE, OutputSpec
+from probegen.methods.axes import BATCH, behind_batch
+from probegen.plan.plan import GradientOutput, TargetPlan
+
+
+def with_classes(output: GradientOutput, target: TargetPlan) -> GradientOutput:
+    """Returns an output with the axis `class` where its target is of several classes.
+
+    With `"top:k"` there is one more output beside it, `"<its name>/classes"`.
+
+    Args:
+        output: as it is for one class, under its final name.
+        target: what is differentiated.
+    """
+    if not target.spec.several:
+        return output
+    spec = with_class_axis(output.spec, target)
+    beside = (_classes(spec, target),) if target.spec.mode == "top" else ()
+    return dataclasses.replace(output, spec=spec, beside=beside)
+
+
+def with_class_axis(spec: OutputSpec, target: TargetPlan) -> OutputSpec:
+    """Returns the description of an output with the axis `class` right behind the batch."""
+    if not target.spec.several:
+        return spec
+    at = behind_batch(spec.axes)
+    return dataclasses.replace(
+        spec,
+        axes=(*spec.axes[:at], CLASS, *spec.axes[at:]),
+        shape=(*spec.shape[:at], target.spec.count, *spec.shape[at:]),
+    )
+
+
+def _classes(spec: OutputSpec, target: TargetPlan) -> OutputSpec:
+    """Returns the output that says which classes an attribution explains.
+
+    `[batch, k]`; where the best class is another at each position, `[batch, k, ...positions]`.
+    """
+    return OutputSpec(
+        name=f"{spec.name}/{CLASSES}",
+        kind=CLASSES,
+        dtype="int32",
+        shape=(target.sizes[0], target.spec.count, *target.sizes[1:-1]),
+        axes=(BATCH, CLASS, *target.axes[1:-1]),
+        layer=spec.layer,
+        call=spec.call,
+        input=spec.input,
+        target=target.spec,
+        method=f"indices of the classes that {spec.name!r} explains, best first",
+        title="Classes",
+        unit="class index",
+        sign=ANY_SIGN,
+        draw=DRAWN_BESIDE,
+        detail={"of": spec.name},
+    )
