@@ -57,6 +57,8 @@ SCORE_PER_INPUT = "score per unit of input"
 #: The key in `OutputSpec.detail` of what is the gradient of a score and nothing else, so that an
 #: ascent may follow it.
 GRADIENT_DETAIL = "gradient"
+#: The key of what adds up to the score less that of a reference, so that parts can be stacked.
+SUM_DETAIL = "sums_to_score"
 
 #: Element types of inputs and outputs, by their names in numpy and TensorFlow.
 DTYPES = frozenset(
@@ -192,6 +194,11 @@ class OutputSpec:
     def is_gradient(self) -> bool:
         """True for the gradient of a score itself, which a runtime may follow."""
         return self.detail.get(GRADIENT_DETAIL) is True
+
+    @property
+    def sums_to_score(self) -> bool:
+        """True where the numbers of a sample add up to its score less that of a reference."""
+        return self.detail.get(SUM_DETAIL) is True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from probegen.artefact.manifest import DRAWN_AS_MAP, GRADIENT_DETAIL, NEVER_NEGATIVE, SIGNED
+from probegen.artefact.manifest import (
+    DRAWN_AS_MAP,
+    GRADIENT_DETAIL,
+    NEVER_NEGATIVE,
+    SIGNED,
+    SUM_DETAIL,
+)
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes, Sizes, channel_axis
 from probegen.methods.operations import Operations, T
@@ -230,10 +236,13 @@ class GradientProbe(Probe):
     Attributes:
         products: ONNX operator -> what takes the place of its vector-Jacobian product: the small
             form of a `table`.
+        sums_to_score: True where the numbers of a sample add up to its score less that of a
+            reference (completeness), so that pictures may stack them.
     """
 
     sign: ClassVar[str] = SIGNED
     draw: ClassVar[str] = DRAWN_AS_MAP
+    sums_to_score: ClassVar[bool] = False
     products: ClassVar[Mapping[str, Product]] = MappingProxyType({})
 
     output: str | int | None = dataclasses.field(default=None, kw_only=True)
@@ -307,10 +316,12 @@ class GradientProbe(Probe):
         del places
 
     def described(self, axes: Axes) -> dict[str, Any]:
-        """Returns what an `OutputSpec` says of the method, and whether it is a plain gradient."""
+        """Returns what an `OutputSpec` says of the method; also what may be done with it."""
         told = super().described(axes)
         if self.gives_gradient and self.table() is None:
             told["detail"] = {**told["detail"], GRADIENT_DETAIL: True}
+        if self.sums_to_score:
+            told["detail"] = {**told["detail"], SUM_DETAIL: True}
         return told
 
 

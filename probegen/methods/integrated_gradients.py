@@ -32,6 +32,7 @@ class IntegratedGradients(OfInputs):
     title: ClassVar[str] = "Integrated gradients"
     help: ClassVar[str] = "Integrated gradients from zero."
     unit: ClassVar[str] = "score"
+    sums_to_score: ClassVar[bool] = True
     equation: ClassVar[str] = "(x - baseline) * mean of d target / d x on the line"
     paper: ClassVar[str] = "Sundararajan et al. 2017, eq. 3"
 

@@ -27,6 +27,7 @@ from probegen.errors import InputError, did_you_mean
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.files import write_atomic
 from probegen.runtime.plot.choose import picture_of
+from probegen.runtime.plot.contributions import check_form
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.maximised import pictures
@@ -63,7 +64,9 @@ def record_figure(record: DrawableRecord, sample: int, options: Mapping[str, Any
     Raises:
         InputError: there is no such sample, or an option does not fit.
     """
-    return figure_of(picture_of(record_view(record, sample, options)))
+    view = record_view(record, sample, options)
+    check_form(view)
+    return figure_of(picture_of(view))
 
 
 def record_view(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> View:

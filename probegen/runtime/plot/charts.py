@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 
 #: Width in inches that charts are planned for.
 CHART_WIDTH = 6.4
-_NAME_LENGTH = 32
+NAME_LENGTH = 32
 #: From here on, single columns are drawn as lines.
 _MANY = 64
 
@@ -85,7 +85,7 @@ def draw_bars(
     after = max((len(t) for t, n in zip(texts, lengths, strict=True) if n >= 0), default=-2)
     ax.set_xlim(low - 0.018 * (before + 2) * reach, high + 0.018 * (after + 2) * reach)
     ax.set_ylim(len(lengths) - 0.4, -0.6)
-    ax.set_yticks(rows, [plain(name, _NAME_LENGTH) for name in names])
+    ax.set_yticks(rows, [plain(name, NAME_LENGTH) for name in names])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set_xlabel(plain(title))
 

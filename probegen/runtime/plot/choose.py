@@ -12,14 +12,17 @@ from collections.abc import Callable
 import numpy as np
 
 from probegen.artefact.manifest import NEVER_NEGATIVE
+from probegen.runtime.plot import class_panels
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import (
     any_shape,
     attention_heads,
     attention_of_one_query,
     channels_over_time,
+    class_maps,
     feature_bars,
     film_frames,
+    force,
     frame_strip,
     image_map,
     line_over_time,
@@ -33,6 +36,7 @@ from probegen.runtime.plot.plots import (
     unit_columns,
     volume_grid,
     volume_slices,
+    waterfall,
 )
 from probegen.runtime.plot.view import View
 
@@ -56,6 +60,8 @@ class Plot:
 PLOTS: tuple[Plot, ...] = (
     Plot("no numbers", nothing.fits, nothing.plan),
     Plot("two axes of one name", lambda view: not view.axes_are_distinct, any_shape.plan),
+    Plot("attribution of classes to an image", class_maps.fits, class_maps.plan),
+    Plot("attribution of several classes", class_panels.fits, lambda v: class_panels.plan(v, _one)),
     Plot("attention of heads", attention_heads.fits, attention_heads.plan),
     Plot("attention of one query", attention_of_one_query.fits, attention_of_one_query.plan),
     Plot("attribution to an image", image_map.fits, image_map.plan),
@@ -63,6 +69,8 @@ PLOTS: tuple[Plot, ...] = (
     Plot("attribution to a film", film_frames.fits, film_frames.plan),
     Plot("attribution to a series", series_bars.fits, series_bars.plan),
     Plot("attribution to tokens", token_boxes.fits, token_boxes.plan),
+    Plot("parts of a score in turn", waterfall.fits, waterfall.plan),
+    Plot("parts of a score in one line", force.fits, force.plan),
     Plot("attribution to features", feature_bars.fits, feature_bars.plan),
     Plot("prediction a pixel", predicted_image.fits, predicted_image.plan),
     Plot("prediction a step", predicted_sequence.fits, predicted_sequence.plan),
@@ -79,9 +87,12 @@ PLOTS: tuple[Plot, ...] = (
 
 def picture_of(view: View) -> Picture:
     """Plans the picture that fits, with notes of what cannot be seen in it."""
-    plot = next(plot for plot in PLOTS if plot.fits(view))
-    picture = plot.plan(view)
+    picture = _one(view)
     return dataclasses.replace(picture, notes=(*picture.notes, *_remarks(view)))
+
+
+def _one(view: View) -> Picture:
+    return next(plot for plot in PLOTS if plot.fits(view)).plan(view)
 
 
 def _remarks(view: View) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ Names = Sequence[str] | Mapping[str, Sequence[str]]
 Times = Sequence[Any] | Array | Mapping[str, Any]
 
 
+#: How features of a vector are drawn: bars, or parts of a score one upon the other.
+BARS, WATERFALL, FORCE = "bars", "waterfall", "force"
+FORMS = (BARS, WATERFALL, FORCE)
+
+
 class PlotOptions(TypedDict, total=False):
     """Keyword arguments of `Record.plot`, `Result.plot` and `Result.to_html`.
 
@@ -46,7 +51,9 @@ class PlotOptions(TypedDict, total=False):
         image: pictures to draw attributions over in place of the model's own (perhaps
             preprocessed) input: `[batch, height, width, 3]` or one `[height, width, 3]`.
         max_panels: at most this many maps, heads or frames in one picture.
-        top: at most this many bars.
+        top: at most this many bars; the rest is summed up where it can be.
+        form: of features of a vector: `"bars"`, or where the method's numbers add up to the score
+            `"waterfall"` (one after the other) or `"force"` (for and against, in one line).
         max_outputs: at most this many records in the figure of a whole result.
     """
 
@@ -58,6 +65,7 @@ class PlotOptions(TypedDict, total=False):
     image: npt.ArrayLike | None
     max_panels: int
     top: int
+    form: str
     max_outputs: int
 
 
@@ -73,6 +81,7 @@ class Labels:
     image: npt.ArrayLike | None = None
     max_panels: int = 64
     top: int = 20
+    form: str = BARS
     max_outputs: int = 12
 
     @classmethod
@@ -94,6 +103,9 @@ class Labels:
         for name in ("max_panels", "top", "max_outputs"):
             if getattr(labels, name) < 1:
                 raise InputError(f"{name} is {getattr(labels, name)}; it must be 1 or more.")
+        if labels.form not in FORMS:
+            shown = ", ".join(map(repr, FORMS))
+            raise InputError(f"form is {labels.form!r}; it takes one of {shown}.")
         return labels
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from probegen.runtime.plot.style import (
     INK,
+    LABEL_SIZE,
     MUTED,
     SMALL_SIZE,
     TITLE_SIZE,
@@ -60,12 +61,29 @@ def stack(pictures: Sequence[Picture], note: str = "") -> Figure:
     strips = [strip for picture in pictures for strip in _strips(picture, width)]
     if note:
         strips.append(_words(note, width, _NOTE))
+    figure = new_figure(width, sum(height for height, _ in strips))
+    _fill(figure, strips)
+    return figure
+
+
+def stacked_size(pictures: Sequence[Picture]) -> tuple[float, float]:
+    """Returns width and height in inches of pictures below each other, words included."""
+    width = max(_NARROWEST, *(picture.width for picture in pictures))
+    strips = [strip for picture in pictures for strip in _strips(picture, width, _CAPTION)]
+    return width, sum(height for height, _ in strips)
+
+
+def draw_stacked(figure: AnyFigure, pictures: Sequence[Picture]) -> None:
+    """Draws pictures below each other into a figure of their `stacked_size`."""
+    width, _ = stacked_size(pictures)
+    _fill(figure, [strip for p in pictures for strip in _strips(p, width, _CAPTION)])
+
+
+def _fill(figure: AnyFigure, strips: Sequence[_Strip]) -> None:
     heights = [height for height, _ in strips]
-    figure = new_figure(width, sum(heights))
     parts = figure.subfigures(len(strips), 1, squeeze=False, hspace=0, height_ratios=heights)[:, 0]
     for part, (_, draw) in zip(parts, strips, strict=True):
         draw(part)
-    return figure
 
 
 #: A horizontal part of a figure: its height in inches and what draws it.
@@ -91,12 +109,13 @@ class _Type:
 
 
 _TITLE = _Type(TITLE_SIZE, INK, "bold")
+_CAPTION = _Type(LABEL_SIZE, INK, "bold")
 _NOTE = _Type(SMALL_SIZE, MUTED, "normal")
 
 
-def _strips(picture: Picture, width: float) -> list[_Strip]:
+def _strips(picture: Picture, width: float, heading: _Type = _TITLE) -> list[_Strip]:
     """Returns heading, body and notes, each as wide as the figure."""
-    strips = [_words(picture.title, width, _TITLE)] if picture.title else []
+    strips = [_words(picture.title, width, heading)] if picture.title else []
     strips.append((picture.height, functools.partial(_body, picture=picture, width=width)))
     if picture.notes:
         strips.append(_words("; ".join(picture.notes), width, _NOTE))

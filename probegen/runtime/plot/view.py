@@ -101,6 +101,7 @@ class View:
         class_names: names of classes, the caller's or the manifest's.
         verdict: what was predicted and explained, for the title; may be empty.
         labels: what the caller said about axes and limits.
+        explained_classes: of an attribution of several classes at once, which they are.
     """
 
     spec: OutputSpec
@@ -112,6 +113,7 @@ class View:
     class_names: Sequence[str] | None
     verdict: str
     labels: Labels
+    explained_classes: tuple[int, ...] | None = None
 
     @property
     def title(self) -> str:

@@ -1,0 +1,62 @@
+"""Attributions of several classes at once: one panel a class, one below the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from html import escape
+
+from probegen.runtime.axes import CLASS
+from probegen.runtime.plot.picture import Picture, draw_stacked, stacked_size
+from probegen.runtime.plot.thinning import spread
+from probegen.runtime.plot.verdict import class_name
+from probegen.runtime.plot.view import View
+
+
+def fits(view: View) -> bool:
+    """Tells whether this is an attribution for each of several classes."""
+    own = view.source is not None and CLASS in view.source.axes
+    classes = view.spec.is_attribution and view.axes[:1] == (CLASS,) and not own
+    return classes and view.array.ndim > 1
+
+
+def views(view: View) -> list[tuple[str, View]]:
+    """Returns the classes of a view that `fits`, by name, each with its own view."""
+    indices = view.explained_classes or range(len(view.array))
+    names = [class_name(int(i), view.class_names) for i in indices]
+    return [
+        (name, dataclasses.replace(view, array=array, axes=view.axes[1:], explained_classes=None))
+        for name, array in zip(names, view.array, strict=True)
+    ]
+
+
+def plan(view: View, plan_one: Callable[[View], Picture]) -> Picture:
+    """Plans the picture of each class under its name, all below each other.
+
+    Args:
+        view: of several classes.
+        plan_one: plans the picture of one class.
+    """
+    every = views(view)
+    chosen, notes = spread(len(every), view.labels.max_panels, CLASS)
+    parts = []
+    for name, one in (every[i] for i in chosen):
+        picture = plan_one(one)
+        parts.append(dataclasses.replace(picture, title=name))
+    shared = _shared(parts)
+    parts = [
+        dataclasses.replace(p, notes=tuple(n for n in p.notes if n not in shared)) for p in parts
+    ]
+    html = "".join(f"<h4>{escape(p.title)}</h4>{p.html}" for p in parts)
+    width, height = stacked_size(parts)
+    return Picture(
+        view.title, width, height, functools.partial(draw_stacked, pictures=parts),
+        (*notes, *shared), html if all(p.html for p in parts) else "",
+    )  # fmt: skip
+
+
+def _shared(parts: Sequence[Picture]) -> list[str]:
+    """Returns the notes that every picture has: they are said once."""
+    first = parts[0].notes if parts else ()
+    return [note for note in first if all(note in part.notes for part in parts)]
