@@ -23,6 +23,7 @@ ONNX_METADATA_KEY = "probegen.manifest"
 SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
 TARGET_INPUT = "target"
+GROUPS_INPUT = "groups"
 GATE_INPUT = "explain"
 
 #: Forms of the gate: a required input, or an initializer that is an input as well.
@@ -248,6 +249,8 @@ class Manifest:
         model: name and class of the source model.
         producer: versions of what made the artefact.
         target_input: True where the artefact has the int32 `[batch]` input `target`.
+        groups_input: the int32 input `groups` where the artefact has one: which group each position
+            belongs to, `[batch, ...positions]`; its `vocabulary` is the most groups there may be.
         gate: what the scalar bool input `explain` is: `"required"`, `"optional"` (an initializer
             as well, a default that a request may override), or False where there is none.
         class_names: names along the class axis of the prediction, where known.
@@ -266,6 +269,7 @@ class Manifest:
     probes: tuple[Mapping[str, Any], ...] = ()
     points: tuple[str, ...] = ()
     certificate: Mapping[str, Any] | None = None
+    groups_input: InputSpec | None = None
 
     @property
     def predictions(self) -> tuple[OutputSpec, ...]:
@@ -304,6 +308,8 @@ class Manifest:
         return dataclasses.replace(
             self,
             inputs=tuple(dataclasses.replace(i, shape=_batched(i, batch)) for i in self.inputs),
+            groups_input=self.groups_input
+            and dataclasses.replace(self.groups_input, shape=_batched(self.groups_input, batch)),
             outputs=tuple(dataclasses.replace(o, shape=_batched(o, batch)) for o in self.outputs),
         )
 
@@ -397,6 +403,9 @@ def _check(found: Manifest) -> None:
     if not found.inputs or not found.outputs:
         raise schema.SchemaError("it names no inputs or no outputs")
     ours = [TARGET_INPUT] * found.target_input + [GATE_INPUT] * bool(found.gate)
+    if found.groups_input is not None:
+        ours.append(found.groups_input.name)
+        _check_tensor("the input of groups", found.groups_input)
     _check_unique("input", [*(i.name for i in found.inputs), *ours])
     _check_unique("output", [o.name for o in found.outputs])
     for spec in found.inputs:

@@ -57,6 +57,22 @@ def samples_of(given: str | None) -> Any:
     return None if given is None else load_arrays(given)
 
 
+def groups_of(path: str | None) -> Any:
+    """Returns the groups of a run from an .npy file, None without one.
+
+    Raises:
+        InputError: the file holds no array.
+    """
+    if path is None:
+        return None
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path!r} cannot be read as an .npy file: {error}") from error
+
+
 def target_of(text: str | None) -> Any:
     """Returns the target of a run: an index or a name, or a list with one a row."""
     if text is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen.cli.reading import read_text, target_of, words
+from probegen.cli.reading import groups_of, read_text, target_of, words
 from probegen.cli.showing import note, show_table, start_tensorflow
 from probegen.errors import InputError
 
@@ -24,6 +24,13 @@ _MOST_CHOICES = 10
 @click.command()
 @click.argument("artefact", type=click.Path())
 @click.argument("input", type=click.Path(exists=True))
+@click.option(
+    "--groups",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="For artefacts with groups='input': an .npy file of whole numbers, the group of each "
+    "position, for one sample or for each row of the batch.",
+)
 @click.option(
     "--target",
     metavar="T",
@@ -89,6 +96,7 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     )
     result = art.run(
         read.feed,
+        groups=groups_of(options["groups"]),
         target=target_of(options["target"]),
         explain=not options["no_explain"],
         check_finite=options["check_finite"],

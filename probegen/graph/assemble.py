@@ -19,11 +19,12 @@ from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import constants_of
 from probegen.graph.core.values import UnknownShapeError
-from probegen.graph.forward import ForwardGraph
+from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
+from probegen.methods.by_scores import ByScores
 from probegen.plan.plan import GradientGroup, Plan, moved_together
 
 #: The operator set of artefacts where none is asked for.
@@ -94,24 +95,28 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     Raises:
         UnsupportedOpsError, NotDifferentiableError: see `explain_group`.
     """
-    request = prepared(plan, forward, batch)
+    request, grouped = prepared(plan, forward, batch)
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         samples = samples_in(forward, plan, batch)
-        values.update(explain_group(builder, forward, group, target, request, samples))
+        values.update(explain_group(builder, forward, group, target, request, samples, grouped))
     builder.attach()
     return values
 
 
-def prepared(plan: Plan, forward: ForwardGraph, batch: int | None) -> ir.Value | None:
+def prepared(
+    plan: Plan, forward: ForwardGraph, batch: int | None
+) -> tuple[ir.Value | None, ir.Value | None]:
     """Brings a forward graph into the form that is differentiated.
 
     Returns:
-        The input `target`, where a probe chooses it at request time.
+        The input `target`, where a probe chooses it at request time, and the input `groups`, where
+        a probe takes groups then.
     """
     prepare(forward.model)
-    return _add_target_input(forward, plan.manifest, batch)
+    target = _add_target_input(forward, plan.manifest, batch)
+    return target, _add_groups_input(forward, plan.manifest, batch)
 
 
 def samples_in(forward: ForwardGraph, plan: Plan, batch: int | None) -> dict[ir.Value, int]:
@@ -133,6 +138,7 @@ def explain_group(
     target: ir.Value,
     request: ir.Value | None,
     samples: Mapping[ir.Value, int],
+    grouped: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
     """Writes the outputs of a group, with one backward pass; returns them by name.
 
@@ -143,6 +149,7 @@ def explain_group(
         target: what its target is taken from.
         request: the input `target`, where there is one.
         samples: what `samples_in` returned.
+        grouped: the input `groups`, where there is one.
 
     Raises:
         UnsupportedOpsError: an operator has no gradient; lists each with its layers.
@@ -159,6 +166,7 @@ def explain_group(
             together=numbers.get(id(o), 0),
             place=o.place,
             moved=tuple(Tensor(forward.sources[ref], axes) for ref, axes in o.moves),
+            groups=grouped if isinstance(o.probe, ByScores) and o.probe.takes_groups else None,
             classes_at=o.classes_at,
             classes=next(iter(o.beside_of(CLASSES)), None),
         )
@@ -216,6 +224,26 @@ def _add_target_input(
         shape=ir.Shape([batch or "batch"]),
         type=ir.TensorType(ir.DataType.INT32),
     )
+    forward.graph.inputs.append(value)
+    return value
+
+
+def _add_groups_input(
+    forward: ForwardGraph, described: Manifest, batch: int | None
+) -> ir.Value | None:
+    """Gives the graph the input `groups` where a probe wants it, and returns it."""
+    spec = described.groups_input
+    if spec is None:
+        return None
+    sizes: list[int | str] = [
+        batch or "batch"
+        if size is None and i == 0
+        else open_size(spec.name, i)
+        if size is None
+        else size
+        for i, size in enumerate(spec.shape)
+    ]
+    value = ir.Value(name=spec.name, shape=ir.Shape(sizes), type=ir.TensorType(ir.DataType.INT32))
     forward.graph.inputs.append(value)
     return value
 

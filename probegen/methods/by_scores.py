@@ -62,6 +62,16 @@ class ByScores(GradientProbe, abc.ABC):
             check_count("chunk", self.chunk)
 
     @property
+    def takes_groups(self) -> bool:
+        """Tells whether groups of positions come with each request."""
+        return False
+
+    @property
+    def most_groups(self) -> int | None:
+        """The most groups that a request may have; None where there may be any number."""
+        return None
+
+    @property
     def gives_gradient(self) -> bool:
         """False: there is no gradient."""
         return False

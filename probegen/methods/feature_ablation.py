@@ -32,9 +32,8 @@ class FeatureAblation(ByGroups):
         groups: which positions are hidden together: None for each position, feature or token by
             itself; `"grid:7"` for 7 cells along each axis; an array with the number of its group
             for each position of one sample (all channels of a position are hidden together); or
-            `"input"`: the artefact gets an int32 input `groups`, `[batch, ...positions]`, and as
-            many passes as the largest number in it and one. Positions with a negative number are
-            never hidden, and get 0.
+            `"input"`: the artefact gets an int32 input `groups`, `[batch, ...positions]`, numbers
+            from 0, and runs as many passes as the largest of them and one.
         fill: the number that is put in the place of what is hidden.
         chunk: points that go through the model at once; chosen where it is left out.
         target, wrt, name, output, logits: as for `InputGradient`.

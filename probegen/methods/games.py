@@ -55,6 +55,11 @@ class ByCoalitions(ByGroups, abc.ABC):
         """The most groups that a request may have: a field with a default."""
         raise NotImplementedError
 
+    @property
+    def most_groups(self) -> int | None:
+        """The most groups that a request may have."""
+        return self.max_groups if self.takes_groups else None
+
     @abc.abstractmethod
     def coalitions(self, groups: int) -> Coalitions:
         """Returns the points and their weights for so many groups.

@@ -39,8 +39,7 @@ class KernelSHAP(ByCoalitions):
         seed: of the coalitions that are drawn.
         max_groups: with `groups="input"`, the most groups that a request has. A group that a
             sample does not have gets nothing; where coalitions are drawn, what the least squares
-            gave it is shared alike by those that are there. A position of another number is never
-            hidden, and gets 0.
+            gave it is shared alike by those that are there.
         chunk: points that go through the model at once; chosen where it is left out.
         target, wrt, name, output, logits: as for `InputGradient`.
     """
@@ -56,7 +55,7 @@ class KernelSHAP(ByCoalitions):
     background: Background = 0.0
     samples: int | None = None
     seed: int = 0
-    max_groups: int = dataclasses.field(default=16, kw_only=True)
+    max_groups: int = dataclasses.field(default=64, kw_only=True)
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None

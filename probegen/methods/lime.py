@@ -35,7 +35,7 @@ class LIME(ByCoalitions):
         ridge: the penalty on squared coefficients.
         seed: of the points.
         max_groups: with `groups="input"`, the most groups that a request has; those that a sample
-            does not have get 0. A position of another number is never hidden, and gets 0.
+            does not have get 0.
         chunk: points that go through the model at once; chosen where it is left out.
         target, wrt, name, output, logits: as for `InputGradient`.
     """
@@ -53,7 +53,7 @@ class LIME(ByCoalitions):
     kernel_width: float = 0.25
     ridge: float = 1.0
     seed: int = 0
-    max_groups: int = dataclasses.field(default=16, kw_only=True)
+    max_groups: int = dataclasses.field(default=64, kw_only=True)
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None

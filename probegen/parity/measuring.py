@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen import runtime
-from probegen.artefact.manifest import CLASSES, Manifest
+from probegen.artefact.manifest import CLASSES, GROUPS_INPUT, Manifest
+from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
 from probegen.methods.text_forms import from_dict
 from probegen.parity import trials
@@ -30,6 +32,9 @@ from probegen.sources.base import Program
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]
+
+#: The most groups that are drawn where an artefact takes groups.
+_GROUPS = 4
 
 
 def verify(
@@ -95,13 +100,16 @@ def measure(
     else:
         tried = trials.given(check_inputs(samples, described.inputs), described, reference, name)
     calls = []
-    for place, (batch, predictions) in enumerate(tried, start=1):
+    for place, (drawn, predictions) in enumerate(tried, start=1):
+        groups = _groups(described, drawn, rng)
+        more = {} if groups is None else {GROUPS_INPUT: groups}
+        batch = dataclasses.replace(drawn, feed={**drawn.feed, **more})
         asked = _targets(described, target, batch, rng) if described.target_input else None
         expected = {**reference.explanations(batch.feed, asked), **predictions}
         named = {o.name: expected[o.name] for o in described.outputs}
         check_finite(reference, name, named, batch.feed, batch.hard)
         expected = _without_gradients_of_nothing(expected, described)
-        result = art.run(batch.feed, target=asked)
+        result = art.run(drawn.feed, target=asked, groups=groups)
         arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
         got = reference.arranged(arrays, batch.size)
         got = _without_classes_of_nothing(got, expected, described)
@@ -198,6 +206,21 @@ def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Gene
         raise InputError(f"target has {len(asked)} entries, the samples are more.")
     source = batch.source or [i % len(asked) for i in range(batch.size)]
     return asked[list(source)].astype(np.int32)
+
+
+def _groups(described: Manifest, batch: Batch, rng: np.random.Generator) -> Array | None:
+    """Returns groups of positions for a batch, drawn; None where the artefact takes none."""
+    spec = described.groups_input
+    if spec is None:
+        return None
+    sizes: dict[str, int] = {}
+    for one in described.inputs:
+        if not sizes and set(spec.axes) <= set(one.axes):
+            sizes = dict(zip(one.axes, batch.feed[one.name].shape, strict=True))
+    sizes[BATCH] = batch.size
+    shape = [sizes[a] if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True)]
+    most = min(spec.vocabulary or _GROUPS, _GROUPS)
+    return rng.integers(0, most, [batch.size, *shape[1:]]).astype(np.int32)
 
 
 def program_of(model: Any, described: Manifest) -> Program:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from probegen._version import __version__
 from probegen.artefact import manifest
-from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import with_array_type
+from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, Probe
+from probegen.methods.by_scores import ByScores
 from probegen.methods.tables import Table
 from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
@@ -85,6 +87,7 @@ def make_plan(
             f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
             "for itself; rename the model's input, or use a fixed target."
         )
+    groups_input = _groups_input(view, [o for outputs in groups.values() for o in outputs])
     return Plan(
         plain=tuple(plain),
         groups=tuple(
@@ -97,6 +100,7 @@ def make_plan(
             model=view.model,
             producer={"probegen": __version__, **view.producer},
             target_input=target_input,
+            groups_input=groups_input,
             class_names=inputs_and_predictions.checked_class_names(class_names, predictions),
             probes=tuple(_portable(p) for p in resolved),
             points=tuple(p.name for p in view.points),
@@ -155,9 +159,44 @@ def _check_names(names: Sequence[str]) -> None:
             "pg.Saliency(target=3, name='saliency_of_3'). Probes of different outputs of the model "
             "are told apart by these by themselves, different targets of one output are not."
         )
-    reserved = {manifest.TARGET_INPUT, manifest.GATE_INPUT} & set(names)
+    ours = {manifest.TARGET_INPUT, manifest.GROUPS_INPUT, manifest.GATE_INPUT}
+    reserved = ours & set(names)
     if reserved:
         raise InstrumentError(f"the output name {reserved.pop()!r} is reserved; choose another.")
+
+
+def _groups_input(view: ModelView, outputs: Iterable[GradientOutput]) -> InputSpec | None:
+    """Returns the input `groups` that some methods need; None where none does.
+
+    Raises:
+        InstrumentError: the model has an input of that name, or the methods explain tensors of
+            other positions than each other.
+    """
+    found: dict[tuple[Any, Any], str] = {}
+    most: list[int] = []
+    for o in outputs:
+        if isinstance(o.probe, ByScores) and o.probe.takes_groups:
+            axes, order = batch_first(o.spec.axes)
+            shape = o.spec.shape if len(order) == len(o.spec.shape) else (1, *o.spec.shape)
+            found.setdefault((axes, tuple(shape[i] for i in order)), o.spec.name)
+            most += [] if o.probe.most_groups is None else [o.probe.most_groups]
+    if not found:
+        return None
+    if manifest.GROUPS_INPUT in view.input_names:
+        raise InstrumentError(
+            f"the model has an input called {manifest.GROUPS_INPUT!r}, which groups='input' needs "
+            "for itself; rename the model's input, or give groups as an array."
+        )
+    if len(found) > 1:
+        shown = "; ".join(
+            f"{name!r} has {list(axes)} {list(s)}" for (axes, s), name in found.items()
+        )
+        raise InstrumentError(
+            "groups='input' is one input for all probes, and these have positions of several "
+            f"shapes: {shown}. Say which input or layer is explained with wrt=."
+        )
+    axes, shape = next(iter(found))
+    return InputSpec(manifest.GROUPS_INPUT, "int32", shape, axes, min(most, default=None))
 
 
 def _portable(probe: Probe) -> dict[str, Any]:

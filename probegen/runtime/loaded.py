@@ -7,9 +7,11 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from probegen.artefact.manifest import (
     GATE_INPUT,
+    GROUPS_INPUT,
     TARGET_INPUT,
     InputSpec,
     Manifest,
@@ -18,6 +20,7 @@ from probegen.artefact.manifest import (
 from probegen.artefact.rows import BATCH, batch_axis, count_rows
 from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
+from probegen.runtime.groups import check_groups
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.interface import check_interface
 from probegen.runtime.result import Result
@@ -69,6 +72,7 @@ class Artefact:
         target: Target | None = None,
         explain: bool = True,
         check_finite: bool = False,
+        groups: npt.ArrayLike | None = None,
     ) -> Result:
         """Runs the artefact on one batch. Safe to call from several threads.
 
@@ -82,6 +86,8 @@ class Artefact:
             explain: False computes the predictions only; with a gate in the artefact the
                 explanations then cost nothing.
             check_finite: refuse NaN and infinity instead of passing them on.
+            groups: for an artefact compiled with `groups="input"`, which group each position
+                belongs to: whole numbers from 0, `[batch, ...positions]` or for one sample.
 
         Returns:
             A `Result`: a mapping from output name to `Record`.
@@ -92,7 +98,8 @@ class Artefact:
         """
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
         targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
-        arrays = self._compute(feeds, targets, bool(explain))
+        numbered = check_groups(groups, self.manifest, feeds, bool(explain))
+        arrays = self._compute(feeds, targets, bool(explain), numbered)
         return Result(Run(self.manifest, feeds, targets, self.path), arrays)
 
     def run_batched(
@@ -102,6 +109,7 @@ class Artefact:
         target: Target | None = None,
         explain: bool = True,
         check_finite: bool = False,
+        groups: npt.ArrayLike | None = None,
     ) -> Result:
         """Runs as `run` does, at most `batch_size` rows at a time, and joins the results.
 
@@ -120,12 +128,14 @@ class Artefact:
                 f"are left over; fill them up to {batch_size}."
             )
         targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
+        numbered = check_groups(groups, self.manifest, feeds, bool(explain))
         parts = []
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
             chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
             chosen = None if targets is None else targets[rows]
-            parts.append(self._compute(chunk, chosen, bool(explain)))
+            some = None if numbered is None else numbered[rows]
+            parts.append(self._compute(chunk, chosen, bool(explain), some))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
@@ -151,13 +161,19 @@ class Artefact:
         return at
 
     def _compute(
-        self, feeds: Mapping[str, Array], target: Array | None, explain: bool
+        self,
+        feeds: Mapping[str, Array],
+        target: Array | None,
+        explain: bool,
+        groups: Array | None,
     ) -> dict[str, Array]:
         """Returns predictions and, with `explain`, explanations, by output name."""
         wanted = self.outputs if explain else self.manifest.predictions
         fed = dict(feeds)
         if target is not None:
             fed[TARGET_INPUT] = target
+        if groups is not None:
+            fed[GROUPS_INPUT] = groups
         if self.manifest.gate:
             fed[GATE_INPUT] = np.array(explain)
         try:
@@ -176,6 +192,10 @@ class Artefact:
         rows = [(s.name, "input", "", s.dtype, describe(s.axes, s.shape)) for s in self.inputs]
         if manifest.target_input:
             rows.append(("target", "argument", "", "int32", "[batch], -1 is argmax"))
+        if manifest.groups_input is not None:
+            given = manifest.groups_input
+            shown = describe(given.axes, given.shape)
+            rows.append((given.name, "argument", "", given.dtype, shown))
         if manifest.gate:
             rows.append(("explain", "argument", "", "bool", "default True"))
         for spec in self.outputs:

@@ -26,7 +26,11 @@ ScoresAt = Callable[[Mapping[TensorRef, Array]], Array]
 
 
 def attribution_by_scores(
-    output: GradientOutput, tensors: Mapping[TensorRef, Array], scores_at: ScoresAt, seeds: Array
+    output: GradientOutput,
+    tensors: Mapping[TensorRef, Array],
+    scores_at: ScoresAt,
+    seeds: Array,
+    groups: Array | None = None,
 ) -> Array:
     """Returns an attribution of one class, its axes as in the manifest.
 
@@ -35,6 +39,7 @@ def attribution_by_scores(
         tensors: what is explained and what is changed, as the model has it.
         scores_at: runs the model.
         seeds: what scores are multiplied by before they are summed up.
+        groups: `[batch, ...positions]` of the request, where there are some.
     """
     probe = output.probe
     if not isinstance(probe, ByScores):
@@ -45,7 +50,8 @@ def attribution_by_scores(
     }
     moved = tuple((rows[ref], batch_first(axes)[0]) for ref, axes in output.moves)
     value, axes = rows[output.ref], batch_first(output.axes)[0]
-    subject = Subject(value, axes, moved)
+    numbered = None if groups is None or not probe.takes_groups else groups.astype(np.float64)
+    subject = Subject(value, axes, moved, numbered)
     prepared = probe.prepared(ops, subject)
     score = _summed(scores_at({}), seeds)
     count = probe.count(axes, value.shape)

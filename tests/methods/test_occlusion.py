@@ -201,3 +201,18 @@ def test_windows_that_do_not_fit(tmp_path, window, says):
     with pytest.raises(InstrumentError, match=says):
         pg.compile(models.cnn(), pg.Occlusion(window), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["m.onnx", "saved"])
+def test_several_classes_at_once(tmp_path, path):
+    model, x = models.cnn(), models.images((11, 8, 2), count=2)
+    probes = [pg.Occlusion(4, target="top:2"), pg.Occlusion(4, target="all", name="all")]
+    pg.compile(model, probes, tmp_path / path)
+    found, scores = runtime.load(tmp_path / path).run(x), scores_of(model)
+    for place in range(4):
+        score = lambda v, at=place: scores(v)[:, at]  # noqa: E731
+        expected = twin(lambda _, s=score: s, x, (4, 4), (4, 4))
+        close(found["all"].array[:, place], expected)
+    best = np.argsort(-scores(x))[:, :2]
+    assert np.array_equal(found["occlusion/image/classes"].array, best)
+    close(found["occlusion/image"].array, found["all"].array[np.arange(2)[:, None], best])

@@ -42,6 +42,7 @@ class Explained:
         together: of a method with `gradients_at`: tensors with one number move together.
         place: which tensor it is, for methods that need to know.
         moved: of a method by scores: the tensors that it changes.
+        groups: the input `groups`, where the method asked for it.
         classes_at: the axis of the attribution that several classes lie along, where they do.
         classes: the name of what says which classes those are; None where nothing does.
     """
@@ -53,6 +54,7 @@ class Explained:
     together: int = 0
     place: Place = dataclasses.field(default_factory=Place)
     moved: tuple[Tensor, ...] = ()
+    groups: ir.Value | None = None
     classes_at: int = 1
     classes: str | None = None
 
@@ -151,7 +153,14 @@ def _of_seed(
     ops = OnnxOperations(builder)
     return {
         w.name: attribution_by_scores(
-            builder, w.probe, Tensor(w.at, w.axes), w.moved, scores, chosen, holding or {}
+            builder,
+            w.probe,
+            Tensor(w.at, w.axes),
+            w.moved,
+            scores,
+            chosen,
+            holding or {},
+            w.groups,
         )
         if isinstance(w.probe, ByScores)
         else w.probe.combine(ops, flow[w.name], w.at, w.axes)

@@ -41,6 +41,7 @@ def attribution_by_scores(
     scores: ir.Value,
     seed: ir.Value,
     samples: Mapping[ir.Value, int],
+    groups: ir.Value | None = None,
 ) -> ir.Value:
     """Writes an attribution.
 
@@ -57,6 +58,7 @@ def attribution_by_scores(
         seed: what the scores are multiplied by before they are summed up, of their shape.
         samples: inputs of the graph that hold samples, of any number -> the axis of the samples;
             empty where points cannot be folded into the batch.
+        groups: int32 `[batch, ...positions]` of the request, where the method asked for them.
 
     Returns:
         The attribution, its axes as the method's `result` gives them for the explained tensor.
@@ -64,7 +66,8 @@ def attribution_by_scores(
     ops = OnnxOperations(builder)
     value, axes = _batch_first(builder, explained)
     rows = [_batch_first(builder, m) for m in moved]
-    subject = Subject(value, axes, tuple(rows))
+    numbered = None if groups is None else builder.cast(groups, _wide(value))
+    subject = Subject(value, axes, tuple(rows), numbered)
     prepared = probe.prepared(ops, subject)
     score = _summed(builder, scores, seed, 1)
     if not all(BATCH in m.axes for m in moved) or isinstance(dims_of(scores)[0], int):

@@ -24,6 +24,7 @@ def attribution_by_scores(
     target: TargetPlan,
     seeds: Any,
     output: GradientOutput,
+    groups: Any = None,
 ) -> Any:
     """Returns an attribution; the model runs at one point at a time.
 
@@ -34,19 +35,21 @@ def attribution_by_scores(
         target: what the score is.
         seeds: what the target's scores are multiplied by before they are summed up.
         output: the method, and what it explains.
+        groups: int32 `[batch, ...positions]` of the request, where there are some.
     """
     probe = output.probe
     assert isinstance(probe, ByScores)
     value, axes = _rows_first(forward.tensor(output.ref), output.axes)
     refs = [ref for ref, _ in output.moves]
     moved = tuple(_rows_first(forward.tensor(ref), own) for ref, own in output.moves)
-    subject = Subject(value, axes, moved)
+    wide = tf.float64 if value.dtype == tf.float64 else tf.float32
+    numbered = tf.cast(groups, wide) if probe.takes_groups else None
+    subject = Subject(value, axes, moved, numbered)
     prepared = probe.prepared(_OPS, subject)
     score = _summed(forward.target(target), seeds)
     count: Any = probe.count(axes, tuple(value.shape))
     if count is None:
         count = tf.cast(probe.counted(_OPS, prepared), tf.int32)
-    wide = tf.float64 if value.dtype == tf.float64 else tf.float32
 
     def step(number: Any, *sums: Any) -> tuple[Any, ...]:
         numbers = tf.cast(tf.reshape(number, [1]), wide)

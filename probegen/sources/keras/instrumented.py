@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probegen.artefact.manifest import TARGET_INPUT, Manifest
+from probegen.artefact.manifest import GROUPS_INPUT, TARGET_INPUT, Manifest
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.base import as_probes
 from probegen.methods.text_forms import from_dict
@@ -68,7 +68,8 @@ class ProbedModel(keras.Model):
     Called on a batch (an array, a list or a dict by input name) it returns a dict: output name
     -> tensor, predictions first. Where a probe has `target="input"`, the call takes
     `target=` with an int32 `[batch]` (or the key `"target"` in a dict of inputs); left out, it
-    means argmax.
+    means argmax. Where one has `groups="input"`, it takes `groups=` likewise, int32
+    `[batch, ...positions]`.
 
     Attributes:
         source: the user's model.
@@ -91,6 +92,8 @@ class ProbedModel(keras.Model):
         given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
         if self.manifest.target_input:
             given.append(tf.TensorSpec([given[0].shape[0]], tf.int32))
+        if self.manifest.groups_input is not None:
+            given.append(tf.TensorSpec(self.manifest.groups_input.shape, tf.int32))
         self._explain = tf.function(self.explain_flat, input_signature=given, autograph=False)
         self.built = True
 
@@ -99,9 +102,12 @@ class ProbedModel(keras.Model):
         """The decode table of the outputs."""
         return self.plan.manifest
 
-    def call(self, inputs: Any, target: Any = None) -> dict[str, Any]:
+    def call(self, inputs: Any, target: Any = None, groups: Any = None) -> dict[str, Any]:
         """Returns all outputs by name; see the class."""
         own = self.keras_model.input_names
+        if isinstance(inputs, Mapping) and groups is None and GROUPS_INPUT not in own:
+            inputs = dict(inputs)
+            groups = inputs.pop(GROUPS_INPUT, None)
         if isinstance(inputs, Mapping) and target is None and TARGET_INPUT not in own:
             inputs = dict(inputs)
             target = inputs.pop(TARGET_INPUT, None)
@@ -117,16 +123,39 @@ class ProbedModel(keras.Model):
                 raise InstrumentError(
                     f"input {name!r} takes arrays of shape {sizes}, got {list(value.shape)}."
                 )
+        more = self._checked_groups(groups)
         if not self.manifest.target_input:
             if target is not None:
                 raise InstrumentError(
                     "this model takes no target: no probe has target='input'. "
                     "Give one, for instance pg.Saliency(target='input')."
                 )
-            return dict(self._explain(*flat))
+            return dict(self._explain(*flat, *more))
         request = tf.cast(-1 if target is None else target, tf.int32)
         self._check_request(tf.get_static_value(request))
-        return dict(self._explain(*flat, tf.broadcast_to(request, tf.shape(flat[0])[:1])))
+        return dict(self._explain(*flat, tf.broadcast_to(request, tf.shape(flat[0])[:1]), *more))
+
+    def _checked_groups(self, groups: Any) -> list[Any]:
+        """Returns the groups as an input of the graph, none where it takes none.
+
+        Raises:
+            InstrumentError: they are missing, of another shape, or not asked for.
+        """
+        wanted = self.manifest.groups_input
+        if wanted is None and groups is None:
+            return []
+        if wanted is None:
+            raise InstrumentError("this model takes no groups: no probe has groups='input'.")
+        sizes = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
+        if groups is None:
+            raise InstrumentError(
+                f"this model takes groups= with each call: whole numbers {sizes}, the group of "
+                "each position, such as probegen.runtime.superpixels makes."
+            )
+        given = tf.cast(groups, tf.int32)
+        if not tf.TensorShape(wanted.shape).is_compatible_with(given.shape):
+            raise InstrumentError(f"groups takes arrays of shape {sizes}, got {list(given.shape)}.")
+        return [given]
 
     def _check_request(self, request: Any) -> None:
         """Refuses a target that no class has, where its value is known by now."""
@@ -141,16 +170,20 @@ class ProbedModel(keras.Model):
             )
 
     def explain_flat(self, *flat: Any) -> dict[str, Any]:
-        """Returns all outputs from the flat inputs, then the target where there is one.
+        """Returns all outputs from the flat inputs, then target and groups where there are some.
 
         Must run inside a `tf.function`.
         """
         count = len(self.keras_model.input_names)
-        return explain(self.keras_model, self.plan, flat[:count], *flat[count:])
+        more = list(flat[count:])
+        target = more.pop(0) if self.manifest.target_input else None
+        return explain(self.keras_model, self.plan, flat[:count], target, *more)
 
-    def compute_output_spec(self, inputs: Any, target: Any = None) -> dict[str, Any]:
+    def compute_output_spec(
+        self, inputs: Any, target: Any = None, groups: Any = None
+    ) -> dict[str, Any]:
         """Returns symbolic outputs, so that the model can be called on `keras.Input`s."""
-        del inputs, target
+        del inputs, target, groups
         return {
             o.name: keras.KerasTensor(o.shape, dtype=o.dtype, name=o.name.replace("/", "_"))
             for o in self.manifest.outputs

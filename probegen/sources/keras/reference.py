@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from probegen.artefact.manifest import PRECISIONS
+from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
 from probegen.errors import VerificationError
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
@@ -129,7 +129,12 @@ class KerasReference:
             if by_scores:
                 at = functools.partial(self._scores_of, feed, place)
                 each = [
-                    {o.spec.name: attribution_by_scores(o, tensors, at, chosen) for o in by_scores}
+                    {
+                        o.spec.name: attribution_by_scores(
+                            o, tensors, at, chosen, feed.get(GROUPS_INPUT)
+                        )
+                        for o in by_scores
+                    }
                     for chosen in seeds(scores[place], group.target.spec, request)
                 ]
                 found.update(all_classes(group, scores[place], each))
@@ -163,7 +168,8 @@ class KerasReference:
 
         1 for a sigmoid, however small the probability; 0 where there is no such function.
         """
-        return _computed_near(self._explain.structured_outputs[name], 24)
+        made = self._explain.structured_outputs.get(name)  # none of what is made of scores
+        return 0.0 if made is None else _computed_near(made, 24)
 
     def _predict(self, flat: Sequence[Any]) -> dict[str, Array]:
         try:

@@ -35,7 +35,11 @@ _OPS = TensorFlowOperations()
 
 
 def explain(
-    source: KerasModel, plan: Plan, flat: Sequence[Any], request: Any = None
+    source: KerasModel,
+    plan: Plan,
+    flat: Sequence[Any],
+    request: Any = None,
+    groups: Any = None,
 ) -> dict[str, Any]:
     """Returns all outputs of a plan by name, predictions first.
 
@@ -45,6 +49,7 @@ def explain(
         flat: the flat inputs.
         request: the int32 `[batch]` targets asked for, -1 meaning argmax, where the plan has
             a target that is chosen at request time.
+        groups: the int32 groups asked for, `[batch, ...positions]`, where a probe takes some.
 
     Raises:
         InstrumentError: a method has a table of rules, which exists in ONNX artefacts alone.
@@ -54,7 +59,7 @@ def explain(
     results = dict(zip(source.output_names, forward.outputs, strict=True))
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
     for group in plan.groups:
-        results.update(_gradient_outputs(source, plan, forward, group, request))
+        results.update(_gradient_outputs(source, plan, forward, group, request, groups))
     return {o.name: results[o.name] for o in plan.manifest.outputs}
 
 
@@ -72,19 +77,24 @@ def refuse_tables(plan: Plan) -> None:
 
 
 def _gradient_outputs(
-    source: KerasModel, plan: Plan, forward: Forward, group: GradientGroup, request: Any
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    group: GradientGroup,
+    request: Any,
+    groups: Any,
 ) -> dict[str, Any]:
     target = group.target.spec
     scores = forward.target(group.target)
     if not target.several:
         chosen = seed(scores, target, request)
-        return _of_seed(source, plan, forward, group, scores, chosen)
+        return _of_seed(source, plan, forward, group, scores, chosen, groups)
     classes = choices(scores, target)
 
     def of_class(one: Any) -> dict[str, Any]:
         # The loop's body is a graph of its own, from which gradients go on into the one around.
         here = tf.identity(scores)
-        return _of_seed(source, plan, forward, group, here, one_hot(here, one))
+        return _of_seed(source, plan, forward, group, here, one_hot(here, one), groups)
 
     dtypes = {o.spec.name: forward.tensor(o.ref).dtype for o in group.outputs}
     each = tf.map_fn(of_class, classes, fn_output_signature=dtypes, parallel_iterations=1)
@@ -95,7 +105,13 @@ def _gradient_outputs(
 
 
 def _of_seed(
-    source: KerasModel, plan: Plan, forward: Forward, group: GradientGroup, scores: Any, seeds: Any
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    group: GradientGroup,
+    scores: Any,
+    seeds: Any,
+    groups: Any,
 ) -> dict[str, Any]:
     """Returns the attributions of one class, whose seed is given."""
     local = [o for o in group.outputs if o.probe.gradients_at() is None and not o.moves]
@@ -108,7 +124,7 @@ def _of_seed(
         made = _sampled_gradients(source, plan, forward, group.target, seeds, outputs)
         gradients.update((o.spec.name, g) for o, g in zip(outputs, made, strict=True))
     return {
-        o.spec.name: attribution_by_scores(source, plan, forward, group.target, seeds, o)
+        o.spec.name: attribution_by_scores(source, plan, forward, group.target, seeds, o, groups)
         if o.moves
         else _attribution(o, forward, gradients[o.spec.name])
         for o in group.outputs

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from probegen.artefact.manifest import PRECISIONS
+from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
 from probegen.errors import VerificationError
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
@@ -195,7 +195,11 @@ class OnnxReference:
         }
         for o in (o for o in group.outputs if o.moves):
             found[o.spec.name] = attribution_by_scores(
-                o, tensors, lambda shifts: self._moved.at(feed, shifts)[0][place], seed
+                o,
+                tensors,
+                lambda shifts: self._moved.at(feed, shifts)[0][place],
+                seed,
+                feed.get(GROUPS_INPUT),
             )
         return found
 

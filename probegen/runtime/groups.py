@@ -1,0 +1,74 @@
+"""The `groups` argument of a run: which group each position belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.manifest import InputSpec, Manifest
+from probegen.artefact.rows import BATCH, count_rows
+from probegen.errors import InputError
+from probegen.runtime.inputs import Array, check_inputs, describe
+
+
+def check_groups(
+    groups: npt.ArrayLike | None, manifest: Manifest, feeds: Mapping[str, Array], explain: bool
+) -> Array | None:
+    """Returns the int32 `[batch, ...positions]` groups to feed, None where there are none.
+
+    Args:
+        groups: what was given: for each sample, or for one.
+        manifest: of the artefact.
+        feeds: the inputs.
+        explain: whether explanations are asked for; groups may be left out otherwise.
+
+    Raises:
+        InputError: the artefact takes no groups, or needs some, or these are of another shape or
+            type, negative, or too many.
+    """
+    spec = manifest.groups_input
+    if spec is None:
+        if groups is not None:
+            raise InputError(
+                "groups were given, but the artefact takes none: compile with groups='input' to "
+                "give them in each run."
+            )
+        return None
+    rows = count_rows(feeds, manifest.inputs)
+    wanted = _sized(spec, manifest, feeds, rows)
+    if groups is None:
+        if explain:
+            raise InputError(
+                f"the artefact takes groups: whole numbers {describe(wanted.axes, wanted.shape)}, "
+                "the group of each position, from 0: run(x, groups=...). "
+                "probegen.runtime.superpixels makes them of a picture; explain=False needs none."
+            )
+        return np.zeros([1 if n is None else n for n in wanted.shape], np.int32)
+    given = np.asarray(groups)
+    if given.ndim == len(wanted.shape) - 1:
+        given = np.broadcast_to(given, (rows, *given.shape))
+    free = dataclasses.replace(wanted, vocabulary=None)
+    found = check_inputs({spec.name: given}, [free])[spec.name]
+    most = spec.vocabulary
+    if found.size and (found.min() < 0 or (most is not None and found.max() >= most)):
+        wrong = found.min() if found.min() < 0 else found.max()
+        legal = "from 0 on" if most is None else f"0 to {most - 1}: it was compiled for {most}"
+        raise InputError(
+            f"groups holds the number {wrong}; the artefact takes groups {legal}. "
+            "np.unique(groups, return_inverse=True)[1] numbers them without gaps."
+        )
+    return found
+
+
+def _sized(spec: InputSpec, manifest: Manifest, feeds: Mapping[str, Array], rows: int) -> InputSpec:
+    """Returns what groups must be like for these inputs."""
+    known: dict[str, int] = {}
+    for one in manifest.inputs:
+        if not known and set(spec.axes) <= set(one.axes):
+            known = dict(zip(one.axes, feeds[one.name].shape, strict=True))
+    known[BATCH] = rows
+    sizes = (known.get(a) if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True))
+    return dataclasses.replace(spec, shape=tuple(sizes))
