@@ -9,8 +9,10 @@ from __future__ import annotations
 from probegen.methods.activations import Activations
 from probegen.methods.attention import Attention
 from probegen.methods.base import Probe
+from probegen.methods.deconvnet import Deconvnet
 from probegen.methods.feature_ablation import FeatureAblation
 from probegen.methods.grad_cam import GradCAM
+from probegen.methods.guided_backprop import GuidedBackprop
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.integrated_gradients import IntegratedGradients
 from probegen.methods.kernel_shap import KernelSHAP
@@ -32,4 +34,6 @@ METHODS: tuple[type[Probe], ...] = (
     FeatureAblation,
     KernelSHAP,
     LIME,
+    GuidedBackprop,
+    Deconvnet,
 )

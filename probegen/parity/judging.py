@@ -342,7 +342,7 @@ class Comparison:
         if not output.is_attribution:
             return figures
         made = {o.spec.name for g in self.program.plan.groups for o in g.outputs if o.moves}
-        witness = SCORES if output.name in made else self.reference.gradients_by
+        witness = SCORES if output.name in made else self.reference.computed_by(output.name)
         return dataclasses.replace(figures, witness=witness)
 
     def _moved(
