@@ -20,6 +20,7 @@ import numpy as np
 from probegen.artefact.manifest import (
     DRAWN_AS_ACTIVATION,
     DRAWN_AS_PREDICTION,
+    DRAWN_BESIDE,
     Manifest,
     TargetSpec,
 )
@@ -30,6 +31,7 @@ from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.picture import Picture
+from probegen.runtime.plot.verdict import RANKS
 from probegen.runtime.run import DrawableRecord, DrawableResult
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -186,6 +188,8 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
         asked = result.run.target.tolist()
         listed = ", ".join(_class(i, names) for i in asked[:16])
         return f"chosen in this run{of}: {listed}" + (", \u2026" if len(asked) > 16 else "")
+    if target.several or target.mode == "contrast":
+        return _classes_of(target, names) + of
     if target.mode == "index":
         index = target.index or ()
         if len(index) == 1 and index[0] is not None:
@@ -193,9 +197,18 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
         at = ", ".join("sum" if i is None else str(i) for i in index)
         return (f"entry [{at}]" if index else "the output") + of
     explained = result.predictions.get(target.output or next(iter(result.predictions)))
-    if explained is not None and without_batch(explained.shape, explained.axes) == (1,):
-        return f"the output{of}"  # the highest of one
-    return f"the highest class of each sample{of}"
+    one = explained is not None and without_batch(explained.shape, explained.axes) == (1,)
+    return ("the output" if one else "the highest class of each sample") + of
+
+
+def _classes_of(target: TargetSpec, names: Sequence[str] | None) -> str:
+    """Says what a target of several classes, or a contrast, explains."""
+    if target.mode == "top":
+        return f"the {target.count} best classes of each sample"
+    if target.mode == "all":
+        return "each class"
+    sides = [_class(i, names) if isinstance(i, int) else RANKS[i] for i in target.chosen or ()]
+    return ("; " if target.mode == "list" else " rather than ").join(sides)
 
 
 def _class(index: int, names: Sequence[str] | None) -> str:
@@ -317,10 +330,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -
 
 def _sample(result: DrawableResult, sample: int, labels: Labels) -> str:
     # What a reader came for first: outputs of layers can fill many screens.
-    ordered = sorted(result.values(), key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
+    drawn = [record for record in result.values() if record.spec.draw != DRAWN_BESIDE]
+    ordered = sorted(drawn, key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
     shown = ordered[: labels.max_outputs]
     parts = [_record(record, sample, labels) for record in shown]
-    left_out = [name for name in result if name not in {r.name for r in shown}]
+    left_out = [r.name for r in drawn if r.name not in {s.name for s in shown}]
     if left_out:
         parts.append(f'<p class="muted">Not shown: {escape(", ".join(left_out))}</p>')
     return f'<h2 id="sample-{sample}">Sample {sample}</h2>\n' + "\n".join(parts)

@@ -13,9 +13,16 @@ import numpy as np
 
 from probegen.artefact.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.artefact.rows import batch_axis
-from probegen.errors import ArtefactError, did_you_mean
+from probegen.errors import ArtefactError, InputError, did_you_mean
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
+from probegen.runtime.one_class import (
+    best_entries,
+    classes_of,
+    entries_of,
+    entries_of_class,
+    one_class,
+)
 from probegen.runtime.run import Run
 from probegen.stages import stage
 from probegen.text import indented_table
@@ -37,12 +44,15 @@ class Record:
         spec: the manifest's entry: kind, layer, axes, target, method...
         predictions: the predictions of the same run, by output name.
         run: what was run on what.
+        classes: the classes along its axis `class`, int `[batch, k]`, where it explains several at
+            once; None where it explains one, or another one at each position.
     """
 
     array: Array
     spec: OutputSpec
     predictions: Mapping[str, Array] = dataclasses.field(repr=False)
     run: Run = dataclasses.field(repr=False)
+    classes: Array | None = dataclasses.field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -74,8 +84,37 @@ class Record:
         """The element type of `array`."""
         return self.array.dtype
 
+    def of_class(self, which: int | str) -> Record:
+        """Returns what explains one class, of a record that explains several at once.
+
+        Args:
+            which: a class index or name.
+
+        Raises:
+            InputError: it is not among the classes of some sample, or the record explains one.
+        """
+        return self._taken(entries_of_class(self, which))
+
+    def top(self, rank: int = 0) -> Record:
+        """Returns what explains each sample's best class, of a record that explains several.
+
+        Args:
+            rank: 0 for the class with the highest prediction, 1 for the next, and so on.
+
+        Raises:
+            InputError: the record explains one class, or not so many.
+        """
+        count = entries_of(self) or 0
+        if count and not 0 <= rank < count:
+            raise InputError(f"{self.name!r} explains {count} classes; rank goes from 0.")
+        return self._taken([row[rank] for row in best_entries(self)] if count else 0)
+
+    def _taken(self, entries: int | list[int]) -> Record:
+        one = one_class(self, entries)
+        return Record(one.array, one.spec, one.predictions, one.run)
+
     def plot(self, sample: int = 0, **options: Unpack[PlotOptions]) -> Figure:
-        """Draws one sample in the picture that fits the record's kind and axes.
+        """Draws one sample in the picture that fits the record's kind and axes, one a class.
 
         Args:
             sample: the row of the batch; negative counts from the end.
@@ -124,7 +163,10 @@ class Result(Mapping[str, Record]):
         self.run = run
         specs = [spec for spec in run.manifest.outputs if spec.name in arrays]
         predictions = {s.name: arrays[s.name] for s in specs if s.kind == PREDICTION}
-        self._records = {s.name: _decode(arrays[s.name], s, predictions, run) for s in specs}
+        self._records = {
+            s.name: _decode(arrays[s.name], s, predictions, run, classes_of(s, arrays, run.rows))
+            for s in specs
+        }
 
     @property
     def manifest(self) -> Manifest:
@@ -296,11 +338,17 @@ def _same_type(array: Array, dtype: str) -> bool:
         return True
 
 
-def _decode(array: Array, spec: OutputSpec, predictions: Mapping[str, Array], run: Run) -> Record:
+def _decode(
+    array: Array,
+    spec: OutputSpec,
+    predictions: Mapping[str, Array],
+    run: Run,
+    classes: Array | None,
+) -> Record:
     if array.ndim != len(spec.axes):
         raise ArtefactError(
             f"the output {spec.name!r} has the shape {array.shape}, but the manifest gives it "
             f"the axes {list(spec.axes)}. The artefact and its manifest do not belong together; "
             "compile it again."
         )
-    return Record(array, spec, predictions, run)
+    return Record(array, spec, predictions, run, classes)

@@ -59,6 +59,10 @@ class DrawableRecord(Protocol):
         """What was run on what."""
 
     @property
+    def classes(self) -> Array | None:
+        """The classes that it explains, `[batch, k]`, where these are several at once."""
+
+    @property
     def name(self) -> str:
         """The output's name in the artefact."""
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from probegen.artefact.manifest import class_axis
+from probegen.artefact.manifest import DRAWN_BESIDE, class_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.files import write_atomic
@@ -88,7 +88,7 @@ def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any
     """
     labels = Labels.of({"max_panels": _OVERVIEW_PANELS, **options})
     check_against(labels, result.run, (r.array for r in result.predictions.values()))
-    records = list(result.values())
+    records = [r for r in result.values() if r.spec.draw != DRAWN_BESIDE]
     shown = records[: labels.max_outputs]
     left_out = [record.name for record in records[len(shown) :]]
     note = f"not shown: {', '.join(left_out)}" if left_out else ""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from probegen.runtime.axes import CLASS
+from probegen.runtime.one_class import nth_best
 from probegen.runtime.plot.picture import Picture, draw_stacked, stacked_size
 from probegen.runtime.plot.thinning import spread
 from probegen.runtime.plot.verdict import class_name
@@ -23,8 +24,11 @@ def fits(view: View) -> bool:
 
 def views(view: View) -> list[tuple[str, View]]:
     """Returns the classes of a view that `fits`, by name, each with its own view."""
-    indices = view.explained_classes or range(len(view.array))
-    names = [class_name(int(i), view.class_names) for i in indices]
+    if view.explained_classes is None and view.spec.target is not None:
+        names = [f"the {nth_best(i)} at each position" for i in range(len(view.array))]
+    else:
+        indices = view.explained_classes or range(len(view.array))
+        names = [class_name(int(i), view.class_names) for i in indices]
     return [
         (name, dataclasses.replace(view, array=array, axes=view.axes[1:], explained_classes=None))
         for name, array in zip(names, view.array, strict=True)

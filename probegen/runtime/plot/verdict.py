@@ -14,6 +14,9 @@ from probegen.runtime.run import DrawableRecord
 
 Array = npt.NDArray[Any]
 
+#: What the sides of a contrast are called.
+RANKS = {"argmax": "the highest class", "runner_up": "the second highest class"}
+
 
 def verdict(record: DrawableRecord, sample: int, names: Sequence[str] | None) -> str:
     """Returns for instance `"predicted seven (p = 0.98), explained: nine"`; may be empty."""
@@ -81,6 +84,10 @@ def _explained(
     """Returns what was differentiated where it is not simply the predicted class."""
     if target.mode == "callable":
         return f"explained: {target.name or 'a function of the outputs'}"
+    if target.mode == "contrast":
+        sides = [class_name(i, names) if isinstance(i, int) else i for i in target.chosen or ()]
+        said = " rather than ".join(RANKS.get(side, side) for side in sides)
+        return f"explained: {said}"
     index = None
     if target.mode == "index" and target.index:
         index = target.index[-1]

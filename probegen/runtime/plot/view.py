@@ -20,6 +20,7 @@ from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
 from probegen.runtime.axes import (
     CHANNEL,
+    CLASS,
     DEPTH,
     FEATURES,
     HEIGHT,
@@ -29,6 +30,7 @@ from probegen.runtime.axes import (
     WIDTH,
     axis_of,
 )
+from probegen.runtime.one_class import class_axis
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
@@ -307,20 +309,32 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
     if not -rows <= sample < rows:
         raise InputError(f"there is no sample {sample}: the batch has {rows}, 0 to {rows - 1}.")
     sample %= rows
-    array = one_row(record.array, record.axes, sample)
+    array, axes = one_row(record.array, record.axes, sample), record.axes
+    of_classes = class_axis(record.spec)
+    if of_classes is not None:  # stands first, wherever the batch was
+        axes = (CLASS, *(a for i, a in enumerate(axes) if i != of_classes))
+        array = np.moveaxis(array, of_classes - (at is not None and at < of_classes), 0)
     inputs = sources_of(record.run, sample)
     names = labels.class_names or record.run.manifest.class_names
     return View(
         spec=record.spec,
         array=np.asarray(array, np.float64),
-        axes=without_batch(record.axes, record.axes),
+        axes=without_batch(axes, axes),
         sample=sample,
         inputs=inputs,
         source=_source(record.spec, inputs),
         class_names=names,
         verdict=verdict(record, sample, names),
         labels=labels,
+        explained_classes=_classes(record, sample),
     )
+
+
+def _classes(record: DrawableRecord, sample: int) -> tuple[int, ...] | None:
+    """Returns which classes an attribution explains in a sample, where it explains several."""
+    if record.classes is None:
+        return None
+    return tuple(int(i) for i in record.classes[min(sample, len(record.classes) - 1)])
 
 
 def place(spec: OutputSpec) -> str:

@@ -1,0 +1,171 @@
+"""What explains several classes at once, taken apart: which they are, and each by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from probegen.artefact.manifest import CLASS, CLASSES, OutputSpec, TargetSpec
+from probegen.artefact.rows import BATCH, batch_axis, rows_first
+from probegen.errors import InputError
+from probegen.runtime.inputs import Array
+from probegen.runtime.run import DrawableRecord, Run
+
+#: How classes behind the best are counted in words.
+_NTH = {1: "second", 2: "third"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OfOneClass:
+    """One class of a record, as something that can be drawn; see `DrawableRecord`."""
+
+    array: Array
+    spec: OutputSpec
+    predictions: Mapping[str, Array]
+    run: Run
+    classes: Array | None = None
+
+    @property
+    def name(self) -> str:
+        """The output's name in the artefact."""
+        return self.spec.name
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """A name for each dimension of `array`."""
+        return self.spec.axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of `array`."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """The element type of `array`."""
+        return self.array.dtype
+
+
+def nth_best(rank: int) -> str:
+    """Returns what the best class (0), the second best (1) and so on are called."""
+    return "best" if rank == 0 else f"{_NTH.get(rank, f'{rank + 1}th')} best"
+
+
+def class_axis(spec: OutputSpec) -> int | None:
+    """Returns which axis of an attribution several classes lie along, None where none does."""
+    several = spec.target is not None and spec.target.several and spec.is_attribution
+    return spec.axes.index(CLASS) if several and CLASS in spec.axes else None
+
+
+def classes_of(spec: OutputSpec, arrays: Mapping[str, Array], rows: int) -> Array | None:
+    """Returns the classes that an attribution explains, `[batch, k]`.
+
+    None where it explains one, and where the classes are others at each position.
+
+    Args:
+        spec: the manifest's entry.
+        arrays: the outputs of the run.
+        rows: the number of samples.
+    """
+    at, target = class_axis(spec), spec.target
+    if at is None or target is None:
+        return None
+    if target.mode == "top":
+        told = arrays.get(f"{spec.name}/{CLASSES}")
+        return told if told is not None and told.ndim == 2 else None
+    count = arrays[spec.name].shape[at]
+    chosen = target.chosen if target.mode == "list" else range(count)
+    return np.broadcast_to(np.array(chosen, np.int32), (rows, count))
+
+
+def entries_of(record: DrawableRecord) -> int | None:
+    """Returns how many classes a record explains at once, None where it is one."""
+    at = class_axis(record.spec)
+    return None if at is None else int(record.shape[at])
+
+
+def one_class(record: DrawableRecord, entries: int | Sequence[int]) -> OfOneClass:
+    """Returns one class of a record that explains several.
+
+    Args:
+        record: the record.
+        entries: which one along its axis of classes: one for all samples, or one for each.
+    """
+    at, target = class_axis(record.spec), record.spec.target
+    if at is None or target is None:
+        raise InputError(f"{record.name!r} explains one class; it has no axis of classes.")
+    rows = record.run.rows
+    chosen = np.broadcast_to(np.asarray(entries, np.int64), (rows,))
+    batch = batch_axis(record.axes)
+    if batch is None:
+        array = np.take(record.array, int(chosen[0]), axis=at)
+    else:
+        turned = np.moveaxis(record.array, (batch, at), (0, 1))
+        picked = turned[np.arange(len(turned)), chosen[: len(turned)]]
+        array = np.moveaxis(picked, 0, batch)
+    spec, run = record.spec, record.run
+    if record.classes is None:
+        said = f"the {nth_best(int(chosen[0]))} class at each position"
+        now = TargetSpec("callable", output=target.output, logits=target.logits, name=said)
+    else:
+        now = TargetSpec("input", output=target.output, logits=target.logits)
+        of_rows = record.classes[np.arange(rows), chosen].astype(np.int32)
+        run = dataclasses.replace(run, target=of_rows)
+    left = [i for i in range(len(spec.axes)) if i != at]
+    alone = dataclasses.replace(
+        spec,
+        axes=tuple(spec.axes[i] for i in left),
+        shape=tuple(spec.shape[i] for i in left),
+        target=now,
+    )
+    return OfOneClass(array, alone, record.predictions, run)
+
+
+def best_entries(record: DrawableRecord) -> list[list[int]]:
+    """Returns for each sample the entries along the axis of classes, highest prediction first.
+
+    In the order in which they stand where the prediction does not tell.
+    """
+    count = entries_of(record) or 0
+    plain = [list(range(count))] * record.run.rows
+    target, classes = record.spec.target, record.classes
+    if classes is None or target is None or target.mode == "top":
+        return plain
+    scores = record.predictions.get(str(target.output))
+    if scores is None:
+        return plain
+    axes = record.run.manifest.output(str(target.output)).axes
+    rows = rows_first(scores, axes, record.run.rows)
+    named = [axis for axis in axes if axis != BATCH]
+    if len(named) != 1 or classes.max(initial=0) >= rows.shape[1]:
+        return plain
+    chosen = np.take_along_axis(rows, classes.astype(np.int64), axis=1).astype(np.float64)
+    return [np.argsort(-row, kind="stable").tolist() for row in chosen]
+
+
+def entries_of_class(record: DrawableRecord, which: int | str) -> list[int]:
+    """Returns where a class lies along the axis of classes, for each sample.
+
+    Raises:
+        InputError: it is not among the classes of a sample, or has no such name.
+    """
+    names = record.run.manifest.class_names
+    index = which
+    if isinstance(which, str):
+        if names is None or which not in names:
+            known = "the artefact knows no class names" if names is None else f"known: {names[:12]}"
+            raise InputError(f"there is no class {which!r}: {known}.")
+        index = names.index(which)
+    if record.classes is None:
+        raise InputError(f"{record.name!r} explains no classes that are the same at all positions.")
+    found = []
+    for row, classes in enumerate(record.classes.tolist()):
+        if index not in classes:
+            raise InputError(
+                f"{record.name!r} does not explain class {which!r} in sample {row}, where it "
+                f"explains {classes[:12]}."
+            )
+        found.append(classes.index(index))
+    return found
