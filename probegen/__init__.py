@@ -27,10 +27,10 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.inspection import inspect as inspect
     from probegen.methods.activations import Activations as Activations
     from probegen.methods.attention import Attention as Attention
-    from probegen.methods.deconvnet import Deconvnet as Deconvnet
+    from probegen.methods.attention_relevance import AttentionRelevance as AttentionRelevance
+    from probegen.methods.attention_rollout import AttentionRollout as AttentionRollout
     from probegen.methods.feature_ablation import FeatureAblation as FeatureAblation
     from probegen.methods.grad_cam import GradCAM as GradCAM
-    from probegen.methods.guided_backprop import GuidedBackprop as GuidedBackprop
     from probegen.methods.input_gradient import InputGradient as InputGradient
     from probegen.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
     from probegen.methods.kernel_shap import KernelSHAP as KernelSHAP

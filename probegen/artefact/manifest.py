@@ -189,7 +189,8 @@ class OutputSpec:
     @property
     def is_attribution(self) -> bool:
         """True for what explains a target, false for predictions, activations and attention."""
-        return self.draw == DRAWN_AS_MAP
+        of_target = self.draw == DRAWN_AS_ATTENTION and self.target is not None
+        return self.draw == DRAWN_AS_MAP or of_target
 
     @property
     def is_gradient(self) -> bool:

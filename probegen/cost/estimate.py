@@ -183,6 +183,9 @@ class _Estimate:
     def _specs(self, probe: Probe) -> list[OutputSpec]:
         plain = [o.spec for o in self.plan.plain if o.probe is probe]
         gradients = [o for group in self.plan.groups for o in group.outputs]
+        chains = [o.spec for o in self.plan.chains if o.probe is probe]
+        if chains:
+            return chains
         return [*plain, *(o.spec for o in gradients if o.probe is probe)]
 
     def _output(self, spec: OutputSpec) -> OutputCost:

@@ -107,7 +107,8 @@ def _without(plan: Plan, probes: Container[int]) -> Plan:
         dataclasses.replace(g, outputs=tuple(o for o in g.outputs if id(o.probe) not in probes))
         for g in plan.groups
     ]
-    return dataclasses.replace(plan, groups=tuple(g for g in groups if g.outputs))
+    chains = tuple(c for c in plan.chains if id(c.probe) not in probes)
+    return dataclasses.replace(plan, groups=tuple(g for g in groups if g.outputs), chains=chains)
 
 
 # -- sizes -------------------------------------------------------------------------------------

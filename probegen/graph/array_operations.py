@@ -89,6 +89,25 @@ class OnnxOperations:
         """Writes ReduceMax, or nothing over no axes."""
         return self._builder.reduce("ReduceMax", x, axes, keepdims)
 
+    def min(self, x: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
+        """Writes ReduceMin, or nothing over no axes."""
+        return self._builder.reduce("ReduceMin", x, axes, keepdims)
+
+    def identity(self, like: ir.Value) -> ir.Value:
+        """Writes a constant, or EyeLike where the size is open."""
+        b = self._builder
+        axis = rank_of(like) - 1
+        size = (shape_of(like) or ())[axis]
+        if isinstance(size, int):
+            return b.const(np.eye(size), dtype_of(like))
+        length = b.size(like, axis)
+        sizes = b.concat([length, length], axis=0)
+        zero = ir.tensor(np.zeros(1, dtype_of(like).numpy()))
+        square = b.op(
+            "ConstantOfShape", sizes, shape=[size, size], dtype=dtype_of(like), value=zero
+        )
+        return b.op("EyeLike", square, shape=square)
+
     def take(self, x: ir.Value, indices: Sequence[int], axis: int) -> ir.Value:
         """Writes Gather."""
         shape = shape_of(x)

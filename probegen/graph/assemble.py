@@ -12,6 +12,7 @@ from probegen.artefact import manifest
 from probegen.artefact.manifest import CLASSES, Gate, Manifest
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
+from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution import Explained, write_attributions
 from probegen.graph.attribution.by_scores import Tensor
 from probegen.graph.attribution.forward_at import open_batch
@@ -101,8 +102,12 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     for group, target in zip(plan.groups, forward.targets, strict=True):
         samples = samples_in(forward, plan, batch)
         values.update(explain_group(builder, forward, group, target, request, samples, grouped))
+    ops = OnnxOperations(builder)
+    for chain in plan.chains:
+        values.update(chain.made_of(ops, values))
     builder.attach()
-    return values
+    named = [o.name for o in plan.manifest.explanations]
+    return {name: values[name] for name in named if name in values}
 
 
 def prepared(

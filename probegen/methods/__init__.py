@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from probegen.methods.activations import Activations
 from probegen.methods.attention import Attention
+from probegen.methods.attention_relevance import AttentionRelevance
+from probegen.methods.attention_rollout import AttentionRollout
 from probegen.methods.base import Probe
-from probegen.methods.deconvnet import Deconvnet
 from probegen.methods.feature_ablation import FeatureAblation
 from probegen.methods.grad_cam import GradCAM
-from probegen.methods.guided_backprop import GuidedBackprop
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.integrated_gradients import IntegratedGradients
 from probegen.methods.kernel_shap import KernelSHAP
@@ -25,6 +25,8 @@ from probegen.methods.saliency import Saliency
 METHODS: tuple[type[Probe], ...] = (
     Activations,
     Attention,
+    AttentionRollout,
+    AttentionRelevance,
     InputGradient,
     Saliency,
     GradCAM,
@@ -34,6 +36,4 @@ METHODS: tuple[type[Probe], ...] = (
     FeatureAblation,
     KernelSHAP,
     LIME,
-    GuidedBackprop,
-    Deconvnet,
 )

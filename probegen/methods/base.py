@@ -1,8 +1,10 @@
 """What a method says of itself: the base classes of all probes, one family a class.
 
-A method is a frozen dataclass in a file of its own, derived from one of three families:
+A method is a frozen dataclass in a file of its own, derived from one of these families:
 
 - `OfLayers`: gives out a tensor of layers as it is (or reduced); nothing is differentiated.
+- `OfAttention`: follows positions through the weights of all attention layers together; with
+  gradients at these where it is a `GradientProbe` as well.
 - `OfInputs`: explains inputs (or, with `wrt`, tensors of layers) by gradients.
 - `OfLayer`: explains the positions of one layer's output by gradients: class activation maps.
 
@@ -26,8 +28,9 @@ from probegen.artefact.manifest import (
     SIGNED,
     SUM_DETAIL,
 )
-from probegen.errors import SpecError
-from probegen.methods.axes import Axes, Sizes, channel_axis
+from probegen.errors import InstrumentError, SpecError
+from probegen.methods.axes import Axes, Sizes, channel_axis, without
+from probegen.methods.chains import QUERY, Attending
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
@@ -222,6 +225,72 @@ class OfLayers(Probe):
         """
         del ops, axes
         return value
+
+
+@dataclasses.dataclass(frozen=True)
+class OfAttention(OfLayers):
+    """Follows positions through all selected attention layers together.
+
+    Attributes:
+        crosses: True where layers may attend from one stream of positions to another.
+    """
+
+    point: ClassVar[str] = "attention"
+    of_weights: ClassVar[bool] = True
+    crosses: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        query = self.query
+        whole = isinstance(query, int) and not isinstance(query, bool)
+        if not whole and query not in (None, "mean"):
+            raise SpecError(f"query= takes an index, 'mean' or None, got {query!r}.")
+
+    @property
+    def query(self) -> int | str | None:
+        """Which query is given out: an index, `"mean"`, or None for all: a field."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> str | None:
+        """None: that of the weights."""
+        return None
+
+    def follow(
+        self,
+        ops: Operations[T],
+        weights: Sequence[T],
+        gradients: Sequence[T],
+        layers: Sequence[Attending],
+        keys: int,
+    ) -> T:
+        """Returns what is given out, `[batch, query, key]`.
+
+        Args:
+            ops: the array operations.
+            weights: of each layer, in the order of the forward pass.
+            gradients: of the target at these weights; empty for a method without a target.
+            layers: which positions each layer reads, and what its axes are.
+            keys: the stream whose positions are the keys.
+        """
+        raise NotImplementedError
+
+    def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
+        """Returns the axes and sizes of what is given out, from those of the whole matrix.
+
+        Raises:
+            InstrumentError: there is no such query.
+        """
+        if self.query is None:
+            return axes, sizes
+        at = axes.index(QUERY)
+        size = sizes[at]
+        if isinstance(self.query, int) and size is not None and not -size <= self.query < size:
+            raise InstrumentError(
+                f"query={self.query} is out of range: {layer!r} has {size} queries, 0 to "
+                f"{size - 1}."
+            )
+        return without(axes, at), tuple(d for i, d in enumerate(sizes) if i != at)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,14 @@ class NumpyOperations:
         """Returns the largest value over axes."""
         return x.max(axis=tuple(axes), keepdims=keepdims)
 
+    def min(self, x: Any, axes: Sequence[int], keepdims: bool = False) -> Any:
+        """Returns the smallest value over axes."""
+        return x.min(axis=tuple(axes), keepdims=keepdims)
+
+    def identity(self, like: Any) -> Any:
+        """Returns the identity matrix, as large as the last axis of `like` is long."""
+        return np.eye(like.shape[-1], dtype=like.dtype)
+
     def take(self, x: Any, indices: Sequence[int], axis: int) -> Any:
         """Returns some entries along an axis, in this order."""
         return np.take(x, list(indices), axis=axis)

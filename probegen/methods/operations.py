@@ -67,8 +67,14 @@ class Operations(Protocol[T]):
     def max(self, x: T, axes: Sequence[int], keepdims: bool = False) -> T:
         """Returns the largest value over axes."""
 
+    def min(self, x: T, axes: Sequence[int], keepdims: bool = False) -> T:
+        """Returns the smallest value over axes."""
+
+    def identity(self, like: T) -> T:
+        """Returns the identity matrix, as large as the last axis of `like` is long."""
+
     def take(self, x: T, indices: Sequence[int], axis: int) -> T:
-        """Returns some entries along an axis, in this order."""
+        """Returns some entries along an axis, in this order; negative ones count from the end."""
 
     def widened(self, x: T) -> T:
         """Returns x in at least 32 bits: what is narrower as float32."""

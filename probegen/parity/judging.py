@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from probegen.artefact.manifest import (
+    CLASS,
     CLASSES,
     PREDICTION,
     SCORE_PER_INPUT,
@@ -31,7 +32,13 @@ from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.report import DIFFERENCES, SCORES, Parity
 from probegen.parity.samples import Batch
-from probegen.plan.plan import GradientGroup, GradientOutput, moved_together, samples_of
+from probegen.plan.plan import (
+    ChainOutput,
+    GradientGroup,
+    GradientOutput,
+    moved_together,
+    samples_of,
+)
 from probegen.sources.base import Program, Reference
 
 Array = npt.NDArray[Any]
@@ -97,15 +104,43 @@ class Comparison:
         changed = dict(found)
         for group in self.program.plan.groups:
             for output in group.outputs:
-                figures, raw = found[output.spec.name], self.reference.raw_name(output)
-                if raw is None or figures.passed != self.same_engine:
-                    continue
-                differences = self._differences  # traced here, where they are heard
-                if differences is None or differences.held_back(group, output.ref):
-                    continue
-                judged = self._checked if figures.passed else self._arbitrated
-                changed[output.spec.name] = judged(differences, group, output, raw, figures)
+                if output.spec.name in found:
+                    figures = found[output.spec.name]
+                    changed[output.spec.name] = self._heard_of(group, output, figures)
+        for chain in self.program.plan.chains:
+            changed[chain.spec.name] = self._heard_of_parts(chain, found[chain.spec.name])
         return changed
+
+    def _heard_of(self, group: GradientGroup, output: GradientOutput, figures: Parity) -> Parity:
+        """Returns figures after differences were heard of the gradient that an output is made of.
+
+        Unchanged where nobody needs to hear them, or they cannot be taken.
+        """
+        raw = self.reference.raw_name(output)
+        if raw is None or figures.passed != self.same_engine:
+            return figures
+        differences = self._differences  # traced here, where they are heard
+        if differences is None or differences.held_back(group, output.ref):
+            return figures
+        judged = self._checked if figures.passed else self._arbitrated
+        return judged(differences, group, output, raw, figures)
+
+    def _heard_of_parts(self, chain: ChainOutput, figures: Parity) -> Parity:
+        """Returns figures after differences were heard of every gradient that a chain is made of.
+
+        One that is refuted decides; the certificate names differences where all are confirmed.
+        """
+        if not figures.passed:  # differences say nothing of what several gradients make together
+            return figures
+        parts = [
+            self._heard_of(group, output, figures)
+            for group in self.program.plan.groups
+            for output in group.outputs
+            if output.spec.name in chain.gradients
+        ]
+        refuted = [p for p in parts if not p.passed]
+        plain = [p for p in parts if DIFFERENCES not in p.witness]
+        return next(iter([*refuted, *plain, *parts]), figures)
 
     def _checked(
         self,
@@ -315,10 +350,11 @@ class Comparison:
         for i, call in enumerate(self.calls):
             known = None if noise is None else noise[i][output.name]
             expected = call.expected[output.name]
+            start = self._start(call, output)
             rows = measure_rows(
                 output,
-                each_class(output, call.got[output.name]),
-                each_class(output, expected),
+                each_class(output, start.taken_from(call.got[output.name])),
+                each_class(output, start.taken_from(expected)),
                 repeated(output, expected, call.batch.hard),
                 labelled(output, expected, call.batch.labels(call.place)),
                 None if known is None else known.unsettled,
@@ -342,7 +378,7 @@ class Comparison:
         if not output.is_attribution:
             return figures
         made = {o.spec.name for g in self.program.plan.groups for o in g.outputs if o.moves}
-        witness = SCORES if output.name in made else self.reference.computed_by(output.name)
+        witness = SCORES if output.name in made else self.reference.gradients_by
         return dataclasses.replace(figures, witness=witness)
 
     def _moved(
@@ -355,15 +391,33 @@ class Comparison:
             if any(o.kind == PREDICTION for o in outputs):
                 answer.update(self.reference.predictions(feed)[0])
             noisy.append(answer)
+        starts = {o.name: self._start(call, o) for o in outputs}
         return {
             o.name: moved(
                 o,
-                each_class(o, call.expected[o.name]),
-                each_class(o, call.got[o.name]),
-                [each_class(o, answer[o.name]) for answer in noisy],
+                each_class(o, starts[o.name].taken_from(call.expected[o.name])),
+                each_class(o, starts[o.name].taken_from(call.got[o.name])),
+                [each_class(o, starts[o.name].taken_from(answer[o.name])) for answer in noisy],
             )
             for o in outputs
         }
+
+    def _start(self, call: Call, output: OutputSpec) -> Start:
+        """Returns what an output of a chain holds that no gradient has made."""
+        chain = next((c for c in self.program.plan.chains if c.spec.name == output.name), None)
+        if chain is None or not chain.gradients:
+            return Start()
+        axes = {o.spec.name: o.spec.axes for g in self.program.plan.groups for o in g.outputs}
+        nothing: dict[str, Array] = {}
+        for gradient, weights in zip(chain.gradients, chain.weights, strict=True):
+            zeros = as_described(np.zeros(call.expected[gradient].shape), axes[gradient])
+            nothing[gradient] = nothing[weights] = zeros
+            if CLASS in axes[gradient]:
+                nothing[weights] = zeros.take(0, axes[gradient].index(CLASS))
+        for spec in chain.beside:
+            nothing[f"{chain.gradients[0]}/{CLASSES}"] = call.expected[spec.name]
+        made = chain.made_of(NumpyOperations(), nothing)[chain.spec.name]
+        return Start(rows_first(np.asarray(made), output.axes, call.batch.size))
 
     def _floor(self, output: OutputSpec) -> float:
         """Returns the absolute rounding of an output; see `comparison`."""
@@ -372,7 +426,8 @@ class Comparison:
             return unit * self.reference.computed_near(output.name)
         unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.reference.computed_in))
         sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
-        return FLOOR_UNITS * unit * float(np.median(sizes)) if sizes else 0.0
+        beside = unit * max((self._start(call, output).size for call in self.calls), default=0.0)
+        return FLOOR_UNITS * unit * float(np.median(sizes)) + beside if sizes else beside
 
     def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:
         """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
@@ -397,6 +452,34 @@ class Comparison:
                 size = float(np.linalg.norm(fed[i].astype(np.float64)))
             found.append(score / size if size > 0 else 0.0)
         return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What an output holds before any gradient has added to it: an identity matrix.
+
+    Beside that, what gradients have added may be small, and would not be seen to be wrong.
+
+    Attributes:
+        values: rows first; None where the output holds nothing of the kind.
+    """
+
+    values: Array | None = None
+
+    def taken_from(self, output: Array) -> Array:
+        """Returns an output without it."""
+        if self.values is None or output.shape != self.values.shape or not floating(output):
+            return output
+        rest: Array = output.astype(np.float64) - self.values
+        return rest
+
+    @property
+    def size(self) -> float:
+        """The Euclidean norm of a sample's: what is added to it is rounded with it."""
+        if self.values is None:
+            return 0.0
+        norms = np.linalg.norm(self.values.reshape(len(self.values), -1), axis=1)
+        return float(norms.max(initial=0.0))
 
 
 def floating(values: Array) -> bool:

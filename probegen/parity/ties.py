@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +31,29 @@ def with_ties_settled(
         computed_in: the coarsest element type that the model computes in.
     """
     changed = dict(got)
+    for target, explained, name in _of_classes(plan):
+        if changed[name].shape != expected[name].shape:
+            continue
+        rows = _tied(target, changed[name], expected, name, plan, computed_in)
+        for own in (name, explained) if rows.any() else ():
+            if changed[own].shape == expected[own].shape:
+                changed[own] = changed[own].copy()
+                changed[own][rows] = expected[own][rows]
+    return changed
+
+
+def _of_classes(plan: Plan) -> Iterator[tuple[TargetPlan, str, str]]:
+    """Yields the named outputs of several classes: target, name, and name of the classes."""
+    of_part = {o.spec.name: g.target for g in plan.groups for o in g.outputs}
+    inner = {name for chain in plan.chains for name in chain.gradients}
     for group in plan.groups:
         for output in group.outputs:
-            for name in output.beside_of(CLASSES):
-                if changed[name].shape != expected[name].shape:
-                    continue
-                rows = _tied(group.target, changed[name], expected, name, plan, computed_in)
-                for own in (name, output.spec.name) if rows.any() else ():
-                    if changed[own].shape == expected[own].shape:
-                        changed[own] = changed[own].copy()
-                        changed[own][rows] = expected[own][rows]
-    return changed
+            if output.spec.name not in inner:
+                for name in output.beside_of(CLASSES):
+                    yield group.target, output.spec.name, name
+    for chain in plan.chains:
+        for spec in chain.beside:
+            yield of_part[chain.gradients[0]], chain.spec.name, spec.name
 
 
 def _tied(

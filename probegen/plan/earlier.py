@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from probegen.artefact.manifest import Manifest
 from probegen.methods.base import Probe
-from probegen.plan.plan import GradientOutput, PlainOutput
+from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput
 from probegen.plan.points import ProbePoint
 
-_Output = TypeVar("_Output", bound=PlainOutput | GradientOutput)
+_Output = TypeVar("_Output", bound=PlainOutput | GradientOutput | ChainOutput)
 
 
 def new_names(points: Sequence[ProbePoint], earlier: Manifest | None) -> dict[str, str]:
@@ -49,7 +49,9 @@ def with_earlier_names(outputs: Sequence[_Output], names: Mapping[str, str]) -> 
     ]
 
 
-def _output_name(output: PlainOutput | GradientOutput, back: Mapping[str, str]) -> str:
+def _output_name(
+    output: PlainOutput | GradientOutput | ChainOutput, back: Mapping[str, str]
+) -> str:
     """Returns an output's name with the layer in it under the name that it had.
 
     A layer's name stands behind the kind, perhaps behind an output of the model, and ends where

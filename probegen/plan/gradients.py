@@ -248,7 +248,7 @@ class GradientPlanner:
         self, probe: OfLayer, target: TargetPlan, end: Any, point: ProbePoint, several: bool
     ) -> GradientOutput:
         ref = TensorRef(point.path, point.call_index)
-        self._check_flow(ref, end, point.name)
+        self.check_flow(ref, end, point.name)
         names = self._view.tensor(ref).axes
         left, sizes = probe.result(names, point.shapes[0], point.name)
         inputs = self._view.inputs_of(ref)
@@ -319,7 +319,7 @@ class GradientPlanner:
                     raise NotDifferentiableError(self._why_no_input(part, end))
             else:
                 ref = TensorRef(part.path, part.call_index)
-                self._check_flow(ref, end, part.name)
+                self.check_flow(ref, end, part.name)
                 chosen = [_Explained(ref, part.name, start=self._starts.get(ref))]
             for one in chosen:
                 found.setdefault(one.ref, one)
@@ -402,7 +402,12 @@ class GradientPlanner:
         start = starts[0].ref if starts else TensorRef(None, position=position)
         return self._why_blocked(start, end, f"input {name!r}")
 
-    def _check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
+    def check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
+        """Refuses a tensor that no gradient flows to, or none that an exported graph can hold.
+
+        Raises:
+            NotDifferentiableError: it is one; says where the gradient stops.
+        """
         if not self._view.flows(ref, end):
             raise NotDifferentiableError(self._why_blocked(ref, end, f"layer {name!r}"))
         self._check_custom_gradients(ref, end)

@@ -12,22 +12,30 @@ from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import with_array_type
 from probegen.methods.axes import batch_first
-from probegen.methods.base import GradientProbe, Probe
+from probegen.methods.base import GradientProbe, OfAttention, Probe
 from probegen.methods.by_scores import ByScores
 from probegen.methods.tables import Table
 from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
+from probegen.plan.chains import ChainParts, chain_parts
 from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
 from probegen.plan.gradients import GradientPlanner
 from probegen.plan.model_view import ModelView
 from probegen.plan.plain import plain_outputs
-from probegen.plan.plan import GradientGroup, GradientOutput, PlainOutput, Plan, TargetPlan
-from probegen.plan.several_classes import with_classes
+from probegen.plan.plan import (
+    ChainOutput,
+    GradientGroup,
+    GradientOutput,
+    PlainOutput,
+    Plan,
+    TargetPlan,
+)
+from probegen.plan.several_classes import chain_with_classes, with_classes
 
 #: A target and a table: what outputs share that share a backward pass.
 _Way = tuple[TargetPlan, Table | None]
 #: A probe and its outputs.
-_Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput]]
+_Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput | ChainOutput]]
 
 
 def make_plan(
@@ -54,15 +62,22 @@ def make_plan(
     planner = GradientPlanner(view)
     names = new_names(view.points, earlier)
     planned: list[_Planned] = []
+    parts: dict[int, ChainParts] = {}
     targets: dict[int, TargetPlan] = {}
     for asked in probes:
         probe = with_new_names(asked, names) if names else asked
+        place = len(planned)
         if isinstance(probe, GradientProbe):
-            targets[len(planned)] = planner.target(probe)
-            planned.append((probe, planner.gradients(probe, targets[len(planned)])))
+            targets[place] = planner.target(probe)
+        if isinstance(probe, OfAttention):
+            parts[place] = chain_parts(view, planner, probe, targets.get(place), place)
+            planned.append((probe, parts[place].outputs))
+        elif isinstance(probe, GradientProbe):
+            planned.append((probe, planner.gradients(probe, targets[place])))
         else:
             planned.append((probe, plain_outputs(view, probe)))
     plain: list[PlainOutput] = []
+    chains: list[ChainOutput] = []
     groups: dict[_Way, list[GradientOutput]] = {}
     in_order: list[OutputSpec] = []
     resolved: list[Probe] = []
@@ -70,7 +85,11 @@ def make_plan(
         called = with_earlier_names(outputs, names)
         for named in called:
             output = named
-            if isinstance(output, GradientOutput):
+            if isinstance(output, ChainOutput):
+                output = chain_with_classes(output, targets.get(place))
+                in_order.extend((output.spec, *output.beside))
+                chains.append(output)
+            elif isinstance(output, GradientOutput):
                 output = with_classes(output, targets[place])
                 in_order.extend((output.spec, *output.beside))
                 way = (targets[place], output.probe.table())
@@ -78,6 +97,11 @@ def make_plan(
             else:
                 in_order.append(output.spec)
                 plain.append(output)
+        aside = parts.get(place, ChainParts())
+        plain.extend(aside.plain)
+        for part in aside.gradients:
+            way = (targets[place], part.probe.table())
+            groups.setdefault(way, []).append(with_classes(part, targets[place]))
         resolved.append(_resolved(view, probe, called))
     predictions = inputs_and_predictions.predictions(view, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
@@ -105,6 +129,7 @@ def make_plan(
             probes=tuple(_portable(p) for p in resolved),
             points=tuple(p.name for p in view.points),
         ),
+        chains=tuple(chains),
     )
 
 
@@ -139,13 +164,14 @@ def _with_output(output: Any) -> Any:
 
 
 def _resolved(
-    view: ModelView, probe: Probe, outputs: Sequence[PlainOutput | GradientOutput]
+    view: ModelView, probe: Probe, outputs: Sequence[PlainOutput | GradientOutput | ChainOutput]
 ) -> Probe:
     """Returns a probe as it is written down: explicit paths, arrays as the graph holds them."""
     points = {(p.path, p.call_index): p.name for p in view.points}
     paths: list[str] = []
     for output in outputs:
-        paths += getattr(output, "inputs", ()) or [points[output.ref.key]]
+        refs = output.refs if isinstance(output, ChainOutput) else (output.ref,)
+        paths += getattr(output, "inputs", ()) or [points[ref.key] for ref in refs]
     resolved = probe.resolved(list(dict.fromkeys(paths)))
     explained = [view.tensor(o.ref).dtype for o in outputs if isinstance(o, GradientOutput)]
     return with_array_type(resolved, explained[0]) if explained else resolved

@@ -12,6 +12,7 @@ from probegen.errors import SelectionError
 from probegen.plan.axes import Axes
 from probegen.plan.plan import TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints, Shape
+from probegen.plan.positions import Reading
 from probegen.plan.selectors import select
 
 
@@ -128,6 +129,14 @@ class ModelView(abc.ABC):
     @abc.abstractmethod
     def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
         """Returns the attention weights at a point, and the axes that their softmax sums over."""
+
+    @abc.abstractmethod
+    def attention_ref(self, point: ProbePoint) -> TensorRef:
+        """Returns the attention weights at a point, as they lie on the way to the outputs."""
+
+    @abc.abstractmethod
+    def readings(self, points: Sequence[ProbePoint]) -> list[Reading]:
+        """Returns which positions attention weights read, point by point; numbers count in them."""
 
     @abc.abstractmethod
     def has_scores(self, position: int) -> bool:

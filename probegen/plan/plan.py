@@ -7,15 +7,17 @@ holds nothing of a framework. All engines work from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
+from probegen.artefact.manifest import CLASS, CLASSES, Manifest, OutputSpec, TargetSpec
 from probegen.methods.axes import Axes, Sizes, behind_batch
-from probegen.methods.base import GradientProbe, OfLayers
+from probegen.methods.base import GradientProbe, OfAttention, OfLayers
+from probegen.methods.chains import Attending
+from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import Table
 
@@ -33,6 +35,8 @@ TWIN = "twin"
 MADE = "made"
 #: A stored weight, by its name.
 WEIGHT = "weight"
+#: The attention weights that a layer call applies.
+ATTENTION = "attention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +50,16 @@ class TensorRef:
         path: the layer.
         call: which of its calls.
         position: which of the inputs or outputs, or the number among what is made there.
-        made: `""`, `TWIN`, `MADE` or `WEIGHT`.
+        made: `""`, `TWIN`, `MADE`, `WEIGHT` or `ATTENTION`.
+        operation: of attention weights that a layer makes inside its call, what operation makes
+            them; `position` is the number among its kind there.
     """
 
     path: str | None
     call: int = 0
     position: int = 0
     made: str = ""
+    operation: str = ""
 
     @property
     def key(self) -> CallKey:
@@ -63,6 +70,11 @@ class TensorRef:
     def is_input(self) -> bool:
         """Tells whether it is an input of the model as it is fed."""
         return self.path is None and not self.made
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether it is the attention weights that a layer call applies."""
+        return self.made == ATTENTION
 
     @property
     def slot(self) -> Slot:
@@ -178,6 +190,59 @@ class GradientOutput:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChainOutput:
+    """An output made of the weights of several attention layers, and perhaps their gradients.
+
+    These are outputs of the plan as well, by names that are in no manifest.
+
+    Attributes:
+        spec: what comes out.
+        probe: what asked for it.
+        layers: which positions each layer reads.
+        keys: the stream whose positions are the keys.
+        weights: names of the weights, layer by layer.
+        gradients: names of the gradients at these, layer by layer; empty without a target.
+        refs: the outputs of the layers.
+        beside: outputs that come with it, such as the classes that it explains.
+    """
+
+    spec: OutputSpec
+    probe: OfAttention
+    layers: tuple[Attending, ...]
+    keys: int
+    weights: tuple[str, ...]
+    gradients: tuple[str, ...]
+    refs: tuple[TensorRef, ...]
+
+    beside: tuple[OutputSpec, ...] = ()
+
+    def made_of(self, ops: Operations[T], values: Mapping[str, T]) -> dict[str, T]:
+        """Returns the output and what comes with it, by name.
+
+        Args:
+            ops: the array operations.
+            values: the weights and gradients by name, among others.
+        """
+        weights = [values[name] for name in self.weights]
+        gradients = [values[name] for name in self.gradients]
+        layers = self.layers
+        if self.spec.target is not None and self.spec.target.several:
+            # Gradients have an axis of classes, with which weights broadcast.
+            places = [behind_batch(layer.axes) for layer in layers]
+            weights = [
+                ops.expand_dims(value, (at,)) for value, at in zip(weights, places, strict=True)
+            ]
+            layers = tuple(
+                dataclasses.replace(y, axes=(*y.axes[:at], CLASS, *y.axes[at:]))
+                for y, at in zip(layers, places, strict=True)
+            )
+        found = {self.spec.name: self.probe.follow(ops, weights, gradients, layers, self.keys)}
+        for spec in self.beside:  # each gradient has it
+            found[spec.name] = values[f"{self.gradients[0]}/{CLASSES}"]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class GradientGroup:
     """All outputs that share one target and one way back to it, and so one backward pass.
 
@@ -229,11 +294,13 @@ class Plan:
         plain: outputs without gradients.
         groups: outputs with gradients, by target.
         manifest: what the artefact will say of itself, its outputs in order.
+        chains: outputs made of some of these.
     """
 
     plain: tuple[PlainOutput, ...]
     groups: tuple[GradientGroup, ...]
     manifest: Manifest
+    chains: tuple[ChainOutput, ...] = ()
 
     @property
     def refs(self) -> tuple[TensorRef, ...]:

@@ -42,6 +42,7 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
     times its factor.
     """
     groups, raw, specs = [], {}, []
+    named = {o.name for o in plan.manifest.outputs}
     for group in plan.groups:
         added: dict[tuple[TensorRef, int], GradientOutput] = {}
         for output in group.outputs:
@@ -50,6 +51,8 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
                 continue
             if probe.gives_gradient:
                 raw[name] = name
+                if name not in named:  # what a chain is made of
+                    specs.append(output.spec)
                 continue
             alone = probe.gradients_at() is None
             key = (output.ref, 0 if alone else id(probe))

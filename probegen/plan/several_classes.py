@@ -6,7 +6,7 @@ import dataclasses
 
 from probegen.artefact.manifest import ANY_SIGN, CLASS, CLASSES, DRAWN_BESIDE, OutputSpec
 from probegen.methods.axes import BATCH, behind_batch
-from probegen.plan.plan import GradientOutput, TargetPlan
+from probegen.plan.plan import ChainOutput, GradientOutput, TargetPlan
 
 
 def with_classes(output: GradientOutput, target: TargetPlan) -> GradientOutput:
@@ -19,6 +19,15 @@ def with_classes(output: GradientOutput, target: TargetPlan) -> GradientOutput:
         target: what is differentiated.
     """
     if not target.spec.several:
+        return output
+    spec = with_class_axis(output.spec, target)
+    beside = (_classes(spec, target),) if target.spec.mode == "top" else ()
+    return dataclasses.replace(output, spec=spec, beside=beside)
+
+
+def chain_with_classes(output: ChainOutput, target: TargetPlan | None) -> ChainOutput:
+    """Returns an output of attention layers likewise; one without a target as it is."""
+    if target is None or not target.spec.several:
         return output
     spec = with_class_axis(output.spec, target)
     beside = (_classes(spec, target),) if target.spec.mode == "top" else ()

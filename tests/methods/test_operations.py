@@ -131,6 +131,17 @@ CASES = {
         lambda o, x, _: o.gather(x, o.constant([[2, 0], [1, 1]], x), 1),
         lambda x, _: x[:, [[2, 0], [1, 1]]],
     ),
+    "take from the end": (lambda o, x, _: o.take(x, (-1, 0), 2), lambda x, _: x[:, :, [-1, 0]]),
+    "min": (lambda o, x, _: o.min(x, (2,)), lambda x, _: x.min(2)),
+    "min of no axes": (lambda o, x, y: o.add(o.min(x, ()), y), lambda x, y: x + y),
+    "identity": (
+        lambda o, x, _: o.matmul(x, o.add(o.max(x, (1,), keepdims=True), o.identity(x))),
+        lambda x, _: x @ (x.max(1, keepdims=True) + np.eye(4, dtype=np.float32)),
+    ),
+    "identity of open size": (
+        lambda o, x, _: o.matmul(o.identity(o.transpose(x, (1, 2, 0))), o.sum(x, (1,))),
+        lambda x, _: x.sum(1),
+    ),
     "take": (lambda o, x, _: o.take(x, (2, 0), 1), lambda x, _: x[:, [2, 0]]),
 }
 

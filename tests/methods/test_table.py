@@ -9,8 +9,14 @@ import pytest
 
 import probegen as pg
 from probegen import methods
-from probegen.artefact.manifest import DRAWN_AS, DRAWN_AS_MAP, KINDS_OF_SCHEMA_1, SIGNS
-from probegen.methods.base import GradientProbe, OfInputs, OfLayer, OfLayers, Probe
+from probegen.artefact.manifest import (
+    DRAWN_AS,
+    DRAWN_AS_ATTENTION,
+    DRAWN_AS_MAP,
+    KINDS_OF_SCHEMA_1,
+    SIGNS,
+)
+from probegen.methods.base import GradientProbe, OfAttention, OfInputs, OfLayer, OfLayers, Probe
 from probegen.methods.documentation import markdown_page, markdown_table
 
 ROOT = Path(methods.__file__).parent.parent
@@ -29,8 +35,9 @@ def test_a_method_says_all_of_itself(method):
     assert method.sign in SIGNS
     assert method.draw in DRAWN_AS
     assert method.selects in {field.name for field in dataclasses.fields(method)}
+    of_weights = issubclass(method, OfAttention)
     if issubclass(method, GradientProbe):
-        assert method.draw == DRAWN_AS_MAP
+        assert method.draw == (DRAWN_AS_ATTENTION if of_weights else DRAWN_AS_MAP)
         assert method.unit
         assert method.paper
         assert {"target", "name"} <= {field.name for field in dataclasses.fields(method)}

@@ -76,9 +76,18 @@ class TensorFlowOperations:
         """Returns the largest value over axes."""
         return tf.reduce_max(x, axis=list(axes), keepdims=keepdims) if axes else x
 
+    def min(self, x: Any, axes: Sequence[int], keepdims: bool = False) -> Any:
+        """Returns the smallest value over axes."""
+        return tf.reduce_min(x, axis=list(axes), keepdims=keepdims) if axes else x
+
+    def identity(self, like: Any) -> Any:
+        """Returns the identity matrix, as large as the last axis of `like` is long."""
+        return tf.eye(tf.shape(like)[-1], dtype=like.dtype)
+
     def take(self, x: Any, indices: Sequence[int], axis: int) -> Any:
         """Returns some entries along an axis, in this order."""
-        return tf.gather(x, list(indices), axis=axis)
+        at = [i if i >= 0 else tf.shape(x)[axis] + i for i in indices]
+        return tf.gather(x, at, axis=axis)
 
     def widened(self, x: Any) -> Any:
         """Returns x in at least 32 bits."""

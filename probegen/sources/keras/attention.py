@@ -132,6 +132,13 @@ def attention_weights(
     return {key: found[key] for key in by_key if key in found}
 
 
+def applied(weights: Any) -> Any:
+    """Returns attention weights as they lie on the way: a copy that is returned lies beside it."""
+    while weights.op.type in ("Identity", "IdentityN"):
+        weights = weights.op.inputs[weights.value_index]
+    return weights
+
+
 def key_axes(weights: Any) -> tuple[int, ...]:
     """Returns the axes of attention weights that a softmax sums over; empty if unknown."""
     made = _softmax(weights.op) if weights is weights.op.outputs[0] else None

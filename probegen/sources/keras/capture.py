@@ -107,6 +107,11 @@ class Watcher:
         """The layer call that is under way, `("", 0)` outside of all."""
         return (self._stack[-1].path, self._stack[-1].index) if self._stack else ("", 0)
 
+    @property
+    def under_way(self) -> list[CallKey]:
+        """The layer calls that are under way, the outermost first."""
+        return [(call.path, call.index) for call in self._stack]
+
     def __call__(self, original: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `Layer.__call__`; `original` is the real one."""
         if layer is self._model and not self._stack:

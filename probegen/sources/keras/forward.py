@@ -21,9 +21,11 @@ from probegen.plan.plan import (
     moved_together,
 )
 from probegen.sources.keras.array_operations import TensorFlowOperations
+from probegen.sources.keras.attention import applied
 from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held import mark_mask
+from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import attention_in_steps, run_source
@@ -39,6 +41,7 @@ class Forward:
         calls: the layer calls.
         operations: what it was traced into.
         made: the tensors made from whole numbers of inputs that the plan takes gradients at.
+        inner: what stands in for attention weights.
     """
 
     inputs: list[Any]
@@ -46,6 +49,7 @@ class Forward:
     calls: list[LayerCall]
     operations: list[Any]
     made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
+    inner: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def by_key(self) -> dict[CallKey, LayerCall]:
@@ -64,6 +68,9 @@ class Forward:
 
     def tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor that a plan refers to."""
+        if ref.is_attention:
+            found = self.inner.get(ref)
+            return applied(self.weights[ref.key]) if found is None else found
         if ref.made:
             if ref.slot not in self.made:
                 raise InstrumentError(
@@ -115,7 +122,7 @@ def run_forward(
     probed = {o.ref.key for o in plan.plain}
     probed |= {ref.key for ref in plan.refs}
     given = dict(stand_ins or {})
-    wanted = [ref for ref in plan.refs if ref.made]
+    wanted = [ref for ref in plan.refs if ref.made and not ref.is_attention]
     first_floats = None
     if wanted:
         flat = [_in_this_graph(t) for t in flat]
@@ -123,16 +130,21 @@ def run_forward(
         made = {ref.slot: given.get(ref, tf.identity) for ref in wanted}
         first_floats = FirstFloats(flat, made)
     replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
+    inside: dict[TensorRef, Callable[[Any], Any]] = {}
     for ref, stand_in in given.items():
-        if not ref.made:
-            seen = functools.partial(_touched, first_floats, stand_in)
+        seen = functools.partial(_touched, first_floats, stand_in)
+        if ref.is_attention:
+            inside[ref] = seen
+        elif not ref.made:
             replaced.setdefault(ref.key, {})[ref.position] = seen
+    inner = InnerTensors(inside) if inside else None
     moves = any(moved_together(group) for group in plan.groups)
     nest, calls = run_source(
-        source, flat, replaced, weights, probed, first_floats, mark if moves else None
+        source, flat, replaced, weights, probed, first_floats, mark if moves else None, inner
     )
     found = first_floats.tensors if first_floats else {}
-    return Forward(list(flat), nest, calls, graph.get_operations()[before:], found)
+    operations = graph.get_operations()[before:]
+    return Forward(list(flat), nest, calls, operations, found, inner.tensors if inner else {})
 
 
 def forward_at(

@@ -60,6 +60,8 @@ def explain(
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
     for group in plan.groups:
         results.update(_gradient_outputs(source, plan, forward, group, request, groups))
+    for chain in plan.chains:
+        results.update(chain.made_of(_OPS, results))
     return {o.name: results[o.name] for o in plan.manifest.outputs}
 
 

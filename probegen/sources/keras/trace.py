@@ -20,6 +20,7 @@ from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention import attention_weights
 from probegen.sources.keras.capture import LayerCall, Replacements, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloats, follow
+from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.layouts import Layouts
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
@@ -132,6 +133,7 @@ def run_source(
     probed: Collection[CallKey] | None = None,
     first_floats: FirstFloats | None = None,
     mark_mask: Callable[[Any], Any] | None = None,
+    inner: InnerTensors | None = None,
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -146,13 +148,18 @@ def run_source(
         probed: the layer calls whose outputs are asked for; None for all.
         first_floats: follows the inputs, and exchanges what is made of their whole numbers.
         mark_mask: what masks pass, so that they are found again; None leaves them alone.
+        inner: exchanges tensors that layers make inside their calls.
 
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
     watcher = Watcher(source.model, replaced, probed, mark_mask)
-    listening = first_floats.listening(watcher) if first_floats else contextlib.nullcontext()
-    with keras.StatelessScope(state_mapping=list(weights)), watching(watcher), listening:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keras.StatelessScope(state_mapping=list(weights)))
+        stack.enter_context(watching(watcher))
+        for listener in (first_floats, inner):
+            if listener is not None:
+                stack.enter_context(listener.listening(watcher))
         try:
             outputs = source.call(flat)
         except Exception:

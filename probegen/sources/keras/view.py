@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,13 +13,17 @@ import tensorflow as tf
 from probegen.errors import InstrumentError
 from probegen.plan.axes import look_up_axes
 from probegen.plan.model_view import ModelView, Start, TensorFacts
-from probegen.plan.plan import MADE, TWIN, CallKey, Slot, TargetPlan, TensorRef
+from probegen.plan.plan import ATTENTION, MADE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
-from probegen.sources.keras.attention import comes_from, key_axes
+from probegen.plan.positions import Reading, batch_and_channel, weight_axes
+from probegen.plan.positions import Weights as WeightAxes
+from probegen.sources.keras.attention import applied, comes_from, key_axes
 from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
+from probegen.sources.keras.inner_tensors import number_in_call
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.points import layers_in_order, probe_points
+from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.randomness import Draw, drawn
 from probegen.sources.keras.roles import role_of
 from probegen.sources.keras.targets import callable_value, score
@@ -75,6 +79,8 @@ class KerasView(ModelView):
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; the axes of a cast are those of its input."""
         tensor = self._tensor(ref)
+        if ref.is_attention:
+            return self._facts(tensor)
         shape = self._made[ref.slot].shape if ref.made else tuple(tensor.shape)
         axes = self.trace.axes(tensor)
         if ref.made == TWIN:
@@ -87,6 +93,27 @@ class KerasView(ModelView):
         """Returns the attention weights at a point, and the axes that their softmax sums over."""
         weights = self.trace.weights[point.path, point.call_index]
         return self._facts(weights), key_axes(weights)
+
+    def attention_ref(self, point: ProbePoint) -> TensorRef:
+        """Returns the attention weights at a point, as they lie on the way to the outputs."""
+        key = (point.path, point.call_index)
+        op, call = self._applied(key).op, self.trace.call(key)
+        inside = self.trace.graph.get_operations()[call.first_op : call.last_op]
+        return TensorRef(*key, number_in_call(inside, op), ATTENTION, op.type)
+
+    def readings(self, points: Sequence[ProbePoint]) -> list[Reading]:
+        """Returns which positions attention weights read, point by point."""
+        made = [self._applied((p.path, p.call_index)) for p in points]
+        where: dict[Hashable, WeightAxes] = {
+            id(t): weight_axes(self.trace.axes(t), key_axes(t)) for t in made
+        }
+        inputs = [(t, *batch_and_channel(self.trace.axes(t))) for t in self.trace.inputs]
+        found = follow_graph(self.trace.graph, inputs, where).readings()
+        by_tensor = dict(zip(where, found, strict=True))
+        return [by_tensor[id(t)] for t in made]
+
+    def _applied(self, key: CallKey) -> Any:
+        return applied(self.trace.weights[key])
 
     def _facts(self, tensor: Any) -> TensorFacts:
         return TensorFacts(
@@ -200,6 +227,8 @@ class KerasView(ModelView):
 
     def _tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor of this trace that a reference means."""
+        if ref.is_attention:
+            return self._applied(ref.key)
         if ref.made:
             return self._made[ref.slot].tensor
         if ref.path is None:
@@ -208,7 +237,8 @@ class KerasView(ModelView):
 
     def _tensors(self, ref: TensorRef) -> list[Any]:
         """Returns the tensors of this trace that a reference means: several casts are one."""
-        return self._made[ref.slot].tensors if ref.made else [self._tensor(ref)]
+        made = ref.made and not ref.is_attention
+        return self._made[ref.slot].tensors if made else [self._tensor(ref)]
 
     def inputs_of(self, ref: TensorRef) -> list[str]:
         """Returns the names of the inputs that a tensor is computed from."""

@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
@@ -62,6 +64,16 @@ class Apart:
     parts: tuple[int, ...] | None
     sizes: tuple[int | None, ...]
     axes: Axes
+
+    def apart(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns an array with an axis for each part."""
+        before, behind = array.shape[: self.axis], array.shape[self.axis + 1 :]
+        return array.reshape(*before, *(self.parts or ()), *behind)
+
+    def joined(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns an array whose parts are apart as the tensor has it."""
+        end = self.axis + len(self.parts or ())
+        return array.reshape(*array.shape[: self.axis], -1, *array.shape[end:])
 
 
 class Layouts:

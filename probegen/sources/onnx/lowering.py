@@ -17,6 +17,7 @@ from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.axes import BATCH
 from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
+from probegen.sources.onnx.layouts import Apart
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.view import OnnxView
 
@@ -48,7 +49,10 @@ def forward_graph(
     graph.outputs[:] = [*predictions, *plain, *targets]
     builder.attach()
     refs = list(plan.refs)
-    sources = {ref: _marked(graph, copies[view.value(ref)], ref) for ref in refs}
+    sources = {
+        ref: _marked(graph, copies[view.value(ref)], ref, view.parts_of(ref), read.opset)
+        for ref in refs
+    }
     return ForwardGraph(model, (len(predictions), len(plain)), sources, _path_of)
 
 
@@ -93,20 +97,42 @@ def _target(
     return scores if target.order is None else builder.transpose(scores, target.order)
 
 
-def _marked(graph: ir.Graph, value: ir.Value, ref: TensorRef) -> ir.Value:
-    """Returns a value that no pass moves anything across, in the place of one of a node."""
+def _marked(
+    graph: ir.Graph, value: ir.Value, ref: TensorRef, apart: Apart | None, opset: int
+) -> ir.Value:
+    """Returns a value that no pass moves anything across, in the place of one of a node.
+
+    Where samples are joined with heads, it is the value with these apart; those who read the value
+    read it joined again.
+    """
     if ref.is_input:
         return value
-    mark = ir.node(MARK, [value], domain=MARK_DOMAIN, name=f"{ref.path}/mark")
+    builder = Builder(graph, opset)
+    marked = value
+    if apart is not None and apart.parts is not None:
+        sizes: list[Size] = [(value, i) for i in range(rank_of(value))]
+        sizes[apart.axis : apart.axis + 1] = apart.parts
+        marked = builder.reshape(value, sizes)
+    mark = ir.node(MARK, [marked], domain=MARK_DOMAIN, name=f"{ref.path}/mark")
     result = mark.outputs[0]
-    result.name, result.type, result.shape = f"{value.name}/marked", value.type, value.shape
+    result.name, result.type, result.shape = f"{value.name}/marked", value.type, marked.shape
+    builder.nodes.append(mark)
+    read = result
+    if apart is not None:
+        whole: list[Size] = [(value, i) for i in range(rank_of(value))]
+        read = builder.reshape(result, whole)
+    new = set(builder.nodes)
+    for use in list(value.uses()):
+        if use.node not in new:
+            use.node.replace_input_with(use.idx, read)
+    for place, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[place] = read
     producer = value.producer()
-    value.replace_all_uses_with(result, replace_graph_outputs=True)
-    mark.replace_input_with(0, value)
     if producer is None:  # a weight
-        graph.insert_before(graph[0], mark)
+        graph.insert_before(graph[0], builder.nodes)
     else:
-        graph.insert_after(producer, mark)
+        graph.insert_after(producer, builder.nodes)
     return result
 
 

@@ -58,7 +58,9 @@ class OnnxMovedScores:
         fed, more = self.moved_feed(feed, shifts)
         found = self._runner.run({**fed, **more}, [*self._names, *self._tensors])
         scores = [g.target.arranged(s) for s, g in zip(found, self._groups, strict=False)]
-        tensors.update(zip(self._inner, found[len(self._names) :], strict=True))
+        for ref, value in zip(self._inner, found[len(self._names) :], strict=True):
+            apart = self._view.parts_of(ref)
+            tensors[ref] = value if apart is None else apart.apart(value)
         return scores, tensors
 
     def moved_feed(
@@ -71,10 +73,14 @@ class OnnxMovedScores:
                 name = self._view.input_names[ref.position]
                 fed[name] = (fed[name].astype(np.float64) + shift).astype(fed[name].dtype)
         more = {
-            f"{_SHIFT}{i}": _of_rank(shifts.get(ref, np.zeros(())), rank)
+            f"{_SHIFT}{i}": _of_rank(self._joined(ref, shifts.get(ref, np.zeros(()))), rank)
             for i, (ref, rank) in enumerate(zip(self._inner, self._ranks, strict=True))
         }
         return fed, more
+
+    def _joined(self, ref: TensorRef, shift: Array) -> Array:
+        apart = self._view.parts_of(ref)
+        return shift if apart is None or not np.ndim(shift) else apart.joined(shift)
 
     def give_shifts(self, model: ir.Model) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
         """Puts inputs that are added in the place of inner tensors of a copy of the model.

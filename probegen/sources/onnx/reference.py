@@ -116,6 +116,12 @@ class OnnxReference:
                 "samples may work (samples=, --samples); verify=False (--no-verify) leaves the "
                 "comparison out."
             ) from error
+        for chain in self.plan.chains:
+            parts = (*chain.weights, *chain.gradients)
+            wide = {**found, **{name: found[name].astype(np.float64) for name in parts}}
+            made = chain.made_of(NumpyOperations(), wide)
+            made[chain.spec.name] = made[chain.spec.name].astype(chain.spec.dtype)
+            found.update(made)
         return {o.name: found[o.name] for o in self.plan.manifest.outputs}
 
     def _plain(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -135,10 +141,7 @@ class OnnxReference:
     def _told_apart(self, output: PlainOutput, value: Array) -> Array:
         """Returns `[batch*heads, ...]` as `[batch, heads, ...]`."""
         apart = self._view.told_apart(self._view.taken(output))
-        if apart is None or apart.parts is None:
-            return value
-        before, behind = value.shape[: apart.axis], value.shape[apart.axis + 1 :]
-        return value.reshape(*before, *apart.parts, *behind)
+        return value if apart is None or apart.parts is None else apart.apart(value)
 
     def _value_name(self, output: PlainOutput) -> str:
         return str(self._view.taken(output).name)
@@ -240,7 +243,9 @@ class OnnxReference:
         found = runner.run(
             {**fed, **more, f"{COTANGENT}/scores": cotangent}, [names[r] for r in refs]
         )
-        return {r: g.astype(np.float64) for r, g in zip(refs, found, strict=True)}
+        parts = [self._view.parts_of(ref) for ref in refs]
+        told = [g if p is None else p.apart(g) for g, p in zip(found, parts, strict=True)]
+        return {r: g.astype(np.float64) for r, g in zip(refs, told, strict=True)}
 
     @functools.cached_property
     def _places(self) -> dict[Any, int]:
@@ -284,11 +289,6 @@ class OnnxReference:
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)
-
-    def computed_by(self, name: str) -> str:
-        """Returns what computes an attribution: one and the same for all."""
-        del name
-        return self.gradients_by
 
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of, None if there is none."""

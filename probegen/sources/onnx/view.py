@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -18,11 +18,14 @@ from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
 from probegen.plan.axes import BATCH, WINDOW, Axes, channel_axis, position_axes
 from probegen.plan.model_view import ModelView, Start, TensorFacts
-from probegen.plan.plan import WEIGHT, PlainOutput, TargetPlan, TensorRef
+from probegen.plan.plan import ATTENTION, WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints
+from probegen.plan.positions import Reading, batch_and_channel, weight_axes
+from probegen.plan.positions import Weights as WeightAxes
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Apart, Layouts
+from probegen.sources.onnx.positions import follow_graph
 from probegen.sources.onnx.roles import is_embedding, role_of
 
 _DRAWING = frozenset(
@@ -212,6 +215,8 @@ class OnnxView(ModelView):
         """Returns the value of the graph that a reference means."""
         if ref.made == WEIGHT:
             return self.graph.initializers[str(ref.path)]
+        if ref.is_attention:
+            return self.weights(ref).value
         if ref.path is None:
             return self.inputs[ref.position]
         return self._nodes[ref.path].outputs[ref.position]
@@ -239,6 +244,21 @@ class OnnxView(ModelView):
             facts = dataclasses.replace(facts, axes=axes)
         return facts, [weights.key + (len(more) if weights.key > apart.axis else 0)]
 
+    def attention_ref(self, point: ProbePoint) -> TensorRef:
+        """Returns the attention weights at a point."""
+        return TensorRef(point.path, point.call_index, made=ATTENTION)
+
+    def readings(self, points: Sequence[ProbePoint]) -> list[Reading]:
+        """Returns which positions attention weights read, point by point."""
+        made = [self.weights(TensorRef(p.path, p.call_index)) for p in points]
+        where: dict[Hashable, WeightAxes] = {
+            w.value: weight_axes(self._layouts.axes(w.value), [w.key]) for w in made
+        }
+        inputs = [(v, *batch_and_channel(self._layouts.axes(v))) for v in self.inputs]
+        found = follow_graph(self.graph, inputs, where).readings()
+        by_value = dict(zip(where, found, strict=True))
+        return [by_value[w.value] for w in made]
+
     def weights(self, ref: TensorRef) -> Weights:
         """Returns the attention weights that a node makes."""
         return self._weights[self._nodes[str(ref.path)]]
@@ -249,6 +269,15 @@ class OnnxView(ModelView):
         That is how activations and attention weights come out; None where there is nothing to do.
         """
         return self._layouts.told_apart(value)
+
+    def parts_of(self, ref: TensorRef) -> Apart | None:
+        """Says how attention weights are told apart whose samples are joined with heads.
+
+        Gradients at them are then of the weights told apart; those at other tensors are of the
+        tensors as they are.
+        """
+        apart = self.told_apart(self.value(ref)) if ref.is_attention else None
+        return None if apart is None or apart.parts is None else apart
 
     def taken(self, output: PlainOutput) -> ir.Value:
         """Returns the value of the graph that an output without gradient gives out."""

@@ -1,0 +1,364 @@
+"""Planning of outputs that are made of several attention layers together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from probegen.artefact.manifest import OutputSpec
+from probegen.errors import NotDifferentiableError, SelectionError
+from probegen.methods.axes import BATCH
+from probegen.methods.base import GradientProbe, OfAttention
+from probegen.methods.chains import (
+    HEAD,
+    KEY,
+    QUERY,
+    Attending,
+    arranged_axes,
+    layers_behind,
+    streams_read,
+)
+from probegen.plan import axes
+from probegen.plan.gradients import GradientPlanner
+from probegen.plan.model_view import ModelView
+from probegen.plan.naming import output_name
+from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput, TargetPlan, TensorRef
+from probegen.plan.points import ProbePoint, Shape
+from probegen.plan.positions import Reading
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainParts:
+    """The outputs of a probe, and what they are made of, which comes out under no name.
+
+    Attributes:
+        outputs: the outputs.
+        plain: the weights.
+        gradients: the gradients at the weights.
+    """
+
+    outputs: Sequence[ChainOutput] = ()
+    plain: Sequence[PlainOutput] = ()
+    gradients: Sequence[GradientOutput] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """An attention layer that was selected.
+
+    Attributes:
+        point: the layer.
+        ref: its weights.
+        names: of the axes of its weights.
+        shape: of its weights.
+        dtype: of its weights.
+        reading: which positions it reads.
+    """
+
+    point: ProbePoint
+    ref: TensorRef
+    names: axes.Axes
+    shape: Shape
+    dtype: str
+    reading: Reading
+
+    @property
+    def name(self) -> str:
+        """What the layer is called."""
+        return self.point.name
+
+
+def chain_parts(
+    view: ModelView,
+    planner: GradientPlanner,
+    probe: OfAttention,
+    target: TargetPlan | None,
+    number: int,
+) -> ChainParts:
+    """Returns the outputs of a probe that follows positions through attention layers.
+
+    Args:
+        view: the model.
+        planner: tells where a gradient flows.
+        probe: the probe.
+        target: what it differentiates, where it does.
+        number: of the probe, which tells what its outputs are made of from that of others.
+
+    Raises:
+        SelectionError: the layers are no chain; names those that are, for `select=`.
+        NotDifferentiableError: the target depends on none of them, or no gradient reaches them.
+    """
+    points = view.select(probe.selector, probe.point)
+    if target is not None:
+        points = _reached(view, planner, points, target)
+    layers = _in_order(_layers(view, points))
+    attending = _attending(probe, layers)
+    _check_one_chain(probe, layers, attending)
+    dtype = _finest(layers)
+    last = layers[-1]
+    names = arranged_axes(last.names)
+    streams = sorted(streams_read(attending, len(layers) - 1))
+    parts = tuple(f"weights of {y.name} for probe {number}" for y in layers)
+    slopes = tuple(f"gradient at {y.name} for probe {number}" for y in layers) if target else ()
+    outputs = []
+    for stream in streams:
+        at = layers[_place(attending, stream)]
+        sizes = tuple(_size(at if axis == KEY else last, axis) for axis in names)
+        left, shape = probe.result(names, sizes, last.name)
+        facts = probe.described(names)
+        facts["detail"] = {"layers": [y.name for y in layers], **facts["detail"]}
+        spec = OutputSpec(
+            name=output_name(probe, at.name, len(streams) > 1),
+            dtype=dtype,
+            shape=shape,
+            axes=left,
+            layer=at.point.path,
+            call=at.point.call_index,
+            target=None if target is None else target.spec,
+            **facts,
+        )
+        refs = tuple(TensorRef(y.point.path, y.point.call_index) for y in layers)
+        outputs.append(ChainOutput(spec, probe, attending, stream, parts, slopes, refs))
+    plain = [_weights(probe, y, part, dtype) for y, part in zip(layers, parts, strict=True)]
+    if target is None or not isinstance(probe, GradientProbe):
+        return ChainParts(outputs, plain)
+    gradients = [
+        _gradient(probe, target, y, slope) for y, slope in zip(layers, slopes, strict=True)
+    ]
+    return ChainParts(outputs, plain, gradients)
+
+
+# -- which layers ------------------------------------------------------------------------------
+
+
+def _reached(
+    view: ModelView, planner: GradientPlanner, points: Sequence[ProbePoint], target: TargetPlan
+) -> list[ProbePoint]:
+    """Returns the layers that the target depends on.
+
+    Raises:
+        NotDifferentiableError: there is none, or the gradient is stopped on the way to one.
+    """
+    end = view.end(target)
+    found = []
+    for point in points:
+        ref = view.attention_ref(point)
+        if view.flows(ref, end):
+            planner.check_flow(ref, end, point.name)
+            found.append(point)
+        elif view.blocked_at(ref, end):
+            planner.check_flow(ref, end, point.name)
+    if not found:
+        shown = ", ".join(repr(p.name) for p in points[:5])
+        raise NotDifferentiableError(
+            f"the target does not depend on the attention weights of {shown}: no gradient exists. "
+            "Weights that a layer returns beside its output, and does not apply, count for nothing."
+        )
+    return found
+
+
+def _layers(view: ModelView, points: Sequence[ProbePoint]) -> list[_Layer]:
+    found = []
+    for point, reading in zip(points, view.readings(points), strict=True):
+        facts, keys = view.attention(point)
+        names = axes.attention_axes(facts.axes, keys)
+        told = dataclasses.replace(reading, problem=reading.problem or _problem(names))
+        found.append(
+            _Layer(point, view.attention_ref(point), names, facts.shape, facts.dtype, told)
+        )
+    return found
+
+
+def _problem(names: axes.Axes) -> str:
+    """Says what is wrong with the axes of attention weights; empty where nothing is."""
+    if QUERY in names and KEY in names:
+        others = [n for n in names if n not in (BATCH, HEAD, QUERY, KEY)]
+        if not others:
+            return ""
+        return f"its weights have the axes {', '.join(names)}: it attends within parts of the input"
+    if KEY in names:
+        return "it has one query for all positions, which is none of them"
+    return f"its weights have the axes {', '.join(names)}: it attends along several at once"
+
+
+def _in_order(layers: Sequence[_Layer]) -> list[_Layer]:
+    """Returns layers so that each stands behind those that it reads from; numbers are changed."""
+    before = [y.reading.queries_after | y.reading.keys_after for y in layers]
+    order: list[int] = []
+    while len(order) < len(layers):
+        free = [i for i in range(len(layers)) if i not in order and before[i] <= set(order)]
+        order.append(free[0])
+    place = {number: i for i, number in enumerate(order)}
+
+    def renumbered(reading: Reading) -> Reading:
+        return dataclasses.replace(
+            reading,
+            queries_after=frozenset(place[n] for n in reading.queries_after),
+            keys_after=frozenset(place[n] for n in reading.keys_after),
+        )
+
+    return [dataclasses.replace(layers[i], reading=renumbered(layers[i].reading)) for i in order]
+
+
+def _attending(probe: OfAttention, layers: Sequence[_Layer]) -> tuple[Attending, ...]:
+    """Returns what methods see of the layers.
+
+    Raises:
+        SelectionError: a layer is part of no stream, or reads what several have written beside
+            each other.
+    """
+    wrong = [y for y in layers if y.reading.problem]
+    if wrong:
+        good = [y for y in layers if not y.reading.problem]
+        raise SelectionError(
+            f"{_asked(probe)} follows positions from layer to layer, and {wrong[0].name!r} does "
+            f"not fit in: {wrong[0].reading.problem}." + _advice(good)
+        )
+    numbers: dict[tuple[int, ...], int] = {}
+    written: dict[frozenset[int], int] = {}
+    found = []
+    for i, layer in enumerate(layers):
+        reading = layer.reading
+        states = []
+        for after in (reading.queries_after, reading.keys_after):
+            if after and after not in written:
+                beside = [layers[n].name for n in sorted(after)]
+                raise SelectionError(
+                    f"{_asked(probe)} follows positions from layer to layer, but what "
+                    f"{layer.name!r} reads was written by layers beside each other, among "
+                    f"{_shown(beside)}: there is no product of these."
+                    + _advice(_first_chain(layers))
+                )
+            states.append(written[after] if after else None)
+        written[reading.queries_after | {i}] = i
+        if reading.queries == reading.keys and states[0] != states[1]:
+            raise SelectionError(
+                f"{_asked(probe)} follows positions from layer to layer, but {layer.name!r} "
+                f"attends from what {_written(layers, states[0])} to what "
+                f"{_written(layers, states[1])}, of the same positions: these are two streams, of "
+                "which nobody can tell which is meant." + _advice(_first_chain(layers))
+            )
+        queries, keys = (
+            numbers.setdefault(labels, len(numbers)) for labels in (reading.queries, reading.keys)
+        )
+        found.append(Attending(layer.name, layer.names, queries, keys, states[0], states[1]))
+    return tuple(found)
+
+
+def _check_one_chain(
+    probe: OfAttention, layers: Sequence[_Layer], attending: Sequence[Attending]
+) -> None:
+    """Refuses layers that do not all lead to the last, or that a method has no rule for.
+
+    Raises:
+        SelectionError: they are such; names those that are a chain.
+    """
+    crossing = [a for a in attending if not a.is_self]
+    if crossing and not probe.crosses:
+        raise SelectionError(
+            f"{_asked(probe)} follows one stream of positions through its self-attention, but "
+            f"{_shown([a.name for a in crossing])} attend from positions to others: to those of "
+            "another input, of an encoder, or to a part of their own." + _chains(layers, attending)
+        )
+    behind = layers_behind(attending, len(layers) - 1)
+    apart = [a.name for i, a in enumerate(attending) if i not in behind]
+    if apart:
+        raise SelectionError(
+            f"{_asked(probe)} follows positions from layer to layer, but {_shown(apart)} and "
+            f"{attending[-1].name!r} are not on one way: they are of different inputs or branches, "
+            "or the positions are pooled, cut, joined with others or turned round between them."
+            + _chains(layers, attending)
+        )
+    batched = {BATCH in y.names for y in layers}
+    if len(batched) > 1:
+        raise SelectionError(
+            f"{_asked(probe)}: some attention weights have an axis of samples, others have none."
+        )
+
+
+def _chains(layers: Sequence[_Layer], attending: Sequence[Attending]) -> str:
+    """Says which layers are chains by themselves."""
+    groups: list[list[str]] = []
+    for i in reversed([i for i, a in enumerate(attending) if a.is_self]):
+        own = attending[i].queries
+        before = [attending[n] for n in sorted(layers_behind(attending, i))]
+        names = [a.name for a in before if a.is_self and a.queries == own]
+        if not any(names[-1] in group for group in groups):
+            groups.insert(0, names)
+    if not groups:
+        return _advice([layers[i] for i, a in enumerate(attending) if a.is_self][:1])
+    shown = "; ".join(f"select={group}" for group in groups[:4])
+    return f" Such make up one: {shown}."
+
+
+def _first_chain(layers: Sequence[_Layer]) -> list[_Layer]:
+    """Returns the first layers that were written one behind the other."""
+    found: list[_Layer] = []
+    behind: set[int] = set()
+    for i, layer in enumerate(layers):
+        if layer.reading.queries_after == behind == layer.reading.keys_after:
+            found.append(layer)
+            behind.add(i)
+    return found
+
+
+def _advice(layers: Sequence[_Layer]) -> str:
+    if not layers:
+        return " This model has no attention that it could follow; pg.Attention() gives weights."
+    return f" Select the layers of one chain, for instance select={[y.name for y in layers]}."
+
+
+def _written(layers: Sequence[_Layer], number: int | None) -> str:
+    return "no layer has written" if number is None else f"{layers[number].name!r} has written"
+
+
+def _asked(probe: OfAttention) -> str:
+    return f"pg.{type(probe).__name__}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(map(repr, names[:4])) + more
+
+
+# -- what is made of them ----------------------------------------------------------------------
+
+
+def _place(attending: Sequence[Attending], stream: int) -> int:
+    """Returns the number of the layer that a matrix to a stream is called after.
+
+    The last one that attends from the stream of the last layer to it, or else from any.
+    """
+    own = attending[-1].queries
+    reading = [i for i, a in enumerate(attending) if a.keys == stream]
+    from_own = [i for i in reading if attending[i].queries == own]
+    return (from_own or reading)[-1]
+
+
+def _size(layer: _Layer, name: str) -> int | None:
+    return layer.shape[layer.names.index(name)]
+
+
+def _finest(layers: Sequence[_Layer]) -> str:
+    """Returns the element type of the result: products of many weights want more than 16 bits."""
+    return "float64" if all(y.dtype == "float64" for y in layers) else "float32"
+
+
+def _weights(probe: OfAttention, layer: _Layer, name: str, dtype: str) -> PlainOutput:
+    spec = OutputSpec(name, probe.kind, dtype, layer.shape, layer.names)
+    ref = TensorRef(layer.point.path, layer.point.call_index)
+    return PlainOutput(spec, ref, probe, layer.names)
+
+
+def _gradient(probe: GradientProbe, target: TargetPlan, layer: _Layer, name: str) -> GradientOutput:
+    spec = OutputSpec(
+        name=name,
+        kind=probe.kind,
+        dtype=layer.dtype,
+        shape=layer.shape,
+        axes=layer.names,
+        layer=layer.point.path,
+        call=layer.point.call_index,
+        target=target.spec,
+    )
+    return GradientOutput(spec, layer.ref, probe, layer.names)

@@ -1,0 +1,438 @@
+"""Which positions lie along the axes of a model's tensors, and what attention they went through.
+
+Attention layers make up one stream where the positions that one reads are those that the one
+before has written. Sizes do not tell: encoder and decoder may be of one length. So positions are
+followed through the graph, operation by operation. Each axis of an input has a label; an operation
+that leaves the entries of an axis where they are hands it on; one that joins axes joins labels,
+one that cuts an axis gives the parts labels of their own. What cuts, turns, pools or mixes makes
+new positions. Sources say what an operation does (`Step`); nothing here knows a framework.
+
+    [batch, time, 6] -> Reshape -> [batch*time, 6] -> MatMul -> Reshape -> [batch, time, 8]: the
+    axis `time` is the same before and behind
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+from probegen.plan.axes import BATCH, Axes, attention_axes, channel_axis
+
+#: A size as far as it is known: a number, a name, or None.
+Size = int | str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """Axes of an operand that are axes of a result.
+
+    Attributes:
+        operand: a tensor.
+        result: a tensor.
+        pairs: axis of the operand, axis of the result.
+    """
+
+    operand: Hashable
+    result: Hashable
+    pairs: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What an operation does to axes.
+
+    Attributes:
+        operands: the tensors that it reads.
+        results: the tensors that it makes, with their sizes.
+        kept: axes whose entries stay where they are.
+        moved: axes that are cut, padded, turned round, pooled: other positions of the same kind.
+        reshaped: operand and result of a reshape.
+        summed: operand and axis that are summed over with another operand's.
+    """
+
+    operands: tuple[Hashable, ...]
+    results: tuple[tuple[Hashable, tuple[Size, ...]], ...]
+    kept: tuple[Link, ...] = ()
+    moved: tuple[Link, ...] = ()
+    reshaped: tuple[Hashable, Hashable] | None = None
+    summed: tuple[tuple[tuple[Hashable, int], tuple[Hashable, int]], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What attention weights read, in the terms of positions.
+
+    Attributes:
+        queries: what the queries are positions of.
+        keys: what the keys are positions of.
+        queries_after: numbers of the attentions whose sums the queries are made of.
+        keys_after: the same of the keys.
+        problem: why these weights are no part of a stream; empty where they are.
+    """
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    queries_after: frozenset[int]
+    keys_after: frozenset[int]
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Factor:
+    """A part of an axis: positions of one kind.
+
+    Attributes:
+        label: which positions.
+        size: how many.
+        after: the attentions whose weighted sums lie along it.
+        keys_of: the attentions that have it for their keys.
+    """
+
+    label: int
+    size: Size
+    after: frozenset[int] = frozenset()
+    keys_of: frozenset[int] = frozenset()
+
+
+#: The factors of an axis, the slowest first; none for an axis of one entry.
+_Axis = tuple[_Factor, ...]
+
+_NOTHING: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Where attention weights have what.
+
+    Attributes:
+        query: the axis of the queries; None where there is one query, which has no axis.
+        key: the axis of the keys.
+        heads: axes along which there is one matrix of weights beside the other.
+        batch: the axis of the samples, None where there is none.
+    """
+
+    query: int | None
+    key: int
+    heads: tuple[int, ...] = ()
+    batch: int | None = None
+
+
+def weight_axes(names: Axes, keys: Sequence[int]) -> Weights:
+    """Returns where attention weights have what.
+
+    Args:
+        names: of their axes as far as known.
+        keys: the axes that the softmax sums over.
+    """
+    named = attention_axes(names, keys)
+    chosen = {n: named.index(n) for n in ("query", "key", BATCH) if n in named}
+    key = chosen.get("key", (sorted(keys) or [len(named) - 1])[0])
+    query, batch = chosen.get("query"), chosen.get(BATCH)
+    beside = tuple(i for i in range(len(named)) if i not in (query, key, batch))
+    return Weights(query, key, beside, batch)
+
+
+def batch_and_channel(names: Axes) -> tuple[int | None, int | None]:
+    """Returns which axis is that of the samples, and which is that of channels."""
+    return (names.index(BATCH) if BATCH in names else None), channel_axis(names)
+
+
+class Positions:
+    """Follows positions through a graph, in the order of its operations."""
+
+    def __init__(self, weights: Mapping[Hashable, Weights]) -> None:
+        """Prepares.
+
+        Args:
+            weights: the tensors that are attention weights.
+        """
+        self._weights = dict(weights)
+        self._readings: dict[Hashable, Reading] = {}
+        self._numbers = {tensor: number for number, tensor in enumerate(weights)}
+        self._axes: dict[Hashable, tuple[_Axis, ...]] = {}
+        self._parents: list[int] = []
+        self._is_position: list[bool] = []
+        self._cuts: dict[tuple[int, tuple[Size, ...]], tuple[int, ...]] = {}
+        self._batch = self._new(is_position=True)
+        self._mismatched: set[int] = set()
+
+    def feed(
+        self, tensor: Hashable, sizes: Sequence[Size], batch: int | None, channel: int | None
+    ) -> None:
+        """Begins at an input of the model.
+
+        Args:
+            tensor: the input.
+            sizes: its sizes.
+            batch: which of its axes is that of the samples.
+            channel: which of its axes is no position.
+        """
+        self._axes[tensor] = tuple(
+            (_Factor(self._batch, size),)
+            if axis == batch
+            else ()
+            if size == 1
+            else (_Factor(self._new(is_position=axis != channel), size),)
+            for axis, size in enumerate(sizes)
+        )
+
+    def knows(self, tensor: Hashable) -> bool:
+        """Tells whether a tensor depends on what is fed."""
+        return tensor in self._axes
+
+    def follow(self, step: Step) -> None:
+        """Goes over one operation."""
+        if not any(map(self.knows, step.operands)):
+            return
+        for (a, i), (b, j) in step.summed:
+            self._check_sum(a, i, b, j)
+        for tensor, sizes in step.results:
+            if step.reshaped is not None and step.reshaped[1] == tensor:
+                found = self._regrouped(step.reshaped[0], sizes)
+            else:
+                found = [self._joined(step, tensor, i, size) for i, size in enumerate(sizes)]
+            self._axes[tensor] = tuple(found)
+            if tensor in self._weights:
+                self._readings[tensor] = self._read(tensor, self._weights[tensor])
+
+    def readings(self) -> list[Reading]:
+        """Returns what each attention reads, in the order of the weights; numbers count in it."""
+        nothing = Reading((), (), _NOTHING, _NOTHING, "it does not depend on the model's inputs")
+        return [
+            self._settled(number, self._readings.get(tensor, nothing))
+            for tensor, number in self._numbers.items()
+        ]
+
+    # -- attention -------------------------------------------------------------------------
+
+    def _read(self, tensor: Hashable, weights: Weights) -> Reading:
+        """Returns what attention weights read, and notes what goes through them from here on."""
+        axes, number = self._axes[tensor], self._numbers[tensor]
+        query, key, batch = weights.query, weights.key, weights.batch
+        problem = ""
+        beside = [f for i in weights.heads for f in axes[i]]
+        if batch is not None:
+            own = [f for f in axes[batch] if self._root(f.label) == self._root(self._batch)]
+            beside += [f for f in axes[batch] if self._root(f.label) != self._root(self._batch)]
+            if own and len(own) < len(axes[batch]):
+                problem = "its first axis joins samples with windows, frames or heads"
+        if any(self._positional(f.label) for f in beside):
+            problem = "it attends within windows, frames or the like, one beside the other"
+        # A single query is a position as well: what it sums up goes on from it.
+        queries = axes[query] if query is not None else ()
+        queries = queries or (_Factor(self._new(is_position=True), 1),)
+        reading = Reading(
+            self._labels(queries),
+            self._labels(axes[key]),
+            _after(queries),
+            _after(axes[key]),
+            problem,
+        )
+        changed = list(axes)
+        if query is not None:
+            changed[query] = tuple(
+                dataclasses.replace(f, after=f.after | {number}) for f in queries
+            )
+        changed[key] = tuple(
+            dataclasses.replace(f, keys_of=f.keys_of | {number}) for f in axes[key]
+        )
+        self._axes[tensor] = tuple(changed)
+        return reading
+
+    def _settled(self, number: int, reading: Reading) -> Reading:
+        """Returns a reading once the whole graph was followed: labels may have become one."""
+        problem = reading.problem
+        if number in self._mismatched:
+            problem = problem or "it weighs values of other positions than its keys are of"
+        both_channels = reading.queries != reading.keys and not any(
+            self._positional(label) for label in (*reading.queries, *reading.keys)
+        )
+        if both_channels and reading.queries and reading.keys:
+            problem = problem or "it attends over channels"
+        return dataclasses.replace(
+            reading,
+            queries=tuple(map(self._root, reading.queries)),
+            keys=tuple(map(self._root, reading.keys)),
+            problem=problem,
+        )
+
+    # -- labels ----------------------------------------------------------------------------
+
+    def _new(self, is_position: bool) -> int:
+        self._parents.append(len(self._parents))
+        self._is_position.append(is_position)
+        return len(self._parents) - 1
+
+    def _root(self, label: int) -> int:
+        while self._parents[label] != label:
+            label = self._parents[label]
+        return label
+
+    def _positional(self, label: int) -> bool:
+        return self._is_position[self._root(label)]
+
+    def _labels(self, axis: _Axis) -> tuple[int, ...]:
+        return tuple(self._root(f.label) for f in axis)
+
+    def _unite(self, a: int, b: int) -> None:
+        a, b = sorted((self._root(a), self._root(b)))
+        self._parents[b] = a
+        self._is_position[a] = self._is_position[a] or self._is_position[b]
+
+    # -- one operation ---------------------------------------------------------------------
+
+    def _joined(self, step: Step, tensor: Hashable, axis: int, size: Size) -> _Axis:
+        """Returns an axis of a result: what is kept of the operands' axes, or a new one."""
+        if size == 1:
+            return self._single(step, tensor, axis)
+        found: _Axis | None = None
+        for other in self._handed(step.kept, tensor, axis):
+            if not other:
+                continue  # of one entry, which is repeated
+            joined = other if found is None else self._united(found, other)
+            if joined is None:
+                return self._fresh(size, [found or (), other])
+            found = joined
+        if found is None:
+            return self._fresh(size, self._handed(step.moved, tensor, axis))
+        return found
+
+    def _single(self, step: Step, tensor: Hashable, axis: int) -> _Axis:
+        """Returns an axis of one entry: one sample, or a query that attention has gone through."""
+        for other in self._handed(step.kept, tensor, axis):
+            if other and (other[0].size == 1 or self._root(other[0].label) == self._batch):
+                return other
+        return ()
+
+    def _handed(self, links: Iterable[Link], tensor: Hashable, axis: int) -> list[_Axis]:
+        return [
+            self._axes[link.operand][a]
+            for link in links
+            if link.result == tensor and link.operand in self._axes
+            for a, b in link.pairs
+            if b == axis and a < len(self._axes[link.operand])
+        ]
+
+    def _fresh(self, size: Size, instead_of: Iterable[_Axis] = ()) -> _Axis:
+        of_positions = any(self._positional(f.label) for axis in instead_of for f in axis)
+        return (_Factor(self._new(is_position=of_positions), size),)
+
+    def _united(self, a: _Axis, b: _Axis) -> _Axis | None:
+        """Returns an axis along which two lie side by side; None where they cannot."""
+        if len(a) != len(b):
+            return None
+        if any(
+            isinstance(f.size, int) and isinstance(g.size, int) and f.size != g.size
+            for f, g in zip(a, b, strict=True)
+        ):
+            return None
+        for f, g in zip(a, b, strict=True):
+            self._unite(f.label, g.label)
+        return tuple(
+            _Factor(
+                self._root(f.label),
+                g.size if f.size is None else f.size,
+                f.after | g.after,
+                f.keys_of | g.keys_of,
+            )
+            for f, g in zip(a, b, strict=True)
+        )
+
+    def _check_sum(self, a: Hashable, i: int, b: Hashable, j: int) -> None:
+        """Notes attention whose keys are no positions of the values that it weighs."""
+        if a not in self._axes or b not in self._axes:
+            return
+        one, other = self._axes[a][i], self._axes[b][j]
+        for keys, values in ((one, other), (other, one)):
+            numbers = _NOTHING.union(*(f.keys_of for f in keys))
+            if not numbers or not values:
+                continue
+            if self._labels(keys) != self._labels(values) or _after(keys) != _after(values):
+                self._mismatched |= numbers
+
+    # -- reshapes --------------------------------------------------------------------------
+
+    def _regrouped(self, operand: Hashable, sizes: tuple[Size, ...]) -> list[_Axis]:
+        """Returns the axes of a reshaped tensor.
+
+        Sizes are matched from the front and from behind; one axis in the middle gets what is left.
+        """
+        left = [f for axis in self._axes.get(operand, ()) for f in axis if f.size != 1]
+        kept = list(left)
+        found: list[_Axis | None] = [None] * len(sizes)
+        places = list(range(len(sizes)))
+        for backwards in (False, True):
+            for i in list(reversed(places)) if backwards else list(places):
+                taken = self._taken(left, sizes[i], backwards) if len(places) > 1 else None
+                if taken is None:
+                    break
+                found[i] = taken
+                places.remove(i)
+        if len(places) == 1:
+            found[places[0]] = tuple(left)
+        elif len(places) == len(left):
+            for place, factor in zip(places, left, strict=True):
+                found[place] = (factor,)
+        return [
+            self._fresh(size, [tuple(kept)] if size != 1 else []) if axis is None else
+            self._whole(axis)
+            for axis, size in zip(found, sizes, strict=True)
+        ]  # fmt: skip
+
+    def _taken(self, left: list[_Factor], size: Size, backwards: bool) -> _Axis | None:
+        """Takes the factors of one size away from an end; None where they do not make it up."""
+        if size == 1:
+            return ()
+        end = -1 if backwards else 0
+        if not isinstance(size, int):
+            same = bool(left) and size is not None and left[end].size == size
+            return (left.pop(end),) if same else None
+        taken: list[_Factor] = []
+        rest, pending = size, list(left)
+        while rest > 1:
+            factor = pending.pop(end) if pending else None
+            if factor is None or not isinstance(factor.size, int):
+                return None
+            if rest % factor.size:
+                if factor.size % rest:
+                    return None
+                parts = (factor.size // rest, rest) if backwards else (rest, factor.size // rest)
+                cut = self._cut(factor, parts)
+                factor, left_over = cut[::-1] if backwards else cut
+                pending.insert(len(pending) if backwards else 0, left_over)
+            taken.append(factor)
+            rest //= int(factor.size or 1)
+        left[:] = pending
+        return tuple(reversed(taken)) if backwards else tuple(taken)
+
+    def _cut(self, factor: _Factor, sizes: tuple[int, int]) -> tuple[_Factor, _Factor]:
+        """Returns the parts of a factor, which are the same wherever it is cut so."""
+        key = (self._root(factor.label), sizes)
+        if key not in self._cuts:
+            kind = self._positional(factor.label)
+            self._cuts[key] = (self._new(kind), self._new(kind))
+        first, second = (
+            dataclasses.replace(factor, label=label, size=size)
+            for label, size in zip(self._cuts[key], sizes, strict=True)
+        )
+        return first, second
+
+    def _whole(self, axis: _Axis) -> _Axis:
+        """Returns an axis with the parts of a factor joined again that was cut."""
+        found = list(axis)
+        for (label, sizes), parts in self._cuts.items():
+            for i in range(len(found) - 1):
+                here = (self._root(found[i].label), self._root(found[i + 1].label))
+                if here == tuple(map(self._root, parts)):
+                    after = found[i].after | found[i + 1].after
+                    keys_of = found[i].keys_of | found[i + 1].keys_of
+                    size = math.prod(s for s in sizes if isinstance(s, int))
+                    found[i : i + 2] = [_Factor(self._root(label), size, after, keys_of)]
+                    break
+        return tuple(found)
+
+
+def _after(axis: _Axis) -> frozenset[int]:
+    """Returns the attentions whose weighted sums lie along an axis."""
+    return _NOTHING.union(*(f.after for f in axis))

@@ -1,0 +1,88 @@
+"""Tensors that a layer makes inside its call and does not return: attention weights.
+
+They are found again in every trace by what makes them: the how-many-th operation of a type within
+the call of a layer. As they are made, others can be put in their places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
+
+from probegen.plan.plan import CallKey, TensorRef
+from probegen.sources.keras.capture import Watcher
+
+
+def number_in_call(operations: list[Any], op: Any) -> int:
+    """Returns how many operations of its type stand before one; -1 where it is not among them.
+
+    Args:
+        operations: those of the layer call, in their order.
+        op: one of them.
+    """
+    before = 0
+    for other in operations:
+        if other is op:
+            return before
+        before += other.type == op.type
+    return -1
+
+
+class InnerTensors:
+    """Puts others in the place of inner tensors, in one trace.
+
+    Attributes:
+        tensors: what stands in for each.
+    """
+
+    def __init__(self, stand_ins: Mapping[TensorRef, Callable[[Any], Any]]) -> None:
+        """Prepares for one trace.
+
+        Args:
+            stand_ins: what makes the tensor that stands in for an inner one.
+        """
+        self.tensors: dict[TensorRef, Any] = {}
+        self._stand_ins = dict(stand_ins)
+        self._calls: dict[CallKey, list[TensorRef]] = {}
+        for ref in stand_ins:
+            self._calls.setdefault(ref.key, []).append(ref)
+        self._counts: Counter[tuple[CallKey, str]] = Counter()
+
+    @contextlib.contextmanager
+    def listening(self, watcher: Watcher) -> Iterator[None]:
+        """Sees every operation that is written into the graph of now, and exchanges tensors."""
+        watched = tf.compat.v1.get_default_graph()
+
+        def callback(
+            kind: str, _: Any, __: Any, outputs: Any, op_name: Any = None, graph: Any = None
+        ) -> Any:
+            del op_name
+            if graph is not watched or not outputs:
+                return None  # what was made stays
+            after = self._seen(kind, outputs[0], watcher.under_way)
+            return None if after is None else [after, *outputs[1:]]
+
+        op_callbacks.add_op_callback(callback)
+        try:
+            yield
+        finally:
+            op_callbacks.remove_op_callback(callback)
+
+    def _seen(self, kind: str, tensor: Any, calls: list[CallKey]) -> Any:
+        """Counts an operation; returns what stands in for its result, None where nothing does."""
+        after = None
+        for key in calls:
+            if key not in self._calls:
+                continue
+            number = self._counts[key, kind]
+            self._counts[key, kind] += 1
+            for ref in self._calls[key]:
+                if ref.operation == kind and ref.position == number:
+                    after = self._stand_ins[ref](tensor if after is None else after)
+                    self.tensors[ref] = after
+        return after

@@ -1,0 +1,223 @@
+"""What TensorFlow's operations do to positions: see `probegen.plan.positions`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from probegen.plan.positions import Link, Positions, Size, Step, Weights
+from probegen.sources.keras.links import constant, contracted, links
+
+#: Operations that tell sizes, whose results do not depend on what is fed.
+_SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
+_WINDOWS = frozenset(
+    {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D", "AvgPool", "AvgPool3D"}
+)
+#: Operations of which `links` says that they keep axes, though entries move along them.
+_MOVING = frozenset(
+    {"ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"}
+    | {"SpaceToBatchND", "BatchToSpaceND", "MirrorPad", "TopKV2"}
+    | {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
+)
+_LOOK_UPS = frozenset({"ResourceGather", "GatherV2"})
+
+
+def follow_graph(
+    graph: Any,
+    inputs: Sequence[tuple[Any, int | None, int | None]],
+    weights: Mapping[Hashable, Weights],
+) -> Positions:
+    """Follows positions through a graph.
+
+    Args:
+        graph: the graph.
+        inputs: the model's inputs, each with its axis of the batch and that of channels.
+        weights: id of a tensor of attention weights -> where it has what.
+    """
+    positions = Positions(weights)
+    for tensor, batch, channel in inputs:
+        positions.feed(id(tensor), _sizes(tensor), batch, channel)
+    for op in graph.get_operations():
+        if op.inputs and op.outputs and op.type not in _SIZES:
+            positions.follow(_step(op))
+    return positions
+
+
+def _sizes(tensor: Any) -> tuple[Size, ...]:
+    return () if tensor.shape.rank is None else tuple(tensor.shape)
+
+
+def _sizes_read(tensor: Any) -> tuple[Size, ...]:
+    """Returns the sizes of a reshaped tensor; of a matrix, what a product with it tells as well.
+
+    `tensordot` computes what it reshapes to, so that nothing is known of it.
+    """
+    sizes = list(_sizes(tensor))
+    for op in tensor.consumers():
+        if op.type == "MatMul" and len(sizes) == 2 and op.inputs[0] is tensor:
+            inner = 0 if op.get_attr("transpose_a") else 1
+            other = op.inputs[1].shape[1 if op.get_attr("transpose_b") else 0]
+            sizes[inner] = other if sizes[inner] is None else sizes[inner]
+    return tuple(sizes)
+
+
+def _step(op: Any) -> Step:
+    operands = tuple(id(t) for t in op.inputs)
+    results = tuple((id(t), _sizes(t)) for t in op.outputs)
+    if op.type == "Reshape":
+        ends = (id(op.inputs[0]), id(op.outputs[0]))
+        return Step(operands[:1], ((ends[1], _sizes_read(op.outputs[0])),), reshaped=ends)
+    kept, moved = [], []
+    for operand, result, pairs in _links(op):
+        still = _still(op, operand, result)
+        own = tuple(p for p in pairs if p[0] in still)
+        others = tuple(p for p in pairs if p[0] not in still)
+        kept.append(Link(id(operand), id(result), own))
+        moved.append(Link(id(operand), id(result), others))
+    return Step(operands, results, tuple(kept), tuple(moved), summed=tuple(_summed(op)))
+
+
+def _links(op: Any) -> Iterator[tuple[Any, Any, Sequence[tuple[int, int]]]]:
+    if op.type in _PRODUCTS and op.type != "Einsum":
+        yield from _factors(op)
+        return
+    for link in links(op):
+        yield link.operand, link.result, link.pairs
+    if op.type == "ResourceGather" and not op.get_attr("batch_dims"):
+        ids = op.inputs[1]
+        yield ids, op.outputs[0], tuple((i, i) for i in range(ids.shape.rank or 0))
+
+
+def _factors(op: Any) -> Iterator[tuple[Any, Any, Sequence[tuple[int, int]]]]:
+    """Yields the operands of a matrix product, of whatever ranks, with the axes that stay."""
+    rank = op.outputs[0].shape.rank
+    for position, operand in enumerate(op.inputs[:2]):
+        own = operand.shape.rank
+        if rank is None or not own:
+            continue
+        gone = contracted(op, position)[0]
+        stays = own - 1 if gone == own - 2 else own - 2
+        lead = rank - own
+        pairs = [(i, i + lead) for i in range(own - 2)]
+        yield operand, op.outputs[0], (*pairs, (stays, rank - 2 + position))
+
+
+def _still(op: Any, operand: Any, result: Any) -> set[int]:
+    """Returns the axes of an operand whose entries an operation leaves where they are."""
+    rank = operand.shape.rank or 0
+    every = set(range(rank))
+    along = _along(op)
+    if along is not None:
+        found = every - {a % rank for a in along} if rank else set()
+    elif op.type in _MOVING:
+        found = {0} if op.type not in ("SpaceToBatchND", "BatchToSpaceND") else set()
+    elif op.type in _WINDOWS:
+        found = _outside_windows(op, operand, result)
+    elif op.type in ("Pad", "PadV2"):
+        widths = constant(op.inputs[1])
+        found = {i for i in every if widths and not any(widths[2 * i : 2 * i + 2])}
+    elif op.type == "Tile":
+        times = constant(op.inputs[1])
+        found = {i for i in every if times and times[i] == 1}
+    elif op.type == "Slice":
+        begin, size = (constant(t) for t in list(op.inputs)[1:3])
+        known = begin is not None and size is not None
+        whole = (i for i in every if known and size and size[i] in (-1, operand.shape[i]))
+        found = {i for i in whole if begin and begin[i] == 0}
+    elif op.type == "StridedSlice":
+        found = _whole(op, rank)
+    elif op.type in _LOOK_UPS and operand is not op.inputs[1]:
+        at = constant(op.inputs[2]) if len(op.inputs) > 2 else [0]
+        found = set() if at is None else every - {at[0] % rank}
+    else:
+        found = every
+    return found
+
+
+def _along(op: Any) -> list[int] | None:
+    """Returns the axes along which an operation joins, cuts or turns; None if it is none such."""
+    if op.type == "ConcatV2":
+        found = constant(op.inputs[-1])
+    elif op.type == "Split":
+        found = constant(op.inputs[0])
+    elif op.type in ("SplitV", "Roll"):
+        found = constant(op.inputs[2])
+    elif op.type == "ReverseV2":
+        found = constant(op.inputs[1])
+    else:
+        return None
+    if found is None:  # along which nobody can say
+        rank = max(t.shape.rank or 0 for t in op.inputs)
+        return list(range(rank))
+    return found
+
+
+def _outside_windows(op: Any, operand: Any, result: Any) -> set[int]:
+    """Returns the axes that windows do not run along, and those that they keep in their places.
+
+    Channels of a convolution are sums of others.
+    """
+    if operand is not op.inputs[0]:
+        return set()
+    rank = operand.shape.rank or 0
+    last = rank - 1 if not op.get_attr("data_format").decode().startswith("NC") else 1
+    strides = op.get_attr("strides")
+    same = op.get_attr("padding") == b"SAME"
+    found = {0}
+    for i in range(1, rank):
+        if i == last:
+            if "Pool" in op.type or op.type == "DepthwiseConv2dNative":
+                found.add(i)
+        elif (same and strides[i] == 1) or operand.shape[i] == result.shape[i] == 1:
+            found.add(i)
+    return found
+
+
+def _whole(op: Any, rank: int) -> set[int]:
+    """Returns the axes that `x[...]` takes whole and in their order."""
+    begin, end, strides = (constant(t) for t in list(op.inputs)[1:4])
+    shape = op.inputs[1].shape
+    if not shape.rank or shape[0] is None:
+        return set()
+    masks = {
+        n: op.get_attr(f"{n}_mask") for n in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
+    entries = range(int(shape[0]))
+    bit = {n: [bool(m >> i & 1) for i in entries] for n, m in masks.items()}
+    taken = sum(not bit["new_axis"][i] and not bit["ellipsis"][i] for i in entries)
+    found, axis = set(), 0
+    for i in entries:
+        if bit["ellipsis"][i]:
+            found |= set(range(axis, axis + rank - taken))
+            axis += rank - taken
+        elif bit["new_axis"][i]:
+            continue
+        else:
+            size = op.inputs[0].shape[axis]
+            ahead = strides is not None and strides[i] == 1
+            first = bit["begin"][i] or (begin is not None and begin[i] == 0)
+            last = bit["end"][i] or (end is not None and size is not None and end[i] >= size)
+            if ahead and first and last and not bit["shrink_axis"][i]:
+                found.add(axis)
+            axis += 1
+    return found | set(range(axis, rank))
+
+
+def _summed(op: Any) -> Iterator[tuple[tuple[Hashable, int], tuple[Hashable, int]]]:
+    """Yields the axes that a product sums over, of both operands."""
+    if op.type not in _PRODUCTS or len(op.inputs) != 2:
+        return
+    if op.type == "Einsum":
+        equation = op.get_attr("equation").decode().replace(" ", "")
+        terms, _, result = equation.partition("->")
+        if "." in equation:
+            return
+        first, second = terms.split(",")
+        pairs = [
+            (first.index(c), second.index(c)) for c in first if c in second and c not in result
+        ]
+    else:
+        pairs = [(contracted(op, 0)[0], contracted(op, 1)[0])]
+    for i, j in pairs:
+        yield (id(op.inputs[0]), i), (id(op.inputs[1]), j)
