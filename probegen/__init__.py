@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.attention import Attention as Attention
     from probegen.methods.attention_relevance import AttentionRelevance as AttentionRelevance
     from probegen.methods.attention_rollout import AttentionRollout as AttentionRollout
+    from probegen.methods.expected_gradients import ExpectedGradients as ExpectedGradients
     from probegen.methods.feature_ablation import FeatureAblation as FeatureAblation
     from probegen.methods.grad_cam import GradCAM as GradCAM
     from probegen.methods.input_gradient import InputGradient as InputGradient
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.occlusion import Occlusion as Occlusion
     from probegen.methods.rise import RISE as RISE
     from probegen.methods.saliency import Saliency as Saliency
+    from probegen.methods.smooth_grad import SmoothGrad as SmoothGrad
     from probegen.methods.targets import contrast as contrast
     from probegen.parity import verify as verify
     from probegen.sources.keras.attention import register_attention as register_attention

@@ -54,6 +54,8 @@ SIGNS = frozenset({SIGNED, NEVER_NEGATIVE, ANY_SIGN})
 
 #: The unit of gradients: as large as the score over the input, where nothing saturates.
 SCORE_PER_INPUT = "score per unit of input"
+#: What stands before the unit of a number that is a square of such a one, or a mean of squares.
+SQUARE_OF = "square of "
 
 #: The key in `OutputSpec.detail` of what is the gradient of a score and nothing else, so that an
 #: ascent may follow it.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.core.builder import Builder
+from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.values import Dim, broadcast, dtype_of, rank_of, shape_of
 from probegen.methods.numpy_operations import linear_weights
 
@@ -42,6 +42,14 @@ class OnnxOperations:
     def exp(self, x: ir.Value) -> ir.Value:
         """Writes Exp."""
         return self._builder.op("Exp", x, shape=x)
+
+    def log(self, x: ir.Value) -> ir.Value:
+        """Writes Log."""
+        return self._builder.op("Log", x, shape=x)
+
+    def cos(self, x: ir.Value) -> ir.Value:
+        """Writes Cos."""
+        return self._builder.op("Cos", x, shape=x)
 
     def sqrt(self, x: ir.Value) -> ir.Value:
         """Writes Sqrt."""
@@ -156,6 +164,26 @@ class OnnxOperations:
         size = self._builder.squeeze(self._builder.size(x, axis), [0])
         zero, one = (self._builder.const(np.int64(i)) for i in range(2))
         return self._builder.op("Range", zero, size, one, shape=[(shape_of(x) or ())[axis]])
+
+    def numbered(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Writes Range and Reshape: nothing of the numbers is stored."""
+        b = self._builder
+        sizes: list[Size] = [(x, i) if i in axes else 1 for i in range(rank_of(x))]
+        parts = [b.size(x, i) for i in axes] or [b.ints(1)]
+        count = b.reduce("ReduceProd", b.concat(parts, axis=0), [0], keepdims=False)
+        zero, one = (b.const(np.int64(i)) for i in range(2))
+        numbers = b.op("Range", zero, count, one, shape=[None], dtype=ir.DataType.INT64)
+        return b.cast(b.reshape(numbers, sizes), dtype_of(x))
+
+    def correlate(self, x: ir.Value, window: Any, axis: int) -> ir.Value:
+        """Writes a Conv of one channel along the axis."""
+        b, rank, reach = self._builder, rank_of(x), len(window) // 2
+        order = [*(i for i in range(rank) if i != axis), axis]
+        last = b.transpose(x, order)
+        rows = b.reshape(last, [-1, 1, (last, rank - 1)])
+        weights = b.const(np.reshape(window, (1, 1, -1)), dtype_of(x))
+        made = b.op("Conv", rows, weights, shape=rows, pads=[reach, reach])
+        return b.transpose(b.reshape_like(made, last), [order.index(i) for i in range(rank)])
 
     def matmul(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Writes MatMul."""

@@ -11,6 +11,7 @@ from probegen.methods.attention import Attention
 from probegen.methods.attention_relevance import AttentionRelevance
 from probegen.methods.attention_rollout import AttentionRollout
 from probegen.methods.base import Probe
+from probegen.methods.expected_gradients import ExpectedGradients
 from probegen.methods.feature_ablation import FeatureAblation
 from probegen.methods.grad_cam import GradCAM
 from probegen.methods.input_gradient import InputGradient
@@ -20,6 +21,7 @@ from probegen.methods.lime import LIME
 from probegen.methods.occlusion import Occlusion
 from probegen.methods.rise import RISE
 from probegen.methods.saliency import Saliency
+from probegen.methods.smooth_grad import SmoothGrad
 
 #: Every method, in the order of the README.
 METHODS: tuple[type[Probe], ...] = (
@@ -31,6 +33,8 @@ METHODS: tuple[type[Probe], ...] = (
     Saliency,
     GradCAM,
     IntegratedGradients,
+    SmoothGrad,
+    ExpectedGradients,
     Occlusion,
     RISE,
     FeatureAblation,

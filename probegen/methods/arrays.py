@@ -217,4 +217,6 @@ def _typed(value: Any, dtype: str) -> Any:
         items = tuple((name, _typed(v, dtype)) for name, v in value.items)
         same = all(a is b for (_, a), (_, b) in zip(items, value.items, strict=True))
         return value if same else ByName(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, StoredArray | type):
+        return with_array_type(value, dtype)  # a probe within a probe
     return value

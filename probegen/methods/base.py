@@ -28,7 +28,7 @@ from probegen.artefact.manifest import (
     SIGNED,
     SUM_DETAIL,
 )
-from probegen.errors import InstrumentError, SpecError
+from probegen.errors import InstrumentError, SpecError, did_you_mean
 from probegen.methods.axes import Axes, Sizes, channel_axis, without
 from probegen.methods.chains import QUERY, Attending
 from probegen.methods.operations import Operations, T
@@ -443,6 +443,44 @@ def as_probes(probes: object) -> tuple[Probe, ...]:
         if not isinstance(probe, Probe):
             raise SpecError(f"{probe!r} is no probe; write for instance pg.Saliency().")
     return tuple(probes)
+
+
+def default_method(text_name: str, field: str) -> OfInputs:
+    """Returns the method that explains inputs of a name in specs, as it is by default.
+
+    Args:
+        text_name: the name.
+        field: where it was given, for messages.
+
+    Raises:
+        SpecError: there is none, or it has fields without a default.
+    """
+    known: dict[str, type[OfInputs]] = {}
+    left: list[type[OfInputs]] = [OfInputs]
+    while left:
+        for method in left.pop().__subclasses__():
+            left.append(method)
+            if method.text_name:
+                known.setdefault(method.text_name, method)
+    if text_name not in known:
+        hint = did_you_mean(text_name, known)
+        raise SpecError(f"{field}= names the method {text_name!r}, which there is none of.{hint}")
+    method = known[text_name]
+    needed = [f.name for f in dataclasses.fields(method) if f.default is dataclasses.MISSING]
+    if needed:
+        raise SpecError(
+            f"{field}={text_name!r}: that method needs {needed[0]}=; write "
+            f"{field}=pg.{method.__name__}({needed[0]}=...)."
+        )
+    return method()
+
+
+def has_defaults(probe: Probe) -> bool:
+    """Tells whether all fields of a probe have their default values."""
+    fields = dataclasses.fields(probe)
+    return all(
+        f.default is not dataclasses.MISSING and getattr(probe, f.name) == f.default for f in fields
+    )
 
 
 # -- validation of fields ----------------------------------------------------------------------

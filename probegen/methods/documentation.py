@@ -81,7 +81,7 @@ def _output(method: type[Probe]) -> str:
 def _arguments(method: type[Probe], left_out: frozenset[str]) -> list[str]:
     """Returns the fields with their defaults; without those left out, the main ones alone."""
     shown = []
-    for field in dataclasses.fields(method):
+    for field in sorted(dataclasses.fields(method), key=lambda field: bool(field.kw_only)):
         if field.name in left_out or (left_out and field.kw_only):
             continue
         needed = field.default is dataclasses.MISSING

@@ -34,6 +34,14 @@ class NumpyOperations:
         """Returns e to the power of x."""
         return np.exp(x)
 
+    def log(self, x: Any) -> Any:
+        """Returns the natural logarithm of x."""
+        return np.log(x)
+
+    def cos(self, x: Any) -> Any:
+        """Returns the cosine of x."""
+        return np.cos(x)
+
     def sqrt(self, x: Any) -> Any:
         """Returns the square root of x."""
         return np.sqrt(x)
@@ -122,6 +130,20 @@ class NumpyOperations:
     def counted(self, x: Any, axis: int) -> Any:
         """Returns 0, 1, 2... below the size of an axis."""
         return np.arange(x.shape[axis]).astype(x.dtype)
+
+    def numbered(self, x: Any, axes: Sequence[int]) -> Any:
+        """Returns 0, 1, 2... for the elements along some axes."""
+        sizes = [n if i in axes else 1 for i, n in enumerate(x.shape)]
+        return np.arange(np.prod(sizes, dtype=np.int64)).reshape(sizes).astype(x.dtype)
+
+    def correlate(self, x: Any, window: Any, axis: int) -> Any:
+        """Returns weighted sums of neighbours along an axis, a shifted copy a weight."""
+        reach, size = len(window) // 2, x.shape[axis]
+        ends = [(reach, reach) if i == axis else (0, 0) for i in range(x.ndim)]
+        wide = np.pad(x, ends)
+        shifted = (np.take(wide, range(k, k + size), axis) for k in range(len(window)))
+        total = sum(float(w) * part for w, part in zip(window, shifted, strict=True))
+        return np.asarray(total, x.dtype)
 
     def matmul(self, a: Any, b: Any) -> Any:
         """Returns the products of stacks of matrices."""

@@ -34,6 +34,12 @@ class Operations(Protocol[T]):
     def exp(self, x: T) -> T:
         """Returns e to the power of x."""
 
+    def log(self, x: T) -> T:
+        """Returns the natural logarithm of x."""
+
+    def cos(self, x: T) -> T:
+        """Returns the cosine of x, in radians."""
+
     def sqrt(self, x: T) -> T:
         """Returns the square root of x."""
 
@@ -99,6 +105,21 @@ class Operations(Protocol[T]):
 
     def counted(self, x: T, axis: int) -> T:
         """Returns 0, 1, 2... below the size of an axis of x, of its element type: `[size]`."""
+
+    def numbered(self, x: T, axes: Sequence[int]) -> T:
+        """Returns 0, 1, 2... for the elements of x along some axes, the last of them the fastest.
+
+        Of the element type of x; of size 1 along the other axes.
+        """
+
+    def correlate(self, x: T, window: Any, axis: int) -> T:
+        """Returns the sums of the elements around each along an axis, times those of a window.
+
+        Args:
+            x: an array; beyond its ends there are zeros.
+            window: an odd number of floats, the one in the middle for the element itself.
+            axis: the axis.
+        """
 
     def matmul(self, a: T, b: T) -> T:
         """Returns the products of stacks of matrices, as numpy's matmul of 2 axes or more."""

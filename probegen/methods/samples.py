@@ -203,58 +203,6 @@ class SumAt(Samples):
         return self.samples.factor(ops, point)
 
 
-@dataclasses.dataclass(frozen=True)
-class Line(Samples):
-    """Points on the straight line from a baseline to the value.
-
-    What comes out is the way from the baseline to the value times the weighted sum of the
-    gradients.
-
-    Attributes:
-        fractions: where each point lies: 0 is the baseline, 1 the value.
-        weights: of the points.
-        baseline: the value of every element of the baseline.
-    """
-
-    fractions: tuple[float, ...]
-    weights: tuple[float, ...]
-    baseline: float = 0.0
-
-    def entries(self) -> tuple[Any, ...]:
-        """Returns the fractions."""
-        return (self.fractions,)
-
-    def once(self, ops: Operations[T], value: T, place: Place) -> tuple[T, ...]:
-        """Returns the way from the baseline to the value."""
-        del place
-        return (ops.sub(value, self.baseline),)
-
-    def point(
-        self, ops: Operations[T], value: T, place: Place, once: Sequence[T], entry: Sequence[T]
-    ) -> T:
-        """Returns the baseline plus a fraction of the way."""
-        del value, place
-        return ops.add(ops.mul(once[0], entry[0]), self.baseline)
-
-    def of_sum(
-        self, ops: Operations[T], total: T, value: T, place: Place, once: Sequence[T]
-    ) -> T | None:
-        """Returns the way times the sum."""
-        del value, place
-        return ops.mul(once[0], total)
-
-    def whole_factor(self, ops: Operations[T], point: Point[T]) -> T | None:
-        """Returns the way."""
-        del ops
-        return point.once[0]
-
-
-def midpoints(steps: int, baseline: float) -> Line:
-    """Returns the points of the midpoint rule: the middles of `steps` equal pieces of the line."""
-    fractions = tuple((k + 0.5) / steps for k in range(steps))
-    return Line(fractions, (1.0 / steps,) * steps, baseline)
-
-
 # -- by numpy ----------------------------------------------------------------------------------
 
 

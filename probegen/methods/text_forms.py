@@ -49,9 +49,9 @@ def from_dict(data: Mapping[str, Any]) -> Probe:
     """
     if not isinstance(data, Mapping):
         raise SpecError(f"a probe is a table such as {{probe = 'saliency'}}, got {data!r}.")
-    fields = dict(data)
-    kind = fields.pop("probe", None)
     table = by_text_name()
+    fields = {name: _field(value, table) for name, value in data.items()}
+    kind = fields.pop("probe", None)
     if not isinstance(kind, str) or kind not in table:
         raise SpecError(f"unknown probe {kind!r}.{did_you_mean(str(kind), table)}")
     cls = table[kind]
@@ -65,6 +65,12 @@ def from_dict(data: Mapping[str, Any]) -> Probe:
         return cls(**fields)
     except TypeError as error:
         raise SpecError(f"probe {kind!r}: {error}") from error
+
+
+def _field(value: Any, table: Mapping[str, type[Probe]]) -> Any:
+    """Returns the value of a field; the table of a probe, which some take, as that probe."""
+    kind = value.get("probe") if isinstance(value, Mapping) else None
+    return from_dict(value) if isinstance(kind, str) and kind in table else value
 
 
 def to_json(probes: Sequence[Probe], indent: int | None = None) -> str:
@@ -115,6 +121,8 @@ def _plain(value: Any, where: str) -> Any:
         return value
     if isinstance(value, StoredArray | ByName):
         return value.plain()
+    if isinstance(value, Probe):
+        return to_dict(value)
     if isinstance(value, list | tuple):
         return [_plain(v, where) for v in value]
     if isinstance(value, dict):

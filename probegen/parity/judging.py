@@ -17,6 +17,7 @@ from probegen.artefact.manifest import (
     CLASSES,
     PREDICTION,
     SCORE_PER_INPUT,
+    SQUARE_OF,
     TARGET_INPUT,
     Manifest,
     OutputSpec,
@@ -448,9 +449,10 @@ class Comparison:
         for i in rows:
             score = max([near, *(_largest(s[i]) for s in scores)])
             size = float(np.sqrt(elements))
-            if output.unit == SCORE_PER_INPUT and fed is not None and floating(fed):
+            if output.unit.endswith(SCORE_PER_INPUT) and fed is not None and floating(fed):
                 size = float(np.linalg.norm(fed[i].astype(np.float64)))
-            found.append(score / size if size > 0 else 0.0)
+            natural = score / size if size > 0 else 0.0
+            found.append(natural**2 if output.unit.startswith(SQUARE_OF) else natural)
         return found
 
 

@@ -6,7 +6,8 @@ import pytest
 import probegen as pg
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.numpy_operations import NumpyOperations
-from probegen.methods.samples import Line, NumpyWalk, Place, SumAt
+from probegen.methods.paths import Line
+from probegen.methods.samples import NumpyWalk, Place, SumAt
 
 OPS = NumpyOperations()
 RNG = np.random.default_rng(4)
@@ -81,7 +82,11 @@ def test_integrated_gradients_sample_the_middles_of_equal_pieces():
         walk.add(gradients[-1], point)
     np.testing.assert_allclose(walk.finished(), (value - 0.5) * np.mean(gradients, 0))
     assert not probe.gives_gradient
-    assert probe.detail(("batch", "feature")) == {"steps": 4, "baseline": 0.5}
+    assert probe.detail(("batch", "feature")) == {
+        "steps": 4,
+        "baseline": 0.5,
+        "rule": "midpoint",
+    }
 
 
 def test_the_sum_at_the_points_of_a_method_is_no_more_than_that():

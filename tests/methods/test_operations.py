@@ -43,6 +43,32 @@ CASES = {
     "zeros_like": (lambda o, x, y: o.add(o.zeros_like(x), y), lambda x, y: 0 * x + y),
     "abs": (lambda o, x, _: o.abs(x), lambda x, _: np.abs(x)),
     "exp": (lambda o, x, _: o.exp(x), lambda x, _: np.exp(x)),
+    "log": (lambda o, x, _: o.log(o.add(o.abs(x), 0.5)), lambda x, _: np.log(np.abs(x) + 0.5)),
+    "cos": (lambda o, x, _: o.cos(x), lambda x, _: np.cos(x)),
+    "numbered": (
+        lambda o, x, y: o.add(o.numbered(x, (1, 2)), o.mul(x, y)),
+        lambda x, y: np.arange(12, dtype=np.float32).reshape(1, 3, 4) + x * y,
+    ),
+    "numbered with the batch": (
+        lambda o, x, _: o.numbered(x, (0, 2)),
+        lambda x, _: np.arange(4 * len(x), dtype=np.float32).reshape(len(x), 1, 4),
+    ),
+    "correlate": (
+        lambda o, x, _: o.correlate(x, [0.5, -1.0, 2.0], 2),
+        lambda x, _: np.apply_along_axis(np.correlate, 2, x, [0.5, -1, 2], "same"),
+    ),
+    "correlate, wider than the axis": (
+        lambda o, x, _: o.correlate(x, np.arange(9.0), 1),
+        lambda x, _: np.apply_along_axis(
+            lambda line: np.correlate(np.pad(line, 4), np.arange(9.0), "valid"), 1, x
+        ).astype(np.float32),
+    ),
+    "correlate along the batch": (
+        lambda o, x, _: o.correlate(x, [1.0, 2.0, 3.0], 0),
+        lambda x, _: np.apply_along_axis(
+            lambda line: np.correlate(np.pad(line, 1), [1.0, 2, 3], "valid"), 0, x
+        ).astype(np.float32),
+    ),
     "sqrt": (lambda o, x, _: o.sqrt(o.abs(x)), lambda x, _: np.sqrt(np.abs(x))),
     "relu": (lambda o, x, _: o.relu(x), lambda x, _: np.where(x > 0, x, 0)),
     "add": (lambda o, x, y: o.add(x, y), lambda x, y: x + y),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -30,6 +31,14 @@ class TensorFlowOperations:
     def exp(self, x: Any) -> Any:
         """Returns e to the power of x."""
         return tf.exp(x)
+
+    def log(self, x: Any) -> Any:
+        """Returns the natural logarithm of x."""
+        return tf.math.log(x)
+
+    def cos(self, x: Any) -> Any:
+        """Returns the cosine of x."""
+        return tf.cos(x)
 
     def sqrt(self, x: Any) -> Any:
         """Returns the square root of x."""
@@ -133,6 +142,25 @@ class TensorFlowOperations:
     def counted(self, x: Any, axis: int) -> Any:
         """Returns 0, 1, 2... below the size of an axis."""
         return tf.cast(tf.range(tf.shape(x)[axis]), x.dtype)
+
+    def numbered(self, x: Any, axes: Sequence[int]) -> Any:
+        """Returns 0, 1, 2... for the elements along some axes."""
+        given = tf.shape(x)
+        sizes = tf.stack([given[i] if i in axes else 1 for i in range(x.shape.rank)])
+        numbers = tf.reshape(tf.range(tf.reduce_prod(sizes)), sizes)
+        numbers.set_shape([n if i in axes else 1 for i, n in enumerate(x.shape)])
+        return tf.cast(numbers, x.dtype)
+
+    def correlate(self, x: Any, window: Any, axis: int) -> Any:
+        """Returns weighted sums of neighbours along an axis, by a convolution."""
+        order = [*(i for i in range(x.shape.rank) if i != axis), axis]
+        last = tf.transpose(x, order)
+        rows = tf.reshape(last, tf.stack([-1, tf.shape(x)[axis], 1]))
+        weights = tf.constant(np.reshape(window, (-1, 1, 1)), x.dtype)
+        made = tf.reshape(tf.nn.conv1d(rows, weights, 1, "SAME"), tf.shape(last))
+        found = tf.transpose(made, [order.index(i) for i in range(len(order))])
+        found.set_shape(x.shape)
+        return found
 
     def matmul(self, a: Any, b: Any) -> Any:
         """Returns the products of stacks of matrices."""

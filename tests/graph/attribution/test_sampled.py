@@ -13,7 +13,9 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import MARK, MASK_NAME, remove_marks
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.tables import backward_pass
-from probegen.methods.samples import Line, Place, SumAt, midpoints
+from probegen.methods.paths import Line
+from probegen.methods.quadrature import RULES
+from probegen.methods.samples import Place, SumAt
 
 #: `scores = tanh(x)^3 exp(side)^2 W`; `other` is a head that nothing asks for.
 TEXT = """<ir_version: 9, opset_import: ["" : 18]>
@@ -118,6 +120,10 @@ def gradient_at(x, side):
     """d sum(scores) / d x, by hand."""
     bent, fixed = np.tanh(x), np.exp(side)
     return 3 * bent**2 * fixed**2 * W.sum(1) * (1 - bent**2)
+
+
+def midpoints(steps, baseline):
+    return Line(*RULES["midpoint"](steps), baseline)
 
 
 TRAPEZOID = Line((0.0, 0.5, 1.0), (0.25, 0.5, 0.25), baseline=-0.25)
