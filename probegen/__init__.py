@@ -29,18 +29,24 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.attention import Attention as Attention
     from probegen.methods.attention_relevance import AttentionRelevance as AttentionRelevance
     from probegen.methods.attention_rollout import AttentionRollout as AttentionRollout
+    from probegen.methods.eigen_cam import EigenCAM as EigenCAM
     from probegen.methods.expected_gradients import ExpectedGradients as ExpectedGradients
     from probegen.methods.feature_ablation import FeatureAblation as FeatureAblation
     from probegen.methods.grad_cam import GradCAM as GradCAM
+    from probegen.methods.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
+    from probegen.methods.gradient_x_input import GradientXInput as GradientXInput
+    from probegen.methods.hires_cam import HiResCAM as HiResCAM
     from probegen.methods.input_gradient import InputGradient as InputGradient
     from probegen.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
     from probegen.methods.kernel_shap import KernelSHAP as KernelSHAP
+    from probegen.methods.layer_cam import LayerCAM as LayerCAM
     from probegen.methods.lime import LIME as LIME
     from probegen.methods.occlusion import Occlusion as Occlusion
     from probegen.methods.rise import RISE as RISE
     from probegen.methods.saliency import Saliency as Saliency
     from probegen.methods.smooth_grad import SmoothGrad as SmoothGrad
     from probegen.methods.targets import contrast as contrast
+    from probegen.methods.x_grad_cam import XGradCAM as XGradCAM
     from probegen.parity import verify as verify
     from probegen.sources.keras.attention import register_attention as register_attention
     from probegen.sources.keras.instrumented import instrument as instrument

@@ -178,13 +178,15 @@ def _field_option(
     """Returns the option for a field, which several methods may have."""
     _, field, found = takers[0]
     kind: click.ParamType[Any] = click.STRING
+    text = f"{found.what} of {', '.join(_flag(method) for method, _, _ in takers)}."
     if any(option.parse is not None for _, _, option in takers):
         pass  # each reads what is typed
+    elif isinstance(field.default, bool):
+        return click.Option([f"--{name.replace('_', '-')}"], is_flag=True, default=None, help=text)
     elif isinstance(field.default, int):
         kind = click.INT if found.at_least is None else click.IntRange(found.at_least)
     elif isinstance(field.default, float):
         kind = click.FLOAT
-    text = f"{found.what} of {', '.join(_flag(method) for method, _, _ in takers)}."
     defaults = {repr(f.default) for _, f, _ in takers}
     if len(defaults) == 1 and field.default not in (dataclasses.MISSING, None):
         text += f"  [default: {field.default}]"

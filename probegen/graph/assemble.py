@@ -174,6 +174,7 @@ def explain_group(
             groups=grouped if isinstance(o.probe, ByScores) and o.probe.takes_groups else None,
             classes_at=o.classes_at,
             classes=next(iter(o.beside_of(CLASSES)), None),
+            sized=o.sized(forward.sources[o.sized_as] if o.sized_as is not None else None),
         )
         for o in group.outputs
     ]

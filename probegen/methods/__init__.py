@@ -11,17 +11,23 @@ from probegen.methods.attention import Attention
 from probegen.methods.attention_relevance import AttentionRelevance
 from probegen.methods.attention_rollout import AttentionRollout
 from probegen.methods.base import Probe
+from probegen.methods.eigen_cam import EigenCAM
 from probegen.methods.expected_gradients import ExpectedGradients
 from probegen.methods.feature_ablation import FeatureAblation
 from probegen.methods.grad_cam import GradCAM
+from probegen.methods.grad_cam_plus_plus import GradCAMPlusPlus
+from probegen.methods.gradient_x_input import GradientXInput
+from probegen.methods.hires_cam import HiResCAM
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.integrated_gradients import IntegratedGradients
 from probegen.methods.kernel_shap import KernelSHAP
+from probegen.methods.layer_cam import LayerCAM
 from probegen.methods.lime import LIME
 from probegen.methods.occlusion import Occlusion
 from probegen.methods.rise import RISE
 from probegen.methods.saliency import Saliency
 from probegen.methods.smooth_grad import SmoothGrad
+from probegen.methods.x_grad_cam import XGradCAM
 
 #: Every method, in the order of the README.
 METHODS: tuple[type[Probe], ...] = (
@@ -31,7 +37,13 @@ METHODS: tuple[type[Probe], ...] = (
     AttentionRelevance,
     InputGradient,
     Saliency,
+    GradientXInput,
     GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    XGradCAM,
+    EigenCAM,
     IntegratedGradients,
     SmoothGrad,
     ExpectedGradients,

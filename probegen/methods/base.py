@@ -19,7 +19,7 @@ import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from probegen.artefact.manifest import (
     DRAWN_AS_MAP,
@@ -72,13 +72,14 @@ def option(
     flag: str = "",
     at_least: int | None = None,
     parse: Callable[[str], Any] | None = None,
+    kw_only: bool = False,
 ) -> Any:
     """Returns a dataclass field that is an option of the command line as well; see `Option`.
 
     With `dataclasses.MISSING` for a default the field has to be given.
     """
     found = Option(what, flag, at_least, parse)
-    return dataclasses.field(default=default, metadata={OPTION: found})
+    return dataclasses.field(default=default, metadata={OPTION: found}, kw_only=kw_only)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,6 +304,7 @@ class GradientProbe(Probe):
     need `name=`.
 
     Attributes:
+        needs_gradient: False where the attribution is made of the tensor alone.
         products: ONNX operator -> what takes the place of its vector-Jacobian product: the small
             form of a `table`.
         sums_to_score: True where the numbers of a sample add up to its score less that of a
@@ -311,6 +313,7 @@ class GradientProbe(Probe):
 
     sign: ClassVar[str] = SIGNED
     draw: ClassVar[str] = DRAWN_AS_MAP
+    needs_gradient: ClassVar[bool] = True
     sums_to_score: ClassVar[bool] = False
     products: ClassVar[Mapping[str, Product]] = MappingProxyType({})
 
@@ -345,7 +348,8 @@ class GradientProbe(Probe):
         Args:
             ops: the array operations.
             gradient: of the target at the tensor that is explained, of its shape; with
-                `gradients_at` what these make of the gradients at all points.
+                `gradients_at` what these make of the gradients at all points; the tensor where
+                `needs_gradient` is false.
             value: the tensor.
             axes: its axes.
         """
@@ -395,6 +399,27 @@ class GradientProbe(Probe):
 
 
 @dataclasses.dataclass(frozen=True)
+class Sized(Generic[T]):
+    """Whose sizes an attribution gets.
+
+    Attributes:
+        like: the tensor.
+        pairs: axis of the attribution, and axis of the tensor that it gets the size of.
+    """
+
+    like: T
+    pairs: tuple[tuple[int, int], ...]
+
+
+def resized(ops: Operations[T], attribution: T, sized: Sized[T] | None) -> T:
+    """Returns an attribution in its final size; None leaves it as it is."""
+    if sized is not None:
+        for axis, like_axis in sized.pairs:
+            attribution = ops.resize(attribution, axis, sized.like, like_axis)
+    return attribution
+
+
+@dataclasses.dataclass(frozen=True)
 class OfInputs(GradientProbe):
     """Explains the inputs (`wrt="input"`), or what the field `wrt` selects."""
 
@@ -408,11 +433,22 @@ class OfInputs(GradientProbe):
 
 @dataclasses.dataclass(frozen=True)
 class OfLayer(GradientProbe):
-    """Explains the positions of the output of `layer`: a class activation map, never negative."""
+    """Explains the positions of the output of `layer`: a class activation map, never negative.
+
+    Attributes:
+        upsample: bring the map to the size of the input whose positions the layer's are.
+    """
 
     sign: ClassVar[str] = NEVER_NEGATIVE
     selects: ClassVar[str] = "layer"
     point: ClassVar[str] = "grad_cam"
+
+    upsample: bool = option(False, "Maps in the size of the input", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.upsample, bool):
+            raise SpecError(f"upsample= takes True or False, got {self.upsample!r}.")
 
     def resolved(self: P, paths: Sequence[str]) -> P:
         """Returns the probe with the path of its layer, or a list where there are several."""

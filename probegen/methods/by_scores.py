@@ -15,7 +15,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 from probegen.errors import SpecError
 from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
@@ -53,6 +53,8 @@ class ByScores(GradientProbe, abc.ABC):
             points). The result does not depend on it. Where a graph is written for a fixed number
             of samples, it is 1.
     """
+
+    needs_gradient: ClassVar[bool] = False
 
     chunk: int | None = dataclasses.field(default=None, kw_only=True)
 

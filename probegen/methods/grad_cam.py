@@ -15,14 +15,19 @@ from probegen.methods.targets import Target
 class GradCAM(OfLayer):
     """Gradient-weighted class activation map (Selvaraju et al. 2017, eqs. 1 and 2).
 
-    Not up-sampled and not normalised: `[batch, ...positions of the layer]`, never negative. A
-    film has `[batch, time, height, width]`; channels may stand first or last. A layer that is
-    called several times gives one map a call, `grad_cam/<path>#<call>`.
+    Not normalised. The map has the axes of the layer's output without its channels, wherever these
+    stand: `[batch, time]`, `[batch, height, width]`, `[batch, depth, height, width]`; a film has
+    `[batch, time, height, width]`. A layer that is called several times gives one map a call,
+    `grad_cam/<path>#<call>`. Of a layer with several outputs the first is explained.
 
     Attributes:
-        layer: a selector of one convolutional layer, a list of several, or `"auto"`: the last
-            layer whose output still has positions, on each of the ways that run to the target
-            beside each other (the calls of a shared tower, the towers of several inputs).
+        layer: a selector of one layer, a list of several, or `"auto"`: the last layer whose output
+            still has positions, on each of the ways that run to the target beside each other (the
+            calls of a shared tower, the towers of several inputs).
+        upsample: bring the map to the size of the input whose positions the layer's are, by
+            linear interpolation along each axis with half-pixel centres (`linear` and `half_pixel`
+            of ONNX's Resize, `bilinear` of `tf.image.resize`). Beyond the outermost centres the
+            value of the edge goes on.
         target, name, output, logits: as for `InputGradient`.
     """
 

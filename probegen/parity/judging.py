@@ -25,13 +25,14 @@ from probegen.artefact.manifest import (
 from probegen.artefact.rows import as_described, rows_first
 from probegen.graph.assemble import onnx_model
 from probegen.methods.axes import behind_batch
+from probegen.methods.base import Sized, resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
 from probegen.parity.classes import each_class, heard, labelled, of_entry, repeated
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
 from probegen.parity.noise import Moved, moved, noisy_feeds
-from probegen.parity.report import DIFFERENCES, SCORES, Parity
+from probegen.parity.report import DIFFERENCES, SCORES, SOURCE_MODEL, Parity
 from probegen.parity.samples import Batch
 from probegen.plan.plan import (
     ChainOutput,
@@ -247,7 +248,11 @@ class Comparison:
         gradient: Array = session.run([raw], fed)[0]
         moved = differences.tensor(call.batch.feed, output.ref)
         tensor = as_described(moved, output.axes)
-        made = self._combined(group, output, gradient.astype(np.float64), tensor)
+        like = None
+        if output.sized_as is not None:
+            like = np.asarray(call.batch.feed[self.described.inputs[output.sized_as.position].name])
+        sized = output.sized(like)
+        made = self._combined(group, output, gradient.astype(np.float64), tensor, sized)
         if made is None:
             return None
         spec, rows = output.spec, call.batch.size
@@ -265,7 +270,11 @@ class Comparison:
 
     @staticmethod
     def _combined(
-        group: GradientGroup, output: GradientOutput, gradient: Array, tensor: Array
+        group: GradientGroup,
+        output: GradientOutput,
+        gradient: Array,
+        tensor: Array,
+        sized: Sized[Array] | None,
     ) -> Array | None:
         """Returns what a method makes of a gradient, or of those of several classes, by numpy.
 
@@ -282,7 +291,8 @@ class Comparison:
             flow: Array | None = walks[0].of_sum(one) if walks else one
             if flow is None:
                 return None
-            made.append(np.asarray(output.probe.combine(ops, flow, tensor, output.axes)))
+            found = output.probe.combine(ops, flow, tensor, output.axes)
+            made.append(np.asarray(resized(ops, found, sized)))
         return np.stack(made, output.classes_at) if several else made[0]
 
     def _said_of(
@@ -378,9 +388,18 @@ class Comparison:
         )
         if not output.is_attribution:
             return figures
-        made = {o.spec.name for g in self.program.plan.groups for o in g.outputs if o.moves}
-        witness = SCORES if output.name in made else self.reference.gradients_by
+        witness = self._witnesses.get(output.name) or self.reference.gradients_by
         return dataclasses.replace(figures, witness=witness)
+
+    @functools.cached_property
+    def _witnesses(self) -> dict[str, str]:
+        """What attributions are compared with that are not made of gradients, by name."""
+        outputs = [o for group in self.program.plan.groups for o in group.outputs]
+        return {
+            o.spec.name: SCORES if o.moves else SOURCE_MODEL
+            for o in outputs
+            if not o.probe.needs_gradient
+        }
 
     def _moved(
         self, call: Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool

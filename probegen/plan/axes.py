@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from probegen.methods.axes import CHANNELS as CHANNELS
 from probegen.methods.axes import Axes as Axes
 from probegen.methods.axes import channel_axis as channel_axis
 from probegen.methods.axes import position_axes as position_axes

@@ -7,16 +7,16 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from probegen.artefact.manifest import OutputSpec, TargetSpec
+from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
 from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, OfLayer
 from probegen.methods.by_scores import ByScores, hidden_axes
-from probegen.plan import axes
+from probegen.plan import axes, inputs_and_predictions
 from probegen.plan.model_view import ModelView, Start
 from probegen.plan.naming import output_name
 from probegen.plan.plan import TWIN, GradientOutput, TargetPlan, TensorRef
-from probegen.plan.points import ProbePoint
+from probegen.plan.points import ProbePoint, Shape
 from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import target_spec
 
@@ -218,7 +218,8 @@ class GradientPlanner:
         end = self._view.end(target)
         auto = probe.selector == "auto"
         points = self._last_with_positions(probe, end) if auto else self._named(probe)
-        if len(points) > 1:  # calls that the target does not depend on have no map
+        if len(points) > 1 and probe.needs_gradient:
+            # Calls that the target does not depend on have no map.
             flowing = [p for p in points if self._view.flows(TensorRef(p.path, p.call_index), end)]
             points = flowing or points
         return [self._map(probe, target, end, p, several=len(points) > 1) for p in points]
@@ -234,12 +235,12 @@ class GradientPlanner:
         if len(paths) > 1 and not isinstance(probe.selector, list | tuple):
             raise too_many(paths, probe.selector, f"pg.{type(probe).__name__}(layer=...)")
         for point in chosen:
-            if len(point.shapes) != 1 or probe.point not in point.probes:
+            if probe.point not in point.probes:
                 self._view.check_not_random([point])
                 able = [p.name for p in self._view.points if probe.point in p.probes]
                 raise SelectionError(
                     f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
-                    f"{probe.title}: it needs one output with positions and channels"
+                    f"{probe.title}: it needs an output with positions and channels"
                     + (f", such as {able[-1]!r}." if able else "; this model has no such layer.")
                 )
         return chosen
@@ -248,12 +249,20 @@ class GradientPlanner:
         self, probe: OfLayer, target: TargetPlan, end: Any, point: ProbePoint, several: bool
     ) -> GradientOutput:
         ref = TensorRef(point.path, point.call_index)
-        self.check_flow(ref, end, point.name)
+        if probe.needs_gradient:
+            self.check_flow(ref, end, point.name)
         names = self._view.tensor(ref).axes
         left, sizes = probe.result(names, point.shapes[0], point.name)
         inputs = self._view.inputs_of(ref)
         facts = probe.described(names)
         facts["detail"] = {"class": point.class_name, **facts["detail"]}
+        sized_as: TensorRef | None = None
+        pairs: tuple[tuple[int, int], ...] = ()
+        if probe.upsample:
+            like, pairs = self._enlarging(point, inputs, left)
+            sized_as = TensorRef(None, position=self._view.input_names.index(like.name))
+            sizes = _with_sizes(sizes, like.shape, pairs)
+            facts["detail"]["upsampled_to"] = like.name
         described = OutputSpec(
             name=output_name(probe, point.name, several),
             dtype=point.dtype,
@@ -265,7 +274,30 @@ class GradientPlanner:
             target=target.spec,
             **facts,
         )
-        return GradientOutput(described, ref, probe, names, called=point.name)
+        return GradientOutput(
+            described, ref, probe, names, called=point.name, sized_as=sized_as, pairs=pairs
+        )
+
+    def _enlarging(
+        self, point: ProbePoint, inputs: Sequence[str], left: axes.Axes
+    ) -> tuple[InputSpec, tuple[tuple[int, int], ...]]:
+        """Returns the input whose positions a map has, and pairs of their axes.
+
+        Raises:
+            InstrumentError: there is none, or several; says what each has.
+        """
+        places = [i for i in axes.position_axes(left) if left[i] not in axes.CHANNELS]
+        names = [left[i] for i in places]
+        known = [i for i in inputs_and_predictions.inputs(self._view) if i.name in inputs]
+        able = [i for i in known if len(set(names)) == len(names) and set(names) <= set(i.axes)]
+        if len(able) == 1:
+            return able[0], tuple((i, able[0].axes.index(left[i])) for i in places)
+        shown = ", ".join(f"{i.name!r} ({', '.join(i.axes[1:])})" for i in known) or "no input"
+        raise InstrumentError(
+            f"upsample=True: the positions of {point.name!r} ({', '.join(names)}) do not come "
+            f"from one input: it is computed from {shown}. Leave upsample out, or name a layer "
+            "whose positions are those of one input."
+        )
 
     def _last_with_positions(self, probe: OfLayer, end: Any) -> list[ProbePoint]:
         """Returns the last maps on every way to the target; 2-D and 3-D maps first.
@@ -277,7 +309,7 @@ class GradientPlanner:
         able = [
             p
             for p in self._view.points
-            if probe.point in p.probes and len(p.shapes) == 1 and not self._view.inside_attention(p)
+            if probe.point in p.probes and not self._view.inside_attention(p)
         ]
         for least, kinds in ((2, (*roles, "recurrent")), (1, roles)):
             maps = {}
@@ -432,3 +464,9 @@ class GradientPlanner:
                 "(custom_gradient), which no exported graph can carry; use the plain "
                 "operations, or give wrt= a layer behind it."
             )
+
+
+def _with_sizes(sizes: Shape, like: Shape, pairs: Sequence[tuple[int, int]]) -> Shape:
+    """Returns sizes, some of which are those of another tensor; see `GradientOutput.pairs`."""
+    of_like = dict(pairs)
+    return tuple(like[of_like[i]] if i in of_like else d for i, d in enumerate(sizes))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import CLASS, CLASSES, Manifest, OutputSpec, TargetSpec
 from probegen.methods.axes import Axes, Sizes, behind_batch
-from probegen.methods.base import GradientProbe, OfAttention, OfLayers
+from probegen.methods.base import GradientProbe, OfAttention, OfLayers, Sized
 from probegen.methods.chains import Attending
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
@@ -149,6 +149,8 @@ class GradientOutput:
         moves: of a method by scores, the tensors that it changes together, each with its axes.
         number: which one it is of the tensors that the probe explains, from 0.
         beside: outputs that come with it, such as the classes that it explains.
+        sized_as: the model input whose sizes the output gets, where it gets those.
+        pairs: axis of the output, and axis of that input that it gets the size of.
     """
 
     spec: OutputSpec
@@ -160,6 +162,8 @@ class GradientOutput:
     moves: tuple[tuple[TensorRef, Axes], ...] = ()
     number: int = 0
     beside: tuple[OutputSpec, ...] = ()
+    sized_as: TensorRef | None = None
+    pairs: tuple[tuple[int, int], ...] = ()
 
     @property
     def place(self) -> Place:
@@ -187,6 +191,10 @@ class GradientOutput:
     def beside_of(self, kind: str) -> list[str]:
         """Returns the names of the outputs of a kind that come with it: one or none."""
         return [spec.name for spec in self.beside if spec.kind == kind]
+
+    def sized(self, like: T | None) -> Sized[T] | None:
+        """Returns the sizes that the output gets, given the input; None where it keeps its own."""
+        return None if like is None or self.sized_as is None else Sized(like, self.pairs)
 
 
 @dataclasses.dataclass(frozen=True)

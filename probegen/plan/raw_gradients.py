@@ -47,7 +47,7 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
         added: dict[tuple[TensorRef, int], GradientOutput] = {}
         for output in group.outputs:
             name, probe = output.spec.name, output.probe
-            if output.moves:  # made of scores
+            if not probe.needs_gradient:
                 continue
             if probe.gives_gradient:
                 raw[name] = name

@@ -15,7 +15,7 @@ import onnxruntime
 
 import probegen as pg
 from probegen import runtime
-from probegen.artefact.manifest import GATE_INPUT
+from probegen.artefact.manifest import GATE_INPUT, NEVER_NEGATIVE
 from probegen.errors import InputError, ProbegenError, VerificationError
 from probegen.parity.report import DIFFERENCES, SOURCE_MODEL
 from probegen.sources import open_source
@@ -356,7 +356,7 @@ def _wrong_in(art: Any, arrays: Mapping[str, Array]) -> Iterator[str]:
         array = arrays[output.name]
         if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
             yield f"{output.name} holds entries that are no numbers"
-        elif output.kind in ("saliency", "grad_cam") and array.size and array.min() < 0:
+        elif output.sign == NEVER_NEGATIVE and array.size and array.min() < 0:
             yield f"{output.name} is negative somewhere"
         elif output.kind == "attention" and array.size:
             sums = array.astype(np.float64).sum(list(output.axes).index("key"))

@@ -82,3 +82,16 @@ def test_broken_specs_name_the_file(probegen_cli, tmp_path):
     )
     assert status == 1
     assert "bad.toml: unknown probe 'salency'. Did you mean 'saliency'" in err
+
+
+def test_maps_in_the_size_of_the_input(probegen_cli, tmp_path):
+    out = tmp_path / "m.onnx"
+    common = ("compile", "cnn.keras", "-o", out, "--no-verify")
+    status, _, err = probegen_cli(*common, "--layer-cam", "--eigen-cam", "conv1", "--upsample")
+    assert status == 0, err
+    inputs, outputs = compiled(out).inputs, compiled(out).explanations
+    assert [o.name.partition("/")[0] for o in outputs] == ["layer_cam", "eigen_cam"]
+    assert {o.shape[1:] for o in outputs} == {inputs[0].shape[1:3]}
+    status, _, err = probegen_cli(*common, "--saliency", "--upsample")
+    assert status == 1
+    assert "--upsample goes with an option such as --grad-cam or " in err

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from probegen.artefact.manifest import OutputSpec
 from sweep.onnx_models import check, pool, shipped
 from sweep.onnx_models.case import (
     COMPILER,
@@ -213,8 +214,8 @@ def test_the_evaluator_computes_in_double(tmp_path):
 
 def _artefact(gradient, logits, kind="input_gradient", axes=("batch", "feature")):
     outputs = [
-        SimpleNamespace(name="logits", kind="prediction", axes=("batch", "class")),
-        SimpleNamespace(name=f"{kind}/x", kind=kind, axes=axes),
+        OutputSpec("logits", "prediction", "float32", (None, 2), ("batch", "class")),
+        OutputSpec(f"{kind}/x", kind, "float32", gradient.shape, axes),
     ]
     arrays = {"logits": logits, f"{kind}/x": gradient}
     results = {name: SimpleNamespace(array=array) for name, array in arrays.items()}

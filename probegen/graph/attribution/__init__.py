@@ -24,7 +24,7 @@ from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables import backward_pass
 from probegen.graph.tables.base import BackwardPass
 from probegen.methods.axes import Axes
-from probegen.methods.base import GradientProbe
+from probegen.methods.base import GradientProbe, Sized, resized
 from probegen.methods.by_scores import ByScores
 from probegen.methods.samples import Place
 from probegen.methods.tables import Table
@@ -39,6 +39,7 @@ class Explained:
         at: the tensor.
         probe: the method.
         axes: the tensor's axes.
+        sized: whose sizes the attribution gets, where it gets those of another.
         together: of a method with `gradients_at`: tensors with one number move together.
         place: which tensor it is, for methods that need to know.
         moved: of a method by scores: the tensors that it changes.
@@ -57,6 +58,7 @@ class Explained:
     groups: ir.Value | None = None
     classes_at: int = 1
     classes: str | None = None
+    sized: Sized[ir.Value] | None = None
 
 
 def write_attributions(
@@ -132,8 +134,8 @@ def _of_seed(
         holding: see `write_attributions`.
     """
     seeds = {scores: chosen}
-    flow: dict[str, ir.Value] = {}
-    local = [w for w in wanted if w.probe.gradients_at() is None and not w.moved]
+    flow = {w.name: w.at for w in wanted if not w.probe.needs_gradient}
+    local = [w for w in wanted if w.probe.gradients_at() is None and w.name not in flow]
     places = list(dict.fromkeys(w.at for w in local))
     found = backward(builder, seeds, places) if places else []
     by_place = dict(zip(places, found, strict=True))
@@ -151,7 +153,7 @@ def _of_seed(
         made = sampled_gradients(builder, seeds, moved, backward)
         flow.update(zip((w.name for w in together), made, strict=True))
     ops = OnnxOperations(builder)
-    return {
+    attributions = {
         w.name: attribution_by_scores(
             builder,
             w.probe,
@@ -166,6 +168,7 @@ def _of_seed(
         else w.probe.combine(ops, flow[w.name], w.at, w.axes)
         for w in wanted
     }
+    return {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}
 
 
 def _moved_axis(builder: Builder, value: ir.Value, to: int) -> ir.Value:

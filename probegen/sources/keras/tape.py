@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import CLASSES
 from probegen.errors import InstrumentError
+from probegen.methods.base import resized
 from probegen.methods.samples import Point
 from probegen.plan.plan import (
     GradientGroup,
@@ -116,21 +117,24 @@ def _of_seed(
     groups: Any,
 ) -> dict[str, Any]:
     """Returns the attributions of one class, whose seed is given."""
-    local = [o for o in group.outputs if o.probe.gradients_at() is None and not o.moves]
+    taken = [o for o in group.outputs if o.probe.needs_gradient]
+    local = [o for o in taken if o.probe.gradients_at() is None]
     refs = list(dict.fromkeys(o.ref for o in local))
     flow = tf.gradients([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
     by_ref = dict(zip(refs, flow, strict=True))
     # A gradient at an embedding may come as slices.
-    gradients = {o.spec.name: tf.convert_to_tensor(by_ref[o.ref]) for o in local}
+    gradients = {o.spec.name: forward.tensor(o.ref) for o in group.outputs}
+    gradients.update((o.spec.name, tf.convert_to_tensor(by_ref[o.ref])) for o in local)
     for outputs in moved_together(group):
         made = _sampled_gradients(source, plan, forward, group.target, seeds, outputs)
         gradients.update((o.spec.name, g) for o, g in zip(outputs, made, strict=True))
-    return {
+    attributions = {
         o.spec.name: attribution_by_scores(source, plan, forward, group.target, seeds, o, groups)
         if o.moves
         else _attribution(o, forward, gradients[o.spec.name])
         for o in group.outputs
     }
+    return {o.spec.name: _in_size(o, forward, attributions[o.spec.name]) for o in group.outputs}
 
 
 def _moved_axis(values: Any, to: int) -> Any:
@@ -143,6 +147,12 @@ def _moved_axis(values: Any, to: int) -> Any:
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:
     """Turns the gradient at a tensor into what the probe asked for."""
     return output.probe.combine(_OPS, gradient, forward.tensor(output.ref), output.axes)
+
+
+def _in_size(output: GradientOutput, forward: Forward, made: Any) -> Any:
+    """Returns an attribution in its final size."""
+    like = None if output.sized_as is None else forward.tensor(output.sized_as)
+    return resized(_OPS, made, output.sized(like))
 
 
 def _sampled_gradients(

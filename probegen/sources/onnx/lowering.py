@@ -48,7 +48,8 @@ def forward_graph(
     targets = [_target(builder, view, g.target, copies) for g in plan.groups]
     graph.outputs[:] = [*predictions, *plain, *targets]
     builder.attach()
-    refs = list(plan.refs)
+    inputs = [TensorRef(None, position=i) for i in range(len(view.inputs))]
+    refs = list(dict.fromkeys((*plan.refs, *inputs)))
     sources = {
         ref: _marked(graph, copies[view.value(ref)], ref, view.parts_of(ref), read.opset)
         for ref in refs

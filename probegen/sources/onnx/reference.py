@@ -24,6 +24,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import shape_of
 from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
+from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
 from probegen.plan.plan import (
@@ -183,28 +184,37 @@ class OnnxReference:
     ) -> dict[str, Array]:
         """Returns the attributions of one class, whose seed is given."""
         ops = NumpyOperations()
-        by_gradient = [o for o in group.outputs if not o.moves]
-        here = [o for o in by_gradient if o.probe.gradients_at() is None]
+        taken = [o for o in group.outputs if o.probe.needs_gradient]
+        here = [o for o in taken if o.probe.gradients_at() is None]
         refs = list(dict.fromkeys(o.ref for o in here))
         by_ref = self._gradients(feed, place, seed, refs, {}) if refs else {}
-        flow = {o.spec.name: by_ref[o.ref] for o in here}
+        flow = {o.spec.name: tensors[o.ref].astype(np.float64) for o in group.outputs}
+        flow.update((o.spec.name, by_ref[o.ref]) for o in here)
         for outputs in moved_together(group):
             flow.update(self._sampled(feed, place, seed, outputs, tensors))
         found = {
-            o.spec.name: np.asarray(
-                o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
-            ).astype(o.spec.dtype)
-            for o in by_gradient
-        }
-        for o in (o for o in group.outputs if o.moves):
-            found[o.spec.name] = attribution_by_scores(
+            o.spec.name: attribution_by_scores(
                 o,
                 tensors,
                 lambda shifts: self._moved.at(feed, shifts)[0][place],
                 seed,
                 feed.get(GROUPS_INPUT),
             )
-        return found
+            if o.moves
+            else o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
+            for o in group.outputs
+        }
+        return {
+            o.spec.name: np.asarray(
+                resized(ops, found[o.spec.name], o.sized(self._like(o, feed)))
+            ).astype(o.spec.dtype)
+            for o in group.outputs
+        }
+
+    def _like(self, output: GradientOutput, feed: Mapping[str, Array]) -> Array | None:
+        """Returns the input whose sizes an output gets."""
+        ref = output.sized_as
+        return None if ref is None else np.asarray(feed[self._view.input_names[ref.position]])
 
     def _sampled(
         self,
@@ -271,7 +281,7 @@ class OnnxReference:
         graph = model.graph
         moved, scores = self._moved.give_shifts(model)
         values = values_by_name(graph)
-        refs = list(dict.fromkeys(o.ref for o in group.outputs if not o.moves))
+        refs = list(dict.fromkeys(o.ref for o in group.outputs if o.probe.needs_gradient))
         at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
         found = write_vector_jacobian_product(
             graph, self._read.opset, {"scores": scores[place]}, at

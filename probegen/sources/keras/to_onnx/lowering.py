@@ -23,7 +23,7 @@ from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.placeholder_weights import fold_placeholders, make_placeholder
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
-from probegen.plan.plan import Plan
+from probegen.plan.plan import Plan, TensorRef
 from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.forward import plain_output, run_forward
 from probegen.sources.keras.keras_model import KerasModel
@@ -108,9 +108,8 @@ def forward_graph(
         model = to_ir(proto, opset, prepare)
     marked = _marked_values(model.graph)
     sources = {ref: marked[number] for number, ref in enumerate(refs)}
-    for ref in plan.refs:
-        if ref.is_input:
-            sources[ref] = model.graph.inputs[ref.position]
+    for position in range(count):
+        sources[TensorRef(None, position=position)] = model.graph.inputs[position]
     return ForwardGraph(
         model=model,
         counts=(len(source.output_names), len(plan.plain)),
