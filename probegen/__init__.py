@@ -29,12 +29,14 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.attention import Attention as Attention
     from probegen.methods.attention_relevance import AttentionRelevance as AttentionRelevance
     from probegen.methods.attention_rollout import AttentionRollout as AttentionRollout
+    from probegen.methods.deconvnet import Deconvnet as Deconvnet
     from probegen.methods.eigen_cam import EigenCAM as EigenCAM
     from probegen.methods.expected_gradients import ExpectedGradients as ExpectedGradients
     from probegen.methods.feature_ablation import FeatureAblation as FeatureAblation
     from probegen.methods.grad_cam import GradCAM as GradCAM
     from probegen.methods.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
     from probegen.methods.gradient_x_input import GradientXInput as GradientXInput
+    from probegen.methods.guided_backprop import GuidedBackprop as GuidedBackprop
     from probegen.methods.hires_cam import HiResCAM as HiResCAM
     from probegen.methods.input_gradient import InputGradient as InputGradient
     from probegen.methods.integrated_gradients import IntegratedGradients as IntegratedGradients

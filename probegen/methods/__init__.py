@@ -11,12 +11,14 @@ from probegen.methods.attention import Attention
 from probegen.methods.attention_relevance import AttentionRelevance
 from probegen.methods.attention_rollout import AttentionRollout
 from probegen.methods.base import Probe
+from probegen.methods.deconvnet import Deconvnet
 from probegen.methods.eigen_cam import EigenCAM
 from probegen.methods.expected_gradients import ExpectedGradients
 from probegen.methods.feature_ablation import FeatureAblation
 from probegen.methods.grad_cam import GradCAM
 from probegen.methods.grad_cam_plus_plus import GradCAMPlusPlus
 from probegen.methods.gradient_x_input import GradientXInput
+from probegen.methods.guided_backprop import GuidedBackprop
 from probegen.methods.hires_cam import HiResCAM
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.integrated_gradients import IntegratedGradients
@@ -52,4 +54,6 @@ METHODS: tuple[type[Probe], ...] = (
     FeatureAblation,
     KernelSHAP,
     LIME,
+    GuidedBackprop,
+    Deconvnet,
 )

@@ -388,7 +388,7 @@ class Comparison:
         )
         if not output.is_attribution:
             return figures
-        witness = self._witnesses.get(output.name) or self.reference.gradients_by
+        witness = self._witnesses.get(output.name) or self.reference.computed_by(output.name)
         return dataclasses.replace(figures, witness=witness)
 
     @functools.cached_property

@@ -24,8 +24,8 @@ from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
 from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_ties_settled
+from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
-from probegen.plan.plan import Plan
 from probegen.runtime.inputs import check_inputs
 from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
@@ -90,9 +90,9 @@ def measure(
     art = runtime.load(artefact)
     described = art.manifest
     program = program_of(model, with_arrays(Path(artefact), described))
-    _refuse_tables(program.plan)
+    program = dataclasses.replace(program, plan=tables_last(program.plan))
     _check_same_interface(artefact, described, program)
-    reference = RowsReference(program.source.reference(program.plan))
+    reference = RowsReference(reference_of(program))
     name = program.source.name
     rng = np.random.default_rng(seed)
     if samples is None:
@@ -125,19 +125,6 @@ def measure(
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
     )
-
-
-def _refuse_tables(plan: Plan) -> None:
-    """Refuses a plan with a method whose gradients no reference computes.
-
-    Raises:
-        VerificationError: there is one; names it.
-    """
-    if (own := plan.own_table()) is not None:
-        raise VerificationError(
-            f"{own}, which is no slope of the scores: there is nothing to compare it with. "
-            "verify=False (--no-verify) leaves the comparison out."
-        )
 
 
 def require_agreement(report: Report) -> None:

@@ -68,6 +68,10 @@ class RowsReference:
         """Returns all outputs of the plan."""
         return self.arranged(self._inner.explanations(feed, target), self.rows(feed))
 
+    def computed_by(self, name: str) -> str:
+        """Returns what computes an output, for the certificate."""
+        return self._inner.computed_by(name)
+
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of."""
         return self._inner.raw_name(output)

@@ -72,6 +72,9 @@ class Reference(Protocol):
             VerificationError: they cannot be computed for these inputs.
         """
 
+    def computed_by(self, name: str) -> str:
+        """Returns what computes an output that is an attribution, for the certificate."""
+
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of, None if there is none.
 

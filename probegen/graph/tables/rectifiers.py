@@ -5,30 +5,34 @@
 - guided (Springenberg et al. 2014, eq. for `R^l`): `max(f'(x), 0) * max(g, 0)`. For ReLU that
   is g where both g and x are positive. A smooth or leaky rectifier lets through by its own slope;
   where it falls (GELU and SiLU below -0.75 and -1.28) it lets nothing through.
-- deconvolution (Zeiler and Fergus 2014, sec. 2.1): `max(g, 0)`, whatever x is.
+- deconvolution (Zeiler and Fergus 2014, sec. 2.1): `max(g, 0)`, whatever x is, times what f scales
+  large x by (1 for all but SELU).
 
 Rectifiers are `RECTIFIERS`, `Clip` from 0 (ReLU6) or without an upper bound, `Max` with a
-constant, and every function of one tensor spelled in several nodes that rises on the right, by a
-slope that is larger than that on the left, and does not fall there (`is_rectifier`): `x *
-sigmoid(x)`, the pieces of a GELU, `max(x, x / 10)`. Sigmoid, tanh, softmax, gates with an input of
+constant, and every function of one tensor spelled in several nodes that rises on the right by more
+than on the left, where it does not fall (`is_rectifier`): `x * sigmoid(x)`, the pieces of a GELU,
+`max(x, x / 10)`. Sigmoid, tanh, softmax, gates with an input of
 their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep their gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk, gradients
-from probegen.graph.core.builder import Builder
 from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
-from probegen.graph.core.values import attribute, constant_of
+from probegen.graph.core.values import attribute, constant_of, dtype_of
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients
+
+Array = npt.NDArray[Any]
 
 #: Operators that are rectifiers, whatever their attributes are -> whether they may fall somewhere.
 RECTIFIERS: Mapping[str, bool] = {
@@ -52,12 +56,8 @@ _JOINING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Sum")
 _CELLS = ("LSTM", "GRU", "RNN")
 _OF_CELLS = ("relu", "thresholdedrelu", "leakyrelu", "elu", "softplus", "affine")
 
-#: Where slopes are looked at.
-_POINTS = np.linspace(-32.0, 32.0, 2049)
-_MOST_CHANNELS = 4096
-
-#: (builder, gradient behind a rectifier) -> what its own rule gets; and whether that is all.
-_Through = Callable[[Builder, ir.Value], ir.Value]
+#: Between which points a function is looked at.
+_NEAR, _FAR = 6.0, 32.0
 
 
 def guided() -> Mapping[str, Rule]:
@@ -98,8 +98,12 @@ def _guided(walk: Walk, function: FunctionOfOne, falls: bool, g: ir.Value) -> ir
 
 
 def _deconvolved(walk: Walk, function: FunctionOfOne, falls: bool, g: ir.Value) -> ir.Value | None:
-    del function, falls
-    return walk.builder.op("Relu", g, shape=g)
+    del falls
+    b = walk.builder
+    positive, scale = b.op("Relu", g, shape=g), scale_of(function)
+    if np.allclose(scale, 1.0, rtol=1e-5):
+        return positive
+    return b.mul(positive, b.const(scale, dtype_of(g)))
 
 
 def _with_rectifiers(plain: Rule, rectify: _Rectify) -> Rule:
@@ -176,25 +180,38 @@ def _is_rectifying_clip(node: ir.Node) -> bool:
 def is_rectifier(function: FunctionOfOne) -> bool:
     """Tells by its values whether a function of one tensor is a rectifier.
 
-    It rises on the right about as steeply as anywhere, and less steeply on the left, where it does
-    not fall: ReLU and its kin, and not |x|, a sigmoid, a square or a line. A tensor of constants
-    (slopes a channel) has to make one everywhere.
+    From 0 to 6 it rises, and by more than from -6 to 0, where it does not fall by much; beyond, it
+    goes on as a line at most. So do ReLU and its kin, and not |x|, a sigmoid, a square or a line.
+    Of a function with constants of several elements (slopes a channel), each has to.
     """
-    if any(key_of(n) not in COMPUTED for n in function.nodes):
+    found = _rises(function)
+    if found is None:
         return False
-    points = _POINTS.reshape(-1, *[1] * function.constant_rank)
+    far_left, left, right, far_right = found
+    farther = (_FAR - _NEAR) / _NEAR
+    bent = (right > 0) & (left < 0.9 * right) & (left > -0.1 * right)
+    bent &= (far_left < 0.9 * farther * right) & (far_left > -0.1 * farther * right)
+    return bool((bent & (far_right < 1.5 * farther * right)).all())
+
+
+def scale_of(function: FunctionOfOne) -> Array:
+    """Returns what a rectifier's input is scaled by far on the right; 1 where it is bounded."""
+    found = _rises(function)
+    if found is None:
+        return np.ones(())
+    _, _, right, far_right = found
+    bounded = far_right / (_FAR - _NEAR) < 0.5 * right / _NEAR
+    return np.where(bounded, 1.0, far_right / (_FAR - _NEAR))
+
+
+def _rises(function: FunctionOfOne) -> tuple[Array, ...] | None:
+    """Returns how much a function rises between a few points, None where it is not known."""
+    points = np.array([-_FAR, -_NEAR, 0.0, _NEAR, _FAR]).reshape(-1, *[1] * function.constant_rank)
+    if any(key_of(n) not in COMPUTED for n in function.nodes):
+        return None
     try:
         values = function.at(points)
     except (ValueError, TypeError):
-        return False
-    flat = np.broadcast_to(values, np.broadcast_shapes(values.shape, points.shape))
-    flat = flat.reshape(len(_POINTS), -1)
-    if flat.shape[1] > _MOST_CHANNELS or not np.isfinite(flat).all():
-        return False
-    slopes = np.diff(flat, axis=0) / np.diff(_POINTS)[:, None]
-    at = _POINTS[:-1]
-    left = np.median(slopes[at < -16], axis=0)
-    right = np.median(slopes[(at > 2.5) & (at < 5.5)], axis=0)
-    typical = np.quantile(np.abs(slopes), 0.95, axis=0)
-    rises = (right > 0) & (right >= 0.5 * typical)
-    return bool((rises & (left < 0.9 * right) & (left > -0.1 * right)).all())
+        return None
+    values = np.broadcast_to(values, np.broadcast_shapes(values.shape, points.shape))
+    return tuple(np.diff(values, axis=0)) if np.isfinite(values).all() else None

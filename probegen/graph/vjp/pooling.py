@@ -19,6 +19,7 @@ from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import sole_reader
 from probegen.graph.core.values import Dim, attribute, dtype_of, rank_of, shape_of
+from probegen.graph.vjp.activation import RULES as ACTIVATION
 from probegen.graph.vjp.common import Dys, Gradients, given, inputs, widened
 from probegen.graph.vjp.convolution import by_transposed_convolution
 from probegen.graph.vjp.edges import product
@@ -357,13 +358,17 @@ def _by_pairs(walk: Walk, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.
 
 
 def _is_rectified(walk: Walk, x: ir.Value) -> bool:
-    """Tells whether a Relu makes `x`, and passes on all of its gradient that anybody sees."""
+    """Tells whether a Relu makes `x`, and passes on all of its gradient that anybody sees.
+
+    Where the walk has another rule for Relu than that of gradients, that rule is to be heard.
+    """
     made_by = x.producer()
     return (
         made_by is not None
         and made_by.op_type == "Relu"
         and not made_by.domain
         and x not in walk.asked_for
+        and walk.rules.get("Relu") is ACTIVATION["Relu"]
     )
 
 

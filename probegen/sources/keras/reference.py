@@ -156,6 +156,11 @@ class KerasReference:
         except Exception:  # a witness that cannot be called proves nothing
             return None
 
+    def computed_by(self, name: str) -> str:
+        """Returns what computes an attribution: one and the same for all."""
+        del name
+        return self.gradients_by
+
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of, None if there is none.
 

@@ -1,0 +1,447 @@
+"""Gradients of single nodes by numpy, written without a look at the rules of `graph.vjp`.
+
+Operators that only move elements are asked where each one goes. Functions taken element by element
+are differentiated by differences in float64. Products, convolutions, poolings and normalisations
+have a formula here. What is left, if it is small, is differentiated by differences as a whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.core.marks import MARK, MARK_DOMAIN
+from probegen.graph.core.queries import key_of
+from probegen.graph.core.values import attribute
+from probegen.parity.witness.evaluation import NodeEvaluator
+from probegen.parity.witness.windows import windows_of
+
+Array = npt.NDArray[Any]
+
+#: Elements up to which a node is differentiated by differences as a whole.
+_SMALL = 1500
+#: The step of differences in float64, relative to what is moved.
+_STEP = 1e-6
+
+
+class Unknown(Exception):  # noqa: N818 - an answer, not a failure of the program
+    """Raised where a node has no rule here; says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One node on the way back.
+
+    Attributes:
+        node: the node.
+        inputs: its inputs, floating ones as float64; None where one is left out.
+        outputs: its outputs, likewise.
+        evaluate: evaluates the node.
+    """
+
+    node: ir.Node
+    inputs: list[Any]
+    outputs: list[Any]
+    evaluate: NodeEvaluator
+
+    @property
+    def x(self) -> Array:
+        """The first input."""
+        return np.asarray(self.inputs[0])
+
+    @property
+    def y(self) -> Array:
+        """The first output."""
+        return np.asarray(self.outputs[0])
+
+    def at(self, changed: Mapping[int, Array]) -> Array:
+        """Returns the first output with other inputs."""
+        arrays = [changed.get(i, a) for i, a in enumerate(self.inputs)]
+        return np.asarray(self.evaluate(self.node, arrays)[0])
+
+
+def adjoint(step: Step, g: Sequence[Array | None], position: int) -> Array:
+    """Returns the gradient at one input of a node.
+
+    Args:
+        step: the node.
+        g: the gradients of its outputs, None for zero.
+        position: of the input.
+
+    Raises:
+        Unknown: there is no rule for this node.
+    """
+    key = key_of(step.node)
+    first = g[0]
+    if key in _SAME:
+        return np.asarray(first)
+    if key in _MOVING:
+        return _moved(step, g, position)
+    if first is None or any(other is not None for other in g[1:]):
+        raise Unknown(f"{key}, of which another output than the first is used")
+    if key in _FORMULAS:
+        return np.asarray(_FORMULAS[key](step, first, position)).reshape(
+            np.shape(step.inputs[position])
+        )
+    if key in _ELEMENTWISE:
+        return _elementwise(step, first, position)
+    return _by_differences(step, first, position)
+
+
+def unbroadcast(gradient: Array, shape: Sequence[int]) -> Array:
+    """Returns a gradient summed down to the shape of an operand that was broadcast."""
+    extra = gradient.ndim - len(shape)
+    summed = gradient.sum(axis=tuple(range(extra))) if extra else gradient
+    wide = tuple(i for i, n in enumerate(shape) if n == 1 and summed.shape[i] != 1)
+    return np.asarray(summed.sum(axis=wide, keepdims=True) if wide else summed)
+
+
+# -- what only moves elements ------------------------------------------------------------------
+
+_SAME = frozenset({"Identity", "Cast", "CastLike", "Dropout", f"{MARK_DOMAIN}::{MARK}"})
+_MOVING = frozenset(
+    {
+        "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather",
+        "GatherElements", "GatherND", "Concat", "Split", "Expand", "Tile", "DepthToSpace",
+        "SpaceToDepth", "ReverseSequence", "Pad", "Where", "Trilu", "Compress",
+    }
+)  # fmt: skip
+
+
+def _moved(step: Step, g: Sequence[Array | None], position: int) -> Array:
+    """Sends numbered elements through a node, and each gradient back to where its number is."""
+    shape = np.shape(step.inputs[position])
+    count = int(np.prod(shape))
+    arrays: list[Array | None] = []
+    for i, a in enumerate(step.inputs):
+        floating = a is not None and a.dtype.kind == "f"
+        numbered = np.arange(1, count + 1, dtype=np.float64).reshape(shape)
+        arrays.append(numbered if i == position else np.zeros_like(a) if floating else a)
+    total = np.zeros(count + 1)
+    for places, gradient in zip(step.evaluate(step.node, arrays), g, strict=False):
+        if gradient is not None:
+            at = np.rint(places).astype(np.int64).reshape(-1)
+            total += np.bincount(at, np.asarray(gradient).reshape(-1), minlength=count + 1)
+    return total[1:].reshape(shape)
+
+
+# -- element by element ------------------------------------------------------------------------
+
+_ELEMENTWISE = frozenset(
+    {
+        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Clip", "Cos", "Cosh",
+        "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Min",
+        "Mish", "Mod", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sin", "Sinh",
+        "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+    }
+)  # fmt: skip
+
+
+def _elementwise(step: Step, g: Array, position: int) -> Array:
+    return unbroadcast(g * slope(step, position), np.shape(step.inputs[position]))
+
+
+def slope(step: Step, position: int = 0) -> Array:
+    """Returns the slope of a function taken element by element, in the shape of its result.
+
+    At a kink it is the one on the lower side where the function rises from 0 there, as frameworks
+    have it for rectifiers.
+    """
+    x = np.asarray(step.inputs[position], np.float64)
+    if step.node.op_type in ("Relu", "LeakyRelu") and position == 0:
+        low = float(attribute(step.node, "alpha", 0.01)) if step.node.op_type != "Relu" else 0.0
+        return np.where(x > 0, 1.0, low)
+    h = _STEP * np.maximum(1.0, np.abs(x))
+    ahead, behind = step.at({position: x + h}), step.at({position: x - h})
+    return (ahead - behind) / np.broadcast_to(2 * h, ahead.shape)
+
+
+def _add(step: Step, g: Array, position: int) -> Array:
+    return unbroadcast(g, np.shape(step.inputs[position]))
+
+
+def _sub(step: Step, g: Array, position: int) -> Array:
+    return unbroadcast(-g if position else g, np.shape(step.inputs[position]))
+
+
+def _mean(step: Step, g: Array, position: int) -> Array:
+    return _add(step, g / len(step.inputs), position)
+
+
+def _mul(step: Step, g: Array, position: int) -> Array:
+    return unbroadcast(g * step.inputs[1 - position], np.shape(step.inputs[position]))
+
+
+def _div(step: Step, g: Array, position: int) -> Array:
+    a, b = step.inputs[:2]
+    return unbroadcast(g / b if position == 0 else -g * a / b**2, np.shape(step.inputs[position]))
+
+
+# -- products ----------------------------------------------------------------------------------
+
+
+def _matmul(step: Step, g: Array, position: int) -> Array:
+    a, b = step.inputs[:2]
+    rows, columns = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+    g = g[..., None, :] if a.ndim == 1 else g
+    g = g[..., None] if b.ndim == 1 else g
+    if position == 0:
+        return unbroadcast(g @ np.swapaxes(columns, -1, -2), rows.shape)
+    return unbroadcast(np.swapaxes(rows, -1, -2) @ g, columns.shape)
+
+
+def _gemm(step: Step, g: Array, position: int) -> Array:
+    a, b = step.inputs[:2]
+    turn_a, turn_b = attribute(step.node, "transA", 0), attribute(step.node, "transB", 0)
+    scale = float(attribute(step.node, "alpha", 1.0))
+    if position == 2:
+        beta = float(attribute(step.node, "beta", 1.0))
+        return unbroadcast(beta * g, np.shape(step.inputs[2]))
+    if position == 0:
+        found = scale * g @ (b if turn_b else b.T)
+        return np.asarray(found.T if turn_a else found)
+    found = scale * (a if turn_a else a.T) @ g
+    return np.asarray(found.T if turn_b else found)
+
+
+def _einsum(step: Step, g: Array, position: int) -> Array:
+    equation = str(attribute(step.node, "equation")).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    own = terms[position]
+    if not arrow or "..." in equation or any(len(set(t)) < len(t) for t in terms):
+        raise Unknown(f"Einsum with the equation {equation!r}")
+    others = [t for i, t in enumerate(terms) if i != position]
+    known = set("".join(others)) | set(right)
+    arrays = [a for i, a in enumerate(step.inputs) if i != position]
+    shape = np.shape(step.inputs[position])
+    kept = "".join(c for c in own if c in known)
+    found = np.einsum(f"{right},{','.join(others)}->{kept}".replace(",->", "->"), g, *arrays)
+    form = [n if c in known else 1 for c, n in zip(own, shape, strict=True)]
+    return np.broadcast_to(found.reshape(form), shape)
+
+
+# -- windows -----------------------------------------------------------------------------------
+
+
+def _conv(step: Step, g: Array, position: int) -> Array:
+    x, w = step.inputs[:2]
+    if position == 2:
+        return np.asarray(g.sum(axis=(0, *range(2, g.ndim))))
+    group = int(attribute(step.node, "group", 1))
+    found = windows_of(step.node, x.shape[2:], g.shape[2:], w.shape[2:])
+    back = g.reshape(len(g), group, -1, found.at.shape[0])
+    if position == 1:
+        columns = found.gathered(x.reshape(len(x), group, -1, found.size))
+        return np.asarray(np.einsum("ngop,ngcpk->gock", back, columns))
+    kernels = w.reshape(group, -1, w.shape[1], found.at.shape[1])
+    return found.scattered(np.einsum("ngop,gock->ngcpk", back, kernels))
+
+
+def _conv_transpose(step: Step, g: Array, position: int) -> Array:
+    x, w = step.inputs[:2]
+    if position == 2:
+        return np.asarray(g.sum(axis=(0, *range(2, g.ndim))))
+    if attribute(step.node, "auto_pad", "NOTSET") != "NOTSET" or position == 1:
+        raise Unknown("ConvTranspose with padding chosen by itself, or with a moving kernel")
+    if attribute(step.node, "output_shape") is not None:
+        raise Unknown("ConvTranspose with an output_shape")
+    group = int(attribute(step.node, "group", 1))
+    found = windows_of(step.node, g.shape[2:], x.shape[2:], w.shape[2:])
+    columns = found.gathered(g.reshape(len(g), group, -1, found.size))
+    kernels = w.reshape(group, -1, w.shape[1], found.at.shape[1])
+    return np.asarray(np.einsum("ngopk,gcok->ngcp", columns, kernels))
+
+
+def _average_pool(step: Step, g: Array, position: int) -> Array:
+    del position
+    x, kernel = step.x, attribute(step.node, "kernel_shape")
+    found = windows_of(step.node, x.shape[2:], g.shape[2:], kernel)
+    whole = bool(attribute(step.node, "count_include_pad", 0))
+    counted = (found.counted if whole else found.inside).sum(axis=1)
+    back = g.reshape(*g.shape[:2], -1) / counted
+    return found.scattered(np.broadcast_to(back[..., None], (*back.shape, found.at.shape[1])))
+
+
+def _max_pool(step: Step, g: Array, position: int) -> Array:
+    del position
+    x, kernel = step.x, attribute(step.node, "kernel_shape")
+    found = windows_of(step.node, x.shape[2:], g.shape[2:], kernel)
+    columns = found.gathered(x.reshape(*x.shape[:2], -1), -np.inf)
+    largest = columns.argmax(axis=-1)[..., None]
+    spread = np.zeros_like(columns)
+    np.put_along_axis(spread, largest, g.reshape(*g.shape[:2], -1, 1), axis=-1)
+    return found.scattered(spread)
+
+
+def _global(step: Step) -> tuple[int, ...]:
+    return tuple(range(2, step.x.ndim))
+
+
+def _global_average(step: Step, g: Array, position: int) -> Array:
+    del position
+    return np.broadcast_to(g, step.x.shape) / np.prod(step.x.shape[2:])
+
+
+def _global_max(step: Step, g: Array, position: int) -> Array:
+    del position
+    return _to_largest(step.x, g, _global(step))
+
+
+def _to_largest(x: Array, g: Array, axes: Sequence[int]) -> Array:
+    """Sends a gradient to the first of the largest elements along some axes, kept as 1 in it."""
+    moved = np.moveaxis(x, axes, range(-len(axes), 0))
+    flat = moved.reshape(*moved.shape[: -len(axes)], -1)
+    spread = np.zeros_like(flat)
+    back = np.moveaxis(g, axes, range(-len(axes), 0)).reshape(*flat.shape[:-1], 1)
+    np.put_along_axis(spread, flat.argmax(-1)[..., None], back, axis=-1)
+    return np.moveaxis(spread.reshape(moved.shape), range(-len(axes), 0), axes)
+
+
+# -- reductions --------------------------------------------------------------------------------
+
+
+def axes_of(step: Step) -> tuple[int, ...]:
+    """Returns the axes that a reduction works on, not negative."""
+    given = attribute(step.node, "axes")
+    if given is None and len(step.inputs) > 1 and step.inputs[1] is not None:
+        given = step.inputs[1].reshape(-1)
+    if given is None or not len(given):
+        empty = bool(attribute(step.node, "noop_with_empty_axes", 0))
+        return () if empty else tuple(range(step.x.ndim))
+    return tuple(int(a) % step.x.ndim for a in given)
+
+
+def _kept(step: Step, g: Array) -> Array:
+    """Returns what arrives at a reduction with the reduced axes as 1."""
+    return g.reshape([1 if i in axes_of(step) else n for i, n in enumerate(step.x.shape)])
+
+
+def _reduce_sum(step: Step, g: Array, position: int) -> Array:
+    del position
+    return np.broadcast_to(_kept(step, g), step.x.shape)
+
+
+def _reduce_mean(step: Step, g: Array, position: int) -> Array:
+    count = np.prod([step.x.shape[i] for i in axes_of(step)])
+    return np.asarray(_reduce_sum(step, g, position) / count)
+
+
+def _reduce_extreme(step: Step, g: Array, position: int) -> Array:
+    del position
+    x = step.x if step.node.op_type == "ReduceMax" else -step.x
+    best = x == x.max(axis=axes_of(step), keepdims=True)
+    return np.asarray(best * _kept(step, g) / best.sum(axis=axes_of(step), keepdims=True))
+
+
+# -- along an axis -----------------------------------------------------------------------------
+
+
+def _softmax(step: Step, g: Array, position: int) -> Array:
+    del position
+    axis = int(attribute(step.node, "axis", -1))
+    if step.node.op_type == "LogSoftmax":
+        return np.asarray(g - np.exp(step.y) * g.sum(axis=axis, keepdims=True))
+    return np.asarray(step.y * (g - (g * step.y).sum(axis=axis, keepdims=True)))
+
+
+def _batch_normalisation(step: Step, g: Array, position: int) -> Array:
+    if position:
+        raise Unknown("BatchNormalization with statistics that move")
+    form = [1, -1] + [1] * (step.x.ndim - 2)
+    scale, variance = step.inputs[1], step.inputs[4]
+    epsilon = float(attribute(step.node, "epsilon", 1e-5))
+    return np.asarray(g * (scale / np.sqrt(variance + epsilon)).reshape(form))
+
+
+def _normalised(x: Array, axes: tuple[int, ...], epsilon: float, g: Array) -> Array:
+    """Returns the gradient at x of (x - mean) / sqrt(variance + epsilon)."""
+    centred = x - x.mean(axis=axes, keepdims=True)
+    scale = 1 / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + epsilon)
+    y = centred * scale
+    inner = g - g.mean(axis=axes, keepdims=True) - y * (g * y).mean(axis=axes, keepdims=True)
+    return np.asarray(inner * scale)
+
+
+def _layer_normalisation(step: Step, g: Array, position: int) -> Array:
+    if position:
+        raise Unknown("LayerNormalization with a scale that moves")
+    first = int(attribute(step.node, "axis", -1)) % step.x.ndim
+    axes = tuple(range(first, step.x.ndim))
+    epsilon = float(attribute(step.node, "epsilon", 1e-5))
+    return _normalised(step.x, axes, epsilon, g * step.inputs[1])
+
+
+def _instance_normalisation(step: Step, g: Array, position: int) -> Array:
+    if position:
+        raise Unknown("InstanceNormalization with a scale that moves")
+    form = [1, -1] + [1] * (step.x.ndim - 2)
+    epsilon = float(attribute(step.node, "epsilon", 1e-5))
+    return _normalised(step.x, _global(step), epsilon, g * step.inputs[1].reshape(form))
+
+
+# -- all else ----------------------------------------------------------------------------------
+
+
+def _by_differences(step: Step, g: Array, position: int) -> Array:
+    """Moves each element of an input by itself.
+
+    Raises:
+        Unknown: there are too many, or the node cannot be evaluated alone.
+    """
+    x = step.inputs[position]
+    key = key_of(step.node)
+    inner = any(a.type in _GRAPHS for a in step.node.attributes.values())
+    if inner or step.node.domain or x.size > _SMALL:
+        raise Unknown(key)
+    found = np.zeros(x.size)
+    try:
+        for i in range(x.size):
+            h = _STEP * max(1.0, abs(float(x.reshape(-1)[i])))
+            there = []
+            for sign in (1.0, -1.0):
+                moved = x.copy()
+                moved.reshape(-1)[i] += sign * h
+                there.append(step.at({position: moved}))
+            found[i] = ((there[0] - there[1]) * g).sum() / (2 * h)
+    except Exception as error:
+        raise Unknown(key) from error
+    return found.reshape(x.shape)
+
+
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+_Formula = Callable[[Step, Array, int], Array]
+
+_FORMULAS: Mapping[str, _Formula] = {
+    "Add": _add,
+    "Sum": _add,
+    "Sub": _sub,
+    "Mean": _mean,
+    "Neg": lambda _, g, __: -g,
+    "Mul": _mul,
+    "Div": _div,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Einsum": _einsum,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "AveragePool": _average_pool,
+    "MaxPool": _max_pool,
+    "GlobalAveragePool": _global_average,
+    "GlobalMaxPool": _global_max,
+    "ReduceSum": _reduce_sum,
+    "ReduceMean": _reduce_mean,
+    "ReduceMax": _reduce_extreme,
+    "ReduceMin": _reduce_extreme,
+    "Softmax": _softmax,
+    "LogSoftmax": _softmax,
+    "BatchNormalization": _batch_normalisation,
+    "LayerNormalization": _layer_normalisation,
+    "InstanceNormalization": _instance_normalisation,
+}

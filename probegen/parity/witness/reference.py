@@ -1,0 +1,257 @@
+"""A source's reference, with the outputs of tables of rules computed by the witness."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.errors import ExportError, VerificationError
+from probegen.graph.assemble import DEFAULT_OPSET
+from probegen.graph.forward import ForwardGraph
+from probegen.methods.numpy_operations import NumpyOperations
+from probegen.methods.tables import DeconvolvedRectifiers, GuidedRectifiers
+from probegen.parity.witness.forward import ForwardValues
+from probegen.parity.witness.rectifiers import rectified
+from probegen.parity.witness.walk import UnknownNode, backwards
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan
+from probegen.plan.seeds import seed
+from probegen.sources.base import MovedScores, Program, Reference, Source
+
+Array = npt.NDArray[Any]
+
+#: What the certificate says outputs of tables were compared with.
+WITNESS = (
+    "a second computation of the method, by numpy on the forward graph, whose predictions are "
+    "those of the source model"
+)
+#: By how much, relative to the largest, predictions of the forward graph may be off.
+_SAME = {"float16": 5e-2, "bfloat16": 2e-1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One backward pass that the witness is asked for.
+
+    Attributes:
+        forward: the forward pass.
+        values: all its tensors.
+        group: the target, the table and the outputs.
+        scores: the value that the target is taken from.
+        places: the tensors that are explained.
+        seeds: ones where an entry of the scores is summed up.
+    """
+
+    forward: ForwardValues
+    values: dict[ir.Value, Array]
+    group: GradientGroup
+    scores: ir.Value
+    places: list[ir.Value]
+    seeds: Array
+
+
+#: Computes what arrives at each place.
+Computation = Callable[[Asked], dict[ir.Value, Array]]
+
+
+def _rectified(asked: Asked, *, guided: bool) -> dict[ir.Value, Array]:
+    rule = rectified(asked.values, guided=guided)
+    return backwards(asked.forward, asked.values, {asked.scores: asked.seeds}, asked.places, rule)
+
+
+#: Name of a table -> its second computation.
+COMPUTATIONS: Mapping[str, Computation] = {
+    GuidedRectifiers.name: functools.partial(_rectified, guided=True),
+    DeconvolvedRectifiers.name: functools.partial(_rectified, guided=False),
+}
+
+
+def tables_last(plan: Plan) -> Plan:
+    """Returns a plan with its groups of gradients before those of tables."""
+    groups = sorted(plan.groups, key=lambda g: g.table is not None)
+    return dataclasses.replace(plan, groups=tuple(groups))
+
+
+def reference_of(program: Program) -> Reference:
+    """Returns what an artefact is verified against.
+
+    Args:
+        program: its plan has the groups of tables last, see `tables_last`.
+
+    Raises:
+        VerificationError: a method has a backward pass that nothing else computes; names it.
+    """
+    plan = program.plan
+    tables = tuple(g for g in plan.groups if g.table is not None)
+    if not tables:
+        return program.source.reference(plan)
+    for group in tables:
+        if group.table is not None and group.table.name not in COMPUTATIONS:
+            raise VerificationError(
+                f"pg.{type(group.outputs[0].probe).__name__} {group.table.described()}, which is "
+                "no slope of the scores: there is nothing to compare it with. verify=False "
+                "(--no-verify) leaves the comparison out."
+            )
+    gradients = tuple(g for g in plan.groups if g.table is None)
+    names = {o.spec.name for g in tables for o in g.outputs}
+    others = [o for o in plan.manifest.outputs if o.name not in names]
+    inner = program.source.reference(
+        dataclasses.replace(plan, groups=gradients, manifest=_with_outputs(plan.manifest, others))
+    )
+    return WithWitness(inner, program.source, plan, tables)
+
+
+def _with_outputs(described: Manifest, outputs: list[OutputSpec]) -> Manifest:
+    return described.replace(outputs=tuple(outputs))
+
+
+class WithWitness:
+    """Wraps a source's reference; see `sources.base.Reference`."""
+
+    def __init__(
+        self, inner: Reference, source: Source, plan: Plan, tables: tuple[GradientGroup, ...]
+    ) -> None:
+        self._inner, self._source, self._asked, self._tables = inner, source, plan, tables
+        self._specs = {o.spec.name: o.spec for g in tables for o in g.outputs}
+        self.plan = dataclasses.replace(
+            inner.plan,
+            groups=(*inner.plan.groups, *tables),
+            manifest=_with_outputs(
+                inner.plan.manifest, [*inner.plan.manifest.outputs, *self._specs.values()]
+            ),
+        )
+        self.sizes = inner.sizes
+        self.computed_in = inner.computed_in
+        self.gradients_by = inner.gradients_by
+
+    # -- the outputs of tables -------------------------------------------------------------
+
+    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns all outputs of the plan.
+
+        Raises:
+            VerificationError: they cannot be computed.
+        """
+        found = dict(self._inner.explanations(feed, target))
+        graph, forward = self._forward
+        values = forward.at(feed)
+        self._check_predictions(graph, values, feed)
+        for group, scores in zip(self._tables, graph.targets, strict=True):
+            found.update(self._of_group(graph, forward, values, group, scores, target))
+        return found
+
+    def _of_group(
+        self,
+        graph: ForwardGraph,
+        forward: ForwardValues,
+        values: dict[ir.Value, Array],
+        group: GradientGroup,
+        scores: ir.Value,
+        target: Array | None,
+    ) -> dict[str, Array]:
+        seeds = seed(values[scores], group.target.spec, target)
+        places = list(dict.fromkeys(graph.sources[o.ref] for o in group.outputs))
+        asked = Asked(forward, values, group, scores, places, seeds)
+        if group.table is None:
+            return {}
+        try:
+            arrived = COMPUTATIONS[group.table.name](asked)
+        except UnknownNode as error:
+            layer = graph.layer_of(error.node)
+            method = type(group.outputs[0].probe).__name__
+            raise VerificationError(
+                f"pg.{method} cannot be verified here: its second computation, by numpy, has no "
+                f"rule for {error}{f' in layer {layer!r}' if layer else ''}. verify=False "
+                "(--no-verify) leaves the comparison out."
+            ) from error
+        ops = NumpyOperations()
+        return {
+            o.spec.name: np.asarray(
+                o.probe.combine(
+                    ops, arrived[graph.sources[o.ref]], values[graph.sources[o.ref]], o.axes
+                )
+            ).astype(o.spec.dtype)
+            for o in group.outputs
+        }
+
+    @functools.cached_property
+    def _forward(self) -> tuple[ForwardGraph, ForwardValues]:
+        predictions = [o for o in self._asked.manifest.outputs if o.kind == "prediction"]
+        outputs = [*predictions, *self._specs.values()]
+        plan = dataclasses.replace(
+            self._asked,
+            plain=(),
+            groups=self._tables,
+            manifest=_with_outputs(self._asked.manifest, outputs),
+        )
+        try:
+            graph = self._source.forward_graph(plan, DEFAULT_OPSET, self._source.batch)
+            return graph, ForwardValues(graph)
+        except ExportError as error:
+            raise VerificationError(f"the forward pass cannot be run alone: {error}") from error
+
+    def _check_predictions(
+        self, graph: ForwardGraph, values: Mapping[ir.Value, Array], feed: Mapping[str, Array]
+    ) -> None:
+        """Checks that the forward graph computes what the untouched model does.
+
+        Raises:
+            VerificationError: it does not.
+        """
+        untouched = list(self._inner.predictions(feed)[0].values())
+        allowed = _SAME.get(self.computed_in, 1e-3)
+        for value, right in zip(graph.predictions, untouched, strict=True):
+            if right.dtype.kind not in "fV":
+                continue
+            wide = right.astype(np.float64)
+            same = np.isfinite(wide)
+            off = np.abs(np.asarray(values[value], np.float64) - wide)[same]
+            if off.max(initial=0.0) > allowed * max(1e-3, np.abs(wide[same]).max(initial=0.0)):
+                raise VerificationError(
+                    "the forward graph, on which the second computation runs, does not predict "
+                    f"what the model does: {off.max():.1e} apart."
+                )
+
+    def computed_by(self, name: str) -> str:
+        """Returns what computes an output, for the certificate."""
+        return WITNESS if name in self._specs else self._inner.computed_by(name)
+
+    # -- what the source's own reference answers -------------------------------------------
+
+    def shares_gradients_with(self, engine: str) -> bool:
+        """Tells whether artefacts of a runtime engine hold these very gradients."""
+        return self._inner.shares_gradients_with(engine)
+
+    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
+        """Returns what the untouched model predicts."""
+        return self._inner.predictions(feed, times)
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of; none for tables."""
+        return None if output.spec.name in self._specs else self._inner.raw_name(output)
+
+    def moved_scores(self) -> MovedScores | None:
+        """Returns what a third witness moves tensors in: those of gradients."""
+        return self._inner.moved_scores()
+
+    def computed_near(self, name: str) -> float:
+        """Returns the size of the numbers that an output's last function computes with."""
+        return self._inner.computed_near(name)
+
+    def cause_of(self, error: Exception) -> str:
+        """Returns on one line what an exception of the model says."""
+        return self._inner.cause_of(error)
+
+    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
+        """Says why the model cannot run on inputs, None where it can."""
+        return self._inner.cause_of_failure(feed)
+
+    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
+        """Says in sentences where the first value arises that is not finite."""
+        return self._inner.where_not_finite(feed)

@@ -1,0 +1,300 @@
+"""Guided backpropagation and deconvolution of every rectifier, against numpy."""
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import InstrumentError, UnsupportedOpsError, VerificationError
+from probegen.graph.tables import rectifiers
+from tests import models
+
+rng = np.random.default_rng(5)
+W1, W2 = rng.normal(size=(5, 7)), rng.normal(size=(7, 3))
+BIAS = rng.normal(size=7)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gelu(x):
+    return x * (1 + tf.math.erf(x / np.sqrt(2)).numpy()) / 2
+
+
+def gelu_tanh(x):
+    return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def leaky(x, slope=0.3):
+    return np.where(x > 0, x, slope * x)
+
+
+def elu(x, alpha=1.0):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def selu(x):
+    return 1.0507009873554805 * elu(x, 1.6732632423543772)
+
+
+SLOPES = np.array([0.1, 0.3, 0.5, 0.0, 0.2, 0.7, 0.05])
+
+#: What a function is -> its ONNX text from `x` to `y`, and the function by numpy.
+SPELLED = {
+    "relu": ("y = Relu(x)", lambda x: np.maximum(x, 0)),
+    "max": ("y = Max(x, zero)", lambda x: np.maximum(x, 0)),
+    "mask": ("on = Greater(x, zero) f = Cast<to=1>(on) y = Mul(x, f)", lambda x: x * (x > 0)),
+    "where": ("on = Greater(x, zero) y = Where(on, x, zero)", lambda x: x * (x > 0)),
+    "relu6": ("y = Clip(x, zero, six)", lambda x: np.clip(x, 0, 6)),
+    "relu6_as_minimum": ("r = Relu(x) y = Min(r, six)", lambda x: np.clip(x, 0, 6)),
+    "from_below": ("y = Clip(x, half)", lambda x: np.maximum(x, 0.5)),
+    "leaky": ("y = LeakyRelu<alpha=0.3>(x)", leaky),
+    "leaky_as_maximum": ("l = Mul(x, slope) y = Max(x, l)", leaky),
+    "leaky_as_difference": (
+        "r = Relu(x) n = Neg(x) k = Relu(n) l = Mul(k, slope) y = Sub(r, l)", leaky
+    ),
+    "prelu": ("y = PRelu(x, slopes)", lambda x: leaky(x, SLOPES)),
+    "prelu_by_absolute": (
+        "a = Abs(x) d = Sub(x, a) l = Mul(d, slopes) h = Mul(l, half) r = Relu(x) y = Add(r, h)",
+        lambda x: leaky(x, SLOPES),
+    ),
+    "thresholded": ("y = ThresholdedRelu<alpha=0.4>(x)", lambda x: x * (x > 0.4)),
+    "elu": ("y = Elu<alpha=0.8>(x)", lambda x: elu(x, 0.8)),
+    "elu_in_pieces": (
+        "e = Exp(x) k = Sub(e, one) on = Greater(x, zero) y = Where(on, x, k)", elu
+    ),
+    "selu": ("y = Selu(x)", selu),
+    "celu": ("y = Celu<alpha=0.7>(x)", lambda x: elu(x / 0.7, 1.0) * 0.7),
+    "softplus": ("y = Softplus(x)", lambda x: np.logaddexp(0, x)),
+    "silu": ("s = Sigmoid(x) y = Mul(x, s)", lambda x: x * sigmoid(x)),
+    "silu_other_way": ("s = Sigmoid(x) y = Mul(s, x)", lambda x: x * sigmoid(x)),
+    "quick_gelu": ("k = Mul(x, c) s = Sigmoid(k) y = Mul(x, s)", lambda x: x * sigmoid(1.702 * x)),
+    "gelu": ("y = Gelu(x)", gelu),
+    "gelu_tanh_operator": ('y = Gelu<approximate="tanh">(x)', gelu_tanh),
+    "gelu_in_pieces": (
+        "u = Mul(x, root) e = Erf(u) p = Add(e, one) h = Mul(x, half) y = Mul(h, p)", gelu
+    ),
+    "gelu_by_division": (
+        "u = Div(x, two_root) e = Erf(u) p = Add(one, e) q = Mul(x, p) y = Mul(q, half)", gelu
+    ),
+    "gelu_tanh": (
+        "c3 = Pow(x, three) b = Mul(c3, cubic) i = Add(x, b) u = Mul(i, outer) t = Tanh(u) "
+        "p = Add(t, one) h = Mul(half, x) y = Mul(h, p)", gelu_tanh
+    ),
+    "mish": (
+        "s = Softplus(x) t = Tanh(s) y = Mul(x, t)", lambda x: x * np.tanh(np.logaddexp(0, x))
+    ),
+    "hard_swish": ("y = HardSwish(x)", lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    "hard_swish_in_pieces": (
+        "p = Add(x, three) k = Clip(p, zero, six) q = Div(k, six) y = Mul(x, q)",
+        lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    ),
+}  # fmt: skip
+#: Functions that are no rectifiers.
+OTHERS = {
+    "sigmoid": ("y = Sigmoid(x)", sigmoid),
+    "tanh": ("y = Tanh(x)", np.tanh),
+    "square": ("y = Mul(x, x)", np.square),
+    "absolute": ("y = Abs(x)", np.abs),
+    "saturated_on_both_sides": ("y = Clip(x, minus, one)", lambda x: np.clip(x, -1, 1)),
+    "tanh_in_pieces": (
+        "e = Exp(x) n = Neg(x) f = Exp(n) a = Sub(e, f) b = Add(e, f) y = Div(a, b)",
+        np.tanh,
+    ),
+}
+NUMBERS = {
+    "zero": 0.0, "half": 0.5, "one": 1.0, "minus": -1.0, "three": 3.0, "six": 6.0, "slope": 0.3,
+    "c": 1.702, "root": np.sqrt(0.5), "two_root": np.sqrt(2.0), "cubic": 0.044715,
+    "outer": np.sqrt(2 / np.pi),
+}  # fmt: skip
+
+
+def network(middle):
+    """`[?, 5] -> [?, 3]`: two matrices with a function between them."""
+    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+      net (float[n, 5] row) => (float[n, 3] scores) {{
+        m = MatMul(row, w1)  x = Add(m, bias)  {middle}  scores = MatMul(y, w2) }}"""
+    model = onnx.parser.parse_model(text)
+    known = {"w1": W1, "w2": W2, "bias": BIAS, "slopes": SLOPES, **NUMBERS}
+    for name, values in known.items():
+        array = np.asarray(values, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    used = {n for node in model.graph.node for n in node.input}
+    for tensor in [t for t in model.graph.initializer if t.name not in used]:
+        model.graph.initializer.remove(tensor)
+    return model
+
+
+def slope_of(function, x):
+    return (function(x + 1e-6) - function(x - 1e-6)) / 2e-6
+
+
+def backwards(function, rows, target, method):
+    """The rule by numpy: `method` says what the function makes of the gradient."""
+    x = rows.astype(np.float64) @ W1 + BIAS
+    g = np.broadcast_to(W2[:, target], x.shape)
+    f = slope_of(function, x)
+    arrived = {
+        "guided_backprop": np.maximum(f, 0) * np.maximum(g, 0),
+        "deconvnet": np.maximum(g, 0) * (1.0507009873554805 if function is selu else 1.0),
+        "input_gradient": f * g,
+    }[method]
+    return arrived @ W1.T
+
+
+ALL = {**SPELLED, **OTHERS}
+METHODS = [pg.GuidedBackprop(target=1), pg.Deconvnet(target=1), pg.InputGradient(target=1)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_rectifier_however_it_is_spelled(tmp_path, name):
+    middle, function = ALL[name]
+    path = tmp_path / "m.onnx"
+    exported = pg.compile(network(middle), METHODS, path)
+    art = runtime.load(path)
+    for count in (2, 5):
+        rows = models.images((5,), seed=count, count=count) * 2
+        found = art.run(rows)
+        for probe in METHODS:
+            kind = probe.kind if name in SPELLED else "input_gradient"
+            expected = backwards(function, rows, 1, kind)
+            got = found[f"{probe.kind}/row"].array
+            np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5, err_msg=probe.kind)
+    assert "numpy on the forward graph" in exported.report["guided_backprop/row"].witness
+    if name in SPELLED:
+        guided = art.run(rows)["guided_backprop/row"].array
+        assert np.abs(guided - backwards(function, rows, 1, "input_gradient")).max() > 0.05
+
+
+KERAS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky_relu": lambda x: leaky(x, 0.2),
+    "elu": elu,
+    "selu": selu,
+    "celu": elu,
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": gelu,
+    "hard_silu": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
+    "softplus": lambda x: np.logaddexp(0, x),
+}
+LAYERS = {
+    "PReLU": (lambda: keras.layers.PReLU(alpha_initializer=keras.initializers.Constant(SLOPES)),
+              lambda x: leaky(x, SLOPES)),
+    "LeakyReLU": (lambda: keras.layers.LeakyReLU(negative_slope=0.15), lambda x: leaky(x, 0.15)),
+    "ReLU_of_three_numbers": (
+        lambda: keras.layers.ReLU(max_value=4.0, negative_slope=0.1, threshold=0.5),
+        lambda x: np.where(x > 0.5, np.minimum(x, 4), 0.1 * (x - 0.5)),
+    ),
+    "gelu_approximate": (
+        lambda: keras.layers.Lambda(lambda t: keras.ops.gelu(t, approximate=True)), gelu_tanh
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*KERAS, *LAYERS])
+def test_keras_activations(tmp_path, name):
+    x = keras.Input((5,), name="row")
+    y = keras.layers.Dense(7, name="first")(x)
+    layer, function = LAYERS.get(name, (None, KERAS.get(name)))
+    y = layer()(y) if layer else keras.layers.Activation(name)(y)
+    model = keras.Model(x, keras.layers.Dense(3, name="scores", use_bias=False)(y))
+    model.get_layer("first").set_weights([W1, BIAS])
+    model.get_layer("scores").set_weights([W2])
+    path = tmp_path / "m.onnx"
+    pg.compile(model, METHODS, path)
+    rows = models.images((5,), seed=3, count=4) * 2
+    found = runtime.load(path).run(rows)
+    for probe in METHODS:
+        expected = backwards(function, rows, 1, probe.kind)
+        got = found[f"{probe.kind}/row"].array
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5, err_msg=probe.kind)
+
+
+def test_a_convolutional_network_with_pooling(tmp_path):
+    """The rectifier before a max pooling is passed by its own rule (TensorFlow as twin)."""
+    model, path = models.cnn(), tmp_path / "m.onnx"
+    pg.compile(model, [pg.GuidedBackprop(target="input"), pg.Deconvnet(target="input")], path)
+    layer = model.get_layer
+
+    def score(x, guided, classes):
+        @tf.custom_gradient
+        def rectifier(v):
+            mask = tf.cast(v > 0, v.dtype) if guided else 1.0
+            return tf.nn.relu(v), lambda g: tf.nn.relu(g) * mask
+
+        y = rectifier(layer("bn1")(layer("conv1")(x), training=False))
+        second, head = layer("conv2"), layer("scores")
+        y = tf.nn.conv2d(layer("pool1")(y), second.kernel, 1, "VALID") + second.bias
+        scores = tf.reduce_mean(rectifier(y), (1, 2)) @ head.kernel + head.bias
+        return tf.gather(scores, classes, axis=1, batch_dims=1)
+
+    for count in (1, 3):
+        images, classes = models.images((11, 8, 2), count=count), [2, 0, 3][:count]
+        found = runtime.load(path).run(images, target=classes)
+        for kind in ("guided_backprop", "deconvnet"):
+            x = tf.constant(images)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = score(x, kind == "guided_backprop", classes)
+            expected = tape.gradient(value, x).numpy()
+            assert np.abs(expected).max() > 0
+            np.testing.assert_allclose(found[f"{kind}/image"].array, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_gate_with_an_input_of_its_own_is_no_rectifier(tmp_path):
+    """`a * sigmoid(b)` and a maximum of two tensors keep their gradient."""
+    text = "a = MatMul(x, w3) s = Sigmoid(a) q = Mul(x, s) y = Max(q, a)"
+    model = network(text)
+    square = np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(square, "w3"))
+    pg.compile(model, METHODS, tmp_path / "m.onnx")
+    found = runtime.load(tmp_path / "m.onnx").run(models.images((5,), count=3))
+    gradient = found["input_gradient/row"].array
+    for kind in ("guided_backprop", "deconvnet"):
+        np.testing.assert_allclose(found[f"{kind}/row"].array, gradient, rtol=1e-4, atol=1e-6)
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_a_cell_with_a_rectifier_inside_is_refused_by_name(tmp_path):
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[4, n, 3] x) => (float[1, n, 2] last) {
+        all, last = RNN<hidden_size=2, activations=["Relu"]>(x, w, r) }"""
+    model = onnx.parser.parse_model(text)
+    for name, shape in (("w", (1, 2, 3)), ("r", (1, 2, 2))):
+        array = np.ones(shape, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    axes = {"x": "time,batch,feature", "last": "direction,batch,unit"}
+    with pytest.raises(UnsupportedOpsError, match="rectifier 'relu' inside"):
+        pg.compile(model, pg.GuidedBackprop(target=(0, 1)), tmp_path / "m.onnx", inputs=axes)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_what_lies_within_a_rectifier_cannot_be_explained(tmp_path):
+    model = network(SPELLED["silu"][0])
+    next(n for n in model.graph.node if n.op_type == "Sigmoid").name = "gate"
+    with pytest.raises(UnsupportedOpsError, match="lies between"):
+        pg.compile(model, pg.GuidedBackprop(wrt=["row", "gate"]), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("path", ["saved", "m.keras"])
+def test_tensorflow_formats_refuse_it(tmp_path, path):
+    with pytest.raises(InstrumentError, match=r"own gradient of rectifiers.*\.onnx"):
+        pg.compile(models.cnn(), pg.GuidedBackprop(), tmp_path / path)
+
+
+def test_the_verification_finds_a_rule_that_is_forgotten(tmp_path, monkeypatch):
+    """A SiLU in two nodes that is passed with its plain gradient is found out."""
+    model, path = network(SPELLED["silu"][0]), tmp_path / "m.onnx"
+    with monkeypatch.context() as changed:
+        changed.setattr(rectifiers, "rectifier_at", lambda _: None)
+        pg.compile(model, pg.GuidedBackprop(), path, verify=False)
+    with pytest.raises(VerificationError, match="guided_backprop/row"):
+        pg.verify(path, model)
