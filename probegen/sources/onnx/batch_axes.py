@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
 
 
@@ -493,9 +494,10 @@ def _take(left: list[Factor], size: Dim, backwards: bool, batch: Dim) -> Axis | 
     if size == 1:
         alone = batch == 1 and not backwards and left[:1] == [SAMPLES]
         return (left.pop(0),) if alone else (1,)
-    if not isinstance(size, int):
-        wanted = SAMPLES if size == batch else size
-        return (left.pop(end),) if left and size is not None and left[end] == wanted else None
+    if size is None:
+        return None
+    if isinstance(size, str):
+        return _take_product(left, size, backwards, batch)
     taken: list[Factor] = []
     rest, kept = size, list(left)
     while rest > 1 and kept:
@@ -521,6 +523,34 @@ def _take(left: list[Factor], size: Dim, backwards: bool, batch: Dim) -> Axis | 
             return None
     if rest > 1:
         return None
+    left[:] = kept
+    return tuple(reversed(taken)) if backwards else tuple(taken)
+
+
+def _take_product(left: list[Factor], size: str, backwards: bool, batch: Dim) -> Axis | None:
+    """Takes the factors of an open size away from an end; None where they do not make it up."""
+    end = -1 if backwards else 0
+    number, names = factors_of(size)
+    taken: list[Factor] = []
+    kept = list(left)
+    while names or number > 1:
+        factor = kept.pop(end) if kept else None
+        if isinstance(factor, int):
+            own = math.gcd(factor, number)
+            if own == 1:
+                return None
+            if own < factor:  # cut: what is left of it stays
+                kept.insert(len(kept) if backwards else 0, factor // own)
+            number //= own
+            taken.append(own)
+            continue
+        held, more = factors_of(str(batch if factor is SAMPLES else factor))
+        if factor is None or (factor is SAMPLES and batch is None) or number % held:
+            return None
+        if not more <= names:
+            return None
+        number, names = number // held, names - more
+        taken.append(factor)
     left[:] = kept
     return tuple(reversed(taken)) if backwards else tuple(taken)
 

@@ -1,11 +1,13 @@
 """Sizes that are computed at run time though shapes say them: found, and written as constants.
 
 Exporters write `x.reshape(x.size(0), -1)` as a chain of Shape, Gather and Concat. Of each such
-value is known, element by element, a number, the name of an open size, or nothing.
+value is known, element by element, a number, an open size (a name, or a product of such), or
+nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from probegen.graph.core.size_products import factors_of, product_of, quotient_of
 from probegen.graph.core.values import (
     Dim,
     attribute,
@@ -21,13 +24,18 @@ from probegen.graph.core.values import (
     constant_of,
     new_initializer,
     shape_of,
+    static_shape,
 )
-from probegen.graph.passes.before.name_open_sizes import rename_sizes, shape_by_inputs
+from probegen.graph.passes.before.name_open_sizes import (
+    rename_sizes,
+    reshaped,
+    shape_by_inputs,
+)
 from probegen.sources.onnx.constants import put_constant
 from probegen.sources.onnx.names import AllNames, nodes_of
 from probegen.sources.onnx.rewriting import graph_of
 
-#: Numbers, names of open sizes and None, as an array of objects.
+#: Numbers, open sizes by name or as products, and None, as an array of objects.
 _Known = npt.NDArray[Any]
 _WHOLE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 #: Larger values are data and no sizes.
@@ -66,16 +74,15 @@ def write_known_sizes(graph: ir.Graph) -> tuple[bool, Mapping[ir.Value, _Known]]
                 continue
         if node.graph is graph:  # in graphs of nodes a size may differ from step to step
             _name(node, known, equal)
-        found = _evaluated(node, known)
-        if found is None:
-            continue
-        value = node.outputs[0]
-        if all(isinstance(d, (int, bool, np.integer, np.bool_)) for d in found.reshape(-1)):
-            if value.dtype in _WHOLE and not _is_stored(node):
-                put_constant(value, found.astype(value.dtype.numpy()))
-                changed = True
-        else:
-            known[value] = found
+        for value, found in zip(node.outputs, _evaluated(node, known), strict=False):
+            if found is None or not value.name or node.graph is None:
+                continue
+            if all(isinstance(d, (int, bool, np.integer, np.bool_)) for d in found.reshape(-1)):
+                if value.dtype in _WHOLE and not _is_stored(node):
+                    put_constant(value, found.astype(value.dtype.numpy()))
+                    changed = True
+            else:
+                known[value] = found
     return changed, known
 
 
@@ -88,11 +95,12 @@ def share_sizes(model: ir.Model, known: Mapping[ir.Value, _Known], names: AllNam
     Needs: what is known of the graph as it is now.
     """
     shared = _Shared(model.graph, names)
-    for value, content in known.items():
+    whole = {v: content for v, content in known.items() if None not in content.reshape(-1).tolist()}
+    for value, content in whole.items():
         if value.dtype != ir.DataType.INT64 or content.ndim > 1 or value.graph is not model.graph:
             continue
         for use in list(value.uses()):
-            if use.node.op_type in ("If", "Loop", "Scan") or use.node.outputs[0] in known:
+            if use.node.op_type in ("If", "Loop", "Scan") or use.node.outputs[0] in whole:
                 continue
             same = shared.value(content)
             if same is not None:
@@ -116,7 +124,7 @@ class _Shared:
     def value(self, content: _Known) -> ir.Value | None:
         """Returns a value of that content, None where an input does not have a size of it."""
         elements = content.reshape(-1).tolist()
-        if not all(isinstance(d, int) or d in self._places for d in elements):
+        if not all(factors_of(d)[1].keys() <= self._places.keys() for d in elements):
             return None
         parts = [self._part(d) for d in elements]
         whole = parts[0]
@@ -127,8 +135,12 @@ class _Shared:
             whole = self._once(("Squeeze", *elements), "Squeeze", [whole, axis])
         return whole
 
-    def _part(self, size: int | str) -> ir.Value:
+    def _part(self, size: Dim) -> ir.Value:
         if isinstance(size, str):
+            number, names = factors_of(size)
+            first, *others = ([] if number == 1 else [number]) + sorted(names.elements())
+            if others:
+                return self._product(first, others)
             source, axis = self._places[size]
             return self._once((size,), "Shape", [source], start=axis, end=axis + 1)
         if (size,) not in self._made:
@@ -137,11 +149,18 @@ class _Shared:
             self._made[size,] = new_initializer(self._graph, name, number)
         return self._made[size,]
 
+    def _product(self, size: Dim, others: list[int | str]) -> ir.Value:
+        whole = self._part(size)
+        for other in others:
+            size = product_of([size, other])
+            whole = self._once((size,), "Mul", [whole, self._part(other)])
+        return whole
+
     def _once(
         self, key: tuple[object, ...], op_type: str, inputs: list[ir.Value], **attributes: int
     ) -> ir.Value:
         if key not in self._made:
-            name = "_".join(str(k) for k in (key if len(key) == 1 else key[1:]))
+            name = "_".join(str(k) for k in (key if len(key) == 1 else key[1:])).replace(" ", "")
             node = ir.node(op_type, inputs, attributes)
             node.name = self._names.nodes.unique(f"sizes/{name}")
             result = node.outputs[0]
@@ -188,9 +207,11 @@ def _shape_by_content(node: ir.Node, known: Mapping[ir.Value, _Known]) -> tuple[
     if target is None or target.ndim != 1:
         return None
     sizes: list[Dim] = [d if d is None or isinstance(d, str) else int(d) for d in target.tolist()]
+    source = None if node.inputs[0] is None else shape_of(node.inputs[0])
     if node.op_type == "Expand":
-        source = None if node.inputs[0] is None else shape_of(node.inputs[0])
         return broadcast(source, sizes)
+    if node.op_type == "Reshape" and source is not None and not attribute(node, "allowzero", 0):
+        sizes = list(reshaped(source, sizes) or sizes)
     return None if any(isinstance(d, int) and d < 1 for d in sizes) else tuple(sizes)
 
 
@@ -220,24 +241,36 @@ def _known_of(value: ir.Value | None, known: Mapping[ir.Value, _Known]) -> _Know
     return None if array is None else array.astype(object)
 
 
-def _evaluated(node: ir.Node, known: Mapping[ir.Value, _Known]) -> _Known | None:
-    """Returns what is known of a node's first output, element by element; None for nothing."""
+def _evaluated(node: ir.Node, known: Mapping[ir.Value, _Known]) -> list[_Known | None]:
+    """Returns what is known of a node's outputs, element by element; None for nothing."""
     if node.op_type in ("Shape", "Size"):
-        return _measured(node)
+        return [_measured(node)]
     function = _FUNCTIONS.get(node.op_type)
-    if function is None or len(node.outputs) != 1:
-        return None
+    if function is None:
+        return []
     given = [_known_of(v, known) for v in node.inputs]
+    if all(g is None for g in given):
+        return []
+    given = [_open(v) if g is None else g for g, v in zip(given, node.inputs, strict=True)]
     if any(g is None and v is not None for g, v in zip(given, node.inputs, strict=True)):
-        return None
+        return []
     try:
-        found = function(node, *given)
+        results = function(node, *given)
     except (IndexError, ValueError, TypeError, OverflowError, ZeroDivisionError):
+        return []
+    found = [
+        None if each is None else np.asarray(each, dtype=object)
+        for each in (results if isinstance(results, list) else [results])
+    ]
+    return [None if each is None or each.size > _LARGEST else each for each in found]
+
+
+def _open(value: ir.Value | None) -> _Known | None:
+    """Returns as many elements as a value has, of which nothing is known."""
+    sizes = None if value is None or value.dtype not in _WHOLE else static_shape(value)
+    if sizes is None or math.prod(sizes) > _LARGEST:
         return None
-    if found is None:
-        return None
-    found = np.asarray(found, dtype=object)
-    return found if found.size <= _LARGEST else None
+    return np.full(sizes, None, dtype=object)
 
 
 def _measured(node: ir.Node) -> _Known | None:
@@ -245,8 +278,7 @@ def _measured(node: ir.Node) -> _Known | None:
     if shape is None:
         return None
     if node.op_type == "Size":
-        numbers = [d for d in shape if isinstance(d, int)]
-        return np.asarray(math.prod(numbers), object) if len(numbers) == len(shape) else None
+        return np.asarray(product_of(shape), object)
     cut = shape[slice(attribute(node, "start", 0), attribute(node, "end"))]
     found = np.empty(len(cut), dtype=object)
     found[:] = cut
@@ -278,27 +310,60 @@ def _number(*elements: Any) -> bool:
 
 
 def _add(a: Any, b: Any) -> Any:
-    if _number(a, b):
-        return int(a) + int(b)
-    return a if b == 0 else b if a == 0 else None
+    return _sum(a, b, 1)
 
 
 def _sub(a: Any, b: Any) -> Any:
-    if _number(a, b):
-        return int(a) - int(b)
-    return a if b == 0 else 0 if a == b else None
+    return _sum(a, b, -1)
+
+
+def _sum(a: Any, b: Any, sign: int) -> Any:
+    """Returns `a + sign * b`, of open sizes where they are multiples of the same names."""
+    if b == 0:
+        return a
+    if a == 0 and sign == 1:
+        return b
+    (number, names), (other, others) = factors_of(_plain(a)), factors_of(_plain(b))
+    total = number + sign * other
+    return product_of([total, *names.elements()]) if names == others else None
+
+
+def _plain(a: Any) -> int | str:
+    return a if isinstance(a, str) else int(a)
 
 
 def _mul(a: Any, b: Any) -> Any:
-    if _number(a, b):
-        return int(a) * int(b)
-    return a if b == 1 else b if a == 1 else None
+    return product_of([_plain(a), _plain(b)])
 
 
 def _div(a: Any, b: Any) -> Any:
     if _number(a, b):  # towards 0, as C has it
         return int(a) // int(b) if (a >= 0) == (b > 0) else -(-int(a) // int(b))
-    return a if b == 1 else None
+    return quotient_of(_plain(a), _plain(b))
+
+
+def _mod(a: Any, b: Any) -> Any:
+    if _number(a, b):
+        return int(a) % int(b)
+    return None if quotient_of(_plain(a), _plain(b)) is None else 0
+
+
+def _larger(a: Any, b: Any) -> Any:
+    """Returns the larger of two sizes where it can be told: an open size is never negative."""
+    if a is None or b is None:
+        return None
+    (number, names), (other, others) = factors_of(_plain(a)), factors_of(_plain(b))
+    if names == others:
+        return a if number >= other else b
+    if not names and number <= 0:
+        return b
+    return a if not others and other <= 0 else None
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    """Returns the smaller of two sizes where it can be told."""
+    larger = _larger(a, b)
+    return None if larger is None else b if larger is a else a
 
 
 def _equal(a: Any, b: Any) -> Any:
@@ -358,13 +423,24 @@ def _unsqueezed(_: ir.Node, x: _Known, axes: _Known) -> _Known:
     return np.expand_dims(x, tuple(int(a) for a in axes))
 
 
-def _reduced(node: ir.Node, x: _Known, axes: _Known | None = None) -> _Known | None:
-    if axes is not None or x.ndim != 1:
-        return None
-    total: Any = 1
-    for d in x:
-        total = None if d is None or total is None else _mul(total, d)
-    return np.asarray([total] if attribute(node, "keepdims", 1) else total, dtype=object)
+def _reduced(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Returns what reduces a vector to one element."""
+
+    def reduced(node: ir.Node, x: _Known, axes: _Known | None = None) -> _Known | None:
+        if axes is None and attribute(node, "noop_with_empty_axes", 0):
+            return x
+        if x.ndim != 1 or x.size == 0 or (axes is not None and axes.tolist() not in ([0], [-1])):
+            return None
+        total = functools.reduce(lambda a, b: _each(function, a, b), x)
+        sizes = [1] if attribute(node, "keepdims", 1) else []
+        return np.asarray(total, dtype=object).reshape(sizes)
+
+    return reduced
+
+
+def _folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Returns what goes over any number of operands, element by element."""
+    return lambda _, *x: functools.reduce(lambda a, b: _each(function, a, b), x)
 
 
 def _filled(node: ir.Node, shape: _Known) -> _Known | None:
@@ -382,8 +458,14 @@ def _expanded(_: ir.Node, x: _Known, shape: _Known) -> _Known | None:
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, sizes))
 
 
-def _split(node: ir.Node, x: _Known, *_: Any) -> _Known | None:
-    return x if len(node.outputs) == 1 else None
+def _split(node: ir.Node, x: _Known, sizes: _Known | None = None) -> list[_Known]:
+    axis, count = attribute(node, "axis", 0), len(node.outputs)
+    if sizes is None:
+        each = -(-x.shape[axis] // count)
+        ends = [each * (i + 1) for i in range(count - 1)]
+    else:
+        ends = np.cumsum(sizes.astype(np.int64))[:-1].tolist()
+    return np.split(x, ends, axis)
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -393,7 +475,9 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "Sub": lambda _, a, b: _each(_sub, a, b),
     "Mul": lambda _, a, b: _each(_mul, a, b),
     "Div": lambda _, a, b: _each(_div, a, b),
-    "Max": lambda _, *x: x[0] if len(x) == 1 else None,
+    "Mod": lambda node, a, b: None if attribute(node, "fmod", 0) else _each(_mod, a, b),
+    "Max": _folded(_larger),
+    "Min": _folded(_smaller),
     "Equal": lambda _, a, b: _each(_equal, a, b),
     "Less": _compared(lambda a, b: bool(a < b)),
     "LessOrEqual": _compared(lambda a, b: bool(a <= b)),
@@ -409,7 +493,11 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "Reshape": _reshaped,
     "Squeeze": _squeezed,
     "Unsqueeze": _unsqueezed,
-    "ReduceProd": _reduced,
+    "ReduceProd": _reduced(_mul),
+    "ReduceSum": _reduced(_add),
+    "ReduceMax": _reduced(_larger),
+    "ReduceMin": _reduced(_smaller),
+    "Split": _split,
     "ConstantOfShape": _filled,
     "Expand": _expanded,
 }
@@ -425,8 +513,11 @@ def _settle_reshape(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
         return False
     literal = bool(attribute(node, "allowzero", 0))
     given = shape_of(source)
+    wanted = known[target].reshape(-1).tolist()
+    if not literal and given is not None:
+        wanted = list(reshaped(given, wanted) or wanted)
     sizes: list[int] = []
-    for axis, size in enumerate(known[target].reshape(-1)):
+    for axis, size in enumerate(wanted):
         if not isinstance(size, str):
             if size is None or (literal and size == 0):
                 sizes.append(-1 if size is None else 0)

@@ -8,11 +8,11 @@ one, from the first such layer on (the squeeze-and-excite blocks of EfficientNet
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from probegen.graph.core.size_products import product_of, quotient_of
 from probegen.graph.core.values import Dim, attribute, broadcast, constant_of, shape_of
 
 #: Operators whose inputs are broadcast to the shape of their output.
@@ -75,28 +75,24 @@ def _shape_of_product(node: ir.Node) -> tuple[Dim, ...] | None:
 def _shape_of_reshape(node: ir.Node) -> tuple[Dim, ...] | None:
     """Finds the size that a Reshape works out: what the others leave of the input's elements."""
     target = constant_of(node.inputs[1])
-    before = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
-    if target is None or before is None or None in before or attribute(node, "allowzero", 0):
+    if target is None or node.inputs[0] is None or attribute(node, "allowzero", 0):
         return None
-    after: list[Dim] = [
-        before[i] if size == 0 and i < len(before) else int(size) for i, size in enumerate(target)
-    ]
+    before = shape_of(node.inputs[0])
+    return None if before is None else reshaped(before, [int(size) for size in target])
+
+
+def reshaped(before: Sequence[Dim], target: Sequence[Dim]) -> tuple[Dim, ...] | None:
+    """Returns the sizes that a Reshape makes, None where the one that it works out is not known.
+
+    `reshaped(["batch", 12, "time"], [0, 3, -1])` -> `("batch", 3, "4 * time")`
+
+    Args:
+        before: the sizes of what is reshaped.
+        target: what they are to be: sizes, 0 for the one that stands there, -1 for what is left;
+            None where that is not known.
+    """
+    after = [before[i] if d == 0 and i < len(before) else d for i, d in enumerate(target)]
     if after.count(-1) != 1:
         return None
-    open_sizes = [d for d in before if isinstance(d, str)]
-    for size in after:
-        if size in open_sizes:
-            open_sizes.remove(str(size))
-        elif isinstance(size, str):
-            return None
-    elements = math.prod(d for d in before if isinstance(d, int))
-    others = math.prod(d for d in after if isinstance(d, int) and d != -1)
-    if others == 0 or elements % others:
-        return None
-    if not open_sizes:
-        inferred: Dim = elements // others
-    elif len(open_sizes) == 1 and elements == others:
-        inferred = open_sizes[0]
-    else:
-        return None
-    return tuple(inferred if size == -1 else size for size in after)
+    inferred = quotient_of(product_of(before), product_of(d for d in after if d != -1))
+    return None if inferred is None else tuple(inferred if d == -1 else d for d in after)
