@@ -22,6 +22,10 @@ _THE_SAME = frozenset(
 #: Operators behind which weights are still what is applied, in the place of the softmax's result:
 #: rows in which everything is masked are NaN before and 0 behind.
 _APPLIED = frozenset({"Where", "Identity", "Dropout"})
+#: Operators that make other masks of masks and constants.
+_MAKING_MASKS = frozenset(
+    {"Mul", "Sub", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Transpose"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +69,30 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
 
 def _applied(value: ir.Value, way: list[ir.Node]) -> ir.Value:
     for node in way:
-        if node.op_type not in _APPLIED or not same_shape(value, node.outputs[0]):
+        if not same_shape(value, node.outputs[0]):
+            break
+        others = [v for v in node.inputs if v is not value]
+        masked = node.op_type in ("Mul", "Add") and all(_is_mask(v) for v in others)
+        if node.op_type not in _APPLIED and not masked:
             break
         value = node.outputs[0]
     return value
+
+
+def _is_mask(value: ir.Value | None, depth: int = 0) -> bool:
+    """Tells whether a value is made of what is true and false, and of constants.
+
+    So tf2onnx writes `where(kept, weights, 0)`: `kept * weights + 0 * not kept`.
+    """
+    node = None if value is None else value.producer()
+    if node is None or node.domain or depth > _FARTHEST:
+        return False
+    if node.op_type == "Cast":
+        return node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.BOOL
+    if node.op_type not in _MAKING_MASKS:
+        return False
+    made = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    return all(_is_mask(v, depth + 1) for v in made)
 
 
 _FARTHEST = 8

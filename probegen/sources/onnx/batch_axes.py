@@ -494,10 +494,8 @@ def _take(left: list[Factor], size: Dim, backwards: bool, batch: Dim) -> Axis | 
     if size == 1:
         alone = batch == 1 and not backwards and left[:1] == [SAMPLES]
         return (left.pop(0),) if alone else (1,)
-    if size is None:
-        return None
-    if isinstance(size, str):
-        return _take_product(left, size, backwards, batch)
+    if not isinstance(size, int):
+        return None if size is None else _take_product(left, size, backwards, batch)
     taken: list[Factor] = []
     rest, kept = size, list(left)
     while rest > 1 and kept:

@@ -1,4 +1,4 @@
-"""Takes out what does nothing when a model is used: dropout, and copies."""
+"""Takes out what does nothing when a model is used: dropout, copies, and operands left empty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probegen.sources.onnx.rewriting import graph_of
 def drop_idle_nodes(graph: ir.Graph) -> None:
     """Takes `Dropout` and `Identity` out of a graph and those within it.
 
-    `Relu(Identity(x))` -> `Relu(x)`
+    `Relu(Identity(x))` -> `Relu(x)`, `Resize(x, [], [], sizes)` -> `Resize(x, , , sizes)`
 
     Leaves: one whose result is an output of a graph, as an `Identity`.
 
@@ -28,6 +28,20 @@ def drop_idle_nodes(graph: ir.Graph) -> None:
             _drop(node)
         elif node.op_type == "Identity":
             _pass_over(node)
+        elif node.op_type == "Resize":
+            _leave_out_empty(node)
+
+
+def _leave_out_empty(node: ir.Node) -> None:
+    """Leaves out operands that are constants without elements, as tf2onnx writes them.
+
+    In a branch of an `If`, where onnx does not see how many elements they have, its inference
+    takes them for given.
+    """
+    for place, value in enumerate(node.inputs):
+        held = constant_of(value)
+        if held is not None and held.size == 0:
+            node.replace_input_with(place, None)
 
 
 def refuse_training(graph: ir.Graph) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -54,21 +54,29 @@ class Apart:
 
     Attributes:
         axis: the axis.
-        parts: what it is to be reshaped to, -1 for the samples; None where sizes are open that
-            are joined with them, so that nobody can tell.
+        parts: what it is to be reshaped to: -1 for the samples, numbers, and for an open size the
+            input and the axis that have it; None where nobody can tell.
         sizes: of the reshaped tensor.
         axes: of the reshaped tensor.
     """
 
     axis: int
-    parts: tuple[int, ...] | None
+    parts: tuple[int | tuple[str, int], ...] | None
     sizes: tuple[int | None, ...]
     axes: Axes
 
-    def apart(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns an array with an axis for each part."""
+    def apart(
+        self, array: npt.NDArray[Any], feed: Mapping[str, npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        """Returns an array with an axis for each part.
+
+        Args:
+            array: as the tensor is.
+            feed: the inputs that it was computed from, by name.
+        """
         before, behind = array.shape[: self.axis], array.shape[self.axis + 1 :]
-        return array.reshape(*before, *(self.parts or ()), *behind)
+        parts = [p if isinstance(p, int) else feed[p[0]].shape[p[1]] for p in self.parts or ()]
+        return array.reshape(*before, *parts, *behind)
 
     def joined(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns an array whose parts are apart as the tensor has it."""
@@ -104,6 +112,12 @@ class Layouts:
         self._learn_batch(graph.inputs, size)
         self._others = {d for v in fed for d in shape_of(v) or () if isinstance(d, str)} - {size}
         self._size = size
+        self._places = {
+            d: (str(v.name), i)
+            for v in reversed(fed)
+            for i, d in enumerate(shape_of(v) or ())
+            if isinstance(d, str)
+        }
         places = {v: self._batch_of_input(v) for v in fed}
         self._batched = any(place is not None for place in places.values())
         self._batch = BatchAxes(graph, places, size)
@@ -156,17 +170,24 @@ class Layouts:
         if axis is None or found is None or shape is None:
             return None
         own = found[axis]
-        numbers = [f for f in own if f is not SAMPLES]
-        if not all(isinstance(n, int) for n in numbers):
-            return Apart(axis, None, (), ())
-        parts = tuple(-1 if f is SAMPLES else int(str(f)) for f in own)
+        parts: list[int | tuple[str, int]] = []
+        for factor in own:
+            if factor is SAMPLES:
+                parts.append(-1)
+            elif isinstance(factor, int):
+                parts.append(factor)
+            elif factor in self._places:
+                parts.append(self._places[factor])
+            else:
+                return Apart(axis, None, (), ())
         size = self._size if isinstance(self._size, int) else None
         sizes = [None if not isinstance(d, int) else d for d in shape]
         known = self._known.get(value, (None,) * len(shape))
         names = [None if name == BATCH else name for name in known]
         names[axis : axis + 1] = [BATCH if p == -1 else None for p in parts]
-        sizes[axis : axis + 1] = [size if p == -1 else p for p in parts]
-        return Apart(axis, parts, tuple(sizes), _completed(names, usual=False))
+        every = [size if p == -1 else p for p in parts]
+        sizes[axis : axis + 1] = [p if isinstance(p, int) else None for p in every]
+        return Apart(axis, tuple(parts), tuple(sizes), _completed(names, usual=False))
 
     def is_lost(self, value: ir.Value) -> bool:
         """Tells whether nobody can say along which axis samples lie."""

@@ -44,7 +44,7 @@ def forward_graph(
     _name_open_sizes(graph)
     builder = Builder(graph, read.opset)
     predictions = list(graph.outputs)
-    plain = [_plain(builder, view, o, copies) for o in plan.plain]
+    plain = [_plain(builder, view, o, copies[view.taken(o)]) for o in plan.plain]
     targets = [_target(builder, view, g.target, copies) for g in plan.groups]
     graph.outputs[:] = [*predictions, *plain, *targets]
     builder.attach()
@@ -69,22 +69,22 @@ def _path_of(node_name: str) -> str:
     return "" if own.startswith("probegen") else own.lstrip("/")
 
 
-def _plain(
-    builder: Builder, view: OnnxView, output: PlainOutput, copies: dict[ir.Value, ir.Value]
-) -> ir.Value:
+def _plain(builder: Builder, view: OnnxView, output: PlainOutput, value: ir.Value) -> ir.Value:
     """Writes an activation or attention weights as the artefact gives them."""
-    value = _told_apart(builder, view, output, copies[view.taken(output)])
+    value = _told_apart(builder, value, view.told_apart(view.taken(output)))
     payload = output.probe.payload(OnnxOperations(builder), value, output.axes)
     return builder.cast(payload, ir.DataType.from_numpy(np.dtype(output.spec.dtype)))
 
 
-def _told_apart(builder: Builder, view: OnnxView, output: PlainOutput, value: ir.Value) -> ir.Value:
+def _told_apart(builder: Builder, value: ir.Value, apart: Apart | None) -> ir.Value:
     """Writes `[batch*heads, ...]` as `[batch, heads, ...]`."""
-    apart = view.told_apart(view.taken(output))
     if apart is None or apart.parts is None:
         return value
+    inputs = {v.name: v for v in builder.graph.inputs}
     sizes: list[Size] = [(value, i) for i in range(rank_of(value))]
-    sizes[apart.axis : apart.axis + 1] = apart.parts
+    sizes[apart.axis : apart.axis + 1] = [
+        part if isinstance(part, int) else (inputs[part[0]], part[1]) for part in apart.parts
+    ]
     return builder.reshape(value, sizes)
 
 
@@ -109,11 +109,7 @@ def _marked(
     if ref.is_input:
         return value
     builder = Builder(graph, opset)
-    marked = value
-    if apart is not None and apart.parts is not None:
-        sizes: list[Size] = [(value, i) for i in range(rank_of(value))]
-        sizes[apart.axis : apart.axis + 1] = apart.parts
-        marked = builder.reshape(value, sizes)
+    marked = _told_apart(builder, value, apart)
     mark = ir.node(MARK, [marked], domain=MARK_DOMAIN, name=f"{ref.path}/mark")
     result = mark.outputs[0]
     result.name, result.type, result.shape = f"{value.name}/marked", value.type, marked.shape

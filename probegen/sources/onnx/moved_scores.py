@@ -60,7 +60,7 @@ class OnnxMovedScores:
         scores = [g.target.arranged(s) for s, g in zip(found, self._groups, strict=False)]
         for ref, value in zip(self._inner, found[len(self._names) :], strict=True):
             apart = self._view.parts_of(ref)
-            tensors[ref] = value if apart is None else apart.apart(value)
+            tensors[ref] = value if apart is None else apart.apart(value, feed)
         return scores, tensors
 
     def moved_feed(

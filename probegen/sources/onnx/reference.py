@@ -131,7 +131,9 @@ class OnnxReference:
             return {}
         found = self._values_runner.run(feed, [self._value_name(o) for o in outputs])
         ops = NumpyOperations()
-        taken = {o.spec.name: self._told_apart(o, v) for o, v in zip(outputs, found, strict=True)}
+        taken = {
+            o.spec.name: self._told_apart(o, v, feed) for o, v in zip(outputs, found, strict=True)
+        }
         return {
             o.spec.name: np.asarray(o.probe.payload(ops, taken[o.spec.name], o.axes)).astype(
                 o.spec.dtype
@@ -139,10 +141,10 @@ class OnnxReference:
             for o in outputs
         }
 
-    def _told_apart(self, output: PlainOutput, value: Array) -> Array:
+    def _told_apart(self, output: PlainOutput, value: Array, feed: Mapping[str, Array]) -> Array:
         """Returns `[batch*heads, ...]` as `[batch, heads, ...]`."""
         apart = self._view.told_apart(self._view.taken(output))
-        return value if apart is None or apart.parts is None else apart.apart(value)
+        return value if apart is None or apart.parts is None else apart.apart(value, feed)
 
     def _value_name(self, output: PlainOutput) -> str:
         return str(self._view.taken(output).name)
@@ -254,7 +256,7 @@ class OnnxReference:
             {**fed, **more, f"{COTANGENT}/scores": cotangent}, [names[r] for r in refs]
         )
         parts = [self._view.parts_of(ref) for ref in refs]
-        told = [g if p is None else p.apart(g) for g, p in zip(found, parts, strict=True)]
+        told = [g if p is None else p.apart(g, feed) for g, p in zip(found, parts, strict=True)]
         return {r: g.astype(np.float64) for r, g in zip(refs, told, strict=True)}
 
     @functools.cached_property

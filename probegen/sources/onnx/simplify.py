@@ -19,6 +19,7 @@ from probegen.sources.onnx.names import AllNames, drop_names_of_no_size, name_al
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
+from probegen.sources.onnx.same_sizes import join_unnamed_sizes
 from probegen.sources.onnx.sizes import share_sizes, write_known_sizes
 
 #: What the manifest says of a model whose gradients were written out.
@@ -80,6 +81,7 @@ def _work_out(model: ir.Model, names: AllNames) -> list[str]:
         changed = take_apart(model, names)
         changed |= fold_constants(model)
         changed |= write_known_sizes(model.graph)[0]
+        changed |= join_unnamed_sizes(model.graph)
         changed |= take_known_branches(model.graph)
         fixed = list(fix_sizes(model.graph))
         notes += fixed

@@ -34,6 +34,7 @@ from probegen.graph.passes.before.name_open_sizes import (
 from probegen.sources.onnx.constants import put_constant
 from probegen.sources.onnx.names import AllNames, nodes_of
 from probegen.sources.onnx.rewriting import graph_of
+from probegen.sources.onnx.same_sizes import UNNAMED
 
 #: Numbers, open sizes by name or as products, and None, as an array of objects.
 _Known = npt.NDArray[Any]
@@ -42,8 +43,6 @@ _WHOLE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 _LARGEST = 256
 #: From here on an end stands for "to the end", as the ONNX specification recommends it.
 _UNBOUNDED = 2**31 - 1
-#: How onnx calls a size that inference knows nothing of.
-_UNNAMED = "unk__"
 
 
 def write_known_sizes(graph: ir.Graph) -> tuple[bool, Mapping[ir.Value, _Known]]:
@@ -145,8 +144,8 @@ class _Shared:
             return self._once((size,), "Shape", [source], start=axis, end=axis + 1)
         if (size,) not in self._made:
             name = self._names.values.unique(f"sizes/{size}")
-            number = np.asarray([size], dtype=np.int64)
-            self._made[size,] = new_initializer(self._graph, name, number)
+            array = np.asarray([size], dtype=np.int64)
+            self._made[size,] = new_initializer(self._graph, name, array)
         return self._made[size,]
 
     def _product(self, size: Dim, others: list[int | str]) -> ir.Value:
@@ -185,7 +184,7 @@ def _name(node: ir.Node, known: Mapping[ir.Value, _Known], equal: dict[str, Dim]
     if noted is None or made is None or len(noted) != len(made):
         return
     for old, new in zip(noted, made, strict=True):
-        if isinstance(old, str) and new is not None and old != new and old.startswith(_UNNAMED):
+        if isinstance(old, str) and new is not None and old != new and old.startswith(UNNAMED):
             equal[old] = new
     rename_sizes(node.outputs[0], equal)
     if None in (shape_of(node.outputs[0]) or ()):

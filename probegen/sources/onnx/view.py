@@ -146,6 +146,8 @@ class OnnxView(ModelView):
         """Returns what a node can be probed for, and why not for more."""
         if value in self._random:
             return [], "drawn at random"
+        if not shape_of(value):
+            return [], "one number for all samples"
         apart = self._layouts.told_apart(value)
         if apart is not None:
             reason = f"along its axis {apart.axis} samples are joined with other positions"

@@ -74,6 +74,31 @@ def test_rows_that_are_masked_whole_are_taken_where_they_are_applied() -> None:
     assert _found(text, zero=np.float32(0)) == [("applied", 2)]
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("m = Mul(w, kept) y = MatMul(m, x)", "m"),
+        # As tf2onnx writes where(mask, w, 0).
+        ("m = Mul(kept, w) n = Not(mask) f = Cast<to=1>(n) z = Mul(zero, f) a = Add(m, z) "
+         "y = MatMul(a, x)", "a"),
+        ("b = Sub(one, kept) m = Mul(w, b) y = MatMul(m, x)", "m"),
+        # A scale, and what depends on more than a mask, is no mask.
+        ("m = Mul(w, two) y = MatMul(m, x)", "w"),
+        ("g = ReduceMean<keepdims=1>(x) m = Mul(w, g) y = MatMul(m, x)", "w"),
+    ],
+)  # fmt: skip
+def test_weights_are_taken_behind_masks(body: str, expected: str) -> None:
+    """A softmax says 1 / keys where everything is masked; what is applied there is 0."""
+    text = f"""
+        g (float[N,5,4] x, bool[N,5,5] mask) => (float[N,5,4] y) {{
+          t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t)
+          kept = Cast<to=1>(mask)
+          w = Softmax(s) {body} }}"""
+    held = {"zero": np.float32(0), "one": np.float32(1), "two": np.float32([2])}
+    used = {name: v for name, v in held.items() if f"{name}," in body or f", {name}" in body}
+    assert _found(text, **used) == [(expected, 2)]
+
+
 def _bmm(batch: str = "N") -> onnx.ModelProto:
     """Heads joined with the samples, as torch's bmm has them."""
     model = parse(

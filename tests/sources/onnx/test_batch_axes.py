@@ -67,6 +67,11 @@ def _axis_that_grows(model, name, axis, rows):
         # Two open sizes, and one way of joining whole factors.
         ([(SAMPLES,), (4,), (16,), (9,)], (None, 16, None), [(SAMPLES, 4), (16,), (9,)]),
         ([(SAMPLES,), (2, 2), (4, 4), (9,)], (None, 16, None), [(SAMPLES, 2, 2), (4, 4), (9,)]),
+        # Sizes that are products, and cut out of what is there.
+        ([(SAMPLES,), (3,), ("t",), (4,)], ("3 * n", "t", 4), [(SAMPLES, 3), ("t",), (4,)]),
+        ([(SAMPLES,), (6,), (4,)], ("2 * n", 3, None), [(SAMPLES, 2), (3,), (4,)]),
+        ([("t",), (SAMPLES,), (4,)], ("n * t", 4), [("t", SAMPLES), (4,)]),
+        ([(SAMPLES,), (5,), ("t",), (4,)], (None, 5, "4 * t"), [(SAMPLES,), (5,), ("t", 4)]),
         # All in one.
         ([(SAMPLES,), ("t",), (4,)], (None, 4), [(SAMPLES, "t"), (4,)]),
     ],
@@ -79,6 +84,7 @@ def test_reshapes(source, shape, expected) -> None:
     ("source", "shape"),
     [
         ([(SAMPLES,), (5,), (4,)], (3, None)),  # samples are cut into threes
+        ([(SAMPLES,), (2,), ("t",), (9,)], ("2 * t", None)),  # time is joined, samples are not
         ([(SAMPLES,), (4,), (4,), (9,)], (None, 4, None)),  # which of the fours is it
     ],
 )

@@ -220,17 +220,37 @@ def test_windows_are_told_apart() -> None:
     assert "batch" not in layouts.axes(y)
 
 
-def test_samples_that_are_joined_with_open_sizes_cannot_be_told_apart() -> None:
-    read = read_onnx(
-        add_weights(
-            parse("g (float[N,T,8] x) => (float[M,8] y) { y = Reshape(x, s) }"), s=np.array([-1, 8])
-        )
-    )
+def test_samples_that_are_joined_with_open_sizes_of_an_input_are_told_apart() -> None:
+    model = parse("g (float[N,T,8] x) => (float[M,8] y) { y = Reshape(x, s) }")
+    read = read_onnx(add_weights(model, s=np.array([-1, 8])))
     layouts = Layouts(read.model.graph, {})
-    apart = layouts.told_apart(read.model.graph.outputs[0])
+    (y,) = read.model.graph.outputs
+    apart = layouts.told_apart(y)
+    assert apart is not None
+    assert (apart.axis, apart.parts, apart.sizes) == (0, (-1, ("x", 1)), (None, None, 8))
+    assert "batch" not in layouts.axes(y)
+
+
+def test_samples_that_are_joined_with_sizes_of_no_input_cannot_be_told_apart() -> None:
+    """How many rows the other input leaves is found when it runs."""
+    text = """
+        g (float[N,8] x, float[K] z) => (float[M,8] y) {
+          at = NonZero(z)
+          row = Transpose(at)
+          rows = Unsqueeze(x, one)
+          many = Gather<axis=1>(rows, zeros)
+          y = Reshape(many, s)
+          zeros_wide = Sub(row, row)
+          zeros = Squeeze(zeros_wide, one)
+        }"""
+    model = add_weights(parse(text), s=np.array([-1, 8]), one=np.array([1]))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:3], *nodes[5:], *nodes[3:5]])
+    graph = read_onnx(model).model.graph
+    apart = Layouts(graph, {}).told_apart(graph.outputs[0])
     assert apart is not None
     assert apart.parts is None
-    assert "batch" not in layouts.axes(read.model.graph.outputs[0])
 
 
 def test_samples_that_nobody_can_find_again() -> None:

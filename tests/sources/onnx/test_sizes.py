@@ -246,6 +246,102 @@ def test_open_sizes_keep_their_names_and_are_looked_up_once() -> None:
     assert shapes["steps"] == ("time",)
 
 
+@pytest.mark.parametrize(
+    ("computed", "expected"),
+    [
+        ("c = Max(front, front)", ("N", 3, "T", 4)),
+        ("c = Min(front, front)", ("N", 3, "T", 4)),
+        ("m = Mul(front, sevens) d = Div(m, sevens) c = Max(d, zeros)", ("N", 3, "T", 4)),
+        ("n, h = Split<axis=0, num_outputs=2>(front) c = Concat<axis=0>(n, h)", ("N", 3, "T", 4)),
+        ("p = ReduceProd(front) q = Div(p, three) c = Concat<axis=0>(q, three)", ("N", 3, "T", 4)),
+        ("p = ReduceProd(front) m = Mod(p, three) c = Max(front, m)", ("N", 3, "T", 4)),
+        ("a = Add(front, front) s = Sub(a, front) c = Where(yes, s, zeros)", ("N", 3, "T", 4)),
+        ("c = ReduceProd(front)", ("3 * N", "T", 4)),
+        ("e = Slice(front, nought, one) h = Slice(front, one, ends) p = ReduceProd(h) "
+         "c = Mul(e, p)", ("3 * N", "T", 4)),
+    ],
+)  # fmt: skip
+def test_sizes_are_followed_through_arithmetic(computed: str, expected: tuple[object, ...]) -> None:
+    """As tf2onnx writes the sizes of a sum of products."""
+    model = parse(
+        f"""
+        g (float[N,3,T,4] x) => (float y) {{
+          all = Shape(x)
+          front = Slice(all, nought, twice)
+          last = Slice(all, three, ends)
+          {computed}
+          target = Concat<axis=0>(c, minus, last)
+          r = Reshape(x, target)
+          y = Tanh(r)
+        }}"""
+    )
+    whole = {"nought": [0], "one": [1], "twice": [2], "three": [3], "ends": [9], "minus": [-1]}
+    whole |= {"sevens": [7, 7], "zeros": [0, -1]}
+    used = {name: np.array(v) for name, v in whole.items() if f"{name}" in str(model)}
+    if "yes" in computed:
+        used["yes"] = np.array([True, True])
+    model = add_weights(model, **used)
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    read = assert_same(model, {"x": hard(2, 3, 5, 4)}, {"x": hard(7, 3, 2, 4)})
+    assert shape_of(read.model.graph.outputs[0]) == expected
+
+
+@pytest.mark.parametrize(
+    "computed",
+    [
+        # Which of two names is larger, or whether a name is larger than a number, is not known.
+        "c = Max(front, back)",
+        "c = Min(back, threes)",
+        "d = Div(front, twos) c = Mul(d, twos)",
+    ],
+)
+def test_what_cannot_be_told_of_sizes_stays_computed(computed: str) -> None:
+    model = parse(
+        f"""
+        g (float[N,T] x, float[N,T,K] z) => (float y) {{
+          front = Shape(x)
+          all = Shape(z)
+          back = Slice(all, one, ends)
+          {computed}
+          y = Expand(z0, c)
+          z0 = ReduceMax<keepdims=0>(z)
+        }}"""
+    )
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([nodes[-1], *nodes[:-1]])
+    whole = {"one": [1], "ends": [9], "threes": [3, 3], "twos": [2, 2]}
+    model = add_weights(model, **{n: np.array(v) for n, v in whole.items()})
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    feeds = [{"x": np.zeros(s[:2], np.float32), "z": hard(*s)} for s in ((2, 6, 4), (4, 2, 5))]
+    read = assert_same(model, *feeds)
+    assert not {3, "N", "T", "K"} & set(shape_of(read.model.graph.outputs[0]) or ())
+
+
+def test_products_of_sizes_are_looked_up_once() -> None:
+    text = "g (float[N,3,T,4] x0) => (float[N,3,T,4] y) {\n"
+    for i in range(2):
+        text += f"""
+            all{i} = Shape(x{i})
+            two{i} = Slice(all{i}, nought, twice)
+            joined{i} = ReduceProd(two{i})
+            last{i} = Slice(all{i}, three, ends)
+            t{i} = Concat<axis=0>(joined{i}, minus, last{i})
+            r{i} = Reshape(x{i}, t{i})
+            s{i} = Mul(r{i}, r{i})
+            x{i + 1} = Reshape(s{i}, all{i})
+        """
+    model = parse(text + "y = Tanh(x2) }")
+    whole = {"nought": [0], "twice": [2], "three": [3], "ends": [9], "minus": [-1]}
+    model = add_weights(model, **{name: np.array(v) for name, v in whole.items()})
+    read = assert_same(model, {"x0": hard(2, 3, 5, 4)}, {"x0": hard(1, 3, 2, 4)})
+    kinds = operators(read)
+    assert kinds.count("Shape") == 2
+    assert "ReduceProd" not in kinds
+    assert "Slice" not in kinds
+
+
 def test_sizes_within_a_loop_are_its_own() -> None:
     model = parse(
         """

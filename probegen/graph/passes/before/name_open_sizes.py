@@ -16,7 +16,7 @@ from probegen.graph.core.size_products import product_of, quotient_of
 from probegen.graph.core.values import Dim, attribute, broadcast, constant_of, shape_of
 
 #: Operators whose inputs are broadcast to the shape of their output.
-_BROADCASTING = frozenset(
+BROADCASTING = frozenset(
     {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max"}
     | {"Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"}
 )
@@ -57,7 +57,7 @@ def shape_by_inputs(node: ir.Node) -> tuple[Dim, ...] | None:
         return None
     if node.op_type == "Reshape":
         return _shape_of_reshape(node)
-    if node.op_type in _BROADCASTING:
+    if node.op_type in BROADCASTING:
         return broadcast(*(shape_of(v) for v in node.inputs if v is not None))
     if node.op_type == "MatMul":
         return _shape_of_product(node)

@@ -58,6 +58,20 @@ def test_a_product_of_stacks_keeps_the_names_of_both() -> None:
     assert found["b"][0] == found["a"][0]
 
 
+def test_joined_sizes_are_products_that_come_apart_again() -> None:
+    found = shapes(
+        "a = Reshape(x, flat) b = Reshape(a, whole) y = Reshape(b, back)",
+        flat=[-1, 16],
+        whole=[8, -1],
+        back=[0, 2, -1],
+    )
+    assert found == {
+        "a": ("batch * time", 16),
+        "b": (8, "2 * batch * time"),
+        "y": (8, 2, "batch * time"),
+    }
+
+
 @pytest.mark.parametrize("target", [[-1, 8], [-1], [16, -1]], ids=str)
 def test_products_of_sizes_keep_a_name_of_their_own(target: list[int]) -> None:
     found = shapes("y = Reshape(x, target)", target=target)
