@@ -186,7 +186,10 @@ def explain_group(
         raise UnsupportedOpsError(
             "the gradient has to pass ONNX operators that it cannot pass:",
             [
-                dataclasses.replace(r.in_layers(forward.layer_of), advice=_advice(forward))
+                dataclasses.replace(
+                    r.in_layers(forward.layer_of),
+                    advice=_advice(forward) if group.table is None else _BEHIND,
+                )
                 for r in error.refusals
             ],
         ) from error

@@ -72,3 +72,18 @@ class DeconvolvedRectifiers(Table):
 
     name: ClassVar[str] = "deconvolved_rectifiers"
     what: ClassVar[str] = "has its own gradient of rectifiers"
+
+
+@dataclasses.dataclass(frozen=True)
+class RescaledDifferences(Table):
+    """Differences from a reference in the place of slopes (Shrikumar et al. 2017).
+
+    Attributes:
+        baseline: the value of every element of the reference.
+    """
+
+    name: ClassVar[str] = "rescaled_differences"
+    what: ClassVar[str] = "takes differences from a baseline in the place of gradients"
+    from_baseline: ClassVar[bool] = True
+
+    baseline: float = 0.0

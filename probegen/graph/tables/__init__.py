@@ -11,11 +11,13 @@ from typing import Any
 from probegen.graph.tables.base import BackwardPass, Rules
 from probegen.graph.tables.own_products import own_products
 from probegen.graph.tables.rectifiers import deconvolved, guided
+from probegen.graph.tables.rescale import Rescale
 from probegen.graph.vjp import RULES
 from probegen.methods.tables import (
     DeconvolvedRectifiers,
     GuidedRectifiers,
     OwnProducts,
+    RescaledDifferences,
     Table,
 )
 
@@ -24,6 +26,7 @@ TABLES: Mapping[str, Callable[[Any], BackwardPass]] = {
     OwnProducts.name: lambda table: Rules(own_products(table)),
     GuidedRectifiers.name: lambda _: Rules(guided()),
     DeconvolvedRectifiers.name: lambda _: Rules(deconvolved()),
+    RescaledDifferences.name: lambda table: Rescale(table.baseline),
 }
 
 

@@ -11,13 +11,18 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING
+from probegen.methods.axes import Axes
 
 
 class BackwardPass(Protocol):
     """Writes a backward pass; see `Rules` for the plain form."""
 
     def __call__(
-        self, builder: Builder, seeds: Mapping[ir.Value, ir.Value], places: Sequence[ir.Value]
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        places: Sequence[ir.Value],
+        axes: Mapping[ir.Value, Axes] | None = None,
     ) -> list[ir.Value | None]:
         """Returns what arrives at each place, None where nothing does.
 
@@ -26,6 +31,7 @@ class BackwardPass(Protocol):
             seeds: the scores, and ones where an entry of them is summed up.
             places: the tensors that are explained; of a table `from_baseline`, those that belong
                 together.
+            axes: of the places, as far as they are known.
 
         Raises:
             UnsupportedOpsError: an operator on the way has no rule; lists each.
@@ -43,7 +49,12 @@ class Rules:
     rules: Mapping[str, Rule]
 
     def __call__(
-        self, builder: Builder, seeds: Mapping[ir.Value, ir.Value], places: Sequence[ir.Value]
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        places: Sequence[ir.Value],
+        axes: Mapping[ir.Value, Axes] | None = None,
     ) -> list[ir.Value | None]:
         """Returns what arrives at each place, None where nothing does."""
+        del axes
         return gradients(builder, seeds, places, self.rules, BLOCKING)

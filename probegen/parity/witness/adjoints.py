@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.marks import MARK, MARK_DOMAIN
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
 from probegen.parity.witness.evaluation import NodeEvaluator
@@ -103,7 +103,16 @@ def unbroadcast(gradient: Array, shape: Sequence[int]) -> Array:
 
 # -- what only moves elements ------------------------------------------------------------------
 
-_SAME = frozenset({"Identity", "Cast", "CastLike", "Dropout", f"{MARK_DOMAIN}::{MARK}"})
+_SAME = frozenset(
+    {
+        "Identity",
+        "Cast",
+        "CastLike",
+        "Dropout",
+        f"{MARK_DOMAIN}::{MARK}",
+        f"{MARK_DOMAIN}::{STOP_GRADIENT}",
+    }
+)
 _MOVING = frozenset(
     {
         "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather",

@@ -30,6 +30,7 @@ class ForwardValues:
     """
 
     def __init__(self, forward: ForwardGraph) -> None:
+        self._forward = forward
         self.graph = forward.graph
         self.evaluate = NodeEvaluator(forward.opset)
         self._constants = {
@@ -37,38 +38,70 @@ class ForwardValues:
             for v in self.graph.initializers.values()
             if (known := constant_of(v)) is not None
         }
-        model = forward.model.clone()
-        for node in list(model.graph.all_nodes()):
+        self._sessions: dict[frozenset[str], onnxruntime.InferenceSession] = {}
+
+    def at(
+        self, feed: Mapping[str, Array], moved: Mapping[ir.Value, Array] | None = None
+    ) -> dict[ir.Value, Array]:
+        """Returns every tensor for some inputs; floating ones as float64.
+
+        Args:
+            feed: the inputs.
+            moved: tensors with another value than the graph computes.
+        """
+        by_name = {str(v.name): a for v, a in (moved or {}).items()}
+        inputs = {str(v.name) for v in self.graph.inputs}
+        session = self._session(frozenset(by_name) - inputs)
+        fed = {
+            i.name: np.ascontiguousarray(
+                np.asarray(by_name.get(i.name, feed.get(i.name))).astype(_element(i.type))
+            )
+            for i in session.get_inputs()
+        }
+        names = [o.name for o in session.get_outputs()]
+        found = dict(zip(names, session.run(names, fed), strict=True)) | by_name
+        values = dict(self._constants)
+        for v in self.graph.inputs:
+            name = str(v.name)
+            values[v] = _wide(np.asarray(by_name.get(name, feed.get(name))))
+        for node in self.graph:
+            values.update((v, _wide(np.asarray(found[v.name]))) for v in node.outputs if v.name)
+        return values
+
+    def _session(self, given: frozenset[str]) -> onnxruntime.InferenceSession:
+        """Returns a session of the graph, in which some inner tensors are inputs."""
+        if given not in self._sessions:
+            self._sessions[given] = self._opened(given)
+        return self._sessions[given]
+
+    def _opened(self, given: frozenset[str]) -> onnxruntime.InferenceSession:
+        model = self._forward.model.clone()
+        graph = model.graph
+        for node in list(graph.all_nodes()):
             if node.domain == MARK_DOMAIN:  # onnxruntime knows no marks: each is its first input
                 node.domain, node.op_type = "", "Identity"
                 node.attributes.clear()
                 node.resize_inputs(1)
-        model.graph.opset_imports.pop(MARK_DOMAIN, None)
-        made = [v for node in model.graph for v in node.outputs if v.name]
-        model.graph.outputs[:] = made
-        self._names = [str(v.name) for v in made]
+        graph.opset_imports.pop(MARK_DOMAIN, None)
+        made = [v for node in graph for v in node.outputs if v.name]
+        graph.outputs[:] = [v for v in made if v.name not in given]
+        for value in [v for v in made if v.name in given]:
+            fed = ir.Value(name=value.name, type=value.type)
+            value.replace_all_uses_with(fed)
+            value.name = f"{value.name}/computed"
+            graph.inputs.append(fed)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOG_FATAL
         data = ir.serde.serialize_model(model).SerializeToString()
-        self._session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"]
-        )
-        self._inputs = {
-            str(v.name): v.dtype.numpy() for v in self.graph.inputs if v.dtype is not None
-        }
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
-    def at(self, feed: Mapping[str, Array]) -> dict[ir.Value, Array]:
-        """Returns every tensor for some inputs; floating ones as float64."""
-        fed = {
-            i.name: np.ascontiguousarray(np.asarray(feed[i.name]).astype(self._inputs[i.name]))
-            for i in self._session.get_inputs()
-        }
-        by_name = dict(zip(self._names, self._session.run(self._names, fed), strict=True))
-        values = dict(self._constants)
-        values.update((v, _wide(np.asarray(feed[str(v.name)]))) for v in self.graph.inputs)
-        for node in self.graph:
-            values.update((v, _wide(by_name[str(v.name)])) for v in node.outputs if v.name)
-        return values
+
+_ELEMENTS = {"float": "float32", "double": "float64", "bfloat16": "uint16"}
+
+
+def _element(kind: str) -> Any:
+    element = kind.removeprefix("tensor(").removesuffix(")")
+    return np.dtype(_ELEMENTS.get(element, element))
 
 
 def _wide(array: Array) -> Array:

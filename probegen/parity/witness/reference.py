@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,20 @@ import onnx_ir as ir
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.errors import ExportError, VerificationError
 from probegen.graph.assemble import DEFAULT_OPSET
+from probegen.graph.core.held_masks import held_masks
+from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.core.queries import depending_on
 from probegen.graph.forward import ForwardGraph
 from probegen.methods.numpy_operations import NumpyOperations
-from probegen.methods.tables import DeconvolvedRectifiers, GuidedRectifiers
+from probegen.methods.tables import DeconvolvedRectifiers, GuidedRectifiers, RescaledDifferences
 from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.rectifiers import rectified
-from probegen.parity.witness.walk import UnknownNode, backwards
-from probegen.plan.plan import GradientGroup, GradientOutput, Plan
-from probegen.plan.seeds import seed
+from probegen.parity.witness.rescale import Rescaled
+from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan, moved_together
+from probegen.plan.seeds import seeds
 from probegen.sources.base import MovedScores, Program, Reference, Source
+from probegen.sources.class_by_class import all_classes
 
 Array = npt.NDArray[Any]
 
@@ -46,6 +51,8 @@ class Asked:
         scores: the value that the target is taken from.
         places: the tensors that are explained.
         seeds: ones where an entry of the scores is summed up.
+        feed: the inputs.
+        together: the places that move together, for tables that start from a baseline.
     """
 
     forward: ForwardValues
@@ -54,6 +61,8 @@ class Asked:
     scores: ir.Value
     places: list[ir.Value]
     seeds: Array
+    feed: Mapping[str, Array]
+    together: list[list[ir.Value]]
 
 
 #: Computes what arrives at each place.
@@ -65,10 +74,35 @@ def _rectified(asked: Asked, *, guided: bool) -> dict[ir.Value, Array]:
     return backwards(asked.forward, asked.values, {asked.scores: asked.seeds}, asked.places, rule)
 
 
+def _rescaled(asked: Asked) -> dict[ir.Value, Array]:
+    """Returns attributions: each multiplier times the difference from the baseline."""
+    table = asked.group.table
+    baseline = table.baseline if isinstance(table, RescaledDifferences) else 0.0
+    found: dict[ir.Value, Array] = {}
+    for places in asked.together:
+        moved = {p: np.full_like(asked.values[p], baseline) for p in places}
+        for node in held_masks(asked.forward.graph, places):
+            moved.update((v, asked.values[v]) for v in node.outputs)
+        there = asked.forward.at(asked.feed, moved)
+        reached = depending_on(asked.forward.graph, places)
+        rule = Rescaled(asked.values, {v: a for v, a in there.items() if v in reached})
+        multipliers = backwards(
+            asked.forward,
+            asked.values,
+            {asked.scores: asked.seeds},
+            places,
+            rule,
+            stops=STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"},
+        )
+        found.update((p, m * (asked.values[p] - moved[p])) for p, m in multipliers.items())
+    return found
+
+
 #: Name of a table -> its second computation.
 COMPUTATIONS: Mapping[str, Computation] = {
     GuidedRectifiers.name: functools.partial(_rectified, guided=True),
     DeconvolvedRectifiers.name: functools.partial(_rectified, guided=False),
+    RescaledDifferences.name: _rescaled,
 }
 
 
@@ -99,12 +133,17 @@ def reference_of(program: Program) -> Reference:
                 "(--no-verify) leaves the comparison out."
             )
     gradients = tuple(g for g in plan.groups if g.table is None)
-    names = {o.spec.name for g in tables for o in g.outputs}
+    names = {spec.name for spec in _specs_of(tables)}
     others = [o for o in plan.manifest.outputs if o.name not in names]
     inner = program.source.reference(
         dataclasses.replace(plan, groups=gradients, manifest=_with_outputs(plan.manifest, others))
     )
     return WithWitness(inner, program.source, plan, tables)
+
+
+def _specs_of(groups: Iterable[GradientGroup]) -> list[OutputSpec]:
+    """Returns the outputs of groups, with those that come beside them."""
+    return [s for g in groups for o in g.outputs for s in (o.spec, *o.beside)]
 
 
 def _with_outputs(described: Manifest, outputs: list[OutputSpec]) -> Manifest:
@@ -118,7 +157,7 @@ class WithWitness:
         self, inner: Reference, source: Source, plan: Plan, tables: tuple[GradientGroup, ...]
     ) -> None:
         self._inner, self._source, self._asked, self._tables = inner, source, plan, tables
-        self._specs = {o.spec.name: o.spec for g in tables for o in g.outputs}
+        self._specs = {spec.name: spec for spec in _specs_of(tables)}
         self.plan = dataclasses.replace(
             inner.plan,
             groups=(*inner.plan.groups, *tables),
@@ -143,7 +182,7 @@ class WithWitness:
         values = forward.at(feed)
         self._check_predictions(graph, values, feed)
         for group, scores in zip(self._tables, graph.targets, strict=True):
-            found.update(self._of_group(graph, forward, values, group, scores, target))
+            found.update(self._of_group(graph, forward, values, group, scores, target, feed))
         return found
 
     def _of_group(
@@ -154,10 +193,31 @@ class WithWitness:
         group: GradientGroup,
         scores: ir.Value,
         target: Array | None,
+        feed: Mapping[str, Array],
     ) -> dict[str, Array]:
-        seeds = seed(values[scores], group.target.spec, target)
+        each = [
+            self._of_seed(graph, forward, values, group, scores, chosen, feed)
+            for chosen in seeds(values[scores], group.target.spec, target)
+        ]
+        return all_classes(group, values[scores], each)
+
+    def _of_seed(
+        self,
+        graph: ForwardGraph,
+        forward: ForwardValues,
+        values: dict[ir.Value, Array],
+        group: GradientGroup,
+        scores: ir.Value,
+        chosen: Array,
+        feed: Mapping[str, Array],
+    ) -> dict[str, Array]:
+        """Returns the attributions of one class."""
         places = list(dict.fromkeys(graph.sources[o.ref] for o in group.outputs))
-        asked = Asked(forward, values, group, scores, places, seeds)
+        together = [
+            list(dict.fromkeys(graph.sources[o.ref] for o in outputs))
+            for outputs in moved_together(group)
+        ]
+        asked = Asked(forward, values, group, scores, places, chosen, feed, together)
         if group.table is None:
             return {}
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,13 @@ def plain(
             yield value, adjoint(step, arrived, position)
 
 
-def depending(graph: ir.Graph, places: Iterable[ir.Value]) -> set[ir.Value]:
+def depending(
+    graph: ir.Graph, places: Iterable[ir.Value], stops: Container[str] = STOPS
+) -> set[ir.Value]:
     """Returns the floating tensors that depend on some, along ways that are not stopped."""
     found = set(places)
     for node in graph:
-        if key_of(node) not in STOPS and any(v in found for v in node.inputs):
+        if key_of(node) not in stops and any(v in found for v in node.inputs):
             found.update(v for v in node.outputs if floating(v))
     return found
 
@@ -61,18 +63,19 @@ def backwards(
     seeds: Mapping[ir.Value, Array],
     places: Sequence[ir.Value],
     rule: Rule,
+    stops: Container[str] = STOPS,
 ) -> dict[ir.Value, Array]:
     """Returns what arrives at each place; zeros where nothing does.
 
     Raises:
         UnknownNode: a node on the way has no rule.
     """
-    reached = depending(forward.graph, places)
+    reached = depending(forward.graph, places, stops)
     total: dict[ir.Value, Array] = dict(seeds)
     for node in reversed(list(forward.graph)):
         arrived = [total.get(v) for v in node.outputs]
         wanted = [i for i, v in enumerate(node.inputs) if v in reached and floating(v)]
-        if not wanted or all(a is None for a in arrived) or key_of(node) in STOPS:
+        if not wanted or all(a is None for a in arrived) or key_of(node) in stops:
             continue
         step = Step(
             node,

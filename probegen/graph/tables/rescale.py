@@ -1,0 +1,433 @@
+"""DeepLIFT: differences from a reference take the place of slopes (Shrikumar et al. 2017).
+
+`x` is a value, `x'` what it is where the explained tensors are at their baseline, `dx = x - x'`.
+A multiplier m of a tensor says that the score differs by `sum(m * dx)` from the reference's; the
+walk carries multipliers back. What each operator does, so that this stays true:
+
+- linear operators (sums, products with what does not change, convolutions, means, all that moves
+  elements): their vector-Jacobian product (Shrikumar et al. 2017, sec. 3.5.1).
+- functions of one tensor, element by element, however they are spelled: `dy / dx`, the rescale
+  rule (sec. 3.5.2); their slope where dx is next to nothing.
+- products of two tensors that change (`Mul`, `MatMul`, `Einsum`, `Gemm`), quotients, and other
+  functions of two (`Max`, `Pow`): Shapley's value of the two (Lundberg and Lee 2017, sec. 4.2).
+  For a product that is each operand times the mean of the other and its reference.
+- softmax: rescale through its logarithm. With L the logarithmic mean of y and y',
+  `dy = L * (dx - sum(L dx) / sum(L))`, since the sum of y is 1 in both: the softmax's own product
+  with L in the place of y.
+- maxima over windows and axes: what the larger of y and y' has more than y' goes to where y comes
+  from, what y has less goes to where y' comes from (as shap's deep explainer has it).
+- normalisations: the centred tensor times its scale, as a product; the scale by the rescale rule
+  of the variance.
+
+A stopped gradient stops no difference. Everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused, Rule, Walk, gradients
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.copying import copy_node
+from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
+from probegen.graph.core.held_masks import held_masks
+from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
+from probegen.graph.core.values import Dim, attribute, dims_of, rank_of, shape_of
+from probegen.graph.vjp import BLOCKING, RULES
+from probegen.graph.vjp.common import Dys, Gradients, given
+from probegen.methods.axes import BATCH, Axes
+
+#: Linear in all their floating inputs together.
+_LINEAR = frozenset(
+    {
+        "Add", "Sub", "Sum", "Mean", "Neg", "Identity", "Cast", "CastLike", "Dropout", "Concat",
+        "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Expand",
+        "Tile", "Pad", "ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool",
+        "DepthToSpace", "SpaceToDepth", "CumSum", "Trilu", "ReverseSequence", "probegen::Mark",
+        "Gather", "GatherElements", "GatherND", "Where", "Resize", "Upsample",
+    }
+)  # fmt: skip
+#: Operators that stop gradients and no differences: what counts are values.
+_PASSED = frozenset({f"{MARK_DOMAIN}::{STOP_GRADIENT}"})
+#: Linear in their first input, where the others do not change.
+_LINEAR_IN_FIRST = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "Div"})
+#: Linear in each of two inputs.
+_BILINEAR = frozenset({"Mul", "MatMul", "Gemm", "Einsum"})
+#: Functions taken element by element.
+_ELEMENTWISE = frozenset(
+    {
+        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Clip", "Cos", "Cosh",
+        "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max",
+        "Min", "Mish", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Shrink", "Sigmoid", "Sin",
+        "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+        "probegen.composite::Gelu",
+    }
+)  # fmt: skip
+_MAXIMA = frozenset({"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"})
+#: Exact where numbers are: dy / dx is right however small dx is.
+_PIECEWISE_LINEAR = frozenset({"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs"})
+#: Where dx is smaller, the slope stands in for dy / dx.
+_SMALL, _SMALLEST = 1e-4, 1e-10
+#: Operators whose result depends on the sizes of a tensor alone.
+_SIZES = frozenset({"Shape", "Size"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Rescale:
+    """Writes DeepLIFT's backward pass; see `base.BackwardPass`.
+
+    What arrives at a place is its attribution: the multiplier times the difference.
+
+    Attributes:
+        baseline: the value of every element of the reference.
+    """
+
+    baseline: float
+
+    def __call__(
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        places: Sequence[ir.Value],
+        axes: Mapping[ir.Value, Axes] | None = None,
+    ) -> list[ir.Value | None]:
+        """Returns the attribution of each place, None where nothing arrives."""
+        reference = Reference.written(builder, seeds, places, self.baseline, axes or {})
+        rules = {key: reference.rule_of(key) for key in (*RULES, *_PASSED)}
+        blocking = [key for key in BLOCKING if key not in _PASSED]
+        found = gradients(builder, seeds, places, rules, blocking)
+        return [
+            None if m is None else builder.mul(m, reference.difference(builder, place))
+            for m, place in zip(found, places, strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The forward pass where the explained tensors are at their baseline.
+
+    Attributes:
+        copies: value -> what it is there, for all values that may differ.
+    """
+
+    copies: Mapping[ir.Value, ir.Value]
+    _differences: dict[ir.Value, ir.Value] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def written(
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        places: Sequence[ir.Value],
+        baseline: float,
+        axes: Mapping[ir.Value, Axes],
+    ) -> Reference:
+        """Writes that forward pass.
+
+        One sample stands for all where nothing else in it depends on the request: with a fixed
+        baseline it is a constant then, which a runtime computes when it opens the graph.
+        """
+        graph = builder.forward
+        held = held_masks(graph, places)
+        nodes = nodes_from(graph, places, seeds, held)
+        made = {v for node in nodes for v in node.outputs}
+        read = {v for node in nodes for v in inputs_of(node)} - made - set(places)
+        alone = not (read & depending_on(graph, graph.inputs))
+        batch = {_batch_size(place, axes) for place in places}
+        name = batch.pop() if alone and len(batch) == 1 else None
+        one = {name: 1} if isinstance(name, str) else {}
+
+        def rename(size: Dim) -> Dim:
+            return one.get(size, size) if isinstance(size, str) else size
+
+        copies = {p: _constant(builder, p, baseline, rename) for p in places}
+        for node in nodes:
+            copy_node(builder, node, copies, rename)
+        sizes = [n for n in graph if key_of(n) in _SIZES]
+        differing = depending_on(graph, places, [*sizes, *held])
+        return Reference({v: c for v, c in copies.items() if v in differing})
+
+    def moves(self, value: ir.Value | None) -> bool:
+        """Tells whether a value may differ from its reference."""
+        return value is not None and value in self.copies
+
+    def of(self, value: ir.Value) -> ir.Value:
+        """Returns what a value is in the reference."""
+        return self.copies.get(value, value)
+
+    def difference(self, b: Builder, value: ir.Value) -> ir.Value:
+        """Returns a value minus its reference, in the value's shape."""
+        if value not in self._differences:
+            shape = shape_of(value)
+            self._differences[value] = b.elementwise("Sub", value, self.of(value), shape=shape)
+        return self._differences[value]
+
+    def middle(self, b: Builder, value: ir.Value) -> ir.Value:
+        """Returns the mean of a value and its reference."""
+        total = b.elementwise("Add", value, self.of(value), shape=shape_of(value))
+        return b.mul(total, 0.5)
+
+    # -- rules -----------------------------------------------------------------------------
+
+    def rule_of(self, key: str) -> Rule:
+        """Returns the rule of an operator."""
+
+        def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+            moving = [v for v in dict.fromkeys(inputs_of(node)) if self.moves(v)]
+            function = self._function(walk, node, moving)
+            if function is not None:
+                yield function.entry, self._rescaled(walk, function, given(dy))
+                return
+            for value in moving:
+                if value not in walk.wanted:
+                    raise Refused(
+                        "what it reads depends on what is explained through a comparison or a "
+                        "position, which have no DeepLIFT rule"
+                    )
+            yield from self._by_kind(key, walk, node, dy, moving)
+
+        return rule
+
+    def _by_kind(
+        self, key: str, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]
+    ) -> Gradients:
+        first = node.inputs[0] if node.inputs else None
+        if key in _PASSED and first is not None:
+            yield first, given(dy)
+        elif key in _LINEAR or (key in _LINEAR_IN_FIRST and moving == [first]):
+            yield from RULES[key](walk, node, dy)
+        elif key in _BILINEAR:
+            yield from self._bilinear(walk, node, dy, moving)
+        elif key == "Div":
+            yield from self._quotient(walk, node, given(dy), moving)
+        elif key in _ELEMENTWISE and len(moving) == 1 and node.inputs.count(moving[0]) == 1:
+            yield moving[0], self._rescaled(walk, FunctionOfOne(moving[0], (node,)), given(dy))
+        elif key in _ELEMENTWISE and len(moving) == 2 and len(node.inputs) == 2:
+            yield from self._of_two(walk, node, given(dy), moving)
+        elif key in ("Softmax", "LogSoftmax"):
+            yield moving[0], self._softmax(walk, node, given(dy))
+        elif key in _MAXIMA and moving == [first]:
+            yield moving[0], self._maximum(walk, node, given(dy))
+        elif key in ("LayerNormalization", "InstanceNormalization") and moving == [first]:
+            yield moving[0], self._normalised(walk, node, given(dy))
+        else:
+            raise Refused("it has no DeepLIFT rule in this use")
+
+    def _function(
+        self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]
+    ) -> FunctionOfOne | None:
+        """Returns the function of one tensor that is spelled in several nodes and ends in one."""
+        if len(moving) < 2 and node.inputs.count(moving[0] if moving else None) < 2:
+            return None
+        if key_of(node) in ("Add", "Sub", "Sum"):
+            return None
+        function = function_of_one(node)
+        if function is None or not self.moves(function.entry):
+            return None
+        inner = [v for n in function.nodes[:-1] for v in n.outputs]
+        if any(v in walk.asked_for for v in inner) or function.entry not in walk.wanted:
+            return None
+        return function
+
+    def _rescaled(self, walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
+        """Writes g dy / dx, or g times the slope where dx is next to nothing."""
+        b, x, y = walk.builder, function.entry, function.result
+        dx, dy = self.difference(b, x), self.difference(b, y)
+        exact = len(function.nodes) == 1 and key_of(function.nodes[0]) in _PIECEWISE_LINEAR
+        bound = _SMALLEST if exact else _SMALL
+        near = b.elementwise("Less", b.op("Abs", dx, shape=dx), bound)
+        ratio = b.elementwise("Div", dy, b.where(near, 1.0, dx), shape=shape_of(y))
+        if len(function.nodes) == 1:
+            node = function.nodes[0]
+            arrived: list[ir.Value | None] = [None] * len(node.outputs)
+            arrived[0] = g
+            only = dataclasses.replace(walk, wanted={x})
+            slope = next(v for value, v in RULES[key_of(node)](only, node, arrived) if value is x)
+        else:
+            found = gradients(b, {y: g}, [x], RULES, BLOCKING)[0]
+            slope = b.zeros_like(x) if found is None else found
+        return b.where(near, slope, b.unbroadcast(b.mul(g, ratio), x))
+
+    def _bilinear(self, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]) -> Gradients:
+        factors = [v for v in node.inputs[:2] if self.moves(v)]
+        if key_of(node) == "Einsum":
+            factors = [v for v in node.inputs if self.moves(v)]
+        if len(factors) < 2:
+            yield from RULES[key_of(node)](walk, node, dy)
+            return
+        if len(factors) > 2 or any(v not in factors for v in moving):
+            raise Refused("it multiplies more than two tensors that depend on what is explained")
+        b = walk.builder
+        stands = [self.middle(b, v) if self.moves(v) and i < 2 else v
+                  for i, v in enumerate(node.inputs) if v is not None]  # fmt: skip
+        clone = _like(node, stands)
+        only = dataclasses.replace(walk, wanted=set(stands[:2]))
+        back = {id(stand): v for stand, v in zip(stands, node.inputs, strict=False)}
+        for stand, gradient in RULES[key_of(node)](only, clone, dy):
+            value = back[id(stand)]
+            if value is not None:
+                yield value, gradient
+
+    def _quotient(
+        self, walk: Walk, node: ir.Node, g: ir.Value, moving: Sequence[ir.Value]
+    ) -> Gradients:
+        """Div by what changes: a times 1 / b, the inverse by dy / dx."""
+        b, (x, by) = walk.builder, [v for v in node.inputs if v is not None]
+        if x in moving:
+            inverse = b.add(b.div(1.0, by), b.div(1.0, self.of(by)))
+            yield x, b.unbroadcast(b.mul(g, b.mul(inverse, 0.5)), x)
+        square = b.elementwise("Mul", by, self.of(by), shape=shape_of(by))
+        above = self.middle(b, x) if x in moving else x
+        yield by, b.unbroadcast(b.neg(b.div(b.mul(g, above), square)), by)
+
+    def _of_two(
+        self, walk: Walk, node: ir.Node, g: ir.Value, moving: Sequence[ir.Value]
+    ) -> Gradients:
+        """Shapley's value of each of two operands, over its difference."""
+        b, (first, second), y = walk.builder, moving, node.outputs[0]
+        mixed: dict[ir.Value, ir.Value] = {}
+        for value in (first, second):  # that one at its reference, the other as it is
+            copies = {value: self.of(value)}
+            copy_node(b, node, copies)
+            mixed[value] = copies[y]
+        plain = dict(RULES[key_of(node)](walk, node, [g]))
+        for value, other in ((first, second), (second, first)):
+            ahead = b.sub(y, mixed[value])
+            behind = b.sub(mixed[other], self.of(y))
+            share = b.mul(b.add(ahead, behind), 0.5)
+            dx = self.difference(b, value)
+            near = b.elementwise("Less", b.op("Abs", dx, shape=dx), _SMALL)
+            total = b.unbroadcast(b.mul(g, b.div(share, b.where(near, 1.0, dx))), value)
+            yield value, b.where(near, plain.get(value, b.zeros_like(value)), total)
+
+    def _softmax(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
+        b, y = walk.builder, node.outputs[0]
+        x = node.inputs[0]
+        axis = int(attribute(node, "axis", -1)) % max(rank_of(y), 1)
+        if x is None:
+            raise Refused("it has no input")
+        logs = key_of(node) == "LogSoftmax"
+        p, q = y, self.of(y)
+        if logs:
+            p, q = b.elementwise("Exp", p), b.elementwise("Exp", q)
+        mean = _logarithmic_mean(b, p, q)
+        total = b.reduce_sum(mean, [axis], keepdims=True)
+        if logs:
+            weights = b.div(mean, total)
+            return b.sub(g, b.mul(weights, b.reduce_sum(g, [axis], keepdims=True)))
+        inner = b.div(b.reduce_sum(b.mul(g, mean), [axis], keepdims=True), total)
+        return b.mul(mean, b.sub(g, inner))
+
+    def _maximum(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
+        b, x, y = walk.builder, node.inputs[0], node.outputs[0]
+        if x is None:
+            raise Refused("it has no input")
+        dy = self.difference(b, y)
+        spread = b.elementwise("Add", b.zeros_like(x), self.of(x), shape=shape_of(x))
+        copies = {x: spread}
+        copy_node(b, node, copies)
+        there = copies[y].producer()
+        if there is None:
+            raise Refused("it has no reference")
+        least = key_of(node) == "ReduceMin"
+        more = b.op("Relu", b.neg(dy) if least else dy, shape=dy)
+        less = b.sub(dy, b.neg(more) if least else more)
+        more = b.neg(more) if least else more
+        total: ir.Value | None = None
+        for at, change in ((node, more), (there, less)):
+            arrived: list[ir.Value | None] = [None] * len(at.outputs)
+            arrived[0] = b.mul(g, change)
+            only = dataclasses.replace(walk, wanted={v for v in at.inputs if v is not None})
+            (_, gradient), *_ = RULES[key_of(node)](only, at, arrived)
+            total = gradient if total is None else b.add(total, gradient)
+        dx = self.difference(b, x)
+        still = b.elementwise("Equal", dx, 0.0)
+        if total is None:
+            raise Refused("nothing arrives")
+        return b.where(still, 0.0, b.div(total, b.where(still, 1.0, dx)))
+
+    def _normalised(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
+        """The centred tensor times 1 / sqrt(variance + epsilon), times a scale, plus a shift."""
+        b, x = walk.builder, node.inputs[0]
+        scale = node.inputs[1]
+        if x is None or scale is None:
+            raise Refused("it has no scale")
+        rank = rank_of(x)
+        if key_of(node) == "LayerNormalization":
+            axes = list(range(int(attribute(node, "axis", -1)) % rank, rank))
+            g = b.mul(g, scale)
+        else:
+            axes = list(range(2, rank))
+            g = b.mul(g, b.reshape(scale, [1, -1, *[1] * (rank - 2)]))
+        epsilon = float(attribute(node, "epsilon", 1e-5))
+        centred, deviation = [], []
+        for value in (x, self.of(x)):
+            c = b.sub(value, b.reduce("ReduceMean", value, axes, True))
+            variance = b.reduce("ReduceMean", b.mul(c, c), axes, True)
+            centred.append(c)
+            deviation.append(b.elementwise("Sqrt", b.add(variance, epsilon)))
+        s, s_there = (b.div(1.0, d) for d in deviation)
+        middle_c = b.mul(b.elementwise("Add", *centred, shape=shape_of(x)), 0.5)
+        # d(1 / s) / d(variance) = -1 / (s s' (s + s')), s the deviations
+        steep = b.neg(b.div(b.mul(s, s_there), b.add(*deviation)))
+        to_scale = b.reduce_sum(b.mul(g, middle_c), axes, keepdims=True)
+        to_variance = b.mul(to_scale, steep)
+        through = b.mul(g, b.mul(b.add(s, s_there), 0.5))
+        # dv = mean(dc (c + c')), of which each element has its share
+        inner = b.add(through, b.mul(_over_count(b, to_variance, x, axes), b.mul(middle_c, 2.0)))
+        return b.sub(inner, b.reduce("ReduceMean", inner, axes, True))
+
+
+def _over_count(b: Builder, value: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Returns a value over the number of elements along some axes of x."""
+    for axis in axes:
+        size = b.cast(b.size(x, axis), value.dtype or ir.DataType.FLOAT)
+        value = b.elementwise("Div", value, size, shape=shape_of(value))
+    return value
+
+
+def _logarithmic_mean(b: Builder, p: ir.Value, q: ir.Value) -> ir.Value:
+    """Returns (p - q) / (log p - log q), and the mean of both where they are about the same."""
+    shape = shape_of(p)
+    least = b.scalar(1e-30, p)
+    logs = [b.elementwise("Log", b.elementwise("Max", v, least)) for v in (p, q)]
+    apart = b.elementwise("Sub", *logs, shape=shape)
+    near = b.elementwise("Less", b.op("Abs", apart, shape=apart), 1e-2)
+    mean = b.mul(b.elementwise("Add", p, q, shape=shape), 0.5)
+    change = b.elementwise("Sub", p, q, shape=shape)
+    # About the same: sqrt(pq) would do as well; the mean is off by apart**2 / 12 of it.
+    bent = b.sub(1.0, b.mul(b.mul(apart, apart), 1 / 12))
+    return b.where(near, b.mul(mean, bent), b.div(change, b.where(near, 1.0, apart)))
+
+
+def _like(node: ir.Node, inputs: Iterable[ir.Value | None]) -> ir.Node:
+    """Returns a node as another one, on other inputs; it stands in no graph."""
+    made = ir.node(
+        node.op_type,
+        list(inputs),
+        attributes=dict(node.attributes),
+        domain=node.domain,
+        num_outputs=1,
+        name=f"{node.name}/at_reference",
+    )
+    made.outputs[0].type, made.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+    return made
+
+
+def _batch_size(place: ir.Value, axes: Mapping[ir.Value, Axes]) -> Dim:
+    """Returns what is known of how many samples a tensor holds."""
+    names = axes.get(place, ())
+    return dims_of(place)[names.index(BATCH)] if BATCH in names else None
+
+
+def _constant(
+    b: Builder, place: ir.Value, baseline: float, rename: Callable[[Dim], Dim]
+) -> ir.Value:
+    """Returns a tensor of one number in the shape of a place, of one sample where that does."""
+    sizes = [rename(d) for d in dims_of(place)]
+    given_sizes = [d if isinstance(d, int) else (place, i) for i, d in enumerate(sizes)]
+    zeros = b.zeros(given_sizes, place.dtype or ir.DataType.FLOAT)
+    return b.add(zeros, baseline)

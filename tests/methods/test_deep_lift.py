@@ -1,0 +1,240 @@
+"""DeepLIFT: an independent computation, completeness on models of many kinds, and refusals."""
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import InstrumentError, SpecError, UnsupportedOpsError, VerificationError
+from probegen.graph.tables.rescale import Reference
+from tests import models
+from tests.methods.test_guided_backprop import ALL, BIAS, W1, W2, network
+
+BASELINE = 0.3
+
+
+# -- an independent computation ----------------------------------------------------------------
+
+
+def dense(rows, function, baseline, target):
+    """`[?, 5] -> dense -> function -> dense`, by the definition, layer after layer."""
+    x, there = (v.astype(np.float64) @ W1 + BIAS for v in (rows, np.full_like(rows, baseline)))
+    dx = x - there
+    ratio = (function(x) - function(there)) / dx
+    return (rows - baseline) * ((ratio * W2[:, target]) @ W1.T)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_functions_of_one_tensor_pass_dy_over_dx_however_they_are_spelled(tmp_path, name):
+    middle, function = ALL[name]
+    path = tmp_path / "m.onnx"
+    exported = pg.compile(network(middle), pg.DeepLIFT(BASELINE, target=2), path)
+    for count in (1, 4):
+        rows = models.images((5,), seed=count, count=count) * 2
+        found = runtime.load(path).run(rows)["deep_lift/row"].array
+        expected = dense(rows, function, BASELINE, 2)
+        np.testing.assert_allclose(found, expected, rtol=5e-4, atol=5e-5)
+    assert "numpy on the forward graph" in exported.report["deep_lift/row"].witness
+
+
+# -- completeness: the sum is the score less that of the baseline ------------------------------
+
+
+def score(model, feed, target):
+    """The model's own prediction, which ends in no softmax here."""
+    return np.asarray(model.predict(feed, verbose=0))[:, target]
+
+
+def check_complete(tmp_path, model, feed, target=1, baseline=BASELINE, rtol=2e-4):
+    """Compiles, verifies and compares sums with the untouched model's scores."""
+    path = tmp_path / "m.onnx"
+    pg.compile(model, pg.DeepLIFT(baseline, target=target), path)
+    art = runtime.load(path)
+    for count in (1, len(next(iter(feed.values())))):
+        fed = {name: value[:count] for name, value in feed.items()}
+        found = art.run(fed)
+        names = [o.name for o in art.manifest.explanations]
+        total = sum(found[n].array.reshape(count, -1).astype(float).sum(1) for n in names)
+        there = {name: np.full_like(value, baseline) for name, value in fed.items()}
+        own = score(model, fed, target)
+        change = own - score(model, there, target)
+        assert np.abs(change).max() > 1e-3
+        np.testing.assert_allclose(total, change, rtol=rtol, atol=rtol * np.abs(own).max())
+
+
+def attention(x):
+    y = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    y = keras.layers.LayerNormalization(name="norm")(keras.layers.Add(name="sum")([x, y]))
+    y = keras.layers.Dense(7, activation="gelu", name="widen")(y)
+    return keras.layers.GlobalAveragePooling1D(name="mean")(y)
+
+
+def squeeze_and_excite(x):
+    y = keras.layers.Conv2D(6, 3, activation="silu", padding="same", name="conv")(x)
+    s = keras.layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(y)
+    s = keras.layers.Conv2D(6, 1, activation="sigmoid", name="excite")(s)
+    y = keras.layers.Multiply(name="scale")([y, s])
+    y = keras.layers.MaxPooling2D((2, 3), name="pool")(y)
+    return keras.layers.Flatten(name="flat")(y)
+
+
+def norms(x):
+    y = keras.layers.Conv2D(4, (2, 3), name="conv")(x)
+    y = keras.layers.GroupNormalization(2, name="group")(y)
+    y = keras.layers.DepthwiseConv2D(2, activation="elu", name="depthwise")(y)
+    y = keras.layers.LayerNormalization(name="norm")(y)
+    return keras.layers.GlobalMaxPooling2D(name="most")(y)
+
+
+def residual(x):
+    y = keras.layers.Conv2D(2, 3, padding="same", name="conv")(x)
+    y = keras.layers.BatchNormalization(name="bn")(y)
+    y = keras.layers.Add(name="sum")([keras.layers.ReLU(name="relu")(y), x])
+    y = keras.layers.AveragePooling2D(2, name="pool")(y)
+    y = keras.layers.Concatenate(name="both")([y, y * y])
+    return keras.layers.Flatten(name="flat")(keras.ops.maximum(y, keras.ops.tanh(-y)))
+
+
+def quotient(x):
+    a = keras.layers.Dense(6, activation="softplus", name="above")(x)
+    b = keras.layers.Dense(6, activation="sigmoid", name="below")(x)
+    y = a / (b + 0.5) * keras.layers.Dense(6, activation="tanh", name="gate")(x)
+    return keras.ops.softmax(y, axis=-1) + keras.ops.sqrt(a + 1.0)
+
+
+BODIES = {
+    "attention": (attention, (6, 5)),
+    "squeeze_and_excite": (squeeze_and_excite, (9, 7, 2)),
+    "norms": (norms, (8, 7, 3)),
+    "residual": (residual, (6, 8, 2)),
+    "quotient": (quotient, (5,)),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_completeness_against_the_untouched_model(tmp_path, name, seed):
+    body, shape = BODIES[name]
+    keras.utils.set_random_seed(seed)
+    x = keras.Input(shape, name="x")
+    model = keras.Model(x, keras.layers.Dense(3, name="scores")(body(x)))
+    rng = np.random.default_rng(seed)
+    model.set_weights(
+        [w + 0.3 * rng.uniform(0, 1, w.shape) if w.ndim == 1 else w for w in model.get_weights()]
+    )
+    check_complete(tmp_path, model, {"x": models.images(shape, seed=seed, count=3)})
+
+
+def test_completeness_over_two_inputs_together(tmp_path):
+    model = models.siamese()
+    model.layers[-1].activation = keras.activations.linear
+    feed = {name: models.images((7,), seed=i, count=3) for i, name in enumerate(("left", "right"))}
+    check_complete(tmp_path, model, feed, target=0)
+
+
+def test_layers_have_a_baseline_of_their_own(tmp_path):
+    model, path = models.cnn(), tmp_path / "m.onnx"
+    pg.compile(model, pg.DeepLIFT(0.1, wrt="pool1", target=2), path)
+    images = models.images((11, 8, 2), count=2)
+    found = runtime.load(path).run(images)["deep_lift/pool1"].array
+    pooled = keras.Model(model.input, model.get_layer("pool1").output).predict(images, verbose=0)
+
+    def tail(value):
+        y = value
+        for name in ("conv2", "gap"):
+            y = model.get_layer(name)(y)
+        head = model.get_layer("scores")
+        return np.asarray(y) @ head.kernel.numpy()[:, 2]
+
+    change = tail(pooled) - tail(np.full_like(pooled, 0.1))
+    np.testing.assert_allclose(found.reshape(2, -1).sum(1), change, rtol=1e-4, atol=1e-6)
+
+
+def test_at_the_baseline_nothing_is_attributed(tmp_path):
+    model, path = models.cnn(), tmp_path / "m.onnx"
+    pg.compile(model, pg.DeepLIFT(BASELINE), path, verify=False)
+    found = runtime.load(path).run(np.full((2, 11, 8, 2), BASELINE, np.float32))
+    assert not found["deep_lift/image"].array.any()
+
+
+def test_tokens_start_from_embeddings_at_the_baseline(tmp_path):
+    pg.compile(models.transformer(), pg.DeepLIFT(), tmp_path / "m.onnx")
+
+
+# -- the reference costs a request nothing -----------------------------------------------------
+
+
+def test_runtimes_fold_the_reference_and_the_file_does_not_grow_by_it(tmp_path):
+    """onnxruntime computes the baseline's forward pass at load, also within the gate."""
+    model, path, folded = models.cnn(), tmp_path / "m.onnx", tmp_path / "folded.onnx"
+    pg.compile(model, pg.DeepLIFT(BASELINE), path, verify=False)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def convolutions(file):
+        branch = next(n for n in onnx.load(file).graph.node if n.op_type == "If").attribute
+        then = next(a.g for a in branch if a.name == "then_branch")
+        return [n.op_type for n in then.node].count("Conv")
+
+    alone = tmp_path / "gradient.onnx"
+    pg.compile(model, pg.InputGradient(), alone, verify=False)
+    assert convolutions(alone) == 4  # two forward, two backward
+    assert (convolutions(path), convolutions(folded)) == (6, 4)
+    assert path.stat().st_size < alone.stat().st_size + 2**14
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_recurrent_cells_are_refused_by_name(tmp_path):
+    with pytest.raises(UnsupportedOpsError, match=r"LSTM: it has no DeepLIFT rule"):
+        pg.compile(models.forecaster(), pg.DeepLIFT(), tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_choice_by_a_comparison_of_another_tensor_is_refused(tmp_path):
+    model = network("s = Sum(x, x) t = MatMul(s, w3) on = Greater(t, zero) y = Where(on, x, s)")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(7, dtype="f"), "w3"))
+    with pytest.raises(UnsupportedOpsError, match="through a comparison"):
+        pg.compile(model, pg.DeepLIFT(), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("baseline", ["zero", True, np.inf])
+def test_a_baseline_is_a_finite_number(baseline):
+    with pytest.raises(SpecError, match="baseline= takes a finite number"):
+        pg.DeepLIFT(baseline)
+
+
+def test_tensorflow_formats_refuse_it(tmp_path):
+    with pytest.raises(InstrumentError, match=r"differences from a baseline.*\.onnx"):
+        pg.compile(models.cnn(), pg.DeepLIFT(), tmp_path / "saved")
+
+
+def test_the_verification_finds_a_wrong_multiplier(tmp_path, monkeypatch):
+    model, path = models.cnn(), tmp_path / "m.onnx"
+    right = Reference._rescaled
+    with monkeypatch.context() as changed:
+        changed.setattr(Reference, "_rescaled", lambda *all: all[1].builder.mul(right(*all), 1.05))
+        pg.compile(model, pg.DeepLIFT(), path, verify=False)
+    with pytest.raises(VerificationError, match="deep_lift/image"):
+        pg.verify(path, model)
+
+
+def test_several_classes_at_once_are_verified(tmp_path):
+    model, path = models.cnn(), tmp_path / "m.onnx"
+    probes = [pg.DeepLIFT(target="top:2"), pg.GuidedBackprop(target="all")]
+    report = pg.compile(model, probes, path).report
+    assert "numpy" in report["deep_lift/image"].witness
+    images = models.images((11, 8, 2), count=2)
+    found = runtime.load(path).run(images)
+    assert found["deep_lift/image"].array.shape == (2, 2, 11, 8, 2)
+    single = tmp_path / "one.onnx"
+    pg.compile(model, [pg.GuidedBackprop(target=3), pg.DeepLIFT(target="argmax")], single)
+    one = runtime.load(single).run(images)
+    for name, row in (("guided_backprop/image", 3), ("deep_lift/image", 0)):
+        np.testing.assert_allclose(found[name].array[:, row], one[name].array, rtol=1e-4, atol=1e-7)
