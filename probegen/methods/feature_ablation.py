@@ -95,7 +95,7 @@ class FeatureAblation(ByGroups):
         hidden = self._hidden(ops, prepared, numbers)
         taken = ops.sub(ops.expand_dims(score, (0,)), scores)
         taken = beside_positions(ops, taken, ops.rank(hidden) - 2)
-        return (ops.where(ops.greater(hidden, 0.5), taken, 0.0),)
+        return (ops.mul(ops.cast(hidden, score), taken),)
 
     def explained(
         self,

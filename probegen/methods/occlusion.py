@@ -179,7 +179,8 @@ class Occlusion(OfInputsByScores):
         covered = self._covered(ops, prepared, numbers)
         taken = ops.sub(ops.expand_dims(score, (0,)), scores)
         taken = beside_positions(ops, taken, len(prepared) // 2)
-        return ops.where(ops.greater(covered, 0.5), taken, 0.0), ops.cast(covered, score)
+        covered = ops.cast(covered, score)
+        return ops.mul(covered, taken), covered
 
     def explained(
         self,

@@ -25,6 +25,7 @@ from probegen.graph.passes.after.drop_unused_initializers import drop_unused_ini
 from probegen.graph.passes.after.join_repeated_nodes import join_repeated_nodes
 from probegen.graph.passes.after.keep_blocked_layout import keep_blocked_layout
 from probegen.graph.passes.after.make_engine_readable import make_engine_readable
+from probegen.graph.passes.after.own_weights_in_loops import own_weights_in_loops
 from probegen.graph.passes.after.scale_before_masks import scale_before_masks
 from probegen.graph.passes.after.separate_turned_weights import separate_turned_weights
 from probegen.graph.passes.after.write_gelu import write_gelu
@@ -91,6 +92,7 @@ AFTER: tuple[Pass, ...] = (
     keep_blocked_layout,
     separate_turned_weights,
     carry_captures,
+    own_weights_in_loops,
     make_engine_readable,
     remove_unused_nodes,
     drop_unused_initializers,
