@@ -45,8 +45,10 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.layer_cam import LayerCAM as LayerCAM
     from probegen.methods.lime import LIME as LIME
     from probegen.methods.occlusion import Occlusion as Occlusion
+    from probegen.methods.recipro_cam import ReciproCAM as ReciproCAM
     from probegen.methods.rise import RISE as RISE
     from probegen.methods.saliency import Saliency as Saliency
+    from probegen.methods.score_cam import ScoreCAM as ScoreCAM
     from probegen.methods.smooth_grad import SmoothGrad as SmoothGrad
     from probegen.methods.targets import contrast as contrast
     from probegen.methods.x_grad_cam import XGradCAM as XGradCAM

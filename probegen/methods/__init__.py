@@ -27,8 +27,10 @@ from probegen.methods.kernel_shap import KernelSHAP
 from probegen.methods.layer_cam import LayerCAM
 from probegen.methods.lime import LIME
 from probegen.methods.occlusion import Occlusion
+from probegen.methods.recipro_cam import ReciproCAM
 from probegen.methods.rise import RISE
 from probegen.methods.saliency import Saliency
+from probegen.methods.score_cam import ScoreCAM
 from probegen.methods.smooth_grad import SmoothGrad
 from probegen.methods.x_grad_cam import XGradCAM
 
@@ -47,6 +49,8 @@ METHODS: tuple[type[Probe], ...] = (
     LayerCAM,
     XGradCAM,
     EigenCAM,
+    ScoreCAM,
+    ReciproCAM,
     IntegratedGradients,
     SmoothGrad,
     ExpectedGradients,

@@ -188,7 +188,23 @@ class OfLayerByScores(ByScores, OfLayer):
             layer's output itself.
     """
 
-    moves_inputs: bool = dataclasses.field(default=False, init=False, repr=False)
+    moves_inputs: ClassVar[bool] = False
+
+
+def in_each_axis(ops: Operations[T], numbers: T, counts: Sequence[T]) -> list[T]:
+    """Returns which place along each axis numbers mean, the last axis counted fastest.
+
+    Args:
+        ops: the array operations.
+        numbers: whole numbers as floating ones, `[points]`.
+        counts: places along each axis.
+    """
+    found = []
+    for count in reversed(counts):
+        rounds = ops.floor(ops.div(numbers, count))
+        found.append(ops.sub(numbers, ops.mul(rounds, count)))
+        numbers = rounds
+    return found[::-1]
 
 
 def hidden_axes(axes: Axes) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from probegen.methods.by_scores import (
     check_count,
     checked_number,
     hidden_axes,
+    in_each_axis,
     of_positions,
 )
 from probegen.methods.operations import Operations, T
@@ -144,15 +145,12 @@ class Occlusion(OfInputsByScores):
         """Returns 1 where a window covers a position, else 0: `[points, 1, ...positions]`."""
         axes = len(prepared) // 2
         windows, strides = self._windows(axes), self._strides(axes)
-        left, covered = numbers, None
-        for axis in reversed(range(axes)):
-            positions, count = prepared[2 * axis], prepared[2 * axis + 1]
-            rounds = ops.floor(ops.div(left, count))
-            place = ops.sub(left, ops.mul(rounds, count))
-            left = rounds
+        covered: T | None = None
+        counts = [prepared[2 * axis + 1] for axis in range(axes)]
+        for axis, place in enumerate(in_each_axis(ops, numbers, counts)):
             middle = ops.add(ops.mul(place, float(strides[axis])), (windows[axis] - 1) / 2)
             middle = ops.expand_dims(middle, (1,))
-            off = ops.abs(ops.sub(ops.expand_dims(positions, (0,)), middle))
+            off = ops.abs(ops.sub(ops.expand_dims(prepared[2 * axis], (0,)), middle))
             inside = ops.cast(ops.greater(windows[axis] / 2, off), numbers)
             inside = ops.expand_dims(inside, tuple(i for i in range(1, axes + 2) if i != axis + 2))
             covered = inside if covered is None else ops.mul(covered, inside)

@@ -11,7 +11,7 @@ from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
 from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, OfLayer
-from probegen.methods.by_scores import ByScores, hidden_axes
+from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.plan import axes, inputs_and_predictions
 from probegen.plan.model_view import ModelView, Start
 from probegen.plan.naming import output_name
@@ -274,9 +274,46 @@ class GradientPlanner:
             target=target.spec,
             **facts,
         )
+        moves: tuple[tuple[TensorRef, axes.Axes], ...] = ()
+        if isinstance(probe, OfLayerByScores):
+            self.check_flow(ref, end, point.name)
+            moves = (
+                self._masked_inputs(probe, point, end) if probe.moves_inputs else ((ref, names),)
+            )
         return GradientOutput(
-            described, ref, probe, names, called=point.name, sized_as=sized_as, pairs=pairs
+            described,
+            ref,
+            probe,
+            names,
+            called=point.name,
+            moves=moves,
+            sized_as=sized_as,
+            pairs=pairs,
         )
+
+    def _masked_inputs(
+        self, probe: OfLayer, point: ProbePoint, end: Any
+    ) -> tuple[tuple[TensorRef, axes.Axes], ...]:
+        """Returns what stands for the inputs that have the positions of a layer.
+
+        Raises:
+            InstrumentError: none has.
+        """
+        ref = TensorRef(point.path, point.call_index)
+        tensor = self._view.tensor(ref)
+        wanted = [tensor.axes[i] for i in axes.position_axes(tensor.axes)]
+        known = self._view.inputs_of(ref)
+        found = self._of_inputs([self._view.input_names.index(name) for name in known], end)
+        named = [(one.ref, self._named_axes(one)) for one in found]
+        fitting = [(r, a) for r, a in named if [a[i] for i in hidden_axes(a)] == wanted]
+        if not fitting:
+            shown = "; ".join(", ".join(a) for _, a in named) or "none"
+            raise InstrumentError(
+                f"pg.{type(probe).__name__} masks inputs by the maps of {point.name!r}, whose "
+                f"positions are {', '.join(wanted)}; no input has these (there are: {shown}). Name "
+                "a layer whose positions are those of an input, or use pg.ReciproCAM()."
+            )
+        return tuple(fitting)
 
     def _enlarging(
         self, point: ProbePoint, inputs: Sequence[str], left: axes.Axes

@@ -19,10 +19,12 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
 from probegen.errors import VerificationError
+from probegen.methods.base import resized
+from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
 from probegen.plan.seeds import seeds
-from probegen.sources.changed_scores import attribution_by_scores
+from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import all_classes
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
@@ -129,16 +131,25 @@ class KerasReference:
             if by_scores:
                 at = functools.partial(self._scores_of, feed, place)
                 each = [
-                    {
-                        o.spec.name: attribution_by_scores(
-                            o, tensors, at, chosen, feed.get(GROUPS_INPUT)
-                        )
-                        for o in by_scores
-                    }
-                    for chosen in seeds(scores[place], group.target.spec, request)
+                    {o.spec.name: self._attribution(o, feed, tensors, at, s) for o in by_scores}
+                    for s in seeds(scores[place], group.target.spec, request)
                 ]
                 found.update(all_classes(group, scores[place], each))
         return found
+
+    def _attribution(
+        self,
+        output: GradientOutput,
+        feed: Mapping[str, Array],
+        tensors: Mapping[TensorRef, Array],
+        scores_at: ScoresAt,
+        seed: Array,
+    ) -> Array:
+        found = attribution_by_scores(output, tensors, scores_at, seed, feed.get(GROUPS_INPUT))
+        ref = output.sized_as
+        like = None if ref is None else np.asarray(feed[self._source.input_names[ref.position]])
+        sized = resized(NumpyOperations(), found.astype(np.float64), output.sized(like))
+        return np.asarray(sized).astype(output.spec.dtype)
 
     def _scores_of(
         self, feed: Mapping[str, Array], place: int, shifts: Mapping[TensorRef, Array]
