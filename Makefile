@@ -13,10 +13,11 @@ PEERS_BIN := $(PEERS_VENV)/bin
 PEERS_READY := $(PEERS_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo test check format docs peers bench sweep sweep-onnx corpus mutants clean
+.PHONY: help demo gallery test check format docs peers bench sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
+	@echo "make gallery draw every method on an image, a text and a row of a table into out/gallery/"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and types"
 	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
@@ -38,6 +39,9 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
+
+gallery: $(READY)
+	$(BIN)/python examples/gallery.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+from probegen.artefact.manifest import SUM_DETAIL
 from probegen.methods.axes import Axes
 from probegen.methods.base import Selector
 from probegen.methods.by_scores import check_count
@@ -85,5 +86,6 @@ class KernelSHAP(ByCoalitions):
         return ops.add(kept, ops.mul(there, ops.div(left, one)))
 
     def detail(self, axes: Axes) -> dict[str, Any]:
-        """Returns groups, background, samples and seed."""
-        return {**super().detail(axes), "samples": self.samples, "seed": self.seed}
+        """Returns groups, background, samples and seed; without groups the values add up."""
+        told = {**super().detail(axes), "samples": self.samples, "seed": self.seed}
+        return told if self.groups is not None else {**told, SUM_DETAIL: True}

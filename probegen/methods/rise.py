@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from probegen.artefact.manifest import ANY_SIGN
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes
 from probegen.methods.base import Selector, option
@@ -52,6 +53,7 @@ class RISE(OfInputsByScores):
     title: ClassVar[str] = "RISE"
     help: ClassVar[str] = "Mean score under random masks that keep a position."
     unit: ClassVar[str] = "score"
+    sign: ClassVar[str] = ANY_SIGN  # a mean of scores: far from zero where nothing matters
     equation: ClassVar[str] = "sum of target(x * mask) mask / (masks * keep)"
     paper: ClassVar[str] = "Petsiuk et al. 2018, eq. 6"
 

@@ -1,13 +1,16 @@
 """One self-contained HTML page about a result: pictures first, then outputs and certificate.
 
-The page needs nothing from outside and runs no script; a content policy in it says so to the
-browser. Whatever comes from the manifest or the caller is escaped.
+The page needs nothing from outside. Its one script hides what is not chosen and is always the same;
+the content policy in the page lets the browser run that script alone. Without it all is shown.
+Whatever comes from the manifest or the caller is escaped.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,10 +35,14 @@ from probegen.runtime.inputs import Array, describe
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.verdict import RANKS
-from probegen.runtime.run import DrawableRecord, DrawableResult
+from probegen.runtime.plot.view import View
+from probegen.runtime.run import DrawableResult
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("report.css")
+_SCRIPT = Path(__file__).with_name("report.js")
+
+#: Classes of one output, each with a picture of its own.
+_MOST_CLASSES = 12
 
 #: Figures of a certificate (fields of `probegen.parity.Parity`) and what they are called.
 _CERTIFIED = {
@@ -83,22 +90,35 @@ def render(
     manifest = result.manifest
     heading = title or _heading(result)
     rows = min(samples, _batch(result))
+    shown = [_sample(result, i, labels) for i in range(rows)]
+    script = _SCRIPT.read_text(encoding="utf-8")
     body = [
         _header(heading, result, labels, rows),
+        _chooser(shown),
         _navigation(rows),
-        *(_sample(result, i, labels) for i in range(rows)),
+        *(sample.html for sample in shown),
         _outputs(result),
         _certificate(manifest.certificate),
         _artefact(result),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(heading)}</title>\n"
         f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
+        + (f"\n<script>{script}</script>" if shown else "")
         + "\n</body>\n</html>\n"
+    )
+
+
+def _policy(script: str) -> str:
+    """Returns the content policy: nothing from outside, and no script but this one."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
     )
 
 
@@ -328,28 +348,102 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -
     )
 
 
-def _sample(result: DrawableResult, sample: int, labels: Labels) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """The pictures of one sample.
+
+    Attributes:
+        number: the row of the batch.
+        html: its part of the page.
+        outputs: what is shown, by output name.
+        classes: the classes that outputs of several explain, by what tells them apart in the page.
+    """
+
+    number: int
+    html: str
+    outputs: dict[str, str]
+    classes: dict[str, str]
+
+
+def _sample(result: DrawableResult, sample: int, labels: Labels) -> _Sample:
     # What a reader came for first: outputs of layers can fill many screens.
     drawn = [record for record in result.values() if record.spec.draw != DRAWN_BESIDE]
     ordered = sorted(drawn, key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
     shown = ordered[: labels.max_outputs]
-    parts = [_record(record, sample, labels) for record in shown]
+    views = [plot.view_of(record, sample, labels) for record in shown]
+    parts = [_record(view) for view in views]
     left_out = [r.name for r in drawn if r.name not in {s.name for s in shown}]
     if left_out:
         parts.append(f'<p class="muted">Not shown: {escape(", ".join(left_out))}</p>')
-    return f'<h2 id="sample-{sample}">Sample {sample}</h2>\n' + "\n".join(parts)
-
-
-def _record(record: DrawableRecord, sample: int, labels: Labels) -> str:
-    picture = plot.picture_of(plot.view_of(record, sample, labels))
-    content = picture.html or _drawn(picture, f"{record.name}/{sample}")
-    notes = "; ".join(part for part in (*picture.notes, record.spec.method) if part)
-    caption = f"<figcaption>{escape(notes)}</figcaption>" if notes else ""
-    return (
-        f'<article class="card">\n<h3>{escape(picture.title)}</h3>\n'
-        f'<p class="muted"><code>{escape(record.name)}</code></p>\n'
-        f"<figure>{content}{caption}</figure>\n</article>"
+    outputs = {view.spec.name: f"{view.spec.title}: {plot.place(view.spec)}" for view in views}
+    classes = {name: name for view in views for name, _ in plot.class_views(view)}
+    html = (
+        f'<section data-sample="{sample}">\n<h2 id="sample-{sample}">Sample {sample}</h2>\n'
+        + "\n".join(parts)
+        + "\n</section>"
     )
+    return _Sample(sample, html, outputs, classes)
+
+
+def _record(view: View) -> str:
+    """Returns one output of a sample: a picture, or one for each class that it explains."""
+    of_classes = plot.class_views(view)
+    if of_classes:
+        chosen = of_classes[: min(_MOST_CLASSES, view.labels.max_panels)]
+        figures = "\n".join(_figure(one, name) for name, one in chosen)
+        if len(chosen) < len(of_classes):
+            figures += f'<p class="muted">showing {len(chosen)} of {len(of_classes)} classes</p>'
+    else:
+        figures = _figure(view)
+    name = escape(view.spec.name)
+    return (
+        f'<article class="card" data-output="{name}">\n<h3>{escape(view.title)}</h3>\n'
+        f'<p class="muted"><code>{name}</code></p>\n{figures}\n</article>'
+    )
+
+
+def _figure(view: View, class_name: str | None = None) -> str:
+    """Returns a picture with what is said of it, under the name of its class if it has one."""
+    picture = plot.picture_of(view)
+    content = picture.html or _drawn(picture, f"{view.spec.name}/{view.sample}/{class_name or ''}")
+    notes = "; ".join(part for part in (*picture.notes, view.spec.method) if part)
+    caption = f"<figcaption>{escape(notes)}</figcaption>" if notes else ""
+    if class_name is None:
+        return f"<figure>{content}{caption}</figure>"
+    name = escape(class_name)
+    return f'<figure data-class="{name}"><h4>{name}</h4>{content}{caption}</figure>'
+
+
+def _chooser(shown: Sequence[_Sample]) -> str:
+    """Returns what a reader chooses sample, output and class with; hidden without the script."""
+    if not shown:
+        return ""
+    outputs = {name: title for sample in shown for name, title in sample.outputs.items()}
+    titles = list(outputs.values())
+    named = {
+        name: title if titles.count(title) == 1 else f"{title} ({name})"
+        for name, title in outputs.items()
+    }
+    classes = {key: name for sample in shown for key, name in sample.classes.items()}
+    choices = [
+        _choice("sample", "Sample", {str(s.number): str(s.number) for s in shown}, first=True),
+        _choice("output", "Method", named),
+        _choice("class", "Class", classes),
+    ]
+    return f'<form id="choose" class="card" hidden>{"".join(choices)}</form>'
+
+
+def _choice(name: str, title: str, options: Mapping[str, str], first: bool = False) -> str:
+    """Returns one choice, all being the first option; nothing where there is nothing to choose."""
+    if len(options) < 2:
+        return ""
+    listed = '<option value="">all</option>' + "".join(
+        f'<option value="{escape(value)}"{" selected" if first and not i else ""}>'
+        f"{escape(text)}</option>"
+        for i, (value, text) in enumerate(options.items())
+    )
+    # Firefox would keep a choice over a reload, where others do not.
+    return f'<label>{title} <select name="{name}" autocomplete="off">{listed}</select></label>'
 
 
 def _drawn(picture: Picture, name: str) -> str:

@@ -10,10 +10,11 @@ import numpy as np
 
 from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
 from probegen.artefact.rows import rows_first
+from probegen.artefact.seeds import seed
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
 
-ARGMAX, INDEX, INPUT = "argmax", "index", "input"
+ARGMAX, INDEX, INPUT, CONTRAST = "argmax", "index", "input", "contrast"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Score:
     Attributes:
         output: name of the prediction.
         axes: its axes.
-        chosen: 1 where an entry counts, 0 elsewhere, shape `[batch, ...]`.
+        chosen: 1 where an entry counts, -1 where it is taken away, 0 elsewhere, `[batch, ...]`.
     """
 
     output: str
@@ -39,13 +40,14 @@ class Score:
         """
         values = rows_first(np.asarray(predictions[self.output], np.float64), self.axes)
         # An entry that does not count may be infinite.
-        counted = np.where(self.chosen > 0, values, 0.0)
+        counted = np.where(self.chosen != 0, values * self.chosen, 0.0)
         return np.asarray(counted.reshape(len(counted), -1).sum(1))
 
     def classes(self) -> Array | None:
         """Returns the one class of each sample, None where a score is of several entries."""
         flat = self.chosen.reshape(len(self.chosen), -1)
-        return flat.argmax(1) if self.chosen.ndim == 2 and (flat.sum(1) == 1).all() else None
+        one = self.chosen.ndim == 2 and (np.abs(flat).sum(1) == 1).all()
+        return flat.argmax(1) if one else None
 
 
 def score_of(
@@ -71,7 +73,7 @@ def score_of(
     known = [p.name for p in manifest.predictions]
     if target is None:
         raise InputError(f"the output {spec.name!r} explains no score: it has no target.")
-    if target.mode not in (ARGMAX, INDEX, INPUT) or target.output not in known:
+    if target.mode not in (ARGMAX, INDEX, INPUT, CONTRAST) or target.output not in known:
         raise InputError(
             f"the output {spec.name!r} explains {_said(target)}, which is no entry of the "
             f"artefact's predictions ({', '.join(map(repr, known))}), so that it cannot be "
@@ -79,27 +81,10 @@ def score_of(
         )
     described = manifest.output(target.output)
     values = rows_first(np.asarray(predictions[target.output], np.float64), described.axes)
-    axes = described.axes
-    return Score(target.output, axes, _chosen(values, target, request))
+    return Score(target.output, described.axes, seed(values, target, request))
 
 
 def _said(target: TargetSpec) -> str:
     if target.mode == "callable":
         return target.name or "a function of the outputs"
     return f"a target of the mode {target.mode!r}"
-
-
-def _chosen(values: Array, target: TargetSpec, request: Array | None) -> Array:
-    if values.ndim == 1:
-        return np.ones(values.shape)
-    if target.mode == INDEX:
-        picked = np.zeros(values.shape)
-        at = tuple(slice(None) if i is None else i for i in target.index or ())
-        picked[(slice(None), *at)] = 1.0
-        return picked
-    # What is not a number is larger than all numbers, as runtimes have it.
-    classes = np.where(np.isnan(values), np.inf, values).argmax(-1)
-    if target.mode == INPUT and request is not None:
-        asked = np.asarray(request).reshape(-1, *[1] * (values.ndim - 2))
-        classes = np.where(asked < 0, classes, asked)
-    return np.asarray(np.arange(values.shape[-1]) == classes[..., None], np.float64)

@@ -1,7 +1,10 @@
 """The HTML report: whole, self-contained, escaped, and complete."""
 
 import base64
+import hashlib
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -22,7 +25,7 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.open, self.tags, self.text, self.cells = [], [], [], []
+        self.open, self.tags, self.text, self.cells, self.scripts = [], [], [], [], []
         self.raw = path.read_text(encoding="utf-8")
         self.feed(self.raw)
         self.close()
@@ -37,7 +40,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if data.strip() and self.open[-1] != "style":
+        if data.strip() and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif data.strip() and self.open[-1] != "style":
             self.text.append(data.strip())
             if self.open[-1] in ("td", "dd"):
                 self.cells.append(data.strip())
@@ -127,11 +132,17 @@ def test_pictures_come_before_tables(page):
 
 
 def test_nothing_from_outside(page):
-    assert not page.all("script")
+    (script,) = page.scripts
+    assert page.all("script") == [{}]
+    assert not re.search(r"eval|Function\(|innerHTML|document\.write|setTimeout|fetch|XML", script)
     assert not page.all("link")
     assert not re.search(r"https?://|@import|url\((?!#)", page.raw)
     (policy,) = (m["content"] for m in page.all("meta") if "http-equiv" in m)
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
     assert all(a["href"].startswith("#sample-") for a in page.all("a"))
 
 
@@ -176,7 +187,8 @@ def evil_result(**changes):
 def test_everything_is_escaped(tmp_path):
     path = evil_result().to_html(tmp_path / "r.html", tokens=[EVIL, "b", "c"], title=EVIL)
     page = Page(path)
-    assert not page.all("script")
+    assert len(page.scripts) == len(page.all("script")) == 1
+    assert EVIL not in page.scripts[0]
     assert EVIL in page.text
     assert any(text.startswith("failed on") for text in page.text)
 
@@ -243,3 +255,84 @@ def test_wrong_arguments(artefact, tmp_path):
     with pytest.raises(InputError, match="class_names has 9 entries, but no prediction"):
         result.to_html(tmp_path / "r.html", class_names=list("abcdefghi"))
     assert list(tmp_path.iterdir()) == []
+
+
+# -- what a reader chooses -----------------------------------------------------------------------
+
+
+def of_classes(names=("ant", EVIL)):
+    """Two samples with a map a class, one of a layer without classes, and a prediction."""
+    rng = np.random.default_rng(12)
+    axes = ("batch", "feature")
+    return result_of(
+        {"row": (rng.random((2, 3)), axes, {})},
+        {
+            "y": (np.array([[0.4, 0.6], [0.7, 0.3]]), "prediction", ("batch", "class"), {}),
+            "all/row": (
+                rng.normal(size=(2, 2, 3)), "integrated_gradients", ("batch", "class", "feature"),
+                {"input": "row", "target": TargetSpec("all", output="y", classes=2, count=2)},
+            ),
+            "one/row": (rng.random((2, 3)), "saliency", axes, {"input": "row"}),
+        },
+        class_names=names,
+    )  # fmt: skip
+
+
+def options_of(page, name):
+    """Values of one choice, in order."""
+    places = [i for i, (tag, _) in enumerate(page.tags) if tag == "select"]
+    start = next(i for i in places if page.tags[i][1]["name"] == name)
+    found = []
+    for tag, attrs in page.tags[start + 1 :]:
+        if tag != "option":
+            break
+        found.append(attrs["value"])
+    return found
+
+
+def test_choices_and_what_they_choose_of(tmp_path):
+    page = Page(of_classes().to_html(tmp_path / "r.html"))
+    assert options_of(page, "sample") == ["", "0", "1"]
+    assert options_of(page, "output") == ["", "y", "all/row", "one/row"]
+    assert options_of(page, "class") == ["", "ant", EVIL]
+    assert [s["data-sample"] for s in page.all("section") if "data-sample" in s] == ["0", "1"]
+    outputs = [a["data-output"] for a in page.all("article")]
+    assert outputs == ["y", "all/row", "one/row"] * 2
+    classes = [f["data-class"] for f in page.all("figure") if "data-class" in f]
+    assert classes == ["ant", EVIL] * 2
+    assert len(page.all("figure")) == 8
+    # Nothing is hidden where no script runs, but what only a script can use.
+    assert [tag for tag, attrs in page.tags if "hidden" in attrs] == ["form"]
+
+
+def test_no_choice_where_there_is_one_thing(artefact, tmp_path):
+    page = Page(artefact.run(images(1), explain=False).to_html(tmp_path / "r.html"))
+    assert page.all("select") == []
+    none = Page(artefact.run(images(1)).to_html(tmp_path / "r.html", samples=0))
+    assert not none.scripts
+    assert not none.all("form")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize(("link", "shown"), [("", "0"), ("#sample-1", "1")])
+def test_a_browser_shows_what_is_chosen(tmp_path, link, shown):
+    path = of_classes().to_html(tmp_path / "r.html")
+    text = path.read_text(encoding="utf-8")
+    for value in ("ant", "all/row"):  # as a reader would choose them
+        text = text.replace(f'<option value="{value}">', f'<option value="{value}" selected>')
+    path.write_text(text, encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"{path.as_uri()}{link}"], capture_output=True, text=True, check=False
+    )
+    drawn = tmp_path / "drawn.html"
+    drawn.write_text(done.stdout)
+    page = Page(drawn)
+    sections = {s["data-sample"]: s for s in page.all("section") if "data-sample" in s}
+    assert [n for n, s in sections.items() if "hidden" not in s] == [shown]
+    articles = [(a["data-output"], "hidden" in a) for a in page.all("article")]
+    assert articles == [("y", True), ("all/row", False), ("one/row", True)] * 2
+    figures = [(f["data-class"], "hidden" in f) for f in page.all("figure") if "data-class" in f]
+    assert figures == [("ant", False), (EVIL, True)] * 2
+    assert "hidden" not in page.all("form")[0]
+    assert "hidden" in page.all("nav")[0]

@@ -26,6 +26,7 @@ from probegen.artefact.manifest import DRAWN_BESIDE, class_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.files import write_atomic
+from probegen.runtime.plot import class_panels
 from probegen.runtime.plot.choose import picture_of
 from probegen.runtime.plot.contributions import check_form
 from probegen.runtime.plot.inline import inline_svg
@@ -37,6 +38,7 @@ from probegen.runtime.plot.view import View, place, sources_of, view_of
 
 __all__ = [
     "check_against",
+    "class_views",
     "figure_of",
     "inline_svg",
     "maximised_figure",
@@ -135,6 +137,11 @@ def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
         for spec, array in zip(specs, predictions, strict=False)
     }
     check_class_names(labels.class_names, sizes)
+
+
+def class_views(view: View) -> list[tuple[str, View]]:
+    """Returns a view for each class by its name, nothing where not several are explained."""
+    return class_panels.views(view) if class_panels.fits(view) else []
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> Path:

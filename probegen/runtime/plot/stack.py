@@ -36,7 +36,7 @@ def over_source(view: View, axes: Sequence[str]) -> tuple[Array, Array, Scale, t
         base, notes = flat.reshape(*values.shape[:3], 3), (*notes, *more)
     clip = heat.shape == base.shape[:3]  # what is brought to a size is smooth
     heat = resize(heat, base.shape[:3])
-    return heat, base, attribution_scale(heat, view.signed, HEAT, clip), notes
+    return heat, base, attribution_scale(heat, view.signed, HEAT, clip, view.has_zero), notes
 
 
 def tiled(

@@ -145,16 +145,22 @@ def scale_of(
 
 
 def attribution_scale(
-    values: Array, signed: bool, colours: str = MAGNITUDE, clip: bool = True
+    values: Array, signed: bool, colours: str = MAGNITUDE, clip: bool = True, has_zero: bool = True
 ) -> Scale:
     """Chooses the scale for attributions, which starts at zero: half as long is half as much.
+
+    Numbers that are all on one side of a zero that says nothing go from the lowest to the highest.
 
     Args:
         values: any shape; what is not finite is left out of account.
         signed: True for a diverging scale.
         colours: the colour map of magnitudes.
         clip: let a few outliers go beyond the ends, so that they do not darken all the rest.
+        has_zero: True where zero means that something does not matter.
     """
+    finite = values[np.isfinite(values)]
+    if not has_zero and finite.size and (finite.min() >= 0 or finite.max() <= 0):
+        return scale_of(values, signed=False, colours=colours, clip=clip)
     scale = scale_of(values, signed=signed, colours=colours, clip=clip)
     return scale if scale.low <= 0 else dataclasses.replace(scale, low=0.0)
 

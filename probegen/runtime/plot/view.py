@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import (
+    ANY_SIGN,
     DRAWN_AS_PREDICTION,
     NEVER_NEGATIVE,
     SIGNED,
@@ -131,6 +132,11 @@ class View:
         if self.spec.sign in (SIGNED, NEVER_NEGATIVE):
             return self.spec.sign == SIGNED
         return bool(np.any(self.array < 0))
+
+    @property
+    def has_zero(self) -> bool:
+        """True where zero means that something does not matter, as of what has a sign."""
+        return self.spec.sign != ANY_SIGN
 
     @property
     def is_derivative(self) -> bool:

@@ -85,6 +85,19 @@ def test_numbers_below_zero_are_shown_where_the_sign_is_any():
     assert colours_of(record.plot()) == {colour_map(DIVERGING).name}
 
 
+@pytest.mark.parametrize("offset", [20.0, -20.0])
+def test_numbers_far_from_a_zero_that_says_nothing(offset):
+    """As means of scores are: they go from the lowest to the highest, so that all is seen."""
+    array = RNG.random((1, 6, 9)) + offset
+    record = newer(array, IMAGE[:3], RNG.random((1, 6, 9, 3)), IMAGE, "any")
+    figure = record.plot()
+    assert colours_of(figure) == {colour_map(HEAT).name}
+    low, high = titled(figure, "Newer method").images[0].get_clim()
+    assert (low, high) == pytest.approx((array.min(), array.max()), abs=1e-4)
+    signed = newer(array, IMAGE[:3], RNG.random((1, 6, 9, 3)), IMAGE, "signed")
+    assert colours_of(signed.plot()) == {colour_map(DIVERGING).name}
+
+
 def test_a_volume_and_a_film():
     for first, what in (("depth", "attribution to a volume"), ("time", "attribution to a film")):
         axes = ("batch", first, *IMAGE[1:])

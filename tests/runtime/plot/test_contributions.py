@@ -1,9 +1,13 @@
 """Features of a vector as bars, as a waterfall and as forces: one engine, three forms."""
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from matplotlib.patches import Polygon, Rectangle
 
+import probegen as pg
+from probegen import runtime
 from probegen.errors import InputError
 from probegen.runtime.plot import record_view
 from probegen.runtime.plot.contributions import contributions_of
@@ -112,3 +116,40 @@ def test_a_form_that_does_not_fit_is_refused(tmp_path):
     assert says(both.plot(tmp_path / "r.png", form="waterfall"), "together")
     page = both.to_html(tmp_path / "r.html", form="force").read_text()
     assert "together 3" in page
+
+
+def test_methods_say_whether_their_numbers_add_up(tmp_path):
+    """The parts of a waterfall add up to the score less that of the reference."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 18]>
+    net (float[batch, 4] row) => (float[batch, 2] y)
+    {
+        a = MatMul (row, weights)
+        y = Tanh (a)
+    }
+    """
+    proto = onnx.parser.parse_model(text)
+    weights = np.random.default_rng(2).normal(size=(4, 2)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "weights"))
+    probes = [
+        pg.IntegratedGradients(64, target=1),
+        pg.KernelSHAP(target=1),
+        pg.KernelSHAP(groups=np.array([0, 0, 1, 1]), target=1, name="grouped"),
+        pg.InputGradient(target=1),
+        pg.FeatureAblation(target=1),
+    ]
+    pg.compile(proto, probes, tmp_path / "m.onnx", verify=False)
+    x = np.random.default_rng(3).normal(size=(2, 4)).astype(np.float32)
+    result = runtime.load(tmp_path / "m.onnx", threads=1).run(x)
+    sums = {name: r.spec.sums_to_score for name, r in result.explanations.items()}
+    assert sums == {
+        "integrated_gradients/row": True, "kernel_shap/row": True, "grouped": False,
+        "input_gradient/row": False, "feature_ablation/row": False,
+    }  # fmt: skip
+    assert [n for n, r in result.items() if r.spec.is_gradient] == ["input_gradient/row"]
+    for name in ("integrated_gradients/row", "kernel_shap/row"):
+        record = result[name]
+        for sample in (0, 1):
+            total = contributions_of(record_view(record, sample, {})).total
+            assert total == pytest.approx(float(result["y"].array[sample, 1]), abs=2e-3)
+        assert says(record.plot(form="waterfall"), "together")

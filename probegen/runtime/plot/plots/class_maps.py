@@ -37,7 +37,9 @@ def plan(view: View) -> Picture:
         height, width = maps[0].shape
         remarks += (f"{height}\u00d7{width} maps brought to the input's size",)
     heats = np.stack([resize(heat, size) for heat in maps])
-    scale = attribution_scale(heats, view.signed, HEAT, clip=heats.shape[1:] == maps[0].shape)
+    scale = attribution_scale(
+        heats, view.signed, HEAT, heats.shape[1:] == maps[0].shape, view.has_zero
+    )
     tiles = [] if base is None else [Tile(base, "input")]
     for i in chosen:
         shown = heats[i] if base is None else overlay(base, heats[i], scale)

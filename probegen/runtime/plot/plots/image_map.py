@@ -45,7 +45,7 @@ def plan(view: View) -> Picture:
         notes += (f"{heat.shape[0]}\u00d7{heat.shape[1]} map brought to the input's size",)
     clip = heat.shape == size  # what is brought to a size is smooth
     heat = resize(heat, size)
-    scale = attribution_scale(heat, view.signed, HEAT, clip)
+    scale = attribution_scale(heat, view.signed, HEAT, clip, view.has_zero)
     panels = [(view.spec.title, heat)]
     if base is not None:
         panels = [("input", base), *panels, ("overlay", overlay(base, heat, scale))]

@@ -87,7 +87,7 @@ def highlighted(view: View) -> Highlighted:
         notes += (f"showing {_MOST_TOKENS} of {len(tokens)} tokens{which}",)
         tokens, values = tokens[first:last], values[first:last]
     signed = view.signed and not joined.startswith(_NORM)
-    scale = attribution_scale(values, signed, WARM, clip=False)
+    scale = attribution_scale(values, signed, WARM, clip=False, has_zero=view.has_zero)
     return Highlighted(tokens, values, scale, view.quantity, notes)
 
 
