@@ -43,8 +43,21 @@ class _Explained:
 class GradientPlanner:
     """Plans the outputs of probes that differentiate."""
 
-    def __init__(self, view: ModelView) -> None:
+    def __init__(self, view: ModelView, by_scores: bool = False) -> None:
+        """Makes a planner.
+
+        Args:
+            view: the model.
+            by_scores: plan probes that need scores alone: of what the target depends on, be it
+                differentiable or not.
+        """
         self._view = view
+        self._by_scores = by_scores
+
+    def _flows(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether a target can be explained by a tensor."""
+        found = self._view.depends if self._by_scores else self._view.flows
+        return found(ref, end)
 
     # -- targets -------------------------------------------------------------------------
 
@@ -220,7 +233,7 @@ class GradientPlanner:
         points = self._last_with_positions(probe, end) if auto else self._named(probe)
         if len(points) > 1 and probe.needs_gradient:
             # Calls that the target does not depend on have no map.
-            flowing = [p for p in points if self._view.flows(TensorRef(p.path, p.call_index), end)]
+            flowing = [p for p in points if self._flows(TensorRef(p.path, p.call_index), end)]
             points = flowing or points
         return [self._map(probe, target, end, p, several=len(points) > 1) for p in points]
 
@@ -431,15 +444,15 @@ class GradientPlanner:
         asked for), but not with `strict`.
         """
         own = TensorRef(None, position=position)
-        found = [own] if self._view.flows(own, end) else []
+        found = [own] if self._flows(own, end) else []
         starts = [s for s in self._view.starts if position in s.ties]
         for start in starts:
-            if start.carries(position) and self._view.flows(start.ref, end):
+            if start.carries(position) and self._flows(start.ref, end):
                 self._check_usable(start)
                 found.append(start.ref)
         if found or strict:
             return found
-        return [s.ref for s in starts if s.usable and self._view.flows(s.ref, end)]
+        return [s.ref for s in starts if s.usable and self._flows(s.ref, end)]
 
     @functools.cached_property
     def _starts(self) -> dict[TensorRef, Start]:
@@ -477,7 +490,7 @@ class GradientPlanner:
         Raises:
             NotDifferentiableError: it is one; says where the gradient stops.
         """
-        if not self._view.flows(ref, end):
+        if not self._flows(ref, end):
             raise NotDifferentiableError(self._why_blocked(ref, end, f"layer {name!r}"))
         self._check_custom_gradients(ref, end)
 
@@ -495,6 +508,8 @@ class GradientPlanner:
 
     def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
         """Refuses gradients that user code has redefined: an exported graph cannot hold them."""
+        if self._by_scores:
+            return
         for layer in self._view.redefined_at(ref, end):
             raise NotDifferentiableError(
                 f"layer {layer!r} redefines its gradient "

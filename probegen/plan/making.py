@@ -59,7 +59,7 @@ def make_plan(
         NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
     """
     view.check_outputs_not_random()
-    planner = GradientPlanner(view)
+    planner, by_scores = GradientPlanner(view), GradientPlanner(view, by_scores=True)
     names = new_names(view.points, earlier)
     planned: list[_Planned] = []
     parts: dict[int, ChainParts] = {}
@@ -73,7 +73,8 @@ def make_plan(
             parts[place] = chain_parts(view, planner, probe, targets.get(place), place)
             planned.append((probe, parts[place].outputs))
         elif isinstance(probe, GradientProbe):
-            planned.append((probe, planner.gradients(probe, targets[place])))
+            of_kind = by_scores if isinstance(probe, ByScores) else planner
+            planned.append((probe, of_kind.gradients(probe, targets[place])))
         else:
             planned.append((probe, plain_outputs(view, probe)))
     plain: list[PlainOutput] = []

@@ -186,6 +186,10 @@ class ModelView(abc.ABC):
     def flows(self, ref: TensorRef, end: Any) -> bool:
         """Tells whether a gradient flows from an end back to a tensor."""
 
+    def depends(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether the numbers of an end depend on a floating tensor, in whichever way."""
+        return self.flows(ref, end)
+
     @abc.abstractmethod
     def blocked_at(self, ref: TensorRef, end: Any) -> set[tuple[str, str]]:
         """Returns operations, and their layers, that stop a gradient between the two."""

@@ -32,6 +32,7 @@ from probegen.sources.keras.trace import (
     ancestors,
     blocking_operations,
     custom_gradients,
+    influenced_by,
     is_differentiable,
     last_on_the_way,
     pre_activation,
@@ -168,6 +169,13 @@ class KerasView(ModelView):
         """Tells whether a gradient flows from an end back to a tensor."""
         return any(
             start.dtype.is_floating and is_differentiable(self.trace, start, end)
+            for start in self._tensors(ref)
+        )
+
+    def depends(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether the numbers of an end depend on a floating tensor, in whichever way."""
+        return any(
+            start.dtype.is_floating and id(end) in influenced_by(start, self.trace.graph)
             for start in self._tensors(ref)
         )
 

@@ -376,6 +376,11 @@ class OnnxView(ModelView):
         value = self.value(ref)
         return is_float(value) and end in self._influenced(value)
 
+    def depends(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether the numbers of an end depend on a floating tensor, in whichever way."""
+        value = self.value(ref)
+        return is_float(value) and end in depending_on(self.graph, [value])
+
     def _influenced(self, value: ir.Value) -> set[ir.Value]:
         if value not in self._influences:
             self._influences[value] = influenced_by(self.graph, [value], BLOCKING)

@@ -1,0 +1,99 @@
+"""Methods by scores explain what has no gradient: tree ensembles, steps, comparisons."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from onnx import TensorProto, helper
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import NotDifferentiableError
+from tests import models
+from tests.methods.games import values_over_orders
+
+
+def forest():
+    """Two trees over three of four features, as scikit-learn's exporters write them."""
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0] * 5 + [1] * 3,
+        nodes_nodeids=[0, 1, 2, 3, 4, 0, 1, 2],
+        nodes_featureids=[0, 1, 0, 0, 0, 2, 0, 0],
+        nodes_values=[0.0, 0.5, 0.0, 0.0, 0.0, -0.2, 0.0, 0.0],
+        nodes_modes=["BRANCH_LEQ", "BRANCH_LEQ", "LEAF", "LEAF", "LEAF", "BRANCH_LEQ"]
+        + ["LEAF"] * 2,
+        nodes_truenodeids=[1, 3, 0, 0, 0, 1, 0, 0],
+        nodes_falsenodeids=[2, 4, 0, 0, 0, 2, 0, 0],
+        target_treeids=[0] * 3 + [1] * 2,
+        target_nodeids=[2, 3, 4, 1, 2],
+        target_ids=[0] * 5,
+        target_weights=[5.0, 1.0, 3.0, -2.0, 4.0],
+    )
+    graph = helper.make_graph(
+        [node],
+        "forest",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def worth(x):
+    first = np.where(x[:, 0] > 0, 5.0, np.where(x[:, 1] <= 0.5, 1.0, 3.0))
+    return first + np.where(x[:, 2] <= -0.2, -2.0, 4.0)
+
+
+def test_shapley_values_of_a_forest(tmp_path):
+    background = np.array([0.3, 0.1, -1.0, 0.0], np.float32)
+    pg.compile(forest(), [pg.KernelSHAP(background=background)], tmp_path / "m.onnx")
+    x = models.images((4,), count=5)
+
+    def score(some):
+        return worth(np.where(np.isin(np.arange(4), list(some)), x, background))
+
+    found = runtime.load(tmp_path / "m.onnx").run(x)["kernel_shap/x"].array
+    np.testing.assert_allclose(found, values_over_orders(score, 4), atol=1e-5)
+    assert np.abs(found[:, 3]).max() < 1e-5
+    assert np.abs(found).max() > 1
+
+
+@keras.saving.register_keras_serializable(package="probegen_tests")
+class Steps(layers.Layer):
+    """Rounds, and compares with zero."""
+
+    def call(self, x):
+        return keras.ops.cast(x > 0, "float32") + keras.ops.round(x)
+
+
+@pytest.mark.parametrize("path", ["m.onnx", "saved"])
+def test_steps_of_a_keras_model(tmp_path, path):
+    keras.utils.set_random_seed(4)
+    given = keras.Input((6,), name="row")
+    model = keras.Model(given, layers.Dense(3, name="scores")(Steps(name="steps")(given)))
+    if path == "m.onnx":
+        with pytest.raises(NotDifferentiableError):
+            pg.compile(model, pg.Saliency(), tmp_path / path)
+    pg.compile(model, pg.FeatureAblation(target=1), tmp_path / path)
+    x = models.images((6,), count=3)
+    score = lambda v: model.predict(v, verbose=0)[:, 1]  # noqa: E731
+    expected = [score(x) - score(np.where(np.arange(6) == i, 0, x)) for i in range(6)]
+    found = runtime.load(tmp_path / path).run(x)["feature_ablation/row"].array
+    np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
+
+
+def test_what_the_target_does_not_depend_on_is_refused(tmp_path):
+    left, right = keras.Input((3,), name="left"), keras.Input((4,), name="right")
+    one = layers.Dense(2, name="one")(left)
+    model = keras.Model([left, right], [one, layers.Dense(2, name="two")(right)])
+    pg.compile(model, pg.Occlusion(2, output="one"), tmp_path / "m.onnx")
+    found = runtime.load(tmp_path / "m.onnx").manifest.explanations
+    assert [o.name for o in found] == ["occlusion/left"]
+    with pytest.raises(NotDifferentiableError, match="does not depend on input 'right'"):
+        pg.compile(model, pg.Occlusion(2, output="one", wrt="right"), tmp_path / "n.onnx")
+    assert not (tmp_path / "n.onnx").exists()
