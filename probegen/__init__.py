@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.attention_rollout import AttentionRollout as AttentionRollout
     from probegen.methods.deconvnet import Deconvnet as Deconvnet
     from probegen.methods.deep_lift import DeepLIFT as DeepLIFT
+    from probegen.methods.deep_shap import DeepSHAP as DeepSHAP
     from probegen.methods.eigen_cam import EigenCAM as EigenCAM
     from probegen.methods.expected_gradients import ExpectedGradients as ExpectedGradients
     from probegen.methods.feature_ablation import FeatureAblation as FeatureAblation

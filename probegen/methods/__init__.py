@@ -13,6 +13,7 @@ from probegen.methods.attention_rollout import AttentionRollout
 from probegen.methods.base import Probe
 from probegen.methods.deconvnet import Deconvnet
 from probegen.methods.deep_lift import DeepLIFT
+from probegen.methods.deep_shap import DeepSHAP
 from probegen.methods.eigen_cam import EigenCAM
 from probegen.methods.expected_gradients import ExpectedGradients
 from probegen.methods.feature_ablation import FeatureAblation
@@ -62,4 +63,5 @@ METHODS: tuple[type[Probe], ...] = (
     GuidedBackprop,
     Deconvnet,
     DeepLIFT,
+    DeepSHAP,
 )

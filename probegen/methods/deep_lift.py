@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from probegen.errors import SpecError
-from probegen.methods.axes import Axes
-from probegen.methods.base import OfInputs, Selector
+from probegen.methods.arrays import parse_number_or_array
+from probegen.methods.axes import Axes, Sizes
+from probegen.methods.base import OfInputs, Selector, option
+from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
+from probegen.methods.samples import Place
 from probegen.methods.tables import RescaledDifferences, Table
 from probegen.methods.targets import Target
 
@@ -30,7 +32,9 @@ class DeepLIFT(OfInputs):
     multipliers, which is not complete) and passes gradients through products of two tensors.
 
     Attributes:
-        baseline: the value of every element of the baseline.
+        baseline: where differences are taken from: a number, an array of one sample's shape,
+            several arrays (of whose results the mean is taken), `"blur"`, or one of these by name,
+            as for `IntegratedGradients`.
         target, wrt, name, output, logits: as for `InputGradient`. All that stands for the inputs
             is at its baseline together; layers that `wrt` selects each have one of their own.
     """
@@ -43,22 +47,24 @@ class DeepLIFT(OfInputs):
     equation: ClassVar[str] = "(x - baseline) * multiplier, with dy / dx in the place of slopes"
     paper: ClassVar[str] = "Shrikumar et al. 2017, secs. 3.3-3.5"
 
-    baseline: float = 0.0
+    baseline: Baseline = option(0.0, "Baseline", parse=parse_number_or_array)
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number = isinstance(self.baseline, int | float) and not isinstance(self.baseline, bool)
-        if not number or not math.isfinite(self.baseline):
-            raise SpecError(f"baseline= takes a finite number, got {self.baseline!r}.")
+        object.__setattr__(self, "baseline", checked_baseline(self.baseline, "baseline"))
+
+    def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
+        """Checks the baseline against what is explained."""
+        check_baseline(self.baseline, "pg.DeepLIFT(baseline=...)", places)
 
     def table(self) -> Table:
         """Returns the rules of the rescale rule."""
-        return RescaledDifferences(float(self.baseline))
+        return RescaledDifferences(self.baseline)
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the baseline."""
         del axes
-        return {"baseline": self.baseline}
+        return {"baseline": described(self.baseline)}

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from probegen.methods.baselines import Baseline
 from probegen.methods.operations import Operations
 
 #: What takes the place of the vector-Jacobian product of an operator with one input:
@@ -79,11 +80,11 @@ class RescaledDifferences(Table):
     """Differences from a reference in the place of slopes (Shrikumar et al. 2017).
 
     Attributes:
-        baseline: the value of every element of the reference.
+        baseline: what the explained tensors are in the reference; several are averaged over.
     """
 
     name: ClassVar[str] = "rescaled_differences"
     what: ClassVar[str] = "takes differences from a baseline in the place of gradients"
     from_baseline: ClassVar[bool] = True
 
-    baseline: float = 0.0
+    baseline: Baseline = 0.0

@@ -21,7 +21,9 @@ BASELINE = 0.3
 
 def dense(rows, function, baseline, target):
     """`[?, 5] -> dense -> function -> dense`, by the definition, layer after layer."""
-    x, there = (v.astype(np.float64) @ W1 + BIAS for v in (rows, np.full_like(rows, baseline)))
+    x, there = (
+        np.asarray(v, np.float64) @ W1 + BIAS for v in (rows, baseline + np.zeros_like(rows))
+    )
     dx = x - there
     ratio = (function(x) - function(there)) / dx
     return (rows - baseline) * ((ratio * W2[:, target]) @ W1.T)

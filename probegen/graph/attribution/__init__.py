@@ -136,11 +136,11 @@ def _of_seed(
     seeds = {scores: chosen}
     flow = {w.name: w.at for w in wanted if not w.probe.needs_gradient}
     local = [w for w in wanted if w.probe.gradients_at() is None and w.name not in flow]
-    axes = {w.at: w.axes for w in local}
+    about = {w.at: w.place for w in local}
     arrived: dict[tuple[ir.Value, int], ir.Value | None] = {}
     for number in dict.fromkeys(w.together for w in local):
         places = list(dict.fromkeys(w.at for w in local if w.together == number))
-        found = backward(builder, seeds, places, axes)
+        found = backward(builder, seeds, places, about)
         arrived.update(((p, number), v) for p, v in zip(places, found, strict=True))
     for one in local:
         gradient = arrived[one.at, one.together]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Rule, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING
-from probegen.methods.axes import Axes
+from probegen.methods.samples import Place
 
 
 class BackwardPass(Protocol):
@@ -22,7 +22,7 @@ class BackwardPass(Protocol):
         builder: Builder,
         seeds: Mapping[ir.Value, ir.Value],
         places: Sequence[ir.Value],
-        axes: Mapping[ir.Value, Axes] | None = None,
+        about: Mapping[ir.Value, Place] | None = None,
     ) -> list[ir.Value | None]:
         """Returns what arrives at each place, None where nothing does.
 
@@ -31,7 +31,7 @@ class BackwardPass(Protocol):
             seeds: the scores, and ones where an entry of them is summed up.
             places: the tensors that are explained; of a table `from_baseline`, those that belong
                 together.
-            axes: of the places, as far as they are known.
+            about: what is known of the places.
 
         Raises:
             UnsupportedOpsError: an operator on the way has no rule; lists each.
@@ -53,8 +53,8 @@ class Rules:
         builder: Builder,
         seeds: Mapping[ir.Value, ir.Value],
         places: Sequence[ir.Value],
-        axes: Mapping[ir.Value, Axes] | None = None,
+        about: Mapping[ir.Value, Place] | None = None,
     ) -> list[ir.Value | None]:
         """Returns what arrives at each place, None where nothing does."""
-        del axes
+        del about
         return gradients(builder, seeds, places, self.rules, BLOCKING)

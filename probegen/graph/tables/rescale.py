@@ -25,10 +25,11 @@ A stopped gradient stops no difference. Everything else is refused by name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.autodiff import Refused, Rule, Walk, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
@@ -37,9 +38,12 @@ from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
 from probegen.graph.core.values import Dim, attribute, dims_of, rank_of, shape_of
+from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, given
-from probegen.methods.axes import BATCH, Axes
+from probegen.methods.axes import BATCH
+from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
+from probegen.methods.samples import Place
 
 #: Linear in all their floating inputs together.
 _LINEAR = frozenset(
@@ -82,28 +86,68 @@ class Rescale:
 
     What arrives at a place is its attribution: the multiplier times the difference.
 
+    With several baselines it is the mean over all of them: one Scan, whose body holds the backward
+    pass from one.
+
     Attributes:
-        baseline: the value of every element of the reference.
+        baseline: what the explained tensors are in the reference.
     """
 
-    baseline: float
+    baseline: Baseline
 
     def __call__(
         self,
         builder: Builder,
         seeds: Mapping[ir.Value, ir.Value],
         places: Sequence[ir.Value],
-        axes: Mapping[ir.Value, Axes] | None = None,
+        about: Mapping[ir.Value, Place] | None = None,
     ) -> list[ir.Value | None]:
         """Returns the attribution of each place, None where nothing arrives."""
-        reference = Reference.written(builder, seeds, places, self.baseline, axes or {})
-        rules = {key: reference.rule_of(key) for key in (*RULES, *_PASSED)}
-        blocking = [key for key in BLOCKING if key not in _PASSED]
-        found = gradients(builder, seeds, places, rules, blocking)
-        return [
-            None if m is None else builder.mul(m, reference.difference(builder, place))
-            for m, place in zip(found, places, strict=True)
-        ]
+        known = {place: (about or {}).get(place, Place()) for place in places}
+        count = count_of(self.baseline, list(known.values()))
+        if count is None:
+            return _attributions(builder, seeds, self._values(builder, known), known)
+        loop = StepWriter(builder)
+        loop.body.forward = builder.forward
+        each = _attributions(loop.body, seeds, self._values(builder, known, loop), known)
+        found = [v for v in each if v is not None]
+        sums = [loop.carry(builder.zeros_like(p)) for p, v in zip(places, each, strict=True) if v]
+        totals, _ = loop.finish(
+            [loop.body.add(s, v) for s, v in zip(sums, found, strict=True)], invariant=True
+        )
+        means = iter([builder.mul(total, 1 / count) for total in totals])
+        return [None if v is None else next(means) for v in each]
+
+    def _values(
+        self, builder: Builder, known: Mapping[ir.Value, Place], loop: StepWriter | None = None
+    ) -> dict[ir.Value, ir.Value | float]:
+        """Returns the baseline of each place, which broadcasts to it; in a loop that of a step."""
+        ops = OnnxOperations(builder)
+        values: dict[ir.Value, ir.Value | float] = {}
+        for place, named in known.items():
+            value = written(ops, self.baseline, place, named)
+            if loop is not None and is_several(baseline_of(self.baseline, named), named):
+                value = loop.read(value, backwards=False) if isinstance(value, ir.Value) else value
+            values[place] = value
+        return values
+
+
+def _attributions(
+    builder: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    baselines: Mapping[ir.Value, ir.Value | float],
+    about: Mapping[ir.Value, Place],
+) -> list[ir.Value | None]:
+    """Writes the backward pass from one reference; returns the attribution of each place."""
+    reference = Reference.written(builder, seeds, baselines, about)
+    rules = {key: reference.rule_of(key) for key in (*RULES, *_PASSED)}
+    blocking = [key for key in BLOCKING if key not in _PASSED]
+    places = list(baselines)
+    found = gradients(builder, seeds, places, rules, blocking)
+    return [
+        None if m is None else builder.mul(m, reference.difference(builder, place))
+        for m, place in zip(found, places, strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,29 +165,36 @@ class Reference:
     def written(
         builder: Builder,
         seeds: Mapping[ir.Value, ir.Value],
-        places: Sequence[ir.Value],
-        baseline: float,
-        axes: Mapping[ir.Value, Axes],
+        baselines: Mapping[ir.Value, ir.Value | float],
+        about: Mapping[ir.Value, Place],
     ) -> Reference:
         """Writes that forward pass.
+
+        Args:
+            builder: where the nodes go.
+            seeds: the scores.
+            baselines: the explained tensors, and what each is there.
+            about: what is known of them.
 
         One sample stands for all where nothing else in it depends on the request: with a fixed
         baseline it is a constant then, which a runtime computes when it opens the graph.
         """
-        graph = builder.forward
+        graph, places = builder.forward, list(baselines)
         held = held_masks(graph, places)
         nodes = nodes_from(graph, places, seeds, held)
         made = {v for node in nodes for v in node.outputs}
         read = {v for node in nodes for v in inputs_of(node)} - made - set(places)
-        alone = not (read & depending_on(graph, graph.inputs))
-        batch = {_batch_size(place, axes) for place in places}
+        request = depending_on(graph, graph.inputs)
+        blurred = any(_depends(v, request) for v in baselines.values())
+        alone = not blurred and not (read & request)
+        batch = {_batch_size(place, about) for place in places}
         name = batch.pop() if alone and len(batch) == 1 else None
         one = {name: 1} if isinstance(name, str) else {}
 
         def rename(size: Dim) -> Dim:
             return one.get(size, size) if isinstance(size, str) else size
 
-        copies = {p: _constant(builder, p, baseline, rename) for p in places}
+        copies = {p: _filled(builder, p, v, rename) for p, v in baselines.items()}
         for node in nodes:
             copy_node(builder, node, copies, rename)
         sizes = [n for n in graph if key_of(n) in _SIZES]
@@ -417,17 +468,35 @@ def _like(node: ir.Node, inputs: Iterable[ir.Value | None]) -> ir.Node:
     return made
 
 
-def _batch_size(place: ir.Value, axes: Mapping[ir.Value, Axes]) -> Dim:
+def _depends(value: ir.Value | float, request: Collection[ir.Value]) -> bool:
+    """Tells whether a baseline is made of the request: a blurred input."""
+    if not isinstance(value, ir.Value):
+        return False
+    pending, seen = [value], set()
+    while pending:
+        one = pending.pop()
+        node = one.producer()
+        if one in request:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending.extend(v for v in node.inputs if v is not None)
+    return False
+
+
+def _batch_size(place: ir.Value, about: Mapping[ir.Value, Place]) -> Dim:
     """Returns what is known of how many samples a tensor holds."""
-    names = axes.get(place, ())
+    names = about[place].axes
     return dims_of(place)[names.index(BATCH)] if BATCH in names else None
 
 
-def _constant(
-    b: Builder, place: ir.Value, baseline: float, rename: Callable[[Dim], Dim]
+def _filled(
+    b: Builder, place: ir.Value, baseline: ir.Value | float, rename: Callable[[Dim], Dim]
 ) -> ir.Value:
-    """Returns a tensor of one number in the shape of a place, of one sample where that does."""
+    """Returns a baseline in the shape of a place, of one sample where that does."""
     sizes = [rename(d) for d in dims_of(place)]
     given_sizes = [d if isinstance(d, int) else (place, i) for i, d in enumerate(sizes)]
     zeros = b.zeros(given_sizes, place.dtype or ir.DataType.FLOAT)
-    return b.add(zeros, baseline)
+    if not isinstance(baseline, ir.Value):
+        return b.add(zeros, baseline)
+    return b.elementwise("Add", zeros, baseline, shape=sizes)

@@ -18,7 +18,9 @@ from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on
 from probegen.graph.forward import ForwardGraph
+from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.numpy_operations import NumpyOperations
+from probegen.methods.samples import Place
 from probegen.methods.tables import DeconvolvedRectifiers, GuidedRectifiers, RescaledDifferences
 from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.rectifiers import rectified
@@ -53,6 +55,7 @@ class Asked:
         seeds: ones where an entry of the scores is summed up.
         feed: the inputs.
         together: the places that move together, for tables that start from a baseline.
+        about: what is known of the places.
     """
 
     forward: ForwardValues
@@ -63,6 +66,7 @@ class Asked:
     seeds: Array
     feed: Mapping[str, Array]
     together: list[list[ir.Value]]
+    about: Mapping[ir.Value, Place]
 
 
 #: Computes what arrives at each place.
@@ -75,27 +79,46 @@ def _rectified(asked: Asked, *, guided: bool) -> dict[ir.Value, Array]:
 
 
 def _rescaled(asked: Asked) -> dict[ir.Value, Array]:
-    """Returns attributions: each multiplier times the difference from the baseline."""
+    """Returns attributions: each multiplier times the difference, the mean over baselines."""
     table = asked.group.table
     baseline = table.baseline if isinstance(table, RescaledDifferences) else 0.0
     found: dict[ir.Value, Array] = {}
     for places in asked.together:
-        moved = {p: np.full_like(asked.values[p], baseline) for p in places}
-        for node in held_masks(asked.forward.graph, places):
-            moved.update((v, asked.values[v]) for v in node.outputs)
-        there = asked.forward.at(asked.feed, moved)
-        reached = depending_on(asked.forward.graph, places)
-        rule = Rescaled(asked.values, {v: a for v, a in there.items() if v in reached})
-        multipliers = backwards(
-            asked.forward,
-            asked.values,
-            {asked.scores: asked.seeds},
-            places,
-            rule,
-            stops=STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"},
-        )
-        found.update((p, m * (asked.values[p] - moved[p])) for p, m in multipliers.items())
+        about = {p: asked.about[p] for p in places}
+        count = count_of(baseline, list(about.values()))
+        for k in range(count or 1):
+            each = _rescaled_from(asked, {p: _start(asked, baseline, p, k) for p in places})
+            for place, attribution in each.items():
+                found[place] = found.get(place, 0.0) + attribution / (count or 1)
     return found
+
+
+def _start(asked: Asked, baseline: Baseline, place: ir.Value, number: int) -> Array:
+    """Returns one of the baselines of a tensor in its shape."""
+    about, value = asked.about[place], asked.values[place]
+    start = written(NumpyOperations(), baseline, value, about)
+    if is_several(baseline_of(baseline, about), about):
+        start = np.asarray(start)[number]
+    return np.broadcast_to(np.asarray(start, np.float64), value.shape)
+
+
+def _rescaled_from(asked: Asked, start: Mapping[ir.Value, Array]) -> dict[ir.Value, Array]:
+    """Returns the attributions from one baseline."""
+    places, moved = list(start), dict(start)
+    for node in held_masks(asked.forward.graph, places):
+        moved.update((v, asked.values[v]) for v in node.outputs)
+    there = asked.forward.at(asked.feed, moved)
+    reached = depending_on(asked.forward.graph, places)
+    rule = Rescaled(asked.values, {v: a for v, a in there.items() if v in reached})
+    multipliers = backwards(
+        asked.forward,
+        asked.values,
+        {asked.scores: asked.seeds},
+        places,
+        rule,
+        stops=STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"},
+    )
+    return {p: m * (asked.values[p] - start[p]) for p, m in multipliers.items()}
 
 
 #: Name of a table -> its second computation.
@@ -217,7 +240,8 @@ class WithWitness:
             list(dict.fromkeys(graph.sources[o.ref] for o in outputs))
             for outputs in moved_together(group)
         ]
-        asked = Asked(forward, values, group, scores, places, chosen, feed, together)
+        about = {graph.sources[o.ref]: o.place for o in group.outputs}
+        asked = Asked(forward, values, group, scores, places, chosen, feed, together, about)
         if group.table is None:
             return {}
         try:

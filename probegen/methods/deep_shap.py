@@ -1,0 +1,66 @@
+"""DeepSHAP (Lundberg and Lee 2017)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from probegen.errors import SpecError
+from probegen.methods.arrays import ByName, is_array_like
+from probegen.methods.axes import Axes, Sizes
+from probegen.methods.base import OfInputs, Selector, option
+from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
+from probegen.methods.samples import Place
+from probegen.methods.tables import RescaledDifferences, Table
+from probegen.methods.targets import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepSHAP(OfInputs):
+    """DeepLIFT, averaged over the samples of a background (Lundberg and Lee 2017, sec. 4.2).
+
+    The sum of the attribution is the score less the mean score over the background. The rules are
+    those of `DeepLIFT`. Each sample of the background costs a backward pass, and a forward pass of
+    one sample; the graph holds both once.
+
+    Attributes:
+        background: samples to start from, `[n, ...]` with the shape of the input behind, as for
+            `ExpectedGradients`. The artefact holds it once.
+        target, wrt, name, output, logits: as for `DeepLIFT`.
+    """
+
+    kind: ClassVar[str] = "deep_shap"
+    title: ClassVar[str] = "DeepSHAP"
+    help: ClassVar[str] = "DeepLIFT, averaged over a background."
+    unit: ClassVar[str] = "score"
+    sums_to_score: ClassVar[bool] = True
+    equation: ClassVar[str] = "mean over the background of (x - background) * multiplier"
+    paper: ClassVar[str] = "Lundberg and Lee 2017, sec. 4.2"
+
+    background: Baseline = option(dataclasses.MISSING, "Background (.npy)")
+    target: Target = "argmax"
+    wrt: Selector = "input"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_array_like(self.background) and not isinstance(self.background, Mapping | ByName):
+            raise SpecError(
+                "background= takes an array of samples, [n, ...], the path of an .npy file, or a "
+                f"table of these by the names of inputs; got {self.background!r}."
+            )
+        object.__setattr__(self, "background", checked_baseline(self.background, "background"))
+
+    def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
+        """Checks the background against what is explained."""
+        check_baseline(self.background, "pg.DeepSHAP(background=...)", places, several=True)
+
+    def table(self) -> Table:
+        """Returns the rules of the rescale rule."""
+        return RescaledDifferences(self.background)
+
+    def detail(self, axes: Axes) -> dict[str, Any]:
+        """Returns the background's shape."""
+        del axes
+        return {"background": described(self.background)}
