@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.attention import Attention as Attention
     from probegen.methods.attention_relevance import AttentionRelevance as AttentionRelevance
     from probegen.methods.attention_rollout import AttentionRollout as AttentionRollout
+    from probegen.methods.concept_sensitivity import ConceptSensitivity as ConceptSensitivity
     from probegen.methods.deconvnet import Deconvnet as Deconvnet
     from probegen.methods.deep_lift import DeepLIFT as DeepLIFT
     from probegen.methods.deep_shap import DeepSHAP as DeepSHAP

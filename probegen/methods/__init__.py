@@ -11,6 +11,7 @@ from probegen.methods.attention import Attention
 from probegen.methods.attention_relevance import AttentionRelevance
 from probegen.methods.attention_rollout import AttentionRollout
 from probegen.methods.base import Probe
+from probegen.methods.concept_sensitivity import ConceptSensitivity
 from probegen.methods.deconvnet import Deconvnet
 from probegen.methods.deep_lift import DeepLIFT
 from probegen.methods.deep_shap import DeepSHAP
@@ -52,6 +53,7 @@ METHODS: tuple[type[Probe], ...] = (
     EigenCAM,
     ScoreCAM,
     ReciproCAM,
+    ConceptSensitivity,
     IntegratedGradients,
     SmoothGrad,
     ExpectedGradients,

@@ -7,6 +7,7 @@ A method is a frozen dataclass in a file of its own, derived from one of these f
   gradients at these where it is a `GradientProbe` as well.
 - `OfInputs`: explains inputs (or, with `wrt`, tensors of layers) by gradients.
 - `OfLayer`: explains the positions of one layer's output by gradients: class activation maps.
+- `OfLayerOutput`: makes something else of the gradient at a layer's output.
 
 Class attributes say once what the command line, the manifest, the plots and the README need to
 know. The code of a method (`combine`, `gradients_at`) is written over `Operations`, and so is the
@@ -429,6 +430,18 @@ class OfInputs(GradientProbe):
     def resolved(self: P, paths: Sequence[str]) -> P:
         """Returns the probe with explicit paths; `"input"` stays, for it is explicit."""
         return self if self.selector == "input" else self.with_selector(list(paths))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfLayerOutput(GradientProbe):
+    """Makes something of the gradient at the outputs of layers: `layer` selects them."""
+
+    selects: ClassVar[str] = "layer"
+    point: ClassVar[str] = "gradient"
+
+    def resolved(self: P, paths: Sequence[str]) -> P:
+        """Returns the probe with the path of its layer, or a list where there are several."""
+        return self.with_selector(paths[0] if len(paths) == 1 else list(paths))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,7 +115,7 @@ def tcav(
         output: name of the derivatives, `[batch, concept]`; may be left out where there is one.
         concepts: which vectors are of which concept, by name: `{"striped": [0, 1, 2]}`, one for
             each set of counter-examples; or names, one a vector that is not random. By default each
-            vector that is not random is a concept of its own.
+            vector that is not random is a concept of its own, called as the probe called it.
         random: which vectors are random ones.
         target: the class, where the artefact takes a target.
         batch_size: how many samples are run at once; by default all.
@@ -137,6 +137,9 @@ def tcav(
     if not np.isfinite(slopes).all():
         raise InputError(f"the derivatives {spec.name!r} are not all finite.")
     shares = (slopes > 0).mean(0)
+    if concepts is None and spec.detail.get("names"):
+        called = [str(name) for name in spec.detail["names"]]
+        concepts = [name for i, name in enumerate(called) if i not in set(random)]
     chance, named = _named(concepts, random, len(shares))
     by_chance = shares[chance]
     found = tuple(

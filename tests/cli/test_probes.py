@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
 from tests.cli.support import compiled
@@ -95,3 +96,15 @@ def test_maps_in_the_size_of_the_input(probegen_cli, tmp_path):
     status, _, err = probegen_cli(*common, "--saliency", "--upsample")
     assert status == 1
     assert "--upsample goes with an option such as --grad-cam or " in err
+
+
+def test_concept_vectors_come_from_a_file(probegen_cli, tmp_path):
+    out = tmp_path / "m.onnx"
+    np.save(tmp_path / "v.npy", np.eye(2, 7, dtype=np.float32))
+    status, _, err = probegen_cli(
+        "compile", "cnn.keras", "-o", out, "--no-verify",
+        "--concept-sensitivity", "conv2", "--vectors", tmp_path / "v.npy",
+    )  # fmt: skip
+    assert status == 0, err
+    (found,) = compiled(out).explanations
+    assert (found.axes, found.shape) == (("batch", "concept"), (None, 2))

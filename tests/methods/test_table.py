@@ -16,7 +16,15 @@ from probegen.artefact.manifest import (
     KINDS_OF_SCHEMA_1,
     SIGNS,
 )
-from probegen.methods.base import GradientProbe, OfAttention, OfInputs, OfLayer, OfLayers, Probe
+from probegen.methods.base import (
+    GradientProbe,
+    OfAttention,
+    OfInputs,
+    OfLayer,
+    OfLayerOutput,
+    OfLayers,
+    Probe,
+)
 from probegen.methods.documentation import markdown_page, markdown_table
 
 ROOT = Path(methods.__file__).parent.parent
@@ -25,7 +33,7 @@ NAMES = {method.__name__ for method in methods.METHODS}
 
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_a_method_says_all_of_itself(method):
-    assert issubclass(method, OfLayers | OfInputs | OfLayer)
+    assert issubclass(method, OfLayers | OfInputs | OfLayer | OfLayerOutput)
     assert dataclasses.is_dataclass(method)
     assert re.fullmatch("[a-z_]+", method.kind)
     assert re.fullmatch("[a-z_]+", method.text_name)
@@ -73,7 +81,7 @@ def test_the_page_of_methods_describes_each():
     for method in methods.METHODS:
         section = text.partition(f"## {method.title}\n")[2].partition("\n## ")[0]
         for field in dataclasses.fields(method):
-            assert f"{field.name}=" in section or f"({field.name}" in section, field.name
+            assert re.search(rf"[( ]{field.name}[=,)]", section), field.name
 
 
 def test_manifests_of_schema_1_are_filled_in_with_what_the_methods_say():
