@@ -26,6 +26,7 @@ from probegen.runtime.axes import DEPTH, HEIGHT, SEQUENCE, WIDTH
 from probegen.runtime.bases import Basis, total_variation
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.loaded import Artefact
+from probegen.runtime.request import Request
 from probegen.runtime.result import Result
 from probegen.runtime.scores import ARGMAX, INPUT, score_of
 from probegen.runtime.target import Target
@@ -111,6 +112,7 @@ def maximise(
     total_variation: float = 0.0,
     l2: float = 0.0,
     seed: int = 0,
+    groups: npt.ArrayLike | None = None,
     progress: bool | None = None,
 ) -> Maximised:
     """Returns an input that makes a score large.
@@ -139,6 +141,7 @@ def maximise(
         total_variation: what a change between neighbours costs.
         l2: what the square of an element costs.
         seed: of the start and the shifts.
+        groups: as `Artefact.run` takes them, where the artefact has other outputs that need some.
         progress: whether to show a bar; by default where standard error is a terminal.
 
     Returns:
@@ -177,7 +180,8 @@ def maximise(
             f"total_variation is a cost of neighbours, and the input {wanted.name!r} "
             f"{describe(wanted.axes, wanted.shape)} has none."
         )
-    return _ascend(artefact, spec, wanted, feeds, classes, search, given, progress)
+    request: Request = {"target": classes, "groups": groups}
+    return _ascend(artefact, spec, wanted, feeds, request, search, given, progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +229,7 @@ def _ascend(
     spec: OutputSpec,
     wanted: InputSpec,
     feeds: Mapping[str, Array],
-    classes: Target | None,
+    request: Request,
     search: _Search,
     given: bool,
     progress: bool | None,
@@ -243,7 +247,7 @@ def _ascend(
 
     def run(value: Array) -> Result:
         fed = as_described(value, wanted.axes).astype(wanted.dtype)
-        return artefact.run({**feeds, wanted.name: fed}, target=classes)
+        return artefact.run({**feeds, wanted.name: fed}, **request)
 
     with _bar(search.steps, progress) as advance:
         for step in range(search.steps):

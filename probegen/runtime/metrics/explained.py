@@ -13,9 +13,9 @@ from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.positions import Positions, explained_input
+from probegen.runtime.request import Request
 from probegen.runtime.result import Result
 from probegen.runtime.scores import score_of
-from probegen.runtime.target import Target
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,16 +26,16 @@ class Explained:
         artefact: what gave it.
         spec: the attribution's entry in the manifest.
         result: of the samples as they are.
+        request: what was asked for beside the inputs.
     """
 
     artefact: Artefact
     spec: OutputSpec
     result: Result
+    request: Request
 
     @classmethod
-    def of(
-        cls, artefact: Artefact, inputs: Inputs, output: str, target: Target | None = None
-    ) -> Explained:
+    def of(cls, artefact: Artefact, inputs: Inputs, output: str, request: Request) -> Explained:
         """Runs an artefact.
 
         Raises:
@@ -44,8 +44,8 @@ class Explained:
             ArtefactError: the engine failed.
         """
         spec = attribution(artefact, output)
-        result = artefact.run(inputs, target=target, check_finite=True)
-        found = cls(artefact, spec, result)
+        result = artefact.run(inputs, check_finite=True, **request)
+        found = cls(artefact, spec, result, request)
         wrong = ~np.isfinite(rows_first(found.array, spec.axes))
         if wrong.any():
             row = int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(1))[0])
@@ -114,7 +114,8 @@ class Explained:
             first = {name: record.array for name, record in self.result.predictions.items()}
             classes = score_of(self.spec, run.manifest, first, target).classes()
             target = target if classes is None else classes.astype(np.int32)
-        again = self.artefact.run(self.fed_with(value), target=target)
+        asked: Request = {**self.request, "target": target}
+        again = self.artefact.run(self.fed_with(value), **asked)
         return rows_first(again[self.spec.name].array, self.spec.axes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from probegen.runtime.arguments import counted, positive
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.metrics.explained import Explained, changes_of, floating
-from probegen.runtime.target import Target
+from probegen.runtime.request import Request
 
 
 def infidelity(
@@ -25,7 +26,7 @@ def infidelity(
     perturbations: npt.ArrayLike | None = None,
     scaled: bool = False,
     seed: int = 0,
-    target: Target | None = None,
+    **request: Unpack[Request],
 ) -> Array:
     """Returns the mean squared error of the attribution as a prediction of changed scores.
 
@@ -47,7 +48,7 @@ def infidelity(
         scaled: multiply each sample's attribution by what makes the error smallest (sec. 2.2),
             so that its unit does not count.
         seed: of the noise; the same seed gives the same figures.
-        target: what to explain, where the artefact takes a target.
+        request: `target` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`.
@@ -57,7 +58,7 @@ def infidelity(
             or an argument does not fit.
     """
     count, deviation = counted("samples", samples), positive("noise", noise)
-    explained = Explained.of(artefact, inputs, output, target)
+    explained = Explained.of(artefact, inputs, output, request)
     floating(explained, "infidelity")
     value = explained.value.astype(np.float64)
     if perturbations is None:

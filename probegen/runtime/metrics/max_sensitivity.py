@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from probegen.runtime.arguments import counted, positive
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.metrics.explained import Explained, changes_of, floating
-from probegen.runtime.target import Target
+from probegen.runtime.request import Request
 
 
 def max_sensitivity(
@@ -23,7 +25,7 @@ def max_sensitivity(
     perturbations: npt.ArrayLike | None = None,
     relative: bool = True,
     seed: int = 0,
-    target: Target | None = None,
+    **request: Unpack[Request],
 ) -> Array:
     """Returns the largest change of an attribution near each sample.
 
@@ -41,7 +43,7 @@ def max_sensitivity(
         perturbations: the changes d themselves, `[n, ...sample]` or `[n, batch, ...sample]`.
         relative: divide by the norm of the attribution; False is the paper's own form.
         seed: of the points; the same seed gives the same figures.
-        target: what to explain, where the artefact takes a target.
+        request: `target` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`; infinite where the attribution is all zero and changes.
@@ -50,7 +52,7 @@ def max_sensitivity(
         InputError: there is no such attribution, the input holds ids, or an argument does not fit.
     """
     count, reach = counted("samples", samples), positive("radius", radius)
-    explained = Explained.of(artefact, inputs, output, target)
+    explained = Explained.of(artefact, inputs, output, request)
     floating(explained, "max_sensitivity")
     value = explained.value.astype(np.float64)
     if perturbations is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from probegen.runtime.arguments import counted
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.metrics.explained import Explained
-from probegen.runtime.target import Target
+from probegen.runtime.request import Request
 
 
 def pointing_game(
@@ -20,7 +22,7 @@ def pointing_game(
     *,
     masks: npt.ArrayLike,
     tolerance: int = 0,
-    target: Target | None = None,
+    **request: Unpack[Request],
 ) -> Array:
     """Returns whether the largest number of an attribution lies on the object.
 
@@ -34,7 +36,7 @@ def pointing_game(
         masks: true on the object, `[batch, ...positions]`; positions are all axes of the input but
             batch and channels.
         tolerance: a hit may be this many positions away, in Euclidean distance.
-        target: what to explain, where the artefact takes a target.
+        request: `target` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`: 1 for a hit, 0 for a miss, NaN where a mask is empty.
@@ -43,7 +45,7 @@ def pointing_game(
         InputError: there is no such attribution, or inputs or masks do not fit.
     """
     reach = counted("tolerance", tolerance, at_least=0)
-    explained = Explained.of(artefact, inputs, output, target)
+    explained = Explained.of(artefact, inputs, output, request)
     heat = explained.map()
     regions = np.asarray(masks)
     if regions.shape != heat.shape or regions.dtype.kind not in "biuf":

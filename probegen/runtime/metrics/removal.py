@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from probegen.runtime.axes import DEPTH, HEIGHT, SEQUENCE, WIDTH
 from probegen.runtime.inputs import Array, Inputs, describe
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.metrics.explained import Explained
-from probegen.runtime.target import Target
+from probegen.runtime.request import Request
 
 #: A number, `"blur"`, or an array of one sample (or of all).
 Baseline = float | str | npt.ArrayLike | None
@@ -52,7 +52,7 @@ def deletion(
     *,
     baseline: Baseline = 0.0,
     step: float = 0.05,
-    target: Target | None = None,
+    **request: Unpack[Request],
 ) -> Array:
     """Returns the area below the score as the strongest positions are replaced; lower is better.
 
@@ -67,7 +67,7 @@ def deletion(
         baseline: what takes the place: a number, `"blur"` (a Gaussian of deviation 5 over 11
             positions, as in the paper), or an array of one sample or of all of them. None is 0.
         step: the share of positions that goes between two measurements, at least one position.
-        target: what to explain, where the artefact takes a target.
+        request: `target` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`, in the unit of the prediction: 0 to 1 for probabilities.
@@ -77,7 +77,7 @@ def deletion(
             positions of an input, or an argument does not fit.
     """
     found = 0.0 if baseline is None else baseline
-    return removal_curve(artefact, inputs, output, baseline=found, step=step, target=target).area
+    return removal_curve(artefact, inputs, output, baseline=found, step=step, **request).area
 
 
 def insertion(
@@ -87,7 +87,7 @@ def insertion(
     *,
     baseline: Baseline = None,
     step: float = 0.05,
-    target: Target | None = None,
+    **request: Unpack[Request],
 ) -> Array:
     """Returns the area below the score as the strongest positions come; higher is better.
 
@@ -99,7 +99,7 @@ def insertion(
         output: name of the attribution.
         baseline: as in `deletion`; None is `"blur"` for what has height and width, 0 for the rest.
         step: as in `deletion`.
-        target: what to explain, where the artefact takes a target.
+        request: `target` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`, in the unit of the prediction.
@@ -108,7 +108,7 @@ def insertion(
         InputError: as `deletion`.
     """
     return removal_curve(
-        artefact, inputs, output, baseline=baseline, step=step, target=target, insert=True
+        artefact, inputs, output, baseline=baseline, step=step, insert=True, **request
     ).area
 
 
@@ -119,8 +119,8 @@ def removal_curve(
     *,
     baseline: Baseline = None,
     step: float = 0.05,
-    target: Target | None = None,
     insert: bool = False,
+    **request: Unpack[Request],
 ) -> Curve:
     """Returns the curve that `deletion` (or with `insert` `insertion`) is the area of.
 
@@ -128,7 +128,7 @@ def removal_curve(
         InputError: as `deletion`.
     """
     share = positive("step", step, most=1.0)
-    explained = Explained.of(artefact, inputs, output, target)
+    explained = Explained.of(artefact, inputs, output, request)
     explained.scores()  # says at once what it cannot follow
     value, ground = explained.value, _ground(explained, baseline)
     heat = explained.map()

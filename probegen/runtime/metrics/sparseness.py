@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 
 from probegen.artefact.rows import rows_first
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.metrics.explained import Explained
-from probegen.runtime.target import Target
+from probegen.runtime.request import Request
 
 
 def sparseness(
-    artefact: Artefact, inputs: Inputs, output: str, *, target: Target | None = None
+    artefact: Artefact, inputs: Inputs, output: str, **request: Unpack[Request]
 ) -> Array:
     """Returns how much of an attribution stands in few elements.
 
@@ -23,7 +25,7 @@ def sparseness(
         artefact: a loaded artefact.
         inputs: as `Artefact.run` takes them.
         output: name of the attribution.
-        target: what to explain, where the artefact takes a target.
+        request: `target` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`, 0 to 1.
@@ -31,7 +33,7 @@ def sparseness(
     Raises:
         InputError: there is no such attribution, or the inputs do not fit.
     """
-    explained = Explained.of(artefact, inputs, output, target)
+    explained = Explained.of(artefact, inputs, output, request)
     values = np.abs(rows_first(explained.array, explained.spec.axes).astype(np.float64))
     ordered = np.sort(values.reshape(len(values), -1), axis=1)
     size = ordered.shape[1]

@@ -5,10 +5,12 @@ import warnings
 import numpy as np
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.errors import InputError
 from probegen.runtime import metrics
 from tests import models
-from tests.runtime.metrics.conftest import images
+from tests.runtime.metrics.conftest import images, network
 
 GRADIENT, SALIENCY, CAM = "input_gradient/image", "saliency/image", "grad_cam/b"
 
@@ -171,3 +173,23 @@ def test_what_does_not_fit_is_refused(chosen, words, metric):
     name = words[1].manifest.explanations[0].name
     with pytest.raises(InputError, match=r"'tokens' \(int32\) holds whole numbers. Use deletion"):
         metric(words[1], models.tokens(), name)
+
+
+def test_groups_of_the_request(place):
+    """What needs groups is measured with them."""
+    probes = [pg.FeatureAblation(groups="input", target="input"), pg.InputGradient(target="input")]
+    pg.compile(network(), probes, place / "groups.onnx", verify=False)
+    artefact = runtime.load(place / "groups.onnx", threads=1)
+    x, groups = images(2), np.tile(np.arange(7) // 3, (2, 5, 1))
+    name = "feature_ablation/image"
+    heat = artefact.run(x, target=1, groups=groups)[name].array
+    found = metrics.sparseness(artefact, x, name, target=1, groups=groups)
+    np.testing.assert_allclose(found, [gini(row) for row in heat], rtol=1e-5)
+    curve = metrics.removal_curve(artefact, x, name, step=0.5, target=1, groups=groups)
+    assert curve.scores.shape == (2, 3)
+    moved = metrics.max_sensitivity(artefact, x, name, samples=2, target=1, groups=groups)
+    assert (moved > 0).all()
+    best = runtime.maximise(artefact, target=[1, 2], groups=groups, steps=2)
+    assert best.input.shape == x.shape
+    with pytest.raises(InputError, match="takes groups"):
+        metrics.sparseness(artefact, x, name, target=1)
