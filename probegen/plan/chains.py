@@ -304,7 +304,7 @@ def _first_chain(layers: Sequence[_Layer]) -> list[_Layer]:
 
 def _advice(layers: Sequence[_Layer]) -> str:
     if not layers:
-        return " This model has no attention that it could follow; pg.Attention() gives weights."
+        return " pg.Attention() gives the weights of each layer by itself."
     return f" Select the layers of one chain, for instance select={[y.name for y in layers]}."
 
 

@@ -110,27 +110,30 @@ class Weights:
         key: the axis of the keys.
         heads: axes along which there is one matrix of weights beside the other.
         batch: the axis of the samples, None where there is none.
+        apart: whether what is joined with samples along an axis is told apart from them.
     """
 
     query: int | None
     key: int
     heads: tuple[int, ...] = ()
     batch: int | None = None
+    apart: bool = False
 
 
-def weight_axes(names: Axes, keys: Sequence[int]) -> Weights:
+def weight_axes(names: Axes, keys: Sequence[int], apart: bool = False) -> Weights:
     """Returns where attention weights have what.
 
     Args:
         names: of their axes as far as known.
         keys: the axes that the softmax sums over.
+        apart: whether what is joined with samples along an axis is told apart from them.
     """
     named = attention_axes(names, keys)
     chosen = {n: named.index(n) for n in ("query", "key", BATCH) if n in named}
     key = chosen.get("key", (sorted(keys) or [len(named) - 1])[0])
     query, batch = chosen.get("query"), chosen.get(BATCH)
     beside = tuple(i for i in range(len(named)) if i not in (query, key, batch))
-    return Weights(query, key, beside, batch)
+    return Weights(query, key, beside, batch, apart)
 
 
 def batch_and_channel(names: Axes) -> tuple[int | None, int | None]:
@@ -211,12 +214,12 @@ class Positions:
         axes, number = self._axes[tensor], self._numbers[tensor]
         query, key, batch = weights.query, weights.key, weights.batch
         problem = ""
-        beside = [f for i in weights.heads for f in axes[i]]
-        if batch is not None:
-            own = [f for f in axes[batch] if self._root(f.label) == self._root(self._batch)]
-            beside += [f for f in axes[batch] if self._root(f.label) != self._root(self._batch)]
-            if own and len(own) < len(axes[batch]):
-                problem = "its first axis joins samples with windows, frames or heads"
+        first = () if batch is None else axes[batch]
+        every = [*first, *(f for i in weights.heads for f in axes[i])]
+        beside = [f for f in every if self._root(f.label) != self._root(self._batch)]
+        samples = len(every) > len(beside)
+        if not weights.apart and samples and len(first) > 1:
+            problem = "its first axis joins samples with windows, frames or heads"
         if any(self._positional(f.label) for f in beside):
             problem = "it attends within windows, frames or the like, one beside the other"
         # A single query is a position as well: what it sums up goes on from it.

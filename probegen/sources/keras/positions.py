@@ -118,8 +118,8 @@ def _still(op: Any, operand: Any, result: Any) -> set[int]:
         widths = constant(op.inputs[1])
         found = {i for i in every if widths and not any(widths[2 * i : 2 * i + 2])}
     elif op.type == "Tile":
-        times = constant(op.inputs[1])
-        found = {i for i in every if times and times[i] == 1}
+        times = _entries(op.inputs[1], rank)
+        found = {i for i in every if times[i] == 1}
     elif op.type == "Slice":
         begin, size = (constant(t) for t in list(op.inputs)[1:3])
         known = begin is not None and size is not None
@@ -133,6 +133,17 @@ def _still(op: Any, operand: Any, result: Any) -> set[int]:
     else:
         found = every
     return found
+
+
+def _entries(tensor: Any, count: int) -> list[int | None]:
+    """Returns whole numbers as far as each is known by itself."""
+    known = constant(tensor)
+    if known is not None:
+        return list(known)
+    if tensor.op.type != "Pack":
+        return [None] * count
+    each = [constant(t) for t in tensor.op.inputs]
+    return [None if e is None else e[0] for e in each]
 
 
 def _along(op: Any) -> list[int] | None:

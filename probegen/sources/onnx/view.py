@@ -254,7 +254,10 @@ class OnnxView(ModelView):
         """Returns which positions attention weights read, point by point."""
         made = [self.weights(TensorRef(p.path, p.call_index)) for p in points]
         where: dict[Hashable, WeightAxes] = {
-            w.value: weight_axes(self._layouts.axes(w.value), [w.key]) for w in made
+            w.value: weight_axes(
+                self._layouts.axes(w.value), [w.key], self._layouts.told_apart(w.value) is not None
+            )
+            for w in made
         }
         inputs = [(v, *batch_and_channel(self._layouts.axes(v))) for v in self.inputs]
         found = follow_graph(self.graph, inputs, where).readings()
