@@ -62,6 +62,8 @@ SQUARE_OF = "square of "
 GRADIENT_DETAIL = "gradient"
 #: The key of what adds up to the score less that of a reference, so that parts can be stacked.
 SUM_DETAIL = "sums_to_score"
+#: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
+IDENTITY_DETAIL = "holds_identity"
 
 #: Element types of inputs and outputs, by their names in numpy and TensorFlow.
 DTYPES = frozenset(

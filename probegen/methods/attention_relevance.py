@@ -55,6 +55,7 @@ class AttentionRelevance(OfAttention, GradientProbe):
     )
     paper: ClassVar[str] = "Chefer et al. 2021, eqs. 3-11"
     crosses: ClassVar[bool] = True
+    holds_identity: ClassVar[bool] = True
 
     target: Target = "argmax"
     select: Selector = "*"

@@ -235,11 +235,14 @@ class OfAttention(OfLayers):
 
     Attributes:
         crosses: True where layers may attend from one stream of positions to another.
+        holds_identity: True where a matrix of a stream to itself begins with the identity, and
+            what is added may be small beside it.
     """
 
     point: ClassVar[str] = "attention"
     of_weights: ClassVar[bool] = True
     crosses: ClassVar[bool] = False
+    holds_identity: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from probegen.artefact.manifest import OutputSpec
+from probegen.artefact.manifest import GRADIENT_DETAIL, IDENTITY_DETAIL, OutputSpec
 from probegen.errors import NotDifferentiableError, SelectionError
 from probegen.methods.axes import BATCH
 from probegen.methods.base import GradientProbe, OfAttention
@@ -106,7 +106,10 @@ def chain_parts(
         sizes = tuple(_size(at if axis == KEY else last, axis) for axis in names)
         left, shape = probe.result(names, sizes, last.name)
         facts = probe.described(names)
-        facts["detail"] = {"layers": [y.name for y in layers], **facts["detail"]}
+        detail = {n: v for n, v in facts["detail"].items() if n != GRADIENT_DETAIL}
+        if probe.holds_identity and stream == attending[-1].queries:
+            detail[IDENTITY_DETAIL] = True
+        facts["detail"] = {"layers": [y.name for y in layers], **detail}
         spec = OutputSpec(
             name=output_name(probe, at.name, len(streams) > 1),
             dtype=dtype,

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 import probegen as pg
 from probegen import runtime
@@ -350,3 +352,19 @@ def test_several_classes_at_once(tmp_path, source):
         np.testing.assert_array_equal(found["best/classes"].array, order)
         twin = [[each[c][i, 1] for c in row] for i, row in enumerate(order)]
         close(found["best"].array, np.array(twin))
+
+
+def test_a_picture_leaves_the_identity_out(tmp_path):
+    """Its ones would outshine what gradients have added."""
+    model = transformers.keras_encoder(weights(2), 2, TIME)
+    probes = [pg.AttentionRelevance(name="whole"), pg.AttentionRelevance(query=1, name="row")]
+    pg.compile(model, probes, tmp_path / "m.onnx", verify=False)
+    found = runtime.load(tmp_path / "m.onnx").run(data(TIME, 2))
+    for name in ("whole", "row"):
+        assert not found[name].spec.is_gradient
+        assert found[name].spec.detail["holds_identity"] is True
+        figure = found[name].plot(0)
+        said = " ".join(t.get_text() for t in figure.findobj(Text))
+        assert "without the identity that it begins with" in " ".join(said.split())
+    drawn = max(i.get_array().max() for i in found["whole"].plot(0).findobj(AxesImage))
+    assert drawn < found["whole"].array.max()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import DRAWN_AS_ATTENTION
+from probegen.artefact.manifest import DRAWN_AS_ATTENTION, IDENTITY_DETAIL
 from probegen.runtime.axes import HEAD, KEY, QUERY
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Ticks, Tile
@@ -17,6 +17,9 @@ from probegen.runtime.plot.style import LIGHT, Scale
 from probegen.runtime.plot.view import View
 
 Array = npt.NDArray[Any]
+
+#: What is said where the ones of an identity would outshine all else.
+WITHOUT_IDENTITY = "without the identity that it begins with"
 
 _MOST_HEADS = 16
 _LONGEST_TOKEN = 12
@@ -35,18 +38,20 @@ def plan(view: View) -> Picture:
     sequence leave the padding out.
     """
     maps = view.ordered(HEAD, QUERY, KEY) if HEAD in view.axes else view.ordered(QUERY, KEY)[None]
+    notes: tuple[str, ...] = ()
+    if view.spec.detail.get(IDENTITY_DETAIL) and maps.shape[1] == maps.shape[2]:
+        maps, notes = maps - np.eye(maps.shape[1]), (WITHOUT_IDENTITY,)
     rows = view.tokens(maps.shape[1], query=True)
     columns = view.tokens(maps.shape[2])
     maps = maps[:, : _length(rows), : _length(columns)]
     shown = maps[: min(_MOST_HEADS, view.labels.max_panels)]
     tiles = [Tile(m, f"head {i}") for i, m in enumerate(shown)]
-    notes: tuple[str, ...] = ()
     if len(maps) > 1:
         tiles.insert(0, Tile(maps.mean(0), f"mean of {len(maps)} heads"))
     else:
         tiles = [Tile(maps[0])]
     if len(shown) < len(maps):
-        notes = (f"showing {len(shown)} of {len(maps)} heads",)
+        notes = (*notes, f"showing {len(shown)} of {len(maps)} heads")
     ticks = Ticks(_named(rows, maps.shape[1]), _named(columns, maps.shape[2]), "query", "key")
     layout = mosaic.lay_out(tiles, ticks, widest=3.6 if len(tiles) == 1 else 2.6)
     finite = maps[np.isfinite(maps)]
