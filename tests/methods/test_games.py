@@ -244,6 +244,13 @@ def test_open_sizes_have_no_number_of_features(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_values_of_features_may_be_stacked_and_those_of_groups_not(tmp_path):
+    probes = [pg.KernelSHAP(), pg.KernelSHAP("grid:2", name="grid"), pg.FeatureAblation()]
+    pg.compile(onnx_model(), probes, tmp_path / "m.onnx", verify=False)
+    described = runtime.load(tmp_path / "m.onnx").manifest.explanations
+    assert [o.sums_to_score for o in described] == [True, False, False]
+
+
 def test_arrays_have_a_text_form():
     probe = pg.KernelSHAP(GROUPS, models.images((11, 8, 2), count=2))
     assert text_forms.from_json(text_forms.to_json([probe])) == (probe,)

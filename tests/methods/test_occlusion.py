@@ -163,7 +163,7 @@ def test_the_forward_pass_is_copied_once_whatever_the_number_of_windows(tmp_path
         pg.compile(models.cnn(), pg.Occlusion(4, stride), path, verify=False, gate=False)
         assert scans_in(path).count("Conv") == 2
         sizes.append(path.stat().st_size)
-    assert abs(sizes[0] - sizes[1]) < 2000  # what is stored are the numbers of the windows
+    assert abs(sizes[0] - sizes[1]) < 1500  # nodes for a last step that is not full
 
 
 def test_the_result_does_not_depend_on_the_batch(tmp_path):

@@ -171,30 +171,42 @@ def _numbers(
 ) -> tuple[ir.Value, ir.Value | None]:
     """Returns the numbers of the points, `[steps, chunk]`, and where they count.
 
-    The last step is filled up with the last point, which counts once.
+    The last step is filled up with the last point, which counts once. They are counted when the
+    graph runs: the file holds none of them.
     """
     steps = math.ceil(count / chunk)
-    numbers = np.arange(steps * chunk).reshape(steps, chunk)
-    kept = builder.const(np.minimum(numbers, count - 1), dtype)
-    return kept, None if steps * chunk == count else builder.const(numbers < count)
+    numbers = _counted(builder, builder.const(np.int64(steps * chunk)), [steps, chunk])
+    if steps * chunk == count:
+        return builder.cast(numbers, dtype), None
+    return _filled_up(builder, numbers, builder.const(np.int64(count)), dtype)
 
 
 def _open_numbers(
     builder: Builder, count: ir.Value, chunk: int
 ) -> tuple[ir.Value, ir.Value | None]:
     """Returns what `_numbers` does where the count is known at run time alone."""
-    dtype, int64 = dtype_of(count), ir.DataType.INT64
-    whole = builder.cast(count, int64)
+    whole = builder.cast(count, ir.DataType.INT64)
     steps = builder.div(builder.add(whole, chunk - 1), chunk)
-    zero, one = builder.const(np.int64(0)), builder.const(np.int64(1))
-    end = builder.mul(steps, chunk)
-    flat = builder.op("Range", zero, end, one, shape=[None], dtype=int64)
-    numbers = builder.reshape(flat, [-1, chunk])
+    numbers = _counted(builder, builder.mul(steps, chunk), [-1, chunk])
     if chunk == 1:
-        return builder.cast(numbers, dtype), None
-    last = builder.sub(whole, 1)
-    kept = builder.elementwise("Min", numbers, last)
-    return builder.cast(kept, dtype), builder.elementwise("Less", numbers, whole)
+        return builder.cast(numbers, dtype_of(count)), None
+    return _filled_up(builder, numbers, whole, dtype_of(count))
+
+
+def _counted(builder: Builder, end: ir.Value, sizes: Sequence[int]) -> ir.Value:
+    """Returns 0, 1, 2... below a number, in a shape."""
+    zero, one = builder.const(np.int64(0)), builder.const(np.int64(1))
+    known = None if -1 in sizes else math.prod(sizes)
+    flat = builder.op("Range", zero, end, one, shape=[known], dtype=ir.DataType.INT64)
+    return builder.reshape(flat, sizes)
+
+
+def _filled_up(
+    builder: Builder, numbers: ir.Value, count: ir.Value, dtype: ir.DataType
+) -> tuple[ir.Value, ir.Value]:
+    """Returns numbers, those beyond the last as the last, and which are not beyond it."""
+    kept = builder.elementwise("Min", numbers, builder.sub(count, 1))
+    return builder.cast(kept, dtype), builder.elementwise("Less", numbers, count)
 
 
 def _where_counted(ops: OnnxOperations, counts: ir.Value, part: ir.Value) -> ir.Value:
