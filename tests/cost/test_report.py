@@ -15,7 +15,7 @@ from probegen.cost.counts import constants, works
 from probegen.cost.outline import outline
 from probegen.cost.time_model import seconds
 from probegen.errors import InstrumentError, SpecError
-from probegen.graph import attribution
+from probegen.graph import tables
 from probegen.graph.core.placeholder_weights import PlaceholderTensor
 from probegen.sources import instrumented_program
 from tests import models
@@ -248,8 +248,8 @@ def test_a_fixed_batch_counts_a_sample():
 
 
 def test_an_operator_without_a_gradient_is_told_with_its_layer(monkeypatch):
-    rules = {op: rule for op, rule in attribution.RULES.items() if op != "Tanh"}
-    monkeypatch.setattr(attribution, "RULES", rules)
+    rules = {op: rule for op, rule in tables.RULES.items() if op != "Tanh"}
+    monkeypatch.setattr(tables, "RULES", rules)
     probes = [pg.Saliency(), pg.Activations("hidden"), pg.InputGradient(wrt="hidden")]
     cost = pg.inspect(vectors(), probes=probes).cost
     refused, activation, behind = cost
