@@ -31,6 +31,7 @@ FLOORS = (
     "probegen.graph.attribution",
     "probegen.graph.forward",
     "probegen.graph.external_data",
+    "probegen.graph.running",
     "probegen.graph.gate",
     "probegen.graph",
     "probegen.sources.base",

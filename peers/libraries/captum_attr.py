@@ -20,16 +20,14 @@ def cases() -> Iterator[Case]:
     """Yields the comparisons."""
     model, x = image_model(), images()
     made = Artefacts(model, x)
-    conv = model[3]  # what Grad-CAM looks at
 
     def ours(probe: Any, **feeds: Any) -> Array:
         return made.run(probe, x, **feeds)
 
-    def theirs(method: Any, **arguments: Any) -> Array:
-        found = method.attribute(to_torch(x, gradient=True), target=_CLASS, **arguments)
+    def theirs(explainer: Any, **arguments: Any) -> Array:
+        found = explainer.attribute(to_torch(x, gradient=True), target=_CLASS, **arguments)
         return np.asarray(found.detach())
 
-    zeros = torch.zeros(1, 3, 14, 11)
     baseline = np.random.default_rng(4).normal(size=(3, 14, 11)).astype(np.float32)
     background = np.random.default_rng(5).normal(size=(6, 3, 14, 11)).astype(np.float32)
 
@@ -129,7 +127,6 @@ def cases() -> Iterator[Case]:
             ca.FeatureAblation(model), feature_mask=torch.from_numpy(groups)[None, None].long()
         )[:, 0],
     )
-    del conv, zeros
     yield from _of_rows()
 
 

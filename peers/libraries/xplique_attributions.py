@@ -59,8 +59,12 @@ def cases() -> Iterator[Case]:
         lambda: theirs(xa.DeconvNet, reducer=None),
     )
     yield Case(
-        "Occlusion(4, stride=3)",
-        "Occlusion(patch_size=4, patch_stride=3)",
-        lambda: ours(pg.Occlusion(4, stride=3, target=_CLASS)),
-        lambda: theirs(xa.Occlusion, patch_size=4, patch_stride=3, occlusion_value=0.0)[..., 0],
+        "Occlusion((2, 11))",
+        "Occlusion(patch_size=(2, 11), patch_stride=(2, 11))",
+        lambda: ours(pg.Occlusion((2, 11), target=_CLASS)),
+        lambda: theirs(xa.Occlusion, patch_size=(2, 11), patch_stride=(2, 11), occlusion_value=0.0)[
+            ..., 0
+        ],
+        note="Xplique adds the windows that cover an element, we take their mean, and it leaves "
+        "out windows that reach over the edge: compared with windows that tile the image.",
     )

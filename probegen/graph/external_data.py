@@ -84,6 +84,13 @@ def write_external_data(model: ir.Model, path: Path) -> ExternalData:
     return data
 
 
+def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Yields the initializers whose bytes lie in files."""
+    for value in _initializers(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value.const_value
+
+
 def bring_inside(model: ir.Model, path: Path) -> None:
     """Reads all weights that lie in files of others, such as the one beside the source model.
 

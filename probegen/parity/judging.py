@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
-import onnxruntime
 
 from probegen.artefact.manifest import (
     CLASS,
@@ -24,6 +22,7 @@ from probegen.artefact.manifest import (
 )
 from probegen.artefact.rows import as_described, rows_first
 from probegen.graph.assemble import onnx_model
+from probegen.graph.running import open_graph
 from probegen.methods.axes import behind_batch
 from probegen.methods.base import Sized, resized
 from probegen.methods.numpy_operations import NumpyOperations
@@ -222,8 +221,7 @@ class Comparison:
             model, _ = onnx_model(
                 plan, source.forward_graph, gate=False, opset=_OPSET, batch=source.batch
             )
-            data = ir.serde.serialize_model(model).SerializeToString()
-            return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+            return open_graph(model)
         except Exception:  # what cannot be asked confirms nothing
             return None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import probegen as pg
@@ -33,7 +34,15 @@ class Network:
         self.sample, self.place = sample, place
         model = build(1)
         model(sample(1))  # Keras exports no model that was never called
-        model.export(place / "plain.onnx", format="onnx", verbose=False)
+        model.export(place / "exported.onnx", format="onnx", verbose=False)
+        # With its weights in a file beside it, as torch's exporter writes them.
+        onnx.save_model(
+            onnx.load(place / "exported.onnx"),
+            place / "plain.onnx",
+            save_as_external_data=True,
+            location="plain.weights",
+            size_threshold=64,
+        )
         self.exported = pg.compile(model, self.probes, place / "keras.onnx")
         pg.compile(place / "plain.onnx", self._for_nodes(), place / "onnx.onnx")
         pg.compile(build(2), self.probes, place / "other.onnx", verify=False)

@@ -14,11 +14,10 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import constant_of
 from probegen.graph.forward import ForwardGraph
+from probegen.graph.running import open_graph
 from probegen.parity.witness.evaluation import NodeEvaluator
 
 Array = npt.NDArray[Any]
-
-_LOG_FATAL = 4
 
 
 class ForwardValues:
@@ -90,10 +89,7 @@ class ForwardValues:
             value.replace_all_uses_with(fed)
             value.name = f"{value.name}/computed"
             graph.inputs.append(fed)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _LOG_FATAL
-        data = ir.serde.serialize_model(model).SerializeToString()
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return open_graph(model)
 
 
 _ELEMENTS = {"float": "float32", "double": "float64", "bfloat16": "uint16"}

@@ -15,6 +15,7 @@ import onnxruntime
 
 from probegen.graph.core.queries import captured_values, inputs_of
 from probegen.graph.core.values import new_initializer, static_shape, subgraphs_of
+from probegen.graph.running import open_graph
 from probegen.sources.onnx.names import AllNames, nodes_of
 from probegen.sources.onnx.rewriting import graph_of
 
@@ -30,7 +31,6 @@ _LEFT_ALONE = frozenset(
 )
 #: Elements of what says axes and sizes.
 _FEW = 64
-_ORT_QUIET = 4
 
 
 def lift_constants(graph: ir.Graph) -> None:
@@ -269,11 +269,7 @@ def _run(
     model: ir.Model, nodes: Sequence[ir.Node], results: Sequence[ir.Value]
 ) -> Mapping[ir.Value, _Array]:
     needed = _needed(nodes, results)
-    session = onnxruntime.InferenceSession(
-        ir.serde.serialize_model(_extracted(model, needed, results)).SerializeToString(),
-        _options(),
-        providers=["CPUExecutionProvider"],
-    )
+    session = open_graph(_extracted(model, needed, results), _options())
     arrays = session.run(None, {})
     return dict(zip(results, (np.asarray(a) for a in arrays), strict=True))
 
@@ -358,7 +354,6 @@ def _reading(graph: ir.Graph, outer: Mapping[ir.Value, ir.Value]) -> ir.Graph:
 
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ORT_QUIET
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     return options

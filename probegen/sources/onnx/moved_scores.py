@@ -42,7 +42,7 @@ class OnnxMovedScores:
         self._tensors = [str(view.value(ref).name) for ref in self._inner]
         self._names = [str(scores.name) for scores in self.give_shifts(model)[1]]
         _make_outputs(model.graph, [*self._names, *self._tensors])
-        self._runner = Runner(model, folder_of(read), as_written=is_quantised(view.graph))
+        self._runner = Runner(model, as_written=is_quantised(view.graph))
         ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
         self._ranks = [0 if s is None else len(s) for s in ranks]
 
@@ -130,11 +130,6 @@ def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
 def is_quantised(graph: ir.Graph) -> bool:
     """Tells whether values of a graph are rounded to whole numbers on the way."""
     return any(node.op_type == "QuantizeLinear" for node in graph)
-
-
-def folder_of(read: OnnxModel) -> Path | None:
-    """Returns where the weights of a file lie that are not in it."""
-    return read.original.resolve().parent if isinstance(read.original, Path) else None
 
 
 def _proto(data: bytes) -> Any:

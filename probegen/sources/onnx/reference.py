@@ -42,7 +42,6 @@ from probegen.sources.changed_scores import attribution_by_scores
 from probegen.sources.class_by_class import all_classes
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
-    folder_of,
     is_quantised,
     original_with,
     values_by_name,
@@ -157,7 +156,7 @@ class OnnxReference:
         values, outputs = values_by_name(model.graph), model.graph.outputs
         taken = {v.name for v in outputs}
         outputs.extend(values[name] for name in names if name not in taken)
-        return Runner(model, folder_of(self._read), as_written=self._as_written)
+        return Runner(model, as_written=self._as_written)
 
     # -- gradients -------------------------------------------------------------------------
 
@@ -297,7 +296,7 @@ class OnnxReference:
             graph.append(copy)
             graph.outputs.append(copy.outputs[0])
         common.RemoveUnusedNodesPass()(model)
-        return Runner(model, folder_of(self._read), as_written=self._as_written), names
+        return Runner(model, as_written=self._as_written), names
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)
@@ -365,7 +364,7 @@ class OnnxReference:
         made = [v for n in nodes for v in n.outputs if v.name and is_float(v) and v.type]
         model.graph.outputs[:] = made
         try:
-            found = Runner(model, folder_of(self._read)).run(feed)
+            found = Runner(model).run(feed)
         except Exception as error:
             return f"A run of it to find out where ends in: {cause(error)}"
         for value, array in zip(made, found, strict=True):

@@ -12,12 +12,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from probegen.graph.core.marks import remove_marks
+from probegen.graph.running import LOG_FATAL, open_graph
 
 Array = npt.NDArray[Any]
-
-#: Errors come as exceptions, not as lines on the terminal.
-_LOG_FATAL = 4
-_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class Runner:
@@ -28,37 +25,28 @@ class Runner:
         outputs: names of what comes out.
     """
 
-    def __init__(
-        self,
-        model: ir.Model | Path | bytes,
-        folder: Path | None = None,
-        *,
-        as_written: bool = False,
-    ) -> None:
+    def __init__(self, model: ir.Model | Path | bytes, *, as_written: bool = False) -> None:
         """Opens a model.
 
         Args:
             model: the graph, from which marks are taken out, or a file as it is.
-            folder: where weights that lie beside the graph are.
             as_written: fuse no operators. Quantised files are run so: fused into kernels of whole
                 numbers, sums round another way, and a value next to an edge falls into the next
                 step of the quantisation.
         """
         options = ort.SessionOptions()
-        options.log_severity_level = _LOG_FATAL
+        options.log_severity_level = LOG_FATAL
         if as_written:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        if folder is not None and not isinstance(model, Path):
-            options.add_session_config_entry(_FOLDER, str(folder))
-        opened = model
         if isinstance(model, ir.Model):
             remove_marks(model)
-            opened = ir.serde.serialize_model(model).SerializeToString()
-        self._session = ort.InferenceSession(
-            str(opened) if isinstance(opened, Path) else opened,
-            options,
-            providers=["CPUExecutionProvider"],
-        )
+            self._session = open_graph(model, options)
+        else:
+            self._session = ort.InferenceSession(
+                str(model) if isinstance(model, Path) else model,
+                options,
+                providers=["CPUExecutionProvider"],
+            )
         self.inputs = {i.name: _element(i.type) for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
 

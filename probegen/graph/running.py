@@ -1,0 +1,30 @@
+"""Opens a graph in onnxruntime as it lies in memory, for what the compiler itself computes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnxruntime
+
+from probegen.graph.external_data import external_tensors
+
+#: Keeps onnxruntime from writing to the terminal: what it says is in its exceptions.
+LOG_FATAL = 4
+#: Where weights lie that are not in the model; without it onnxruntime refuses them.
+_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def open_graph(
+    model: ir.Model, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """Returns a session of a model whose weights may lie in files beside its source.
+
+    Raises:
+        Exception: onnxruntime cannot run it, or it is too large to be one message.
+    """
+    options = options or onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_FATAL
+    folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
+    for folder in folders:  # of one source, and so one
+        options.add_session_config_entry(_FOLDER, folder)
+    data = ir.serde.serialize_model(model).SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
