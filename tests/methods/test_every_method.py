@@ -41,7 +41,7 @@ class Network:
             place / "plain.onnx",
             save_as_external_data=True,
             location="plain.weights",
-            size_threshold=64,
+            size_threshold=128,
         )
         self.exported = pg.compile(model, self.probes, place / "keras.onnx")
         pg.compile(place / "plain.onnx", self._for_nodes(), place / "onnx.onnx")
