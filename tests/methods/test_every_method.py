@@ -108,7 +108,10 @@ def test_other_weights_give_another_answer(network: Network) -> None:
     one, two = network.run("keras", x), network.run("other", x)
     for name, found in one.items():
         assert found.any(), name
-        assert _distance(found, two[name]) > MOVES, name
+        # A stream of attention that passes everything on is the identity: what counts is beside it.
+        square = found.shape[-2:] == (every.LENGTH, every.LENGTH)
+        own = np.eye(every.LENGTH) if square else 0.0
+        assert _distance(found - own, two[name] - own) > MOVES, name
 
 
 def test_the_manifest_says_what_comes_out(network: Network) -> None:
