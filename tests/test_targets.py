@@ -1,5 +1,7 @@
 """Targets of several classes, from a Keras model and from an ONNX file, in every form."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import onnx
@@ -8,7 +10,7 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import InstrumentError
+from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError, SpecError
 from tests import models
 
 CLASSES = 6
@@ -214,3 +216,86 @@ def test_double_precision(tmp_path):
     report = pg.compile(model, asked, tmp_path / "m.onnx").report
     assert report.passed
     assert max(report[str(i)].worst for i in range(4)) < 1e-13
+
+
+# -- of a layer ----------------------------------------------------------------------------------
+
+
+def of_layer(of):
+    """Probes of every family, whose score is that of channels of a layer."""
+    return [
+        pg.InputGradient(of=of, name="best"),
+        pg.InputGradient(of=of, target=2, name="two"),
+        pg.Saliency(of=of, target="top:2", name="top"),
+        pg.IntegratedGradients(of=of, steps=3, target=[4, 0], name="path"),
+        pg.Occlusion(of=of, window=4, target=pg.contrast("argmax", 1), name="hidden"),
+    ]
+
+
+def test_the_score_of_a_layer(model, source, tmp_path):
+    """Against TensorFlow's gradients of a model that ends in that layer."""
+    inner = model.get_layer("conv2").output
+    ending = keras.Model(model.input, inner)
+    summed = keras.Model(model.input, layers.Lambda(lambda y: keras.ops.sum(y, (1, 2)))(inner))
+    plain = pg.instrument(summed, [_without(p) for p in of_layer("conv2")])(x())
+    assert ending.output.shape[1:] == (3, 3, 7)
+    shaped = [p for p in pg.inspect(source) if len(p.shapes) == 1]
+    node = [p.name for p in shaped if sorted(p.shapes[0][1:]) == [3, 3, 7]][-1]
+    for opened, of in ((model, "conv2"), (source, node)):
+        exported = pg.compile(opened, of_layer(of), tmp_path / "m.onnx")
+        assert exported.report.passed
+        result = runtime.load(tmp_path / "m.onnx").run(x())
+        for name in ("best", "two", "top", "top/classes", "path", "hidden"):
+            expected = np.asarray(plain[name])
+            got = result[name].array
+            np.testing.assert_allclose(got, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+        assert exported.manifest.output("best").target.layer == of
+        assert exported.manifest.probes[0]["of"] == of
+
+
+def _without(probe):
+    return dataclasses.replace(probe, of=None)
+
+
+def test_layers_tell_probes_apart_as_outputs_do(model):
+    probed = pg.instrument(model, [pg.Saliency(of="conv1"), pg.Saliency(of="conv2")])
+    names = [o.name for o in probed.manifest.explanations]
+    assert names == ["saliency/conv1/image", "saliency/conv2/image"]
+    assert pg.instrument(model, pg.Saliency(of="conv1")).manifest.explanations[0].name == (
+        "saliency/image"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"of": "conv*"}, SelectionError, "takes one layer, .* matches 'conv1', 'conv2'"),
+        ({"of": "image"}, SelectionError, "takes a layer's output; 'image' has none"),
+        ({"of": "conv9"}, SelectionError, "no layer matches 'conv9'"),
+        ({"of": "conv1", "target": 5}, InstrumentError, "layer 'conv1' .* has 5 entries"),
+        ({"of": "conv1", "target": (1, 2)}, InstrumentError, "takes one for each of its 3 axes"),
+        ({"of": "conv1", "wrt": "conv2"}, NotDifferentiableError, "does not depend on"),
+        ({"of": "conv1", "output": 0}, SpecError, "leave one of them out"),
+        ({"of": "conv1", "target": len}, SpecError, "goes without of="),
+    ],
+)
+def test_layers_that_give_no_score(fields, error, says, model):
+    with pytest.raises(error, match=says):
+        pg.instrument(model, pg.Saliency(**fields))
+
+
+def test_a_layer_of_whole_numbers_and_one_called_twice():
+    keras.utils.set_random_seed(3)
+    given = keras.Input((4,), dtype="int32", name="ids")
+    kept = layers.Identity(name="kept")(given)
+    shared = layers.Dense(5, name="shared")
+    y = layers.Embedding(7, 5, name="table")(kept)
+    y = layers.Flatten()(shared(shared(y)))
+    model = keras.Model(given, layers.Dense(3, name="y")(y))
+    with pytest.raises(NotDifferentiableError, match="layer 'kept' is int32"):
+        pg.instrument(model, pg.Saliency(of="kept"))
+    with pytest.raises(SelectionError, match="'shared#0', 'shared#1'"):
+        pg.instrument(model, pg.Saliency(of="shared"))
+    found = pg.instrument(model, pg.InputGradient(of="shared#1", target=2))
+    assert found.manifest.explanations[0].target.call == 1
+    assert found.manifest.probes[0]["of"] == "shared#1"

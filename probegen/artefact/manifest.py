@@ -123,6 +123,10 @@ class TargetSpec:
         count: how many classes are explained at once; `None` for one, and where it is open.
         chosen: for mode `"list"` the classes; for `"contrast"` whose score counts and whose is
             taken away, each a class index, `"argmax"` or `"runner_up"`.
+        layer: path of the layer whose output was differentiated in the place of the model's; its
+            channels are then the classes, and each is summed over its positions before the best
+            is told.
+        call: which of the layer's calls.
     """
 
     mode: str
@@ -133,6 +137,8 @@ class TargetSpec:
     name: str | None = None
     count: int | None = None
     chosen: tuple[int | str, ...] | None = None
+    layer: str | None = None
+    call: int = 0
 
     @property
     def several(self) -> bool:

@@ -22,11 +22,11 @@ def seeds(scores: Array, target: TargetSpec, request: Array | None = None) -> li
 def choices(scores: Array, target: TargetSpec) -> Array:
     """Returns the classes that a target of several explains, best first.
 
-    `[k]`, or with mode `"top"` `[k, batch, ...positions]`. Of equal scores the lower index is
-    better.
+    `[k]`, or with mode `"top"` `[k, batch, ...positions]`, of which those of a layer are 1. Of
+    equal scores the lower index is better.
     """
     if target.mode == "top":
-        return np.moveaxis(_best(scores, target.count or 1), -1, 0)
+        return np.moveaxis(_best(_ranked(scores, target), target.count or 1), -1, 0)
     return np.asarray(target.chosen if target.mode == "list" else range(scores.shape[-1]))
 
 
@@ -63,13 +63,22 @@ def seed(scores: Array, target: TargetSpec, request: Array | None = None) -> Arr
                 picked = picked * (np.arange(size) == index % size).reshape(form)
         return picked
     if target.mode == "contrast":
-        ahead, behind = (one_hot(scores, _side(scores, side)) for side in target.chosen or ())
+        ranked = _ranked(scores, target)
+        ahead, behind = (one_hot(scores, _side(ranked, side)) for side in target.chosen or ())
         return ahead - behind
-    classes = _best(scores, 1)[..., 0]
+    classes = _best(_ranked(scores, target), 1)[..., 0]
     if target.mode == "input" and request is not None:
         asked = np.asarray(request).reshape(-1, *[1] * (scores.ndim - 2))
         classes = np.where(asked < 0, classes, asked)
     return one_hot(scores, classes)
+
+
+def _ranked(scores: Array, target: TargetSpec) -> Array:
+    """Returns what tells which class is the best: of a layer the sums over its positions."""
+    if target.layer is None:
+        return scores
+    sums: Array = scores.astype(np.float64).sum(tuple(range(1, scores.ndim - 1)), keepdims=True)
+    return sums
 
 
 def _side(scores: Array, side: int | str) -> Any:

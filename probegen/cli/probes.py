@@ -62,6 +62,7 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
     common = {
         "target": parse_target(options["target"] or "argmax"),
         "output": options["model_output"],
+        "of": options["of"],
     }
     probes = list(_spec_file(options["spec"])) if options["spec"] else []
     asked = [method for method in methods.METHODS if options[method.text_name]]
@@ -83,7 +84,7 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
         else:
             probes.append(make(**{method.selects: given}, **fields))
     differentiate = any(issubclass(method, GradientProbe) for method in asked)
-    for name in ("target", "model_output"):
+    for name in ("target", "model_output", "of"):
         _refuse_idle(options, name, differentiate, "--saliency or --grad-cam")
     for name, takers in _fields_by_option().items():
         flags = " or ".join(_flag(method) for method, _, _ in takers)
@@ -140,6 +141,11 @@ def _options() -> Iterator[click.Option]:
     )
     yield click.Option(
         ["--model-output"], metavar="NAME", help="Which output of a model with several."
+    )
+    yield click.Option(
+        ["--of"],
+        metavar="SEL",
+        help="Explain the output of this layer in the place of the model's: --target is a channel.",
     )
     yield click.Option(
         ["--spec"],

@@ -311,6 +311,10 @@ class GradientProbe(Probe):
         needs_gradient: False where the attribution is made of the tensor alone.
         products: ONNX operator -> what takes the place of its vector-Jacobian product: the small
             form of a `table`.
+        of: a selector of one layer: the score is taken from its output in the place of the model's.
+            `target` is then a channel, summed over the positions, or a tuple with an entry for each
+            axis; `"argmax"` is the channel with the largest sum, and `"top:k"`, `"all"`, a list, a
+            contrast and `"input"` are of channels likewise.
         sums_to_score: True where the numbers of a sample add up to its score less that of a
             reference (completeness), so that pictures may stack them.
     """
@@ -323,10 +327,18 @@ class GradientProbe(Probe):
 
     output: str | int | None = dataclasses.field(default=None, kw_only=True)
     logits: bool = dataclasses.field(default=True, kw_only=True)
+    of: Selector = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "target", checked_target(self.target))
+        if self.of is not None and self.output is not None:
+            raise SpecError(
+                f"of={self.of!r} takes the score from a layer, output={self.output!r} from an "
+                "output of the model; leave one of them out."
+            )
+        if self.of is not None and callable(self.target):
+            raise SpecError("a callable target gets the model's outputs; it goes without of=.")
         if not isinstance(self.logits, bool):
             raise SpecError(f"logits= takes True or False, got {self.logits!r}.")
 

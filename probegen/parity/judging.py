@@ -451,6 +451,8 @@ class Comparison:
         """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
         rows = [i for i, hard in enumerate(call.batch.hard) if not hard]
         own = output.target.output if output.target else None
+        if output.target is not None and output.target.layer is not None:
+            return []  # what the layer gives is no prediction
         names = [o.name for o in self.described.predictions if own in (None, o.name)]
         scores = [call.expected[n] for n in names if floating(call.expected[n])]
         near = 0.0

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from probegen.methods.axes import CHANNELS as CHANNELS
 from probegen.methods.axes import Axes as Axes
+from probegen.methods.axes import Sizes as Sizes
 from probegen.methods.axes import channel_axis as channel_axis
 from probegen.methods.axes import position_axes as position_axes
 from probegen.methods.axes import without as without

@@ -32,7 +32,12 @@ def new_names(points: Sequence[ProbePoint], earlier: Manifest | None) -> dict[st
 
 def with_new_names(probe: Probe, names: Mapping[str, str]) -> Probe:
     """Returns a probe that selects the same layers under their names of now."""
-    return probe.with_selector(_renamed(probe.selector, names))
+    renamed = probe.with_selector(_renamed(probe.selector, names))
+    of = getattr(renamed, "of", None)
+    if of is None:
+        return renamed
+    changes: dict[str, Any] = {"of": _renamed(of, names)}
+    return dataclasses.replace(renamed, **changes)
 
 
 def with_earlier_names(outputs: Sequence[_Output], names: Mapping[str, str]) -> list[_Output]:

@@ -72,6 +72,8 @@ class GradientPlanner:
             name = getattr(target, "__qualname__", type(target).__name__)
             described = TargetSpec("callable", logits=self._any_logits(probe), name=name)
             return TargetPlan(described, function=target)
+        if probe.of is not None:
+            return self._of_layer(probe)
         position = self._output_position(probe)
         self._view.check_output(position)
         output, name = self._view.output(position), self._view.output_names[position]
@@ -83,24 +85,36 @@ class GradientPlanner:
             )
         logits = probe.logits and self._view.has_scores(position)
         called = axes.prediction_axes(output.axes, classes=True)
-        named, shape, order = axes.with_batch_first(called, output.shape)
-        axis = axes.channel_axis(named)
-        classes = None if axis is None else shape[axis]
-        described = dataclasses.replace(
-            target_spec(target, shape, name, axis), output=name, logits=logits, classes=classes
-        )
-        places = list(range(len(order)))
-        if described.mode != "index" and axis is not None:
-            places = [*(i for i in places if i != axis), axis]
-        arranged = tuple(order[i] for i in places)
-        return TargetPlan(
-            described,
-            position,
-            order=None if arranged == tuple(range(len(order))) else arranged,
-            single=axes.BATCH not in output.axes,
-            axes=tuple(named[i] for i in places),
-            sizes=tuple(shape[i] for i in places),
-        )
+        plan = _arranged(target, called, output.shape, f"output {name!r}")
+        spec = dataclasses.replace(plan.spec, output=name, logits=logits)
+        return dataclasses.replace(plan, spec=spec, position=position)
+
+    def _of_layer(self, probe: GradientProbe) -> TargetPlan:
+        """Returns what is differentiated where that is the output of a layer.
+
+        Raises:
+            SelectionError: `of=` selects several layers, several calls of one, or an input.
+            NotDifferentiableError: the output holds no floating numbers.
+        """
+        asked = f"pg.{type(probe).__name__}(of=...)"
+        chosen = select(self._view.points, probe.of, self._view.layers)
+        if len(chosen) > 1:
+            raise too_many([p.name for p in chosen], probe.of, asked)
+        point = chosen[0]
+        self._view.check_not_random(chosen)
+        if point.role == "input" or not point.shapes:
+            raise SelectionError(f"{asked} takes a layer's output; {point.name!r} has none.")
+        ref = TensorRef(point.path, point.call_index)
+        facts = self._view.tensor(ref)
+        if not facts.is_float:
+            raise NotDifferentiableError(
+                f"the output of layer {point.name!r} is {facts.dtype}: there is nothing to "
+                "differentiate. Give of= a layer before it, whose output is floating."
+            )
+        called = axes.activation_axes(facts.axes)
+        plan = _arranged(probe.target, called, facts.shape, f"layer {point.name!r}")
+        spec = dataclasses.replace(plan.spec, layer=point.path, call=point.call_index)
+        return dataclasses.replace(plan, spec=spec, ref=ref)
 
     def _output_position(self, probe: GradientProbe) -> int:
         names = self._view.output_names
@@ -522,3 +536,31 @@ def _with_sizes(sizes: Shape, like: Shape, pairs: Sequence[tuple[int, int]]) -> 
     """Returns sizes, some of which are those of another tensor; see `GradientOutput.pairs`."""
     of_like = dict(pairs)
     return tuple(like[of_like[i]] if i in of_like else d for i, d in enumerate(sizes))
+
+
+def _arranged(target: Any, called: axes.Axes, sizes: axes.Sizes, what: str) -> TargetPlan:
+    """Returns a target, and how the scores lie that it is taken from.
+
+    Args:
+        target: what the probe says.
+        called: the axes of the scores.
+        sizes: their sizes.
+        what: what gives the scores.
+
+    Raises:
+        InstrumentError: they have no such entry.
+    """
+    named, shape, order = axes.with_batch_first(called, sizes)
+    axis = axes.channel_axis(named)
+    spec = target_spec(target, shape, what, axis)
+    places = list(range(len(order)))
+    if spec.mode != "index" and axis is not None:
+        places = [*(i for i in places if i != axis), axis]
+    arranged = tuple(order[i] for i in places)
+    return TargetPlan(
+        dataclasses.replace(spec, classes=None if axis is None else shape[axis]),
+        order=None if arranged == tuple(range(len(order))) else arranged,
+        single=axes.BATCH not in called,
+        axes=tuple(named[i] for i in places),
+        sizes=tuple(shape[i] for i in places),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from probegen._version import __version__
 from probegen.artefact import manifest
-from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
+from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import with_array_type
 from probegen.methods.axes import batch_first
@@ -143,7 +143,7 @@ def _told_apart(planned: Sequence[_Planned]) -> list[_Planned]:
     explained: dict[str, set[str | None]] = {}
     for _, outputs in planned:
         for o in outputs:
-            of = o.spec.target.output if o.spec.target else None
+            of = _scored(o.spec.target)
             explained.setdefault(o.spec.name, set()).add(of)
     shared = {name for name, of in explained.items() if len(of) > 1}
     return [
@@ -156,12 +156,17 @@ def _told_apart(planned: Sequence[_Planned]) -> list[_Planned]:
 
 def _with_output(output: Any) -> Any:
     """Returns a planned output with the model's output in its name, where it is of one."""
-    target = output.spec.target
-    if target is None or target.output is None:
+    scored = _scored(output.spec.target)
+    if scored is None:
         return output
     kind, _, place = output.spec.name.partition("/")
-    renamed = dataclasses.replace(output.spec, name=f"{kind}/{target.output}/{place}")
+    renamed = dataclasses.replace(output.spec, name=f"{kind}/{scored}/{place}")
     return dataclasses.replace(output, spec=renamed)
+
+
+def _scored(target: TargetSpec | None) -> str | None:
+    """Returns what a score is taken from: an output of the model, or a layer (`of=`)."""
+    return None if target is None else target.output or target.layer
 
 
 def _resolved(
@@ -174,6 +179,10 @@ def _resolved(
         refs = output.refs if isinstance(output, ChainOutput) else (output.ref,)
         paths += getattr(output, "inputs", ()) or [points[ref.key] for ref in refs]
     resolved = probe.resolved(list(dict.fromkeys(paths)))
+    target = outputs[0].spec.target if outputs else None
+    if target is not None and target.layer is not None:
+        of: dict[str, Any] = {"of": points[target.layer, target.call]}
+        resolved = dataclasses.replace(resolved, **of)
     explained = [view.tensor(o.ref).dtype for o in outputs if isinstance(o, GradientOutput)]
     return with_array_type(resolved, explained[0]) if explained else resolved
 

@@ -112,6 +112,7 @@ class TargetPlan:
         single: whether the output has no batch axis. It gets one in front, before it is ordered.
         axes: a name for each axis of the scores, once they are so arranged.
         sizes: of these axes.
+        ref: the layer's output that the scores are, where they are none of the model's.
     """
 
     spec: TargetSpec
@@ -121,6 +122,7 @@ class TargetPlan:
     single: bool = False
     axes: Axes = ()
     sizes: Sizes = ()
+    ref: TensorRef | None = None
 
     def arranged(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns scores as a target picks from them: batch first."""

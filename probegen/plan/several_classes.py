@@ -51,12 +51,13 @@ def _classes(spec: OutputSpec, target: TargetPlan) -> OutputSpec:
 
     `[batch, k]`; where the best class is another at each position, `[batch, k, ...positions]`.
     """
+    positions = slice(1, 1 if target.spec.layer else -1)
     return OutputSpec(
         name=f"{spec.name}/{CLASSES}",
         kind=CLASSES,
         dtype="int32",
-        shape=(target.sizes[0], target.spec.count, *target.sizes[1:-1]),
-        axes=(BATCH, CLASS, *target.axes[1:-1]),
+        shape=(target.sizes[0], target.spec.count, *target.sizes[positions]),
+        axes=(BATCH, CLASS, *target.axes[positions]),
         layer=spec.layer,
         call=spec.call,
         input=spec.input,

@@ -18,7 +18,7 @@ def target_spec(
     Args:
         target: what the probe says.
         shape: of the output.
-        name: of the output.
+        name: what gives it: `output 'y'`.
         class_axis: the axis that classes lie along; None where there is none.
 
     Raises:
@@ -30,7 +30,7 @@ def target_spec(
     shown = repr(target) if isinstance(target, str) else str(target)
     if len(shape) < 2 or class_axis is None:
         raise InstrumentError(
-            f"target {shown} is of classes, and output {name!r} {tuple(shape)} has none: "
+            f"target {shown} is of classes, and {name} {tuple(shape)} has none: "
             f"{'it is one number a sample' if len(shape) < 2 else 'it has positions alone'}. "
             "Leave target out, or give a tuple with an index or None for each axis."
         )
@@ -38,7 +38,7 @@ def target_spec(
     if count is not None:
         if classes is not None and count > classes:
             raise InstrumentError(
-                f"target {shown} asks for the {count} best classes, and output {name!r} "
+                f"target {shown} asks for the {count} best classes, and {name} "
                 f"{tuple(shape)} has {classes}; 'top:{classes}' or 'all' explains every one."
             )
         return TargetSpec("top", count=count)
@@ -51,7 +51,7 @@ def target_spec(
         )
         if classes == 1:
             raise InstrumentError(
-                f"target {shown} compares two classes, and output {name!r} {tuple(shape)} has one."
+                f"target {shown} compares two classes, and {name} {tuple(shape)} has one."
             )
         return TargetSpec("contrast", chosen=(target.a, target.b))
     return TargetSpec(ALL, count=classes)
@@ -64,7 +64,7 @@ def _check_classes(
     if wrong:
         legal = "0 or more" if classes is None else f"0 to {classes - 1}"
         raise InstrumentError(
-            f"target {shown} names the class {wrong[0]}, which output {name!r} {tuple(shape)} does "
+            f"target {shown} names the class {wrong[0]}, which {name} {tuple(shape)} does "
             f"not have: legal are {legal}."
         )
 
@@ -77,7 +77,7 @@ def target_index(
     Args:
         target: what the probe says.
         shape: of the output.
-        name: of the output.
+        name: what gives it: `output 'y'`.
         class_axis: the axis that classes lie along; None for one number a sample.
 
     Raises:
@@ -86,9 +86,7 @@ def target_index(
     rank = len(shape)
     if isinstance(target, str):
         if target == "input" and rank < 2:
-            raise InstrumentError(
-                f"output {name!r} is one number a sample; target='input' has no use."
-            )
+            raise InstrumentError(f"{name} is one number a sample; target='input' has no use.")
         return target, None
     if isinstance(target, int):
         at = rank - 1 if class_axis is None else class_axis % max(rank, 1)
@@ -101,18 +99,18 @@ def target_index(
             )
             raise InstrumentError(
                 f"target {target} is out of range: the {'last' if at == rank - 1 else 'class'} "
-                f"axis of output {name!r} {tuple(shape)} has {size} entries ({legal})."
+                f"axis of {name} {tuple(shape)} has {size} entries ({legal})."
             )
         return "index", tuple(target if i == at else None for i in range(1, rank))
     if len(target) != rank - 1:
         raise InstrumentError(
-            f"target {target} has {len(target)} entries; output {name!r} {tuple(shape)} takes one "
+            f"target {target} has {len(target)} entries; {name} {tuple(shape)} takes one "
             f"for each of its {rank - 1} axes behind the batch, None meaning their sum. Several "
             "classes are a list in Python, [1, 4], and a table in a spec, {classes = [1, 4]}."
         )
     for i, size in zip(target, shape[1:], strict=True):
         if i is not None and size is not None and not -size <= i < size:
             raise InstrumentError(
-                f"target {target} is out of range for output {name!r} of shape {tuple(shape)}."
+                f"target {target} is out of range for {name} of shape {tuple(shape)}."
             )
     return "index", tuple(target)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from probegen.artefact.manifest import CLASS, CLASSES, OutputSpec, TargetSpec
+from probegen.artefact.manifest import CLASS, CLASSES, OutputSpec
 from probegen.artefact.rows import BATCH, batch_axis, rows_first
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
@@ -108,9 +108,9 @@ def one_class(record: DrawableRecord, entries: int | Sequence[int]) -> OfOneClas
     spec, run = record.spec, record.run
     if record.classes is None:
         said = f"the {nth_best(int(chosen[0]))} class at each position"
-        now = TargetSpec("callable", output=target.output, logits=target.logits, name=said)
+        now = dataclasses.replace(target, mode="callable", count=None, chosen=None, name=said)
     else:
-        now = TargetSpec("input", output=target.output, logits=target.logits)
+        now = dataclasses.replace(target, mode="input", count=None, chosen=None)
         of_rows = record.classes[np.arange(rows), chosen].astype(np.int32)
         run = dataclasses.replace(run, target=of_rows)
     left = [i for i in range(len(spec.axes)) if i != at]

@@ -34,7 +34,7 @@ from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.verdict import RANKS
+from probegen.runtime.plot.verdict import RANKS, of_layer
 from probegen.runtime.plot.view import View
 from probegen.runtime.run import DrawableResult
 
@@ -208,7 +208,7 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
         asked = result.run.target.tolist()
         listed = ", ".join(_class(i, names) for i in asked[:16])
         return f"chosen in this run{of}: {listed}" + (", \u2026" if len(asked) > 16 else "")
-    if target.several or target.mode == "contrast":
+    if target.layer is not None or target.several or target.mode == "contrast":
         return _classes_of(target, names) + of
     if target.mode == "index":
         index = target.index or ()
@@ -222,7 +222,9 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
 
 
 def _classes_of(target: TargetSpec, names: Sequence[str] | None) -> str:
-    """Says what a target of several classes, or a contrast, explains."""
+    """Says what a target of a layer, of several classes, or a contrast explains."""
+    if target.layer is not None:
+        return of_layer(target)
     if target.mode == "top":
         return f"the {target.count} best classes of each sample"
     if target.mode == "all":

@@ -32,6 +32,8 @@ def all_classes(
         name = output.spec.name
         found[name] = np.stack([one[name] for one in each], output.classes_at)
         for beside in output.beside_of(CLASSES):
-            classes = choices(scores, group.target.spec)
-            found[beside] = np.moveaxis(classes, 0, 1).astype(np.int32)
+            classes = np.moveaxis(choices(scores, group.target.spec), 0, 1).astype(np.int32)
+            if group.target.spec.layer is not None:
+                classes = classes.reshape(classes.shape[:2])
+            found[beside] = classes
     return found

@@ -101,3 +101,20 @@ def test_classes_are_summed_over_positions(target, classes):
 def test_a_contrast(sides, expected):
     found = seed(SCORES, TargetSpec("contrast", chosen=sides))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_channels_of_a_layer_are_summed_before_the_best_is_told():
+    """At no position is channel 2 the best, in sum it is."""
+    layer = np.array([[[5.0, 0.0, 4.0], [0.0, 5.0, 4.0]], [[1.0, 0.0, 0.0], [0.0, 2.0, 2.0]]])
+    best = TargetSpec("argmax", layer="conv")
+    np.testing.assert_array_equal(seed(layer, best)[..., 2], [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(seed(layer, best)[..., 1], [[0, 0], [1, 1]])
+    two = TargetSpec("top", count=2, layer="conv")
+    np.testing.assert_array_equal(choices(layer, two)[..., 0], [[2, 1], [0, 2]])
+    np.testing.assert_array_equal(seeds(layer, two)[0], seed(layer, best))
+    asked = TargetSpec("input", layer="conv")
+    np.testing.assert_array_equal(
+        seed(layer, asked, np.array([-1, 0])).sum(1), [[0, 0, 2], [2, 0, 0]]
+    )
+    contrast = TargetSpec("contrast", chosen=("argmax", 0), layer="conv")
+    np.testing.assert_array_equal(seed(layer, contrast).sum(1), [[-2, 0, 2], [-2, 2, 0]])

@@ -31,7 +31,7 @@ VECTOR, SEQUENCE, OPEN = (None, 3), (None, 5, 3), (None, None, None)
     ],
 )
 def test_what_fits(target, shape, axis, expected):
-    assert target_index(target, shape, "y", axis) == expected
+    assert target_index(target, shape, "output 'y'", axis) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_fits(target, shape, axis, expected):
 )
 def test_what_does_not_fit(target, shape, axis, says):
     with pytest.raises(InstrumentError, match=says):
-        target_index(target, shape, "y", axis)
+        target_index(target, shape, "output 'y'", axis)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_does_not_fit(target, shape, axis, says):
     ],
 )
 def test_what_is_differentiated(target, shape, axis, expected):
-    assert target_spec(target, shape, "y", axis) == expected
+    assert target_spec(target, shape, "output 'y'", axis) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_what_is_differentiated(target, shape, axis, expected):
 )
 def test_classes_that_are_not_there(target, shape, axis, says):
     with pytest.raises(InstrumentError, match=says):
-        target_spec(target, shape, "y", axis)
+        target_spec(target, shape, "output 'y'", axis)

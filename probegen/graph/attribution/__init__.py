@@ -110,8 +110,9 @@ def write_attributions(
     }
     for one in wanted:
         if one.classes is not None:
-            whole = builder.cast(classes, ir.DataType.INT32)
-            found[one.classes] = _moved_axis(builder, whole, 1)
+            whole = _moved_axis(builder, builder.cast(classes, ir.DataType.INT32), 1)
+            single = range(2, rank_of(whole)) if target.layer is not None else ()
+            found[one.classes] = builder.squeeze(whole, list(single)) if single else whole
     return found
 
 

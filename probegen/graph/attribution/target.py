@@ -13,8 +13,8 @@ from probegen.graph.core.values import dtype_of, rank_of, shape_of
 def choices(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
     """Writes the classes that a target of several explains, int64, best first.
 
-    `[k]`, or with mode `"top"` `[k, batch, ...positions]`. Of equal scores the lower index is
-    better, as ONNX says it of TopK.
+    `[k]`, or with mode `"top"` `[k, batch, ...positions]`, of which those of a layer are 1. Of
+    equal scores the lower index is better, as ONNX says it of TopK.
 
     Args:
         builder: where the nodes go.
@@ -23,7 +23,7 @@ def choices(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
     """
     rank = rank_of(scores)
     if target.mode == "top":
-        best = _best(builder, scores, target.count or 1)
+        best = _best(builder, _ranked(builder, target, scores), target.count or 1)
         return builder.transpose(best, [rank - 1, *range(rank - 1)])
     if target.mode == "list":
         return builder.const(np.array(target.chosen, np.int64))
@@ -39,14 +39,14 @@ def one_hot(builder: Builder, chosen: ir.Value, scores: ir.Value) -> ir.Value:
 
     Args:
         builder: where the nodes go.
-        chosen: int64, a class for all `[]`, or for each of the other axes' entries.
+        chosen: int64, a class for all `[]`, or for each of the other axes' entries; axes of
+            positions may be of size 1.
         scores: `[batch, ..., classes]`.
     """
     rank = rank_of(scores)
-    if rank_of(chosen) == rank - 1:
-        return _one_hot(builder, chosen, scores, rank - 1)
-    row = _one_hot(builder, builder.reshape(chosen, [1] * (rank - 1)), scores, rank - 1)
-    return builder.expand(row, scores)
+    if rank_of(chosen) != rank - 1:
+        chosen = builder.reshape(chosen, [1] * (rank - 1))
+    return builder.expand(_one_hot(builder, chosen, scores, rank - 1), scores)
 
 
 def seed(
@@ -68,10 +68,11 @@ def seed(
     if target.mode == "index":
         return _fixed(builder, target.index or (), scores)
     if target.mode == "contrast":
-        sides = [_side(builder, scores, side) for side in target.chosen or ()]
+        ranked = _ranked(builder, target, scores)
+        sides = [_side(builder, ranked, side) for side in target.chosen or ()]
         ahead, behind = (one_hot(builder, side, scores) for side in sides)
         return builder.sub(ahead, behind)
-    classes = _largest(builder, scores)
+    classes = _largest(builder, _ranked(builder, target, scores))
     if target.mode == "input" and request is not None:
         asked = builder.cast(request, ir.DataType.INT64)
         if rank > 2:
@@ -82,7 +83,14 @@ def seed(
         classes = builder.op(
             "Where", negative, classes, asked, shape=classes, dtype=ir.DataType.INT64
         )
-    return _one_hot(builder, classes, scores, rank - 1)
+    return one_hot(builder, classes, scores)
+
+
+def _ranked(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
+    """Writes what tells which class is the best: of a layer the sums over its positions."""
+    if target.layer is None:
+        return scores
+    return builder.reduce_sum(scores, list(range(1, rank_of(scores) - 1)), keepdims=True)
 
 
 def _side(builder: Builder, scores: ir.Value, side: int | str) -> ir.Value:

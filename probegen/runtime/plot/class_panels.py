@@ -28,7 +28,10 @@ def views(view: View) -> list[tuple[str, View]]:
         names = [f"the {nth_best(i)} at each position" for i in range(len(view.array))]
     else:
         indices = view.explained_classes or range(len(view.array))
-        names = [class_name(int(i), view.class_names) for i in indices]
+        of_layer = view.spec.target is not None and view.spec.target.layer is not None
+        names = [
+            f"channel {i}" if of_layer else class_name(int(i), view.class_names) for i in indices
+        ]
     return [
         (name, dataclasses.replace(view, array=array, axes=view.axes[1:], explained_classes=None))
         for name, array in zip(names, view.array, strict=True)

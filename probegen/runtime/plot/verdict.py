@@ -44,6 +44,25 @@ def class_name(index: int, names: Sequence[str] | None) -> str:
     return str(names[index]) if names is not None and index < len(names) else f"class {index}"
 
 
+def of_layer(target: TargetSpec) -> str:
+    """Says what is explained of a layer's output."""
+    where = f"{target.layer}#{target.call}" if target.call else str(target.layer)
+    index = [i for i in target.index or () if i is not None]
+    if target.mode == "index" and len(index) == 1:
+        return f"channel {index[0]} of {where}"
+    if target.mode == "index":
+        return f"an entry of {where}" if index else f"the sum of {where}"
+    return (
+        f"a channel chosen in this run, of {where}"
+        if target.mode == "input"
+        else (
+            f"the strongest channel of {where}"
+            if target.mode == "argmax"
+            else f"channels of {where}"
+        )
+    )
+
+
 def _row(record: DrawableRecord, sample: int, output: str | None) -> Array | None:
     """Returns the prediction of one sample where it is a vector."""
     predictions = record.predictions
@@ -85,9 +104,12 @@ def _explained(
     if target.mode == "callable":
         return f"explained: {target.name or 'a function of the outputs'}"
     if target.mode == "contrast":
-        sides = [class_name(i, names) if isinstance(i, int) else i for i in target.chosen or ()]
+        of = None if target.layer is not None else names
+        sides = [class_name(i, of) if isinstance(i, int) else i for i in target.chosen or ()]
         said = " rather than ".join(RANKS.get(side, side) for side in sides)
         return f"explained: {said}"
+    if target.layer is not None:
+        return f"explained: {of_layer(target)}"
     index = None
     if target.mode == "index" and target.index:
         index = target.index[-1]

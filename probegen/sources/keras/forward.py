@@ -94,7 +94,10 @@ class Forward:
             InstrumentError: the callable does not return one floating scalar a sample.
         """
         if target.function is None:
-            scores = score(self.outputs[target.position], target.spec.logits)
+            if target.ref is not None:
+                scores = self.tensor(target.ref)
+            else:
+                scores = score(self.outputs[target.position], target.spec.logits)
             return scores if target.order is None else tf.transpose(scores, target.order)
         return callable_value(target.function, self.nest, target.spec.logits)
 
@@ -121,6 +124,7 @@ def run_forward(
     before = len(graph.get_operations())
     probed = {o.ref.key for o in plan.plain}
     probed |= {ref.key for ref in plan.refs}
+    probed |= {g.target.ref.key for g in plan.groups if g.target.ref is not None}
     given = dict(stand_ins or {})
     wanted = [ref for ref in plan.refs if ref.made and not ref.is_attention]
     first_floats = None

@@ -103,7 +103,8 @@ def _gradient_outputs(
     each = tf.map_fn(of_class, classes, fn_output_signature=dtypes, parallel_iterations=1)
     found = {o.spec.name: _moved_axis(each[o.spec.name], o.classes_at) for o in group.outputs}
     for name in (name for o in group.outputs for name in o.beside_of(CLASSES)):
-        found[name] = _moved_axis(classes, 1)
+        told = _moved_axis(classes, 1)
+        found[name] = told[(..., *[0] * (told.shape.rank - 2))] if target.layer else told
     return found
 
 

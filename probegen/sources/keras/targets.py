@@ -48,7 +48,7 @@ def callable_value(function: Callable[[Any], Any], nest: Any, logits: bool) -> A
 def choices(scores: Any, target: TargetSpec) -> Any:
     """Returns the classes that a target of several explains, best first: see `plan.seeds`."""
     if target.mode == "top":
-        best = tf.math.top_k(scores, target.count).indices
+        best = tf.math.top_k(_ranked(scores, target), target.count).indices
         rank = scores.shape.rank
         return tf.transpose(best, [rank - 1, *range(rank - 1)])
     if target.mode == "list":
@@ -78,14 +78,22 @@ def seed(scores: Any, target: TargetSpec, request: Any = None) -> Any:
                 picked *= tf.reshape(row, form)
         return picked
     if target.mode == "contrast":
-        ahead, behind = (one_hot(scores, _side(scores, side)) for side in target.chosen or ())
+        ranked = _ranked(scores, target)
+        ahead, behind = (one_hot(scores, _side(ranked, side)) for side in target.chosen or ())
         return ahead - behind
-    classes = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    classes = tf.argmax(_ranked(scores, target), axis=-1, output_type=tf.int32)
     if target.mode == "input" and request is not None:
         request = tf.cast(request, tf.int32)
         asked = tf.reshape(request, [-1] + [1] * (scores.shape.rank - 2))
         classes = tf.where(asked < 0, classes, asked)
     return one_hot(scores, classes)
+
+
+def _ranked(scores: Any, target: TargetSpec) -> Any:
+    """Returns what tells which class is the best: of a layer the sums over its positions."""
+    if target.layer is None:
+        return scores
+    return tf.reduce_sum(scores, axis=list(range(1, scores.shape.rank - 1)), keepdims=True)
 
 
 def _side(scores: Any, side: int | str) -> Any:

@@ -144,6 +144,8 @@ class KerasView(ModelView):
         Raises:
             InstrumentError: a callable that does not return one number a sample, or draws some.
         """
+        if target.ref is not None:
+            return self._tensor(target.ref)
         if target.function is None:
             return score(self.trace.outputs[target.position], target.spec.logits)
         with self.trace.graph.as_default(), watching(Watcher(self.source.model)):

@@ -355,6 +355,8 @@ class OnnxView(ModelView):
                 f"the target {target.spec.name} is a callable, which an ONNX model cannot call; "
                 "use a class index, 'argmax', 'input' or a tuple with an index or None an axis."
             )
+        if target.ref is not None:
+            return self.value(target.ref)
         scores = self._scores(target.position) if target.spec.logits else None
         return self.graph.outputs[target.position] if scores is None else scores
 

@@ -131,3 +131,20 @@ def test_several_classes(target, shape, batch, dtype):
     np.testing.assert_array_equal(found, by_numpy.choices(scores, target))
     np.testing.assert_array_equal(row, by_numpy.seeds(scores, target)[-1])
     assert row.dtype == dtype
+
+
+OF_LAYER = [
+    TargetSpec("argmax", layer="l"),
+    TargetSpec("contrast", chosen=("runner_up", 0), layer="l"),
+    TargetSpec("input", layer="l"),
+]
+
+
+@pytest.mark.parametrize("shape", [VECTOR, SEQUENCE, MAPS, OPEN])
+@pytest.mark.parametrize("target", OF_LAYER, ids=lambda t: t.mode)
+def test_channels_of_a_layer(target, shape):
+    scores = drawn(shape, 3) + np.linspace(0, 0.1, 3, dtype=np.float32)
+    asked = [-1, 0, 2] if target.mode == "input" else None
+    found = run(target, shape, scores, asked)
+    expected = by_numpy.seed(scores, target, None if asked is None else np.array(asked))
+    np.testing.assert_array_equal(found, expected)
