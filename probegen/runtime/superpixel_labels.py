@@ -15,10 +15,12 @@ from probegen.runtime.inputs import Array
 _COLOURS = 3
 #: Lightness in CIE Lab goes from 0 to this, which is what `compactness` is weighed against.
 _LIGHTEST = 100.0
+#: How many times as many cells are tried where some are joined.
+_MORE = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 
 def superpixels(
-    image: npt.ArrayLike, *, segments: int = 50, compactness: float = 10.0
+    image: npt.ArrayLike, *, segments: int = 16, compactness: float = 10.0
 ) -> npt.NDArray[np.int32]:
     """Returns which superpixel each pixel belongs to: an input `groups` of an artefact.
 
@@ -29,7 +31,8 @@ def superpixels(
     Args:
         image: `[batch, height, width, channel]`, or one `[height, width, channel]` or
             `[height, width]`.
-        segments: about how many superpixels a picture gets.
+        segments: how many superpixels a picture gets at most, and about; by default as many as
+            methods take with their own `max_groups`.
         compactness: how much nearness counts beside colour; larger is squarer.
 
     Returns:
@@ -65,16 +68,33 @@ def _labels(slic: Any, picture: Array, count: int, weight: float) -> npt.NDArray
     values -= values.min()
     values /= values.max() or 1.0
     coloured = values.shape[-1] == _COLOURS
-    labels = slic(
-        values if coloured else values * _LIGHTEST,
-        n_segments=min(count, values.shape[0] * values.shape[1]),
-        compactness=weight,
-        convert2lab=coloured,
-        start_label=0,
-        channel_axis=-1,
-    )
-    # Numbers without gaps, whatever was joined on the way.
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+    most = min(count, values.shape[0] * values.shape[1])
+
+    def labelled(wanted: int) -> tuple[int, npt.NDArray[np.int32]]:
+        labels = slic(
+            values if coloured else values * _LIGHTEST,
+            n_segments=wanted,
+            compactness=weight,
+            convert2lab=coloured,
+            start_label=0,
+            channel_axis=-1,
+        )
+        # Numbers without gaps, whatever was joined on the way.
+        found, numbers = np.unique(labels, return_inverse=True)
+        return len(found), numbers.reshape(labels.shape).astype(np.int32)
+
+    # SLIC lays out a grid, which may have more cells than were asked for, and joins small ones.
+    wanted = most
+    best = labelled(wanted)
+    while best[0] > most and wanted > 1:
+        wanted = max(1, wanted - (best[0] - most))
+        best = labelled(wanted)
+    for factor in _MORE:
+        found = labelled(round(wanted * factor))
+        if found[0] > most:
+            break
+        best = max(best, found, key=lambda one: one[0])
+    return best[1]
 
 
 def _slic() -> Any:

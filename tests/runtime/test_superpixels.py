@@ -26,11 +26,22 @@ def test_superpixels_follow_the_edges(channels):
     assert labels.dtype == np.int32
     for picture, regions in zip(x, labels, strict=True):
         assert set(np.unique(regions)) == set(range(regions.max() + 1))
-        assert 3 < regions.max() < 20
+        assert 3 < regions.max() < 12
         for label in range(regions.max() + 1):
             assert len(np.unique(picture[regions == label], axis=0)) == 1
     np.testing.assert_array_equal(labels, runtime.superpixels(x, segments=12, compactness=1.0))
     np.testing.assert_array_equal(labels, runtime.superpixels(255 * x, segments=12, compactness=1))
+
+
+@pytest.mark.parametrize("segments", [1, 2, 3, 7, 16, 40])
+def test_there_are_at_most_so_many(segments):
+    pytest.importorskip("skimage")
+    down, across = np.mgrid[:57, :69] / 20
+    x = np.stack([np.sin(down + across), np.cos(across), down], -1)
+    x = np.stack([x, x[::-1] ** 2])
+    labels = runtime.superpixels(x, segments=segments)
+    assert (labels.reshape(2, -1).max(1) < segments).all()
+    assert labels.max() + 1 >= 0.6 * segments
 
 
 def test_one_picture_and_extremes():
