@@ -14,6 +14,10 @@
 
   function show() {
     parts.forEach(function (part) { part.hidden = differs(part); });
+    document.querySelectorAll("[data-none]").forEach(function (none) {
+      var figures = Array.from(none.parentElement.querySelectorAll("figure"));
+      none.hidden = figures.some(function (figure) { return !figure.hidden; });
+    });
   }
 
   var linked = /^#sample-(\d+)$/.exec(window.location.hash);

@@ -43,6 +43,8 @@ _SCRIPT = Path(__file__).with_name("report.js")
 
 #: Classes of one output, each with a picture of its own.
 _MOST_CLASSES = 12
+#: What stands where the class that a reader chose has no picture.
+_NOT_EXPLAINED = "The chosen class is not among those that are explained here."
 
 #: Figures of a certificate (fields of `probegen.parity.Parity`) and what they are called.
 _CERTIFIED = {
@@ -393,6 +395,7 @@ def _record(view: View) -> str:
     if of_classes:
         chosen = of_classes[: min(_MOST_CLASSES, view.labels.max_panels)]
         figures = "\n".join(_figure(one, name) for name, one in chosen)
+        figures += f'<p class="muted" data-none hidden>{_NOT_EXPLAINED}</p>'
         if len(chosen) < len(of_classes):
             figures += f'<p class="muted">showing {len(chosen)} of {len(of_classes)} classes</p>'
     else:

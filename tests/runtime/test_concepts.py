@@ -204,3 +204,29 @@ def test_what_tcav_refuses(artefact):
     with pytest.raises(InputError, match=r"Compile it with pg\.ConceptSensitivity"):
         runtime.tcav(artefact, np.ones((2, 5)))
     assert concept_scores.CONCEPT == "concept"
+
+
+def test_from_examples_to_scores(artefact, tmp_path):
+    """Vectors of a concept and of chance go into an artefact, whose slopes become scores."""
+    pytest.importorskip("sklearn")
+    direction = np.array([1.0, -2.0, 0.5, 0.0])
+    random = [planted(0 * direction, seed=seed) for seed in range(5)]
+    output = "activation/hidden"
+    concept = runtime.concept_vector(artefact, output, planted(direction, seed=9), random[:2])
+    chance = runtime.concept_vector(artefact, output, random[4], random[2:4])
+    vectors = np.concatenate([concept, chance])
+    proto = onnx.parser.parse_model(NETWORK)
+    for name, array in (("first", FIRST), ("second", SECOND)):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    probe = pg.ConceptSensitivity("hidden", vectors, target="input")
+    pg.compile(proto, [probe], tmp_path / "m.onnx", verify=False)
+    compiled = runtime.load(tmp_path / "m.onnx", threads=1)
+    x = planted(direction, seed=11)
+    for target in (0, 1):
+        found = runtime.tcav(
+            compiled, x, concepts={"planted": [0, 1]}, random=[2, 3], target=target
+        )
+        slopes = vectors @ SECOND[:, target]  # the same for every sample of a linear model
+        np.testing.assert_array_equal(found["planted"].scores, slopes[:2] > 0)
+        np.testing.assert_array_equal(found.random_scores, slopes[2:] > 0)
+        assert found["planted"].p_value is not None

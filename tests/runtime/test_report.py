@@ -302,7 +302,8 @@ def test_choices_and_what_they_choose_of(tmp_path):
     assert classes == ["ant", EVIL] * 2
     assert len(page.all("figure")) == 8
     # Nothing is hidden where no script runs, but what only a script can use.
-    assert [tag for tag, attrs in page.tags if "hidden" in attrs] == ["form"]
+    assert [tag for tag, attrs in page.tags if "hidden" in attrs] == ["form", "p", "p"]
+    assert all("data-none" in p for p in page.all("p") if "hidden" in p)
 
 
 def test_no_choice_where_there_is_one_thing(artefact, tmp_path):
@@ -334,5 +335,6 @@ def test_a_browser_shows_what_is_chosen(tmp_path, link, shown):
     assert articles == [("y", True), ("all/row", False), ("one/row", True)] * 2
     figures = [(f["data-class"], "hidden" in f) for f in page.all("figure") if "data-class" in f]
     assert figures == [("ant", False), (EVIL, True)] * 2
+    assert all("hidden" in p for p in page.all("p") if "data-none" in p)
     assert "hidden" not in page.all("form")[0]
     assert "hidden" in page.all("nav")[0]
