@@ -12,6 +12,7 @@ import onnx_ir as ir
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, usual_count
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import attribute, dims_of, dtype_of, rank_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.methods.axes import BATCH, Axes, batch_first
@@ -65,7 +66,7 @@ def attribution_by_scores(
     """
     ops = OnnxOperations(builder)
     value, axes = _batch_first(builder, explained)
-    moved = [_as_read(builder.graph, one) for one in moved]
+    moved = [_as_read(builder.forward, one) for one in moved]
     rows = [_batch_first(builder, m) for m in moved]
     numbered = None if groups is None else builder.cast(groups, _wide(value))
     subject = Subject(value, axes, tuple(rows), numbered)
@@ -112,7 +113,7 @@ def _as_read(graph: ir.Graph, tensor: Tensor) -> Tensor:
 
     Points are then made in the order that the model computes in, and need not be turned each.
     """
-    readers = [use.node for use in tensor.at.uses() if use.node.graph is graph]
+    readers = [node for node in graph if tensor.at in inputs_of(node)]
     if len(readers) != 1 or readers[0].op_type != "Transpose" or tensor.at.is_graph_output():
         return tensor
     order = attribute(readers[0], "perm", [])
