@@ -147,7 +147,10 @@ class ByCoalitions(ByGroups, abc.ABC):
         if backgrounds is None:
             filling = np.full((1,) * len(axes), self.background)
         weights = ops.constant(game.weights / times, like)
-        return numbers, ops.flags(game.kept), weights, ops.constant(filling, value)
+        # As what is changed has its axes, which may be in another order.
+        order = [axes.index(name) for name in subject.moved[0][1]]
+        filling = ops.transpose(ops.constant(filling, value), order)
+        return numbers, ops.flags(game.kept), weights, filling
 
     def _split(self, ops: Operations[T], prepared: Sequence[T], numbers: T) -> tuple[T, T]:
         """Returns the coalition and the background of points."""

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any, ClassVar
 
 from probegen.artefact.manifest import SUM_DETAIL
+from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
-from probegen.methods.base import Selector
+from probegen.methods.base import Selector, option
 from probegen.methods.by_scores import check_count
 from probegen.methods.coalitions import Coalitions, shapley, usual_samples
 from probegen.methods.games import Background, ByCoalitions
@@ -52,10 +53,12 @@ class KernelSHAP(ByCoalitions):
     equation: ClassVar[str] = "Shapley value of the group in the game target(groups kept)"
     paper: ClassVar[str] = "Lundberg and Lee 2017, eqs. 8-9"
 
-    groups: GroupsField = None
-    background: Background = 0.0
+    groups: GroupsField = option(None, "Groups (grid:7, input, or an .npy file)", parse=str)
+    background: Background = option(
+        0.0, "Background (a number or an .npy file)", parse=parse_number_or_array
+    )
     samples: int | None = None
-    seed: int = 0
+    seed: int = option(0, "Seed of the draws", flag="draw-seed", at_least=0)
     max_groups: int = dataclasses.field(default=64, kw_only=True)
     target: Target = "argmax"
     wrt: Selector = "input"

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any, ClassVar
 
 from probegen.errors import SpecError
+from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
-from probegen.methods.base import Selector
+from probegen.methods.base import Selector, option
 from probegen.methods.by_scores import check_count, checked_number
 from probegen.methods.coalitions import Coalitions, lime
 from probegen.methods.games import Background, ByCoalitions
@@ -47,12 +48,14 @@ class LIME(ByCoalitions):
     equation: ClassVar[str] = "coefficient of the group in a weighted ridge regression of target"
     paper: ClassVar[str] = "Ribeiro et al. 2016, sec. 3.4"
 
-    groups: GroupsField = None
-    background: Background = 0.0
-    samples: int = 1000
+    groups: GroupsField = option(None, "Groups (grid:7, input, or an .npy file)", parse=str)
+    background: Background = option(
+        0.0, "Background (a number or an .npy file)", parse=parse_number_or_array
+    )
+    samples: int = option(1000, "Points", flag="draws", at_least=2)
     kernel_width: float = 0.25
     ridge: float = 1.0
-    seed: int = 0
+    seed: int = option(0, "Seed of the draws", flag="draw-seed", at_least=0)
     max_groups: int = dataclasses.field(default=64, kw_only=True)
     target: Target = "argmax"
     wrt: Selector = "input"

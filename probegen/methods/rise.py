@@ -60,7 +60,7 @@ class RISE(OfInputsByScores):
     masks: int = option(1000, "Masks", at_least=1)
     cells: int | tuple[int, ...] = option(7, "Cells along an axis", at_least=1)
     keep: float = option(0.5, "Share of cells kept")
-    seed: int = 0
+    seed: int = option(0, "Seed of the draws", flag="draw-seed", at_least=0)
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None

@@ -10,6 +10,7 @@ from probegen import runtime
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods import coalitions, text_forms
 from tests import models
+from tests.command_line import status_of
 from tests.methods.games import keeping, values_over_orders
 from tests.methods.scoring import best_of, onnx_model, onnx_scores, scans_in, scores_of
 
@@ -254,3 +255,22 @@ def test_values_of_features_may_be_stacked_and_those_of_groups_not(tmp_path):
 def test_arrays_have_a_text_form():
     probe = pg.KernelSHAP(GROUPS, models.images((11, 8, 2), count=2))
     assert text_forms.from_json(text_forms.to_json([probe])) == (probe,)
+
+
+def test_the_command_line_takes_groups_and_backgrounds(tmp_path):
+    models.cnn().save(tmp_path / "m.keras")
+    np.save(tmp_path / "g.npy", GROUPS)
+    np.save(tmp_path / "b.npy", models.images((11, 8, 2), count=2))
+    out = tmp_path / "m.onnx"
+    common = ("compile", tmp_path / "m.keras", "-o", out, "--no-verify", "--kernel-shap")
+    assert status_of(*common, "--lime", "--groups", "grid:2", "--draws", 9, "--fill", 1) == 1
+    assert status_of(*common, "--lime", "--groups", "grid:2", "--draws", 9) == 0
+    lime = runtime.load(out).manifest.output("lime/image")
+    assert (lime.detail["groups"], lime.detail["samples"]) == ("grid:2", 9)
+    more = ("--groups", tmp_path / "g.npy", "--background", tmp_path / "b.npy")
+    assert status_of(*common, *more) == 0
+    x = models.images((11, 8, 2))
+    found = runtime.load(out).run(x)["kernel_shap/image"].array
+    probe = pg.KernelSHAP(GROUPS, models.images((11, 8, 2), count=2))
+    own = compiled(tmp_path, models.cnn(), probe, x, "own.onnx", verify=False)
+    close(found, own["kernel_shap/image"])
