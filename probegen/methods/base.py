@@ -354,6 +354,11 @@ class GradientProbe(Probe):
         """
         return OwnProducts(frozenset(self.products.items())) if self.products else None
 
+    @property
+    def chunk(self) -> int | None:
+        """How many points go through the model at once, None for a usual number: a field."""
+        return None
+
     def gradients_at(self) -> Samples | None:
         """Returns where gradients are taken, and what is made of them; None: at the input."""
         return None
@@ -561,6 +566,12 @@ def check_whole(field: str, value: object, at_least: int) -> None:
     """Raises a SpecError unless a value is a whole number that is not too small."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise SpecError(f"{field}= takes a whole number of at least {at_least}, got {value!r}.")
+
+
+def check_chunk(value: object) -> None:
+    """Raises a SpecError unless a value is None or a number of points."""
+    if value is not None:
+        check_whole("chunk", value, 1)
 
 
 def set_ints(probe: Probe, field: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from probegen.errors import SpecError
 from probegen.methods.arrays import ByName, is_array_like
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import OfInputs, Selector, check_whole, option
+from probegen.methods.base import OfInputs, Selector, check_chunk, check_whole, option
 from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
 from probegen.methods.paths import Drawn
 from probegen.methods.samples import Place
@@ -34,6 +34,7 @@ class ExpectedGradients(OfInputs):
             for all entries along it. The artefact holds it once.
         samples: gradients that are taken.
         seed: of the draws.
+        chunk: how many points go through the model at once; as for `IntegratedGradients`.
         target, wrt, name, output, logits: as for `IntegratedGradients`.
     """
 
@@ -51,11 +52,13 @@ class ExpectedGradients(OfInputs):
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None
+    chunk: int | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("samples", self.samples, 1)
         check_whole("seed", self.seed, 0)
+        check_chunk(self.chunk)
         if not is_array_like(self.background) and not isinstance(self.background, Mapping | ByName):
             raise SpecError(
                 "background= takes an array of samples, [n, ...], the path of an .npy file, or a "

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import OfInputs, Selector, check_choice, check_whole, option
+from probegen.methods.base import OfInputs, Selector, check_choice, check_chunk, check_whole, option
 from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
 from probegen.methods.paths import Line
 from probegen.methods.quadrature import AT_LEAST, RULES
@@ -36,6 +36,10 @@ class IntegratedGradients(OfInputs):
             `"gauss_legendre"`: exact for a gradient that is a polynomial of degree 2 steps - 1
             along the line. Captum calls them `riemann_middle`, `riemann_trapezoid` (whose weights
             sum to (steps - 1) / steps) and `gausslegendre`.
+        chunk: how many points go through the model at once, in one batch, in ONNX artefacts; chosen
+            where it is left out: all activations of these points, and their gradients, take 256
+            MiB a sample at most, and there are 16 at most. The result does not depend on it. Where
+            a graph is written for a fixed number of samples, it is 1.
         target, wrt, name, output, logits: as for `InputGradient`. All that stands for the inputs
             moves along one line together, so that the sum over all of it is the difference of
             the scores; layers that `wrt` selects each have a line of their own.
@@ -52,6 +56,7 @@ class IntegratedGradients(OfInputs):
     steps: int = option(32, "Points", at_least=1)
     baseline: Baseline = option(0.0, "Baseline", parse=parse_number_or_array)
     rule: str = option("midpoint", "Quadrature rule", flag="quadrature")
+    chunk: int | None = None
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None
@@ -60,6 +65,7 @@ class IntegratedGradients(OfInputs):
         super().__post_init__()
         check_choice("rule", self.rule or "", tuple(RULES))
         check_whole("steps", self.steps, AT_LEAST.get(self.rule, 1))
+        check_chunk(self.chunk)
         object.__setattr__(self, "baseline", checked_baseline(self.baseline, "baseline"))
 
     def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:

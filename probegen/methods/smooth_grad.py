@@ -14,6 +14,7 @@ from probegen.methods.base import (
     OfInputs,
     Selector,
     check_choice,
+    check_chunk,
     check_whole,
     default_method,
     has_defaults,
@@ -50,6 +51,7 @@ class SmoothGrad(OfInputs):
         of_method: what is computed at each copy: a method that explains inputs by gradients, by
             its name in specs (`"input_gradient"`, `"saliency"`, `"integrated_gradients"`...) or as
             a probe (`pg.IntegratedGradients(8)`), whose target, `wrt` and name are left out.
+        chunk: how many points go through the model at once; as for `IntegratedGradients`.
         target, wrt, name, output, logits: as for `InputGradient`.
     """
 
@@ -68,12 +70,14 @@ class SmoothGrad(OfInputs):
     target: Target = "argmax"
     wrt: Selector = "input"
     name: str | None = None
+    chunk: int | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("statistic", self.statistic or "", STATISTICS)
         check_whole("samples", self.samples, 2 if self.statistic == VARIANCE else 1)
         check_whole("seed", self.seed, 0)
+        check_chunk(self.chunk)
         number = isinstance(self.noise, int | float) and not isinstance(self.noise, bool)
         if not number or not math.isfinite(self.noise) or self.noise < 0:
             raise SpecError(

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import probegen as pg
 from probegen import runtime
+from probegen.errors import SpecError
 from probegen.methods.noise import halves, keys_of_draws, normal_noise
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.quadrature import RULES
@@ -289,3 +290,101 @@ def test_refusals_come_before_anything_is_written(keras_model, tmp_path):
         with pytest.raises(pg.ProbegenError, match=says):
             pg.compile(keras_model, [probe], tmp_path / "m.onnx")
         assert not list(tmp_path.iterdir())
+
+
+# -- points folded into the batch ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_the_result_does_not_depend_on_how_many_points_run_at_once(name, tmp_path):
+    onnx.save(onnx.parser.parse_model(TEXT % (numbers(W), numbers(V))), tmp_path / "source.onnx")
+    x, found, copies_of_nodes = data(3), {}, {}
+    for chunk in (1, 2, 3, None):
+        path = tmp_path / f"{chunk}.onnx"
+        probe = dataclasses.replace(PROBES[name], chunk=chunk)
+        axes = {"x": "batch,height,width,channel"}
+        pg.compile(tmp_path / "source.onnx", [probe], path, inputs=axes, verify=False)
+        found[chunk] = runtime.load(path).run(x)[name].array
+        model = onnx.load(path)
+        copies_of_nodes[chunk] = "Tile" in {n.op_type for n in all_nodes(model.graph)}
+    assert copies_of_nodes == {1: False, 2: True, 3: True, None: True}
+    for chunk in (2, 3, None):
+        np.testing.assert_allclose(found[chunk], found[1], rtol=1e-4, atol=1e-6)
+
+
+def all_nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g)
+
+
+MIXED = """<ir_version: 9, opset_import: ["" : 17]>
+  g (float[time, batch, 3] x, float[batch, 2] side) => (float[batch, 4] y)
+  <float[3, 4] w = {%s}, float[2, 4] u = {%s}, float zero = {0}>
+  {
+    there = Equal(x, zero)
+    held = Where(there, zero, x)
+    product = MatMul(held, w)
+    bent = Tanh(product)
+    mean = ReduceMean <axes = [0], keepdims = 0> (bent)
+    more = MatMul(side, u)
+    other = Sigmoid(more)
+    y = Mul(mean, other)
+  }"""
+
+
+@pytest.mark.parametrize("target", [1, "top:2", "input"])
+def test_the_batch_within_masks_and_what_does_not_move(target, tmp_path):
+    """The batch is the second axis; what hangs on the other input is computed for all points."""
+    rng = np.random.default_rng(0)
+    w, u = rng.normal(size=(3, 4)), rng.normal(size=(2, 4))
+    onnx.save(onnx.parser.parse_model(MIXED % (numbers(w), numbers(u))), tmp_path / "source.onnx")
+    x = rng.normal(size=(5, 2, 3)).astype(np.float32)
+    x[3:, 0] = 0
+    feed = {"x": x, "side": rng.normal(size=(2, 2)).astype(np.float32)}
+    axes = {"x": "time,batch,feature", "side": "batch,feature"}
+    probes = [
+        pg.IntegratedGradients(5, 1.0, chunk=3, wrt="x", target=target, name="one"),
+        pg.IntegratedGradients(5, {"x": 1.0, "side": [0.5, 1.0]}, target=target, chunk=2),
+        pg.SmoothGrad(4, 0.2, wrt="x", target=target),
+    ]
+    options = {"inputs": axes, "verify": False}  # the reference makes masks anew at each point
+    exported = pg.compile(tmp_path / "source.onnx", probes, tmp_path / "m.onnx", **options)
+    plain = [dataclasses.replace(p, chunk=1) for p in probes]
+    pg.compile(tmp_path / "source.onnx", plain, tmp_path / "1.onnx", **options)
+    asked = {"target": np.array([2, -1])} if target == "input" else {}
+    many = runtime.load(tmp_path / "m.onnx").run(feed, **asked)
+    one = runtime.load(tmp_path / "1.onnx").run(feed, **asked)
+    for output in exported.manifest.explanations:
+        np.testing.assert_allclose(many[output.name].array, one[output.name].array, atol=1e-6)
+    if target == 1:
+        there, gate = x != 0, 1 / (1 + np.exp(-feed["side"] @ u[:, 1]))
+        total = 0.0
+        for k in range(5):
+            point = (1 + (k + 0.5) / 5 * (x - 1)) * there
+            bent = np.tanh(point @ w[:, 1])
+            total = total + there * ((1 - bent**2) * gate)[..., None] * w[:, 1] / 5
+        np.testing.assert_allclose(many["one"].array, (x - 1) * total / 5, atol=1e-6)
+
+
+def test_a_fixed_batch_runs_one_point_at_a_time(keras_model, tmp_path):
+    probe = PROBES["several"]
+    pg.compile(keras_model, [probe], tmp_path / "m.onnx", dynamic_batch=False)
+    x = data(1)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["several"].array
+    pg.compile(keras_model, [probe], tmp_path / "open.onnx", verify=False)
+    wanted = runtime.load(tmp_path / "open.onnx").run(x)["several"].array
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 2.0, True])
+def test_chunk_is_a_number_of_points(chunk):
+    for make in (
+        lambda: pg.IntegratedGradients(chunk=chunk),
+        lambda: pg.SmoothGrad(chunk=chunk),
+        lambda: pg.ExpectedGradients([[1.0]], chunk=chunk),
+    ):
+        with pytest.raises(SpecError, match="chunk= takes a whole number of at least 1"):
+            make()

@@ -154,7 +154,8 @@ def _of_seed(
         moved = [
             Moved(w.at, w.place, s) for w in together if (s := w.probe.gradients_at()) is not None
         ]
-        made = sampled_gradients(builder, seeds, moved, backward)
+        chunk = together[0].probe.moves_with.chunk
+        made = sampled_gradients(builder, seeds, moved, backward, holding or {}, chunk)
         flow.update(zip((w.name for w in together), made, strict=True))
     ops = OnnxOperations(builder)
     attributions = {

@@ -28,6 +28,9 @@ from probegen.graph.loops.step_writer import StepWriter
 #: The largest activation of all points of a run together takes no more bytes than this, a sample
 #: of the request, where nobody says another number of points.
 LARGEST_ACTIVATION = 32 * 2**20
+#: All activations of all points of a run together, and as much again for their gradients, take no
+#: more bytes than this, a sample of the request, where the run has a backward pass.
+ALL_ACTIVATIONS = 256 * 2**20
 #: More points in a run make it no faster.
 _MOST = 16
 #: What an open size other than the batch is taken for.
@@ -70,21 +73,28 @@ def usual_count(
     places: Collection[ir.Value],
     ends: Iterable[ir.Value],
     inputs: Mapping[ir.Value, int],
+    *,
+    backward: bool = False,
 ) -> int:
-    """Returns how many points a run takes where nobody says: see `LARGEST_ACTIVATION`.
+    """Returns how many points a run takes where nobody says.
+
+    See `LARGEST_ACTIVATION`; with a backward pass, which needs all activations, `ALL_ACTIVATIONS`.
 
     Args:
         graph: holds the forward pass.
         places: the tensors that change.
         ends: what is computed from them.
         inputs: those that hold samples -> the axis of the samples; without any it is 1.
+        backward: whether a run goes back as well.
     """
     if not inputs:
         return 1
     batch = {dims_of(value)[at] for value, at in inputs.items()}
     values = [*places, *(v for n in nodes_from(graph, places, ends) for v in n.outputs)]
-    largest = max((_bytes(v, batch) for v in values), default=1)
-    return max(1, min(_MOST, LARGEST_ACTIVATION // max(1, largest)))
+    sizes = [_bytes(v, batch) for v in values]
+    if backward:
+        return max(1, min(_MOST, ALL_ACTIVATIONS // max(1, 2 * sum(sizes))))
+    return max(1, min(_MOST, LARGEST_ACTIVATION // max(1, *sizes)))
 
 
 def _bytes(value: ir.Value, batch: Collection[Dim]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,14 @@ import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
-from probegen.graph.core.builder import Builder
-from probegen.graph.core.copying import copy_node
+from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, usual_count
+from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.held_masks import held_masks
-from probegen.graph.core.queries import nodes_from
-from probegen.graph.core.values import dtype_of
+from probegen.graph.core.values import dims_of, dtype_of
+from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables.base import BackwardPass
+from probegen.methods.axes import BATCH
 from probegen.methods.samples import Place, Point, Samples
 
 
@@ -42,12 +44,15 @@ def sampled_gradients(
     seeds: Mapping[ir.Value, ir.Value],
     moved: Sequence[Moved],
     backward: BackwardPass,
+    holding: Mapping[ir.Value, int] | None = None,
+    chunk: int | None = 1,
 ) -> list[ir.Value]:
     """Writes what methods make of the gradients at all points.
 
-    One Scan: a step runs a copy of the forward nodes behind the tensors at a point, and their
-    backward pass. The seed is that of the input itself: the class stays the same at all points.
-    So do masks, which a point would otherwise compute anew.
+    One Scan: a step runs a copy of the forward nodes behind the tensors at some points, all in one
+    batch, and their backward pass. The seed is that of the input itself: the class stays the same
+    at all points. So do masks, which a point would otherwise compute anew. Loops within make the
+    points of a step, and put the gradients together: the graph does not grow with their number.
 
     Args:
         builder: where the nodes go; its `forward` graph holds the forward pass.
@@ -55,6 +60,9 @@ def sampled_gradients(
         moved: the tensors that move together from point to point; one may stand there several
             times, with other things made of its gradients.
         backward: writes the backward pass.
+        holding: inputs of the graph that hold samples, of any number -> the axis of the samples;
+            none where points cannot be folded into the batch.
+        chunk: points of a step; None for a usual number.
 
     Returns:
         What is made of the gradients at each.
@@ -62,34 +70,29 @@ def sampled_gradients(
     Raises:
         NotDifferentiableError: no gradient flows to a tensor.
     """
+    places = {one.at: one.place for one in moved}
+    moved = [dataclasses.replace(one, samples=one.samples.of([*places.values()])) for one in moved]
+    samples = moved[0].samples
+    held = held_masks(builder.forward, places)
+    fold = _fold(builder, samples, places, seeds, holding or {}, chunk)
     loop = StepWriter(builder)
-    body = loop.body
-    outside, inside = OnnxOperations(builder), OnnxOperations(body)
-    places = list({one.at: one.place for one in moved}.values())
-    moved = [dataclasses.replace(one, samples=one.samples.of(places)) for one in moved]
-    entries = _Entries(builder, loop, moved[0].samples)
-    points: dict[ir.Value, Point[ir.Value]] = {}
-    for one in moved:
-        if one.at not in points:
-            once = one.samples.once(outside, one.at, one.place)
-            entry = entries.of(one.at)
-            at = one.samples.point(inside, one.at, one.place, once, entry)
-            points[one.at] = Point(one.place, one.at, once, entry, at)
+    outside = OnnxOperations(builder)
+    entries = _Entries(builder, loop, samples, fold.count)
+    points = {at: _Points(outside, entries, samples, at, place) for at, place in places.items()}
     sums = [
         [loop.carry(first) for first in one.samples.start(outside, one.at, one.place)]
         for one in moved
     ]
-    replaced = {value: point.at for value, point in points.items()}
-    copies = _copy_forward(builder.forward, body, replaced, seeds)
-    of_copies = {copies[scores]: seed for scores, seed in seeds.items()}
-    found = _gradients_inside(body, of_copies, list(replaced.values()), backward)
-    gradients_at = dict(zip(points, found, strict=True))
+    replaced = {at: of.folded(loop.body, fold) for at, of in points.items()}
+    folded = fold if fold.count > 1 else None
+    copies = forward_at(builder, loop, replaced, list(seeds), folded, held)
+    of_copies = {copies[scores]: _repeated(builder, s, fold) for scores, s in seeds.items()}
+    found = _gradients_inside(loop.body, of_copies, list(replaced.values()), backward)
+    gradients_at = dict(zip(replaced, found, strict=True))
     results: list[ir.Value] = []
     for one, carried in zip(moved, sums, strict=True):
-        gradient = gradients_at[one.at]
-        weight = None if one.samples.equal_weights else entries.weight(gradient)
-        point = dataclasses.replace(points[one.at], weight=weight)
-        results.extend(one.samples.step(inside, carried, gradient, point))
+        of = points[one.at]
+        results.extend(of.put_together(loop.body, one.samples, carried, gradients_at[one.at]))
     totals = iter(loop.finish(results)[0])
     return [
         one.samples.finish(
@@ -99,29 +102,149 @@ def sampled_gradients(
     ]
 
 
-class _Entries:
-    """What a step reads of the arrays of the points: their entries, of each element type."""
+def _fold(
+    builder: Builder,
+    samples: Samples,
+    places: Mapping[ir.Value, Place],
+    seeds: Mapping[ir.Value, ir.Value],
+    holding: Mapping[ir.Value, int],
+    chunk: int | None,
+) -> Fold:
+    """Returns how many points a step takes; steps take as many as each other where they can."""
+    count = len(samples.weights)
+    if not holding or not all(BATCH in place.axes for place in places.values()):
+        return Fold(1, {})
+    if chunk is None:
+        chunk = usual_count(builder.forward, [*places], list(seeds), holding, backward=True)
+    steps = math.ceil(count / min(chunk, count))
+    return Fold(math.ceil(count / steps), holding)
 
-    def __init__(self, builder: Builder, loop: StepWriter, samples: Samples) -> None:
+
+def _repeated(builder: Builder, value: ir.Value, fold: Fold) -> ir.Value:
+    """Writes a value whose first axis is the batch as often as a step has points."""
+    if fold.count == 1:
+        return value
+    sizes = dims_of(value)
+    times = builder.ints(fold.count, *[1] * (len(sizes) - 1))
+    return builder.op("Tile", value, times, shape=[renaming(fold)(d) for d in sizes])
+
+
+class _Entries:
+    """What a step reads of the arrays of the points: their entries, of each element type.
+
+    With several points a step, entries have the points for their first axis. The last step is
+    filled up with the last point, which counts once.
+    """
+
+    def __init__(self, builder: Builder, loop: StepWriter, samples: Samples, chunk: int) -> None:
         self._builder, self._loop, self._samples = builder, loop, samples
+        self.chunk = chunk
         self._read: dict[tuple[int, ir.DataType], ir.Value] = {}
+        count = len(samples.weights)
+        self._numbers = np.arange(math.ceil(count / chunk) * chunk)
 
     def of(self, place: ir.Value) -> list[ir.Value]:
-        """Returns this step's entry of each array, of the element type of a tensor."""
+        """Returns this step's entries of each array, of the element type of a tensor."""
         arrays = self._samples.entries()
         return [self._entry(i, values, place) for i, values in enumerate(arrays)]
 
-    def weight(self, gradient: ir.Value) -> ir.Value:
-        """Returns the weight of this step's point."""
-        return self._entry(-1, self._samples.weights, gradient)
+    def weight(self, place: ir.Value) -> ir.Value:
+        """Returns the weights of this step's points."""
+        return self._entry(-1, self._samples.weights, place)
 
-    def _entry(self, number: int, values: Any, like: ir.Value) -> ir.Value:
-        own = isinstance(values, np.ndarray)
-        dtype = ir.DataType.from_numpy(values.dtype) if own else dtype_of(like)
+    def counts(self) -> ir.Value | None:
+        """Returns which of this step's points count, None where all do."""
+        there = self._numbers < len(self._samples.weights)
+        return None if there.all() else self._entry(-2, there, None)
+
+    def _entry(self, number: int, values: Any, like: ir.Value | None) -> ir.Value:
+        array = np.asarray(values)
+        dtype = ir.DataType.from_numpy(array.dtype)
+        if like is not None and not isinstance(values, np.ndarray):
+            dtype = dtype_of(like)
         if (number, dtype) not in self._read:
-            sequence = self._builder.const(values, dtype)
+            if self.chunk > 1:
+                array = array[np.minimum(self._numbers, len(array) - 1)]
+                array = array.reshape(-1, self.chunk, *array.shape[1:])
+            sequence = self._builder.const(array, dtype)
             self._read[number, dtype] = self._loop.read(sequence, backwards=False)
         return self._read[number, dtype]
+
+
+class _Points:
+    """The points of one tensor that a step takes, and what is made of the gradients there.
+
+    Attributes:
+        once: what all points share.
+    """
+
+    def __init__(
+        self,
+        outside: OnnxOperations,
+        entries: _Entries,
+        samples: Samples,
+        value: ir.Value,
+        place: Place,
+    ) -> None:
+        self._entries, self._samples = entries, samples
+        self._value, self._place = value, place
+        self.once = samples.once(outside, value, place)
+        self._read = entries.of(value)
+        self._at: ir.Value | None = None
+
+    def folded(self, body: Builder, fold: Fold) -> ir.Value:
+        """Writes the tensor at this step's points: one tensor, with a longer batch for several."""
+        if fold.count == 1:
+            self._at = self._point(OnnxOperations(body), self._read)
+            return self._at
+        inner = StepWriter(body)
+        entry = [inner.read(e, backwards=False) for e in self._read]
+        at = self._point(OnnxOperations(inner.body), entry)
+        self._at = inner.finish([], [Collected(at, backwards=False)])[1][0]
+        batch = self._place.axes.index(BATCH)
+        order = [*range(1, batch + 1), 0, *range(batch + 1, len(self._place.axes) + 1)]
+        sizes = [-1 if i == batch else (self._value, i) for i in range(len(self._place.axes))]
+        joined = body.reshape(body.transpose(self._at, order), sizes)
+        joined.shape = ir.Shape([renaming(fold)(d) for d in dims_of(self._value)])
+        return joined
+
+    def _point(self, ops: OnnxOperations, entry: Sequence[ir.Value]) -> ir.Value:
+        return self._samples.point(ops, self._value, self._place, self.once, entry)
+
+    def put_together(
+        self, body: Builder, samples: Samples, sums: Sequence[ir.Value], gradient: ir.Value
+    ) -> list[ir.Value]:
+        """Writes the sums after this step.
+
+        Args:
+            body: the loop's body.
+            samples: what is made of the gradients.
+            sums: the sums before.
+            gradient: at the folded points.
+        """
+        assert self._at is not None
+        weight = None if samples.equal_weights else self._entries.weight(self._value)
+        chunk = self._entries.chunk
+        if chunk == 1:
+            point = Point(self._place, self._value, self.once, self._read, self._at, weight)
+            return list(samples.step(OnnxOperations(body), sums, gradient, point))
+        batch, rank = self._place.axes.index(BATCH), len(self._place.axes)
+        sizes: list[Size] = [(self._value, i) for i in range(rank)]
+        apart = body.reshape(gradient, [*sizes[:batch], chunk, -1, *sizes[batch + 1 :]])
+        apart = body.transpose(apart, [batch, *(i for i in range(rank + 1) if i != batch)])
+        apart.shape = ir.Shape([chunk, *dims_of(self._value)])
+        inner = StepWriter(body)
+        carried = [inner.carry(s) for s in sums]
+        read = [inner.read(v, backwards=False) for v in (apart, self._at, *self._read)]
+        one = None if weight is None else inner.read(weight, backwards=False)
+        ops = OnnxOperations(inner.body)
+        point = Point(self._place, self._value, self.once, read[2:], read[1], one)
+        after = list(samples.step(ops, carried, read[0], point))
+        counts = self._entries.counts()
+        if counts is not None:
+            there = inner.read(counts, backwards=False)
+            after = [ops.where(there, a, c) for a, c in zip(after, carried, strict=True)]
+        return inner.finish(after)[0]
 
 
 def _gradients_inside(
@@ -136,23 +259,3 @@ def _gradients_inside(
     if any(gradient is None for gradient in found):
         raise NotDifferentiableError("no gradient flows from the target along the line.")
     return [gradient for gradient in found if gradient is not None]
-
-
-def _copy_forward(
-    graph: ir.Graph,
-    body: Builder,
-    replaced: Mapping[ir.Value, ir.Value],
-    wanted: Mapping[ir.Value, ir.Value],
-) -> dict[ir.Value, ir.Value]:
-    """Copies into `body` the nodes of `graph` through which `replaced` reach `wanted`.
-
-    Values that do not depend on them are read from the graph around, weights above all, and so
-    are masks.
-
-    Returns:
-        Value of the graph -> its copy.
-    """
-    copies = dict(replaced)
-    for node in nodes_from(graph, replaced, wanted, skip=held_masks(graph, replaced)):
-        copy_node(body, node, copies)
-    return copies

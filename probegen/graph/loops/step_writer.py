@@ -262,8 +262,8 @@ class StepWriter:
         results = [still_going, *results]
         self.body.nodes, _ = needed([*reading.nodes, *self.body.nodes], results)
         self._close([number, going, *self._initial], results)
-        # Left out as the last input, the condition would be no input at all, and there must be one.
-        condition = None if self._initial else self._outer.const(True)
+        # It may be left out by the standard, but onnx's evaluator runs no step then.
+        condition = self._outer.const(True)
         return self._outer.ops(
             "Loop",
             count,
