@@ -103,10 +103,12 @@ def text(epochs: int = demo_words.EPOCHS) -> Subject:
     model = demo_words.build_model()
     demo_words.train(model, data, epochs)
     word = data.x_test[data.test_words.index("fearless")]
+    # Whole numbers are explained where they are looked up, so that is what a background is of.
+    vectors = np.asarray(model.get_layer("embedding").token(data.x_train[:12]))
     return Subject(
         "text", "A text: the word fearless, letter by letter", model, word[None],
         data.x_test[:16], demo_words.CLASS_NAMES,
-        fields(model, "pool", data.x_train[:12], attention="block_*"),
+        fields(model, "pool", vectors, attention="block_*"),
         small={"occlusion": {"window": 2, "stride": 1}, "rise": {"masks": 500, "cells": 4}},
         labels={"tokens": demo_words.decode(word)},
     )  # fmt: skip
