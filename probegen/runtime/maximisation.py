@@ -54,7 +54,8 @@ class Maximised:
     Attributes:
         input: the input found, as the artefact takes it.
         history: the score at each step and of the input found, float64 `[steps + 1, batch]`; of a
-            step it is that of the shifted input. None where the score is no entry of a prediction.
+            step it is that of the shifted input. None where the score is no entry of a prediction,
+            and not of a layer whose activations the artefact gives out.
         result: of a run on the input found.
         output: name of the gradient that was followed.
     """
@@ -291,9 +292,9 @@ def _noted(scores: list[Array] | None, spec: OutputSpec, result: Result) -> list
     if scores is None:
         return None
     run = result.run
-    predictions = {name: record.array for name, record in result.predictions.items()}
+    outputs = {name: record.array for name, record in result.items()}
     try:
-        return [*scores, score_of(spec, run.manifest, predictions, run.target).of(predictions)]
+        return [*scores, score_of(spec, run.manifest, outputs, run.target).of(outputs)]
     except InputError:
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probegen.artefact.manifest import Manifest, OutputSpec, TargetSpec
+from probegen.artefact.manifest import DRAWN_AS_ACTIVATION, Manifest, OutputSpec, TargetSpec
 from probegen.artefact.rows import rows_first
 from probegen.artefact.seeds import seed
 from probegen.errors import InputError
@@ -71,6 +71,8 @@ def score_of(
     """
     target = spec.target
     known = [p.name for p in manifest.predictions]
+    if target is not None and target.layer is not None:
+        return _of_layer(spec, target, manifest, predictions)
     if target is None:
         raise InputError(f"the output {spec.name!r} explains no score: it has no target.")
     if target.mode not in (ARGMAX, INDEX, INPUT, CONTRAST) or target.output not in known:
@@ -82,6 +84,24 @@ def score_of(
     described = manifest.output(target.output)
     values = rows_first(np.asarray(predictions[target.output], np.float64), described.axes)
     return Score(target.output, described.axes, seed(values, target, request))
+
+
+def _of_layer(
+    spec: OutputSpec, target: TargetSpec, manifest: Manifest, outputs: Mapping[str, Any]
+) -> Score:
+    """Returns the score that is entries of a layer's output, where that is given out whole."""
+    for output in manifest.outputs:
+        own = (output.layer, output.call) == (target.layer, target.call)
+        whole = not output.detail.get("reduce") and not output.detail.get("channels")
+        given = own and whole and output.draw == DRAWN_AS_ACTIVATION and output.name in outputs
+        if given and target.mode == INDEX:
+            values = rows_first(np.asarray(outputs[output.name]), output.axes)
+            return Score(output.name, output.axes, seed(values, target))
+    raise InputError(
+        f"the output {spec.name!r} explains entries of the layer {target.layer!r}, which no "
+        "prediction tells, so that the score cannot be followed. Take an output that explains a "
+        "prediction."
+    )
 
 
 def _said(target: TargetSpec) -> str:

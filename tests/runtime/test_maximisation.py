@@ -9,9 +9,11 @@ import pytest
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InputError
+from probegen.runtime import metrics
 from probegen.runtime.bases import Basis, total_variation
 from tests import models
 from tests.runtime.figures import says, titled
+from tests.runtime.metrics.conftest import images, network
 
 LINEAR = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -298,3 +300,20 @@ def test_a_bar_is_shown_where_it_is_asked_for(linear, capsys):
     runtime.maximise(linear, target=1, steps=2)
     assert capsys.readouterr().err == ""
     runtime.maximise(linear, target=1, steps=2, progress=True)
+
+
+def test_a_channel_of_a_layer(tmp_path):
+    """Its history is read where the artefact gives the layer's activations out, too."""
+    x = images(1)
+    for more in ([], [pg.Activations("a")]):
+        probes = [pg.InputGradient(of="a", target=3), *more]
+        pg.compile(network(), probes, tmp_path / "m.onnx", verify=False, overwrite=True)
+        art = runtime.load(tmp_path / "m.onnx", threads=1)
+        found = runtime.maximise(art, start=x, l2=0.1, steps=40, rate=0.3)
+        assert (found.history is None) == (not more)
+        with pytest.raises(InputError, match="explains entries of the layer 'a'"):
+            metrics.deletion(art, x, "input_gradient/image")
+    channel = found.result["activation/a"].array[0, 3].sum()
+    assert found.history[-1] == pytest.approx(channel, rel=1e-4)
+    assert found.history[-1] > found.history[0] + 10
+    assert says(found.plot(), "channel 3 of a")
