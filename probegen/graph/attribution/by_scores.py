@@ -16,7 +16,7 @@ from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import attribute, dims_of, dtype_of, rank_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.methods.axes import BATCH, Axes, batch_first
-from probegen.methods.by_scores import ByScores, Subject
+from probegen.methods.by_scores import ByScores, Subject, hidden_axes
 
 _WIDE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
@@ -111,7 +111,8 @@ def attribution_by_scores(
 def _as_read(graph: ir.Graph, tensor: Tensor) -> Tensor:
     """Returns a tensor as the model reads it: turned, where that is all it does.
 
-    Points are then made in the order that the model computes in, and need not be turned each.
+    Points are then made in the order that the model computes in, and need not be turned each. Where
+    positions change places with each other, the tensor stays as it is.
     """
     readers = [node for node in graph if tensor.at in inputs_of(node)]
     if len(readers) != 1 or readers[0].op_type != "Transpose" or tensor.at.is_graph_output():
@@ -119,7 +120,11 @@ def _as_read(graph: ir.Graph, tensor: Tensor) -> Tensor:
     order = attribute(readers[0], "perm", [])
     if len(order) != len(tensor.axes):
         return tensor
-    return Tensor(readers[0].outputs[0], tuple(tensor.axes[i] for i in order))
+    axes = tuple(tensor.axes[i] for i in order)
+    kept = [
+        [a[i] for i in hidden_axes(a)] for a in (batch_first(x)[0] for x in (tensor.axes, axes))
+    ]
+    return Tensor(readers[0].outputs[0], axes) if kept[0] == kept[1] else tensor
 
 
 def _batch_first(builder: Builder, moved: Tensor) -> tuple[ir.Value, Axes]:

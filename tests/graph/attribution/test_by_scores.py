@@ -59,3 +59,45 @@ def test_a_tensor_that_is_turned_and_one_that_is_read_elsewhere_too(tmp_path, br
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     if not branch:  # points are made as the model reads them, and not turned one by one
         assert "Transpose" not in scans_in(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 3, 2, 1), (0, 2, 1, 3), (1, 0, 2, 3)])
+def test_axes_that_the_model_turns_first(tmp_path, order):
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      g (float[n, 4, 3, 2] x) => (float[n, 2] scores)
+      <float[24, 2] k = {%s}, int64[2] flat = {0, -1}>
+      { turned = Transpose <perm = %s> (x) bent = Tanh(turned) %s
+        row = Reshape(back, flat) scores = MatMul(row, k) }"""
+    back = "back = Identity(bent)"
+    if order[0]:
+        back = "back = Transpose <perm = [1, 0, 2, 3]> (bent)"
+    weights = ((np.arange(48).reshape(24, 2) * 5 % 11 - 5) / 4).astype(np.float32)
+    model = onnx.parser.parse_model(
+        text % (", ".join(map(str, weights.reshape(-1))), list(order), back)
+    )
+    background = models.images((4, 3, 2), seed=5, count=2)
+    probes = [
+        pg.Occlusion((2, 1), target=1),
+        pg.KernelSHAP(np.arange(12).reshape(4, 3) // 5, background, target=1),
+        pg.RISE(15, (3, 2), target=1),
+    ]
+    pg.compile(model, probes, tmp_path / "m.onnx", verify=False)
+    x = models.images((4, 3, 2), count=3)
+    found = runtime.load(tmp_path / "m.onnx").run(x)
+
+    def score(v):
+        turned = np.tanh(v.astype(np.float64).transpose(order))
+        return (turned.transpose(1, 0, 2, 3) if order[0] else turned).reshape(3, -1) @ weights[:, 1]
+
+    expected = np.zeros((3, 4, 3))
+    for i in (0, 2):
+        for j in range(3):
+            hidden = x.copy()
+            hidden[:, i : i + 2, j] = 0
+            expected[:, i : i + 2, j] = (score(x) - score(hidden))[:, None]
+    np.testing.assert_allclose(found["occlusion/x"].array, expected, rtol=1e-4, atol=1e-5)
+    shapley = found["kernel_shap/x"].array
+    firsts = shapley[:, [0, 1, 3], [0, 2, 1]].sum(1)
+    empty = np.mean([score(np.broadcast_to(b, x.shape)) for b in background], 0)
+    np.testing.assert_allclose(firsts, score(x) - empty, rtol=1e-4, atol=1e-4)
+    pg.compile(model, probes, tmp_path / "verified.onnx")
