@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.kernel_shap import KernelSHAP as KernelSHAP
     from probegen.methods.layer_cam import LayerCAM as LayerCAM
     from probegen.methods.lime import LIME as LIME
+    from probegen.methods.lrp import LRP as LRP
     from probegen.methods.occlusion import Occlusion as Occlusion
     from probegen.methods.recipro_cam import ReciproCAM as ReciproCAM
     from probegen.methods.rise import RISE as RISE

@@ -119,7 +119,7 @@ def prepared(
         The input `target`, where a probe chooses it at request time, and the input `groups`, where
         a probe takes groups then.
     """
-    prepare(forward.model)
+    prepare(forward.model, keep_layers=any(g.table and g.table.by_layers for g in plan.groups))
     target = _add_target_input(forward, plan.manifest, batch)
     return target, _add_groups_input(forward, plan.manifest, batch)
 

@@ -28,6 +28,7 @@ from probegen.methods.integrated_gradients import IntegratedGradients
 from probegen.methods.kernel_shap import KernelSHAP
 from probegen.methods.layer_cam import LayerCAM
 from probegen.methods.lime import LIME
+from probegen.methods.lrp import LRP
 from probegen.methods.occlusion import Occlusion
 from probegen.methods.recipro_cam import ReciproCAM
 from probegen.methods.rise import RISE
@@ -66,4 +67,5 @@ METHODS: tuple[type[Probe], ...] = (
     Deconvnet,
     DeepLIFT,
     DeepSHAP,
+    LRP,
 )

@@ -30,11 +30,14 @@ class Table:
         what: what it is, to follow "pg.SomeMethod ": says why no gradient can stand in for it.
         from_baseline: whether what arrives at tensors depends on a baseline of theirs, so that
             those that stand for inputs belong together.
+        by_layers: whether it matters which layers there are, so that they must not be merged or
+            exchanged with one another before the walk.
     """
 
     name: ClassVar[str] = ""
     what: ClassVar[str] = ""
     from_baseline: ClassVar[bool] = False
+    by_layers: ClassVar[bool] = False
 
     def described(self) -> str:
         """Returns `what`, with more where a table has parameters."""
@@ -88,3 +91,47 @@ class RescaledDifferences(Table):
     from_baseline: ClassVar[bool] = True
 
     baseline: Baseline = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRule:
+    """How a layer with weights passes relevance back.
+
+    Attributes:
+        kind: `"epsilon"`, `"zplus"`, `"alpha_beta"`, `"gamma"`, `"wsquare"`, `"flat"` or `"zbox"`.
+        epsilon: what denominators are moved away from 0 by.
+        alpha, beta: of `"alpha_beta"`.
+        gamma: of `"gamma"`.
+        low, high: of `"zbox"`: the bounds of the input.
+    """
+
+    kind: str
+    epsilon: float = 1e-6
+    alpha: float = 2.0
+    beta: float = 1.0
+    gamma: float = 0.25
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Relevance(Table):
+    """Relevance in the place of gradients (Bach et al. 2015).
+
+    Attributes:
+        dense: the rule of layers that are no convolutions.
+        convolution: the rule of convolutions.
+        first: the rule of layers that no other one comes before; None for those above.
+        first_convolution_only: whether that is for convolutions alone.
+        epsilon: what the denominators of sums are moved away from 0 by.
+    """
+
+    name: ClassVar[str] = "relevance"
+    what: ClassVar[str] = "passes relevance back in the place of gradients"
+    by_layers: ClassVar[bool] = True
+
+    dense: LayerRule
+    convolution: LayerRule
+    first: LayerRule | None = None
+    first_convolution_only: bool = False
+    epsilon: float = 1e-6

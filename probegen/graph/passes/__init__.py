@@ -100,15 +100,22 @@ AFTER: tuple[Pass, ...] = (
 )
 
 
-def prepare(model: ir.Model) -> None:
+#: Passes that merge layers with what stands before them, or exchange them.
+_ACROSS_LAYERS = (merge_into_matrices, average_before_convolution)
+
+
+def prepare(model: ir.Model, *, keep_layers: bool = False) -> None:
     """Runs `BEFORE` on a forward graph.
 
     Args:
+        keep_layers: leave out what merges layers with what stands before them or exchanges them,
+            for backward passes that tell layers apart.
         model: of opset 13 or newer, in topological order, its shapes inferred as far as they can
             be; changed in place.
     """
     for change in BEFORE:
-        change(model)
+        if not (keep_layers and change in _ACROSS_LAYERS):
+            change(model)
 
 
 def clean(model: ir.Model) -> None:

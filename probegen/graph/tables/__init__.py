@@ -11,12 +11,14 @@ from typing import Any
 from probegen.graph.tables.base import BackwardPass, Rules
 from probegen.graph.tables.own_products import own_products
 from probegen.graph.tables.rectifiers import deconvolved, guided
+from probegen.graph.tables.relevance import Propagation
 from probegen.graph.tables.rescale import Rescale
 from probegen.graph.vjp import RULES
 from probegen.methods.tables import (
     DeconvolvedRectifiers,
     GuidedRectifiers,
     OwnProducts,
+    Relevance,
     RescaledDifferences,
     Table,
 )
@@ -26,6 +28,7 @@ TABLES: Mapping[str, Callable[[Any], BackwardPass]] = {
     OwnProducts.name: lambda table: Rules(own_products(table)),
     GuidedRectifiers.name: lambda _: Rules(guided()),
     DeconvolvedRectifiers.name: lambda _: Rules(deconvolved()),
+    Relevance.name: Propagation,
     RescaledDifferences.name: lambda table: Rescale(table.baseline),
 }
 

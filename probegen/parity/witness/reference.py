@@ -18,12 +18,19 @@ from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on
 from probegen.graph.forward import ForwardGraph
+from probegen.graph.passes import prepare
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import Place
-from probegen.methods.tables import DeconvolvedRectifiers, GuidedRectifiers, RescaledDifferences
+from probegen.methods.tables import (
+    DeconvolvedRectifiers,
+    GuidedRectifiers,
+    Relevance,
+    RescaledDifferences,
+)
 from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.rectifiers import rectified
+from probegen.parity.witness.relevance import Propagated
 from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, moved_together
@@ -121,11 +128,22 @@ def _rescaled_from(asked: Asked, start: Mapping[ir.Value, Array]) -> dict[ir.Val
     return {p: m * (asked.values[p] - start[p]) for p, m in multipliers.items()}
 
 
+def _propagated(asked: Asked) -> dict[ir.Value, Array]:
+    """Returns relevance, which starts as the score itself."""
+    table = asked.group.table
+    if not isinstance(table, Relevance):
+        return {}
+    rule = Propagated.over(table, asked.forward, asked.values, asked.places)
+    start = {asked.scores: asked.seeds * asked.values[asked.scores]}
+    return backwards(asked.forward, asked.values, start, asked.places, rule)
+
+
 #: Name of a table -> its second computation.
 COMPUTATIONS: Mapping[str, Computation] = {
     GuidedRectifiers.name: functools.partial(_rectified, guided=True),
     DeconvolvedRectifiers.name: functools.partial(_rectified, guided=False),
     RescaledDifferences.name: _rescaled,
+    Relevance.name: _propagated,
 }
 
 
@@ -169,6 +187,10 @@ def _specs_of(groups: Iterable[GradientGroup]) -> list[OutputSpec]:
     return [s for g in groups for o in g.outputs for s in (o.spec, *o.beside)]
 
 
+def _by_layers(groups: Iterable[GradientGroup], by_layers: bool) -> tuple[GradientGroup, ...]:
+    return tuple(g for g in groups if g.table is not None and g.table.by_layers == by_layers)
+
+
 def _with_outputs(described: Manifest, outputs: list[OutputSpec]) -> Manifest:
     return described.replace(outputs=tuple(outputs))
 
@@ -201,11 +223,16 @@ class WithWitness:
             VerificationError: they cannot be computed.
         """
         found = dict(self._inner.explanations(feed, target))
-        graph, forward = self._forward
-        values = forward.at(feed)
-        self._check_predictions(graph, values, feed)
-        for group, scores in zip(self._tables, graph.targets, strict=True):
-            found.update(self._of_group(graph, forward, values, group, scores, target, feed))
+        for by_layers in (False, True):
+            groups = _by_layers(self._tables, by_layers)
+            if groups:
+                graph, forward = self._forward(by_layers)
+                values = forward.at(feed)
+                self._check_predictions(graph, values, feed)
+                for group, scores in zip(groups, graph.targets, strict=True):
+                    found.update(
+                        self._of_group(graph, forward, values, group, scores, target, feed)
+                    )
         return found
 
     def _of_group(
@@ -264,18 +291,29 @@ class WithWitness:
             for o in group.outputs
         }
 
+    def _forward(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
+        """Returns the forward pass as written; by layers with what makes one layer joined."""
+        if by_layers not in self._forwards:
+            self._forwards[by_layers] = self._opened(by_layers)
+        return self._forwards[by_layers]
+
     @functools.cached_property
-    def _forward(self) -> tuple[ForwardGraph, ForwardValues]:
+    def _forwards(self) -> dict[bool, tuple[ForwardGraph, ForwardValues]]:
+        return {}
+
+    def _opened(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
         predictions = [o for o in self._asked.manifest.outputs if o.kind == "prediction"]
         outputs = [*predictions, *self._specs.values()]
         plan = dataclasses.replace(
             self._asked,
             plain=(),
-            groups=self._tables,
+            groups=_by_layers(self._tables, by_layers),
             manifest=_with_outputs(self._asked.manifest, outputs),
         )
         try:
             graph = self._source.forward_graph(plan, DEFAULT_OPSET, self._source.batch)
+            if by_layers:
+                prepare(graph.model, keep_layers=True)
             return graph, ForwardValues(graph)
         except ExportError as error:
             raise VerificationError(f"the forward pass cannot be run alone: {error}") from error

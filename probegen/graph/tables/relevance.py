@@ -1,0 +1,466 @@
+"""Layer-wise relevance propagation: relevance in the place of gradients (Bach et al. 2015).
+
+What the walk carries back is relevance R, of the shape of each tensor. It starts as the score, and
+the relevance of a node's inputs adds up to that of its output, but for what biases and stabilisers
+take. `stab(z)` is z moved away from 0 by a small number.
+
+- layers with stored weights (`Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `Einsum`), with a bias and
+  a batch normalisation behind taken into their weights: the rule that is asked for, see `_Layer`.
+- sums, means and poolings by the mean: `x * J^T(R / stab(z))`; a constant operand takes its share.
+- functions of one tensor, factors that do not change, and layer normalisation pass R on as it is.
+- maxima, and all that moves elements: R goes where the element comes from.
+- products of two tensors that change: half of `x * J^T(R / stab(z))` to each, softmax
+  `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
+
+Everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused, Rule, Walk, gradients, influenced_by
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
+from probegen.graph.core.queries import inputs_of, key_of, sole_reader
+from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
+from probegen.graph.vjp import BLOCKING, RULES
+from probegen.graph.vjp.common import Dys, Gradients, given
+from probegen.methods.samples import Place
+from probegen.methods.tables import LayerRule, Relevance
+
+Array = npt.NDArray[Any]
+
+#: Layers with weights: the position of the weights, -1 for either of two.
+LAYERS: Mapping[str, int] = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1, "Einsum": -1}
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+#: What sends each element's relevance where the element comes from.
+_ROUTED = frozenset(
+    {
+        "Identity", "Cast", "CastLike", "Dropout", "Concat", "Reshape", "Transpose", "Squeeze",
+        "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Tile", "Pad", "DepthToSpace",
+        "SpaceToDepth", "ReverseSequence", "Gather", "GatherElements", "GatherND", "Where",
+        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark",
+    }
+)  # fmt: skip
+#: Sums of elements, each with its share.
+_SUMS = frozenset(
+    {
+        "Add", "Sub", "Sum", "Mean", "ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool",
+        "CumSum", "Resize", "Upsample", "BatchNormalization",
+    }
+)  # fmt: skip
+#: What passes relevance on as it is, where one input changes.
+_PASSED = frozenset(
+    {
+        "Abs", "Atan", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
+        "HardSwish", "LayerNormalization", "InstanceNormalization", "LeakyRelu", "Log", "Max",
+        "Min", "Mish", "Mul", "Neg", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Sigmoid",
+        "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
+        "probegen.composite::Gelu",
+    }
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Propagation:
+    """Writes a backward pass of relevance; see `base.BackwardPass`.
+
+    Attributes:
+        table: the rules of layers.
+    """
+
+    table: Relevance
+
+    def __call__(
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        places: Sequence[ir.Value],
+        about: Mapping[ir.Value, Place] | None = None,
+    ) -> list[ir.Value | None]:
+        """Returns the relevance of each place, None where none arrives."""
+        del about
+        starts = {scores: builder.mul(scores, seed) for scores, seed in seeds.items()}
+        changing = influenced_by(builder.forward, places, BLOCKING)
+        walk = _Relevance(self.table, changing, first_layers(builder.forward))
+        return gradients(builder, starts, places, {k: walk.rule_of(k) for k in RULES}, BLOCKING)
+
+
+def first_layers(graph: ir.Graph) -> set[ir.Node]:
+    """Returns the layers with weights that no other one comes before."""
+    behind: set[ir.Value] = set()
+    found = set()
+    for node in graph:
+        after = any(v in behind for v in inputs_of(node))
+        weighted = key_of(node) in LAYERS and weights_of(node) is not None
+        if weighted and not after:
+            found.add(node)
+        if weighted or after:
+            behind.update(node.outputs)
+    return found
+
+
+def weights_of(node: ir.Node) -> int | None:
+    """Returns which input of a node holds stored weights, None where none does, or both do."""
+    at = LAYERS.get(key_of(node))
+    if at is None or len(node.inputs) < 2:
+        return None
+    stored = [i for i in (0, 1) if constant_of(node.inputs[i]) is not None]
+    if len(stored) != 1 or (at >= 0 and stored != [at]):
+        return None
+    if key_of(node) == "Einsum" and len(node.inputs) != 2:
+        return None
+    return stored[0]
+
+
+def affine_behind(node: ir.Node) -> tuple[list[ir.Node], Array, Array]:
+    """Returns the sums and factors behind a layer that only it feeds, and what they do together.
+
+    Returns:
+        The nodes, in order; the factor and the shift, which broadcast to the layer's output.
+    """
+    value = node.outputs[0]
+    nodes: list[ir.Node] = []
+    factor, shift = np.ones(()), _own_bias(node)
+    while True:
+        reader = sole_reader(value)
+        step = None if reader is None else _affine(reader, value)
+        if reader is None or step is None or shape_of(reader.outputs[0]) != shape_of(value):
+            return nodes, factor, shift
+        if not _is_of_outputs(node, step[0], rank_of(value)):
+            return nodes, factor, shift
+        factor, shift = factor * step[0], shift * step[0] + step[1]
+        nodes.append(reader)
+        value = reader.outputs[0]
+
+
+def _own_bias(node: ir.Node) -> Array:
+    """Returns the bias that a layer has as an input of its own, in the form of its output."""
+    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is None:
+        return np.zeros(())
+    wide = np.asarray(bias, np.float64)
+    if key_of(node) == "Gemm":
+        return wide * float(attribute(node, "beta", 1.0))
+    return wide.reshape([1, -1, *[1] * (rank_of(node.outputs[0]) - 2)])
+
+
+def _is_of_outputs(node: ir.Node, factor: Array, rank: int) -> bool:
+    """Tells whether a factor is one number, or one for each output of a layer."""
+    if factor.size == 1:
+        return True
+    form = (1,) * (rank - factor.ndim) + factor.shape
+    wide = [i for i, size in enumerate(form) if size != 1]
+    if key_of(node) == "Conv":
+        return wide == [1]
+    return key_of(node) in ("MatMul", "Gemm") and weights_of(node) == 1 and wide == [rank - 1]
+
+
+def _affine(node: ir.Node, value: ir.Value) -> tuple[Array, Array] | None:
+    """Returns the constant factor and shift of a node that only scales and shifts a value."""
+    key = key_of(node)
+    if key == "BatchNormalization" and node.inputs[0] is value:
+        known = [constant_of(v) for v in node.inputs[1:5]]
+        if any(a is None for a in known):
+            return None
+        scale, bias, mean, variance = (np.asarray(a, np.float64) for a in known)
+        form = [1, -1, *[1] * (rank_of(value) - 2)]
+        factor = scale / np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))
+        return factor.reshape(form), (bias - mean * factor).reshape(form)
+    if key not in ("Add", "Sub", "Mul") or len(node.inputs) != 2:
+        return None
+    other = constant_of(node.inputs[1 if node.inputs[0] is value else 0])
+    if other is None or (key == "Sub" and node.inputs[0] is not value):
+        return None
+    wide = np.asarray(other, np.float64)
+    if key == "Mul":
+        return wide, np.zeros(())
+    return np.ones(()), -wide if key == "Sub" else wide
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relevance:
+    """The rules of one walk.
+
+    Attributes:
+        table: the rules of layers.
+        changing: the values that depend on what is explained.
+        first: the layers that no other one comes before.
+    """
+
+    table: Relevance
+    changing: set[ir.Value]
+    first: set[ir.Node]
+
+    def rule_of(self, key: str) -> Rule:
+        """Returns the rule of an operator."""
+
+        def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+            layer = self._layer_before(walk, node)
+            if layer is not None:
+                yield layer.x, layer.relevance(walk.builder, given(dy), self._rule(layer.node))
+                return
+            moving = [v for v in dict.fromkeys(inputs_of(node)) if v in self.changing]
+            function = self._function(walk, node, moving)
+            if function is not None:
+                yield function.entry, given(dy)
+                return
+            yield from self._by_kind(key, walk, node, dy, moving)
+
+        return rule
+
+    def _rule(self, node: ir.Node) -> LayerRule:
+        """Returns the rule of a layer: by its place and its kind."""
+        if node in self.first and self.table.first is not None:
+            only = self.table.first_convolution_only and key_of(node) not in CONVOLUTIONS
+            if not only:
+                return self.table.first
+        return self.table.convolution if key_of(node) in CONVOLUTIONS else self.table.dense
+
+    def _layer_before(self, walk: Walk, node: ir.Node) -> _Layer | None:
+        """Returns the layer that a node ends: the node itself, or what it only shifts or scales."""
+        at = node
+        while key_of(at) not in LAYERS or weights_of(at) is None:
+            moving = [v for v in at.inputs if v in self.changing]
+            if len(moving) != 1 or _affine(at, moving[0]) is None or moving[0] in walk.asked_for:
+                return None
+            made_by = moving[0].producer()
+            if made_by is None or sole_reader(moving[0]) is not at:
+                return None
+            at = made_by
+        nodes, factor, shift = affine_behind(at)
+        ends = [at, *nodes]
+        if node not in ends or at.inputs[1 - (weights_of(at) or 0)] not in self.changing:
+            return None
+        if node is not ends[-1]:  # what is asked for lies between: the rest is passed before
+            return None if node is not at else _Layer(at, [], np.ones(()), _own_bias(at))
+        return _Layer(at, nodes, factor, shift)
+
+    def _function(
+        self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]
+    ) -> FunctionOfOne | None:
+        if key_of(node) in ("Add", "Sub", "Sum") or len(moving) < 2:
+            return None
+        function = function_of_one(node)
+        if function is None or function.entry not in walk.wanted:
+            return None
+        inner = [v for n in function.nodes[:-1] for v in n.outputs]
+        return None if any(v in walk.asked_for for v in inner) else function
+
+    def _by_kind(
+        self, key: str, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]
+    ) -> Gradients:
+        b, y = walk.builder, node.outputs[0]
+        if any(v not in walk.wanted for v in moving):
+            raise Refused("what it reads depends on what is explained in a way without relevance")
+        if key in _ROUTED:
+            yield from RULES[key](walk, node, dy)
+        elif key in _SUMS:
+            yield from self._shares(walk, node, stabilised(b, y, self.table.epsilon), given(dy), 1)
+        elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:
+            yield moving[0], b.unbroadcast(given(dy), moving[0])
+        elif key in ("Mul", "MatMul", "Einsum", "Gemm") and len(moving) == 2:
+            yield from self._shares(walk, node, stabilised(b, y, self.table.epsilon), given(dy), 2)
+        elif key == "Mul" and len(moving) == 1:  # a square
+            yield moving[0], given(dy)
+        elif key == "Softmax":
+            axis = int(attribute(node, "axis", -1)) % max(rank_of(y), 1)
+            total = b.reduce_sum(given(dy), [axis], keepdims=True)
+            yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))
+        else:
+            raise Refused("it has no rule of relevance in this use")
+
+    def _shares(
+        self, walk: Walk, node: ir.Node, z: ir.Value, relevance: ir.Value, parts: int
+    ) -> Gradients:
+        """Yields x * J^T(R / z) for each input, over the number of factors."""
+        b = walk.builder
+        ratio = b.div(relevance, z)
+        ratio = ratio if parts == 1 else b.mul(ratio, 1 / parts)
+        for value, gradient in RULES[key_of(node)](walk, node, [ratio]):
+            yield value, b.mul(value, gradient)
+
+
+def stabilised(b: Builder, z: ir.Value, epsilon: float) -> ir.Value:
+    """Returns z moved away from 0 by epsilon, to the side where it is; upwards at 0."""
+    positive = b.elementwise("GreaterOrEqual", z, 0.0)
+    return b.add(z, b.where(positive, b.scalar(epsilon, z), -epsilon))
+
+
+# -- layers with weights -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """A linear layer with stored weights, and the factors and shifts behind it.
+
+    With w the weights times the factor, b the shift, x+ and x- the positive and the negative part
+    of x, and `L(x, w)` the layer itself, the rules are those of zennit (Anders et al. 2021):
+
+    - epsilon: `x * J(w)^T(R / stab(z))`, z with the bias (Bach et al. 2015, eq. 58)
+    - zplus: the same of `L(x+, w+) + L(x-, w-) + b+` (Montavon et al. 2017)
+    - alpha_beta: alpha of that, less beta of `L(x+, w-) + L(x-, w+) + b-` (Bach et al. 2015,
+      eq. 60)
+    - gamma: with `w + gamma w+` where z is positive, `w + gamma w-` where it is negative
+      (Montavon et al. 2019; Andeol et al. 2021 for negative x)
+    - wsquare, flat: as if x were 1 and w were its square (with b's), or 1 (Montavon et al. 2017)
+    - zbox: of `L(x, w) - L(low, w+) - L(high, w-)` (Montavon et al. 2017)
+    """
+
+    node: ir.Node
+    behind: list[ir.Node]
+    factor: Array
+    shift: Array
+
+    @property
+    def at(self) -> int:
+        """Which input holds the weights."""
+        return weights_of(self.node) or 0
+
+    @property
+    def x(self) -> ir.Value:
+        """What the layer works on."""
+        value = self.node.inputs[1 - self.at]
+        if value is None:
+            raise Refused("it has no input")
+        return value
+
+    def relevance(self, b: Builder, relevance: ir.Value, rule: LayerRule) -> ir.Value:
+        """Returns the relevance of the layer's input."""
+        x, w = self.x, self._weights(b)
+        if rule.kind == "epsilon":
+            last = (self.behind or [self.node])[-1].outputs[0]
+            ratio = b.div(relevance, stabilised(b, last, rule.epsilon))
+            return b.mul(x, self._back(b, w, ratio))
+        if rule.kind in ("wsquare", "flat"):
+            ones = b.add(b.zeros_like(x), 1.0)
+            square = rule.kind == "wsquare"
+            like = b.mul(w, w) if square else b.add(b.mul(w, 0.0), 1.0)
+            z = self._forward(b, ones, like, self.shift**2 if square else None)
+            return self._back(b, like, b.div(relevance, stabilised(b, z, rule.epsilon)))
+        up, down = self._parts(b, w)
+        if rule.kind == "zbox":
+            low, high = (b.add(b.zeros_like(x), bound) for bound in (rule.low, rule.high))
+            z = b.sub(self._forward(b, x, w, None), self._forward(b, low, up, None))
+            z = b.sub(z, self._forward(b, high, down, None))
+            ratio = b.div(relevance, stabilised(b, z, rule.epsilon))
+            found = b.mul(x, self._back(b, w, ratio))
+            found = b.sub(found, b.mul(low, self._back(b, up, ratio)))
+            return b.sub(found, b.mul(high, self._back(b, down, ratio)))
+        more = np.maximum(self.shift, 0), np.minimum(self.shift, 0)
+        if rule.kind == "gamma":
+            raised, lowered = (b.add(w, b.mul(part, rule.gamma)) for part in (up, down))
+            z = (self.behind or [self.node])[-1].outputs[0]
+            positive = b.cast(b.elementwise("Greater", z, 0.0), z.dtype or ir.DataType.FLOAT)
+            negative = b.cast(b.elementwise("Less", z, 0.0), z.dtype or ir.DataType.FLOAT)
+            biases = [self.shift + rule.gamma * part for part in more]
+            sides = (
+                (raised, lowered, biases[0], b.mul(relevance, positive)),
+                (lowered, raised, biases[1], b.mul(relevance, negative)),
+            )
+            parts = [self._signed(b, *side, rule.epsilon) for side in sides]
+            return b.add(*parts)
+        found = self._signed(b, up, down, more[0], relevance, rule.epsilon)
+        if rule.kind == "zplus":
+            return found
+        other = self._signed(b, down, up, more[1], relevance, rule.epsilon)
+        return b.sub(b.mul(found, rule.alpha), b.mul(other, rule.beta))
+
+    def _signed(
+        self,
+        b: Builder,
+        of_positive: ir.Value,
+        of_negative: ir.Value,
+        bias: Array,
+        relevance: ir.Value,
+        epsilon: float,
+    ) -> ir.Value:
+        """Returns what x+ and x- get, each by weights of its own, of their common sum."""
+        x = self.x
+        if _is_never_negative(x):
+            z = self._forward(b, x, of_positive, bias)
+            ratio = b.div(relevance, stabilised(b, z, epsilon))
+            return b.mul(x, self._back(b, of_positive, ratio))
+        plus = b.op("Relu", x, shape=x)
+        minus = b.sub(x, plus)
+        z = self._forward(b, plus, of_positive, bias)
+        z = b.add(z, self._forward(b, minus, of_negative, None))
+        ratio = b.div(relevance, stabilised(b, z, epsilon))
+        found = b.mul(plus, self._back(b, of_positive, ratio))
+        return b.add(found, b.mul(minus, self._back(b, of_negative, ratio)))
+
+    def _weights(self, b: Builder) -> ir.Value:
+        """Returns the weights with the factor behind the layer taken into them."""
+        w = self.node.inputs[self.at]
+        if w is None:
+            raise Refused("it has no weights")
+        if self.factor.size == 1:
+            return b.mul(w, float(self.factor.reshape(())))
+        form = self._over_outputs(w)
+        return b.mul(w, b.const(self.factor.reshape(form), w.dtype))
+
+    def _over_outputs(self, w: ir.Value) -> list[int]:
+        """Returns the shape in which numbers of the outputs broadcast to the weights."""
+        count = self.factor.size
+        if key_of(self.node) == "Conv":
+            return [count, *[1] * (rank_of(w) - 1)]
+        turned = key_of(self.node) == "Gemm" and attribute(self.node, "transB", 0)
+        return [count, 1] if turned else [count]
+
+    def _parts(self, b: Builder, w: ir.Value) -> tuple[ir.Value, ir.Value]:
+        up = b.op("Relu", w, shape=w)
+        return up, b.sub(w, up)
+
+    def _like(self, x: ir.Value, w: ir.Value) -> list[ir.Value]:
+        return [w, x] if self.at == 0 else [x, w]
+
+    def _attributes(self) -> dict[str, Any]:
+        """Returns the layer's attributes, without the bias's factor."""
+        return {k: v for k, v in self.node.attributes.items() if k != "beta"}
+
+    def _forward(self, b: Builder, x: ir.Value, w: ir.Value, bias: Array | None) -> ir.Value:
+        """Writes the layer on another input, with other weights and another bias."""
+        y = self.node.outputs[0]
+        attributes: dict[str, Any] = self._attributes()
+        found = b.op(self.node.op_type, *self._like(x, w), shape=y, **attributes)
+        if bias is None or not np.any(bias):
+            return found
+        return b.elementwise("Add", found, b.const(bias, y.dtype), shape=shape_of(y))
+
+    def _back(self, b: Builder, w: ir.Value, ratio: ir.Value) -> ir.Value:
+        """Returns the vector-Jacobian product of the layer with other weights."""
+        x = self.x
+        clone = ir.node(
+            self.node.op_type,
+            self._like(x, w),
+            attributes=self._attributes(),
+            num_outputs=1,
+        )
+        y = self.node.outputs[0]
+        clone.outputs[0].type, clone.outputs[0].shape = y.type, y.shape
+        walk = Walk(b, RULES, BLOCKING, {x}, frozenset())
+        pairs = RULES[key_of(self.node)](walk, clone, [ratio])
+        return next(gradient for value, gradient in pairs if value is x)
+
+
+#: What gives no negative numbers, and what leaves that so.
+_POSITIVE = frozenset({"Relu", "Sigmoid", "Softmax", "Softplus", "HardSigmoid", "Exp", "Abs"})
+_KEEPS = frozenset(
+    {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean"}
+    | {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+)
+
+
+def _is_never_negative(value: ir.Value) -> bool:
+    """Tells whether a value has no negative elements, as far as a look back shows."""
+    node = value.producer()
+    while node is not None and key_of(node) in _KEEPS and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and key_of(node) in _POSITIVE

@@ -1,0 +1,215 @@
+"""Layer-wise relevance propagation, once more, by numpy.
+
+Which nodes are one layer is told as the artefact tells it; what a layer does is not: every rule is
+the share of each summand in the sum, computed with the layer's own operator on other weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from probegen.graph.core.elementwise import function_of_one
+from probegen.graph.core.queries import key_of
+from probegen.graph.core.values import attribute, constant_of
+from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_layers, weights_of
+from probegen.methods.tables import LayerRule, Relevance
+from probegen.parity.witness.adjoints import Step, Unknown, adjoint, unbroadcast
+from probegen.parity.witness.forward import ForwardValues
+
+Array = npt.NDArray[Any]
+
+_PRODUCTS = ("Mul", "MatMul", "Einsum", "Gemm")
+_SUMS = frozenset(
+    {"Add", "Sub", "Sum", "Mean", "ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool"}
+    | {"CumSum", "Resize", "Upsample", "BatchNormalization"}
+)
+_MOVED = frozenset(
+    {
+        "Identity", "Cast", "CastLike", "Dropout", "Concat", "Reshape", "Transpose", "Squeeze",
+        "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Tile", "Pad", "DepthToSpace",
+        "SpaceToDepth", "ReverseSequence", "Gather", "GatherElements", "GatherND", "Where",
+        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark",
+    }
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Propagated:
+    """The rule of the walk.
+
+    Attributes:
+        table: the rules of layers.
+        forward: the forward pass.
+        values: all its tensors.
+        layers: the last node of each layer -> its node with weights.
+        first: the layers that no other one comes before.
+    """
+
+    table: Relevance
+    forward: ForwardValues
+    values: Mapping[ir.Value, Array]
+    layers: Mapping[ir.Node, ir.Node]
+    first: frozenset[ir.Node]
+
+    @staticmethod
+    def over(
+        table: Relevance,
+        forward: ForwardValues,
+        values: Mapping[ir.Value, Array],
+        places: Sequence[ir.Value],
+    ) -> Propagated:
+        """Returns the rule, with the layers of a graph found.
+
+        Raises:
+            Unknown: what is explained lies within a layer.
+        """
+        layers = {}
+        for node in forward.graph:
+            if weights_of(node) is not None:
+                ends = [node, *affine_behind(node)[0]]
+                layers[ends[-1]] = node
+                if {n.outputs[0] for n in ends[:-1]} & set(places):
+                    raise Unknown(f"{key_of(node)} whose bias comes behind what is explained")
+        return Propagated(table, forward, values, layers, frozenset(first_layers(forward.graph)))
+
+    def __call__(
+        self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
+    ) -> Iterable[tuple[ir.Value, Array]]:
+        """Yields the relevance of each input."""
+        node, key, relevance = step.node, key_of(step.node), arrived[0]
+        distinct = {node.inputs[i] for i in wanted}
+        layer = self.layers.get(node)
+        x = None if layer is None else layer.inputs[1 - (weights_of(layer) or 0)]
+        if layer is not None and x is not None and relevance is not None:
+            yield x, self._layer(layer, step.y, relevance)
+        elif key in _MOVED:
+            for i in wanted:
+                value = node.inputs[i]
+                if value is not None:
+                    yield value, adjoint(step, arrived, i)
+        elif relevance is None:
+            raise Unknown(f"{key}, of which another output than the first is used")
+        else:
+            yield from self._without_weights(step, relevance, wanted, len(distinct))
+
+    def _without_weights(
+        self, step: Step, relevance: Array, wanted: Sequence[int], distinct: int
+    ) -> Iterable[tuple[ir.Value, Array]]:
+        node, key = step.node, key_of(step.node)
+        function = None if key in ("Add", "Sub", "Sum") else function_of_one(node)
+        x = node.inputs[wanted[0]]
+        if function is not None and len(function.nodes) > 1:
+            yield function.entry, relevance
+        elif key in _SUMS or (key in _PRODUCTS and distinct == 2):
+            ratio = relevance / _away(step.y, self.table.epsilon) / (1 if key in _SUMS else 2)
+            for i in wanted:
+                value = node.inputs[i]
+                if value is not None:
+                    yield value, step.inputs[i] * adjoint(step, [ratio], i)
+        elif x is not None and key == "Softmax":
+            total = relevance.sum(axis=int(attribute(node, "axis", -1)), keepdims=True)
+            yield x, step.x * (relevance - step.y * total)
+        elif x is not None and distinct == 1:
+            yield x, unbroadcast(relevance, self.values[x].shape)
+        else:
+            raise Unknown(key)
+
+    def _rule(self, layer: ir.Node) -> LayerRule:
+        convolution = key_of(layer) in CONVOLUTIONS
+        first = self.table.first if layer in self.first else None
+        if first is not None and (convolution or not self.table.first_convolution_only):
+            return first
+        return self.table.convolution if convolution else self.table.dense
+
+    def _layer(self, layer: ir.Node, z: Array, relevance: Array) -> Array:
+        """Returns the relevance of a layer's input; see `graph.tables.relevance`."""
+        rule, at = self._rule(layer), weights_of(layer) or 0
+        _, factor, shift = affine_behind(layer)
+        stored, explained = layer.inputs[at], layer.inputs[1 - at]
+        if stored is None or explained is None:
+            raise Unknown(key_of(layer))
+        run = _Linear(self.forward, layer, at, self.values[explained])
+        w = np.asarray(constant_of(stored), np.float64)
+        w = w * run.of_outputs(factor, w.ndim)
+        x, e = run.x, rule.epsilon
+        plus, minus = np.maximum(x, 0), np.minimum(x, 0)
+        up, down = np.maximum(w, 0), np.minimum(w, 0)
+        b_up, b_down = np.maximum(shift, 0), np.minimum(shift, 0)
+
+        def shares(parts: Sequence[tuple[Array, Array]], bias: Any, r: Array) -> Array:
+            total = sum((run.forward(a, v) for a, v in parts), start=np.zeros(()) + bias)
+            ratio = r / _away(np.asarray(total), e)
+            return np.asarray(sum(a * run.back(v, ratio) for a, v in parts))
+
+        if rule.kind == "epsilon":
+            return np.asarray(x * run.back(w, relevance / _away(z, e)))
+        if rule.kind in ("wsquare", "flat"):
+            like, bias = (w**2, shift**2) if rule.kind == "wsquare" else (np.ones_like(w), 0.0)
+            return shares([(np.ones_like(x), like)], bias, relevance)
+        if rule.kind == "zbox":
+            low, high = np.full_like(x, -rule.low), np.full_like(x, -rule.high)
+            return shares([(x, w), (low, up), (high, down)], 0.0, relevance)
+        if rule.kind == "gamma":
+            raised, lowered = w + rule.gamma * up, w + rule.gamma * down
+            sides = (
+                (raised, lowered, shift + rule.gamma * b_up, relevance * (z > 0)),
+                (lowered, raised, shift + rule.gamma * b_down, relevance * (z < 0)),
+            )
+            return np.asarray(sum(shares([(plus, a), (minus, b)], c, r) for a, b, c, r in sides))
+        first = shares([(plus, up), (minus, down)], b_up, relevance)
+        if rule.kind == "zplus":
+            return first
+        second = shares([(plus, down), (minus, up)], b_down, relevance)
+        return np.asarray(rule.alpha * first - rule.beta * second)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linear:
+    """A layer's operator on other inputs and weights, without its bias.
+
+    Attributes:
+        forward_values: evaluates nodes.
+        node: the layer.
+        at: which input holds the weights.
+        x: its own input.
+    """
+
+    forward_values: ForwardValues
+    node: ir.Node
+    at: int
+    x: Array
+
+    def _inputs(self, x: Array, w: Array) -> list[Array | None]:
+        pair: list[Array | None] = [w, x] if self.at == 0 else [x, w]
+        known = [constant_of(v) for v in self.node.inputs[2:]]
+        return [*pair, *(None if k is None else np.zeros(k.shape) for k in known)]
+
+    def forward(self, x: Array, w: Array) -> Array:
+        """Returns the layer's output."""
+        return np.asarray(self.forward_values.evaluate(self.node, self._inputs(x, w))[0])
+
+    def back(self, w: Array, g: Array) -> Array:
+        """Returns the vector-Jacobian product."""
+        step = Step(self.node, self._inputs(self.x, w), [], self.forward_values.evaluate)
+        return adjoint(step, [g], 1 - self.at)
+
+    def of_outputs(self, factor: Array, rank: int) -> Array:
+        """Returns a factor for each output in the form of the weights."""
+        flat, key = factor.reshape(-1), key_of(self.node)
+        if factor.size == 1:
+            return flat
+        if key == "Conv":
+            return flat.reshape([-1, *[1] * (rank - 1)])
+        turned = key == "Gemm" and attribute(self.node, "transB", 0)
+        return flat[:, None] if turned else flat
+
+
+def _away(z: Array, epsilon: float) -> Array:
+    """Returns z moved away from 0."""
+    return np.asarray(z + np.where(z >= 0, epsilon, -epsilon))

@@ -1,0 +1,307 @@
+"""LRP: every rule against numpy, conservation, layers that are merged, composites, refusals."""
+
+import keras
+import numpy as np
+import onnx
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import InstrumentError, SpecError, UnsupportedOpsError, VerificationError
+from probegen.graph.tables import relevance
+from tests import models
+from tests.methods.test_guided_backprop import BIAS, W1, W2, network
+
+RULES = ("epsilon", "zplus", "alpha_beta", "gamma", "wsquare", "flat", "zbox")
+EPSILON, GAMMA, LOW, HIGH = 1e-3, 0.4, -2.0, 2.5
+
+
+# -- an independent computation ----------------------------------------------------------------
+
+
+def away(z, epsilon):
+    return z + epsilon * np.where(z >= 0, 1, -1)
+
+
+def shared(x, w, b, r, rule):
+    """Relevance of x, where `z = x @ w + b` has the relevance r: z_ij over its sum, by loops."""
+    found = np.zeros_like(x)
+    for n, row in enumerate(x):
+        for j in range(w.shape[1]):
+            found[n] += r[n, j] * one_unit(row, w[:, j], b[j], rule)
+    return found
+
+
+def one_unit(x, w, b, rule):
+    """The share of each input of one unit."""
+    z = x * w
+    positive, negative = np.maximum(z, 0), np.minimum(z, 0)
+    if rule == "epsilon":
+        return z / away(z.sum() + b, EPSILON)
+    if rule == "zplus":
+        return positive / away(positive.sum() + max(b, 0), 1e-6)
+    if rule == "alpha_beta":
+        up = positive / away(positive.sum() + max(b, 0), 1e-6)
+        return 2 * up - negative / away(negative.sum() + min(b, 0), 1e-6)
+    if rule == "gamma":
+        side, bias = (positive, max(b, 0)) if z.sum() + b > 0 else (negative, min(b, 0))
+        raised = z + GAMMA * side
+        return raised / away(raised.sum() + b + GAMMA * bias, 1e-6)
+    if rule in ("wsquare", "flat"):
+        like, bias = (w**2, b**2) if rule == "wsquare" else (np.ones_like(w), 0.0)
+        return like / away(like.sum() + bias, 1e-6)
+    boxed = z - LOW * np.maximum(w, 0) - HIGH * np.minimum(w, 0)
+    return boxed / away(boxed.sum(), 1e-6)
+
+
+def two_layers(rows, rule, target):
+    """`[?, 5] -> dense -> relu -> dense`: the second layer has no bias."""
+    x = rows.astype(np.float64)
+    y = np.maximum(x @ W1 + BIAS, 0)
+    scores = y @ W2
+    start = np.eye(3)[target] * scores
+    return shared(x, W1, BIAS, shared(y, W2, np.zeros(3), start, rule), rule)
+
+
+def probe(rule, **more):
+    bounds = {"low": LOW, "high": HIGH} if rule == "zbox" else {}
+    return pg.LRP(rule, EPSILON, gamma=GAMMA, **bounds, **more)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule(tmp_path, rule):
+    path = tmp_path / "m.onnx"
+    exported = pg.compile(network("y = Relu(x)"), probe(rule, target=1), path)
+    assert "numpy" in exported.report["lrp/row"].witness
+    for count in (1, 4):
+        rows = models.images((5,), seed=count, count=count) * 2
+        found = runtime.load(path).run(rows)["lrp/row"].array
+        expected = two_layers(rows, rule, 1)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+# -- layers: convolutions, batch normalisation, order --------------------------------------------
+
+
+def convolutional(seed=3, bias=True, normalised=False):
+    """`[?, 7, 5, 2] -> conv -> relu -> max -> conv -> relu -> dense`."""
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((7, 5, 2), name="image")
+    y = keras.layers.Conv2D(4, (3, 2), use_bias=bias, name="first")(x)
+    if normalised:
+        y = keras.layers.BatchNormalization(name="norm")(y)
+    y = keras.layers.ReLU(name="relu")(y)
+    y = keras.layers.MaxPooling2D((1, 2), name="pool")(y)
+    y = keras.layers.Conv2D(3, 2, padding="same", use_bias=bias, name="second")(y)
+    y = keras.layers.Flatten(name="flat")(keras.layers.ReLU(name="relu2")(y))
+    model = keras.Model(x, keras.layers.Dense(3, use_bias=bias, name="scores")(y))
+    rng = np.random.default_rng(seed)
+    model.set_weights([w + 0.2 * rng.uniform(0.1, 1, w.shape) for w in model.get_weights()])
+    return model
+
+
+def unrolled(layer, shape):
+    """The matrix of a convolution, and its bias."""
+    count = int(np.prod(shape))
+    at_zero = np.asarray(layer(np.zeros((1, *shape), np.float32)))[0]
+    basis = np.asarray(layer(np.eye(count, dtype=np.float32).reshape(count, *shape)))
+    return (basis - at_zero).reshape(count, -1).astype(np.float64), at_zero.reshape(-1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_convolution_is_a_matrix_of_its_windows(tmp_path, rule):
+    """Padding aside, which flat counts: the rules of a convolution are those of its matrix."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((5, 4, 2), name="image")
+    conv = keras.layers.Conv2D(3, (2, 3), strides=(2, 1), bias_initializer="normal", name="conv")
+    y = keras.layers.Flatten()(keras.layers.ReLU()(conv(x)))
+    model = keras.Model(x, keras.layers.Dense(2, use_bias=False, name="scores")(y))
+    path = tmp_path / "m.onnx"
+    pg.compile(model, probe(rule, target=0), path)
+    matrix, bias = unrolled(conv, (5, 4, 2))
+    last = model.get_layer("scores").kernel.numpy().astype(np.float64)
+    images = models.images((5, 4, 2), count=2)
+    flat = images.reshape(2, -1).astype(np.float64)
+    middle = np.maximum(flat @ matrix + bias, 0)
+    start = np.eye(2)[0] * (middle @ last)
+    r = shared(middle, last, np.zeros(2), start, rule)
+    if rule == "flat":  # outside of its window a unit has no inputs
+        inside = (matrix != 0).astype(float)
+        expected = (r / away(inside.sum(0), 1e-6)) @ inside.T
+    else:
+        expected = shared(flat, matrix, bias, r, rule)
+    found = runtime.load(path).run(images)["lrp/image"].array.reshape(2, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus", "gamma"])
+def test_batch_normalisation_is_taken_into_the_layer_before_it(tmp_path, rule):
+    with_norm, merged = convolutional(normalised=True), convolutional()
+    norm, first = with_norm.get_layer("norm"), with_norm.get_layer("first")
+    gamma, beta, mean, variance = norm.get_weights()
+    gamma[0] = -gamma[0]  # a factor that turns signs
+    norm.set_weights([gamma, beta, mean, variance])
+    factor = gamma / np.sqrt(variance + norm.epsilon)
+    kernel, bias = first.get_weights()
+    merged.get_layer("first").set_weights([kernel * factor, (bias - mean) * factor + beta])
+    for name in ("second", "scores"):
+        merged.get_layer(name).set_weights(with_norm.get_layer(name).get_weights())
+    images, found = models.images((7, 5, 2), count=2), []
+    for i, model in enumerate((with_norm, merged)):
+        pg.compile(model, probe(rule, target=2), tmp_path / f"{i}.onnx")
+        found.append(runtime.load(tmp_path / f"{i}.onnx").run(images)["lrp/image"].array)
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4 * np.abs(found[1]).max())
+
+
+def test_a_normalisation_in_an_onnx_file_is_taken_into_the_matrix_before_it(tmp_path):
+    """MatMul, bias, factor and shift are one layer."""
+    factor, shift = np.linspace(-1, 2, 7), np.linspace(0.5, -0.5, 7)
+    apart = network("f = Mul(x, factor) h = Add(f, shift) y = Relu(h)")
+    for name, values in (("factor", factor), ("shift", shift)):
+        apart.graph.initializer.append(onnx.numpy_helper.from_array(values.astype("f"), name))
+    pg.compile(apart, probe("zplus", target=0), tmp_path / "m.onnx")
+    rows = models.images((5,), count=3).astype(np.float64)
+    w, b = W1 * factor, BIAS * factor + shift
+    y = np.maximum(rows @ w + b, 0)
+    start = np.eye(3)[0] * (y @ W2)
+    expected = shared(rows, w, b, shared(y, W2, np.zeros(3), start, "zplus"), "zplus")
+    found = runtime.load(tmp_path / "m.onnx").run(rows.astype("f"))["lrp/row"].array
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+# -- conservation ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "zplus", "gamma", "alpha_beta", "flat"])
+def test_without_biases_relevance_is_conserved(tmp_path, rule):
+    """Through convolutions, rectifiers, poolings, a residual sum and a concatenation."""
+    keras.utils.set_random_seed(5)
+    x = keras.Input((6, 8, 2), name="image")
+    y = keras.layers.Conv2D(3, 3, padding="same", use_bias=False, activation="relu")(x)
+    y = keras.layers.MaxPooling2D(2)(y)
+    z = keras.layers.Conv2D(3, 1, use_bias=False, activation="relu")(y)
+    y = keras.layers.Concatenate()([keras.layers.Add()([y, z]), z])
+    y = keras.layers.GlobalAveragePooling2D()(y)
+    model = keras.Model(x, keras.layers.Dense(3, use_bias=False, name="scores")(y))
+    kernel = model.get_layer("scores").kernel
+    kernel.assign(np.abs(kernel.numpy()) + 0.1)  # every unit has a positive part
+    path = tmp_path / "m.onnx"
+    pg.compile(model, pg.LRP(rule, 1e-7, target=1), path)
+    images = np.abs(models.images((6, 8, 2), count=3)) + 0.1
+    result = runtime.load(path).run(images)
+    total = result["lrp/image"].array.reshape(3, -1).astype(float).sum(1)
+    score = model.predict(images, verbose=0)[:, 1]
+    if rule == "alpha_beta":  # a unit without negative parts passes on alpha of its relevance
+        assert (total >= 0.99 * score).all()
+    else:
+        np.testing.assert_allclose(total, score, rtol=1e-3)
+
+
+# -- composites and transformers -----------------------------------------------------------------
+
+COMPOSITES = {
+    "epsilon_plus": ("zplus", "zplus", "epsilon"),
+    "epsilon_plus_flat": ("flat", "zplus", "epsilon"),
+    "epsilon_alpha2_beta1": ("alpha_beta", "alpha_beta", "epsilon"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha_beta", "epsilon"),
+    "epsilon_gamma_box": ("zbox", "gamma", "epsilon"),
+    "excitation_backprop": ("zplus", "zplus", "zplus"),
+    "attn_lrp": ("epsilon", "epsilon", "epsilon"),
+}
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_composites_choose_a_rule_for_each_layer(composite):
+    table = pg.LRP(composite=composite).table()
+    first, convolution, dense = COMPOSITES[composite]
+    assert (table.first or table.convolution).kind == first
+    assert (table.convolution.kind, table.dense.kind) == (convolution, dense)
+    assert table.first_convolution_only == (first == "zbox")
+
+
+def test_composites_are_verified_and_share_no_pass(tmp_path):
+    probes = [pg.LRP(composite=c, name=c, low=-3.0, high=3.0) for c in COMPOSITES]
+    report = pg.compile(convolutional(), probes, tmp_path / "m.onnx").report
+    assert report.passed
+    found = runtime.load(tmp_path / "m.onnx").run(models.images((7, 5, 2), count=2))
+    arrays = [found[c].array for c in COMPOSITES if c != "attn_lrp"]
+    for i, one in enumerate(arrays):
+        for other in arrays[:i]:
+            assert np.abs(one - other).max() > 1e-4 * np.abs(one).max()
+
+
+def test_attention_by_hand(tmp_path):
+    """Softmax, products of two tensors and layer normalisation: AttnLRP's equations."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 4, 3] x) => (float[n, 4, 3] y) {
+        s = LayerNormalization(x, one, zero)
+        q = MatMul(s, wq)  t = Transpose<perm = [0, 2, 1]>(s)
+        a = MatMul(q, t)  p = Softmax(a)  y = MatMul(p, s) }"""
+    model = onnx.parser.parse_model(text)
+    wq = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)
+    for name, v in (("one", np.ones(3, "f")), ("zero", np.zeros(3, "f")), ("wq", wq)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(v, name))
+    path = tmp_path / "m.onnx"
+    pg.compile(model, pg.LRP(composite="attn_lrp", target=(2, 1)), path)
+    x = models.images((4, 3), count=2)
+    found = runtime.load(path).run(x)["lrp/x"].array
+    d = x.astype(np.float64) - x.mean(-1, keepdims=True)
+    s = d / np.sqrt((d**2).mean(-1, keepdims=True) + 1e-5)
+    q = s @ wq
+    a = q @ s.transpose(0, 2, 1)
+    p = np.exp(a) / np.exp(a).sum(-1, keepdims=True)
+    y = p @ s
+    r = np.zeros_like(y)
+    r[:, 2, 1] = y[:, 2, 1]
+    ratio = r / away(y, 1e-6) / 2
+    of_p, of_s = p * (ratio @ s.transpose(0, 2, 1)), s * (p.transpose(0, 2, 1) @ ratio)
+    of_a = a * (of_p - p * of_p.sum(-1, keepdims=True))
+    ratio = of_a / away(a, 1e-6) / 2
+    of_q, of_t = q * (ratio @ s), s * (ratio.transpose(0, 2, 1) @ q)
+    expected = of_s + of_t + s * ((of_q / away(q, 1e-6)) @ wq.T)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
+def test_transformers_are_verified(tmp_path):
+    assert pg.compile(
+        models.transformer(), pg.LRP(composite="attn_lrp"), tmp_path / "m.onnx"
+    ).report.passed
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_recurrent_cells_are_refused_by_name(tmp_path):
+    with pytest.raises(UnsupportedOpsError, match="LSTM: it has no rule of relevance"):
+        pg.compile(models.forecaster(), pg.LRP(), tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rule": "zminus"}, "rule= takes one of"),
+        ({"composite": "epsilon_minus"}, "composite= takes one of"),
+        ({"rule": "gamma", "composite": "epsilon_plus"}, "leave rule= out"),
+        ({"epsilon": 0}, "above 0"),
+        ({"rule": "zbox", "low": 1.0, "high": 2.0}, "0 between them"),
+        ({"gamma": "much"}, "gamma= takes a finite number"),
+    ],
+)
+def test_fields(fields, message):
+    with pytest.raises(SpecError, match=message):
+        pg.LRP(**fields)
+
+
+def test_tensorflow_formats_refuse_it(tmp_path):
+    with pytest.raises(InstrumentError, match=r"relevance.*\.onnx"):
+        pg.compile(models.cnn(), pg.LRP(), tmp_path / "saved")
+
+
+def test_the_verification_finds_a_wrong_share(tmp_path, monkeypatch):
+    model, path = models.cnn(), tmp_path / "m.onnx"
+    with monkeypatch.context() as changed:
+        changed.setattr(relevance, "stabilised", lambda b, z, _: b.add(z, 0.3))
+        pg.compile(model, pg.LRP(), path, verify=False)
+    with pytest.raises(VerificationError, match="lrp/image"):
+        pg.verify(path, model)
