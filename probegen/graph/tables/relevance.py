@@ -32,6 +32,7 @@ from probegen.graph.core.queries import inputs_of, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, given
+from probegen.graph.vjp.masks import above
 from probegen.methods.samples import Place
 from probegen.methods.tables import LayerRule, Relevance
 
@@ -56,6 +57,8 @@ _SUMS = frozenset(
         "CumSum", "Resize", "Upsample", "BatchNormalization",
     }
 )  # fmt: skip
+#: Rules that give relevance to inputs of 0.
+_NOT_SHARES = frozenset({"wsquare", "flat", "zbox"})
 #: What passes relevance on as it is, where one input changes.
 _PASSED = frozenset(
     {
@@ -199,6 +202,11 @@ class _Relevance:
     changing: set[ir.Value]
     first: set[ir.Node]
 
+    @property
+    def by_shares(self) -> bool:
+        """True where what is 0 has no relevance, whatever layer reads it."""
+        return not {self.table.dense.kind, self.table.convolution.kind} & _NOT_SHARES
+
     def rule_of(self, key: str) -> Rule:
         """Returns the rule of an operator."""
 
@@ -240,8 +248,12 @@ class _Relevance:
         if node not in ends or at.inputs[1 - (weights_of(at) or 0)] not in self.changing:
             return None
         if node is not ends[-1]:  # what is asked for lies between: the rest is passed before
-            return None if node is not at else _Layer(at, [], np.ones(()), _own_bias(at))
-        return _Layer(at, nodes, factor, shift)
+            return (
+                None
+                if node is not at
+                else _Layer(at, [], np.ones(()), _own_bias(at), self.by_shares)
+            )
+        return _Layer(at, nodes, factor, shift, self.by_shares)
 
     def _function(
         self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]
@@ -263,7 +275,8 @@ class _Relevance:
         if key in _ROUTED:
             yield from RULES[key](walk, node, dy)
         elif key in _SUMS:
-            yield from self._shares(walk, node, stabilised(b, y, self.table.epsilon), given(dy), 1)
+            z = denominator(b, y, self.table.epsilon, by_shares=self.by_shares)
+            yield from self._shares(walk, node, z, given(dy), 1)
         elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:
             yield moving[0], b.unbroadcast(given(dy), moving[0])
         elif key in ("Mul", "MatMul", "Einsum", "Gemm") and len(moving) == 2:
@@ -288,10 +301,22 @@ class _Relevance:
             yield value, b.mul(value, gradient)
 
 
+def denominator(b: Builder, z: ir.Value, epsilon: float, *, by_shares: bool) -> ir.Value:
+    """Returns what relevance is divided by.
+
+    Where only a rectifier reads z, there is relevance where z is positive alone, if everything
+    behind hands out shares of its inputs: what the rectifier gives, which is there anyway, does.
+    """
+    reader = sole_reader(z)
+    if by_shares and reader is not None and key_of(reader) == "Relu":
+        return b.add(reader.outputs[0], epsilon)
+    return stabilised(b, z, epsilon)
+
+
 def stabilised(b: Builder, z: ir.Value, epsilon: float) -> ir.Value:
     """Returns z moved away from 0 by epsilon, to the side where it is; upwards at 0."""
-    positive = b.elementwise("GreaterOrEqual", z, 0.0)
-    return b.add(z, b.where(positive, b.scalar(epsilon, z), -epsilon))
+    positive = above(b, z, 0.0, inclusive=True)
+    return b.add(z, b.sub(b.mul(positive, 2 * epsilon), epsilon))
 
 
 # -- layers with weights -----------------------------------------------------------------------
@@ -318,6 +343,7 @@ class _Layer:
     behind: list[ir.Node]
     factor: Array
     shift: Array
+    by_shares: bool
 
     @property
     def at(self) -> int:
@@ -337,7 +363,8 @@ class _Layer:
         x, w = self.x, self._weights(b)
         if rule.kind == "epsilon":
             last = (self.behind or [self.node])[-1].outputs[0]
-            ratio = b.div(relevance, stabilised(b, last, rule.epsilon))
+            z = denominator(b, last, rule.epsilon, by_shares=self.by_shares)
+            ratio = b.div(relevance, z)
             return b.mul(x, self._back(b, w, ratio))
         if rule.kind in ("wsquare", "flat"):
             ones = b.add(b.zeros_like(x), 1.0)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from probegen.graph.core.elementwise import COMPUTED
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
@@ -25,6 +26,8 @@ Array = npt.NDArray[Any]
 
 #: Elements up to which a node is differentiated by differences as a whole.
 _SMALL = 1500
+#: What the reference evaluator computes in 32 bits, whatever it is given.
+_INEXACT = frozenset({"Erf", "Gelu"})
 #: The step of differences in float64, relative to what is moved.
 _STEP = 1e-6
 
@@ -166,8 +169,12 @@ def slope(step: Step, position: int = 0) -> Array:
         low = float(attribute(step.node, "alpha", 0.01)) if step.node.op_type != "Relu" else 0.0
         return np.where(x > 0, 1.0, low)
     h = _STEP * np.maximum(1.0, np.abs(x))
-    ahead, behind = step.at({position: x + h}), step.at({position: x - h})
-    return (ahead - behind) / np.broadcast_to(2 * h, ahead.shape)
+    exact = COMPUTED[step.node.op_type] if step.node.op_type in _INEXACT else None
+    if exact is not None:
+        ahead, behind = (np.asarray(exact(step.node, [there])) for there in (x + h, x - h))
+    else:
+        ahead, behind = step.at({position: x + h}), step.at({position: x - h})
+    return np.asarray((ahead - behind) / np.broadcast_to(2 * h, ahead.shape))
 
 
 def _add(step: Step, g: Array, position: int) -> Array:

@@ -1,0 +1,76 @@
+"""Functions of one tensor, however many nodes they are spelled in."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from probegen.graph.core.elementwise import function_of_one
+from probegen.graph.tables.rectifiers import is_rectifier, scale_of
+
+
+def function_at(body, constants=()):
+    """The function that the node ends which makes `y`."""
+    text = f"""<ir_version: 10, opset_import: ["" : 18]>
+      g (float[n, 3] x, float[n, 3] z, float[n, 1] narrow) => (float[n, 3] y) {{ {body} }}"""
+    proto = onnx.parser.parse_model(text)
+    for name, value in dict(constants).items():
+        array = np.asarray(value, np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    made_by = model.graph.outputs[0].producer()
+    assert made_by is not None
+    return function_of_one(made_by)
+
+
+@pytest.mark.parametrize(
+    ("body", "entry", "count"),
+    [
+        ("y = Relu(x)", "x", 1),
+        ("s = Sigmoid(x) y = Mul(x, s)", "x", 2),
+        ("a = Add(x, z) s = Sigmoid(a) y = Mul(a, s)", "a", 2),  # the nearest
+        ("a = Exp(x) b = Neg(x) c = Tanh(b) d = Mul(a, c) y = Max(d, a)", "x", 5),
+    ],
+)
+def test_the_nearest_tensor_that_all_leads_to(body, entry, count):
+    function = function_at(body)
+    assert (function.entry.name, len(function.nodes)) == (entry, count)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = Sigmoid(z) y = Mul(x, s)",  # of two tensors
+        "y = Add(x, narrow)",
+        "s = Sigmoid(narrow) y = Mul(s, x)",
+        "s = Softmax(x) y = Mul(x, s)",  # not element by element
+    ],
+)
+def test_what_is_no_function_of_one(body):
+    assert function_at(body) is None
+
+
+def test_its_values():
+    function = function_at("a = Mul(x, c) s = Sigmoid(a) y = Mul(x, s)", {"c": [1.0, 2.0, 3.0]})
+    x = np.linspace(-3, 3, 7)[:, None]
+    expected = x / (1 + np.exp(-x * np.array([1.0, 2.0, 3.0])))
+    np.testing.assert_allclose(function.at(x), expected)
+    assert is_rectifier(function)
+
+
+@pytest.mark.parametrize(
+    ("body", "rectifies", "scale"),
+    [
+        ("r = Relu(x) a = Add(r, r) l = Mul(x, zero) y = Add(a, l)", True, 2.0),
+        ("l = Mul(x, tenth) y = Max(x, l)", True, 1.0),
+        ("n = Neg(x) y = Max(x, n)", False, None),  # |x|
+        ("y = Mul(x, x)", False, None),
+        ("r = Relu(x) y = Mul(x, r)", False, None),  # grows faster than a line
+        ("a = Tanh(x) y = Sub(a, a)", False, None),
+    ],
+)
+def test_rectifiers_are_told_by_their_values(body, rectifies, scale):
+    function = function_at(body, {"zero": 0.0, "tenth": 0.1})
+    assert is_rectifier(function) == rectifies
+    if scale is not None:
+        np.testing.assert_allclose(scale_of(function), scale)

@@ -1,0 +1,113 @@
+"""The witness's gradients of single nodes, against differences of the node itself."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from probegen.parity.witness.adjoints import Step, Unknown, adjoint
+from probegen.parity.witness.evaluation import NodeEvaluator
+from probegen.parity.witness.windows import Windows
+
+rng = np.random.default_rng(7)
+
+
+def numbers(*shape):
+    return rng.normal(size=shape)
+
+
+AXES = np.array([1, 3], np.int64)
+#: Operator, attributes, inputs, positions whose gradient is checked.
+CASES = [
+    ("MatMul", {}, [numbers(2, 4, 3), numbers(3, 5)], (0, 1)),
+    ("MatMul", {}, [numbers(3), numbers(2, 3, 4)], (0, 1)),
+    ("MatMul", {}, [numbers(2, 4, 3), numbers(3)], (0, 1)),
+    ("Gemm", {"transA": 1, "transB": 1, "alpha": 0.7, "beta": 2.0},
+     [numbers(3, 4), numbers(5, 3), numbers(5)], (0, 1, 2)),
+    ("Einsum", {"equation": "abc,cd->adb"}, [numbers(2, 3, 4), numbers(4, 5)], (0, 1)),
+    ("Conv", {"strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2]},
+     [numbers(2, 3, 7, 6), numbers(4, 3, 3, 2), numbers(4)], (0, 1, 2)),
+    ("Conv", {"group": 2, "auto_pad": "SAME_UPPER", "strides": [2, 3]},
+     [numbers(2, 4, 5, 7), numbers(6, 2, 2, 3)], (0, 1)),
+    ("Conv", {"pads": [1, 1]}, [numbers(2, 3, 8), numbers(5, 3, 3)], (0, 1)),
+    ("ConvTranspose", {"strides": [2, 3], "pads": [1, 0, 0, 1]},
+     [numbers(2, 4, 3, 4), numbers(4, 3, 3, 2)], (0,)),
+    ("AveragePool", {"kernel_shape": [2, 3], "strides": [2, 2], "pads": [1, 0, 0, 1],
+                     "count_include_pad": 1}, [numbers(2, 3, 5, 6)], (0,)),
+    ("AveragePool", {"kernel_shape": [3, 2], "pads": [1, 1, 1, 0]}, [numbers(1, 2, 5, 4)], (0,)),
+    ("MaxPool", {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [0, 1, 1, 1]},
+     [numbers(2, 3, 5, 6)], (0,)),
+    ("GlobalAveragePool", {}, [numbers(2, 3, 4, 5)], (0,)),
+    ("GlobalMaxPool", {}, [numbers(2, 3, 4, 5)], (0,)),
+    ("ReduceMean", {"keepdims": 0}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("ReduceSum", {"keepdims": 1}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("ReduceMax", {"keepdims": 0}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("Softmax", {"axis": 1}, [numbers(2, 4, 3)], (0,)),
+    ("LogSoftmax", {"axis": -1}, [numbers(2, 4, 3)], (0,)),
+    ("LayerNormalization", {"axis": -2, "epsilon": 0.1},
+     [numbers(2, 4, 3), numbers(4, 3), numbers(4, 3)], (0,)),
+    ("InstanceNormalization", {}, [numbers(2, 3, 4, 5), numbers(3), numbers(3)], (0,)),
+    ("BatchNormalization", {},
+     [numbers(2, 3, 4), numbers(3), numbers(3), numbers(3), numbers(3) ** 2], (0,)),
+    ("Add", {}, [numbers(2, 3, 4), numbers(3, 1)], (0, 1)),
+    ("Sub", {}, [numbers(4), numbers(2, 3, 4)], (0, 1)),
+    ("Mul", {}, [numbers(2, 1, 4), numbers(3, 1)], (0, 1)),
+    ("Div", {}, [numbers(2, 3), numbers(2, 1) + 4], (0, 1)),
+    ("Max", {}, [numbers(2, 3), numbers(3)], (0, 1)),
+    ("Pow", {}, [numbers(2, 3) ** 2 + 1, numbers(3)], (0, 1)),
+    ("Erf", {}, [numbers(2, 3)], (0,)),
+    ("LeakyRelu", {"alpha": 0.3}, [numbers(2, 3)], (0,)),
+    ("Transpose", {"perm": [2, 0, 1]}, [numbers(2, 3, 4)], (0,)),
+    ("Concat", {"axis": 1}, [numbers(2, 3), numbers(2, 4)], (0, 1)),
+    ("Pad", {"mode": "reflect"}, [numbers(2, 5), np.array([0, 2, 0, 1], np.int64)], (0,)),
+    ("Gather", {"axis": 1}, [numbers(2, 5), np.array([3, 3, 0], np.int64)], (0,)),
+    ("Expand", {}, [numbers(2, 1, 3), np.array([2, 4, 3], np.int64)], (0,)),
+    ("Where", {}, [numbers(2, 3) > 0, numbers(2, 3), numbers(3)], (1, 2)),
+    ("CumSum", {}, [numbers(2, 5), np.array(1, np.int64)], (0,)),  # by differences
+    ("LRN", {"size": 3}, [numbers(2, 5, 2, 2)], (0,)),  # by differences
+]  # fmt: skip
+
+
+def node_of(operator, attributes, inputs):
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18})
+    values = [ir.Value(name=f"i{k}") for k in range(len(inputs))]
+    node = ir.node(operator, values, attributes=attributes)
+    graph.append(node)
+    return node
+
+
+@pytest.mark.parametrize(("operator", "attributes", "inputs", "positions"), CASES)
+def test_gradients_are_those_of_differences(operator, attributes, inputs, positions):
+    node, evaluate = node_of(operator, attributes, inputs), NodeEvaluator(18)
+    y = evaluate(node, inputs)[0]
+    g = rng.normal(size=y.shape)
+    step = Step(node, list(inputs), [y], evaluate)
+    for position in positions:
+        found = adjoint(step, [g], position)
+        assert found.shape == inputs[position].shape
+        for _ in range(4):
+            direction = rng.normal(size=inputs[position].shape)
+            there = []
+            for sign in (1, -1):
+                moved = list(inputs)
+                moved[position] = inputs[position] + sign * 1e-6 * direction
+                there.append(evaluate(node, moved)[0])
+            slope = ((there[0] - there[1]) * g).sum() / 2e-6
+            # The reference evaluator has erf in 32 bits alone.
+            close = 0.2 if operator == "Erf" else 1e-5
+            np.testing.assert_allclose((found * direction).sum(), slope, rtol=close, atol=close)
+
+
+def test_what_has_no_rule_and_is_large_is_unknown():
+    x = numbers(40, 50)
+    node = node_of("LRN", {"size": 3}, [x])
+    step = Step(node, [x], [x], NodeEvaluator(18))
+    with pytest.raises(Unknown, match="LRN"):
+        adjoint(step, [x], 0)
+
+
+def test_windows_scatter_what_they_gather():
+    """The one is the transpose of the other."""
+    windows = Windows([5, 4], [3, 3], [3, 2], [2, 1], [1, 2], [1, 0, 1, 1])
+    x, columns = numbers(2, 20), numbers(2, *windows.at.shape)
+    inner = (windows.gathered(x) * columns).sum()
+    np.testing.assert_allclose(inner, (x * windows.scattered(columns)).sum())
