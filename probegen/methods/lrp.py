@@ -37,7 +37,8 @@ class LRP(OfInputs):
     normalisation behind one are taken into it. Sums and mean poolings give each term its share,
     functions of one tensor pass relevance on as it is, maxima send it to where the largest element
     was, layer normalisation passes it on, softmax and products of two tensors follow AttnLRP
-    (Achtibat et al. 2024). Recurrent cells, loops, divisions by what changes and what else has no
+    (Achtibat et al. 2024). Normalisations spelled in pieces that are not known as one are products
+    of two tensors. Recurrent cells, loops, divisions by what changes and what else has no
     rule are refused by name.
 
     Attributes:

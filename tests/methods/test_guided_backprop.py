@@ -298,3 +298,27 @@ def test_the_verification_finds_a_rule_that_is_forgotten(tmp_path, monkeypatch):
         pg.compile(model, pg.GuidedBackprop(), path, verify=False)
     with pytest.raises(VerificationError, match="guided_backprop/row"):
         pg.verify(path, model)
+
+
+def test_what_the_second_computation_cannot_walk_is_said(tmp_path):
+    """A loop has its rectifiers passed by their rule; nothing else computes that."""
+    x = keras.Input((4, 3), name="series")
+    cell = keras.layers.SimpleRNN(5, activation="relu", name="cell")
+    model = keras.Model(x, keras.layers.Dense(2, name="scores")(cell(x)))
+    path = tmp_path / "m.onnx"
+    with pytest.raises(VerificationError, match=r"no rule for Loop in layer 'cell'.*--no-verify"):
+        pg.compile(model, pg.GuidedBackprop(target=1), path)
+    assert not path.exists()
+    pg.compile(model, pg.GuidedBackprop(target=1), path, verify=False)
+    (w, r, b), head = cell.get_weights(), model.get_layer("scores").get_weights()[0]
+    rows = models.images((4, 3), count=3)
+    state, before = np.zeros((3, 5)), []
+    for t in range(4):
+        before.append(rows[:, t] @ w + state @ r + b)
+        state = np.maximum(before[-1], 0)
+    g, expected = np.broadcast_to(head[:, 1], state.shape), np.zeros(rows.shape)
+    for t in reversed(range(4)):
+        g = np.maximum(g, 0) * (before[t] > 0)
+        expected[:, t], g = g @ w.T, g @ r.T
+    found = runtime.load(path).run(rows)["guided_backprop/series"].array
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
-from probegen.graph.core.queries import key_of
+from probegen.graph.core.queries import inputs_of, key_of
 from probegen.parity.witness.adjoints import Step, Unknown, adjoint
 from probegen.parity.witness.forward import ForwardValues, floating
 
@@ -52,7 +52,7 @@ def depending(
     """Returns the floating tensors that depend on some, along ways that are not stopped."""
     found = set(places)
     for node in graph:
-        if key_of(node) not in stops and any(v in found for v in node.inputs):
+        if key_of(node) not in stops and any(v in found for v in inputs_of(node)):
             found.update(v for v in node.outputs if floating(v))
     return found
 
@@ -74,6 +74,11 @@ def backwards(
     total: dict[ir.Value, Array] = dict(seeds)
     for node in reversed(list(forward.graph)):
         arrived = [total.get(v) for v in node.outputs]
+        if (
+            any(a is not None for a in arrived)
+            and (set(inputs_of(node)) - set(node.inputs)) & reached
+        ):
+            raise UnknownNode(node, key_of(node))  # what its subgraph reads by itself
         wanted = [i for i, v in enumerate(node.inputs) if v in reached and floating(v)]
         if not wanted or all(a is None for a in arrived) or key_of(node) in stops:
             continue
