@@ -13,7 +13,7 @@ import probegen as pg
 from peers.case import Array, Case
 from peers.torch_models import Artefacts, image_model, images, rows, table_model, to_torch
 
-_CLASS = 2
+_CLASS, _STEPS = 2, 16
 
 
 def cases() -> Iterator[Case]:
@@ -49,21 +49,29 @@ def cases() -> Iterator[Case]:
         lambda: ours(pg.GradientXInput(target=_CLASS)),
         lambda: theirs(ca.InputXGradient(model)),
     )
-    for rule, name in (
-        ("midpoint", "riemann_middle"),
-        ("trapezoid", "riemann_trapezoid"),
-        ("gauss_legendre", "gausslegendre"),
+    for rule, name, whole in (
+        ("midpoint", "riemann_middle", 1.0),
+        ("trapezoid", "riemann_trapezoid", _STEPS / (_STEPS - 1)),
+        ("gauss_legendre", "gausslegendre", 1.0),
     ):
         yield Case(
             f"IntegratedGradients(16, baseline=array, rule={rule!r})",
             f"IntegratedGradients(method={name!r}, n_steps=16)",
-            lambda rule=rule: ours(pg.IntegratedGradients(16, baseline, rule=rule, target=_CLASS)),
-            lambda name=name: theirs(
-                ca.IntegratedGradients(model),
-                baselines=to_torch(baseline[None]),
-                n_steps=16,
-                method=name,
+            lambda rule=rule: ours(
+                pg.IntegratedGradients(_STEPS, baseline, rule=rule, target=_CLASS)
             ),
+            lambda name=name, whole=whole: (
+                whole
+                * theirs(
+                    ca.IntegratedGradients(model),
+                    baselines=to_torch(baseline[None]),
+                    n_steps=_STEPS,
+                    method=name,
+                )
+            ),
+            note=""
+            if whole == 1
+            else "Captum's weights of this rule add up to 15/16; compared after division by that.",
         )
     yield Case(
         "GuidedBackprop(target=2)",

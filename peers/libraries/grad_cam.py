@@ -13,7 +13,7 @@ import probegen as pg
 from peers.case import Array, Case
 from peers.torch_models import Artefacts, image_model, images, to_torch
 
-_CLASS = 2
+_CLASS, _CLOSE = 2, 1e-4
 
 
 def cases() -> Iterator[Case]:
@@ -32,21 +32,39 @@ def cases() -> Iterator[Case]:
             slopes = None
             if cam.uses_gradients:
                 slopes = cam.activations_and_grads.gradients[-1].detach().numpy()
-            found = cam.get_cam_image(data, layer, targets, values, slopes, False)
-        return np.maximum(np.asarray(found), 0)
+            found = np.asarray(cam.get_cam_image(data, layer, targets, values, slopes, False))
+        if kind == "EigenCAM":  # the mean activation lies on the positive side
+            means = values - values.mean(axis=(2, 3), keepdims=True)
+            direction = np.einsum("bchw,bhw->bc", means, found)
+            side = np.sign((direction * values.mean(axis=(2, 3))).sum(axis=1))
+            found = found * side[:, None, None]
+        return np.maximum(found, 0)
 
-    for name, kind, note in (
-        ("GradCAM", "GradCAM", ""),
-        ("GradCAMPlusPlus", "GradCAMPlusPlus", ""),
-        ("HiResCAM", "HiResCAM", ""),
-        ("LayerCAM", "LayerCAM", ""),
-        ("XGradCAM", "XGradCAM", ""),
-        ("EigenCAM", "EigenCAM", ""),
+    for name, arguments, limit, note in (
+        ("GradCAM", {}, _CLOSE, ""),
+        (
+            "GradCAMPlusPlus",
+            {},
+            2e-2,
+            "It adds 1e-6 to denominators that are of the size of squared gradients.",
+        ),
+        ("HiResCAM", {}, _CLOSE, ""),
+        ("LayerCAM", {}, _CLOSE, ""),
+        ("XGradCAM", {}, _CLOSE, ""),
+        (
+            "EigenCAM",
+            {"centre": True},
+            _CLOSE,
+            "It centres, as centre=True does; the sign of its direction is that of its SVD, and is "
+            "turned to ours.",
+        ),
     ):
+        probe = getattr(pg, name)(target=_CLASS, **arguments)
         yield Case(
-            f"{name}(target=2)",
-            kind,
-            lambda name=name: made.run(getattr(pg, name)(target=_CLASS), x),
-            lambda kind=kind: theirs(kind),
-            note=note,
+            f"{name}({', '.join(f'{k}={v}' for k, v in arguments.items())})",
+            name,
+            lambda probe=probe: made.run(probe, x),
+            lambda name=name: theirs(name),
+            limit,
+            note,
         )

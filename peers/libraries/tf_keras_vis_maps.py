@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from tf_keras_vis.gradcam import Gradcam
-from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
@@ -39,7 +38,6 @@ def cases() -> Iterator[Case]:
     )
     for name, kind in (
         ("GradCAM", Gradcam),
-        ("GradCAMPlusPlus", GradcamPlusPlus),
         ("ScoreCAM", Scorecam),
     ):
         yield Case(
