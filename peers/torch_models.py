@@ -31,6 +31,21 @@ def image_model() -> nn.Module:
     ).eval()
 
 
+def strided_image_model() -> nn.Module:
+    """Returns the same with strides in the place of pooling."""
+    torch.manual_seed(6)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, (3, 2), stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 5 * 4, 10),
+        nn.ReLU(),
+        nn.Linear(10, 5),
+    ).eval()
+
+
 def normalised_image_model() -> nn.Module:
     """Returns the same with batch normalisation, whose statistics are those of some training."""
     torch.manual_seed(4)

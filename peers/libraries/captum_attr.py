@@ -11,7 +11,15 @@ import torch
 
 import probegen as pg
 from peers.case import Array, Case
-from peers.torch_models import Artefacts, image_model, images, rows, table_model, to_torch
+from peers.torch_models import (
+    Artefacts,
+    image_model,
+    images,
+    rows,
+    strided_image_model,
+    table_model,
+    to_torch,
+)
 
 _CLASS, _STEPS = 2, 16
 
@@ -29,7 +37,6 @@ def cases() -> Iterator[Case]:
         return np.asarray(found.detach())
 
     baseline = np.random.default_rng(4).normal(size=(3, 14, 11)).astype(np.float32)
-    background = np.random.default_rng(5).normal(size=(6, 3, 14, 11)).astype(np.float32)
 
     yield Case(
         "InputGradient(target=2)",
@@ -86,26 +93,6 @@ def cases() -> Iterator[Case]:
         lambda: theirs(ca.Deconvolution(model)),
     )
     yield Case(
-        "DeepLIFT(baseline=array)",
-        "DeepLift",
-        lambda: ours(pg.DeepLIFT(baseline, target=_CLASS)),
-        lambda: theirs(ca.DeepLift(model), baselines=to_torch(baseline[None])),
-    )
-    yield Case(
-        "DeepSHAP(background=6 rows)",
-        "DeepLiftShap",
-        lambda: ours(pg.DeepSHAP(background, target=_CLASS)),
-        lambda: theirs(ca.DeepLiftShap(model), baselines=to_torch(background)),
-    )
-    yield Case(
-        "LRP(rule='epsilon', epsilon=1e-9)",
-        "LRP",
-        lambda: ours(pg.LRP(rule="epsilon", epsilon=1e-9, target=_CLASS)),
-        lambda: theirs(ca.LRP(model)),
-        limit=1e-3,
-        note="Captum adds 1e-9 to what it divides by, whatever its sign.",
-    )
-    yield Case(
         "GradCAM",
         "LayerGradCam(relu_attributions=True)",
         lambda: (
@@ -135,7 +122,44 @@ def cases() -> Iterator[Case]:
             ca.FeatureAblation(model), feature_mask=torch.from_numpy(groups)[None, None].long()
         )[:, 0],
     )
+    yield from _without_pooling(x, baseline)
     yield from _of_rows()
+
+
+def _without_pooling(x: Array, baseline: Array) -> Iterator[Case]:
+    model = strided_image_model()
+    made = Artefacts(model, x)
+    background = np.random.default_rng(5).normal(size=(6, 3, 14, 11)).astype(np.float32)
+
+    def theirs(explainer: Any, **arguments: Any) -> Array:
+        found = explainer.attribute(to_torch(x, gradient=True), target=_CLASS, **arguments)
+        return np.asarray(found.detach())
+
+    note = (
+        "Without pooling: behind its rule of max pooling Captum's values miss the score's change."
+    )
+    yield Case(
+        "DeepLIFT(baseline=array)",
+        "DeepLift",
+        lambda: made.run(pg.DeepLIFT(baseline, target=_CLASS), x),
+        lambda: theirs(ca.DeepLift(model), baselines=to_torch(baseline[None])),
+        note=note,
+    )
+    yield Case(
+        "DeepSHAP(background=6 rows)",
+        "DeepLiftShap",
+        lambda: made.run(pg.DeepSHAP(background, target=_CLASS), x),
+        lambda: theirs(ca.DeepLiftShap(model), baselines=to_torch(background)),
+        note=note,
+    )
+    yield Case(
+        "LRP(rule='epsilon', epsilon=1e-9)",
+        "LRP",
+        lambda: made.run(pg.LRP(rule="epsilon", epsilon=1e-9, target=_CLASS), x),
+        lambda: theirs(ca.LRP(model)),
+        limit=1e-3,
+        note="Captum adds 1e-9 to what it divides by, whatever its sign.",
+    )
 
 
 def _of_rows() -> Iterator[Case]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytorch_grad_cam as cams
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
 
 import probegen as pg
 from peers.case import Array, Case
@@ -40,6 +43,23 @@ def cases() -> Iterator[Case]:
             found = found * side[:, None, None]
         return np.maximum(found, 0)
 
+    def scored() -> Array:
+        with cams.ScoreCAM(model=model, target_layers=[layer]) as cam:
+            targets = [ClassifierOutputTarget(_CLASS)] * len(x)
+            cam.forward(to_torch(x), targets)
+            values = cam.activations_and_grads.activations[-1].detach().numpy()
+            half_pixels = partial(nn.Upsample, mode="bilinear", align_corners=False)
+            with mock.patch.object(nn, "UpsamplingBilinear2d", half_pixels):
+                found = cam.get_cam_image(to_torch(x), layer, targets, values, None, False)
+        return np.maximum(np.asarray(found), 0)
+
+    yield Case(
+        "ScoreCAM()",
+        "ScoreCAM",
+        lambda: made.run(pg.ScoreCAM(target=_CLASS), x),
+        scored,
+        note="It aligns corners where it enlarges a channel; given half pixels, as ours.",
+    )
     for name, arguments, limit, note in (
         ("GradCAM", {}, _CLOSE, ""),
         (

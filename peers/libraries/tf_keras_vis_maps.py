@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.saliency import Saliency
-from tf_keras_vis.scorecam import Scorecam
 from tf_keras_vis.utils.scores import CategoricalScore
 
 import probegen as pg
@@ -36,10 +35,7 @@ def cases() -> Iterator[Case]:
         lambda: made.run(pg.Saliency(target=_CLASS), x),
         lambda: np.asarray(Saliency(model)(scores, x, normalize_map=False)),
     )
-    for name, kind in (
-        ("GradCAM", Gradcam),
-        ("ScoreCAM", Scorecam),
-    ):
+    for name, kind in (("GradCAM", Gradcam),):
         yield Case(
             f"{name}({LAST!r}, target=2)",
             f"{kind.__name__}(expand_cam=False)",
