@@ -46,7 +46,7 @@ def cases() -> Iterator[Case]:
     def scored() -> Array:
         with cams.ScoreCAM(model=model, target_layers=[layer]) as cam:
             targets = [ClassifierOutputTarget(_CLASS)] * len(x)
-            cam.forward(to_torch(x), targets)
+            cam.activations_and_grads(to_torch(x))
             values = cam.activations_and_grads.activations[-1].detach().numpy()
             half_pixels = partial(nn.Upsample, mode="bilinear", align_corners=False)
             with mock.patch.object(nn, "UpsamplingBilinear2d", half_pixels):
