@@ -8,7 +8,6 @@ from typing import Any
 import captum.attr as ca
 import numpy as np
 import torch
-from captum.attr._utils.lrp_rules import IdentityRule
 
 import probegen as pg
 from peers.case import Array, Case
@@ -152,16 +151,6 @@ def _without_pooling(x: Array, baseline: Array) -> Iterator[Case]:
         lambda: made.run(pg.DeepSHAP(background, target=_CLASS), x),
         lambda: theirs(ca.DeepLiftShap(model), baselines=to_torch(background)),
         note=note,
-    )
-    with_rules = strided_image_model()
-    with_rules[4].rule = IdentityRule()  # Captum has none of flattening
-    yield Case(
-        "LRP(rule='epsilon', epsilon=1e-9)",
-        "LRP",
-        lambda: made.run(pg.LRP(rule="epsilon", epsilon=1e-9, target=_CLASS), x),
-        lambda: theirs(ca.LRP(with_rules)),
-        limit=1e-3,
-        note="Captum adds 1e-9 to what it divides by, whatever its sign.",
     )
 
 
