@@ -52,6 +52,8 @@ WITHOUT = {
     "_keras_hook": "tests/sources/keras/test_instrumented.py loads models by it",
     "_version": "a number",
     "base": "probegen/sources/base.py: abstract, it runs nothing",
+    "changed_scores": "tests/methods/test_occlusion.py; methods by scores are verified by it",
+    "class_by_class": "tests/test_targets.py",
     "inspection": "tests/cli/test_inspect.py",
     "text": "tests/cost/test_report.py prints its tables",
 }

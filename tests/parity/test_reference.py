@@ -201,10 +201,10 @@ def test_an_error_at_other_sizes_alone_is_found(tmp_path, monkeypatch):
             self._art = load(path)
             self.manifest, self.engine = self._art.manifest, self._art.engine
 
-        def run(self, feed, target=None):
+        def run(self, feed, target=None, **more):
             batch, length = feed["x"].shape[:2]
             changed = feed["x"] if batch == length else feed["x"][:, :batch]
-            return self._art.run({"x": changed}, target)
+            return self._art.run({"x": changed}, target, **more)
 
     monkeypatch.setattr(measuring.runtime, "load", Wrong)
     with pytest.raises(VerificationError, match=r"'head' \(in sample \d of call"):
@@ -272,8 +272,8 @@ def test_differences_do_not_excuse_an_artefact_that_is_wrong(kind, tmp_path, mon
             self._art = load(path)
             self.manifest, self.engine = self._art.manifest, self._art.engine
 
-        def run(self, feed, target=None):
-            found = dict(self._art.run(feed, target))
+        def run(self, feed, target=None, **more):
+            found = dict(self._art.run(feed, target, **more))
             return {n: _Array((2 if n == name else 1) * r.array) for n, r in found.items()}
 
     monkeypatch.setattr(measuring.runtime, "load", Doubled)
