@@ -81,6 +81,8 @@ SEVERAL = frozenset({"top", "all", "list"})
 CLASS = "class"
 #: Kind of the output that says which classes those are, and the end of its name.
 CLASSES = "classes"
+#: Kind of the output that says what is missing to completeness, and the start of its name.
+COMPLETENESS = "completeness"
 
 
 @dataclasses.dataclass(frozen=True)

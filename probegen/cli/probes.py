@@ -77,6 +77,8 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
         _refuse_missing(method, fields)
         if issubclass(method, GradientProbe):
             fields |= common
+            if method.has_completeness:
+                fields["completeness"] = bool(options["completeness"])
         if issubclass(method, OfLayers):
             probes += [make(**{method.selects: selector}, **fields) for selector in given]
         elif issubclass(method, OfInputs):
@@ -86,6 +88,9 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
     differentiate = any(issubclass(method, GradientProbe) for method in asked)
     for name in ("target", "model_output", "of"):
         _refuse_idle(options, name, differentiate, "--saliency or --grad-cam")
+    complete = [m for m in methods.METHODS if getattr(m, "has_completeness", False)]
+    flags = " or ".join(map(_flag, complete))
+    _refuse_idle(options, "completeness", any(m in asked for m in complete), flags)
     for name, takers in _fields_by_option().items():
         flags = " or ".join(_flag(method) for method, _, _ in takers)
         _refuse_idle(options, name, any(method in asked for method, _, _ in takers), flags)
@@ -146,6 +151,13 @@ def _options() -> Iterator[click.Option]:
         ["--of"],
         metavar="SEL",
         help="Explain the output of this layer in the place of the model's: --target is a channel.",
+    )
+    yield click.Option(
+        ["--completeness"],
+        is_flag=True,
+        default=None,
+        help="Give out what is missing to the sum of scores as well, of methods that have one: "
+        f"{', '.join(_flag(m) for m in methods.METHODS if getattr(m, 'has_completeness', False))}.",
     )
     yield click.Option(
         ["--spec"],

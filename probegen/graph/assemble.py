@@ -15,6 +15,7 @@ from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsE
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution import Explained, write_attributions
 from probegen.graph.attribution.by_scores import Tensor
+from probegen.graph.attribution.completeness import Missing
 from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
@@ -26,6 +27,7 @@ from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
 from probegen.methods.by_scores import ByScores
+from probegen.plan.completeness import Residual, residuals_of
 from probegen.plan.plan import GradientGroup, Plan, moved_together
 
 #: The operator set of artefacts where none is asked for.
@@ -178,9 +180,10 @@ def explain_group(
         )
         for o in group.outputs
     ]
+    missing = [_missing(forward, residual) for residual in residuals_of(group)]
     try:
         return write_attributions(
-            builder, group.target.spec, target, wanted, request, group.table, samples
+            builder, group.target.spec, target, wanted, request, group.table, samples, missing
         )
     except UnsupportedOpsError as error:
         raise UnsupportedOpsError(
@@ -199,6 +202,18 @@ def explain_group(
             dataclasses.replace(r.in_layers(forward.layer_of), advice=_BEHIND) for r in stopped
         ]
         raise NotDifferentiableError(str(error), located) from error
+
+
+def _missing(forward: ForwardGraph, residual: Residual) -> Missing:
+    gained = residual.gained
+    return Missing(
+        residual.names,
+        {o.spec.name: o.axes_of_one for o in residual.outputs},
+        residual.probe,
+        Tensor(forward.sources[gained.ref], gained.axes),
+        tuple(Tensor(forward.sources[ref], axes) for ref, axes in gained.moves),
+        gained.spec.dtype == "float64",
+    )
 
 
 def _advice(forward: ForwardGraph) -> str:

@@ -31,6 +31,7 @@ from probegen.artefact.manifest import (
 )
 from probegen.errors import InstrumentError, SpecError, did_you_mean
 from probegen.methods.axes import Axes, Sizes, channel_axis, without
+from probegen.methods.baselines import Baseline
 from probegen.methods.chains import QUERY, Attending
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
@@ -317,21 +318,30 @@ class GradientProbe(Probe):
             contrast and `"input"` are of channels likewise.
         sums_to_score: True where the numbers of a sample add up to its score less that of a
             reference (completeness), so that pictures may stack them.
+        has_completeness: True where such an axiom holds, if only up to what biases take.
+        completeness: give out what is missing to it as well, `"completeness/<output name>"`,
+            `[batch]`: the sum of the attribution less the score, plus the reference's score. The
+            sum is over all tensors that are moved together (those that stand for the inputs), each
+            of whose outputs has the same figure beside it. The class is that of the sample at the
+            reference too; several baselines are averaged over.
     """
 
     sign: ClassVar[str] = SIGNED
     draw: ClassVar[str] = DRAWN_AS_MAP
     needs_gradient: ClassVar[bool] = True
     sums_to_score: ClassVar[bool] = False
+    has_completeness: ClassVar[bool] = False
     products: ClassVar[Mapping[str, Product]] = MappingProxyType({})
 
     output: str | int | None = dataclasses.field(default=None, kw_only=True)
     logits: bool = dataclasses.field(default=True, kw_only=True)
     of: Selector = dataclasses.field(default=None, kw_only=True)
+    completeness: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "target", checked_target(self.target))
+        self._check_completeness()
         if self.of is not None and self.output is not None:
             raise SpecError(
                 f"of={self.of!r} takes the score from a layer, output={self.output!r} from an "
@@ -346,6 +356,28 @@ class GradientProbe(Probe):
     def target(self) -> Target:
         """What is differentiated: a field with a default."""
         raise NotImplementedError
+
+    def _check_completeness(self) -> None:
+        """Refuses `completeness=` where no such axiom holds.
+
+        Raises:
+            SpecError: none holds; lists the methods of which one does.
+        """
+        if not isinstance(self.completeness, bool):
+            raise SpecError(f"completeness= takes True or False, got {self.completeness!r}.")
+        if self.completeness and not self.has_completeness:
+            known = sorted(c.__name__ for c in _all_methods(GradientProbe) if c.has_completeness)
+            raise SpecError(
+                f"pg.{type(self).__name__}(completeness=True): the numbers of this method do not "
+                f"add up to a difference of scores. Those of pg.{', pg.'.join(known)} do."
+            )
+
+    def reference(self) -> Baseline | None:
+        """Returns what tensors are where completeness counts from.
+
+        None where it counts from a score of 0.
+        """
+        return None
 
     def table(self) -> Table | None:
         """Returns what the backward pass is made of; None for gradients.
@@ -525,12 +557,8 @@ def default_method(text_name: str, field: str) -> OfInputs:
         SpecError: there is none, or it has fields without a default.
     """
     known: dict[str, type[OfInputs]] = {}
-    left: list[type[OfInputs]] = [OfInputs]
-    while left:
-        for method in left.pop().__subclasses__():
-            left.append(method)
-            if method.text_name:
-                known.setdefault(method.text_name, method)
+    for method in _all_methods(OfInputs):
+        known.setdefault(method.text_name, method)
     if text_name not in known:
         hint = did_you_mean(text_name, known)
         raise SpecError(f"{field}= names the method {text_name!r}, which there is none of.{hint}")
@@ -542,6 +570,17 @@ def default_method(text_name: str, field: str) -> OfInputs:
             f"{field}=pg.{method.__name__}({needed[0]}=...)."
         )
     return method()
+
+
+def _all_methods(family: type[P]) -> list[type[P]]:
+    """Returns the methods of a family that have a name, those of its families included."""
+    found, left = [], [family]
+    while left:
+        for method in left.pop().__subclasses__():
+            left.append(method)
+            if method.text_name:
+                found.append(method)
+    return found
 
 
 def has_defaults(probe: Probe) -> bool:

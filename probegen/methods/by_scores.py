@@ -48,6 +48,7 @@ class ByScores(GradientProbe, abc.ABC):
     """A method that needs scores at changed inputs.
 
     Attributes:
+        stays_wide: True where what comes out has 32 bits at least, whatever the tensor has.
         chunk: how many points go through the model at once; chosen where it is left out (the
             largest activation of a run takes 32 MiB a sample at most, and no run has more than 16
             points). The result does not depend on it. Where a graph is written for a fixed number
@@ -55,6 +56,7 @@ class ByScores(GradientProbe, abc.ABC):
     """
 
     needs_gradient: ClassVar[bool] = False
+    stays_wide: ClassVar[bool] = False
 
     chunk: int | None = dataclasses.field(default=None, kw_only=True)
 
@@ -125,6 +127,22 @@ class ByScores(GradientProbe, abc.ABC):
             value: one of the tensors that are changed.
             axes: its axes.
         """
+
+    def changed_one(
+        self,
+        ops: Operations[T],
+        prepared: Sequence[T],
+        numbers: T,
+        value: T,
+        axes: Axes,
+        which: int,
+    ) -> T:
+        """Returns changed versions of the tensor that is number `which` of those changed.
+
+        As `changed` does, where it does not matter which one it is.
+        """
+        del which
+        return self.changed(ops, prepared, numbers, value, axes)
 
     @abc.abstractmethod
     def start(self, ops: Operations[T], prepared: Sequence[T], score: T) -> tuple[T, ...]:

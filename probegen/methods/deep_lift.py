@@ -44,6 +44,7 @@ class DeepLIFT(OfInputs):
     help: ClassVar[str] = "DeepLIFT (rescale rule): differences from a baseline."
     unit: ClassVar[str] = "score"
     sums_to_score: ClassVar[bool] = True
+    has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "(x - baseline) * multiplier, with dy / dx in the place of slopes"
     paper: ClassVar[str] = "Shrikumar et al. 2017, secs. 3.3-3.5"
 
@@ -63,6 +64,10 @@ class DeepLIFT(OfInputs):
     def table(self) -> Table:
         """Returns the rules of the rescale rule."""
         return RescaledDifferences(self.baseline)
+
+    def reference(self) -> Baseline:
+        """Returns the baseline."""
+        return self.baseline
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the baseline."""

@@ -35,6 +35,7 @@ class DeepSHAP(OfInputs):
     help: ClassVar[str] = "DeepLIFT, averaged over a background."
     unit: ClassVar[str] = "score"
     sums_to_score: ClassVar[bool] = True
+    has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "mean over the background of (x - background) * multiplier"
     paper: ClassVar[str] = "Lundberg and Lee 2017, sec. 4.2"
 
@@ -59,6 +60,10 @@ class DeepSHAP(OfInputs):
     def table(self) -> Table:
         """Returns the rules of the rescale rule."""
         return RescaledDifferences(self.background)
+
+    def reference(self) -> Baseline:
+        """Returns the background."""
+        return self.background
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the background's shape."""

@@ -43,6 +43,7 @@ class ExpectedGradients(OfInputs):
     help: ClassVar[str] = "Integrated gradients from a background, in expectation."
     unit: ClassVar[str] = "score"
     sums_to_score: ClassVar[bool] = True
+    has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "mean over draws of (x - background) * d target / d x on the line"
     paper: ClassVar[str] = "Erion et al. 2021, eq. 3"
 
@@ -74,6 +75,10 @@ class ExpectedGradients(OfInputs):
     def gradients_at(self) -> Drawn:
         """Returns the points that are drawn."""
         return Drawn(self.samples, self.seed, self.background)
+
+    def reference(self) -> Baseline:
+        """Returns the background."""
+        return self.background
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the number of draws, their seed and the background's shape."""

@@ -50,6 +50,7 @@ class IntegratedGradients(OfInputs):
     help: ClassVar[str] = "Integrated gradients from a baseline."
     unit: ClassVar[str] = "score"
     sums_to_score: ClassVar[bool] = True
+    has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "(x - baseline) * mean of d target / d x on the line"
     paper: ClassVar[str] = "Sundararajan et al. 2017, eq. 3"
 
@@ -76,6 +77,10 @@ class IntegratedGradients(OfInputs):
         """Returns the points of the rule on the line."""
         fractions, weights = RULES[self.rule](self.steps)
         return Line(fractions, weights, self.baseline)
+
+    def reference(self) -> Baseline:
+        """Returns the baseline."""
+        return self.baseline
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the rule, its points and the baseline."""

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from probegen.artefact.manifest import SUM_DETAIL
+from probegen.errors import SpecError
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
 from probegen.methods.base import Selector, option
@@ -50,6 +51,7 @@ class KernelSHAP(ByCoalitions):
     title: ClassVar[str] = "KernelSHAP"
     help: ClassVar[str] = "Shapley values of features, tokens or groups."
     unit: ClassVar[str] = "score"
+    has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "Shapley value of the group in the game target(groups kept)"
     paper: ClassVar[str] = "Lundberg and Lee 2017, eqs. 8-9"
 
@@ -68,6 +70,16 @@ class KernelSHAP(ByCoalitions):
         super().__post_init__()
         if self.samples is not None:
             check_count("samples", self.samples, 2)
+
+        if self.completeness and self.groups is not None:
+            raise SpecError(
+                "pg.KernelSHAP(completeness=True) goes without groups=: with groups each position "
+                "carries the value of its whole group, so that positions do not add up."
+            )
+
+    def reference(self) -> Background:
+        """Returns the background."""
+        return self.background
 
     def _samples(self, groups: int) -> int:
         return usual_samples(groups) if self.samples is None else self.samples

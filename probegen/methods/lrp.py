@@ -60,6 +60,7 @@ class LRP(OfInputs):
     title: ClassVar[str] = "Layer-wise relevance"
     help: ClassVar[str] = "Layer-wise relevance propagation."
     unit: ClassVar[str] = "score"
+    has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "R_i = sum_j z_ij / (sum_i z_ij + epsilon) R_j, layer by layer"
     paper: ClassVar[str] = "Bach et al. 2015, eq. 58"
 

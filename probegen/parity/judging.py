@@ -13,6 +13,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import (
     CLASS,
     CLASSES,
+    COMPLETENESS,
     PREDICTION,
     SCORE_PER_INPUT,
     SQUARE_OF,
@@ -28,7 +29,16 @@ from probegen.methods.base import Sized, resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
 from probegen.parity.classes import each_class, heard, labelled, of_entry, repeated
-from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, Rows, compare, judge, measure_rows
+from probegen.parity.comparison import (
+    FLOOR_UNITS,
+    ROUNDING,
+    Rows,
+    base_limit,
+    compare,
+    judge,
+    measure_rows,
+)
+from probegen.parity.completeness import size_name
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.report import DIFFERENCES, SCORES, SOURCE_MODEL, Parity
@@ -421,7 +431,9 @@ class Comparison:
         }
 
     def _start(self, call: Call, output: OutputSpec) -> Start:
-        """Returns what an output of a chain holds that no gradient has made."""
+        """Returns what an output holds that no gradient has made, and what it is relative to."""
+        if output.kind == COMPLETENESS:
+            return Start(relative_to=call.expected[size_name(output.name)])
         chain = next((c for c in self.program.plan.chains if c.spec.name == output.name), None)
         if chain is None or not chain.gradients:
             return Start()
@@ -439,6 +451,8 @@ class Comparison:
 
     def _floor(self, output: OutputSpec) -> float:
         """Returns the absolute rounding of an output; see `comparison`."""
+        if output.kind == COMPLETENESS:
+            return base_limit(output, self.reference.computed_in)
         if not output.is_attribution:
             unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
             return unit * self.reference.computed_near(output.name)
@@ -479,16 +493,22 @@ class Comparison:
 class Start:
     """What an output holds before any gradient has added to it: an identity matrix.
 
-    Beside that, what gradients have added may be small, and would not be seen to be wrong.
+    Beside that, what gradients have added may be small, and would not be seen to be wrong. What is
+    a small difference of large numbers is looked at relative to these.
 
     Attributes:
         values: rows first; None where the output holds nothing of the kind.
+        relative_to: the size of such numbers, of the output's shape.
     """
 
     values: Array | None = None
+    relative_to: Array | None = None
 
     def taken_from(self, output: Array) -> Array:
         """Returns an output without it."""
+        if self.relative_to is not None and self.relative_to.shape == output.shape:
+            sizes = np.where(self.relative_to > 0, self.relative_to, 1.0)
+            return np.asarray(output.astype(np.float64) / sizes)
         if self.values is None or output.shape != self.values.shape or not floating(output):
             return output
         rest: Array = output.astype(np.float64) - self.values

@@ -17,6 +17,7 @@ from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
 from probegen.methods.text_forms import from_dict
 from probegen.parity import trials
+from probegen.parity.completeness import with_own_sums
 from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
 from probegen.parity.report import Report
@@ -114,6 +115,7 @@ def measure(
         got = reference.arranged(arrays, batch.size)
         got = _without_classes_of_nothing(got, expected, described)
         got = with_ties_settled(got, expected, program.plan, reference.computed_in)
+        expected, got = with_own_sums(expected, got, program.plan)
         calls.append(Call(place, batch, asked, got, expected))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)

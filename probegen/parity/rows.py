@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import COMPLETENESS
 from probegen.artefact.rows import as_described, batch_axis, count_rows, rows_first
 from probegen.errors import VerificationError
+from probegen.parity.completeness import size_name
 from probegen.plan.axes import Axes
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.sources.base import MovedScores, Reference
@@ -29,7 +31,9 @@ class RowsReference:
         self.sizes = inner.sizes
         self.computed_in = inner.computed_in
         self.gradients_by = inner.gradients_by
-        self._axes = {o.name: o.axes for o in inner.plan.manifest.outputs}
+        outputs = inner.plan.manifest.outputs
+        self._axes = {o.name: o.axes for o in outputs}
+        self._axes |= {size_name(o.name): o.axes for o in outputs if o.kind == COMPLETENESS}
 
     def rows(self, feed: Mapping[str, Array]) -> int:
         """Returns the number of samples in inputs."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import CLASSES
+from probegen.artefact.manifest import CLASSES, COMPLETENESS
 from probegen.artefact.rows import as_described
 from probegen.parity.comparison import TOLERANCES
 from probegen.plan.plan import Plan, TargetPlan
@@ -31,11 +31,14 @@ def with_ties_settled(
         computed_in: the coarsest element type that the model computes in.
     """
     changed = dict(got)
+    missing = {
+        o.spec.name: o.beside_of(COMPLETENESS) for group in plan.groups for o in group.outputs
+    }
     for target, explained, name in _of_classes(plan):
         if changed[name].shape != expected[name].shape:
             continue
         rows = _tied(target, changed[name], expected, name, plan, computed_in)
-        for own in (name, explained) if rows.any() else ():
+        for own in (name, explained, *missing.get(explained, [])) if rows.any() else ():
             if changed[own].shape == expected[own].shape:
                 changed[own] = changed[own].copy()
                 changed[own][rows] = expected[own][rows]

@@ -18,6 +18,7 @@ from probegen.methods.tables import Table
 from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
 from probegen.plan.chains import ChainParts, chain_parts
+from probegen.plan.completeness import with_completeness
 from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
 from probegen.plan.gradients import GradientPlanner
 from probegen.plan.model_view import ModelView
@@ -91,7 +92,7 @@ def make_plan(
                 in_order.extend((output.spec, *output.beside))
                 chains.append(output)
             elif isinstance(output, GradientOutput):
-                output = with_classes(output, targets[place])
+                output = with_completeness(with_classes(output, targets[place]), targets[place])
                 in_order.extend((output.spec, *output.beside))
                 way = (targets[place], output.probe.table())
                 groups.setdefault(way, []).append(output)

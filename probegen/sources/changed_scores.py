@@ -53,7 +53,7 @@ def attribution_by_scores(
     numbered = None if groups is None or not probe.takes_groups else groups.astype(np.float64)
     subject = Subject(value, axes, moved, numbered)
     prepared = probe.prepared(ops, subject)
-    score = _summed(scores_at({}), seeds)
+    score = summed_score(scores_at({}), seeds)
     count = probe.count(axes, value.shape)
     if count is None:
         count = int(probe.counted(ops, prepared))
@@ -61,10 +61,12 @@ def attribution_by_scores(
     for number in range(count):
         numbers = np.array([number], np.float64)
         shifts = {}
-        for (ref, own), (tensor, named) in zip(output.moves, moved, strict=True):
-            point = probe.changed(ops, prepared, numbers, tensor, named)[0]
+        for which, ((ref, own), (tensor, named)) in enumerate(
+            zip(output.moves, moved, strict=True)
+        ):
+            point = probe.changed_one(ops, prepared, numbers, tensor, named, which)[0]
             shifts[ref] = as_described(point - tensor, own)
-        found = _summed(scores_at(shifts), seeds)
+        found = summed_score(scores_at(shifts), seeds)
         added = probe.added(ops, prepared, numbers, found[None], score)
         sums = [total + part[0] for total, part in zip(sums, added, strict=True)]
     result = np.asarray(probe.explained(ops, subject, prepared, sums, score))
@@ -75,7 +77,8 @@ def _rows(tensor: Array, axes: tuple[str, ...]) -> Array:
     return rows_first(tensor.astype(np.float64), axes)
 
 
-def _summed(scores: Array, seeds: Array) -> Array:
+def summed_score(scores: Array, seeds: Array) -> Array:
+    """Returns the target's scalar of each sample: what the seed leaves out counts nothing."""
     chosen = np.where(seeds != 0, scores.astype(np.float64) * seeds, 0.0)
     total: Array = chosen.reshape(len(chosen), -1).sum(axis=1)
     return total

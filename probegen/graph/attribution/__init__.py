@@ -15,6 +15,7 @@ from probegen.artefact.manifest import TargetSpec
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.by_scores import Tensor, attribution_by_scores
+from probegen.graph.attribution.completeness import Missing, write_missing
 from probegen.graph.attribution.sampled import Moved, sampled_gradients
 from probegen.graph.attribution.target import choices, one_hot, seed
 from probegen.graph.core.builder import Builder
@@ -23,7 +24,7 @@ from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables import backward_pass
 from probegen.graph.tables.base import BackwardPass
-from probegen.methods.axes import Axes
+from probegen.methods.axes import BATCH, Axes
 from probegen.methods.base import GradientProbe, Sized, resized
 from probegen.methods.by_scores import ByScores
 from probegen.methods.samples import Place
@@ -69,6 +70,7 @@ def write_attributions(
     request: ir.Value | None,
     table: Table | None = None,
     holding: Mapping[ir.Value, int] | None = None,
+    missing: Sequence[Missing] = (),
 ) -> dict[str, ir.Value]:
     """Writes all attributions that share one target and one way back to it.
 
@@ -84,10 +86,11 @@ def write_attributions(
         table: what the backward pass is made of; None for gradients.
         holding: inputs of the graph that hold samples, of any number -> the axis of the samples;
             none where the graph is written for a fixed number.
+        missing: what some attributions have to sum up to, where it is asked what is missing to it.
 
     Returns:
-        Name of the attribution -> value; and of the classes that are explained, where they are
-        asked for.
+        Name of the attribution -> value; and of the classes that are explained and of what is
+        missing to completeness, where they are asked for.
 
     Raises:
         UnsupportedOpsError: an operator on the way has no gradient.
@@ -96,18 +99,22 @@ def write_attributions(
     backward = backward_pass(table)
     if not target.several:
         chosen = seed(builder, target, scores, request)
-        return _of_seed(builder, scores, chosen, wanted, backward, holding)
+        return _of_seed(builder, scores, chosen, wanted, backward, holding, missing)
     classes = choices(builder, target, scores)
     loop = StepWriter(builder)
     loop.body.forward = builder.forward
     chosen = one_hot(loop.body, loop.read(classes, backwards=False), scores)
-    each = _of_seed(loop.body, scores, chosen, wanted, backward, holding)
-    results = [Collected(each[w.name], backwards=False) for w in wanted]
+    each = _of_seed(loop.body, scores, chosen, wanted, backward, holding, missing)
+    places = {w.name: w.classes_at for w in wanted}
+    places.update((m.names[0], int(BATCH in m.explained.axes)) for m in missing)
+    results = [Collected(each[name], backwards=False) for name in places]
     _, stacked = loop.finish([], results, invariant=True)
     found = {
-        w.name: _moved_axis(builder, value, w.classes_at)
-        for w, value in zip(wanted, stacked, strict=True)
+        name: _moved_axis(builder, value, at)
+        for (name, at), value in zip(places.items(), stacked, strict=True)
     }
+    for m in missing:
+        found.update(dict.fromkeys(m.names, found[m.names[0]]))
     for one in wanted:
         if one.classes is not None:
             whole = _moved_axis(builder, builder.cast(classes, ir.DataType.INT32), 1)
@@ -123,6 +130,7 @@ def _of_seed(
     wanted: Sequence[Explained],
     backward: BackwardPass,
     holding: Mapping[ir.Value, int] | None,
+    missing: Sequence[Missing],
 ) -> dict[str, ir.Value]:
     """Writes the attributions of one class, with one backward pass; returns them by name.
 
@@ -133,6 +141,7 @@ def _of_seed(
         wanted: the attributions.
         backward: writes the backward pass.
         holding: see `write_attributions`.
+        missing: see `write_attributions`.
     """
     seeds = {scores: chosen}
     flow = {w.name: w.at for w in wanted if not w.probe.needs_gradient}
@@ -173,7 +182,10 @@ def _of_seed(
         else w.probe.combine(ops, flow[w.name], w.at, w.axes)
         for w in wanted
     }
-    return {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}
+    results = {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}
+    for m in missing:
+        results.update(write_missing(builder, m, results, scores, chosen, holding or {}))
+    return results
 
 
 def _moved_axis(builder: Builder, value: ir.Value, to: int) -> ir.Value:

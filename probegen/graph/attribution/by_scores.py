@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -43,6 +43,7 @@ def attribution_by_scores(
     seed: ir.Value,
     samples: Mapping[ir.Value, int],
     groups: ir.Value | None = None,
+    held: Collection[ir.Node] = (),
 ) -> ir.Value:
     """Writes an attribution.
 
@@ -60,6 +61,7 @@ def attribution_by_scores(
         samples: inputs of the graph that hold samples, of any number -> the axis of the samples;
             empty where points cannot be folded into the batch.
         groups: int32 `[batch, ...positions]` of the request, where the method asked for them.
+        held: nodes whose results are those of the unchanged tensors at all points: masks.
 
     Returns:
         The attribution, its axes as the method's `result` gives them for the explained tensor.
@@ -71,7 +73,7 @@ def attribution_by_scores(
     numbered = None if groups is None else builder.cast(groups, _wide(value))
     subject = Subject(value, axes, tuple(rows), numbered)
     prepared = probe.prepared(ops, subject)
-    score = _summed(builder, scores, seed, 1)
+    score = summed_score(builder, scores, seed, 1)
     if not all(BATCH in m.axes for m in moved) or isinstance(dims_of(scores)[0], int):
         samples = {}  # one sample alone, or scores of a fixed number of samples
     sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
@@ -89,14 +91,16 @@ def attribution_by_scores(
     number = loop.read(numbers, backwards=False)
     carried = [loop.carry(zeros) for zeros in probe.start(ops, prepared, score)]
     points = {
-        m.at: _point(loop.body, probe.changed(inside, prepared, number, v, a), m, v, fold)
-        for m, (v, a) in zip(moved, rows, strict=True)
+        m.at: _point(
+            loop.body, probe.changed_one(inside, prepared, number, v, a, which), m, v, fold
+        )
+        for which, (m, (v, a)) in enumerate(zip(moved, rows, strict=True))
     }
-    copies = forward_at(builder, loop, points, [scores], fold)
+    copies = forward_at(builder, loop, points, [scores], fold, held)
     apart = loop.body.reshape(
         copies.get(scores, scores), [chunk, -1, *((scores, i) for i in range(1, rank_of(scores)))]
     )
-    found = _summed(loop.body, apart, builder.unsqueeze(seed, [0]), 2)
+    found = summed_score(loop.body, apart, builder.unsqueeze(seed, [0]), 2)
     added = probe.added(inside, prepared, number, found, score)
     if there is not None:
         counts = loop.read(there, backwards=False)
@@ -104,7 +108,8 @@ def attribution_by_scores(
     sums = [loop.body.add(c, inside.sum(a, (0,))) for c, a in zip(carried, added, strict=True)]
     totals, _ = loop.finish(sums)
     result = probe.explained(ops, subject, prepared, totals, score)
-    result = builder.cast(result, dtype_of(explained.at))
+    if not probe.stays_wide:
+        result = builder.cast(result, dtype_of(explained.at))
     return _in_own_order(builder, probe, result, axes, explained)
 
 
@@ -145,7 +150,7 @@ def _in_own_order(
     return builder.transpose(result, [given.index(name) for name in own])
 
 
-def _summed(builder: Builder, scores: ir.Value, seed: ir.Value, first: int) -> ir.Value:
+def summed_score(builder: Builder, scores: ir.Value, seed: ir.Value, first: int) -> ir.Value:
     """Returns the target's scalar, in 32 bits at least: what the seed leaves out counts nothing."""
     ops = OnnxOperations(builder)
     chosen = ops.where(ops.greater(ops.abs(seed), 0.0), ops.mul(scores, seed), 0.0)

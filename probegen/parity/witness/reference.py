@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.artefact.manifest import COMPLETENESS, Manifest, OutputSpec
 from probegen.errors import ExportError, VerificationError
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.core.held_masks import held_masks
@@ -28,12 +28,14 @@ from probegen.methods.tables import (
     Relevance,
     RescaledDifferences,
 )
+from probegen.parity.completeness import missing_of
 from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.rectifiers import rectified
 from probegen.parity.witness.relevance import Propagated
 from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
-from probegen.plan.plan import GradientGroup, GradientOutput, Plan, moved_together
+from probegen.plan.completeness import residuals_of
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
 from probegen.plan.seeds import seeds
 from probegen.sources.base import MovedScores, Program, Reference, Source
 from probegen.sources.class_by_class import all_classes
@@ -164,7 +166,8 @@ def reference_of(program: Program) -> Reference:
     """
     plan = program.plan
     tables = tuple(g for g in plan.groups if g.table is not None)
-    if not tables:
+    complete = any(residuals_of(group) for group in plan.groups)
+    if not tables and not complete:
         return program.source.reference(plan)
     for group in tables:
         if group.table is not None and group.table.name not in COMPUTATIONS:
@@ -175,7 +178,7 @@ def reference_of(program: Program) -> Reference:
             )
     gradients = tuple(g for g in plan.groups if g.table is None)
     names = {spec.name for spec in _specs_of(tables)}
-    others = [o for o in plan.manifest.outputs if o.name not in names]
+    others = [o for o in plan.manifest.outputs if o.name not in names and o.kind != COMPLETENESS]
     inner = program.source.reference(
         dataclasses.replace(plan, groups=gradients, manifest=_with_outputs(plan.manifest, others))
     )
@@ -203,11 +206,13 @@ class WithWitness:
     ) -> None:
         self._inner, self._source, self._asked, self._tables = inner, source, plan, tables
         self._specs = {spec.name: spec for spec in _specs_of(tables)}
+        missing = {o.name: o for o in plan.manifest.outputs if o.kind == COMPLETENESS}
+        more = {**self._specs, **missing}
         self.plan = dataclasses.replace(
             inner.plan,
             groups=(*inner.plan.groups, *tables),
             manifest=_with_outputs(
-                inner.plan.manifest, [*inner.plan.manifest.outputs, *self._specs.values()]
+                inner.plan.manifest, [*inner.plan.manifest.outputs, *more.values()]
             ),
         )
         self.sizes = inner.sizes
@@ -233,7 +238,50 @@ class WithWitness:
                     found.update(
                         self._of_group(graph, forward, values, group, scores, target, feed)
                     )
-        return found
+        return {**found, **self._missing(found, feed, target)}
+
+    def _missing(
+        self, found: Mapping[str, Array], feed: Mapping[str, Array], target: Array | None
+    ) -> dict[str, Array]:
+        """Returns what is missing to completeness, by runs of the forward graph at the reference.
+
+        Raises:
+            VerificationError: the graph cannot be run.
+        """
+        if not self._complete:
+            return {}
+        graph, forward = self._forward_of_complete
+        values = forward.at(feed)
+        self._check_predictions(graph, values, feed)
+        missing: dict[str, Array] = {}
+        for group, scores in zip(self._complete, graph.targets, strict=True):
+            chosen = seeds(values[scores], group.target.spec, target)
+            for residual in residuals_of(group):
+                tensors = {r: values[graph.sources[r]] for r in residual.gained.refs}
+                holds = residual.probe.holds_masks
+
+                def scores_at(
+                    shifts: Mapping[TensorRef, Array],
+                    scores: ir.Value = scores,
+                    holds: bool = holds,
+                ) -> Array:
+                    moved = {
+                        graph.sources[r]: values[graph.sources[r]] + s for r, s in shifts.items()
+                    }
+                    for node in held_masks(forward.graph, list(moved)) if holds else ():
+                        moved.update((v, values[v]) for v in node.outputs)
+                    return (forward.at(feed, moved) if moved else values)[scores]
+
+                missing.update(missing_of(residual, found, tensors, scores_at, chosen))
+        return missing
+
+    @functools.cached_property
+    def _complete(self) -> tuple[GradientGroup, ...]:
+        return tuple(group for group in self._asked.groups if residuals_of(group))
+
+    @functools.cached_property
+    def _forward_of_complete(self) -> tuple[ForwardGraph, ForwardValues]:
+        return self._opened(self._complete)
 
     def _of_group(
         self,
@@ -294,20 +342,23 @@ class WithWitness:
     def _forward(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
         """Returns the forward pass as written; by layers with what makes one layer joined."""
         if by_layers not in self._forwards:
-            self._forwards[by_layers] = self._opened(by_layers)
+            groups = _by_layers(self._tables, by_layers)
+            self._forwards[by_layers] = self._opened(groups, by_layers)
         return self._forwards[by_layers]
 
     @functools.cached_property
     def _forwards(self) -> dict[bool, tuple[ForwardGraph, ForwardValues]]:
         return {}
 
-    def _opened(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
+    def _opened(
+        self, groups: tuple[GradientGroup, ...], by_layers: bool = False
+    ) -> tuple[ForwardGraph, ForwardValues]:
         predictions = [o for o in self._asked.manifest.outputs if o.kind == "prediction"]
         outputs = [*predictions, *self._specs.values()]
         plan = dataclasses.replace(
             self._asked,
             plain=(),
-            groups=_by_layers(self._tables, by_layers),
+            groups=groups,
             manifest=_with_outputs(self._asked.manifest, outputs),
         )
         try:

@@ -12,6 +12,7 @@ from probegen.methods.by_scores import ByScores, Subject
 from probegen.plan.plan import GradientOutput, Plan, TargetPlan
 from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.forward import Forward, forward_at
+from probegen.sources.keras.held import hold
 from probegen.sources.keras.keras_model import KerasModel
 
 _OPS = TensorFlowOperations()
@@ -25,6 +26,7 @@ def attribution_by_scores(
     seeds: Any,
     output: GradientOutput,
     groups: Any = None,
+    hold_masks: bool = False,
 ) -> Any:
     """Returns an attribution; the model runs at one point at a time.
 
@@ -36,6 +38,7 @@ def attribution_by_scores(
         seeds: what the target's scores are multiplied by before they are summed up.
         output: the method, and what it explains.
         groups: int32 `[batch, ...positions]` of the request, where there are some.
+        hold_masks: whether masks stay those of the samples as they are.
     """
     probe = output.probe
     assert isinstance(probe, ByScores)
@@ -54,12 +57,16 @@ def attribution_by_scores(
     def step(number: Any, *sums: Any) -> tuple[Any, ...]:
         numbers = tf.cast(tf.reshape(number, [1]), wide)
         points = [
-            _in_own_order(probe.changed(_OPS, prepared, numbers, tensor, named)[0], before, own)
-            for (tensor, named), before, (_, own) in zip(
-                moved, map(forward.tensor, refs), output.moves, strict=True
+            _in_own_order(
+                probe.changed_one(_OPS, prepared, numbers, tensor, named, which)[0], before, own
+            )
+            for which, ((tensor, named), before, (_, own)) in enumerate(
+                zip(moved, map(forward.tensor, refs), output.moves, strict=True)
             )
         ]
         there = forward_at(source, plan, forward, refs, points)
+        if hold_masks:
+            hold(there.operations, points, forward.operations)
         scores = tf.expand_dims(_summed(there.target(target), seeds), 0)
         added = probe.added(_OPS, prepared, numbers, scores, score)
         return (number + 1, *(total + part[0] for total, part in zip(sums, added, strict=True)))
@@ -68,7 +75,8 @@ def attribution_by_scores(
     start = (tf.constant(0), *probe.start(_OPS, prepared, score))
     shapes = (tf.TensorShape([]), *(zeros.shape for zeros in start[1:]))
     _, *sums = tf.while_loop(condition, step, start, shape_invariants=shapes)
-    result = tf.cast(probe.explained(_OPS, subject, prepared, sums, score), value.dtype)
+    result = probe.explained(_OPS, subject, prepared, sums, score)
+    result = result if probe.stays_wide else tf.cast(result, value.dtype)
     return _in_own_order(result, None, output.axes_of_one)
 
 

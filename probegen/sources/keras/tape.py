@@ -6,7 +6,7 @@ inside a traced function, where it can differentiate with respect to any tensor 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import CLASSES
 from probegen.errors import InstrumentError
+from probegen.methods.axes import BATCH
 from probegen.methods.base import resized
 from probegen.methods.samples import Point
+from probegen.plan.completeness import Residual, residuals_of
 from probegen.plan.plan import (
     GradientGroup,
     GradientOutput,
@@ -99,9 +101,12 @@ def _gradient_outputs(
         here = tf.identity(scores)
         return _of_seed(source, plan, forward, group, here, one_hot(here, one), groups)
 
+    missing = {n: r.gained for r in residuals_of(group) for n in r.names}
     dtypes = {o.spec.name: forward.tensor(o.ref).dtype for o in group.outputs}
+    dtypes.update((name, tf.as_dtype(o.spec.dtype)) for name, o in missing.items())
     each = tf.map_fn(of_class, classes, fn_output_signature=dtypes, parallel_iterations=1)
     found = {o.spec.name: _moved_axis(each[o.spec.name], o.classes_at) for o in group.outputs}
+    found.update((name, _moved_axis(each[name], o.classes_at)) for name, o in missing.items())
     for name in (name for o in group.outputs for name in o.beside_of(CLASSES)):
         told = _moved_axis(classes, 1)
         found[name] = told[(..., *[0] * (told.shape.rank - 2))] if target.layer else told
@@ -135,7 +140,31 @@ def _of_seed(
         else _attribution(o, forward, gradients[o.spec.name])
         for o in group.outputs
     }
-    return {o.spec.name: _in_size(o, forward, attributions[o.spec.name]) for o in group.outputs}
+    found = {o.spec.name: _in_size(o, forward, attributions[o.spec.name]) for o in group.outputs}
+    for residual in residuals_of(group):
+        missing = _missing(source, plan, forward, group.target, seeds, residual, found)
+        found.update(dict.fromkeys(residual.names, missing))
+    return found
+
+
+def _missing(
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    target: TargetPlan,
+    seeds: Any,
+    residual: Residual,
+    made: Mapping[str, Any],
+) -> Any:
+    """Returns the sum of attributions less what the score is more than that of the reference."""
+    gained = residual.gained
+    masks = residual.probe.holds_masks
+    more = attribution_by_scores(source, plan, forward, target, seeds, gained, hold_masks=masks)
+    total = -tf.cast(more, gained.spec.dtype)
+    for output in residual.outputs:
+        summed = [i for i, name in enumerate(output.axes_of_one) if name != BATCH]
+        total += tf.reduce_sum(tf.cast(made[output.spec.name], gained.spec.dtype), summed)
+    return total
 
 
 def _moved_axis(values: Any, to: int) -> Any:

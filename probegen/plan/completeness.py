@@ -1,0 +1,103 @@
+"""Outputs that say what is missing to completeness: how far an attribution is from the scores."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from probegen.artefact.manifest import COMPLETENESS, DRAWN_BESIDE, SIGNED, OutputSpec
+from probegen.methods.axes import BATCH
+from probegen.methods.samples import Place
+from probegen.methods.score_gained import ScoreGained
+from probegen.plan.plan import GradientGroup, GradientOutput, TargetPlan
+from probegen.plan.several_classes import with_class_axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """Attributions whose sum is held against a difference of scores.
+
+    Attributes:
+        outputs: the attributions: all that moves together.
+        gained: that difference, planned as an output of its own: of the class that is explained,
+            `[batch]`.
+    """
+
+    outputs: tuple[GradientOutput, ...]
+    gained: GradientOutput
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs that say what is missing; each has the same figure."""
+        return tuple(name for o in self.outputs for name in o.beside_of(COMPLETENESS))
+
+    @property
+    def probe(self) -> ScoreGained:
+        """What the difference is."""
+        assert isinstance(self.gained.probe, ScoreGained)
+        return self.gained.probe
+
+
+def with_completeness(output: GradientOutput, target: TargetPlan) -> GradientOutput:
+    """Returns an output with what is missing to its completeness beside it, where that is asked.
+
+    Args:
+        output: with all its axes, under its final name.
+        target: what is differentiated.
+    """
+    if not output.probe.completeness:
+        return output
+    spec = output.spec
+    size = spec.shape[spec.axes.index(BATCH)] if BATCH in spec.axes else None
+    missing = OutputSpec(
+        name=f"{COMPLETENESS}/{spec.name}",
+        kind=COMPLETENESS,
+        dtype="float64" if spec.dtype == "float64" else "float32",
+        shape=(size,) if BATCH in spec.axes else (),
+        axes=(BATCH,) if BATCH in spec.axes else (),
+        layer=spec.layer,
+        call=spec.call,
+        input=spec.input,
+        target=target.spec,
+        method=f"sum of {spec.name!r} and of what moves with it - (score - score of the reference)",
+        title="Missing to completeness",
+        unit="score",
+        sign=SIGNED,
+        draw=DRAWN_BESIDE,
+        detail={"of": spec.name},
+    )
+    missing = with_class_axis(missing, target)
+    return dataclasses.replace(output, beside=(*output.beside, missing))
+
+
+def residuals_of(group: GradientGroup) -> list[Residual]:
+    """Returns what is held against differences of scores in a group, all that moves together once.
+
+    All that stands for the inputs that a probe explains moves together. Layers each move alone, and
+    so do tensors of methods by scores.
+    """
+    together: dict[tuple[int, object], list[GradientOutput]] = {}
+    for o in group.outputs:
+        if o.beside_of(COMPLETENESS):
+            alone = None if o.inputs and not o.moves else o.ref
+            together.setdefault((id(o.probe), alone), []).append(o)
+    return [Residual(tuple(outputs), _gained(outputs)) for outputs in together.values()]
+
+
+def _gained(outputs: list[GradientOutput]) -> GradientOutput:
+    first = outputs[0]
+    spec = next(s for s in first.beside if s.kind == COMPLETENESS)
+    moves = first.moves or tuple((o.ref, o.axes) for o in outputs)
+    places = (
+        tuple(Place(first.called, axes, first.inputs) for _, axes in first.moves)
+        if first.moves
+        else tuple(o.place for o in outputs)
+    )
+    probe = ScoreGained(
+        target=first.probe.target,
+        baseline=first.probe.reference(),
+        places=places,
+        holds_masks=first.probe.needs_gradient,
+    )
+    return dataclasses.replace(
+        first, spec=spec, probe=probe, moves=moves, beside=(), sized_as=None, pairs=()
+    )
