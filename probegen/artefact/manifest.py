@@ -23,6 +23,7 @@ ONNX_METADATA_KEY = "probegen.manifest"
 SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
 TARGET_INPUT = "target"
+REGION_INPUT = "region"
 GROUPS_INPUT = "groups"
 GATE_INPUT = "explain"
 
@@ -129,6 +130,7 @@ class TargetSpec:
             channels are then the classes, and each is summed over its positions before the best
             is told.
         call: which of the layer's calls.
+        region: True where the input `region` weighs the positions before they are summed up.
     """
 
     mode: str
@@ -141,6 +143,7 @@ class TargetSpec:
     chosen: tuple[int | str, ...] | None = None
     layer: str | None = None
     call: int = 0
+    region: bool = False
 
     @property
     def several(self) -> bool:
@@ -262,6 +265,8 @@ class Manifest:
         model: name and class of the source model.
         producer: versions of what made the artefact.
         target_input: True where the artefact has the int32 `[batch]` input `target`.
+        region_input: the float32 input `region` where the artefact has one: what each position of
+            an output counts, `[batch, ...positions]`.
         groups_input: the int32 input `groups` where the artefact has one: which group each position
             belongs to, `[batch, ...positions]`; its `vocabulary` is the most groups there may be.
         gate: what the scalar bool input `explain` is: `"required"`, `"optional"` (an initializer
@@ -283,6 +288,7 @@ class Manifest:
     points: tuple[str, ...] = ()
     certificate: Mapping[str, Any] | None = None
     groups_input: InputSpec | None = None
+    region_input: InputSpec | None = None
 
     @property
     def predictions(self) -> tuple[OutputSpec, ...]:
@@ -321,6 +327,8 @@ class Manifest:
         return dataclasses.replace(
             self,
             inputs=tuple(dataclasses.replace(i, shape=_batched(i, batch)) for i in self.inputs),
+            region_input=self.region_input
+            and dataclasses.replace(self.region_input, shape=_batched(self.region_input, batch)),
             groups_input=self.groups_input
             and dataclasses.replace(self.groups_input, shape=_batched(self.groups_input, batch)),
             outputs=tuple(dataclasses.replace(o, shape=_batched(o, batch)) for o in self.outputs),
@@ -416,9 +424,10 @@ def _check(found: Manifest) -> None:
     if not found.inputs or not found.outputs:
         raise schema.SchemaError("it names no inputs or no outputs")
     ours = [TARGET_INPUT] * found.target_input + [GATE_INPUT] * bool(found.gate)
-    if found.groups_input is not None:
-        ours.append(found.groups_input.name)
-        _check_tensor("the input of groups", found.groups_input)
+    for what, own in (("a region", found.region_input), ("groups", found.groups_input)):
+        if own is not None:
+            ours.append(own.name)
+            _check_tensor(f"the input of {what}", own)
     _check_unique("input", [*(i.name for i in found.inputs), *ours])
     _check_unique("output", [o.name for o in found.outputs])
     for spec in found.inputs:

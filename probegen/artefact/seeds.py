@@ -12,21 +12,24 @@ from probegen.artefact.manifest import TargetSpec
 Array = npt.NDArray[Any]
 
 
-def seeds(scores: Array, target: TargetSpec, request: Array | None = None) -> list[Array]:
+def seeds(
+    scores: Array, target: TargetSpec, request: Array | None = None, region: Array | None = None
+) -> list[Array]:
     """Returns what `seed` does for each class that is explained: one, or several."""
     if not target.several:
-        return [seed(scores, target, request)]
-    return [one_hot(scores, chosen) for chosen in choices(scores, target)]
+        return [seed(scores, target, request, region)]
+    weights = 1.0 if region is None else region
+    return [one_hot(scores, chosen) * weights for chosen in choices(scores, target, region)]
 
 
-def choices(scores: Array, target: TargetSpec) -> Array:
+def choices(scores: Array, target: TargetSpec, region: Array | None = None) -> Array:
     """Returns the classes that a target of several explains, best first.
 
     `[k]`, or with mode `"top"` `[k, batch, ...positions]`, of which those of a layer are 1. Of
     equal scores the lower index is better.
     """
     if target.mode == "top":
-        return np.moveaxis(_best(_ranked(scores, target), target.count or 1), -1, 0)
+        return np.moveaxis(_best(_ranked(scores, target, region), target.count or 1), -1, 0)
     return np.asarray(target.chosen if target.mode == "list" else range(scores.shape[-1]))
 
 
@@ -41,16 +44,27 @@ def one_hot(scores: Array, classes: Any) -> Array:
     return np.broadcast_to(chosen, scores.shape).astype(np.float64)
 
 
-def seed(scores: Array, target: TargetSpec, request: Array | None = None) -> Array:
+def seed(
+    scores: Array, target: TargetSpec, request: Array | None = None, region: Array | None = None
+) -> Array:
     """Returns ones where an entry of `scores` is summed up, zeros elsewhere, in float64.
 
-    Minus ones where it is taken away, as a contrast does.
+    Minus ones where it is taken away, as a contrast does. With a region they are its weights.
 
     Args:
         scores: `[batch, ..., classes]`, or `[batch]` for one number a sample.
         target: which entries; of one class.
         request: int `[batch]`, -1 meaning argmax, for mode `"input"`.
+        region: what each position counts, with an axis of size 1 for the classes.
     """
+    picked = _picked(scores, target, request, region)
+    return picked if region is None else picked * region
+
+
+def _picked(
+    scores: Array, target: TargetSpec, request: Array | None, region: Array | None
+) -> Array:
+    """Returns the seed without the weights of a region."""
     if target.mode == "callable" or scores.ndim == 1:
         return np.ones(scores.shape)
     if target.mode == "index":
@@ -63,21 +77,22 @@ def seed(scores: Array, target: TargetSpec, request: Array | None = None) -> Arr
                 picked = picked * (np.arange(size) == index % size).reshape(form)
         return picked
     if target.mode == "contrast":
-        ranked = _ranked(scores, target)
+        ranked = _ranked(scores, target, region)
         ahead, behind = (one_hot(scores, _side(ranked, side)) for side in target.chosen or ())
         return ahead - behind
-    classes = _best(_ranked(scores, target), 1)[..., 0]
+    classes = _best(_ranked(scores, target, region), 1)[..., 0]
     if target.mode == "input" and request is not None:
         asked = np.asarray(request).reshape(-1, *[1] * (scores.ndim - 2))
         classes = np.where(asked < 0, classes, asked)
     return one_hot(scores, classes)
 
 
-def _ranked(scores: Array, target: TargetSpec) -> Array:
+def _ranked(scores: Array, target: TargetSpec, region: Array | None) -> Array:
     """Returns what tells which class is the best: of a layer the sums over its positions."""
     if target.layer is None:
         return scores
-    sums: Array = scores.astype(np.float64).sum(tuple(range(1, scores.ndim - 1)), keepdims=True)
+    weighed = scores.astype(np.float64) * (1.0 if region is None else region)
+    sums: Array = weighed.sum(tuple(range(1, scores.ndim - 1)), keepdims=True)
     return sums
 
 

@@ -63,6 +63,7 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
         "target": parse_target(options["target"] or "argmax"),
         "output": options["model_output"],
         "of": options["of"],
+        "region": "input" if options["region"] else None,
     }
     probes = list(_spec_file(options["spec"])) if options["spec"] else []
     asked = [method for method in methods.METHODS if options[method.text_name]]
@@ -86,7 +87,7 @@ def probes_of(options: Mapping[str, Any]) -> list[Probe]:
         else:
             probes.append(make(**{method.selects: given}, **fields))
     differentiate = any(issubclass(method, GradientProbe) for method in asked)
-    for name in ("target", "model_output", "of"):
+    for name in ("target", "model_output", "of", "region"):
         _refuse_idle(options, name, differentiate, "--saliency or --grad-cam")
     complete = [m for m in methods.METHODS if getattr(m, "has_completeness", False)]
     flags = " or ".join(map(_flag, complete))
@@ -151,6 +152,12 @@ def _options() -> Iterator[click.Option]:
         ["--of"],
         metavar="SEL",
         help="Explain the output of this layer in the place of the model's: --target is a channel.",
+    )
+    yield click.Option(
+        ["--region"],
+        is_flag=True,
+        default=None,
+        help="Let each request weigh the positions of the output: an input 'region'.",
     )
     yield click.Option(
         ["--completeness"],

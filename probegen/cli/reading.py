@@ -57,8 +57,8 @@ def samples_of(given: str | None) -> Any:
     return None if given is None else load_arrays(given)
 
 
-def groups_of(path: str | None) -> Any:
-    """Returns the groups of a run from an .npy file, None without one.
+def array_of(path: str | None) -> Any:
+    """Returns an argument of a run (groups, a region) from an .npy file, None without one.
 
     Raises:
         InputError: the file holds no array.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen.cli.reading import groups_of, read_text, target_of, words
+from probegen.cli.reading import array_of, read_text, target_of, words
 from probegen.cli.showing import note, show_table, start_tensorflow
 from probegen.errors import InputError
 
@@ -30,6 +30,13 @@ _MOST_CHOICES = 10
     type=click.Path(exists=True, dir_okay=False),
     help="For artefacts with groups='input': an .npy file of whole numbers, the group of each "
     "position, for one sample or for each row of the batch.",
+)
+@click.option(
+    "--region",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="For artefacts with region='input': an .npy file of numbers, what each position of the "
+    "output counts, for one sample or for each row of the batch.  [default: ones]",
 )
 @click.option(
     "--target",
@@ -96,7 +103,8 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     )
     result = art.run(
         read.feed,
-        groups=groups_of(options["groups"]),
+        groups=array_of(options["groups"]),
+        region=array_of(options["region"]),
         target=target_of(options["target"]),
         explain=not options["no_explain"],
         check_finite=options["check_finite"],

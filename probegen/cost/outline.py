@@ -80,7 +80,7 @@ def outline(source: Source, plan: Plan, opset: int, sizes: Mapping[str, int]) ->
 
 def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, Refusing]:
     """Returns the probes that are refused, each tried alone; the graph is of no use then."""
-    request, grouped = prepared(plan, forward, batch)
+    request = prepared(plan, forward, batch)
     found: dict[int, Refusing] = {}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         for probe in {id(o.probe): o.probe for o in group.outputs}.values():
@@ -94,7 +94,6 @@ def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, 
                     target,
                     request,
                     samples_in(forward, plan, batch),
-                    grouped,
                 )
             except (UnsupportedOpsError, NotDifferentiableError) as error:
                 found[id(probe)] = error

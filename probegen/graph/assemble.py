@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from probegen.artefact import manifest
-from probegen.artefact.manifest import CLASSES, Gate, Manifest
+from probegen.artefact.manifest import CLASSES, Gate, InputSpec, Manifest
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.array_operations import OnnxOperations
@@ -20,7 +20,7 @@ from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import constants_of
-from probegen.graph.core.values import UnknownShapeError
+from probegen.graph.core.values import UnknownShapeError, dtype_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
@@ -28,7 +28,7 @@ from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
 from probegen.methods.by_scores import ByScores
 from probegen.plan.completeness import Residual, residuals_of
-from probegen.plan.plan import GradientGroup, Plan, moved_together
+from probegen.plan.plan import GradientGroup, Plan, TargetPlan, moved_together
 
 #: The operator set of artefacts where none is asked for.
 DEFAULT_OPSET = 18
@@ -45,8 +45,9 @@ def onnx_model(
 ) -> tuple[ir.Model, Manifest]:
     """Returns the ONNX model of a plan, its manifest inside, and the manifest.
 
-    Inputs are the model's own, then `target` where a probe chooses it at request time, then
-    `explain` with a gate. Outputs are those of the manifest, by name and in order.
+    Inputs are the model's own, then `target`, `region` and `groups` where a probe takes them from
+    the request, then `explain` with a gate. Outputs are those of the manifest, by name and in
+    order.
 
     Args:
         plan: what to compute.
@@ -98,12 +99,12 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     Raises:
         UnsupportedOpsError, NotDifferentiableError: see `explain_group`.
     """
-    request, grouped = prepared(plan, forward, batch)
+    request = prepared(plan, forward, batch)
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         samples = samples_in(forward, plan, batch)
-        values.update(explain_group(builder, forward, group, target, request, samples, grouped))
+        values.update(explain_group(builder, forward, group, target, request, samples))
     ops = OnnxOperations(builder)
     for chain in plan.chains:
         values.update(chain.made_of(ops, values))
@@ -112,18 +113,29 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     return {name: values[name] for name in named if name in values}
 
 
-def prepared(
-    plan: Plan, forward: ForwardGraph, batch: int | None
-) -> tuple[ir.Value | None, ir.Value | None]:
-    """Brings a forward graph into the form that is differentiated.
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The inputs of a graph that are the request's and not the model's, None where it has none.
 
-    Returns:
-        The input `target`, where a probe chooses it at request time, and the input `groups`, where
-        a probe takes groups then.
+    Attributes:
+        target: which class is explained, int32 `[batch]`.
+        region: what positions of the scores count, float32 `[batch, ...positions]`.
+        groups: which group each position belongs to, int32 `[batch, ...positions]`.
     """
+
+    target: ir.Value | None = None
+    region: ir.Value | None = None
+    groups: ir.Value | None = None
+
+
+def prepared(plan: Plan, forward: ForwardGraph, batch: int | None) -> Request:
+    """Brings a forward graph into the form that is differentiated; returns its further inputs."""
     prepare(forward.model, keep_layers=any(g.table and g.table.by_layers for g in plan.groups))
-    target = _add_target_input(forward, plan.manifest, batch)
-    return target, _add_groups_input(forward, plan.manifest, batch)
+    return Request(
+        _add_target_input(forward, plan.manifest, batch),
+        _add_input(forward, plan.manifest.region_input, ir.DataType.FLOAT, batch),
+        _add_input(forward, plan.manifest.groups_input, ir.DataType.INT32, batch),
+    )
 
 
 def samples_in(forward: ForwardGraph, plan: Plan, batch: int | None) -> dict[ir.Value, int]:
@@ -143,9 +155,8 @@ def explain_group(
     forward: ForwardGraph,
     group: GradientGroup,
     target: ir.Value,
-    request: ir.Value | None,
+    request: Request,
     samples: Mapping[ir.Value, int],
-    grouped: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
     """Writes the outputs of a group, with one backward pass; returns them by name.
 
@@ -154,9 +165,8 @@ def explain_group(
         forward: the forward pass.
         group: the group.
         target: what its target is taken from.
-        request: the input `target`, where there is one.
+        request: what `prepared` returned.
         samples: what `samples_in` returned.
-        grouped: the input `groups`, where there is one.
 
     Raises:
         UnsupportedOpsError: an operator has no gradient; lists each with its layers.
@@ -173,7 +183,9 @@ def explain_group(
             together=numbers.get(id(o), 0),
             place=o.place,
             moved=tuple(Tensor(forward.sources[ref], axes) for ref, axes in o.moves),
-            groups=grouped if isinstance(o.probe, ByScores) and o.probe.takes_groups else None,
+            groups=request.groups
+            if isinstance(o.probe, ByScores) and o.probe.takes_groups
+            else None,
             classes_at=o.classes_at,
             classes=next(iter(o.beside_of(CLASSES)), None),
             sized=o.sized(forward.sources[o.sized_as] if o.sized_as is not None else None),
@@ -183,7 +195,15 @@ def explain_group(
     missing = [_missing(forward, residual) for residual in residuals_of(group)]
     try:
         return write_attributions(
-            builder, group.target.spec, target, wanted, request, group.table, samples, missing
+            builder,
+            group.target.spec,
+            target,
+            wanted,
+            request.target,
+            group.table,
+            samples,
+            missing,
+            _weights(builder, group.target, target, request),
         )
     except UnsupportedOpsError as error:
         raise UnsupportedOpsError(
@@ -202,6 +222,16 @@ def explain_group(
             dataclasses.replace(r.in_layers(forward.layer_of), advice=_BEHIND) for r in stopped
         ]
         raise NotDifferentiableError(str(error), located) from error
+
+
+def _weights(
+    builder: Builder, target: TargetPlan, scores: ir.Value, request: Request
+) -> ir.Value | None:
+    """Returns what positions of scores count, so that it goes with these; None without a region."""
+    if not target.spec.region or request.region is None:
+        return None
+    region = builder.cast(request.region, dtype_of(scores))
+    return region if target.class_axis is None else builder.unsqueeze(region, [target.class_axis])
 
 
 def _missing(forward: ForwardGraph, residual: Residual) -> Missing:
@@ -252,11 +282,10 @@ def _add_target_input(
     return value
 
 
-def _add_groups_input(
-    forward: ForwardGraph, described: Manifest, batch: int | None
+def _add_input(
+    forward: ForwardGraph, spec: InputSpec | None, dtype: ir.DataType, batch: int | None
 ) -> ir.Value | None:
-    """Gives the graph the input `groups` where a probe wants it, and returns it."""
-    spec = described.groups_input
+    """Gives the graph an input that probes want, and returns it; None where none does."""
     if spec is None:
         return None
     sizes: list[int | str] = [
@@ -267,7 +296,7 @@ def _add_groups_input(
         else size
         for i, size in enumerate(spec.shape)
     ]
-    value = ir.Value(name=spec.name, shape=ir.Shape(sizes), type=ir.TensorType(ir.DataType.INT32))
+    value = ir.Value(name=spec.name, shape=ir.Shape(sizes), type=ir.TensorType(dtype))
     forward.graph.inputs.append(value)
     return value
 

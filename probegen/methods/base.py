@@ -319,6 +319,11 @@ class GradientProbe(Probe):
         sums_to_score: True where the numbers of a sample add up to its score less that of a
             reference (completeness), so that pictures may stack them.
         has_completeness: True where such an axiom holds, if only up to what biases take.
+        region: `"input"`: the artefact gets a float input `region`, `[batch, ...positions]` of the
+            output (or of the layer that `of=` names), which weighs its positions before they are
+            summed up; an axis of size 1 holds for all positions along it. None sums them as they
+            are. The class that is best at a position is told without it, that of a layer, which is
+            told by sums, by the weighed ones.
         completeness: give out what is missing to it as well, `"completeness/<output name>"`,
             `[batch]`: the sum of the attribution less the score, plus the reference's score. The
             sum is over all tensors that are moved together (those that stand for the inputs), each
@@ -336,6 +341,7 @@ class GradientProbe(Probe):
     output: str | int | None = dataclasses.field(default=None, kw_only=True)
     logits: bool = dataclasses.field(default=True, kw_only=True)
     of: Selector = dataclasses.field(default=None, kw_only=True)
+    region: str | None = dataclasses.field(default=None, kw_only=True)
     completeness: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -349,6 +355,11 @@ class GradientProbe(Probe):
             )
         if self.of is not None and callable(self.target):
             raise SpecError("a callable target gets the model's outputs; it goes without of=.")
+        check_choice("region", self.region, ("input",))
+        if self.region is not None and callable(self.target):
+            raise SpecError(
+                "a callable target sums positions up by itself; it goes without region=."
+            )
         if not isinstance(self.logits, bool):
             raise SpecError(f"logits= takes True or False, got {self.logits!r}.")
 

@@ -117,7 +117,8 @@ class Differences:
         """
         scores, tensors = self._moved.at(feed, {})
         position, ref = self._groups.index(group), output.ref
-        chosen = seeds(scores[position], group.target.spec, request)[entry]
+        weights = group.target.weights(feed)
+        chosen = seeds(scores[position], group.target.spec, request, weights)[entry]
         base = tensors[ref].astype(np.float64)
         points, sizes = _points(group, output, tensors)
 

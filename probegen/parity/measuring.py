@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen import runtime
-from probegen.artefact.manifest import CLASSES, GROUPS_INPUT, Manifest
+from probegen.artefact.manifest import CLASSES, GROUPS_INPUT, REGION_INPUT, Manifest
 from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
+from probegen.methods.axes import batch_first
 from probegen.methods.text_forms import from_dict
 from probegen.parity import trials
 from probegen.parity.completeness import with_own_sums
@@ -103,14 +104,16 @@ def measure(
     calls = []
     for place, (drawn, predictions) in enumerate(tried, start=1):
         groups = _groups(described, drawn, rng)
-        more = {} if groups is None else {GROUPS_INPUT: groups}
-        batch = dataclasses.replace(drawn, feed={**drawn.feed, **more})
+        region = _region(described, predictions, drawn, rng)
+        more = {REGION_INPUT: region, GROUPS_INPUT: groups}
+        given = {name: value for name, value in more.items() if value is not None}
+        batch = dataclasses.replace(drawn, feed={**drawn.feed, **given})
         asked = _targets(described, target, batch, rng) if described.target_input else None
         expected = {**reference.explanations(batch.feed, asked), **predictions}
         named = {o.name: expected[o.name] for o in described.outputs}
         check_finite(reference, name, named, batch.feed, batch.hard)
         expected = _without_gradients_of_nothing(expected, described)
-        result = art.run(drawn.feed, target=asked, groups=groups)
+        result = art.run(drawn.feed, target=asked, groups=groups, region=region)
         arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
         got = reference.arranged(arrays, batch.size)
         got = _without_classes_of_nothing(got, expected, described)
@@ -210,6 +213,36 @@ def _groups(described: Manifest, batch: Batch, rng: np.random.Generator) -> Arra
     shape = [sizes[a] if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True)]
     most = min(spec.vocabulary or _GROUPS, _GROUPS)
     return rng.integers(0, most, [batch.size, *shape[1:]]).astype(np.int32)
+
+
+def _region(
+    described: Manifest,
+    predictions: Mapping[str, Array],
+    batch: Batch,
+    rng: np.random.Generator,
+) -> Array | None:
+    """Returns weights of positions for a batch, drawn; None where the artefact takes none.
+
+    In turn any numbers, negative ones among them, one position alone, ones, and zeros alone. Sizes
+    that nothing tells are 1.
+    """
+    spec = described.region_input
+    if spec is None:
+        return None
+    sizes: dict[str, int] = {}
+    for one in described.predictions:
+        named, _ = batch_first(one.axes)
+        if not sizes and set(spec.axes) <= set(named):
+            sizes = dict(zip(named, predictions[one.name].shape, strict=True))
+    shape = [n or sizes.get(a, 1) for a, n in zip(spec.axes, spec.shape, strict=True)][1:]
+    found = rng.normal(size=(batch.size, *shape))
+    for row in range(batch.size):
+        if row % 4 == 1:
+            place = tuple(rng.integers(0, shape))
+            found[row], found[(row, *place)] = 0.0, found[(row, *place)]
+        elif row % 4 > 1:
+            found[row] = float(row % 4 == 2)
+    return found.astype(np.float32)
 
 
 def program_of(model: Any, described: Manifest) -> Program:

@@ -86,7 +86,8 @@ class GradientPlanner:
         logits = probe.logits and self._view.has_scores(position)
         called = axes.prediction_axes(output.axes, classes=True)
         plan = _arranged(target, called, output.shape, f"output {name!r}")
-        spec = dataclasses.replace(plan.spec, output=name, logits=logits)
+        region = _takes_region(probe, plan, f"output {name!r}", output.shape)
+        spec = dataclasses.replace(plan.spec, output=name, logits=logits, region=region)
         return dataclasses.replace(plan, spec=spec, position=position)
 
     def _of_layer(self, probe: GradientProbe) -> TargetPlan:
@@ -113,7 +114,10 @@ class GradientPlanner:
             )
         called = axes.activation_axes(facts.axes)
         plan = _arranged(probe.target, called, facts.shape, f"layer {point.name!r}")
-        spec = dataclasses.replace(plan.spec, layer=point.path, call=point.call_index)
+        region = _takes_region(probe, plan, f"layer {point.name!r}", facts.shape)
+        spec = dataclasses.replace(
+            plan.spec, layer=point.path, call=point.call_index, region=region
+        )
         return dataclasses.replace(plan, spec=spec, ref=ref)
 
     def _output_position(self, probe: GradientProbe) -> int:
@@ -530,6 +534,21 @@ class GradientPlanner:
                 "(custom_gradient), which no exported graph can carry; use the plain "
                 "operations, or give wrt= a layer behind it."
             )
+
+
+def _takes_region(probe: GradientProbe, target: TargetPlan, what: str, shape: axes.Sizes) -> bool:
+    """Tells whether a region of the request weighs the positions of scores.
+
+    Raises:
+        InstrumentError: there are no positions.
+    """
+    if probe.region is not None and not axes.position_axes(target.axes):
+        raise InstrumentError(
+            f"region='input' weighs positions before they are summed up, and {what} "
+            f"{tuple(shape)} has none: its axes are {', '.join(target.axes)}. Leave region out, or "
+            "give of= a layer whose output has positions."
+        )
+    return probe.region is not None
 
 
 def _with_sizes(sizes: Shape, like: Shape, pairs: Sequence[tuple[int, int]]) -> Shape:

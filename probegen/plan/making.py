@@ -113,6 +113,7 @@ def make_plan(
             f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
             "for itself; rename the model's input, or use a fixed target."
         )
+    region_input = _region_input(view, [target for target, _ in groups])
     groups_input = _groups_input(view, [o for outputs in groups.values() for o in outputs])
     return Plan(
         plain=tuple(plain),
@@ -126,6 +127,7 @@ def make_plan(
             model=view.model,
             producer={"probegen": __version__, **view.producer},
             target_input=target_input,
+            region_input=region_input,
             groups_input=groups_input,
             class_names=inputs_and_predictions.checked_class_names(class_names, predictions),
             probes=tuple(_portable(p) for p in resolved),
@@ -196,10 +198,42 @@ def _check_names(names: Sequence[str]) -> None:
             "pg.Saliency(target=3, name='saliency_of_3'). Probes of different outputs of the model "
             "are told apart by these by themselves, different targets of one output are not."
         )
-    ours = {manifest.TARGET_INPUT, manifest.GROUPS_INPUT, manifest.GATE_INPUT}
+    ours = {manifest.TARGET_INPUT, manifest.REGION_INPUT, manifest.GROUPS_INPUT}
+    ours.add(manifest.GATE_INPUT)
     reserved = ours & set(names)
     if reserved:
         raise InstrumentError(f"the output name {reserved.pop()!r} is reserved; choose another.")
+
+
+def _region_input(view: ModelView, targets: Iterable[TargetPlan]) -> InputSpec | None:
+    """Returns the input `region` that weighs the positions of some targets; None without one.
+
+    Raises:
+        InstrumentError: the model has an input of that name, or targets have other positions than
+            each other.
+    """
+    found: dict[tuple[Any, Any], str] = {}
+    for target in (t for t in targets if t.spec.region):
+        kept = [i for i in range(len(target.axes)) if i != target.class_axis]
+        axes, sizes = (tuple(values[i] for i in kept) for values in (target.axes, target.sizes))
+        found.setdefault((axes, sizes), str(_scored(target.spec)))
+    if not found:
+        return None
+    if manifest.REGION_INPUT in view.input_names:
+        raise InstrumentError(
+            f"the model has an input called {manifest.REGION_INPUT!r}, which region='input' needs "
+            "for itself; rename the model's input, or give a target with an index for positions."
+        )
+    if len(found) > 1:
+        shown = "; ".join(
+            f"{name!r} has {list(axes)} {list(s)}" for (axes, s), name in found.items()
+        )
+        raise InstrumentError(
+            "region='input' is one input for all probes, and these explain positions of several "
+            f"shapes: {shown}. Give region= to probes of one output alone."
+        )
+    axes, sizes = next(iter(found))
+    return InputSpec(manifest.REGION_INPUT, "float32", sizes, axes)
 
 
 def _groups_input(view: ModelView, outputs: Iterable[GradientOutput]) -> InputSpec | None:

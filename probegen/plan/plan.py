@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import CLASS, CLASSES, Manifest, OutputSpec, TargetSpec
-from probegen.methods.axes import Axes, Sizes, behind_batch
+from probegen.artefact.manifest import (
+    CLASS,
+    CLASSES,
+    REGION_INPUT,
+    Manifest,
+    OutputSpec,
+    TargetSpec,
+)
+from probegen.methods.axes import Axes, Sizes, behind_batch, channel_axis
 from probegen.methods.base import GradientProbe, OfAttention, OfLayers, Sized
 from probegen.methods.chains import Attending
 from probegen.methods.operations import Operations, T
@@ -123,6 +130,23 @@ class TargetPlan:
     axes: Axes = ()
     sizes: Sizes = ()
     ref: TensorRef | None = None
+
+    @property
+    def class_axis(self) -> int | None:
+        """The axis of the arranged scores that classes lie along; None where there is none."""
+        return channel_axis(self.axes)
+
+    def weights(self, feed: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+        """Returns what a request's region weighs arranged scores with; None where there is none.
+
+        Args:
+            feed: the inputs, the region among them.
+        """
+        given = feed.get(REGION_INPUT) if self.spec.region else None
+        if given is None:
+            return None
+        region = np.asarray(given, np.float64)
+        return region if self.class_axis is None else np.expand_dims(region, self.class_axis)
 
     def arranged(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns scores as a target picks from them: batch first."""

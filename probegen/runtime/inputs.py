@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import GATE_INPUT, GROUPS_INPUT, TARGET_INPUT, InputSpec
+from probegen.artefact.manifest import (
+    GATE_INPUT,
+    GROUPS_INPUT,
+    REGION_INPUT,
+    TARGET_INPUT,
+    InputSpec,
+)
 from probegen.artefact.rows import batch_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.stages import stage
@@ -87,7 +93,7 @@ def name_inputs(x: Inputs, specs: Sequence[InputSpec]) -> dict[str, Any]:
 def _check_names(given: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in given:
         if name not in names:
-            if name in (TARGET_INPUT, GROUPS_INPUT, GATE_INPUT):
+            if name in (TARGET_INPUT, REGION_INPUT, GROUPS_INPUT, GATE_INPUT):
                 raise InputError(f"{name!r} is not an input but an argument: run(x, {name}=...).")
             raise InputError(f"the artefact has no input {name!r}.{did_you_mean(name, names)}")
     missing = [name for name in names if name not in given]

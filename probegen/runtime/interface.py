@@ -21,8 +21,8 @@ def expected_inputs(manifest: Manifest) -> list[InputSpec]:
         places = [(spec, batch_axis(spec.axes)) for spec in manifest.inputs]
         sizes = [spec.shape[at] for spec, at in places if at is not None]
         ours.append(InputSpec(TARGET_INPUT, "int32", (sizes[0] if sizes else None,), (BATCH,)))
-    if manifest.groups_input is not None:
-        ours.append(manifest.groups_input)
+    asked = (manifest.region_input, manifest.groups_input)
+    ours.extend(spec for spec in asked if spec is not None)
     if manifest.gate:
         ours.append(InputSpec(GATE_INPUT, "bool", (), ()))
     return [*manifest.inputs, *ours]

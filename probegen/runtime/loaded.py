@@ -12,6 +12,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import (
     GATE_INPUT,
     GROUPS_INPUT,
+    REGION_INPUT,
     TARGET_INPUT,
     InputSpec,
     Manifest,
@@ -23,6 +24,7 @@ from probegen.runtime.engines.base import Engine
 from probegen.runtime.groups import check_groups
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.interface import check_interface
+from probegen.runtime.region import check_region
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
 from probegen.runtime.target import Target, check_target
@@ -73,6 +75,7 @@ class Artefact:
         explain: bool = True,
         check_finite: bool = False,
         groups: npt.ArrayLike | None = None,
+        region: npt.ArrayLike | None = None,
     ) -> Result:
         """Runs the artefact on one batch. Safe to call from several threads.
 
@@ -88,6 +91,9 @@ class Artefact:
             check_finite: refuse NaN and infinity instead of passing them on.
             groups: for an artefact compiled with `groups="input"`, which group each position
                 belongs to: whole numbers from 0, `[batch, ...positions]` or for one sample.
+            region: for an artefact compiled with `region="input"`, what each position of the
+                output that is explained counts, `[batch, ...positions]` or for one sample; ones
+                where it is left out.
 
         Returns:
             A `Result`: a mapping from output name to `Record`.
@@ -99,7 +105,8 @@ class Artefact:
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
         targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
         numbered = check_groups(groups, self.manifest, feeds, bool(explain))
-        arrays = self._compute(feeds, targets, bool(explain), numbered)
+        weights = check_region(region, self.manifest, feeds)
+        arrays = self._compute(feeds, targets, bool(explain), numbered, weights)
         return Result(Run(self.manifest, feeds, targets, self.path), arrays)
 
     def run_batched(
@@ -110,6 +117,7 @@ class Artefact:
         explain: bool = True,
         check_finite: bool = False,
         groups: npt.ArrayLike | None = None,
+        region: npt.ArrayLike | None = None,
     ) -> Result:
         """Runs as `run` does, at most `batch_size` rows at a time, and joins the results.
 
@@ -129,13 +137,15 @@ class Artefact:
             )
         targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
         numbered = check_groups(groups, self.manifest, feeds, bool(explain))
+        weights = check_region(region, self.manifest, feeds)
         parts = []
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
             chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
             chosen = None if targets is None else targets[rows]
             some = None if numbered is None else numbered[rows]
-            parts.append(self._compute(chunk, chosen, bool(explain), some))
+            weighed = None if weights is None else weights[rows]
+            parts.append(self._compute(chunk, chosen, bool(explain), some, weighed))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
@@ -166,12 +176,15 @@ class Artefact:
         target: Array | None,
         explain: bool,
         groups: Array | None,
+        region: Array | None,
     ) -> dict[str, Array]:
         """Returns predictions and, with `explain`, explanations, by output name."""
         wanted = self.outputs if explain else self.manifest.predictions
         fed = dict(feeds)
         if target is not None:
             fed[TARGET_INPUT] = target
+        if region is not None:
+            fed[REGION_INPUT] = region
         if groups is not None:
             fed[GROUPS_INPUT] = groups
         if self.manifest.gate:
@@ -192,8 +205,8 @@ class Artefact:
         rows = [(s.name, "input", "", s.dtype, describe(s.axes, s.shape)) for s in self.inputs]
         if manifest.target_input:
             rows.append(("target", "argument", "", "int32", "[batch], -1 is argmax"))
-        if manifest.groups_input is not None:
-            given = manifest.groups_input
+        own = (manifest.region_input, manifest.groups_input)
+        for given in (spec for spec in own if spec is not None):
             shown = describe(given.axes, given.shape)
             rows.append((given.name, "argument", "", given.dtype, shown))
         if manifest.gate:

@@ -14,8 +14,10 @@ class Request(TypedDict, total=False):
 
     Keys:
         target: what to explain, where the artefact takes a target.
+        region: what positions count, where the artefact takes a region.
         groups: which group each position belongs to, where the artefact takes groups.
     """
 
     target: Target | None
+    region: npt.ArrayLike | None
     groups: npt.ArrayLike | None

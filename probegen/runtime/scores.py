@@ -71,6 +71,11 @@ def score_of(
     """
     target = spec.target
     known = [p.name for p in manifest.predictions]
+    if target is not None and target.region:
+        raise InputError(
+            f"the output {spec.name!r} explains a score that a region of the request weighs, which "
+            "cannot be followed. Compile the probe without region= as well, and take its output."
+        )
     if target is not None and target.layer is not None:
         return _of_layer(spec, target, manifest, predictions)
     if target is None:

@@ -16,7 +16,10 @@ Array = npt.NDArray[Any]
 
 
 def all_classes(
-    group: GradientGroup, scores: Array, each: Sequence[Mapping[str, Array]]
+    group: GradientGroup,
+    scores: Array,
+    each: Sequence[Mapping[str, Array]],
+    region: Array | None = None,
 ) -> dict[str, Array]:
     """Returns the outputs of a group, and which classes they explain.
 
@@ -24,6 +27,7 @@ def all_classes(
         group: what is differentiated.
         scores: what the target is taken from, the batch first.
         each: the outputs by name, or some of them, for each of `plan.seeds.seeds`.
+        region: what weighs the scores, where something does.
     """
     if not group.target.spec.several:
         return dict(each[0])
@@ -32,7 +36,7 @@ def all_classes(
         name = output.spec.name
         found[name] = np.stack([one[name] for one in each], output.classes_at)
         for beside in output.beside_of(CLASSES):
-            classes = np.moveaxis(choices(scores, group.target.spec), 0, 1).astype(np.int32)
+            classes = np.moveaxis(choices(scores, group.target.spec, region), 0, 1).astype(np.int32)
             if group.target.spec.layer is not None:
                 classes = classes.reshape(classes.shape[:2])
             found[beside] = classes

@@ -17,7 +17,7 @@ from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.by_scores import Tensor, attribution_by_scores
 from probegen.graph.attribution.completeness import Missing, write_missing
 from probegen.graph.attribution.sampled import Moved, sampled_gradients
-from probegen.graph.attribution.target import choices, one_hot, seed
+from probegen.graph.attribution.target import choices, one_hot, seed, weighed
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import rank_of
 from probegen.graph.loops.hoist import Collected
@@ -71,6 +71,7 @@ def write_attributions(
     table: Table | None = None,
     holding: Mapping[ir.Value, int] | None = None,
     missing: Sequence[Missing] = (),
+    region: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
     """Writes all attributions that share one target and one way back to it.
 
@@ -87,6 +88,8 @@ def write_attributions(
         holding: inputs of the graph that hold samples, of any number -> the axis of the samples;
             none where the graph is written for a fixed number.
         missing: what some attributions have to sum up to, where it is asked what is missing to it.
+        region: what each position of the scores counts, of their element type and with an axis of
+            size 1 for the classes; None where each counts one.
 
     Returns:
         Name of the attribution -> value; and of the classes that are explained and of what is
@@ -98,12 +101,13 @@ def write_attributions(
     """
     backward = backward_pass(table)
     if not target.several:
-        chosen = seed(builder, target, scores, request)
+        chosen = seed(builder, target, scores, request, region)
         return _of_seed(builder, scores, chosen, wanted, backward, holding, missing)
-    classes = choices(builder, target, scores)
+    classes = choices(builder, target, scores, region)
     loop = StepWriter(builder)
     loop.body.forward = builder.forward
     chosen = one_hot(loop.body, loop.read(classes, backwards=False), scores)
+    chosen = weighed(loop.body, chosen, region)
     each = _of_seed(loop.body, scores, chosen, wanted, backward, holding, missing)
     places = {w.name: w.classes_at for w in wanted}
     places.update((m.names[0], int(BATCH in m.explained.axes)) for m in missing)

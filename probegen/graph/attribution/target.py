@@ -10,7 +10,9 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import dtype_of, rank_of, shape_of
 
 
-def choices(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
+def choices(
+    builder: Builder, target: TargetSpec, scores: ir.Value, region: ir.Value | None = None
+) -> ir.Value:
     """Writes the classes that a target of several explains, int64, best first.
 
     `[k]`, or with mode `"top"` `[k, batch, ...positions]`, of which those of a layer are 1. Of
@@ -20,10 +22,11 @@ def choices(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
         builder: where the nodes go.
         target: which classes.
         scores: `[batch, ..., classes]`.
+        region: what each position counts; see `weighed`.
     """
     rank = rank_of(scores)
     if target.mode == "top":
-        best = _best(builder, _ranked(builder, target, scores), target.count or 1)
+        best = _best(builder, _ranked(builder, target, scores, region), target.count or 1)
         return builder.transpose(best, [rank - 1, *range(rank - 1)])
     if target.mode == "list":
         return builder.const(np.array(target.chosen, np.int64))
@@ -49,30 +52,60 @@ def one_hot(builder: Builder, chosen: ir.Value, scores: ir.Value) -> ir.Value:
     return builder.expand(_one_hot(builder, chosen, scores, rank - 1), scores)
 
 
+def weighed(builder: Builder, values: ir.Value, region: ir.Value | None) -> ir.Value:
+    """Writes scores or a seed times what each position counts, of their shape.
+
+    Args:
+        builder: where the nodes go.
+        values: `[batch, ...]`.
+        region: of its element type and with an axis of size 1 for the classes; axes of positions
+            may be of size 1. None leaves the values as they are.
+    """
+    if region is None:
+        return values
+    return builder.op("Mul", values, region, shape=values)
+
+
 def seed(
-    builder: Builder, target: TargetSpec, scores: ir.Value, request: ir.Value | None = None
+    builder: Builder,
+    target: TargetSpec,
+    scores: ir.Value,
+    request: ir.Value | None = None,
+    region: ir.Value | None = None,
 ) -> ir.Value:
     """Writes zeros and ones of the shape of `scores`: one where an entry is summed up.
 
-    Minus ones where it is taken away, as a contrast does.
+    Minus ones where it is taken away, as a contrast does. With a region they are its weights.
 
     Args:
         builder: where the nodes go.
         target: which entries; of one class.
         scores: `[batch, ..., classes]`, or `[batch]` for one number a sample.
         request: int32 `[batch]`, -1 meaning argmax, for mode `"input"`.
+        region: what each position counts; see `weighed`.
     """
+    return weighed(builder, _picked(builder, target, scores, request, region), region)
+
+
+def _picked(
+    builder: Builder,
+    target: TargetSpec,
+    scores: ir.Value,
+    request: ir.Value | None,
+    region: ir.Value | None,
+) -> ir.Value:
+    """Writes the seed without the weights of a region."""
     rank = rank_of(scores)
     if target.mode == "callable" or rank == 1:
         return builder.expand(_ones(builder, scores), scores)
     if target.mode == "index":
         return _fixed(builder, target.index or (), scores)
     if target.mode == "contrast":
-        ranked = _ranked(builder, target, scores)
+        ranked = _ranked(builder, target, scores, region)
         sides = [_side(builder, ranked, side) for side in target.chosen or ()]
         ahead, behind = (one_hot(builder, side, scores) for side in sides)
         return builder.sub(ahead, behind)
-    classes = _largest(builder, _ranked(builder, target, scores))
+    classes = _largest(builder, _ranked(builder, target, scores, region))
     if target.mode == "input" and request is not None:
         asked = builder.cast(request, ir.DataType.INT64)
         if rank > 2:
@@ -86,10 +119,13 @@ def seed(
     return one_hot(builder, classes, scores)
 
 
-def _ranked(builder: Builder, target: TargetSpec, scores: ir.Value) -> ir.Value:
+def _ranked(
+    builder: Builder, target: TargetSpec, scores: ir.Value, region: ir.Value | None
+) -> ir.Value:
     """Writes what tells which class is the best: of a layer the sums over its positions."""
     if target.layer is None:
         return scores
+    scores = weighed(builder, scores, region)
     return builder.reduce_sum(scores, list(range(1, rank_of(scores) - 1)), keepdims=True)
 
 

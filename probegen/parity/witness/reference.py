@@ -255,7 +255,8 @@ class WithWitness:
         self._check_predictions(graph, values, feed)
         missing: dict[str, Array] = {}
         for group, scores in zip(self._complete, graph.targets, strict=True):
-            chosen = seeds(values[scores], group.target.spec, target)
+            weights = group.target.weights(feed)
+            chosen = seeds(values[scores], group.target.spec, target, weights)
             for residual in residuals_of(group):
                 tensors = {r: values[graph.sources[r]] for r in residual.gained.refs}
                 holds = residual.probe.holds_masks
@@ -293,11 +294,12 @@ class WithWitness:
         target: Array | None,
         feed: Mapping[str, Array],
     ) -> dict[str, Array]:
+        weights = group.target.weights(feed)
         each = [
             self._of_seed(graph, forward, values, group, scores, chosen, feed)
-            for chosen in seeds(values[scores], group.target.spec, target)
+            for chosen in seeds(values[scores], group.target.spec, target, weights)
         ]
-        return all_classes(group, values[scores], each)
+        return all_classes(group, values[scores], each, weights)
 
     def _of_seed(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from probegen.artefact.manifest import GROUPS_INPUT, TARGET_INPUT, Manifest
+from probegen.artefact.manifest import GROUPS_INPUT, REGION_INPUT, TARGET_INPUT, Manifest
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.base import as_probes
 from probegen.methods.text_forms import from_dict
@@ -68,8 +68,9 @@ class ProbedModel(keras.Model):
     Called on a batch (an array, a list or a dict by input name) it returns a dict: output name
     -> tensor, predictions first. Where a probe has `target="input"`, the call takes
     `target=` with an int32 `[batch]` (or the key `"target"` in a dict of inputs); left out, it
-    means argmax. Where one has `groups="input"`, it takes `groups=` likewise, int32
-    `[batch, ...positions]`.
+    means argmax. Where one has `region="input"`, it takes `region=` likewise, float32
+    `[batch, ...positions]` of the output, ones where it is left out; where one has
+    `groups="input"`, `groups=`, int32 `[batch, ...positions]`.
 
     Attributes:
         source: the user's model.
@@ -92,6 +93,8 @@ class ProbedModel(keras.Model):
         given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
         if self.manifest.target_input:
             given.append(tf.TensorSpec([given[0].shape[0]], tf.int32))
+        if self.manifest.region_input is not None:
+            given.append(tf.TensorSpec(self.manifest.region_input.shape, tf.float32))
         if self.manifest.groups_input is not None:
             given.append(tf.TensorSpec(self.manifest.groups_input.shape, tf.int32))
         self._explain = tf.function(self.explain_flat, input_signature=given, autograph=False)
@@ -102,9 +105,14 @@ class ProbedModel(keras.Model):
         """The decode table of the outputs."""
         return self.plan.manifest
 
-    def call(self, inputs: Any, target: Any = None, groups: Any = None) -> dict[str, Any]:
+    def call(
+        self, inputs: Any, target: Any = None, groups: Any = None, region: Any = None
+    ) -> dict[str, Any]:
         """Returns all outputs by name; see the class."""
         own = self.keras_model.input_names
+        if isinstance(inputs, Mapping) and region is None and REGION_INPUT not in own:
+            inputs = dict(inputs)
+            region = inputs.pop(REGION_INPUT, None)
         if isinstance(inputs, Mapping) and groups is None and GROUPS_INPUT not in own:
             inputs = dict(inputs)
             groups = inputs.pop(GROUPS_INPUT, None)
@@ -123,7 +131,7 @@ class ProbedModel(keras.Model):
                 raise InstrumentError(
                     f"input {name!r} takes arrays of shape {sizes}, got {list(value.shape)}."
                 )
-        more = self._checked_groups(groups)
+        more = [*self._checked_region(region, flat[0]), *self._checked_groups(groups)]
         if not self.manifest.target_input:
             if target is not None:
                 raise InstrumentError(
@@ -134,6 +142,30 @@ class ProbedModel(keras.Model):
         request = tf.cast(-1 if target is None else target, tf.int32)
         self._check_request(tf.get_static_value(request))
         return dict(self._explain(*flat, tf.broadcast_to(request, tf.shape(flat[0])[:1]), *more))
+
+    def _checked_region(self, region: Any, like: Any) -> list[Any]:
+        """Returns the region as an input of the graph, ones by default, none where it takes none.
+
+        Args:
+            region: what was given: for each sample, or for one.
+            like: an input, as long as the batch.
+
+        Raises:
+            InstrumentError: it is of another shape, or not asked for.
+        """
+        wanted = self.manifest.region_input
+        if wanted is None and region is None:
+            return []
+        if wanted is None:
+            raise InstrumentError("this model takes no region: no probe has region='input'.")
+        rows, sizes = tf.shape(like)[:1], [1 if n is None else n for n in wanted.shape[1:]]
+        given = tf.ones(sizes) if region is None else tf.cast(region, tf.float32)
+        if given.shape.rank == len(sizes):
+            given = tf.broadcast_to(given, tf.concat([rows, tf.shape(given)], 0))
+        if not tf.TensorShape(wanted.shape).is_compatible_with(given.shape):
+            shown = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
+            raise InstrumentError(f"region takes arrays of shape {shown}, got {list(given.shape)}.")
+        return [given]
 
     def _checked_groups(self, groups: Any) -> list[Any]:
         """Returns the groups as an input of the graph, none where it takes none.
@@ -170,20 +202,22 @@ class ProbedModel(keras.Model):
             )
 
     def explain_flat(self, *flat: Any) -> dict[str, Any]:
-        """Returns all outputs from the flat inputs, then target and groups where there are some.
+        """Returns all outputs from the flat inputs, then target, region and groups where asked.
 
         Must run inside a `tf.function`.
         """
         count = len(self.keras_model.input_names)
         more = list(flat[count:])
         target = more.pop(0) if self.manifest.target_input else None
-        return explain(self.keras_model, self.plan, flat[:count], target, *more)
+        region = more.pop(0) if self.manifest.region_input is not None else None
+        groups = more.pop(0) if self.manifest.groups_input is not None else None
+        return explain(self.keras_model, self.plan, flat[:count], target, groups, region)
 
     def compute_output_spec(
-        self, inputs: Any, target: Any = None, groups: Any = None
+        self, inputs: Any, target: Any = None, groups: Any = None, region: Any = None
     ) -> dict[str, Any]:
         """Returns symbolic outputs, so that the model can be called on `keras.Input`s."""
-        del inputs, target, groups
+        del inputs, target, groups, region
         return {
             o.name: keras.KerasTensor(o.shape, dtype=o.dtype, name=o.name.replace("/", "_"))
             for o in self.manifest.outputs

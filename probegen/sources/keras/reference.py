@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
+from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT
 from probegen.errors import VerificationError
 from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
@@ -63,13 +63,18 @@ class KerasReference:
         specs = list(source.input_specs)
         if plan.manifest.target_input:
             specs.append(tf.TensorSpec([specs[0].shape[0]], tf.int32))
+        if plan.manifest.region_input is not None:
+            specs.append(tf.TensorSpec(plan.manifest.region_input.shape, tf.float32))
         self.plan, self._raw = with_raw_gradients(plan)
         self.computed_in = _coarsest(source.model)
         inputs = len(self._source.input_specs)
         by_gradients = without_scores(self.plan)
 
         def explained(*flat: Any) -> dict[str, Any]:
-            return explain(source, by_gradients, flat[:inputs], *flat[inputs:])
+            more = list(flat[inputs:])
+            target = more.pop(0) if plan.manifest.target_input else None
+            region = more.pop(0) if more else None
+            return explain(source, by_gradients, flat[:inputs], target, region=region)
 
         self._explain = tf.function(explained, autograph=False).get_concrete_function(*specs)
         self.sizes = _sizes(self._explain.graph)
@@ -105,6 +110,8 @@ class KerasReference:
             VerificationError: TensorFlow cannot compute them.
         """
         asked = [] if target is None else [tf.convert_to_tensor(target, tf.int32)]
+        if self._asked.manifest.region_input is not None:
+            asked.append(tf.convert_to_tensor(feed[REGION_INPUT], tf.float32))
         try:
             found = self._explain(*self._flat(feed), *asked)
         except tf.errors.OpError as error:
@@ -130,11 +137,12 @@ class KerasReference:
             by_scores = [o for o in group.outputs if o.moves]
             if by_scores:
                 at = functools.partial(self._scores_of, feed, place)
+                weights = group.target.weights(feed)
                 each = [
                     {o.spec.name: self._attribution(o, feed, tensors, at, s) for o in by_scores}
-                    for s in seeds(scores[place], group.target.spec, request)
+                    for s in seeds(scores[place], group.target.spec, request, weights)
                 ]
-                found.update(all_classes(group, scores[place], each))
+                found.update(all_classes(group, scores[place], each, weights))
         return found
 
     def _attribution(

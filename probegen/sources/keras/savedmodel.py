@@ -12,7 +12,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.saved_model.experimental import TrackableResource
 
-from probegen.artefact.manifest import GROUPS_INPUT, TARGET_INPUT, Manifest, write_beside_savedmodel
+from probegen.artefact.manifest import (
+    GROUPS_INPUT,
+    REGION_INPUT,
+    TARGET_INPUT,
+    Manifest,
+    write_beside_savedmodel,
+)
 from probegen.artefact.stored_arrays import shortened
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.instrumented import ProbedModel
@@ -24,8 +30,8 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
     """Writes a SavedModel with the signatures `serving_default` and `explain`.
 
     `serving_default` returns the predictions as the source model gives them; `explain` returns
-    everything, and takes the int32 `[batch]` `target` where a probe chooses it at request time, and
-    the int32 `groups` where a probe takes some.
+    everything, and takes the int32 `[batch]` `target` where a probe chooses it at request time, the
+    float32 `region` where one weighs positions, and the int32 `groups` where one takes some.
 
     Args:
         probed: the instrumented model.
@@ -48,14 +54,18 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
 
     def explain(**inputs: Any) -> dict[str, Any]:
         target = [inputs.pop(TARGET_INPUT)] if plan.manifest.target_input else []
+        region = [inputs.pop(REGION_INPUT)] if plan.manifest.region_input is not None else []
         groups = [inputs.pop(GROUPS_INPUT)] if plan.manifest.groups_input is not None else []
-        return probed.explain_flat(*(inputs[n] for n in names), *target, *groups)
+        return probed.explain_flat(*(inputs[n] for n in names), *target, *region, *groups)
 
     request_specs = (
         {TARGET_INPUT: tf.TensorSpec([batch], tf.int32, name=TARGET_INPUT)}
         if plan.manifest.target_input
         else {}
     )
+    if plan.manifest.region_input is not None:
+        sizes = [batch, *plan.manifest.region_input.shape[1:]]
+        request_specs[REGION_INPUT] = tf.TensorSpec(sizes, tf.float32, name=REGION_INPUT)
     if plan.manifest.groups_input is not None:
         sizes = [batch, *plan.manifest.groups_input.shape[1:]]
         request_specs[GROUPS_INPUT] = tf.TensorSpec(sizes, tf.int32, name=GROUPS_INPUT)

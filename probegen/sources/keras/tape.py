@@ -43,6 +43,7 @@ def explain(
     flat: Sequence[Any],
     request: Any = None,
     groups: Any = None,
+    region: Any = None,
 ) -> dict[str, Any]:
     """Returns all outputs of a plan by name, predictions first.
 
@@ -53,6 +54,7 @@ def explain(
         request: the int32 `[batch]` targets asked for, -1 meaning argmax, where the plan has
             a target that is chosen at request time.
         groups: the int32 groups asked for, `[batch, ...positions]`, where a probe takes some.
+        region: what positions count, `[batch, ...positions]` of the scores, where a probe asks.
 
     Raises:
         InstrumentError: a method has a table of rules, which exists in ONNX artefacts alone.
@@ -62,7 +64,7 @@ def explain(
     results = dict(zip(source.output_names, forward.outputs, strict=True))
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
     for group in plan.groups:
-        results.update(_gradient_outputs(source, plan, forward, group, request, groups))
+        results.update(_gradient_outputs(source, plan, forward, group, request, groups, region))
     for chain in plan.chains:
         results.update(chain.made_of(_OPS, results))
     return {o.name: results[o.name] for o in plan.manifest.outputs}
@@ -88,18 +90,21 @@ def _gradient_outputs(
     group: GradientGroup,
     request: Any,
     groups: Any,
+    region: Any,
 ) -> dict[str, Any]:
     target = group.target.spec
     scores = forward.target(group.target)
+    weights = _weights(group.target, scores, region)
     if not target.several:
-        chosen = seed(scores, target, request)
+        chosen = seed(scores, target, request, weights)
         return _of_seed(source, plan, forward, group, scores, chosen, groups)
-    classes = choices(scores, target)
+    classes = choices(scores, target, weights)
 
     def of_class(one: Any) -> dict[str, Any]:
         # The loop's body is a graph of its own, from which gradients go on into the one around.
         here = tf.identity(scores)
-        return _of_seed(source, plan, forward, group, here, one_hot(here, one), groups)
+        chosen = one_hot(here, one) if weights is None else one_hot(here, one) * weights
+        return _of_seed(source, plan, forward, group, here, chosen, groups)
 
     missing = {n: r.gained for r in residuals_of(group) for n in r.names}
     dtypes = {o.spec.name: forward.tensor(o.ref).dtype for o in group.outputs}
@@ -111,6 +116,14 @@ def _gradient_outputs(
         told = _moved_axis(classes, 1)
         found[name] = told[(..., *[0] * (told.shape.rank - 2))] if target.layer else told
     return found
+
+
+def _weights(target: TargetPlan, scores: Any, region: Any) -> Any:
+    """Returns what positions of scores count, so that it goes with these; None without a region."""
+    if not target.spec.region or region is None:
+        return None
+    weights = tf.cast(region, scores.dtype)
+    return weights if target.class_axis is None else tf.expand_dims(weights, target.class_axis)
 
 
 def _of_seed(

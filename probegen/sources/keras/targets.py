@@ -45,10 +45,10 @@ def callable_value(function: Callable[[Any], Any], nest: Any, logits: bool) -> A
     return value
 
 
-def choices(scores: Any, target: TargetSpec) -> Any:
+def choices(scores: Any, target: TargetSpec, region: Any = None) -> Any:
     """Returns the classes that a target of several explains, best first: see `plan.seeds`."""
     if target.mode == "top":
-        best = tf.math.top_k(_ranked(scores, target), target.count).indices
+        best = tf.math.top_k(_ranked(scores, target, region), target.count).indices
         rank = scores.shape.rank
         return tf.transpose(best, [rank - 1, *range(rank - 1)])
     if target.mode == "list":
@@ -62,8 +62,14 @@ def one_hot(scores: Any, classes: Any) -> Any:
     return tf.broadcast_to(chosen, tf.shape(scores))
 
 
-def seed(scores: Any, target: TargetSpec, request: Any = None) -> Any:
+def seed(scores: Any, target: TargetSpec, request: Any = None, region: Any = None) -> Any:
     """Returns the gradient of the target's scalar with respect to `scores`; see `plan.seeds`."""
+    picked = _picked(scores, target, request, region)
+    return picked if region is None else picked * region
+
+
+def _picked(scores: Any, target: TargetSpec, request: Any, region: Any) -> Any:
+    """Returns the seed without the weights of a region."""
     if target.mode == "callable" or scores.shape.rank == 1:
         return tf.ones_like(scores)
     sizes = tf.shape(scores)
@@ -78,10 +84,10 @@ def seed(scores: Any, target: TargetSpec, request: Any = None) -> Any:
                 picked *= tf.reshape(row, form)
         return picked
     if target.mode == "contrast":
-        ranked = _ranked(scores, target)
+        ranked = _ranked(scores, target, region)
         ahead, behind = (one_hot(scores, _side(ranked, side)) for side in target.chosen or ())
         return ahead - behind
-    classes = tf.argmax(_ranked(scores, target), axis=-1, output_type=tf.int32)
+    classes = tf.argmax(_ranked(scores, target, region), axis=-1, output_type=tf.int32)
     if target.mode == "input" and request is not None:
         request = tf.cast(request, tf.int32)
         asked = tf.reshape(request, [-1] + [1] * (scores.shape.rank - 2))
@@ -89,11 +95,12 @@ def seed(scores: Any, target: TargetSpec, request: Any = None) -> Any:
     return one_hot(scores, classes)
 
 
-def _ranked(scores: Any, target: TargetSpec) -> Any:
+def _ranked(scores: Any, target: TargetSpec, region: Any) -> Any:
     """Returns what tells which class is the best: of a layer the sums over its positions."""
     if target.layer is None:
         return scores
-    return tf.reduce_sum(scores, axis=list(range(1, scores.shape.rank - 1)), keepdims=True)
+    weighed = scores if region is None else scores * region
+    return tf.reduce_sum(weighed, axis=list(range(1, scores.shape.rank - 1)), keepdims=True)
 
 
 def _side(scores: Any, side: int | str) -> Any:

@@ -169,11 +169,12 @@ class OnnxReference:
         tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
         place = self._places[group.target]
+        weights = group.target.weights(feed)
         each = [
             self._attributions_of(feed, group, place, chosen, tensors)
-            for chosen in seeds(scores[place], group.target.spec, target)
+            for chosen in seeds(scores[place], group.target.spec, target, weights)
         ]
-        return all_classes(group, scores[place], each)
+        return all_classes(group, scores[place], each, weights)
 
     def _attributions_of(
         self,
