@@ -76,8 +76,7 @@ def check_baseline(
         for name in baseline.names:
             if name not in known:
                 raise InstrumentError(
-                    f"{field} names {name!r}, which is not explained."
-                    f"{did_you_mean(name, known)} There are {known}."
+                    f"{field} names {name!r}, which is not explained.{did_you_mean(name, known)}"
                 )
     elif isinstance(baseline, StoredArray) and len(places) > 1:
         shown = ", ".join(f"{p.name!r} {list(_sample_sizes(p, s))}" for p, s in places)

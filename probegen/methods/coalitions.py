@@ -22,6 +22,9 @@ from probegen.errors import InstrumentError
 
 Array = npt.NDArray[Any]
 
+#: What the weight of a point is at least, of one of LIME's, beside the unchanged sample's 1.
+_LEAST_WEIGHT = 1e-6
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coalitions:
@@ -74,19 +77,23 @@ def kernel_coalitions(groups: int, samples: int, seed: int) -> Coalitions:
         InstrumentError: so few coalitions do not say all values.
     """
     weight_of = _chosen(groups, samples, seed)
-    kept = np.array([[i in members for i in range(groups)] for members in weight_of])
+    kept = np.zeros((len(weight_of), groups), bool)
+    for row, members in zip(kept, weight_of, strict=True):
+        row[list(members)] = True
     weights = np.array(list(weight_of.values()))
     # The last group's value is what is left of the sum, so that it always adds up.
     rows = kept.astype(np.float64)
     apart = rows[:, :-1] - rows[:, -1:]
     root = np.sqrt(weights)[:, None]
-    if np.linalg.matrix_rank(apart * root) < groups - 1:
+    scaled = apart * root
+    sizes, turned = np.linalg.eigh(scaled.T @ scaled)
+    if sizes[0] <= sizes[-1] * groups * np.finfo(float).eps:
         raise InstrumentError(
             f"samples={samples} are too few for the values of {groups} groups: the least squares "
             f"have no single solution. Give more (the usual number is {usual_samples(groups)}), or "
             "fewer groups, such as groups='grid:7'."
         )
-    solution = np.linalg.pinv(apart * root) * root.T  # [groups - 1, points]
+    solution = (turned / sizes) @ (scaled @ turned).T * root.T  # [groups - 1, points]
     # Of each point counts score - empty - (full - empty) where the last group is in; everything is
     # relative to the full coalition's score.
     of_empty = solution @ (rows[:, -1] - 1.0)
@@ -149,12 +156,24 @@ def lime(groups: int, samples: int, kernel_width: float, ridge: float, seed: int
     `d = 1 - sqrt(kept / groups)` from the unchanged sample, which is one of the `samples`. The
     regression has an intercept, which is not penalised (Ribeiro et al. 2016, sec. 3.4, and the
     authors' library).
+
+    Raises:
+        InstrumentError: the kernel is so narrow that no point counts.
     """
     drawn = np.random.default_rng(seed).integers(0, 2, (samples - 1, groups)) == 1
     rows = np.concatenate([np.ones((1, groups), bool), drawn]).astype(np.float64)
     distance = 1 - np.sqrt(rows.mean(1))
     weights = np.sqrt(np.exp(-((distance / kernel_width) ** 2)))
-    apart = rows - (weights @ rows) / weights.sum()
-    squares = (apart.T * weights) @ apart + ridge * np.eye(groups)
-    matrix = np.linalg.solve(squares, apart.T * weights)
-    return Coalitions(drawn, matrix[:, 1:].T)
+    if weights[rows.min(1) < 1].max(initial=0.0) < _LEAST_WEIGHT:
+        raise InstrumentError(
+            f"kernel_width={kernel_width} is so small that none of the points counts that "
+            f"hide any of the {groups} groups: the fit says nothing. Give a "
+            "larger one (the usual is 0.25)."
+        )
+    root = np.sqrt(weights)[:, None]
+    apart = root * (rows - (weights @ rows) / weights.sum())
+    if groups <= samples:
+        matrix = np.linalg.solve(apart.T @ apart + ridge * np.eye(groups), apart.T)
+    else:  # the same, with a matrix of points by points in the place of groups by groups
+        matrix = np.linalg.solve(apart @ apart.T + ridge * np.eye(samples), apart).T
+    return Coalitions(drawn, (matrix * root.T)[:, 1:].T)

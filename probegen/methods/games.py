@@ -26,8 +26,8 @@ from probegen.methods.operations import Operations, T
 #: What stands in the place of hidden groups: a number, an array of one sample, or several.
 Background = float | StoredArray
 
-#: The largest matrix of weights that is stored, in numbers.
-_LARGEST = 2**26
+#: The largest matrix of weights that is stored, in numbers. It is 64 MiB of the file.
+_LARGEST = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +89,10 @@ class ByCoalitions(ByGroups, abc.ABC):
         self._check_background(axes, sizes, name)
         if self.point_count(groups) * groups > _LARGEST:
             raise InstrumentError(
-                f"{groups} groups are too many for pg.{method} of {name!r}: its matrix of "
-                f"{self.point_count(groups)} points would not fit. Give fewer, such as "
-                "groups='grid:7', or groups='input' with superpixels."
+                f"{groups} groups are too many for pg.{method} of {name!r}: it stores a "
+                f"weight for each group at each of {self.point_count(groups)} points. Give fewer "
+                "groups, such as groups='grid:7', or groups='input' with superpixels, or fewer "
+                "samples."
             )
         self.coalitions(groups)
 

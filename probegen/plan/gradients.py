@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
@@ -459,18 +459,28 @@ class GradientPlanner:
 
         The input itself where it is floating, and every look-up or cast of its whole numbers.
         Where none of these is there, what is made by way of comparisons will do (a mask that is
-        asked for), but not with `strict`.
+        asked for), but not with `strict`. For methods by scores, what no gradient reaches stands
+        for an input that has nothing else.
         """
+        by_gradient = self._of_input_by(self._view.flows, position, end, strict)
+        if not self._by_scores or self._of_input_by(self._view.flows, position, end, strict=False):
+            return by_gradient
+        # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
+        return self._of_input_by(self._view.depends, position, end, strict)
+
+    def _of_input_by(
+        self, flows: Callable[[TensorRef, Any], bool], position: int, end: Any, strict: bool
+    ) -> list[TensorRef]:
         own = TensorRef(None, position=position)
-        found = [own] if self._flows(own, end) else []
+        found = [own] if flows(own, end) else []
         starts = [s for s in self._view.starts if position in s.ties]
         for start in starts:
-            if start.carries(position) and self._flows(start.ref, end):
+            if start.carries(position) and flows(start.ref, end):
                 self._check_usable(start)
                 found.append(start.ref)
         if found or strict:
             return found
-        return [s.ref for s in starts if s.usable and self._flows(s.ref, end)]
+        return [s.ref for s in starts if s.usable and flows(s.ref, end)]
 
     @functools.cached_property
     def _starts(self) -> dict[TensorRef, Start]:

@@ -100,7 +100,7 @@ def test_arrays_that_fit(case):
         (np.ones(3), [AGE], r"Expected \(4,\), or \(n, 4\) for several; an axis of size 1"),
         (np.ones(4), [IMAGE, AGE], r"one array, and several .* 'image' \[6, 5, 3\], 'age' \[4\]"),
         ({"image": 0.0}, [IMAGE, AGE], "says nothing for 'age'"),
-        ({"imag": 0.0}, [IMAGE], r"names 'imag', which is not .* Did you mean 'image'\? There are"),
+        ({"imag": 0.0}, [IMAGE], r"names 'imag', which is not .* Did you mean 'image'\?"),
         (
             {"image": np.ones((2, 6, 5, 3)), "age": np.ones((3, 4))},
             [IMAGE, AGE],

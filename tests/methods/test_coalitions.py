@@ -85,6 +85,21 @@ def test_lime_is_a_ridge_regression(seed):
     np.testing.assert_allclose(values(found, worth), expected, atol=1e-9)
 
 
+def test_lime_of_more_groups_than_points_is_the_same_regression():
+    players, samples, width, ridge = 9, 6, 0.4, 0.7
+    found = coalitions.lime(players, samples, width, ridge, 3)
+    kept = np.vstack([np.ones((1, players), bool), found.kept])
+    worth = game(players, 3)
+    weights = np.sqrt(np.exp(-((1 - np.sqrt(kept.sum(1) / players)) ** 2) / width**2))
+    expected = ridge_fit(kept, weights, worth_of(worth, kept), ridge)
+    np.testing.assert_allclose(values(found, worth), expected, atol=1e-9)
+
+
+def test_a_kernel_in_which_no_point_counts_is_refused():
+    with pytest.raises(InstrumentError, match=r"kernel_width=1e-09 is so small .* 4 groups"):
+        coalitions.lime(4, 30, 1e-9, 1.0, 0)
+
+
 def test_seeds_say_what_is_drawn():
     def drawn(seed):
         return coalitions.lime(4, 30, 0.25, 1.0, seed).kept

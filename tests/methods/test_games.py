@@ -234,6 +234,14 @@ def test_what_does_not_fit_the_model(tmp_path, probe, says):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("method", [pg.LIME, pg.KernelSHAP])
+def test_pixels_of_a_photograph_are_too_many_groups(tmp_path, method):
+    model = keras.Sequential([keras.Input((224, 200, 3), name="image"), layers.Flatten()])
+    with pytest.raises(InstrumentError, match=r"44800 groups are too many.*groups='grid:7'"):
+        pg.compile(model, method(target=0), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_open_sizes_have_no_number_of_features(tmp_path):
     given = keras.Input((None, 2), name="steps")
     model = keras.Model(given, layers.Dense(2)(layers.GlobalAveragePooling1D()(given)))

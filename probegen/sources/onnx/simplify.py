@@ -20,6 +20,7 @@ from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.same_sizes import join_unnamed_sizes
+from probegen.sources.onnx.scores_of_outputs import turn_scores
 from probegen.sources.onnx.sizes import share_sizes, write_known_sizes
 
 #: What the manifest says of a model whose gradients were written out.
@@ -64,6 +65,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
         notes.append(WRITTEN_OUT)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
+    turn_scores(model.graph, names)
     return tuple(notes)
 
 

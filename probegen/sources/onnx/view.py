@@ -27,6 +27,7 @@ from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Apart, Layouts
 from probegen.sources.onnx.positions import follow_graph
 from probegen.sources.onnx.roles import is_embedding, role_of
+from probegen.sources.onnx.scores_of_outputs import is_turn_of_scores, scores_of
 
 _DRAWING = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
@@ -34,7 +35,6 @@ _DRAWING = frozenset(
 )
 #: Rank of attention weights whose heads are joined with the samples, where there are any.
 _WITHOUT_HEADS = 3
-_INTO_SCORES = frozenset({"Softmax", "Sigmoid"})
 
 
 class OnnxView(ModelView):
@@ -90,6 +90,8 @@ class OnnxView(ModelView):
         """Returns the nodes of the graph itself by path: names without a slash in front."""
         found: dict[str, ir.Node] = {}
         for node in self.graph:
+            if is_turn_of_scores(node):
+                continue
             name = str(node.name)
             path = name.lstrip("/") or name
             found[path if path not in found and path not in self.input_names else name] = node
@@ -304,12 +306,7 @@ class OnnxView(ModelView):
         return self._scores(position) is not None
 
     def _scores(self, position: int) -> ir.Value | None:
-        node = self.graph.outputs[position].producer()
-        while node is not None and node.op_type in ("Identity", "Cast") and node.inputs[0]:
-            node = node.inputs[0].producer()
-        if node is None or node.op_type not in _INTO_SCORES or node.domain:
-            return None
-        before = node.inputs[0]
+        before = scores_of(self.graph.outputs[position])
         if before is None or before not in self._varying or before.shape is None:
             return None
         return before

@@ -189,3 +189,38 @@ def test_positions_are_explained_by_no_one(tmp_path):
     np.testing.assert_allclose(
         art.run(ids)[spec.name].array, np.repeat(slope[:, None], 6, 1), atol=1e-6
     )
+
+
+def test_methods_by_scores_explain_what_is_looked_up_alone(tmp_path):
+    """Keras' exporter compares ids with 0, as floats, before it looks them up."""
+    body = """g (int64[batch, 7] ids) => (float[batch, 3] y) {
+      number = Cast <to = 1> (ids)
+      below = Less(number, zero)
+      wrapped = Add(ids, thirteen)
+      row = Where(below, wrapped, ids)
+      vectors = Gather(table, row)
+      mean = ReduceMean <keepdims = 0> (vectors, one)
+      y = MatMul(mean, w) }"""
+    weights = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    held = {"zero": np.float32(0), "thirteen": np.int64(13), "one": np.asarray([1])}
+    model = add_weights(parse(body), table=TABLE, w=weights, **held)
+    pg.compile(model, pg.Occlusion(1, target=2), tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    assert [o.name for o in artefact.manifest.explanations] == ["occlusion/ids"]
+    ids = np.random.default_rng(2).integers(-13, 13, (3, 7))
+    found = artefact.run(ids)["occlusion/ids"].array
+    np.testing.assert_allclose(found, TABLE[ids] @ weights[:, 2] / 7, rtol=1e-4, atol=1e-6)
+
+
+def test_what_comparisons_alone_read_is_explained_where_there_is_nothing_else(tmp_path):
+    body = """g (uint8[batch, 7] ids) => (float[batch, 3] y) {
+      number = Cast <to = 1> (ids)
+      bright = Greater(number, limit)
+      kept = Cast <to = 1> (bright)
+      y = MatMul(kept, w) }"""
+    weights = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
+    model = add_weights(parse(body), w=weights, limit=np.float32(100))
+    pg.compile(model, pg.Occlusion(1, target=2), tmp_path / "m.onnx")
+    ids = np.random.default_rng(2).integers(0, 256, (3, 7), np.uint8)
+    found = runtime.load(tmp_path / "m.onnx").run(ids)["occlusion/ids"].array
+    np.testing.assert_allclose(found, (ids > 100) * weights[:, 2], rtol=1e-4, atol=1e-6)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import probegen as pg
+from probegen import runtime
 from probegen.errors import InstrumentError
 from probegen.plan.making import make_plan
 from probegen.plan.plan import TensorRef
@@ -175,3 +177,33 @@ def test_maps_of_one_channel_and_of_tokens() -> None:
     )
     (output,) = make_plan(view, [pg.GradCAM(target=(0, 1, 2))], None).manifest.explanations
     assert output.shape == (None, 8, 6)  # a map of one channel weighs nothing
+
+
+TURNED = """g (float[N,2,6,5] x) => (float[N,6,5,3] y) {
+  a = Conv(x, w)  p = %s(a)  y = Transpose<perm=[0,2,3,1]>(p) }"""
+
+
+@pytest.mark.parametrize("function", ["Softmax<axis=1>", "Sigmoid"])
+def test_scores_before_a_transposed_softmax(tmp_path, function) -> None:
+    """A segmentation network as tf2onnx writes it: the scores have channels first."""
+    kernel = _weights(3, 2, 1, 1)
+    model = add_weights(parse(TURNED % function, 18), w=kernel)
+    view = open_source(model).view
+    assert view.has_scores(0)
+    assert [p.class_name for p in view.points] == ["Input", "Conv", function[:7], "Transpose"]
+    pg.compile(model, [pg.GradientXInput(2), pg.Occlusion(1, target=2)], tmp_path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(2, 2, 6, 5)).astype(np.float32)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    # The score of class 2 is linear in x: what each element gives is its product with the kernel.
+    expected = x * kernel[2, :, 0, 0][:, None, None]
+    found = result["gradient_x_input/x"].array
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    hidden = result["occlusion/x"].array
+    np.testing.assert_allclose(hidden, expected.sum(1), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_that_nobody_asks_for_are_not_turned(tmp_path) -> None:
+    model = add_weights(parse(TURNED % "Softmax<axis=1>", 18), w=_weights(3, 2, 1, 1))
+    pg.compile(model, [], tmp_path / "m.onnx")
+    nodes = [n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert nodes == ["Conv", "Softmax", "Transpose"]
