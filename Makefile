@@ -19,6 +19,7 @@ help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
 	@echo "make gallery draw every method on an image, a text and a row of a table into out/gallery/"
 	@echo "make test    run the tests"
+	@echo "make test-wide  run those that take long (tests/wide.py)"
 	@echo "make check   format, lint and types"
 	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
@@ -44,7 +45,10 @@ gallery: $(READY)
 	$(BIN)/python examples/gallery.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15 -m "not wide"
+
+test-wide: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15 -m wide
 
 check: $(READY)
 	$(BIN)/ruff format --check .

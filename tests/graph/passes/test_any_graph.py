@@ -27,7 +27,7 @@ from tests.graph.passes.harness import onnxruntime_of
 from tests.graph.passes.random_graphs import BATCH, random_model
 
 #: Graphs tried; more on a machine of one's own.
-EXAMPLES = int(os.environ.get("PROBEGEN_RANDOM_GRAPHS", "40"))
+EXAMPLES = int(os.environ.get("PROBEGEN_RANDOM_GRAPHS", "20"))
 #: How far outputs may be apart, beside their largest element: rounding adds up over some nodes.
 TOLERANCE = {np.dtype("f4"): 2e-4, np.dtype("f8"): 1e-9, np.dtype("f2"): 1e-1}
 ALL = tuple(dict.fromkeys((narrow_slices, *BEFORE, *AFTER)))
@@ -116,7 +116,7 @@ def finish(model: ir.Model, change: Pass) -> None:
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize=EXAMPLES == 40,
+    derandomize=EXAMPLES == 20,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )
