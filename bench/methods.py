@@ -107,7 +107,7 @@ METHODS: dict[str, Method] = {
     ),
     "KernelSHAP(64)": Method(
         "KernelSHAP",
-        {"groups": "grid:7", "samples": 64},
+        {"groups": "grid:4", "samples": 64},
         64,
         PLAIN,
         ("KernelShap", {"nb_samples": 64, "batch_size": 16}),

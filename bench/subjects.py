@@ -64,9 +64,31 @@ def _application(name: str) -> Callable[[], Any]:
         import keras
 
         keras.utils.set_random_seed(1)
-        return getattr(keras.applications, name)(weights=None)
+        model = getattr(keras.applications, name)(weights=None)
+        _settle_batch_normalisation(model)
+        return model
 
     return build
+
+
+def _settle_batch_normalisation(model: Any) -> None:
+    """Gives batch normalisations the statistics of a batch, as training would.
+
+    With those of a new model signals fade from layer to layer, to numbers that processors are slow
+    at.
+    """
+    import keras
+
+    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    images = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:]))
+    model(images.astype(np.float32), training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def _demo(name: str) -> Callable[[], Any]:

@@ -37,9 +37,10 @@ class IntegratedGradients(OfInputs):
             along the line. Captum calls them `riemann_middle`, `riemann_trapezoid` (whose weights
             sum to (steps - 1) / steps) and `gausslegendre`.
         chunk: how many points go through the model at once, in one batch, in ONNX artefacts; chosen
-            where it is left out: all activations of these points, and their gradients, take 256
-            MiB a sample at most, and there are 16 at most. The result does not depend on it. Where
-            a graph is written for a fixed number of samples, it is 1.
+            where it is left out: all activations of these points, and their gradients, take no more
+            than the weights do, which makes it 1 for most convolutional networks, and 256 MiB a
+            sample at most; there are 16 at most. Memory grows with it. The result does not depend
+            on it. Where a graph is written for a fixed number of samples, it is 1.
         target, wrt, name, output, logits: as for `InputGradient`. All that stands for the inputs
             moves along one line together, so that the sum over all of it is the difference of
             the scores; layers that `wrt` selects each have a line of their own.

@@ -28,9 +28,11 @@ from probegen.graph.loops.step_writer import StepWriter
 #: The largest activation of all points of a run together takes no more bytes than this, a sample
 #: of the request, where nobody says another number of points.
 LARGEST_ACTIVATION = 32 * 2**20
-#: All activations of all points of a run together, and as much again for their gradients, take no
-#: more bytes than this, a sample of the request, where the run has a backward pass.
-ALL_ACTIVATIONS = 256 * 2**20
+#: Where a run has a backward pass, which needs all activations: those of all points of it together,
+#: and as much again for their gradients, take no more bytes than the weights do, which a run reads
+#: once, and between these two, a sample of the request. Several points in a run save reading the
+#: weights; activations that fill more than the processor's cache cost more than that.
+CACHED_ACTIVATIONS, ALL_ACTIVATIONS = 2 * 2**20, 256 * 2**20
 #: More points in a run make it no faster.
 _MOST = 16
 #: What an open size other than the batch is taken for.
@@ -78,7 +80,7 @@ def usual_count(
 ) -> int:
     """Returns how many points a run takes where nobody says.
 
-    See `LARGEST_ACTIVATION`; with a backward pass, which needs all activations, `ALL_ACTIVATIONS`.
+    See `LARGEST_ACTIVATION`; with a backward pass, `ALL_ACTIVATIONS`.
 
     Args:
         graph: holds the forward pass.
@@ -90,10 +92,12 @@ def usual_count(
     if not inputs:
         return 1
     batch = {dims_of(value)[at] for value, at in inputs.items()}
-    values = [*places, *(v for n in nodes_from(graph, places, ends) for v in n.outputs)]
-    sizes = [_bytes(v, batch) for v in values]
+    nodes = nodes_from(graph, places, ends)
+    sizes = [_bytes(v, batch) for v in (*places, *(v for n in nodes for v in n.outputs))]
     if backward:
-        return max(1, min(_MOST, ALL_ACTIVATIONS // max(1, 2 * sum(sizes))))
+        weights = {v for node in nodes for v in inputs_of(node) if v.is_initializer()}
+        room = max(CACHED_ACTIVATIONS, sum(_bytes(v, ()) for v in weights))
+        return max(1, min(_MOST, min(room, ALL_ACTIVATIONS) // max(1, 2 * sum(sizes))))
     return max(1, min(_MOST, LARGEST_ACTIVATION // max(1, *sizes)))
 
 

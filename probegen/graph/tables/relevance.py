@@ -18,6 +18,7 @@ Everything else is refused by name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -275,12 +276,13 @@ class _Relevance:
         if key in _ROUTED:
             yield from RULES[key](walk, node, dy)
         elif key in _SUMS:
-            z = denominator(b, y, self.table.epsilon, by_shares=self.by_shares)
-            yield from self._shares(walk, node, z, given(dy), 1)
+            ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
+            yield from self._shares(walk, node, ratio, 1)
         elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:
             yield moving[0], b.unbroadcast(given(dy), moving[0])
         elif key in ("Mul", "MatMul", "Einsum", "Gemm") and len(moving) == 2:
-            yield from self._shares(walk, node, stabilised(b, y, self.table.epsilon), given(dy), 2)
+            ratio = over(b, given(dy), y, self.table.epsilon, by_shares=False)
+            yield from self._shares(walk, node, ratio, 2)
         elif key == "Mul" and len(moving) == 1:  # a square
             yield moving[0], given(dy)
         elif key == "Softmax":
@@ -290,27 +292,73 @@ class _Relevance:
         else:
             raise Refused("it has no rule of relevance in this use")
 
-    def _shares(
-        self, walk: Walk, node: ir.Node, z: ir.Value, relevance: ir.Value, parts: int
-    ) -> Gradients:
+    def _shares(self, walk: Walk, node: ir.Node, ratio: ir.Value, parts: int) -> Gradients:
         """Yields x * J^T(R / z) for each input, over the number of factors."""
         b = walk.builder
-        ratio = b.div(relevance, z)
         ratio = ratio if parts == 1 else b.mul(ratio, 1 / parts)
         for value, gradient in RULES[key_of(node)](walk, node, [ratio]):
             yield value, b.mul(value, gradient)
 
 
-def denominator(b: Builder, z: ir.Value, epsilon: float, *, by_shares: bool) -> ir.Value:
-    """Returns what relevance is divided by.
+def over(
+    b: Builder, relevance: ir.Value, z: ir.Value, epsilon: float, *, by_shares: bool
+) -> ir.Value:
+    """Returns relevance over what it is divided by: stab(z).
 
     Where only a rectifier reads z, there is relevance where z is positive alone, if everything
-    behind hands out shares of its inputs: what the rectifier gives, which is there anyway, does.
+    behind hands out shares of its inputs: what the rectifier gives, which is there anyway, takes
+    the place of z.
+
+    Relevance that is a product with x, which is z or what alone reads it, is not multiplied out:
+    `x g / stab(z)` is `g (x / stab(z))`, which leaves g in the layout of convolutions.
     """
     reader = sole_reader(z)
-    if by_shares and reader is not None and key_of(reader) == "Relu":
-        return b.add(reader.outputs[0], epsilon)
-    return stabilised(b, z, epsilon)
+    behind = reader.outputs[0] if reader is not None else None
+    rectified = behind if reader is not None and key_of(reader) == "Relu" else None
+    for x in (z, behind):
+        factor = _factor_beside(b, relevance, x) if x is not None else None
+        if x is None or factor is None:
+            continue
+        if x is z:  # z / stab(z) = |z| / (|z| + epsilon)
+            size = share = b.op("Abs", z, shape=z)
+        else:
+            size, share = rectified or _size_where_positive(b, z, reader), x
+        below = stabilised(b, z, epsilon) if size is None else b.add(size, epsilon)
+        return b.mul(factor, b.div(share, below))
+    if by_shares and rectified is not None:
+        return b.div(relevance, b.add(rectified, epsilon))
+    return b.div(relevance, stabilised(b, z, epsilon))
+
+
+def _size_where_positive(b: Builder, z: ir.Value, reader: ir.Node | None) -> ir.Value | None:
+    """Returns |z| where its reader gives 0 for what is negative, which then counts nothing."""
+    low = constant_of(reader.inputs[1]) if reader is not None and len(reader.inputs) > 1 else None
+    if reader is None or key_of(reader) != "Clip" or low is None or np.any(low):
+        return None
+    return b.op("Abs", z, shape=z)
+
+
+def _factor_beside(b: Builder, product: ir.Value, x: ir.Value) -> ir.Value | None:
+    """Returns what x is multiplied by in a product, or a sum of products; None for others."""
+    pending, factors = [product], []
+    while pending:
+        node = pending.pop().producer()
+        if node is None or node.domain or len(node.inputs) != 2:
+            return None
+        first, second = node.inputs
+        if first is None or second is None:
+            return None
+        if node.op_type == "Add":
+            pending += [second, first]
+        elif node.op_type == "Mul" and x in (first, second):
+            factors.append(second if first is x else first)
+        else:
+            return None
+        if shape_of(node.outputs[0]) != shape_of(x):
+            return None
+    if shape_of(x) is None or any(shape_of(factor) != shape_of(x) for factor in factors):
+        return None
+    return functools.reduce(b.add, factors)
 
 
 def stabilised(b: Builder, z: ir.Value, epsilon: float) -> ir.Value:
@@ -363,8 +411,7 @@ class _Layer:
         x, w = self.x, self._weights(b)
         if rule.kind == "epsilon":
             last = (self.behind or [self.node])[-1].outputs[0]
-            z = denominator(b, last, rule.epsilon, by_shares=self.by_shares)
-            ratio = b.div(relevance, z)
+            ratio = over(b, relevance, last, rule.epsilon, by_shares=self.by_shares)
             return b.mul(x, self._back(b, w, ratio))
         if rule.kind in ("wsquare", "flat"):
             ones = b.add(b.zeros_like(x), 1.0)

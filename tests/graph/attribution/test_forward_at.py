@@ -11,6 +11,8 @@ import pytest
 import probegen as pg
 from probegen import runtime
 from probegen.graph.attribution.forward_at import (
+    ALL_ACTIVATIONS,
+    CACHED_ACTIVATIONS,
     LARGEST_ACTIVATION,
     Fold,
     forward_at,
@@ -137,3 +139,28 @@ def test_a_reshape_to_one_sample_runs_one_point_at_a_time(tmp_path):
     hidden = [np.where(np.arange(4)[:, None] == i, 0, x) for i in range(4)]
     expected = [score(x)[0, best] - score(h)[0, best] for h in hidden]
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "weights", "expected"),
+    [
+        (2**10, 1, 16),  # all stays in the cache
+        (2**18, 1, 1),
+        (2**18, 2**22, 7),  # 16 MiB of weights, which are read once a run
+        (2**22, 2**30, 7),
+        (2**27, 2**30, 1),
+    ],
+)
+def test_the_usual_number_of_points_with_a_backward_pass(size, weights, expected):
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+      g (float[n, {size}] x) => (float[n, 1] y) <float[1] w = {{1}}>
+      {{ bent = Mul(x, w) y = ReduceSum<keepdims = 1>(bent) }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    x, y = model.graph.inputs[0], model.graph.outputs[0]
+    model.graph[0].outputs[0].dtype = ir.DataType.FLOAT
+    model.graph[0].outputs[0].shape = ir.Shape(["n", 0])  # x alone counts
+    model.graph.initializers["w"].shape = ir.Shape([weights])
+    found = usual_count(model.graph, [x], [y], {x: 0}, backward=True)
+    assert found == expected
+    taken = found * 2 * size * 4
+    assert found == 1 or taken <= min(max(CACHED_ACTIVATIONS, 4 * weights), ALL_ACTIVATIONS)
