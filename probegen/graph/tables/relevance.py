@@ -319,6 +319,7 @@ def over(
         factor = _factor_beside(b, relevance, x) if x is not None else None
         if x is None or factor is None:
             continue
+        size: ir.Value | None
         if x is z:  # z / stab(z) = |z| / (|z| + epsilon)
             size = share = b.op("Abs", z, shape=z)
         else:

@@ -37,7 +37,7 @@ from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
-from probegen.graph.core.values import Dim, attribute, dims_of, rank_of, shape_of
+from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, rank_of, shape_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, given
@@ -76,6 +76,8 @@ _MAXIMA = frozenset({"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"})
 _PIECEWISE_LINEAR = frozenset({"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs"})
 #: Where dx is smaller, the slope stands in for dy / dx.
 _SMALL, _SMALLEST = 1e-4, 1e-10
+#: Stands for a way of no length, which is not divided by.
+_NO_WAY, _NO_WAY_OF_HALVES = 1e-30, 1e-7
 #: Operators whose result depends on the sizes of a tensor alone.
 _SIZES = frozenset({"Shape", "Size"})
 
@@ -284,23 +286,38 @@ class Reference:
         return function
 
     def _rescaled(self, walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
-        """Writes g dy / dx, or g times the slope where dx is next to nothing."""
+        """Writes g dy / dx, or g times the slope where dx is next to nothing.
+
+        With n = 1 where dx is next to nothing and 0 elsewhere, that is `g (dy + n slope) / (dx + n)`:
+        what g is multiplied by stands apart, so that g keeps the layout of convolutions.
+        """
         b, x, y = walk.builder, function.entry, function.result
+        single = function.nodes[0] if len(function.nodes) == 1 else None
+        if single is not None and key_of(single) == "Relu":
+            return b.mul(g, self._share_above_zero(b, x))
         dx, dy = self.difference(b, x), self.difference(b, y)
-        exact = len(function.nodes) == 1 and key_of(function.nodes[0]) in _PIECEWISE_LINEAR
+        exact = single is not None and key_of(single) in _PIECEWISE_LINEAR
         bound = _SMALLEST if exact else _SMALL
-        near = b.elementwise("Less", b.op("Abs", dx, shape=dx), bound)
+        near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
+        if shape_of(x) is not None and shape_of(x) == shape_of(y):
+            there = b.cast(near, dtype_of(x))
+            change = b.add(dy, _sloped(walk, function, there))
+            return b.mul(g, b.elementwise("Div", change, b.add(dx, there), shape=shape_of(x)))
         ratio = b.elementwise("Div", dy, b.where(near, 1.0, dx), shape=shape_of(y))
-        if len(function.nodes) == 1:
-            node = function.nodes[0]
-            arrived: list[ir.Value | None] = [None] * len(node.outputs)
-            arrived[0] = g
-            only = dataclasses.replace(walk, wanted={x})
-            slope = next(v for value, v in RULES[key_of(node)](only, node, arrived) if value is x)
-        else:
-            found = gradients(b, {y: g}, [x], RULES, BLOCKING)[0]
-            slope = b.zeros_like(x) if found is None else found
-        return b.where(near, slope, b.unbroadcast(b.mul(g, ratio), x))
+        return b.where(near, _sloped(walk, function, g), b.unbroadcast(b.mul(g, ratio), x))
+
+    def _share_above_zero(self, b: Builder, x: ir.Value) -> ir.Value:
+        """Returns dy / dx of a ReLU: how much of the way from x' to x lies above 0.
+
+        `p / (p - q)` with `p = max(x, x', 0)` and `q = min(x, x', 0)`. Where all are 0 it is 0.
+        """
+        there, shape = self.of(x), shape_of(x)
+        high = b.elementwise("Max", there, 0.0)
+        no_way = _NO_WAY_OF_HALVES if dtype_of(x) == ir.DataType.FLOAT16 else _NO_WAY
+        low = b.elementwise("Min", there, -no_way)
+        high = b.elementwise("Max", x, high, shape=shape)
+        low = b.elementwise("Min", x, low, shape=shape)
+        return b.elementwise("Div", high, b.elementwise("Sub", high, low, shape=shape), shape=shape)
 
     def _bilinear(self, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]) -> Gradients:
         factors = [v for v in node.inputs[:2] if self.moves(v)]
@@ -430,6 +447,19 @@ class Reference:
         # dv = mean(dc (c + c')), of which each element has its share
         inner = b.add(through, b.mul(_over_count(b, to_variance, x, axes), b.mul(middle_c, 2.0)))
         return b.sub(inner, b.reduce("ReduceMean", inner, axes, True))
+
+
+def _sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
+    """Writes g times the slope of a function."""
+    b, x = walk.builder, function.entry
+    if len(function.nodes) > 1:
+        found = gradients(b, {function.result: g}, [x], RULES, BLOCKING)[0]
+        return b.zeros_like(x) if found is None else found
+    node = function.nodes[0]
+    arrived: list[ir.Value | None] = [None] * len(node.outputs)
+    arrived[0] = g
+    only = dataclasses.replace(walk, wanted={x})
+    return next(v for value, v in RULES[key_of(node)](only, node, arrived) if value is x)
 
 
 def _over_count(b: Builder, value: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:

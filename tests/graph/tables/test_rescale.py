@@ -1,0 +1,54 @@
+"""DeepLIFT's rule of a ReLU where values and references are on either side of 0, or at it."""
+
+import itertools
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from probegen.graph.autodiff import Walk
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.elementwise import FunctionOfOne
+from probegen.graph.tables.rescale import Reference
+from probegen.graph.vjp import BLOCKING, RULES
+
+POINTS = [-6.0, -0.5, 0.0, 0.25, 3.0, 8.0]
+
+
+@pytest.mark.parametrize("dtype", ["float", "float16"])
+@pytest.mark.parametrize("function", ["Relu(x)", "Clip(x, low, high)", "LeakyRelu(x)"])
+def test_what_a_rectifier_passes_is_its_difference_over_that_of_its_input(function, dtype):
+    six = 0x4600 if dtype == "float16" else 6  # ONNX's text holds the bits of halves
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+      g ({dtype}[n] x, {dtype}[n] x0, {dtype}[n] g) => ({dtype}[n] y)
+      <{dtype} low = {{0}}, {dtype} high = {{{six}}}>
+      {{ y = {function} y0 = {function.replace("x", "x0", 1)} }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    graph = model.graph
+    x, there, g = graph.inputs
+    y, y0 = (node.outputs[0] for node in graph)
+    y0.type, y0.shape = y.type, y.shape
+    builder = Builder(graph, 18)
+    walk = Walk(builder, RULES, BLOCKING, {x}, frozenset({x}))
+    reference = Reference({x: there, y: y0})
+    found = reference._rescaled(walk, FunctionOfOne(x, (graph[0],)), g)
+    builder.attach()
+    graph.outputs[:] = [found]
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    pairs = np.array(list(itertools.product(POINTS, POINTS)))
+    a, b = pairs.T
+    passed = {
+        "Relu(x)": lambda v: np.maximum(v, 0),
+        "Clip(x, low, high)": lambda v: np.clip(v, 0, 6),
+        "LeakyRelu(x)": lambda v: np.where(v < 0, 0.01 * v, v),
+    }[function]
+    kind = np.float16 if dtype == "float16" else np.float32
+    arrived = np.linspace(-2, 2, len(a)).astype(kind)
+    result = session.run(None, {"x": a.astype(kind), "x0": b.astype(kind), "g": arrived})[0]
+    step = 1e-3  # where nothing differs, the slope, from the right but at the bound of the clip
+    slope = np.where(a > 0, passed(a + step) - passed(a), passed(a) - passed(a - step)) / step
+    same = a == b
+    share = np.where(same, slope, (passed(a) - passed(b)) / np.where(same, 1, a - b))
+    np.testing.assert_allclose(result, arrived * share, rtol=3e-3 if kind == np.float16 else 1e-5)
