@@ -288,7 +288,7 @@ class Reference:
     def _rescaled(self, walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
         """Writes g dy / dx, or g times the slope where dx is next to nothing.
 
-        With n = 1 where dx is next to nothing and 0 elsewhere, that is `g (dy + n slope) / (dx + n)`:
+        With n = 1 where dx is next to nothing, else 0, that is `g (dy + n slope) / (dx + n)`:
         what g is multiplied by stands apart, so that g keeps the layout of convolutions.
         """
         b, x, y = walk.builder, function.entry, function.result
