@@ -26,6 +26,8 @@ Array = npt.NDArray[Any]
 
 #: Elements up to which a node is differentiated by differences as a whole.
 _SMALL = 1500
+#: Numbers that the reference evaluator may look at to resize the unit vectors of one axis.
+_MOST_RESIZED = 500_000
 #: What the reference evaluator computes in 32 bits, whatever it is given.
 _INEXACT = frozenset({"Erf", "Gelu"})
 #: The step of differences in float64, relative to what is moved.
@@ -404,6 +406,38 @@ def _instance_normalisation(step: Step, g: Array, position: int) -> Array:
 # -- all else ----------------------------------------------------------------------------------
 
 
+def _resize(step: Step, g: Array, position: int) -> Array:
+    """Resizing is linear, one axis after the other: unit vectors say what each axis does."""
+    node, x = step.node, step.x
+    scales, sizes = (*step.inputs[2:], None, None)[:2]
+    crops = attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
+    keeps = attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    given = [p for p, a in ((2, scales), (3, sizes)) if a is not None and np.size(a)]
+    if position or crops or keeps or len(given) != 1 or np.size(step.inputs[given[0]]) != x.ndim:
+        return _by_differences(step, g, position)
+    found = g
+    for axis, (before, after) in enumerate(zip(x.shape, g.shape, strict=True)):
+        asked = np.asarray(step.inputs[given[0]])
+        if before == after and (given[0] == 3 or asked[axis] == 1):
+            continue
+        if x.ndim < 2 or before * before * after > _MOST_RESIZED:
+            return _by_differences(step, g, position)
+        beside = 0 if axis else 1  # the axis that the unit vectors are counted along
+        shape = [1] * x.ndim
+        shape[axis] = shape[beside] = before
+        units = np.eye(before).reshape(shape)
+        small = np.ones_like(asked)
+        small[axis] = asked[axis]
+        if given[0] == 3:
+            small[beside] = before
+        rows = step.at({0: units, given[0]: small}).reshape(
+            (before, after) if beside < axis else (after, before)
+        )
+        matrix = rows if beside < axis else rows.T
+        found = np.moveaxis(np.tensordot(found, matrix, (axis, 1)), -1, axis)
+    return found
+
+
 def _by_differences(step: Step, g: Array, position: int) -> Array:
     """Moves each element of an input by itself.
 
@@ -460,4 +494,5 @@ _FORMULAS: Mapping[str, _Formula] = {
     "BatchNormalization": _batch_normalisation,
     "LayerNormalization": _layer_normalisation,
     "InstanceNormalization": _instance_normalisation,
+    "Resize": _resize,
 }

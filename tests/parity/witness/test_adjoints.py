@@ -62,6 +62,14 @@ CASES = [
     ("Gather", {"axis": 1}, [numbers(2, 5), np.array([3, 3, 0], np.int64)], (0,)),
     ("Expand", {}, [numbers(2, 1, 3), np.array([2, 4, 3], np.int64)], (0,)),
     ("Where", {}, [numbers(2, 3) > 0, numbers(2, 3), numbers(3)], (1, 2)),
+    ("Resize", {"mode": "linear"},
+     [numbers(2, 3, 5, 4), None, None, np.array([2, 3, 7, 3], np.int64)], (0,)),
+    ("Resize", {"mode": "linear", "antialias": 1},
+     [numbers(2, 2, 7, 6), None, np.array([1, 1, 0.5, 0.7], np.float32)], (0,)),
+    ("Resize", {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"},
+     [numbers(2, 3, 4), None, np.array([1, 2, 1], np.float32)], (0,)),
+    ("Resize", {"mode": "cubic", "coordinate_transformation_mode": "align_corners"},
+     [numbers(4, 2, 5), None, None, np.array([6, 2, 3], np.int64)], (0,)),
     ("CumSum", {}, [numbers(2, 5), np.array(1, np.int64)], (0,)),  # by differences
     ("LRN", {"size": 3}, [numbers(2, 5, 2, 2)], (0,)),  # by differences
 ]  # fmt: skip
@@ -111,3 +119,16 @@ def test_windows_scatter_what_they_gather():
     x, columns = numbers(2, 20), numbers(2, *windows.at.shape)
     inner = (windows.gathered(x) * columns).sum()
     np.testing.assert_allclose(inner, (x * windows.scattered(columns)).sum())
+
+
+def test_resizing_of_more_elements_than_are_moved_one_by_one():
+    x = numbers(30, 3, 12, 10)
+    inputs = [x, None, None, np.array([30, 3, 8, 9], np.int64)]
+    node = node_of("Resize", {"mode": "linear"}, inputs)
+    evaluate = NodeEvaluator(18)
+    y = evaluate(node, inputs)
+    g = numbers(*y[0].shape)
+    found = adjoint(Step(node, inputs, y, evaluate), [g], 0)
+    other = numbers(*x.shape)  # <R v, g> = <v, R^T g>
+    moved = evaluate(node, [other, *inputs[1:]])[0]
+    np.testing.assert_allclose((moved * g).sum(), (other * found).sum(), rtol=1e-6)
