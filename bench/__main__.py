@@ -58,13 +58,14 @@ def compare_command(
 @click.option("--model", default="ResNet50", show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--peers", is_flag=True, help="Also time Xplique and captum, where installed.")
+@click.option("--cpu", is_flag=True, help="Processor time with one thread: for machines in use.")
 @_json
 def methods_command(
-    names: tuple[str, ...], model: str, rounds: int, peers: bool, json_path: str | None
+    names: tuple[str, ...], model: str, rounds: int, peers: bool, cpu: bool, json_path: str | None
 ) -> None:
     """Time methods NAMES (all if left out) over the passes they are made of, and over peers."""
     _require(model)
-    _write(json_path, compare_methods(model, names or tuple(METHODS), rounds, peers))
+    _write(json_path, compare_methods(model, names or tuple(METHODS), rounds, peers, cpu))
 
 
 @main.command("growth")

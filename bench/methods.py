@@ -125,9 +125,17 @@ METHODS: dict[str, Method] = {
 
 
 def compare_methods(
-    subject: str, names: Sequence[str], rounds: int, peers: bool
+    subject: str, names: Sequence[str], rounds: int, peers: bool, cpu: bool = False
 ) -> list[dict[str, Any]]:
-    """Prints a row for each method as it is measured, and returns the figures."""
+    """Prints a row for each method as it is measured, and returns the figures.
+
+    Args:
+        subject: the network.
+        names: of the methods.
+        rounds: how often contestants take turns.
+        peers: whether to time peers as well.
+        cpu: count the processor's time, with one thread: steady on a machine that others use too.
+    """
     figures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -144,12 +152,15 @@ def compare_methods(
                 click.echo(row([name, *["-"] * (len(COLUMNS) - 2), str(error)]))
                 figures.append({"method": name, "error": str(error)})
                 continue
-            timings = race(_jobs(subject, place, method, peers), rounds)
+            jobs = _jobs(subject, place, method, peers)
+            how = {"cpu": True, "threads": 1} if cpu else {}
+            timings = race({name: {**one, **how} for name, one in jobs.items()}, rounds)
             figures.append(_figures(name, method, place, timings))
             click.echo(row(figures[-1][column] for column in COLUMNS))
     click.echo(
         f"\n{subject}, batch 1; one pass is the plain prediction for methods of scores and of a "
         "layer, else the prediction with its input gradient; ratios of medians (range over rounds)"
+        + ("; processor time, one thread" if cpu else "")
     )
     return figures
 

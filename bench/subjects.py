@@ -65,13 +65,13 @@ def _application(name: str) -> Callable[[], Any]:
 
         keras.utils.set_random_seed(1)
         model = getattr(keras.applications, name)(weights=None)
-        _settle_batch_normalisation(model)
+        settle_batch_normalisation(model)
         return model
 
     return build
 
 
-def _settle_batch_normalisation(model: Any) -> None:
+def settle_batch_normalisation(model: Any) -> None:
     """Gives batch normalisations the statistics of a batch, as training would.
 
     With those of a new model signals fade from layer to layer, to numbers that processors are slow

@@ -4,6 +4,9 @@ Prints `ready`, or why it cannot run, and ends. Then reads lines `N` on standard
 each with a JSON list of N run times in seconds; `memory` is answered with the peak resident size
 in bytes, and with that before loading. Between runs it sleeps in a read, so that its threads do
 not disturb the other contestants.
+
+`threads` in a job says how many it may use, `THREADS` without it; with `cpu` the time of the
+processor is counted and not that on the wall.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 THREADS = 2
 
 
-def make_session(path: str, profile: str | None = None) -> Any:
+def make_session(path: str, profile: str | None = None, threads: int = THREADS) -> Any:
     """Returns an onnxruntime session on CPU; `profile` starts the file its profile goes to.
 
     Its workers spin for a moment after a run, as by default; `bench.race` rests between turns.
@@ -29,7 +32,7 @@ def make_session(path: str, profile: str | None = None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling = True
@@ -45,7 +48,7 @@ def select_inputs(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:
 
 def onnx_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any]:
     """Runs an ONNX file; `explain` in the job sets the gate, which is on without it."""
-    session = make_session(job["path"])
+    session = make_session(job["path"], threads=_threads(job))
     inputs = select_inputs(session, {**feed, "explain": np.array(job.get("explain", True))})
     return lambda: session.run(None, inputs)
 
@@ -58,7 +61,7 @@ def tensorflow_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[],
     import keras
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_intra_op_parallelism_threads(_threads(job))
     tf.config.threading.set_inter_op_parallelism_threads(1)
     model = _source(job)
     x = tf.convert_to_tensor(next(iter(feed.values())))
@@ -89,7 +92,7 @@ def xplique_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], An
     import tensorflow as tf
     from xplique import attributions
 
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_intra_op_parallelism_threads(_threads(job))
     tf.config.threading.set_inter_op_parallelism_threads(1)
     x = _images(feed)
     model = _source(job)
@@ -126,7 +129,7 @@ def captum_runner(job: dict[str, Any], feed: dict[str, Any]) -> Callable[[], Any
 
     if job["subject"] not in TORCHVISION:
         raise ValueError(f"torchvision has no {job['subject']}")
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(_threads(job))
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(_images(feed), -1, 1)))
     x.requires_grad_()
     model = _with_own_rectifiers(
@@ -161,6 +164,10 @@ def _with_own_rectifiers(model: Any) -> Any:
             traced.add_submodule(node.target, torch.nn.ReLU())
     traced.recompile()
     return traced
+
+
+def _threads(job: Mapping[str, Any]) -> int:
+    return int(job.get("threads", THREADS))
 
 
 def _source(job: dict[str, Any]) -> Any:
@@ -212,17 +219,19 @@ def main() -> None:
         print(f"{type(error).__name__}: {str(error).splitlines()[:1]}", flush=True)
         return
     print("ready", flush=True)
+    clock = time.process_time if job.get("cpu") else time.perf_counter
     for line in sys.stdin:
         if line.strip() == "memory":
             print(json.dumps({"peak": peak_bytes(), "base": base}), flush=True)
         else:
-            print(json.dumps([_timed(run) for _ in range(int(line))]), flush=True)
+            print(json.dumps([timed(run, clock) for _ in range(int(line))]), flush=True)
 
 
-def _timed(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def timed(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """Returns how long a run takes by a clock, in seconds."""
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """The benchmark's arithmetic, its race with workers that only pretend, and one real subject."""
 
 import json
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench import compare, growth, profile, race
+from bench import compare, growth, methods, profile, race, worker
 from bench.__main__ import main
 from bench.race import Timing, ratio
+from bench.subjects import settle_batch_normalisation
 from bench.tables import exponent, head, row
 
 
@@ -77,6 +81,62 @@ def test_a_subject_that_cannot_be_made_has_its_row(monkeypatch, capsys):
         {"model": "VGG16", "error": "convert of VGG16: killed"}
     ]
     assert "| VGG16 | - |" in capsys.readouterr().out
+
+
+def test_methods_are_held_against_the_passes_they_are_made_of(monkeypatch, capsys):
+    asked = []
+
+    def write(job):
+        if job["file"] == "method" and job["probes"][0][0] == "LRP":
+            raise methods.MakeError("no rule")
+        size = 4096 if job["file"] == "method" else 1024
+        (Path(job["folder"]) / f"{job['file']}.onnx").write_bytes(bytes(size))
+
+    def timed(jobs, rounds):
+        asked.append(jobs)
+        assert rounds == 2
+        seconds = {"plain": 0.5, "explain": 1.0, "method": 24.0, "Xplique": 48.0, "captum": 12.0}
+        return {name: Timing((seconds[name],) * 2, 1 + (name == "method"), 0) for name in jobs}
+
+    monkeypatch.setattr(methods, "make", write)
+    monkeypatch.setattr(methods, "race", timed)
+    names = ["IntegratedGradients(16)", "RISE(64)", "LRP"]
+    gradients, scores, refused = methods.compare_methods("ResNet50", names, 2, True, cpu=True)
+    assert gradients["one pass of it/one pass"] == "1.50 (1.50-1.50)"  # 24 over 16 of 1
+    assert scores["one pass of it/one pass"] == "0.75 (0.75-0.75)"  # 24 over 64 of 0.5
+    assert gradients["peak memory/plain"] == "2.00"
+    assert gradients["file, KB more"] == "3"
+    assert gradients["Xplique/method"] == "2.00 (2.00-2.00)"
+    assert gradients["captum/method"] == "0.50 (0.50-0.50)"
+    assert scores["captum/method"] == "-"  # captum has no RISE
+    assert refused == {"method": "LRP", "error": "no rule"}
+    assert all(one["cpu"] and one["threads"] == 1 for jobs in asked for one in jobs.values())
+    assert "processor time, one thread" in capsys.readouterr().out
+
+
+def test_processor_time_leaves_out_what_a_run_waits_for():
+    assert worker.timed(lambda: time.sleep(0.05), time.process_time) < 0.02
+    assert worker.timed(lambda: time.sleep(0.05), time.perf_counter) >= 0.05
+
+
+def test_settled_batch_normalisations_keep_the_scale_of_signals():
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((6, 5, 3))
+    for _ in range(3):
+        x = layers.Conv2D(8, 3, padding="same", kernel_initializer="zeros")(x * 0.01)
+        x = layers.BatchNormalization(momentum=0.7)(x)
+    model = keras.Model(image, x)
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    settle_batch_normalisation(model)
+    result = model(rng.normal(size=(4, 6, 5, 3)).astype(np.float32), training=False).numpy()
+    assert 0.3 < result.std() < 3
+    assert model.layers[-1].momentum == 0.7
 
 
 def test_unknown_subjects_are_refused_before_anything_is_built():
