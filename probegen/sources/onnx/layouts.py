@@ -278,7 +278,7 @@ class Layouts:
         """Learns from an operator that knows what its axes are; matrix products know less."""
         if node.domain:
             return
-        if strong and node.op_type in _CHANNELS_SECOND:
+        if strong and node.op_type in _CHANNELS_SECOND and not _centres(node):
             for value in (node.inputs[0], node.outputs[0]):
                 self._learn(value, self._second(value, _mixes_positions(node)))
         elif strong and node.op_type in _RECURRENT:
@@ -485,3 +485,20 @@ def _has_channels_last(node: ir.Node) -> bool:
         weight = node.inputs[1]
         return weight is not None and (weight.is_initializer() or constant_of(weight) is not None)
     return False
+
+
+def _centres(node: ir.Node) -> bool:
+    """Tells whether a pooling stands for a mean of a normalisation, whatever the axes are.
+
+    tf2onnx writes the mean over the last of three axes as `GlobalAveragePool`, and Keras' layer
+    normalisation as `x - mean(x)`, then the mean of its square.
+    """
+    value = node.inputs[0]
+    if node.op_type != "GlobalAveragePool" or value is None:
+        return False
+    made = value.producer()
+    if made is not None and made.op_type == "Mul" and made.inputs[0] is made.inputs[1]:
+        return True
+    return any(
+        use.node.op_type == "Sub" and use.node.inputs[0] is value for use in node.outputs[0].uses()
+    )

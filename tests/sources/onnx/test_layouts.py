@@ -300,3 +300,38 @@ def test_axes_of_size_1_that_are_taken_out_without_being_named() -> None:
     )
     assert found["c"] == ("batch", "channel", "height", "width")
     assert found["y"] == ("batch", "channel", "width")
+
+
+def test_layer_normalisation_as_tensorflow_exports_it() -> None:
+    """Its mean over the last of three axes is written as a pooling, which knows no channels."""
+    found, _ = _axes(
+        """
+        g (float[N,7,6] x) => (float[N,7,4] y) {
+          mean = GlobalAveragePool(x)
+          minus = Neg(mean)
+          moved = Sub(x, mean)
+          square = Mul(moved, moved)
+          variance = GlobalAveragePool(square)
+          root = Sqrt(variance)
+          scale = Reciprocal(root)
+          scaled = Mul(x, scale)
+          shift = Mul(minus, scale)
+          n = Add(scaled, shift)
+          y = MatMul(n, w)
+        }""",
+        w=_weights(6, 4),
+    )
+    for name in ("x", "n", "square", "y"):
+        assert found[name] == ("batch", "time", "channel"), name
+
+
+def test_a_mean_that_scales_channels_knows_them() -> None:
+    found, _ = _axes(
+        """
+        g (float[N,3,9] x) => (float[N,3,9] y) {
+          mean = GlobalAveragePool(x)
+          gate = Sigmoid(mean)
+          y = Mul(x, gate)
+        }"""
+    )
+    assert found["x"] == ("batch", "channel", "time")
