@@ -247,8 +247,11 @@ def _groups_input(view: ModelView, outputs: Iterable[GradientOutput]) -> InputSp
     most: list[int] = []
     for o in outputs:
         if isinstance(o.probe, ByScores) and o.probe.takes_groups:
-            axes, order = batch_first(o.spec.axes)
-            shape = o.spec.shape if len(order) == len(o.spec.shape) else (1, *o.spec.shape)
+            axes, order = batch_first(o.axes_of_one)
+            sizes = o.spec.shape
+            if len(o.axes_of_one) < len(sizes):  # groups are the same for all classes
+                sizes = (*sizes[: o.classes_at], *sizes[o.classes_at + 1 :])
+            shape = sizes if len(order) == len(sizes) else (1, *sizes)
             found.setdefault((axes, tuple(shape[i] for i in order)), o.spec.name)
             most += [] if o.probe.most_groups is None else [o.probe.most_groups]
     if not found:

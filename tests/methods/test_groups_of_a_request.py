@@ -98,6 +98,22 @@ def test_all_groups_there_give_what_a_stored_array_gives(tmp_path):
         close(found["input"][kind].array, found["stored"][kind].array)
 
 
+@pytest.mark.parametrize("path", ["m.onnx", "saved"])
+def test_groups_and_several_classes(tmp_path, path):
+    probes = [pg.FeatureAblation("input", target="all"), pg.KernelSHAP("input", target=[2, 0])]
+    model, x = models.cnn(), models.images((11, 8, 2), count=2)
+    pg.compile(model, probes, tmp_path / path)
+    single = [pg.FeatureAblation("input", target=2), pg.KernelSHAP("input", target=2)]
+    pg.compile(model, single, tmp_path / "one.onnx", verify=False)
+    art, groups = runtime.load(tmp_path / path), groups_of((11, 8))
+    assert art.manifest.groups_input.shape == (None, 11, 8)
+    found = art.run(x, groups=groups)
+    alone = runtime.load(tmp_path / "one.onnx").run(x, groups=groups)
+    name = "feature_ablation/image"
+    close(found[name].array[:, 2], alone[name].array)
+    close(found["kernel_shap/image"].array[:, 0], alone["kernel_shap/image"].array)
+
+
 def test_drawn_coalitions_add_up_where_groups_are_absent(tmp_path):
     probe = pg.KernelSHAP("input", max_groups=9, samples=60)
     pg.compile(onnx_model(), probe, tmp_path / "m.onnx")

@@ -4,6 +4,7 @@ import itertools
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 
@@ -216,3 +217,29 @@ def test_several_classes_at_once(tmp_path, path):
     best = np.argsort(-scores(x))[:, :2]
     assert np.array_equal(found["occlusion/image/classes"].array, best)
     close(found["occlusion/image"].array, found["all"].array[np.arange(2)[:, None], best])
+
+
+def test_the_model_runs_once_for_all_classes(tmp_path):
+    """Its convolutions stand in one loop over the points, and in no loop over the classes."""
+    sizes = []
+    for target in ([2, 0], [2, 0, 1, 3]):
+        pg.compile(
+            models.cnn(),
+            pg.Occlusion(4, stride=2, target=target),
+            tmp_path / "m.onnx",
+            verify=False,
+        )
+        assert max(depths_of(onnx.load(tmp_path / "m.onnx").graph, "Conv")) == 1
+        sizes.append((tmp_path / "m.onnx").stat().st_size)
+    assert abs(sizes[1] - sizes[0]) < 200
+
+
+def depths_of(graph, operator, depth=0):
+    """In how many loops each node of an operator stands."""
+    found = [depth] * sum(node.op_type == operator for node in graph.node)
+    for node in graph.node:
+        inner = depth + (node.op_type in ("Scan", "Loop"))
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                found += depths_of(attribute.g, operator, inner)
+    return found

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
-from probegen.graph.attribution.by_scores import Tensor, attribution_by_scores
+from probegen.graph.attribution.by_scores import (
+    ScoresAtPoints,
+    Tensor,
+    attribution_by_scores,
+    scores_at_points,
+)
 from probegen.graph.attribution.completeness import Missing, write_missing
 from probegen.graph.attribution.sampled import Moved, sampled_gradients
 from probegen.graph.attribution.target import choices, one_hot, seed, weighed
@@ -76,7 +82,8 @@ def write_attributions(
     """Writes all attributions that share one target and one way back to it.
 
     A target of several classes is one Scan over them, whose body holds the backward pass of one:
-    the graph does not grow with their number.
+    the graph does not grow with their number. Methods by scores run the model at
+    their points before it, once for all classes.
 
     Args:
         builder: where the nodes go; its graph holds the forward pass.
@@ -104,11 +111,33 @@ def write_attributions(
         chosen = seed(builder, target, scores, request, region)
         return _of_seed(builder, scores, chosen, wanted, backward, holding, missing)
     classes = choices(builder, target, scores, region)
+
+    def seed_of(inside: Builder, one: ir.Value) -> ir.Value:
+        return weighed(inside, one_hot(inside, one, scores), region)
+
+    at_points = {
+        w.name: scores_at_points(
+            builder,
+            w.probe,
+            Tensor(w.at, w.axes),
+            w.moved,
+            scores,
+            classes,
+            seed_of,
+            holding or {},
+            w.groups,
+        )
+        for w in wanted
+        if isinstance(w.probe, ByScores)
+    }
     loop = StepWriter(builder)
     loop.body.forward = builder.forward
-    chosen = one_hot(loop.body, loop.read(classes, backwards=False), scores)
-    chosen = weighed(loop.body, chosen, region)
-    each = _of_seed(loop.body, scores, chosen, wanted, backward, holding, missing)
+    chosen = seed_of(loop.body, loop.read(classes, backwards=False))
+    known = {
+        name: dataclasses.replace(of_all, values=loop.read(of_all.values, backwards=False))
+        for name, of_all in at_points.items()
+    }
+    each = _of_seed(loop.body, scores, chosen, wanted, backward, holding, missing, known)
     places = {w.name: w.classes_at for w in wanted}
     places.update((m.names[0], int(BATCH in m.explained.axes)) for m in missing)
     results = [Collected(each[name], backwards=False) for name in places]
@@ -135,6 +164,7 @@ def _of_seed(
     backward: BackwardPass,
     holding: Mapping[ir.Value, int] | None,
     missing: Sequence[Missing],
+    known: Mapping[str, ScoresAtPoints] = MappingProxyType({}),
 ) -> dict[str, ir.Value]:
     """Writes the attributions of one class, with one backward pass; returns them by name.
 
@@ -146,6 +176,7 @@ def _of_seed(
         backward: writes the backward pass.
         holding: see `write_attributions`.
         missing: see `write_attributions`.
+        known: of methods by scores, the scores at all points where they are known.
     """
     seeds = {scores: chosen}
     flow = {w.name: w.at for w in wanted if not w.probe.needs_gradient}
@@ -181,6 +212,7 @@ def _of_seed(
             chosen,
             holding or {},
             w.groups,
+            known=known.get(w.name),
         )
         if isinstance(w.probe, ByScores)
         else w.probe.combine(ops, flow[w.name], w.at, w.axes)

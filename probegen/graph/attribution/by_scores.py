@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, us
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import attribute, dims_of, dtype_of, rank_of
+from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.methods.axes import BATCH, Axes, batch_first
 from probegen.methods.by_scores import ByScores, Subject, hidden_axes
@@ -44,6 +45,7 @@ def attribution_by_scores(
     samples: Mapping[ir.Value, int],
     groups: ir.Value | None = None,
     held: Collection[ir.Node] = (),
+    known: ScoresAtPoints | None = None,
 ) -> ir.Value:
     """Writes an attribution.
 
@@ -62,55 +64,166 @@ def attribution_by_scores(
             empty where points cannot be folded into the batch.
         groups: int32 `[batch, ...positions]` of the request, where the method asked for them.
         held: nodes whose results are those of the unchanged tensors at all points: masks.
+        known: the scores at the points, where they are computed already.
 
     Returns:
         The attribution, its axes as the method's `result` gives them for the explained tensor.
     """
     ops = OnnxOperations(builder)
-    value, axes = _batch_first(builder, explained)
-    moved = [_as_read(builder.forward, one) for one in moved]
-    rows = [_batch_first(builder, m) for m in moved]
-    numbered = None if groups is None else builder.cast(groups, _wide(value))
-    subject = Subject(value, axes, tuple(rows), numbered)
-    prepared = probe.prepared(ops, subject)
-    score = summed_score(builder, scores, seed, 1)
-    if not all(BATCH in m.axes for m in moved) or isinstance(dims_of(scores)[0], int):
-        samples = {}  # one sample alone, or scores of a fixed number of samples
-    sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
-    count = probe.count(axes, sizes)
-    chunk = _chunk(builder.forward, probe, [m.at for m in moved], scores, samples)
-    if count is None:
-        numbers, there = _open_numbers(builder, probe.counted(ops, prepared), chunk)
-    else:
-        chunk = math.ceil(count / math.ceil(count / min(chunk, count)))
-        numbers, there = _numbers(builder, count, chunk, _wide(value))
-    fold = Fold(chunk, samples) if chunk > 1 else None
-
+    look = _Look.at(builder, probe, explained, moved, scores, samples, groups, held, known)
+    prepared, score = look.prepared, summed_score(builder, scores, seed, 1)
     loop = StepWriter(builder)
     inside = OnnxOperations(loop.body)
-    number = loop.read(numbers, backwards=False)
+    number = loop.read(look.numbers, backwards=False)
     carried = [loop.carry(zeros) for zeros in probe.start(ops, prepared, score)]
-    points = {
-        m.at: _point(
-            loop.body, probe.changed_one(inside, prepared, number, v, a, which), m, v, fold
-        )
-        for which, (m, (v, a)) in enumerate(zip(moved, rows, strict=True))
-    }
-    copies = forward_at(builder, loop, points, [scores], fold, held)
-    apart = loop.body.reshape(
-        copies.get(scores, scores), [chunk, -1, *((scores, i) for i in range(1, rank_of(scores)))]
-    )
-    found = summed_score(loop.body, apart, builder.unsqueeze(seed, [0]), 2)
+    if known is not None:
+        found = loop.read(known.values, backwards=False)
+    else:
+        apart = look.scores_in(loop, number)
+        found = summed_score(loop.body, apart, builder.unsqueeze(seed, [0]), 2)
     added = probe.added(inside, prepared, number, found, score)
-    if there is not None:
-        counts = loop.read(there, backwards=False)
+    if look.there is not None:
+        counts = loop.read(look.there, backwards=False)
         added = tuple(_where_counted(inside, counts, part) for part in added)
     sums = [loop.body.add(c, inside.sum(a, (0,))) for c, a in zip(carried, added, strict=True)]
     totals, _ = loop.finish(sums)
-    result = probe.explained(ops, subject, prepared, totals, score)
+    result = probe.explained(ops, look.subject, prepared, totals, score)
     if not probe.stays_wide:
         result = builder.cast(result, dtype_of(explained.at))
-    return _in_own_order(builder, probe, result, axes, explained)
+    return _in_own_order(builder, probe, result, look.subject.axes, explained)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoresAtPoints:
+    """The scores of a class at all points, where these are computed for several classes at once.
+
+    Attributes:
+        numbers: of the points, `[steps, points]`.
+        there: which of these count; None where all do.
+        values: the scores, `[steps, points, batch]`; of all classes with one more axis in front.
+    """
+
+    numbers: ir.Value
+    there: ir.Value | None
+    values: ir.Value
+
+
+def scores_at_points(
+    builder: Builder,
+    probe: ByScores,
+    explained: Tensor,
+    moved: Sequence[Tensor],
+    scores: ir.Value,
+    classes: ir.Value,
+    seed_of: Callable[[Builder, ir.Value], ir.Value],
+    samples: Mapping[ir.Value, int],
+    groups: ir.Value | None = None,
+) -> ScoresAtPoints:
+    """Writes the scores of several classes at all points, of the same forward passes.
+
+    Args:
+        builder, probe, explained, moved, scores, samples, groups: see `attribution_by_scores`.
+        classes: the classes, along the first axis.
+        seed_of: writes, with some builder, what scores are multiplied by for one of the classes.
+    """
+    look = _Look.at(builder, probe, explained, moved, scores, samples, groups)
+    loop = StepWriter(builder)
+    apart = look.scores_in(loop, loop.read(look.numbers, backwards=False))
+    each = StepWriter(loop.body)
+    seed = seed_of(each.body, each.read(classes, backwards=False))
+    found = summed_score(each.body, apart, each.body.unsqueeze(seed, [0]), 2)
+    _, (of_step,) = each.finish([], [Collected(found, backwards=False)])
+    _, (whole,) = loop.finish([], [Collected(of_step, backwards=False)])
+    return ScoresAtPoints(look.numbers, look.there, builder.transpose(whole, [1, 0, 2, 3]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """A method's look at a tensor: its points, and how the model runs there.
+
+    Attributes:
+        builder: where the nodes around the loop over the points go.
+        probe: the method.
+        subject: what it looks at.
+        moved: the tensors that are changed, as the model reads them.
+        prepared: what all points share.
+        scores: what the target is taken from.
+        chunk: points of a step.
+        fold: how they are folded into the batch; None where a step has one.
+        numbers: of the points, `[steps, points]`.
+        there: which of these count; None where all do.
+        held: nodes whose results are those of the unchanged tensors.
+    """
+
+    builder: Builder
+    probe: ByScores
+    subject: Subject[ir.Value]
+    moved: Sequence[Tensor]
+    prepared: Sequence[ir.Value]
+    scores: ir.Value
+    chunk: int
+    fold: Fold | None
+    numbers: ir.Value
+    there: ir.Value | None
+    held: Collection[ir.Node]
+
+    @classmethod
+    def at(
+        cls,
+        builder: Builder,
+        probe: ByScores,
+        explained: Tensor,
+        moved: Sequence[Tensor],
+        scores: ir.Value,
+        samples: Mapping[ir.Value, int],
+        groups: ir.Value | None = None,
+        held: Collection[ir.Node] = (),
+        known: ScoresAtPoints | None = None,
+    ) -> _Look:
+        """Prepares for the points of a method; see `attribution_by_scores`."""
+        ops = OnnxOperations(builder)
+        value, axes = _batch_first(builder, explained)
+        moved = [_as_read(builder.forward, one) for one in moved]
+        rows = [_batch_first(builder, m) for m in moved]
+        numbered = None if groups is None else builder.cast(groups, _wide(value))
+        subject = Subject(value, axes, tuple(rows), numbered)
+        prepared = probe.prepared(ops, subject)
+        if known is not None:
+            chunk, numbers, there = 1, known.numbers, known.there
+            return cls(
+                builder, probe, subject, moved, prepared, scores, chunk, None, numbers, there, held
+            )
+        if not all(BATCH in m.axes for m in moved) or isinstance(dims_of(scores)[0], int):
+            samples = {}  # one sample alone, or scores of a fixed number of samples
+        sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
+        count = probe.count(axes, sizes)
+        chunk = _chunk(builder.forward, probe, [m.at for m in moved], scores, samples)
+        if count is None:
+            numbers, there = _open_numbers(builder, probe.counted(ops, prepared), chunk)
+        else:
+            chunk = math.ceil(count / math.ceil(count / min(chunk, count)))
+            numbers, there = _numbers(builder, count, chunk, _wide(value))
+        fold = Fold(chunk, samples) if chunk > 1 else None
+        return cls(
+            builder, probe, subject, moved, prepared, scores, chunk, fold, numbers, there, held
+        )
+
+    def scores_in(self, loop: StepWriter, number: ir.Value) -> ir.Value:
+        """Writes the scores at the points of a step into a loop, `[points, batch, ...]`."""
+        inside, scores = OnnxOperations(loop.body), self.scores
+        changed = {
+            m: self.probe.changed_one(inside, self.prepared, number, value, axes, which)
+            for which, (m, (value, axes)) in enumerate(
+                zip(self.moved, self.subject.moved, strict=True)
+            )
+        }
+        points = {
+            m.at: _point(loop.body, changed[m], m, value, self.fold)
+            for m, (value, _) in zip(self.moved, self.subject.moved, strict=True)
+        }
+        copies = forward_at(self.builder, loop, points, [scores], self.fold, self.held)
+        rest = ((scores, i) for i in range(1, rank_of(scores)))
+        return loop.body.reshape(copies.get(scores, scores), [self.chunk, -1, *rest])
 
 
 def _as_read(graph: ir.Graph, tensor: Tensor) -> Tensor:
