@@ -10,7 +10,8 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import InputError, InstrumentError, SpecError
+from probegen.errors import InputError, InstrumentError, SpecError, VerificationError
+from probegen.graph import attribution
 from tests import models
 from tests.command_line import status_of
 
@@ -297,3 +298,10 @@ def test_the_command_line(tmp_path, capsys):
     assert np.all(runtime.read_npz(tmp_path / "o.npz")["input_gradient/image"].array == 0)
     assert status_of(*given) == 0
     assert np.any(runtime.read_npz(tmp_path / "o.npz")["input_gradient/image"].array != 0)
+
+
+def test_a_region_that_is_left_out_is_found(tmp_path, monkeypatch):
+    right = attribution.seed
+    monkeypatch.setattr(attribution, "seed", lambda *given: right(*given[:4]))
+    with pytest.raises(VerificationError, match="input_gradient/image"):
+        pg.compile(segmenting(), pg.InputGradient(region="input"), tmp_path / "m.onnx")
