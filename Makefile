@@ -70,6 +70,7 @@ $(PEERS_READY): pyproject.toml
 
 peers: $(PEERS_READY)
 	$(PEERS_BIN)/python -m peers --page docs/PEERS.md
+	$(PEERS_BIN)/python -m pytest tests/runtime/metrics/test_quantus.py
 
 bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8

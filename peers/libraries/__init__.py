@@ -13,5 +13,4 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "lime_weights": ("lime",),
     "xplique_attributions": ("xplique",),
     "tf_keras_vis_maps": ("tf-keras-vis",),
-    "quantus_metrics": ("quantus",),
 }
