@@ -11,6 +11,10 @@ ONNX_READY := $(ONNX_VENV)/.ready
 PEERS_VENV := .venv-peers
 PEERS_BIN := $(PEERS_VENV)/bin
 PEERS_READY := $(PEERS_VENV)/.ready
+# Quantus crashes where it finds torch and TensorFlow side by side, and the tests need the latter.
+QUANTUS_VENV := .venv-quantus
+QUANTUS_BIN := $(QUANTUS_VENV)/bin
+QUANTUS_READY := $(QUANTUS_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
 .PHONY: help demo gallery test check format docs peers bench sweep sweep-onnx corpus mutants clean
@@ -68,9 +72,15 @@ $(PEERS_READY): pyproject.toml
 	$(PEERS_BIN)/python -m pip install --quiet --editable '.[peers]'
 	touch $@
 
-peers: $(PEERS_READY)
+$(QUANTUS_READY): pyproject.toml
+	$(PYTHON) -m venv $(QUANTUS_VENV)
+	$(QUANTUS_BIN)/python -m pip install --quiet --upgrade pip
+	$(QUANTUS_BIN)/python -m pip install --quiet --editable '.[quantus]'
+	touch $@
+
+peers: $(PEERS_READY) $(QUANTUS_READY)
 	$(PEERS_BIN)/python -m peers --page docs/PEERS.md
-	$(PEERS_BIN)/python -m pytest tests/runtime/metrics/test_quantus.py
+	$(QUANTUS_BIN)/python -m pytest tests/runtime/metrics/test_quantus.py
 
 bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8
@@ -105,4 +115,4 @@ mutants: $(READY)
 	$(BIN)/python -m mutants $(FILES) --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(PEERS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
