@@ -240,3 +240,49 @@ def test_several_classes_at_once_are_verified(tmp_path):
     one = runtime.load(single).run(images)
     for name, row in (("guided_backprop/image", 3), ("deep_lift/image", 0)):
         np.testing.assert_allclose(found[name].array[:, row], one[name].array, rtol=1e-4, atol=1e-7)
+
+
+def joined(batch):
+    """A model that joins samples and heads in one axis, between two reshapes."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        onnx.helper.make_node("Reshape", ["x", "rows"], ["heads"]),  # [3 * batch, 4, 2]
+        onnx.helper.make_node("Transpose", ["heads"], ["keys"], perm=[0, 2, 1]),
+        onnx.helper.make_node("MatMul", ["heads", "keys"], ["products"]),
+        onnx.helper.make_node("Softmax", ["products"], ["weights"], axis=-1),
+        onnx.helper.make_node("MatMul", ["weights", "heads"], ["read"]),
+        onnx.helper.make_node("Reshape", ["read", "whole"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    stored = [
+        onnx.numpy_helper.from_array(np.array([-1, 4, 2]), "rows"),
+        onnx.numpy_helper.from_array(np.array([-1, 24]), "whole"),
+        onnx.numpy_helper.from_array(rng.normal(size=(24, 5)).astype(np.float32), "w"),
+    ]
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "joined",
+        [info("x", 1, [batch, 3, 4, 2])],
+        [info("scores", 1, [batch, 5])],
+        stored,
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    return onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets)
+
+
+@pytest.mark.parametrize("batch", ["batch", 4])
+def test_samples_that_are_joined_with_another_axis_meet_a_reference_of_the_whole_batch(
+    tmp_path, batch
+):
+    model, path = joined(batch), tmp_path / "m.onnx"
+    pg.compile(model, pg.DeepLIFT(BASELINE, target=2), path)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 4) if batch == "batch" else (4,):
+        rows = models.images((3, 4, 2), seed=count, count=count)
+        own, there = (
+            session.run(None, {"x": v})[0][:, 2] for v in (rows, np.full_like(rows, BASELINE))
+        )
+        found = runtime.load(path).run(rows)["deep_lift/x"].array
+        np.testing.assert_allclose(found.reshape(count, -1).sum(1), own - there, atol=2e-5)
+        assert np.abs(own - there).min() > 1e-2

@@ -179,7 +179,9 @@ class Reference:
             about: what is known of them.
 
         One sample stands for all where nothing else in it depends on the request: with a fixed
-        baseline it is a constant then, which a runtime computes when it opens the graph.
+        baseline it is a constant then, which a runtime computes when it opens the graph. Where
+        a value has the samples joined with another axis, as the heads of attention are in some
+        graphs, one sample does not broadcast to all: the pass has the whole batch then.
         """
         graph, places = builder.forward, list(baselines)
         held = held_masks(graph, places)
@@ -191,6 +193,8 @@ class Reference:
         alone = not blurred and not (read & request)
         batch = {_batch_size(place, about) for place in places}
         name = batch.pop() if alone and len(batch) == 1 else None
+        if not all(_has_samples_apart(v, name) for node in nodes for v in node.outputs):
+            name = None
         one = {name: 1} if isinstance(name, str) else {}
 
         def rename(size: Dim) -> Dim:
@@ -518,6 +522,12 @@ def _batch_size(place: ir.Value, about: Mapping[ir.Value, Place]) -> Dim:
     """Returns what is known of how many samples a tensor holds."""
     names = about[place].axes
     return dims_of(place)[names.index(BATCH)] if BATCH in names else None
+
+
+def _has_samples_apart(value: ir.Value, batch: Dim) -> bool:
+    """Tells whether a value has an axis that is the samples and nothing else."""
+    shape = shape_of(value)
+    return shape is not None and batch in shape
 
 
 def _filled(
