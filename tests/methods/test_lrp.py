@@ -234,19 +234,21 @@ def test_attention_by_hand(tmp_path):
     """Softmax, products of two tensors and layer normalisation: AttnLRP's equations."""
     text = """<ir_version: 9, opset_import: ["" : 17]>
       net (float[n, 4, 3] x) => (float[n, 4, 3] y) {
-        s = LayerNormalization(x, one, zero)
+        s = LayerNormalization(x, scale, shift)
         q = MatMul(s, wq)  t = Transpose<perm = [0, 2, 1]>(s)
         a = MatMul(q, t)  p = Softmax(a)  y = MatMul(p, s) }"""
     model = onnx.parser.parse_model(text)
     wq = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)
-    for name, v in (("one", np.ones(3, "f")), ("zero", np.zeros(3, "f")), ("wq", wq)):
+    scale, shift = np.array([0.7, -1.3, 1.1], "f"), np.array([0.2, 0.4, -0.3], "f")
+    for name, v in (("scale", scale), ("shift", shift), ("wq", wq)):
         model.graph.initializer.append(onnx.numpy_helper.from_array(v, name))
     path = tmp_path / "m.onnx"
     pg.compile(model, pg.LRP(composite="attn_lrp", target=(2, 1)), path)
     x = models.images((4, 3), count=2)
     found = runtime.load(path).run(x)["lrp/x"].array
     d = x.astype(np.float64) - x.mean(-1, keepdims=True)
-    s = d / np.sqrt((d**2).mean(-1, keepdims=True) + 1e-5)
+    deviation = np.sqrt((d**2).mean(-1, keepdims=True) + 1e-5)
+    s = d / deviation * scale + shift
     q = s @ wq
     a = q @ s.transpose(0, 2, 1)
     p = np.exp(a) / np.exp(a).sum(-1, keepdims=True)
@@ -258,7 +260,9 @@ def test_attention_by_hand(tmp_path):
     of_a = a * (of_p - p * of_p.sum(-1, keepdims=True))
     ratio = of_a / away(a, 1e-6) / 2
     of_q, of_t = q * (ratio @ s), s * (ratio.transpose(0, 2, 1) @ q)
-    expected = of_s + of_t + s * ((of_q / away(q, 1e-6)) @ wq.T)
+    of_s = of_s + of_t + s * ((of_q / away(q, 1e-6)) @ wq.T)
+    ratio = of_s / away(s, 1e-6) * scale / deviation
+    expected = x * (ratio - ratio.mean(-1, keepdims=True))
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
@@ -266,6 +270,56 @@ def test_transformers_are_verified(tmp_path):
     assert pg.compile(
         models.transformer(), pg.LRP(composite="attn_lrp"), tmp_path / "m.onnx"
     ).report.passed
+
+
+def small_transformer():
+    """One block, normalised before and behind."""
+    keras.utils.set_random_seed(7)
+    x = shape = keras.Input((5, 6), name="x")
+    y = keras.layers.LayerNormalization()(x)
+    x = x + keras.layers.MultiHeadAttention(2, 3)(y, y)
+    y = keras.layers.LayerNormalization()(x)
+    y = keras.ops.gelu(keras.layers.Dense(7)(y), approximate=True)
+    x = keras.layers.LayerNormalization()(x + keras.layers.Dense(6)(y))
+    scores = keras.layers.Dense(4)(keras.layers.GlobalAveragePooling1D()(x))
+    model = keras.Model(shape, scores)
+    rng = np.random.default_rng(8)
+    for weight in model.weights:
+        if weight.path.endswith(("bias", "beta")):
+            weight.assign(rng.normal(scale=0.3, size=weight.shape))
+    return model
+
+
+@pytest.mark.parametrize("rule", [{"composite": "attn_lrp"}, {}])
+def test_a_transformer_and_its_onnx_export_say_the_same(tmp_path, rule):
+    """Passed whole through the normalisations, relevance would come to 7.5 times the scores."""
+    model, rows = small_transformer(), models.images((5, 6), count=9)
+    scores = np.asarray(model(rows))[:, 2]
+    model.export(tmp_path / "source.onnx", format="onnx", verbose=False)
+    found = []
+    for source in (model, tmp_path / "source.onnx"):
+        path = tmp_path / "m.onnx"
+        assert pg.compile(source, pg.LRP(target=2, **rule), path).report.passed
+        art = runtime.load(path)
+        found.append(art.run(rows)[art.manifest.explanations[0].name].array)
+    assert np.linalg.norm(found[0] - found[1]) < 1e-4 * np.linalg.norm(found[0])
+    assert np.abs(found[0]).sum() < 4 * np.abs(scores).sum()
+
+
+def test_a_normalisation_without_shift_conserves_relevance(tmp_path):
+    """Softmax alone would lose some; here are sums, layers and normalisations."""
+    keras.utils.set_random_seed(9)
+    x = shape = keras.Input((5, 6), name="x")
+    x = x + keras.layers.Dense(6, use_bias=False)(keras.layers.LayerNormalization()(x))
+    y = keras.layers.Dense(7, activation="relu", use_bias=False)(
+        keras.layers.LayerNormalization(axis=(1, 2))(x)
+    )
+    scores = keras.layers.Dense(3, use_bias=False)(keras.layers.Flatten()(y))
+    model, rows = keras.Model(shape, scores), models.images((5, 6), count=7)
+    pg.compile(model, pg.LRP(composite="attn_lrp", target=1), tmp_path / "m.onnx")
+    found = runtime.load(tmp_path / "m.onnx").run(rows)["lrp/x"].array
+    own = np.asarray(model(rows))[:, 1]
+    np.testing.assert_allclose(found.reshape(7, -1).sum(1), own, atol=1e-3 * np.abs(own).max())
 
 
 # -- what is refused ---------------------------------------------------------------------------

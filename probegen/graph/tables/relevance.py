@@ -7,7 +7,10 @@ take. `stab(z)` is z moved away from 0 by a small number.
 - layers with stored weights (`Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `Einsum`), with a bias and
   a batch normalisation behind taken into their weights: the rule that is asked for, see `_Layer`.
 - sums, means and poolings by the mean: `x * J^T(R / stab(z))`; a constant operand takes its share.
-- functions of one tensor, factors that do not change, and layer normalisation pass R on as it is.
+- functions of one tensor and factors that do not change pass R on as it is.
+- layer and instance normalisation: one over the deviation is a factor that passes R on; taking the
+  mean away, the scale and the shift are linear, of which each term has its share (Achtibat et al.
+  2024, sec. 3.3.3). Passed on whole, R would be large where x itself is next to 0.
 - maxima, and all that moves elements: R goes where the element comes from.
 - products of two tensors that change: half of `x * J^T(R / stab(z))` to each, softmax
   `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
@@ -58,16 +61,16 @@ _SUMS = frozenset(
         "CumSum", "Resize", "Upsample", "BatchNormalization",
     }
 )  # fmt: skip
+_NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
 #: Rules that give relevance to inputs of 0.
 _NOT_SHARES = frozenset({"wsquare", "flat", "zbox"})
 #: What passes relevance on as it is, where one input changes.
 _PASSED = frozenset(
     {
         "Abs", "Atan", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
-        "HardSwish", "LayerNormalization", "InstanceNormalization", "LeakyRelu", "Log", "Max",
-        "Min", "Mish", "Mul", "Neg", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Sigmoid",
-        "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
-        "probegen.composite::Gelu",
+        "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu",
+        "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
+        "ThresholdedRelu", "probegen.composite::Gelu",
     }
 )  # fmt: skip
 
@@ -280,6 +283,9 @@ class _Relevance:
             yield from self._shares(walk, node, ratio, 1)
         elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:
             yield moving[0], b.unbroadcast(given(dy), moving[0])
+        elif key in _NORMALISATIONS and moving == [node.inputs[0]]:
+            ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
+            yield moving[0], b.mul(moving[0], _centred_and_scaled(b, node, ratio))
         elif key in ("Mul", "MatMul", "Einsum", "Gemm") and len(moving) == 2:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=False)
             yield from self._shares(walk, node, ratio, 2)
@@ -298,6 +304,24 @@ class _Relevance:
         ratio = ratio if parts == 1 else b.mul(ratio, 1 / parts)
         for value, gradient in RULES[key_of(node)](walk, node, [ratio]):
             yield value, b.mul(value, gradient)
+
+
+def _centred_and_scaled(b: Builder, node: ir.Node, g: ir.Value) -> ir.Value:
+    """Returns the vector-Jacobian product of a normalisation whose deviation is a constant."""
+    x, scale = node.inputs[:2]
+    if x is None or scale is None:
+        raise Refused("it has no scale")
+    rank = rank_of(x)
+    axes = list(range(2, rank))
+    if key_of(node) == "LayerNormalization":
+        axes = list(range(int(attribute(node, "axis", -1)) % rank, rank))
+    else:
+        scale = b.reshape(scale, [1, -1, *[1] * (rank - 2)])
+    centred = b.sub(x, b.reduce("ReduceMean", x, axes, True))
+    variance = b.reduce("ReduceMean", b.mul(centred, centred), axes, True)
+    spread = b.add(variance, float(attribute(node, "epsilon", 1e-5)))
+    inner = b.div(b.mul(g, scale), b.elementwise("Sqrt", spread))
+    return b.sub(inner, b.reduce("ReduceMean", inner, axes, True))
 
 
 def over(

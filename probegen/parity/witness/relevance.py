@@ -112,6 +112,8 @@ class Propagated:
                 value = node.inputs[i]
                 if value is not None:
                     yield value, step.inputs[i] * adjoint(step, [ratio], i)
+        elif x is not None and key in ("LayerNormalization", "InstanceNormalization"):
+            yield x, self._normalisation(step, relevance)
         elif x is not None and key == "Softmax":
             total = relevance.sum(axis=int(attribute(node, "axis", -1)), keepdims=True)
             yield x, step.x * (relevance - step.y * total)
@@ -119,6 +121,19 @@ class Propagated:
             yield x, unbroadcast(relevance, self.values[x].shape)
         else:
             raise Unknown(key)
+
+    def _normalisation(self, step: Step, relevance: Array) -> Array:
+        """Returns what x gets of `scale * (x - mean(x)) / deviation + shift`: by its terms."""
+        x, scale, rank = step.x, step.inputs[1], step.x.ndim
+        axes = tuple(range(2, rank))
+        if step.node.op_type == "LayerNormalization":
+            axes = tuple(range(int(attribute(step.node, "axis", -1)) % rank, rank))
+        else:
+            scale = scale.reshape([1, -1, *[1] * (rank - 2)])
+        variance = x.var(axis=axes, keepdims=True) + float(attribute(step.node, "epsilon", 1e-5))
+        weight = relevance / _away(step.y, self.table.epsilon) * scale / np.sqrt(variance)
+        own = x * weight
+        return np.asarray(own - x * weight.mean(axis=axes, keepdims=True))
 
     def _rule(self, layer: ir.Node) -> LayerRule:
         convolution = key_of(layer) in CONVOLUTIONS

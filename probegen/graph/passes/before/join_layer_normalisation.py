@@ -121,7 +121,7 @@ def _statistics(x: ir.Value, inverse: ir.Value) -> _Statistics | None:
     total = _input_of(root, "Sqrt")
     for variance, number in operands(total, "Add"):
         epsilon = constant_of(number)
-        square = _input_of(variance, "ReduceMean")
+        square = _mean_of(variance)
         rank = len(shape_of(x) or ())
         if epsilon is None or epsilon.size != 1 or epsilon.ndim > rank or square is None:
             continue
@@ -141,10 +141,14 @@ def _statistics(x: ir.Value, inverse: ir.Value) -> _Statistics | None:
 def _mean_axes(mean: ir.Value | None, x: ir.Value) -> list[int] | None:
     """Returns the axes over which a value is the mean of something shaped as x; they stay as 1."""
     node, shape = None if mean is None else mean.producer(), shape_of(x)
-    if node is None or node.op_type != "ReduceMean" or node.domain or shape is None:
+    if node is None or node.domain or shape is None:
         return None
     source = node.inputs[0]
     if source is not x and (source is None or not same_shape(source, x)):
+        return None
+    if node.op_type == "GlobalAveragePool":  # tf2onnx writes means over the last axes so
+        return list(range(2, len(shape)))
+    if node.op_type != "ReduceMean":
         return None
     axes = attribute(node, "axes")
     if len(node.inputs) > 1:
@@ -153,6 +157,12 @@ def _mean_axes(mean: ir.Value | None, x: ir.Value) -> list[int] | None:
     if not axes or not attribute(node, "keepdims", 1):
         return None
     return sorted(int(axis) % len(shape) for axis in axes)
+
+
+def _mean_of(variance: ir.Value) -> ir.Value | None:
+    """Returns what a value is the mean of."""
+    reduced = _input_of(variance, "ReduceMean")
+    return _input_of(variance, "GlobalAveragePool") if reduced is None else reduced
 
 
 def _before_reshapes(value: ir.Value | None) -> ir.Value | None:

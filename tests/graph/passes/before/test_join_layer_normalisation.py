@@ -29,6 +29,7 @@ def model(
     mean: str = "same = Identity(mean)",
     deviation: str = "d = Sub(x, mean)",
     kind: str = "float",
+    over: str = "ReduceMean(%s, axes)",
 ) -> ir.Model:
     """Returns a normalisation as Keras has it; some of its lines can be replaced."""
     sizes = ", ".join(map(str, shape[1:]))
@@ -40,12 +41,12 @@ def model(
        int64[{len(axes)}] axes = {{{", ".join(map(str, axes))}}}>
       {{
         {before}
-        mean = ReduceMean(x, axes)
+        mean = {over % "x"}
         {mean}
         n = Neg(mean)
         {deviation}
         q = Mul(d, d)
-        v = ReduceMean(q, axes)
+        v = {over % "q"}
         t = Add(v, epsilon)
         s = Sqrt(t)
         i = Reciprocal(s)
@@ -102,6 +103,14 @@ CASES = {
     ),
     "a stopped gradient within": (
         lambda: model(*LAST, mean="p = probegen.StopGradient(mean)", deviation="d = Sub(x, p)"),
+        ["LayerNormalization"],
+    ),
+    "as tf2onnx writes means over the last axis": (
+        lambda: model(*LAST, over="GlobalAveragePool(%s)"),
+        ["LayerNormalization"],
+    ),
+    "as tf2onnx writes means over the last two axes": (
+        lambda: model((3, 4, 7, 5), [2, 3], over="GlobalAveragePool(%s)"),
         ["LayerNormalization"],
     ),
     "the last two axes": (lambda: model((3, 4, 7), [1, 2]), ["LayerNormalization"]),
