@@ -322,6 +322,31 @@ def test_a_normalisation_without_shift_conserves_relevance(tmp_path):
     np.testing.assert_allclose(found.reshape(7, -1).sum(1), own, atol=1e-3 * np.abs(own).max())
 
 
+@pytest.mark.parametrize("operator", ["Max", "Min"])
+def test_the_largest_of_two_tensors_has_the_relevance(tmp_path, operator):
+    text = f"""<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 4] x) => (float[n, 3] y) {{
+        a = MatMul(x, wa)  b = MatMul(x, wb)  m = {operator}(a, b)  y = MatMul(m, w) }}"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(4)
+    wa, wb, w = (rng.normal(size=s).astype(np.float32) for s in ((4, 5), (4, 5), (5, 3)))
+    for name, v in (("wa", wa), ("wb", wb), ("w", w)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(v, name))
+    path = tmp_path / "m.onnx"
+    pg.compile(model, pg.LRP(target=1), path)
+    for count in (1, 6):
+        x = models.images((4,), count=count)
+        a, b = x @ wa, x @ wb
+        first = a > b if operator == "Max" else a < b
+        assert first.any()
+        assert not first.all()
+        r = np.where(first, a, b) * w[:, 1]
+        of_a, of_b = (np.where(c, r, 0) / v for c, v in ((first, a), (~first, b)))
+        expected = x * (of_a @ wa.T + of_b @ wb.T)
+        found = runtime.load(path).run(x)["lrp/x"].array
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 

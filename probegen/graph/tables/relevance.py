@@ -61,6 +61,8 @@ _SUMS = frozenset(
         "CumSum", "Resize", "Upsample", "BatchNormalization",
     }
 )  # fmt: skip
+#: Of several tensors, they send relevance to the one that the element comes from.
+_LARGEST = frozenset({"Max", "Min"})
 _NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
 #: Rules that give relevance to inputs of 0.
 _NOT_SHARES = frozenset({"wsquare", "flat", "zbox"})
@@ -276,7 +278,7 @@ class _Relevance:
         b, y = walk.builder, node.outputs[0]
         if any(v not in walk.wanted for v in moving):
             raise Refused("what it reads depends on what is explained in a way without relevance")
-        if key in _ROUTED:
+        if key in _ROUTED or (key in _LARGEST and len(moving) > 1):
             yield from RULES[key](walk, node, dy)
         elif key in _SUMS:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)

@@ -106,6 +106,11 @@ class Propagated:
         x = node.inputs[wanted[0]]
         if function is not None and len(function.nodes) > 1:
             yield function.entry, relevance
+        elif key in ("Max", "Min") and distinct > 1:
+            for i in wanted:
+                value = node.inputs[i]
+                if value is not None:
+                    yield value, adjoint(step, [relevance], i)
         elif key in _SUMS or (key in _PRODUCTS and distinct == 2):
             ratio = relevance / _away(step.y, self.table.epsilon) / (1 if key in _SUMS else 2)
             for i in wanted:
