@@ -17,7 +17,7 @@ QUANTUS_BIN := $(QUANTUS_VENV)/bin
 QUANTUS_READY := $(QUANTUS_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo gallery test check format docs peers bench sweep sweep-onnx corpus mutants clean
+.PHONY: help demo gallery test test-wide check format docs peers bench sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
