@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.rows import as_described, rows_first
+from probegen.artefact.seeds import seeds
 from probegen.methods.samples import NumpyWalk
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import (
@@ -39,7 +40,6 @@ from probegen.plan.plan import (
     moved_together,
     samples_of,
 )
-from probegen.plan.seeds import seeds
 from probegen.sources.base import MovedScores
 
 Array = npt.NDArray[Any]

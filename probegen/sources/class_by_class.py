@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import CLASSES
+from probegen.artefact.seeds import choices
 from probegen.plan.plan import GradientGroup
-from probegen.plan.seeds import choices
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,7 @@ def all_classes(
     Args:
         group: what is differentiated.
         scores: what the target is taken from, the batch first.
-        each: the outputs by name, or some of them, for each of `plan.seeds.seeds`.
+        each: the outputs by name, or some of them, for each of `artefact.seeds.seeds`.
         region: what weighs the scores, where something does.
     """
     if not group.target.spec.several:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.artefact.manifest import COMPLETENESS, Manifest, OutputSpec
+from probegen.artefact.seeds import seeds
 from probegen.errors import ExportError, VerificationError
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.core.held_masks import held_masks
@@ -36,7 +37,6 @@ from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
-from probegen.plan.seeds import seeds
 from probegen.sources.base import MovedScores, Program, Reference, Source
 from probegen.sources.class_by_class import all_classes
 

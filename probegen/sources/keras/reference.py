@@ -18,12 +18,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT
+from probegen.artefact.seeds import seeds
 from probegen.errors import VerificationError
 from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
-from probegen.plan.seeds import seeds
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import all_classes
 from probegen.sources.keras.capture import Watcher, watching

@@ -46,7 +46,7 @@ def callable_value(function: Callable[[Any], Any], nest: Any, logits: bool) -> A
 
 
 def choices(scores: Any, target: TargetSpec, region: Any = None) -> Any:
-    """Returns the classes that a target of several explains, best first: see `plan.seeds`."""
+    """Returns the classes that a target of several explains, best first: see `artefact.seeds`."""
     if target.mode == "top":
         best = tf.math.top_k(_ranked(scores, target, region), target.count).indices
         rank = scores.shape.rank
@@ -63,7 +63,7 @@ def one_hot(scores: Any, classes: Any) -> Any:
 
 
 def seed(scores: Any, target: TargetSpec, request: Any = None, region: Any = None) -> Any:
-    """Returns the gradient of the target's scalar with respect to `scores`; see `plan.seeds`."""
+    """Returns the gradient of the target's scalar at `scores`; see `artefact.seeds`."""
     picked = _picked(scores, target, request, region)
     return picked if region is None else picked * region
 

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
+from probegen.artefact.seeds import seeds
 from probegen.errors import VerificationError
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
@@ -37,7 +38,6 @@ from probegen.plan.plan import (
     samples_of,
 )
 from probegen.plan.raw_gradients import with_raw_gradients
-from probegen.plan.seeds import seeds
 from probegen.sources.changed_scores import attribution_by_scores
 from probegen.sources.class_by_class import all_classes
 from probegen.sources.onnx.moved_scores import (

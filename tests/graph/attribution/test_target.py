@@ -5,10 +5,10 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from probegen.artefact import seeds as by_numpy
 from probegen.artefact.manifest import TargetSpec
 from probegen.graph.attribution.target import choices, one_hot, seed
 from probegen.graph.core.builder import Builder
-from probegen.plan import seeds as by_numpy
 
 VECTOR, SEQUENCE, MAPS = ("batch", 3), ("batch", 4, 3), ("batch", 2, 4, 3)
 OPEN = ("batch", "time", "class")

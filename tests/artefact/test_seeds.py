@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probegen.artefact.manifest import TargetSpec
-from probegen.plan.seeds import choices, seed, seeds
+from probegen.artefact.seeds import choices, seed, seeds
 
 #: Ties, and the largest of a row of negative numbers.
 SCORES = np.array([[1.0, 3.0, 3.0], [-2.0, -1.0, -4.0]])
