@@ -51,6 +51,8 @@ def join_layer_normalisation(model: ir.Model) -> None:
     `m = s / sqrt(var(x) + e); Add(Mul(x, m), Sub(t, Mul(mean(x), m)))`
     -> `LayerNormalization(x, s, t)`
 
+    and, as torch writes it, `c = x - mean(x); Add(Mul(c / sqrt(var(x) + e), s), t)`.
+
     Needs: shapes inferred; does nothing below opset 17, and for other than 32-bit floats.
     Leaves: pieces that nothing reads.
     """
@@ -65,7 +67,7 @@ def join_layer_normalisation(model: ir.Model) -> None:
 
 def _join(b: Builder, last: ir.Node) -> None:
     for scaled, rest in (tuple(last.inputs), tuple(last.inputs)[::-1]):
-        match = _match(scaled, rest)
+        match = _match(scaled, rest) or _match_quotient(scaled, rest)
         if match is not None:
             _keep_sum_apart(match[0].x)
             _write(b, last, *match)
@@ -104,6 +106,33 @@ def _match(
     return None
 
 
+def _match_quotient(
+    scaled: ir.Value | None, shift: ir.Value | None
+) -> tuple[_Statistics, npt.NDArray[np.float32], npt.NDArray[np.float32] | None] | None:
+    """Matches (x - mean) / deviation * scale and the shift; returns what `_match` returns."""
+    for quotient, gain in operands(scaled, "Mul"):
+        division = quotient.producer()
+        if division is None or division.op_type != "Div" or division.domain:
+            continue
+        x = _input_of(division.inputs[0], "Sub")
+        statistics = None if x is None else _statistics_of_root(x, division.inputs[1])
+        if statistics is None or not _is_centred(division.inputs[0], statistics):
+            continue
+        scale, along = _along(gain, statistics, 1.0), _along(shift, statistics, 0.0)
+        if scale is not None and along is not None:
+            return statistics, scale, along
+    return None
+
+
+def _is_centred(value: ir.Value | None, statistics: _Statistics) -> bool:
+    """Tells whether a value is x - mean."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Sub" or node.domain or node.inputs[0] is not statistics.x:
+        return False
+    mean = _before_reshapes(node.inputs[1])
+    return mean is statistics.mean
+
+
 def _scaled_inverses(
     x: ir.Value, factor: ir.Value
 ) -> Iterator[tuple[_Statistics, ir.Value | None]]:
@@ -117,7 +146,11 @@ def _scaled_inverses(
 
 def _statistics(x: ir.Value, inverse: ir.Value) -> _Statistics | None:
     """Matches 1 / sqrt(mean((x - mean(x))**2) + epsilon)."""
-    root = _input_of(inverse, "Reciprocal")
+    return _statistics_of_root(x, _input_of(inverse, "Reciprocal"))
+
+
+def _statistics_of_root(x: ir.Value, root: ir.Value | None) -> _Statistics | None:
+    """Matches sqrt(mean((x - mean(x))**2) + epsilon)."""
     total = _input_of(root, "Sqrt")
     for variance, number in operands(total, "Add"):
         epsilon = constant_of(number)
@@ -125,9 +158,9 @@ def _statistics(x: ir.Value, inverse: ir.Value) -> _Statistics | None:
         rank = len(shape_of(x) or ())
         if epsilon is None or epsilon.size != 1 or epsilon.ndim > rank or square is None:
             continue
-        for centred, again in operands(square, "Mul"):
+        for centred in _squared(square):
             difference = centred.producer()
-            if centred is not again or difference is None or difference.op_type != "Sub":
+            if difference is None or difference.op_type != "Sub":
                 continue
             minuend, mean = difference.inputs
             mean = _before_reshapes(mean)
@@ -157,6 +190,17 @@ def _mean_axes(mean: ir.Value | None, x: ir.Value) -> list[int] | None:
     if not axes or not attribute(node, "keepdims", 1):
         return None
     return sorted(int(axis) % len(shape) for axis in axes)
+
+
+def _squared(square: ir.Value) -> Iterator[ir.Value]:
+    """Yields what a value is the square of."""
+    for value, again in operands(square, "Mul"):
+        if value is again:
+            yield value
+    for value, power in operands(square, "Pow", both=False):
+        exponent = constant_of(power)
+        if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) == 2.0:
+            yield value
 
 
 def _mean_of(variance: ir.Value) -> ir.Value | None:

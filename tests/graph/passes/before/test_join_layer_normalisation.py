@@ -90,6 +90,36 @@ def without(made: ir.Model, *names: str) -> ir.Model:
     return made
 
 
+def torch_model(square: str) -> ir.Model:
+    """Returns a normalisation as torch has it, over the last axis."""
+    text = f"""<ir_version: 9, opset_import: ["" : 18, "probegen" : 1]>
+      g (float[batch, 4, 7] given) => (float[batch, 4, 7] y)
+      <float[7] scale = {{{_numbers([7], 1)}}}, float[7] shift = {{{_numbers([7], 2)}}},
+       float epsilon = {{{EPSILON}}}, float two = {{2}}, float four = {{4}}, int64[1] axes = {{2}}>
+      {{
+        mean = ReduceMean(given, axes)
+        d = Sub(given, mean)
+        q = {square}
+        v = ReduceMean(q, axes)
+        t = Add(v, epsilon)
+        s = Sqrt(t)
+        n = Div(d, s)
+        a = Mul(n, scale)
+        y = Add(a, shift)
+      }}"""
+    made = ir.from_proto(onnx.parser.parse_model(text))
+    infer_shapes(made)
+    name_open_sizes(made)
+    return made
+
+
+@pytest.mark.parametrize("power", ["Pow(d, four)", "Pow(two, d)"])
+def test_another_power_than_the_square_stays(power: str) -> None:
+    made = torch_model(power)
+    join_layer_normalisation(made)
+    assert "LayerNormalization" not in ops(made)
+
+
 LAST = ((3, 4, 7), [2])
 CASES = {
     "as Keras has it": (lambda: model(*LAST), ["LayerNormalization"]),
@@ -111,6 +141,10 @@ CASES = {
     ),
     "as tf2onnx writes means over the last two axes": (
         lambda: model((3, 4, 7, 5), [2, 3], over="GlobalAveragePool(%s)"),
+        ["LayerNormalization"],
+    ),
+    "as torch writes it": (
+        lambda: torch_model("Pow(d, two)"),
         ["LayerNormalization"],
     ),
     "the last two axes": (lambda: model((3, 4, 7), [1, 2]), ["LayerNormalization"]),
