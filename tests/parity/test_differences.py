@@ -18,7 +18,7 @@ from probegen.parity.differences import (
     _unit,
     verdict,
 )
-from probegen.plan.plan import TensorRef
+from probegen.plan.plan import TargetPlan, TensorRef
 
 REF, PROBE = TensorRef(None), pg.InputGradient()
 
@@ -95,7 +95,7 @@ class Moved:
         return (1 - np.tanh(x) ** 2) * self.W[:, index]
 
 
-GROUP = SimpleNamespace(target=SimpleNamespace(spec=TargetSpec("index", (2,))))
+GROUP = SimpleNamespace(target=TargetPlan(TargetSpec("index", (2,))))
 
 
 def verdicts(change, batch=3, scale=1.0):
@@ -141,7 +141,7 @@ def test_samples_are_judged_one_by_one():
 
 def test_the_target_of_the_request_and_what_is_held_back():
     moved = Moved()
-    group = SimpleNamespace(target=SimpleNamespace(spec=TargetSpec("input")))
+    group = SimpleNamespace(target=TargetPlan(TargetSpec("input")))
     x = np.random.default_rng(0).normal(size=(2, 6))
     claims = np.stack([moved.gradient(x[0], 1), moved.gradient(x[1], 0)])
     differences = Differences(moved, [GROUP, group])
