@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from probegen._version import __version__
@@ -219,20 +219,13 @@ def _region_input(view: ModelView, targets: Iterable[TargetPlan]) -> InputSpec |
         found.setdefault((axes, sizes), str(_scored(target.spec)))
     if not found:
         return None
-    if manifest.REGION_INPUT in view.input_names:
-        raise InstrumentError(
-            f"the model has an input called {manifest.REGION_INPUT!r}, which region='input' needs "
-            "for itself; rename the model's input, or give a target with an index for positions."
-        )
-    if len(found) > 1:
-        shown = "; ".join(
-            f"{name!r} has {list(axes)} {list(s)}" for (axes, s), name in found.items()
-        )
-        raise InstrumentError(
-            "region='input' is one input for all probes, and these explain positions of several "
-            f"shapes: {shown}. Give region= to probes of one output alone."
-        )
-    axes, sizes = next(iter(found))
+    axes, sizes = _shared_positions(
+        view,
+        manifest.REGION_INPUT,
+        found,
+        "give a target with an index for positions",
+        "Give region= to probes of one output alone.",
+    )
     return InputSpec(manifest.REGION_INPUT, "float32", sizes, axes)
 
 
@@ -256,21 +249,49 @@ def _groups_input(view: ModelView, outputs: Iterable[GradientOutput]) -> InputSp
             most += [] if o.probe.most_groups is None else [o.probe.most_groups]
     if not found:
         return None
-    if manifest.GROUPS_INPUT in view.input_names:
+    axes, shape = _shared_positions(
+        view,
+        manifest.GROUPS_INPUT,
+        found,
+        "give groups as an array",
+        "Say which input or layer is explained with wrt=.",
+    )
+    return InputSpec(manifest.GROUPS_INPUT, "int32", shape, axes, min(most, default=None))
+
+
+def _shared_positions(
+    view: ModelView,
+    field: str,
+    found: Mapping[tuple[Any, Any], str],
+    instead: str,
+    advice: str,
+) -> tuple[Any, Any]:
+    """Returns axes and sizes of an input of the request that several probes read.
+
+    Args:
+        view: the model.
+        field: the input's name, and that of the field that asks for it.
+        found: axes and sizes that probes need -> one that needs them.
+        instead: what to do where the model's input of that name cannot be renamed.
+        advice: what to do where probes need several shapes.
+
+    Raises:
+        InstrumentError: the model has an input of that name, or there are several shapes.
+    """
+    if field in view.input_names:
         raise InstrumentError(
-            f"the model has an input called {manifest.GROUPS_INPUT!r}, which groups='input' needs "
-            "for itself; rename the model's input, or give groups as an array."
+            f"the model has an input called {field!r}, which {field}='input' needs for itself; "
+            f"rename the model's input, or {instead}."
         )
     if len(found) > 1:
         shown = "; ".join(
-            f"{name!r} has {list(axes)} {list(s)}" for (axes, s), name in found.items()
+            f"{name!r} has {list(axes)} {list(sizes)}" for (axes, sizes), name in found.items()
         )
         raise InstrumentError(
-            "groups='input' is one input for all probes, and these have positions of several "
-            f"shapes: {shown}. Say which input or layer is explained with wrt=."
+            f"{field}='input' is one input for all probes, and these have positions of several "
+            f"shapes: {shown}. {advice}"
         )
-    axes, shape = next(iter(found))
-    return InputSpec(manifest.GROUPS_INPUT, "int32", shape, axes, min(most, default=None))
+    return next(iter(found))
 
 
 def _portable(probe: Probe) -> dict[str, Any]:
