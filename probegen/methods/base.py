@@ -17,6 +17,7 @@ same in an ONNX graph, in TensorFlow and in numpy.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -360,8 +361,7 @@ class GradientProbe(Probe):
             raise SpecError(
                 "a callable target sums positions up by itself; it goes without region=."
             )
-        if not isinstance(self.logits, bool):
-            raise SpecError(f"logits= takes True or False, got {self.logits!r}.")
+        check_bool("logits", self.logits)
 
     @property
     def target(self) -> Target:
@@ -374,8 +374,7 @@ class GradientProbe(Probe):
         Raises:
             SpecError: none holds; lists the methods of which one does.
         """
-        if not isinstance(self.completeness, bool):
-            raise SpecError(f"completeness= takes True or False, got {self.completeness!r}.")
+        check_bool("completeness", self.completeness)
         if self.completeness and not self.has_completeness:
             known = sorted(c.__name__ for c in _all_methods(GradientProbe) if c.has_completeness)
             raise SpecError(
@@ -523,8 +522,7 @@ class OfLayer(GradientProbe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.upsample, bool):
-            raise SpecError(f"upsample= takes True or False, got {self.upsample!r}.")
+        check_bool("upsample", self.upsample)
 
     def resolved(self: P, paths: Sequence[str]) -> P:
         """Returns the probe with the path of its layer, or a list where there are several."""
@@ -622,6 +620,23 @@ def check_chunk(value: object) -> None:
     """Raises a SpecError unless a value is None or a number of points."""
     if value is not None:
         check_whole("chunk", value, 1)
+
+
+def checked_number(field: str, value: object) -> float:
+    """Returns a finite number as a float.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpecError(f"{field}= takes a finite number, got {value!r}.")
+    return float(value)
+
+
+def check_bool(field: str, value: object) -> None:
+    """Raises a SpecError unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise SpecError(f"{field}= takes True or False, got {value!r}.")
 
 
 def set_ints(probe: Probe, field: str) -> None:

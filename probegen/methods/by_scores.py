@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic
 
-from probegen.errors import SpecError
+from probegen.errors import InstrumentError
 from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
-from probegen.methods.base import GradientProbe, OfInputs, OfLayer
+from probegen.methods.base import GradientProbe, OfInputs, OfLayer, check_chunk, check_whole
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
 
@@ -62,8 +61,7 @@ class ByScores(GradientProbe, abc.ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chunk is not None:
-            check_count("chunk", self.chunk)
+        check_chunk(self.chunk)
 
     @property
     def takes_groups(self) -> bool:
@@ -231,6 +229,42 @@ def hidden_axes(axes: Axes) -> tuple[int, ...]:
     return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
 
 
+def checked_for_axes(field: str, value: Any) -> int | tuple[int, ...]:
+    """Returns a whole number of at least 1, or one for each hidden axis, in its plain form.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    several = isinstance(value, list | tuple) and len(value) > 0
+    for one in value if several else (value,):
+        check_whole(field, one, 1)
+    return tuple(value) if several else int(value)
+
+
+def of_each_axis(given: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """Returns one number for each hidden axis, of which there are `axes`."""
+    return given if isinstance(given, tuple) else (given,) * axes
+
+
+def check_for_axes(field: str, given: int | tuple[int, ...] | None, axes: int, what: str) -> None:
+    """Refuses a number too many or too few.
+
+    Args:
+        field: what the numbers are called.
+        given: one for all hidden axes, or one for each.
+        axes: how many hidden axes there are.
+        what: what is done along them, and which they are.
+
+    Raises:
+        InstrumentError: there is one.
+    """
+    if isinstance(given, tuple) and len(given) != axes:
+        raise InstrumentError(
+            f"{field}={given} has {len(given)} entries; {what}: give one number for each, or one "
+            "for all."
+        )
+
+
 def of_positions(ops: Operations[T], value: T, axes: Axes, like: T) -> T:
     """Returns zeros `[batch, ...positions]` of a tensor, of the element type of `like`."""
     hidden = hidden_axes(axes)
@@ -248,20 +282,3 @@ def beside_channels(ops: Operations[T], mask: T, axes: Axes) -> T:
 def beside_positions(ops: Operations[T], scores: T, positions: int) -> T:
     """Returns `[points, batch]` so that it goes with `[points, batch, ...positions]`."""
     return ops.expand_dims(scores, tuple(range(2, 2 + positions)))
-
-
-def check_count(field: str, value: Any, least: int = 1) -> None:
-    """Raises a SpecError unless a value is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpecError(f"{field}= takes a whole number of at least {least}, got {value!r}.")
-
-
-def checked_number(field: str, value: Any) -> float:
-    """Returns a finite number as a float.
-
-    Raises:
-        SpecError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpecError(f"{field}= takes a finite number, got {value!r}.")
-    return float(value)

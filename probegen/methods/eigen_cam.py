@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-from probegen.errors import SpecError
 from probegen.methods.axes import BATCH, Axes, channel_axis, position_axes
-from probegen.methods.base import OfLayer, Selector, option
+from probegen.methods.base import OfLayer, Selector, check_bool, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 
@@ -55,8 +54,7 @@ class EigenCAM(OfLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.centre, bool):
-            raise SpecError(f"centre= takes True or False, got {self.centre!r}.")
+        check_bool("centre", self.centre)
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the activations along their first principal direction."""

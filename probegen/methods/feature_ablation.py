@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import Selector, option
+from probegen.methods.base import Selector, checked_number, option
 from probegen.methods.by_scores import (
     Subject,
     beside_channels,
     beside_positions,
-    checked_number,
     hidden_axes,
     of_positions,
 )

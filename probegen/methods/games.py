@@ -12,13 +12,8 @@ import numpy as np
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import StoredArray, is_array_like, stored_array
 from probegen.methods.axes import Axes, Sizes, batch_first
-from probegen.methods.by_scores import (
-    Subject,
-    beside_channels,
-    check_count,
-    checked_number,
-    hidden_axes,
-)
+from probegen.methods.base import check_whole, checked_number
+from probegen.methods.by_scores import Subject, beside_channels, hidden_axes
 from probegen.methods.coalitions import Coalitions
 from probegen.methods.groups import ByGroups, kept, present, spread
 from probegen.methods.operations import Operations, T
@@ -37,8 +32,8 @@ class ByCoalitions(ByGroups, abc.ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "background", checked_background(self.background))
-        check_count("seed", self.seed, 0)
-        check_count("max_groups", self.max_groups)
+        check_whole("seed", self.seed, 0)
+        check_whole("max_groups", self.max_groups, 1)
 
     @property
     def background(self) -> Background:

@@ -9,8 +9,7 @@ from probegen.artefact.manifest import SUM_DETAIL
 from probegen.errors import SpecError
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
-from probegen.methods.base import Selector, option
-from probegen.methods.by_scores import check_count
+from probegen.methods.base import Selector, check_whole, option
 from probegen.methods.coalitions import Coalitions, shapley, usual_samples
 from probegen.methods.games import Background, ByCoalitions
 from probegen.methods.groups import GroupsField
@@ -69,8 +68,7 @@ class KernelSHAP(ByCoalitions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples is not None:
-            check_count("samples", self.samples, 2)
-
+            check_whole("samples", self.samples, 2)
         if self.completeness and self.groups is not None:
             raise SpecError(
                 "pg.KernelSHAP(completeness=True) goes without groups=: with groups each position "

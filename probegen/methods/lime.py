@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from probegen.errors import SpecError
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
-from probegen.methods.base import Selector, option
-from probegen.methods.by_scores import check_count, checked_number
+from probegen.methods.base import Selector, check_whole, checked_number, option
 from probegen.methods.coalitions import Coalitions, lime
 from probegen.methods.games import Background, ByCoalitions
 from probegen.methods.groups import GroupsField
@@ -63,7 +62,7 @@ class LIME(ByCoalitions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("samples", self.samples, 2)
+        check_whole("samples", self.samples, 2)
         for field in ("kernel_width", "ridge"):
             number = checked_number(field, getattr(self, field))
             if number <= 0:

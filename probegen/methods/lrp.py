@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes
-from probegen.methods.base import OfInputs, Selector, check_choice, option
+from probegen.methods.base import OfInputs, Selector, check_choice, checked_number, option
 from probegen.methods.tables import LayerRule, Relevance, Table
 from probegen.methods.targets import Target
 
@@ -82,10 +81,7 @@ class LRP(OfInputs):
         if self.composite is not None and self.rule != "epsilon":
             raise SpecError("composite= says the rules of all layers; leave rule= out.")
         for field in ("epsilon", "gamma", "low", "high"):
-            value = getattr(self, field)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
-                raise SpecError(f"{field}= takes a finite number, got {value!r}.")
+            checked_number(field, getattr(self, field))
         if self.epsilon <= 0 or self.gamma < 0:
             raise SpecError("epsilon= takes a number above 0, gamma= one of at least 0.")
         if self.low > 0 or self.high < 0 or self.low >= self.high:

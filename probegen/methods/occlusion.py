@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import Selector, option
+from probegen.methods.base import Selector, checked_number, option
 from probegen.methods.by_scores import (
     OfInputsByScores,
     Subject,
     beside_channels,
     beside_positions,
-    check_count,
-    checked_number,
+    check_for_axes,
+    checked_for_axes,
     hidden_axes,
     in_each_axis,
+    of_each_axis,
     of_positions,
 )
 from probegen.methods.operations import Operations, T
@@ -64,12 +65,8 @@ class Occlusion(OfInputsByScores):
         super().__post_init__()
         for field in ("window", "stride"):
             value = getattr(self, field)
-            if isinstance(value, list | tuple) and value:
-                object.__setattr__(self, field, tuple(value))
-                for one in value:
-                    check_count(field, one)
-            elif not (field == "stride" and value is None):
-                check_count(field, value)
+            if field == "window" or value is not None:
+                object.__setattr__(self, field, checked_for_axes(field, value))
         object.__setattr__(self, "fill", checked_number("fill", self.fill))
         if self.stride is not None:
             windows, strides = _as_many(self.window, self.stride)
@@ -86,14 +83,10 @@ class Occlusion(OfInputsByScores):
             InstrumentError: there is a number too many or too few, or one is larger than its axis.
         """
         hidden = hidden_axes(axes)
+        shown = ", ".join(axes[i] for i in hidden)
+        what = f"{name!r} is hidden along {len(hidden)} axes ({shown})"
         for field in ("window", "stride"):
-            given = getattr(self, field)
-            if isinstance(given, tuple) and len(given) != len(hidden):
-                shown = ", ".join(axes[i] for i in hidden)
-                raise InstrumentError(
-                    f"{field}={given} has {len(given)} entries; {name!r} is hidden along "
-                    f"{len(hidden)} axes ({shown}): give one number for each, or one for all."
-                )
+            check_for_axes(field, getattr(self, field), len(hidden), what)
         for i, size in zip(hidden, self._windows(len(hidden)), strict=True):
             known = sizes[i]
             if known is not None and size > known:
@@ -103,11 +96,10 @@ class Occlusion(OfInputsByScores):
                 )
 
     def _windows(self, axes: int) -> tuple[int, ...]:
-        return self.window if isinstance(self.window, tuple) else (self.window,) * axes
+        return of_each_axis(self.window, axes)
 
     def _strides(self, axes: int) -> tuple[int, ...]:
-        stride = self.window if self.stride is None else self.stride
-        return stride if isinstance(stride, tuple) else (stride,) * axes
+        return of_each_axis(self.window if self.stride is None else self.stride, axes)
 
     def _axes(self, axes: Axes) -> list[tuple[int, int, int]]:
         """Returns the hidden axes, each with window and stride."""
@@ -207,5 +199,4 @@ def _as_many(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns both as tuples, a single number as often as the other has entries."""
     length = max(len(v) if isinstance(v, tuple) else 1 for v in (first, second))
-    a, b = (v if isinstance(v, tuple) else (v,) * length for v in (first, second))
-    return a, b
+    return of_each_axis(first, length), of_each_axis(second, length)

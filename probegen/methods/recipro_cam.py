@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from probegen.errors import SpecError
 from probegen.methods.axes import Axes, Sizes, position_axes
-from probegen.methods.base import Selector
+from probegen.methods.base import Selector, check_bool
 from probegen.methods.by_scores import (
     OfLayerByScores,
     Subject,
@@ -56,8 +55,7 @@ class ReciproCAM(OfLayerByScores):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.gaussian, bool):
-            raise SpecError(f"gaussian= takes True or False, got {self.gaussian!r}.")
+        check_bool("gaussian", self.gaussian)
 
     def count(self, axes: Axes, sizes: Sizes) -> int | None:
         """Returns the number of positions."""

@@ -11,15 +11,16 @@ import numpy as np
 from probegen.artefact.manifest import ANY_SIGN
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import Selector, option
+from probegen.methods.base import Selector, check_whole, checked_number, option
 from probegen.methods.by_scores import (
     OfInputsByScores,
     Subject,
     beside_channels,
     beside_positions,
-    check_count,
-    checked_number,
+    check_for_axes,
+    checked_for_axes,
     hidden_axes,
+    of_each_axis,
     of_positions,
 )
 from probegen.methods.operations import Operations, T
@@ -67,14 +68,9 @@ class RISE(OfInputsByScores):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("masks", self.masks)
-        check_count("seed", self.seed, 0)
-        if isinstance(self.cells, list | tuple) and self.cells:
-            object.__setattr__(self, "cells", tuple(self.cells))
-            for cells in self.cells:
-                check_count("cells", cells)
-        else:
-            check_count("cells", self.cells)
+        check_whole("masks", self.masks, 1)
+        check_whole("seed", self.seed, 0)
+        object.__setattr__(self, "cells", checked_for_axes("cells", self.cells))
         object.__setattr__(self, "keep", checked_number("keep", self.keep))
         if not 0 < self.keep < 1:
             raise SpecError(f"keep= takes a share between 0 and 1, got {self.keep}.")
@@ -87,11 +83,8 @@ class RISE(OfInputsByScores):
         """
         hidden = hidden_axes(axes)
         shown = ", ".join(f"{axes[i]} {sizes[i] or '(open)'}" for i in hidden)
-        if isinstance(self.cells, tuple) and len(self.cells) != len(hidden):
-            raise InstrumentError(
-                f"cells={self.cells} has {len(self.cells)} entries; {name!r} is masked along "
-                f"{len(hidden)} axes ({shown}): give one number for each, or one for all."
-            )
+        what = f"{name!r} is masked along {len(hidden)} axes ({shown})"
+        check_for_axes("cells", self.cells, len(hidden), what)
         for axis, cells in zip(hidden, self._cells(len(hidden)), strict=True):
             size = sizes[axis]
             if size is not None and cells > size:
@@ -101,7 +94,7 @@ class RISE(OfInputsByScores):
                 )
 
     def _cells(self, axes: int) -> tuple[int, ...]:
-        return self.cells if isinstance(self.cells, tuple) else (self.cells,) * axes
+        return of_each_axis(self.cells, axes)
 
     def count(self, axes: Axes, sizes: Sizes) -> int:
         """Returns the number of masks."""
