@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from probegen.artefact.manifest import ANY_SIGN, DRAWN_AS_ACTIVATION
 from probegen.errors import InstrumentError, SpecError
-from probegen.methods.axes import Axes, Sizes, channel_axis, position_axes
+from probegen.methods.axes import Axes, Sizes, channel_axes, channel_axis, position_axes
 from probegen.methods.base import PAYLOADS, OfLayers, Selector, check_choice, set_ints
 from probegen.methods.operations import Operations, T
 
@@ -72,8 +72,7 @@ class Activations(OfLayers):
         """
         if self.reduce is None:
             return ()
-        rank, channel = len(axes), channel_axis(axes)
-        chosen: tuple[int, ...] = () if channel is None else (channel,)
+        rank, chosen = len(axes), channel_axes(axes)
         if self.axes == "spatial":
             chosen = position_axes(axes)
         elif isinstance(self.axes, tuple):

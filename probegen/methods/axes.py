@@ -20,10 +20,21 @@ def channel_axis(axes: Sequence[str]) -> int | None:
     return next((i for i, name in enumerate(axes) if name in CHANNELS), None)
 
 
+def channel_axes(axes: Sequence[str]) -> tuple[int, ...]:
+    """Returns the axis that the channels lie along, to reduce over: none where there are none."""
+    channel = channel_axis(axes)
+    return () if channel is None else (channel,)
+
+
 def position_axes(axes: Sequence[str]) -> tuple[int, ...]:
     """Returns the axes that are neither batch nor channels."""
     channel = channel_axis(axes)
     return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
+
+
+def sample_axes(axes: Sequence[str]) -> tuple[int, ...]:
+    """Returns the axes of one sample: all but the batch."""
+    return tuple(i for i, name in enumerate(axes) if name != BATCH)
 
 
 def without(axes: Sequence[str], *gone: int | None) -> Axes:

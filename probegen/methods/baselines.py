@@ -17,7 +17,7 @@ import numpy as np
 
 from probegen.errors import InstrumentError, SpecError, did_you_mean
 from probegen.methods.arrays import ByName, StoredArray, is_array_like, stored_array
-from probegen.methods.axes import BATCH, Axes, Sizes, position_axes
+from probegen.methods.axes import BATCH, Axes, Sizes, position_axes, sample_axes
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
 
@@ -111,7 +111,7 @@ def baseline_of(baseline: Baseline, place: Place) -> float | str | StoredArray |
 
 def is_several(baseline: float | str | StoredArray | None, place: Place) -> bool:
     """Tells whether a baseline of a tensor is several."""
-    rank = len(_sample_axes(place.axes))
+    rank = len(sample_axes(place.axes))
     return isinstance(baseline, StoredArray) and len(baseline.shape) > rank
 
 
@@ -180,12 +180,8 @@ def _sigma(text: str) -> float | None:
     return sigma if 0 < sigma < math.inf else None
 
 
-def _sample_axes(axes: Axes) -> tuple[int, ...]:
-    return tuple(i for i, name in enumerate(axes) if name != BATCH)
-
-
 def _sample_sizes(place: Place, sizes: Sizes) -> tuple[int | None, ...]:
-    return tuple(sizes[i] for i in _sample_axes(place.axes))
+    return tuple(sizes[i] for i in sample_axes(place.axes))
 
 
 def _check_shape(array: StoredArray, field: str, place: Place, sizes: Sizes, several: bool) -> None:

@@ -17,6 +17,7 @@ from probegen.methods.axes import (
     batch_first,
     channel_axis,
     position_axes,
+    sample_axes,
     without,
 )
 from probegen.methods.base import OfLayerOutput, Selector, option
@@ -93,21 +94,14 @@ class ConceptSensitivity(OfLayerOutput):
             InstrumentError: they do not fit; says what would.
         """
         for place, sizes in places:
-            named, order = batch_first(place.axes)
-            whole = sizes if BATCH in place.axes else (1, *sizes)
-            behind = tuple(whole[i] for i in order)[1:]
+            named, _ = batch_first(place.axes)
+            behind = tuple(sizes[i] for i in sample_axes(place.axes))
             fits = [behind] if behind else []
             channel = channel_axis(named)
             if channel is not None and len(behind) >= _OVER_CHANNELS:
                 fits.append((behind[channel - 1],))
-            if not any(self._fits(wanted) for wanted in fits):
+            if self.vectors.shape[1:] not in fits:  # an open size is None, which no size is
                 raise InstrumentError(self._misfit(place.name, named[1:], behind, fits))
-
-    def _fits(self, wanted: Sizes) -> bool:
-        given = self.vectors.shape[1:]
-        return len(given) == len(wanted) and all(
-            size == have for size, have in zip(wanted, given, strict=True)
-        )
 
     def _misfit(self, layer: str, axes: Axes, sizes: Sizes, fits: Sequence[Sizes]) -> str:
         shown = ", ".join(

@@ -11,7 +11,7 @@ import numpy as np
 
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import StoredArray, is_array_like, stored_array
-from probegen.methods.axes import Axes, Sizes, batch_first
+from probegen.methods.axes import Axes, Sizes, sample_axes
 from probegen.methods.base import check_whole, checked_number
 from probegen.methods.by_scores import Subject, beside_channels, hidden_axes
 from probegen.methods.coalitions import Coalitions
@@ -98,15 +98,9 @@ class ByCoalitions(ByGroups, abc.ABC):
     def _check_background(self, axes: Axes, sizes: Sizes, name: str) -> None:
         if not isinstance(self.background, StoredArray):
             return
-        _, order = batch_first(axes)
-        wanted = [sizes[i] for i in order][1:] if len(order) == len(axes) else list(sizes)
+        wanted = tuple(sizes[i] for i in sample_axes(axes))
         given = self.background.shape
-        fits = any(
-            len(shape) == len(wanted)
-            and all(d is not None and d == g for d, g in zip(wanted, shape, strict=True))
-            for shape in (given, given[1:])
-        )
-        if not fits:
+        if wanted not in (given, given[1:]):  # an open size is None, which no size is
             shown = " x ".join("(open)" if d is None else str(d) for d in wanted)
             raise InstrumentError(
                 f"background= has the shape {given}; {name!r} takes a number, one sample "
@@ -114,17 +108,15 @@ class ByCoalitions(ByGroups, abc.ABC):
             )
 
     def _backgrounds(self, rank: int) -> Any:
-        """Returns the backgrounds as an array `[backgrounds, ...]`, None for a number."""
+        """Returns the backgrounds as an array of that rank, `[backgrounds, ...]`."""
         if not isinstance(self.background, StoredArray):
-            return None
+            return np.full((1,) * rank, self.background)
         values = self.background.values
         return values[None] if values.ndim == rank - 1 else values
 
     def count(self, axes: Axes, sizes: Sizes) -> int:
         """Returns the number of points: coalitions times backgrounds."""
-        backgrounds = self._backgrounds(len(axes))
-        times = 1 if backgrounds is None else len(backgrounds)
-        return len(self._game(axes, sizes).kept) * times
+        return len(self._game(axes, sizes).kept) * len(self._backgrounds(len(axes)))
 
     def _game(self, axes: Axes, sizes: Sizes) -> Coalitions:
         groups = self.group_count(axes, sizes)
@@ -138,14 +130,10 @@ class ByCoalitions(ByGroups, abc.ABC):
         numbers = self.group_numbers(ops, subject)
         like = ops.widened(value)
         backgrounds = self._backgrounds(len(axes))
-        times = 1 if backgrounds is None else len(backgrounds)
-        filling = 0.0 if backgrounds is None else backgrounds
-        if backgrounds is None:
-            filling = np.full((1,) * len(axes), self.background)
-        weights = ops.constant(game.weights / times, like)
+        weights = ops.constant(game.weights / len(backgrounds), like)
         # As what is changed has its axes, which may be in another order.
         order = [axes.index(name) for name in subject.moved[0][1]]
-        filling = ops.transpose(ops.constant(filling, value), order)
+        filling = ops.transpose(ops.constant(backgrounds, value), order)
         return numbers, ops.flags(game.kept), weights, filling
 
     def _split(self, ops: Operations[T], prepared: Sequence[T], numbers: T) -> tuple[T, T]:

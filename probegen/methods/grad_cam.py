@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from probegen.methods.axes import Axes, channel_axis, position_axes
+from probegen.methods.axes import Axes, channel_axes, position_axes
 from probegen.methods.base import OfLayer, Selector
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
@@ -44,6 +44,5 @@ class GradCAM(OfLayer):
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the sum of the layer's channels, each weighted by its mean gradient."""
-        channel = channel_axis(axes)
         weights = ops.mean(gradient, position_axes(axes), keepdims=True)
-        return ops.relu(ops.sum(ops.mul(weights, value), () if channel is None else (channel,)))
+        return ops.relu(ops.sum(ops.mul(weights, value), channel_axes(axes)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from probegen.methods.axes import Axes, channel_axis, position_axes
+from probegen.methods.axes import Axes, channel_axes, position_axes
 from probegen.methods.base import OfLayer, Selector
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
@@ -43,9 +43,9 @@ class GradCAMPlusPlus(OfLayer):
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the sum of the layer's channels, each times the sum of its weighted gradients."""
-        channel, places = channel_axis(axes), position_axes(axes)
+        places = position_axes(axes)
         denominator = ops.add(ops.mul(gradient, ops.sum(value, places, keepdims=True)), 2.0)
         defined = ops.greater(ops.abs(denominator), 0.0)
         weighted = ops.div(ops.relu(gradient), ops.where(defined, denominator, 1.0))
         weights = ops.sum(ops.where(defined, weighted, 0.0), places, keepdims=True)
-        return ops.relu(ops.sum(ops.mul(weights, value), () if channel is None else (channel,)))
+        return ops.relu(ops.sum(ops.mul(weights, value), channel_axes(axes)))

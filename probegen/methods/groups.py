@@ -53,9 +53,7 @@ class ByGroups(OfInputsByScores, abc.ABC):
         hidden = hidden_axes(axes)
         wanted = tuple(sizes[i] for i in hidden)
         given = self.groups.shape
-        if len(given) != len(wanted) or any(
-            d is None or d != g for d, g in zip(wanted, given, strict=True)
-        ):
+        if given != wanted:  # an open size is None, which no size is
             shown = " x ".join(f"{axes[i]} {sizes[i] or '(open)'}" for i in hidden)
             raise InstrumentError(
                 f"groups= has the shape {given}; {name!r} takes a number for each position of one "

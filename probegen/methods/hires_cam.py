@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from probegen.methods.axes import Axes, channel_axis
+from probegen.methods.axes import Axes, channel_axes
 from probegen.methods.base import OfLayer, Selector
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
@@ -33,5 +33,4 @@ class HiResCAM(OfLayer):
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the sum over the channels of gradient times activation."""
-        channel = channel_axis(axes)
-        return ops.relu(ops.sum(ops.mul(gradient, value), () if channel is None else (channel,)))
+        return ops.relu(ops.sum(ops.mul(gradient, value), channel_axes(axes)))

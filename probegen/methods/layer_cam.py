@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from probegen.methods.axes import Axes, channel_axis
+from probegen.methods.axes import Axes, channel_axes
 from probegen.methods.base import OfLayer, Selector
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
@@ -32,6 +32,5 @@ class LayerCAM(OfLayer):
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the sum over the channels of positive gradient times activation."""
-        channel = channel_axis(axes)
         weighted = ops.mul(ops.relu(gradient), value)
-        return ops.relu(ops.sum(weighted, () if channel is None else (channel,)))
+        return ops.relu(ops.sum(weighted, channel_axes(axes)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probegen.methods.axes import BATCH, Axes
+from probegen.methods.axes import sample_axes
 from probegen.methods.base import OfInputs
 from probegen.methods.noise import ROUNDS, halves, keys_of_draws, normal_noise
 from probegen.methods.operations import Operations, T
@@ -82,7 +82,7 @@ class Noisy(Samples):
 
     def once(self, ops: Operations[T], value: T, place: Place) -> tuple[T, ...]:
         """Returns the numbers of the elements, and the noise's standard deviation."""
-        axes = _of_a_sample(place.axes)
+        axes = sample_axes(place.axes)
         wide = ops.widened(value)
         lowest = ops.max(ops.mul(wide, -1.0), axes, keepdims=True)
         spread = ops.mul(ops.add(ops.max(wide, axes, keepdims=True), lowest), self.noise)
@@ -197,7 +197,3 @@ class Noisy(Samples):
         """Returns the sum where that is what comes out."""
         del ops, value, place, once
         return total if self.is_sum else None
-
-
-def _of_a_sample(axes: Axes) -> tuple[int, ...]:
-    return tuple(i for i, name in enumerate(axes) if name != BATCH)

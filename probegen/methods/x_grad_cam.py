@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from probegen.methods.axes import Axes, channel_axis, position_axes
+from probegen.methods.axes import Axes, channel_axes, position_axes
 from probegen.methods.base import OfLayer, Selector
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
@@ -36,10 +36,10 @@ class XGradCAM(OfLayer):
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the sum of the channels, each times the average of its gradients."""
-        channel, places = channel_axis(axes), position_axes(axes)
+        places = position_axes(axes)
         total = ops.sum(value, places, keepdims=True)
         defined = ops.greater(ops.abs(total), 0.0)
         weighted = ops.sum(ops.mul(gradient, value), places, keepdims=True)
         averages = ops.div(weighted, ops.where(defined, total, 1.0))
         weights = ops.where(defined, averages, 0.0)
-        return ops.relu(ops.sum(ops.mul(weights, value), () if channel is None else (channel,)))
+        return ops.relu(ops.sum(ops.mul(weights, value), channel_axes(axes)))

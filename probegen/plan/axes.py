@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from probegen.methods.axes import CHANNELS as CHANNELS
 from probegen.methods.axes import Axes as Axes
 from probegen.methods.axes import Sizes as Sizes
+from probegen.methods.axes import batch_first
 from probegen.methods.axes import channel_axis as channel_axis
 from probegen.methods.axes import position_axes as position_axes
 from probegen.methods.axes import without as without
@@ -47,11 +48,9 @@ def with_batch_first(
     What has no batch is one sample: it gets a batch axis of size 1 in front, which the order
     counts as axis 0.
     """
-    if BATCH not in axes:
-        axes, shape = (BATCH, *axes), (1, *shape)
-    at = axes.index(BATCH)
-    order = (at, *(i for i in range(len(axes)) if i != at))
-    return tuple(axes[i] for i in order), tuple(shape[i] for i in order), order
+    named, order = batch_first(axes)
+    whole = tuple(shape) if BATCH in axes else (1, *shape)
+    return named, tuple(whole[i] for i in order), order
 
 
 # -- by what a tensor is -----------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any
 
 from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
-from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.plan import axes, inputs_and_predictions
@@ -188,9 +187,8 @@ class GradientPlanner:
 
     def _positions(self, one: _Explained) -> Any:
         """Returns names and sizes of the axes along which parts of a tensor are hidden."""
-        named, order = batch_first(self._named_axes(one))
         shape = self._view.tensor(one.ref).shape
-        sizes = [shape[i] for i in order] if len(order) == len(shape) else [1, *shape]
+        named, sizes, _ = axes.with_batch_first(self._named_axes(one), shape)
         return tuple((named[i], sizes[i]) for i in hidden_axes(named))
 
     def _gradient_spec(

@@ -11,12 +11,12 @@ from probegen.artefact import manifest
 from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import with_array_type
-from probegen.methods.axes import batch_first
 from probegen.methods.base import GradientProbe, OfAttention, Probe
 from probegen.methods.by_scores import ByScores
 from probegen.methods.tables import Table
 from probegen.methods.text_forms import to_dict
 from probegen.plan import inputs_and_predictions
+from probegen.plan.axes import with_batch_first
 from probegen.plan.chains import ChainParts, chain_parts
 from probegen.plan.completeness import with_completeness
 from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
@@ -240,12 +240,11 @@ def _groups_input(view: ModelView, outputs: Iterable[GradientOutput]) -> InputSp
     most: list[int] = []
     for o in outputs:
         if isinstance(o.probe, ByScores) and o.probe.takes_groups:
-            axes, order = batch_first(o.axes_of_one)
             sizes = o.spec.shape
             if len(o.axes_of_one) < len(sizes):  # groups are the same for all classes
                 sizes = (*sizes[: o.classes_at], *sizes[o.classes_at + 1 :])
-            shape = sizes if len(order) == len(sizes) else (1, *sizes)
-            found.setdefault((axes, tuple(shape[i] for i in order)), o.spec.name)
+            axes, sizes, _ = with_batch_first(o.axes_of_one, sizes)
+            found.setdefault((axes, sizes), o.spec.name)
             most += [] if o.probe.most_groups is None else [o.probe.most_groups]
     if not found:
         return None
