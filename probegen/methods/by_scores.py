@@ -229,6 +229,15 @@ def hidden_axes(axes: Axes) -> tuple[int, ...]:
     return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
 
 
+def share_of_range(ops: Operations[T], x: T, over: Sequence[int]) -> T:
+    """Returns x from 0, its smallest value over axes, to 1, its largest; 0 where both are one."""
+    least = ops.min(x, over, keepdims=True)
+    span = ops.sub(ops.max(x, over, keepdims=True), least)
+    varies = ops.greater(span, 0.0)
+    share = ops.div(ops.sub(x, least), ops.where(varies, span, 1.0))
+    return ops.where(varies, share, 0.0)
+
+
 def checked_for_axes(field: str, value: Any) -> int | tuple[int, ...]:
     """Returns a whole number of at least 1, or one for each hidden axis, in its plain form.
 

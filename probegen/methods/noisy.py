@@ -84,8 +84,8 @@ class Noisy(Samples):
         """Returns the numbers of the elements, and the noise's standard deviation."""
         axes = sample_axes(place.axes)
         wide = ops.widened(value)
-        lowest = ops.max(ops.mul(wide, -1.0), axes, keepdims=True)
-        spread = ops.mul(ops.add(ops.max(wide, axes, keepdims=True), lowest), self.noise)
+        lowest, highest = ops.min(wide, axes, keepdims=True), ops.max(wide, axes, keepdims=True)
+        spread = ops.mul(ops.sub(highest, lowest), self.noise)
         return (*halves(ops, value, axes), spread)
 
     def point(

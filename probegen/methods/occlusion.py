@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -128,26 +129,21 @@ class Occlusion(OfInputsByScores):
 
     def counted(self, ops: Operations[T], prepared: Sequence[T]) -> T:
         """Returns the product of the numbers of windows."""
-        total = prepared[1]
-        for count in prepared[3:-1:2]:
-            total = ops.mul(total, count)
-        return total
+        return functools.reduce(ops.mul, prepared[1:-1:2])
 
     def _covered(self, ops: Operations[T], prepared: Sequence[T], numbers: T) -> T:
         """Returns 1 where a window covers a position, else 0: `[points, 1, ...positions]`."""
         axes = len(prepared) // 2
         windows, strides = self._windows(axes), self._strides(axes)
-        covered: T | None = None
-        counts = [prepared[2 * axis + 1] for axis in range(axes)]
-        for axis, place in enumerate(in_each_axis(ops, numbers, counts)):
+        along = []
+        for axis, place in enumerate(in_each_axis(ops, numbers, prepared[1:-1:2])):
             middle = ops.add(ops.mul(place, float(strides[axis])), (windows[axis] - 1) / 2)
             middle = ops.expand_dims(middle, (1,))
             off = ops.abs(ops.sub(ops.expand_dims(prepared[2 * axis], (0,)), middle))
             inside = ops.cast(ops.greater(windows[axis] / 2, off), numbers)
-            inside = ops.expand_dims(inside, tuple(i for i in range(1, axes + 2) if i != axis + 2))
-            covered = inside if covered is None else ops.mul(covered, inside)
-        assert covered is not None
-        return covered
+            others = tuple(i for i in range(1, axes + 2) if i != axis + 2)
+            along.append(ops.expand_dims(inside, others))
+        return functools.reduce(ops.mul, along)
 
     def changed(
         self, ops: Operations[T], prepared: Sequence[T], numbers: T, value: T, axes: Axes

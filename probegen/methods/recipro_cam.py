@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from probegen.methods.by_scores import (
     beside_channels,
     beside_positions,
     in_each_axis,
+    of_positions,
+    share_of_range,
 )
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
@@ -66,24 +69,18 @@ class ReciproCAM(OfLayerByScores):
     def prepared(self, ops: Operations[T], subject: Subject[T]) -> tuple[T, ...]:
         """Returns the positions along each axis, and zeros `[batch, ...positions]`."""
         like = ops.widened(subject.value)
-        places = position_axes(subject.axes)
-        others = tuple(i for i in range(1, len(subject.axes)) if i not in places)
-        zeros = ops.zeros_like(ops.max(like, others))
-        return (*(ops.counted(like, axis) for axis in places), zeros)
+        zeros = of_positions(ops, subject.value, subject.axes, like)
+        return (*(ops.counted(like, axis) for axis in position_axes(subject.axes)), zeros)
 
     def counted(self, ops: Operations[T], prepared: Sequence[T]) -> T:
         """Returns the product of the sizes."""
-        total = ops.add(ops.max(prepared[0], (0,)), 1.0)
-        for positions in prepared[1:-1]:
-            total = ops.mul(total, ops.add(ops.max(positions, (0,)), 1.0))
-        return total
+        return functools.reduce(ops.mul, _sizes(ops, prepared))
 
     def _distances(self, ops: Operations[T], prepared: Sequence[T], numbers: T) -> list[T]:
         """Returns how far each entry of each axis is from a point: `[points, 1, ...positions]`."""
         every = list(prepared[:-1])
-        counts = [ops.add(ops.max(positions, (0,)), 1.0) for positions in every]
         found = []
-        for axis, place in enumerate(in_each_axis(ops, numbers, counts)):
+        for axis, place in enumerate(in_each_axis(ops, numbers, _sizes(ops, prepared))):
             off = ops.sub(ops.expand_dims(every[axis], (0,)), ops.expand_dims(place, (1,)))
             others = tuple(i for i in range(1, len(every) + 2) if i != axis + 2)
             found.append(ops.expand_dims(ops.abs(off), others))
@@ -91,12 +88,8 @@ class ReciproCAM(OfLayerByScores):
 
     def _mask(self, ops: Operations[T], distances: Sequence[T], gaussian: bool) -> T:
         middle, step = (0.5, 0.25) if gaussian else (1.0, 1.0)
-        total: T | None = None
-        for off in distances:
-            weight = ops.relu(ops.sub(middle, ops.mul(off, step)))
-            total = weight if total is None else ops.mul(total, weight)
-        assert total is not None
-        return total
+        weights = [ops.relu(ops.sub(middle, ops.mul(off, step))) for off in distances]
+        return functools.reduce(ops.mul, weights)
 
     def changed(
         self, ops: Operations[T], prepared: Sequence[T], numbers: T, value: T, axes: Axes
@@ -129,15 +122,14 @@ class ReciproCAM(OfLayerByScores):
     ) -> T:
         """Returns the scores from 0 to 1."""
         del subject, score
-        scores = sums[0]
-        over = tuple(range(1, len(prepared)))
-        least = ops.sub(0.0, ops.max(ops.sub(0.0, scores), over, keepdims=True))
-        span = ops.sub(ops.max(scores, over, keepdims=True), least)
-        varies = ops.greater(span, 0.0)
-        share = ops.div(ops.sub(scores, least), ops.where(varies, span, 1.0))
-        return ops.where(varies, share, 0.0)
+        return share_of_range(ops, sums[0], tuple(range(1, len(prepared))))
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns the filter."""
         del axes
         return {"gaussian": self.gaussian}
+
+
+def _sizes(ops: Operations[T], prepared: Sequence[T]) -> list[T]:
+    """Returns the number of positions along each axis."""
+    return [ops.add(ops.max(positions, (0,)), 1.0) for positions in prepared[:-1]]

@@ -8,7 +8,13 @@ from typing import ClassVar
 
 from probegen.methods.axes import Axes, Sizes, channel_axis, position_axes
 from probegen.methods.base import Selector
-from probegen.methods.by_scores import OfLayerByScores, Subject, beside_channels, hidden_axes
+from probegen.methods.by_scores import (
+    OfLayerByScores,
+    Subject,
+    beside_channels,
+    hidden_axes,
+    share_of_range,
+)
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 
@@ -68,11 +74,7 @@ class ScoreCAM(OfLayerByScores):
         for i, axis in enumerate(places, start=2):
             found = ops.resize(found, i, value, axis)
         over = tuple(range(2, 2 + len(places)))
-        least = ops.sub(0.0, ops.max(ops.sub(0.0, found), over, keepdims=True))
-        span = ops.sub(ops.max(found, over, keepdims=True), least)
-        varies = ops.greater(span, 0.0)
-        mask = ops.div(ops.sub(found, least), ops.where(varies, span, 1.0))
-        mask = ops.cast(ops.where(varies, mask, 0.0), value)
+        mask = ops.cast(share_of_range(ops, found, over), value)
         return ops.mul(ops.expand_dims(value, (0,)), beside_channels(ops, mask, axes))
 
     def start(self, ops: Operations[T], prepared: Sequence[T], score: T) -> tuple[T, ...]:
