@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -148,14 +149,13 @@ class Drawn(Samples):
         order = [row for turn in turns for row in permutation(self.seed, f"turn {turn}", rows)]
         order = order[: self.count]
         within = uniform(self.seed, "fraction", self.count)
-        fractions = tuple(
-            (order[:k].count(row) + within[k]) / order.count(row) for k, row in enumerate(order)
-        )
-        weights = (1.0 / self.count,) * self.count
-        return Lines(tuple(order), fractions, weights, self.baseline)
+        pieces = collections.Counter(order)
+        # The piece is the number of the turn: a row comes once in each.
+        fractions = tuple((k // rows + within[k]) / pieces[row] for k, row in enumerate(order))
+        return Lines(tuple(order), fractions, self.weights, self.baseline)
 
     @property
-    def weights(self) -> Sequence[float]:  # type: ignore[override]
+    def weights(self) -> tuple[float, ...]:  # type: ignore[override]
         """All points count the same."""
         return (1.0 / self.count,) * self.count
 
