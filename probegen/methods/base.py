@@ -433,7 +433,7 @@ class GradientProbe(Probe):
     @property
     def gives_gradient(self) -> bool:
         """True where the attribution is the gradient at the tensor, and nothing else."""
-        return self.gradients_at() is None and self.hands_gradient_on
+        return self.needs_gradient and self.gradients_at() is None and self.hands_gradient_on
 
     @property
     def hands_gradient_on(self) -> bool:

@@ -57,6 +57,20 @@ def checked_baseline(value: Any, field: str) -> Baseline:
     )
 
 
+def checked_samples(value: Any, field: str) -> Baseline:
+    """Returns what was given for a field as several baselines: a background.
+
+    Raises:
+        SpecError: it is none; says what is one.
+    """
+    if not is_array_like(value) and not isinstance(value, Mapping | ByName):
+        raise SpecError(
+            f"{field}= takes an array of samples, [n, ...], the path of an .npy file, or a "
+            f"table of these by the names of inputs; got {value!r}."
+        )
+    return checked_baseline(value, field)
+
+
 def check_baseline(
     baseline: Baseline, field: str, places: Sequence[tuple[Place, Sizes]], several: bool = False
 ) -> None:

@@ -73,11 +73,6 @@ class ByScores(GradientProbe, abc.ABC):
         """The most groups that a request may have; None where there may be any number."""
         return None
 
-    @property
-    def gives_gradient(self) -> bool:
-        """False: there is no gradient."""
-        return False
-
     def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
         """Refuses tensors that this probe cannot explain; see `check_subject`."""
         for place, sizes in places:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from probegen.errors import SpecError
-from probegen.methods.arrays import ByName, is_array_like
 from probegen.methods.axes import Axes, Sizes
 from probegen.methods.base import OfInputs, Selector, option
-from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
+from probegen.methods.baselines import Baseline, check_baseline, checked_samples, described
 from probegen.methods.samples import Place
 from probegen.methods.tables import RescaledDifferences, Table
 from probegen.methods.targets import Target
@@ -46,12 +44,7 @@ class DeepSHAP(OfInputs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_array_like(self.background) and not isinstance(self.background, Mapping | ByName):
-            raise SpecError(
-                "background= takes an array of samples, [n, ...], the path of an .npy file, or a "
-                f"table of these by the names of inputs; got {self.background!r}."
-            )
-        object.__setattr__(self, "background", checked_baseline(self.background, "background"))
+        object.__setattr__(self, "background", checked_samples(self.background, "background"))
 
     def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
         """Checks the background against what is explained."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from probegen.errors import SpecError
-from probegen.methods.arrays import ByName, is_array_like
 from probegen.methods.axes import Axes, Sizes
 from probegen.methods.base import OfInputs, Selector, check_chunk, check_whole, option
-from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
+from probegen.methods.baselines import Baseline, check_baseline, checked_samples, described
 from probegen.methods.paths import Drawn
 from probegen.methods.samples import Place
 from probegen.methods.targets import Target
@@ -60,12 +58,7 @@ class ExpectedGradients(OfInputs):
         check_whole("samples", self.samples, 1)
         check_whole("seed", self.seed, 0)
         check_chunk(self.chunk)
-        if not is_array_like(self.background) and not isinstance(self.background, Mapping | ByName):
-            raise SpecError(
-                "background= takes an array of samples, [n, ...], the path of an .npy file, or a "
-                f"table of these by the names of inputs; got {self.background!r}."
-            )
-        object.__setattr__(self, "background", checked_baseline(self.background, "background"))
+        object.__setattr__(self, "background", checked_samples(self.background, "background"))
 
     def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
         """Checks the background against what is explained."""
