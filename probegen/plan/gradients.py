@@ -84,9 +84,8 @@ class GradientPlanner:
             )
         logits = probe.logits and self._view.has_scores(position)
         called = axes.prediction_axes(output.axes, classes=True)
-        plan = _arranged(target, called, output.shape, f"output {name!r}")
-        region = _takes_region(probe, plan, f"output {name!r}", output.shape)
-        spec = dataclasses.replace(plan.spec, output=name, logits=logits, region=region)
+        plan = _arranged(probe, called, output.shape, f"output {name!r}")
+        spec = dataclasses.replace(plan.spec, output=name, logits=logits)
         return dataclasses.replace(plan, spec=spec, position=position)
 
     def _of_layer(self, probe: GradientProbe) -> TargetPlan:
@@ -112,11 +111,8 @@ class GradientPlanner:
                 "differentiate. Give of= a layer before it, whose output is floating."
             )
         called = axes.activation_axes(facts.axes)
-        plan = _arranged(probe.target, called, facts.shape, f"layer {point.name!r}")
-        region = _takes_region(probe, plan, f"layer {point.name!r}", facts.shape)
-        spec = dataclasses.replace(
-            plan.spec, layer=point.path, call=point.call_index, region=region
-        )
+        plan = _arranged(probe, called, facts.shape, f"layer {point.name!r}")
+        spec = dataclasses.replace(plan.spec, layer=point.path, call=point.call_index)
         return dataclasses.replace(plan, spec=spec, ref=ref)
 
     def _output_position(self, probe: GradientProbe) -> int:
@@ -544,50 +540,44 @@ class GradientPlanner:
             )
 
 
-def _takes_region(probe: GradientProbe, target: TargetPlan, what: str, shape: axes.Sizes) -> bool:
-    """Tells whether a region of the request weighs the positions of scores.
-
-    Raises:
-        InstrumentError: there are no positions.
-    """
-    if probe.region is not None and not axes.position_axes(target.axes):
-        raise InstrumentError(
-            f"region='input' weighs positions before they are summed up, and {what} "
-            f"{tuple(shape)} has none: its axes are {', '.join(target.axes)}. Leave region out, or "
-            "give of= a layer whose output has positions."
-        )
-    return probe.region is not None
-
-
 def _with_sizes(sizes: Shape, like: Shape, pairs: Sequence[tuple[int, int]]) -> Shape:
     """Returns sizes, some of which are those of another tensor; see `GradientOutput.pairs`."""
     of_like = dict(pairs)
     return tuple(like[of_like[i]] if i in of_like else d for i, d in enumerate(sizes))
 
 
-def _arranged(target: Any, called: axes.Axes, sizes: axes.Sizes, what: str) -> TargetPlan:
-    """Returns a target, and how the scores lie that it is taken from.
+def _arranged(probe: GradientProbe, called: axes.Axes, sizes: axes.Sizes, what: str) -> TargetPlan:
+    """Returns a probe's target, and how the scores lie that it is taken from.
 
     Args:
-        target: what the probe says.
+        probe: says the target, and whether a region of the request weighs its positions.
         called: the axes of the scores.
         sizes: their sizes.
         what: what gives the scores.
 
     Raises:
-        InstrumentError: they have no such entry.
+        InstrumentError: they have no such entry, or no positions that a region could weigh.
     """
     named, shape, order = axes.with_batch_first(called, sizes)
     axis = axes.channel_axis(named)
-    spec = target_spec(target, shape, what, axis)
+    spec = target_spec(probe.target, shape, what, axis)
     places = list(range(len(order)))
     if spec.mode != "index" and axis is not None:
         places = [*(i for i in places if i != axis), axis]
     arranged = tuple(order[i] for i in places)
+    names = tuple(named[i] for i in places)
+    region = probe.region is not None
+    if region and not axes.position_axes(names):
+        raise InstrumentError(
+            f"region='input' weighs positions before they are summed up, and {what} "
+            f"{tuple(sizes)} has none: its axes are {', '.join(names)}. Leave region out, or "
+            "give of= a layer whose output has positions."
+        )
+    classes = None if axis is None else shape[axis]
     return TargetPlan(
-        dataclasses.replace(spec, classes=None if axis is None else shape[axis]),
+        dataclasses.replace(spec, classes=classes, region=region),
         order=None if arranged == tuple(range(len(order))) else arranged,
         single=axes.BATCH not in called,
-        axes=tuple(named[i] for i in places),
+        axes=names,
         sizes=tuple(shape[i] for i in places),
     )

@@ -31,12 +31,32 @@ from probegen.plan.plan import (
     Plan,
     TargetPlan,
 )
-from probegen.plan.several_classes import chain_with_classes, with_classes
+from probegen.plan.several_classes import with_classes
 
 #: A target and a table: what outputs share that share a backward pass.
 _Way = tuple[TargetPlan, Table | None]
-#: A probe and its outputs.
-_Planned = tuple[Probe, Sequence[PlainOutput | GradientOutput | ChainOutput]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    """A probe, and what it asks for.
+
+    Attributes:
+        probe: the probe.
+        outputs: its outputs.
+        target: what it differentiates; None where it does not.
+        aside: what its outputs are made of, where that comes out under no name.
+    """
+
+    probe: Probe
+    outputs: Sequence[PlainOutput | GradientOutput | ChainOutput]
+    target: TargetPlan | None = None
+    aside: ChainParts = dataclasses.field(default_factory=ChainParts)
+
+    def way(self, output: GradientOutput) -> _Way:
+        """Returns what an output shares with all others of its backward pass."""
+        assert self.target is not None
+        return self.target, output.probe.table()
 
 
 def make_plan(
@@ -63,56 +83,46 @@ def make_plan(
     planner, by_scores = GradientPlanner(view), GradientPlanner(view, by_scores=True)
     names = new_names(view.points, earlier)
     planned: list[_Planned] = []
-    parts: dict[int, ChainParts] = {}
-    targets: dict[int, TargetPlan] = {}
-    for asked in probes:
+    for number, asked in enumerate(probes):
         probe = with_new_names(asked, names) if names else asked
-        place = len(planned)
-        if isinstance(probe, GradientProbe):
-            targets[place] = planner.target(probe)
+        target = planner.target(probe) if isinstance(probe, GradientProbe) else None
         if isinstance(probe, OfAttention):
-            parts[place] = chain_parts(view, planner, probe, targets.get(place), place)
-            planned.append((probe, parts[place].outputs))
-        elif isinstance(probe, GradientProbe):
+            parts = chain_parts(view, planner, probe, target, number)
+            planned.append(_Planned(probe, parts.outputs, target, parts))
+        elif isinstance(probe, GradientProbe) and target is not None:
             of_kind = by_scores if isinstance(probe, ByScores) else planner
-            planned.append((probe, of_kind.gradients(probe, targets[place])))
+            planned.append(_Planned(probe, of_kind.gradients(probe, target), target))
         else:
-            planned.append((probe, plain_outputs(view, probe)))
+            planned.append(_Planned(probe, plain_outputs(view, probe)))
     plain: list[PlainOutput] = []
     chains: list[ChainOutput] = []
     groups: dict[_Way, list[GradientOutput]] = {}
     in_order: list[OutputSpec] = []
     resolved: list[Probe] = []
-    for place, (probe, outputs) in enumerate(_told_apart(planned)):
-        called = with_earlier_names(outputs, names)
-        for named in called:
-            output = named
-            if isinstance(output, ChainOutput):
-                output = chain_with_classes(output, targets.get(place))
-                in_order.extend((output.spec, *output.beside))
-                chains.append(output)
-            elif isinstance(output, GradientOutput):
-                output = with_completeness(with_classes(output, targets[place]), targets[place])
-                in_order.extend((output.spec, *output.beside))
-                way = (targets[place], output.probe.table())
-                groups.setdefault(way, []).append(output)
-            else:
+    for one in _told_apart(planned):
+        outputs = with_earlier_names(one.outputs, names)
+        for output in outputs:
+            if isinstance(output, PlainOutput):
                 in_order.append(output.spec)
                 plain.append(output)
-        aside = parts.get(place, ChainParts())
-        plain.extend(aside.plain)
-        for part in aside.gradients:
-            way = (targets[place], part.probe.table())
-            groups.setdefault(way, []).append(with_classes(part, targets[place]))
-        resolved.append(_resolved(view, probe, called))
+                continue
+            made = with_classes(output, one.target)
+            if isinstance(made, GradientOutput):
+                way = one.way(made)
+                made = with_completeness(made, way[0])
+                groups.setdefault(way, []).append(made)
+            else:
+                chains.append(made)
+            in_order.extend((made.spec, *made.beside))
+        plain.extend(one.aside.plain)
+        for part in one.aside.gradients:
+            groups.setdefault(one.way(part), []).append(with_classes(part, one.target))
+        resolved.append(_resolved(view, one.probe, outputs))
     predictions = inputs_and_predictions.predictions(view, class_names)
     _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
     target_input = any(target.spec.mode == "input" for target, _ in groups)
-    if target_input and manifest.TARGET_INPUT in view.input_names:
-        raise InstrumentError(
-            f"the model has an input called {manifest.TARGET_INPUT!r}, which target='input' needs "
-            "for itself; rename the model's input, or use a fixed target."
-        )
+    if target_input:
+        _check_free(view, manifest.TARGET_INPUT, "use a fixed target")
     region_input = _region_input(view, [target for target, _ in groups])
     groups_input = _groups_input(view, [o for outputs in groups.values() for o in outputs])
     return Plan(
@@ -144,16 +154,17 @@ def _told_apart(planned: Sequence[_Planned]) -> list[_Planned]:
     one alone is `saliency/image`. What `name=` says stays as it is.
     """
     explained: dict[str, set[str | None]] = {}
-    for _, outputs in planned:
-        for o in outputs:
-            of = _scored(o.spec.target)
-            explained.setdefault(o.spec.name, set()).add(of)
+    for one in planned:
+        for o in one.outputs:
+            explained.setdefault(o.spec.name, set()).add(_scored(o.spec.target))
     shared = {name for name, of in explained.items() if len(of) > 1}
     return [
-        (probe, [_with_output(o) if o.spec.name in shared else o for o in outputs])
-        if isinstance(probe, GradientProbe) and getattr(probe, "name", None) is None
-        else (probe, outputs)
-        for probe, outputs in planned
+        dataclasses.replace(
+            one, outputs=[_with_output(o) if o.spec.name in shared else o for o in one.outputs]
+        )
+        if isinstance(one.probe, GradientProbe) and getattr(one.probe, "name", None) is None
+        else one
+        for one in planned
     ]
 
 
@@ -203,6 +214,24 @@ def _check_names(names: Sequence[str]) -> None:
     reserved = ours & set(names)
     if reserved:
         raise InstrumentError(f"the output name {reserved.pop()!r} is reserved; choose another.")
+
+
+def _check_free(view: ModelView, field: str, instead: str) -> None:
+    """Refuses an input of the request that the model has one of the same name as.
+
+    Args:
+        view: the model.
+        field: the input's name, and that of the field that asks for it.
+        instead: what to do where the model's input cannot be renamed.
+
+    Raises:
+        InstrumentError: the model has one.
+    """
+    if field in view.input_names:
+        raise InstrumentError(
+            f"the model has an input called {field!r}, which {field}='input' needs for itself; "
+            f"rename the model's input, or {instead}."
+        )
 
 
 def _region_input(view: ModelView, targets: Iterable[TargetPlan]) -> InputSpec | None:
@@ -277,11 +306,7 @@ def _shared_positions(
     Raises:
         InstrumentError: the model has an input of that name, or there are several shapes.
     """
-    if field in view.input_names:
-        raise InstrumentError(
-            f"the model has an input called {field!r}, which {field}='input' needs for itself; "
-            f"rename the model's input, or {instead}."
-        )
+    _check_free(view, field, instead)
     if len(found) > 1:
         shown = "; ".join(
             f"{name!r} has {list(axes)} {list(sizes)}" for (axes, sizes), name in found.items()

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 from probegen.artefact.manifest import ANY_SIGN, CLASS, CLASSES, DRAWN_BESIDE, OutputSpec
 from probegen.methods.axes import BATCH, behind_batch
 from probegen.plan.plan import ChainOutput, GradientOutput, TargetPlan
 
+_Output = TypeVar("_Output", bound=GradientOutput | ChainOutput)
 
-def with_classes(output: GradientOutput, target: TargetPlan) -> GradientOutput:
+
+def with_classes(output: _Output, target: TargetPlan | None) -> _Output:
     """Returns an output with the axis `class` where its target is of several classes.
 
     With `"top:k"` there is one more output beside it, `"<its name>/classes"`.
 
     Args:
         output: as it is for one class, under its final name.
-        target: what is differentiated.
+        target: what is differentiated; None where nothing is.
     """
-    if not target.spec.several:
-        return output
-    spec = with_class_axis(output.spec, target)
-    beside = (_classes(spec, target),) if target.spec.mode == "top" else ()
-    return dataclasses.replace(output, spec=spec, beside=beside)
-
-
-def chain_with_classes(output: ChainOutput, target: TargetPlan | None) -> ChainOutput:
-    """Returns an output of attention layers likewise; one without a target as it is."""
     if target is None or not target.spec.several:
         return output
     spec = with_class_axis(output.spec, target)
