@@ -15,9 +15,11 @@ from probegen.methods.text_forms import from_dict
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
+from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.tape import explain, refuse_tables
 from probegen.sources.keras.view import KerasView
 from probegen.stages import stage
+from probegen.text import format_shape
 
 
 def instrument(
@@ -91,12 +93,7 @@ class ProbedModel(keras.Model):
         # Traced with the sizes that the plan was made with: some layers do other things, and are
         # called another number of times, where they know more of them.
         given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
-        if self.manifest.target_input:
-            given.append(tf.TensorSpec([given[0].shape[0]], tf.int32))
-        if self.manifest.region_input is not None:
-            given.append(tf.TensorSpec(self.manifest.region_input.shape, tf.float32))
-        if self.manifest.groups_input is not None:
-            given.append(tf.TensorSpec(self.manifest.groups_input.shape, tf.int32))
+        given.extend(request_specs(self.manifest, source.batch).values())
         self._explain = tf.function(self.explain_flat, input_signature=given, autograph=False)
         self.built = True
 
@@ -110,15 +107,12 @@ class ProbedModel(keras.Model):
     ) -> dict[str, Any]:
         """Returns all outputs by name; see the class."""
         own = self.keras_model.input_names
-        if isinstance(inputs, Mapping) and region is None and REGION_INPUT not in own:
+        asked = {TARGET_INPUT: target, REGION_INPUT: region, GROUPS_INPUT: groups}
+        if isinstance(inputs, Mapping):
             inputs = dict(inputs)
-            region = inputs.pop(REGION_INPUT, None)
-        if isinstance(inputs, Mapping) and groups is None and GROUPS_INPUT not in own:
-            inputs = dict(inputs)
-            groups = inputs.pop(GROUPS_INPUT, None)
-        if isinstance(inputs, Mapping) and target is None and TARGET_INPUT not in own:
-            inputs = dict(inputs)
-            target = inputs.pop(TARGET_INPUT, None)
+            for name, value in asked.items():
+                if value is None and name not in own:
+                    asked[name] = inputs.pop(name, None)
         flat = [
             tf.cast(tf.convert_to_tensor(value), wanted.dtype)
             for value, wanted in zip(
@@ -127,11 +121,13 @@ class ProbedModel(keras.Model):
         ]
         for name, value, wanted in zip(own, flat, self.keras_model.input_specs, strict=True):
             if not wanted.shape.is_compatible_with(value.shape):
-                sizes = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
                 raise InstrumentError(
-                    f"input {name!r} takes arrays of shape {sizes}, got {list(value.shape)}."
+                    f"input {name!r} takes arrays of shape {format_shape(wanted.shape)}, got "
+                    f"{list(value.shape)}."
                 )
-        more = [*self._checked_region(region, flat[0]), *self._checked_groups(groups)]
+        target = asked[TARGET_INPUT]
+        region = self._checked_region(asked[REGION_INPUT], flat[0])
+        more = [*region, *self._checked_groups(asked[GROUPS_INPUT])]
         if not self.manifest.target_input:
             if target is not None:
                 raise InstrumentError(
@@ -163,7 +159,7 @@ class ProbedModel(keras.Model):
         if given.shape.rank == len(sizes):
             given = tf.broadcast_to(given, tf.concat([rows, tf.shape(given)], 0))
         if not tf.TensorShape(wanted.shape).is_compatible_with(given.shape):
-            shown = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
+            shown = format_shape(wanted.shape)
             raise InstrumentError(f"region takes arrays of shape {shown}, got {list(given.shape)}.")
         return [given]
 
@@ -178,7 +174,7 @@ class ProbedModel(keras.Model):
             return []
         if wanted is None:
             raise InstrumentError("this model takes no groups: no probe has groups='input'.")
-        sizes = "[" + ", ".join("?" if n is None else str(n) for n in wanted.shape) + "]"
+        sizes = format_shape(wanted.shape)
         if groups is None:
             raise InstrumentError(
                 f"this model takes groups= with each call: whole numbers {sizes}, the group of "
@@ -207,11 +203,16 @@ class ProbedModel(keras.Model):
         Must run inside a `tf.function`.
         """
         count = len(self.keras_model.input_names)
-        more = list(flat[count:])
-        target = more.pop(0) if self.manifest.target_input else None
-        region = more.pop(0) if self.manifest.region_input is not None else None
-        groups = more.pop(0) if self.manifest.groups_input is not None else None
-        return explain(self.keras_model, self.plan, flat[:count], target, groups, region)
+        names = request_specs(self.manifest, self.keras_model.batch)
+        asked = dict(zip(names, flat[count:], strict=True))
+        return explain(
+            self.keras_model,
+            self.plan,
+            flat[:count],
+            asked.get(TARGET_INPUT),
+            groups=asked.get(GROUPS_INPUT),
+            region=asked.get(REGION_INPUT),
+        )
 
     def compute_output_spec(
         self, inputs: Any, target: Any = None, groups: Any = None, region: Any = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from probegen.errors import SourceError
@@ -81,6 +82,13 @@ class KerasModel:
         if isinstance(inputs, list | tuple) and len(inputs) == 1:
             return list(inputs)
         return [inputs]
+
+    def tensors(self, feed: Mapping[str, Any]) -> list[Any]:
+        """Returns arrays by name, those of no input left out, as flat inputs of their types."""
+        return [
+            tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
+            for name, spec in zip(self.input_names, self.input_specs, strict=True)
+        ]
 
     def call(self, flat: Sequence[Any]) -> Any:
         """Calls the model for inference and returns its outputs as it nests them."""

@@ -73,11 +73,7 @@ class KerasMovedScores:
         """Returns the scores of each group, and the tensors before they are moved."""
         zero = np.zeros(())
         moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]
-        flat = [
-            tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
-            for name, spec in zip(self._source.input_names, self._source.input_specs, strict=True)
-        ]
-        scores, tensors = self._scores(*flat, *moves)
+        scores, tensors = self._scores(*self._source.tensors(feed), *moves)
         values = {r: np.asarray(t) for r, t in zip(self.refs, tensors, strict=True)}
         return [np.asarray(s) for s in scores], values
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT
+from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT, TARGET_INPUT
 from probegen.artefact.seeds import seeds
 from probegen.errors import VerificationError
 from probegen.methods.base import resized
@@ -29,6 +29,7 @@ from probegen.sources.class_by_class import all_classes
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
+from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.tape import explain
 
 Array = npt.NDArray[Any]
@@ -60,31 +61,22 @@ class KerasReference:
         """Traces the model with the plan once, for any batch and open size."""
         self._source = source
         self._asked = plan
-        specs = list(source.input_specs)
-        if plan.manifest.target_input:
-            specs.append(tf.TensorSpec([specs[0].shape[0]], tf.int32))
-        if plan.manifest.region_input is not None:
-            specs.append(tf.TensorSpec(plan.manifest.region_input.shape, tf.float32))
         self.plan, self._raw = with_raw_gradients(plan)
         self.computed_in = _coarsest(source.model)
-        inputs = len(self._source.input_specs)
+        inputs = len(source.input_specs)
         by_gradients = without_scores(self.plan)
+        self._request = request_specs(plan.manifest, source.batch)
+        self._request.pop(GROUPS_INPUT, None)  # which methods by scores alone take
 
         def explained(*flat: Any) -> dict[str, Any]:
-            more = list(flat[inputs:])
-            target = more.pop(0) if plan.manifest.target_input else None
-            region = more.pop(0) if more else None
+            asked = dict(zip(self._request, flat[inputs:], strict=True))
+            target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
             return explain(source, by_gradients, flat[:inputs], target, region=region)
 
-        self._explain = tf.function(explained, autograph=False).get_concrete_function(*specs)
+        self._explain = tf.function(explained, autograph=False).get_concrete_function(
+            *source.input_specs, *self._request.values()
+        )
         self.sizes = _sizes(self._explain.graph)
-
-    def _flat(self, feed: Mapping[str, Array]) -> list[Any]:
-        """Returns the inputs as the model takes them."""
-        return [
-            tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
-            for name, spec in zip(self._source.input_names, self._source.input_specs, strict=True)
-        ]
 
     def shares_gradients_with(self, engine: str) -> bool:
         """Tells whether an engine of the runtime runs TensorFlow's gradients."""
@@ -95,7 +87,7 @@ class KerasReference:
 
         Its states are put back between the calls, its random generators go on.
         """
-        flat = self._flat(feed)
+        flat = self._source.tensors(feed)
         found = []
         with unchanged(self._source.model) as put_back:
             for _ in range(times):
@@ -109,11 +101,10 @@ class KerasReference:
         Raises:
             VerificationError: TensorFlow cannot compute them.
         """
-        asked = [] if target is None else [tf.convert_to_tensor(target, tf.int32)]
-        if self._asked.manifest.region_input is not None:
-            asked.append(tf.convert_to_tensor(feed[REGION_INPUT], tf.float32))
+        given = {**feed, TARGET_INPUT: target}
+        asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
         try:
-            found = self._explain(*self._flat(feed), *asked)
+            found = self._explain(*self._source.tensors(feed), *asked)
         except tf.errors.OpError as error:
             raise VerificationError(
                 f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
@@ -171,7 +162,7 @@ class KerasReference:
     def moved_scores(self) -> KerasMovedScores | None:
         """Returns what moves tensors and looks at the scores; None where it cannot be traced."""
         try:
-            return KerasMovedScores(self._source, self._asked)
+            return self._moved
         except Exception:  # a witness that cannot be called proves nothing
             return None
 
@@ -235,7 +226,7 @@ class KerasReference:
     def _watched(self, feed: Mapping[str, Array]) -> list[Any]:
         watcher = Watcher(self._source.model)
         with unchanged(self._source.model), watching(watcher):
-            self._source.call(self._flat(feed))
+            self._source.call(self._source.tensors(feed))
         return watcher.calls
 
     def where_not_finite(self, feed: Mapping[str, Array]) -> str:

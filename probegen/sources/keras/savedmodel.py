@@ -12,16 +12,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.saved_model.experimental import TrackableResource
 
-from probegen.artefact.manifest import (
-    GROUPS_INPUT,
-    REGION_INPUT,
-    TARGET_INPUT,
-    Manifest,
-    write_beside_savedmodel,
-)
+from probegen.artefact.manifest import Manifest, write_beside_savedmodel
 from probegen.artefact.stored_arrays import shortened
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.instrumented import ProbedModel
+from probegen.sources.keras.requests import request_specs
 
 SERVING, EXPLAIN = "serving_default", "explain"
 
@@ -42,6 +37,8 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
         The manifest as written.
     """
     source, plan = probed.keras_model, probed.plan
+    described = plan.manifest.with_batch(batch)
+    asked = request_specs(described, batch)
     names = [argument_name(n) for n in source.input_names]
     specs = {
         name: tf.TensorSpec([batch, *s.shape[1:]], s.dtype, name=name)
@@ -53,31 +50,14 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
         return dict(zip(source.output_names, run.outputs, strict=True))
 
     def explain(**inputs: Any) -> dict[str, Any]:
-        target = [inputs.pop(TARGET_INPUT)] if plan.manifest.target_input else []
-        region = [inputs.pop(REGION_INPUT)] if plan.manifest.region_input is not None else []
-        groups = [inputs.pop(GROUPS_INPUT)] if plan.manifest.groups_input is not None else []
-        return probed.explain_flat(*(inputs[n] for n in names), *target, *region, *groups)
+        return probed.explain_flat(*(inputs[n] for n in (*names, *asked)))
 
-    request_specs = (
-        {TARGET_INPUT: tf.TensorSpec([batch], tf.int32, name=TARGET_INPUT)}
-        if plan.manifest.target_input
-        else {}
-    )
-    if plan.manifest.region_input is not None:
-        sizes = [batch, *plan.manifest.region_input.shape[1:]]
-        request_specs[REGION_INPUT] = tf.TensorSpec(sizes, tf.float32, name=REGION_INPUT)
-    if plan.manifest.groups_input is not None:
-        sizes = [batch, *plan.manifest.groups_input.shape[1:]]
-        request_specs[GROUPS_INPUT] = tf.TensorSpec(sizes, tf.int32, name=GROUPS_INPUT)
     signatures = {
         SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),
-        EXPLAIN: tf.function(explain, autograph=False).get_concrete_function(
-            **specs, **request_specs
-        ),
+        EXPLAIN: tf.function(explain, autograph=False).get_concrete_function(**specs, **asked),
     }
     module = _holding_what_is_read(signatures.values(), source.model)
     tf.saved_model.save(module, str(path), signatures=signatures)
-    described = plan.manifest.with_batch(batch)
     probes = shortened(described.probes, functools.partial(constants, path))
     described = described.replace(probes=probes)
     write_beside_savedmodel(path, described)
