@@ -136,6 +136,25 @@ def weight_axes(names: Axes, keys: Sequence[int], apart: bool = False) -> Weight
     return Weights(query, key, beside, batch, apart)
 
 
+def factor_pairs(own: int, rank: int, place: int, summed: int) -> list[tuple[int, int]]:
+    """Returns which axes of a factor are which axes of a matrix product.
+
+    Args:
+        own: rank of the factor, which is a matrix or a stack of such.
+        rank: of the product.
+        place: 0 for the left factor, 1 for the right one.
+        summed: the factor's axis that is summed over.
+    """
+    lead = rank - own
+    stays = own - 1 if summed == own - 2 else own - 2
+    return [*((i, i + lead) for i in range(own - 2)), (stays, rank - 2 + place)]
+
+
+def summed_letters(first: str, second: str, result: str) -> list[tuple[int, int]]:
+    """Returns the axes of two terms of an Einsum that are summed over together."""
+    return [(i, second.index(c)) for i, c in enumerate(first) if c in second and c not in result]
+
+
 def batch_and_channel(names: Axes) -> tuple[int | None, int | None]:
     """Returns which axis is that of the samples, and which is that of channels."""
     return (names.index(BATCH) if BATCH in names else None), channel_axis(names)

@@ -102,6 +102,23 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     return found.value
 
 
+def whole_numbers(node: ir.Node, name: str, place: int) -> list[int] | None:
+    """Returns whole numbers that a node is given, such as axes.
+
+    None where there are none, and where they are computed at run time.
+
+    Args:
+        node: the node.
+        name: of the attribute that older operator sets have for them; empty where none has.
+        place: of the operand that newer ones have.
+    """
+    given = attribute(node, name) if name else None
+    if given is None and len(node.inputs) > place:
+        found = constant_of(node.inputs[place])
+        given = None if found is None else found.reshape(-1)
+    return None if given is None else [int(n) for n in given]
+
+
 def same_shape(a: ir.Value, b: ir.Value) -> bool:
     """Tells whether two values are known to have one shape."""
     first, second = shape_of(a), shape_of(b)

@@ -332,7 +332,7 @@ def contracted(op: Any, position: int) -> tuple[int, ...]:
     if rank is None:
         return ()
     if op.type == "Einsum":
-        operands, result = _letters(op)
+        operands, result = letters(op)
         if operands is None or position >= len(operands):
             return ()
         return tuple(i for i, c in enumerate(operands[position]) if c not in result)
@@ -343,7 +343,7 @@ def contracted(op: Any, position: int) -> tuple[int, ...]:
     return (rank - 1 if last else rank - 2,)
 
 
-def _letters(op: Any) -> tuple[list[str] | None, str]:
+def letters(op: Any) -> tuple[list[str] | None, str]:
     """Returns the letters of an Einsum's operands and of its result; None with an ellipsis."""
     equation = op.get_attr("equation").decode().replace(" ", "")
     operands, _, result = equation.partition("->")
@@ -351,9 +351,9 @@ def _letters(op: Any) -> tuple[list[str] | None, str]:
 
 
 def _einsum(op: Any) -> Iterator[Link]:
-    operands, result = _letters(op)
-    for letters, tensor in zip(operands or (), op.inputs, strict=False):
-        pairs = [(i, result.index(c)) for i, c in enumerate(letters) if c in result]
+    operands, result = letters(op)
+    for term, tensor in zip(operands or (), op.inputs, strict=False):
+        pairs = [(i, result.index(c)) for i, c in enumerate(term) if c in result]
         yield Link(tensor, op.outputs[0], tuple(pairs))
 
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from probegen.plan.positions import Link, Positions, Size, Step, Weights
-from probegen.sources.keras.links import constant, contracted, links
+from probegen.plan.positions import (
+    Link,
+    Positions,
+    Size,
+    Step,
+    Weights,
+    factor_pairs,
+    summed_letters,
+)
+from probegen.sources.keras.links import constant, contracted, letters, links
 
 #: Operations that tell sizes, whose results do not depend on what is fed.
 _SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank"})
@@ -96,11 +104,8 @@ def _factors(op: Any) -> Iterator[tuple[Any, Any, Sequence[tuple[int, int]]]]:
         own = operand.shape.rank
         if rank is None or not own:
             continue
-        gone = contracted(op, position)[0]
-        stays = own - 1 if gone == own - 2 else own - 2
-        lead = rank - own
-        pairs = [(i, i + lead) for i in range(own - 2)]
-        yield operand, op.outputs[0], (*pairs, (stays, rank - 2 + position))
+        pairs = factor_pairs(own, rank, position, contracted(op, position)[0])
+        yield operand, op.outputs[0], pairs
 
 
 def _still(op: Any, operand: Any, result: Any) -> set[int]:
@@ -220,14 +225,11 @@ def _summed(op: Any) -> Iterator[tuple[tuple[Hashable, int], tuple[Hashable, int
     if op.type not in _PRODUCTS or len(op.inputs) != 2:
         return
     if op.type == "Einsum":
-        equation = op.get_attr("equation").decode().replace(" ", "")
-        terms, _, result = equation.partition("->")
-        if "." in equation:
+        terms, result = letters(op)
+        if terms is None:
             return
-        first, second = terms.split(",")
-        pairs = [
-            (first.index(c), second.index(c)) for c in first if c in second and c not in result
-        ]
+        first, second = terms
+        pairs = summed_letters(first, second, result)
     else:
         pairs = [(contracted(op, 0)[0], contracted(op, 1)[0])]
     for i, j in pairs:

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from probegen.graph.core.marks import STRAIGHT_THROUGH
-from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of
+from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of, whole_numbers
 
 #: Operators that leave what a row of weights adds up over where it is.
 _THE_SAME = frozenset(
@@ -142,11 +142,8 @@ def _sums_over(
 def _reduces(node: ir.Node, axis: int, rank: int) -> bool:
     if node.op_type not in ("ReduceSum", "ReduceMean"):
         return False
-    axes = attribute(node, "axes")
-    if axes is None and len(node.inputs) > 1:
-        found = constant_of(node.inputs[1])
-        axes = None if found is None else found.reshape(-1).tolist()
-    return axes is not None and axis in {int(a) % rank for a in axes}
+    axes = whole_numbers(node, "axes", 1)
+    return axes is not None and axis in {a % rank for a in axes}
 
 
 def _followed(node: ir.Node, place: int, key: int, shape: tuple[object, ...]) -> int | None:

@@ -17,7 +17,8 @@ import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.size_products import factors_of
-from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
+from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
+from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 
 
 class _Batch(enum.Enum):
@@ -39,11 +40,7 @@ _CHANNELS_SECOND = frozenset(
     | {"GlobalAveragePool", "GlobalLpPool", "DepthToSpace", "SpaceToDepth", "GridSample"}
 )
 _SAME_RANK = frozenset({"Slice", "Pad", "Resize", "Upsample", "Tile", "CenterCropPad", "DFT"})
-_BROADCASTING = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Mean", "Sum", "Where", "PRelu"}
-    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"}
-    | {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Expand"}
-)
+_BROADCASTING = BROADCASTING | {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Expand"}
 _REDUCING = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
     | {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "ArgMax", "ArgMin"}
@@ -265,19 +262,11 @@ def _transpose(
     return None if given[0] is None else tuple(given[0][p] for p in perm)
 
 
-def _axes_of(node: ir.Node) -> list[int] | None:
-    named: list[int] | None = attribute(node, "axes")
-    if named is None and len(node.inputs) > 1 and node.inputs[1] is not None:
-        found = constant_of(node.inputs[1])
-        return None if found is None else [int(a) for a in found.reshape(-1)]
-    return named
-
-
 def _squeeze(
     node: ir.Node, place: int, given: list[Factors | None], shape: tuple[Dim, ...]
 ) -> Factors | None:
     del place
-    source, axes = given[0], _axes_of(node)
+    source, axes = given[0], whole_numbers(node, "axes", 1)
     if source is None:
         return None
     if axes is None:
@@ -292,7 +281,7 @@ def _unsqueeze(
     node: ir.Node, place: int, given: list[Factors | None], shape: tuple[Dim, ...]
 ) -> Factors | None:
     del place
-    source, axes = given[0], _axes_of(node)
+    source, axes = given[0], whole_numbers(node, "axes", 1)
     if source is None or axes is None:
         return None
     new = {a % len(shape) for a in axes}
@@ -310,7 +299,7 @@ def _reduce(
     if node.op_type in ("ArgMax", "ArgMin"):
         axes: list[int] | None = [attribute(node, "axis", 0)]
     else:
-        axes = _axes_of(node)
+        axes = whole_numbers(node, "axes", 1)
     known = len(node.inputs) < 2 or node.inputs[1] is None or axes is not None
     if not known:
         return None

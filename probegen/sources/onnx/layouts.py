@@ -20,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
+from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
 from probegen.sources.onnx.batch_axes import SAMPLES, BatchAxes
 
@@ -139,8 +139,7 @@ class Layouts:
             return ()
         if value in self._given:
             return self._given[value]
-        known = self._known.get(value, (None,) * len(shape))
-        names = [None if name == BATCH else name for name in known]
+        names = self._but_batch(value, shape)
         at = self._batch_axis(value, shape)
         if at is not None:
             names[at] = BATCH
@@ -148,6 +147,11 @@ class Layouts:
         # Of tensors with something before the batch, open sizes are steps; states have fixed ones.
         usual = few and (at == 0 or (at == 1 and not isinstance(shape[0], int)))
         return _completed(names, usual=usual)
+
+    def _but_batch(self, value: ir.Value, shape: Sequence[Dim]) -> list[str | None]:
+        """Returns the names that are known of a value's axes, that of the batch left out."""
+        known = self._known.get(value, (None,) * len(shape))
+        return [None if name == BATCH else name for name in known]
 
     def has_samples(self, value: ir.Value, inputs: Iterable[ir.Value]) -> bool:
         """Tells whether samples lie along the first axis of a value, or where inputs have theirs.
@@ -182,8 +186,7 @@ class Layouts:
                 return Apart(axis, None, (), ())
         size = self._size if isinstance(self._size, int) else None
         sizes = [None if not isinstance(d, int) else d for d in shape]
-        known = self._known.get(value, (None,) * len(shape))
-        names = [None if name == BATCH else name for name in known]
+        names = self._but_batch(value, shape)
         names[axis : axis + 1] = [BATCH if p == -1 else None for p in parts]
         every = [size if p == -1 else p for p in parts]
         sizes[axis : axis + 1] = [p if isinstance(p, int) else None for p in every]
@@ -424,16 +427,13 @@ def _with_other_axes(
     """Returns the moves of an operator that takes axes away or puts some in."""
     if len(source) == len(result):
         return (lambda names: names), (lambda names: names)
-    named = named if named is not None else attribute(node, "axes")
-    if named is None and len(node.inputs) > 1:
-        found = constant_of(node.inputs[1])
-        named = None if found is None else found.reshape(-1).tolist()
+    named = named if named is not None else whole_numbers(node, "axes", 1)
     if named is None and node.op_type == "Squeeze":
         named = [i for i, size in enumerate(source) if size == 1]
     longer = max(len(source), len(result))
     if named is None or abs(len(source) - len(result)) != len(named):
         return None, None
-    places = {int(a) % longer for a in named}
+    places = {a % longer for a in named}
 
     def without(names: _Names) -> list[str | None]:
         return [n for i, n in enumerate(names) if i not in places]

@@ -8,18 +8,23 @@ import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, key_of
-from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
-from probegen.plan.positions import Link, Positions, Step, Weights
+from probegen.graph.core.values import Dim, attribute, shape_of, whole_numbers
+from probegen.graph.passes.before.name_open_sizes import BROADCASTING
+from probegen.plan.positions import (
+    Link,
+    Positions,
+    Step,
+    Weights,
+    factor_pairs,
+    summed_letters,
+)
 
 Pairs = list[tuple[int, int]]
 #: Kept, moved.
 _Found = tuple[Pairs, Pairs]
 
 _SIZES = frozenset({"Shape", "Size"})
-_ELEMENTWISE = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Mean", "Sum", "Where", "PRelu"}
-    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Expand"}
-)
+_ELEMENTWISE = BROADCASTING | {"Expand"}
 #: Operators that keep the axes of their first operand, whatever its others are.
 _IN_PLACE = frozenset(
     {"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "BatchNormalization"}
@@ -112,15 +117,6 @@ def _apart(rank: int, along: set[int] | None) -> _Found:
     return [(i, i) for i in range(rank) if i not in gone], [(i, i) for i in sorted(gone)]
 
 
-def _constants(node: ir.Node, place: int, name: str = "") -> list[int] | None:
-    """Returns whole numbers that a node is given: by an attribute, or by a constant operand."""
-    given = attribute(node, name) if name else None
-    if given is None and len(node.inputs) > place and node.inputs[place] is not None:
-        found = constant_of(node.inputs[place])
-        return None if found is None else [int(n) for n in found.reshape(-1)]
-    return None if given is None else [int(n) for n in given]
-
-
 # -- operators of one operand ------------------------------------------------------------------
 
 
@@ -130,7 +126,7 @@ def _transposed(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Foun
 
 
 def _squeezed(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Found:
-    axes = _constants(node, 1, "axes")
+    axes = whole_numbers(node, "axes", 1)
     gone = (
         {i for i, d in enumerate(source) if d == 1}
         if axes is None
@@ -141,7 +137,7 @@ def _squeezed(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _F
 
 
 def _unsqueezed(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Found:
-    axes = _constants(node, 1, "axes")
+    axes = whole_numbers(node, "axes", 1)
     if axes is None:
         return [], []
     new = {a % len(result) for a in axes}
@@ -150,7 +146,7 @@ def _unsqueezed(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> 
 
 
 def _reduced(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Found:
-    axes = _constants(node, 1, "axes")
+    axes = whole_numbers(node, "axes", 1)
     given = len(node.inputs) > 1 and node.inputs[1] is not None
     if axes is None and given:
         return [], []
@@ -170,8 +166,8 @@ def _split(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
 
 def _sliced(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Found:
     rank = len(source)
-    starts, ends = _constants(node, 1, "starts"), _constants(node, 2, "ends")
-    axes, steps = _constants(node, 3, "axes"), _constants(node, 4, "steps")
+    starts, ends = whole_numbers(node, "starts", 1), whole_numbers(node, "ends", 2)
+    axes, steps = whole_numbers(node, "axes", 3), whole_numbers(node, "steps", 4)
     without_axes = len(node.inputs) < 4 or node.inputs[3] is None
     if axes is None and (not without_axes or starts is None):
         return _apart(rank, None)
@@ -184,8 +180,8 @@ def _sliced(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Fou
 
 
 def _padded(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
-    rank, widths = len(source), _constants(node, 1, "pads")
-    axes = _constants(node, 3) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    rank, widths = len(source), whole_numbers(node, "pads", 1)
+    axes = whole_numbers(node, "", 3)
     if widths is None or len(widths) != 2 * len(axes or source):
         return _apart(rank, None)
     named = [a % rank for a in (axes or range(rank))]
@@ -194,7 +190,7 @@ def _padded(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
 
 
 def _tiled(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
-    times = _constants(node, 1)
+    times = whole_numbers(node, "", 1)
     if times is None:
         return _apart(len(source), None)
     return _apart(len(source), {i for i, n in enumerate(times) if n != 1})
@@ -271,20 +267,17 @@ def _multiplied(node: ir.Node, result: Sequence[Dim]) -> Iterator[tuple[ir.Value
         rest = [(i, i) for i in range(len(first) - 1)] if len(second) == 1 else []
         yield a, (rest, [])
         return
-    lead = rank - len(first)
-    yield a, ([*((i, i + lead) for i in range(len(first) - 2)), (len(first) - 2, rank - 2)], [])
-    lead = rank - len(second)
-    yield b, ([*((i, i + lead) for i in range(len(second) - 2)), (len(second) - 1, rank - 1)], [])
+    yield a, (factor_pairs(len(first), rank, 0, len(first) - 1), [])
+    yield b, (factor_pairs(len(second), rank, 1, len(second) - 2), [])
 
 
 def _gemm(node: ir.Node, result: Sequence[Dim]) -> Iterator[tuple[ir.Value, _Found]]:
     del result
     for place, name in enumerate(("transA", "transB")):
         value = node.inputs[place]
-        turned = attribute(node, name, 0)
         if value is not None:
-            own = {(0, 0): 0, (0, 1): 1, (1, 0): 1, (1, 1): 0}[place, int(bool(turned))]
-            yield value, ([(own, place)], [])
+            summed = place if attribute(node, name, 0) else 1 - place
+            yield value, (factor_pairs(2, 2, place, summed), [])
 
 
 def _einsum(node: ir.Node, result: Sequence[Dim]) -> Iterator[tuple[ir.Value, _Found]]:
@@ -347,6 +340,5 @@ def _summed(
     if "." in terms:
         return
     one, other = terms.split(",")
-    for i, letter in enumerate(one):
-        if letter in other and letter not in result:
-            yield (a, i), (b, other.index(letter))
+    for i, j in summed_letters(one, other, result):
+        yield (a, i), (b, j)
