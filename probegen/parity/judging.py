@@ -256,10 +256,7 @@ class Comparison:
         gradient: Array = session.run([raw], fed)[0]
         moved = differences.tensor(call.batch.feed, output.ref)
         tensor = as_described(moved, output.axes)
-        like = None
-        if output.sized_as is not None:
-            like = np.asarray(call.batch.feed[self.described.inputs[output.sized_as.position].name])
-        sized = output.sized(like)
+        sized = output.sized_by(call.batch.feed, [i.name for i in self.described.inputs])
         made = self._combined(group, output, gradient.astype(np.float64), tensor, sized)
         if made is None:
             return None

@@ -222,6 +222,18 @@ class GradientOutput:
         """Returns the sizes that the output gets, given the input; None where it keeps its own."""
         return None if like is None or self.sized_as is None else Sized(like, self.pairs)
 
+    def sized_by(
+        self, feed: Mapping[str, npt.NDArray[Any]], names: Sequence[str]
+    ) -> Sized[npt.NDArray[Any]] | None:
+        """Returns the sizes that the output gets of what is fed; None where it keeps its own.
+
+        Args:
+            feed: the inputs by name.
+            names: of the model's inputs, in their order.
+        """
+        ref = self.sized_as
+        return None if ref is None else self.sized(np.asarray(feed[names[ref.position]]))
+
 
 @dataclasses.dataclass(frozen=True)
 class ChainOutput:

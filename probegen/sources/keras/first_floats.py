@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import op_callbacks, op_def_library
+from tensorflow.python.framework import op_def_library
 
 from probegen.plan.model_view import Tie
 from probegen.plan.plan import MADE, TWIN, CallKey, Slot
 from probegen.sources.keras.capture import Watcher
+from probegen.sources.keras.exchanging import exchanging
 
 _SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 _LIKE_IDENTITY = frozenset(
@@ -181,22 +182,13 @@ class FirstFloats:
     @contextlib.contextmanager
     def listening(self, watcher: Watcher) -> Iterator[None]:
         """Sees every operation that is written into the graph of now, and exchanges tensors."""
-        watched = tf.compat.v1.get_default_graph()
 
-        def callback(
-            _: str, __: Any, ___: Any, outputs: Any, op_name: Any = None, graph: Any = None
-        ) -> Any:
-            del op_name
-            if graph is not watched or not outputs:
-                return None  # what was made stays
-            exchange = self.see(outputs[0].op, watcher.innermost)
-            return None if exchange is None else [exchange(outputs[0])]
+        def instead(tensor: Any) -> Any:
+            exchange = self.see(tensor.op, watcher.innermost)
+            return None if exchange is None else exchange(tensor)
 
-        op_callbacks.add_op_callback(callback)
-        try:
+        with exchanging(instead):
             yield
-        finally:
-            op_callbacks.remove_op_callback(callback)
 
     def _exchanged(self, place: FirstFloat, tensor: Any) -> Any:
         """Returns what stands in for the tensor that a place was found at."""

@@ -11,11 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
-from tensorflow.python.framework import op_callbacks
-
 from probegen.plan.plan import CallKey, TensorRef
 from probegen.sources.keras.capture import Watcher
+from probegen.sources.keras.exchanging import exchanging
 
 
 def number_in_call(operations: list[Any], op: Any) -> int:
@@ -56,26 +54,12 @@ class InnerTensors:
     @contextlib.contextmanager
     def listening(self, watcher: Watcher) -> Iterator[None]:
         """Sees every operation that is written into the graph of now, and exchanges tensors."""
-        watched = tf.compat.v1.get_default_graph()
-
-        def callback(
-            kind: str, _: Any, __: Any, outputs: Any, op_name: Any = None, graph: Any = None
-        ) -> Any:
-            del op_name
-            if graph is not watched or not outputs:
-                return None  # what was made stays
-            after = self._seen(kind, outputs[0], watcher.under_way)
-            return None if after is None else [after, *outputs[1:]]
-
-        op_callbacks.add_op_callback(callback)
-        try:
+        with exchanging(lambda tensor: self._seen(tensor, watcher.under_way)):
             yield
-        finally:
-            op_callbacks.remove_op_callback(callback)
 
-    def _seen(self, kind: str, tensor: Any, calls: list[CallKey]) -> Any:
+    def _seen(self, tensor: Any, calls: list[CallKey]) -> Any:
         """Counts an operation; returns what stands in for its result, None where nothing does."""
-        after = None
+        kind, after = tensor.op.type, None
         for key in calls:
             if key not in self._calls:
                 continue

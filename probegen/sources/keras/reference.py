@@ -145,10 +145,9 @@ class KerasReference:
         seed: Array,
     ) -> Array:
         found = attribution_by_scores(output, tensors, scores_at, seed, feed.get(GROUPS_INPUT))
-        ref = output.sized_as
-        like = None if ref is None else np.asarray(feed[self._source.input_names[ref.position]])
-        sized = resized(NumpyOperations(), found.astype(np.float64), output.sized(like))
-        return np.asarray(sized).astype(output.spec.dtype)
+        sized = output.sized_by(feed, self._source.input_names)
+        made = resized(NumpyOperations(), found.astype(np.float64), sized)
+        return np.asarray(made).astype(output.spec.dtype)
 
     def _scores_of(
         self, feed: Mapping[str, Array], place: int, shifts: Mapping[TensorRef, Array]

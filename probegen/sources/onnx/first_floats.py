@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
@@ -54,11 +53,10 @@ def starts(
             if not is_float(value):
                 ties[value] = before
             elif value in refs:
-                usable = has_samples(value, [inputs[i] for i in before])
-                masks = all("mask" in str(inputs[i].name).lower() for i in before)
-                start = _start(node, before, refs[value], labels[value])
-                masks = not start.is_lookup and (masks or _becomes_penalty(value))
-                found.append(dataclasses.replace(start, usable=usable, masks=masks))
+                read = [inputs[i] for i in before]
+                named = all("mask" in str(v.name).lower() for v in read)
+                usable = has_samples(value, read)
+                found.append(_start(node, value, before, refs[value], labels[value], named, usable))
     return found
 
 
@@ -91,11 +89,13 @@ def _keeps_whole(node: ir.Node) -> bool:
 
 def _start(
     node: ir.Node,
+    value: ir.Value,
     ties: Mapping[int, Tie],
     ref: TensorRef,
     label: str,
+    named_mask: bool,
+    usable: bool,
 ) -> Start:
-    """Returns what a node makes of whole numbers, but for what the graph around it says."""
     table = node.inputs[0] if node.op_type in _LOOK_UPS else None
     is_lookup = table is not None and is_float(table)
     shape = None if table is None else shape_of(table)
@@ -106,8 +106,8 @@ def _start(
         ties=dict(ties),
         is_lookup=is_lookup,
         rows=rows if isinstance(rows, int) and constant_of(table) is not None else None,
-        masks=False,
-        usable=False,
+        masks=not is_lookup and (named_mask or _becomes_penalty(value)),
+        usable=usable,
         moved=False,
     )
 

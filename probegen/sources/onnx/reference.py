@@ -208,15 +208,10 @@ class OnnxReference:
         }
         return {
             o.spec.name: np.asarray(
-                resized(ops, found[o.spec.name], o.sized(self._like(o, feed)))
+                resized(ops, found[o.spec.name], o.sized_by(feed, self._view.input_names))
             ).astype(o.spec.dtype)
             for o in group.outputs
         }
-
-    def _like(self, output: GradientOutput, feed: Mapping[str, Array]) -> Array | None:
-        """Returns the input whose sizes an output gets."""
-        ref = output.sized_as
-        return None if ref is None else np.asarray(feed[self._view.input_names[ref.position]])
 
     def _sampled(
         self,

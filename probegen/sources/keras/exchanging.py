@@ -1,0 +1,36 @@
+"""Puts other tensors in the place of those that operations make, while these are traced."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
+
+
+@contextlib.contextmanager
+def exchanging(instead: Callable[[Any], Any]) -> Iterator[None]:
+    """Shows every operation that is written into the graph of now.
+
+    Args:
+        instead: gets the first result of an operation; returns what those who read it get, None
+            where it stays.
+    """
+    watched = tf.compat.v1.get_default_graph()
+
+    def callback(
+        _: str, __: Any, ___: Any, outputs: Any, op_name: Any = None, graph: Any = None
+    ) -> Any:
+        del op_name
+        if graph is not watched or not outputs:
+            return None  # what was made stays
+        after = instead(outputs[0])
+        return None if after is None else [after, *outputs[1:]]
+
+    op_callbacks.add_op_callback(callback)
+    try:
+        yield
+    finally:
+        op_callbacks.remove_op_callback(callback)
