@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.reading import target_of, words
+from probegen.cli.reading import labels_of, sizes_of, target_of
 
 
 @click.command()
@@ -44,7 +44,6 @@ def maximise(artefact: str, as_json: bool, **options: Any) -> None:
     import numpy as np
 
     from probegen import runtime
-    from probegen.cli.reading import sizes_of
     from probegen.runtime.files import write_atomic
 
     art = runtime.load(artefact, engine=options["engine"])
@@ -65,8 +64,7 @@ def maximise(artefact: str, as_json: bool, **options: Any) -> None:
         write_atomic(options["npy"], lambda file: np.save(file, found.input))
         written.append(options["npy"])
     if options["plot"]:
-        labels = {name: words(options[name]) for name in ("class_names", "feature_names")}
-        found.plot(options["plot"], **{k: v for k, v in labels.items() if v is not None})  # type: ignore[arg-type]
+        found.plot(options["plot"], **labels_of(options))
         written.append(options["plot"])
     history = None if found.history is None else found.history[:, 0].tolist()
     low, high = float(found.input.min()), float(found.input.max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,12 @@ def words(given: str | None) -> list[str] | None:
     # Not Path.is_file, which raises where many names make one too long for a file.
     parts = read_text(given).splitlines() if os.path.isfile(given) else given.split(",")
     return [part.strip() for part in parts if part.strip()]
+
+
+def labels_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `--class-names` and `--feature-names` name, those left out left out."""
+    labels = {name: words(options[name]) for name in ("class_names", "feature_names")}
+    return {name: given for name, given in labels.items() if given is not None}
 
 
 def load_arrays(path: str) -> Any:
@@ -61,16 +67,14 @@ def array_of(path: str | None) -> Any:
     """Returns an argument of a run (groups, a region) from an .npy file, None without one.
 
     Raises:
-        InputError: the file holds no array.
+        InputError: the file is damaged, or no .npy file.
     """
     if path is None:
         return None
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path!r} cannot be read as an .npy file: {error}") from error
+    found = load_arrays(path)
+    if isinstance(found, dict | list):
+        raise InputError(f"{path} is an .npz file; expected an .npy file, which holds one array.")
+    return found
 
 
 def target_of(text: str | None) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen.cli.reading import array_of, read_text, target_of, words
+from probegen.cli.reading import array_of, labels_of, read_text, target_of
 from probegen.cli.showing import note, show_table, start_tensorflow
 from probegen.errors import InputError
 
@@ -109,9 +109,13 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
         explain=not options["no_explain"],
         check_finite=options["check_finite"],
     )
-    labels = {"feature_names": read.feature_names, **_labels(options)}
+    labels = labels_of(options)
+    if read.feature_names is not None:
+        labels.setdefault("feature_names", read.feature_names)
+    if options["tokens"]:
+        labels["tokens"] = _tokens(options["tokens"])
     _check_class_names(labels.get("class_names"), art.manifest)
-    written = _write_all(result, options, {k: v for k, v in labels.items() if v is not None})
+    written = _write_all(result, options, labels)
     fed = [
         {"name": name, "kind": "input", **_figures(array)}
         for name, array in result.run.inputs.items()
@@ -162,13 +166,6 @@ def _say_values(record: Any) -> None:
         click.echo(f"{record.name}, row {row}: {'probability ' if probable else ''}{value:.4g}")
     if len(array) > _MOST_CHOICES:
         click.echo(f"{record.name}: {len(array) - _MOST_CHOICES} more rows; --json has them all")
-
-
-def _labels(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns what pictures are labelled with."""
-    labels = {name: words(options[name]) for name in ("class_names", "feature_names")}
-    given = {name: words for name, words in labels.items() if words is not None}
-    return {**given, **({"tokens": _tokens(options["tokens"])} if options["tokens"] else {})}
 
 
 def _tokens(path: str) -> Any:

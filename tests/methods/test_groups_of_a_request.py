@@ -178,6 +178,12 @@ def test_the_command_line_reads_them_from_a_file(tmp_path, capsys):
     assert '"feature_ablation/x"' in capsys.readouterr().out
     assert status_of(*given) == 1
     assert "takes groups" in capsys.readouterr().err
+    np.savez(tmp_path / "g.npz", np.arange(5) // 2)
+    assert status_of(*given, "--groups", tmp_path / "g.npz") == 1
+    assert "g.npz is an .npz file; expected an .npy file" in capsys.readouterr().err
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "g.npy").read_bytes()[:-1])
+    assert status_of(*given, "--groups", tmp_path / "cut.npy") == 1
+    assert "cut.npy is no .npy or .npz file of plain numbers" in capsys.readouterr().err
 
 
 def test_one_input_of_groups_for_positions_of_one_shape(tmp_path):
