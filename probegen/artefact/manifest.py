@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from probegen.artefact import schema
 from probegen.artefact.rows import BATCH
@@ -326,12 +326,10 @@ class Manifest:
         """Returns a copy whose inputs and outputs have this batch size; None leaves it open."""
         return dataclasses.replace(
             self,
-            inputs=tuple(dataclasses.replace(i, shape=_batched(i, batch)) for i in self.inputs),
-            region_input=self.region_input
-            and dataclasses.replace(self.region_input, shape=_batched(self.region_input, batch)),
-            groups_input=self.groups_input
-            and dataclasses.replace(self.groups_input, shape=_batched(self.groups_input, batch)),
-            outputs=tuple(dataclasses.replace(o, shape=_batched(o, batch)) for o in self.outputs),
+            inputs=tuple(_batched(i, batch) for i in self.inputs),
+            region_input=self.region_input and _batched(self.region_input, batch),
+            groups_input=self.groups_input and _batched(self.groups_input, batch),
+            outputs=tuple(_batched(o, batch) for o in self.outputs),
         )
 
     def to_json(self, indent: int | None = None) -> str:
@@ -377,10 +375,14 @@ class Manifest:
         return found
 
 
-def _batched(spec: InputSpec | OutputSpec, batch: int | None) -> tuple[int | None, ...]:
-    """Returns a shape with another batch size."""
+_Spec = TypeVar("_Spec", InputSpec, OutputSpec)
+
+
+def _batched(spec: _Spec, batch: int | None) -> _Spec:
+    """Returns an input or output with another batch size."""
     named = zip(spec.shape, spec.axes, strict=True)
-    return tuple(batch if axis == BATCH else size for size, axis in named)
+    shape = tuple(batch if axis == BATCH else size for size, axis in named)
+    return dataclasses.replace(spec, shape=shape)
 
 
 def write_beside_savedmodel(folder: Path, described: Manifest) -> None:

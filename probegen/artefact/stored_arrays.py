@@ -36,13 +36,12 @@ def digest_of(array: Array) -> str:
 
 def encoded(array: Array) -> dict[str, Any]:
     """Returns the text form of an array, with its bytes."""
-    data = np.ascontiguousarray(array).tobytes()
     return {
         ARRAY: {
             "dtype": array.dtype.name,
             "shape": list(array.shape),
             "sha256": digest_of(array),
-            "data": base64.b64encode(data).decode("ascii"),
+            "data": _text_of(array),
         }
     }
 
@@ -146,5 +145,9 @@ def _without_data(inner: Mapping[str, Any], held: Mapping[str, Array]) -> dict[s
 def _with_data(inner: Mapping[str, Any], found: Mapping[str, Array]) -> Mapping[str, Any]:
     if "data" in inner:
         return inner
-    data = np.ascontiguousarray(found[inner["sha256"]]).tobytes()
-    return {**inner, "data": base64.b64encode(data).decode("ascii")}
+    return {**inner, "data": _text_of(found[inner["sha256"]])}
+
+
+def _text_of(array: Array) -> str:
+    """Returns the bytes of an array, in C order, in base64."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

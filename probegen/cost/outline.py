@@ -80,7 +80,7 @@ def outline(source: Source, plan: Plan, opset: int, sizes: Mapping[str, int]) ->
 
 def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, Refusing]:
     """Returns the probes that are refused, each tried alone; the graph is of no use then."""
-    request = prepared(plan, forward, batch)
+    request, samples = prepared(plan, forward, batch), samples_in(forward, plan, batch)
     found: dict[int, Refusing] = {}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         for probe in {id(o.probe): o.probe for o in group.outputs}.values():
@@ -93,7 +93,7 @@ def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, 
                     alone,
                     target,
                     request,
-                    samples_in(forward, plan, batch),
+                    samples,
                 )
             except (UnsupportedOpsError, NotDifferentiableError) as error:
                 found[id(probe)] = error

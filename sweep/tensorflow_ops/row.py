@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime
 import tensorflow as tf
 
 from probegen.errors import ProbegenError, UnsupportedOpsError
 from probegen.graph.core.marks import remove_marks
+from probegen.graph.running import open_graph
 from probegen.sources.keras.to_onnx.conversion import convert
 from probegen.sources.keras.to_onnx.lowering import to_ir
 from sweep.outcome import AGREES, DIFFERS, FAILS, NOT_APPLICABLE, REFUSED, Outcome, line
@@ -158,13 +158,8 @@ def session(function: Any, specs: Sequence[Any], op: str = "", opset: int = 18) 
     model = to_ir(proto, opset)
     remove_marks(model)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        ir.serde.serialize_model(model).SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
+    return open_graph(model, options)
 
 
 def _held(graph: Any) -> set[str]:
