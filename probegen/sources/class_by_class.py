@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import CLASSES
-from probegen.artefact.seeds import choices
+from probegen.artefact.seeds import choices, seeds
 from probegen.plan.plan import GradientGroup
 
 Array = npt.NDArray[Any]
 
 
-def all_classes(
+def class_by_class(
     group: GradientGroup,
     scores: Array,
-    each: Sequence[Mapping[str, Array]],
-    region: Array | None = None,
+    request: Array | None,
+    feed: Mapping[str, Array],
+    of_seed: Callable[[Array], Mapping[str, Array]],
 ) -> dict[str, Array]:
     """Returns the outputs of a group, and which classes they explain.
 
     Args:
         group: what is differentiated.
         scores: what the target is taken from, the batch first.
-        each: the outputs by name, or some of them, for each of `artefact.seeds.seeds`.
-        region: what weighs the scores, where something does.
+        request: the targets asked for, where they are chosen by the request.
+        feed: the inputs by name, a region among them where one weighs the scores.
+        of_seed: returns the outputs by name, or some of them, of one of `artefact.seeds.seeds`.
     """
+    region = group.target.weights(feed)
+    each = [of_seed(one) for one in seeds(scores, group.target.spec, request, region)]
     if not group.target.spec.several:
         return dict(each[0])
     found = {}

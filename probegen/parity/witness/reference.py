@@ -38,7 +38,7 @@ from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
 from probegen.sources.base import MovedScores, Program, Reference, Source
-from probegen.sources.class_by_class import all_classes
+from probegen.sources.class_by_class import class_by_class
 
 Array = npt.NDArray[Any]
 
@@ -294,12 +294,13 @@ class WithWitness:
         target: Array | None,
         feed: Mapping[str, Array],
     ) -> dict[str, Array]:
-        weights = group.target.weights(feed)
-        each = [
-            self._of_seed(graph, forward, values, group, scores, chosen, feed)
-            for chosen in seeds(values[scores], group.target.spec, target, weights)
-        ]
-        return all_classes(group, values[scores], each, weights)
+        return class_by_class(
+            group,
+            values[scores],
+            target,
+            feed,
+            lambda seed: self._of_seed(graph, forward, values, group, scores, seed, feed),
+        )
 
     def _of_seed(
         self,

@@ -18,14 +18,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT, TARGET_INPUT
-from probegen.artefact.seeds import seeds
 from probegen.errors import VerificationError
 from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
-from probegen.plan.plan import GradientOutput, Plan, TensorRef
+from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
-from probegen.sources.class_by_class import all_classes
+from probegen.sources.class_by_class import class_by_class
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -125,16 +124,26 @@ class KerasReference:
             return found
         scores, tensors = self._moved.at(feed, {})
         for place, group in enumerate(groups):
-            by_scores = [o for o in group.outputs if o.moves]
-            if by_scores:
-                at = functools.partial(self._scores_of, feed, place)
-                weights = group.target.weights(feed)
-                each = [
-                    {o.spec.name: self._attribution(o, feed, tensors, at, s) for o in by_scores}
-                    for s in seeds(scores[place], group.target.spec, request, weights)
-                ]
-                found.update(all_classes(group, scores[place], each, weights))
+            if any(o.moves for o in group.outputs):
+                of_seed = functools.partial(self._of_seed, feed, place, group, tensors)
+                found.update(class_by_class(group, scores[place], request, feed, of_seed))
         return found
+
+    def _of_seed(
+        self,
+        feed: Mapping[str, Array],
+        place: int,
+        group: GradientGroup,
+        tensors: Mapping[TensorRef, Array],
+        seed: Array,
+    ) -> dict[str, Array]:
+        """Returns the attributions by scores of one class, whose seed is given."""
+        at = functools.partial(self._scores_of, feed, place)
+        return {
+            o.spec.name: self._attribution(o, feed, tensors, at, seed)
+            for o in group.outputs
+            if o.moves
+        }
 
     def _attribution(
         self,

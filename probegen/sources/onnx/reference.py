@@ -19,7 +19,6 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
-from probegen.artefact.seeds import seeds
 from probegen.errors import VerificationError
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
@@ -39,7 +38,7 @@ from probegen.plan.plan import (
 )
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.sources.changed_scores import attribution_by_scores
-from probegen.sources.class_by_class import all_classes
+from probegen.sources.class_by_class import class_by_class
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
     is_quantised,
@@ -169,12 +168,13 @@ class OnnxReference:
         tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
         place = self._places[group.target]
-        weights = group.target.weights(feed)
-        each = [
-            self._attributions_of(feed, group, place, chosen, tensors)
-            for chosen in seeds(scores[place], group.target.spec, target, weights)
-        ]
-        return all_classes(group, scores[place], each, weights)
+        return class_by_class(
+            group,
+            scores[place],
+            target,
+            feed,
+            lambda seed: self._attributions_of(feed, group, place, seed, tensors),
+        )
 
     def _attributions_of(
         self,
