@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from probegen.plan.axes import BATCH, Axes, attention_axes, channel_axis
+
+T = TypeVar("T")
 
 #: A size as far as it is known: a number, a name, or None.
 Size = int | str | None
@@ -382,15 +385,9 @@ class Positions:
         """
         left = [f for axis in self._axes.get(operand, ()) for f in axis if f.size != 1]
         kept = list(left)
-        found: list[_Axis | None] = [None] * len(sizes)
-        places = list(range(len(sizes)))
-        for backwards in (False, True):
-            for i in list(reversed(places)) if backwards else list(places):
-                taken = self._taken(left, sizes[i], backwards) if len(places) > 1 else None
-                if taken is None:
-                    break
-                found[i] = taken
-                places.remove(i)
+        found, places = matched_from_both_ends(
+            sizes, lambda size, backwards: self._taken(left, size, backwards)
+        )
         if len(places) == 1:
             found[places[0]] = tuple(left)
         elif len(places) == len(left):
@@ -453,6 +450,30 @@ class Positions:
                     found[i : i + 2] = [_Factor(self._root(label), size, after, keys_of)]
                     break
         return tuple(found)
+
+
+def matched_from_both_ends(
+    sizes: Sequence[Size], take: Callable[[Size, bool], T | None]
+) -> tuple[list[T | None], list[int]]:
+    """Matches sizes with what `take` has for them, until one size is left or there is no match.
+
+    Args:
+        sizes: of the axes of a tensor.
+        take: takes what makes up a size from the front, or from behind; None where nothing does.
+
+    Returns:
+        What each axis has got, and the axes that have got nothing.
+    """
+    found: list[T | None] = [None] * len(sizes)
+    places = list(range(len(sizes)))
+    for backwards in (False, True):
+        for i in list(reversed(places)) if backwards else list(places):
+            taken = take(sizes[i], backwards) if len(places) > 1 else None
+            if taken is None:
+                break
+            found[i] = taken
+            places.remove(i)
+    return found, places
 
 
 def _after(axis: _Axis) -> frozenset[int]:

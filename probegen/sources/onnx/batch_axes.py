@@ -19,6 +19,7 @@ from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
+from probegen.plan.positions import matched_from_both_ends
 
 
 class _Batch(enum.Enum):
@@ -430,15 +431,9 @@ def regrouped(source: Factors, shape: Sequence[Dim], batch: Dim = None) -> Facto
         batch: the number of samples, where it is known.
     """
     left = [f for axis in source for f in axis if f != 1]
-    found: list[Axis | None] = [None] * len(shape)
-    places = list(range(len(shape)))
-    for backwards in (False, True):
-        for i in list(reversed(places)) if backwards else list(places):
-            taken = _take(left, shape[i], backwards, batch) if len(places) > 1 else None
-            if taken is None:
-                break
-            found[i] = taken
-            places.remove(i)
+    found, places = matched_from_both_ends(
+        shape, lambda size, backwards: _take(left, size, backwards, batch)
+    )
     if len(places) == 1:
         found[places[0]] = tuple(left) or (1,)
         left = []
