@@ -103,11 +103,9 @@ class Artefact:
             ArtefactError: the engine failed.
         """
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
-        targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
-        numbered = check_groups(groups, self.manifest, feeds, bool(explain))
-        weights = check_region(region, self.manifest, feeds)
-        arrays = self._compute(feeds, targets, bool(explain), numbered, weights)
-        return Result(Run(self.manifest, feeds, targets, self.path), arrays)
+        asked = self._asked(feeds, bool(explain), target, groups, region)
+        arrays = self._compute({**feeds, **asked}, bool(explain))
+        return Result(Run(self.manifest, feeds, asked.get(TARGET_INPUT), self.path), arrays)
 
     def run_batched(
         self,
@@ -135,23 +133,39 @@ class Artefact:
                 f"the artefact takes {batch_size} rows at a time, and {left} of {count} "
                 f"are left over; fill them up to {batch_size}."
             )
-        targets = check_target(target, self.manifest, batch=count_rows(feeds, self.inputs))
-        numbered = check_groups(groups, self.manifest, feeds, bool(explain))
-        weights = check_region(region, self.manifest, feeds)
+        asked = self._asked(feeds, bool(explain), target, groups, region)
         parts = []
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
             chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
-            chosen = None if targets is None else targets[rows]
-            some = None if numbered is None else numbered[rows]
-            weighed = None if weights is None else weights[rows]
-            parts.append(self._compute(chunk, chosen, bool(explain), some, weighed))
+            chunk |= {name: array[rows] for name, array in asked.items()}
+            parts.append(self._compute(chunk, bool(explain)))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
                 for name in parts[0]
             }
-        return Result(Run(self.manifest, feeds, targets, self.path), joined)
+        return Result(Run(self.manifest, feeds, asked.get(TARGET_INPUT), self.path), joined)
+
+    def _asked(
+        self,
+        feeds: Mapping[str, Array],
+        explain: bool,
+        target: Target | None,
+        groups: npt.ArrayLike | None,
+        region: npt.ArrayLike | None,
+    ) -> dict[str, Array]:
+        """Returns what is fed beside the model's own inputs, by name, each with rows first.
+
+        Raises:
+            InputError: one of them does not fit.
+        """
+        given = {
+            TARGET_INPUT: check_target(target, self.manifest, count_rows(feeds, self.inputs)),
+            GROUPS_INPUT: check_groups(groups, self.manifest, feeds, explain),
+            REGION_INPUT: check_region(region, self.manifest, feeds),
+        }
+        return {name: array for name, array in given.items() if array is not None}
 
     @staticmethod
     def _of_many(spec: InputSpec, batch_size: int) -> InputSpec:
@@ -170,23 +184,10 @@ class Artefact:
             )
         return at
 
-    def _compute(
-        self,
-        feeds: Mapping[str, Array],
-        target: Array | None,
-        explain: bool,
-        groups: Array | None,
-        region: Array | None,
-    ) -> dict[str, Array]:
+    def _compute(self, feeds: Mapping[str, Array], explain: bool) -> dict[str, Array]:
         """Returns predictions and, with `explain`, explanations, by output name."""
         wanted = self.outputs if explain else self.manifest.predictions
         fed = dict(feeds)
-        if target is not None:
-            fed[TARGET_INPUT] = target
-        if region is not None:
-            fed[REGION_INPUT] = region
-        if groups is not None:
-            fed[GROUPS_INPUT] = groups
         if self.manifest.gate:
             fed[GATE_INPUT] = np.array(explain)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from probegen.artefact.manifest import CLASS, CLASSES, OutputSpec
+from probegen.artefact.manifest import CLASS, CLASSES, OutputSpec, TargetSpec
 from probegen.artefact.rows import BATCH, batch_axis, rows_first
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
@@ -15,37 +15,6 @@ from probegen.runtime.run import DrawableRecord, Run
 
 #: How classes behind the best are counted in words.
 _NTH = {1: "second", 2: "third"}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class OfOneClass:
-    """One class of a record, as something that can be drawn; see `DrawableRecord`."""
-
-    array: Array
-    spec: OutputSpec
-    predictions: Mapping[str, Array]
-    run: Run
-    classes: Array | None = None
-
-    @property
-    def name(self) -> str:
-        """The output's name in the artefact."""
-        return self.spec.name
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """A name for each dimension of `array`."""
-        return self.spec.axes
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes of `array`."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """The element type of `array`."""
-        return self.array.dtype
 
 
 def nth_best(rank: int) -> str:
@@ -80,24 +49,16 @@ def classes_of(spec: OutputSpec, arrays: Mapping[str, Array], rows: int) -> Arra
     return np.broadcast_to(np.array(chosen, np.int32), (rows, count))
 
 
-def entries_of(record: DrawableRecord) -> int | None:
-    """Returns how many classes a record explains at once, None where it is one."""
-    at = class_axis(record.spec)
-    return None if at is None else int(record.shape[at])
-
-
-def one_class(record: DrawableRecord, entries: int | Sequence[int]) -> OfOneClass:
-    """Returns one class of a record that explains several.
+def one_class(record: DrawableRecord, entries: Sequence[int]) -> tuple[Array, OutputSpec, Run]:
+    """Returns one class of a record that explains several: its array, its entry, and its run.
 
     Args:
         record: the record.
-        entries: which one along its axis of classes: one for all samples, or one for each.
+        entries: which one along its axis of classes, for each sample.
     """
-    at, target = class_axis(record.spec), record.spec.target
-    if at is None or target is None:
-        raise InputError(f"{record.name!r} explains one class; it has no axis of classes.")
+    at, target = _several(record)
     rows = record.run.rows
-    chosen = np.broadcast_to(np.asarray(entries, np.int64), (rows,))
+    chosen = np.asarray(entries, np.int64)
     batch = batch_axis(record.axes)
     if batch is None:
         array = np.take(record.array, int(chosen[0]), axis=at)
@@ -120,15 +81,39 @@ def one_class(record: DrawableRecord, entries: int | Sequence[int]) -> OfOneClas
         shape=tuple(spec.shape[i] for i in left),
         target=now,
     )
-    return OfOneClass(array, alone, record.predictions, run)
+    return array, alone, run
 
 
-def best_entries(record: DrawableRecord) -> list[list[int]]:
+def _several(record: DrawableRecord) -> tuple[int, TargetSpec]:
+    """Returns the axis of classes of a record, and its target.
+
+    Raises:
+        InputError: it explains one class.
+    """
+    at, target = class_axis(record.spec), record.spec.target
+    if at is None or target is None:
+        raise InputError(f"{record.name!r} explains one class; it has no axis of classes.")
+    return at, target
+
+
+def entries_of_rank(record: DrawableRecord, rank: int) -> list[int]:
+    """Returns where the best class (rank 0), or the next, lies along the axis, for each sample.
+
+    Raises:
+        InputError: the record explains one class, or not so many.
+    """
+    at, _ = _several(record)
+    count = int(record.shape[at])
+    if not 0 <= rank < count:
+        raise InputError(f"{record.name!r} explains {count} classes; rank goes from 0.")
+    return [row[rank] for row in _best_entries(record, count)]
+
+
+def _best_entries(record: DrawableRecord, count: int) -> list[list[int]]:
     """Returns for each sample the entries along the axis of classes, highest prediction first.
 
     In the order in which they stand where the prediction does not tell.
     """
-    count = entries_of(record) or 0
     plain = [list(range(count))] * record.run.rows
     target, classes = record.spec.target, record.classes
     if classes is None or target is None or target.mode == "top":

@@ -13,16 +13,10 @@ import numpy as np
 
 from probegen.artefact.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.artefact.rows import batch_axis
-from probegen.errors import ArtefactError, InputError, did_you_mean
+from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
-from probegen.runtime.one_class import (
-    best_entries,
-    classes_of,
-    entries_of,
-    entries_of_class,
-    one_class,
-)
+from probegen.runtime.one_class import classes_of, entries_of_class, entries_of_rank, one_class
 from probegen.runtime.run import Run
 from probegen.stages import stage
 from probegen.text import indented_table
@@ -104,14 +98,11 @@ class Record:
         Raises:
             InputError: the record explains one class, or not so many.
         """
-        count = entries_of(self) or 0
-        if count and not 0 <= rank < count:
-            raise InputError(f"{self.name!r} explains {count} classes; rank goes from 0.")
-        return self._taken([row[rank] for row in best_entries(self)] if count else 0)
+        return self._taken(entries_of_rank(self, rank))
 
-    def _taken(self, entries: int | list[int]) -> Record:
-        one = one_class(self, entries)
-        return Record(one.array, one.spec, one.predictions, one.run)
+    def _taken(self, entries: list[int]) -> Record:
+        array, spec, run = one_class(self, entries)
+        return Record(array, spec, self.predictions, run)
 
     def plot(self, sample: int = 0, **options: Unpack[PlotOptions]) -> Figure:
         """Draws one sample in the picture that fits the record's kind and axes, one a class.
