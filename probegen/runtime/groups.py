@@ -69,6 +69,8 @@ def _sized(spec: InputSpec, manifest: Manifest, feeds: Mapping[str, Array], rows
     for one in manifest.inputs:
         if not known and set(spec.axes) <= set(one.axes):
             known = dict(zip(one.axes, feeds[one.name].shape, strict=True))
-    known[BATCH] = rows
     sizes = (known.get(a) if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True))
-    return dataclasses.replace(spec, shape=tuple(sizes))
+    # As many rows as there are inputs: of an artefact that takes a fixed number, `run_batched`
+    # checks the groups of all parts at once.
+    shape = (rows if a == BATCH else n for a, n in zip(spec.axes, sizes, strict=True))
+    return dataclasses.replace(spec, shape=tuple(shape))

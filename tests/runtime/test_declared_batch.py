@@ -44,6 +44,26 @@ def test_the_manifest_says_how_many_rows(paths):
         assert [spec.shape for spec in manifest.outputs] == [(rows, 2), (rows, 4, 5), (rows, 20)]
 
 
+def test_groups_are_taken_apart_with_the_rows(tmp_path):
+    x = keras.Input((4,), name="x", batch_size=ROWS)
+    model = keras.Model(x, layers.Dense(1, use_bias=False, name="y")(x))
+    weights = np.array([1.0, -2, 3, 0.5], np.float32)
+    model.set_weights([weights[:, None]])
+    probe = pg.FeatureAblation("input", 0.0)
+    pg.compile(model, probe, tmp_path / "m.onnx", verify=False, dynamic_batch=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    rows = np.random.default_rng(5).normal(size=(2 * ROWS, 4)).astype(np.float32)
+    groups = np.array([[0, 0, 1, 2], [0, 1, 1, 0], [2, 1, 0, 1]] * 2)[::-1]
+    parts = rows * weights
+    expected = [[p[g == own].sum() for own in g] for p, g in zip(parts, groups, strict=True)]
+    found = art.run_batched(rows, ROWS, groups=groups)["feature_ablation/x"].array
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    alike = art.run_batched(rows, ROWS, groups=groups[0])["feature_ablation/x"].array
+    np.testing.assert_allclose(alike[:1], found[:1], rtol=1e-5)
+    plain = art.run_batched(rows, ROWS, explain=False)
+    np.testing.assert_allclose(plain["y"].array[:, 0], parts.sum(1), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "engine"), [("m.onnx", "onnxruntime"), ("m.onnx", "openvino"), ("folder", None)]
 )
