@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import OutputSpec
-from probegen.artefact.rows import BATCH, rows_first
+from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.arguments import counted
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
+from probegen.runtime.outputs import values_of
 from probegen.runtime.target import Target
 from probegen.text import indented_table
 
@@ -128,12 +129,7 @@ def tcav(
             derivative is not finite, or the inputs do not fit.
     """
     spec = _derivatives(artefact, output)
-    if batch_size is None:
-        result = artefact.run(inputs, target=target, check_finite=True)
-    else:
-        size = counted("batch_size", batch_size)
-        result = artefact.run_batched(inputs, size, target=target, check_finite=True)
-    slopes = rows_first(np.asarray(result[spec.name].array, np.float64), spec.axes)
+    slopes = values_of(artefact, spec, inputs, batch_size, target=target)
     if not np.isfinite(slopes).all():
         raise InputError(f"the derivatives {spec.name!r} are not all finite.")
     shares = (slopes > 0).mean(0)

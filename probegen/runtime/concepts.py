@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import DRAWN_AS_ACTIVATION, OutputSpec
-from probegen.artefact.rows import rows_first
-from probegen.errors import InputError, did_you_mean
-from probegen.runtime.arguments import counted, positive
+from probegen.errors import InputError
+from probegen.runtime.arguments import positive
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
+from probegen.runtime.outputs import named_output, values_of
 from probegen.runtime.read import read_input
 
 #: A folder of files, or what `Artefact.run` takes.
@@ -69,13 +69,12 @@ def concept_vector(
     """
     force = positive("strength", strength)
     least = None if least_accuracy is None else positive("least_accuracy", least_accuracy, 1.0)
-    size = None if batch_size is None else counted("batch_size", batch_size)
     spec = _activation(artefact, output)
     learner = _learner()
     fold = 3 if least is not None else 1
 
     def activations(what: str, given: Examples) -> Array:
-        return _activations(artefact, spec, what, given, scale, size, fold)
+        return _activations(artefact, spec, what, given, scale, batch_size, fold)
 
     concept = activations("examples", examples)
     sets = _sets(artefact, counter_examples)
@@ -93,15 +92,9 @@ def concept_vector(
 
 
 def _activation(artefact: Artefact, output: str) -> OutputSpec:
-    known = [spec.name for spec in artefact.outputs if spec.draw == DRAWN_AS_ACTIVATION]
-    if output not in known:
-        other = output in [spec.name for spec in artefact.outputs]
-        near = did_you_mean(str(output), known) or (
-            ' Compile the artefact with pg.Activations("the layer").'
-        )
-        what = "holds no activations." if other else "is no output of the artefact."
-        raise InputError(f"{output!r} {what}{near}")
-    return artefact.manifest.output(output)
+    able = [spec for spec in artefact.outputs if spec.draw == DRAWN_AS_ACTIVATION]
+    advice = 'Compile the artefact with pg.Activations("the layer").'
+    return named_output(artefact, output, able, "holds no activations.", advice)
 
 
 def _sets(artefact: Artefact, given: Any) -> list[Any]:
@@ -131,11 +124,7 @@ def _activations(
         if not Path(given).exists():
             raise InputError(f"{what}: there is no folder {str(given)!r}.")
         feed = read_input(Path(given), artefact.manifest, scale=scale).feed
-    if batch_size is None:
-        result = artefact.run(feed, check_finite=True)
-    else:
-        result = artefact.run_batched(feed, batch_size, check_finite=True)
-    values = rows_first(np.asarray(result[spec.name].array, np.float64), spec.axes)
+    values = values_of(artefact, spec, feed, batch_size)
     if len(values) < least:
         raise InputError(f"{what} holds {len(values)} samples; at least {least} are needed.")
     if not np.isfinite(values).all():

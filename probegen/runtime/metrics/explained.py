@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import OutputSpec
 from probegen.artefact.rows import as_described, rows_first
-from probegen.errors import InputError, did_you_mean
+from probegen.errors import InputError
 from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
+from probegen.runtime.outputs import named_output
 from probegen.runtime.positions import Positions, explained_input
 from probegen.runtime.request import Request
 from probegen.runtime.result import Result
-from probegen.runtime.scores import score_of
+from probegen.runtime.scores import Score, score_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Explained:
         """How many samples there are."""
         return self.result.run.rows
 
-    @property
+    @functools.cached_property
     def positions(self) -> Positions:
         """Those of the input that is explained."""
         return Positions.of(explained_input(self.spec, self.artefact.inputs))
@@ -88,6 +90,16 @@ class Explained:
         changed = as_described(value, spec.axes)
         return {**self.result.run.inputs, spec.name: changed.astype(spec.dtype, copy=False)}
 
+    @functools.cached_property
+    def score(self) -> Score:
+        """The score that is explained, of the classes of the samples as they are.
+
+        Raises:
+            InputError: no prediction tells it.
+        """
+        run = self.result.run
+        return score_of(self.spec, run.manifest, self.result.predictions, run.target)
+
     def scores(self, value: Array | None = None) -> Array:
         """Returns the score that is explained, float64 `[batch]`.
 
@@ -95,24 +107,20 @@ class Explained:
             value: what is fed in the place of the input that is explained, rows first; the classes
                 stay those of the samples as they are.
         """
-        run = self.result.run
-        first = {name: record.array for name, record in self.result.predictions.items()}
-        score = score_of(self.spec, run.manifest, first, run.target)
+        score = self.score
         if value is None:
-            return score.of(first)
-        again = self.artefact.run(self.fed_with(value), target=run.target, explain=False)
-        return score.of(again.predictions)
+            return score.of(self.result)
+        target = self.result.run.target
+        return score.of(self.artefact.run(self.fed_with(value), target=target, explain=False))
 
     def attribution_at(self, value: Array) -> Array:
         """Returns the attribution of changed samples, rows first, for the classes as they were.
 
         An artefact whose target is `"argmax"` explains what it then decides for.
         """
-        run = self.result.run
-        target = run.target
+        target = self.result.run.target
         if target is not None and (target < 0).any():
-            first = {name: record.array for name, record in self.result.predictions.items()}
-            classes = score_of(self.spec, run.manifest, first, target).classes()
+            classes = self.score.classes()
             target = target if classes is None else classes.astype(np.int32)
         asked: Request = {**self.request, "target": target}
         again = self.artefact.run(self.fed_with(value), **asked)
@@ -125,14 +133,8 @@ def attribution(artefact: Artefact, output: str) -> OutputSpec:
     Raises:
         InputError: there is none of this name.
     """
-    known = [spec.name for spec in artefact.outputs if spec.is_attribution]
-    if output not in known:
-        other = output in [spec.name for spec in artefact.outputs]
-        what = "is no attribution." if other else "is no output of the artefact."
-        raise InputError(
-            f"{output!r} {what}{did_you_mean(str(output), known) or ' It has no attribution.'}"
-        )
-    return artefact.manifest.output(output)
+    able = [spec for spec in artefact.outputs if spec.is_attribution]
+    return named_output(artefact, output, able, "is no attribution.", "It has no attribution.")
 
 
 def changes_of(
