@@ -38,3 +38,27 @@ def positive(name: str, value: Any, most: float = np.inf) -> float:
     if not np.isfinite(number):
         raise InputError(f"{name} is {value!r}; it must be finite.")
     return float(number)
+
+
+def finite(name: str, value: Any) -> float:
+    """Returns a finite number that an argument must be.
+
+    Raises:
+        InputError: it is none.
+    """
+    number = np.asarray(value)
+    if number.shape != () or number.dtype.kind not in "iuf" or not np.isfinite(number):
+        raise InputError(f"{name} is {value!r}; it must be a finite number.")
+    return float(number)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Returns a finite number from zero on that an argument must be.
+
+    Raises:
+        InputError: it is none, or below zero.
+    """
+    number = finite(name, value)
+    if number < 0:
+        raise InputError(f"{name} is {value!r}; it must be 0 or more.")
+    return number

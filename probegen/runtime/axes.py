@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 HEIGHT, WIDTH, DEPTH = "height", "width", "depth"
+#: Axes of space, the outermost first.
+SPACE = (DEPTH, HEIGHT, WIDTH)
 HEAD, QUERY, KEY = "head", "query", "key"
 #: Axes along which a sequence runs, and axes whose order means nothing.
 SEQUENCE = ("time", "step", "sequence", "position", "token")
 CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")
+#: Axes along which neighbours are near each other.
+NEIGHBOURS = (*SPACE, *SEQUENCE)
 #: What the columns of a table or the lines of a series are called.
 FEATURES = ("feature", "channel")
-CLASS = "class"
 
 
 def axis_of(axes: Sequence[str], names: str | Sequence[str]) -> int | None:

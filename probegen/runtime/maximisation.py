@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, OutputSpec
-from probegen.artefact.rows import as_described, batch_axis, rows_first
+from probegen.artefact.rows import BATCH, as_described, batch_axis, rows_first, without_batch
 from probegen.errors import ArtefactError, InputError, did_you_mean
-from probegen.runtime.arguments import counted, positive
-from probegen.runtime.axes import DEPTH, HEIGHT, SEQUENCE, WIDTH
+from probegen.runtime.arguments import counted, finite, not_negative, positive
+from probegen.runtime.axes import NEIGHBOURS, SPACE
 from probegen.runtime.bases import Basis, total_variation
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.loaded import Artefact
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from probegen.runtime.plot.labels import PlotOptions
 
 FREQUENCY, ELEMENT = "frequency", "element"
-_SPACE = (DEPTH, HEIGHT, WIDTH)
 #: How large the coefficients of a start at random are.
 _NOISE = 0.01
 #: A start at an end of the bounds is moved this share of them inwards, where it can move.
@@ -157,21 +156,20 @@ def maximise(
     wanted = _input_of(artefact, spec)
     rows, classes = _classes(artefact, spec, target)
     ends = _bounds(bounds)
-    feeds = _start(artefact, wanted, rows, start, sizes, ends)
-    given = start is not None and not (isinstance(start, Mapping) and wanted.name not in start)
+    feeds, given = _start(artefact, wanted, rows, start, sizes, ends)
     first = rows_first(feeds[wanted.name], wanted.axes).astype(np.float64)
-    inner = ["", *(axis for axis in wanted.axes if axis != "batch")]
-    positions = [i for i, axis in enumerate(inner) if axis in _SPACE or axis in SEQUENCE]
-    space = [i for i, axis in enumerate(inner) if axis in _SPACE]
+    inner = [BATCH, *without_batch(wanted.axes, wanted.axes)]
+    positions = [i for i, axis in enumerate(inner) if axis in NEIGHBOURS]
+    space = [i for i, axis in enumerate(inner) if axis in SPACE]
     frequencies = _frequencies(basis, positions, wanted)
     search = _Search(
-        basis=Basis.of(first.shape, frequencies, _number("decay", decay)),
+        basis=Basis.of(first.shape, frequencies, finite("decay", decay)),
         bounds=ends,
         positions=positions,
         space=space,
         jitter=_shift(jitter, [first.shape[i] for i in space], wanted),
-        total_variation=_cost("total_variation", total_variation),
-        l2=_cost("l2", l2),
+        total_variation=not_negative("total_variation", total_variation),
+        l2=not_negative("l2", l2),
         rate=positive("rate", rate),
         steps=counted("steps", steps),
         seed=counted("seed", seed, at_least=0),
@@ -292,9 +290,8 @@ def _noted(scores: list[Array] | None, spec: OutputSpec, result: Result) -> list
     if scores is None:
         return None
     run = result.run
-    outputs = {name: record.array for name, record in result.items()}
     try:
-        return [*scores, score_of(spec, run.manifest, outputs, run.target).of(outputs)]
+        return [*scores, score_of(spec, run.manifest, result, run.target).of(result)]
     except InputError:
         return None
 
@@ -389,8 +386,11 @@ def _start(
     start: Inputs | None,
     sizes: Mapping[str, int] | None,
     bounds: tuple[float, float] | None,
-) -> dict[str, Array]:
-    """Returns all inputs to begin with; that which is searched for is 0 where none is given."""
+) -> tuple[dict[str, Array], bool]:
+    """Returns all inputs to begin with, and whether that which is searched for was given.
+
+    It is 0 where it was not.
+    """
     specs = artefact.inputs
     unknown = [axis for axis in sizes or {} if axis not in wanted.axes]
     if unknown:
@@ -399,35 +399,34 @@ def _start(
             f"{describe(wanted.axes, wanted.shape)}."
         )
     if start is None and len(specs) > 1:
-        others = [spec.name for spec in specs if spec is not wanted]
+        names = [spec.name for spec in specs if spec is not wanted]
         raise InputError(
-            f"the model takes {', '.join(map(repr, others))} as well, which are not searched for: "
-            f"pass them, start={{{others[0]!r}: ...}}."
+            f"the model takes {', '.join(map(repr, names))} as well, which are not searched for: "
+            f"pass them, start={{{names[0]!r}: ...}}."
         )
+    given = True
     if start is None or (isinstance(start, Mapping) and wanted.name not in start):
-        given: dict[str, Any] = dict(start) if isinstance(start, Mapping) else {}
+        given = False
+        others: dict[str, Any] = dict(start) if isinstance(start, Mapping) else {}
         counts = [
-            np.shape(given[spec.name])[at]
+            np.shape(others[spec.name])[at]
             for spec in specs
-            if spec.name in given
+            if spec.name in others
             and (at := batch_axis(spec.axes)) is not None
-            and np.ndim(given[spec.name]) > at
+            and np.ndim(others[spec.name]) > at
         ]
-        given[wanted.name] = np.zeros(
-            _shape(wanted, rows or next(iter(counts), None), sizes or {}), np.float32
-        )
-        start = given
-        bounds = None  # there is no start that could lie beyond them
+        shape = _shape(wanted, rows or next(iter(counts), None), sizes or {})
+        start = {**others, wanted.name: np.zeros(shape, np.float32)}
     feeds = check_inputs(start, specs, check_finite=True)
     value = feeds[wanted.name]
     at = batch_axis(wanted.axes)
     if rows is not None and at is not None and value.shape[at] != rows:
         raise InputError(f"target has {rows} entries, and start has {value.shape[at]} samples.")
-    if bounds is not None and (value.min() < bounds[0] or value.max() > bounds[1]):
+    if given and bounds is not None and (value.min() < bounds[0] or value.max() > bounds[1]):
         raise InputError(
             f"start goes from {value.min():g} to {value.max():g}, beyond the bounds {bounds}."
         )
-    return feeds
+    return feeds, given
 
 
 def _shape(wanted: InputSpec, rows: int | None, sizes: Mapping[str, int]) -> list[int]:
@@ -435,7 +434,7 @@ def _shape(wanted: InputSpec, rows: int | None, sizes: Mapping[str, int]) -> lis
     shape: list[int] = []
     for axis, size in zip(wanted.axes, wanted.shape, strict=True):
         asked = sizes.get(axis)
-        if axis == "batch" and asked is None:
+        if axis == BATCH and asked is None:
             asked = rows
         if asked is not None:
             asked = counted(f"sizes[{axis!r}]" if axis in sizes else "the number of targets", asked)
@@ -443,7 +442,7 @@ def _shape(wanted: InputSpec, rows: int | None, sizes: Mapping[str, int]) -> lis
             raise InputError(
                 f"the input {wanted.name!r} has the size {size} on the axis {axis!r}, not {asked}."
             )
-        if size is None and asked is None and axis != "batch":
+        if size is None and asked is None and axis != BATCH:
             raise InputError(
                 f"the input {wanted.name!r} {describe(wanted.axes, wanted.shape)} may have any "
                 f"size on the axis {axis!r}; say which: sizes={{{axis!r}: 64}}."
@@ -485,20 +484,6 @@ def _shift(jitter: Any, sides: Sequence[int], wanted: InputSpec) -> int:
     if found and found >= min(sides):
         raise InputError(f"jitter is {found}; the input has only {min(sides)} positions a side.")
     return found
-
-
-def _cost(name: str, value: Any) -> float:
-    found = _number(name, value)
-    if found < 0:
-        raise InputError(f"{name} is {value!r}; it must be 0 or more.")
-    return found
-
-
-def _number(name: str, value: npt.ArrayLike) -> float:
-    number = np.asarray(value)
-    if number.shape != () or number.dtype.kind not in "iuf" or not np.isfinite(number):
-        raise InputError(f"{name} is {value!r}; it must be a finite number.")
-    return float(number)
 
 
 @contextlib.contextmanager

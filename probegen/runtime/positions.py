@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probegen.artefact.manifest import SIGNED, InputSpec, OutputSpec
+from probegen.artefact.manifest import CLASS, SIGNED, InputSpec, OutputSpec
 from probegen.artefact.rows import BATCH, rows_first
 from probegen.errors import InputError
-from probegen.runtime.axes import CHANNEL, CLASS
+from probegen.runtime.axes import CHANNEL
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.resize import resize
 
@@ -100,10 +100,15 @@ def _joined(values: Array, spec: OutputSpec, of: InputSpec) -> Array:
     """Joins the last axis."""
     if values.shape[-1] == 1:
         return values[..., 0]
-    slopes_at_embedding = _PER_UNIT in spec.unit and not set(of.axes) & set(CHANNEL)
+    slopes_at_embedding = is_derivative(spec) and not set(of.axes) & set(CHANNEL)
     if slopes_at_embedding:
         return np.asarray(np.linalg.norm(values, axis=-1))
     return np.asarray(values.sum(-1) if spec.sign == SIGNED else values.max(-1))
+
+
+def is_derivative(spec: OutputSpec) -> bool:
+    """Tells whether numbers are slopes, which are no shares of a score and cannot be added up."""
+    return _PER_UNIT in spec.unit
 
 
 def explained_input(spec: OutputSpec, inputs: Sequence[InputSpec]) -> InputSpec:

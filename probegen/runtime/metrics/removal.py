@@ -11,7 +11,7 @@ import numpy.typing as npt
 from probegen.artefact.rows import BATCH, rows_first, without_batch
 from probegen.errors import InputError
 from probegen.runtime.arguments import positive
-from probegen.runtime.axes import DEPTH, HEIGHT, SEQUENCE, WIDTH
+from probegen.runtime.axes import HEIGHT, NEIGHBOURS, WIDTH
 from probegen.runtime.inputs import Array, Inputs, describe
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.metrics.explained import Explained
@@ -23,7 +23,6 @@ Baseline = float | str | npt.ArrayLike | None
 BLUR = "blur"
 #: Petsiuk et al. blur with a kernel of 11 positions and this deviation.
 _REACH, _DEVIATION = 5, 5.0
-_SPACE = (DEPTH, HEIGHT, WIDTH)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,7 +152,7 @@ def _ground(explained: Explained, baseline: Any) -> Array:
     if isinstance(baseline, str):
         if baseline != BLUR:
             raise InputError(f"baseline is {baseline!r}; it takes a number, 'blur' or an array.")
-        along = [axis for axis in axes if axis in _SPACE or axis in SEQUENCE]
+        along = [axis for axis in axes if axis in NEIGHBOURS]
         if not along or value.dtype.kind != "f" or spec.integer or spec.vocabulary is not None:
             raise InputError(
                 f"the input {spec.name!r} {describe(spec.axes, spec.shape)} ({spec.dtype}) has no "

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from html import escape
 
-from probegen.runtime.axes import CLASS
+from probegen.artefact.manifest import CLASS
 from probegen.runtime.one_class import nth_best
 from probegen.runtime.plot.picture import Picture, draw_stacked, stacked_size
 from probegen.runtime.plot.thinning import spread

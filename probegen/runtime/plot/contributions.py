@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import CLASS
 from probegen.errors import InputError
-from probegen.runtime.axes import CLASS, FEATURES
+from probegen.runtime.axes import FEATURES
 from probegen.runtime.plot.charts import NAME_LENGTH
 from probegen.runtime.plot.labels import BARS
 from probegen.runtime.plot.style import number

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import (
     ANY_SIGN,
+    CLASS,
     DRAWN_AS_PREDICTION,
     NEVER_NEGATIVE,
     SIGNED,
@@ -21,13 +22,12 @@ from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
 from probegen.runtime.axes import (
     CHANNEL,
-    CLASS,
-    DEPTH,
     FEATURES,
     HEIGHT,
     KEY,
     QUERY,
     SEQUENCE,
+    SPACE,
     WIDTH,
     axis_of,
 )
@@ -35,12 +35,10 @@ from probegen.runtime.one_class import class_axis
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
+from probegen.runtime.positions import is_derivative
 from probegen.runtime.run import DrawableRecord, Run
 
 Array = npt.NDArray[Any]
-
-#: What stands in the unit of a derivative, such as "score per unit of input".
-_PER_UNIT = " per unit of "
 
 #: What an activation is called where a probe reduced its axes.
 REDUCED = {"mean": "mean activation", "max": "largest activation", "norm": "norm of activation"}
@@ -141,7 +139,7 @@ class View:
     @property
     def is_derivative(self) -> bool:
         """True for slopes, which are no shares of a score and cannot be added up."""
-        return _PER_UNIT in self.spec.unit
+        return is_derivative(self.spec)
 
     @property
     def quantity(self) -> str:
@@ -158,7 +156,7 @@ class View:
     @property
     def space(self) -> set[str]:
         """The axes of space."""
-        return {axis for axis in self.axes if axis in (DEPTH, HEIGHT, WIDTH)}
+        return {axis for axis in self.axes if axis in SPACE}
 
     @property
     def steps(self) -> bool:

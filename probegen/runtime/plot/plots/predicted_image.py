@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from probegen.artefact.manifest import DRAWN_AS_PREDICTION
-from probegen.runtime.axes import CHANNEL, CLASS, HEIGHT, WIDTH
+from probegen.artefact.manifest import CLASS, DRAWN_AS_PREDICTION
+from probegen.runtime.axes import CHANNEL, HEIGHT, WIDTH
 from probegen.runtime.plot import image
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots.map_grid import grid

@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from probegen.artefact.manifest import DRAWN_AS_PREDICTION
-from probegen.runtime.axes import CLASS, SEQUENCE
+from probegen.artefact.manifest import CLASS, DRAWN_AS_PREDICTION
+from probegen.runtime.axes import SEQUENCE
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.steps import steps_of

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import DRAWN_AS_PREDICTION
-from probegen.runtime.axes import CLASS
+from probegen.artefact.manifest import CLASS, DRAWN_AS_PREDICTION
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import unit_columns
