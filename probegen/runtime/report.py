@@ -360,13 +360,13 @@ class _Sample:
         number: the row of the batch.
         html: its part of the page.
         outputs: what is shown, by output name.
-        classes: the classes that outputs of several explain, by what tells them apart in the page.
+        classes: names of the classes that outputs of several explain.
     """
 
     number: int
     html: str
     outputs: dict[str, str]
-    classes: dict[str, str]
+    classes: list[str]
 
 
 def _sample(result: DrawableResult, sample: int, labels: Labels) -> _Sample:
@@ -380,7 +380,7 @@ def _sample(result: DrawableResult, sample: int, labels: Labels) -> _Sample:
     if left_out:
         parts.append(f'<p class="muted">Not shown: {escape(", ".join(left_out))}</p>')
     outputs = {view.spec.name: f"{view.spec.title}: {plot.place(view.spec)}" for view in views}
-    classes = {name: name for view in views for name, _ in plot.class_views(view)}
+    classes = [name for view in views for name, _ in plot.class_views(view)]
     html = (
         f'<section data-sample="{sample}">\n<h2 id="sample-{sample}">Sample {sample}</h2>\n'
         + "\n".join(parts)
@@ -429,7 +429,7 @@ def _chooser(shown: Sequence[_Sample]) -> str:
         name: title if titles.count(title) == 1 else f"{title} ({name})"
         for name, title in outputs.items()
     }
-    classes = {key: name for sample in shown for key, name in sample.classes.items()}
+    classes = {name: name for sample in shown for name in sample.classes}
     choices = [
         _choice("sample", "Sample", {str(s.number): str(s.number) for s in shown}, first=True),
         _choice("output", "Method", named),

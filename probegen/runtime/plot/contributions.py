@@ -52,12 +52,27 @@ class Contributions:
         return float(np.nansum(self.values))
 
     @property
+    def sum_note(self) -> str:
+        """What the parts are together."""
+        return f"together they add {number(self.total)} to the score of the reference"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know."""
         shown = len(self.values) - (self.rest > 0)
         if self.left_out:
-            return (f"showing the {shown} largest of {shown + self.left_out} features",)
+            return (not_all(shown, shown + self.left_out),)
         return ()
+
+
+def by_magnitude(values: Array) -> Array:
+    """Returns the order in which features are shown, the largest magnitude first."""
+    return np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")
+
+
+def not_all(shown: int, count: int) -> str:
+    """Says that only the first features of that order are shown."""
+    return f"showing the {shown} largest of {count} features"
 
 
 def is_vector(view: View) -> bool:
@@ -74,7 +89,7 @@ def contributions_of(view: View) -> Contributions:
     if named and source is not None and source.array.size == len(values):
         given = np.asarray(source.array, np.float64).ravel()
         names = [_with_value(n, float(v)) for n, v in zip(names, given, strict=True)]
-    order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")
+    order = by_magnitude(values)
     top, rest = order[: view.labels.top], order[view.labels.top :]
     shown, texts = values[top], [names[i] for i in top]
     summed = len(rest) if view.spec.sums_to_score else 0

@@ -13,6 +13,7 @@ from probegen.artefact.manifest import DRAWN_AS_ACTIVATION, OutputSpec
 from probegen.runtime.axes import FEATURES
 from probegen.runtime.plot import charts
 from probegen.runtime.plot.choose import picture_of
+from probegen.runtime.plot.contributions import by_magnitude, not_all
 from probegen.runtime.plot.image import draw_panels, panels_size, pixels, to_rgb_image
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.steps import Steps
@@ -58,11 +59,11 @@ def _input(view: View, source: InputSample) -> Picture:
         draw = functools.partial(draw_panels, panels=panels)
         return Picture("", width * 1.4, height * 1.4, draw, (ends,))
     if len(source.axes) == 1 and source.axes[0] in FEATURES:
-        order = np.argsort(-np.abs(values), kind="stable")[: view.labels.top]
+        order = by_magnitude(values)[: view.labels.top]
         names = view.features(len(values))
         notes: tuple[str, ...] = (ends,)
         if len(order) < len(values):
-            notes = (f"showing the {len(order)} largest of {len(values)} features", ends)
+            notes = (not_all(len(order), len(values)), ends)
         draw_bars = functools.partial(
             charts.draw_bars, values=values[order], names=[names[i] for i in order], title="value"
         )

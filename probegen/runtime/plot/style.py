@@ -190,6 +190,11 @@ def number(value: float) -> str:
     return f"{value:.3g}".replace("-", "\u2212")
 
 
+def signed(value: float) -> str:
+    """Returns a number as `number` does, with a plus where it is above zero."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
 def style_axes(ax: Axes, *, frame: bool = True) -> None:
     """Gives axes the common look: thin frame, small quiet ticks."""
     ax.set_facecolor("none")

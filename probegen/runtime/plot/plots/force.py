@@ -23,6 +23,7 @@ from probegen.runtime.plot.style import (
     AnyFigure,
     number,
     plain,
+    signed,
     style_axes,
 )
 from probegen.runtime.plot.view import View
@@ -48,11 +49,10 @@ def plan(view: View) -> Picture:
     notes = parts.notes
     if unnamed:
         notes = (*notes, f"{unnamed} smaller parts are drawn without their names")
-    note = f"together they add {number(parts.total)} to the score of the reference"
     labels = _labels(parts)
     draw = functools.partial(_draw, parts=parts, labels=labels)
     height = _HEIGHT + _LINE * (1 + max((label.line for label in labels), default=0))
-    return Picture(view.title, charts.CHART_WIDTH, height, draw, (*notes, note))
+    return Picture(view.title, charts.CHART_WIDTH, height, draw, (*notes, parts.sum_note))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +73,8 @@ class _Label:
 
 
 def _text(parts: Contributions, i: int) -> str:
-    value = float(parts.values[i])
     name = plain(parts.names[i], charts.NAME_LENGTH)
-    return f" {name}  {'+' if value > 0 else ''}{number(value)} "
+    return f" {name}  {signed(float(parts.values[i]))} "
 
 
 def _ends(parts: Contributions) -> tuple[float, float]:

@@ -17,8 +17,8 @@ from probegen.runtime.plot.style import (
     MUTED,
     SMALL_SIZE,
     AnyFigure,
-    number,
     plain,
+    signed,
     style_axes,
 )
 from probegen.runtime.plot.view import View
@@ -35,10 +35,9 @@ def fits(view: View) -> bool:
 def plan(view: View) -> Picture:
     """Plans a bar a feature from where the one above ends, the largest first, and their sum."""
     parts = contributions_of(view)
-    note = f"together they add {number(parts.total)} to the score of the reference"
     draw = functools.partial(_draw, parts=parts)
     height = charts.bars_height(len(parts.values) + 1)
-    return Picture(view.title, charts.CHART_WIDTH, height, draw, (*parts.notes, note))
+    return Picture(view.title, charts.CHART_WIDTH, height, draw, (*parts.notes, parts.sum_note))
 
 
 def _draw(figure: AnyFigure, parts: Contributions) -> None:
@@ -59,17 +58,13 @@ def _draw(figure: AnyFigure, parts: Contributions) -> None:
     for row, (left, value) in enumerate(zip(lefts, values, strict=True)):
         # Behind the end that the bar moves to, whichever way that is.
         ax.text(
-            left + value + (0.01 if value >= 0 else -0.01) * reach, row, _signed(value),
+            left + value + (0.01 if value >= 0 else -0.01) * reach, row, signed(value),
             ha="left" if value >= 0 else "right", va="center", fontsize=SMALL_SIZE, color=INK,
         )  # fmt: skip
-    longest = max(len(_signed(value)) for value in values)
+    longest = max(len(signed(value)) for value in values)
     room = 0.02 * (longest + 1) * reach
     ax.set_xlim(low - room, high + room)
     ax.set_ylim(len(values) - 0.4, -0.6)
     ax.set_yticks(rows, [plain(name, charts.NAME_LENGTH) for name in (*parts.names, _SUM)])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set_xlabel(plain("score, beside that of the reference"))
-
-
-def _signed(value: float) -> str:
-    return f"+{number(value)}" if value > 0 else number(value)
