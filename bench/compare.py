@@ -11,7 +11,7 @@ import click
 
 from bench.make import MakeError, make
 from bench.race import Timing, race, ratio
-from bench.tables import head, row
+from bench.tables import failed, head, row
 
 COLUMNS = (
     "model",
@@ -44,7 +44,7 @@ def compare(
             try:
                 made = prepare(name, Path(folder), batches)
             except MakeError as error:
-                click.echo(row([name, *["-"] * (len(COLUMNS) - 2), str(error)]))
+                click.echo(failed(COLUMNS, name, error))
                 figures.append({"model": name, "error": str(error)})
                 continue
             for batch in batches:

@@ -12,7 +12,7 @@ import click
 
 from bench.make import MakeError, make
 from bench.race import Timing, race, ratio
-from bench.tables import head, row
+from bench.tables import failed, head, row
 
 COLUMNS = (
     "method",
@@ -149,7 +149,7 @@ def compare_methods(
                 probes = [[method.probe, method.fields]]
                 make({**job, "stage": "method", "file": "method", "probes": probes})
             except MakeError as error:
-                click.echo(row([name, *["-"] * (len(COLUMNS) - 2), str(error)]))
+                click.echo(failed(COLUMNS, name, error))
                 figures.append({"method": name, "error": str(error)})
                 continue
             jobs = _jobs(subject, place, method, peers)
@@ -171,33 +171,23 @@ def _jobs(subject: str, folder: Path, method: Method, peers: bool) -> dict[str, 
         name: {"runner": "onnx", "path": str(folder / f"{name}.onnx"), **feed}
         for name in (PLAIN, EXPLAIN, "method")
     }
-    if peers and method.xplique:
-        jobs["Xplique"] = {
-            "runner": "xplique",
-            "subject": subject,
-            "method": method.xplique,
-            **feed,
-        }
-    if peers and method.captum:
-        jobs["captum"] = {"runner": "captum", "subject": subject, "method": method.captum, **feed}
+    for peer, runner, own in (
+        ("Xplique", "xplique", method.xplique),
+        ("captum", "captum", method.captum),
+    ):
+        if peers and own:
+            jobs[peer] = {"runner": runner, "subject": subject, "method": own, **feed}
     return jobs
 
 
 def _figures(name: str, method: Method, folder: Path, timings: dict[str, Timing]) -> dict[str, Any]:
     own, one, plain = timings["method"], timings[method.one], timings[PLAIN]
-    over = ratio(own, one)
-    per_pass = dataclasses.replace(
-        over,
-        middle=over.middle / method.passes,
-        low=over.low / method.passes,
-        high=over.high / method.passes,
-    )
     more = (folder / "method.onnx").stat().st_size - (folder / f"{PLAIN}.onnx").stat().st_size
     values = (
         name,
         method.passes,
         f"{own.median * 1e3:.1f}",
-        str(per_pass),
+        str(ratio(own, one, method.passes)),
         f"{own.peak_bytes / plain.peak_bytes:.2f}",
         f"{more / 1024:.0f}",
         *(str(ratio(timings[p], own)) if p in timings else "-" for p in ("Xplique", "captum")),

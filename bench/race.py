@@ -56,10 +56,10 @@ class Ratio:
         return f"{self.middle:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def ratio(a: Timing, b: Timing) -> Ratio:
-    """Returns a over b."""
-    each = [x / y for x, y in zip(a.medians, b.medians, strict=True)]
-    return Ratio(a.median / b.median, min(each), max(each))
+def ratio(a: Timing, b: Timing, times: int = 1) -> Ratio:
+    """Returns a over b, or over so many times b."""
+    each = [x / (y * times) for x, y in zip(a.medians, b.medians, strict=True)]
+    return Ratio(a.median / (b.median * times), min(each), max(each))
 
 
 def race(jobs: Mapping[str, Mapping[str, Any]], rounds: int) -> dict[str, Timing]:

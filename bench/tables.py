@@ -18,6 +18,11 @@ def head(columns: Sequence[str]) -> str:
     return row(columns) + "\n|" + "|".join(rule) + "|"
 
 
+def failed(columns: Sequence[str], name: str, error: Exception) -> str:
+    """Returns the line of what could not be measured: its name, and why in the last column."""
+    return row([name, *["-"] * (len(columns) - 2), error])
+
+
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
     """Returns the p of the least-squares fit `y = c x**p`: the slope of log y over log x.
 
