@@ -239,3 +239,30 @@ def saved(model, path):
     """Writes an ONNX model; returns its path."""
     onnx.save(model, path)
     return path
+
+
+# -- both --------------------------------------------------------------------------------------
+
+
+def causal(time):
+    """Returns which keys each query sees where none looks ahead: `[query, key]`."""
+    return np.tril(np.ones((time, time), bool))
+
+
+def encoders(blocks, time):
+    """Returns encoders of both kinds by name.
+
+    Each is what makes it of its weights, and what makes its mask of a length, None without one.
+    """
+    return {
+        "Keras": (lambda w: keras_encoder(w, blocks, time), None),
+        "causal and of open length": (
+            lambda w: keras_encoder(w, blocks, None, use_causal_mask=True),
+            causal,
+        ),
+        "ONNX": (lambda w: onnx_encoder(w, blocks, time), None),
+        "ONNX of open length, keys before queries": (
+            lambda w: onnx_encoder(w, blocks, "T", turned=True),
+            None,
+        ),
+    }

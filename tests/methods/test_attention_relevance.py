@@ -14,7 +14,16 @@ from probegen.errors import InstrumentError, NotDifferentiableError, Verificatio
 from probegen.methods.chains import Attending
 from probegen.methods.numpy_operations import NumpyOperations
 from tests import transformers
-from tests.transformers import block, by_hand, cam, data, encoder_by_hand, relevance, weights
+from tests.transformers import (
+    block,
+    by_hand,
+    cam,
+    causal,
+    data,
+    encoder_by_hand,
+    relevance,
+    weights,
+)
 
 TIME = 5
 CLASSES = [2, -1, 0, 3]
@@ -25,22 +34,7 @@ def close(found, twin, name=""):
     np.testing.assert_allclose(found, twin, rtol=2e-4, atol=1e-5 * np.abs(twin).max(), err_msg=name)
 
 
-def causal(time):
-    return np.tril(np.ones((time, time), bool))
-
-
-CASES = {
-    "Keras": (lambda w: transformers.keras_encoder(w, 3, TIME), None),
-    "causal and of open length": (
-        lambda w: transformers.keras_encoder(w, 3, None, use_causal_mask=True),
-        causal,
-    ),
-    "ONNX": (lambda w: transformers.onnx_encoder(w, 3, TIME), None),
-    "ONNX of open length, keys before queries": (
-        lambda w: transformers.onnx_encoder(w, 3, "T", turned=True),
-        None,
-    ),
-}
+CASES = transformers.encoders(3, TIME)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -34,22 +34,7 @@ def expected(matrices):
     }
 
 
-def causal(time):
-    return np.tril(np.ones((time, time), bool))
-
-
-CASES = {
-    "Keras": (lambda w: transformers.keras_encoder(w, 3, TIME), None),
-    "causal and of open length": (
-        lambda w: transformers.keras_encoder(w, 3, None, use_causal_mask=True),
-        causal,
-    ),
-    "ONNX": (lambda w: transformers.onnx_encoder(w, 3, TIME), None),
-    "ONNX of open length, keys before queries": (
-        lambda w: transformers.onnx_encoder(w, 3, "T", turned=True),
-        None,
-    ),
-}
+CASES = transformers.encoders(3, TIME)
 
 
 @pytest.mark.parametrize("case", CASES)

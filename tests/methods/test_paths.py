@@ -9,37 +9,24 @@ from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.paths import Drawn, Line, Lines
 from probegen.methods.quadrature import RULES
 from probegen.methods.samples import NumpyWalk, Place, SumAt
+from tests.methods.bent import Bent
 
 RNG = np.random.default_rng(3)
 PLACE = Place("x", ("batch", "height", "width"), ("x",))
 SHAPE = (2, 4, 3)
-W = RNG.normal(size=12)
+BENT = Bent(RNG.normal(size=12))
 VALUE = RNG.normal(size=SHAPE)
 
 
-def score(x):
-    """A function that is no polynomial, and its gradient."""
-    inner = x.reshape(len(x), -1) @ W
-    return np.sin(inner) + inner**2
-
-
-def gradient(x):
-    inner = x.reshape(len(x), -1) @ W
-    return ((np.cos(inner) + 2 * inner)[:, None] * W).reshape(x.shape)
-
-
-def explained(samples, value=VALUE, place=PLACE):
-    walk = NumpyWalk(samples.of([place]), value, place)
-    for point in walk.points():
-        walk.add(gradient(point.at), point)
-    return walk.finished()
+def explained(samples):
+    return BENT.explained(samples, VALUE, PLACE)
 
 
 def by_hand(baseline, value, rule, steps):
     """Integrated gradients, a step after the other."""
     total = np.zeros_like(value)
     for fraction, weight in zip(*RULES[rule](steps), strict=True):
-        total += weight * gradient(baseline + fraction * (value - baseline))
+        total += weight * BENT.gradient(baseline + fraction * (value - baseline))
     return (value - baseline) * total
 
 
@@ -61,8 +48,8 @@ def test_the_sum_is_the_difference_of_the_scores(rule):
     missing = {}
     for steps in (20, 40):
         found = explained(pg.IntegratedGradients(steps, SEVERAL, rule).gradients_at())
-        behind = np.mean([score(np.broadcast_to(b, SHAPE)) for b in SEVERAL], axis=0)
-        missing[steps] = np.abs(found.sum((1, 2)) - (score(VALUE) - behind)).max()
+        behind = np.mean([BENT.score(np.broadcast_to(b, SHAPE)) for b in SEVERAL], axis=0)
+        missing[steps] = np.abs(found.sum((1, 2)) - (BENT.score(VALUE) - behind)).max()
     limit = 1e-9 if rule == "gauss_legendre" else 0.3 * missing[20] + 1e-12
     assert missing[40] < limit
 
@@ -95,7 +82,7 @@ def test_the_raw_sum_and_what_is_made_of_it():
     line = Line((0.25, 0.75), (0.5, 0.5), 1.0)
     raw = NumpyWalk(SumAt(line).of([PLACE]), VALUE, PLACE)
     for point in raw.points():
-        raw.add(gradient(point.at), point)
+        raw.add(BENT.gradient(point.at), point)
     whole = NumpyWalk(line, VALUE, PLACE)
     np.testing.assert_allclose(raw.finished() * (VALUE - 1), whole.of_sum(raw.finished()))
     np.testing.assert_allclose(whole.of_sum(raw.finished()), explained(line))
@@ -121,13 +108,13 @@ def test_draws_are_even():
 
 
 def test_draws_are_in_expectation_the_mean_over_lines():
-    behind = np.mean([score(np.broadcast_to(b, SHAPE)) for b in SEVERAL], axis=0)
+    behind = np.mean([BENT.score(np.broadcast_to(b, SHAPE)) for b in SEVERAL], axis=0)
     wanted = np.mean([by_hand(b, VALUE, "gauss_legendre", 40) for b in SEVERAL], axis=0)
     runs = np.stack([explained(Drawn(12, seed, _array(SEVERAL))) for seed in range(200)])
     error = runs.std(0) / np.sqrt(len(runs))
     assert (np.abs(runs.mean(0) - wanted) < 5 * error + 1e-12).all()
     many = explained(Drawn(3000, 0, _array(SEVERAL)))
-    np.testing.assert_allclose(many.sum((1, 2)), score(VALUE) - behind, rtol=0.02)
+    np.testing.assert_allclose(many.sum((1, 2)), BENT.score(VALUE) - behind, rtol=0.02)
 
 
 def _array(values):

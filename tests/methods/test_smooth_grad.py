@@ -9,6 +9,7 @@ from probegen.methods import text_forms
 from probegen.methods.noise import halves, keys_of_draws, normal_noise
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk, Place, SumAt
+from tests.methods.bent import Bent
 
 OPS = NumpyOperations()
 RNG = np.random.default_rng(3)
@@ -16,20 +17,12 @@ AXES = ("batch", "time", "channel")
 PLACE = Place("x", AXES, ("x",), 1)
 SHAPE = (2, 5, 3)
 VALUE = RNG.normal(size=SHAPE)
-W = RNG.normal(size=15)
+BENT = Bent(RNG.normal(size=15))
 SEVERAL = RNG.normal(size=(2, *SHAPE[1:]))
 
 
-def gradient(x):
-    inner = x.reshape(len(x), -1) @ W
-    return ((np.cos(inner) + 2 * inner)[:, None] * W).reshape(x.shape)
-
-
-def explained(samples, value=VALUE, place=PLACE):
-    walk = NumpyWalk(samples.of([place]), value, place)
-    for point in walk.points():
-        walk.add(gradient(point.at), point)
-    return walk.finished()
+def explained(samples):
+    return BENT.explained(samples, VALUE, PLACE)
 
 
 def copies(count, share, seed, value=VALUE, tensor=1):
@@ -44,23 +37,23 @@ def copies(count, share, seed, value=VALUE, tensor=1):
 def integrated(value, steps=3):
     found = [
         (value - b)
-        * np.mean([gradient(b + (k + 0.5) / steps * (value - b)) for k in range(steps)], 0)
+        * np.mean([BENT.gradient(b + (k + 0.5) / steps * (value - b)) for k in range(steps)], 0)
         for b in SEVERAL
     ]
     return np.mean(found, 0)
 
 
 METHODS = {
-    "input_gradient": ("input_gradient", gradient),
-    "saliency": ("saliency", lambda x: np.abs(gradient(x)).max(2)),
+    "input_gradient": ("input_gradient", BENT.gradient),
+    "saliency": ("saliency", lambda x: np.abs(BENT.gradient(x)).max(2)),
     "integrated_gradients": (pg.IntegratedGradients(3, SEVERAL), integrated),
     "from a number": (
         pg.IntegratedGradients(1, 0.25),
-        lambda x: (x - 0.25) * gradient((x + 0.25) / 2),
+        lambda x: (x - 0.25) * BENT.gradient((x + 0.25) / 2),
     ),
     "smooth_grad": (
         pg.SmoothGrad(2, 0.3, seed=9, of_method="saliency"),
-        lambda x: np.mean([np.abs(gradient(c)).max(2) for c in copies(2, 0.3, 9, x)], 0),
+        lambda x: np.mean([np.abs(BENT.gradient(c)).max(2) for c in copies(2, 0.3, 9, x)], 0),
     ),
 }
 STATISTICS = {

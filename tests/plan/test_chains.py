@@ -11,8 +11,8 @@ from probegen.errors import SelectionError
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
 from tests import transformers
-from tests.sources.onnx.support import add_weights, hard, parse
-from tests.sources.onnx.test_attention_weights import _bmm
+from tests.sources.onnx.support import hard
+from tests.sources.onnx.test_attention_weights import _bmm, _windows
 from tests.transformers import keras_attention, keras_block, keras_head, relevance, rollout, weights
 
 W = weights(3, cross=(10,))
@@ -254,21 +254,5 @@ def test_onnx_files_whose_positions_move(case):
 
 
 def test_onnx_windows():
-    model = add_weights(
-        parse(
-            """
-            g (float[N,6,10,8] x) => (float[M,10,8] y) {
-              six = Reshape(x, cut)
-              t = Transpose<perm=[0,1,3,2,4,5]>(six)
-              windows = Reshape(t, joined)
-              turned = Transpose<perm=[0,2,1]>(windows)
-              scores = MatMul(windows, turned)
-              w = Softmax(scores)
-              y = MatMul(w, windows)
-            }"""
-        ),
-        cut=np.array([-1, 3, 2, 2, 5, 8]),
-        joined=np.array([-1, 10, 8]),
-    )
     with pytest.raises(SelectionError, match=r"'w' does not fit in: it attends within"):
-        names(model)
+        names(_windows())

@@ -143,9 +143,9 @@ def test_heads_that_are_joined_with_samples_come_out_apart(tmp_path, batch: str)
         np.testing.assert_allclose(art.run(x)[spec.name].array, expected, atol=1e-6)
 
 
-def test_attention_within_windows(tmp_path) -> None:
-    """[batch*windows, query, key]: windows are no samples, and are told apart from them."""
-    model = add_weights(
+def _windows() -> onnx.ModelProto:
+    """A model that attends within windows of 2 x 5 positions."""
+    return add_weights(
         parse(
             """
             g (float[N,6,10,8] x) => (float[M,10,8] y) {
@@ -161,6 +161,11 @@ def test_attention_within_windows(tmp_path) -> None:
         cut=np.array([-1, 3, 2, 2, 5, 8]),
         joined=np.array([-1, 10, 8]),
     )
+
+
+def test_attention_within_windows(tmp_path) -> None:
+    """[batch*windows, query, key]: windows are no samples, and are told apart from them."""
+    model = _windows()
     (point,) = [p for p in pg.inspect(model) if "attention" in p.probes]
     assert "joined with other positions" in point.reason
     plan = make_plan(open_source(model).view, [pg.Attention()], None)
