@@ -20,7 +20,8 @@ def check_region(
     """Returns the float32 `[batch, ...positions]` weights to feed, None where there are none.
 
     Args:
-        region: what was given: for each sample, or for one; ones where it is None.
+        region: what was given: for each sample, or for one; an axis of size 1 holds for all
+            positions along it; ones where it is None.
         manifest: of the artefact.
         feeds: the inputs.
 
@@ -44,6 +45,10 @@ def check_region(
         given = given.astype(np.float32)
     if given.ndim == len(sizes):
         given = np.broadcast_to(given, (rows, *given.shape))
+    if given.ndim == len(wanted.shape):
+        # The graph does this where a size is open; where one is known, engines refuse others.
+        whole = [n if g == 1 else g for g, n in zip(given.shape[1:], sizes, strict=True)]
+        given = np.broadcast_to(given, (len(given), *whole))
     found = check_inputs({spec.name: given}, [wanted])[spec.name]
     if not np.isfinite(found).all():
         raise InputError("region holds numbers that are not finite; it takes plain weights.")

@@ -277,6 +277,10 @@ def test_regions_that_do_not_fit(tmp_path):
     mask[2:4, 1:] = True
     weighed = art.run(x, region=mask)["saliency/image"].array
     close(weighed, art.run(x, region=mask.astype(float))["saliency/image"].array)
+    rows = np.arange(1, 8)[:, None]  # an axis of size 1 holds for all positions along it
+    whole = art.run(x, region=np.broadcast_to(rows, (7, 5)))["saliency/image"].array
+    for region in (rows, np.broadcast_to(rows, (len(x), 7, 1))):
+        close(art.run(x, region=region)["saliency/image"].array, whole)
     assert "region" in repr(art)
     pg.compile(models.cnn(), pg.Saliency(), tmp_path / "n.onnx", verify=False)
     with pytest.raises(InputError, match="takes none: compile with region='input'"):
