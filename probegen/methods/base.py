@@ -582,12 +582,12 @@ def default_method(text_name: str, field: str) -> OfInputs:
 
 
 def _all_methods(family: type[P]) -> list[type[P]]:
-    """Returns the methods of a family that have a name, those of its families included."""
+    """Returns the methods of a family that have a name, each once, its families' included."""
     found, left = [], [family]
     while left:
         for method in left.pop().__subclasses__():
             left.append(method)
-            if method.text_name:
+            if method.text_name and method not in found:
                 found.append(method)
     return found
 

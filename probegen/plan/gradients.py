@@ -385,7 +385,7 @@ class GradientPlanner:
                 return [maps[ref] for ref in found]
         raise SelectionError(
             "this model has no layer that keeps positions up to the target, so layer='auto' finds "
-            f"nothing for a {probe.title}; use pg.Saliency() or name a layer."
+            f"nothing for {probe.title}; use pg.Saliency() or name a layer."
         )
 
     def _wrt(self, wrt: Any, target: TargetPlan) -> list[_Explained]:

@@ -192,8 +192,11 @@ def test_a_wrong_figure_is_found(tmp_path, monkeypatch):
 
 
 def test_methods_without_such_an_axiom_are_refused():
-    with pytest.raises(SpecError, match=r"pg.Saliency\(completeness=True\).*pg.DeepLIFT.*pg.LRP"):
+    with pytest.raises(
+        SpecError, match=r"pg.Saliency\(completeness=True\).*pg.DeepLIFT.*pg.LRP"
+    ) as e:
         pg.Saliency(completeness=True)
+    assert str(e.value).count("pg.KernelSHAP") == 1
     with pytest.raises(SpecError, match="goes without groups="):
         pg.KernelSHAP("grid:2", completeness=True)
     with pytest.raises(SpecError, match="takes True or False"):
