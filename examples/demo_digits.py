@@ -136,7 +136,7 @@ def draw(artefact: runtime.Artefact, data: Data, probabilities: Any, folder: Pat
         twice["input_gradient/image"].plot(row).savefig(picture)
 
     result.plot(folder / "overview.png", sample=1)
-    twice.to_html(folder / "report.html", title=f"The hardest digit: a {truth}, or a {rival}?")
+    twice.to_html(folder / "report.html", title=f"The hardest digit: {truth} or {rival}?")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def test_other_predictions():
     [
         ((2,), {}, "no sample 2: the batch has 2, 0 to 1"),
         ((-3,), {}, "no sample -3"),
+        (("it.png",), {}, "sample= takes the number of a row, got 'it.png'"),
         ((0,), {"tokens": 5}, "tokens is 5; it must be a list"),
         ((0,), {"feature_names": {"image": ["a"]}}, "names features of .image., which has none"),
         ((0,), {"class_names": 5}, "class_names is 5; it must be a list"),

@@ -105,7 +105,9 @@ class _Type:
 
     def wrap(self, text: str, width: float) -> list[str]:
         """Breaks text into lines that fit `width` inches; a character takes some 0.58 em."""
-        return textwrap.wrap(plain(text), max(20, int(width / (self.size * 0.58 / 72))))
+        joined = plain(text).replace(" = ", "\xa0=\xa0")  # "(p = 0.98)" stays together
+        lines = textwrap.wrap(joined, max(20, int(width / (self.size * 0.58 / 72))))
+        return [line.replace("\xa0", " ") for line in lines]
 
 
 _TITLE = _Type(TITLE_SIZE, INK, "bold")

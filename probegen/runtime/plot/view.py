@@ -306,10 +306,15 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
     """Takes one sample of a record, with the inputs it came from.
 
     Raises:
-        InputError: there is no such sample.
+        InputError: there is no such sample, or something else than a number was given.
     """
     at = batch_axis(record.axes)
     rows = record.run.rows if at is None else record.shape[at]
+    if not isinstance(sample, int | np.integer):
+        raise InputError(
+            f"sample= takes the number of a row, got {sample!r}; a picture of one output is "
+            "written by `.plot().savefig(path)`."
+        )
     if not -rows <= sample < rows:
         raise InputError(f"there is no sample {sample}: the batch has {rows}, 0 to {rows - 1}.")
     sample %= rows
