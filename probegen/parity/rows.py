@@ -16,21 +16,17 @@ from probegen.artefact.rows import as_described, batch_axis, count_rows, rows_fi
 from probegen.errors import VerificationError
 from probegen.parity.completeness import size_name
 from probegen.plan.axes import Axes
-from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
-from probegen.sources.base import MovedScores, Reference
+from probegen.plan.plan import GradientGroup, TensorRef
+from probegen.sources.base import MovedScores, Reference, WrappedReference
 
 Array = npt.NDArray[Any]
 
 
-class RowsReference:
+class RowsReference(WrappedReference):
     """Wraps a reference; see `sources.base.Reference`."""
 
     def __init__(self, inner: Reference) -> None:
-        self._inner = inner
-        self.plan: Plan = inner.plan
-        self.sizes = inner.sizes
-        self.computed_in = inner.computed_in
-        self.gradients_by = inner.gradients_by
+        super().__init__(inner)
         outputs = inner.plan.manifest.outputs
         self._axes = {o.name: o.axes for o in outputs}
         self._axes |= {size_name(o.name): o.axes for o in outputs if o.kind == COMPLETENESS}
@@ -59,10 +55,6 @@ class RowsReference:
             found[name] = rows_first(value, axes, rows)
         return found
 
-    def shares_gradients_with(self, engine: str) -> bool:
-        """Tells whether artefacts of a runtime engine hold these very gradients."""
-        return self._inner.shares_gradients_with(engine)
-
     def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
         """Returns what the untouched model predicts."""
         rows = self.rows(feed)
@@ -72,36 +64,12 @@ class RowsReference:
         """Returns all outputs of the plan."""
         return self.arranged(self._inner.explanations(feed, target), self.rows(feed))
 
-    def computed_by(self, name: str) -> str:
-        """Returns what computes an output, for the certificate."""
-        return self._inner.computed_by(name)
-
-    def raw_name(self, output: GradientOutput) -> str | None:
-        """Returns what the gradient is called that an output is made of."""
-        return self._inner.raw_name(output)
-
     def moved_scores(self) -> MovedScores | None:
         """Returns what a third witness moves tensors in."""
         moved = self._inner.moved_scores()
         axes = {r: a for g in self.plan.groups for o in g.outputs for r, a in o.moves}
         axes |= {o.ref: o.axes for g in self.plan.groups for o in g.outputs}
         return None if moved is None else RowsMovedScores(moved, axes)
-
-    def computed_near(self, name: str) -> float:
-        """Returns the size of the numbers that an output's last function computes with."""
-        return self._inner.computed_near(name)
-
-    def cause_of(self, error: Exception) -> str:
-        """Returns on one line what an exception of the model says."""
-        return self._inner.cause_of(error)
-
-    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
-        """Says why the model cannot run on inputs, None where it can."""
-        return self._inner.cause_of_failure(feed)
-
-    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
-        """Says in sentences where the first value arises that is not finite."""
-        return self._inner.where_not_finite(feed)
 
 
 class RowsMovedScores:

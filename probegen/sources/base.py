@@ -100,6 +100,57 @@ class Reference(Protocol):
         """Says in sentences where the first value arises that is not finite."""
 
 
+class WrappedReference:
+    """Answers what another reference does; a subclass says what it answers otherwise."""
+
+    def __init__(self, inner: Reference) -> None:
+        self._inner = inner
+        self.plan: Plan = inner.plan
+        self.sizes = inner.sizes
+        self.computed_in = inner.computed_in
+        self.gradients_by = inner.gradients_by
+
+    def shares_gradients_with(self, engine: str) -> bool:
+        """Tells whether artefacts of a runtime engine hold these very gradients."""
+        return self._inner.shares_gradients_with(engine)
+
+    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
+        """Returns what the untouched model predicts."""
+        return self._inner.predictions(feed, times)
+
+    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns all outputs of the plan."""
+        return self._inner.explanations(feed, target)
+
+    def computed_by(self, name: str) -> str:
+        """Returns what computes an output, for the certificate."""
+        return self._inner.computed_by(name)
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of."""
+        return self._inner.raw_name(output)
+
+    def moved_scores(self) -> MovedScores | None:
+        """Returns what a third witness moves tensors in."""
+        return self._inner.moved_scores()
+
+    def computed_near(self, name: str) -> float:
+        """Returns the size of the numbers that an output's last function computes with."""
+        return self._inner.computed_near(name)
+
+    def cause_of(self, error: Exception) -> str:
+        """Returns on one line what an exception of the model says."""
+        return self._inner.cause_of(error)
+
+    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
+        """Says why the model cannot run on inputs, None where it can."""
+        return self._inner.cause_of_failure(feed)
+
+    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
+        """Says in sentences where the first value arises that is not finite."""
+        return self._inner.where_not_finite(feed)
+
+
 class Source(Protocol):
     """A model that probes are compiled into.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
-from probegen.sources.base import MovedScores, Program, Reference, Source
-from probegen.sources.class_by_class import class_by_class
+from probegen.sources.base import Program, Reference, Source, WrappedReference
+from probegen.sources.class_by_class import all_classes
 
 Array = npt.NDArray[Any]
 
@@ -53,7 +53,7 @@ _SAME = {"float16": 5e-2, "bfloat16": 2e-1}
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One backward pass that the witness is asked for.
+    """The backward passes that the witness is asked for of one group.
 
     Attributes:
         forward: the forward pass.
@@ -61,7 +61,7 @@ class Asked:
         group: the target, the table and the outputs.
         scores: the value that the target is taken from.
         places: the tensors that are explained.
-        seeds: ones where an entry of the scores is summed up.
+        seeds: for each class that is explained, ones where an entry of the scores is summed up.
         feed: the inputs.
         together: the places that move together, for tables that start from a baseline.
         about: what is known of the places.
@@ -72,33 +72,36 @@ class Asked:
     group: GradientGroup
     scores: ir.Value
     places: list[ir.Value]
-    seeds: Array
+    seeds: Sequence[Array]
     feed: Mapping[str, Array]
     together: list[list[ir.Value]]
     about: Mapping[ir.Value, Place]
 
 
-#: Computes what arrives at each place.
-Computation = Callable[[Asked], dict[ir.Value, Array]]
+#: Computes what arrives at each place, for each of the seeds.
+Computation = Callable[[Asked], list[dict[ir.Value, Array]]]
 
 
-def _rectified(asked: Asked, *, guided: bool) -> dict[ir.Value, Array]:
+def _rectified(asked: Asked, *, guided: bool) -> list[dict[ir.Value, Array]]:
     rule = rectified(asked.values, guided=guided)
-    return backwards(asked.forward, asked.values, {asked.scores: asked.seeds}, asked.places, rule)
+    return [
+        backwards(asked.forward, asked.values, {asked.scores: seed}, asked.places, rule)
+        for seed in asked.seeds
+    ]
 
 
-def _rescaled(asked: Asked) -> dict[ir.Value, Array]:
+def _rescaled(asked: Asked) -> list[dict[ir.Value, Array]]:
     """Returns attributions: each multiplier times the difference, the mean over baselines."""
     table = asked.group.table
     baseline = table.baseline if isinstance(table, RescaledDifferences) else 0.0
-    found: dict[ir.Value, Array] = {}
+    found: list[dict[ir.Value, Array]] = [{} for _ in asked.seeds]
     for places in asked.together:
-        about = {p: asked.about[p] for p in places}
-        count = count_of(baseline, list(about.values()))
+        count = count_of(baseline, [asked.about[p] for p in places])
         for k in range(count or 1):
-            each = _rescaled_from(asked, {p: _start(asked, baseline, p, k) for p in places})
-            for place, attribution in each.items():
-                found[place] = found.get(place, 0.0) + attribution / (count or 1)
+            start = {p: _start(asked, baseline, p, k) for p in places}
+            for sums, each in zip(found, _rescaled_from(asked, start), strict=True):
+                for place, attribution in each.items():
+                    sums[place] = sums.get(place, 0.0) + attribution / (count or 1)
     return found
 
 
@@ -111,33 +114,32 @@ def _start(asked: Asked, baseline: Baseline, place: ir.Value, number: int) -> Ar
     return np.broadcast_to(np.asarray(start, np.float64), value.shape)
 
 
-def _rescaled_from(asked: Asked, start: Mapping[ir.Value, Array]) -> dict[ir.Value, Array]:
-    """Returns the attributions from one baseline."""
+def _rescaled_from(asked: Asked, start: Mapping[ir.Value, Array]) -> list[dict[ir.Value, Array]]:
+    """Returns the attributions from one baseline, for each of the seeds."""
     places, moved = list(start), dict(start)
     for node in held_masks(asked.forward.graph, places):
         moved.update((v, asked.values[v]) for v in node.outputs)
     there = asked.forward.at(asked.feed, moved)
     reached = depending_on(asked.forward.graph, places)
     rule = Rescaled(asked.values, {v: a for v, a in there.items() if v in reached})
-    multipliers = backwards(
-        asked.forward,
-        asked.values,
-        {asked.scores: asked.seeds},
-        places,
-        rule,
-        stops=STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"},
-    )
-    return {p: m * (asked.values[p] - start[p]) for p, m in multipliers.items()}
+    stops = STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"}
+    multipliers = [
+        backwards(asked.forward, asked.values, {asked.scores: seed}, places, rule, stops)
+        for seed in asked.seeds
+    ]
+    return [{p: m * (asked.values[p] - start[p]) for p, m in each.items()} for each in multipliers]
 
 
-def _propagated(asked: Asked) -> dict[ir.Value, Array]:
+def _propagated(asked: Asked) -> list[dict[ir.Value, Array]]:
     """Returns relevance, which starts as the score itself."""
-    table = asked.group.table
+    table, scores = asked.group.table, asked.values[asked.scores]
     if not isinstance(table, Relevance):
-        return {}
+        return []
     rule = Propagated.over(table, asked.forward, asked.values, asked.places)
-    start = {asked.scores: asked.seeds * asked.values[asked.scores]}
-    return backwards(asked.forward, asked.values, start, asked.places, rule)
+    return [
+        backwards(asked.forward, asked.values, {asked.scores: seed * scores}, asked.places, rule)
+        for seed in asked.seeds
+    ]
 
 
 #: Name of a table -> its second computation.
@@ -190,21 +192,37 @@ def _specs_of(groups: Iterable[GradientGroup]) -> list[OutputSpec]:
     return [s for g in groups for o in g.outputs for s in (o.spec, *o.beside)]
 
 
-def _by_layers(groups: Iterable[GradientGroup], by_layers: bool) -> tuple[GradientGroup, ...]:
-    return tuple(g for g in groups if g.table is not None and g.table.by_layers == by_layers)
-
-
 def _with_outputs(described: Manifest, outputs: list[OutputSpec]) -> Manifest:
     return described.replace(outputs=tuple(outputs))
 
 
-class WithWitness:
-    """Wraps a source's reference; see `sources.base.Reference`."""
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One run of a forward graph.
+
+    Attributes:
+        graph: the graph.
+        forward: runs it.
+        values: all its tensors.
+        feed: the inputs.
+        target: the targets asked for, where they are.
+    """
+
+    graph: ForwardGraph
+    forward: ForwardValues
+    values: dict[ir.Value, Array]
+    feed: Mapping[str, Array]
+    target: Array | None
+
+
+class WithWitness(WrappedReference):
+    """A source's reference with the outputs of tables, and what is missing to completeness."""
 
     def __init__(
         self, inner: Reference, source: Source, plan: Plan, tables: tuple[GradientGroup, ...]
     ) -> None:
-        self._inner, self._source, self._asked, self._tables = inner, source, plan, tables
+        super().__init__(inner)
+        self._source, self._asked = source, plan
         self._specs = {spec.name: spec for spec in _specs_of(tables)}
         missing = {o.name: o for o in plan.manifest.outputs if o.kind == COMPLETENESS}
         more = {**self._specs, **missing}
@@ -215,11 +233,16 @@ class WithWitness:
                 inner.plan.manifest, [*inner.plan.manifest.outputs, *more.values()]
             ),
         )
-        self.sizes = inner.sizes
-        self.computed_in = inner.computed_in
-        self.gradients_by = inner.gradients_by
-
-    # -- the outputs of tables -------------------------------------------------------------
+        #: Whether what makes one layer is joined -> the groups that such a forward pass is for.
+        self._groups = {
+            True: tuple(g for g in tables if _is_by_layers(g)),
+            False: tuple(
+                g
+                for g in plan.groups
+                if (g.table is not None and not _is_by_layers(g)) or residuals_of(g)
+            ),
+        }
+        self._forwards: dict[bool, tuple[ForwardGraph, ForwardValues]] = {}
 
     def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
         """Returns all outputs of the plan.
@@ -228,140 +251,35 @@ class WithWitness:
             VerificationError: they cannot be computed.
         """
         found = dict(self._inner.explanations(feed, target))
-        for by_layers in (False, True):
-            groups = _by_layers(self._tables, by_layers)
-            if groups:
-                graph, forward = self._forward(by_layers)
-                values = forward.at(feed)
-                self._check_predictions(graph, values, feed)
+        untouched = self._inner.predictions(feed)[0]
+        for by_layers in (True, False):
+            groups = self._groups[by_layers]
+            if not groups:
+                continue
+            graph, forward = self._forward(by_layers)
+            run = _Run(graph, forward, forward.at(feed), feed, target)
+            self._check_predictions(run, untouched)
+            for group, scores in zip(groups, graph.targets, strict=True):
+                if group.table is not None and _is_by_layers(group) == by_layers:
+                    found.update(_of_group(run, group, scores))
+            if not by_layers:  # of all attributions, which are there by now
                 for group, scores in zip(groups, graph.targets, strict=True):
-                    found.update(
-                        self._of_group(graph, forward, values, group, scores, target, feed)
-                    )
-        return {**found, **self._missing(found, feed, target)}
-
-    def _missing(
-        self, found: Mapping[str, Array], feed: Mapping[str, Array], target: Array | None
-    ) -> dict[str, Array]:
-        """Returns what is missing to completeness, by runs of the forward graph at the reference.
-
-        Raises:
-            VerificationError: the graph cannot be run.
-        """
-        if not self._complete:
-            return {}
-        graph, forward = self._forward_of_complete
-        values = forward.at(feed)
-        self._check_predictions(graph, values, feed)
-        missing: dict[str, Array] = {}
-        for group, scores in zip(self._complete, graph.targets, strict=True):
-            weights = group.target.weights(feed)
-            chosen = seeds(values[scores], group.target.spec, target, weights)
-            for residual in residuals_of(group):
-                tensors = {r: values[graph.sources[r]] for r in residual.gained.refs}
-                holds = residual.probe.holds_masks
-
-                def scores_at(
-                    shifts: Mapping[TensorRef, Array],
-                    scores: ir.Value = scores,
-                    holds: bool = holds,
-                ) -> Array:
-                    moved = {
-                        graph.sources[r]: values[graph.sources[r]] + s for r, s in shifts.items()
-                    }
-                    for node in held_masks(forward.graph, list(moved)) if holds else ():
-                        moved.update((v, values[v]) for v in node.outputs)
-                    return (forward.at(feed, moved) if moved else values)[scores]
-
-                missing.update(missing_of(residual, found, tensors, scores_at, chosen))
-        return missing
-
-    @functools.cached_property
-    def _complete(self) -> tuple[GradientGroup, ...]:
-        return tuple(group for group in self._asked.groups if residuals_of(group))
-
-    @functools.cached_property
-    def _forward_of_complete(self) -> tuple[ForwardGraph, ForwardValues]:
-        return self._opened(self._complete)
-
-    def _of_group(
-        self,
-        graph: ForwardGraph,
-        forward: ForwardValues,
-        values: dict[ir.Value, Array],
-        group: GradientGroup,
-        scores: ir.Value,
-        target: Array | None,
-        feed: Mapping[str, Array],
-    ) -> dict[str, Array]:
-        return class_by_class(
-            group,
-            values[scores],
-            target,
-            feed,
-            lambda seed: self._of_seed(graph, forward, values, group, scores, seed, feed),
-        )
-
-    def _of_seed(
-        self,
-        graph: ForwardGraph,
-        forward: ForwardValues,
-        values: dict[ir.Value, Array],
-        group: GradientGroup,
-        scores: ir.Value,
-        chosen: Array,
-        feed: Mapping[str, Array],
-    ) -> dict[str, Array]:
-        """Returns the attributions of one class."""
-        places = list(dict.fromkeys(graph.sources[o.ref] for o in group.outputs))
-        together = [
-            list(dict.fromkeys(graph.sources[o.ref] for o in outputs))
-            for outputs in moved_together(group)
-        ]
-        about = {graph.sources[o.ref]: o.place for o in group.outputs}
-        asked = Asked(forward, values, group, scores, places, chosen, feed, together, about)
-        if group.table is None:
-            return {}
-        try:
-            arrived = COMPUTATIONS[group.table.name](asked)
-        except UnknownNode as error:
-            layer = graph.layer_of(error.node)
-            method = type(group.outputs[0].probe).__name__
-            raise VerificationError(
-                f"pg.{method} cannot be verified here: its second computation, by numpy, has no "
-                f"rule for {error}{f' in layer {layer!r}' if layer else ''}. verify=False "
-                "(--no-verify) leaves the comparison out."
-            ) from error
-        ops = NumpyOperations()
-        return {
-            o.spec.name: np.asarray(
-                o.probe.combine(
-                    ops, arrived[graph.sources[o.ref]], values[graph.sources[o.ref]], o.axes
-                )
-            ).astype(o.spec.dtype)
-            for o in group.outputs
-        }
+                    found.update(_missing(run, group, scores, found))
+        return found
 
     def _forward(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
         """Returns the forward pass as written; by layers with what makes one layer joined."""
         if by_layers not in self._forwards:
-            groups = _by_layers(self._tables, by_layers)
-            self._forwards[by_layers] = self._opened(groups, by_layers)
+            self._forwards[by_layers] = self._opened(by_layers)
         return self._forwards[by_layers]
 
-    @functools.cached_property
-    def _forwards(self) -> dict[bool, tuple[ForwardGraph, ForwardValues]]:
-        return {}
-
-    def _opened(
-        self, groups: tuple[GradientGroup, ...], by_layers: bool = False
-    ) -> tuple[ForwardGraph, ForwardValues]:
+    def _opened(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
         predictions = [o for o in self._asked.manifest.outputs if o.kind == "prediction"]
         outputs = [*predictions, *self._specs.values()]
         plan = dataclasses.replace(
             self._asked,
             plain=(),
-            groups=groups,
+            groups=self._groups[by_layers],
             manifest=_with_outputs(self._asked.manifest, outputs),
         )
         try:
@@ -372,22 +290,19 @@ class WithWitness:
         except ExportError as error:
             raise VerificationError(f"the forward pass cannot be run alone: {error}") from error
 
-    def _check_predictions(
-        self, graph: ForwardGraph, values: Mapping[ir.Value, Array], feed: Mapping[str, Array]
-    ) -> None:
+    def _check_predictions(self, run: _Run, untouched: Mapping[str, Array]) -> None:
         """Checks that the forward graph computes what the untouched model does.
 
         Raises:
             VerificationError: it does not.
         """
-        untouched = list(self._inner.predictions(feed)[0].values())
         allowed = _SAME.get(self.computed_in, 1e-3)
-        for value, right in zip(graph.predictions, untouched, strict=True):
+        for value, right in zip(run.graph.predictions, untouched.values(), strict=True):
             if right.dtype.kind not in "fV":
                 continue
             wide = right.astype(np.float64)
             same = np.isfinite(wide)
-            off = np.abs(np.asarray(values[value], np.float64) - wide)[same]
+            off = np.abs(np.asarray(run.values[value], np.float64) - wide)[same]
             if off.max(initial=0.0) > allowed * max(1e-3, np.abs(wide[same]).max(initial=0.0)):
                 raise VerificationError(
                     "the forward graph, on which the second computation runs, does not predict "
@@ -398,36 +313,73 @@ class WithWitness:
         """Returns what computes an output, for the certificate."""
         return WITNESS if name in self._specs else self._inner.computed_by(name)
 
-    # -- what the source's own reference answers -------------------------------------------
-
-    def shares_gradients_with(self, engine: str) -> bool:
-        """Tells whether artefacts of a runtime engine hold these very gradients."""
-        return self._inner.shares_gradients_with(engine)
-
-    def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
-        """Returns what the untouched model predicts."""
-        return self._inner.predictions(feed, times)
-
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of; none for tables."""
         return None if output.spec.name in self._specs else self._inner.raw_name(output)
 
-    def moved_scores(self) -> MovedScores | None:
-        """Returns what a third witness moves tensors in: those of gradients."""
-        return self._inner.moved_scores()
 
-    def computed_near(self, name: str) -> float:
-        """Returns the size of the numbers that an output's last function computes with."""
-        return self._inner.computed_near(name)
+def _is_by_layers(group: GradientGroup) -> bool:
+    return group.table is not None and group.table.by_layers
 
-    def cause_of(self, error: Exception) -> str:
-        """Returns on one line what an exception of the model says."""
-        return self._inner.cause_of(error)
 
-    def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
-        """Says why the model cannot run on inputs, None where it can."""
-        return self._inner.cause_of_failure(feed)
+def _of_group(run: _Run, group: GradientGroup, scores: ir.Value) -> dict[str, Array]:
+    """Returns the outputs of a group with a table.
 
-    def where_not_finite(self, feed: Mapping[str, Array]) -> str:
-        """Says in sentences where the first value arises that is not finite."""
-        return self._inner.where_not_finite(feed)
+    Raises:
+        VerificationError: a node on the way has no rule.
+    """
+    assert group.table is not None
+    weights, values, sources = group.target.weights(run.feed), run.values, run.graph.sources
+    asked = Asked(
+        run.forward,
+        values,
+        group,
+        scores,
+        list(dict.fromkeys(sources[o.ref] for o in group.outputs)),
+        seeds(values[scores], group.target.spec, run.target, weights),
+        run.feed,
+        [list(dict.fromkeys(sources[o.ref] for o in outputs)) for outputs in moved_together(group)],
+        {sources[o.ref]: o.place for o in group.outputs},
+    )
+    try:
+        arrived = COMPUTATIONS[group.table.name](asked)
+    except UnknownNode as error:
+        layer = run.graph.layer_of(error.node)
+        method = type(group.outputs[0].probe).__name__
+        raise VerificationError(
+            f"pg.{method} cannot be verified here: its second computation, by numpy, has no "
+            f"rule for {error}{f' in layer {layer!r}' if layer else ''}. verify=False "
+            "(--no-verify) leaves the comparison out."
+        ) from error
+    ops = NumpyOperations()
+    each = [
+        {
+            o.spec.name: np.asarray(
+                o.probe.combine(ops, of_class[sources[o.ref]], values[sources[o.ref]], o.axes)
+            ).astype(o.spec.dtype)
+            for o in group.outputs
+        }
+        for of_class in arrived
+    ]
+    return all_classes(group, values[scores], each, weights)
+
+
+def _missing(
+    run: _Run, group: GradientGroup, scores: ir.Value, found: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Returns what is missing to completeness, by runs of the forward graph at the reference."""
+    weights, values, sources = group.target.weights(run.feed), run.values, run.graph.sources
+    chosen = seeds(values[scores], group.target.spec, run.target, weights)
+    missing: dict[str, Array] = {}
+    for residual in residuals_of(group):
+        holds = residual.probe.holds_masks
+
+        def scores_at(shifts: Mapping[TensorRef, Array], holds: bool = holds) -> Array:
+            moved = {sources[r]: values[sources[r]] + s for r, s in shifts.items()}
+            for node in held_masks(run.forward.graph, list(moved)) if holds else ():
+                moved.update((v, values[v]) for v in node.outputs)
+            return (run.forward.at(run.feed, moved) if moved else values)[scores]
+
+        tensors = {r: values[sources[r]] for r in residual.gained.refs}
+        missing.update(missing_of(residual, found, tensors, scores_at, chosen))
+    return missing
