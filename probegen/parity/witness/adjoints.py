@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.elementwise import COMPUTED
+from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
@@ -177,6 +177,12 @@ def slope(step: Step, position: int = 0) -> Array:
     else:
         ahead, behind = step.at({position: x + h}), step.at({position: x - h})
     return np.asarray((ahead - behind) / np.broadcast_to(2 * h, ahead.shape))
+
+
+def slope_of(function: FunctionOfOne, x: Array) -> Array:
+    """Returns the slope of a function of one tensor where that is x."""
+    h = _STEP * np.maximum(1.0, np.abs(x))
+    return np.asarray((function.at(x + h) - function.at(x - h)) / (2 * h))
 
 
 def _add(step: Step, g: Array, position: int) -> Array:
@@ -386,21 +392,20 @@ def _normalised(x: Array, axes: tuple[int, ...], epsilon: float, g: Array) -> Ar
     return np.asarray(inner * scale)
 
 
-def _layer_normalisation(step: Step, g: Array, position: int) -> Array:
-    if position:
-        raise Unknown("LayerNormalization with a scale that moves")
-    first = int(attribute(step.node, "axis", -1)) % step.x.ndim
-    axes = tuple(range(first, step.x.ndim))
-    epsilon = float(attribute(step.node, "epsilon", 1e-5))
-    return _normalised(step.x, axes, epsilon, g * step.inputs[1])
+def normalisation_of(step: Step) -> tuple[tuple[int, ...], Array, float]:
+    """Returns the axes of a layer or instance normalisation, its scale in x's form, epsilon."""
+    epsilon, rank = float(attribute(step.node, "epsilon", 1e-5)), step.x.ndim
+    if step.node.op_type == "LayerNormalization":
+        first = int(attribute(step.node, "axis", -1)) % rank
+        return tuple(range(first, rank)), step.inputs[1], epsilon
+    return _global(step), step.inputs[1].reshape([1, -1, *[1] * (rank - 2)]), epsilon
 
 
-def _instance_normalisation(step: Step, g: Array, position: int) -> Array:
+def _own_statistics(step: Step, g: Array, position: int) -> Array:
     if position:
-        raise Unknown("InstanceNormalization with a scale that moves")
-    form = [1, -1] + [1] * (step.x.ndim - 2)
-    epsilon = float(attribute(step.node, "epsilon", 1e-5))
-    return _normalised(step.x, _global(step), epsilon, g * step.inputs[1].reshape(form))
+        raise Unknown(f"{step.node.op_type} with a scale that moves")
+    axes, scale, epsilon = normalisation_of(step)
+    return _normalised(step.x, axes, epsilon, g * scale)
 
 
 # -- all else ----------------------------------------------------------------------------------
@@ -492,7 +497,7 @@ _FORMULAS: Mapping[str, _Formula] = {
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "BatchNormalization": _batch_normalisation,
-    "LayerNormalization": _layer_normalisation,
-    "InstanceNormalization": _instance_normalisation,
+    "LayerNormalization": _own_statistics,
+    "InstanceNormalization": _own_statistics,
     "Resize": _resize,
 }

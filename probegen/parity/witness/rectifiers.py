@@ -14,12 +14,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.tables.rectifiers import rectifier_at, scale_of
-from probegen.parity.witness.adjoints import Step, slope
+from probegen.parity.witness.adjoints import Step, slope, slope_of
 from probegen.parity.witness.walk import Rule, plain
 
 Array = npt.NDArray[Any]
-
-_STEP = 1e-6
 
 
 def rectified(values: dict[ir.Value, Array], *, guided: bool) -> Rule:
@@ -44,9 +42,7 @@ def rectified(values: dict[ir.Value, Array], *, guided: bool) -> Rule:
         elif len(function.nodes) == 1:
             yield function.entry, positive * np.maximum(slope(step), 0)
         else:
-            x = values[function.entry]
-            h = _STEP * np.maximum(1.0, np.abs(x))
-            steep = (function.at(x + h) - function.at(x - h)) / (2 * h)
+            steep = slope_of(function, values[function.entry])
             yield function.entry, positive * np.maximum(steep, 0)
         for position in wanted:
             if len(function.nodes) == 1 and step.node.inputs[position] is not function.entry:

@@ -19,8 +19,9 @@ from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute, constant_of
 from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_layers, weights_of
 from probegen.methods.tables import LayerRule, Relevance
-from probegen.parity.witness.adjoints import Step, Unknown, adjoint, unbroadcast
+from probegen.parity.witness.adjoints import Step, Unknown, adjoint, normalisation_of, unbroadcast
 from probegen.parity.witness.forward import ForwardValues
+from probegen.parity.witness.walk import plain
 
 Array = npt.NDArray[Any]
 
@@ -89,10 +90,7 @@ class Propagated:
         if layer is not None and x is not None and relevance is not None:
             yield x, self._layer(layer, step.y, relevance)
         elif key in _MOVED:
-            for i in wanted:
-                value = node.inputs[i]
-                if value is not None:
-                    yield value, adjoint(step, arrived, i)
+            yield from plain(step, arrived, wanted)
         elif relevance is None:
             raise Unknown(f"{key}, of which another output than the first is used")
         else:
@@ -107,16 +105,11 @@ class Propagated:
         if function is not None and len(function.nodes) > 1:
             yield function.entry, relevance
         elif key in ("Max", "Min") and distinct > 1:
-            for i in wanted:
-                value = node.inputs[i]
-                if value is not None:
-                    yield value, adjoint(step, [relevance], i)
+            yield from plain(step, [relevance], wanted)
         elif key in _SUMS or (key in _PRODUCTS and distinct == 2):
             ratio = relevance / _away(step.y, self.table.epsilon) / (1 if key in _SUMS else 2)
-            for i in wanted:
-                value = node.inputs[i]
-                if value is not None:
-                    yield value, step.inputs[i] * adjoint(step, [ratio], i)
+            for i, (value, share) in zip(wanted, plain(step, [ratio], wanted), strict=True):
+                yield value, step.inputs[i] * share
         elif x is not None and key in ("LayerNormalization", "InstanceNormalization"):
             yield x, self._normalisation(step, relevance)
         elif x is not None and key == "Softmax":
@@ -129,13 +122,8 @@ class Propagated:
 
     def _normalisation(self, step: Step, relevance: Array) -> Array:
         """Returns what x gets of `scale * (x - mean(x)) / deviation + shift`: by its terms."""
-        x, scale, rank = step.x, step.inputs[1], step.x.ndim
-        axes = tuple(range(2, rank))
-        if step.node.op_type == "LayerNormalization":
-            axes = tuple(range(int(attribute(step.node, "axis", -1)) % rank, rank))
-        else:
-            scale = scale.reshape([1, -1, *[1] * (rank - 2)])
-        variance = x.var(axis=axes, keepdims=True) + float(attribute(step.node, "epsilon", 1e-5))
+        x, (axes, scale, epsilon) = step.x, normalisation_of(step)
+        variance = x.var(axis=axes, keepdims=True) + epsilon
         weight = relevance / _away(step.y, self.table.epsilon) * scale / np.sqrt(variance)
         own = x * weight
         return np.asarray(own - x * weight.mean(axis=axes, keepdims=True))

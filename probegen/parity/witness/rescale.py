@@ -13,11 +13,20 @@ import onnx_ir as ir
 from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
-from probegen.parity.witness.adjoints import Step, Unknown, adjoint, slope, unbroadcast
+from probegen.parity.witness.adjoints import (
+    Step,
+    Unknown,
+    adjoint,
+    normalisation_of,
+    slope,
+    slope_of,
+    unbroadcast,
+)
+from probegen.parity.witness.walk import plain
 
 Array = npt.NDArray[Any]
 
-_STEP, _SMALL = 1e-6, 1e-6
+_SMALL = 1e-6
 _PRODUCTS = ("Mul", "MatMul", "Gemm", "Einsum")
 _SUMS = ("Add", "Sub", "Sum")
 #: What is linear in all its floating inputs, so that a gradient is a multiplier.
@@ -68,23 +77,15 @@ class Rescaled:
             ):
                 raise Unknown(f"{key} of what changes without a slope")
         if key in _LINEAR or (key in (*_PRODUCTS, "Div") and len(wanted) == 1 and wanted[0] == 0):
-            yield from self._adjoints(step, arrived, wanted)
+            yield from plain(step, arrived, wanted)
         elif key in _PRODUCTS:
-            yield from self._adjoints(self._between(step), arrived, wanted)
+            yield from plain(self._between(step), arrived, wanted)
         elif arrived[0] is not None:
             yield from self._single(step, arrived[0], wanted, len(distinct))
 
     def _same(self, value: ir.Value) -> bool:
         """Tells whether a tensor is the same at the baseline."""
         return np.array_equal(self.values[value], self.there[value])
-
-    def _adjoints(
-        self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
-    ) -> Iterable[tuple[ir.Value, Array]]:
-        for i in wanted:
-            value = step.node.inputs[i]
-            if value is not None:
-                yield value, adjoint(step, arrived, i)
 
     def _between(self, step: Step) -> Step:
         """Returns a node on the means of its inputs and their references."""
@@ -123,10 +124,8 @@ class Rescaled:
         return np.asarray(self.values[value] - self.there[value])
 
     def _function(self, function: FunctionOfOne, g: Array) -> Array:
-        x = self.values[function.entry]
         dx, dy = self._difference(function.entry), self._difference(function.result)
-        h = _STEP * np.maximum(1, np.abs(x))
-        steep = (function.at(x + h) - function.at(x - h)) / (2 * h)
+        steep = slope_of(function, self.values[function.entry])
         near = np.abs(dx) < _SMALL
         return np.asarray(g * np.where(near, steep, dy / np.where(near, 1, dx)))
 
@@ -173,12 +172,7 @@ class Rescaled:
         x = step.node.inputs[0]
         if x is None:
             raise Unknown(step.node.op_type)
-        scale, rank = step.inputs[1], step.x.ndim
-        if step.node.op_type == "LayerNormalization":
-            axes = tuple(range(int(attribute(step.node, "axis", -1)) % rank, rank))
-        else:
-            axes, scale = tuple(range(2, rank)), scale.reshape([1, -1, *[1] * (rank - 2)])
-        epsilon = float(attribute(step.node, "epsilon", 1e-5))
+        axes, scale, epsilon = normalisation_of(step)
         c = [v - v.mean(axis=axes, keepdims=True) for v in (step.x, self.there[x])]
         v = [(a**2).mean(axis=axes, keepdims=True) + epsilon for a in c]
         s = [a**-0.5 for a in v]
