@@ -52,6 +52,20 @@ def copy_node(
         copies[original] = copy
 
 
+def standing_apart(node: ir.Node, inputs: Iterable[ir.Value | None]) -> ir.Node:
+    """Returns a node as another one, with one output, on other inputs; it stands in no graph."""
+    made = ir.node(
+        node.op_type,
+        list(inputs),
+        attributes=dict(node.attributes),
+        domain=node.domain,
+        num_outputs=1,
+        name=f"{node.name}/apart",
+    )
+    made.outputs[0].type, made.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+    return made
+
+
 def _read_instead(graph: ir.Graph, original: ir.Value, copy: ir.Value) -> None:
     for node in graph.all_nodes():
         for position, value in enumerate(node.inputs):

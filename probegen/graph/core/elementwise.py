@@ -46,6 +46,11 @@ class FunctionOfOne:
         """The result."""
         return self.nodes[-1].outputs[0]
 
+    @property
+    def inner(self) -> list[ir.Value]:
+        """The tensors between the entry and the result."""
+        return [v for node in self.nodes[:-1] for v in node.outputs]
+
     def at(self, x: Array) -> Array:
         """Returns the function at some points, in float64.
 

@@ -24,12 +24,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule, Walk, gradients
+from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute, constant_of, dtype_of
-from probegen.graph.vjp import BLOCKING, RULES
+from probegen.graph.tables.common import sloped
+from probegen.graph.vjp import RULES
 from probegen.graph.vjp.common import Dys, Gradients
 
 Array = npt.NDArray[Any]
@@ -86,14 +87,7 @@ def _table(rectify: _Rectify) -> Mapping[str, Rule]:
 def _guided(walk: Walk, function: FunctionOfOne, falls: bool, g: ir.Value) -> ir.Value | None:
     b = walk.builder
     positive = b.op("Relu", g, shape=g)
-    node = function.nodes[-1]
-    if len(function.nodes) == 1:
-        given: list[ir.Value | None] = [None] * len(node.outputs)
-        given[0] = positive
-        pairs = RULES[key_of(node)](walk, node, given)
-        found = next((gradient for value, gradient in pairs if value is function.entry), None)
-    else:
-        found = gradients(b, {function.result: positive}, [function.entry], RULES, BLOCKING)[0]
+    found = sloped(walk, function, positive)
     return b.op("Relu", found, shape=found) if falls and found is not None else found
 
 
@@ -115,8 +109,7 @@ def _with_rectifiers(plain: Rule, rectify: _Rectify) -> Rule:
             yield from plain(walk, node, dy)
             return
         function, falls = found
-        inner = [v for n in function.nodes[:-1] for v in n.outputs]
-        if any(v in walk.asked_for for v in inner):
+        if any(v in walk.asked_for for v in function.inner):
             raise Refused(
                 "it ends a rectifier that is spelled in several operators, and what is explained "
                 "lies between them; explain what comes before or behind"

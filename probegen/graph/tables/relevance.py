@@ -31,12 +31,13 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk, gradients, influenced_by
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
+from probegen.graph.core.copying import standing_apart
 from probegen.graph.core.queries import inputs_of, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
+from probegen.graph.tables.common import Normalisation, function_at
 from probegen.graph.vjp import BLOCKING, RULES
-from probegen.graph.vjp.common import Dys, Gradients, given
-from probegen.graph.vjp.masks import above
+from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
+from probegen.graph.vjp.masks import above, below
 from probegen.methods.samples import Place
 from probegen.methods.tables import LayerRule, Relevance
 
@@ -222,7 +223,7 @@ class _Relevance:
                 yield layer.x, layer.relevance(walk.builder, given(dy), self._rule(layer.node))
                 return
             moving = [v for v in dict.fromkeys(inputs_of(node)) if v in self.changing]
-            function = self._function(walk, node, moving)
+            function = function_at(walk, node) if len(moving) > 1 else None
             if function is not None:
                 yield function.entry, given(dy)
                 return
@@ -261,17 +262,6 @@ class _Relevance:
             )
         return _Layer(at, nodes, factor, shift, self.by_shares)
 
-    def _function(
-        self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]
-    ) -> FunctionOfOne | None:
-        if key_of(node) in ("Add", "Sub", "Sum") or len(moving) < 2:
-            return None
-        function = function_of_one(node)
-        if function is None or function.entry not in walk.wanted:
-            return None
-        inner = [v for n in function.nodes[:-1] for v in n.outputs]
-        return None if any(v in walk.asked_for for v in inner) else function
-
     def _by_kind(
         self, key: str, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]
     ) -> Gradients:
@@ -294,8 +284,7 @@ class _Relevance:
         elif key == "Mul" and len(moving) == 1:  # a square
             yield moving[0], given(dy)
         elif key == "Softmax":
-            axis = int(attribute(node, "axis", -1)) % max(rank_of(y), 1)
-            total = b.reduce_sum(given(dy), [axis], keepdims=True)
+            total = b.reduce_sum(given(dy), [axis_of(node, y, -1)], keepdims=True)
             yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))
         else:
             raise Refused("it has no rule of relevance in this use")
@@ -310,20 +299,10 @@ class _Relevance:
 
 def _centred_and_scaled(b: Builder, node: ir.Node, g: ir.Value) -> ir.Value:
     """Returns the vector-Jacobian product of a normalisation whose deviation is a constant."""
-    x, scale = node.inputs[:2]
-    if x is None or scale is None:
-        raise Refused("it has no scale")
-    rank = rank_of(x)
-    axes = list(range(2, rank))
-    if key_of(node) == "LayerNormalization":
-        axes = list(range(int(attribute(node, "axis", -1)) % rank, rank))
-    else:
-        scale = b.reshape(scale, [1, -1, *[1] * (rank - 2)])
-    centred = b.sub(x, b.reduce("ReduceMean", x, axes, True))
-    variance = b.reduce("ReduceMean", b.mul(centred, centred), axes, True)
-    spread = b.add(variance, float(attribute(node, "epsilon", 1e-5)))
-    inner = b.div(b.mul(g, scale), b.elementwise("Sqrt", spread))
-    return b.sub(inner, b.reduce("ReduceMean", inner, axes, True))
+    own = Normalisation.of(b, node)
+    _, deviation = own.statistics(b, own.x)
+    inner = b.div(b.mul(g, own.scale), deviation)
+    return b.sub(inner, own.mean(b, inner))
 
 
 def over(
@@ -459,12 +438,10 @@ class _Layer:
         if rule.kind == "gamma":
             raised, lowered = (b.add(w, b.mul(part, rule.gamma)) for part in (up, down))
             z = (self.behind or [self.node])[-1].outputs[0]
-            positive = b.cast(b.elementwise("Greater", z, 0.0), z.dtype or ir.DataType.FLOAT)
-            negative = b.cast(b.elementwise("Less", z, 0.0), z.dtype or ir.DataType.FLOAT)
             biases = [self.shift + rule.gamma * part for part in more]
             sides = (
-                (raised, lowered, biases[0], b.mul(relevance, positive)),
-                (lowered, raised, biases[1], b.mul(relevance, negative)),
+                (raised, lowered, biases[0], b.mul(relevance, above(b, z, 0.0))),
+                (lowered, raised, biases[1], b.mul(relevance, below(b, z, 0.0))),
             )
             parts = [self._signed(b, *side, rule.epsilon) for side in sides]
             return b.add(*parts)
@@ -522,14 +499,12 @@ class _Layer:
     def _like(self, x: ir.Value, w: ir.Value) -> list[ir.Value]:
         return [w, x] if self.at == 0 else [x, w]
 
-    def _attributes(self) -> dict[str, Any]:
-        """Returns the layer's attributes, without the bias's factor."""
-        return {k: v for k, v in self.node.attributes.items() if k != "beta"}
-
     def _forward(self, b: Builder, x: ir.Value, w: ir.Value, bias: Array | None) -> ir.Value:
         """Writes the layer on another input, with other weights and another bias."""
         y = self.node.outputs[0]
-        attributes: dict[str, Any] = self._attributes()
+        attributes: dict[str, Any] = {
+            name: value for name, value in self.node.attributes.items() if name != "beta"
+        }
         found = b.op(self.node.op_type, *self._like(x, w), shape=y, **attributes)
         if bias is None or not np.any(bias):
             return found
@@ -538,16 +513,9 @@ class _Layer:
     def _back(self, b: Builder, w: ir.Value, ratio: ir.Value) -> ir.Value:
         """Returns the vector-Jacobian product of the layer with other weights."""
         x = self.x
-        clone = ir.node(
-            self.node.op_type,
-            self._like(x, w),
-            attributes=self._attributes(),
-            num_outputs=1,
-        )
-        y = self.node.outputs[0]
-        clone.outputs[0].type, clone.outputs[0].shape = y.type, y.shape
         walk = Walk(b, RULES, BLOCKING, {x}, frozenset())
-        pairs = RULES[key_of(self.node)](walk, clone, [ratio])
+        layer = standing_apart(self.node, self._like(x, w))
+        pairs = RULES[key_of(self.node)](walk, layer, [ratio])
         return next(gradient for value, gradient in pairs if value is x)
 
 

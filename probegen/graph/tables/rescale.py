@@ -25,22 +25,23 @@ A stopped gradient stops no difference. Everything else is refused by name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.autodiff import Refused, Rule, Walk, gradients
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.copying import copy_node
-from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
+from probegen.graph.core.copying import copy_node, standing_apart
+from probegen.graph.core.elementwise import FunctionOfOne
 from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
-from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, rank_of, shape_of
+from probegen.graph.core.values import Dim, dims_of, dtype_of, shape_of
 from probegen.graph.loops.step_writer import StepWriter
+from probegen.graph.tables.common import Normalisation, function_at, sloped
 from probegen.graph.vjp import BLOCKING, RULES
-from probegen.graph.vjp.common import Dys, Gradients, given
+from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.methods.axes import BATCH
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.samples import Place
@@ -279,15 +280,8 @@ class Reference:
         """Returns the function of one tensor that is spelled in several nodes and ends in one."""
         if len(moving) < 2 and node.inputs.count(moving[0] if moving else None) < 2:
             return None
-        if key_of(node) in ("Add", "Sub", "Sum"):
-            return None
-        function = function_of_one(node)
-        if function is None or not self.moves(function.entry):
-            return None
-        inner = [v for n in function.nodes[:-1] for v in n.outputs]
-        if any(v in walk.asked_for for v in inner) or function.entry not in walk.wanted:
-            return None
-        return function
+        function = function_at(walk, node)
+        return function if function is not None and self.moves(function.entry) else None
 
     def _rescaled(self, walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
         """Writes g dy / dx, or g times the slope where dx is next to nothing.
@@ -335,7 +329,7 @@ class Reference:
         b = walk.builder
         stands = [self.middle(b, v) if self.moves(v) and i < 2 else v
                   for i, v in enumerate(node.inputs) if v is not None]  # fmt: skip
-        clone = _like(node, stands)
+        clone = standing_apart(node, stands)
         only = dataclasses.replace(walk, wanted=set(stands[:2]))
         back = {id(stand): v for stand, v in zip(stands, node.inputs, strict=False)}
         for stand, gradient in RULES[key_of(node)](only, clone, dy):
@@ -378,7 +372,7 @@ class Reference:
     def _softmax(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
         b, y = walk.builder, node.outputs[0]
         x = node.inputs[0]
-        axis = int(attribute(node, "axis", -1)) % max(rank_of(y), 1)
+        axis = axis_of(node, y, -1)
         if x is None:
             raise Refused("it has no input")
         logs = key_of(node) == "LogSoftmax"
@@ -423,47 +417,29 @@ class Reference:
 
     def _normalised(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
         """The centred tensor times 1 / sqrt(variance + epsilon), times a scale, plus a shift."""
-        b, x = walk.builder, node.inputs[0]
-        scale = node.inputs[1]
-        if x is None or scale is None:
-            raise Refused("it has no scale")
-        rank = rank_of(x)
-        if key_of(node) == "LayerNormalization":
-            axes = list(range(int(attribute(node, "axis", -1)) % rank, rank))
-            g = b.mul(g, scale)
-        else:
-            axes = list(range(2, rank))
-            g = b.mul(g, b.reshape(scale, [1, -1, *[1] * (rank - 2)]))
-        epsilon = float(attribute(node, "epsilon", 1e-5))
-        centred, deviation = [], []
-        for value in (x, self.of(x)):
-            c = b.sub(value, b.reduce("ReduceMean", value, axes, True))
-            variance = b.reduce("ReduceMean", b.mul(c, c), axes, True)
-            centred.append(c)
-            deviation.append(b.elementwise("Sqrt", b.add(variance, epsilon)))
-        s, s_there = (b.div(1.0, d) for d in deviation)
-        middle_c = b.mul(b.elementwise("Add", *centred, shape=shape_of(x)), 0.5)
+        b = walk.builder
+        own = Normalisation.of(b, node)
+        x, g = own.x, b.mul(g, own.scale)
+        centred, deviation = own.statistics(b, x)
+        centred_there, deviation_there = own.statistics(b, self.of(x))
+        s, s_there = b.div(1.0, deviation), b.div(1.0, deviation_there)
+        middle_c = b.mul(b.elementwise("Add", centred, centred_there, shape=shape_of(x)), 0.5)
         # d(1 / s) / d(variance) = -1 / (s s' (s + s')), s the deviations
-        steep = b.neg(b.div(b.mul(s, s_there), b.add(*deviation)))
-        to_scale = b.reduce_sum(b.mul(g, middle_c), axes, keepdims=True)
+        steep = b.neg(b.div(b.mul(s, s_there), b.add(deviation, deviation_there)))
+        to_scale = b.reduce_sum(b.mul(g, middle_c), own.axes, keepdims=True)
         to_variance = b.mul(to_scale, steep)
         through = b.mul(g, b.mul(b.add(s, s_there), 0.5))
         # dv = mean(dc (c + c')), of which each element has its share
-        inner = b.add(through, b.mul(_over_count(b, to_variance, x, axes), b.mul(middle_c, 2.0)))
-        return b.sub(inner, b.reduce("ReduceMean", inner, axes, True))
+        inner = b.add(
+            through, b.mul(_over_count(b, to_variance, x, own.axes), b.mul(middle_c, 2.0))
+        )
+        return b.sub(inner, own.mean(b, inner))
 
 
 def _sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
-    """Writes g times the slope of a function."""
-    b, x = walk.builder, function.entry
-    if len(function.nodes) > 1:
-        found = gradients(b, {function.result: g}, [x], RULES, BLOCKING)[0]
-        return b.zeros_like(x) if found is None else found
-    node = function.nodes[0]
-    arrived: list[ir.Value | None] = [None] * len(node.outputs)
-    arrived[0] = g
-    only = dataclasses.replace(walk, wanted={x})
-    return next(v for value, v in RULES[key_of(node)](only, node, arrived) if value is x)
+    """Writes g times the slope of a function, 0 where it has none."""
+    found = sloped(walk, function, g)
+    return walk.builder.zeros_like(function.entry) if found is None else found
 
 
 def _over_count(b: Builder, value: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
@@ -486,20 +462,6 @@ def _logarithmic_mean(b: Builder, p: ir.Value, q: ir.Value) -> ir.Value:
     # About the same: sqrt(pq) would do as well; the mean is off by apart**2 / 12 of it.
     bent = b.sub(1.0, b.mul(b.mul(apart, apart), 1 / 12))
     return b.where(near, b.mul(mean, bent), b.div(change, b.where(near, 1.0, apart)))
-
-
-def _like(node: ir.Node, inputs: Iterable[ir.Value | None]) -> ir.Node:
-    """Returns a node as another one, on other inputs; it stands in no graph."""
-    made = ir.node(
-        node.op_type,
-        list(inputs),
-        attributes=dict(node.attributes),
-        domain=node.domain,
-        num_outputs=1,
-        name=f"{node.name}/at_reference",
-    )
-    made.outputs[0].type, made.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
-    return made
 
 
 def _depends(value: ir.Value | float, request: Collection[ir.Value]) -> bool:

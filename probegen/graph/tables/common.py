@@ -1,0 +1,82 @@
+"""What tables of rules share: functions of one tensor, and statistics of normalisations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.autodiff import Refused, Walk, gradients
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
+from probegen.graph.core.queries import key_of
+from probegen.graph.core.values import attribute, rank_of
+from probegen.graph.vjp import BLOCKING, RULES
+from probegen.graph.vjp.common import axis_of
+
+_SUMS = frozenset({"Add", "Sub", "Sum"})
+
+
+def function_at(walk: Walk, node: ir.Node) -> FunctionOfOne | None:
+    """Returns the function of one tensor that a node ends and that a walk passes in one step.
+
+    None for sums, of which each term has its share, and where what is explained lies within.
+    """
+    function = None if key_of(node) in _SUMS else function_of_one(node)
+    if function is None or function.entry not in walk.wanted:
+        return None
+    return None if any(v in walk.asked_for for v in function.inner) else function
+
+
+def sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value | None:
+    """Writes g times the slope of a function; None where it has none."""
+    b, x, node = walk.builder, function.entry, function.nodes[-1]
+    if len(function.nodes) > 1:
+        return gradients(b, {function.result: g}, [x], RULES, BLOCKING)[0]
+    arrived: list[ir.Value | None] = [g, *[None] * (len(node.outputs) - 1)]
+    pairs = RULES[key_of(node)](dataclasses.replace(walk, wanted={x}), node, arrived)
+    return next((gradient for value, gradient in pairs if value is x), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """What a LayerNormalization or an InstanceNormalization does.
+
+    Attributes:
+        x: what it works on.
+        scale: its scale, which broadcasts to x.
+        axes: the axes of the statistics.
+        epsilon: what is added to the variance.
+    """
+
+    x: ir.Value
+    scale: ir.Value
+    axes: Sequence[int]
+    epsilon: float
+
+    @staticmethod
+    def of(b: Builder, node: ir.Node) -> Normalisation:
+        """Returns what a node does.
+
+        Raises:
+            Refused: it has no scale.
+        """
+        x, scale = node.inputs[:2]
+        if x is None or scale is None:
+            raise Refused("it has no scale")
+        epsilon, rank = float(attribute(node, "epsilon", 1e-5)), rank_of(x)
+        if key_of(node) == "LayerNormalization":
+            return Normalisation(x, scale, range(axis_of(node, x, -1), rank), epsilon)
+        channels = b.reshape(scale, [1, -1, *[1] * (rank - 2)])
+        return Normalisation(x, channels, range(2, rank), epsilon)
+
+    def mean(self, b: Builder, value: ir.Value) -> ir.Value:
+        """Writes the mean over the axes, which stay as 1."""
+        return b.reduce("ReduceMean", value, self.axes, True)
+
+    def statistics(self, b: Builder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Writes x less its mean, and its deviation."""
+        centred = b.sub(x, self.mean(b, x))
+        variance = self.mean(b, b.mul(centred, centred))
+        return centred, b.elementwise("Sqrt", b.add(variance, self.epsilon))
