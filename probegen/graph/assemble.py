@@ -102,8 +102,8 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     request = prepared(plan, forward, batch)
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
+    samples = samples_in(forward, plan, batch)
     for group, target in zip(plan.groups, forward.targets, strict=True):
-        samples = samples_in(forward, plan, batch)
         values.update(explain_group(builder, forward, group, target, request, samples))
     ops = OnnxOperations(builder)
     for chain in plan.chains:

@@ -44,6 +44,7 @@ def missing_of(
         seeds: for each class that is explained, what scores are multiplied by.
     """
     gained, scores = residual.gained, scores_at({})
+    several = gained.spec.target is not None and gained.spec.target.several
     missing, sizes = [], []
     for entry, seed in enumerate(seeds):
         more = summed_score(scores, seed)
@@ -56,14 +57,13 @@ def missing_of(
         size = np.asarray(size + np.abs(more))
         for output in residual.outputs:
             values: Array = np.asarray(found[output.spec.name], np.float64)
-            if gained.spec.target is not None and gained.spec.target.several:
+            if several:
                 values = np.asarray(values.take(entry, output.classes_at))
             summed = tuple(i for i, name in enumerate(output.axes_of_one) if name != BATCH)
             total = np.asarray(total + values.sum(axis=summed))
             size = np.asarray(size + np.abs(values).sum(axis=summed))
         missing.append(total)
         sizes.append(size)
-    several = gained.spec.target is not None and gained.spec.target.several
     figures = [
         np.asarray(np.stack(each, gained.classes_at) if several else each[0])
         for each in (missing, sizes)

@@ -22,7 +22,7 @@ from probegen.artefact.manifest import (
     OutputSpec,
 )
 from probegen.artefact.rows import as_described, rows_first
-from probegen.graph.assemble import onnx_model
+from probegen.graph.assemble import DEFAULT_OPSET, onnx_model
 from probegen.graph.running import open_graph
 from probegen.methods.axes import behind_batch
 from probegen.methods.base import Sized, resized
@@ -53,8 +53,6 @@ from probegen.plan.plan import (
 from probegen.sources.base import Program, Reference
 
 Array = npt.NDArray[Any]
-
-_OPSET = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +227,7 @@ class Comparison:
         try:
             source = self.program.source
             model, _ = onnx_model(
-                plan, source.forward_graph, gate=False, opset=_OPSET, batch=source.batch
+                plan, source.forward_graph, gate=False, opset=DEFAULT_OPSET, batch=source.batch
             )
             return open_graph(model)
         except Exception:  # what cannot be asked confirms nothing
@@ -363,10 +361,10 @@ class Comparison:
         self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None
     ) -> Parity:
         parts, by, beside = [], [], []
-        for i, call in enumerate(self.calls):
+        starts = [self._start(call, output) for call in self.calls]
+        for i, (call, start) in enumerate(zip(self.calls, starts, strict=True)):
             known = None if noise is None else noise[i][output.name]
             expected = call.expected[output.name]
-            start = self._start(call, output)
             rows = measure_rows(
                 output,
                 each_class(output, start.taken_from(call.got[output.name])),
@@ -389,7 +387,7 @@ class Comparison:
             np.concatenate(by),
             np.concatenate(beside),
             computed_in=self.reference.computed_in,
-            floor=self._floor(output),
+            floor=self._floor(output, starts),
         )
         if not output.is_attribution:
             return figures
@@ -446,7 +444,7 @@ class Comparison:
         made = chain.made_of(NumpyOperations(), nothing)[chain.spec.name]
         return Start(rows_first(np.asarray(made), output.axes, call.batch.size))
 
-    def _floor(self, output: OutputSpec) -> float:
+    def _floor(self, output: OutputSpec, starts: Sequence[Start]) -> float:
         """Returns the absolute rounding of an output; see `comparison`."""
         if output.kind == COMPLETENESS:
             return base_limit(output, self.reference.computed_in)
@@ -455,7 +453,7 @@ class Comparison:
             return unit * self.reference.computed_near(output.name)
         unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.reference.computed_in))
         sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
-        beside = unit * max((self._start(call, output).size for call in self.calls), default=0.0)
+        beside = unit * max((start.size for start in starts), default=0.0)
         return FLOOR_UNITS * unit * float(np.median(sizes)) + beside if sizes else beside
 
     def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:

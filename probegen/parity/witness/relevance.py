@@ -21,7 +21,7 @@ from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_l
 from probegen.methods.tables import LayerRule, Relevance
 from probegen.parity.witness.adjoints import Step, Unknown, adjoint, normalisation_of, unbroadcast
 from probegen.parity.witness.forward import ForwardValues
-from probegen.parity.witness.walk import plain
+from probegen.parity.witness.walk import UnknownNode, plain
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ class Propagated:
         """Returns the rule, with the layers of a graph found.
 
         Raises:
-            Unknown: what is explained lies within a layer.
+            UnknownNode: what is explained lies within a layer.
         """
         layers = {}
         for node in forward.graph:
@@ -76,7 +76,8 @@ class Propagated:
                 ends = [node, *affine_behind(node)[0]]
                 layers[ends[-1]] = node
                 if {n.outputs[0] for n in ends[:-1]} & set(places):
-                    raise Unknown(f"{key_of(node)} whose bias comes behind what is explained")
+                    reason = f"{key_of(node)} whose bias comes behind what is explained"
+                    raise UnknownNode(node, reason)
         return Propagated(table, forward, values, layers, frozenset(first_layers(forward.graph)))
 
     def __call__(
