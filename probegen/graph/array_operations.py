@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder, Size
-from probegen.graph.core.values import Dim, broadcast, dtype_of, rank_of, shape_of
+from probegen.graph.core.values import Dim, broadcast, dims_of, dtype_of, rank_of, shape_of
 from probegen.methods.numpy_operations import linear_weights
 
 _Operand = ir.Value | float
@@ -161,9 +161,7 @@ class OnnxOperations:
 
     def _range(self, x: ir.Value, axis: int) -> ir.Value:
         """Writes 0, 1, 2... below the size of an axis, in int64."""
-        size = self._builder.squeeze(self._builder.size(x, axis), [0])
-        zero, one = (self._builder.const(np.int64(i)) for i in range(2))
-        return self._builder.op("Range", zero, size, one, shape=[(shape_of(x) or ())[axis]])
+        return self._builder.count_up(self._builder.size(x, axis), dims_of(x)[axis])
 
     def numbered(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
         """Writes Range and Reshape: nothing of the numbers is stored."""
@@ -171,9 +169,7 @@ class OnnxOperations:
         sizes: list[Size] = [(x, i) if i in axes else 1 for i in range(rank_of(x))]
         parts = [b.size(x, i) for i in axes] or [b.ints(1)]
         count = b.reduce("ReduceProd", b.concat(parts, axis=0), [0], keepdims=False)
-        zero, one = (b.const(np.int64(i)) for i in range(2))
-        numbers = b.op("Range", zero, count, one, shape=[None], dtype=ir.DataType.INT64)
-        return b.cast(b.reshape(numbers, sizes), dtype_of(x))
+        return b.cast(b.reshape(b.count_up(count), sizes), dtype_of(x))
 
     def correlate(self, x: ir.Value, window: Any, axis: int) -> ir.Value:
         """Writes a Conv of one channel along the axis."""

@@ -319,10 +319,8 @@ def _open_numbers(
 
 def _counted(builder: Builder, end: ir.Value, sizes: Sequence[int]) -> ir.Value:
     """Returns 0, 1, 2... below a number, in a shape."""
-    zero, one = builder.const(np.int64(0)), builder.const(np.int64(1))
     known = None if -1 in sizes else math.prod(sizes)
-    flat = builder.op("Range", zero, end, one, shape=[known], dtype=ir.DataType.INT64)
-    return builder.reshape(flat, sizes)
+    return builder.reshape(builder.count_up(end, known), sizes)
 
 
 def _filled_up(

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from probegen.artefact.manifest import TargetSpec
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import dtype_of, rank_of, shape_of
+from probegen.graph.core.values import dims_of, dtype_of, rank_of, shape_of
 
 
 def choices(
@@ -32,9 +32,7 @@ def choices(
         return builder.const(np.array(target.chosen, np.int64))
     if target.count is not None:
         return builder.const(np.arange(target.count, dtype=np.int64))
-    size = builder.squeeze(builder.size(scores, rank - 1), [0])
-    first, step = builder.const(np.int64(0)), builder.const(np.int64(1))
-    return builder.op("Range", first, size, step, shape=[(shape_of(scores) or ())[-1]])
+    return builder.count_up(builder.size(scores, rank - 1), dims_of(scores)[-1])
 
 
 def one_hot(builder: Builder, chosen: ir.Value, scores: ir.Value) -> ir.Value:

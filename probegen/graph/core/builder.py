@@ -464,6 +464,18 @@ class Builder:
             keepdims=0,
         )
 
+    def count_up(self, end: ir.Value, size: Dim = None) -> ir.Value:
+        """Writes 0, 1, 2... below a number.
+
+        Args:
+            end: the number, int64 `[]` or `[1]`.
+            size: the same as a size, where it is known.
+        """
+        zero, one = self.const(np.int64(0)), self.const(np.int64(1))
+        if shape_of(end):  # `[1]`
+            end = self.squeeze(end, [0])
+        return self.op("Range", zero, end, one, shape=[size], dtype=ir.DataType.INT64)
+
     def zeros(self, sizes: Sequence[Size], dtype: ir.DataType) -> ir.Value:
         """Returns zeros of the given sizes (of which none is -1) and element type."""
         return self._zeros(self._size_vector(sizes), [self._dim(size) for size in sizes], dtype)

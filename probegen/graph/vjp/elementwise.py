@@ -424,8 +424,7 @@ def _range(b: Builder, node: ir.Node) -> list[ir.Value]:
     """Range: start + i * delta; how many there are does not move with a small step."""
     start, _, delta = inputs(node)
     y = node.outputs[0]
-    zero, one = (b.const(n, ir.DataType.INT64) for n in (0, 1))
-    steps = b.op("Range", zero, b.squeeze(b.size(y, 0), [0]), one, shape=y)
+    steps = b.count_up(b.size(y, 0), (shape_of(y) or (None,))[0])
     return [b.add(b.mul(b.cast(steps, dtype_of(start)), delta), start)]
 
 

@@ -178,9 +178,7 @@ def _onto_diagonal(b: Builder, gradient: ir.Value, x: ir.Value, term: str) -> ir
         if first == axis:
             seen.append(axis)
             continue
-        zero, one = (b.const(n, ir.DataType.INT64) for n in (0, 1))
-        count = b.squeeze(b.size(x, axis), [0])
-        positions = b.op("Range", zero, count, one, shape=[dims_of(x)[axis]])
+        positions = b.count_up(b.size(x, axis), dims_of(x)[axis])
         rank = len(term[: axis + 1])
         rows, columns = (
             b.reshape(positions, [-1 if i == at else 1 for i in range(rank)])

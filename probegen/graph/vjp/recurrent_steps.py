@@ -131,8 +131,7 @@ def _initial(
 
 def _running(b: Builder, x: ir.Value, lengths: ir.Value) -> ir.Value:
     """Returns where a sequence has not ended yet, `[time, batch, 1]`."""
-    zero, one = (b.const(n, ir.DataType.INT64) for n in (0, 1))
-    steps = b.op("Range", zero, b.squeeze(b.size(x, 0), [0]), one, shape=[dims_of(x)[0]])
+    steps = b.count_up(b.size(x, 0), dims_of(x)[0])
     column = b.unsqueeze(steps, [1])
     before_end = b.elementwise("Less", column, b.cast(lengths, ir.DataType.INT64))
     return b.unsqueeze(before_end, [2])

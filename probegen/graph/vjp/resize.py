@@ -357,7 +357,7 @@ def _matrix_at_run_time(b: Builder, g: ir.Value, x: ir.Value, axis: _Axis) -> ir
     if axis.mode not in ("nearest", "linear") or attribute(axis.node, "antialias", 0):
         raise Refused(_needs_sizes(axis))
     size, count = b.size(x, axis.index), b.size(g, axis.index)
-    columns = b.unsqueeze(_count_up(b, size), [0])
+    columns = b.unsqueeze(b.count_up(size), [0])
     # As in `_Axis.matrix`: which element is nearest is decided in 32 bits.
     kind = ir.DataType.FLOAT if axis.mode == "nearest" else ir.DataType.DOUBLE
     at = _positions_at_run_time(b, axis, size, count, kind)
@@ -376,7 +376,7 @@ def _positions_at_run_time(
     b: Builder, axis: _Axis, size: ir.Value, count: ir.Value, kind: ir.DataType
 ) -> ir.Value:
     """Returns where the elements of y lie along x, `[count]`; see `_Axis._positions`."""
-    i, n, m = (b.cast(v, kind) for v in (_count_up(b, count), size, count))
+    i, n, m = (b.cast(v, kind) for v in (b.count_up(count), size, count))
     match axis.transform:
         case "half_pixel":
             return b.sub(b.div(b.add(i, 0.5), _scale_at_run_time(b, axis, n, m)), 0.5)
@@ -401,12 +401,6 @@ def _scale_at_run_time(b: Builder, axis: _Axis, size: ir.Value, count: ir.Value)
     rank = rank_of(inputs(axis.node)[0])
     position = axis.index if chosen is None else [a % rank for a in chosen].index(axis.index)
     return b.cast(b.op("Gather", scales, b.ints(position), shape=[1], axis=0), dtype_of(size))
-
-
-def _count_up(b: Builder, size: ir.Value) -> ir.Value:
-    """Returns 0, 1... below `size`, an int64 `[1]`."""
-    zero, one = b.const(np.int64(0)), b.const(np.int64(1))
-    return b.op("Range", zero, b.squeeze(size, [0]), one, shape=[None])
 
 
 def _needs_sizes(axis: _Axis) -> str:

@@ -451,8 +451,7 @@ def _count_up(b: Builder, size: ir.Value) -> ir.Value:
     known = constant_of(size)
     if known is not None:
         return b.const(np.arange(int(known[0]), dtype=np.int64))
-    zero, one = b.const(np.int64(0)), b.const(np.int64(1))
-    return b.op("Range", zero, b.squeeze(size, [0]), one, shape=[None])
+    return b.count_up(size)
 
 
 def _padded(b: Builder, g: ir.Value, x: ir.Value, pads: Mapping[int, _Padding]) -> ir.Value:
