@@ -111,26 +111,15 @@ def _match_quotient(
 ) -> tuple[_Statistics, npt.NDArray[np.float32], npt.NDArray[np.float32] | None] | None:
     """Matches (x - mean) / deviation * scale and the shift; returns what `_match` returns."""
     for quotient, gain in operands(scaled, "Mul"):
-        division = quotient.producer()
-        if division is None or division.op_type != "Div" or division.domain:
-            continue
-        x = _input_of(division.inputs[0], "Sub")
-        statistics = None if x is None else _statistics_of_root(x, division.inputs[1])
-        if statistics is None or not _is_centred(division.inputs[0], statistics):
-            continue
-        scale, along = _along(gain, statistics, 1.0), _along(shift, statistics, 0.0)
-        if scale is not None and along is not None:
-            return statistics, scale, along
+        for centred, deviation in operands(quotient, "Div", both=False):
+            for x, mean in operands(centred, "Sub", both=False):
+                statistics = _statistics_of_root(x, deviation)
+                if statistics is None or _before_reshapes(mean) is not statistics.mean:
+                    continue
+                scale, along = _along(gain, statistics, 1.0), _along(shift, statistics, 0.0)
+                if scale is not None and along is not None:
+                    return statistics, scale, along
     return None
-
-
-def _is_centred(value: ir.Value | None, statistics: _Statistics) -> bool:
-    """Tells whether a value is x - mean."""
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != "Sub" or node.domain or node.inputs[0] is not statistics.x:
-        return False
-    mean = _before_reshapes(node.inputs[1])
-    return mean is statistics.mean
 
 
 def _scaled_inverses(
