@@ -24,10 +24,7 @@ from probegen.artefact.manifest import GATE_INPUT, GATE_OPTIONAL, GATE_REQUIRED
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.queries import needed_for
-from probegen.graph.core.values import static_shape
-
-#: Operators for which onnxruntime prepares weights only if they belong to the same graph.
-_PREPARED = frozenset({"Conv"})
+from probegen.graph.passes.after.own_weights_in_loops import own_weights
 
 
 def add_gate(
@@ -92,7 +89,9 @@ def add_gate(
 
 def _branch(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
     """Returns the collected nodes as a branch; it has to make each of its outputs itself."""
-    builder.nodes = [*_own_weights(builder), *builder.nodes]
+    nodes, builder.nodes = builder.nodes, []
+    own_weights(builder, nodes)
+    builder.nodes += nodes
     made = {value for node in builder.nodes for value in node.outputs}
     results: list[ir.Value] = []
     for value in outputs:
@@ -101,28 +100,6 @@ def _branch(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
     opsets = {"": builder.opset}
     name = builder.fresh("branch")
     return ir.Graph([], results, nodes=builder.nodes, opset_imports=opsets, name=name)
-
-
-def _own_weights(builder: Builder) -> list[ir.Node]:
-    """Lets convolutions read weights that a session folds into the branch at load.
-
-    onnxruntime puts a convolution into its blocked layout only where the weight belongs to the
-    same graph. A reshape to the shape that it has does nothing, and is folded.
-    """
-    reading, own = list(builder.nodes), {}
-    builder.nodes = []
-    for node in reading:
-        if node.op_type not in _PREPARED:
-            continue
-        for position, value in enumerate(node.inputs):
-            if position == 0 or value is None or not value.is_initializer():
-                continue
-            if value not in own:
-                sizes = static_shape(value) or ()
-                own[value] = builder.op("Reshape", value, builder.ints(*sizes), shape=value)
-            node.replace_input_with(position, own[value])
-    weights, builder.nodes = builder.nodes, reading
-    return weights
 
 
 def _empty(builder: Builder, value: ir.Value) -> ir.Value:

@@ -9,13 +9,16 @@ branches of the gate.)
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import new_initializer, static_shape, subgraphs_of
+from probegen.graph.core.values import static_shape, subgraphs_of
 
 _LOOPS = frozenset({"Loop", "Scan"})
+#: Operators for which onnxruntime prepares weights only if they belong to the same graph.
+_PREPARED = frozenset({"Conv"})
 
 
 def own_weights_in_loops(model: ir.Model) -> None:
@@ -26,34 +29,33 @@ def own_weights_in_loops(model: ir.Model) -> None:
     Needs: shapes of weights.
     """
     graph = model.graph
-    names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/own")
-    shapes: dict[tuple[int, ...], ir.Value] = {}
+    b = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/own")
     for node in graph.all_nodes():
         if node.op_type in _LOOPS and not node.domain:
             for body in subgraphs_of(node):
-                _own(names, graph, body, shapes)
+                own_weights(b, body)
+                if b.nodes:
+                    body.insert_before(body[0], b.nodes)
+                    b.nodes = []
 
 
-def _own(
-    names: Builder, graph: ir.Graph, body: ir.Graph, shapes: dict[tuple[int, ...], ir.Value]
-) -> None:
+def own_weights(b: Builder, nodes: Iterable[ir.Node]) -> None:
+    """Lets the convolutions among nodes of a subgraph read the weights around it through reshapes.
+
+    Args:
+        b: where the reshapes go, each once; they are to stand before the nodes.
+        nodes: of one subgraph.
+    """
     own: dict[ir.Value, ir.Value] = {}
-    for node in list(body):
-        if node.op_type != "Conv" or node.domain:
+    for node in nodes:
+        if node.op_type not in _PREPARED or node.domain:
             continue
         for position, value in enumerate(node.inputs):
             if position == 0 or value is None or not value.is_initializer():
                 continue
             sizes = static_shape(value)
-            if sizes is None or value.graph is body:
+            if sizes is None or value.graph is node.graph:
                 continue
             if value not in own:
-                if sizes not in shapes:
-                    array = np.asarray(sizes, np.int64)
-                    shapes[sizes] = new_initializer(graph, names.fresh("shape"), array)
-                copy = ir.node("Reshape", [value, shapes[sizes]], name=names.fresh("Reshape"))
-                copy.outputs[0].name = names.fresh("weight")
-                copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
-                body.insert_before(node, copy)
-                own[value] = copy.outputs[0]
+                own[value] = b.op("Reshape", value, b.ints(*sizes), shape=value)
             node.replace_input_with(position, own[value])
