@@ -134,13 +134,12 @@ def forward_at(
     """
     graph = builder.forward
     nodes = nodes_from(graph, points, ends, skip)
-    copies = dict(points)
-    several = fold is not None and fold.count > 1
-    if fold is not None and several:
+    copies, rename = dict(points), None
+    if fold is not None and fold.count > 1:
         made = {v for node in nodes for v in node.outputs}
         read = {v for node in nodes for v in inputs_of(node)} - made - set(points)
         copies.update(_unchanged(builder, read, fold))
-    rename = renaming(fold) if fold is not None and several else None
+        rename = renaming(fold)
     for node in nodes:
         copy_node(loop.body, node, copies, rename)
     return copies
@@ -159,12 +158,17 @@ def _unchanged(
     copies: dict[ir.Value, ir.Value] = {}
     for value, axis in fold.inputs.items():
         if value in used:
-            sizes = dims_of(value)
-            times = builder.ints(*(fold.count if i == axis else 1 for i in range(len(sizes))))
-            copies[value] = builder.op("Tile", value, times, shape=[rename(d) for d in sizes])
+            copies[value] = repeated(builder, value, axis, fold)
     for node in nodes:
         copy_node(builder, node, copies, rename)
     return {v: copies[v] for v in wanted}
+
+
+def repeated(builder: Builder, value: ir.Value, axis: int, fold: Fold) -> ir.Value:
+    """Writes a value, whose samples lie along an axis, as often as a run has points."""
+    sizes, rename = dims_of(value), renaming(fold)
+    times = builder.ints(*(fold.count if i == axis else 1 for i in range(len(sizes))))
+    return builder.op("Tile", value, times, shape=[rename(d) for d in sizes])
 
 
 def renaming(fold: Fold) -> Rename:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
-from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, usual_count
+from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, repeated, usual_count
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.values import dims_of, dtype_of
@@ -84,9 +84,11 @@ def sampled_gradients(
         for one in moved
     ]
     replaced = {at: of.folded(loop.body, fold) for at, of in points.items()}
-    folded = fold if fold.count > 1 else None
-    copies = forward_at(builder, loop, replaced, list(seeds), folded, held)
-    of_copies = {copies[scores]: _repeated(builder, s, fold) for scores, s in seeds.items()}
+    copies = forward_at(builder, loop, replaced, list(seeds), fold, held)
+    of_copies = {
+        copies[scores]: s if fold.count == 1 else repeated(builder, s, 0, fold)
+        for scores, s in seeds.items()
+    }
     found = _gradients_inside(loop.body, of_copies, list(replaced.values()), backward)
     gradients_at = dict(zip(replaced, found, strict=True))
     results: list[ir.Value] = []
@@ -118,15 +120,6 @@ def _fold(
         chunk = usual_count(builder.forward, [*places], list(seeds), holding, backward=True)
     steps = math.ceil(count / min(chunk, count))
     return Fold(math.ceil(count / steps), holding)
-
-
-def _repeated(builder: Builder, value: ir.Value, fold: Fold) -> ir.Value:
-    """Writes a value whose first axis is the batch as often as a step has points."""
-    if fold.count == 1:
-        return value
-    sizes = dims_of(value)
-    times = builder.ints(fold.count, *[1] * (len(sizes) - 1))
-    return builder.op("Tile", value, times, shape=[renaming(fold)(d) for d in sizes])
 
 
 class _Entries:
