@@ -46,13 +46,16 @@ def missing_of(
     gained, scores = residual.gained, scores_at({})
     several = gained.spec.target is not None and gained.spec.target.several
     missing, sizes = [], []
+    changes: list[Array] | None = None
+    if residual.probe.baseline is not None:
+        changes = attribution_by_scores(gained, tensors, scores_at, seeds)
     for entry, seed in enumerate(seeds):
         more = summed_score(scores, seed)
         size: Array = summed_score(np.abs(scores), np.abs(seed))
         if BATCH not in gained.axes:
             more, size = np.asarray(more[0]), np.asarray(size[0])
-        if residual.probe.baseline is not None:
-            more = attribution_by_scores(gained, tensors, scores_at, seed)
+        if changes is not None:
+            more = changes[entry]
         total: Array = np.asarray(-more, np.float64)
         size = np.asarray(size + np.abs(more))
         for output in residual.outputs:

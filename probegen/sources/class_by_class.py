@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ def class_by_class(
     scores: Array,
     request: Array | None,
     feed: Mapping[str, Array],
-    of_seed: Callable[[Array], Mapping[str, Array]],
+    of_seeds: Callable[[Sequence[Array]], Sequence[Mapping[str, Array]]],
 ) -> dict[str, Array]:
     """Returns the outputs of a group, and which classes they explain.
 
@@ -29,10 +29,10 @@ def class_by_class(
         scores: what the target is taken from, the batch first.
         request: the targets asked for, where they are chosen by the request.
         feed: the inputs by name, a region among them where one weighs the scores.
-        of_seed: returns the outputs by name, or some of them, of one of `artefact.seeds.seeds`.
+        of_seeds: returns the outputs by name, or some of them, of each of `artefact.seeds.seeds`.
     """
     region = group.target.weights(feed)
-    each = [of_seed(one) for one in seeds(scores, group.target.spec, request, region)]
+    each = of_seeds(seeds(scores, group.target.spec, request, region))
     if not group.target.spec.several:
         return dict(each[0])
     found = {}

@@ -38,7 +38,7 @@ from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
 from probegen.sources.base import Program, Reference, Source, WrappedReference
-from probegen.sources.class_by_class import all_classes
+from probegen.sources.class_by_class import class_by_class
 
 Array = npt.NDArray[Any]
 
@@ -323,20 +323,28 @@ def _is_by_layers(group: GradientGroup) -> bool:
 
 
 def _of_group(run: _Run, group: GradientGroup, scores: ir.Value) -> dict[str, Array]:
-    """Returns the outputs of a group with a table.
+    """Returns the outputs of a group with a table."""
+    of_seeds = functools.partial(_of_seeds, run, group, scores)
+    return class_by_class(group, run.values[scores], run.target, run.feed, of_seeds)
+
+
+def _of_seeds(
+    run: _Run, group: GradientGroup, scores: ir.Value, chosen: Sequence[Array]
+) -> list[dict[str, Array]]:
+    """Returns the outputs of a group with a table, of each class.
 
     Raises:
         VerificationError: a node on the way has no rule.
     """
     assert group.table is not None
-    weights, values, sources = group.target.weights(run.feed), run.values, run.graph.sources
+    values, sources = run.values, run.graph.sources
     asked = Asked(
         run.forward,
         values,
         group,
         scores,
         list(dict.fromkeys(sources[o.ref] for o in group.outputs)),
-        seeds(values[scores], group.target.spec, run.target, weights),
+        chosen,
         run.feed,
         [list(dict.fromkeys(sources[o.ref] for o in outputs)) for outputs in moved_together(group)],
         {sources[o.ref]: o.place for o in group.outputs},
@@ -352,7 +360,7 @@ def _of_group(run: _Run, group: GradientGroup, scores: ir.Value) -> dict[str, Ar
             "(--no-verify) leaves the comparison out."
         ) from error
     ops = NumpyOperations()
-    each = [
+    return [
         {
             o.spec.name: np.asarray(
                 o.probe.combine(ops, of_class[sources[o.ref]], values[sources[o.ref]], o.axes)
@@ -361,7 +369,6 @@ def _of_group(run: _Run, group: GradientGroup, scores: ir.Value) -> dict[str, Ar
         }
         for of_class in arrived
     ]
-    return all_classes(group, values[scores], each, weights)
 
 
 def _missing(

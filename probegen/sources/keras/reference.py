@@ -23,7 +23,7 @@ from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
-from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
+from probegen.sources.changed_scores import attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
@@ -125,38 +125,32 @@ class KerasReference:
         scores, tensors = self._moved.at(feed, {})
         for place, group in enumerate(groups):
             if any(o.moves for o in group.outputs):
-                of_seed = functools.partial(self._of_seed, feed, place, group, tensors)
-                found.update(class_by_class(group, scores[place], request, feed, of_seed))
+                of_seeds = functools.partial(self._of_seeds, feed, place, group, tensors)
+                found.update(class_by_class(group, scores[place], request, feed, of_seeds))
         return found
 
-    def _of_seed(
+    def _of_seeds(
         self,
         feed: Mapping[str, Array],
         place: int,
         group: GradientGroup,
         tensors: Mapping[TensorRef, Array],
-        seed: Array,
-    ) -> dict[str, Array]:
-        """Returns the attributions by scores of one class, whose seed is given."""
+        seeds: Sequence[Array],
+    ) -> list[dict[str, Array]]:
+        """Returns the attributions by scores of each class."""
         at = functools.partial(self._scores_of, feed, place)
-        return {
-            o.spec.name: self._attribution(o, feed, tensors, at, seed)
-            for o in group.outputs
-            if o.moves
-        }
+        each: list[dict[str, Array]] = [{} for _ in seeds]
+        for output in (o for o in group.outputs if o.moves):
+            made = attribution_by_scores(output, tensors, at, seeds, feed.get(GROUPS_INPUT))
+            for of_class, one in zip(each, made, strict=True):
+                of_class[output.spec.name] = self._sized(output, one, feed)
+        return each
 
-    def _attribution(
-        self,
-        output: GradientOutput,
-        feed: Mapping[str, Array],
-        tensors: Mapping[TensorRef, Array],
-        scores_at: ScoresAt,
-        seed: Array,
-    ) -> Array:
-        found = attribution_by_scores(output, tensors, scores_at, seed, feed.get(GROUPS_INPUT))
+    def _sized(self, output: GradientOutput, made: Array, feed: Mapping[str, Array]) -> Array:
+        """Returns an attribution of one class in the sizes that it is to have."""
         sized = output.sized_by(feed, self._source.input_names)
-        made = resized(NumpyOperations(), found.astype(np.float64), sized)
-        return np.asarray(made).astype(output.spec.dtype)
+        result = resized(NumpyOperations(), made.astype(np.float64), sized)
+        return np.asarray(result).astype(output.spec.dtype)
 
     def _scores_of(
         self, feed: Mapping[str, Array], place: int, shifts: Mapping[TensorRef, Array]

@@ -173,7 +173,7 @@ class OnnxReference:
             scores[place],
             target,
             feed,
-            lambda seed: self._attributions_of(feed, group, place, seed, tensors),
+            lambda seeds: self._attributions_of(feed, group, place, seeds, tensors),
         )
 
     def _attributions_of(
@@ -181,10 +181,44 @@ class OnnxReference:
         feed: Mapping[str, Array],
         group: GradientGroup,
         place: int,
+        seeds: Sequence[Array],
+        tensors: Mapping[TensorRef, Array],
+    ) -> list[dict[str, Array]]:
+        """Returns the attributions of each class."""
+        by_scores = {
+            o.spec.name: attribution_by_scores(
+                o,
+                tensors,
+                lambda shifts: self._moved.at(feed, shifts)[0][place],
+                seeds,
+                feed.get(GROUPS_INPUT),
+            )
+            for o in group.outputs
+            if o.moves
+        }
+        each = []
+        for entry, seed in enumerate(seeds):
+            made = self._by_gradients(feed, group, place, seed, tensors)
+            made.update((name, found[entry]) for name, found in by_scores.items())
+            each.append(
+                {o.spec.name: self._sized(o, made[o.spec.name], feed) for o in group.outputs}
+            )
+        return each
+
+    def _sized(self, output: GradientOutput, made: Array, feed: Mapping[str, Array]) -> Array:
+        """Returns an attribution of one class in the sizes that it is to have."""
+        sized = output.sized_by(feed, self._view.input_names)
+        return np.asarray(resized(NumpyOperations(), made, sized)).astype(output.spec.dtype)
+
+    def _by_gradients(
+        self,
+        feed: Mapping[str, Array],
+        group: GradientGroup,
+        place: int,
         seed: Array,
         tensors: Mapping[TensorRef, Array],
     ) -> dict[str, Array]:
-        """Returns the attributions of one class, whose seed is given."""
+        """Returns what methods make of gradients, of one class."""
         ops = NumpyOperations()
         taken = [o for o in group.outputs if o.probe.needs_gradient]
         here = [o for o in taken if o.probe.gradients_at() is None]
@@ -194,23 +228,12 @@ class OnnxReference:
         flow.update((o.spec.name, by_ref[o.ref]) for o in here)
         for outputs in moved_together(group):
             flow.update(self._sampled(feed, place, seed, outputs, tensors))
-        found = {
-            o.spec.name: attribution_by_scores(
-                o,
-                tensors,
-                lambda shifts: self._moved.at(feed, shifts)[0][place],
-                seed,
-                feed.get(GROUPS_INPUT),
-            )
-            if o.moves
-            else o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
-            for o in group.outputs
-        }
         return {
             o.spec.name: np.asarray(
-                resized(ops, found[o.spec.name], o.sized_by(feed, self._view.input_names))
-            ).astype(o.spec.dtype)
+                o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
+            )
             for o in group.outputs
+            if not o.moves
         }
 
     def _sampled(

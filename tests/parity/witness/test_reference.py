@@ -1,0 +1,66 @@
+"""What the verification runs: a forward pass for each reference point, whatever the classes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from probegen.parity.measuring import program_of
+from probegen.parity.witness.forward import ForwardValues
+from probegen.parity.witness.reference import reference_of, tables_last
+from probegen.sources.onnx.moved_scores import OnnxMovedScores
+from tests import models
+from tests.methods.scoring import onnx_model
+
+
+def reference(probe, folder):
+    pg.compile(onnx_model(), probe, folder / "m.onnx", verify=False)
+    program = program_of(onnx_model(), runtime.load(folder / "m.onnx").manifest)
+    return reference_of(dataclasses.replace(program, plan=tables_last(program.plan)))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often a forward graph is opened, its tensors are computed, and scores are asked for."""
+    counts = {"opened": 0, "values": 0, "scores": 0}
+
+    def counted(owner, method, name):
+        plain = getattr(owner, method)
+
+        def call(*args, **kwargs):
+            counts[name] += 1
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(owner, method, call)
+
+    counted(ForwardValues, "__init__", "opened")
+    counted(ForwardValues, "at", "values")
+    counted(OnnxMovedScores, "at", "scores")
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        (pg.DeepLIFT(0.2, target="all"), {"opened": 1, "values": 2}),
+        (pg.DeepLIFT(0.2, target="all", completeness=True), {"opened": 1, "values": 3}),
+        (pg.LRP(target="all", completeness=True), {"opened": 2, "values": 2}),
+    ],
+)
+def test_all_classes_share_a_graph_and_its_runs(tmp_path, calls, probe, expected):
+    found = reference(probe, tmp_path).explanations({"x": models.images((5, 3), count=2)}, None)
+    assert found[f"{probe.kind}/x"].shape == (2, 4, 5, 3)
+    assert {name: calls[name] for name in expected} == expected
+
+
+def test_all_classes_share_the_scores_at_changed_inputs(tmp_path, calls):
+    x = {"x": models.images((5, 3), count=2)}
+    found, counts = {}, {}
+    for target in ("all", 2):
+        before = calls["scores"]
+        made = reference(pg.Occlusion(2, 2, target=target), tmp_path).explanations(x, None)
+        found[target], counts[target] = made["occlusion/x"], calls["scores"] - before
+    assert counts["all"] == counts[2]
+    np.testing.assert_allclose(found["all"].take(2, 1), found[2], rtol=1e-6, atol=1e-12)
