@@ -365,7 +365,8 @@ class GradientPlanner:
         """Returns the last maps on every way to the target; 2-D and 3-D maps first.
 
         Several where ways run beside each other: the calls of a layer for frames of a film, or
-        the towers of several inputs.
+        the towers of several inputs. Behind a class token or a last step, maps of which the target
+        sees one position are passed over, unless there are no others.
         """
         roles = ("convolution", "normalisation", "activation", "merging", "other")
         able = [
@@ -380,7 +381,8 @@ class GradientPlanner:
                 places = axes.position_axes(self._view.tensor(ref).axes)
                 if point.roles[-1] in kinds and len(places) >= least:
                     maps[ref] = point
-            found = self._view.last_on_the_way(list(maps), end)
+            single = self._view.seen_at_one_position(list(maps), end) if maps else set()
+            found = self._view.last_on_the_way([r for r in maps if r not in single] or [*maps], end)
             if found:
                 return [maps[ref] for ref in found]
         raise SelectionError(

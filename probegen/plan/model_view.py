@@ -202,6 +202,14 @@ class ModelView(abc.ABC):
     def last_on_the_way(self, refs: Sequence[TensorRef], end: Any) -> list[TensorRef]:
         """Returns those of some tensors that a gradient from an end reaches before the others."""
 
+    def seen_at_one_position(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
+        """Returns those of some tensors of which a target sees one position along some axis.
+
+        The gradient at all their other positions is exactly 0.
+        """
+        del refs, end
+        return set()
+
     # -- random numbers --------------------------------------------------------------------
 
     @abc.abstractmethod

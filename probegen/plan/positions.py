@@ -52,6 +52,10 @@ class Step:
         moved: axes that are cut, padded, turned round, pooled: other positions of the same kind.
         reshaped: operand and result of a reshape.
         summed: operand and axis that are summed over with another operand's.
+        selects: whether it takes entries out along the axes that it does not keep: one where the
+            axis is gone, or of size 1.
+        mixed: axes of operands along which an entry of the result is made of several, though it
+            stays in its place.
     """
 
     operands: tuple[Hashable, ...]
@@ -60,6 +64,8 @@ class Step:
     moved: tuple[Link, ...] = ()
     reshaped: tuple[Hashable, Hashable] | None = None
     summed: tuple[tuple[tuple[Hashable, int], tuple[Hashable, int]], ...] = ()
+    selects: bool = False
+    mixed: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +170,11 @@ def batch_and_channel(names: Axes) -> tuple[int | None, int | None]:
 
 
 class Positions:
-    """Follows positions through a graph, in the order of its operations."""
+    """Follows positions through a graph, in the order of its operations.
+
+    Attributes:
+        steps: the operations that it went over, in order.
+    """
 
     def __init__(self, weights: Mapping[Hashable, Weights]) -> None:
         """Prepares.
@@ -172,6 +182,7 @@ class Positions:
         Args:
             weights: the tensors that are attention weights.
         """
+        self.steps: list[Step] = []
         self._weights = dict(weights)
         self._readings: dict[Hashable, Reading] = {}
         self._numbers = {tensor: number for number, tensor in enumerate(weights)}
@@ -206,10 +217,15 @@ class Positions:
         """Tells whether a tensor depends on what is fed."""
         return tensor in self._axes
 
+    def axes_of(self, tensor: Hashable) -> list[tuple[int, ...]]:
+        """Returns the labels along each axis of a tensor, the slowest first: one a part of it."""
+        return [self._labels(axis) for axis in self._axes.get(tensor, ())]
+
     def follow(self, step: Step) -> None:
         """Goes over one operation."""
         if not any(map(self.knows, step.operands)):
             return
+        self.steps.append(step)
         for (a, i), (b, j) in step.summed:
             self._check_sum(a, i, b, j)
         for tensor, sizes in step.results:

@@ -83,7 +83,35 @@ def _step(op: Any) -> Step:
         others = tuple(p for p in pairs if p[0] not in still)
         kept.append(Link(id(operand), id(result), own))
         moved.append(Link(id(operand), id(result), others))
-    return Step(operands, results, tuple(kept), tuple(moved), summed=tuple(_summed(op)))
+    return Step(
+        operands,
+        results,
+        tuple(kept),
+        tuple(moved),
+        summed=tuple(_summed(op)),
+        selects=any(link.pairs for link in kept) and _selects(op),
+        mixed=_mixed(op),
+    )
+
+
+def _mixed(op: Any) -> tuple[int, ...]:
+    """Returns the axes along which an operation makes an entry of several."""
+    rank = op.inputs[0].shape.rank or 0
+    if op.type in _WINDOWS:
+        pools = "Pool" in op.type
+        window = op.get_attr("ksize") if pools else op.inputs[1].shape.as_list()[: rank - 2]
+        first = 0 if pools else 1 if op.get_attr("data_format").decode().endswith("C") else 2
+        return tuple(i + first for i, size in enumerate(window) if size != 1)
+    if op.type in ("Softmax", "LogSoftmax"):
+        return (rank - 1,)
+    return tuple(range(1, rank)) if op.type in ("Cumsum", "Cumprod") else ()
+
+
+def _selects(op: Any) -> bool:
+    """Tells whether an operation takes entries out, of which `links` says along which axes."""
+    if op.type == "GatherV2":
+        return bool(op.inputs[1].shape.num_elements() == 1)
+    return op.type in ("Slice", "StridedSlice")
 
 
 def _links(op: Any) -> Iterator[tuple[Any, Any, Sequence[tuple[int, int]]]]:

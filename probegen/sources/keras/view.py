@@ -11,12 +11,13 @@ import keras
 import tensorflow as tf
 
 from probegen.errors import InstrumentError
-from probegen.plan.axes import look_up_axes
+from probegen.plan.axes import look_up_axes, position_axes
 from probegen.plan.model_view import ModelView, Start, TensorFacts
 from probegen.plan.plan import ATTENTION, MADE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
+from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.keras.attention import applied, comes_from, key_axes
 from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
@@ -199,6 +200,17 @@ class KerasView(ModelView):
         maps = {id(self._tensor(ref)): ref for ref in refs}
         found = last_on_the_way(self.trace, maps, end)
         return [ref for i, ref in maps.items() if i in found]
+
+    def seen_at_one_position(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
+        """Returns those of some tensors of which a target sees one position along some axis."""
+        inputs = [(t, *batch_and_channel(self.trace.axes(t))) for t in self.trace.inputs]
+        single = axes_seen_at_one_entry(follow_graph(self.trace.graph, inputs, {}), id(end))
+        return {
+            ref
+            for ref in refs
+            if single.get(id(tensor := self._tensor(ref)), set())
+            & set(position_axes(self.trace.axes(tensor)))
+        }
 
     # -- random numbers --------------------------------------------------------------------
 

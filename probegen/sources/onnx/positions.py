@@ -32,6 +32,10 @@ _IN_PLACE = frozenset(
     | {"QuantizeLinear", "DequantizeLinear", "CumSum", "Trilu", "MeanVarianceNormalization"}
 )
 _WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
+#: Operators that make an entry of those at other positions, and keep them in their places.
+_OVER_POSITIONS = frozenset(
+    {"InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "CumSum"}
+)
 _POOLS = _WINDOWS - {"Conv"}
 #: Operators with one operand, the axes of whose results are none of its.
 _OPAQUE = frozenset({"If", "Loop", "Scan", "NonZero", "Unique", "DFT", "Det", "EyeLike"})
@@ -69,7 +73,47 @@ def _step(node: ir.Node) -> Step:
         for result in node.outputs:
             kept.append(Link(operand, result, tuple(still)))
             moved.append(Link(operand, result, tuple(others)))
-    return Step(operands, results, tuple(kept), tuple(moved), summed=tuple(_summed(node)))
+    return Step(
+        operands,
+        results,
+        tuple(kept),
+        tuple(moved),
+        summed=tuple(_summed(node)),
+        selects=_selects(node),
+        mixed=_mixed(node),
+    )
+
+
+def _mixed(node: ir.Node) -> tuple[int, ...]:
+    """Returns the axes along which an operator makes an entry of several."""
+    source = shape_of(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+    if source is None or node.domain:
+        return ()
+    every = tuple(range(len(source)))
+    if node.op_type in _WINDOWS:
+        kernel = attribute(node, "kernel_shape") or (
+            (shape_of(node.inputs[1]) or ())[2:]
+            if node.op_type == "Conv" and node.inputs[1]
+            else ()
+        )
+        return tuple(i + 2 for i, size in enumerate(kernel) if size != 1)
+    if node.op_type in ("Softmax", "LogSoftmax", "LpNormalization"):
+        return (attribute(node, "axis", -1) % len(source),)
+    if node.op_type in ("LayerNormalization", "RMSNormalization"):
+        return every[attribute(node, "axis", -1) % len(source) :]
+    if node.op_type in _OVER_POSITIONS:
+        return every[1:]
+    return ()
+
+
+def _selects(node: ir.Node) -> bool:
+    """Tells whether an operator takes entries out, of which `_links` says along which axes."""
+    if node.domain:
+        return False
+    if node.op_type == "Gather":
+        ids = None if node.inputs[1] is None else shape_of(node.inputs[1])
+        return ids is not None and all(d == 1 for d in ids)
+    return node.op_type == "Slice"
 
 
 def _links(node: ir.Node) -> Iterator[tuple[ir.Value, _Found]]:

@@ -22,6 +22,7 @@ from probegen.plan.plan import ATTENTION, WEIGHT, PlainOutput, TargetPlan, Tenso
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
+from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Apart, Layouts
@@ -417,6 +418,17 @@ class OnnxView(ModelView):
                     if passed:
                         behind.add(value)
         return [ref for value, ref in maps.items() if value in reached and value not in behind]
+
+    def seen_at_one_position(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
+        """Returns those of some tensors of which a target sees one position along some axis."""
+        inputs = [(v, *batch_and_channel(self._layouts.axes(v))) for v in self.inputs]
+        single = axes_seen_at_one_entry(follow_graph(self.graph, inputs, {}), end)
+        return {
+            ref
+            for ref in refs
+            if single.get(value := self.value(ref), set())
+            & set(position_axes(self._layouts.axes(value)))
+        }
 
     # -- random numbers --------------------------------------------------------------------
 

@@ -1,0 +1,105 @@
+"""Maps that a target sees one position of: a class token, the last step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+
+import probegen as pg
+from probegen import runtime
+
+READ = {
+    "class token": lambda h: h[:, 0],
+    "last step": lambda h: h[:, -1],
+    "taken": lambda h: keras.ops.take(h, 0, axis=1),
+    "one row": lambda h: layers.Flatten()(h[:, 2:3]),
+    "mean": layers.GlobalAveragePooling1D(),
+    "two tokens": lambda h: layers.Flatten()(h[:, :2]),
+}
+#: What the last map is of which more than one position counts.
+LAST = {"mean": "last", "two tokens": "last"}
+
+
+def encoder(read: str) -> keras.Model:
+    """Returns a classifier of series by one layer of attention."""
+    keras.utils.set_random_seed(0)
+    series = keras.Input((7, 5), name="series")
+    h = layers.Conv1D(6, 3, padding="same", name="conv")(series)
+    y = layers.LayerNormalization(name="norm")(h)
+    h = h + layers.MultiHeadAttention(2, 3, name="attention")(y, y)
+    h = h + layers.Dense(6, activation="tanh")(h)
+    h = layers.LayerNormalization(name="last")(h)
+    return keras.Model(series, layers.Dense(3)(READ[read](h)))
+
+
+@pytest.mark.parametrize("read", READ)
+def test_maps_are_taken_where_all_positions_count(read: str, tmp_path: Any) -> None:
+    model = encoder(read)
+    pg.compile(model, [pg.HiResCAM(), pg.GradCAM("last")], tmp_path / "m.onnx", verify=False)
+    manifest = runtime.load(tmp_path / "m.onnx").manifest
+    layer = manifest.explanations[0].layer
+    assert layer == LAST.get(read, "norm")
+    # A witness that follows nothing: the tape's gradient there.
+    inner = keras.Model(model.inputs, [model.get_layer(layer).output, model.outputs[0]])
+    assert _positions_with_gradient(inner, layer).all() or read == "two tokens"
+
+
+def _positions_with_gradient(inner: keras.Model, layer: str) -> np.ndarray:
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 7, 5)), tf.float32)
+    moved = tf.Variable(tf.zeros((1, 7, 6)))
+    original = inner.get_layer(layer).call
+    try:
+        inner.get_layer(layer).call = lambda h: original(h) + moved
+        with tf.GradientTape() as tape:
+            score = tf.reduce_sum(inner(x)[1][:, 0])
+        gradient = tape.gradient(score, moved)
+    finally:
+        inner.get_layer(layer).call = original
+    return np.abs(gradient.numpy()[0]).max(-1) > 0
+
+
+TEXT = """<ir_version: 9, opset_import: ["" : 17]>
+  g (float[batch, 4, 9] x) => (float[batch, 3] y)
+  <float[6, 4, 3] k, float[5, 6, 3] l, int64[1] at = {%s}, int64[1] to = {%s}, int64[1] axis = {2},
+   float[5, 3] w>
+  {
+    a = Conv <pads = [1, 1]> (x, k)
+    first = Relu (a)
+    b = Conv <pads = [1, 1]> (first, l)
+    second = Relu (b)
+    cut = Slice (second, at, to, axis)
+    flat = ReduceMean <axes = [2], keepdims = 0> (cut)
+    y = MatMul (flat, w)
+  }"""
+
+
+@pytest.mark.parametrize(("at", "to", "last"), [(3, 4, "first"), (3, 6, "second")])
+def test_of_an_onnx_file(at: int, to: int, last: str, tmp_path: Any) -> None:
+    model = onnx.parser.parse_model(TEXT % (at, to))
+    rng = np.random.default_rng(0)
+    arrays = {"k": (6, 4, 3), "l": (5, 6, 3), "w": (5, 3)}
+    kept = [i for i in model.graph.initializer if i.name not in arrays]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for name, shape in arrays.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "source.onnx")
+    pg.compile(tmp_path / "source.onnx", [pg.GradCAM()], tmp_path / "m.onnx")
+    chosen = runtime.load(tmp_path / "m.onnx").manifest.explanations[0].layer
+    assert chosen == last
+
+
+def test_where_all_maps_are_seen_so_the_last_one_is_taken(tmp_path: Any) -> None:
+    image = keras.Input((6, 5, 2))
+    h = layers.Conv2D(3, 3, padding="same", activation="relu", name="only")(image)
+    model = keras.Model(image, layers.Dense(3)(h[:, 2, 1]))
+    pg.compile(model, [pg.GradCAM()], tmp_path / "m.onnx")
+    assert runtime.load(tmp_path / "m.onnx").manifest.explanations[0].layer == "only"
