@@ -63,6 +63,8 @@ SQUARE_OF = "square of "
 GRADIENT_DETAIL = "gradient"
 #: The key of what adds up to the score less that of a reference, so that parts can be stacked.
 SUM_DETAIL = "sums_to_score"
+#: Key in `detail` of what has one number a token: how the vector of each became one.
+PER_TOKEN_DETAIL = "per_token"
 #: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
 IDENTITY_DETAIL = "holds_identity"
 

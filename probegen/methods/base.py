@@ -27,6 +27,8 @@ from probegen.artefact.manifest import (
     DRAWN_AS_MAP,
     GRADIENT_DETAIL,
     NEVER_NEGATIVE,
+    PER_TOKEN_DETAIL,
+    SCORE_PER_INPUT,
     SIGNED,
     SUM_DETAIL,
 )
@@ -38,6 +40,7 @@ from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
 from probegen.methods.targets import Target, checked_target
+from probegen.methods.tokens import DOT, NORM, WAYS, one_a_token, vector_axis
 
 #: A glob, `"re:..."`, `"type:..."`, `"role:..."`, an index, a layer, a predicate, or a list.
 Selector = Any
@@ -419,6 +422,14 @@ class GradientProbe(Probe):
         del ops, value, axes
         return gradient
 
+    def attribution(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+        """Returns what is given out: what `combine` makes, in the form that is asked for.
+
+        Args:
+            ops, gradient, value, axes: see `combine`.
+        """
+        return self.combine(ops, gradient, value, axes)
+
     @property
     def moves_with(self) -> GradientProbe:
         """The probe whose points are those of this one's `gradients_at`: itself."""
@@ -437,7 +448,7 @@ class GradientProbe(Probe):
 
     @property
     def hands_gradient_on(self) -> bool:
-        """True where `combine` returns the gradient as it is."""
+        """True where `attribution` returns the gradient as it is."""
         return type(self).combine is GradientProbe.combine
 
     def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
@@ -484,14 +495,87 @@ def resized(ops: Operations[T], attribution: T, sized: Sized[T] | None) -> T:
 
 @dataclasses.dataclass(frozen=True)
 class OfInputs(GradientProbe):
-    """Explains the inputs (`wrt="input"`), or what the field `wrt` selects."""
+    """Explains the inputs (`wrt="input"`), or what the field `wrt` selects.
+
+    Attributes:
+        per_token: one number for each token, `[batch, time]`, in the place of a vector: `"norm"`,
+            the vector's Euclidean length; `"dot"`, the token's signed share: gradients times the
+            embedding, summed over it, and what is such a product already summed. What holds no
+            tokens (images, features) stays as it is.
+        vector_equation: how the vectors are defined, where they are not what `combine` makes.
+    """
 
     selects: ClassVar[str] = "wrt"
     point: ClassVar[str] = "gradient"
 
+    vector_equation: ClassVar[str] = ""
+
+    per_token: str | None = option(None, "One number a token (norm or dot)", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("per_token", self.per_token, WAYS)
+        if self.per_token == NORM and self.completeness:
+            raise SpecError(
+                "completeness= holds sums against scores, and per_token='norm' gives lengths, "
+                "which add up to nothing; use per_token='dot'."
+            )
+
     def resolved(self: P, paths: Sequence[str]) -> P:
         """Returns the probe with explicit paths; `"input"` stays, for it is explicit."""
         return self if self.selector == "input" else self.with_selector(list(paths))
+
+    @property
+    def gives_slopes(self) -> bool:
+        """True where the numbers are slopes, which times the value are shares of the score."""
+        return self.unit == SCORE_PER_INPUT
+
+    @property
+    def hands_gradient_on(self) -> bool:
+        """True where `attribution` returns the gradient as it is."""
+        return self.per_token is None and super().hands_gradient_on
+
+    def token_axis(self, axes: Axes) -> int | None:
+        """Returns the axis of which one number a token is made; None where all is given out."""
+        return None if self.per_token is None else vector_axis(axes)
+
+    def vectors(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+        """Returns the attribution as it is before vectors become one number: as `combine` does."""
+        return self.combine(ops, gradient, value, axes)
+
+    def attribution(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+        """Returns what is given out: one number a token, where that is asked for."""
+        if self.per_token is None or self.token_axis(axes) is None:
+            return self.combine(ops, gradient, value, axes)
+        vectors = self.vectors(ops, gradient, value, axes)
+        return one_a_token(ops, self.per_token, vectors, value, axes, self.gives_slopes)
+
+    def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
+        """Returns the axes and sizes of what is given out."""
+        at = self.token_axis(axes)
+        if at is None:
+            return super().result(axes, sizes, layer)
+        return without(axes, at), tuple(d for i, d in enumerate(sizes) if i != at)
+
+    def described_as_vectors(self, axes: Axes) -> dict[str, Any]:
+        """Returns what an `OutputSpec` says of the attribution before vectors are one number."""
+        return super().described(axes)
+
+    def described(self, axes: Axes) -> dict[str, Any]:
+        """Returns what an `OutputSpec` says of the method, of what is given out."""
+        told = self.described_as_vectors(axes)
+        if self.token_axis(axes) is None:
+            return told
+        detail = {**told["detail"], PER_TOKEN_DETAIL: self.per_token}
+        inner = f"{self.vector_equation} ({self.paper})" if self.vector_equation else told["method"]
+        told = {**told, "title": f"{told['title']} per token"}
+        if self.per_token == DOT:
+            of = "embedding times " if self.gives_slopes else ""
+            line = f"sum over the embedding of {of}({inner})"
+            return {**told, "detail": detail, "method": line, "unit": "score", "sign": SIGNED}
+        detail.pop(SUM_DETAIL, None)
+        line = f"Euclidean norm over the embedding of ({inner})"
+        return {**told, "detail": detail, "method": line, "sign": NEVER_NEGATIVE}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic
 
-from probegen.errors import InstrumentError
+from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer, check_chunk, check_whole
 from probegen.methods.operations import Operations, T
@@ -182,6 +182,17 @@ class OfInputsByScores(ByScores, OfInputs):
     positions of what the tokens look up are hidden, all its look-ups together. Other inputs stay
     as they are.
     """
+
+    # No option of the command line: there is one number a token as it is.
+    per_token: str | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.per_token is not None:
+            raise SpecError(
+                f"pg.{type(self).__name__}(per_token={self.per_token!r}): this method hides whole "
+                "tokens and gives one number for each as it is; leave per_token out."
+            )
 
     def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
         """Returns the batch and what can be hidden."""

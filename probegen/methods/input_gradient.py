@@ -30,6 +30,11 @@ class InputGradient(OfInputs):
             look-up's layer, with `#k` for its call k.
         output: which output of a model with several, by name or index.
         logits: differentiate the pre-activation where the model ends in softmax or sigmoid.
+        per_token: one number for each token, `[batch, time]`, in the place of a vector: `"norm"`,
+            the Euclidean length of the vector; `"dot"`, the token's signed share: the gradient
+            times the embedding, summed over it. Of methods whose numbers are such products
+            already (gradient x input, integrated gradients, relevance), `"dot"` is their sum.
+            What holds no tokens (images, features) stays as it is.
     """
 
     kind: ClassVar[str] = "input_gradient"

@@ -134,7 +134,7 @@ class Noisy(Samples):
             inner = self.inner.start(ops, value, place)
             shared = self.inner.once(ops, value, place)
             made = self.inner.finish(ops, inner, value, place, shared)
-        result = ops.zeros_like(self.method.combine(ops, made, value, place.axes))
+        result = ops.zeros_like(self.method.attribution(ops, made, value, place.axes))
         return (*((result, result) if self.statistic == VARIANCE else (result,)), *inner)
 
     def step(
@@ -146,12 +146,12 @@ class Noisy(Samples):
         axes, count = point.place.axes, 2 if self.statistic == VARIANCE else 1
         gathered, within = sums[:count], sums[count:]
         if self.inner is None:
-            result = self.method.combine(ops, gradient, point.at, axes)
+            result = self.method.attribution(ops, gradient, point.at, axes)
             return self._gathered(ops, gathered, result, None, point.entry[-1])
         here, last = self._within(ops, point, self.inner), point.entry[-2]
         within = self.inner.step(ops, within, gradient, here)
         found = self.inner.finish(ops, within, here.value, here.place, here.once)
-        result = self.method.combine(ops, found, here.value, axes)
+        result = self.method.attribution(ops, found, here.value, axes)
         after = self._gathered(ops, gathered, result, last, point.entry[-1])
         left = ops.sub(1.0, last)
         return (*after, *(ops.mul(total, left) for total in within))

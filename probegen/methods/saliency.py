@@ -28,6 +28,7 @@ class Saliency(OfInputs):
     sign: ClassVar[str] = NEVER_NEGATIVE
     equation: ClassVar[str] = "max over channels of |d target / d input|"
     paper: ClassVar[str] = "Simonyan et al. 2013, sec. 3.1"
+    vector_equation: ClassVar[str] = "d target / d input"
 
     target: Target = "argmax"
     wrt: Selector = "input"
@@ -37,6 +38,11 @@ class Saliency(OfInputs):
         """Returns all axes but that of the channels."""
         del layer
         return tuple(i for i in range(len(axes)) if i not in _maximum_over(axes))
+
+    def vectors(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+        """Returns the gradient, whose largest entries say too little of a vector."""
+        del ops, value, axes
+        return gradient
 
     def combine(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
         """Returns the largest size of the gradient over the channels."""

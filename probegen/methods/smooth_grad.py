@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from probegen.artefact.manifest import NEVER_NEGATIVE, SCORE_PER_INPUT, SQUARE_OF
 from probegen.errors import SpecError
-from probegen.methods.axes import Axes, Sizes
+from probegen.methods.axes import BATCH, Axes, Sizes
 from probegen.methods.base import (
     OfInputs,
     Selector,
@@ -24,6 +24,7 @@ from probegen.methods.by_scores import ByScores
 from probegen.methods.noisy import MEAN, STATISTICS, VARIANCE, Noisy
 from probegen.methods.samples import Place
 from probegen.methods.targets import Target
+from probegen.methods.tokens import DOT, EMBEDDING
 
 #: What is computed, by statistic, and where it was published.
 _EQUATIONS = {
@@ -85,6 +86,7 @@ class SmoothGrad(OfInputs):
                 f"{self.noise!r}."
             )
         method = self._method()
+        self._check_per_token(method)
         object.__setattr__(self, "noise", float(self.noise))
         if isinstance(self.of_method, OfInputs) and has_defaults(method):
             object.__setattr__(self, "of_method", method.text_name)
@@ -112,6 +114,29 @@ class SmoothGrad(OfInputs):
                 )
         return method
 
+    def _check_per_token(self, method: OfInputs) -> None:
+        """Refuses numbers per token of what has no vectors, or no sign.
+
+        Raises:
+            SpecError: the method at each copy gives one number a token itself, or the statistic
+                is of squares, which have no share in a score.
+        """
+        if self.per_token is None:
+            return
+        tokens = (BATCH, "time", EMBEDDING)
+        if method.result(tokens, (None, None, 1))[0] != tokens:
+            raise SpecError(
+                f"pg.SmoothGrad(per_token={self.per_token!r}): of_method= gives one number a token "
+                "already; leave per_token out, or give it to of_method=, such as "
+                "of_method=pg.InputGradient(per_token='norm')."
+            )
+        if self.per_token == DOT and self.statistic != MEAN:
+            raise SpecError(
+                f"pg.SmoothGrad(per_token='dot', statistic={self.statistic!r}): squares have no "
+                "sign, and times the embedding they are no shares of the score; use "
+                "per_token='norm' or statistic='mean'."
+            )
+
     # -- what comes out --------------------------------------------------------------------
 
     def gradients_at(self) -> Noisy:
@@ -120,8 +145,15 @@ class SmoothGrad(OfInputs):
         inner = method.gradients_at()
         return Noisy(method, inner, self.samples, self.noise, self.seed, self.statistic)
 
+    @property
+    def gives_slopes(self) -> bool:
+        """True where the method gives slopes."""
+        return self._method().gives_slopes
+
     def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
-        """Returns what the method's result has."""
+        """Returns what the method's result has, or one number a token of that."""
+        if self.token_axis(axes) is not None:
+            return super().result(axes, sizes, layer)
         return self._method().result(axes, sizes, layer)
 
     def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
@@ -132,11 +164,15 @@ class SmoothGrad(OfInputs):
         """Checks the method's fields against what is explained."""
         self._method().check_places(places)
 
-    def described(self, axes: Axes) -> dict[str, Any]:
+    def described_as_vectors(self, axes: Axes) -> dict[str, Any]:
         """Returns what the manifest says, with the unit and sign of this statistic and method."""
         method = self._method()
         equation, paper = _EQUATIONS[self.statistic]
-        facts = {**super().described(axes), "paper": paper, "method": f"{equation} ({paper})"}
+        facts = {
+            **super().described_as_vectors(axes),
+            "paper": paper,
+            "method": f"{equation} ({paper})",
+        }
         of = method.described(axes)
         if self.statistic != MEAN:
             return {**facts, "sign": NEVER_NEGATIVE, "unit": f"{SQUARE_OF}{of['unit']}"}

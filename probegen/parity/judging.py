@@ -294,7 +294,7 @@ class Comparison:
             flow: Array | None = walks[0].of_sum(one) if walks else one
             if flow is None:
                 return None
-            found = output.probe.combine(ops, flow, tensor, output.axes)
+            found = output.probe.attribution(ops, flow, tensor, output.axes)
             made.append(np.asarray(resized(ops, found, sized)))
         return np.stack(made, output.classes_at) if several else made[0]
 

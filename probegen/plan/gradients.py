@@ -9,7 +9,7 @@ from typing import Any
 
 from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
-from probegen.methods.base import GradientProbe, OfLayer
+from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.plan import axes, inputs_and_predictions
 from probegen.plan.model_view import ModelView, Start
@@ -18,6 +18,9 @@ from probegen.plan.plan import TWIN, GradientOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, Shape
 from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import target_spec
+
+#: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
+_COUNTS_RANK = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +146,7 @@ class GradientPlanner:
         found = self._wrt(probe.selector, target)
         if isinstance(probe, ByScores):
             found = self._whole_inputs(found)
+        self._check_per_token(probe, found)
         several = len(found) > 1
         planned = [
             GradientOutput(
@@ -159,6 +163,35 @@ class GradientPlanner:
         ]
         probe.check_places([(o.place, self._view.tensor(o.ref).shape) for o in planned])
         return planned
+
+    def _check_per_token(self, probe: GradientProbe, found: Sequence[_Explained]) -> None:
+        """Refuses numbers per token of what holds no tokens.
+
+        Raises:
+            InstrumentError: nothing does; says what there is.
+        """
+        if not isinstance(probe, OfInputs) or probe.per_token is None:
+            return
+        named = [(one, self._named_axes(one)) for one in found]
+        for one, names in named:
+            counts = one.start is not None and one.start.is_lookup and len(names) == _COUNTS_RANK
+            if counts and any(len(self._input_shape(name)) > 1 for name in one.inputs):
+                raise InstrumentError(
+                    f"per_token={probe.per_token!r}: what is made of input {one.inputs[0]!r} has "
+                    f"the axes {', '.join(names)}: its tokens are counted, or looked up together, "
+                    "so that none has numbers of its own. Leave per_token out."
+                )
+        if all(probe.token_axis(names) is None for _, names in named):
+            shown = "; ".join(
+                f"{one.name!r} has the axes {', '.join(names)}" for one, names in named
+            )
+            raise InstrumentError(
+                f"per_token={probe.per_token!r} gives one number for the vector of each token, and "
+                f"there are none: {shown}. Leave per_token out, or give wrt= an embedding."
+            )
+
+    def _input_shape(self, name: str) -> axes.Sizes:
+        return self._view.input(list(self._view.input_names).index(name)).shape
 
     def _moves(self, one: _Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
         return tuple((each.ref, self._named_axes(each)) for each in (one, *one.others))

@@ -215,7 +215,7 @@ def _of_seed(
             known=known.get(w.name),
         )
         if isinstance(w.probe, ByScores)
-        else w.probe.combine(ops, flow[w.name], w.at, w.axes)
+        else w.probe.attribution(ops, flow[w.name], w.at, w.axes)
         for w in wanted
     }
     results = {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}

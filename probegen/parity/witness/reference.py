@@ -60,10 +60,10 @@ class Asked:
         values: all its tensors.
         group: the target, the table and the outputs.
         scores: the value that the target is taken from.
-        places: the tensors that are explained.
+        places: the tensors that are explained; with a table that starts from a baseline, those
+            that move together.
         seeds: for each class that is explained, ones where an entry of the scores is summed up.
         feed: the inputs.
-        together: the places that move together, for tables that start from a baseline.
         about: what is known of the places.
     """
 
@@ -74,7 +74,6 @@ class Asked:
     places: list[ir.Value]
     seeds: Sequence[Array]
     feed: Mapping[str, Array]
-    together: list[list[ir.Value]]
     about: Mapping[ir.Value, Place]
 
 
@@ -95,13 +94,12 @@ def _rescaled(asked: Asked) -> list[dict[ir.Value, Array]]:
     table = asked.group.table
     baseline = table.baseline if isinstance(table, RescaledDifferences) else 0.0
     found: list[dict[ir.Value, Array]] = [{} for _ in asked.seeds]
-    for places in asked.together:
-        count = count_of(baseline, [asked.about[p] for p in places])
-        for k in range(count or 1):
-            start = {p: _start(asked, baseline, p, k) for p in places}
-            for sums, each in zip(found, _rescaled_from(asked, start), strict=True):
-                for place, attribution in each.items():
-                    sums[place] = sums.get(place, 0.0) + attribution / (count or 1)
+    count = count_of(baseline, [asked.about[p] for p in asked.places])
+    for k in range(count or 1):
+        start = {p: _start(asked, baseline, p, k) for p in asked.places}
+        for sums, each in zip(found, _rescaled_from(asked, start), strict=True):
+            for place, attribution in each.items():
+                sums[place] = sums.get(place, 0.0) + attribution / (count or 1)
     return found
 
 
@@ -336,21 +334,44 @@ def _of_seeds(
     Raises:
         VerificationError: a node on the way has no rule.
     """
+    made: list[dict[str, Array]] = [{} for _ in chosen]
+    known: dict[tuple[ir.Value, ...], list[dict[ir.Value, Array]]] = {}
+    # Each set of places that moves together has attributions of its own.
+    for outputs in moved_together(group) or [list(group.outputs)]:
+        places = tuple(dict.fromkeys(run.graph.sources[o.ref] for o in outputs))
+        if places not in known:
+            known[places] = _arrived(run, group, scores, chosen, outputs)
+        for found, of_class in zip(made, known[places], strict=True):
+            found.update((o.spec.name, _attribution(run, o, of_class)) for o in outputs)
+    return made
+
+
+def _attribution(run: _Run, output: GradientOutput, of_class: Mapping[ir.Value, Array]) -> Array:
+    """Returns an output, given what arrives at each place."""
+    at = run.graph.sources[output.ref]
+    made = output.probe.attribution(NumpyOperations(), of_class[at], run.values[at], output.axes)
+    return np.asarray(made).astype(output.spec.dtype)
+
+
+def _arrived(
+    run: _Run,
+    group: GradientGroup,
+    scores: ir.Value,
+    chosen: Sequence[Array],
+    outputs: Sequence[GradientOutput],
+) -> list[dict[ir.Value, Array]]:
+    """Returns what arrives at the places of some outputs, which move together, of each class.
+
+    Raises:
+        VerificationError: a node on the way has no rule.
+    """
     assert group.table is not None
-    values, sources = run.values, run.graph.sources
-    asked = Asked(
-        run.forward,
-        values,
-        group,
-        scores,
-        list(dict.fromkeys(sources[o.ref] for o in group.outputs)),
-        chosen,
-        run.feed,
-        [list(dict.fromkeys(sources[o.ref] for o in outputs)) for outputs in moved_together(group)],
-        {sources[o.ref]: o.place for o in group.outputs},
-    )
+    sources = run.graph.sources
+    places = list(dict.fromkeys(sources[o.ref] for o in outputs))
+    about = {sources[o.ref]: o.place for o in outputs}
+    asked = Asked(run.forward, run.values, group, scores, places, chosen, run.feed, about)
     try:
-        arrived = COMPUTATIONS[group.table.name](asked)
+        return COMPUTATIONS[group.table.name](asked)
     except UnknownNode as error:
         layer = run.graph.layer_of(error.node)
         method = type(group.outputs[0].probe).__name__
@@ -359,16 +380,6 @@ def _of_seeds(
             f"rule for {error}{f' in layer {layer!r}' if layer else ''}. verify=False "
             "(--no-verify) leaves the comparison out."
         ) from error
-    ops = NumpyOperations()
-    return [
-        {
-            o.spec.name: np.asarray(
-                o.probe.combine(ops, of_class[sources[o.ref]], values[sources[o.ref]], o.axes)
-            ).astype(o.spec.dtype)
-            for o in group.outputs
-        }
-        for of_class in arrived
-    ]
 
 
 def _missing(

@@ -230,7 +230,9 @@ class OnnxReference:
             flow.update(self._sampled(feed, place, seed, outputs, tensors))
         return {
             o.spec.name: np.asarray(
-                o.probe.combine(ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes)
+                o.probe.attribution(
+                    ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes
+                )
             )
             for o in group.outputs
             if not o.moves
