@@ -23,10 +23,12 @@ COLUMNS = (
     "grad_cam/plain",
     "file/plain",
     "peak memory/plain",
+    "split off/plain",
+    "split off memory/plain",
     "compile/convert",
 )
 PEER_COLUMNS = ("model", "batch", "peer", "peer/explain")
-STANDARD = ("plain", "explain", "gate off", "activations", "grad_cam")
+STANDARD = ("plain", "explain", "gate off", "activations", "grad_cam", "split off")
 NOTES = (
     "\\* plain tf2onnx without its safety copies of the graph; † plain tf2onnx writes no file that "
     "runs, the baseline is its conversion with the holes mended (see bench/make.py)"
@@ -87,6 +89,7 @@ def _jobs(name: str, folder: Path, batch: int, peers: bool) -> dict[str, dict[st
         "explain": onnx("explain"),
         "gate off": onnx("explain", explain=False),
         "activations": onnx("activations"),
+        "split off": onnx("split"),
     }
     if (folder / "grad_cam.onnx").exists():
         jobs["grad_cam"] = onnx("grad_cam")
@@ -111,9 +114,11 @@ def _figures(
         name + ("†" if made["mended"] else ""),
         batch,
         f"{plain.median * 1e3:.2f}",
-        *(over_plain(contestant) for contestant in STANDARD[1:]),
+        *(over_plain(contestant) for contestant in STANDARD[1:-1]),
         f"{made['file']:.4f}",
         f"{explain.peak_bytes / plain.peak_bytes:.2f}",
+        over_plain("split off"),
+        f"{timings['split off'].peak_bytes / plain.peak_bytes:.2f}",
         f"{made['compile']:.2f}" + ("\\*" if made["lean"] else ""),
     )
     peers = {

@@ -172,13 +172,14 @@ def compile_saliency(job: Mapping[str, Any], model: Any) -> dict[str, Any]:
 
 
 def compile_others(job: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """Writes `activations.onnx`, and `grad_cam.onnx` where a layer has positions."""
+    """Writes `activations.onnx`, `split.onnx`, and `grad_cam.onnx` where a layer has positions."""
     import probegen as pg
     from probegen.errors import SelectionError
 
     folder = Path(job["folder"])
     chosen = pg.Activations(subject(job["subject"]).activations)
     pg.compile(model, chosen, folder / "activations.onnx", verify=False)
+    pg.compile(model, pg.Saliency(), folder / "split.onnx", gate="split", verify=False)
     with contextlib.suppress(SelectionError):  # the table then has a dash
         pg.compile(model, pg.GradCAM(), folder / "grad_cam.onnx", verify=False)
     return {}

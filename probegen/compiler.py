@@ -12,10 +12,11 @@ from typing import Any
 import onnx_ir as ir
 
 from probegen.artefact import integrity, manifest
-from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, Gate, Manifest
+from probegen.artefact.explain_file import explain_path
+from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, GATE_SPLIT, Gate, Manifest
 from probegen.artefact.publishing import (
     aside,
-    check_data_place,
+    check_companions,
     check_not_source,
     check_place,
     put,
@@ -25,7 +26,7 @@ from probegen.artefact.work_folder import follow
 from probegen.errors import ArtefactError, ExportError, InstrumentError
 from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
-from probegen.graph.writing import write_model
+from probegen.graph.writing import write_model, write_split
 from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
 from probegen.plan.making import make_plan
@@ -63,6 +64,7 @@ class Exported:
         manifest: what its outputs mean.
         report: how it agrees with the source model; None where it was not verified.
         data: the file beside it that holds its weights; None where it needs none.
+        explain: with `gate="split"` the file beside it with the graph that explains, else None.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class Exported:
     manifest: Manifest
     report: Report | None
     data: Path | None = None
+    explain: Path | None = None
 
 
 def compile(
@@ -139,12 +142,15 @@ def export(
             onnxsim all honour. `"optional"` gives it the default false, so that clients which
             know nothing of it get the prediction at its old price; only onnxruntime's Python, C,
             C# and Java honour that (onnxruntime-node, onnxruntime-web, OpenVINO, onnxslim and
-            onnxsim do not). False leaves it out: everything is computed at each request.
+            onnxsim do not). `"split"` writes two graphs over one weights file, `m.onnx.data`:
+            `m.onnx` predicts, `m.explain.onnx` predicts and explains. It is for engines that have
+            no `If`; `runtime.load("m.onnx")` knows the two as one model. False leaves the gate
+            out: everything is computed at each request.
         opset: ONNX only: the operator set.
         dynamic_batch: accept any batch size; otherwise the batch is 1. A model with stateful
             layers keeps its own.
         external_data: ONNX only: write the weights to a second file. By default only where one
-            file cannot hold them; False refuses then.
+            file cannot hold them; False refuses then. With `gate="split"` they always are.
         overwrite: replace an existing folder, or a data file that belongs to something else.
             Other files are always replaced.
         verify: compare the artefact with the source model before it appears, and write the
@@ -173,6 +179,11 @@ def export(
     check_place(final, kind, overwrite)
     if external_data and kind == "onnx":
         check_name(final, SUFFIX)
+    if chosen == GATE_SPLIT and external_data is False:
+        raise ExportError(
+            "gate='split' (--gate split) keeps the weights of both graphs in one file beside them, "
+            "which external_data=False (--no-external-data) forbids; leave one of the two out."
+        )
     write = _write_onnx if kind == "onnx" else _write_own
     with aside(final) as place:
         say(f"writing {kind}")
@@ -180,7 +191,7 @@ def export(
         options = _Options(kind, chosen, opset, batch, external_data)
         with stage(_FAILED[kind], ExportError), writing(final):
             described, certify = write(program, place, options)
-        check_data_place(place, final, overwrite)
+        check_companions(place, final, overwrite)
         report = None
         if verify and kind != "keras":
             say("verifying against the source model")
@@ -190,9 +201,12 @@ def export(
                 described = certify(_certificate(report, samples, described))
             if kind != "keras":  # an archive with checksums of its own
                 integrity.seal(place)
-            data = data_path(final) if os.path.exists(data_path(place)) else None
+            data, explain = (
+                beside(final) if os.path.exists(beside(place)) else None
+                for beside in (data_path, explain_path)
+            )
             put(place, final)
-    return Exported(Path(path), kind, described, report, data)
+    return Exported(Path(path), kind, described, report, data, explain)
 
 
 def _verified(place: Path, final: Path, program: Program, samples: Any) -> Report:
@@ -238,13 +252,16 @@ class _Options:
 
 
 def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
+    split = options.gate == GATE_SPLIT
     model, described = assemble.onnx_model(
         program.plan,
         program.source.forward_graph,
-        gate=options.gate,
+        gate=False if split else options.gate,
         opset=options.opset,
         batch=options.batch,
     )
+    if split and described.explanations:
+        return _write_split(model, described, place)
     write_model(model, place, options.external_data)
 
     def certify(certificate: Mapping[str, Any]) -> Manifest:
@@ -254,6 +271,22 @@ def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
         return certified
 
     return described, certify
+
+
+def _write_split(model: ir.Model, described: Manifest, place: Path) -> Written:
+    """Writes two graphs; each has a manifest of its own, and both have the same certificate."""
+    of_both = described.replace(gate=GATE_SPLIT)
+    plain = write_split(model, place, of_both)
+
+    def certify(certificate: Mapping[str, Any]) -> Manifest:
+        certified = of_both.replace(certificate=certificate)
+        assemble.write_manifest(model, described.replace(certificate=certificate))
+        assemble.write_manifest(plain, certified)
+        ir.save(model, explain_path(place))
+        ir.save(plain, place)
+        return certified
+
+    return of_both, certify
 
 
 def _write_own(program: Program, place: Path, options: _Options) -> Written:
@@ -300,10 +333,12 @@ def _format(path: str | os.PathLike[str], given: str | None) -> str:
 def _gate(given: bool | str) -> Gate:
     if given == GATE_OPTIONAL:
         return GATE_OPTIONAL
+    if given == GATE_SPLIT:
+        return GATE_SPLIT
     if not isinstance(given, bool):
         raise ExportError(
             "gate= takes True (a required input `explain`), 'optional' (an input with the default "
-            f"false) or False (none), got {given!r}."
+            f"false), 'split' (two graphs) or False (none), got {given!r}."
         )
     return GATE_REQUIRED if given else False
 

@@ -19,7 +19,7 @@ from probegen.artefact import integrity
 from probegen.artefact.manifest import OutputSpec, TargetSpec
 from probegen.artefact.publishing import (
     aside,
-    check_data_place,
+    check_companions,
     check_not_source,
     check_place,
     put,
@@ -138,7 +138,7 @@ def differentiate(
                 name: _sizes(made[name]) for name in (f"{GRADIENT}/{tensor}" for tensor in tensors)
             }
             write_model(model, place, external_data)
-        check_data_place(place, final, overwrite)
+        check_companions(place, final, overwrite)
         said: dict[str, str] = {}
         if verify:
             said = _verified(place, opened, plan, list(ends), tensors, samples)

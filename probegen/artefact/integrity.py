@@ -2,7 +2,8 @@
 
 An ONNX file holds in its metadata the SHA-256 of all its bytes, taken with zeros in the place of
 the digits. So weights, graph, manifest and certificate are all covered. Weights in a second file
-are covered by the digest in its header, of which the model holds a copy; see `external`. A
+are covered by the digest in its header, of which the model holds a copy; see `weights_file`. So is
+a second graph by the digest that it carries; see `explain_file`. A
 SavedModel lists the SHA-256 of its files in `assets.extra/probegen.sha256`, in the format of
 `sha256sum`, which checks it as well: `sha256sum -c assets.extra/probegen.sha256`.
 
@@ -18,12 +19,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from probegen.artefact import onnx_file, weights_file
+from probegen.artefact import explain_file, onnx_file, weights_file
 from probegen.errors import ArtefactError
 
-METADATA_KEY = "probegen.sha256"
+METADATA_KEY = onnx_file.DIGEST_KEY
 #: What stands in the place of the digits while the digest is taken.
-BLANK = "0" * 64
+BLANK = onnx_file.NO_DIGEST
 SAVEDMODEL_DIGESTS = "assets.extra/probegen.sha256"
 
 #: What of a SavedModel has to be listed; other files (notes, a file manager's) may lie there.
@@ -39,8 +40,18 @@ def seal(path: Path) -> None:
         lines = [f"{_digest(path / name)}  {name}\n" for name in sorted(_files(path))]
         (path / SAVEDMODEL_DIGESTS).write_text("".join(lines), encoding="utf-8")
         return
-    start = onnx_file.metadata(path)[METADATA_KEY].start
-    digest = _digest(path, start)
+    entries = onnx_file.metadata(path)
+    second = explain_file.explain_file_of(path)
+    if second is not None:
+        place = path.with_name(second.location)
+        seal(place)
+        _fill_in(path, entries[explain_file.METADATA_KEY].start, sealed(place))
+    start = entries[METADATA_KEY].start
+    _fill_in(path, start, _digest(path, start))
+
+
+def _fill_in(path: Path, start: int, digest: str) -> None:
+    """Writes the digits of a digest over what stands at a byte of a file."""
     with path.open("r+b") as file:
         file.seek(start)
         file.write(digest.encode("ascii"))
@@ -63,6 +74,23 @@ def sealed(path: Path) -> str:
 
 
 def _check_onnx(path: Path) -> str:
+    found = _check_digest(path)
+    data = weights_file.data_of(path)
+    if data is not None:
+        weights_file.check_data(path, data)
+        weights_file.check_data_contents(path, data)
+    second = explain_file.explain_file_of(path)
+    if second is not None:
+        _check_digest(explain_file.check_explain_file(path, second))
+    return found
+
+
+def _check_digest(path: Path) -> str:
+    """Compares the bytes of an ONNX file with the digest in it, which it returns.
+
+    Raises:
+        ArtefactError: it has none, or another.
+    """
     entry = onnx_file.metadata(path).get(METADATA_KEY)
     if entry is None:
         raise ArtefactError(_without(path))
@@ -73,10 +101,6 @@ def _check_onnx(path: Path) -> str:
             f"{found[:12]}..., and it was written with {entry.text[:12]!a}... It was damaged, or "
             f"changed by another program. {_REMEDY}"
         )
-    data = weights_file.data_of(path)
-    if data is not None:
-        weights_file.check_data(path, data)
-        weights_file.check_data_contents(path, data)
     return found
 
 

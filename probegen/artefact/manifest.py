@@ -18,7 +18,7 @@ from probegen.artefact import schema
 from probegen.artefact.rows import BATCH
 from probegen.errors import ManifestError, did_you_mean
 
-SCHEMA = 3
+SCHEMA = 4
 ONNX_METADATA_KEY = "probegen.manifest"
 SAVEDMODEL_ASSET = "assets.extra/probegen.json"
 
@@ -27,10 +27,12 @@ REGION_INPUT = "region"
 GROUPS_INPUT = "groups"
 GATE_INPUT = "explain"
 
-#: Forms of the gate: a required input, or an initializer that is an input as well.
+#: Forms of the gate: a required input; an initializer that is an input as well; or no input, and a
+#: second graph in a file of its own (see `explain_file`).
 GATE_REQUIRED: Literal["required"] = "required"
 GATE_OPTIONAL: Literal["optional"] = "optional"
-Gate = Literal[False, "required", "optional"]
+GATE_SPLIT: Literal["split"] = "split"
+Gate = Literal[False, "required", "optional", "split"]
 
 PREDICTION = "prediction"
 
@@ -272,7 +274,9 @@ class Manifest:
         groups_input: the int32 input `groups` where the artefact has one: which group each position
             belongs to, `[batch, ...positions]`; its `vocabulary` is the most groups there may be.
         gate: what the scalar bool input `explain` is: `"required"`, `"optional"` (an initializer
-            as well, a default that a request may override), or False where there is none.
+            as well, a default that a request may override), or False where there is none. With
+            `"split"` there is none either: this graph predicts, and one in a second file
+            explains.
         class_names: names along the class axis of the prediction, where known.
         probes: the probes as asked for, resolved, in the form of `methods.text_forms`.
         points: names of all probe points of the source model, in the order of the calls.
@@ -291,6 +295,21 @@ class Manifest:
     certificate: Mapping[str, Any] | None = None
     groups_input: InputSpec | None = None
     region_input: InputSpec | None = None
+
+    @property
+    def has_gate_input(self) -> bool:
+        """True where the graph has the scalar bool input `explain`."""
+        return self.gate in (GATE_REQUIRED, GATE_OPTIONAL)
+
+    def plain_graph(self) -> Manifest:
+        """Returns what the first graph of two takes and gives: the predictions alone."""
+        return self.replace(
+            gate=False,
+            outputs=self.predictions,
+            target_input=False,
+            region_input=None,
+            groups_input=None,
+        )
 
     @property
     def predictions(self) -> tuple[OutputSpec, ...]:
@@ -427,7 +446,7 @@ def _check(found: Manifest) -> None:
     """Raises a `SchemaError` for what types alone cannot say."""
     if not found.inputs or not found.outputs:
         raise schema.SchemaError("it names no inputs or no outputs")
-    ours = [TARGET_INPUT] * found.target_input + [GATE_INPUT] * bool(found.gate)
+    ours = [TARGET_INPUT] * found.target_input + [GATE_INPUT] * found.has_gate_input
     for what, own in (("a region", found.region_input), ("groups", found.groups_input)):
         if own is not None:
             ours.append(own.name)

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+#: Key of the digest of a file's contents (`integrity`), and what stands there until it is taken.
+DIGEST_KEY = "probegen.sha256"
+NO_DIGEST = "0" * 64
+
 #: Field of the metadata in ONNX's ModelProto, and of key and value in an entry of it.
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 #: Fields of the graph in ModelProto, of initializers and inputs in GraphProto, and of their names
@@ -47,6 +51,12 @@ def metadata(model: Path) -> dict[str, Entry]:
     except ValueError:  # no protobuf, or cut short; UnicodeDecodeError is one too
         return found
     return found
+
+
+def digest_in(model: Path) -> str | None:
+    """Returns the digest that an ONNX file carries of itself; None where it carries none."""
+    entry = metadata(model).get(DIGEST_KEY)
+    return None if entry is None else entry.text
 
 
 def inputs_with_default(model: Path) -> list[str]:

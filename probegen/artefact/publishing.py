@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os.path import exists, isdir, isfile  # false where a name is too long; pathlib raises
 from pathlib import Path
 
+from probegen.artefact.explain_file import explain_file_of, explain_path
+from probegen.artefact.onnx_file import NO_DIGEST, digest_in
 from probegen.artefact.weights_file import data_of, data_path, read_sha256
 from probegen.artefact.work_folder import folder_of_new, folder_of_old, sweep, work_folder
 from probegen.errors import ArtefactError, OutputExistsError, WriteError
@@ -64,10 +67,10 @@ def check_not_source(source: object, path: str | os.PathLike[str]) -> None:
         )
 
 
-def check_data_place(place: Path, final: Path, overwrite: bool) -> None:
-    """Refuses to replace a data file that something else may need.
+def check_companions(place: Path, final: Path, overwrite: bool) -> None:
+    """Refuses to replace a file beside an artefact that something else may need.
 
-    Replaced is what the artefact at `final` names as its data, and what has the same content.
+    Replaced is what the artefact at `final` names as its own, and data with the same content.
 
     Args:
         place: the new artefact.
@@ -77,17 +80,20 @@ def check_data_place(place: Path, final: Path, overwrite: bool) -> None:
     Raises:
         OutputExistsError: there is another file, or a folder.
     """
-    new, old = data_path(place), data_path(final)
-    if not exists(new) or not exists(old):
-        return
-    if isdir(old):
-        raise OutputExistsError(f"{old} is a folder; the weights of {final.name} go into a file.")
-    if overwrite or _names(final, old) or read_sha256(old) == read_sha256(new):
-        return
-    raise OutputExistsError(
-        f"{old}, where the weights of {final.name} go, exists and does not belong to it; move it "
-        "away, choose another name, or pass overwrite=True (--overwrite) to replace it."
-    )
+    for companion in COMPANIONS:
+        new, old = companion.beside(place), companion.beside(final)
+        if not exists(new) or not exists(old):
+            continue
+        if isdir(old):
+            raise OutputExistsError(
+                f"{old} is a folder; {companion.what} of {final.name} goes into a file."
+            )
+        if not (overwrite or companion.named_by(final, old) or companion.same(old, new)):
+            raise OutputExistsError(
+                f"{old}, where {companion.what} of {final.name} goes, exists and does not belong "
+                "to it; move it away, choose another name, or pass overwrite=True (--overwrite) to "
+                "replace it."
+            )
 
 
 @contextmanager
@@ -114,15 +120,15 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def put(place: Path, final: Path) -> None:
-    """Moves a finished artefact to where it belongs, with its data file if it has one.
+    """Moves a finished artefact to where it belongs, with the files beside it if it has some.
 
-    A model without data replaces another in one step. With data there are two files and no one
-    step; the order is such that no model ever lies beside the data of another build:
+    A model without such files replaces another in one step. With some there is no one step; the
+    order is such that no model ever lies beside the data of another build:
 
-    - where no data file lies there, or one with the same content, it comes first;
-    - else the old model is moved away, then the old data, and the new data come before the new
+    - files that lie nowhere yet, or with the same content, come first;
+    - else the old model is moved away, then the old files, and the new ones come before the new
       model. Between the two there is no model; one that was opened just before finds by
-      `check_data` that its data are gone.
+      `check_data` and `check_explain_file` that its files are gone.
 
     What fails on the way is undone. What is replaced lies in the work folder until all is done,
     from where it can be taken back should the process be killed.
@@ -135,25 +141,25 @@ def put(place: Path, final: Path) -> None:
         stale = _move(place, final, old)
         for replaced in old.iterdir():
             shutil.rmtree(replaced, ignore_errors=True)
-        if stale is not None:
-            stale.unlink(missing_ok=True)
+        for path in stale:
+            path.unlink(missing_ok=True)
     sweep(final.parent)
 
 
-def _move(place: Path, final: Path, old: Path) -> Path | None:
-    """Renames what `put` has to; returns a data file that nothing needs any more."""
-    new_data, data = data_path(place), data_path(final)
-    if not exists(new_data):
-        stale = data if isfile(data) and _names(final, data) else None
-        _rename([(final, old / final.name)] if isdir(final) else [], (place, final))
-        return stale
-    if exists(data) and read_sha256(data) == read_sha256(new_data):
-        os.replace(new_data, data)  # whichever of the two lies there serves both models
-        _rename([], (place, final))
-        return None
-    replaced = [p for p in (final, data) if exists(p)] if exists(data) else []
-    _rename([*((p, old / p.name) for p in replaced), (new_data, data)], (place, final))
-    return None
+def _move(place: Path, final: Path, old: Path) -> list[Path]:
+    """Renames what `put` has to; returns files beside `final` that nothing needs any more."""
+    pairs = [(c, c.beside(place), c.beside(final)) for c in COMPANIONS]
+    stale = [p for c, new, p in pairs if not exists(new) and isfile(p) and c.named_by(final, p)]
+    new = [pair for pair in pairs if exists(pair[1])]
+    for companion, source, target in list(new):
+        if exists(target) and companion.same(target, source):
+            os.replace(source, target)  # whichever of the two lies there serves both models
+            new.remove((companion, source, target))
+    others = [target for _, _, target in new if exists(target)]
+    replaced = [final, *others] if others or isdir(final) else []
+    first = [(path, old / path.name) for path in replaced if exists(path)]
+    _rename([*first, *((source, target) for _, source, target in new)], (place, final))
+    return stale
 
 
 def _rename(first: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None:
@@ -166,12 +172,54 @@ def _rename(first: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None
         undo.pop_all()
 
 
-def _names(model: Path, data: Path) -> bool:
-    """Tells whether a model was written by probegen with a data file of that name."""
-    if not isfile(model):
-        return False
-    try:
-        known = data_of(model)
-    except ArtefactError:
-        return False
+def _data_named_by(model: Path, data: Path) -> bool:
+    known = data_of(model)
     return known is not None and known.location == data.name
+
+
+def _explain_file_named_by(model: Path, file: Path) -> bool:
+    known = explain_file_of(model)
+    return known is not None and known.location == file.name
+
+
+def _same_data(one: Path, other: Path) -> bool:
+    return read_sha256(one) == read_sha256(other)
+
+
+def _same_explain_file(one: Path, other: Path) -> bool:
+    """Tells whether two files carry one digest; one that is not sealed yet carries none."""
+    found = {digest_in(path) for path in (one, other)}
+    return len(found) == 1 and not found & {None, NO_DIGEST}
+
+
+@dataclasses.dataclass(frozen=True)
+class Companion:
+    """A kind of file that an artefact may have beside it.
+
+    Attributes:
+        what: what it is called in messages.
+        beside: where that of an artefact lies.
+        same: whether two of them are interchangeable.
+        named: whether an artefact names one as its own; raises an ArtefactError where what it
+            names is damaged.
+    """
+
+    what: str
+    beside: Callable[[Path], Path]
+    same: Callable[[Path, Path], bool]
+    named: Callable[[Path, Path], bool]
+
+    def named_by(self, model: Path, file: Path) -> bool:
+        """Tells whether a model was written by probegen with a file of that name."""
+        if not isfile(model):
+            return False
+        try:
+            return self.named(model, file)
+        except ArtefactError:
+            return False
+
+
+COMPANIONS = (
+    Companion("the data", data_path, _same_data, _data_named_by),
+    Companion("the second graph", explain_path, _same_explain_file, _explain_file_named_by),
+)

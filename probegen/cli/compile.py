@@ -13,7 +13,7 @@ from probegen.cli.reading import samples_of, with_verification, words
 from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
 from probegen.errors import SpecError
 
-_GATES = ("required", "optional", "none")
+_GATES = ("required", "optional", "split", "none")
 
 
 class _TakesGate(TakesProbes):
@@ -37,7 +37,7 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
         raise SpecError("--gate and --no-gate were both given; leave one of them out.")
     if none or chosen == "none":
         return False
-    return "optional" if chosen == "optional" else True
+    return chosen if chosen in ("optional", "split") else True
 
 
 @click.command(cls=_TakesGate)
@@ -66,7 +66,8 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     type=click.Choice(_GATES),
     help="ONNX: the input `explain`, false for the prediction alone. A required input works in "
     "every runtime; an optional one is false by default, which only onnxruntime's Python, C, C# "
-    "and Java honour.  [default: required]",
+    "and Java honour; split writes two graphs, OUT and OUT's name with .explain, for engines "
+    "without If.  [default: required]",
 )
 @click.option("--no-gate", is_flag=True, help="The same as --gate=none.")
 @click.option(
@@ -120,7 +121,8 @@ def compile(
             overwrite=options["overwrite"],
             progress=say,
         )
-    files = [exported.path, *([exported.data] if exported.data else [])]
+    beside = [file for file in (exported.explain, exported.data) if file is not None]
+    files = [exported.path, *beside]
     size = sum(map(_size_of, files))
     if as_json:
         click.echo(
@@ -128,6 +130,7 @@ def compile(
                 {
                     "path": str(exported.path),
                     "data": str(exported.data) if exported.data else None,
+                    "explain": str(exported.explain) if exported.explain else None,
                     "format": exported.format,
                     "bytes": size,
                     "outputs": [o.name for o in exported.manifest.outputs],

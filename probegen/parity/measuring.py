@@ -119,6 +119,10 @@ def measure(
         got = _without_classes_of_nothing(got, expected, described)
         got = with_ties_settled(got, expected, program.plan, reference.computed_in)
         expected, got = with_own_sums(expected, got, program.plan)
+        if described.gate:
+            unexplained = art.run(drawn.feed, explain=False)
+            arrays = {o.name: np.asarray(unexplained[o.name].array) for o in described.predictions}
+            got |= _further_off(reference.arranged(arrays, batch.size), got, expected)
         calls.append(Call(place, batch, asked, got, expected))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)
@@ -140,6 +144,33 @@ def require_agreement(report: Report) -> None:
             f"{report.artefact} does not agree with {report.against!r}: {'; '.join(wrong)}.",
             report,
         )
+
+
+def _further_off(
+    plain: Mapping[str, Array], got: Mapping[str, Array], expected: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Returns the predictions without explanations that differ more from what is right.
+
+    A gate has a graph for either; with this, both are judged.
+    """
+    return {
+        name: array
+        for name, array in plain.items()
+        if _distance(array, expected[name]) > _distance(got[name], expected[name])
+    }
+
+
+def _distance(one: Array, other: Array) -> float:
+    """Returns the largest difference; infinity where shapes, NaN or other values differ."""
+    if one.shape != other.shape:
+        return np.inf
+    if not floating(one):
+        return 0.0 if np.array_equal(one, other) else np.inf
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a - b)
+    return float(np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart)).max(initial=0.0))
 
 
 def _without_gradients_of_nothing(

@@ -23,7 +23,7 @@ def expected_inputs(manifest: Manifest) -> list[InputSpec]:
         ours.append(InputSpec(TARGET_INPUT, "int32", (sizes[0] if sizes else None,), (BATCH,)))
     asked = (manifest.region_input, manifest.groups_input)
     ours.extend(spec for spec in asked if spec is not None)
-    if manifest.gate:
+    if manifest.has_gate_input:
         ours.append(InputSpec(GATE_INPUT, "bool", (), ()))
     return [*manifest.inputs, *ours]
 

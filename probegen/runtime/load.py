@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Unpack
 
-from probegen.artefact import integrity, weights_file
+from probegen.artefact import explain_file, integrity, weights_file
+from probegen.artefact.manifest import Manifest
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime.engines import open_with
-from probegen.runtime.engines.base import Options
+from probegen.runtime.engines.base import Engine, Options
+from probegen.runtime.interface import check_interface
 from probegen.runtime.loaded import Artefact
 from probegen.stages import stage
 
@@ -26,8 +28,9 @@ def load(
     """Opens an artefact that probegen exported.
 
     Args:
-        path: an ONNX file (one with external data needs its data file beside it), or a
-            SavedModel directory (which needs TensorFlow installed).
+        path: an ONNX file (one with external data needs its data file beside it, one with
+            `gate="split"` its second graph as well, which is opened by the first run that
+            explains), or a SavedModel directory (which needs TensorFlow installed).
         engine: what runs it: `"onnxruntime"` (ONNX files by default), `"openvino"` (ONNX files)
             or `"savedmodel"` (TensorFlow, SavedModel directories by default).
         check: compare all contents with the digests that they were written with, which reads
@@ -65,15 +68,31 @@ def _load(path: Path, engine: str | None, check: bool, options: Options) -> Arte
     _refuse_data(path)
     if check:
         integrity.check(place)
-    return Artefact.of(open_with(engine, place, "file", given), str(path))
+    expected = explain_file.explain_file_of(place)
+    if expected is None:
+        return Artefact.of(open_with(engine, place, "file", given), str(path))
+    explain_file.check_explain_file(place, expected)
+
+    def open_second(manifest: Manifest) -> Engine:
+        second = place.with_name(expected.location)
+        with stage(f"{str(second)!r} cannot be opened", ArtefactError):
+            if not second.is_file():
+                explain_file.check_explain_file(place, expected)
+            opened = open_with(engine, second, "file", given)
+            explain_file.check_explain_file(place, expected)  # after loading: see `check_data`
+            check_interface(str(second), manifest.replace(gate=False), opened)
+        return opened
+
+    return Artefact.of(open_with(engine, place, "file", given), str(path), open_second)
 
 
 def _real(path: Path) -> Path:
-    """Returns where a model lies: behind a symbolic link, unless its data lie beside the link."""
+    """Returns where a model lies: behind a symbolic link, unless its files lie beside the link."""
     if not path.is_symlink():
         return path
-    data = weights_file.data_of(path)
-    return path if data and path.with_name(data.location).exists() else path.resolve()
+    named = (weights_file.data_of(path), explain_file.explain_file_of(path))
+    beside = [path.with_name(file.location).exists() for file in named if file]
+    return path if beside and all(beside) else path.resolve()
 
 
 def _neighbours(path: Path) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import (
     GATE_INPUT,
+    GATE_SPLIT,
     GROUPS_INPUT,
     REGION_INPUT,
     TARGET_INPUT,
@@ -21,6 +23,7 @@ from probegen.artefact.manifest import (
 from probegen.artefact.rows import BATCH, batch_axis, count_rows
 from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
+from probegen.runtime.engines.split import SplitEngine
 from probegen.runtime.groups import check_groups
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.interface import check_interface
@@ -47,16 +50,35 @@ class Artefact:
     path: str
 
     @classmethod
-    def of(cls, engine: Engine, path: str) -> Artefact:
+    def of(
+        cls,
+        engine: Engine,
+        path: str,
+        open_second: Callable[[Manifest], Engine] | None = None,
+    ) -> Artefact:
         """Reads the manifest of an opened graph, and holds the two against each other.
+
+        Args:
+            engine: the graph.
+            path: where it was loaded from.
+            open_second: opens the graph that explains, where that is another one; takes the
+                manifest.
 
         Raises:
             ArtefactError: they do not belong together.
             ManifestError: the manifest is damaged or of a newer schema.
         """
         manifest = Manifest.from_json(engine.manifest_text)
-        check_interface(path, manifest, engine)
-        return cls(manifest, engine, path)
+        if manifest.gate != GATE_SPLIT:
+            check_interface(path, manifest, engine)
+            return cls(manifest, engine, path)
+        check_interface(path, manifest.plain_graph(), engine)
+        if open_second is None:
+            raise ArtefactError(
+                f"{path!r} predicts and does not explain, and no longer says which file beside it "
+                "does: another program wrote it anew. Compile it again."
+            )
+        return cls(manifest, SplitEngine(engine, partial(open_second, manifest)), path)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -188,7 +210,7 @@ class Artefact:
         """Returns predictions and, with `explain`, explanations, by output name."""
         wanted = self.outputs if explain else self.manifest.predictions
         fed = dict(feeds)
-        if self.manifest.gate:
+        if self.manifest.has_gate_input:
             fed[GATE_INPUT] = np.array(explain)
         try:
             return self.engine.run(fed, [spec.name for spec in wanted])

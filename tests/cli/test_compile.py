@@ -52,6 +52,7 @@ def test_compile_and_verify(probegen_cli, tmp_path):
         (["--gate"], "required"),
         (["--gate=required"], "required"),
         (["--gate", "optional"], "optional"),
+        (["--gate", "split"], "split"),
         (["--gate=none"], False),
     ],
 )
@@ -69,7 +70,7 @@ def test_gates_that_are_none(probegen_cli, tmp_path):
     common = ("compile", "rows.keras", "-o", tmp_path / "m.onnx", "--saliency")
     status, _, err = probegen_cli(*common, "--gate=maybe")
     assert status == 2
-    assert "'maybe' is not one of 'required', 'optional', 'none'" in err
+    assert "'maybe' is not one of 'required', 'optional', 'split', 'none'" in err
     status, _, err = probegen_cli(*common, "--gate=optional", "--no-gate")
     assert status == 1
     assert "--gate and --no-gate were both given" in err

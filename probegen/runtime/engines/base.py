@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 from probegen.errors import ArtefactError
 from probegen.runtime.inputs import Array
@@ -55,7 +55,7 @@ class Engine(abc.ABC):
         signatures: what can be computed, the cheapest first.
     """
 
-    product: ClassVar[str]
+    product: str
     manifest_text: str
     signatures: tuple[Signature, ...]
 
