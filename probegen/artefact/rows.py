@@ -15,6 +15,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 BATCH = "batch"
+#: What an axis of channels is called, by what the tensor is.
+CHANNELS = ("channel", "unit", "feature", "embedding", "class")
 
 
 class Described(Protocol):

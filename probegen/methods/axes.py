@@ -1,18 +1,17 @@
+# ruff: noqa: PLC0414 - what is imported under its own name is given on
 """Which axes of a tensor hold channels and which hold positions, told by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from probegen.artefact.rows import BATCH as BATCH
+from probegen.artefact.rows import CHANNELS as CHANNELS
+
 #: A name for each dimension, the batch first.
 Axes = tuple[str, ...]
 #: A size for each dimension, None where it is open.
 Sizes = tuple[int | None, ...]
-
-#: What the axis of samples is called.
-BATCH = "batch"
-#: What an axis of channels is called, by what the tensor is.
-CHANNELS = ("channel", "unit", "feature", "embedding", "class")
 
 
 def channel_axis(axes: Sequence[str]) -> int | None:

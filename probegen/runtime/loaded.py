@@ -127,7 +127,7 @@ class Artefact:
         feeds = check_inputs(x, self.inputs, check_finite=check_finite)
         asked = self._asked(feeds, bool(explain), target, groups, region)
         arrays = self._compute({**feeds, **asked}, bool(explain))
-        return Result(Run(self.manifest, feeds, asked.get(TARGET_INPUT), self.path), arrays)
+        return Result(self._run_of(feeds, asked), arrays)
 
     def run_batched(
         self,
@@ -167,7 +167,7 @@ class Artefact:
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
                 for name in parts[0]
             }
-        return Result(Run(self.manifest, feeds, asked.get(TARGET_INPUT), self.path), joined)
+        return Result(self._run_of(feeds, asked), joined)
 
     def _asked(
         self,
@@ -188,6 +188,10 @@ class Artefact:
             REGION_INPUT: check_region(region, self.manifest, feeds),
         }
         return {name: array for name, array in given.items() if array is not None}
+
+    def _run_of(self, feeds: Mapping[str, Array], asked: Mapping[str, Array]) -> Run:
+        target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
+        return Run(self.manifest, feeds, target, self.path, region)
 
     @staticmethod
     def _of_many(spec: InputSpec, batch_size: int) -> InputSpec:

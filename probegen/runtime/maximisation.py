@@ -291,7 +291,7 @@ def _noted(scores: list[Array] | None, spec: OutputSpec, result: Result) -> list
         return None
     run = result.run
     try:
-        return [*scores, score_of(spec, run.manifest, result, run.target).of(result)]
+        return [*scores, score_of(spec, run.manifest, result, run.target, run.region).of(result)]
     except InputError:
         return None
 

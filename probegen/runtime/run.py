@@ -26,12 +26,15 @@ class Run:
         inputs: what was fed, by input name.
         target: what was differentiated, int32 `[batch]`, where the artefact takes a target.
         source: path of the artefact.
+        region: what positions of the output counted, float32 `[batch, ...positions]`, where the
+            artefact takes a region.
     """
 
     manifest: Manifest
     inputs: Mapping[str, Array]
     target: Array | None
     source: str
+    region: Array | None = None
 
     @property
     def rows(self) -> int:

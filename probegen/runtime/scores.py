@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import DRAWN_AS_ACTIVATION, Manifest, OutputSpec, TargetSpec
-from probegen.artefact.rows import rows_first
+from probegen.artefact.rows import BATCH, CHANNELS, rows_first
 from probegen.artefact.seeds import seed
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
@@ -24,7 +24,8 @@ class Score:
     Attributes:
         output: name of the prediction.
         axes: its axes.
-        chosen: 1 where an entry counts, -1 where it is taken away, 0 elsewhere, `[batch, ...]`.
+        chosen: 1 where an entry counts, -1 where it is taken away, 0 elsewhere, `[batch, ...]`;
+            where a region weighs positions, times its weights.
     """
 
     output: str
@@ -55,6 +56,7 @@ def score_of(
     manifest: Manifest,
     predictions: Mapping[str, Any],
     request: Array | None = None,
+    region: Array | None = None,
 ) -> Score:
     """Returns what an output explains, with the classes that these predictions decide for.
 
@@ -65,19 +67,15 @@ def score_of(
         manifest: of the artefact.
         predictions: of the samples as they are, by output name.
         request: the classes that were asked for, int `[batch]`, -1 meaning a row's own argmax.
+        region: what each position counts, `[batch, ...positions]`, where the target takes a region.
 
     Raises:
         InputError: the score is not among the predictions.
     """
     target = spec.target
     known = [p.name for p in manifest.predictions]
-    if target is not None and target.region:
-        raise InputError(
-            f"the output {spec.name!r} explains a score that a region of the request weighs, which "
-            "cannot be followed. Compile the probe without region= as well, and take its output."
-        )
     if target is not None and target.layer is not None:
-        return _of_layer(spec, target, manifest, predictions)
+        return _of_layer(spec, target, manifest, predictions, region)
     if target is None:
         raise InputError(f"the output {spec.name!r} explains no score: it has no target.")
     if target.mode not in (ARGMAX, INDEX, INPUT, CONTRAST) or target.output not in known:
@@ -87,12 +85,38 @@ def score_of(
             "followed. Compile it with a class index, 'argmax' or 'input' for a target."
         )
     described = manifest.output(target.output)
-    values = rows_first(np.asarray(predictions[target.output], np.float64), described.axes)
-    return Score(target.output, described.axes, seed(values, target, request))
+    return _chosen(described, predictions, target, request, region)
+
+
+def _chosen(
+    described: OutputSpec,
+    outputs: Mapping[str, Any],
+    target: TargetSpec,
+    request: Array | None,
+    region: Array | None,
+) -> Score:
+    """Returns the score that is entries of one output."""
+    axes = described.axes
+    values = rows_first(np.asarray(outputs[described.name], np.float64), axes)
+    named = (BATCH, *(name for name in axes if name != BATCH))
+    at = next((i for i, name in enumerate(named) if name in CHANNELS), None)
+    weights = region if target.region else None
+    if weights is not None and at is not None:
+        weights = np.expand_dims(weights, at)
+    if target.mode == INDEX or at is None:
+        return Score(described.name, axes, seed(values, target, request, weights))
+    # The class is picked along the last axis.
+    turned = None if weights is None else np.moveaxis(weights, at, -1)
+    chosen = seed(np.moveaxis(values, at, -1), target, request, turned)
+    return Score(described.name, axes, np.moveaxis(chosen, -1, at))
 
 
 def _of_layer(
-    spec: OutputSpec, target: TargetSpec, manifest: Manifest, outputs: Mapping[str, Any]
+    spec: OutputSpec,
+    target: TargetSpec,
+    manifest: Manifest,
+    outputs: Mapping[str, Any],
+    region: Array | None,
 ) -> Score:
     """Returns the score that is entries of a layer's output, where that is given out whole."""
     for output in manifest.outputs:
@@ -100,8 +124,7 @@ def _of_layer(
         whole = not output.detail.get("reduce") and not output.detail.get("channels")
         given = own and whole and output.draw == DRAWN_AS_ACTIVATION and output.name in outputs
         if given and target.mode == INDEX:
-            values = rows_first(np.asarray(outputs[output.name]), output.axes)
-            return Score(output.name, output.axes, seed(values, target))
+            return _chosen(output, outputs, target, None, region)
     raise InputError(
         f"the output {spec.name!r} explains entries of the layer {target.layer!r}, which no "
         "prediction tells, so that the score cannot be followed. Take an output that explains a "

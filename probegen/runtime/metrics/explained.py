@@ -98,7 +98,7 @@ class Explained:
             InputError: no prediction tells it.
         """
         run = self.result.run
-        return score_of(self.spec, run.manifest, self.result.predictions, run.target)
+        return score_of(self.spec, run.manifest, self.result.predictions, run.target, run.region)
 
     def scores(self, value: Array | None = None) -> Array:
         """Returns the score that is explained, float64 `[batch]`.

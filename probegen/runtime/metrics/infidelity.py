@@ -48,7 +48,7 @@ def infidelity(
         scaled: multiply each sample's attribution by what makes the error smallest (sec. 2.2),
             so that its unit does not count.
         seed: of the noise; the same seed gives the same figures.
-        request: `target` and `groups`, as `Artefact.run` takes them.
+        request: `target`, `region` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`.

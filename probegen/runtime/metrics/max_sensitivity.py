@@ -43,7 +43,7 @@ def max_sensitivity(
         perturbations: the changes d themselves, `[n, ...sample]` or `[n, batch, ...sample]`.
         relative: divide by the norm of the attribution; False is the paper's own form.
         seed: of the points; the same seed gives the same figures.
-        request: `target` and `groups`, as `Artefact.run` takes them.
+        request: `target`, `region` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`; infinite where the attribution is all zero and changes.

@@ -36,7 +36,7 @@ def pointing_game(
         masks: true on the object, `[batch, ...positions]`; positions are all axes of the input but
             batch and channels.
         tolerance: a hit may be this many positions away, in Euclidean distance.
-        request: `target` and `groups`, as `Artefact.run` takes them.
+        request: `target`, `region` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`: 1 for a hit, 0 for a miss, NaN where a mask is empty.

@@ -66,7 +66,7 @@ def deletion(
         baseline: what takes the place: a number, `"blur"` (a Gaussian of deviation 5 over 11
             positions, as in the paper), or an array of one sample or of all of them. None is 0.
         step: the share of positions that goes between two measurements, at least one position.
-        request: `target` and `groups`, as `Artefact.run` takes them.
+        request: `target`, `region` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`, in the unit of the prediction: 0 to 1 for probabilities.
@@ -98,7 +98,7 @@ def insertion(
         output: name of the attribution.
         baseline: as in `deletion`; None is `"blur"` for what has height and width, 0 for the rest.
         step: as in `deletion`.
-        request: `target` and `groups`, as `Artefact.run` takes them.
+        request: `target`, `region` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`, in the unit of the prediction.

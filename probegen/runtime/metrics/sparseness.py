@@ -25,7 +25,7 @@ def sparseness(
         artefact: a loaded artefact.
         inputs: as `Artefact.run` takes them.
         output: name of the attribution.
-        request: `target` and `groups`, as `Artefact.run` takes them.
+        request: `target`, `region` and `groups`, as `Artefact.run` takes them.
 
     Returns:
         Float64 `[batch]`, 0 to 1.
