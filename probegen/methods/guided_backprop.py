@@ -21,7 +21,7 @@ class GuidedBackprop(OfInputs):
     swish let nothing through where they fall. The function counts and not how it is spelled:
     `x * sigmoid(x)` is a SiLU, the pieces of a GELU are one. Sigmoid, tanh, softmax, gates with
     an input of their own and a maximum of two tensors are no rectifiers and keep their gradient.
-    A recurrent cell with a rectifier inside is refused.
+    A recurrent cell with a rectifier inside is refused, and so are loops and branches.
 
     Captum, Xplique and iNNvestigate do so for ReLU alone and leave (or refuse) other rectifiers.
 

@@ -1,5 +1,7 @@
 """Guided backpropagation and deconvolution of every rectifier, against numpy."""
 
+import re
+
 import keras
 import numpy as np
 import onnx
@@ -300,25 +302,44 @@ def test_the_verification_finds_a_rule_that_is_forgotten(tmp_path, monkeypatch):
         pg.verify(path, model)
 
 
-def test_what_the_second_computation_cannot_walk_is_said(tmp_path):
-    """A loop has its rectifiers passed by their rule; nothing else computes that."""
-    x = keras.Input((4, 3), name="series")
-    cell = keras.layers.SimpleRNN(5, activation="relu", name="cell")
-    model = keras.Model(x, keras.layers.Dense(2, name="scores")(cell(x)))
-    path = tmp_path / "m.onnx"
-    with pytest.raises(VerificationError, match=r"no rule for Loop in layer 'cell'.*--no-verify"):
-        pg.compile(model, pg.GuidedBackprop(target=1), path)
+BODIES = {
+    "Scan": """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 4, 3] x) => (float[n, 3] y) {
+        steps = Transpose <perm = [1, 0, 2]> (x)
+        start = ReduceMin <axes = [1], keepdims = 0> (x)
+        last, all = Scan <num_scan_inputs = 1, body = step (float[n, 3] s, float[n, 3] t)
+          => (float[n, 3] u, float[n, 3] v) {
+            a = Sub (t, s)
+            u = Relu (a)
+            v = Identity (u)
+          }> (start, steps)
+        y = ReduceSum <keepdims = 0> (all, axis)
+      }""",
+    "If": """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 4, 3] x) => (float[n, 3] y) {
+        zero = Constant <value = float {0.0}> ()
+        total = ReduceMax <keepdims = 0> (x)
+        positive = Greater (total, zero)
+        z = If (positive) <
+          then_branch = one () => (float[n, 4, 3] a) { a = Relu (x) },
+          else_branch = other () => (float[n, 4, 3] b) { b = Neg (x) }
+        >
+        y = ReduceSum <keepdims = 0> (z, axis)
+      }""",
+}
+
+
+@pytest.mark.parametrize("method", [pg.GuidedBackprop, pg.Deconvnet])
+@pytest.mark.parametrize("operator", BODIES)
+def test_loops_and_branches_are_refused_before_anything_is_written(tmp_path, method, operator):
+    text = BODIES[operator]
+    model = onnx.parser.parse_model(text)
+    axis = 0 if operator == "Scan" else 1
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis]), "axis"))
+    path, refused = tmp_path / "m.onnx", rf"what a {operator} runs.*wrt="
+    with pytest.raises(UnsupportedOpsError, match=refused):
+        pg.compile(model, method(target=1), path, verify=False)
     assert not path.exists()
-    pg.compile(model, pg.GuidedBackprop(target=1), path, verify=False)
-    (w, r, b), head = cell.get_weights(), model.get_layer("scores").get_weights()[0]
-    rows = models.images((4, 3), count=3)
-    state, before = np.zeros((3, 5)), []
-    for t in range(4):
-        before.append(rows[:, t] @ w + state @ r + b)
-        state = np.maximum(before[-1], 0)
-    g, expected = np.broadcast_to(head[:, 1], state.shape), np.zeros(rows.shape)
-    for t in reversed(range(4)):
-        g = np.maximum(g, 0) * (before[t] > 0)
-        expected[:, t], g = g @ w.T, g @ r.T
-    found = runtime.load(path).run(rows)["guided_backprop/series"].array
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    (cost,) = pg.inspect(model, probes=[method(target=1)]).cost
+    assert re.search(refused, " ".join(map(str, cost.refused)))
+    pg.compile(model, pg.InputGradient(target=1), path, verify=False)  # the model is sound

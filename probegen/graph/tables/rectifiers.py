@@ -57,6 +57,9 @@ _JOINING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Sum")
 _CELLS = ("LSTM", "GRU", "RNN")
 _OF_CELLS = ("relu", "thresholdedrelu", "leakyrelu", "elu", "softplus", "affine")
 
+#: Operators that hold graphs of their own.
+_WITH_BODIES = ("Loop", "Scan", "If")
+
 #: Between which points a function is looked at.
 _NEAR, _FAR = 6.0, 32.0
 
@@ -81,6 +84,7 @@ def _table(rectify: _Rectify) -> Mapping[str, Rule]:
         own[key] = _with_rectifiers(RULES[key], rectify)
     for key in _CELLS:
         own[key] = _without_rectifiers_inside(RULES[key])
+    own.update(dict.fromkeys(_WITH_BODIES, _in_a_body))
     return own
 
 
@@ -139,6 +143,16 @@ def _without_rectifiers_inside(plain: Rule) -> Rule:
         yield from plain(walk, node, dy)
 
     return rule
+
+
+def _in_a_body(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    """Refuses what runs a graph of its own: the second computation does not follow it there."""
+    del walk, dy
+    raise Refused(
+        f"this method does not go into what a {node.op_type} runs, since nothing could verify "
+        "what it does there; explain what comes behind it (wrt=), or take a gradient method"
+    )
+    yield  # a rule is a generator
 
 
 def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
