@@ -86,6 +86,10 @@ SEVERAL = frozenset({"top", "all", "list"})
 CLASS = "class"
 #: Kind of the output that says which classes those are, and the end of its name.
 CLASSES = "classes"
+#: Kind of the output that says of which keys the largest weights are, and the end of its name.
+KEYS = "keys"
+#: The axis along which several attention layers lie, right behind the batch.
+LAYER = "layer"
 #: Kind of the output that says what is missing to completeness, and the start of its name.
 COMPLETENESS = "completeness"
 

@@ -181,6 +181,23 @@ class OnnxOperations:
         made = b.op("Conv", rows, weights, shape=rows, pads=[reach, reach])
         return b.transpose(b.reshape_like(made, last), [order.index(i) for i in range(rank)])
 
+    def stack(self, parts: Sequence[ir.Value], axis: int) -> ir.Value:
+        """Writes an Unsqueeze for each, and Concat."""
+        return self._builder.concat([self._builder.unsqueeze(p, [axis]) for p in parts], axis)
+
+    def top(self, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+        """Writes TopK; of an open size, of the smaller of the two."""
+        b, shape = self._builder, shape_of(x)
+        size = None if shape is None else shape[-1]
+        most = min(count, size) if isinstance(size, int) else None
+        wanted = b.ints(count if most is None else most)
+        if most is None:
+            wanted = b.op("Min", wanted, b.size(x, rank_of(x) - 1), shape=[1])
+        kept = None if shape is None else [*shape[:-1], most]
+        values, positions = b.ops("TopK", x, wanted, outputs=2, shapes=[kept, kept], axis=-1)
+        positions.dtype = ir.DataType.INT64
+        return values, b.cast(positions, ir.DataType.INT32)
+
     def matmul(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Writes MatMul."""
         left, right = shape_of(a), shape_of(b)

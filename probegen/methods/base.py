@@ -233,6 +233,42 @@ class OfLayers(Probe):
         del ops, axes
         return value
 
+    @property
+    def stacked(self) -> bool:
+        """Whether layers of one shape come out as one tensor; see `follow`."""
+        return False
+
+    def whole(self) -> OfLayers:
+        """Returns what gives out the tensors that `follow` makes something of, as they are."""
+        raise NotImplementedError
+
+    def everything(self) -> OfLayers:
+        """Returns what gives out all from which this gives the positions of some, along the end."""
+        raise NotImplementedError
+
+    def beside(self) -> OfLayers | None:
+        """Returns what gives one more output beside each, `"<its name>/<kind>"`; None for none."""
+        return None
+
+    def follow(
+        self,
+        ops: Operations[T],
+        weights: Sequence[T],
+        gradients: Sequence[T],
+        layers: Sequence[Attending],
+        keys: int,
+    ) -> T:
+        """Returns what is made of the tensors of several layers together.
+
+        Args:
+            ops: the array operations.
+            weights: of each layer, in the order of the forward pass.
+            gradients: of the target at these weights; empty for a method without a target.
+            layers: which positions each layer reads, and what its axes are.
+            keys: the stream whose positions are the keys.
+        """
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class OfAttention(OfLayers):
@@ -265,25 +301,6 @@ class OfAttention(OfLayers):
     def dtype(self) -> str | None:
         """None: that of the weights."""
         return None
-
-    def follow(
-        self,
-        ops: Operations[T],
-        weights: Sequence[T],
-        gradients: Sequence[T],
-        layers: Sequence[Attending],
-        keys: int,
-    ) -> T:
-        """Returns what is given out, `[batch, query, key]`.
-
-        Args:
-            ops: the array operations.
-            weights: of each layer, in the order of the forward pass.
-            gradients: of the target at these weights; empty for a method without a target.
-            layers: which positions each layer reads, and what its axes are.
-            keys: the stream whose positions are the keys.
-        """
-        raise NotImplementedError
 
     def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
         """Returns the axes and sizes of what is given out, from those of the whole matrix.

@@ -145,6 +145,15 @@ class NumpyOperations:
         total = sum(float(w) * part for w, part in zip(window, shifted, strict=True))
         return np.asarray(total, x.dtype)
 
+    def stack(self, parts: Sequence[Any], axis: int) -> Any:
+        """Returns arrays along a new axis."""
+        return np.stack(parts, axis)
+
+    def top(self, x: Any, count: int) -> tuple[Any, Any]:
+        """Returns the largest entries along the last axis, and their positions."""
+        order = np.argsort(-x, axis=-1, kind="stable")[..., :count]
+        return np.take_along_axis(x, order, -1), order.astype(np.int32)
+
     def matmul(self, a: Any, b: Any) -> Any:
         """Returns the products of stacks of matrices."""
         return np.matmul(a, b)

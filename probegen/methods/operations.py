@@ -121,6 +121,16 @@ class Operations(Protocol[T]):
             axis: the axis.
         """
 
+    def stack(self, parts: Sequence[T], axis: int) -> T:
+        """Returns arrays of one shape as one, along a new axis at this place of the result."""
+
+    def top(self, x: T, count: int) -> tuple[T, T]:
+        """Returns the largest entries along the last axis, and their positions as int32.
+
+        The largest first; of equal ones that with the lower position. All, where there are fewer
+        than `count`.
+        """
+
     def matmul(self, a: T, b: T) -> T:
         """Returns the products of stacks of matrices, as numpy's matmul of 2 axes or more."""
 

@@ -25,7 +25,7 @@ from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
 from probegen.parity.stored_arrays import with_arrays
-from probegen.parity.ties import with_ties_settled
+from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
@@ -118,6 +118,7 @@ def measure(
         got = reference.arranged(arrays, batch.size)
         got = _without_classes_of_nothing(got, expected, described)
         got = with_ties_settled(got, expected, program.plan, reference.computed_in)
+        got = with_keys_settled(got, expected, program.plan, reference.computed_in)
         expected, got = with_own_sums(expected, got, program.plan)
         if described.gate:
             unexplained = art.run(drawn.feed, explain=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import CLASSES, COMPLETENESS
+from probegen.artefact.manifest import CLASSES, COMPLETENESS, KEYS
 from probegen.artefact.rows import as_described
 from probegen.parity.comparison import TOLERANCES
 from probegen.plan.plan import Plan, TargetPlan
+from probegen.plan.raw_gradients import candidates_of
 
 Array = npt.NDArray[np.generic]
 
@@ -43,6 +45,53 @@ def with_ties_settled(
                 changed[own] = changed[own].copy()
                 changed[own][rows] = expected[own][rows]
     return changed
+
+
+def with_keys_settled(
+    got: Mapping[str, Array], expected: Mapping[str, Array], plan: Plan, computed_in: str
+) -> dict[str, Array]:
+    """Returns positions of the largest weights as the reference has them where they are right.
+
+    Weights that are equal up to rounding stand in either order. An artefact's positions are right
+    where they differ from each other, and the reference's own weights there are those that it has
+    at its own positions.
+
+    Args:
+        got: what the artefact gave, rows first.
+        expected: the reference, rows first, with all the weights.
+        plan: what was asked for.
+        computed_in: the coarsest element type that the model computes in.
+    """
+    changed = dict(got)
+    for spec in (*(o.spec for o in plan.plain), *(c.spec for c in plan.chains)):
+        name = spec.name
+        if spec.kind != KEYS or changed[name].shape != expected[name].shape:
+            continue
+        right = _are_largest(
+            changed[name], expected[name], expected[candidates_of(name)], computed_in
+        )
+        if right.any():
+            changed[name] = changed[name].copy()
+            changed[name][right] = expected[name][right]
+    return changed
+
+
+def _are_largest(
+    ours: npt.NDArray[Any], theirs: npt.NDArray[Any], weights: npt.NDArray[Any], computed_in: str
+) -> npt.NDArray[np.bool_]:
+    """Tells in which samples positions are as right as the reference's."""
+    count = weights.shape[-1]
+    legal = (ours >= 0) & (ours < count)
+    at_ours, at_theirs = (
+        np.take_along_axis(weights, np.clip(p, 0, count - 1).astype(np.int64), -1)
+        for p in (ours, theirs)
+    )
+    limit = TOLERANCES[computed_in] * np.abs(weights).max(-1, keepdims=True, initial=0.0)
+    in_order = np.sort(ours, -1)
+    twice = (in_order[..., 1:] == in_order[..., :-1]).any(-1, keepdims=True)
+    right = legal & (np.abs(at_ours - at_theirs) <= limit) & ~twice
+    found: npt.NDArray[np.bool_] = right.reshape(len(right), -1).all(axis=1)
+    return found
 
 
 def _of_classes(plan: Plan) -> Iterator[tuple[TargetPlan, str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from probegen.methods.axes import CHANNELS as CHANNELS
 from probegen.methods.axes import Axes as Axes
 from probegen.methods.axes import Sizes as Sizes
-from probegen.methods.axes import batch_first
+from probegen.methods.axes import batch_first, behind_batch
 from probegen.methods.axes import channel_axis as channel_axis
 from probegen.methods.axes import position_axes as position_axes
 from probegen.methods.axes import without as without
@@ -90,7 +90,7 @@ def prediction_axes(axes: Axes, classes: bool) -> Axes:
     return _called(steps, "class" if classes else "unit")
 
 
-def attention_axes(given: Axes, keys: Sequence[int] = ()) -> Axes:
+def attention_axes(given: Axes, keys: Sequence[int] = (), steps: int = 0) -> Axes:
     """Returns the axes of attention weights.
 
     What the softmax sums over is the key, or `key_0`, `key_1` and so on where these are several.
@@ -100,10 +100,13 @@ def attention_axes(given: Axes, keys: Sequence[int] = ()) -> Axes:
     Args:
         given: names as far as they are known; of these the batch and windows keep theirs.
         keys: the axes that the softmax sums over; the last where it is not known.
+        steps: how many axes behind the batch are time, or `time_0`, `time_1`: weights of each step.
     """
     rank = len(given)
     keys = sorted(keys) or [rank - 1]
     names = {i: n for i, n in enumerate(given) if n == BATCH or n.startswith(WINDOW)}
+    first = behind_batch(given)
+    names.update(_numbered(range(first, first + steps), TIME))
     rest = [i for i in range(rank) if i not in keys and i not in names]
     count = len(keys)
     queries = rest[-count:]
@@ -116,6 +119,8 @@ def attention_axes(given: Axes, keys: Sequence[int] = ()) -> Axes:
 
 
 def _numbered(places: Sequence[int], name: str) -> dict[int, str]:
+    if not places:
+        return {}
     if len(places) == 1:
         return {places[0]: name}
     return {place: f"{name}_{i}" for i, place in enumerate(places)}

@@ -20,9 +20,9 @@ from probegen.methods.chains import (
 )
 from probegen.plan import axes
 from probegen.plan.gradients import GradientPlanner
-from probegen.plan.model_view import ModelView
+from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.naming import output_name
-from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput, TargetPlan, TensorRef
+from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput, TargetPlan
 from probegen.plan.points import ProbePoint, Shape
 from probegen.plan.positions import Reading
 
@@ -47,25 +47,37 @@ class _Layer:
     """An attention layer that was selected.
 
     Attributes:
-        point: the layer.
-        ref: its weights.
-        names: of the axes of its weights.
-        shape: of its weights.
-        dtype: of its weights.
+        weights: its weights.
         reading: which positions it reads.
     """
 
-    point: ProbePoint
-    ref: TensorRef
-    names: axes.Axes
-    shape: Shape
-    dtype: str
+    weights: AttentionWeights
     reading: Reading
 
     @property
     def name(self) -> str:
         """What the layer is called."""
-        return self.point.name
+        return self.weights.name
+
+    @property
+    def point(self) -> ProbePoint:
+        """The layer."""
+        return self.weights.point
+
+    @property
+    def names(self) -> axes.Axes:
+        """The names of the axes of its weights."""
+        return self.weights.axes
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of its weights."""
+        return self.weights.tensor.shape
+
+    @property
+    def dtype(self) -> str:
+        """The element type of its weights."""
+        return self.weights.tensor.dtype
 
 
 def chain_parts(
@@ -88,10 +100,10 @@ def chain_parts(
         SelectionError: the layers are no chain; names those that are, for `select=`.
         NotDifferentiableError: the target depends on none of them, or no gradient reaches them.
     """
-    points = view.select(probe.selector, probe.point)
+    weights = [w for p in view.select(probe.selector, probe.point) for w in view.attention(p)]
     if target is not None:
-        points = _reached(view, planner, points, target)
-    layers = _in_order(_layers(view, points))
+        weights = _reached(view, planner, weights, target)
+    layers = _in_order(_layers(view, weights))
     attending = _attending(probe, layers)
     _check_one_chain(probe, layers, attending)
     dtype = _finest(layers)
@@ -120,7 +132,7 @@ def chain_parts(
             target=None if target is None else target.spec,
             **facts,
         )
-        refs = tuple(TensorRef(y.point.path, y.point.call_index) for y in layers)
+        refs = tuple(y.weights.plain_ref for y in layers)
         outputs.append(ChainOutput(spec, probe, attending, stream, parts, slopes, refs))
     plain = [_weights(probe, y, part, dtype) for y, part in zip(layers, parts, strict=True)]
     if target is None or not isinstance(probe, GradientProbe):
@@ -135,8 +147,11 @@ def chain_parts(
 
 
 def _reached(
-    view: ModelView, planner: GradientPlanner, points: Sequence[ProbePoint], target: TargetPlan
-) -> list[ProbePoint]:
+    view: ModelView,
+    planner: GradientPlanner,
+    weights: Sequence[AttentionWeights],
+    target: TargetPlan,
+) -> list[AttentionWeights]:
     """Returns the layers that the target depends on.
 
     Raises:
@@ -144,15 +159,16 @@ def _reached(
     """
     end = view.end(target)
     found = []
-    for point in points:
-        ref = view.attention_ref(point)
-        if view.flows(ref, end):
-            planner.check_flow(ref, end, point.name)
-            found.append(point)
-        elif view.blocked_at(ref, end):
-            planner.check_flow(ref, end, point.name)
+    for one in weights:
+        if one.ref is None:
+            found.append(one)  # which is refused by name where layers are put in order
+        elif view.flows(one.ref, end):
+            planner.check_flow(one.ref, end, one.name)
+            found.append(one)
+        elif view.blocked_at(one.ref, end):
+            planner.check_flow(one.ref, end, one.name)
     if not found:
-        shown = ", ".join(repr(p.name) for p in points[:5])
+        shown = ", ".join(repr(w.name) for w in weights[:5])
         raise NotDifferentiableError(
             f"the target does not depend on the attention weights of {shown}: no gradient exists. "
             "Weights that a layer returns beside its output, and does not apply, count for nothing."
@@ -160,16 +176,19 @@ def _reached(
     return found
 
 
-def _layers(view: ModelView, points: Sequence[ProbePoint]) -> list[_Layer]:
+def _layers(view: ModelView, weights: Sequence[AttentionWeights]) -> list[_Layer]:
+    inside = [w for w in weights if w.ref is not None]
+    readings = iter(view.readings(inside))
     found = []
-    for point, reading in zip(points, view.readings(points), strict=True):
-        facts, keys = view.attention(point)
-        names = axes.attention_axes(facts.axes, keys)
-        told = dataclasses.replace(reading, problem=reading.problem or _problem(names))
-        found.append(
-            _Layer(point, view.attention_ref(point), names, facts.shape, facts.dtype, told)
-        )
+    for one in weights:
+        reading = _OF_STEPS if one.ref is None else next(readings)
+        told = dataclasses.replace(reading, problem=reading.problem or _problem(one.axes))
+        found.append(_Layer(one, told))
     return found
+
+
+#: What weights read that are made anew in each step of a loop.
+_OF_STEPS = Reading((), (), frozenset(), frozenset(), "it attends anew in each step of a loop")
 
 
 def _problem(names: axes.Axes) -> str:
@@ -349,8 +368,7 @@ def _finest(layers: Sequence[_Layer]) -> str:
 
 def _weights(probe: OfAttention, layer: _Layer, name: str, dtype: str) -> PlainOutput:
     spec = OutputSpec(name, probe.kind, dtype, layer.shape, layer.names)
-    ref = TensorRef(layer.point.path, layer.point.call_index)
-    return PlainOutput(spec, ref, probe, layer.names)
+    return PlainOutput(spec, layer.weights.plain_ref, probe, layer.names)
 
 
 def _gradient(probe: GradientProbe, target: TargetPlan, layer: _Layer, name: str) -> GradientOutput:
@@ -364,4 +382,5 @@ def _gradient(probe: GradientProbe, target: TargetPlan, layer: _Layer, name: str
         call=layer.point.call_index,
         target=target.spec,
     )
-    return GradientOutput(spec, layer.ref, probe, layer.names)
+    assert layer.weights.ref is not None  # as those are refused
+    return GradientOutput(spec, layer.weights.ref, probe, layer.names)

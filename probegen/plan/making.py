@@ -11,7 +11,7 @@ from probegen.artefact import manifest
 from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError
 from probegen.methods.arrays import with_array_type
-from probegen.methods.base import GradientProbe, OfAttention, Probe
+from probegen.methods.base import GradientProbe, OfAttention, OfLayers, Probe
 from probegen.methods.by_scores import ByScores
 from probegen.methods.tables import Table
 from probegen.methods.text_forms import to_dict
@@ -32,6 +32,7 @@ from probegen.plan.plan import (
     TargetPlan,
 )
 from probegen.plan.several_classes import with_classes
+from probegen.plan.stacks import stacked_outputs
 
 #: A target and a table: what outputs share that share a backward pass.
 _Way = tuple[TargetPlan, Table | None]
@@ -89,6 +90,9 @@ def make_plan(
         if isinstance(probe, OfAttention):
             parts = chain_parts(view, planner, probe, target, number)
             planned.append(_Planned(probe, parts.outputs, target, parts))
+        elif isinstance(probe, OfLayers) and probe.stacked:
+            parts = stacked_outputs(view, probe, number)
+            planned.append(_Planned(probe, parts.outputs, aside=parts))
         elif isinstance(probe, GradientProbe) and target is not None:
             of_kind = by_scores if isinstance(probe, ByScores) else planner
             planned.append(_Planned(probe, of_kind.gradients(probe, target), target))

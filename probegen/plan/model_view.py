@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probegen.errors import SelectionError
-from probegen.plan.axes import Axes
+from probegen.plan.axes import Axes, attention_axes
 from probegen.plan.plan import TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints, Shape
 from probegen.plan.positions import Reading
@@ -41,6 +41,45 @@ class TensorFacts:
     dtype: str
     axes: Axes
     is_float: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionWeights:
+    """Attention weights that a point applies.
+
+    Attributes:
+        point: the point.
+        number: which of its weights, from 0.
+        count: how many it has.
+        tensor: what is known of them.
+        keys: the axes that the softmax sums over; empty where nobody knows.
+        steps: how many axes of time stand behind the batch: weights of each step of a loop.
+        ref: the weights as they lie on the way to the outputs; None where no gradient can be taken
+            at them, since they are made inside a loop.
+    """
+
+    point: ProbePoint
+    number: int
+    count: int
+    tensor: TensorFacts
+    keys: Sequence[int]
+    steps: int = 0
+    ref: TensorRef | None = None
+
+    @property
+    def name(self) -> str:
+        """What they are called: the point, with `:1` where it has several."""
+        return f"{self.point.name}:{self.number}" if self.count > 1 else self.point.name
+
+    @property
+    def axes(self) -> Axes:
+        """A name for each axis: batch, time, head, query, key."""
+        return attention_axes(self.tensor.axes, self.keys, self.steps)
+
+    @property
+    def plain_ref(self) -> TensorRef:
+        """The weights as they are given out."""
+        return TensorRef(self.point.path, self.point.call_index, self.number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +166,12 @@ class ModelView(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
-        """Returns the attention weights at a point, and the axes that their softmax sums over."""
+    def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
+        """Returns the attention weights at a point that applies some."""
 
     @abc.abstractmethod
-    def attention_ref(self, point: ProbePoint) -> TensorRef:
-        """Returns the attention weights at a point, as they lie on the way to the outputs."""
-
-    @abc.abstractmethod
-    def readings(self, points: Sequence[ProbePoint]) -> list[Reading]:
-        """Returns which positions attention weights read, point by point; numbers count in them."""
+    def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
+        """Returns which positions attention weights read, one by one; numbers count in them."""
 
     @abc.abstractmethod
     def has_scores(self, position: int) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from probegen.artefact.manifest import OutputSpec
 from probegen.errors import InstrumentError
 from probegen.methods.base import OfLayers, Probe
 from probegen.plan import axes
-from probegen.plan.model_view import ModelView
+from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.naming import output_name
 from probegen.plan.plan import PlainOutput, TensorRef
 from probegen.plan.points import ProbePoint, Shape
@@ -18,7 +20,8 @@ def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
         raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
     chosen = view.select(probe.selector, probe.point)
     if probe.of_weights:
-        return [_attention(view, probe, p, several=len(chosen) > 1) for p in chosen]
+        weights = [w for p in chosen for w in view.attention(p)]
+        return [o for w in weights for o in _attention(probe, w, several=len(weights) > 1)]
     tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
     return [_activation(view, probe, p, j, several=len(tensors) > 1) for p, j in tensors]
 
@@ -34,12 +37,29 @@ def _activation(
     return _output(probe, point, ref, name, dtype, point.shapes[position], names)
 
 
-def _attention(view: ModelView, probe: OfLayers, point: ProbePoint, several: bool) -> PlainOutput:
-    ref = TensorRef(point.path, point.call_index)
-    weights, keys = view.attention(point)
-    names = axes.attention_axes(weights.axes, keys)
-    name = output_name(probe, point.name, several)
-    return _output(probe, point, ref, name, probe.dtype or weights.dtype, weights.shape, names)
+def _attention(probe: OfLayers, weights: AttentionWeights, several: bool) -> Iterator[PlainOutput]:
+    """Yields the weights of a layer, and what comes beside them."""
+    name = output_name(probe, weights.name, several)
+    yield attention_output(probe, weights, name)
+    beside = probe.beside()
+    if beside is not None:
+        yield attention_output(beside, weights, f"{name}/{beside.kind}")
+
+
+def attention_output(
+    probe: OfLayers, weights: AttentionWeights, name: str, dtype: str | None = None
+) -> PlainOutput:
+    """Returns what a probe gives out of the weights of a layer.
+
+    Args:
+        probe: the probe.
+        weights: the weights.
+        name: of the output.
+        dtype: of the output; by default what the probe says, or that of the weights.
+    """
+    found = dtype or probe.dtype or weights.tensor.dtype
+    ref, names = weights.plain_ref, weights.axes
+    return _output(probe, weights.point, ref, name, found, weights.tensor.shape, names)
 
 
 def _output(

@@ -22,7 +22,7 @@ from probegen.artefact.manifest import (
     TargetSpec,
 )
 from probegen.methods.axes import Axes, Sizes, behind_batch, channel_axis
-from probegen.methods.base import GradientProbe, OfAttention, OfLayers, Sized
+from probegen.methods.base import GradientProbe, OfLayers, Sized
 from probegen.methods.chains import Attending
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
@@ -237,7 +237,7 @@ class GradientOutput:
 
 @dataclasses.dataclass(frozen=True)
 class ChainOutput:
-    """An output made of the weights of several attention layers, and perhaps their gradients.
+    """An output made of tensors of several layers, and perhaps gradients at them.
 
     These are outputs of the plan as well, by names that are in no manifest.
 
@@ -253,7 +253,7 @@ class ChainOutput:
     """
 
     spec: OutputSpec
-    probe: OfAttention
+    probe: OfLayers
     layers: tuple[Attending, ...]
     keys: int
     weights: tuple[str, ...]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
+from probegen.artefact.manifest import KEYS
 from probegen.methods.base import GradientProbe
 from probegen.methods.input_gradient import InputGradient
 from probegen.methods.samples import Samples, SumAt
 from probegen.methods.targets import Target
-from probegen.plan.plan import GradientOutput, Plan, TensorRef
+from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput, Plan, TensorRef
 from probegen.plan.several_classes import with_class_axis
+
+_Output = TypeVar("_Output", PlainOutput, ChainOutput)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +75,32 @@ def with_raw_gradients(plan: Plan) -> tuple[Plan, dict[str, str]]:
                 specs.append(spec)
             raw[name] = added[key].spec.name
         groups.append(dataclasses.replace(group, outputs=(*group.outputs, *added.values())))
+    chosen = [_candidates(o) for o in plan.plain if o.spec.kind == KEYS]
+    stacked = [_candidates(c) for c in plan.chains if c.spec.kind == KEYS]
+    specs += [*(o.spec for o in chosen), *(c.spec for c in stacked)]
     manifest = plan.manifest.replace(outputs=(*plan.manifest.outputs, *specs))
-    return dataclasses.replace(plan, groups=tuple(groups), manifest=manifest), raw
+    changed = dataclasses.replace(
+        plan,
+        plain=(*plan.plain, *chosen),
+        groups=tuple(groups),
+        chains=(*plan.chains, *stacked),
+        manifest=manifest,
+    )
+    return changed, raw
+
+
+def candidates_of(name: str) -> str:
+    """Returns what the weights are called that an output says the largest of."""
+    return f"what {name} are chosen from"
+
+
+def _candidates(output: _Output) -> _Output:
+    """Returns an output with all weights that another gives the positions of the largest of."""
+    spec = dataclasses.replace(output.spec, name=candidates_of(output.spec.name), dtype="float64")
+    rank = len(spec.shape)
+    spec = dataclasses.replace(spec, shape=(None,) * rank)
+    probe = output.probe.everything()
+    return dataclasses.replace(output, spec=spec, probe=probe)
 
 
 def without_scores(plan: Plan) -> Plan:

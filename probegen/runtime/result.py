@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probegen.artefact.manifest import PREDICTION, InputSpec, Manifest, OutputSpec
+from probegen.artefact.manifest import KEYS, PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime import archive
@@ -40,6 +40,8 @@ class Record:
         run: what was run on what.
         classes: the classes along its axis `class`, int `[batch, k]`, where it explains several at
             once; None where it explains one, or another one at each position.
+        keys: of the largest attention weights alone (axis `rank`), which keys these are of, int of
+            the shape of `array`; else None.
     """
 
     array: Array
@@ -47,6 +49,7 @@ class Record:
     predictions: Mapping[str, Array] = dataclasses.field(repr=False)
     run: Run = dataclasses.field(repr=False)
     classes: Array | None = dataclasses.field(default=None, repr=False)
+    keys: Array | None = dataclasses.field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -155,7 +158,10 @@ class Result(Mapping[str, Record]):
         specs = [spec for spec in run.manifest.outputs if spec.name in arrays]
         predictions = {s.name: arrays[s.name] for s in specs if s.kind == PREDICTION}
         self._records = {
-            s.name: _decode(arrays[s.name], s, predictions, run, classes_of(s, arrays, run.rows))
+            s.name: dataclasses.replace(
+                _decode(arrays[s.name], s, predictions, run, classes_of(s, arrays, run.rows)),
+                keys=arrays.get(f"{s.name}/{KEYS}"),
+            )
             for s in specs
         }
 

@@ -66,6 +66,10 @@ class DrawableRecord(Protocol):
         """The classes that it explains, `[batch, k]`, where these are several at once."""
 
     @property
+    def keys(self) -> Array | None:
+        """Where the largest attention weights stand, where it holds these alone."""
+
+    @property
     def name(self) -> str:
         """The output's name in the artefact."""
 

@@ -107,6 +107,24 @@ CASES = {
         lambda o, x, y: o.reshape_like(o.joined(x, 0, 3), o.mul(x, y)),
         lambda x, _: x,
     ),
+    "stack": (
+        lambda o, x, _: o.stack([x, o.abs(x), x], 1),
+        lambda x, _: np.stack([x, np.abs(x), x], 1),
+    ),
+    "stack of one": (lambda o, x, _: o.stack([x], 3), lambda x, _: x[..., None]),
+    "top": (lambda o, x, _: o.top(o.abs(x), 3)[0], lambda x, _: -np.sort(-np.abs(x))[..., :3]),
+    "places of top": (
+        lambda o, x, _: o.cast(o.top(x, 2)[1], x),
+        lambda x, _: np.argsort(-x, kind="stable")[..., :2].astype(np.float32),
+    ),
+    "places of top, all equal": (
+        lambda o, x, _: o.cast(o.top(o.zeros_like(x), 3)[1], x),
+        lambda x, _: np.broadcast_to(np.arange(3, dtype=np.float32), (*x.shape[:-1], 3)),
+    ),
+    "top of an open number": (
+        lambda o, x, _: o.top(o.transpose(x, (1, 2, 0)), 3)[0],
+        lambda x, _: -np.sort(-x.transpose(1, 2, 0))[..., :3],
+    ),
     "counted": (
         lambda o, x, _: o.mul(x, o.counted(x, 2)),
         lambda x, _: x * np.arange(4, dtype=np.float32),

@@ -10,6 +10,7 @@ from probegen.methods.base import as_probes
 PROBES = (
     pg.Activations("conv*", reduce="mean", axes=(1, 2), channels=[0, 3], dtype="float16"),
     pg.Attention(),
+    pg.Attention("block*", reduce="heads,top:5", stack=True),
     pg.InputGradient(target=3, wrt=["a", "b"]),
     pg.Saliency(target=(None, 2), name="s", output="label", logits=False),
     pg.GradCAM("conv2"),

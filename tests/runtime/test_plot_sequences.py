@@ -87,6 +87,52 @@ def test_one_query_is_drawn_along_the_tokens():
     assert len(figure.findobj(FancyBboxPatch)) == 4
 
 
+@pytest.mark.parametrize(
+    ("axes", "shape", "names", "drawn"),
+    [
+        # One query: heads stand down, or layers; the mean of heads where both are there.
+        (("head", "key"), (3, 4), {"head 0", "head 2"}, lambda w: [w]),
+        (("layer", "key"), (2, 4), {"one", "two"}, lambda w: [w]),
+        (("layer", "query", "key"), (2, 4, 4), {"one", "two"}, list),
+        (("layer", "head", "query", "key"), (2, 3, 4, 4), {"one"}, lambda w: list(w.mean(1))),
+        # In each step of a loop.
+        (("time", "key"), (5, 4), {"time 0", "time 4"}, lambda w: [w]),
+        (("time", "key", "query"), (3, 4, 2), {"time 0"}, lambda w: list(w.transpose(0, 2, 1))),
+    ],
+)
+def test_attention_with_other_axes(axes, shape, names, drawn):
+    weights = RNG.random((1, *shape))
+    ids = RNG.integers(10, 99, (1, 4)).astype(np.int32)
+    layers = {"layers": ["enc/one/mha", "enc/two/mha"]} if "layer" in axes else {}
+    result = result_of(
+        {"tokens": (ids, TOKENS, {"vocabulary": 99})},
+        {"it": (weights, "attention", ("batch", *axes), {"detail": layers})},
+    )
+    figure = result["it"].plot(tokens=list("wxyz"))
+    maps = images_of(figure)
+    assert len(maps) == len(drawn(weights[0]))
+    for image, expected in zip(maps, drawn(weights[0]), strict=True):
+        np.testing.assert_allclose(image, expected, atol=1e-6)
+    assert {*names, *"wxyz"} <= set(texts_of(figure))
+
+
+def test_the_largest_weights_stand_at_their_keys():
+    ids = RNG.integers(10, 99, (1, 5)).astype(np.int32)
+    axes = ("batch", "query", "rank")
+    weights, keys = [[[0.6, 0.2], [0.5, 0.4]]], [[[3, 0], [1, 2]]]
+    result = result_of(
+        {"tokens": (ids, TOKENS, {"vocabulary": 99})},
+        {
+            "it": (weights, "attention", axes, {"detail": {"reduce": "heads,top:2"}}),
+            "it/keys": (keys, "keys", axes, {"draw": "beside"}),
+        },
+    )
+    figure = result["it"].plot(tokens=list("vwxyz"))
+    expected = [[0.2, 0, 0, 0.6, 0], [0, 0.5, 0.4, 0, 0]]
+    np.testing.assert_allclose(images_of(figure)[0], expected, atol=1e-6)
+    assert says(figure, "the 2 largest of each row alone")
+
+
 # -- text, series, tables ------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import (
     ANY_SIGN,
     CLASS,
+    DRAWN_AS_ATTENTION,
     DRAWN_AS_PREDICTION,
     NEVER_NEGATIVE,
     SIGNED,
@@ -26,6 +27,7 @@ from probegen.runtime.axes import (
     HEIGHT,
     KEY,
     QUERY,
+    RANK,
     SEQUENCE,
     SPACE,
     WIDTH,
@@ -146,6 +148,8 @@ class View:
         """What the numbers are, for the label of an axis or a colour bar."""
         title = self.spec.title
         name = title[:1].lower() + title[1:] if title[1:].islower() else title
+        if self.spec.draw == DRAWN_AS_ATTENTION:
+            return name
         return REDUCED.get(self.spec.detail.get("reduce") or "", name)
 
     @property
@@ -319,11 +323,14 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         raise InputError(f"there is no sample {sample}: the batch has {rows}, 0 to {rows - 1}.")
     sample %= rows
     array, axes = one_row(record.array, record.axes, sample), record.axes
+    inputs = sources_of(record.run, sample)
+    if record.keys is not None and axes[-1] == RANK:
+        at_keys = one_row(record.keys, axes, sample)
+        array, axes = _at_their_keys(array, at_keys, inputs), (*axes[:-1], KEY)
     of_classes = class_axis(record.spec)
     if of_classes is not None:  # stands first, wherever the batch was
         axes = (CLASS, *(a for i, a in enumerate(axes) if i != of_classes))
         array = np.moveaxis(array, of_classes - (at is not None and at < of_classes), 0)
-    inputs = sources_of(record.run, sample)
     names = labels.class_names or record.run.manifest.class_names
     return View(
         spec=record.spec,
@@ -337,6 +344,19 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         labels=labels,
         explained_classes=_classes(record, sample),
     )
+
+
+def _at_their_keys(largest: Array, keys: Array, inputs: Sequence[InputSample]) -> Array:
+    """Returns the largest weights at the places of their keys, zeros between.
+
+    There are as many keys as the one sequence that is long enough has steps, else as are named.
+    """
+    count = int(keys.max(initial=-1)) + 1
+    lengths = {n for s in inputs if (n := s.length) is not None and n >= count}
+    size = lengths.pop() if len(lengths) == 1 else count
+    found = np.zeros((*largest.shape[:-1], size), largest.dtype)
+    np.put_along_axis(found, keys.astype(np.int64), largest, -1)
+    return found
 
 
 def _classes(record: DrawableRecord, sample: int) -> tuple[int, ...] | None:

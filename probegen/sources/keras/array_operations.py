@@ -162,6 +162,17 @@ class TensorFlowOperations:
         found.set_shape(x.shape)
         return found
 
+    def stack(self, parts: Sequence[Any], axis: int) -> Any:
+        """Returns arrays along a new axis."""
+        return tf.stack(list(parts), axis)
+
+    def top(self, x: Any, count: int) -> tuple[Any, Any]:
+        """Returns the largest entries along the last axis, and their positions."""
+        size = x.shape[-1]
+        most = tf.shape(x)[-1] if size is None else size
+        found = tf.math.top_k(x, tf.minimum(count, most) if size is None else min(count, most))
+        return found.values, found.indices
+
     def matmul(self, a: Any, b: Any) -> Any:
         """Returns the products of stacks of matrices."""
         return tf.linalg.matmul(a, b)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from probegen.errors import InstrumentError
 from probegen.plan.axes import look_up_axes, position_axes
-from probegen.plan.model_view import ModelView, Start, TensorFacts
+from probegen.plan.model_view import AttentionWeights, ModelView, Start, TensorFacts
 from probegen.plan.plan import ATTENTION, MADE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
@@ -91,21 +91,19 @@ class KerasView(ModelView):
             axes = look_up_axes(len(shape))
         return TensorFacts(shape, tensor.dtype.name, axes, tensor.dtype.is_floating)
 
-    def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
-        """Returns the attention weights at a point, and the axes that their softmax sums over."""
-        weights = self.trace.weights[point.path, point.call_index]
-        return self._facts(weights), key_axes(weights)
-
-    def attention_ref(self, point: ProbePoint) -> TensorRef:
-        """Returns the attention weights at a point, as they lie on the way to the outputs."""
+    def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
+        """Returns the attention weights at a point that applies some."""
         key = (point.path, point.call_index)
-        op, call = self._applied(key).op, self.trace.call(key)
+        call = self.trace.call(key)
         inside = self.trace.graph.get_operations()[call.first_op : call.last_op]
-        return TensorRef(*key, number_in_call(inside, op), ATTENTION, op.type)
+        op = self._applied(key).op
+        ref = TensorRef(*key, number_in_call(inside, op), ATTENTION, op.type)
+        weights = self.trace.weights[key]
+        return [AttentionWeights(point, 0, 1, self._facts(weights), key_axes(weights), ref=ref)]
 
-    def readings(self, points: Sequence[ProbePoint]) -> list[Reading]:
-        """Returns which positions attention weights read, point by point."""
-        made = [self._applied((p.path, p.call_index)) for p in points]
+    def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
+        """Returns which positions attention weights read, one by one."""
+        made = [self._applied((w.point.path, w.point.call_index)) for w in weights]
         where: dict[Hashable, WeightAxes] = {
             id(t): weight_axes(self.trace.axes(t), key_axes(t)) for t in made
         }

@@ -17,7 +17,7 @@ from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_o
 from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
 from probegen.plan.axes import BATCH, WINDOW, Axes, channel_axis, position_axes
-from probegen.plan.model_view import ModelView, Start, TensorFacts
+from probegen.plan.model_view import AttentionWeights, ModelView, Start, TensorFacts
 from probegen.plan.plan import ATTENTION, WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
@@ -234,7 +234,13 @@ class OnnxView(ModelView):
             return TensorRef(name, made=WEIGHT)
         return next((ref for value, ref in self._refs.items() if value.name == name), None)
 
-    def attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
+    def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
+        """Returns the attention weights at a point that applies some."""
+        facts, keys = self._attention(point)
+        ref = TensorRef(point.path, point.call_index, made=ATTENTION)
+        return [AttentionWeights(point, 0, 1, facts, keys, ref=ref)]
+
+    def _attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
         """Returns the attention weights at a point, and the axis that their softmax sums over."""
         weights = self.weights(TensorRef(point.path, point.call_index))
         facts, apart = self._facts(weights.value), self._layouts.told_apart(weights.value)
@@ -249,13 +255,9 @@ class OnnxView(ModelView):
             facts = dataclasses.replace(facts, axes=axes)
         return facts, [weights.key + (len(more) if weights.key > apart.axis else 0)]
 
-    def attention_ref(self, point: ProbePoint) -> TensorRef:
-        """Returns the attention weights at a point."""
-        return TensorRef(point.path, point.call_index, made=ATTENTION)
-
-    def readings(self, points: Sequence[ProbePoint]) -> list[Reading]:
-        """Returns which positions attention weights read, point by point."""
-        made = [self.weights(TensorRef(p.path, p.call_index)) for p in points]
+    def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
+        """Returns which positions attention weights read, one by one."""
+        made = [self.weights(w.plain_ref) for w in weights]
         where: dict[Hashable, WeightAxes] = {
             w.value: weight_axes(
                 self._layouts.axes(w.value), [w.key], self._layouts.told_apart(w.value) is not None

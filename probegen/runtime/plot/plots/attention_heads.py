@@ -1,4 +1,4 @@
-"""Attention weights: the mean over the heads, then head by head."""
+"""Attention weights as maps of queries and keys: the mean over the heads, then head by head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import DRAWN_AS_ATTENTION, IDENTITY_DETAIL
-from probegen.runtime.axes import HEAD, KEY, QUERY
+from probegen.runtime.axes import HEAD, KEY, LAYER, QUERY, SEQUENCE
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Ticks, Tile
 from probegen.runtime.plot.picture import Picture
@@ -21,45 +21,90 @@ Array = npt.NDArray[Any]
 #: What is said where the ones of an identity would outshine all else.
 WITHOUT_IDENTITY = "without the identity that it begins with"
 
+#: Axes that stand down a map where there is no query, the first that is there.
+_DOWN = (QUERY, *SEQUENCE, LAYER, HEAD)
 _MOST_HEADS = 16
 _LONGEST_TOKEN = 12
 
 
 def fits(view: View) -> bool:
-    """Tells whether these are weights of queries to keys."""
-    weighs = view.has(QUERY, KEY) or view.has(HEAD, QUERY, KEY)
-    return view.spec.draw == DRAWN_AS_ATTENTION and weighs
+    """Tells whether these are weights of keys in at least one row, of known axes."""
+    known = all(a in (KEY, *_DOWN) for a in view.axes)
+    return (
+        view.spec.draw == DRAWN_AS_ATTENTION and known and KEY in view.axes and len(view.axes) > 1
+    )
 
 
 def plan(view: View) -> Picture:
     """Plans maps of queries (down) and keys (across), with tokens at their rims.
 
-    Takes `[head, query, key]` or `[query, key]`, axes in any order. Tokens shorter than the
-    sequence leave the padding out.
+    Takes `[query, key]` and `[head, query, key]`, axes in any order. What is reduced to one query
+    has the heads down, several layers or steps of time have a map each, or stand down where there
+    is nothing else. Of heads beside these the mean is drawn. Tokens shorter than the sequence leave
+    the padding out.
     """
-    maps = view.ordered(HEAD, QUERY, KEY) if HEAD in view.axes else view.ordered(QUERY, KEY)[None]
-    notes: tuple[str, ...] = ()
+    down = next(a for a in _DOWN if a in view.axes)
+    maps, panels, notes = _arranged(view, down)
     if view.spec.detail.get(IDENTITY_DETAIL) and maps.shape[1] == maps.shape[2]:
-        maps, notes = maps - np.eye(maps.shape[1]), (WITHOUT_IDENTITY,)
-    rows = view.tokens(maps.shape[1], query=True)
+        maps, notes = maps - np.eye(maps.shape[1]), (*notes, WITHOUT_IDENTITY)
+    rows = view.tokens(maps.shape[1], query=True) if down == QUERY else None
     columns = view.tokens(maps.shape[2])
     maps = maps[:, : _length(rows), : _length(columns)]
     shown = maps[: min(_MOST_HEADS, view.labels.max_panels)]
-    tiles = [Tile(m, f"head {i}") for i, m in enumerate(shown)]
-    if len(maps) > 1:
+    tiles = [Tile(m, name) for m, name in zip(shown, _names(view, panels, len(maps)), strict=False)]
+    if len(maps) > 1 and panels == HEAD:
         tiles.insert(0, Tile(maps.mean(0), f"mean of {len(maps)} heads"))
-    else:
-        tiles = [Tile(maps[0])]
+    elif len(maps) == 1:
+        tiles = [Tile(maps[0], tiles[0].caption if panels not in ("", HEAD) else "")]
     if len(shown) < len(maps):
-        notes = (*notes, f"showing {len(shown)} of {len(maps)} heads")
-    ticks = Ticks(_named(rows, maps.shape[1]), _named(columns, maps.shape[2]), "query", "key")
+        notes = (*notes, f"showing {len(shown)} of {len(maps)} {panels}s")
+    side = _named(rows, maps.shape[1]) if down == QUERY else _names(view, down, maps.shape[1])
+    ticks = Ticks(side, _named(columns, maps.shape[2]), down, KEY)
     layout = mosaic.lay_out(tiles, ticks, widest=3.6 if len(tiles) == 1 else 2.6)
     finite = maps[np.isfinite(maps)]
     scale = Scale(LIGHT, 0.0, float(finite.max()) if finite.size and finite.max() > 0 else 1.0)
     draw = functools.partial(
         mosaic.draw, tiles=tiles, layout=layout, scale=scale, label=view.quantity, ticks=ticks
     )
-    return Picture(view.title, *layout.body, draw, notes)
+    return Picture(view.title, *layout.body, draw, (*notes, *largest_alone(view)))
+
+
+def largest_alone(view: View) -> tuple[str, ...]:
+    """Says where all but the largest weights were left out."""
+    kept = str(view.spec.detail.get("reduce") or "").rpartition("top:")
+    return (f"the {kept[2]} largest of each row alone",) if kept[1] else ()
+
+
+def _arranged(view: View, down: str) -> tuple[Array, str, tuple[str, ...]]:
+    """Returns `[panel, row, key]`, which axis the panels are, and what was left out."""
+    others = [a for a in view.axes if a not in (down, KEY)]
+    panels = next((a for a in others if a != HEAD), HEAD if others else "")
+    order = [*([panels] if panels else []), *(a for a in others if a != panels), down, KEY]
+    maps = view.ordered(*order)
+    notes: tuple[str, ...] = ()
+    if len(others) > 1:
+        between = tuple(range(1, len(others)))
+        counts = " and ".join(f"{maps.shape[i]} {order[i]}s" for i in between)
+        maps, notes = maps.mean(between), (f"mean of {counts}",)
+    return maps if panels else maps[None], panels, notes
+
+
+def _names(view: View, axis: str, size: int) -> list[str]:
+    """Returns what the entries along an axis that is none of tokens are called."""
+    layers = view.spec.detail.get("layers") or ()
+    if axis == LAYER and len(layers) == size:
+        return _shared_left_out([str(name) for name in layers])
+    return [f"{axis} {i}".strip() for i in range(size)]
+
+
+def _shared_left_out(names: list[str]) -> list[str]:
+    """Returns paths without the parts that all of them end or begin with."""
+    parts = [name.split("/") for name in names]
+    while len(parts) > 1 and all(len(p) > 1 and p[-1] == parts[0][-1] for p in parts):
+        parts = [p[:-1] for p in parts]
+    while len(parts) > 1 and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
+        parts = [p[1:] for p in parts]
+    return ["/".join(p) for p in parts]
 
 
 def _length(tokens: list[str] | None) -> int | None:

@@ -8,7 +8,7 @@ from probegen.artefact.manifest import DRAWN_AS_ATTENTION, IDENTITY_DETAIL
 from probegen.runtime.axes import KEY, SEQUENCE
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.plots import series_bars, token_boxes, unit_columns
-from probegen.runtime.plot.plots.attention_heads import WITHOUT_IDENTITY
+from probegen.runtime.plot.plots.attention_heads import WITHOUT_IDENTITY, largest_alone
 from probegen.runtime.plot.view import View
 
 
@@ -27,7 +27,7 @@ def plan(view: View) -> Picture:
         picture = token_boxes.plan(along)
     else:
         picture = unit_columns.plan(view)
-    return dataclasses.replace(picture, notes=(*picture.notes, *notes))
+    return dataclasses.replace(picture, notes=(*picture.notes, *notes, *largest_alone(view)))
 
 
 def _without_identity(view: View) -> tuple[View, tuple[str, ...]]:
