@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.saliency import Saliency as Saliency
     from probegen.methods.score_cam import ScoreCAM as ScoreCAM
     from probegen.methods.smooth_grad import SmoothGrad as SmoothGrad
+    from probegen.methods.states import States as States
     from probegen.methods.targets import contrast as contrast
     from probegen.methods.x_grad_cam import XGradCAM as XGradCAM
     from probegen.parity import verify as verify

@@ -35,6 +35,7 @@ from probegen.methods.rise import RISE
 from probegen.methods.saliency import Saliency
 from probegen.methods.score_cam import ScoreCAM
 from probegen.methods.smooth_grad import SmoothGrad
+from probegen.methods.states import States
 from probegen.methods.x_grad_cam import XGradCAM
 
 #: Every method, in the order of the README.
@@ -43,6 +44,7 @@ METHODS: tuple[type[Probe], ...] = (
     Attention,
     AttentionRollout,
     AttentionRelevance,
+    States,
     InputGradient,
     Saliency,
     GradientXInput,

@@ -212,10 +212,17 @@ class OfLayers(Probe):
     Attributes:
         of_weights: True where that is the attention weights that the layer applies, and not its
             output.
+        of_states: True where it is what a recurrent layer keeps from step to step, over time.
     """
 
     selects: ClassVar[str] = "select"
     of_weights: ClassVar[bool] = False
+    of_states: ClassVar[bool] = False
+
+    @property
+    def gates(self) -> bool:
+        """Of states, whether gates are given out as well: a field."""
+        return False
 
     @property
     def dtype(self) -> str | None:

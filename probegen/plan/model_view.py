@@ -83,6 +83,25 @@ class AttentionWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class StateFacts:
+    """What is known of a state of a recurrent layer over time, or of a gate.
+
+    Attributes:
+        name: the layer's path and what the state is called behind it: `"lstm:1"`.
+        title: what people call it: `"Cell state"`.
+        ref: the tensor.
+        facts: of it.
+        is_gate: whether it is a gate.
+    """
+
+    name: str
+    title: str
+    ref: TensorRef
+    facts: TensorFacts
+    is_gate: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Start:
     """A first floating tensor on the way of an input of whole numbers.
 
@@ -168,6 +187,11 @@ class ModelView(abc.ABC):
     @abc.abstractmethod
     def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
         """Returns the attention weights at a point that applies some."""
+
+    def states(self, point: ProbePoint) -> Sequence[StateFacts]:
+        """Returns the states over time, and the gates, of the recurrent layers at a point."""
+        del point
+        return ()
 
     @abc.abstractmethod
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:

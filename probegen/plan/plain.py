@@ -1,11 +1,12 @@
-"""Planning of outputs that need no gradient: activations and attention weights."""
+"""Planning of outputs that need no gradient: activations, attention weights, states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 from probegen.artefact.manifest import OutputSpec
-from probegen.errors import InstrumentError
+from probegen.errors import InstrumentError, SelectionError
 from probegen.methods.base import OfLayers, Probe
 from probegen.plan import axes
 from probegen.plan.model_view import AttentionWeights, ModelView
@@ -22,6 +23,8 @@ def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
     if probe.of_weights:
         weights = [w for p in chosen for w in view.attention(p)]
         return [o for w in weights for o in _attention(probe, w, several=len(weights) > 1)]
+    if probe.of_states:
+        return _states(view, probe, chosen)
     tensors = [(p, j) for p in chosen for j in range(len(p.shapes))]
     return [_activation(view, probe, p, j, several=len(tensors) > 1) for p, j in tensors]
 
@@ -60,6 +63,31 @@ def attention_output(
     found = dtype or probe.dtype or weights.tensor.dtype
     ref, names = weights.plain_ref, weights.axes
     return _output(probe, weights.point, ref, name, found, weights.tensor.shape, names)
+
+
+def _states(view: ModelView, probe: OfLayers, chosen: Sequence[ProbePoint]) -> list[PlainOutput]:
+    """Returns the states of recurrent layers; a layer inside another that is selected comes once.
+
+    Raises:
+        SelectionError: gates are asked for, and no layer has some.
+    """
+    by_name = {state.name: (p, state) for p in chosen for state in view.states(p)}
+    if probe.gates and not any(state.is_gate for _, state in by_name.values()):
+        matched = ", ".join(repr(p.name) for p in chosen[:5])
+        raise SelectionError(
+            f"gates=True: {probe.selector!r} matches {matched}, "
+            "none of which has gates that are known: layers of one LSTM or GRU cell have."
+        )
+    found = [(p, s) for p, s in by_name.values() if probe.gates or not s.is_gate]
+    outputs = []
+    for point, state in found:
+        name = output_name(probe, state.name, several=len(found) > 1)
+        dtype, shape = probe.dtype or state.facts.dtype, state.facts.shape
+        made = _output(probe, point, state.ref, name, dtype, shape, state.facts.axes)
+        outputs.append(
+            dataclasses.replace(made, spec=dataclasses.replace(made.spec, title=state.title))
+        )
+    return outputs
 
 
 def _output(

@@ -44,6 +44,8 @@ MADE = "made"
 WEIGHT = "weight"
 #: The attention weights that a layer call applies.
 ATTENTION = "attention"
+#: What a recurrent layer keeps from step to step, over time.
+STATE = "state"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +59,10 @@ class TensorRef:
         path: the layer.
         call: which of its calls.
         position: which of the inputs or outputs, or the number among what is made there.
-        made: `""`, `TWIN`, `MADE`, `WEIGHT` or `ATTENTION`.
+        made: `""`, `TWIN`, `MADE`, `WEIGHT`, `ATTENTION` or `STATE`.
         operation: of attention weights that a layer makes inside its call, what operation makes
-            them; `position` is the number among its kind there.
+            them; `position` is the number among its kind there. Of states, what they are called
+            behind the layer's path: `""`, `":1"`, `"/forget_gate"`.
     """
 
     path: str | None

@@ -34,13 +34,16 @@ GIVEN: dict[str, Callable[[], Probe]] = {
     "LIME": lambda: pg.LIME("grid:2", samples=20),
     "ConceptSensitivity": lambda: pg.ConceptSensitivity("last", _VECTORS),
 }
-#: Methods of attention weights: they are tried on the network of tokens.
-OF_ATTENTION = ("Attention", "AttentionRollout", "AttentionRelevance")
+#: Methods of attention weights and of recurrent states: they are tried on the network of tokens.
+OF_TOKENS = ("Attention", "AttentionRollout", "AttentionRelevance")
+
+#: All but recurrent states, which an ONNX file has none of yet.
+METHODS = tuple(m for m in methods.METHODS if m.__name__ != "States")
 
 
-def probes(of_attention: bool = False) -> list[Probe]:
-    """Returns a probe of every method, those of attention weights or the others."""
-    chosen = [m for m in methods.METHODS if (m.__name__ in OF_ATTENTION) == of_attention]
+def probes(of_tokens: bool = False) -> list[Probe]:
+    """Returns a probe of every method, those of the network of tokens or the others."""
+    chosen = [m for m in METHODS if (m.__name__ in OF_TOKENS) == of_tokens]
     return [GIVEN.get(m.__name__, m)() for m in chosen]
 
 
@@ -58,16 +61,18 @@ def image_network(seed: int) -> keras.Model:
 
 
 def token_network(seed: int) -> keras.Model:
-    """Returns a classifier of tokens with two layers of self-attention."""
+    """Returns a classifier of tokens with two layers of self-attention and a recurrent one."""
     keras.utils.set_random_seed(seed)
     tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
     wide = keras.initializers.RandomNormal(stddev=3.0)  # else all attention is the same
     x = layers.Embedding(TOKENS, 6, embeddings_initializer=wide, name="embedding")(tokens)
+    read = layers.GRU(3, name="read")(x)
     for name in ("first", "second"):
         attended = layers.MultiHeadAttention(3, 2, name=name)(x, x)
         x = layers.LayerNormalization()(x + attended)
         x = x + layers.Dense(6, activation="tanh")(x)
-    scores = layers.Dense(CLASSES, name="scores")(layers.GlobalAveragePooling1D()(x))
+    x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), read])
+    scores = layers.Dense(CLASSES, name="scores")(x)
     return keras.Model(tokens, scores)
 
 

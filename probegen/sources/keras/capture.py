@@ -25,6 +25,7 @@ from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras.open_sizes import STAND_INS
 from probegen.sources.keras.randomness import mark_seed
+from probegen.sources.keras.recurrence import Recurrence, write_states
 from probegen.sources.keras.timewise import Fold, has_rows, is_open, run_folded, unfolded
 from probegen.stages import within_layer
 
@@ -47,6 +48,7 @@ class LayerCall:
         step_of: path of the recurrent layer of which this call is one step, or `""`.
         folds: the lengths that are folded into the batch axis inside the call.
         in_steps: whether the outputs have an axis of their own for each of them.
+        recurrences: the loops of recurrent layers that ran in it, and in no call inside it.
     """
 
     layer: Any
@@ -59,6 +61,7 @@ class LayerCall:
     step_of: str = ""
     folds: tuple[Fold, ...] = ()
     in_steps: bool = False
+    recurrences: list[Recurrence] = dataclasses.field(default_factory=list)
 
 
 class Watcher:
@@ -75,6 +78,7 @@ class Watcher:
         replaced: Replacements | None = None,
         probed: Collection[CallKey] | None = None,
         mark_mask: Callable[[Any], Any] | None = None,
+        states: Mapping[CallKey, Collection[str]] | None = None,
     ) -> None:
         """Prepares for one call of `model`.
 
@@ -83,6 +87,7 @@ class Watcher:
             replaced: outputs that other tensors stand in for from there on.
             probed: the calls whose outputs are asked for; None for all.
             mark_mask: what masks pass, so that they are found again; None leaves them alone.
+            states: the calls whose states over time are written, and which of these.
         """
         self.calls: list[LayerCall] = []
         self.refusal: InstrumentError | None = None
@@ -90,6 +95,7 @@ class Watcher:
         self._replaced = replaced or {}
         self._probed = probed
         self._mark_mask = mark_mask
+        self._states = states or {}
         self._masks: dict[int, Any] = {}  # marked ones by id
         self._folds: tuple[Fold, ...] = ()
         self._graph = tf.compat.v1.get_default_graph()
@@ -101,6 +107,7 @@ class Watcher:
         self._by_caller: dict[tuple[int, int], int] = {}
         self._stack: list[LayerCall] = []
         self._named: dict[int, Any] = {}  # by id; holds them, so that no id is used again
+        self._looping: Any = None
 
     @property
     def innermost(self) -> CallKey:
@@ -185,6 +192,39 @@ class Watcher:
         outputs = keras.ops.where(mask, inputs, 0)
         outputs._keras_mask = keras.ops.squeeze(mask, axis=-1)
         return outputs
+
+    def loop(self, original: Any, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for `RNN.inner_loop`, to note what the loop is given; else the same."""
+        run = functools.partial(original, layer, sequences, *args, **kwargs)
+        if self._looping is not None or not self._stack:  # LSTM's own calls that of RNN
+            return run()
+        self._looping = layer
+        try:
+            result = run()
+        finally:
+            self._looping = None
+        given = dict(zip(("initial_state", "mask", "training"), args, strict=False)) | kwargs
+        state = given["initial_state"]
+        found = Recurrence(
+            layer,
+            self._paths.get(id(layer), layer.name),
+            sequences,
+            state if keras.tree.is_nested(state) else [state],
+            given.get("mask"),
+            given.get("training", False),
+            self._folds,
+        )
+        suffixes = self._states.get(self.innermost)
+        if suffixes:
+            token = _watcher.set(None)  # the cell is no part of the model's call here
+            try:
+                write_states(found, suffixes)
+            finally:
+                _watcher.reset(token)
+        known = self._stack[-1].recurrences
+        same = next((one for one in known if one.path == found.path), None)
+        (known if same is None else same.beside).append(found)
+        return result
 
     def over_time(
         self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
@@ -329,12 +369,16 @@ def _of_open_sizes(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> A
     return stand_in(*args, **kwargs)
 
 
+#: Layers that have a loop of their own.
+_LOOPS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+
 #: Class, method, and what stands in for it while somebody watches.
 _WRAPPED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (keras.Layer, "__call__", Watcher.__call__),
     (DataLayer, "__call__", _as_eagerly),
     (keras.layers.TimeDistributed, "call", Watcher.over_time),
     (keras.layers.Masking, "call", Watcher.masking),
+    *((cls, "inner_loop", Watcher.loop) for cls in _LOOPS),
     (keras.random.SeedGenerator, "next", _marking),
     *(
         (cls, name, functools.partial(_of_open_sizes, stand_in))

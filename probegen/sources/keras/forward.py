@@ -27,6 +27,7 @@ from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held import mark_mask
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.recurrence import over_time
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import attention_in_steps, run_source
 
@@ -109,6 +110,7 @@ def run_forward(
     stand_ins: Mapping[TensorRef, Callable[[Any], Any]] | None = None,
     weights: Sequence[tuple[Any, Any]] = (),
     mark: Callable[[Any], Any] = mark_mask,
+    with_states: bool = True,
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 
@@ -119,6 +121,7 @@ def run_forward(
         stand_ins: what makes the tensors that stand in for others of the model, inputs aside.
         weights: pairs of a variable of the model and a tensor to read in its place.
         mark: what masks pass where the plan has points at which they are held.
+        with_states: write the states over time that the plan takes.
     """
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
@@ -142,9 +145,21 @@ def run_forward(
         elif not ref.made:
             replaced.setdefault(ref.key, {})[ref.position] = seen
     inner = InnerTensors(inside) if inside else None
+    states: dict[CallKey, set[str]] = {}
+    for o in plan.plain if with_states else ():
+        if o.probe.of_states:
+            states.setdefault(o.ref.key, set()).add(o.ref.operation)
     moves = any(moved_together(group) for group in plan.groups)
     nest, calls = run_source(
-        source, flat, replaced, weights, probed, first_floats, mark if moves else None, inner
+        source,
+        flat,
+        replaced,
+        weights,
+        probed,
+        first_floats,
+        mark if moves else None,
+        inner,
+        states,
     )
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]
@@ -174,7 +189,7 @@ def forward_at(
             flat[ref.position] = point
         else:
             stand_ins[ref] = functools.partial(_second, point)
-    return run_forward(source, plan, flat, stand_ins)
+    return run_forward(source, plan, flat, stand_ins, with_states=False)
 
 
 def _second(point: Any, _: Any) -> Any:
@@ -194,7 +209,10 @@ def _in_this_graph(tensor: Any) -> Any:
 
 def plain_output(forward: Forward, output: PlainOutput) -> Any:
     """Returns an activation or attention weights as the artefact gives them."""
-    if output.probe.of_weights:
+    if output.probe.of_states:
+        recurrence = forward.by_key[output.ref.key].recurrences[output.ref.position]
+        tensor = over_time(recurrence, output.ref.operation)
+    elif output.probe.of_weights:
         tensor = forward.weights[output.ref.key]
     else:
         tensor = forward.tensor(output.ref)

@@ -48,7 +48,7 @@ class KerasMovedScores:
                         flat[ref.position] = _shifted(flat[ref.position], shift)
                 else:
                     stand_ins[ref] = _mover(at, ref, shift)
-            forward = run_forward(source, plan, flat, stand_ins)
+            forward = run_forward(source, plan, flat, stand_ins, with_states=False)
             targets[:] = [forward.target(group.target) for group in plan.groups]
             tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
             return targets, [tensors[ref] for ref in self.refs]

@@ -10,6 +10,7 @@ import keras
 from probegen.plan import axes
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.recurrence import Recurrence
 from probegen.sources.keras.roles import role_of
 from probegen.sources.keras.trace import Trace, pre_activation, reached_by_gradient
 
@@ -92,6 +93,8 @@ def _point(
             probes.append("grad_cam")
         if (call.path, call.index) in trace.weights:
             probes.append("attention")
+        if recurrences_at(trace, call):
+            probes.append("states")
     elif call.step_of:
         reason = f"one step of {call.step_of}; probe that layer"
     else:
@@ -108,6 +111,26 @@ def _point(
         reason=reason,
         layer=call.layer,
     )
+
+
+def recurrences_at(trace: Trace, call: LayerCall) -> list[tuple[LayerCall, Recurrence]]:
+    """Returns the loops that a layer call is made of: its own, or those of layers that it wraps."""
+    wraps = isinstance(call.layer, keras.layers.Bidirectional | keras.layers.TimeDistributed)
+    inside = [call]
+    if wraps:
+        inside += [
+            c
+            for c in trace.calls
+            if call.first_op <= c.first_op
+            and c.last_op <= call.last_op
+            and isinstance(c.layer, keras.layers.RNN)
+        ]
+    return [
+        (c, r)
+        for c in inside
+        for r in c.recurrences
+        if not c.step_of and trace.visible(r.sequences)
+    ]
 
 
 def _is_map(trace: Trace, tensor: Any) -> bool:

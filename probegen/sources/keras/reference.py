@@ -29,6 +29,7 @@ from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.requests import request_specs
+from probegen.sources.keras.stepwise import states_by_steps
 from probegen.sources.keras.tape import explain
 
 Array = npt.NDArray[Any]
@@ -113,8 +114,36 @@ class KerasReference:
             ) from error
         return {
             **{name: np.asarray(value) for name, value in found.items()},
+            **self._states_over_time(feed),
             **self._by_scores(feed, target),
         }
+
+    def _states_over_time(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the states that recurrent layers keep, by calling their cells step by step."""
+        outputs = [o for o in self.plan.plain if o.probe.of_states]
+        if not outputs:
+            return {}
+        with unchanged(self._source.model):
+            by_path: dict[str, list[Any]] = {}
+            for call in self._watched(feed):
+                by_path.setdefault(call.path, []).append(call)
+            found = {}
+            for o in outputs:
+                path, index = o.ref.key
+                calls = by_path[path]
+                # A layer around may make several calls of each that the plan knows: one a step.
+                each = len(calls) // self._count_of_calls(path)
+                loops = [
+                    c.recurrences[o.ref.position] for c in calls[index * each : (index + 1) * each]
+                ]
+                runs = [run for loop in loops for run in (loop, *loop.beside)]
+                made = states_by_steps(runs, o.ref.operation, len(o.axes))
+                found[o.spec.name] = made.astype(o.spec.dtype)
+        return found
+
+    def _count_of_calls(self, path: str) -> int:
+        named = [p for p in self.plan.manifest.points if p.partition("#")[0] == path]
+        return max(len(named), 1)
 
     def _by_scores(self, feed: Mapping[str, Array], request: Any) -> dict[str, Array]:
         """Returns what methods make of scores at changed inputs, by forward passes and numpy."""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -134,6 +134,7 @@ def run_source(
     first_floats: FirstFloats | None = None,
     mark_mask: Callable[[Any], Any] | None = None,
     inner: InnerTensors | None = None,
+    states: Mapping[CallKey, Collection[str]] | None = None,
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -149,11 +150,12 @@ def run_source(
         first_floats: follows the inputs, and exchanges what is made of their whole numbers.
         mark_mask: what masks pass, so that they are found again; None leaves them alone.
         inner: exchanges tensors that layers make inside their calls.
+        states: the calls whose states over time are written, and which of these.
 
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
-    watcher = Watcher(source.model, replaced, probed, mark_mask)
+    watcher = Watcher(source.model, replaced, probed, mark_mask, states)
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras.StatelessScope(state_mapping=list(weights)))
         stack.enter_context(watching(watcher))

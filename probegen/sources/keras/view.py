@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from probegen.errors import InstrumentError
 from probegen.plan.axes import look_up_axes, position_axes
-from probegen.plan.model_view import AttentionWeights, ModelView, Start, TensorFacts
-from probegen.plan.plan import ATTENTION, MADE, TWIN, CallKey, Slot, TargetPlan, TensorRef
+from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
+from probegen.plan.plan import ATTENTION, MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
@@ -23,9 +23,10 @@ from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.inner_tensors import number_in_call
 from probegen.sources.keras.keras_model import KerasModel
-from probegen.sources.keras.points import layers_in_order, probe_points
+from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
 from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.randomness import Draw, drawn
+from probegen.sources.keras.recurrence import forms
 from probegen.sources.keras.roles import role_of
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import (
@@ -100,6 +101,21 @@ class KerasView(ModelView):
         ref = TensorRef(*key, number_in_call(inside, op), ATTENTION, op.type)
         weights = self.trace.weights[key]
         return [AttentionWeights(point, 0, 1, self._facts(weights), key_axes(weights), ref=ref)]
+
+    def states(self, point: ProbePoint) -> list[StateFacts]:
+        """Returns the states over time, and the gates, of the recurrent layers at a point."""
+        found = []
+        for call, recurrence in recurrences_at(self.trace, self.trace.call(_key(point))):
+            number = call.recurrences.index(recurrence)
+            path = self._point_names[call.path, call.index]
+            if recurrence.path != call.path:  # a layer that its wrapper runs by itself
+                path = path.replace(call.path, recurrence.path, 1)
+            for form in forms(recurrence):
+                ref = TensorRef(call.path, call.index, number, STATE, form.suffix)
+                facts = TensorFacts(form.shape, form.dtype, form.axes, is_float=True)
+                name = f"{path}{form.suffix}"
+                found.append(StateFacts(name, form.title, ref, facts, form.is_gate))
+        return found
 
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
         """Returns which positions attention weights read, one by one."""
@@ -380,6 +396,10 @@ class KerasView(ModelView):
     @functools.cached_property
     def _point_names(self) -> dict[CallKey, str]:
         return {(p.path, p.call_index): p.name for p in self.points}
+
+
+def _key(point: ProbePoint) -> CallKey:
+    return point.path, point.call_index
 
 
 def _becomes_penalty(tensor: Any) -> bool:

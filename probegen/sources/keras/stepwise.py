@@ -1,0 +1,107 @@
+"""What is right of states over time: the untouched cell called eagerly, step by step.
+
+It shares nothing with what an artefact holds (`recurrence`) but what the loop was given. Gates are
+what the cell's own activations return while it is called.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from probegen.sources.keras.channels_last import channels_last
+from probegen.sources.keras.recurrence import Recurrence
+
+Array = npt.NDArray[Any]
+
+#: Gate -> which call of the cell's gate function or activation it is.
+_LSTM = {
+    "/input_gate": ("recurrent_activation", 0),
+    "/forget_gate": ("recurrent_activation", 1),
+    "/candidate": ("activation", 0),
+    "/output_gate": ("recurrent_activation", 2),
+}
+_GRU = {
+    "/update_gate": ("recurrent_activation", 0),
+    "/reset_gate": ("recurrent_activation", 1),
+    "/candidate": ("activation", 0),
+}
+
+
+def states_by_steps(runs: Sequence[Recurrence], suffix: str, rank: int) -> Array:
+    """Returns a state or gate over time.
+
+    Args:
+        runs: what loops were given, of eager tensors; of several, which a `TimeDistributed` layer
+            runs one after the other, the results lie along its axis.
+        suffix: what the state is called behind the layer's path.
+        rank: of the result.
+    """
+    with channels_last():
+        each = [_by_steps(run, suffix) for run in runs]
+    return each[0] if each[0].ndim == rank else np.stack(each, axis=1)
+
+
+def _by_steps(run: Recurrence, suffix: str) -> Array:
+    cell = _Heard(run.cell) if suffix.startswith("/") else None
+    count = int(run.sequences.shape[1])
+    order = range(count - 1, -1, -1) if run.layer.go_backwards else range(count)
+    states = run.flat_states
+    found: dict[int, Array] = {}
+    for at in order:
+        x, before = run.sequences[:, at], tuple(run.nest(states))
+        if cell is None:
+            result = run.cell(x, before, **run.arguments)
+        else:
+            cell.heard.clear()
+            result = cell.call(x, before, **run.arguments)
+        new = run.states_of(result)
+        if run.mask is not None:
+            counts = tf.cast(run.mask[:, at], tf.bool)
+            new = [
+                tf.where(tf.reshape(counts, [-1] + [1] * (n.shape.rank - 1)), n, o)
+                for n, o in zip(new, states, strict=True)
+            ]
+        states = new
+        made = _gate(cell, suffix) if cell is not None else states[int(suffix[1:] or 0)]
+        found[at] = np.asarray(keras.ops.convert_to_numpy(made))
+    return np.stack([found[at] for at in range(count)], axis=1)
+
+
+def _gate(cell: _Heard, suffix: str) -> Any:
+    table = _LSTM if isinstance(cell.cell, keras.layers.LSTMCell) else _GRU
+    function, number = table[suffix]
+    return [value for name, value in cell.heard if name == function][number]
+
+
+class _Heard:
+    """A cell whose activations are heard; the cell itself stays as it is.
+
+    Attributes:
+        cell: the cell.
+        heard: the name of an activation and what it returned, in the order of their calls.
+    """
+
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
+        self.heard: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.cell, name)
+        if name in ("activation", "recurrent_activation"):
+
+            def hear(x: Any) -> Any:
+                value = found(x)
+                self.heard.append((name, value))
+                return value
+
+            return hear
+        if isinstance(found, types.MethodType) and found.__self__ is self.cell:
+            return types.MethodType(found.__func__, self)
+        return found
