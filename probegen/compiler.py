@@ -32,8 +32,10 @@ from probegen.parity import Report, measure, require_agreement
 from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.read.ranges import ranges
+from probegen.runtime.texts import Texts
 from probegen.sources import instrumented_program, open_source
 from probegen.sources.base import Program, Source
+from probegen.sources.written import as_written
 from probegen.stages import check_name, stage, writing
 
 FORMATS = ("onnx", "savedmodel", "keras")
@@ -106,8 +108,11 @@ def compile(
     say = progress or _silent
     check_not_source(source, path)
     say("tracing and planning")
+    kind = _format(path, options.get("format"))
     with stage("the model cannot be instrumented", InstrumentError):
         opened = open_source(source, inputs)
+        _check_format(opened, kind)
+        opened = opened.as_written(kind)
         plan = make_plan(opened.view, as_probes(probes), class_names)
     return export(Program(opened, plan), path, progress=progress, **options)
 
@@ -173,6 +178,7 @@ def export(
         )
     kind = _format(path, format)
     _check_format(program.source, kind)
+    program = as_written(program, kind)
     chosen = _gate(gate)
     say = progress or _silent
     final = follow(Path(path))
@@ -232,7 +238,7 @@ def _certificate(report: Report, samples: Any, described: Manifest) -> Mapping[s
     """Returns a report as JSON, with the range of each floating input in the user's samples."""
     if samples is None:
         return report.to_json()
-    feed = check_inputs(samples, described.inputs)
+    feed = check_inputs(Texts(described).given(samples), described.inputs)
     return {**report.to_json(), "range": ranges(feed, described.inputs)}
 
 

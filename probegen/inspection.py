@@ -75,5 +75,5 @@ def inspect(
         # Counting needs the exporting side, which listing does not.
         from probegen.cost.estimate import costs_of
 
-        cost = costs_of(source, as_probes(probes), sizes)
+        cost = costs_of(source.as_written("onnx"), as_probes(probes), sizes)
         return Inspection(points, points.model_name, cost)

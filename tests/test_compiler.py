@@ -305,16 +305,6 @@ def test_unsupported_operations_are_listed_with_their_layers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_strings_are_refused(tmp_path):
-    x = keras.Input((), dtype="string", name="words")
-    look = keras.layers.StringLookup(vocabulary=["a", "b"], name="lookup")
-    y = keras.layers.Embedding(4, 3, name="embedding")(look(x))
-    model = keras.Model(x, keras.layers.Dense(2)(y))
-    with pytest.raises(ExportError, match="'words' takes strings"):
-        pg.compile(model, pg.Activations("embedding"), tmp_path / "m.onnx")
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [

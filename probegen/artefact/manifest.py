@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from probegen.artefact import schema
 from probegen.artefact.rows import BATCH
+from probegen.artefact.texts import TextSpec
 from probegen.errors import ManifestError, did_you_mean
 
 SCHEMA = 4
@@ -285,6 +286,7 @@ class Manifest:
         probes: the probes as asked for, resolved, in the form of `methods.text_forms`.
         points: names of all probe points of the source model, in the order of the calls.
         certificate: what `verify` measured when the artefact was made, or `None`.
+        texts: what the runtime makes inputs of, where the source model takes text.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -299,6 +301,7 @@ class Manifest:
     certificate: Mapping[str, Any] | None = None
     groups_input: InputSpec | None = None
     region_input: InputSpec | None = None
+    texts: tuple[TextSpec, ...] = ()
 
     @property
     def has_gate_input(self) -> bool:
@@ -464,6 +467,18 @@ def _check(found: Manifest) -> None:
     for output in found.outputs:
         _check_output(output)
     _check_certificate(found.certificate)
+    _check_texts(found)
+
+
+def _check_texts(found: Manifest) -> None:
+    """Raises unless each text makes inputs that there are, each made of one text."""
+    made = [name for text in found.texts for name in text.makes.values()]
+    for name in made:
+        if name not in [i.name for i in found.inputs] or made.count(name) > 1:
+            raise schema.SchemaError(f"a text makes the input {name!r}, which is none, or twice")
+    for text in found.texts:
+        if not text.name or not text.shape or not isinstance(text.tokenizer.get("kind"), str):
+            raise schema.SchemaError(f"the text {text.name!r} has no shape or no tokenizer")
 
 
 def _check_unique(role: str, names: Sequence[str]) -> None:

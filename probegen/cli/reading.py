@@ -40,9 +40,11 @@ def labels_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_arrays(path: str) -> Any:
-    """Returns the arrays of an .npy or .npz file."""
+    """Returns the arrays of an .npy or .npz file, the lines of a .txt file."""
     from probegen.runtime.read import arrays
 
+    if Path(path).suffix.lower() == ".txt":
+        return read_text(path).removesuffix("\n").split("\n")
     return arrays.read(Path(path))
 
 
@@ -51,7 +53,7 @@ def with_verification(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--samples",
         type=click.Path(exists=True, dir_okay=False),
-        help="Inputs to verify on (.npy, .npz).",
+        help="Inputs to verify on (.npy, .npz; of text .txt, one a line).",
     )(command)
     return click.option(
         "--verify/--no-verify", default=True, help="Compare with the model, as is default."

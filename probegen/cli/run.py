@@ -12,6 +12,7 @@ import click
 
 from probegen.cli.reading import array_of, labels_of, read_text, target_of
 from probegen.cli.showing import note, show_table, start_tensorflow
+from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
 from probegen.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ _MOST_CHOICES = 10
 
 @click.command()
 @click.argument("artefact", type=click.Path())
-@click.argument("input", type=click.Path(exists=True))
+@click.argument("input", type=click.Path(exists=True), required=False)
+@with_texts
 @click.option(
     "--groups",
     metavar="FILE",
@@ -76,12 +78,14 @@ _MOST_CHOICES = 10
     "by spaces; or JSON: a list, a list of lists, or an object from id to token.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
+def run(
+    artefact: str, input: str | None, texts: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
     """Run ARTEFACT on INPUT and show what comes out. Needs no TensorFlow for ONNX.
 
     INPUT is an .npy file with a batch axis, an .npz file with an array for each input, a .csv
-    file with a sample a row (for a series: a time step a row), an image, or a folder of such files,
-    whose rows are joined in the order of their names.
+    file with a sample a row (for a series: a time step a row), a .txt file with a text a line, an
+    image, or a folder of such files, whose rows are joined in the order of their names.
 
     Cells of a table are divided by tab, ';', ',' or '|', and have decimal points. The values of an
     image go from 0 to 255, or what --scale makes of them; the range is printed.
@@ -90,11 +94,12 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     from probegen.runtime.classes import chosen_classes
     from probegen.runtime.read import read_input
 
+    check_given(input, texts)
     if Path(artefact).is_dir():
         start_tensorflow()
     art = runtime.load(artefact, engine=options["engine"], check=options["check"])
     read = read_input(
-        Path(input),
+        named_texts(texts, art) if input is None else Path(input),
         art.manifest,
         scale=options["scale"],
         header=options["header"],
@@ -115,7 +120,7 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     if options["tokens"]:
         labels["tokens"] = _tokens(options["tokens"])
     _check_class_names(labels.get("class_names"), art.manifest)
-    written = _write_all(result, options, labels)
+    files = _write_all(result, options, labels)
     fed = [
         {"name": name, "kind": "input", **_figures(array)}
         for name, array in result.run.inputs.items()
@@ -127,12 +132,18 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     if as_json:
         predictions = {p.name: p.array.tolist() for p in result.predictions.values()}
         classes = {name: [dataclasses.asdict(c) for c in found] for name, found in chosen.items()}
-        told = {"inputs": fed, "outputs": records, "predictions": predictions}
+        told = {
+            "tokens": result.tokens,
+            "words": words_by_output(result),
+            "inputs": fed,
+            "outputs": records,
+        }
+        told |= {"predictions": predictions}
         told |= {"classes": {n: found for n, found in classes.items() if found}}
-        click.echo(json.dumps({**told, "written": written}))
+        click.echo(json.dumps({**told, "written": files}))
         return
     columns = ("name", "kind", "shape", "min", "max")
-    show_table(f"{artefact} on {input}", columns, _rows([*fed, *records]))
+    show_table(f"{artefact} on {input or 'text'}", columns, _rows([*fed, *records]))
     for name, found in chosen.items():
         for row, choice in enumerate(found[:_MOST_CHOICES]):
             click.echo(f"{name}, row {row}: {choice}")
@@ -141,7 +152,8 @@ def run(artefact: str, input: str, as_json: bool, **options: Any) -> None:
     for record in result.predictions.values():
         if not chosen[record.name]:
             _say_values(record)
-    for path in written:
+    say_words(result)
+    for path in files:
         click.echo(f"wrote {path}")
 
 

@@ -16,7 +16,9 @@ from probegen.errors import SpecError
 @click.argument("artefact", type=click.Path())
 @click.option("--against", type=click.Path(), metavar="MODEL", help="Its source.")
 @click.option(
-    "--samples", type=click.Path(exists=True, dir_okay=False), help="Inputs (.npy, .npz)."
+    "--samples",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Inputs (.npy, .npz; of text .txt, one a line).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_imports

@@ -17,7 +17,7 @@ from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
 from probegen.methods.axes import batch_first
 from probegen.methods.text_forms import from_dict
-from probegen.parity import trials
+from probegen.parity import texts, trials
 from probegen.parity.completeness import with_own_sums
 from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
@@ -31,6 +31,7 @@ from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
 from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
+from probegen.sources.written import as_written
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]
@@ -92,6 +93,7 @@ def measure(
     art = runtime.load(artefact)
     described = art.manifest
     program = program_of(model, with_arrays(Path(artefact), described))
+    program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
     program = dataclasses.replace(program, plan=tables_last(program.plan))
     _check_same_interface(artefact, described, program)
     reference = RowsReference(reference_of(program))
@@ -100,7 +102,10 @@ def measure(
     if samples is None:
         tried = trials.generated(described, reference, name, rng)
     else:
-        tried = trials.given(check_inputs(samples, described.inputs), described, reference, name)
+        fed = check_inputs(art.texts.given(samples), described.inputs)
+        tried = trials.given(fed, described, reference, name)
+    if described.texts:
+        tried += texts.tried(art.texts, described, program.source, samples, rng)
     calls = []
     for place, (drawn, predictions) in enumerate(tried, start=1):
         groups = _groups(described, drawn, rng)
@@ -303,6 +308,8 @@ def program_of(model: Any, described: Manifest) -> Program:
         axes = {i.name: i.axes for i in described.inputs}
         axes |= {o.name: o.axes for o in described.predictions}
     source = open_source(model, axes)
+    if described.texts:
+        source = source.as_written("onnx")
     probes = [from_dict(entry) for entry in described.probes]
     return Program(source, make_plan(source.view, probes, described.class_names, described))
 

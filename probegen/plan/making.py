@@ -146,6 +146,7 @@ def make_plan(
             class_names=inputs_and_predictions.checked_class_names(class_names, predictions),
             probes=tuple(_portable(p) for p in resolved),
             points=tuple(p.name for p in view.points),
+            texts=tuple(view.texts),
         ),
         chains=tuple(chains),
     )

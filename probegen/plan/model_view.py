@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from probegen.artefact.texts import TextSpec
 from probegen.errors import SelectionError
 from probegen.plan.axes import Axes, attention_axes
 from probegen.plan.plan import TargetPlan, TensorRef
@@ -149,8 +150,10 @@ class ModelView(abc.ABC):
         output_names: the model's outputs, in order.
         points: the probe points.
         layers: what an index selector counts in.
+        texts: the texts that inputs are made of, where the model takes some.
     """
 
+    texts: tuple[TextSpec, ...] = ()
     model: Mapping[str, str]
     producer: Mapping[str, str]
     input_names: Sequence[str]

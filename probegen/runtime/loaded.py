@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,6 +32,7 @@ from probegen.runtime.region import check_region
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
 from probegen.runtime.target import Target, check_target
+from probegen.runtime.texts import Texts
 from probegen.stages import cause, stage
 from probegen.text import indented_table
 
@@ -85,6 +87,11 @@ class Artefact:
         """The model's inputs in order; `target` and `explain` are arguments of `run`."""
         return self.manifest.inputs
 
+    @functools.cached_property
+    def texts(self) -> Texts:
+        """What turns text into inputs, where the source model takes text."""
+        return Texts(self.manifest)
+
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
         """Predictions first, then the explanations."""
@@ -103,8 +110,10 @@ class Artefact:
 
         Args:
             x: an array with the batch axis first where there is one input; else a dict by
-                input name or a list in order. Float64 becomes float32 and int64 becomes int32
-                where the values fit; floats are never turned into integers.
+                input name or a list in order. Where the source model takes text, a string, or a
+                list with a string for each sample; with several texts a dict by their names.
+                Float64 becomes float32 and int64 becomes int32 where the values fit; floats are
+                never turned into integers.
             target: for an artefact compiled with `target="input"`, what to differentiate: a
                 class index or class name for all rows, or a sequence with one for each row.
                 -1 and None mean each row's own argmax.
@@ -124,7 +133,7 @@ class Artefact:
             InputError: the inputs or the target do not fit.
             ArtefactError: the engine failed.
         """
-        feeds = check_inputs(x, self.inputs, check_finite=check_finite)
+        feeds = check_inputs(self.texts.given(x), self.inputs, check_finite=check_finite)
         asked = self._asked(feeds, bool(explain), target, groups, region)
         arrays = self._compute({**feeds, **asked}, bool(explain))
         return Result(self._run_of(feeds, asked), arrays)
@@ -148,7 +157,7 @@ class Artefact:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
         specs = [self._of_many(spec, batch_size) for spec in self.inputs]
-        feeds = check_inputs(x, specs, check_finite=check_finite)
+        feeds = check_inputs(self.texts.given(x), specs, check_finite=check_finite)
         count = count_rows(feeds, self.inputs)
         if (left := count % batch_size) and specs != list(self.inputs):
             raise InputError(
@@ -191,7 +200,7 @@ class Artefact:
 
     def _run_of(self, feeds: Mapping[str, Array], asked: Mapping[str, Array]) -> Run:
         target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
-        return Run(self.manifest, feeds, target, self.path, region)
+        return Run(self.manifest, feeds, target, self.path, region, self.texts)
 
     @staticmethod
     def _of_many(spec: InputSpec, batch_size: int) -> InputSpec:
@@ -241,6 +250,10 @@ class Artefact:
         for spec in self.outputs:
             layer = spec.layer or spec.input or ""
             rows.append((spec.name, spec.kind, layer, spec.dtype, describe(spec.axes, spec.shape)))
+        texts = {spec.name: spec for spec in self.manifest.texts}
+        for name, text in texts.items():
+            shown = "[" + ", ".join(["batch", *(str(n or "any") for n in text.shape[1:])]) + "]"
+            rows.append((name, "text", text.layer, "string", shown))
         title = f"{os.path.basename(self.path.rstrip('/'))}: {model} ({self.engine.name})"
         return title + "\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
 

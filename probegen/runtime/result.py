@@ -13,10 +13,11 @@ import numpy as np
 
 from probegen.artefact.manifest import KEYS, PREDICTION, InputSpec, Manifest, OutputSpec
 from probegen.artefact.rows import batch_axis
-from probegen.errors import ArtefactError, did_you_mean
+from probegen.errors import ArtefactError, InputError, did_you_mean
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.one_class import classes_of, entries_of_class, entries_of_rank, one_class
+from probegen.runtime.positions import Positions, explained_input
 from probegen.runtime.run import Run
 from probegen.stages import stage
 from probegen.text import indented_table
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from probegen.runtime.plot.labels import PlotOptions
+
+#: How much text is printed of a result.
+_MOST_SAMPLES, _MOST_WORDS = 4, 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,6 +111,34 @@ class Record:
         array, spec, run = one_class(self, entries)
         return Record(array, spec, self.predictions, run)
 
+    def words(self, sample: int = 0) -> list[tuple[str, float]]:
+        """Returns each token of a sample with what the attribution gives it, padding left out.
+
+        What it gives the numbers of an embedding is joined as in pictures: shares of a score are
+        summed up, of slopes the Euclidean norm is taken.
+
+        Args:
+            sample: the row of the batch.
+
+        Raises:
+            InputError: it is no attribution of one class to the tokens of a text, the artefact
+                knows no words, or there is no such sample.
+        """
+        inputs = self.run.manifest.inputs
+        spec = explained_input(self.spec, inputs) if self.spec.is_attribution else None
+        rows = None if spec is None else self.run.tokens.get(spec.name)
+        if spec is None or rows is None:
+            raise InputError(
+                f"{self.name!r} gives nothing to words: it is no attribution of an input that the "
+                "artefact makes of text."
+            )
+        if not -len(rows) <= sample < len(rows):
+            raise InputError(f"there is no sample {sample}: the batch has {len(rows)}.")
+        places = Positions.of(spec)
+        sizes = places.sizes(self.run.inputs[spec.name])
+        values = places.map_of(self.spec, self.array, sizes)[sample]
+        return list(zip(rows[sample], values.tolist(), strict=False))
+
     def plot(self, sample: int = 0, **options: Unpack[PlotOptions]) -> Figure:
         """Draws one sample in the picture that fits the record's kind and axes, one a class.
 
@@ -171,6 +203,14 @@ class Result(Mapping[str, Record]):
         return self.run.manifest
 
     @property
+    def tokens(self) -> dict[str, list[list[str]]]:
+        """How the ids read that were fed, by input, a list a sample; padding is left out.
+
+        Empty where the artefact has no tokenizer.
+        """
+        return self.run.tokens
+
+    @property
     def predictions(self) -> dict[str, Record]:
         """The records of the source model's own outputs."""
         return {name: r for name, r in self.items() if r.kind == PREDICTION}
@@ -197,7 +237,17 @@ class Result(Mapping[str, Record]):
             (r.name, r.kind, r.layer or r.spec.input or "", str(r.dtype), describe(r.axes, r.shape))
             for r in self.values()
         ]
-        return "Result\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
+        table = indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
+        return "\n".join(["Result", table, *self._words()])
+
+    def _words(self) -> list[str]:
+        """Returns a line for each of the first samples that says how its text was taken apart."""
+        found = []
+        for name, samples in self.tokens.items():
+            for place, row in enumerate(samples[:_MOST_SAMPLES]):
+                more = f" … {len(row) - _MOST_WORDS} more" if len(row) > _MOST_WORDS else ""
+                found.append(f"  {name}, sample {place}: {' | '.join(row[:_MOST_WORDS])}{more}")
+        return found
 
     def plot(
         self,

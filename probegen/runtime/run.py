@@ -7,6 +7,7 @@ Those two know nothing of them but what stands here, so that imports go one way.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.artefact.rows import count_rows
 from probegen.runtime.inputs import Array
+from probegen.runtime.texts import Texts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Run:
         source: path of the artefact.
         region: what positions of the output counted, float32 `[batch, ...positions]`, where the
             artefact takes a region.
+        texts: what took texts apart; made of the manifest where it is left out.
     """
 
     manifest: Manifest
@@ -35,6 +38,17 @@ class Run:
     target: Array | None
     source: str
     region: Array | None = None
+    texts: Texts | None = dataclasses.field(default=None, repr=False)
+
+    @functools.cached_property
+    def tokens(self) -> dict[str, list[list[str]]]:
+        """How the ids read that were fed, by input, a list a sample; padding is left out."""
+        return (self.texts or Texts(self.manifest)).tokens(self.inputs)
+
+    @functools.cached_property
+    def features(self) -> dict[str, list[str]]:
+        """The words that are counted, by the input that counts them."""
+        return (self.texts or Texts(self.manifest)).features()
 
     @property
     def rows(self) -> int:

@@ -165,6 +165,23 @@ class Source(Protocol):
     batch: int | None
     formats: tuple[str, ...]
 
+    def as_written(self, kind: str) -> Source:
+        """Returns the model as it is written in a format: for ONNX it is cut behind text layers.
+
+        Raises:
+            ExportError: it takes text and cannot be cut.
+        """
+
+    def read_texts(self, feed: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Runs the untouched model on texts, where it takes some (`view.texts`).
+
+        Args:
+            feed: texts (bytes as objects), and other inputs, by name.
+
+        Returns:
+            What it makes of the texts by the name of the artefact's input, and its predictions.
+        """
+
     @property
     def view(self) -> ModelView:
         """What planning looks at."""

@@ -199,7 +199,7 @@ def test_run_on_an_image(probegen_cli, tmp_path):
         (("no.onnx", "images.npy"), "there is no artefact at 'no.onnx'"),
         (("cnn.keras", "images.npy"), "compile it first: probegen compile cnn.keras"),
         (("cnn.onnx", "tokens.npy"), "'image' has the shape (3, 9)"),
-        (("cnn.onnx", "cnn.keras"), "expected .npy, .npz, .csv or an image"),
+        (("cnn.onnx", "cnn.keras"), "expected .npy, .npz, .csv, .txt or an image"),
         (("cnn.onnx", "images.npy", "--target", "9"), "the target 9 is out of range"),
         (("cnn.onnx", "images.npy", "--target", "cat"), "there is no class 'cat'"),
         (("words.onnx", "tokens.npy", "--target", "1"), "it was fixed when the artefact was"),

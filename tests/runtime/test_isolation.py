@@ -59,7 +59,7 @@ def test_whole_runtime_without_tensorflow(image_path, tmp_path):
 
 def test_import_is_light():
     """Besides the table of methods, which comes with the package: one small module a method."""
-    assert int(python(IMPORT)) < 240  # 232 today, 86 of them numpy's
+    assert int(python(IMPORT)) < 250  # 240 today, 86 of them numpy's
 
 
 def test_savedmodel_without_tensorflow_says_so(artefact, tmp_path):

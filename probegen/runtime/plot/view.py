@@ -54,11 +54,15 @@ class InputSample:
         spec: the manifest's entry of the input.
         array: the sample, without the batch axis.
         axes: a name for each of its dimensions.
+        tokens: how each id reads, padding at the end left out, where the artefact knows.
+        words: what its features count, where they are words.
     """
 
     spec: InputSpec
     array: Array
     axes: tuple[str, ...]
+    tokens: Sequence[str] | None = None
+    words: Sequence[str] | None = None
 
     @property
     def is_text(self) -> bool:
@@ -222,6 +226,8 @@ class View:
             names = labelling.feature_names_of(self.labels.feature_names, source.place, places)
             if names is not None:
                 return names
+            if source.words is not None:
+                return list(source.words[:size])
         return [f"feature {i}" for i in range(size)]
 
     @property
@@ -303,6 +309,8 @@ class View:
         given = self.labels.tokens
         if labelling.is_by_name(given):
             given = labelling.belongs_to(given, source.spec.name)
+        if given is None and source.tokens is not None:
+            return list(source.tokens) or [""]  # all padding: one box says so
         return labelling.decoded_tokens(given, source.array)
 
 
@@ -381,6 +389,8 @@ def sources_of(run: Run, sample: int) -> tuple[InputSample, ...]:
             spec,
             one_row(arrays[spec.name], spec.axes, sample),
             without_batch(spec.axes, spec.axes),
+            run.tokens[spec.name][sample] if spec.name in run.tokens else None,
+            run.features.get(spec.name),
         )
         for spec in run.manifest.inputs
         if spec.name in arrays and sample < run.rows

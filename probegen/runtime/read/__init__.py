@@ -14,20 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from probegen.artefact.manifest import Manifest
+from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.rows import batch_axis
 from probegen.errors import InputError
-from probegen.runtime.inputs import Inputs, name_inputs
-from probegen.runtime.read import arrays, images, tables
+from probegen.runtime.inputs import STRING, Inputs, name_inputs
+from probegen.runtime.read import arrays, images, lines, tables
 from probegen.runtime.read.ranges import doubts, scaled
 from probegen.runtime.read.spelling import Spell, keyword
+from probegen.runtime.texts import holds_text
 
 __all__ = ["Read", "read_input"]
 
 #: Takes a line that says what a reader decided.
 Say = Callable[[str], None]
 
-SUFFIXES = (*arrays.SUFFIXES, *tables.SUFFIXES, *images.SUFFIXES)
+#: Axes of strings that are looked up one by one.
+_POSITIONS = ("time", "channel")
+
+SUFFIXES = (*arrays.SUFFIXES, *tables.SUFFIXES, *images.SUFFIXES, *lines.SUFFIXES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,9 @@ def read_input(
     say = say or _silent
     if scale is not None and not math.isfinite(scale):
         raise InputError(f"{spell('scale', scale)}: it must be a finite number.")
-    if not isinstance(source, Path):
+    if not isinstance(source, Path) and holds_text(source) and manifest.texts:
+        read, kinds = Read(source), {""}
+    elif not isinstance(source, Path):
         named = name_inputs(source, manifest.inputs)
         read, kinds = Read({name: np.asarray(array) for name, array in named.items()}), {""}
     elif source.is_dir():
@@ -88,9 +94,22 @@ def read_input(
     feed = read.feed
     if scale is not None:
         feed = scaled(feed, manifest.inputs, scale, spell)
-    for line in doubts(feed, manifest, kinds <= set(images.SUFFIXES), spell):
+    fed = {} if holds_text(feed) else feed
+    for line in doubts(fed, manifest, kinds <= set(images.SUFFIXES), spell):
         say(line)
     return dataclasses.replace(read, feed=feed)
+
+
+def as_given(manifest: Manifest) -> tuple[InputSpec, ...]:
+    """Returns what a user gives: texts in the place of the inputs that are made of them."""
+    made = {name for text in manifest.texts for name in text.makes.values()}
+    texts = {
+        text.name: InputSpec(
+            text.name, STRING, text.shape, ("batch", *_POSITIONS)[: len(text.shape)]
+        )
+        for text in manifest.texts
+    }
+    return (*texts.values(), *(spec for spec in manifest.inputs if spec.name not in made))
 
 
 def _file(path: Path, manifest: Manifest, header: bool | None, say: Say, spell: Spell) -> Read:
@@ -99,12 +118,14 @@ def _file(path: Path, manifest: Manifest, header: bool | None, say: Say, spell: 
         if suffix in arrays.SUFFIXES:
             return Read(arrays.read(path))
         if suffix in tables.SUFFIXES:
-            return Read(*tables.read(path, manifest.inputs, header, spell))
+            return Read(*tables.read(path, as_given(manifest), header, spell))
+        if suffix in lines.SUFFIXES:
+            return Read(lines.read(path, manifest))
         if suffix in images.SUFFIXES:
             return Read(images.read(path, manifest.inputs, say))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
-    raise InputError(f"cannot read {path}; expected .npy, .npz, .csv or an image.")
+    raise InputError(f"cannot read {path}; expected .npy, .npz, .csv, .txt or an image.")
 
 
 def _folder(

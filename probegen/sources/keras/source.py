@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from probegen.artefact.manifest import Manifest
+from probegen.errors import SourceError
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.plan import Plan
 from probegen.sources.keras.instrumented import ProbedModel
@@ -14,6 +16,8 @@ from probegen.sources.keras.keras_model import KerasModel, as_keras_model
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.reference import KerasReference
 from probegen.sources.keras.savedmodel import write_savedmodel
+from probegen.sources.keras.texts.leftovers import refuse_strings
+from probegen.sources.keras.texts.token_model import TokenModel, behind_texts, takes_text
 from probegen.sources.keras.view import KerasView
 
 
@@ -27,10 +31,30 @@ class KerasSource:
         self.name: str = model.model.name
         self.batch = model.batch
 
+    def as_written(self, kind: str) -> KerasSource:
+        """Returns the model, for ONNX cut behind its text layers.
+
+        Raises:
+            ExportError: it takes text and cannot be cut.
+        """
+        if kind != "onnx" or not takes_text(self.keras_model):
+            return self
+        return KerasSource(behind_texts(self.keras_model))
+
+    def read_texts(self, feed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Runs the untouched model on texts; see `sources.base.Source`."""
+        if not isinstance(self.keras_model, TokenModel):
+            raise SourceError(f"{self.name!r} takes no text, got {sorted(feed)}.")
+        return self.keras_model.read_texts(feed)
+
     @functools.cached_property
     def view(self) -> KerasView:
         """What planning looks at; the model is traced when it is first asked for."""
-        return KerasView(self.keras_model)
+        view = KerasView(self.keras_model)
+        if isinstance(self.keras_model, TokenModel):
+            view.texts = self.keras_model.texts
+            refuse_strings(view.trace)
+        return view
 
     def forward_graph(
         self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False

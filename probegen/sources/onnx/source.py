@@ -49,6 +49,15 @@ class OnnxSource:
         producer = self._read.model.producer_name or ""
         return OnnxView(self._read.model.graph, self.name, producer, self._axes, self._read.notes)
 
+    def as_written(self, kind: str) -> OnnxSource:
+        """Returns this."""
+        del kind
+        return self
+
+    def read_texts(self, feed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Refuses: an ONNX model takes no text by itself."""
+        raise SourceError(f"{self.name!r} takes no text, got {sorted(feed)}.")
+
     def forward_graph(
         self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False
     ) -> ForwardGraph:

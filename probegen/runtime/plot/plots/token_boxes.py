@@ -29,6 +29,7 @@ from probegen.runtime.plot.style import (
     plain,
 )
 from probegen.runtime.plot.view import View
+from probegen.runtime.texts.base import written as visibly
 
 Array = npt.NDArray[Any]
 
@@ -129,11 +130,11 @@ def plan(view: View) -> Picture:
 
 
 def written(token: str) -> str:
-    """Returns a token so that white space in it can be seen."""
-    visible = token.replace(" ", "\u2423").replace("\t", "\u21e5").replace("\n", "\u21b5")
+    """Returns a token so that white space in it can be seen, a long one cut short."""
+    visible = visibly(token)
     if len(visible) > _LONGEST_TOKEN:
         visible = visible[: _LONGEST_TOKEN - 1] + "\u2026"
-    return visible or "\u2205"
+    return visible
 
 
 def spans(text: Highlighted) -> str:

@@ -1,0 +1,83 @@
+"""What commands do with texts: `--text`, and the words that come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from probegen.errors import InputError, SpecError
+
+#: Rows of a batch whose words are printed, and the most words of one.
+_MOST_ROWS, _MOST_WORDS = 10, 60
+
+Words = list[list[tuple[str, float]]]
+
+
+def with_texts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the option `--text`."""
+    return click.option(
+        "--text",
+        "texts",
+        multiple=True,
+        metavar="TEXT",
+        help="A text in the place of INPUT; several are several samples. Where the model takes "
+        "texts of several names: NAME=TEXT.",
+    )(command)
+
+
+def check_given(given: str | None, texts: Sequence[str]) -> None:
+    """Raises a SpecError unless either a file or texts were given."""
+    if (given is None) == (not texts):
+        raise SpecError(
+            "give either an INPUT or --text, for instance probegen run m.onnx --text 'a sentence'."
+        )
+
+
+def named_texts(texts: Sequence[str], art: Any) -> Any:
+    """Returns what `--text` gives, by name where the artefact takes texts of several names.
+
+    Raises:
+        InputError: a name is missing or unknown.
+    """
+    names = art.texts.names
+    if len(names) < 2:
+        return list(texts)
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for given in texts:
+        name, divider, text = given.partition("=")
+        if not divider or name not in found:
+            raise InputError(
+                f"--text {given!r}: the artefact takes several texts, so say which one it is: "
+                + " or ".join(f"--text '{n}=...'" for n in names)
+            )
+        found[name].append(text)
+    return found
+
+
+def _words(record: Any) -> Words | None:
+    """Returns the tokens of each row with what a record gives them; None for other records."""
+    if record.spec.input not in record.run.tokens or not record.spec.is_attribution:
+        return None
+    try:
+        return [record.words(row) for row in range(record.run.rows)]
+    except InputError:  # of several classes at once, say
+        return None
+
+
+def words_by_output(result: Any) -> dict[str, Words]:
+    """Returns the tokens of each row with what each attribution of tokens gives them."""
+    found = {record.name: _words(record) for record in result.explanations.values()}
+    return {name: words for name, words in found.items() if words is not None}
+
+
+def say_words(result: Any) -> None:
+    """Prints the tokens of the first rows with what each attribution gives them."""
+    from probegen.runtime.texts.base import written
+
+    for name, rows in words_by_output(result).items():
+        for row, words in enumerate(rows[:_MOST_ROWS]):
+            shown = "  ".join(f"{written(t)} {value:+.3g}" for t, value in words[:_MOST_WORDS])
+            more = f"  … {len(words) - _MOST_WORDS} more" if len(words) > _MOST_WORDS else ""
+            click.echo(f"{name}, row {row}: {shown}{more}")

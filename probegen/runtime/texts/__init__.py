@@ -1,0 +1,254 @@
+"""Turns text into what an artefact takes, as its source model does, without TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.manifest import InputSpec, Manifest
+from probegen.artefact.texts import IDS, TextSpec
+from probegen.errors import InputError, ManifestError, did_you_mean
+from probegen.runtime.texts.base import Tokenizer
+
+__all__ = ["KINDS", "Texts", "Tokenizer", "holds_text", "tokenizer_of"]
+
+Array = npt.NDArray[Any]
+
+#: Kinds of tokenizers: the module, loaded when one is met, whose `made_from` takes the settings.
+KINDS: Mapping[str, str] = {
+    "string_lookup": "probegen.runtime.texts.lookup",
+    "text_vectorization": "probegen.runtime.texts.vectorization",
+}
+
+
+def tokenizer_of(spec: TextSpec) -> Tokenizer:
+    """Returns what takes a text apart.
+
+    Raises:
+        ManifestError: its kind is unknown, or its settings are damaged.
+    """
+    kind = str(spec.tokenizer.get("kind"))
+    if kind not in KINDS:
+        raise ManifestError(
+            f"the text {spec.name!r} is taken apart by a tokenizer of the kind {kind!r}, which "
+            f"this probegen does not know (it knows {', '.join(KINDS)}). Install a newer one."
+        )
+    try:
+        made: Tokenizer = importlib.import_module(KINDS[kind]).made_from(spec.tokenizer)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ManifestError(
+            f"the tokenizer of the text {spec.name!r} is damaged in the manifest "
+            f"({type(error).__name__}: {error}). Compile the artefact again."
+        ) from error
+    return made
+
+
+def holds_text(value: Any) -> bool:
+    """Tells whether a value is a string, or holds strings at whatever depth."""
+    if isinstance(value, str | bytes):
+        return True
+    if isinstance(value, np.ndarray):
+        first = value.reshape(-1)[:1].tolist()
+        return value.dtype.kind in "US" or (value.dtype.kind == "O" and holds_text(first))
+    if isinstance(value, Mapping):
+        return any(holds_text(entry) for entry in value.values())
+    return isinstance(value, list | tuple) and any(holds_text(entry) for entry in value[:1])
+
+
+class Texts:
+    """The texts of an artefact: what takes each apart, opened when it is first asked for."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._inputs = {spec.name: spec for spec in manifest.inputs}
+        places = {name: place for place, name in enumerate(self._inputs)}
+        #: In the order of the inputs that they make.
+        self.specs = sorted(
+            manifest.texts, key=lambda text: min(places[name] for name in text.makes.values())
+        )
+
+    @functools.cached_property
+    def tokenizers(self) -> list[Tokenizer]:
+        """What takes each text apart."""
+        return [tokenizer_of(spec) for spec in self.specs]
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The names of the texts, each once."""
+        return list(dict.fromkeys(spec.name for spec in self.specs))
+
+    def given(self, x: Any) -> Any:
+        """Returns what `run` was given with the texts in it turned into arrays of inputs by name.
+
+        What holds no text comes back as it is.
+
+        Args:
+            x: a string, a list of strings (one a sample), or a dict by name of a text (or of an
+                input, for what is no text), or a list in that order.
+
+        Raises:
+            InputError: there is text, and the artefact takes none; or it is of the wrong form.
+        """
+        if self.specs and isinstance(x, list | tuple) and not x:
+            raise InputError("there is no text: got an empty list.")
+        if not holds_text(x):
+            return x
+        if not self.specs:
+            return self._strings(x)
+        if not isinstance(x, Mapping):
+            x = self._by_name(x)
+        return self._made(x)
+
+    def _strings(self, x: Any) -> Any:
+        """Returns strings for an artefact that takes them itself, a column where it takes one.
+
+        Raises:
+            InputError: it takes numbers alone.
+        """
+        strings = [s for s in self._inputs.values() if s.dtype == "string"]
+        if strings and len(self._inputs) == 1:
+            value = x[strings[0].name] if isinstance(x, Mapping) and strings[0].name in x else x
+            if isinstance(value, str | bytes) or (
+                len(_shape(value)) == 1 and strings[0].shape[1:] == (1,)
+            ):
+                return as_bytes(value, TextSpec(strings[0].name, strings[0].shape, {}, {}))
+        if strings:
+            return x
+        takes = ", ".join(f"{s.name!r} ({s.dtype})" for s in self._inputs.values())
+        raise InputError(
+            f"the artefact takes numbers and no text: its inputs are {takes}. Compile the model "
+            "with tokenizer='tokenizer.json', or together with its text layers, for art.run('...')."
+        )
+
+    def _by_name(self, x: Any) -> dict[str, Any]:
+        text_of = {into: spec.name for spec in self.specs for into in spec.makes.values()}
+        order = list(dict.fromkeys(text_of.get(name, name) for name in self._inputs))
+        if len(order) == 1:
+            return {order[0]: x}
+        if isinstance(x, list | tuple) and len(x) == len(order):
+            return dict(zip(order, x, strict=True))
+        raise InputError(
+            f"the artefact takes {', '.join(map(repr, order))}: pass a dict with these keys, "
+            f"for instance {{{order[0]!r}: ['a text', 'another']}}."
+        )
+
+    def _made(self, x: Mapping[str, Any]) -> dict[str, Any]:
+        feed = {name: value for name, value in x.items() if name not in self.names}
+        for name, value in feed.items():
+            if name not in self._inputs:
+                known = [*self.names, *self._inputs]
+                raise InputError(f"the artefact has no input {name!r}.{did_you_mean(name, known)}")
+            if holds_text(value):
+                texts = ", ".join(map(repr, self.names))
+                raise InputError(f"the input {name!r} takes numbers; texts are {texts}.")
+        for spec, tokenizer in zip(self.specs, self.tokenizers, strict=True):
+            if spec.name not in x:
+                if any(into not in x for into in spec.makes.values()):
+                    raise InputError(f"the text {spec.name!r} is missing.")
+                continue
+            if not holds_text(x[spec.name]):
+                if spec.name not in self._inputs:
+                    kind = type(x[spec.name]).__name__
+                    raise InputError(f"the text {spec.name!r} takes strings, got {kind}.")
+                feed[spec.name] = x[spec.name]  # ids: the input has the name of its text
+                continue
+            strings = as_bytes(x[spec.name], spec)
+            made = tokenizer.encode(strings)
+            for what, into in spec.makes.items():
+                self._check_length(made[what], self._inputs[into], tokenizer, spec)
+                feed[into] = made[what]
+        return feed
+
+    def _check_length(
+        self, array: Array, into: InputSpec, tokenizer: Tokenizer, spec: TextSpec
+    ) -> None:
+        if tokenizer.words and array.ndim == 2 and array.shape[1] == 0:
+            raise InputError(
+                f"the text {spec.name!r} has no words in it, in any sample: the model pads to the "
+                "longest text of a batch, which is empty. Leave empty texts out."
+            )
+        if len(array.shape) != len(into.shape):
+            raise ManifestError(
+                f"the tokenizer of {spec.name!r} makes the shape {array.shape} for the input "
+                f"{into.name!r} of {list(into.shape)}. Compile the artefact again."
+            )
+
+    def tokens(self, feeds: Mapping[str, Array]) -> dict[str, list[list[str]]]:
+        """Returns how each id reads, by input, a list a sample, padding at the end left out."""
+        found = {}
+        for spec, tokenizer in zip(self.specs, self.tokenizers, strict=True):
+            ids = feeds.get(spec.makes.get(IDS, ""))
+            if ids is not None and tokenizer.words and ids.ndim == 2:
+                found[spec.makes[IDS]] = [tokenizer.tokens(row) for row in ids.tolist()]
+        return found
+
+    def features(self) -> dict[str, list[str]]:
+        """Returns the names of the features of inputs that count words, by input."""
+        pairs = zip(self.specs, self.tokenizers, strict=True)
+        return {s.makes[IDS]: t.tokens(()) for s, t in pairs if not t.words}
+
+
+def as_bytes(value: Any, spec: TextSpec) -> Array:
+    """Returns texts as bytes in the shape that the model takes them in.
+
+    Args:
+        value: a string, or strings: one a sample, or in the model's own shape.
+        spec: of the text.
+
+    Raises:
+        InputError: it holds something else, or is of another shape.
+    """
+    if isinstance(value, str | bytes):
+        value = [value]
+    inner = spec.shape[1:]
+    strings = [_one(v, spec.name) for v in _flat(value)]
+    array = np.empty(_shape(value), object)
+    try:
+        array.reshape(-1)[:] = strings
+    except ValueError as error:
+        raise InputError(f"the text {spec.name!r} is no regular array of strings.") from error
+    if array.shape[1:] != inner and all(n == 1 for n in inner) and array.ndim == 1:
+        array = array.reshape(len(array), *inner)
+    fits = len(array.shape) == len(spec.shape) and all(
+        n in (None, got) for n, got in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits or not array.size:
+        raise InputError(
+            f"the text {spec.name!r} has the shape {array.shape}, expected "
+            f"{['batch', *inner]}: a list with a string for each sample."
+        )
+    return array
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if isinstance(value, np.ndarray):
+        return tuple(value.shape)
+    if isinstance(value, list | tuple):
+        return (len(value), *(_shape(value[0]) if len(value) else ()))
+    return ()
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        return list(value.reshape(-1).tolist())
+    if isinstance(value, list | tuple):
+        return [entry for part in value for entry in _flat(part)]
+    return [value]
+
+
+def _one(value: Any, name: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise InputError(f"the text {name!r} holds {type(value).__name__} {value!r}; pass str.")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text {name!r} holds half of a surrogate pair ({error.object[error.start]!r}), "
+            "which is no character: take it out, or pass bytes."
+        ) from error

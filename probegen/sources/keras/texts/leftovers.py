@@ -1,0 +1,31 @@
+"""Looks for strings that are left in a model once its text layers are cut off."""
+
+from __future__ import annotations
+
+from probegen.errors import ExportError
+from probegen.sources.keras.trace import Trace, ancestors
+
+#: What holds the strings that stand where a text was.
+_STAND_INS = frozenset({"Const", "Fill", "Identity"})
+_ELSEWHERE = "or export to SavedModel (format='savedmodel')"
+
+
+def refuse_strings(trace: Trace) -> None:
+    """Refuses a model whose outputs still depend on strings.
+
+    Raises:
+        ExportError: they do; names the operations and their layers.
+    """
+    left = [
+        op
+        for op in ancestors(trace.outputs)
+        if any(t.dtype.name == "string" for t in [*op.inputs, *op.outputs])
+    ]
+    if left:
+        told = [op for op in left if op.type not in _STAND_INS] or left
+        shown = sorted({f"{op.type} in layer {trace.layer_of(op) or 'the model'!r}" for op in told})
+        raise ExportError(
+            f"strings are not only taken apart by text layers but used elsewhere too: "
+            f"{', '.join(shown[:5])}. ONNX runtimes cannot compute with them. Let a "
+            f"TextVectorization or StringLookup do it, {_ELSEWHERE}."
+        )
