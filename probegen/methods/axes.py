@@ -13,6 +13,10 @@ Axes = tuple[str, ...]
 #: A size for each dimension, None where it is open.
 Sizes = tuple[int | None, ...]
 
+#: What the axis of frames is called that a model goes through one beside the other, as it goes
+#: through samples: each has a map of its own.
+FRAME = "frame"
+
 
 def channel_axis(axes: Sequence[str]) -> int | None:
     """Returns which axis the channels lie along, or None where a tensor has none."""
@@ -26,9 +30,9 @@ def channel_axes(axes: Sequence[str]) -> tuple[int, ...]:
 
 
 def position_axes(axes: Sequence[str]) -> tuple[int, ...]:
-    """Returns the axes that are neither batch nor channels."""
+    """Returns the axes that are neither batch nor frames nor channels."""
     channel = channel_axis(axes)
-    return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
+    return tuple(i for i, n in enumerate(axes) if n not in (BATCH, FRAME) and i != channel)
 
 
 def sample_axes(axes: Sequence[str]) -> tuple[int, ...]:

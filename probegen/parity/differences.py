@@ -23,7 +23,7 @@ mask value), the score jumps; directions along a gradient do not move what the m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ CONFIRMS, REFUTES = 0.1, 0.25
 #: Where slopes at two steps are sharp, a claim is refuted that is off by this share of the slope
 #: and by so many times what they differ by.
 FIRMLY, SPREADS, FAR_ABOVE_ROUNDING = 0.05, 4.0, 100.0
+#: What a gradient may lie outside of the slopes on both sides of a kink, as a share of them.
+OF_KINKS = 0.02
 #: A step counts where the slope stands so far above rounding.
 ABOVE_ROUNDING = 10.0
 
@@ -115,6 +117,59 @@ class Differences:
                 it is left out.
             entry: which of the classes, where several are explained.
         """
+        rows = len(next(iter(gradients.values())))
+        said = {name: [OPEN] * rows for name in gradients}
+        asked = (feed, request, group, output, gradients, ordinary, entry)
+        for direction, claims, slopes in self._along(_directions, *asked):
+            ordered, near = _from_large_to_small(slopes), _near(slopes)
+            for name, claim in claims.items():
+                for row in np.flatnonzero(_lengths(direction)).tolist():
+                    found = verdict(claim[row], ordered, row)
+                    if found == REFUTED:  # a large step confirms, but does not refute: scores bend
+                        found = verdict(claim[row], near, row)
+                    said[name][row] = worse(said[name][row], found)
+        return said
+
+    def at_a_kink(
+        self,
+        feed: Mapping[str, Array],
+        request: Array | None,
+        group: GradientGroup,
+        output: GradientOutput,
+        gradients: Mapping[str, Array],
+        entry: int = 0,
+    ) -> list[bool]:
+        """Tells in which samples the score has a kink that explains why two gradients differ.
+
+        That is where both lie between the slopes on both sides along what they differ by, channel
+        by channel: in one channel a kink may point up, in another down. Behind a maximum whose
+        candidates are equal up to rounding (a saturated tanh) there are many such gradients, and
+        which one comes out is for rounding to say.
+
+        Args:
+            feed, request, group, output, gradients, entry: as for `verdicts`.
+        """
+        ours, theirs = gradients.values()
+        found: list[bool] = (ours != theirs).reshape(len(ours), -1).any(axis=1).tolist()
+        asked = (feed, request, group, output, gradients, None, entry)
+        for direction, claims, slopes in self._along(_apart_by_channel, *asked):
+            for row in np.flatnonzero(_lengths(direction)).tolist():
+                each = [claim[row] for claim in claims.values()]
+                found[row] = found[row] and _between(each, _near(slopes), row)
+        return found
+
+    def _along(
+        self,
+        directions_of: Callable[[Mapping[str, Array], Array, int | None], list[Array]],
+        feed: Mapping[str, Array],
+        request: Array | None,
+        group: GradientGroup,
+        output: GradientOutput,
+        gradients: Mapping[str, Array],
+        ordinary: Sequence[bool] | None,
+        entry: int,
+    ) -> Iterator[tuple[Array, dict[str, Array], dict[float, Slopes]]]:
+        """Yields directions, what gradients claim of each, and the slopes at some steps."""
         scores, tensors = self._moved.at(feed, {})
         position, ref = self._groups.index(group), output.ref
         weights = group.target.weights(feed)
@@ -137,8 +192,7 @@ class Differences:
         scales = _ROUNDINGS if len(points) == 1 else _ROUNDINGS[1::2]
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
         noise = np.maximum(noise, _jitter(score, start, base, unit, scales))
-        said = {name: [OPEN] * len(base) for name in gradients}
-        directions = _directions(gradients, base, channel_axis(output.axes))
+        directions = directions_of(gradients, base, channel_axis(output.axes))
         for direction in directions if len(points) == 1 else directions[:_FEW]:
             claims = {
                 name: (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
@@ -150,15 +204,7 @@ class Differences:
                 if _enough(slopes, len(points)) and _settled(claims, slopes, ordinary):
                     break
                 slopes[step] = _slopes(score, start, base, direction, step, noise)
-            ordered = _from_large_to_small(slopes)
-            near = _from_large_to_small({s: at for s, at in slopes.items() if s <= STEPS[0]})
-            for name, claim in claims.items():
-                for row in np.flatnonzero(_lengths(direction)).tolist():
-                    found = verdict(claim[row], ordered, row)
-                    if found == REFUTED:  # a large step confirms, but does not refute: scores bend
-                        found = verdict(claim[row], near, row)
-                    said[name][row] = worse(said[name][row], found)
-        return said
+            yield direction, claims, slopes
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
         """Returns the tensor that is moved, as it is."""
@@ -222,6 +268,10 @@ def _from_large_to_small(slopes: Mapping[float, Slopes]) -> list[Slopes]:
     return [slopes[step] for step in sorted(slopes, reverse=True)]
 
 
+def _near(slopes: Mapping[float, Slopes]) -> list[Slopes]:
+    return _from_large_to_small({s: at for s, at in slopes.items() if s <= STEPS[0]})
+
+
 def _lengths(direction: Array) -> Array:
     found: Array = np.linalg.norm(direction.reshape(len(direction), -1), axis=1)
     return found
@@ -260,12 +310,32 @@ def _directions(gradients: Mapping[str, Array], base: Array, channel: int | None
         # A gradient of zeros claims that nothing changes, whatever is moved.
         anywhere = _averaged(np.random.default_rng(1).normal(size=base.shape), groups)
         found.insert(0, anywhere * nothing.reshape(-1, *[1] * (base.ndim - 1)))
-    lengths = [_lengths(d) for d in found]
+    return _of_unit_length(found)
+
+
+def _of_unit_length(directions: Sequence[Array]) -> list[Array]:
+    """Returns directions of unit length in every sample, without those that are 0 in all."""
+    lengths = [_lengths(d) for d in directions]
     return [
         d / np.where(length > 0, length, 1.0).reshape(-1, *[1] * (d.ndim - 1))
-        for d, length in zip(found, lengths, strict=True)
+        for d, length in zip(directions, lengths, strict=True)
         if length.any()
     ]
+
+
+def _apart_by_channel(
+    gradients: Mapping[str, Array], base: Array, channel: int | None
+) -> list[Array]:
+    """Returns what two gradients differ by in each channel, of unit length in every sample."""
+    ours, theirs = (g.astype(np.float64) for g in gradients.values())
+    apart = ours - theirs
+    if channel is None:
+        found = [apart]
+    else:
+        count = base.shape[channel]
+        form = [count if axis == channel else 1 for axis in range(base.ndim)]
+        found = [apart * mask.reshape(form) for mask in np.eye(count)]
+    return _of_unit_length(found)
 
 
 def _largest_signs(values: Array) -> Array:
@@ -366,6 +436,23 @@ def _firmly_refuted(claim: float, slopes: Sequence[Slopes], row: int) -> bool:
     low, high = min(found), max(found)
     off = max(low - claim, claim - high, 0.0)
     return bool(off > FIRMLY * max(abs(claim), abs(low), abs(high)) + SPREADS * (high - low))
+
+
+def _between(claims: Sequence[float], slopes: Sequence[Slopes], row: int) -> bool:
+    """Tells whether claims lie between the slopes on both sides of a sample.
+
+    The smallest step counts that stands above rounding.
+    """
+    largest = max(map(abs, claims))
+    for at in reversed(slopes):
+        low, high = sorted((at.ahead[row], at.behind[row]))
+        size = max(largest, abs(low), abs(high))
+        if not np.isfinite(size):
+            return False
+        allowed = OF_KINKS * size + at.rounding[row]
+        if size >= ABOVE_ROUNDING * at.rounding[row]:
+            return bool(low - allowed <= min(claims) and max(claims) <= high + allowed)
+    return False
 
 
 def worse(a: str, b: str) -> str:

@@ -186,7 +186,8 @@ class Comparison:
         """Asks differences who is right where the artefact and TensorFlow disagree.
 
         A sample counts as agreeing where they confirm the artefact's gradient and refute
-        TensorFlow's; the others are judged as before.
+        TensorFlow's, or where the score has a kink there and both lie between its slopes; the
+        others are judged as before.
         """
         name = output.spec.name
         calls = []
@@ -204,6 +205,9 @@ class Comparison:
                     a == CONFIRMED and b == REFUTED
                     for a, b in zip(said.get("ours", []), said.get("theirs", []), strict=True)
                 ]
+                if not all(right):
+                    kinks = self._at_kinks(differences, call, group, output, gradients, entry)
+                    right = [a or b for a, b in zip(right, kinks, strict=False)] or kinks
                 if any(right):
                     of_entry(output.spec, expected, entry)[right] = of_entry(
                         output.spec, call.got[name], entry
@@ -356,6 +360,26 @@ class Comparison:
             )
         except Exception:  # a witness that cannot be heard proves nothing
             return {}
+
+    @staticmethod
+    def _at_kinks(
+        differences: Differences,
+        call: Call,
+        group: GradientGroup,
+        output: GradientOutput,
+        gradients: Mapping[str, Array],
+        entry: int | None,
+    ) -> list[bool]:
+        """Tells in which samples a kink explains why two gradients differ; nothing if unknown."""
+        of_class = {n: of_entry(output.spec, g, entry) for n, g in gradients.items()}
+        if not all(np.isfinite(g).all() for g in of_class.values()):
+            return []
+        try:
+            return differences.at_a_kink(
+                call.batch.feed, call.target, group, output, of_class, entry or 0
+            )
+        except Exception:  # a witness that cannot be heard proves nothing
+            return []
 
     def _judged(
         self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None

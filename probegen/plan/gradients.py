@@ -9,6 +9,7 @@ from typing import Any
 
 from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
+from probegen.methods.axes import FRAME
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.plan import axes, inputs_and_predictions
@@ -309,13 +310,24 @@ class GradientPlanner:
         ref = TensorRef(point.path, point.call_index)
         if probe.needs_gradient:
             self.check_flow(ref, end, point.name)
-        names = self._view.tensor(ref).axes
+        names = self._view.map_axes(ref)
+        if FRAME in names and (isinstance(probe, OfLayerByScores) or not probe.needs_gradient):
+            raise InstrumentError(
+                f"pg.{type(probe).__name__} makes no map of each frame, and {point.name!r} goes "
+                "through frames one beside the other. Use pg.GradCAM, pg.HiResCAM or another map "
+                "of gradients, or a layer behind which the frames are joined."
+            )
         left, sizes = probe.result(names, point.shapes[0], point.name)
         inputs = self._view.inputs_of(ref)
         facts = probe.described(names)
         facts["detail"] = {"class": point.class_name, **facts["detail"]}
         sized_as: TensorRef | None = None
         pairs: tuple[tuple[int, int], ...] = ()
+        if probe.upsample and FRAME in names:
+            raise InstrumentError(
+                f"upsample=True: {point.name!r} goes through frames one beside the other, and an "
+                "ONNX file does not say which axes of its input they have; leave upsample out."
+            )
         if probe.upsample:
             like, pairs = self._enlarging(point, inputs, left)
             sized_as = TensorRef(None, position=self._view.input_names.index(like.name))
@@ -411,7 +423,7 @@ class GradientPlanner:
             maps = {}
             for point in able:
                 ref = TensorRef(point.path, point.call_index)
-                places = axes.position_axes(self._view.tensor(ref).axes)
+                places = axes.position_axes(self._view.map_axes(ref))
                 if point.roles[-1] in kinds and len(places) >= least:
                     maps[ref] = point
             single = self._view.seen_at_one_position(list(maps), end) if maps else set()

@@ -182,6 +182,10 @@ class ModelView(abc.ABC):
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; the axes of a cast are those of its input."""
 
+    def map_axes(self, ref: TensorRef) -> Axes:
+        """Returns the axes of a tensor that carries maps; see `methods.axes.FRAME`."""
+        return self.tensor(ref).axes
+
     def named_tensor(self, name: str) -> TensorRef | None:
         """Returns the tensor or weight of a name, where tensors have names; else None."""
         del name

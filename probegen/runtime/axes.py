@@ -11,7 +11,7 @@ HEAD, QUERY, KEY = "head", "query", "key"
 #: Several attention layers, and the place in the order from the largest weight down.
 LAYER, RANK = "layer", "rank"
 #: Axes along which a sequence runs, and axes whose order means nothing.
-SEQUENCE = ("time", "step", "sequence", "position", "token")
+SEQUENCE = ("time", "step", "sequence", "position", "token", "frame")
 CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")
 #: Axes along which neighbours are near each other.
 NEIGHBOURS = (*SPACE, *SEQUENCE)

@@ -16,6 +16,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
 from probegen.graph.core.values import shape_of
 from probegen.graph.vjp import BLOCKING
+from probegen.methods.axes import FRAME
 from probegen.plan.axes import BATCH, WINDOW, Axes, channel_axis, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, TensorFacts
 from probegen.plan.plan import ATTENTION, WEIGHT, PlainOutput, TargetPlan, TensorRef
@@ -34,6 +35,9 @@ _DRAWING = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
     | {"Multinomial"}
 )
+#: Parts of an axis along which samples are joined with frames; and how many positions a frame has
+#: axes for. (What has one may as well be heads of attention.)
+_WITH_FRAMES, _PLACES_OF_FRAMES = 2, 2
 #: Rank of attention weights whose heads are joined with the samples, where there are any.
 _WITHOUT_HEADS = 3
 
@@ -154,7 +158,8 @@ class OnnxView(ModelView):
         apart = self._layouts.told_apart(value)
         if apart is not None:
             reason = f"along its axis {apart.axis} samples are joined with other positions"
-            kinds = ["activation", "attention"] if node in self._weights else ["activation"]
+            more = {"attention": node in self._weights, "grad_cam": self._is_map_of_frames(value)}
+            kinds = ["activation", *(kind for kind, able in more.items() if able)]
             return (kinds, reason) if apart.parts else ([], f"{reason} of open number")
         if self._layouts.is_lost(value) and not value.is_graph_output():
             return [], "along which of its axes samples lie is not known"
@@ -179,6 +184,17 @@ class OnnxView(ModelView):
         channels = channel_axis(axes)
         several = any(sizes[i] != 1 for i in places)
         return batched and known and several and channels is not None and sizes[channels] != 1
+
+    def _is_map_of_frames(self, value: ir.Value) -> bool:
+        """Tells whether a tensor has channels at more than one position in each of some frames."""
+        apart = self._layouts.told_apart(value)
+        if value not in self._reached or apart is None or len(apart.parts or ()) != _WITH_FRAMES:
+            return False
+        axes = _frames_named(apart)
+        places, channels = position_axes(axes), channel_axis(axes)
+        if len(places) < _PLACES_OF_FRAMES or channels is None or apart.sizes[channels] == 1:
+            return False
+        return any(apart.sizes[i] != 1 for i in places)
 
     # -- tensors ---------------------------------------------------------------------------
 
@@ -225,6 +241,11 @@ class OnnxView(ModelView):
         if ref.path is None:
             return self.inputs[ref.position]
         return self._nodes[ref.path].outputs[ref.position]
+
+    def map_axes(self, ref: TensorRef) -> Axes:
+        """Returns the axes of a tensor that carries maps: frames have an axis of their own."""
+        apart = self.parts_of(ref)
+        return self.tensor(ref).axes if apart is None else _frames_named(apart)
 
     def named_tensor(self, name: str) -> TensorRef | None:
         """Returns the input, the weight or the tensor that a node makes, by its name."""
@@ -281,12 +302,14 @@ class OnnxView(ModelView):
         return self._layouts.told_apart(value)
 
     def parts_of(self, ref: TensorRef) -> Apart | None:
-        """Says how attention weights are told apart whose samples are joined with heads.
+        """Says how tensors are told apart whose samples are joined with heads or frames.
 
-        Gradients at them are then of the weights told apart; those at other tensors are of the
-        tensors as they are.
+        That is of attention weights and of maps: gradients at them are of the tensors told apart;
+        those at other tensors are of the tensors as they are.
         """
-        apart = self.told_apart(self.value(ref)) if ref.is_attention else None
+        value = self.value(ref)
+        has = ref.is_attention or (not ref.is_input and self._is_map_of_frames(value))
+        apart = self.told_apart(value) if has else None
         return None if apart is None or apart.parts is None else apart
 
     def taken(self, output: PlainOutput) -> ir.Value:
@@ -463,6 +486,12 @@ class OnnxView(ModelView):
                 "anew, which no artefact can agree with. Export the model without it (for "
                 "inference), or give the numbers as an input."
             )
+
+
+def _frames_named(apart: Apart) -> Axes:
+    """Returns the axes of maps, of which those joined with the samples are called frames."""
+    frames = [apart.axis + i for i, part in enumerate(apart.parts or ()) if part != -1]
+    return tuple(FRAME if i in frames else name for i, name in enumerate(apart.axes))
 
 
 def _windows(count: int) -> list[str]:
