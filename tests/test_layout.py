@@ -19,6 +19,7 @@ FLOORS = (
     "probegen.artefact",
     "probegen.methods",
     "probegen.runtime",
+    "probegen.serve",
     "probegen.plan",
     "probegen.graph.core",
     "probegen.graph.loops",
@@ -50,6 +51,7 @@ FLOORS = (
 #: Floors whose modules import a few of those below and nothing else of probegen.
 NARROW = {
     "probegen.runtime": ("_version", "errors", "text", "stages", "artefact", "runtime"),
+    "probegen.serve": ("_version", "errors", "text", "stages", "artefact", "runtime", "serve"),
     "probegen.methods": ("_version", "errors", "text", "stages", "artefact", "methods"),
     "probegen.artefact": ("_version", "errors", "text", "stages", "artefact"),
 }

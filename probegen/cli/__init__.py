@@ -14,6 +14,7 @@ from probegen.cli.differentiate import differentiate
 from probegen.cli.inspect import inspect
 from probegen.cli.maximise import maximise
 from probegen.cli.run import run
+from probegen.cli.serve import serve
 from probegen.cli.verify import verify
 from probegen.errors import ProbegenError
 
@@ -73,9 +74,10 @@ def cli(traceback: bool) -> None:
       probegen differentiate any.onnx -o gradient.onnx --wrt image
       probegen run model.onnx photo.png --html report.html
       probegen maximise model.onnx --target 3 -o picture.png
+      probegen serve model.onnx --port 8080
     """
     del traceback  # see main
 
 
-for _command in (inspect, compile, differentiate, verify, run, maximise):
+for _command in (inspect, compile, differentiate, verify, run, maximise, serve):
     cli.add_command(_command)

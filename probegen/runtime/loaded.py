@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from probegen.artefact.rows import BATCH, batch_axis, count_rows
 from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
 from probegen.runtime.engines.split import SplitEngine
+from probegen.runtime.feeds import Feeds
 from probegen.runtime.groups import check_groups
 from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
 from probegen.runtime.interface import check_interface
@@ -133,10 +134,44 @@ class Artefact:
             InputError: the inputs or the target do not fit.
             ArtefactError: the engine failed.
         """
-        feeds = check_inputs(self.texts.given(x), self.inputs, check_finite=check_finite)
-        asked = self._asked(feeds, bool(explain), target, groups, region)
-        arrays = self._compute({**feeds, **asked}, bool(explain))
-        return Result(self._run_of(feeds, asked), arrays)
+        feeds = self.prepare(x, target, explain, check_finite, groups, region)
+        return Result(self._run_of(feeds.inputs, feeds.asked), self.compute(feeds))
+
+    def prepare(
+        self,
+        x: Inputs,
+        target: Target | None = None,
+        explain: bool = True,
+        check_finite: bool = False,
+        groups: npt.ArrayLike | None = None,
+        region: npt.ArrayLike | None = None,
+    ) -> Feeds:
+        """Checks what `run` is given, and returns what it feeds.
+
+        Raises:
+            InputError: as in `run`.
+        """
+        inputs = check_inputs(self.texts.given(x), self.inputs, check_finite=check_finite)
+        asked = self._asked(inputs, bool(explain), target, groups, region)
+        return Feeds(inputs, asked, bool(explain))
+
+    def compute(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Runs the artefact on what `prepare` returned. Safe to call from several threads.
+
+        Args:
+            feeds: one batch.
+            outputs: names of those that are wanted; all that there are where it is None.
+
+        Returns:
+            Arrays by output name.
+
+        Raises:
+            ArtefactError: the engine failed.
+        """
+        if outputs is None:
+            wanted = self.outputs if feeds.explain else self.manifest.predictions
+            outputs = [spec.name for spec in wanted]
+        return self._compute({**feeds.inputs, **feeds.asked}, feeds.explain, outputs)
 
     def run_batched(
         self,
@@ -166,11 +201,12 @@ class Artefact:
             )
         asked = self._asked(feeds, bool(explain), target, groups, region)
         parts = []
+        wanted = [s.name for s in (self.outputs if explain else self.manifest.predictions)]
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
             chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
             chunk |= {name: array[rows] for name, array in asked.items()}
-            parts.append(self._compute(chunk, bool(explain)))
+            parts.append(self._compute(chunk, bool(explain), wanted))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
@@ -219,14 +255,15 @@ class Artefact:
             )
         return at
 
-    def _compute(self, feeds: Mapping[str, Array], explain: bool) -> dict[str, Array]:
-        """Returns predictions and, with `explain`, explanations, by output name."""
-        wanted = self.outputs if explain else self.manifest.predictions
+    def _compute(
+        self, feeds: Mapping[str, Array], explain: bool, outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        """Returns outputs by name."""
         fed = dict(feeds)
         if self.manifest.has_gate_input:
             fed[GATE_INPUT] = np.array(explain)
         try:
-            return self.engine.run(fed, [spec.name for spec in wanted])
+            return self.engine.run(fed, outputs)
         except ProbegenError:
             raise
         except Exception as error:  # engines raise whatever they like

@@ -1,0 +1,208 @@
+"""Tensors of the Open Inference Protocol: names of element types, JSON and binary forms.
+
+Binary tensors are those of the protocol's binary tensor extension: the elements in row-major order,
+little-endian; of `BYTES` each element is its length, four bytes, and its content.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probegen.errors import InputError, did_you_mean
+from probegen.runtime.inputs import Array
+
+BOOL, BYTES, BF16 = "BOOL", "BYTES", "BF16"
+
+#: Names of the protocol -> element types of numpy, those that it has.
+NUMPY: dict[str, str] = {
+    BOOL: "bool",
+    **{f"UINT{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
+}
+#: Element types of manifests -> names of the protocol.
+NAMES = {dtype: name for name, dtype in NUMPY.items()} | {"string": BYTES, "bfloat16": BF16}
+
+#: More elements than this no request can hold.
+_MOST = 2**40
+#: What kinds of arrays JSON values may come as, for a kind of element type.
+_FROM = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}
+
+
+def checked_shape(name: str, shape: Any, datatype: Any) -> tuple[tuple[int, ...], int]:
+    """Returns a tensor's shape and its number of elements.
+
+    Raises:
+        InputError: the shape is no list of sizes, or the datatype is unknown.
+    """
+    if datatype not in NUMPY and datatype not in (BYTES, BF16):
+        known = (*NUMPY, BYTES, BF16)
+        raise InputError(
+            f"input {name!r} has the datatype {datatype!r}; the protocol has {', '.join(known)}."
+            f"{did_you_mean(str(datatype).upper(), known)}"
+        )
+    fits = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    if not fits or math.prod(shape) > _MOST:
+        raise InputError(
+            f"input {name!r} has the shape {str(shape)[:80]}; expected a list of sizes, such as "
+            "[1, 224, 224, 3]."
+        )
+    return tuple(shape), math.prod(shape)
+
+
+def from_json(name: str, shape: Any, datatype: Any, data: Any) -> Array:
+    """Returns a tensor that came as JSON: nested lists, or all elements in row-major order.
+
+    Raises:
+        InputError: values are missing, too many, or of another type than `datatype`.
+    """
+    sizes, count = checked_shape(name, shape, datatype)
+    if datatype == BYTES:
+        flat = _flat(data) if isinstance(data, list) else None
+        if flat is None or not all(isinstance(v, str) for v in flat):
+            raise InputError(f"input {name!r} is of BYTES; expected a list of strings as its data.")
+        return _shaped(name, np.array(flat, np.str_) if flat else np.zeros(0, "U1"), sizes, count)
+    try:
+        array = np.asarray(data)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"the data of input {name!r} are no regular array: {error}.") from error
+    wanted = np.dtype("float32" if datatype == BF16 else NUMPY[datatype])
+    if wanted.kind == "u" and array.dtype.kind == "f":
+        array = _large_whole_numbers(data, array)
+    if array.size and array.dtype.kind not in _FROM[wanted.kind]:
+        raise InputError(
+            f"the data of input {name!r} are {_kind(array)}, and its datatype is {datatype}."
+        )
+    return _shaped(name, _cast(name, array, wanted, datatype), sizes, count)
+
+
+def from_binary(name: str, shape: Any, datatype: Any, raw: memoryview) -> Array:
+    """Returns a tensor that came as bytes; of numbers, a view of them that is not to be written to.
+
+    bfloat16 becomes float32, which holds each of its numbers.
+
+    Raises:
+        InputError: there are more or fewer bytes than the shape says.
+    """
+    sizes, count = checked_shape(name, shape, datatype)
+    if datatype == BYTES:
+        return _shaped(name, np.array(_strings(name, raw, count), object), sizes, count)
+    stored = np.dtype("uint16" if datatype == BF16 else NUMPY[datatype]).newbyteorder("<")
+    if len(raw) != count * stored.itemsize:
+        raise InputError(
+            f"input {name!r} has {len(raw)} bytes; the shape {list(sizes)} of {datatype} takes "
+            f"{count * stored.itemsize}."
+        )
+    array = np.frombuffer(raw, stored).reshape(sizes) if count else np.zeros(sizes, stored)
+    if datatype == BF16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.view(np.uint8) != 0 if datatype == BOOL else array
+
+
+def to_binary(array: Array) -> bytes:
+    """Returns the bytes of a tensor."""
+    if array.dtype.kind in "USO":
+        texts = (v if isinstance(v, bytes) else str(v).encode() for v in array.reshape(-1).tolist())
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(array).tobytes()
+
+
+def to_json(array: Array) -> tuple[list[Any], int]:
+    """Returns the elements of a tensor in row-major order, and how many JSON has no number for.
+
+    Those, NaN and infinities, are null.
+    """
+    flat = array.reshape(-1)
+    if flat.dtype.kind in "USO":
+        texts = flat.tolist()
+        return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in texts], 0
+    if flat.dtype.kind not in "biu":
+        flat = flat.astype(np.float64, copy=False)
+        finite = np.isfinite(flat)
+        lost = int(flat.size - np.count_nonzero(finite))
+        if lost:
+            pairs = zip(flat.tolist(), finite.tolist(), strict=True)
+            return [value if is_finite else None for value, is_finite in pairs], lost
+    values: list[Any] = flat.tolist()
+    return values, 0
+
+
+def name_of(array: Array) -> str:
+    """Returns the protocol's name for the element type of an array.
+
+    Raises:
+        KeyError: it has none (complex numbers).
+    """
+    return BYTES if array.dtype.kind in "USO" else NAMES[array.dtype.name]
+
+
+def _strings(name: str, raw: memoryview, count: int) -> list[str]:
+    found: list[str] = []
+    place = 0
+    while place < len(raw) and len(found) < count:
+        if place + 4 > len(raw):
+            break
+        (length,) = struct.unpack_from("<I", raw, place)
+        place += 4 + length
+        if place > len(raw):
+            break
+        try:
+            found.append(str(raw[place - length : place], "utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"input {name!r}: element {len(found)} is no UTF-8 text.") from error
+    if place != len(raw) or len(found) != count:
+        raise InputError(
+            f"input {name!r} has {len(raw)} bytes, which are not {count} elements of BYTES, each "
+            "its length in four bytes and its content."
+        )
+    return found
+
+
+def _cast(name: str, array: Array, wanted: np.dtype[Any], datatype: str) -> Array:
+    """Returns values in an element type that holds them."""
+    if wanted.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InputError(
+                f"the data of input {name!r} do not fit into {datatype}, which goes from "
+                f"{limits.min} to {limits.max}."
+            )
+    with np.errstate(over="ignore"):
+        return array.astype(wanted)
+
+
+def _large_whole_numbers(data: Any, array: Array) -> Array:
+    """Returns whole numbers as such; numpy makes floats of some above 2^63 beside smaller ones."""
+    whole = np.array(data, object)
+    if not all(type(v) is int and 0 <= v < 2**64 for v in whole.reshape(-1).tolist()):
+        return array
+    return whole.astype(np.uint64)
+
+
+def _shaped(name: str, array: Array, sizes: tuple[int, ...], count: int) -> Array:
+    """Returns elements in their shape; nested lists must be nested as it says."""
+    if array.size != count or (array.ndim > 1 and array.shape != sizes):
+        raise InputError(
+            f"input {name!r} has {array.size} elements in the shape {list(array.shape)}; its shape "
+            f"{list(sizes)} takes {count}."
+        )
+    return array.reshape(sizes)
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        found.extend(_flat(value) if isinstance(value, list) else [value])
+    return found
+
+
+def _kind(array: Array) -> str:
+    names = {"b": "booleans", "f": "numbers with decimals", "U": "strings", "i": "whole numbers"}
+    return names.get(array.dtype.kind, "no regular array of numbers")

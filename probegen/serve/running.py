@@ -1,0 +1,49 @@
+"""Runs the server in a process: sockets, signals, logs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import uvicorn
+
+from probegen.errors import SpecError
+from probegen.serve.app import Server
+from probegen.serve.logs import event, set_up
+
+#: How long requests that are being answered may take after the process was told to stop.
+_GRACE_SECONDS = 30
+
+
+def run(server: Server, host: str, port: int, log_level: str) -> None:
+    """Serves until the process is told to stop (SIGTERM, SIGINT), and answers what waits.
+
+    Args:
+        server: the model.
+        host: address to listen at.
+        port: 0 for any that is free; the log says which.
+        log_level: of the logs, which go to standard error, one JSON object a line.
+
+    Raises:
+        SpecError: the address cannot be listened at.
+    """
+    logger = set_up(log_level)
+    # uvicorn raises the signal again that it was stopped by, when all is answered.
+    for told_to_stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told_to_stop, lambda *_: sys.exit(0))
+    config = uvicorn.Config(
+        server.app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    try:
+        socket = config.bind_socket()
+    except SystemExit as error:  # uvicorn has logged why
+        raise SpecError(f"cannot listen at {host}:{port}; it may be taken.") from error
+    address = socket.getsockname()
+    event(logger, "listening", host=address[0], port=address[1], model=server.served.name)
+    uvicorn.Server(config).run(sockets=[socket])
