@@ -61,6 +61,9 @@ def _own(manifest: Manifest) -> dict[str, Any]:
     for spec in (manifest.region_input, manifest.groups_input):
         if spec is not None:
             found[spec.name] = {k: v for k, v in _tensor(spec).items() if k != "name"}
+    for text in manifest.texts:  # in the place of the ids that are made of it
+        sizes = [-1 if n is None else n for n in text.shape]
+        found[text.name] = {"datatype": "BYTES", "shape": sizes}
     return found
 
 
