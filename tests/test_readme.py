@@ -175,6 +175,8 @@ def test_use(capsys) -> None:
 
     text = PAGES["docs/USE.md"]
     code, commands = code_of(text), commands_of(text)
+    # A server runs until it is stopped: tests/cli/test_serve.py.
+    commands = [command for command in commands if command[0] != "serve"]
     assert [c[:3] for c in commands] == [["inspect", "any.onnx", "--cost"]]
     exec(compile(code, "USE.md", "exec"), {"pg": pg})
     for command in commands:
@@ -216,5 +218,5 @@ def test_extras_exist() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     extras = project.partition("[project.optional-dependencies]")[2].partition("\n[project.")[0]
     named = set(re.findall(r"probegen\[(\w+)\]", PAGES["README.md"]))
-    assert named == {"onnx", "compiler", "openvino"}
+    assert named == {"onnx", "compiler", "openvino", "serve"}
     assert named <= set(re.findall(r"^([\w-]+) = \[", extras, re.MULTILINE))
