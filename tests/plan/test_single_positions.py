@@ -12,6 +12,8 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
+from probegen.sources import open_source
+from probegen.sources.onnx.positions import follow_graph
 
 READ = {
     "class token": lambda h: h[:, 0],
@@ -103,3 +105,29 @@ def test_where_all_maps_are_seen_so_the_last_one_is_taken(tmp_path: Any) -> None
     model = keras.Model(image, layers.Dense(3)(h[:, 2, 1]))
     pg.compile(model, [pg.GradCAM()], tmp_path / "m.onnx")
     assert runtime.load(tmp_path / "m.onnx").manifest.explanations[0].layer == "only"
+
+
+PATCHES = """<ir_version: 9, opset_import: ["" : 17]>
+  g (float[batch, 3, 8, 10] image) => (float[batch, 20, 6] y)
+  <int64[3] flat = {0, 20, 6}>
+  {
+    map = Conv <kernel_shape = [2, 2], strides = [2, 2]> (image, kernel)
+    last = Transpose <perm = [0, 2, 3, 1]> (map)
+    patches = Reshape (last, flat)
+    mean = GlobalAveragePool (patches)
+    y = Sub (patches, mean)
+  }"""
+
+
+def test_a_mean_over_channels_keeps_the_positions_of_patches() -> None:
+    """Exporters write it as a pool over the last axis."""
+    model = onnx.parser.parse_model(PATCHES)
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.zeros((6, 3, 2, 2), np.float32), "kernel")
+    )
+    view = open_source(model).view
+    followed = follow_graph(view.graph, [(view.inputs[0], 0, 1)], {})
+    named = {v.name: v for node in view.graph for v in node.outputs}
+    places = followed.axes_of(named["patches"])[1]
+    assert len(places) == 2
+    assert followed.axes_of(named["y"])[1] == places

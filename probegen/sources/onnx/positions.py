@@ -271,6 +271,12 @@ def _along_axis(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Foun
     return _apart(len(source), {attribute(node, "axis", default) % len(source)})
 
 
+def _pooled_globally(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
+    """Returns batch and channels; exporters write means over any last axes so."""
+    del node
+    return _apart(len(source), set(range(2, len(source))))
+
+
 def _nothing(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
     del node
     return _apart(len(source), None)
@@ -287,11 +293,12 @@ _OF_ONE: Mapping[str, Callable[[ir.Node, Sequence[Dim], Sequence[Dim]], _Found]]
     "TopK": _along_axis,
     "GatherElements": _along_axis,
     "ScatterElements": _along_axis,
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _pooled_globally),
     **dict.fromkeys(_WINDOWS, _windowed),
     **dict.fromkeys(
         frozenset(
             {"Resize", "Upsample", "ReverseSequence", "Compress", "DepthToSpace", "SpaceToDepth"}
-            | {"ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "ArgMax", "ArgMin"}
+            | {"ConvTranspose", "ArgMax", "ArgMin"}
         ),
         _nothing,
     ),
