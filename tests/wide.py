@@ -31,6 +31,8 @@ WIDE = (
     "tests/methods/test_upsample.py::test_maps_get_the_size_of_the_input[3",
     "tests/methods/test_without_gradients.py::test_steps_of_a_keras_model[saved",
     "tests/sources/keras/test_masks_on_a_path.py::test_a_mask_that_is_fed",
+    "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_every_kind_is_one_operator_a_cell_and_no_loop[all",
+    "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_predictions_and_gradients_are_those_of_the_untouched_model[all",
     "tests/sources/keras/test_time_distributed.py::test_artefacts_are_right_at_other_sizes[savedmodel",
     "tests/sources/onnx/test_keras_exports.py::test_every_point_can_be_probed[along rows",
     "tests/test_compiler.py::test_savedmodel_agrees_and_serves_plainly[transformer",

@@ -79,6 +79,7 @@ class Watcher:
         probed: Collection[CallKey] | None = None,
         mark_mask: Callable[[Any], Any] | None = None,
         states: Mapping[CallKey, Collection[str]] | None = None,
+        inner_loop: Callable[..., Any] | None = None,
     ) -> None:
         """Prepares for one call of `model`.
 
@@ -88,6 +89,8 @@ class Watcher:
             probed: the calls whose outputs are asked for; None for all.
             mark_mask: what masks pass, so that they are found again; None leaves them alone.
             states: the calls whose states over time are written, and which of these.
+            inner_loop: stands in for `RNN.inner_loop`, called with the original first; None runs
+                Keras' own.
         """
         self.calls: list[LayerCall] = []
         self.refusal: InstrumentError | None = None
@@ -96,6 +99,7 @@ class Watcher:
         self._probed = probed
         self._mark_mask = mark_mask
         self._states = states or {}
+        self._inner_loop = inner_loop
         self._masks: dict[int, Any] = {}  # marked ones by id
         self._folds: tuple[Fold, ...] = ()
         self._graph = tf.compat.v1.get_default_graph()
@@ -194,8 +198,10 @@ class Watcher:
         return outputs
 
     def loop(self, original: Any, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """Stands in for `RNN.inner_loop`, to note what the loop is given; else the same."""
+        """Notes what a loop over time is given; it is that of Keras, or what stands in for it."""
         run = functools.partial(original, layer, sequences, *args, **kwargs)
+        if self._inner_loop is not None:
+            run = functools.partial(self._inner_loop, original, layer, sequences, *args, **kwargs)
         if self._looping is not None or not self._stack:  # LSTM's own calls that of RNN
             return run()
         self._looping = layer

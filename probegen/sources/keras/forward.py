@@ -111,6 +111,7 @@ def run_forward(
     weights: Sequence[tuple[Any, Any]] = (),
     mark: Callable[[Any], Any] = mark_mask,
     with_states: bool = True,
+    inner_loop: Callable[..., Any] | None = None,
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 
@@ -122,6 +123,7 @@ def run_forward(
         weights: pairs of a variable of the model and a tensor to read in its place.
         mark: what masks pass where the plan has points at which they are held.
         with_states: write the states over time that the plan takes.
+        inner_loop: stands in for the loops over time of recurrent layers; None leaves them.
     """
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
@@ -160,6 +162,7 @@ def run_forward(
         mark if moves else None,
         inner,
         states,
+        inner_loop,
     )
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]

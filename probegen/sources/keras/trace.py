@@ -135,6 +135,7 @@ def run_source(
     mark_mask: Callable[[Any], Any] | None = None,
     inner: InnerTensors | None = None,
     states: Mapping[CallKey, Collection[str]] | None = None,
+    inner_loop: Callable[..., Any] | None = None,
 ) -> tuple[Any, list[LayerCall]]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -151,11 +152,12 @@ def run_source(
         mark_mask: what masks pass, so that they are found again; None leaves them alone.
         inner: exchanges tensors that layers make inside their calls.
         states: the calls whose states over time are written, and which of these.
+        inner_loop: stands in for the loops over time of recurrent layers; None leaves them.
 
     Returns:
         The predictions in the nest that the model returns, and the layer calls.
     """
-    watcher = Watcher(source.model, replaced, probed, mark_mask, states)
+    watcher = Watcher(source.model, replaced, probed, mark_mask, states, inner_loop)
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras.StatelessScope(state_mapping=list(weights)))
         stack.enter_context(watching(watcher))

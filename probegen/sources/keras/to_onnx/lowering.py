@@ -29,6 +29,7 @@ from probegen.sources.keras.forward import plain_output, run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
+from probegen.sources.keras.to_onnx.recurrent_layers import fused_inner_loop
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
     fix_empty_inputs,
     fix_groups,
@@ -84,7 +85,15 @@ def forward_graph(
 
     def forward(*given: Any) -> list[Any]:
         weights = list(zip(large, given[count:], strict=True))
-        run = run_forward(source, plan, given[:count], marks, weights, _mark_mask)
+        run = run_forward(
+            source,
+            plan,
+            given[:count],
+            marks,
+            weights,
+            _mark_mask,
+            inner_loop=fused_inner_loop,
+        )
         calls[:], inputs[:] = run.calls, list(given)
         return [
             *run.outputs,

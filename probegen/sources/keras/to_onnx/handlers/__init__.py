@@ -22,6 +22,7 @@ from probegen.sources.keras.to_onnx.handlers import (
     linear,
     patches,
     positions,
+    recurrent,
     reductions,
     shapes,
     signals,
@@ -120,6 +121,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     **{op: (layers.pool("MaxPool"), []) for op in ("MaxPool", "MaxPoolV2", "MaxPool3D")},
     **{op: (layers.pool("AveragePool"), []) for op in ("AvgPool", "AvgPool3D")},
     "Conv2DBackpropInput": (layers.transposed_convolution, []),
+    recurrent.CARRIER: (recurrent.recurrent, []),
     # images
     "ResizeBilinear": (images.resize_bilinear, []),
     "ResizeBicubic": (images.resize, []),
