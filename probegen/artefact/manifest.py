@@ -68,6 +68,8 @@ GRADIENT_DETAIL = "gradient"
 SUM_DETAIL = "sums_to_score"
 #: Key in `detail` of what has one number a token: how the vector of each became one.
 PER_TOKEN_DETAIL = "per_token"
+#: Key in `detail` of such an output: what tells where padding is, "" where nothing is known.
+PADDING_DETAIL = "padding"
 #: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
 IDENTITY_DETAIL = "holds_identity"
 
@@ -96,6 +98,20 @@ COMPLETENESS = "completeness"
 
 
 @dataclasses.dataclass(frozen=True)
+class Padding:
+    """What says which positions of an input hold nothing.
+
+    Attributes:
+        input: the input that tells: the input itself, or a mask with its positions.
+        values: the numbers there that mean padding. Where a position has several numbers (the
+            features of a series), all of them have to be one of these.
+    """
+
+    input: str
+    values: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class InputSpec:
     """One input of the artefact that comes from the model.
 
@@ -108,6 +124,7 @@ class InputSpec:
             look up a table: the smallest such table. None where values are calculated before the
             look-up, or only some columns are looked up.
         integer: True where a floating input holds whole numbers (token ids given as floats).
+        padding: what says which positions hold nothing; None where the model does not tell.
     """
 
     name: str
@@ -116,6 +133,7 @@ class InputSpec:
     axes: tuple[str, ...]
     vocabulary: int | None = None
     integer: bool = False
+    padding: Padding | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,15 @@ from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
 from probegen.methods.targets import Target, checked_target
-from probegen.methods.tokens import DOT, NORM, WAYS, one_a_token, vector_axis
+from probegen.methods.tokens import (
+    DOT,
+    NORM,
+    WAYS,
+    Padded,
+    one_a_token,
+    vector_axis,
+    without_padding,
+)
 
 #: A glob, `"re:..."`, `"type:..."`, `"role:..."`, an index, a layer, a predicate, or a list.
 Selector = Any
@@ -446,12 +454,21 @@ class GradientProbe(Probe):
         del ops, value, axes
         return gradient
 
-    def attribution(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+    def attribution(
+        self,
+        ops: Operations[T],
+        gradient: T,
+        value: T,
+        axes: Axes,
+        padded: Padded[T] | None = None,
+    ) -> T:
         """Returns what is given out: what `combine` makes, in the form that is asked for.
 
         Args:
             ops, gradient, value, axes: see `combine`.
+            padded: where what is explained is padding; None where that is not known.
         """
+        del padded
         return self.combine(ops, gradient, value, axes)
 
     @property
@@ -525,7 +542,7 @@ class OfInputs(GradientProbe):
         per_token: one number for each token, `[batch, time]`, in the place of a vector: `"norm"`,
             the vector's Euclidean length; `"dot"`, the token's signed share: gradients times the
             embedding, summed over it, and what is such a product already summed. What holds no
-            tokens (images, features) stays as it is.
+            tokens (images, features) stays as it is. Padding is 0, where the model tells it.
         vector_equation: how the vectors are defined, where they are not what `combine` makes.
     """
 
@@ -567,12 +584,20 @@ class OfInputs(GradientProbe):
         """Returns the attribution as it is before vectors become one number: as `combine` does."""
         return self.combine(ops, gradient, value, axes)
 
-    def attribution(self, ops: Operations[T], gradient: T, value: T, axes: Axes) -> T:
+    def attribution(
+        self,
+        ops: Operations[T],
+        gradient: T,
+        value: T,
+        axes: Axes,
+        padded: Padded[T] | None = None,
+    ) -> T:
         """Returns what is given out: one number a token, where that is asked for."""
         if self.per_token is None or self.token_axis(axes) is None:
             return self.combine(ops, gradient, value, axes)
         vectors = self.vectors(ops, gradient, value, axes)
-        return one_a_token(ops, self.per_token, vectors, value, axes, self.gives_slopes)
+        found = one_a_token(ops, self.per_token, vectors, value, axes, self.gives_slopes)
+        return found if padded is None else without_padding(ops, found, padded)
 
     def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
         """Returns the axes and sizes of what is given out."""

@@ -34,7 +34,8 @@ class InputGradient(OfInputs):
             the Euclidean length of the vector; `"dot"`, the token's signed share: the gradient
             times the embedding, summed over it. Of methods whose numbers are such products
             already (gradient x input, integrated gradients, relevance), `"dot"` is their sum.
-            What holds no tokens (images, features) stays as it is.
+            What holds no tokens (images, features) stays as it is. Padding is 0, where the
+            model tells what that is: the manifest says it of each input.
     """
 
     kind: ClassVar[str] = "input_gradient"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Generic
 
 from probegen.methods.axes import Axes, channel_axis, position_axes
 from probegen.methods.operations import Operations, T
@@ -14,6 +16,38 @@ WAYS = (NORM, DOT)
 #: The axis of what tokens look up.
 EMBEDDING = "embedding"
 _TIME = "time"
+
+
+@dataclasses.dataclass(frozen=True)
+class Padded(Generic[T]):
+    """What says where an attribution is padding.
+
+    Attributes:
+        given: an input: its positions, in order, are those of the attribution.
+        values: the numbers there that mean padding.
+        over: its further axes: of one entry, or of features, all of which have to be such a number.
+    """
+
+    given: T
+    values: tuple[float, ...]
+    over: tuple[int, ...] = ()
+
+
+def without_padding(ops: Operations[T], attribution: T, padded: Padded[T]) -> T:
+    """Returns an attribution with 0 where there is padding.
+
+    Args:
+        ops: the array operations.
+        attribution: `[batch, ...positions]`.
+        padded: says where.
+    """
+    given = ops.cast(padded.given, ops.widened(attribution))
+    for value in padded.values:
+        off = ops.max(ops.abs(ops.sub(given, value)), padded.over)
+        if ops.rank(off) != ops.rank(attribution):
+            off = ops.reshape_like(off, attribution)
+        attribution = ops.where(ops.greater(off, 0.0), attribution, 0.0)
+    return attribution
 
 
 def vector_axis(axes: Sequence[str]) -> int | None:

@@ -25,7 +25,7 @@ from probegen.artefact.rows import as_described, rows_first
 from probegen.graph.assemble import DEFAULT_OPSET, onnx_model
 from probegen.graph.running import open_graph
 from probegen.methods.axes import behind_batch
-from probegen.methods.base import Sized, resized
+from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
 from probegen.parity.classes import each_class, heard, labelled, of_entry, repeated
@@ -258,8 +258,7 @@ class Comparison:
         gradient: Array = session.run([raw], fed)[0]
         moved = differences.tensor(call.batch.feed, output.ref)
         tensor = as_described(moved, output.axes)
-        sized = output.sized_by(call.batch.feed, [i.name for i in self.described.inputs])
-        made = self._combined(group, output, gradient.astype(np.float64), tensor, sized)
+        made = self._combined(group, output, gradient.astype(np.float64), tensor, call.batch.feed)
         if made is None:
             return None
         spec, rows = output.spec, call.batch.size
@@ -275,19 +274,21 @@ class Comparison:
         )
         return gradient if same.passed else None
 
-    @staticmethod
     def _combined(
+        self,
         group: GradientGroup,
         output: GradientOutput,
         gradient: Array,
         tensor: Array,
-        sized: Sized[Array] | None,
+        feed: Mapping[str, Array],
     ) -> Array | None:
         """Returns what a method makes of a gradient, or of those of several classes, by numpy.
 
         None where it is not made of the sum of the gradients alone.
         """
         ops, several = NumpyOperations(), group.target.spec.several
+        names = [i.name for i in self.described.inputs]
+        sized, padded = output.sized_by(feed, names), output.padded_by(feed, names)
         walks = [
             NumpyWalk(samples_of(together)[0], tensor, output.place)
             for together in moved_together(group)
@@ -298,7 +299,7 @@ class Comparison:
             flow: Array | None = walks[0].of_sum(one) if walks else one
             if flow is None:
                 return None
-            found = output.probe.attribution(ops, flow, tensor, output.axes)
+            found = output.probe.attribution(ops, flow, tensor, output.axes, padded)
             made.append(np.asarray(resized(ops, found, sized)))
         return np.stack(made, output.classes_at) if several else made[0]
 

@@ -7,7 +7,13 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from probegen.artefact.manifest import InputSpec, OutputSpec, TargetSpec
+from probegen.artefact.manifest import (
+    PADDING_DETAIL,
+    PER_TOKEN_DETAIL,
+    InputSpec,
+    OutputSpec,
+    TargetSpec,
+)
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
 from probegen.methods.axes import FRAME
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer
@@ -15,7 +21,7 @@ from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.plan import axes, inputs_and_predictions
 from probegen.plan.model_view import ModelView, Start
 from probegen.plan.naming import output_name
-from probegen.plan.plan import TWIN, GradientOutput, TargetPlan, TensorRef
+from probegen.plan.plan import TWIN, GradientOutput, PaddingPlan, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, Shape
 from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import target_spec
@@ -159,6 +165,7 @@ class GradientPlanner:
                 one.name,
                 self._moves(one) if isinstance(probe, ByScores) else (),
                 number,
+                padding=self._padding(probe, one),
             )
             for number, one in enumerate(found)
         ]
@@ -237,8 +244,36 @@ class GradientPlanner:
             call=ref.call,
             input=one.inputs[0] if len(one.inputs) == 1 and self._follows_input(one) else None,
             target=target.spec,
-            **probe.described(names),
+            **self._described(probe, one),
         )
+
+    def _described(self, probe: GradientProbe, one: _Explained) -> dict[str, Any]:
+        """Returns what the manifest says of the method, and of what tells where padding is."""
+        told = probe.described(self._named_axes(one))
+        if PER_TOKEN_DETAIL not in told["detail"]:
+            return told
+        padding, said = self._padding(probe, one), ""
+        if padding is not None:
+            values = " or ".join(f"{value:g}" for value in padding.values)
+            said = f"{self._view.input_names[padding.ref.position]!r} is {values}"
+        return {**told, "detail": {**told["detail"], PADDING_DETAIL: said}}
+
+    def _padding(self, probe: GradientProbe, one: _Explained) -> PaddingPlan | None:
+        """Returns what says where one number a token is padding; None where that is not known."""
+        names = self._named_axes(one)
+        per_token = isinstance(probe, OfInputs) and probe.token_axis(names) is not None
+        if not per_token or len(one.inputs) != 1 or not self._follows_input(one):
+            return None
+        of = list(self._view.input_names)
+        padding = self._view.paddings().get(of.index(one.inputs[0]))
+        if padding is None:
+            return None
+        position = of.index(padding.input)
+        shape = self._view.input(position).shape
+        sizes = probe.result(names, self._view.tensor(one.ref).shape, one.name)[1]
+        over = _axes_beside(shape, sizes)
+        ref = TensorRef(None, position=position)
+        return None if over is None else PaddingPlan(ref, padding.values, over)
 
     def _named_axes(self, one: _Explained) -> axes.Axes:
         """Returns the axes of what is explained, called after what it is: features, embeddings.
@@ -585,6 +620,22 @@ class GradientPlanner:
                 "(custom_gradient), which no exported graph can carry; use the plain "
                 "operations, or give wrt= a layer behind it."
             )
+
+
+def _axes_beside(shape: Shape, sizes: Shape) -> tuple[int, ...] | None:
+    """Returns the axes of an input that are none of the positions with these sizes.
+
+    Those behind them, of features, and where these are too few those of one entry; None where the
+    input has other positions.
+    """
+    wide = [i for i, d in enumerate(shape) if d != 1]
+    positions = [d for d in sizes if d != 1]
+    if [shape[i] for i in wide][: len(positions)] != positions or len(wide) > len(positions) + 1:
+        return None
+    features = wide[len(positions) :]
+    single = [i for i, d in enumerate(shape) if d == 1][: max(0, len(shape) - len(sizes))]
+    spare = len(shape) - len(features) - len(sizes)
+    return tuple(sorted((*features, *single[: max(0, spare)])))
 
 
 def _with_sizes(sizes: Shape, like: Shape, pairs: Sequence[tuple[int, int]]) -> Shape:

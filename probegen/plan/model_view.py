@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from probegen.artefact.manifest import Padding
 from probegen.artefact.texts import TextSpec
 from probegen.errors import SelectionError
 from probegen.plan.axes import Axes, attention_axes
+from probegen.plan.padding import Fed, legal_values
 from probegen.plan.plan import TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints, Shape
 from probegen.plan.positions import Reading
@@ -216,6 +218,37 @@ class ModelView(abc.ABC):
     @abc.abstractmethod
     def holds_ids(self, position: int) -> bool:
         """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
+
+    @abc.abstractmethod
+    def paddings(self) -> Mapping[int, Padding]:
+        """Returns the positions of inputs -> what says where they are padding, where known."""
+
+    def only_masks(self, position: int) -> bool:
+        """Tells whether an input only says which positions count."""
+        facts, name = self.input(position), self.input_names[position].lower()
+        if facts.dtype == "bool" or "mask" in name:
+            return True
+        carried = any(start.carries(position) for start in self.starts)
+        return not facts.is_float and not carried
+
+    def fed(self, keys: Sequence[Hashable], constants: Sequence[float]) -> list[Fed]:
+        """Returns what is fed, for `plan.padding`.
+
+        Args:
+            keys: the tensors of the inputs.
+            constants: numbers that the model compares with.
+        """
+        found = []
+        for position, key in enumerate(keys):
+            facts, masks = self.input(position), self.only_masks(position)
+            lookups = [s for s in self.starts if s.is_lookup and s.carries(position)]
+            rows = [s.rows for s in lookups if s.ties[position] >= Tie.WHOLE]
+            known = min((r for r in rows if r is not None), default=None)
+            free = facts.is_float and not lookups
+            values = legal_values(masks, free, known, constants)
+            name = self.input_names[position]
+            found.append(Fed(key, name, facts.shape, values, masks))
+        return found
 
     @abc.abstractmethod
     def inputs_of(self, ref: TensorRef) -> list[str]:

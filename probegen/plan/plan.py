@@ -27,6 +27,7 @@ from probegen.methods.chains import Attending
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import Table
+from probegen.methods.tokens import Padded
 
 #: A layer call: path of the layer, and which of its calls.
 CallKey = tuple[str, int]
@@ -164,6 +165,25 @@ class TargetPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class PaddingPlan:
+    """What says where an output is padding.
+
+    Attributes:
+        ref: the input that tells.
+        values: the numbers there that mean padding.
+        over: its axes that are none of the output's.
+    """
+
+    ref: TensorRef
+    values: tuple[float, ...]
+    over: tuple[int, ...] = ()
+
+    def padded(self, given: T) -> Padded[T]:
+        """Returns the same of an input that is given."""
+        return Padded(given, self.values, self.over)
+
+
+@dataclasses.dataclass(frozen=True)
 class GradientOutput:
     """An output made of the gradient at one tensor.
 
@@ -180,6 +200,7 @@ class GradientOutput:
         beside: outputs that come with it, such as the classes that it explains.
         sized_as: the model input whose sizes the output gets, where it gets those.
         pairs: axis of the output, and axis of that input that it gets the size of.
+        padding: of one number a token, what says where it is padding.
     """
 
     spec: OutputSpec
@@ -193,6 +214,7 @@ class GradientOutput:
     beside: tuple[OutputSpec, ...] = ()
     sized_as: TensorRef | None = None
     pairs: tuple[tuple[int, int], ...] = ()
+    padding: PaddingPlan | None = None
 
     @property
     def place(self) -> Place:
@@ -224,6 +246,25 @@ class GradientOutput:
     def sized(self, like: T | None) -> Sized[T] | None:
         """Returns the sizes that the output gets, given the input; None where it keeps its own."""
         return None if like is None or self.sized_as is None else Sized(like, self.pairs)
+
+    def padded(self, tensor: Callable[[TensorRef], T]) -> Padded[T] | None:
+        """Returns what says where it is padding; None where that is not known.
+
+        Args:
+            tensor: gives an input.
+        """
+        return None if self.padding is None else self.padding.padded(tensor(self.padding.ref))
+
+    def padded_by(
+        self, feed: Mapping[str, npt.NDArray[Any]], names: Sequence[str]
+    ) -> Padded[npt.NDArray[Any]] | None:
+        """Returns what says where it is padding, of what is fed.
+
+        Args:
+            feed: the inputs by name.
+            names: of the model's inputs, in their order.
+        """
+        return self.padded(lambda ref: np.asarray(feed[names[ref.position]]))
 
     def sized_by(
         self, feed: Mapping[str, npt.NDArray[Any]], names: Sequence[str]

@@ -191,3 +191,62 @@ def test_all_methods_of_a_transformer_are_verified(tmp_path):
     assert {o.axes for o in runtime.load(tmp_path / "m.onnx").manifest.explanations} == {
         ("batch", "time")
     }
+
+
+# -- padding -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Returns a model of tokens and a series whose convolution reads padding, and its artefact."""
+    keras.utils.set_random_seed(5)
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    series = keras.Input((None, 3), name="series")
+    wide = keras.initializers.RandomNormal(stddev=1.0)
+    x = layers.Embedding(19, 6, wide, mask_zero=True, name="embedding")(tokens)
+    x = layers.Conv1D(5, 3, padding="same", activation="tanh", name="conv")(x)
+    x = layers.GlobalMaxPooling1D()(x)
+    s = layers.LSTM(4, name="lstm")(layers.Masking(-1.0)(series))
+    model = keras.Model([tokens, series], layers.Dense(3, name="y")(layers.Concatenate()([x, s])))
+    path = tmp_path_factory.mktemp("mixed") / "m.onnx"
+    probes = [
+        pg.InputGradient(per_token="dot", target="all"),
+        pg.Saliency(per_token="norm"),
+        pg.DeepLIFT(per_token="dot", wrt="tokens"),
+    ]
+    pg.compile(model, probes, path)
+    return model, runtime.load(path)
+
+
+@pytest.mark.parametrize(("rows", "length"), [(3, 6), (2, 4)])
+def test_padding_is_zero_whatever_the_model_makes_of_it(mixed, rows, length):
+    model, artefact = mixed
+    rng = np.random.default_rng(rows)
+    ids = rng.integers(1, 19, (rows, length))
+    ids[0, -2:] = 0
+    ids[-1] = 0
+    series = rng.normal(size=(rows, length, 3)).astype(np.float32)
+    series[0, -1] = -1.0
+    series[0, 0, 1] = -1.0  # one feature alone is no padding
+    found = artefact.run({"tokens": ids, "series": series})
+    conv, lstm, dense = (model.get_layer(name) for name in ("conv", "lstm", "y"))
+    with tf.GradientTape() as tape:
+        vectors, steps = model.get_layer("embedding")(ids), tf.constant(series)
+        tape.watch([vectors, steps])
+        there = tf.reduce_any(steps != -1.0, axis=-1)
+        state = lstm(tf.where(there[..., None], steps, 0.0), mask=there)
+        scores = dense(tf.concat([tf.reduce_max(conv(vectors), 1), state], 1))
+    slopes = tape.jacobian(scores, [vectors, steps])
+    kept = {"tokens": ids != 0, "series": (series != -1.0).any(2)}
+    for name, value, slope in zip(kept, (vectors, steps), slopes, strict=True):
+        own = np.einsum("bcbte->bcte", slope.numpy())
+        shares = np.einsum("bcte,bte->bct", own, value) * kept[name][:, None]
+        record = found[f"input_gradient/{name}"]
+        np.testing.assert_allclose(record.array, shares, rtol=1e-3, atol=1e-5)
+        best = own[range(rows), scores.numpy().argmax(1)]
+        lengths = np.linalg.norm(best, axis=2) * kept[name]
+        record = found[f"saliency/{name}"]
+        np.testing.assert_allclose(record.array, lengths, rtol=1e-3, atol=1e-5)
+    assert np.abs(own).max() > 0
+    assert (found["deep_lift/tokens"].array[ids == 0] == 0).all()
+    assert artefact.manifest.output("saliency/series").detail["padding"] == "'series' is -1"

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
-from probegen.artefact.manifest import TargetSpec
+from probegen.artefact.manifest import Padding, TargetSpec
 from probegen.errors import InputError
 from probegen.runtime.plot import record_view
 from probegen.runtime.plot.plots.token_boxes import highlighted
@@ -429,3 +429,48 @@ def test_nothing_to_see_is_said():
     assert "all zero: nothing at this layer speaks for the target" in said
     assert "of the logit" in said
     assert "30 of 30 values are not finite" in " ".join(texts_of(result["s"].plot()))
+
+
+# -- padding ---------------------------------------------------------------------------------------
+
+
+def test_padded_tokens_are_left_out_and_count_for_nothing():
+    ids = np.array([[7, 8, 0, 9, 0], [0, 0, 0, 0, 0]], np.int32)
+    told = {"vocabulary": 99, "padding": Padding("ids", (0.0,))}
+    array = np.array([[0.5, -1.0, 100.0, 0.25, -100.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
+    spec = {"input": "ids", "sign": "signed", "draw": "map"}
+    record = result_of({"ids": (ids, TOKENS, told)}, {"it": (array, "dot", TOKENS, spec)})["it"]
+    text = highlighted(record_view(record, 0, {}))
+    assert text.tokens == ["7", "8", "9"]
+    np.testing.assert_array_equal(text.values, [0.5, -1.0, 0.25])
+    assert text.scale.high == -text.scale.low == 1.0
+    assert says(record.plot(), "2 of 5 positions are padding, left out")
+    # Nothing but padding: there is nothing to leave it out of.
+    assert highlighted(record_view(record, 1, {})).tokens == ["0"] * 5
+
+
+def test_a_mask_that_is_fed_tells_padding():
+    ids = np.array([[7, 8, 3]], np.int32)
+    inputs = {
+        "ids": (ids, TOKENS, {"vocabulary": 99, "padding": Padding("mask", (0.0,))}),
+        "mask": (np.array([[[True], [False], [True]]]), ("batch", "axis_1", "feature"), {}),
+    }
+    spec = {"input": "ids", "sign": "signed", "draw": "map"}
+    record = result_of(inputs, {"it": (np.ones((1, 3)), "dot", TOKENS, spec)})["it"]
+    assert highlighted(record_view(record, 0, {})).tokens == ["7", "3"]
+
+
+def test_padded_steps_of_a_series_have_no_bars():
+    series = RNG.normal(size=(1, 6, 2)).astype(np.float32)
+    series[0, 4:] = -1.0
+    series[0, 1, 0] = -1.0  # one feature alone is no padding
+    array = np.array([[1.0, -2.0, 0.5, 0.25, 50.0, -60.0]])
+    told = {"padding": Padding("series", (-1.0,))}
+    spec = {"input": "series", "sign": "signed", "draw": "map"}
+    inputs = {"series": (series, SERIES, told)}
+    record = result_of(inputs, {"it": (array, "dot", TOKENS, spec)})["it"]
+    figure = record.plot()
+    heights = [[p.get_height() for p in ax.patches] for ax in axes_of(figure) if ax.patches]
+    np.testing.assert_allclose(heights, [[1.0, -2.0, 0.5, 0.25, 0.0, 0.0]])
+    assert says(figure, "2 of 6 steps are padding, without bars")
+    assert max(abs(y) for ax in axes_of(figure) if ax.patches for y in ax.get_ylim()) < 3

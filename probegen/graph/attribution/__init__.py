@@ -35,6 +35,7 @@ from probegen.methods.base import GradientProbe, Sized, resized
 from probegen.methods.by_scores import ByScores
 from probegen.methods.samples import Place
 from probegen.methods.tables import Table
+from probegen.methods.tokens import Padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Explained:
         groups: the input `groups`, where the method asked for it.
         classes_at: the axis of the attribution that several classes lie along, where they do.
         classes: the name of what says which classes those are; None where nothing does.
+        padded: what says where the attribution is padding; None where that is not known.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Explained:
     classes_at: int = 1
     classes: str | None = None
     sized: Sized[ir.Value] | None = None
+    padded: Padded[ir.Value] | None = None
 
 
 def write_attributions(
@@ -215,7 +218,7 @@ def _of_seed(
             known=known.get(w.name),
         )
         if isinstance(w.probe, ByScores)
-        else w.probe.attribution(ops, flow[w.name], w.at, w.axes)
+        else w.probe.attribution(ops, flow[w.name], w.at, w.axes, w.padded)
         for w in wanted
     }
     results = {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}

@@ -349,7 +349,9 @@ def _of_seeds(
 def _attribution(run: _Run, output: GradientOutput, of_class: Mapping[ir.Value, Array]) -> Array:
     """Returns an output, given what arrives at each place."""
     at = run.graph.sources[output.ref]
-    made = output.probe.attribution(NumpyOperations(), of_class[at], run.values[at], output.axes)
+    padded = output.padded(lambda ref: run.values[run.graph.sources[ref]])
+    value = run.values[at]
+    made = output.probe.attribution(NumpyOperations(), of_class[at], value, output.axes, padded)
     return np.asarray(made).astype(output.spec.dtype)
 
 

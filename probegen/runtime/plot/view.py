@@ -34,6 +34,7 @@ from probegen.runtime.axes import (
     axis_of,
 )
 from probegen.runtime.one_class import class_axis
+from probegen.runtime.padding import padded_steps
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
@@ -56,6 +57,7 @@ class InputSample:
         axes: a name for each of its dimensions.
         tokens: how each id reads, padding at the end left out, where the artefact knows.
         words: what its features count, where they are words.
+        padded: which steps of its sequence hold nothing, `[time]`; None where that is not known.
     """
 
     spec: InputSpec
@@ -63,6 +65,7 @@ class InputSample:
     axes: tuple[str, ...]
     tokens: Sequence[str] | None = None
     words: Sequence[str] | None = None
+    padded: npt.NDArray[np.bool_] | None = None
 
     @property
     def is_text(self) -> bool:
@@ -155,6 +158,16 @@ class View:
         if self.spec.draw == DRAWN_AS_ATTENTION:
             return name
         return REDUCED.get(self.spec.detail.get("reduce") or "", name)
+
+    def padding(self, size: int) -> npt.NDArray[np.bool_] | None:
+        """Returns which steps along a sequence of `size` hold nothing; None where none does.
+
+        Where all do, none is left out: there would be nothing to see.
+        """
+        padded = None if self.source is None else self.source.padded
+        if padded is None or len(padded) != size or not padded.any() or padded.all():
+            return None
+        return padded
 
     @property
     def axes_are_distinct(self) -> bool:
@@ -391,6 +404,7 @@ def sources_of(run: Run, sample: int) -> tuple[InputSample, ...]:
             without_batch(spec.axes, spec.axes),
             run.tokens[spec.name][sample] if spec.name in run.tokens else None,
             run.features.get(spec.name),
+            padded_steps(spec, run.manifest.inputs, arrays, sample),
         )
         for spec in run.manifest.inputs
         if spec.name in arrays and sample < run.rows

@@ -49,6 +49,7 @@ class LayerCall:
         folds: the lengths that are folded into the batch axis inside the call.
         in_steps: whether the outputs have an axis of their own for each of them.
         recurrences: the loops of recurrent layers that ran in it, and in no call inside it.
+        masks: masks that it was given, each with the tensors that it masks.
     """
 
     layer: Any
@@ -62,6 +63,7 @@ class LayerCall:
     folds: tuple[Fold, ...] = ()
     in_steps: bool = False
     recurrences: list[Recurrence] = dataclasses.field(default_factory=list)
+    masks: list[tuple[Any, list[Any]]] = dataclasses.field(default_factory=list)
 
 
 class Watcher:
@@ -283,6 +285,7 @@ class Watcher:
             layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
         )
         call.step_of = self._steps.get(id(layer), "")
+        call.masks = _masks_given(args, kwargs)
         self._named.update((id(t), t) for t in tensors)
         for outer in self._stack:
             if isinstance(outer.layer, keras.layers.RNN):
@@ -309,6 +312,18 @@ class Watcher:
         if done >= len(order):
             return count
         return len(order) * (0 if caller is None else caller.index) + order[done]
+
+
+def _masks_given(args: Any, kwargs: Any) -> list[tuple[Any, list[Any]]]:
+    """Returns the masks of a layer's arguments, each with the tensors that it masks.
+
+    Those that Keras keeps on tensors, and those that are given by name.
+    """
+    named = {k: v for k, v in kwargs.items() if k.endswith("mask") and tf.is_tensor(v)}
+    rest = {k: v for k, v in kwargs.items() if k not in named}
+    data = [t for t in keras.tree.flatten((args, rest)) if tf.is_tensor(t)]
+    kept = [(getattr(t, "_keras_mask", None), [t]) for t in data]
+    return [*((m, d) for m, d in kept if m is not None), *((m, data) for m in named.values())]
 
 
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)

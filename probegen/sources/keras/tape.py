@@ -189,7 +189,9 @@ def _moved_axis(values: Any, to: int) -> Any:
 
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:
     """Turns the gradient at a tensor into what the probe asked for."""
-    return output.probe.attribution(_OPS, gradient, forward.tensor(output.ref), output.axes)
+    padded = output.padded(forward.tensor)
+    value = forward.tensor(output.ref)
+    return output.probe.attribution(_OPS, gradient, value, output.axes, padded)
 
 
 def _in_size(output: GradientOutput, forward: Forward, made: Any) -> Any:

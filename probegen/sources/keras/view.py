@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError
 from probegen.plan.axes import look_up_axes, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
@@ -23,6 +24,7 @@ from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.inner_tensors import number_in_call
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.padding import constants_compared, paddings
 from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
 from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.randomness import Draw, drawn
@@ -275,6 +277,17 @@ class KerasView(ModelView):
         """Returns the tensors of this trace that a reference means: several casts are one."""
         made = ref.made and not ref.is_attention
         return self._made[ref.slot].tensors if made else [self._tensor(ref)]
+
+    def paddings(self) -> Mapping[int, Padding]:
+        """Returns the positions of inputs -> what says where they are padding, where known."""
+        return self._paddings
+
+    @functools.cached_property
+    def _paddings(self) -> Mapping[int, Padding]:
+        operations = self.trace.graph.get_operations()
+        constants = constants_compared(operations)
+        fed = self.fed([id(t) for t in self.trace.inputs], constants)
+        return paddings(operations, self.trace.calls, fed, constants)
 
     def inputs_of(self, ref: TensorRef) -> list[str]:
         """Returns the names of the inputs that a tensor is computed from."""

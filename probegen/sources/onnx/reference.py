@@ -231,7 +231,11 @@ class OnnxReference:
         return {
             o.spec.name: np.asarray(
                 o.probe.attribution(
-                    ops, flow[o.spec.name], tensors[o.ref].astype(np.float64), o.axes
+                    ops,
+                    flow[o.spec.name],
+                    tensors[o.ref].astype(np.float64),
+                    o.axes,
+                    o.padded_by(feed, self._view.input_names),
                 )
             )
             for o in group.outputs

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
@@ -27,6 +28,7 @@ from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Apart, Layouts
+from probegen.sources.onnx.padding import constants_compared, paddings
 from probegen.sources.onnx.positions import follow_graph
 from probegen.sources.onnx.roles import is_embedding, role_of
 from probegen.sources.onnx.scores_of_outputs import is_turn_of_scores, scores_of
@@ -350,6 +352,15 @@ class OnnxView(ModelView):
             use.node.op_type == "Cast" and not is_float(use.node.outputs[0])
             for use in self.inputs[position].uses()
         )
+
+    def paddings(self) -> Mapping[int, Padding]:
+        """Returns the positions of inputs -> what says where they are padding, where known."""
+        return self._paddings
+
+    @functools.cached_property
+    def _paddings(self) -> Mapping[int, Padding]:
+        constants = constants_compared(self.graph)
+        return paddings(self.graph, self.fed(self.inputs, constants), constants)
 
     def inputs_of(self, ref: TensorRef) -> list[str]:
         """Returns the names of the inputs that a tensor is computed from."""

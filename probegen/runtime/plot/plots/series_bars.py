@@ -63,6 +63,11 @@ def plan(view: View) -> Picture:
     if heat.shape[1] != lines.shape[1]:
         notes = (f"{heat.shape[1]} steps brought to the input's {lines.shape[1]}",)
         heat = resize(heat.T, (lines.shape[1],)).T
+    padded = view.padding(heat.shape[1])
+    if padded is not None:
+        heat = np.where(padded, 0.0, heat)
+        count = np.count_nonzero(padded)
+        notes = (*notes, f"{count} of {len(padded)} steps are padding, without bars")
     names = view.features(len(lines)) if len(lines) > 1 else [_single(view, source)]
     order = list(range(len(lines)))
     if len(heat) == len(lines):

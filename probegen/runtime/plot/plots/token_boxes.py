@@ -80,7 +80,13 @@ def highlighted(view: View) -> Highlighted:
     values, joined = join_rest(values.reshape(len(values), -1), view)
     notes: tuple[str, ...] = (joined,) if joined else ()
     tokens = view.tokens(len(values)) or [str(i) for i in range(len(values))]
+    padded = view.padding(len(values))
     values = values[: len(tokens)]
+    if padded is not None and padded[: len(tokens)].any():
+        padded = padded[: len(tokens)]
+        notes += (f"{np.count_nonzero(padded)} of {len(tokens)} positions are padding, left out",)
+        tokens = [token for token, gone in zip(tokens, padded, strict=True) if not gone]
+        values = values[~padded]
     if len(tokens) > _MOST_TOKENS:
         first = _strongest_window(values, _MOST_TOKENS)
         last = first + _MOST_TOKENS
