@@ -15,15 +15,20 @@ PEERS_READY := $(PEERS_VENV)/.ready
 QUANTUS_VENV := .venv-quantus
 QUANTUS_BIN := $(QUANTUS_VENV)/bin
 QUANTUS_READY := $(QUANTUS_VENV)/.ready
+# KServe needs other versions of what serves than the rest.
+KSERVE_VENV := .venv-kserve
+KSERVE_BIN := $(KSERVE_VENV)/bin
+KSERVE_READY := $(KSERVE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo gallery test test-wide check format docs peers bench sweep sweep-onnx corpus mutants clean
+.PHONY: help demo gallery test test-wide test-kserve check format docs peers bench sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
 	@echo "make gallery draw every method on an image, a text and a row of a table into out/gallery/"
 	@echo "make test    run the tests"
 	@echo "make test-wide  run those that take long (tests/wide.py)"
+	@echo "make test-kserve  run the tests of the KServe model, with KServe"
 	@echo "make check   format, lint and types"
 	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
@@ -53,6 +58,15 @@ test: $(READY)
 
 test-wide: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15 -m wide
+
+$(KSERVE_READY): pyproject.toml
+	$(PYTHON) -m venv $(KSERVE_VENV)
+	$(KSERVE_BIN)/python -m pip install --quiet --upgrade pip
+	$(KSERVE_BIN)/python -m pip install --quiet --editable '.[kserve,onnx]' pytest httpx
+	touch $@
+
+test-kserve: $(KSERVE_READY)
+	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/test_kserve.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -115,4 +129,4 @@ mutants: $(READY)
 	$(BIN)/python -m mutants $(FILES) --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
