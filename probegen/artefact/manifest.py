@@ -87,6 +87,8 @@ MODES = frozenset({"argmax", "index", "input", "callable", "top", "all", "list",
 SEVERAL = frozenset({"top", "all", "list"})
 #: The axis along which the results of several classes lie, right behind the batch.
 CLASS = "class"
+#: The axis along which the results of several steps of a sequence lie, likewise.
+STEP = "step"
 #: Kind of the output that says which classes those are, and the end of its name.
 CLASSES = "classes"
 #: Kind of the output that says of which keys the largest weights are, and the end of its name.
@@ -158,6 +160,9 @@ class TargetSpec:
             is told.
         call: which of the layer's calls.
         region: True where the input `region` weighs the positions before they are summed up.
+        step: which axis of the scores, the batch first, is one of steps that are explained each by
+            itself: what explains them has the axis `step` right behind the batch. None for all
+            positions together.
     """
 
     mode: str
@@ -171,11 +176,17 @@ class TargetSpec:
     layer: str | None = None
     call: int = 0
     region: bool = False
+    step: int | None = None
 
     @property
     def several(self) -> bool:
-        """True where several classes are explained at once, along an axis of their own."""
-        return self.mode in SEVERAL
+        """True where several classes or steps are explained at once, along an axis of their own."""
+        return self.mode in SEVERAL or self.step is not None
+
+    @property
+    def axis(self) -> str:
+        """What that axis is called."""
+        return CLASS if self.step is None else STEP
 
 
 @dataclasses.dataclass(frozen=True)

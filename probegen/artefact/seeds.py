@@ -15,11 +15,21 @@ Array = npt.NDArray[Any]
 def seeds(
     scores: Array, target: TargetSpec, request: Array | None = None, region: Array | None = None
 ) -> list[Array]:
-    """Returns what `seed` does for each class that is explained: one, or several."""
+    """Returns what `seed` does for each class or step that is explained: one, or several."""
     if not target.several:
         return [seed(scores, target, request, region)]
+    if target.step is not None:
+        whole, at = seed(scores, target, request, region), target.step
+        return [
+            whole * np.expand_dims(np.arange(scores.shape[at]) == step, _others(scores, at))
+            for step in range(scores.shape[at])
+        ]
     weights = 1.0 if region is None else region
     return [one_hot(scores, chosen) * weights for chosen in choices(scores, target, region)]
+
+
+def _others(scores: Array, axis: int) -> tuple[int, ...]:
+    return tuple(i for i in range(scores.ndim) if i != axis)
 
 
 def choices(scores: Array, target: TargetSpec, region: Array | None = None) -> Array:
@@ -89,7 +99,7 @@ def _picked(
 
 def _ranked(scores: Array, target: TargetSpec, region: Array | None) -> Array:
     """Returns what tells which class is the best: of a layer the sums over its positions."""
-    if target.layer is None:
+    if target.layer is None or target.step is not None:
         return scores
     weighed = scores.astype(np.float64) * (1.0 if region is None else region)
     sums: Array = weighed.sum(tuple(range(1, scores.ndim - 1)), keepdims=True)

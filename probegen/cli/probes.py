@@ -141,8 +141,9 @@ def _options() -> Iterator[click.Option]:
         ["--target"],
         metavar="T",
         help="What is explained: argmax, input (chosen a request), a class index; top:3, all or "
-        "'[1, 4]' for several classes at once; 'contrast(3, argmax)' for a difference of two; or a "
-        "tuple such as '(None, 3)' with an index or None (sum) for each axis of the output.  "
+        "'[1, 4]' for several classes at once; 'contrast(3, argmax)' for a difference of two; "
+        "steps for one map a step of a sequence; or a tuple such as '(None, 3)' with an index or "
+        "None (sum) for each axis of the output.  "
         "[default: argmax]",
     )
     yield click.Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from probegen.artefact.manifest import CLASS
+from probegen.artefact.manifest import CLASS, STEP
 from probegen.methods.axes import BATCH, Axes
 from probegen.methods.operations import Operations, T
 
@@ -72,20 +72,22 @@ def layers_behind(layers: Sequence[Attending], number: int | None) -> set[int]:
 def arranged(ops: Operations[T], weights: T, axes: Axes) -> T:
     """Returns weights, or their gradient, as `[batch, class, head, query, key]`.
 
-    Of classes and heads there may be none.
+    Of classes (or steps of the output, in their place) and heads there may be none.
     """
-    order = [axes.index(name) for name in (BATCH, CLASS, HEAD, QUERY, KEY) if name in axes]
+    names = (BATCH, CLASS, STEP, HEAD, QUERY, KEY)
+    order = [axes.index(name) for name in names if name in axes]
     return ops.transpose(weights, order)
 
 
 def head_axis(axes: Axes) -> tuple[int, ...]:
     """Returns the axis of the heads in arranged weights, none where there are no heads."""
-    return (int(BATCH in axes) + int(CLASS in axes),) if HEAD in axes else ()
+    before = [name for name in (BATCH, CLASS, STEP) if name in axes]
+    return (len(before),) if HEAD in axes else ()
 
 
 def arranged_axes(axes: Axes) -> Axes:
     """Returns the axes of arranged weights that are fused over the heads."""
-    return tuple(name for name in (BATCH, CLASS, QUERY, KEY) if name in axes)
+    return tuple(name for name in (BATCH, CLASS, STEP, QUERY, KEY) if name in axes)
 
 
 def of_query(ops: Operations[T], matrix: T, query: int | str | None, axes: Axes) -> T:

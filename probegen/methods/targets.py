@@ -7,6 +7,8 @@ How each is written in Python, on a command line and in a spec or manifest:
     a class chosen at each run         "input"                    the same
     a class                            3                          the same
     an index or None, the sum, an axis (None, 3)                  [null, 3], in TOML ["all", 3]
+    class 3 at each step, each         ("steps", 3)               ["steps", 3]
+    the best class at each step, each  "steps"                    the same
     the k best classes, each           "top:5"                    the same
     every class                        "all"                      the same
     some classes, each                 [1, 4]                     {"classes": [1, 4]}
@@ -22,7 +24,7 @@ import ast
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from probegen.errors import SpecError
@@ -50,13 +52,15 @@ class Contrast:
 
 
 #: `"argmax"`, `"input"`, `"all"`, `"top:k"`, a class index, a list of some, a tuple with one entry
-#: an axis, a contrast, or a callable.
-Target = str | int | tuple[int | None, ...] | list[int] | Contrast | Callable[[Any], Any]
+#: an axis (with the word `"steps"` for that of the steps), a contrast, or a callable.
+Target = str | int | tuple[int | str | None, ...] | list[int] | Contrast | Callable[[Any], Any]
 
 #: Targets that are a word and one class: it is chosen when the artefact runs.
 TARGET_MODES = ("argmax", "input")
 #: Every class, each by itself.
 ALL = "all"
+#: Every step of a sequence, each by itself.
+STEPS = "steps"
 
 _TOP = re.compile(r"top:\s*(\d+)")
 _CONTRAST = re.compile(r"contrast\(\s*(\w+)\s*,\s*(\w+)\s*\)")
@@ -98,8 +102,9 @@ def checked_target(target: object) -> Target:
     elif isinstance(target, list):
         return _classes(target)
     elif isinstance(target, tuple):
-        if target and all(i is None or _is_int(i) for i in target):
-            return tuple(None if i is None else operator.index(i) for i in target)
+        steps = STEPS in target
+        if steps or (target and all(i is None or _is_int(i) for i in target)):
+            return _of_steps(target) if steps else _indices(target)
     elif isinstance(target, Contrast):
         return contrast(target.a, target.b)
     elif _is_int(target):
@@ -109,8 +114,50 @@ def checked_target(target: object) -> Target:
     raise SpecError(
         "target= takes 'argmax', 'input', a class index, 'top:k' for the k best classes, 'all' or "
         "a list of class indices for several at once, pg.contrast(a, b), a tuple with an index or "
-        f"None for each non-batch axis of the output, or a callable; got {target!r}."
+        "None for each non-batch axis of the output, ('steps', 3) for one result a step of a "
+        f"sequence, or a callable; got {target!r}."
     )
+
+
+def _indices(entries: Iterable[Any]) -> tuple[Any, ...]:
+    """Returns entries of a tuple with integers of numpy as Python's."""
+    return tuple(i if i is None or isinstance(i, str) else operator.index(i) for i in entries)
+
+
+def _of_steps(target: tuple[Any, ...]) -> Target:
+    """Returns a target of every step in its plain form: the word first.
+
+    Where the word stands plays no role: it is the axis of the steps. `...` says nothing of the
+    other axes, as leaving them out does: of the classes it is then the best at each step.
+
+    Raises:
+        SpecError: the other entries are no target.
+    """
+    rest = [entry for entry in target if entry != STEPS and entry is not ...]
+    word = rest[0] if len(rest) == 1 and isinstance(rest[0], str) else None
+    if word == "argmax":
+        rest = []
+    whole = word in TARGET_MODES or all(i is None or _is_int(i) for i in rest)
+    if not whole or target.count(STEPS) > 1:
+        raise SpecError(
+            f"target={target!r}: beside 'steps', once, stands an index or None (the sum) for each "
+            "other axis of the output, such as ('steps', 3); or 'argmax' or 'input', or nothing "
+            "for the best class at each step."
+        )
+    return (STEPS, *_indices(rest))
+
+
+def without_steps(target: object) -> Target | None:
+    """Returns what is explained at each step, None for a target that is not of every step.
+
+    A tuple of the other axes' entries, or a word.
+    """
+    if not isinstance(target, tuple) or target[:1] != (STEPS,):
+        return None
+    rest = target[1:]
+    if not rest:
+        return "argmax"
+    return rest[0] if isinstance(rest[0], str) else rest
 
 
 def count_of_top(target: object) -> int | None:
@@ -165,6 +212,8 @@ def _word(text: str) -> Target | None:
     """
     if text in (*TARGET_MODES, ALL):
         return text
+    if text == STEPS:
+        return (STEPS,)
     count = count_of_top(text)
     if count is not None:
         if count < 1:

@@ -1,4 +1,4 @@
-"""Attributions of several classes, judged class by class: a row is one class of one sample.
+"""Attributions of several classes or steps, judged one by one: a row is one of one sample.
 
 Taken together, a faint class would hide behind a strong one, whatever was wrong with it.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import CLASS, OutputSpec
+from probegen.artefact.manifest import OutputSpec
 from probegen.artefact.rows import BATCH
 
 Array = npt.NDArray[Any]
@@ -25,7 +25,8 @@ def class_axis_of(output: OutputSpec) -> int | None:
     if output.target is None or not output.target.several or not output.is_attribution:
         return None
     others = [axis for axis in output.axes if axis != BATCH]
-    return 1 + others.index(CLASS) if CLASS in others else None
+    several = output.target.axis
+    return 1 + others.index(several) if several in others else None
 
 
 def each_class(output: OutputSpec, values: Array) -> Array:
@@ -47,7 +48,8 @@ def labelled(output: OutputSpec, values: Array, labels: Sequence[str]) -> list[s
     count = count_of(output, values)
     if count is None:
         return list(labels)
-    return [f"{label}, entry {i} of the classes" for label in labels for i in range(count)]
+    of = "steps" if output.target is not None and output.target.step is not None else "classes"
+    return [f"{label}, entry {i} of the {of}" for label in labels for i in range(count)]
 
 
 def count_of(output: OutputSpec, values: Array) -> int | None:

@@ -17,6 +17,7 @@ from probegen.artefact.manifest import (
     PREDICTION,
     SCORE_PER_INPUT,
     SQUARE_OF,
+    STEP,
     TARGET_INPUT,
     Manifest,
     OutputSpec,
@@ -462,8 +463,9 @@ class Comparison:
         for gradient, weights in zip(chain.gradients, chain.weights, strict=True):
             zeros = as_described(np.zeros(call.expected[gradient].shape), axes[gradient])
             nothing[gradient] = nothing[weights] = zeros
-            if CLASS in axes[gradient]:
-                nothing[weights] = zeros.take(0, axes[gradient].index(CLASS))
+            several = next((a for a in (CLASS, STEP) if a in axes[gradient]), None)
+            if several is not None:
+                nothing[weights] = zeros.take(0, axes[gradient].index(several))
         for spec in chain.beside:
             nothing[f"{chain.gradients[0]}/{CLASSES}"] = call.expected[spec.name]
         made = chain.made_of(NumpyOperations(), nothing)[chain.spec.name]

@@ -24,7 +24,7 @@ from probegen.plan.naming import output_name
 from probegen.plan.plan import TWIN, GradientOutput, PaddingPlan, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, Shape
 from probegen.plan.selectors import select, too_many
-from probegen.plan.targets import target_spec
+from probegen.plan.targets import steps_spec, target_spec
 
 #: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
 _COUNTS_RANK = 2
@@ -658,7 +658,9 @@ def _arranged(probe: GradientProbe, called: axes.Axes, sizes: axes.Sizes, what: 
     """
     named, shape, order = axes.with_batch_first(called, sizes)
     axis = axes.channel_axis(named)
-    spec = target_spec(probe.target, shape, what, axis)
+    spec = steps_spec(probe.target, named, shape, what, axis)
+    if spec is None:
+        spec = target_spec(probe.target, shape, what, axis)
     places = list(range(len(order)))
     if spec.mode != "index" and axis is not None:
         places = [*(i for i in places if i != axis), axis]
@@ -672,8 +674,9 @@ def _arranged(probe: GradientProbe, called: axes.Axes, sizes: axes.Sizes, what: 
             "give of= a layer whose output has positions."
         )
     classes = None if axis is None else shape[axis]
+    step = None if spec.step is None else places.index(spec.step)
     return TargetPlan(
-        dataclasses.replace(spec, classes=classes, region=region),
+        dataclasses.replace(spec, classes=classes, region=region, step=step),
         order=None if arranged == tuple(range(len(order))) else arranged,
         single=axes.BATCH not in called,
         axes=names,

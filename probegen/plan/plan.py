@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import (
-    CLASS,
     CLASSES,
     REGION_INPUT,
     Manifest,
@@ -317,13 +316,13 @@ class ChainOutput:
         gradients = [values[name] for name in self.gradients]
         layers = self.layers
         if self.spec.target is not None and self.spec.target.several:
-            # Gradients have an axis of classes, with which weights broadcast.
+            # Gradients have an axis of classes or steps, with which weights broadcast.
             places = [behind_batch(layer.axes) for layer in layers]
             weights = [
                 ops.expand_dims(value, (at,)) for value, at in zip(weights, places, strict=True)
             ]
             layers = tuple(
-                dataclasses.replace(y, axes=(*y.axes[:at], CLASS, *y.axes[at:]))
+                dataclasses.replace(y, axes=(*y.axes[:at], self.spec.target.axis, *y.axes[at:]))
                 for y, at in zip(layers, places, strict=True)
             )
         found = {self.spec.name: self.probe.follow(ops, weights, gradients, layers, self.keys)}

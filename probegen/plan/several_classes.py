@@ -1,4 +1,4 @@
-"""Outputs of targets of several classes: the axis `class`, and which classes they are."""
+"""Outputs of targets of several classes or steps: their axis, and which classes they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Output = TypeVar("_Output", bound=GradientOutput | ChainOutput)
 
 
 def with_classes(output: _Output, target: TargetPlan | None) -> _Output:
-    """Returns an output with the axis `class` where its target is of several classes.
+    """Returns an output with the axis `class` or `step` where its target is of several.
 
     With `"top:k"` there is one more output beside it, `"<its name>/classes"`.
 
@@ -29,13 +29,13 @@ def with_classes(output: _Output, target: TargetPlan | None) -> _Output:
 
 
 def with_class_axis(spec: OutputSpec, target: TargetPlan) -> OutputSpec:
-    """Returns the description of an output with the axis `class` right behind the batch."""
+    """Returns the description of an output with the axis of several right behind the batch."""
     if not target.spec.several:
         return spec
     at = behind_batch(spec.axes)
     return dataclasses.replace(
         spec,
-        axes=(*spec.axes[:at], CLASS, *spec.axes[at:]),
+        axes=(*spec.axes[:at], target.spec.axis, *spec.axes[at:]),
         shape=(*spec.shape[:at], target.spec.count, *spec.shape[at:]),
     )
 

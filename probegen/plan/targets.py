@@ -7,7 +7,59 @@ from typing import Any
 
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InstrumentError
-from probegen.methods.targets import ALL, Contrast, count_of_top
+from probegen.methods.axes import Axes, position_axes
+from probegen.methods.targets import ALL, Contrast, count_of_top, without_steps
+
+#: What an axis of steps is called.
+_STEPS = ("step", "time")
+
+
+def steps_spec(
+    target: Any, axes: Axes, shape: Sequence[int | None], name: str, class_axis: int | None
+) -> TargetSpec | None:
+    """Returns what is differentiated where that is each step of a sequence; None for others.
+
+    `step` is then the axis of the steps in `axes`.
+
+    Args:
+        target: what the probe says.
+        axes: of the output, the batch first.
+        shape: of the output.
+        name: what gives it: `output 'y'`.
+        class_axis: the axis that classes lie along; None where there is none.
+
+    Raises:
+        InstrumentError: the output has no steps, or no such entry; says what it has.
+    """
+    inner = without_steps(target)
+    if inner is None:
+        return None
+    places = position_axes(axes)
+    named = [i for i in places if axes[i] in _STEPS] or list(places)
+    if len(named) != 1:
+        raise InstrumentError(
+            f"target {target} is of each step, and {name} {tuple(shape)} has "
+            f"{'several axes that may be steps' if named else 'no axis of steps'}: its axes are "
+            f"{', '.join(axes)}. "
+            + (
+                "Give a tuple with an index or None for each of them."
+                if named
+                else "'all' explains each of its units."
+            )
+        )
+    at = named[0]
+    if isinstance(inner, str) and class_axis is None:
+        inner = (None,) * (len(shape) - 2)
+    if isinstance(inner, tuple):
+        if len(inner) != len(shape) - 2:
+            raise InstrumentError(
+                f"target {target} has {len(inner)} entries beside 'steps'; {name} {tuple(shape)} "
+                f"takes one for each of its {len(shape) - 2} other axes behind the batch, None "
+                "meaning their sum."
+            )
+        inner = (*inner[: at - 1], None, *inner[at - 1 :])
+    mode, index = target_index(inner, shape, name, class_axis)
+    return TargetSpec(mode, index, count=shape[at], step=at)
 
 
 def target_spec(

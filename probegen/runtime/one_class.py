@@ -1,4 +1,4 @@
-"""What explains several classes at once, taken apart: which they are, and each by itself."""
+"""What explains several classes or steps at once, taken apart: which they are, each by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from probegen.artefact.manifest import CLASS, CLASSES, OutputSpec, TargetSpec
+from probegen.artefact.manifest import CLASSES, OutputSpec, TargetSpec
 from probegen.artefact.rows import BATCH, batch_axis, rows_first
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
@@ -23,15 +23,21 @@ def nth_best(rank: int) -> str:
 
 
 def class_axis(spec: OutputSpec) -> int | None:
-    """Returns which axis of an attribution several classes lie along, None where none does."""
-    several = spec.target is not None and spec.target.several and spec.is_attribution
-    return spec.axes.index(CLASS) if several and CLASS in spec.axes else None
+    """Returns which axis of an attribution several classes lie along, None where none does.
+
+    Steps that are explained each by itself are such, too.
+    """
+    target = spec.target
+    if target is None or not target.several or not spec.is_attribution:
+        return None
+    return spec.axes.index(target.axis) if target.axis in spec.axes else None
 
 
 def classes_of(spec: OutputSpec, arrays: Mapping[str, Array], rows: int) -> Array | None:
     """Returns the classes that an attribution explains, `[batch, k]`.
 
-    None where it explains one, and where the classes are others at each position.
+    None where it explains one, where the classes are others at each position, and where it
+    explains steps.
 
     Args:
         spec: the manifest's entry.
@@ -39,7 +45,7 @@ def classes_of(spec: OutputSpec, arrays: Mapping[str, Array], rows: int) -> Arra
         rows: the number of samples.
     """
     at, target = class_axis(spec), spec.target
-    if at is None or target is None:
+    if at is None or target is None or target.step is not None:
         return None
     if target.mode == "top":
         told = arrays.get(f"{spec.name}/{CLASSES}")
@@ -67,7 +73,10 @@ def one_class(record: DrawableRecord, entries: Sequence[int]) -> tuple[Array, Ou
         picked = turned[np.arange(len(turned)), chosen[: len(turned)]]
         array = np.moveaxis(picked, 0, batch)
     spec, run = record.spec, record.run
-    if record.classes is None:
+    if target.step is not None:
+        said = f"{of_steps(target)} at step {int(chosen[0])}"
+        now = dataclasses.replace(target, mode="callable", count=None, step=None, name=said)
+    elif record.classes is None:
         said = f"the {nth_best(int(chosen[0]))} class at each position"
         now = dataclasses.replace(target, mode="callable", count=None, chosen=None, name=said)
     else:
@@ -84,6 +93,16 @@ def one_class(record: DrawableRecord, entries: Sequence[int]) -> tuple[Array, Ou
     return array, alone, run
 
 
+def of_steps(target: TargetSpec) -> str:
+    """Says what is explained at each step of a sequence."""
+    if target.mode == "input":
+        return "the class chosen in this run"
+    if target.mode == "argmax":
+        return "the highest class"
+    index = [i for i in target.index or () if i is not None]
+    return f"entry {index[0]}" if len(index) == 1 else "the sum" if not index else f"entry {index}"
+
+
 def _several(record: DrawableRecord) -> tuple[int, TargetSpec]:
     """Returns the axis of classes of a record, and its target.
 
@@ -96,13 +115,35 @@ def _several(record: DrawableRecord) -> tuple[int, TargetSpec]:
     return at, target
 
 
+def entries_of_step(record: DrawableRecord, step: int) -> list[int]:
+    """Returns where a step lies along the axis of steps, for each sample.
+
+    Raises:
+        InputError: the record does not explain each step, or not so many.
+    """
+    at, target = class_axis(record.spec), record.spec.target
+    if at is None or target is None or target.step is None:
+        raise InputError(
+            f"{record.name!r} does not explain each step of a sequence; a probe with "
+            "target=('steps', 3) does."
+        )
+    count = int(record.shape[at])
+    if not -count <= step < count:
+        raise InputError(f"{record.name!r} explains {count} steps, 0 to {count - 1}; got {step}.")
+    return [step % count] * record.run.rows
+
+
 def entries_of_rank(record: DrawableRecord, rank: int) -> list[int]:
     """Returns where the best class (rank 0), or the next, lies along the axis, for each sample.
 
     Raises:
         InputError: the record explains one class, or not so many.
     """
-    at, _ = _several(record)
+    at, target = _several(record)
+    if target.step is not None:
+        raise InputError(
+            f"{record.name!r} explains steps, not classes; `.of_step(0)` is the first."
+        )
     count = int(record.shape[at])
     if not 0 <= rank < count:
         raise InputError(f"{record.name!r} explains {count} classes; rank goes from 0.")

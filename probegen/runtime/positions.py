@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probegen.artefact.manifest import CLASS, SIGNED, InputSpec, OutputSpec
+from probegen.artefact.manifest import CLASS, SIGNED, STEP, InputSpec, OutputSpec
 from probegen.artefact.rows import BATCH, rows_first
 from probegen.errors import InputError
 from probegen.runtime.axes import CHANNEL
@@ -80,6 +80,11 @@ class Positions:
             raise InputError(
                 f"the output {spec.name!r} has a map for each of several classes; take an output "
                 "of one class, such as one compiled with target='input'."
+            )
+        if spec.target is not None and spec.target.step is not None and STEP in axes:
+            raise InputError(
+                f"the output {spec.name!r} has a map for each step of the model's output; take an "
+                "output of one step, such as one compiled with target=(-1, 2)."
             )
         if lacking or len(set(axes)) < len(axes):
             raise InputError(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import (
+    CLASS,
     DRAWN_AS_ACTIVATION,
     DRAWN_AS_PREDICTION,
     DRAWN_BESIDE,
@@ -32,6 +33,7 @@ from probegen.errors import InputError
 from probegen.runtime import plot
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe
+from probegen.runtime.one_class import of_steps
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.verdict import RANKS, of_layer
@@ -206,7 +208,7 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
     of = f" of {target.output}" if len(result.predictions) > 1 and target.output else ""
     if target.mode == "callable":
         return f"{target.name or 'a function of the outputs'}"
-    if target.mode == "input" and result.run.target is not None:
+    if target.mode == "input" and result.run.target is not None and target.step is None:
         asked = result.run.target.tolist()
         listed = ", ".join(_class(i, names) for i in asked[:16])
         return f"chosen in this run{of}: {listed}" + (", \u2026" if len(asked) > 16 else "")
@@ -225,6 +227,9 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
 
 def _classes_of(target: TargetSpec, names: Sequence[str] | None) -> str:
     """Says what a target of a layer, of several classes, or a contrast explains."""
+    if target.step is not None:
+        where = f" of {target.layer}" if target.layer is not None else ""
+        return f"{of_steps(target)} at each step{where}"
     if target.layer is not None:
         return of_layer(target)
     if target.mode == "top":
@@ -396,8 +401,9 @@ def _record(view: View) -> str:
         chosen = of_classes[: min(_MOST_CLASSES, view.labels.max_panels)]
         figures = "\n".join(_figure(one, name) for name, one in chosen)
         figures += f'<p class="muted" data-none hidden>{_NOT_EXPLAINED}</p>'
+        several = "classes" if view.axes[0] == CLASS else "steps"
         if len(chosen) < len(of_classes):
-            figures += f'<p class="muted">showing {len(chosen)} of {len(of_classes)} classes</p>'
+            figures += f'<p class="muted">showing {len(chosen)} of {len(of_classes)} {several}</p>'
     else:
         figures = _figure(view)
     name = escape(view.spec.name)

@@ -16,7 +16,13 @@ from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, InputError, did_you_mean
 from probegen.runtime import archive
 from probegen.runtime.inputs import Array, describe
-from probegen.runtime.one_class import classes_of, entries_of_class, entries_of_rank, one_class
+from probegen.runtime.one_class import (
+    classes_of,
+    entries_of_class,
+    entries_of_rank,
+    entries_of_step,
+    one_class,
+)
 from probegen.runtime.positions import Positions, explained_input
 from probegen.runtime.run import Run
 from probegen.stages import stage
@@ -106,6 +112,17 @@ class Record:
             InputError: the record explains one class, or not so many.
         """
         return self._taken(entries_of_rank(self, rank))
+
+    def of_step(self, step: int) -> Record:
+        """Returns what explains one step of the output, of a record that explains each by itself.
+
+        Args:
+            step: the step of the output, from 0; negative counts from the last.
+
+        Raises:
+            InputError: there is no such step, or the record does not explain steps.
+        """
+        return self._taken(entries_of_step(self, step))
 
     def _taken(self, entries: list[int]) -> Record:
         array, spec, run = one_class(self, entries)

@@ -23,7 +23,7 @@ from probegen.graph.attribution.by_scores import (
 )
 from probegen.graph.attribution.completeness import Missing, write_missing
 from probegen.graph.attribution.sampled import Moved, sampled_gradients
-from probegen.graph.attribution.target import choices, one_hot, seed, weighed
+from probegen.graph.attribution.target import parts, seed
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import rank_of
 from probegen.graph.loops.hoist import Collected
@@ -84,9 +84,9 @@ def write_attributions(
 ) -> dict[str, ir.Value]:
     """Writes all attributions that share one target and one way back to it.
 
-    A target of several classes is one Scan over them, whose body holds the backward pass of one:
-    the graph does not grow with their number. Methods by scores run the model at
-    their points before it, once for all classes.
+    A target of several classes or steps is one Scan over them, whose body holds the backward pass
+    of one: the graph does not grow with their number. Methods by scores run the model at their
+    points before it, once for all classes.
 
     Args:
         builder: where the nodes go; its graph holds the forward pass.
@@ -113,11 +113,7 @@ def write_attributions(
     if not target.several:
         chosen = seed(builder, target, scores, request, region)
         return _of_seed(builder, scores, chosen, wanted, backward, holding, missing)
-    classes = choices(builder, target, scores, region)
-
-    def seed_of(inside: Builder, one: ir.Value) -> ir.Value:
-        return weighed(inside, one_hot(inside, one, scores), region)
-
+    classes, seed_of = parts(builder, target, scores, request, region)
     at_points = {
         w.name: scores_at_points(
             builder,

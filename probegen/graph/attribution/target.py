@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -33,6 +35,43 @@ def choices(
     if target.count is not None:
         return builder.const(np.arange(target.count, dtype=np.int64))
     return builder.count_up(builder.size(scores, rank - 1), dims_of(scores)[-1])
+
+
+def parts(
+    builder: Builder,
+    target: TargetSpec,
+    scores: ir.Value,
+    request: ir.Value | None = None,
+    region: ir.Value | None = None,
+) -> tuple[ir.Value, Callable[[Builder, ir.Value], ir.Value]]:
+    """Writes what a target of several explains one by one, and returns what writes a seed.
+
+    Args:
+        builder: where the nodes go.
+        target: of several classes, or of each step.
+        scores: `[batch, ..., classes]`; with steps of any axes behind the batch.
+        request: see `seed`.
+        region: see `weighed`.
+
+    Returns:
+        Classes (see `choices`) or steps, int64 and along the first axis; and what writes, with some
+        builder, the seed of one of them.
+    """
+    if target.step is None:
+        return choices(builder, target, scores, region), lambda inside, one: weighed(
+            inside, one_hot(inside, one, scores), region
+        )
+    at = target.step
+    whole = seed(builder, target, scores, request, region)
+    steps = builder.count_up(builder.size(scores, at), dims_of(scores)[at])
+
+    def of_step(inside: Builder, one: ir.Value) -> ir.Value:
+        form = [1] * rank_of(scores)
+        form[at] = -1
+        row = _one_hot(inside, inside.reshape(one, [1]), scores, at)
+        return inside.op("Mul", whole, inside.reshape(row, form), shape=whole)
+
+    return steps, of_step
 
 
 def one_hot(builder: Builder, chosen: ir.Value, scores: ir.Value) -> ir.Value:
@@ -121,7 +160,7 @@ def _ranked(
     builder: Builder, target: TargetSpec, scores: ir.Value, region: ir.Value | None
 ) -> ir.Value:
     """Writes what tells which class is the best: of a layer the sums over its positions."""
-    if target.layer is None:
+    if target.layer is None or target.step is not None:
         return scores
     scores = weighed(builder, scores, region)
     return builder.reduce_sum(scores, list(range(1, rank_of(scores) - 1)), keepdims=True)

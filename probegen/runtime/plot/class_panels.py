@@ -1,4 +1,4 @@
-"""Attributions of several classes at once: one panel a class, one below the other."""
+"""Attributions of several classes or steps at once: one panel each, one below the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from html import escape
 
-from probegen.artefact.manifest import CLASS
+from probegen.artefact.manifest import STEP
 from probegen.runtime.one_class import nth_best
 from probegen.runtime.plot.picture import Picture, draw_stacked, stacked_size
 from probegen.runtime.plot.thinning import spread
@@ -16,15 +16,19 @@ from probegen.runtime.plot.view import View
 
 
 def fits(view: View) -> bool:
-    """Tells whether this is an attribution for each of several classes."""
-    own = view.source is not None and CLASS in view.source.axes
-    classes = view.spec.is_attribution and view.axes[:1] == (CLASS,) and not own
-    return classes and view.array.ndim > 1
+    """Tells whether this is an attribution for each of several classes or steps."""
+    target = view.spec.target
+    if target is None or not target.several or not view.spec.is_attribution:
+        return False
+    own = view.source is not None and target.axis in view.source.axes
+    return view.axes[:1] == (target.axis,) and not own and view.array.ndim > 1
 
 
 def views(view: View) -> list[tuple[str, View]]:
     """Returns the classes of a view that `fits`, by name, each with its own view."""
-    if view.explained_classes is None and view.spec.target is not None:
+    if view.axes[0] == STEP:
+        names = [f"step {i}" for i in range(len(view.array))]
+    elif view.explained_classes is None and view.spec.target is not None:
         names = [f"the {nth_best(i)} at each position" for i in range(len(view.array))]
     else:
         indices = view.explained_classes or range(len(view.array))
@@ -46,7 +50,7 @@ def plan(view: View, plan_one: Callable[[View], Picture]) -> Picture:
         plan_one: plans the picture of one class.
     """
     every = views(view)
-    chosen, notes = spread(len(every), view.labels.max_panels, CLASS)
+    chosen, notes = spread(len(every), view.labels.max_panels, view.axes[0])
     parts = []
     for name, one in (every[i] for i in chosen):
         picture = plan_one(one)

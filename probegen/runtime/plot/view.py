@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import (
     ANY_SIGN,
-    CLASS,
     DRAWN_AS_ATTENTION,
     DRAWN_AS_PREDICTION,
     NEVER_NEGATIVE,
@@ -350,7 +349,7 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         array, axes = _at_their_keys(array, at_keys, inputs), (*axes[:-1], KEY)
     of_classes = class_axis(record.spec)
     if of_classes is not None:  # stands first, wherever the batch was
-        axes = (CLASS, *(a for i, a in enumerate(axes) if i != of_classes))
+        axes = (axes[of_classes], *(a for i, a in enumerate(axes) if i != of_classes))
         array = np.moveaxis(array, of_classes - (at is not None and at < of_classes), 0)
     names = labels.class_names or record.run.manifest.class_names
     return View(

@@ -32,7 +32,7 @@ from probegen.sources.keras.by_scores import attribution_by_scores
 from probegen.sources.keras.forward import Forward, forward_at, plain_output, run_forward
 from probegen.sources.keras.held import hold
 from probegen.sources.keras.keras_model import KerasModel
-from probegen.sources.keras.targets import choices, one_hot, seed
+from probegen.sources.keras.targets import parts, seed
 
 _OPS = TensorFlowOperations()
 
@@ -98,13 +98,12 @@ def _gradient_outputs(
     if not target.several:
         chosen = seed(scores, target, request, weights)
         return _of_seed(source, plan, forward, group, scores, chosen, groups)
-    classes = choices(scores, target, weights)
+    classes, seed_of = parts(scores, target, request, weights)
 
     def of_class(one: Any) -> dict[str, Any]:
         # The loop's body is a graph of its own, from which gradients go on into the one around.
         here = tf.identity(scores)
-        chosen = one_hot(here, one) if weights is None else one_hot(here, one) * weights
-        return _of_seed(source, plan, forward, group, here, chosen, groups)
+        return _of_seed(source, plan, forward, group, here, seed_of(here, one), groups)
 
     missing = {n: r.gained for r in residuals_of(group) for n in r.names}
     dtypes = {o.spec.name: forward.tensor(o.ref).dtype for o in group.outputs}

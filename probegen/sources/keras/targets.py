@@ -45,6 +45,30 @@ def callable_value(function: Callable[[Any], Any], nest: Any, logits: bool) -> A
     return value
 
 
+def parts(
+    scores: Any, target: TargetSpec, request: Any = None, region: Any = None
+) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """Returns what a target of several explains one by one, and what makes a seed.
+
+    Classes or steps along the first axis; and what returns, given the scores and one of them, the
+    gradient of its scalar at the scores.
+    """
+    if target.step is None:
+
+        def of_class(here: Any, one: Any) -> Any:
+            return one_hot(here, one) if region is None else one_hot(here, one) * region
+
+        return choices(scores, target, region), of_class
+    at = target.step
+    whole = seed(scores, target, request, region)
+
+    def of_step(here: Any, one: Any) -> Any:
+        row = tf.one_hot(one, tf.shape(here)[at], dtype=here.dtype)
+        return whole * tf.reshape(row, [-1 if i == at else 1 for i in range(here.shape.rank)])
+
+    return tf.range(tf.shape(scores)[at]), of_step
+
+
 def choices(scores: Any, target: TargetSpec, region: Any = None) -> Any:
     """Returns the classes that a target of several explains, best first: see `artefact.seeds`."""
     if target.mode == "top":
@@ -97,7 +121,7 @@ def _picked(scores: Any, target: TargetSpec, request: Any, region: Any) -> Any:
 
 def _ranked(scores: Any, target: TargetSpec, region: Any) -> Any:
     """Returns what tells which class is the best: of a layer the sums over its positions."""
-    if target.layer is None:
+    if target.layer is None or target.step is not None:
         return scores
     weighed = scores if region is None else scores * region
     return tf.reduce_sum(weighed, axis=list(range(1, scores.shape.rank - 1)), keepdims=True)

@@ -28,7 +28,7 @@ def fits(view: View) -> bool:
 def plan(view: View) -> Picture:
     """Plans a panel a class, all on one scale, so that classes can be compared."""
     every = class_panels.views(view)
-    chosen, notes = spread(len(every), view.labels.max_panels, "class")
+    chosen, notes = spread(len(every), view.labels.max_panels, view.axes[0])
     joint = [joined(one, HEIGHT, WIDTH) for _, one in every]
     maps, remarks = [heat for heat, _ in joint], joint[0][1]
     base, base_notes = shown_image(view)
