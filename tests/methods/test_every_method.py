@@ -13,7 +13,7 @@ import pytest
 import probegen as pg
 from probegen import runtime
 from probegen.methods import text_forms
-from tests.methods import every
+from tests.methods import axioms, every
 
 BATCHES = (4, 2)
 #: How much an answer must move where all weights change, relative to its length.
@@ -140,6 +140,30 @@ def test_the_gate_leaves_them_all_out(network: Network) -> None:
 
 def test_text_forms_read_back(network: Network) -> None:
     assert text_forms.from_json(text_forms.to_json(network.probes)) == tuple(network.probes)
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: Any) -> Callable[[str], Mapping[str, Any]]:
+    """Returns what the artefacts of a family of methods say; each is compiled once."""
+    made: dict[str, Mapping[str, Any]] = {}
+
+    def of(name: str) -> Mapping[str, Any]:
+        if name not in made:
+            made[name] = axioms.FAMILIES[name].artefacts(tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("method", [m.__name__ for m in every.METHODS])
+def test_the_axioms_that_a_method_says_it_holds_are_those_that_hold(
+    families: Callable[[str], Mapping[str, Any]], method: str
+) -> None:
+    assert method in axioms.HOLDS, f"say in tests/methods/axioms.py which axioms {method} holds"
+    name = next(n for n, family in axioms.FAMILIES.items() if method in family.probes)
+    missing = axioms.FAMILIES[name].check(method, families(name))
+    allowed = {a: axioms.MISSING.get(a, axioms.MISSING_ELSEWHERE) for a in missing}
+    assert {a for a, m in missing.items() if m <= allowed[a]} == axioms.HOLDS[method], missing
 
 
 def test_every_method_is_tried() -> None:
