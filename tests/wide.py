@@ -34,6 +34,7 @@ WIDE = (
     "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_every_kind_is_one_operator_a_cell_and_no_loop[all",
     "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_predictions_and_gradients_are_those_of_the_untouched_model[all",
     "tests/sources/keras/test_time_distributed.py::test_artefacts_are_right_at_other_sizes[savedmodel",
+    "tests/sources/onnx/test_large_files.py::test_more_than_two_gigabytes",
     "tests/sources/onnx/test_keras_exports.py::test_every_point_can_be_probed[along rows",
     "tests/test_compiler.py::test_savedmodel_agrees_and_serves_plainly[transformer",
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.artefact.weights_file import HEADER_BYTES, METADATA_KEY, ExternalData, data_path
@@ -31,8 +33,7 @@ def wants_external_data(model: ir.Model, asked: bool | None) -> bool:
     Raises:
         ExportError: False was asked, and the model does not fit into one file.
     """
-    tensors = [v.const_value for v in _initializers(model)]
-    size = sum(map(_bytes, (*tensors, *_in_attributes(model))))
+    size = weight_bytes(model)
     fits = size <= PROTOBUF_LIMIT - _ROOM
     if asked is False and not fits:
         raise ExportError(
@@ -41,6 +42,51 @@ def wants_external_data(model: ir.Model, asked: bool | None) -> bool:
             "(--no-external-data) away, and they are written to a second file beside it."
         )
     return not fits if asked is None else asked
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Returns what all weights of a model take, wherever they lie."""
+    return sum(map(_bytes, _tensors(model)))
+
+
+def fits_one_message(model: ir.Model) -> bool:
+    """Tells whether protobuf holds a model as it lies in memory, weights in files left out."""
+    inside = (t for t in _tensors(model) if not isinstance(t, ir.ExternalTensor))
+    return sum(map(_bytes, inside)) <= PROTOBUF_LIMIT - _ROOM
+
+
+def take_out_weights(model: ir.Model) -> dict[str, npt.NDArray[Any]]:
+    """Takes the large weights that lie in memory out of a model, which then fits one message.
+
+    They look like weights in a file that there is not. Those of graphs within the model's become
+    weights of the model's own graph: onnxruntime takes no others from outside.
+
+    Returns:
+        Name of a weight -> its content, not copied.
+    """
+    taken = {}
+    main = model.graph
+    for value in list(_initializers(model)):
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.ExternalTensor) or _bytes(tensor) < _LARGE:
+            continue
+        place = value
+        if value.graph is not main:
+            if value.is_graph_output():
+                continue
+            name = f"probegen/outside_{len(taken)}"
+            place = ir.Value(name=name, type=value.type, shape=value.shape, const_value=tensor)
+            main.register_initializer(place)
+            value.replace_all_uses_with(place)
+        name = str(place.name)
+        taken[name] = np.asarray(tensor.numpy(), order="C")
+        shape = ir.Shape(tensor.shape.numpy())
+        place.const_value = ir.ExternalTensor(
+            "in memory", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir=""
+        )
+        if place is not value:
+            value.graph.initializers.pop(str(value.name))
+    return taken
 
 
 def write_external_data(model: ir.Model, path: Path) -> ExternalData:
@@ -137,9 +183,10 @@ def _initializers(model: ir.Model) -> Iterator[ir.Value]:
         yield from graph.initializers.values()
 
 
-def _in_attributes(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Yields the tensors that nodes hold: they stay in the model."""
-    return (tensor for _, _, tensor in _held_by_nodes(model))
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
+    """Yields the initializers, and the tensors that nodes hold, which stay in the model."""
+    yield from (value.const_value for value in _initializers(model))
+    yield from (tensor for _, _, tensor in _held_by_nodes(model))
 
 
 def _held_by_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, str, ir.TensorProtocol]]:

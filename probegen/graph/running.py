@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnxruntime
 
-from probegen.graph.external_data import external_tensors
+from probegen.graph.external_data import external_tensors, fits_one_message, take_out_weights
 
 #: Keeps onnxruntime from writing to the terminal: what it says is in its exceptions.
 LOG_FATAL = 4
@@ -16,15 +16,23 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 def open_graph(
     model: ir.Model, options: onnxruntime.SessionOptions | None = None
 ) -> onnxruntime.InferenceSession:
-    """Returns a session of a model whose weights may lie in files beside its source.
+    """Returns a session of a model, which is left as it is.
+
+    Its weights may lie in files beside its source. Where they lie in memory and are more than one
+    message can hold, onnxruntime is given them apart from it.
 
     Raises:
-        Exception: onnxruntime cannot run it, or it is too large to be one message.
+        Exception: onnxruntime cannot run it.
     """
     options = options or onnxruntime.SessionOptions()
     options.log_severity_level = LOG_FATAL
     folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
     for folder in folders:  # of one source, and so one
         options.add_session_config_entry(_FOLDER, folder)
+    if not fits_one_message(model):
+        model = model.clone()
+        taken = take_out_weights(model)
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in taken.values()]
+        options.add_external_initializers(list(taken), values)
     data = ir.serde.serialize_model(model).SerializeToString()
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

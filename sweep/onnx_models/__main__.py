@@ -36,12 +36,20 @@ _PACKAGES = ("torch", "torchvision", "timm", "transformers", "skl2onnx", "onnx",
 )
 @click.option("--place", type=click.Path(path_type=Path), default=_PLACE, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Multiply the time limits by it, for a machine with other work.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures.")
 @click.option(
     "--from",
     "earlier",
     type=click.Path(exists=True, path_type=Path),
-    help="Take the rows from a file that --json wrote, in place of sweeping.",
+    multiple=True,
+    help="Take the rows from files that --json wrote, in place of sweeping.",
 )
 @click.option(
     "--coverage",
@@ -54,8 +62,9 @@ def main(
     home: str | None,
     place: Path,
     jobs: int,
+    patience: float,
     json_path: Path | None,
-    earlier: Path | None,
+    earlier: tuple[Path, ...],
     coverage: Path | None,
     listed: bool,
 ) -> None:
@@ -64,7 +73,11 @@ def main(
     Files are written once and kept. The exit status is 1 where an artefact differs from its
     source or cannot be made for another reason than a refusal.
     """
-    wanted = [c for c in cases() if _asked_for(c, patterns)]
+    wanted = [
+        dataclasses.replace(c, limit=int(c.limit * patience))
+        for c in cases()
+        if _asked_for(c, patterns)
+    ]
     if listed:
         click.echo("\n".join(c.name for c in wanted))
         return
@@ -73,14 +86,16 @@ def main(
         for outcome in write_all(wanted, place, home, jobs):
             shown.print(f"{outcome.name}: {outcome.reason}", markup=False)
         return
-    if earlier is not None:
-        rows = [Outcome(**row) for row in json.loads(earlier.read_text())]
+    if earlier:
+        rows = [Outcome(**row) for path in earlier for row in json.loads(path.read_text())]
     else:
         made = sweep_all(wanted, place, jobs)
-        rows = list(track(made, "files", len(wanted), console=shown, disable=not wanted))
+        rows = []
+        for row in track(made, "files", len(wanted), console=shown, disable=not wanted):
+            rows.append(row)
+            if json_path:  # after each, so that a sweep that is stopped keeps what it did
+                json_path.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
     report(rows)
-    if json_path:
-        json_path.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
     if coverage:
         write_table(coverage, rows, versions())
     sys.exit(any(r.verdict in FAULTS for r in rows))

@@ -47,7 +47,7 @@ def test_functions_of_one_tensor_pass_dy_over_dx_however_they_are_spelled(tmp_pa
 
 def score(model, feed, target):
     """The model's own prediction, which ends in no softmax here."""
-    return np.asarray(model.predict(feed, verbose=0))[:, target]
+    return np.asarray(model.predict_on_batch(feed))[:, target]
 
 
 def check_complete(tmp_path, model, feed, target=1, baseline=BASELINE, rtol=2e-4):
@@ -142,7 +142,7 @@ def test_layers_have_a_baseline_of_their_own(tmp_path):
     pg.compile(model, pg.DeepLIFT(0.1, wrt="pool1", target=2), path)
     images = models.images((11, 8, 2), count=2)
     found = runtime.load(path).run(images)["deep_lift/pool1"].array
-    pooled = keras.Model(model.input, model.get_layer("pool1").output).predict(images, verbose=0)
+    pooled = keras.Model(model.input, model.get_layer("pool1").output).predict_on_batch(images)
 
     def tail(value):
         y = value

@@ -79,7 +79,7 @@ def test_tensorflow_says_the_same(tmp_path, path):
         found = runtime.load(tmp_path / path).run(x)["occlusion/window"].array
     else:
         found = np.asarray(pg.instrument(model, probe)(x)["occlusion/window"])
-    score = lambda v: model.predict(v, verbose=0)[:, 0].astype(np.float64)  # noqa: E731
+    score = lambda v: model.predict_on_batch(v)[:, 0].astype(np.float64)  # noqa: E731
     close(found, twin(lambda _: score, x, (5,), (3,)))
 
 
@@ -127,7 +127,7 @@ def test_vectors_and_several_inputs(tmp_path):
     pg.compile(model, pg.Occlusion(3, 2, logits=False), tmp_path / "m.onnx")
     left, right = models.images((7,), count=4), models.images((7,), seed=1, count=4)
     found = runtime.load(tmp_path / "m.onnx").run({"left": left, "right": right})
-    predict = lambda a, b: model.predict([a, b], verbose=0)[:, 0].astype(np.float64)  # noqa: E731
+    predict = lambda a, b: model.predict_on_batch([a, b])[:, 0].astype(np.float64)  # noqa: E731
     expected = twin(lambda _: lambda v: predict(v, right), left, (3,), (2,), channels=False)
     close(found["occlusion/left"].array, expected)
     expected = twin(lambda _: lambda v: predict(left, v), right, (3,), (2,), channels=False)

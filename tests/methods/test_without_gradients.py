@@ -81,7 +81,7 @@ def test_steps_of_a_keras_model(tmp_path, path):
             pg.compile(model, pg.Saliency(), tmp_path / path)
     pg.compile(model, pg.FeatureAblation(target=1), tmp_path / path)
     x = models.images((6,), count=3)
-    score = lambda v: model.predict(v, verbose=0)[:, 1]  # noqa: E731
+    score = lambda v: model.predict_on_batch(v)[:, 1]  # noqa: E731
     expected = [score(x) - score(np.where(np.arange(6) == i, 0, x)) for i in range(6)]
     found = runtime.load(tmp_path / path).run(x)["feature_ablation/row"].array
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)

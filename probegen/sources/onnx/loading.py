@@ -20,6 +20,9 @@ from probegen.sources.onnx.maps import cut_maps
 #: What a model may be given as.
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
+#: What a source was before anything was done to it.
+Original = Path | bytes | ir.Model
+
 _OTHER_FORMATS: Mapping[tuple[int, bytes], str] = {
     (0, b"PK\x03\x04"): "a zip archive, as Keras (.keras) and PyTorch (.pt) write them",
     (0, b"\x89HDF\r\n"): "an HDF5 file, as Keras writes it (.h5)",
@@ -38,12 +41,13 @@ class Opened:
 
     Attributes:
         model: may be changed.
-        original: what onnxruntime opens: a path, or the bytes of a file.
+        original: what onnxruntime opens: a path, the bytes of a file, or a model that is neither
+            (its weights lie elsewhere, or are more than one file can hold); never changed.
         notes: what was changed on opening, as sentences.
     """
 
     model: ir.Model
-    original: Path | bytes
+    original: Original
     notes: tuple[str, ...] = ()
 
 
@@ -55,13 +59,13 @@ def load(source: Source) -> Opened:
 
     Raises:
         SourceError: there is no such file, it is no ONNX model, its weights' file is missing or
-            too short, it is an artefact of probegen, it is too large for what it was given as, or
-            it has inputs or outputs that are no tensors.
+            too short, it is an artefact of probegen, or it has inputs or outputs that are no
+            tensors.
     """
     if isinstance(source, ir.Model):
         return _from_ir(source)
     if isinstance(source, onnx.ModelProto):
-        return _from_bytes(_serialised(source), "the onnx.ModelProto")
+        return _from_proto(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(bytes(source), "the given bytes")
     if isinstance(source, (str, os.PathLike)):
@@ -84,59 +88,65 @@ def _from_path(path: Path) -> Opened:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{named} cannot be read: {error.strerror or error}.") from error
-    opened = _opened(content, named)
-    _find_weights(opened.model, path.resolve().parent, named)
-    return opened if opened.notes else dataclasses.replace(opened, original=path)
+    proto = _parsed(content, named)
+    notes = cut_maps(proto)
+    model = _deserialised(proto, named)
+    _find_weights(model, path.resolve().parent, named)
+    return Opened(model, model.clone() if notes else path, tuple(notes))
 
 
 def _from_bytes(content: bytes, named: str) -> Opened:
-    opened = _opened(content, named)
-    outside = next(_external(opened.model), None)
+    proto = _parsed(content, named)
+    notes = cut_maps(proto)
+    model = _deserialised(proto, named)
+    _refuse_external(model, named)
+    return Opened(model, model.clone() if notes else content, tuple(notes))
+
+
+def _from_proto(source: onnx.ModelProto) -> Opened:
+    """Opens a message; one of more than 2 GB has no bytes, and is copied."""
+    named, content = "the onnx.ModelProto", _serialised(source)
+    if content is not None:
+        return _from_bytes(content, named)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(source)
+    notes = cut_maps(proto)
+    model = _deserialised(proto, named)
+    _refuse_external(model, named)
+    return Opened(model, model.clone(), tuple(notes))
+
+
+def _serialised(proto: onnx.ModelProto) -> bytes | None:
+    """Returns the bytes of a message, None where protobuf cannot write that many."""
+    try:
+        content: bytes = proto.SerializeToString(deterministic=True)
+    except Exception:  # of several types, none of them documented
+        return None
+    return content
+
+
+def _refuse_external(model: ir.Model, named: str) -> None:
+    """Refuses weights in files of which nobody knows where they are.
+
+    Raises:
+        SourceError: there are any.
+    """
+    outside = next(_external(model), None)
     if outside is not None:
         raise SourceError(
             f"the weight {outside.name!r} of {named} lies in another file, "
             f"{str(outside.location)!r}, and nothing says in which folder. Give the path of the "
             ".onnx file instead."
         )
-    return opened
-
-
-def _opened(content: bytes, named: str) -> Opened:
-    proto = _parsed(content, named)
-    notes = cut_maps(proto)
-    if notes:
-        content = _serialised(proto)
-    return Opened(_deserialised(proto, named), content, tuple(notes))
 
 
 def _from_ir(model: ir.Model) -> Opened:
+    named = "the onnx_ir.Model"
     for tensor in _external(model):
-        _check_weights(tensor, Path(tensor.base_dir), "the onnx_ir.Model")
+        _check_weights(tensor, Path(tensor.base_dir), named)
     copy = model.clone()
-    content = _serialised(ir.serde.serialize_model(_with_weights(model.clone())))
-    _check_kind(copy, "the onnx_ir.Model")
-    return Opened(copy, content)
-
-
-def _with_weights(model: ir.Model) -> ir.Model:
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-    return model
-
-
-def _serialised(proto: onnx.ModelProto) -> bytes:
-    try:
-        content: bytes = proto.SerializeToString(deterministic=True)
-    except Exception as error:
-        raise SourceError(
-            "the model is larger than the 2 GB that one ONNX file can hold. Save it with its "
-            "weights in a file beside it (onnx.save_model(..., save_as_external_data=True)), and "
-            "give the path."
-        ) from error
-    return content
+    _check_kind(copy, named)
+    return Opened(copy, model.clone())
 
 
 def _parsed(content: bytes, named: str) -> onnx.ModelProto:

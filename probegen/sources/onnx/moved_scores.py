@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from probegen.graph.core.queries import depending_on, inputs_of
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner
 from probegen.sources.onnx.view import OnnxView
@@ -42,7 +44,7 @@ class OnnxMovedScores:
         self._tensors = [str(view.value(ref).name) for ref in self._inner]
         self._names = [str(scores.name) for scores in self.give_shifts(model)[1]]
         _make_outputs(model.graph, [*self._names, *self._tensors])
-        self._runner = Runner(model, as_written=is_quantised(view.graph))
+        self._runner = Runner(model, as_written=is_quantised(view.graph), lean=read.is_large)
         ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
         self._ranks = [0 if s is None else len(s) for s in ranks]
 
@@ -112,11 +114,7 @@ def _of_rank(shift: Array, rank: int) -> Array:
 
 def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
     """Returns a copy of the original file where its graph makes some values, else None."""
-    model = (
-        ir.load(read.original)
-        if isinstance(read.original, Path)
-        else ir.from_proto(_proto(read.original))
-    )
+    model = _copied(read.original)
     made = {v.name: v for node in model.graph for v in node.outputs}
     for node in read.model.graph:  # the file need not say the types of its inner tensors
         for value in node.outputs:
@@ -132,10 +130,12 @@ def is_quantised(graph: ir.Graph) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in graph)
 
 
-def _proto(data: bytes) -> Any:
-    import onnx
-
-    return onnx.load_from_string(data)
+def _copied(original: Original) -> ir.Model:
+    if isinstance(original, ir.Model):
+        return original.clone()
+    if isinstance(original, Path):
+        return ir.load(original)
+    return ir.from_proto(onnx.load_from_string(original))
 
 
 def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import onnx_ir as ir
 
-from probegen.sources.onnx.loading import Source, load
+from probegen.graph.external_data import weight_bytes
+from probegen.sources.onnx.loading import Original, Source, load
 from probegen.sources.onnx.names import origins
 from probegen.sources.onnx.simplify import WRITTEN_OUT, simplify
+
+#: Bytes of weights.
+_LARGE = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,8 @@ class OnnxModel:
         model: the prepared model: standard operators of opset 18 or later, functions written out,
             what constants and shapes decide computed, shapes inferred. Its inputs and outputs have
             the file's names and order; a value of the file that still exists has its name.
-        original: what onnxruntime opens to verify against: a path, or the bytes of a file.
+        original: what onnxruntime opens to verify against: a path, the bytes of a file, or a
+            graph, which nobody changes.
         opset: of the standard operators of the prepared model.
         notes: sentences for the manifest.
         node_names: name of a node of the prepared model -> names of the nodes of the file that it
@@ -29,10 +33,15 @@ class OnnxModel:
     """
 
     model: ir.Model
-    original: Path | bytes
+    original: Original
     opset: int
     notes: tuple[str, ...]
     node_names: Mapping[str, tuple[str, ...]]
+
+    @property
+    def is_large(self) -> bool:
+        """Tells whether each further copy of the weights in memory is one too many."""
+        return weight_bytes(self.model) > _LARGE
 
 
 def read_onnx(source: Source) -> OnnxModel:
@@ -50,7 +59,7 @@ def read_onnx(source: Source) -> OnnxModel:
     model, notes = opened.model, (*opened.notes, *simplify(opened.model))
     original = opened.original
     if WRITTEN_OUT in notes:
-        original = ir.serde.serialize_model(model).SerializeToString()
+        original = model.clone()
     return OnnxModel(
         model=model,
         original=original,

@@ -39,6 +39,7 @@ from probegen.plan.plan import (
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.sources.changed_scores import attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
+from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
     is_quantised,
@@ -73,13 +74,16 @@ class OnnxReference:
         self._read, self._view, self._asked = read, view, plan
         self.plan, self._raw = with_raw_gradients(plan)
         self._as_written = is_quantised(view.graph)
-        self._original = Runner(read.original, as_written=self._as_written)
+        self._original = self._runner(read.original)
         values = [*view.inputs, *(v for node in view.graph for v in node.outputs)]
         sizes = [d for v in values for d in shape_of(v) or ()]
         self.sizes = frozenset(d for d in sizes if isinstance(d, int))
         used = {str(v.dtype.numpy()) for v in values if v.dtype is not None and is_float(v)}
         known = [p for p in PRECISIONS if p in used]
         self.computed_in = known[-1] if known else "float32"
+
+    def _runner(self, model: Original) -> Runner:
+        return Runner(model, as_written=self._as_written, lean=self._read.is_large)
 
     # -- what the model answers ------------------------------------------------------------
 
@@ -155,7 +159,7 @@ class OnnxReference:
         values, outputs = values_by_name(model.graph), model.graph.outputs
         taken = {v.name for v in outputs}
         outputs.extend(values[name] for name in names if name not in taken)
-        return Runner(model, as_written=self._as_written)
+        return self._runner(model)
 
     # -- gradients -------------------------------------------------------------------------
 
@@ -321,7 +325,7 @@ class OnnxReference:
             graph.append(copy)
             graph.outputs.append(copy.outputs[0])
         common.RemoveUnusedNodesPass()(model)
-        return Runner(model, as_written=self._as_written), names
+        return self._runner(model), names
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)
@@ -376,8 +380,8 @@ class OnnxReference:
         for value in self._view.graph.initializers.values():
             array = None if value.const_value is None else value.const_value.numpy()
             if array is not None and array.dtype.kind in "fV":
-                # Minus infinity is what masks hold.
-                wide = array.astype(np.float64)
+                # Minus infinity is what masks hold; numpy knows no bfloat16.
+                wide = array if array.dtype.kind == "f" else array.astype(np.float32)
                 bad = int((np.isnan(wide) | np.isposinf(wide)).sum())
                 if bad and array.size > 1:
                     return (
@@ -389,7 +393,7 @@ class OnnxReference:
         made = [v for n in nodes for v in n.outputs if v.name and is_float(v) and v.type]
         model.graph.outputs[:] = made
         try:
-            found = Runner(model).run(feed)
+            found = Runner(model, lean=self._read.is_large).run(feed)
         except Exception as error:
             return f"A run of it to find out where ends in: {cause(error)}"
         for value, array in zip(made, found, strict=True):

@@ -25,7 +25,9 @@ class Runner:
         outputs: names of what comes out.
     """
 
-    def __init__(self, model: ir.Model | Path | bytes, *, as_written: bool = False) -> None:
+    def __init__(
+        self, model: ir.Model | Path | bytes, *, as_written: bool = False, lean: bool = False
+    ) -> None:
         """Opens a model.
 
         Args:
@@ -33,11 +35,15 @@ class Runner:
             as_written: fuse no operators. Quantised files are run so: fused into kernels of whole
                 numbers, sums round another way, and a value next to an edge falls into the next
                 step of the quantisation.
+            lean: keep no copy of the weights in the order that kernels like best: of the witnesses
+                of a large model each would have its own.
         """
         options = ort.SessionOptions()
         options.log_severity_level = LOG_FATAL
         if as_written:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        if lean:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if isinstance(model, ir.Model):
             remove_marks(model)
             self._session = open_graph(model, options)

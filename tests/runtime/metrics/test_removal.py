@@ -56,7 +56,7 @@ def test_a_coarse_map_is_brought_to_the_input(keras_images):
     for k, share in enumerate(curve.shares):
         changed = x.copy().reshape(len(x), 88, 2)
         np.put_along_axis(changed, order[:, : round(share * 88), None], 0.0, 1)
-        expected = model.predict(changed.reshape(x.shape), verbose=0)[:, 2]
+        expected = model.predict_on_batch(changed.reshape(x.shape))[:, 2]
         np.testing.assert_allclose(curve.scores[:, k], expected, rtol=1e-4)
     assert curve.shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
 
@@ -120,7 +120,7 @@ def test_tokens_are_replaced_by_an_id(words):
     curve = metrics.removal_curve(artefact, ids, name, baseline=5, step=0.34)
     changed = ids.copy()
     np.put_along_axis(changed, np.argsort(-heat, 1, kind="stable")[:, :3], 5, 1)
-    expected = model.predict(changed, verbose=0)[:, 1]
+    expected = model.predict_on_batch(changed)[:, 1]
     np.testing.assert_allclose(curve.scores[:, 1], expected, rtol=1e-4)
     for baseline, says in (("blur", "no neighbours to blur with"), (0.5, "must be whole"),
                            (99, "out of the vocabulary")):  # fmt: skip
