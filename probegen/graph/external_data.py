@@ -64,7 +64,7 @@ def take_out_weights(model: ir.Model) -> dict[str, npt.NDArray[Any]]:
     Returns:
         Name of a weight -> its content, not copied.
     """
-    taken = {}
+    taken: dict[str, npt.NDArray[Any]] = {}
     main = model.graph
     for value in list(_initializers(model)):
         tensor = value.const_value
@@ -84,7 +84,7 @@ def take_out_weights(model: ir.Model) -> dict[str, npt.NDArray[Any]]:
         place.const_value = ir.ExternalTensor(
             "in memory", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir=""
         )
-        if place is not value:
+        if place is not value and value.graph is not None:
             value.graph.initializers.pop(str(value.name))
     return taken
 

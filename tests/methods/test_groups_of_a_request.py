@@ -100,10 +100,16 @@ def test_all_groups_there_give_what_a_stored_array_gives(tmp_path):
 
 @pytest.mark.parametrize("path", ["m.onnx", "saved"])
 def test_groups_and_several_classes(tmp_path, path):
-    probes = [pg.FeatureAblation("input", target="all"), pg.KernelSHAP("input", target=[2, 0])]
+    probes = [
+        pg.FeatureAblation("input", target="all"),
+        pg.KernelSHAP("input", max_groups=5, target=[2, 0]),
+    ]
     model, x = models.cnn(), models.images((11, 8, 2), count=2)
     pg.compile(model, probes, tmp_path / path)
-    single = [pg.FeatureAblation("input", target=2), pg.KernelSHAP("input", target=2)]
+    single = [
+        pg.FeatureAblation("input", target=2),
+        pg.KernelSHAP("input", max_groups=5, target=2),
+    ]
     pg.compile(model, single, tmp_path / "one.onnx", verify=False)
     art, groups = runtime.load(tmp_path / path), groups_of((11, 8))
     assert art.manifest.groups_input.shape == (None, 11, 8)
