@@ -21,14 +21,14 @@ KSERVE_BIN := $(KSERVE_VENV)/bin
 KSERVE_READY := $(KSERVE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo gallery test test-wide test-kserve check format docs peers bench sweep sweep-onnx corpus mutants clean
+.PHONY: help demo gallery test test-wide test-serving check format docs peers bench sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
 	@echo "make gallery draw every method on an image, a text and a row of a table into out/gallery/"
 	@echo "make test    run the tests"
 	@echo "make test-wide  run those that take long (tests/wide.py)"
-	@echo "make test-kserve  run the tests of the KServe model, with KServe"
+	@echo "make test-serving  run the tests that need KServe and Triton's schema"
 	@echo "make check   format, lint and types"
 	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
@@ -62,11 +62,11 @@ test-wide: $(READY)
 $(KSERVE_READY): pyproject.toml
 	$(PYTHON) -m venv $(KSERVE_VENV)
 	$(KSERVE_BIN)/python -m pip install --quiet --upgrade pip
-	$(KSERVE_BIN)/python -m pip install --quiet --editable '.[kserve,onnx]' pytest httpx
+	$(KSERVE_BIN)/python -m pip install --quiet --editable '.[kserve,onnx]' pytest httpx 'tritonclient[grpc]>=2.60,<3'
 	touch $@
 
-test-kserve: $(KSERVE_READY)
-	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/test_kserve.py
+test-serving: $(KSERVE_READY)
+	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/test_kserve.py tests/serve/config/test_triton.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -150,6 +150,11 @@ def _without(path: Path) -> str:
     )
 
 
+def digest_of(content: bytes) -> str:
+    """Returns the SHA-256 of what a file will hold, as digests of a SavedModel list it."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def _digest(path: Path, blank_at: int | None = None) -> str:
     """Returns the SHA-256 of a file, with `BLANK` in the place of what stands at a byte of it."""
     with path.open("rb") as file:

@@ -15,6 +15,7 @@ from probegen.cli.inspect import inspect
 from probegen.cli.maximise import maximise
 from probegen.cli.run import run
 from probegen.cli.serve import serve
+from probegen.cli.serve_config import serve_config
 from probegen.cli.verify import verify
 from probegen.errors import ProbegenError
 
@@ -75,9 +76,10 @@ def cli(traceback: bool) -> None:
       probegen run model.onnx photo.png --html report.html
       probegen maximise model.onnx --target 3 -o picture.png
       probegen serve model.onnx --port 8080
+      probegen serve-config triton model.onnx -o repository
     """
     del traceback  # see main
 
 
-for _command in (inspect, compile, differentiate, verify, run, maximise, serve):
+for _command in (inspect, compile, differentiate, verify, run, maximise, serve, serve_config):
     cli.add_command(_command)

@@ -1,4 +1,4 @@
-"""The KServe model, where KServe is installed: `make test-kserve`."""
+"""The KServe model, where KServe is installed: `make test-serving`."""
 
 import json
 
