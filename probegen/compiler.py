@@ -33,6 +33,7 @@ from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.read.ranges import ranges
 from probegen.runtime.texts import Texts
+from probegen.runtime.texts.attaching import attached
 from probegen.sources import instrumented_program, open_source
 from probegen.sources.base import Program, Source
 from probegen.sources.written import as_written
@@ -129,6 +130,7 @@ def export(
     overwrite: bool = False,
     verify: bool = True,
     samples: Any = None,
+    tokenizer: Any = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Writes an instrumented model as one artefact, whole or not at all.
@@ -160,10 +162,16 @@ def export(
             Other files are always replaced.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
-        samples: inputs to verify on; generated where left out.
+        samples: inputs to verify on; generated where left out. Of models that take text, a list
+            of texts as well.
+        tokenizer: for a model that takes ids, a `tokenizer.json` of Hugging Face's library
+            `tokenizers`, so that the artefact takes text: its path, or a dict with the path as
+            `file` and the inputs that take `ids`, `mask` and `segments`, where their names do not
+            tell.
         progress: called with a line before each stage.
 
     Raises:
+        InputError: the tokenizer is none, or does not fit the inputs.
         OutputExistsError: the folder, or a data file of something else, exists and `overwrite`
             is not given.
         UnsupportedOpsError: operations without ONNX form or gradient; lists each.
@@ -179,6 +187,9 @@ def export(
     kind = _format(path, format)
     _check_format(program.source, kind)
     program = as_written(program, kind)
+    if tokenizer is not None:
+        described = attached(tokenizer, program.plan.manifest)
+        program = Program(program.source, dataclasses.replace(program.plan, manifest=described))
     chosen = _gate(gate)
     say = progress or _silent
     final = follow(Path(path))

@@ -75,6 +75,12 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     default=None,
     help="ONNX: weights in OUT.data beside OUT.  [default: only above protobuf's 2 GB]",
 )
+@click.option(
+    "--tokenizer",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="For models that take ids: a tokenizer.json (Hugging Face), so that OUT takes text.",
+)
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @with_verification
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
@@ -118,6 +124,7 @@ def compile(
             external_data=options["external_data"],
             verify=options["verify"],
             samples=samples_of(options["samples"]),
+            tokenizer=options["tokenizer"],
             overwrite=options["overwrite"],
             progress=say,
         )

@@ -104,7 +104,7 @@ def measure(
     else:
         fed = check_inputs(art.texts.given(samples), described.inputs)
         tried = trials.given(fed, described, reference, name)
-    if described.texts:
+    if described.texts and program.source.view.texts:
         tried += texts.tried(art.texts, described, program.source, samples, rng)
     calls = []
     for place, (drawn, predictions) in enumerate(tried, start=1):

@@ -75,6 +75,10 @@ def tried(
             continue  # empty texts alone, say
         theirs, predictions = source.read_texts(feed)
         _check_same(ours, theirs, feed, described)
+        if isinstance(predictions, Exception):
+            if is_given:
+                raise predictions
+            continue
         if is_given or len(found) == len(given):  # the others prove what texts become, no more
             rows = count_rows(ours, described.inputs)
             found.append((Batch(ours, (ORDINARY,) * rows), predictions))
@@ -130,10 +134,12 @@ def _check_same(
         text = next(t for t in described.texts if name in t.makes.values())
         rows = range(len(right)) if got.shape == right.shape else range(1)
         row = next((i for i in rows if not np.array_equal(got[i], right[i])), 0)
+        of = f"layer {text.layer!r}" if text.layer else "model's preprocessor"
+        away = "" if text.layer else "set model.preprocessor = None for an artefact of ids, "
         raise VerificationError(
-            f"the runtime takes a text apart in another way than the layer {text.layer!r}: of "
+            f"the runtime takes a text apart in another way than the {of}: of "
             f"{feed[text.name][row]!r} it makes {got[row].tolist()} ({got.dtype}), the model "
             f"{right[row].tolist()} ({right.dtype}). This is a fault of probegen; until it is "
-            "mended, export to SavedModel (format='savedmodel'), or compile the part behind the "
-            "layer."
+            f"mended, {away}export to SavedModel (format='savedmodel'), or compile the part behind "
+            "the layer."
         )

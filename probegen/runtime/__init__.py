@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from probegen.runtime import metrics
     from probegen.runtime.concept_scores import ConceptScore, ConceptScores, tcav
     from probegen.runtime.concepts import concept_vector
+    from probegen.runtime.generation import Generated, generate
     from probegen.runtime.maximisation import Maximised, maximise
     from probegen.runtime.superpixel_labels import superpixels
 
@@ -32,10 +33,12 @@ __all__ = [
     "Artefact",
     "ConceptScore",
     "ConceptScores",
+    "Generated",
     "Maximised",
     "Record",
     "Result",
     "concept_vector",
+    "generate",
     "load",
     "maximise",
     "metrics",
@@ -48,8 +51,10 @@ __all__ = [
 _HOMES = {
     "ConceptScore": "probegen.runtime.concept_scores",
     "ConceptScores": "probegen.runtime.concept_scores",
+    "Generated": "probegen.runtime.generation",
     "Maximised": "probegen.runtime.maximisation",
     "concept_vector": "probegen.runtime.concepts",
+    "generate": "probegen.runtime.generation",
     "maximise": "probegen.runtime.maximisation",
     "superpixels": "probegen.runtime.superpixel_labels",
     "tcav": "probegen.runtime.concept_scores",

@@ -172,14 +172,17 @@ class Source(Protocol):
             ExportError: it takes text and cannot be cut.
         """
 
-    def read_texts(self, feed: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    def read_texts(
+        self, feed: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array] | Exception]:
         """Runs the untouched model on texts, where it takes some (`view.texts`).
 
         Args:
             feed: texts (bytes as objects), and other inputs, by name.
 
         Returns:
-            What it makes of the texts by the name of the artefact's input, and its predictions.
+            What it makes of the texts by the name of the artefact's input, and its predictions, or
+            what it raised instead, of a text that is too long, say.
         """
 
     @property

@@ -4,6 +4,7 @@
     choose            the table of plots: which picture fits what
     plots             one plot a file: each plans a `Picture`
     maximised         an input that was searched for
+    generated         a text that was written, with a row for each new token
     picture, mosaic, charts, image, stack, steps, style, thinning
                       layout, shared charts, pictures and colours
     inline            figures as part of a web page
@@ -15,20 +16,21 @@ several threads may draw at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from probegen.artefact.manifest import DRAWN_BESIDE, class_axis
+from probegen.artefact.manifest import DRAWN_BESIDE, OutputSpec, class_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.files import write_atomic
 from probegen.runtime.plot import class_panels
 from probegen.runtime.plot.choose import picture_of
 from probegen.runtime.plot.contributions import check_form
+from probegen.runtime.plot.generated import picture as picture_of_generated
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.maximised import pictures
@@ -40,6 +42,7 @@ __all__ = [
     "check_against",
     "class_views",
     "figure_of",
+    "generated_figure",
     "inline_svg",
     "maximised_figure",
     "picture_of",
@@ -69,6 +72,11 @@ def record_figure(record: DrawableRecord, sample: int, options: Mapping[str, Any
     view = record_view(record, sample, options)
     check_form(view)
     return figure_of(picture_of(view))
+
+
+def generated_figure(spec: OutputSpec, rows: Array, tokens: Sequence[str], prompt: int) -> Figure:
+    """Returns the figure of a text that was written; see `generated.picture`."""
+    return figure_of(picture_of_generated(spec, rows, tokens, prompt))
 
 
 def record_view(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> View:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.texts import IDS, TextSpec
-from probegen.errors import InputError, ManifestError, did_you_mean
+from probegen.errors import InputError, ManifestError, ProbegenError, did_you_mean
 from probegen.runtime.texts.base import Tokenizer
 
 __all__ = ["KINDS", "Texts", "Tokenizer", "holds_text", "tokenizer_of"]
@@ -23,6 +23,10 @@ Array = npt.NDArray[Any]
 KINDS: Mapping[str, str] = {
     "string_lookup": "probegen.runtime.texts.lookup",
     "text_vectorization": "probegen.runtime.texts.vectorization",
+    "word_piece": "probegen.runtime.texts.word_piece",
+    "code_points": "probegen.runtime.texts.code_points",
+    "sentence_piece": "probegen.runtime.texts.sentence_piece",
+    "hugging_face": "probegen.runtime.texts.hugging_face",
 }
 
 
@@ -40,6 +44,8 @@ def tokenizer_of(spec: TextSpec) -> Tokenizer:
         )
     try:
         made: Tokenizer = importlib.import_module(KINDS[kind]).made_from(spec.tokenizer)
+    except ProbegenError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ManifestError(
             f"the tokenizer of the text {spec.name!r} is damaged in the manifest "

@@ -16,6 +16,7 @@ from probegen.sources.keras.keras_model import KerasModel, as_keras_model
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.reference import KerasReference
 from probegen.sources.keras.savedmodel import write_savedmodel
+from probegen.sources.keras.texts.attached import Attached, attached
 from probegen.sources.keras.texts.leftovers import refuse_strings
 from probegen.sources.keras.texts.token_model import TokenModel, behind_texts, takes_text
 from probegen.sources.keras.view import KerasView
@@ -41,11 +42,18 @@ class KerasSource:
             return self
         return KerasSource(behind_texts(self.keras_model))
 
-    def read_texts(self, feed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read_texts(
+        self, feed: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any] | Exception]:
         """Runs the untouched model on texts; see `sources.base.Source`."""
-        if not isinstance(self.keras_model, TokenModel):
+        taking = self.keras_model if isinstance(self.keras_model, TokenModel) else self._attached
+        if taking is None:
             raise SourceError(f"{self.name!r} takes no text, got {sorted(feed)}.")
-        return self.keras_model.read_texts(feed)
+        return taking.read_texts(feed)
+
+    @functools.cached_property
+    def _attached(self) -> Attached | None:
+        return attached(self.keras_model)
 
     @functools.cached_property
     def view(self) -> KerasView:
@@ -54,6 +62,8 @@ class KerasSource:
         if isinstance(self.keras_model, TokenModel):
             view.texts = self.keras_model.texts
             refuse_strings(view.trace)
+        elif self._attached is not None:
+            view.texts = (self._attached.spec,)
         return view
 
     def forward_graph(

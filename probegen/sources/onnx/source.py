@@ -54,7 +54,9 @@ class OnnxSource:
         del kind
         return self
 
-    def read_texts(self, feed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read_texts(
+        self, feed: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any] | Exception]:
         """Refuses: an ONNX model takes no text by itself."""
         raise SourceError(f"{self.name!r} takes no text, got {sorted(feed)}.")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from probegen.sources.keras.texts import keras_layers
+from probegen.sources.keras.texts import hub, keras_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,11 @@ _ONE = {"": "ids"}
 
 def text_layers() -> tuple[TextLayer, ...]:
     """Returns every class of text layers; the first that fits a layer describes it."""
-    return (
+    found = (
         TextLayer(keras.layers.TextVectorization, keras_layers.vectorization, _ONE),
         TextLayer(keras.layers.StringLookup, keras_layers.lookup, _ONE),
     )
+    known_hub = sys.modules.get("keras_hub")
+    if known_hub is None:
+        return found
+    return (*found, TextLayer(known_hub.tokenizers.Tokenizer, hub.tokenizer, _ONE))

@@ -84,14 +84,16 @@ class TokenModel(KerasModel):
         with standing_in({id(c.layer): c.layer for c in self.calls}.values(), answer):
             return self.inner.call_untouched(given)
 
-    def read_texts(self, feed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read_texts(
+        self, feed: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any] | Exception]:
         """Runs the untouched model on texts.
 
         Args:
             feed: texts (bytes as objects) and other inputs, by the names of the untouched model.
 
         Returns:
-            What its text layers made, and what it predicts, by name.
+            What its text layers made, and what it predicts, by name; or what it raised behind them.
         """
         found: dict[str, Any] = {}
         waiting = list(self.calls)
@@ -110,7 +112,12 @@ class TokenModel(KerasModel):
             for name, spec in zip(self.inner.input_names, self.inner.input_specs, strict=True)
         ]
         with standing_in({id(c.layer): c.layer for c in self.calls}.values(), record):
-            outputs = keras.tree.flatten(self.inner.call_untouched(flat))
+            try:
+                outputs = keras.tree.flatten(self.inner.call_untouched(flat))
+            except Exception as error:
+                if waiting:
+                    raise
+                return found, error
         named = zip(self.output_names, outputs, strict=True)
         return found, {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in named}
 
@@ -313,7 +320,7 @@ def _specs(call: _Seen, batch: int | None) -> list[Any]:
     planned = keras.tree.flatten(call.layer.compute_output_spec(text))
     found = []
     for tensor, plan in zip(keras.tree.flatten(call.made), planned, strict=True):
-        if not tf.is_tensor(tensor):
+        if not isinstance(tensor, tf.Tensor | np.ndarray):
             raise ExportError(
                 f"the text layer {call.path!r} gives a {type(tensor).__name__}, which ONNX does "
                 "not have: let it pad to a length (output_sequence_length=, sequence_length=)."
@@ -321,5 +328,5 @@ def _specs(call: _Seen, batch: int | None) -> list[Any]:
         sizes = list(tensor.shape)
         if len(plan.shape) == len(sizes):  # of counted words Keras plans an axis too many
             sizes = [n if n == got else None for n, got in zip(plan.shape, sizes, strict=True)]
-        found.append(tf.TensorSpec([batch, *sizes[1:]], tensor.dtype))
+        found.append(tf.TensorSpec([batch, *sizes[1:]], tf.as_dtype(tensor.dtype)))
     return found

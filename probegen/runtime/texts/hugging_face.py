@@ -1,0 +1,75 @@
+"""Tokenizers in the form of Hugging Face's `tokenizer.json`: byte pairs, unigrams, word pieces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probegen.errors import InputError, ManifestError
+from probegen.runtime.texts.base import unpacked
+from probegen.runtime.texts.pieces import Pieces
+
+
+class HuggingFace(Pieces):
+    """What the library `tokenizers` makes of a text.
+
+    Settings: those of `Pieces`, and `file` (packed: the content of a `tokenizer.json`), `special`
+    (whether the file's own special tokens are put around each text), `readable` (whether tokens are
+    written byte by byte, so that they are shown decoded).
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self._tokenizer = opened(json.dumps(unpacked(settings, "file")))
+        self._special: bool = settings["special"]
+        self._readable: bool = settings["readable"]
+        if self._length is not None and self._special:  # keeps the special tokens at the end
+            self._tokenizer.enable_truncation(self._length)
+
+    def pieces(self, text: str) -> list[int]:
+        """Returns the ids of a text."""
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=self._special).ids
+        return found
+
+    def token(self, piece: int) -> str:
+        """Returns the token of an id; of one made of bytes the text, where it is some."""
+        token: str | None = self._tokenizer.id_to_token(piece)
+        if token is None:
+            return str(piece)
+        if not self._readable or piece in self._hidden:
+            return token
+        decoded = self._tokenizer.decode([piece], skip_special_tokens=False)
+        return token if "\ufffd" in decoded or not decoded else str(decoded)
+
+    def text(self, pieces: Sequence[int]) -> str:
+        """Returns the text of ids."""
+        return str(self._tokenizer.decode(list(pieces), skip_special_tokens=True))
+
+
+def opened(content: str) -> Any:
+    """Returns a tokenizer of the library, without padding and cutting of its own.
+
+    Raises:
+        InputError: the library is not installed.
+        ManifestError: the content is none of its files.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise InputError(
+            "texts of this artefact are taken apart by the library tokenizers, which is not "
+            "installed: pip install 'probegen[text]'; or pass ids."
+        ) from error
+    try:
+        found = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the library raises plain Exception
+        raise ManifestError(f"it holds no tokenizer of Hugging Face's: {error}") from error
+    found.no_padding()
+    found.no_truncation()
+    return found
+
+
+def made_from(settings: Mapping[str, Any]) -> HuggingFace:
+    """Returns the tokenizer of some settings."""
+    return HuggingFace(settings)

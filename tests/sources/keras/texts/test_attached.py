@@ -1,0 +1,77 @@
+"""KerasHub's tasks with a preprocessor, and its tokenizers inside of models."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from keras import layers
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import ExportError
+from tests.runtime.texts.test_hub import word_piece_vocabulary
+
+TEXTS = ["The cat, unheard of.", "", "\u0130stanbul \U0001f468\u200d\U0001f469 stra\u00dfe [SEP] x"]
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    keras.utils.set_random_seed(2)
+    tokenizer = keras_hub.models.BertTokenizer(word_piece_vocabulary(), lowercase=True)
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=12)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=tokenizer.vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=8,
+        intermediate_dim=12, max_sequence_length=12,
+    )  # fmt: skip
+    return keras_hub.models.BertTextClassifier(backbone, num_classes=3, preprocessor=preprocessor)
+
+
+def test_a_classifier_of_texts(classifier, tmp_path):
+    exported = pg.compile(
+        classifier, [pg.Saliency(wrt="token_ids")], tmp_path / "m.onnx", samples=TEXTS
+    )
+    assert exported.report.passed
+    result = runtime.load(tmp_path / "m.onnx").run(TEXTS)
+    expected = np.asarray(classifier(classifier.preprocessor(TEXTS)))
+    np.testing.assert_allclose(result["logits"].array, expected, rtol=1e-4, atol=1e-6)
+    assert result.tokens["token_ids"][:2] == [
+        ["[CLS]", "the", "cat", ",", "u", "##n", "##h", "##e", "##a", "##r", "##d", "[SEP]"],
+        ["[CLS]", "[SEP]"],
+    ]
+    assert [w for w, _ in result["saliency/token_ids"].words(1)] == ["[CLS]", "[SEP]"]
+
+
+def test_a_preprocessor_that_the_runtime_does_not_know(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier.preprocessor.tokenizer, "split", False)
+    with pytest.warns(UserWarning, match="takes ids and no text.*split=True"):
+        exported = pg.compile(classifier, [], tmp_path / "m.onnx", verify=False)
+    assert exported.manifest.texts == ()
+
+
+def model_of(tokenizer):
+    x = keras.Input((), dtype="string", name="text")
+    y = layers.GlobalAveragePooling1D()(layers.Embedding(600, 3)(tokenizer(x)))
+    return keras.Model(x, layers.Dense(2, name="y")(y))
+
+
+@pytest.mark.parametrize("name", ["word pieces", "bytes"])
+def test_a_tokenizer_inside_of_a_model(name, tmp_path):
+    tokenizer = {
+        "word pieces": lambda: keras_hub.tokenizers.WordPieceTokenizer(
+            word_piece_vocabulary(), sequence_length=9
+        ),
+        "bytes": lambda: keras_hub.tokenizers.ByteTokenizer(sequence_length=20),
+    }[name]()
+    model = model_of(tokenizer)
+    pg.compile(model, [pg.Saliency(target=1)], tmp_path / "m.onnx")
+    got = runtime.load(tmp_path / "m.onnx").run(TEXTS)["y"].array
+    expected = np.asarray(model(keras.ops.convert_to_tensor(TEXTS)))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tokenizer_of_ragged_rows():
+    from probegen.sources.keras.texts.hub import tokenizer
+
+    layer = keras_hub.tokenizers.WordPieceTokenizer(["[UNK]", "a"])
+    with pytest.raises(ExportError, match=r"ragged tensors.*sequence_length="):
+        tokenizer(layer, "words")
