@@ -152,6 +152,7 @@ def run(
     for record in result.predictions.values():
         if not chosen[record.name]:
             _say_values(record)
+    _say_completeness(result)
     say_words(result)
     for path in files:
         click.echo(f"wrote {path}")
@@ -178,6 +179,14 @@ def _say_values(record: Any) -> None:
         click.echo(f"{record.name}, row {row}: {'probability ' if probable else ''}{value:.4g}")
     if len(array) > _MOST_CHOICES:
         click.echo(f"{record.name}: {len(array) - _MOST_CHOICES} more rows; --json has them all")
+
+
+def _say_completeness(result: Any) -> None:
+    """Prints what is missing to completeness, where the artefact says it."""
+    for record in result.values():
+        if record.completeness is not None:
+            for row in range(min(len(record.completeness.missing), _MOST_CHOICES)):
+                click.echo(f"{record.name}, row {row}: {record.completeness.said(row)}")
 
 
 def _tokens(path: str) -> Any:

@@ -15,6 +15,7 @@ from probegen.artefact.manifest import KEYS, PREDICTION, InputSpec, Manifest, Ou
 from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, InputError, did_you_mean
 from probegen.runtime import archive
+from probegen.runtime.completeness import Completeness, completeness_of
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.one_class import (
     classes_of,
@@ -52,6 +53,7 @@ class Record:
             once; None where it explains one, or another one at each position.
         keys: of the largest attention weights alone (axis `rank`), which keys these are of, int of
             the shape of `array`; else None.
+        completeness: what is missing to completeness, where the probe was asked for it; else None.
     """
 
     array: Array
@@ -60,6 +62,7 @@ class Record:
     run: Run = dataclasses.field(repr=False)
     classes: Array | None = dataclasses.field(default=None, repr=False)
     keys: Array | None = dataclasses.field(default=None, repr=False)
+    completeness: Completeness | None = dataclasses.field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -126,7 +129,9 @@ class Record:
 
     def _taken(self, entries: list[int]) -> Record:
         array, spec, run = one_class(self, entries)
-        return Record(array, spec, self.predictions, run)
+        whole = self.completeness
+        figures = None if whole is None else whole.of_entries(np.asarray(entries))
+        return Record(array, spec, self.predictions, run, completeness=figures)
 
     def words(self, sample: int = 0) -> list[tuple[str, float]]:
         """Returns each token of a sample with what the attribution gives it, padding left out.
@@ -210,6 +215,7 @@ class Result(Mapping[str, Record]):
             s.name: dataclasses.replace(
                 _decode(arrays[s.name], s, predictions, run, classes_of(s, arrays, run.rows)),
                 keys=arrays.get(f"{s.name}/{KEYS}"),
+                completeness=completeness_of(s, run.manifest, arrays),
             )
             for s in specs
         }
@@ -255,7 +261,16 @@ class Result(Mapping[str, Record]):
             for r in self.values()
         ]
         table = indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
-        return "\n".join(["Result", table, *self._words()])
+        return "\n".join(["Result", table, *self._words(), *self._missing()])
+
+    def _missing(self) -> list[str]:
+        """Returns what is missing to completeness, a line for each of the first samples."""
+        return [
+            f"  {r.name}, sample {place}: {r.completeness.said(place)}"
+            for r in self.values()
+            if r.completeness is not None
+            for place in range(min(_MOST_SAMPLES, len(r.completeness.missing)))
+        ]
 
     def _words(self) -> list[str]:
         """Returns a line for each of the first samples that says how its text was taken apart."""

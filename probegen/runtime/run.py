@@ -15,6 +15,7 @@ import numpy as np
 
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.artefact.rows import count_rows
+from probegen.runtime.completeness import Completeness
 from probegen.runtime.inputs import Array
 from probegen.runtime.texts import Texts
 
@@ -82,6 +83,10 @@ class DrawableRecord(Protocol):
     @property
     def keys(self) -> Array | None:
         """Where the largest attention weights stand, where it holds these alone."""
+
+    @property
+    def completeness(self) -> Completeness | None:
+        """What is missing to completeness, where the artefact says it."""
 
     @property
     def name(self) -> str:

@@ -98,6 +98,7 @@ def _one(view: View) -> Picture:
 def _remarks(view: View) -> tuple[str, ...]:
     """Says the unit, where there is nothing to see, or not all, and what was differentiated."""
     remarks = [f"unit: {view.spec.unit}"] if view.spec.unit and view.array.size else []
+    remarks += [view.completeness] if view.completeness else []
     wrong = int(np.count_nonzero(~np.isfinite(view.array)))
     if wrong:
         remarks.append(f"{wrong} of {view.array.size} values are not finite")

@@ -101,8 +101,8 @@ def contributions_of(view: View) -> Contributions:
 
 
 def _numbered(view: View, size: int) -> list[str]:
-    """Returns names along an axis that is none of features: classes have some."""
-    classes = view.classes(size) if view.axes[0] == CLASS else None
+    """Returns names along an axis that is none of features: classes and concepts may have some."""
+    classes = view.classes(size) if view.axes[0] == CLASS else view.own_names(size)
     return classes or [f"{view.axes[0]} {i}" for i in range(size)]
 
 

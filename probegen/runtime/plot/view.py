@@ -111,6 +111,7 @@ class View:
         verdict: what was predicted and explained, for the title; may be empty.
         labels: what the caller said about axes and limits.
         explained_classes: of an attribution of several classes at once, which they are.
+        completeness: what is missing to completeness, in words; empty where nothing says it.
     """
 
     spec: OutputSpec
@@ -123,6 +124,7 @@ class View:
     verdict: str
     labels: Labels
     explained_classes: tuple[int, ...] | None = None
+    completeness: str = ""
 
     @property
     def title(self) -> str:
@@ -225,6 +227,11 @@ class View:
         """Returns the layer's own channel numbers as names, or None where they just count."""
         numbers = self.channels(size)
         return None if numbers == list(range(size)) else [str(i) for i in numbers]
+
+    def own_names(self, size: int) -> list[str] | None:
+        """Returns what a probe calls its numbers (concepts); None where it does not."""
+        names = self.spec.detail.get("names") or ()
+        return [str(name) for name in names] if len(names) == size else None
 
     def classes(self, size: int) -> list[str] | None:
         """Returns the class names where there are `size` of them."""
@@ -352,6 +359,7 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         axes = (axes[of_classes], *(a for i, a in enumerate(axes) if i != of_classes))
         array = np.moveaxis(array, of_classes - (at is not None and at < of_classes), 0)
     names = labels.class_names or record.run.manifest.class_names
+    whole = record.completeness
     return View(
         spec=record.spec,
         array=np.asarray(array, np.float64),
@@ -363,6 +371,7 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         verdict=verdict(record, sample, names),
         labels=labels,
         explained_classes=_classes(record, sample),
+        completeness="" if whole is None else whole.said(sample),
     )
 
 
