@@ -36,7 +36,7 @@ from probegen.runtime.texts import Texts
 from probegen.runtime.texts.attaching import attached
 from probegen.sources import instrumented_program, open_source
 from probegen.sources.base import Program, Source
-from probegen.sources.written import as_written
+from probegen.sources.written import as_written, states_of, with_states
 from probegen.stages import check_name, stage, writing
 
 FORMATS = ("onnx", "savedmodel", "keras")
@@ -114,6 +114,9 @@ def compile(
         opened = open_source(source, inputs)
         _check_format(opened, kind)
         opened = opened.as_written(kind)
+        wanted, select = states_of(options.get("states"))
+        if wanted:
+            opened = opened.with_states(select)
         plan = make_plan(opened.view, as_probes(probes), class_names)
     return export(Program(opened, plan), path, progress=progress, **options)
 
@@ -128,6 +131,7 @@ def export(
     dynamic_batch: bool = True,
     external_data: bool | None = None,
     overwrite: bool = False,
+    states: str | None = None,
     verify: bool = True,
     samples: Any = None,
     tokenizer: Any = None,
@@ -160,6 +164,12 @@ def export(
             file cannot hold them; False refuses then. With `gate="split"` they always are.
         overwrite: replace an existing folder, or a data file that belongs to something else.
             Other files are always replaced.
+        states: `"io"`: recurrent states become inputs `state/<path>` (a second state of a layer
+            `state/<path>:1`) and outputs `next_state/<path>`, `[batch, unit]`, so that a series can
+            be run chunk by chunk: `art.run(chunk, states=before.states)`. Those of the stateful
+            layers; of all recurrent layers where none is stateful; of some others with a selector,
+            `"io:lstm*"`. The runtime feeds zeros where a request gives none. Keras models only, and
+            no layer that reads a series from its end.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
         samples: inputs to verify on; generated where left out. Of models that take text, a list
@@ -186,7 +196,7 @@ def export(
         )
     kind = _format(path, format)
     _check_format(program.source, kind)
-    program = as_written(program, kind)
+    program = with_states(as_written(program, kind), states)
     if tokenizer is not None:
         described = attached(tokenizer, program.plan.manifest)
         program = Program(program.source, dataclasses.replace(program.plan, manifest=described))

@@ -70,6 +70,8 @@ SUM_DETAIL = "sums_to_score"
 PER_TOKEN_DETAIL = "per_token"
 #: Key in `detail` of such an output: what tells where padding is, "" where nothing is known.
 PADDING_DETAIL = "padding"
+#: The key of what a recurrent state has become, with the input that the next chunk starts from.
+STATE_OF = "state_of"
 #: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
 IDENTITY_DETAIL = "holds_identity"
 
@@ -127,6 +129,8 @@ class InputSpec:
             look-up, or only some columns are looked up.
         integer: True where a floating input holds whole numbers (token ids given as floats).
         padding: what says which positions hold nothing; None where the model does not tell.
+        next_state: of an input that a recurrent layer starts from, the output that says where it
+            ends, for the next chunk of a series; None for all others. Left out, it is zeros.
     """
 
     name: str
@@ -136,6 +140,7 @@ class InputSpec:
     vocabulary: int | None = None
     integer: bool = False
     padding: Padding | None = None
+    next_state: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +249,14 @@ class OutputSpec:
         """True for what explains a target, false for predictions, activations and attention."""
         of_target = self.draw == DRAWN_AS_ATTENTION and self.target is not None
         return self.draw == DRAWN_AS_MAP or of_target
+
+    @property
+    def is_state(self) -> bool:
+        """True for where a recurrent state has ended, which the next chunk of a series starts from.
+
+        Such a state comes with the predictions and is none that anybody looks at.
+        """
+        return STATE_OF in self.detail
 
     @property
     def is_gradient(self) -> bool:

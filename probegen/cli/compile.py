@@ -81,6 +81,12 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     metavar="FILE",
     help="For models that take ids: a tokenizer.json (Hugging Face), so that OUT takes text.",
 )
+@click.option(
+    "--states",
+    metavar="io|io:SEL",
+    help="Recurrent states as inputs state/PATH and outputs next_state/PATH, to run a series in "
+    "chunks: of stateful layers, of all where none is, or of SEL.",
+)
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @with_verification
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
@@ -120,6 +126,7 @@ def compile(
             format=options["kind"],
             opset=options["opset"],
             gate=_gate(options["gate"], options["no_gate"]),
+            states=options["states"],
             dynamic_batch=not options["static_batch"],
             external_data=options["external_data"],
             verify=options["verify"],

@@ -31,7 +31,7 @@ from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs
 from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
-from probegen.sources.written import as_written
+from probegen.sources.written import as_written, from_states
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]
@@ -94,6 +94,10 @@ def measure(
     described = art.manifest
     program = program_of(model, with_arrays(Path(artefact), described))
     program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
+    kept = [i.name for i in described.inputs if i.next_state is not None]
+    if kept and not program.source.view.carried:
+        paths = (name.partition("/")[2].partition(":")[0] for name in kept)
+        program = from_states(program, list(dict.fromkeys(paths)))
     program = dataclasses.replace(program, plan=tables_last(program.plan))
     _check_same_interface(artefact, described, program)
     reference = RowsReference(reference_of(program))

@@ -129,9 +129,10 @@ class GradientPlanner:
         names = self._view.output_names
         wanted = probe.output
         if wanted is None:
-            if len(names) > 1:
+            own = [name for name in names if name not in self._view.carried.values()]
+            if len(own) > 1:
                 raise InstrumentError(
-                    f"the model has several outputs {list(names)}; say which one is explained, "
+                    f"the model has several outputs {own}; say which one is explained, "
                     f"for instance pg.{type(probe).__name__}(output={names[0]!r})."
                 )
             return 0
@@ -504,7 +505,7 @@ class GradientPlanner:
     def _all_inputs(self, end: Any) -> list[_Explained]:
         """Returns what stands for every input; those without do not matter to the target."""
         names = self._view.input_names
-        positions = range(len(names))
+        positions = [i for i, name in enumerate(names) if name not in self._view.carried]
         means = [i for i in positions if self._of_input(i, end, strict=True)]
         found = self._of_inputs(means or positions, end, strict=bool(means))
         if not found:

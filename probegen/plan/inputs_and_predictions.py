@@ -36,6 +36,7 @@ def _input(view: ModelView, position: int, padding: Padding | None) -> InputSpec
         vocabulary=min((s.rows for s in whole if s.rows is not None), default=None),
         integer=tensor.is_float and bool(lookups) and (bool(whole) or ids),
         padding=padding,
+        next_state=view.carried.get(view.input_names[position]),
     )
 
 
@@ -46,7 +47,8 @@ def predictions(view: ModelView, class_names: Sequence[str] | None) -> tuple[Out
         tensor = view.output(position)
         shape, names, scores = tensor.shape, tensor.axes, view.has_scores(position)
         channel = axes.channel_axis(names)
-        several = channel is not None and shape[channel] != 1
+        state = next((s for s, following in view.carried.items() if following == name), None)
+        several = channel is not None and shape[channel] != 1 and state is None
         classes = (scores or class_names is not None) and several
         specs.append(
             OutputSpec(
@@ -55,7 +57,7 @@ def predictions(view: ModelView, class_names: Sequence[str] | None) -> tuple[Out
                 dtype=tensor.dtype,
                 shape=shape,
                 axes=axes.prediction_axes(names, classes),
-                detail={"activation": scores},
+                detail={"activation": scores} if state is None else {manifest.STATE_OF: state},
             )
         )
     return tuple(specs)
@@ -71,8 +73,9 @@ def checked_class_names(
     """
     if class_names is None:
         return None
-    channels = [axes.channel_axis(p.axes) for p in predictions]
-    sizes = [p.shape[c] for p, c in zip(predictions, channels, strict=True) if c is not None]
+    own = [p for p in predictions if not p.is_state]
+    channels = [axes.channel_axis(p.axes) for p in own]
+    sizes = [p.shape[c] for p, c in zip(own, channels, strict=True) if c is not None]
     wrong = manifest.wrong_class_names(class_names, sizes)
     if wrong is not None:
         raise InstrumentError(wrong)

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import enum
 from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from probegen.artefact.manifest import Padding
@@ -152,6 +153,7 @@ class ModelView(abc.ABC):
         output_names: the model's outputs, in order.
         points: the probe points.
         layers: what an index selector counts in.
+        carried: input that a recurrent state starts from -> output that says where it ends.
         texts: the texts that inputs are made of, where the model takes some.
     """
 
@@ -162,6 +164,7 @@ class ModelView(abc.ABC):
     output_names: Sequence[str]
     points: ProbePoints
     layers: Sequence[Any]
+    carried: Mapping[str, str] = MappingProxyType({})
 
     # -- tensors ---------------------------------------------------------------------------
 

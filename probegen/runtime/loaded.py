@@ -27,11 +27,12 @@ from probegen.runtime.engines.base import Engine
 from probegen.runtime.engines.split import SplitEngine
 from probegen.runtime.feeds import Feeds
 from probegen.runtime.groups import check_groups
-from probegen.runtime.inputs import Array, Inputs, check_inputs, describe
+from probegen.runtime.inputs import Array, Inputs, describe
 from probegen.runtime.interface import check_interface
 from probegen.runtime.region import check_region
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
+from probegen.runtime.states import States, checked_with_states
 from probegen.runtime.target import Target, check_target
 from probegen.runtime.texts import Texts
 from probegen.stages import cause, stage
@@ -106,6 +107,7 @@ class Artefact:
         check_finite: bool = False,
         groups: npt.ArrayLike | None = None,
         region: npt.ArrayLike | None = None,
+        states: States | None = None,
     ) -> Result:
         """Runs the artefact on one batch. Safe to call from several threads.
 
@@ -126,6 +128,9 @@ class Artefact:
             region: for an artefact compiled with `region="input"`, what each position of the
                 output that is explained counts, `[batch, ...positions]` or for one sample; ones
                 where it is left out.
+            states: for an artefact compiled with `states="io"`, what its recurrent layers start
+                from, by the names of those inputs: `result.states` of the chunk of the series
+                before. Zeros where they are left out.
 
         Returns:
             A `Result`: a mapping from output name to `Record`.
@@ -134,7 +139,7 @@ class Artefact:
             InputError: the inputs or the target do not fit.
             ArtefactError: the engine failed.
         """
-        feeds = self.prepare(x, target, explain, check_finite, groups, region)
+        feeds = self.prepare(x, target, explain, check_finite, groups, region, states)
         return Result(self._run_of(feeds.inputs, feeds.asked), self.compute(feeds))
 
     def prepare(
@@ -145,13 +150,14 @@ class Artefact:
         check_finite: bool = False,
         groups: npt.ArrayLike | None = None,
         region: npt.ArrayLike | None = None,
+        states: States | None = None,
     ) -> Feeds:
         """Checks what `run` is given, and returns what it feeds.
 
         Raises:
             InputError: as in `run`.
         """
-        inputs = check_inputs(self.texts.given(x), self.inputs, check_finite=check_finite)
+        inputs = checked_with_states(self.texts.given(x), self.inputs, states, check_finite)
         asked = self._asked(inputs, bool(explain), target, groups, region)
         return Feeds(inputs, asked, bool(explain))
 
@@ -182,6 +188,7 @@ class Artefact:
         check_finite: bool = False,
         groups: npt.ArrayLike | None = None,
         region: npt.ArrayLike | None = None,
+        states: States | None = None,
     ) -> Result:
         """Runs as `run` does, at most `batch_size` rows at a time, and joins the results.
 
@@ -192,7 +199,7 @@ class Artefact:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be 1 or more.")
         specs = [self._of_many(spec, batch_size) for spec in self.inputs]
-        feeds = check_inputs(self.texts.given(x), specs, check_finite=check_finite)
+        feeds = checked_with_states(self.texts.given(x), specs, states, check_finite)
         count = count_rows(feeds, self.inputs)
         if (left := count % batch_size) and specs != list(self.inputs):
             raise InputError(

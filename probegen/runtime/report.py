@@ -376,7 +376,7 @@ class _Sample:
 
 def _sample(result: DrawableResult, sample: int, labels: Labels) -> _Sample:
     # What a reader came for first: outputs of layers can fill many screens.
-    drawn = [record for record in result.values() if record.spec.draw != DRAWN_BESIDE]
+    drawn = [r for r in result.values() if r.spec.draw != DRAWN_BESIDE and not r.spec.is_state]
     ordered = sorted(drawn, key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
     shown = ordered[: labels.max_outputs]
     views = [plot.view_of(record, sample, labels) for record in shown]

@@ -26,6 +26,7 @@ from probegen.runtime.one_class import (
 )
 from probegen.runtime.positions import Positions, explained_input
 from probegen.runtime.run import Run
+from probegen.runtime.states import next_states
 from probegen.stages import stage
 from probegen.text import indented_table
 
@@ -210,7 +211,7 @@ class Result(Mapping[str, Record]):
         """
         self.run = run
         specs = [spec for spec in run.manifest.outputs if spec.name in arrays]
-        predictions = {s.name: arrays[s.name] for s in specs if s.kind == PREDICTION}
+        predictions = {s.name: arrays[s.name] for s in specs if _is_prediction(s)}
         self._records = {
             s.name: dataclasses.replace(
                 _decode(arrays[s.name], s, predictions, run, classes_of(s, arrays, run.rows)),
@@ -236,7 +237,15 @@ class Result(Mapping[str, Record]):
     @property
     def predictions(self) -> dict[str, Record]:
         """The records of the source model's own outputs."""
-        return {name: r for name, r in self.items() if r.kind == PREDICTION}
+        return {name: r for name, r in self.items() if _is_prediction(r.spec)}
+
+    @property
+    def states(self) -> dict[str, Array]:
+        """Where recurrent states have ended, to go on with: `art.run(x, states=result.states)`.
+
+        Empty where the artefact was not compiled with `states="io"`.
+        """
+        return next_states(self.manifest, {name: r.array for name, r in self.items()})
 
     @property
     def explanations(self) -> dict[str, Record]:
@@ -356,6 +365,11 @@ class Result(Mapping[str, Record]):
             manifest=run.manifest.to_json(),
             source=run.source,
         )
+
+
+def _is_prediction(spec: OutputSpec) -> bool:
+    """Tells predictions from the states that a stream goes on with."""
+    return spec.kind == PREDICTION and not spec.is_state
 
 
 def _drawing(what: str) -> AbstractContextManager[None]:

@@ -172,6 +172,17 @@ class Source(Protocol):
             ExportError: it takes text and cannot be cut.
         """
 
+    def with_states(self, select: Any) -> Source:
+        """Returns the model with recurrent states as inputs and outputs.
+
+        Args:
+            select: of which layers; None for the usual ones.
+
+        Raises:
+            SelectionError: it matches no recurrent layer.
+            ExportError: a layer, or a source, has none that can be fed; says why.
+        """
+
     def read_texts(
         self, feed: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array] | Exception]:

@@ -98,7 +98,7 @@ def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any
     """
     labels = Labels.of({"max_panels": _OVERVIEW_PANELS, **options})
     check_against(labels, result.run, (r.array for r in result.predictions.values()))
-    records = [r for r in result.values() if r.spec.draw != DRAWN_BESIDE]
+    records = [r for r in result.values() if r.spec.draw != DRAWN_BESIDE and not r.spec.is_state]
     shown = records[: labels.max_outputs]
     left_out = [record.name for record in records[len(shown) :]]
     note = f"not shown: {', '.join(left_out)}" if left_out else ""

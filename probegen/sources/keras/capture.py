@@ -49,6 +49,7 @@ class LayerCall:
         folds: the lengths that are folded into the batch axis inside the call.
         in_steps: whether the outputs have an axis of their own for each of them.
         recurrences: the loops of recurrent layers that ran in it, and in no call inside it.
+        given_state: whether the caller said which state a recurrent layer starts from.
         masks: masks that it was given, each with the tensors that it masks.
     """
 
@@ -63,6 +64,7 @@ class LayerCall:
     folds: tuple[Fold, ...] = ()
     in_steps: bool = False
     recurrences: list[Recurrence] = dataclasses.field(default_factory=list)
+    given_state: bool = False
     masks: list[tuple[Any, list[Any]]] = dataclasses.field(default_factory=list)
 
 
@@ -286,6 +288,9 @@ class Watcher:
         )
         call.step_of = self._steps.get(id(layer), "")
         call.masks = _masks_given(args, kwargs)
+        call.given_state = kwargs.get("initial_state") is not None or (
+            isinstance(layer, keras.layers.RNN) and len(args) > 1 and args[1] is not None
+        )
         self._named.update((id(t), t) for t in tensors)
         for outer in self._stack:
             if isinstance(outer.layer, keras.layers.RNN):
@@ -343,7 +348,10 @@ class _Wrapper:
             if self._users == 1:
                 self._originals = [getattr(cls, name) for cls, name, _ in _WRAPPED]
                 for (cls, name, stand_in), original in zip(_WRAPPED, self._originals, strict=True):
-                    setattr(cls, name, _while_watched(stand_in)(original))
+                    method = _while_watched(stand_in)(original)
+                    if stand_in is Watcher.loop:
+                        method = _from_fed_states(method)
+                    setattr(cls, name, method)
 
     def release(self) -> None:
         with self._lock:
@@ -371,6 +379,70 @@ def _while_watched(stand_in: Callable[..., Any]) -> Callable[[Any], Any]:
         return method
 
     return wrap
+
+
+@dataclasses.dataclass
+class _FedStates:
+    """States that loops start from.
+
+    Attributes:
+        given: id of a recurrent layer -> its first states, flat.
+        final: likewise, where its loop has ended.
+    """
+
+    given: Mapping[int, Sequence[Any]]
+    final: dict[int, list[Any]] = dataclasses.field(default_factory=dict)
+
+
+_fed: contextvars.ContextVar[_FedStates | None] = contextvars.ContextVar("fed", default=None)
+
+
+def is_fed(layer: Any) -> bool:
+    """Tells whether a layer starts from fed states, so that its last ones are read."""
+    fed = _fed.get()
+    return fed is not None and id(layer) in fed.given
+
+
+def _from_fed_states(loop: Any) -> Any:
+    """Returns what runs `RNN.inner_loop`, from other states where a layer is fed some."""
+
+    @functools.wraps(loop)
+    def method(self: Any, sequences: Any, initial_state: Any, *args: Any, **kwargs: Any) -> Any:
+        fed = _fed.get()
+        if fed is None or id(self) not in fed.given:
+            return loop(self, sequences, initial_state, *args, **kwargs)
+        states = [
+            tf.cast(state, own.dtype)
+            for state, own in zip(
+                fed.given[id(self)], keras.tree.flatten(initial_state), strict=True
+            )
+        ]
+        nest = keras.tree.pack_sequence_as(initial_state, states)
+        result = loop(self, sequences, nest, *args, **kwargs)
+        fed.final[id(self)] = list(keras.tree.flatten(result[2]))
+        return result
+
+    return method
+
+
+@contextlib.contextmanager
+def feeding_states(given: Mapping[int, Sequence[Any]]) -> Iterator[dict[int, list[Any]]]:
+    """Lets recurrent layers start from given states inside the `with` block, in this thread.
+
+    Args:
+        given: id of a layer -> its first states, flat.
+
+    Yields:
+        Likewise the states after the last step, once the layers have run.
+    """
+    _wrapper.acquire()
+    fed = _FedStates(given)
+    token = _fed.set(fed)
+    try:
+        yield fed.final
+    finally:
+        _fed.reset(token)
+        _wrapper.release()
 
 
 def _as_eagerly(_: Watcher, __: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:

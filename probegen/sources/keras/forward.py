@@ -38,11 +38,12 @@ class Forward:
 
     Attributes:
         inputs: the flat inputs.
-        nest: the predictions as the model nests them.
+        nest: the predictions as the call returned them.
         calls: the layer calls.
         operations: what it was traced into.
         made: the tensors made from whole numbers of inputs that the plan takes gradients at.
         inner: what stands in for attention weights.
+        own_nest: returns these as the model nests them.
     """
 
     inputs: list[Any]
@@ -51,6 +52,7 @@ class Forward:
     operations: list[Any]
     made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
     inner: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
+    own_nest: Callable[[Any], Any] = lambda nest: nest
 
     @functools.cached_property
     def by_key(self) -> dict[CallKey, LayerCall]:
@@ -100,7 +102,7 @@ class Forward:
             else:
                 scores = score(self.outputs[target.position], target.spec.logits)
             return scores if target.order is None else tf.transpose(scores, target.order)
-        return callable_value(target.function, self.nest, target.spec.logits)
+        return callable_value(target.function, self.own_nest(self.nest), target.spec.logits)
 
 
 def run_forward(
@@ -166,7 +168,8 @@ def run_forward(
     )
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]
-    return Forward(list(flat), nest, calls, operations, found, inner.tensors if inner else {})
+    inside_calls = inner.tensors if inner else {}
+    return Forward(list(flat), nest, calls, operations, found, inside_calls, source.own_nest)
 
 
 def forward_at(

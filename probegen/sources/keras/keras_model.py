@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from probegen.errors import SourceError
+from probegen.plan.axes import Axes
 from probegen.sources.keras.channels_last import channels_last
 from probegen.sources.keras.loading import load_model
 
@@ -94,6 +95,20 @@ class KerasModel:
         """Calls the model for inference and returns its outputs as it nests them."""
         with channels_last():
             return self.call_untouched(flat)
+
+    @property
+    def carried_states(self) -> Mapping[str, str]:
+        """Input that a recurrent state starts from -> output that says where it ends: none."""
+        return {}
+
+    def axes_of(self, name: str) -> Axes | None:
+        """Returns the axes of such an input or output, None of any other."""
+        del name
+        return None
+
+    def own_nest(self, nest: Any) -> Any:
+        """Returns the predictions of what a call returned as the model nests them: all of it."""
+        return nest
 
     def call_untouched(self, flat: Sequence[Any]) -> Any:
         """Calls the model as a user does: TensorFlow as it is, nothing in the way."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from probegen.artefact.manifest import Manifest
-from probegen.errors import SourceError
+from probegen.errors import ExportError, SourceError
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.plan import Plan
+from probegen.sources.keras.explicit_states import with_states
 from probegen.sources.keras.instrumented import ProbedModel
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -41,6 +42,15 @@ class KerasSource:
         if kind != "onnx" or not takes_text(self.keras_model):
             return self
         return KerasSource(behind_texts(self.keras_model))
+
+    def with_states(self, select: Any) -> KerasSource:
+        """Returns the model with recurrent states as inputs and outputs; see `sources.base`."""
+        if isinstance(self.keras_model, TokenModel):
+            raise ExportError(
+                "states='io' is for models that take numbers: split the model behind its text "
+                "layers, and compile what stands behind them."
+            )
+        return KerasSource(with_states(self.view, select))
 
     def read_texts(
         self, feed: Mapping[str, Any]

@@ -70,16 +70,23 @@ class KerasView(ModelView):
         self.output_names = source.output_names
         self.model = {"name": source.model.name, "class": type(source.model).__name__}
         self.producer = {"keras": keras.__version__}
+        self.carried = source.carried_states
 
     # -- tensors ---------------------------------------------------------------------------
 
     def input(self, position: int) -> TensorFacts:
         """Returns what is known of an input."""
-        return self._facts(self.trace.inputs[position])
+        return self._named(self.input_names[position], self.trace.inputs[position])
 
     def output(self, position: int) -> TensorFacts:
         """Returns what is known of an output."""
-        return self._facts(self.trace.outputs[position])
+        return self._named(self.output_names[position], self.trace.outputs[position])
+
+    def _named(self, name: str, tensor: Any) -> TensorFacts:
+        """Returns what is known of an input or output: of a fed state also its axes."""
+        facts = self._facts(tensor)
+        axes = self.source.axes_of(name)
+        return facts if axes is None else dataclasses.replace(facts, axes=axes)
 
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; the axes of a cast are those of its input."""
@@ -166,7 +173,9 @@ class KerasView(ModelView):
         if target.function is None:
             return score(self.trace.outputs[target.position], target.spec.logits)
         with self.trace.graph.as_default(), watching(Watcher(self.source.model)):
-            value = callable_value(target.function, self.trace.nest, target.spec.logits)
+            value = callable_value(
+                target.function, self.source.own_nest(self.trace.nest), target.spec.logits
+            )
         random = drawn(self.trace.graph, self.trace.draws)
         self._refuse_draw(value, f"the target {target.spec.name}", random)
         return value

@@ -49,6 +49,18 @@ class OnnxSource:
         producer = self._read.model.producer_name or ""
         return OnnxView(self._read.model.graph, self.name, producer, self._axes, self._read.notes)
 
+    def with_states(self, select: Any) -> OnnxSource:
+        """Refuses: the inputs and outputs of an ONNX file are its own.
+
+        Raises:
+            ExportError: always; says what works.
+        """
+        del select
+        raise ExportError(
+            "states='io' is for Keras models; an ONNX file has the states that it was written "
+            "with. Export the model with its states as inputs and outputs, which then stay so."
+        )
+
     def as_written(self, kind: str) -> OnnxSource:
         """Returns this."""
         del kind

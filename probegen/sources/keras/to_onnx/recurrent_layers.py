@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from probegen.sources.keras.capture import is_fed
 from probegen.sources.keras.to_onnx.handlers.recurrent import ACTIVATIONS, Form, fused
 
 #: Keras' activation -> its name in ONNX.
@@ -120,7 +121,7 @@ _CELLS: Mapping[Any, tuple[str, tuple[str, ...]]] = {
 
 def _needs_lengths(form: Form, layer: Any) -> bool:
     """Tells whether an operator has to know where a sequence ends; see the module."""
-    gives_states = layer.return_state or layer.stateful
+    gives_states = layer.return_state or layer.stateful or is_fed(layer)
     if form.operator == "LSTM" and gives_states:
         return True
     return any(ACTIVATIONS[a][0] not in _BOUNDED for a in form.activations)

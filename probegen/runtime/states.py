@@ -1,0 +1,83 @@
+"""Recurrent states that are fed: zeros where a request gives none, and where they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.manifest import InputSpec, Manifest
+from probegen.artefact.rows import batch_axis
+from probegen.errors import InputError, did_you_mean
+from probegen.runtime.inputs import Array, check_inputs
+
+#: What `states=` takes: by the name of the input, or of the output before.
+States = Mapping[str, npt.ArrayLike]
+
+
+def checked_with_states(
+    x: Any, specs: Sequence[InputSpec], states: States | None, check_finite: bool = False
+) -> dict[str, Array]:
+    """Returns all inputs by name: those of the model, and states that recurrent layers start from.
+
+    Args:
+        x: see `Artefact.run`; a dict may hold states as well.
+        specs: the inputs of the artefact.
+        states: see `Artefact.run`.
+        check_finite: refuse NaN and infinity.
+
+    Raises:
+        InputError: an input or a state does not fit.
+    """
+    fed = [spec for spec in specs if spec.next_state is not None]
+    own = [spec for spec in specs if spec.next_state is None]
+    if not fed:
+        if states is not None:
+            raise InputError(
+                "states= is for an artefact whose recurrent states are inputs, and this one keeps "
+                "none: compile it with states='io'."
+            )
+        return check_inputs(x, specs, check_finite=check_finite)
+    names = {spec.name: spec for spec in fed}
+    given = dict(states or {})
+    if isinstance(x, Mapping):
+        given |= {name: value for name, value in x.items() if name in names}
+        x = {name: value for name, value in x.items() if name not in names}
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputError(
+            f"the artefact has no state {unknown[0]!r}; it has "
+            f"{', '.join(map(repr, names))}.{did_you_mean(unknown[0], list(names))}"
+        )
+    arrays = check_inputs(x, own, check_finite=check_finite)
+    rows = _rows(arrays, own)
+    for spec in fed:
+        if spec.name not in given:
+            sizes = [rows if n is None else n for n in spec.shape]
+            given[spec.name] = np.zeros(sizes, spec.dtype)
+    arrays |= check_inputs({name: given[name] for name in names}, fed, check_finite=check_finite)
+    wrong = next((n for n in names if len(arrays[n]) != rows), None)
+    if wrong is not None:
+        raise InputError(
+            f"the state {wrong!r} has {len(arrays[wrong])} rows and the inputs have {rows}: a "
+            "state belongs to the series that it was made of. Leave states out to start anew."
+        )
+    return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def _rows(arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> int:
+    places = ((spec.name, batch_axis(spec.axes)) for spec in specs)
+    return next((int(arrays[n].shape[at]) for n, at in places if at is not None), 1)
+
+
+def next_states(manifest: Manifest, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns where states have ended, by the names of the inputs that the next chunk starts from.
+
+    Args:
+        manifest: of the artefact.
+        arrays: outputs of a run.
+    """
+    named = ((spec.name, spec.next_state) for spec in manifest.inputs)
+    return {name: arrays[n] for name, n in named if n is not None and n in arrays}
