@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.artefact import integrity, manifest
+from probegen.artefact.attribution_reference import AttributionReference
 from probegen.artefact.explain_file import explain_path
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, GATE_SPLIT, Gate, Manifest
 from probegen.artefact.publishing import (
@@ -21,6 +23,7 @@ from probegen.artefact.publishing import (
     check_place,
     put,
 )
+from probegen.artefact.rows import BATCH
 from probegen.artefact.weights_file import SUFFIX, data_path
 from probegen.artefact.work_folder import follow
 from probegen.errors import ArtefactError, ExportError, InstrumentError
@@ -30,6 +33,8 @@ from probegen.graph.writing import write_model, write_split
 from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
 from probegen.plan.making import make_plan
+from probegen.runtime import load
+from probegen.runtime.drift import attributions, reference_of
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.read.ranges import ranges
 from probegen.runtime.texts import Texts
@@ -52,6 +57,9 @@ _FAILED = {
     "savedmodel": "TensorFlow cannot save the model",
     "keras": "Keras cannot save the model",
 }
+
+#: Samples of a reference that are run together.
+_REFERENCE_BATCH = 16
 
 #: Called with a line that says what is being done.
 Progress = Callable[[str], None]
@@ -135,6 +143,7 @@ def export(
     verify: bool = True,
     samples: Any = None,
     tokenizer: Any = None,
+    reference: Any = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Writes an instrumented model as one artefact, whole or not at all.
@@ -178,6 +187,9 @@ def export(
             `tokenizers`, so that the artefact takes text: its path, or a dict with the path as
             `file` and the inputs that take `ids`, `mask` and `segments`, where their names do not
             tell.
+        reference: inputs, hundreds at best, whose attributions are what later ones are compared
+            with: the manifest gets their distributions, and `probegen serve` and `probegen drift`
+            tell what has moved (see `probegen.runtime.drift`).
         progress: called with a line before each stage.
 
     Raises:
@@ -211,21 +223,29 @@ def export(
             "gate='split' (--gate split) keeps the weights of both graphs in one file beside them, "
             "which external_data=False (--no-external-data) forbids; leave one of the two out."
         )
+    if reference is not None:
+        _check_reference(program.plan.manifest, kind)
     write = _write_onnx if kind == "onnx" else _write_own
     with aside(final) as place:
         say(f"writing {kind}")
         batch = program.source.batch or (None if dynamic_batch else 1)
         options = _Options(kind, chosen, opset, batch, external_data)
         with stage(_FAILED[kind], ExportError), writing(final):
-            described, certify = write(program, place, options)
+            described, rewrite = write(program, place, options)
         check_companions(place, final, overwrite)
         report = None
         if verify and kind != "keras":
             say("verifying against the source model")
             report = _verified(place, final, program, samples)
+        changes: dict[str, Any] = {}
+        if report is not None:
+            changes["certificate"] = _certificate(report, samples, described)
+        if reference is not None:
+            say("attributing the reference")
+            changes["reference"] = _reference(place, reference)
         with writing(final):
-            if report is not None:
-                described = certify(_certificate(report, samples, described))
+            if changes:
+                described = rewrite(changes)
             if kind != "keras":  # an archive with checksums of its own
                 integrity.seal(place)
             data, explain = (
@@ -263,7 +283,41 @@ def _certificate(report: Report, samples: Any, described: Manifest) -> Mapping[s
     return {**report.to_json(), "range": ranges(feed, described.inputs)}
 
 
-#: The manifest of what was written, and what writes a certificate into it.
+def _check_reference(described: Manifest, kind: str) -> None:
+    """Refuses a reference where nothing can be compared with it.
+
+    Raises:
+        ExportError: the format has no runtime, there is no attribution, or groups are missing.
+    """
+    if kind == "keras":
+        raise ExportError("reference= is for ONNX and SavedModel: no runtime runs .keras files.")
+    if not attributions(described):
+        raise ExportError(
+            "reference= keeps the distributions of attributions, and no probe gives one: add one "
+            "such as pg.Saliency()."
+        )
+    if described.groups_input is not None:
+        raise ExportError(
+            "reference= and groups='input' exclude each other: groups are the request's, so that "
+            "attributions of different requests cannot be compared."
+        )
+
+
+def _reference(place: Path, inputs: Any) -> AttributionReference:
+    """Returns the distributions of an artefact's attributions over inputs.
+
+    Raises:
+        InputError: the inputs do not fit, are too few, or give attributions that are not finite.
+    """
+    artefact = load(place)
+    spec = artefact.inputs[0]
+    sizes = [n for n, axis in zip(spec.shape, spec.axes, strict=True) if axis == BATCH]
+    result = artefact.run_batched(inputs, next(iter(sizes), None) or _REFERENCE_BATCH)
+    arrays = {o.name: np.asarray(result[o.name].array) for o in attributions(artefact.manifest)}
+    return reference_of(artefact.manifest, arrays)
+
+
+#: The manifest of what was written, and what writes changes of it into the artefact.
 Written = tuple[Manifest, Callable[[Mapping[str, Any]], Manifest]]
 
 
@@ -291,13 +345,13 @@ def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
         return _write_split(model, described, place)
     write_model(model, place, options.external_data)
 
-    def certify(certificate: Mapping[str, Any]) -> Manifest:
-        certified = described.replace(certificate=certificate)
+    def rewrite(changes: Mapping[str, Any]) -> Manifest:
+        certified = described.replace(**changes)
         assemble.write_manifest(model, certified)
         ir.save(model, place)  # external data, if any, stay as they are
         return certified
 
-    return described, certify
+    return described, rewrite
 
 
 def _write_split(model: ir.Model, described: Manifest, place: Path) -> Written:
@@ -305,27 +359,27 @@ def _write_split(model: ir.Model, described: Manifest, place: Path) -> Written:
     of_both = described.replace(gate=GATE_SPLIT)
     plain = write_split(model, place, of_both)
 
-    def certify(certificate: Mapping[str, Any]) -> Manifest:
-        certified = of_both.replace(certificate=certificate)
-        assemble.write_manifest(model, described.replace(certificate=certificate))
+    def rewrite(changes: Mapping[str, Any]) -> Manifest:
+        certified = of_both.replace(**changes)
+        assemble.write_manifest(model, described.replace(**changes))
         assemble.write_manifest(plain, certified)
         ir.save(model, explain_path(place))
         ir.save(plain, place)
         return certified
 
-    return of_both, certify
+    return of_both, rewrite
 
 
 def _write_own(program: Program, place: Path, options: _Options) -> Written:
     """Writes a format of the source's own."""
     described = program.source.write(options.kind, program.plan, place, options.batch)
 
-    def certify(certificate: Mapping[str, Any]) -> Manifest:
-        certified = described.replace(certificate=certificate)
+    def rewrite(changes: Mapping[str, Any]) -> Manifest:
+        certified = described.replace(**changes)
         manifest.write_beside_savedmodel(place, certified)
         return certified
 
-    return described, certify
+    return described, rewrite
 
 
 def _check_format(source: Source, kind: str) -> None:

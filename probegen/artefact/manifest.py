@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from probegen.artefact import schema
+from probegen.artefact.attribution_reference import AttributionReference, wrong_reference
 from probegen.artefact.rows import BATCH
 from probegen.artefact.texts import TextSpec
 from probegen.errors import ManifestError, did_you_mean
@@ -328,6 +329,7 @@ class Manifest:
         probes: the probes as asked for, resolved, in the form of `methods.text_forms`.
         points: names of all probe points of the source model, in the order of the calls.
         certificate: what `verify` measured when the artefact was made, or `None`.
+        reference: how attributions were distributed over a reference data set, or `None`.
         texts: what the runtime makes inputs of, where the source model takes text.
     """
 
@@ -344,6 +346,7 @@ class Manifest:
     groups_input: InputSpec | None = None
     region_input: InputSpec | None = None
     texts: tuple[TextSpec, ...] = ()
+    reference: AttributionReference | None = None
 
     @property
     def has_gate_input(self) -> bool:
@@ -510,6 +513,10 @@ def _check(found: Manifest) -> None:
         _check_output(output)
     _check_certificate(found.certificate)
     _check_texts(found)
+    if found.reference is not None:
+        wrong = wrong_reference(found.reference, tuple(o.name for o in found.explanations))
+        if wrong is not None:
+            raise schema.SchemaError(wrong)
 
 
 def _check_texts(found: Manifest) -> None:

@@ -11,6 +11,7 @@ import click
 from probegen._version import __version__
 from probegen.cli.compile import compile
 from probegen.cli.differentiate import differentiate
+from probegen.cli.drift import drift
 from probegen.cli.inspect import inspect
 from probegen.cli.maximise import maximise
 from probegen.cli.run import run
@@ -77,9 +78,20 @@ def cli(traceback: bool) -> None:
       probegen maximise model.onnx --target 3 -o picture.png
       probegen serve model.onnx --port 8080
       probegen serve-config triton model.onnx -o repository
+      probegen drift model.onnx results.npz
     """
     del traceback  # see main
 
 
-for _command in (inspect, compile, differentiate, verify, run, maximise, serve, serve_config):
+for _command in (
+    inspect,
+    compile,
+    differentiate,
+    verify,
+    run,
+    maximise,
+    serve,
+    serve_config,
+    drift,
+):
     cli.add_command(_command)

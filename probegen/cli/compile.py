@@ -89,6 +89,11 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
 )
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @with_verification
+@click.option(
+    "--reference",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Inputs (.npy, .npz) whose attributions later ones are compared with: see probegen drift.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_axes
@@ -132,6 +137,7 @@ def compile(
             verify=options["verify"],
             samples=samples_of(options["samples"]),
             tokenizer=options["tokenizer"],
+            reference=samples_of(options["reference"]),
             overwrite=options["overwrite"],
             progress=say,
         )

@@ -64,6 +64,21 @@ _LEVELS = ("debug", "info", "warning", "error")
     help="Largest request.",
 )
 @click.option(
+    "--drift-rate",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of explained requests that are compared with the reference that ARTEFACT was "
+    "compiled with.",
+)
+@click.option(
+    "--drift-window",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="How many of the latest samples are compared with it.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(_LEVELS),
     default="info",
@@ -103,6 +118,7 @@ def serve(artefact: str, host: str, port: int, **options: Any) -> None:
     limits = Limits(
         options["max_batch"], options["max_delay"] / 1e3, options["queue"], options["runs"]
     )
-    settings = Settings(limits, int(options["max_body"] * 2**20))
+    largest = int(options["max_body"] * 2**20)
+    settings = Settings(limits, largest, options["drift_rate"], options["drift_window"])
     server = Server(Served(loaded, name, options["model_version"]), settings)
     run(server, host, port, options["log_level"])

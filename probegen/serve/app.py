@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -17,7 +18,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from probegen.artefact.manifest import TARGET_INPUT
 from probegen.errors import ProbegenError
+from probegen.runtime.drift import Running, chosen_by_the_model
 from probegen.serve.batching import Batcher, Done, Limits, QueueFullError, StoppingError
 from probegen.serve.description import model_metadata, server_metadata
 from probegen.serve.inference import Job, Reply, Served, prepare, refusal, reply
@@ -37,10 +40,15 @@ class Settings:
     Attributes:
         limits: how requests are put together.
         largest_body: the most bytes of a request.
+        drift_rate: share of explained requests whose attributions are compared with the
+            reference, where the artefact holds one.
+        drift_window: how many of the latest samples are compared.
     """
 
     limits: Limits = dataclasses.field(default_factory=Limits)
     largest_body: int = 64 * 2**20
+    drift_rate: float = 1.0
+    drift_window: int = 1000
 
 
 class Server:
@@ -52,6 +60,10 @@ class Server:
         self.settings = settings or Settings()
         self.batcher = Batcher(served, self.settings.limits, self._ran)
         self.metrics = Metrics(served.name, lambda: self.batcher.waiting)
+        self.drift: Running | None = None
+        if served.artefact.manifest.reference is not None and self.settings.drift_rate:
+            self.drift = Running(served.artefact.manifest, self.settings.drift_window)
+            self.metrics.watch(self.drift.drift)
         self.ready = False
         self._log = logging.getLogger(NAME)
         self._metadata = model_metadata(served)
@@ -160,12 +172,21 @@ class Server:
             self.metrics.waited(job.feeds.explain, done.waited)
             told |= {"queued": round(done.waited, 6), "ran": round(done.ran, 6)}
             told["batch"] = done.batch
+            self._observe(job, done)
             size = sum(array.nbytes for array in done.arrays.values())
             return await self._threaded(size, reply, self.served, request, job, done.arrays), {}
         except (QueueFullError, StoppingError) as error:
             return Reply(503, write_error(str(error))), {"Retry-After": "1"}
         except ProbegenError as error:
             return refusal(error), {}
+
+    def _observe(self, job: Job, done: Done) -> None:
+        """Counts the attributions of some of the requests that are explained."""
+        if self.drift is None or not job.feeds.explain:
+            return
+        if random.random() < self.settings.drift_rate and not job.region:
+            target = job.feeds.asked.get(TARGET_INPUT)
+            self.drift.observe(done.arrays, chosen_by_the_model(target, job.rows))
 
     def _read(self, body: bytes, length: str | None) -> tuple[Request, Job]:
         request = read_request(body, length)

@@ -68,11 +68,13 @@ class Job:
         feeds: what is fed.
         outputs: names of what is answered, in order.
         rows: its samples.
+        region: whether it says what positions count.
     """
 
     feeds: Feeds
     outputs: tuple[str, ...]
     rows: int
+    region: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +148,8 @@ def prepare(served: Served, request: Request) -> Job:
     explain, outputs = _wanted(artefact, request, asked.pop(GATE_INPUT, None))
     inputs = {name: array for name, array in request.inputs.items() if name not in own}
     feeds = artefact.prepare(inputs, explain=explain, **asked)
-    return Job(feeds, outputs, count_rows(feeds.inputs, artefact.inputs))
+    rows = count_rows(feeds.inputs, artefact.inputs)
+    return Job(feeds, outputs, rows, REGION_INPUT in asked)
 
 
 def _asked(request: Request, own: Sequence[str]) -> dict[str, Any]:

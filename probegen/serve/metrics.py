@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from probegen._version import __version__
+from probegen.runtime.drift import OutputDrift
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 #: Upper bounds of times, in seconds, and of samples in a batch.
@@ -52,6 +54,10 @@ class Metrics:
             __version__
         ).set(1)
 
+    def watch(self, drift: Callable[[], Sequence[OutputDrift]]) -> None:
+        """Adds attribution drift, which is computed when the metrics are asked for."""
+        self.registry.register(_Drift(self._model, drift))
+
     def request(self, explain: bool, status: int, seconds: float) -> None:
         """Counts a request that was answered."""
         labels = (self._model, _word(explain))
@@ -72,6 +78,43 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all of them as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class _Drift:
+    """Attribution drift as metrics: distances of each output, and those of the units that moved."""
+
+    def __init__(self, model: str, drift: Callable[[], Sequence[OutputDrift]]) -> None:
+        self._model, self._drift = model, drift
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yields the metrics."""
+        labels = ("model", "output")
+        families = {
+            name: GaugeMetricFamily(f"probegen_attribution_{name}", text, labels=labels)
+            for name, text in (
+                ("samples", "Explained samples that are compared with the reference."),
+                ("psi", "Largest population stability index of a feature or bin."),
+                ("js", "Largest Jensen-Shannon distance of a feature or bin."),
+                ("moved", "Features or bins that have moved."),
+            )
+        }
+        units = GaugeMetricFamily(
+            "probegen_attribution_moved_psi",
+            "Population stability index of a feature or bin that has moved.",
+            labels=(*labels, "unit"),
+        )
+        for own in self._drift():
+            figures = {
+                "samples": own.samples,
+                "psi": own.psi,
+                "js": own.js,
+                "moved": len(own.moved),
+            }
+            for name, figure in figures.items():
+                families[name].add_metric((self._model, own.output), figure)
+            for unit in own.moved:
+                units.add_metric((self._model, own.output, unit.name), unit.psi)
+        yield from (*families.values(), units)
 
 
 def _word(explain: bool) -> str:

@@ -1,0 +1,72 @@
+"""`probegen drift`: whether attributions are distributed as they were over a reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probegen.cli.showing import show_table, start_tensorflow
+
+#: Units that are shown of each output.
+_SHOWN = 10
+
+
+@click.command()
+@click.argument("artefact", type=click.Path())
+@click.argument("results", nargs=-1, required=True, type=click.Path())
+@click.option("--fail", is_flag=True, help="End with status 1 where something has moved.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every unit.")
+def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) -> None:
+    """Compare the attributions in RESULTS with the reference of ARTEFACT.
+
+    ARTEFACT was compiled with --reference, RESULTS are .npz files that `probegen run --npz` wrote.
+    Samples that were explained for a class of the request's, and not the one that the model chose,
+    are left out.
+
+    PSI is the population stability index (0.1 is a moderate, 0.25 a large shift), JS the
+    Jensen-Shannon distance. Where nothing has moved, one report in a hundred says that something
+    has.
+    """
+    from probegen import runtime
+    from probegen.runtime.drift import FEWEST, Running, chosen_by_the_model
+
+    if Path(artefact).is_dir():
+        start_tensorflow()
+    running = Running(runtime.load(artefact).manifest, window=None)
+    for path in results:
+        result = runtime.read_npz(path)
+        arrays = {name: record.array for name, record in result.items()}
+        running.observe(arrays, chosen_by_the_model(result.run.target, result.run.rows))
+    found = running.drift()
+    moved = any(output.moved for output in found)
+    if as_json:
+        click.echo(json.dumps({"moved": moved, "outputs": [_told(output) for output in found]}))
+    else:
+        for output in found:
+            rows = [
+                (unit.name, f"{unit.psi:.3f}", f"{unit.js:.3f}", f"{unit.limit:.3f}")
+                for unit in output.moved[:_SHOWN]
+            ]
+            more = len(output.moved) - len(rows)
+            title = f"{output.output}, {output.samples} samples: {len(output.moved)} moved"
+            if rows:
+                title += f", {more} of them not shown" if more else ""
+                show_table(title, ("moved", "PSI", "JS", "limit of PSI"), rows)
+            else:
+                few = f" (fewer than {FEWEST} samples say nothing)"
+                few = few if output.samples < FEWEST else ""
+                click.echo(f"{title}, the largest PSI is {output.psi:.3f}{few}")
+        if not found:
+            click.echo("no attribution of the reference is in the results.")
+    if fail and moved:
+        raise SystemExit(1)
+
+
+def _told(output: Any) -> dict[str, Any]:
+    units = [{**dataclasses.asdict(unit), "moved": unit in output.moved} for unit in output.units]
+    about = {"output": output.output, "samples": output.samples, "psi": output.psi, "js": output.js}
+    return {**about, "units": units}
