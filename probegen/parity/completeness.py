@@ -6,7 +6,7 @@ these: the score and all that is summed up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from probegen.methods.axes import BATCH
 from probegen.parity.classes import class_axis_of
 from probegen.plan.completeness import Residual, residuals_of
 from probegen.plan.plan import Plan, TensorRef
-from probegen.sources.changed_scores import attribution_by_scores, summed_score
+from probegen.sources.changed_scores import ScoresAt, attribution_by_scores, summed_score
 
 Array = npt.NDArray[Any]
 
@@ -31,7 +31,7 @@ def missing_of(
     residual: Residual,
     found: Mapping[str, Array],
     tensors: Mapping[TensorRef, Array],
-    scores_at: Callable[[Mapping[TensorRef, Array]], Array],
+    scores_at: ScoresAt,
     seeds: Sequence[Array],
 ) -> dict[str, Array]:
     """Returns what is missing to the completeness of attributions, and its sizes, by numpy.
@@ -40,10 +40,10 @@ def missing_of(
         residual: which attributions, and what the reference is.
         found: the attributions.
         tensors: what is moved to the reference, as the model has it.
-        scores_at: runs the model.
+        scores_at: the model's scores.
         seeds: for each class that is explained, what scores are multiplied by.
     """
-    gained, scores = residual.gained, scores_at({})
+    gained, scores = residual.gained, scores_at.run(scores_at.feed, {})
     several = gained.spec.target is not None and gained.spec.target.several
     missing, sizes = [], []
     changes: list[Array] | None = None

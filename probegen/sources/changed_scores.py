@@ -1,28 +1,104 @@
 """Attributions by scores at changed inputs, by numpy: the untouched model and nothing else.
 
-This is what artefacts are held against. The model runs one point at a time; what is moved, and how
-scores become an attribution, is said by the method itself, in double precision.
+This is what artefacts are held against. What is moved, and how scores become an attribution, is
+said by the method itself, in double precision. Several points go through the model in one batch,
+after a first few have shown that it gives each the score that it has alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.rows import as_described, rows_first
+from probegen.artefact.manifest import InputSpec
+from probegen.artefact.rows import as_described, batch_axis, rows_first
 from probegen.errors import VerificationError
-from probegen.methods.axes import batch_first
+from probegen.methods.axes import Axes, batch_first
 from probegen.methods.by_scores import ByScores, Subject
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientOutput, TensorRef
 
 Array = npt.NDArray[Any]
 
-#: What tensors are moved by -> the scores that the target is taken from, the batch first.
-ScoresAt = Callable[[Mapping[TensorRef, Array]], Array]
+#: What tensors are moved by: the shift of each.
+Shifts = Mapping[TensorRef, Array]
+#: How many points go through the model at once: so many, and no more numbers of inputs.
+_MOST_POINTS, _MOST_NUMBERS = 16, 2**22
+#: What a score may differ by in a batch of several points, relative to the largest: rounding.
+_ROUNDING = 1e-4
+
+
+@dataclasses.dataclass
+class ScoresAt:
+    """The scores of a model at changed inputs.
+
+    Attributes:
+        run: (inputs, what tensors are moved by) -> the scores that the target is taken from, the
+            batch first.
+        feed: the inputs.
+        inputs: the manifest's entries of the model's inputs.
+        together: whether several points go through the model at once; None until that was tried.
+    """
+
+    run: Callable[[Mapping[str, Array], Shifts], Array]
+    feed: Mapping[str, Array]
+    inputs: Sequence[InputSpec]
+    together: bool | None = None
+
+    def __post_init__(self) -> None:
+        places = [(batch_axis(s.axes), s.shape) for s in self.inputs]
+        if any(at is not None and shape[at] is not None for at, shape in places):
+            self.together = False
+
+    @property
+    def most(self) -> int:
+        """The number of points that are asked for at once."""
+        numbers = sum(self.feed[s.name].size for s in self.inputs)
+        return max(1, min(_MOST_POINTS, _MOST_NUMBERS // max(numbers, 1)))
+
+    def at(self, points: Sequence[Shifts], axes: Mapping[TensorRef, Axes]) -> list[Array]:
+        """Returns the scores at each point.
+
+        Args:
+            points: what tensors are moved by.
+            axes: of these tensors.
+        """
+        if len(points) == 1 or self.together is False:
+            return [self.run(self.feed, shifts) for shifts in points]
+        if self.together:
+            return self._joined(points, axes)
+        alone = [self.run(self.feed, shifts) for shifts in points]
+        try:
+            joined = self._joined(points, axes)
+            self.together = all(map(_same, alone, joined))
+        except Exception:  # a model that is bound to a batch in its inside
+            self.together = False
+        return alone
+
+    def _joined(self, points: Sequence[Shifts], axes: Mapping[TensorRef, Axes]) -> list[Array]:
+        count = len(points)
+        fed = dict(self.feed)
+        for spec in self.inputs:
+            at = batch_axis(spec.axes)
+            if at is not None:
+                fed[spec.name] = np.concatenate([self.feed[spec.name]] * count, axis=at)
+        shifts = {
+            ref: np.concatenate([p[ref] for p in points], axis=batch_axis(axes[ref]) or 0)
+            for ref in points[0]
+        }
+        return np.split(self.run(fed, shifts), count)
+
+
+def _same(alone: Array, joined: Array) -> bool:
+    """Tells whether scores differ by rounding alone."""
+    if alone.shape != joined.shape:
+        return False
+    size = np.abs(alone.astype(np.float64)).max(initial=0.0, where=np.isfinite(alone))
+    return bool(np.allclose(alone, joined, rtol=_ROUNDING, atol=_ROUNDING * size, equal_nan=True))
 
 
 def attribution_by_scores(
@@ -39,7 +115,7 @@ def attribution_by_scores(
     Args:
         output: the method, and what it explains.
         tensors: what is explained and what is changed, as the model has it.
-        scores_at: runs the model.
+        scores_at: the model's scores.
         seeds: for each class, what scores are multiplied by before they are summed up.
         groups: `[batch, ...positions]` of the request, where there are some.
     """
@@ -55,7 +131,7 @@ def attribution_by_scores(
     numbered = None if groups is None or not probe.takes_groups else groups.astype(np.float64)
     subject = Subject(value, axes, moved, numbered)
     prepared = probe.prepared(ops, subject)
-    here = scores_at({})
+    here = scores_at.run(scores_at.feed, {})
     scores = [summed_score(here, seed) for seed in seeds]
     count = probe.count(axes, value.shape)
     if count is None:
@@ -64,19 +140,22 @@ def attribution_by_scores(
         [np.array(zeros, np.float64) for zeros in probe.start(ops, prepared, score)]
         for score in scores
     ]
-    for number in range(count):
-        numbers = np.array([number], np.float64)
-        shifts = {}
-        for which, ((ref, own), (tensor, named)) in enumerate(
-            zip(output.moves, moved, strict=True)
-        ):
-            point = probe.changed_one(ops, prepared, numbers, tensor, named, which)[0]
-            shifts[ref] = as_described(point - tensor, own)
-        there = scores_at(shifts)
-        for entry, (seed, score) in enumerate(zip(seeds, scores, strict=True)):
-            found = summed_score(there, seed)
-            added = probe.added(ops, prepared, numbers, found[None], score)
-            sums[entry] = [total + part[0] for total, part in zip(sums[entry], added, strict=True)]
+    for first in range(0, count, scores_at.most):
+        few = [np.array([n], np.float64) for n in range(first, min(count, first + scores_at.most))]
+        points = []
+        for numbers in few:
+            shifts = {}
+            for which, ((ref, own), (tensor, named)) in enumerate(
+                zip(output.moves, moved, strict=True)
+            ):
+                point = probe.changed_one(ops, prepared, numbers, tensor, named, which)[0]
+                shifts[ref] = as_described(point - tensor, own)
+            points.append(shifts)
+        for numbers, there in zip(few, scores_at.at(points, dict(output.moves)), strict=True):
+            for entry, (seed, score) in enumerate(zip(seeds, scores, strict=True)):
+                found = summed_score(there, seed)
+                added = probe.added(ops, prepared, numbers, found[None], score)
+                sums[entry] = [t + part[0] for t, part in zip(sums[entry], added, strict=True)]
     results = [
         np.asarray(probe.explained(ops, subject, prepared, of_class, score))
         for of_class, score in zip(sums, scores, strict=True)

@@ -38,6 +38,7 @@ from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
 from probegen.sources.base import Program, Reference, Source, WrappedReference
+from probegen.sources.changed_scores import ScoresAt
 from probegen.sources.class_by_class import class_by_class
 
 Array = npt.NDArray[Any]
@@ -385,21 +386,22 @@ def _arrived(
 
 
 def _missing(
-    run: _Run, group: GradientGroup, scores: ir.Value, found: Mapping[str, Array]
+    run: _Run, group: GradientGroup, of: ir.Value, found: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Returns what is missing to completeness, by runs of the forward graph at the reference."""
     weights, values, sources = group.target.weights(run.feed), run.values, run.graph.sources
-    chosen = seeds(values[scores], group.target.spec, run.target, weights)
+    chosen = seeds(values[of], group.target.spec, run.target, weights)
     missing: dict[str, Array] = {}
     for residual in residuals_of(group):
         holds = residual.probe.holds_masks
 
-        def scores_at(shifts: Mapping[TensorRef, Array], holds: bool = holds) -> Array:
+        def scores(_: Any, shifts: Mapping[TensorRef, Array], holds: bool = holds) -> Array:
             moved = {sources[r]: values[sources[r]] + s for r, s in shifts.items()}
             for node in held_masks(run.forward.graph, list(moved)) if holds else ():
                 moved.update((v, values[v]) for v in node.outputs)
-            return (run.forward.at(run.feed, moved) if moved else values)[scores]
+            return (run.forward.at(run.feed, moved) if moved else values)[of]
 
         tensors = {r: values[sources[r]] for r in residual.gained.refs}
-        missing.update(missing_of(residual, found, tensors, scores_at, chosen))
+        at = ScoresAt(scores, run.feed, (), together=False)
+        missing.update(missing_of(residual, found, tensors, at, chosen))
     return missing

@@ -23,7 +23,7 @@ from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
-from probegen.sources.changed_scores import attribution_by_scores
+from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.keras_model import KerasModel
@@ -167,7 +167,9 @@ class KerasReference:
         seeds: Sequence[Array],
     ) -> list[dict[str, Array]]:
         """Returns the attributions by scores of each class."""
-        at = functools.partial(self._scores_of, feed, place)
+        names = self._source.input_names
+        inputs = [s for s in self.plan.manifest.inputs if s.name in names]
+        at = ScoresAt(lambda fed, shifts: self._moved.at(fed, shifts)[0][place], feed, inputs)
         each: list[dict[str, Array]] = [{} for _ in seeds]
         for output in (o for o in group.outputs if o.moves):
             made = attribution_by_scores(output, tensors, at, seeds, feed.get(GROUPS_INPUT))
@@ -180,11 +182,6 @@ class KerasReference:
         sized = output.sized_by(feed, self._source.input_names)
         result = resized(NumpyOperations(), made.astype(np.float64), sized)
         return np.asarray(result).astype(output.spec.dtype)
-
-    def _scores_of(
-        self, feed: Mapping[str, Array], place: int, shifts: Mapping[TensorRef, Array]
-    ) -> Array:
-        return self._moved.at(feed, shifts)[0][place]
 
     @functools.cached_property
     def _moved(self) -> KerasMovedScores:

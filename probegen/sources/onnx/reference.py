@@ -37,7 +37,7 @@ from probegen.plan.plan import (
     samples_of,
 )
 from probegen.plan.raw_gradients import with_raw_gradients
-from probegen.sources.changed_scores import attribution_by_scores
+from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.moved_scores import (
@@ -189,14 +189,10 @@ class OnnxReference:
         tensors: Mapping[TensorRef, Array],
     ) -> list[dict[str, Array]]:
         """Returns the attributions of each class."""
+        inputs = [s for s in self.plan.manifest.inputs if s.name in self._view.input_names]
+        at = ScoresAt(lambda fed, shifts: self._moved.at(fed, shifts)[0][place], feed, inputs)
         by_scores = {
-            o.spec.name: attribution_by_scores(
-                o,
-                tensors,
-                lambda shifts: self._moved.at(feed, shifts)[0][place],
-                seeds,
-                feed.get(GROUPS_INPUT),
-            )
+            o.spec.name: attribution_by_scores(o, tensors, at, seeds, feed.get(GROUPS_INPUT))
             for o in group.outputs
             if o.moves
         }

@@ -1,0 +1,73 @@
+"""Scores at several points at once: only where a batch of them says what each says alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from probegen.artefact.manifest import InputSpec
+from probegen.plan.plan import TensorRef
+from probegen.sources.changed_scores import ScoresAt
+
+INPUT = TensorRef(None, position=0)
+AXES = {INPUT: ("time", "batch", "feature")}
+X = np.random.default_rng(0).normal(size=(5, 2, 3))
+POINTS = [{INPUT: np.full(X.shape, 0.1 * i)} for i in range(4)]
+
+
+def scores(
+    model: Any, batch: int | None = None, time: int | None = None
+) -> tuple[ScoresAt, list[int]]:
+    """Returns the scores of a model of series with time first, and the batches that it saw."""
+    spec = InputSpec("x", "float32", (time, batch, 3), AXES[INPUT])
+    seen: list[int] = []
+
+    def run(feed: Mapping[str, Any], shifts: Mapping[TensorRef, Any]) -> Any:
+        moved = feed["x"] + shifts[INPUT]
+        seen.append(moved.shape[1])
+        return model(moved)
+
+    return ScoresAt(run, {"x": X}, [spec]), seen
+
+
+def by_row(x: np.ndarray) -> np.ndarray:
+    return np.tanh(x).sum(0)
+
+
+def by_batch(x: np.ndarray) -> np.ndarray:
+    return np.tanh(x - x.mean(1, keepdims=True)).sum(0)
+
+
+def of_two(x: np.ndarray) -> np.ndarray:
+    return by_row(x.reshape(5, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "seen"),
+    [
+        (by_row, None, [2, 2, 2, 2, 8, 8]),  # tried, and then at once
+        (by_batch, None, [2, 2, 2, 2, 8, *[2] * 4]),  # rows depend on each other: never again
+        (of_two, None, [2, 2, 2, 2, 8, *[2] * 4]),  # bound to two rows inside
+        (by_row, 2, [2] * 8),
+    ],
+)
+def test_points_go_together_where_that_changes_nothing(
+    model: Any, batch: int | None, seen: list[int]
+) -> None:
+    found, batches = scores(model, batch)
+    for _ in range(2):
+        values = found.at(POINTS, AXES)
+        for value, shifts in zip(values, POINTS, strict=True):
+            np.testing.assert_allclose(value, model(X + shifts[INPUT]), rtol=1e-6)
+    assert batches[: len(seen)] == seen
+    assert len(batches) <= len(seen)
+
+
+def test_large_inputs_go_one_by_one() -> None:
+    found, _ = scores(by_row)
+    assert found.most == 16
+    found.feed = {"x": np.zeros((2**21, 2, 3), np.int8)}
+    assert found.most == 1
