@@ -132,6 +132,8 @@ class InputSpec:
         padding: what says which positions hold nothing; None where the model does not tell.
         next_state: of an input that a recurrent layer starts from, the output that says where it
             ends, for the next chunk of a series; None for all others. Left out, it is zeros.
+        longest: the most steps along its open axis (behind the batch), where the model has no
+            positions for more; None where there may be any number, or that is not known.
     """
 
     name: str
@@ -142,6 +144,7 @@ class InputSpec:
     integer: bool = False
     padding: Padding | None = None
     next_state: str | None = None
+    longest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

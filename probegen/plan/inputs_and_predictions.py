@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from probegen.artefact import manifest
-from probegen.artefact.manifest import InputSpec, OutputSpec, Padding
+from probegen.artefact.manifest import InputSpec, OutputSpec
 from probegen.errors import InstrumentError
 from probegen.plan import axes
 from probegen.plan.model_view import ModelView, Tie
@@ -16,11 +17,14 @@ _COLUMN_RANK = 2
 
 def inputs(view: ModelView) -> tuple[InputSpec, ...]:
     """Returns the artefact's inputs that come from the model."""
-    paddings = view.paddings()
-    return tuple(_input(view, i, paddings.get(i)) for i in range(len(view.input_names)))
+    paddings, longest = view.paddings(), view.longest()
+    return tuple(
+        dataclasses.replace(_input(view, i), padding=paddings.get(i), longest=longest.get(i))
+        for i in range(len(view.input_names))
+    )
 
 
-def _input(view: ModelView, position: int, padding: Padding | None) -> InputSpec:
+def _input(view: ModelView, position: int) -> InputSpec:
     tensor = view.input(position)
     lookups = [s for s in view.starts if s.is_lookup and s.carries(position)]
     floats = tensor.is_float and view.explainable_in_part(position)
@@ -35,7 +39,6 @@ def _input(view: ModelView, position: int, padding: Padding | None) -> InputSpec
         axes=axes.input_axes(tensor.axes, tokens=bool(whole or sequences) and not floats),
         vocabulary=min((s.rows for s in whole if s.rows is not None), default=None),
         integer=tensor.is_float and bool(lookups) and (bool(whole) or ids),
-        padding=padding,
         next_state=view.carried.get(view.input_names[position]),
     )
 

@@ -226,6 +226,10 @@ class ModelView(abc.ABC):
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
 
+    @abc.abstractmethod
+    def longest(self) -> Mapping[int, int]:
+        """Returns the positions of inputs -> the most steps that they may have, where known."""
+
     def only_masks(self, position: int) -> bool:
         """Tells whether an input only says which positions count."""
         facts, name = self.input(position), self.input_names[position].lower()

@@ -54,6 +54,9 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "smallest": np.minimum,
 }
 SELECT = "select"
+#: Kinds of operations that bring vectors of the same positions together, and no more than that.
+JOIN = "join"
+_ALIGNING = frozenset({JOIN, "add", "subtract", "multiply"})
 #: Operations that keep a mask one where a further condition is joined to it: a causal one.
 _NARROWING = frozenset({"and", "multiply", "smallest", "add"})
 
@@ -78,8 +81,8 @@ class Step:
     """What an operation does to numbers.
 
     Attributes:
-        kind: a name of `_FUNCTIONS`, `"select"` (condition, where true, where false), or `""` for
-            what is none of these.
+        kind: a name of `_FUNCTIONS`, `"select"` (condition, where true, where false), `"join"` for
+            sums of several and for vectors put behind each other, or `""` for the rest.
         operands: what it reads.
         results: the tensors that it makes.
     """
@@ -158,6 +161,10 @@ class PaddingFinder:
         self._from: dict[Hashable, frozenset[int]] = {
             fed.key: frozenset([i]) for i, fed in enumerate(inputs)
         }
+        #: Tensor -> the inputs whose positions it has, as long as nothing else came in between.
+        self._stream = {f.key: frozenset([i]) for i, f in enumerate(inputs) if not f.is_mask}
+        #: Inputs whose positions are the same ones, in pairs.
+        self._aligned: set[frozenset[int]] = set()
         #: Position of an input -> which of its candidates mask, and what is masked, in order.
         self._masks: dict[int, list[tuple[Array, frozenset[int]]]] = {}
 
@@ -175,6 +182,7 @@ class PaddingFinder:
         if not of:
             return
         self._from.update(dict.fromkeys(step.results, of))
+        self._follow_stream(step)
         told = self._select(step) if step.kind == SELECT else self._computed(step)
         if told:
             self._told.update(dict.fromkeys(step.results, told))
@@ -207,6 +215,15 @@ class PaddingFinder:
         return found
 
     # -- one operation ---------------------------------------------------------------------
+
+    def _follow_stream(self, step: Step) -> None:
+        """Keeps in mind whose positions tensors have: tokens and their segments have the same."""
+        streams = {self._stream[o.key] for o in step.operands if o.key in self._stream}
+        whole = frozenset[int]().union(*streams)
+        if len(streams) > 1 and step.kind in _ALIGNING:
+            self._aligned.update(frozenset((i, j)) for i in whole for j in whole if i != j)
+        if len(streams) == 1 or (streams and step.kind in _ALIGNING):
+            self._stream.update(dict.fromkeys(step.results, whole))
 
     def _computed(self, step: Step) -> dict[int, Array]:
         function = _FUNCTIONS.get(step.kind)
@@ -272,7 +289,10 @@ class PaddingFinder:
 
     def _note(self, position: int, masked: Array, data: Iterable[Hashable]) -> None:
         if masked.any() and not masked.all():
-            of = frozenset[int]().union(*(self._from.get(k, frozenset()) for k in data))
+            reached = frozenset[int]().union(*(self._from.get(k, frozenset()) for k in data))
+            of = frozenset(i for i in reached if not self._inputs[i].is_mask)
+            if any(frozenset((i, j)) not in self._aligned for i in of for j in of if i != j):
+                of = frozenset()  # queries and keys, say: whose mask it is cannot be told
             self._masks.setdefault(position, []).append((masked, of))
 
     # -- what was found --------------------------------------------------------------------

@@ -18,8 +18,9 @@ from probegen.artefact.manifest import (
     TARGET_INPUT,
     InputSpec,
 )
-from probegen.artefact.rows import batch_axis
+from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import InputError, did_you_mean
+from probegen.runtime.padding import same_positions
 from probegen.stages import stage
 
 Array = npt.NDArray[Any]
@@ -62,7 +63,22 @@ def _checked(x: Inputs, specs: Sequence[InputSpec], check_finite: bool) -> dict[
     if len(set(rows.values())) > 1:
         sizes = ", ".join(f"{name!r} has {n}" for name, n in rows.items())
         raise InputError(f"all inputs must have the same batch size, but {sizes}.")
+    _check_masks(arrays, specs)
     return arrays
+
+
+def _check_masks(arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> None:
+    """Refuses a mask that has not as many positions as what it belongs to."""
+    by_name = {spec.name: spec for spec in specs}
+    for spec in specs:
+        mask = None if spec.padding is None else by_name.get(spec.padding.input)
+        if mask is None or mask is spec:
+            continue
+        if not same_positions(spec, mask, arrays):
+            raise InputError(
+                f"input {mask.name!r} {arrays[mask.name].shape} says which positions of "
+                f"{spec.name!r} {arrays[spec.name].shape} are padding: both need the same ones."
+            )
 
 
 def name_inputs(x: Inputs, specs: Sequence[InputSpec]) -> dict[str, Any]:
@@ -126,6 +142,7 @@ def _fit(value: Any, spec: InputSpec, check_finite: bool) -> Array:
         return array
     _check_kind(array, spec)
     _check_shape(array, spec)
+    _check_length(array, spec)
     _check_values(array, spec, check_finite)
     return _cast(array, spec)
 
@@ -207,6 +224,17 @@ def _check_shape(array: Array, spec: InputSpec) -> None:
                 f"input {spec.name!r} has the size {got} on the axis {axis!r} (axis {i}), "
                 f"expected {'at least 1' if size is None else size}. Its shape is {array.shape}, "
                 f"expected {expected}.{_order_hint(array, spec)}"
+            )
+
+
+def _check_length(array: Array, spec: InputSpec) -> None:
+    """Refuses a sequence that is longer than the model has positions for."""
+    for axis, size, got in zip(spec.axes, spec.shape, array.shape, strict=True):
+        open_axis = size is None and axis != BATCH
+        if spec.longest is not None and open_axis and got > spec.longest:
+            raise InputError(
+                f"input {spec.name!r} has {got} entries on the axis {axis!r}, and the model has "
+                f"positions for {spec.longest} at most: cut it, or run it in parts."
             )
 
 

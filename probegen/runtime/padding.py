@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,17 +29,33 @@ def padded_positions(
     telling = None if told is None else next((s for s in specs if s.name == told.input), None)
     if told is None or telling is None or telling.name not in arrays or spec.name not in arrays:
         return None
-    given = rows_first(np.asarray(arrays[telling.name]), telling.axes)
-    is_padding = np.isin(given, np.asarray(told.values))
-    array = rows_first(np.asarray(arrays[spec.name]), spec.axes)
-    inner = without_batch(spec.axes, spec.axes)
-    features = tuple(i + 1 for i, name in enumerate(inner) if name in CHANNEL)
+    is_padding = np.isin(arrays[telling.name], np.asarray(told.values))
+    is_padding = rows_first(is_padding, telling.axes)
+    sizes, features = _positions(spec, arrays[spec.name])
     if telling is spec:
         return np.asarray(is_padding.all(axis=features) if features else is_padding)
-    kept = [n for i, n in enumerate(array.shape) if i not in features]
-    if is_padding.size != math.prod(kept):
-        return None
-    return is_padding.reshape(kept)
+    return is_padding.reshape(sizes) if same_positions(spec, telling, arrays) else None
+
+
+def same_positions(spec: InputSpec, mask: InputSpec, arrays: Mapping[str, Array]) -> bool:
+    """Tells whether a mask has as many samples and positions as what it belongs to.
+
+    Args:
+        spec: what it belongs to.
+        mask: the mask, which may have further axes of one entry.
+        arrays: what is fed, by name.
+    """
+    sizes, _ = _positions(spec, arrays[spec.name])
+    of_mask = rows_first(arrays[mask.name], mask.axes).shape
+    return [n for n in of_mask if n != 1] == [n for n in sizes if n != 1]
+
+
+def _positions(spec: InputSpec, array: Array) -> tuple[list[int], tuple[int, ...]]:
+    """Returns the sizes of an input's positions, rows first, and its axes that are none."""
+    inner = without_batch(spec.axes, spec.axes)
+    features = tuple(i + 1 for i, name in enumerate(inner) if name in CHANNEL)
+    shape = rows_first(array, spec.axes).shape
+    return [n for i, n in enumerate(shape) if i not in features], features
 
 
 def padded_steps(

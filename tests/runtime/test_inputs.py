@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from probegen.artefact.manifest import InputSpec
+from probegen.artefact.manifest import InputSpec, Padding
 from probegen.errors import InputError
 from probegen.runtime.inputs import check_inputs
 
@@ -181,3 +181,35 @@ def test_ways_to_give_text(x):
 )
 def test_what_is_no_text(x, says):
     refused({"text": np.array(x, object)}, [TEXT], says)
+
+
+# -- sequences ---------------------------------------------------------------------------------
+
+MASKED = InputSpec(
+    "ids", "int32", (None, None), ("batch", "time"), 9, padding=Padding("mask", (0.0,)), longest=5
+)
+MASK = InputSpec("mask", "bool", (None, 1, None), ("batch", "axis_1", "feature"))
+
+
+def test_a_sequence_longer_than_the_positions():
+    assert check_inputs([np.ones((3, 5), int), np.ones((3, 1, 5), bool)], [MASKED, MASK])
+    with pytest.raises(
+        InputError, match=r"'ids' has 6 entries .* 'time'.* positions for 5 at most"
+    ):
+        check_inputs([np.ones((3, 6), int), np.ones((3, 1, 6), bool)], [MASKED, MASK])
+
+
+def test_an_empty_sequence():
+    with pytest.raises(InputError, match=r"size 0 on the axis 'time' .*expected at least 1"):
+        check_inputs([np.ones((3, 0), int), np.ones((3, 1, 0), bool)], [MASKED, MASK])
+
+
+def test_a_mask_of_other_positions():
+    with pytest.raises(InputError, match=r"'mask' \(3, 1, 4\) says which positions of 'ids'"):
+        check_inputs([np.ones((3, 5), int), np.ones((3, 1, 4), bool)], [MASKED, MASK])
+
+
+def test_ids_below_and_beyond_the_vocabulary():
+    for wrong in (-1, 9):
+        with pytest.raises(InputError, match=f"the value {wrong} .*ids go from 0 to 8"):
+            check_inputs([np.full((3, 5), wrong), np.ones((3, 1, 5), bool)], [MASKED, MASK])

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from probegen.artefact.manifest import Padding
-from probegen.plan.padding import SELECT, Fed, Operand, PaddingFinder, Step
+from probegen.plan.padding import JOIN, SELECT, Fed, Operand, PaddingFinder, Step
 from probegen.sources.keras.capture import LayerCall
 
 #: Operations that bring the numbers of their first operand into another shape, copy them, or tell
@@ -65,6 +65,8 @@ def _step(op: Any, finder: PaddingFinder) -> Step:
     kind = _KINDS.get(op.type, "")
     if op.type == "Cast":
         kind = "truth" if op.outputs[0].dtype == tf.bool else "same"
+    if op.type == "AddN" or _joins_vectors(op):
+        kind = JOIN
     read = op.inputs[:1] if kind == "same" else op.inputs
     told = kind and any(finder.is_told(id(t)) for t in read)
     operands = [
@@ -76,6 +78,14 @@ def _step(op: Any, finder: PaddingFinder) -> Step:
         for t in read
     ]
     return Step(kind, tuple(operands), tuple(id(t) for t in op.outputs))
+
+
+def _joins_vectors(op: Any) -> bool:
+    """Tells whether an operation puts tensors behind each other along their last axis."""
+    if op.type != "ConcatV2" or op.outputs[0].shape.rank is None:
+        return False
+    axis = tf.get_static_value(op.inputs[-1])
+    return axis is not None and int(axis) in (-1, op.outputs[0].shape.rank - 1)
 
 
 def _number(tensor: Any) -> float | None:

@@ -24,6 +24,7 @@ from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.inner_tensors import number_in_call
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.lengths import longest
 from probegen.sources.keras.padding import constants_compared, paddings
 from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
 from probegen.sources.keras.positions import follow_graph
@@ -290,6 +291,10 @@ class KerasView(ModelView):
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
         return self._paddings
+
+    def longest(self) -> Mapping[int, int]:
+        """Returns the positions of inputs -> the most steps that they may have, where known."""
+        return longest(self.trace.graph.get_operations(), self.trace.inputs)
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:

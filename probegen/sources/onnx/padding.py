@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from probegen.artefact.manifest import Padding
 from probegen.graph.core.queries import inputs_of, is_float
-from probegen.graph.core.values import constant_of
-from probegen.plan.padding import SELECT, Fed, Operand, PaddingFinder, Step
+from probegen.graph.core.values import attribute, constant_of, shape_of
+from probegen.plan.padding import JOIN, SELECT, Fed, Operand, PaddingFinder, Step
 
 #: Operators that bring the numbers of their first operand into another shape, copy them, or tell of
 #: several whether one is not 0.
@@ -60,6 +60,8 @@ def _step(node: ir.Node, finder: PaddingFinder) -> Step:
     kind = "" if node.domain else _KINDS.get(node.op_type, "")
     if node.op_type == "Cast" and not node.domain:
         kind = "truth" if node.outputs[0].dtype == ir.DataType.BOOL else "same"
+    if not node.domain and (node.op_type == "Sum" or _joins_vectors(node)):
+        kind = JOIN
     read = list(inputs_of(node))
     if kind == "same":
         read = read[:1]
@@ -75,6 +77,12 @@ def _step(node: ir.Node, finder: PaddingFinder) -> Step:
         for v in read
     ]
     return Step(kind, tuple(operands), tuple(node.outputs))
+
+
+def _joins_vectors(node: ir.Node) -> bool:
+    """Tells whether a node puts values behind each other along their last axis."""
+    sizes = shape_of(node.outputs[0]) if node.op_type == "Concat" else None
+    return sizes is not None and attribute(node, "axis", 0) in (-1, len(sizes) - 1)
 
 
 def _number(value: ir.Value) -> float | None:

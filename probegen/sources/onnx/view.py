@@ -28,6 +28,7 @@ from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Apart, Layouts
+from probegen.sources.onnx.lengths import longest
 from probegen.sources.onnx.padding import constants_compared, paddings
 from probegen.sources.onnx.positions import follow_graph
 from probegen.sources.onnx.roles import is_embedding, role_of
@@ -356,6 +357,10 @@ class OnnxView(ModelView):
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
         return self._paddings
+
+    def longest(self) -> Mapping[int, int]:
+        """Returns the positions of inputs -> the most steps that they may have, where known."""
+        return longest(self.graph, self.inputs)
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:

@@ -125,6 +125,25 @@ def test_the_mask_of_the_keys_is_none_of_the_queries():
     assert found(crossing, query=IDS, document=IDS) == {"document": ("document", (0,))}
 
 
+def test_whose_mask_it_is_may_not_be_known():
+    def crossing(query, document, mask):
+        x, keys = (embedding()(ids) for ids in (query, document))
+        attended = layers.MultiHeadAttention(2, 3)(x, keys, attention_mask=mask[:, None, :])
+        return ops.mean(attended, 1) + ops.mean(x, 1) + ops.mean(keys, 1)
+
+    assert found(crossing, query=IDS, document=IDS, mask=BOOLS) == {}
+
+
+@pytest.mark.parametrize("join", [layers.Add(), layers.Concatenate()])
+def test_tokens_and_their_segments_have_one_mask(join):
+    def segmented(tokens, segments, mask):
+        x = join([embedding()(tokens), embedding()(segments)])
+        return self_attention(x, attention_mask=mask[:, None, :])
+
+    expected = dict.fromkeys(("tokens", "segments"), ("mask", (0,)))
+    assert found(segmented, tokens=IDS, segments=IDS, mask=BOOLS) == expected
+
+
 @pytest.mark.parametrize(
     ("function", "inputs"),
     [
