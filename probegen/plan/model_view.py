@@ -334,6 +334,11 @@ class ModelView(abc.ABC):
             InstrumentError: one is; says by what.
         """
 
+    def instead(self, kind: str) -> str:
+        """Says in a sentence what to do where nothing can be probed for `kind`; may be empty."""
+        del kind
+        return ""
+
     # -- selecting -------------------------------------------------------------------------
 
     def select(self, selector: Any, kind: str) -> list[ProbePoint]:
@@ -350,6 +355,7 @@ class ModelView(abc.ABC):
         named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:5])
         reasons = sorted({p.reason for p in chosen if p.reason})
         others = [p.name for p in self.points if kind in p.probes]
+        more = self.instead(kind)
         hint = (
             f" Layers that can: {', '.join(map(repr, others[:5]))}."
             if others
@@ -359,4 +365,5 @@ class ModelView(abc.ABC):
             f"{selector!r} matches {named}, none of which can be probed for {kind}"
             + (f": {'; '.join(reasons)}." if reasons else ".")
             + hint
+            + (f" {more}" if more else "")
         )

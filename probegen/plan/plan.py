@@ -63,6 +63,8 @@ class TensorRef:
         operation: of attention weights that a layer makes inside its call, what operation makes
             them; `position` is the number among its kind there. Of states, what they are called
             behind the layer's path: `""`, `":1"`, `"/forget_gate"`.
+        within: the layer call in which that is counted, where it is not the one that is named:
+            `("", 0)` for the whole model.
     """
 
     path: str | None
@@ -70,6 +72,7 @@ class TensorRef:
     position: int = 0
     made: str = ""
     operation: str = ""
+    within: CallKey | None = None
 
     @property
     def key(self) -> CallKey:

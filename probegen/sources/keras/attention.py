@@ -1,68 +1,41 @@
-"""The attention weights that a layer applies, taken from where it applies them.
+"""The attention weights that layers apply, taken from where they apply them.
 
 Asking a Keras layer for `return_attention_scores=True` changes what it computes: it leaves its
 fused path for an explicit one, which treats fully masked rows in another way (a row of zeros
 instead of equal weights), so that the prediction changes with it. So nothing is asked for. The
-weights are the result of the softmax inside the call, whichever path it took.
-
-What a layer returns, or what it is called, proves nothing: an encoder returns `(output, state)`.
-Weights are attention where the graph shows that they weigh values: a softmax whose result is
-multiplied with something computed from the input and summed over the axis that adds up to one.
+weights are what the call multiplies its values with, whichever path it took; see `weighing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from probegen.errors import InstrumentError, SpecError
-from probegen.plan.plan import CallKey
-from probegen.sources.keras.capture import LayerCall
-from probegen.sources.keras.links import constant, contracted, links
+from probegen.plan.plan import ATTENTION, CallKey, TensorRef
+from probegen.sources.keras.attention_in_loops import Looped
+from probegen.sources.keras.capture import LayerCall, as_fed
+from probegen.sources.keras.inner_tensors import number_in_call
 from probegen.sources.keras.roles import role_of
+from probegen.sources.keras.softmaxes import key_axes
+from probegen.sources.keras.timewise import has_rows, unfolded
+from probegen.sources.keras.weighing import applied_weights
 
 #: Layer, its flat inputs, its flat outputs -> the weights.
 Capture = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
 
-_KERAS_LAYERS = (
-    keras.layers.MultiHeadAttention,
-    keras.layers.GroupQueryAttention,
-    keras.layers.Attention,
-    keras.layers.AdditiveAttention,
-)
 _MIN_RANK = 2  # batch, key
 #: Layers that do a step of what stands around them; weights are named after the layer around.
 _PARTS = frozenset({"activation", "dense", "regularisation", "reshaping", "model"})
-#: Operations that weights pass unchanged, but for the order and number of axes.
-_PASS = frozenset(
-    {
-        "BroadcastTo",
-        "Cast",
-        "CheckNumerics",
-        "ConcatV2",
-        "ExpandDims",
-        "Identity",
-        "IdentityN",
-        "Pack",
-        "PreventGradient",
-        "Reshape",
-        "Squeeze",
-        "StopGradient",
-        "StridedSlice",
-        "Tile",
-        "Transpose",
-    }
+#: Operations that hand on what they are given, all of it, in another shape or type perhaps.
+_SAME = frozenset(
+    {"Cast", "CheckNumerics", "ExpandDims", "Identity", "IdentityN", "PreventGradient"}
+    | {"Reshape", "Squeeze", "StopGradient", "StridedSlice", "Transpose"}
 )
-_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
-_TIMES = frozenset({"Mul", "MulNoNan"})
-_OVER = frozenset({"RealDiv", "DivNoNan", "Div"})
-_SUMS = frozenset({"Sum", "Mean"})
-#: What stands between a sum and a division by it: an epsilon against zero.
-_GUARDS = frozenset({"AddV2", "Add", "Maximum", "Identity", "Cast"})
-#: Operations followed from one softmax; weights are applied close to where they are made.
 _MOST_STEPS = 200
 
 _registered: dict[type, Capture] = {}
@@ -90,69 +63,139 @@ def register_attention(layer_class: type, capture: Capture) -> None:
     _registered[layer_class] = capture
 
 
-class _Softmax(NamedTuple):
-    """Weights that add up to one along some axes."""
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Attention weights that a layer call applies.
+
+    Attributes:
+        tensor: the weights as they are given out.
+        keys: the axes that the softmax sums over; empty where nobody knows.
+        steps: how many axes of time stand behind the batch.
+        applied: the weights as they lie on the way to the outputs; None inside a loop.
+        applied_keys: the axes of these that are summed over.
+        ref: what these are called in every trace; None inside a loop.
+    """
 
     tensor: Any
-    keys: frozenset[int]
+    keys: tuple[int, ...]
+    steps: int = 0
+    applied: Any = None
+    applied_keys: tuple[int, ...] = ()
+    ref: TensorRef | None = None
 
 
-def attention_weights(
-    graph: Any, calls: Sequence[LayerCall], inputs: Sequence[Any]
-) -> dict[CallKey, Any]:
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """All attention weights of one trace.
+
+    Attributes:
+        weights: layer call -> what it applies, in the order of the softmaxes.
+        outside: calls that stand for what no layer is around, each with its weights for an output:
+            an operation of a functional model, or some in a model's own call.
+    """
+
+    weights: Mapping[CallKey, Sequence[Weights]]
+    outside: Sequence[LayerCall]
+
+    def at(self, ref: TensorRef) -> Any:
+        """Returns the weights on the way that a reference means, None where there are none."""
+        return next((w.applied for w in self.weights.get(ref.key, ()) if w.ref == ref), None)
+
+
+def attention_of(
+    graph: Any,
+    calls: Sequence[LayerCall],
+    operations: Sequence[LayerCall],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    looped: Sequence[Looped] = (),
+    first: int = 0,
+) -> Attention:
     """Returns the weights of every call of a layer that applies some.
 
     Args:
         graph: the graph that the calls were traced in.
         calls: the layer calls in the order in which they begin.
+        operations: calls of Keras operations that are no layers, likewise.
         inputs: the model's inputs.
-
-    Returns:
-        Layer call -> weights, see `key_axes` for which axis is which.
+        outputs: the model's outputs.
+        looped: weights of each step of loops.
+        first: how many operations the graph had before the model.
     """
-    operations = graph.get_operations()
-    softmaxes: dict[CallKey, list[_Softmax]] = {}
-    by_key = {(c.path, c.index): c for c in calls}
-    for position, op in enumerate(operations):
-        made = _softmax(op)
-        owner = made and _owner(calls, graph, position)
-        if made and owner:
-            softmaxes.setdefault((owner.path, owner.index), []).append(made)
-    values = _Values(graph, inputs)
-    found = {}
-    for key, candidates in softmaxes.items():
-        weights = _weights(by_key[key], candidates, values)
-        if weights is not None:
-            found[key] = weights
+    made = graph.get_operations()
+    places = _Places(graph, calls, operations)
+    found: dict[CallKey, list[tuple[int, Weights]]] = {}
+    for one in applied_weights(made, inputs, outputs):
+        call = places.owner(one.position)
+        start, end = (call.first_op, call.last_op) if call.layer_is_around else (first, len(made))
+        number = number_in_call(made[start:end], one.tensor.op)
+        within = None if call.layer_is_around else ("", 0)
+        ref = TensorRef(call.path, call.index, number, ATTENTION, one.tensor.op.type, within)
+        given = next((t for t in call.outputs if _is_same(t, one.tensor)), one.tensor)
+        keys = one.keys if given is one.tensor else key_axes(given)
+        weights = Weights(given, keys, 0, one.tensor, one.keys, ref)
+        found.setdefault((call.path, call.index), []).append(
+            (one.position, _in_steps(graph, call, weights))
+        )
+    for loop in looped:
+        call = places.owner(loop.position)
+        weights = Weights(loop.tensor, loop.keys, 1)
+        found.setdefault((call.path, call.index), []).append(
+            (loop.position, _in_steps(graph, call, weights))
+        )
+    weights_of: dict[CallKey, list[Weights]] = {}
+    for key, each in found.items():
+        in_order = [weights for _, weights in sorted(each, key=lambda pair: pair[0])]
+        weights_of[key] = _of_unrolled(graph, places.calls.get(key), in_order)
     for call in calls:
         capture = next((c for t, c in _registered.items() if isinstance(call.layer, t)), None)
         if capture is not None and all(getattr(t, "graph", None) is graph for t in call.outputs):
             with graph.as_default():
-                found[call.path, call.index] = _captured(capture, call)
-    return {key: found[key] for key in by_key if key in found}
+                tensor = _captured(capture, call)
+                keys, where = key_axes(tensor), (call.path, call.index)
+                inside = made[call.first_op : call.last_op]
+                ref = TensorRef(
+                    *where, number_in_call(inside, tensor.op), ATTENTION, tensor.op.type
+                )
+                taken = Weights(tensor, keys, 0, tensor, keys, ref)
+                weights_of[where] = [_in_steps(graph, call, taken)]
+    outside = [c for c in places.outside if (c.path, c.index) in weights_of]
+    for call in outside:
+        call.outputs = [w.tensor for w in weights_of[call.path, call.index]]
+    order = [*calls, *outside]
+    return Attention(
+        {k: weights_of[k] for c in order if (k := (c.path, c.index)) in weights_of}, outside
+    )
 
 
-def applied(weights: Any) -> Any:
-    """Returns attention weights as they lie on the way: a copy that is returned lies beside it."""
-    while weights.op.type in ("Identity", "IdentityN"):
-        weights = weights.op.inputs[weights.value_index]
-    return weights
+def _of_unrolled(graph: Any, call: LayerCall | None, found: list[Weights]) -> list[Weights]:
+    """Returns weights that a recurrent layer writes anew for each step as those of all steps."""
+    if call is None or not isinstance(call.layer, keras.layers.RNN) or not call.layer.unroll:
+        return found
+    time = call.inputs[0].shape[1]
+    count = len(found) // time
+    if count * time != len(found):
+        return found
+    with graph.as_default():
+        stacked = [tf.stack([w.tensor for w in found[i::count]], 1) for i in range(count)]
+        return [
+            Weights(as_fed(call, tensor), tuple(k + 1 for k in found[i].keys), 1)
+            for i, tensor in enumerate(stacked)
+        ]
 
 
-def key_axes(weights: Any) -> tuple[int, ...]:
-    """Returns the axes of attention weights that a softmax sums over; empty if unknown."""
-    made = _softmax(weights.op) if weights is weights.op.outputs[0] else None
-    if made is not None:
-        return tuple(sorted(made.keys))
-    if weights.op.type not in _PASS | _TIMES:
-        return ()
-    for link in links(weights.op):
-        if link.result is weights and link.operand is not weights:
-            before = key_axes(link.operand)
-            after = {b for a, b in link.pairs if a in before}
-            if before and len(after) == len(before):
-                return tuple(sorted(after))
-    return ()
+def _in_steps(graph: Any, call: LayerCall, weights: Weights) -> Weights:
+    """Returns weights with an axis for each length that is folded into their batch."""
+    if not call.folds or not has_rows(weights.tensor):
+        return weights
+    count = len(call.folds)
+    if call.in_steps and any(t is weights.tensor for t in call.outputs):
+        apart = weights.tensor
+    else:
+        with graph.as_default():
+            apart = unfolded(weights.tensor, call.folds)
+    keys = tuple(k + count for k in weights.keys)
+    return dataclasses.replace(weights, tensor=apart, keys=keys, steps=weights.steps + count)
 
 
 def _captured(capture: Capture, call: LayerCall) -> Any:
@@ -166,167 +209,82 @@ def _captured(capture: Capture, call: LayerCall) -> Any:
     return weights
 
 
-def _weights(call: LayerCall, candidates: Sequence[_Softmax], values: _Values) -> Any:
-    """Returns the one tensor of weights that a layer applies, or None."""
-    if isinstance(call.layer, _KERAS_LAYERS):
-        return candidates[0].tensor if len(candidates) == 1 else None
-    applied = [c for c in candidates if values.weighed_by(c)]
-    returned = [t for t in call.outputs if any(comes_from(t, c.tensor) for c in applied)]
-    if returned:
-        return returned[0]
-    return applied[0].tensor if len(applied) == 1 else None
+class _Places:
+    """Tells which call operations belong to.
+
+    Attributes:
+        calls: the calls of layers in this graph.
+        outside: the calls that were made for those which no layer is around.
+    """
+
+    def __init__(
+        self, graph: Any, calls: Sequence[LayerCall], operations: Sequence[LayerCall]
+    ) -> None:
+        self._graph = graph
+        self._calls = [c for c in calls if not c.step_of and self._here(c)]
+        self.calls = {(c.path, c.index): c for c in self._calls}
+        self._operations = operations
+        self._taken = {c.path for c in calls}
+        self.outside: list[LayerCall] = []
+
+    def owner(self, position: int) -> LayerCall:
+        """Returns the call that an operation's weights belong to, the innermost that says most."""
+        around = [c for c in self._calls if c.first_op <= position < c.last_op]
+        layers = [c for c in around if role_of(c.layer) not in _PARTS]
+        others = [c for c in around if role_of(c.layer) != "model"]
+        found = layers or others
+        return found[-1] if found else self._outside(position, around)
+
+    def _outside(self, position: int, models: Sequence[LayerCall]) -> LayerCall:
+        """Returns a call that stands for an operation in a model's own graph or call."""
+        around = [c for c in self._operations if c.first_op <= position < c.last_op]
+        same = [c for c in self.outside if around and c.layer is around[-1].layer]
+        name = around[-1].path if around else "softmax"
+        prefix = f"{models[-1].path}/" if models else ""
+        path, number = f"{prefix}{name}", 1
+        if same and same[-1].first_op == around[-1].first_op:
+            return same[-1]
+        index = len(same)
+        while not same and path in self._taken:
+            path, number = f"{prefix}{name}_{number}", number + 1
+        path = same[0].path if same else path
+        self._taken.add(path)
+        call = LayerCall(
+            around[-1].layer if around else None,
+            path,
+            index,
+            around[-1].first_op if around else position,
+            around[-1].last_op if around else position + 1,
+            folds=models[-1].folds if models else (),
+        )
+        call.layer_is_around = False
+        self.outside.append(call)
+        return call
+
+    def _here(self, call: LayerCall) -> bool:
+        return any(getattr(t, "graph", None) is self._graph for t in call.outputs)
 
 
-def _owner(calls: Sequence[LayerCall], graph: Any, position: int) -> LayerCall | None:
-    """Returns the layer call that an operation's weights belong to."""
-    around = [
-        c
-        for c in calls
-        if c.first_op <= position < c.last_op
-        and not c.step_of
-        and any(getattr(t, "graph", None) is graph for t in c.outputs)
-    ]
-    layers = [c for c in around if role_of(c.layer) not in _PARTS]
-    models = [c for c in around if role_of(c.layer) != "model"]
-    found = layers or models
-    return found[-1] if found else None
+def is_given_by(tensor: Any, weights: Weights) -> bool:
+    """Tells whether a tensor is the weights that are applied, in another shape perhaps."""
+    return weights.applied is not None and _is_same(tensor, weights.applied)
 
 
-def comes_from(tensor: Any, weights: Any) -> bool:
-    """Tells whether a tensor is given weights, in another shape or element type perhaps."""
+def _is_same(tensor: Any, weights: Any) -> bool:
+    """Tells whether a tensor holds all of some weights, in another shape or type perhaps."""
     for _ in range(_MOST_STEPS):
         if tensor is weights:
             return True
-        if getattr(tensor, "op", None) is None or tensor.op.type not in _PASS:
+        op = getattr(tensor, "op", None)
+        if op is None or op.type not in _SAME:
             return False
-        tensor = tensor.op.inputs[list(tensor.op.outputs).index(tensor)]
+        before = op.inputs[list(op.outputs).index(tensor) if op.type == "IdentityN" else 0]
+        if op.type == "StridedSlice" and _sizes(before) != _sizes(tensor):
+            return False
+        tensor = before
     return False
 
 
-# -- softmaxes ---------------------------------------------------------------------------------
-
-
-def _softmax(op: Any) -> _Softmax | None:
-    """Returns what an operation makes if that adds up to one: a softmax, written out or not."""
-    if op.type == "Softmax":
-        rank = op.outputs[0].shape.rank
-        made = _Softmax(op.outputs[0], frozenset({rank - 1} if rank else ()))
-    elif op.type in _OVER:
-        made = _Softmax(op.outputs[0], _normalised(op))
-    elif op.type == "Exp":
-        made = _Softmax(op.outputs[0], _over_several(op))
-    else:
-        return None
-    return made if made.keys and made.tensor.shape.rank >= _MIN_RANK else None
-
-
-def _normalised(op: Any) -> frozenset[int]:
-    """Returns the axes of `a / sum(a)` where `a` are exponentials, masked perhaps."""
-    total = op.inputs[1].op
-    while total.type in _GUARDS:
-        total = total.inputs[0].op
-    above = op.inputs[0]
-    if total.type != "Sum" or total.inputs[0] is not above:
-        return frozenset()
-    made = above.op
-    for _ in range(_MOST_STEPS):
-        if made.type == "Exp":
-            rank = above.shape.rank or 0
-            return frozenset(a % rank for a in constant(total.inputs[1]) or () if rank)
-        if made.type not in _PASS | _TIMES:
-            break
-        made = made.inputs[0].op
-    return frozenset()
-
-
-def _over_several(op: Any) -> frozenset[int]:
-    """Returns the axes of `exp(x - logsumexp(x))`, Keras's softmax over several axes."""
-    difference = op.inputs[0].op
-    if difference.type != "Sub":
-        return frozenset()
-    scores, total = difference.inputs
-    made = total.op
-    if made.type in ("AddV2", "Add"):
-        made = next((t.op for t in made.inputs if t.op.type == "Log"), made)
-    if made.type != "Log" or total.shape.rank != scores.shape.rank or not total.shape.rank:
-        return frozenset()
-    return frozenset(i for i in range(1, total.shape.rank) if total.shape[i] == 1)
-
-
-# -- what they are applied to ------------------------------------------------------------------
-
-
-class _Values:
-    """Tells whether weights are applied to values: to something computed from the input."""
-
-    def __init__(self, graph: Any, inputs: Sequence[Any]) -> None:
-        self._operations = graph.get_operations()
-        self._computed = self._influenced(inputs)
-
-    def weighed_by(self, made: _Softmax) -> bool:
-        """Follows weights until they are summed up with values along the keys, or lost."""
-        own = self._influenced([made.tensor])
-        pending = [(made.tensor, made.keys, False)]
-        for _ in range(_MOST_STEPS):
-            if not pending:
-                return False
-            tensor, keys, weighed = pending.pop(0)
-            for op in tensor.consumers():
-                for position, operand in enumerate(op.inputs):
-                    if operand is not tensor:
-                        continue
-                    if self._summed(op, position, keys, weighed, own):
-                        return True
-                    pending += self._onwards(op, position, keys, weighed, own)
-        return False
-
-    def _summed(
-        self, op: Any, position: int, keys: frozenset[int], weighed: bool, own: set[int]
-    ) -> bool:
-        if op.type in _SUMS and weighed and position == 0:
-            over, rank = constant(op.inputs[1]), op.inputs[0].shape.rank
-            return bool(over) and keys <= {a % rank for a in over or ()}
-        if op.type in _PRODUCTS and len(op.inputs) == 2 and not weighed:
-            valued = self._are_values(op.inputs[1 - position], own)
-            return valued and keys <= set(contracted(op, position))
-        return False
-
-    def _onwards(
-        self, op: Any, position: int, keys: frozenset[int], weighed: bool, own: set[int]
-    ) -> Iterator[tuple[Any, frozenset[int], bool]]:
-        """Returns where weights, or weighed values, go on to with their keys."""
-        if op.type in _TIMES:
-            weighed = weighed or self._are_values(op.inputs[1 - position], own)
-        elif op.type in _OVER:
-            if position:
-                return
-        elif op.type not in _PASS | _PRODUCTS | {"Select", "SelectV2"}:
-            return
-        for link in links(op):
-            if link.operand is op.inputs[position]:
-                after = frozenset(b for a, b in link.pairs if a in keys)
-                if len(after) == len(keys):
-                    yield link.result, after, weighed
-
-    def _are_values(self, tensor: Any, own: set[int]) -> bool:
-        """Tells values from masks, from weights of the model, and from the softmax itself."""
-        if id(tensor) not in self._computed or id(tensor) in own:
-            return False
-        op = tensor.op
-        for _ in range(_MOST_STEPS):
-            if op.type == "Cast" and not op.inputs[0].dtype.is_floating:
-                return False  # a mask, or lengths
-            if op.type == "Sub" and tf.get_static_value(op.inputs[0]) is not None:
-                op = op.inputs[1].op  # one minus a mask
-            elif op.type in _PASS and op.inputs:
-                op = op.inputs[0].op
-            else:
-                break
-        return bool(tensor.dtype.is_floating)
-
-    def _influenced(self, starts: Sequence[Any]) -> set[int]:
-        reached = {id(t) for t in starts}
-        for op in self._operations:
-            if any(id(t) in reached for t in op.inputs):
-                reached.update(id(t) for t in op.outputs)
-        return reached
+def _sizes(tensor: Any) -> list[int]:
+    """Returns the sizes of a tensor but for those that are 1, in some order; open ones as -1."""
+    return sorted(-1 if n is None else n for n in tensor.shape if n != 1)

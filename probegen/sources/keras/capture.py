@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,13 +21,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.layers.preprocessing.data_layer import DataLayer
+from tensorflow.python.ops import while_v2
 
 from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
+from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.open_sizes import STAND_INS
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.recurrence import Recurrence, write_states
-from probegen.sources.keras.timewise import Fold, has_rows, is_open, run_folded, unfolded
+from probegen.sources.keras.timewise import Fold, can_fold, has_rows, run_folded, unfolded
 from probegen.stages import within_layer
 
 #: Layer call -> position of an output -> what makes the tensor that stands in for it.
@@ -51,6 +54,8 @@ class LayerCall:
         recurrences: the loops of recurrent layers that ran in it, and in no call inside it.
         given_state: whether the caller said which state a recurrent layer starts from.
         masks: masks that it was given, each with the tensors that it masks.
+        layer_is_around: False where this stands for operations that no layer is around.
+        mask: of a recurrent layer, which of its steps count, `[batch, time]`; None for all.
     """
 
     layer: Any
@@ -66,6 +71,8 @@ class LayerCall:
     recurrences: list[Recurrence] = dataclasses.field(default_factory=list)
     given_state: bool = False
     masks: list[tuple[Any, list[Any]]] = dataclasses.field(default_factory=list)
+    layer_is_around: bool = True
+    mask: Any = None
 
 
 class Watcher:
@@ -73,6 +80,8 @@ class Watcher:
 
     Attributes:
         calls: what was recorded.
+        operations: calls of operations of Keras that are no layers.
+        looped: attention weights of each step of loops.
         refusal: the error of ours that ended the call, if one did: Keras words it anew.
     """
 
@@ -84,6 +93,7 @@ class Watcher:
         mark_mask: Callable[[Any], Any] | None = None,
         states: Mapping[CallKey, Collection[str]] | None = None,
         inner_loop: Callable[..., Any] | None = None,
+        gathers: bool = True,
     ) -> None:
         """Prepares for one call of `model`.
 
@@ -95,8 +105,11 @@ class Watcher:
             states: the calls whose states over time are written, and which of these.
             inner_loop: stands in for `RNN.inner_loop`, called with the original first; None runs
                 Keras' own.
+            gathers: whether attention weights of the steps of loops are gathered.
         """
         self.calls: list[LayerCall] = []
+        self.operations: list[LayerCall] = []
+        self.looped: list[Looped] = []
         self.refusal: InstrumentError | None = None
         self._model = model
         self._replaced = replaced or {}
@@ -104,6 +117,7 @@ class Watcher:
         self._mark_mask = mark_mask
         self._states = states or {}
         self._inner_loop = inner_loop
+        self._gathers = gathers
         self._masks: dict[int, Any] = {}  # marked ones by id
         self._folds: tuple[Fold, ...] = ()
         self._graph = tf.compat.v1.get_default_graph()
@@ -236,11 +250,41 @@ class Watcher:
         (known if same is None else same.beside).append(found)
         return result
 
+    def operate(self, original: Any, operation: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for `Operation.__call__`, to record the operations between layers."""
+        if isinstance(operation, keras.Layer):
+            return original(operation, *args, **kwargs)
+        call = LayerCall(operation, operation.name, 0, first_op=_operations())
+        outputs = original(operation, *args, **kwargs)
+        call.last_op = _operations()
+        self.operations.append(call)
+        return outputs
+
+    def gather(self, original: Any, cond: Any, body: Any, loop_vars: Any, /, **options: Any) -> Any:
+        """Stands in for `while_v2.while_loop`, to gather the attention weights of each step."""
+        # Loops inside of loops, and those of gradients, are left alone.
+        if not self._gathers or tf.compat.v1.get_default_graph() is not self._graph:
+            return original(cond, body, loop_vars, **options)
+        position = _operations()
+        found, weights = write_loop(original, cond, body, loop_vars, **options)
+        for tensor, keys in weights:
+            call = self._stack[-1] if self._stack else None
+            self.looped.append(Looped(position, as_fed(call, tensor), keys))
+        return found
+
+    def recur(self, original: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for `RNN.call`, to know which steps are masked."""
+        bound = inspect.signature(original).bind(layer, *args, **kwargs)
+        if self._stack and self._stack[-1].layer is layer:
+            masks = [m for m in keras.tree.flatten(bound.arguments.get("mask")) if m is not None]
+            self._stack[-1].mask = masks[0] if masks else None
+        return original(layer, *args, **kwargs)
+
     def over_time(
         self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
     ) -> Any:
         """Stands in for `TimeDistributed.call`; `original` is the real one."""
-        if not is_open(inputs):
+        if not can_fold(layer, inputs):
             return original(layer, inputs, training=training, mask=mask)
         path = self._stack[-1].path if self._stack else layer.name
 
@@ -465,13 +509,16 @@ def _of_open_sizes(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> A
 #: Layers that have a loop of their own.
 _LOOPS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 
-#: Class, method, and what stands in for it while somebody watches.
+#: Class (or module), method, and what stands in for it while somebody watches.
 _WRAPPED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (keras.Layer, "__call__", Watcher.__call__),
+    (keras.Operation, "__call__", Watcher.operate),
     (DataLayer, "__call__", _as_eagerly),
     (keras.layers.TimeDistributed, "call", Watcher.over_time),
     (keras.layers.Masking, "call", Watcher.masking),
     *((cls, "inner_loop", Watcher.loop) for cls in _LOOPS),
+    (keras.layers.RNN, "call", Watcher.recur),
+    (while_v2, "while_loop", Watcher.gather),
     (keras.random.SeedGenerator, "next", _marking),
     *(
         (cls, name, functools.partial(_of_open_sizes, stand_in))
@@ -481,6 +528,30 @@ _WRAPPED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
 
 
 _wrapper = _Wrapper()
+
+
+def as_fed(call: LayerCall | None, weights: Any) -> Any:
+    """Returns weights over the steps of a recurrent layer in the order in which these are fed.
+
+    What a step makes that is masked is not used; its weights are 0.
+
+    Args:
+        call: what runs the loop.
+        weights: `[batch, time, ...]`, in the order in which the steps are done.
+    """
+    if call is None or not isinstance(call.layer, keras.layers.RNN):
+        return weights
+    if call.layer.go_backwards:
+        weights = tf.reverse(weights, [1])
+    time = next((t.shape[1] for t in call.inputs[:1] if t.shape.rank), None)
+    weights.set_shape([None, time, *[None] * (weights.shape.rank - 2)])
+    if call.mask is None:
+        return weights
+    shape = weights.shape
+    kept = tf.reshape(call.mask, [*keras.ops.shape(call.mask), *[1] * (shape.rank - 2)])
+    weights = weights * tf.cast(kept, weights.dtype)
+    weights.set_shape(shape)
+    return weights
 
 
 def _replace(outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]) -> Any:

@@ -21,15 +21,15 @@ from probegen.plan.plan import (
     moved_together,
 )
 from probegen.sources.keras.array_operations import TensorFlowOperations
-from probegen.sources.keras.attention import applied
-from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.attention import Attention, attention_of
+from probegen.sources.keras.capture import LayerCall, Watcher
 from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held import mark_mask
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.recurrence import over_time
 from probegen.sources.keras.targets import callable_value, score
-from probegen.sources.keras.trace import attention_in_steps, run_source
+from probegen.sources.keras.trace import run_source
 
 
 @dataclasses.dataclass
@@ -39,8 +39,9 @@ class Forward:
     Attributes:
         inputs: the flat inputs.
         nest: the predictions as the call returned them.
-        calls: the layer calls.
+        watched: what was seen of layers, operations and loops.
         operations: what it was traced into.
+        before: how many operations the graph had before.
         made: the tensors made from whole numbers of inputs that the plan takes gradients at.
         inner: what stands in for attention weights.
         own_nest: returns these as the model nests them.
@@ -48,11 +49,17 @@ class Forward:
 
     inputs: list[Any]
     nest: Any
-    calls: list[LayerCall]
+    watched: Watcher
     operations: list[Any]
+    before: int = 0
     made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
     inner: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
     own_nest: Callable[[Any], Any] = lambda nest: nest
+
+    @property
+    def calls(self) -> list[LayerCall]:
+        """The layer calls."""
+        return self.watched.calls
 
     @functools.cached_property
     def by_key(self) -> dict[CallKey, LayerCall]:
@@ -60,9 +67,12 @@ class Forward:
         return {(c.path, c.index): c for c in self.calls}
 
     @functools.cached_property
-    def weights(self) -> dict[CallKey, Any]:
-        """Layer call -> the attention weights that it applies."""
-        return attention_in_steps(self.outputs[0].graph, self.calls, self.inputs)
+    def attention(self) -> Attention:
+        """The attention weights that layer calls apply."""
+        graph, seen = self.outputs[0].graph, self.watched
+        return attention_of(
+            graph, seen.calls, seen.operations, self.inputs, self.outputs, seen.looped, self.before
+        )
 
     @property
     def outputs(self) -> list[Any]:
@@ -73,7 +83,7 @@ class Forward:
         """Returns the tensor that a plan refers to."""
         if ref.is_attention:
             found = self.inner.get(ref)
-            return applied(self.weights[ref.key]) if found is None else found
+            return self.attention.at(ref) if found is None else found
         if ref.made:
             if ref.slot not in self.made:
                 raise InstrumentError(
@@ -154,7 +164,7 @@ def run_forward(
         if o.probe.of_states:
             states.setdefault(o.ref.key, set()).add(o.ref.operation)
     moves = any(moved_together(group) for group in plan.groups)
-    nest, calls = run_source(
+    nest, watched = run_source(
         source,
         flat,
         replaced,
@@ -165,11 +175,14 @@ def run_forward(
         inner,
         states,
         inner_loop,
+        gathers=any(o.probe.of_weights for o in plan.plain),
     )
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]
-    inside_calls = inner.tensors if inner else {}
-    return Forward(list(flat), nest, calls, operations, found, inside_calls, source.own_nest)
+    standing = inner.tensors if inner else {}
+    return Forward(
+        list(flat), nest, watched, operations, before, found, standing, source.own_nest
+    )
 
 
 def forward_at(
@@ -219,7 +232,7 @@ def plain_output(forward: Forward, output: PlainOutput) -> Any:
         recurrence = forward.by_key[output.ref.key].recurrences[output.ref.position]
         tensor = over_time(recurrence, output.ref.operation)
     elif output.probe.of_weights:
-        tensor = forward.weights[output.ref.key]
+        tensor = forward.attention.weights[output.ref.key][output.ref.position].tensor
     else:
         tensor = forward.tensor(output.ref)
     found = output.probe.payload(TensorFlowOperations(), tensor, output.axes)

@@ -15,6 +15,9 @@ from probegen.plan.plan import CallKey, TensorRef
 from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.exchanging import exchanging
 
+#: What counts operations in no layer's call, but in the whole model.
+_WHOLE_MODEL: CallKey = ("", 0)
+
 
 def number_in_call(operations: list[Any], op: Any) -> int:
     """Returns how many operations of its type stand before one; -1 where it is not among them.
@@ -48,7 +51,7 @@ class InnerTensors:
         self._stand_ins = dict(stand_ins)
         self._calls: dict[CallKey, list[TensorRef]] = {}
         for ref in stand_ins:
-            self._calls.setdefault(ref.key, []).append(ref)
+            self._calls.setdefault(ref.within or ref.key, []).append(ref)
         self._counts: Counter[tuple[CallKey, str]] = Counter()
 
     @contextlib.contextmanager
@@ -60,7 +63,7 @@ class InnerTensors:
     def _seen(self, tensor: Any, calls: list[CallKey]) -> Any:
         """Counts an operation; returns what stands in for its result, None where nothing does."""
         kind, after = tensor.op.type, None
-        for key in calls:
+        for key in [_WHOLE_MODEL, *calls]:
             if key not in self._calls:
                 continue
             number = self._counts[key, kind]

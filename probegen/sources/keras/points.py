@@ -27,7 +27,10 @@ def probe_points(trace: Trace) -> ProbePoints:
         counts[call.path] = counts.get(call.path, 0) + 1
     points = _input_points(trace, reached)
     steps: set[str] = set()
-    for call in trace.calls:
+    for call in _with_those_between(trace):
+        if not call.layer_is_around:
+            points.append(_between_layers(trace, call, outputs))
+            continue
         if call.step_of:
             # How often a recurrent layer traces its step is Keras's own affair.
             if call.path in steps:
@@ -36,6 +39,19 @@ def probe_points(trace: Trace) -> ProbePoints:
             counts[call.path] = 1
         points.append(_point(trace, call, counts[call.path], reached, outputs))
     return ProbePoints(_calls_in_order(points), model.name)
+
+
+def _with_those_between(trace: Trace) -> list[LayerCall]:
+    """Returns the calls of layers, and where these are what stands for operations between them."""
+    found = list(trace.calls)
+    for between in trace.attention.outside:
+        behind = (
+            i
+            for i, call in enumerate(found)
+            if call.first_op >= between.last_op and any(map(trace.visible, call.outputs))
+        )
+        found.insert(next(behind, len(found)), between)
+    return found
 
 
 def _calls_in_order(points: Sequence[ProbePoint]) -> list[ProbePoint]:
@@ -75,7 +91,12 @@ def _point(
 ) -> ProbePoint:
     tensors = [t for t in call.outputs if hasattr(t, "shape")]
     role = role_of(call.layer)
-    roles = ("output", role) if any(id(t) in outputs for t in tensors) else (role,)
+    weighs = (call.path, call.index) in trace.attention.weights
+    roles: tuple[str, ...] = (role,)
+    if weighs and role != "attention":
+        roles = ("attention",) if role == "other" else (role, "attention")
+    if any(id(t) in outputs for t in tensors):
+        roles = ("output", *roles)
     visible = bool(tensors) and not call.step_of and all(trace.visible(t) for t in tensors)
     probes: list[str] = []
     reason = ""
@@ -91,7 +112,7 @@ def _point(
             reason = "no gradient reaches it"
         if differentiable and _is_map(trace, tensors[0]):
             probes.append("grad_cam")
-        if (call.path, call.index) in trace.weights:
+        if weighs:
             probes.append("attention")
         if recurrences_at(trace, call):
             probes.append("states")
@@ -131,6 +152,23 @@ def recurrences_at(trace: Trace, call: LayerCall) -> list[tuple[LayerCall, Recur
         for r in c.recurrences
         if not c.step_of and trace.visible(r.sequences)
     ]
+
+
+def _between_layers(trace: Trace, call: LayerCall, outputs: set[int]) -> ProbePoint:
+    """Returns the point of attention weights that no layer is around."""
+    found = [c for c in trace.attention.outside if c.path == call.path]
+    role = ("output",) if any(id(t) in outputs for t in call.outputs) else ()
+    return ProbePoint(
+        path=call.path,
+        class_name="Softmax" if call.layer is None else type(call.layer).__name__,
+        roles=(*role, "attention"),
+        shapes=tuple(_shape(t) for t in call.outputs),
+        dtypes=tuple(t.dtype.name for t in call.outputs),
+        call_index=call.index,
+        calls=len(found),
+        probes=("attention",),
+        reason="an operation between layers",
+    )
 
 
 def _is_map(trace: Trace, tensor: Any) -> bool:

@@ -1,9 +1,10 @@
-"""TimeDistributed over an open length: the child sees all steps at once, as rows of one batch.
+"""TimeDistributed: the child sees all steps at once, as rows of one batch.
 
-Keras runs the child once a step where it knows the length. Where the length is open in a traced
-call it takes the batch size for it (3.15: `vectorized_map` over `arange(batch)`), so that other
-batches than the traced one come out wrong. What its loop computes, step by step and sample by
-sample, is the same as one call on `[batch * time, ...]`: inference treats samples one by one.
+Keras runs the child once a step where it knows the length, which writes it as often into a graph.
+Where the length is open in a traced call it takes the batch size for it (3.15: `vectorized_map`
+over `arange(batch)`), so that other batches than the traced one come out wrong. What its loop
+computes, step by step and sample by sample, is the same as one call on `[batch * time, ...]`:
+inference treats samples one by one.
 """
 
 from __future__ import annotations
@@ -31,19 +32,26 @@ class Fold:
     time: Any
 
 
-def is_open(inputs: Any) -> bool:
-    """Tells whether TimeDistributed would meet an open length in its input."""
-    return (
-        isinstance(inputs, tf.Tensor)
-        and inputs.shape.rank is not None
-        and (inputs.shape.rank > 1 and inputs.shape[1] is None)
-    )
+def can_fold(layer: Any, inputs: Any) -> bool:
+    """Tells whether a child of TimeDistributed can see all steps at once.
+
+    Not where it keeps a state from step to step; over an open length that is refused elsewhere.
+    """
+    if tf.executing_eagerly() or not isinstance(inputs, tf.Tensor):
+        return False
+    if inputs.shape.rank is None or inputs.shape.rank < 2:
+        return False
+    return inputs.shape[1] is None or not _keeps_state(layer.layer)
+
+
+def _keeps_state(child: Any) -> bool:
+    return any(getattr(part, "stateful", False) for part in child._flatten_layers())
 
 
 def run_folded(
     layer: Any, run: Callable[..., Any], inputs: Any, training: Any, mask: Any, path: str
 ) -> Any:
-    """Stands in for `TimeDistributed.call` on an input of open length.
+    """Stands in for `TimeDistributed.call`.
 
     The child gets what Keras gives it for each step: the slice, the slice of the mask where it
     takes one, and `training` where it takes that. Masks of its own inputs it never sees.

@@ -17,14 +17,13 @@ from tensorflow.python.framework import ops as tf_ops
 from probegen.errors import InstrumentError
 from probegen.plan.axes import Axes
 from probegen.plan.plan import CallKey
-from probegen.sources.keras.attention import attention_weights
+from probegen.sources.keras.attention import Attention, attention_of
 from probegen.sources.keras.capture import LayerCall, Replacements, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloats, follow
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.layouts import Layouts
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
-from probegen.sources.keras.timewise import has_rows, unfolded
 from probegen.stages import stage
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
@@ -41,14 +40,19 @@ class Trace:
         graph: the graph.
         inputs: the flat input tensors.
         nest: the predictions as the model nests them.
-        calls: the layer calls, in the order in which they begin.
+        watched: what was seen of layers, operations and loops.
     """
 
     source: KerasModel
     graph: Any
     inputs: list[Any]
     nest: Any
-    calls: list[LayerCall]
+    watched: Watcher
+
+    @property
+    def calls(self) -> list[LayerCall]:
+        """The layer calls, in the order in which they begin."""
+        return self.watched.calls
 
     @property
     def outputs(self) -> list[Any]:
@@ -57,12 +61,15 @@ class Trace:
 
     def call(self, key: CallKey) -> LayerCall:
         """Returns the call named by path and index."""
-        return next(c for c in self.calls if (c.path, c.index) == key)
+        return next(c for c in (*self.calls, *self.attention.outside) if (c.path, c.index) == key)
 
     @functools.cached_property
-    def weights(self) -> dict[CallKey, Any]:
-        """Layer call -> the attention weights that it applies, for every call that has some."""
-        return attention_in_steps(self.graph, self.calls, self.inputs)
+    def attention(self) -> Attention:
+        """The attention weights that layer calls apply."""
+        return attention_of(
+            self.graph, self.calls, self.watched.operations, self.inputs, self.outputs,
+            self.watched.looped,
+        )  # fmt: skip
 
     @functools.cached_property
     def random(self) -> dict[int, Draw]:
@@ -136,7 +143,8 @@ def run_source(
     inner: InnerTensors | None = None,
     states: Mapping[CallKey, Collection[str]] | None = None,
     inner_loop: Callable[..., Any] | None = None,
-) -> tuple[Any, list[LayerCall]]:
+    gathers: bool = True,
+) -> tuple[Any, Watcher]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
     The stateless scope keeps what the call would change (recurrent states, losses, seeds) from
@@ -153,11 +161,12 @@ def run_source(
         inner: exchanges tensors that layers make inside their calls.
         states: the calls whose states over time are written, and which of these.
         inner_loop: stands in for the loops over time of recurrent layers; None leaves them.
+        gathers: whether attention weights of the steps of loops are gathered.
 
     Returns:
-        The predictions in the nest that the model returns, and the layer calls.
+        The predictions in the nest that the model returns, and what was seen.
     """
-    watcher = Watcher(source.model, replaced, probed, mark_mask, states, inner_loop)
+    watcher = Watcher(source.model, replaced, probed, mark_mask, states, inner_loop, gathers)
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras.StatelessScope(state_mapping=list(weights)))
         stack.enter_context(watching(watcher))
@@ -170,7 +179,7 @@ def run_source(
             if watcher.refusal is not None:  # in its own words, not in Keras'
                 raise watcher.refusal from None
             raise
-    return outputs, watcher.calls
+    return outputs, watcher
 
 
 def trace(source: KerasModel) -> Trace:
@@ -190,8 +199,8 @@ def trace(source: KerasModel) -> Trace:
     seen: dict[str, Any] = {}
 
     def forward(*flat: Any) -> Any:
-        nest, calls = run_source(source, flat)
-        seen.update(inputs=list(flat), nest=nest, calls=calls)
+        nest, watched = run_source(source, flat)
+        seen.update(inputs=list(flat), nest=nest, watched=watched)
         return keras.tree.flatten(nest)
 
     graph = trace_function(forward, source.input_specs, source).graph
@@ -201,21 +210,7 @@ def trace(source: KerasModel) -> Trace:
                 f"output {name!r} of {source.model.name!r} is a {type(output).__name__}, not a "
                 "tensor; let the model's call return tensors alone."
             )
-    return Trace(source, graph, seen["inputs"], seen["nest"], seen["calls"])
-
-
-def attention_in_steps(
-    graph: Any, calls: Sequence[LayerCall], inputs: Sequence[Any]
-) -> dict[CallKey, Any]:
-    """Returns attention weights by layer call, with an axis for each length that is folded."""
-    found = attention_weights(graph, calls, inputs)
-    folds = {(c.path, c.index): c.folds for c in calls}
-    apart = {id(t) for c in calls if c.in_steps for t in c.outputs}
-    with graph.as_default():
-        for key, weights in found.items():
-            if id(weights) not in apart and has_rows(weights):
-                found[key] = unfolded(weights, folds[key])
-    return found
+    return Trace(source, graph, seen["inputs"], seen["nest"], seen["watched"])
 
 
 def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: KerasModel) -> Any:

@@ -14,15 +14,14 @@ from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError
 from probegen.plan.axes import look_up_axes, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
-from probegen.plan.plan import ATTENTION, MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
+from probegen.plan.plan import MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
-from probegen.sources.keras.attention import applied, comes_from, key_axes
+from probegen.sources.keras.attention import Weights, is_given_by
 from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
-from probegen.sources.keras.inner_tensors import number_in_call
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.lengths import longest
 from probegen.sources.keras.padding import constants_compared, paddings
@@ -104,13 +103,24 @@ class KerasView(ModelView):
 
     def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
         """Returns the attention weights at a point that applies some."""
-        key = (point.path, point.call_index)
-        call = self.trace.call(key)
-        inside = self.trace.graph.get_operations()[call.first_op : call.last_op]
-        op = self._applied(key).op
-        ref = TensorRef(*key, number_in_call(inside, op), ATTENTION, op.type)
-        weights = self.trace.weights[key]
-        return [AttentionWeights(point, 0, 1, self._facts(weights), key_axes(weights), ref=ref)]
+        found = self._weights[point.path, point.call_index]
+        return [
+            AttentionWeights(
+                point, number, len(found), self._facts(w.tensor), w.keys, w.steps, w.ref
+            )
+            for number, w in enumerate(found)
+        ]
+
+    def instead(self, kind: str) -> str:
+        """Says what to do where no attention weights are found."""
+        if kind != "attention":
+            return ""
+        return (
+            "Attention weights are found where a softmax is multiplied with values that depend on "
+            "the input and summed over the axis along which it adds up to one. For a layer that "
+            "weighs in another way, say which tensor its weights are: "
+            "pg.register_attention(LayerClass, lambda layer, inputs, outputs: outputs[1])."
+        )
 
     def states(self, point: ProbePoint) -> list[StateFacts]:
         """Returns the states over time, and the gates, of the recurrent layers at a point."""
@@ -129,17 +139,18 @@ class KerasView(ModelView):
 
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
         """Returns which positions attention weights read, one by one."""
-        made = [self._applied((w.point.path, w.point.call_index)) for w in weights]
+        made = [self._weights[w.plain_ref.key][w.number] for w in weights]
         where: dict[Hashable, WeightAxes] = {
-            id(t): weight_axes(self.trace.axes(t), key_axes(t)) for t in made
+            id(w.applied): weight_axes(self.trace.axes(w.applied), w.applied_keys) for w in made
         }
         inputs = [(t, *batch_and_channel(self.trace.axes(t))) for t in self.trace.inputs]
         found = follow_graph(self.trace.graph, inputs, where).readings()
         by_tensor = dict(zip(where, found, strict=True))
-        return [by_tensor[id(t)] for t in made]
+        return [by_tensor[id(w.applied)] for w in made]
 
-    def _applied(self, key: CallKey) -> Any:
-        return applied(self.trace.weights[key])
+    @property
+    def _weights(self) -> Mapping[CallKey, Sequence[Weights]]:
+        return self.trace.attention.weights
 
     def _facts(self, tensor: Any) -> TensorFacts:
         return TensorFacts(
@@ -276,7 +287,7 @@ class KerasView(ModelView):
     def _tensor(self, ref: TensorRef) -> Any:
         """Returns the tensor of this trace that a reference means."""
         if ref.is_attention:
-            return self._applied(ref.key)
+            return self.trace.attention.at(ref)
         if ref.made:
             return self._made[ref.slot].tensor
         if ref.path is None:
@@ -312,8 +323,9 @@ class KerasView(ModelView):
     def inside_attention(self, point: ProbePoint) -> bool:
         """Tells whether a layer call makes attention weights, or runs inside an attention layer."""
         inner = self.trace.call((point.path, point.call_index))
-        weights = self.trace.weights
-        if any(inner.outputs and comes_from(inner.outputs[0], w) for w in weights.values()):
+        weights = self._weights
+        given = inner.outputs[:1]
+        if any(is_given_by(t, w) for t in given for each in weights.values() for w in each):
             return True
         return any(
             outer is not inner

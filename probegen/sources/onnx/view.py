@@ -279,6 +279,16 @@ class OnnxView(ModelView):
             facts = dataclasses.replace(facts, axes=axes)
         return facts, [weights.key + (len(more) if weights.key > apart.axis else 0)]
 
+    def instead(self, kind: str) -> str:
+        """Says what to do where no attention weights are found."""
+        if kind != "attention":
+            return ""
+        return (
+            "Attention weights are found where a softmax is multiplied with values that depend on "
+            "the input and summed over the axis along which it adds up to one. What a node weighs "
+            "with in another way comes out by pg.Activations."
+        )
+
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
         """Returns which positions attention weights read, one by one."""
         made = [self.weights(w.plain_ref) for w in weights]

@@ -24,7 +24,7 @@ from probegen.graph.core.placeholder_weights import fold_placeholders, make_plac
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.plan import Plan, TensorRef
-from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.forward import plain_output, run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.to_onnx.canonical import make_canonical
@@ -80,7 +80,7 @@ def forward_graph(
     marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
     large = _weights(source) if placeholder_weights else _large_weights(source)
     count = len(source.input_specs)
-    calls: list[LayerCall] = []
+    seen: dict[str, Watcher] = {}
     inputs: list[Any] = []
 
     def forward(*given: Any) -> list[Any]:
@@ -94,7 +94,7 @@ def forward_graph(
             _mark_mask,
             inner_loop=fused_inner_loop,
         )
-        calls[:], inputs[:] = run.calls, list(given)
+        seen["watched"], inputs[:] = run.watched, list(given)
         return [
             *run.outputs,
             *(plain_output(run, o) for o in plan.plain),
@@ -105,7 +105,7 @@ def forward_graph(
     specs += [tf.TensorSpec(v.shape, v.dtype, f"{_WEIGHT_NAME}{i}") for i, v in enumerate(large)]
     function = trace_function(forward, specs, source)
     _check_precision(function.graph)
-    layers = Trace(source, function.graph, inputs, [], calls).layers
+    layers = Trace(source, function.graph, inputs, [], seen["watched"]).layers
     proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
 
     def prepare(graph: ir.Graph) -> None:
