@@ -32,7 +32,9 @@ from probegen.methods.samples import NumpyWalk
 from probegen.parity.classes import each_class, heard, labelled, of_entry, repeated
 from probegen.parity.comparison import (
     FLOOR_UNITS,
+    GRADIENT_FACTOR,
     ROUNDING,
+    TOLERANCES,
     Rows,
     base_limit,
     compare,
@@ -42,7 +44,7 @@ from probegen.parity.comparison import (
 from probegen.parity.completeness import size_name
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
 from probegen.parity.noise import Moved, moved, noisy_feeds
-from probegen.parity.report import DIFFERENCES, SCORES, SOURCE_MODEL, Parity
+from probegen.parity.report import DIFFERENCES, IN_PLACE, SCORES, SOURCE_MODEL, Parity
 from probegen.parity.samples import Batch
 from probegen.plan.plan import (
     ChainOutput,
@@ -102,7 +104,54 @@ class Comparison:
             if doubtful:
                 noise = [self._moved(call, doubtful, rng, zeros) for call in self.calls]
                 found.update((o.name, self._judged(o, noise)) for o in doubtful)
-        return self._witnessed(found)
+        return self._in_place(self._witnessed(found))
+
+    def _in_place(self, found: dict[str, Parity]) -> dict[str, Parity]:
+        """Returns figures after the model has predicted with the artefact's attention weights.
+
+        Weights that are what the model weighs its values with give the prediction that it gives by
+        itself.
+        """
+        whole = [o.spec.name for o in self.program.plan.plain if o.is_whole_attention]
+        names = [n for n in whole if n in found and found[n].passed]
+        if not names or not all(found[o.name].passed for o in self.described.predictions):
+            return found
+        call = min(self.calls, key=lambda c: c.batch.size)
+        wrong: list[str] = []
+        given = {n: call.got[n] for n in names}
+        answer = self.reference.predictions_with(call.batch.feed, given)
+        proved = names if answer is not None else []
+        if answer is None:  # some of them cannot be put in place: each by itself
+            for name in names:
+                one = self.reference.predictions_with(call.batch.feed, {name: call.got[name]})
+                if one is not None:
+                    proved.append(name)
+                    wrong += [] if self._is_predicted(call, one) else [name]
+        elif not self._is_predicted(call, answer):
+            for name in names:
+                one = self.reference.predictions_with(call.batch.feed, {name: call.got[name]})
+                wrong += [name] if one is None or not self._is_predicted(call, one) else []
+        changed = dict(found)
+        for name in proved:
+            witness = f"{SOURCE_MODEL}, and {IN_PLACE}"
+            if name in wrong:
+                changed[name] = dataclasses.replace(found[name], passed=False, witness=IN_PLACE)
+            else:
+                changed[name] = dataclasses.replace(found[name], witness=witness)
+        return changed
+
+    def _is_predicted(self, call: Call, answer: Mapping[str, Array]) -> bool:
+        """Tells whether the ordinary samples have the model's own predictions, up to rounding."""
+        ordinary = [i for i, hard in enumerate(call.batch.hard) if not hard]
+        for output in self.described.predictions:
+            ours, theirs = answer[output.name], call.expected[output.name]
+            if ours.shape != theirs.shape or not floating(theirs):
+                continue
+            a, b = (v[ordinary].astype(np.float64) for v in (ours, theirs))
+            limit = GRADIENT_FACTOR * TOLERANCES[self.reference.computed_in]
+            if not np.allclose(a, b, rtol=0, atol=limit * max(1e-30, np.abs(b).max(initial=0.0))):
+                return False
+        return True
 
     def _witnessed(self, found: dict[str, Parity]) -> dict[str, Parity]:
         """Returns figures after a third witness was heard where it is needed.

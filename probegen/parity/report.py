@@ -14,6 +14,8 @@ REPORT_COLUMNS = (
 SOURCE_MODEL = "source model"
 GRADIENTS = "the reference's gradients"
 DIFFERENCES = "differences of the source model's scores"
+#: What whole attention weights are compared with beside that.
+IN_PLACE = "its prediction with these weights in place"
 SCORES = "the source model's scores at changed inputs"
 
 

@@ -64,6 +64,14 @@ class RowsReference(WrappedReference):
         """Returns all outputs of the plan."""
         return self.arranged(self._inner.explanations(feed, target), self.rows(feed))
 
+    def predictions_with(
+        self, feed: Mapping[str, Array], weights: Mapping[str, Array]
+    ) -> dict[str, Array] | None:
+        """Returns what the model predicts with attention weights in the place of its own."""
+        own = {name: as_described(w, self._axes[name]) for name, w in weights.items()}
+        found = self._inner.predictions_with(feed, own)
+        return None if found is None else self.arranged(found, self.rows(feed))
+
     def moved_scores(self) -> MovedScores | None:
         """Returns what a third witness moves tensors in."""
         moved = self._inner.moved_scores()

@@ -111,6 +111,11 @@ class PlainOutput:
     probe: OfLayers
     axes: Axes = ()
 
+    @property
+    def is_whole_attention(self) -> bool:
+        """Whether it is attention weights of which nothing is left out."""
+        return self.probe.of_weights and self.spec.axes == self.axes
+
 
 @dataclasses.dataclass(frozen=True)
 class TargetPlan:

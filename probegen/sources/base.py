@@ -84,6 +84,18 @@ class Reference(Protocol):
     def moved_scores(self) -> MovedScores | None:
         """Returns what a third witness moves tensors in; None where there is none."""
 
+    def predictions_with(
+        self, feed: Mapping[str, Array], weights: Mapping[str, Array]
+    ) -> dict[str, Array] | None:
+        """Returns what the model predicts with attention weights in the place of its own.
+
+        None where that cannot be done, or proves nothing that `explanations` does not.
+
+        Args:
+            feed: the inputs.
+            weights: whole weights by the name of the output that gives them.
+        """
+
     def computed_near(self, name: str) -> float:
         """Returns the size of the numbers that an output's last function computes with.
 
@@ -129,6 +141,12 @@ class WrappedReference:
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of."""
         return self._inner.raw_name(output)
+
+    def predictions_with(
+        self, feed: Mapping[str, Array], weights: Mapping[str, Array]
+    ) -> dict[str, Array] | None:
+        """Returns what the model predicts with attention weights in the place of its own."""
+        return self._inner.predictions_with(feed, weights)
 
     def moved_scores(self) -> MovedScores | None:
         """Returns what a third witness moves tensors in."""

@@ -265,6 +265,19 @@ class _Places:
         return any(getattr(t, "graph", None) is self._graph for t in call.outputs)
 
 
+def in_one_order(weights: Weights) -> bool:
+    """Tells whether weights that are given out hold their numbers in the order of those applied."""
+    tensor = weights.tensor
+    for _ in range(_MOST_STEPS):
+        if tensor is weights.applied:
+            return True
+        op = tensor.op
+        if op.type not in _SAME - {"Transpose"}:
+            return False
+        tensor = op.inputs[0]
+    return False
+
+
 def is_given_by(tensor: Any, weights: Weights) -> bool:
     """Tells whether a tensor is the weights that are applied, in another shape perhaps."""
     return weights.applied is not None and _is_same(tensor, weights.applied)

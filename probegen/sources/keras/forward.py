@@ -180,9 +180,7 @@ def run_forward(
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]
     standing = inner.tensors if inner else {}
-    return Forward(
-        list(flat), nest, watched, operations, before, found, standing, source.own_nest
-    )
+    return Forward(list(flat), nest, watched, operations, before, found, standing, source.own_nest)
 
 
 def forward_at(

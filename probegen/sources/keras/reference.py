@@ -25,7 +25,9 @@ from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
+from probegen.sources.keras.attention import in_one_order
 from probegen.sources.keras.capture import Watcher, watching
+from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.requests import request_specs
@@ -187,6 +189,63 @@ class KerasReference:
     def _moved(self) -> KerasMovedScores:
         return KerasMovedScores(self._source, self._asked)
 
+    def predictions_with(
+        self, feed: Mapping[str, Array], weights: Mapping[str, Array]
+    ) -> dict[str, Array] | None:
+        """Returns what the model predicts with attention weights in the place of its own.
+
+        None where some are not on the way to the prediction in the form in which they are given
+        out: those of the steps of a loop, and those of layers that were registered.
+        """
+        names = tuple(sorted(weights))
+        if names not in self._with_weights:
+            self._with_weights[names] = self._traced_with(names)
+        run = self._with_weights[names]
+        if run is None:
+            return None
+        given = [tf.convert_to_tensor(weights[name]) for name in names]
+        found = run(*self._source.tensors(feed), *given)
+        return {
+            name: np.asarray(value)
+            for name, value in zip(self._source.output_names, found, strict=True)
+        }
+
+    def _traced_with(self, names: Sequence[str]) -> Callable[..., Any] | None:
+        """Returns the model as a function of its inputs and of weights; None where it is none."""
+        count = len(self._source.input_specs)
+        outputs = {o.spec.name: o for o in self._asked.plain}
+        taken = [outputs[name] for name in names]
+
+        def predicted(*flat: Any) -> list[Any]:
+            seen = run_forward(self._source, self._asked, flat[:count])
+            refs = []
+            for output in taken:
+                own = seen.attention.weights[output.ref.key][output.ref.position]
+                if own.ref is None or not in_one_order(own):
+                    raise _NotInPlaceError
+                refs.append(own.ref)
+            stand_ins = {
+                ref: functools.partial(_in_place, given)
+                for ref, given in zip(refs, flat[count:], strict=True)
+            }
+            again = run_forward(self._source, self._asked, flat[:count], stand_ins)
+            if set(again.inner) != set(refs):
+                raise _NotInPlaceError
+            return again.outputs
+
+        specs = [tf.TensorSpec([None] * len(o.axes), o.spec.dtype) for o in taken]
+        try:
+            run: Callable[..., Any] = tf.function(predicted, autograph=False).get_concrete_function(
+                *self._source.input_specs, *specs
+            )
+        except _NotInPlaceError:
+            return None
+        return run
+
+    @functools.cached_property
+    def _with_weights(self) -> dict[tuple[str, ...], Callable[..., Any] | None]:
+        return {}
+
     def moved_scores(self) -> KerasMovedScores | None:
         """Returns what moves tensors and looks at the scores; None where it cannot be traced."""
         try:
@@ -280,6 +339,14 @@ class KerasReference:
         if met is not None:
             return f"They first arise in an operation before layer {met.path!r}."
         return "They arise in the gradient, or in an operation behind the last layer."
+
+
+class _NotInPlaceError(Exception):
+    """Weights are not on the way to the prediction in the form in which they are given out."""
+
+
+def _in_place(given: Any, before: Any) -> Any:
+    return tf.cast(tf.reshape(given, tf.shape(before)), before.dtype)
 
 
 def _window_fits(call: Any) -> bool:

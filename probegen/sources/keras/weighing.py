@@ -55,6 +55,7 @@ class _State:
         wider: whether the values have axes that the weights have not.
         applied: the weights as far as they are still what is applied.
         applied_keys: the keys of these.
+        scaled: whether they have been multiplied since with what is no mask.
     """
 
     tensor: Any
@@ -63,6 +64,7 @@ class _State:
     wider: bool
     applied: Any
     applied_keys: frozenset[int]
+    scaled: bool = False
 
 
 def applied_weights(
@@ -154,14 +156,20 @@ class _Values:
             if state.weighed:
                 yield here
                 continue
-            replaced = dataclasses.replace(here, applied=link.result, applied_keys=after)
-            if normalised(op) is state.tensor or self._is_masked(op, position):
+            replaced = dataclasses.replace(
+                here, applied=link.result, applied_keys=after, scaled=False
+            )
+            if normalised(op) is state.tensor:
                 yield replaced
+            elif self._is_masked(op, position):
+                yield here if state.scaled else replaced
             elif op.type in TIMES and self._are_values(op.inputs[1 - position], own):
                 wider = _is_wider(state.tensor, link.result, link.pairs)
                 yield dataclasses.replace(here, weighed=True, wider=wider)
                 if not wider:  # a gate, or a mask that is fed as numbers
-                    yield here
+                    yield dataclasses.replace(here, scaled=True)
+            elif op.type in TIMES | OVER:
+                yield dataclasses.replace(here, scaled=True)
             else:
                 yield replaced if _turns_back(op, state) else here
 

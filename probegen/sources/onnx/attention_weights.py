@@ -1,7 +1,8 @@
 """Attention weights in a graph: a softmax whose result weighs values.
 
 A softmax counts where what it gives is multiplied with something that depends on the input, and
-summed over the axis along which it adds up to one. Names are not looked at.
+summed over the axis along which it adds up to one, and the sum has a part in an output. Names are
+not looked at.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from probegen.graph.core.marks import STRAIGHT_THROUGH
+from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of, whole_numbers
+from probegen.sources.onnx.softmaxes import normalised, softmax_axis
 
 #: Operators that leave what a row of weights adds up over where it is.
 _THE_SAME = frozenset(
@@ -52,30 +55,59 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
         graph: with shapes inferred.
         varying: the values that depend on the inputs.
     """
-    found = []
+    found: dict[ir.Value, Weights] = {}
+    needed = _needed(graph)
     for node in graph:
-        if node.op_type != "Softmax" or node.domain:
+        key = softmax_axis(node)
+        if key is None:
             continue
-        shape = shape_of(node.outputs[0])
-        if shape is None or len(shape) < 2:
-            continue
-        key = attribute(node, "axis", -1) % len(shape)
-        way = next(_ways_to_a_sum(node.outputs[0], key, varying, 0), None)
+        value = node.outputs[0]
+        ways = [w for w in _ways_to_a_sum(value, key, varying, 0) if w[-1] in needed]
+        # A sum of the weights under a mask that is fed as numbers is no sum of values.
+        way = next((w for w in ways if _is_wide(w[-1])), ways[0] if ways else None)
         if way is not None:
             inside = frozenset([node, *way, *_scores(node)])
-            found.append(Weights(node, _applied(node.outputs[0], way), key, inside))
+            applied = _applied(value, way)
+            found.setdefault(applied, Weights(node, applied, key, inside))
+    return list(found.values())
+
+
+def _needed(graph: ir.Graph) -> set[ir.Node]:
+    """Returns the nodes that outputs are computed by."""
+    found: set[ir.Node] = set()
+    pending = list(graph.outputs)
+    while pending:
+        node = pending.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            pending.extend(inputs_of(node))
     return found
 
 
+def _is_wide(node: ir.Node) -> bool:
+    """Tells whether a node multiplies weights with values of more entries than these."""
+    if node.op_type != "Mul":
+        return True
+    product = shape_of(node.outputs[0]) or ()
+    sizes = [s for v in node.inputs if v is not None and (s := shape_of(v)) is not None]
+    return sum(tuple(s) == tuple(product) for s in sizes) < 2
+
+
 def _applied(value: ir.Value, way: list[ir.Node]) -> ir.Value:
+    """Returns weights behind the masks, and the second normalisation, on the way to their sum."""
+    at, as_they_are = value, True
     for node in way:
-        if not same_shape(value, node.outputs[0]):
+        if not same_shape(at, node.outputs[0]):
             break
-        others = [v for v in node.inputs if v is not value]
+        others = [v for v in node.inputs if v is not at]
         masked = node.op_type in ("Mul", "Add") and all(_is_mask(v) for v in others)
-        if node.op_type not in _APPLIED and not masked:
-            break
-        value = node.outputs[0]
+        again = normalised(node)
+        if again is not None and again[0] is at:
+            as_they_are = True
+        elif node.op_type not in _APPLIED and not masked:
+            as_they_are = False  # scaled: only what is normalised again counts
+        at = node.outputs[0]
+        value = at if as_they_are else value
     return value
 
 
@@ -111,7 +143,8 @@ def _ways_to_a_sum(
             continue
         if _sums_over(node, use.idx, key, len(shape), varying):
             yield [node]
-            continue
+            if _is_wide(node):
+                continue
         after = _followed(node, use.idx, key, shape)
         if after is not None:
             for way in _ways_to_a_sum(node.outputs[0], after, varying, depth + 1):

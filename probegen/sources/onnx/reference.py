@@ -335,6 +335,13 @@ class OnnxReference:
         """Returns what the gradient is called that an output is made of, None if there is none."""
         return self._raw.get(output.spec.name)
 
+    def predictions_with(
+        self, feed: Mapping[str, Array], weights: Mapping[str, Array]
+    ) -> dict[str, Array] | None:
+        """Returns None: weights are read in the original file, by the names of its own tensors."""
+        del feed, weights
+        return None
+
     def moved_scores(self) -> OnnxMovedScores | None:
         """Returns what moves tensors in the original file."""
         return self._moved

@@ -4,6 +4,8 @@ Layers here note down what they apply whenever they are called eagerly. The note
 the model as a user calls it: not watched, not traced.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from keras import layers, ops
 import probegen as pg
 from probegen import runtime
 from probegen.errors import SelectionError
+from probegen.sources.keras import attention, reference
 
 T = 5
 
@@ -246,6 +249,24 @@ def test_several_in_one_call_are_told_apart(tmp_path):
     result = art.run(x)
     for place, expected in enumerate(noted(model, x)):
         np.testing.assert_allclose(result[f"attention/it:{place}"].array, expected, atol=1e-6)
+
+
+def test_weights_in_another_order_than_the_model_applies_them_fail(tmp_path, monkeypatch):
+    """Artefact and TensorFlow agree, as both give out what is planted: the prediction tells."""
+    as_they_are = attention._in_steps
+
+    def turned_round(graph, call, weights):
+        found = as_they_are(graph, call, weights)
+        with graph.as_default():
+            return dataclasses.replace(found, tensor=tf.reverse(found.tensor, [1]))
+
+    model = model_of(of(Pooling))
+    report = pg.compile(model, pg.Attention(), tmp_path / "m.onnx").report
+    assert "prediction with these weights in place" in report["attention/it"].witness
+    monkeypatch.setattr(attention, "_in_steps", turned_round)
+    monkeypatch.setattr(reference, "in_one_order", lambda _: True)
+    with pytest.raises(pg.errors.VerificationError, match=r"attention/it.*with these weights"):
+        pg.compile(model, pg.Attention(), tmp_path / "wrong.onnx")
 
 
 # -- between layers ----------------------------------------------------------------------------

@@ -135,7 +135,7 @@ LOOKUPS = {
     "joined": (joined_inputs, 20, {"words": (7, 4)}, [20, 20]),
     "counts": (lambda: encoded("count"), 9, {"ids": (9,)}, [None]),
     "reversed": (lambda: changed(lambda x: x[:, ::-1]), 30, {"ids": (6, 5)}, [30]),
-    "steps": (steps, 20, {"ids": (3, 6, 4)}, [None]),
+    "steps": (steps, 20, {"ids": (3, 6, 4)}, [20]),
 }
 
 

@@ -59,6 +59,44 @@ def test_what_does_not(body: str) -> None:
     assert not _found(text, m=np.ones((4, 3), np.float32), one=np.array([1]))
 
 
+_SCORES = "t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) "
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "e = Exp(s) d = ReduceSum<keepdims=1>(e, last) w = Div(e, d) y = MatMul(w, x)",
+        "e = Exp(s) d = ReduceSum<keepdims=1>(e, last) g = Add(d, small) w = Div(e, g) "
+        "y = MatMul(w, x)",
+        "e = Exp(s) d = ReduceSum<keepdims=1>(e, last) r = Reciprocal(d) w = Mul(e, r) "
+        "y = MatMul(w, x)",
+        "p = LogSoftmax(s) w = Exp(p) y = MatMul(w, x)",
+        "l = ReduceLogSumExp<keepdims=1>(s, last) p = Sub(s, l) w = Exp(p) y = MatMul(w, x)",
+        # Normalised again behind a mask, of truths or of numbers that are fed.
+        "a = Softmax(s) m = Mul(a, kept) d = ReduceSum<keepdims=1>(m, last) w = Div(m, d) "
+        "y = MatMul(w, x)",
+        "a = Softmax(s) m = Mul(a, fed) d = ReduceSum<keepdims=1>(m, last) w = Div(m, d) "
+        "y = MatMul(w, x)",
+    ],
+)
+def test_softmaxes_that_are_written_out(body: str, tmp_path) -> None:
+    text = f"""
+        g (float[N,5,4] x, bool[N,5,5] mask, float[N,5,5] fed) => (float[N,5,4] y) {{
+          kept = Cast<to=1>(mask) {_SCORES} {body} }}"""
+    held = {"last": np.array([2]), "small": np.float32(1e-9)}
+    used = {n: v for n, v in held.items() if n in body}
+    assert _found(text, **used) == [("w", 2)]
+    model = add_weights(parse(text), **used)
+    assert pg.compile(model, [pg.Attention()], tmp_path / "m.onnx").report.passed
+
+
+def test_a_sum_that_no_output_needs_is_none() -> None:
+    text = f"""
+        g (float[N,5,4] x) => (float[N,5,5] y) {{
+          {_SCORES} w = Softmax(s) lost = MatMul(w, x) y = Identity(w) }}"""
+    assert not _found(text)
+
+
 def test_rows_that_are_masked_whole_are_taken_where_they_are_applied() -> None:
     """torch writes 0 in the place of the NaN of a row in which everything is masked."""
     text = """
