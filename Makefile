@@ -21,7 +21,7 @@ KSERVE_BIN := $(KSERVE_VENV)/bin
 KSERVE_READY := $(KSERVE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo gallery test test-wide test-serving check format docs peers bench sweep sweep-onnx corpus mutants clean
+.PHONY: help demo gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -33,6 +33,7 @@ help:
 	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
+	@echo "make bench-serve  load on probegen serve, over loopback (three minutes)"
 	@echo "make sweep   compile every layer and model of Keras, write docs/COVERAGE.md (half an hour)"
 	@echo "make sweep-onnx  compile ONNX files of torch, scikit-learn and others, write docs/COVERAGE.md (an hour or two)"
 	@echo "make corpus  try the gradients of onnx's own cases of its operators, write docs/COVERAGE.md (5 minutes)"
@@ -100,6 +101,9 @@ bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8
 	$(BIN)/python -m bench growth
 	$(BIN)/python -m bench methods
+
+bench-serve: $(READY)
+	$(BIN)/python -m bench serve
 
 sweep: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[sweep]'

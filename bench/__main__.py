@@ -12,6 +12,7 @@ from bench.compare import compare
 from bench.growth import growth
 from bench.methods import METHODS, compare_methods
 from bench.profile import profile
+from bench.serving import serve_load
 from bench.subjects import DEFAULT, subject
 
 
@@ -51,6 +52,22 @@ def compare_command(
     for name in chosen:
         _require(name)
     _write(json_path, compare(chosen, batches, rounds, peers))
+
+
+@main.command("serve")
+@click.argument("names", nargs=-1)
+@click.option("--connections", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=5.0, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True)
+@_json
+def serve_command(
+    names: tuple[str, ...], connections: int, seconds: float, rounds: int, json_path: str | None
+) -> None:
+    """Load on `probegen serve` with NAMES (digits and MobileNetV2 if left out), over loopback."""
+    for name in names:
+        _require(name)
+    chosen = names or ("digits", "MobileNetV2")
+    _write(json_path, [serve_load(name, connections, seconds, rounds) for name in chosen])
 
 
 @main.command("methods")
