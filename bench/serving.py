@@ -167,7 +167,7 @@ def request(inputs: Mapping[str, Any], explain: bool) -> Request:
 
 
 @contextmanager
-def server(path: Path) -> Iterator[int]:
+def server(path: str | Path) -> Iterator[int]:
     """Runs `probegen serve` while the context lasts; gives its port."""
     main = "from probegen.cli import main; main()"
     options = ["--port", "0", "--name", "m", "--threads", "1"]
