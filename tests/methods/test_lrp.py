@@ -266,6 +266,61 @@ def test_attention_by_hand(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
+#: `x / sqrt(mean(x^2) + epsilon) * scale` as exporters spell it.
+RMS = {
+    "fused": (23, "s = RMSNormalization <epsilon = 0.01> (x, scale)"),
+    "rsqrt": (
+        18,
+        "q = Mul (x, x) m = ReduceMean (q, last) e = Add (m, tiny) d = Sqrt (e)\n"
+        "i = Reciprocal (d) n = Mul (x, i) s = Mul (n, scale)",
+    ),
+    "scale first": (
+        18,
+        "q = Pow (x, two) m = ReduceMean (q, last) e = Add (m, tiny) i = Pow (e, half)\n"
+        "f = Mul (i, scale) s = Mul (f, x)",
+    ),
+    "division": (
+        18,
+        "q = Pow (x, two) m = ReduceMean (q, last) e = Add (m, tiny) d = Sqrt (e)\n"
+        "n = Div (x, d) s = Mul (scale, n)",
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", RMS)
+def test_rms_normalisation_and_gates_by_hand(tmp_path, spelling):
+    """One over the size passes relevance on, a gate halves it: AttnLRP's secs. 3.3.3 and 3.3.2."""
+    opset, lines = RMS[spelling]
+    text = f"""<ir_version: 10, opset_import: ["" : {opset}]>
+      net (float[n, 4, 5] x) => (float[n, 4, 3] y) {{
+        {lines}
+        up = MatMul (s, wu) gate = MatMul (s, wg) c = Sigmoid (gate) g = Mul (gate, c)
+        h = Mul (g, up) y = MatMul (h, wd) }}"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(3)
+    wu, wg, wd = (rng.normal(size=s).astype(np.float32) for s in ((5, 6), (5, 6), (6, 3)))
+    scale = np.array([0.7, -1.3, 1.1, 0.4, 2.0], "f")
+    given = {"wu": wu, "wg": wg, "wd": wd, "scale": scale, "last": np.array([2])}
+    given |= {"tiny": np.float32(0.01), "two": np.float32(2), "half": np.float32(-0.5)}
+    for name, v in given.items():
+        if name in lines or name.startswith("w"):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(v), name))
+    path = tmp_path / "m.onnx"
+    probe = pg.LRP(epsilon=1e-6, target=(2, 1))
+    pg.compile(model, probe, path)
+    x = models.images((4, 5), count=2)
+    found = runtime.load(path).run(x)["lrp/x"].array
+    s = x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + 0.01) * scale
+    up, gate = s @ wu, s @ wg
+    h = gate / (1 + np.exp(-gate)) * up
+    y = h @ wd
+    r = np.zeros_like(y)
+    r[:, 2, 1] = y[:, 2, 1]
+    half = h * ((r / away(y, 1e-6)) @ wd.T) / 2
+    expected = s * ((half / away(up, 1e-6)) @ wu.T) + s * ((half / away(gate, 1e-6)) @ wg.T)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
 def test_transformers_are_verified(tmp_path):
     assert pg.compile(
         models.transformer(), pg.LRP(composite="attn_lrp"), tmp_path / "m.onnx"

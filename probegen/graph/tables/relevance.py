@@ -11,9 +11,11 @@ take. `stab(z)` is z moved away from 0 by a small number.
 - layer and instance normalisation: one over the deviation is a factor that passes R on; taking the
   mean away, the scale and the shift are linear, of which each term has its share (Achtibat et al.
   2024, sec. 3.3.3). Passed on whole, R would be large where x itself is next to 0.
+- RMS normalisation, fused or in pieces, and vectors of length 1: one over the size is a factor, the
+  scale as well, and there is no sum, so that R is passed on as it is (ibid.).
 - maxima, and all that moves elements: R goes where the element comes from.
-- products of two tensors that change: half of `x * J^T(R / stab(z))` to each, softmax
-  `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
+- products of two tensors that change, gates (SwiGLU) among them: half of `x * J^T(R / stab(z))` to
+  each, softmax `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
 
 Everything else is refused by name.
 """
@@ -34,7 +36,7 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import standing_apart
 from probegen.graph.core.queries import inputs_of, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
-from probegen.graph.tables.common import Normalisation, function_at
+from probegen.graph.tables.common import Normalisation, divided_by_own_size, function_at
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.graph.vjp.masks import above, below
@@ -65,6 +67,8 @@ _SUMS = frozenset(
 #: Of several tensors, they send relevance to the one that the element comes from.
 _LARGEST = frozenset({"Max", "Min"})
 _NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
+#: Those that take no mean away: they pass relevance on as it is.
+_BY_SIZES = frozenset({"RMSNormalization", "LpNormalization"})
 #: Rules that give relevance to inputs of 0.
 _NOT_SHARES = frozenset({"wsquare", "flat", "zbox"})
 #: What passes relevance on as it is, where one input changes.
@@ -223,6 +227,10 @@ class _Relevance:
                 yield layer.x, layer.relevance(walk.builder, given(dy), self._rule(layer.node))
                 return
             moving = [v for v in dict.fromkeys(inputs_of(node)) if v in self.changing]
+            sized = divided_by_own_size(node) if len(moving) > 1 else None
+            if sized is not None and sized in walk.wanted:
+                yield sized, walk.builder.unbroadcast(given(dy), sized)
+                return
             function = function_at(walk, node) if len(moving) > 1 else None
             if function is not None:
                 yield function.entry, given(dy)
@@ -278,6 +286,8 @@ class _Relevance:
         elif key in _NORMALISATIONS and moving == [node.inputs[0]]:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
             yield moving[0], b.mul(moving[0], _centred_and_scaled(b, node, ratio))
+        elif key in _BY_SIZES and moving == [node.inputs[0]]:
+            yield moving[0], given(dy)
         elif key in ("Mul", "MatMul", "Einsum", "Gemm") and len(moving) == 2:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=False)
             yield from self._shares(walk, node, ratio, 2)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from probegen.graph.core.elementwise import function_of_one
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute, constant_of
+from probegen.graph.tables.common import divided_by_own_size
 from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_layers, weights_of
 from probegen.methods.tables import LayerRule, Relevance
 from probegen.parity.witness.adjoints import Step, Unknown, adjoint, normalisation_of, unbroadcast
@@ -103,6 +104,9 @@ class Propagated:
         node, key = step.node, key_of(step.node)
         function = None if key in ("Add", "Sub", "Sum") else function_of_one(node)
         x = node.inputs[wanted[0]]
+        if distinct > 1 and (sized := divided_by_own_size(node)) is not None:
+            yield sized, unbroadcast(relevance, self.values[sized].shape)
+            return
         if function is not None and len(function.nodes) > 1:
             yield function.entry, relevance
         elif key in ("Max", "Min") and distinct > 1:
