@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from probegen.artefact.manifest import Manifest
 from probegen.artefact.rows import count_rows
 from probegen.artefact.texts import IDS, TextSpec
 from probegen.errors import InputError, VerificationError
+from probegen.parity import samples as drawing
 from probegen.parity.samples import ORDINARY, Batch
 from probegen.parity.trials import Tried
 from probegen.runtime.inputs import check_inputs
@@ -41,6 +42,8 @@ NASTY = (
 )
 #: Samples of a call with texts.
 _ROWS = 4
+#: Signs of texts that are cut.
+_SHORT = 5
 #: Ids that words are drawn from where the model does not tell how many there are.
 _WORDS = 50
 
@@ -65,14 +68,12 @@ def tried(
     feeds = [_made_up(texts, described, rng, part) for part in range(parts)]
     given = [_by_name(samples, texts)] if holds_text(samples) else []
     found: list[Tried] = []
-    for place, feed in enumerate([*given, *feeds]):
+    for place, drawn in enumerate([*given, *feeds]):
         is_given = place < len(given)
-        try:
-            ours = check_inputs(texts.given(feed), described.inputs)
-        except InputError:
-            if is_given:
-                raise
+        read = _first_read([drawn] if is_given else [drawn, _cut(drawn)], texts, described)
+        if read is None:
             continue  # empty texts alone, say
+        feed, ours = read
         theirs, predictions = source.read_texts(feed)
         _check_same(ours, theirs, feed, described)
         if isinstance(predictions, Exception):
@@ -82,6 +83,35 @@ def tried(
         if is_given or len(found) == len(given):  # the others prove what texts become, no more
             rows = count_rows(ours, described.inputs)
             found.append((Batch(ours, (ORDINARY,) * rows), predictions))
+    return found
+
+
+def _first_read(
+    feeds: Sequence[dict[str, Array]], texts: Texts, described: Manifest
+) -> tuple[dict[str, Array], dict[str, Array]] | None:
+    """Returns the first texts that the runtime takes, and what it makes of them.
+
+    Raises:
+        InputError: they are one choice alone, and it does not take them.
+    """
+    for feed in feeds:
+        try:
+            return feed, check_inputs(texts.given(feed), described.inputs)
+        except InputError:
+            if len(feeds) == 1:
+                raise
+    return None
+
+
+def _cut(feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns texts cut to their first signs, for models that take short ones alone."""
+    found = {}
+    for name, strings in feed.items():
+        found[name] = strings.copy()
+        if strings.dtype != object:
+            continue
+        short = [t.decode("utf-8", "replace")[:_SHORT].encode() for t in strings.reshape(-1)]
+        found[name].reshape(-1)[:] = short
     return found
 
 
@@ -107,7 +137,18 @@ def _made_up(
         array = np.empty(count, object)
         array[:] = [text.encode("utf-8", "surrogateescape") for text in made]
         feed[spec.name] = array.reshape(sizes)
-    return feed
+    return {**feed, **_others(described, rng)}
+
+
+def _others(described: Manifest, rng: np.random.Generator) -> dict[str, Array]:
+    """Returns samples of the inputs that are made of no text."""
+    made = {name for text in described.texts for name in text.makes.values()}
+    others = tuple(spec for spec in described.inputs if spec.name not in made)
+    if not others:
+        return {}
+    sizes, _ = next(drawing.rungs(()))
+    rows = (ORDINARY,) * _ROWS
+    return drawing.draw(described.replace(inputs=others), rows, sizes, rng, tame=True).feed
 
 
 def _of_words(

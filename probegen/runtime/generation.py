@@ -153,6 +153,12 @@ def generate(
             f"the prompt has {known} tokens, and with {count} more there would be too many: the "
             f"artefact takes {size}."
         )
+    most = getattr(inputs.tokenizer, "most", None)
+    if most is not None and known + max(count - 1, 0) > most:
+        raise InputError(
+            f"the prompt has {known} tokens, and with {count} more there would be too many: the "
+            f"model takes {most}."
+        )
     scores: list[float] = []
     rows: dict[str, list[Array]] = {spec.name: [] for spec in explained}
     result: Result | None = None

@@ -33,6 +33,18 @@ def test_given_texts(model, artefact):
         pg.verify(artefact, model, [" ", ""])
 
 
+def test_a_planted_fault_beside_other_inputs(tmp_path, monkeypatch):
+    colour, size = keras.Input((1,), dtype="string", name="colour"), keras.Input((2,), name="size")
+    ids = layers.StringLookup(vocabulary=["red", "the"], num_oov_indices=2, name="ids")(colour)
+    table = layers.Flatten()(layers.Embedding(5, 3)(ids))
+    model = keras.Model([colour, size], layers.Dense(2)(layers.Concatenate()([table, size])))
+    report = pg.compile(model, [], tmp_path / "m.onnx").report
+    assert report.samples > 6  # texts are among them
+    monkeypatch.setattr(lookup, "fingerprint", len)
+    with pytest.raises(VerificationError, match="takes a text apart in another way than the"):
+        pg.verify(tmp_path / "m.onnx", model)
+
+
 def _at_any_space(_, text):
     return [word.encode() for word in text.decode().lower().split()]
 

@@ -119,6 +119,15 @@ def test_what_is_no_prompt(art, prompt, message):
 
 
 def test_more_than_the_model_has_positions_for(art):
+    with pytest.raises(InputError, match=f"24 tokens, and with 3 more .* model takes {LONGEST}"):
+        runtime.generate(art, [5] * LONGEST, 3)
+    assert len(runtime.generate(art, [5] * LONGEST, 1).ids) == 1
+    with pytest.raises(InputError, match=f"tokens, and the model takes {LONGEST}: cut it"):
+        art.run("q " * 20)
+
+
+def test_more_than_a_model_takes_that_does_not_say(art, monkeypatch):
+    monkeypatch.setattr(art.texts.tokenizers[0], "most", None)
     with pytest.raises(ArtefactError, match=r"tokens \(\d+ of them new\) .* may take no more"):
         runtime.generate(art, [5] * LONGEST, 3)
 

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 KINDS: Mapping[str, str] = {
     "string_lookup": "probegen.runtime.texts.lookup",
     "text_vectorization": "probegen.runtime.texts.vectorization",
+    "hashing": "probegen.runtime.texts.hashing",
     "word_piece": "probegen.runtime.texts.word_piece",
     "code_points": "probegen.runtime.texts.code_points",
     "sentence_piece": "probegen.runtime.texts.sentence_piece",

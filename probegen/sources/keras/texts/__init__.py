@@ -36,6 +36,7 @@ def text_layers() -> tuple[TextLayer, ...]:
     found = (
         TextLayer(keras.layers.TextVectorization, keras_layers.vectorization, _ONE),
         TextLayer(keras.layers.StringLookup, keras_layers.lookup, _ONE),
+        TextLayer(keras.layers.Hashing, keras_layers.hashing, _ONE),
     )
     known_hub = sys.modules.get("keras_hub")
     if known_hub is None:

@@ -1,4 +1,4 @@
-"""Keras' own text layers as data: `TextVectorization` and `StringLookup`."""
+"""Keras' own text layers as data: `TextVectorization`, `StringLookup` and `Hashing`."""
 
 from __future__ import annotations
 
@@ -93,6 +93,27 @@ def lookup(layer: Any, path: str) -> dict[str, Any]:
         settings["weights"] = pack(weights.astype(np.float64).tolist())
         settings["dtype"] = weights.dtype.name
     return settings
+
+
+def hashing(layer: Any, path: str) -> dict[str, Any]:
+    """Returns the settings of a `Hashing`; see `runtime.texts.hashing`.
+
+    Raises:
+        ExportError: it does what the runtime does not; says what to do instead.
+    """
+    if layer.strong_hash or layer.sparse:
+        what = "hashes with a salt" if layer.strong_hash else "gives sparse tensors"
+        raise ExportError(
+            f"the layer {path!r} {what}, which the runtime does not: make it without salt= and "
+            "sparse=."
+        )
+    return {
+        "kind": "hashing",
+        "bins": int(layer.num_bins),
+        "mask": None if layer.mask_value is None else str(layer.mask_value),
+        "mode": layer.output_mode,
+        "dtype": str(layer.dtype),
+    }
 
 
 def _vocabulary(layer: Any) -> list[str]:
