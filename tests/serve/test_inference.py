@@ -3,9 +3,13 @@
 import json
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
+import probegen as pg
+from probegen import runtime
 from probegen.errors import ArtefactError
 from probegen.serve.description import model_metadata, server_metadata
 from probegen.serve.inference import Served, batch_key, divided, infer, merged, prepare
@@ -231,6 +235,30 @@ def test_a_model_that_cannot_be_served():
     artefact = SimpleNamespace(path="m.onnx", inputs=[], outputs=[spec])
     with pytest.raises(ArtefactError, match="'spectrum' is of complex64, for which the Open"):
         Served(artefact, "m")
+
+
+def test_text(tmp_path):
+    """Strings come in the place of the ids that the graph takes, as JSON and as bytes."""
+    texts = ["a good film", "so so"]
+    x = keras.Input((), dtype="string", name="text")
+    words = layers.TextVectorization(max_tokens=20, output_sequence_length=6, name="words")
+    words.adapt(texts)
+    y = layers.GlobalAveragePooling1D()(layers.Embedding(20, 4, name="embedding")(words(x)))
+    model = keras.Model(x, layers.Dense(2, name="kind")(y), name="words")
+    pg.compile(model, pg.Saliency(), tmp_path / "words.onnx", verify=False)
+    served = Served(runtime.load(tmp_path / "words.onnx"), "words")
+    told = model_metadata(served)["parameters"]["request"]["text"]
+    assert told == {"datatype": "BYTES", "shape": [-1]}
+    expected = served.artefact.run(texts)
+    asked = {"text": np.array(texts)}
+    body, length = as_binary(asked, parameters={"explain": True})
+    for found in (
+        answered(served, body, length)[1],
+        answered(served, as_json(asked, parameters={"explain": True}))[1],
+    ):
+        for name, record in expected.items():
+            np.testing.assert_allclose(found[name], record.array, rtol=1e-6)
+    assert "expected ['batch']" in refused(served, as_json({"text": np.array([texts])}))
 
 
 # -- batches -----------------------------------------------------------------------------------
