@@ -447,6 +447,10 @@ def test_padded_tokens_are_left_out_and_count_for_nothing():
     assert says(record.plot(), "2 of 5 positions are padding, left out")
     # Nothing but padding: there is nothing to leave it out of.
     assert highlighted(record_view(record, 1, {})).tokens == ["0"] * 5
+    outputs = {"it": (np.zeros((2, 5)), "dot", TOKENS, spec)}
+    blank = result_of({"ids": (ids, TOKENS, told)}, outputs)["it"]
+    assert says(blank.plot(sample=1), "nothing but padding was fed")
+    assert says(blank.plot(sample=0), "the target does not react")
 
 
 def test_a_mask_that_is_fed_tells_padding():

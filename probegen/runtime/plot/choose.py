@@ -112,6 +112,9 @@ def _remarks(view: View) -> tuple[str, ...]:
 
 def _all_zero(view: View) -> str:
     """Says what it means that every number is zero."""
+    padded = None if view.source is None else view.source.padded
+    if padded is not None and padded.all():
+        return "all zero: nothing but padding was fed"
     one_sided = view.spec.sign == NEVER_NEGATIVE and not view.is_derivative
     if view.spec.layer is not None and one_sided:
         return (

@@ -191,3 +191,33 @@ def test_a_known_length_is_left_to_keras():
     found = pg.instrument(model, [pg.Activations("frames")])(x)["activation/frames"]
     np.testing.assert_allclose(found, model.get_layer("frames")(x), rtol=1e-5, atol=1e-6)
     assert layers.TimeDistributed.call is original
+
+
+def test_letters_of_a_known_number_of_words_have_one_number_each(tmp_path):
+    keras.utils.set_random_seed(4)
+    wide = keras.initializers.RandomNormal(stddev=1.0)
+    embedding = layers.Embedding(7, 4, wide, mask_zero=True)
+    convolution = layers.Conv1D(5, 2, padding="same", activation="tanh")
+    word = keras.Input((None,), dtype="int32")
+    spell = keras.Model(word, convolution(embedding(word)), name="spell")
+    x = keras.Input((3, 5), dtype="int32", name="x")
+    y = over_time(layers.GlobalAveragePooling1D())(over_time(spell)(x))
+    read, score = layers.LSTM(3), layers.Dense(2)
+    pg.compile(
+        keras.Model(x, score(read(y))), pg.InputGradient(per_token="dot"), tmp_path / "m.onnx"
+    )
+    artefact = runtime.load(tmp_path / "m.onnx")
+    letters = np.random.default_rng(1).integers(1, 7, (2, 3, 5))
+    letters[0, :, 3:] = 0
+    letters[1, 2] = 0
+    found = artefact.run(letters)
+    with tf.GradientTape() as tape:
+        vectors = embedding(letters.reshape(6, 5))
+        tape.watch(vectors)
+        pooled = tf.reduce_mean(convolution(vectors), 1)
+        best = tf.reduce_max(score(read(tf.reshape(pooled, (2, 3, 5)))), 1)
+    shares = tf.reduce_sum(tape.gradient(best, vectors) * vectors, -1).numpy().reshape(2, 3, 5)
+    record = found["input_gradient/x"]
+    assert record.axes == ("batch", "time", "axis_2")
+    np.testing.assert_allclose(record.array, np.where(letters == 0, 0, shares), atol=1e-5)
+    assert np.abs(shares[letters == 0]).max() > 0
