@@ -18,12 +18,16 @@ class GradCAM(OfLayer):
     Not normalised. The map has the axes of the layer's output without its channels, wherever these
     stand: `[batch, time]`, `[batch, height, width]`, `[batch, depth, height, width]`; a film has
     `[batch, time, height, width]`. A layer that is called several times gives one map a call,
-    `grad_cam/<path>#<call>`. Of a layer with several outputs the first is explained.
+    `grad_cam/<path>#<call>`. Of a layer with several outputs the first is explained. Where an ONNX
+    file joins the frames of a film with its samples, each frame has a map with weights of its own,
+    `[batch, frame, height, width]`.
 
     Attributes:
         layer: a selector of one layer, a list of several, or `"auto"`: the last layer whose output
             still has positions, on each of the ways that run to the target beside each other (the
-            calls of a shared tower, the towers of several inputs).
+            calls of a shared tower, the towers of several inputs). Layers of which the target sees
+            one position alone (a class token, a last step), and no gradient the others, are passed
+            over where there are others.
         upsample: bring the map to the size of the input whose positions the layer's are, by
             linear interpolation along each axis with half-pixel centres (`linear` and `half_pixel`
             of ONNX's Resize, `bilinear` of `tf.image.resize`). Beyond the outermost centres the
