@@ -20,6 +20,10 @@ class States(OfLayers):
     `[batch, time, ...positions, channel]`. A Bidirectional layer gives those of its two layers,
     under their paths (`states/bidirectional/forward_lstm`).
 
+    In an ONNX file these are the operators LSTM, GRU and RNN, one with two directions as
+    `states/<path>/forward` and `states/<path>/backward`; beyond the end of a sequence
+    (`sequence_lens`) its states stay as they are.
+
     Entry t of the time axis is the state after the step that read entry t of the input, also where
     the layer runs backwards (whose own output is in the order of the steps). A masked step repeats
     the state before it; before the first step that counts that is the initial state.

@@ -35,15 +35,12 @@ GIVEN: dict[str, Callable[[], Probe]] = {
     "ConceptSensitivity": lambda: pg.ConceptSensitivity("last", _VECTORS),
 }
 #: Methods of attention weights and of recurrent states: they are tried on the network of tokens.
-OF_TOKENS = ("Attention", "AttentionRollout", "AttentionRelevance")
-
-#: All but recurrent states, which an ONNX file has none of yet.
-METHODS = tuple(m for m in methods.METHODS if m.__name__ != "States")
+OF_TOKENS = ("Attention", "AttentionRollout", "AttentionRelevance", "States")
 
 
 def probes(of_tokens: bool = False) -> list[Probe]:
     """Returns a probe of every method, those of the network of tokens or the others."""
-    chosen = [m for m in METHODS if (m.__name__ in OF_TOKENS) == of_tokens]
+    chosen = [m for m in methods.METHODS if (m.__name__ in OF_TOKENS) == of_tokens]
     return [GIVEN.get(m.__name__, m)() for m in chosen]
 
 
@@ -66,7 +63,7 @@ def token_network(seed: int) -> keras.Model:
     tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
     wide = keras.initializers.RandomNormal(stddev=3.0)  # else all attention is the same
     x = layers.Embedding(TOKENS, 6, embeddings_initializer=wide, name="embedding")(tokens)
-    read = layers.GRU(3, name="read")(x)
+    read = layers.LSTM(3, name="read")(x)
     for name in ("first", "second"):
         attended = layers.MultiHeadAttention(3, 2, name=name)(x, x)
         x = layers.LayerNormalization()(x + attended)

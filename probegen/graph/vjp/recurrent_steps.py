@@ -27,6 +27,13 @@ from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp.common import optional
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+#: What states and gates of an operator are called behind its path, in their order.
+STATES = ("", ":1")
+GATE_NAMES: Mapping[str, tuple[str, ...]] = {
+    "LSTM": ("/input_gate", "/forget_gate", "/candidate", "/output_gate"),
+    "GRU": ("/update_gate", "/reset_gate", "/candidate"),
+    "RNN": (),
+}
 DEFAULT_ACTIVATIONS = {
     "LSTM": ("Sigmoid", "Tanh", "Tanh"),
     "GRU": ("Sigmoid", "Tanh"),
@@ -57,10 +64,69 @@ def forward(b: Builder, node: ir.Node) -> list[ir.Value]:
     return outputs
 
 
+def states_over_time(
+    b: Builder, node: ir.Node, position: int, names: Sequence[str]
+) -> list[ir.Value]:
+    """Writes what a node keeps from step to step, each `[time, batch, hidden]`.
+
+    A sequence that is shorter than the others keeps its states in the steps beyond its end.
+
+    Args:
+        b: where the nodes go.
+        node: LSTM, GRU or RNN.
+        position: which of its directions.
+        names: `""` for the hidden state, `":1"` for the cell state, `"/input_gate"` and so on for
+            gates behind their activations; see `STATES` and `GATE_NAMES`.
+
+    Raises:
+        Refused: it cannot be told what the node computes.
+    """
+    batch_first = bool(attribute(node, "layout", 0))
+    x = _required(node, 0)
+    if batch_first:
+        x = b.transpose(x, [1, 0, 2])
+    backwards = is_backwards(node, position)
+    steps = _steps(b, node, x, position, backwards, batch_first)
+    known = {**dict(zip(STATES, steps.after, strict=False)), **steps.gates}
+    collected = [Collected(known[name], backwards) for name in names]
+    return steps.loop.finish(steps.after, collected)[1]
+
+
+def is_backwards(node: ir.Node, position: int) -> bool:
+    """Tells whether one of a node's directions starts with the last step."""
+    return position == 1 or attribute(node, "direction", "forward") == "reverse"
+
+
 def _direction(
     b: Builder, node: ir.Node, x: ir.Value, position: int, backwards: bool, batch_first: bool
 ) -> list[ir.Value]:
     """Writes one direction: Y `[time, batch, hidden]` and the last states `[batch, hidden]`."""
+    steps = _steps(b, node, x, position, backwards, batch_first)
+    finals, (y,) = steps.loop.finish(steps.after, [Collected(steps.visible, backwards)])
+    return [y, *finals]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """One direction of a node, as a loop that is not finished.
+
+    Attributes:
+        loop: the loop.
+        after: the states after a step.
+        visible: what a step adds to Y.
+        gates: the gates of a step, by `GATE_NAMES`.
+    """
+
+    loop: StepWriter
+    after: Sequence[ir.Value]
+    visible: ir.Value
+    gates: Mapping[str, ir.Value]
+
+
+def _steps(
+    b: Builder, node: ir.Node, x: ir.Value, position: int, backwards: bool, batch_first: bool
+) -> _Steps:
+    """Opens the loop of one direction."""
     kind = node.op_type
     w, r = (_entry(b, _required(node, i), position) for i in (1, 2))
     hidden = dims_of(r)[1]
@@ -98,8 +164,7 @@ def _direction(
         visible = loop.body.where(running, after[0], 0.0)
         pairs = zip(after, states, strict=True)
         after = [loop.body.where(running, new, old) for new, old in pairs]
-    finals, (y,) = loop.finish(after, [Collected(visible, backwards)])
-    return [y, *finals]
+    return _Steps(loop, after, visible, cell.gates)
 
 
 def _required(node: ir.Node, position: int) -> ir.Value:
@@ -161,6 +226,7 @@ class _Cell:
         of_state: the bias of the product with the state, where it is not in the sums already.
         peepholes: see `_peepholes`.
         activations: the functions f, g and h of the specification, as many as there are.
+        gates: noted as they are written, by `GATE_NAMES`.
     """
 
     b: Builder
@@ -170,6 +236,7 @@ class _Cell:
     of_state: ir.Value | None
     peepholes: Sequence[ir.Value]
     activations: Sequence[Callable[[Builder, ir.Value], ir.Value]]
+    gates: dict[str, ir.Value] = dataclasses.field(default_factory=dict)
 
     def product(self, state: ir.Value) -> ir.Value:
         """Returns what the state adds to all gates, `[batch, gates*hidden]`."""
@@ -198,10 +265,13 @@ def _lstm(cell: _Cell, sums: ir.Value, states: Sequence[ir.Value]) -> list[ir.Va
     entry = cell.activate(0, i)
     coupled = bool(attribute(cell.node, "input_forget", 0))
     kept = b.sub(1.0, entry) if coupled else cell.activate(0, f)
-    c = b.add(b.mul(kept, c), b.mul(entry, cell.activate(1, g)))
+    candidate = cell.activate(1, g)
+    c = b.add(b.mul(kept, c), b.mul(entry, candidate))
     if cell.peepholes:
         o = b.add(o, b.mul(cell.peepholes[1], c))
-    return [b.mul(cell.activate(0, o), cell.activate(2, c, clipped=False)), c]
+    shown = cell.activate(0, o)
+    cell.gates.update(zip(GATE_NAMES["LSTM"], (entry, kept, candidate, shown), strict=True))
+    return [b.mul(shown, cell.activate(2, c, clipped=False)), c]
 
 
 def _gru(cell: _Cell, sums: ir.Value, states: Sequence[ir.Value]) -> list[ir.Value]:
@@ -219,6 +289,7 @@ def _gru(cell: _Cell, sums: ir.Value, states: Sequence[ir.Value]) -> list[ir.Val
         z, r = (cell.activate(0, b.add(cell.gate(sums, k), cell.gate(product, k))) for k in (0, 1))
         inside = b.op("MatMul", b.mul(r, h), turned[1], shape=[shape[0], n])
     candidate = cell.activate(1, b.add(cell.gate(sums, 2), inside))
+    cell.gates.update(zip(GATE_NAMES["GRU"], (z, r, candidate), strict=True))
     return [b.add(b.mul(b.sub(1.0, z), candidate), b.mul(z, h))]
 
 

@@ -10,11 +10,13 @@ import onnx_ir as ir
 
 from probegen.errors import ExportError
 from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.autodiff import Refused
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.marks import MARK, MARK_DOMAIN
 from probegen.graph.core.values import rank_of, shape_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
+from probegen.graph.vjp.recurrent_steps import states_over_time
 from probegen.plan.axes import BATCH
 from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
 from probegen.sources.onnx.layouts import Apart
@@ -44,7 +46,13 @@ def forward_graph(
     _name_open_sizes(graph)
     builder = Builder(graph, read.opset)
     predictions = list(graph.outputs)
-    plain = [_plain(builder, view, o, copies[view.taken(o)]) for o in plan.plain]
+    states = _states(builder, view, plan, copies)
+    plain = [
+        _given_out(builder, o, states[o.ref])
+        if o.probe.of_states
+        else _plain(builder, view, o, copies[view.taken(o)])
+        for o in plan.plain
+    ]
     targets = [_target(builder, view, g.target, copies) for g in plan.groups]
     graph.outputs[:] = [*predictions, *plain, *targets]
     builder.attach()
@@ -72,6 +80,35 @@ def _path_of(node_name: str) -> str:
 def _plain(builder: Builder, view: OnnxView, output: PlainOutput, value: ir.Value) -> ir.Value:
     """Writes an activation or attention weights as the artefact gives them."""
     value = _told_apart(builder, value, view.told_apart(view.taken(output)))
+    return _given_out(builder, output, value)
+
+
+def _states(
+    builder: Builder, view: OnnxView, plan: Plan, copies: dict[ir.Value, ir.Value]
+) -> dict[TensorRef, ir.Value]:
+    """Writes states of recurrent operators over time, batch first: one loop a direction.
+
+    Raises:
+        ExportError: it cannot be told what an operator computes.
+    """
+    of_loop: dict[tuple[str, int], list[TensorRef]] = {}
+    for ref in dict.fromkeys(o.ref for o in plan.plain if o.probe.of_states):
+        of_loop.setdefault((str(ref.path), ref.position), []).append(ref)
+    found: dict[TensorRef, ir.Value] = {}
+    for (path, position), refs in of_loop.items():
+        node = copies[view.node(path).outputs[0]].producer()
+        assert node is not None
+        try:
+            made = states_over_time(builder, node, position, [ref.operation for ref in refs])
+        except Refused as error:
+            raise ExportError(
+                f"the states of node {path!r} ({node.op_type}) cannot be written: {error}."
+            ) from error
+        found.update((r, builder.transpose(v, [1, 0, 2])) for r, v in zip(refs, made, strict=True))
+    return found
+
+
+def _given_out(builder: Builder, output: PlainOutput, value: ir.Value) -> ir.Value:
     payload = output.probe.payload(OnnxOperations(builder), value, output.axes)
     return builder.cast(payload, ir.DataType.from_numpy(np.dtype(output.spec.dtype)))
 

@@ -48,6 +48,7 @@ from probegen.sources.onnx.moved_scores import (
 )
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner
+from probegen.sources.onnx.stepwise import computed_operands, states_by_steps
 from probegen.sources.onnx.view import OnnxView
 from probegen.stages import cause
 
@@ -128,18 +129,37 @@ class OnnxReference:
         return {o.name: found[o.name] for o in self.plan.manifest.outputs}
 
     def _plain(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = self.plan.plain
+        outputs = [o for o in self.plan.plain if not o.probe.of_states]
+        states = [o for o in self.plan.plain if o.probe.of_states]
+        stepped = {} if not states else self._states(feed, states)
         if not outputs:
-            return {}
+            return stepped
         found = self._values_runner.run(feed, [self._value_name(o) for o in outputs])
         ops = NumpyOperations()
         taken = {
             o.spec.name: self._told_apart(o, v, feed) for o, v in zip(outputs, found, strict=True)
         }
-        return {
+        return stepped | {
             o.spec.name: np.asarray(o.probe.payload(ops, taken[o.spec.name], o.axes)).astype(
                 o.spec.dtype
             )
+            for o in outputs
+        }
+
+    def _states(
+        self, feed: Mapping[str, Array], outputs: Sequence[PlainOutput]
+    ) -> dict[str, Array]:
+        """Returns states over time: the operator itself run one step at a time."""
+        nodes = {str(o.ref.path): self._view.node(str(o.ref.path)) for o in outputs}
+        needed = [v for node in nodes.values() for v in computed_operands(node)]
+        names = [str(v.name) for v in needed]
+        fed = dict(zip(names, self._values_runner.run(feed, names), strict=True)) if names else {}
+        made = {
+            path: states_by_steps(node, {**feed, **fed}, self._read.opset)
+            for path, node in nodes.items()
+        }
+        return {
+            o.spec.name: made[str(o.ref.path)][o.ref.position][o.ref.operation].astype(o.spec.dtype)
             for o in outputs
         }
 
@@ -154,7 +174,11 @@ class OnnxReference:
     @functools.cached_property
     def _values_runner(self) -> Runner:
         """The original file with what is taken from it among its outputs."""
-        names = list(dict.fromkeys(self._value_name(o) for o in self.plan.plain))
+        plain, wanted = self.plan.plain, list[str]()
+        wanted += [self._value_name(o) for o in plain if not o.probe.of_states]
+        nodes = [self._view.node(str(o.ref.path)) for o in plain if o.probe.of_states]
+        wanted += [str(v.name) for node in nodes for v in computed_operands(node)]
+        names = list(dict.fromkeys(wanted))
         model = original_with(self._read, names) or self._read.model.clone()
         values, outputs = values_by_name(model.graph), model.graph.outputs
         taken = {v.name for v in outputs}

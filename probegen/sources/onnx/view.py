@@ -15,12 +15,13 @@ from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
-from probegen.graph.core.values import shape_of
+from probegen.graph.core.values import attribute, shape_of
 from probegen.graph.vjp import BLOCKING
+from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES
 from probegen.methods.axes import FRAME
-from probegen.plan.axes import BATCH, WINDOW, Axes, channel_axis, position_axes
-from probegen.plan.model_view import AttentionWeights, ModelView, Start, TensorFacts
-from probegen.plan.plan import ATTENTION, WEIGHT, PlainOutput, TargetPlan, TensorRef
+from probegen.plan.axes import BATCH, TIME, WINDOW, Axes, channel_axis, position_axes
+from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
+from probegen.plan.plan import ATTENTION, STATE, WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
@@ -41,6 +42,16 @@ _DRAWING = frozenset(
 #: Parts of an axis along which samples are joined with frames; and how many positions a frame has
 #: axes for. (What has one may as well be heads of attention.)
 _WITH_FRAMES, _PLACES_OF_FRAMES = 2, 2
+#: What states and gates are called.
+_TITLES = {
+    "": "Hidden state",
+    ":1": "Cell state",
+    **{
+        name: name[1:].replace("_", " ").capitalize()
+        for names in GATE_NAMES.values()
+        for name in names
+    },
+}
 #: Rank of attention weights whose heads are joined with the samples, where there are any.
 _WITHOUT_HEADS = 3
 
@@ -136,6 +147,12 @@ class OnnxView(ModelView):
             if node.domain == MARK_DOMAIN:
                 continue
             floats = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
+            if not node.outputs[0].name and floats and self._recurrence(node):
+                # Its last states alone are read.
+                yield ProbePoint(
+                    path, key_of(node), (role_of(node),), (), (), probes=("states",), layer=node
+                )
+                continue
             if not floats or floats[0] is not node.outputs[0] or floats[0] not in self._varying:
                 continue
             role = "attention" if node in self._weights else role_of(node)
@@ -176,7 +193,20 @@ class OnnxView(ModelView):
             probes.append("grad_cam")
         if node in self._weights:
             probes.append("attention")
+        if self._recurrence(node):
+            probes.append("states")
         return probes, reason
+
+    def _recurrence(self, node: ir.Node) -> tuple[int | None, int | None] | None:
+        """Returns batch and time of a recurrent operator that runs over samples, else None."""
+        x = node.inputs[0] if node.inputs else None
+        if node.domain or node.op_type not in GATE_NAMES or x is None or shape_of(x) is None:
+            return None
+        at = 0 if attribute(node, "layout", 0) else 1
+        axes = self._layouts.axes(x)
+        if self._layouts.told_apart(x) is not None or axes[at : at + 1] != (BATCH,):
+            return None
+        return (sizes := _sizes(x))[at], sizes[1 - at]
 
     def _is_map(self, value: ir.Value) -> bool:
         """Tells whether a tensor has channels, not one alone, at more than one position."""
@@ -288,6 +318,32 @@ class OnnxView(ModelView):
             "the input and summed over the axis along which it adds up to one. What a node weighs "
             "with in another way comes out by pg.Activations."
         )
+
+    def states(self, point: ProbePoint) -> list[StateFacts]:
+        """Returns the states over time, and the gates, of a recurrent operator."""
+        node = self._nodes[point.path]
+        x, weights = node.inputs[0], node.inputs[2]
+        sizes = self._recurrence(node)
+        if sizes is None or x is None or weights is None:
+            return []
+        shape = (*sizes, _sizes(weights)[-1])
+        count = 2 if attribute(node, "direction", "forward") == "bidirectional" else 1
+        kept = STATES[: 2 if node.op_type == "LSTM" else 1]
+        found = []
+        for position in range(count):
+            way = ("/forward", "/backward")[position] if count > 1 else ""
+            for suffix in (*kept, *GATE_NAMES[node.op_type]):
+                ref = TensorRef(point.path, 0, position, STATE, suffix)
+                dtype = _dtype(x)
+                facts = TensorFacts(shape, dtype, (BATCH, TIME, "unit"), is_float=True)
+                is_gate = suffix not in STATES
+                name = f"{point.name}{way}{suffix}"
+                found.append(StateFacts(name, _TITLES[suffix], ref, facts, is_gate))
+        return found
+
+    def node(self, path: str) -> ir.Node:
+        """Returns the node of a path."""
+        return self._nodes[path]
 
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
         """Returns which positions attention weights read, one by one."""

@@ -1,0 +1,128 @@
+"""States of recurrent operators over time: what their own Y, Y_h and Y_c say of every prefix."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper, numpy_helper
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import VerificationError
+from probegen.graph.vjp import recurrent_steps
+
+CLOSE = {"rtol": 1e-5, "atol": 2e-6}
+WIDTH, HIDDEN = 3, 4
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+AXES = {"x": "time,batch,feature", "out": "batch,unit"}
+
+
+def file(kind, direction="forward", lengths=False, **attributes):
+    """One operator whose last states alone are read; and the same operator with all outputs."""
+    rng = np.random.default_rng(len(kind) + len(direction))
+    count = 2 if direction == "bidirectional" else 1
+    rows = GATES[kind] * HIDDEN
+    stored = {
+        "w": rng.standard_normal((count, rows, WIDTH)),
+        "r": 0.5 * rng.standard_normal((count, rows, HIDDEN)),
+        "b": 0.2 * rng.standard_normal((count, 2 * rows)),
+        "zero": np.array([0]),
+    }
+    peephole = attributes.pop("peephole", False)
+    given = ["x", "w", "r", "b", "lengths" if lengths else ""]
+    if peephole:
+        stored["p"] = 0.3 * rng.standard_normal((count, 3 * HIDDEN))
+        given += ["", "", "p"]
+    stored = [
+        numpy_helper.from_array(a.astype(np.int64 if n == "zero" else np.float32), n)
+        for n, a in stored.items()
+    ]
+    states = ["y_h", "y_c"][: 2 if kind == "LSTM" else 1]
+
+    def model(outputs):
+        node = helper.make_node(
+            kind, given, outputs, "cell", hidden_size=HIDDEN, direction=direction, **attributes
+        )
+        squeeze = helper.make_node("ReduceSum", ["y_h", "zero"], ["out"], "sum", keepdims=0)
+        sizes = {"x": ["time", "batch", WIDTH], "lengths": ["batch"], "out": ["batch", HIDDEN]}
+        ins = [
+            helper.make_tensor_value_info(
+                n, onnx.TensorProto.INT32 if n == "lengths" else 1, sizes[n]
+            )
+            for n in ("x", *(["lengths"] if lengths else []))
+        ]
+        outs = [helper.make_tensor_value_info("out", 1, sizes["out"])]
+        if outputs[0]:
+            outs += [helper.make_tensor_value_info(n, 1, None) for n in outputs]
+        graph = helper.make_graph([node, squeeze], "one", ins, outs, stored)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+    return model(["", *states]), model(["y", *states])
+
+
+def by_prefixes(whole, x, position, backwards):
+    """The last states of every part of a series that a direction has read, in the input's order."""
+    session = ort.InferenceSession(whole.SerializeToString())
+    names = [o.name for o in session.get_outputs() if o.name in ("y_h", "y_c")]
+    found = []
+    for t in range(len(x)):
+        read = x[t:] if backwards else x[: t + 1]
+        found.append([one[position] for one in session.run(names, {"x": read})])
+    return [np.stack(states, 1) for states in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "more"),
+    [
+        ("LSTM", "bidirectional", {}),
+        ("LSTM", "forward", {"peephole": True, "clip": 0.7}),
+        ("GRU", "reverse", {"linear_before_reset": 1}),
+        ("RNN", "forward", {"activations": ["HardSigmoid"], "activation_alpha": [0.3]}),
+    ],
+)
+def test_states_are_the_last_ones_of_every_prefix(kind, direction, more, tmp_path):
+    alone, whole = file(kind, direction, **more)
+    probe = pg.States("cell", gates=kind != "RNN")
+    pg.compile(alone, [probe, pg.InputGradient(target=1)], tmp_path / "m.onnx", inputs=AXES)
+    art = runtime.load(tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    for batch, time in ((2, 5), (3, 4)):
+        x = rng.standard_normal((time, batch, WIDTH)).astype("float32")
+        found = art.run(x)
+        ways = ["/forward", "/backward"] if direction == "bidirectional" else [""]
+        for position, way in enumerate(ways):
+            expected = by_prefixes(whole, x, position, position == 1 or direction == "reverse")
+            for number, value in enumerate(expected):
+                name = f"states/cell{way}" + (f":{number}" if number else "")
+                assert art.manifest.output(name).axes == ("batch", "time", "unit")
+                np.testing.assert_allclose(found[name].array, value, err_msg=name, **CLOSE)
+    gates = [n for n in found if n.endswith(("gate", "candidate"))]
+    assert len(gates) == {"LSTM": 4, "GRU": 3, "RNN": 0}[kind] * len(ways)
+
+
+def test_beyond_the_end_of_a_sequence_its_state_stays(tmp_path):
+    alone, whole = file("LSTM", lengths=True)
+    pg.compile(alone, pg.States(), tmp_path / "m.onnx", inputs=AXES | {"lengths": "batch"})
+    x = np.random.default_rng(3).standard_normal((5, 3, WIDTH)).astype("float32")
+    lengths = np.array([5, 2, 3], np.int32)
+    found = runtime.load(tmp_path / "m.onnx").run({"x": x, "lengths": lengths})
+    session = ort.InferenceSession(whole.SerializeToString())
+    y, cell = session.run(["y", "y_c"], {"x": x, "lengths": lengths})
+    hidden = found["states/cell"].array
+    for row, end in enumerate(lengths):
+        np.testing.assert_allclose(hidden[row, :end], y[:end, 0, row], **CLOSE)
+        np.testing.assert_allclose(
+            hidden[row, end:], np.repeat(hidden[row, end - 1 : end], 5 - end, 0), **CLOSE
+        )
+        np.testing.assert_allclose(found["states/cell:1"].array[row, -1], cell[0, row], **CLOSE)
+
+
+def test_a_wrong_state_is_found(tmp_path, monkeypatch):
+    cells = dict(recurrent_steps._CELLS)
+    monkeypatch.setattr(
+        recurrent_steps,
+        "_CELLS",
+        cells | {"RNN": lambda cell, sums, states: [cell.b.add(sums, states[0])]},
+    )
+    with pytest.raises(VerificationError, match="states/cell"):
+        pg.compile(file("RNN")[0], pg.States(), tmp_path / "m.onnx", inputs=AXES)
