@@ -4,16 +4,21 @@ Other forms (gradients of weights, peepholes, sequence lengths, clipping, other 
 step by step, as `probegen.graph.vjp.recurrent_steps` writes them.
 
 The forward output Y holds the hidden state after every step, so everything that depends on
-hidden states alone (gates, activations and their slopes) is computed for all steps at once.
+hidden states alone (gates, activations and their slopes) is computed for a block of steps at once.
 Step by step remain, for LSTM, the cell state (a product and a sum) and, for all three, the
 product of the gradient with the recurrence weights, walked against the direction of the
-layer; both directions of a bidirectional layer share one `Scan`.
+layer; both directions of a bidirectional layer share one `Scan`, whose turn takes a block.
+
+Blocks are filled up with zeros at the end where the layer starts. A walk against its direction
+comes there last, and the gradients of initial states are those before the first step that is real.
+The cell states of LSTM are run in its direction, and pass what fills up unchanged.
 
 Shapes are those of the ONNX specification with `layout=0`: X `[time, batch, input]`,
 W `[directions, gates*hidden, input]`, R `[directions, gates*hidden, hidden]`,
 B `[directions, 2*gates*hidden]`, Y `[time, directions, batch, hidden]`, initial and final
-states `[directions, batch, hidden]`. Values of one direction have no such axis. Equations and
-names of the gates are those of the operators' specification.
+states `[directions, batch, hidden]`. Values of one direction have no such axis; of a block they
+are `[steps*batch, width]`. Equations and names of the gates are those of the operators'
+specification.
 """
 
 from __future__ import annotations
@@ -22,13 +27,15 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, static_shape
+from probegen.graph.loops.block_writer import BlockWriter
 from probegen.graph.loops.hoist import Collected
-from probegen.graph.loops.step_writer import StepWriter, shift_by_one_step
+from probegen.graph.loops.step_writer import shift_by_one_step
 from probegen.graph.vjp.common import Dys
 from probegen.graph.vjp.decomposition import through
 from probegen.graph.vjp.recurrent_steps import DEFAULT_ACTIVATIONS, GATES, forward
@@ -47,37 +54,34 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of LSTM with respect to X, initial_h and initial_c.
 
     C being the cell state, and going against the layer's direction: dH = dY + dGates R,
-    dC = dC f + dH o h'(C), and dGates is (dC, dH, dC, dC) times a factor that is known for
-    all steps beforehand.
+    dC = dC f + dH o h'(C), and dGates is (dC, dH, dC, dC) times a factor that is known
+    beforehand.
     """
     builder, directions = walk.builder, _read(walk, node, outputs)
-    gates = [_lstm_gates(d) for d in directions]
-    cells = _cells(builder, directions, gates)
-    loop = StepWriter(builder)
-    left: list[ir.Value] = []
-    collected: list[Collected] = []
-    for d, (i, o, f, c), cell in zip(directions, gates, cells, strict=True):
-        squashed = d.activate(2, cell)
-        factors = [
-            d.op("Mul", c, d.slope(0, i)),
-            d.op("Mul", squashed, d.slope(0, o)),
-            d.op("Mul", d.before(cell, d.initial[1]), d.slope(0, f)),
-            d.op("Mul", i, d.slope(1, c)),
-        ]
-        factor = d.against(loop, d.op("Concat", *factors, axis=-1, width=4 * d.hidden))
-        through = d.against(loop, d.op("Mul", o, d.slope(2, squashed)))
-        forget = d.against(loop, f)
-        from_later, cell_later = (loop.carry(g) for g in d.from_final)
-        body = loop.body
-        d_h = d.plus_dy(loop, from_later)
-        d_c = body.op("Add", body.op("Mul", d_h, through, shape=d_h), cell_later, shape=d_h)
-        spread = body.op("Concat", d_c, d_h, d_c, d_c, axis=-1, shape=[d.batch, 4 * d.hidden])
-        d_gates = body.op("Mul", spread, factor, shape=spread)
-        left.append(body.op("MatMul", d_gates, d.r, shape=d_h))
-        left.append(body.op("Mul", d_c, forget, shape=d_h))
-        collected.append(Collected(d_gates, not d.backwards))
-    finals, d_gates_all = loop.finish(left, collected)
-    yield from _to_inputs(walk, node, d_gates_all, finals)
+    known = _lstm_factors(builder, directions)
+    loop = BlockWriter(builder, directions[0].x)
+    result = _Result(loop, walk, node)
+    for d, (to_gates, to_cell, forget) in zip(directions, known, strict=True):
+        part = _Part(loop, d, against=True)
+        body, wide = loop.body, [d.batch, 4 * d.hidden]
+        factor, through, kept = (part.read_each(v) for v in (to_gates, to_cell, forget))
+        dys = part.dys()
+        d_h, cell_later = (loop.carry(g) for g in d.from_final)
+        d_h = part.plus(d_h, dys[0])
+        d_gates: list[ir.Value] = []
+        d_before: list[ir.Value] = []
+        d_cell_before: list[ir.Value] = []
+        for k in range(loop.steps):
+            of_cell = body.op("Mul", d_h, through[k], shape=d_h)
+            d_c = body.op("Add", of_cell, cell_later, shape=d_h)
+            spread = body.op("Concat", d_c, d_h, d_c, d_c, axis=-1, shape=wide)
+            d_gates.append(body.op("Mul", spread, factor[k], shape=wide))
+            d_before.append(part.times(d_gates[k], d.r))
+            d_h = part.plus(d_before[k], dys[k + 1])
+            cell_later = body.op("Mul", d_c, kept[k], shape=d_h)
+            d_cell_before.append(cell_later)
+        result.add(part, part.join(d_gates), [d_before, d_cell_before], [d_h, cell_later])
+    yield from result.pairs()
 
 
 def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
@@ -88,39 +92,34 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     told by `linear_before_reset`.
     """
     builder, directions = walk.builder, _read(walk, node, outputs)
-    reset_after = bool(attribute(node, "linear_before_reset", 0))
-    step = _reset_after_step if reset_after else _reset_before_step
-    loop = StepWriter(builder)
-    parts = [_gru_parts(d, reset_after) for d in directions]
-    left: list[ir.Value] = []
-    collected: list[Collected] = []
-    for d, part in zip(directions, parts, strict=True):
-        d_before, results = step(loop, d, part)
-        left.append(d_before)
-        collected.extend(Collected(v, not d.backwards) for v in results)
-    finals, stacks = loop.finish(left, collected)
-    count = len(stacks) // len(directions)
-    d_gates = [
-        _gru_d_gates(d, part, stacks[count * k : count * (k + 1)])
-        for k, (d, part) in enumerate(zip(directions, parts, strict=True))
-    ]
-    yield from _to_inputs(walk, node, d_gates, finals)
+    loop = BlockWriter(builder, directions[0].x)
+    result = _Result(loop, walk, node)
+    run = _reset_after if attribute(node, "linear_before_reset", 0) else _reset_before
+    for d in directions:
+        part = _Part(loop, d, against=True)
+        d_gates, d_before, d_h = run(part)
+        result.add(part, d_gates, [d_before], [d_h])
+    yield from result.pairs()
 
 
 def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of RNN with respect to X and initial_h: dH' = (dH f'(H)) R, plus dY."""
     builder, directions = walk.builder, _read(walk, node, outputs)
-    loop = StepWriter(builder)
-    left: list[ir.Value] = []
-    collected: list[Collected] = []
+    loop = BlockWriter(builder, directions[0].x)
+    result = _Result(loop, walk, node)
     for d in directions:
-        slope = d.against(loop, d.slope(0, d.y))
-        d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
-        d_gates = loop.body.op("Mul", d_h, slope, shape=d_h)
-        left.append(loop.body.op("MatMul", d_gates, d.r, shape=d_h))
-        collected.append(Collected(d_gates, not d.backwards))
-    finals, d_gates_all = loop.finish(left, collected)
-    yield from _to_inputs(walk, node, d_gates_all, finals)
+        part = _Part(loop, d, against=True)
+        slope = part.each(part.slope(0, part.read(part.blocks(d.y))))
+        dys = part.dys()
+        d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
+        d_gates: list[ir.Value] = []
+        d_before: list[ir.Value] = []
+        for k in range(loop.steps):
+            d_gates.append(loop.body.op("Mul", d_h, slope[k], shape=d_h))
+            d_before.append(part.times(d_gates[k], d.r))
+            d_h = part.plus(d_before[k], dys[k + 1])
+        result.add(part, part.join(d_gates), [d_before], [d_h])
+    yield from result.pairs()
 
 
 def _is_usual(walk: Walk, node: ir.Node) -> bool:
@@ -192,178 +191,282 @@ class _Direction:
     dy: ir.Value | None
     from_final: tuple[ir.Value, ...]
 
-    def op(
-        self,
-        op_type: str,
-        *inputs: ir.Value,
-        width: int | None = None,
-        axis: int | None = None,
-    ) -> ir.Value:
-        """Writes an operator over all steps whose result has `width` (or hidden) columns."""
-        shape = [self.time, self.batch, width or self.hidden]
-        return self.builder.op(op_type, *inputs, shape=shape, axis=axis)
+    def seen(self) -> ir.Value:
+        """Returns x, the states before, and ones: `[time, batch, input + hidden + 1]`."""
+        builder = self.builder
+        before = shift_by_one_step(builder, self.y, self.initial[0], self.backwards)
+        zeros = builder.zeros([(self.x, 0), (self.x, 1), 1], dtype_of(self.x))
+        ones = builder.add(zeros, 1.0)
+        return builder.op(
+            "Concat", self.x, before, ones, axis=-1, shape=[self.time, self.batch, self.seen_width]
+        )
 
-    def project(self, value: ir.Value, weights: ir.Value, bias: ir.Value | None) -> ir.Value:
-        """Writes the product with weights `[width, columns of value]`, plus a bias."""
-        width = _size(weights, 0)
-        product = self.op("MatMul", value, self.builder.transpose(weights, [1, 0]), width=width)
-        return product if bias is None else self.op("Add", product, bias, width=width)
+    @property
+    def seen_width(self) -> int:
+        """Width of what `seen` returns."""
+        return _size(self.w, 1) + self.hidden + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One direction of a layer in a loop over blocks; writes into the body of the loop.
+
+    Attributes:
+        loop: the loop.
+        d: the direction.
+        against: True where the loop runs against the layer's direction.
+    """
+
+    loop: BlockWriter
+    d: _Direction
+    against: bool
+
+    @property
+    def backwards(self) -> bool:
+        """True where the loop runs from the last step to the first."""
+        return self.against != self.d.backwards
+
+    def blocks(self, sequence: ir.Value, width: int | None = None) -> ir.Value:
+        """Returns a sequence of `width` (or hidden) columns in blocks.
+
+        They are filled up where the layer starts.
+        """
+        width = width or self.d.hidden
+        return self.loop.blocks(sequence, width, in_front=not self.d.backwards)
+
+    def read_seen(self) -> ir.Value:
+        """Returns a block of what `_Direction.seen` returns."""
+        return self.read(self.blocks(self.d.seen(), self.d.seen_width))
+
+    def read(self, blocks: ir.Value) -> ir.Value:
+        """Returns a block."""
+        return self.loop.read(blocks, backwards=self.backwards)
+
+    def read_each(self, blocks: ir.Value) -> list[ir.Value]:
+        """Returns the steps of a block of a sequence in the order of the run."""
+        return self.loop.read_each(blocks, backwards=self.backwards)
+
+    def each(self, block: ir.Value) -> list[ir.Value]:
+        """Returns the steps of a block in the order of the run."""
+        return self.loop.each(block, backwards=self.backwards)
+
+    def join(self, run: Sequence[ir.Value]) -> ir.Value:
+        """Returns the block of steps in the order of the run."""
+        return self.loop.join(run, backwards=self.backwards)
+
+    def op(
+        self, op_type: str, *inputs: ir.Value, width: int | None = None, axis: int | None = None
+    ) -> ir.Value:
+        """Writes an operator over a block whose result has `width` (or hidden) columns."""
+        shape = [self.loop.rows, width or self.d.hidden]
+        return self.loop.body.op(op_type, *inputs, shape=shape, axis=axis)
+
+    def split(self, value: ir.Value, *sizes: int) -> tuple[ir.Value, ...]:
+        """Returns parts of the given numbers of columns."""
+        return _split(self.loop.body, value, *sizes)
+
+    def columns(self, value: ir.Value, start: int, stop: int) -> ir.Value:
+        """Returns some columns. OpenVINO takes no Split of which an output is not used."""
+        return self.loop.body.slice(value, 1, start, stop)
 
     def activate(self, position: int, value: ir.Value) -> ir.Value:
         """Writes the activation function at `position`."""
-        return self.builder.op(self.activations[position], value, shape=value)
+        return self.loop.body.op(self.d.activations[position], value, shape=value)
 
     def slope(self, position: int, activated: ir.Value) -> ir.Value:
         """Writes the derivative of that function at a point from its value there."""
-        builder = self.builder
-        if self.activations[position] == "Relu":
-            return builder.op("Sign", activated, shape=activated)
-        square = builder.op("Mul", activated, activated, shape=activated)
-        if self.activations[position] == "Tanh":
-            return builder.op("Sub", builder.scalar(1, square), square, shape=square)
-        return builder.op("Sub", activated, square, shape=square)
+        body = self.loop.body
+        if self.d.activations[position] == "Relu":
+            return body.op("Sign", activated, shape=activated)
+        square = body.op("Mul", activated, activated, shape=activated)
+        if self.d.activations[position] == "Tanh":
+            return body.op("Sub", body.scalar(1, square), square, shape=square)
+        return body.op("Sub", activated, square, shape=square)
 
-    def before(self, states: ir.Value, initial: ir.Value) -> ir.Value:
-        """Returns what each step found, given what each step left and the initial state."""
-        return shift_by_one_step(self.builder, states, initial, self.backwards)
+    # -- step by step ------------------------------------------------------------------------
 
-    def against(self, loop: StepWriter, sequence: ir.Value) -> ir.Value:
-        """Returns a step of a sequence in a loop against the layer's direction."""
-        return loop.read(sequence, backwards=not self.backwards)
+    def dys(self) -> list[ir.Value | None]:
+        """Returns the gradients of `y` for the steps of a block, and None behind them."""
+        if self.d.dy is None:
+            return [None] * (self.loop.steps + 1)
+        return [*self.read_each(self.blocks(self.d.dy)), None]
 
-    def plus_dy(self, loop: StepWriter, from_later: ir.Value) -> ir.Value:
-        """Returns the gradient of a step's hidden state from all that it goes into."""
-        if self.dy is None:
-            return from_later
-        return loop.body.op("Add", from_later, self.against(loop, self.dy), shape=from_later)
+    def plus(self, gradient: ir.Value, dy: ir.Value | None) -> ir.Value:
+        """Returns the gradient of a hidden state from all that it goes into."""
+        return gradient if dy is None else self.loop.body.op("Add", gradient, dy, shape=gradient)
+
+    def times(self, d_gates: ir.Value, weights: ir.Value) -> ir.Value:
+        """Returns the product of a step's gradient with recurrence weights."""
+        shape = [self.d.batch, self.d.hidden]
+        return self.loop.body.op("MatMul", d_gates, weights, shape=shape)
 
 
 # -- LSTM ----------------------------------------------------------------------------------
 
 
-def _lstm_gates(d: _Direction) -> tuple[ir.Value, ...]:
-    """Returns the activated gates i, o, f, c of all steps, `[time, batch, hidden]` each."""
-    builder, n = d.builder, d.hidden
-    columns = _size(d.w, 1) + n
-    seen = d.op("Concat", d.x, d.before(d.y, d.initial[0]), axis=-1, width=columns)
-    weights = builder.op("Concat", d.w, d.r, axis=1, shape=[4 * n, columns])
-    bias = None if d.bias is None else builder.op("Add", *d.bias, shape=[4 * n])
-    iof, c = _split(builder, d.project(seen, weights, bias), 3 * n, n)
-    i, o, f = _split(builder, d.activate(0, iof), n, n, n)
-    return i, o, f, d.activate(1, c)
+def _lstm_factors(
+    builder: Builder, directions: Sequence[_Direction]
+) -> list[tuple[ir.Value, ir.Value, ir.Value]]:
+    """Returns what a step's gradient is multiplied with, for each direction, in blocks.
 
-
-def _cells(
-    builder: Builder, directions: Sequence[_Direction], gates: Sequence[tuple[ir.Value, ...]]
-) -> list[ir.Value]:
-    """Returns each direction's cell states after all steps: C = f C' + i c."""
-    loop = StepWriter(builder)
+    Runs the cell states once more: C = f C' + i c. The factors are those from (dC, dH, dC, dC) to
+    the sums that enter the gates i, o, f, c; from dH to dC; and from dC to the dC of the step
+    before.
+    """
+    loop = BlockWriter(builder, directions[0].x)
     left: list[ir.Value] = []
-    for d, (i, _, f, c) in zip(directions, gates, strict=True):
+    collected: list[Collected] = []
+    for d in directions:
+        part, body, n = _Part(loop, d, against=False), loop.body, d.hidden
+        seen = part.read_seen()
+        sums = part.op("MatMul", seen, _lstm_weights(d), width=4 * n)
+        for_gates, for_candidate = part.split(sums, 3 * n, n)
+        i, o, f = part.split(part.activate(0, for_gates), n, n, n)
+        c = part.activate(1, for_candidate)
+        ones = part.columns(seen, d.seen_width - 1, d.seen_width)
+        real = body.cast(ones, ir.DataType.BOOL)
+        forget = part.each(body.where(real, f, 1.0))
+        new = part.each(body.where(real, part.op("Mul", i, c), 0.0))
         cell = loop.carry(d.initial[1])
-        forget = loop.read(f, backwards=d.backwards)
-        new = loop.read(d.op("Mul", i, c), backwards=d.backwards)
-        kept = loop.body.op("Mul", cell, forget, shape=cell)
-        left.append(loop.body.op("Add", kept, new, shape=cell))
-    collected = [Collected(v, d.backwards) for v, d in zip(left, directions, strict=True)]
-    return loop.finish(left, collected)[1]
+        run = [cell]
+        for k in range(loop.steps):
+            kept = body.op("Mul", run[k], forget[k], shape=cell)
+            run.append(body.op("Add", kept, new[k], shape=cell))
+        left.append(run[-1])
+        squashed = part.activate(2, part.join(run[1:]))
+        factors = [
+            part.op("Mul", c, part.slope(0, i)),
+            part.op("Mul", squashed, part.slope(0, o)),
+            part.op("Mul", part.join(run[:-1]), part.slope(0, f)),
+            part.op("Mul", i, part.slope(1, c)),
+        ]
+        to_gates = part.op("Concat", *factors, axis=-1, width=4 * n)
+        to_cell = part.op("Mul", o, part.slope(2, squashed))
+        collected += [Collected(v, part.backwards) for v in (to_gates, to_cell, f)]
+    stacks = iter(loop.finish(left, collected)[1])
+    return list(zip(stacks, stacks, stacks, strict=True))
 
 
 # -- GRU -----------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _GruParts:
-    """What one direction of a GRU is differentiated with; `[time, batch, hidden]` mostly.
+def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
+    """Writes steps through h = g(x W + r (H' R)).
 
-    Attributes:
-        z, r: the activated gates.
-        to_z: factor from dH to the gradient of the sum that enters z.
-        to_h: factor from dH to the gradient of the sum that enters the candidate.
-        to_r: factor to the gradient of the sum that enters r: from that of the candidate's
-            sum where the reset gate comes after the product with R, else from d(r H').
-        r_zr, r_h: rows of R for both gates and for the candidate.
+    Returns:
+        The gradient of the sums that enter z, r, h, of the block; dH' of each step; dH' of the
+        last one with what comes from elsewhere.
     """
+    d, loop, n = part.d, part.loop, part.d.hidden
+    body, wide = loop.body, [part.d.batch, 3 * part.d.hidden]
+    seen = part.read_seen()
+    sums = part.op("MatMul", seen, _gru_weights(d, reset_after=True), width=4 * n)
+    for_gates, of_input, of_state = part.split(sums, 2 * n, n, n)
+    z, r = part.split(part.activate(0, for_gates), n, n)
+    h = part.activate(1, part.op("Add", of_input, part.op("Mul", r, of_state)))
+    before = part.columns(seen, _size(d.w, 1), d.seen_width - 1)
+    to_z = part.op("Mul", part.op("Sub", before, h), part.slope(0, z))
+    to_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
+    to_r = part.op("Mul", to_h, part.op("Mul", of_state, part.slope(0, r)))
+    to_state = part.op("Mul", to_h, r)
+    factors = part.op("Concat", to_z, to_r, to_state, axis=-1, width=3 * n)
+    factor, kept, dys = part.each(factors), part.each(z), part.dys()
+    d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
+    run: list[ir.Value] = []
+    d_before: list[ir.Value] = []
+    for k in range(loop.steps):
+        run.append(d_h)
+        spread = body.op("Concat", d_h, d_h, d_h, axis=-1, shape=wide)
+        product = part.times(body.op("Mul", spread, factor[k], shape=wide), d.r)
+        direct = body.op("Mul", d_h, kept[k], shape=d_h)
+        d_before.append(body.op("Add", product, direct, shape=d_h))
+        d_h = part.plus(d_before[k], dys[k + 1])
+    whole = part.join(run)
+    spread = part.op("Concat", whole, whole, whole, axis=-1, width=3 * n)
+    of_gates = part.op("Concat", to_z, to_r, to_h, axis=-1, width=3 * n)
+    return part.op("Mul", spread, of_gates, width=3 * n), d_before, d_h
 
-    z: ir.Value
-    r: ir.Value
-    to_z: ir.Value
-    to_h: ir.Value
-    to_r: ir.Value
-    r_zr: ir.Value
-    r_h: ir.Value
+
+def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
+    """Writes steps through h = g(x W + (r H') R); returns what `_reset_after` does."""
+    d, loop, body, n = part.d, part.loop, part.loop.body, part.d.hidden
+    seen = part.read_seen()
+    sums = part.op("MatMul", seen, _gru_weights(d, reset_after=False), width=3 * n)
+    for_gates, of_input = part.split(sums, 2 * n, n)
+    z, r = part.split(part.activate(0, for_gates), n, n)
+    before = part.columns(seen, _size(d.w, 1), d.seen_width - 1)
+    r_gates, r_h = _split(d.builder, d.r, 2 * n, n, axis=0)
+    reset = part.op("Mul", r, before)
+    product = part.op("MatMul", reset, d.builder.transpose(r_h, [1, 0]))
+    h = part.activate(1, part.op("Add", of_input, product))
+    to_z = part.each(part.op("Mul", part.op("Sub", before, h), part.slope(0, z)))
+    to_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
+    to_r = part.each(part.op("Mul", before, part.slope(0, r)))
+    to_candidate, kept, through, dys = part.each(to_h), part.each(z), part.each(r), part.dys()
+    d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
+    gates: list[ir.Value] = []
+    candidates: list[ir.Value] = []
+    d_before: list[ir.Value] = []
+    for k in range(loop.steps):
+        candidates.append(body.op("Mul", d_h, to_candidate[k], shape=d_h))
+        d_reset = part.times(candidates[k], r_h)
+        d_z = body.op("Mul", d_h, to_z[k], shape=d_h)
+        d_r = body.op("Mul", d_reset, to_r[k], shape=d_h)
+        gates.append(body.op("Concat", d_z, d_r, axis=-1, shape=[d.batch, 2 * n]))
+        direct = body.op("Mul", d_h, kept[k], shape=d_h)
+        reset = body.op("Mul", d_reset, through[k], shape=d_h)
+        others = body.op("Add", direct, reset, shape=d_h)
+        d_before.append(body.op("Add", part.times(gates[k], r_gates), others, shape=d_h))
+        d_h = part.plus(d_before[k], dys[k + 1])
+    both = part.op("Concat", part.join(gates), part.join(candidates), axis=-1, width=3 * n)
+    return both, d_before, d_h
 
 
-def _gru_parts(d: _Direction, reset_after: bool) -> _GruParts:
+# -- weights -------------------------------------------------------------------------------
+
+
+def _lstm_weights(d: _Direction) -> ir.Value:
+    """Returns what turns x, the state before, and ones into the sums of the gates."""
+    builder = d.builder
+    bias, state_bias = _bias_rows(d)
+    parts = (builder.transpose(d.w, [1, 0]), builder.transpose(d.r, [1, 0]))
+    return builder.concat([*parts, builder.add(bias, state_bias)], 0)
+
+
+def _gru_weights(d: _Direction, *, reset_after: bool) -> ir.Value:
+    """Returns what turns x, the state before, and ones into the sums of z, r and the candidate.
+
+    The candidate's sum is without its share of the state, which is a fourth part by itself where
+    the reset gate comes after the product, and left out where it comes before.
+    """
     builder, n = d.builder, d.hidden
-    before = d.before(d.y, d.initial[0])
-    r_zr, r_h = _split(builder, d.r, 2 * n, n, axis=0)
-    input_bias, recurrent_bias = (None, None) if d.bias is None else d.bias
-    bias_zr, bias_h = None, None
-    if recurrent_bias is not None:
-        bias_zr, bias_h = _split(builder, recurrent_bias, 2 * n, n)
-    input_zr, input_h = _split(builder, d.project(d.x, d.w, input_bias), 2 * n, n)
-    sums = d.op("Add", input_zr, d.project(before, r_zr, bias_zr), width=2 * n)
-    z, r = _split(builder, d.activate(0, sums), n, n)
-    if reset_after:
-        reset = d.project(before, r_h, bias_h)
-        recurrent = d.op("Mul", r, reset)
-    else:
-        reset = before
-        recurrent = d.project(d.op("Mul", r, before), r_h, bias_h)
-    h = d.activate(1, d.op("Add", input_h, recurrent))
-    return _GruParts(
-        z=z,
-        r=r,
-        to_z=d.op("Mul", d.op("Sub", before, h), d.slope(0, z)),
-        to_h=d.op("Mul", d.op("Sub", builder.scalar(1, z), z), d.slope(1, h)),
-        to_r=d.op("Mul", reset, d.slope(0, r)),
-        r_zr=r_zr,
-        r_h=r_h,
-    )
+    of_input, of_state = builder.transpose(d.w, [1, 0]), builder.transpose(d.r, [1, 0])
+    bias, state_bias = _bias_rows(d)
+    of_gates, of_candidate = _split(builder, of_state, 2 * n, n)
+    if not reset_after:
+        of_state = builder.concat([of_gates, _zeros_like(d, n, n)], 1)
+        return builder.concat([of_input, of_state, builder.add(bias, state_bias)], 0)
+    bias_of_gates, bias_of_candidate = _split(builder, state_bias, 2 * n, n)
+    in_front = builder.concat([bias_of_gates, _zeros_like(d, 1, n)], 1)
+    rows = [
+        [of_input, _zeros_like(d, _size(d.w, 1), n)],
+        [of_gates, _zeros_like(d, n, n), of_candidate],
+        [builder.add(bias, in_front), bias_of_candidate],
+    ]
+    return builder.concat([builder.concat(row, 1) for row in rows], 0)
 
 
-def _reset_after_step(
-    loop: StepWriter, d: _Direction, part: _GruParts
-) -> tuple[ir.Value, tuple[ir.Value, ...]]:
-    """Writes a step through h = g(x W + r (H' R)); returns dH' and what to collect: dH."""
-    body, n = loop.body, d.hidden
-    to_recurrent_h = d.op("Mul", part.to_h, part.r)
-    to_r = d.op("Mul", part.to_h, part.to_r)
-    factors = d.op("Concat", part.to_z, to_r, to_recurrent_h, axis=-1, width=3 * n)
-    d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
-    spread = body.op("Concat", d_h, d_h, d_h, axis=-1, shape=[d.batch, 3 * n])
-    d_gates = body.op("Mul", spread, d.against(loop, factors), shape=spread)
-    product = body.op("MatMul", d_gates, d.r, shape=d_h)
-    kept = body.op("Mul", d_h, d.against(loop, part.z), shape=d_h)
-    return body.op("Add", product, kept, shape=d_h), (d_h,)
+def _bias_rows(d: _Direction) -> tuple[ir.Value, ir.Value]:
+    """Returns both biases as `[1, gates*hidden]`."""
+    if d.bias is None:
+        none = _zeros_like(d, 1, _size(d.w, 0))
+        return none, none
+    of_input, of_state = d.bias
+    return d.builder.unsqueeze(of_input, [0]), d.builder.unsqueeze(of_state, [0])
 
 
-def _reset_before_step(
-    loop: StepWriter, d: _Direction, part: _GruParts
-) -> tuple[ir.Value, tuple[ir.Value, ...]]:
-    """Writes a step through h = g(x W + (r H') R); returns dH' and to collect: dH, d(r H')."""
-    body = loop.body
-    d_h = d.plus_dy(loop, loop.carry(d.from_final[0]))
-    d_candidate = body.op("Mul", d_h, d.against(loop, part.to_h), shape=d_h)
-    d_reset = body.op("MatMul", d_candidate, part.r_h, shape=d_h)
-    d_z = body.op("Mul", d_h, d.against(loop, part.to_z), shape=d_h)
-    d_r = body.op("Mul", d_reset, d.against(loop, part.to_r), shape=d_h)
-    d_gates = body.op("Concat", d_z, d_r, axis=-1, shape=[d.batch, 2 * d.hidden])
-    product = body.op("MatMul", d_gates, part.r_zr, shape=d_h)
-    kept = body.op("Mul", d_h, d.against(loop, part.z), shape=d_h)
-    reset = body.op("Mul", d_reset, d.against(loop, part.r), shape=d_h)
-    d_before = body.op("Add", body.op("Add", product, kept, shape=d_h), reset, shape=d_h)
-    return d_before, (d_h, d_reset)
-
-
-def _gru_d_gates(d: _Direction, part: _GruParts, collected: Sequence[ir.Value]) -> ir.Value:
-    """Returns the gradients of the sums of all steps, z, r, h side by side."""
-    d_h = collected[0]
-    d_candidate = d.op("Mul", d_h, part.to_h)
-    before_reset = collected[1] if len(collected) == 2 else d_candidate
-    d_z, d_r = d.op("Mul", d_h, part.to_z), d.op("Mul", before_reset, part.to_r)
-    return d.op("Concat", d_z, d_r, d_candidate, axis=-1, width=3 * d.hidden)
+def _zeros_like(d: _Direction, rows: int, columns: int) -> ir.Value:
+    return d.builder.const(np.zeros((rows, columns)), dtype_of(d.w))
 
 
 # -- reading the operands, writing the results ---------------------------------------------
@@ -478,41 +581,78 @@ def _zeros(builder: Builder, x: ir.Value, hidden: int) -> ir.Value:
     return builder.op("Expand", builder.scalar(0, x), sizes, shape=[batch, hidden])
 
 
-def _to_inputs(
-    walk: Walk,
-    node: ir.Node,
-    d_gates: Sequence[ir.Value],
-    d_initial: Sequence[ir.Value],
-) -> _Pairs:
-    """Yields the gradients of X and of the initial states.
+class _Result:
+    """What a loop gives in the end: gradients of x and, where they are wanted, of initial states.
 
-    Args:
-        walk: the walk in progress.
-        node: the forward node.
-        d_gates: of each direction the gradient of the sums that enter the gates,
-            `[time, batch, gates*hidden]`.
-        d_initial: of each direction the gradients of its initial states, one after another.
+    The gradient of an initial state is that of the state before the first step: what the loop
+    leaves has passed the rows that fill up the last block.
     """
-    builder, x, w = walk.builder, _operand(node, _X), _operand(node, _W)
-    count, rows, columns = _size(w, 0), _size(w, 1), _size(w, 2)
-    if x in walk.wanted:
-        joined = d_gates[0]
-        if count > 1:
-            time_and_batch = (shape_of(joined) or (None, None))[:2]
-            joined = builder.op("Concat", *d_gates, axis=-1, shape=[*time_and_batch, count * rows])
-        yield x, builder.op("MatMul", joined, builder.reshape(w, [count * rows, columns]), shape=x)
-    states = _STATES[node.op_type]
-    for k in range(states):
-        initial = _optional(node, _INITIAL + k)
-        if initial is not None and initial in walk.wanted:
-            each = [_with_axis(builder, g) for g in d_initial[k::states]]
-            yield (
-                initial,
-                each[0] if count == 1 else builder.op("Concat", *each, axis=0, shape=initial),
-            )
 
+    def __init__(self, loop: BlockWriter, walk: Walk, node: ir.Node) -> None:
+        """Prepares for the results of one loop.
 
-def _with_axis(builder: Builder, value: ir.Value) -> ir.Value:
-    shape = shape_of(value)
-    kept = None if shape is None else [1, *shape]
-    return builder.op("Unsqueeze", value, builder.ints(0), shape=kept)
+        Args:
+            loop: the loop.
+            walk: the walk in progress.
+            node: the forward node.
+        """
+        self._loop, self._walk, self._node = loop, walk, node
+        initial = [_optional(node, _INITIAL + k) for k in range(_STATES[node.op_type])]
+        self._initial = [v if v in walk.wanted else None for v in initial]
+        self._directions: list[_Direction] = []
+        self._collected: list[Collected] = []
+        self._left: list[ir.Value] = []
+
+    def add(
+        self,
+        part: _Part,
+        d_gates: ir.Value,
+        d_before: Sequence[Sequence[ir.Value]],
+        left: Sequence[ir.Value],
+    ) -> None:
+        """Adds a direction.
+
+        Args:
+            part: what wrote it.
+            d_gates: gradient of the sums that enter the gates, `[steps*batch, gates*hidden]`.
+            d_before: of each state its gradient before each step.
+            left: what carried values become.
+        """
+        columns = _size(part.d.w, 1)
+        values = [part.op("MatMul", d_gates, part.d.w, width=columns)]
+        for initial, run in zip(self._initial, d_before, strict=True):
+            if initial is not None:
+                values.append(part.join(run))
+        self._directions.append(part.d)
+        self._collected += [Collected(v, part.backwards) for v in values]
+        self._left += [self._loop.without_tiny(v) for v in left]
+
+    def pairs(self) -> _Pairs:
+        """Writes the loop; yields inputs of the node and their gradients."""
+        builder, x = self._walk.builder, _operand(self._node, _X)
+        stacks = self._loop.finish(self._left, self._collected)[1]
+        count = len(stacks) // len(self._directions)
+        found = [
+            [
+                self._loop.steps_of(v, in_front=not d.backwards)
+                for v in stacks[count * k : count * (k + 1)]
+            ]
+            for k, d in enumerate(self._directions)
+        ]
+        if x in self._walk.wanted:
+            total = found[0][0]
+            for others in found[1:]:
+                total = builder.op("Add", total, others[0], shape=x)
+            yield x, total
+        wanted = [v for v in self._initial if v is not None]
+        for k, initial in enumerate(wanted):
+            firsts = [
+                self._first(d, values[1 + k])
+                for d, values in zip(self._directions, found, strict=True)
+            ]
+            yield initial, builder.concat(firsts, 0)
+
+    def _first(self, d: _Direction, d_before: ir.Value) -> ir.Value:
+        """Returns the gradient before a direction's first step, `[1, batch, hidden]`."""
+        last = self._walk.builder.ints(-1 if d.backwards else 0)
+        return self._walk.builder.op("Gather", d_before, last, axis=0, shape=[1, d.batch, d.hidden])

@@ -88,6 +88,12 @@ CASES = [
     layer("GRU", "bidirectional", activations=("Tanh", "Relu"), name="mixed"),
     layer("RNN", "bidirectional", activations=("Relu",), name="relu"),
     layer("RNN", "reverse", activations=("Sigmoid",), name="sigmoid"),
+    # Several blocks: whole ones, and one that is filled up.
+    layer("LSTM", "bidirectional", time=16, name="two blocks"),
+    layer("LSTM", "bidirectional", time=19, name="more than two blocks"),
+    layer("GRU", "bidirectional", time=19, name="more than two blocks"),
+    layer("GRU", time=17, linear_before_reset=1, name="reset after, more than two blocks"),
+    layer("RNN", "reverse", time=9, name="more than a block"),
 ]
 
 
@@ -149,6 +155,18 @@ def test_samples_do_not_see_each_other(op: str) -> None:
         np.testing.assert_allclose(go(alone)["d/x0"][:, 0], together[:, k], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("op", GATES)
+def test_gradients_that_fade_end_at_zero(op: str) -> None:
+    """Numbers below the normal ones would slow every product down with them."""
+    case = layer(op, initial=False, seeds=(1,), time=400)
+    case.inputs[2] *= 0.1
+    (found,) = gradients(case, np.float32, case.batch, cotangents(case))
+    assert np.abs(found[-1]).min() > 0
+    assert not found[:8].any()
+    small = np.abs(found[found != 0])
+    assert (small < np.finfo(np.float32).tiny).mean() < 0.01
+
+
 def test_an_output_that_was_left_out_is_added() -> None:
     """Only Y_h is an output of the forward node: the rule adds Y to it."""
     case = layer("LSTM", initial=False, seeds=(1,))
@@ -168,10 +186,10 @@ def test_an_output_that_was_left_out_is_added() -> None:
 @pytest.mark.parametrize(
     ("case", "scans", "limit"),
     [
-        (layer("LSTM"), 2, 60),
-        (layer("LSTM", "bidirectional"), 2, 110),
-        (layer("GRU", "bidirectional", linear_before_reset=1), 1, 110),
-        (layer("RNN", "bidirectional"), 1, 45),
+        (layer("LSTM"), 2, 90),
+        (layer("LSTM", "bidirectional"), 2, 160),
+        (layer("GRU", "bidirectional", linear_before_reset=1), 1, 140),
+        (layer("RNN", "bidirectional"), 1, 90),
     ],
     ids=str,
 )
