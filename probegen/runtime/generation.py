@@ -147,17 +147,11 @@ def generate(
     ids = _prompt(artefact, prompt, inputs)
     count, known = counted("steps", steps, 0), len(ids)
     ends = {stop} if isinstance(stop, int) else set(stop)
-    size = inputs.ids.shape[-1]
+    size = inputs.ids.shape[-1] or inputs.ids.longest
     if size is not None and known + max(count - 1, 0) > size:
         raise InputError(
             f"the prompt has {known} tokens, and with {count} more there would be too many: the "
-            f"artefact takes {size}."
-        )
-    most = getattr(inputs.tokenizer, "most", None)
-    if most is not None and known + max(count - 1, 0) > most:
-        raise InputError(
-            f"the prompt has {known} tokens, and with {count} more there would be too many: the "
-            f"model takes {most}."
+            f"model takes {size}."
         )
     scores: list[float] = []
     rows: dict[str, list[Array]] = {spec.name: [] for spec in explained}

@@ -122,14 +122,19 @@ def test_more_than_the_model_has_positions_for(art):
     with pytest.raises(InputError, match=f"24 tokens, and with 3 more .* model takes {LONGEST}"):
         runtime.generate(art, [5] * LONGEST, 3)
     assert len(runtime.generate(art, [5] * LONGEST, 1).ids) == 1
-    with pytest.raises(InputError, match=f"tokens, and the model takes {LONGEST}: cut it"):
+    with pytest.raises(InputError, match=f"has positions for {LONGEST} at most"):
         art.run("q " * 20)
 
 
-def test_more_than_a_model_takes_that_does_not_say(art, monkeypatch):
-    monkeypatch.setattr(art.texts.tokenizers[0], "most", None)
-    with pytest.raises(ArtefactError, match=r"tokens \(\d+ of them new\) .* may take no more"):
-        runtime.generate(art, [5] * LONGEST, 3)
+def test_an_engine_that_fails_on_the_way(art, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("no more positions")
+
+    monkeypatch.setattr(art.engine, "run", failing)
+    with pytest.raises(
+        ArtefactError, match=r"after 1 tokens \(0 of them new\) .* no more positions"
+    ):
+        runtime.generate(art, [5], 3)
 
 
 def recurrent(length=None):
@@ -157,7 +162,7 @@ def test_a_prediction_behind_the_last_token(target, length, tmp_path):
     assert written.rows["integrated_gradients/ids"].shape == (4, 7)
     assert np.isfinite(written.rows["integrated_gradients/ids"][3, :6]).all()
     if length:
-        with pytest.raises(InputError, match="the artefact takes 8"):
+        with pytest.raises(InputError, match="the model takes 8"):
             runtime.generate(art, [1] * 6, 4)
 
 

@@ -21,8 +21,7 @@ class Pieces(abc.ABC):
 
     Settings: `length` of the rows (None pads to the longest of a batch), `start` and `end` (lists
     of ids around each text), `padding` (the id that fills up), `hidden` (ids that are no part of a
-    decoded text: special tokens), `dtype` of the ids, `most` (how many ids the model takes in a
-    row, where it is known).
+    decoded text: special tokens), `dtype` of the ids.
     """
 
     words = True
@@ -34,7 +33,6 @@ class Pieces(abc.ABC):
         self._padding: int = settings["padding"]
         self._hidden = {self._padding, *self._start, *self._end, *settings["hidden"]}
         self._dtype: str = settings["dtype"]
-        self.most: int | None = settings.get("most")
 
     @abc.abstractmethod
     def pieces(self, text: str) -> list[int]:
@@ -60,7 +58,7 @@ class Pieces(abc.ABC):
         """Returns the ids of one text with its special tokens, cut to the length.
 
         Raises:
-            InputError: it is no UTF-8, or longer than the model takes.
+            InputError: it is no UTF-8.
         """
         try:
             pieces = self.pieces(text.decode())
@@ -68,13 +66,7 @@ class Pieces(abc.ABC):
             raise InputError(f"the text {shown(text)[:60]!r} is no UTF-8.") from error
         if self._length is not None:
             pieces = pieces[: max(0, self._length - len(self._start) - len(self._end))]
-        row = [*self._start, *pieces, *self._end][: self._length]
-        if self.most is not None and len(row) > self.most:
-            raise InputError(
-                f"the text {shown(text)[:60]!r} has {len(row)} tokens, and the model takes "
-                f"{self.most}: cut it."
-            )
-        return row
+        return [*self._start, *pieces, *self._end][: self._length]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns how each id reads, padding at the end left out."""

@@ -81,8 +81,6 @@ def attached(model: KerasModel) -> Attached | None:
             preprocessor.build(None)
         length = None if generates else preprocessor.sequence_length
         settings = hub.preprocessed(preprocessor, length, ends=not generates)
-        most = getattr(task.backbone, "max_sequence_length", None)
-        settings["most"] = None if most is None else int(most)
     except (ExportError, AttributeError) as error:
         warnings.warn(
             f"the artefact of {task.name!r} takes ids and no text, since its preprocessor, a "
