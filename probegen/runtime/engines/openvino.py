@@ -89,7 +89,8 @@ def open_file(
 
     Raises:
         ArtefactError: OpenVINO is not installed or has no such device, or the file is damaged or
-            foreign, or its data file is missing, cut short or of another build.
+            foreign, or its data file is missing, cut short or of another build, or OpenVINO would
+            compute other numbers.
     """
     openvino = imported(
         "openvino", "OpenVINO is not installed: pip install 'probegen[openvino]' (or openvino)"
@@ -105,6 +106,12 @@ def open_file(
     check_data(path, metadata)
     if ONNX_METADATA_KEY not in metadata:
         raise foreign(path)
+    if _has_lengths(model):
+        raise ArtefactError(
+            f"{str(path)!r} tells an LSTM, GRU or RNN how long each sequence is (its input "
+            "sequence_lens), which OpenVINO leaves out without a word, so that its results are "
+            'wrong. Run it in onnxruntime: engine="onnxruntime".'
+        )
     try:
         compiled = core.compile_model(model, device, _properties(threads, config))
         return OpenvinoEngine(model, compiled, metadata[ONNX_METADATA_KEY])
@@ -113,6 +120,34 @@ def open_file(
             f"OpenVINO cannot compile {str(path)!r} for the device {device!r} (it finds "
             f"{', '.join(core.available_devices) or 'none'}). OpenVINO says: {cause(error)}"
         ) from error
+
+
+def _has_lengths(model: Any) -> bool:
+    """Tells whether a recurrent operator has lengths other than the size of its input's time."""
+    for operation in model.get_ops():
+        kind = operation.get_type_name()
+        lengths = {"LSTMSequence": 3, "GRUSequence": 2, "RNNSequence": 2}.get(kind)
+        if lengths is not None and _depends_on_values(operation.input(lengths)):
+            return True
+        if kind in ("If", "Loop", "TensorIterator"):
+            places: list[list[int]] = [[0], [1]] if kind == "If" else [[]]
+            if any(_has_lengths(operation.get_function(*place)) for place in places):
+                return True
+    return False
+
+
+def _depends_on_values(port: Any) -> bool:
+    """Tells whether an input is computed of what is fed, and not of its sizes alone."""
+    waiting, seen = [port], set()
+    while waiting:
+        node = waiting.pop().get_source_output().get_node()
+        kind, name = node.get_type_name(), node.get_name()
+        if kind == "Parameter":
+            return True
+        if kind not in ("ShapeOf", "Constant") and name not in seen:
+            waiting += node.inputs()
+        seen.add(name)
+    return False
 
 
 def _properties(threads: int | None, config: Mapping[str, Any] | None) -> dict[str, Any]:

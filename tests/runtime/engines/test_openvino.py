@@ -203,3 +203,28 @@ def test_foreign_and_damaged(image_path, tmp_path):
         ArtefactError, match=r"OpenVINO cannot load .*cut\.onnx.* damaged, cut short"
     ):
         runtime.load(tmp_path / "cut.onnx", engine="openvino")
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_lengths_of_sequences_are_refused(tmp_path, gate):
+    """OpenVINO leaves them out; the last cell state behind a mask needs them."""
+    x = keras.Input((None, 3), name="x")
+    states = layers.LSTM(2, return_state=True)(layers.Masking()(x))
+    model = keras.Model(x, states[2])
+    path = tmp_path / "m.onnx"
+    pg.compile(model, [pg.InputGradient(target=0)], path, gate=gate, verify=False)
+    with pytest.raises(ArtefactError, match="sequence_lens"):
+        runtime.load(path, engine="openvino")
+    assert runtime.load(path).run(np.ones((1, 4, 3), "f")).predictions
+
+
+def test_a_mask_without_last_cell_states_is_taken(tmp_path):
+    x = keras.Input((None, 3), name="x")
+    model = keras.Model(x, layers.LSTM(2, name="lstm_mask")(layers.Masking()(x)))
+    path = tmp_path / "m.onnx"
+    pg.compile(model, [pg.InputGradient(target=0)], path, verify=False)
+    sample = np.random.default_rng(0).normal(size=(2, 11, 3)).astype("f")
+    sample[0, 3:6] = sample[1, 8:] = 0
+    a, b = (runtime.load(path, engine=e).run(sample) for e in ("openvino", "onnxruntime"))
+    for name in ("lstm_mask", "input_gradient/x"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-6)
