@@ -61,14 +61,14 @@ class Forecaster(keras.Model):
         return self.forecast(pooled)
 
 
-def main(out: Path | None = None) -> Path:
+def main(out: Path | None = None, epochs: int = 60) -> Path:
     """Trains for a few seconds and draws which years the network looks at."""
     folder = _common.fresh_folder("recipe_custom_attention", out)
     keras.utils.set_random_seed(0)
     data = load_data()
     model = Forecaster()
     model.compile(keras.optimizers.Adam(1e-2), "mse")
-    model.fit(data.x_train, data.y_train, epochs=60, verbose=0)
+    model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
     error = 100 * np.abs(model.predict_on_batch(data.x_test)[:, 0] - data.y_test).mean()
     print(f"mean error on unseen years: {error:.1f} sunspots")
     window, year = data.x_test[:1], data.test_years[0]

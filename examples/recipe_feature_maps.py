@@ -46,14 +46,14 @@ def build_model() -> keras.Model:
     )
 
 
-def main(out: Path | None = None) -> Path:
+def main(out: Path | None = None, epochs: int = 3) -> Path:
     """Trains for a few seconds and draws what two convolutions make of one digit."""
     folder = _common.fresh_folder("recipe_feature_maps", out)
     keras.utils.set_random_seed(0)
     data = load_data()
     model = build_model()
     model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(data.x_train, data.y_train, epochs=3, verbose=0)
+    model.fit(data.x_train, data.y_train, epochs=epochs, verbose=0)
 
     # In Keras: a model that returns its feature maps beside its prediction.
     probed = pg.instrument(model, pg.Activations("type:Conv2D"))

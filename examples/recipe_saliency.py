@@ -38,13 +38,13 @@ import probegen as pg
 from probegen import runtime
 
 
-def main(out: Path | None = None) -> Path:
+def main(out: Path | None = None, epochs: int = 10) -> Path:
     """Trains for a few seconds and draws what speaks for an 8, and what for a 3."""
     folder = _common.fresh_folder("recipe_saliency", out)
     keras.utils.set_random_seed(0)
     data = load_data()
     model = build_model()
-    train(model, data, epochs=10)
+    train(model, data, epochs=epochs)
     image = data.x_test[data.y_test == 8][:1]  # a numpy array [1, 8, 8, 1]
 
     # In Keras: the class is one more input.

@@ -14,11 +14,12 @@ DEMOS = {
     "sunspots": ("forecast", "input_gradient/window", 2),
 }
 RECIPES = {
-    "feature_maps": ("reader.onnx", {"activation/conv1", "activation/conv2"}),
-    "saliency": ("digits.onnx", {"saliency/image"}),
+    "feature_maps": ("reader.onnx", {"activation/conv1", "activation/conv2"}, 1),
+    "saliency": ("digits.onnx", {"saliency/image"}, 1),
     "custom_attention": (
         "forecaster.onnx",
         {"attention/attention", "activation/attention:0", "activation/attention:1"},
+        3,
     ),
 }
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,8 +35,8 @@ def test_the_common_way_fails_as_the_recipe_says(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs_and_its_artefact_answers(name, tmp_path):
-    folder = importlib.import_module(f"recipe_{name}").main(tmp_path)
-    file, names = RECIPES[name]
+    file, names, epochs = RECIPES[name]
+    folder = importlib.import_module(f"recipe_{name}").main(tmp_path, epochs=epochs)
     artefact = runtime.load(folder / file)
     assert {o.name for o in artefact.manifest.explanations} == names
     pictures = list(folder.glob("*.png"))

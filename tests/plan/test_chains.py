@@ -1,5 +1,7 @@
 """Which attention layers are of one stream of positions: told from the graph, others refused."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -38,6 +40,12 @@ class Applied(layers.Layer):
         return self.told(self, x)
 
 
+def when_asked(build):
+    """Returns a function whose result builds a model once, when that is called."""
+    return lambda *args: functools.cache(lambda: build(*args))
+
+
+@when_asked
 def around(make, shape=(8, 6)):
     """A model around a layer, or around a function of an input."""
     x = keras.Input(shape, name="x")
@@ -94,14 +102,14 @@ CHAINS = {
 
 @pytest.mark.parametrize("case", CHAINS)
 def test_layers_of_one_stream(case):
-    assert len(names(CHAINS[case])) == 2
-    assert len(names(CHAINS[case], pg.AttentionRelevance())) == 2
+    assert len(names(CHAINS[case]())) == 2
+    assert len(names(CHAINS[case](), pg.AttentionRelevance())) == 2
 
 
 def test_the_names_of_one_chain():
-    assert names(CHAINS["custom"]) == ["a0", "a1"]
-    assert names(CHAINS["one layer twice"]) == ["same#0", "same#1"]
-    assert names(CHAINS["custom"], pg.AttentionRollout(select="a1")) == ["a1"]
+    assert names(CHAINS["custom"]()) == ["a0", "a1"]
+    assert names(CHAINS["one layer twice"]()) == ["same#0", "same#1"]
+    assert names(CHAINS["custom"](), pg.AttentionRollout(select="a1")) == ["a1"]
 
 
 def test_open_lengths_and_heads_joined_with_samples(tmp_path):
@@ -130,12 +138,14 @@ def between(function):
     return around(lambda x: keras_block(W, 1, *[function(keras_block(W, 0, x, x))] * 2))
 
 
+@when_asked
 def towers():
     a, b = (keras.Input((5, 6), name=n) for n in "ab")
     y, z = keras_block(W, 0, a, a), keras_block(W, 1, b, b)
     return keras.Model([a, b], keras_head(W, y + z))
 
 
+@when_asked
 def crossing(lengths=(5, 5)):
     a, b = (keras.Input((n, 6), name=name) for n, name in zip(lengths, "ab", strict=True))
     e = keras_block(W, 0, a, a)
@@ -143,6 +153,7 @@ def crossing(lengths=(5, 5)):
     return keras.Model([a, b], keras_head(W, keras_block(W, 10, d, e)))
 
 
+@when_asked
 def same_input_twice():
     x = keras.Input((5, 6), name="x")
     e, d = keras_block(W, 0, x, x), keras_block(W, 1, x, x)
@@ -160,6 +171,7 @@ def channels(layer, x):
     return ops.swapaxes(ops.matmul(a, ops.swapaxes(x, 1, 2)), 1, 2)
 
 
+@when_asked
 def values_of_others():
     a, b = (keras.Input((5, 6), name=n) for n in "ab")
     y = layers.MultiHeadAttention(2, 3, name="odd")(a, b, a)
@@ -210,7 +222,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_chained_is_refused_by_name(case, tmp_path):
-    model, says = REFUSED[case]
+    build, says = REFUSED[case]
+    model = build()
     with pytest.raises(SelectionError, match=says):
         pg.compile(model, pg.AttentionRollout(), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
@@ -220,8 +233,10 @@ def test_what_cannot_be_chained_is_refused_by_name(case, tmp_path):
 
 
 def test_a_part_can_be_selected():
-    assert names(REFUSED["pooled"][0], pg.AttentionRollout(select="attention_1")) == ["attention_1"]
-    plan = make_plan(open_source(crossing(), None).view, [pg.AttentionRelevance()])
+    assert names(REFUSED["pooled"][0](), pg.AttentionRollout(select="attention_1")) == [
+        "attention_1"
+    ]
+    plan = make_plan(open_source(crossing()(), None).view, [pg.AttentionRelevance()])
     assert {c.spec.name for c in plan.chains} == {
         "attention_relevance/attention_10",
         "attention_relevance/attention_1",
