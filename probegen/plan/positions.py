@@ -51,6 +51,7 @@ class Step:
         kept: axes whose entries stay where they are.
         moved: axes that are cut, padded, turned round, pooled: other positions of the same kind.
         reshaped: operand and result of a reshape.
+        keeps_first: whether a reshape leaves the first axis as it is.
         summed: operand and axis that are summed over with another operand's.
         selects: whether it takes entries out along the axes that it does not keep: one where the
             axis is gone, or of size 1.
@@ -63,6 +64,7 @@ class Step:
     kept: tuple[Link, ...] = ()
     moved: tuple[Link, ...] = ()
     reshaped: tuple[Hashable, Hashable] | None = None
+    keeps_first: bool = False
     summed: tuple[tuple[tuple[Hashable, int], tuple[Hashable, int]], ...] = ()
     selects: bool = False
     mixed: tuple[int, ...] = ()
@@ -221,6 +223,18 @@ class Positions:
         """Returns the labels along each axis of a tensor, the slowest first: one a part of it."""
         return [self._labels(axis) for axis in self._axes.get(tensor, ())]
 
+    def beside_batch(self, tensor: Hashable) -> tuple[int, ...]:
+        """Returns the sizes of what the first axis of a tensor joins with the samples.
+
+        Empty where these are alone there, do not come first, or a size is open.
+        """
+        first = (self._axes.get(tensor) or ((),))[0]
+        if len(first) < 2 or self._root(first[0].label) != self._root(self._batch):
+            return ()
+        sizes = [f.size for f in first[1:]]
+        known = tuple(n for n in sizes if isinstance(n, int))
+        return known if len(known) == len(sizes) else ()
+
     def follow(self, step: Step) -> None:
         """Goes over one operation."""
         if not any(map(self.knows, step.operands)):
@@ -230,7 +244,10 @@ class Positions:
             self._check_sum(a, i, b, j)
         for tensor, sizes in step.results:
             if step.reshaped is not None and step.reshaped[1] == tensor:
-                found = self._regrouped(step.reshaped[0], sizes)
+                operand = self._axes.get(step.reshaped[0], ())
+                whole = operand[:1] if step.keeps_first else ()
+                count = len(whole)
+                found = [*whole, *self._regrouped(operand[count:], sizes[count:])]
             else:
                 found = [self._joined(step, tensor, i, size) for i, size in enumerate(sizes)]
             self._axes[tensor] = tuple(found)
@@ -394,12 +411,12 @@ class Positions:
 
     # -- reshapes --------------------------------------------------------------------------
 
-    def _regrouped(self, operand: Hashable, sizes: tuple[Size, ...]) -> list[_Axis]:
+    def _regrouped(self, axes: Sequence[_Axis], sizes: tuple[Size, ...]) -> list[_Axis]:
         """Returns the axes of a reshaped tensor.
 
         Sizes are matched from the front and from behind; one axis in the middle gets what is left.
         """
-        left = [f for axis in self._axes.get(operand, ()) for f in axis if f.size != 1]
+        left = [f for axis in axes for f in axis if f.size != 1]
         kept = list(left)
         found, places = matched_from_both_ends(
             sizes, lambda size, backwards: self._taken(left, size, backwards)

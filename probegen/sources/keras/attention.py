@@ -17,9 +17,11 @@ import tensorflow as tf
 
 from probegen.errors import InstrumentError, SpecError
 from probegen.plan.plan import ATTENTION, CallKey, TensorRef
+from probegen.plan.positions import Positions
 from probegen.sources.keras.attention_in_loops import Looped
 from probegen.sources.keras.capture import LayerCall, as_fed
 from probegen.sources.keras.inner_tensors import number_in_call
+from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.roles import role_of
 from probegen.sources.keras.softmaxes import key_axes
 from probegen.sources.keras.timewise import has_rows, unfolded
@@ -71,6 +73,7 @@ class Weights:
         tensor: the weights as they are given out.
         keys: the axes that the softmax sums over; empty where nobody knows.
         steps: how many axes of time stand behind the batch.
+        windows: how many axes behind the batch the model joins with it.
         applied: the weights as they lie on the way to the outputs; None inside a loop.
         applied_keys: the axes of these that are summed over.
         ref: what these are called in every trace; None inside a loop.
@@ -79,6 +82,7 @@ class Weights:
     tensor: Any
     keys: tuple[int, ...]
     steps: int = 0
+    windows: int = 0
     applied: Any = None
     applied_keys: tuple[int, ...] = ()
     ref: TensorRef | None = None
@@ -124,6 +128,7 @@ def attention_of(
     """
     made = graph.get_operations()
     places = _Places(graph, calls, operations)
+    positions: Positions | None = None
     found: dict[CallKey, list[tuple[int, Weights]]] = {}
     for one in applied_weights(made, inputs, outputs):
         call = places.owner(one.position)
@@ -133,10 +138,11 @@ def attention_of(
         ref = TensorRef(call.path, call.index, number, ATTENTION, one.tensor.op.type, within)
         given = next((t for t in call.outputs if _is_same(t, one.tensor)), one.tensor)
         keys = one.keys if given is one.tensor else key_axes(given)
-        weights = Weights(given, keys, 0, one.tensor, one.keys, ref)
-        found.setdefault((call.path, call.index), []).append(
-            (one.position, _in_steps(graph, call, weights))
-        )
+        weights = _in_steps(graph, call, Weights(given, keys, 0, 0, one.tensor, one.keys, ref))
+        if not call.folds:
+            positions = positions or follow_graph(graph, [(t, 0, None) for t in inputs], {}, True)
+            weights = _in_windows(graph, weights, positions.beside_batch(id(given)))
+        found.setdefault((call.path, call.index), []).append((one.position, weights))
     for loop in looped:
         call = places.owner(loop.position)
         weights = Weights(loop.tensor, loop.keys, 1)
@@ -157,7 +163,7 @@ def attention_of(
                 ref = TensorRef(
                     *where, number_in_call(inside, tensor.op), ATTENTION, tensor.op.type
                 )
-                taken = Weights(tensor, keys, 0, tensor, keys, ref)
+                taken = Weights(tensor, keys, 0, 0, tensor, keys, ref)
                 weights_of[where] = [_in_steps(graph, call, taken)]
     outside = [c for c in places.outside if (c.path, c.index) in weights_of]
     for call in outside:
@@ -182,6 +188,25 @@ def _of_unrolled(graph: Any, call: LayerCall | None, found: list[Weights]) -> li
             Weights(as_fed(call, tensor), tuple(k + 1 for k in found[i].keys), 1)
             for i, tensor in enumerate(stacked)
         ]
+
+
+def _in_windows(graph: Any, weights: Weights, sizes: Sequence[int]) -> Weights:
+    """Returns weights with axes for what their first axis joins with the samples: windows, heads.
+
+    Args:
+        graph: the graph.
+        weights: the weights.
+        sizes: of what is joined; none where the samples are alone.
+    """
+    tensor, count = weights.tensor, len(sizes)
+    if not count or tensor.shape[0] is not None:
+        return weights
+    with graph.as_default():
+        rest = keras.ops.shape(tensor)[1:]
+        apart = tf.reshape(tensor, [-1, *sizes, *rest])
+    apart.set_shape([None, *sizes, *tensor.shape[1:]])
+    keys = tuple(k + count for k in weights.keys)
+    return dataclasses.replace(weights, tensor=apart, keys=keys, windows=count)
 
 
 def _in_steps(graph: Any, call: LayerCall, weights: Weights) -> Weights:

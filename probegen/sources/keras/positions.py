@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ def follow_graph(
     graph: Any,
     inputs: Sequence[tuple[Any, int | None, int | None]],
     weights: Mapping[Hashable, Weights],
+    told_sizes: bool = False,
 ) -> Positions:
     """Follows positions through a graph.
 
@@ -42,13 +44,17 @@ def follow_graph(
         graph: the graph.
         inputs: the model's inputs, each with its axis of the batch and that of channels.
         weights: id of a tensor of attention weights -> where it has what.
+        told_sizes: follow the first axis through reshapes that are told its size as it is.
     """
     positions = Positions(weights)
     for tensor, batch, channel in inputs:
         positions.feed(id(tensor), _sizes(tensor), batch, channel)
     for op in graph.get_operations():
         if op.inputs and op.outputs and op.type not in _SIZES:
-            positions.follow(_step(op))
+            step = _step(op)
+            if told_sizes and step.reshaped is not None and _keeps_first(op, positions):
+                step = dataclasses.replace(step, keeps_first=True)
+            positions.follow(step)
     return positions
 
 
@@ -68,6 +74,19 @@ def _sizes_read(tensor: Any) -> tuple[Size, ...]:
             other = op.inputs[1].shape[1 if op.get_attr("transpose_b") else 0]
             sizes[inner] = other if sizes[inner] is None else sizes[inner]
     return tuple(sizes)
+
+
+def _keeps_first(op: Any, positions: Positions) -> bool:
+    """Tells whether a reshape is told the size of its first axis by one of the same entries."""
+    if op.inputs[1].op.type != "Pack":
+        return False
+    first = op.inputs[1].op.inputs[0].op
+    if first.type != "StridedSlice" or first.inputs[0].op.type != "Shape":
+        return False
+    if constant(first.inputs[1]) != [0] or constant(first.inputs[2]) != [1]:
+        return False
+    ours = positions.axes_of(id(op.inputs[0]))[:1]
+    return bool(ours) and ours == positions.axes_of(id(first.inputs[0].op.inputs[0]))[:1]
 
 
 def _step(op: Any) -> Step:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError
-from probegen.plan.axes import look_up_axes, position_axes
+from probegen.plan.axes import WINDOW, look_up_axes, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
@@ -47,6 +47,8 @@ _ON_THE_WAY_TO_A_PENALTY = frozenset(
     {"Identity", "Cast", "Sub", "Mul", "Reshape", "ExpandDims", "StridedSlice"}
 )
 _PENALTY = -1e4
+#: Rank of attention weights `[batch, query, key]`.
+_WITHOUT_HEADS = 3
 
 
 class KerasView(ModelView):
@@ -105,11 +107,19 @@ class KerasView(ModelView):
         """Returns the attention weights at a point that applies some."""
         found = self._weights[point.path, point.call_index]
         return [
-            AttentionWeights(
-                point, number, len(found), self._facts(w.tensor), w.keys, w.steps, w.ref
-            )
+            AttentionWeights(point, number, len(found), self._facts_of(w), w.keys, w.steps, w.ref)
             for number, w in enumerate(found)
         ]
+
+    def _facts_of(self, weights: Weights) -> TensorFacts:
+        """Returns what is known of attention weights; parts of an image within which they are."""
+        facts, count = self._facts(weights.tensor), weights.windows
+        rank = len(facts.shape) - count
+        if count == 0 or (count == 1 and rank == _WITHOUT_HEADS):
+            return facts  # the one axis is that of the heads
+        names = [WINDOW] if count == 1 else [f"{WINDOW}_{i}" for i in range(count)]
+        axes = (facts.axes[0], *names, *facts.axes[1 + count :])
+        return dataclasses.replace(facts, axes=axes)
 
     def instead(self, kind: str) -> str:
         """Says what to do where no attention weights are found."""

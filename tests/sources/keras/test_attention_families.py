@@ -339,6 +339,36 @@ def test_relevance_through_attention_between_layers(tmp_path):
     assert report.passed
 
 
+class Windows(Noting):
+    """Attends within windows of 2 x 2 positions, as Swin does: windows are joined with samples."""
+
+    def call(self, x):
+        rows = ops.shape(x)[0]
+        flat = ops.reshape(x, (rows, ops.shape(x)[1] * ops.shape(x)[2], 6))
+        parts = ops.transpose(ops.reshape(flat, (-1, 3, 2, 2, 2, 6)), (0, 1, 3, 2, 4, 5))
+        parts = ops.reshape(parts, (-1, 4, 6))
+        q = ops.transpose(ops.reshape(self.wide(parts), (-1, 4, 2, 3)), (0, 2, 1, 3))
+        scores = ops.matmul(q, ops.transpose(q, (0, 1, 3, 2)))
+        mixed = ops.matmul(self.note(ops.softmax(scores)), q)
+        return ops.mean(ops.reshape(mixed, (rows, 3 * 2 * 2 * 4, 3)), 1)
+
+
+def test_windows_are_told_from_samples(tmp_path):
+    keras.utils.set_random_seed(5)
+    x = keras.Input((6, 4, 6), name="x")
+    model = keras.Model(x, layers.Dense(2, name="out")(Windows(name="it")(x)))
+    report = pg.compile(model, pg.Attention(), tmp_path / "m.onnx").report
+    assert "these weights in place" in report["attention/it"].witness
+    art = runtime.load(tmp_path / "m.onnx")
+    (spec,) = art.manifest.explanations
+    assert spec.axes == ("batch", "window_0", "window_1", "head", "query", "key")
+    for batch in (2, 3):
+        x = fed(model, batch)
+        (expected,) = noted(model, x)
+        got = art.run(x)["attention/it"].array
+        np.testing.assert_allclose(got, expected.reshape(batch, 3, 2, 2, 4, 4), atol=1e-6)
+
+
 # -- what is none --------------------------------------------------------------------------------
 
 
