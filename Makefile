@@ -66,8 +66,10 @@ $(KSERVE_READY): pyproject.toml
 	$(KSERVE_BIN)/python -m pip install --quiet --editable '.[kserve,onnx]' pytest httpx 'tritonclient[grpc]>=2.60,<3'
 	touch $@
 
+# One process each: KServe and Triton's schema register the same protobuf messages.
 test-serving: $(KSERVE_READY)
-	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/test_kserve.py tests/serve/config/test_triton.py
+	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/test_kserve.py
+	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/config/test_triton.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
