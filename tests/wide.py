@@ -51,6 +51,8 @@ WIDE = (
     "tests/sources/keras/test_attention_in_keras_hub.py::test_the_prediction_follows_from_the_weights[T",
     "tests/sources/keras/test_attention_in_keras_hub.py::test_the_prediction_follows_from_the_weights[V",
     "tests/sources/keras/test_masks_on_a_path.py::test_a_mask_that_is_fed",
+    "tests/sources/keras/test_recurrence.py::test_all_of_them_are_verified",
+    "tests/sources/keras/test_recurrence.py::test_the_other_formats_agree",
     "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_every_kind_is_one_operator_a_cell_and_no_loop[all",
     "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_predictions_and_gradients_are_those_of_the_untouched_model[all",
     "tests/sources/keras/test_time_distributed.py::test_artefacts_are_right_at_other_sizes[savedmodel",

@@ -39,6 +39,7 @@ ABSENT: dict[str, str] = {
         ("Const", "ReadVariableOp", "VarHandleOp", "ResourceGather", "AssignVariableOp"), _STATE
     ),
     **dict.fromkeys(("CudnnRNN", "LSTMBlockCell"), _OLD),
+    "CudnnRNNV3": "runs on a GPU alone; layers that become a fused operator have tests",
     **dict.fromkeys(
         ("SampleDistortedBoundingBox", "SampleDistortedBoundingBoxV2"),
         "draws random numbers, and prepares data",

@@ -200,6 +200,7 @@ def test_an_error_at_other_sizes_alone_is_found(tmp_path, monkeypatch):
         def __init__(self, path):
             self._art = load(path)
             self.manifest, self.engine = self._art.manifest, self._art.engine
+            self.texts = self._art.texts
 
         def run(self, feed, target=None, **more):
             batch, length = feed["x"].shape[:2]
