@@ -247,7 +247,7 @@ def test_strings(tmp_path):
         (models.images((11, 8, 3)), "the size 3 on the axis 'channel'"),
         ({"im": models.images((11, 8, 2))}, "no input 'im'. Did you mean 'image'"),
         (models.images((11, 8, 2))[0], r"pass x\[np.newaxis\]"),
-        (np.full((2, 11, 8, 2), "a"), "element type string"),
+        (np.full((2, 11, 8, 2), "a"), "takes numbers and no text"),
     ],
 )
 def test_samples_that_do_not_fit(tmp_path, samples, says):
@@ -297,7 +297,7 @@ def test_what_an_artefact_is_fed(tmp_path):
         ({"picture": x}, {}, "no input 'picture'"),
         (x[0], {}, r"rank 3.*expected \[batch, height=11, width=8, channel=2\] \(rank 4\)"),
         (x[:, :7], {}, "the size 7 on the axis 'height'"),
-        (x.astype(str), {}, "element type string"),
+        (x.astype(str), {}, "takes numbers and no text"),
         (x, {"target": 4}, "legal are 0 to 3"),
         (x, {"target": [0, 1]}, "2 entries for a batch of 3"),
         (broken, {"check_finite": True}, r"the value nan at \[0, 1, 2, 1\]"),

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from html import escape
 
-from probegen.artefact.manifest import STEP
+from probegen.artefact.manifest import CLASS, STEP
 from probegen.runtime.one_class import nth_best
 from probegen.runtime.plot.picture import Picture, draw_stacked, stacked_size
 from probegen.runtime.plot.thinning import spread
@@ -17,11 +17,10 @@ from probegen.runtime.plot.view import View
 
 def fits(view: View) -> bool:
     """Tells whether this is an attribution for each of several classes or steps."""
-    target = view.spec.target
-    if target is None or not target.several or not view.spec.is_attribution:
-        return False
-    own = view.source is not None and target.axis in view.source.axes
-    return view.axes[:1] == (target.axis,) and not own and view.array.ndim > 1
+    axis = CLASS if view.spec.target is None else view.spec.target.axis
+    own = view.source is not None and axis in view.source.axes
+    panels = view.spec.is_attribution and view.axes[:1] == (axis,) and not own
+    return panels and view.array.ndim > 1
 
 
 def views(view: View) -> list[tuple[str, View]]:

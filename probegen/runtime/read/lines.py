@@ -24,7 +24,7 @@ def read(path: Path, manifest: Manifest) -> dict[str, list[str]]:
     if not names:
         raise InputError(
             f"{path} is text, and the artefact takes numbers: compile the model together with its "
-            "text layers, or with tokenizer='tokenizer.json' (--tokenizer)."
+            "text layers, or with tokenizer='tokenizer.json'."
         )
     if len(names) > 1:
         raise InputError(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.ops import while_v2
 
@@ -124,8 +125,12 @@ def _weights_in(
 ) -> list[_InStep]:
     """Returns the weights that a loop's body applies, as written into a graph of its own."""
     trial = FuncGraph("trial")
+    scope = get_stateless_scope()
+    assigned = {} if scope is None else dict(scope.state_mapping)
     with trial.as_default():
         original(cond, body, loop_vars, **options)
+    if scope is not None:  # what a step assigns (a generator's seed) is of the trial's graph alone
+        scope.state_mapping = assigned
     loop = next((op for op in reversed(trial.get_operations()) if op.type in _LOOPS), None)
     if loop is None:
         return []
