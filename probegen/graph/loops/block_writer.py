@@ -73,10 +73,11 @@ class BlockWriter:
             none, others = outer.ints(0), outer.ints(0, 0)
             ends = (missing, others, none, others) if in_front else (none, others, missing, others)
             widths = outer.concat(list(ends), 0)
-            sequence = outer.op("Pad", sequence, widths, shape=[None, self._batch, width])
+            sequence = outer.op("Pad", sequence, widths, shape=[self._whole, self._batch, width])
         rows = outer.ints(self.rows) if isinstance(self.rows, int) else self._count_rows()
         sizes = outer.concat([outer.ints(-1), rows, outer.ints(width)], 0)
-        return outer.op("Reshape", sequence, sizes, shape=[None, self.rows, width])
+        count = self._whole // self.steps if isinstance(self._whole, int) else None
+        return outer.op("Reshape", sequence, sizes, shape=[count, self.rows, width])
 
     def read(self, blocks: ir.Value, *, backwards: bool) -> ir.Value:
         """Returns one of the blocks, `[steps * batch, width]`, the first step in front.
@@ -151,13 +152,18 @@ class BlockWriter:
         missing, shape = self._missing(), [self._time, self._batch, width]
         if missing is None:
             return outer.op("Reshape", blocks, sizes, shape=shape)
-        whole = outer.op("Reshape", blocks, sizes, shape=[None, *shape[1:]])
+        whole = outer.op("Reshape", blocks, sizes, shape=[self._whole, *shape[1:]])
         start, end = outer.ints(0), outer.size(self._like, 0)
         if in_front:
             start, end = missing, outer.ints(2**31 - 1)
         return outer.op("Slice", whole, start, end, outer.ints(0), shape=shape)
 
     # -- sizes -------------------------------------------------------------------------------
+
+    @property
+    def _whole(self) -> Dim:
+        """How many steps whole blocks have; None where the length is open."""
+        return -(-self._time // self.steps) * self.steps if isinstance(self._time, int) else None
 
     def _missing(self) -> ir.Value | None:
         """Returns how many steps are missing for whole blocks, int64 `[1]`; None where none are."""

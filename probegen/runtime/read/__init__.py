@@ -136,9 +136,10 @@ def _folder(
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror or error}.") from error
+    readable = SUFFIXES if lines.texts_of(manifest) else set(SUFFIXES) - set(lines.SUFFIXES)
     files = [
         p for p in inside
-        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+        if p.suffix.lower() in readable and p.is_file() and not p.name.startswith(".")
     ]  # fmt: skip
     if not files:
         raise InputError(f"the folder {folder} holds no file that can be read: .npy, .csv, images.")

@@ -11,6 +11,12 @@ from probegen.runtime.inputs import STRING
 SUFFIXES = (".txt",)
 
 
+def texts_of(manifest: Manifest) -> list[str]:
+    """Returns the names of the texts that an artefact takes."""
+    own = [s.name for s in manifest.texts] + [s.name for s in manifest.inputs if s.dtype == STRING]
+    return list(dict.fromkeys(own))
+
+
 def read(path: Path, manifest: Manifest) -> dict[str, list[str]]:
     """Returns the lines of a file, an empty one too, by the name of the text that is taken.
 
@@ -19,8 +25,7 @@ def read(path: Path, manifest: Manifest) -> dict[str, list[str]]:
     Raises:
         InputError: it is no UTF-8 or has no line; the artefact takes no text, or several.
     """
-    own = [s.name for s in manifest.texts] + [s.name for s in manifest.inputs if s.dtype == STRING]
-    names = list(dict.fromkeys(own))
+    names = texts_of(manifest)
     if not names:
         raise InputError(
             f"{path} is text, and the artefact takes numbers: compile the model together with its "
