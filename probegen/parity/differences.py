@@ -144,19 +144,22 @@ class Differences:
         That is where both lie between the slopes on both sides along what they differ by, channel
         by channel: in one channel a kink may point up, in another down. Behind a maximum whose
         candidates are equal up to rounding (a saturated tanh) there are many such gradients, and
-        which one comes out is for rounding to say.
+        which one comes out is for rounding to say. At many points few channels are looked at: a
+        kink explains nothing there where gradients differ in others, too.
 
         Args:
             feed, request, group, output, gradients, entry: as for `verdicts`.
         """
         ours, theirs = gradients.values()
-        found: list[bool] = (ours != theirs).reshape(len(ours), -1).any(axis=1).tolist()
+        unseen: Array = ours != theirs
+        found = _any_in_row(unseen)
         asked = (feed, request, group, output, gradients, None, entry)
         for direction, claims, slopes in self._along(_apart_by_channel, *asked):
+            unseen = unseen & (direction == 0)
             for row in np.flatnonzero(_lengths(direction)).tolist():
                 each = [claim[row] for claim in claims.values()]
                 found[row] = found[row] and _between(each, _near(slopes), row)
-        return found
+        return [a and not b for a, b in zip(found, _any_in_row(unseen), strict=True)]
 
     def _along(
         self,
@@ -270,6 +273,10 @@ def _from_large_to_small(slopes: Mapping[float, Slopes]) -> list[Slopes]:
 
 def _near(slopes: Mapping[float, Slopes]) -> list[Slopes]:
     return _from_large_to_small({s: at for s, at in slopes.items() if s <= STEPS[0]})
+
+
+def _any_in_row(flags: Array) -> list[bool]:
+    return [bool(row.any()) for row in flags]
 
 
 def _lengths(direction: Array) -> Array:

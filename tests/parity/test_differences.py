@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import probegen as pg
-from probegen.artefact.manifest import TargetSpec
+from probegen.artefact.manifest import OutputSpec, TargetSpec
 from probegen.parity.differences import (
     CONFIRMED,
     OPEN,
@@ -18,7 +18,7 @@ from probegen.parity.differences import (
     _unit,
     verdict,
 )
-from probegen.plan.plan import TargetPlan, TensorRef
+from probegen.plan.plan import GradientGroup, GradientOutput, TargetPlan, TensorRef
 
 REF, PROBE = TensorRef(None), pg.InputGradient()
 
@@ -242,3 +242,25 @@ def test_more_steps_are_tried_for_ordinary_samples_alone():
         assert said == {"a": [CONFIRMED, OPEN]}
         count[tuple(ordinary)] = len(calls)
     assert count[True, False] < count[True, True]
+
+
+def test_a_kink_explains_nothing_where_not_every_channel_is_looked_at():
+    """Of gradients at many points few directions are tried, and an error may lie in another."""
+    moved = Moved()
+    x = np.random.default_rng(0).normal(size=(2, 6))
+    output = GradientOutput(
+        OutputSpec("ig", "integrated_gradients", "float64", (None, 6), ("batch", "feature")),
+        REF,
+        pg.IntegratedGradients(steps=3, rule="midpoint"),
+        ("batch", "feature"),
+    )
+    group = GradientGroup(GROUP.target, (output,), None)
+    right = np.mean([moved.gradient(x * share, 2) for share in (1 / 6, 1 / 2, 5 / 6)], axis=0)
+    theirs = right * (1 + 1e-9)
+    theirs[:, -1] *= 2
+    differences = Differences(moved, [group])
+    asked = {"ours": right, "theirs": theirs}
+    assert differences.at_a_kink({"x": x}, None, group, output, asked) == [False, False]
+    assert differences.verdicts({"x": x}, None, group, output, {"ours": right}) == {
+        "ours": [CONFIRMED, CONFIRMED]
+    }
