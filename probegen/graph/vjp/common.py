@@ -45,6 +45,18 @@ def optional(node: ir.Node, position: int) -> ir.Value | None:
     return node.inputs[position] if position < len(node.inputs) else None
 
 
+def required(node: ir.Node, position: int) -> ir.Value:
+    """Returns one input of a node.
+
+    Raises:
+        Refused: it is left out.
+    """
+    value = optional(node, position)
+    if value is None:
+        raise Refused(f"its input {position} is missing")
+    return value
+
+
 def required_ints(value: ir.Value | None, what: str) -> list[int]:
     """Returns the content of an integer input that has to be known at compile time.
 

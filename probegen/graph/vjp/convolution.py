@@ -28,7 +28,15 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, dims_of, rank_of, shape_of, static_shape
-from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional, required_ints
+from probegen.graph.vjp.common import (
+    Dys,
+    Gradients,
+    given,
+    inputs,
+    optional,
+    required,
+    required_ints,
+)
 from probegen.graph.vjp.spatial import (
     END,
     Axis,
@@ -58,7 +66,7 @@ _ACTIVATIONS = frozenset({"Clip", "HardSwish", "Mul", "Relu", "Sigmoid"})
 def convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """Conv: x `[batch, C, *in]`, kernel `[M, C/group, *k]`, bias `[M]`, y `[batch, M, *out]`."""
     b = walk.builder
-    g, x, w = given(dy), _input(node, 0), _input(node, 1)
+    g, x, w = given(dy), required(node, 0), required(node, 1)
     group = int(attribute(node, "group", 1))
     axes = axes_of(node, _sizes(w)[2:], sizes_of(x), sizes_of(node.outputs[0]))
     if x in walk.wanted:
@@ -77,7 +85,7 @@ def transposed_convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     convolution: same kernel, nothing to turn.
     """
     b = walk.builder
-    g, x, w = given(dy), _input(node, 0), _input(node, 1)
+    g, x, w = given(dy), required(node, 0), required(node, 1)
     group = int(attribute(node, "group", 1))
     axes = _transposed_axes(node, _sizes(w)[2:], sizes_of(x))
     if x in walk.wanted:
@@ -515,10 +523,3 @@ def _sizes(w: ir.Value) -> list[int]:
     if sizes is None:
         raise Refused("the sizes of its kernel are known at run time only")
     return list(sizes)
-
-
-def _input(node: ir.Node, position: int) -> ir.Value:
-    value = optional(node, position)
-    if value is None:
-        raise Refused(f"its input {position} is missing")
-    return value

@@ -30,19 +30,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from probegen.graph.autodiff import Refused, Rule, Walk
+from probegen.graph.autodiff import Rule, Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, static_shape
 from probegen.graph.loops.block_writer import BlockWriter
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import shift_by_one_step
-from probegen.graph.vjp.common import Dys
+from probegen.graph.vjp.common import Dys, optional, required
 from probegen.graph.vjp.decomposition import through
-from probegen.graph.vjp.recurrent_steps import DEFAULT_ACTIVATIONS, GATES, forward
+from probegen.graph.vjp.recurrent_steps import DEFAULT_ACTIVATIONS, GATES, directions_of, forward
 
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 _DIFFERENTIABLE = ("Sigmoid", "Tanh", "Relu")
-_BACKWARDS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
 #: Positions of the inputs; the initial cell state follows the initial hidden state.
 _X, _W, _R, _B, _LENGTHS, _INITIAL, _PEEPHOLES = 0, 1, 2, 3, 4, 5, 7
@@ -127,13 +126,13 @@ def _is_usual(walk: Walk, node: ir.Node) -> bool:
     weights = (_W, _R, _B)
     named = attribute(node, "activations") or ()
     return not (
-        any(_optional(node, k) in walk.wanted for k in weights)
-        or any(_optional(node, k) is not None for k in (_LENGTHS, _PEEPHOLES))
+        any(optional(node, k) in walk.wanted for k in weights)
+        or any(optional(node, k) is not None for k in (_LENGTHS, _PEEPHOLES))
         or attribute(node, "clip") is not None
         or attribute(node, "input_forget", 0)
         or attribute(node, "layout", 0)
         or any(name not in _DIFFERENTIABLE for name in named)
-        or any(static_shape(_operand(node, k)) is None for k in (_W, _R))
+        or any(static_shape(required(node, k)) is None for k in (_W, _R))
     )
 
 
@@ -475,8 +474,8 @@ def _zeros_like(d: _Direction, rows: int, columns: int) -> ir.Value:
 def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
     """Returns the directions of a node."""
     builder = walk.builder
-    backwards = _BACKWARDS[attribute(node, "direction", "forward")]
-    x, w, r = _operand(node, _X), _operand(node, _W), _operand(node, _R)
+    backwards = directions_of(node)
+    x, w, r = required(node, _X), required(node, _W), required(node, _R)
     time, batch = (shape_of(x) or (None, None))[:2]
     hidden = _size(r, 2)
     y = _hidden_states(builder, node)
@@ -488,13 +487,13 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
 
     @functools.cache
     def zeros() -> ir.Value:
-        return _zeros(builder, x, hidden)
+        return builder.zeros([(x, 1), hidden], dtype_of(x))
 
     def state(position: int, value: ir.Value | None) -> ir.Value:
         return zeros() if value is None else of(position, value)
 
     def bias(position: int) -> tuple[ir.Value, ir.Value] | None:
-        both = _optional(node, _B)
+        both = optional(node, _B)
         if both is None:
             return None
         width = GATES[node.op_type] * hidden
@@ -514,7 +513,7 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
             r=of(k, r),
             bias=bias(k),
             y=of(k, y, axis=1),
-            initial=tuple(state(k, _optional(node, _INITIAL + s)) for s in range(states)),
+            initial=tuple(state(k, optional(node, _INITIAL + s)) for s in range(states)),
             dy=None if dy is None else of(k, dy, axis=1),
             from_final=tuple(state(k, g) for g in d_final),
         )
@@ -528,17 +527,6 @@ def _activations(node: ir.Node, position: int) -> tuple[str, ...]:
     return tuple(named[position * len(default) : (position + 1) * len(default)])
 
 
-def _optional(node: ir.Node, position: int) -> ir.Value | None:
-    return node.inputs[position] if position < len(node.inputs) else None
-
-
-def _operand(node: ir.Node, position: int) -> ir.Value:
-    value = _optional(node, position)
-    if value is None:
-        raise Refused(f"input {position} is missing")
-    return value
-
-
 def _size(value: ir.Value, axis: int) -> int:
     """Returns a size of a value whose shape is known."""
     return (static_shape(value) or ())[axis]
@@ -546,7 +534,7 @@ def _size(value: ir.Value, axis: int) -> int:
 
 def _hidden_states(builder: Builder, node: ir.Node) -> ir.Value:
     """Returns the node's output Y, which is asked for where it was left out."""
-    x, r = _operand(node, _X), _operand(node, _R)
+    x, r = required(node, _X), required(node, _R)
     time, batch = (shape_of(x) or (None, None))[:2]
     return builder.output(node, 0, [time, _size(r, 0), batch, _size(r, 2)], dtype_of(x))
 
@@ -574,13 +562,6 @@ def _split(builder: Builder, value: ir.Value, *sizes: int, axis: int = -1) -> tu
     )
 
 
-def _zeros(builder: Builder, x: ir.Value, hidden: int) -> ir.Value:
-    """Returns a state `[batch, hidden]` of zeros for an input `[time, batch, input]`."""
-    batch = (shape_of(x) or (None, None))[1]
-    sizes = builder.concat([builder.size(x, 1), builder.ints(hidden)], 0)
-    return builder.op("Expand", builder.scalar(0, x), sizes, shape=[batch, hidden])
-
-
 class _Result:
     """What a loop gives in the end: gradients of x and, where they are wanted, of initial states.
 
@@ -597,7 +578,7 @@ class _Result:
             node: the forward node.
         """
         self._loop, self._walk, self._node = loop, walk, node
-        initial = [_optional(node, _INITIAL + k) for k in range(_STATES[node.op_type])]
+        initial = [optional(node, _INITIAL + k) for k in range(_STATES[node.op_type])]
         self._initial = [v if v in walk.wanted else None for v in initial]
         self._directions: list[_Direction] = []
         self._collected: list[Collected] = []
@@ -629,7 +610,7 @@ class _Result:
 
     def pairs(self) -> _Pairs:
         """Writes the loop; yields inputs of the node and their gradients."""
-        builder, x = self._walk.builder, _operand(self._node, _X)
+        builder, x = self._walk.builder, required(self._node, _X)
         stacks = self._loop.finish(self._left, self._collected)[1]
         count = len(stacks) // len(self._directions)
         found = [

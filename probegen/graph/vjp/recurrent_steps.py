@@ -24,9 +24,10 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, dims_of, dtype_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
-from probegen.graph.vjp.common import optional
+from probegen.graph.vjp.common import optional, required
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_BACKWARDS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 #: What states and gates of an operator are called behind its path, in their order.
 STATES = ("", ":1")
 GATE_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -43,21 +44,12 @@ DEFAULT_ACTIVATIONS = {
 
 def forward(b: Builder, node: ir.Node) -> list[ir.Value]:
     """Writes Y, Y_h and for LSTM Y_c of a node."""
-    batch_first = bool(attribute(node, "layout", 0))
-    x = _required(node, 0)
-    if batch_first:
-        x = b.transpose(x, [1, 0, 2])
-    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
-    parts = [
-        _direction(b, node, x, position, backwards, batch_first)
-        for position, backwards in enumerate(
-            directions[str(attribute(node, "direction", "forward"))]
-        )
-    ]
+    x = _time_first(b, node)
+    parts = [_direction(b, node, x, position) for position in range(len(directions_of(node)))]
     outputs = [b.concat([b.unsqueeze(p[0], [1]) for p in parts], axis=1)]
     for state in range(1, len(parts[0])):
         outputs.append(b.concat([b.unsqueeze(p[state], [0]) for p in parts], axis=0))
-    if batch_first:
+    if _is_batch_first(node):
         outputs = [b.transpose(outputs[0], [2, 0, 1, 3])] + [
             b.transpose(state, [1, 0, 2]) for state in outputs[1:]
         ]
@@ -81,28 +73,31 @@ def states_over_time(
     Raises:
         Refused: it cannot be told what the node computes.
     """
-    batch_first = bool(attribute(node, "layout", 0))
-    x = _required(node, 0)
-    if batch_first:
-        x = b.transpose(x, [1, 0, 2])
-    backwards = is_backwards(node, position)
-    steps = _steps(b, node, x, position, backwards, batch_first)
+    steps = _steps(b, node, _time_first(b, node), position)
     known = {**dict(zip(STATES, steps.after, strict=False)), **steps.gates}
-    collected = [Collected(known[name], backwards) for name in names]
+    collected = [Collected(known[name], steps.backwards) for name in names]
     return steps.loop.finish(steps.after, collected)[1]
 
 
-def is_backwards(node: ir.Node, position: int) -> bool:
-    """Tells whether one of a node's directions starts with the last step."""
-    return position == 1 or attribute(node, "direction", "forward") == "reverse"
+def directions_of(node: ir.Node) -> tuple[bool, ...]:
+    """Tells of each direction of a node whether it starts with the last step."""
+    return _BACKWARDS[attribute(node, "direction", "forward")]
 
 
-def _direction(
-    b: Builder, node: ir.Node, x: ir.Value, position: int, backwards: bool, batch_first: bool
-) -> list[ir.Value]:
+def _is_batch_first(node: ir.Node) -> bool:
+    return bool(attribute(node, "layout", 0))
+
+
+def _time_first(b: Builder, node: ir.Node) -> ir.Value:
+    """Returns X as `[time, batch, input]`."""
+    x = required(node, 0)
+    return b.transpose(x, [1, 0, 2]) if _is_batch_first(node) else x
+
+
+def _direction(b: Builder, node: ir.Node, x: ir.Value, position: int) -> list[ir.Value]:
     """Writes one direction: Y `[time, batch, hidden]` and the last states `[batch, hidden]`."""
-    steps = _steps(b, node, x, position, backwards, batch_first)
-    finals, (y,) = steps.loop.finish(steps.after, [Collected(steps.visible, backwards)])
+    steps = _steps(b, node, x, position)
+    finals, (y,) = steps.loop.finish(steps.after, [Collected(steps.visible, steps.backwards)])
     return [y, *finals]
 
 
@@ -112,23 +107,23 @@ class _Steps:
 
     Attributes:
         loop: the loop.
+        backwards: True where it starts with the last step.
         after: the states after a step.
         visible: what a step adds to Y.
         gates: the gates of a step, by `GATE_NAMES`.
     """
 
     loop: StepWriter
+    backwards: bool
     after: Sequence[ir.Value]
     visible: ir.Value
     gates: Mapping[str, ir.Value]
 
 
-def _steps(
-    b: Builder, node: ir.Node, x: ir.Value, position: int, backwards: bool, batch_first: bool
-) -> _Steps:
+def _steps(b: Builder, node: ir.Node, x: ir.Value, position: int) -> _Steps:
     """Opens the loop of one direction."""
-    kind = node.op_type
-    w, r = (_entry(b, _required(node, i), position) for i in (1, 2))
+    kind, backwards = node.op_type, directions_of(node)[position]
+    w, r = (_entry(b, required(node, i), position) for i in (1, 2))
     hidden = dims_of(r)[1]
     if not isinstance(hidden, int):
         raise Refused("the sizes of its weights are unknown")
@@ -144,9 +139,7 @@ def _steps(
             sums, of_state = b.add(sums, of_state), None
     loop = StepWriter(b)
     names = (5, 6) if kind == "LSTM" else (5,)
-    states = [
-        loop.carry(_initial(b, optional(node, i), x, position, hidden, batch_first)) for i in names
-    ]
+    states = [loop.carry(_initial(b, node, optional(node, i), x, position, hidden)) for i in names]
     cell = _Cell(
         b=loop.body,
         node=node,
@@ -164,14 +157,7 @@ def _steps(
         visible = loop.body.where(running, after[0], 0.0)
         pairs = zip(after, states, strict=True)
         after = [loop.body.where(running, new, old) for new, old in pairs]
-    return _Steps(loop, after, visible, cell.gates)
-
-
-def _required(node: ir.Node, position: int) -> ir.Value:
-    value = optional(node, position)
-    if value is None:
-        raise Refused(f"input {position} is missing")
-    return value
+    return _Steps(loop, backwards, after, visible, cell.gates)
 
 
 def _entry(b: Builder, value: ir.Value, position: int) -> ir.Value:
@@ -181,17 +167,12 @@ def _entry(b: Builder, value: ir.Value, position: int) -> ir.Value:
 
 
 def _initial(
-    b: Builder,
-    value: ir.Value | None,
-    x: ir.Value,
-    position: int,
-    hidden: int,
-    batch_first: bool,
+    b: Builder, node: ir.Node, value: ir.Value | None, x: ir.Value, position: int, hidden: int
 ) -> ir.Value:
     """Returns the state `[batch, hidden]` that a direction starts with."""
     if value is None:
         return b.zeros([(x, 1), hidden], dtype_of(x))
-    return _entry(b, b.transpose(value, [1, 0, 2]) if batch_first else value, position)
+    return _entry(b, b.transpose(value, [1, 0, 2]) if _is_batch_first(node) else value, position)
 
 
 def _running(b: Builder, x: ir.Value, lengths: ir.Value) -> ir.Value:
@@ -317,7 +298,7 @@ def _activations(node: ir.Node, position: int) -> Sequence[Callable[[Builder, ir
         Refused: ONNX names no such activation.
     """
     default = DEFAULT_ACTIVATIONS[node.op_type]
-    count = 2 if attribute(node, "direction", "forward") == "bidirectional" else 1
+    count = len(directions_of(node))
     named = [str(name) for name in attribute(node, "activations") or default * count]
     alphas = list(attribute(node, "activation_alpha") or [])
     betas = list(attribute(node, "activation_beta") or [])

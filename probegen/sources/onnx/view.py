@@ -17,7 +17,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
 from probegen.graph.core.values import attribute, shape_of
 from probegen.graph.vjp import BLOCKING
-from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES
+from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES, directions_of
 from probegen.methods.axes import FRAME
 from probegen.plan.axes import BATCH, TIME, WINDOW, Axes, channel_axis, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
@@ -327,7 +327,7 @@ class OnnxView(ModelView):
         if sizes is None or x is None or weights is None:
             return []
         shape = (*sizes, _sizes(weights)[-1])
-        count = 2 if attribute(node, "direction", "forward") == "bidirectional" else 1
+        count = len(directions_of(node))
         kept = STATES[: 2 if node.op_type == "LSTM" else 1]
         found = []
         for position in range(count):
