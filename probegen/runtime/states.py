@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
-from probegen.artefact.rows import batch_axis
+from probegen.artefact.rows import count_rows
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array, check_inputs
 
@@ -52,7 +52,7 @@ def checked_with_states(
             f"{', '.join(map(repr, names))}.{did_you_mean(unknown[0], list(names))}"
         )
     arrays = check_inputs(x, own, check_finite=check_finite)
-    rows = _rows(arrays, own)
+    rows = count_rows(arrays, own)
     for spec in fed:
         if spec.name not in given:
             sizes = [rows if n is None else n for n in spec.shape]
@@ -65,11 +65,6 @@ def checked_with_states(
             "state belongs to the series that it was made of. Leave states out to start anew."
         )
     return {spec.name: arrays[spec.name] for spec in specs}
-
-
-def _rows(arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> int:
-    places = ((spec.name, batch_axis(spec.axes)) for spec in specs)
-    return next((int(arrays[n].shape[at]) for n, at in places if at is not None), 1)
 
 
 def next_states(manifest: Manifest, arrays: Mapping[str, Array]) -> dict[str, Array]:
