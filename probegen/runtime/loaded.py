@@ -177,7 +177,18 @@ class Artefact:
         if outputs is None:
             wanted = self.outputs if feeds.explain else self.manifest.predictions
             outputs = [spec.name for spec in wanted]
-        return self._compute({**feeds.inputs, **feeds.asked}, feeds.explain, outputs)
+        fed = {**feeds.inputs, **feeds.asked}
+        if self.manifest.has_gate_input:
+            fed[GATE_INPUT] = np.array(feeds.explain)
+        try:
+            return self.engine.run(fed, outputs)
+        except ProbegenError:
+            raise
+        except Exception as error:  # engines raise whatever they like
+            product = self.engine.product
+            raise ArtefactError(
+                f"{product} could not run {self.path!r}. {product} says: {cause(error)}"
+            ) from error
 
     def run_batched(
         self,
@@ -208,12 +219,11 @@ class Artefact:
             )
         asked = self._asked(feeds, bool(explain), target, groups, region)
         parts = []
-        wanted = [s.name for s in (self.outputs if explain else self.manifest.predictions)]
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
             chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
-            chunk |= {name: array[rows] for name, array in asked.items()}
-            parts.append(self._compute(chunk, bool(explain), wanted))
+            asked_of_chunk = {name: array[rows] for name, array in asked.items()}
+            parts.append(self.compute(Feeds(chunk, asked_of_chunk, bool(explain))))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
@@ -261,23 +271,6 @@ class Artefact:
                 "joined; use run()."
             )
         return at
-
-    def _compute(
-        self, feeds: Mapping[str, Array], explain: bool, outputs: Sequence[str]
-    ) -> dict[str, Array]:
-        """Returns outputs by name."""
-        fed = dict(feeds)
-        if self.manifest.has_gate_input:
-            fed[GATE_INPUT] = np.array(explain)
-        try:
-            return self.engine.run(fed, outputs)
-        except ProbegenError:
-            raise
-        except Exception as error:  # engines raise whatever they like
-            product = self.engine.product
-            raise ArtefactError(
-                f"{product} could not run {self.path!r}. {product} says: {cause(error)}"
-            ) from error
 
     def __repr__(self) -> str:
         manifest = self.manifest

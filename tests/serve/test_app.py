@@ -103,7 +103,7 @@ def test_an_engine_that_fails(client, monkeypatch):
     def failing(*_):
         raise ArtefactError("the engine says no")
 
-    monkeypatch.setattr(Artefact, "_compute", failing)
+    monkeypatch.setattr(Artefact, "compute", failing)
     answer = client.post(INFER, content=as_json({"image": images(1)}))
     assert (answer.status_code, answer.json()["error"]) == (500, "the engine says no")
 
@@ -112,7 +112,7 @@ def test_a_fault_of_the_server_tells_nothing_of_its_inside(client, monkeypatch, 
     def failing(*_):
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(Artefact, "_compute", failing)
+    monkeypatch.setattr(Artefact, "compute", failing)
     with caplog.at_level(logging.INFO, NAME):
         answer = client.post(INFER, content=as_json({"image": images(1)}))
     assert answer.status_code == 500
@@ -121,13 +121,13 @@ def test_a_fault_of_the_server_tells_nothing_of_its_inside(client, monkeypatch, 
 
 
 def test_a_full_queue_is_told_with_when_to_come_again(zoo, monkeypatch):
-    go, compute = threading.Event(), Artefact._compute
+    go, compute = threading.Event(), Artefact.compute
 
     def waiting(*arguments):
         assert go.wait(10)
         return compute(*arguments)
 
-    monkeypatch.setattr(Artefact, "_compute", waiting)
+    monkeypatch.setattr(Artefact, "compute", waiting)
     server = Server(zoo, Settings(Limits(queue_size=1)))
     with TestClient(server.app) as client, ThreadPoolExecutor(8) as pool:
         body = as_json({"image": images(1)})
