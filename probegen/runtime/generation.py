@@ -18,6 +18,7 @@ from probegen.runtime.loaded import Artefact
 from probegen.runtime.positions import Positions
 from probegen.runtime.result import Result
 from probegen.runtime.texts import Tokenizer, holds_text
+from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
 from probegen.stages import stage
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: What to compile, for messages.
 _SUCH_AS = "pg.GradientXInput(target='argmax', region='input', per_token='dot')"
-#: What is in the names of inputs that tell which tokens count, or which text they belong to.
-_MASKS, _SEGMENTS = ("mask",), ("segment", "token_type", "type_ids")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,15 +218,12 @@ def _inputs_of(artefact: Artefact) -> _Inputs:
 
 
 def _guessed(spec: InputSpec) -> str:
-    name = spec.name.lower()
     if len(spec.shape) != 2:
         return ""
-    if any(word in name for word in _MASKS):
-        return MASK
-    if any(word in name for word in _SEGMENTS):
-        return SEGMENTS
-    whole = spec.integer or spec.dtype.startswith(("int", "uint"))
-    return IDS if whole else ""
+    for what, words in NAMED_FOR.items():
+        if any(word in spec.name.lower() for word in words):
+            return what
+    return IDS if takes_whole_numbers(spec) else ""
 
 
 def _prediction(artefact: Artefact, output: str | None) -> OutputSpec:

@@ -11,10 +11,9 @@ from typing import Any
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.texts import IDS, MASK, SEGMENTS, TextSpec, pack
 from probegen.errors import InputError, did_you_mean
+from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
 from probegen.runtime.texts.hugging_face import opened
 
-#: What is in the name of an input that takes what a tokenizer makes beside ids.
-_WORDS = {MASK: ("mask",), SEGMENTS: ("segment", "token_type", "type_ids")}
 #: Names of inputs that take ids, the likeliest first.
 _IDS = ("input_ids", "token_ids", "tokens", "ids")
 #: Tokens that fill up, the likeliest first.
@@ -104,13 +103,13 @@ def _places(named: Mapping[str, str], inputs: Sequence[InputSpec]) -> dict[str, 
         if name not in names:
             raise InputError(f"tokenizer=: there is no input {name!r}.{did_you_mean(name, names)}")
     makes = dict(named)
-    for what, words in _WORDS.items():
+    for what, words in NAMED_FOR.items():
         fitting = [n for n in names if any(w in n.lower() for w in words)]
         if what not in makes and len(fitting) == 1:
             makes[what] = fitting[0]
     if IDS not in makes:
         left = [s for s in inputs if s.name not in makes.values() and len(s.shape) == 2]
-        whole = [s.name for s in left if s.integer or s.dtype.startswith(("int", "uint"))]
+        whole = [s.name for s in left if takes_whole_numbers(s)]
         likely = [n for n in _IDS if n in whole] or whole
         if not likely or (len(likely) > 1 and likely[0] not in _IDS):
             raise InputError(_untold(names, "which input takes the ids"))

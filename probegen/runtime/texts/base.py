@@ -8,10 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.texts import unpack
+from probegen.artefact.manifest import InputSpec
+from probegen.artefact.texts import MASK, SEGMENTS, unpack
 from probegen.errors import ManifestError
 
 Array = npt.NDArray[Any]
+
+#: What is in the name of an input that takes what a tokenizer makes beside ids.
+NAMED_FOR = {MASK: ("mask",), SEGMENTS: ("segment", "token_type", "type_ids")}
 
 
 class Tokenizer(Protocol):
@@ -56,6 +60,11 @@ def unpacked(settings: Mapping[str, Any], name: str) -> Any:
             f"the {name} of the tokenizer in the manifest is damaged: {error}. Compile the "
             "artefact again."
         ) from error
+
+
+def takes_whole_numbers(spec: InputSpec) -> bool:
+    """Tells whether an input takes whole numbers, as ids are."""
+    return spec.integer or spec.dtype.startswith(("int", "uint"))
 
 
 def shown(token: bytes | str) -> str:
