@@ -9,7 +9,7 @@ from typing import Any
 
 from probegen.runtime.texts.base import unpacked
 from probegen.runtime.texts.pieces import Pieces
-from probegen.runtime.texts.word_piece import signs
+from probegen.runtime.texts.word_piece import folded, signs
 
 _FORMS = {form: form for form in ("NFC", "NFD", "NFKC", "NFKD")}
 
@@ -33,8 +33,7 @@ class CodePoints(Pieces):
     def pieces(self, text: str) -> list[int]:
         """Returns the bytes or code points of a text."""
         if self._lowercase:
-            folded = unicodedata.normalize("NFKC", text).casefold()
-            text = self._ignorable.sub("", unicodedata.normalize("NFKC", folded))
+            text = folded(text, self._ignorable)
         if self._form is not None:
             text = unicodedata.normalize(self._form, text)
         ids = list(text.encode()) if self._bytes else [ord(c) for c in text]

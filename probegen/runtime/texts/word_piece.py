@@ -53,7 +53,7 @@ class WordPieces(Pieces):
             text = "".join(c for c in apart if unicodedata.category(c) != "Mn")
         words = self._words(text) if self._split else [text]
         if self._lowercase:
-            words = [word if word in self._special else self._folded(word) for word in words]
+            words = [w if w in self._special else folded(w, self._ignorable) for w in words]
         return [self._ids[token] for word in words for token in self._of_word(word)]
 
     def _words(self, text: str) -> list[str]:
@@ -65,11 +65,6 @@ class WordPieces(Pieces):
                 words.append(found.group())
             at = found.end()
         return [*words, text[at:]] if at < len(text) else words
-
-    def _folded(self, word: str) -> str:
-        """Returns a word in Unicode's folded form (NFKC_Casefold)."""
-        folded = unicodedata.normalize("NFKC", word).casefold()
-        return self._ignorable.sub("", unicodedata.normalize("NFKC", folded))
 
     def _of_word(self, word: str) -> list[str]:
         if not word:
@@ -101,6 +96,17 @@ class WordPieces(Pieces):
             else:
                 words.append(token)
         return " ".join(words)
+
+
+def folded(text: str, ignorable: re.Pattern[str]) -> str:
+    """Returns a text in Unicode's folded form (NFKC_Casefold).
+
+    Args:
+        text: any.
+        ignorable: the signs that folding leaves out.
+    """
+    lowered = unicodedata.normalize("NFKC", text).casefold()
+    return ignorable.sub("", unicodedata.normalize("NFKC", lowered))
 
 
 def signs(ranges: Ranges) -> str:
