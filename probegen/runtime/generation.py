@@ -17,7 +17,7 @@ from probegen.runtime.inputs import Array
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.positions import Positions
 from probegen.runtime.result import Result
-from probegen.runtime.texts import Tokenizer, holds_text
+from probegen.runtime.texts import Tokenizer, as_utf8, holds_text
 from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
 from probegen.stages import stage
 
@@ -275,9 +275,8 @@ def _prompt(artefact: Artefact, prompt: Any, inputs: _Inputs) -> list[int]:
         if inputs.text is None or inputs.tokenizer is None:
             artefact.texts.given(prompt)  # says what to do
             raise InputError("the artefact takes ids: pass the prompt as a list of ids.")
-        raw = prompt if isinstance(prompt, bytes) else prompt.encode()
         texts = np.empty(1, object)
-        texts[0] = raw
+        texts[0] = as_utf8(prompt, inputs.text.name)
         made = inputs.tokenizer.encode(texts.reshape(1, *([1] * (len(inputs.text.shape) - 1))))
         row = made[IDS][0].tolist()
         return _started([i for i, there in zip(row, _there(made, row), strict=True) if there])

@@ -111,6 +111,7 @@ def test_stopping_and_writing_nothing(art):
         ([3, 5000], "the prompt has the id 5000; the artefact takes 0 to"),
         ([0.5], "a text or a list of ids"),
         (["a", "b"], "one prompt; call it once"),
+        ("half \ud800", "half of a surrogate pair"),
     ],
 )
 def test_what_is_no_prompt(art, prompt, message):

@@ -212,7 +212,7 @@ def as_bytes(value: Any, spec: TextSpec) -> Array:
     if isinstance(value, str | bytes):
         value = [value]
     inner = spec.shape[1:]
-    strings = [_one(v, spec.name) for v in _flat(value)]
+    strings = [as_utf8(v, spec.name) for v in _flat(value)]
     array = np.empty(_shape(value), object)
     try:
         array.reshape(-1)[:] = strings
@@ -247,7 +247,16 @@ def _flat(value: Any) -> list[Any]:
     return [value]
 
 
-def _one(value: Any, name: str) -> bytes:
+def as_utf8(value: Any, name: str) -> bytes:
+    """Returns one string as bytes; bytes come back as they are.
+
+    Args:
+        value: the string.
+        name: of the text, for the message.
+
+    Raises:
+        InputError: it is no string, or holds half of a character.
+    """
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
