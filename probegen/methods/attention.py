@@ -13,12 +13,10 @@ from probegen.methods.attention_reductions import (
     checked_steps,
     in_words,
     reduced,
-    stacked,
     top_count,
 )
 from probegen.methods.axes import Axes, Sizes
 from probegen.methods.base import PAYLOADS, OfLayers, Selector, check_bool, check_choice, option
-from probegen.methods.chains import Attending
 from probegen.methods.operations import Operations, T
 
 
@@ -86,11 +84,6 @@ class Attention(OfLayers):
         """The reductions, one after the other."""
         return checked_steps(self.reduce)
 
-    @property
-    def stacked(self) -> bool:
-        """Whether layers of one shape come out as one tensor."""
-        return self.stack
-
     def whole(self) -> OfLayers:
         """Returns what gives out the weights as they are."""
         return Attention()
@@ -110,18 +103,6 @@ class Attention(OfLayers):
     def payload(self, ops: Operations[T], value: T, axes: Axes) -> T:
         """Returns weights, reduced where that is asked for."""
         return apply_steps(ops, self.steps, value, axes)
-
-    def follow(
-        self,
-        ops: Operations[T],
-        weights: Sequence[T],
-        gradients: Sequence[T],
-        layers: Sequence[Attending],
-        keys: int,
-    ) -> T:
-        """Returns the weights of several layers, `[batch, layer, ...]`."""
-        del gradients, keys
-        return stacked(ops, self, weights, [y.axes for y in layers])
 
     def definition(self, axes: Axes) -> str:
         """Returns what is left of the weights, in words."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar
 
 from probegen.artefact.manifest import ANY_SIGN, DRAWN_BESIDE, KEYS
-from probegen.methods.attention_reductions import keys_last, reduced, stacked, top_keys
+from probegen.methods.attention_reductions import keys_last, reduced, top_keys
 from probegen.methods.axes import Axes, Sizes
 from probegen.methods.base import OfLayers, Selector
-from probegen.methods.chains import Attending
 from probegen.methods.operations import Operations, T
 
 
@@ -56,15 +54,3 @@ class AttentionKeys(OfLayers):
         if self.candidates:
             return keys_last(ops, self.steps[:-1], value, axes)
         return top_keys(ops, self.steps, value, axes)
-
-    def follow(
-        self,
-        ops: Operations[T],
-        weights: Sequence[T],
-        gradients: Sequence[T],
-        layers: Sequence[Attending],
-        keys: int,
-    ) -> T:
-        """Returns those of several layers, `[batch, layer, ...]`."""
-        del gradients, keys
-        return stacked(ops, self, weights, [y.axes for y in layers])

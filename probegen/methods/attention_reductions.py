@@ -11,12 +11,11 @@ import re
 from collections.abc import Sequence
 
 from probegen.errors import InstrumentError, SpecError, did_you_mean
-from probegen.methods.axes import Axes, Sizes, behind_batch, without
-from probegen.methods.base import OfLayers
+from probegen.methods.axes import Axes, Sizes, without
 from probegen.methods.chains import HEAD, KEY, QUERY
 from probegen.methods.operations import Operations, T
 
-HEADS, MAX, LAST_QUERY, CLS, TOP = "heads", "max", "last_query", "cls", "top"
+HEADS, MAX, LAST_QUERY, CLS = "heads", "max", "last_query", "cls"
 #: What is known, as a user writes it.
 REDUCTIONS = (HEADS, MAX, LAST_QUERY, CLS, "top:5")
 #: The place in the order from the largest weight down.
@@ -114,20 +113,6 @@ def keys_last(ops: Operations[T], steps: Sequence[str], weights: T, axes: Axes) 
     """Returns reduced weights with the keys along the last axis."""
     left, _ = reduced(steps, axes, (None,) * len(axes), "the layer")
     return _keys_last(ops, apply_steps(ops, steps, weights, axes), left)
-
-
-def stacked(ops: Operations[T], probe: OfLayers, weights: Sequence[T], axes: Sequence[Axes]) -> T:
-    """Returns what a probe gives out of several layers as one array: `[batch, layer, ...]`.
-
-    Args:
-        ops: the array operations.
-        probe: the probe.
-        weights: of each layer.
-        axes: of each of these.
-    """
-    parts = [probe.payload(ops, w, a) for w, a in zip(weights, axes, strict=True)]
-    left, _ = probe.result(axes[0], (None,) * len(axes[0]))
-    return ops.stack(parts, behind_batch(left))
 
 
 def in_words(steps: Sequence[str]) -> str:

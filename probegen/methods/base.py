@@ -33,7 +33,7 @@ from probegen.artefact.manifest import (
     SUM_DETAIL,
 )
 from probegen.errors import InstrumentError, SpecError, did_you_mean
-from probegen.methods.axes import Axes, Sizes, channel_axis, without
+from probegen.methods.axes import Axes, Sizes, behind_batch, channel_axis, without
 from probegen.methods.baselines import Baseline
 from probegen.methods.chains import QUERY, Attending
 from probegen.methods.operations import Operations, T
@@ -249,8 +249,8 @@ class OfLayers(Probe):
         return value
 
     @property
-    def stacked(self) -> bool:
-        """Whether layers of one shape come out as one tensor; see `follow`."""
+    def stack(self) -> bool:
+        """Whether layers of one shape come out as one tensor; see `follow`: a field."""
         return False
 
     def whole(self) -> OfLayers:
@@ -275,6 +275,8 @@ class OfLayers(Probe):
     ) -> T:
         """Returns what is made of the tensors of several layers together.
 
+        That is what is given out of each, `[batch, layer, ...]`, where a method says no other.
+
         Args:
             ops: the array operations.
             weights: of each layer, in the order of the forward pass.
@@ -282,7 +284,11 @@ class OfLayers(Probe):
             layers: which positions each layer reads, and what its axes are.
             keys: the stream whose positions are the keys.
         """
-        raise NotImplementedError
+        del gradients, keys
+        parts = [self.payload(ops, w, y.axes) for w, y in zip(weights, layers, strict=True)]
+        first = layers[0].axes
+        left, _ = self.result(first, (None,) * len(first))
+        return ops.stack(parts, behind_batch(left))
 
 
 @dataclasses.dataclass(frozen=True)

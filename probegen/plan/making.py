@@ -90,7 +90,7 @@ def make_plan(
         if isinstance(probe, OfAttention):
             parts = chain_parts(view, planner, probe, target, number)
             planned.append(_Planned(probe, parts.outputs, target, parts))
-        elif isinstance(probe, OfLayers) and probe.stacked:
+        elif isinstance(probe, OfLayers) and probe.stack:
             parts = stacked_outputs(view, probe, number)
             planned.append(_Planned(probe, parts.outputs, aside=parts))
         elif isinstance(probe, GradientProbe) and target is not None:
