@@ -109,7 +109,7 @@ def write_attributions(
         UnsupportedOpsError: an operator on the way has no gradient.
         NotDifferentiableError: no gradient flows from the target to a tensor.
     """
-    backward = backward_pass(table)
+    backward, holding = backward_pass(table), holding or {}
     if not target.several:
         chosen = seed(builder, target, scores, request, region)
         return _of_seed(builder, scores, chosen, wanted, backward, holding, missing)
@@ -123,7 +123,7 @@ def write_attributions(
             scores,
             classes,
             seed_of,
-            holding or {},
+            holding,
             w.groups,
         )
         for w in wanted
@@ -161,7 +161,7 @@ def _of_seed(
     chosen: ir.Value,
     wanted: Sequence[Explained],
     backward: BackwardPass,
-    holding: Mapping[ir.Value, int] | None,
+    holding: Mapping[ir.Value, int],
     missing: Sequence[Missing],
     known: Mapping[str, ScoresAtPoints] = MappingProxyType({}),
 ) -> dict[str, ir.Value]:
@@ -198,7 +198,7 @@ def _of_seed(
             Moved(w.at, w.place, s) for w in together if (s := w.probe.gradients_at()) is not None
         ]
         chunk = together[0].probe.moves_with.chunk
-        made = sampled_gradients(builder, seeds, moved, backward, holding or {}, chunk)
+        made = sampled_gradients(builder, seeds, moved, backward, holding, chunk)
         flow.update(zip((w.name for w in together), made, strict=True))
     ops = OnnxOperations(builder)
     attributions = {
@@ -209,7 +209,7 @@ def _of_seed(
             w.moved,
             scores,
             chosen,
-            holding or {},
+            holding,
             w.groups,
             known=known.get(w.name),
         )
@@ -219,7 +219,7 @@ def _of_seed(
     }
     results = {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}
     for m in missing:
-        results.update(write_missing(builder, m, results, scores, chosen, holding or {}))
+        results.update(write_missing(builder, m, results, scores, chosen, holding))
     return results
 
 

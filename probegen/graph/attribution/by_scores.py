@@ -70,7 +70,11 @@ def attribution_by_scores(
         The attribution, its axes as the method's `result` gives them for the explained tensor.
     """
     ops = OnnxOperations(builder)
-    look = _Look.at(builder, probe, explained, moved, scores, samples, groups, held, known)
+    look = (
+        _Look.at(builder, probe, explained, moved, scores, samples, groups, held)
+        if known is None
+        else known.look
+    )
     prepared, score = look.prepared, summed_score(builder, scores, seed, 1)
     loop = StepWriter(builder)
     inside = OnnxOperations(loop.body)
@@ -98,13 +102,11 @@ class ScoresAtPoints:
     """The scores of a class at all points, where these are computed for several classes at once.
 
     Attributes:
-        numbers: of the points, `[steps, points]`.
-        there: which of these count; None where all do.
+        look: the points, and what they share.
         values: the scores, `[steps, points, batch]`; of all classes with one more axis in front.
     """
 
-    numbers: ir.Value
-    there: ir.Value | None
+    look: _Look
     values: ir.Value
 
 
@@ -134,7 +136,7 @@ def scores_at_points(
     found = summed_score(each.body, apart, each.body.unsqueeze(seed, [0]), 2)
     _, (of_step,) = each.finish([], [Collected(found, backwards=False)])
     _, (whole,) = loop.finish([], [Collected(of_step, backwards=False)])
-    return ScoresAtPoints(look.numbers, look.there, builder.transpose(whole, [1, 0, 2, 3]))
+    return ScoresAtPoints(look, builder.transpose(whole, [1, 0, 2, 3]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +180,6 @@ class _Look:
         samples: Mapping[ir.Value, int],
         groups: ir.Value | None = None,
         held: Collection[ir.Node] = (),
-        known: ScoresAtPoints | None = None,
     ) -> _Look:
         """Prepares for the points of a method; see `attribution_by_scores`."""
         ops = OnnxOperations(builder)
@@ -188,11 +189,6 @@ class _Look:
         numbered = None if groups is None else builder.cast(groups, _wide(value))
         subject = Subject(value, axes, tuple(rows), numbered)
         prepared = probe.prepared(ops, subject)
-        if known is not None:
-            chunk, numbers, there = 1, known.numbers, known.there
-            return cls(
-                builder, probe, subject, moved, prepared, scores, chunk, None, numbers, there, held
-            )
         if not all(BATCH in m.axes for m in moved) or isinstance(dims_of(scores)[0], int):
             samples = {}  # one sample alone, or scores of a fixed number of samples
         sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
@@ -211,16 +207,12 @@ class _Look:
     def scores_in(self, loop: StepWriter, number: ir.Value) -> ir.Value:
         """Writes the scores at the points of a step into a loop, `[points, batch, ...]`."""
         inside, scores = OnnxOperations(loop.body), self.scores
-        changed = {
-            m: self.probe.changed_one(inside, self.prepared, number, value, axes, which)
-            for which, (m, (value, axes)) in enumerate(
-                zip(self.moved, self.subject.moved, strict=True)
-            )
-        }
-        points = {
-            m.at: _point(loop.body, changed[m], m, value, self.fold)
-            for m, (value, _) in zip(self.moved, self.subject.moved, strict=True)
-        }
+        points: dict[ir.Value, ir.Value] = {}
+        for which, (m, (value, axes)) in enumerate(
+            zip(self.moved, self.subject.moved, strict=True)
+        ):
+            changed = self.probe.changed_one(inside, self.prepared, number, value, axes, which)
+            points[m.at] = _point(loop.body, changed, m, value, self.fold)
         copies = forward_at(self.builder, loop, points, [scores], self.fold, self.held)
         rest = ((scores, i) for i in range(1, rank_of(scores)))
         return loop.body.reshape(copies.get(scores, scores), [self.chunk, -1, *rest])
