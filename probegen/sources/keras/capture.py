@@ -14,7 +14,6 @@ import contextvars
 import dataclasses
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.open_sizes import STAND_INS
+from probegen.sources.keras.patching import Patch, Patches
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.recurrence import Recurrence, write_states
 from probegen.sources.keras.timewise import Fold, can_fold, has_rows, run_folded, unfolded
@@ -378,33 +378,6 @@ def _masks_given(args: Any, kwargs: Any) -> list[tuple[Any, list[Any]]]:
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
 
 
-class _Wrapper:
-    """Wraps methods of Keras while somebody watches, in whatever thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._originals: list[Any] = []
-
-    def acquire(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._originals = [getattr(cls, name) for cls, name, _ in _WRAPPED]
-                for (cls, name, stand_in), original in zip(_WRAPPED, self._originals, strict=True):
-                    method = _while_watched(stand_in)(original)
-                    if stand_in is Watcher.loop:
-                        method = _from_fed_states(method)
-                    setattr(cls, name, method)
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                for (cls, name, _), original in zip(_WRAPPED, self._originals, strict=True):
-                    setattr(cls, name, original)
-
-
 def _while_watched(stand_in: Callable[..., Any]) -> Callable[[Any], Any]:
     """Returns what makes a method, in whose place `stand_in` runs while somebody watches.
 
@@ -479,14 +452,18 @@ def feeding_states(given: Mapping[int, Sequence[Any]]) -> Iterator[dict[int, lis
     Yields:
         Likewise the states after the last step, once the layers have run.
     """
-    _wrapper.acquire()
     fed = _FedStates(given)
-    token = _fed.set(fed)
-    try:
-        yield fed.final
-    finally:
-        _fed.reset(token)
-        _wrapper.release()
+    with _patches.applied(_PATCHES):
+        token = _fed.set(fed)
+        try:
+            yield fed.final
+        finally:
+            _fed.reset(token)
+
+
+def _wrapped_loop(original: Any) -> Any:
+    """Returns a loop that is watched, and starts from fed states where there are some."""
+    return _from_fed_states(_while_watched(Watcher.loop)(original))
 
 
 def _as_eagerly(_: Watcher, __: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -509,25 +486,23 @@ def _of_open_sizes(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> A
 #: Layers that have a loop of their own.
 _LOOPS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 
-#: Class (or module), method, and what stands in for it while somebody watches.
-_WRAPPED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
-    (keras.Layer, "__call__", Watcher.__call__),
-    (keras.Operation, "__call__", Watcher.operate),
-    (DataLayer, "__call__", _as_eagerly),
-    (keras.layers.TimeDistributed, "call", Watcher.over_time),
-    (keras.layers.Masking, "call", Watcher.masking),
-    *((cls, "inner_loop", Watcher.loop) for cls in _LOOPS),
-    (keras.layers.RNN, "call", Watcher.recur),
-    (while_v2, "while_loop", Watcher.gather),
-    (keras.random.SeedGenerator, "next", _marking),
+_patches = Patches()
+#: What stands in for methods of Keras while somebody watches.
+_PATCHES: tuple[Patch, ...] = (
+    Patch(keras.Layer, "__call__", _while_watched(Watcher.__call__)),
+    Patch(keras.Operation, "__call__", _while_watched(Watcher.operate)),
+    Patch(DataLayer, "__call__", _while_watched(_as_eagerly)),
+    Patch(keras.layers.TimeDistributed, "call", _while_watched(Watcher.over_time)),
+    Patch(keras.layers.Masking, "call", _while_watched(Watcher.masking)),
+    *(Patch(cls, "inner_loop", _wrapped_loop) for cls in _LOOPS),
+    Patch(keras.layers.RNN, "call", _while_watched(Watcher.recur)),
+    Patch(while_v2, "while_loop", _while_watched(Watcher.gather)),
+    Patch(keras.random.SeedGenerator, "next", _while_watched(_marking)),
     *(
-        (cls, name, functools.partial(_of_open_sizes, stand_in))
+        Patch(cls, name, _while_watched(functools.partial(_of_open_sizes, stand_in)))
         for (cls, name), stand_in in STAND_INS.items()
     ),
 )
-
-
-_wrapper = _Wrapper()
 
 
 def as_fed(call: LayerCall | None, weights: Any) -> Any:
@@ -577,13 +552,12 @@ def _keep_attributes(
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[Watcher]:
     """Lets `watcher` see every layer call made in this thread inside the `with` block."""
-    _wrapper.acquire()
-    token = _watcher.set(watcher)
-    try:
-        yield watcher
-    finally:
-        _watcher.reset(token)
-        _wrapper.release()
+    with _patches.applied(_PATCHES):
+        token = _watcher.set(watcher)
+        try:
+            yield watcher
+        finally:
+            _watcher.reset(token)
 
 
 def layer_paths(model: Any) -> dict[int, str]:

@@ -14,12 +14,13 @@ import contextlib
 import contextvars
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.ops import gen_nn_ops
+
+from probegen.sources.keras.patching import Patch, Patches
 
 #: Function -> its arguments that are maps, and those that are sizes of maps.
 _FUNCTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -44,40 +45,12 @@ _active: contextvars.ContextVar[bool] = contextvars.ContextVar("channels_last", 
 @contextlib.contextmanager
 def channels_last() -> Iterator[None]:
     """Runs TensorFlow's channels-first operations channels-last inside the `with` block."""
-    _patch.acquire()
-    token = _active.set(True)
-    try:
-        yield
-    finally:
-        _active.reset(token)
-        _patch.release()
-
-
-class _Patch:
-    """Wraps TensorFlow's functions while somebody needs it, in whatever thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._originals: dict[str, Callable[..., Any]] = {}
-
-    def acquire(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                for name, (maps, sizes) in _FUNCTIONS.items():
-                    self._originals[name] = getattr(gen_nn_ops, name)
-                    setattr(gen_nn_ops, name, _transposing(self._originals[name], maps, sizes))
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                for name, original in self._originals.items():
-                    setattr(gen_nn_ops, name, original)
-
-
-_patch = _Patch()
+    with _patches.applied(_PATCHES):
+        token = _active.set(True)
+        try:
+            yield
+        finally:
+            _active.reset(token)
 
 
 def _transposing(
@@ -116,3 +89,10 @@ def _transposing(
         return result._replace(y=tf.transpose(result.y, first))
 
     return transposing
+
+
+_patches = Patches()
+_PATCHES = tuple(
+    Patch(gen_nn_ops, name, functools.partial(_transposing, maps=maps, sizes=sizes))
+    for name, (maps, sizes) in _FUNCTIONS.items()
+)

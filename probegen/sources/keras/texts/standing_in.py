@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from probegen.sources.keras.patching import Patch, Patches
 
 #: Called with the real `call`, the layer, and what it was called with.
 StandIn = Callable[..., Any]
@@ -15,31 +16,7 @@ StandIn = Callable[..., Any]
 _stand_in: contextvars.ContextVar[StandIn | None] = contextvars.ContextVar("stand_in", default=None)
 
 
-class _Wrapper:
-    """Wraps the `call` of classes while somebody stands in, in whatever thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users: dict[type, int] = {}
-        self._originals: dict[type, Any] = {}
-
-    def acquire(self, classes: Iterable[type]) -> None:
-        with self._lock:
-            for cls in classes:
-                self._users[cls] = self._users.get(cls, 0) + 1
-                if self._users[cls] == 1:
-                    self._originals[cls] = cls.__dict__["call"]
-                    cls.call = _wrapped(cls.__dict__["call"])  # type: ignore[attr-defined]
-
-    def release(self, classes: Iterable[type]) -> None:
-        with self._lock:
-            for cls in classes:
-                self._users[cls] -= 1
-                if self._users[cls] == 0:
-                    cls.call = self._originals.pop(cls)  # type: ignore[attr-defined]
-
-
-_wrapper = _Wrapper()
+_patches = Patches()
 
 
 def _wrapped(original: Any) -> Any:
@@ -72,10 +49,9 @@ def standing_in(layers: Iterable[Any], stand_in: StandIn) -> Iterator[None]:
             return original(*args, **kwargs)
         return stand_in(original, layer, *args, **kwargs)
 
-    _wrapper.acquire(owners)
-    token = _stand_in.set(only_chosen)
-    try:
-        yield
-    finally:
-        _stand_in.reset(token)
-        _wrapper.release(owners)
+    with _patches.applied([Patch(owner, "call", _wrapped) for owner in owners]):
+        token = _stand_in.set(only_chosen)
+        try:
+            yield
+        finally:
+            _stand_in.reset(token)
