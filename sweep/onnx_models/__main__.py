@@ -94,11 +94,17 @@ def main(
         for row in track(made, "files", len(wanted), console=shown, disable=not wanted):
             rows.append(row)
             if json_path:  # after each, so that a sweep that is stopped keeps what it did
-                json_path.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
+                _write_rows(json_path, rows)
     report(rows)
+    if json_path:
+        _write_rows(json_path, rows)
     if coverage:
         write_table(coverage, rows, versions())
     sys.exit(any(r.verdict in FAULTS for r in rows))
+
+
+def _write_rows(path: Path, rows: Sequence[Outcome]) -> None:
+    path.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
 
 
 def _asked_for(case: Case, patterns: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """The sweep of strangers' ONNX files: what it lists, how it compares, what it writes."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 
 from probegen.artefact.manifest import OutputSpec
 from sweep.onnx_models import check, pool, shipped
+from sweep.onnx_models.__main__ import main
 from sweep.onnx_models.case import (
     COMPILER,
     MODEL,
@@ -381,6 +384,18 @@ def test_the_table_goes_between_its_markers(tmp_path):
     page.write_text("nothing")
     with pytest.raises(ValueError, match="lacks the lines"):
         write_table(page, _ROWS, {})
+
+
+def test_rows_of_several_files_are_put_into_one(tmp_path):
+    halves = [[dataclasses.asdict(row) for row in part] for part in (_ROWS[:1], _ROWS[1:])]
+    asked = []
+    for number, rows in enumerate(halves):
+        (tmp_path / f"{number}.json").write_text(json.dumps(rows))
+        asked += ["--from", str(tmp_path / f"{number}.json")]
+    result = CliRunner().invoke(main, [*asked, "--json", str(tmp_path / "all.json")])
+    assert result.exit_code == 1  # one of them differs
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert found == json.loads(json.dumps(halves[0] + halves[1]))
 
 
 def test_messages_name_no_folders():
