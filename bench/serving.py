@@ -31,7 +31,7 @@ import click
 import numpy as np
 
 from bench.make import make
-from bench.race import race
+from bench.race import Ratio, race, ratio
 from bench.subjects import ROOT
 from bench.tables import head, row
 
@@ -251,7 +251,7 @@ def _own_ratio(folder: Path, rounds: int) -> str:
     feed = {"runner": "onnx", "feed": str(folder / "feed_1.npz"), "threads": 1}
     jobs = {n: {**feed, "path": str(folder / f"{n}.onnx")} for n in ("plain", "explain")}
     timings = race(jobs, rounds)
-    return f"{timings['explain'].median / timings['plain'].median:.2f}"
+    return f"{ratio(timings['explain'], timings['plain']).middle:.2f}"
 
 
 def _cells(name: str, found: Sequence[Load], plain: Sequence[Load]) -> list[str]:
@@ -260,7 +260,7 @@ def _cells(name: str, found: Sequence[Load], plain: Sequence[Load]) -> list[str]
         ours, theirs = ([getattr(one, field) for one in loads] for loads in (found, plain))
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         cells.append(f"{statistics.median(ours) * scale:.4g}")
-        cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+        cells.append(str(Ratio(statistics.median(ratios), min(ratios), max(ratios))))
     return cells
 
 
