@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from os.path import exists, isdir, isfile  # false where a name is too long; pathlib raises
 from pathlib import Path
 
-from probegen.artefact.explain_file import explain_file_of, explain_path
+from probegen.artefact.explain_file import ExplainFile, explain_file_of, explain_path
 from probegen.artefact.onnx_file import NO_DIGEST, digest_in
-from probegen.artefact.weights_file import data_of, data_path, read_sha256
+from probegen.artefact.weights_file import ExternalData, data_of, data_path, read_sha256
 from probegen.artefact.work_folder import folder_of_new, folder_of_old, sweep, work_folder
 from probegen.errors import ArtefactError, OutputExistsError, WriteError
 from probegen.stages import check_name, writing
@@ -172,16 +172,6 @@ def _rename(first: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None
         undo.pop_all()
 
 
-def _data_named_by(model: Path, data: Path) -> bool:
-    known = data_of(model)
-    return known is not None and known.location == data.name
-
-
-def _explain_file_named_by(model: Path, file: Path) -> bool:
-    known = explain_file_of(model)
-    return known is not None and known.location == file.name
-
-
 def _same_data(one: Path, other: Path) -> bool:
     return read_sha256(one) == read_sha256(other)
 
@@ -199,27 +189,28 @@ class Companion:
     Attributes:
         what: what it is called in messages.
         beside: where that of an artefact lies.
+        of: what an artefact says of its own, None where it has none; raises an ArtefactError
+            where that is damaged.
         same: whether two of them are interchangeable.
-        named: whether an artefact names one as its own; raises an ArtefactError where what it
-            names is damaged.
     """
 
     what: str
     beside: Callable[[Path], Path]
+    of: Callable[[Path], ExternalData | ExplainFile | None]
     same: Callable[[Path, Path], bool]
-    named: Callable[[Path, Path], bool]
 
     def named_by(self, model: Path, file: Path) -> bool:
         """Tells whether a model was written by probegen with a file of that name."""
         if not isfile(model):
             return False
         try:
-            return self.named(model, file)
+            known = self.of(model)
         except ArtefactError:
             return False
+        return known is not None and known.location == file.name
 
 
 COMPANIONS = (
-    Companion("the data", data_path, _same_data, _data_named_by),
-    Companion("the second graph", explain_path, _same_explain_file, _explain_file_named_by),
+    Companion("the data", data_path, data_of, _same_data),
+    Companion("the second graph", explain_path, explain_file_of, _same_explain_file),
 )
