@@ -30,7 +30,6 @@ from probegen.serve.protocol import JSON_LENGTH_HEADER, Request, read_request, w
 
 #: Bodies above this are read and written in a thread, so that others are answered meanwhile.
 _LARGE = 2**18
-_BINARY, _JSON = "application/octet-stream", "application/json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Server:
             told["error"] = reply.body.decode("utf-8", "replace")
         told |= {"status": reply.status, "seconds": round(seconds, 6)}
         event(self._log, "infer", level, **told)
-        return _response(reply, headers)
+        return Response(reply.body, reply.status, {**reply.headers, **headers})
 
     async def _answered(
         self, http: HttpRequest, told: dict[str, Any]
@@ -231,13 +230,5 @@ class Server:
 
 async def _http_error(_: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = write_error(error.detail)
-    return Response(body, error.status_code, error.headers, media_type=_JSON)
-
-
-def _response(reply: Reply, headers: Mapping[str, str]) -> Response:
-    kind = _JSON if reply.json_length is None else _BINARY
-    found = {"Content-Type": kind, **headers}
-    if reply.json_length is not None:
-        found[JSON_LENGTH_HEADER] = str(reply.json_length)
-    return Response(reply.body, reply.status, found)
+    reply = Reply(error.status_code, write_error(error.detail))
+    return Response(reply.body, reply.status, {**reply.headers, **(error.headers or {})})

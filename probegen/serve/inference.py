@@ -28,7 +28,14 @@ from probegen.runtime import Artefact
 from probegen.runtime.feeds import Feeds
 from probegen.runtime.inputs import Array
 from probegen.serve import datatypes
-from probegen.serve.protocol import Request, Response, read_request, write_error, write_response
+from probegen.serve.protocol import (
+    JSON_LENGTH_HEADER,
+    Request,
+    Response,
+    read_request,
+    write_error,
+    write_response,
+)
 
 #: What a request may say beside the model's inputs, as parameters or as inputs of these names.
 OWN = (GATE_INPUT, TARGET_INPUT, REGION_INPUT, GROUPS_INPUT)
@@ -90,6 +97,16 @@ class Reply:
     status: int
     body: bytes
     json_length: int | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the body is, and how long its JSON is where bytes of tensors follow."""
+        if self.json_length is None:
+            return {"Content-Type": "application/json"}
+        return {
+            "Content-Type": "application/octet-stream",
+            JSON_LENGTH_HEADER: str(self.json_length),
+        }
 
 
 def infer(served: Served, body: bytes, json_length: int | str | None = None) -> Reply:

@@ -97,11 +97,7 @@ class ProbegenModel(kserve.Model):
             length = http.headers.get(JSON_LENGTH_HEADER)
             body = await http.body()
             reply = await run_in_threadpool(infer, self._served(), body, length)
-            binary = reply.json_length is not None
-            headers = {"Content-Type": "application/octet-stream" if binary else "application/json"}
-            if binary:
-                headers[JSON_LENGTH_HEADER] = str(reply.json_length)
-            return HttpResponse(reply.body, reply.status, headers)
+            return HttpResponse(reply.body, reply.status, reply.headers)
 
         return Route(f"/v2/models/{self.name}/infer", respond, methods=["POST"])
 
