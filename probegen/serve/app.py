@@ -171,13 +171,17 @@ class Server:
             self.metrics.waited(job.feeds.explain, done.waited)
             told |= {"queued": round(done.waited, 6), "ran": round(done.ran, 6)}
             told["batch"] = done.batch
-            self._observe(job, done)
             size = sum(array.nbytes for array in done.arrays.values())
-            return await self._threaded(size, reply, self.served, request, job, done.arrays), {}
+            return await self._threaded(size, self._written, request, job, done), {}
         except (QueueFullError, StoppingError) as error:
             return Reply(503, write_error(str(error))), {"Retry-After": "1"}
         except ProbegenError as error:
             return refusal(error), {}
+
+    def _written(self, request: Request, job: Job, done: Done) -> Reply:
+        """Returns the answer, and counts what it explains."""
+        self._observe(job, done)
+        return reply(self.served, request, job, done.arrays)
 
     def _observe(self, job: Job, done: Done) -> None:
         """Counts the attributions of some of the requests that are explained."""
