@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from probegen.artefact.manifest import GRADIENT_DETAIL, IDENTITY_DETAIL, OutputSpec
 from probegen.errors import NotDifferentiableError, SelectionError
@@ -177,11 +177,8 @@ def _reached(
 
 
 def _layers(view: ModelView, weights: Sequence[AttentionWeights]) -> list[_Layer]:
-    inside = [w for w in weights if w.ref is not None]
-    readings = iter(view.readings(inside))
     found = []
-    for one in weights:
-        reading = _OF_STEPS if one.ref is None else next(readings)
+    for one, reading in zip(weights, readings_of(view, weights), strict=True):
         told = dataclasses.replace(reading, problem=reading.problem or _problem(one.axes))
         found.append(_Layer(one, told))
     return found
@@ -189,6 +186,27 @@ def _layers(view: ModelView, weights: Sequence[AttentionWeights]) -> list[_Layer
 
 #: What weights read that are made anew in each step of a loop.
 _OF_STEPS = Reading((), (), frozenset(), frozenset(), "it attends anew in each step of a loop")
+
+
+def readings_of(view: ModelView, weights: Sequence[AttentionWeights]) -> list[Reading]:
+    """Returns which positions attention weights read, one by one; numbers count in them.
+
+    Those that are made inside a loop read none, which is said as a problem.
+    """
+    outside = [i for i, w in enumerate(weights) if w.ref is not None]
+    found = [_OF_STEPS] * len(weights)
+    for i, reading in zip(outside, view.readings([weights[i] for i in outside]), strict=True):
+        found[i] = _renumbered(reading, outside)
+    return found
+
+
+def _renumbered(reading: Reading, places: Sequence[int] | Mapping[int, int]) -> Reading:
+    """Returns a reading with other numbers: each is what stands at its place."""
+    return dataclasses.replace(
+        reading,
+        queries_after=frozenset(places[n] for n in reading.queries_after),
+        keys_after=frozenset(places[n] for n in reading.keys_after),
+    )
 
 
 def _problem(names: axes.Axes) -> str:
@@ -211,15 +229,9 @@ def _in_order(layers: Sequence[_Layer]) -> list[_Layer]:
         free = [i for i in range(len(layers)) if i not in order and before[i] <= set(order)]
         order.append(free[0])
     place = {number: i for i, number in enumerate(order)}
-
-    def renumbered(reading: Reading) -> Reading:
-        return dataclasses.replace(
-            reading,
-            queries_after=frozenset(place[n] for n in reading.queries_after),
-            keys_after=frozenset(place[n] for n in reading.keys_after),
-        )
-
-    return [dataclasses.replace(layers[i], reading=renumbered(layers[i].reading)) for i in order]
+    return [
+        dataclasses.replace(layers[i], reading=_renumbered(layers[i].reading, place)) for i in order
+    ]
 
 
 def _attending(probe: OfAttention, layers: Sequence[_Layer]) -> tuple[Attending, ...]:

@@ -8,7 +8,7 @@ from probegen.artefact.manifest import LAYER, OutputSpec
 from probegen.methods.axes import behind_batch
 from probegen.methods.base import OfLayers
 from probegen.methods.chains import Attending
-from probegen.plan.chains import ChainParts
+from probegen.plan.chains import ChainParts, readings_of
 from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.plain import attention_output
 from probegen.plan.plan import ChainOutput, PlainOutput
@@ -58,16 +58,10 @@ def stacked_outputs(view: ModelView, probe: OfLayers, number: int) -> ChainParts
 
 def _positions(view: ModelView, weights: Sequence[AttentionWeights]) -> list[Hashable]:
     """Returns what tells open sizes apart: of what positions queries and keys are."""
-    inside = [w for w in weights if w.ref is not None]
-    readings = iter(view.readings(inside))
-    found: list[Hashable] = []
-    for number, one in enumerate(weights):
-        if one.ref is None:
-            found.append(number)
-            continue
-        reading = next(readings)
-        found.append(number if reading.problem else (reading.queries, reading.keys))
-    return found
+    return [
+        number if reading.problem else (reading.queries, reading.keys)
+        for number, reading in enumerate(readings_of(view, weights))
+    ]
 
 
 def _stack(

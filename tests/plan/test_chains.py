@@ -1,6 +1,7 @@
 """Which attention layers are of one stream of positions: told from the graph, others refused."""
 
 import functools
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,7 +11,9 @@ from keras import layers, ops
 import probegen as pg
 from probegen import runtime
 from probegen.errors import SelectionError
+from probegen.plan.chains import readings_of
 from probegen.plan.making import make_plan
+from probegen.plan.positions import Reading
 from probegen.sources import open_source
 from tests import transformers
 from tests.sources.onnx.support import hard
@@ -271,3 +274,14 @@ def test_onnx_files_whose_positions_move(case):
 def test_onnx_windows():
     with pytest.raises(SelectionError, match=r"'w' does not fit in: it attends within"):
         names(_windows())
+
+
+def test_numbers_of_readings_count_weights_inside_of_loops_too():
+    """Readings know of those outside of loops alone, and may come in any order."""
+    nothing = frozenset()
+    told = [Reading((), (), frozenset([1]), nothing, ""), Reading((), (), nothing, nothing, "")]
+    view = SimpleNamespace(readings=lambda asked: told[: len(asked)])
+    loop, later, first = (SimpleNamespace(ref=r) for r in (None, "later", "first"))
+    found = readings_of(view, [loop, later, first])
+    assert "each step of a loop" in found[0].problem
+    assert [r.queries_after for r in found] == [nothing, {2}, nothing]
