@@ -117,28 +117,27 @@ class Comparison:
         if not names or not all(found[o.name].passed for o in self.described.predictions):
             return found
         call = min(self.calls, key=lambda c: c.batch.size)
-        wrong: list[str] = []
-        given = {n: call.got[n] for n in names}
-        answer = self.reference.predictions_with(call.batch.feed, given)
-        proved = names if answer is not None else []
-        if answer is None:  # some of them cannot be put in place: each by itself
-            for name in names:
-                one = self.reference.predictions_with(call.batch.feed, {name: call.got[name]})
-                if one is not None:
-                    proved.append(name)
-                    wrong += [] if self._is_predicted(call, one) else [name]
-        elif not self._is_predicted(call, answer):
-            for name in names:
-                one = self.reference.predictions_with(call.batch.feed, {name: call.got[name]})
-                wrong += [name] if one is None or not self._is_predicted(call, one) else []
+        right = self._predicts_with(call, names)
+        said = dict.fromkeys(names, right)
+        if not right:  # some are wrong, or cannot be put in place: each by itself
+            alone = {name: self._predicts_with(call, [name]) for name in names}
+            could = right is not None  # so that each can, too
+            said = {n: False if could and told is None else told for n, told in alone.items()}
         changed = dict(found)
-        for name in proved:
-            witness = f"{SOURCE_MODEL}, and {IN_PLACE}"
-            if name in wrong:
-                changed[name] = dataclasses.replace(found[name], passed=False, witness=IN_PLACE)
-            else:
-                changed[name] = dataclasses.replace(found[name], witness=witness)
+        for name, passed in said.items():
+            if passed is not None:
+                witness = f"{SOURCE_MODEL}, and {IN_PLACE}" if passed else IN_PLACE
+                changed[name] = dataclasses.replace(found[name], passed=passed, witness=witness)
         return changed
+
+    def _predicts_with(self, call: Call, names: Sequence[str]) -> bool | None:
+        """Tells whether the model predicts the same with the artefact's attention weights in place.
+
+        None where some cannot be put in place.
+        """
+        given = {name: call.got[name] for name in names}
+        answer = self.reference.predictions_with(call.batch.feed, given)
+        return None if answer is None else self._is_predicted(call, answer)
 
     def _is_predicted(self, call: Call, answer: Mapping[str, Array]) -> bool:
         """Tells whether the ordinary samples have the model's own predictions, up to rounding."""
