@@ -189,7 +189,7 @@ def explain_group(
             classes_at=o.classes_at,
             classes=next(iter(o.beside_of(CLASSES)), None),
             padded=o.padded(forward.sources.__getitem__),
-            sized=o.sized(forward.sources[o.sized_as] if o.sized_as is not None else None),
+            sized=o.sized(forward.sources.__getitem__),
         )
         for o in group.outputs
     ]

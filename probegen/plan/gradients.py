@@ -200,7 +200,7 @@ class GradientPlanner:
             )
 
     def _input_shape(self, name: str) -> axes.Sizes:
-        return self._view.input(list(self._view.input_names).index(name)).shape
+        return self._view.input(self._view.input_names.index(name)).shape
 
     def _moves(self, one: _Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
         return tuple((each.ref, self._named_axes(each)) for each in (one, *one.others))
@@ -265,7 +265,7 @@ class GradientPlanner:
         per_token = isinstance(probe, OfInputs) and probe.token_axis(names) is not None
         if not per_token or len(one.inputs) != 1 or not self._follows_input(one):
             return None
-        of = list(self._view.input_names)
+        of = self._view.input_names
         padding = self._view.paddings().get(of.index(one.inputs[0]))
         if padding is None:
             return None
@@ -634,9 +634,9 @@ def _axes_beside(shape: Shape, sizes: Shape) -> tuple[int, ...] | None:
     if [shape[i] for i in wide][: len(positions)] != positions or len(wide) > len(positions) + 1:
         return None
     features = wide[len(positions) :]
-    single = [i for i, d in enumerate(shape) if d == 1][: max(0, len(shape) - len(sizes))]
-    spare = len(shape) - len(features) - len(sizes)
-    return tuple(sorted((*features, *single[: max(0, spare)])))
+    spare = max(0, len(shape) - len(features) - len(sizes))
+    single = [i for i, d in enumerate(shape) if d == 1][:spare]
+    return tuple(sorted((*features, *single)))
 
 
 def _with_sizes(sizes: Shape, like: Shape, pairs: Sequence[tuple[int, int]]) -> Shape:

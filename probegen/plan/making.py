@@ -214,9 +214,8 @@ def _check_names(names: Sequence[str]) -> None:
             "pg.Saliency(target=3, name='saliency_of_3'). Probes of different outputs of the model "
             "are told apart by these by themselves, different targets of one output are not."
         )
-    ours = {manifest.TARGET_INPUT, manifest.REGION_INPUT, manifest.GROUPS_INPUT}
-    ours.add(manifest.GATE_INPUT)
-    reserved = ours & set(names)
+    requests = {manifest.TARGET_INPUT, manifest.REGION_INPUT, manifest.GROUPS_INPUT}
+    reserved = {*requests, manifest.GATE_INPUT} & set(names)
     if reserved:
         raise InstrumentError(f"the output name {reserved.pop()!r} is reserved; choose another.")
 

@@ -250,9 +250,13 @@ class GradientOutput:
         """Returns the names of the outputs of a kind that come with it: one or none."""
         return [spec.name for spec in self.beside if spec.kind == kind]
 
-    def sized(self, like: T | None) -> Sized[T] | None:
-        """Returns the sizes that the output gets, given the input; None where it keeps its own."""
-        return None if like is None or self.sized_as is None else Sized(like, self.pairs)
+    def sized(self, tensor: Callable[[TensorRef], T]) -> Sized[T] | None:
+        """Returns the sizes that the output gets; None where it keeps its own.
+
+        Args:
+            tensor: gives an input.
+        """
+        return None if self.sized_as is None else Sized(tensor(self.sized_as), self.pairs)
 
     def padded(self, tensor: Callable[[TensorRef], T]) -> Padded[T] | None:
         """Returns what says where it is padding; None where that is not known.
@@ -282,8 +286,7 @@ class GradientOutput:
             feed: the inputs by name.
             names: of the model's inputs, in their order.
         """
-        ref = self.sized_as
-        return None if ref is None else self.sized(np.asarray(feed[names[ref.position]]))
+        return self.sized(lambda ref: np.asarray(feed[names[ref.position]]))
 
 
 @dataclasses.dataclass(frozen=True)

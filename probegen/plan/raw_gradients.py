@@ -96,11 +96,13 @@ def candidates_of(name: str) -> str:
 
 def _candidates(output: _Output) -> _Output:
     """Returns an output with all weights that another gives the positions of the largest of."""
-    spec = dataclasses.replace(output.spec, name=candidates_of(output.spec.name), dtype="float64")
-    rank = len(spec.shape)
-    spec = dataclasses.replace(spec, shape=(None,) * rank)
-    probe = output.probe.everything()
-    return dataclasses.replace(output, spec=spec, probe=probe)
+    spec = dataclasses.replace(
+        output.spec,
+        name=candidates_of(output.spec.name),
+        dtype="float64",
+        shape=(None,) * len(output.spec.shape),
+    )
+    return dataclasses.replace(output, spec=spec, probe=output.probe.everything())
 
 
 def without_scores(plan: Plan) -> Plan:

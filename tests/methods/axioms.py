@@ -1,8 +1,8 @@
 """Which axioms each method holds, and the small models on which that is tried.
 
-Every method stands in `HOLDS`; a new one has to say here what it holds. What it does not say is
-tried as well, and has to fail: the table is what is found, not what is hoped. Models are ONNX files
-whose scores are known in closed form.
+Every method but states stands in `HOLDS`; a new one has to say here what it holds. What it does not
+say is tried as well, and has to fail: the table is what is found, not what is hoped. Models are
+ONNX files whose scores are known in closed form.
 
 - complete: the numbers of a sample add up to its score less that of the reference (zeros);
 - sensitive: an element that alone differs from the reference, and changes the score, gets something

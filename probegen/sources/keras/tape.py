@@ -195,8 +195,7 @@ def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any
 
 def _in_size(output: GradientOutput, forward: Forward, made: Any) -> Any:
     """Returns an attribution in its final size."""
-    like = None if output.sized_as is None else forward.tensor(output.sized_as)
-    return resized(_OPS, made, output.sized(like))
+    return resized(_OPS, made, output.sized(forward.tensor))
 
 
 def _sampled_gradients(
