@@ -330,17 +330,15 @@ def over(
     reader = sole_reader(z)
     behind = reader.outputs[0] if reader is not None else None
     rectified = behind if reader is not None and key_of(reader) == "Relu" else None
-    for x in (z, behind):
-        factor = _factor_beside(b, relevance, x) if x is not None else None
-        if x is None or factor is None:
-            continue
-        size: ir.Value | None
-        if x is z:  # z / stab(z) = |z| / (|z| + epsilon)
-            size = share = b.op("Abs", z, shape=z)
-        else:
-            size, share = rectified or _size_where_positive(b, z, reader), x
-        below = stabilised(b, z, epsilon) if size is None else b.add(size, epsilon)
-        return b.mul(factor, b.div(share, below))
+    factor = _factor_beside(b, relevance, z)
+    if factor is not None:  # z / stab(z) = |z| / (|z| + epsilon)
+        size = b.op("Abs", z, shape=z)
+        return b.mul(factor, b.div(size, b.add(size, epsilon)))
+    factor = None if behind is None else _factor_beside(b, relevance, behind)
+    if behind is not None and factor is not None:
+        positive = rectified or _size_where_positive(b, z, reader)
+        divisor = stabilised(b, z, epsilon) if positive is None else b.add(positive, epsilon)
+        return b.mul(factor, b.div(behind, divisor))
     if by_shares and rectified is not None:
         return b.div(relevance, b.add(rectified, epsilon))
     return b.div(relevance, stabilised(b, z, epsilon))
