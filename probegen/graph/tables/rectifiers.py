@@ -152,7 +152,6 @@ def _in_a_body(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         f"this method does not go into what a {node.op_type} runs, since nothing could verify "
         "what it does there; explain what comes behind it (wrt=), or take a gradient method"
     )
-    yield  # a rule is a generator
 
 
 def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
