@@ -10,7 +10,7 @@ from pathlib import Path
 from probegen.artefact import explain_file, weights_file
 from probegen.artefact.manifest import Manifest
 from probegen.errors import SpecError
-from probegen.runtime import load
+from probegen.runtime import Artefact, load
 
 #: What a file of a configuration holds: text, bytes, or what another file holds.
 Content = str | bytes | Path
@@ -41,13 +41,18 @@ class Subject:
 
     Attributes:
         path: where it lies.
-        manifest: its own.
+        artefact: the same, opened.
         files: all files that belong to it, the model first; of a SavedModel the folder.
     """
 
     path: Path
-    manifest: Manifest
+    artefact: Artefact
     files: tuple[Path, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artefact says of itself."""
+        return self.artefact.manifest
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Subject:
@@ -58,10 +63,10 @@ class Subject:
         """
         artefact, place = load(path), Path(path)
         if place.is_dir():
-            return cls(place, artefact.manifest, (place,))
+            return cls(place, artefact, (place,))
         beside = (explain_file.explain_file_of(place), weights_file.data_of(place))
         named = [place.with_name(file.location) for file in beside if file is not None]
-        return cls(place, artefact.manifest, (place, *named))
+        return cls(place, artefact, (place, *named))
 
     def named(self, options: Options) -> str:
         """Returns what the model is called.

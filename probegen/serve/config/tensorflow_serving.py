@@ -20,7 +20,6 @@ import numpy as np
 from probegen.artefact import integrity
 from probegen.artefact.manifest import TARGET_INPUT
 from probegen.errors import SpecError
-from probegen.runtime import load
 from probegen.runtime.engines.base import Signature, imported
 from probegen.runtime.engines.savedmodel import EXPLAIN, PREDICT
 from probegen.runtime.interface import expected_inputs
@@ -70,13 +69,10 @@ def _with_digest(listed: Path, requests: bytes) -> str:
 
 def _warm_up(subject: Subject, name: str, options: Options) -> bytes:
     """Returns the records: a request of one sample for each signature."""
-    artefact = load(subject.path)
+    engine = subject.artefact.engine
     tf = imported("tensorflow", "TensorFlow is not installed: pip install tensorflow")
-    axes = {
-        artefact.engine.graph_name(spec.name): spec.axes
-        for spec in expected_inputs(subject.manifest)
-    }
-    pairs = zip((PREDICT, EXPLAIN), artefact.engine.signatures, strict=True)
+    axes = {engine.graph_name(spec.name): spec.axes for spec in expected_inputs(subject.manifest)}
+    pairs = zip((PREDICT, EXPLAIN), engine.signatures, strict=True)
     logs = []
     for signature_name, signature in pairs:
         inputs = {
