@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
-from probegen.cli.showing import show_table, start_tensorflow
+from probegen.cli.showing import show_table, start_for
 
 #: Units that are shown of each output.
 _SHOWN = 10
@@ -34,8 +33,7 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
     from probegen import runtime
     from probegen.runtime.drift import FEWEST, Running, chosen_by_the_model
 
-    if Path(artefact).is_dir():
-        start_tensorflow()
+    start_for(artefact)
     running = Running(runtime.load(artefact).manifest, window=None)
     for path in results:
         result = runtime.read_npz(path)

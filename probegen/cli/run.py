@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probegen.cli.reading import array_of, labels_of, read_text, target_of
-from probegen.cli.showing import note, show_table, start_tensorflow
+from probegen.cli.showing import note, show_table, start_for
 from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
 from probegen.errors import InputError
 
@@ -95,8 +95,7 @@ def run(
     from probegen.runtime.read import read_input
 
     check_given(input, texts)
-    if Path(artefact).is_dir():
-        start_tensorflow()
+    start_for(artefact)
     art = runtime.load(artefact, engine=options["engine"], check=options["check"])
     read = read_input(
         named_texts(texts, art) if input is None else Path(input),

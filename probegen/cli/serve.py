@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.showing import start_tensorflow
+from probegen.cli.showing import start_for
 from probegen.errors import SpecError
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -115,8 +115,7 @@ def serve(artefact: str, host: str, port: int, **options: Any) -> None:
     name = options["name"] or Path(artefact.rstrip("/")).stem
     if not name or set("/?#% ") & set(name):
         raise SpecError(f"{name!r} cannot stand in an address; give another --name.")
-    if Path(artefact).is_dir():
-        start_tensorflow()
+    start_for(artefact)
     loaded = runtime.load(artefact, engine=options["engine"], threads=options["threads"])
     limits = Limits(
         options["max_batch"], options["max_delay"] / 1e3, options["queue"], options["runs"]

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from probegen.cli.reading import sizes_of
-from probegen.cli.showing import start_tensorflow
+from probegen.cli.showing import start_for
 
 _SERVERS = ("triton", "kserve", "docker", "tensorflow-serving")
 
@@ -63,12 +63,9 @@ def serve_config(server: str, artefact: str, output: str, as_json: bool, **optio
     docker              a Dockerfile that runs `probegen serve`, and what it copies
     tensorflow-serving  versions of a SavedModel, warm-up requests, models.config
     """
-    from pathlib import Path
-
     from probegen.serve.config import Options, write
 
-    if Path(artefact).is_dir():
-        start_tensorflow()
+    start_for(artefact)
     chosen = Options(
         options["name"],
         options["max_batch"],

@@ -106,6 +106,12 @@ def _start(model: str) -> None:
         start_tensorflow()
 
 
+def start_for(artefact: str) -> None:
+    """Starts TensorFlow where an artefact is a SavedModel, which runs in it."""
+    if os.path.isdir(artefact):
+        start_tensorflow()
+
+
 def start_tensorflow() -> None:
     """Imports TensorFlow without the notes that its libraries write past Python."""
     sys.stderr.flush()

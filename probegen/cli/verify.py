@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from probegen.cli.reading import load_arrays
-from probegen.cli.showing import progress, show_table, start_tensorflow, with_imports
+from probegen.cli.showing import progress, show_table, start_for, with_imports
 from probegen.errors import SpecError
 
 
@@ -58,8 +58,7 @@ def _check_contents(artefact: str, as_json: bool) -> None:
     from probegen import runtime
     from probegen.artefact import integrity
 
-    if Path(artefact).is_dir():
-        start_tensorflow()
+    start_for(artefact)
     runtime.load(artefact, check=True)
     digest = integrity.sealed(Path(artefact))
     if as_json:
