@@ -8,8 +8,8 @@ HEIGHT, WIDTH, DEPTH = "height", "width", "depth"
 #: Axes of space, the outermost first.
 SPACE = (DEPTH, HEIGHT, WIDTH)
 HEAD, QUERY, KEY = "head", "query", "key"
-#: Several attention layers, and the place in the order from the largest weight down.
-LAYER, RANK = "layer", "rank"
+#: The place in the order from the largest weight down.
+RANK = "rank"
 #: Axes along which a sequence runs, and axes whose order means nothing.
 SEQUENCE = ("time", "step", "sequence", "position", "token", "frame")
 CHANNEL = ("channel", "feature", "unit", "embedding", "class", "filter")

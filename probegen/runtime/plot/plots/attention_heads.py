@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import DRAWN_AS_ATTENTION, IDENTITY_DETAIL
-from probegen.runtime.axes import HEAD, KEY, LAYER, QUERY, SEQUENCE
+from probegen.artefact.manifest import DRAWN_AS_ATTENTION, IDENTITY_DETAIL, LAYER
+from probegen.runtime.axes import HEAD, KEY, QUERY, SEQUENCE
 from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Ticks, Tile
 from probegen.runtime.plot.picture import Picture
