@@ -63,7 +63,7 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     for d, (to_gates, to_cell, forget) in zip(directions, known, strict=True):
         part = _Part(loop, d, against=True)
         body, wide = loop.body, [d.batch, 4 * d.hidden]
-        factor, through, kept = (part.read_each(v) for v in (to_gates, to_cell, forget))
+        factor, into_cell, kept = (part.read_each(v) for v in (to_gates, to_cell, forget))
         dys = part.dys()
         d_h, cell_later = (loop.carry(g) for g in d.from_final)
         d_h = part.plus(d_h, dys[0])
@@ -71,7 +71,7 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
         d_before: list[ir.Value] = []
         d_cell_before: list[ir.Value] = []
         for k in range(loop.steps):
-            of_cell = body.op("Mul", d_h, through[k], shape=d_h)
+            of_cell = body.op("Mul", d_h, into_cell[k], shape=d_h)
             d_c = body.op("Add", of_cell, cell_later, shape=d_h)
             spread = body.op("Concat", d_c, d_h, d_c, d_c, axis=-1, shape=wide)
             d_gates.append(body.op("Mul", spread, factor[k], shape=wide))
@@ -401,7 +401,7 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     to_z = part.each(part.op("Mul", part.op("Sub", before, h), part.slope(0, z)))
     to_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
     to_r = part.each(part.op("Mul", before, part.slope(0, r)))
-    to_candidate, kept, through, dys = part.each(to_h), part.each(z), part.each(r), part.dys()
+    to_candidate, kept, passed, dys = part.each(to_h), part.each(z), part.each(r), part.dys()
     d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
     gates: list[ir.Value] = []
     candidates: list[ir.Value] = []
@@ -413,7 +413,7 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
         d_r = body.op("Mul", d_reset, to_r[k], shape=d_h)
         gates.append(body.op("Concat", d_z, d_r, axis=-1, shape=[d.batch, 2 * n]))
         direct = body.op("Mul", d_h, kept[k], shape=d_h)
-        reset = body.op("Mul", d_reset, through[k], shape=d_h)
+        reset = body.op("Mul", d_reset, passed[k], shape=d_h)
         others = body.op("Add", direct, reset, shape=d_h)
         d_before.append(body.op("Add", part.times(gates[k], r_gates), others, shape=d_h))
         d_h = part.plus(d_before[k], dys[k + 1])
@@ -478,7 +478,7 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
     x, w, r = required(node, _X), required(node, _W), required(node, _R)
     time, batch = (shape_of(x) or (None, None))[:2]
     hidden = _size(r, 2)
-    y = _hidden_states(builder, node)
+    y = builder.output(node, 0, [time, _size(r, 0), batch, hidden], dtype_of(x))
     states = _STATES[node.op_type]
     dy, *d_final = (*outputs, None, None, None)[: 1 + states]
 
@@ -530,13 +530,6 @@ def _activations(node: ir.Node, position: int) -> tuple[str, ...]:
 def _size(value: ir.Value, axis: int) -> int:
     """Returns a size of a value whose shape is known."""
     return (static_shape(value) or ())[axis]
-
-
-def _hidden_states(builder: Builder, node: ir.Node) -> ir.Value:
-    """Returns the node's output Y, which is asked for where it was left out."""
-    x, r = required(node, _X), required(node, _R)
-    time, batch = (shape_of(x) or (None, None))[:2]
-    return builder.output(node, 0, [time, _size(r, 0), batch, _size(r, 2)], dtype_of(x))
 
 
 def _take(builder: Builder, value: ir.Value, axis: int, position: int, count: int) -> ir.Value:
