@@ -20,14 +20,15 @@ class Figures:
     witness: str = SOURCE_MODEL
 
 
-def in_place(right, not_placed=(), unfit=()):
+def in_place(right, not_placed=(), unfit=(), off=1.0, dtype="float32"):
     """What is said of weights `a`, `b`, `c`: those that are right, cannot be placed, are unfit."""
     tokens = np.arange(6.0).reshape(2, 3)
+    weights = np.ones((2, 3, 3), dtype)
 
     def predictions_with(_, given):
         if set(given) & set(not_placed):
             return None
-        return {"y": tokens + sum(name not in right for name in given)}
+        return {"y": tokens + off * sum(name not in right for name in given)}
 
     names = [n for n in "abc" if n not in unfit]
     plain = [SimpleNamespace(spec=SimpleNamespace(name=n), is_whole_attention=True) for n in names]
@@ -36,7 +37,7 @@ def in_place(right, not_placed=(), unfit=()):
         SimpleNamespace(predictions=[SimpleNamespace(name="y")]),
         SimpleNamespace(plan=SimpleNamespace(plain=plain)),
         SimpleNamespace(predictions_with=predictions_with, computed_in="float32"),
-        [Call(1, batch, None, dict.fromkeys("abc", tokens), {"y": tokens})],
+        [Call(1, batch, None, dict.fromkeys("abc", weights), {"y": tokens})],
         same_engine=False,
     )
     found = comparison._in_place({n: Figures() for n in ("a", "b", "c", "y")})
@@ -57,3 +58,18 @@ def in_place(right, not_placed=(), unfit=()):
 )
 def test_each_is_proved_refuted_or_left(right, not_placed, unfit, said):
     assert in_place(right, not_placed, unfit) == said
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "said"),
+    [
+        ("float32", 4e-3, (True, PROVED)),
+        ("float32", 6e-3, (False, IN_PLACE)),
+        ("float16", 4e-3, (True, PROVED)),
+        ("float16", 6e-3, (True, SOURCE_MODEL)),
+        ("float16", 2.0, (False, IN_PLACE)),
+    ],
+)
+def test_what_a_coarse_type_explains_refutes_nothing(dtype, off, said):
+    """Weights given out as float16 are not quite those that a model of float32 applies."""
+    assert in_place("bc", off=off, dtype=dtype) == [said, (True, PROVED), (True, PROVED)]
