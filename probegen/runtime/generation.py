@@ -30,7 +30,9 @@ _SUCH_AS = "pg.GradientXInput(target='argmax', region='input', per_token='dot')"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generated:
-    """What an artefact wrote. `str(generated)` is the prompt and what follows.
+    """What an artefact wrote.
+
+    `str(generated)` is `text`; where there is none, how all ids read, those of the prompt first.
 
     Attributes:
         prompt: the ids of the prompt.
