@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 #: Parts that a distribution is cut into, each with about as many samples of the reference.
 PARTS = 10
@@ -54,9 +55,7 @@ def wrong_reference(reference: AttributionReference, outputs: tuple[str, ...]) -
     for own in reference.outputs:
         if own.output not in outputs:
             return f"the reference is of an output {own.output!r}, which there is not"
-        units = 1
-        for bins in own.bins:
-            units *= bins
+        units = math.prod(own.bins)
         fits = len(own.axes) == len(own.bins) and all(bins > 0 for bins in own.bins)
         if not fits or not len(own.edges) == len(own.counts) == units + 1:
             return f"the reference of {own.output!r} has other units than it says"

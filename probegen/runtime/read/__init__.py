@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import InputSpec, Manifest
-from probegen.artefact.rows import batch_axis
+from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import InputError
 from probegen.runtime.inputs import STRING, Inputs, name_inputs
 from probegen.runtime.read import arrays, images, lines, tables
@@ -104,9 +104,7 @@ def as_given(manifest: Manifest) -> tuple[InputSpec, ...]:
     """Returns what a user gives: texts in the place of the inputs that are made of them."""
     made = {name for text in manifest.texts for name in text.makes.values()}
     texts = {
-        text.name: InputSpec(
-            text.name, STRING, text.shape, ("batch", *_POSITIONS)[: len(text.shape)]
-        )
+        text.name: InputSpec(text.name, STRING, text.shape, (BATCH, *_POSITIONS)[: len(text.shape)])
         for text in manifest.texts
     }
     return (*texts.values(), *(spec for spec in manifest.inputs if spec.name not in made))

@@ -19,6 +19,7 @@ import numpy as np
 
 from probegen.artefact import integrity
 from probegen.artefact.manifest import TARGET_INPUT
+from probegen.artefact.rows import BATCH
 from probegen.errors import SpecError
 from probegen.runtime.engines.base import Signature, imported
 from probegen.runtime.engines.savedmodel import EXPLAIN, PREDICT
@@ -101,7 +102,7 @@ def _zeros(
         shape = []
         for i, size in enumerate(tensor.shape or ()):
             axis = axes[name][i]
-            known = 1 if size is None and axis == "batch" else size or sizes.get(axis)
+            known = 1 if size is None and axis == BATCH else size or sizes.get(axis)
             if known is None:
                 raise SpecError(
                     f"the axis {axis!r} of {name!r} is open; say what warm-up requests have there: "
