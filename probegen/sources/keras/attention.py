@@ -9,7 +9,7 @@ weights are what the call multiplies its values with, whichever path it took; se
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -114,6 +114,7 @@ def attention_of(
     outputs: Sequence[Any],
     looped: Sequence[Looped] = (),
     first: int = 0,
+    loops: Sequence[range] = (),
 ) -> Attention:
     """Returns the weights of every call of a layer that applies some.
 
@@ -125,17 +126,18 @@ def attention_of(
         outputs: the model's outputs.
         looped: weights of each step of loops.
         first: how many operations the graph had before the model.
+        loops: where the operations of loops stand, which no weights are counted by.
     """
     made = graph.get_operations()
+    of_loops = {made[position] for loop in loops for position in loop}
     places = _Places(graph, calls, operations)
     positions: Positions | None = None
     found: dict[CallKey, list[tuple[int, Weights]]] = {}
     for one in applied_weights(made, inputs, outputs):
         call = places.owner(one.position)
         start, end = (call.first_op, call.last_op) if call.layer_is_around else (first, len(made))
-        number = number_in_call(made[start:end], one.tensor.op)
         within = None if call.layer_is_around else ("", 0)
-        ref = TensorRef(call.path, call.index, number, ATTENTION, one.tensor.op.type, within)
+        ref = _ref(call, made[start:end], of_loops, one.tensor, within)
         given = next((t for t in call.outputs if _is_same(t, one.tensor)), one.tensor)
         keys = one.keys if given is one.tensor else key_axes(given)
         weights = _in_steps(graph, call, Weights(given, keys, 0, 0, one.tensor, one.keys, ref))
@@ -158,13 +160,10 @@ def attention_of(
         if capture is not None and all(getattr(t, "graph", None) is graph for t in call.outputs):
             with graph.as_default():
                 tensor = _captured(capture, call)
-                keys, where = key_axes(tensor), (call.path, call.index)
-                inside = made[call.first_op : call.last_op]
-                ref = TensorRef(
-                    *where, number_in_call(inside, tensor.op), ATTENTION, tensor.op.type
-                )
+                keys = key_axes(tensor)
+                ref = _ref(call, made[call.first_op : call.last_op], of_loops, tensor)
                 taken = Weights(tensor, keys, 0, 0, tensor, keys, ref)
-                weights_of[where] = [_in_steps(graph, call, taken)]
+                weights_of[call.path, call.index] = [_in_steps(graph, call, taken)]
     outside = [c for c in places.outside if (c.path, c.index) in weights_of]
     for call in outside:
         call.outputs = [w.tensor for w in weights_of[call.path, call.index]]
@@ -172,6 +171,28 @@ def attention_of(
     return Attention(
         {k: weights_of[k] for c in order if (k := (c.path, c.index)) in weights_of}, outside
     )
+
+
+def _ref(
+    call: LayerCall,
+    inside: Sequence[Any],
+    of_loops: Collection[Any],
+    weights: Any,
+    within: CallKey | None = None,
+) -> TensorRef | None:
+    """Returns what weights are called in every trace, None where a loop makes them.
+
+    Args:
+        call: whose they are.
+        inside: the operations that they are counted among.
+        of_loops: operations that do not count.
+        weights: the weights.
+        within: what is counted in, where it is not the call.
+    """
+    if weights.op in of_loops:
+        return None
+    number = number_in_call([op for op in inside if op not in of_loops], weights.op)
+    return TensorRef(call.path, call.index, number, ATTENTION, weights.op.type, within)
 
 
 def _of_unrolled(graph: Any, call: LayerCall | None, found: list[Weights]) -> list[Weights]:

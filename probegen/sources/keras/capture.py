@@ -82,6 +82,8 @@ class Watcher:
         calls: what was recorded.
         operations: calls of operations of Keras that are no layers.
         looped: attention weights of each step of loops.
+        loops: where the operations of loops stand in the graph, those of loops inside included.
+        in_loop: whether a loop is being written into the graph.
         refusal: the error of ours that ended the call, if one did: Keras words it anew.
     """
 
@@ -110,6 +112,8 @@ class Watcher:
         self.calls: list[LayerCall] = []
         self.operations: list[LayerCall] = []
         self.looped: list[Looped] = []
+        self.loops: list[range] = []
+        self.in_loop = False
         self.refusal: InstrumentError | None = None
         self._model = model
         self._replaced = replaced or {}
@@ -224,7 +228,8 @@ class Watcher:
             return run()
         self._looping = layer
         try:
-            result = run()
+            with self._writing_loop():
+                result = run()
         finally:
             self._looping = None
         given = dict(zip(("initial_state", "mask", "training"), args, strict=False)) | kwargs
@@ -242,7 +247,8 @@ class Watcher:
         if suffixes:
             token = _watcher.set(None)  # the cell is no part of the model's call here
             try:
-                write_states(found, suffixes)
+                with self._writing_loop():
+                    write_states(found, suffixes)
             finally:
                 _watcher.reset(token)
         known = self._stack[-1].recurrences
@@ -264,13 +270,28 @@ class Watcher:
         """Stands in for `while_v2.while_loop`, to gather the attention weights of each step."""
         # Loops inside of loops, and those of gradients, are left alone.
         if not self._gathers or tf.compat.v1.get_default_graph() is not self._graph:
-            return original(cond, body, loop_vars, **options)
+            with self._writing_loop():
+                return original(cond, body, loop_vars, **options)
         position = _operations()
-        found, weights = write_loop(original, cond, body, loop_vars, **options)
-        for tensor, keys in weights:
-            call = self._stack[-1] if self._stack else None
-            self.looped.append(Looped(position, as_fed(call, tensor), keys))
+        with self._writing_loop():
+            found, weights = write_loop(original, cond, body, loop_vars, **options)
+            for tensor, keys in weights:
+                call = self._stack[-1] if self._stack else None
+                self.looped.append(Looped(position, as_fed(call, tensor), keys))
         return found
+
+    @contextlib.contextmanager
+    def _writing_loop(self) -> Iterator[None]:
+        """Notes the operations of a loop; how it is written differs from trace to trace."""
+        if self.in_loop or tf.compat.v1.get_default_graph() is not self._graph:
+            yield
+            return
+        start, self.in_loop = _operations(), True
+        try:
+            yield
+        finally:
+            self.in_loop = False
+            self.loops.append(range(start, _operations()))
 
     def recur(self, original: Any, layer: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `RNN.call`, to know which steps are masked."""

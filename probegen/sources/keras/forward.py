@@ -71,8 +71,9 @@ class Forward:
         """The attention weights that layer calls apply."""
         graph, seen = self.outputs[0].graph, self.watched
         return attention_of(
-            graph, seen.calls, seen.operations, self.inputs, self.outputs, seen.looped, self.before
-        )
+            graph, seen.calls, seen.operations, self.inputs, self.outputs,
+            seen.looped, self.before, seen.loops,
+        )  # fmt: skip
 
     @property
     def outputs(self) -> list[Any]:

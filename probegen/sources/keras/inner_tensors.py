@@ -1,7 +1,8 @@
 """Tensors that a layer makes inside its call and does not return: attention weights.
 
 They are found again in every trace by what makes them: the how-many-th operation of a type within
-the call of a layer. As they are made, others can be put in their places.
+the call of a layer. Those of loops do not count, which traces write in different ways. As they are
+made, others can be put in their places.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def number_in_call(operations: list[Any], op: Any) -> int:
     """Returns how many operations of its type stand before one; -1 where it is not among them.
 
     Args:
-        operations: those of the layer call, in their order.
+        operations: those of the layer call, in their order, without those of loops.
         op: one of them.
     """
     before = 0
@@ -57,7 +58,11 @@ class InnerTensors:
     @contextlib.contextmanager
     def listening(self, watcher: Watcher) -> Iterator[None]:
         """Sees every operation that is written into the graph of now, and exchanges tensors."""
-        with exchanging(lambda tensor: self._seen(tensor, watcher.under_way)):
+
+        def instead(tensor: Any) -> Any:
+            return None if watcher.in_loop else self._seen(tensor, watcher.under_way)
+
+        with exchanging(instead):
             yield
 
     def _seen(self, tensor: Any, calls: list[CallKey]) -> Any:

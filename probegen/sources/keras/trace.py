@@ -68,7 +68,7 @@ class Trace:
         """The attention weights that layer calls apply."""
         return attention_of(
             self.graph, self.calls, self.watched.operations, self.inputs, self.outputs,
-            self.watched.looped,
+            self.watched.looped, loops=self.watched.loops,
         )  # fmt: skip
 
     @functools.cached_property

@@ -339,6 +339,23 @@ def test_relevance_through_attention_between_layers(tmp_path):
     assert report.passed
 
 
+def test_relevance_behind_a_loop(tmp_path):
+    """Weights are found again where the loop before them is written as one operator.
+
+    A softmax along another axis than the last is turned back by a transposition, and loops write
+    transpositions of their own.
+    """
+    keras.utils.set_random_seed(3)
+    x = keras.Input((7, 5), name="series")
+    h = layers.LSTM(6, return_sequences=True)(x)
+    q, k = layers.Dense(6)(h), layers.Dense(6)(h)
+    by_key = ops.softmax(ops.matmul(k, ops.transpose(q, (0, 2, 1))), axis=1)
+    y = layers.GlobalAveragePooling1D()(ops.matmul(ops.transpose(by_key, (0, 2, 1)), h))
+    model = keras.Model(x, layers.Dense(2, name="out")(y))
+    report = pg.compile(model, pg.AttentionRelevance(target=1), tmp_path / "m.onnx").report
+    assert report.passed
+
+
 class Windows(Noting):
     """Attends within windows of 2 x 2 positions, as Swin does: windows are joined with samples."""
 
