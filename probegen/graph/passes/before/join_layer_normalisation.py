@@ -22,7 +22,7 @@ import onnx_ir as ir
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import operands
-from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of
+from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of, whole_numbers
 
 #: The opset in which LayerNormalization appears.
 _OPSET = 17
@@ -172,13 +172,10 @@ def _mean_axes(mean: ir.Value | None, x: ir.Value) -> list[int] | None:
         return list(range(2, len(shape)))
     if node.op_type != "ReduceMean":
         return None
-    axes = attribute(node, "axes")
-    if len(node.inputs) > 1:
-        array = constant_of(node.inputs[1])
-        axes = None if array is None else array.reshape(-1).tolist()
+    axes = whole_numbers(node, "axes", 1)
     if not axes or not attribute(node, "keepdims", 1):
         return None
-    return sorted(int(axis) % len(shape) for axis in axes)
+    return sorted(axis % len(shape) for axis in axes)
 
 
 def _squared(square: ir.Value) -> Iterator[ir.Value]:
