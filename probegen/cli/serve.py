@@ -101,6 +101,7 @@ def serve(artefact: str, host: str, port: int, **options: Any) -> None:
     """
     from probegen import runtime
     from probegen.serve.inference import Served
+    from probegen.serve.protocol import check_model_name
 
     try:
         from probegen.serve.app import Server, Settings
@@ -112,9 +113,7 @@ def serve(artefact: str, host: str, port: int, **options: Any) -> None:
         ) from error
     from probegen.serve.batching import Limits
 
-    name = options["name"] or Path(artefact.rstrip("/")).stem
-    if not name or set("/?#% ") & set(name):
-        raise SpecError(f"{name!r} cannot stand in an address; give another --name.")
+    name = check_model_name(options["name"] or Path(artefact).stem)
     start_for(artefact)
     loaded = runtime.load(artefact, engine=options["engine"], threads=options["threads"])
     limits = Limits(

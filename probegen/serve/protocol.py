@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probegen.errors import InputError
+from probegen.errors import InputError, SpecError
 from probegen.runtime.inputs import Array
 from probegen.serve import datatypes
 
@@ -58,6 +58,21 @@ class Response:
     id: str
     outputs: Mapping[str, Array]
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def check_model_name(name: str) -> str:
+    """Returns the name that requests call a model by: a part of an address and of a path.
+
+    Raises:
+        SpecError: it cannot stand there.
+    """
+    if (
+        not name
+        or name in (".", "..")
+        or any(c in '/\\?#%"' or not c.isprintable() or c.isspace() for c in name)
+    ):
+        raise SpecError(f"{name!r} cannot stand in an address; give another --name.")
+    return name
 
 
 def read_request(body: bytes, json_length: int | str | None = None) -> Request:

@@ -11,6 +11,7 @@ from probegen.artefact import explain_file, weights_file
 from probegen.artefact.manifest import Manifest
 from probegen.errors import SpecError
 from probegen.runtime import Artefact, load
+from probegen.serve.protocol import check_model_name
 
 #: What a file of a configuration holds: text, bytes, or what another file holds.
 Content = str | bytes | Path
@@ -74,10 +75,7 @@ class Subject:
         Raises:
             SpecError: the name cannot stand in a path or an address.
         """
-        name = options.name or self.path.stem
-        if not name or set('/\\?#%"\n ') & set(name):
-            raise SpecError(f"{name!r} cannot stand in an address; give another --name.")
-        return name
+        return check_model_name(options.name or self.path.stem)
 
     def check_onnx(self, server: str) -> None:
         """Raises a SpecError for a SavedModel."""

@@ -1,6 +1,7 @@
 """Configuration of other servers, read by the parsers of these where they can be had."""
 
 import json
+import re
 import shutil
 import struct
 
@@ -246,8 +247,9 @@ def test_nothing_is_written_for_what_is_wrong(tmp_path):
     path = linear_artefact(tmp_path / "m.onnx")
     with pytest.raises(SpecError, match=r"no server 'tritn'\. Did you mean 'triton'"):
         write("tritn", path, tmp_path / "r")
-    with pytest.raises(SpecError, match="'a/b' cannot stand in an address"):
-        write("triton", path, tmp_path / "r", Options(name="a/b"))
+    for name in ("a/b", "..", "a b", "a\t", "a%2f", 'a"', "\u200b"):
+        with pytest.raises(SpecError, match=f"{re.escape(repr(name))} cannot stand in an address"):
+            write("triton", path, tmp_path / "r", Options(name=name))
     with pytest.raises(ArtefactError):
         write("triton", tmp_path / "none.onnx", tmp_path / "r")
     (tmp_path / "r").mkdir()
