@@ -41,7 +41,12 @@ from probegen.runtime.texts import Texts
 from probegen.runtime.texts.attaching import attached
 from probegen.sources import instrumented_program, open_source
 from probegen.sources.base import Program, Source
-from probegen.sources.written import as_written, states_of, with_states
+from probegen.sources.written import (
+    AskedStates,
+    as_written,
+    source_with_states,
+    with_states,
+)
 from probegen.stages import check_name, stage, writing
 
 FORMATS = ("onnx", "savedmodel", "keras")
@@ -122,9 +127,7 @@ def compile(
         opened = open_source(source, inputs)
         _check_format(opened, kind)
         opened = opened.as_written(kind)
-        wanted, select = states_of(options.get("states"))
-        if wanted:
-            opened = opened.with_states(select)
+        opened = source_with_states(opened, options.get("states"))
         plan = make_plan(opened.view, as_probes(probes), class_names)
     return export(Program(opened, plan), path, progress=progress, **options)
 
@@ -139,7 +142,7 @@ def export(
     dynamic_batch: bool = True,
     external_data: bool | None = None,
     overwrite: bool = False,
-    states: str | None = None,
+    states: AskedStates = None,
     verify: bool = True,
     samples: Any = None,
     tokenizer: Any = None,
@@ -175,10 +178,14 @@ def export(
             Other files are always replaced.
         states: `"io"`: recurrent states become inputs `state/<path>` (a second state of a layer
             `state/<path>:1`) and outputs `next_state/<path>`, `[batch, unit]`, so that a series can
-            be run chunk by chunk: `art.run(chunk, states=before.states)`. Those of the stateful
-            layers; of all recurrent layers where none is stateful; of some others with a selector,
-            `"io:lstm*"`. The runtime feeds zeros where a request gives none. Keras models only, and
-            no layer that reads a series from its end.
+            be run chunk by chunk: `art.run(chunk, states=before.states)`. Of a Keras model those of
+            the stateful layers, or of all recurrent layers where none is stateful; of an ONNX file
+            those of LSTM, GRU and RNN that start from zeros. Of some others with a selector,
+            `"io:lstm*"`. The runtime feeds zeros where a request gives none. No layer that reads a
+            series from its end. States that an ONNX file takes and gives out already keep their
+            names and shapes, and are noted: those that its graph leads from an input to an output
+            of one operator, and those whose names go together, such as `past_key_values.0.key` and
+            `present.0.key`. Or a dict says them, `{input: output}`, of Keras models too.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
         samples: inputs to verify on; generated where left out. Of models that take text, a list

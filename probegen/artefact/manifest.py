@@ -73,6 +73,8 @@ PER_TOKEN_DETAIL = "per_token"
 PADDING_DETAIL = "padding"
 #: The key of what a recurrent state has become, with the input that the next chunk starts from.
 STATE_OF = "state_of"
+#: What inputs and outputs for states are called, before the path of their layer.
+STATE, NEXT_STATE = "state/", "next_state/"
 #: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
 IDENTITY_DETAIL = "holds_identity"
 

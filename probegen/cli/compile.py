@@ -82,10 +82,12 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     help="For models that take ids: a tokenizer.json (Hugging Face), so that OUT takes text.",
 )
 @click.option(
-    "--states",
-    metavar="io|io:SEL",
+    "--feed-states",
+    "states_fed",
+    metavar="io|io:SEL|IN=OUT,...",
     help="Recurrent states as inputs state/PATH and outputs next_state/PATH, to run a series in "
-    "chunks: of stateful layers, of all where none is, or of SEL.",
+    "chunks: of stateful layers, of all where none is, or of SEL. IN=OUT: output OUT of MODEL is "
+    "the next value of its input IN.",
 )
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @with_verification
@@ -131,7 +133,7 @@ def compile(
             format=options["kind"],
             opset=options["opset"],
             gate=_gate(options["gate"], options["no_gate"]),
-            states=options["states"],
+            states=_states(options["states_fed"]),
             dynamic_batch=not options["static_batch"],
             external_data=options["external_data"],
             verify=options["verify"],
@@ -162,6 +164,23 @@ def compile(
     if exported.report is not None:
         show_table("against the source model", REPORT_COLUMNS, exported.report.rows())
     click.echo(f"{' + '.join(map(str, files))}  {exported.format}  {size / 1e6:.2f} MB")
+
+
+def _states(given: str | None) -> str | dict[str, str] | None:
+    """Returns `IN=OUT,...` as a dict, and a word as it is.
+
+    Raises:
+        click.UsageError: an entry is no pair.
+    """
+    if given is None or "=" not in given:
+        return given
+    pairs = [entry.partition("=") for entry in given.split(",")]
+    wrong = next((entry for entry in pairs if not all(entry)), None)
+    if wrong is not None:
+        raise click.UsageError(
+            f"--feed-states takes io, io:SEL or IN=OUT,...; {''.join(wrong)!r} is no pair of names."
+        )
+    return {name: following for name, _, following in pairs}
 
 
 def _size_of(path: Path) -> int:

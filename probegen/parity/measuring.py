@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen import runtime
-from probegen.artefact.manifest import CLASSES, GROUPS_INPUT, REGION_INPUT, Manifest
+from probegen.artefact.manifest import (
+    CLASSES,
+    GROUPS_INPUT,
+    NEXT_STATE,
+    REGION_INPUT,
+    STATE,
+    Manifest,
+)
 from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
 from probegen.methods.axes import batch_first
@@ -94,10 +101,6 @@ def measure(
     described = art.manifest
     program = program_of(model, with_arrays(Path(artefact), described))
     program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
-    kept = [i.name for i in described.inputs if i.next_state is not None]
-    if kept and not program.source.view.carried:
-        paths = (name.partition("/")[2].partition(":")[0] for name in kept)
-        program = from_states(program, list(dict.fromkeys(paths)))
     program = dataclasses.replace(program, plan=tables_last(program.plan))
     _check_same_interface(artefact, described, program)
     reference = RowsReference(reference_of(program))
@@ -297,9 +300,11 @@ def program_of(model: Any, described: Manifest) -> Program:
         VerificationError: a target is a callable, which a manifest cannot hold.
         ProbegenError: see `probegen.instrument`.
     """
+    carried = {i.name: i.next_state for i in described.inputs if i.next_state is not None}
     program = instrumented_program(model)
     if program is not None:
-        return program
+        with_none = not carried or program.source.view.carried
+        return program if with_none else from_states(program, carried)
     for entry in described.probes:
         given = entry.get("target")
         if isinstance(given, dict) and "callable" in given:
@@ -309,11 +314,14 @@ def program_of(model: Any, described: Manifest) -> Program:
             )
     axes = None
     if kind_of(model).takes_axes:  # a user may have said them
-        axes = {i.name: i.axes for i in described.inputs}
-        axes |= {o.name: o.axes for o in described.predictions}
+        added = {n for pair in carried.items() for n in pair if n.startswith((STATE, NEXT_STATE))}
+        axes = {i.name: i.axes for i in described.inputs if i.name not in added}
+        axes |= {o.name: o.axes for o in described.predictions if o.name not in added}
     source = open_source(model, axes)
     if described.texts:
         source = source.as_written("onnx")
+    if carried:
+        source = source.with_carried(carried)
     probes = [from_dict(entry) for entry in described.probes]
     return Program(source, make_plan(source.view, probes, described.class_names, described))
 

@@ -219,7 +219,8 @@ def _check_shape(array: Array, spec: InputSpec) -> None:
     if at is not None and array.shape[at] == 0:
         raise InputError(f"input {spec.name!r} is an empty batch: its shape is {array.shape}.")
     for i, (axis, size, got) in enumerate(zip(spec.axes, spec.shape, array.shape, strict=True)):
-        if got == 0 or (size is not None and got != size):
+        empty = got == 0 and (size is not None or spec.next_state is None)  # a cache may be
+        if empty or (size is not None and got != size):
             raise InputError(
                 f"input {spec.name!r} has the size {got} on the axis {axis!r} (axis {i}), "
                 f"expected {'at least 1' if size is None else size}. Its shape is {array.shape}, "

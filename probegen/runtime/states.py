@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
-from probegen.artefact.rows import count_rows
+from probegen.artefact.rows import BATCH, batch_axis, count_rows
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array, check_inputs
 
@@ -55,16 +55,28 @@ def checked_with_states(
     rows = count_rows(arrays, own)
     for spec in fed:
         if spec.name not in given:
-            sizes = [rows if n is None else n for n in spec.shape]
-            given[spec.name] = np.zeros(sizes, spec.dtype)
+            given[spec.name] = np.zeros(sizes_of_start(spec, rows), spec.dtype)
     arrays |= check_inputs({name: given[name] for name in names}, fed, check_finite=check_finite)
-    wrong = next((n for n in names if len(arrays[n]) != rows), None)
-    if wrong is not None:
-        raise InputError(
-            f"the state {wrong!r} has {len(arrays[wrong])} rows and the inputs have {rows}: a "
-            "state belongs to the series that it was made of. Leave states out to start anew."
-        )
+    for spec in fed:
+        at = batch_axis(spec.axes)
+        if at is not None and arrays[spec.name].shape[at] != rows:
+            raise InputError(
+                f"the state {spec.name!r} has {arrays[spec.name].shape[at]} rows and the inputs "
+                f"have {rows}: a state belongs to the series that it was made of. Leave states out "
+                "to start anew."
+            )
     return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def sizes_of_start(spec: InputSpec, rows: int) -> list[int]:
+    """Returns the shape of what a state is where a series starts: no steps along an open axis.
+
+    Args:
+        spec: the state.
+        rows: how many samples there are.
+    """
+    sized = zip(spec.axes, spec.shape, strict=True)
+    return [n if n is not None else rows if axis == BATCH else 0 for axis, n in sized]
 
 
 def next_states(manifest: Manifest, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -190,15 +190,24 @@ class Source(Protocol):
             ExportError: it takes text and cannot be cut.
         """
 
-    def with_states(self, select: Any) -> Source:
+    def with_states(self, select: Any, pairs: Mapping[str, str] | None = None) -> Source:
         """Returns the model with recurrent states as inputs and outputs.
 
         Args:
             select: of which layers; None for the usual ones.
+            pairs: input -> output, of states that the model takes and gives out already; in the
+                place of `select`.
 
         Raises:
             SelectionError: it matches no recurrent layer.
             ExportError: a layer, or a source, has none that can be fed; says why.
+        """
+
+    def with_carried(self, carried: Mapping[str, str]) -> Source:
+        """Returns the model with the states that an artefact of it has: input -> output.
+
+        Raises:
+            SelectionError, ExportError: see `with_states`.
         """
 
     def read_texts(

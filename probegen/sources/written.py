@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from probegen.errors import ExportError
@@ -11,45 +12,55 @@ from probegen.sources.base import Program, Source
 
 #: What `states=` takes: the word, and behind a colon which layers.
 STATES = "io"
+#: What `states=` may be: see `compiler.export`.
+AskedStates = str | Mapping[str, str] | None
 
 
-def states_of(asked: str | None) -> tuple[bool, str | None]:
-    """Returns whether states are inputs and outputs, and of which layers: a selector or None.
+def source_with_states(source: Source, asked: AskedStates) -> Source:
+    """Returns a model with its states as inputs and outputs, where that is asked for.
 
     Raises:
-        ExportError: `states=` is none of what it takes.
+        SelectionError, ExportError: see `Source.with_states`, or `states=` is none of what it
+            takes.
     """
-    if asked is None:
-        return False, None
+    if asked is None or source.view.carried:
+        return source
+    if isinstance(asked, Mapping) and asked and all(map(_is_name, (*asked, *asked.values()))):
+        return source.with_states(None, dict(asked))
     word, colon, select = asked.partition(":") if isinstance(asked, str) else ("", "", "")
     if word != STATES or (colon and not select):
         raise ExportError(
             "states= takes 'io' (recurrent states as inputs and outputs: of the stateful layers, "
-            f"of all recurrent ones where none is), 'io:<selector>' or None, got {asked!r}."
+            "of all recurrent ones where none is), 'io:<selector>', a dict with the output that is "
+            f"the next value of each state {{input: output}}, or None, got {asked!r}."
         )
-    return True, select or None
+    return source.with_states(select or None)
 
 
-def with_states(program: Program, asked: str | None) -> Program:
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def with_states(program: Program, asked: AskedStates) -> Program:
     """Returns a program whose model has its states as inputs and outputs, where that is asked for.
 
     Raises:
-        SelectionError, ExportError: see `Source.with_states`; or a target is a callable, which is
+        SelectionError, ExportError: see `source_with_states`; or a target is a callable, which is
             of the model as it was instrumented.
     """
-    wanted, select = states_of(asked)
-    if not wanted or program.source.view.carried:
+    source = source_with_states(program.source, asked)
+    if source is program.source:
         return program
-    return from_states(program, select)
+    return _planned_anew(program, source, "whose states are fed")
 
 
-def from_states(program: Program, select: Any) -> Program:
-    """Returns a program whose model has states as inputs and outputs: of some layers.
+def from_states(program: Program, carried: Mapping[str, str]) -> Program:
+    """Returns a program whose model has the states of an artefact: input -> output.
 
     Raises:
         SelectionError, ExportError: see `with_states`.
     """
-    return _planned_anew(program, program.source.with_states(select), "whose states are fed")
+    return _planned_anew(program, program.source.with_carried(carried), "whose states are fed")
 
 
 def as_written(program: Program, kind: str) -> Program:

@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 
 from probegen.artefact.manifest import Manifest
+from probegen.cli.compile import compile as compile_command
 from tests.cli.support import compiled
 
 
@@ -153,3 +155,22 @@ def test_what_compile_refuses(probegen_cli, tmp_path, options, says):
     assert (status, out) == (1, "")
     assert says in err
     assert not list(tmp_path.iterdir())
+
+
+def test_states_that_a_file_has(probegen_cli, tmp_path):
+    status, _, err = probegen_cli(
+        "compile", "cnn.keras", "-o", tmp_path / "m.onnx", "--feed-states", "image=out,b"
+    )
+    assert status == 2
+    assert "'b' is no pair of names" in err
+    status, _, err = probegen_cli(
+        "compile", "cnn.keras", "-o", tmp_path / "m.onnx", "--feed-states", "picture=out"
+    )
+    assert status == 1
+    assert "has no input 'picture'; it has 'image'" in err
+
+
+def test_no_option_has_two_meanings():
+    context = click.Context(compile_command)
+    names = [name for p in compile_command.get_params(context) for name in p.opts]
+    assert sorted(names) == sorted(set(names))

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from probegen.artefact.manifest import NEXT_STATE, STATE
 from probegen.errors import ExportError
 from probegen.plan.axes import BATCH, Axes
 from probegen.plan.points import ProbePoint
@@ -22,9 +23,7 @@ from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.points import recurrences_at
 from probegen.sources.keras.recurrence import Recurrence, forms
 from probegen.sources.keras.view import KerasView
-
-#: What the inputs and outputs are called before the layer's path.
-STATE, NEXT_STATE = "state/", "next_state/"
+from probegen.sources.states import checked_pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +54,6 @@ class StatesModel(KerasModel):
 
     inner: KerasModel = dataclasses.field(kw_only=True)
     carried: tuple[CarriedState, ...] = ()
-
-    @property
-    def carried_states(self) -> Mapping[str, str]:
-        """Input that a recurrent state starts from -> output that says where it ends."""
-        return {state.name: state.output for state in self.carried}
 
     def axes_of(self, name: str) -> Axes | None:
         """Returns the axes of such an input or output, None of any other."""
@@ -147,9 +141,23 @@ def with_states(view: KerasView, select: Any) -> StatesModel:
         source.structure,
         (*source.output_names, *(s.output for s in carried)),
         source.arguments,
+        {state.name: state.output for state in carried},
         inner=source,
         carried=tuple(carried),
     )
+
+
+def with_own_states(view: KerasView, pairs: Mapping[str, str]) -> KerasModel:
+    """Returns a model that takes and gives out states already, as a user pairs them.
+
+    Args:
+        view: of the model.
+        pairs: input -> output.
+
+    Raises:
+        ExportError: there is no such input or output, or the two do not go together.
+    """
+    return dataclasses.replace(view.source, carried_states=checked_pairs(view, pairs))
 
 
 def _loops(view: KerasView, points: Sequence[ProbePoint]) -> list[tuple[LayerCall, Recurrence]]:

@@ -33,6 +33,7 @@ class KerasModel:
         output_names: names of the flat outputs, in the model's order.
         arguments: where the model's `call` takes several arguments, their names; `structure` is
             then a list with one nest for each.
+        carried_states: input that a state starts from -> output that says where it ends.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class KerasModel:
     structure: Any
     output_names: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    carried_states: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def batch(self) -> int | None:
@@ -95,11 +97,6 @@ class KerasModel:
         """Calls the model for inference and returns its outputs as it nests them."""
         with channels_last():
             return self.call_untouched(flat)
-
-    @property
-    def carried_states(self) -> Mapping[str, str]:
-        """Input that a recurrent state starts from -> output that says where it ends: none."""
-        return {}
 
     def axes_of(self, name: str) -> Axes | None:
         """Returns the axes of such an input or output, None of any other."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probegen.artefact.manifest import Manifest
+from probegen.artefact.manifest import STATE, Manifest
 from probegen.errors import ExportError, SourceError
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.plan import Plan
-from probegen.sources.keras.explicit_states import with_states
+from probegen.sources.keras.explicit_states import with_own_states, with_states
 from probegen.sources.keras.instrumented import ProbedModel
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -43,8 +43,17 @@ class KerasSource:
             return self
         return KerasSource(behind_texts(self.keras_model))
 
-    def with_states(self, select: Any) -> KerasSource:
+    def with_carried(self, carried: Mapping[str, str]) -> KerasSource:
+        """Returns the model with the states that an artefact of it has; see `sources.base`."""
+        if set(carried) <= set(self.view.input_names):
+            return self.with_states(None, carried)
+        paths = (name.removeprefix(STATE).partition(":")[0] for name in carried)
+        return self.with_states(list(dict.fromkeys(paths)))
+
+    def with_states(self, select: Any, pairs: Mapping[str, str] | None = None) -> KerasSource:
         """Returns the model with recurrent states as inputs and outputs; see `sources.base`."""
+        if pairs is not None:
+            return KerasSource(with_own_states(self.view, pairs))
         if isinstance(self.keras_model, TokenModel):
             raise ExportError(
                 "states='io' is for models that take numbers: split the model behind its text "

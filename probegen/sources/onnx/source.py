@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probegen.artefact.manifest import Manifest
+from probegen.artefact.manifest import STATE, Manifest
 from probegen.errors import ExportError, SourceError
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.axes import Axes
 from probegen.plan.plan import Plan
+from probegen.sources.onnx.explicit_states import StatesFile, with_states
 from probegen.sources.onnx.lowering import forward_graph
 from probegen.sources.onnx.moved_scores import OnnxMovedScores
 from probegen.sources.onnx.reading import OnnxModel, read_onnx
 from probegen.sources.onnx.reference import OnnxReference
+from probegen.sources.onnx.reference_from_zero import ReferenceFromZero
 from probegen.sources.onnx.view import OnnxView
 
 #: What exporters call a graph, whichever it is.
@@ -32,34 +34,50 @@ class OnnxSource:
 
     formats: tuple[str, ...] = ("onnx",)
 
-    def __init__(self, read: OnnxModel, axes: Mapping[str, Axes] | None = None) -> None:
+    def __init__(
+        self,
+        read: OnnxModel,
+        axes: Mapping[str, Axes] | None = None,
+        states: StatesFile | None = None,
+        untouched: tuple[OnnxModel, int | None] | None = None,
+    ) -> None:
         """Takes a model that was read.
 
         Args:
             read: the prepared model.
             axes: input or output name -> its axes, where a user says them.
+            states: its states, where these are inputs and outputs.
+            untouched: the model before states were added to it, and the batch it is bound to.
         """
         self._read, self._axes = read, dict(axes or {})
-        self.name = _name(read)
+        self._states, self._untouched = states, untouched
+        self.name = _name(read if untouched is None else untouched[0])
         self.batch = self.view.batch
 
     @functools.cached_property
     def view(self) -> OnnxView:
         """What planning looks at."""
         producer = self._read.model.producer_name or ""
-        return OnnxView(self._read.model.graph, self.name, producer, self._axes, self._read.notes)
+        view = OnnxView(self._read.model.graph, self.name, producer, self._axes, self._read.notes)
+        if self._states is not None:
+            view.carried = self._states.carried
+        return view
 
-    def with_states(self, select: Any) -> OnnxSource:
-        """Refuses: the inputs and outputs of an ONNX file are its own.
+    def with_states(self, select: Any, pairs: Mapping[str, str] | None = None) -> OnnxSource:
+        """Returns the file with recurrent states as inputs and outputs; see `sources.base`."""
+        return self._with(with_states(self._read, self.view, select, pairs))
 
-        Raises:
-            ExportError: always; says what works.
-        """
-        del select
-        raise ExportError(
-            "states='io' is for Keras models; an ONNX file has the states that it was written "
-            "with. Export the model with its states as inputs and outputs, which then stay so."
-        )
+    def with_carried(self, carried: Mapping[str, str]) -> OnnxSource:
+        """Returns the file with the states that an artefact of it has; see `sources.base`."""
+        names = self.view.input_names
+        own = {name: following for name, following in carried.items() if name in names}
+        added = (name for name in carried if name not in names)
+        paths = list(dict.fromkeys(n.removeprefix(STATE).partition(":")[0] for n in added))
+        return self._with(with_states(self._read, self.view, paths or None, own))
+
+    def _with(self, states: StatesFile) -> OnnxSource:
+        untouched = (self._read, self.batch) if states.added else None
+        return OnnxSource(states.read, {**self._axes, **states.axes}, states, untouched)
 
     def as_written(self, kind: str) -> OnnxSource:
         """Returns this."""
@@ -92,7 +110,10 @@ class OnnxSource:
 
     def reference(self, plan: Plan) -> OnnxReference:
         """Returns the original file in onnxruntime, and what its scores do when tensors move."""
-        return OnnxReference(self._read, self.view, plan)
+        if self._untouched is None or self._states is None:
+            return OnnxReference(self._read, self.view, plan)
+        added = self._states.added
+        return ReferenceFromZero(self._read, self.view, plan, self._untouched, added)
 
     def moved_scores(self, plan: Plan) -> OnnxMovedScores:
         """Returns the original file with the tensors moved that a plan differentiates by."""

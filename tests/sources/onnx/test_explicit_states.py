@@ -1,0 +1,211 @@
+"""States of ONNX files as inputs and outputs: a series in chunks is the series."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper, numpy_helper
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import ExportError, InputError, SelectionError, VerificationError
+from probegen.sources.onnx import explicit_states
+
+CLOSE = {"rtol": 1e-5, "atol": 2e-6}
+WIDTH, UNITS = 3, 4
+
+
+def stored(rng, name, gates, width):
+    arrays = {
+        "w": rng.standard_normal((1, gates * UNITS, width)),
+        "r": 0.5 * rng.standard_normal((1, gates * UNITS, UNITS)),
+        "b": 0.2 * rng.standard_normal((1, 2 * gates * UNITS)),
+    }
+    return {name + key: array.astype("float32") for key, array in arrays.items()}
+
+
+def model(nodes, arrays, inputs, outputs, opset=17):
+    def infos(named):
+        return [helper.make_tensor_value_info(n, 1, s) for n, s in named.items()]
+
+    held = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "tagger", infos(inputs), infos(outputs), held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def tagger(zeros=None, opset=17, turned=False, lower_from=None):
+    """An LSTM and a GRU over series, `[batch, time, 3]` -> `[batch, 2]`; its own last state inside.
+
+    Args:
+        zeros: the batch of the zeros that the LSTM starts from; left out where None.
+        opset: 11 has axes as attributes.
+        turned: whether the series is read from its end.
+        lower_from: a constant that the LSTM starts from instead.
+    """
+    rng = np.random.default_rng(3)
+    arrays = stored(rng, "l", 4, WIDTH) | stored(rng, "g", 3, UNITS)
+    arrays["d"] = rng.standard_normal((UNITS, 2)).astype("float32")
+    start = []
+    if zeros or lower_from is not None:
+        arrays["z"] = np.zeros((1, zeros or 1, UNITS), "float32") + (lower_from or 0)
+        start = ["", "z", "z"]
+    series = "xt"
+    nodes = [helper.make_node("Transpose", ["x"], ["xt"], "turn", perm=[1, 0, 2])]
+    if turned:
+        for name, number in (("from", -1), ("to", -(2**31)), ("along", 0), ("by", -1)):
+            arrays[name] = np.array([number])
+        nodes += [helper.make_node("Slice", ["xt", "from", "to", "along", "by"], ["xr"], "back")]
+        series = "xr"
+    squeeze = {"axes": [1]} if opset < 13 else {}
+    arrays |= {} if opset < 13 else {"one": np.array([1]), "zero": np.array([0])}
+    more = [] if opset < 13 else ["one"]
+    nodes += [
+        helper.make_node("LSTM", [series, "lw", "lr", "lb", *start], ["y"], "lower", hidden_size=4),
+        helper.make_node("Squeeze", ["y", *more], ["ys"], "alone", **squeeze),
+        helper.make_node(
+            "GRU", ["ys", "gw", "gr", "gb"], ["", "h"], "enc/upper", hidden_size=4,
+            linear_before_reset=1,
+        ),
+        helper.make_node(
+            "Squeeze", ["h", *([] if opset < 13 else ["zero"])], ["last"], "flat",
+            **({"axes": [0]} if opset < 13 else {}),
+        ),
+        helper.make_node("MatMul", ["last", "d"], ["logits"], "dense"),
+        helper.make_node("Softmax", ["logits"], ["tags"], "softmax"),
+    ]  # fmt: skip
+    return model(nodes, arrays, {"x": ["N", "T", WIDTH]}, {"tags": ["N", 2]}, opset)
+
+
+def by_itself(file, feed):
+    return ort.InferenceSession(file.SerializeToString()).run(None, feed)
+
+
+def series(batch, time, seed=0):
+    return np.random.default_rng(seed).standard_normal((batch, time, WIDTH)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", [{}, {"zeros": 1}, {"zeros": 2, "opset": 11}])
+def test_two_chunks_give_what_the_whole_gives(kind, tmp_path):
+    file = tagger(**kind)
+    probes = [pg.InputGradient(target=1), pg.States("*upper"), pg.Saliency(1, wrt="state/lower")]
+    pg.compile(file, probes, tmp_path / "m.onnx", states="io")
+    art = runtime.load(tmp_path / "m.onnx")
+    x = series(kind.get("zeros") or 3, 9)
+    whole = art.run(x)
+    np.testing.assert_allclose(whole["tags"].array, by_itself(file, {"x": x})[0], **CLOSE)
+    first = art.run(x[:, :4], explain=False)
+    assert list(first.states) == ["state/lower", "state/lower:1", "state/enc/upper"]
+    second = art.run(x[:, 4:], states=first.states)
+    for name, value in second.states.items():
+        np.testing.assert_allclose(value, whole.states[name], err_msg=name, **CLOSE)
+    np.testing.assert_allclose(second["tags"].array, whole["tags"].array, **CLOSE)
+    for name in ("input_gradient/x", "states/enc/upper"):
+        got, right = second[name].array, whole[name].array[:, 4:]
+        np.testing.assert_allclose(got, right, err_msg=name, **CLOSE)
+    other = art.run(series(5, 2))  # zeros of the size of one export do not bind it
+    assert other.states["state/lower:1"].shape == (5, UNITS)
+    assert pg.verify(tmp_path / "m.onnx", file).passed
+
+
+def test_one_operator_alone(tmp_path):
+    pg.compile(tagger(), pg.Saliency(1), tmp_path / "m.onnx", states="io:enc/*")
+    assert list(runtime.load(tmp_path / "m.onnx").run(series(2, 3)).states) == ["state/enc/upper"]
+
+
+def stepping(names=("h0", "hn"), given_out=True):
+    """A GRU of two layers whose states are one input and one output: `[layer, batch, unit]`."""
+    rng = np.random.default_rng(4)
+    arrays = stored(rng, "a", 3, WIDTH) | stored(rng, "b", 3, UNITS)
+    arrays |= {"one": np.array([1]), "each": np.array([1, 1])}
+    before, after = names
+    nodes = [
+        helper.make_node("Split", [before, "each"], ["s0", "s1"], "split", axis=0),
+        helper.make_node("GRU", ["x", "aw", "ar", "ab", "", "s0"], ["y0", "e0"], "a",
+                         hidden_size=4),
+        helper.make_node("Squeeze", ["y0", "one"], ["x1"], "inner"),
+        helper.make_node("GRU", ["x1", "bw", "br", "bb", "", "s1"], ["y1", "e1"], "b",
+                         hidden_size=4),
+        helper.make_node("Squeeze", ["y1", "one"], ["out"], "outer"),
+    ]  # fmt: skip
+    outputs = {"out": ["T", "N", UNITS]}
+    if given_out:
+        nodes.append(helper.make_node("Concat", ["e0", "e1"], [after], "both", axis=0))
+        outputs[after] = [2, "N", UNITS]
+    inputs = {"x": ["T", "N", WIDTH], before: [2, "N", UNITS]}
+    return model(nodes, arrays, inputs, outputs)
+
+
+@pytest.mark.parametrize("states", ["io", {"memory": "left"}])
+def test_states_that_a_file_has_already(states, tmp_path):
+    """What the graph does with them tells, whatever they are called."""
+    file = stepping(("memory", "left"))
+    pg.compile(file, pg.InputGradient(target=(-1, 1)), tmp_path / "m.onnx", states=states)
+    art = runtime.load(tmp_path / "m.onnx")
+    assert [i.next_state for i in art.inputs] == [None, "left"]
+    x = np.swapaxes(series(3, 7), 0, 1)
+    whole = art.run(x)
+    np.testing.assert_allclose(
+        whole["out"].array,
+        by_itself(file, {"x": x, "memory": np.zeros((2, 3, UNITS), "float32")})[0],
+        **CLOSE,
+    )
+    first = art.run(x[:3])
+    second = art.run(x[3:], states=first.states)
+    np.testing.assert_allclose(second["out"].array, whole["out"].array[3:], **CLOSE)
+    for name in ("input_gradient/x", "left"):
+        right = whole[name].array
+        right = right[3:] if name != "left" else right
+        np.testing.assert_allclose(second[name].array, right, err_msg=name, **CLOSE)
+    with pytest.raises(InputError, match="'memory' has 2 rows and the inputs have 3"):
+        art.run(x, states={"memory": np.zeros((2, 2, UNITS))})
+    assert pg.verify(tmp_path / "m.onnx", file).passed
+
+
+def test_states_that_a_file_has_are_told(tmp_path):
+    with pytest.raises(ExportError, match=r"'a' .* among the file's inputs already: 'h0'"):
+        pg.compile(stepping(), pg.Saliency(0), tmp_path / "m.onnx", states="io:a")
+    for given, said in (
+        ({"x": "hn"}, r"one shape, and 'x' is float32 \[None, None, 3\] and 'hn'"),
+        ({"h1": "hn"}, "no input 'h1'; it has 'x', 'h0'"),
+        ({}, "states= takes 'io'"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            pg.compile(stepping(), pg.Saliency(0), tmp_path / "m.onnx", states=given)
+
+
+def test_what_cannot_be_run_in_chunks(tmp_path):
+    rng = np.random.default_rng(1)
+    arrays = {k: np.concatenate([v, v]) for k, v in stored(rng, "w", 3, WIDTH).items()}
+    both = helper.make_node(
+        "GRU", ["x", "ww", "wr", "wb"], ["", "h"], "both", hidden_size=4, direction="bidirectional"
+    )
+    total = helper.make_node("ReduceSum", ["h", "zero"], ["out"], "sum", keepdims=0)
+    arrays["zero"] = np.array([0])
+    file = model([both, total], arrays, {"x": ["T", "N", WIDTH]}, {"out": ["N", UNITS]})
+    path = tmp_path / "m.onnx"
+    for source, states, said in (
+        (file, "io", "'both' .* reads a series from its end"),
+        (tagger(turned=True), "io", "'lower' .* reads a series from its end"),
+        (tagger(lower_from=0.5), "io:lower", "'lower' .* starts from states that are not zero"),
+        (stepping(("past", "later"), given_out=False), "io", "has no recurrent operator"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            pg.compile(source, [], path, states=states)
+    with pytest.raises(SelectionError, match="can be probed for states"):
+        pg.compile(tagger(), [], path, states="io:dense")
+    assert not path.exists()
+
+
+def test_a_file_that_was_changed_wrongly_is_found(tmp_path, monkeypatch):
+    """From zeros the changed file has to predict what the untouched one does."""
+    monkeypatch.setattr(explicit_states, "_starts_from_zero", lambda _: True)
+    with pytest.raises(VerificationError, match="apart from what it predicts by itself"):
+        pg.compile(tagger(lower_from=0.5, zeros=1), [], tmp_path / "m.onnx", states="io")
+
+
+def test_an_original_on_disk_is_left_alone(tmp_path):
+    onnx.save(tagger(), tmp_path / "source.onnx")
+    before = (tmp_path / "source.onnx").read_bytes()
+    pg.compile(tmp_path / "source.onnx", [], tmp_path / "m.onnx", states="io")
+    assert (tmp_path / "source.onnx").read_bytes() == before
+    assert "state/lower" in runtime.load(tmp_path / "m.onnx").run(series(2, 3)).states
