@@ -87,6 +87,18 @@ def target_of(text: str | None) -> Any:
     return parts if len(parts) > 1 else parts[0]
 
 
+def rows_of(text: str) -> list[int]:
+    """Returns the rows of a batch between commas.
+
+    Raises:
+        InputError: one is no number.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.removeprefix("-").isdecimal() for part in parts):
+        raise InputError(f"--sample takes rows of the batch such as 0 or 0,2; got {text!r}.")
+    return [int(part) for part in parts]
+
+
 def _one_target(text: str) -> int | str:
     if text == "argmax":
         return -1

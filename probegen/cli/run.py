@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen.cli.reading import array_of, labels_of, read_text, target_of
+from probegen.cli.reading import array_of, labels_of, read_text, rows_of, target_of
 from probegen.cli.showing import note, show_table, start_for
 from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
 from probegen.errors import InputError
@@ -68,7 +68,19 @@ _MOST_CHOICES = 10
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw all outputs into a PNG.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a self-contained report.")
 @click.option("--npz", type=click.Path(dir_okay=False), help="Write all arrays.")
-@click.option("--sample", type=int, default=0, show_default=True, help="The row that --plot draws.")
+@click.option(
+    "--sample",
+    metavar="N,...",
+    default="0",
+    show_default=True,
+    help="The row that --plot draws; several are drawn below each other.",
+)
+@click.option(
+    "--whole-words",
+    is_flag=True,
+    help="Join pieces of words (##, \u2581, \u0120) into words, in pictures and where they are "
+    "printed: signed numbers are summed up.",
+)
 @click.option("--class-names", metavar="A,B,...|FILE", help="Names of the classes in pictures.")
 @click.option("--feature-names", metavar="A,B,...|FILE", help="Names of the features in pictures.")
 @click.option(
@@ -116,6 +128,7 @@ def run(
     labels = labels_of(options)
     if read.feature_names is not None:
         labels.setdefault("feature_names", read.feature_names)
+    labels["whole_words"] = options["whole_words"]
     if options["tokens"]:
         labels["tokens"] = _tokens(options["tokens"])
     _check_class_names(labels.get("class_names"), art.manifest)
@@ -133,7 +146,7 @@ def run(
         classes = {name: [dataclasses.asdict(c) for c in found] for name, found in chosen.items()}
         told = {
             "tokens": result.tokens,
-            "words": words_by_output(result),
+            "words": words_by_output(result, options["whole_words"]),
             "inputs": fed,
             "outputs": records,
         }
@@ -152,7 +165,7 @@ def run(
         if not chosen[record.name]:
             _say_values(record)
     _say_completeness(result)
-    say_words(result)
+    say_words(result, options["whole_words"])
     for path in files:
         click.echo(f"wrote {path}")
 
@@ -203,7 +216,7 @@ def _write_all(result: Any, options: dict[str, Any], labels: dict[str, Any]) -> 
     """Writes the files that were asked for; returns their paths."""
     written = []
     if options["plot"]:
-        result.plot(options["plot"], sample=options["sample"], **labels)
+        result.plot(options["plot"], sample=rows_of(options["sample"]), **labels)
         written.append(options["plot"])
     if options["html"]:
         result.to_html(options["html"], **labels)

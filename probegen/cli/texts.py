@@ -56,27 +56,27 @@ def named_texts(texts: Sequence[str], art: Any) -> Any:
     return found
 
 
-def _words(record: Any) -> Words | None:
+def _words(record: Any, whole: bool) -> Words | None:
     """Returns the tokens of each row with what a record gives them; None for other records."""
     if record.spec.input not in record.run.tokens or not record.spec.is_attribution:
         return None
     try:
-        return [record.words(row) for row in range(record.run.rows)]
+        return [record.words(row, whole) for row in range(record.run.rows)]
     except InputError:  # of several classes at once, say
         return None
 
 
-def words_by_output(result: Any) -> dict[str, Words]:
-    """Returns the tokens of each row with what each attribution of tokens gives them."""
-    found = {record.name: _words(record) for record in result.explanations.values()}
+def words_by_output(result: Any, whole: bool) -> dict[str, Words]:
+    """Returns the tokens of each row (or its `whole` words) with what each attribution gives."""
+    found = {record.name: _words(record, whole) for record in result.explanations.values()}
     return {name: words for name, words in found.items() if words is not None}
 
 
-def say_words(result: Any) -> None:
-    """Prints the tokens of the first rows with what each attribution gives them."""
+def say_words(result: Any, whole: bool) -> None:
+    """Prints the tokens of the first rows (or `whole` words) with what attributions give them."""
     from probegen.runtime.texts.base import written
 
-    for name, rows in words_by_output(result).items():
+    for name, rows in words_by_output(result, whole).items():
         for row, words in enumerate(rows[:_MOST_ROWS]):
             shown = "  ".join(f"{written(t)} {value:+.3g}" for t, value in words[:_MOST_WORDS])
             more = f"  … {len(words) - _MOST_WORDS} more" if len(words) > _MOST_WORDS else ""

@@ -408,21 +408,23 @@ def _record(view: View) -> str:
         figures = _figure(view)
     name = escape(view.spec.name)
     return (
-        f'<article class="card" data-output="{name}">\n<h3>{escape(view.title)}</h3>\n'
+        f'<article class="card" data-output="{name}">\n<h3 dir="auto">{escape(view.title)}</h3>\n'
         f'<p class="muted"><code>{name}</code></p>\n{figures}\n</article>'
     )
 
 
 def _figure(view: View, class_name: str | None = None) -> str:
     """Returns a picture with what is said of it, under the name of its class if it has one."""
-    picture = plot.picture_of(view)
-    content = picture.html or _drawn(picture, f"{view.spec.name}/{view.sample}/{class_name or ''}")
+    with plot.readers_own():
+        picture = plot.picture_of(view)
+        of = f"{view.spec.name}/{view.sample}/{class_name or ''}"
+        content = picture.html or _drawn(picture, of)
     notes = "; ".join(part for part in (*picture.notes, view.spec.method) if part)
     caption = f"<figcaption>{escape(notes)}</figcaption>" if notes else ""
     if class_name is None:
         return f"<figure>{content}{caption}</figure>"
     name = escape(class_name)
-    return f'<figure data-class="{name}"><h4>{name}</h4>{content}{caption}</figure>'
+    return f'<figure data-class="{name}"><h4 dir="auto">{name}</h4>{content}{caption}</figure>'
 
 
 def _chooser(shown: Sequence[_Sample]) -> str:

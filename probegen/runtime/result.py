@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probegen.artefact.manifest import KEYS, PREDICTION, InputSpec, Manifest, OutputSpec
+from probegen.artefact.manifest import (
+    DRAWN_AS_ATTENTION,
+    KEYS,
+    PREDICTION,
+    SIGNED,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+)
 from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, InputError, did_you_mean
 from probegen.runtime import archive
@@ -24,9 +32,10 @@ from probegen.runtime.one_class import (
     entries_of_step,
     one_class,
 )
-from probegen.runtime.positions import Positions, explained_input
+from probegen.runtime.positions import Positions, explained_input, is_derivative
 from probegen.runtime.run import Run
 from probegen.runtime.states import next_states
+from probegen.runtime.texts.whole_words import join, joined_by
 from probegen.stages import stage
 from probegen.text import indented_table
 
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from probegen.runtime.plot import Samples
     from probegen.runtime.plot.labels import PlotOptions
 
 #: How much text is printed of a result.
@@ -134,7 +144,7 @@ class Record:
         figures = None if whole is None else whole.of_entries(np.asarray(entries))
         return Record(array, spec, self.predictions, run, completeness=figures)
 
-    def words(self, sample: int = 0) -> list[tuple[str, float]]:
+    def words(self, sample: int = 0, whole_words: bool = False) -> list[tuple[str, float]]:
         """Returns each token of a sample with what the attribution gives it, padding left out.
 
         What it gives the numbers of an embedding is joined as in pictures: shares of a score are
@@ -142,6 +152,8 @@ class Record:
 
         Args:
             sample: the row of the batch.
+            whole_words: join the pieces of words into words, and their numbers: what is signed is
+                summed up, of slopes the Euclidean norm is taken, of others the largest.
 
         Raises:
             InputError: it is no attribution of one class to the tokens of a text, the artefact
@@ -160,13 +172,24 @@ class Record:
         places = Positions.of(spec)
         sizes = places.sizes(self.run.inputs[spec.name])
         values = places.map_of(self.spec, self.array, sizes)[sample]
-        return list(zip(rows[sample], values.tolist(), strict=False))
+        if not whole_words:
+            return list(zip(rows[sample], values.tolist(), strict=False))
+        joined = self.run.whole_words(spec.name, sample)
+        slopes = is_derivative(self.spec)
+        lengths = slopes and self.array.ndim > 2  # of the slopes at an embedding
+        how = joined_by(
+            signed=self.spec.sign == SIGNED and not lengths,
+            share=self.spec.draw == DRAWN_AS_ATTENTION,
+            derivative=slopes,
+        )
+        return list(zip([w.text for w in joined], join(values, joined, how).tolist(), strict=True))
 
-    def plot(self, sample: int = 0, **options: Unpack[PlotOptions]) -> Figure:
+    def plot(self, sample: Samples = 0, **options: Unpack[PlotOptions]) -> Figure:
         """Draws one sample in the picture that fits the record's kind and axes, one a class.
 
         Args:
-            sample: the row of the batch; negative counts from the end.
+            sample: the row of the batch; negative counts from the end. A list of them is drawn
+                below each other, texts on one scale.
             options: see `probegen.runtime.plot.labels.PlotOptions`: `tokens`, `class_names`,
                 `feature_names`, `time`, `image` and so on.
 
@@ -293,7 +316,7 @@ class Result(Mapping[str, Record]):
     def plot(
         self,
         path: str | os.PathLike[str] | None = None,
-        sample: int = 0,
+        sample: Samples = 0,
         **options: Unpack[PlotOptions],
     ) -> Figure:
         """Draws one sample of every record below each other in one tall figure.
@@ -301,7 +324,7 @@ class Result(Mapping[str, Record]):
         Args:
             path: where to write it, if anywhere; the suffix (`.png`, `.pdf`, `.svg`) decides
                 the format. Written whole or not at all.
-            sample: the row of the batch.
+            sample: the row of the batch, or several: see `Record.plot`.
             options: as in `Record.plot`. `max_outputs` caps how many records are drawn.
 
         Returns:

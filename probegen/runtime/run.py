@@ -18,6 +18,7 @@ from probegen.artefact.rows import count_rows
 from probegen.runtime.completeness import Completeness
 from probegen.runtime.inputs import Array
 from probegen.runtime.texts import Texts
+from probegen.runtime.texts.whole_words import Word
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +46,10 @@ class Run:
     def tokens(self) -> dict[str, list[list[str]]]:
         """How the ids read that were fed, by input, a list a sample; padding is left out."""
         return (self.texts or Texts(self.manifest)).tokens(self.inputs)
+
+    def whole_words(self, name: str, sample: int) -> list[Word]:
+        """Returns the words that the tokens of one sample of an input make up."""
+        return (self.texts or Texts(self.manifest)).whole_words(name, self.inputs[name][sample])
 
     @functools.cached_property
     def features(self) -> dict[str, list[str]]:

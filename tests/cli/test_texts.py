@@ -45,6 +45,15 @@ def test_compile_run_and_verify(probegen_cli, text_model):
     assert json.loads(out)["tokens"]["text"] == [["the", "cat"], [], ["mat", "cat"]]
     words = json.loads(out)["words"]["integrated_gradients/text"]
     assert [[word for word, _ in row] for row in words] == [["the", "cat"], [], ["mat", "cat"]]
+    picture = text_model / "two.png"
+    status, out, err = probegen_cli(
+        "run", path, lines, "--whole-words", "--sample", "2,0", "--plot", picture, "--json"
+    )
+    assert status == 0, err
+    assert json.loads(out)["words"]["integrated_gradients/text"] == words
+    assert picture.stat().st_size > 1000
+    status, _, err = probegen_cli("run", path, lines, "--plot", picture, "--sample", "0;2")
+    assert (status, "rows of the batch such as 0 or 0,2" in err) == (1, True)
 
 
 def test_what_is_refused(probegen_cli, text_model):

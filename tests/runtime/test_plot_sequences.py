@@ -453,6 +453,50 @@ def test_padded_tokens_are_left_out_and_count_for_nothing():
     assert says(blank.plot(sample=0), "the target does not react")
 
 
+def test_pieces_are_joined_on_request_and_padding_stays_out():
+    tokens = [["un", "##break", "##able", "glass", "x"]]
+    told = {"vocabulary": 99, "padding": Padding("ids", (0.0,))}
+    spec = {"input": "ids", "sign": "signed", "draw": "map"}
+    array = np.array([[1.0, -3.0, 0.5, 2.0, 100.0]])
+    weights = RNG.dirichlet(np.ones(5), (1, 2, 5))
+    result = result_of(
+        {"ids": (np.array([[7, 8, 9, 5, 0]], np.int32), TOKENS, told)},
+        {
+            "it": (array, "dot", TOKENS, spec),
+            "heads": (weights, "attention", ("batch", "head", "query", "key"), {}),
+        },
+    )
+    text = highlighted(record_view(result["it"], 0, {"tokens": tokens, "whole_words": True}))
+    assert text.tokens == ["unbreakable", "glass"]
+    np.testing.assert_allclose(text.values, [-1.5, 2.0])
+    assert says(result["it"].plot(tokens=tokens, whole_words=True), "pieces joined into words: sum")
+    drawn = images_of(result["heads"].plot(tokens=tokens, whole_words=True))[1]
+    rows = np.stack([weights[0, 0, :3].mean(0), *weights[0, 0, 3:]])
+    expected = np.column_stack([rows[:, :3].sum(1), rows[:, 3:]])
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    np.testing.assert_allclose(drawn.sum(1), 1, atol=1e-5)
+
+
+def test_samples_below_each_other_have_one_scale():
+    ids = np.array([[4, 8], [15, 16], [23, 42]], np.int32)
+    array = np.array([[1.0, -2.0], [0.5, 0.5], [8.0, 0.0]])
+    spec = {"input": "ids", "sign": "signed", "draw": "map"}
+    result = result_of(
+        {"ids": (ids, TOKENS, {"vocabulary": 99})}, {"it": (array, "dot", TOKENS, spec)}
+    )
+    figure = result["it"].plot(sample=[2, 0])
+    boxes = [b.get_facecolor()[:3] for b in figure.findobj(FancyBboxPatch)]
+    expected = colour_map("RdBu_r")((np.array([8.0, 0.0, 1.0, -2.0]) + 8) / 16)[:, :3]
+    np.testing.assert_allclose(boxes, expected, atol=1e-6)
+    titles = [t for t in texts_of(figure) if t.startswith("Sample")]
+    assert [t.split(" ")[1] for t in titles] == ["2", "0"]
+    assert says(figure, "one scale for all samples")
+    assert len(result.plot(sample=(0, 1, 2)).findobj(FancyBboxPatch)) == 6
+    for wrong, says_ in (([], "empty list"), ([0, 3], "there is no sample 3"), ("0", "'0'")):
+        with pytest.raises(InputError, match=says_):
+            result["it"].plot(sample=wrong)
+
+
 def test_a_mask_that_is_fed_tells_padding():
     ids = np.array([[7, 8, 3]], np.int32)
     inputs = {

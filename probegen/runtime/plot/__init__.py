@@ -7,6 +7,7 @@
     generated         a text that was written, with a row for each new token
     picture, mosaic, charts, image, stack, steps, style, thinning
                       layout, shared charts, pictures and colours
+    fonts, writing    signs that the usual font lacks, and which way a text runs
     inline            figures as part of a web page
 
 Figures are made without pyplot: nothing is registered, no backend or display is needed, and
@@ -15,6 +16,7 @@ several threads may draw at once.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,15 +32,17 @@ from probegen.runtime.files import write_atomic
 from probegen.runtime.plot import class_panels
 from probegen.runtime.plot.choose import picture_of
 from probegen.runtime.plot.contributions import check_form
+from probegen.runtime.plot.fonts import readers_own
 from probegen.runtime.plot.generated import picture as picture_of_generated
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.maximised import pictures
-from probegen.runtime.plot.picture import figure_of, stack
+from probegen.runtime.plot.picture import Picture, figure_of, stack
 from probegen.runtime.plot.style import DPI
 from probegen.runtime.plot.view import View, place, sources_of, view_of
 
 __all__ = [
+    "Samples",
     "check_against",
     "class_views",
     "figure_of",
@@ -47,6 +51,7 @@ __all__ = [
     "maximised_figure",
     "picture_of",
     "place",
+    "readers_own",
     "record_figure",
     "record_view",
     "result_figure",
@@ -63,15 +68,50 @@ Array = npt.NDArray[Any]
 _OVERVIEW_PANELS = 16
 
 
-def record_figure(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> Figure:
-    """Returns the figure of one sample of one record.
+#: A row of a batch, or several.
+Samples = int | Sequence[int]
+
+
+def record_figure(record: DrawableRecord, sample: Samples, options: Mapping[str, Any]) -> Figure:
+    """Returns the figure of one sample of one record, or of several below each other.
 
     Raises:
         InputError: there is no such sample, or an option does not fit.
     """
-    view = record_view(record, sample, options)
-    check_form(view)
-    return figure_of(picture_of(view))
+    views = [record_view(record, one, options) for one in _samples(sample)]
+    for view in views:
+        check_form(view)
+    return stack(_pictures(views))
+
+
+def _samples(given: Samples) -> list[int]:
+    """Returns the rows of a batch to draw.
+
+    Raises:
+        InputError: there are none.
+    """
+    if isinstance(given, str | bytes | float) or not hasattr(given, "__iter__"):
+        return [given]  # type: ignore[list-item]
+    rows = list(given)
+    if not rows:
+        raise InputError("sample= is an empty list; it takes the number of a row, or several.")
+    return rows
+
+
+def _pictures(views: Sequence[View]) -> list[Picture]:
+    """Plans the pictures of samples of one record, with the number of each before its title."""
+    if len(views) == 1:
+        return [picture_of(views[0])]
+    beside = [dataclasses.replace(view, beside=tuple(views)) for view in views]
+    planned = [picture_of(view) for view in beside]
+    shared = [note for note in planned[0].notes if all(note in p.notes for p in planned)]
+    pictures = []
+    for view, picture in zip(beside, planned, strict=True):
+        notes = tuple(note for note in picture.notes if note not in shared)
+        notes += tuple(shared) if view is beside[-1] else ()
+        title = f"Sample {view.sample} \u2014 {picture.title}"
+        pictures.append(dataclasses.replace(picture, title=title, notes=notes))
+    return pictures
 
 
 def generated_figure(spec: OutputSpec, rows: Array, tokens: Sequence[str], prompt: int) -> Figure:
@@ -90,8 +130,8 @@ def record_view(record: DrawableRecord, sample: int, options: Mapping[str, Any])
     return view_of(record, sample, labels)
 
 
-def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any]) -> Figure:
-    """Returns one tall figure with one sample of each record.
+def result_figure(result: DrawableResult, sample: Samples, options: Mapping[str, Any]) -> Figure:
+    """Returns one tall figure with one sample of each record, or several.
 
     Raises:
         InputError: there is no such sample, or an option does not fit.
@@ -102,7 +142,9 @@ def result_figure(result: DrawableResult, sample: int, options: Mapping[str, Any
     shown = records[: labels.max_outputs]
     left_out = [record.name for record in records[len(shown) :]]
     note = f"not shown: {', '.join(left_out)}" if left_out else ""
-    return stack([picture_of(view_of(record, sample, labels)) for record in shown], note)
+    rows = _samples(sample)
+    views = ([view_of(record, row, labels) for row in rows] for record in shown)
+    return stack([picture for of_record in views for picture in _pictures(of_record)], note)
 
 
 def maximised_figure(

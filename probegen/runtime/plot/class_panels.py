@@ -36,7 +36,12 @@ def views(view: View) -> list[tuple[str, View]]:
             f"channel {i}" if of_layer else class_name(int(i), view.class_names) for i in indices
         ]
     return [
-        (name, dataclasses.replace(view, array=array, axes=view.axes[1:], explained_classes=None))
+        (
+            name,
+            dataclasses.replace(
+                view, array=array, axes=view.axes[1:], explained_classes=None, beside=()
+            ),
+        )
         for name, array in zip(names, view.array, strict=True)
     ]
 

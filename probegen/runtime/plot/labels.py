@@ -43,6 +43,10 @@ class PlotOptions(TypedDict, total=False):
             than the sequence means that the rest is padding and is left out. Where a model has
             several sequences, a dict of these by the name of the input or of the output.
         query_tokens: tokens of the query axis of cross-attention; by default `tokens`.
+        whole_words: join the pieces of words that a tokenizer makes (`##`, `\u2581`, `\u0120`) into
+            words. Their numbers are summed up where they are signed or attention; of slopes the
+            Euclidean norm is taken, of others the largest. Attention from a word is the mean of its
+            pieces' (Clark et al. 2019, sec. 4.1), so that rows still sum to 1.
         class_names: names along the class axis; by default the manifest's.
         feature_names: names of the features of the table or time series that has as many; a
             dict by input name where several do.
@@ -59,6 +63,7 @@ class PlotOptions(TypedDict, total=False):
 
     tokens: Tokens | None
     query_tokens: Tokens | None
+    whole_words: bool
     class_names: Sequence[str] | None
     feature_names: Names | None
     time: Times | None
@@ -75,6 +80,7 @@ class Labels:
 
     tokens: Tokens | None = None
     query_tokens: Tokens | None = None
+    whole_words: bool = False
     class_names: Sequence[str] | None = None
     feature_names: Names | None = None
     time: Times | None = None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
+from probegen.runtime.plot import fonts
 from probegen.runtime.plot.style import (
     INK,
     LABEL_SIZE,
@@ -63,6 +64,7 @@ def stack(pictures: Sequence[Picture], note: str = "") -> Figure:
         strips.append(_words(note, width, _NOTE))
     figure = new_figure(width, sum(height for height, _ in strips))
     _fill(figure, strips)
+    fonts.fit(figure)
     return figure
 
 

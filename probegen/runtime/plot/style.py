@@ -25,6 +25,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from probegen.runtime.plot import fonts
+
 Array = npt.NDArray[Any]
 AnyFigure = Figure | SubFigure
 Orientation = Literal["vertical", "horizontal"]
@@ -54,6 +56,9 @@ CATEGORIES = (
 TITLE_SIZE = 10.0
 LABEL_SIZE = 8.0
 SMALL_SIZE = 7.0
+
+#: What joins letters and parts them, without a shape of its own.
+_JOINERS = "\u200c\u200d"
 
 #: Widest picture, in inches, as wide as the text of a two-column page.
 WIDTH = 7.5
@@ -178,11 +183,20 @@ def _limit(magnitudes: Array, clip: bool) -> tuple[float, bool]:
 
 
 def plain(text: object, limit: int | None = None) -> str:
-    """Returns text that matplotlib draws as it stands: no formulas, no line breaks, cut."""
-    line = "".join(c if c.isprintable() else "\u240a" if c == "\n" else "\u00b7" for c in str(text))
+    """Returns text that matplotlib draws as it stands.
+
+    There are no formulas and no line breaks in it, and no signs without a font; it is cut.
+    """
+    line = "".join(_visible(sign) for sign in str(text))
     if limit is not None and len(line) > limit:
         line = line[: limit - 1] + "\u2026"
-    return line.replace("$", r"\$")
+    return fonts.legible(line).replace("$", r"\$")
+
+
+def _visible(sign: str) -> str:
+    return (
+        sign if sign.isprintable() or sign in _JOINERS else "\u240a" if sign == "\n" else "\u00b7"
+    )
 
 
 def number(value: float) -> str:

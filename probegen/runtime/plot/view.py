@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.verdict import verdict
 from probegen.runtime.positions import is_derivative
 from probegen.runtime.run import DrawableRecord, Run
+from probegen.runtime.texts.whole_words import Word, guessed, joined_by
 
 Array = npt.NDArray[Any]
 
@@ -57,6 +59,7 @@ class InputSample:
         tokens: how each id reads, padding at the end left out, where the artefact knows.
         words: what its features count, where they are words.
         padded: which steps of its sequence hold nothing, `[time]`; None where that is not known.
+        whole_words: returns the words that its tokens make up, where the artefact knows.
     """
 
     spec: InputSpec
@@ -65,6 +68,7 @@ class InputSample:
     tokens: Sequence[str] | None = None
     words: Sequence[str] | None = None
     padded: npt.NDArray[np.bool_] | None = None
+    whole_words: Callable[[], Sequence[Word]] | None = None
 
     @property
     def is_text(self) -> bool:
@@ -112,6 +116,7 @@ class View:
         labels: what the caller said about axes and limits.
         explained_classes: of an attribution of several classes at once, which they are.
         completeness: what is missing to completeness, in words; empty where nothing says it.
+        beside: the samples that are drawn in one figure with this one, itself among them.
     """
 
     spec: OutputSpec
@@ -125,6 +130,7 @@ class View:
     labels: Labels
     explained_classes: tuple[int, ...] | None = None
     completeness: str = ""
+    beside: tuple[View, ...] = ()
 
     @property
     def title(self) -> str:
@@ -286,6 +292,28 @@ class View:
         source = self._text_of(size)
         return None if source is None else self._decoded(source)
 
+    def words(self, tokens: Sequence[str]) -> list[Word] | None:
+        """Returns the words that tokens along an axis make up, where they are to be joined.
+
+        Args:
+            tokens: what `tokens` has returned.
+        """
+        if not self.labels.whole_words:
+            return None
+        for source in self.inputs:
+            if source.whole_words is not None and list(source.tokens or ()) == list(tokens):
+                return list(source.whole_words())
+        return guessed(tokens)
+
+    def joins(self, signed: bool) -> str:
+        """Returns how the numbers of pieces become that of their word.
+
+        Args:
+            signed: whether they are for and against the target, also after axes were joined.
+        """
+        share = self.spec.draw == DRAWN_AS_ATTENTION
+        return joined_by(signed=signed, share=share, derivative=self.is_derivative)
+
     @property
     def _tells_apart(self) -> bool:
         """True for maps whose queries and keys are of two lengths, so of two sequences."""
@@ -413,6 +441,9 @@ def sources_of(run: Run, sample: int) -> tuple[InputSample, ...]:
             run.tokens[spec.name][sample] if spec.name in run.tokens else None,
             run.features.get(spec.name),
             padded_steps(spec, run.manifest.inputs, arrays, sample),
+            functools.partial(run.whole_words, spec.name, sample)
+            if spec.name in run.tokens
+            else None,
         )
         for spec in run.manifest.inputs
         if spec.name in arrays and sample < run.rows

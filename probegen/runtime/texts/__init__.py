@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.texts import IDS, TextSpec
 from probegen.errors import InputError, ManifestError, ProbegenError, did_you_mean
 from probegen.runtime.texts.base import Tokenizer
+from probegen.runtime.texts.whole_words import Word, grouped
 
 __all__ = ["KINDS", "Texts", "Tokenizer", "holds_text", "tokenizer_of"]
 
@@ -193,10 +194,32 @@ class Texts:
                 found[spec.makes[IDS]] = [tokenizer.tokens(row) for row in ids.tolist()]
         return found
 
+    def whole_words(self, name: str, row: Array) -> list[Word]:
+        """Returns the words of the ids of one sample of an input, padding at the end left out.
+
+        Raises:
+            KeyError: it is no input that is made of text.
+        """
+        tokenizer = {
+            spec.makes.get(IDS): made
+            for spec, made in zip(self.specs, self.tokenizers, strict=True)
+        }[name]
+        return _whole_words(tokenizer, row.tolist())
+
     def features(self) -> dict[str, list[str]]:
         """Returns the names of the features of inputs that count words, by input."""
         pairs = zip(self.specs, self.tokenizers, strict=True)
         return {s.makes[IDS]: t.tokens(()) for s, t in pairs if not t.words}
+
+
+def _whole_words(tokenizer: Tokenizer, row: Sequence[int]) -> list[Word]:
+    tokens = tokenizer.tokens(row)
+
+    def spelt(places: Sequence[int]) -> str:
+        text = tokenizer.decode([row[i] for i in places]).strip()
+        return text or "".join(tokens[i] for i in places)
+
+    return grouped(tokenizer.starts(row), spelt)
 
 
 def as_bytes(value: Any, spec: TextSpec) -> Array:

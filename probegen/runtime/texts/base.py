@@ -46,6 +46,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, as the model's own tokenizer writes it; padding left out."""
 
+    def starts(self, ids: Sequence[int]) -> list[bool]:
+        """Returns which of `tokens(ids)` begin a word; all where tokens are words."""
+
 
 def unpacked(settings: Mapping[str, Any], name: str) -> Any:
     """Returns a packed setting of a tokenizer.

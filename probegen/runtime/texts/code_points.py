@@ -45,6 +45,10 @@ class CodePoints(Pieces):
             return f"\\x{piece:02x}"
         return chr(piece) if 0 <= piece < 0x110000 else str(piece)
 
+    def begins(self, piece: int, before: int) -> bool:
+        """Tells whether a sign is a space behind a letter: spaces belong to the word behind."""
+        return self.token(piece).isspace() and not self.token(before).isspace()
+
     def text(self, pieces: Sequence[int]) -> str:
         """Returns the text of bytes or code points; what is none becomes U+FFFD."""
         if self._bytes:

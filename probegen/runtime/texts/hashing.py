@@ -53,6 +53,10 @@ class Hashing:
         """Returns the numbers of the bins: their strings are lost."""
         return " ".join(self.tokens(ids))
 
+    def starts(self, ids: Sequence[int]) -> list[bool]:
+        """Returns that each bin stands for whole strings."""
+        return [True] * len(self.tokens(ids))
+
 
 def made_from(settings: Mapping[str, Any]) -> Hashing:
     """Returns the bins of some settings."""

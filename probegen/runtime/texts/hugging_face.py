@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from probegen.errors import InputError, ManifestError
 from probegen.runtime.texts.base import unpacked
 from probegen.runtime.texts.pieces import Pieces
+from probegen.runtime.texts.whole_words import BYTE_SPACES, LOWER_BLOCK
 
 
 class HuggingFace(Pieces):
@@ -21,7 +23,9 @@ class HuggingFace(Pieces):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        self._tokenizer = opened(json.dumps(unpacked(settings, "file")))
+        content = unpacked(settings, "file")
+        self._tokenizer = opened(json.dumps(content))
+        self._marks = _Marks.of(content)
         self._special: bool = settings["special"]
         self._readable: bool = settings["readable"]
         if self._length is not None and self._special:  # keeps the special tokens at the end
@@ -42,9 +46,53 @@ class HuggingFace(Pieces):
         decoded = self._tokenizer.decode([piece], skip_special_tokens=False)
         return token if "\ufffd" in decoded or not decoded else str(decoded)
 
+    def begins(self, piece: int, before: int) -> bool:
+        """Tells whether a piece begins a word, by how this kind of tokenizer marks it."""
+        raw = self._tokenizer.id_to_token
+        return self._marks.begins(raw(piece) or "", raw(before) or "")
+
     def text(self, pieces: Sequence[int]) -> str:
         """Returns the text of ids."""
         return str(self._tokenizer.decode(list(pieces), skip_special_tokens=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Marks:
+    """How a tokenizer marks where words begin; without any mark each token is a word.
+
+    Attributes:
+        inside: what stands before pieces inside of words.
+        ends: what stands behind the last piece of a word.
+        spaces: what stands before the first piece of a word, one of these.
+    """
+
+    inside: str = ""
+    ends: str = ""
+    spaces: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> _Marks:
+        """Returns those of the content of a `tokenizer.json`."""
+        model = content.get("model") or {}
+        parts = [content.get(part) for part in ("pre_tokenizer", "decoder", "normalizer")]
+        ways = json.dumps(parts, ensure_ascii=False)
+        if model.get("continuing_subword_prefix"):
+            return cls(inside=str(model["continuing_subword_prefix"]))
+        if model.get("end_of_word_suffix"):
+            return cls(ends=str(model["end_of_word_suffix"]))
+        if "ByteLevel" in ways:
+            return cls(spaces=BYTE_SPACES)
+        if "Metaspace" in ways or LOWER_BLOCK in ways:
+            return cls(spaces=(LOWER_BLOCK,))
+        return cls()
+
+    def begins(self, token: str, before: str) -> bool:
+        """Tells whether a token begins a word, by itself and the one before."""
+        if self.inside:
+            return not token.startswith(self.inside) or token == self.inside
+        if self.ends:
+            return before.endswith(self.ends)
+        return token.startswith(self.spaces) if self.spaces else True
 
 
 def opened(content: str) -> Any:

@@ -101,6 +101,10 @@ class Lookup:
         """Returns the words with a space between."""
         return " ".join(self.tokens(ids))
 
+    def starts(self, ids: Sequence[int]) -> list[bool]:
+        """Returns that each token is a word."""
+        return [True] * len(self.tokens(ids))
+
 
 def _bytes(word: str | None) -> bytes | None:
     return None if word is None else word.encode("utf-8", "surrogateescape")

@@ -42,6 +42,11 @@ class Pieces(abc.ABC):
     def token(self, piece: int) -> str:
         """Returns how an id reads."""
 
+    def begins(self, piece: int, before: int) -> bool:
+        """Tells whether an id begins a word, where neither it nor the one before is special."""
+        del piece, before
+        return True
+
     @abc.abstractmethod
     def text(self, pieces: Sequence[int]) -> str:
         """Returns the text of ids."""
@@ -71,6 +76,15 @@ class Pieces(abc.ABC):
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns how each id reads, padding at the end left out."""
         return [self.token(i) for i in without_padding(ids, self._padding)]
+
+    def starts(self, ids: Sequence[int]) -> list[bool]:
+        """Returns which tokens begin a word; special tokens stand alone."""
+        row = without_padding(ids, self._padding)
+        alone = [i in self._hidden for i in row]
+        return [
+            place == 0 or alone[place] or alone[place - 1] or self.begins(piece, row[place - 1])
+            for place, piece in enumerate(row)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, special tokens and padding left out."""

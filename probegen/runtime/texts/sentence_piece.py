@@ -9,6 +9,7 @@ from typing import Any
 from probegen.errors import InputError
 from probegen.runtime.texts.base import unpacked
 from probegen.runtime.texts.pieces import Pieces
+from probegen.runtime.texts.whole_words import LOWER_BLOCK
 
 
 class SentencePieces(Pieces):
@@ -36,6 +37,11 @@ class SentencePieces(Pieces):
     def token(self, piece: int) -> str:
         """Returns the piece of an id; a space is written as SentencePiece does."""
         return str(self._model.id_to_piece(piece)) if 0 <= piece < len(self._model) else str(piece)
+
+    def begins(self, piece: int, before: int) -> bool:
+        """Tells whether a piece has the mark of a space before it."""
+        del before
+        return self.token(piece).startswith(LOWER_BLOCK)
 
     def text(self, pieces: Sequence[int]) -> str:
         """Returns the text of ids."""

@@ -16,6 +16,7 @@ from probegen.artefact.texts import IDS
 from probegen.errors import InputError
 from probegen.runtime.texts.base import padded, shown
 from probegen.runtime.texts.lookup import Lookup
+from probegen.runtime.texts.whole_words import spaces_begin
 
 Array = npt.NDArray[Any]
 
@@ -85,6 +86,13 @@ class Vectorization:
         """Returns the words with a space between, the characters without."""
         words = self.tokens(ids)
         return ("" if self._split == CHARACTER else " ").join(words)
+
+    def starts(self, ids: Sequence[int]) -> list[bool]:
+        """Returns that each token is a word; of characters those that are a space, or the first."""
+        tokens = self.tokens(ids)
+        if self._split == CHARACTER and self._ngrams is None:
+            return spaces_begin(tokens)
+        return [True] * len(tokens)
 
 
 def _decoded(text: bytes) -> str:

@@ -87,11 +87,19 @@ class WordPieces(Pieces):
         """Returns the token of an id."""
         return self._tokens[piece] if 0 <= piece < len(self._tokens) else str(piece)
 
+    def begins(self, piece: int, before: int) -> bool:
+        """Tells whether a piece has no mark of those inside of words."""
+        del before
+        return not self._is_inside(self.token(piece))
+
+    def _is_inside(self, token: str) -> bool:
+        return len(token) > len(self._suffix) and token.startswith(self._suffix)
+
     def text(self, pieces: Sequence[int]) -> str:
         """Returns words with spaces between, pieces inside of words joined to them."""
         words: list[str] = []
         for token in map(self.token, pieces):
-            if words and len(token) > len(self._suffix) and token.startswith(self._suffix):
+            if words and self._is_inside(token):
                 words[-1] += token[len(self._suffix) :]
             else:
                 words.append(token)

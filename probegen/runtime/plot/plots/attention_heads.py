@@ -15,6 +15,7 @@ from probegen.runtime.plot.mosaic import Ticks, Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import LIGHT, Scale
 from probegen.runtime.plot.view import View
+from probegen.runtime.texts.whole_words import MEAN, SUM, join
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +51,8 @@ def plan(view: View) -> Picture:
     rows = view.tokens(maps.shape[1], query=True) if down == QUERY else None
     columns = view.tokens(maps.shape[2])
     maps = maps[:, : _length(rows), : _length(columns)]
+    maps, rows, columns, joined = in_words(view, maps, rows, columns)
+    notes += joined
     shown = maps[: min(_MOST_HEADS, view.labels.max_panels)]
     tiles = [Tile(m, name) for m, name in zip(shown, _names(view, panels, len(maps)), strict=False)]
     if len(maps) > 1 and panels == HEAD:
@@ -67,6 +70,34 @@ def plan(view: View) -> Picture:
         mosaic.draw, tiles=tiles, layout=layout, scale=scale, label=view.quantity, ticks=ticks
     )
     return Picture(view.title, *layout.body, draw, (*notes, *largest_alone(view)))
+
+
+def in_words(
+    view: View, maps: Array, rows: list[str] | None, columns: list[str] | None
+) -> tuple[Array, list[str] | None, list[str] | None, tuple[str, ...]]:
+    """Joins pieces of words where that is asked for, so that rows still sum to what they did.
+
+    Args:
+        view: where it comes from.
+        maps: `[panel, row, key]`.
+        rows: the tokens of the rows; None where they are none.
+        columns: those of the keys.
+
+    Returns:
+        The maps, the words of rows and of keys, and a note where pieces were joined.
+    """
+    notes: tuple[str, ...] = ()
+    for axis, tokens, how in ((1, rows, MEAN), (2, columns, SUM)):
+        words = None if tokens is None else view.words(tokens)
+        if words is None or len(words) == maps.shape[axis]:
+            continue
+        maps = join(maps, words, how, axis)
+        notes = ("pieces joined into words: attention to them is summed up, from them the mean",)
+        if axis == 1:
+            rows = [word.text for word in words]
+        else:
+            columns = [word.text for word in words]
+    return maps, rows, columns, notes
 
 
 def largest_alone(view: View) -> tuple[str, ...]:

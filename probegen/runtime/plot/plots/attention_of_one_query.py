@@ -20,7 +20,7 @@ def fits(view: View) -> bool:
 def plan(view: View) -> Picture:
     """Plans the weights over the series or the tokens that the keys are of, else as columns."""
     view, notes = _without_identity(view)
-    along = dataclasses.replace(view, axes=SEQUENCE[:1])
+    along = dataclasses.replace(view, axes=SEQUENCE[:1], beside=())
     if series_bars.has_series(along):
         picture = series_bars.plan(along)
     elif token_boxes.has_tokens(along):
