@@ -19,9 +19,16 @@ QUANTUS_READY := $(QUANTUS_VENV)/.ready
 KSERVE_VENV := .venv-kserve
 KSERVE_BIN := $(KSERVE_VENV)/bin
 KSERVE_READY := $(KSERVE_VENV)/.ready
+# The oldest onnxruntime that is supported; and what rewrites artefacts, with LiteRT.
+OLDEST_VENV := .venv-where-oldest
+OLDEST_BIN := $(OLDEST_VENV)/bin
+OLDEST_READY := $(OLDEST_VENV)/.ready
+WHERE_VENV := .venv-where
+WHERE_BIN := $(WHERE_VENV)/bin
+WHERE_READY := $(WHERE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus mutants clean
+.PHONY: help demo gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -37,6 +44,7 @@ help:
 	@echo "make sweep   compile every layer and model of Keras, write docs/COVERAGE.md (half an hour)"
 	@echo "make sweep-onnx  compile ONNX files of torch, scikit-learn and others, write docs/COVERAGE.md (an hour or two)"
 	@echo "make corpus  try the gradients of onnx's own cases of its operators, write docs/COVERAGE.md (5 minutes)"
+	@echo "make runs-where  run artefacts in every runtime there is, write docs/RUNS_WHERE.md (half an hour)"
 	@echo "make mutants  change modules at random, print what their tests do not notice (ten minutes)"
 	@echo "make clean   remove the environment and everything made"
 
@@ -127,6 +135,20 @@ sweep-onnx: $(READY) $(ONNX_READY)
 corpus: $(READY)
 	$(BIN)/python -m tests.graph.vjp.onnx_cases --coverage docs/COVERAGE.md
 
+$(OLDEST_READY): pyproject.toml
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_BIN)/python -m pip install --quiet 'onnxruntime==1.20.0' 'numpy>=1.26,<3'
+	touch $@
+
+$(WHERE_READY): pyproject.toml
+	$(PYTHON) -m venv $(WHERE_VENV)
+	$(WHERE_BIN)/python -m pip install --quiet --upgrade pip
+	$(WHERE_BIN)/python -m pip install --quiet --editable '.[runs-where]'
+	touch $@
+
+runs-where: $(READY) $(OLDEST_READY) $(WHERE_READY)
+	$(BIN)/python -m runs_where --page docs/RUNS_WHERE.md
+
 # make mutants FILES="probegen/methods/saliency.py probegen/plan" MINUTES=20
 FILES ?=
 MINUTES ?= 10
@@ -135,4 +157,4 @@ mutants: $(READY)
 	$(BIN)/python -m mutants $(FILES) --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

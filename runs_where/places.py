@@ -1,0 +1,100 @@
+"""The table of places: what runs artefacts, in which environment, and how far off it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+GATES = ("required", "optional", "split", "none")
+#: Of float32 numbers, max |a - b| over max |b| of an output. A fault of the kinds that artefacts
+#: once had in one engine or another (a mask of 0.5 at 0, a weight taken the wrong way) is 0.1.
+LIMIT = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A worker and where it runs.
+
+    Attributes:
+        command: what runs it; job and answer follow as paths.
+        options: what it is told.
+    """
+
+    command: tuple[str, ...]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A line of the table.
+
+    Attributes:
+        name: what it is called in the page.
+        steps: workers, one after the other; the last one's numbers count.
+        forms: the forms of artefact that it is given.
+        here: True where the development environment has all that it needs.
+    """
+
+    name: str
+    steps: Sequence[Step]
+    forms: tuple[str, ...] = GATES
+    here: bool = False
+
+
+def _python(worker: str, venv: str | None = None, **options: Any) -> Step:
+    python = sys.executable if venv is None else str(ROOT / venv / "bin" / "python")
+    return Step((python, "-m", f"runs_where.workers.{worker}"), options)
+
+
+#: Environments of their own: onnxruntime's oldest version, and simplifiers with LiteRT.
+OLDEST, TOOLS = ".venv-where-oldest", ".venv-where"
+
+
+def _onnxruntime(what: str, **options: Any) -> Place:
+    return Place(f"onnxruntime, {what}", [_python("onnxruntime", **options)], here=True)
+
+
+PLACES: tuple[Place, ...] = (
+    _onnxruntime("as it comes"),
+    _onnxruntime("no optimisation", level="ORT_DISABLE_ALL"),
+    _onnxruntime("basic", level="ORT_ENABLE_BASIC"),
+    _onnxruntime("extended", level="ORT_ENABLE_EXTENDED"),
+    _onnxruntime("layout", level="ORT_ENABLE_LAYOUT"),
+    Place(
+        "onnxruntime, the oldest supported",
+        [_python("onnxruntime", OLDEST)],
+    ),
+    _onnxruntime("ORT format", ort_format="Fixed"),
+    _onnxruntime("ORT format with run-time optimisation", ort_format="Runtime"),
+    Place("OpenVINO", [_python("openvino")], here=True),
+    Place("onnx's reference evaluator", [_python("evaluator")], here=True),
+    *(
+        Place(f"onnxruntime after {name}", [_python("onnxruntime", TOOLS, simplifier=name)])
+        for name in ("onnxslim", "onnxsim", "onnxoptimizer")
+    ),
+    *(
+        Place(
+            f"TensorFlow without Keras, {signature}",
+            [_python("savedmodel", signature=signature)],
+            (signature,),
+            here=True,
+        )
+        for signature in ("serving_default", "explain")
+    ),
+    *(
+        Place(
+            f"LiteRT, {signature}",
+            [
+                _python("to_litert", signature=signature),
+                _python("litert", TOOLS, signature=signature),
+            ],
+            (signature,),
+        )
+        for signature in ("serving_default", "explain")
+    ),
+)
