@@ -23,6 +23,7 @@ import numpy as np
 from probegen.artefact.manifest import (
     CLASS,
     DRAWN_AS_ACTIVATION,
+    DRAWN_AS_ATTENTION,
     DRAWN_AS_PREDICTION,
     DRAWN_BESIDE,
     Manifest,
@@ -30,7 +31,7 @@ from probegen.artefact.manifest import (
 )
 from probegen.artefact.rows import without_batch
 from probegen.errors import InputError
-from probegen.runtime import plot
+from probegen.runtime import attention_explorer, plot
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.one_class import of_steps
@@ -94,8 +95,12 @@ def render(
     manifest = result.manifest
     heading = title or _heading(result)
     rows = min(samples, _batch(result))
-    shown = [_sample(result, i, labels) for i in range(rows)]
-    script = _SCRIPT.read_text(encoding="utf-8")
+    shown = [_sample(result, i, labels, rows) for i in range(rows)]
+    explored = any(attention_explorer.NAME in sample.outputs for sample in shown)
+    more = [(attention_explorer.SCRIPT, attention_explorer.STYLE)] if explored else []
+    sources = [(_SCRIPT, _STYLE), *more]
+    script = "".join(path.read_text(encoding="utf-8") for path, _ in sources)
+    style = "".join(path.read_text(encoding="utf-8") for _, path in sources)
     body = [
         _header(heading, result, labels, rows),
         _chooser(shown),
@@ -110,7 +115,7 @@ def render(
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(heading)}</title>\n"
-        f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        f"<style>\n{style}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
         + (f"\n<script>{script}</script>" if shown else "")
         + "\n</body>\n</html>\n"
@@ -374,17 +379,24 @@ class _Sample:
     classes: list[str]
 
 
-def _sample(result: DrawableResult, sample: int, labels: Labels) -> _Sample:
+def _sample(result: DrawableResult, sample: int, labels: Labels, rows: int) -> _Sample:
     # What a reader came for first: outputs of layers can fill many screens.
     drawn = [r for r in result.values() if r.spec.draw != DRAWN_BESIDE and not r.spec.is_state]
     ordered = sorted(drawn, key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
     shown = ordered[: labels.max_outputs]
     views = [plot.view_of(record, sample, labels) for record in shown]
     parts = [_record(view) for view in views]
+    # All layers can be looked up there, also those that are not drawn.
+    weights = [r for r in drawn if r.spec.draw == DRAWN_AS_ATTENTION]
+    every = [plot.view_of(record, sample, labels) for record in weights]
+    explorer = attention_explorer.article(every, rows)
+    parts += [explorer] if explorer else []
     left_out = [r.name for r in drawn if r.name not in {s.name for s in shown}]
     if left_out:
         parts.append(f'<p class="muted">Not shown: {escape(", ".join(left_out))}</p>')
     outputs = {view.spec.name: f"{view.spec.title}: {plot.place(view.spec)}" for view in views}
+    if explorer:
+        outputs[attention_explorer.NAME] = attention_explorer.NAME.capitalize()
     classes = [name for view in views for name, _ in plot.class_views(view)]
     html = (
         f'<section data-sample="{sample}">\n<h2 id="sample-{sample}">Sample {sample}</h2>\n'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,59 @@ def largest_alone(view: View) -> tuple[str, ...]:
     """Says where all but the largest weights were left out."""
     kept = str(view.spec.detail.get("reduce") or "").rpartition("top:")
     return (f"the {kept[2]} largest of each row alone",) if kept[1] else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Maps:
+    """Attention maps of one place: a layer, or a step of a loop.
+
+    Attributes:
+        name: of the place, empty where the record is of one.
+        weights: float `[head, query, key]`.
+        queries, keys: how the tokens read, or their numbers.
+        tokens_known: whether they read as text.
+    """
+
+    name: str
+    weights: Array
+    queries: list[str]
+    keys: list[str]
+    tokens_known: bool
+
+
+def all_maps(view: View) -> tuple[list[Maps], tuple[str, ...]]:
+    """Returns the maps of every place of a view with queries and keys, and notes.
+
+    Raises:
+        ValueError: it has none.
+    """
+    others = [a for a in view.axes if a not in (HEAD, QUERY, KEY)]
+    heads = [HEAD] if HEAD in view.axes else []
+    array = view.ordered(*others, *heads, QUERY, KEY)
+    places = array.shape[: len(others)]
+    array = array.reshape(-1, *(array.shape[len(others) :] if heads else (1, *array.shape[-2:])))
+    notes: tuple[str, ...] = ()
+    if view.spec.detail.get(IDENTITY_DETAIL) and array.shape[-2] == array.shape[-1]:
+        array, notes = array - np.eye(array.shape[-1]), (WITHOUT_IDENTITY,)
+    named = [_names(view, axis, size) for axis, size in zip(others, places, strict=True)]
+    names = [", ".join(parts) for parts in itertools.product(*named)]
+    rows, columns = view.tokens(array.shape[-2], query=True), view.tokens(array.shape[-1])
+    array = array[:, :, : _length(rows), : _length(columns)]
+    found = []
+    for name, weights in zip(names, array, strict=True):
+        joined, queries, keys, said = in_words(view, weights, rows, columns)
+        known = queries is not None and keys is not None
+        found.append(
+            Maps(
+                name,
+                joined,
+                queries or [str(i) for i in range(joined.shape[1])],
+                keys or [str(i) for i in range(joined.shape[2])],
+                known,
+            )
+        )
+        notes = (*notes, *(note for note in said if note not in notes))
+    return found, (*notes, *largest_alone(view))
 
 
 def _arranged(view: View, down: str) -> tuple[Array, str, tuple[str, ...]]:
