@@ -28,7 +28,7 @@ from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.open_sizes import STAND_INS
 from probegen.sources.keras.patching import Patch, Patches
 from probegen.sources.keras.randomness import mark_seed
-from probegen.sources.keras.recurrence import Recurrence, write_states
+from probegen.sources.keras.recurrence import HiddenStates, InnerLoop, Recurrence, write_states
 from probegen.sources.keras.timewise import Fold, can_fold, has_rows, run_folded, unfolded
 from probegen.stages import within_layer
 
@@ -94,7 +94,7 @@ class Watcher:
         probed: Collection[CallKey] | None = None,
         mark_mask: Callable[[Any], Any] | None = None,
         states: Mapping[CallKey, Collection[str]] | None = None,
-        inner_loop: Callable[..., Any] | None = None,
+        inner_loop: InnerLoop | None = None,
         gathers: bool = True,
     ) -> None:
         """Prepares for one call of `model`.
@@ -105,8 +105,7 @@ class Watcher:
             probed: the calls whose outputs are asked for; None for all.
             mark_mask: what masks pass, so that they are found again; None leaves them alone.
             states: the calls whose states over time are written, and which of these.
-            inner_loop: stands in for `RNN.inner_loop`, called with the original first; None runs
-                Keras' own.
+            inner_loop: stands in for the loops of recurrent layers; None runs Keras' own.
             gathers: whether attention weights of the steps of loops are gathered.
         """
         self.calls: list[LayerCall] = []
@@ -221,15 +220,18 @@ class Watcher:
 
     def loop(self, original: Any, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
         """Notes what a loop over time is given; it is that of Keras, or what stands in for it."""
-        run = functools.partial(original, layer, sequences, *args, **kwargs)
-        if self._inner_loop is not None:
-            run = functools.partial(self._inner_loop, original, layer, sequences, *args, **kwargs)
+
+        def run() -> tuple[Any, HiddenStates | None]:
+            if self._inner_loop is None:
+                return original(layer, sequences, *args, **kwargs), None
+            return self._inner_loop(original, layer, sequences, *args, **kwargs)
+
         if self._looping is not None or not self._stack:  # LSTM's own calls that of RNN
-            return run()
+            return run()[0]
         self._looping = layer
         try:
             with self._writing_loop():
-                result = run()
+                result, hidden_states = run()
         finally:
             self._looping = None
         given = dict(zip(("initial_state", "mask", "training"), args, strict=False)) | kwargs
@@ -248,7 +250,7 @@ class Watcher:
             token = _watcher.set(None)  # the cell is no part of the model's call here
             try:
                 with self._writing_loop():
-                    write_states(found, suffixes)
+                    write_states(found, suffixes, hidden_states)
             finally:
                 _watcher.reset(token)
         known = self._stack[-1].recurrences

@@ -27,7 +27,7 @@ from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held import mark_mask
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
-from probegen.sources.keras.recurrence import over_time
+from probegen.sources.keras.recurrence import InnerLoop, over_time
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import run_source
 
@@ -124,7 +124,7 @@ def run_forward(
     weights: Sequence[tuple[Any, Any]] = (),
     mark: Callable[[Any], Any] = mark_mask,
     with_states: bool = True,
-    inner_loop: Callable[..., Any] | None = None,
+    inner_loop: InnerLoop | None = None,
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 

@@ -1,7 +1,8 @@
 """What a recurrent layer keeps from step to step: its states over time, and its gates.
 
 The loop of a layer gives out no more than its outputs, so the cell is run once more beside it, on
-what the loop was given, with its states for results.
+what the loop was given, with its states for results. Where the loop is written as an operator that
+has hidden states over time for a result, all else is computed from these instead.
 """
 
 from __future__ import annotations
@@ -85,6 +86,14 @@ class Recurrence:
         return keras.tree.pack_sequence_as(self.initial_state, list(flat))
 
 
+#: Returns the hidden states over time of each cell of a loop, `[batch, time, unit]`, in the order
+#: of the input.
+HiddenStates = Callable[[], list[Any]]
+#: Stands in for `RNN.inner_loop`: called with the original first, returns what that does, and the
+#: hidden states where the loop makes them for all steps.
+InnerLoop = Callable[..., tuple[Any, HiddenStates | None]]
+
+
 @dataclasses.dataclass(frozen=True)
 class StateForm:
     """What a state of a layer over time looks like.
@@ -109,7 +118,7 @@ class StateForm:
 def forms(recurrence: Recurrence) -> list[StateForm]:
     """Returns what states and gates of a loop look like, in the order of `over_time`."""
     count = len(recurrence.flat_states)
-    gates = _gates_of(recurrence)
+    gates = _gates_of(recurrence.cell)
     made = [
         _form(recurrence, state, "" if i == 0 else f":{i}", title, is_gate=False)
         for i, (state, title) in enumerate(
@@ -121,18 +130,27 @@ def forms(recurrence: Recurrence) -> list[StateForm]:
     return made
 
 
-def write_states(recurrence: Recurrence, suffixes: Collection[str]) -> None:
+def write_states(
+    recurrence: Recurrence,
+    suffixes: Collection[str],
+    hidden_states: HiddenStates | None = None,
+) -> None:
     """Writes states and gates over time into the graph that is being traced; see `made`.
 
     Args:
         recurrence: of tensors of that graph.
         suffixes: which; see `StateForm`. What it does not have is left out.
+        hidden_states: those that the loop made for all steps; None where the cells are to be run
+            once more.
     """
-    states = _looped(recurrence)
+    states = None if hidden_states is None else _without_loop(recurrence, hidden_states)
+    if states is None:
+        states = _looped(recurrence)
     named = {"" if i == 0 else f":{i}": value for i, value in enumerate(states)}
-    gates = _gates_of(recurrence)
+    gates = _gates_of(recurrence.cell)
     if any(s in suffixes for s, _ in gates):
-        made = _gates(recurrence, states[0])
+        start, backwards = recurrence.flat_states[0], bool(recurrence.layer.go_backwards)
+        made = _gates(recurrence.cell, recurrence.sequences, start, states[0], backwards)
         named.update((s, value) for (s, _), value in zip(gates, made, strict=True))
     recurrence.made = {s: value for s, value in named.items() if s in suffixes}
 
@@ -143,6 +161,91 @@ def over_time(recurrence: Recurrence, suffix: str) -> Any:
     if len(runs) > 1:
         return tf.stack(runs, axis=1)
     return unfolded(runs[0], recurrence.folds) if has_rows(runs[0]) else runs[0]
+
+
+# -- states ------------------------------------------------------------------------------------
+
+
+def _without_loop(recurrence: Recurrence, hidden_states: HiddenStates) -> list[Any] | None:
+    """Returns all states over time as `_looped` does, with no run of the cells; None if it cannot.
+
+    Hidden states being known, gates are functions of all steps at once, and cell states of an LSTM
+    follow from the gates.
+    """
+    stacked = type(recurrence.cell) is keras.layers.StackedRNNCells
+    cells = recurrence.cell.cells if stacked else [recurrence.cell]
+    if any(type(c) is keras.layers.LSTMCell and not _forgets(c) for c in cells):
+        return None
+    x, backwards = recurrence.sequences, bool(recurrence.layer.go_backwards)
+    nests = recurrence.initial_state if stacked else [recurrence.initial_state]
+    states: list[Any] = []
+    for cell, nest, after in zip(cells, nests, hidden_states(), strict=True):
+        start = keras.tree.flatten(nest)
+        states.append(after)
+        if len(start) > 1:
+            gates = _gates(cell, x, start[0], after, backwards)
+            states.append(_cell_states(gates, start[1], recurrence.mask, backwards))
+        x = after
+    return states
+
+
+def _forgets(cell: Any) -> bool:
+    """Tells whether the forget gate of an LSTM is in 0 to 1, so that no product of many grows."""
+    return cell.recurrent_activation in (keras.activations.sigmoid, keras.activations.hard_sigmoid)
+
+
+def _cell_states(gates: Sequence[Any], start: Any, mask: Any, backwards: bool) -> Any:
+    """Returns the cell states of an LSTM over time, `[batch, time, unit]`.
+
+    Args:
+        gates: see `_of_lstm`, each `[batch, time, unit]`.
+        start: the cell state before the first step, `[batch, unit]`.
+        mask: bool `[batch, time]` or None.
+        backwards: True where the first step is the last entry.
+    """
+    entered, kept, candidate, _ = gates
+    added = entered * candidate
+    if mask is not None:
+        there = tf.cast(tf.nest.flatten(mask)[0], tf.bool)[:, :, None]
+        kept, added = tf.where(there, kept, 1.0), tf.where(there, added, 0.0)
+    if backwards:
+        kept, added = tf.reverse(kept, [1]), tf.reverse(added, [1])
+    states = _kept_and_added(kept, added, start)
+    return tf.reverse(states, [1]) if backwards else states
+
+
+#: Steps from one turn of the loop of `_kept_and_added` to the next.
+_BLOCK = 16
+
+
+def _kept_and_added(kept: Any, added: Any, start: Any) -> Any:
+    """Returns all s_t = kept_t s_(t-1) + added_t, with few operators and a short loop.
+
+    In a block of steps s_t = k_t s + a_t, with s the state before the block, k_t the product of
+    what was kept in it so far, and a_t what it has added so far. Both are computed for all blocks
+    at once. A loop goes from block to block.
+
+    Args:
+        kept: `[batch, time, unit]`, between 0 and 1.
+        added: `[batch, time, unit]`.
+        start: `[batch, unit]`.
+    """
+    batch, time, width = tf.shape(kept)[0], tf.shape(kept)[1], kept.shape[-1]
+    behind = [[0, 0], [0, -time % _BLOCK], [0, 0]]
+
+    def in_blocks(over_time: Any) -> list[Any]:
+        whole = tf.reshape(tf.pad(over_time, behind), [batch, -1, _BLOCK, width])
+        return list(tf.unstack(whole, axis=2))
+
+    k, a = in_blocks(kept), in_blocks(added)
+    for t in range(1, _BLOCK):
+        a[t] += k[t] * a[t - 1]
+        k[t] *= k[t - 1]
+    of_blocks = [tf.transpose(v[-1], [1, 0, 2]) for v in (k, a)]
+    ends = tf.scan(lambda s, block: block[0] * s + block[1], tuple(of_blocks), start)
+    before = tf.transpose(tf.concat([start[None], ends[:-1]], 0), [1, 0, 2])
+    states = tf.stack([k * before + a for k, a in zip(k, a, strict=True)], axis=2)
+    return tf.reshape(states, [batch, -1, width])[:, :time]
 
 
 def _looped(recurrence: Recurrence) -> list[Any]:
@@ -202,9 +305,8 @@ def _kept(counts: Any, new: Any, old: Any) -> Any:
 # -- gates -------------------------------------------------------------------------------------
 
 
-def _gates_of(recurrence: Recurrence) -> Sequence[tuple[str, str]]:
-    """Returns the gates of a loop, none where what its cell computes is not known."""
-    cell = recurrence.cell
+def _gates_of(cell: Any) -> Sequence[tuple[str, str]]:
+    """Returns the gates of a cell, none where what it computes is not known."""
     for known, gates in (
         (keras.layers.LSTMCell, _LSTM_GATES),
         (keras.layers.GRUCell, _GRU_GATES),
@@ -214,16 +316,18 @@ def _gates_of(recurrence: Recurrence) -> Sequence[tuple[str, str]]:
     return ()
 
 
-def _gates(recurrence: Recurrence, hidden: Any) -> list[Any]:
+def _gates(cell: Any, x: Any, start: Any, hidden: Any, backwards: bool) -> list[Any]:
     """Returns the gates of all steps at once, each `[batch, time, unit]`.
 
     Args:
-        recurrence: of an LSTM or a GRU cell.
+        cell: an LSTM or a GRU cell.
+        x: what it reads, `[batch, time, input]`.
+        start: its hidden state before the first step, `[batch, unit]`.
         hidden: its hidden states over time.
+        backwards: True where the first step is the last entry.
     """
-    cell, x = recurrence.cell, recurrence.sequences
-    start = recurrence.flat_states[0][:, None]
-    if recurrence.layer.go_backwards:
+    start = start[:, None]
+    if backwards:
         before = tf.concat([hidden[:, 1:], start], 1)
     else:
         before = tf.concat([start, hidden[:, :-1]], 1)

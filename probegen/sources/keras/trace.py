@@ -24,6 +24,7 @@ from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.layouts import Layouts
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
+from probegen.sources.keras.recurrence import InnerLoop
 from probegen.stages import stage
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
@@ -142,7 +143,7 @@ def run_source(
     mark_mask: Callable[[Any], Any] | None = None,
     inner: InnerTensors | None = None,
     states: Mapping[CallKey, Collection[str]] | None = None,
-    inner_loop: Callable[..., Any] | None = None,
+    inner_loop: InnerLoop | None = None,
     gathers: bool = True,
 ) -> tuple[Any, Watcher]:
     """Calls the source model, watched; must run inside a graph that is being traced.

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from keras import layers, ops
@@ -10,6 +11,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import SelectionError, SpecError, VerificationError
 from probegen.sources.keras import recurrence
+from probegen.sources.keras.to_onnx import recurrent_layers
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 
@@ -143,6 +145,36 @@ def test_gates_make_the_next_state(art):
         assert found[f"states/{path}/reset_gate"].shape == hidden.shape
 
 
+def test_cells_of_keras_are_not_run_once_more(tmp_path):
+    """What their operators give is enough, over any length: 16 steps is a block of cell states."""
+    keras.utils.set_random_seed(5)
+    x = keras.Input((None, 3), name="x")
+    y = layers.Masking()(x)
+    made = [
+        layers.LSTM(3, recurrent_activation="hard_sigmoid", unit_forget_bias=False, name="hard"),
+        layers.LSTM(2, go_backwards=True, name="back"),
+        layers.RNN([layers.GRUCell(4), layers.LSTMCell(2)], name="stacked"),
+        layers.SimpleRNN(2, name="simple"),
+    ]
+    model = keras.Model(x, layers.Concatenate()([layer(y) for layer in made]))
+    for variable in model.trainable_variables:  # gates from shut to open
+        variable.assign(3 * variable + np.random.default_rng(2).normal(size=variable.shape))
+    pg.compile(model, pg.States(), tmp_path / "m.onnx", gate=False)
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    kinds = [node.op_type for node in graph.node]
+    assert [kinds.count(kind) for kind in ("LSTM", "GRU", "RNN")] == [3, 1, 1]
+    bodies = [a.g for node in graph.node for a in node.attribute if node.op_type == "Loop"]
+    assert not any(node.op_type == "MatMul" for body in bodies for node in body.node)
+    art = runtime.load(tmp_path / "m.onnx")
+    for batch, time in ((2, 1), (3, 37)):
+        data = series(batch, time, seed=time)
+        found = art.run(data)
+        for layer in made:
+            for number, value in enumerate(by_hand(layer, data, (data != 0).any(-1))):
+                name = f"states/{layer.name}" + (f":{number}" if number else "")
+                np.testing.assert_allclose(found[name], value, err_msg=name, **CLOSE)
+
+
 def test_the_other_formats_agree(tmp_path):
     x = series(3, 6, seed=1)
     model = many("back", "simple", "both", "custom")
@@ -223,7 +255,10 @@ def test_a_layer_at_each_step_of_another_time(steps, tmp_path):
 
 
 def test_a_wrong_state_is_found(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(recurrence, "_kept", lambda _, new, __: new)  # masks forgotten
+    # The states of steps that count, in the place of those of all steps.
+    monkeypatch.setattr(
+        recurrent_layers._Masked, "hidden_states", lambda _, y, __: tf.transpose(y, [1, 0, 2])
+    )
     with pytest.raises(VerificationError, match="states/simple"):
         pg.compile(few, pg.States("simple"), tmp_path / "m.onnx")
 

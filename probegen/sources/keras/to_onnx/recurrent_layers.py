@@ -15,6 +15,7 @@ count, so that zero times infinity would come into the gradient. OpenVINO does n
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ import keras
 import tensorflow as tf
 
 from probegen.sources.keras.capture import is_fed
+from probegen.sources.keras.recurrence import HiddenStates
 from probegen.sources.keras.to_onnx.handlers.recurrent import ACTIVATIONS, Form, fused
 
 #: Keras' activation -> its name in ONNX.
@@ -48,7 +50,7 @@ def fused_inner_loop(
     initial_state: Any,
     mask: Any = None,
     training: Any = False,
-) -> Any:
+) -> tuple[Any, HiddenStates | None]:
     """Stands in for `RNN.inner_loop`.
 
     Args:
@@ -60,9 +62,48 @@ def fused_inner_loop(
         training: whether the layer is told to train.
 
     Returns:
-        The output of the last step, those of all steps where the layer returns them, and the last
-        states, as `RNN.inner_loop` does.
+        What `RNN.inner_loop` does: the output of the last step, those of all steps where the layer
+        returns them, and the last states. And what writes the hidden states over time; None where
+        the loop is that of Keras.
     """
+    run = _fused_cells(layer, sequences, initial_state, mask, training)
+    if run is None:
+        return original(layer, sequences, initial_state, mask, training), None
+    steps, cells = run
+    finals = [steps.last_states(c.outputs, c.last, c.initial) for c in cells]
+    last, outputs = steps.outputs(cells[-1].outputs, finals[-1][0], layer)
+
+    def hidden_states() -> list[Any]:
+        return [steps.hidden_states(c.outputs, c.initial[0]) for c in cells]
+
+    if type(layer.cell) is not keras.layers.StackedRNNCells:
+        return (last, outputs, finals[0]), hidden_states
+    packed = [
+        keras.tree.pack_sequence_as(before, after)
+        for before, after in zip(initial_state, finals, strict=True)
+    ]
+    return (last, outputs, packed[0] if len(packed) == 1 else packed), hidden_states
+
+
+@dataclasses.dataclass(frozen=True)
+class _FusedCell:
+    """A cell of a layer as one operator.
+
+    Attributes:
+        outputs: its hidden states, `[time, batch, units]`, in the order of `_All` or `_Masked`.
+        last: the states that the operator leaves.
+        initial: those that it starts with.
+    """
+
+    outputs: Any
+    last: list[Any]
+    initial: list[Any]
+
+
+def _fused_cells(
+    layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any
+) -> tuple[_All | _Masked, list[_FusedCell]] | None:
+    """Writes a loop as one operator a cell; see `fused_inner_loop`. None where it cannot be."""
     stacked = type(layer.cell) is keras.layers.StackedRNNCells
     cells = layer.cell.cells if stacked else [layer.cell]
     masks = [m for m in keras.tree.flatten(mask) if m is not None]
@@ -77,24 +118,17 @@ def fused_inner_loop(
         or len(masks) > 1
         or any(m.shape.rank != 2 for m in masks)
     ):
-        return original(layer, sequences, initial_state, mask, training)
+        return None
     nests = initial_state if stacked else [initial_state]
-    states = [keras.tree.flatten(nest) for nest in nests]
     steps = _Masked(masks[0], layer.go_backwards) if masks else _All(layer.go_backwards)
     x = steps.first_time(sequences)
-    finals: list[list[Any]] = []
-    for cell, form, found in zip(cells, forms, states, strict=True):
+    made: list[_FusedCell] = []
+    for cell, form, nest in zip(cells, forms, nests, strict=True):
+        initial = keras.tree.flatten(nest)
         lengths = steps.lengths if _needs_lengths(form, layer) else None
-        x, final = fused(form, x, _weights(cell, form), found, lengths)
-        finals.append(steps.last_states(x, final, found))
-    last, outputs = steps.outputs(x, finals[-1][0], layer)
-    if not stacked:
-        return last, outputs, finals[0]
-    packed = [
-        keras.tree.pack_sequence_as(before, after)
-        for before, after in zip(initial_state, finals, strict=True)
-    ]
-    return last, outputs, packed[0] if len(packed) == 1 else packed
+        x, last = fused(form, x, _weights(cell, form), initial, lengths)
+        made.append(_FusedCell(x, last, initial))
+    return steps, made
 
 
 def _form(cell: Any, backwards: bool, training: Any) -> Form | None:
@@ -170,6 +204,11 @@ class _All:
         outputs = tf.transpose(y, [1, 0, 2])
         return last, tf.reverse(outputs, [1]) if self._backwards else outputs
 
+    def hidden_states(self, y: Any, initial: Any) -> Any:
+        """Returns the states after each step, `[batch, time, units]`, in the order of the input."""
+        del initial
+        return tf.transpose(y, [1, 0, 2])
+
 
 class _Masked:
     """Steps of which those count that a mask tells.
@@ -191,6 +230,7 @@ class _Masked:
         counted = tf.cumsum(tf.cast(self._mask, tf.int32), axis=1)
         self._places = counted - 1
         count = counted[:, -1]
+        self._backwards = backwards
         self._any = count[:, None] > 0
         self.lengths = tf.maximum(count, 1)
 
@@ -215,6 +255,15 @@ class _Masked:
             return last, last[:, None]
         outputs = self._outputs_at(y, tf.maximum(self._places, 0))
         return last, tf.where(there[:, :, None], outputs, 0.0)
+
+    def hidden_states(self, y: Any, initial: Any) -> Any:
+        """Returns the states after each step, `[batch, time, units]`, in the order of the input.
+
+        A step that does not count repeats the state before it, which is `initial` at first.
+        """
+        there = (self._places >= 0)[:, :, None]
+        found = tf.where(there, self._outputs_at(y, tf.maximum(self._places, 0)), initial[:, None])
+        return tf.reverse(found, [1]) if self._backwards else found
 
     def _outputs_at(self, y: Any, places: Any) -> Any:
         """Returns the outputs of steps, `[time, batch, hidden]` -> `[*places, hidden]`.
