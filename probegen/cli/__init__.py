@@ -12,6 +12,7 @@ from probegen._version import __version__
 from probegen.cli.compile import compile
 from probegen.cli.differentiate import differentiate
 from probegen.cli.drift import drift
+from probegen.cli.generate import generate
 from probegen.cli.inspect import inspect
 from probegen.cli.maximise import maximise
 from probegen.cli.run import run
@@ -75,6 +76,7 @@ def cli(traceback: bool) -> None:
       probegen verify model.onnx
       probegen differentiate any.onnx -o gradient.onnx --wrt image
       probegen run model.onnx photo.png --html report.html
+      probegen generate model.onnx --text "a cat in" --steps 20
       probegen maximise model.onnx --target 3 -o picture.png
       probegen serve model.onnx --port 8080
       probegen serve-config triton model.onnx -o repository
@@ -89,6 +91,7 @@ for _command in (
     differentiate,
     verify,
     run,
+    generate,
     maximise,
     serve,
     serve_config,

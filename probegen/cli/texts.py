@@ -74,10 +74,14 @@ def words_by_output(result: Any, whole: bool) -> dict[str, Words]:
 
 def say_words(result: Any, whole: bool) -> None:
     """Prints the tokens of the first rows (or `whole` words) with what attributions give them."""
-    from probegen.runtime.texts.base import written
-
     for name, rows in words_by_output(result, whole).items():
         for row, words in enumerate(rows[:_MOST_ROWS]):
-            shown = "  ".join(f"{written(t)} {value:+.3g}" for t, value in words[:_MOST_WORDS])
-            more = f"  … {len(words) - _MOST_WORDS} more" if len(words) > _MOST_WORDS else ""
-            click.echo(f"{name}, row {row}: {shown}{more}")
+            click.echo(f"{name}, row {row}: {said_words(words)}")
+
+
+def said_words(words: Sequence[tuple[str, float]]) -> str:
+    """Returns tokens with what they are given, on one line."""
+    from probegen.runtime.texts.base import written
+
+    shown = "  ".join(f"{written(t)} {value:+.3g}" for t, value in words[:_MOST_WORDS])
+    return shown + (f"  … {len(words) - _MOST_WORDS} more" if len(words) > _MOST_WORDS else "")

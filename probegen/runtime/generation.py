@@ -1,239 +1,394 @@
-"""Writes a text on, token by token, and says of each new token what it was made of."""
+"""Writes texts on, token by token, and says of each new token what it was made of."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
 import numpy as np
 
 from probegen.artefact.manifest import REGION_INPUT, InputSpec, OutputSpec
-from probegen.artefact.texts import IDS, MASK, SEGMENTS, TextSpec
-from probegen.errors import ArtefactError, InputError, did_you_mean
+from probegen.artefact.rows import BATCH, as_described, batch_axis, rows_first
+from probegen.errors import ArtefactError, InputError
 from probegen.runtime.arguments import counted
 from probegen.runtime.inputs import Array
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.positions import Positions
 from probegen.runtime.result import Result
-from probegen.runtime.texts import Tokenizer, as_utf8, holds_text
-from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
-from probegen.stages import stage
+from probegen.runtime.texts import Tokenizer
+from probegen.runtime.writing_on.generated import SUCH_AS, Generated
+from probegen.runtime.writing_on.inputs import TokenInputs
+from probegen.runtime.writing_on.prompts import prompts_of
+from probegen.runtime.writing_on.sampling import Choice
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Generated", "generate"]
 
-#: What to compile, for messages.
-_SUCH_AS = "pg.GradientXInput(target='argmax', region='input', per_token='dot')"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Generated:
-    """What an artefact wrote.
-
-    `str(generated)` is `text`; where there is none, how all ids read, those of the prompt first.
-
-    Attributes:
-        prompt: the ids of the prompt.
-        ids: those of the new tokens.
-        tokens: how each id reads, those of the prompt first.
-        text: what was written, without the prompt; empty where the artefact has no tokenizer.
-        scores: the prediction for each new token: its score, or its probability where the model
-            ends in a softmax.
-        rows: by attribution, float64 `[step, token]`: what it gives each token before the new one;
-            NaN from the new token on.
-        result: of the last run.
-    """
-
-    prompt: list[int]
-    ids: list[int]
-    tokens: list[str]
-    text: str
-    scores: list[float]
-    rows: Mapping[str, Array]
-    result: Result | None
-
-    @property
-    def new_tokens(self) -> list[str]:
-        """How each new token reads."""
-        return self.tokens[len(self.prompt) :]
-
-    def words(self, step: int, output: str | None = None) -> list[tuple[str, float]]:
-        """Returns each token before a new one with what an attribution gives it for that one.
-
-        Args:
-            step: which of the new tokens; negative counts from the end.
-            output: the attribution; may be left out where there is one.
-
-        Raises:
-            InputError: there is no such step or attribution.
-        """
-        row = self.rows[self._output(output)]
-        if not -len(row) <= step < len(row):
-            raise InputError(f"there is no step {step}: {len(row)} tokens were written.")
-        known = len(self.prompt) + step % len(row)
-        return list(zip(self.tokens[:known], row[step, :known].tolist(), strict=True))
-
-    def plot(self, path: str | os.PathLike[str] | None = None, output: str | None = None) -> Figure:
-        """Draws what the attribution gives each token (across) for each new token (down).
-
-        Args:
-            path: where to write it, if anywhere; the suffix decides the format.
-            output: the attribution; may be left out where there is one.
-
-        Raises:
-            InputError: there is no such attribution, or the suffix is unknown.
-        """
-        from probegen.runtime import plot
-
-        name = self._output(output)
-        with stage(f"{name!r} cannot be drawn", ArtefactError):
-            assert self.result is not None
-            spec = self.result.manifest.output(name)
-            figure = plot.generated_figure(spec, self.rows[name], self.tokens, len(self.prompt))
-            if path is not None:
-                plot.save(figure, path)
-            return figure
-
-    def _output(self, given: str | None) -> str:
-        if given is None and len(self.rows) == 1:
-            return next(iter(self.rows))
-        if given is None:
-            has = ", ".join(map(repr, self.rows)) or f"none: compile with {_SUCH_AS}"
-            raise InputError(f"say which attribution is meant; there is {has}.")
-        if given not in self.rows:
-            raise InputError(f"there is no row of {given!r}.{did_you_mean(given, self.rows)}")
-        return given
-
-    def __str__(self) -> str:
-        return "".join(self.tokens) if not self.text else self.text
-
-    def __repr__(self) -> str:
-        names = ", ".join(self.rows) or "no attribution"
-        return f"<Generated {self.new_tokens!r} after {len(self.prompt)} tokens: {names}>"
+#: How far a prediction from states may be from that of the whole text, over the largest number.
+_APART = 1e-3
 
 
-def generate(
+@overload
+def generate(  # type: ignore[overload-overlap]  # a string is a sequence of strings as well
     artefact: Artefact,
-    prompt: str | Sequence[int] | Array,
+    prompt: str | bytes | Sequence[int],
     steps: int,
     *,
     output: str | None = None,
     stop: int | Collection[int] = (),
-) -> Generated:
-    """Writes a prompt on, each time by the likeliest next token, with an attribution row for each.
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int | Sequence[int] = 0,
+    padding: str | None = None,
+) -> Generated: ...
+
+
+@overload
+def generate(
+    artefact: Artefact,
+    prompt: Sequence[str] | Sequence[Sequence[int]] | Mapping[str, Any],
+    steps: int,
+    *,
+    output: str | None = None,
+    stop: int | Collection[int] = (),
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int | Sequence[int] = 0,
+    padding: str | None = None,
+) -> list[Generated]: ...
+
+
+def generate(
+    artefact: Artefact,
+    prompt: Any,
+    steps: int,
+    *,
+    output: str | None = None,
+    stop: int | Collection[int] = (),
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int | Sequence[int] = 0,
+    padding: str | None = None,
+) -> Any:
+    """Writes prompts on, with an attribution row for each new token.
 
     The artefact is that of a model that predicts the next token at each position (`[batch, step,
     class]`) or behind the last (`[batch, class]`). Rows come of its attributions of the ids whose
     target is the token that is chosen: `target="argmax"` or `"input"`, with `region="input"`
-    where there is a prediction for each position. One run a token, of the whole text so far.
+    where there is a prediction for each position; and of its attention weights.
+
+    Several prompts may have different lengths: those of one length are run together, so that each
+    is written on as it is alone, and no padding has a part in it. Each token takes one run of the
+    whole text so far. Where the artefact has states (`states="io"`: recurrent states, a cache) and
+    no attributions of the ids, a run is of the newest token alone.
 
     Args:
         artefact: loaded by `runtime.load`.
-        prompt: a text, where the artefact takes text; or its ids, int `[token]`.
+        prompt: a text, where the artefact takes text; or its ids, int `[token]`; or a list of
+            such; or a padded batch as a dict of ids `[prompt, token]` and a mask, by the names of
+            the inputs.
         steps: how many tokens to write.
         output: the prediction; may be left out where there is one.
         stop: ids at which to stop, which are not written.
+        temperature: what scores are divided by before a token is drawn; 0 takes the likeliest. The
+            logarithms of probabilities are scores. Attributions then need `target="input"`.
+        top_k: draw among the k likeliest alone.
+        seed: of the numbers that are drawn; one for all prompts, or one for each.
+        padding: `"left"` or `"right"`: where a text is padded that is shorter than what a model of
+            a fixed size takes, as in its training. Right where the model is told what is padding,
+            or predicts at each position.
+
+    Returns:
+        What was written; a list where a list or a dict was given.
 
     Raises:
         InputError: the artefact predicts no tokens, or has attributions of which none explains the
-            token that is chosen (says what to compile); the prompt is empty, no text that it takes,
-            or longer than it takes.
+            token that is chosen (says what to compile); a prompt is empty, no text that it takes,
+            or longer than it takes; an argument does not fit.
         ArtefactError: the engine failed, of a text that is longer than the model's positions, say.
     """
-    inputs = _inputs_of(artefact)
+    choice = Choice.of(temperature, top_k)
+    inputs = TokenInputs.of(artefact, padding)
     prediction = _prediction(artefact, output)
-    explained = _explaining(artefact, prediction, inputs.ids)
-    ids = _prompt(artefact, prompt, inputs)
-    count, known = counted("steps", steps, 0), len(ids)
+    explained = _explaining(artefact, prediction, inputs.ids, choice)
+    prompts, several = prompts_of(artefact, prompt, inputs)
+    count = counted("steps", steps, 0)
     ends = {stop} if isinstance(stop, int) else set(stop)
-    size = inputs.ids.shape[-1] or inputs.ids.longest
+    for ids in prompts:
+        _check_room(len(ids), count, inputs, prediction, padding)
+    seeds = _seeds(seed, len(prompts))
+    texts = [
+        _Text(len(ids), list(ids), np.random.default_rng(s))
+        for ids, s in zip(prompts, seeds, strict=True)
+    ]
+    writer = _Writer(artefact, inputs, prediction, explained, _attention(artefact), choice)
+    for step in range(count):
+        going = [text for text in texts if not text.ended]
+        for group in _groups(going, inputs):
+            try:
+                writer.write(group, ends)
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"after {len(group[0].ids)} tokens ({step} of them new) the artefact could not "
+                    f"go on; the model may take no more. {error}"
+                ) from error
+    made = [text.finished(inputs.tokenizer, writer) for text in texts]
+    return made if several else made[0]
+
+
+@dataclasses.dataclass(eq=False)
+class _Text:
+    """A text that is being written on.
+
+    Attributes:
+        prompt: how many ids the prompt has.
+        ids: all so far.
+        rng: what numbers are drawn from.
+        scores: the predictions for the new ids.
+        rows: by output, a row for each new id.
+        states: what stands for the ids but the newest, by input, without the batch.
+        result: of its last run.
+        ended: whether it has come to a token that stops it.
+    """
+
+    prompt: int
+    ids: list[int]
+    rng: np.random.Generator
+    scores: list[float] = dataclasses.field(default_factory=list)
+    rows: dict[str, list[Array]] = dataclasses.field(default_factory=dict)
+    states: dict[str, Array] | None = None
+    result: Result | None = None
+    ended: bool = False
+
+    def finished(self, tokenizer: Tokenizer | None, writer: _Writer) -> Generated:
+        """Returns what was written."""
+        new = self.ids[self.prompt :]
+        tokens = [str(i) for i in self.ids] if tokenizer is None else _each(tokenizer, self.ids)
+        text = "" if tokenizer is None else tokenizer.decode(new)
+        rows = {s.name: _matrix(self.rows.get(s.name, []), len(self.ids)) for s in writer.explained}
+        attended = {
+            name: _matrix(self.rows[name], len(self.ids))
+            for name in writer.attended
+            if name in self.rows
+        }
+        prompt = self.ids[: self.prompt]
+        return Generated(prompt, new, tokens, text, self.scores, rows, self.result, attended)
+
+
+@dataclasses.dataclass(eq=False)
+class _Writer:
+    """Runs an artefact on texts of one length."""
+
+    artefact: Artefact
+    inputs: TokenInputs
+    prediction: OutputSpec
+    explained: Sequence[OutputSpec]
+    attention: Sequence[OutputSpec]
+    choice: Choice
+    #: Whether what came before goes by states alone; None until that has been compared once.
+    by_states: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.inputs.states or self.explained or self.inputs.size is not None:
+            self.by_states = False
+        self.attended: dict[str, None] = {}
+
+    def write(self, texts: Sequence[_Text], ends: Collection[int]) -> None:
+        """Writes one more token of each of some texts; of one length where the size is open.
+
+        Args:
+            texts: as many as the artefact takes at once, or fewer.
+            ends: ids at which a text ends.
+        """
+        result, predicted = self._predicted(texts)
+        chosen = [
+            self.choice.next(row, text.rng) for row, text in zip(predicted, texts, strict=True)
+        ]
+        if self.explained and self._asks:
+            result, _ = self._run(texts, chosen)
+        for place, (text, token) in enumerate(zip(texts, chosen, strict=True)):
+            text.result = result
+            if token in ends:
+                text.ended = True
+                continue
+            for name, row in self._rows(result, text, place).items():
+                text.rows.setdefault(name, []).append(row)
+            text.ids.append(token)
+            text.scores.append(float(predicted[place][token]))
+
+    @property
+    def _asks(self) -> bool:
+        return any(s.target is not None and s.target.mode == "input" for s in self.explained)
+
+    def _predicted(self, texts: Sequence[_Text]) -> tuple[Result, list[Array]]:
+        """Returns a run on some texts, and what is predicted of their next tokens."""
+        known = all(text.states is not None for text in texts)
+        if self.by_states is False or not known:
+            result, predicted = self._run(texts, None)
+        else:
+            result, predicted = self._run(texts, None, by_states=True)
+            if self.by_states is None:
+                whole, right = self._run(texts, None)
+                self.by_states = _close(predicted, right)
+                if not self.by_states:  # a model that looks at more than its states hold
+                    result, predicted = whole, right
+        if self.by_states is not False:
+            self._keep(texts, result)
+        return result, predicted
+
+    def _keep(self, texts: Sequence[_Text], result: Result) -> None:
+        axes = {spec.name: spec.axes for spec in self.inputs.states}
+        ends = {name: rows_first(array, axes[name]) for name, array in result.states.items()}
+        for place, text in enumerate(texts):
+            text.states = {name: array[place] for name, array in ends.items()}
+
+    def _run(
+        self, texts: Sequence[_Text], chosen: Sequence[int] | None, *, by_states: bool = False
+    ) -> tuple[Result, list[Array]]:
+        """Returns a run on some texts, and what is predicted of their next tokens, float64.
+
+        Args:
+            texts: the texts.
+            chosen: the tokens that are explained; None for the likeliest, or for no explanation
+                where the request has to say which.
+            by_states: feed the newest token alone, and the states of those before.
+        """
+        inputs = self.inputs
+        filled = [*texts, *[texts[-1]] * ((inputs.batch or len(texts)) - len(texts))]
+        rows = [text.ids[-1:] if by_states else text.ids for text in filled]
+        feed = inputs.feed(rows, len(texts[0].ids) - 1 if by_states else 0)
+        more: dict[str, Any] = {}
+        width = feed[inputs.ids.name].shape[1]
+        lasts = [inputs.span(len(row), width).stop - 1 for row in rows]
+        if self.artefact.manifest.region_input is not None:
+            region = np.zeros((len(rows), width), np.float32)
+            region[np.arange(len(rows)), lasts] = 1.0
+            more[REGION_INPUT] = region
+        if by_states:
+            more["states"] = self._stacked(filled)
+        if chosen is not None:
+            more["target"] = [*chosen, *[chosen[-1]] * (len(filled) - len(texts))]
+        explain = bool(self.explained or self.attention)
+        if self._asks and self.explained:
+            explain = chosen is not None
+        result = self.artefact.run(feed, explain=explain, **more)
+        scores = np.asarray(result[self.prediction.name].array, np.float64)
+        if scores.ndim == 3:
+            scores = scores[np.arange(len(rows)), lasts]
+        return result, list(scores[: len(texts)])
+
+    def _stacked(self, texts: Sequence[_Text]) -> dict[str, Array]:
+        axes = {spec.name: spec.axes for spec in self.inputs.states}
+        held = [text.states or {} for text in texts]
+        return {
+            name: as_described(np.stack([states[name] for states in held]), axes[name])
+            if batch_axis(axes[name]) is not None
+            else held[0][name]
+            for name in held[0]
+        }
+
+    def _rows(self, result: Result, text: _Text, place: int) -> dict[str, Array]:
+        """Returns what each token of a text is given for its next one, by output."""
+        found = {}
+        width, count = result.run.inputs[self.inputs.ids.name].shape[1], len(text.ids)
+        for spec in self.explained:
+            places = Positions.of(self.inputs.ids)
+            row: Array = places.map_of(spec, result[spec.name].array, (width,))[place]
+            found[spec.name] = row[self.inputs.span(count, width)]
+        for spec in self.attention:
+            weights = _newest_query(result[spec.name].array[place], spec, self.inputs, count, width)
+            if weights is not None:
+                self.attended[spec.name] = None
+                found[spec.name] = weights
+        return found
+
+
+def _newest_query(
+    weights: Array, spec: OutputSpec, inputs: TokenInputs, count: int, width: int
+) -> Array | None:
+    """Returns with which weights the newest token attends, `[token]`; None where keys are others.
+
+    Args:
+        weights: of one text, without the batch.
+        spec: of them.
+        inputs: of the artefact.
+        count: how many tokens there are.
+        width: how many were fed.
+    """
+    axes = [axis for axis in spec.axes if axis != BATCH]
+    if axes.count("key") != 1 or weights.ndim != len(axes):
+        return None
+    keys = weights.shape[axes.index("key")]
+    if "query" in axes:
+        queries = axes.index("query")
+        if weights.shape[queries] != width:
+            return None
+        newest = inputs.span(min(count, width), width).stop - 1
+        weights = np.take(weights, newest, axis=queries)
+        axes.pop(queries)
+    weights = np.moveaxis(weights.astype(np.float64), axes.index("key"), -1)
+    row = np.asarray(weights.reshape(-1, keys).mean(0))
+    if keys == width and width >= count:
+        return row[inputs.span(count, width)]
+    return row[:count] if keys >= count and inputs.states else None
+
+
+def _groups(texts: Sequence[_Text], inputs: TokenInputs) -> list[list[_Text]]:
+    """Returns texts that are run together: of one length where the size is open."""
+    by_length: dict[int, list[_Text]] = {}
+    for text in texts:
+        by_length.setdefault(len(text.ids) if inputs.size is None else 0, []).append(text)
+    most = inputs.batch
+    return [
+        group[start : start + (most or len(group))]
+        for group in by_length.values()
+        for start in range(0, len(group), most or len(group))
+    ]
+
+
+def _close(found: Sequence[Array], right: Sequence[Array]) -> bool:
+    one, other = np.stack(found), np.stack(right)
+    return bool(np.abs(one - other).max() <= _APART * max(np.abs(other).max(), 1e-30))
+
+
+def _seeds(given: Any, count: int) -> list[int]:
+    each = [given] * count if np.ndim(given) == 0 else list(given)
+    if len(each) != count:
+        raise InputError(f"seed has {len(each)} numbers and there are {count} prompts.")
+    return [counted("seed", s, 0) for s in each]
+
+
+def _check_room(
+    known: int, count: int, inputs: TokenInputs, prediction: OutputSpec, padding: str | None
+) -> None:
+    """Refuses a prompt that is too long, or would be padded where nobody knows how.
+
+    Raises:
+        InputError: it is.
+    """
+    size = inputs.size or inputs.ids.longest
     if size is not None and known + max(count - 1, 0) > size:
         raise InputError(
             f"the prompt has {known} tokens, and with {count} more there would be too many: the "
             f"model takes {size}."
         )
-    scores: list[float] = []
-    rows: dict[str, list[Array]] = {spec.name: [] for spec in explained}
-    result: Result | None = None
-    for step in range(count):
-        try:
-            result, chosen, score = _next(artefact, ids, inputs, prediction, explained)
-        except ArtefactError as error:
-            raise ArtefactError(
-                f"after {len(ids)} tokens ({step} of them new) the artefact could not go on; the "
-                f"model may take no more. {error}"
-            ) from error
-        if chosen in ends:
-            break
-        for spec in explained:
-            rows[spec.name].append(_row(result, spec, inputs.ids, len(ids)))
-        ids.append(chosen)
-        scores.append(score)
-    matrices = {name: _matrix(found, len(ids)) for name, found in rows.items()}
-    tokenizer = inputs.tokenizer
-    tokens = [str(i) for i in ids] if tokenizer is None else _each(tokenizer, ids)
-    text = "" if tokenizer is None else tokenizer.decode(ids[known:])
-    return Generated(ids[:known], ids[known:], tokens, text, scores, matrices, result)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Inputs:
-    """Which inputs take what.
-
-    Attributes:
-        ids: the input of the ids.
-        masks: the inputs that say which tokens count.
-        segments: the inputs that say which text they belong to.
-        text: the text that makes them, where the artefact takes one.
-        tokenizer: of that text.
-    """
-
-    ids: InputSpec
-    masks: tuple[InputSpec, ...]
-    segments: tuple[InputSpec, ...]
-    text: TextSpec | None
-    tokenizer: Tokenizer | None
-
-
-def _inputs_of(artefact: Artefact) -> _Inputs:
-    texts = [
-        (spec, tokenizer)
-        for spec, tokenizer in zip(artefact.texts.specs, artefact.texts.tokenizers, strict=True)
-        if tokenizer.words
-    ]
-    if len(texts) > 1:
-        raise InputError("the artefact takes several texts; only one can be written on.")
-    text, tokenizer = texts[0] if texts else (None, None)
-    made = {} if text is None else {into: what for what, into in text.makes.items()}
-    kinds: dict[str, list[InputSpec]] = {IDS: [], MASK: [], SEGMENTS: [], "": []}
-    for spec in artefact.inputs:
-        kinds[made.get(spec.name) or _guessed(spec)].append(spec)
-    if len(kinds[IDS]) != 1 or kinds[""]:
-        shown = ", ".join(f"{s.name!r} ({s.dtype}, {len(s.shape)} axes)" for s in artefact.inputs)
+    behind_last = len(prediction.shape) == 2
+    unknown = padding is None and behind_last and not inputs.tells_padding
+    if inputs.size is not None and known < inputs.size and count and unknown:
         raise InputError(
-            "only artefacts that take the ids of one text, and masks and segments beside, write "
-            f"on; this one takes {shown}."
+            f"the prompt has {known} tokens, the model always takes {inputs.size} and is not told "
+            "which of them are padding: say where texts were padded in its training, "
+            "padding='left' or padding='right'."
         )
-    return _Inputs(kinds[IDS][0], tuple(kinds[MASK]), tuple(kinds[SEGMENTS]), text, tokenizer)
-
-
-def _guessed(spec: InputSpec) -> str:
-    if len(spec.shape) != 2:
-        return ""
-    for what, words in NAMED_FOR.items():
-        if any(word in spec.name.lower() for word in words):
-            return what
-    return IDS if takes_whole_numbers(spec) else ""
 
 
 def _prediction(artefact: Artefact, output: str | None) -> OutputSpec:
-    able = [p for p in artefact.manifest.predictions if len(p.shape) in (2, 3)]
+    own = [p for p in artefact.manifest.predictions if not p.is_state]
+    able = [p for p in own if len(p.shape) in (2, 3)]
     if output is not None:
         able = [p for p in able if p.name == output]
     if len(able) != 1:
-        shown = ", ".join(f"{p.name!r} {list(p.axes)}" for p in artefact.manifest.predictions)
+        shown = ", ".join(f"{p.name!r} {list(p.axes)}" for p in own)
         raise InputError(
             "the artefact needs one prediction of the next token, [batch, step, class] or "
             f"[batch, class]; it has {shown}."
@@ -242,7 +397,9 @@ def _prediction(artefact: Artefact, output: str | None) -> OutputSpec:
     return able[0]
 
 
-def _explaining(artefact: Artefact, prediction: OutputSpec, ids: InputSpec) -> list[OutputSpec]:
+def _explaining(
+    artefact: Artefact, prediction: OutputSpec, ids: InputSpec, choice: Choice
+) -> list[OutputSpec]:
     """Returns the attributions that explain the token that is chosen.
 
     Raises:
@@ -265,89 +422,23 @@ def _explaining(artefact: Artefact, prediction: OutputSpec, ids: InputSpec) -> l
         names = ", ".join(repr(spec.name) for spec in attributions)
         raise InputError(
             f"{names} explain other scores than that of the token which is chosen: compile with "
-            f"{_SUCH_AS}."
+            f"{SUCH_AS}."
+        )
+    fixed = [spec.name for spec in found if spec.target and spec.target.mode == "argmax"]
+    if fixed and choice.draws:
+        raise InputError(
+            f"{', '.join(map(repr, fixed))} explain the likeliest token, and with a temperature "
+            "another one may be drawn: compile with target='input'."
         )
     return found
 
 
-def _prompt(artefact: Artefact, prompt: Any, inputs: _Inputs) -> list[int]:
-    if holds_text(prompt):
-        if not isinstance(prompt, str | bytes):
-            raise InputError("generate takes one prompt; call it once for each text.")
-        if inputs.text is None or inputs.tokenizer is None:
-            artefact.texts.given(prompt)  # says what to do
-            raise InputError("the artefact takes ids: pass the prompt as a list of ids.")
-        texts = np.empty(1, object)
-        texts[0] = as_utf8(prompt, inputs.text.name)
-        made = inputs.tokenizer.encode(texts.reshape(1, *([1] * (len(inputs.text.shape) - 1))))
-        row = made[IDS][0].tolist()
-        return _started([i for i, there in zip(row, _there(made, row), strict=True) if there])
-    array = np.asarray(prompt)
-    if array.ndim == 2 and len(array) == 1:
-        array = array[0]
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InputError(f"the prompt is a text or a list of ids, got {prompt!r}.")
-    top = inputs.ids.vocabulary
-    for i in array.tolist():
-        if i < 0 or (top is not None and i >= top):
-            legal = "0 and more" if top is None else f"0 to {top - 1}"
-            raise InputError(f"the prompt has the id {i}; the artefact takes {legal}.")
-    return _started([int(i) for i in array])
-
-
-def _there(made: Mapping[str, Array], row: Sequence[int]) -> list[bool]:
-    """Tells which ids of a row are no padding."""
-    if MASK in made:
-        return list(made[MASK][0].tolist())
-    last = max((i for i, piece in enumerate(row) if piece), default=-1)
-    return [place <= last for place in range(len(row))]
-
-
-def _started(ids: list[int]) -> list[int]:
-    if not ids:
-        raise InputError("the prompt is empty: the artefact needs a token to go on from.")
-    return ids
-
-
-def _next(
-    artefact: Artefact,
-    ids: Sequence[int],
-    inputs: _Inputs,
-    prediction: OutputSpec,
-    explained: Sequence[OutputSpec],
-) -> tuple[Result, int, float]:
-    """Returns a run on a text, the likeliest next token, and what is predicted of it."""
-    feed = _feed(ids, inputs)
-    asks = any(s.target is not None and s.target.mode == "input" for s in explained)
-    region = None
-    if artefact.manifest.region_input is not None:
-        region = np.zeros((1, feed[inputs.ids.name].shape[1]), np.float32)
-        region[0, len(ids) - 1] = 1.0
-    more: dict[str, Any] = {} if region is None else {REGION_INPUT: region}
-    result = artefact.run(feed, explain=bool(explained) and not asks, **more)
-    scores = np.asarray(result[prediction.name].array, np.float64)[0]
-    scores = scores[len(ids) - 1] if scores.ndim == 2 else scores
-    chosen = int(np.argmax(scores))
-    if asks:
-        result = artefact.run(feed, target=chosen, **more)
-    return result, chosen, float(scores[chosen])
-
-
-def _feed(ids: Sequence[int], inputs: _Inputs) -> dict[str, Array]:
-    size = inputs.ids.shape[-1] or len(ids)
-    row = np.zeros((1, size), np.int64)
-    row[0, : len(ids)] = ids
-    there = (np.arange(size) < len(ids))[np.newaxis]
-    feed = {inputs.ids.name: row.astype(inputs.ids.dtype)}
-    feed |= {spec.name: there.astype(spec.dtype) for spec in inputs.masks}
-    return feed | {spec.name: np.zeros((1, size), spec.dtype) for spec in inputs.segments}
-
-
-def _row(result: Result, spec: OutputSpec, ids: InputSpec, known: int) -> Array:
-    places = Positions.of(ids)
-    sizes = places.sizes(result.run.inputs[ids.name])
-    row: Array = places.map_of(spec, result[spec.name].array, sizes)[0][:known]
-    return row
+def _attention(artefact: Artefact) -> list[OutputSpec]:
+    return [
+        spec
+        for spec in artefact.manifest.explanations
+        if spec.kind == "attention" and "key" in spec.axes
+    ]
 
 
 def _matrix(rows: Sequence[Array], size: int) -> Array:

@@ -100,8 +100,50 @@ def test_stopping_and_writing_nothing(art):
     stopped = runtime.generate(art, "a cat in", 5, stop=written.ids[2])
     first = written.ids.index(written.ids[2])
     assert stopped.ids == written.ids[:first]
+    assert stopped.rows[ROW].shape == (first, len(written.prompt) + first)
     nothing = runtime.generate(art, "a cat", 0)
     assert (nothing.ids, nothing.text, nothing.rows[ROW].shape[0]) == ([], "", 0)
+
+
+def same(found, right):
+    assert (found.prompt, found.ids, found.text) == (right.prompt, right.ids, right.text)
+    np.testing.assert_allclose(found.scores, right.scores, rtol=1e-5)
+    for name, rows in {**right.rows, **right.attention}.items():
+        got = {**found.rows, **found.attention}[name]
+        np.testing.assert_allclose(got, rows, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_several_prompts_are_written_on_as_each_alone(art):
+    """Of different lengths, in one list; and as a batch that is padded, left or right."""
+    texts = ["a cat in the", "the", "cat", "a cat"]
+    alone = [runtime.generate(art, text, 4) for text in texts]
+    stop = alone[1].ids[2]  # one of them ends before the others
+    alone = [runtime.generate(art, text, 4, stop=stop) for text in texts]
+    assert len(alone[1].ids) < 4
+    for found, right in zip(runtime.generate(art, texts, 4, stop=stop), alone, strict=True):
+        same(found, right)
+    rows = [one.prompt for one in alone]
+    width = max(map(len, rows))
+    left = [[0] * (width - len(row)) + row for row in rows]
+    right = [row + [0] * (width - len(row)) for row in rows]
+    for ids, mask in (
+        (left, [[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+        (right, [[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    ):
+        padded = {"token_ids": np.array(ids), "padding_mask": np.array(mask)}
+        for found, one in zip(runtime.generate(art, padded, 4, stop=stop), alone, strict=True):
+            same(found, one)
+
+
+def test_attention_rows_are_those_of_the_newest_token(art):
+    written = runtime.generate(art, "a cat in", 3)
+    known = [*written.prompt, *written.ids[:2]]
+    result = art.run({"token_ids": [known], "padding_mask": [[1] * len(known)]})
+    name = next(iter(written.attention))
+    row = result[name].array[0][:, -1].mean(0)
+    np.testing.assert_allclose(written.attention[name][2, : len(known)], row, rtol=1e-5)
+    assert row.sum() == pytest.approx(1, rel=1e-5)
+    assert written.words(2, name)[0][1] == pytest.approx(row[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +152,11 @@ def test_stopping_and_writing_nothing(art):
         ([], "the prompt is empty"),
         ([3, 5000], "the prompt has the id 5000; the artefact takes 0 to"),
         ([0.5], "a text or a list of ids"),
-        (["a", "b"], "one prompt; call it once"),
+        ([["a"], ["b"]], "a prompt is one text or a list of ids"),
+        ([[5], []], "the prompt is empty"),
+        ({"ids": [[1]]}, r"ids and the mask .* 'token_ids', 'padding_mask'; got 'ids'"),
+        ({"padding_mask": [[1]]}, "ids 'token_ids' are missing"),
+        ({"token_ids": [[1, 2, 3]], "padding_mask": [[1, 0, 1]]}, "in the middle of a prompt"),
         ("half \ud800", "half of a surrogate pair"),
     ],
 )
@@ -177,3 +223,125 @@ def test_rows_of_other_scores_are_refused(tmp_path):
     assert plain.tokens == [str(i) for i in [3, *plain.ids]]
     with pytest.raises(InputError, match="there is none: compile with"):
         plain.plot()
+
+
+def sampled(length=None):
+    """The chances of the next id of `recurrent`, called as a user calls it."""
+    model = recurrent(length)
+    return lambda ids: np.asarray(model(np.array([ids])))[0].astype(np.float64)
+
+
+def test_drawing_tokens(tmp_path):
+    probe = pg.InputGradient(target="input", per_token="dot")
+    pg.compile(recurrent(), [probe], tmp_path / "m.onnx", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    chances = sampled()
+    prompts = [[3, 1, 4], [2], [3, 1, 4]]
+    made = runtime.generate(art, prompts, 3, temperature=1.5, top_k=4, seed=[5, 6, 7])
+    for prompt, found, seed in zip(prompts, made, (5, 6, 7), strict=True):
+        same(runtime.generate(art, prompt, 3, temperature=1.5, top_k=4, seed=seed), found)
+        rng, ids = np.random.default_rng(seed), list(prompt)
+        for token, score in zip(found.ids, found.scores, strict=True):
+            p = chances(ids)
+            kept = np.where(p >= np.sort(p)[-4], p ** (1 / 1.5), 0)
+            assert token == np.searchsorted(np.cumsum(kept) / kept.sum(), rng.random())
+            assert score == pytest.approx(p[token], rel=1e-4)
+            row = art.run([ids], target=token)["input_gradient/ids"].array[0]
+            step = len(ids) - len(prompt)
+            got = found.rows["input_gradient/ids"][step, : len(ids)]
+            np.testing.assert_allclose(got, row, rtol=1e-4, atol=1e-7)
+            ids.append(token)
+    assert made[0].ids != made[2].ids
+    first = [runtime.generate(art, [4], 1, temperature=1.0, seed=s).ids[0] for s in range(400)]
+    shares = np.bincount(first, minlength=9) / 400
+    assert np.abs(shares - chances([4])).max() < 0.08
+    assert runtime.generate(art, [4], 3, temperature=2.0, top_k=1).ids == runtime.generate(
+        art, [4], 3).ids  # fmt: skip
+    for more, said in (
+        ({"temperature": -1}, "temperature is -1; it must be 0 or more"),
+        ({"top_k": 3}, "with temperature=0 none is drawn"),
+        ({"top_k": 0, "temperature": 1.0}, "top_k is 0"),
+        ({"seed": [1, 2], "temperature": 1.0}, "seed has 2 numbers and there are 1 prompts"),
+        ({"padding": "both"}, "padding is 'left' or 'right'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            runtime.generate(art, [4], 3, **more)
+
+
+def test_the_likeliest_token_explains_no_drawn_one(art):
+    with pytest.raises(InputError, match=r"explain the likeliest token.*target='input'"):
+        runtime.generate(art, "a cat", 2, temperature=1.0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_model_of_a_fixed_length_without_a_mask(side, tmp_path):
+    """What it was padded with in training is the user's to say: here are both."""
+    keras.utils.set_random_seed(4)
+    x = keras.Input((6,), dtype="int32", name="ids")
+    y = layers.LSTM(5)(layers.Embedding(9, 4)(x))
+    model = keras.Model(x, layers.Dense(9, name="next")(y))
+    probe = pg.InputGradient(per_token="dot")
+    pg.compile(model, [probe], tmp_path / "m.onnx", verify=False, dynamic_batch=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="padding='left' or padding='right'"):
+        runtime.generate(art, [3, 1], 2)
+    for written in runtime.generate(art, [[3, 1], [2, 5, 8]], 3, padding=side):
+        ids = list(written.prompt)
+        for step, token in enumerate(written.ids):
+            zeros = [0] * (6 - len(ids))
+            fed = [zeros + ids if side == "left" else ids + zeros]
+            assert token == int(np.asarray(model(np.array(fed))).argmax())
+            row = art.run(np.array(fed))["input_gradient/ids"].array[0]
+            expected = row[-len(ids) :] if side == "left" else row[: len(ids)]
+            got = written.rows["input_gradient/ids"][step, : len(ids)]
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+            ids.append(token)
+
+
+def test_states_stand_for_the_text_so_far(tmp_path, monkeypatch):
+    """One token a run, and the same text; not where the model looks at more than states hold."""
+    model = recurrent()
+    pg.compile(model, [], tmp_path / "m.onnx", verify=False, states="io")
+    art, fed = runtime.load(tmp_path / "m.onnx"), []
+    run = art.engine.run
+
+    def counted(feeds, outputs):
+        fed.append(feeds["ids"].shape)
+        return run(feeds, outputs)
+
+    monkeypatch.setattr(art.engine, "run", counted)
+    prompts = [[3, 1, 4], [2, 7], [8, 1, 1]]
+    made = runtime.generate(art, prompts, 5)
+    chances = sampled()
+    for found in made:
+        ids = list(found.prompt)
+        for token in found.ids:
+            assert token == int(chances(ids).argmax())
+            ids.append(token)
+    assert fed[:5] == [(2, 3), (1, 2), (2, 1), (2, 4), (1, 1)]  # compared with the whole once
+    assert all(size == 1 for _, size in fed[5:])
+
+    x = keras.Input((None,), dtype="int32", name="ids")
+    y = layers.Embedding(9, 4)(x)
+    y = layers.Concatenate()([layers.LSTM(4)(y), layers.GlobalAveragePooling1D()(y)])
+    wide = keras.Model(x, layers.Dense(9, name="next")(y))
+    pg.compile(wide, [], tmp_path / "w.onnx", verify=False, states="io")
+    written = runtime.generate(runtime.load(tmp_path / "w.onnx"), [3, 1, 4, 1, 5], 4)
+    ids = [3, 1, 4, 1, 5]
+    for token in written.ids:
+        assert token == int(np.asarray(wide(np.array([ids]))).argmax())
+        ids.append(token)
+
+
+def test_a_page_of_it(art, tmp_path):
+    written = runtime.generate(art, "a cat", 3)
+    page = written.to_html(tmp_path / "g.html").read_text()
+    assert page.count("<svg") == 1 + len(written.attention)
+    assert "&lt;|endoftext|&gt;" in page
+    assert f'title="{written.rows[ROW][0, 0]:+.4g}"' in page
+    assert "<script" not in page
+    only = written.to_html(tmp_path / "a.html", ROW).read_text()
+    assert only.count("<svg") == 1
+    with pytest.raises(InputError, match="no row of 'saliency'"):
+        written.to_html(tmp_path / "n.html", "saliency")
+    assert not (tmp_path / "n.html").exists()

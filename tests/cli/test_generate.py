@@ -1,0 +1,62 @@
+"""`probegen generate`: each new token with its row."""
+
+import json
+
+import numpy as np
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from tests.causal import gpt2
+
+ROW = "gradient_x_input/token_ids"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "gpt2.onnx"
+    probe = pg.GradientXInput(target="input", region="input", per_token="dot", wrt="token_ids")
+    pg.compile(gpt2(), [probe], path, verify=False)
+    return path
+
+
+def test_texts(probegen_cli, writer, tmp_path):
+    picture, page = tmp_path / "g.png", tmp_path / "g.html"
+    status, said, _ = probegen_cli(
+        "generate", writer, "--text", "a cat in", "--text", "the", "--steps", "3", "-o", picture,
+        "--html", page,
+    )  # fmt: skip
+    assert status == 0
+    right = runtime.generate(runtime.load(writer), ["a cat in", "the"], 3)
+    lines = said.splitlines()
+    assert lines[0] == f"prompt 0: {right[0].text}"
+    assert lines[1].endswith(f"{right[0].new_tokens[0]!r}  {right[0].scores[0]:.4g}")
+    assert lines[2].strip().startswith(f"{ROW}: <|endoftext|> {right[0].rows[ROW][0, 0]:+.3g}")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert page.read_text().count("<svg") == 2
+
+
+def test_json_and_drawing(probegen_cli, writer):
+    status, said, _ = probegen_cli(
+        "generate", writer, "--ids", "5,3", "--steps", "2", "--temperature", "2", "--top-k", "5",
+        "--seed", "4", "--json",
+    )  # fmt: skip
+    right = runtime.generate(runtime.load(writer), [5, 3], 2, temperature=2, top_k=5, seed=4)
+    told = json.loads(said)["texts"][0]
+    assert (status, told["prompt"], told["ids"]) == (0, [5, 3], right.ids)
+    np.testing.assert_allclose(told["rows"][ROW][1], right.rows[ROW][1, :3], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "give either --text or --ids"),
+        (["--ids", "5,a"], "--ids takes whole numbers"),
+        (["--text", "a", "--output", "saliency/x"], "there is no row of 'saliency/x'"),
+        (["--text", "a", "--top-k", "3"], "with temperature=0"),
+    ],
+)
+def test_what_is_refused(probegen_cli, writer, given, message):
+    status, _, err = probegen_cli("generate", writer, *given, "--steps", "1")
+    assert status == 1
+    assert message in err
