@@ -6,9 +6,10 @@ The page runs no script and needs nothing from outside; whatever comes from the 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.style import WARM, Scale, attribution_scale
+from probegen.runtime.run import DrawableResult
 from probegen.runtime.texts.base import written
-from probegen.runtime.writing_on.generated import Generated
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLE = Path(__file__).with_name("report.css")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -26,7 +30,42 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _DARK = 0.55
 
 
-def write(texts: Sequence[Generated], path: str | os.PathLike[str], outputs: Sequence[str]) -> Path:
+class Written(Protocol):
+    """What the page shows of a text; see `writing_on.generated.Written`."""
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """The ids of the prompt."""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """How each id reads."""
+
+    @property
+    def new_tokens(self) -> Sequence[str]:
+        """How each new id reads."""
+
+    @property
+    def scores(self) -> Sequence[float]:
+        """The prediction for each new token."""
+
+    @property
+    def rows(self) -> Mapping[str, Array]:
+        """What attributions give, `[step, token]`."""
+
+    @property
+    def attention(self) -> Mapping[str, Array]:
+        """Attention weights, `[step, token]`."""
+
+    @property
+    def result(self) -> DrawableResult | None:
+        """A run."""
+
+    def plot(self, path: None = None, output: str | None = None) -> Figure:
+        """Draws an output."""
+
+
+def write(texts: Sequence[Written], path: str | os.PathLike[str], outputs: Sequence[str]) -> Path:
     """Writes the page whole or not at all; returns its path.
 
     Args:
@@ -55,13 +94,13 @@ def write(texts: Sequence[Generated], path: str | os.PathLike[str], outputs: Seq
     return write_atomic(path, lambda file: file.write(page.encode("utf-8")))
 
 
-def _whole(text: Generated) -> str:
+def _whole(text: Written) -> str:
     before = "".join(_span(token, "") for token in text.tokens[: len(text.prompt)])
     new = "".join(f"<strong>{_span(token, '')}</strong>" for token in text.new_tokens)
     return f'<section class="card"><p class="text" dir="auto">{before}{new}</p></section>'
 
 
-def _output(text: Generated, name: str, number: str) -> str:
+def _output(text: Written, name: str, number: str) -> str:
     """Returns the picture of an output, and each new token with its row in colours."""
     assert text.result is not None
     spec = text.result.manifest.output(name)
@@ -83,7 +122,7 @@ def _output(text: Generated, name: str, number: str) -> str:
     )
 
 
-def _coloured(text: Generated, row: Array, step: int, scale: Scale) -> str:
+def _coloured(text: Written, row: Array, step: int, scale: Scale) -> str:
     known = len(text.prompt) + step
     values = row[:known]
     strengths = scale.strength(values)
