@@ -28,10 +28,11 @@ WHERE_BIN := $(WHERE_VENV)/bin
 WHERE_READY := $(WHERE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants clean
+.PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
+	@echo "make examples  train, compile, verify, run and draw models of texts and series into out/"
 	@echo "make gallery draw every method on an image, a text and a row of a table into out/gallery/"
 	@echo "make test    run the tests"
 	@echo "make test-wide  run those that take long (tests/wide.py)"
@@ -58,6 +59,9 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
+
+examples: $(READY)
+	$(BIN)/python examples/all_examples.py
 
 gallery: $(READY)
 	$(BIN)/python examples/gallery.py

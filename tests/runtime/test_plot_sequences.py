@@ -240,6 +240,34 @@ def test_times_of_any_kind(time, expected):
     assert expected <= texts, texts
 
 
+@pytest.mark.parametrize("unit", ["h", "D", "M", "Y"])
+@pytest.mark.parametrize("apart", [1, 3, 7])
+@pytest.mark.filterwarnings("error")
+def test_dates_of_any_distance_are_labelled(unit, apart):
+    """Matplotlib warns where it finds no distance between ticks that suits a range of dates."""
+    _, record = series(RNG.normal(size=(1, 12, 1)))
+    time = np.datetime64("1999-10", unit) + apart * np.arange(12)
+    ax = axes_of(record.plot(time=time))[-1]
+    ticks = [t for t in ax.get_xticks() if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
+    assert 2 <= len(ticks) <= 7
+
+
+def test_an_input_is_called_by_its_name_where_two_share_an_embedding():
+    ids = np.array([[1, 2, 3]])
+    inputs = {name: (ids, ("batch", "time"), {"vocabulary": 9}) for name in ("left", "right")}
+    outputs = {
+        f"saliency/{name}": (
+            RNG.random((1, 3)), "saliency", ("batch", "time"), {"input": name, "layer": "letters"}
+        )
+        for name in inputs
+    }  # fmt: skip
+    result = result_of(inputs, outputs)
+    for name in inputs:
+        assert any(name in text for text in texts_of(result[f"saliency/{name}"].plot()))
+    whole = {"look_up": outputs["saliency/left"]}
+    assert says(result_of(inputs, whole)["look_up"].plot(), "letters")
+
+
 def test_tabular_is_sorted_and_capped():
     values = RNG.normal(size=(1, 30))
     x = RNG.normal(size=(1, 30))

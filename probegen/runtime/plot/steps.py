@@ -48,7 +48,7 @@ class Steps:
         """Labels the x axis of a line chart that is `room` inches wide."""
         ax.set_xlabel(plain(self.title))
         if self.dates:
-            locator = AutoDateLocator(maxticks=max(3, int(room)))  # type: ignore[no-untyped-call]
+            locator = AutoDateLocator(minticks=2, maxticks=max(5, int(room)))  # type: ignore[no-untyped-call]
             ax.xaxis.set_major_locator(locator)
             ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         elif self.texts is not None and not self._is_numeric:

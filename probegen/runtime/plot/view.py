@@ -424,8 +424,13 @@ def _classes(record: DrawableRecord, sample: int) -> tuple[int, ...] | None:
 
 
 def place(spec: OutputSpec) -> str:
-    """Returns where the record was taken: a layer with its call, an input, or its name."""
-    if spec.layer:
+    """Returns where the record was taken: a layer with its call, an input, or its name.
+
+    What explains an input is called after the input, also where it was taken at the layer that
+    looks the input's ids up: two inputs may share one such layer.
+    """
+    of_input = spec.input is not None and spec.name.endswith(f"/{spec.input}")
+    if spec.layer and not of_input:
         return f"{spec.layer}#{spec.call}" if spec.call else spec.layer
     return spec.input or spec.name
 

@@ -337,14 +337,19 @@ def _order_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps tf2onnx from logging what is checked and reported here."""
-    logger = logging.getLogger("tf2onnx")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keeps tf2onnx from logging what is checked and reported here, and TensorFlow with it.
+
+    TensorFlow warns of the table of a text layer, which is no part of what is converted.
+    """
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def layer_of(layers: Mapping[str, str], node_name: str) -> str:
