@@ -38,6 +38,7 @@ from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.labels import Labels, check, check_class_names
 from probegen.runtime.plot.maximised import pictures
 from probegen.runtime.plot.picture import Picture, figure_of, stack
+from probegen.runtime.plot.plots import step_maps
 from probegen.runtime.plot.style import DPI
 from probegen.runtime.plot.view import View, place, sources_of, view_of
 
@@ -190,8 +191,9 @@ def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
 
 
 def class_views(view: View) -> list[tuple[str, View]]:
-    """Returns a view for each class by its name, nothing where not several are explained."""
-    return class_panels.views(view) if class_panels.fits(view) else []
+    """Returns a view for each class by its name, nothing where all are in one picture or one is."""
+    in_one = step_maps.fits(view)
+    return class_panels.views(view) if class_panels.fits(view) and not in_one else []
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> Path:

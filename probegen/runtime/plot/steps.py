@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 _LINE = 0.13
 _CHARACTER = 0.07
 _LONGEST = 14
+#: The name of an axis of tokens.
+TOKEN = "token"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +87,18 @@ def steps_of(view: View, size: int, title: str = "time") -> Steps:
     """Returns the steps along an axis of `size` from the caller's `time` or the tokens."""
     time = view.time
     if time is not None and len(time) == size:
-        return _given(time, title)
+        return given_steps(time, title)
     tokens = (
         view.tokens(size) if any(s.is_text for s in view.inputs) or view.labels.tokens else None
     )
     if tokens is not None:
         texts = tokens + [""] * (size - len(tokens))
-        return Steps(np.arange(size, dtype=np.float64), texts, False, "token")
+        return Steps(np.arange(size, dtype=np.float64), texts, False, TOKEN)
     return Steps(np.arange(size, dtype=np.float64), None, False, title)
 
 
-def _given(time: Any, title: str) -> Steps:
+def given_steps(time: Any, title: str) -> Steps:
+    """Returns steps at which the caller says that something stands: numbers, dates or text."""
     values = np.asarray(time)
     if values.dtype.kind == "O" and all(isinstance(t, datetime.date) for t in time):
         values = np.asarray(time, dtype="datetime64[us]")
