@@ -18,6 +18,7 @@ from probegen._keras_hook import register_with_keras
 from probegen._version import __version__ as __version__
 
 if TYPE_CHECKING:  # for those who check types; at run time the table of methods says which exist
+    from probegen.artefact.preprocessing import ImageInput as ImageInput
     from probegen.compiler import Exported as Exported
     from probegen.compiler import compile as compile
     from probegen.compiler import export as export
@@ -64,6 +65,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
 _HOMES = {
     "Differentiated": "probegen.differentiation",
     "Exported": "probegen.compiler",
+    "ImageInput": "probegen.artefact.preprocessing",
     "ProbegenError": "probegen.errors",
     "compile": "probegen.compiler",
     "contrast": "probegen.methods.targets",

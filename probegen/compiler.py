@@ -41,6 +41,7 @@ from probegen.runtime.texts import Texts
 from probegen.runtime.texts.attaching import attached
 from probegen.sources import instrumented_program, open_source
 from probegen.sources.base import Program, Source
+from probegen.sources.preprocessed import with_preprocessing
 from probegen.sources.written import (
     AskedStates,
     as_written,
@@ -143,6 +144,7 @@ def export(
     external_data: bool | None = None,
     overwrite: bool = False,
     states: AskedStates = None,
+    preprocess: Any = None,
     verify: bool = True,
     samples: Any = None,
     tokenizer: Any = None,
@@ -186,6 +188,9 @@ def export(
             names and shapes, and are noted: those that its graph leads from an input to an output
             of one operator, and those whose names go together, such as `past_key_values.0.key` and
             `present.0.key`. Or a dict says them, `{input: output}`, of Keras models too.
+        preprocess: ONNX only: `pg.ImageInput(...)`, or a dict of them by input name: the artefact
+            takes pictures as a server has them, and its graph makes of them what the model takes.
+            Probes explain what the model takes, in its size and units.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
         samples: inputs to verify on; generated where left out. Of models that take text, a list
@@ -201,6 +206,7 @@ def export(
 
     Raises:
         InputError: the tokenizer is none, or does not fit the inputs.
+        SpecError: `preprocess` is none, or does not fit an input.
         OutputExistsError: the folder, or a data file of something else, exists and `overwrite`
             is not given.
         UnsupportedOpsError: operations without ONNX form or gradient; lists each.
@@ -216,6 +222,12 @@ def export(
     kind = _format(path, format)
     _check_format(program.source, kind)
     program = with_states(as_written(program, kind), states)
+    if preprocess is not None and kind != "onnx":
+        raise ExportError(
+            f"preprocess= is for ONNX, not for {kind}: use a name ending in .onnx, or put layers "
+            "such as keras.layers.Resizing and Rescaling in front of the model and compile both."
+        )
+    program = with_preprocessing(program, preprocess)
     if tokenizer is not None:
         described = attached(tokenizer, program.plan.manifest)
         program = Program(program.source, dataclasses.replace(program.plan, manifest=described))

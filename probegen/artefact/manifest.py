@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from probegen.artefact import schema
 from probegen.artefact.attribution_reference import AttributionReference, wrong_reference
+from probegen.artefact.preprocessing import Preprocessing, wrong_preprocessing
 from probegen.artefact.rows import BATCH
 from probegen.artefact.texts import TextSpec
 from probegen.errors import ManifestError, did_you_mean
@@ -136,6 +137,8 @@ class InputSpec:
             ends, for the next chunk of a series; None for all others. Left out, it is zeros.
         longest: the most steps along its open axis (behind the batch), where the model has no
             positions for more; None where there may be any number, or that is not known.
+        preprocessing: of a picture that the graph itself brings into the model's form, how; what
+            stands above is of the picture as it arrives. None for all others.
     """
 
     name: str
@@ -147,6 +150,7 @@ class InputSpec:
     padding: Padding | None = None
     next_state: str | None = None
     longest: int | None = None
+    preprocessing: Preprocessing | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -514,6 +518,10 @@ def _check(found: Manifest) -> None:
         _check_tensor(f"the input {spec.name!r}", spec)
         if spec.vocabulary is not None and spec.vocabulary < 1:
             raise schema.SchemaError(f"the input {spec.name!r} has {spec.vocabulary} legal values")
+        if spec.preprocessing is not None:
+            wrong = wrong_preprocessing(spec.preprocessing, spec.axes, spec.shape)
+            if wrong is not None:
+                raise schema.SchemaError(f"the input {spec.name!r} {wrong}")
     for output in found.outputs:
         _check_output(output)
     _check_certificate(found.certificate)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.preprocessing import preprocess_of, with_preprocess
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
 from probegen.cli.reading import samples_of, with_verification, words
 from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
@@ -89,6 +90,7 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     "chunks: of stateful layers, of all where none is, or of SEL. IN=OUT: output OUT of MODEL is "
     "the next value of its input IN.",
 )
+@with_preprocess
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @with_verification
 @click.option(
@@ -134,6 +136,7 @@ def compile(
             opset=options["opset"],
             gate=_gate(options["gate"], options["no_gate"]),
             states=_states(options["states_fed"]),
+            preprocess=preprocess_of(options["preprocess"]),
             dynamic_batch=not options["static_batch"],
             external_data=options["external_data"],
             verify=options["verify"],

@@ -341,6 +341,7 @@ class Comparison:
         """
         ops, several = NumpyOperations(), group.target.spec.several
         names = [i.name for i in self.described.inputs]
+        feed = self.reference.fed(feed)
         sized, padded = output.sized_by(feed, names), output.padded_by(feed, names)
         walks = [
             NumpyWalk(samples_of(together)[0], tensor, output.place)
@@ -487,7 +488,9 @@ class Comparison:
     ) -> dict[str, Moved]:
         """Returns what outputs of a call move by under noise on its inputs."""
         noisy = []
-        for feed in noisy_feeds(call.batch.feed, self.reference.computed_in, rng, zeros=zeros):
+        images = [i.name for i in self.described.inputs if i.preprocessing is not None]
+        computed_in = self.reference.computed_in
+        for feed in noisy_feeds(call.batch.feed, computed_in, rng, zeros=zeros, images=images):
             answer = self.reference.explanations(feed, call.target)
             if any(o.kind == PREDICTION for o in outputs):
                 answer.update(self.reference.predictions(feed)[0])

@@ -35,9 +35,10 @@ from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
-from probegen.runtime.inputs import check_inputs
+from probegen.runtime.inputs import check_inputs, describe
 from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
+from probegen.sources.preprocessed import PreprocessedSource, behind
 from probegen.sources.written import as_written, from_states
 from probegen.stages import stage
 
@@ -102,6 +103,9 @@ def measure(
     program = program_of(model, with_arrays(Path(artefact), described))
     program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
     program = dataclasses.replace(program, plan=tables_last(program.plan))
+    if not isinstance(program.source, PreprocessedSource):
+        _check_takes_images(artefact, described, program)
+        program = behind(program, described.inputs)
     _check_same_interface(artefact, described, program)
     reference = RowsReference(reference_of(program))
     name = program.source.name
@@ -315,7 +319,8 @@ def program_of(model: Any, described: Manifest) -> Program:
     axes = None
     if kind_of(model).takes_axes:  # a user may have said them
         added = {n for pair in carried.items() for n in pair if n.startswith((STATE, NEXT_STATE))}
-        axes = {i.name: i.axes for i in described.inputs if i.name not in added}
+        own = (i for i in described.inputs if i.name not in added)
+        axes = {i.name: (i.preprocessing or i).axes for i in own}
         axes |= {o.name: o.axes for o in described.predictions if o.name not in added}
     source = open_source(model, axes)
     if described.texts:
@@ -324,6 +329,31 @@ def program_of(model: Any, described: Manifest) -> Program:
         source = source.with_carried(carried)
     probes = [from_dict(entry) for entry in described.probes]
     return Program(source, make_plan(source.view, probes, described.class_names, described))
+
+
+def _check_takes_images(
+    artefact: str | os.PathLike[str], described: Manifest, program: Program
+) -> None:
+    """Refuses a model that takes other tensors than the artefact makes of pictures.
+
+    Raises:
+        VerificationError: it does; says which.
+    """
+    own = program.plan.manifest.inputs
+    for spec, theirs in zip(described.inputs, own, strict=len(described.inputs) == len(own)):
+        how = spec.preprocessing
+        if how is None or spec.name != theirs.name:
+            continue
+        fits = len(theirs.shape) == len(how.shape) and all(
+            axis == "batch" or n in (None, m)
+            for n, m, axis in zip(theirs.shape, how.shape, how.axes, strict=True)
+        )
+        if not fits or (theirs.dtype, theirs.axes) != (how.dtype, how.axes):
+            raise VerificationError(
+                f"{artefact} was not made from {program.source.name!r}: it makes of {spec.name!r} "
+                f"{how.dtype} {describe(how.axes, how.shape)}; the model takes {theirs.dtype} "
+                f"{describe(theirs.axes, theirs.shape)}."
+            )
 
 
 def _check_same_interface(

@@ -7,7 +7,7 @@ the two tips it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,12 @@ class Moved:
 
 
 def noisy_feeds(
-    feed: Mapping[str, Array], computed_in: str, rng: np.random.Generator, *, zeros: bool
+    feed: Mapping[str, Array],
+    computed_in: str,
+    rng: np.random.Generator,
+    *,
+    zeros: bool,
+    images: Collection[str] = (),
 ) -> list[dict[str, Array]]:
     """Returns the inputs with noise on the floating ones, and with the opposite noise.
 
@@ -48,17 +53,19 @@ def noisy_feeds(
         rng: where the noise comes from.
         zeros: put noise on zeros too, relative to the largest value. Otherwise zeros stay: they
             are exact in every engine, and often padding.
+        images: inputs that become floating numbers on their way into the model, by name.
     """
     size = NOISE[computed_in]
     pair = [dict(feed), dict(feed)]
     for name, value in feed.items():
-        if value.dtype.kind in "fV":
+        if value.dtype.kind in "fV" or name in images:
             exact = value.astype(np.float64)
             largest = np.abs(exact).max(initial=0.0)
             scale = largest if zeros else np.abs(exact)
             noise = size * scale * rng.standard_normal(value.shape)
             for one, sign in zip(pair, (1.0, -1.0), strict=True):
-                one[name] = (exact + sign * noise).astype(value.dtype)
+                noisy = exact + sign * noise
+                one[name] = noisy if name in images else noisy.astype(value.dtype)
     return pair
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
+from probegen.artefact.preprocessing import Preprocessing
 from probegen.artefact.rows import (
     BATCH,
     as_described,
@@ -52,6 +53,8 @@ _SPATIAL = {
     "width": (48, 80, 64, 112, 144, 176, 208),
     "depth": (16, 48, 80, 112, 144, 176, 208),
 }
+#: A size between those: what is resized comes as much larger or smaller as they are than this.
+_USUAL = 57
 _SPATIAL_AGAIN = {
     "height": (32, 48, 80, 112, 144, 176, 208),
     "width": (80, 48, 112, 64, 144, 176, 208),
@@ -242,12 +245,24 @@ def open_shape(wanted: InputSpec, sizes: Sizes, alone: bool) -> tuple[int, ...]:
         alone: whether it is the only input with open axes.
     """
     by_name = sizes.named if alone or sample_shape(wanted).count(None) > 1 else {}
+    if wanted.preprocessing is not None:
+        by_name = _around(wanted.preprocessing, by_name)
     return tuple(
         by_name.get(axis, sizes.length) if size is None else size
         for size, axis in zip(
             sample_shape(wanted), without_batch(wanted.axes, wanted.axes), strict=True
         )
     )
+
+
+def _around(how: Preprocessing, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Returns sizes of a picture that is resized: above and below what it is resized to."""
+    own = dict(zip(how.axes, how.shape, strict=True))
+    return {
+        axis: max(1, round(size / _USUAL * wanted)) if how.resize and wanted else size
+        for axis, size in sizes.items()
+        for wanted in (own.get(axis),)
+    }
 
 
 def sample_shape(wanted: InputSpec) -> tuple[int | None, ...]:

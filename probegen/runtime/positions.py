@@ -16,7 +16,7 @@ from probegen.artefact.rows import BATCH, rows_first
 from probegen.errors import InputError
 from probegen.runtime.axes import CHANNEL
 from probegen.runtime.inputs import Array, describe
-from probegen.runtime.resize import resize
+from probegen.runtime.resize import over_picture, resize
 
 #: What stands in the unit of a derivative, such as "score per unit of input".
 _PER_UNIT = " per unit of "
@@ -98,6 +98,10 @@ class Positions:
         order = [1 + axes.index(axis) for axis in (*self.axes, *rest)]
         values = np.transpose(values, (0, *order))
         values = _joined(values.reshape(*values.shape[: 1 + len(self.axes)], -1), spec, self.spec)
+        if self.spec.preprocessing is not None:  # of a picture, whose axes stand in this order
+            height, width = sizes
+            how = self.spec.preprocessing
+            return np.stack([over_picture(row, (height, width), how) for row in values])
         return np.stack([resize(row, tuple(sizes)) for row in values])
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.preprocessing import Preprocessing
+
 Array = npt.NDArray[Any]
 
 
@@ -26,6 +28,27 @@ def resize(array: Array, size: tuple[int, ...]) -> Array:
     for axis, length in enumerate(size):
         array = _along(array, axis, length)
     return array
+
+
+def over_picture(heat: Array, size: tuple[int, int], how: Preprocessing | None = None) -> Array:
+    """Brings a map of what a model sees to the size of the picture that arrived.
+
+    Args:
+        heat: `[height, width, ...]`, of any size.
+        size: of the picture.
+        how: what the graph makes of the picture; None where the model sees it as it is. Where it
+            sees a middle part, the rest gets zeros; what lies over borders is cut away.
+
+    Returns:
+        `size + heat.shape[2:]`.
+    """
+    (top, high), (left, wide) = ((0, size[0]), (0, size[1])) if how is None else how.window(*size)
+    seen = resize(heat, (high, wide))
+    whole = np.zeros((*size, *heat.shape[2:]), seen.dtype)
+    rows, columns = slice(max(0, top), top + high), slice(max(0, left), left + wide)
+    shown = whole[rows, columns]
+    shown[:] = seen[max(0, -top) :, max(0, -left) :][: shown.shape[0], : shown.shape[1]]
+    return whole
 
 
 def _along(array: Array, axis: int, length: int) -> Array:

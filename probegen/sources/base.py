@@ -72,6 +72,9 @@ class Reference(Protocol):
             VerificationError: they cannot be computed for these inputs.
         """
 
+    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns what the model itself is fed: the inputs, images preprocessed."""
+
     def computed_by(self, name: str) -> str:
         """Returns what computes an output that is an attribution, for the certificate."""
 
@@ -133,6 +136,10 @@ class WrappedReference:
     def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
         """Returns all outputs of the plan."""
         return self._inner.explanations(feed, target)
+
+    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns what the model itself is fed."""
+        return self._inner.fed(feed)
 
     def computed_by(self, name: str) -> str:
         """Returns what computes an output, for the certificate."""

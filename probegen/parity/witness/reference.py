@@ -40,6 +40,7 @@ from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, m
 from probegen.sources.base import Program, Reference, Source, WrappedReference
 from probegen.sources.changed_scores import ScoresAt
 from probegen.sources.class_by_class import class_by_class
+from probegen.sources.preprocessed import PreprocessedReference, PreprocessedSource
 
 Array = npt.NDArray[Any]
 
@@ -165,6 +166,9 @@ def reference_of(program: Program) -> Reference:
     Raises:
         VerificationError: a method has a backward pass that nothing else computes; names it.
     """
+    if isinstance(program.source, PreprocessedSource):
+        behind = program.source.inside(program.plan)
+        return PreprocessedReference(reference_of(behind), program.source)
     plan = program.plan
     tables = tuple(g for g in plan.groups if g.table is not None)
     complete = any(residuals_of(group) for group in plan.groups)

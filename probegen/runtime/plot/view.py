@@ -19,6 +19,7 @@ from probegen.artefact.manifest import (
     InputSpec,
     OutputSpec,
 )
+from probegen.artefact.preprocessing import Preprocessing
 from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
 from probegen.runtime.axes import (
@@ -151,6 +152,11 @@ class View:
     def has_zero(self) -> bool:
         """True where zero means that something does not matter, as of what has a sign."""
         return self.spec.sign != ANY_SIGN
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the graph makes of the picture that belongs to the record; None where nothing."""
+        return None if self.source is None else self.source.spec.preprocessing
 
     @property
     def is_derivative(self) -> bool:

@@ -156,7 +156,7 @@ def _folder(
             if shapes[0] is None or shapes[0] != shapes[1]:
                 raise InputError(
                     f"{path} and {files[0]} cannot be joined: their rows have the shapes "
-                    f"{shapes[0]} and {shapes[1]}."
+                    f"{shapes[0]} and {shapes[1]}.{_advice(manifest)}"
                 )
     joined = {k: np.concatenate([feed[k] for feed in feeds], axis=along[k]) for k in feeds[0]}
     first = next(iter(joined))
@@ -164,6 +164,16 @@ def _folder(
     rows = tuple(p.name for p, n in zip(files, counts, strict=True) for _ in range(n))
     read = Read(_like(parts[0].feed, joined), parts[0].feature_names, rows)
     return read, {path.suffix.lower() for path in files}
+
+
+def _advice(manifest: Manifest) -> str:
+    """Returns what to do with pictures of several sizes."""
+    if all(spec.preprocessing is None for spec in manifest.inputs):
+        return ""
+    return (
+        " Pictures of a batch have one size: run those of each size by themselves; the artefact "
+        "takes each size as it is."
+    )
 
 
 def _batch_axes(feed: Any, manifest: Manifest) -> dict[Any, int]:

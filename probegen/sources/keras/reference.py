@@ -253,6 +253,10 @@ class KerasReference:
         except Exception:  # a witness that cannot be called proves nothing
             return None
 
+    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the inputs: the model takes them as they are."""
+        return dict(feed)
+
     def computed_by(self, name: str) -> str:
         """Returns what computes an attribution: one and the same for all."""
         del name

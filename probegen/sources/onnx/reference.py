@@ -350,6 +350,10 @@ class OnnxReference:
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)
 
+    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the inputs: the model takes them as they are."""
+        return dict(feed)
+
     def computed_by(self, name: str) -> str:
         """Returns what computes an attribution: one and the same for all."""
         del name

@@ -15,7 +15,7 @@ from probegen.runtime.plot.plots import image_map
 from probegen.runtime.plot.style import HEAT, attribution_scale
 from probegen.runtime.plot.thinning import spread
 from probegen.runtime.plot.view import View
-from probegen.runtime.resize import resize
+from probegen.runtime.resize import over_picture
 
 _WIDEST = 2.0
 
@@ -36,7 +36,7 @@ def plan(view: View) -> Picture:
     if maps[0].shape != size:
         height, width = maps[0].shape
         remarks += (f"{height}\u00d7{width} maps brought to the input's size",)
-    heats = np.stack([resize(heat, size) for heat in maps])
+    heats = np.stack([over_picture(heat, size, view.preprocessing) for heat in maps])
     scale = attribution_scale(
         heats, view.signed, HEAT, heats.shape[1:] == maps[0].shape, view.has_zero
     )

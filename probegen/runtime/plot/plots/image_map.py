@@ -17,7 +17,7 @@ from probegen.runtime.plot.image import (
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import HEAT, AnyFigure, Scale, attribution_scale, colour_bar
 from probegen.runtime.plot.view import View
-from probegen.runtime.resize import resize
+from probegen.runtime.resize import over_picture
 
 _BAR = 0.75
 
@@ -44,7 +44,7 @@ def plan(view: View) -> Picture:
     if heat.shape != size:
         notes += (f"{heat.shape[0]}\u00d7{heat.shape[1]} map brought to the input's size",)
     clip = heat.shape == size  # what is brought to a size is smooth
-    heat = resize(heat, size)
+    heat = over_picture(heat, size, view.preprocessing)
     scale = attribution_scale(heat, view.signed, HEAT, clip, view.has_zero)
     panels = [(view.spec.title, heat)]
     if base is not None:

@@ -1,0 +1,387 @@
+"""Writes what makes a model's tensor of the picture that arrives.
+
+Resizing is written in plain operators and not as `Resize`, whose centres, kernels, edges and
+antialiasing differ from operator set to operator set and from runtime to runtime. The pixels that
+one of the result is made of are gathered while they are still bytes, so that no more is converted
+than is used; with antialiasing, which uses all of them, rows and columns are matrix products.
+
+Coordinates are computed in float32 by the formulas of `tf.image.resize`, whose pixels these are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from probegen.artefact.manifest import InputSpec
+from probegen.artefact.preprocessing import BICUBIC, BILINEAR, CROP, NEAREST, PAD, Preprocessing
+from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import MARK, MARK_DOMAIN
+from probegen.graph.core.values import dims_of
+from probegen.graph.forward import ForwardGraph, open_size
+from probegen.plan.plan import TensorRef
+
+_FLOAT, _INT = ir.DataType.FLOAT, ir.DataType.INT64
+#: Keys' kernel, and the steps in which `tf.image.resize` looks it up where it does not antialias.
+_KEYS, _STEPS = -0.5, 1024.0
+#: Half the width of a kernel, in pixels of the coarser grid.
+_RADIUS: Mapping[str, float] = {BILINEAR: 1.0, BICUBIC: 2.0}
+
+
+def with_arriving_images(forward: ForwardGraph, inputs: tuple[InputSpec, ...]) -> ForwardGraph:
+    """Gives a forward graph the pictures that arrive as inputs, in the place of the model's own.
+
+    What the model took is then the result of a mark, which gradients are taken at.
+
+    Args:
+        forward: the model's forward pass; its graph is changed.
+        inputs: of the artefact, in the model's order.
+    """
+    graph, sources = forward.graph, dict(forward.sources)
+    builder = Builder(graph, forward.opset)
+    own = {value.name: value for value in graph.inputs}
+    for position, spec in enumerate(inputs):
+        if spec.preprocessing is None:
+            continue
+        value = own[spec.name]
+        arriving = _arriving(value, spec)
+        builder.nodes = []
+        ready = preprocessed(builder, arriving, spec)
+        ready.shape = ir.Shape(
+            [
+                d if n is None or axis == "batch" else n
+                for d, n, axis in zip(
+                    dims_of(value), spec.preprocessing.shape, spec.preprocessing.axes, strict=True
+                )
+            ]
+        )
+        mark = builder.op(MARK, ready, shape=ready, dtype=ready.dtype, domain=MARK_DOMAIN)
+        _put_in_the_place_of(graph, value, mark, arriving, builder.nodes)
+        sources[TensorRef(None, position=position)] = mark
+    return dataclasses.replace(forward, sources=sources)
+
+
+def _arriving(value: ir.Value, spec: InputSpec) -> ir.Value:
+    """Returns the input for what arrives; its batch is called as that of the model's."""
+    assert spec.preprocessing is not None
+    batch = dims_of(value)[spec.preprocessing.axes.index("batch")]
+    kept = dict(zip(spec.preprocessing.axes, dims_of(value), strict=True))
+    sizes = [
+        batch
+        if axis == "batch"
+        else n
+        if n is not None
+        else kept[axis]
+        if spec.preprocessing.resize is None and kept[axis] is not None
+        else open_size(spec.name, i)
+        for i, (axis, n) in enumerate(zip(spec.axes, spec.shape, strict=True))
+    ]
+    return ir.Value(
+        name=spec.name,
+        shape=ir.Shape(sizes),
+        type=ir.TensorType(ir.DataType.from_numpy(np.dtype(spec.dtype))),
+    )
+
+
+def _put_in_the_place_of(
+    graph: ir.Graph,
+    value: ir.Value,
+    result: ir.Value,
+    arriving: ir.Value,
+    nodes: list[ir.Node],
+) -> None:
+    """Lets all who read an input read a result, which is computed from another input."""
+    new = set(nodes)
+    for use in list(value.uses()):
+        if use.node not in new:
+            use.node.replace_input_with(use.idx, result)
+    for place, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[place] = result
+    graph.inputs[list(graph.inputs).index(value)] = arriving
+    first = next(iter(graph), None)
+    if first is None:
+        graph.extend(nodes)
+    else:
+        graph.insert_before(first, nodes)
+
+
+def preprocessed(b: Builder, arriving: ir.Value, spec: InputSpec) -> ir.Value:
+    """Writes what the model takes, made of what arrives.
+
+    Args:
+        b: where the nodes go.
+        arriving: the picture, `spec.axes`.
+        spec: of the input.
+    """
+    how, axes = spec.preprocessing, spec.axes
+    assert how is not None
+    value = arriving
+    places = {axis: i for i, axis in enumerate(axes)}
+    if how.resize is None:
+        value = b.cast(value, _FLOAT)
+    elif how.antialias:
+        value = _filtered(b, value, how, places["height"], places["width"])
+    else:
+        value = _gathered(b, value, how, places["height"], places["width"])
+    count = spec.shape[places["channel"]]
+    if how.channels != tuple(range(count or 0)):
+        dims = [
+            len(how.channels) if i == places["channel"] else d for i, d in enumerate(dims_of(value))
+        ]
+        value = b.op("Gather", value, b.ints(*how.channels), shape=dims, axis=places["channel"])
+    value = b.transpose(value, [places[axis] for axis in how.axes])
+    channel = how.axes.index("channel")
+    for op, numbers, neutral in (
+        ("Mul", how.scale, 1.0),
+        ("Sub", how.mean, 0.0),
+        ("Div", how.std, 1.0),
+    ):
+        if any(n != neutral for n in numbers):
+            shape = [len(numbers) if i == channel else 1 for i in range(len(how.axes))]
+            value = b.elementwise(op, value, b.const(np.reshape(numbers, shape), _FLOAT))
+    return b.cast(value, ir.DataType.from_numpy(np.dtype(how.dtype)))
+
+
+# -- one axis ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Which part of an axis of the picture the model sees.
+
+    Attributes:
+        size: the picture's, int64 `[1]`.
+        start: where the part begins, int64 `[1]`; None for 0. With borders it is negative.
+        length: of the part, borders among it, int64 `[1]`.
+        borders: whether there may be some.
+    """
+
+    size: ir.Value
+    start: ir.Value | None
+    length: ir.Value
+    borders: bool
+
+
+def _parts(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> tuple[_Part, _Part]:
+    """Writes which part of a picture the model sees; `Preprocessing.window` says the same."""
+    height, width = b.size(value, y), b.size(value, x)
+    rows, columns = how.size
+    assert rows is not None  # what is resized has a size
+    assert columns is not None
+    if how.fit not in (CROP, PAD):
+        return _Part(height, None, height, False), _Part(width, None, width, False)
+    parts = []
+    for size, other, own, across in (
+        (height, width, rows, columns),
+        (width, height, columns, rows),
+    ):
+        product = b.cast(b.elementwise("Mul", other, b.ints(own)), _FLOAT)
+        fitting = b.cast(b.div(product, _divisor(b, across, size)), _INT)
+        if how.fit == CROP:
+            length = b.elementwise("Max", b.elementwise("Min", size, fitting), b.ints(1))
+            start = b.div(b.sub(size, length), b.ints(2))
+            parts.append(_Part(size, start, length, False))
+        else:
+            over = b.elementwise("Max", b.sub(fitting, size), b.ints(0))
+            border = b.div(over, b.ints(2))
+            length = b.add(size, b.elementwise("Mul", border, b.ints(2)))
+            parts.append(_Part(size, b.neg(border), length, True))
+    return parts[0], parts[1]
+
+
+def _gathered(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> ir.Value:
+    """Writes a picture resized by few pixels for each one of the result."""
+    parts = _parts(b, value, how, y, x)
+    weighed: list[tuple[int, int, ir.Value | None]] = []
+    for axis, part, wanted in zip((y, x), parts, how.size, strict=True):
+        assert wanted is not None
+        assert how.resize is not None
+        indices, weights = _taps(b, part, wanted, how.resize)
+        taps = dims_of(indices)[0]
+        assert isinstance(taps, int)
+        dims = [taps if i == axis else d for i, d in enumerate(dims_of(value))]
+        value = b.op("Gather", value, indices, shape=dims, axis=axis)
+        weighed.append((axis, wanted, weights))
+    value = b.cast(value, _FLOAT)
+    fill = how.fill if how.fit == PAD else 0.0
+    if fill:
+        value = b.sub(value, fill)
+    # As TensorFlow does: columns are joined first.
+    for axis, wanted, weights in reversed(weighed):
+        if weights is not None:
+            value = _joined(b, value, axis, wanted, weights)
+    return b.add(value, fill)
+
+
+def _joined(b: Builder, value: ir.Value, axis: int, wanted: int, weights: ir.Value) -> ir.Value:
+    """Writes the weighed sum of an axis' `[taps * wanted]` pixels over the taps."""
+    dims = dims_of(value)
+    count = dims_of(weights)[0]
+    assert isinstance(count, int)
+    sizes = [(value, i) for i in range(len(dims))]
+    apart = b.reshape(value, [*sizes[:axis], count, wanted, *sizes[axis + 1 :]])
+    weights = b.unsqueeze(weights, list(range(2, 2 + len(dims) - axis - 1)))
+    return b.reduce_sum(b.elementwise("Mul", apart, weights), [axis], keepdims=False)
+
+
+def _taps(b: Builder, part: _Part, wanted: int, resize: str) -> tuple[ir.Value, ir.Value | None]:
+    """Writes which pixels of an axis make each pixel of the result, and what each counts.
+
+    Returns:
+        Indices, int64 `[taps * wanted]`, and weights, float32 `[taps, wanted]`; None for ones.
+    """
+    length = b.cast(part.length, _FLOAT)
+    scale = b.div(length, _divisor(b, wanted, part.length))
+    centres = b.const(np.arange(wanted) + 0.5, _FLOAT)
+    at = b.elementwise("Mul", centres, scale)
+    last = b.sub(part.length, b.ints(1))
+    if resize == NEAREST:
+        low = b.op("Floor", at, shape=[wanted])
+        indices = b.elementwise("Min", b.cast(low, _INT), last)
+        indices = b.unsqueeze(indices, [0])
+        weights: ir.Value | None = None
+        inside = indices
+    else:
+        at = b.sub(at, 0.5)
+        low = b.op("Floor", at, shape=[wanted])
+        offset = b.unsqueeze(b.sub(at, low), [0])
+        first = b.unsqueeze(b.cast(low, _INT), [0])
+        steps = np.arange(2) if resize == BILINEAR else np.arange(-1, 3)
+        inside = b.elementwise("Add", first, b.const(steps[:, np.newaxis].astype(np.int64)))
+        indices = b.elementwise("Max", b.elementwise("Min", inside, last), b.ints(0))
+        if resize == BILINEAR:
+            weights = b.concat([b.elementwise("Sub", b.const(1.0, _FLOAT), offset), offset], 0)
+        else:
+            weights = _keys_of_steps(b, offset)
+            kept = b.op("Equal", inside, indices, shape=indices, dtype=ir.DataType.BOOL)
+            weights = b.elementwise("Mul", weights, b.cast(kept, _FLOAT))
+            weights = b.div(weights, b.reduce_sum(weights, [0], keepdims=True))
+    if part.start is not None:
+        indices = b.elementwise("Add", indices, part.start)
+    if part.borders:
+        end = b.sub(part.size, b.ints(1))
+        held = b.elementwise("Max", b.elementwise("Min", indices, end), b.ints(0))
+        kept = b.op("Equal", held, indices, shape=indices, dtype=ir.DataType.BOOL)
+        counted = b.cast(kept, _FLOAT)
+        weights = counted if weights is None else b.elementwise("Mul", weights, counted)
+        indices = held
+    count = dims_of(indices)[0]
+    assert isinstance(count, int)
+    return b.op("Reshape", indices, b.ints(-1), shape=[count * wanted]), weights
+
+
+def _divisor(b: Builder, number: int, size: ir.Value) -> ir.Value:
+    """Writes a number to divide by, float32 `[1]`, that no compiler takes for a constant.
+
+    OpenVINO multiplies by the rounded inverse of a constant, which moves pixels.
+    """
+    nothing = b.elementwise("Min", size, b.ints(0))
+    return b.cast(b.elementwise("Max", nothing, b.ints(number)), _FLOAT)
+
+
+def _keys_of_steps(b: Builder, offset: ir.Value) -> ir.Value:
+    """Writes Keys' kernel at the four pixels around, in the steps of TensorFlow's table."""
+    steps = b.op("Round", b.mul(offset, _STEPS), shape=offset)
+    d = b.div(steps, _STEPS)
+    e = b.elementwise("Sub", b.const(1.0, _FLOAT), d)
+    return b.concat(
+        [
+            _keys_far(b, b.add(d, 1.0)),
+            _keys_near(b, d),
+            _keys_near(b, e),
+            _keys_far(b, b.add(e, 1.0)),
+        ],
+        0,
+    )
+
+
+def _keys_near(b: Builder, x: ir.Value) -> ir.Value:
+    """Writes Keys' kernel at distances up to 1."""
+    inner = b.sub(b.mul(x, _KEYS + 2), _KEYS + 3)
+    return b.add(b.elementwise("Mul", b.elementwise("Mul", inner, x), x), 1.0)
+
+
+def _keys_far(b: Builder, x: ir.Value) -> ir.Value:
+    """Writes Keys' kernel at distances from 1 to 2."""
+    inner = b.add(b.elementwise("Mul", b.sub(b.mul(x, _KEYS), 5 * _KEYS), x), 8 * _KEYS)
+    return b.sub(b.elementwise("Mul", inner, x), 4 * _KEYS)
+
+
+# -- with antialiasing -------------------------------------------------------------------------
+
+
+def _filtered(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> ir.Value:
+    """Writes a picture resized by all pixels beneath one of the result: two matrix products."""
+    parts = _parts(b, value, how, y, x)
+    for axis, part in zip((y, x), parts, strict=True):
+        if how.fit == CROP and part.start is not None:
+            end = b.add(part.start, part.length)
+            dims = [None if i == axis else d for i, d in enumerate(dims_of(value))]
+            value = b.op("Slice", value, part.start, end, b.ints(axis), shape=dims)
+    value = b.cast(value, _FLOAT)
+    fill = how.fill if how.fit == PAD else 0.0
+    if fill:
+        value = b.sub(value, fill)
+    assert how.resize is not None
+    for axis, part, wanted in zip((y, x), parts, how.size, strict=True):
+        assert wanted is not None
+        value = _product(b, value, axis, wanted, _filter(b, part, wanted, how.resize))
+    return b.add(value, fill)
+
+
+def _product(b: Builder, value: ir.Value, axis: int, wanted: int, weights: ir.Value) -> ir.Value:
+    """Writes the product of `[wanted, size]` weights with an axis of a picture of rank 4."""
+    dims = list(dims_of(value))
+    result = [wanted if i == axis else d for i, d in enumerate(dims)]
+    if axis == len(dims) - 1:
+        return b.op("MatMul", value, b.transpose(weights, [1, 0]), shape=result)
+    if axis == len(dims) - 2:
+        return b.op("MatMul", weights, value, shape=result)
+    behind = [(value, i) for i in range(axis + 2, len(dims))]
+    # What lies behind the axis is one row of numbers.
+    flat = b.op("Reshape", value, b.ints(*[0] * (axis + 1), -1), shape=[*dims[: axis + 1], None])
+    made = b.op("MatMul", weights, flat, shape=[*result[: axis + 1], None])
+    sizes = [(value, i) for i in range(axis)]
+    return b.reshape(made, [*sizes, wanted, (value, axis + 1), *behind])
+
+
+def _filter(b: Builder, part: _Part, wanted: int, resize: str) -> ir.Value:
+    """Writes what each pixel of an axis counts for each one of the result, `[wanted, size]`.
+
+    Borders have no pixels, and count where the weights are made to add up to 1.
+    """
+    length = b.cast(part.length, _FLOAT)
+    # As TensorFlow does: the inverse of the inverse.
+    step = b.elementwise(
+        "Div", b.const([1.0], _FLOAT), b.elementwise("Div", b.const([wanted], _FLOAT), length)
+    )
+    reach = b.elementwise(
+        "Div", b.const([1.0], _FLOAT), b.elementwise("Max", step, b.const([1.0], _FLOAT))
+    )
+    centres = b.const((np.arange(wanted) + 0.5)[:, np.newaxis], _FLOAT)
+    at = b.elementwise("Mul", centres, step)
+    counted = b.add(b.cast(b.count_up(part.length), _FLOAT), 0.5)
+    apart = b.op(
+        "Abs", b.elementwise("Mul", b.elementwise("Sub", counted, at), reach), shape=[wanted, None]
+    )
+    if resize == BILINEAR:
+        weights = b.elementwise(
+            "Max", b.elementwise("Sub", b.const(1.0, _FLOAT), apart), b.const(0.0, _FLOAT)
+        )
+    else:
+        near = b.op("LessOrEqual", apart, b.const(1.0, _FLOAT), shape=apart, dtype=ir.DataType.BOOL)
+        seen = b.op(
+            "Less", apart, b.const(_RADIUS[resize], _FLOAT), shape=apart, dtype=ir.DataType.BOOL
+        )
+        far = b.where(seen, _keys_far(b, apart), 0.0)
+        weights = b.where(near, _keys_near(b, apart), far)
+    weights = b.div(weights, b.reduce_sum(weights, [1], keepdims=True))
+    if part.borders and part.start is not None:
+        start = b.neg(part.start)
+        end = b.add(start, part.size)
+        weights = b.op("Slice", weights, start, end, b.ints(1), shape=[wanted, None])
+    return weights
