@@ -28,7 +28,7 @@ WHERE_BIN := $(WHERE_VENV)/bin
 WHERE_READY := $(WHERE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants clean
+.PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -47,6 +47,7 @@ help:
 	@echo "make corpus  try the gradients of onnx's own cases of its operators, write docs/COVERAGE.md (5 minutes)"
 	@echo "make runs-where  run artefacts in every runtime there is, write docs/RUNS_WHERE.md (half an hour)"
 	@echo "make mutants  change modules at random, print what their tests do not notice (ten minutes)"
+	@echo "make fuzz    random models and graphs against witnesses: MINUTES=, SEED=, FUZZ=\"keras\""
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -159,6 +160,12 @@ MINUTES ?= 10
 mutants: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	$(BIN)/python -m mutants $(FILES) --minutes $(MINUTES)
+
+# make fuzz FUZZ=keras SEED=7 MINUTES=60
+FUZZ ?=
+SEED ?= 0
+fuzz: $(READY)
+	$(BIN)/python -m fuzz run $(FUZZ) --seed $(SEED) --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

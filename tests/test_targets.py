@@ -299,3 +299,11 @@ def test_a_layer_of_whole_numbers_and_one_called_twice():
     found = pg.instrument(model, pg.InputGradient(of="shared#1", target=2))
     assert found.manifest.explanations[0].target.call == 1
     assert found.manifest.probes[0]["of"] == "shared#1"
+
+
+def test_a_callable_that_fails_is_refused_with_what_it_was_given(tmp_path):
+    probe = pg.InputGradient(target=lambda y: y["risk"])
+    with pytest.raises(
+        InstrumentError, match=r"fails on the model's outputs, of shape \(None, 4\)"
+    ):
+        pg.compile(models.cnn(), [probe], tmp_path / "m.onnx")

@@ -11,6 +11,7 @@ import tensorflow as tf
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InstrumentError
 from probegen.sources.keras.trace import pre_activation
+from probegen.stages import cause
 
 
 def score(output: Any, logits: bool) -> Any:
@@ -28,11 +29,17 @@ def callable_value(function: Callable[[Any], Any], nest: Any, logits: bool) -> A
         logits: hand the function pre-activations.
 
     Raises:
-        InstrumentError: it does not return one floating scalar a sample.
+        InstrumentError: it fails, or does not return one floating scalar a sample.
     """
     name = getattr(function, "__qualname__", type(function).__name__)
     scores = keras.tree.map_structure(lambda output: score(output, logits), nest)
-    value = tf.convert_to_tensor(function(scores))
+    try:
+        value = tf.convert_to_tensor(function(scores))
+    except Exception as error:  # a user's function raises whatever it likes
+        shapes = keras.tree.map_structure(lambda s: tuple(s.shape), scores)
+        raise InstrumentError(
+            f"the target {name} fails on the model's outputs, of shape {shapes}. {cause(error)}"
+        ) from error
     if not value.dtype.is_floating:
         raise InstrumentError(f"the target {name} returns {value.dtype.name}, not a number.")
     if value.shape.rank == 2 and value.shape[-1] == 1:

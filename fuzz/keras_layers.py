@@ -1,0 +1,442 @@
+"""What random models are made of: expressions over tensors, by how many axes these have."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from fuzz.drawing import Draw
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of a model that is being drawn.
+
+    Attributes:
+        name: its variable.
+        shape: with the batch, sizes None where open.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def rank(self) -> int:
+        """Its number of axes, the batch included."""
+        return len(self.shape)
+
+
+#: Draws an expression over a tensor.
+Make = Callable[[Draw, Tensor], str]
+
+ACTIVATIONS = (
+    *("relu", "gelu", "silu", "tanh", "sigmoid", "softplus", "elu", "selu", "hard_sigmoid"),
+    *("hard_silu", "softsign", "mish", "leaky_relu", "relu6", "celu", "hard_tanh", "sparse_plus"),
+    *("squareplus", "tanh_shrink", "soft_shrink", "hard_shrink", "log_sigmoid", "linear"),
+)
+_SMOOTH = ("tanh", "silu", "sigmoid", "softsign", "gelu")
+
+
+def _activation(d: Draw, x: Tensor) -> str:
+    return f"layers.Activation({d.one(ACTIVATIONS)!r})({x.name})"
+
+
+def _rectifier(d: Draw, x: Tensor) -> str:
+    choices = [
+        f"layers.ReLU(max_value={d.number(0.5, 3)}, negative_slope={d.number(0, 0.4)}, "
+        f"threshold={d.number(0, 0.3)})",
+        f"layers.LeakyReLU(negative_slope={d.number(0.01, 0.5)})",
+        f"layers.ELU(alpha={d.number(0.2, 1.5)})",
+        "layers.ReLU()",
+    ]
+    if None not in x.shape[1:]:
+        choices.append("layers.PReLU()")
+    if x.rank > 2:
+        choices.append(f"layers.PReLU(shared_axes={list(range(1, x.rank - 1))})")
+    return f"{d.one(choices)}({x.name})"
+
+
+def _dense(d: Draw, x: Tensor) -> str:
+    given = d.arguments(
+        activation=(0.5, ACTIVATIONS),
+        use_bias=(0.2, (False,)),
+        name=(0.0, ()),
+    )
+    return d.call("layers.Dense", d.whole(2, 7), **given) + f"({x.name})"
+
+
+def _axis(d: Draw, x: Tensor) -> int:
+    """Returns an axis that is not the batch, from the front or from the end."""
+    at = d.whole(1, x.rank - 1)
+    return at - x.rank if d.maybe() else at
+
+
+def _normalisation(d: Draw, x: Tensor) -> str:
+    channels = x.shape[-1]
+    groups = [g for g in (1, 2, 3, channels or 1) if channels and channels % g == 0]
+    choices = [
+        f"layers.BatchNormalization(axis={_axis(d, x) if d.maybe(0.3) else -1})",
+        "layers.LayerNormalization()",
+        f"layers.LayerNormalization(axis={d.some(range(1, x.rank))}, epsilon=1e-6)",
+        "layers.LayerNormalization(center=False, scale=False)",
+        f"layers.UnitNormalization(axis={_axis(d, x)})",
+        "layers.RMSNormalization()",
+    ]
+    if x.rank > 2 and groups:
+        choices.append(f"layers.GroupNormalization(groups={d.one(groups)})")
+    return f"{d.one(choices)}({x.name})"
+
+
+def _passing(d: Draw, x: Tensor) -> str:
+    choices = ["layers.Dropout(0.3)", "layers.Identity()", "layers.GaussianNoise(0.3)"]
+    if x.rank > 2:
+        choices += ["layers.SpatialDropout1D(0.3)"] if x.rank == 3 else []
+        choices.append(f"layers.Softmax(axis={_axis(d, x)})")
+    choices.append(f"layers.Rescaling({d.number(-1, 1)}, {d.number(-0.5, 0.5)})")
+    return f"{d.one(choices)}({x.name})"
+
+
+#: Functions of one tensor `t`; `{a}` is an axis, `{b}` another or the same, `{n}` a small number.
+_FUNCTIONS = (
+    "ops.sin(t) * t",
+    "ops.clip(t, -0.5, 0.7)",
+    "ops.where(t > 0.1, t, -0.3 * t)",
+    "ops.abs(t)",
+    "ops.square(t)",
+    "ops.sqrt(ops.abs(t) + 0.1)",
+    "ops.exp(-ops.square(t))",
+    "ops.log1p(ops.abs(t))",
+    "t * ops.sigmoid(1.7 * t)",
+    "ops.maximum(t, 0.2)",
+    "ops.minimum(t, ops.flip(t, {a}))",
+    "t - ops.floor(t)",
+    "ops.sign(t) + t",
+    "ops.stop_gradient(t) * t",
+    "ops.cumsum(t, axis={a})",
+    "ops.cumprod(0.5 * t, axis={a})",
+    "ops.flip(t, axis={a})",
+    "ops.roll(t, {n}, axis={a})",
+    "ops.sort(t, axis={a})",
+    "ops.concatenate([t, -t], axis={a})",
+    "ops.repeat(t, 2, axis={a})",
+    "ops.max(t, axis={a}, keepdims=True) - t",
+    "ops.min(t, axis={a}, keepdims=True) + t",
+    "t - ops.mean(t, axis={a}, keepdims=True)",
+    "ops.mean(t, axis={a})",
+    "ops.sum(t, axis={a})",
+    "ops.max(t, axis={a})",
+    "ops.var(t, axis={a}, keepdims=True) * t",
+    "ops.std(t + ops.cast(0.01, t.dtype) * ops.square(t), axis={a})",
+    "ops.logsumexp(t, axis={a})",
+    "ops.norm(t, axis={a}, keepdims=True) + t",
+    "ops.prod(0.5 * t, axis={a})",
+    "ops.softmax(t, axis={a})",
+    "ops.log_softmax(t, axis={a})",
+    "ops.take(t, [1, 0, 1], axis={a})",
+    "ops.swapaxes(t, {a}, {b})",
+    "ops.moveaxis(t, {a}, {b})",
+    "ops.expand_dims(t, {a})",
+    "ops.take(t, 0, axis={a})",
+    "ops.split(t, 2, axis={a})[1]",
+    "ops.unstack(t, axis={a})[-1]",
+    "ops.stack([t, 2 * t], axis={a})",
+    "ops.top_k(t, 2)[0]",
+    "ops.diff(t, axis={a})",
+    "ops.one_hot(ops.argmax(t, axis=-1), t.shape[-1], dtype=t.dtype) * t",
+    "ops.power(ops.abs(t) + 0.1, 1.3)",
+    "ops.mod(t, 0.7)",
+    "ops.arctan2(t, 1.0 + ops.square(t))",
+    "ops.erf(t)",
+    "ops.rsqrt(1.0 + ops.square(t))",
+    "ops.reciprocal(1.5 + ops.tanh(t))",
+    "ops.nan_to_num(ops.log(t))",
+    "ops.matmul(t, ops.swapaxes(t, -1, -2))",
+    "ops.einsum('b...i,b...j->b...ij', t, t)",
+    "ops.logaddexp(t, 0.3 * t)",
+    "ops.heaviside(t, 0.5) * t",
+    "ops.hypot(t, 0.3)",
+    "ops.median(t, axis={a})",
+    "ops.amax(t, axis={a})",
+    "ops.squeeze(ops.expand_dims(t, 1), 1) * 0.5",
+    "ops.true_divide(t, 1.0 + ops.abs(t))",
+    "ops.round(t) + t",
+    "ops.cond(ops.shape(t)[0] > 0, lambda: t * 2.0, lambda: t)",
+    "ops.where(ops.all(t > 0, axis={a}, keepdims=True), t, 0.5 * t)",
+    "ops.multiply(t, ops.cast(ops.argmax(t, axis={a}, keepdims=True), t.dtype))",
+    "ops.map(lambda r: r * ops.tanh(r), t)",
+    "ops.pad(t, [[0, 0]] + [[1, 2]] * (len(t.shape) - 1))",
+    "ops.pad(t, [[0, 0]] + [[1, 1]] * (len(t.shape) - 1), mode='reflect')",
+    "ops.tile(t, [1] * (len(t.shape) - 1) + [2])",
+    "t[..., ::-1] * t",
+    "t[:, 1:]",
+    "t[:, -1]",
+    "t[:, ::2]",
+    "t[..., None]",
+    "t[:, :1] * t",
+    "ops.reshape(t, (ops.shape(t)[0], -1))",
+    "ops.reshape(t, (-1, *t.shape[1:]))",
+    "ops.transpose(t, [0, *range(len(t.shape) - 1, 0, -1)])",
+    "ops.broadcast_to(ops.mean(t, axis={a}, keepdims=True), ops.shape(t)) * t",
+    "ops.take_along_axis(t, ops.argsort(t, axis={a}), axis={a})",
+    "ops.fori_loop(0, 3, lambda i, s: ops.tanh(s) + 0.1 * t, t)",
+    "ops.quantile(t, 0.3, axis={a})",
+    "ops.average(t, axis={a})",
+    "ops.trapezoid(t, axis={a})",
+    "ops.searchsorted(ops.convert_to_tensor([-1.0, 0.0, 1.0]), ops.reshape(t, [-1]))[0] + t",
+    "ops.tril(t)",
+    "ops.nan_to_num(t / ops.sum(ops.abs(t), axis={a}, keepdims=True))",
+    "ops.relu(t) - 0.2 * ops.relu(-t)",
+    "ops.glu(ops.concatenate([t, t], -1))",
+    "ops.gelu(t, approximate=False)",
+)
+
+
+def _function(d: Draw, x: Tensor) -> str:
+    body = d.one(_FUNCTIONS)
+    for mark, value in (("{a}", _axis(d, x)), ("{b}", _axis(d, x)), ("{n}", d.whole(-2, 3))):
+        body = body.replace(mark, str(value))
+    if d.maybe(0.4):
+        return f"layers.Lambda(lambda t: {body})({x.name})"
+    return f"(lambda t: {body})({x.name})"
+
+
+def _own(d: Draw, x: Tensor) -> str:
+    choices = ["own_layers.Gathered()", "own_layers.Outer()"]
+    if x.rank == 3:
+        choices += ["own_layers.Pooled()", "own_layers.Block()", "own_layers.Running()"]
+    if x.rank > 2:
+        choices.append("own_layers.Excited()")
+    choices.append("own_layers.Twice()")
+    return f"{d.one(choices)}({x.name})"
+
+
+def _convolution(d: Draw, x: Tensor) -> str:
+    rank = x.rank - 2
+    channels = x.shape[-1] or 1
+    kernel = [d.whole(1, 3) for _ in range(rank)]
+    given = d.arguments(
+        padding=(0.6, ("same",) + (("causal",) if rank == 1 else ())),
+        activation=(0.4, ACTIVATIONS),
+        use_bias=(0.2, (False,)),
+    )
+    kind = d.one(("Conv", "Conv", "Conv", "Transpose", "Depthwise", "Separable"))
+    if d.maybe(0.4):
+        given["strides"] = d.whole(2, 3) if rank == 1 or d.maybe() else [2, 2, 1][:rank]
+        if kind in ("Depthwise", "Separable"):
+            given["strides"] = 2
+    elif d.maybe(0.3):
+        given["dilation_rate"] = 2
+    if kind == "Transpose":
+        given.pop("dilation_rate", None)
+        if given.get("padding") == "'causal'":
+            given["padding"] = "'same'"
+        return (
+            d.call(f"layers.Conv{rank}DTranspose", d.whole(2, 5), kernel, **given) + f"({x.name})"
+        )
+    if kind in ("Depthwise", "Separable") and rank < 3:
+        given |= d.arguments(depth_multiplier=(0.3, (2,)))
+        if given.get("padding") == "'causal'" and kind == "Depthwise":
+            given["padding"] = "'valid'"
+        first = [] if kind == "Depthwise" else [d.whole(2, 5)]
+        return d.call(f"layers.{kind}Conv{rank}D", *first, kernel, **given) + f"({x.name})"
+    filters = d.whole(2, 6)
+    groups = [g for g in (2, 3) if channels % g == 0 and filters % g == 0]
+    if groups and d.maybe(0.5):
+        given["groups"] = d.one(groups)
+    return d.call(f"layers.Conv{rank}D", filters, kernel, **given) + f"({x.name})"
+
+
+def _pooling(d: Draw, x: Tensor) -> str:
+    rank = x.rank - 2
+    kind = d.one(("Max", "Average"))
+    if d.maybe(0.25):
+        given = d.arguments(keepdims=(0.4, (True,)))
+        return d.call(f"layers.Global{kind}Pooling{rank}D", **given) + f"({x.name})"
+    given = d.arguments(padding=(0.5, ("same",)), strides=(0.5, (1, 2, 3)))
+    return d.call(f"layers.{kind}Pooling{rank}D", d.whole(2, 3), **given) + f"({x.name})"
+
+
+def _resampling(d: Draw, x: Tensor) -> str:
+    rank = x.rank - 2
+    pads = [[d.whole(0, 2), d.whole(0, 2)] for _ in range(rank)]
+    crops = [[d.whole(0, 1), d.whole(0, 1)] for _ in range(rank)]
+    flat = rank == 1
+    choices = [
+        f"layers.ZeroPadding{rank}D({pads[0] if flat else pads})",
+        f"layers.Cropping{rank}D({crops[0] if flat else crops})",
+        f"layers.UpSampling{rank}D({2 if flat else [2, 1, 2][:rank]})",
+    ]
+    if rank == 2:
+        ways = ("bilinear", "bicubic", "nearest")
+        choices += [
+            f"layers.UpSampling2D(2, interpolation={d.one(ways)!r})",
+            f"layers.Resizing({d.whole(3, 8)}, {d.whole(3, 8)}, interpolation={d.one(ways)!r})",
+            f"layers.CenterCrop({d.whole(2, 4)}, {d.whole(2, 4)})",
+        ]
+    return f"{d.one(choices)}({x.name})"
+
+
+def _recurrent_layer(d: Draw, sequences: bool | None = None) -> str:
+    kind = d.one(("LSTM", "GRU", "SimpleRNN"))
+    given = d.arguments(
+        return_sequences=(0.6, (True,)),
+        go_backwards=(0.2, (True,)),
+        activation=(0.25, ("relu", *_SMOOTH)),
+        recurrent_activation=(0.2, ("hard_sigmoid", "tanh")),
+        use_bias=(0.15, (False,)),
+        unroll=(0.1, (True,)),
+        reset_after=(0.3, (False,)),
+        dropout=(0.1, (0.2,)),
+    )
+    if sequences is not None:
+        given["return_sequences"] = str(sequences)
+    if kind == "SimpleRNN":
+        given.pop("recurrent_activation", None)
+    if kind != "GRU":
+        given.pop("reset_after", None)
+    return d.call(f"layers.{kind}", d.whole(2, 5), **given)
+
+
+def _recurrent(d: Draw, x: Tensor) -> str:
+    wrapped = d.whole(0, 6)
+    if wrapped == 0:
+        merge = d.one(("concat", "sum", "mul", "ave"))
+        return f"layers.Bidirectional({_recurrent_layer(d)}, merge_mode={merge!r})({x.name})"
+    if wrapped == 1:
+        cells = d.some(("layers.LSTMCell(3)", "layers.GRUCell(4)", "layers.SimpleRNNCell(3)"))
+        given = d.arguments(return_sequences=(0.5, (True,)), go_backwards=(0.2, (True,)))
+        return d.call("layers.RNN", f"[{', '.join(cells)}]", **given) + f"({x.name})"
+    if wrapped == 2:
+        layer = _recurrent_layer(d)
+        return f"{layer[:-1]}, return_state=True)({x.name})[{d.one((0, 1, -1))}]"
+    return f"{_recurrent_layer(d)}({x.name})"
+
+
+def _masked(d: Draw, x: Tensor) -> str:
+    value = d.one((0.0, 0.0, 1.0))
+    return f"layers.Masking({value})({x.name})"
+
+
+def _attention(d: Draw, x: Tensor) -> str:
+    heads = d.whole(1, 3)
+    given = d.arguments(use_causal_mask=(0.3, (True,)))
+    made = d.arguments(value_dim=(0.3, (2, 5)), use_bias=(0.2, (False,)), output_shape=(0.2, (4,)))
+    choices = [
+        d.call("layers.MultiHeadAttention", heads, d.whole(2, 4), **made)
+        + d.call("", x.name, x.name, **given),
+        d.call("layers.GroupedQueryAttention", d.whole(2, 4), 4, 2)
+        + d.call("", x.name, x.name, **given),
+        d.call(
+            "layers.Attention",
+            **d.arguments(use_scale=(0.5, (True,)), score_mode=(0.3, ("concat",))),
+        )
+        + d.call("", f"[{x.name}, {x.name}]", **given),
+        d.call("layers.AdditiveAttention") + d.call("", f"[{x.name}, {x.name}]", **given),
+    ]
+    return d.one(choices)
+
+
+def _over_time(d: Draw, x: Tensor) -> str:
+    inner = Tensor("", (x.shape[0], *x.shape[2:]))
+    makes: Sequence[Make] = (
+        _dense,
+        _activation,
+        *((_convolution, _pooling) if inner.rank > 2 else ()),
+    )
+    if inner.rank == 3:
+        makes = (*makes, _recurrent)
+    layer = d.one(makes)(d, inner)
+    if not layer.endswith("()") or layer.startswith("("):
+        return f"layers.TimeDistributed(layers.Dense(3))({x.name})"
+    return f"layers.TimeDistributed({layer[:-2]})({x.name})"
+
+
+def _conv_recurrent(d: Draw, x: Tensor) -> str:
+    rank = x.rank - 3
+    given = d.arguments(
+        padding=(0.6, ("same",)), return_sequences=(0.5, (True,)), go_backwards=(0.2, (True,))
+    )
+    return d.call(f"layers.ConvLSTM{rank}D", d.whole(2, 3), 2, **given) + f"({x.name})"
+
+
+def _shaped(d: Draw, x: Tensor) -> str:
+    order = [int(i) for i in d.rng.permutation(range(1, x.rank))]
+    choices = [f"layers.Permute({order})"]
+    if None not in x.shape[1:]:
+        sizes = [s or 1 for s in x.shape[1:]]
+        d.rng.shuffle(sizes)
+        merged = [sizes[0] * sizes[1], *sizes[2:]] if len(sizes) > 1 else [1, *sizes]
+        choices += [f"layers.Reshape({sizes})", f"layers.Reshape({merged})", "layers.Flatten()"]
+        choices.append(f"layers.Reshape([-1, {sizes[0]}])")
+    if x.rank == 2:
+        choices.append(f"layers.RepeatVector({d.whole(2, 4)})")
+    return f"{d.one(choices)}({x.name})"
+
+
+def _einsum(d: Draw, x: Tensor) -> str:
+    del d
+    letters = "bcdefg"[: x.rank - 1]
+    return (
+        f"layers.EinsumDense('a{letters}z,zyx->a{letters}yx'.replace('{letters[-1]}z', 'z')"
+        f".replace('{letters[-1]}yx', 'yx'), output_shape={[*x.shape[1:-1], 2, 3]}, "
+        f"bias_axes='x')({x.name})"
+    )
+
+
+#: Makes by how often they are drawn, for tensors of any number of axes.
+_ANY: tuple[tuple[int, Make], ...] = (
+    (3, _dense),
+    (3, _activation),
+    (2, _rectifier),
+    (3, _normalisation),
+    (1, _passing),
+    (8, _function),
+    (2, _own),
+    (2, _shaped),
+)
+_BY_RANK: Mapping[int, tuple[tuple[int, Make], ...]] = {
+    2: (),
+    3: (
+        (5, _convolution),
+        (3, _pooling),
+        (1, _resampling),
+        (7, _recurrent),
+        (2, _masked),
+        (5, _attention),
+        (1, _over_time),
+        (1, _einsum),
+    ),
+    4: (
+        (9, _convolution),
+        (5, _pooling),
+        (3, _resampling),
+        (2, _over_time),
+        (1, _conv_recurrent),
+    ),
+    5: (
+        (6, _convolution),
+        (4, _pooling),
+        (1, _resampling),
+        (2, _over_time),
+        (2, _conv_recurrent),
+    ),
+}
+
+
+def drawn(d: Draw, x: Tensor) -> str:
+    """Returns an expression over a tensor."""
+    table = (*_ANY, *_BY_RANK.get(x.rank, ()))
+    makes = [make for weight, make in table for _ in range(weight)]
+    return d.one(makes)(d, x)
+
+
+def layer_alone(d: Draw, x: Tensor) -> str:
+    """Returns a layer that can be called more than once on tensors like one."""
+    table = (_dense, _convolution, _recurrent, _normalisation) if x.rank == 3 else (_dense,)
+    table = (*table, _convolution) if x.rank in (4, 5) else table
+    for _ in range(5):
+        code = d.one(table)(d, x)
+        call = f"({x.name})"
+        if code.startswith("layers.") and code.endswith(call) and code.count(x.name) == 1:
+            return code[: -len(call)]
+    return "layers.Dense(4, activation='tanh')"

@@ -1,0 +1,181 @@
+"""Draws random probes with random arguments for a model, from the table of methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from fuzz.drawing import Draw
+from probegen import methods
+from probegen.methods.base import OfAttention, OfInputs, OfLayer, OfLayerOutput, OfLayers, Probe
+from probegen.methods.by_scores import ByScores
+
+#: Fields that every method gets from its family or that the tables below say nothing of.
+_BY_NAME: dict[str, tuple[float, tuple[str, ...]]] = {
+    "logits": (0.15, ("False",)),
+    "per_token": (0.15, ("'norm'", "'dot'")),
+    "upsample": (0.3, ("True",)),
+    "centre": (0.3, ("True",)),
+    "gaussian": (0.3, ("False",)),
+    "chunk": (0.3, ("1", "2", "3")),
+    "steps": (1.0, ("2", "3", "5")),
+    "rule": (0.4, ("'midpoint'", "'trapezoid'", "'gauss_legendre'")),
+    "noise": (0.3, ("0.05", "0.3")),
+    "statistic": (0.4, ("'mean'", "'square'", "'variance'")),
+    "of_method": (0.3, ("'saliency'", "'gradient_x_input'")),
+    "seed": (0.2, ("3",)),
+    "samples": (1.0, ("4", "7")),
+    "window": (1.0, ("1", "2", "3")),
+    "stride": (0.4, ("1", "2", "3")),
+    "fill": (0.4, ("0.5", "-1.0")),
+    "masks": (1.0, ("5", "8")),
+    "cells": (1.0, ("2", "3")),
+    "keep": (0.3, ("0.3", "0.8")),
+    "groups": (0.7, ("'grid:2'", "'grid:3'", "None")),
+    "background": (0.4, ("0.5", "-0.2")),
+    "baseline": (0.4, ("0.5", "-0.2")),
+    "kernel_width": (0.3, ("0.5",)),
+    "ridge": (0.3, ("0.1",)),
+    "epsilon": (0.4, ("0.01", "0.1")),
+    "composite": (0.3, ("'epsilon_plus'", "'epsilon_gamma_box'", "'transformer'")),
+    "fuse": (0.4, ("'max'", "'min'")),
+    "residual": (0.3, ("0.0", "0.7")),
+    "query": (0.4, ("0", "-1", "'mean'")),
+    "gates": (0.4, ("True",)),
+    "stack": (0.25, ("True",)),
+}
+_REDUCTIONS = {
+    "Activations": (0.4, ("'mean'", "'max'", "'norm'")),
+    "Attention": (0.4, ("'heads'", "'max'", "'last_query'", "'cls'", "'top:2'", "'heads,cls'")),
+}
+_TYPES = (0.15, ("'float16'", "'float32'", "'float64'"))
+#: The methods whose axiom `completeness=` holds against.
+_MOST_PROBES = 4
+
+
+def draw_probes(d: Draw, model: Any) -> tuple[str, ...]:
+    """Returns expressions of some probes of different methods."""
+    chosen = list(methods.METHODS)
+    d.rng.shuffle(chosen)
+    probes = [_drawn(d, method, model) for method in chosen[: d.whole(1, _MOST_PROBES)]]
+    plain = ("pg.InputGradient()", "pg.Saliency()", "pg.GradientXInput()")
+    if d.maybe(0.6):
+        probes.append(d.one(plain))
+    return tuple(dict.fromkeys(probes))
+
+
+def draw_options(d: Draw) -> dict[str, str]:
+    """Returns options of `pg.compile`."""
+    return d.arguments(
+        gate=(0.4, (False, "optional", "split")),
+        opset=(0.3, (13, 15, 17, 20, 21)),
+    )
+
+
+def _drawn(d: Draw, method: type[Probe], model: Any) -> str:
+    given: dict[str, str] = {}
+    for field in dataclasses.fields(method):
+        if field.name == "target":
+            if d.maybe(0.6):
+                given["target"] = _target(d, model)
+        elif field.name == "dtype":
+            given |= _chosen(d, field.name, _TYPES)
+        elif field.name == "reduce":
+            given |= _chosen(d, field.name, _REDUCTIONS.get(method.__name__, (0.0, ("None",))))
+        elif field.name == "completeness":
+            if getattr(method, "has_completeness", False) and d.maybe(0.3):
+                given["completeness"] = "True"
+        elif field.name == "region":
+            given |= _chosen(d, field.name, (0.08, ("'input'",)))
+        elif field.name == "of":
+            if d.maybe(0.08):
+                given["of"] = _layer(d, model)
+        elif field.name == "output" and len(model.outputs) > 1:
+            given["output"] = str(d.whole(0, len(model.outputs) - 1))
+        elif field.name == "per_token" and issubclass(method, ByScores):
+            continue
+        elif field.name in _BY_NAME:
+            given |= _chosen(d, field.name, _BY_NAME[field.name])
+    if method.__name__ == "LRP":
+        given.pop("rule", None)
+        given |= _chosen(d, "rule", (0.4, ("'gamma'", "'alpha_beta'", "'z_plus'")))
+    if "of" in given:
+        given.pop("output", None)
+    given |= _selected(d, method, model)
+    if method.__name__ in ("ExpectedGradients", "DeepSHAP"):
+        given["background"] = _background(model)
+    return d.call(f"pg.{method.__name__}", **given)
+
+
+def _chosen(d: Draw, name: str, table: tuple[float, tuple[str, ...]]) -> dict[str, str]:
+    chance, choices = table
+    return {name: d.one(choices)} if d.maybe(chance) else {}
+
+
+def _selected(d: Draw, method: type[Probe], model: Any) -> dict[str, str]:
+    """Returns which layers or inputs are meant."""
+    if issubclass(method, OfAttention) or method.__name__ in ("Attention", "States"):
+        return {}
+    if issubclass(method, OfLayers):
+        return {"select": _layer(d, model) if d.maybe(0.7) else "'*'"}
+    if issubclass(method, OfLayerOutput):
+        layer = _layer(d, model)
+        units = model.layers[int(layer)].output
+        units = units[0] if isinstance(units, list | tuple) else units
+        size = units.shape[-1] or 3
+        return {"layer": layer, "vectors": f"np.linspace(-1, 1, {2 * size}).reshape(2, {size})"}
+    if issubclass(method, OfLayer):
+        return {"layer": _layer(d, model)} if d.maybe(0.7) else {}
+    if issubclass(method, OfInputs) and d.maybe(0.2):
+        name = repr(d.one(model.inputs).name)
+        return {"wrt": _layer(d, model) if d.maybe(0.5) else name}
+    return {}
+
+
+def _layer(d: Draw, model: Any) -> str:
+    """Returns a layer's index; of those that are no inputs, where there are some."""
+    layers = [i for i, x in enumerate(model.layers) if not isinstance(x, keras.layers.InputLayer)]
+    at = d.one(layers)
+    return str(at - len(model.layers) if d.maybe(0.3) else at)
+
+
+def _target(d: Draw, model: Any) -> str:
+    output = model.outputs[0]
+    classes = output.shape[-1] or 2
+    rank = len(output.shape)
+    one = d.whole(0, classes - 1)
+    at = "[0]" if len(model.outputs) > 1 else ""
+    choices = [
+        "'argmax'",
+        str(one),
+        "'all'",
+        "'top:2'",
+        "'input'",
+        f"[{one}, {(one + 1) % classes}]",
+        f"pg.contrast({one}, 'argmax')",
+        "pg.contrast('argmax', 'runner_up')",
+        f"lambda y: ops.sum(y{at}[..., 0] * y{at}[..., 1], axis={list(range(1, rank - 1))})",
+    ]
+    if rank > 2:
+        entries = ", ".join(d.one(("None", "0", "-1")) for _ in range(rank - 2))
+        choices += [f"({entries}, {one})", f"({'None, ' * (rank - 2)}{one})"]
+    if rank == 3:
+        choices += [f"('steps', {one})", "'steps'"]
+    return d.one(choices)
+
+
+def _background(model: Any) -> str:
+    """Returns a background of two samples, where inputs have one shape that is known."""
+    first = model.inputs[0]
+    sizes = [s or 1 for s in first.shape[1:]]
+    if len(model.inputs) > 1 or not keras.backend.is_float_dtype(first.dtype):
+        arrays = ", ".join(
+            f"{x.name!r}: np.ones([2, *{[s or 1 for s in x.shape[1:]]}])" for x in model.inputs
+        )
+        return f"{{{arrays}}}"
+    count = 1
+    for size in sizes:
+        count *= size
+    return f"np.linspace(-1, 1, {2 * count}).reshape([2, *{sizes}])"

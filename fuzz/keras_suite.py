@@ -1,0 +1,37 @@
+"""Random Keras models with random probes."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Collection
+
+from fuzz.keras_models import draw_case
+from fuzz.keras_trial import attempt
+from fuzz.outcome import INVALID, Outcome
+from fuzz.shrinking import shrunk
+
+#: One case in so many is written as a SavedModel as well.
+_SAVED = 6
+
+
+def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
+    """Returns the outcome of the case of a key; a finding comes with a program that shows it.
+
+    Args:
+        key: of the case.
+        known: kinds of findings that are not cut down; None for all.
+    """
+    warnings.simplefilter("ignore")
+    try:
+        case = draw_case(key)
+    except ValueError as error:
+        return Outcome(key, INVALID, str(error))
+    saved = int(key.rpartition(":")[2]) % _SAVED == 0
+    formats = ("onnx", "savedmodel") if saved else ("onnx",)
+    outcome = attempt(case, formats)
+    if outcome.is_finding:
+        new = known is not None and outcome.kind not in known
+        small = shrunk(case, lambda c: attempt(c, formats)) if new else case
+        return dataclasses.replace(outcome, code=small.code())
+    return outcome

@@ -1,0 +1,63 @@
+"""How a case went."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import traceback
+
+EQUAL = "equal"
+REFUSED = "refused"
+INVALID = "not a model"
+DIFFERS = "differs"
+UNCERTIFIED = "not certified"
+CRASHES = "crashes"
+HANGS = "hangs or dies"
+
+#: What nobody should meet.
+FINDINGS = frozenset({DIFFERS, UNCERTIFIED, CRASHES, HANGS})
+
+_MOST = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a case went.
+
+    Attributes:
+        key: of the case.
+        verdict: one of the words above.
+        reason: what explains it, without what differs from case to case.
+        witnessed: how many attributions were compared with an independent witness.
+        detail: the traceback of an error that nobody meant to raise.
+        code: a program that shows it, cut down.
+    """
+
+    key: str
+    verdict: str
+    reason: str = ""
+    witnessed: int = 0
+    detail: str = ""
+    code: str = ""
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether it is a fault."""
+        return self.verdict in FINDINGS
+
+    @property
+    def kind(self) -> str:
+        """The verdict and the reason without numbers and names: alike for one fault."""
+        text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", self.reason)
+        text = re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", text)
+        return f"{self.verdict}: {text[:120]}"
+
+
+def signature(error: BaseException) -> str:
+    """Returns an error on one line: its class, its message, and the place in probegen."""
+    message = " ".join(re.sub(r"\S*/([\w.]+\.(onnx|keras|py))", r"\1", str(error)).split())
+    places = [f for f in traceback.extract_tb(error.__traceback__) if "probegen" in f.filename]
+    place = (
+        f" [{places[-1].filename.rpartition('probegen/')[2]}:{places[-1].name}]" if places else ""
+    )
+    return f"{type(error).__name__}: {message[:_MOST]}{place}"

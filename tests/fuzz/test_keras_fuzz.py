@@ -1,0 +1,123 @@
+"""Random Keras models of a fixed seed are right, and the fuzzer finds what is planted."""
+
+import dataclasses
+import types
+
+import keras
+import pytest
+
+from fuzz.case import Case, Line
+from fuzz.keras_models import draw_case
+from fuzz.keras_suite import attempted
+from fuzz.keras_trial import attempt
+from fuzz.outcome import CRASHES, DIFFERS, EQUAL, INVALID, REFUSED, Outcome
+from fuzz.shrinking import shrunk
+from probegen import runtime
+from probegen.methods.gradient_x_input import GradientXInput
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    """Puts Keras' settings back, which cases change."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 8])
+def test_random_models_are_right(number):
+    _try(f"5:{number}")
+
+
+@pytest.mark.parametrize("number", [0, 2, 5, 6, 7, 9, 10])
+def test_more_random_models_are_right(number):
+    _try(f"5:{number}")
+
+
+def _try(key):
+    outcome = attempted(key)
+    assert outcome.verdict in (EQUAL, REFUSED, INVALID), f"{outcome.reason}\n{outcome.code}"
+
+
+def _case(**changes):
+    lines = (
+        Line("v0", "keras.Input([5, 3], name='in0')", "input"),
+        Line("v1", "layers.Conv1D(4, 2, activation='tanh')(v0)"),
+        Line("v2", "layers.Dense(3, activation='tanh')(v1)"),
+        Line("v3", "layers.Flatten()(v2)"),
+        Line("v4", "layers.Dense(3)(v3)"),
+        Line("v5", "layers.Activation('softmax')(v4)"),
+    )
+    probes = ("pg.InputGradient(target=1)", "pg.GradientXInput(target=1)")
+    whole = Case("9:1", "float32", lines, ("v5",), {"v5": "v4"}, probes, {})
+    return dataclasses.replace(whole, **changes)
+
+
+def test_a_case_is_the_same_each_time_and_its_code_runs(tmp_path, monkeypatch):
+    first, again = draw_case("5:4"), draw_case("5:4")
+    assert first.code() == again.code()
+    monkeypatch.chdir(tmp_path)
+    exec(_case().code(), {})
+    assert (tmp_path / "case.onnx").exists()
+
+
+def test_attributions_are_compared_with_the_tape():
+    outcome = attempt(_case())
+    assert (outcome.verdict, outcome.witnessed) == (EQUAL, 4)  # two methods, two batches
+
+
+def test_a_wrong_attribution_is_found(monkeypatch):
+    load = runtime.load
+
+    class Wrong:
+        """An artefact that is wrong behind the back of its verification."""
+
+        def __init__(self, path):
+            self._right = load(path)
+
+        def __getattr__(self, name):
+            return getattr(self._right, name)
+
+        def run(self, *args, **given):
+            result = self._right.run(*args, **given)
+            if "gradient_x_input/in0" in result:
+                result["gradient_x_input/in0"].array[:, 0] *= 1.01
+            return result
+
+    monkeypatch.setattr("fuzz.keras_trial.runtime", types.SimpleNamespace(load=Wrong))
+    outcome = attempt(_case())
+    assert outcome.verdict == DIFFERS
+    assert "gradient_x_input" in outcome.reason
+
+
+def test_a_case_is_cut_down_to_what_shows_the_fault():
+    def fails_with_a_convolution(case):
+        shown = "Conv1D" in case.code() and "GradientXInput" in case.code()
+        return Outcome(case.key, DIFFERS if shown else EQUAL, "0.3" if shown else "")
+
+    options = {"gate": "False", "opset": "17"}
+    small = shrunk(_case(options=options, policy="float64"), fails_with_a_convolution)
+    assert small.probes == ("pg.GradientXInput()",)
+    assert (small.options, small.policy) == ({}, "float32")
+    assert [line.code for line in small.lines] == [
+        "keras.Input([5, 3])",
+        "layers.Conv1D(4, 2)(v0)",
+        "layers.Activation('softmax')(v1)",
+    ]
+
+
+def test_a_foreign_traceback_is_found(monkeypatch):
+    def fails(*_):
+        raise KeyError("gone")
+
+    monkeypatch.setattr(GradientXInput, "combine", fails)
+    outcome = attempt(_case())
+    assert outcome.verdict in (CRASHES, REFUSED)
+    assert "gone" in outcome.reason
+
+
+def test_what_keras_does_not_want_is_no_fault():
+    lines = (Line("v0", "keras.Input([5, 3], name='in0')", "input"), Line("v1", "ops.nope(v0)"))
+    assert attempt(_case(lines=lines)).verdict == INVALID
