@@ -183,7 +183,8 @@ def export(
             be run chunk by chunk: `art.run(chunk, states=before.states)`. Of a Keras model those of
             the stateful layers, or of all recurrent layers where none is stateful; of an ONNX file
             those of LSTM, GRU and RNN that start from zeros. Of some others with a selector,
-            `"io:lstm*"`. The runtime feeds zeros where a request gives none. No layer that reads a
+            `"io:lstm*"`. Of a causal model of KerasHub the cache of keys and values is the state
+            `state/cache`. The runtime feeds zeros where a request gives none. No layer that reads a
             series from its end. States that an ONNX file takes and gives out already keep their
             names and shapes, and are noted: those that its graph leads from an input to an output
             of one operator, and those whose names go together, such as `past_key_values.0.key` and

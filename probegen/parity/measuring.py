@@ -115,7 +115,8 @@ def measure(
     else:
         fed = check_inputs(art.texts.given(samples), described.inputs)
         tried = trials.given(fed, described, reference, name)
-    if described.texts and program.source.view.texts:
+    fed_states = any(i.next_state is not None for i in described.inputs)
+    if described.texts and program.source.view.texts and not fed_states:
         tried += texts.tried(art.texts, described, program.source, samples, rng)
     calls = []
     for place, (drawn, predictions) in enumerate(tried, start=1):

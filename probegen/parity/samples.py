@@ -76,10 +76,12 @@ class Sizes:
     Attributes:
         named: of axes of images and volumes, by name.
         length: of all others.
+        before: of what states hold of the steps before; a series may begin.
     """
 
     named: Mapping[str, int]
     length: int
+    before: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +188,7 @@ def rungs(own: Collection[int]) -> Iterator[tuple[Sizes, Sizes]]:
         if rung:
             longer = [[n * factor // 2 for n in each] for each in _LONGER]
             one, other = (next((n for n in each if n not in own), each[0]) for each in longer)
-        yield Sizes(first, one), Sizes(second, other)
+        yield Sizes(first, one, one // 2), Sizes(second, other, 0)
 
 
 def _spatial(
@@ -247,8 +249,9 @@ def open_shape(wanted: InputSpec, sizes: Sizes, alone: bool) -> tuple[int, ...]:
     by_name = sizes.named if alone or sample_shape(wanted).count(None) > 1 else {}
     if wanted.preprocessing is not None:
         by_name = _around(wanted.preprocessing, by_name)
+    length = sizes.length if wanted.next_state is None else sizes.before
     return tuple(
-        by_name.get(axis, sizes.length) if size is None else size
+        by_name.get(axis, length) if size is None else size
         for size, axis in zip(
             sample_shape(wanted), without_batch(wanted.axes, wanted.axes), strict=True
         )

@@ -366,7 +366,7 @@ def _check_room(
     Raises:
         InputError: it is.
     """
-    size = inputs.size or inputs.ids.longest
+    size = inputs.longest
     if size is not None and known + max(count - 1, 0) > size:
         raise InputError(
             f"the prompt has {known} tokens, and with {count} more there would be too many: the "

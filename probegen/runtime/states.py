@@ -13,6 +13,7 @@ from probegen.artefact.rows import BATCH, batch_axis, count_rows
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array, check_inputs
 
+TIME = "time"
 #: What `states=` takes: by the name of the input, or of the output before.
 States = Mapping[str, npt.ArrayLike]
 
@@ -57,6 +58,7 @@ def checked_with_states(
         if spec.name not in given:
             given[spec.name] = np.zeros(sizes_of_start(spec, rows), spec.dtype)
     arrays |= check_inputs({name: given[name] for name in names}, fed, check_finite=check_finite)
+    _check_room(arrays, fed, own)
     for spec in fed:
         at = batch_axis(spec.axes)
         if at is not None and arrays[spec.name].shape[at] != rows:
@@ -66,6 +68,33 @@ def checked_with_states(
                 "to start anew."
             )
     return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def _check_room(
+    arrays: Mapping[str, Array], fed: Sequence[InputSpec], own: Sequence[InputSpec]
+) -> None:
+    """Refuses more steps, those before included, than the model has positions for.
+
+    Raises:
+        InputError: there are more.
+    """
+    new = max((arrays[s.name].shape[s.axes.index(TIME)] for s in own if TIME in s.axes), default=0)
+    for spec in fed:
+        along = open_axis(spec)
+        if spec.longest is None or along is None:
+            continue
+        before = arrays[spec.name].shape[along]
+        if before + new > spec.longest:
+            raise InputError(
+                f"the state {spec.name!r} holds {before} steps, and with {new} more there would be "
+                f"too many: the model has positions for {spec.longest}."
+            )
+
+
+def open_axis(spec: InputSpec) -> int | None:
+    """Returns which axis of a state has an entry for each step before, None where there is none."""
+    sized = zip(spec.axes, spec.shape, strict=True)
+    return next((i for i, (a, n) in enumerate(sized) if n is None and a != BATCH), None)
 
 
 def sizes_of_start(spec: InputSpec, rows: int) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
-from probegen.artefact.texts import IDS, TextSpec
+from probegen.artefact.texts import IDS, MASK, TextSpec
 from probegen.errors import InputError, ManifestError, ProbegenError, did_you_mean
 from probegen.runtime.texts.base import Tokenizer
 from probegen.runtime.texts.whole_words import Word, grouped
@@ -74,6 +74,7 @@ class Texts:
     def __init__(self, manifest: Manifest) -> None:
         self._inputs = {spec.name: spec for spec in manifest.inputs}
         places = {name: place for place, name in enumerate(self._inputs)}
+        self._states = {s.name for s in manifest.inputs if s.next_state is not None}
         #: In the order of the inputs that they make.
         self.specs = sorted(
             manifest.texts, key=lambda text: min(places[name] for name in text.makes.values())
@@ -134,7 +135,8 @@ class Texts:
 
     def _by_name(self, x: Any) -> dict[str, Any]:
         text_of = {into: spec.name for spec in self.specs for into in spec.makes.values()}
-        order = list(dict.fromkeys(text_of.get(name, name) for name in self._inputs))
+        own = (name for name in self._inputs if name not in self._states)
+        order = list(dict.fromkeys(text_of.get(name, name) for name in own))
         if len(order) == 1:
             return {order[0]: x}
         if isinstance(x, list | tuple) and len(x) == len(order):
@@ -166,6 +168,12 @@ class Texts:
                 continue
             strings = as_bytes(x[spec.name], spec)
             made = tokenizer.encode(strings)
+            if self._states and MASK in made and not made[MASK].all():
+                raise InputError(
+                    f"the texts {spec.name!r} have different lengths, and padding would go into "
+                    "the states as if it were text: run those of one length together, as "
+                    "runtime.generate does."
+                )
             for what, into in spec.makes.items():
                 self._check_length(made[what], self._inputs[into], tokenizer, spec)
                 feed[into] = made[what]

@@ -13,6 +13,7 @@ from probegen.artefact.texts import IDS, MASK, SEGMENTS, TextSpec
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
 from probegen.runtime.loaded import Artefact
+from probegen.runtime.states import open_axis
 from probegen.runtime.texts import Tokenizer
 from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
 
@@ -118,11 +119,13 @@ class TokenInputs:
     @property
     def grows(self) -> bool:
         """Tells whether a state has an entry for each token before: a cache."""
-        return any(
-            n is None and axis != BATCH
-            for spec in self.states
-            for n, axis in zip(spec.shape, spec.axes, strict=True)
-        )
+        return any(open_axis(spec) is not None for spec in self.states)
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens there may be in all, None where any number."""
+        told = [spec.longest for spec in (self.ids, *self.states) if spec.longest is not None]
+        return self.size or min(told, default=None)
 
     def feed(self, rows: Sequence[Sequence[int]], before: int = 0) -> dict[str, Array]:
         """Returns texts of one length as inputs; of any length where the size is fixed.

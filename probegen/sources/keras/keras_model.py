@@ -103,6 +103,11 @@ class KerasModel:
         del name
         return None
 
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """The most steps along the open axis of inputs, where the graph does not tell: none."""
+        return {}
+
     def own_nest(self, nest: Any) -> Any:
         """Returns the predictions of what a call returned as the model nests them: all of it."""
         return nest

@@ -11,6 +11,7 @@ from probegen.artefact.manifest import STATE, Manifest
 from probegen.errors import ExportError, SourceError
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.plan import Plan
+from probegen.sources.keras.caches import has_cache, with_cache
 from probegen.sources.keras.explicit_states import with_own_states, with_states
 from probegen.sources.keras.instrumented import ProbedModel
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
@@ -47,6 +48,8 @@ class KerasSource:
         """Returns the model with the states that an artefact of it has; see `sources.base`."""
         if set(carried) <= set(self.view.input_names):
             return self.with_states(None, carried)
+        if has_cache(self.keras_model):
+            return self.with_states(None)
         paths = (name.removeprefix(STATE).partition(":")[0] for name in carried)
         return self.with_states(list(dict.fromkeys(paths)))
 
@@ -59,6 +62,8 @@ class KerasSource:
                 "states='io' is for models that take numbers: split the model behind its text "
                 "layers, and compile what stands behind them."
             )
+        if select is None and has_cache(self.keras_model):
+            return KerasSource(with_cache(self.keras_model))
         return KerasSource(with_states(self.view, select))
 
     def read_texts(

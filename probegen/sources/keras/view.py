@@ -315,7 +315,8 @@ class KerasView(ModelView):
 
     def longest(self) -> Mapping[int, int]:
         """Returns the positions of inputs -> the most steps that they may have, where known."""
-        return longest(self.trace.graph.get_operations(), self.trace.inputs)
+        told = {self.input_names.index(name): n for name, n in self.source.longest.items()}
+        return {**longest(self.trace.graph.get_operations(), self.trace.inputs), **told}
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:

@@ -74,7 +74,8 @@ def attached(model: KerasModel) -> Attached | None:
     generates = isinstance(task, known.models.CausalLM)
     if not generates and not isinstance(task, known.models.TextClassifier):
         return None
-    if not set(model.input_names) <= set(_MADE) or "token_ids" not in model.input_names:
+    names = [name for name in model.input_names if name not in model.carried_states]
+    if not set(names) <= set(_MADE) or "token_ids" not in names:
         return None
     try:
         if not preprocessor.built:
@@ -88,5 +89,5 @@ def attached(model: KerasModel) -> Attached | None:
             stacklevel=2,
         )
         return None
-    makes = {_MADE[name]: name for name in model.input_names}
+    makes = {_MADE[name]: name for name in names}
     return Attached(model, TextSpec(_NAME, (None,), makes, settings), generates)
