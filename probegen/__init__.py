@@ -58,6 +58,8 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.methods.targets import contrast as contrast
     from probegen.methods.x_grad_cam import XGradCAM as XGradCAM
     from probegen.parity import verify as verify
+    from probegen.quantisation import Quantised as Quantised
+    from probegen.quantisation import quantise as quantise
     from probegen.sources.keras.attention import register_attention as register_attention
     from probegen.sources.keras.instrumented import instrument as instrument
 
@@ -67,12 +69,14 @@ _HOMES = {
     "Exported": "probegen.compiler",
     "ImageInput": "probegen.artefact.preprocessing",
     "ProbegenError": "probegen.errors",
+    "Quantised": "probegen.quantisation",
     "compile": "probegen.compiler",
     "contrast": "probegen.methods.targets",
     "differentiate": "probegen.differentiation",
     "export": "probegen.compiler",
     "inspect": "probegen.inspection",
     "instrument": "probegen.sources.keras.instrumented",
+    "quantise": "probegen.quantisation",
     "register_attention": "probegen.sources.keras.attention",
     "verify": "probegen.parity",
 }

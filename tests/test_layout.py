@@ -43,6 +43,7 @@ FLOORS = (
     "probegen.parity",
     "probegen.inspection",
     "probegen.compiler",
+    "probegen.quantisation",
     "probegen.differentiation",
     "probegen._keras_hook",
     "probegen.cli",

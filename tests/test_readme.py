@@ -175,8 +175,9 @@ def test_use(capsys) -> None:
 
     text = PAGES["docs/USE.md"]
     code, commands = code_of(text), commands_of(text)
-    # A server runs until it is stopped: tests/cli/test_serve.py.
-    commands = [command for command in commands if command[0] != "serve"]
+    # A server runs until it is stopped: tests/cli/test_serve.py. Samples for a quantiser:
+    # tests/quantisation/test_quantise.py.
+    commands = [command for command in commands if command[0] not in ("serve", "quantise")]
     assert [c[:3] for c in commands] == [["inspect", "any.onnx", "--cost"]]
     exec(compile(code, "USE.md", "exec"), {"pg": pg})
     for command in commands:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -15,6 +17,7 @@ from probegen.cli.drift import drift
 from probegen.cli.generate import generate
 from probegen.cli.inspect import inspect
 from probegen.cli.maximise import maximise
+from probegen.cli.quantise import quantise
 from probegen.cli.run import run
 from probegen.cli.serve import serve
 from probegen.cli.serve_config import serve_config
@@ -35,13 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        # Taken out here, so that it works wherever it stands.
-        cli.main([a for a in given if a != _TRACEBACK], prog_name="probegen")
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            # Taken out here, so that it works wherever it stands.
+            cli.main([a for a in given if a != _TRACEBACK], prog_name="probegen")
     except Exception as error:
         if _TRACEBACK in given:
             raise
         click.echo(f"probegen: {_explain(error)}", err=True)
         sys.exit(1)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Shows warnings of ours without the line of code that gave them."""
+    if category.__module__.startswith("probegen.") or category is UserWarning:
+        click.echo(f"probegen: warning: {message}", err=True)
 
 
 def _explain(error: Exception) -> str:
@@ -78,6 +89,7 @@ def cli(traceback: bool) -> None:
       probegen run model.onnx photo.png --html report.html
       probegen generate model.onnx --text "a cat in" --steps 20
       probegen maximise model.onnx --target 3 -o picture.png
+      probegen quantise model.onnx -o small.onnx --to int8
       probegen serve model.onnx --port 8080
       probegen serve-config triton model.onnx -o repository
       probegen drift model.onnx results.npz
@@ -93,6 +105,7 @@ for _command in (
     run,
     generate,
     maximise,
+    quantise,
     serve,
     serve_config,
     drift,

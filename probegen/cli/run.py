@@ -108,7 +108,7 @@ def run(
 
     check_given(input, texts)
     start_for(artefact)
-    art = runtime.load(artefact, engine=options["engine"], check=options["check"])
+    art = runtime.load(artefact, engine=options["engine"], check=options["check"] or None)
     read = read_input(
         named_texts(texts, art) if input is None else Path(input),
         art.manifest,

@@ -9,6 +9,7 @@ from typing import Unpack
 from probegen.artefact import explain_file, integrity, weights_file
 from probegen.artefact.manifest import Manifest
 from probegen.errors import ArtefactError, did_you_mean
+from probegen.runtime.certified import check_aside, with_what_holds
 from probegen.runtime.engines import open_with
 from probegen.runtime.engines.base import Engine, Options
 from probegen.runtime.interface import check_interface
@@ -22,7 +23,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     engine: str | None = None,
-    check: bool = False,
+    check: bool | None = None,
     **options: Unpack[Options],
 ) -> Artefact:
     """Opens an artefact that probegen exported.
@@ -33,9 +34,11 @@ def load(
             explains), or a SavedModel directory (which needs TensorFlow installed).
         engine: what runs it: `"onnxruntime"` (ONNX files by default), `"openvino"` (ONNX files)
             or `"savedmodel"` (TensorFlow, SavedModel directories by default).
-        check: compare all contents with the digests that they were written with, which reads
-            the whole artefact: finds a bit that flipped in a weight, say. Manifest and graph are
-            held against each other in any case.
+        check: what follows where contents are not those of the digests that they were written
+            with (another program rewrote the file, a bit flipped in a weight). By default what was
+            measured on the old contents, certificate and reference, is left out of the manifest,
+            with a warning; True refuses such an artefact; False does not look, which spares
+            reading the whole file. Manifest and graph are held against each other in any case.
         options: what the engine is told: `threads`; of onnxruntime also `providers` and
             `session_options`; of OpenVINO also `device` and `config`. See
             `probegen.runtime.engines.base.Options`.
@@ -49,10 +52,16 @@ def load(
             option, the engine does not run it or is not installed; with `check`, it is not as
             it was written.
         ManifestError: its manifest is damaged or of a newer schema.
+
+    Warns:
+        ChangedArtefactWarning: see `check`.
     """
     place = Path(path)
     with stage(f"{str(place)!r} cannot be opened", ArtefactError):
-        return _load(place, engine, check, options)
+        unchecked = check is not None or not place.exists()
+        as_written = None if unchecked else check_aside(_real(place))
+        opened = _load(place, engine, bool(check), options)
+        return with_what_holds(opened, as_written)
 
 
 def _load(path: Path, engine: str | None, check: bool, options: Options) -> Artefact:

@@ -158,7 +158,7 @@ def _header(heading: str, result: DrawableResult, labels: Labels, rows: int) -> 
     facts = [
         ("Explained", _targets(result, labels)),
         ("Samples", _samples(_batch(result), rows)),
-        ("Certificate", _verdict(certificate) if certificate else "not verified when it was made"),
+        ("Certificate", _verdict(certificate) if certificate else "none that holds for this file"),
     ]
     return (
         f'<header class="card">\n<h1>{escape(heading)}</h1>\n'

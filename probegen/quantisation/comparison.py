@@ -1,0 +1,253 @@
+"""A quantised artefact against the artefact that it was made of, on the same requests."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.manifest import CLASSES, PREDICTION, Manifest, OutputSpec, class_axis
+from probegen.artefact.rows import BATCH, count_rows, rows_first
+from probegen.errors import ArtefactError, InputError
+from probegen.parity import Parity, Report
+from probegen.parity import samples as drawing
+from probegen.runtime.inputs import check_inputs
+from probegen.runtime.loaded import Artefact
+
+Array = npt.NDArray[Any]
+
+#: Samples that are run together.
+_TOGETHER = 8
+#: A prediction may be off by so much less than an explanation.
+_OF_PREDICTIONS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One run of both artefacts.
+
+    Attributes:
+        inputs: of the model.
+        feeds: these, and whatever else the graph takes but for its gate.
+        hard: which rows stand where operations have edges; none of samples that were given.
+    """
+
+    inputs: Mapping[str, Array]
+    feeds: Mapping[str, Array]
+    hard: Sequence[bool]
+
+
+def requests_of(artefact: Artefact, samples: Any, seed: int) -> list[Asked]:
+    """Returns runs on samples, a few of them each, or on generated ones of two batch sizes.
+
+    Raises:
+        InputError: the samples do not fit, or the artefact runs on none that can be made up.
+    """
+    described = artefact.manifest
+    if samples is not None:
+        given = check_inputs(artefact.texts.given(samples), described.inputs)
+        return [_asked(artefact, chunk, ()) for chunk in _chunks(given, described)]
+    rng = np.random.default_rng(seed)
+    planned = drawing.planned_rows(described, ())
+    for sizes in itertools.islice(drawing.rungs(()), 6):
+        try:
+            made = []
+            for place, rows in enumerate(planned):
+                drawn = drawing.draw(described, rows, sizes[min(place, 1)], rng, tame=True)
+                asked = _asked(artefact, drawn.feed, drawn.hard)
+                artefact.run(asked.inputs)
+                made.append(asked)
+        except (ArtefactError, InputError):
+            continue  # too small an image, say
+        return made
+    raise InputError(
+        f"{artefact.path!r} runs on no samples that can be made up; pass samples= (--samples FILE)."
+    )
+
+
+def _chunks(given: Mapping[str, Array], described: Manifest) -> list[dict[str, Array]]:
+    """Returns samples, a few of them each; what has no batch axis goes to all."""
+    count = count_rows(given, described.inputs)
+    size = drawing.fixed_batch(described) or _TOGETHER
+    made = []
+    for start in range(0, count, size):
+        part = {}
+        for spec in described.inputs:
+            array = given[spec.name]
+            if BATCH in spec.axes:
+                at = spec.axes.index(BATCH)
+                array = np.take(array, range(start, min(start + size, count)), axis=at)
+            part[spec.name] = array
+        made.append(part)
+    return made
+
+
+def _asked(artefact: Artefact, inputs: Mapping[str, Array], hard: Sequence[bool]) -> Asked:
+    described = artefact.manifest
+    groups = None
+    if described.groups_input is not None:
+        groups = _groups(described, inputs)
+    prepared = artefact.prepare(dict(inputs), groups=groups)
+    rows = count_rows(prepared.inputs, described.inputs)
+    feeds = {**prepared.inputs, **prepared.asked}
+    return Asked(prepared.inputs, feeds, hard or [False] * rows)
+
+
+def _groups(described: Manifest, inputs: Mapping[str, Array]) -> Array:
+    """Returns groups of positions, two of them in turn."""
+    spec = described.groups_input
+    assert spec is not None
+    sizes = {
+        axis: n
+        for one in described.inputs
+        if set(spec.axes) <= set(one.axes)
+        for axis, n in zip(one.axes, inputs[one.name].shape, strict=True)
+    }
+    shape = [
+        sizes.get(a, 1) if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True)
+    ]
+    return (np.arange(int(np.prod(shape))) % 2).reshape(shape).astype(np.int32)
+
+
+def compare(
+    before: Artefact,
+    after: Artefact,
+    requests: Sequence[Asked],
+    limit: float,
+    to: str,
+    *,
+    generated: bool,
+) -> Report:
+    """Returns how far a quantised artefact is from the one before, an output each.
+
+    The gate, where there is one, is tried both ways. A sample whose predicted class is another one
+    now has another explanation; it counts among the predictions, and as undetermined among what
+    explains.
+    """
+    described = before.manifest
+    pairs: dict[str, list[tuple[Array, Array]]] = {o.name: [] for o in described.outputs}
+    hard: list[bool] = []
+    same_class: list[bool] = []
+    for asked in requests:
+        extra = {k: v for k, v in asked.feeds.items() if k not in asked.inputs}
+        arguments: Any = {"groups": extra.get("groups"), "region": extra.get("region")}
+        ours = [art.run(asked.inputs, **arguments) for art in (before, after)]
+        rows = len(asked.hard)
+        both = {
+            o.name: tuple(rows_first(np.asarray(r[o.name].array), o.axes, rows) for r in ours)
+            for o in described.outputs
+        }
+        if described.gate:
+            plain = after.run(asked.inputs, explain=False)
+            for o in described.predictions:
+                alone = rows_first(np.asarray(plain[o.name].array), o.axes, rows)
+                right, now = both[o.name]
+                if _off(right, alone).max(initial=0) > _off(right, now).max(initial=0):
+                    both[o.name] = (right, alone)
+        for name, (right, now) in both.items():
+            pairs[name] += zip(right, now, strict=True)
+        same_class += _same_class(described.predictions, both, rows)
+        hard += asked.hard
+    figures = {
+        o.name: _parity(o, pairs[o.name], hard, same_class, limit) for o in described.outputs
+    }
+    name = described.model.get("name", "the model")
+    kept = sum(same_class)
+    runs = [{"batch": len(a.hard), "rows": [], "sizes": {}} for a in requests]
+    return Report(
+        artefact=after.path,
+        against=f"{name} before it became {to}; {kept} of {len(same_class)} classes are the same",
+        samples=len(hard),
+        generated=generated,
+        outputs=figures,
+        runs=runs,
+    )
+
+
+def _same_class(
+    predictions: Sequence[OutputSpec], both: Mapping[str, Any], rows: int
+) -> list[bool]:
+    """Returns for each sample whether the largest score of every prediction is where it was."""
+    same = np.ones(rows, bool)
+    for spec in predictions:
+        right, now = both[spec.name]
+        if right.dtype.kind != "f" or right.ndim < 2 or right.shape != now.shape:
+            continue
+        axes = (BATCH, *(a for a in spec.axes if a != BATCH))
+        at = class_axis(axes)
+        equal = np.argmax(right, at) == np.argmax(now, at)
+        same &= equal.reshape(rows, -1).all(axis=1)
+    return [bool(flag) for flag in same]
+
+
+def _off(right: Array, now: Array) -> Array:
+    """Returns for each sample how far off it is: |a - b| over |b|, infinite where not finite."""
+    if right.shape != now.shape:
+        return np.full(len(right), np.inf)
+    if right.dtype.kind not in "fiub":
+        flat = (right != now).reshape(len(right), -1)
+        return np.asarray(flat.mean(axis=1), np.float64)
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (now, right))
+    finite = np.isfinite(b)
+    spoilt = (np.isfinite(a) != finite).any(axis=1)
+    a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+    size = np.linalg.norm(b, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.linalg.norm(a - b, axis=1) / size
+    off = np.where(size > 0, off, np.where(np.abs(a).max(axis=1, initial=0) > 0, np.inf, 0.0))
+    return np.where(spoilt, np.inf, off)
+
+
+def _parity(
+    spec: OutputSpec,
+    pairs: Sequence[tuple[Array, Array]],
+    hard: Sequence[bool],
+    same_class: Sequence[bool],
+    limit: float,
+) -> Parity:
+    explains = spec.kind != PREDICTION
+    allowed = limit if explains else limit * _OF_PREDICTIONS
+    counted = [i for i in range(len(pairs)) if not hard[i] and (same_class[i] or not explains)]
+    offs = np.array([_off(r[None], n[None])[0] for r, n in pairs])
+    ordinary = offs[counted]
+    middle = float(np.median(ordinary)) if counted else 0.0
+    apart = [_largest(r, n) for r, n in pairs]
+    cosines = [_cosine(*pairs[i]) for i in counted]
+    spoilt = not np.isfinite(offs[counted]).all() if counted else False
+    worst = float(ordinary.max(initial=0.0))
+    return Parity(
+        kind=spec.kind,
+        max_abs=max((a for a, _ in apart), default=0.0),
+        max_rel=max((r for _, r in apart), default=0.0),
+        l2_rel=middle,
+        cosine=min(cosines, default=1.0),
+        limit=allowed,
+        passed=spec.kind == CLASSES or (middle <= allowed and not spoilt),
+        worst=worst,
+        worst_limit=np.inf,
+        undetermined=sum(not s for s in same_class) if explains else 0,
+        witness="the artefact before it was quantised",
+    )
+
+
+def _largest(right: Array, now: Array) -> tuple[float, float]:
+    """Returns the largest difference, and the same over the largest number of the sample."""
+    if right.shape != now.shape or right.dtype.kind not in "fiub" or not right.size:
+        return (0.0, 0.0) if np.array_equal(right, now) else (np.inf, np.inf)
+    a, b = now.astype(np.float64), right.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        largest = float(np.nan_to_num(np.abs(a - b), nan=0.0).max())
+        scale = float(np.nan_to_num(np.abs(b)).max())
+    return largest, largest / scale if scale else 0.0
+
+
+def _cosine(right: Array, now: Array) -> float:
+    if right.shape != now.shape or right.dtype.kind not in "fiub":
+        return 1.0 if np.array_equal(right, now) else 0.0
+    a, b = now.reshape(-1).astype(np.float64), right.reshape(-1).astype(np.float64)
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / size) if size > 0 and np.isfinite(size) else 1.0
