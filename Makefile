@@ -32,7 +32,7 @@ ONNX_ROWS := out/onnx_models/rows.json
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
-	@echo "make examples  train, compile, verify, run and draw models of texts and series into out/"
+	@echo "make examples  train, compile, verify, run and draw six models of texts, series, sound and film"
 	@echo "make gallery draw every method on an image, a text and a row of a table into out/gallery/"
 	@echo "make test    run the tests"
 	@echo "make test-wide  run those that take long (tests/wide.py)"

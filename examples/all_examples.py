@@ -1,4 +1,4 @@
-"""All examples of texts and series, one after the other: what `make examples` runs.
+"""All examples of texts, series, sounds and films, one after the other: what `make examples` runs.
 
 python examples/all_examples.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import _common
 
 #: The examples in the order in which they are best read.
-NAMES = ("sentiment", "misspellings", "dates", "forecast")
+NAMES = ("sentiment", "misspellings", "dates", "forecast", "keywords", "moving_digits")
 
 
 def main(out: Path | None = None) -> list[Path]:

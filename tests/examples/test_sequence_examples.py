@@ -1,4 +1,4 @@
-"""The examples of texts and series: their data is what they say, and they run end to end."""
+"""The examples of texts, series, sounds and films: what their data is, and that they run."""
 
 import datetime
 import importlib
@@ -14,6 +14,8 @@ OUTPUTS = {
     "misspellings": {"integrated_gradients/word", "integrated_gradients/other"},
     "dates": {"attention/look_back", "gradient_x_input/date"},
     "forecast": {"integrated_gradients/figures", "states/reader"},
+    "keywords": {"activation/spectrogram", "integrated_gradients/spectrogram", "occlusion/wave"},
+    "moving_digits": {"gradient_x_input/film", "states/motion", "states/motion:1"},
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -99,3 +101,26 @@ def test_a_forecast_is_of_what_followed_its_window():
     at = {str(quarter): row for quarter, row in zip(data.quarters, data.table, strict=True)}
     assert at["2008-10"][1] < -4
     assert at["2009-07"][0] == pytest.approx(9.6)
+
+
+def test_words_are_louder_while_they_are_spoken():
+    keywords = example("keywords")
+    data = keywords.load_data(3, 10)
+    assert set(data.y_train) | set(data.y_test) == set(range(len(keywords.WORDS)))
+    seconds = np.arange(keywords.LENGTH) / keywords.RATE
+    for wave, (begin, end) in zip(data.x_test[..., 0], data.spoken, strict=True):
+        assert 0 < begin < end < seconds[-1]
+        inside = (begin < seconds) & (seconds < end)
+        assert np.std(wave[inside]) > 3 * np.std(wave[~inside])
+
+
+def test_digits_move_on_and_stay_in_the_field():
+    digits = example("moving_digits")
+    image = np.ones((1, 8, 8), "float32")
+    films = digits.films(image, 20, np.random.default_rng(1))
+    assert films.shape == (20, digits.FRAMES + 1, digits.FIELD, digits.FIELD, 1)
+    np.testing.assert_array_equal(films.sum((2, 3, 4)), 64)  # the whole digit in every frame
+    steps = np.abs(np.diff(films, axis=1)).sum((2, 3, 4))
+    assert (steps > 0).all()
+    half = digits.lower_half(films[0, 0, ..., 0])
+    assert half.sum() == 32

@@ -29,6 +29,7 @@ _GLOBAL_POOLING = (
     keras.layers.GlobalMaxPooling2D,
     keras.layers.GlobalMaxPooling3D,
 )
+_SPECTROGRAMS = (keras.layers.STFTSpectrogram, keras.layers.MelSpectrogram)
 #: Layers that keep the axes of their (first) input, in ways that the graph may not show.
 _KEEP_AXES = ("activation", "normalisation", "regularisation", "attention")
 #: Passes over the graph; each carries names as far as they go in one direction.
@@ -178,12 +179,13 @@ def _made_and_read(layer: Any, rank: int, made: bool, position: int) -> Names | 
         return _recurrent(layer, rank, made, position)
     if isinstance(layer, keras.Model):
         return _of_model(layer, rank, made)
+    if isinstance(layer, _SPECTROGRAMS) and not made:
+        return _waves(layer, rank)
     role = role_of(layer)
     if role == "embedding":
         return look_up_axes(rank) if made else look_up_axes(rank + 1)[:-1]
-    if isinstance(layer, _GLOBAL_POOLING):
-        return None
-    return _image(rank - 1, _data_format(layer, role, rank))
+    whole = isinstance(layer, _GLOBAL_POOLING)
+    return None if whole else _image(rank - 1, _data_format(layer, role, rank))
 
 
 def _data_format(layer: Any, role: str, rank: int) -> str | None:
@@ -203,6 +205,13 @@ def _image(rank: int, data_format: str | None) -> Names | None:
         return None
     first = data_format == "channels_first"
     return (BATCH, CHANNEL, *spatial) if first else (BATCH, *spatial, CHANNEL)
+
+
+def _waves(layer: Any, rank: int) -> Names | None:
+    """Returns the axes of the waveforms that a layer makes spectrograms of."""
+    if rank == 3 and getattr(layer, "data_format", "channels_first") == "channels_last":
+        return (BATCH, TIME, CHANNEL)
+    return {2: (BATCH, TIME), 3: (BATCH, CHANNEL, TIME)}.get(rank)
 
 
 def _recurrent(layer: Any, rank: int, made: bool, position: int) -> Names | None:

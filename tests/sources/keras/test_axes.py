@@ -477,3 +477,30 @@ def test_a_recurrent_step_is_listed_once():
     steps = [p for p in points if p.class_name.endswith("Cell")]
     assert len(steps) == len({p.path for p in steps}) == 3
     assert all(p.name == p.path and "one step of" in p.reason for p in steps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "axes"),
+    [
+        ((None, 1), {"expand_dims": True}, ("time", "feature")),
+        ((61, 2), {}, ("time", "feature")),
+        ((2, 61), {"data_format": FIRST}, ("feature", "time")),
+    ],
+)
+def test_a_waveform_is_a_series_though_its_spectrogram_is_an_image(shape, layer, axes):
+    x = keras.Input(shape, name="wave")
+    y = layers.STFTSpectrogram(frame_length=16, frame_step=5, name="spectrogram", **layer)(x)
+    if "expand_dims" in layer:
+        y = layers.Conv2D(3, 3, name="conv")(y)
+    model = keras.Model(x, layers.GlobalMaxPooling2D()(y) if len(y.shape) == 4 else y[:, 0])
+    described = pg.instrument(model, pg.InputGradient(target=0)).manifest
+    assert described.inputs[0].axes == ("batch", *axes)
+    assert described.output("input_gradient/wave").axes == ("batch", *axes)
+
+
+def test_a_waveform_without_channels_is_a_series():
+    x = keras.Input((None,), name="wave")
+    mel = layers.MelSpectrogram(fft_length=32, sequence_stride=8, num_mel_bins=7, name="mel")
+    y = layers.Conv2D(3, 3, name="conv")(mel(x)[..., None])
+    described = pg.instrument(keras.Model(x, layers.GlobalMaxPooling2D()(y)), []).manifest
+    assert described.inputs[0].axes == ("batch", "time")
