@@ -67,7 +67,7 @@ def _dense(d: Draw, x: Tensor) -> str:
 
 def _axis(d: Draw, x: Tensor) -> int:
     """Returns an axis that is not the batch, from the front or from the end."""
-    at = d.whole(1, x.rank - 1)
+    at = d.whole(1, max(1, x.rank - 1))
     return at - x.rank if d.maybe() else at
 
 

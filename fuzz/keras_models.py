@@ -69,6 +69,8 @@ class Drawing:
         """Returns a variable made of another by one line more."""
         for _ in range(_TRIES):
             x = self.tensor(name)
+            if x.rank == 1:
+                return self.add(f"ops.expand_dims({name}, -1)") or name
             if self.d.maybe(0.06) and (made := self._shared(name)):
                 return made
             if self.d.maybe(0.06) and (made := self._nested(name)):

@@ -60,9 +60,12 @@ def draw_probes(d: Draw, model: Any) -> tuple[str, ...]:
     chosen = list(methods.METHODS)
     d.rng.shuffle(chosen)
     probes = [_drawn(d, method, model) for method in chosen[: d.whole(1, _MOST_PROBES)]]
-    plain = ("pg.InputGradient()", "pg.Saliency()", "pg.GradientXInput()")
-    if d.maybe(0.6):
-        probes.append(d.one(plain))
+    if d.maybe(0.8):
+        name = d.one(("InputGradient", "Saliency", "GradientXInput", "IntegratedGradients"))
+        given = {"output": d.whole(0, len(model.outputs) - 1)} if len(model.outputs) > 1 else {}
+        if name == "IntegratedGradients":
+            given["steps"] = 3
+        probes.append(d.call(f"pg.{name}", **given))
     return tuple(dict.fromkeys(probes))
 
 
@@ -87,8 +90,8 @@ def _drawn(d: Draw, method: type[Probe], model: Any) -> str:
         elif field.name == "completeness":
             if getattr(method, "has_completeness", False) and d.maybe(0.3):
                 given["completeness"] = "True"
-        elif field.name == "region":
-            given |= _chosen(d, field.name, (0.08, ("'input'",)))
+        elif field.name == "region" and len(model.outputs[0].shape) > 2:
+            given |= _chosen(d, field.name, (0.2, ("'input'",)))
         elif field.name == "of":
             if d.maybe(0.08):
                 given["of"] = _layer(d, model)
@@ -103,6 +106,11 @@ def _drawn(d: Draw, method: type[Probe], model: Any) -> str:
         given |= _chosen(d, "rule", (0.4, ("'gamma'", "'alpha_beta'", "'z_plus'")))
     if "of" in given:
         given.pop("output", None)
+    if "lambda" in given.get("target", ""):
+        given.pop("region", None)
+    if "completeness" in given:
+        given.pop("per_token", None)
+        given.pop("groups", None)
     given |= _selected(d, method, model)
     if method.__name__ in ("ExpectedGradients", "DeepSHAP"):
         given["background"] = _background(model)

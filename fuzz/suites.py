@@ -9,7 +9,7 @@ from types import ModuleType
 from fuzz.outcome import Outcome
 
 #: Suite -> its module, with a function `attempted(key, known)`.
-SUITES = {"keras": "fuzz.keras_suite"}
+SUITES = {"keras": "fuzz.keras_suite", "artefacts": "fuzz.artefacts"}
 
 
 def attempt(suite: str, key: str, known: Collection[str] | None = ()) -> Outcome:

@@ -13,7 +13,13 @@ from pathlib import Path
 from probegen.artefact.explain_file import ExplainFile, explain_file_of, explain_path
 from probegen.artefact.onnx_file import NO_DIGEST, digest_in
 from probegen.artefact.weights_file import ExternalData, data_of, data_path, read_sha256
-from probegen.artefact.work_folder import folder_of_new, folder_of_old, sweep, work_folder
+from probegen.artefact.work_folder import (
+    folder_of_new,
+    folder_of_old,
+    note_moves,
+    sweep,
+    work_folder,
+)
 from probegen.errors import ArtefactError, OutputExistsError, WriteError
 from probegen.stages import check_name, writing
 
@@ -130,15 +136,16 @@ def put(place: Path, final: Path) -> None:
       model. Between the two there is no model; one that was opened just before finds by
       `check_data` and `check_explain_file` that its files are gone.
 
-    What fails on the way is undone. What is replaced lies in the work folder until all is done,
-    from where it can be taken back should the process be killed.
+    What fails on the way is undone. What is replaced lies in the work folder until all is done: if
+    the process is killed on the way, the next that writes or opens something there takes it back.
 
     Raises:
         WriteError: it cannot be moved.
     """
-    old = folder_of_old(place.parent.parent)
+    folder = place.parent.parent
+    old = folder_of_old(folder)
     with writing(final):
-        stale = _move(place, final, old)
+        stale = _move(place, final, folder)
         for replaced in old.iterdir():
             shutil.rmtree(replaced, ignore_errors=True)
         for path in stale:
@@ -146,7 +153,7 @@ def put(place: Path, final: Path) -> None:
     sweep(final.parent)
 
 
-def _move(place: Path, final: Path, old: Path) -> list[Path]:
+def _move(place: Path, final: Path, folder: Path) -> list[Path]:
     """Renames what `put` has to; returns files beside `final` that nothing needs any more."""
     pairs = [(c, c.beside(place), c.beside(final)) for c in COMPANIONS]
     stale = [p for c, new, p in pairs if not exists(new) and isfile(p) and c.named_by(final, p)]
@@ -157,7 +164,9 @@ def _move(place: Path, final: Path, old: Path) -> list[Path]:
             new.remove((companion, source, target))
     others = [target for _, _, target in new if exists(target)]
     replaced = [final, *others] if others or isdir(final) else []
+    old = folder_of_old(folder)
     first = [(path, old / path.name) for path in replaced if exists(path)]
+    note_moves(folder, [source for _, source, _ in new], stale)
     _rename([*first, *((source, target) for _, source, target in new)], (place, final))
     return stale
 

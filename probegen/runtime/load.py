@@ -8,6 +8,7 @@ from typing import Unpack
 
 from probegen.artefact import explain_file, integrity, weights_file
 from probegen.artefact.manifest import Manifest
+from probegen.artefact.work_folder import sweep
 from probegen.errors import ArtefactError, did_you_mean
 from probegen.runtime.certified import check_aside, with_what_holds
 from probegen.runtime.engines import open_with
@@ -65,6 +66,8 @@ def load(
 
 
 def _load(path: Path, engine: str | None, check: bool, options: Options) -> Artefact:
+    if not path.exists():
+        sweep(path.parent)  # an export that was killed may have moved it away
     if not path.exists():
         raise ArtefactError(f"there is no artefact at {str(path)!r}.{_neighbours(path)}")
     given = {name: value for name, value in options.items() if value is not None}

@@ -479,18 +479,19 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path, how):
     assert names(tmp_path) == ["m.onnx", "other.html"]
 
 
-def test_what_was_replaced_when_it_was_killed_stays_until_there_is_a_new_one(artefact, tmp_path):
-    old = artefact.read_bytes()
+@pytest.mark.parametrize("found_by", ["an export that fails", "opening it"])
+def test_what_was_replaced_when_it_was_killed_comes_back(artefact, tmp_path, found_by):
+    before = scores(artefact)
     (left,) = killed(artefact, "moving")
     assert not artefact.exists()
-    with pytest.raises(Crash), aside(artefact):
-        raise Crash
-    assert (left / "old" / "big.onnx").read_bytes() == old
-    with aside(artefact) as place:
-        place.write_text("new")
-        put(place, artefact)
+    if found_by == "opening it":
+        runtime.load(artefact, check=True)
+    else:
+        with pytest.raises(Crash), aside(artefact):
+            raise Crash
     assert not left.exists()
-    assert not [n for n in names(tmp_path) if n.startswith(".")]
+    assert names(tmp_path) == ["big.onnx", "big.onnx.data"]
+    np.testing.assert_array_equal(scores(artefact), before)
 
 
 def test_nothing_foreign_and_nothing_alive_is_swept(tmp_path):
