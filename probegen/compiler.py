@@ -35,6 +35,7 @@ from probegen.parity import Report, measure, require_agreement
 from probegen.plan.making import make_plan
 from probegen.runtime import load
 from probegen.runtime.drift import attributions, reference_of
+from probegen.runtime.feature_names import named
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.read.ranges import ranges
 from probegen.runtime.texts import Texts
@@ -148,6 +149,7 @@ def export(
     verify: bool = True,
     samples: Any = None,
     tokenizer: Any = None,
+    feature_names: Any = None,
     reference: Any = None,
     progress: Progress | None = None,
 ) -> Exported:
@@ -200,13 +202,15 @@ def export(
             `tokenizers`, so that the artefact takes text: its path, or a dict with the path as
             `file` and the inputs that take `ids`, `mask` and `segments`, where their names do not
             tell.
+        feature_names: names of the features of the table or series that is the input, with their
+            units: `["wind [m/s]", ("load", "MW")]`; a dict by input name where several have some.
         reference: inputs, hundreds at best, whose attributions are what later ones are compared
             with: the manifest gets their distributions, and `probegen serve` and `probegen drift`
             tell what has moved (see `probegen.runtime.drift`).
         progress: called with a line before each stage.
 
     Raises:
-        InputError: the tokenizer is none, or does not fit the inputs.
+        InputError: the tokenizer is none, or it or the names of features do not fit the inputs.
         SpecError: `preprocess` is none, or does not fit an input.
         OutputExistsError: the folder, or a data file of something else, exists and `overwrite`
             is not given.
@@ -231,6 +235,9 @@ def export(
     program = with_preprocessing(program, preprocess)
     if tokenizer is not None:
         described = attached(tokenizer, program.plan.manifest)
+        program = Program(program.source, dataclasses.replace(program.plan, manifest=described))
+    if feature_names is not None:
+        described = named(feature_names, program.plan.manifest)
         program = Program(program.source, dataclasses.replace(program.plan, manifest=described))
     chosen = _gate(gate)
     say = progress or _silent

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from probegen.artefact import schema
 from probegen.artefact.attribution_reference import AttributionReference, wrong_reference
+from probegen.artefact.features import Feature
 from probegen.artefact.preprocessing import Preprocessing, wrong_preprocessing
 from probegen.artefact.rows import BATCH
 from probegen.artefact.texts import TextSpec
@@ -139,6 +140,7 @@ class InputSpec:
             positions for more; None where there may be any number, or that is not known.
         preprocessing: of a picture that the graph itself brings into the model's form, how; what
             stands above is of the picture as it arrives. None for all others.
+        features: names and units of the features of a row or a series, where somebody named them.
     """
 
     name: str
@@ -151,6 +153,7 @@ class InputSpec:
     next_state: str | None = None
     longest: int | None = None
     preprocessing: Preprocessing | None = None
+    features: tuple[Feature, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,11 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
 @with_probes
 @click.option("--class-names", metavar="A,B,...|FILE", help="Class names, or a file, one a line.")
 @click.option(
+    "--feature-names",
+    metavar="A,B,...|FILE",
+    help="Names of the features of a table or series, with units if known: 'wind [m/s],load [MW]'.",
+)
+@click.option(
     "--format",
     "kind",
     type=click.Choice(["onnx", "savedmodel", "keras"]),
@@ -142,6 +147,7 @@ def compile(
             verify=options["verify"],
             samples=samples_of(options["samples"]),
             tokenizer=options["tokenizer"],
+            feature_names=words(options["feature_names"]),
             reference=samples_of(options["reference"]),
             overwrite=options["overwrite"],
             progress=say,

@@ -99,6 +99,13 @@ def rows_of(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def forecast_of(text: str | None) -> bool | list[str | int] | None:
+    """Returns the features between commas, as names or numbers; True for all of them."""
+    if text is None or text == "all":
+        return None if text is None else True
+    return [int(part) if part.isdecimal() else part for part in map(str.strip, text.split(","))]
+
+
 def _one_target(text: str) -> int | str:
     if text == "argmax":
         return -1

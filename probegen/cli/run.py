@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probegen.cli.reading import array_of, labels_of, read_text, rows_of, target_of
+from probegen.cli.reading import array_of, forecast_of, labels_of, read_text, rows_of, target_of
 from probegen.cli.showing import note, show_table, start_for
 from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
 from probegen.errors import InputError
@@ -65,6 +65,12 @@ _MOST_CHOICES = 10
     default=None,
     help="Whether the first row of a table holds names.  [default: where no cell is a number]",
 )
+@click.option(
+    "--time-column",
+    metavar="NAME|N",
+    help="Of a series in a table: the column that says what stands at its steps, by name or number "
+    "from 1.  [default: a column of dates such as 2024-01-31, if there is one]",
+)
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw all outputs into a PNG.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a self-contained report.")
 @click.option("--npz", type=click.Path(dir_okay=False), help="Write all arrays.")
@@ -88,6 +94,18 @@ _MOST_CHOICES = 10
     type=click.Path(exists=True, dir_okay=False),
     help="What stands along a sequence: a text file, a line a row of the batch, tokens separated "
     "by spaces; or JSON: a list, a list of lists, or an object from id to token.",
+)
+@click.option(
+    "--forecast",
+    metavar="A,B,...|all",
+    help="The features of a series that the prediction goes on with, by name or number from 0: it "
+    "is drawn behind their past.",
+)
+@click.option(
+    "--truth",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What really came (.npy, of the prediction's shape): drawn beside the prediction.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
@@ -114,6 +132,7 @@ def run(
         art.manifest,
         scale=options["scale"],
         header=options["header"],
+        time_column=options["time_column"],
         say=note,
         spell=_flag,
     )
@@ -124,11 +143,13 @@ def run(
         target=target_of(options["target"]),
         explain=not options["no_explain"],
         check_finite=options["check_finite"],
+        time=read.time,
     )
     labels = labels_of(options)
     if read.feature_names is not None:
         labels.setdefault("feature_names", read.feature_names)
     labels["whole_words"] = options["whole_words"]
+    labels |= {"forecast": forecast_of(options["forecast"]), "truth": array_of(options["truth"])}
     if options["tokens"]:
         labels["tokens"] = _tokens(options["tokens"])
     _check_class_names(labels.get("class_names"), art.manifest)
@@ -174,7 +195,7 @@ def _flag(name: str, value: object) -> str:
     """Returns how an option of a reader is set here."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} {value}"
+    return f"--{name.replace('_', '-')} {value}"
 
 
 def _say_values(record: Any) -> None:

@@ -35,6 +35,8 @@ from probegen.runtime.run import Run
 from probegen.runtime.states import States, checked_with_states
 from probegen.runtime.target import Target, check_target
 from probegen.runtime.texts import Texts
+from probegen.runtime.times import Times
+from probegen.runtime.times import check as check_times
 from probegen.stages import cause, stage
 from probegen.text import indented_table
 
@@ -108,6 +110,7 @@ class Artefact:
         groups: npt.ArrayLike | None = None,
         region: npt.ArrayLike | None = None,
         states: States | None = None,
+        time: Times | None = None,
     ) -> Result:
         """Runs the artefact on one batch. Safe to call from several threads.
 
@@ -131,6 +134,9 @@ class Artefact:
             states: for an artefact compiled with `states="io"`, what its recurrent layers start
                 from, by the names of those inputs: `result.states` of the chunk of the series
                 before. Zeros where they are left out.
+            time: what stands at each step of a series (dates, numbers or text), for pictures:
+                `[time]` for all samples or `[batch, time]`; a dict of these by input name where
+                series differ. The model does not see it.
 
         Returns:
             A `Result`: a mapping from output name to `Record`.
@@ -140,7 +146,8 @@ class Artefact:
             ArtefactError: the engine failed.
         """
         feeds = self.prepare(x, target, explain, check_finite, groups, region, states)
-        return Result(self._run_of(feeds.inputs, feeds.asked), self.compute(feeds))
+        run = self._run_of(feeds.inputs, feeds.asked, time)
+        return Result(run, self.compute(feeds))
 
     def prepare(
         self,
@@ -200,6 +207,7 @@ class Artefact:
         groups: npt.ArrayLike | None = None,
         region: npt.ArrayLike | None = None,
         states: States | None = None,
+        time: Times | None = None,
     ) -> Result:
         """Runs as `run` does, at most `batch_size` rows at a time, and joins the results.
 
@@ -229,7 +237,7 @@ class Artefact:
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
                 for name in parts[0]
             }
-        return Result(self._run_of(feeds, asked), joined)
+        return Result(self._run_of(feeds, asked, time), joined)
 
     def _asked(
         self,
@@ -251,9 +259,12 @@ class Artefact:
         }
         return {name: array for name, array in given.items() if array is not None}
 
-    def _run_of(self, feeds: Mapping[str, Array], asked: Mapping[str, Array]) -> Run:
+    def _run_of(
+        self, feeds: Mapping[str, Array], asked: Mapping[str, Array], time: Times | None
+    ) -> Run:
+        check_times(time, self.inputs, feeds, count_rows(feeds, self.inputs))
         target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
-        return Run(self.manifest, feeds, target, self.path, region, self.texts)
+        return Run(self.manifest, feeds, target, self.path, region, self.texts, time)
 
     @staticmethod
     def _of_many(spec: InputSpec, batch_size: int) -> InputSpec:

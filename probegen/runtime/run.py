@@ -33,6 +33,7 @@ class Run:
         region: what positions of the output counted, float32 `[batch, ...positions]`, where the
             artefact takes a region.
         texts: what took texts apart; made of the manifest where it is left out.
+        time: what stands at each step of a series, for pictures; None where nobody said.
     """
 
     manifest: Manifest
@@ -41,6 +42,7 @@ class Run:
     source: str
     region: Array | None = None
     texts: Texts | None = dataclasses.field(default=None, repr=False)
+    time: Any = dataclasses.field(default=None, repr=False)
 
     @functools.cached_property
     def tokens(self) -> dict[str, list[list[str]]]:

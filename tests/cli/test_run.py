@@ -254,3 +254,32 @@ def test_run_needs_no_tensorflow(place, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "saliency/image" in done.stdout
     assert (tmp_path / "r.npz").stat().st_size > 0
+
+
+def test_a_series_with_dates_and_its_forecast(probegen_cli, tmp_path):
+    x = keras.Input((None, 2), name="weather")
+    model = keras.Model(x, keras.layers.Dense(3, name="ahead")(keras.layers.SimpleRNN(2)(x)))
+    path, table = tmp_path / "m.onnx", tmp_path / "x.csv"
+    model.save(tmp_path / "m.keras")
+    table.write_text("day,wind,load\n2024-01-31,1,2\n2024-02-01,3,4\n2024-02-02,0,1\n")
+    np.save(tmp_path / "truth.npy", np.ones((1, 3)))
+    status, _, err = probegen_cli(
+        "compile", tmp_path / "m.keras", "-o", path, "--gradient-x-input", "--no-verify",
+        "--feature-names", "wind [m/s],load [MW]",
+    )  # fmt: skip
+    assert status == 0, err
+    picture = tmp_path / "p.svg"
+    status, out, err = probegen_cli(
+        "run", path, table, "--plot", picture, "--json",
+        "--forecast", "wind", "--truth", tmp_path / "truth.npy",
+    )  # fmt: skip
+    assert status == 0, err
+    assert json.loads(out)["inputs"][0]["shape"] == [1, 3, 2]
+    assert "(day) says what stands at the steps" in err
+    # Text is drawn as shapes, and kept as a comment.
+    drawn = picture.read_text()
+    assert all(
+        f"<!-- {text} -->" in drawn for text in ("wind [m/s]", "load [MW]", "forecast", "true")
+    )
+    status, _, err = probegen_cli("run", path, table, "--time-column", "dai")
+    assert (status, "--time-column dai" in err) == (1, True)

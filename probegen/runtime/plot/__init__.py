@@ -35,7 +35,7 @@ from probegen.runtime.plot.contributions import check_form
 from probegen.runtime.plot.fonts import readers_own
 from probegen.runtime.plot.generated import picture as picture_of_generated
 from probegen.runtime.plot.inline import inline_svg
-from probegen.runtime.plot.labels import Labels, check, check_class_names
+from probegen.runtime.plot.labels import Labels, check, check_class_names, is_by_name
 from probegen.runtime.plot.maximised import pictures
 from probegen.runtime.plot.picture import Picture, figure_of, stack
 from probegen.runtime.plot.plots import step_maps
@@ -182,7 +182,17 @@ def check_against(labels: Labels, run: Run, predictions: Iterable[Any]) -> None:
         size = None if along is None else spec.shape[along]
         lengths |= set() if size is None else {size}
     check(labels, places, known, samples, max(lengths, default=0))
+    if labels.forecast not in (None, False) and not any(p.length and not p.is_text for p in places):
+        raise InputError("forecast= is for a series, and no input is one.")
     specs = run.manifest.predictions
+    truth: Any = labels.truth
+    for name in truth if is_by_name(truth) else ():
+        if name not in {spec.name for spec in specs}:
+            known_ones = [spec.name for spec in specs]
+            raise InputError(
+                f"truth has the key {name!r}, which is no prediction."
+                f"{did_you_mean(str(name), known_ones)}"
+            )
     sizes = {
         array.shape[class_axis(spec.axes)] if array.ndim > 1 else 1
         for spec, array in zip(specs, predictions, strict=False)

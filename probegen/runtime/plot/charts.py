@@ -127,9 +127,26 @@ def draw_columns(
 
 
 def draw_lines(
-    ax: Axes, steps: Steps, rows: Array, names: Sequence[str] | None, *, title: str
+    ax: Axes,
+    steps: Steps,
+    rows: Array,
+    names: Sequence[str] | None,
+    *,
+    title: str,
+    dashed: Array | None = None,
+    dashed_name: str = "",
 ) -> None:
-    """Draws the lines `[line, step]` over a sequence, with a legend where they have names."""
+    """Draws the lines `[line, step]` over a sequence, with a legend where they have names.
+
+    Args:
+        ax: the axes.
+        steps: of the sequence.
+        rows: the lines.
+        names: of the lines, or None.
+        title: what is measured.
+        dashed: a second line beside each, `[line, step]`, drawn with dashes.
+        dashed_name: what the second lines are.
+    """
     style_axes(ax, frame=False)
     marker = "o" if rows.shape[1] <= 40 else None
     for i, row in enumerate(rows):
@@ -137,6 +154,11 @@ def draw_lines(
             steps.positions, row, color=CATEGORIES[i % len(CATEGORIES)], linewidth=1.3,
             marker=marker, markersize=2.5, linestyle=("-", "--", ":")[i // len(CATEGORIES) % 3],
             label=None if names is None else plain(names[i], 24),
+        )  # fmt: skip
+    for i, row in enumerate(() if dashed is None else dashed):
+        ax.plot(
+            steps.positions, row, color=CATEGORIES[i % len(CATEGORIES)], linewidth=1.1,
+            linestyle=(0, (1.5, 1.5)), label=dashed_name if i == 0 else None,
         )  # fmt: skip
     ax.set_ylabel(plain(title))
     ax.margins(x=0.01)

@@ -9,8 +9,10 @@ from typing import Any, TypedDict, cast
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.features import feature
 from probegen.artefact.manifest import wrong_class_names
 from probegen.errors import InputError, did_you_mean
+from probegen.runtime import times
 
 Array = npt.NDArray[Any]
 
@@ -24,10 +26,13 @@ Tokens = (
     | Mapping[str, Any]
 )
 #: Names along an axis of the one input that they fit, or a dict of them by input name.
-Names = Sequence[str] | Mapping[str, Sequence[str]]
+Names = Sequence[Any] | Mapping[str, Sequence[Any]]
 #: What stands at each step, or a dict of it by input name.
 Times = Sequence[Any] | Array | Mapping[str, Any]
 
+
+#: Features of a series that a prediction goes on with.
+Forecast = bool | str | int | Sequence[str | int]
 
 #: How features of a vector are drawn: bars, or parts of a score one upon the other.
 BARS, WATERFALL, FORCE = "bars", "waterfall", "force"
@@ -48,10 +53,18 @@ class PlotOptions(TypedDict, total=False):
             Euclidean norm is taken, of others the largest. Attention from a word is the mean of its
             pieces' (Clark et al. 2019, sec. 4.1), so that rows still sum to 1.
         class_names: names along the class axis; by default the manifest's.
-        feature_names: names of the features of the table or time series that has as many; a
-            dict by input name where several do.
-        time: what stands at each time step: numbers, dates or text; a dict by input name where
-            sequences differ.
+        feature_names: names of the features of the table or time series that has as many, with
+            units if known (`"load [MW]"`, or a pair of name and unit); a dict by input name where
+            several do. By default those that the artefact keeps.
+        time: what stands at each time step: numbers, dates or text, for all samples or for each
+            (`[batch, time]`); a dict by input name where sequences differ. By default what was
+            passed to `run`.
+        forecast: the feature of the series that the prediction goes on with, by name or number; a
+            list of them in the prediction's order; True for all features in their order. The
+            forecast is then drawn behind the past of that feature, in the series' units.
+        truth: what really came, of the prediction's shape, for one sample or with the samples
+            first; a dict by name where there are several predictions. Drawn beside the forecast,
+            or beside a predicted sequence.
         image: pictures to draw attributions over in place of the model's own (perhaps
             preprocessed) input: `[batch, height, width, 3]` or one `[height, width, 3]`.
         max_panels: at most this many maps, heads or frames in one picture.
@@ -67,6 +80,8 @@ class PlotOptions(TypedDict, total=False):
     class_names: Sequence[str] | None
     feature_names: Names | None
     time: Times | None
+    forecast: Forecast | None
+    truth: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None
     image: npt.ArrayLike | None
     max_panels: int
     top: int
@@ -84,6 +99,8 @@ class Labels:
     class_names: Sequence[str] | None = None
     feature_names: Names | None = None
     time: Times | None = None
+    forecast: Forecast | None = None
+    truth: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None
     image: npt.ArrayLike | None = None
     max_panels: int = 64
     top: int = 20
@@ -165,7 +182,7 @@ def check(
                     f"{did_you_mean(str(key), known)}"
                 )
     _check_feature_names(labels.feature_names, places)
-    _check_time(labels.time, places)
+    _check_time(labels.time, places, samples)
     for name in ("tokens", "query_tokens"):
         _check_tokens(name, getattr(labels, name), samples, longest)
 
@@ -197,14 +214,17 @@ def _check_feature_names(given: Any, places: Sequence[Place]) -> None:
         )
 
 
-def _check_time(given: Any, places: Sequence[Place]) -> None:
+def _check_time(given: Any, places: Sequence[Place], samples: int) -> None:
     if given is None or is_by_name(given):
         return
     lengths = {p.length for p in places if p.length is not None}
-    if len(given) not in lengths:
+    values = times.as_array(given)
+    if values.ndim == 2 and len(values) != samples:
+        raise InputError(f"time has rows for {len(values)} samples of a batch of {samples}.")
+    if values.ndim not in (1, 2) or values.shape[-1] not in lengths:
         raise InputError(
-            f"time has {len(given)} entries, but no input has that many steps; there are "
-            f"inputs of {', '.join(map(str, sorted(lengths))) or 'none'}."
+            f"time has {len(values) if values.ndim else 0} entries, but no input has that many "
+            f"steps; there are inputs of {', '.join(map(str, sorted(lengths))) or 'none'}."
         )
 
 
@@ -268,7 +288,9 @@ def feature_names_of(given: Any, place: Place, places: Sequence[Place]) -> list[
     else:
         fitting = [p for p in places if given is not None and p.features == len(given)]
         names = given if fitting == [place] else None
-    return None if names is None else fitting_names(names, place.features or 0)
+    if names is None:
+        return None
+    return fitting_names([feature(name).label for name in names], place.features or 0)
 
 
 def length_of(row: Sequence[str], places: Sequence[Place]) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.ticker import MaxNLocator
 
+from probegen.runtime import times
 from probegen.runtime.plot.style import plain, thin
 from probegen.runtime.plot.view import View
 
@@ -85,8 +85,8 @@ class Steps:
 
 def steps_of(view: View, size: int, title: str = "time") -> Steps:
     """Returns the steps along an axis of `size` from the caller's `time` or the tokens."""
-    time = view.time
-    if time is not None and len(time) == size:
+    time = view.time(size)
+    if time is not None:
         return given_steps(time, title)
     tokens = (
         view.tokens(size) if any(s.is_text for s in view.inputs) or view.labels.tokens else None
@@ -99,16 +99,19 @@ def steps_of(view: View, size: int, title: str = "time") -> Steps:
 
 def given_steps(time: Any, title: str) -> Steps:
     """Returns steps at which the caller says that something stands: numbers, dates or text."""
-    values = np.asarray(time)
-    if values.dtype.kind == "O" and all(isinstance(t, datetime.date) for t in time):
-        values = np.asarray(time, dtype="datetime64[us]")
+    values = times.as_array(time)
     if values.dtype.kind == "M":
         days = np.asarray(date2num(values))  # type: ignore[no-untyped-call]
-        return Steps(days, [_date(t) for t in values], True, title)
+        return Steps(days, _written(values), True, title)
     if values.dtype.kind in "iuf":
         return Steps(values.astype(np.float64), [f"{t:g}" for t in values], False, title)
     return Steps(np.arange(len(values), dtype=np.float64), [str(t) for t in time], False, title)
 
 
-def _date(value: Any) -> str:
-    return str(np.datetime_as_string(value, unit="D"))
+def _written(values: Array) -> list[str]:
+    """Returns dates as text, with the time of day where days do not tell them apart."""
+    days = values.astype("datetime64[D]")
+    if np.array_equal(days, values):
+        return [str(day) for day in days]
+    minutes = np.datetime_as_string(values, unit="m")
+    return [str(text)[5:].replace("T", " ") for text in minutes]  # month, day, time

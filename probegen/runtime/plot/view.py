@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from probegen.artefact.manifest import (
 from probegen.artefact.preprocessing import Preprocessing
 from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
+from probegen.runtime import times
 from probegen.runtime.axes import (
     CHANNEL,
     FEATURES,
@@ -118,6 +119,8 @@ class View:
         explained_classes: of an attribution of several classes at once, which they are.
         completeness: what is missing to completeness, in words; empty where nothing says it.
         beside: the samples that are drawn in one figure with this one, itself among them.
+        given_time: what was passed to the run as what stands at each step.
+        predicted: the predictions of the sample by name, each with its entry in the manifest.
     """
 
     spec: OutputSpec
@@ -132,6 +135,8 @@ class View:
     explained_classes: tuple[int, ...] | None = None
     completeness: str = ""
     beside: tuple[View, ...] = ()
+    given_time: Any = None
+    predicted: Mapping[str, tuple[OutputSpec, Array]] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -251,26 +256,33 @@ class View:
 
     def features(self, size: int) -> list[str]:
         """Returns a name for each of the source's `size` features, numbers where none are known."""
-        source = self.source
+        return self.features_of(self.source, size)
+
+    def features_of(self, source: InputSample | None, size: int) -> list[str]:
+        """Returns a name for each of the `size` features of an input."""
         if source is not None and source.features == size:
             places = [s.place for s in self.inputs]
             names = labelling.feature_names_of(self.labels.feature_names, source.place, places)
             if names is not None:
                 return names
+            if source.spec.features is not None:
+                return [feature.label for feature in source.spec.features[:size]]
             if source.words is not None:
                 return list(source.words[:size])
         return [f"feature {i}" for i in range(size)]
 
-    @property
-    def time(self) -> Any:
-        """What the caller says stands at each step of the sequence that this belongs to."""
-        given = self.labels.time
-        if not labelling.is_by_name(given):
-            return given
-        named = labelling.belongs_to(given, self.spec.name)
-        if named is not None or self.source is None:
-            return named
-        return labelling.belongs_to(given, self.source.spec.name)
+    def time(self, size: int) -> Any:
+        """Returns what stands at each of `size` steps of the sequence that this belongs to.
+
+        None where nobody said it of a sequence of that length.
+        """
+        given = self.given_time if self.labels.time is None else self.labels.time
+        able = [given]
+        if labelling.is_by_name(given):
+            names = [self.spec.name, *([] if self.source is None else [self.source.spec.name])]
+            able = [labelling.belongs_to(given, name) for name in names]
+        rows = [times.of_sample(one, self.sample) for one in able]
+        return next((row for row in rows if row is not None and len(row) == size), None)
 
     def channels(self, size: int) -> list[int]:
         """Returns the layer's own channel numbers, also where a probe kept only some."""
@@ -406,6 +418,8 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         labels=labels,
         explained_classes=_classes(record, sample),
         completeness="" if whole is None else whole.said(sample),
+        given_time=record.run.time,
+        predicted=_predicted(record, sample),
     )
 
 
@@ -427,6 +441,18 @@ def _classes(record: DrawableRecord, sample: int) -> tuple[int, ...] | None:
     if record.classes is None:
         return None
     return tuple(int(i) for i in record.classes[min(sample, len(record.classes) - 1)])
+
+
+def _predicted(record: DrawableRecord, sample: int) -> dict[str, tuple[OutputSpec, Array]]:
+    """Returns one sample of each prediction of a record's run."""
+    specs = [s for s in record.run.manifest.predictions if s.name in record.predictions]
+    arrays = {spec.name: record.predictions[spec.name] for spec in specs}
+    ats = {spec.name: batch_axis(spec.axes) for spec in specs}
+    return {
+        spec.name: (spec, np.asarray(one_row(arrays[spec.name], spec.axes, sample)))
+        for spec in specs
+        if (at := ats[spec.name]) is not None and sample < arrays[spec.name].shape[at]
+    }
 
 
 def place(spec: OutputSpec) -> str:

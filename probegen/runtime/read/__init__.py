@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from probegen.artefact.features import feature
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import InputError
-from probegen.runtime.inputs import STRING, Inputs, name_inputs
+from probegen.runtime.inputs import STRING, Array, Inputs, name_inputs
 from probegen.runtime.read import arrays, images, lines, tables
 from probegen.runtime.read.ranges import doubts, scaled
 from probegen.runtime.read.spelling import Spell, keyword
@@ -42,11 +43,14 @@ class Read:
         feed: what `Artefact.run` takes: one array, or arrays by input name or in a list.
         feature_names: names of the columns of a table that has some.
         files: of a folder, the name of the file that each row comes from.
+        time: of a series in a table, what stands at its steps, `[time]`; of several files with as
+            many steps `[batch, time]`.
     """
 
     feed: Inputs
     feature_names: list[str] | None = None
     files: tuple[str, ...] | None = None
+    time: Array | None = None
 
 
 def read_input(
@@ -55,6 +59,7 @@ def read_input(
     *,
     scale: float | None = None,
     header: bool | None = None,
+    time_column: str | None = None,
     say: Say | None = None,
     spell: Spell = keyword,
 ) -> Read:
@@ -69,8 +74,11 @@ def read_input(
         manifest: of the artefact.
         scale: multiplies the values of floating inputs.
         header: of tables: whether the first row holds names; None looks at the row.
+        time_column: of a series in a table: the name or number (from 1) of the column that says
+            what stands at its steps; None takes a column of dates for that, if there is one.
         say: called with what the user should know of how the source was read.
-        spell: how messages name `scale` and `header`; by default as arguments in Python.
+        spell: how messages name `scale`, `header` and `time_column`; by default as arguments in
+            Python.
 
     Raises:
         InputError: a file is damaged, of an unknown kind, or does not fit the inputs; the files of
@@ -85,12 +93,14 @@ def read_input(
         named = name_inputs(source, manifest.inputs)
         read, kinds = Read({name: np.asarray(array) for name, array in named.items()}), {""}
     elif source.is_dir():
-        read, kinds = _folder(source, manifest, header, say, spell)
+        read, kinds = _folder(source, manifest, _Tables(header, time_column), say, spell)
     else:
-        read, kinds = _file(source, manifest, header, say, spell), {source.suffix.lower()}
-    if header is not None and not kinds & set(tables.SUFFIXES):
-        what = f"{source} is none" if isinstance(source, Path) else "arrays were given"
-        raise InputError(f"{spell('header', header)} is for tables (.csv, .tsv); {what}.")
+        how = _Tables(header, time_column)
+        read, kinds = _file(source, manifest, how, say, spell), {source.suffix.lower()}
+    for option, given in (("header", header), ("time_column", time_column)):
+        if given is not None and not kinds & set(tables.SUFFIXES):
+            what = f"{source} is none" if isinstance(source, Path) else "arrays were given"
+            raise InputError(f"{spell(option, given)} is for tables (.csv, .tsv); {what}.")
     feed = read.feed
     if scale is not None:
         feed = scaled(feed, manifest.inputs, scale, spell)
@@ -110,13 +120,26 @@ def as_given(manifest: Manifest) -> tuple[InputSpec, ...]:
     return (*texts.values(), *(spec for spec in manifest.inputs if spec.name not in made))
 
 
-def _file(path: Path, manifest: Manifest, header: bool | None, say: Say, spell: Spell) -> Read:
+@dataclasses.dataclass(frozen=True)
+class _Tables:
+    """What the caller said about tables: see `read_input`."""
+
+    header: bool | None
+    time_column: str | None
+
+
+def _file(path: Path, manifest: Manifest, how: _Tables, say: Say, spell: Spell) -> Read:
     suffix = path.suffix.lower()
     try:
         if suffix in arrays.SUFFIXES:
             return Read(arrays.read(path))
         if suffix in tables.SUFFIXES:
-            return Read(*tables.read(path, as_given(manifest), header, spell))
+            given = as_given(manifest)
+            table = tables.read(path, given, how.header, spell, how.time_column)
+            if table.time is not None:
+                say(f"{path}: {table.time[0]} says what stands at the steps, and is no feature")
+            named = _by_feature(path, table, given[0], say)
+            return dataclasses.replace(named, time=None if table.time is None else table.time[1])
         if suffix in lines.SUFFIXES:
             return Read(lines.read(path, manifest))
         if suffix in images.SUFFIXES:
@@ -126,8 +149,30 @@ def _file(path: Path, manifest: Manifest, header: bool | None, say: Say, spell: 
     raise InputError(f"cannot read {path}; expected .npy, .npz, .csv, .txt or an image.")
 
 
+def _by_feature(path: Path, table: tables.Table, spec: InputSpec, say: Say) -> Read:
+    """Returns a table with its columns in the order of the features that the artefact names.
+
+    Columns of other names are taken in the order in which they stand, which is said.
+    """
+    names, features = table.names, spec.features
+    if names is None or features is None or isinstance(table.feed, dict):
+        return Read(table.feed, names)
+    known = [f.name for f in features]
+    called = [feature(name).name for name in names]
+    if called == known:
+        return Read(table.feed)
+    if sorted(called) == sorted(known):
+        say(f"{path}: columns are brought into the order of the features: {', '.join(known)}")
+        return Read(table.feed[..., [called.index(name) for name in known]])
+    say(
+        f"{path}: columns are called {', '.join(called[:8])}, and the artefact's features "
+        f"{', '.join(known[:8])}: they are taken in the order in which they stand"
+    )
+    return Read(table.feed, names)
+
+
 def _folder(
-    folder: Path, manifest: Manifest, header: bool | None, say: Say, spell: Spell
+    folder: Path, manifest: Manifest, how: _Tables, say: Say, spell: Spell
 ) -> tuple[Read, set[str]]:
     """Returns the rows of all files of a folder, and their suffixes."""
     try:
@@ -143,7 +188,7 @@ def _folder(
         raise InputError(f"the folder {folder} holds no file that can be read: .npy, .csv, images.")
     if left_out := [p.name for p in inside if p not in files]:
         say(f"left out of {folder}: {', '.join(left_out)}")
-    parts = [_file(path, manifest, header, say, spell) for path in files]
+    parts = [_file(path, manifest, how, say, spell) for path in files]
     feeds = [_by_key(part.feed) for part in parts]
     along = _batch_axes(parts[0].feed, manifest)
     for path, part, feed in zip(files, parts, feeds, strict=True):
@@ -162,7 +207,10 @@ def _folder(
     first = next(iter(joined))
     counts = [feed[first].shape[along[first]] for feed in feeds]
     rows = tuple(p.name for p, n in zip(files, counts, strict=True) for _ in range(n))
-    read = Read(_like(parts[0].feed, joined), parts[0].feature_names, rows)
+    times = [part.time for part in parts if part.time is not None]
+    same = len(times) == len(parts) and len({(len(t), t.dtype.kind) for t in times}) == 1
+    time = np.stack(times) if same else None
+    read = Read(_like(parts[0].feed, joined), parts[0].feature_names, rows, time)
     return read, {path.suffix.lower() for path in files}
 
 

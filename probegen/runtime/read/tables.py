@@ -7,6 +7,7 @@ The rules, none of them guessed from what looks likely:
 - The first row holds names where none of its cells is a number, else it is data. Where some are
   numbers and others are not, or the row counts its columns (0, 1, 2, as pandas names columns that
   have no names), that is an error. `header=` decides otherwise.
+- A column of dates (`2024-01-31`) beside the numbers of a series says what stands at its steps.
 - Every other cell is a number with a decimal point. Nothing is filled in for an empty cell: `nan`
   says that a value is missing. Empty rows at the end are left out.
 - For an input of text a row is one text, in quotes where it holds a comma (in a `.tsv` file, a
@@ -17,6 +18,7 @@ The rules, none of them guessed from what looks likely:
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 from collections.abc import Sequence
@@ -28,6 +30,8 @@ import numpy as np
 from probegen.artefact.manifest import InputSpec
 from probegen.errors import InputError
 from probegen.runtime.inputs import STRING, Array
+from probegen.runtime.read import dates
+from probegen.runtime.read.dates import Rows
 from probegen.runtime.read.spelling import Spell, keyword
 
 SUFFIXES = (".csv", ".tsv")
@@ -39,8 +43,20 @@ _NUMBER = re.compile(
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _BOOLS = {"true": "1", "false": "0"}
 
-#: Rows of cells, each with the number of its line in the file.
-Rows = list[tuple[int, list[str]]]
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What was read.
+
+    Attributes:
+        feed: what `Artefact.run` takes.
+        names: of the columns, where the table has some.
+        time: of a series: which column says what stands at its steps, and what does, `[time]`.
+    """
+
+    feed: Array | dict[str, Array]
+    names: list[str] | None = None
+    time: tuple[str, Array] | None = None
 
 
 def read(
@@ -48,27 +64,43 @@ def read(
     specs: Sequence[InputSpec],
     header: bool | None = None,
     spell: Spell = keyword,
-) -> tuple[Array | dict[str, Array], list[str] | None]:
-    """Returns a table as an artefact takes it, and the names in its first row if it has such.
+    time_column: str | None = None,
+) -> Table:
+    """Returns a table as an artefact takes it, with the names in its first row if it has such.
 
     An artefact with several inputs of one value each takes a table with a column for each, named
-    as the inputs are.
+    as the inputs are. A series may have one column of dates, or the one that `time_column` names,
+    which says what stands at its steps and is no feature.
 
     Raises:
         InputError: it is no table of numbers, or does not fit the inputs.
     """
     wanted = specs[0]
     if len(specs) == 1 and wanted.dtype == STRING:
-        return _texts(path, wanted, header), None
+        return Table(_texts(path, wanted, header))
     rows, names = _split(path, header, spell)
+    time = None
+    is_series = len(specs) == 1 and len(wanted.shape) == 3
+    if time_column is not None and not is_series:
+        raise InputError(
+            f"{spell('time_column', time_column)} is for a series in a table, and the artefact "
+            "takes none."
+        )
+    if is_series:
+        column = dates.column_of(path, rows, names, time_column, spell)
+        if column is not None:
+            called = f"column {column + 1}" + (f" ({names[column]})" if names else "")
+            time = (called, dates.times_of(path, rows, column))
+            rows = [(n, [*cells[:column], *cells[column + 1 :]]) for n, cells in rows]
+            names = None if names is None else [*names[:column], *names[column + 1 :]]
     if len(specs) > 1:
-        return _columns(path, rows, names, specs), None
+        return Table(_columns(path, rows, names, specs))
     table = _numbers(path, rows, wanted)
     if len(wanted.shape) == 3:
         table = table[np.newaxis]
     elif len(wanted.shape) == 1:
         table = table.reshape(-1)
-    return table, names
+    return Table(table, names, time)
 
 
 def _lines(path: Path) -> list[str]:
@@ -118,7 +150,7 @@ def _split(path: Path, header: bool | None, spell: Spell) -> tuple[Rows, list[st
         raise InputError(f"{path} is an empty table.")
     number, first = rows[0]
     first = [first[0].lstrip("# "), *first[1:]]  # how numpy.savetxt marks a row of names
-    numeric = [_is_value(cell) for cell in first]
+    numeric = [_is_value(cell) or dates.is_date(cell) for cell in first]
     if header is None and any(numeric) and not all(numeric):
         column = numeric.index(False)
         raise InputError(

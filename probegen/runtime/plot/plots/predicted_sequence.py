@@ -9,6 +9,7 @@ import numpy as np
 from probegen.artefact.manifest import CLASS, DRAWN_AS_PREDICTION
 from probegen.runtime.axes import SEQUENCE
 from probegen.runtime.plot import charts
+from probegen.runtime.plot.horizon import truth_of
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.steps import steps_of
 from probegen.runtime.plot.style import AnyFigure, scale_of
@@ -36,9 +37,15 @@ def plan(view: View) -> Picture:
         )  # fmt: skip
         return Picture(view.title, charts.CHART_WIDTH, charts.map_height(len(rows)) + 0.5, draw_map)
 
+    truth = truth_of(view, view.spec, view.array.shape)
+    true_rows = None if truth is None else np.moveaxis(truth, time, -1).reshape(rows.shape)
+
     def draw(figure: AnyFigure) -> None:
         ax = figure.add_subplot()
-        charts.draw_lines(ax, steps, rows, names if len(rows) > 1 else None, title=view.quantity)
+        labelled = names if len(rows) > 1 else None if truth is None else ["predicted"]
+        charts.draw_lines(
+            ax, steps, rows, labelled, title=view.quantity, dashed=true_rows, dashed_name="true"
+        )
         steps.label_positions(ax, charts.CHART_WIDTH - 1)
 
     return Picture(view.title, charts.CHART_WIDTH, 2.3, draw)

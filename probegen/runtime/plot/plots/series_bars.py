@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from probegen.runtime.axes import SEQUENCE, axis_of
-from probegen.runtime.plot import charts, thinning
+from probegen.runtime.plot import charts, horizon, thinning
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.steps import Steps, steps_of
 from probegen.runtime.plot.style import (
@@ -32,6 +34,7 @@ _MOST_FEATURES = 5
 _LINE_HEIGHT = 1.15
 #: Characters that fit beside the bars.
 _LONGEST_LABEL = 14
+_LONGEST_NAME = 22
 _BAR_HEIGHT = 0.75
 
 
@@ -72,6 +75,8 @@ def plan(view: View) -> Picture:
     order = list(range(len(lines)))
     if len(heat) == len(lines):
         order = list(np.argsort(-np.nansum(np.abs(heat), 1), kind="stable"))
+        forecast = {h.feature for h in horizon.horizons(view)}
+        order.sort(key=lambda place: place not in forecast)
     elif len(heat) > 1:
         heat, notes = heat.sum(0, keepdims=True), (*notes, f"sum over {len(heat)} channels")
     kept = sorted(order[:_MOST_FEATURES])
@@ -81,15 +86,17 @@ def plan(view: View) -> Picture:
     steps = steps_of(view, lines.shape[1], view.axes[view.axis(SEQUENCE) or 0])
     paired = len(heat) == len(lines)
     bars = heat[kept] if paired else heat
+    ahead = [horizon.ahead(view, steps, place) for place in kept]
 
     def draw(figure: AnyFigure) -> None:
         kept_names = [names[i] for i in kept]
         _draw(
             figure, lines[kept], bars,
-            names=kept_names, steps=steps, label=view.quantity, signed=view.signed,
+            names=kept_names, steps=steps, label=view.quantity, signed=view.signed, ahead=ahead,
         )  # fmt: skip
 
     height = len(kept) * _LINE_HEIGHT + len(bars) * _BAR_HEIGHT + 0.45
+    height += 0.2 if any(one is not None for one in ahead) else 0.0
     return Picture(view.title, charts.CHART_WIDTH, height, draw, notes)
 
 
@@ -114,6 +121,7 @@ def _draw(
     steps: Steps,
     label: str,
     signed: bool,
+    ahead: Sequence[horizon.Ahead | None],
 ) -> None:
     paired = len(bars) == len(lines)
     ratios = (
@@ -126,16 +134,32 @@ def _draw(
     for i, (line, name) in enumerate(zip(lines, names, strict=True)):
         ax = axes[2 * i if paired else i]
         style_axes(ax, frame=False)
-        ax.plot(steps.positions, line, color=LINE, linewidth=1.2)
-        ax.set_ylabel(plain(name, 18))
+        draw_past(ax, steps, line, ahead[i])
+        ax.set_ylabel(plain(name, _LONGEST_NAME))
+    if any(one is not None for one in ahead):
+        first = next(i for i, one in enumerate(ahead) if one is not None)
+        horizon.legend(axes[2 * first if paired else first])
     for i, row in enumerate(bars):
         _draw_bars(axes[2 * i + 1 if paired else -1], steps, row, limit, signed)
-        axes[2 * i + 1 if paired else -1].set_ylabel(plain(label, _LONGEST_LABEL))
-    axes[-1].set_xlim(
-        steps.positions.min() - 0.6 * steps.width, steps.positions.max() + 0.6 * steps.width
-    )
+        axes[2 * i + 1 if paired else -1].set_ylabel(_in_lines(label))
+    ends = np.concatenate([steps.positions, *(one.positions for one in ahead if one is not None)])
+    axes[-1].set_xlim(ends.min() - 0.6 * steps.width, ends.max() + 0.6 * steps.width)
     steps.label_positions(axes[-1], charts.CHART_WIDTH - 1)
     figure.align_ylabels(list(axes))
+
+
+def _in_lines(label: str) -> str:
+    """Returns a label in the two lines that fit beside the bars."""
+    lines = textwrap.wrap(plain(label, 2 * _LONGEST_LABEL), _LONGEST_LABEL + 2, max_lines=2)
+    return "\n".join(lines)
+
+
+def draw_past(ax: Axes, steps: Steps, line: Array, ahead: horizon.Ahead | None) -> None:
+    """Draws a feature of a series, and the forecast of it where there is one."""
+    label = "past" if ahead is not None else None
+    ax.plot(steps.positions, line, color=LINE, linewidth=1.2, label=label)
+    if ahead is not None:
+        ahead.draw(ax)
 
 
 def _draw_extremes(ax: Axes, positions: Array, heights: Array, signed: bool) -> None:

@@ -1,0 +1,61 @@
+"""A forecast behind the past of the series that it goes on with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probegen.artefact.manifest import DRAWN_AS_PREDICTION
+from probegen.runtime.axes import SEQUENCE, axis_of
+from probegen.runtime.plot import charts, horizon
+from probegen.runtime.plot.picture import Picture
+from probegen.runtime.plot.plots.series_bars import draw_past
+from probegen.runtime.plot.steps import steps_of
+from probegen.runtime.plot.style import AnyFigure, plain, style_axes
+from probegen.runtime.plot.thinning import spread
+from probegen.runtime.plot.view import View
+
+_HEIGHT = 1.5
+
+
+def fits(view: View) -> bool:
+    """Tells whether this is a prediction that the caller calls a forecast."""
+    return view.spec.draw == DRAWN_AS_PREDICTION and bool(horizon.horizons(view))
+
+
+def plan(view: View) -> Picture:
+    """Plans a panel for each feature that is forecast: past, forecast, and what came of it."""
+    source = horizon.series_of(view)
+    assert source is not None  # as `fits` says
+    time = axis_of(source.axes, SEQUENCE) or 0
+    lines = np.moveaxis(np.asarray(source.array, np.float64), time, -1)
+    lines = lines.reshape(-1, lines.shape[-1])
+    names = view.features_of(source, len(lines))
+    names = [source.spec.name] if names == ["feature 0"] else names
+    steps = steps_of(view, lines.shape[1], source.axes[time])
+    places = [one.feature for one in horizon.horizons(view)]
+    chosen, notes = spread(len(places), view.labels.max_panels, "forecast")
+    shown = [places[i] for i in chosen]
+    ahead = [horizon.ahead(view, steps, place) for place in shown]
+
+    def draw(figure: AnyFigure) -> None:
+        axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, place, one in zip(axes, shown, ahead, strict=True):
+            style_axes(ax, frame=False)
+            draw_past(ax, steps, lines[place], one)
+            ax.set_ylabel(plain(names[place], 22))
+            ax.margins(x=0.01)
+        horizon.legend(axes[0])
+        steps.label_positions(axes[-1], charts.CHART_WIDTH - 1)
+        figure.align_ylabels(list(axes))
+
+    return Picture(
+        view.title, charts.CHART_WIDTH, _HEIGHT * len(shown) + 0.6, draw, (*notes, *_errors(view))
+    )
+
+
+def _errors(view: View) -> tuple[str, ...]:
+    """Says how far a forecast is off, where it is known what came."""
+    gaps = [h.predicted - h.truth for h in horizon.horizons(view) if h.truth is not None]
+    if not gaps:
+        return ()
+    return (f"mean absolute error {np.nanmean(np.abs(np.stack(gaps))):.3g}",)
