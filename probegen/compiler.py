@@ -233,12 +233,7 @@ def export(
             "such as keras.layers.Resizing and Rescaling in front of the model and compile both."
         )
     program = with_preprocessing(program, preprocess)
-    if tokenizer is not None:
-        described = attached(tokenizer, program.plan.manifest)
-        program = Program(program.source, dataclasses.replace(program.plan, manifest=described))
-    if feature_names is not None:
-        described = named(feature_names, program.plan.manifest)
-        program = Program(program.source, dataclasses.replace(program.plan, manifest=described))
+    program = _told(program, tokenizer, feature_names)
     chosen = _gate(gate)
     say = progress or _silent
     final = follow(Path(path))
@@ -281,6 +276,20 @@ def export(
             )
             put(place, final)
     return Exported(Path(path), kind, described, report, data, explain)
+
+
+def _told(program: Program, tokenizer: Any, feature_names: Any) -> Program:
+    """Returns a program whose manifest says what the caller knows of its inputs.
+
+    Raises:
+        InputError: the tokenizer or the names do not fit the inputs.
+    """
+    described = program.plan.manifest
+    if tokenizer is not None:
+        described = attached(tokenizer, described)
+    if feature_names is not None:
+        described = named(feature_names, described)
+    return Program(program.source, dataclasses.replace(program.plan, manifest=described))
 
 
 def _verified(place: Path, final: Path, program: Program, samples: Any) -> Report:
