@@ -27,6 +27,8 @@ from probegen.plan.plan import TensorRef
 _FLOAT, _INT = ir.DataType.FLOAT, ir.DataType.INT64
 #: Keys' kernel, and the steps in which `tf.image.resize` looks it up where it does not antialias.
 _KEYS, _STEPS = -0.5, 1024.0
+#: Taps of linear interpolation.
+_PAIR = 2
 #: Half the width of a kernel, in pixels of the coarser grid.
 _RADIUS: Mapping[str, float] = {BILINEAR: 1.0, BICUBIC: 2.0}
 
@@ -193,85 +195,99 @@ def _parts(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> t
     return parts[0], parts[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Taps:
+    """Which pixels of an axis make each pixel of the result.
+
+    Attributes:
+        indices: int64 `[taps * wanted]`.
+        count: how many taps each has.
+        weights: what each counts, float32 `[taps, wanted]`; None where there is one. Of two, the
+            share of the second, `[1, wanted]`.
+        inside: which of them are no border, bool `[taps * wanted]`; None where there is none.
+    """
+
+    indices: ir.Value
+    count: int
+    weights: ir.Value | None
+    inside: ir.Value | None
+
+
 def _gathered(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> ir.Value:
     """Writes a picture resized by few pixels for each one of the result."""
     parts = _parts(b, value, how, y, x)
-    weighed: list[tuple[int, int, ir.Value | None]] = []
+    taken: list[tuple[int, int, _Taps]] = []
     for axis, part, wanted in zip((y, x), parts, how.size, strict=True):
         assert wanted is not None
         assert how.resize is not None
-        indices, weights = _taps(b, part, wanted, how.resize)
-        taps = dims_of(indices)[0]
-        assert isinstance(taps, int)
-        dims = [taps if i == axis else d for i, d in enumerate(dims_of(value))]
-        value = b.op("Gather", value, indices, shape=dims, axis=axis)
-        weighed.append((axis, wanted, weights))
+        taps = _taps(b, part, wanted, how.resize)
+        dims = [taps.count * wanted if i == axis else d for i, d in enumerate(dims_of(value))]
+        value = b.op("Gather", value, taps.indices, shape=dims, axis=axis)
+        taken.append((axis, wanted, taps))
     value = b.cast(value, _FLOAT)
-    fill = how.fill if how.fit == PAD else 0.0
-    if fill:
-        value = b.sub(value, fill)
+    for axis, _, taps in taken:
+        if taps.inside is not None:
+            inside = b.unsqueeze(taps.inside, list(range(1, len(dims_of(value)) - axis)))
+            value = b.where(inside, value, how.fill)
     # As TensorFlow does: columns are joined first.
-    for axis, wanted, weights in reversed(weighed):
-        if weights is not None:
-            value = _joined(b, value, axis, wanted, weights)
-    return b.add(value, fill)
+    for axis, wanted, taps in reversed(taken):
+        if taps.weights is not None:
+            value = _joined(b, value, axis, wanted, taps.count, taps.weights)
+    return value
 
 
-def _joined(b: Builder, value: ir.Value, axis: int, wanted: int, weights: ir.Value) -> ir.Value:
-    """Writes the weighed sum of an axis' `[taps * wanted]` pixels over the taps."""
+def _joined(
+    b: Builder, value: ir.Value, axis: int, wanted: int, count: int, weights: ir.Value
+) -> ir.Value:
+    """Writes what the taps of an axis, `[taps * wanted]`, come to.
+
+    Two are joined as TensorFlow does it, so that the last bit is the same.
+    """
     dims = dims_of(value)
-    count = dims_of(weights)[0]
-    assert isinstance(count, int)
     sizes = [(value, i) for i in range(len(dims))]
     apart = b.reshape(value, [*sizes[:axis], count, wanted, *sizes[axis + 1 :]])
     weights = b.unsqueeze(weights, list(range(2, 2 + len(dims) - axis - 1)))
-    return b.reduce_sum(b.elementwise("Mul", apart, weights), [axis], keepdims=False)
+    if count > _PAIR:
+        return b.reduce_sum(b.elementwise("Mul", apart, weights), [axis], keepdims=False)
+    first, second = (b.slice(apart, axis, i, i + 1) for i in range(_PAIR))
+    between = b.elementwise("Mul", b.elementwise("Sub", second, first), weights)
+    return b.squeeze(b.elementwise("Add", first, between), [axis])
 
 
-def _taps(b: Builder, part: _Part, wanted: int, resize: str) -> tuple[ir.Value, ir.Value | None]:
-    """Writes which pixels of an axis make each pixel of the result, and what each counts.
-
-    Returns:
-        Indices, int64 `[taps * wanted]`, and weights, float32 `[taps, wanted]`; None for ones.
-    """
+def _taps(b: Builder, part: _Part, wanted: int, resize: str) -> _Taps:
+    """Writes which pixels of an axis make each pixel of the result."""
     length = b.cast(part.length, _FLOAT)
     scale = b.div(length, _divisor(b, wanted, part.length))
-    centres = b.const(np.arange(wanted) + 0.5, _FLOAT)
-    at = b.elementwise("Mul", centres, scale)
+    at = b.elementwise("Mul", b.const(np.arange(wanted) + 0.5, _FLOAT), scale)
     last = b.sub(part.length, b.ints(1))
+    weights: ir.Value | None = None
     if resize == NEAREST:
-        low = b.op("Floor", at, shape=[wanted])
-        indices = b.elementwise("Min", b.cast(low, _INT), last)
-        indices = b.unsqueeze(indices, [0])
-        weights: ir.Value | None = None
-        inside = indices
+        low = b.cast(b.op("Floor", at, shape=[wanted]), _INT)
+        indices = b.unsqueeze(b.elementwise("Min", low, last), [0])
     else:
         at = b.sub(at, 0.5)
         low = b.op("Floor", at, shape=[wanted])
-        offset = b.unsqueeze(b.sub(at, low), [0])
+        weights = b.unsqueeze(b.sub(at, low), [0])
+        steps = np.arange(_PAIR) if resize == BILINEAR else np.arange(-1, 3)
         first = b.unsqueeze(b.cast(low, _INT), [0])
-        steps = np.arange(2) if resize == BILINEAR else np.arange(-1, 3)
-        inside = b.elementwise("Add", first, b.const(steps[:, np.newaxis].astype(np.int64)))
-        indices = b.elementwise("Max", b.elementwise("Min", inside, last), b.ints(0))
-        if resize == BILINEAR:
-            weights = b.concat([b.elementwise("Sub", b.const(1.0, _FLOAT), offset), offset], 0)
-        else:
-            weights = _keys_of_steps(b, offset)
-            kept = b.op("Equal", inside, indices, shape=indices, dtype=ir.DataType.BOOL)
-            weights = b.elementwise("Mul", weights, b.cast(kept, _FLOAT))
+        places = b.elementwise("Add", first, b.const(steps[:, np.newaxis].astype(np.int64)))
+        indices = b.elementwise("Max", b.elementwise("Min", places, last), b.ints(0))
+        if resize == BICUBIC:
+            kept = b.op("Equal", places, indices, shape=indices, dtype=ir.DataType.BOOL)
+            weights = b.elementwise("Mul", _keys_of_steps(b, weights), b.cast(kept, _FLOAT))
             weights = b.div(weights, b.reduce_sum(weights, [0], keepdims=True))
+    count = dims_of(indices)[0]
+    assert isinstance(count, int)
+    indices = b.op("Reshape", indices, b.ints(-1), shape=[count * wanted])
     if part.start is not None:
         indices = b.elementwise("Add", indices, part.start)
+    inside: ir.Value | None = None
     if part.borders:
         end = b.sub(part.size, b.ints(1))
         held = b.elementwise("Max", b.elementwise("Min", indices, end), b.ints(0))
-        kept = b.op("Equal", held, indices, shape=indices, dtype=ir.DataType.BOOL)
-        counted = b.cast(kept, _FLOAT)
-        weights = counted if weights is None else b.elementwise("Mul", weights, counted)
+        inside = b.op("Equal", held, indices, shape=indices, dtype=ir.DataType.BOOL)
         indices = held
-    count = dims_of(indices)[0]
-    assert isinstance(count, int)
-    return b.op("Reshape", indices, b.ints(-1), shape=[count * wanted]), weights
+    return _Taps(indices, count, weights, inside)
 
 
 def _divisor(b: Builder, number: int, size: ir.Value) -> ir.Value:

@@ -40,7 +40,7 @@ _SELECTING = frozenset(
     {"Slice", "StridedSlice", "Split", "SplitV", "Unpack", "ResizeNearestNeighbor"}
 )
 #: Operations that make floating numbers of bytes, and do the same to floating ones.
-_BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea"})
+_BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"})
 _CHOOSING = frozenset({"Select", "SelectV2"})
 #: Look-ups: the first input is the table, the second says which of its entries.
 _GATHERING = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})

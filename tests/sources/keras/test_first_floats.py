@@ -501,3 +501,30 @@ def test_names_hold_when_a_model_is_instrumented_again(tmp_path):
     assert pg.verify(tmp_path / "m.onnx", tmp_path / "m.keras").passed
     pg.compile(model, probes, tmp_path / "saved")
     assert pg.verify(tmp_path / "saved", tmp_path / "m.keras").passed
+
+
+# -- preprocessing layers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "resizing"),
+    [
+        ((None, None), {}),
+        ((30, 26), {"crop_to_aspect_ratio": True}),
+        ((None, None), {"interpolation": "nearest"}),
+    ],
+)
+def test_layers_that_resize_bytes(size, resizing, tmp_path):
+    """Keras rounds what it has resized to bytes: a last bit decides between two of them."""
+    x = keras.Input((*size, 3), dtype="uint8", name="photo")
+    y = layers.Resizing(12, 9, **resizing)(x)
+    y = layers.Normalization(axis=-1, mean=[120.0, 110.0, 100.0], variance=[900.0] * 3)(y)
+    y = layers.Conv2D(4, (3, 2), activation="relu", name="conv")(y)
+    model = keras.Model(x, layers.Dense(3, name="out")(layers.GlobalAveragePooling2D()(y)))
+    pg.compile(model, [pg.Saliency(target=1)], tmp_path / "m.onnx")
+    photo = ids((3, 30, 26, 3), 256).astype("uint8")
+    result = runtime.load(tmp_path / "m.onnx").run(photo)
+    np.testing.assert_allclose(result["out"].array, model(photo), rtol=1e-4, atol=1e-5)
+    # Nothing is blended by the nearest pixels: these are explained themselves.
+    shown = (3, 30, 26) if "interpolation" in resizing else (3, 12, 9)
+    assert result["saliency/photo"].shape == shown

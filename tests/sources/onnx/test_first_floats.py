@@ -224,3 +224,44 @@ def test_what_comparisons_alone_read_is_explained_where_there_is_nothing_else(tm
     ids = np.random.default_rng(2).integers(0, 256, (3, 7), np.uint8)
     found = runtime.load(tmp_path / "m.onnx").run(ids)["occlusion/ids"].array
     np.testing.assert_allclose(found, (ids > 100) * weights[:, 2], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", ["N,H,W,3", "N,20,13,3"])
+def test_a_file_that_preprocesses_bytes_itself(sizes, tmp_path):
+    """The cast of the picture is explained, at its own size, through what resizes it."""
+    body = f"""g (uint8[{sizes}] photo) => (float[N,4] y) {{
+      pixels = Cast <to = 1> (photo)
+      centred = Sub(pixels, mean)
+      normal = Mul(centred, scale)
+      planes = Transpose <perm = [0, 3, 1, 2]> (normal)
+      shape = Shape(planes)
+      front = Slice(shape, zero, two)
+      whole = Concat <axis = 0> (front, size)
+      small = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+        (planes, , , whole)
+      conv = Conv(small, kernel)
+      active = Relu(conv)
+      pooled = GlobalAveragePool(active)
+      y = Flatten(pooled) }}"""
+    rng = np.random.default_rng(1)
+    held = {
+        "mean": np.array([120, 110, 100], np.float32),
+        "scale": np.float32(1 / 60),
+        "kernel": rng.normal(size=(4, 3, 3, 3)).astype(np.float32),
+        "zero": np.array([0]), "two": np.array([2]), "size": np.array([9, 7]),
+    }  # fmt: skip
+    model = add_weights(parse(body), **held)
+    pg.compile(model, [pg.InputGradient(target=2), pg.GradCAM(upsample=True)], tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    photo = rng.integers(0, 256, (2, 20, 13, 3), np.uint8)
+    result = artefact.run(photo)
+    gradient = result["input_gradient/photo"].array
+    assert gradient.shape == photo.shape
+    # One byte more or less: the slope of the file's own scores, but at the edge of a rectifier.
+    place = np.unravel_index(np.abs(gradient[0]).argmax(), photo.shape[1:])
+    more, less = photo.copy(), photo.copy()
+    photo[(0, *place)] = 128
+    more[(0, *place)], less[(0, *place)] = 129, 127
+    scores = [artefact.run(x).predictions["y"].array[0, 2] for x in (more, less)]
+    slope = artefact.run(photo)["input_gradient/photo"].array[(0, *place)]
+    assert (scores[0] - scores[1]) / 2 == pytest.approx(slope, rel=0.05)

@@ -6,18 +6,67 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import tensorflow as tf
 from tf2onnx.onnx_opset.nn import Resize
 
-from probegen.sources.keras.to_onnx.handlers.writer import Writer, constant_value
+from probegen.sources.keras.to_onnx.handlers.writer import FLOATS, Writer, constant_value
+
+_Type = onnx.TensorProto
 
 
 def resize_bilinear(context: Any, node: Any, _: str, __: Any) -> None:
-    """Lets images of 16 bits be interpolated in 32, in which TensorFlow returns them."""
+    """Lets images of 16 bits be interpolated in 32, in which TensorFlow returns them.
+
+    Whole numbers are often rounded again (by `keras.layers.Resizing`): the last bit decides there
+    between two bytes, so they are interpolated by TensorFlow's own formula.
+    """
+    w = Writer(context, node)
+    if w.dtype_of(w.inputs[0]) not in FLOATS and w.attribute("half_pixel_centers", False):
+        _interpolate(w)
+        return
     kind, result = (context.get_dtype(name) for name in (node.input[0], node.output[0]))
     if kind != result:
         context.insert_new_node_on_input(node, "Cast", node.input[0], to=result)
     Resize.version_11(context, node)
+
+
+def _interpolate(w: Writer) -> None:
+    """Writes images of whole numbers as TensorFlow's kernel interpolates them, to the last bit."""
+    image, wanted = w.inputs[0], w.cast(w.inputs[1], _Type.INT64)
+    places = []
+    for i, axis in enumerate((1, 2)):
+        size = w.size(image, axis)
+        count = w.op("Slice", wanted, w.indices([i]), w.indices([i + 1]), dtype=_Type.INT64)
+        scale = w.op("Div", w.cast(size, w.dtype), w.cast(count, w.dtype))
+        ends = w.constant(np.array(0)), w.op("Squeeze", count, dtype=_Type.INT64)
+        rows = w.op("Range", *ends, w.constant(np.array(1)), dtype=_Type.INT64)
+        centres = w.op("Add", w.cast(rows, w.dtype), w.const(0.5))
+        at = w.op("Sub", w.op("Mul", centres, scale), w.const(0.5))
+        low = w.op("Floor", at)
+        first = w.op("Max", w.cast(low, _Type.INT64), w.indices([0]), dtype=_Type.INT64)
+        last = w.op("Sub", size, w.indices([1]), dtype=_Type.INT64)
+        second = w.cast(w.op("Ceil", at), _Type.INT64)
+        second = w.op("Min", second, last, dtype=_Type.INT64)
+        share = w.unsqueeze(w.op("Sub", at, low), [0, 2, 3] if axis == 1 else [0, 1, 3])
+        places.append((first, second, share))
+    (top, bottom, down), (left, right, across) = places
+
+    def joined(row: str) -> str:
+        line = w.op("Gather", image, row, dtype=w.dtype_of(image), axis=1)
+        start, end = (
+            w.cast(w.op("Gather", line, column, dtype=w.dtype_of(image), axis=2), w.dtype)
+            for column in (left, right)
+        )
+        return _between(w, start, end, across)
+
+    above, below = joined(top), joined(bottom)
+    w.finish("Add", above, w.op("Mul", w.op("Sub", below, above), down))
+
+
+def _between(w: Writer, one: str, other: str, share: str) -> str:
+    """Returns what lies a share of the way from one tensor to another."""
+    return w.op("Add", one, w.op("Mul", w.op("Sub", other, one), share))
 
 
 def resize(context: Any, node: Any, _: str, __: Any) -> None:
