@@ -27,6 +27,11 @@ STRETCH, CROP, PAD = "stretch", "crop", "pad"
 FITS = (STRETCH, CROP, PAD)
 #: Sizes of what arrives that are words: any, or the one that the model takes.
 ANY, OF_MODEL = "any", "model"
+#: Sizes that attributions come in.
+OF_INPUT = "input"
+SIZES_OF_ATTRIBUTIONS = (OF_MODEL, OF_INPUT)
+#: Key in the `detail` of an output that has been brought to the size of the picture that arrived.
+PLACED_DETAIL = "over_input"
 #: Element types that pictures arrive in.
 DTYPES = ("uint8", "float32")
 #: The axes of what arrives, by the name of the layout.
@@ -83,6 +88,11 @@ class ImageInput:
         reverse_channels: turn the channels round: red, green, blue arrive and the model takes
             blue, green, red, or the other way round.
         to: height and width that the model gets, where its own are open.
+        attributions: the size that attributions of it come in: `"model"`, that of what the model
+            takes, or `"input"`: these are brought to the picture's size, linearly and with
+            half-pixel centres, and lie over the part of it that the model sees. That is for
+            looking at them: their numbers stay those of the model's pixels, and are no derivatives
+            by the picture's.
 
     Raises:
         SpecError: a value is none of these; says which are.
@@ -102,11 +112,13 @@ class ImageInput:
     channels: int | None = None
     reverse_channels: bool = False
     to: Sequence[int] | None = None
+    attributions: str = OF_MODEL
 
     def __post_init__(self) -> None:
         _check_one_of("dtype", self.dtype, DTYPES)
         _check_one_of("resize", self.resize, RESIZES)
         _check_one_of("fit", self.fit, FITS)
+        _check_one_of("attributions", self.attributions, SIZES_OF_ATTRIBUTIONS)
         _check_one_of("layout", self.layout, tuple(LAYOUTS))
         if self.size not in (ANY, OF_MODEL):
             _check_pair("size", self.size, f"{ANY!r}, {OF_MODEL!r} or ")
@@ -150,6 +162,7 @@ class Preprocessing:
         fill: see `ImageInput`.
         scale, mean, std: a number, or one for each channel in the model's order.
         channels: for each channel of the model, which one of what arrives.
+        attributions: see `ImageInput`.
     """
 
     dtype: str
@@ -163,6 +176,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels: tuple[int, ...]
+    attributions: str = OF_MODEL
 
     @property
     def size(self) -> tuple[int | None, int | None]:
@@ -264,6 +278,7 @@ def resolved(
         fit=STRETCH if same else asked.fit,
         fill=float(asked.fill),
         channels=taken,
+        attributions=OF_MODEL if same else asked.attributions,
         **figures,
     )
     layout = LAYOUTS[asked.layout]
@@ -392,5 +407,7 @@ def _wrongs(
         yield f"takes the channels {list(found.channels)} of {arriving} for {count}"
     if any(len(v) not in (1, count) for v in (found.scale, found.mean, found.std)):
         yield f"has scale, mean or std of other numbers than 1 or {count}"
+    if found.attributions not in SIZES_OF_ATTRIBUTIONS:
+        yield f"has attributions of the size {found.attributions!r}"
     if 0 in found.std:
         yield "is divided by 0"

@@ -108,8 +108,10 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     ops = OnnxOperations(builder)
     for chain in plan.chains:
         values.update(chain.made_of(ops, values))
-    builder.attach()
     named = [o.name for o in plan.manifest.explanations]
+    for name in {n for n in named if n in values} & forward.afterwards.keys():
+        values[name] = forward.afterwards[name](builder, values[name])
+    builder.attach()
     return {name: values[name] for name in named if name in values}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from probegen.graph.core.builder import Builder
 from probegen.plan.plan import TensorRef
 
 
@@ -22,6 +23,7 @@ class ForwardGraph:
         counts: the numbers of predictions and of plain outputs.
         sources: the tensors at which gradients are taken.
         layer_of: returns the path of the layer that a node, given by its name, came from, or `""`.
+        afterwards: output name -> what is written behind the explanation that it gives.
         elsewhere: what else than ONNX would take what has no gradient here, `""` if nothing.
     """
 
@@ -30,6 +32,9 @@ class ForwardGraph:
     sources: dict[TensorRef, ir.Value]
     layer_of: Callable[[str], str]
     elsewhere: str = ""
+    afterwards: Mapping[str, Callable[[Builder, ir.Value], ir.Value]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def graph(self) -> ir.Graph:

@@ -11,16 +11,17 @@ Coordinates are computed in float32 by the formulas of `tf.image.resize`, whose 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from probegen.artefact.manifest import InputSpec
 from probegen.artefact.preprocessing import BICUBIC, BILINEAR, CROP, NEAREST, PAD, Preprocessing
+from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import MARK, MARK_DOMAIN
-from probegen.graph.core.values import dims_of
+from probegen.graph.core.values import constant_of, dims_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.plan.plan import TensorRef
 
@@ -109,6 +110,51 @@ def _put_in_the_place_of(
         graph.extend(nodes)
     else:
         graph.insert_before(first, nodes)
+
+
+def over_input(
+    b: Builder, heat: ir.Value, axes: Sequence[str], arriving: ir.Value, spec: InputSpec
+) -> ir.Value:
+    """Writes an attribution in the size of the picture that arrived; see `ImageInput`.
+
+    Args:
+        b: where the nodes go.
+        heat: what the model's own tensor was explained by, of that tensor's height and width.
+        axes: a name for each of its dimensions.
+        arriving: the picture.
+        spec: of the input.
+    """
+    how = spec.preprocessing
+    assert how is not None
+    y, x = (spec.axes.index(axis) for axis in ("height", "width"))
+    for axis, part in zip(("height", "width"), _parts(b, arriving, how, y, x), strict=True):
+        heat = _over_axis(b, heat, list(axes).index(axis), part)
+    return heat
+
+
+def _over_axis(b: Builder, heat: ir.Value, axis: int, part: _Part) -> ir.Value:
+    """Writes one axis of an attribution in the size of the picture."""
+    size = constant_of(part.length)
+    kind = ir.DataType.FLOAT
+    like = b.op(
+        "ConstantOfShape",
+        part.length,
+        shape=[None if size is None else int(size[0])],
+        dtype=kind,
+    )
+    heat = OnnxOperations(b).resize(heat, axis, like, 0)
+    if part.start is None:
+        return heat
+    rank = len(dims_of(heat))
+    dims = [None if i == axis else d for i, d in enumerate(dims_of(heat))]
+    if part.borders:
+        start = b.neg(part.start)
+        return b.op("Slice", heat, start, b.add(start, part.size), b.ints(axis), shape=dims)
+    behind = b.sub(b.sub(part.size, part.start), part.length)
+    none = [b.ints(0)] * rank
+    before = [*none[:axis], part.start, *none[axis + 1 :]]
+    after = [*none[:axis], behind, *none[axis + 1 :]]
+    return b.op("Pad", heat, b.concat([*before, *after], 0), shape=dims)
 
 
 def preprocessed(b: Builder, arriving: ir.Value, spec: InputSpec) -> ir.Value:

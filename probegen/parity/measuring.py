@@ -28,6 +28,7 @@ from probegen.parity import texts, trials
 from probegen.parity.completeness import with_own_sums
 from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
+from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
@@ -100,13 +101,11 @@ def measure(
     """
     art = runtime.load(artefact)
     described = art.manifest
-    program = program_of(model, with_arrays(Path(artefact), described))
-    program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
-    program = dataclasses.replace(program, plan=tables_last(program.plan))
-    if not isinstance(program.source, PreprocessedSource):
-        _check_takes_images(artefact, described, program)
-        program = behind(program, described.inputs)
-    _check_same_interface(artefact, described, program)
+    program = _program_as_written(artefact, model, described)
+    pictures = OverPictures.of(program, described)
+    if pictures is not None:  # what lies over pictures is judged as it is before
+        program = pictures.before
+        described = described.replace(outputs=program.plan.manifest.outputs)
     reference = RowsReference(reference_of(program))
     name = program.source.name
     rng = np.random.default_rng(seed)
@@ -132,6 +131,8 @@ def measure(
         expected = _without_gradients_of_nothing(expected, described)
         result = art.run(drawn.feed, target=asked, groups=groups, region=region)
         arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
+        if pictures is not None:
+            arrays |= pictures.as_before(arrays, batch, asked, reference.computed_in)
         got = reference.arranged(arrays, batch.size)
         got = _without_classes_of_nothing(got, expected, described)
         got = with_ties_settled(got, expected, program.plan, reference.computed_in)
@@ -152,6 +153,24 @@ def measure(
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
     )
+
+
+def _program_as_written(
+    artefact: str | os.PathLike[str], model: Any, described: Manifest
+) -> Program:
+    """Returns a model in the form that an artefact was written from, with the artefact's probes.
+
+    Raises:
+        VerificationError: the artefact cannot have been made from it.
+    """
+    program = program_of(model, with_arrays(Path(artefact), described))
+    program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
+    program = dataclasses.replace(program, plan=tables_last(program.plan))
+    if not isinstance(program.source, PreprocessedSource):
+        _check_takes_images(artefact, described, program)
+        program = behind(program, described.inputs)
+    _check_same_interface(artefact, described, program)
+    return program
 
 
 def require_agreement(report: Report) -> None:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.rows import BATCH, count_rows
 from probegen.errors import InputError
+from probegen.runtime.axes import HEIGHT, WIDTH
 from probegen.runtime.inputs import Array, check_inputs, describe
+from probegen.runtime.resize import at_model
 
 
 def check_groups(
@@ -20,7 +22,8 @@ def check_groups(
     """Returns the int32 `[batch, ...positions]` groups to feed, None where there are none.
 
     Args:
-        groups: what was given: for each sample, or for one.
+        groups: what was given: for each sample, or for one. Of an artefact that preprocesses
+            pictures, of the picture's pixels or of what the model sees.
         manifest: of the artefact.
         feeds: the inputs.
         explain: whether explanations are asked for; groups may be left out otherwise.
@@ -50,6 +53,7 @@ def check_groups(
     given = np.asarray(groups)
     if given.ndim == len(wanted.shape) - 1:
         given = np.broadcast_to(given, (rows, *given.shape))
+    given = _at_model(given, spec, manifest, feeds)
     free = dataclasses.replace(wanted, vocabulary=None)
     found = check_inputs({spec.name: given}, [free])[spec.name]
     most = spec.vocabulary
@@ -61,6 +65,23 @@ def check_groups(
             "np.unique(groups, return_inverse=True)[1] numbers them without gaps."
         )
     return found
+
+
+def _at_model(
+    given: Array, spec: InputSpec, manifest: Manifest, feeds: Mapping[str, Array]
+) -> Array:
+    """Returns groups of a picture's pixels as groups of what the artefact makes of it.
+
+    Those that have the model's size already stay.
+    """
+    for one in manifest.inputs:
+        how = one.preprocessing
+        if how is None or set(spec.axes) != {BATCH, HEIGHT, WIDTH} or given.ndim != len(spec.axes):
+            continue
+        height, width = (feeds[one.name].shape[one.axes.index(a)] for a in (HEIGHT, WIDTH))
+        if given.shape[1:] == (height, width) and how.size != (height, width):
+            return at_model(given, how)
+    return given
 
 
 def _sized(spec: InputSpec, manifest: Manifest, feeds: Mapping[str, Array], rows: int) -> InputSpec:

@@ -330,6 +330,12 @@ def _gradient(artefact: Artefact, output: str | None) -> OutputSpec:
 def _input_of(artefact: Artefact, spec: OutputSpec) -> InputSpec:
     """Returns the input that a gradient is of."""
     wanted = next(one for one in artefact.inputs if one.name == spec.input)
+    if wanted.preprocessing is not None:
+        raise InputError(
+            f"the input {wanted.name!r} takes pictures, which the artefact preprocesses; "
+            f"{spec.name!r} is the gradient at what it makes of them. Compile the model without "
+            "preprocess= to search for an input."
+        )
     whole = wanted.integer or wanted.vocabulary is not None
     if whole or not wanted.dtype.startswith(("float", "bfloat")):
         raise InputError(

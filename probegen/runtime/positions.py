@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from probegen.artefact.manifest import CLASS, SIGNED, STEP, InputSpec, OutputSpec
+from probegen.artefact.preprocessing import PLACED_DETAIL
 from probegen.artefact.rows import BATCH, rows_first
 from probegen.errors import InputError
 from probegen.runtime.axes import CHANNEL
@@ -98,7 +99,9 @@ class Positions:
         order = [1 + axes.index(axis) for axis in (*self.axes, *rest)]
         values = np.transpose(values, (0, *order))
         values = _joined(values.reshape(*values.shape[: 1 + len(self.axes)], -1), spec, self.spec)
-        if self.spec.preprocessing is not None:  # of a picture, whose axes stand in this order
+        if (
+            self.spec.preprocessing is not None and PLACED_DETAIL not in spec.detail
+        ):  # of a picture, whose axes stand in this order
             height, width = sizes
             how = self.spec.preprocessing
             return np.stack([over_picture(row, (height, width), how) for row in values])

@@ -51,6 +51,26 @@ def over_picture(heat: Array, size: tuple[int, int], how: Preprocessing | None =
     return whole
 
 
+def at_model(labels: Array, how: Preprocessing) -> Array:
+    """Brings labels of a picture's pixels to the size that a model sees, by the nearest pixel.
+
+    Args:
+        labels: `[batch, height, width]`.
+        how: what the graph makes of the picture. Borders get the labels of the pixels beside them.
+
+    Returns:
+        `[batch, *how.size]`.
+    """
+    for axis, (part, wanted) in enumerate(
+        zip(how.window(*labels.shape[1:]), how.size, strict=True), start=1
+    ):
+        if wanted is not None:
+            start, length = part
+            rows = np.floor((np.arange(wanted) + 0.5) * length / wanted).astype(np.intp) + start
+            labels = np.take(labels, np.clip(rows, 0, labels.shape[axis] - 1), axis)
+    return labels
+
+
 def _along(array: Array, axis: int, length: int) -> Array:
     old = array.shape[axis]
     if old == length:

@@ -7,19 +7,37 @@ changes are the inputs that the manifest names, and the nodes in front of the gr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from probegen.artefact.manifest import InputSpec, Manifest
-from probegen.artefact.preprocessing import ImageInput, resolved
+from probegen.artefact.manifest import (
+    GRADIENT_DETAIL,
+    SUM_DETAIL,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+)
+from probegen.artefact.preprocessing import (
+    OF_INPUT,
+    OF_MODEL,
+    PLACED_DETAIL,
+    ImageInput,
+    Preprocessing,
+    resolved,
+)
 from probegen.errors import ExportError, SpecError, did_you_mean
+from probegen.graph.core.builder import Builder
 from probegen.graph.forward import ForwardGraph
-from probegen.graph.preprocessing import with_arriving_images
+from probegen.graph.preprocessing import over_input, with_arriving_images
 from probegen.plan.model_view import ModelView
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.runtime.resize import over_picture
 from probegen.sources.base import MovedScores, Program, Reference, Source, WrappedReference
 from probegen.sources.preprocessed_by_numpy import prepared
 
@@ -120,11 +138,60 @@ class PreprocessedSource:
 
     def outer(self, plan: Plan) -> Plan:
         """Returns a plan of the model with what arrives as its inputs."""
-        return _with_inputs(plan, self.arriving)
+        placed = self._placed(plan)
+        outputs = tuple(
+            _over(o, placed[o.name]) if o.name in placed else o for o in plan.manifest.outputs
+        )
+        return _with(plan, self.arriving, outputs)
 
     def inner(self, plan: Plan) -> Plan:
-        """Returns a plan with the model's own inputs."""
-        return _with_inputs(plan, self._own)
+        """Returns a plan with the model's own inputs, and attributions in its own size."""
+        placed = self._placed(plan)
+        own = {o.spec.name: o.spec for group in plan.groups for o in group.outputs}
+        outputs = tuple(own[o.name] if o.name in placed else o for o in plan.manifest.outputs)
+        return _with(plan, self._own, outputs)
+
+    def _placed(self, plan: Plan) -> dict[str, InputSpec]:
+        """Returns the outputs that are brought to the size of a picture -> its input."""
+        found = {}
+        for o in (o for group in plan.groups for o in group.outputs):
+            at = o.sized_as.position if o.sized_as is not None else None
+            for i, spec in enumerate(self.arriving):
+                how = spec.preprocessing
+                if how is None or how.attributions != OF_INPUT:
+                    continue
+                of_input = o.ref == TensorRef(None, position=i)
+                if (of_input or at == i) and {"height", "width"} <= set(o.spec.axes):
+                    found[o.spec.name] = spec
+        return found
+
+    def in_own_size(self, program: Program) -> Program:
+        """Returns a program of this source with all attributions in the model's own size."""
+        arriving = tuple(
+            dataclasses.replace(s, preprocessing=s.preprocessing and _in_own_size(s.preprocessing))
+            for s in self.arriving
+        )
+        source = PreprocessedSource(self._inner, self._own, arriving)
+        return Program(source, source.outer(self.inner(program.plan)))
+
+    def over_input(self, plan: Plan, name: str, heat: Array, feed: Mapping[str, Array]) -> Array:
+        """Returns an output, by numpy, as it lies over the picture that arrived.
+
+        Args:
+            plan: it is an output of.
+            name: of the output.
+            heat: the output in the model's own size.
+            feed: the inputs.
+        """
+        spec = self._placed(plan).get(name)
+        if spec is None:
+            return heat
+        axes = plan.manifest.output(name).axes
+        places = [list(axes).index(axis) for axis in ("height", "width")]
+        height, width = (feed[spec.name].shape[spec.axes.index(a)] for a in ("height", "width"))
+        first = np.moveaxis(heat, places, (0, 1))
+        made = over_picture(first, (height, width), spec.preprocessing)
+        return np.moveaxis(made, (0, 1), places)
 
     def inside(self, plan: Plan) -> Program:
         """Returns the model itself with a plan of it."""
@@ -178,7 +245,15 @@ class PreprocessedSource:
         forward = self._inner.forward_graph(
             self.inner(plan), opset, batch, placeholders=placeholders
         )
-        return with_arriving_images(forward, self.arriving)
+        behind = with_arriving_images(forward, self.arriving)
+        pictures = {str(value.name): value for value in behind.graph.inputs}
+        axes = {o.name: o.axes for o in plan.manifest.outputs}
+        afterwards = {
+            name: functools.partial(_written_over, axes[name], pictures[spec.name], spec)
+            for name, spec in self._placed(plan).items()
+            if name in axes
+        }
+        return dataclasses.replace(behind, afterwards=afterwards)
 
     def reference(self, plan: Plan) -> Reference:
         """Returns the model's own reference, fed with pictures that numpy has preprocessed."""
@@ -194,8 +269,36 @@ class PreprocessedSource:
         raise ExportError(f"preprocess= is for ONNX, not for {kind}; use a name ending in .onnx.")
 
 
-def _with_inputs(plan: Plan, inputs: tuple[InputSpec, ...]) -> Plan:
-    return dataclasses.replace(plan, manifest=plan.manifest.replace(inputs=inputs))
+def _with(plan: Plan, inputs: tuple[InputSpec, ...], outputs: tuple[OutputSpec, ...]) -> Plan:
+    changed = plan.manifest.replace(inputs=inputs, outputs=outputs)
+    return dataclasses.replace(plan, manifest=changed)
+
+
+def _written_over(
+    axes: Sequence[str], picture: ir.Value, spec: InputSpec, b: Builder, heat: ir.Value
+) -> ir.Value:
+    return over_input(b, heat, axes, picture, spec)
+
+
+def _in_own_size(how: Preprocessing) -> Preprocessing:
+    return dataclasses.replace(how, attributions=OF_MODEL)
+
+
+def _over(output: OutputSpec, arriving: InputSpec) -> OutputSpec:
+    """Returns what the manifest says of an output that has the size of the picture."""
+    sizes = dict(zip(arriving.axes, arriving.shape, strict=True))
+    shape = tuple(
+        sizes[axis] if axis in ("height", "width") else n
+        for n, axis in zip(output.shape, output.axes, strict=True)
+    )
+    # What is spread over other pixels is no gradient that could be followed, and has another sum.
+    kept = {k: v for k, v in output.detail.items() if k not in (GRADIENT_DETAIL, SUM_DETAIL)}
+    return dataclasses.replace(
+        output,
+        shape=shape,
+        method=f"{output.method}; brought to the size of the picture that arrived, linearly",
+        detail={**kept, PLACED_DETAIL: arriving.name},
+    )
 
 
 class PreprocessedReference(WrappedReference):

@@ -92,6 +92,7 @@ def test_which_part_the_model_sees(size, fit, window):
         ({"layout": "CHW"}, "layout= takes 'NHWC' or 'NCHW'"),
         ({"channels": 0}, "channels= takes"),
         ({"to": 224}, "to= takes a pair"),
+        ({"attributions": "pixels"}, "attributions= takes 'model' or 'input'"),
     ],
 )
 def test_values_that_are_none(fields, told):
@@ -170,6 +171,7 @@ def test_every_field_of_the_users_says_something():
         "channels": 1,
         "reverse_channels": True,
         "to": None,
+        "attributions": "input",
     }
     assert set(changed) == {f.name for f in dataclasses.fields(ImageInput)}
     for name, value in changed.items():

@@ -318,3 +318,33 @@ def test_metadata_of_a_model(zoo, positions):
     assert own["region"] == {"datatype": "FP32", "shape": [-1, -1]}
     assert own["groups"] == {"datatype": "INT32", "shape": [-1, -1]}
     assert server_metadata()["extensions"] == ["binary_tensor_data"]
+
+
+def test_photos_as_bytes_of_any_size(tmp_path):
+    """An artefact that preprocesses pictures takes what the server was sent."""
+    keras.utils.set_random_seed(2)
+    photo = keras.Input((9, 7, 3), name="photo")
+    x = layers.Conv2D(4, 3, activation="relu")(photo)
+    model = keras.Model(photo, layers.Dense(3, name="kind")(layers.GlobalAveragePooling2D()(x)))
+    path = tmp_path / "p.onnx"
+    image = pg.ImageInput(preset="tf", attributions="input")
+    pg.compile(model, [pg.Saliency(target="input")], path, preprocess=image, verify=False)
+    served = Served(runtime.load(path, threads=1), "photos")
+    assert model_metadata(served)["inputs"][0] == {
+        "name": "photo", "datatype": "UINT8", "shape": [-1, -1, -1, 3],
+    }  # fmt: skip
+    jobs = []
+    for size in ((2, 20, 13, 3), (1, 5, 31, 3)):
+        x = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+        more = {"parameters": {"explain": True, "target": 1}}
+        body, length = as_binary({"photo": x}, **more)
+        _, found = answered(served, body, length)
+        expected = served.artefact.run(x, target=1)
+        assert found["saliency/photo"].shape == size[:3]
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name].array)
+        jobs.append(prepare(served, read_request(body, length)))
+    assert batch_key(served, jobs[0]) != batch_key(served, jobs[1])
+    x = np.zeros((1, 5, 6, 3), np.float32) + 0.5
+    body, length = as_binary({"photo": x})
+    assert "photo" in refused(served, body, length)

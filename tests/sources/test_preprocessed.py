@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import ExportError, SpecError, VerificationError
+from probegen.errors import ExportError, InputError, SpecError, VerificationError
 
 RNG = np.random.default_rng(0)
 
@@ -201,6 +201,84 @@ def test_two_images_and_a_size_that_the_model_leaves_open(tmp_path):
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_attributions_over_the_picture(model, fit, tmp_path):
+    """They are the model's own, brought to the picture's size where the model sees it."""
+    x = photos(2, 41, 30)
+    probes = [pg.InputGradient(target=1), pg.GradCAM("last", target=1, upsample=True)]
+    found = {}
+    for of in ("model", "input"):
+        image = pg.ImageInput(preset="tf", fit=fit, attributions=of)
+        pg.compile(model, probes, tmp_path / "m.onnx", preprocess=image, verify=of == "input")
+        found[of] = runtime.load(tmp_path / "m.onnx").run(x)
+    specs = {o.name: o for o in found["input"].manifest.explanations}
+    assert specs["input_gradient/photo"].shape == (None, None, None, 3)
+    assert not specs["input_gradient/photo"].is_gradient
+    heat = found["model"]["input_gradient/photo"].array
+    over = found["input"]["input_gradient/photo"].array
+    assert over.shape == (2, 41, 30, 3)
+    assert found["input"]["grad_cam/last"].shape == (2, 41, 30)
+    # 41x30 seen by 17x22: all of it, 23x30 of its middle, or 41x52 with borders.
+    seen = {"stretch": (41, 30), "crop": (23, 30), "pad": (41, 52)}[fit]
+    wide = tf.image.resize(heat, seen).numpy()
+    right = np.zeros_like(over)
+    if fit == "crop":
+        right[:, 9:32] = wide
+    else:
+        right = wide[:, :, (seen[1] - 30) // 2 :][:, :, :30]
+    np.testing.assert_allclose(over, right, atol=1e-5 * np.abs(heat).max())
+    drawn = {of: r["input_gradient/photo"].plot() for of, r in found.items()}
+    first, second = (np.asarray(f.axes[1].images[0].get_array()) for f in drawn.values())
+    np.testing.assert_allclose(first, second, atol=0.02)
+
+
+def test_what_lies_wrongly_over_the_picture_is_found(model, tmp_path):
+    """Its channels are a tenth off."""
+    path = tmp_path / "m.onnx"
+    image = pg.ImageInput(preset="tf", attributions="input")
+    pg.compile(model, [pg.InputGradient(target=1)], path, preprocess=image, gate=False)
+    proto = onnx.load(path)
+    made = next(n for n in proto.graph.node if "input_gradient/photo" in n.output)
+    made.output[0] = "right"
+    proto.graph.node.append(
+        onnx.helper.make_node("Mul", ["right", "slightly"], ["input_gradient/photo"])
+    )
+    ramp = np.linspace(0.9, 1.1, 3).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(ramp, "slightly"))
+    onnx.save(proto, path)
+    with pytest.raises(VerificationError, match="in the size of the pictures"):
+        pg.verify(path, model)
+
+
+def test_groups_of_the_pictures_pixels(artefact):
+    """Superpixels of what arrived: each pixel of the model has the group of the nearest one."""
+    x = photos(2, 51, 33)
+    groups = np.arange(51)[:, np.newaxis] // 17 + np.zeros((1, 33), int)
+    own = tf.image.resize(groups[..., np.newaxis], (17, 22), "nearest").numpy()[..., 0]
+    results = [artefact.run(x, target=1, groups=g) for g in (groups, own)]
+    first, second = (r["feature_ablation/photo"].array for r in results)
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(InputError, match="groups"):
+        artefact.run(x, target=1, groups=groups[:20])
+
+
+def test_metrics_go_by_the_pictures_pixels(artefact):
+    x, groups = photos(2, 30, 25), np.zeros((17, 22), int)
+    for baseline in (0, "blur"):
+        area = runtime.metrics.insertion(
+            artefact, x, "grad_cam/last", baseline=baseline, step=0.5, groups=groups, target=1
+        )
+        assert area.shape == (2,)
+        assert ((area > 0) & (area < 1)).all()
+    with pytest.raises(InputError, match="baseline goes from -1"):
+        runtime.metrics.deletion(artefact, x, "grad_cam/last", baseline=-1, groups=groups)
+    for metric in (runtime.metrics.infidelity, runtime.metrics.max_sensitivity):
+        with pytest.raises(InputError, match="takes pictures"):
+            metric(artefact, x, "input_gradient/photo", groups=groups)
+    with pytest.raises(InputError, match="takes pictures"):
+        runtime.maximise(artefact, "input_gradient/photo", steps=2)
 
 
 def test_what_is_refused(model, tmp_path):

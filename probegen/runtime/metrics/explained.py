@@ -171,6 +171,12 @@ def changes_of(
 def floating(explained: Explained, what: str) -> None:
     """Raises an InputError where the explained input holds ids, to which nothing can be added."""
     spec = explained.positions.spec
+    if spec.preprocessing is not None:
+        raise InputError(
+            f"{what} adds small changes to what is explained, and {spec.name!r} takes pictures, of "
+            "which the artefact makes that first. Use deletion or insertion, or compile the model "
+            "without preprocess=."
+        )
     whole = spec.integer or spec.vocabulary is not None or not spec.dtype.startswith("float")
     if whole:
         raise InputError(

@@ -153,7 +153,8 @@ def _ground(explained: Explained, baseline: Any) -> Array:
         if baseline != BLUR:
             raise InputError(f"baseline is {baseline!r}; it takes a number, 'blur' or an array.")
         along = [axis for axis in axes if axis in NEIGHBOURS]
-        if not along or value.dtype.kind != "f" or spec.integer or spec.vocabulary is not None:
+        numbers = value.dtype.kind == "f" or spec.preprocessing is not None
+        if not along or not numbers or spec.integer or spec.vocabulary is not None:
             raise InputError(
                 f"the input {spec.name!r} {describe(spec.axes, spec.shape)} ({spec.dtype}) has no "
                 "neighbours to blur with; pass a number or an array for a baseline."
@@ -173,6 +174,11 @@ def _ground(explained: Explained, baseline: Any) -> Array:
         )
     if value.dtype.kind in "iu" and (ground != np.floor(ground)).any():
         raise InputError(f"baseline must be whole, as the input {spec.name!r} is {spec.dtype}.")
+    if value.dtype.kind in "iu" and (ground != ground.astype(value.dtype)).any():
+        raise InputError(
+            f"baseline goes from {ground.min()} to {ground.max()}, and the input {spec.name!r} "
+            f"takes {spec.dtype}: expected numbers in the units of the input."
+        )
     return np.broadcast_to(ground, value.shape).astype(value.dtype)
 
 
@@ -188,4 +194,4 @@ def _blurred(value: Array, axes: list[int]) -> Array:
         weights = np.zeros((size, size))
         np.add.at(weights, (np.arange(size)[:, np.newaxis], places), kernel)
         smooth = np.moveaxis(np.tensordot(weights, smooth, (1, axis)), 0, axis)
-    return smooth.astype(value.dtype)
+    return (np.rint(smooth) if value.dtype.kind in "iu" else smooth).astype(value.dtype)

@@ -19,7 +19,7 @@ from probegen.artefact.manifest import (
     InputSpec,
     OutputSpec,
 )
-from probegen.artefact.preprocessing import Preprocessing
+from probegen.artefact.preprocessing import PLACED_DETAIL, Preprocessing
 from probegen.artefact.rows import batch_axis, one_row, without_batch
 from probegen.errors import InputError
 from probegen.runtime import times
@@ -160,8 +160,10 @@ class View:
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What the graph makes of the picture that belongs to the record; None where nothing."""
-        return None if self.source is None else self.source.spec.preprocessing
+        """What the graph makes of the picture that the record is of; None where it lies over it."""
+        if self.source is None or PLACED_DETAIL in self.spec.detail:
+            return None
+        return self.source.spec.preprocessing
 
     @property
     def is_derivative(self) -> bool:
