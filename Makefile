@@ -116,6 +116,7 @@ bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8
 	$(BIN)/python -m bench growth
 	$(BIN)/python -m bench methods
+	$(BIN)/python -m bench recurrent
 
 bench-serve: $(READY)
 	$(BIN)/python -m bench serve

@@ -12,6 +12,7 @@ from bench.compare import compare
 from bench.growth import growth
 from bench.methods import METHODS, compare_methods
 from bench.profile import profile
+from bench.recurrent import recurrent
 from bench.serving import serve_load
 from bench.subjects import DEFAULT, subject
 
@@ -91,6 +92,15 @@ def methods_command(
 def growth_command(rounds: int, json_path: str | None) -> None:
     """Time and memory of a residual network over input size, batch and depth."""
     _write(json_path, growth(rounds))
+
+
+@main.command("recurrent")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--cpu", is_flag=True, help="Processor time: for machines in use.")
+@_json
+def recurrent_command(rounds: int, cpu: bool, json_path: str | None) -> None:
+    """Recurrent layers: explained over plain, beside tf.function, and up to 10,000 steps."""
+    _write(json_path, recurrent(rounds, cpu))
 
 
 @main.command("profile")

@@ -213,12 +213,27 @@ def compile_method(job: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return {}
 
 
+def compile_recurrent(job: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Writes `plain.onnx`, `explain.onnx` and `states.onnx`.
+
+    The plain one is probegen's too: it has the fused operator, where tf2onnx writes loops.
+    """
+    import probegen as pg
+
+    folder = Path(job["folder"])
+    for name, probes in (("plain", []), ("explain", [pg.Saliency()]), ("states", [pg.States()])):
+        gate = name != "plain"
+        pg.compile(model, probes, folder / f"{name}.onnx", gate=gate, verify=False)
+    return {}
+
+
 STAGES = {
     "convert": convert,
     "compile": compile_saliency,
     "others": compile_others,
     "growth": compile_growth,
     "method": compile_method,
+    "recurrent": compile_recurrent,
 }
 
 

@@ -32,11 +32,14 @@ class Timing:
         medians: the median run of each round, in seconds.
         peak_bytes: peak resident memory of its process.
         base_bytes: what the process held before it loaded its model.
+        fastest: the fastest run of all rounds, in seconds: what others that use the machine
+            disturb least.
     """
 
     medians: tuple[float, ...]
     peak_bytes: int
     base_bytes: int
+    fastest: float = dataclasses.field(default=float("nan"), compare=False)
 
     @property
     def median(self) -> float:
@@ -74,14 +77,19 @@ def race(jobs: Mapping[str, Mapping[str, Any]], rounds: int) -> dict[str, Timing
                 print(f"  {name} left out: {greeting or 'it ended'}", file=sys.stderr)
         counts = {name: _runs_for_a_slice(worker) for name, worker in workers.items()}
         medians: dict[str, list[float]] = {name: [] for name in workers}
+        fastest = dict.fromkeys(workers, float("inf"))
         for turn in range(rounds):
             order = list(workers) if turn % 2 == 0 else list(workers)[::-1]
             for name in order:
                 time.sleep(_REST_SECONDS)
-                medians[name].append(statistics.median(_ask(workers[name], counts[name])))
+                seconds = _ask(workers[name], counts[name])
+                medians[name].append(statistics.median(seconds))
+                fastest[name] = min(fastest[name], *seconds)
         memory = {name: _ask(worker, "memory") for name, worker in workers.items()}
         return {
-            name: Timing(tuple(medians[name]), memory[name]["peak"], memory[name]["base"])
+            name: Timing(
+                tuple(medians[name]), memory[name]["peak"], memory[name]["base"], fastest[name]
+            )
             for name in workers
         }
     finally:

@@ -23,6 +23,9 @@ APPLICATIONS = (
 )
 DEMOS = ("digits", "words", "sunspots")
 DEFAULT = (*APPLICATIONS, "BERT")
+#: Recurrent layers over series of any length, called `<layer>-<units>`.
+RECURRENT = ("LSTM", "GRU", "SimpleRNN")
+FEATURES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,10 @@ def subject(name: str) -> Subject:
     if name.startswith("residual-"):
         size, depth = (int(part) for part in name.split("-")[1:])
         return Subject(name, lambda: residual(size, depth), -1)
-    known = ", ".join((*DEMOS, *APPLICATIONS, "BERT"))
+    kind, _, units = name.partition("-")
+    if kind in RECURRENT and units.isdigit():
+        return Subject(name, lambda: series(kind, int(units)), -2)
+    known = ", ".join((*DEMOS, *APPLICATIONS, "BERT", *(f"{kind}-128" for kind in RECURRENT)))
     raise ValueError(f"there is no subject {name!r}; there are {known}")
 
 
@@ -116,6 +122,17 @@ def bert_base(length: int = 128, depth: int = 12, width: int = 768, heads: int =
         x = layers.LayerNormalization(epsilon=1e-12)(x + layers.Dense(width)(hidden))
     pooled = layers.Dense(width, activation="tanh")(x[:, 0])
     return keras.Model(tokens, layers.Dense(2, activation="softmax")(pooled), name="bert_base")
+
+
+def series(kind: str, units: int) -> Any:
+    """Returns one recurrent layer over a series of any length, classifier on top."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    x = keras.Input((None, FEATURES), name="x")
+    last = getattr(layers, kind)(units)(x)
+    return keras.Model(x, layers.Dense(10, activation="softmax")(last), name="series")
 
 
 def residual(size: int, depth: int, width: int = 32) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench import compare, growth, methods, profile, race, worker
+from bench import compare, growth, methods, profile, race, recurrent, worker
 from bench.__main__ import main
 from bench.race import Timing, ratio
 from bench.subjects import settle_batch_normalisation
@@ -155,3 +155,32 @@ def test_digits_end_to_end(tmp_path):
     assert figures["batch"] == 3
     assert 1 < float(figures["explain/plain"].split()[0]) < 50
     assert row(figures[c] for c in compare.COLUMNS) in result.output
+
+
+def test_recurrent_layers_and_growth_over_the_length(monkeypatch, capsys):
+    made = []
+
+    def timed(jobs, _):
+        (steps,) = {np.load(job["feed"])["x"].shape[1] for job in jobs.values()}
+        seconds = {"plain": 1e-5, "explain": 3e-5, "states": 2e-5, "tensorflow": 6e-5}
+        return {
+            name: Timing((0.0,), 2**20 * (10 + steps), 2**20 * 10, steps * seconds[name])
+            for name in jobs
+        }
+
+    def make(job):
+        made.append(job["subject"])
+        for name, size in (("plain", 1024), ("explain", 3 * 1024)):
+            (Path(job["folder"]) / f"{name}.onnx").write_bytes(bytes(size))
+
+    monkeypatch.setattr(recurrent, "race", timed)
+    monkeypatch.setattr(recurrent, "make", make)
+    figures = recurrent.recurrent(1, True, ("LSTM-3",), ("LSTM-3",), (20, 200))
+    assert made == ["LSTM-3"]
+    (growth_of_it,) = figures["growth"]
+    assert growth_of_it["slopes"] == pytest.approx(
+        {"plain ms": 1, "explain ms": 1, "ratio": 0, "plain MB": 1, "explain MB": 1}
+    )
+    shown = capsys.readouterr().out
+    assert "| LSTM-3 | 8 | 2.00 | 3.00 | 2.00 | 2.00 |" in shown
+    assert "| LSTM-3 | 200 | 2.00 | 6.00 | 3.00 | 200 | 200 | 2 |" in shown

@@ -22,9 +22,7 @@ from probegen.graph.core.values import Dim, dims_of, shape_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
 
-#: Steps in a turn. More make the file larger, fewer make more turns.
-STEPS = 8
-#: What is smaller counts as zero from block to block. Gradients fade from step to step, and
+#: What is smaller counts as zero in `without_tiny`. Gradients fade from step to step, and
 #: processors are slow, tenfold and more, at numbers below 1e-38.
 _TINY = 1e-30
 
@@ -37,13 +35,13 @@ class BlockWriter:
         steps: how many steps a block has.
     """
 
-    def __init__(self, builder: Builder, like: ir.Value, steps: int = STEPS) -> None:
+    def __init__(self, builder: Builder, like: ir.Value, steps: int) -> None:
         """Begins a loop.
 
         Args:
             builder: writes into the graph around.
             like: a value whose first two sizes are those of all sequences.
-            steps: see the class.
+            steps: how many steps a block has.
         """
         self._outer, self._like = builder, like
         self._time, self._batch = (shape_of(like) or (None, None))[:2]
@@ -88,34 +86,18 @@ class BlockWriter:
         """
         return self._loop.read(blocks, backwards=backwards)
 
-    def read_each(self, blocks: ir.Value, *, backwards: bool) -> list[ir.Value]:
-        """Returns the steps of one of the blocks, `[batch, width]` each, in the order of the run.
-
-        A runtime hands an entry to the body without a copy, and so the blocks are parted outside.
-        """
-        shape = [dims_of(blocks)[0], self._batch, dims_of(blocks)[2]]
-        parts = self._parted(self._outer, blocks, axis=1, shape=shape)
-        entries = [self._loop.read(part, backwards=backwards) for part in parts]
-        return entries[::-1] if backwards else entries
-
     def each(self, block: ir.Value, *, backwards: bool) -> list[ir.Value]:
         """Returns the steps of a block, `[batch, width]` each, in the order of the run."""
         shape = [self._batch, dims_of(block)[1]]
-        parts = self._parted(self.body, block, axis=0, shape=shape)
-        return list(parts[::-1] if backwards else parts)
-
-    def _parted(
-        self, b: Builder, value: ir.Value, axis: int, shape: Sequence[Dim]
-    ) -> tuple[ir.Value, ...]:
-        count = self.steps
-        return b.ops(
+        parts = self.body.ops(
             "Split",
-            value,
-            outputs=count,
-            shapes=[shape] * count,
-            axis=axis,
-            num_outputs=count if b.opset >= 18 else None,
+            block,
+            outputs=self.steps,
+            shapes=[shape] * self.steps,
+            axis=0,
+            num_outputs=self.steps if self.body.opset >= 18 else None,
         )
+        return list(parts[::-1] if backwards else parts)
 
     def join(self, run: Sequence[ir.Value], *, backwards: bool) -> ir.Value:
         """Returns the block of steps that are given in the order of the run."""

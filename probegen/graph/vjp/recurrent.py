@@ -41,6 +41,11 @@ from probegen.graph.vjp.decomposition import through
 from probegen.graph.vjp.recurrent_steps import DEFAULT_ACTIVATIONS, GATES, directions_of, forward
 
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
+#: Steps in a block. More make fewer turns, and more nodes; what LSTM keeps of a longer block would
+#: not stay in a processor's cache.
+_STEPS, _STEPS_LSTM = 16, 8
+#: Steps over which gradients may fade before what is tiny becomes zero.
+_FADING = 8
 _DIFFERENTIABLE = ("Sigmoid", "Tanh", "Relu")
 
 #: Positions of the inputs; the initial cell state follows the initial hidden state.
@@ -58,12 +63,12 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """
     builder, directions = walk.builder, _read(walk, node, outputs)
     known = _lstm_factors(builder, directions)
-    loop = BlockWriter(builder, directions[0].x)
+    loop = BlockWriter(builder, directions[0].x, _STEPS_LSTM)
     result = _Result(loop, walk, node)
-    for d, (to_gates, to_cell, forget) in zip(directions, known, strict=True):
+    for d, factors in zip(directions, known, strict=True):
         part = _Part(loop, d, against=True)
         body, wide = loop.body, [d.batch, 4 * d.hidden]
-        factor, into_cell, kept = (part.read_each(v) for v in (to_gates, to_cell, forget))
+        factor, into_cell, kept = (part.each(part.read(v)) for v in factors)
         dys = part.dys()
         d_h, cell_later = (loop.carry(g) for g in d.from_final)
         d_h = part.plus(d_h, dys[0])
@@ -75,10 +80,10 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
             d_c = body.op("Add", of_cell, cell_later, shape=d_h)
             spread = body.op("Concat", d_c, d_h, d_c, d_c, axis=-1, shape=wide)
             d_gates.append(body.op("Mul", spread, factor[k], shape=wide))
+            d_cell_before.append(body.op("Mul", d_c, kept[k], shape=d_h))
+            cell_later = part.onward(d_cell_before[k], k)
             d_before.append(part.times(d_gates[k], d.r))
-            d_h = part.plus(d_before[k], dys[k + 1])
-            cell_later = body.op("Mul", d_c, kept[k], shape=d_h)
-            d_cell_before.append(cell_later)
+            d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
         result.add(part, part.join(d_gates), [d_before, d_cell_before], [d_h, cell_later])
     yield from result.pairs()
 
@@ -91,7 +96,7 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     told by `linear_before_reset`.
     """
     builder, directions = walk.builder, _read(walk, node, outputs)
-    loop = BlockWriter(builder, directions[0].x)
+    loop = BlockWriter(builder, directions[0].x, _STEPS)
     result = _Result(loop, walk, node)
     run = _reset_after if attribute(node, "linear_before_reset", 0) else _reset_before
     for d in directions:
@@ -104,7 +109,7 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
 def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     """Gradient of RNN with respect to X and initial_h: dH' = (dH f'(H)) R, plus dY."""
     builder, directions = walk.builder, _read(walk, node, outputs)
-    loop = BlockWriter(builder, directions[0].x)
+    loop = BlockWriter(builder, directions[0].x, _STEPS)
     result = _Result(loop, walk, node)
     for d in directions:
         part = _Part(loop, d, against=True)
@@ -116,7 +121,7 @@ def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
         for k in range(loop.steps):
             d_gates.append(loop.body.op("Mul", d_h, slope[k], shape=d_h))
             d_before.append(part.times(d_gates[k], d.r))
-            d_h = part.plus(d_before[k], dys[k + 1])
+            d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
         result.add(part, part.join(d_gates), [d_before], [d_h])
     yield from result.pairs()
 
@@ -241,10 +246,6 @@ class _Part:
         """Returns a block."""
         return self.loop.read(blocks, backwards=self.backwards)
 
-    def read_each(self, blocks: ir.Value) -> list[ir.Value]:
-        """Returns the steps of a block of a sequence in the order of the run."""
-        return self.loop.read_each(blocks, backwards=self.backwards)
-
     def each(self, block: ir.Value) -> list[ir.Value]:
         """Returns the steps of a block in the order of the run."""
         return self.loop.each(block, backwards=self.backwards)
@@ -288,16 +289,24 @@ class _Part:
         """Returns the gradients of `y` for the steps of a block, and None behind them."""
         if self.d.dy is None:
             return [None] * (self.loop.steps + 1)
-        return [*self.read_each(self.blocks(self.d.dy)), None]
+        return [*self.each(self.read(self.blocks(self.d.dy))), None]
 
     def plus(self, gradient: ir.Value, dy: ir.Value | None) -> ir.Value:
         """Returns the gradient of a hidden state from all that it goes into."""
         return gradient if dy is None else self.loop.body.op("Add", gradient, dy, shape=gradient)
 
-    def times(self, d_gates: ir.Value, weights: ir.Value) -> ir.Value:
-        """Returns the product of a step's gradient with recurrence weights."""
+    def onward(self, gradient: ir.Value, k: int) -> ir.Value:
+        """Returns what step k hands on: the smallest numbers become zero now and then."""
+        return self.loop.without_tiny(gradient) if k % _FADING == _FADING - 1 else gradient
+
+    def times(
+        self, d_gates: ir.Value, weights: ir.Value, others: ir.Value | None = None
+    ) -> ir.Value:
+        """Returns the product of a step's gradient with recurrence weights, plus others."""
         shape = [self.d.batch, self.d.hidden]
-        return self.loop.body.op("MatMul", d_gates, weights, shape=shape)
+        if others is None:
+            return self.loop.body.op("MatMul", d_gates, weights, shape=shape)
+        return self.loop.body.op("Gemm", d_gates, weights, others, shape=shape)
 
 
 # -- LSTM ----------------------------------------------------------------------------------
@@ -312,36 +321,36 @@ def _lstm_factors(
     the sums that enter the gates i, o, f, c; from dH to dC; and from dC to the dC of the step
     before.
     """
-    loop = BlockWriter(builder, directions[0].x)
+    loop = BlockWriter(builder, directions[0].x, _STEPS_LSTM)
     left: list[ir.Value] = []
     collected: list[Collected] = []
     for d in directions:
         part, body, n = _Part(loop, d, against=False), loop.body, d.hidden
         seen = part.read_seen()
-        sums = part.op("MatMul", seen, _lstm_weights(d), width=4 * n)
-        for_gates, for_candidate = part.split(sums, 3 * n, n)
-        i, o, f = part.split(part.activate(0, for_gates), n, n, n)
+        of_gates, of_candidate = _split(builder, _lstm_weights(d), 3 * n, n)
+        for_gates = part.op("MatMul", seen, of_gates, width=3 * n)
+        for_candidate = part.op("MatMul", seen, of_candidate)
+        gates = part.activate(0, for_gates)
+        i, o, f = part.split(gates, n, n, n)
         c = part.activate(1, for_candidate)
-        ones = part.columns(seen, d.seen_width - 1, d.seen_width)
-        real = body.cast(ones, ir.DataType.BOOL)
-        forget = part.each(body.where(real, f, 1.0))
-        new = part.each(body.where(real, part.op("Mul", i, c), 0.0))
+        new = part.op("Mul", i, c)
+        real = body.cast(part.columns(seen, d.seen_width - 1, d.seen_width), ir.DataType.BOOL)
+        f, new = body.where(real, f, 1.0), body.where(real, new, 0.0)
+        forget, news = part.each(f), part.each(new)
         cell = loop.carry(d.initial[1])
         run = [cell]
         for k in range(loop.steps):
             kept = body.op("Mul", run[k], forget[k], shape=cell)
-            run.append(body.op("Add", kept, new[k], shape=cell))
+            run.append(body.op("Add", kept, news[k], shape=cell))
         left.append(run[-1])
         squashed = part.activate(2, part.join(run[1:]))
-        factors = [
-            part.op("Mul", c, part.slope(0, i)),
-            part.op("Mul", squashed, part.slope(0, o)),
-            part.op("Mul", part.join(run[:-1]), part.slope(0, f)),
-            part.op("Mul", i, part.slope(1, c)),
-        ]
-        to_gates = part.op("Concat", *factors, axis=-1, width=4 * n)
+        before = part.join(run[:-1])
+        beside = part.op("Concat", c, squashed, before, axis=-1, width=3 * n)
+        to_gates = part.op("Mul", beside, part.slope(0, gates), width=3 * n)
+        to_candidate = part.op("Mul", i, part.slope(1, c))
+        factor = part.op("Concat", to_gates, to_candidate, axis=-1, width=4 * n)
         to_cell = part.op("Mul", o, part.slope(2, squashed))
-        collected += [Collected(v, part.backwards) for v in (to_gates, to_cell, f)]
+        collected += [Collected(v, part.backwards) for v in (factor, to_cell, f)]
     stacks = iter(loop.finish(left, collected)[1])
     return list(zip(stacks, stacks, stacks, strict=True))
 
@@ -376,10 +385,9 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     for k in range(loop.steps):
         run.append(d_h)
         spread = body.op("Concat", d_h, d_h, d_h, axis=-1, shape=wide)
-        product = part.times(body.op("Mul", spread, factor[k], shape=wide), d.r)
         direct = body.op("Mul", d_h, kept[k], shape=d_h)
-        d_before.append(body.op("Add", product, direct, shape=d_h))
-        d_h = part.plus(d_before[k], dys[k + 1])
+        d_before.append(part.times(body.op("Mul", spread, factor[k], shape=wide), d.r, direct))
+        d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
     whole = part.join(run)
     spread = part.op("Concat", whole, whole, whole, axis=-1, width=3 * n)
     of_gates = part.op("Concat", to_z, to_r, to_h, axis=-1, width=3 * n)
@@ -415,8 +423,8 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
         direct = body.op("Mul", d_h, kept[k], shape=d_h)
         reset = body.op("Mul", d_reset, passed[k], shape=d_h)
         others = body.op("Add", direct, reset, shape=d_h)
-        d_before.append(body.op("Add", part.times(gates[k], r_gates), others, shape=d_h))
-        d_h = part.plus(d_before[k], dys[k + 1])
+        d_before.append(part.times(gates[k], r_gates, others))
+        d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
     both = part.op("Concat", part.join(gates), part.join(candidates), axis=-1, width=3 * n)
     return both, d_before, d_h
 
@@ -599,7 +607,7 @@ class _Result:
                 values.append(part.join(run))
         self._directions.append(part.d)
         self._collected += [Collected(v, part.backwards) for v in values]
-        self._left += [self._loop.without_tiny(v) for v in left]
+        self._left += left
 
     def pairs(self) -> _Pairs:
         """Writes the loop; yields inputs of the node and their gradients."""

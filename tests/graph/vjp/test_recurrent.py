@@ -91,9 +91,9 @@ CASES = [
     # Several blocks: whole ones, and one that is filled up.
     layer("LSTM", "bidirectional", time=16, name="two blocks"),
     layer("LSTM", "bidirectional", time=19, name="more than two blocks"),
-    layer("GRU", "bidirectional", time=19, name="more than two blocks"),
-    layer("GRU", time=17, linear_before_reset=1, name="reset after, more than two blocks"),
-    layer("RNN", "reverse", time=9, name="more than a block"),
+    layer("GRU", "bidirectional", time=35, name="more than two blocks"),
+    layer("GRU", time=33, linear_before_reset=1, name="reset after, more than two blocks"),
+    layer("RNN", "reverse", time=17, name="more than a block"),
 ]
 
 
