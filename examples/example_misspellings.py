@@ -3,9 +3,10 @@
     python examples/example_misspellings.py
 
 "beautifull" is "beautiful" misspelt; "careless" is another word than "careful". One LSTM reads both
-words letter by letter, and the distance between what it has made of them decides (Mueller and
-Thyagarajan 2016). The words have any length, and so has the artefact. It explains both inputs at
-once: which letters of the one and of the other word part them, and which do not.
+words letter by letter, and the distance between what it has made of them decides (as in Mueller and
+Thyagarajan 2016; squared here, so that the way from nothing to the words has no kinks). The words
+have any length, and so has the artefact. It explains both inputs at once: which letters of the one
+and of the other word part them, and which do not.
 
 The words are those of vaderSentiment's lexicon; the misspellings are made here.
 """
@@ -26,7 +27,7 @@ import probegen as pg
 from probegen import runtime
 
 NAME = "misspellings"
-EPOCHS = 8
+EPOCHS = 6
 BATCH = 64
 TRAINED, TESTED = 3000, 400
 #: As many misspellings and as many other words for each word of the lexicon.
@@ -136,7 +137,7 @@ def build_model(width: int = 48) -> keras.Model:
     other = keras.Input((None,), dtype="int32", name="other")
     letters = layers.Embedding(27, 24, mask_zero=True, name="letters")
     reader = layers.LSTM(width, name="reader")  # one layer, called twice: the two are siamese
-    distance = ops.abs(reader(letters(word)) - reader(letters(other)))
+    distance = ops.square(reader(letters(word)) - reader(letters(other)))
     same = layers.Dense(1, activation="sigmoid", name="misspelt")(distance)
     return keras.Model([word, other], same, name=NAME)
 
@@ -160,8 +161,8 @@ def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any =
 
 PROBES = [
     # On the way from two words of nothing, which are alike, to these two: which letters part them,
-    # and which do not? The distance has kinks on that way, so it takes many steps.
-    pg.IntegratedGradients(target=0, steps=128, per_token="dot", completeness=True),
+    # and which bring them together? The numbers of both words add up to the score.
+    pg.IntegratedGradients(target=0, steps=32, per_token="dot", completeness=True),
 ]
 
 
