@@ -28,7 +28,7 @@ WHERE_BIN := $(WHERE_VENV)/bin
 WHERE_READY := $(WHERE_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz clean
+.PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -48,6 +48,7 @@ help:
 	@echo "make runs-where  run artefacts in every runtime there is, write docs/RUNS_WHERE.md (half an hour)"
 	@echo "make mutants  change modules at random, print what their tests do not notice (ten minutes)"
 	@echo "make fuzz    random models and graphs against witnesses: MINUTES=, SEED=, FUZZ=\"keras\""
+	@echo "make bom     bill of materials (CycloneDX) of the runtime, EXTRAS=serve of more (a minute)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -168,5 +169,18 @@ SEED ?= 0
 fuzz: $(READY)
 	$(BIN)/python -m fuzz run $(FUZZ) --seed $(SEED) --minutes $(MINUTES)
 
+# Of what pip installs for the runtime alone, or with extras: make bom EXTRAS=serve,onnx
+EXTRAS ?=
+BOM_VENV := .venv-bom
+bom:
+	rm -rf $(BOM_VENV)
+	$(PYTHON) -m venv $(BOM_VENV)/tool
+	$(PYTHON) -m venv --without-pip $(BOM_VENV)/subject
+	$(BOM_VENV)/tool/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8'
+	$(BOM_VENV)/tool/bin/python -m pip --python $(BOM_VENV)/subject install --quiet '.$(if $(EXTRAS),[$(EXTRAS)])'
+	mkdir -p out
+	$(BOM_VENV)/tool/bin/cyclonedx-py environment --output-reproducible \
+		--output-file out/bom.cdx.json $(BOM_VENV)/subject
+
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) $(BOM_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
