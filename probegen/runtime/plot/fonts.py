@@ -16,7 +16,8 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-from matplotlib import font_manager
+import matplotlib
+from matplotlib import font_manager, ft2font
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, fontManager
@@ -35,6 +36,8 @@ _LIKELY = (
 _UNFIT = ("last resort", "color", "colour", "lastresort")
 #: The longest name of a sign that is written out.
 _LONGEST_NAME = 24
+#: Whether this matplotlib puts letters in order and joins them (from 3.11 on, by libraqm).
+_SHAPES = hasattr(ft2font, "__libraqm_version__")
 #: Inches of text are measured at this size in points.
 _MEASURED = 100.0
 
@@ -164,7 +167,14 @@ def fit(figure: Figure | SubFigure) -> None:
     texts = [t for t in figure.findobj(Text) if isinstance(t, Text) and not t.get_text().isascii()]
     if _readers_own.get() or not texts:
         return
-    needed = families("".join(t.get_text() for t in texts))
+    written = "".join(t.get_text() for t in texts)
+    if not _SHAPES and any(unicodedata.bidirectional(sign) in ("R", "AL") for sign in written):
+        warnings.warn(
+            f"matplotlib {matplotlib.__version__} draws letters of scripts from right to left in "
+            "the wrong order and unjoined; 3.11 and later do it right, as does result.to_html().",
+            stacklevel=2,
+        )
+    needed = families(written)
     if len(needed) == 1:
         return
     for text in texts:

@@ -46,6 +46,12 @@ class Steps:
         """The usual distance between two steps, in the units of `positions`."""
         return float(np.median(np.abs(np.diff(self.positions)))) if len(self.positions) > 1 else 1.0
 
+    @property
+    def below(self) -> float:
+        """Inches that the names of steps take below a map where they are written upwards."""
+        longest = max(map(len, self.texts or [""]), default=0)
+        return 0.055 * min(longest, _LONGEST)
+
     def label_positions(self, ax: Axes, room: float) -> None:
         """Labels the x axis of a line chart that is `room` inches wide."""
         ax.set_xlabel(plain(self.title))

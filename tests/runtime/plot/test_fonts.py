@@ -91,3 +91,12 @@ def test_text_from_right_to_left():
     assert edges == sorted(edges, reverse=True)
     assert edges[0] > 5  # at the right edge
     assert plotted(["a", "b"]).findobj(FancyBboxPatch)[0].get_x() == 0
+
+
+def test_a_matplotlib_that_does_not_shape_is_named(monkeypatch):
+    monkeypatch.setattr(fonts, "_SHAPES", False)
+    with pytest.warns(UserWarning, match="wrong order and unjoined; 3.11 and later do it right"):
+        plotted(["\u05e1\u05e8\u05d8", "a"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plotted(["a", "\u00e9"])

@@ -47,4 +47,5 @@ def rows_over_steps(view: View, matrix: Array, rows: str, steps: str) -> Picture
         y_title=rows,
         y_names=view.channel_names(len(matrix)),
     )  # fmt: skip
-    return Picture(view.title, charts.CHART_WIDTH, charts.map_height(len(matrix)) + 0.5, draw)
+    height = charts.map_height(len(matrix)) + 0.5 + axis.below
+    return Picture(view.title, charts.CHART_WIDTH, height, draw)

@@ -23,8 +23,6 @@ Array = npt.NDArray[Any]
 
 #: Features that have a map each; of more, and of embeddings, there is one map for all.
 _MOST_FEATURES = 4
-#: Inches that a sign of a name below a map takes, and how many signs are written.
-_CHARACTER, _LONGEST = 0.05, 14
 
 
 def fits(view: View) -> bool:
@@ -100,9 +98,8 @@ def _picture(
         charts.draw_map, values=values, scale=scale, label=view.quantity, x=columns,
         y_title="step of the output", y_names=rows,
     )  # fmt: skip
-    longest = min(_LONGEST, max(map(len, columns.texts or [""]), default=0))
-    room = 0.5 + _CHARACTER * longest
-    return Picture(name, charts.CHART_WIDTH, max(1.6, charts.map_height(len(values))) + room, draw)
+    height = max(1.6, charts.map_height(len(values))) + 0.5 + columns.below
+    return Picture(name, charts.CHART_WIDTH, height, draw)
 
 
 def _rows(view: View, size: int, columns: Steps) -> list[str] | None:
