@@ -34,7 +34,7 @@ _MOST_FEATURES = 5
 _LINE_HEIGHT = 1.15
 #: Characters that fit beside the bars.
 _LONGEST_LABEL = 14
-_LONGEST_NAME = 22
+_LONGEST_NAME = 18
 _BAR_HEIGHT = 0.75
 
 
