@@ -402,7 +402,13 @@ def _product(b: Builder, value: ir.Value, axis: int, wanted: int, weights: ir.Va
     if axis == len(dims) - 1:
         return b.op("MatMul", value, b.transpose(weights, [1, 0]), shape=result)
     if axis == len(dims) - 2:
-        return b.op("MatMul", weights, value, shape=result)
+        # Before the few channels: one product, where there would be one for each row.
+        order = [*range(axis), axis + 1, axis]
+        turned = b.transpose(value, order)
+        made = b.op(
+            "MatMul", turned, b.transpose(weights, [1, 0]), shape=[result[i] for i in order]
+        )
+        return b.transpose(made, order)
     behind = [(value, i) for i in range(axis + 2, len(dims))]
     # What lies behind the axis is one row of numbers.
     flat = b.op("Reshape", value, b.ints(*[0] * (axis + 1), -1), shape=[*dims[: axis + 1], None])

@@ -289,6 +289,8 @@ def _row(
         return rng.choice(np.array(known, dtype=object), shape)
     if wanted.dtype == "bool":
         values = np.full(shape, row == LARGE) if row in (ZEROS, LARGE) else rng.random(shape) < 0.5
+    elif wanted.preprocessing is not None:  # a picture, in whichever element type
+        values = _integers(dataclasses.replace(wanted, dtype="uint8"), shape, row, rng, tame)
     elif wanted.integer or not wanted.dtype.startswith(("float", "bfloat")):
         values = _integers(wanted, shape, row, rng, tame)
     elif row == ZEROS:

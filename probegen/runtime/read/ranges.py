@@ -111,7 +111,8 @@ def doubts(feed: Inputs, manifest: Manifest, pixels: bool, spell: Spell = keywor
 
 
 def _is_measured(spec: InputSpec) -> bool:
-    return spec.dtype.startswith(("float", "bfloat")) and not spec.integer
+    floating = spec.dtype.startswith(("float", "bfloat")) and not spec.integer
+    return floating and spec.preprocessing is None  # of pictures the graph knows what to make
 
 
 def _verified(certificate: Mapping[str, Any], name: str) -> tuple[float, float] | None:
