@@ -208,7 +208,10 @@ def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
         train(model, data, epochs, [bar])
 
     with _common.step("compile to ONNX and verify"):
-        onnx = pg.compile(model, PROBES, folder / "dates.onnx", samples=feeds(data.test[:24]))
+        onnx = pg.compile(
+            model, PROBES, folder / "dates.onnx",
+            class_names=("nothing", *WRITTEN[1:]), samples=feeds(data.test[:24]),
+        )  # fmt: skip
     artefact = runtime.load(onnx.path)
     with _common.step("write the dates of the test set"):
         read, written = zip(*data.test, strict=True)
