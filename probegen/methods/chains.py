@@ -72,17 +72,22 @@ def layers_behind(layers: Sequence[Attending], number: int | None) -> set[int]:
 def arranged(ops: Operations[T], weights: T, axes: Axes) -> T:
     """Returns weights, or their gradient, as `[batch, class, head, query, key]`.
 
-    Of classes (or steps of the output, in their place) and heads there may be none.
+    Of classes (or steps of the output, in their place) and heads there may be none; of heads in
+    groups there are two axes.
     """
-    names = (BATCH, CLASS, STEP, HEAD, QUERY, KEY)
+    names = (BATCH, CLASS, STEP, *_heads(axes), QUERY, KEY)
     order = [axes.index(name) for name in names if name in axes]
     return ops.transpose(weights, order)
 
 
+def _heads(axes: Axes) -> tuple[str, ...]:
+    return tuple(name for name in axes if name.split("_")[0] == HEAD)
+
+
 def head_axis(axes: Axes) -> tuple[int, ...]:
-    """Returns the axis of the heads in arranged weights, none where there are no heads."""
-    before = [name for name in (BATCH, CLASS, STEP) if name in axes]
-    return (len(before),) if HEAD in axes else ()
+    """Returns the axes of the heads in arranged weights, none where there are no heads."""
+    before = sum(name in axes for name in (BATCH, CLASS, STEP))
+    return tuple(range(before, before + len(_heads(axes))))
 
 
 def arranged_axes(axes: Axes) -> Axes:

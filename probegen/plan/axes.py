@@ -18,6 +18,8 @@ from probegen.methods.axes import position_axes as position_axes
 from probegen.methods.axes import without as without
 
 BATCH, CHANNEL, TIME, KEY = "batch", "channel", "time", "key"
+#: Heads of attention in groups that share keys and values: which group, and which head of it.
+GROUPED_HEADS = ("head_0", "head_1")
 #: Parts of an image within which there is attention; `window_0`, `window_1` where they have axes.
 WINDOW = "window"
 #: Names of positions, by how many axes they have.
@@ -98,13 +100,15 @@ def attention_axes(given: Axes, keys: Sequence[int] = (), steps: int = 0) -> Axe
     `[batch, time, 1]` with the softmax over time, are `batch, key, query`.
 
     Args:
-        given: names as far as they are known; of these the batch and windows keep theirs.
+        given: names as far as they are known; of these the batch, windows and grouped heads keep
+            theirs.
         keys: the axes that the softmax sums over; the last where it is not known.
         steps: how many axes behind the batch are time, or `time_0`, `time_1`: weights of each step.
     """
     rank = len(given)
     keys = sorted(keys) or [rank - 1]
-    names = {i: n for i, n in enumerate(given) if n == BATCH or n.startswith(WINDOW)}
+    kept = (BATCH, *GROUPED_HEADS)
+    names = {i: n for i, n in enumerate(given) if n in kept or n.startswith(WINDOW)}
     first = behind_batch(given)
     names.update(_numbered(range(first, first + steps), TIME))
     rest = [i for i in range(rank) if i not in keys and i not in names]

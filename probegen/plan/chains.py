@@ -212,7 +212,8 @@ def _renumbered(reading: Reading, places: Sequence[int] | Mapping[int, int]) -> 
 def _problem(names: axes.Axes) -> str:
     """Says what is wrong with the axes of attention weights; empty where nothing is."""
     if QUERY in names and KEY in names:
-        others = [n for n in names if n not in (BATCH, HEAD, QUERY, KEY)]
+        own = (BATCH, HEAD, *axes.GROUPED_HEADS, QUERY, KEY)
+        others = [n for n in names if n not in own]
         if not others:
             return ""
         return f"its weights have the axes {', '.join(names)}: it attends within parts of the input"

@@ -107,6 +107,12 @@ def test_axes_of_attention(rank, keys, expected):
     assert axes.attention_axes(given, keys) == expected
 
 
+def test_heads_in_groups_are_heads():
+    given = ("batch", *axes.GROUPED_HEADS, "axis_3", "axis_4")
+    found = axes.attention_axes(given, (4,))
+    assert found == ("batch", "head_0", "head_1", "query", "key")
+
+
 def test_attention_within_windows_keeps_these_and_the_batch_where_they_are():
     given = ("axis_0", "batch", "window", "axis_3", "axis_4")
     expected = ("head", "batch", "window", "query", "key")

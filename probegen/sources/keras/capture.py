@@ -127,6 +127,7 @@ class Watcher:
         self._paths = layer_paths(model)
         self._steps = _steps(model, self._paths)
         self._counts: dict[int, int] = {}
+        self._taken: dict[int, set[int]] = {}
         self._orders = _orders(model)
         #: Caller and layer -> how many calls of the layer the caller has made.
         self._by_caller: dict[tuple[int, int], int] = {}
@@ -369,8 +370,18 @@ class Watcher:
         """Returns which call of a layer this is: in the order in which a graph was written.
 
         Keras runs the calls of one layer in an order of its own, often from the last to the first.
-        What a model calls inside is numbered after the model's own call.
+        What a model calls inside is numbered after the model's own call. A layer of a graph may
+        be called by another layer as well, as a table of tokens is that OPT reads and writes with:
+        each call has a number of its own.
         """
+        number, taken = self._number_in_graph(layer), self._taken.setdefault(id(layer), set())
+        while number in taken:
+            number += 1
+        taken.add(number)
+        return number
+
+    def _number_in_graph(self, layer: Any) -> int:
+        """Returns which call this is in the graph that calls a layer, or so far where none does."""
         count = self._counts.get(id(layer), 0)
         self._counts[id(layer)] = count + 1
         caller = self._stack[-1] if self._stack else None

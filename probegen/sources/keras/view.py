@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError
-from probegen.plan.axes import WINDOW, look_up_axes, position_axes
+from probegen.plan.axes import GROUPED_HEADS, WINDOW, look_up_axes, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
@@ -49,6 +49,8 @@ _ON_THE_WAY_TO_A_PENALTY = frozenset(
 _PENALTY = -1e4
 #: Rank of attention weights `[batch, query, key]`.
 _WITHOUT_HEADS = 3
+#: Rank of attention weights `[batch, group, head of it, query, key]`.
+_GROUPED_RANK = 5
 
 
 class KerasView(ModelView):
@@ -106,8 +108,9 @@ class KerasView(ModelView):
     def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
         """Returns the attention weights at a point that applies some."""
         found = self._weights[point.path, point.call_index]
+        facts = [_with_grouped_heads(self._facts_of(w), point.layer) for w in found]
         return [
-            AttentionWeights(point, number, len(found), self._facts_of(w), w.keys, w.steps, w.ref)
+            AttentionWeights(point, number, len(found), facts[number], w.keys, w.steps, w.ref)
             for number, w in enumerate(found)
         ]
 
@@ -479,3 +482,17 @@ def _with_numbers(starts: Sequence[Start]) -> list[Start]:
         label = f"{start.label}#{number}" if several else start.label
         numbered.append(dataclasses.replace(start, label=label))
     return numbered
+
+
+def _with_grouped_heads(facts: TensorFacts, layer: Any) -> TensorFacts:
+    """Returns attention weights whose heads are in groups that share keys and values, named so.
+
+    Layers of KerasHub that write the groups as an axis say how many of both there are.
+    """
+    groups = getattr(layer, "num_key_value_heads", None)
+    heads = getattr(layer, "num_query_heads", None)
+    if len(facts.shape) != _GROUPED_RANK or groups is None or heads is None:
+        return facts
+    if facts.shape[1:3] != (groups, heads // groups):
+        return facts
+    return dataclasses.replace(facts, axes=(facts.axes[0], *GROUPED_HEADS, *facts.axes[3:]))

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import probegen as pg
+from probegen import runtime
 from probegen.errors import InstrumentError, SourceError
 from tests import models
 
@@ -131,3 +132,39 @@ def test_outputs_have_to_be_tensors():
     model(models.images((9, 6, 2)))
     with pytest.raises(InstrumentError, match=r"output 'output_1' .* is a NoneType"):
         pg.instrument(model, pg.Activations("conv"))
+
+
+class Reading(keras.layers.Layer):
+    """Calls a table that the model of the layer calls as well, as OPT does to read and to write."""
+
+    def __init__(self, table, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, ids):
+        return self.table(ids) * 2.0
+
+
+def test_a_layer_of_a_graph_that_another_layer_calls_as_well(tmp_path):
+    """Each of its calls has a number of its own, and the gradient is that of the right one."""
+    keras.utils.set_random_seed(2)
+    table = keras.layers.Embedding(7, 3, name="table")
+    ids = keras.Input((4,), dtype="int32", name="ids")
+    more = keras.Input((4,), dtype="int32", name="more")
+    y = Reading(table, name="reading")(ids) + keras.ops.tanh(table(more))
+    model = keras.Model([ids, more], keras.layers.Dense(2)(keras.ops.mean(y, axis=1)))
+    probes = [pg.Activations("table#*"), pg.InputGradient(0, wrt="ids"), pg.Activations("reading")]
+    pg.compile(model, probes, tmp_path / "m.onnx", verify=False)
+    fed = {
+        name: np.random.default_rng(i).integers(0, 7, (2, 4))
+        for i, name in enumerate(("ids", "more"))
+    }
+    found = runtime.load(tmp_path / "m.onnx").run(fed)
+    rows = keras.ops.convert_to_numpy(table.embeddings)
+    calls = [found[f"activation/table#{i}"].array for i in (0, 1)]
+    for name in fed:
+        assert any(np.allclose(call, rows[fed[name]], rtol=1e-5) for call in calls), name
+    np.testing.assert_allclose(found["activation/reading"].array, rows[fed["ids"]] * 2, rtol=1e-5)
+    kernel = keras.ops.convert_to_numpy(model.layers[-1].kernel)[:, 0]
+    slope = np.broadcast_to(kernel * 2 / 4, (2, 4, 3))
+    np.testing.assert_allclose(found["input_gradient/ids"].array, slope, rtol=1e-5)
