@@ -25,6 +25,7 @@ from probegen.artefact.rows import (
     rows_first,
     without_batch,
 )
+from probegen.artefact.texts import MASK
 
 Array = npt.NDArray[Any]
 
@@ -228,10 +229,13 @@ def draw(
         words: what strings are drawn from.
     """
     alone = sum(None in sample_shape(i) for i in described.inputs) == 1
+    kept = any(i.next_state is not None and None in sample_shape(i) for i in described.inputs)
     large = min(_LARGE.get(computed_in, 100.0), 5.0 if tame else np.inf)
     feed = {}
     for wanted in described.inputs:
-        shape = open_shape(wanted, sizes, alone)
+        of_all = kept and MASK in wanted.name.lower()  # of the steps before as well
+        longer = dataclasses.replace(sizes, length=sizes.length + sizes.before)
+        shape = open_shape(wanted, longer if of_all else sizes, alone)
         values = [_row(wanted, shape, row, rng, tame, large, words) for row in rows]
         stacked = np.stack(values) if values else np.zeros((0, *shape))
         feed[wanted.name] = as_described(stacked, wanted.axes)

@@ -32,6 +32,7 @@ from probegen.runtime.one_class import (
     entries_of_step,
     one_class,
 )
+from probegen.runtime.padding import padded_steps
 from probegen.runtime.positions import Positions, explained_input, is_derivative
 from probegen.runtime.run import Run
 from probegen.runtime.states import next_states
@@ -144,6 +145,13 @@ class Record:
         figures = None if whole is None else whole.of_entries(np.asarray(entries))
         return Record(array, spec, self.predictions, run, completeness=figures)
 
+    def _first_token(self, spec: InputSpec, sample: int) -> int:
+        """Returns how many tokens of padding stand before a text."""
+        padded = padded_steps(spec, self.run.manifest.inputs, self.run.inputs, sample)
+        if padded is None or padded.all():
+            return 0
+        return int(np.argmin(padded))
+
     def words(self, sample: int = 0, whole_words: bool = False) -> list[tuple[str, float]]:
         """Returns each token of a sample with what the attribution gives it, padding left out.
 
@@ -173,7 +181,8 @@ class Record:
         sizes = places.sizes(self.run.inputs[spec.name])
         values = places.map_of(self.spec, self.array, sizes)[sample]
         if not whole_words:
-            return list(zip(rows[sample], values.tolist(), strict=False))
+            there = self._first_token(spec, sample)
+            return list(zip(rows[sample], values.tolist(), strict=False))[there:]
         joined = self.run.whole_words(spec.name, sample)
         slopes = is_derivative(self.spec)
         lengths = slopes and self.array.ndim > 2  # of the slopes at an embedding

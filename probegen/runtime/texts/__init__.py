@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
@@ -166,7 +167,7 @@ class Texts:
                     raise InputError(f"the text {spec.name!r} takes strings, got {kind}.")
                 feed[spec.name] = x[spec.name]  # ids: the input has the name of its text
                 continue
-            strings = as_bytes(x[spec.name], spec)
+            strings = as_bytes(x[spec.name], spec, getattr(tokenizer, "pairs", False))
             made = tokenizer.encode(strings)
             if self._states and MASK in made and not made[MASK].all():
                 raise InputError(
@@ -230,12 +231,13 @@ def _whole_words(tokenizer: Tokenizer, row: Sequence[int]) -> list[Word]:
     return grouped(tokenizer.starts(row), spelt)
 
 
-def as_bytes(value: Any, spec: TextSpec) -> Array:
+def as_bytes(value: Any, spec: TextSpec, pairs: bool = False) -> Array:
     """Returns texts as bytes in the shape that the model takes them in.
 
     Args:
         value: a string, or strings: one a sample, or in the model's own shape.
         spec: of the text.
+        pairs: whether two texts may stand in the place of one.
 
     Raises:
         InputError: it holds something else, or is of another shape.
@@ -243,6 +245,9 @@ def as_bytes(value: Any, spec: TextSpec) -> Array:
     if isinstance(value, str | bytes):
         value = [value]
     inner = spec.shape[1:]
+    if pairs and not inner and _shape(value)[1:] == (2,):
+        spec = dataclasses.replace(spec, shape=(*spec.shape, 2))
+        inner = spec.shape[1:]
     strings = [as_utf8(v, spec.name) for v in _flat(value)]
     array = np.empty(_shape(value), object)
     try:
@@ -257,7 +262,8 @@ def as_bytes(value: Any, spec: TextSpec) -> Array:
     if not fits or not array.size:
         raise InputError(
             f"the text {spec.name!r} has the shape {array.shape}, expected "
-            f"{['batch', *inner]}: a list with a string for each sample."
+            f"{['batch', *inner]}: a list with a string for each sample"
+            + (", or with a pair of strings." if pairs and not inner else ".")
         )
     return array
 

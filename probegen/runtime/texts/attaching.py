@@ -59,6 +59,7 @@ def attached(given: Any, manifest: Manifest) -> Manifest:
         "padding": _padding(content, tokenizer),
         "hidden": [int(entry["id"]) for entry in added if entry.get("special")],
         "dtype": ids.dtype,
+        "side": str((content.get("padding") or {}).get("direction", "Right")).lower(),
     }
     return manifest.replace(texts=(TextSpec(_NAME, (ids.shape[0],), makes, settings),))
 

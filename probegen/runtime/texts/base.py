@@ -83,13 +83,28 @@ def without_padding(ids: Sequence[int], padding: int) -> list[int]:
     return row
 
 
-def padded(rows: Sequence[Sequence[int]], length: int | None, padding: int, dtype: str) -> Array:
-    """Returns rows as one array, `[batch, length]`, cut and filled up; None is the longest row."""
+def padded(
+    rows: Sequence[Sequence[int]],
+    length: int | None,
+    padding: int,
+    dtype: str,
+    left: bool = False,
+) -> Array:
+    """Returns rows as one array, `[batch, length]`, cut and filled up; None is the longest row.
+
+    Args:
+        rows: the ids of each text.
+        length: of the rows.
+        padding: what fills up.
+        dtype: of the array.
+        left: whether it stands in front of a text.
+    """
     size = max((len(row) for row in rows), default=0) if length is None else length
     array = np.full((len(rows), size), padding, dtype)
     for place, row in enumerate(rows):
         kept = row[:size]
-        array[place, : len(kept)] = kept
+        start = size - len(kept) if left else 0
+        array[place, start : start + len(kept)] = kept
     return array
 
 

@@ -36,6 +36,18 @@ class HuggingFace(Pieces):
         found: list[int] = self._tokenizer.encode(text, add_special_tokens=self._special).ids
         return found
 
+    @property
+    def pairs(self) -> bool:
+        """Whether two texts may stand in the place of one: the file says how they are joined."""
+        return self._special or super().pairs
+
+    def pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        """Returns the ids of two texts, cut to the length, and segments."""
+        if not self._special:
+            return super().pair(first, second)
+        found = self._tokenizer.encode(first, second, add_special_tokens=True)
+        return list(found.ids), list(found.type_ids)
+
     def token(self, piece: int) -> str:
         """Returns the token of an id; of one made of bytes the text, where it is some."""
         token: str | None = self._tokenizer.id_to_token(piece)

@@ -31,6 +31,7 @@ _MOVES = frozenset(
     {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split"}
     | {"Flatten", "Cast", "Expand", "Tile"}
 )
+_CACHE: Axes = (BATCH, "head", "past", "feature")
 #: Names of an input, and what the output of the next state is called then, as exporters and people
 #: call them: `past_key_values.0.key` and `present.0.key`, `h0` and `hn`, `h` and `next_h`.
 _PAIRS = tuple(
@@ -139,7 +140,7 @@ def with_states(
     if not places and not own:
         raise ExportError(_nothing(view))
     if not places:
-        return StatesFile(read, own, {}, ())
+        return StatesFile(read, own, _cache_axes(view, own), ())
     return _added(read, view, places, own)
 
 
@@ -292,6 +293,16 @@ def _own_states(view: OnnxView, places: Sequence[_Place]) -> dict[str, str]:
     return {name: found[name] for name in order if name in found}
 
 
+def _cache_axes(view: OnnxView, own: Mapping[str, str]) -> dict[str, Axes]:
+    """Returns the axes of caches of keys and values, `[batch, head, past, feature]`."""
+    found: dict[str, Axes] = {}
+    for name, following in own.items():
+        sizes = view.input(view.input_names.index(name)).shape
+        if [n is None for n in sizes] == [True, False, True, False]:
+            found |= {name: _CACHE, following: _CACHE}
+    return found
+
+
 def _goes_with(view: OnnxView, value: ir.Value, following: ir.Value) -> bool:
     """Tells whether an output may be the next value of an input."""
     at, end = view.inputs.index(value), list(view.graph.outputs).index(following)
@@ -314,7 +325,7 @@ def _added(
     if not all(_found(model.graph, p) for p in places):
         model = read.model.clone()
     graph = model.graph
-    carried, axes = dict(own), dict[str, Axes]()
+    carried, axes = dict(own), _cache_axes(view, own)
     for place in places:
         node = _found(graph, place)
         assert node is not None

@@ -77,7 +77,7 @@ class OnnxSource:
 
     def _with(self, states: StatesFile) -> OnnxSource:
         untouched = (self._read, self.batch) if states.added else None
-        return OnnxSource(states.read, {**self._axes, **states.axes}, states, untouched)
+        return OnnxSource(states.read, {**states.axes, **self._axes}, states, untouched)
 
     def as_written(self, kind: str) -> OnnxSource:
         """Returns this."""

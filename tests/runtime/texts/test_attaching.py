@@ -104,3 +104,38 @@ def test_without_the_library(file, tmp_path, monkeypatch):
     ones = np.ones((1, 3), np.int32)
     ids = {"input_ids": ones, "attention_mask": ones, "token_type_ids": 0 * ones}
     assert art.run(ids)["y"].shape == (1, 2)
+
+
+PAIRS = [("the cat", "sat"), ("cats cats the sat", "the"), ("", "the cat sat the cat")]
+
+
+@pytest.mark.parametrize("length", [None, 8])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pairs_and_padding_as_the_library_has_them(file, side, length, tmp_path):
+    """`[CLS] a [SEP] b [SEP]` with segments, padded where the file says."""
+    library = tokenizers.Tokenizer.from_file(str(file))
+    library.enable_padding(direction=side, pad_id=0, pad_token="[PAD]", length=length)
+    library.save(str(tmp_path / "tokenizer.json"))
+    model = model_of(length)
+    probe = pg.InputGradient(target=1, wrt="input_ids", per_token="dot")
+    place = tmp_path / "m.onnx"
+    pg.compile(model, [probe], place, tokenizer=tmp_path / "tokenizer.json", verify=False)
+    art = runtime.load(place)
+    if length:
+        library.enable_truncation(length)
+    for texts in (PAIRS, ["the cat", "cats sat the"]):
+        found = library.encode_batch(texts)
+        fed = [np.array([getattr(e, what) for e in found]) for what in
+               ("ids", "attention_mask", "type_ids")]  # fmt: skip
+        result = art.run(texts)
+        for name, right in zip(result.run.inputs, fed, strict=True):
+            np.testing.assert_array_equal(result.run.inputs[name], right, err_msg=name)
+        expected = np.asarray(model([keras.ops.convert_to_tensor(f) for f in fed]))
+        np.testing.assert_allclose(result["y"].array, expected, rtol=1e-5, atol=1e-6)
+        words = result["input_gradient/input_ids"].words(0)
+        tokens = [t for t, there in zip(found[0].tokens, fed[1][0], strict=True) if there]
+        assert [w for w, _ in words] == tokens
+        row = result["input_gradient/input_ids"].array[0][fed[1][0] > 0]
+        np.testing.assert_allclose([v for _, v in words], row, rtol=1e-6)
+    with pytest.raises(InputError, match="or with a pair of strings"):
+        art.run([("a", "b", "c")])

@@ -8,7 +8,13 @@ from onnx import helper, numpy_helper
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import ExportError, InputError, SelectionError, VerificationError
+from probegen.errors import (
+    ArtefactError,
+    ExportError,
+    InputError,
+    SelectionError,
+    VerificationError,
+)
 from probegen.sources.onnx import explicit_states
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -209,3 +215,153 @@ def test_an_original_on_disk_is_left_alone(tmp_path):
     pg.compile(tmp_path / "source.onnx", [], tmp_path / "m.onnx", states="io")
     assert (tmp_path / "source.onnx").read_bytes() == before
     assert "state/lower" in runtime.load(tmp_path / "m.onnx").run(series(2, 3)).states
+
+
+def decoder(heads=2, width=3, size=11, longest=20):
+    """One layer of causal attention with a cache, as exporters write decoders.
+
+    Takes ids, the mask of all tokens, those before included, and positions.
+    """
+    rng = np.random.default_rng(7)
+    whole = heads * width
+    arrays = {
+        "table": rng.standard_normal((size, whole)),
+        "places": rng.standard_normal((longest, whole)),
+        **{name: 0.5 * rng.standard_normal((whole, whole)) for name in ("wq", "wk", "wv", "wo")},
+        "head": rng.standard_normal((whole, size)),
+        "far": np.array(-1e4), "one_": np.array(1.0), "root": np.array(width**0.5),
+    }  # fmt: skip
+    arrays = {name: array.astype("float32") for name, array in arrays.items()}
+    arrays |= {
+        "apart": np.array([0, 0, heads, width]), "joined": np.array([0, 0, whole]),
+        "first": np.array(0), "one": np.array(1), "third": np.array(2), "ax0": np.array([0]),
+        "ax1": np.array([1]), "ax12": np.array([1, 2]),
+    }  # fmt: skip
+
+    def node(kind, given, made, **more):
+        return helper.make_node(kind, given.split(), made.split(), made.split()[0], **more)
+
+    nodes = [
+        node("Gather", "table input_ids", "words"), node("Gather", "places position_ids", "where"),
+        node("Add", "words where", "x"),
+    ]  # fmt: skip
+    for part in "qkv":
+        nodes += [
+            node("MatMul", f"x w{part}", f"{part}1"), node("Reshape", f"{part}1 apart", f"{part}2"),
+            node("Transpose", f"{part}2", f"{part}3", perm=[0, 2, 1, 3]),
+        ]  # fmt: skip
+    nodes += [
+        node("Concat", "past_key_values.0.key k3", "present.0.key", axis=2),
+        node("Concat", "past_key_values.0.value v3", "present.0.value", axis=2),
+        node("Transpose", "present.0.key", "kt", perm=[0, 1, 3, 2]),
+        node("MatMul", "q3 kt", "products"), node("Div", "products root", "scaled"),
+        # A key counts where its place is not behind the query's, and its mask is not 0.
+        node("Shape", "present.0.key", "sizes"), node("Gather", "sizes third", "count"),
+        node("Range", "first count one", "keys"), node("Unsqueeze", "keys ax0", "keys_row"),
+        node("Unsqueeze", "position_ids third_", "queries"),
+        node("LessOrEqual", "keys_row queries", "seen"), node("Unsqueeze", "seen ax1", "seen4"),
+        node("Cast", "attention_mask", "counts", to=9), node("Unsqueeze", "counts ax12", "counts4"),
+        node("And", "seen4 counts4", "allowed"), node("Where", "allowed scaled far", "masked"),
+        node("Softmax", "masked", "weights", axis=-1),
+        node("MatMul", "weights present.0.value", "mixed"),
+        node("Transpose", "mixed", "back", perm=[0, 2, 1, 3]),
+        node("Reshape", "back joined", "flat"),
+        node("MatMul", "flat wo", "projected"), node("Add", "projected x", "residual"),
+        node("MatMul", "residual head", "logits"),
+    ]  # fmt: skip
+    arrays["third_"] = np.array([2])
+    held = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    past, now = (
+        ["batch_size", heads, "past_sequence_length", width],
+        ["batch_size", "sequence_length"],
+    )
+    total = ["batch_size", "total_sequence_length"]
+    inputs = [
+        helper.make_tensor_value_info("input_ids", 7, now),
+        helper.make_tensor_value_info("attention_mask", 7, total),
+        helper.make_tensor_value_info("position_ids", 7, now),
+        helper.make_tensor_value_info("past_key_values.0.key", 1, past),
+        helper.make_tensor_value_info("past_key_values.0.value", 1, past),
+    ]  # fmt: skip
+    present = ["batch_size", heads, "total_sequence_length", width]
+    outputs = [
+        helper.make_tensor_value_info("logits", 1, [*now, size]),
+        *(helper.make_tensor_value_info(f"present.0.{k}", 1, present) for k in ("key", "value")),
+    ]  # fmt: skip
+    graph = helper.make_graph(nodes, "decoder", inputs, outputs, held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("decoder") / "m.onnx"
+    probes = [
+        pg.InputGradient(target="input", region="input", per_token="dot", wrt="input_ids"),
+        pg.Attention(),
+    ]
+    assert pg.compile(decoder(), probes, path, states="io").report.passed
+    return runtime.load(path)
+
+
+def fed(ids, before=0):
+    """The inputs of ids behind some that the cache holds, as a user feeds them."""
+    rows, new = np.shape(ids)
+    return {
+        "input_ids": np.asarray(ids),
+        "attention_mask": np.ones((rows, before + new), np.int64),
+        "position_ids": np.broadcast_to(np.arange(before, before + new), (rows, new)),
+    }
+
+
+def test_an_exported_decoder_goes_on_from_its_cache(written):
+    """Token by token and in chunks as the whole, which is what the file itself says."""
+    kept = [(i.name, i.next_state) for i in written.inputs if i.next_state]
+    assert kept == [(f"past_key_values.0.{k}", f"present.0.{k}") for k in ("key", "value")]
+    ids = np.random.default_rng(0).integers(0, 11, (2, 7))
+    empty = {f"past_key_values.0.{k}": np.zeros((2, 2, 0, 3), "float32") for k in ("key", "value")}
+    right = by_itself(decoder(), {**fed(ids), **empty})[0]
+    last = np.eye(7)[[6, 6]]
+    whole = written.run(fed(ids), target=[3, 5], region=last)
+    np.testing.assert_allclose(whole["logits"].array, right, **CLOSE)
+    (name,) = (n for n in whole if n.startswith("attention/"))
+    for ends in ((3, 5, 7), range(1, 8)):
+        states, start = None, 0
+        for end in ends:
+            chunk = ids[:, start:end]
+            region = np.eye(end - start)[[-1, -1]]
+            found = written.run(fed(chunk, start), states=states, target=[3, 5], region=region)
+            np.testing.assert_allclose(found["logits"].array, right[:, start:end], **CLOSE)
+            states, start = found.states, end
+        new = chunk.shape[1]
+        for got, of_whole in (
+            (
+                found["input_gradient/input_ids"].array,
+                whole["input_gradient/input_ids"].array[:, -new:],
+            ),
+            (found[name].array[:, :, -1], whole[name].array[:, :, -1]),
+        ):
+            np.testing.assert_allclose(got, of_whole, **CLOSE)
+
+
+def test_an_exported_decoder_writes_on(tmp_path):
+    """By its cache, one token a run, prompts of several lengths; as by the whole text each time."""
+    pg.compile(decoder(), [pg.Attention()], tmp_path / "m.onnx", states="io", verify=False)
+    prompts = [[3, 1, 4], [2], [5, 5, 9, 0]]
+    empty = {f"past_key_values.0.{k}": np.zeros((1, 2, 0, 3), "float32") for k in ("key", "value")}
+    made = runtime.generate(runtime.load(tmp_path / "m.onnx"), prompts, 5)
+    for prompt, found in zip(prompts, made, strict=True):
+        ids = list(prompt)
+        for token in found.ids:
+            assert token == int(by_itself(decoder(), {**fed([ids]), **empty})[0][0, -1].argmax())
+            ids.append(token)
+        (rows,) = found.attention.values()
+        np.testing.assert_allclose(np.nansum(rows, 1), 1, rtol=1e-5)
+
+
+def test_a_mask_of_the_new_tokens_alone_is_found(tmp_path):
+    """What the states hold needs a mask as well: the engine says that sizes do not fit."""
+    pg.compile(decoder(), [], tmp_path / "m.onnx", states="io", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    first = art.run(fed([[1, 2, 3]]))
+    with pytest.raises(ArtefactError):
+        art.run({**fed([[4]], 3), "attention_mask": [[1, 1]]}, states=first.states)

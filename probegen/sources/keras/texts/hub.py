@@ -71,7 +71,13 @@ def preprocessed(preprocessor: Any, length: int | None, *, ends: bool) -> dict[s
     start = packer.start_value if getattr(preprocessor, "add_start_token", True) else None
     end = packer.end_value if ends else None
     padding = packer.pad_value or 0
-    return {**_core(layer, layer.name), **_packed(length, start or (), end or (), padding, layer)}
+    settings = {**_core(layer, layer.name)}
+    settings |= _packed(length, start or (), end or (), padding, layer)
+    settings["side"] = getattr(packer, "padding_side", "right")
+    between = getattr(packer, "sep_value", None)
+    if ends and between is not None:
+        settings |= {"between": [int(i) for i in between], "truncate": packer.truncate}
+    return settings
 
 
 def _core(layer: Any, path: str) -> dict[str, Any]:

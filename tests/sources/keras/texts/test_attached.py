@@ -4,11 +4,15 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import probegen as pg
 from probegen import runtime
+from probegen.artefact.texts import IDS, MASK, SEGMENTS, TextSpec
 from probegen.errors import ExportError
+from probegen.runtime.texts import tokenizer_of
+from probegen.sources.keras.texts import hub
 from tests.runtime.texts.test_hub import word_piece_vocabulary
 
 TEXTS = ["The cat, unheard of.", "", "\u0130stanbul \U0001f468\u200d\U0001f469 stra\u00dfe [SEP] x"]
@@ -75,3 +79,27 @@ def test_a_tokenizer_of_ragged_rows():
     layer = keras_hub.tokenizers.WordPieceTokenizer(["[UNK]", "a"])
     with pytest.raises(ExportError, match=r"ragged tensors.*sequence_length="):
         tokenizer(layer, "words")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("truncate", ["round_robin", "waterfall"])
+def test_pairs_of_texts(classifier, side, truncate):
+    """`[CLS] a [SEP] b [SEP]` with segments, as the preprocessor packs, cuts and pads them."""
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(
+        classifier.preprocessor.tokenizer, sequence_length=9, truncate=truncate
+    )
+    preprocessor.build(None)
+    preprocessor.packer.padding_side = side
+    settings = hub.preprocessed(preprocessor, 9, ends=True)
+    tokenizer = tokenizer_of(TextSpec("text", (None,), {}, settings))
+    firsts = ["the cat", "", "cat the cat the cat the", "the the the the the the the the"]
+    seconds = ["sat", "the cat sat on the cat sat on the", "cat", "cat cat cat cat cat cat cat"]
+    packer, split = preprocessor.packer, preprocessor.tokenizer
+    texts = np.array([firsts, seconds], object).T
+    texts = np.vectorize(str.encode, otypes=[object])(texts)
+    for given, parts in ((texts, (firsts, seconds)), (texts[:, 0], (firsts,))):
+        ids, segments = map(np.asarray, packer(tuple(split(tf.constant(part)) for part in parts)))
+        found = tokenizer.encode(given)
+        np.testing.assert_array_equal(found[IDS], ids)
+        np.testing.assert_array_equal(found[MASK], ids != packer.pad_value)
+        np.testing.assert_array_equal(found[SEGMENTS], segments)
