@@ -157,7 +157,7 @@ class KerasView(ModelView):
             id(w.applied): weight_axes(self.trace.axes(w.applied), w.applied_keys) for w in made
         }
         inputs = [(t, *batch_and_channel(self.trace.axes(t))) for t in self.trace.inputs]
-        found = follow_graph(self.trace.graph, inputs, where).readings()
+        found = follow_graph(self.trace.graph, inputs, where, told_sizes=True).readings()
         by_tensor = dict(zip(where, found, strict=True))
         return [by_tensor[id(w.applied)] for w in made]
 

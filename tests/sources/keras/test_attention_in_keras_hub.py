@@ -65,3 +65,23 @@ def test_heads_in_groups_that_share_keys(tmp_path):
     rollout = next(r for n, r in found.items() if n.startswith("attention_rollout/"))
     assert rollout.axes == ("batch", "query", "key")
     np.testing.assert_allclose(rollout.array, rolled, rtol=1e-4, atol=1e-6)
+
+
+def test_a_rollout_over_patches_of_open_batch(tmp_path):
+    """ViT reshapes patches to the batch's size as it is told, and to as many as there are."""
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(8, 12, 3), patch_size=4, num_layers=2, num_heads=2, hidden_dim=10, mlp_dim=6
+    )
+    spread(backbone, 0.3)
+    probes = [pg.Attention(reduce="heads"), pg.AttentionRollout()]
+    pg.compile(backbone, probes, tmp_path / "m.onnx", verify=False)
+    found = runtime.load(tmp_path / "m.onnx").run(
+        np.random.default_rng(1).standard_normal((3, 8, 12, 3))
+    )
+    rolled = np.eye(7)
+    for layer in (1, 2):
+        mean = found[f"attention/vit_encoder/transformer_block_{layer}/mha"].array
+        rolled = (0.5 * np.eye(7) + 0.5 * mean) @ rolled
+    rollout = next(r for n, r in found.items() if n.startswith("attention_rollout/"))
+    np.testing.assert_allclose(rollout.array, rolled, rtol=1e-4, atol=1e-6)
