@@ -2,7 +2,7 @@
 
 Output names become percent-encoded member names (`saliency/image` is `saliency%2Fimage`), so
 that no name reaches outside a folder the archive is unpacked into. Members that start with `@`,
-which no encoded name does, hold the rest: the manifest as JSON, the inputs and the target.
+which no encoded name does, hold the rest: the manifest as JSON, the inputs, the target, the times.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from probegen.errors import ArtefactError, InputError
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array
 from probegen.runtime.read import arrays
+from probegen.runtime.times import Times, as_array
 
 _MANIFEST = "@manifest"
 _SOURCE = "@source"
 _TARGET = "@target"
 _INPUT = "@input."
+#: What stands at the steps of all series, or of one by its name.
+_TIME, _TIME_OF = "@time", "@time."
 
 
 def write(
@@ -35,6 +38,7 @@ def write(
     target: Array | None,
     manifest: str,
     source: str,
+    time: Times | None,
 ) -> Path:
     """Writes the arrays of one result atomically; returns the path."""
     members = {quote(name, safe=""): array for name, array in outputs.items()}
@@ -42,6 +46,10 @@ def write(
     members |= {_MANIFEST: np.array(manifest), _SOURCE: np.array(source)}
     if target is not None:
         members[_TARGET] = target
+    if isinstance(time, Mapping):
+        members |= {_TIME_OF + quote(name, safe=""): as_array(t) for name, t in time.items()}
+    elif time is not None:
+        members[_TIME] = as_array(time)
 
     def fill(file: IO[bytes]) -> None:
         # numpy.savez takes names as keyword arguments, and `file` is one of its own.
@@ -55,8 +63,8 @@ def write(
 
 def read(
     path: str | os.PathLike[str],
-) -> tuple[dict[str, Array], dict[str, Array], Array | None, str, str]:
-    """Returns what `write` was given: outputs, inputs, target, manifest and source.
+) -> tuple[dict[str, Array], dict[str, Array], Array | None, str, str, Times | None]:
+    """Returns what `write` was given: outputs, inputs, target, manifest, source and times.
 
     Raises:
         ArtefactError: the file is not there, damaged, or was not written by `write`.
@@ -71,7 +79,11 @@ def read(
     told = [_text(members, name, path) for name in (_MANIFEST, _SOURCE)]
     outputs = {unquote(n): a for n, a in members.items() if not n.startswith("@")}
     inputs = {unquote(n[len(_INPUT) :]): a for n, a in members.items() if n.startswith(_INPUT)}
-    return outputs, inputs, members.get(_TARGET), told[0], told[1]
+    of_inputs = {
+        unquote(n[len(_TIME_OF) :]): a for n, a in members.items() if n.startswith(_TIME_OF)
+    }
+    time = of_inputs or members.get(_TIME)
+    return outputs, inputs, members.get(_TARGET), told[0], told[1], time
 
 
 def _text(members: Mapping[str, Array], name: str, path: str | os.PathLike[str]) -> str:

@@ -37,6 +37,7 @@ from probegen.runtime.positions import Positions, explained_input, is_derivative
 from probegen.runtime.run import Run
 from probegen.runtime.states import next_states
 from probegen.runtime.texts.whole_words import join, joined_by
+from probegen.runtime.times import check as check_times
 from probegen.stages import stage
 from probegen.text import indented_table
 
@@ -396,6 +397,7 @@ class Result(Mapping[str, Record]):
             target=run.target,
             manifest=run.manifest.to_json(),
             source=run.source,
+            time=run.time,
         )
 
 
@@ -415,10 +417,15 @@ def read_npz(path: str | os.PathLike[str]) -> Result:
         ArtefactError: the file is not there, damaged, or no such result.
         ManifestError: its manifest is of a newer schema.
     """
-    outputs, inputs, target, manifest, source = archive.read(path)
+    outputs, inputs, target, manifest, source, time = archive.read(path)
     described = Manifest.from_json(manifest)
     _check_read(path, described, inputs, outputs, target)
-    return Result(Run(described, inputs, target, source), outputs)
+    run = Run(described, inputs, target, source, time=time)
+    try:
+        check_times(time, described.inputs, inputs, run.rows)
+    except InputError as error:
+        raise ArtefactError(f"{str(path)!r} is damaged: {error}") from error
+    return Result(run, outputs)
 
 
 def _check_read(

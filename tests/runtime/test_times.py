@@ -17,6 +17,7 @@ from probegen.runtime.read import read_input
 from tests.runtime.figures import texts_of
 
 DATES = [f"2024-0{m}-15" for m in (1, 2, 3, 4, 5)]
+DAYS = [datetime.date.fromisoformat(day) for day in DATES]
 ROWS = "".join(f"{d},{i}.5,{i * i}\n" for i, d in enumerate(DATES))
 TABLE = "day,wind [m/s],load\n" + ROWS
 
@@ -139,7 +140,7 @@ def forecaster(tmp_path_factory):
     return folder
 
 
-def test_times_go_along_with_a_run(forecaster):
+def test_times_go_along_with_a_run(forecaster, tmp_path):
     art = runtime.load(forecaster / "m.onnx")
     x = np.random.default_rng(1).normal(size=(2, 5, 2)).astype(np.float32)
     each = np.stack([np.arange(5) + 1900, np.arange(5) + 2000])
@@ -148,6 +149,11 @@ def test_times_go_along_with_a_run(forecaster):
     assert {"2000", "2004", "wind [m/s]", "load [MW]"} <= set(texts)
     again = art.run_batched(x, 1, time={"weather": DATES})
     assert set(DATES) & set(texts_of(again["gradient_x_input/weather"].plot()))
+    for kept, time in ((result, each), (again, DATES), (art.run(x, time=DAYS), DATES)):
+        kept.to_npz(tmp_path / "r.npz")
+        back = runtime.read_npz(tmp_path / "r.npz").run.time
+        found = back["weather"] if isinstance(back, dict) else back
+        np.testing.assert_array_equal(found, np.asarray(time, found.dtype))
     for wrong, says in (
         (range(4), "time has 4 entries"),
         (each[:1], r"time has the shape \(1, 5\)"),
