@@ -28,6 +28,8 @@ from probegen.plan.plan import TensorRef
 _FLOAT, _INT = ir.DataType.FLOAT, ir.DataType.INT64
 #: Keys' kernel, and the steps in which `tf.image.resize` looks it up where it does not antialias.
 _KEYS, _STEPS = -0.5, 1024.0
+#: Where a quotient is split in two, so that products of its parts are exact.
+_SPLIT = 1024.0
 #: Taps of linear interpolation.
 _PAIR = 2
 #: Half the width of a kernel, in pixels of the coarser grid.
@@ -303,7 +305,7 @@ def _joined(
 def _taps(b: Builder, part: _Part, wanted: int, resize: str) -> _Taps:
     """Writes which pixels of an axis make each pixel of the result."""
     length = b.cast(part.length, _FLOAT)
-    scale = b.div(length, _divisor(b, wanted, part.length))
+    scale = _quotient(b, length, _divisor(b, wanted, part.length))
     at = b.elementwise("Mul", b.const(np.arange(wanted) + 0.5, _FLOAT), scale)
     last = b.sub(part.length, b.ints(1))
     weights: ir.Value | None = None
@@ -343,6 +345,22 @@ def _divisor(b: Builder, number: int, size: ir.Value) -> ir.Value:
     """
     nothing = b.elementwise("Min", size, b.ints(0))
     return b.cast(b.elementwise("Max", nothing, b.ints(number)), _FLOAT)
+
+
+def _quotient(b: Builder, size: ir.Value, number: ir.Value) -> ir.Value:
+    """Writes a quotient of whole numbers in float32, rounded once in every runtime.
+
+    OpenVINO multiplies by the rounded inverse, whatever is divided by. What that leaves over is
+    found with products that are exact (up to sizes of 2^14), and added. Where the quotient was
+    right it is less than half of its last bit.
+    """
+    near = b.div(size, number)
+    coarse = b.mul(b.op("Floor", b.mul(near, _SPLIT), shape=near), 1 / _SPLIT)
+    fine = b.sub(near, coarse)
+    left = b.sub(
+        b.sub(size, b.elementwise("Mul", coarse, number)), b.elementwise("Mul", fine, number)
+    )
+    return b.add(near, b.div(left, number))
 
 
 def _keys_of_steps(b: Builder, offset: ir.Value) -> ir.Value:

@@ -105,11 +105,14 @@ def test_openvino_gives_the_same_numbers(resize, antialias, fit):
 def test_many_sizes(resize):
     """A centre on the edge of two pixels falls where TensorFlow's rounding puts it."""
     spec = spec_of(ImageInput(resize=resize), (None, 49, 30, 1))
-    run = by_onnxruntime(model_of(spec))
+    run, other = by_onnxruntime(model_of(spec)), by_openvino(model_of(spec))
     for size in range(1, 1500, 37):
         x = pictures(1, size, size // 2 + 1, 1)
         right = by_keras(x, (49, 30), resize, False, "stretch")
         np.testing.assert_array_equal(run(x), right, err_msg=str(size))
+        # OpenVINO joins the product and the sum of a coordinate, which rounds once less.
+        moved = 0.0 if resize == "nearest" else 0.05
+        np.testing.assert_allclose(other(x), right, atol=moved, rtol=0, err_msg=str(size))
         limit = 0.0 if resize == "nearest" else 1e-4
         np.testing.assert_allclose(prepared(x, spec), right, atol=limit, rtol=0)
 
