@@ -284,7 +284,7 @@ with aside(final) as place:
 
 @pytest.mark.parametrize("moves", range(7))
 def test_a_process_that_is_killed_while_it_moves_files(made, tmp_path, moves):
-    """Six moves replace three files. Whatever lies there is one build, or says that it is none."""
+    """Six moves replace three files. Whatever lies there, one build, whole, can be opened."""
     shutil.copytree(made[1].path.parent, tmp_path, dirs_exist_ok=True)
     final = tmp_path / "m.onnx"
     command = [sys.executable, "-c", KILLED, str(made[2].path), str(final), str(moves)]
@@ -294,10 +294,5 @@ def test_a_process_that_is_killed_while_it_moves_files(made, tmp_path, moves):
     expected = {
         seed: runtime.load(made[seed].path).run(x)["saliency/image"].array for seed in (1, 2)
     }
-    build = 1 if moves == 0 else 2 if moves == 6 else None
-    if build is None:
-        with pytest.raises(ArtefactError):
-            runtime.load(final)
-    else:
-        got = runtime.load(final, check=True).run(x)["saliency/image"].array
-        np.testing.assert_array_equal(got, expected[build])
+    got = runtime.load(final, check=True).run(x)["saliency/image"].array
+    np.testing.assert_array_equal(got, expected[2 if moves == 6 else 1])
