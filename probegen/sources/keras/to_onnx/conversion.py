@@ -36,6 +36,7 @@ _LEFT_ALONE = {
     "rewrite_thresholded_relu": "x * (x < 1) is taken for x * (x > 1)",
     "rewrite_leakyrelu": "maximum(a * x, x) fails where a is a vector",
     "rewrite_gemm": "matmul(x, y) + z fails where z has more axes",
+    "rewriter_lstm_tf2": "an LSTM of float64 or float16, which onnxruntime has not",
 }
 _INSTEAD = "Export to SavedModel instead (format='savedmodel'), or replace the layer."
 

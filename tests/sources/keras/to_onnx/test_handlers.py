@@ -301,3 +301,46 @@ def test_an_operation_that_shares_its_name_with_one_of_onnx_is_refused() -> None
 def test_random_numbers_are_refused() -> None:
     with pytest.raises(UnsupportedOpsError, match=r"RandomUniform: it draws random numbers"):
         session(lambda x: x + tf.random.uniform((4,)), [tf.TensorSpec((3, 4))])
+
+
+EXACT = {
+    "gelu": lambda x: keras.ops.gelu(x, approximate=False),
+    "erf": keras.ops.erf,
+    "softplus": keras.ops.softplus,
+    "mish": lambda x: x * keras.ops.tanh(keras.ops.softplus(x)),
+    "selu": keras.ops.selu,
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_functions_of_float64_are_exact(
+    name: str, policy: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Their gradients are verified too, at 0 as well."""
+    policy("float64")
+    model = keras.Sequential(
+        [keras.Input((9,), dtype="float64", name="x"), layers.Lambda(EXACT[name])]
+    )
+    pg.compile(model, [pg.InputGradient(target=2)], tmp_path / "m.onnx")
+    x = np.concatenate([np.linspace(-9, 9, 88), [0.0, 50.0]]).reshape(10, 9)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        right = model(inputs)
+        score = right[:, 2]
+    (prediction,) = (r for r in result.values() if r.spec.kind == "prediction")
+    np.testing.assert_allclose(prediction.array, right, rtol=1e-12, atol=1e-15)
+    slope = result["input_gradient/x"].array
+    np.testing.assert_allclose(slope, tape.gradient(score, inputs), rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.parametrize("precision", ["float64", "mixed_float16"])
+def test_recurrence_that_no_fused_operator_computes(
+    kind: str, precision: str, policy: Callable[[str], None], tmp_path: Path
+) -> None:
+    policy(precision)
+    x = keras.Input((7, 2), name="x")
+    model = keras.Model(x, layers.Dense(3)(getattr(layers, kind)(4)(x)))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,100 @@ _Type = onnx.TensorProto
 def erfc(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes `Erfc(x)` (exact GELU) as `1 - Erf(x)`."""
     w = Writer(context, node)
-    wide = w.dtype
-    w.dtype = _Type.FLOAT if wide == _Type.DOUBLE else wide  # onnxruntime has no Erf of float64
-    w.give(w.op("Sub", w.const(1), w.op("Erf", w.cast(w.inputs[0], w.dtype))))
+    w.finish("Sub", w.const(1), _erf(w, w.inputs[0]))
+
+
+def erf(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `Erf` of float64, which onnxruntime lacks, by polynomials."""
+    w = Writer(context, node)
+    if w.dtype == _Type.DOUBLE:
+        w.give(_erf(w, w.inputs[0]))
+
+
+#: Where one polynomial of the error function ends and the other begins, and where it is 1.
+_MIDDLE, _END = 2.0, 6.2
+
+
+def _erf(w: Writer, x: str) -> str:
+    """Returns the error function, of float64 to 1e-15.
+
+    In the middle it is x times a polynomial of x squared, which is smooth at 0; outside, with
+    z = |x| and t = 2 / (2 + z), one less t exp(p(t) - z^2) (Press et al., Numerical Recipes, 6.2).
+    """
+    if w.dtype != _Type.DOUBLE:
+        return w.op("Erf", x)
+    near, squares = w.test("Less", w.op("Abs", x), w.const(_MIDDLE)), (0.0, _MIDDLE**2)
+    inside = w.where(near, x, w.const(0))
+    ratio = _polynomial(
+        w, w.op("Mul", inside, inside), lambda u: math.erf(u**0.5) / u**0.5, squares
+    )
+    z = w.op("Min", w.op("Max", w.op("Abs", x), w.const(_MIDDLE)), w.const(_END))
+    t = w.op("Div", w.const(2), w.op("Add", z, w.const(2)))
+
+    def exponent(t: float) -> float:
+        z = 2 / t - 2
+        return math.log(math.erfc(z) / t) + z * z
+
+    p = _polynomial(w, t, exponent, (2 / (2 + _END), 2 / (2 + _MIDDLE)))
+    rest = w.op("Mul", t, w.op("Exp", w.op("Sub", p, w.op("Mul", z, z))))
+    far = w.op("Mul", w.op("Sign", x), w.op("Sub", w.const(1), rest))
+    return w.where(near, w.op("Mul", inside, ratio), far)
+
+
+#: The degree of polynomials that stand for functions to the last bits of float64.
+_DEGREE = 20
+
+
+def _polynomial(
+    w: Writer, x: str, function: Callable[[float], float], bounds: tuple[float, float]
+) -> str:
+    """Returns a function between two bounds by Chebyshev polynomials, by Clenshaw's recurrence."""
+    low, high = bounds
+    angles = np.pi * (np.arange(10 * _DEGREE) + 0.5) / (10 * _DEGREE)
+    values = [function(v) for v in (low + high) / 2 + (high - low) / 2 * np.cos(angles)]
+    first, *others = np.polynomial.chebyshev.chebfit(np.cos(angles), values, _DEGREE).tolist()
+    at = w.op("Mul", w.op("Sub", x, w.const((low + high) / 2)), w.const(2 / (high - low)))
+    twice = w.op("Add", at, at)
+    one, before = w.const(others[-1]), w.const(0)
+    for coefficient in reversed(others[:-1]):
+        moved = w.op("Sub", w.op("Mul", twice, one), before)
+        one, before = w.op("Add", moved, w.const(coefficient)), one
+    return w.op("Add", w.op("Sub", w.op("Mul", at, one), before), w.const(first))
+
+
+def softplus(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes Softplus of float64 by exponentials; of float16 in float32.
+
+    onnxruntime has no kernel for one, and that of the other is infinite too early.
+    """
+    w = Writer(context, node)
+    if w.dtype == _Type.FLOAT16:
+        in_single_precision(_Type.FLOAT16)(context, node, _, __)
+    if w.dtype != _Type.DOUBLE:
+        return
+    x = w.inputs[0]
+    large = w.test("Greater", x, w.const(_LARGE))
+    inside = w.where(large, w.const(0), x)
+    small = w.op("Log", w.op("Add", w.op("Exp", inside), w.const(1)))
+    w.give(w.where(large, x, small))
+
+
+#: Above this log(1 + exp(x)) is x in float64.
+_LARGE = 40.0
+#: Of the scaled exponential linear unit (Klambauer et al. 2017).
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+def selu(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes Selu of float64 in pieces: ONNX has its two numbers in float32 alone."""
+    w = Writer(context, node)
+    if w.dtype != _Type.DOUBLE:
+        return
+    x = w.inputs[0]
+    above = w.test("Greater", x, w.const(0))
+    below = w.op("Sub", w.op("Exp", w.where(above, w.const(0), x)), w.const(1))
+    bent = w.where(above, x, w.op("Mul", below, w.const(_SELU_ALPHA)))
+    w.finish("Mul", bent, w.const(_SELU_SCALE))
 
 
 def expm1(context: Any, node: Any, _: str, __: Any) -> None:
