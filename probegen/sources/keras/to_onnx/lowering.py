@@ -231,12 +231,12 @@ def to_ir(
     fix_negative_padding(model.graph)
     fix_empty_inputs(model.graph)
     infer_shapes(model)
+    while fix_scales(model.graph):  # before anything goes by shapes; one behind another in turn
+        infer_shapes(model)
     fold_placeholders(model.graph)
     fix_groups(model.graph)
     fix_output_shapes(model.graph)
     fix_transposes(model.graph)
-    if fix_scales(model.graph):
-        infer_shapes(model)
     return model
 
 

@@ -163,6 +163,8 @@ def fix_scales(graph: ir.Graph) -> bool:
     for some: where onnxruntime moves a Transpose past a Resize it reorders the sizes as if there
     was one for every axis.
 
+    The nearest neighbour is told in a way that ONNX still has.
+
     Returns:
         Whether anything changed; shapes behind it are wrong then, and have to be inferred anew.
     """
@@ -170,6 +172,7 @@ def fix_scales(graph: ir.Graph) -> bool:
     for node in list(graph.all_nodes()):
         if node.op_type != "Resize" or node.domain:
             continue
+        _tell_nearest(node)
         scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         shape = None if node.inputs[0] is None else shape_of(node.inputs[0])
         if scales is None or shape is None or scales.size != len(shape):
@@ -185,6 +188,17 @@ def fix_scales(graph: ir.Graph) -> bool:
             _resize_to(node, dict(zip(axes, meant, strict=True)), graph.opset_imports.get("", 0))
             changed = True
     return changed
+
+
+def _tell_nearest(node: ir.Node) -> None:
+    """Writes `tf_half_pixel_for_nn`, which ONNX dropped with operator set 13, as it can be said.
+
+    The floor of t is the whole number next to t - 1/2, the upper one of two.
+    """
+    if attribute(node, "coordinate_transformation_mode") != "tf_half_pixel_for_nn":
+        return
+    said = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
+    node.attributes.update((name, ir.AttrString(name, value)) for name, value in said.items())
 
 
 def _meant(size: float) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 
+import probegen as pg
+from probegen import runtime
 from probegen.graph.gate import add_gate
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import fix_empty_inputs, fix_scales
 
@@ -120,3 +124,27 @@ def test_a_mended_resize_runs_in_a_branch(asked: str, opset: int) -> None:
         )
         np.testing.assert_allclose(found[names[0]], expected, atol=1e-5)
         assert len(found[names[1]]) == (3 if explain else 0)
+
+
+@pytest.mark.parametrize("sizes", [(11, 14, 13, 1), (14, 6, 23, 9)])
+def test_the_nearest_neighbour_is_tensorflows(sizes, tmp_path):
+    height, width, rows, columns = sizes
+    image = keras.Input((height, width, 1), name="image")
+    y = layers.Resizing(rows, columns, interpolation="nearest")(image)
+    model = keras.Model(image, layers.Flatten()(y))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    x = np.arange(height * width, dtype=np.float32).reshape(1, height, width, 1)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    np.testing.assert_array_equal(result[model.output_names[0]].array, model(x))
+
+
+def test_the_nearest_neighbour_of_open_sizes_is_told_as_onnx_has_it(tmp_path):
+    image = keras.Input((None, None, 2), name="image")
+    y = layers.Resizing(7, 5, interpolation="nearest")(image)
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(y)))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    written = onnx.load(tmp_path / "m.onnx")
+    bodies = [a.g for n in written.graph.node for a in n.attribute]
+    nodes = [n for graph in (written.graph, *bodies) for n in graph.node if n.op_type == "Resize"]
+    modes = [a.s for n in nodes for a in n.attribute if a.name == "coordinate_transformation_mode"]
+    assert set(modes) == {b"half_pixel"}

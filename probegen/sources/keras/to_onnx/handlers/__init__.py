@@ -126,6 +126,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     recurrent.CARRIER: (recurrent.recurrent, []),
     # images
     "ResizeBilinear": (images.resize_bilinear, []),
+    "ResizeNearestNeighbor": (images.nearest, []),
     "ResizeBicubic": (images.resize, []),
     "ResizeArea": (images.resize, []),
     "ScaleAndTranslate": (images.resize, []),

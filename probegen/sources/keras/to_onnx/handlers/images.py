@@ -69,6 +69,29 @@ def _between(w: Writer, one: str, other: str, share: str) -> str:
     return w.op("Add", one, w.op("Mul", w.op("Sub", other, one), share))
 
 
+def nearest(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes the nearest neighbours of images of known sizes, which TensorFlow itself tells.
+
+    Where a place falls between two, engines round in different ways. Images of open sizes are left
+    to tf2onnx.
+    """
+    sizes, target = context.get_shape(node.input[0]), constant_value(context, node.input[1])
+    if sizes is None or min(sizes[1:3]) < 0 or target is None:
+        Resize.version_11(context, node)
+        return
+    names = ("align_corners", "half_pixel_centers")
+    how = {name: bool(node.get_attr_value(name)) for name in names}
+    w = Writer(context, node)
+    made = w.inputs[0]
+    for axis, (size, count) in enumerate(zip(sizes[1:3], target, strict=True), start=1):
+        line = np.arange(size, dtype=np.float32).reshape(1, size, 1, 1)
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            found = tf.raw_ops.ResizeNearestNeighbor(images=line, size=[int(count), 1], **how)
+            places = session.run(found).reshape(-1)
+        made = w.op("Gather", made, w.indices(places), axis=axis)
+    w.give(made)
+
+
 def resize(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes a resampling of images as a product with a constant matrix along each axis.
 
