@@ -26,6 +26,10 @@ OLDEST_READY := $(OLDEST_VENV)/.ready
 WHERE_VENV := .venv-where
 WHERE_BIN := $(WHERE_VENV)/bin
 WHERE_READY := $(WHERE_VENV)/.ready
+# The site: what writes it needs neither the compiler nor its tests.
+DOCS_VENV := .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+DOCS_READY := $(DOCS_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
 .PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
@@ -38,7 +42,7 @@ help:
 	@echo "make test-wide  run those that take long (tests/wide.py)"
 	@echo "make test-serving  run the tests that need KServe and Triton's schema"
 	@echo "make check   format, lint and types"
-	@echo "make docs    write the tables of methods into the README and docs/METHODS.md"
+	@echo "make docs    write the tables of methods, and the site into out/site/"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
 	@echo "make bench-serve  load on probegen serve, over loopback (three minutes)"
@@ -94,8 +98,15 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY)
+$(DOCS_READY): pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_BIN)/python -m pip install --quiet --upgrade pip
+	$(DOCS_BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(READY) $(DOCS_READY)
 	$(BIN)/python -m probegen.methods.documentation README.md docs/METHODS.md
+	$(DOCS_BIN)/mkdocs build --strict
 
 $(PEERS_READY): pyproject.toml
 	$(PYTHON) -m venv $(PEERS_VENV)
@@ -183,4 +194,4 @@ bom:
 		--output-file out/bom.cdx.json $(BOM_VENV)/subject
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) $(BOM_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) $(BOM_VENV) $(DOCS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,8 +37,8 @@ class Inspection(ProbePoints):
 
 def inspect(
     model: Any,
-    *,
     probes: Any = None,
+    *,
     sizes: Mapping[str, Sequence[int]] | None = None,
     inputs: Any = None,
 ) -> Inspection:

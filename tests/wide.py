@@ -12,6 +12,10 @@ WIDE = (
     "tests/examples/test_examples.py::test_recipe_runs_and_its_artefact_answers[feature_maps",
     "tests/examples/test_examples.py::test_recipe_runs_and_its_artefact_answers[custom_attention",
     "tests/examples/test_sequence_examples.py::test_example_leaves",
+    "tests/test_guides.py::test_a_guide_runs[images",
+    "tests/test_guides.py::test_a_guide_runs[series",
+    "tests/test_guides.py::test_a_guide_runs[tables",
+    "tests/test_guides.py::test_a_guide_runs[text",
     "tests/sources/keras/to_onnx/test_canonical.py::test_two_processes_write_the_same_bytes",
     "tests/test_layout.py::test_each_function_may_be_the_first_thing_used",
     # Rows of the sweep of Keras: some of each kind are in the short tests.
