@@ -1,7 +1,7 @@
 """Gradients of the fused recurrent operators in their usual form: LSTM, GRU and RNN.
 
-Other forms (gradients of weights, peepholes, sequence lengths, clipping, other activations) go
-step by step, as `probegen.graph.vjp.recurrent_steps` writes them.
+Other forms (gradients of weights, peepholes, clipping, other activations) go step by step, as
+`probegen.graph.vjp.recurrent_steps` writes them.
 
 The forward output Y holds the hidden state after every step, so everything that depends on
 hidden states alone (gates, activations and their slopes) is computed for a block of steps at once.
@@ -12,6 +12,9 @@ layer; both directions of a bidirectional layer share one `Scan`, whose turn tak
 Blocks are filled up with zeros at the end where the layer starts. A walk against its direction
 comes there last, and the gradients of initial states are those before the first step that is real.
 The cell states of LSTM are run in its direction, and pass what fills up unchanged.
+
+Where a sequence is shorter than the others (`sequence_lens`), the steps beyond its end change no
+state: gradients of states pass them unchanged, and their outputs have none.
 
 Shapes are those of the ONNX specification with `layout=0`: X `[time, batch, input]`,
 W `[directions, gates*hidden, input]`, R `[directions, gates*hidden, hidden]`,
@@ -38,7 +41,13 @@ from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import shift_by_one_step
 from probegen.graph.vjp.common import Dys, optional, required
 from probegen.graph.vjp.decomposition import through
-from probegen.graph.vjp.recurrent_steps import DEFAULT_ACTIVATIONS, GATES, directions_of, forward
+from probegen.graph.vjp.recurrent_steps import (
+    DEFAULT_ACTIVATIONS,
+    GATES,
+    directions_of,
+    forward,
+    running,
+)
 
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 #: Steps in a block. More make fewer turns, and more nodes; what LSTM keeps of a longer block would
@@ -69,6 +78,7 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
         part = _Part(loop, d, against=True)
         body, wide = loop.body, [d.batch, 4 * d.hidden]
         factor, into_cell, kept = (part.each(part.read(v)) for v in factors)
+        passing = part.passing()
         dys = part.dys()
         d_h, cell_later = (loop.carry(g) for g in d.from_final)
         d_h = part.plus(d_h, dys[0])
@@ -82,7 +92,7 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
             d_gates.append(body.op("Mul", spread, factor[k], shape=wide))
             d_cell_before.append(body.op("Mul", d_c, kept[k], shape=d_h))
             cell_later = part.onward(d_cell_before[k], k)
-            d_before.append(part.times(d_gates[k], d.r))
+            d_before.append(part.times(d_gates[k], d.r, part.scaled(d_h, passing[k])))
             d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
         result.add(part, part.join(d_gates), [d_before, d_cell_before], [d_h, cell_later])
     yield from result.pairs()
@@ -113,14 +123,15 @@ def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     result = _Result(loop, walk, node)
     for d in directions:
         part = _Part(loop, d, against=True)
-        slope = part.each(part.slope(0, part.read(part.blocks(d.y))))
+        slope = part.each(part.where_running(part.slope(0, part.read(part.blocks(d.y)))))
+        passing = part.passing()
         dys = part.dys()
         d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
         d_gates: list[ir.Value] = []
         d_before: list[ir.Value] = []
         for k in range(loop.steps):
             d_gates.append(loop.body.op("Mul", d_h, slope[k], shape=d_h))
-            d_before.append(part.times(d_gates[k], d.r))
+            d_before.append(part.times(d_gates[k], d.r, part.scaled(d_h, passing[k])))
             d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
         result.add(part, part.join(d_gates), [d_before], [d_h])
     yield from result.pairs()
@@ -132,7 +143,7 @@ def _is_usual(walk: Walk, node: ir.Node) -> bool:
     named = attribute(node, "activations") or ()
     return not (
         any(optional(node, k) in walk.wanted for k in weights)
-        or any(optional(node, k) is not None for k in (_LENGTHS, _PEEPHOLES))
+        or optional(node, _PEEPHOLES) is not None
         or attribute(node, "clip") is not None
         or attribute(node, "input_forget", 0)
         or attribute(node, "layout", 0)
@@ -178,6 +189,8 @@ class _Direction:
             `[batch, hidden]` each.
         dy: gradient of `y`, or None.
         from_final: gradients of the states after the last step, zeros where there is none.
+        running: which steps are not beyond the end of their sequence, bool `[time, batch, 1]`;
+            None where all are as long.
     """
 
     builder: Builder
@@ -194,13 +207,21 @@ class _Direction:
     initial: tuple[ir.Value, ...]
     dy: ir.Value | None
     from_final: tuple[ir.Value, ...]
+    running: ir.Value | None
 
     def seen(self) -> ir.Value:
-        """Returns x, the states before, and ones: `[time, batch, input + hidden + 1]`."""
-        builder = self.builder
-        before = shift_by_one_step(builder, self.y, self.initial[0], self.backwards)
-        zeros = builder.zeros([(self.x, 0), (self.x, 1), 1], dtype_of(self.x))
-        ones = builder.add(zeros, 1.0)
+        """Returns x, the states before, and ones: `[time, batch, input + hidden + 1]`.
+
+        Beyond the end of a sequence there are zeros in the place of ones.
+        """
+        builder, y = self.builder, self.y
+        if self.running is None:
+            zeros = builder.zeros([(self.x, 0), (self.x, 1), 1], dtype_of(self.x))
+            ones = builder.add(zeros, 1.0)
+        else:
+            ones = builder.cast(self.running, dtype_of(self.x))
+            y = builder.where(self.running, y, builder.unsqueeze(self.initial[0], [0]))
+        before = shift_by_one_step(builder, y, self.initial[0], self.backwards)
         return builder.op(
             "Concat", self.x, before, ones, axis=-1, shape=[self.time, self.batch, self.seen_width]
         )
@@ -245,6 +266,35 @@ class _Part:
     def read(self, blocks: ir.Value) -> ir.Value:
         """Returns a block."""
         return self.loop.read(blocks, backwards=self.backwards)
+
+    @functools.cached_property
+    def running(self) -> ir.Value | None:
+        """A block of `_Direction.running`, `[steps*batch, 1]`."""
+        if self.d.running is None:
+            return None
+        numbers = self.d.builder.cast(self.d.running, dtype_of(self.d.x))
+        return self.loop.body.cast(self.read(self.blocks(numbers, 1)), ir.DataType.BOOL)
+
+    def where_running(self, block: ir.Value, beyond: float = 0.0) -> ir.Value:
+        """Returns a block with another value beyond the end of a sequence."""
+        running = self.running
+        return block if running is None else self.loop.body.where(running, block, beyond)
+
+    def passing(self) -> list[ir.Value | None]:
+        """Returns 1 for steps beyond the end of a sequence and else 0, `[batch, 1]` each.
+
+        None each where no step is beyond the end.
+        """
+        if self.running is None:
+            return [None] * self.loop.steps
+        body = self.loop.body
+        return [*self.each(body.cast(body.elementwise("Not", self.running), dtype_of(self.d.x)))]
+
+    def scaled(self, gradient: ir.Value, factor: ir.Value | None) -> ir.Value | None:
+        """Returns a gradient times a factor; None where there is no factor."""
+        if factor is None:
+            return None
+        return self.loop.body.op("Mul", gradient, factor, shape=gradient)
 
     def each(self, block: ir.Value) -> list[ir.Value]:
         """Returns the steps of a block in the order of the run."""
@@ -350,6 +400,8 @@ def _lstm_factors(
         to_candidate = part.op("Mul", i, part.slope(1, c))
         factor = part.op("Concat", to_gates, to_candidate, axis=-1, width=4 * n)
         to_cell = part.op("Mul", o, part.slope(2, squashed))
+        if d.running is not None:
+            factor, to_cell = (body.where(real, v, 0.0) for v in (factor, to_cell))
         collected += [Collected(v, part.backwards) for v in (factor, to_cell, f)]
     stacks = iter(loop.finish(left, collected)[1])
     return list(zip(stacks, stacks, stacks, strict=True))
@@ -377,8 +429,8 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     to_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
     to_r = part.op("Mul", to_h, part.op("Mul", of_state, part.slope(0, r)))
     to_state = part.op("Mul", to_h, r)
-    factors = part.op("Concat", to_z, to_r, to_state, axis=-1, width=3 * n)
-    factor, kept, dys = part.each(factors), part.each(z), part.dys()
+    factors = part.where_running(part.op("Concat", to_z, to_r, to_state, axis=-1, width=3 * n))
+    factor, kept, dys = part.each(factors), part.each(part.where_running(z, 1.0)), part.dys()
     d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
     run: list[ir.Value] = []
     d_before: list[ir.Value] = []
@@ -390,7 +442,7 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
         d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
     whole = part.join(run)
     spread = part.op("Concat", whole, whole, whole, axis=-1, width=3 * n)
-    of_gates = part.op("Concat", to_z, to_r, to_h, axis=-1, width=3 * n)
+    of_gates = part.where_running(part.op("Concat", to_z, to_r, to_h, axis=-1, width=3 * n))
     return part.op("Mul", spread, of_gates, width=3 * n), d_before, d_h
 
 
@@ -406,10 +458,11 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     reset = part.op("Mul", r, before)
     product = part.op("MatMul", reset, d.builder.transpose(r_h, [1, 0]))
     h = part.activate(1, part.op("Add", of_input, product))
-    to_z = part.each(part.op("Mul", part.op("Sub", before, h), part.slope(0, z)))
-    to_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
+    of_z = part.op("Mul", part.op("Sub", before, h), part.slope(0, z))
+    of_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
     to_r = part.each(part.op("Mul", before, part.slope(0, r)))
-    to_candidate, kept, passed, dys = part.each(to_h), part.each(z), part.each(r), part.dys()
+    to_z, to_candidate = (part.each(part.where_running(v)) for v in (of_z, of_h))
+    kept, passed, dys = part.each(part.where_running(z, 1.0)), part.each(r), part.dys()
     d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
     gates: list[ir.Value] = []
     candidates: list[ir.Value] = []
@@ -508,6 +561,10 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
         of_input, of_product = _split(builder, of(position, both), width, width)
         return of_input, of_product
 
+    lengths = optional(node, _LENGTHS)
+    goes_on = None if lengths is None else running(builder, x, lengths)
+    if dy is not None and goes_on is not None:
+        dy = builder.where(builder.unsqueeze(goes_on, [1]), dy, 0.0)
     return [
         _Direction(
             builder=builder,
@@ -524,6 +581,7 @@ def _read(walk: Walk, node: ir.Node, outputs: Dys) -> list[_Direction]:
             initial=tuple(state(k, optional(node, _INITIAL + s)) for s in range(states)),
             dy=None if dy is None else of(k, dy, axis=1),
             from_final=tuple(state(k, g) for g in d_final),
+            running=goes_on,
         )
         for k in range(len(backwards))
     ]

@@ -153,10 +153,10 @@ def _steps(b: Builder, node: ir.Node, x: ir.Value, position: int) -> _Steps:
     visible = after[0]
     lengths = optional(node, 4)
     if lengths is not None:
-        running = loop.read(_running(b, x, lengths), backwards=backwards)
-        visible = loop.body.where(running, after[0], 0.0)
+        goes_on = loop.read(running(b, x, lengths), backwards=backwards)
+        visible = loop.body.where(goes_on, after[0], 0.0)
         pairs = zip(after, states, strict=True)
-        after = [loop.body.where(running, new, old) for new, old in pairs]
+        after = [loop.body.where(goes_on, new, old) for new, old in pairs]
     return _Steps(loop, backwards, after, visible, cell.gates)
 
 
@@ -175,7 +175,7 @@ def _initial(
     return _entry(b, b.transpose(value, [1, 0, 2]) if _is_batch_first(node) else value, position)
 
 
-def _running(b: Builder, x: ir.Value, lengths: ir.Value) -> ir.Value:
+def running(b: Builder, x: ir.Value, lengths: ir.Value) -> ir.Value:
     """Returns where a sequence has not ended yet, `[time, batch, 1]`."""
     steps = b.count_up(b.size(x, 0), dims_of(x)[0])
     column = b.unsqueeze(steps, [1])
