@@ -22,7 +22,6 @@ from probegen.artefact.manifest import (
 )
 from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, InputError, did_you_mean
-from probegen.runtime import archive
 from probegen.runtime.completeness import Completeness, completeness_of
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.one_class import (
@@ -388,6 +387,8 @@ class Result(Mapping[str, Record]):
         Raises:
             FileNotFoundError: the folder of `path` does not exist.
         """
+        from probegen.runtime import archive
+
         arrays = {name: record.array for name, record in self.items()}
         run = self.run
         return archive.write(
@@ -417,6 +418,8 @@ def read_npz(path: str | os.PathLike[str]) -> Result:
         ArtefactError: the file is not there, damaged, or no such result.
         ManifestError: its manifest is of a newer schema.
     """
+    from probegen.runtime import archive
+
     outputs, inputs, target, manifest, source, time = archive.read(path)
     described = Manifest.from_json(manifest)
     _check_read(path, described, inputs, outputs, target)
