@@ -20,6 +20,7 @@ FLOORS = (
     "probegen.methods",
     "probegen.runtime",
     "probegen.serve",
+    "probegen.bulk",
     "probegen.plan",
     "probegen.graph.core",
     "probegen.graph.loops",
@@ -53,6 +54,7 @@ FLOORS = (
 NARROW = {
     "probegen.runtime": ("_version", "errors", "text", "stages", "artefact", "runtime"),
     "probegen.serve": ("_version", "errors", "text", "stages", "artefact", "runtime", "serve"),
+    "probegen.bulk": ("_version", "errors", "text", "stages", "artefact", "runtime", "bulk"),
     "probegen.methods": ("_version", "errors", "text", "stages", "artefact", "methods"),
     "probegen.artefact": ("_version", "errors", "text", "stages", "artefact"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.showing import show_table, start_for
+from probegen.cli.showing import note, show_table, start_for
 
 #: Units that are shown of each output.
 _SHOWN = 10
@@ -22,7 +22,8 @@ _SHOWN = 10
 def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) -> None:
     """Compare the attributions in RESULTS with the reference of ARTEFACT.
 
-    ARTEFACT was compiled with --reference, RESULTS are .npz files that `probegen run --npz` wrote.
+    ARTEFACT was compiled with --reference, RESULTS are .npz files that `probegen run --npz` wrote,
+    or folders that `probegen run --out` wrote (.parquet, .zarr), which are read in parts.
     Samples that were explained for a class of the request's, and not the one that the model chose,
     are left out.
 
@@ -30,12 +31,19 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
     Jensen-Shannon distance. Where nothing has moved, one report in a hundred says that something
     has.
     """
-    from probegen import runtime
+    from probegen import bulk, runtime
     from probegen.runtime.drift import FEWEST, Running, chosen_by_the_model
 
     start_for(artefact)
     running = Running(runtime.load(artefact).manifest, window=None)
     for path in results:
+        if bulk.holds_records(path):
+            records = bulk.Results(path)
+            if not records.finished:
+                note(f"{path}: the run that wrote it has not finished; what is there is compared.")
+            for arrays, target, count in records.arrays(running.outputs):
+                running.observe(arrays, chosen_by_the_model(target, count))
+            continue
         result = runtime.read_npz(path)
         arrays = {name: record.array for name, record in result.items()}
         running.observe(arrays, chosen_by_the_model(result.run.target, result.run.rows))

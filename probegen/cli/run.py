@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from probegen.cli.bulk import check_no_bulk, run_bulk, with_bulk
 from probegen.cli.reading import array_of, forecast_of, labels_of, read_text, rows_of, target_of
-from probegen.cli.showing import note, show_table, start_for
+from probegen.cli.showing import flag, note, show_table, start_for
 from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
 from probegen.errors import InputError
 
@@ -108,6 +109,7 @@ _MOST_CHOICES = 10
     help="What really came (.npy, of the prediction's shape): drawn beside the prediction.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_bulk
 def run(
     artefact: str, input: str | None, texts: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
@@ -119,7 +121,16 @@ def run(
 
     Cells of a table are divided by tab, ';', ',' or '|', and have decimal points. The values of an
     image go from 0 to 255, or what --scale makes of them; the range is printed.
+
+    With --out it is a bulk run: INPUT may be larger than memory, and each sample gets a record in
+    Parquet or Zarr. INPUT may then also be a Parquet file, a folder of Zarr's, a raw memory map
+    (.bin, .dat, .mmap, .raw, with --dtype), or a folder with folders in it. The same command goes
+    on where a run was stopped, however hard.
     """
+    if options["out"] is not None:
+        run_bulk(artefact, input, texts, as_json, options)
+        return
+    check_no_bulk(options)
     from probegen import runtime
     from probegen.runtime.classes import chosen_classes
     from probegen.runtime.read import read_input
@@ -134,7 +145,7 @@ def run(
         header=options["header"],
         time_column=options["time_column"],
         say=note,
-        spell=_flag,
+        spell=flag,
     )
     result = art.run(
         read.feed,
@@ -189,13 +200,6 @@ def run(
     say_words(result, options["whole_words"])
     for path in files:
         click.echo(f"wrote {path}")
-
-
-def _flag(name: str, value: object) -> str:
-    """Returns how an option of a reader is set here."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return f"--{name.replace('_', '-')} {value}"
 
 
 def _say_values(record: Any) -> None:

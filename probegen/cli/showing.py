@@ -63,6 +63,13 @@ def note(line: str) -> None:
     click.echo(line, err=True)
 
 
+def flag(name: str, value: object) -> str:
+    """Returns how an option of a reader is set here."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name.replace('_', '-')} {value}"
+
+
 def _import(modules: Sequence[str]) -> None:
     if modules:
         sys.path.insert(0, os.getcwd())
@@ -93,6 +100,49 @@ def progress(first: str, modules: Sequence[str], model: str) -> Iterator[Callabl
         _start(model)
         _import(modules)
         yield status.update
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Shows on standard error how many of so many are done, and for how long it will go on.
+
+    Nothing is shown where standard error is no terminal.
+
+    Args:
+        what: is counted.
+
+    Yields:
+        What is told how many are done, how many there are, and how many of them failed.
+    """
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(what, total=None, failed="")
+
+        def update(done: int, total: int, failed: int) -> None:
+            said = f"{failed} with an error" if failed else ""
+            bar.update(task, completed=done, total=total, failed=said)
+
+        yield update
 
 
 def _stage(what: str) -> None:

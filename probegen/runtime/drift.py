@@ -267,6 +267,11 @@ class Running:
         }
         self._lock = threading.Lock()
 
+    @property
+    def outputs(self) -> list[str]:
+        """The attributions that are compared."""
+        return list(self._edges)
+
     def observe(self, outputs: Mapping[str, Array], rows: npt.NDArray[np.bool_]) -> None:
         """Counts attributions.
 

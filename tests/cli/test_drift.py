@@ -154,3 +154,22 @@ def test_other_forms_of_an_artefact_hold_it_too(tmp_path):
         read = runtime.load(tmp_path / name, check=True).manifest
         assert read.reference == exported.manifest.reference
         assert read.reference.samples == 40
+
+
+def test_drift_of_the_records_of_a_bulk_run(probegen_cli, path, tmp_path):
+    """The same distances as of the same samples in one .npz file."""
+    x = rows(300, 7, shift=3.0)
+    np.save(tmp_path / "x.npy", x)
+    runtime.load(path).run(x).to_npz(tmp_path / "x.npz")
+    out = tmp_path / "out.parquet"
+    command = ("run", path, tmp_path / "x.npy", "--batch-size", 30, "--part-rows", 60)
+    assert probegen_cli(*command, "--out", out)[0] == 0
+    told = [json.loads(probegen_cli("drift", path, p, "--json")[1])
+            for p in (out, tmp_path / "x.npz")]  # fmt: skip
+    assert told[0]["moved"]
+    assert told[0]["outputs"][0]["samples"] == 300
+    assert told[0] == told[1]
+    chosen = tmp_path / "chosen.parquet"
+    assert probegen_cli(*command, "--out", chosen, "--target", "1")[0] == 0
+    said = probegen_cli("drift", path, chosen)[1]  # all were explained for a class of the request's
+    assert said == "no attribution of the reference is in the results.\n"

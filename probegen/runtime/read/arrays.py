@@ -53,7 +53,7 @@ def read_npy(path: Path) -> Array:
         with path.open("rb") as file:
             return _array(file, path.stat().st_size)
     except Exception as error:  # numpy and ast raise a dozen kinds of a damaged header
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -80,11 +80,21 @@ def read_npz(path: Path) -> dict[str, Array]:
                         raise ValueError(f"{member.filename!r} is longer than its array")  # noqa: TRY301
             return found
     except Exception as error:  # zipfile, zlib, numpy and ast raise a dozen kinds
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _array(file: IO[bytes], size: int) -> Array:
-    """Reads one array of a file of `size` bytes."""
+def read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns the shape, whether it is in Fortran's order, and the element type of an array.
+
+    The file stands at its first value afterwards.
+
+    Args:
+        file: an array in the format of .npy.
+        size: its bytes, header and values, with which the header is compared.
+
+    Raises:
+        ValueError: the header is damaged, or tells of other than the plain array that is there.
+    """
     version = np.lib.format.read_magic(file)
     header = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -104,6 +114,13 @@ def _array(file: IO[bytes], size: int) -> Array:
     left = size - file.tell()
     if needed != left:
         raise ValueError(f"its header tells of {needed} bytes, and {left} follow")
+    return shape, fortran, dtype
+
+
+def _array(file: IO[bytes], size: int) -> Array:
+    """Reads one array of a file of `size` bytes."""
+    shape, fortran, dtype = read_header(file, size)
+    left = math.prod(shape) * dtype.itemsize
     data = bytearray(left)
     view, filled = memoryview(data), 0
     while filled < left and (chunk := file.read(min(left - filled, 2**24))):
@@ -115,6 +132,7 @@ def _array(file: IO[bytes], size: int) -> Array:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def damaged(path: Path, error: Exception) -> InputError:
+    """Returns the error of a file that is none of plain numbers."""
     reason = "it needs more memory than there is" if isinstance(error, MemoryError) else error
     return InputError(f"{path} is no .npy or .npz file of plain numbers: {reason}")

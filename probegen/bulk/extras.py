@@ -1,0 +1,36 @@
+"""Libraries that only some formats need."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from probegen.errors import InputError
+
+
+def pyarrow_parquet() -> Any:
+    """Returns `pyarrow.parquet`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    return _imported("pyarrow.parquet", "Parquet", "parquet")
+
+
+def zarr() -> Any:
+    """Returns `zarr`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    return _imported("zarr", "Zarr", "zarr")
+
+
+def _imported(module: str, what: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{what} is read and written by {module.partition('.')[0]}, which cannot be imported "
+            f"({error}): pip install 'probegen[{extra}]'"
+        ) from error

@@ -1,0 +1,43 @@
+"""Tables of text and files of lines, which are read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from probegen.artefact.rows import batch_axis
+from probegen.bulk.inputs.base import ArrayFile, Context, part_of
+from probegen.runtime.inputs import Array, name_inputs
+from probegen.runtime.read import read_input
+
+
+class Whole(ArrayFile):
+    """What the readers of the runtime read, in memory."""
+
+    def __init__(self, path: Path, context: Context) -> None:
+        """Reads a file.
+
+        Raises:
+            InputError: it is damaged, or does not fit the inputs.
+        """
+        self._path, self._context = path, context
+        read = read_input(path, context.manifest, header=context.header, say=context.say)
+        feed = (
+            read.feed if isinstance(read.feed, Mapping) else name_inputs(read.feed, context.specs)
+        )
+        self._arrays = {name: np.asarray(values) for name, values in feed.items()}
+        first = next(s for s in context.specs if batch_axis(s.axes) is not None)
+        self.rows = self._arrays[first.name].shape[batch_axis(first.axes) or 0]
+
+    def arrays(self, start: int, stop: int) -> dict[str, Array]:
+        """Returns some rows."""
+        return {
+            spec.name: self._arrays[spec.name][part_of(spec.axes, start, stop)]
+            for spec in self._context.specs
+        }
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Gives the file."""
+        yield "", self._path

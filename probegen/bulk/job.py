@@ -1,0 +1,286 @@
+"""A bulk run: samples are read, run and written in batches, and no more than some are in memory."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from probegen.artefact.work_folder import sweep
+from probegen.bulk.inference import Asked, Inference, check_asked, fixed_batch
+from probegen.bulk.inputs import Context, Source, open_source
+from probegen.bulk.inputs.base import Samples, identity
+from probegen.bulk.journal import check_same, is_journal, journal_of
+from probegen.bulk.locking import held
+from probegen.bulk.records import Records, joined
+from probegen.bulk.stores import Layout, Store, format_of, layout_of
+from probegen.errors import InputError, MissingFolderError, OutputExistsError
+from probegen.runtime.loaded import Artefact
+from probegen.runtime.read import Say, images
+from probegen.runtime.read.ranges import doubts
+from probegen.runtime.read.spelling import Spell, keyword
+from probegen.stages import check_name, stage, writing
+
+BATCH_SIZE = 32
+#: What is done with a sample that cannot be read or fed.
+RECORD, STOP = "record", "stop"
+
+#: Called with how many records are there, how many there will be, and how many that were made just
+#: now hold an error.
+Progress = Callable[[int, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a bulk run has done.
+
+    Attributes:
+        samples: how many the input has, each of which has a record now.
+        before: how many of them had one before.
+        failed: how many could not be read or fed, and hold the reason.
+        first_error: the name of the first of these and the reason, None where there is none.
+    """
+
+    samples: int
+    before: int
+    failed: int
+    first_error: tuple[str, str] | None
+
+
+def run(
+    artefact: Artefact,
+    source: str | os.PathLike[str],
+    place: str | os.PathLike[str],
+    *,
+    asked: Asked | None = None,
+    batch_size: int | None = None,
+    rows_a_part: int | None = None,
+    on_error: str = RECORD,
+    dtype: str | None = None,
+    header: bool | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    say: Say | None = None,
+    spell: Spell = keyword,
+) -> Summary:
+    """Runs an artefact on all samples of an input, and writes a record of each.
+
+    A run that was stopped, however hard, goes on where it was when the same call is made again:
+    records are written in parts, which are there whole or not at all.
+
+    Args:
+        artefact: a loaded one.
+        source: a folder of images (those below it too), or of `.npy`, `.npz` or Parquet files; one
+            such file; a folder of Zarr's; a raw memory map; or a table or file of lines, which
+            alone is read whole.
+        place: a folder whose name ends in `.parquet` or `.zarr`; its own folder exists.
+        asked: what is asked of each sample.
+        batch_size: samples that run at a time; by default `BATCH_SIZE`, or as many as the artefact
+            takes.
+        rows_a_part: records that are written whole or not at all; by default so many as have about
+            128 MB of outputs.
+        on_error: `"record"` writes why a sample could not be read or fed; `"stop"` raises it, and
+            the same call goes on from there once the sample is mended or taken away.
+        dtype: element type of a raw memory map.
+        header: of tables: whether the first row holds names.
+        overwrite: begin anew where the place holds records of another run.
+        progress: called after each batch.
+        say: called with what the user should know of how the input is read.
+        spell: how messages name options; by default as arguments in Python.
+
+    Raises:
+        InputError: the input is damaged or does not fit; an option does not; with
+            `on_error="stop"`, a sample is damaged; or the input was changed meanwhile.
+        OutputExistsError: the place holds something else, or records of another artefact, input
+            or option; or another process writes to it.
+        WriteError: the place cannot be written to.
+        ArtefactError: the engine failed.
+    """
+    given, target = Path(source), Path(place)
+    asked = asked or Asked()
+    say = say or _silent
+    if on_error not in (RECORD, STOP):
+        raise InputError(f"on_error is {on_error!r}; it is {RECORD!r} or {STOP!r}.")
+    if rows_a_part is not None and rows_a_part < 1:
+        raise InputError(f"rows_a_part is {rows_a_part}; it must be 1 or more.")
+    manifest = artefact.manifest
+    size = _batch_size(batch_size, fixed_batch(manifest))
+    outputs = check_asked(asked, manifest)
+    kind = format_of(target)
+    opened = open_source(given, Context(manifest, dtype, header, say))
+    layout = layout_of(manifest, outputs, opened.rows, size, rows_a_part)
+    kind.check(layout)
+    options = {"batch_size": size, "dtype": dtype, "header": header}
+    options |= {"rows_a_part": layout.rows_a_part, "engine": artefact.engine.name}
+    journal = journal_of(Path(artefact.path), manifest, opened, asked, layout, options)
+    _make(target)
+    with writing(target), held(target):
+        store = _begun(target, kind, layout, journal, opened, overwrite)
+        worker = Worker(artefact, opened, store, layout, asked, size, on_error, say, spell)
+        before = worker.write_missing(progress or _quiet)
+        if identity(opened) != journal["input"]["files"]:
+            raise InputError(
+                f"{given} was changed while it was read, so that {target} holds records of both: "
+                "begin anew with overwrite=True (--overwrite)."
+            )
+        if not (store.journal(target) or {}).get("finished"):
+            store.finish({**(store.journal(target) or journal), "finished": True})
+        return _summary(store, layout, before)
+
+
+class Worker:
+    """Writes the parts of a run that are missing."""
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        source: Source,
+        store: Store,
+        layout: Layout,
+        asked: Asked,
+        batch_size: int,
+        on_error: str,
+        say: Say,
+        spell: Spell,
+    ) -> None:
+        self._inference = Inference(artefact, asked)
+        self._manifest = artefact.manifest
+        self._source, self._store, self._layout = source, store, layout
+        self._batch_size, self._stops = batch_size, on_error == STOP
+        self._say, self._spell = say, spell
+        self._looked = False
+        self._done = self._failed = 0
+
+    def write_missing(self, progress: Progress) -> int:
+        """Writes all parts that are not there; returns how many records were."""
+        done = self._store.done()
+        ranges = [self._layout.range_of(part) for part in done]
+        self._done = before = sum(stop - start for start, stop in ranges)
+        progress(self._done, self._layout.rows, 0)
+        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            for part in range(self._layout.parts):
+                if part not in done:
+                    self._store.write(part, self._records(part, reader, progress))
+        return before
+
+    def _records(
+        self, part: int, reader: concurrent.futures.Executor, progress: Progress
+    ) -> Iterator[Records]:
+        """Gives the records of a part, `Layout.rows_at_once` at a time."""
+        first, end = self._layout.range_of(part)
+        starts = range(first, end, self._batch_size)
+        held: list[Records] = []
+        ahead = reader.submit(self._read, first, end)
+        for start in starts:
+            samples = ahead.result()
+            if start + self._batch_size < end:  # read while the engine runs
+                ahead = reader.submit(self._read, start + self._batch_size, end)
+            held.append(self._run(start, end, samples))
+            self._done += len(held[-1].samples)
+            self._failed += sum(why is not None for why in held[-1].errors)
+            if held[-1].stop - held[0].start >= self._layout.rows_at_once:
+                yield joined(held)
+                held = []
+            progress(self._done, self._layout.rows, self._failed)
+        if held:
+            yield joined(held)
+
+    def _read(self, start: int, end: int) -> Samples:
+        with stage("the input cannot be read", InputError):
+            return self._source.read(start, min(start + self._batch_size, end))
+
+    def _run(self, start: int, end: int, samples: Samples) -> Records:
+        names = self._source.names(start, min(start + self._batch_size, end))
+        if samples.blocks and not self._looked:
+            self._looked = True
+            pixels = Path(names[0]).suffix.lower() in images.SUFFIXES
+            for line in doubts(samples.blocks[0].feed, self._manifest, pixels, self._spell):
+                self._say(line)
+        found = self._inference.records(start, names, samples)
+        if self._stops:
+            for name, why in zip(names, found.errors, strict=True):
+                if why is not None:
+                    raise InputError(f"sample {name}: {why}")
+        return found
+
+
+def _batch_size(given: int | None, fixed: int | None) -> int:
+    if given is not None and given < 1:
+        raise InputError(f"batch_size is {given}; it must be 1 or more.")
+    if given is not None and fixed is not None and given != fixed:
+        raise InputError(
+            f"batch_size is {given}, and the artefact takes {fixed} samples at a time."
+        )
+    return given or fixed or BATCH_SIZE
+
+
+def _make(target: Path) -> None:
+    """Makes the folder of records, where there is none."""
+    check_name(target)
+    if not target.parent.is_dir():
+        raise MissingFolderError(
+            f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist."
+        )
+    if target.exists() and not target.is_dir():
+        raise OutputExistsError(f"{target} is a file; the records go to a folder.")
+    with writing(target):
+        target.mkdir(exist_ok=True)
+
+
+def _begun(
+    target: Path,
+    kind: type[Store],
+    layout: Layout,
+    journal: dict[str, Any],
+    source: Source,
+    overwrite: bool,
+) -> Store:
+    """Returns the store of a run that has begun, now or earlier.
+
+    Raises:
+        OutputExistsError: the place holds something else.
+    """
+    old = kind.journal(target)
+    store = kind(target, layout)
+    if old is None:
+        sweep(target)
+        others = [p.name for p in target.iterdir() if p.suffix != ".partial"]
+        if others:
+            raise OutputExistsError(
+                f"{target} exists and holds no records of a bulk run ({others[0]}); choose another "
+                "name."
+            )
+        store.begin(journal)
+    elif not is_journal(old) and not overwrite:
+        raise OutputExistsError(
+            f"{target} holds records that another version of probegen wrote; choose another name, "
+            "or begin anew with overwrite=True (--overwrite)."
+        )
+    elif overwrite:
+        store.clear()
+        store.begin(journal)
+    else:
+        check_same(target, old, journal, source)
+    store.resume()
+    return store
+
+
+def _summary(store: Store, layout: Layout, before: int) -> Summary:
+    failed, first = 0, None
+    for records in store.read(()):
+        for name, why in zip(records.samples, records.errors, strict=True):
+            if why is not None:
+                failed += 1
+                first = first or (name, why)
+    return Summary(layout.rows, before, failed, first)
+
+
+def _quiet(*_: int) -> None:
+    return None
+
+
+def _silent(_: str) -> None:
+    return None

@@ -1,0 +1,79 @@
+"""What comes out for some samples: one record for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.runtime.inputs import Array
+
+#: Columns that are not outputs: the sample's name, why it has no outputs, and what was explained.
+SAMPLE, ERROR, TARGET = "sample", "error", "target"
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The records of neighbouring samples.
+
+    Attributes:
+        start: the number of the first sample.
+        samples: their names.
+        errors: for each the reason why it has no outputs, None where it has.
+        targets: the class that each was explained for, -1 for the one that the model chose; None
+            where the artefact takes no target.
+        values: for each output the array of each sample without the batch axis, None where it has
+            none.
+    """
+
+    start: int
+    samples: list[str]
+    errors: list[str | None]
+    targets: list[int] | None
+    values: dict[str, list[Array | None]]
+
+    @property
+    def stop(self) -> int:
+        """The number after that of the last sample."""
+        return self.start + len(self.samples)
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """Returns records that follow each other as one."""
+    first = parts[0]
+    return Records(
+        first.start,
+        [name for part in parts for name in part.samples],
+        [why for part in parts for why in part.errors],
+        None if first.targets is None else [t for part in parts for t in part.targets or ()],
+        {name: [v for part in parts for v in part.values[name]] for name in first.values},
+    )
+
+
+def sample_shape(spec: OutputSpec) -> tuple[int | None, ...]:
+    """Returns the sizes of an output of one sample, None where a size is open."""
+    return tuple(n for a, n in zip(spec.axes, spec.shape, strict=True) if a != "batch")
+
+
+def sample_axes(spec: OutputSpec) -> tuple[str, ...]:
+    """Returns the axes of an output of one sample."""
+    return tuple(a for a in spec.axes if a != "batch")
+
+
+def described(spec: OutputSpec) -> dict[str, Any]:
+    """Returns what is told of an output beside its values."""
+    return {
+        "shape": list(sample_shape(spec)),
+        "axes": list(sample_axes(spec)),
+        "kind": spec.kind,
+        "title": spec.title,
+        "unit": spec.unit,
+        "layer": spec.layer,
+    }
+
+
+def own_name(column: str, manifest: Manifest) -> str:
+    """Returns what a column of ours is called: with `@` before it where an output has its name."""
+    taken = {spec.name for spec in manifest.outputs}
+    return f"@{column}" if column in taken else column

@@ -1,0 +1,242 @@
+"""Bulk runs: what is written, what is recorded as an error, and going on where one was stopped."""
+
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from probegen import bulk, runtime
+from probegen.bulk.job import Worker
+from probegen.errors import InputError, MissingFolderError, OutputExistsError
+from tests.runtime.support import images
+
+
+@pytest.fixture
+def x(tmp_path):
+    found = images(23, 4)
+    found[3] = 0
+    found[4] = -found[4] * 1e4
+    np.save(tmp_path / "x.npy", found)
+    return found
+
+
+def contents(folder):
+    """Digests of all parts by name."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("part-*")}
+
+
+@pytest.mark.parametrize(("batch_size", "rows_a_part"), [(1, 1), (4, 8), (7, 3), (50, None)])
+def test_each_sample_has_a_record(zoo_art, x, tmp_path, same, batch_size, rows_a_part):
+    place = tmp_path / "out.parquet"
+    told = []
+    done = bulk.run(
+        zoo_art,
+        tmp_path / "x.npy",
+        place,
+        batch_size=batch_size,
+        rows_a_part=rows_a_part,
+        progress=lambda *now: told.append(now),
+    )
+    assert (done.samples, done.before, done.failed, done.first_error) == (23, 0, 0, None)
+    same(bulk.Results(place), zoo_art, x)
+    assert told[0] == (0, 23, 0)
+    assert told[-1] == (23, 23, 0)
+    assert pq.read_table(place).column("sample").to_pylist() == [str(i) for i in range(23)]
+
+
+def test_a_target_is_written_beside_what_was_explained(zoo_art, x, tmp_path, same):
+    place = tmp_path / "out.parquet"
+    bulk.run(zoo_art, tmp_path / "x.npy", place, asked=bulk.Asked(target="cat"))
+    assert set(pq.read_table(place).column("target").to_pylist()) == {2}
+    same(bulk.Results(place), zoo_art, x, target="cat")
+
+
+def test_some_outputs(zoo_art, x, tmp_path):
+    place = tmp_path / "out.parquet"
+    bulk.run(zoo_art, tmp_path / "x.npy", place, asked=bulk.Asked(outputs=("saliency/image",)))
+    assert pq.read_table(place).column_names == ["sample", "error", "target", "saliency/image"]
+    place = tmp_path / "plain.parquet"
+    bulk.run(zoo_art, tmp_path / "x.npy", place, asked=bulk.Asked(explain=False))
+    assert pq.read_table(place).column_names == ["sample", "error", "target", "animal"]
+    del x
+
+
+def test_a_fixed_number_of_samples_at_a_time(fixed_art, x, tmp_path):
+    """The last batch is filled up, and what fills it leaves no record."""
+    place = tmp_path / "out.parquet"
+    assert bulk.run(fixed_art, tmp_path / "x.npy", place).samples == 23
+    whole = fixed_art.run_batched(np.concatenate([x, x[-1:]]), 4)
+    at = 0
+    for records in bulk.Results(place).read():
+        for name, values in records.values.items():
+            for row, value in enumerate(values):
+                np.testing.assert_array_equal(value, whole[name].array[records.start + row])
+        at = records.stop
+    assert at == 23
+    with pytest.raises(InputError, match="takes 4 samples at a time"):
+        bulk.run(fixed_art, tmp_path / "x.npy", tmp_path / "o.parquet", batch_size=8)
+
+
+def test_samples_that_cannot_be_fed_hold_the_reason(zoo_art, x, tmp_path):
+    x[5, 1, 2, 0] = np.nan
+    x[22] = np.inf
+    np.save(tmp_path / "x.npy", x)
+    place, asked = tmp_path / "out.parquet", bulk.Asked(check_finite=True)
+    done = bulk.run(zoo_art, tmp_path / "x.npy", place, asked=asked, batch_size=4)
+    assert (done.failed, done.first_error[0]) == (2, "5")
+    assert "is not finite" in done.first_error[1]
+    good = zoo_art.run(np.delete(x, [5, 22], 0))["animal"].array
+    found = [v for r in bulk.Results(place).read() for v in r.values["animal"]]
+    assert [i for i, v in enumerate(found) if v is None] == [5, 22]
+    np.testing.assert_allclose([v for v in found if v is not None], good, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"sample 5: .*is not finite"):
+        bulk.run(
+            zoo_art,
+            tmp_path / "x.npy",
+            tmp_path / "stop.parquet",
+            asked=asked,
+            batch_size=4,
+            on_error="stop",
+        )
+
+
+def test_the_run_goes_on_where_an_error_stopped_it(zoo_art, x, tmp_path):
+    bulk.run(zoo_art, tmp_path / "x.npy", tmp_path / "whole.parquet", batch_size=2, rows_a_part=4)
+    place = tmp_path / "out.parquet"
+
+    def fail(done, total, failed):
+        del total, failed
+        if done > 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bulk.run(zoo_art, tmp_path / "x.npy", place, batch_size=2, rows_a_part=4, progress=fail)
+    assert sorted(contents(place)) == ["part-000000.parquet", "part-000001.parquet"]
+    assert not bulk.Results(place).finished
+    assert len(pq.read_table(place)) == 8  # readable meanwhile
+    (place / "part-000000.parquet").write_bytes(b"cut short")
+    done = bulk.run(zoo_art, tmp_path / "x.npy", place, batch_size=2, rows_a_part=4)
+    assert (done.samples, done.before) == (23, 4)
+    assert contents(place) == contents(tmp_path / "whole.parquet")
+    again = bulk.run(zoo_art, tmp_path / "x.npy", place, batch_size=2, rows_a_part=4)
+    assert again.before == 23
+    del x
+
+
+def test_another_artefact_option_or_input_is_refused_by_name(zoo_art, fixed_art, x, tmp_path):
+    place, source = tmp_path / "out.parquet", tmp_path / "x.npy"
+    bulk.run(zoo_art, source, place, batch_size=4)
+    before = contents(place)
+    with pytest.raises(OutputExistsError, match="the artefact is another one"):
+        bulk.run(fixed_art, source, place, batch_size=4)
+    with pytest.raises(OutputExistsError, match="batch size was 4 and is 5"):
+        bulk.run(zoo_art, source, place, batch_size=5)
+    with pytest.raises(OutputExistsError, match="target was not given and is 'bee'"):
+        bulk.run(zoo_art, source, place, batch_size=4, asked=bulk.Asked(target="bee"))
+    time.sleep(0.01)
+    np.save(source, x + 1)
+    with pytest.raises(OutputExistsError, match="files of the input were changed"):
+        bulk.run(zoo_art, source, place, batch_size=4)
+    np.save(source, x[:20])
+    with pytest.raises(OutputExistsError, match="the input had 23 samples and has 20"):
+        bulk.run(zoo_art, source, place, batch_size=4)
+    assert contents(place) == before
+    done = bulk.run(zoo_art, source, place, batch_size=4, overwrite=True)
+    assert (done.samples, done.before) == (20, 0)
+
+
+def test_an_input_that_changes_while_it_is_read_is_noticed(zoo_art, x, tmp_path):
+    def change(done, total, failed):
+        del total, failed
+        if done == 23:
+            np.save(tmp_path / "x.npy", x + 1)
+
+    place = tmp_path / "out.parquet"
+    with pytest.raises(InputError, match="was changed while it was read"):
+        bulk.run(zoo_art, tmp_path / "x.npy", place, progress=change)
+    assert not bulk.Results(place).finished
+
+
+def test_places_that_are_refused(zoo_art, x, tmp_path):
+    def refused(error, says, place):
+        with pytest.raises(error, match=says):
+            bulk.run(zoo_art, tmp_path / "x.npy", place)
+
+    refused(InputError, r"ends in .parquet or .zarr", tmp_path / "out.csv")
+    refused(MissingFolderError, "does not exist", tmp_path / "no" / "out.parquet")
+    (tmp_path / "file.parquet").write_bytes(b"mine")
+    refused(OutputExistsError, "is a file", tmp_path / "file.parquet")
+    (tmp_path / "other.parquet").mkdir()
+    (tmp_path / "other.parquet" / "mine.txt").write_text("mine")
+    refused(OutputExistsError, "holds no records of a bulk run", tmp_path / "other.parquet")
+    with pytest.raises(OutputExistsError, match="holds no records of a bulk run"):
+        bulk.run(zoo_art, tmp_path / "x.npy", tmp_path / "other.parquet", overwrite=True)
+    assert (tmp_path / "other.parquet" / "mine.txt").read_text() == "mine"
+    del x
+
+
+def test_wishes_that_are_refused_before_anything_is_written(zoo_art, x, tmp_path):
+    place = tmp_path / "out.parquet"
+    for asked, says in (
+        (bulk.Asked(target=[1, 2]), "one target for all"),
+        (bulk.Asked(target="cow"), "cow"),
+        (bulk.Asked(outputs=("salience",)), "there is no output 'salience'"),
+        (bulk.Asked(groups=np.zeros((5, 7), np.int32)), "takes none"),
+    ):
+        with pytest.raises(InputError, match=says):
+            bulk.run(zoo_art, tmp_path / "x.npy", place, asked=asked)
+        assert not place.exists(), says
+    for options, says in (
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"rows_a_part": 0}, "rows_a_part is 0"),
+        ({"on_error": "skip"}, "on_error is 'skip'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            bulk.run(zoo_art, tmp_path / "x.npy", place, **options)
+    assert not place.exists()
+    del x
+
+
+def test_one_process_at_a_time(zoo_art, x, tmp_path, monkeypatch):
+    place = tmp_path / "out.parquet"
+    original = Worker.write_missing
+
+    def meanwhile(self, progress):
+        with pytest.raises(OutputExistsError, match="another process writes"):
+            bulk.run(zoo_art, tmp_path / "x.npy", place)
+        return original(self, progress)
+
+    monkeypatch.setattr(Worker, "write_missing", meanwhile)
+    assert bulk.run(zoo_art, tmp_path / "x.npy", place).samples == len(x)
+
+
+def test_killed_at_random_moments(zoo_path, tmp_path):
+    """SIGKILL ten times, at moments from the start of the process to the end of the run."""
+    np.save(tmp_path / "x.npy", images(1500, 8))
+    command = [sys.executable, "-m", "probegen.cli", "run", zoo_path, tmp_path / "x.npy"]
+    command += ["--batch-size", "2", "--part-rows", "32", "--out"]
+    began = time.monotonic()
+    subprocess.run([*command, tmp_path / "whole.parquet"], check=True, capture_output=True)
+    took = time.monotonic() - began
+    place = tmp_path / "out.parquet"
+    moments = random.Random(5)
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen([*command, place], stdout=-3, stderr=-3)
+        time.sleep(moments.uniform(0.2, 1.0) * took)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run([*command, place], check=True, capture_output=True)
+    assert contents(place) == contents(tmp_path / "whole.parquet")
+    names = [n for r in bulk.Results(place).read(()) for n in r.samples]
+    assert names == [str(i) for i in range(1500)]
+    assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []
+    assert runtime.load(zoo_path).manifest == bulk.Results(place).manifest
