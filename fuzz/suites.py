@@ -9,7 +9,11 @@ from types import ModuleType
 from fuzz.outcome import Outcome
 
 #: Suite -> its module, with a function `attempted(key, known)`.
-SUITES = {"keras": "fuzz.keras_suite", "artefacts": "fuzz.artefacts"}
+SUITES = {
+    "keras": "fuzz.keras_suite",
+    "onnx": "fuzz.onnx_graphs",
+    "artefacts": "fuzz.artefacts",
+}
 
 
 def attempt(suite: str, key: str, known: Collection[str] | None = ()) -> Outcome:

@@ -21,6 +21,7 @@ from probegen.sources.onnx.functions import OPSET
 from probegen.sources.onnx.idle import write_mask
 from probegen.sources.onnx.names import AllNames, nodes_of, told
 from probegen.sources.onnx.rewriting import builder_at, replace
+from probegen.sources.onnx.scores_of_outputs import SCORES
 
 #: What is read, and what operators are brought to at least.
 OLDEST, LEAST = 7, 18
@@ -150,10 +151,13 @@ def _top_k(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
 
 
 def _softmax(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
-    """Up to opset 12 the axes from `axis` on count as one."""
+    """Up to opset 12 the axes from `axis` on count as one.
+
+    Where they are several, what is read stays known as the scores of the result.
+    """
     x = _first(node)
     axis = attribute(node, "axis", 1)
-    shape = shape_of(x)
+    shape = shape_of(x) or shape_of(node.outputs[0])
     if shape is not None:
         place = axis % len(shape) if shape else 0
         wide = [i for i in range(place, len(shape)) if shape[i] != 1]
@@ -164,7 +168,10 @@ def _softmax(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
     flat = b.op("Flatten", x, axis=axis)
     result = b.op(node.op_type, flat, axis=-1)
     sizes = b.op("Shape", x, dtype=ir.DataType.INT64)
-    replace(node, b, [b.op("Reshape", result, sizes, shape=x)])
+    made = b.op("Reshape", result, sizes, shape=x)
+    if node.op_type == "Softmax":
+        made.meta[SCORES] = x
+    replace(node, b, [made])
 
 
 def _first(node: ir.Node) -> ir.Value:

@@ -58,6 +58,8 @@ def _before(output: ir.Value) -> tuple[ir.Value | None, list[ir.Node]]:
     turns: list[ir.Node] = []
     node = output.producer()
     while node is not None and not node.domain and node.inputs[0] is not None:
+        if SCORES in node.outputs[0].meta:  # a softmax in several nodes
+            return node.outputs[0].meta[SCORES], turns
         if node.op_type in _INTO_SCORES:
             return node.inputs[0], turns
         if node.op_type == "Transpose":

@@ -5,6 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.errors import SourceError
 from probegen.sources.onnx.reading import read_onnx
 from tests.sources.onnx.support import add_weights, assert_same, hard, operators, parse, run
@@ -297,3 +299,52 @@ def test_batch_normalisation_of_each_position() -> None:
         x = hard(n, 3, 5)
         expected = (x - m) / np.sqrt(v + 0.01) * s + b
         np.testing.assert_allclose(run(read.model, {"x": x})["y"], expected, rtol=1e-5, atol=1e-5)
+
+
+SOFTMAXES = {
+    "sizes that are computed": (
+        "float[N,7] x",
+        "float[N,3] y",
+        """a = Shape (x)  n = Gather <axis=0> (a, zero)  s = Concat <axis=0> (n, rest)
+        h = Reshape (x, s)  z = MatMul (h, w)  y = Softmax <axis=1> (z)""",
+        [7],
+    ),
+    "no declared rank": (
+        "float[N,7] x",
+        "y",
+        """a = Shape (x)  n = Gather <axis=0> (a, zero)  s = Concat <axis=0> (n, rest)
+        h = Reshape (x, s)  z = MatMul (h, w)  y = Softmax <axis=1> (z)""",
+        [7],
+    ),
+    "several axes": (
+        "float[N,2,7] x",
+        "float[N,2,3] y",
+        "z = MatMul (x, w) y = Softmax (z)",
+        [2, 7],
+    ),
+    "several axes, turned": (
+        "float[N,2,7] x",
+        "float[N,3,2] y",
+        "z = MatMul (x, w) p = Softmax (z) y = Transpose <perm=[0,2,1]> (p)",
+        [2, 7],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_the_gradient_is_that_of_the_scores_whatever_a_softmax_is_written_as(name, tmp_path):
+    """Also where it becomes several nodes: else it would be that of the probabilities, unsaid."""
+    inputs, outputs, body, shape = SOFTMAXES[name]
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(7, 3)).astype(np.float32)
+    model = add_weights(
+        parse(f"g ({inputs}) => ({outputs}) {{ {body} }}", opset=8),
+        w=weights,
+        zero=np.array([0]),
+        rest=np.array([7]),
+    )
+    target = (1,) if len(shape) == 1 else (1, None) if "turned" in name else (None, 1)
+    pg.compile(model, [pg.InputGradient(target=target)], tmp_path / "m.onnx")
+    x = hard(2, *shape)
+    gradient = runtime.load(tmp_path / "m.onnx").run(x)["input_gradient/x"].array
+    np.testing.assert_allclose(gradient, np.broadcast_to(weights[:, 1], x.shape), rtol=1e-5)
