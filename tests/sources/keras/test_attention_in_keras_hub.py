@@ -74,8 +74,8 @@ def test_a_rollout_over_patches_of_open_batch(tmp_path):
         image_shape=(8, 12, 3), patch_size=4, num_layers=2, num_heads=2, hidden_dim=10, mlp_dim=6
     )
     spread(backbone, 0.3)
-    probes = [pg.Attention(reduce="heads"), pg.AttentionRollout()]
-    pg.compile(backbone, probes, tmp_path / "m.onnx", verify=False)
+    probes = [pg.Attention(reduce="heads"), pg.AttentionRollout(), pg.AttentionRelevance(target=3)]
+    pg.compile(backbone, probes, tmp_path / "m.onnx")  # relevance against the tape
     found = runtime.load(tmp_path / "m.onnx").run(
         np.random.default_rng(1).standard_normal((3, 8, 12, 3))
     )
