@@ -164,7 +164,14 @@ $(WHERE_READY): pyproject.toml
 	$(WHERE_BIN)/python -m pip install --quiet --editable '.[runs-where]'
 	touch $@
 
-runs-where: $(READY) $(OLDEST_READY) $(WHERE_READY)
+# onnxruntime for node and browsers; without scripts, which would fetch what is not used here.
+NODE_READY := runs_where/javascript/node_modules/.ready
+$(NODE_READY): runs_where/javascript/package.json
+	cd runs_where/javascript && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+	touch $@
+
+# Needs node, npm and Chromium (Debian: nodejs, npm, chromium; CHROMIUM=PATH for another one).
+runs-where: $(READY) $(OLDEST_READY) $(WHERE_READY) $(NODE_READY)
 	$(BIN)/python -m runs_where --page docs/RUNS_WHERE.md
 
 # make mutants FILES="probegen/methods/saliency.py probegen/plan" MINUTES=20
@@ -195,3 +202,4 @@ bom:
 
 clean:
 	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) $(BOM_VENV) $(DOCS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf runs_where/javascript/node_modules

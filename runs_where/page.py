@@ -18,6 +18,12 @@ _ADVICE = {
     '(`runtime.load(path, engine="openvino")` makes it an input again.)',
     "Invalid input name": "The optional gate was folded in, and what explains with it; compile "
     "with `gate=True`.",
+    "invalid input 'explain'": "onnxruntime-web knows no inputs with a default; compile with "
+    "`gate=True`.",
+    "has the shape (0, 0, 0)": "onnxruntime-node takes the value of an optional gate and goes by "
+    "its default nonetheless; compile with `gate=True`.",
+    "element_shape to be static": "Recurrent layers of an open batch size; with "
+    "`dynamic_batch=False` this signature converts.",
     "input_direction": "The gradient of a recurrence reads time from its end, which this evaluator "
     "has not got.",
 }
@@ -92,9 +98,13 @@ def _cell(place: Place, subject: str, outcomes: Outcomes, notes: list[str]) -> s
     return "; ".join(f"{', '.join(forms)}: {text}" for text, forms in said.items())
 
 
+def advice_on(words: str) -> str:
+    """Returns what to do about a refusal or a difference that is known, else nothing."""
+    return " ".join(text for part, text in _ADVICE.items() if part in words)
+
+
 def _advised(words: str) -> str:
-    advice = [text for part, text in _ADVICE.items() if part in words]
-    return " ".join([f"`{words.replace('`', chr(39))}`", *advice])
+    return f"`{words.replace('`', chr(39))}` {advice_on(words)}".rstrip()
 
 
 def _versions(place: Place, outcomes: Outcomes) -> str:

@@ -51,6 +51,10 @@ def _python(worker: str, venv: str | None = None, **options: Any) -> Step:
     return Step((python, "-m", f"runs_where.workers.{worker}"), options)
 
 
+def _node(worker: str) -> Step:
+    return Step(("node", str(ROOT / "runs_where" / "javascript" / worker)))
+
+
 #: Environments of their own: onnxruntime's oldest version, and simplifiers with LiteRT.
 OLDEST, TOOLS = ".venv-where-oldest", ".venv-where"
 
@@ -71,6 +75,8 @@ PLACES: tuple[Place, ...] = (
     ),
     _onnxruntime("ORT format", ort_format="Fixed"),
     _onnxruntime("ORT format with run-time optimisation", ort_format="Runtime"),
+    Place("onnxruntime-node", [_node("node.mjs")]),
+    Place("onnxruntime-web in Chromium", [_node("browser.mjs")]),
     Place("OpenVINO", [_python("openvino")], here=True),
     Place("onnx's reference evaluator", [_python("evaluator")], here=True),
     *(

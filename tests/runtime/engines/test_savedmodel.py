@@ -105,3 +105,25 @@ def test_input_names_that_are_no_identifiers():
     assert _argument("a/b-1", {"a_b_1": None}) == "a_b_1"
     assert _argument("1st", {"arg_1st": None}) == "arg_1st"
     assert _argument("a/b", {"a/b": None}) == "a/b"
+
+
+def test_saved_model_cli_needs_the_folders_of_the_outputs(saved, saved_path, tmp_path):
+    """It writes a file an output, by the output's name, and makes no folders (docs/USE.md)."""
+    from tensorflow.python.tools.saved_model_cli import run_saved_model_with_feed_dict
+
+    x, target = images(3), np.array([2, -1, 0], np.int32)
+    feeds = {"image": x, "target": target}
+
+    def run(folder):
+        arguments = ("serve", "explain", feeds, str(folder), True)
+        run_saved_model_with_feed_dict(str(saved_path), *arguments)
+
+    with pytest.raises(FileNotFoundError):
+        run(tmp_path / "without")
+    kinds = {o.name.rpartition("/")[0] for o in saved.outputs}
+    for kind in kinds:
+        (tmp_path / "with" / kind).mkdir(parents=True, exist_ok=True)
+    run(tmp_path / "with")
+    for name, record in saved.run(x, target=target).items():
+        written = np.load(tmp_path / "with" / f"{name}.npy")
+        np.testing.assert_allclose(written, record.array, rtol=1e-6)
