@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.differentiation import differentiate as differentiate
     from probegen.errors import ProbegenError as ProbegenError
     from probegen.inspection import inspect as inspect
+    from probegen.litert import to_litert as to_litert
     from probegen.methods.activations import Activations as Activations
     from probegen.methods.attention import Attention as Attention
     from probegen.methods.attention_relevance import AttentionRelevance as AttentionRelevance
@@ -78,6 +79,7 @@ _HOMES = {
     "instrument": "probegen.sources.keras.instrumented",
     "quantise": "probegen.quantisation",
     "register_attention": "probegen.sources.keras.attention",
+    "to_litert": "probegen.litert",
     "verify": "probegen.parity",
 }
 

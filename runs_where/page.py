@@ -24,8 +24,6 @@ _ADVICE = {
     "its default nonetheless; compile with `gate=True`.",
     "element_shape to be static": "Recurrent layers of an open batch size; with "
     "`dynamic_batch=False` `serving_default` converts.",
-    "no built-in operator": "Explanations are not supported in LiteRT: it lacks the operators that "
-    "TensorFlow writes gradients with.",
     "input_direction": "The gradient of a recurrence reads time from its end, which this evaluator "
     "has not got.",
 }

@@ -92,15 +92,20 @@ PLACES: tuple[Place, ...] = (
         )
         for signature in ("serving_default", "explain")
     ),
-    *(
-        Place(
-            f"LiteRT, {signature}",
-            [
-                _python("to_litert", signature=signature),
-                _python("litert", TOOLS, signature=signature),
-            ],
-            (signature,),
-        )
-        for signature in ("serving_default", "explain")
+    Place(
+        "LiteRT, serving_default",
+        [
+            _python("to_litert", signature="serving_default"),
+            _python("litert", TOOLS, signature="serving_default"),
+        ],
+        ("serving_default",),
+    ),
+    Place(
+        "LiteRT by probegen litert, explain",
+        [
+            _python("to_litert", signature="explain", probegen=True),
+            _python("litert", TOOLS, signature="explain"),
+        ],
+        ("explain",),
     ),
 )

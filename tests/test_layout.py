@@ -45,6 +45,7 @@ FLOORS = (
     "probegen.inspection",
     "probegen.compiler",
     "probegen.quantisation",
+    "probegen.litert",
     "probegen.differentiation",
     "probegen._keras_hook",
     "probegen.cli",

@@ -176,8 +176,10 @@ def test_use(capsys) -> None:
     text = PAGES["docs/USE.md"]
     code, commands = code_of(text), commands_of(text)
     # A server runs until it is stopped: tests/cli/test_serve.py. Samples for a quantiser:
-    # tests/quantisation/test_quantise.py. A bulk run and its folder of images: tests/bulk.
-    commands = [c for c in commands if c[0] not in ("serve", "quantise") and "--out" not in c]
+    # tests/quantisation/test_quantise.py. A bulk run and its folder of images: tests/bulk. A
+    # SavedModel: tests/test_litert.py.
+    elsewhere = ("serve", "quantise", "litert")
+    commands = [c for c in commands if c[0] not in elsewhere and "--out" not in c]
     assert [c[:3] for c in commands] == [["inspect", "any.onnx", "--cost"]]
     exec(compile(code, "USE.md", "exec"), {"pg": pg})
     for command in commands:

@@ -16,6 +16,7 @@ from probegen.cli.differentiate import differentiate
 from probegen.cli.drift import drift
 from probegen.cli.generate import generate
 from probegen.cli.inspect import inspect
+from probegen.cli.litert import litert
 from probegen.cli.maximise import maximise
 from probegen.cli.quantise import quantise
 from probegen.cli.run import run
@@ -90,6 +91,7 @@ def cli(traceback: bool) -> None:
       probegen generate model.onnx --text "a cat in" --steps 20
       probegen maximise model.onnx --target 3 -o picture.png
       probegen quantise model.onnx -o small.onnx --to int8
+      probegen litert saved_model -o model.tflite
       probegen serve model.onnx --port 8080
       probegen serve-config triton model.onnx -o repository
       probegen drift model.onnx results.npz
@@ -106,6 +108,7 @@ for _command in (
     generate,
     maximise,
     quantise,
+    litert,
     serve,
     serve_config,
     drift,

@@ -1,5 +1,7 @@
 """Converts a signature of a SavedModel for LiteRT, with built-in operators alone.
 
+With the option `probegen` by `probegen litert`, else by TensorFlow's converter as it is.
+
 The models of a request are SavedModels; beside each `NAME.SIGNATURE.tflite` is written. Options:
 `signature`.
 """
@@ -23,6 +25,11 @@ def opener(options: Mapping[str, Any]) -> Any:
     @functools.cache
     def convert(path: str) -> None:
         signature = options["signature"]
+        if options.get("probegen"):
+            from probegen.litert import to_litert
+
+            to_litert(path, f"{path}.{signature}.tflite", signature)
+            return
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[signature])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         try:

@@ -1,0 +1,36 @@
+"""`probegen litert`: a signature of a SavedModel artefact as a file for LiteRT."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from probegen.cli.reading import samples_of
+from probegen.cli.showing import show_table, start_for
+
+
+@click.command()
+@click.argument("artefact", type=click.Path())
+@click.option(
+    "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="NAME.tflite."
+)
+@click.option("--signature", default="explain", show_default=True, help="Or serving_default.")
+@click.option(
+    "--samples", type=click.Path(exists=True, dir_okay=False), help="Inputs to compare on (.npy)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def litert(artefact: str, output: str, signature: str, samples: str | None, as_json: bool) -> None:
+    """Convert ARTEFACT (a SavedModel that probegen wrote) to a file that LiteRT runs.
+
+    OUT is compared with ARTEFACT, has built-in operators alone, and keeps the names.
+    """
+    start_for(artefact)
+    from probegen.litert import to_litert
+
+    off = to_litert(artefact, output, signature, samples=samples_of(samples))
+    if as_json:
+        click.echo(json.dumps({"path": output, "distances": off}))
+        return
+    rows = [(name, f"{distance:.1e}") for name, distance in off.items()]
+    show_table(f"{output} against {artefact}", ("output", "|a - b| / |b|"), rows)

@@ -1,0 +1,104 @@
+"""SavedModel artefacts in LiteRT: whole models, names, open sizes, and what is refused."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import probegen as pg
+from probegen import litert, runtime
+from probegen.errors import ExportError, VerificationError
+from tests.command_line import status_of
+
+
+def cnn():
+    x = keras.Input((None, None, 3), name="image")
+    y = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    y = layers.MaxPooling2D(3, 2, padding="same")(y)
+    y = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(y)
+    y = layers.BatchNormalization()(layers.LeakyReLU()(y))
+    y = layers.Conv2D(6, 3, padding="same", activation="gelu", name="maps")(y)
+    y = layers.GlobalAveragePooling2D()(y)
+    return keras.Model(x, layers.Dense(5, activation="softmax", name="scores")(y))
+
+
+def transformer():
+    x = keras.Input((None,), dtype="int32", name="tokens")
+    y = layers.Embedding(31, 12)(x)
+    y = layers.Add()([y, layers.MultiHeadAttention(3, 5, name="attention")(y, y)])
+    y = layers.Dense(9, activation="gelu")(layers.LayerNormalization()(y))
+    return keras.Model(x, layers.Dense(4, name="scores")(layers.GlobalAveragePooling1D()(y)))
+
+
+SUBJECTS = {
+    "cnn": (cnn, [pg.Saliency(target="input"), pg.GradCAM("maps", target="input")]),
+    "transformer": (transformer, [pg.Attention(), pg.InputGradient()]),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("litert")
+    for name, (build, probes) in SUBJECTS.items():
+        keras.utils.set_random_seed(2)
+        pg.compile(build(), probes, folder / name, verify=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_explanations(saved, tmp_path, name):
+    """Two batch sizes and lengths, in the interpreter, against TensorFlow's own gradients."""
+    off = litert.to_litert(saved / name, tmp_path / "m.tflite")
+    assert max(off.values()) < litert.LIMIT
+    art = runtime.load(saved / name)
+    assert set(off) == {o.name for o in art.outputs}
+    interpreter = tf.lite.Interpreter(str(tmp_path / "m.tflite"))
+    runner = interpreter.get_signature_runner("explain")
+    for seed, (batch, size) in enumerate([(2, 17), (1, 14)]):
+        rng = np.random.default_rng(seed)
+        if name == "cnn":
+            x = rng.normal(size=(batch, size, size - 3, 3)).astype(np.float32)
+            x[0, :4] = np.round(x[0, :4])
+            target = np.array([3, -1], np.int32)[:batch]
+            expected, found = art.run(x, target=target), runner(image=x, target=target)
+        else:
+            x = rng.integers(0, 31, (batch, size)).astype(np.int32)
+            expected, found = art.run(x), runner(tokens=x)
+        for output, record in expected.items():
+            scale = np.abs(record.array).max()
+            np.testing.assert_allclose(found[output] / scale, record.array / scale, atol=1e-5)
+
+
+def test_predictions_from_the_command_line(saved, tmp_path, capsys):
+    out = tmp_path / "m.tflite"
+    options = ["-o", out, "--signature", "serving_default", "--json"]
+    assert status_of("litert", saved / "cnn", *options) == 0
+    off = json.loads(capsys.readouterr().out)["distances"]
+    assert list(off) == ["scores"]
+    assert off["scores"] < 1e-6
+    assert tf.lite.Interpreter(str(out)).get_signature_list().keys() == {"serving_default"}
+
+
+def test_loops_are_refused(tmp_path):
+    x = keras.Input((5, 2), name="x")
+    model = keras.Model(x, layers.Dense(3, name="y")(layers.LSTM(4)(x)))
+    pg.compile(model, pg.InputGradient(), tmp_path / "saved", verify=False)
+    with pytest.raises(ExportError, match=r"holds a loop.*--signature serving_default"):
+        pg.to_litert(tmp_path / "saved", tmp_path / "m.tflite")
+    assert not (tmp_path / "m.tflite").exists()
+
+
+def test_what_is_refused(saved, tmp_path, monkeypatch):
+    out = tmp_path / "m.tflite"
+    with pytest.raises(ExportError, match="has no signature 'explains'; it has explain, serving"):
+        litert.to_litert(saved / "cnn", out, "explains")
+    (tmp_path / "m.onnx").write_text("")
+    with pytest.raises(ExportError, match="is a file"):
+        litert.to_litert(tmp_path / "m.onnx", out)
+    monkeypatch.setattr(litert, "LIMIT", 0.0)
+    with pytest.raises(VerificationError, match="other numbers"):
+        litert.to_litert(saved / "cnn", out)
+    assert not out.exists()
