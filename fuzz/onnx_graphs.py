@@ -45,6 +45,8 @@ _CLASSES = 3
 _BATCHES = (2, 5)
 #: Directional differences: the step, directions a sample, and what they may be off by.
 _STEP, _DIRECTIONS, _LIMIT = 1e-5, 3, 2e-3
+#: By how much the slopes of both sides may be apart, beside the length of the gradient.
+_SMOOTH = 1e-4
 _UNARY = (
     *("Relu", "Tanh", "Sigmoid", "Softplus", "Softsign", "Abs", "Neg", "Exp", "Elu", "Selu"),
     *("LeakyRelu", "HardSigmoid", "Identity", "Sin", "Cos", "Atan", "Erf", "Floor"),
@@ -461,8 +463,8 @@ def _off(model: onnx.ModelProto, x: Array, gradient: Array) -> float | None:
         slopes = [(ahead - here) / _STEP, (here - behind) / _STEP]
         axes = tuple(range(1, x.ndim))
         found = (gradient.astype(np.float64) * way).sum(axis=axes)
-        size = np.linalg.norm(gradient.reshape(len(x), -1), axis=1) + np.abs(slopes[0]) + 1e-3
-        steady = np.abs(slopes[0] - slopes[1]) < 1e-3 * size
+        size = np.linalg.norm(gradient.reshape(len(x), -1), axis=1) + np.abs(slopes[0]) + 1e-2
+        steady = np.abs(slopes[0] - slopes[1]) < _SMOOTH * size
         worst = max(worst, float((np.abs(found - sum(slopes) / 2) / size * steady).max()))
     return worst
 
