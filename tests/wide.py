@@ -23,6 +23,7 @@ WIDE = (
     "tests/test_guides.py::test_a_guide_runs[text",
     "tests/sources/keras/to_onnx/test_canonical.py::test_two_processes_write_the_same_bytes",
     "tests/test_layout.py::test_each_function_may_be_the_first_thing_used",
+    "tests/bulk/test_job.py::test_memory_does_not_grow",
     "tests/bulk/test_job.py::test_killed_at_random_moments",
     # Rows of the sweep of Keras: some of each kind are in the short tests.
     "tests/sweep/test_sweep.py::test_a_row_agrees[Conv3D: groups",

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -216,27 +218,84 @@ def test_one_process_at_a_time(zoo_art, x, tmp_path, monkeypatch):
     assert bulk.run(zoo_art, tmp_path / "x.npy", place).samples == len(x)
 
 
-def test_killed_at_random_moments(zoo_path, tmp_path):
-    """SIGKILL ten times, at moments from the start of the process to the end of the run."""
-    np.save(tmp_path / "x.npy", images(1500, 8))
+SAMPLES = 4000
+
+
+def parts_at(place, kind):
+    """How many parts are there."""
+    return len(list(place.glob("part-*") if kind == "parquet" else place.glob("@done/c/*")))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "zarr"])
+def test_killed_at_random_moments(zoo_path, tmp_path, kind):
+    """SIGKILL ten times, each a random number of parts further on, in the midst of the next."""
+    if kind == "zarr":
+        pytest.importorskip("zarr")
+    np.save(tmp_path / "x.npy", images(SAMPLES, 8))
     command = [sys.executable, "-m", "probegen.cli", "run", zoo_path, tmp_path / "x.npy"]
     command += ["--batch-size", "2", "--part-rows", "32", "--out"]
-    began = time.monotonic()
-    subprocess.run([*command, tmp_path / "whole.parquet"], check=True, capture_output=True)
-    took = time.monotonic() - began
-    place = tmp_path / "out.parquet"
+    subprocess.run([*command, tmp_path / f"whole.{kind}"], check=True, capture_output=True)
+    place = tmp_path / f"out.{kind}"
     moments = random.Random(5)
-    kills = 0
-    while kills < 10:
-        process = subprocess.Popen([*command, place], stdout=-3, stderr=-3)
-        time.sleep(moments.uniform(0.2, 1.0) * took)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+    left = []
+    for _ in range(10):
+        wanted = parts_at(place, kind) + moments.randint(0, 9)
+        process = subprocess.Popen(
+            [*command, place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and (parts_at(place, kind) < wanted or not place.exists()):
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        left.append(parts_at(place, kind))
+    print(left)
+    assert left == sorted(left)
+    assert len(set(left)) > 5
     subprocess.run([*command, place], check=True, capture_output=True)
-    assert contents(place) == contents(tmp_path / "whole.parquet")
+    assert contents(place) == contents(tmp_path / f"whole.{kind}")
+    for one, other in zip(
+        bulk.Results(place).read(), bulk.Results(tmp_path / f"whole.{kind}").read(), strict=True
+    ):
+        assert one.samples == other.samples
+        for name, values in one.values.items():
+            np.testing.assert_array_equal(values, other.values[name])
     names = [n for r in bulk.Results(place).read(()) for n in r.samples]
-    assert names == [str(i) for i in range(1500)]
-    assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []
+    assert names == [str(i) for i in range(SAMPLES)]
+    assert not [p for p in place.rglob("*") if p.suffix in (".part", ".partial")]
     assert runtime.load(zoo_path).manifest == bulk.Results(place).manifest
+
+
+MEASURED = """
+import re, sys
+from probegen import bulk, runtime
+bulk.run(runtime.load(sys.argv[1], threads=1), sys.argv[2], sys.argv[3], batch_size=2048)
+# Not ru_maxrss, which a new process takes over from the one that started it.
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it there")
+def test_memory_does_not_grow_with_the_input(zoo_path, tmp_path):
+    """The most that a process held (KiB), of inputs of 17 and of 103 MB, in three formats."""
+    few, many = 40_000, 245_000
+    x = np.tile(images(5_000), (49, 1, 1, 1))
+    for kind in ("npy", "npz", "parquet"):
+        most = []
+        for rows in (few, many):
+            source = tmp_path / f"x_{rows}.{kind}"
+            if kind == "npy":
+                np.save(source, x[:rows])
+            elif kind == "npz":
+                np.savez_compressed(source, image=x[:rows])
+            else:
+                column = pa.FixedSizeListArray.from_arrays(
+                    pa.array(x[:rows].reshape(-1)), x[0].size
+                )
+                pq.write_table(pa.table({"image": column}), source, row_group_size=8192)
+            command = [sys.executable, "-c", MEASURED, zoo_path, source, f"{source}.out.parquet"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            most.append(int(done.stdout))
+            source.unlink()
+        print(kind, most)
+        assert most[1] - most[0] < x.nbytes / 1024 / 4, (kind, most)
