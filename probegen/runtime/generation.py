@@ -113,7 +113,7 @@ def generate(
     explained = _explaining(artefact, prediction, inputs.ids, choice)
     prompts, several = prompts_of(artefact, prompt, inputs)
     count = counted("steps", steps, 0)
-    ends = {stop} if isinstance(stop, int) else set(stop)
+    ends = _ends(stop)
     for ids in prompts:
         _check_room(len(ids), count, inputs, prediction, padding)
     seeds = _seeds(seed, len(prompts))
@@ -349,6 +349,12 @@ def _groups(texts: Sequence[_Text], inputs: TokenInputs) -> list[list[_Text]]:
 def _close(found: Sequence[Array], right: Sequence[Array]) -> bool:
     one, other = np.stack(found), np.stack(right)
     return bool(np.abs(one - other).max() <= _APART * max(np.abs(other).max(), 1e-30))
+
+
+def _ends(given: Any) -> set[int]:
+    """Returns the ids at which a text ends."""
+    each = [given] if np.ndim(given) == 0 and not isinstance(given, Collection) else given
+    return {counted("stop", i, 0) for i in each}
 
 
 def _seeds(given: Any, count: int) -> list[int]:

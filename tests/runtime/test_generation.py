@@ -101,6 +101,11 @@ def test_stopping_and_writing_nothing(art):
     first = written.ids.index(written.ids[2])
     assert stopped.ids == written.ids[:first]
     assert stopped.rows[ROW].shape == (first, len(written.prompt) + first)
+    for stop in (np.int64(written.ids[2]), np.array(written.ids[2:3]), {written.ids[2]}):
+        assert runtime.generate(art, "a cat in", 5, stop=stop).ids == stopped.ids
+    for wrong in ("in", [1.5], None, -1):
+        with pytest.raises(InputError, match="stop is"):
+            runtime.generate(art, "a cat in", 5, stop=wrong)
     nothing = runtime.generate(art, "a cat", 0)
     assert (nothing.ids, nothing.text, nothing.rows[ROW].shape[0]) == ([], "", 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.texts import as_utf8, holds_text
+from probegen.runtime.texts.base import without_padding
 from probegen.runtime.writing_on.inputs import TokenInputs
 
 
@@ -64,12 +65,7 @@ def _ids(artefact: Artefact, prompt: Any, inputs: TokenInputs) -> list[int]:
     row = made[IDS][0].tolist()
     if MASK in made:
         return [i for i, there in zip(row, made[MASK][0].tolist(), strict=True) if there]
-    return _without_padding(row, 0)
-
-
-def _without_padding(row: Sequence[int], padding: int) -> list[int]:
-    last = max((i for i, piece in enumerate(row) if piece != padding), default=-1)
-    return list(row[: last + 1])
+    return without_padding(row, 0)
 
 
 def _rows_of_batch(given: Mapping[str, Any], inputs: TokenInputs) -> list[list[int]]:
