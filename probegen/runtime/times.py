@@ -20,8 +20,15 @@ Times = Sequence[Any] | Array | Mapping[str, Any]
 
 
 def as_array(time: Any) -> Array:
-    """Returns times as an array, `[time]` or `[batch, time]`; dates of Python as `datetime64`."""
-    values = np.asarray(time)
+    """Returns times as an array, `[time]` or `[batch, time]`; dates of Python as `datetime64`.
+
+    Raises:
+        InputError: they are lists of several lengths.
+    """
+    try:
+        values = np.asarray(time)
+    except ValueError as error:
+        raise InputError("time holds lists of several lengths; it takes one length.") from error
     flat = values.reshape(-1).tolist() if values.dtype.kind == "O" else []
     if flat and all(isinstance(t, datetime.date) for t in flat):
         return np.array(flat, dtype="datetime64[us]").reshape(values.shape)
@@ -33,7 +40,7 @@ def of_sample(time: Any, sample: int) -> Any:
     if time is None:
         return None
     values = as_array(time)
-    return values[min(sample, len(values) - 1)] if values.ndim == 2 and len(values) else values
+    return values[sample] if values.ndim == 2 else values
 
 
 def check(time: Any, inputs: Sequence[InputSpec], arrays: Mapping[str, Array], rows: int) -> None:

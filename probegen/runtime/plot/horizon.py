@@ -174,13 +174,19 @@ def future(view: View, past: Steps, size: int, output: str) -> Array:
         past: the steps of the series.
         size: how many steps are forecast.
         output: name of the prediction.
+
+    Raises:
+        InputError: the caller says it of another number of steps.
     """
-    given = view.labels.time if view.labels.time is not None else view.given_time
-    named = times.of_sample(labelling.belongs_to(given, output), view.sample)
-    if named is not None and len(named) == size:
-        own = given_steps(named, "")
-        if own.dates == past.dates:
-            return own.positions
+    named = view.time_of(output)
+    if named is not None:
+        if len(named) != size:
+            raise InputError(
+                f"time of {output!r} has {len(named)} entries, and the forecast has {size} steps."
+            )
+        # Text says no place on the line of the past.
+        if named.dtype.kind in ("M" if past.dates else "iuf"):
+            return given_steps(named, "").positions
     months = _month_by_month(view.time(len(past.positions)), size) if past.dates else None
     if months is not None:
         return given_steps(months, "").positions

@@ -215,16 +215,28 @@ def _check_feature_names(given: Any, places: Sequence[Place]) -> None:
 
 
 def _check_time(given: Any, places: Sequence[Place], samples: int) -> None:
-    if given is None or is_by_name(given):
+    by_name = {p.name: p.length for p in places if p.length is not None}
+    if not is_by_name(given):
+        if given is not None:
+            _check_steps("time", given, set(by_name.values()), samples)
         return
-    lengths = {p.length for p in places if p.length is not None}
+    for name, steps in given.items():
+        if steps is not None:
+            # How long an output is, its picture checks.
+            able = {by_name[name]} if name in by_name else None
+            _check_steps(f"time of {name!r}", steps, able, samples)
+
+
+def _check_steps(what: str, given: Any, lengths: set[int] | None, samples: int) -> None:
     values = times.as_array(given)
     if values.ndim == 2 and len(values) != samples:
-        raise InputError(f"time has rows for {len(values)} samples of a batch of {samples}.")
-    if values.ndim not in (1, 2) or values.shape[-1] not in lengths:
+        raise InputError(f"{what} has rows for {len(values)} samples of a batch of {samples}.")
+    if values.ndim not in (1, 2) or (lengths is not None and values.shape[-1] not in lengths):
+        count = values.shape[-1] if values.ndim else 0
+        has = ", ".join(map(str, sorted(lengths or ()))) or "none"
         raise InputError(
-            f"time has {len(values) if values.ndim else 0} entries, but no input has that many "
-            f"steps; there are inputs of {', '.join(map(str, sorted(lengths))) or 'none'}."
+            f"{what} has {count} entries, but no input has that many steps; there are inputs of "
+            f"{has}."
         )
 
 

@@ -278,13 +278,19 @@ class View:
 
         None where nobody said it of a sequence of that length.
         """
-        given = self.given_time if self.labels.time is None else self.labels.time
-        able = [given]
-        if labelling.is_by_name(given):
-            names = [self.spec.name, *([] if self.source is None else [self.source.spec.name])]
-            able = [labelling.belongs_to(given, name) for name in names]
-        rows = [times.of_sample(one, self.sample) for one in able]
+        names = [self.spec.name, *([] if self.source is None else [self.source.spec.name])]
+        rows = [self.time_of(name) for name in names]
+        if not labelling.is_by_name(self._time):
+            rows = [times.of_sample(self._time, self.sample)]
         return next((row for row in rows if row is not None and len(row) == size), None)
+
+    def time_of(self, name: str) -> Any:
+        """Returns what stands at the steps of an input or output, where it is given by name."""
+        return times.of_sample(labelling.belongs_to(self._time, name), self.sample)
+
+    @property
+    def _time(self) -> Any:
+        return self.given_time if self.labels.time is None else self.labels.time
 
     def channels(self, size: int) -> list[int]:
         """Returns the layer's own channel numbers, also where a probe kept only some."""

@@ -80,6 +80,8 @@ def test_forecast_and_truth_behind_the_past(record, shape, axes, forecast, rows)
             ["2024-04-01", "2024-05-09"],
         ),
         (np.arange(1990, 1996), [1996, 1997]),
+        ({"x": list("abcdef"), "y": ["g", "h"]}, [6, 7]),
+        ({"x": np.arange(6), "y": [[6, 8], [7, 9]]}, [6, 8]),
         (None, [6, 7]),
     ],
 )  # fmt: skip
@@ -115,6 +117,13 @@ def test_units_of_the_artefact_and_of_the_caller():
         ({"forecast": "load", "truth": np.ones((2, 3))}, r"truth has the shape \(2, 3\)"),
         ({"truth": {"z": 1}}, "truth has the key 'z', which is no prediction"),
         ({"time": np.ones((3, 6))}, "time has rows for 3 samples of a batch of 2"),
+        ({"time": {"x": np.ones((1, 6))}}, "time of 'x' has rows for 1 samples of a batch of 2"),
+        ({"time": {"x": range(5)}}, "time of 'x' has 5 entries.*there are inputs of 6"),
+        (
+            {"forecast": "load", "time": {"y": range(3)}},
+            "time of 'y' has 3 entries, and the forecast has 4 steps",
+        ),
+        ({"time": [[1, 2], [3]]}, "time holds lists of several lengths"),
     ],
 )
 def test_what_is_refused(options, says_):

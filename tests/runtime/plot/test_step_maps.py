@@ -45,6 +45,13 @@ def test_a_map_for_each_of_a_few_features_on_one_scale():
     assert {"wind", "load", *"abcdef", "one", "ten"} <= set(texts_of(figure))
 
 
+def test_times_of_the_output_of_each_sample():
+    x = (RNG.normal(size=(1, 6, 2)), SERIES, {})
+    result = record_of(RNG.normal(size=(1, 4, 6, 2)), ("step", "time", "feature"), x)
+    figure = result["it"].plot(time={"y": [["one", "two", "six", "ten"]]})
+    assert {"one", "two", "six", "ten"} <= set(texts_of(figure))
+
+
 @pytest.mark.parametrize(
     ("unit", "note", "joined"),
     [

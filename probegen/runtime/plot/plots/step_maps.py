@@ -112,7 +112,7 @@ def _rows(view: View, size: int, columns: Steps) -> list[str] | None:
         named = labelling.spelt_tokens(labelling.belongs_to(given, str(output)), view.sample)
         if named is not None:
             return named[:size] + [""] * (size - len(named))
-    time = labelling.belongs_to(view.labels.time, str(output))
+    time = view.time_of(str(output))
     if time is not None and len(time) == size:
         return given_steps(time, "").texts
     if view.labels.query_tokens is not None:
