@@ -279,9 +279,10 @@ def _own_states(view: OnnxView, places: Sequence[_Place]) -> dict[str, str]:
         if len(ends) == 1:
             found[str(fed.name)] = str(ends[0].name)
     outputs = {str(v.name): v for v in view.graph.outputs}
+    series = _series(view, places)
     for value in view.inputs:
         name = str(value.name)
-        if name in found or not is_float(value):
+        if name in found or value in series or not is_float(value):
             continue
         for before, after in _PAIRS:
             match = before.fullmatch(name)
@@ -291,6 +292,20 @@ def _own_states(view: OnnxView, places: Sequence[_Place]) -> dict[str, str]:
                 break
     order = [str(v.name) for v in view.inputs]
     return {name: found[name] for name in order if name in found}
+
+
+def _series(view: OnnxView, places: Sequence[_Place]) -> set[ir.Value]:
+    """Returns the inputs of any length that recurrent operators read step by step.
+
+    A forecaster may call such a one `x` and what it predicts of it `next_x`: it is no state.
+    """
+    read = (_fed_by(first) for p in places if (first := p.node.inputs[0]) is not None)
+    facts = ((value, view.input(view.inputs.index(value))) for value in read if value is not None)
+    return {
+        value
+        for value, told in facts
+        if any(n is None and a != BATCH for a, n in zip(told.axes, told.shape, strict=True))
+    }
 
 
 def _cache_axes(view: OnnxView, own: Mapping[str, str]) -> dict[str, Axes]:

@@ -179,6 +179,29 @@ def test_states_that_a_file_has_are_told(tmp_path):
             pg.compile(stepping(), pg.Saliency(0), tmp_path / "m.onnx", states=given)
 
 
+def test_a_series_is_no_state_whatever_it_is_called(tmp_path):
+    """A forecaster predicts `next_x` of `x`; what goes from chunk to chunk is its hidden state."""
+    arrays = stored(np.random.default_rng(5), "l", 4, WIDTH) | {"one": np.array([1])}
+    arrays["d"] = np.random.default_rng(6).standard_normal((UNITS, WIDTH)).astype("float32")
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["xt"], "turn", perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["xt", "lw", "lr", "lb"], ["y"], "lower", hidden_size=4),
+        helper.make_node("Squeeze", ["y", "one"], ["ys"], "alone"),
+        helper.make_node("Transpose", ["ys"], ["yt"], "back", perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["yt", "d"], ["next_x"], "dense"),
+    ]
+    sizes = ["N", "T", WIDTH]
+    file = model(nodes, arrays, {"x": sizes}, {"next_x": sizes})
+    pg.compile(file, [], tmp_path / "m.onnx", states="io")
+    art = runtime.load(tmp_path / "m.onnx")
+    x = series(2, 9)
+    first = art.run(x[:, :4])
+    assert list(first.states) == ["state/lower", "state/lower:1"]
+    second = art.run(x[:, 4:], states=first.states)
+    right = by_itself(file, {"x": x})[0][:, 4:]
+    np.testing.assert_allclose(second["next_x"].array, right, **CLOSE)
+
+
 def test_what_cannot_be_run_in_chunks(tmp_path):
     rng = np.random.default_rng(1)
     arrays = {k: np.concatenate([v, v]) for k, v in stored(rng, "w", 3, WIDTH).items()}
