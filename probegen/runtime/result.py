@@ -35,7 +35,7 @@ from probegen.runtime.padding import padded_steps
 from probegen.runtime.positions import Positions, explained_input, is_derivative
 from probegen.runtime.run import Run
 from probegen.runtime.states import next_states
-from probegen.runtime.texts.whole_words import join, joined_by
+from probegen.runtime.texts.whole_words import join, joined_by, without
 from probegen.runtime.times import check as check_times
 from probegen.stages import stage
 from probegen.text import indented_table
@@ -180,10 +180,10 @@ class Record:
         places = Positions.of(spec)
         sizes = places.sizes(self.run.inputs[spec.name])
         values = places.map_of(self.spec, self.array, sizes)[sample]
+        there = self._first_token(spec, sample)
         if not whole_words:
-            there = self._first_token(spec, sample)
             return list(zip(rows[sample], values.tolist(), strict=False))[there:]
-        joined = self.run.whole_words(spec.name, sample)
+        joined = without(self.run.whole_words(spec.name, sample), range(there))
         slopes = is_derivative(self.spec)
         lengths = slopes and self.array.ndim > 2  # of the slopes at an embedding
         how = joined_by(

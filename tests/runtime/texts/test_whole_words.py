@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from probegen.artefact.manifest import Padding
 from probegen.artefact.texts import TextSpec, pack
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
@@ -94,13 +95,13 @@ def lower_blocks():
     return made
 
 
-def of_text(made, text, folder, kind="dot", values=None):
+def of_text(made, text, folder, kind="dot", values=None, padding=None):
     """A record of an attribution of a text, by a tokenizer in its file."""
     made.save(str(folder / "tokenizer.json"))
     ids = np.array([made.encode(text).ids], np.int32)
     array = np.arange(1.0, ids.shape[1] + 1)[np.newaxis] if values is None else values
     spec = {"input": "ids", "sign": "signed", "draw": "map"}
-    bare = result_of({"ids": (ids, TIME, {})}, {"it": (array, kind, TIME, spec)})
+    bare = result_of({"ids": (ids, TIME, {"padding": padding})}, {"it": (array, kind, TIME, spec)})
     manifest = attached(folder / "tokenizer.json", bare.manifest)
     return Result(Run(manifest, {"ids": ids}, None, "m.onnx"), {"it": array})["it"]
 
@@ -128,6 +129,15 @@ def test_words_are_those_that_the_library_says(make, text, tmp_path):
         t.get_text() for t in record.plot(whole_words=True).findobj() if hasattr(t, "get_text")
     }
     assert any(word in shown for word in text.split() if word.isascii())
+
+
+def test_padding_before_a_text_is_no_word(tmp_path):
+    made = word_piece()
+    made.enable_padding(direction="left", pad_id=0, pad_token="[PAD]", length=7)
+    record = of_text(made, "unbreak glass", tmp_path, padding=Padding("ids", (0.0,)))
+    expected = [("[CLS]", 3.0), ("unbreak", 9.0), ("glass", 6.0), ("[SEP]", 7.0)]
+    assert record.words(whole_words=True) == expected
+    assert [word for word, _ in record.words()] == ["[CLS]", "un", "##break", "glass", "[SEP]"]
 
 
 def test_characters_make_up_words():
