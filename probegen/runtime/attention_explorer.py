@@ -72,6 +72,8 @@ def article(views: Sequence[View], samples: int) -> str:
         return ""
     entries, left_out = _bounded(entries, MOST_CHARACTERS / max(1, samples))
     notes += left_out
+    wrong = sum(np.count_nonzero(~np.isfinite(entry.maps.weights)) for entry in entries)
+    notes += [f"{wrong} weights that are no finite number are shown as 0"] if wrong else []
     data = json.dumps([entry.data() for entry in entries], separators=(",", ":"))
     remarks = f'<p class="muted">{escape("; ".join(notes))}</p>' if notes else ""
     return (

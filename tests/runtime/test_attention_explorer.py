@@ -91,6 +91,16 @@ def test_whole_words_and_signs(tmp_path):
     assert layer["keys"] == ["ab", "c"]
 
 
+def test_what_is_no_number_is_said(tmp_path):
+    result = attention(1, samples=1)
+    result["attention/0"].array[0, 1, 2:4] = [[np.nan], [np.inf]]
+    page = Page(result.to_html(tmp_path / "r.html"))
+    (layer,) = explored(page)[0]
+    assert not layer["array"][1, 2:4].any()
+    assert any("10 weights that are no finite number are shown as 0" in text for text in page.text)
+    assert not any("finite" in text for text in Page(attention().to_html(tmp_path / "q.html")).text)
+
+
 @pytest.mark.parametrize(
     ("layers", "heads", "size", "said"),
     [(3, 4, 400, "the first 136 of up to 400 tokens"), (30, 200, 20, "layers; the first 12 of")],

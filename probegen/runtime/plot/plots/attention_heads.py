@@ -116,14 +116,12 @@ class Maps:
         name: of the place, empty where the record is of one.
         weights: float `[head, query, key]`.
         queries, keys: how the tokens read, or their numbers.
-        tokens_known: whether they read as text.
     """
 
     name: str
     weights: Array
     queries: list[str]
     keys: list[str]
-    tokens_known: bool
 
 
 def all_maps(view: View) -> tuple[list[Maps], tuple[str, ...]]:
@@ -147,14 +145,12 @@ def all_maps(view: View) -> tuple[list[Maps], tuple[str, ...]]:
     found = []
     for name, weights in zip(names, array, strict=True):
         joined, queries, keys, said = in_words(view, weights, rows, columns)
-        known = queries is not None and keys is not None
         found.append(
             Maps(
                 name,
                 joined,
                 queries or [str(i) for i in range(joined.shape[1])],
                 keys or [str(i) for i in range(joined.shape[2])],
-                known,
             )
         )
         notes = (*notes, *(note for note in said if note not in notes))
