@@ -7,6 +7,7 @@ are bounded, nothing outside of its folder is read and nothing is written.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -179,17 +180,17 @@ def _files(folder: Path) -> set[tuple[str, int]]:
     return {(str(p), os.lstat(p).st_mtime_ns) for p in found}
 
 
-class _bounded:  # noqa: N801 - a context manager
-    """Bounds the memory of this process, and finds files of others that Python opens."""
-
-    def __enter__(self) -> None:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            used = int(file.read().split()[0]) * resource.getpagesize()
-        self._before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, self._before[1]))
-
-    def __exit__(self, *_: object) -> None:
-        resource.setrlimit(resource.RLIMIT_AS, self._before)
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Bounds the memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 # -- damages -----------------------------------------------------------------------------------

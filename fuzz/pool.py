@@ -51,7 +51,7 @@ def _of_one_process(
             [*command, str(_CASES_A_PROCESS), *([] if cut_down else ["--whole"])],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            bufsize=0,  # a line that was read ahead would not be seen to wait
             env=quiet,
         ) as process,
         selectors.DefaultSelector() as waiting,
