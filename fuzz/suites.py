@@ -13,6 +13,7 @@ SUITES = {
     "keras": "fuzz.keras_suite",
     "onnx": "fuzz.onnx_graphs",
     "artefacts": "fuzz.artefacts",
+    "endurance": "fuzz.endurance",
 }
 
 

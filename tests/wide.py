@@ -36,6 +36,7 @@ WIDE = (
     "tests/sweep/test_sweep.py::test_a_row_agrees[ops.logaddexp",
     # More seeds, sizes and formats.
     "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[with data",
+    "tests/fuzz/test_endurance_fuzz.py::test_ten_thousand_runs",
     "tests/fuzz/test_keras_fuzz.py::test_more_random_models_are_right",
     "tests/graph/test_open_sizes.py::test_time[recurrent-True",
     "tests/graph/test_transformer_blocks.py::test_every_method_passes_them[21",

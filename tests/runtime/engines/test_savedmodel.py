@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -49,6 +50,20 @@ def test_inputs_are_checked_alike(saved):
         saved.run(images(1)[0])
     with pytest.raises(InputError, match="target 9 is out of range"):
         saved.run(images(1), target=9)
+
+
+def test_threads(saved):
+    """Sizes, targets and both signatures at once: each gets what it gets alone."""
+    requests = [
+        {"x": images(1 + i % 4, seed=i), "target": i % 4, "explain": i % 3 > 0} for i in range(40)
+    ]
+    alone = [saved.run(**request) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda request: saved.run(**request), requests))
+    for expected, result in zip(alone, together, strict=True):
+        assert list(result) == list(expected)
+        for name, record in expected.items():
+            np.testing.assert_array_equal(result[name].array, record.array)
 
 
 def test_says_what_runs_it(saved):
