@@ -120,7 +120,7 @@ class ImageInput:
         _check_one_of("fit", self.fit, FITS)
         _check_one_of("attributions", self.attributions, SIZES_OF_ATTRIBUTIONS)
         _check_one_of("layout", self.layout, tuple(LAYOUTS))
-        if self.size not in (ANY, OF_MODEL):
+        if not (isinstance(self.size, str) and self.size in (ANY, OF_MODEL)):
             _check_pair("size", self.size, f"{ANY!r}, {OF_MODEL!r} or ")
         if self.to is not None:
             _check_pair("to", self.to, "")
@@ -347,7 +347,7 @@ def _per_channel(value: PerChannel | None, usual: float) -> tuple[float, ...]:
 
 
 def _check_one_of(field: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         hint = did_you_mean(value, known) if isinstance(value, str) else ""
         raise _wrong(field, value, " or ".join(map(repr, known)), hint)
 

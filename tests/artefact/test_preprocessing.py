@@ -78,6 +78,8 @@ def test_which_part_the_model_sees(size, fit, window):
         ({"dtype": "int64"}, "dtype= takes 'uint8' or 'float32'"),
         ({"size": "all"}, "size= takes 'any', 'model' or a pair"),
         ({"size": (5, 0)}, "size= takes"),
+        ({"size": np.array([5, 7])}, "size= takes 'any', 'model' or a pair"),
+        ({"dtype": np.array(["uint8", "float32"])}, "dtype= takes 'uint8' or 'float32'"),
         ({"size": (5, True)}, "size= takes"),
         ({"resize": "area"}, "resize= takes 'nearest' or 'bilinear' or 'bicubic'"),
         ({"resize": "bilinaer"}, "Did you mean 'bilinear'"),
