@@ -214,7 +214,9 @@ def _parity(
     counted = [i for i in range(len(pairs)) if not hard[i] and (same_class[i] or not explains)]
     offs = np.array([_off(r[None], n[None])[0] for r, n in pairs])
     ordinary = offs[counted]
-    middle = float(np.median(ordinary)) if counted else 0.0
+    # Where no sample kept its class, no explanation was compared: nothing says that it is near.
+    nothing = np.inf if pairs and spec.kind not in (PREDICTION, CLASSES) else 0.0
+    middle = float(np.median(ordinary)) if counted else nothing
     apart = [_largest(r, n) for r, n in pairs]
     cosines = [_cosine(*pairs[i]) for i in counted]
     spoilt = not np.isfinite(offs[counted]).all() if counted else False
@@ -250,4 +252,6 @@ def _cosine(right: Array, now: Array) -> float:
         return 1.0 if np.array_equal(right, now) else 0.0
     a, b = now.reshape(-1).astype(np.float64), right.reshape(-1).astype(np.float64)
     size = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / size) if size > 0 and np.isfinite(size) else 1.0
+    if not np.isfinite(size):
+        return 1.0
+    return float(a @ b / size) if size > 0 else float(not a.any() and not b.any())

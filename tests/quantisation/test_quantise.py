@@ -16,7 +16,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import ArtefactError, ExportError, InputError, VerificationError
 from probegen.graph.ungate import remove_gate
-from probegen.quantisation import FORMS
+from probegen.quantisation import FORMS, comparison
 from probegen.runtime.certified import ChangedArtefactWarning
 from tests.command_line import status_of
 
@@ -176,6 +176,25 @@ def test_what_is_too_far_off_is_not_written(made, tmp_path):
     with pytest.raises(VerificationError, match=r"'saliency/image'.*before it was quantised"):
         pg.quantise(made / "cnn_True.onnx", tmp_path / "q.onnx", "int8", limit=1e-4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_explanations_that_were_never_compared_have_no_certificate(tmp_path):
+    """float16 makes two classes equal, so that the one sample is explained for another class."""
+    inputs = keras.Input((20,), name="x")
+    dense = layers.Dense(2, use_bias=False)
+    model = keras.Model(inputs, dense(inputs))
+    dense.set_weights([np.tile(np.array([1.0, 1.0001], "float32"), (20, 1))])
+    pg.compile(model, pg.Saliency(), tmp_path / "m.onnx")
+    samples = np.ones((1, 20), "float32")
+    with pytest.raises(VerificationError, match=r"'saliency/x' .*median L2 inf"):
+        pg.quantise(tmp_path / "m.onnx", tmp_path / "q.onnx", samples=samples)
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_lost_explanation_is_not_alike():
+    some, none = np.array([1.0, -2.0]), np.zeros(2)
+    assert comparison._cosine(some, none) == comparison._cosine(none, some) == 0.0
+    assert comparison._cosine(none, none) == 1.0
 
 
 def test_the_gate_comes_out_whole(made):
