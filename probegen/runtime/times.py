@@ -20,7 +20,9 @@ Times = Sequence[Any] | Array | Mapping[str, Any]
 
 
 def as_array(time: Any) -> Array:
-    """Returns times as an array, `[time]` or `[batch, time]`; dates of Python as `datetime64`.
+    """Returns times as an array, `[time]` or `[batch, time]`.
+
+    Dates of Python become `datetime64`, other objects text, so that all can be kept in a file.
 
     Raises:
         InputError: they are lists of several lengths.
@@ -29,10 +31,12 @@ def as_array(time: Any) -> Array:
         values = np.asarray(time)
     except ValueError as error:
         raise InputError("time holds lists of several lengths; it takes one length.") from error
-    flat = values.reshape(-1).tolist() if values.dtype.kind == "O" else []
+    if values.dtype.kind != "O":
+        return values
+    flat = values.reshape(-1).tolist()
     if flat and all(isinstance(t, datetime.date) for t in flat):
         return np.array(flat, dtype="datetime64[us]").reshape(values.shape)
-    return values
+    return np.array([str(t) for t in flat], dtype=str).reshape(values.shape)
 
 
 def of_sample(time: Any, sample: int) -> Any:

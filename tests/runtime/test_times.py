@@ -154,6 +154,9 @@ def test_times_go_along_with_a_run(forecaster, tmp_path):
         back = runtime.read_npz(tmp_path / "r.npz").run.time
         found = back["weather"] if isinstance(back, dict) else back
         np.testing.assert_array_equal(found, np.asarray(time, found.dtype))
+    moments = [datetime.time(hour, 30) for hour in range(5)]
+    art.run(x, time=moments).to_npz(tmp_path / "r.npz")
+    assert list(runtime.read_npz(tmp_path / "r.npz").run.time) == [str(t) for t in moments]
     for wrong, says in (
         (range(4), "time has 4 entries"),
         (each[:1], r"time has the shape \(1, 5\)"),

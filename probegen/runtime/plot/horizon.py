@@ -103,6 +103,8 @@ def _features(view: View, source: InputSample, asked: Any) -> list[int]:
                 f"forecast={one!r} is no feature of {source.spec.name!r}, which has {count}."
                 f"{did_you_mean(str(one), names)}"
             )
+    if len(set(found)) < len(found):
+        raise InputError(f"forecast={asked!r} names a feature twice.")
     return found
 
 
@@ -237,20 +239,19 @@ class Ahead:
         )  # fmt: skip
 
 
-def ahead(view: View, past: Steps, place: int) -> Ahead | None:
-    """Returns the forecast of one feature of the series, None where there is none.
+def ahead(view: View, past: Steps) -> dict[int, Ahead]:
+    """Returns the forecasts by the place of the feature that goes on so, none where there are none.
 
     Args:
         view: the sample.
         past: the steps of the series.
-        place: of the feature.
     """
-    for one in horizons(view):
-        if one.feature == place:
-            spec, _ = _prediction(view)
-            positions = future(view, past, len(one.predicted), spec.name)
-            return Ahead(one, positions, float(past.positions[-1]))
-    return None
+    found = horizons(view)
+    if not found:
+        return {}
+    spec, _ = _prediction(view)
+    positions = future(view, past, len(found[0].predicted), spec.name)
+    return {one.feature: Ahead(one, positions, float(past.positions[-1])) for one in found}
 
 
 def legend(ax: Axes) -> None:

@@ -113,6 +113,7 @@ def test_units_of_the_artefact_and_of_the_caller():
     ("options", "says_"),
     [
         ({"forecast": "lod"}, r"'lod' is no feature of 'x', which has 3\. Did you mean 'load'"),
+        ({"forecast": [1, "load"]}, r"\[1, 'load'\] names a feature twice"),
         ({"forecast": True}, "forecast= names 3 features, and the prediction 'y' holds 1"),
         ({"forecast": "load", "truth": np.ones((2, 3))}, r"truth has the shape \(2, 3\)"),
         ({"truth": {"z": 1}}, "truth has the key 'z', which is no prediction"),

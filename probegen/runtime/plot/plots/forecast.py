@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from probegen.artefact.manifest import DRAWN_AS_PREDICTION
@@ -32,16 +34,16 @@ def plan(view: View) -> Picture:
     names = view.features_of(source, len(lines))
     names = [source.spec.name] if names == ["feature 0"] else names
     steps = steps_of(view, lines.shape[1], source.axes[time])
-    places = [one.feature for one in horizon.horizons(view)]
+    forecasts = horizon.ahead(view, steps)
+    places = list(forecasts)
     chosen, notes = spread(len(places), view.labels.max_panels, "forecast")
     shown = [places[i] for i in chosen]
-    ahead = [horizon.ahead(view, steps, place) for place in shown]
 
     def draw(figure: AnyFigure) -> None:
         axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        for ax, place, one in zip(axes, shown, ahead, strict=True):
+        for ax, place in zip(axes, shown, strict=True):
             style_axes(ax, frame=False)
-            draw_past(ax, steps, lines[place], one)
+            draw_past(ax, steps, lines[place], forecasts[place])
             ax.set_ylabel(plain(names[place], 22))
             ax.margins(x=0.01)
         horizon.legend(axes[0])
@@ -49,13 +51,18 @@ def plan(view: View) -> Picture:
         figure.align_ylabels(list(axes))
 
     return Picture(
-        view.title, charts.CHART_WIDTH, _HEIGHT * len(shown) + 0.6, draw, (*notes, *_errors(view))
+        view.title,
+        charts.CHART_WIDTH,
+        _HEIGHT * len(shown) + 0.6,
+        draw,
+        (*notes, *_errors(forecasts.values())),
     )
 
 
-def _errors(view: View) -> tuple[str, ...]:
+def _errors(forecasts: Iterable[horizon.Ahead]) -> tuple[str, ...]:
     """Says how far a forecast is off, where it is known what came."""
-    gaps = [h.predicted - h.truth for h in horizon.horizons(view) if h.truth is not None]
+    known = [one.forecast for one in forecasts]
+    gaps = [one.predicted - one.truth for one in known if one.truth is not None]
     if not gaps:
         return ()
     return (f"mean absolute error {np.nanmean(np.abs(np.stack(gaps))):.3g}",)

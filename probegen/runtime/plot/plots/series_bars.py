@@ -72,21 +72,21 @@ def plan(view: View) -> Picture:
         count = np.count_nonzero(padded)
         notes = (*notes, f"{count} of {len(padded)} steps are padding, without bars")
     names = view.features(len(lines)) if len(lines) > 1 else [_single(view, source)]
+    steps = steps_of(view, lines.shape[1], view.axes[view.axis(SEQUENCE) or 0])
+    forecasts = horizon.ahead(view, steps)
     order = list(range(len(lines)))
     if len(heat) == len(lines):
         order = list(np.argsort(-np.nansum(np.abs(heat), 1), kind="stable"))
-        forecast = {h.feature for h in horizon.horizons(view)}
-        order.sort(key=lambda place: place not in forecast)
+        order.sort(key=lambda place: place not in forecasts)
     elif len(heat) > 1:
         heat, notes = heat.sum(0, keepdims=True), (*notes, f"sum over {len(heat)} channels")
     kept = sorted(order[:_MOST_FEATURES])
     if len(kept) < len(lines):
         which = " with the largest attributions" if len(heat) == len(lines) else ""
         notes = (*notes, f"showing {len(kept)} of {len(lines)} features{which}")
-    steps = steps_of(view, lines.shape[1], view.axes[view.axis(SEQUENCE) or 0])
     paired = len(heat) == len(lines)
     bars = heat[kept] if paired else heat
-    ahead = [horizon.ahead(view, steps, place) for place in kept]
+    ahead = [forecasts.get(place) for place in kept]
 
     def draw(figure: AnyFigure) -> None:
         kept_names = [names[i] for i in kept]
