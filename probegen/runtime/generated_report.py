@@ -31,7 +31,7 @@ _DARK = 0.55
 
 
 class Written(Protocol):
-    """What the page shows of a text; see `writing_on.generated.Written`."""
+    """What the page shows of a text; see `writing_on.generated.Generated`."""
 
     @property
     def prompt(self) -> Sequence[int]:

@@ -140,6 +140,11 @@ def test_several_prompts_are_written_on_as_each_alone(art):
             same(found, one)
 
 
+def test_rows_of_several_lengths_are_no_batch(art):
+    with pytest.raises(InputError, match="padded to one length"):
+        runtime.generate(art, {"token_ids": [[1, 2], [3]]}, 1)
+
+
 def test_attention_rows_are_those_of_the_newest_token(art):
     written = runtime.generate(art, "a cat in", 3)
     known = [*written.prompt, *written.ids[:2]]

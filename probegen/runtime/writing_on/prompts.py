@@ -83,8 +83,13 @@ def _rows_of_batch(given: Mapping[str, Any], inputs: TokenInputs) -> list[list[i
         )
     if inputs.ids.name not in given:
         raise InputError(f"the ids {inputs.ids.name!r} are missing from the prompts.")
-    ids = np.asarray(given[inputs.ids.name])
-    masks = [np.asarray(given[name]) != 0 for name in known[1:] if name in given]
+    try:
+        ids = np.asarray(given[inputs.ids.name])
+        masks = [np.asarray(given[name]) != 0 for name in known[1:] if name in given]
+    except ValueError as error:  # of rows of several lengths
+        raise InputError(
+            "prompts as a dict are padded to one length; pass rows of several lengths as a list."
+        ) from error
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or any(m.shape != ids.shape for m in masks):
         raise InputError(
             f"prompts as a dict are whole numbers [prompt, token], and a mask of that shape; got "
