@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.image
 import numpy as np
 import onnx
 import pytest
@@ -82,7 +83,7 @@ def save(text: str, path: str, **shapes: tuple[int, ...]) -> None:
 
 def save_photo(height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    mpl.image.imsave("photo.png", image)
+    matplotlib.image.imsave("photo.png", image)
 
 
 @pytest.fixture
