@@ -423,7 +423,7 @@ class Manifest:
         JSON has no NaN and no infinity; a figure that is none becomes null.
         """
         data = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        return json.dumps(_finite(data), indent=indent, allow_nan=False)
+        return json.dumps(finite(data), indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -604,10 +604,10 @@ def _check_certificate(certificate: Mapping[str, Any] | None) -> None:
             raise schema.SchemaError(f"certificate.{name} is {str(value)[:60]!a}")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Returns JSON values with null for each number that JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

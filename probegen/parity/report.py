@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from probegen.artefact.manifest import finite
+
 REPORT_COLUMNS = (
     "output", "max abs", "max rel", "L2 rel", "worst", "min cosine", "not finite", "verdict",
 )  # fmt: skip
@@ -41,6 +43,8 @@ class Parity:
         below_floor: samples whose reference is not larger than `floor`: they say little.
         undetermined: samples where the reference itself moves so much under rounding noise
             that no artefact can be held to it.
+        beyond: samples further off than `limit`, where only the median is held to it (of a
+            quantised artefact).
         sample: where the worst sample stands.
         witness: what the output was compared with.
     """
@@ -58,8 +62,15 @@ class Parity:
     non_finite: int = 0
     below_floor: int = 0
     undetermined: int = 0
+    beyond: int = 0
     sample: str = ""
     witness: str = SOURCE_MODEL
+
+    def verdict(self) -> str:
+        """Says in a few words whether it agrees, and whether that is so of the median alone."""
+        if not self.passed:
+            return f"DIFFERS (limit {self.limit:.0e})"
+        return f"agrees but for {self.beyond} beyond {self.limit:.2g}" if self.beyond else "agrees"
 
     def fault(self) -> str:
         """Says what is wrong with an output that did not pass."""
@@ -107,8 +118,11 @@ class Report(Mapping[str, Parity]):
         return all(p.passed for p in self.outputs.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the report as plain JSON values: the certificate of a manifest."""
-        return {
+        """Returns the report as plain JSON values: the certificate of a manifest.
+
+        JSON has no NaN and no infinity; a figure that is none becomes null.
+        """
+        values: dict[str, Any] = {
             "against": self.against,
             "samples": self.samples,
             "generated": self.generated,
@@ -116,6 +130,7 @@ class Report(Mapping[str, Parity]):
             "runs": [dict(run) for run in self.runs],
             "outputs": {name: dataclasses.asdict(p) for name, p in self.outputs.items()},
         }
+        return {name: finite(value) for name, value in values.items()}
 
     def rows(self) -> list[tuple[str, ...]]:
         """Returns the table, a row an output; see `REPORT_COLUMNS`."""
@@ -128,7 +143,7 @@ class Report(Mapping[str, Parity]):
                 f"{p.worst:.1e}",
                 f"{p.cosine:.6f}",
                 str(p.non_finite),
-                "agrees" if p.passed else f"DIFFERS (limit {p.limit:.0e})",
+                p.verdict(),
             )
             for name, p in self.outputs.items()
         ]

@@ -214,13 +214,13 @@ def _parity(
     counted = [i for i in range(len(pairs)) if not hard[i] and (same_class[i] or not explains)]
     offs = np.array([_off(r[None], n[None])[0] for r, n in pairs])
     ordinary = offs[counted]
+    judged = spec.kind != CLASSES
     # Where no sample kept its class, no explanation was compared: nothing says that it is near.
-    nothing = np.inf if pairs and spec.kind not in (PREDICTION, CLASSES) else 0.0
+    nothing = np.inf if pairs and explains and judged else 0.0
     middle = float(np.median(ordinary)) if counted else nothing
     apart = [_largest(r, n) for r, n in pairs]
     cosines = [_cosine(*pairs[i]) for i in counted]
-    spoilt = not np.isfinite(offs[counted]).all() if counted else False
-    worst = float(ordinary.max(initial=0.0))
+    spoilt = not np.isfinite(ordinary).all()
     return Parity(
         kind=spec.kind,
         max_abs=max((a for a, _ in apart), default=0.0),
@@ -228,10 +228,12 @@ def _parity(
         l2_rel=middle,
         cosine=min(cosines, default=1.0),
         limit=allowed,
-        passed=spec.kind == CLASSES or (middle <= allowed and not spoilt),
-        worst=worst,
+        passed=not judged or (middle <= allowed and not spoilt),
+        worst=float(ordinary.max(initial=0.0)),
         worst_limit=np.inf,
         undetermined=sum(not s for s in same_class) if explains else 0,
+        beyond=int((ordinary > allowed).sum()) if judged else 0,
+        sample=f"sample {counted[int(np.argmax(ordinary))]}" if counted else "",
         witness="the artefact before it was quantised",
     )
 

@@ -62,6 +62,7 @@ _CERTIFIED = {
     "non_finite": "Not finite",
     "below_floor": "Samples below the floor",
     "undetermined": "Undetermined samples",
+    "beyond": "Samples beyond the limit",
 }
 #: Names that Keras makes up, and that say nothing to a reader.
 _MADE_UP = re.compile(r"(functional|sequential|model)(_\d+)?")

@@ -197,6 +197,24 @@ def test_a_lost_explanation_is_not_alike():
     assert comparison._cosine(none, none) == 1.0
 
 
+def test_samples_beyond_the_limit_are_told(made, tmp_path, capsys):
+    """The median passes, and who reads the table or the certificate sees that some do not."""
+    x, given, small = samples_of("cnn"), made / "cnn_True.onnx", tmp_path / "q.onnx"
+    np.save(tmp_path / "x.npy", x)
+    options = ["--to", "int8-static", "--samples", tmp_path / "x.npy", "--limit", 0.15]
+    assert status_of("quantise", given, "-o", small, *options) == 0
+    before, after = runtime.load(given).run(x), runtime.load(small)
+    now = after.run(x)
+    kept = np.argmax(now["scores"].array, -1) == np.argmax(before["scores"].array, -1)
+    a, b = (np.asarray(r["saliency/image"].array).reshape(len(x), -1) for r in (now, before))
+    off = np.where(kept, np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1), 0.0)
+    found = after.manifest.certificate["outputs"]["saliency/image"]
+    assert 0 < found["beyond"] == (off > 0.15).sum() < len(x) / 2
+    assert found["sample"] == f"sample {off.argmax()}"
+    told = " ".join(capsys.readouterr().out.split())  # a narrow table breaks lines
+    assert f"but for {found['beyond']} beyond 0.15" in told
+
+
 def test_the_gate_comes_out_whole(made):
     model = ir.load(made / "cnn_True.onnx")
     remove_gate(model)
@@ -260,6 +278,8 @@ def test_from_the_command_line(made, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "before it became int8-static" in said
     assert "MB, before" in said
+    assert status_of("quantise", given, "-o", small, *options, "--json") == 0
+    assert "Infinity" not in capsys.readouterr().out  # which is no JSON
     assert status_of("run", small, tmp_path / "x.npy") == 0
     assert "warning" not in capsys.readouterr().err
     small.write_bytes(small.read_bytes() + NOTE)
