@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import probegen as pg
 from probegen import bulk, runtime
 from probegen.bulk.job import Worker
 from probegen.errors import InputError, MissingFolderError, OutputExistsError
+from probegen.runtime.read import read_input
 from tests.runtime.support import images
 
 
@@ -67,6 +69,23 @@ def test_some_outputs(zoo_art, x, tmp_path):
     bulk.run(zoo_art, tmp_path / "x.npy", place, asked=bulk.Asked(explain=False))
     assert pq.read_table(place).column_names == ["sample", "error", "target", "animal"]
     del x
+
+
+def test_series_of_an_artefact_with_states_start_from_zeros(tmp_path, same):
+    import keras
+
+    series = keras.Input((None, 2), name="series")
+    model = keras.Model(series, keras.layers.Dense(2, name="last")(keras.layers.GRU(3)(series)))
+    path = tmp_path / "m.onnx"
+    pg.compile(model, pg.InputGradient(target=1), path, states="io", verify=False)
+    art = runtime.load(path, threads=1)
+    x = np.random.default_rng(1).normal(size=(5, 4, 2)).astype(np.float32)
+    np.save(tmp_path / "series.npy", x)
+    bulk.run(art, tmp_path / "series.npy", tmp_path / "out.parquet", batch_size=2)
+    same(bulk.Results(tmp_path / "out.parquet"), art, x)
+    np.savetxt(tmp_path / "series.csv", x[0], delimiter=",")
+    read = read_input(tmp_path / "series.csv", art.manifest).feed
+    np.testing.assert_allclose(art.run(read)["last"].array, art.run(x[:1])["last"].array, rtol=1e-5)
 
 
 def test_a_fixed_number_of_samples_at_a_time(fixed_art, x, tmp_path):
@@ -268,6 +287,7 @@ def test_killed_at_random_moments(zoo_path, tmp_path, kind):
 
 MEASURED = """
 import re, sys
+import probegen as pg
 from probegen import bulk, runtime
 bulk.run(runtime.load(sys.argv[1], threads=1), sys.argv[2], sys.argv[3], batch_size=2048)
 # Not ru_maxrss, which a new process takes over from the one that started it.

@@ -111,8 +111,12 @@ def read_input(
 
 
 def as_given(manifest: Manifest) -> tuple[InputSpec, ...]:
-    """Returns what a user gives: texts in the place of the inputs that are made of them."""
+    """Returns what a user gives: texts in the place of the inputs that are made of them.
+
+    Recurrent states are none of it: what a file holds starts from zeros.
+    """
     made = {name for text in manifest.texts for name in text.makes.values()}
+    made |= {spec.name for spec in manifest.inputs if spec.next_state is not None}
     texts = {
         text.name: InputSpec(text.name, STRING, text.shape, (BATCH, *_POSITIONS)[: len(text.shape)])
         for text in manifest.texts
