@@ -19,8 +19,8 @@ from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import ArtefactError
 from probegen.runtime.loaded import Artefact
 
-#: What stands in a manifest without a certificate, as `Manifest.to_json` writes it.
-_WITHOUT = '"certificate": null'
+#: What stands in a manifest without figures, as `Manifest.to_json` writes it.
+_WITHOUT = ('"certificate": null', '"reference": null')
 
 
 class ChangedArtefactWarning(UserWarning):
@@ -48,13 +48,13 @@ class Check:
 
 
 def check_aside(path: Path) -> Check | None:
-    """Begins to compare an artefact with its digests; None where it has no certificate.
+    """Begins to compare an artefact with its digests; None where it has no figures.
 
     An artefact without digests, or one that is about to be sealed, has none that holds.
     """
     if path.is_file():
         entry = onnx_file.metadata(path).get(ONNX_METADATA_KEY)
-        if entry is None or _WITHOUT in entry.text:
+        if entry is None or all(empty in entry.text for empty in _WITHOUT):
             return None
     return Check(path)
 

@@ -78,6 +78,19 @@ def test_a_flipped_weight_leaves_no_certificate(made, tmp_path):
         runtime.load(path, check=True)
 
 
+def test_what_was_seen_of_other_weights_is_no_reference(tmp_path):
+    path, samples = tmp_path / "m.onnx", models.images((7, 5), count=40)
+    pg.compile(small(), pg.InputGradient(), path, reference=samples, verify=False)
+    assert runtime.load(path).manifest.reference is not None
+    model = onnx.load(path)
+    weights = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    other = onnx.numpy_helper.to_array(weights) * np.float32(1.5)
+    weights.CopyFrom(onnx.numpy_helper.from_array(other, weights.name))
+    onnx.save(model, path)
+    with pytest.warns(ChangedArtefactWarning):
+        assert runtime.load(path).manifest.reference is None
+
+
 def test_every_byte_of_the_data_file_is_covered(made, tmp_path):
     path = copy_of(made["data"], tmp_path)
     file = weights_file.data_path(path)
