@@ -180,7 +180,9 @@ def test_two_images_and_a_size_that_the_model_leaves_open(tmp_path):
     left, right = keras.Input((12, 9, 3), name="left"), keras.Input((None, None, 1), name="right")
     a = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(left))
     b = keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(right))
-    model = keras.Model([left, right], keras.layers.Dense(3)(keras.layers.Concatenate()([a, b])))
+    model = keras.Model(
+        [left, right], keras.layers.Dense(3, name="scores")(keras.layers.Concatenate()([a, b]))
+    )
     images = {
         "left": pg.ImageInput(scale=1 / 255, resize="nearest", channels=1),
         "right": pg.ImageInput(scale=1 / 255, to=(8, 15), fit="crop"),
@@ -196,7 +198,7 @@ def test_two_images_and_a_size_that_the_model_leaves_open(tmp_path):
     )
     fed = [np.repeat(left_image, 3, -1), np.array(right_image) / 255]
     np.testing.assert_allclose(
-        result.predictions["dense"].array,
+        result.predictions["scores"].array,
         model([tf.constant(f) for f in fed]),
         rtol=1e-4,
         atol=1e-6,

@@ -30,12 +30,10 @@ def test_running_sums(time: int, backwards: bool, open_sizes: bool, opset: int) 
     loop = BlockWriter(builder, x, BLOCK)
     blocks = loop.blocks(x, WIDTH, in_front=backwards)
     inside = loop.each(loop.read(blocks, backwards=backwards), backwards=backwards)
-    outside = loop.read_each(blocks, backwards=backwards)
     total = loop.carry(first)
     sums = []
-    for one, same in zip(inside, outside, strict=True):
-        half = loop.body.add(loop.body.mul(one, 0.25), loop.body.mul(same, 0.75))
-        total = loop.body.op("Add", total, half, shape=total)
+    for one in inside:
+        total = loop.body.op("Add", total, one, shape=total)
         sums.append(total)
     collected = Collected(loop.join(sums, backwards=backwards), backwards)
     (last,), (stack,) = loop.finish([loop.without_tiny(total)], [collected])
