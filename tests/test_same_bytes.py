@@ -29,7 +29,9 @@ noisy = [pg.SmoothGrad(samples=3), pg.RISE(masks=6), pg.GradCAM()]
 pg.compile("image.keras", noisy, f"{out}/one.onnx")
 pg.compile("image.keras", noisy[2:], f"{out}/data.onnx", external_data=True)
 pg.compile("image.keras", noisy[2:], f"{out}/split.onnx", gate="split")
-pg.compile("image.keras", [pg.Saliency()], f"{out}/pictures.onnx", preprocess=pg.ImageInput())
+over = [pg.Saliency(), pg.GradientXInput(), pg.InputGradient(), pg.GradCAM(upsample=True)]
+pictures = pg.ImageInput(attributions="input")
+pg.compile("image.keras", over, f"{out}/pictures.onnx", preprocess=pictures)
 pg.compile("series.keras", [pg.InputGradient()], f"{out}/states.onnx", states="io")
 pg.compile("text.keras", [pg.GradientXInput()], f"{out}/text.onnx", samples=["a good film", "bad"])
 for to in ("float16", "int8"):

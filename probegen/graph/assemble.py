@@ -108,11 +108,12 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     ops = OnnxOperations(builder)
     for chain in plan.chains:
         values.update(chain.made_of(ops, values))
-    named = [o.name for o in plan.manifest.explanations]
-    for name in {n for n in named if n in values} & forward.afterwards.keys():
-        values[name] = forward.afterwards[name](builder, values[name])
+    found = {o.name: values[o.name] for o in plan.manifest.explanations if o.name in values}
+    for name, write in forward.afterwards.items():
+        if name in found:
+            found[name] = write(builder, found[name])
     builder.attach()
-    return {name: values[name] for name in named if name in values}
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

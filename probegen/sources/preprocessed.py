@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from probegen.artefact.manifest import (
     GRADIENT_DETAIL,
@@ -32,7 +31,6 @@ from probegen.artefact.preprocessing import (
     resolved,
 )
 from probegen.errors import ExportError, SpecError, did_you_mean
-from probegen.graph.core.builder import Builder
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.preprocessing import over_input, with_arriving_images
 from probegen.plan.model_view import ModelView
@@ -249,7 +247,9 @@ class PreprocessedSource:
         pictures = {str(value.name): value for value in behind.graph.inputs}
         axes = {o.name: o.axes for o in plan.manifest.outputs}
         afterwards = {
-            name: functools.partial(_written_over, axes[name], pictures[spec.name], spec)
+            name: functools.partial(
+                over_input, axes=axes[name], arriving=pictures[spec.name], spec=spec
+            )
             for name, spec in self._placed(plan).items()
             if name in axes
         }
@@ -272,12 +272,6 @@ class PreprocessedSource:
 def _with(plan: Plan, inputs: tuple[InputSpec, ...], outputs: tuple[OutputSpec, ...]) -> Plan:
     changed = plan.manifest.replace(inputs=inputs, outputs=outputs)
     return dataclasses.replace(plan, manifest=changed)
-
-
-def _written_over(
-    axes: Sequence[str], picture: ir.Value, spec: InputSpec, b: Builder, heat: ir.Value
-) -> ir.Value:
-    return over_input(b, heat, axes, picture, spec)
 
 
 def _in_own_size(how: Preprocessing) -> Preprocessing:
