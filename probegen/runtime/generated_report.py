@@ -20,12 +20,12 @@ from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.style import WARM, Scale, attribution_scale
 from probegen.runtime.run import DrawableResult
 from probegen.runtime.texts.base import written
+from probegen.runtime.web_page import whole_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = Path(__file__).with_name("report.css")
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 #: Beyond this share of a scale a token is written in white.
 _DARK = 0.55
 
@@ -84,13 +84,7 @@ def write(texts: Sequence[Written], path: str | os.PathLike[str], outputs: Seque
     for number, text in enumerate(texts):
         parts += [f"<h2>Text {number + 1}</h2>" if len(texts) > 1 else "", _whole(text)]
         parts += [_output(text, name, f"{number}-{i}") for i, name in enumerate(outputs)]
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Written text</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n"
-        "</head>\n<body>\n" + "\n".join(part for part in parts if part) + "\n</body>\n</html>\n"
-    )
+    page = whole_page("Written text", _STYLE.read_text(encoding="utf-8"), parts)
     return write_atomic(path, lambda file: file.write(page.encode("utf-8")))
 
 

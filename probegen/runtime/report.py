@@ -7,10 +7,8 @@ Whatever comes from the manifest or the caller is escaped.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +38,7 @@ from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.verdict import RANKS, of_layer
 from probegen.runtime.plot.view import View
 from probegen.runtime.run import DrawableResult
+from probegen.runtime.web_page import whole_page
 
 _STYLE = Path(__file__).with_name("report.css")
 _SCRIPT = Path(__file__).with_name("report.js")
@@ -111,25 +110,7 @@ def render(
         _certificate(manifest.certificate),
         _artefact(result),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n"
-        f"<style>\n{style}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + (f"\n<script>{script}</script>" if shown else "")
-        + "\n</body>\n</html>\n"
-    )
-
-
-def _policy(script: str) -> str:
-    """Returns the content policy: nothing from outside, and no script but this one."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
-    )
+    return whole_page(heading, style, body, script if shown else "")
 
 
 def _heading(result: DrawableResult) -> str:
