@@ -17,6 +17,11 @@ def indented_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join(f"  {line}" for line in table(columns, rows))
 
 
+def shortened(text: str, most: int) -> str:
+    """Returns text of at most `most` characters: where it is longer, its end is an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
 def format_shape(shape: Sequence[int | str | None]) -> str:
     """Returns a shape as text, `?` standing for an open size."""
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

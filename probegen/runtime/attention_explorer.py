@@ -23,6 +23,7 @@ from probegen.artefact.manifest import DRAWN_AS_ATTENTION, LAYER
 from probegen.runtime.axes import HEAD, KEY, QUERY, SEQUENCE
 from probegen.runtime.plot.plots.attention_heads import Maps, all_maps
 from probegen.runtime.plot.view import View, place
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 
@@ -118,14 +119,10 @@ class _Entry:
             "shape": list(weights.shape),
             "low": low,
             "span": span,
-            "queries": [_short(token) for token in self.maps.queries],
-            "keys": [_short(token) for token in self.maps.keys],
+            "queries": [shortened(token, _LONGEST_TOKEN) for token in self.maps.queries],
+            "keys": [shortened(token, _LONGEST_TOKEN) for token in self.maps.keys],
             "weights": base64.b64encode(levels.tobytes()).decode(),
         }
-
-
-def _short(token: str) -> str:
-    return token if len(token) <= _LONGEST_TOKEN else token[: _LONGEST_TOKEN - 1] + "\u2026"
 
 
 def _bounded(entries: list[_Entry], most: float) -> tuple[list[_Entry], list[str]]:

@@ -19,6 +19,7 @@ from probegen.runtime.plot.charts import NAME_LENGTH
 from probegen.runtime.plot.labels import BARS
 from probegen.runtime.plot.style import number
 from probegen.runtime.plot.view import View
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 
@@ -110,7 +111,7 @@ def _with_value(name: str, value: float) -> str:
     """Returns a feature's name and value; of a name that is too long the end goes."""
     written = f" = {number(value)}"
     room = max(_SHORTEST, NAME_LENGTH - len(written))
-    return (name if len(name) <= room else name[: room - 1] + "\u2026") + written
+    return shortened(name, room) + written
 
 
 def asked_for(view: View, form: str) -> bool:

@@ -14,6 +14,7 @@ from probegen.runtime.plot.mosaic import Ticks, Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import WARM, attribution_scale
 from probegen.runtime.texts.base import written
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 
@@ -54,5 +55,4 @@ def picture(spec: OutputSpec, rows: Array, tokens: Sequence[str], prompt: int) -
 
 
 def _short(token: str) -> str:
-    visible = written(token)
-    return visible if len(visible) <= _LONGEST_TOKEN else visible[: _LONGEST_TOKEN - 1] + "\u2026"
+    return shortened(written(token), _LONGEST_TOKEN)

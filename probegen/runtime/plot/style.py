@@ -26,6 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from probegen.runtime.plot import fonts
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 AnyFigure = Figure | SubFigure
@@ -188,8 +189,8 @@ def plain(text: object, limit: int | None = None) -> str:
     There are no formulas and no line breaks in it, and no signs without a font; it is cut.
     """
     line = "".join(_visible(sign) for sign in str(text))
-    if limit is not None and len(line) > limit:
-        line = line[: limit - 1] + "\u2026"
+    if limit is not None:
+        line = shortened(line, limit)
     return fonts.legible(line).replace("$", r"\$")
 
 

@@ -33,6 +33,7 @@ from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.stepwise import states_by_steps
 from probegen.sources.keras.tape import explain
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 
@@ -382,7 +383,7 @@ def cause(error: BaseException) -> str:
     ]
     said = [s for s in lines if s and not s.startswith(("Exception encountered", "Arguments rec"))]
     first = said[0] if said else type(error).__name__
-    return first if len(first) <= 300 else first[:299] + "…"
+    return shortened(first, 300)
 
 
 # -- states ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import LIGHT, Scale
 from probegen.runtime.plot.view import View
 from probegen.runtime.texts.whole_words import MEAN, SUM, join
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 
@@ -197,4 +198,4 @@ def _named(tokens: list[str] | None, size: int) -> list[str]:
     """Returns a short label for each position."""
     if tokens is None:
         return [str(i) for i in range(size)]
-    return [t if len(t) <= _LONGEST_TOKEN else t[: _LONGEST_TOKEN - 1] + "\u2026" for t in tokens]
+    return [shortened(token, _LONGEST_TOKEN) for token in tokens]

@@ -32,6 +32,7 @@ from probegen.runtime.plot.view import View
 from probegen.runtime.plot.writing import display_order, runs_right_to_left
 from probegen.runtime.texts.base import written as visibly
 from probegen.runtime.texts.whole_words import NORM, SPECIAL, Word, join, without
+from probegen.text import shortened
 
 Array = npt.NDArray[Any]
 
@@ -163,10 +164,7 @@ def plan(view: View) -> Picture:
 
 def written(token: str) -> str:
     """Returns a token so that white space in it can be seen, a long one cut short."""
-    visible = visibly(token)
-    if len(visible) > _LONGEST_TOKEN:
-        visible = visible[: _LONGEST_TOKEN - 1] + "\u2026"
-    return visible
+    return shortened(visibly(token), _LONGEST_TOKEN)
 
 
 def spans(text: Highlighted) -> str:
