@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os.path import exists, isdir, isfile  # false where a name is too long; pathlib raises
@@ -136,19 +135,14 @@ def put(place: Path, final: Path) -> None:
       model. Between the two there is no model; one that was opened just before finds by
       `check_data` and `check_explain_file` that its files are gone.
 
-    What fails on the way is undone. What is replaced lies in the work folder until all is done: if
+    What fails on the way is undone. What is replaced lies in the work folder and goes with it: if
     the process is killed on the way, the next that writes or opens something there takes it back.
 
     Raises:
         WriteError: it cannot be moved.
     """
-    folder = place.parent.parent
-    old = folder_of_old(folder)
     with writing(final):
-        stale = _move(place, final, folder)
-        for replaced in old.iterdir():
-            shutil.rmtree(replaced, ignore_errors=True)
-        for path in stale:
+        for path in _move(place, final, place.parent.parent):
             path.unlink(missing_ok=True)
     sweep(final.parent)
 

@@ -167,7 +167,7 @@ def test_killed_before_the_old_files_are_gone(tmp_path, monkeypatch, answers, fo
     export(1, path, "two graphs")
 
     def work():
-        monkeypatch.setattr(publishing.shutil, "rmtree", lambda *_, **__: os.kill(os.getpid(), 9))
+        monkeypatch.setattr(work_folder.shutil, "rmtree", lambda *_, **__: os.kill(os.getpid(), 9))
         monkeypatch.setattr(publishing.Path, "unlink", lambda *_, **__: os.kill(os.getpid(), 9))
         export(2, path, form)
 
