@@ -12,9 +12,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from probegen import runtime
-from probegen.artefact.manifest import Manifest
 from probegen.errors import ExportError, VerificationError
 from probegen.parity.samples import ORDINARY, draw, rungs
+from probegen.runtime.files import write_atomic
 from probegen.runtime.loaded import Artefact
 from probegen.sources.keras.plain_operations import in_plain_operations
 from probegen.stages import cause, stage, writing
@@ -71,9 +71,7 @@ def to_litert(
         )
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        place = final.with_name(f".{final.name}.part")
-        place.write_bytes(content)
-        os.replace(place, final)
+    write_atomic(final, lambda file: file.write(content))
     return off
 
 
@@ -115,10 +113,9 @@ def _refuse_loops(function: Any, signature: str) -> None:
 
 
 def _distances(content: bytes, signature: str, art: Artefact, samples: Any) -> dict[str, float]:
-    described: Manifest = art.manifest
     if samples is None:
         sizes = next(rungs(()))[0]
-        samples = draw(described, [ORDINARY] * 2, sizes, np.random.default_rng(0)).feed
+        samples = draw(art.manifest, [ORDINARY] * 2, sizes, np.random.default_rng(0)).feed
     feeds = art.prepare(samples, explain=signature == EXPLAIN)
     expected = art.compute(feeds)
     given = {**feeds.inputs, **(feeds.asked if signature == EXPLAIN else {})}
