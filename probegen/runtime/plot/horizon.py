@@ -64,11 +64,11 @@ def horizons(view: View) -> list[Horizon]:
         return []
     spec, array = _prediction(view)
     features = _features(view, source, asked)
-    predicted = _by_feature(spec, array, spec.axes, len(features))
+    predicted = _by_feature(spec, array, len(features))
     truth = truth_of(view, spec, array.shape)
     came: list[Array | None] = [None] * len(features)
     if truth is not None:
-        came = list(_by_feature(spec, truth, spec.axes, len(features)))
+        came = list(_by_feature(spec, truth, len(features)))
     return [
         Horizon(place, row, other)
         for place, row, other in zip(features, predicted, came, strict=True)
@@ -108,13 +108,13 @@ def _features(view: View, source: InputSample, asked: Any) -> list[int]:
     return found
 
 
-def _by_feature(spec: OutputSpec, array: Array, axes: Sequence[str], features: int) -> list[Array]:
+def _by_feature(spec: OutputSpec, array: Array, features: int) -> list[Array]:
     """Returns a sample of a prediction as `[feature][step]`.
 
     Raises:
         InputError: it does not hold so many features.
     """
-    inner = without_batch(tuple(axes), tuple(axes))
+    inner = without_batch(spec.axes, spec.axes)
     along = axis_of(inner, SEQUENCE)
     if along is None:  # a row of numbers: steps of one feature, or one step of several
         flat = np.asarray(array, np.float64).reshape(-1)

@@ -10,7 +10,7 @@ from probegen.artefact.manifest import DRAWN_AS_PREDICTION
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.plot import charts, horizon
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.plots.series_bars import draw_past
+from probegen.runtime.plot.plots.series_bars import draw_past, features_first, names_of
 from probegen.runtime.plot.steps import steps_of
 from probegen.runtime.plot.style import AnyFigure, plain, style_axes
 from probegen.runtime.plot.thinning import spread
@@ -28,12 +28,9 @@ def plan(view: View) -> Picture:
     """Plans a panel for each feature that is forecast: past, forecast, and what came of it."""
     source = horizon.series_of(view)
     assert source is not None  # as `fits` says
-    time = axis_of(source.axes, SEQUENCE) or 0
-    lines = np.moveaxis(np.asarray(source.array, np.float64), time, -1)
-    lines = lines.reshape(-1, lines.shape[-1])
-    names = view.features_of(source, len(lines))
-    names = [source.spec.name] if names == ["feature 0"] else names
-    steps = steps_of(view, lines.shape[1], source.axes[time])
+    lines = features_first(source.array, source.axes)
+    names = names_of(view, source, len(lines))
+    steps = steps_of(view, lines.shape[1], source.axes[axis_of(source.axes, SEQUENCE) or 0])
     forecasts = horizon.ahead(view, steps)
     places = list(forecasts)
     chosen, notes = spread(len(places), view.labels.max_panels, "forecast")

@@ -60,8 +60,8 @@ def plan(view: View) -> Picture:
     """
     source = view.source
     assert source is not None  # as `fits` says
-    lines = _features_first(source.array, source.axes)
-    heat = _features_first(view.array, view.axes)
+    lines = features_first(source.array, source.axes)
+    heat = features_first(view.array, view.axes)
     notes: tuple[str, ...] = ()
     if heat.shape[1] != lines.shape[1]:
         notes = (f"{heat.shape[1]} steps brought to the input's {lines.shape[1]}",)
@@ -71,7 +71,7 @@ def plan(view: View) -> Picture:
         heat = np.where(padded, 0.0, heat)
         count = np.count_nonzero(padded)
         notes = (*notes, f"{count} of {len(padded)} steps are padding, without bars")
-    names = view.features(len(lines)) if len(lines) > 1 else [_single(view, source)]
+    names = names_of(view, source, len(lines))
     steps = steps_of(view, lines.shape[1], view.axes[view.axis(SEQUENCE) or 0])
     forecasts = horizon.ahead(view, steps)
     order = list(range(len(lines)))
@@ -100,13 +100,14 @@ def plan(view: View) -> Picture:
     return Picture(view.title, charts.CHART_WIDTH, height, draw, notes)
 
 
-def _single(view: View, source: InputSample) -> str:
-    named = view.features(1)[0]
-    return source.spec.name if named == "feature 0" else named
+def names_of(view: View, source: InputSample, size: int) -> list[str]:
+    """Returns a name for each feature of a series; a single one without has that of the input."""
+    names = view.features_of(source, size)
+    return [source.spec.name] if names == ["feature 0"] else names
 
 
-def _features_first(array: Array, axes: tuple[str, ...]) -> Array:
-    """Returns `[feature, time]`."""
+def features_first(array: Array, axes: tuple[str, ...]) -> Array:
+    """Returns an array of those axes as `[feature, time]`."""
     time = axis_of(axes, SEQUENCE) or 0
     moved = np.moveaxis(np.asarray(array, np.float64), time, -1)
     return moved.reshape(-1, moved.shape[-1])
