@@ -26,7 +26,7 @@ from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.open_sizes import STAND_INS
-from probegen.sources.keras.patching import Patch, Patches
+from probegen.sources.keras.patching import Patch, Patches, set_to
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.recurrence import HiddenStates, InnerLoop, Recurrence, write_states
 from probegen.sources.keras.timewise import Fold, can_fold, has_rows, run_folded, unfolded
@@ -248,12 +248,9 @@ class Watcher:
         )
         suffixes = self._states.get(self.innermost)
         if suffixes:
-            token = _watcher.set(None)  # the cell is no part of the model's call here
-            try:
-                with self._writing_loop():
-                    write_states(found, suffixes, hidden_states)
-            finally:
-                _watcher.reset(token)
+            # The cell is no part of the model's call here.
+            with set_to(_watcher, None), self._writing_loop():
+                write_states(found, suffixes, hidden_states)
         known = self._stack[-1].recurrences
         same = next((one for one in known if one.path == found.path), None)
         (known if same is None else same.beside).append(found)
@@ -487,12 +484,8 @@ def feeding_states(given: Mapping[int, Sequence[Any]]) -> Iterator[dict[int, lis
         Likewise the states after the last step, once the layers have run.
     """
     fed = _FedStates(given)
-    with _patches.applied(_PATCHES):
-        token = _fed.set(fed)
-        try:
-            yield fed.final
-        finally:
-            _fed.reset(token)
+    with _patches.applied(_PATCHES), set_to(_fed, fed):
+        yield fed.final
 
 
 def _wrapped_loop(original: Any) -> Any:
@@ -586,12 +579,8 @@ def _keep_attributes(
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[Watcher]:
     """Lets `watcher` see every layer call made in this thread inside the `with` block."""
-    with _patches.applied(_PATCHES):
-        token = _watcher.set(watcher)
-        try:
-            yield watcher
-        finally:
-            _watcher.reset(token)
+    with _patches.applied(_PATCHES), set_to(_watcher, watcher):
+        yield watcher
 
 
 def layer_paths(model: Any) -> dict[int, str]:

@@ -20,7 +20,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import gen_nn_ops
 
-from probegen.sources.keras.patching import Patch, Patches
+from probegen.sources.keras.patching import Patch, Patches, set_to
 
 #: Function -> its arguments that are maps, and those that are sizes of maps.
 _FUNCTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -45,12 +45,8 @@ _active: contextvars.ContextVar[bool] = contextvars.ContextVar("channels_last", 
 @contextlib.contextmanager
 def channels_last() -> Iterator[None]:
     """Runs TensorFlow's channels-first operations channels-last inside the `with` block."""
-    with _patches.applied(_PATCHES):
-        token = _active.set(True)
-        try:
-            yield
-        finally:
-            _active.reset(token)
+    with _patches.applied(_PATCHES), set_to(_active, True):
+        yield
 
 
 def _transposing(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Patch(NamedTuple):
@@ -20,6 +23,16 @@ class Patch(NamedTuple):
     owner: Any
     name: str
     wrap: Callable[[Any], Any]
+
+
+@contextlib.contextmanager
+def set_to(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
+    """Gives a context variable a value inside the `with` block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 class Patches:

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from probegen.sources.keras.patching import Patch, Patches
+from probegen.sources.keras.patching import Patch, Patches, set_to
 
 #: Called with the real `call`, the layer, and what it was called with.
 StandIn = Callable[..., Any]
@@ -26,11 +26,8 @@ def _wrapped(original: Any) -> Any:
         if stand_in is None:
             return original(self, *args, **kwargs)
         # What a text layer calls inside is its own affair.
-        token = _stand_in.set(None)
-        try:
+        with set_to(_stand_in, None):
             return stand_in(functools.partial(original, self), self, *args, **kwargs)
-        finally:
-            _stand_in.reset(token)
 
     return call
 
@@ -49,9 +46,6 @@ def standing_in(layers: Iterable[Any], stand_in: StandIn) -> Iterator[None]:
             return original(*args, **kwargs)
         return stand_in(original, layer, *args, **kwargs)
 
-    with _patches.applied([Patch(owner, "call", _wrapped) for owner in owners]):
-        token = _stand_in.set(only_chosen)
-        try:
-            yield
-        finally:
-            _stand_in.reset(token)
+    patches = [Patch(owner, "call", _wrapped) for owner in owners]
+    with _patches.applied(patches), set_to(_stand_in, only_chosen):
+        yield
