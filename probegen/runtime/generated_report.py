@@ -16,6 +16,7 @@ import numpy as np
 from probegen.artefact.manifest import SIGNED
 from probegen.runtime.files import write_atomic
 from probegen.runtime.inputs import Array
+from probegen.runtime.plot.fonts import readers_own
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.style import WARM, Scale, attribution_scale
 from probegen.runtime.run import DrawableResult
@@ -100,7 +101,8 @@ def _output(text: Written, name: str, number: str) -> str:
     spec = text.result.manifest.output(name)
     rows = {**text.attention, **text.rows}[name]
     scale = attribution_scale(rows, spec.sign == SIGNED, WARM, clip=False)
-    figure = inline_svg(text.plot(output=name), f"{spec.title} for each new token", number)
+    with readers_own():
+        figure = inline_svg(text.plot(output=name), f"{spec.title} for each new token", number)
     lines = [
         f'<tr><td>{_span(token, "")}</td><td class="number">{score:.4g}</td>'
         f'<td><p class="text" dir="auto">{_coloured(text, rows[step], step, scale)}</p></td></tr>'

@@ -1,5 +1,7 @@
 """`runtime.generate`: the tokens that KerasHub writes, each with what it was made of."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import layers
 import probegen as pg
 from probegen import runtime
 from probegen.errors import ArtefactError, InputError
+from probegen.runtime.plot import fonts
 from tests.causal import LONGEST, gpt2
 
 PROBE = pg.GradientXInput(region="input", per_token="dot", wrt="token_ids")
@@ -355,3 +358,14 @@ def test_a_page_of_it(art, tmp_path):
     with pytest.raises(InputError, match="no row of 'saliency'"):
         written.to_html(tmp_path / "n.html", "saliency")
     assert not (tmp_path / "n.html").exists()
+
+
+def test_a_page_leaves_signs_to_the_fonts_of_its_reader(art, tmp_path, monkeypatch):
+    written = runtime.generate(art, "a cat", 2)
+    of_machine = fonts.family_of
+    monkeypatch.setattr(fonts, "family_of", lambda s: None if s == "\u65e5" else of_machine(s))
+    foreign = dataclasses.replace(written, tokens=["\u65e5", *written.tokens[1:]])
+    page = foreign.to_html(tmp_path / "g.html", ROW).read_text(encoding="utf-8")
+    drawn = page[page.index("<svg") : page.index("</svg>")]
+    assert "\u65e5" in drawn
+    assert "\u27e8" not in drawn
