@@ -59,17 +59,16 @@ def load(
     """
     place = Path(path)
     with stage(f"{str(place)!r} cannot be opened", ArtefactError):
-        unchecked = check is not None or not place.exists()
-        as_written = None if unchecked else check_aside(_real(place))
+        if not place.exists():
+            sweep(place.parent)  # an export that was killed may have moved it away
+        if not place.exists():
+            raise ArtefactError(f"there is no artefact at {str(place)!r}.{_neighbours(place)}")
+        as_written = check_aside(_real(place)) if check is None else None
         opened = _load(place, engine, bool(check), options)
         return with_what_holds(opened, as_written)
 
 
 def _load(path: Path, engine: str | None, check: bool, options: Options) -> Artefact:
-    if not path.exists():
-        sweep(path.parent)  # an export that was killed may have moved it away
-    if not path.exists():
-        raise ArtefactError(f"there is no artefact at {str(path)!r}.{_neighbours(path)}")
     given = {name: value for name, value in options.items() if value is not None}
     if path.is_dir():
         if check and (path / "saved_model.pb").is_file():

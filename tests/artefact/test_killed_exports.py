@@ -16,6 +16,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.artefact import publishing, work_folder
 from probegen.errors import WriteError
+from probegen.runtime.certified import ChangedArtefactWarning
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -158,6 +159,24 @@ def test_killed_between_any_two_moves(tmp_path, monkeypatch, answers, old, form,
     export(2, path, form)
     assert seed_of(path, form, answers) == 2
     assert not [name for name in names(tmp_path) if name.startswith(".")]
+
+
+def test_what_is_taken_back_is_held_against_its_digest(tmp_path, monkeypatch):
+    """Loading takes back what a killed export moved away, and looks at it as at any other."""
+    path = tmp_path / "m.onnx"
+    pg.compile(network(1), [pg.Saliency()], path, **FORMS["with data"])
+
+    def work():
+        moves_until_killed(monkeypatch, 1)
+        export(2, path, "with data")
+
+    os.waitpid(forked(work), 0)
+    (away,) = tmp_path.glob(".probegen-*/old/m.onnx")
+    model = onnx.load(away, load_external_data=False)
+    model.doc_string = "written anew"
+    onnx.save(model, away)
+    with pytest.warns(ChangedArtefactWarning):
+        assert runtime.load(path).manifest.certificate is None
 
 
 @pytest.mark.parametrize("form", FORMS)
