@@ -47,16 +47,21 @@ class Run:
     @functools.cached_property
     def tokens(self) -> dict[str, list[list[str]]]:
         """How the ids read that were fed, by input, a list a sample; padding is left out."""
-        return (self.texts or Texts(self.manifest)).tokens(self.inputs)
+        return self._taken_apart.tokens(self.inputs)
 
     def whole_words(self, name: str, sample: int) -> list[Word]:
         """Returns the words that the tokens of one sample of an input make up."""
-        return (self.texts or Texts(self.manifest)).whole_words(name, self.inputs[name][sample])
+        return self._taken_apart.whole_words(name, self.inputs[name][sample])
 
     @functools.cached_property
     def features(self) -> dict[str, list[str]]:
         """The words that are counted, by the input that counts them."""
-        return (self.texts or Texts(self.manifest)).features()
+        return self._taken_apart.features()
+
+    @functools.cached_property
+    def _taken_apart(self) -> Texts:
+        """What took texts apart, whose tokenizers are opened once."""
+        return self.texts or Texts(self.manifest)
 
     @property
     def rows(self) -> int:

@@ -9,6 +9,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 
 from probegen.artefact.manifest import Padding
 from probegen.artefact.texts import TextSpec, pack
+from probegen.runtime import texts
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
 from probegen.runtime.texts import tokenizer_of
@@ -138,6 +139,16 @@ def test_padding_before_a_text_is_no_word(tmp_path):
     expected = [("[CLS]", 3.0), ("unbreak", 9.0), ("glass", 6.0), ("[SEP]", 7.0)]
     assert record.words(whole_words=True) == expected
     assert [word for word, _ in record.words()] == ["[CLS]", "un", "##break", "glass", "[SEP]"]
+
+
+def test_a_tokenizer_is_opened_once(tmp_path, monkeypatch):
+    record = of_text(word_piece(), "unbreak glass", tmp_path)
+    opened = []
+    monkeypatch.setattr(texts, "tokenizer_of", lambda s: opened.append(s) or tokenizer_of(s))
+    assert record.words()
+    assert record.words(whole_words=True)
+    record.plot(whole_words=True)
+    assert len(opened) == 1
 
 
 def test_characters_make_up_words():
