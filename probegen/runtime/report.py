@@ -366,12 +366,13 @@ def _sample(result: DrawableResult, sample: int, labels: Labels, rows: int) -> _
     drawn = [r for r in result.values() if r.spec.draw != DRAWN_BESIDE and not r.spec.is_state]
     ordered = sorted(drawn, key=lambda record: record.spec.draw == DRAWN_AS_ACTIVATION)
     shown = ordered[: labels.max_outputs]
-    views = [plot.view_of(record, sample, labels) for record in shown]
-    parts = [_record(view) for view in views]
-    # All layers can be looked up there, also those that are not drawn.
+    # All layers can be looked up in the explorer, also those that are not drawn.
     weights = [r for r in drawn if r.spec.draw == DRAWN_AS_ATTENTION]
-    every = [plot.view_of(record, sample, labels) for record in weights]
-    explorer = attention_explorer.article(every, rows)
+    wanted = {record.name: record for record in (*shown, *weights)}
+    view_of = {name: plot.view_of(record, sample, labels) for name, record in wanted.items()}
+    views = [view_of[record.name] for record in shown]
+    parts = [_record(view) for view in views]
+    explorer = attention_explorer.article([view_of[record.name] for record in weights], rows)
     parts += [explorer] if explorer else []
     left_out = [r.name for r in drawn if r.name not in {s.name for s in shown}]
     if left_out:
