@@ -226,6 +226,7 @@ class Artefact:
                 f"are left over; fill them up to {batch_size}."
             )
         asked = self._asked(feeds, bool(explain), target, groups, region)
+        run = self._run_of(feeds, asked, time)
         parts = []
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
@@ -237,7 +238,7 @@ class Artefact:
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))
                 for name in parts[0]
             }
-        return Result(self._run_of(feeds, asked, time), joined)
+        return Result(run, joined)
 
     def _asked(
         self,

@@ -1,5 +1,6 @@
 """Dates of the steps, names and units of the features: kept, checked, read from tables, drawn."""
 
+import dataclasses
 import datetime
 
 import keras
@@ -164,3 +165,6 @@ def test_times_go_along_with_a_run(forecaster, tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             art.run(x, time=wrong)
+    idle = dataclasses.replace(art, engine=None)
+    with pytest.raises(InputError, match="time has 4 entries"):  # before anything is computed
+        idle.run_batched(x, 1, time=range(4))
