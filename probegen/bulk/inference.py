@@ -108,13 +108,24 @@ class Inference:
         self.outputs = check_asked(asked, artefact.manifest)
         self._fixed = fixed_batch(artefact.manifest)
 
+    def scaled(self, samples: Samples) -> Samples:
+        """Returns samples with their values multiplied, where a scale was asked for."""
+        scale, specs = self._asked.scale, self._artefact.inputs
+        if scale is None:
+            return samples
+        blocks = [
+            Block(block.rows, dict(scaled(block.feed, specs, scale)))  # type: ignore[arg-type]
+            for block in samples.blocks
+        ]
+        return Samples(blocks, samples.errors)
+
     def records(self, start: int, names: list[str], samples: Samples) -> Records:
         """Returns the records of some samples.
 
         Args:
             start: the number of the first.
             names: of all of them.
-            samples: what was read of them.
+            samples: what was read of them, scaled.
 
         Raises:
             InputError: what is asked does not fit the samples.
@@ -136,8 +147,6 @@ class Inference:
     def _run(self, block: Block, found: Records) -> None:
         """Fills in the records of a block."""
         feed = dict(block.feed)
-        if self._asked.scale is not None:
-            feed = dict(scaled(feed, self._artefact.inputs, self._asked.scale))  # type: ignore[arg-type]
         rows = list(block.rows)
         try:
             feeds = self._prepared(feed, len(rows))

@@ -110,7 +110,7 @@ def run(
     size = _batch_size(batch_size, fixed_batch(manifest))
     outputs = check_asked(asked, manifest)
     kind = format_of(target)
-    opened = open_source(given, Context(manifest, dtype, header, say))
+    opened = open_source(given, Context(manifest, dtype, header, say, spell))
     layout = layout_of(manifest, outputs, opened.rows, size, rows_a_part)
     kind.check(layout)
     options = {"batch_size": size, "dtype": dtype, "header": header}
@@ -194,6 +194,7 @@ class Worker:
 
     def _run(self, start: int, end: int, samples: Samples) -> Records:
         names = self._source.names(start, min(start + self._batch_size, end))
+        samples = self._inference.scaled(samples)
         if samples.blocks and not self._looked:
             self._looked = True
             pixels = Path(names[0]).suffix.lower() in images.SUFFIXES

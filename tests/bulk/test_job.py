@@ -61,6 +61,37 @@ def test_a_target_is_written_beside_what_was_explained(zoo_art, x, tmp_path, sam
     same(bulk.Results(place), zoo_art, x, target="cat")
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+def test_values_far_from_the_verified_ones_are_told_once_and_only_unscaled(tmp_path, suffix):
+    import keras
+
+    row = keras.Input((3,), name="row")
+    x = np.random.default_rng(0).uniform(size=(5, 3)).astype(np.float32)
+    exported = pg.compile(
+        keras.Model(row, keras.layers.Dense(2)(row)),
+        pg.InputGradient(target=1),
+        tmp_path / "m.onnx",
+        samples=x,
+    )
+    art, source = runtime.load(exported.path, threads=1), tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        np.save(source, 255 * x)
+    else:
+        np.savetxt(source, 255 * x, delimiter=",")
+    for scale, lines in ((None, 1), (1 / 255, 0)):
+        said = []
+        bulk.run(
+            art,
+            source,
+            tmp_path / f"{lines}.parquet",
+            asked=bulk.Asked(scale=scale),
+            say=said.append,
+            spell=lambda name, value: f"--{name} {value:.3f}",
+        )
+        assert len(said) == lines, said
+        assert all("--scale 0.004" in line for line in said)
+
+
 def test_some_outputs(zoo_art, x, tmp_path):
     place = tmp_path / "out.parquet"
     bulk.run(zoo_art, tmp_path / "x.npy", place, asked=bulk.Asked(outputs=("saliency/image",)))

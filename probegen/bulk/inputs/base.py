@@ -17,6 +17,7 @@ from probegen.artefact.rows import batch_axis
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.read import Say, as_given
+from probegen.runtime.read.spelling import Spell, keyword
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Context:
         dtype: element type of a raw memory map, which does not tell it itself.
         header: of tables: whether the first row holds names.
         say: called with what the user should know of how samples are read.
+        spell: how messages name `header`.
     """
 
     manifest: Manifest
     dtype: str | None
     header: bool | None
     say: Say
+    spell: Spell = keyword
 
     @property
     def specs(self) -> tuple[InputSpec, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from probegen.artefact.rows import batch_axis
 from probegen.bulk.inputs.base import ArrayFile, Context, part_of
 from probegen.runtime.inputs import Array, name_inputs
-from probegen.runtime.read import read_input
+from probegen.runtime.read import read_file
 
 
 class Whole(ArrayFile):
@@ -23,7 +23,9 @@ class Whole(ArrayFile):
             InputError: it is damaged, or does not fit the inputs.
         """
         self._path, self._context = path, context
-        read = read_input(path, context.manifest, header=context.header, say=context.say)
+        read = read_file(
+            path, context.manifest, header=context.header, say=context.say, spell=context.spell
+        )
         feed = (
             read.feed if isinstance(read.feed, Mapping) else name_inputs(read.feed, context.specs)
         )

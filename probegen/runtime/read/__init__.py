@@ -1,7 +1,8 @@
 """Reads files into what an artefact takes: arrays, tables and images, one module a kind.
 
 Nothing is guessed in silence: what a reader decides (a header, a size, a range of values) it says.
-The command line, the server and bulk runs read by `read_input` alone; nothing here knows of them.
+The command line and the server read by `read_input`, bulk runs by `read_file`; nothing here knows
+of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from probegen.runtime.read.ranges import doubts, scaled
 from probegen.runtime.read.spelling import Spell, keyword
 from probegen.runtime.texts import holds_text
 
-__all__ = ["Read", "read_input"]
+__all__ = ["Read", "read_file", "read_input"]
 
 #: Takes a line that says what a reader decided.
 Say = Callable[[str], None]
@@ -87,20 +88,17 @@ def read_input(
     say = say or _silent
     if scale is not None and not math.isfinite(scale):
         raise InputError(f"{spell('scale', scale)}: it must be a finite number.")
+    how = _Tables(header, time_column)
     if not isinstance(source, Path) and holds_text(source) and manifest.texts:
         read, kinds = Read(source), {""}
     elif not isinstance(source, Path):
         named = name_inputs(source, manifest.inputs)
         read, kinds = Read({name: np.asarray(array) for name, array in named.items()}), {""}
     elif source.is_dir():
-        read, kinds = _folder(source, manifest, _Tables(header, time_column), say, spell)
+        read, kinds = _folder(source, manifest, how, say, spell)
     else:
-        how = _Tables(header, time_column)
         read, kinds = _file(source, manifest, how, say, spell), {source.suffix.lower()}
-    for option, given in (("header", header), ("time_column", time_column)):
-        if given is not None and not kinds & set(tables.SUFFIXES):
-            what = f"{source} is none" if isinstance(source, Path) else "arrays were given"
-            raise InputError(f"{spell(option, given)} is for tables (.csv, .tsv); {what}.")
+    _check_tables(how, kinds, source, spell)
     feed = read.feed
     if scale is not None:
         feed = scaled(feed, manifest.inputs, scale, spell)
@@ -108,6 +106,24 @@ def read_input(
     for line in doubts(fed, manifest, kinds <= set(images.SUFFIXES), spell):
         say(line)
     return dataclasses.replace(read, feed=feed)
+
+
+def read_file(
+    path: Path,
+    manifest: Manifest,
+    *,
+    header: bool | None = None,
+    say: Say | None = None,
+    spell: Spell = keyword,
+) -> Read:
+    """Returns what one file holds: nothing is scaled, and no doubts are said of its values.
+
+    The arguments and errors are those of `read_input`.
+    """
+    how = _Tables(header, None)
+    read = _file(path, manifest, how, say or _silent, spell)
+    _check_tables(how, {path.suffix.lower()}, path, spell)
+    return read
 
 
 def as_given(manifest: Manifest) -> tuple[InputSpec, ...]:
@@ -130,6 +146,16 @@ class _Tables:
 
     header: bool | None
     time_column: str | None
+
+
+def _check_tables(how: _Tables, kinds: set[str], source: Path | Inputs, spell: Spell) -> None:
+    """Refuses options of tables where there is none among the suffixes of what was read."""
+    if kinds & set(tables.SUFFIXES):
+        return
+    for option, given in (("header", how.header), ("time_column", how.time_column)):
+        if given is not None:
+            what = f"{source} is none" if isinstance(source, Path) else "arrays were given"
+            raise InputError(f"{spell(option, given)} is for tables (.csv, .tsv); {what}.")
 
 
 def _file(path: Path, manifest: Manifest, how: _Tables, say: Say, spell: Spell) -> Read:
