@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 
 import probegen as pg
 from fuzz.drawing import Draw
 from fuzz.outcome import CRASHES, DIFFERS, EQUAL, HANGS, REFUSED, Outcome, signature
+from fuzz.weights import with_weights
 from probegen import runtime
 from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import ProbegenError
@@ -54,7 +54,7 @@ image_model (float[batch, 2, 7, 5] image) => (float[batch, 3] scores)
 _TOKENS = """
 <ir_version: 8, opset_import: ["" : 18]>
 token_model (int32[batch, time] ids) => (float[batch, 3] scores)
-<float[9, 4] table, float[4, 3] dense>
+<float[9, 4] table, float[4, 3] dense, int64[1] axis = {1}>
 {
     vectors = Gather (table, ids)
     bent = Tanh (vectors)
@@ -74,27 +74,14 @@ def originals() -> Path:
     """Returns a folder with one artefact of each form, made once a process."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     rng = np.random.default_rng(0)
-    image = _filled(_IMAGE, rng)
+    image = with_weights(_IMAGE, rng)
     probes = [pg.Saliency(target="input"), pg.GradCAM(layer="relu"), pg.Activations("relu")]
     names = ["cat", "dog", "bird"]
     pg.compile(image, probes, folder / "one.onnx", class_names=names)
     pg.compile(image, probes, folder / "data.onnx", external_data=True, verify=False)
     pg.compile(image, probes, folder / "split.onnx", gate="split", verify=False)
-    pg.compile(_filled(_TOKENS, rng), [pg.Saliency()], folder / "text.onnx", class_names=names)
+    pg.compile(with_weights(_TOKENS, rng), [pg.Saliency()], folder / "text.onnx", class_names=names)
     return folder
-
-
-def _filled(text: str, rng: np.random.Generator) -> onnx.ModelProto:
-    model = onnx.parser.parse_model(text)
-    for value in list(model.graph.value_info):
-        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        array = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
-    del model.graph.value_info[:]
-    if "axis" in text:
-        one = np.array([1], np.int64)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(one, "axis"))
-    return model
 
 
 def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.parser
 
 import probegen as pg
 from fuzz.drawing import Draw
 from fuzz.outcome import CRASHES, DIFFERS, EQUAL, Outcome, signature
+from fuzz.weights import with_weights
 from probegen import runtime
 
 #: Runs of a case. In the first quarter buffers grow to what the requests need.
@@ -67,7 +66,7 @@ series_model (float[batch, time, 2] x) => (float[batch, 3] scores)
 _TOKENS = """
 <ir_version: 8, opset_import: ["" : 18]>
 token_model (int32[batch, time] x) => (float[batch, 3] scores)
-<float[9, 4] table, float[4, 4] query, float[4, 3] dense>
+<float[9, 4] table, float[4, 4] query, float[4, 3] dense, int64[1] axis = {1}>
 {
     vectors = Gather (table, x)
     queries = MatMul (vectors, query)
@@ -102,22 +101,9 @@ def made(form: str, gate: str) -> Path:
     """Returns an artefact, made once a process."""
     text, probes = _FORMS[form]
     path = Path(tempfile.mkdtemp(prefix="fuzz-")) / f"{form}.onnx"
-    pg.compile(_filled(text), probes, path, gate=gate, verify=False)
+    model = with_weights(text, np.random.default_rng(0))
+    pg.compile(model, probes, path, gate=gate, verify=False)
     return path
-
-
-def _filled(text: str) -> onnx.ModelProto:
-    rng = np.random.default_rng(0)
-    model = onnx.parser.parse_model(text)
-    for value in list(model.graph.value_info):
-        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        array = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
-    del model.graph.value_info[:]
-    if "axis)" in text:
-        one = np.array([1], np.int64)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(one, "axis"))
-    return model
 
 
 def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:

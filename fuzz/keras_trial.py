@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,9 @@ import probegen as pg
 from fuzz.case import Case, namespace
 from fuzz.keras_models import VOCABULARY
 from fuzz.keras_witness import Witness
-from fuzz.outcome import (
-    CRASHES,
-    DIFFERS,
-    EQUAL,
-    INVALID,
-    REFUSED,
-    UNCERTIFIED,
-    Outcome,
-    signature,
-)
+from fuzz.outcome import DIFFERS, EQUAL, INVALID, Outcome, of_error, signature
 from probegen import runtime
-from probegen.errors import ExportError, ProbegenError, VerificationError
+from probegen.errors import ProbegenError
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
 
@@ -135,17 +125,8 @@ def attempt(case: Case, formats: Sequence[str] = ("onnx",)) -> Outcome:
                 )
     except _FoundError as error:
         return Outcome(case.key, DIFFERS, str(error))
-    except VerificationError as error:
-        return Outcome(case.key, UNCERTIFIED, signature(error))
-    except ExportError as error:
-        broken = "cannot be run here" in str(error) and _NO_KERNEL not in str(error)
-        return Outcome(case.key, UNCERTIFIED if broken else REFUSED, signature(error))
-    except ProbegenError as error:
-        found = REFUSED if stage in ("inspect", "plan", "compile") else CRASHES
-        return Outcome(case.key, found, f"{stage}: {signature(error)}")
-    except Exception as error:  # what nobody meant to raise is what is looked for
-        trace = traceback.format_exc()
-        return Outcome(case.key, CRASHES, f"{stage}: {signature(error)}", detail=trace)
+    except Exception as error:
+        return of_error(case.key, error, stage, excused=_NO_KERNEL)
     return Outcome(case.key, EQUAL, "; ".join(refused), witnessed=witnessed)
 
 
@@ -183,14 +164,16 @@ def _compared(
     named = {spec.name: x for spec, x in zip(art.inputs, feed, strict=True)}
     result = art.run(named)
     plain = art.run(named, explain=False)
-    predicted = [spec.name for spec in art.manifest.predictions]
-    for name, y in zip(predicted, expected, strict=True):
+    for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
         for found, where in ((result, ""), (plain, " without explanation")):
-            _same_prediction(
-                f"{name}{where}", found[name].array, y, witness, feed, policy, predicted.index(name)
-            )
+            got = found[spec.name].array
+            _same_prediction(f"{spec.name}{where}", got, y, witness, feed, policy, at)
     _rows_alone(art, named, result, policy)
-    return _witnessed(art, witness, probes, feed, result, policy)
+    same = [
+        _same_attribution(art.inputs[at], spec, probe, at, witness, feed, result, policy)
+        for probe, at, spec in _attributions(art, probes)
+    ]
+    return sum(same)
 
 
 def _same_prediction(
@@ -205,16 +188,45 @@ def _same_prediction(
     got, y = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     if got.shape != y.shape:
         raise _FoundError(f"{name} has the shape {got.shape}, the model's is {y.shape}")
-    noisy = None
-    for row in range(len(y)):
-        off = _off(got[row], y[row])
-        if off <= _limit(policy):
+
+    def again(draw: int) -> Array:
+        noisy = witness.predictions(_moved(feed, policy, draw))
+        return np.asarray(noisy[at], np.float64)
+
+    _check_rows("prediction", got, y, _off, _limit(policy), again)
+
+
+def _check_rows(
+    what: str,
+    got: Array,
+    expected: Array,
+    apart: Callable[[Array, Array], float],
+    limit: float,
+    again: Callable[[int], Array | None],
+) -> None:
+    """Compares row by row; beyond the limit a row may be as far off as noise moves what is right.
+
+    Args:
+        what: is compared.
+        got: what came out.
+        expected: what is right.
+        apart: tells how far two rows are apart.
+        limit: how far they may be anyhow.
+        again: number of a draw -> what is right of inputs with noise; None where nothing is known.
+
+    Raises:
+        _FoundError: a row differs by more.
+    """
+    noisy: list[Array] | None = None
+    for row in range(len(expected)):
+        off = apart(got[row], expected[row])
+        if off <= limit:
             continue
         if noisy is None:
-            noisy = [witness.predictions(_moved(feed, policy, n))[at] for n in range(_DRAWS)]
-        moved = max(_off(np.asarray(other[row], np.float64), y[row]) for other in noisy)
+            noisy = [found for n in range(_DRAWS) if (found := again(n)) is not None]
+        moved = max((apart(other[row], expected[row]) for other in noisy), default=np.inf)
         if off > 10 * moved:
-            raise _FoundError(f"prediction differs in row {row} by {off:.1e} (noise: {moved:.1e})")
+            raise _FoundError(f"{what} differs in row {row} by {off:.1e} (noise: {moved:.1e})")
 
 
 def _rows_alone(art: Any, named: Mapping[str, Array], result: Any, policy: str) -> None:
@@ -226,70 +238,68 @@ def _rows_alone(art: Any, named: Mapping[str, Array], result: Any, policy: str) 
         if "batch" not in spec.axes[:1]:
             continue
         one, whole = (np.asarray(r[spec.name].array, np.float64) for r in (alone, result))
-        limit = _GRADIENTS * _limit(policy if spec.dtype == policy else spec.dtype)
-        limit = max(limit, _GRADIENTS * _limit(policy))
+        limit = _GRADIENTS * max(_limit(policy), _limit(spec.dtype))
         if one.shape != whole[:1].shape or _off(one, whole[:1]) > limit:
             raise _FoundError(f"{spec.kind} of a row alone is not that of the row in a batch")
 
 
-def _witnessed(
-    art: Any,
+def _attributions(art: Any, probes: Sequence[Any]) -> Iterator[tuple[Any, int, Any]]:
+    """Gives the probes with the inputs that they explain, by place, and the outputs that do it.
+
+    Left out is what could be the output of several probes.
+    """
+    kinds = [probe.kind for probe in probes]
+    for probe in probes:
+        if isinstance(getattr(probe, "output", None), str) or kinds.count(probe.kind) != 1:
+            continue
+        own = [spec for spec in art.manifest.explanations if spec.kind == probe.kind]
+        for at, explained in enumerate(art.inputs):
+            matching = [spec for spec in own if spec.input == explained.name]
+            if len(matching) == 1:
+                yield probe, at, matching[0]
+
+
+def _same_attribution(
+    explained: Any,
+    spec: Any,
+    probe: Any,
+    at: int,
     witness: Witness,
-    probes: Sequence[Any],
     feed: Sequence[Array],
     result: Any,
     policy: str,
-) -> int:
-    known = 0
-    specs = list(art.manifest.explanations)
-    for probe in probes:
-        if isinstance(getattr(probe, "output", None), str):
-            continue
-        same = [p for p in probes if p.kind == probe.kind]
-        for at, spec_in in enumerate(art.inputs):
-            matching = [s for s in specs if s.kind == probe.kind and s.input == spec_in.name]
-            if len(matching) != 1 or len(same) != 1:
-                continue
-            spec = matching[0]
-            expected = witness.attribution(probe, feed, at)
-            if expected is None:
-                continue
-            got = np.asarray(result[spec.name].array, np.float64)
-            if probe.kind == "saliency":
-                gone = [i for i, a in enumerate(spec_in.axes) if a not in spec.axes]
-                shift = expected.ndim - len(spec_in.axes)
-                expected = expected.max(axis=tuple(i + shift for i in gone))
-            if got.shape != expected.shape:
-                raise _FoundError(
-                    f"{spec.kind} has the shape {got.shape}, expected {expected.shape}"
-                )
-            # Where all is saturated, what is left of a gradient is rounding.
-            least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
-            noisy: list[Array] | None = None
-            for row in range(len(expected)):
-                off = _distance(got[row], expected[row], least)
-                if off <= _GRADIENTS * _limit(policy):
-                    continue
-                if noisy is None:
-                    noisy = [
-                        found
-                        for n in range(_DRAWS)
-                        if (found := witness.attribution(probe, _moved(feed, policy, n), at))
-                        is not None
-                    ]
-                    if probe.kind == "saliency":
-                        axes = tuple(i + shift for i in gone)
-                        noisy = [found.max(axis=axes) for found in noisy]
-                moved = max(
-                    (_distance(o[row], expected[row], least) for o in noisy), default=np.inf
-                )
-                if off > 10 * moved:
-                    raise _FoundError(
-                        f"{spec.kind} of {type(probe).__name__} differs in row {row} by {off:.1e} "
-                        f"(noise: {moved:.1e})"
-                    )
-            known += 1
-    return known
+) -> bool:
+    """Compares an attribution; returns whether a witness knew it.
+
+    Raises:
+        _FoundError: it is not what the witness says.
+    """
+
+    def right(fed: Sequence[Array]) -> Array | None:
+        found = witness.attribution(probe, fed, at)
+        if found is None or probe.kind != "saliency":
+            return found
+        before = found.ndim - len(explained.axes)  # an axis of several targets
+        gone = [before + i for i, axis in enumerate(explained.axes) if axis not in spec.axes]
+        return np.asarray(found.max(axis=tuple(gone)))
+
+    expected = right(feed)
+    if expected is None:
+        return False
+    got = np.asarray(result[spec.name].array, np.float64)
+    if got.shape != expected.shape:
+        raise _FoundError(f"{spec.kind} has the shape {got.shape}, expected {expected.shape}")
+    # Where all is saturated, what is left of a gradient is rounding.
+    least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
+    _check_rows(
+        f"{spec.kind} of {type(probe).__name__}",
+        got,
+        expected,
+        lambda a, b: _distance(a, b, least),
+        _GRADIENTS * _limit(policy),
+        lambda draw: right(_moved(feed, policy, draw)),
+    )
+    return True
 
 
 def _moved(feed: Sequence[Array], policy: str, draw: int) -> list[Array]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,8 @@ from onnx.reference import ReferenceEvaluator
 
 import probegen as pg
 from fuzz.drawing import Draw
-from fuzz.outcome import (
-    CRASHES,
-    DIFFERS,
-    EQUAL,
-    INVALID,
-    REFUSED,
-    UNCERTIFIED,
-    Outcome,
-    signature,
-)
+from fuzz.outcome import DIFFERS, EQUAL, INVALID, Outcome, of_error, signature
 from probegen import runtime
-from probegen.errors import ExportError, ProbegenError, VerificationError
 
 Array = npt.NDArray[Any]
 
@@ -215,7 +204,7 @@ def _moved(g: Graph, x: str, shape: list[int]) -> str:
         rest = g.weight(np.array([int(np.prod(shape))], np.int64))
         return g.add("Reshape", x, g.add("Concat", first, rest, axis=0))
     if kind == 3:
-        axis, size = g.d.whole(1, len(shape)), shape[0]
+        axis = g.d.whole(1, len(shape))
         size = shape[axis - 1]
         if g.opset < 10:
             return g.add("Slice", x, axes=[axis], starts=[g.d.whole(0, 1)], ends=[size])
@@ -413,17 +402,8 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
                     atol=1e-6,
                 ):
                     return Outcome(key, DIFFERS, "gradient x input", code=code)
-    except VerificationError as error:
-        return Outcome(key, UNCERTIFIED, signature(error), code=code)
-    except ExportError as error:
-        broken = "cannot be run here" in str(error)
-        return Outcome(key, UNCERTIFIED if broken else REFUSED, signature(error), code=code)
-    except ProbegenError as error:
-        found = REFUSED if stage == "compile" else CRASHES
-        return Outcome(key, found, f"{stage}: {signature(error)}", code=code)
-    except Exception as error:  # what nobody meant to raise is what is looked for
-        trace = traceback.format_exc()
-        return Outcome(key, CRASHES, f"{stage}: {signature(error)}", detail=trace, code=code)
+    except Exception as error:
+        return of_error(key, error, stage, code=code)
     return Outcome(key, EQUAL, witnessed=witnessed)
 
 

@@ -6,6 +6,8 @@ import dataclasses
 import re
 import traceback
 
+from probegen.errors import ExportError, ProbegenError, VerificationError
+
 EQUAL = "equal"
 REFUSED = "refused"
 INVALID = "not a model"
@@ -18,6 +20,8 @@ HANGS = "hangs or dies"
 FINDINGS = frozenset({DIFFERS, UNCERTIFIED, CRASHES, HANGS})
 
 _MOST = 300
+#: Stages of a case in which one of our own errors is a refusal; later on it is a fault.
+_REFUSING = ("inspect", "plan", "compile")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,33 @@ class Outcome:
         text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", self.reason)
         text = re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", text)
         return f"{self.verdict}: {text[:120]}"
+
+
+def of_error(
+    key: str, error: Exception, stage: str, *, excused: str | None = None, code: str = ""
+) -> Outcome:
+    """Returns the outcome of a case that raised an error although its model is one.
+
+    Args:
+        key: of the case.
+        error: what was raised.
+        stage: in which it was.
+        excused: what a refusal says that writes a file which cannot be run and yet is no fault.
+        code: a program that shows it.
+    """
+    told = signature(error)
+    if isinstance(error, VerificationError):
+        return Outcome(key, UNCERTIFIED, told, code=code)
+    if isinstance(error, ExportError):
+        why = str(error)
+        broken = "cannot be run here" in why and (excused is None or excused not in why)
+        return Outcome(key, UNCERTIFIED if broken else REFUSED, told, code=code)
+    if isinstance(error, ProbegenError):
+        verdict = REFUSED if stage in _REFUSING else CRASHES
+        return Outcome(key, verdict, f"{stage}: {told}", code=code)
+    # What nobody meant to raise is what is looked for.
+    detail = "".join(traceback.format_exception(error))
+    return Outcome(key, CRASHES, f"{stage}: {told}", detail=detail, code=code)
 
 
 def signature(error: BaseException) -> str:
