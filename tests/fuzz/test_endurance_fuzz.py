@@ -1,5 +1,7 @@
 """Artefacts that are run for long, from several threads, keep their numbers and their memory."""
 
+import time
+
 import pytest
 
 from fuzz import endurance
@@ -64,6 +66,7 @@ def test_numbers_of_another_thread_are_found(monkeypatch):
             buffer = buffers.setdefault((id(self), name, array.shape), array)
             buffer[...] = array
             found[name] = buffer
+        time.sleep(1e-4)  # for another caller to come in between, whatever the load
         return found
 
     monkeypatch.setattr(OnnxruntimeEngine, "run", shares)
