@@ -1,4 +1,4 @@
-"""What the demos share: the output folder, progress in the terminal, the closing table.
+"""What demos and examples share: training, the output folder, progress in the terminal, tables.
 
 Import this before Keras: it asks TensorFlow for silence and for sums in one fixed order, so
 that a demo prints the same figures on every machine.
@@ -10,8 +10,9 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -31,6 +32,13 @@ def headline(title: str, what: str) -> None:
     """Prints the heading of a demo."""
     CONSOLE.rule(f"[bold]{title}", align="left")
     CONSOLE.print(what, style="dim")
+
+
+def begin(name: str, title: str, what: str, out: Path | None = None) -> Path:
+    """Prints the heading, seeds all random numbers, and returns the new folder `out/<name>`."""
+    headline(title, what)
+    keras.utils.set_random_seed(0)
+    return fresh_folder(name, out)
 
 
 def fresh_folder(name: str, out: Path | None = None) -> Path:
@@ -61,6 +69,23 @@ def training(text: str, epochs: int) -> Iterator[keras.callbacks.Callback]:
     done(text, start)
 
 
+def falling(rate: float, samples: int, epochs: int, batch: int) -> Any:
+    """Returns a learning rate that falls along a cosine, from `rate` to 0 when training ends."""
+    return keras.optimizers.schedules.CosineDecay(rate, epochs * -(-samples // batch))
+
+
+def fit(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    epochs: int,
+    batch: int,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> None:
+    """Fits a compiled model in place, and prints nothing."""
+    model.fit(x, y, epochs=epochs, batch_size=batch, callbacks=list(callbacks), verbose=0)
+
+
 def done(text: str, start: float) -> None:
     """Prints that a step which began at `start` (of `time.perf_counter`) is over."""
     CONSOLE.print(f"[green]✓[/] {text} [dim]{time.perf_counter() - start:.1f} s[/]")
@@ -69,6 +94,23 @@ def done(text: str, start: float) -> None:
 def fact(text: str) -> None:
     """Prints a figure worth reading."""
     CONSOLE.print(f"  {text}", soft_wrap=True)
+
+
+def run_all(what: str, modules: Iterable[Any], out: Path | None = None) -> list[Path]:
+    """Runs examples one after the other; returns the folders with their results.
+
+    Args:
+        what: what they are called when all are done.
+        modules: theirs.
+        out: the folder for all results.
+    """
+    start = time.perf_counter()
+    folders = [module.main(out) for module in modules]
+    CONSOLE.rule("[bold]Done", align="left")
+    CONSOLE.print(f"{what} in {time.perf_counter() - start:.0f} s; look at")
+    for folder in folders:
+        CONSOLE.print(f"  {shown(folder / 'report.html')}")
+    return folders
 
 
 def closing_table(folder: Path, **artefacts: pg.Exported) -> None:

@@ -6,7 +6,6 @@ python examples/all_examples.py
 from __future__ import annotations
 
 import importlib
-import time
 from pathlib import Path
 
 import _common
@@ -17,14 +16,8 @@ NAMES = ("sentiment", "misspellings", "dates", "forecast", "keywords", "moving_d
 
 def main(out: Path | None = None) -> list[Path]:
     """Runs the examples; returns the folders with their results."""
-    start = time.perf_counter()
-    folders = [importlib.import_module(f"example_{name}").main(out) for name in NAMES]
-    _common.CONSOLE.rule("[bold]Done", align="left")
-    seconds = time.perf_counter() - start
-    _common.CONSOLE.print(f"{len(NAMES)} examples in {seconds:.0f} s; look at")
-    for folder in folders:
-        _common.CONSOLE.print(f"  {_common.shown(folder / 'report.html')}")
-    return folders
+    modules = (importlib.import_module(f"example_{name}") for name in NAMES)
+    return _common.run_all(f"{len(NAMES)} examples", modules, out)
 
 
 if __name__ == "__main__":

@@ -74,24 +74,16 @@ def build_model() -> keras.Model:
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place; about five seconds on two cores."""
-    steps = epochs * -(-len(data.x_train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    rate = _common.falling(2e-3, len(data.x_train), epochs, BATCH)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(
-        data.x_train,
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, data.x_train, data.y_train, epochs, BATCH, callbacks)
 
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Digits", "Which pixels make this digit an 8, and which would make it a 1?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(
+        NAME, "Digits", "Which pixels make this digit an 8, and which would make it a 1?", out
+    )
     data = load_data()
     model = build_model()
     with _common.training("train a CNN", epochs) as bar:

@@ -161,17 +161,9 @@ def build_model(width: int = 48, heads: int = 4, blocks: int = 2) -> keras.Model
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place; about ten seconds on two cores."""
-    steps = epochs * -(-len(data.x_train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
+    rate = _common.falling(3e-3, len(data.x_train), epochs, BATCH)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(
-        data.x_train,
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, data.x_train, data.y_train, epochs, BATCH, callbacks)
 
 
 # -- the demo ----------------------------------------------------------------------------------
@@ -179,9 +171,9 @@ def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any =
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Words", "Which letters make a word unkind, and which letter looks at which?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(
+        NAME, "Words", "Which letters make a word unkind, and which letter looks at which?", out
+    )
     data = load_data()
     model = build_model()
     with _common.training("train a transformer", epochs) as bar:

@@ -174,18 +174,10 @@ def build_model(width: int = 32) -> keras.Model:
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place, the true letters before each one given; half a minute."""
-    steps = epochs * -(-len(data.train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
+    rate = _common.falling(1e-2, len(data.train), epochs, BATCH)
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), "sparse_categorical_crossentropy")
     right = encode([iso for _, iso in data.train], WRITTEN)
-    model.fit(
-        feeds(data.train),
-        right,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, feeds(data.train), right, epochs, BATCH, callbacks)
 
 
 # -- the example -------------------------------------------------------------------------------
@@ -199,9 +191,9 @@ PROBES = [
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Dates", "Which letters of a date does it look at to write each of the other?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(
+        NAME, "Dates", "Which letters of a date does it look at to write each of the other?", out
+    )
     data = load_data()
     model = build_model()
     with _common.training("train GRUs and attention", epochs) as bar:

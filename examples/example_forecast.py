@@ -114,17 +114,9 @@ def build_model(x: Any, width: int = 16) -> keras.Model:
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place."""
-    steps = epochs * -(-len(data.x_train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(5e-3, steps)
+    rate = _common.falling(5e-3, len(data.x_train), epochs, BATCH)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2), "huber")
-    model.fit(
-        data.x_train,
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, data.x_train, data.y_train, epochs, BATCH, callbacks)
 
 
 # -- the example -------------------------------------------------------------------------------
@@ -141,9 +133,9 @@ def probes(data: Data) -> list[Any]:
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Forecast", "Which figures of which quarter made this forecast?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(
+        NAME, "Forecast", "Which figures of which quarter made this forecast?", out
+    )
     data = load_data()
     model = build_model(data.x_train)
     with _common.training("train two GRUs", epochs) as bar:

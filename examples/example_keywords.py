@@ -145,17 +145,9 @@ def build_model() -> keras.Model:
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place."""
-    steps = epochs * -(-len(data.x_train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(4e-3, steps)
+    rate = _common.falling(4e-3, len(data.x_train), epochs, BATCH)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(
-        data.x_train,
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, data.x_train, data.y_train, epochs, BATCH, callbacks)
 
 
 # -- the example -------------------------------------------------------------------------------
@@ -176,9 +168,7 @@ def probes(quiet: float) -> list[Any]:
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Keywords", "Where in time and pitch does it hear a word?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(NAME, "Keywords", "Where in time and pitch does it hear a word?", out)
     with _common.step("synthesise words"):
         data = load_data()
     model = build_model()

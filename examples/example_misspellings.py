@@ -144,17 +144,9 @@ def build_model(width: int = 48) -> keras.Model:
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place."""
-    steps = epochs * -(-len(data.train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(6e-3, steps)
+    rate = _common.falling(6e-3, len(data.train), epochs, BATCH)
     model.compile(keras.optimizers.Adam(rate), "binary_crossentropy")
-    model.fit(
-        feeds(data.train),
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, feeds(data.train), data.y_train, epochs, BATCH, callbacks)
 
 
 # -- the example -------------------------------------------------------------------------------
@@ -168,9 +160,9 @@ PROBES = [
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Misspellings", "Which letters say that two words are one, or are two?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(
+        NAME, "Misspellings", "Which letters say that two words are one, or are two?", out
+    )
     data = load_data()
     model = build_model()
     with _common.training("train a siamese LSTM", epochs) as bar:

@@ -92,17 +92,9 @@ def build_model(filters: int = 10) -> keras.Model:
 
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place."""
-    steps = epochs * -(-len(data.x_train) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
+    rate = _common.falling(1e-2, len(data.x_train), epochs, BATCH)
     model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", jit_compile=False)
-    model.fit(
-        data.x_train,
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, data.x_train, data.y_train, epochs, BATCH, callbacks)
 
 
 # -- the example -------------------------------------------------------------------------------
@@ -116,9 +108,9 @@ PROBES = [
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Moving digits", "Which pixels of which frames is the next frame drawn from?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(
+        NAME, "Moving digits", "Which pixels of which frames is the next frame drawn from?", out
+    )
     data = load_data()
     model = build_model()
     with _common.training("train two ConvLSTM layers", epochs) as bar:

@@ -140,14 +140,7 @@ def build_model(texts: Sequence[str], width: int = 24) -> keras.Model:
 def train(model: keras.Model, data: Data, epochs: int = EPOCHS, callbacks: Any = ()) -> None:
     """Fits the model in place."""
     model.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy")
-    model.fit(
-        tf.constant(list(data.train_texts)),
-        data.y_train,
-        epochs=epochs,
-        batch_size=BATCH,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    _common.fit(model, tf.constant(list(data.train_texts)), data.y_train, epochs, BATCH, callbacks)
 
 
 # -- the example -------------------------------------------------------------------------------
@@ -162,9 +155,7 @@ PROBES = [
 
 def main(out: Path | None = None, epochs: int = EPOCHS) -> Path:
     """Trains, compiles, verifies, runs and draws; returns the folder with the results."""
-    _common.headline("Sentiment", "Which words make a review a good one?")
-    folder = _common.fresh_folder(NAME, out)
-    keras.utils.set_random_seed(0)
+    folder = _common.begin(NAME, "Sentiment", "Which words make a review a good one?", out)
     data = load_data()
     model = build_model(data.train_texts)
     with _common.training("train an LSTM on strings", epochs) as bar:
