@@ -11,7 +11,7 @@ Coordinates are computed in float32 by the formulas of `tf.image.resize`, whose 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import MARK, MARK_DOMAIN
 from probegen.graph.core.values import constant_of, dims_of
 from probegen.graph.forward import ForwardGraph, open_size
+from probegen.graph.vjp.sampling import keys_kernel
 from probegen.plan.plan import TensorRef
 
 _FLOAT, _INT = ir.DataType.FLOAT, ir.DataType.INT64
@@ -32,8 +33,8 @@ _KEYS, _STEPS = -0.5, 1024.0
 _SPLIT = 1024.0
 #: Taps of linear interpolation.
 _PAIR = 2
-#: Half the width of a kernel, in pixels of the coarser grid.
-_RADIUS: Mapping[str, float] = {BILINEAR: 1.0, BICUBIC: 2.0}
+#: Half the width of Keys' kernel, in pixels of the coarser grid.
+_RADIUS = 2.0
 
 
 def with_arriving_images(forward: ForwardGraph, inputs: tuple[InputSpec, ...]) -> ForwardGraph:
@@ -64,7 +65,13 @@ def with_arriving_images(forward: ForwardGraph, inputs: tuple[InputSpec, ...]) -
             ]
         )
         mark = builder.op(MARK, ready, shape=ready, dtype=ready.dtype, domain=MARK_DOMAIN)
-        _put_in_the_place_of(graph, value, mark, arriving, builder.nodes)
+        value.replace_all_uses_with(mark, replace_graph_outputs=True)
+        graph.inputs[graph.inputs.index(value)] = arriving
+        first = next(iter(graph), None)
+        if first is None:
+            builder.attach()
+        else:
+            graph.insert_before(first, builder.nodes)
         sources[TensorRef(None, position=position)] = mark
     return dataclasses.replace(forward, sources=sources)
 
@@ -89,29 +96,6 @@ def _arriving(value: ir.Value, spec: InputSpec) -> ir.Value:
         shape=ir.Shape(sizes),
         type=ir.TensorType(ir.DataType.from_numpy(np.dtype(spec.dtype))),
     )
-
-
-def _put_in_the_place_of(
-    graph: ir.Graph,
-    value: ir.Value,
-    result: ir.Value,
-    arriving: ir.Value,
-    nodes: list[ir.Node],
-) -> None:
-    """Lets all who read an input read a result, which is computed from another input."""
-    new = set(nodes)
-    for use in list(value.uses()):
-        if use.node not in new:
-            use.node.replace_input_with(use.idx, result)
-    for place, output in enumerate(graph.outputs):
-        if output is value:
-            graph.outputs[place] = result
-    graph.inputs[list(graph.inputs).index(value)] = arriving
-    first = next(iter(graph), None)
-    if first is None:
-        graph.extend(nodes)
-    else:
-        graph.insert_before(first, nodes)
 
 
 def over_input(
@@ -229,7 +213,7 @@ def _parts(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> t
         (height, width, rows, columns),
         (width, height, columns, rows),
     ):
-        product = b.cast(b.elementwise("Mul", other, b.ints(own)), _FLOAT)
+        product = b.cast(b.mul(other, b.ints(own)), _FLOAT)
         fitting = b.cast(b.div(product, _divisor(b, across, size)), _INT)
         if how.fit == CROP:
             length = b.elementwise("Max", b.elementwise("Min", size, fitting), b.ints(1))
@@ -238,7 +222,7 @@ def _parts(b: Builder, value: ir.Value, how: Preprocessing, y: int, x: int) -> t
         else:
             over = b.elementwise("Max", b.sub(fitting, size), b.ints(0))
             border = b.div(over, b.ints(2))
-            length = b.add(size, b.elementwise("Mul", border, b.ints(2)))
+            length = b.add(size, b.mul(border, b.ints(2)))
             parts.append(_Part(size, b.neg(border), length, True))
     return parts[0], parts[1]
 
@@ -296,17 +280,17 @@ def _joined(
     apart = b.reshape(value, [*sizes[:axis], count, wanted, *sizes[axis + 1 :]])
     weights = b.unsqueeze(weights, list(range(2, 2 + len(dims) - axis - 1)))
     if count > _PAIR:
-        return b.reduce_sum(b.elementwise("Mul", apart, weights), [axis], keepdims=False)
+        return b.reduce_sum(b.mul(apart, weights), [axis], keepdims=False)
     first, second = (b.slice(apart, axis, i, i + 1) for i in range(_PAIR))
-    between = b.elementwise("Mul", b.elementwise("Sub", second, first), weights)
-    return b.squeeze(b.elementwise("Add", first, between), [axis])
+    between = b.mul(b.sub(second, first), weights)
+    return b.squeeze(b.add(first, between), [axis])
 
 
 def _taps(b: Builder, part: _Part, wanted: int, resize: str) -> _Taps:
     """Writes which pixels of an axis make each pixel of the result."""
     length = b.cast(part.length, _FLOAT)
     scale = _quotient(b, length, _divisor(b, wanted, part.length))
-    at = b.elementwise("Mul", b.const(np.arange(wanted) + 0.5, _FLOAT), scale)
+    at = b.mul(b.const(np.arange(wanted) + 0.5, _FLOAT), scale)
     last = b.sub(part.length, b.ints(1))
     weights: ir.Value | None = None
     if resize == NEAREST:
@@ -318,22 +302,22 @@ def _taps(b: Builder, part: _Part, wanted: int, resize: str) -> _Taps:
         weights = b.unsqueeze(b.sub(at, low), [0])
         steps = np.arange(_PAIR) if resize == BILINEAR else np.arange(-1, 3)
         first = b.unsqueeze(b.cast(low, _INT), [0])
-        places = b.elementwise("Add", first, b.const(steps[:, np.newaxis].astype(np.int64)))
+        places = b.add(first, b.const(steps[:, np.newaxis].astype(np.int64)))
         indices = b.elementwise("Max", b.elementwise("Min", places, last), b.ints(0))
         if resize == BICUBIC:
-            kept = b.op("Equal", places, indices, shape=indices, dtype=ir.DataType.BOOL)
-            weights = b.elementwise("Mul", _keys_of_steps(b, weights), b.cast(kept, _FLOAT))
+            kept = b.elementwise("Equal", places, indices)
+            weights = b.mul(_keys_of_steps(b, weights), b.cast(kept, _FLOAT))
             weights = b.div(weights, b.reduce_sum(weights, [0], keepdims=True))
     count = dims_of(indices)[0]
     assert isinstance(count, int)
     indices = b.op("Reshape", indices, b.ints(-1), shape=[count * wanted])
     if part.start is not None:
-        indices = b.elementwise("Add", indices, part.start)
+        indices = b.add(indices, part.start)
     inside: ir.Value | None = None
     if part.borders:
         end = b.sub(part.size, b.ints(1))
         held = b.elementwise("Max", b.elementwise("Min", indices, end), b.ints(0))
-        inside = b.op("Equal", held, indices, shape=indices, dtype=ir.DataType.BOOL)
+        inside = b.elementwise("Equal", held, indices)
         indices = held
     return _Taps(indices, count, weights, inside)
 
@@ -357,9 +341,7 @@ def _quotient(b: Builder, size: ir.Value, number: ir.Value) -> ir.Value:
     near = b.div(size, number)
     coarse = b.mul(b.op("Floor", b.mul(near, _SPLIT), shape=near), 1 / _SPLIT)
     fine = b.sub(near, coarse)
-    left = b.sub(
-        b.sub(size, b.elementwise("Mul", coarse, number)), b.elementwise("Mul", fine, number)
-    )
+    left = b.sub(b.sub(size, b.mul(coarse, number)), b.mul(fine, number))
     return b.add(near, b.div(left, number))
 
 
@@ -367,28 +349,16 @@ def _keys_of_steps(b: Builder, offset: ir.Value) -> ir.Value:
     """Writes Keys' kernel at the four pixels around, in the steps of TensorFlow's table."""
     steps = b.op("Round", b.mul(offset, _STEPS), shape=offset)
     d = b.div(steps, _STEPS)
-    e = b.elementwise("Sub", b.const(1.0, _FLOAT), d)
+    e = b.sub(1.0, d)
     return b.concat(
         [
-            _keys_far(b, b.add(d, 1.0)),
-            _keys_near(b, d),
-            _keys_near(b, e),
-            _keys_far(b, b.add(e, 1.0)),
+            keys_kernel(b, b.add(d, 1.0), _KEYS, far=True),
+            keys_kernel(b, d, _KEYS, far=False),
+            keys_kernel(b, e, _KEYS, far=False),
+            keys_kernel(b, b.add(e, 1.0), _KEYS, far=True),
         ],
         0,
     )
-
-
-def _keys_near(b: Builder, x: ir.Value) -> ir.Value:
-    """Writes Keys' kernel at distances up to 1."""
-    inner = b.sub(b.mul(x, _KEYS + 2), _KEYS + 3)
-    return b.add(b.elementwise("Mul", b.elementwise("Mul", inner, x), x), 1.0)
-
-
-def _keys_far(b: Builder, x: ir.Value) -> ir.Value:
-    """Writes Keys' kernel at distances from 1 to 2."""
-    inner = b.add(b.elementwise("Mul", b.sub(b.mul(x, _KEYS), 5 * _KEYS), x), 8 * _KEYS)
-    return b.sub(b.elementwise("Mul", inner, x), 4 * _KEYS)
 
 
 # -- with antialiasing -------------------------------------------------------------------------
@@ -442,29 +412,19 @@ def _filter(b: Builder, part: _Part, wanted: int, resize: str) -> ir.Value:
     """
     length = b.cast(part.length, _FLOAT)
     # As TensorFlow does: the inverse of the inverse.
-    step = b.elementwise(
-        "Div", b.const([1.0], _FLOAT), b.elementwise("Div", b.const([wanted], _FLOAT), length)
-    )
-    reach = b.elementwise(
-        "Div", b.const([1.0], _FLOAT), b.elementwise("Max", step, b.const([1.0], _FLOAT))
-    )
+    step = b.div(1.0, b.div(float(wanted), length))
+    reach = b.div(1.0, b.elementwise("Max", step, 1.0))
     centres = b.const((np.arange(wanted) + 0.5)[:, np.newaxis], _FLOAT)
-    at = b.elementwise("Mul", centres, step)
+    at = b.mul(centres, step)
     counted = b.add(b.cast(b.count_up(part.length), _FLOAT), 0.5)
-    apart = b.op(
-        "Abs", b.elementwise("Mul", b.elementwise("Sub", counted, at), reach), shape=[wanted, None]
-    )
+    apart = b.op("Abs", b.mul(b.sub(counted, at), reach), shape=[wanted, None])
     if resize == BILINEAR:
-        weights = b.elementwise(
-            "Max", b.elementwise("Sub", b.const(1.0, _FLOAT), apart), b.const(0.0, _FLOAT)
-        )
+        weights = b.elementwise("Max", b.sub(1.0, apart), 0.0)
     else:
-        near = b.op("LessOrEqual", apart, b.const(1.0, _FLOAT), shape=apart, dtype=ir.DataType.BOOL)
-        seen = b.op(
-            "Less", apart, b.const(_RADIUS[resize], _FLOAT), shape=apart, dtype=ir.DataType.BOOL
-        )
-        far = b.where(seen, _keys_far(b, apart), 0.0)
-        weights = b.where(near, _keys_near(b, apart), far)
+        near = b.elementwise("LessOrEqual", apart, 1.0)
+        seen = b.elementwise("Less", apart, _RADIUS)
+        far = b.where(seen, keys_kernel(b, apart, _KEYS, far=True), 0.0)
+        weights = b.where(near, keys_kernel(b, apart, _KEYS, far=False), far)
     weights = b.div(weights, b.reduce_sum(weights, [1], keepdims=True))
     if part.borders and part.start is not None:
         start = b.neg(part.start)

@@ -237,13 +237,13 @@ def _cubic(b: Builder, axis: _Axis, coordinate: ir.Value) -> list[_Tap]:
     taps = []
     for offset in (-1, 0, 1, 2):
         distance = b.sub(share, float(offset)) if offset <= 0 else b.sub(float(offset), share)
-        weight = _keys(b, distance, far=offset in (-1, 2))
+        weight = keys_kernel(b, distance, -0.75, far=offset in (-1, 2))
         taps.append(axis.tap(axis.bounded(b.add(left, float(offset))), weight))
     return taps
 
 
-def _keys(b: Builder, d: ir.Value, *, far: bool, a: float = -0.75) -> ir.Value:
-    """Returns Keys' kernel at distances from 0 to 1, or from 1 to 2 where `far`."""
+def keys_kernel(b: Builder, d: ir.Value, a: float, *, far: bool) -> ir.Value:
+    """Writes Keys' kernel (1981) at distances from 0 to 1, or from 1 to 2 where `far`."""
     c3, c2, c1, c0 = (a, -5 * a, 8 * a, -4 * a) if far else (a + 2, -(a + 3), 0.0, 1.0)
     polynomial = b.add(b.mul(b.add(b.mul(d, c3), c2), d), c1)
     return b.add(b.mul(polynomial, d), c0)
