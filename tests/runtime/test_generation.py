@@ -362,8 +362,8 @@ def test_a_page_of_it(art, tmp_path):
 
 def test_a_page_leaves_signs_to_the_fonts_of_its_reader(art, tmp_path, monkeypatch):
     written = runtime.generate(art, "a cat", 2)
-    of_machine = fonts.family_of
-    monkeypatch.setattr(fonts, "family_of", lambda s: None if s == "\u65e5" else of_machine(s))
+    of_machine = fonts._family_of
+    monkeypatch.setattr(fonts, "_family_of", lambda s: None if s == "\u65e5" else of_machine(s))
     foreign = dataclasses.replace(written, tokens=["\u65e5", *written.tokens[1:]])
     page = foreign.to_html(tmp_path / "g.html", ROW).read_text(encoding="utf-8")
     drawn = page[page.index("<svg") : page.index("</svg>")]

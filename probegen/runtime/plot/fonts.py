@@ -59,7 +59,7 @@ def readers_own() -> Iterator[None]:
 
 def legible(text: str) -> str:
     """Returns text with the signs that no font of this machine has spelt out."""
-    if text.isascii() or _readers_own.get():
+    if text.isascii():
         return text
     found: list[str] = []
     numbers: list[str] = []
@@ -84,15 +84,20 @@ def _numbered(numbers: Sequence[str]) -> list[str]:
 def spelt_out(texts: Iterable[str]) -> tuple[str, ...]:
     """Says how many different signs of some texts are spelt out; nothing where none is."""
     count = sum(family_of(sign) is None for sign in set("".join(texts)))
-    if not count or _readers_own.get():
+    if not count:
         return ()
     signs = "1 sign has" if count == 1 else f"{count} signs have"
     return (f"{signs} no font on this machine: written by name or Unicode number",)
 
 
 def family_of(sign: str) -> str | None:
-    """Returns the family of a font that has a sign, `SANS` where that has it; None if none has."""
-    return SANS if sign.isascii() or not sign.isprintable() else _family_of(sign)
+    """Returns the family of a font that has a sign, `SANS` where that has it; None if none has.
+
+    Where the fonts are the reader's own, none is looked for.
+    """
+    if sign.isascii() or not sign.isprintable() or _readers_own.get():
+        return SANS
+    return _family_of(sign)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -50,13 +50,17 @@ def one_font(tmp_path, monkeypatch):
     _forget()
 
 
-def plotted(tokens):
+def result_with(tokens):
+    """A result with an attribution of so many tokens."""
     ids = np.arange(1, len(tokens) + 1, dtype=np.int32)[np.newaxis]
     array = np.linspace(-1, 1, len(tokens))[np.newaxis]
     spec = {"input": "ids", "sign": "signed", "draw": "map"}
     inputs = {"ids": (ids, TIME, {"vocabulary": 99})}
-    record = result_of(inputs, {"it": (array, "dot", TIME, spec)})["it"]
-    return record.plot(tokens=tokens)
+    return result_of(inputs, {"it": (array, "dot", TIME, spec)})
+
+
+def plotted(tokens):
+    return result_with(tokens)["it"].plot(tokens=tokens)
 
 
 def test_another_font_of_the_machine(one_font):
@@ -83,6 +87,13 @@ def test_what_no_font_has_is_spelt_out():
         texts = texts_of(figure)
     assert {"\u27e865E5\u27e9", "\u27e8melting face\u27e9"} <= set(texts)
     assert says(figure, "2 signs have no font on this machine")
+
+
+def test_a_page_looks_through_no_fonts(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "_family_of", lambda sign: pytest.fail(f"looked for {sign}"))
+    tokens = ["good", KANJI, HANGUL]
+    page = result_with(tokens).to_html(tmp_path / "r.html", tokens=tokens).read_text("utf-8")
+    assert page.count(KANJI) == page.count(HANGUL) > 0
 
 
 def test_text_from_right_to_left():
