@@ -19,6 +19,12 @@ NEIGHBOURS = (*SPACE, *SEQUENCE)
 FEATURES = ("feature", "channel")
 
 
+def features_axis(axes: Sequence[str]) -> int | None:
+    """Returns the axis of the features of a row or a series; None for others, such as pictures."""
+    others = [axis for axis in axes if axis not in (*FEATURES, *SEQUENCE)]
+    return None if others else axis_of(axes, FEATURES)
+
+
 def axis_of(axes: Sequence[str], names: str | Sequence[str]) -> int | None:
     """Returns the position of the first axis with one of the names, or None."""
     wanted = (names,) if isinstance(names, str) else names

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from probegen.artefact.features import feature, wrong_features
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.rows import without_batch
 from probegen.errors import InputError, did_you_mean
-from probegen.runtime.axes import FEATURES, SEQUENCE, axis_of
+from probegen.runtime.axes import features_axis
+
+#: How many features inputs have, by name; None for any number. Inputs without are left out.
+Counts = Mapping[str, int | None]
 
 
 def named(given: Any, manifest: Manifest) -> Manifest:
@@ -24,7 +27,11 @@ def named(given: Any, manifest: Manifest) -> Manifest:
     Raises:
         InputError: a name stands twice, or the names fit no input, or several.
     """
-    by_name = given if isinstance(given, Mapping) else {_fitting(given, manifest.inputs): given}
+    counts = _counts(manifest.inputs)
+    by_name = given
+    if not isinstance(given, Mapping):
+        _check(given, "")
+        by_name = {fitting_input(given, counts): given}
     known = [spec.name for spec in manifest.inputs]
     for name, names in by_name.items():
         if name not in known:
@@ -32,7 +39,8 @@ def named(given: Any, manifest: Manifest) -> Manifest:
                 f"feature_names has the key {name!r}, which is no input."
                 f"{did_you_mean(str(name), known)}"
             )
-        _check(names, next(spec for spec in manifest.inputs if spec.name == name))
+        _check(names, f"the input {name!r}: ")
+        check_count(names, name, counts)
     inputs = tuple(
         dataclasses.replace(spec, features=tuple(map(feature, by_name[spec.name])))
         if spec.name in by_name
@@ -42,41 +50,54 @@ def named(given: Any, manifest: Manifest) -> Manifest:
     return manifest.replace(inputs=inputs)
 
 
-def feature_count(spec: InputSpec) -> tuple[bool, int | None]:
-    """Returns whether an input has features (of a row or of a series), and how many if known."""
-    axes = without_batch(spec.axes, spec.axes)
-    sizes = without_batch(spec.shape, spec.axes)
-    axis = axis_of(axes, FEATURES)
-    others = [a for a in axes if a not in (*FEATURES, *SEQUENCE)]
-    return (False, None) if axis is None or others else (True, sizes[axis])
+def check_count(names: Sized, name: str, counts: Counts) -> None:
+    """Checks names against the features of one input.
+
+    Args:
+        names: one a feature.
+        name: of the input.
+        counts: how many features inputs have.
+
+    Raises:
+        InputError: it has none, or another number.
+    """
+    if name not in counts:
+        raise InputError(f"feature_names names features of {name!r}, which has none.")
+    if counts[name] not in (None, len(names)):
+        raise InputError(
+            f"feature_names has {len(names)} entries for the input {name!r}, which has "
+            f"{counts[name]} features."
+        )
 
 
-def _fitting(names: Any, inputs: Sequence[InputSpec]) -> str:
-    wrong = wrong_features(names)
-    if wrong is not None:
-        raise InputError(wrong)
-    counts = {spec.name: feature_count(spec) for spec in inputs}
-    able = [n for n, (has, count) in counts.items() if has and count in (None, len(names))]
+def fitting_input(names: Sized, counts: Counts) -> str:
+    """Returns the name of the one input that has as many features as there are names.
+
+    Raises:
+        InputError: none has, or several have.
+    """
+    able = [name for name, count in counts.items() if count in (None, len(names))]
     if len(able) == 1:
         return able[0]
-    has_some = ", ".join(f"{n!r} has {c or 'any number'}" for n, (has, c) in counts.items() if has)
+    has = ", ".join(f"{n!r} has {'any number' if c is None else c}" for n, c in counts.items())
     what = "several inputs have" if able else "no input has"
-    remedy = f" Say which: feature_names={{{able[0]!r}: [...]}}." if able else ""
+    remedy = f" Say which one is meant: feature_names={{{able[0]!r}: [...]}}." if able else ""
     raise InputError(
         f"feature_names has {len(names)} entries, and {what} that many features "
-        f"({has_some or 'none has features'}).{remedy}"
+        f"({has or 'none has features'}).{remedy}"
     )
 
 
-def _check(names: Any, spec: InputSpec) -> None:
+def _counts(inputs: Sequence[InputSpec]) -> Counts:
+    found = {}
+    for spec in inputs:
+        axis = features_axis(without_batch(spec.axes, spec.axes))
+        if axis is not None:
+            found[spec.name] = without_batch(spec.shape, spec.axes)[axis]
+    return found
+
+
+def _check(names: Any, of: str) -> None:
     wrong = wrong_features(names)
     if wrong is not None:
-        raise InputError(f"the input {spec.name!r}: {wrong}")
-    has, count = feature_count(spec)
-    if not has:
-        raise InputError(f"feature_names names features of {spec.name!r}, which has none.")
-    if count not in (None, len(names)):
-        raise InputError(
-            f"feature_names has {len(names)} entries for the input {spec.name!r}, which has "
-            f"{count} features."
-        )
+        raise InputError(f"{of}{wrong}")

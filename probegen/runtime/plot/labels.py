@@ -13,6 +13,8 @@ from probegen.artefact.features import feature
 from probegen.artefact.manifest import wrong_class_names
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime import times
+from probegen.runtime.feature_names import check_count, fitting_input
+from probegen.runtime.times import Times
 
 Array = npt.NDArray[Any]
 
@@ -27,10 +29,6 @@ Tokens = (
 )
 #: Names along an axis of the one input that they fit, or a dict of them by input name.
 Names = Sequence[Any] | Mapping[str, Sequence[Any]]
-#: What stands at each step, or a dict of it by input name.
-Times = Sequence[Any] | Array | Mapping[str, Any]
-
-
 #: Features of a series that a prediction goes on with.
 Forecast = bool | str | int | Sequence[str | int]
 
@@ -188,30 +186,16 @@ def check(
 
 
 def _check_feature_names(given: Any, places: Sequence[Place]) -> None:
-    by_name = {p.name: p.features for p in places}
     if given is None:
         return
-    for name, names in given.items() if is_by_name(given) else ():
-        if name in by_name and by_name[name] is None:
-            raise InputError(f"feature_names names features of {name!r}, which has none.")
-        if by_name.get(name) not in (None, len(names)):
-            raise InputError(
-                f"feature_names has {len(names)} entries for the input {name!r}, which has "
-                f"{by_name[name]} features."
-            )
-    if is_by_name(given):
+    counts = {p.name: p.features for p in places if p.features is not None}
+    if not is_by_name(given):
+        fitting_input(given, counts)
         return
-    fitting = [name for name, size in by_name.items() if size == len(given)]
-    if len(fitting) != 1:
-        has = ", ".join(f"{n!r} has {size}" for n, size in by_name.items() if size is not None)
-        what = "several inputs have" if fitting else "no input has"
-        remedy = (
-            f" Say which one is meant: feature_names={{{fitting[0]!r}: [...]}}." if fitting else ""
-        )
-        raise InputError(
-            f"feature_names has {len(given)} entries, and {what} that many features "
-            f"({has or 'none has features'}).{remedy}"
-        )
+    inputs = {p.name for p in places}
+    for name, names in given.items():
+        if name in inputs:
+            check_count(names, name, counts)
 
 
 def _check_time(given: Any, places: Sequence[Place], samples: int) -> None:

@@ -25,7 +25,6 @@ from probegen.errors import InputError
 from probegen.runtime import times
 from probegen.runtime.axes import (
     CHANNEL,
-    FEATURES,
     HEIGHT,
     KEY,
     QUERY,
@@ -34,6 +33,7 @@ from probegen.runtime.axes import (
     SPACE,
     WIDTH,
     axis_of,
+    features_axis,
 )
 from probegen.runtime.one_class import class_axis
 from probegen.runtime.padding import padded_steps
@@ -92,9 +92,8 @@ class InputSample:
     @property
     def features(self) -> int | None:
         """How many features a vector or a series has, or None for what has none."""
-        axis = axis_of(self.axes, FEATURES)
-        others = [a for a in self.axes if a not in (*FEATURES, *SEQUENCE)]
-        return None if axis is None or others else self.array.shape[axis]
+        axis = features_axis(self.axes)
+        return None if axis is None else self.array.shape[axis]
 
     @property
     def place(self) -> labelling.Place:
