@@ -27,6 +27,10 @@ class Described(Protocol):
         """Its name."""
 
     @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The size of each of its axes, None where it is open."""
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """A name for each of its axes."""
 
@@ -34,6 +38,18 @@ class Described(Protocol):
 def batch_axis(axes: Sequence[str]) -> int | None:
     """Returns which axis the samples lie along, None where there is none."""
     return axes.index(BATCH) if BATCH in axes else None
+
+
+def fixed_batch(specs: Sequence[Described]) -> int | None:
+    """Returns the batch size that an artefact with such inputs is bound to, None where any will do.
+
+    1 where no input has a batch axis.
+    """
+    places = [(spec.shape, batch_axis(spec.axes)) for spec in specs]
+    sizes = [shape[at] for shape, at in places if at is not None]
+    if not sizes:
+        return 1
+    return next((size for size in sizes if size is not None), None)
 
 
 def rows_first(array: Array, axes: Sequence[str], rows: int = 1) -> Array:

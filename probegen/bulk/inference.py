@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from probegen.artefact.manifest import TARGET_INPUT, InputSpec, Manifest, OutputSpec
-from probegen.artefact.rows import batch_axis
+from probegen.artefact.rows import batch_axis, fixed_batch, rows_first
 from probegen.bulk.inputs.base import Block, Samples
 from probegen.bulk.records import Records
 from probegen.errors import ArtefactError, InputError
@@ -90,23 +90,21 @@ def check_asked(asked: Asked, manifest: Manifest) -> tuple[OutputSpec, ...]:
     return wanted
 
 
-def fixed_batch(manifest: Manifest) -> int | None:
-    """Returns how many samples the artefact takes at a time, None where any number."""
-    for spec in manifest.inputs:
-        at = batch_axis(spec.axes)
-        if at is not None and spec.shape[at] is not None:
-            return spec.shape[at]
-    return None
-
-
 class Inference:
-    """An artefact, and what is asked of it."""
+    """An artefact, and what is asked of it.
+
+    Attributes:
+        manifest: of the artefact.
+        outputs: those that are written.
+        fixed_batch: how many samples the artefact takes at a time, None where any number.
+    """
 
     def __init__(self, artefact: Artefact, asked: Asked) -> None:
         """Checks what is asked; see `check_asked`."""
         self._artefact, self._asked = artefact, asked
-        self.outputs = check_asked(asked, artefact.manifest)
-        self._fixed = fixed_batch(artefact.manifest)
+        self.manifest = artefact.manifest
+        self.outputs = check_asked(asked, self.manifest)
+        self.fixed_batch = fixed_batch(self.manifest.inputs)
 
     def scaled(self, samples: Samples) -> Samples:
         """Returns samples with their values multiplied, where a scale was asked for."""
@@ -132,7 +130,7 @@ class Inference:
             ArtefactError: the engine failed, or its outputs are not of so many samples.
         """
         errors: list[str | None] = [samples.errors.get(row) for row in range(len(names))]
-        takes_target = self._artefact.manifest.target_input
+        takes_target = self.manifest.target_input
         found = Records(
             start,
             names,
@@ -168,16 +166,16 @@ class Inference:
         outputs = self._artefact.compute(feeds, [spec.name for spec in self.outputs])
         target = feeds.asked.get(TARGET_INPUT)
         for spec in self.outputs:
-            values = np.moveaxis(outputs[spec.name], batch_axis(spec.axes) or 0, 0)
-            if len(values) != (self._fixed or len(rows)):
+            values = rows_first(outputs[spec.name], spec.axes)
+            if len(values) != (self.fixed_batch or len(rows)):
                 raise ArtefactError(
                     f"the output {spec.name!r} has {len(values)} entries for {len(rows)} samples."
                 )
             for row, value in zip(rows, values, strict=False):
                 found.values[spec.name][row] = value
-        for place, row in enumerate(rows):
-            if found.targets is not None and target is not None:
-                found.targets[row] = int(target[place])
+        if found.targets is not None and target is not None:
+            for row, chosen in zip(rows, target, strict=False):
+                found.targets[row] = int(chosen)
 
     def _wrong(self, feed: dict[str, Array], rows: int) -> str | None:
         """Returns why samples cannot be fed, None where they can."""
@@ -202,15 +200,15 @@ class Inference:
 
     def _filled(self, feed: dict[str, Array], rows: int) -> dict[str, Array]:
         """Returns samples, with the last one repeated where an artefact takes a fixed number."""
-        if self._fixed is None or rows == self._fixed:
+        if self.fixed_batch is None or rows == self.fixed_batch:
             return feed
-        return self._some(feed, [min(row, rows - 1) for row in range(self._fixed)])
+        return self._some(feed, [min(row, rows - 1) for row in range(self.fixed_batch)])
 
     def _some(self, feed: dict[str, Array], places: Sequence[int]) -> dict[str, Array]:
         """Returns some samples of a feed."""
         return {
             spec.name: _taken(feed[spec.name], spec, places)
-            for spec in as_given(self._artefact.manifest)
+            for spec in as_given(self.manifest)
             if spec.name in feed
         }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from probegen.artefact.work_folder import sweep
-from probegen.bulk.inference import Asked, Inference, check_asked, fixed_batch
+from probegen.bulk.inference import Asked, Inference
 from probegen.bulk.inputs import Context, Source, open_source
 from probegen.bulk.inputs.base import Samples, identity
 from probegen.bulk.journal import check_same, is_journal, journal_of
@@ -107,11 +107,11 @@ def run(
     if rows_a_part is not None and rows_a_part < 1:
         raise InputError(f"rows_a_part is {rows_a_part}; it must be 1 or more.")
     manifest = artefact.manifest
-    size = _batch_size(batch_size, fixed_batch(manifest))
-    outputs = check_asked(asked, manifest)
+    inference = Inference(artefact, asked)
+    size = _batch_size(batch_size, inference.fixed_batch)
     kind = format_of(target)
     opened = open_source(given, Context(manifest, dtype, header, say, spell))
-    layout = layout_of(manifest, outputs, opened.rows, size, rows_a_part)
+    layout = layout_of(manifest, inference.outputs, opened.rows, size, rows_a_part)
     kind.check(layout)
     options = {"batch_size": size, "dtype": dtype, "header": header}
     options |= {"rows_a_part": layout.rows_a_part, "engine": artefact.engine.name}
@@ -119,15 +119,16 @@ def run(
     _make(target)
     with writing(target), held(target):
         store = _begun(target, kind, layout, journal, opened, overwrite)
-        worker = Worker(artefact, opened, store, layout, asked, size, on_error, say, spell)
+        worker = Worker(inference, opened, store, layout, size, on_error == STOP, say, spell)
         before = worker.write_missing(progress or _quiet)
         if identity(opened) != journal["input"]["files"]:
             raise InputError(
                 f"{given} was changed while it was read, so that {target} holds records of both: "
                 "begin anew with overwrite=True (--overwrite)."
             )
-        if not (store.journal(target) or {}).get("finished"):
-            store.finish({**(store.journal(target) or journal), "finished": True})
+        begun = store.journal(target) or journal
+        if not begun.get("finished"):
+            store.finish({**begun, "finished": True})
         return _summary(store, layout, before)
 
 
@@ -136,20 +137,18 @@ class Worker:
 
     def __init__(
         self,
-        artefact: Artefact,
+        inference: Inference,
         source: Source,
         store: Store,
         layout: Layout,
-        asked: Asked,
         batch_size: int,
-        on_error: str,
+        stops: bool,
         say: Say,
         spell: Spell,
     ) -> None:
-        self._inference = Inference(artefact, asked)
-        self._manifest = artefact.manifest
+        self._inference = inference
         self._source, self._store, self._layout = source, store, layout
-        self._batch_size, self._stops = batch_size, on_error == STOP
+        self._batch_size, self._stops = batch_size, stops
         self._say, self._spell = say, spell
         self._looked = False
         self._done = self._failed = 0
@@ -198,7 +197,9 @@ class Worker:
         if samples.blocks and not self._looked:
             self._looked = True
             pixels = Path(names[0]).suffix.lower() in images.SUFFIXES
-            for line in doubts(samples.blocks[0].feed, self._manifest, pixels, self._spell):
+            for line in doubts(
+                samples.blocks[0].feed, self._inference.manifest, pixels, self._spell
+            ):
                 self._say(line)
         found = self._inference.records(start, names, samples)
         if self._stops:

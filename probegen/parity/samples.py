@@ -22,6 +22,7 @@ from probegen.artefact.rows import (
     as_described,
     batch_axis,
     count_rows,
+    fixed_batch,
     rows_first,
     without_batch,
 )
@@ -125,19 +126,7 @@ def generate_samples(
 ) -> dict[str, Array]:
     """Returns random inputs that fit a manifest: normal floats, tokens within the vocabulary."""
     sizes = Sizes({name: known[0] for name, known in _SPATIAL.items()}, _LENGTHS[0][0])
-    return draw(described, [ORDINARY] * (fixed_batch(described) or count), sizes, rng).feed
-
-
-def fixed_batch(described: Manifest) -> int | None:
-    """Returns the batch size that an artefact is bound to, None where any will do.
-
-    1 where no input has a batch axis.
-    """
-    places = [(i.shape, batch_axis(i.axes)) for i in described.inputs]
-    sizes = [shape[at] for shape, at in places if at is not None]
-    if not sizes:
-        return 1
-    return next((size for size in sizes if size is not None), None)
+    return draw(described, [ORDINARY] * (fixed_batch(described.inputs) or count), sizes, rng).feed
 
 
 def planned_rows(described: Manifest, own: Collection[int]) -> list[tuple[str, ...]]:
@@ -147,7 +136,7 @@ def planned_rows(described: Manifest, own: Collection[int]) -> list[tuple[str, .
         described: says whether the batch is fixed.
         own: sizes that the model has, which no batch should have.
     """
-    fixed = fixed_batch(described)
+    fixed = fixed_batch(described.inputs)
     if fixed is not None:
         rows: tuple[str, ...] = _FIXED_ROWS[1:] if fixed > 1 else _FIXED_ROWS
         if fixed < len(rows):
@@ -349,7 +338,7 @@ def variants(
     next one is.
     """
     count = count_rows(feed, described.inputs)
-    fixed = fixed_batch(described) is not None
+    fixed = fixed_batch(described.inputs) is not None
     size = count if fixed else other_batch(count, own)
     source = tuple(i % count for i in range(size))
     rows = {

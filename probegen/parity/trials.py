@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import Manifest
-from probegen.artefact.rows import BATCH, count_rows
+from probegen.artefact.rows import BATCH, count_rows, fixed_batch
 from probegen.errors import InputError, VerificationError
 from probegen.parity import samples as drawing
 from probegen.parity.comparison import TOLERANCES
@@ -97,7 +97,7 @@ def _open_sizes(
     if not drawing.is_open(described):
         return [next(drawing.rungs(own))[0]]
     found: list[Sizes] = []
-    row = [drawing.ORDINARY] * (drawing.fixed_batch(described) or 1)
+    row = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 1)
     why = ""
     for pair in drawing.rungs(own):
         for sizes in pair:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import CLASSES, PREDICTION, Manifest, OutputSpec, class_axis
-from probegen.artefact.rows import BATCH, count_rows, rows_first
+from probegen.artefact.rows import BATCH, count_rows, fixed_batch, rows_first
 from probegen.errors import ArtefactError, InputError
 from probegen.parity import Parity, Report
 from probegen.parity import samples as drawing
@@ -72,7 +72,7 @@ def requests_of(artefact: Artefact, samples: Any, seed: int) -> list[Asked]:
 def _chunks(given: Mapping[str, Array], described: Manifest) -> list[dict[str, Array]]:
     """Returns samples, a few of them each; what has no batch axis goes to all."""
     count = count_rows(given, described.inputs)
-    size = drawing.fixed_batch(described) or _TOGETHER
+    size = fixed_batch(described.inputs) or _TOGETHER
     made = []
     for start in range(0, count, size):
         part = {}
