@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from probegen.artefact.manifest import Manifest, OutputSpec
+from probegen.artefact.rows import without_batch
 from probegen.runtime.inputs import Array
 
 #: Columns that are not outputs: the sample's name, why it has no outputs, and what was explained.
@@ -53,19 +54,14 @@ def joined(parts: Sequence[Records]) -> Records:
 
 def sample_shape(spec: OutputSpec) -> tuple[int | None, ...]:
     """Returns the sizes of an output of one sample, None where a size is open."""
-    return tuple(n for a, n in zip(spec.axes, spec.shape, strict=True) if a != "batch")
-
-
-def sample_axes(spec: OutputSpec) -> tuple[str, ...]:
-    """Returns the axes of an output of one sample."""
-    return tuple(a for a in spec.axes if a != "batch")
+    return without_batch(spec.shape, spec.axes)
 
 
 def described(spec: OutputSpec) -> dict[str, Any]:
     """Returns what is told of an output beside its values."""
     return {
         "shape": list(sample_shape(spec)),
-        "axes": list(sample_axes(spec)),
+        "axes": list(without_batch(spec.axes, spec.axes)),
         "kind": spec.kind,
         "title": spec.title,
         "unit": spec.unit,

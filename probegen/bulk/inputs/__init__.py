@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from probegen.bulk.inputs.base import Context, Open, Source
+from probegen.bulk.inputs.base import Context, Kinds, Source
 from probegen.bulk.inputs.folder import open_folder
 from probegen.bulk.inputs.images import open_image
 from probegen.bulk.inputs.npy import RAW, open_npy, open_raw
@@ -18,7 +17,7 @@ from probegen.runtime.read import images, lines, tables
 
 __all__ = ["KINDS", "Context", "Source", "open_source"]
 
-KINDS: tuple[tuple[Sequence[str], Open], ...] = (
+KINDS: Kinds = (
     ((".npy",), open_npy),
     ((".npz",), PackedArrays),
     ((".parquet", ".pq"), ParquetRows),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,12 +100,23 @@ class Source(abc.ABC):
         """Gives the files that it is made of, in order, each with the name that it goes by."""
 
 
-class ArrayFile(Source):
-    """Samples in arrays with one entry for each."""
+class OneFile(Source):
+    """Samples of one file, which go by their numbers."""
+
+    def __init__(self, path: Path, context: Context) -> None:
+        self._path, self._context = path, context
 
     def names(self, start: int, stop: int) -> list[str]:
         """Returns the numbers of the samples."""
         return [str(row) for row in range(start, stop)]
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Gives the file."""
+        yield "", self._path
+
+
+class ArrayFile(OneFile):
+    """Samples in arrays with one entry for each."""
 
     def read(self, start: int, stop: int) -> Samples:
         """Reads some samples; see `Source.read`."""
@@ -194,17 +204,20 @@ def check_array(path: Path, spec: InputSpec, shape: Sequence[int], dtype: np.dty
 
 
 def count(path: Path, shapes: Mapping[str, Sequence[int]], specs: Sequence[InputSpec]) -> int:
-    """Returns how many samples the arrays of a file hold.
+    """Returns how many samples the arrays of a file hold; 1 where no input has a batch axis.
 
     Raises:
-        InputError: none, they disagree, or no input has a batch axis.
+        InputError: none, or they disagree.
     """
     places = {spec.name: batch_axis(spec.axes) for spec in specs}
     rows = {name: shapes[name][at] for name, at in places.items() if at is not None}
     if len(set(rows.values())) > 1:
         sizes = ", ".join(f"{name!r} has {n}" for name, n in rows.items())
         raise InputError(f"{path}: the arrays must have as many samples each, but {sizes}.")
-    return next(iter(rows.values()), 1)
+    found = next(iter(rows.values()), 1)
+    if not found:
+        raise InputError(f"{path} holds no samples.")
+    return found
 
 
 def part_of(axes: Sequence[str], start: int, stop: int) -> tuple[slice, ...]:
@@ -213,10 +226,7 @@ def part_of(axes: Sequence[str], start: int, stop: int) -> tuple[slice, ...]:
     return () if at is None else (*(slice(None),) * at, slice(start, stop))
 
 
-def size_of(shape: Sequence[int]) -> int:
-    """Returns how many entries an array has."""
-    return math.prod(shape)
-
-
 #: Opens a file or folder as a source.
 Open = Callable[[Path, Context], Source]
+#: Suffixes of files, and what opens these.
+Kinds = Sequence[tuple[Sequence[str], Open]]

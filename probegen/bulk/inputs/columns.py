@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import InputSpec
+from probegen.artefact.rows import without_batch
 from probegen.bulk.inputs.base import Context
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array, describe
@@ -116,6 +117,5 @@ def _array(scalar: Any) -> Array:
 
 def _sample_shape(spec: InputSpec) -> tuple[int, ...] | None:
     """Returns the sizes of one sample, None where some are open."""
-    sizes = [n for a, n in zip(spec.axes, spec.shape, strict=True) if a != "batch"]
-    known = tuple(n for n in sizes if n is not None)
-    return known if len(known) == len(sizes) else None
+    sizes = without_batch(spec.shape, spec.axes)
+    return None if None in sizes else sizes

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from probegen.bulk.inputs.base import Context, Samples, Source
+from probegen.bulk.inputs.base import Context, Kinds, Samples, Source
 from probegen.bulk.inputs.images import Images
 from probegen.errors import InputError
 from probegen.runtime.read import images, lines, tables
@@ -73,9 +73,7 @@ class Chain(Source):
         yield from zip(self._files, self._paths, strict=True)
 
 
-def open_folder(
-    folder: Path, context: Context, kinds: Sequence[tuple[Sequence[str], object]]
-) -> Source:
+def open_folder(folder: Path, context: Context, kinds: Kinds) -> Source:
     """Opens a folder and those below it, whose files are taken in the order of their paths.
 
     Where there are images, tables and texts beside them are left out.
@@ -83,7 +81,7 @@ def open_folder(
     Raises:
         InputError: it holds nothing that can be read, or files of more than one kind.
     """
-    known = tuple(suffix for suffixes, _ in kinds for suffix in suffixes)
+    known = {suffix: how for suffixes, how in kinds for suffix in suffixes}
     found: list[str] = []
     left_out: list[str] = []
     for path in _walk(folder):
@@ -106,7 +104,7 @@ def open_folder(
             f"the folder {folder} holds images and other files ({one}, {other}); put them into "
             "folders of their own."
         )
-    return Chain(found, lambda name: _opened(folder / name, context, kinds))
+    return Chain(found, lambda name: known[Path(name).suffix.lower()](folder / name, context))
 
 
 def _is_picture(name: str) -> bool:
@@ -115,15 +113,6 @@ def _is_picture(name: str) -> bool:
 
 def _is_note(name: str) -> bool:
     return Path(name).suffix.lower() in (*tables.SUFFIXES, *lines.SUFFIXES)
-
-
-def _opened(path: Path, context: Context, kinds: Sequence[tuple[Sequence[str], object]]) -> Source:
-    suffix = path.suffix.lower()
-    opener = next(how for suffixes, how in kinds if suffix in suffixes)
-    assert callable(opener)
-    source = opener(path, context)
-    assert isinstance(source, Source)
-    return source
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from probegen.bulk.inputs.base import (
     count,
     matched,
     part_of,
-    size_of,
 )
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
@@ -37,7 +37,8 @@ class MappedArray(ArrayFile):
         offset: int = 0,
         fortran: bool = False,
     ) -> None:
-        self._path, self._shape, self._dtype = path, shape, dtype
+        super().__init__(path, context)
+        self._shape, self._dtype = shape, dtype
         self._offset, self._fortran = offset, fortran
         matched(["the array"], context, path, unnamed=True)
         self._spec = context.specs[0]
@@ -52,10 +53,6 @@ class MappedArray(ArrayFile):
         )
         return {self._spec.name: np.array(mapped[part_of(self._spec.axes, start, stop)])}
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Gives the file."""
-        yield "", self._path
-
 
 def open_npy(path: Path, context: Context) -> MappedArray:
     """Opens an .npy file.
@@ -69,7 +66,7 @@ def open_npy(path: Path, context: Context) -> MappedArray:
             offset = file.tell()
     except Exception as error:  # numpy and ast raise a dozen kinds of a damaged header
         raise damaged(path, error) from error
-    if not size_of(shape):
+    if not math.prod(shape):
         raise InputError(f"{path} holds no samples: its shape is {shape}.")
     return MappedArray(path, context, shape, dtype, offset, fortran)
 
@@ -96,7 +93,7 @@ def open_raw(path: Path, context: Context) -> MappedArray:
             f"{path} is a raw memory map, and the sizes of a sample of the input {spec.name!r} are "
             "open, or its samples do not come first. Save it as .npy, which says its shape."
         )
-    row = size_of([n or 1 for n in sizes]) * dtype.itemsize
+    row = math.prod(n or 1 for n in sizes) * dtype.itemsize
     size = path.stat().st_size
     if not size or size % row:
         raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +31,7 @@ class PackedArrays(ArrayFile):
         Raises:
             InputError: it is damaged, or does not fit the inputs.
         """
-        self._path = path
+        super().__init__(path, context)
         try:
             self._members = {
                 name.removesuffix(".npy"): Member(path, name)
@@ -57,8 +56,6 @@ class PackedArrays(ArrayFile):
                 )
         shapes = {name: self._members[member].shape for name, member in self._names.items()}
         self.rows = count(path, shapes, context.specs)
-        if not self.rows:
-            raise InputError(f"{path} holds no samples.")
 
     def arrays(self, start: int, stop: int) -> dict[str, Array]:
         """Returns some rows."""
@@ -71,10 +68,6 @@ class PackedArrays(ArrayFile):
             }
         except Exception as error:
             raise damaged(self._path, error) from error
-
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Gives the file."""
-        yield "", self._path
 
 
 class Member:

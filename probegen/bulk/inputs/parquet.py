@@ -10,7 +10,7 @@ import numpy as np
 
 from probegen.artefact.rows import batch_axis
 from probegen.bulk.extras import pyarrow_parquet
-from probegen.bulk.inputs.base import Block, Context, Samples, Source
+from probegen.bulk.inputs.base import Block, Context, OneFile, Samples
 from probegen.bulk.inputs.columns import columns_of, rows_of
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
@@ -19,7 +19,7 @@ from probegen.runtime.inputs import Array
 _BUFFER = 2**20
 
 
-class ParquetRows(Source):
+class ParquetRows(OneFile):
     """The rows of a Parquet file, read forward; reading back starts at the first again."""
 
     def __init__(self, path: Path, context: Context) -> None:
@@ -28,7 +28,7 @@ class ParquetRows(Source):
         Raises:
             InputError: it is damaged, has no rows, or its columns do not fit the inputs.
         """
-        self._path, self._context = path, context
+        super().__init__(path, context)
         self._file = self._opened()
         self._columns = columns_of(self._file.schema_arrow, context, path)
         self.rows = int(self._file.metadata.num_rows)
@@ -53,10 +53,6 @@ class ParquetRows(Source):
             raise InputError(
                 f"{self._path} is no Parquet file that can be read: {error}"
             ) from error
-
-    def names(self, start: int, stop: int) -> list[str]:
-        """Returns the numbers of the rows."""
-        return [str(row) for row in range(start, stop)]
 
     def read(self, start: int, stop: int) -> Samples:
         """Reads some rows; see `Source.read`."""
@@ -123,7 +119,3 @@ class ParquetRows(Source):
                 return first, list(range(group, meta.num_row_groups))
             first += size
         return first, []
-
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Gives the file."""
-        yield "", self._path

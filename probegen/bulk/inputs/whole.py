@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from probegen.artefact.rows import batch_axis
+from probegen.artefact.rows import count_rows
 from probegen.bulk.inputs.base import ArrayFile, Context, part_of
 from probegen.runtime.inputs import Array, name_inputs
 from probegen.runtime.read import read_file
@@ -22,7 +22,7 @@ class Whole(ArrayFile):
         Raises:
             InputError: it is damaged, or does not fit the inputs.
         """
-        self._path, self._context = path, context
+        super().__init__(path, context)
         read = read_file(
             path, context.manifest, header=context.header, say=context.say, spell=context.spell
         )
@@ -30,8 +30,7 @@ class Whole(ArrayFile):
             read.feed if isinstance(read.feed, Mapping) else name_inputs(read.feed, context.specs)
         )
         self._arrays = {name: np.asarray(values) for name, values in feed.items()}
-        first = next(s for s in context.specs if batch_axis(s.axes) is not None)
-        self.rows = self._arrays[first.name].shape[batch_axis(first.axes) or 0]
+        self.rows = count_rows(self._arrays, context.specs)
 
     def arrays(self, start: int, stop: int) -> dict[str, Array]:
         """Returns some rows."""
@@ -39,7 +38,3 @@ class Whole(ArrayFile):
             spec.name: self._arrays[spec.name][part_of(spec.axes, start, stop)]
             for spec in self._context.specs
         }
-
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Gives the file."""
-        yield "", self._path

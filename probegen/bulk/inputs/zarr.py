@@ -27,7 +27,7 @@ class ZarrArrays(ArrayFile):
         Raises:
             InputError: it is damaged, or does not fit the inputs.
         """
-        self._path, self._context = path, context
+        super().__init__(path, context)
         library = zarr()
         try:
             opened = library.open(path, mode="r")
@@ -46,8 +46,6 @@ class ZarrArrays(ArrayFile):
             check_array(path, spec, array.shape, np.dtype(array.dtype))
         shapes = {name: array.shape for name, array in self._arrays.items()}
         self.rows = count(path, shapes, context.specs)
-        if not self.rows:
-            raise InputError(f"{path} holds no samples.")
 
     def arrays(self, start: int, stop: int) -> dict[str, Array]:
         """Returns some rows."""
