@@ -78,6 +78,12 @@ def one_row(array: Array, axes: Sequence[str], row: int) -> Array:
     return array if at is None else np.take(array, row, axis=at)
 
 
+def some_rows(array: Array, axes: Sequence[str], rows: slice) -> Array:
+    """Returns some of the samples; what has no batch axis belongs to every sample."""
+    at = batch_axis(axes)
+    return array if at is None else array[(slice(None),) * at + (rows,)]
+
+
 def count_rows(arrays: Mapping[str, Array], specs: Sequence[Described]) -> int:
     """Returns the number of samples in arrays: 1 where none of them has a batch axis."""
     for spec in specs:

@@ -28,7 +28,7 @@ from probegen.graph.ungate import remove_gate
 from probegen.graph.writing import write_model
 from probegen.parity import Report, require_agreement
 from probegen.quantisation import float16, int8
-from probegen.quantisation.comparison import compare, requests_of
+from probegen.quantisation.comparison import Asked, compare, requests_of
 from probegen.stages import stage, writing
 
 Array = npt.NDArray[Any]
@@ -193,7 +193,7 @@ def _rewritten(
     given: Path,
     described: Manifest,
     to: str,
-    requests: Sequence[Any],
+    requests: Sequence[Asked],
     folder: Path,
 ) -> tuple[ir.Model, Manifest]:
     """Returns the model with small weights and its gate, and its manifest without figures."""
@@ -202,7 +202,7 @@ def _rewritten(
     if described.has_gate_input:
         remove_gate(model)
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        feeds = [request.feeds for request in requests]
+        feeds = [{**request.feeds.inputs, **request.feeds.asked} for request in requests]
         model = FORMS[to].rewrite(model, len(described.predictions), feeds, Path(place))
         ir.external_data.load_to_model(model)
     count, graph = len(described.predictions), model.graph

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import CLASSES, PREDICTION, Manifest, OutputSpec, class_axis
-from probegen.artefact.rows import BATCH, count_rows, fixed_batch, rows_first
+from probegen.artefact.rows import BATCH, count_rows, fixed_batch, rows_first, some_rows
 from probegen.errors import ArtefactError, InputError
 from probegen.parity import Parity, Report
 from probegen.parity import samples as drawing
+from probegen.runtime.feeds import Feeds
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.loaded import Artefact
 
@@ -31,13 +32,11 @@ class Asked:
     """One run of both artefacts.
 
     Attributes:
-        inputs: of the model.
-        feeds: these, and whatever else the graph takes but for its gate.
+        feeds: what is fed, with explanations.
         hard: which rows stand where operations have edges; none of samples that were given.
     """
 
-    inputs: Mapping[str, Array]
-    feeds: Mapping[str, Array]
+    feeds: Feeds
     hard: Sequence[bool]
 
 
@@ -59,7 +58,7 @@ def requests_of(artefact: Artefact, samples: Any, seed: int) -> list[Asked]:
             for place, rows in enumerate(planned):
                 drawn = drawing.draw(described, rows, sizes[min(place, 1)], rng, tame=True)
                 asked = _asked(artefact, drawn.feed, drawn.hard)
-                artefact.run(asked.inputs)
+                artefact.compute(asked.feeds)
                 made.append(asked)
         except (ArtefactError, InputError):
             continue  # too small an image, say
@@ -73,17 +72,13 @@ def _chunks(given: Mapping[str, Array], described: Manifest) -> list[dict[str, A
     """Returns samples, a few of them each; what has no batch axis goes to all."""
     count = count_rows(given, described.inputs)
     size = fixed_batch(described.inputs) or _TOGETHER
-    made = []
-    for start in range(0, count, size):
-        part = {}
-        for spec in described.inputs:
-            array = given[spec.name]
-            if BATCH in spec.axes:
-                at = spec.axes.index(BATCH)
-                array = np.take(array, range(start, min(start + size, count)), axis=at)
-            part[spec.name] = array
-        made.append(part)
-    return made
+    return [
+        {
+            spec.name: some_rows(given[spec.name], spec.axes, slice(start, start + size))
+            for spec in described.inputs
+        }
+        for start in range(0, count, size)
+    ]
 
 
 def _asked(artefact: Artefact, inputs: Mapping[str, Array], hard: Sequence[bool]) -> Asked:
@@ -91,10 +86,8 @@ def _asked(artefact: Artefact, inputs: Mapping[str, Array], hard: Sequence[bool]
     groups = None
     if described.groups_input is not None:
         groups = _groups(described, inputs)
-    prepared = artefact.prepare(dict(inputs), groups=groups)
-    rows = count_rows(prepared.inputs, described.inputs)
-    feeds = {**prepared.inputs, **prepared.asked}
-    return Asked(prepared.inputs, feeds, hard or [False] * rows)
+    feeds = artefact.prepare(dict(inputs), groups=groups)
+    return Asked(feeds, hard or [False] * count_rows(feeds.inputs, described.inputs))
 
 
 def _groups(described: Manifest, inputs: Mapping[str, Array]) -> Array:
@@ -133,18 +126,16 @@ def compare(
     hard: list[bool] = []
     same_class: list[bool] = []
     for asked in requests:
-        extra = {k: v for k, v in asked.feeds.items() if k not in asked.inputs}
-        arguments: Any = {"groups": extra.get("groups"), "region": extra.get("region")}
-        ours = [art.run(asked.inputs, **arguments) for art in (before, after)]
+        found = [art.compute(asked.feeds) for art in (before, after)]
         rows = len(asked.hard)
         both = {
-            o.name: tuple(rows_first(np.asarray(r[o.name].array), o.axes, rows) for r in ours)
+            o.name: tuple(rows_first(arrays[o.name], o.axes, rows) for arrays in found)
             for o in described.outputs
         }
         if described.gate:
-            plain = after.run(asked.inputs, explain=False)
+            plain = after.compute(dataclasses.replace(asked.feeds, explain=False))
             for o in described.predictions:
-                alone = rows_first(np.asarray(plain[o.name].array), o.axes, rows)
+                alone = rows_first(plain[o.name], o.axes, rows)
                 right, now = both[o.name]
                 if _off(right, alone).max(initial=0) > _off(right, now).max(initial=0):
                     both[o.name] = (right, alone)

@@ -21,7 +21,7 @@ from probegen.artefact.manifest import (
     Manifest,
     OutputSpec,
 )
-from probegen.artefact.rows import BATCH, batch_axis, count_rows
+from probegen.artefact.rows import BATCH, batch_axis, count_rows, some_rows
 from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
 from probegen.runtime.engines.split import SplitEngine
@@ -230,7 +230,9 @@ class Artefact:
         parts = []
         for start in range(0, count, batch_size):
             rows = slice(start, start + batch_size)
-            chunk = {spec.name: _some(feeds[spec.name], spec, rows) for spec in self.inputs}
+            chunk = {
+                spec.name: some_rows(feeds[spec.name], spec.axes, rows) for spec in self.inputs
+            }
             asked_of_chunk = {name: array[rows] for name, array in asked.items()}
             parts.append(self.compute(Feeds(chunk, asked_of_chunk, bool(explain))))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
@@ -305,9 +307,3 @@ class Artefact:
             rows.append((name, "text", text.layer, "string", shown))
         title = f"{os.path.basename(self.path.rstrip('/'))}: {model} ({self.engine.name})"
         return title + "\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
-
-
-def _some(array: Array, spec: InputSpec, rows: slice) -> Array:
-    """Returns some rows of an input; what has no batch axis goes to all of them."""
-    at = batch_axis(spec.axes)
-    return array if at is None else array[(slice(None),) * at + (rows,)]

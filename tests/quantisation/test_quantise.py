@@ -162,6 +162,15 @@ def test_generated_samples_and_other_inputs(tmp_path):
     assert after.run(np.ones((2, 5, 6), np.float32), explain=False)["y"].shape == (2, 5, 4)
 
 
+def test_groups_of_a_request_and_no_samples(tmp_path):
+    x = keras.Input((7, 5, 2), name="x")
+    y = layers.GlobalMaxPooling2D()(layers.Conv2D(8, 3, activation="relu")(x))
+    model = keras.Model(x, layers.Dense(3, name="y")(y))
+    pg.compile(model, pg.FeatureAblation(groups="input"), tmp_path / "m.onnx")
+    done = pg.quantise(tmp_path / "m.onnx", tmp_path / "q.onnx")
+    assert 0 < max(parity.l2_rel for parity in done.report.values()) < 0.05
+
+
 def test_a_weight_beyond_float16_stays(tmp_path):
     x = keras.Input((40,), name="x")
     model = keras.Model(x, layers.Dense(3, name="y")(x))
