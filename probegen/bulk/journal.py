@@ -15,7 +15,7 @@ from probegen.artefact import explain_file, weights_file
 from probegen.artefact.manifest import Manifest
 from probegen.bulk.inference import Asked
 from probegen.bulk.inputs.base import Source, changed_since, identity
-from probegen.bulk.records import ERROR, SAMPLE, TARGET, own_name
+from probegen.bulk.records import own_names
 from probegen.bulk.stores.base import Layout
 from probegen.errors import OutputExistsError
 from probegen.runtime.inputs import Array
@@ -78,9 +78,7 @@ def layout_in(journal: dict[str, Any]) -> Layout:
         int(journal["input"]["samples"]),
         int(journal["rows_at_once"]),
         int(journal["rows_a_part"]),
-        own_name(SAMPLE, manifest),
-        own_name(ERROR, manifest),
-        own_name(TARGET, manifest) if manifest.target_input else None,
+        *own_names(manifest),
     )
 
 

@@ -69,7 +69,11 @@ def described(spec: OutputSpec) -> dict[str, Any]:
     }
 
 
-def own_name(column: str, manifest: Manifest) -> str:
-    """Returns what a column of ours is called: with `@` before it where an output has its name."""
+def own_names(manifest: Manifest) -> tuple[str, str, str | None]:
+    """Returns what the columns of samples, errors and targets are called.
+
+    With `@` before it where an output has the name; None where the artefact takes no target.
+    """
     taken = {spec.name for spec in manifest.outputs}
-    return f"@{column}" if column in taken else column
+    sample, error, target = (f"@{c}" if c in taken else c for c in (SAMPLE, ERROR, TARGET))
+    return sample, error, target if manifest.target_input else None

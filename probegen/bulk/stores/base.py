@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.manifest import Manifest, OutputSpec
-from probegen.bulk.records import ERROR, SAMPLE, TARGET, Records, own_name, sample_shape
+from probegen.bulk.records import Records, own_names, sample_shape
 
 #: Bytes of records that are held before they are written, and that a part has at most.
 _HELD, _PART = 2**24, 2**27
@@ -88,16 +88,7 @@ def layout_of(
     else:
         wanted = max(batches(_PART) // at_once, 1)
     step = at_once * batch_size
-    target = own_name(TARGET, manifest) if manifest.target_input else None
-    return Layout(
-        tuple(outputs),
-        rows,
-        step,
-        step * wanted,
-        own_name(SAMPLE, manifest),
-        own_name(ERROR, manifest),
-        target,
-    )
+    return Layout(tuple(outputs), rows, step, step * wanted, *own_names(manifest))
 
 
 def _itemsize(dtype: str) -> int:
