@@ -10,7 +10,7 @@ from typing import Any
 from probegen.errors import InputError, ManifestError
 from probegen.runtime.texts.base import unpacked
 from probegen.runtime.texts.pieces import Pieces
-from probegen.runtime.texts.whole_words import BYTE_SPACES, LOWER_BLOCK
+from probegen.runtime.texts.whole_words import BYTE_SPACES, LOWER_BLOCK, goes_on
 
 
 class HuggingFace(Pieces):
@@ -101,7 +101,7 @@ class _Marks:
     def begins(self, token: str, before: str) -> bool:
         """Tells whether a token begins a word, by itself and the one before."""
         if self.inside:
-            return not token.startswith(self.inside) or token == self.inside
+            return not goes_on(token, self.inside)
         if self.ends:
             return before.endswith(self.ends)
         return token.startswith(self.spaces) if self.spaces else True

@@ -79,10 +79,15 @@ def guessed(tokens: Sequence[str]) -> list[Word]:
     return grouped([place == 0 or begins(place) for place in range(len(tokens))], spelt)
 
 
+def goes_on(token: str, mark: str = GOES_ON) -> bool:
+    """Tells whether a token goes on with a word: a mark stands before it, and something behind."""
+    return token.startswith(mark) and len(token) > len(mark)
+
+
 def _begins(token: str, before: str, plain: Sequence[str]) -> bool:
     """Tells whether a token begins a word, by the first way of marking that a row has."""
-    if any(t.startswith(GOES_ON) and len(t) > len(GOES_ON) for t in plain):
-        return not token.startswith(GOES_ON) or token == GOES_ON
+    if any(map(goes_on, plain)):
+        return not goes_on(token)
     for marks in ((LOWER_BLOCK,), BYTE_SPACES, (" ",)):
         if any(t.startswith(marks) for t in plain):
             return token.startswith(marks)
@@ -94,7 +99,7 @@ def _begins(token: str, before: str, plain: Sequence[str]) -> bool:
 
 def _bare(token: str) -> str:
     """Returns a token without marks."""
-    if token.startswith(GOES_ON) and len(token) > len(GOES_ON):
+    if goes_on(token):
         token = token[len(GOES_ON) :]
     token = token.removesuffix(END_OF_WORD)
     token = token.removesuffix(CUT) if len(token) > len(CUT) else token

@@ -13,6 +13,7 @@ from typing import Any
 
 from probegen.runtime.texts.base import unpacked
 from probegen.runtime.texts.pieces import Pieces
+from probegen.runtime.texts.whole_words import goes_on
 
 #: Longer words are unknown, whatever they consist of.
 _MOST_BYTES = 100
@@ -90,16 +91,13 @@ class WordPieces(Pieces):
     def begins(self, piece: int, before: int) -> bool:
         """Tells whether a piece has no mark of those inside of words."""
         del before
-        return not self._is_inside(self.token(piece))
-
-    def _is_inside(self, token: str) -> bool:
-        return len(token) > len(self._suffix) and token.startswith(self._suffix)
+        return not goes_on(self.token(piece), self._suffix)
 
     def text(self, pieces: Sequence[int]) -> str:
         """Returns words with spaces between, pieces inside of words joined to them."""
         words: list[str] = []
         for token in map(self.token, pieces):
-            if words and self._is_inside(token):
+            if words and goes_on(token, self._suffix):
                 words[-1] += token[len(self._suffix) :]
             else:
                 words.append(token)
