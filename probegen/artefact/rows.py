@@ -15,6 +15,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 BATCH = "batch"
+#: What the axis is called along which the steps of a series, or the tokens of a text, lie.
+TIME = "time"
 #: What an axis of channels is called, by what the tensor is.
 CHANNELS = ("channel", "unit", "feature", "embedding", "class")
 

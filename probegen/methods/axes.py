@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from probegen.artefact.rows import BATCH as BATCH
 from probegen.artefact.rows import CHANNELS as CHANNELS
+from probegen.artefact.rows import TIME as TIME
 
 #: A name for each dimension, the batch first.
 Axes = tuple[str, ...]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Generic
 
-from probegen.methods.axes import Axes, channel_axis, position_axes
+from probegen.methods.axes import TIME, Axes, channel_axis, position_axes
 from probegen.methods.operations import Operations, T
 
 NORM, DOT = "norm", "dot"
@@ -15,7 +15,6 @@ WAYS = (NORM, DOT)
 
 #: The axis of what tokens look up.
 EMBEDDING = "embedding"
-_TIME = "time"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +58,7 @@ def vector_axis(axes: Sequence[str]) -> int | None:
     if EMBEDDING in axes:
         return list(axes).index(EMBEDDING)
     places = position_axes(axes)
-    in_time = len(places) == 1 and axes[places[0]] == _TIME
+    in_time = len(places) == 1 and axes[places[0]] == TIME
     return channel_axis(axes) if in_time else None
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from probegen.methods.axes import BATCH as BATCH
 from probegen.methods.axes import CHANNELS as CHANNELS
+from probegen.methods.axes import TIME as TIME
 from probegen.methods.axes import Axes as Axes
 from probegen.methods.axes import Sizes as Sizes
 from probegen.methods.axes import batch_first, behind_batch
@@ -17,7 +19,7 @@ from probegen.methods.axes import channel_axis as channel_axis
 from probegen.methods.axes import position_axes as position_axes
 from probegen.methods.axes import without as without
 
-BATCH, CHANNEL, TIME, KEY = "batch", "channel", "time", "key"
+CHANNEL, KEY = "channel", "key"
 #: Heads of attention in groups that share keys and values: which group, and which head of it.
 GROUPED_HEADS = ("head_0", "head_1")
 #: Parts of an image within which there is attention; `window_0`, `window_1` where they have axes.

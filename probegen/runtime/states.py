@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
-from probegen.artefact.rows import BATCH, batch_axis, count_rows
+from probegen.artefact.rows import BATCH, TIME, batch_axis, count_rows
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array, check_inputs
 
-TIME = "time"
 #: What `states=` takes: by the name of the input, or of the output before.
 States = Mapping[str, npt.ArrayLike]
 
