@@ -24,6 +24,17 @@ def spread(model, scale=0.4):
     return model
 
 
+def written_by(model, text, length):
+    """The ids that KerasHub's own `generate` writes, `length` of them with those of the prompt."""
+    fed = model.preprocessor.generate_preprocess([text], sequence_length=length)
+    preprocessor, model.preprocessor = model.preprocessor, None
+    try:
+        made = model.generate({k: np.asarray(v) for k, v in fed.items()}, stop_token_ids=None)
+    finally:
+        model.preprocessor = preprocessor
+    return np.asarray(made["token_ids"])[0].tolist()
+
+
 def gpt2():
     """GPT-2 of two layers, with a spare row in its table of tokens."""
     keras.utils.set_random_seed(1)

@@ -167,9 +167,9 @@ class _Text:
         text = "" if tokenizer is None else tokenizer.decode(new)
         rows = {s.name: _matrix(self.rows.get(s.name, []), len(self.ids)) for s in writer.explained}
         attended = {
-            name: _matrix(self.rows[name], len(self.ids))
-            for name in writer.attended
-            if name in self.rows
+            spec.name: _matrix(self.rows[spec.name], len(self.ids))
+            for spec in writer.attention
+            if spec.name in self.rows
         }
         prompt = self.ids[: self.prompt]
         return Generated(prompt, new, tokens, text, self.scores, rows, self.result, attended)
@@ -191,7 +191,6 @@ class _Writer:
     def __post_init__(self) -> None:
         if not self.inputs.states or self.explained or self.inputs.size is not None:
             self.by_states = False
-        self.attended: dict[str, None] = {}
 
     def write(self, texts: Sequence[_Text], ends: Collection[int]) -> None:
         """Writes one more token of each of some texts; of one length where the size is open.
@@ -204,14 +203,15 @@ class _Writer:
         chosen = [
             self.choice.next(row, text.rng) for row, text in zip(predicted, texts, strict=True)
         ]
-        if self.explained and self._asks:
+        if self._asks:
             result, _ = self._run(texts, chosen)
+        maps = self._maps(result)
         for place, (text, token) in enumerate(zip(texts, chosen, strict=True)):
             text.result = result
             if token in ends:
                 text.ended = True
                 continue
-            for name, row in self._rows(result, text, place).items():
+            for name, row in self._rows(result, maps, text, place).items():
                 text.rows.setdefault(name, []).append(row)
             text.ids.append(token)
             text.scores.append(float(predicted[place][token]))
@@ -269,7 +269,7 @@ class _Writer:
         if chosen is not None:
             more["target"] = [*chosen, *[chosen[-1]] * (len(filled) - len(texts))]
         explain = bool(self.explained or self.attention)
-        if self._asks and self.explained:
+        if self._asks:
             explain = chosen is not None
         result = self.artefact.run(feed, explain=explain, **more)
         scores = np.asarray(result[self.prediction.name].array, np.float64)
@@ -287,18 +287,32 @@ class _Writer:
             for name in held[0]
         }
 
-    def _rows(self, result: Result, text: _Text, place: int) -> dict[str, Array]:
-        """Returns what each token of a text is given for its next one, by output."""
-        found = {}
-        width, count = result.run.inputs[self.inputs.ids.name].shape[1], len(text.ids)
-        for spec in self.explained:
-            places = Positions.of(self.inputs.ids)
-            row: Array = places.map_of(spec, result[spec.name].array, (width,))[place]
-            found[spec.name] = row[self.inputs.span(count, width)]
+    def _width(self, result: Result) -> int:
+        """Returns how many tokens were fed of each text, padding included."""
+        return int(result.run.inputs[self.inputs.ids.name].shape[1])
+
+    def _maps(self, result: Result) -> dict[str, Array]:
+        """Returns what attributions give the tokens that were fed, `[text, token]`, by output."""
+        places, sizes = Positions.of(self.inputs.ids), (self._width(result),)
+        return {s.name: places.map_of(s, result[s.name].array, sizes) for s in self.explained}
+
+    def _rows(
+        self, result: Result, maps: Mapping[str, Array], text: _Text, place: int
+    ) -> dict[str, Array]:
+        """Returns what each token of a text is given for its next one, by output.
+
+        Args:
+            result: of the run.
+            maps: of it; see `_maps`.
+            text: what was fed, without the new token.
+            place: where it stands among the texts of the run.
+        """
+        width, count = self._width(result), len(text.ids)
+        span = self.inputs.span(count, width)
+        found = {name: given[place][span] for name, given in maps.items()}
         for spec in self.attention:
             weights = _newest_query(result[spec.name].array[place], spec, self.inputs, count, width)
             if weights is not None:
-                self.attended[spec.name] = None
                 found[spec.name] = weights
         return found
 

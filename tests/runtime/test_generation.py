@@ -11,7 +11,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import ArtefactError, InputError
 from probegen.runtime.plot import fonts
-from tests.causal import LONGEST, gpt2
+from tests.causal import LONGEST, gpt2, written_by
 
 PROBE = pg.GradientXInput(region="input", per_token="dot", wrt="token_ids")
 ROW = "gradient_x_input/token_ids"
@@ -43,15 +43,9 @@ def test_texts_of_several_lengths(model, art):
 
 def test_the_tokens_that_keras_hub_writes(model, art):
     written = runtime.generate(art, "a cat in", 7)
-    length = len(written.prompt) + 7
-    fed = model.preprocessor.generate_preprocess(["a cat in"], sequence_length=length)
-    preprocessor, model.preprocessor = model.preprocessor, None
-    try:
-        made = model.generate({k: np.asarray(v) for k, v in fed.items()}, stop_token_ids=None)
-    finally:
-        model.preprocessor = preprocessor
-    assert [*written.prompt, *written.ids] == np.asarray(made["token_ids"])[0].tolist()
-    assert written.text == preprocessor.tokenizer.detokenize(written.ids)
+    made = written_by(model, "a cat in", len(written.prompt) + 7)
+    assert [*written.prompt, *written.ids] == made
+    assert written.text == model.preprocessor.tokenizer.detokenize(written.ids)
     assert written.tokens[:4] == ["<|endoftext|>", "a", " ", "cat"]
     again = runtime.generate(art, written.prompt, 7)
     assert again.ids == written.ids

@@ -10,7 +10,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import ExportError, InputError
 from probegen.sources.keras import missing_gradients
-from tests.causal import LONGEST, gpt2, spread
+from tests.causal import LONGEST, gpt2, spread, written_by
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 PROBES = [
@@ -118,15 +118,8 @@ def test_a_text_is_written_on_with_it(model, tmp_path):
     art = runtime.load(tmp_path / "m.onnx")
     texts = ["a cat in the", "the", "a cat"]
     for written, text in zip(runtime.generate(art, texts, 5), texts, strict=True):
-        length = len(written.prompt) + 5
-        fed = model.preprocessor.generate_preprocess([text], sequence_length=length)
-        preprocessor, model.preprocessor = model.preprocessor, None
-        try:
-            made = model.generate({k: np.asarray(v) for k, v in fed.items()}, stop_token_ids=None)
-        finally:
-            model.preprocessor = preprocessor
-        assert [*written.prompt, *written.ids] == np.asarray(made["token_ids"])[0].tolist()
         known = [*written.prompt, *written.ids]
+        assert known == written_by(model, text, len(written.prompt) + 5)
         for step in range(5):
             whole = art.run({"token_ids": [known[: len(written.prompt) + step]]})
             for name, rows in written.attention.items():
