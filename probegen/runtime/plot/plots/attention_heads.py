@@ -49,8 +49,8 @@ def plan(view: View) -> Picture:
     """
     down = next(a for a in _DOWN if a in view.axes)
     maps, panels, notes = _arranged(view, down)
-    if view.spec.detail.get(IDENTITY_DETAIL) and maps.shape[1] == maps.shape[2]:
-        maps, notes = maps - np.eye(maps.shape[1]), (*notes, WITHOUT_IDENTITY)
+    maps, said = _without_identity(view, maps)
+    notes += said
     rows = view.tokens(maps.shape[1], query=True) if down == QUERY else None
     columns = view.tokens(maps.shape[2])
     maps = maps[:, : _length(rows), : _length(columns)]
@@ -136,9 +136,7 @@ def all_maps(view: View) -> tuple[list[Maps], tuple[str, ...]]:
     array = view.ordered(*others, *heads, QUERY, KEY)
     places = array.shape[: len(others)]
     array = array.reshape(-1, *(array.shape[len(others) :] if heads else (1, *array.shape[-2:])))
-    notes: tuple[str, ...] = ()
-    if view.spec.detail.get(IDENTITY_DETAIL) and array.shape[-2] == array.shape[-1]:
-        array, notes = array - np.eye(array.shape[-1]), (WITHOUT_IDENTITY,)
+    array, notes = _without_identity(view, array)
     named = [_names(view, axis, size) for axis, size in zip(others, places, strict=True)]
     names = [", ".join(parts) for parts in itertools.product(*named)]
     rows, columns = view.tokens(array.shape[-2], query=True), view.tokens(array.shape[-1])
@@ -156,6 +154,14 @@ def all_maps(view: View) -> tuple[list[Maps], tuple[str, ...]]:
         )
         notes = (*notes, *(note for note in said if note not in notes))
     return found, (*notes, *largest_alone(view))
+
+
+def _without_identity(view: View, maps: Array) -> tuple[Array, tuple[str, ...]]:
+    """Returns maps `[..., row, key]` without the identity that they begin with, and a note."""
+    rows, keys = maps.shape[-2:]
+    if not view.spec.detail.get(IDENTITY_DETAIL) or rows != keys:
+        return maps, ()
+    return maps - np.eye(keys), (WITHOUT_IDENTITY,)
 
 
 def _arranged(view: View, down: str) -> tuple[Array, str, tuple[str, ...]]:
