@@ -24,6 +24,7 @@ from probegen.runtime.plot.style import (
     AnyFigure,
     Scale,
     colour_bar,
+    marker_of,
     number,
     plain,
     style_axes,
@@ -148,7 +149,7 @@ def draw_lines(
         dashed_name: what the second lines are.
     """
     style_axes(ax, frame=False)
-    marker = "o" if rows.shape[1] <= 40 else None
+    marker = marker_of(rows.shape[1])
     for i, row in enumerate(rows):
         ax.plot(
             steps.positions, row, color=CATEGORIES[i % len(CATEGORIES)], linewidth=1.3,

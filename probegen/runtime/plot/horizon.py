@@ -18,14 +18,12 @@ from probegen.runtime import times
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.steps import Steps, given_steps
-from probegen.runtime.plot.style import CATEGORIES, INK, MUTED, SMALL_SIZE
+from probegen.runtime.plot.style import CATEGORIES, INK, MUTED, SMALL_SIZE, marker_of
 from probegen.runtime.plot.view import InputSample, View
 
 Array = npt.NDArray[Any]
 
 FORECAST = CATEGORIES[5]
-#: Steps that have a marker each.
-_FEW = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +224,7 @@ class Ahead:
 
     def draw(self, ax: Axes) -> None:
         """Draws the forecast, and what came of it, behind the line of the past."""
-        marker = "o" if len(self.positions) <= _FEW else None
+        marker = marker_of(len(self.positions))
         ax.axvline(self.now, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
         if self.forecast.truth is not None:
             ax.plot(

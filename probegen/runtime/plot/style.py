@@ -61,6 +61,9 @@ SMALL_SIZE = 7.0
 #: What joins letters and parts them, without a shape of its own.
 _JOINERS = "\u200c\u200d"
 
+#: Steps of a line that have a dot each.
+_FEW_STEPS = 40
+
 #: Widest picture, in inches, as wide as the text of a two-column page.
 WIDTH = 7.5
 DPI = 150
@@ -293,6 +296,11 @@ def fill_bar(
     long_axis = bar.ax.yaxis if orientation == "vertical" else bar.ax.xaxis
     long_axis.get_offset_text().set(fontsize=SMALL_SIZE, color=MUTED)
     return bar
+
+
+def marker_of(steps: int) -> str | None:
+    """Returns what marks each step of a line: few of them have a dot each."""
+    return "o" if steps <= _FEW_STEPS else None
 
 
 def thin(count: int, room: int) -> range:
