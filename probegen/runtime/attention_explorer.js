@@ -231,7 +231,6 @@
         var item = lists[other].children[link[other === "keys" ? 1 : 0]];
         item.style.setProperty("--share", String(Math.abs(link[2]) / top));
         item.lastChild.textContent = number(link[2]);
-        item.title = number(link[2]);
       });
     }
 
