@@ -24,6 +24,7 @@ from probegen.artefact.manifest import GATE_INPUT, GATE_OPTIONAL, GATE_REQUIRED
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.queries import needed_for
+from probegen.graph.loops.unread_outputs import drop_unread_outputs
 from probegen.graph.passes.after.own_weights_in_loops import own_weights
 
 
@@ -71,6 +72,7 @@ def add_gate(
         "then_branch": _branch(whole, [*predictions, *explanations]),
         "else_branch": _branch(plain, [*(copies.get(v, v) for v in predictions), *empty]),
     }
+    drop_unread_outputs(branches["else_branch"])
     chosen = ir.node(
         "If",
         [explain],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -86,3 +86,13 @@ def _rename_sizes(graph: ir.Graph, rename: Rename) -> None:
         sizes = _renamed(shape_of(value), rename)
         if sizes is not None:
             value.shape = ir.Shape(sizes)
+
+
+def read_others(body: ir.Graph, instead: Mapping[ir.Value, ir.Value]) -> None:
+    """Lets a body, and the graphs in it, read other values."""
+    for node in body.all_nodes():
+        for position, value in enumerate(node.inputs):
+            if value is not None and value in instead:
+                node.replace_input_with(position, instead[value])
+    for graph in (body, *body.subgraphs()):
+        graph.outputs[:] = [instead.get(v, v) for v in graph.outputs]

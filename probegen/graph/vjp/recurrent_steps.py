@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import attribute, dims_of, dtype_of
+from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp.common import optional, required
@@ -73,10 +73,113 @@ def states_over_time(
     Raises:
         Refused: it cannot be told what the node computes.
     """
-    steps = _steps(b, node, _time_first(b, node), position)
-    known = {**dict(zip(STATES, steps.after, strict=False)), **steps.gates}
-    collected = [Collected(known[name], steps.backwards) for name in names]
-    return steps.loop.finish(steps.after, collected)[1]
+    if node.op_type == "LSTM" and optional(node, 7) is not None and set(names) != {""}:
+        # Peepholes: the gates of a step need the cell state before it.
+        steps = _steps(b, node, _time_first(b, node), position)
+        known = {**dict(zip(STATES, steps.after, strict=False)), **steps.gates}
+        collected = [Collected(known[name], steps.backwards) for name in names]
+        return steps.loop.finish(steps.after, collected)[1]
+    made = {"": _hidden_states(b, node, position)}
+    if set(names) != {""}:
+        made |= _at_all_steps(b, node, position, made[""], cells=":1" in names)
+    return [made[name] for name in names]
+
+
+def _hidden_states(b: Builder, node: ir.Node, position: int) -> ir.Value:
+    """Writes the hidden states of one direction, `[time, batch, hidden]`, from the operator's Y.
+
+    Y is 0 beyond the end of a sequence, where a state is the last one, or of a direction that
+    starts there the one that it starts with. A sequence without steps leaves its state as it is.
+    """
+    x, r = required(node, 0), dims_of(required(node, 2))
+    hidden, count = r[-1], len(directions_of(node))
+    time, batch = dims_of(_time_first(b, node))[:2]
+    whole: Sequence[Dim] = (time, count, batch, hidden)
+    last: Sequence[Dim] = (count, batch, hidden)
+    if _is_batch_first(node):
+        whole, last = (batch, time, count, hidden), (batch, count, hidden)
+    y = b.output(node, 0, whole, dtype_of(x))
+    if _is_batch_first(node):
+        y = b.transpose(y, [1, 2, 0, 3])
+    of_direction = b.squeeze(b.slice(y, 1, position, position + 1), [1])
+    lengths = optional(node, 4)
+    if lengths is None:
+        return of_direction
+    series = _time_first(b, node)
+    kept = _initial(b, node, optional(node, 5), series, position, _units(node))
+    if not directions_of(node)[position]:
+        final = b.output(node, 1, last, dtype_of(x))
+        if _is_batch_first(node):
+            final = b.transpose(final, [1, 0, 2])
+        zero = b.const(0, lengths.dtype)
+        has_steps = b.unsqueeze(b.elementwise("Greater", lengths, zero), [1])
+        kept = b.where(has_steps, _entry(b, final, position), kept)
+    return b.where(running(b, series, lengths), of_direction, b.unsqueeze(kept, [0]))
+
+
+def _at_all_steps(
+    b: Builder, node: ir.Node, position: int, hidden: ir.Value, *, cells: bool
+) -> dict[str, ir.Value]:
+    """Writes gates, and cell states, of one direction at all steps at once: no cell runs again.
+
+    The states before each step are known, and so are the gates of it, by one product for all
+    steps. What is left of a cell state, `c = f * c + i * g`, is a loop without a product.
+    """
+    backwards = directions_of(node)[position]
+    x = _time_first(b, node)
+    first = _initial(b, node, optional(node, 5), x, position, _units(node))
+    entering = _entering(b, hidden, first, backwards)
+    sums, of_state = _sums(b, node, x, position)
+    units = _units(node)
+    rows = [b.reshape(v, [-1, w]) for v, w in ((sums, _width(node)), (entering, units))]
+    cell = _cell(b, node, position, of_state)
+    unknown = b.zeros_like(rows[1])  # no gate reads a cell state
+    _CELLS[node.op_type](cell, rows[0], [rows[1], unknown][: 2 if node.op_type == "LSTM" else 1])
+    gates = {name: b.reshape_like(value, hidden) for name, value in cell.gates.items()}
+    if not cells:
+        return gates
+    loop = StepWriter(b)
+    c = loop.carry(_initial(b, node, optional(node, 6), x, position, units))
+    kept, added = (
+        loop.read(value, backwards=backwards)
+        for value in (gates["/forget_gate"], b.mul(gates["/input_gate"], gates["/candidate"]))
+    )
+    after = loop.body.add(loop.body.mul(kept, c), added)
+    lengths = optional(node, 4)
+    if lengths is not None:
+        goes_on = loop.read(running(b, x, lengths), backwards=backwards)
+        after = loop.body.where(goes_on, after, c)
+    (over_time,) = loop.finish([after], [Collected(after, backwards)])[1]
+    return gates | {":1": over_time}
+
+
+def _entering(b: Builder, states: ir.Value, first: ir.Value, backwards: bool) -> ir.Value:
+    """Returns the states before each step, `[time, batch, hidden]`."""
+    start, rest = b.unsqueeze(first, [0]), [None, *dims_of(states)[1:]]
+    ends = (1, _FAR) if backwards else (0, -1)
+    others = b.op("Slice", states, *(b.ints(n) for n in (*ends, 0)), shape=rest)
+    order = (others, start) if backwards else (start, others)
+    return b.op("Concat", *order, shape=states, axis=0)
+
+
+#: Behind the end of every axis.
+_FAR = 2**31 - 1
+
+
+def _units(node: ir.Node) -> int:
+    """Returns the number of units.
+
+    Raises:
+        Refused: it is not known.
+    """
+    units = dims_of(required(node, 2))[-1]
+    if not isinstance(units, int):
+        raise Refused("the sizes of its weights are unknown")
+    return units
+
+
+def _width(node: ir.Node) -> int:
+    return GATES[node.op_type] * _units(node)
 
 
 def directions_of(node: ir.Node) -> tuple[bool, ...]:
@@ -123,32 +226,12 @@ class _Steps:
 def _steps(b: Builder, node: ir.Node, x: ir.Value, position: int) -> _Steps:
     """Opens the loop of one direction."""
     kind, backwards = node.op_type, directions_of(node)[position]
-    w, r = (_entry(b, required(node, i), position) for i in (1, 2))
-    hidden = dims_of(r)[1]
-    if not isinstance(hidden, int):
-        raise Refused("the sizes of its weights are unknown")
-    width = GATES[kind] * hidden
-    sums = b.op("MatMul", x, b.transpose(w, [1, 0]), shape=[*dims_of(x)[:2], width], dtype=x.dtype)
-    of_state: ir.Value | None = None
-    bias = optional(node, 3)
-    if bias is not None:
-        both = _entry(b, bias, position)
-        sums = b.add(sums, b.slice(both, 0, 0, width))
-        of_state = b.slice(both, 0, width, 2 * width)
-        if not (kind == "GRU" and attribute(node, "linear_before_reset", 0)):
-            sums, of_state = b.add(sums, of_state), None
+    hidden = _units(node)
+    sums, of_state = _sums(b, node, x, position)
     loop = StepWriter(b)
     names = (5, 6) if kind == "LSTM" else (5,)
     states = [loop.carry(_initial(b, node, optional(node, i), x, position, hidden)) for i in names]
-    cell = _Cell(
-        b=loop.body,
-        node=node,
-        hidden=hidden,
-        turned=b.transpose(r, [1, 0]),
-        of_state=of_state,
-        peepholes=_peepholes(b, node, position, hidden),
-        activations=_activations(node, position),
-    )
+    cell = _cell(b, node, position, of_state, loop.body)
     after = _CELLS[kind](cell, loop.read(sums, backwards=backwards), states)
     visible = after[0]
     lengths = optional(node, 4)
@@ -158,6 +241,48 @@ def _steps(b: Builder, node: ir.Node, x: ir.Value, position: int) -> _Steps:
         pairs = zip(after, states, strict=True)
         after = [loop.body.where(goes_on, new, old) for new, old in pairs]
     return _Steps(loop, backwards, after, visible, cell.gates)
+
+
+def _sums(
+    b: Builder, node: ir.Node, x: ir.Value, position: int
+) -> tuple[ir.Value, ir.Value | None]:
+    """Writes what the input adds to all gates, `[time, batch, gates*hidden]`, with the biases.
+
+    Returns:
+        The sums, and the bias of the product with the state where it is not in them.
+    """
+    width = _width(node)
+    w = b.transpose(_entry(b, required(node, 1), position), [1, 0])
+    sums = b.op("MatMul", x, w, shape=[*dims_of(x)[:2], width], dtype=x.dtype)
+    bias = optional(node, 3)
+    if bias is None:
+        return sums, None
+    both = _entry(b, bias, position)
+    sums = b.add(sums, b.slice(both, 0, 0, width))
+    of_state = b.slice(both, 0, width, 2 * width)
+    if node.op_type == "GRU" and attribute(node, "linear_before_reset", 0):
+        return sums, of_state
+    return b.add(sums, of_state), None
+
+
+def _cell(
+    b: Builder,
+    node: ir.Node,
+    position: int,
+    of_state: ir.Value | None,
+    body: Builder | None = None,
+) -> _Cell:
+    """Returns what steps of one direction are written from: in a body, or all at once."""
+    hidden = _units(node)
+    return _Cell(
+        b=body or b,
+        node=node,
+        hidden=hidden,
+        turned=b.transpose(_entry(b, required(node, 2), position), [1, 0]),
+        of_state=of_state,
+        peepholes=_peepholes(b, node, position, hidden),
+        activations=_activations(node, position),
+    )
 
 
 def _entry(b: Builder, value: ir.Value, position: int) -> ir.Value:

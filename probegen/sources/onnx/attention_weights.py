@@ -195,8 +195,19 @@ def _followed(node: ir.Node, place: int, key: int, shape: tuple[object, ...]) ->
         # Trailing axes that stay in place: heads are joined with the batch, or told apart.
         behind = len(shape) - key
         same = shape[len(shape) - behind :] == after[len(after) - behind :]
-        return len(after) - behind if same and behind <= len(after) else None
+        return len(after) - behind if same and behind <= len(after) else _among(key, shape, after)
     return None
+
+
+def _among(key: int, shape: tuple[object, ...], after: tuple[object, ...]) -> int | None:
+    """Returns where an axis is once axes of size 1 were put in or taken out; None if others were.
+
+    `[batch, key]` -> `[batch, key, 1]`: axis 1
+    """
+    before, behind = ([i for i, d in enumerate(s) if d != 1] for s in (shape, after))
+    same = [shape[i] for i in before] == [after[i] for i in behind]
+    known = sum(shape[i] is None for i in before) <= 1
+    return behind[before.index(key)] if same and known and key in before else None
 
 
 def _fits(value: ir.Value, rank: int) -> bool:

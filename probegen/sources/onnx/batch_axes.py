@@ -18,6 +18,7 @@ import onnx_ir as ir
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
+from probegen.graph.loops.iteration import iteration_of, trip_count
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 from probegen.plan.positions import matched_from_both_ends
 
@@ -107,7 +108,52 @@ class BatchAxes:
             return tuple((d,) for d in shape)
         return None
 
+    def _follow_loop(self, node: ir.Node) -> None:
+        """Follows through the body of a loop, and to what comes out of it.
+
+        What a state has before the first step it has at each; where that does not tell, as of
+        zeros of a computed size, what a step makes of it does.
+        """
+        iteration = iteration_of(node)
+        for state in iteration.states:
+            self._enter(state.entering, self.factors(state.initial))
+        for sequence in iteration.scan_inputs:
+            whole = self.factors(sequence.sequence)
+            if whole is not None:
+                entry = (*whole[: sequence.axis], *whole[sequence.axis + 1 :])
+                self._enter(sequence.entering, entry)
+        self._follow_body(iteration.body)
+        unknown = [s for s in iteration.states if not self._has_samples(s.entering)]
+        told = [s for s in unknown if self._has_samples(s.leaving)]
+        for state in told:
+            self._enter(state.entering, self.factors(state.leaving))
+        if told:
+            self._follow_body(iteration.body)
+        for state in iteration.states:
+            self._enter(state.final, self.factors(state.leaving))
+        steps = trip_count(iteration)
+        for stack in iteration.scan_outputs:
+            each = self.factors(stack.leaving)
+            if each is not None:
+                self._enter(stack.stacked, (*each[: stack.axis], (steps,), *each[stack.axis :]))
+
+    def _follow_body(self, body: ir.Graph) -> None:
+        for inner in body:
+            self._follow(inner)
+
+    def _enter(self, value: ir.Value, factors: Factors | None) -> None:
+        """Notes the factors of a value, where it has as many axes."""
+        shape = shape_of(value)
+        if factors is not None and (shape is None or len(shape) == len(factors)):
+            self._found[value] = factors
+
+    def _has_samples(self, value: ir.Value) -> bool:
+        return any(SAMPLES in f for f in self.factors(value) or ())
+
     def _follow(self, node: ir.Node) -> None:
+        if node.op_type in ("Loop", "Scan") and not node.domain:
+            self._follow_loop(node)
+            return
         rule = _RULES.get(node.op_type) if not node.domain else None
         for place, result in enumerate(node.outputs):
             shape = shape_of(result)
@@ -120,6 +166,7 @@ class BatchAxes:
                 found = None  # samples against samples: no axis is that of the batch
             found = found if found is not None else self._by_sizes(result)
             self._found[result] = found
+            self._lost.discard(result)  # of a body that is followed once more
             if found is None and self._loses(node):
                 self._lost.add(result)
 

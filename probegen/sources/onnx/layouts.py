@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -103,7 +103,7 @@ class Layouts:
         fed = [v for v in graph.inputs if not v.is_initializer()]
         named = _named_batch([shape_of(v) or () for v in fed])
         self._learn_batch([*graph.inputs, *graph.outputs], named)
-        nodes = list(graph)
+        nodes = list(_with_bodies(graph))
         for strong in (True, False):
             for node in nodes:
                 self._make(node, strong)
@@ -121,6 +121,11 @@ class Layouts:
         places = {v: self._batch_of_input(v) for v in fed}
         self._batched = any(place is not None for place in places.values())
         self._batch = BatchAxes(graph, places, size)
+
+    @property
+    def batched(self) -> bool:
+        """Whether some input has an axis of samples."""
+        return self._batched
 
     @property
     def batch(self) -> int | None:
@@ -350,6 +355,14 @@ class Layouts:
                 names = [n if s else None for n, s in zip(self._known[result], same, strict=True)]
                 changed |= self._learn(value, names)
         return changed
+
+
+def _with_bodies(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Yields the nodes of a graph and of the bodies of its loops."""
+    for node in graph:
+        yield node
+        if node.op_type in ("Loop", "Scan") and not node.domain:
+            yield from _with_bodies(node.attributes["body"].as_graph())
 
 
 def _named_batch(fed: Sequence[Sequence[Dim]]) -> str | None:

@@ -13,13 +13,14 @@ from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.autodiff import Refused
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.marks import MARK, MARK_DOMAIN
-from probegen.graph.core.values import rank_of, shape_of
+from probegen.graph.core.values import rank_of, shape_of, subgraphs_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
 from probegen.graph.vjp.recurrent_steps import states_over_time
 from probegen.plan.axes import BATCH
 from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
 from probegen.sources.onnx.layouts import Apart
+from probegen.sources.onnx.loop_bodies import give_out_steps
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.view import OnnxView
 
@@ -47,9 +48,10 @@ def forward_graph(
     builder = Builder(graph, read.opset)
     predictions = list(graph.outputs)
     states = _states(builder, view, plan, copies)
+    inside = _inside_loops(builder, view, plan, copies)
     plain = [
-        _given_out(builder, o, states[o.ref])
-        if o.probe.of_states
+        _given_out(builder, o, inside[o.ref] if o.ref in inside else states[o.ref])
+        if o.ref in inside or o.probe.of_states
         else _plain(builder, view, o, copies[view.taken(o)])
         for o in plan.plain
     ]
@@ -66,9 +68,13 @@ def forward_graph(
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
-    """Returns the values of a graph itself in an order that its copies share."""
-    made = [v for node in graph for v in node.outputs]
-    return [*graph.inputs, *graph.initializers.values(), *made]
+    """Returns the values of a graph and of those within it, in an order that its copies share."""
+    found = [*graph.inputs, *graph.initializers.values()]
+    for node in graph:
+        found += node.outputs
+        for inner in subgraphs_of(node):
+            found += _values(inner)
+    return found
 
 
 def _path_of(node_name: str) -> str:
@@ -83,6 +89,28 @@ def _plain(builder: Builder, view: OnnxView, output: PlainOutput, value: ir.Valu
     return _given_out(builder, output, value)
 
 
+def _inside_loops(
+    builder: Builder, view: OnnxView, plan: Plan, copies: dict[ir.Value, ir.Value]
+) -> dict[TensorRef, ir.Value]:
+    """Lets loops give out what is taken from their bodies; writes it with the batch first."""
+    found: dict[TensorRef, ir.Value] = {}
+    for output in plan.plain:
+        over = None if output.ref in found else view.over_steps(output)
+        if over is None:
+            continue
+        loops = [_copied_node(copies, loop) for loop in over.loops]
+        stacked = give_out_steps(builder, copies[over.value], loops)
+        apart = _told_apart(builder, stacked, over.apart)
+        found[output.ref] = builder.transpose(apart, over.order)
+    return found
+
+
+def _copied_node(copies: dict[ir.Value, ir.Value], node: ir.Node) -> ir.Node:
+    made = copies[node.outputs[0]].producer()
+    assert made is not None
+    return made
+
+
 def _states(
     builder: Builder, view: OnnxView, plan: Plan, copies: dict[ir.Value, ir.Value]
 ) -> dict[TensorRef, ir.Value]:
@@ -92,12 +120,12 @@ def _states(
         ExportError: it cannot be told what an operator computes.
     """
     of_loop: dict[tuple[str, int], list[TensorRef]] = {}
-    for ref in dict.fromkeys(o.ref for o in plan.plain if o.probe.of_states):
+    recurrent = (o for o in plan.plain if o.probe.of_states and not view.over_steps(o))
+    for ref in dict.fromkeys(o.ref for o in recurrent):
         of_loop.setdefault((str(ref.path), ref.position), []).append(ref)
     found: dict[TensorRef, ir.Value] = {}
     for (path, position), refs in of_loop.items():
-        node = copies[view.node(path).outputs[0]].producer()
-        assert node is not None
+        node = _copied_node(copies, view.node(path))
         try:
             made = states_over_time(builder, node, position, [ref.operation for ref in refs])
         except Refused as error:

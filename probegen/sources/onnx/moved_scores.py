@@ -14,6 +14,7 @@ import onnx_ir as ir
 from probegen.graph.core.queries import depending_on, inputs_of
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.sources.onnx.loading import Original
+from probegen.sources.onnx.names import name_all
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner
 from probegen.sources.onnx.view import OnnxView
@@ -128,6 +129,13 @@ def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
 def is_quantised(graph: ir.Graph) -> bool:
     """Tells whether values of a graph are rounded to whole numbers on the way."""
     return any(node.op_type == "QuantizeLinear" for node in graph)
+
+
+def copied_with_names(read: OnnxModel) -> ir.Model:
+    """Returns a copy of the original file whose values have the names of the prepared graph."""
+    model = _copied(read.original)
+    name_all(model)
+    return model
 
 
 def _copied(original: Original) -> ir.Model:

@@ -39,7 +39,9 @@ from probegen.plan.plan import (
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
+from probegen.sources.onnx.bodies_by_steps import BodiesBySteps
 from probegen.sources.onnx.loading import Original
+from probegen.sources.onnx.loop_bodies import OverSteps
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
     is_quantised,
@@ -129,9 +131,11 @@ class OnnxReference:
         return {o.name: found[o.name] for o in self.plan.manifest.outputs}
 
     def _plain(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = [o for o in self.plan.plain if not o.probe.of_states]
-        states = [o for o in self.plan.plain if o.probe.of_states]
-        stepped = {} if not states else self._states(feed, states)
+        stepped = self._inside_loops(feed)
+        own = [o for o in self.plan.plain if o.spec.name not in stepped]
+        states = [o for o in own if o.probe.of_states]
+        stepped.update(self._states(feed, states) if states else {})
+        outputs = [o for o in own if not o.probe.of_states]
         if not outputs:
             return stepped
         found = self._values_runner.run(feed, [self._value_name(o) for o in outputs])
@@ -145,6 +149,30 @@ class OnnxReference:
             )
             for o in outputs
         }
+
+    def _inside_loops(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns what is taken from the bodies of loops: these run one step at a time."""
+        if not self._over_steps:
+            return {}
+        ops, values = NumpyOperations(), self._bodies.run(feed)
+        made: dict[str, Array] = {}
+        for output, over in self._over_steps:
+            value = values[str(over.value.name)]
+            if over.apart is not None and over.apart.parts is not None:
+                value = over.apart.apart(value, feed)
+            payload = output.probe.payload(ops, value.transpose(over.order), output.axes)
+            made[output.spec.name] = np.asarray(payload).astype(output.spec.dtype)
+        return made
+
+    @functools.cached_property
+    def _over_steps(self) -> list[tuple[PlainOutput, OverSteps]]:
+        found = ((o, self._view.over_steps(o)) for o in self.plan.plain)
+        return [(o, over) for o, over in found if over is not None]
+
+    @functools.cached_property
+    def _bodies(self) -> BodiesBySteps:
+        wanted = [over for _, over in self._over_steps]
+        return BodiesBySteps(self._read, wanted, self._runner)
 
     def _states(
         self, feed: Mapping[str, Array], outputs: Sequence[PlainOutput]
@@ -174,7 +202,8 @@ class OnnxReference:
     @functools.cached_property
     def _values_runner(self) -> Runner:
         """The original file with what is taken from it among its outputs."""
-        plain, wanted = self.plan.plain, list[str]()
+        inside = {o.spec.name for o, _ in self._over_steps}
+        plain, wanted = [o for o in self.plan.plain if o.spec.name not in inside], list[str]()
         wanted += [self._value_name(o) for o in plain if not o.probe.of_states]
         nodes = [self._view.node(str(o.ref.path)) for o in plain if o.probe.of_states]
         wanted += [str(v.name) for node in nodes for v in computed_operands(node)]

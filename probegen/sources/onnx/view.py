@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -15,14 +15,14 @@ from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
-from probegen.graph.core.values import attribute, shape_of
+from probegen.graph.core.values import attribute, shape_of, subgraphs_of
 from probegen.graph.vjp import BLOCKING
 from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES, directions_of
 from probegen.methods.axes import FRAME
-from probegen.plan.axes import BATCH, TIME, WINDOW, Axes, channel_axis, position_axes
+from probegen.plan.axes import BATCH, CHANNEL, TIME, WINDOW, Axes, channel_axis, position_axes
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import ATTENTION, STATE, WEIGHT, PlainOutput, TargetPlan, TensorRef
-from probegen.plan.points import ProbePoint, ProbePoints
+from probegen.plan.points import ProbePoint, ProbePoints, Shape
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
@@ -30,6 +30,16 @@ from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
 from probegen.sources.onnx.layouts import Apart, Layouts
 from probegen.sources.onnx.lengths import longest
+from probegen.sources.onnx.loop_bodies import (
+    Inside,
+    OverSteps,
+    carried_states,
+    inside_of,
+    is_loop,
+    of_changing_size,
+    over_steps,
+    varying_inside,
+)
 from probegen.sources.onnx.padding import constants_compared, paddings
 from probegen.sources.onnx.positions import follow_graph
 from probegen.sources.onnx.roles import is_embedding, role_of
@@ -92,28 +102,53 @@ class OnnxView(ModelView):
         self._varying = depending_on(graph, self.inputs)
         self._layouts = Layouts(graph, dict(axes or {}))
         self.batch = self._layouts.batch
-        self._weights = {w.softmax: w for w in attention_weights(graph, self._varying)}
+        self._inside: dict[ir.Node, Inside] = {}
+        self._changing_size: set[ir.Value] = set()
+        for loop in filter(is_loop, graph):
+            self._inside.update(inside_of(loop))
+            self._varying |= varying_inside(loop, self._varying)
+            self._changing_size |= of_changing_size(loop)
+        bodies = [
+            body
+            for node in (*graph, *self._inside)
+            if is_loop(node) or node in self._inside
+            for body in subgraphs_of(node)
+        ]
+        self._weights = {
+            w.softmax: w for g in (graph, *bodies) for w in attention_weights(g, self._varying)
+        }
         self._nodes = self._named_nodes()
         self._refs = {
             value: TensorRef(path, 0, position)
             for path, node in self._nodes.items()
-            for position, value in enumerate(node.outputs)
+            if node not in self._inside
+            for position, value in enumerate(_floats_first(node))
         }
-        self._random = depending_on(
-            graph, [v for n in graph if n.op_type in _DRAWING and not n.domain for v in n.outputs]
-        )
+        self._random = _drawn(graph, ())
         self.points = ProbePoints([*self._input_points(), *self._node_points()], name)
         self.layers = [p.layer for p in self.points if p.role != "input"]
 
     def _named_nodes(self) -> dict[str, ir.Node]:
-        """Returns the nodes of the graph itself by path: names without a slash in front."""
+        """Returns the nodes by path: names without a slash in front, behind those of loops."""
         found: dict[str, ir.Node] = {}
+
+        def add(node: ir.Node, before: str) -> str:
+            name = str(node.name)
+            path = name.lstrip("/") or name
+            if before and not path.startswith(f"{before}/"):
+                path = f"{before}/{path}"
+            chosen = path if path not in found and path not in self.input_names else name
+            found[chosen] = node
+            return chosen
+
         for node in self.graph:
             if is_turn_of_scores(node):
                 continue
-            name = str(node.name)
-            path = name.lstrip("/") or name
-            found[path if path not in found and path not in self.input_names else name] = node
+            inside = list(inside_of(node)) if is_loop(node) else []
+            path = str(node.name).lstrip("/") or str(node.name)
+            for inner, _ in inside:
+                add(inner, path)
+            add(node, "")
         return found
 
     # -- points ----------------------------------------------------------------------------
@@ -147,13 +182,14 @@ class OnnxView(ModelView):
             if node.domain == MARK_DOMAIN:
                 continue
             floats = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
-            if not node.outputs[0].name and floats and self._recurrence(node):
-                # Its last states alone are read.
+            varying = bool(floats) and floats[0] is node.outputs[0] and floats[0] in self._varying
+            if not varying and floats and self._has_states(node):
+                # Its last states alone are read, or a loop gives out a count before them.
                 yield ProbePoint(
                     path, key_of(node), (role_of(node),), (), (), probes=("states",), layer=node
                 )
                 continue
-            if not floats or floats[0] is not node.outputs[0] or floats[0] not in self._varying:
+            if not varying:
                 continue
             role = "attention" if node in self._weights else role_of(node)
             roles = ("output", role) if any(v in outputs for v in node.outputs) else (role,)
@@ -162,17 +198,23 @@ class OnnxView(ModelView):
                 path=path,
                 class_name=key_of(node),
                 roles=roles,
-                shapes=tuple(self._facts(v).shape for v in floats),
+                shapes=tuple(self._shape_given_out(node, v) for v in floats),
                 dtypes=tuple(map(_dtype, floats)),
                 probes=tuple(probes),
                 reason=reason,
                 layer=node,
             )
 
+    def _shape_given_out(self, node: ir.Node, value: ir.Value) -> Shape:
+        over = self._over_steps(value, node)
+        return (self._facts(value) if over is None else over.facts).shape
+
     def _probes(self, node: ir.Node, value: ir.Value) -> tuple[list[str], str]:
         """Returns what a node can be probed for, and why not for more."""
         if value in self._random:
             return [], "drawn at random"
+        if node in self._inside:
+            return self._probes_inside(node, value)
         if not shape_of(value):
             return [], "one number for all samples"
         apart = self._layouts.told_apart(value)
@@ -193,14 +235,53 @@ class OnnxView(ModelView):
             probes.append("grad_cam")
         if node in self._weights:
             probes.append("attention")
-        if self._recurrence(node):
+        if self._has_states(node):
             probes.append("states")
         return probes, reason
+
+    def _probes_inside(self, node: ir.Node, value: ir.Value) -> tuple[list[str], str]:
+        """Returns what a node in the body of a loop can be probed for, and why not for more."""
+        where = self._inside[node]
+        loop = str(where.loops[-1].name)
+        if where.branch is not None:
+            branch = f"If {str(where.branch.name)!r}, of which a step may run the other"
+            return [], f"inside loop {loop!r} in a branch of {branch}"
+        if not shape_of(value):
+            return [], f"inside loop {loop!r}, one number for all samples"
+        if value in self._changing_size:
+            return [], f"inside loop {loop!r}, its size changes from step to step"
+        apart = self._layouts.told_apart(value)
+        if apart is not None and not apart.parts:
+            return [], f"along its axis {apart.axis} samples are joined with others of open number"
+        if self._layouts.batched and apart is None and BATCH not in self._layouts.axes(value):
+            return [], "along which of its axes samples lie is not known"
+        kinds = ["activation", *(["attention"] if node in self._weights else [])]
+        kinds += ["states"] if self._has_states(node) else []
+        return kinds, f"inside loop {loop!r}, over its steps: no gradient is taken at it"
+
+    def _has_states(self, node: ir.Node) -> bool:
+        """Tells whether a node keeps states from step to step that can be given out."""
+        return self._recurrence(node) is not None or bool(self._loop_states(node))
+
+    def _loop_states(self, node: ir.Node) -> dict[int, ir.Value]:
+        """Returns what each step of a loop leaves of its states, by their numbers."""
+        where = self._inside.get(node)
+        if not is_loop(node) or (where is not None and where.branch is not None):
+            return {}
+        return {
+            number: state.leaving
+            for number, state in enumerate(carried_states(node))
+            if state.leaving in self._varying
+            and state.leaving not in self._random | self._changing_size
+            and (not self._layouts.batched or BATCH in self._layouts.axes(state.leaving))
+        }
 
     def _recurrence(self, node: ir.Node) -> tuple[int | None, int | None] | None:
         """Returns batch and time of a recurrent operator that runs over samples, else None."""
         x = node.inputs[0] if node.inputs else None
         if node.domain or node.op_type not in GATE_NAMES or x is None or shape_of(x) is None:
+            return None
+        if node in self._inside:
             return None
         at = 0 if attribute(node, "layout", 0) else 1
         axes = self._layouts.axes(x)
@@ -262,8 +343,10 @@ class OnnxView(ModelView):
         )
 
     def tensor(self, ref: TensorRef) -> TensorFacts:
-        """Returns what is known of a tensor."""
-        return self._facts(self.value(ref))
+        """Returns what is known of a tensor; of one in a loop over the steps."""
+        value = self.value(ref)
+        over = self._over_steps(value, self._nodes.get(str(ref.path)))
+        return self._facts(value) if over is None else over.facts
 
     def value(self, ref: TensorRef) -> ir.Value:
         """Returns the value of the graph that a reference means."""
@@ -273,7 +356,7 @@ class OnnxView(ModelView):
             return self.weights(ref).value
         if ref.path is None:
             return self.inputs[ref.position]
-        return self._nodes[ref.path].outputs[ref.position]
+        return _floats_first(self._nodes[ref.path])[ref.position]
 
     def map_axes(self, ref: TensorRef) -> Axes:
         """Returns the axes of a tensor that carries maps: frames have an axis of their own."""
@@ -291,6 +374,11 @@ class OnnxView(ModelView):
     def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
         """Returns the attention weights at a point that applies some."""
         facts, keys = self._attention(point)
+        value = self.weights(TensorRef(point.path, point.call_index)).value
+        over = self._over_steps(value, point.layer, facts)
+        if over is not None:
+            moved = [over.axis(key) for key in keys]
+            return [AttentionWeights(point, 0, 1, over.facts, moved, len(over.loops))]
         ref = TensorRef(point.path, point.call_index, made=ATTENTION)
         return [AttentionWeights(point, 0, 1, facts, keys, ref=ref)]
 
@@ -322,6 +410,8 @@ class OnnxView(ModelView):
     def states(self, point: ProbePoint) -> list[StateFacts]:
         """Returns the states over time, and the gates, of a recurrent operator."""
         node = self._nodes[point.path]
+        if is_loop(node):
+            return self._states_of_loop(point, node)
         x, weights = node.inputs[0], node.inputs[2]
         sizes = self._recurrence(node)
         if sizes is None or x is None or weights is None:
@@ -340,6 +430,41 @@ class OnnxView(ModelView):
                 name = f"{point.name}{way}{suffix}"
                 found.append(StateFacts(name, _TITLES[suffix], ref, facts, is_gate))
         return found
+
+    def _states_of_loop(self, point: ProbePoint, loop: ir.Node) -> list[StateFacts]:
+        """Returns the states of a loop over time: the first as its own, others numbered."""
+        found = []
+        for place, (number, value) in enumerate(self._loop_states(loop).items()):
+            suffix = f":{place}" if place else ""
+            ref = TensorRef(point.path, 0, number, STATE, suffix)
+            over = self._over_steps_of_state(loop, value)
+            axes = tuple("unit" if n == CHANNEL else n for n in over.facts.axes)
+            facts = dataclasses.replace(over.facts, axes=axes)
+            title = f"Carried state {value.name}"
+            found.append(StateFacts(f"{point.name}{suffix}", title, ref, facts))
+        return found
+
+    def _over_steps_of_state(self, loop: ir.Node, value: ir.Value) -> OverSteps:
+        where = self._inside.get(loop)
+        loops = (*(() if where is None else where.loops), loop)
+        return over_steps(value, loops, self._facts(value), self._layouts.told_apart(value))
+
+    def _over_steps(
+        self, value: ir.Value, node: ir.Node | None, facts: TensorFacts | None = None
+    ) -> OverSteps | None:
+        """Says how a value of a loop's body comes out; None for one of the graph itself."""
+        where = None if node is None else self._inside.get(node)
+        if where is None:
+            return None
+        apart = self._layouts.told_apart(value)
+        return over_steps(value, where.loops, facts or self._facts(value), apart)
+
+    def over_steps(self, output: PlainOutput) -> OverSteps | None:
+        """Says how an output of a loop's body comes out; None where it is of none."""
+        node = self._nodes.get(str(output.ref.path))
+        if output.probe.of_states and node is not None and is_loop(node):
+            return self._over_steps_of_state(node, self._loop_states(node)[output.ref.position])
+        return self._over_steps(self.taken(output), node)
 
     def node(self, path: str) -> ir.Node:
         """Returns the node of a path."""
@@ -385,6 +510,8 @@ class OnnxView(ModelView):
         """Returns the value of the graph that an output without gradient gives out."""
         if output.probe.of_weights:
             return self.weights(output.ref).value
+        if output.probe.of_states and is_loop(self._nodes[str(output.ref.path)]):
+            return self._loop_states(self._nodes[str(output.ref.path)])[output.ref.position]
         return self.value(output.ref)
 
     def _facts(self, value: ir.Value) -> TensorFacts:
@@ -562,12 +689,36 @@ class OnnxView(ModelView):
     def _refuse_draw(self, value: ir.Value, what: str) -> None:
         if value in self._random:
             before = _ancestors([value])
-            drawn = next(n for n in self.graph if n.op_type in _DRAWING and n.outputs[0] in before)
+            inner = [*self.graph, *self._inside]
+            drawn = next(n for n in inner if _draws(n) and set(n.outputs) & (before | {value}))
             raise InstrumentError(
                 f"{what} is drawn at random, by {drawn.op_type} {drawn.name!r}: each run draws "
                 "anew, which no artefact can agree with. Export the model without it (for "
                 "inference), or give the numbers as an input."
             )
+
+
+def _drawn(graph: ir.Graph, outside: Collection[ir.Value]) -> set[ir.Value]:
+    """Returns the values that depend on random numbers, in graphs within one too."""
+    drawing = (v for node in graph if _draws(node) for v in node.outputs)
+    found = depending_on(graph, [*outside, *drawing])
+    for node in graph:
+        for inner in subgraphs_of(node):
+            found |= _drawn(inner, found)
+    return found
+
+
+def _draws(node: ir.Node) -> bool:
+    """Tells whether a node draws random numbers, itself or in a graph of its own."""
+    if node.op_type in _DRAWING and not node.domain:
+        return True
+    return any(_draws(inner) for graph in subgraphs_of(node) for inner in graph)
+
+
+def _floats_first(node: ir.Node) -> list[ir.Value]:
+    """Returns the outputs of a node in the order of its point: those of floating numbers first."""
+    listed = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
+    return [*listed, *(v for v in node.outputs if v not in listed)]
 
 
 def _frames_named(apart: Apart) -> Axes:

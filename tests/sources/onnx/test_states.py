@@ -118,11 +118,49 @@ def test_beyond_the_end_of_a_sequence_its_state_stays(tmp_path):
 
 
 def test_a_wrong_state_is_found(tmp_path, monkeypatch):
-    cells = dict(recurrent_steps._CELLS)
-    monkeypatch.setattr(
-        recurrent_steps,
-        "_CELLS",
-        cells | {"RNN": lambda cell, sums, states: [cell.b.add(sums, states[0])]},
+    monkeypatch.setattr(recurrent_steps, "_entering", lambda *given: given[1])
+    with pytest.raises(VerificationError, match="states/cell:1"):
+        pg.compile(file("LSTM")[0], pg.States(), tmp_path / "m.onnx", inputs=AXES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "cells"),
+    [("LSTM", {}, 0), ("GRU", {"linear_before_reset": 1}, 0), ("LSTM", {"peephole": True}, 1)],
+)
+def test_no_cell_runs_again(kind, more, cells, tmp_path):
+    """Hidden states are the operator's own; gates and cell states follow from them at once.
+
+    The gates of a cell with peepholes need the cell state before: that one is run step by step.
+    """
+    probe = pg.States(gates=True)
+    path = tmp_path / "m.onnx"
+    pg.compile(file(kind, **more)[0], probe, path, inputs=AXES, gate=False, verify=False)
+    nodes = onnx.load(path).graph.node
+    bodies = [a.g for n in nodes if n.op_type == "Scan" for a in n.attribute if a.name == "body"]
+    assert sum(n.op_type == "MatMul" for body in bodies for n in body.node) == cells
+    assert sum(n.op_type == kind for n in nodes) == 1
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_lengths_with_empty_sequences_among_them(kind, direction, tmp_path):
+    """Of each row by itself, cut to its length; an empty one stays where it starts, at zero."""
+    alone, whole = file(kind, direction, lengths=True)
+    pg.compile(
+        alone, pg.States(), tmp_path / "m.onnx", inputs=AXES | {"lengths": "batch"}, verify=True
     )
-    with pytest.raises(VerificationError, match="states/cell"):
-        pg.compile(file("RNN")[0], pg.States(), tmp_path / "m.onnx", inputs=AXES)
+    x = np.random.default_rng(3).standard_normal((5, 4, WIDTH)).astype("float32")
+    lengths = np.array([5, 0, 3, 1], np.int32)
+    found = runtime.load(tmp_path / "m.onnx").run({"x": x, "lengths": lengths})
+    session = ort.InferenceSession(whole.SerializeToString())
+    ways = ["/forward", "/backward"] if direction == "bidirectional" else [""]
+    for position, way in enumerate(ways):
+        backwards = position == 1 or direction == "reverse"
+        for row, end in enumerate(lengths):
+            expected = np.zeros((5, HIDDEN))
+            if end:
+                feed = {"x": x[:end, row : row + 1], "lengths": lengths[row : row + 1]}
+                expected[:end] = session.run(["y"], feed)[0][:, position, 0]
+                expected[end:] = 0 if backwards else expected[end - 1]
+            got = found[f"states/cell{way}"].array[row]
+            np.testing.assert_allclose(got, expected, err_msg=f"{row} {way}", **CLOSE)

@@ -6,12 +6,10 @@ values among a Scan's own inputs and refuses the file, unless they are stored co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.copying import copy_node
+from probegen.graph.core.copying import copy_node, read_others
 from probegen.graph.core.queries import captured_values, inputs_of
 from probegen.graph.core.replacing import replace_node
 from probegen.graph.core.values import subgraphs_of
@@ -69,7 +67,7 @@ def _carry_into(names: Builder, node: ir.Node, from_stored: _FromStored) -> ir.N
                 copy_node(early, one, instead)
     if not instead:
         return node
-    _read_instead(body, instead)
+    read_others(body, instead)
     leaving = [late.op("Identity", within, shape=within) for within in entering.values()]
     for one in reversed(early.nodes):
         body.insert_before(body[0], one)
@@ -113,13 +111,3 @@ def _nodes_from_stored(value: ir.Value, from_stored: _FromStored) -> list[ir.Nod
         before = [n for v in computed for n in from_stored[v] or ()]
         from_stored[one] = list(dict.fromkeys([*before, node]))
     return from_stored[value]
-
-
-def _read_instead(body: ir.Graph, instead: Mapping[ir.Value, ir.Value]) -> None:
-    """Lets a body, and the graphs in it, read other values."""
-    for node in body.all_nodes():
-        for position, value in enumerate(node.inputs):
-            if value is not None and value in instead:
-                node.replace_input_with(position, instead[value])
-    for graph in (body, *body.subgraphs()):
-        graph.outputs[:] = [instead.get(v, v) for v in graph.outputs]
