@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo examples gallery test test-wide test-serving check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
+.PHONY: help demo examples gallery test test-wide test-serving test-web check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-wide  run those that take long (tests/wide.py)"
 	@echo "make test-serving  run the tests that need KServe and Triton's schema"
+	@echo "make test-web  run the tests of pages in Chromium (needs node, npm and Chromium)"
 	@echo "make check   format, lint and types"
 	@echo "make docs    write the tables of methods, and the site into out/site/"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
@@ -135,6 +136,11 @@ $(NODE_READY): runs_where/javascript/package.json
 # Needs node, npm and Chromium (Debian: nodejs, npm, chromium; CHROMIUM=PATH for another one).
 runs-where: $(READY) .venv-where-oldest/.ready .venv-where/.ready $(NODE_READY)
 	$(BIN)/python -m runs_where --page docs/RUNS_WHERE.md
+
+# Needs what runs-where needs, and Playwright.
+test-web: $(READY) $(NODE_READY)
+	$(BIN)/python -m pip install --quiet --editable '.[web-tests]'
+	$(BIN)/python -m pytest tests/web
 
 # make mutants FILES="probegen/methods/saliency.py probegen/plan" MINUTES=20
 FILES ?=

@@ -20,6 +20,7 @@ FLOORS = (
     "probegen.methods",
     "probegen.runtime",
     "probegen.serve",
+    "probegen.web",
     "probegen.bulk",
     "probegen.plan",
     "probegen.graph.core",
@@ -55,6 +56,7 @@ FLOORS = (
 NARROW = {
     "probegen.runtime": ("_version", "errors", "text", "stages", "artefact", "runtime"),
     "probegen.serve": ("_version", "errors", "text", "stages", "artefact", "runtime", "serve"),
+    "probegen.web": ("_version", "errors", "text", "stages", "artefact", "runtime", "web"),
     "probegen.bulk": ("_version", "errors", "text", "stages", "artefact", "runtime", "bulk"),
     "probegen.methods": ("_version", "errors", "text", "stages", "artefact", "methods"),
     "probegen.artefact": ("_version", "errors", "text", "stages", "artefact"),

@@ -23,6 +23,7 @@ from probegen.cli.run import run
 from probegen.cli.serve import serve
 from probegen.cli.serve_config import serve_config
 from probegen.cli.verify import verify
+from probegen.cli.web import web
 from probegen.errors import ProbegenError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -95,6 +96,7 @@ def cli(traceback: bool) -> None:
       probegen serve model.onnx --port 8080
       probegen serve-config triton model.onnx -o repository
       probegen drift model.onnx results.npz
+      probegen web model.onnx -o site
     """
     del traceback  # see main
 
@@ -112,5 +114,6 @@ for _command in (
     serve,
     serve_config,
     drift,
+    web,
 ):
     cli.add_command(_command)

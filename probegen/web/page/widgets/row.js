@@ -1,0 +1,72 @@
+// A row of a table: a number a feature, typed, pasted or out of a file.
+(function (page) {
+  "use strict";
+
+  const { make } = page.drawing;
+  const { TABLE, field, innerAxes, innerSizes, opener, withBatch } = page.widgets;
+  const MOST_FIELDS = 64;
+
+  function fits(spec) {
+    const axes = innerAxes(spec);
+    const isIds = spec.vocabulary !== null || (spec.integer && axes[0] === "time");
+    return axes.length === 0 || (axes.length === 1 && axes[0] !== "time" && !isIds && innerSizes(spec)[0] !== null);
+  }
+
+  function makeWidget(spec, told, changed) {
+    const size = innerSizes(spec)[0] ?? 1;
+    const names = page.tables.namesOf(spec, size);
+    const fields = size <= MOST_FIELDS ? names.map(() => make("input", { type: "number", step: "any", value: 0, change: changed })) : null;
+    const pasted = make("textarea", { rows: 2, spellcheck: "false", autocomplete: "off", change: () => guarded(() => take(pasted.value)) });
+    const which = make("select", { autocomplete: "off", change: () => show(which.selectedIndex) });
+    const rows = make("div", { hidden: true }, field("Row", which));
+    let table = null;
+    let values = fields ? null : [];
+    const guarded = (act) => {
+      try {
+        act();
+      } catch (error) {
+        told.problem(error);
+      }
+    };
+
+    function show(row) {
+      values = table.rows[row];
+      if (fields) fields.forEach((one, i) => (one.value = Number.isFinite(values[i]) ? values[i] : ""));
+      changed();
+    }
+
+    // Takes a table; each row is a sample.
+    function take(text) {
+      if (!text.trim()) return;
+      const { table: read, said } = page.tables.byFeature(page.tables.read(text), spec.features);
+      const width = read.rows[0].length;
+      if (width !== size) throw new page.InputError(`The table has ${width} columns, and "${spec.name}" takes ${size} numbers a row.`);
+      table = { ...read, said };
+      which.replaceChildren(...read.rows.map((_, i) => make("option", { value: i }, `${i + 1} of ${read.rows.length}`)));
+      rows.hidden = read.rows.length < 2;
+      show(0);
+    }
+
+    async function value() {
+      const data = fields ? fields.map((one, i) => (one.value === "" ? (values?.[i] ?? NaN) : Number(one.value))) : values;
+      if (!data.length) throw new page.InputError(`Paste a row of ${size} numbers, or open a table.`);
+      const sizes = innerAxes(spec).length ? [size] : [];
+      return { ...withBatch(spec, data, sizes), names: table?.names ?? null, notes: table?.said ?? [] };
+    }
+
+    const load = async (file) => take(await file.text());
+    const element = make("div", {},
+      fields ? make("div", { class: "fields" }, ...fields.map((one, i) => field(names[i], one))) : null,
+      field("Paste rows of a table", pasted, "as CSV, with or without a row of names"),
+      opener("Open a table", ".csv,.tsv,.txt", (file) => load(file).catch(told.problem)), rows);
+    return { element, value, load };
+  }
+
+  // Names of the features of an input.
+  page.tables.namesOf = (spec, size) => {
+    const told = spec.features;
+    if (told?.length === size) return told.map((one) => (one.unit ? `${one.name} [${one.unit}]` : one.name));
+    return size === 1 ? [spec.name] : Array.from({ length: size }, (_, i) => `feature ${i}`);
+  };
+  page.widgets.row = { title: "a row of a table", fits, accepts: (file) => TABLE.test(file.name), make: makeWidget };
+})((globalThis.probegen = globalThis.probegen || {}));
