@@ -1,15 +1,17 @@
 """States of an ONNX file as inputs and outputs, so that a series can be run in chunks.
 
 Recurrent operators that start from zeros start from what is fed instead, and where they end comes
-out. States that a file takes and gives out already are found, by what its graph does with them, by
-how exporters call them, or by what a user says, and noted as such.
+out. States that a file takes and gives out already are found by what its graph does with them, and
+noted as such: an input that a recurrence starts from and nothing else reads, whose end an output
+is; and a cache, to which a run adds and whose names go together. A name alone makes no state of an
+input: a forecaster calls its series `x` and what it predicts of it `next_x`. A user says such ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -17,9 +19,11 @@ from probegen.artefact.manifest import NEXT_STATE, STATE
 from probegen.errors import ExportError
 from probegen.graph.core.queries import inputs_of, is_float
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
+from probegen.graph.loops.iteration import iteration_of
 from probegen.plan.axes import BATCH, Axes
 from probegen.plan.points import ProbePoint
 from probegen.sources.onnx.loading import load
+from probegen.sources.onnx.loop_bodies import is_loop
 from probegen.sources.onnx.reading import OnnxModel, read_onnx
 from probegen.sources.onnx.view import OnnxView
 from probegen.sources.states import alike, checked_pairs
@@ -32,6 +36,16 @@ _MOVES = frozenset(
     | {"Flatten", "Cast", "Expand", "Tile"}
 )
 _CACHE: Axes = (BATCH, "head", "past", "feature")
+#: Operators that ask how large a tensor is, not what it holds.
+_SIZES = frozenset({"Shape", "Size"})
+#: Operators that put new entries to a cache, and the places of the cache among their inputs; all of
+#: them where None.
+_ADDING: Mapping[str, tuple[int, ...] | None] = {
+    "Concat": None,
+    "ScatterND": (0,),
+    "ScatterElements": (0,),
+    "Where": (1, 2),
+}
 #: Names of an input, and what the output of the next state is called then, as exporters and people
 #: call them: `past_key_values.0.key` and `present.0.key`, `h0` and `hn`, `h` and `next_h`.
 _PAIRS = tuple(
@@ -129,9 +143,9 @@ def with_states(
     own = {} if pairs is None else checked_pairs(view, pairs)
     places: list[_Place] = []
     if select is not None:
-        places = _places(view, view.select(select, "states"))
+        places = _places(view, _fused(view, select))
     elif pairs is None:
-        every = _places(view, [p for p in view.points if "states" in p.probes])
+        every = _places(view, [p for p in view.points if "states" in p.probes and _is_fused(p)])
         own = _own_states(view, every)
         others = {p.path for p in every if not _starts_from_zero(p.initial)}
         places = [p for p in every if p.path not in others]
@@ -146,13 +160,38 @@ def with_states(
 
 def _nothing(view: OnnxView) -> str:
     floats = [name for i, name in enumerate(view.input_names) if view.input(i).is_float]
+    by_name = {str(v.name): str(end.name) for v in view.inputs for end in _named_after(view, v)}
+    perhaps = f" By their names these may be some: states={by_name}." if by_name else ""
     return (
         "states='io': the file has no recurrent operator (LSTM, GRU, RNN) that starts from zeros, "
-        "and no states among its inputs and outputs that go together by what the graph does with "
-        "them or by their names (such as past_key_values.0.key and present.0.key). Say which "
-        f"output is the next value of which input: states={{input: output}}; its inputs are "
-        f"{floats}, its outputs {view.output_names}."
+        "and no states among its inputs and outputs that the graph leads from one to the other "
+        "(where a recurrence starts and ends, or a cache such as past_key_values.0.key and "
+        "present.0.key). Say which output is the next value of which input: "
+        f"states={{input: output}}; its inputs are {floats}, its outputs {view.output_names}."
+        f"{perhaps}"
     )
+
+
+def _is_fused(point: ProbePoint) -> bool:
+    return not is_loop(point.layer)
+
+
+def _fused(view: OnnxView, select: object) -> list[ProbePoint]:
+    """Returns the recurrent operators that a user names.
+
+    Raises:
+        SelectionError: there is none.
+        ExportError: a loop is among them.
+    """
+    chosen = view.select(select, "states")
+    loop = next((p for p in chosen if not _is_fused(p)), None)
+    if loop is not None:
+        raise ExportError(
+            f"states='io': node {loop.path!r} is a {loop.class_name}, whose states cannot be fed: "
+            "what else its steps count and read is its own. pg.States gives them out; states that "
+            "the file takes and gives out itself are noted by states={input: output}."
+        )
+    return chosen
 
 
 def _places(view: OnnxView, points: Sequence[ProbePoint]) -> list[_Place]:
@@ -265,47 +304,95 @@ def _given_out(value: ir.Value | None) -> Iterator[ir.Value]:
 
 def _own_states(view: OnnxView, places: Sequence[_Place]) -> dict[str, str]:
     """Returns the states that a file takes and gives out already: input -> output."""
-    taken: dict[ir.Value, set[tuple[ir.Node, int]]] = {}
-    given: dict[ir.Value, set[tuple[ir.Node, int]]] = {}
-    for place in places:
-        fed = None if place.initial is None else _fed_by(place.initial)
+    taken: dict[ir.Value, set[_Start]] = {}
+    given: dict[ir.Value, set[_Start]] = {}
+    for start, initial, last in _recurrences(view, places):
+        fed = None if initial is None else _fed_by(initial)
         if fed is not None:
-            taken.setdefault(fed, set()).add((place.node, place.which))
-        for output in _given_out(place.last):
-            given.setdefault(output, set()).add((place.node, place.which))
+            taken.setdefault(fed, set()).add(start)
+        for output in _given_out(last):
+            given.setdefault(output, set()).add(start)
     found: dict[str, str] = {}
     for fed, starts in taken.items():
         ends = [v for v, of in given.items() if of == starts and _goes_with(view, fed, v)]
-        if len(ends) == 1:
+        if len(ends) == 1 and _read_only_at(fed, starts):
             found[str(fed.name)] = str(ends[0].name)
-    outputs = {str(v.name): v for v in view.graph.outputs}
-    series = _series(view, places)
     for value in view.inputs:
-        name = str(value.name)
-        if name in found or value in series or not is_float(value):
+        if str(value.name) in found:
             continue
-        for before, after in _PAIRS:
-            match = before.fullmatch(name)
-            end = None if match is None else outputs.get(match.expand(after))
-            if end is not None and end.name not in found.values() and _goes_with(view, value, end):
-                found[name] = str(end.name)
+        for end in _named_after(view, value):
+            if end.name not in found.values() and _is_cache(value, end):
+                found[str(value.name)] = str(end.name)
                 break
     order = [str(v.name) for v in view.inputs]
     return {name: found[name] for name in order if name in found}
 
 
-def _series(view: OnnxView, places: Sequence[_Place]) -> set[ir.Value]:
-    """Returns the inputs of any length that recurrent operators read step by step.
+#: A node, and which of its inputs a recurrence starts from.
+_Start = tuple[ir.Node, int]
 
-    A forecaster may call such a one `x` and what it predicts of it `next_x`: it is no state.
+
+def _recurrences(
+    view: OnnxView, places: Sequence[_Place]
+) -> Iterator[tuple[_Start, ir.Value | None, ir.Value | None]]:
+    """Yields where recurrences start, from which value, and the value that they end with."""
+    for place in places:
+        yield (place.node, _TAKEN[place.which]), place.initial, place.last
+    for loop in filter(is_loop, view.graph):
+        first = 0 if loop.op_type == "Scan" else 2
+        for number, state in enumerate(iteration_of(loop).states):
+            yield (loop, first + number), state.initial, state.final
+
+
+def _read_only_at(fed: ir.Value, starts: Collection[_Start]) -> bool:
+    """Tells whether nothing reads an input but recurrences that start from it.
+
+    What else is read is data: the features of an image that a decoder starts from and looks at.
     """
-    read = (_fed_by(first) for p in places if (first := p.node.inputs[0]) is not None)
-    facts = ((value, view.input(view.inputs.index(value))) for value in read if value is not None)
-    return {
-        value
-        for value, told in facts
-        if any(n is None and a != BATCH for a, n in zip(told.axes, told.shape, strict=True))
-    }
+    return all(use in starts for use in _uses_behind_moves(fed))
+
+
+def _uses_behind_moves(value: ir.Value) -> Iterator[_Start]:
+    """Yields who reads the numbers of a value, moved about, at which of its inputs.
+
+    Bodies of loops and branches that read it are none of its graph, and no recurrence.
+    """
+    pending, seen = [value], set[ir.Value]()
+    while pending:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for use in value.uses():
+            if use.node.domain or use.node.op_type not in _MOVES | _SIZES:
+                yield use.node, use.idx
+            elif use.node.op_type in _MOVES:
+                pending.extend(use.node.outputs)
+
+
+def _is_cache(value: ir.Value, end: ir.Value) -> bool:
+    """Tells whether a run puts new entries to an input, and does nothing else with it.
+
+    What is read otherwise before is data: a window of a series of which the last step is predicted.
+    """
+    uses = list(_uses_behind_moves(value))
+    return bool(uses) and all(
+        not node.domain
+        and node.op_type in _ADDING
+        and (_ADDING[node.op_type] is None or place in (_ADDING[node.op_type] or ()))
+        and end in _given_out(node.outputs[0])
+        for node, place in uses
+    )
+
+
+def _named_after(view: OnnxView, value: ir.Value) -> Iterator[ir.Value]:
+    """Yields the outputs that are called as the next value of an input, and may be that."""
+    outputs = {str(v.name): v for v in view.graph.outputs}
+    for before, after in _PAIRS if is_float(value) else ():
+        match = before.fullmatch(str(value.name))
+        end = None if match is None else outputs.get(match.expand(after))
+        if end is not None and _goes_with(view, value, end):
+            yield end
 
 
 def _cache_axes(view: OnnxView, own: Mapping[str, str]) -> dict[str, Axes]:

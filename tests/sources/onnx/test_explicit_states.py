@@ -202,6 +202,102 @@ def test_a_series_is_no_state_whatever_it_is_called(tmp_path):
     np.testing.assert_allclose(second["next_x"].array, right, **CLOSE)
 
 
+def forecaster(kind):
+    """Files whose names go together, and whose input is data all the same; shapes are equal."""
+    rng = np.random.default_rng(8)
+    arrays = stored(rng, "l", 4, WIDTH)
+    arrays |= {
+        "to_units": rng.standard_normal((WIDTH, UNITS)).astype("float32"),
+        "to_width": rng.standard_normal((UNITS, WIDTH)).astype("float32"),
+        "zero": np.array([0]), "one": np.array([1]), "last": np.array([-1]),
+        "far": np.array([2**31 - 1]),
+    }  # fmt: skip
+    node = helper.make_node
+    if kind == "one step":  # a model of a system: the next state of it is predicted
+        nodes = [
+            node("MatMul", ["x", "to_units"], ["a"], "a"), node("Tanh", ["a"], ["b"], "b"),
+            node("MatMul", ["b", "to_width"], ["c"], "c"), node("Add", ["c", "u"], ["next_x"], "d"),
+        ]  # fmt: skip
+        sizes = ["N", WIDTH]
+    else:  # a window of a series, which moves on by the step that is predicted
+        nodes = [
+            node("Transpose", ["x"], ["xt"], "turn", perm=[1, 0, 2]),
+            node("ReduceMean", ["x"], ["m"], "mean", axes=[1], keepdims=1),
+            node("MatMul", ["m", "to_units"], ["a"], "a"),
+            node("MatMul", ["a", "to_width"], ["b"], "b"),
+            node("Unsqueeze", ["u", "one"], ["u1"], "u1"), node("Add", ["b", "u1"], ["step"], "c"),
+            node("Slice", ["x", "one", "far", "one"], ["rest"], "rest"),
+            node("Concat", ["rest", "step"], ["next_x"], "window", axis=1),
+        ]  # fmt: skip
+        sizes = ["N", "T", WIDTH]
+    return model(nodes, arrays, {"x": sizes, "u": ["N", WIDTH]}, {"next_x": sizes})
+
+
+@pytest.mark.parametrize("kind", ["one step", "window"])
+def test_a_name_alone_makes_no_state(kind, tmp_path):
+    """Who names the states has them."""
+    with pytest.raises(ExportError, match=r"may be some: states=\{'x': 'next_x'\}"):
+        pg.compile(forecaster(kind), [], tmp_path / "m.onnx", states="io")
+    pg.compile(forecaster(kind), [], tmp_path / "m.onnx", states={"x": "next_x"})
+    assert [i.next_state for i in runtime.load(tmp_path / "m.onnx").inputs] == ["next_x", None]
+
+
+def decoder_of_pictures(kind):
+    """A GRU that starts from `h` and gives out `next_h`: what `h` is, the other nodes say."""
+    rng = np.random.default_rng(9)
+    arrays = stored(rng, "g", 3, WIDTH) | {"zero": np.array([0]), "one": np.array([1])}
+    arrays["d"] = rng.standard_normal((UNITS, UNITS)).astype("float32")
+    node = helper.make_node
+    start = {"through a layer": "hd", "read elsewhere": "h", "a state": "h"}[kind]
+    nodes = [
+        node("MatMul", ["h", "d"], ["hd"], "bridge"),
+        node("Unsqueeze", [start, "zero"], ["s"], "one"),
+        node("GRU", ["x", "gw", "gr", "gb", "", "s"], ["y", "e"], "cell", hidden_size=4),
+        node("Squeeze", ["e", "zero"], ["next_h"], "end"),
+        node("Squeeze", ["y", "one"], ["ys"], "all"),
+        node("Add", ["ys", "hd" if kind == "read elsewhere" else "ys"], ["out"], "out"),
+    ]
+    if kind == "a state":
+        nodes = nodes[1:]
+    sizes = {"x": ["T", "N", WIDTH], "h": ["N", UNITS]}
+    return model(nodes, arrays, sizes, {"out": ["T", "N", UNITS], "next_h": ["N", UNITS]})
+
+
+def test_what_a_recurrence_starts_from_is_a_state_where_nothing_else_reads_it(tmp_path):
+    path = tmp_path / "m.onnx"
+    pg.compile(decoder_of_pictures("a state"), [], path, states="io")
+    assert [i.next_state for i in runtime.load(path).inputs] == [None, "next_h"]
+    for kind in ("through a layer", "read elsewhere"):
+        with pytest.raises(ExportError, match=r"may be some: states=\{'h': 'next_h'\}"):
+            pg.compile(decoder_of_pictures(kind), [], tmp_path / "other.onnx", states="io")
+
+
+def test_states_of_a_scan_that_are_inputs_and_outputs(tmp_path):
+    """A cell of one's own, from an input to an output; what a Scan keeps itself is refused."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> own (float[T, N, 4] x, float[N, 4] memory)
+      => (float[T, N, 4] out, float[N, 4] left) {
+      left, out = Scan <num_scan_inputs = 1, body = step (float[N, 4] h, float[N, 4] e)
+        => (float[N, 4] h_next, float[N, 4] y) {
+        s = Add (h, e)
+        h_next = Tanh (s)
+        y = Neg (h_next) }> (memory, x) }"""
+    file, path = onnx.parser.parse_model(text), tmp_path / "m.onnx"
+    probes = [pg.States(), pg.InputGradient(output="out", target=(-1, 1), wrt="x")]
+    pg.compile(file, probes, path, states="io", inputs={"x": "time,batch,feature"})
+    art = runtime.load(path)
+    assert [i.next_state for i in art.inputs] == [None, "left"]
+    x = np.random.default_rng(2).standard_normal((7, 3, 4)).astype("float32")
+    whole = art.run(x)
+    first = art.run(x[:3])
+    second = art.run(x[3:], states=first.states)
+    np.testing.assert_allclose(second["out"].array, whole["out"].array[3:], **CLOSE)
+    np.testing.assert_allclose(
+        second["states/left"].array, whole["states/left"].array[:, 3:], **CLOSE
+    )
+    with pytest.raises(ExportError, match="'left' is a Scan, whose states cannot be fed"):
+        pg.compile(file, [], tmp_path / "other.onnx", states="io:left")
+
+
 def test_what_cannot_be_run_in_chunks(tmp_path):
     rng = np.random.default_rng(1)
     arrays = {k: np.concatenate([v, v]) for k, v in stored(rng, "w", 3, WIDTH).items()}
