@@ -43,6 +43,11 @@ from probegen.errors import SpecError
     "-o", "--plot", type=click.Path(dir_okay=False),
     help="Draw the rows of the first prompt (.png, .pdf, .svg).",
 )  # fmt: skip
+@click.option(
+    "--whole-words", is_flag=True,
+    help="Join pieces of words into words, in pictures and where they are printed: signed numbers "
+    "and attention are summed up.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def generate(
     artefact: str, texts: tuple[str, ...], ids: tuple[str, ...], as_json: bool, **options: Any
@@ -76,15 +81,15 @@ def generate(
     shown = [options["output"]] if options["output"] else _names(made[0])
     for name in shown:
         made[0].rows_of(name)  # says so where there is none
-    files = []
+    whole, files = options["whole_words"], []
     if options["plot"]:
-        made[0].plot(options["plot"], options["output"])
+        made[0].plot(options["plot"], options["output"], whole)
         files.append(options["plot"])
     if options["html"]:
-        generated_report.write([text for text in made if text.ids], options["html"], shown)
+        generated_report.write(made, options["html"], shown, whole)
         files.append(options["html"])
     if as_json:
-        told = [_described(text, shown) for text in made]
+        told = [_described(text, shown, whole) for text in made]
         click.echo(json.dumps({"texts": told, "written": files}))
         return
     for number, text in enumerate(made):
@@ -92,7 +97,7 @@ def generate(
         for step, (token, score) in enumerate(zip(text.new_tokens, text.scores, strict=True)):
             click.echo(f"{step:4d}  {token!r}  {score:.4g}")
             for name in shown:
-                click.echo(f"      {name}: {said_words(text.words(step, name))}")
+                click.echo(f"      {name}: {said_words(text.words(step, name, whole))}")
     for path in files:
         click.echo(f"wrote {path}")
 
@@ -113,18 +118,28 @@ def _numbers(given: str) -> list[int]:
         raise SpecError(f"--ids takes whole numbers such as 5,3,8, got {given!r}.") from error
 
 
-def _described(text: Any, shown: list[str]) -> dict[str, Any]:
-    return {
+def _described(text: Any, shown: list[str], whole: bool) -> dict[str, Any]:
+    told = {
         "prompt": text.prompt,
         "ids": text.ids,
         "tokens": text.tokens,
         "text": text.text,
         "scores": text.scores,
         "rows": {
-            name: [
-                [None if math.isnan(v) else v for _, v in text.words(step, name)]
-                for step in range(len(text.ids))
-            ]
+            name: [[_number(v) for _, v in text.words(step, name)] for step in range(len(text.ids))]
             for name in shown
         },
     }
+    if whole:
+        told["words"] = {
+            name: [
+                [[word, _number(value)] for word, value in text.words(step, name, True)]
+                for step in range(len(text.ids))
+            ]
+            for name in shown
+        }
+    return told
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

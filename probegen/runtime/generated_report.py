@@ -6,7 +6,7 @@ The page runs no script and needs nothing from outside; whatever comes from the 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +15,6 @@ import numpy as np
 
 from probegen.artefact.manifest import SIGNED
 from probegen.runtime.files import write_atomic
-from probegen.runtime.inputs import Array
 from probegen.runtime.plot.fonts import readers_own
 from probegen.runtime.plot.inline import inline_svg
 from probegen.runtime.plot.style import WARM, Scale, attribution_scale
@@ -51,28 +50,33 @@ class Written(Protocol):
         """The prediction for each new token."""
 
     @property
-    def rows(self) -> Mapping[str, Array]:
-        """What attributions give, `[step, token]`."""
-
-    @property
-    def attention(self) -> Mapping[str, Array]:
-        """Attention weights, `[step, token]`."""
-
-    @property
     def result(self) -> DrawableResult | None:
         """A run."""
 
-    def plot(self, path: None = None, output: str | None = None) -> Figure:
+    def words(
+        self, step: int, output: str | None = None, whole_words: bool = False
+    ) -> list[tuple[str, float]]:
+        """What stands before a new token, with what an output gives it."""
+
+    def plot(
+        self, path: None = None, output: str | None = None, whole_words: bool = False
+    ) -> Figure:
         """Draws an output."""
 
 
-def write(texts: Sequence[Written], path: str | os.PathLike[str], outputs: Sequence[str]) -> Path:
+def write(
+    texts: Sequence[Written],
+    path: str | os.PathLike[str],
+    outputs: Sequence[str],
+    whole_words: bool = False,
+) -> Path:
     """Writes the page whole or not at all; returns its path.
 
     Args:
-        texts: what was written, each at least one token.
+        texts: what was written; where that is no token the page says so.
         path: where.
         outputs: of which rows are shown.
+        whole_words: join the pieces of words into words.
 
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
@@ -84,7 +88,10 @@ def write(texts: Sequence[Written], path: str | os.PathLike[str], outputs: Seque
     ]
     for number, text in enumerate(texts):
         parts += [f"<h2>Text {number + 1}</h2>" if len(texts) > 1 else "", _whole(text)]
-        parts += [_output(text, name, f"{number}-{i}") for i, name in enumerate(outputs)]
+        if text.new_tokens:
+            parts += [
+                _output(text, name, f"{number}-{i}", whole_words) for i, name in enumerate(outputs)
+            ]
     page = whole_page("Written text", _STYLE.read_text(encoding="utf-8"), parts)
     return write_atomic(path, lambda file: file.write(page.encode("utf-8")))
 
@@ -92,20 +99,27 @@ def write(texts: Sequence[Written], path: str | os.PathLike[str], outputs: Seque
 def _whole(text: Written) -> str:
     before = "".join(_span(token, "") for token in text.tokens[: len(text.prompt)])
     new = "".join(f"<strong>{_span(token, '')}</strong>" for token in text.new_tokens)
-    return f'<section class="card"><p class="text" dir="auto">{before}{new}</p></section>'
+    nothing = "" if new else '<p class="muted">No token was written.</p>'
+    return f'<section class="card"><p class="text" dir="auto">{before}{new}</p>{nothing}</section>'
 
 
-def _output(text: Written, name: str, number: str) -> str:
+def _output(text: Written, name: str, number: str, whole_words: bool) -> str:
     """Returns the picture of an output, and each new token with its row in colours."""
     assert text.result is not None
     spec = text.result.manifest.output(name)
-    rows = {**text.attention, **text.rows}[name]
-    scale = attribution_scale(rows, spec.sign == SIGNED, WARM, clip=False)
+    steps = [text.words(step, name, whole_words) for step in range(len(text.new_tokens))]
+    every = np.array([value for words in steps for _, value in words])
+    scale = attribution_scale(every, spec.sign == SIGNED, WARM, clip=False)
     with readers_own():
-        figure = inline_svg(text.plot(output=name), f"{spec.title} for each new token", number)
+        figure = inline_svg(
+            text.plot(output=name, whole_words=whole_words),
+            f"{spec.title} for each new token",
+            number,
+        )
+    between = " " if whole_words else ""
     lines = [
         f'<tr><td>{_span(token, "")}</td><td class="number">{score:.4g}</td>'
-        f'<td><p class="text" dir="auto">{_coloured(text, rows[step], step, scale)}</p></td></tr>'
+        f'<td><p class="text" dir="auto">{_coloured(steps[step], scale, between)}</p></td></tr>'
         for step, (token, score) in enumerate(zip(text.new_tokens, text.scores, strict=True))
     ]
     return (
@@ -118,22 +132,19 @@ def _output(text: Written, name: str, number: str) -> str:
     )
 
 
-def _coloured(text: Written, row: Array, step: int, scale: Scale) -> str:
-    known = len(text.prompt) + step
-    values = row[:known]
+def _coloured(words: Sequence[tuple[str, float]], scale: Scale, between: str) -> str:
+    values = np.array([value for _, value in words])
     strengths = scale.strength(values)
     colours = (np.nan_to_num(scale.rgb(values), nan=1.0) * 255).round().astype(int)
     spans = []
-    for token, value, colour, strength in zip(
-        text.tokens[:known], values, colours, strengths, strict=True
-    ):
+    for (token, value), colour, strength in zip(words, colours, strengths, strict=True):
         if np.isnan(value):
             spans.append(_span(token, "no number"))
             continue
         ink = "#fff" if strength > _DARK else "#1a1f24"
         style = f"background:rgb({','.join(map(str, colour))});color:{ink}"
         spans.append(_span(token, f"{value:+.4g}", style))
-    return "".join(spans)
+    return between.join(spans)
 
 
 def _span(token: str, title: str, style: str = "") -> str:

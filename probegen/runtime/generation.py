@@ -80,7 +80,9 @@ def generate(
     Several prompts may have different lengths: those of one length are run together, so that each
     is written on as it is alone, and no padding has a part in it. Each token takes one run of the
     whole text so far. Where the artefact has states (`states="io"`: recurrent states, a cache) and
-    no attributions of the ids, a run is of the newest token alone.
+    no attributions of the ids, a run is of the newest token alone. After 1, 2, 4, 8, ... tokens
+    and at the last it is held against a run of the whole text; where these differ, the states do
+    not hold all that the model looks at, and all is written anew by runs of the whole text.
 
     Args:
         artefact: loaded by `runtime.load`.
@@ -117,23 +119,18 @@ def generate(
     for ids in prompts:
         _check_room(len(ids), count, inputs, prediction, padding)
     seeds = _seeds(seed, len(prompts))
-    texts = [
-        _Text(len(ids), list(ids), np.random.default_rng(s))
-        for ids, s in zip(prompts, seeds, strict=True)
-    ]
     writer = _Writer(artefact, inputs, prediction, explained, _attention(artefact), choice)
-    for step in range(count):
-        going = [text for text in texts if not text.ended]
-        for group in _groups(going, inputs):
-            try:
-                writer.write(group, ends)
-            except ArtefactError as error:
-                raise ArtefactError(
-                    f"after {len(group[0].ids)} tokens ({step} of them new) the artefact could not "
-                    f"go on; the model may take no more. {error}"
-                ) from error
+    try:
+        texts = _written(writer, prompts, seeds, count, ends)
+    except _StatesFallShortError:  # the whole text each time, from the prompts on
+        writer.by_states = False
+        texts = _written(writer, prompts, seeds, count, ends)
     made = [text.finished(inputs.tokenizer, writer) for text in texts]
     return made if several else made[0]
+
+
+class _StatesFallShortError(Exception):
+    """A prediction is made of more than the states hold."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -160,6 +157,11 @@ class _Text:
     result: Result | None = None
     ended: bool = False
 
+    @property
+    def new(self) -> int:
+        """How many tokens were written."""
+        return len(self.ids) - self.prompt
+
     def finished(self, tokenizer: Tokenizer | None, writer: _Writer) -> Generated:
         """Returns what was written."""
         new = self.ids[self.prompt :]
@@ -172,7 +174,9 @@ class _Text:
             if spec.name in self.rows
         }
         prompt = self.ids[: self.prompt]
-        return Generated(prompt, new, tokens, text, self.scores, rows, self.result, attended)
+        return Generated(
+            prompt, new, tokens, text, self.scores, rows, self.result, attended, tokenizer
+        )
 
 
 @dataclasses.dataclass(eq=False)
@@ -185,24 +189,36 @@ class _Writer:
     explained: Sequence[OutputSpec]
     attention: Sequence[OutputSpec]
     choice: Choice
-    #: Whether what came before goes by states alone; None until that has been compared once.
-    by_states: bool | None = None
+    #: Whether what came before goes by states alone.
+    by_states: bool = True
 
     def __post_init__(self) -> None:
         if not self.inputs.states or self.explained or self.inputs.size is not None:
             self.by_states = False
 
-    def write(self, texts: Sequence[_Text], ends: Collection[int]) -> None:
+    def write(self, texts: Sequence[_Text], ends: Collection[int], last: bool) -> None:
         """Writes one more token of each of some texts; of one length where the size is open.
 
         Args:
             texts: as many as the artefact takes at once, or fewer.
             ends: ids at which a text ends.
+            last: whether it is the last token of each.
+
+        Raises:
+            _StatesFallShortError: the states do not hold all that a prediction is made of.
         """
-        result, predicted = self._predicted(texts)
+        from_states = self.by_states and all(text.states is not None for text in texts)
+        result, predicted = self._run(texts, None, by_states=from_states)
         chosen = [
             self.choice.next(row, text.rng) for row, text in zip(predicted, texts, strict=True)
         ]
+        ending = last or any(token in ends for token in chosen)
+        if from_states and (ending or any(_is_power_of_two(text.new) for text in texts)):
+            _, right = self._run(texts, None)
+            if not _close(predicted, right):
+                raise _StatesFallShortError
+        if self.by_states:
+            self._keep(texts, result)
         if self._asks:
             result, _ = self._run(texts, chosen)
         maps = self._maps(result)
@@ -219,22 +235,6 @@ class _Writer:
     @property
     def _asks(self) -> bool:
         return any(s.target is not None and s.target.mode == "input" for s in self.explained)
-
-    def _predicted(self, texts: Sequence[_Text]) -> tuple[Result, list[Array]]:
-        """Returns a run on some texts, and what is predicted of their next tokens."""
-        known = all(text.states is not None for text in texts)
-        if self.by_states is False or not known:
-            result, predicted = self._run(texts, None)
-        else:
-            result, predicted = self._run(texts, None, by_states=True)
-            if self.by_states is None:
-                whole, right = self._run(texts, None)
-                self.by_states = _close(predicted, right)
-                if not self.by_states:  # a model that looks at more than its states hold
-                    result, predicted = whole, right
-        if self.by_states is not False:
-            self._keep(texts, result)
-        return result, predicted
 
     def _keep(self, texts: Sequence[_Text], result: Result) -> None:
         axes = {spec.name: spec.axes for spec in self.inputs.states}
@@ -347,6 +347,36 @@ def _newest_query(
     return row[:count] if keys >= count and inputs.states else None
 
 
+def _written(
+    writer: _Writer,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    count: int,
+    ends: Collection[int],
+) -> list[_Text]:
+    """Returns prompts written on.
+
+    Raises:
+        ArtefactError: the engine failed.
+        _StatesFallShortError: what was written from states is not what the whole text gives.
+    """
+    texts = [
+        _Text(len(ids), list(ids), np.random.default_rng(s))
+        for ids, s in zip(prompts, seeds, strict=True)
+    ]
+    for step in range(count):
+        going = [text for text in texts if not text.ended]
+        for group in _groups(going, writer.inputs):
+            try:
+                writer.write(group, ends, last=step == count - 1)
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"after {len(group[0].ids)} tokens ({step} of them new) the artefact could not "
+                    f"go on; the model may take no more. {error}"
+                ) from error
+    return texts
+
+
 def _groups(texts: Sequence[_Text], inputs: TokenInputs) -> list[list[_Text]]:
     """Returns texts that are run together: of one length where the size is open."""
     by_length: dict[int, list[_Text]] = {}
@@ -358,6 +388,10 @@ def _groups(texts: Sequence[_Text], inputs: TokenInputs) -> list[list[_Text]]:
         for group in by_length.values()
         for start in range(0, len(group), most or len(group))
     ]
+
+
+def _is_power_of_two(count: int) -> bool:
+    return count > 0 and count & (count - 1) == 0
 
 
 def _close(found: Sequence[Array], right: Sequence[Array]) -> bool:

@@ -11,13 +11,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probegen.artefact.manifest import CLASS, SIGNED, STEP, InputSpec, OutputSpec
+from probegen.artefact.manifest import (
+    CLASS,
+    DRAWN_AS_ATTENTION,
+    SIGNED,
+    STEP,
+    InputSpec,
+    OutputSpec,
+)
 from probegen.artefact.preprocessing import PLACED_DETAIL
 from probegen.artefact.rows import BATCH, rows_first
 from probegen.errors import InputError
 from probegen.runtime.axes import CHANNEL
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.resize import over_picture, resize
+from probegen.runtime.texts.whole_words import joined_by
 
 #: What stands in the unit of a derivative, such as "score per unit of input".
 _PER_UNIT = " per unit of "
@@ -121,6 +129,21 @@ def _joined(values: Array, spec: OutputSpec, of: InputSpec) -> Array:
 def is_derivative(spec: OutputSpec) -> bool:
     """Tells whether numbers are slopes, which are no shares of a score and cannot be added up."""
     return _PER_UNIT in spec.unit
+
+
+def joined_as(spec: OutputSpec) -> str:
+    """Returns how numbers of an attribution or of attention to pieces become that of their word.
+
+    Args:
+        spec: of the attribution; numbers at an embedding are one a token already (`map_of`).
+    """
+    slopes = is_derivative(spec)
+    lengths = slopes and len(spec.axes) > 2  # of the slopes at an embedding
+    return joined_by(
+        signed=spec.sign == SIGNED and not lengths,
+        share=spec.draw == DRAWN_AS_ATTENTION,
+        derivative=slopes,
+    )
 
 
 def explained_input(spec: OutputSpec, inputs: Sequence[InputSpec]) -> InputSpec:

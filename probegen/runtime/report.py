@@ -369,7 +369,7 @@ def _sample(result: DrawableResult, sample: int, labels: Labels, rows: int) -> _
     # All layers can be looked up in the explorer, also those that are not drawn.
     weights = [r for r in drawn if r.spec.draw == DRAWN_AS_ATTENTION]
     wanted = {record.name: record for record in (*shown, *weights)}
-    view_of = {name: plot.view_of(record, sample, labels) for name, record in wanted.items()}
+    view_of = {name: plot.view_of(record, sample, labels, rows) for name, record in wanted.items()}
     views = [view_of[record.name] for record in shown]
     parts = [_record(view) for view in views]
     explorer = attention_explorer.article([view_of[record.name] for record in weights], rows)

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probegen.artefact.manifest import (
-    DRAWN_AS_ATTENTION,
     KEYS,
     PREDICTION,
-    SIGNED,
     InputSpec,
     Manifest,
     OutputSpec,
@@ -32,10 +30,10 @@ from probegen.runtime.one_class import (
     one_class,
 )
 from probegen.runtime.padding import padded_steps
-from probegen.runtime.positions import Positions, explained_input, is_derivative
+from probegen.runtime.positions import Positions, explained_input, joined_as
 from probegen.runtime.run import Run
 from probegen.runtime.states import next_states
-from probegen.runtime.texts.whole_words import join, joined_by, without
+from probegen.runtime.texts.whole_words import join, without
 from probegen.runtime.times import check as check_times
 from probegen.stages import stage
 from probegen.text import indented_table
@@ -184,14 +182,8 @@ class Record:
         if not whole_words:
             return list(zip(rows[sample], values.tolist(), strict=False))[there:]
         joined = without(self.run.whole_words(spec.name, sample), range(there))
-        slopes = is_derivative(self.spec)
-        lengths = slopes and self.array.ndim > 2  # of the slopes at an embedding
-        how = joined_by(
-            signed=self.spec.sign == SIGNED and not lengths,
-            share=self.spec.draw == DRAWN_AS_ATTENTION,
-            derivative=slopes,
-        )
-        return list(zip([w.text for w in joined], join(values, joined, how).tolist(), strict=True))
+        sums = join(values, joined, joined_as(self.spec)).tolist()
+        return list(zip([word.text for word in joined], sums, strict=True))
 
     def plot(self, sample: Samples = 0, **options: Unpack[PlotOptions]) -> Figure:
         """Draws one sample in the picture that fits the record's kind and axes, one a class.

@@ -60,3 +60,34 @@ def test_what_is_refused(probegen_cli, writer, given, message):
     status, _, err = probegen_cli("generate", writer, *given, "--steps", "1")
     assert status == 1
     assert message in err
+
+
+def test_a_page_of_texts_of_which_none_was_written_on(probegen_cli, writer, tmp_path):
+    """Each prompt stands there with the word that nothing was written, and no picture."""
+    right = runtime.generate(runtime.load(writer), ["a cat in", "the"], 1)
+    stop = [part for one in right for part in ("--stop", one.ids[0])]
+    page = tmp_path / "g.html"
+    given = ["generate", writer, "--text", "a cat in", "--text", "the", "--steps", "4", *stop]
+    status, said, _ = probegen_cli(*given, "--html", page)
+    assert (status, said.splitlines()[:2]) == (0, ["prompt 0: ", "prompt 1: "])
+    text = page.read_text()
+    assert text.count("No token was written.") == 2
+    assert text.count("<h2>Text") == 2
+    assert "<svg" not in text
+    status, _, err = probegen_cli(*given, "--plot", tmp_path / "g.png")
+    assert status == 1
+    assert "no token was written" in err
+
+
+def test_whole_words(probegen_cli, writer):
+    status, said, _ = probegen_cli(
+        "generate", writer, "--text", "a cat in", "--steps", "2", "--whole-words", "--json"
+    )
+    told = json.loads(said)["texts"][0]
+    right = runtime.generate(runtime.load(writer), "a cat in", 2)
+    assert status == 0
+    for step, words in enumerate(told["words"][ROW]):
+        expected = right.words(step, whole_words=True)
+        assert [word for word, _ in words] == [word for word, _ in expected]
+        np.testing.assert_allclose([v for _, v in words], [v for _, v in expected], rtol=1e-5)
+    assert len(told["rows"][ROW][0]) == len(right.prompt)

@@ -11,7 +11,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import ArtefactError, InputError
 from probegen.runtime.plot import fonts
-from tests.causal import LONGEST, gpt2, written_by
+from tests.causal import LONGEST, gpt2, spread, written_by
 
 PROBE = pg.GradientXInput(region="input", per_token="dot", wrt="token_ids")
 ROW = "gradient_x_input/token_ids"
@@ -163,6 +163,10 @@ def test_attention_rows_are_those_of_the_newest_token(art):
         ([[5], []], "the prompt is empty"),
         ({"ids": [[1]]}, r"ids and the mask .* 'token_ids', 'padding_mask'; got 'ids'"),
         ({"padding_mask": [[1]]}, "ids 'token_ids' are missing"),
+        (
+            {"token_ids": [[5, 3, 0]]},
+            "which of their tokens are padding: pass the mask 'padding_mask'",
+        ),
         ({"token_ids": [[1, 2, 3]], "padding_mask": [[1, 0, 1]]}, "in the middle of a prompt"),
         ("half \ud800", "half of a surrogate pair"),
     ],
@@ -325,8 +329,10 @@ def test_states_stand_for_the_text_so_far(tmp_path, monkeypatch):
         for token in found.ids:
             assert token == int(chances(ids).argmax())
             ids.append(token)
-    assert fed[:5] == [(2, 3), (1, 2), (2, 1), (2, 4), (1, 1)]  # compared with the whole once
-    assert all(size == 1 for _, size in fed[5:])
+    # Held against the whole text after 1, 2 and 4 tokens, not after 3.
+    step = [(2, 1), (1, 1)]
+    compared = [[(2, 1), (2, n), (1, 1), (1, n - 1)] for n in (4, 5, 7)]
+    assert fed == [(2, 3), (1, 2), *compared[0], *compared[1], *step, *compared[2]]
 
     x = keras.Input((None,), dtype="int32", name="ids")
     y = layers.Embedding(9, 4)(x)
@@ -340,6 +346,32 @@ def test_states_stand_for_the_text_so_far(tmp_path, monkeypatch):
         ids.append(token)
 
 
+def test_states_that_fall_short_only_later(tmp_path):
+    """What the model looks for, and its states do not hold, comes with the third new token."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None,), dtype="int32", name="ids")
+    seen = layers.Embedding(9, 1, embeddings_initializer="zeros", name="seen")
+    read = layers.LSTM(6)(layers.Embedding(9, 5)(x))
+    y = layers.Concatenate()([read, layers.GlobalMaxPooling1D()(seen(x))])
+    model = spread(keras.Model(x, layers.Dense(9, name="next")(y)), 1.0)
+
+    def written(count):
+        ids = [3, 1]
+        for _ in range(count):
+            ids.append(int(np.asarray(model(np.array([ids]))).argmax()))
+        return ids[2:]
+
+    seen.set_weights([np.zeros((9, 1))])
+    third = written(3)[2]
+    assert third not in (3, 1, *written(2))
+    before = written(8)
+    seen.set_weights([10.0 * np.eye(9)[:, third : third + 1]])
+    right = written(8)
+    assert right[:3] == before[:3]
+    pg.compile(model, [], tmp_path / "m.onnx", verify=False, states="io")
+    assert runtime.generate(runtime.load(tmp_path / "m.onnx"), [3, 1], 8).ids == right
+
+
 def test_a_page_of_it(art, tmp_path):
     written = runtime.generate(art, "a cat", 3)
     page = written.to_html(tmp_path / "g.html").read_text()
@@ -351,6 +383,41 @@ def test_a_page_of_it(art, tmp_path):
     assert only.count("<svg") == 1
     with pytest.raises(InputError, match="no row of 'saliency'"):
         written.to_html(tmp_path / "n.html", "saliency")
+    assert not (tmp_path / "n.html").exists()
+
+
+def test_whole_words(art, tmp_path):
+    """Numbers of the pieces of a word are summed up; down stands each new token by itself."""
+    written = runtime.generate(art, "a cat in the", 3)
+    assert written.tokens[:4] == ["<|endoftext|>", "a", " ", "cat"]
+    for step in range(3):
+        pieces = written.words(step)
+        words = written.words(step, whole_words=True)
+        assert [w for w, _ in words][:4] == ["<|endoftext|>", "a", "cat", "in"]
+        assert words[2][1] == pytest.approx(pieces[2][1] + pieces[3][1])
+        assert sum(v for _, v in words) == pytest.approx(sum(v for _, v in pieces), abs=1e-6)
+        name = next(iter(written.attention))
+        assert sum(v for _, v in written.words(step, name, True)) == pytest.approx(1, rel=1e-5)
+    figure = written.plot(output=ROW, whole_words=True)
+    drawn = [t.get_text() for t in figure.axes[0].texts]
+    assert "cat" in drawn
+    assert "\u2423" not in drawn
+    page = written.to_html(tmp_path / "g.html", ROW, whole_words=True).read_text()
+    assert f'title="{written.words(0, whole_words=True)[2][1]:+.4g}"' in page
+    ids = dataclasses.replace(
+        written, tokenizer=None, tokens=list("abcdefghij")[: len(written.tokens)]
+    )
+    assert ids.words(0, ROW, whole_words=True) == ids.words(0, ROW)
+
+
+def test_nothing_to_draw(art, tmp_path):
+    for nothing in (
+        runtime.generate(art, "a cat", 0),
+        runtime.generate(art, "a", 1, stop=range(999)),
+    ):
+        for draw in (nothing.plot, nothing.to_html):
+            with pytest.raises(InputError, match="no token was written"):
+                draw(tmp_path / "n.html", ROW)
     assert not (tmp_path / "n.html").exists()
 
 

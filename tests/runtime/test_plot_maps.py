@@ -112,8 +112,10 @@ def test_the_caller_s_own_picture():
     figure = image_result(RNG.random((2, 6, 9)))["it"].plot(image=picture)
     shown = titled(figure, "input").images[0].get_array()
     np.testing.assert_allclose(shown, picture / 255, atol=1e-6)
-    with pytest.raises(InputError, match=r"image has 1 pictures, but sample 1"):
-        image_result(RNG.random((2, 6, 9)))["it"].plot(1, image=picture[None])
+    for count in (1, 3):
+        pictures = np.repeat(picture[None], count, axis=0)
+        with pytest.raises(InputError, match=rf"image has {count} pictures, and the batch 2 "):
+            image_result(RNG.random((2, 6, 9)))["it"].plot(0, image=pictures)
 
 
 @pytest.mark.parametrize("scale", [(1, 0), (255, 0), (2, -1), (5, -124)])

@@ -79,7 +79,8 @@ def record_figure(record: DrawableRecord, sample: Samples, options: Mapping[str,
     Raises:
         InputError: there is no such sample, or an option does not fit.
     """
-    views = [record_view(record, one, options) for one in _samples(sample)]
+    rows = _samples(sample)
+    views = [record_view(record, one, options, len(rows)) for one in rows]
     for view in views:
         check_form(view)
     return stack(_pictures(views))
@@ -115,20 +116,24 @@ def _pictures(views: Sequence[View]) -> list[Picture]:
     return pictures
 
 
-def generated_figure(spec: OutputSpec, rows: Array, tokens: Sequence[str], prompt: int) -> Figure:
+def generated_figure(
+    spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[str]
+) -> Figure:
     """Returns the figure of a text that was written; see `generated.picture`."""
-    return figure_of(picture_of_generated(spec, rows, tokens, prompt))
+    return figure_of(picture_of_generated(spec, rows, before, new))
 
 
-def record_view(record: DrawableRecord, sample: int, options: Mapping[str, Any]) -> View:
-    """Checks the options against the record and takes one sample.
+def record_view(
+    record: DrawableRecord, sample: int, options: Mapping[str, Any], drawn: int = 1
+) -> View:
+    """Checks the options against the record and takes one sample of `drawn`.
 
     Raises:
         InputError: there is no such sample, or an option does not fit.
     """
     labels = Labels.of(options)
     check_against(labels, record.run, record.predictions.values())
-    return view_of(record, sample, labels)
+    return view_of(record, sample, labels, drawn)
 
 
 def result_figure(result: DrawableResult, sample: Samples, options: Mapping[str, Any]) -> Figure:
@@ -144,7 +149,7 @@ def result_figure(result: DrawableResult, sample: Samples, options: Mapping[str,
     left_out = [record.name for record in records[len(shown) :]]
     note = f"not shown: {', '.join(left_out)}" if left_out else ""
     rows = _samples(sample)
-    views = ([view_of(record, row, labels) for row in rows] for record in shown)
+    views = ([view_of(record, row, labels, len(rows)) for row in rows] for record in shown)
     return stack([picture for of_record in views for picture in _pictures(of_record)], note)
 
 

@@ -23,25 +23,23 @@ _LONGEST_TOKEN = 14
 _MOST = 64
 
 
-def picture(spec: OutputSpec, rows: Array, tokens: Sequence[str], prompt: int) -> Picture:
-    """Plans rows of new tokens (down) over the tokens before them (across).
+def picture(spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[str]) -> Picture:
+    """Plans rows of new tokens (down) over the tokens before them, or their words (across).
 
     Args:
         spec: the attribution.
         rows: `[step, token]`, NaN from the new token on.
-        tokens: how each token reads, those of the prompt first.
-        prompt: how many tokens the prompt has.
+        before: how each token (or word) before the last reads, those of the prompt first.
+        new: how each new token reads.
     """
-    shown = rows[-_MOST:, :-1]
-    new = list(tokens[prompt:])[-_MOST:]
-    before = list(tokens[:-1])
+    shown, new = rows[-_MOST:], new[-_MOST:]
     notes: tuple[str, ...] = ()
     if len(rows) > len(shown):
         notes = (f"showing the last {len(shown)} of {len(rows)} new tokens",)
     if shown.shape[1] > _MOST:
         left_out = shown.shape[1] - _MOST
         shown, before = shown[:, left_out:], before[left_out:]
-        notes = (*notes, f"the first {left_out} tokens are left out")
+        notes = (*notes, f"the first {left_out} of {len(before) + left_out} columns are left out")
     tile = Tile(shown)
     down, across = ([_short(token) for token in row] for row in (new, before))
     ticks = Ticks(down, across, "new token", "token before")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from probegen.runtime.plot.view import InputSample, View
 Array = npt.NDArray[Any]
 
 FORECAST = CATEGORIES[5]
+_TEXT = "text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,7 @@ def truth_of(view: View, spec: OutputSpec, shape: Sequence[int]) -> Array | None
         shape: of a sample of it.
 
     Raises:
-        InputError: it has another shape than the prediction.
+        InputError: it has another shape than the prediction, or is of another number of samples.
     """
     given = view.labels.truth
     if labelling.is_by_name(given):
@@ -150,11 +151,17 @@ def truth_of(view: View, spec: OutputSpec, shape: Sequence[int]) -> Array | None
     without = [array[..., 0]] if array.ndim and array.shape[-1] == 1 else []
     for one in (array, array[..., np.newaxis], *without):
         if one.shape == size:
+            if view.drawn > 1:
+                raise InputError(
+                    f"truth is that of one sample, and {view.drawn} samples are drawn; pass one "
+                    f"for each of the {view.rows} samples of the batch, {(view.rows, *size)}."
+                )
             return np.asarray(one)
         if one.ndim == len(size) + 1 and one.shape[1:] == size:
-            if view.sample >= len(one):
+            if len(one) != view.rows:
                 raise InputError(
-                    f"truth has {len(one)} samples, but sample {view.sample} was asked for."
+                    f"truth has {len(one)} samples, and the batch {view.rows}; it takes one for "
+                    f"each of them, {(view.rows, *size)}, or that of the sample drawn, {size}."
                 )
             return np.asarray(one[view.sample])
     raise InputError(
@@ -163,36 +170,53 @@ def truth_of(view: View, spec: OutputSpec, shape: Sequence[int]) -> Array | None
     )
 
 
-def future(view: View, past: Steps, size: int, output: str) -> Array:
-    """Returns where the steps of a forecast lie, behind those of the past.
+def future(view: View, past: Steps, size: int, output: str, series: str) -> Steps:
+    """Returns the steps of a forecast, behind those of the past.
 
     They go on as the past does (by months where that does), unless the caller says what stands at
-    the steps of the prediction: `time={"forecast": dates}`.
+    the steps of the prediction: `time={"series": dates, "forecast": later_dates}`.
 
     Args:
         view: the sample.
         past: the steps of the series.
         size: how many steps are forecast.
         output: name of the prediction.
+        series: name of the input that it goes on with.
 
     Raises:
-        InputError: the caller says it of another number of steps.
+        InputError: the caller says it of another number of steps, or with other things (dates,
+            numbers, text) than those of the past.
     """
-    named = view.time_of(output)
+    before, named = view.time(len(past.positions), series), view.time_of(output)
     if named is not None:
         if len(named) != size:
             raise InputError(
                 f"time of {output!r} has {len(named)} entries, and the forecast has {size} steps."
             )
-        # Text says no place on the line of the past.
-        if named.dtype.kind in ("M" if past.dates else "iuf"):
-            return given_steps(named, "").positions
-    months = _month_by_month(view.time(len(past.positions)), size) if past.dates else None
+        found, own = _what(named), "nothing" if before is None else _what(before)
+        if found != own and (found, own) != ("numbers", "nothing"):  # steps are counted from 0
+            raise InputError(
+                f"time of {output!r} holds {found}, and of the past of {series!r} it holds {own}; "
+                "both lie on one axis. Say both alike: "
+                f"time={{{series!r}: ..., {output!r}: ...}}."
+            )
+        if found != _TEXT:
+            return given_steps(named, "")
+    months = _month_by_month(before, size) if past.dates else None
     if months is not None:
-        return given_steps(months, "").positions
+        return given_steps(months, "")
     backwards = len(past.positions) > 1 and past.positions[-1] < past.positions[0]
     step = -past.width if backwards else past.width
-    return np.asarray(past.positions[-1] + step * np.arange(1, size + 1))
+    positions = np.asarray(past.positions[-1] + step * np.arange(1, size + 1))
+    texts = None if named is None else [str(t) for t in named]
+    return Steps(positions, texts, past.dates, past.title)
+
+
+def _what(time: Array) -> str:
+    """Returns what kind of things times are."""
+    if time.dtype.kind == "M":
+        return "dates"
+    return "numbers" if time.dtype.kind in "iuf" else _TEXT
 
 
 def _month_by_month(time: Any, size: int) -> Array | None:
@@ -214,13 +238,18 @@ class Ahead:
 
     Attributes:
         forecast: the forecast.
-        positions: where its steps lie.
+        steps: its steps.
         now: where the past ends.
     """
 
     forecast: Horizon
-    positions: Array
+    steps: Steps
     now: float
+
+    @property
+    def positions(self) -> Array:
+        """Where its steps lie."""
+        return self.steps.positions
 
     def draw(self, ax: Axes) -> None:
         """Draws the forecast, and what came of it, behind the line of the past."""
@@ -244,12 +273,21 @@ def ahead(view: View, past: Steps) -> dict[int, Ahead]:
         view: the sample.
         past: the steps of the series.
     """
-    found = horizons(view)
-    if not found:
+    found, source = horizons(view), series_of(view)
+    if not found or source is None:
         return {}
     spec, _ = _prediction(view)
-    positions = future(view, past, len(found[0].predicted), spec.name)
-    return {one.feature: Ahead(one, positions, float(past.positions[-1])) for one in found}
+    steps = future(view, past, len(found[0].predicted), spec.name, source.spec.name)
+    return {one.feature: Ahead(one, steps, float(past.positions[-1])) for one in found}
+
+
+def named_steps(past: Steps, forecasts: Iterable[Ahead]) -> Steps:
+    """Returns the steps of the past, and those of a forecast behind them where these have texts."""
+    texts, first = past.texts, next(iter(forecasts), None)
+    if first is None or first.steps.texts is None or texts is None:
+        return past
+    positions = np.concatenate([past.positions, first.positions])
+    return dataclasses.replace(past, positions=positions, texts=[*texts, *first.steps.texts])
 
 
 def legend(ax: Axes) -> None:

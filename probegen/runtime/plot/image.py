@@ -61,7 +61,7 @@ def joined(view: View, *axes: str) -> tuple[Array, tuple[str, ...]]:
 
 def shown_image(view: View) -> tuple[Array | None, tuple[str, ...]]:
     """Returns the picture to draw over, `[height, width, 3]` in 0 to 1, and notes about it."""
-    given = image_of(view.labels.image, view.sample)
+    given = image_of(view.labels.image, view.sample, view.rows)
     if given is not None:
         return to_rgb_image(given[..., np.newaxis] if given.ndim == 2 else given)
     if view.source is None or not view.source.is_image:

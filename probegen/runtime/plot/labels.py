@@ -326,11 +326,16 @@ def fitting_names(names: Sequence[Any] | Array | None, size: int) -> list[str] |
     return [str(n) for n in names] if names is not None and len(names) == size else None
 
 
-def image_of(image: npt.ArrayLike | None, sample: int) -> Array | None:
+def image_of(image: npt.ArrayLike | None, sample: int, rows: int) -> Array | None:
     """Returns the picture to draw one sample's attribution over, or None where none was given.
 
+    Args:
+        image: one picture, or one for each sample.
+        sample: the row of the batch.
+        rows: how many samples the batch has.
+
     Raises:
-        InputError: it is no picture and no batch of pictures that has this sample.
+        InputError: it is no picture, and no batch of as many pictures as there are samples.
     """
     if image is None:
         return None
@@ -342,7 +347,10 @@ def image_of(image: npt.ArrayLike | None, sample: int) -> Array | None:
         )
     if pictures.ndim < 4:
         return pictures
-    if sample >= len(pictures):
-        raise InputError(f"image has {len(pictures)} pictures, but sample {sample} was asked for.")
+    if len(pictures) != rows:
+        raise InputError(
+            f"image has {len(pictures)} pictures, and the batch {rows} samples; it takes one for "
+            "each of them, or one picture [height, width, channel]."
+        )
     picture: Array = pictures[sample]
     return picture

@@ -89,9 +89,16 @@ class Steps:
         )
 
 
-def steps_of(view: View, size: int, title: str = "time") -> Steps:
-    """Returns the steps along an axis of `size` from the caller's `time` or the tokens."""
-    time = view.time(size)
+def steps_of(view: View, size: int, title: str = "time", of: str | None = None) -> Steps:
+    """Returns the steps along an axis of `size` from the caller's `time` or the tokens.
+
+    Args:
+        view: the sample.
+        size: how many steps there are.
+        title: the name of the axis.
+        of: the input or output whose steps they are; left out, the view's own.
+    """
+    time = view.time(size, of)
     if time is not None:
         return given_steps(time, title)
     tokens = (

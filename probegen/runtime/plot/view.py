@@ -119,6 +119,8 @@ class View:
         completeness: what is missing to completeness, in words; empty where nothing says it.
         beside: the samples that are drawn in one figure with this one, itself among them.
         given_time: what was passed to the run as what stands at each step.
+        rows: how many samples the batch has.
+        drawn: how many of them are drawn together.
         predicted: the predictions of the sample by name, each with its entry in the manifest.
     """
 
@@ -135,6 +137,8 @@ class View:
     completeness: str = ""
     beside: tuple[View, ...] = ()
     given_time: Any = None
+    rows: int = 1
+    drawn: int = 1
     predicted: Mapping[str, tuple[OutputSpec, Array]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -272,24 +276,39 @@ class View:
                 return list(source.words[:size])
         return [f"feature {i}" for i in range(size)]
 
-    def time(self, size: int) -> Any:
-        """Returns what stands at each of `size` steps of the sequence that this belongs to.
+    def time(self, size: int, of: str | None = None) -> Any:
+        """Returns what stands at each of `size` steps; None where nobody said it of so many.
 
-        None where nobody said it of a sequence of that length.
+        Args:
+            size: how many steps there are.
+            of: the input or output whose steps they are; left out, this one, or its source.
+
+        Raises:
+            InputError: it is said of this output by name, and of another number of steps.
         """
+        own = self.time_of(self.spec.name) if of in (None, self.spec.name) else None
+        sizes = {self.array.shape[i] for i, axis in enumerate(self.axes) if axis in SEQUENCE}
+        if own is not None and sizes and len(own) not in sizes:
+            has = " and ".join(map(str, sorted(sizes)))
+            raise InputError(
+                f"time of {self.spec.name!r} has {len(own)} entries, and it has {has} steps."
+            )
         names = [self.spec.name, *([] if self.source is None else [self.source.spec.name])]
-        rows = [self.time_of(name) for name in names]
-        if not labelling.is_by_name(self._time):
-            rows = [times.of_sample(self._time, self.sample)]
+        rows = [self.time_of(name) for name in (names if of is None else [of])]
+        for given in self._times:
+            if given is not None and not labelling.is_by_name(given):
+                rows.append(times.of_sample(given, self.sample))
         return next((row for row in rows if row is not None and len(row) == size), None)
 
     def time_of(self, name: str) -> Any:
         """Returns what stands at the steps of an input or output, where it is given by name."""
-        return times.of_sample(labelling.belongs_to(self._time, name), self.sample)
+        named = (labelling.belongs_to(given, name) for given in self._times)
+        return times.of_sample(next((t for t in named if t is not None), None), self.sample)
 
     @property
-    def _time(self) -> Any:
-        return self.given_time if self.labels.time is None else self.labels.time
+    def _times(self) -> tuple[Any, Any]:
+        """What the caller of the plot says of times, and what the run was given."""
+        return self.labels.time, self.given_time
 
     def channels(self, size: int) -> list[int]:
         """Returns the layer's own channel numbers, also where a probe kept only some."""
@@ -386,8 +405,14 @@ class View:
         return labelling.decoded_tokens(given, source.array)
 
 
-def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
+def view_of(record: DrawableRecord, sample: int, labels: Labels, drawn: int = 1) -> View:
     """Takes one sample of a record, with the inputs it came from.
+
+    Args:
+        record: the record.
+        sample: a row of the batch; negative counts from the end.
+        labels: what the caller said about axes and limits.
+        drawn: how many samples are drawn together with this one, itself among them.
 
     Raises:
         InputError: there is no such sample, or something else than a number was given.
@@ -426,6 +451,8 @@ def view_of(record: DrawableRecord, sample: int, labels: Labels) -> View:
         explained_classes=_classes(record, sample),
         completeness="" if whole is None else whole.said(sample),
         given_time=record.run.time,
+        rows=record.run.rows,
+        drawn=drawn,
         predicted=_predicted(record, sample),
     )
 

@@ -113,6 +113,7 @@ def read_file(
     manifest: Manifest,
     *,
     header: bool | None = None,
+    time_column: str | None = None,
     say: Say | None = None,
     spell: Spell = keyword,
 ) -> Read:
@@ -120,7 +121,7 @@ def read_file(
 
     The arguments and errors are those of `read_input`.
     """
-    how = _Tables(header, None)
+    how = _Tables(header, time_column)
     read = _file(path, manifest, how, say or _silent, spell)
     _check_tables(how, {path.suffix.lower()}, path, spell)
     return read

@@ -17,7 +17,7 @@ from probegen.errors import InputError, ManifestError, ProbegenError, did_you_me
 from probegen.runtime.texts.base import Tokenizer
 from probegen.runtime.texts.whole_words import Word, grouped
 
-__all__ = ["KINDS", "Texts", "Tokenizer", "holds_text", "tokenizer_of"]
+__all__ = ["KINDS", "Texts", "Tokenizer", "holds_text", "takes_pairs", "tokenizer_of", "words_of"]
 
 Array = npt.NDArray[Any]
 
@@ -167,7 +167,7 @@ class Texts:
                     raise InputError(f"the text {spec.name!r} takes strings, got {kind}.")
                 feed[spec.name] = x[spec.name]  # ids: the input has the name of its text
                 continue
-            strings = as_bytes(x[spec.name], spec, getattr(tokenizer, "pairs", False))
+            strings = as_bytes(x[spec.name], spec, takes_pairs(tokenizer))
             made = tokenizer.encode(strings)
             if self._states and MASK in made and not made[MASK].all():
                 raise InputError(
@@ -213,7 +213,7 @@ class Texts:
             spec.makes.get(IDS): made
             for spec, made in zip(self.specs, self.tokenizers, strict=True)
         }[name]
-        return _whole_words(tokenizer, row.tolist())
+        return words_of(tokenizer, row.tolist())
 
     def features(self) -> dict[str, list[str]]:
         """Returns the names of the features of inputs that count words, by input."""
@@ -221,7 +221,8 @@ class Texts:
         return {s.makes[IDS]: t.tokens(()) for s, t in pairs if not t.words}
 
 
-def _whole_words(tokenizer: Tokenizer, row: Sequence[int]) -> list[Word]:
+def words_of(tokenizer: Tokenizer, row: Sequence[int]) -> list[Word]:
+    """Returns the words of ids, padding at the end left out."""
     tokens = tokenizer.tokens(row)
 
     def spelt(places: Sequence[int]) -> str:
@@ -229,6 +230,11 @@ def _whole_words(tokenizer: Tokenizer, row: Sequence[int]) -> list[Word]:
         return text or "".join(tokens[i] for i in places)
 
     return grouped(tokenizer.starts(row), spelt)
+
+
+def takes_pairs(tokenizer: Tokenizer) -> bool:
+    """Tells whether two texts may stand in the place of one."""
+    return bool(getattr(tokenizer, "pairs", False))
 
 
 def as_bytes(value: Any, spec: TextSpec, pairs: bool = False) -> Array:

@@ -100,7 +100,12 @@ def _rows_of_batch(given: Mapping[str, Any], inputs: TokenInputs) -> list[list[i
         there: Array = np.logical_and.reduce(masks)
     elif told is not None and told.input == inputs.ids.name:
         there = ~np.isin(ids, np.asarray(told.values))
-    else:
+    elif inputs.masks:
+        raise InputError(
+            "the prompts do not say which of their tokens are padding: pass the mask "
+            f"{inputs.masks[0].name!r} as well, or rows of several lengths as a list."
+        )
+    else:  # the model itself takes each id for a token
         there = np.ones(ids.shape, np.bool_)
     rows = []
     for row, kept in zip(ids, there, strict=True):

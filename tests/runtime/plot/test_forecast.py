@@ -1,5 +1,7 @@
 """Forecasts beside the past: the right numbers at the right dates, and what came of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from matplotlib.dates import date2num
@@ -7,6 +9,7 @@ from matplotlib.dates import date2num
 from probegen.artefact.features import Feature
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InputError
+from probegen.runtime.result import Result
 from tests.runtime.figures import axes_of, says, texts_of
 from tests.runtime.support import result_of
 
@@ -81,6 +84,7 @@ def test_forecast_and_truth_behind_the_past(record, shape, axes, forecast, rows)
         ),
         (np.arange(1990, 1996), [1996, 1997]),
         ({"x": list("abcdef"), "y": ["g", "h"]}, [6, 7]),
+        ({"y": [8, 9]}, [8, 9]),  # behind steps that are counted from 0
         ({"x": np.arange(6), "y": [[6, 8], [7, 9]]}, [6, 8]),
         (None, [6, 7]),
     ],
@@ -91,6 +95,43 @@ def test_where_the_steps_of_a_forecast_lie(time, expected):
     if isinstance(expected[0], str):
         expected = date2num(np.array(expected, "M8[m]"))
     np.testing.assert_allclose(where, expected)
+
+
+def test_the_past_keeps_its_dates_where_the_forecast_is_as_long():
+    later = DAYS + 40
+    result = forecast_of(np.ones((2, 6)), ("step",))
+    for record in ("y", "it"):
+        figure = result[record].plot(forecast="wind", time={"x": DAYS, "y": later})
+        lines = lines_of(figure, "wind [m/s]")
+        np.testing.assert_allclose(lines["past"].get_xdata(), date2num(DAYS))
+        np.testing.assert_allclose(lines["forecast"].get_xdata(), date2num(later))
+
+
+def test_dates_of_the_run_and_of_the_plot_go_together():
+    """What the run was told of the past is not forgotten where the plot says the rest."""
+    result = forecast_of(np.ones((2, 2)), ("step",))
+    later = np.array(["2024-04-01", "2024-05-09"], "M8[D]")
+    for given in (DAYS, {"x": DAYS}):
+        told = result_with_time(result, given)
+        lines = lines_of(told["y"].plot(forecast="wind", time={"y": later}), "wind [m/s]")
+        np.testing.assert_allclose(lines["past"].get_xdata(), date2num(DAYS))
+        np.testing.assert_allclose(lines["forecast"].get_xdata(), date2num(later))
+
+
+def result_with_time(result, time):
+    return Result(
+        dataclasses.replace(result.run, time=time), {n: r.array for n, r in result.items()}
+    )
+
+
+def test_texts_of_the_past_and_of_the_forecast_stand_on_one_axis():
+    result = forecast_of(np.ones((2, 2)), ("step",))
+    for record in ("y", "it"):
+        figure = result[record].plot(
+            forecast="wind", time={"x": list("abcdef"), "y": ["later", "last"]}
+        )
+        shown = [t.get_text() for ax in figure.axes for t in ax.get_xticklabels()]
+        assert {"a", "f", "later", "last"} <= set(shown)
 
 
 def test_predicted_against_true_without_a_past():
@@ -124,12 +165,49 @@ def test_units_of_the_artefact_and_of_the_caller():
             {"forecast": "load", "time": {"y": range(3)}},
             "time of 'y' has 3 entries, and the forecast has 4 steps",
         ),
+        (
+            {"forecast": "load", "time": {"y": DAYS[:4]}},
+            "time of 'y' holds dates, and of the past of 'x' it holds nothing",
+        ),
+        (
+            {"forecast": "load", "time": {"x": DAYS, "y": range(4)}},
+            "time of 'y' holds numbers, and of the past of 'x' it holds dates",
+        ),
+        (
+            {"forecast": "load", "time": {"x": range(6), "y": list("abcd")}},
+            "time of 'y' holds text, and of the past of 'x' it holds numbers",
+        ),
+        ({"time": {"y": range(3)}}, "time of 'y' has 3 entries, and it has 4 steps"),
+        (
+            {"forecast": "load", "truth": np.ones((3, 4))},
+            r"truth has 3 samples, and the batch 2; .* \(2, 4\), or that of the sample drawn",
+        ),
+        ({"truth": np.ones((1, 4))}, "truth has 1 samples, and the batch 2"),
+        ({"truth": {"y": np.ones((3, 4, 1))}}, "truth has 3 samples, and the batch 2"),
+        (
+            {"truth": np.ones(4), "sample": [0, 1]},
+            r"truth is that of one sample, and 2 samples are drawn; .* \(2, 4\)",
+        ),
         ({"time": [[1, 2], [3]]}, "time holds lists of several lengths"),
     ],
 )
 def test_what_is_refused(options, says_):
     with pytest.raises(InputError, match=says_):
         forecast_of(np.ones((2, 4)), ("step",))["y"].plot(**options)
+
+
+def test_a_report_of_several_samples_takes_no_truth_of_one(tmp_path):
+    result = forecast_of(np.ones((2, 4)), ("step",))
+    with pytest.raises(InputError, match="truth is that of one sample, and 2 samples are drawn"):
+        result.to_html(tmp_path / "r.html", forecast="load", truth=np.ones(4))
+    assert not (tmp_path / "r.html").exists()
+    result.to_html(tmp_path / "r.html", samples=1, forecast="load", truth=np.ones(4))
+
+
+def test_a_map_says_that_it_draws_no_truth():
+    y = np.ones((2, 4, 9))
+    figure = forecast_of(y, ("step", "unit"))["y"].plot(truth=y)
+    assert says(figure, "truth= is drawn beside lines, and not beside a map")
 
 
 def test_a_forecast_of_what_is_no_series():

@@ -30,7 +30,8 @@ def plan(view: View) -> Picture:
     assert source is not None  # as `fits` says
     lines = features_first(source.array, source.axes)
     names = names_of(view, source, len(lines))
-    steps = steps_of(view, lines.shape[1], source.axes[axis_of(source.axes, SEQUENCE) or 0])
+    title = source.axes[axis_of(source.axes, SEQUENCE) or 0]
+    steps = steps_of(view, lines.shape[1], title, source.spec.name)
     forecasts = horizon.ahead(view, steps)
     places = list(forecasts)
     chosen, notes = spread(len(places), view.labels.max_panels, "forecast")
@@ -44,7 +45,8 @@ def plan(view: View) -> Picture:
             ax.set_ylabel(plain(names[place], 22))
             ax.margins(x=0.01)
         horizon.legend(axes[0])
-        steps.label_positions(axes[-1], charts.CHART_WIDTH - 1)
+        named = horizon.named_steps(steps, forecasts.values())
+        named.label_positions(axes[-1], charts.CHART_WIDTH - 1)
         figure.align_ylabels(list(axes))
 
     return Picture(

@@ -16,6 +16,7 @@ from probegen.runtime.plot.style import AnyFigure, scale_of
 from probegen.runtime.plot.view import View
 
 _MOST_LINES = 6
+_NO_TRUTH = "truth= is drawn beside lines, and not beside a map"
 
 
 def fits(view: View) -> bool:
@@ -30,14 +31,16 @@ def plan(view: View) -> Picture:
     row_axis = next((a for i, a in enumerate(view.axes) if i != time), "value")
     names = view.classes(len(rows)) or [f"{row_axis} {i}" for i in range(len(rows))]
     steps = steps_of(view, rows.shape[1], view.axes[time])
+    truth = truth_of(view, view.spec, view.array.shape)
     if len(rows) > _MOST_LINES or (len(rows) > 1 and row_axis == CLASS):
         draw_map = functools.partial(
             charts.draw_map, values=rows, scale=scale_of(rows, clip=False), label=view.quantity,
             x=steps, y_title=row_axis, y_names=view.classes(len(rows)),
         )  # fmt: skip
-        return Picture(view.title, charts.CHART_WIDTH, charts.map_height(len(rows)) + 0.5, draw_map)
+        height = charts.map_height(len(rows)) + 0.5
+        notes = () if truth is None else (_NO_TRUTH,)
+        return Picture(view.title, charts.CHART_WIDTH, height, draw_map, notes)
 
-    truth = truth_of(view, view.spec, view.array.shape)
     true_rows = None if truth is None else np.moveaxis(truth, time, -1).reshape(rows.shape)
 
     def draw(figure: AnyFigure) -> None:

@@ -145,7 +145,8 @@ def _draw(
         axes[2 * i + 1 if paired else -1].set_ylabel(_in_lines(label))
     ends = np.concatenate([steps.positions, *(one.positions for one in ahead if one is not None)])
     axes[-1].set_xlim(ends.min() - 0.6 * steps.width, ends.max() + 0.6 * steps.width)
-    steps.label_positions(axes[-1], charts.CHART_WIDTH - 1)
+    named = horizon.named_steps(steps, (one for one in ahead if one is not None))
+    named.label_positions(axes[-1], charts.CHART_WIDTH - 1)
     figure.align_ylabels(list(axes))
 
 

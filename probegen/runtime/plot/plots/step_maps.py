@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import STEP
+from probegen.errors import InputError
 from probegen.runtime.axes import CHANNEL, FEATURES, SEQUENCE
 from probegen.runtime.plot import charts
 from probegen.runtime.plot import labels as labelling
@@ -113,7 +114,11 @@ def _rows(view: View, size: int, columns: Steps) -> list[str] | None:
         if named is not None:
             return named[:size] + [""] * (size - len(named))
     time = view.time_of(str(output))
-    if time is not None and len(time) == size:
+    if time is not None:
+        if len(time) != size:
+            raise InputError(
+                f"time of {output!r} has {len(time)} entries, and it has {size} steps."
+            )
         return given_steps(time, "").texts
     if view.labels.query_tokens is not None:
         row = view.tokens(size, query=True)
