@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sweep.coverage import write_coverage
+from sweep.anew import put_anew
+from sweep.coverage import kind_of, listed_name, write_coverage
 from sweep.outcome import COLUMNS, FAULTS, Outcome
 from sweep.pool import sweep_all
 from sweep.suites import SUITES, subjects
@@ -43,6 +44,12 @@ from sweep.suites import SUITES, subjects
     type=click.Path(exists=True, path_type=Path),
     help="Write the coverage between the markers of a Markdown file.",
 )
+@click.option(
+    "--anew",
+    type=click.Path(exists=True, path_type=Path),
+    help="Put the rows among NAMES into the coverage that a Markdown file has, with all rows of "
+    "the same layer or operation.",
+)
 def main(
     names: tuple[str, ...],
     large: bool,
@@ -51,6 +58,7 @@ def main(
     markdown: Path | None,
     earlier: tuple[Path, ...],
     coverage: Path | None,
+    anew: Path | None,
 ) -> None:
     """Sweep the suites among NAMES (layers if left out), or all.
 
@@ -63,15 +71,27 @@ def main(
     default = [] if found else ["layers"]
     suites = [n for n in names if n in SUITES] or (list(SUITES) if "all" in names else default)
     patterns = [n for n in names if n not in SUITES and n != "all"]
+    if anew and not patterns:
+        raise click.UsageError("--anew takes names of rows, such as 'ops.stft'.")
     for suite in suites:
-        rows = [s.name for s in subjects(suite, large) if _asked_for(s.name, patterns)]
+        every = [s.name for s in subjects(suite, large)]
+        rows = [name for name in every if _asked_for(name, patterns)]
+        if anew:  # a page counts the rows of a layer together
+            listed = {_listed(suite, name) for name in rows}
+            rows = [name for name in every if _listed(suite, name) in listed]
         made = sweep_all(suite, rows, large, jobs)
         shown = Console(stderr=True)
         found[suite] = list(track(made, suite, len(rows), console=shown, disable=not rows))
     report(found, json_path, markdown)
     if coverage:
         write_coverage(coverage, found)
+    if anew:
+        put_anew(anew, found)
     sys.exit(any(o.verdict in FAULTS for rows in found.values() for o in rows))
+
+
+def _listed(suite: str, name: str) -> str:
+    return listed_name(kind_of(suite, name), name)
 
 
 def _asked_for(name: str, patterns: Sequence[str]) -> bool:

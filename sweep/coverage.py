@@ -33,7 +33,7 @@ def coverage(found: Mapping[str, Sequence[Outcome]]) -> str:
     kinds: dict[str, list[Outcome]] = defaultdict(list)
     for suite, rows in found.items():
         for row in rows:
-            kinds[_kind(suite, row.name)].append(row)
+            kinds[kind_of(suite, row.name)].append(row)
     versions = ", ".join(f"{p} {version}" for p in _PACKAGES if (version := _version(p)))
     parts = [
         f"Made by `make sweep` on {datetime.date.today().isoformat()} with {versions}.",
@@ -45,7 +45,8 @@ def coverage(found: Mapping[str, Sequence[Outcome]]) -> str:
     return "\n\n".join(parts)
 
 
-def _kind(suite: str, name: str) -> str:
+def kind_of(suite: str, name: str) -> str:
+    """Returns what the rows of a suite are counted as."""
     if suite in _SUITES:
         return _SUITES[suite]
     for prefix in ("activations.", "ops."):
@@ -82,8 +83,13 @@ def _exceptions(kinds: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
     for kind, rows in kinds.items():
         for row in rows:
             if row.verdict not in (AGREES, NOT_APPLICABLE):
-                name = row.name if kind != "dtype policies" else f"policy {row.name}"
-                yield f"| {name} | {row.verdict} | {_short(row.reason)} |"
+                yield exception(kind, row)
+
+
+def exception(kind: str, row: Outcome) -> str:
+    """Returns the line of a row that does not agree."""
+    name = row.name if kind != "dtype policies" else f"policy {row.name}"
+    return f"| {name} | {row.verdict} | {_short(row.reason)} |"
 
 
 def _short(reason: str) -> str:
@@ -96,9 +102,14 @@ def _names(kind: str, rows: Sequence[Outcome]) -> str:
     models: dict[str, int] = defaultdict(int)
     for row in rows:
         if row.verdict == AGREES:
-            models[row.name if kind == "dtype policies" else row.name.partition(":")[0]] += 1
+            models[listed_name(kind, row.name)] += 1
     listed = ", ".join(name + (f" ({n})" if n > 1 else "") for name, n in models.items())
     return _folded(f"{kind}: what agrees", listed)
+
+
+def listed_name(kind: str, name: str) -> str:
+    """Returns the name under which the models of a layer or operation are listed together."""
+    return name if kind == "dtype policies" else name.partition(":")[0]
 
 
 def _set_aside(kinds: Mapping[str, Sequence[Outcome]]) -> str:

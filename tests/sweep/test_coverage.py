@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
 
 from sweep.__main__ import read, report
+from sweep.anew import put_anew
 from sweep.coverage import END, START, coverage, write_coverage
 from sweep.onnx_models import table as onnx_table
 from sweep.outcome import AGREES, INEXPRESSIBLE, NOT_APPLICABLE, REFUSED, Outcome
@@ -73,3 +75,36 @@ def test_the_page_of_this_project_has_a_place_for_each_table() -> None:
 def test_rows_come_back_from_a_file(tmp_path: Path) -> None:
     report(FOUND, tmp_path / "rows.json", None)
     assert read(tmp_path / "rows.json") == FOUND
+
+
+def test_rows_are_put_anew_into_a_page(tmp_path: Path) -> None:
+    """As if all had been swept again, but for the median."""
+    page, whole = tmp_path / "COVERAGE.md", tmp_path / "whole.md"
+    for path in (page, whole):
+        path.write_text(f"before\n{START}\n{END}\nafter\n")
+    write_coverage(page, FOUND)
+    new = {
+        "layers": [
+            Outcome("MelSpectrogram", AGREES, parity=5e-6),
+            Outcome("Conv2D: same", AGREES, parity=2e-7),
+            Outcome("Conv2D: stride 2", REFUSED, "too wide"),
+        ]
+    }
+    put_anew(page, new)
+    now = {row.name: row for row in new["layers"]}
+    rows = [now.get(row.name, row) for row in FOUND["layers"]]
+    write_coverage(whole, {**FOUND, "layers": rows})
+    told, expected = (path.read_text().split("\n") for path in (page, whole))
+    today = datetime.date.today().isoformat()
+    said = f"Swept anew on {today}: MelSpectrogram, Conv2D."
+    assert said in told
+    told = [line for line in told if line and line != said]
+    expected = [line.replace("3e-06 (5e-06)", "2e-06 (5e-06)") for line in expected if line]
+    assert sorted(told) == sorted(expected)
+    put_anew(page, {"layers": [Outcome("MelSpectrogram", REFUSED, "again")]})
+    text = page.read_text()
+    assert f"Swept anew on {today}: Conv2D, MelSpectrogram." in text
+    assert "| MelSpectrogram | refused | again |" in text
+    with pytest.raises(ValueError, match="AvgPool1D is not applicable"):
+        put_anew(page, {"layers": [FOUND["layers"][3]]})
+    assert page.read_text() == text
