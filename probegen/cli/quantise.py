@@ -32,6 +32,12 @@ from probegen.cli.showing import progress, show_table
     help="The most that an explanation may be off in the median sample, |a - b| / |b|; a "
     "prediction a fifth of it.  [default: 0.05 for float16, 0.5 for int8]",
 )
+@click.option(
+    "--worst",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The most that an explanation may be off in any sample whose class stayed; a prediction a "
+    "fifth of it.  [default: 0.5 for float16, 1 for int8: as far as zeros would be]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def quantise(
@@ -40,6 +46,7 @@ def quantise(
     to: str,
     samples: str | None,
     limit: float | None,
+    worst: float | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -52,7 +59,13 @@ def quantise(
         from probegen.quantisation import quantise as quantise_artefact
 
         made = quantise_artefact(
-            artefact, output, to, samples=samples_of(samples), limit=limit, overwrite=overwrite
+            artefact,
+            output,
+            to,
+            samples=samples_of(samples),
+            limit=limit,
+            worst=worst,
+            overwrite=overwrite,
         )
     small, large = made.bytes
     if as_json:

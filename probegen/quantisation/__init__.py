@@ -28,7 +28,7 @@ from probegen.graph.ungate import remove_gate
 from probegen.graph.writing import write_model
 from probegen.parity import Report, require_agreement
 from probegen.quantisation import float16, int8
-from probegen.quantisation.comparison import Asked, compare, requests_of
+from probegen.quantisation.comparison import Asked, Limits, compare, requests_of
 from probegen.stages import stage, writing
 
 Array = npt.NDArray[Any]
@@ -63,21 +63,27 @@ class Form:
 
     Attributes:
         rewrite: what brings a model into it.
-        limit: how far explanations may be off by default; see `quantise`.
+        limits: how far explanations may be off by default; see `quantise`.
         needs_samples: True where ranges of activations are taken from samples.
         help: what it is, for people.
     """
 
     rewrite: Rewrite
-    limit: float
+    limits: Limits
     needs_samples: bool
     help: str
 
 
 FORMS: Mapping[str, Form] = {
-    "float16": Form(float16.rewrite, 0.05, False, "weights in float16, computed in float32"),
-    "int8": Form(int8.rewrite_dynamic, 0.5, False, "weights in int8, activations by each run"),
-    "int8-static": Form(int8.rewrite_static, 0.5, True, "weights and activations in int8"),
+    "float16": Form(
+        float16.rewrite, Limits(0.05, 0.5), False, "weights in float16, computed in float32"
+    ),
+    "int8": Form(
+        int8.rewrite_dynamic, Limits(0.5, 1.0), False, "weights in int8, activations by each run"
+    ),
+    "int8-static": Form(
+        int8.rewrite_static, Limits(0.5, 1.0), True, "weights and activations in int8"
+    ),
 }
 
 
@@ -105,6 +111,7 @@ def quantise(
     *,
     samples: Any = None,
     limit: float | None = None,
+    worst: float | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> Quantised:
@@ -126,6 +133,9 @@ def quantise(
         limit: the most that an explanation may be off, in the median sample: the Euclidean norm
             of the difference over that of the explanation. By default 0.05 for float16, 0.5 for
             int8. A prediction may be off by a fifth of it.
+        worst: the most that any sample may be off, likewise; by default 0.5 for float16, 1 for
+            int8: an explanation that is further off than zeros would be says nothing. Samples whose
+            predicted class has changed have another explanation, and are told and not judged.
         overwrite: replace a data file beside `path` that belongs to something else.
         seed: of generated samples.
 
@@ -136,7 +146,7 @@ def quantise(
         ArtefactError: the artefact is none, or no longer as probegen wrote it.
         ExportError: `to` is unknown, needs samples, does not work on this artefact, or finds
             nothing to quantise.
-        VerificationError: an output is further off than its limit; holds the report. Nothing was
+        VerificationError: an output is further off than its limits; holds the report. Nothing was
             written.
         InputError: the samples do not fit.
     """
@@ -172,9 +182,12 @@ def quantise(
             write_model(model, place, None)
         with stage(f"{str(given)!r} runs no more as {to}", ExportError, hint):
             after = runtime.load(place)
-        most = form.limit if limit is None else limit
+        limits = Limits(
+            form.limits.median if limit is None else limit,
+            form.limits.worst if worst is None else worst,
+        )
         report = dataclasses.replace(
-            compare(before, after, requests, most, to, generated=samples is None),
+            compare(before, after, requests, limits, to, generated=samples is None),
             artefact=str(final),
         )
         require_agreement(report)

@@ -28,6 +28,19 @@ _OF_PREDICTIONS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
+class Limits:
+    """How far explanations may be off, |a - b| / |b|; predictions by a fifth of that.
+
+    Attributes:
+        median: in the median sample.
+        worst: in any sample.
+    """
+
+    median: float
+    worst: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Asked:
     """One run of both artefacts.
 
@@ -110,7 +123,7 @@ def compare(
     before: Artefact,
     after: Artefact,
     requests: Sequence[Asked],
-    limit: float,
+    limits: Limits,
     to: str,
     *,
     generated: bool,
@@ -144,7 +157,7 @@ def compare(
         same_class += _same_class(described.predictions, both, rows)
         hard += asked.hard
     figures = {
-        o.name: _parity(o, pairs[o.name], hard, same_class, limit) for o in described.outputs
+        o.name: _parity(o, pairs[o.name], hard, same_class, limits) for o in described.outputs
     }
     name = described.model.get("name", "the model")
     kept = sum(same_class)
@@ -198,10 +211,11 @@ def _parity(
     pairs: Sequence[tuple[Array, Array]],
     hard: Sequence[bool],
     same_class: Sequence[bool],
-    limit: float,
+    limits: Limits,
 ) -> Parity:
     explains = spec.kind != PREDICTION
-    allowed = limit if explains else limit * _OF_PREDICTIONS
+    share = 1.0 if explains else _OF_PREDICTIONS
+    allowed, allowed_worst = limits.median * share, limits.worst * share
     counted = [i for i in range(len(pairs)) if not hard[i] and (same_class[i] or not explains)]
     offs = np.array([_off(r[None], n[None])[0] for r, n in pairs])
     ordinary = offs[counted]
@@ -211,7 +225,8 @@ def _parity(
     middle = float(np.median(ordinary)) if counted else nothing
     apart = [_largest(r, n) for r, n in pairs]
     cosines = [_cosine(*pairs[i]) for i in counted]
-    spoilt = not np.isfinite(ordinary).all()
+    worst = float(ordinary.max(initial=0.0))
+    spoilt = any(_is_spoilt(right, now) for right, now in pairs)
     return Parity(
         kind=spec.kind,
         max_abs=max((a for a, _ in apart), default=0.0),
@@ -219,14 +234,21 @@ def _parity(
         l2_rel=middle,
         cosine=min(cosines, default=1.0),
         limit=allowed,
-        passed=not judged or (middle <= allowed and not spoilt),
-        worst=float(ordinary.max(initial=0.0)),
-        worst_limit=np.inf,
+        passed=not judged or (middle <= allowed and worst <= allowed_worst and not spoilt),
+        worst=worst,
+        worst_limit=allowed_worst,
         undetermined=sum(not s for s in same_class) if explains else 0,
         beyond=int((ordinary > allowed).sum()) if judged else 0,
         sample=f"sample {counted[int(np.argmax(ordinary))]}" if counted else "",
         witness="the artefact before it was quantised",
     )
+
+
+def _is_spoilt(right: Array, now: Array) -> bool:
+    """Tells whether numbers are not finite that were, of whatever sample."""
+    if right.shape != now.shape or right.dtype.kind != "f":
+        return False
+    return bool((np.isfinite(right) & ~np.isfinite(now)).any())
 
 
 def _largest(right: Array, now: Array) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 import probegen as pg
 from probegen import runtime
+from probegen.artefact.manifest import OutputSpec
 from probegen.errors import ArtefactError, ExportError, InputError, VerificationError
 from probegen.graph.ungate import remove_gate
 from probegen.quantisation import FORMS, comparison
@@ -222,6 +223,60 @@ def test_samples_beyond_the_limit_are_told(made, tmp_path, capsys):
     assert found["sample"] == f"sample {off.argmax()}"
     told = " ".join(capsys.readouterr().out.split())  # a narrow table breaks lines
     assert f"but for {found['beyond']} beyond 0.15" in told
+
+
+def broken():
+    """Twenty samples, one of them so large that its neighbours round to nothing in int8."""
+    x = samples_of("cnn", 20)
+    x[3] *= 1e4
+    return x
+
+
+def test_samples_that_are_far_off_are_refused(made, tmp_path, capsys):
+    """Most samples are near, so that the median passes; the neighbours of a huge one are not."""
+    x = broken()
+    given, small = made / "cnn_True.onnx", tmp_path / "q.onnx"
+    with pytest.raises(VerificationError, match=r"'scores' .in sample \d.*worst") as told:
+        pg.quantise(given, small, "int8", samples=x)
+    assert list(tmp_path.iterdir()) == []
+    figures = told.value.report["scores"]
+    assert figures.l2_rel < figures.limit
+    assert figures.worst > figures.worst_limit == 0.2
+    assert not figures.passed
+    np.save(tmp_path / "x.npy", x)
+    options = ["--to", "int8", "--samples", tmp_path / "x.npy", "--worst", 100]
+    assert status_of("quantise", given, "-o", small, *options) == 0
+    found = runtime.load(small).manifest.certificate["outputs"]["scores"]
+    assert found["worst"] == pytest.approx(figures.worst)
+    assert found["worst_limit"] == 20
+    assert found["beyond"] > 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"but for {found['beyond']} beyond 0.1" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        (lambda a: a, True),
+        (lambda a: 1.9 * a, True),
+        (lambda a: -a, False),
+        (lambda a: 3.0 * a, False),
+        (lambda a: np.where(a == a.flat[0], np.nan, a), False),
+    ],
+    ids=["same", "near", "turned", "larger", "not a number"],
+)
+def test_one_sample_of_many(change, passes):
+    spec = OutputSpec("saliency/x", "saliency", "float32", (None, 6), ("batch", "feature"))
+    rng = np.random.default_rng(0)
+    right = [rng.normal(size=6).astype(np.float32) for _ in range(9)]
+    pairs = [
+        (one, (1.001 * one if i else change(one)).astype(np.float32)) for i, one in enumerate(right)
+    ]
+    limits = comparison.Limits(0.5, 1.0)
+    for hard in ([False] * 9, [True] + [False] * 8):
+        found = comparison._parity(spec, pairs, hard, [True] * 9, limits)
+        spoilt = not np.isfinite(pairs[0][1]).all()
+        assert found.passed == (passes or (hard[0] and not spoilt))
 
 
 def test_the_gate_comes_out_whole(made):
