@@ -61,6 +61,7 @@ def run(
     on_error: str = RECORD,
     dtype: str | None = None,
     header: bool | None = None,
+    time_column: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     say: Say | None = None,
@@ -86,6 +87,8 @@ def run(
             the same call goes on from there once the sample is mended or taken away.
         dtype: element type of a raw memory map.
         header: of tables: whether the first row holds names.
+        time_column: of series in tables: the name or number (from 1) of the column that says what
+            stands at their steps, which is no feature; None takes a column of dates for that.
         overwrite: begin anew where the place holds records of another run.
         progress: called after each batch.
         say: called with what the user should know of how the input is read.
@@ -110,10 +113,11 @@ def run(
     inference = Inference(artefact, asked)
     size = _batch_size(batch_size, inference.fixed_batch)
     kind = format_of(target)
-    opened = open_source(given, Context(manifest, dtype, header, say, spell))
+    opened = open_source(given, Context(manifest, dtype, header, say, spell, time_column))
     layout = layout_of(manifest, inference.outputs, opened.rows, size, rows_a_part)
     kind.check(layout)
     options = {"batch_size": size, "dtype": dtype, "header": header}
+    options |= {} if time_column is None else {"time_column": time_column}
     options |= {"rows_a_part": layout.rows_a_part, "engine": artefact.engine.name}
     journal = journal_of(Path(artefact.path), manifest, opened, asked, layout, options)
     _make(target)

@@ -32,7 +32,6 @@ _OTHERS = (
     "class_names",
     "feature_names",
     "tokens",
-    "time_column",
     "forecast",
     "truth",
 )
@@ -140,6 +139,7 @@ def run_bulk(
             on_error=options["on_error"] or bulk.RECORD,
             dtype=options["dtype"],
             header=options["header"],
+            time_column=options["time_column"],
             overwrite=options["overwrite"],
             progress=count,
             say=note,

@@ -2,11 +2,13 @@
 
 import json
 
+import keras
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from probegen import bulk
+import probegen as pg
+from probegen import bulk, runtime
 from tests import models
 
 
@@ -58,3 +60,36 @@ def test_options_that_do_not_go_together(probegen_cli, options, says):
     status, out, err = probegen_cli("run", "cnn.onnx", "images.npy", *options)
     assert (status, out) == (1, "")
     assert says in err
+
+
+def test_a_column_of_years_is_no_feature(probegen_cli, tmp_path):
+    """Of series in tables, each a file: `--time-column` says which column is left out."""
+    x = keras.Input((None, 2), name="weather")
+    model = keras.Model(x, keras.layers.Dense(3, name="ahead")(keras.layers.SimpleRNN(2)(x)))
+    path, folder = tmp_path / "m.onnx", tmp_path / "tables"
+    pg.compile(model, [pg.InputGradient(target=0)], path, verify=False)
+    folder.mkdir()
+    rows = np.random.default_rng(0).normal(size=(7, 2)).round(3).astype(np.float32)
+    for name, part, year in (("a", rows[:3], 1950), ("b", rows[3:], 2001)):
+        lines = [f"{year + i},{one:g},{two:g}" for i, (one, two) in enumerate(part)]
+        (folder / f"{name}.csv").write_text("\n".join(["year,wind,load", *lines, ""]))
+    out = tmp_path / "out.parquet"
+    command = ("run", path, folder, "--out", out)
+    status, _, err = probegen_cli(*command, "--time-column", "year")
+    assert status == 0, err
+    (records,) = bulk.Results(out).read()
+    assert records.samples == ["a.csv[0]", "b.csv[0]"]
+    art = runtime.load(path)
+    for name in ("ahead", "input_gradient/weather"):
+        for found, part in zip(records.values[name], (rows[:3], rows[3:]), strict=True):
+            expected = art.run(part[np.newaxis])[name].array[0]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    status, _, err = probegen_cli(*command[:-1], tmp_path / "other.parquet")
+    assert (status, "the size 3 on the axis 'feature'" in err) == (1, True), err
+    np.save(tmp_path / "x.npy", rows[np.newaxis])
+    for option in (("--time-column", "year"), ("--header",)):
+        given = ("run", path, tmp_path / "x.npy", "--out", tmp_path / "no.parquet", *option)
+        status, _, err = probegen_cli(*given)
+        assert status == 1
+        assert f"{' '.join(option)} is for tables" in err
+    assert not (tmp_path / "no.parquet").exists()

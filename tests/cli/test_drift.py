@@ -156,12 +156,15 @@ def test_other_forms_of_an_artefact_hold_it_too(tmp_path):
         assert read.reference.samples == 40
 
 
-def test_drift_of_the_records_of_a_bulk_run(probegen_cli, path, tmp_path):
+@pytest.mark.parametrize("kind", ["parquet", "zarr"])
+def test_drift_of_the_records_of_a_bulk_run(probegen_cli, path, tmp_path, kind):
     """The same distances as of the same samples in one .npz file."""
+    if kind == "zarr":
+        pytest.importorskip("zarr")
     x = rows(300, 7, shift=3.0)
     np.save(tmp_path / "x.npy", x)
     runtime.load(path).run(x).to_npz(tmp_path / "x.npz")
-    out = tmp_path / "out.parquet"
+    out = tmp_path / f"out.{kind}"
     command = ("run", path, tmp_path / "x.npy", "--batch-size", 30, "--part-rows", 60)
     assert probegen_cli(*command, "--out", out)[0] == 0
     told = [json.loads(probegen_cli("drift", path, p, "--json")[1])
@@ -169,7 +172,7 @@ def test_drift_of_the_records_of_a_bulk_run(probegen_cli, path, tmp_path):
     assert told[0]["moved"]
     assert told[0]["outputs"][0]["samples"] == 300
     assert told[0] == told[1]
-    chosen = tmp_path / "chosen.parquet"
+    chosen = tmp_path / f"chosen.{kind}"
     assert probegen_cli(*command, "--out", chosen, "--target", "1")[0] == 0
     said = probegen_cli("drift", path, chosen)[1]  # all were explained for a class of the request's
     assert said == "no attribution of the reference is in the results.\n"

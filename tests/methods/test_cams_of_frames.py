@@ -103,3 +103,83 @@ def test_other_maps_are_refused_by_name(method: Any, tmp_path: Any) -> None:
     with pytest.raises(InstrumentError, match=rf"{method.__name__} makes no map of each frame"):
         pg.compile(film(), [method()], tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+#: The same of series, `[batch, window, channel, time]`: convolutions see `[batch*window, ...]`.
+SERIES = """
+<ir_version: 8, opset_import: ["" : 18]>
+net (float[batch, 4, 2, 9] series) => (float[batch, 3] scores)
+{
+    joined = Reshape (series, windows)
+    a = Conv (joined, kernel)
+    t = Tanh (a)
+    b = Mul (t, scale)
+    c = ReduceMean <keepdims = 0> (b, places)
+    means = Reshape (c, apart)
+    squares = Mul (means, means)
+    weighed = Mul (squares, weights)
+    d = ReduceSum <keepdims = 0> (weighed, first)
+    scores = MatMul (d, head)
+}
+"""
+SERIES_SHAPES = {"kernel": (5, 2, 3), "scale": (5, 1), "weights": (4, 5), "head": (5, 3)}
+SERIES_WHOLE = {"windows": [-1, 2, 9], "apart": [-1, 4, 5], "places": [2], "first": [1]}
+
+
+def series() -> onnx.ModelProto:
+    rng = np.random.default_rng(4)
+    proto = onnx.parser.parse_model(SERIES)
+    arrays = {n: rng.normal(size=s).astype(np.float32) for n, s in SERIES_SHAPES.items()}
+    arrays |= {n: np.array(v) for n, v in SERIES_WHOLE.items()}
+    for name, array in arrays.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return proto
+
+
+def test_windows_of_a_series_have_maps_of_their_own(tmp_path: Any) -> None:
+    probes = [getattr(pg, name)(LAYER, target=1) for name in CAMS]
+    pg.compile(series(), probes, tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    x = np.random.default_rng(5).normal(size=(3, 4, 2, 9)).astype(np.float32)
+    x[0, 1] = 0.0
+    proto = series()
+    arrays = {i.name: onnx.numpy_helper.to_array(i).astype(float) for i in proto.graph.initializer}
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("b", 1, None))
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    b = session.run(["b"], {"series": x})[0].astype(float)
+    means = b.mean(2).reshape(3, 4, 5)
+    slope = 2 * means * arrays["weights"] * arrays["head"][:, 1] / b.shape[2]
+    gradient = np.broadcast_to(slope.reshape(-1, 5, 1), b.shape)
+    cams = {**CAMS, "GradCAM": lambda g, a: (g.mean(2, keepdims=True) * a).sum(1)}
+    for name, cam in cams.items():
+        record = artefact.run(x)[f"{_kind(name)}/{LAYER}"]
+        assert record.axes[:2] == ("batch", "frame")
+        expected = np.maximum(cam(gradient, b), 0).reshape(3, 4, -1)
+        np.testing.assert_allclose(record.array, expected, rtol=1e-4, atol=1e-6)
+    assert record.plot(1).axes
+
+
+#: Heads of attention are joined with the samples as frames are, and carry no map.
+HEADS = """
+<ir_version: 8, opset_import: ["" : 18]>
+net (float[batch, 2, 7, 5] x) => (float[batch, 5] scores)
+{
+    joined = Reshape (x, heads)
+    values = Tanh (joined)
+    turned = Transpose <perm = [0, 2, 1]> (values)
+    raw = MatMul (values, turned)
+    weights = Softmax <axis = -1> (raw)
+    mixed = MatMul (weights, values)
+    apart = Reshape (mixed, back)
+    scores = ReduceMean <keepdims = 0> (apart, places)
+}
+"""
+
+
+def test_heads_of_attention_are_no_frames() -> None:
+    proto = onnx.parser.parse_model(HEADS)
+    for name, whole in {"heads": [-1, 7, 5], "back": [-1, 2, 7, 5], "places": [1, 2]}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(whole), name))
+    points = pg.inspect(proto)
+    assert points
+    assert not [p.path for p in points if "grad_cam" in p.probes and p.path in ("mixed", "values")]

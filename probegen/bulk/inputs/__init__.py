@@ -31,10 +31,24 @@ def open_source(path: Path, context: Context) -> Source:
     """Opens a file or folder.
 
     Raises:
-        InputError: it is not there, damaged, of an unknown kind, or does not fit the inputs.
+        InputError: it is not there, damaged, of an unknown kind, or does not fit the inputs; or an
+            option is for files of another kind.
     """
     if not path.exists():
         raise InputError(f"there is nothing at {path}.")
+    source = _opened(path, context)
+    suffixes = {file.suffix.lower() for _, file in source.files()}
+    for option in ("header", "time_column"):
+        given = getattr(context, option)
+        if given is not None and not suffixes & set(tables.SUFFIXES):
+            raise InputError(
+                f"{context.spell(option, given)} is for tables ({', '.join(tables.SUFFIXES)}), and "
+                f"{path} is or holds none."
+            )
+    return source
+
+
+def _opened(path: Path, context: Context) -> Source:
     try:
         if path.is_dir():
             if path.suffix.lower() == ".zarr" or any((path / mark).is_file() for mark in MARKS):

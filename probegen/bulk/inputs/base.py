@@ -27,8 +27,9 @@ class Context:
         manifest: of the artefact.
         dtype: element type of a raw memory map, which does not tell it itself.
         header: of tables: whether the first row holds names.
+        time_column: of series in tables: the column that says what stands at the steps.
         say: called with what the user should know of how samples are read.
-        spell: how messages name `header`.
+        spell: how messages name `header` and `time_column`.
     """
 
     manifest: Manifest
@@ -36,6 +37,7 @@ class Context:
     header: bool | None
     say: Say
     spell: Spell = keyword
+    time_column: str | None = None
 
     @property
     def specs(self) -> tuple[InputSpec, ...]:

@@ -24,7 +24,12 @@ class Whole(ArrayFile):
         """
         super().__init__(path, context)
         read = read_file(
-            path, context.manifest, header=context.header, say=context.say, spell=context.spell
+            path,
+            context.manifest,
+            header=context.header,
+            time_column=context.time_column,
+            say=context.say,
+            spell=context.spell,
         )
         feed = (
             read.feed if isinstance(read.feed, Mapping) else name_inputs(read.feed, context.specs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from probegen.methods.base import as_probes
 from probegen.methods.text_forms import from_dict
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
+from probegen.runtime.feature_names import named
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.tape import explain, refuse_tables
@@ -28,6 +30,7 @@ def instrument(
     class_names: Sequence[str] | None = None,
     *,
     inputs: Any = None,
+    feature_names: Any = None,
 ) -> ProbedModel:
     """Returns a `keras.Model` whose outputs are the model's predictions and the probes.
 
@@ -39,17 +42,23 @@ def instrument(
         class_names: names along the class axis of the prediction.
         inputs: for a subclassed model whose inputs Keras does not record: sample arrays or
             `keras.InputSpec`s in the nest that its `call` takes.
+        feature_names: names of the features of the table or series that is the input, with their
+            units if known; by input name where there are several. As of `pg.compile`.
 
     Raises:
         SpecError: the probes are malformed.
         SourceError: the model is none, not built, or instrumented already.
         SelectionError: a selector matches nothing that can be probed so.
+        InputError: the names of features fit no input, or several.
         InstrumentError: a target does not fit, or names collide.
         NotDifferentiableError: a gradient cannot flow; says where it stops.
     """
     with stage("the model cannot be instrumented", InstrumentError):
         source = as_keras_model(model, inputs)
-        return ProbedModel(source, make_plan(KerasView(source), as_probes(probes), class_names))
+        plan = make_plan(KerasView(source), as_probes(probes), class_names)
+        if feature_names is not None:
+            plan = dataclasses.replace(plan, manifest=named(feature_names, plan.manifest))
+        return ProbedModel(source, plan)
 
 
 def instrument_as(source: KerasModel, described: Manifest) -> ProbedModel:
@@ -60,7 +69,11 @@ def instrument_as(source: KerasModel, described: Manifest) -> ProbedModel:
     """
     probes = [from_dict(entry) for entry in described.probes]
     view = KerasView(source)
-    return ProbedModel(source, make_plan(view, probes, described.class_names, described))
+    plan = make_plan(view, probes, described.class_names, described)
+    pairs = zip(plan.manifest.inputs, described.inputs, strict=True)
+    inputs = tuple(dataclasses.replace(own, features=told.features) for own, told in pairs)
+    manifest = plan.manifest.replace(inputs=inputs)
+    return ProbedModel(source, dataclasses.replace(plan, manifest=manifest))
 
 
 @keras.saving.register_keras_serializable(package="probegen")

@@ -50,8 +50,10 @@ _DRAWING = frozenset(
     | {"Multinomial"}
 )
 #: Parts of an axis along which samples are joined with frames; and how many positions a frame has
-#: axes for. (What has one may as well be heads of attention.)
+#: axes for, where no convolution tells that it has positions: what has one may as well be heads
+#: of attention.
 _WITH_FRAMES, _PLACES_OF_FRAMES = 2, 2
+_CONVOLVES = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
 #: What states and gates are called.
 _TITLES = {
     "": "Hidden state",
@@ -306,7 +308,8 @@ class OnnxView(ModelView):
             return False
         axes = _frames_named(apart)
         places, channels = position_axes(axes), channel_axis(axes)
-        if len(places) < _PLACES_OF_FRAMES or channels is None or apart.sizes[channels] == 1:
+        fewest = 1 if _is_convolved(value) else _PLACES_OF_FRAMES
+        if len(places) < fewest or channels is None or apart.sizes[channels] == 1:
             return False
         return any(apart.sizes[i] != 1 for i in places)
 
@@ -725,6 +728,24 @@ def _frames_named(apart: Apart) -> Axes:
     """Returns the axes of maps, of which those joined with the samples are called frames."""
     frames = [apart.axis + i for i, part in enumerate(apart.parts or ()) if part != -1]
     return tuple(FRAME if i in frames else name for i, name in enumerate(apart.axes))
+
+
+def _is_convolved(value: ir.Value) -> bool:
+    """Tells whether a convolution or pooling makes a tensor, or what it is made of by entry."""
+    pending, seen = [value], {value}
+    while pending:
+        made = pending.pop()
+        node = made.producer()
+        if node is None or node.domain:
+            continue
+        if node.op_type in _CONVOLVES:
+            return True
+        for given in inputs_of(node):
+            same = shape_of(given) == shape_of(made) or node.op_type == "Transpose"
+            if same and given not in seen:
+                seen.add(given)
+                pending.append(given)
+    return False
 
 
 def _windows(count: int) -> list[str]:

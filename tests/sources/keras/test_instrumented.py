@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import probegen as pg
-from probegen.errors import InstrumentError
+from probegen.errors import InputError, InstrumentError
 from tests import models
 
 
@@ -151,3 +151,20 @@ def test_callable_targets_cannot_be_saved(tmp_path):
     probed = pg.instrument(models.cnn(), pg.Saliency(target=lambda y: y[:, 0]))
     with pytest.raises(pg.ProbegenError, match="a class index or a tuple"):
         probed.save(tmp_path / "m.keras")
+
+
+def test_names_of_features_are_kept(tmp_path):
+    """In the manifest, in a .keras file, and in an artefact of the instrumented model."""
+    model = models.forecaster()
+    name = model.inputs[0].name
+    features = ["wind [m/s]", ("load", "MW")]
+    probed = pg.instrument(model, pg.InputGradient(target=0), feature_names=features)
+    expected = {"wind": "m/s", "load": "MW"}
+    assert {f.name: f.unit for f in probed.manifest.inputs[0].features} == expected
+    probed.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert again.manifest.inputs == probed.manifest.inputs
+    exported = pg.export(probed, tmp_path / "m.onnx", verify=False)
+    assert exported.manifest.inputs[0].features == probed.manifest.inputs[0].features
+    with pytest.raises(InputError, match=f"3 entries for the input '{name}', which has 2 features"):
+        pg.instrument(model, [], feature_names={name: list("abc")})
