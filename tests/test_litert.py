@@ -52,7 +52,7 @@ def saved(tmp_path_factory):
 def test_explanations(saved, tmp_path, name):
     """Two batch sizes and lengths, in the interpreter, against TensorFlow's own gradients."""
     off = litert.to_litert(saved / name, tmp_path / "m.tflite")
-    assert max(off.values()) < litert.LIMIT
+    assert max(off.values()) < 1e-4
     art = runtime.load(saved / name)
     assert set(off) == {o.name for o in art.outputs}
     interpreter = tf.lite.Interpreter(str(tmp_path / "m.tflite"))
@@ -91,14 +91,39 @@ def test_loops_are_refused(tmp_path):
     assert not (tmp_path / "m.tflite").exists()
 
 
-def test_what_is_refused(saved, tmp_path, monkeypatch):
+def test_what_is_refused(saved, tmp_path):
     out = tmp_path / "m.tflite"
     with pytest.raises(ExportError, match="has no signature 'explains'; it has explain, serving"):
         litert.to_litert(saved / "cnn", out, "explains")
     (tmp_path / "m.onnx").write_text("")
     with pytest.raises(ExportError, match="is a file"):
         litert.to_litert(tmp_path / "m.onnx", out)
-    monkeypatch.setattr(litert, "LIMIT", 0.0)
-    with pytest.raises(VerificationError, match="other numbers"):
+    for wrong in ("m.bin", "m"):
+        with pytest.raises(ExportError, match=rf"files end in .tflite, and '{wrong}' does not"):
+            litert.to_litert(saved / "cnn", tmp_path / wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("batch", [2, 4])
+@pytest.mark.parametrize("output", ["scores", "saliency/image"])
+def test_one_wrong_sample_is_found(saved, tmp_path, monkeypatch, batch, output):
+    """In one call of several: by the norm of all of them together it would be small."""
+    runner_of, out = litert._runner, tmp_path / "m.tflite"
+
+    def spoilt(content, signature):
+        runner = runner_of(content, signature)
+
+        def run(**given):
+            found = {name: array.copy() for name, array in runner(**given).items()}
+            if len(found["scores"]) == batch:
+                found[output][0] *= 1.01
+            return found
+
+        return run
+
+    monkeypatch.setattr(litert, "_runner", spoilt)
+    with pytest.raises(
+        VerificationError, match=rf"'{output}' .in sample 0 of call . .batch {batch}"
+    ):
         litert.to_litert(saved / "cnn", out)
     assert not out.exists()

@@ -33,4 +33,4 @@ def litert(artefact: str, output: str, signature: str, samples: str | None, as_j
         click.echo(json.dumps({"path": output, "distances": off}))
         return
     rows = [(name, f"{distance:.1e}") for name, distance in off.items()]
-    show_table(f"{output} against {artefact}", ("output", "|a - b| / |b|"), rows)
+    show_table(f"{output} against {artefact}", ("output", "worst |a - b| / |b|"), rows)
