@@ -130,7 +130,7 @@ def test_savedmodels_of_unusual_models(make, tmp_path):
     assert all(p.max_rel < 1e-5 for p in exported.report.values())
 
 
-@pytest.mark.parametrize("make", [stateful, in_a_closure, masked, oddly_named])
+@pytest.mark.parametrize("make", [stateful, looked_up, in_a_closure, masked, oddly_named])
 def test_onnx_of_unusual_models(make, tmp_path):
     model, probes = make()
     exported = pg.compile(model, probes, tmp_path / "m.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,11 +41,20 @@ def labels_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_arrays(path: str) -> Any:
-    """Returns the arrays of an .npy or .npz file, the lines of a .txt file."""
+    """Returns the arrays of an .npy or .npz file, the lines of a .txt file, the lists of a .json.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     from probegen.runtime.read import arrays
 
     if Path(path).suffix.lower() == ".txt":
         return read_text(path).removesuffix("\n").split("\n")
+    if Path(path).suffix.lower() == ".json":
+        try:
+            return json.loads(read_text(path))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is no JSON: {error}") from error
     return arrays.read(Path(path))
 
 
@@ -53,7 +63,8 @@ def with_verification(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--samples",
         type=click.Path(exists=True, dir_okay=False),
-        help="Inputs to verify on (.npy, .npz; of text .txt, one a line).",
+        help="Inputs to verify on (.npy, .npz; of text .txt, one a line, or .json, a list of "
+        "texts or of pairs of texts).",
     )(command)
     return click.option(
         "--verify/--no-verify", default=True, help="Compare with the model, as is default."

@@ -111,7 +111,12 @@ _MOST_CHOICES = 10
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_bulk
 def run(
-    artefact: str, input: str | None, texts: tuple[str, ...], as_json: bool, **options: Any
+    artefact: str,
+    input: str | None,
+    texts: tuple[str, ...],
+    pairs: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Run ARTEFACT on INPUT and show what comes out. Needs no TensorFlow for ONNX.
 
@@ -128,18 +133,18 @@ def run(
     on where a run was stopped, however hard.
     """
     if options["out"] is not None:
-        run_bulk(artefact, input, texts, as_json, options)
+        run_bulk(artefact, input, [*texts, *pairs], as_json, options)
         return
     check_no_bulk(options)
     from probegen import runtime
     from probegen.runtime.classes import chosen_classes
     from probegen.runtime.read import read_input
 
-    check_given(input, texts)
+    check_given(input, texts, pairs)
     start_for(artefact)
     art = runtime.load(artefact, engine=options["engine"], check=options["check"] or None)
     read = read_input(
-        named_texts(texts, art) if input is None else Path(input),
+        named_texts(texts, pairs, art) if input is None else Path(input),
         art.manifest,
         scale=options["scale"],
         header=options["header"],

@@ -16,7 +16,15 @@ Words = list[list[tuple[str, float]]]
 
 
 def with_texts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the option `--text`."""
+    """Gives a command the options `--text` and `--text-pair`."""
+    command = click.option(
+        "--text-pair",
+        "pairs",
+        multiple=True,
+        metavar="TEXT",
+        help="The second text of a pair (a question and its text), where the model takes pairs: "
+        "one for each --text, in their order.",
+    )(command)
     return click.option(
         "--text",
         "texts",
@@ -27,23 +35,44 @@ def with_texts(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def check_given(given: str | None, texts: Sequence[str]) -> None:
-    """Raises a SpecError unless either a file or texts were given."""
+def check_given(given: str | None, texts: Sequence[str], pairs: Sequence[str]) -> None:
+    """Raises a SpecError unless either a file or texts were given, and no or as many pairs."""
     if (given is None) == (not texts):
         raise SpecError(
             "give either an INPUT or --text, for instance probegen run m.onnx --text 'a sentence'."
         )
+    if pairs and len(pairs) != len(texts):
+        raise SpecError(
+            f"there are {len(pairs)} --text-pair and {len(texts)} --text; give one for each, for "
+            "instance --text 'a question' --text-pair 'its text'."
+        )
 
 
-def named_texts(texts: Sequence[str], art: Any) -> Any:
+def named_texts(texts: Sequence[str], pairs: Sequence[str], art: Any) -> Any:
     """Returns what `--text` gives, by name where the artefact takes texts of several names.
 
+    Args:
+        texts: the texts.
+        pairs: the second text of each, or none.
+        art: the artefact.
+
     Raises:
-        InputError: a name is missing or unknown.
+        InputError: a name is missing or unknown, or the artefact takes no pairs.
     """
+    from probegen.runtime.texts import takes_pairs
+
     names = art.texts.names
+    if pairs and not any(map(takes_pairs, art.texts.tokenizers)):
+        raise InputError(
+            "--text-pair: the artefact takes single texts, no pairs; give --text alone."
+        )
     if len(names) < 2:
-        return list(texts)
+        return list(zip(texts, pairs, strict=True)) if pairs else list(texts)
+    if pairs:
+        raise InputError(
+            f"--text-pair: the artefact takes texts of several names ({', '.join(names)}); pairs "
+            "of these go through art.run in Python."
+        )
     found: dict[str, list[str]] = {name: [] for name in names}
     for given in texts:
         name, divider, text = given.partition("=")

@@ -16,7 +16,7 @@ from probegen.parity import samples as drawing
 from probegen.parity.samples import ORDINARY, Batch
 from probegen.parity.trials import Tried
 from probegen.runtime.inputs import check_inputs
-from probegen.runtime.texts import Texts, Tokenizer, as_bytes, holds_text
+from probegen.runtime.texts import Texts, Tokenizer, as_bytes, holds_text, takes_pairs
 from probegen.sources.base import Source
 
 Array = npt.NDArray[Any]
@@ -66,6 +66,8 @@ def tried(
     """
     parts = 2 + -(-len(NASTY) // _ROWS)
     feeds = [_made_up(texts, described, rng, part) for part in range(parts)]
+    if any(map(takes_pairs, texts.tokenizers)):  # of words, and of nasty ones
+        feeds += [_made_up(texts, described, rng, part, pairs=True) for part in range(1, parts)]
     given = [_by_name(samples, texts)] if holds_text(samples) else []
     found: list[Tried] = []
     for place, drawn in enumerate([*given, *feeds]):
@@ -117,17 +119,35 @@ def _cut(feed: Mapping[str, Array]) -> dict[str, Array]:
 
 def _by_name(samples: Any, texts: Texts) -> dict[str, Array]:
     named = samples if isinstance(samples, Mapping) else {texts.names[0]: samples}
-    specs = {spec.name: spec for spec in texts.specs}
-    return {n: as_bytes(v, specs[n]) if n in specs else np.asarray(v) for n, v in named.items()}
+    made_by = {s.name: (s, t) for s, t in zip(texts.specs, texts.tokenizers, strict=True)}
+    found = {}
+    for name, value in named.items():
+        spec, tokenizer = made_by.get(name, (None, None))
+        found[name] = (
+            np.asarray(value)
+            if spec is None or tokenizer is None
+            else as_bytes(value, spec, takes_pairs(tokenizer))
+        )
+    return found
 
 
 def _made_up(
-    texts: Texts, described: Manifest, rng: np.random.Generator, part: int
+    texts: Texts, described: Manifest, rng: np.random.Generator, part: int, pairs: bool = False
 ) -> dict[str, Array]:
-    """Returns texts that are made up: words of the vocabulary, several of them, or nasty ones."""
+    """Returns texts that are made up: words of the vocabulary, several of them, or nasty ones.
+
+    Args:
+        texts: of the artefact.
+        described: its manifest.
+        rng: what they are drawn with.
+        part: which ones.
+        pairs: two in the place of one, where the tokenizer takes pairs.
+    """
     feed: dict[str, Array] = {}
     for spec, tokenizer in zip(texts.specs, texts.tokenizers, strict=True):
         sizes = (_ROWS, *(1 if n is None else n for n in spec.shape[1:]))
+        if pairs and takes_pairs(tokenizer):
+            sizes = (_ROWS, 2)
         count = int(np.prod(sizes))
         if part >= 2:
             first = (part - 2) * _ROWS

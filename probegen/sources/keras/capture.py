@@ -25,6 +25,7 @@ from tensorflow.python.ops import while_v2
 from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
+from probegen.sources.keras.look_ups import look_up
 from probegen.sources.keras.open_sizes import STAND_INS
 from probegen.sources.keras.patching import Patch, Patches, set_to
 from probegen.sources.keras.randomness import mark_seed
@@ -502,6 +503,10 @@ def _as_eagerly(_: Watcher, __: Any, layer: Any, /, *args: Any, **kwargs: Any) -
     return keras.Layer.__call__(layer, *args, **kwargs)
 
 
+def _looked_up(_: Watcher, original: Any, table: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return look_up(original, table, *args, **kwargs)
+
+
 def _marking(_: Watcher, original: Any, generator: Any, /, *args: Any, **kwargs: Any) -> Any:
     return mark_seed(original(generator, *args, **kwargs))
 
@@ -525,6 +530,7 @@ _PATCHES: tuple[Patch, ...] = (
     Patch(keras.layers.RNN, "call", _while_watched(Watcher.recur)),
     Patch(while_v2, "while_loop", _while_watched(Watcher.gather)),
     Patch(keras.random.SeedGenerator, "next", _while_watched(_marking)),
+    Patch(tf.lookup.StaticHashTable, "lookup", _while_watched(_looked_up)),
     *(
         Patch(cls, name, _while_watched(functools.partial(_of_open_sizes, stand_in)))
         for (cls, name), stand_in in STAND_INS.items()

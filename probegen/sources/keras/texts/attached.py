@@ -42,13 +42,16 @@ class Attached:
     ) -> tuple[dict[str, Any], dict[str, Any] | Exception]:
         """Returns what the preprocessor makes of texts, and what the task predicts of that."""
         preprocessor = self.model.model.preprocessor
-        texts = [text.decode() for text in feed[self.spec.name].reshape(-1).tolist()]
+        given = feed[self.spec.name]
+        texts = [text.decode() for text in given.reshape(-1).tolist()]
         if self.generates:
             rows = [len(row) for row in preprocessor.tokenizer(texts)]
             more = len(preprocessor.packer.start_value or ()) if preprocessor.add_start_token else 0
             made = preprocessor.generate_preprocess(texts, sequence_length=max(rows) + more)
         else:
-            made = preprocessor(texts)
+            pairs = given.ndim == 2  # [batch, 2]
+            # A tuple alone would be taken for texts and labels.
+            made = preprocessor((texts[::2], texts[1::2]) if pairs else texts, y=None)
         found = {}
         for name, spec in zip(self.model.input_names, self.model.input_specs, strict=True):
             found[name] = np.asarray(made[name]).astype(spec.dtype.as_numpy_dtype)

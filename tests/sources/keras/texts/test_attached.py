@@ -1,5 +1,7 @@
 """KerasHub's tasks with a preprocessor, and its tokenizers inside of models."""
 
+import json
+
 import keras
 import keras_hub
 import numpy as np
@@ -10,9 +12,12 @@ from keras import layers
 import probegen as pg
 from probegen import runtime
 from probegen.artefact.texts import IDS, MASK, SEGMENTS, TextSpec
-from probegen.errors import ExportError
+from probegen.cli.reading import samples_of
+from probegen.errors import ExportError, VerificationError
 from probegen.runtime.texts import tokenizer_of
+from probegen.runtime.texts.pieces import Pieces
 from probegen.sources.keras.texts import hub
+from tests.command_line import status_of
 from tests.runtime.texts.test_hub import word_piece_vocabulary
 
 TEXTS = ["The cat, unheard of.", "", "\u0130stanbul \U0001f468\u200d\U0001f469 stra\u00dfe [SEP] x"]
@@ -103,3 +108,48 @@ def test_pairs_of_texts(classifier, side, truncate):
         np.testing.assert_array_equal(found[IDS], ids)
         np.testing.assert_array_equal(found[MASK], ids != packer.pad_value)
         np.testing.assert_array_equal(found[SEGMENTS], segments)
+
+
+PAIRS = [
+    ("The cat", "sat, unheard of."),
+    ("", "the cat"),
+    ("cat the cat the", "\u0130 stra\u00dfe"),
+]
+
+
+def test_pairs_as_samples_and_at_the_command_line(classifier, tmp_path, capsys):
+    path = tmp_path / "m.onnx"
+    probe = pg.InputGradient(wrt="token_ids", per_token="dot")
+    exported = pg.compile(classifier, [probe], path, samples=PAIRS)
+    assert exported.report.passed
+    expected = np.asarray(
+        classifier(classifier.preprocessor(tuple(map(list, zip(*PAIRS, strict=True))), y=None))
+    )
+    art = runtime.load(path)
+    np.testing.assert_allclose(art.run(PAIRS)["logits"].array, expected, rtol=1e-4, atol=1e-6)
+    texts = [part for one, two in PAIRS for part in ("--text", one, "--text-pair", two)]
+    assert status_of("run", path, *texts, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(told["predictions"]["logits"], expected, rtol=1e-4, atol=1e-6)
+    assert told["tokens"]["token_ids"][1] == ["[CLS]", "[SEP]", "the", "cat", "[SEP]"]
+    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS))
+    assert pg.verify(path, classifier, samples_of(str(tmp_path / "pairs.json"))).passed
+    for wrong, says in (
+        (texts[:-2], "there are 2 --text-pair and 3 --text"),
+        ([*texts, tmp_path / "pairs.json"], "give either an INPUT or --text"),
+    ):
+        assert status_of("run", path, *wrong) == 1
+        assert says in capsys.readouterr().err
+
+
+def test_pairs_that_the_runtime_takes_apart_otherwise_are_found(classifier, tmp_path, monkeypatch):
+    """Nobody gave pairs: verification makes some up."""
+    right = Pieces.pair
+
+    def without_segments(self, first, second):
+        ids, segments = right(self, first, second)
+        return ids, [0] * len(segments)
+
+    monkeypatch.setattr(Pieces, "pair", without_segments)
+    with pytest.raises(VerificationError, match="takes a text apart in another way"):
+        pg.compile(classifier, [], tmp_path / "m.onnx")

@@ -85,7 +85,6 @@ def test_open_matrices_of_given_size_are_refused(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "lookup": (layers.IntegerLookup(vocabulary=[3, 5, 7]), (4,), "int64", "Split the model"),
     "hashing": (layers.Hashing(9), (4,), "int64", "Split the model"),
     "inverse": (tf.linalg.inv, (4, 4), None, "MatrixInverse.*ONNX has no operator"),
     "spectrum": (

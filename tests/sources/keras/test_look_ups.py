@@ -1,0 +1,68 @@
+"""`IntegerLookup` in ONNX: by itself, in every mode, and behind layers that make ids of strings."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import ExportError
+
+KEYS = [7, -3, 40, 5, 10**12]
+MODES = {
+    "usual": {},
+    "several unknown": {"num_oov_indices": 3},
+    "masked": {"mask_token": 0},
+    "counted": {"output_mode": "count"},
+    "multi-hot": {"output_mode": "multi_hot", "max_tokens": 8, "pad_to_max_tokens": True},
+}
+
+
+def model_of(options):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((4,), dtype="int64", name="codes")
+    look = layers.IntegerLookup(vocabulary=KEYS, **options)
+    y = look(x)
+    if options.get("output_mode") is None:
+        y = layers.Flatten()(layers.Embedding(9, 3, name="embedding")(y))
+    return keras.Model(x, layers.Dense(2, name="head")(y))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_codes_are_looked_up_as_by_keras(mode, tmp_path):
+    model = model_of(MODES[mode])
+    whole = "output_mode" in MODES[mode]
+    probes = [pg.Activations("head")] if whole else [pg.InputGradient(target=1)]
+    exported = pg.compile(model, probes, tmp_path / "m.onnx")
+    assert exported.report.passed
+    codes = np.array([[7, 8, -3, 40], [5, 10**12, 0, -1], [6, 7, 7, 41]], np.int64)
+    got = runtime.load(tmp_path / "m.onnx").run(codes)
+    np.testing.assert_allclose(got["head"].array, model(codes), rtol=1e-5, atol=1e-6)
+    if not whole:
+        rows = got["input_gradient/codes"].array
+        kernel = np.asarray(model.get_layer("head").kernel)[:, 1]
+        np.testing.assert_allclose(rows.reshape(3, -1), np.tile(kernel, (3, 1)), rtol=1e-5)
+
+
+def test_behind_layers_that_make_ids_of_strings(tmp_path):
+    keras.utils.set_random_seed(2)
+    x = keras.Input((1,), dtype="string", name="text")
+    words = layers.TextVectorization(vocabulary=["the", "cat", "mat"], output_sequence_length=5)
+    ids = layers.IntegerLookup(vocabulary=[3, 2], mask_token=0)(words(x))
+    y = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3)(ids))
+    model = keras.Model(x, layers.Dense(2, name="y")(y))
+    pg.compile(model, [pg.Saliency(target=1)], tmp_path / "m.onnx")
+    texts = ["the cat", "a mat on the mat", ""]
+    got = runtime.load(tmp_path / "m.onnx").run(texts)["y"].array
+    expected = model(keras.ops.convert_to_tensor(texts)[:, None])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_stays_refused(tmp_path):
+    x = keras.Input((4,), dtype="int64", name="codes")
+    look = layers.IntegerLookup(vocabulary=KEYS, invert=False, num_oov_indices=2)
+    look.oov_method = "farmhash"  # hashes what it writes as text
+    model = keras.Model(x, layers.Embedding(9, 3)(look(x)))
+    with pytest.raises(ExportError, match="Split the model"):
+        pg.compile(model, [], tmp_path / "m.onnx")
