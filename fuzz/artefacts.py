@@ -99,10 +99,10 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
             told = damage(d, path)
         except (ValueError, KeyError, IndexError, TypeError) as error:  # nothing left to damage
             return Outcome(key, EQUAL, f"{where}: not applied: {type(error).__name__}")
-        before = _files(Path(outside))
+        before = files_in(Path(outside))
         start = time.process_time()
         try:
-            with _bounded():
+            with bounded():
                 same = _used(d, path, form, key)
             verdict, reason = (EQUAL, "") if same else (REFUSED, "other numbers")
         except ProbegenError as error:
@@ -115,7 +115,7 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
             )
         if (took := time.process_time() - start) > _SECONDS:
             return Outcome(key, HANGS, f"{where}, {told}: took {took:.0f} s")
-        if _files(Path(outside)) != before:
+        if files_in(Path(outside)) != before:
             return Outcome(key, DIFFERS, f"{where}, {told}: files were written")
     return Outcome(key, verdict, f"{where}: {reason}")
 
@@ -162,13 +162,14 @@ def _expected(form: str) -> Mapping[str, Any]:
     return {name: np.asarray(record.array) for name, record in result.items()}
 
 
-def _files(folder: Path) -> set[tuple[str, int]]:
+def files_in(folder: Path) -> set[tuple[str, int]]:
+    """Returns the files in a folder, with when each was changed."""
     found = (p for p in folder.rglob("*") if not p.is_dir() and not p.is_fifo())
     return {(str(p), os.lstat(p).st_mtime_ns) for p in found}
 
 
 @contextlib.contextmanager
-def _bounded() -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """Bounds the memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
@@ -193,7 +194,11 @@ def _data(path: Path) -> list[Path]:
 
 
 def _cut_short(d: Draw, path: Path) -> str:
-    place = _file_of(d, path)
+    return cut_short(d, _file_of(d, path))
+
+
+def cut_short(d: Draw, place: Path) -> str:
+    """Cuts a file short; returns what was done."""
     content = place.read_bytes()
     kept = d.whole(0, len(content) - 1)
     place.write_bytes(content[:kept])
@@ -201,7 +206,11 @@ def _cut_short(d: Draw, path: Path) -> str:
 
 
 def _flip(d: Draw, path: Path) -> str:
-    place = _file_of(d, path)
+    return flip(d, _file_of(d, path))
+
+
+def flip(d: Draw, place: Path) -> str:
+    """Flips bits of a file; returns what was done."""
     content = bytearray(place.read_bytes())
     for _ in range(d.one((1, 1, 2, 8))):
         content[d.whole(0, len(content) - 1)] ^= 1 << d.whole(0, 7)
@@ -210,7 +219,11 @@ def _flip(d: Draw, path: Path) -> str:
 
 
 def _overwrite(d: Draw, path: Path) -> str:
-    place = _file_of(d, path)
+    return overwrite(d, _file_of(d, path))
+
+
+def overwrite(d: Draw, place: Path) -> str:
+    """Overwrites a part of a file; returns what was done."""
     content = bytearray(place.read_bytes())
     start = d.whole(0, len(content) - 1)
     length = d.whole(1, 40)
@@ -220,7 +233,11 @@ def _overwrite(d: Draw, path: Path) -> str:
 
 
 def _remove(d: Draw, path: Path) -> str:
-    place = _file_of(d, path)
+    return remove(d, _file_of(d, path))
+
+
+def remove(d: Draw, place: Path) -> str:
+    """Removes a file, or puts a folder in its place; returns what was done."""
     place.unlink()
     if d.maybe(0.3):
         place.mkdir()
@@ -230,7 +247,14 @@ def _remove(d: Draw, path: Path) -> str:
 def _edit_manifest(d: Draw, path: Path) -> str:
     model = onnx.load(path, load_external_data=False)
     entry = next(m for m in model.metadata_props if m.key == ONNX_METADATA_KEY)
-    value = json.loads(entry.value)
+    entry.value, told = edited(d, entry.value)
+    path.write_bytes(model.SerializeToString())
+    return told
+
+
+def edited(d: Draw, text: str) -> tuple[str, str]:
+    """Returns JSON with some values replaced or removed, and what was done."""
+    value = json.loads(text)
     told = []
     for _ in range(d.one((1, 1, 1, 2, 4))):
         places = list(_places(value))
@@ -240,9 +264,7 @@ def _edit_manifest(d: Draw, path: Path) -> str:
             del parent[index]
         else:
             parent[index] = d.one(_values(parent[index]))
-    entry.value = json.dumps(value)
-    path.write_bytes(model.SerializeToString())
-    return f"manifest edited at {', '.join(told)}"
+    return json.dumps(value), f"manifest edited at {', '.join(told)}"
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

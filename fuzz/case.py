@@ -58,6 +58,7 @@ class Case:
             output itself where it has none. What the witness differentiates.
         probes: expressions.
         options: of `pg.compile`, as expressions.
+        by_name: whether the model takes and gives dicts.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Case:
     logits: Mapping[str, str]
     probes: tuple[str, ...]
     options: Mapping[str, str]
+    by_name: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -100,9 +102,12 @@ class Case:
 
     def closing(self) -> list[str]:
         """Returns the lines that make the model and its probes of the lines before."""
-        outputs = _listed(self.outputs)
+        inputs, outputs = _listed(self.inputs), _listed(self.outputs)
+        if self.by_name:
+            inputs = f"{{{', '.join(f'{x}.name: {x}' for x in self.inputs)}}}"
+            outputs = f"{{{', '.join(f'{x!r}: {x}' for x in self.outputs)}}}"
         return [
-            f'model = keras.Model({_listed(self.inputs)}, {outputs}, name="fuzzed")',
+            f'model = keras.Model({inputs}, {outputs}, name="fuzzed")',
             "stir(model)",
             f"probes = [{', '.join(self.probes)}]",
         ]

@@ -204,9 +204,12 @@ def _own(d: Draw, x: Tensor) -> str:
     choices = ["own_layers.Gathered()", "own_layers.Outer()"]
     if x.rank == 3:
         choices += ["own_layers.Pooled()", "own_layers.Block()", "own_layers.Running()"]
+        choices += ["own_layers.Between()", "layers.RNN(own_layers.Cell(), return_sequences=True)"]
     if x.rank > 2:
         choices.append("own_layers.Excited()")
     choices.append("own_layers.Twice()")
+    if d.maybe(0.1):
+        return f"own_layers.Both()({x.name})[{d.one(('bent', 'gate'))!r}]"
     return f"{d.one(choices)}({x.name})"
 
 
@@ -219,6 +222,9 @@ def _convolution(d: Draw, x: Tensor) -> str:
         activation=(0.4, ACTIVATIONS),
         use_bias=(0.2, (False,)),
     )
+    given |= d.arguments(data_format=(0.1, ("channels_first",)))
+    if "data_format" in given:
+        channels = x.shape[1] or 1
     kind = d.one(("Conv", "Conv", "Conv", "Transpose", "Depthwise", "Separable"))
     if d.maybe(0.4):
         given["strides"] = d.whole(2, 3) if rank == 1 or d.maybe() else [2, 2, 1][:rank]
@@ -250,9 +256,13 @@ def _pooling(d: Draw, x: Tensor) -> str:
     rank = x.rank - 2
     kind = d.one(("Max", "Average"))
     if d.maybe(0.25):
-        given = d.arguments(keepdims=(0.4, (True,)))
+        given = d.arguments(keepdims=(0.4, (True,)), data_format=(0.1, ("channels_first",)))
         return d.call(f"layers.Global{kind}Pooling{rank}D", **given) + f"({x.name})"
-    given = d.arguments(padding=(0.5, ("same",)), strides=(0.5, (1, 2, 3)))
+    given = d.arguments(
+        padding=(0.5, ("same",)),
+        strides=(0.5, (1, 2, 3)),
+        data_format=(0.1, ("channels_first",)),
+    )
     return d.call(f"layers.{kind}Pooling{rank}D", d.whole(2, 3), **given) + f"({x.name})"
 
 

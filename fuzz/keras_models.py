@@ -10,7 +10,7 @@ import keras
 from fuzz.case import Case, Line, namespace
 from fuzz.drawing import Draw
 from fuzz.keras_layers import Tensor, drawn, layer_alone
-from fuzz.keras_probes import draw_options, draw_probes
+from fuzz.probes import Seen, Subject, draw_options, draw_probes
 
 #: Elements of a sample in one tensor.
 _MOST = 1500
@@ -170,9 +170,29 @@ def draw_case(key: str) -> Case:
         tuple(drawing.lines),
         tuple(outputs),
         outputs,
-        draw_probes(d, model),
+        draw_probes(d, _subject(d, model)),
         draw_options(d),
+        by_name=d.maybe(0.1),
     )
+
+
+def _subject(d: Draw, model: Any) -> Subject:
+    """Returns a model as probes see it; its layers are told by index, from either end."""
+    layers: dict[str, int | None] = {}
+    for i, layer in enumerate(model.layers):
+        if not isinstance(layer, keras.layers.InputLayer):
+            made = layer.output
+            units = (made[0] if isinstance(made, list | tuple) else made).shape[-1]
+            layers[str(i - len(model.layers) if d.maybe(0.3) else i)] = units
+    output = model.outputs[0]
+    at = "[0]" if len(model.outputs) > 1 else ""
+    places = list(range(1, len(output.shape) - 1))
+    product = f"lambda y: ops.sum(y{at}[..., 0] * y{at}[..., 1], axis={places})"
+    seen = [
+        [Seen(x.name, tuple(x.shape), keras.backend.is_float_dtype(x.dtype)) for x in tensors]
+        for tensors in (model.inputs, model.outputs)
+    ]
+    return Subject(*seen, layers, (product,))
 
 
 def _input(drawing: Drawing) -> str:

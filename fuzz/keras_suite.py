@@ -9,7 +9,7 @@ from collections.abc import Collection
 from fuzz.keras_models import draw_case
 from fuzz.keras_trial import attempt
 from fuzz.outcome import INVALID, Outcome
-from fuzz.shrinking import shrunk
+from fuzz.shrinking import shrunk, smaller
 
 #: One case in so many is written as a SavedModel as well,
 _SAVED = 6
@@ -35,6 +35,6 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     outcome = attempt(case, formats)
     if outcome.is_finding:
         new = known is not None and outcome.kind not in known
-        small = shrunk(case, lambda c: attempt(c, formats)) if new else case
+        small = shrunk(case, lambda c: attempt(c, formats), smaller) if new else case
         return dataclasses.replace(outcome, code=small.code())
     return outcome

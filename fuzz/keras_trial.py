@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,13 @@ import numpy.typing as npt
 
 import probegen as pg
 from fuzz.case import Case, namespace
+from fuzz.judging import (
+    FoundError,
+    check_attribution,
+    check_prediction,
+    check_rows_alone,
+    moved,
+)
 from fuzz.keras_models import VOCABULARY
 from fuzz.keras_witness import Witness
 from fuzz.outcome import DIFFERS, EQUAL, INVALID, Outcome, of_error, signature
@@ -23,22 +30,9 @@ from probegen.sources import open_source
 
 Array = npt.NDArray[Any]
 
-#: Largest `|a - b|` over the largest value, by what is computed in; gradients get ten times that.
-_LIMITS = {"float64": 1e-8, "float32": 3e-4}
-_COARSE = 5e-2
-#: Relative size of the noise that tells whether an answer is steady at all.
-_NOISE = {"float64": 1e-11, "float32": 1e-6}
-_COARSE_NOISE = 1e-3
-_DRAWS = 4
-_GRADIENTS = 10.0
-_SATURATED = 1e-2
 _BATCHES, _SIZES = (3, 5), (9, 12)
 #: What an error says where onnxruntime has no such operator in float64 or bfloat16.
 _NO_KERNEL = "lacks an operator for this element type"
-
-
-class _FoundError(Exception):
-    """What came out is wrong."""
 
 
 def build(case: Case) -> dict[str, Any]:
@@ -56,7 +50,9 @@ def build(case: Case) -> dict[str, Any]:
     model_line, stir_line, _ = case.closing()
     exec(model_line, values)
     exec(stir_line, values)
-    values["logits"] = [eval(case.logits[name], values) for name in case.outputs]
+    # Keras flattens dicts in an order of its own.
+    names = keras.tree.flatten({n: n for n in case.outputs}) if case.by_name else case.outputs
+    values["logits"] = [eval(case.logits[name], values) for name in names]
     values["options"] = {name: eval(code, values) for name, code in case.options.items()}
     return values
 
@@ -123,7 +119,7 @@ def attempt(case: Case, formats: Sequence[str] = ("onnx",)) -> Outcome:
                     _compared(art, witness, kept, feed, y, case.policy)
                     for feed, y in zip(feeds, expected, strict=True)
                 )
-    except _FoundError as error:
+    except FoundError as error:
         return Outcome(case.key, DIFFERS, str(error))
     except Exception as error:
         return of_error(case.key, error, stage, excused=_NO_KERNEL)
@@ -159,88 +155,24 @@ def _compared(
     """Compares one batch; returns how many attributions a witness knew.
 
     Raises:
-        _FoundError: something is not what it should be.
+        FoundError: something is not what it should be.
     """
     named = {spec.name: x for spec, x in zip(art.inputs, feed, strict=True)}
     result = art.run(named)
     plain = art.run(named, explain=False)
     for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
+
+        def again(draw: int, at: int = at) -> Array:
+            return np.asarray(witness.predictions(moved(feed, policy, draw))[at], np.float64)
+
         for found, where in ((result, ""), (plain, " without explanation")):
-            got = found[spec.name].array
-            _same_prediction(f"{spec.name}{where}", got, y, witness, feed, policy, at)
-    _rows_alone(art, named, result, policy)
+            check_prediction(f"{spec.name}{where}", found[spec.name].array, y, policy, again)
+    check_rows_alone(art, named, result, policy, {})
     same = [
         _same_attribution(art.inputs[at], spec, probe, at, witness, feed, result, policy)
         for probe, at, spec in _attributions(art, probes)
     ]
     return sum(same)
-
-
-def _same_prediction(
-    name: str,
-    got: Any,
-    expected: Array,
-    witness: Witness,
-    feed: Sequence[Array],
-    policy: str,
-    at: int,
-) -> None:
-    got, y = np.asarray(got, np.float64), np.asarray(expected, np.float64)
-    if got.shape != y.shape:
-        raise _FoundError(f"{name} has the shape {got.shape}, the model's is {y.shape}")
-
-    def again(draw: int) -> Array:
-        noisy = witness.predictions(_moved(feed, policy, draw))
-        return np.asarray(noisy[at], np.float64)
-
-    _check_rows("prediction", got, y, _off, _limit(policy), again)
-
-
-def _check_rows(
-    what: str,
-    got: Array,
-    expected: Array,
-    apart: Callable[[Array, Array], float],
-    limit: float,
-    again: Callable[[int], Array | None],
-) -> None:
-    """Compares row by row; beyond the limit a row may be as far off as noise moves what is right.
-
-    Args:
-        what: is compared.
-        got: what came out.
-        expected: what is right.
-        apart: tells how far two rows are apart.
-        limit: how far they may be anyhow.
-        again: number of a draw -> what is right of inputs with noise; None where nothing is known.
-
-    Raises:
-        _FoundError: a row differs by more.
-    """
-    noisy: list[Array] | None = None
-    for row in range(len(expected)):
-        off = apart(got[row], expected[row])
-        if off <= limit:
-            continue
-        if noisy is None:
-            noisy = [found for n in range(_DRAWS) if (found := again(n)) is not None]
-        moved = max((apart(other[row], expected[row]) for other in noisy), default=np.inf)
-        if off > 10 * moved:
-            raise _FoundError(f"{what} differs in row {row} by {off:.1e} (noise: {moved:.1e})")
-
-
-def _rows_alone(art: Any, named: Mapping[str, Array], result: Any, policy: str) -> None:
-    """Runs one row alone: what comes out is that row of the batch."""
-    if any(spec.shape[0] is not None for spec in art.inputs):
-        return
-    alone = art.run({name: x[:1] for name, x in named.items()})
-    for spec in art.outputs:
-        if "batch" not in spec.axes[:1]:
-            continue
-        one, whole = (np.asarray(r[spec.name].array, np.float64) for r in (alone, result))
-        limit = _GRADIENTS * max(_limit(policy), _limit(spec.dtype))
-        if one.shape != whole[:1].shape or _off(one, whole[:1]) > limit:
-            raise _FoundError(f"{spec.kind} of a row alone is not that of the row in a batch")
 
 
 def _attributions(art: Any, probes: Sequence[Any]) -> Iterator[tuple[Any, int, Any]]:
@@ -272,7 +204,7 @@ def _same_attribution(
     """Compares an attribution; returns whether a witness knew it.
 
     Raises:
-        _FoundError: it is not what the witness says.
+        FoundError: it is not what the witness says.
     """
 
     def right(fed: Sequence[Array]) -> Array | None:
@@ -286,56 +218,11 @@ def _same_attribution(
     expected = right(feed)
     if expected is None:
         return False
-    got = np.asarray(result[spec.name].array, np.float64)
-    if got.shape != expected.shape:
-        raise _FoundError(f"{spec.kind} has the shape {got.shape}, expected {expected.shape}")
-    # Where all is saturated, what is left of a gradient is rounding.
-    least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
-    _check_rows(
+    check_attribution(
         f"{spec.kind} of {type(probe).__name__}",
-        got,
+        result[spec.name].array,
         expected,
-        lambda a, b: _distance(a, b, least),
-        _GRADIENTS * _limit(policy),
-        lambda draw: right(_moved(feed, policy, draw)),
+        policy,
+        lambda draw: right(moved(feed, policy, draw)),
     )
     return True
-
-
-def _moved(feed: Sequence[Array], policy: str, draw: int) -> list[Array]:
-    """Returns inputs with noise of the size of rounding."""
-    rng = np.random.default_rng(draw)
-    size = _NOISE.get(policy, _COARSE_NOISE)
-    return [
-        (x + size * (np.abs(x) + 0.1) * rng.normal(size=x.shape)).astype(x.dtype)
-        if np.issubdtype(x.dtype, np.floating)
-        else x
-        for x in feed
-    ]
-
-
-def _limit(policy: str) -> float:
-    return _LIMITS.get(policy, _COARSE)
-
-
-def _off(got: Array, expected: Array) -> float:
-    """Returns the largest difference over the largest value; NaN and infinity must be the same."""
-    finite = np.isfinite(expected)
-    if not np.array_equal(finite, np.isfinite(got)):
-        return np.inf
-    if not finite.any():
-        return 0.0
-    size = max(1e-3, float(np.abs(expected[finite]).max()))
-    return float(np.abs(got[finite] - expected[finite]).max()) / size
-
-
-def _distance(got: Array, expected: Array, least: float = 0.0) -> float:
-    """Returns the Euclidean distance over the length, which counts as `least` where it is shorter.
-
-    Where the reference is not finite, nothing is known.
-    """
-    finite = np.isfinite(expected)
-    if not np.isfinite(got[finite]).all():
-        return np.inf
-    size = max(1e-4, least, float(np.linalg.norm(expected[finite])))
-    return float(np.linalg.norm(got[finite] - expected[finite])) / size

@@ -143,3 +143,61 @@ class Outer(keras.Model):  # type: ignore[misc]
         """Returns the second layer beside the first."""
         y = self.one(x)
         return y * ops.tanh(self.two(y))
+
+
+class Both(layers.Layer):  # type: ignore[misc]
+    """A layer with two results, as a dict."""
+
+    def build(self, shape: Any) -> None:
+        """Builds the layer inside."""
+        self.inner = layers.Dense(3, name="inner")
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        """Returns a dense layer's result, and its gate."""
+        y = self.inner(x)
+        return {"bent": ops.tanh(y), "gate": ops.sigmoid(2.0 * y)}
+
+
+class Cell(layers.Layer):  # type: ignore[misc]
+    """A recurrent cell of one's own: a gated leaky sum."""
+
+    def __init__(self, units: int = 3, **given: Any) -> None:
+        super().__init__(**given)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape: Any) -> None:
+        """Makes the weights."""
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+        self.gate = self.add_weight(shape=(self.units, self.units), name="gate")
+
+    def call(self, x: Any, states: Any, training: Any = None) -> Any:
+        """Returns the output of a step and the next state."""
+        del training
+        (before,) = states if isinstance(states, list | tuple) else (states,)
+        gate = ops.sigmoid(ops.matmul(before, self.gate))
+        after = gate * before + (1.0 - gate) * ops.tanh(ops.matmul(x, self.kernel))
+        return after, [after]
+
+
+class Between(layers.Layer):  # type: ignore[misc]
+    """Attention of a sequence to learned queries, with the dropout and the mask that people use."""
+
+    def build(self, shape: Any) -> None:
+        """Makes the queries and the projections."""
+        self.supports_masking = True
+        self.queries = self.add_weight(shape=(2, 4), name="queries")
+        self.keys, self.values = layers.Dense(4, name="keys"), layers.Dense(3, name="values")
+        self.keys.build(shape)
+        self.values.build(shape)
+
+    def call(self, x: Any, mask: Any = None) -> Any:
+        """Returns what each query reads."""
+        scores = ops.einsum("qc,btc->bqt", self.queries, self.keys(x)) / 2.0
+        if mask is not None:
+            scores += (1.0 - ops.cast(mask, scores.dtype)[:, None]) * -1e4
+        return ops.einsum("bqt,btc->bqc", ops.softmax(scores), self.values(x))
+
+    def compute_mask(self, x: Any, mask: Any = None) -> Any:
+        """Returns None: queries are all real."""
+        del x, mask

@@ -6,20 +6,29 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from fuzz.case import Case, pruned
 from fuzz.outcome import Outcome
+
+C = TypeVar("C")
 
 #: Arguments of a call: `name=value`, as far as the value holds no comma of its own.
 _ARGUMENT = re.compile(r", (\w+)=([^,()\[\]]+|'[^']*')(?=[,)])")
 
 
-def shrunk(case: Case, attempt: Callable[[Case], Outcome], seconds: float = 60.0) -> Case:
+def shrunk(
+    case: C,
+    attempt: Callable[[C], Outcome],
+    smaller_ones: Callable[[C], Iterator[C]],
+    seconds: float = 60.0,
+) -> C:
     """Returns the smallest case that was found to have the same kind of outcome.
 
     Args:
         case: one that fails.
         attempt: tries a case.
+        smaller_ones: yields cases with less in them.
         seconds: when to stop looking.
     """
     wanted = attempt(case).kind
@@ -27,7 +36,7 @@ def shrunk(case: Case, attempt: Callable[[Case], Outcome], seconds: float = 60.0
     smaller = True
     while smaller and time.monotonic() < end:
         smaller = False
-        for candidate in _smaller(case):
+        for candidate in smaller_ones(case):
             if time.monotonic() > end:
                 break
             if candidate != case and attempt(candidate).kind == wanted:
@@ -36,7 +45,7 @@ def shrunk(case: Case, attempt: Callable[[Case], Outcome], seconds: float = 60.0
     return case
 
 
-def _smaller(case: Case) -> Iterator[Case]:
+def smaller(case: Case) -> Iterator[Case]:
     """Yields cases with less in them, the boldest cuts first."""
     if len(case.probes) > 1:
         for probe in case.probes:
@@ -55,6 +64,8 @@ def _smaller(case: Case) -> Iterator[Case]:
         for other in line.uses:
             if by_name[other].role != "layer":
                 yield _without(case, line.name, other)
+    if case.by_name:
+        yield dataclasses.replace(case, by_name=False)
     if case.policy != "float32":
         yield dataclasses.replace(case, policy="float32")
     for i, line in enumerate(case.lines):
@@ -63,10 +74,15 @@ def _smaller(case: Case) -> Iterator[Case]:
             lines = (*case.lines[:i], dataclasses.replace(line, code=code), *case.lines[i + 1 :])
             yield dataclasses.replace(case, lines=lines)
     for i, probe in enumerate(case.probes):
-        for match in re.finditer(r"(?<=[(,]) ?(\w+)=([^,()\[\]]+)(, |(?=\)))", probe):
-            code = probe[: match.start()] + probe[match.end() :]
-            code = code.replace(", )", ")").replace(",)", ")")
+        for code in without_arguments(probe):
             yield dataclasses.replace(case, probes=(*case.probes[:i], code, *case.probes[i + 1 :]))
+
+
+def without_arguments(call: str) -> Iterator[str]:
+    """Yields the code of a call without one or another of its keyword arguments."""
+    for match in re.finditer(r"(?<=[(,]) ?(\w+)=([^,()\[\]]+)(, |(?=\)))", call):
+        code = call[: match.start()] + call[match.end() :]
+        yield code.replace(", )", ")").replace(",)", ")")
 
 
 def _kept(case: Case, outputs: tuple[str, ...]) -> Case:

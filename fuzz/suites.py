@@ -11,9 +11,11 @@ from fuzz.outcome import Outcome
 #: Suite -> its module, with a function `attempted(key, known)`.
 SUITES = {
     "keras": "fuzz.keras_suite",
-    "onnx": "fuzz.onnx_graphs",
+    "onnx": "fuzz.onnx_suite",
     "artefacts": "fuzz.artefacts",
+    "saved": "fuzz.saved_artefacts",
     "endurance": "fuzz.endurance",
+    "exports": "fuzz.exports",
 }
 
 

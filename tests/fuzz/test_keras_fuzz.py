@@ -11,7 +11,7 @@ from fuzz.keras_models import draw_case
 from fuzz.keras_suite import attempted
 from fuzz.keras_trial import attempt
 from fuzz.outcome import CRASHES, DIFFERS, EQUAL, INVALID, REFUSED, Outcome
-from fuzz.shrinking import shrunk
+from fuzz.shrinking import shrunk, smaller
 from probegen import runtime
 from probegen.methods.gradient_x_input import GradientXInput
 
@@ -98,7 +98,7 @@ def test_a_case_is_cut_down_to_what_shows_the_fault():
         return Outcome(case.key, DIFFERS if shown else EQUAL, "0.3" if shown else "")
 
     options = {"gate": "False", "opset": "17"}
-    small = shrunk(_case(options=options, policy="float64"), fails_with_a_convolution)
+    small = shrunk(_case(options=options, policy="float64"), fails_with_a_convolution, smaller)
     assert small.probes == ("pg.GradientXInput()",)
     assert (small.options, small.policy) == ({}, "float32")
     assert [line.code for line in small.lines] == [

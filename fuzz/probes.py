@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-import keras
+import math
+from collections.abc import Mapping, Sequence
 
 from fuzz.drawing import Draw
 from probegen import methods
 from probegen.methods.base import OfAttention, OfInputs, OfLayer, OfLayerOutput, OfLayers, Probe
 from probegen.methods.by_scores import ByScores
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """An input or an output of a model as probes see it.
+
+    Attributes:
+        name: what it is called.
+        shape: with the batch, sizes None where open.
+        is_float: whether it holds floating numbers.
+        class_axis: of an output, the axis of its classes.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    is_float: bool = True
+    class_axis: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model as probes see it.
+
+    Attributes:
+        inputs: what it takes.
+        outputs: what it predicts.
+        layers: selector of a layer, as code, -> its channels, None where they are not known.
+        functions: targets that are functions of the outputs, as code.
+    """
+
+    inputs: Sequence[Seen]
+    outputs: Sequence[Seen]
+    layers: Mapping[str, int | None]
+    functions: Sequence[str] = ()
+
 
 #: Fields that every method gets from its family or that the tables below say nothing of.
 _BY_NAME: dict[str, tuple[float, tuple[str, ...]]] = {
@@ -26,7 +60,7 @@ _BY_NAME: dict[str, tuple[float, tuple[str, ...]]] = {
     "statistic": (0.4, ("'mean'", "'square'", "'variance'")),
     "of_method": (0.3, ("'saliency'", "'gradient_x_input'")),
     "seed": (0.2, ("3",)),
-    "samples": (1.0, ("4", "7")),
+    "samples": (1.0, ("4", "7", "32")),
     "window": (1.0, ("1", "2", "3")),
     "stride": (0.4, ("1", "2", "3")),
     "fill": (0.4, ("0.5", "-1.0")),
@@ -55,14 +89,15 @@ _TYPES = (0.15, ("'float16'", "'float32'", "'float64'"))
 _MOST_PROBES = 4
 
 
-def draw_probes(d: Draw, model: Any) -> tuple[str, ...]:
+def draw_probes(d: Draw, subject: Subject) -> tuple[str, ...]:
     """Returns expressions of some probes of different methods."""
     chosen = list(methods.METHODS)
     d.rng.shuffle(chosen)
-    probes = [_drawn(d, method, model) for method in chosen[: d.whole(1, _MOST_PROBES)]]
+    probes = [_drawn(d, method, subject) for method in chosen[: d.whole(1, _MOST_PROBES)]]
     if d.maybe(0.8):
         name = d.one(("InputGradient", "Saliency", "GradientXInput", "IntegratedGradients"))
-        given = {"output": d.whole(0, len(model.outputs) - 1)} if len(model.outputs) > 1 else {}
+        several = len(subject.outputs) > 1
+        given = {"output": d.whole(0, len(subject.outputs) - 1)} if several else {}
         if name == "IntegratedGradients":
             given["steps"] = 3
         probes.append(d.call(f"pg.{name}", **given))
@@ -77,12 +112,12 @@ def draw_options(d: Draw) -> dict[str, str]:
     )
 
 
-def _drawn(d: Draw, method: type[Probe], model: Any) -> str:
+def _drawn(d: Draw, method: type[Probe], subject: Subject) -> str:
     given: dict[str, str] = {}
     for field in dataclasses.fields(method):
         if field.name == "target":
             if d.maybe(0.6):
-                given["target"] = _target(d, model)
+                given["target"] = _target(d, subject)
         elif field.name == "dtype":
             given |= _chosen(d, field.name, _TYPES)
         elif field.name == "reduce":
@@ -90,13 +125,13 @@ def _drawn(d: Draw, method: type[Probe], model: Any) -> str:
         elif field.name == "completeness":
             if getattr(method, "has_completeness", False) and d.maybe(0.3):
                 given["completeness"] = "True"
-        elif field.name == "region" and len(model.outputs[0].shape) > 2:
+        elif field.name == "region" and len(subject.outputs[0].shape) > 2:
             given |= _chosen(d, field.name, (0.2, ("'input'",)))
         elif field.name == "of":
             if d.maybe(0.08):
-                given["of"] = _layer(d, model)
-        elif field.name == "output" and len(model.outputs) > 1:
-            given["output"] = str(d.whole(0, len(model.outputs) - 1))
+                given["of"] = _layer(d, subject)
+        elif field.name == "output" and len(subject.outputs) > 1:
+            given["output"] = str(d.whole(0, len(subject.outputs) - 1))
         elif field.name == "per_token" and issubclass(method, ByScores):
             continue
         elif field.name in _BY_NAME:
@@ -111,9 +146,9 @@ def _drawn(d: Draw, method: type[Probe], model: Any) -> str:
     if "completeness" in given:
         given.pop("per_token", None)
         given.pop("groups", None)
-    given |= _selected(d, method, model)
+    given |= _selected(d, method, subject)
     if method.__name__ in ("ExpectedGradients", "DeepSHAP"):
-        given["background"] = _background(model)
+        given["background"] = _background(subject)
     return d.call(f"pg.{method.__name__}", **given)
 
 
@@ -122,39 +157,34 @@ def _chosen(d: Draw, name: str, table: tuple[float, tuple[str, ...]]) -> dict[st
     return {name: d.one(choices)} if d.maybe(chance) else {}
 
 
-def _selected(d: Draw, method: type[Probe], model: Any) -> dict[str, str]:
+def _selected(d: Draw, method: type[Probe], subject: Subject) -> dict[str, str]:
     """Returns which layers or inputs are meant."""
     if issubclass(method, OfAttention) or method.__name__ in ("Attention", "States"):
         return {}
     if issubclass(method, OfLayers):
-        return {"select": _layer(d, model) if d.maybe(0.7) else "'*'"}
+        return {"select": _layer(d, subject) if d.maybe(0.7) else "'*'"}
     if issubclass(method, OfLayerOutput):
-        layer = _layer(d, model)
-        units = model.layers[int(layer)].output
-        units = units[0] if isinstance(units, list | tuple) else units
-        size = units.shape[-1] or 3
+        layer = _layer(d, subject)
+        size = subject.layers.get(layer) or 3
         return {"layer": layer, "vectors": f"np.linspace(-1, 1, {2 * size}).reshape(2, {size})"}
     if issubclass(method, OfLayer):
-        return {"layer": _layer(d, model)} if d.maybe(0.7) else {}
+        return {"layer": _layer(d, subject)} if d.maybe(0.7) else {}
     if issubclass(method, OfInputs) and d.maybe(0.2):
-        name = repr(d.one(model.inputs).name)
-        return {"wrt": _layer(d, model) if d.maybe(0.5) else name}
+        name = repr(d.one(subject.inputs).name)
+        return {"wrt": _layer(d, subject) if d.maybe(0.5) else name}
     return {}
 
 
-def _layer(d: Draw, model: Any) -> str:
-    """Returns a layer's index; of those that are no inputs, where there are some."""
-    layers = [i for i, x in enumerate(model.layers) if not isinstance(x, keras.layers.InputLayer)]
-    at = d.one(layers)
-    return str(at - len(model.layers) if d.maybe(0.3) else at)
+def _layer(d: Draw, subject: Subject) -> str:
+    """Returns the selector of a layer."""
+    return d.one(tuple(subject.layers)) if subject.layers else "'*'"
 
 
-def _target(d: Draw, model: Any) -> str:
-    output = model.outputs[0]
-    classes = output.shape[-1] or 2
+def _target(d: Draw, subject: Subject) -> str:
+    output = subject.outputs[0]
     rank = len(output.shape)
+    classes = output.shape[output.class_axis] or 2
     one = d.whole(0, classes - 1)
-    at = "[0]" if len(model.outputs) > 1 else ""
     choices = [
         "'argmax'",
         str(one),
@@ -164,26 +194,27 @@ def _target(d: Draw, model: Any) -> str:
         f"[{one}, {(one + 1) % classes}]",
         f"pg.contrast({one}, 'argmax')",
         "pg.contrast('argmax', 'runner_up')",
-        f"lambda y: ops.sum(y{at}[..., 0] * y{at}[..., 1], axis={list(range(1, rank - 1))})",
+        *subject.functions,
     ]
     if rank > 2:
-        entries = ", ".join(d.one(("None", "0", "-1")) for _ in range(rank - 2))
-        choices += [f"({entries}, {one})", f"({'None, ' * (rank - 2)}{one})"]
-    if rank == 3:
+        at = output.class_axis % rank - 1
+        entries = [d.one(("None", "0", "-1")) for _ in range(rank - 1)]
+        whole = ["None"] * (rank - 1)
+        entries[at] = whole[at] = str(one)
+        choices += [f"({', '.join(entries)})", f"({', '.join(whole)})"]
+    if rank == 3 and output.class_axis == -1:
         choices += [f"('steps', {one})", "'steps'"]
     return d.one(choices)
 
 
-def _background(model: Any) -> str:
-    """Returns a background of two samples, where inputs have one shape that is known."""
-    first = model.inputs[0]
-    sizes = [s or 1 for s in first.shape[1:]]
-    if len(model.inputs) > 1 or not keras.backend.is_float_dtype(first.dtype):
+def _background(subject: Subject) -> str:
+    """Returns a background of two samples; open sizes are taken as 1."""
+    first = subject.inputs[0]
+    sizes = [size or 1 for size in first.shape[1:]]
+    if len(subject.inputs) > 1 or not first.is_float:
         arrays = ", ".join(
-            f"{x.name!r}: np.ones([2, *{[s or 1 for s in x.shape[1:]]}])" for x in model.inputs
+            f"{x.name!r}: np.ones([2, *{[size or 1 for size in x.shape[1:]]}])"
+            for x in subject.inputs
         )
         return f"{{{arrays}}}"
-    count = 1
-    for size in sizes:
-        count *= size
-    return f"np.linspace(-1, 1, {2 * count}).reshape([2, *{sizes}])"
+    return f"np.linspace(-1, 1, {2 * math.prod(sizes)}).reshape([2, *{sizes}])"

@@ -1,0 +1,176 @@
+"""How far numbers may be apart, and how far noise of the size of rounding moves them anyhow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: Largest `|a - b|` over the largest value, by what is computed in; gradients get ten times that.
+_LIMITS = {"float64": 1e-8, "float32": 3e-4}
+_COARSE = 5e-2
+GRADIENTS = 10.0
+#: Relative size of the noise that tells whether an answer is steady at all.
+_NOISE = {"float64": 1e-11, "float32": 1e-6}
+_COARSE_NOISE = 1e-3
+_DRAWS = 4
+#: By how much more than noise moves what is right a row may be off.
+_STEADY = 10.0
+_SATURATED = 1e-2
+
+
+class FoundError(Exception):
+    """What came out is wrong."""
+
+
+def limit(policy: str) -> float:
+    """Returns how far numbers may be apart that are computed in a type."""
+    return _LIMITS.get(policy, _COARSE)
+
+
+def moved(feed: Sequence[Array], policy: str, draw: int) -> list[Array]:
+    """Returns inputs with noise of the size of rounding."""
+    rng = np.random.default_rng(draw)
+    size = _NOISE.get(policy, _COARSE_NOISE)
+    return [
+        (x + size * (np.abs(x) + 0.1) * rng.normal(size=x.shape)).astype(x.dtype)
+        if np.issubdtype(x.dtype, np.floating)
+        else x
+        for x in feed
+    ]
+
+
+def off(got: Array, expected: Array) -> float:
+    """Returns the largest difference over the largest value; NaN and infinity must be the same."""
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(got)):
+        return np.inf
+    if not finite.any():
+        return 0.0
+    size = max(1e-3, float(np.abs(expected[finite]).max()))
+    return float(np.abs(got[finite] - expected[finite]).max()) / size
+
+
+def distance(got: Array, expected: Array, least: float = 0.0) -> float:
+    """Returns the Euclidean distance over the length, which counts as `least` where it is shorter.
+
+    Where the reference is not finite, nothing is known.
+    """
+    finite = np.isfinite(expected)
+    if not np.isfinite(got[finite]).all():
+        return np.inf
+    size = max(1e-4, least, float(np.linalg.norm(expected[finite])))
+    return float(np.linalg.norm(got[finite] - expected[finite])) / size
+
+
+def check_rows(
+    what: str,
+    got: Array,
+    expected: Array,
+    apart: Callable[[Array, Array], float],
+    most: float,
+    again: Callable[[int], Array | None],
+) -> None:
+    """Compares row by row; beyond the limit a row may be as far off as noise moves what is right.
+
+    Args:
+        what: is compared.
+        got: what came out.
+        expected: what is right.
+        apart: tells how far two rows are apart.
+        most: how far they may be anyhow.
+        again: number of a draw -> what is right of inputs with noise; None where nothing is known.
+
+    Raises:
+        FoundError: the shapes differ, or a row differs by more.
+    """
+    if got.shape != expected.shape:
+        raise FoundError(f"{what} has the shape {got.shape}, expected {expected.shape}")
+    noisy: list[Array] | None = None
+    for row in range(len(expected)):
+        away = apart(got[row], expected[row])
+        if away <= most:
+            continue
+        if noisy is None:
+            noisy = [found for n in range(_DRAWS) if (found := again(n)) is not None]
+        shaken = max((apart(other[row], expected[row]) for other in noisy), default=np.inf)
+        if away > _STEADY * shaken:
+            raise FoundError(f"{what} differs in row {row} by {away:.1e} (noise: {shaken:.1e})")
+
+
+def check_prediction(
+    what: str, got: Any, expected: Any, policy: str, again: Callable[[int], Array]
+) -> None:
+    """Compares a prediction; see `check_rows`.
+
+    Raises:
+        FoundError: it differs.
+    """
+    found, right = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    if found.shape != right.shape:
+        raise FoundError(f"{what} has the shape {found.shape}, the model's is {right.shape}")
+    check_rows("prediction", found, right, off, limit(policy), again)
+
+
+def check_attribution(
+    what: str,
+    got: Any,
+    expected: Array,
+    policy: str,
+    again: Callable[[int], Array | None],
+    most: float = 0.0,
+) -> None:
+    """Compares an attribution; where all is saturated, what is left of a gradient is rounding.
+
+    Args:
+        what: is compared.
+        got: what came out.
+        expected: what is right.
+        policy: what is computed in.
+        again: as for `check_rows`.
+        most: how far they may be apart if that is more than what is computed in says.
+
+    Raises:
+        FoundError: it differs.
+    """
+    least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
+    check_rows(
+        what,
+        np.asarray(got, np.float64),
+        expected,
+        lambda a, b: distance(a, b, least),
+        max(most, GRADIENTS * limit(policy)),
+        again,
+    )
+
+
+def check_rows_alone(
+    art: Any, named: dict[str, Array], result: Any, policy: str, asked: dict[str, Array]
+) -> None:
+    """Runs one row alone: what comes out is that row of the batch.
+
+    Args:
+        art: the artefact.
+        named: what it was fed.
+        result: what it gave.
+        policy: what it computes in.
+        asked: what it was asked for, a row a sample.
+
+    Raises:
+        FoundError: it is another.
+    """
+    if any(spec.shape[0] is not None for spec in art.inputs):
+        return
+    first = {name: x[:1] for name, x in asked.items()}
+    alone = art.run({name: x[:1] for name, x in named.items()}, **first)
+    for spec in art.outputs:
+        if "batch" not in spec.axes[:1]:
+            continue
+        one, whole = (np.asarray(r[spec.name].array, np.float64) for r in (alone, result))
+        most = GRADIENTS * max(limit(policy), limit(spec.dtype))
+        if one.shape != whole[:1].shape or off(one, whole[:1]) > most:
+            raise FoundError(f"{spec.kind} of a row alone is not that of the row in a batch")

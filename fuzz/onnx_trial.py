@@ -1,0 +1,245 @@
+"""Tries one graph: inspects, compiles, runs, and compares with the untouched graph."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import probegen as pg
+from fuzz.judging import (
+    FoundError,
+    check_attribution,
+    check_prediction,
+    check_rows_alone,
+    moved,
+)
+from fuzz.onnx_case import OnnxCase
+from fuzz.onnx_witness import OnnxWitness
+from fuzz.outcome import DIFFERS, EQUAL, INVALID, Outcome, of_error, signature
+from probegen import runtime
+from probegen.errors import ProbegenError
+from probegen.plan.making import make_plan
+from probegen.sources import open_source
+from probegen.sources.base import Program
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+
+
+def attempt(case: OnnxCase, verify: bool = False) -> Outcome:
+    """Tries a case; whatever happens becomes an outcome.
+
+    Args:
+        case: the case.
+        verify: let probegen verify the artefact as well.
+    """
+    try:
+        witness = OnnxWitness(case)
+        feeds = [case.samples(call) for call in (0, 1)]
+        expected = [witness.predictions(feed) for feed in feeds]
+        if not all(np.isfinite(y[:1]).all() for found in expected for y in found):
+            return Outcome(case.key, INVALID, "not finite on an ordinary sample")
+    except Exception as error:  # what onnxruntime does not run says nothing of probegen
+        return Outcome(case.key, INVALID, signature(error))
+    stage = "inspect"
+    try:
+        source = open_source(case.model)
+        str(source.view.points)
+        stage = "plan"
+        plan, kept, refused = planned(source, case.probes)
+        options = {name: eval(code, {}) for name, code in case.options.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.onnx"
+            stage = "compile"
+            if verify:  # all of it, as users have it
+                pg.compile(case.model, kept, path, **options)
+            else:
+                pg.export(Program(source, plan), path, verify=False, **options)
+            stage = "run"
+            art = runtime.load(path, threads=1)
+            stage = "compare"
+            witnessed = sum(
+                _compared(art, witness, kept, feed, y)
+                for feed, y in zip(feeds, expected, strict=True)
+            )
+    except FoundError as error:
+        return Outcome(case.key, DIFFERS, str(error))
+    except Exception as error:
+        return of_error(case.key, error, stage, excused=_NO_KERNEL)
+    return Outcome(case.key, EQUAL, "; ".join(refused), witnessed=witnessed)
+
+
+#: What an error says where onnxruntime has no such operator in another type.
+_NO_KERNEL = "lacks an operator for this element type"
+
+
+def planned(source: Any, probes: Sequence[str]) -> tuple[Any, list[Any], list[str]]:
+    """Returns a plan, the probes of it, and why the others do not suit the graph."""
+    kept: list[Any] = []
+    refused = []
+    plan = make_plan(source.view, ())
+    for code in probes:
+        try:
+            probe = eval(code, {"pg": pg, "np": np})
+            plan = make_plan(source.view, (*kept, probe))
+        except ProbegenError as error:
+            refused.append(signature(error))
+        else:
+            kept.append(probe)
+    return plan, kept, refused
+
+
+def _compared(
+    art: Any, witness: OnnxWitness, probes: Sequence[Any], feed: Feed, expected: Sequence[Array]
+) -> int:
+    """Compares one batch; returns how many attributions a witness knew.
+
+    Raises:
+        FoundError: something is not what it should be.
+    """
+    policy = witness.policy()
+    for spec in art.manifest.predictions:
+        if "class" in spec.axes:
+            witness.class_axes[spec.name] = spec.axes.index("class")
+    asked = _asked(witness, probes, expected)
+    named = {spec.name: feed[spec.name] for spec in art.inputs}
+    result = art.run(named, **asked)
+    plain = art.run(named, explain=False)
+    for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
+
+        def again(draw: int, at: int = at) -> Array:
+            noisy = dict(zip(feed, moved(list(feed.values()), policy, draw), strict=True))
+            return np.asarray(witness.predictions(noisy)[at], np.float64)
+
+        for found, where in ((result, ""), (plain, " without explanation")):
+            check_prediction(f"{spec.name}{where}", found[spec.name].array, y, policy, again)
+    check_rows_alone(art, named, result, policy, asked)
+    return sum(
+        _same_attribution(art, witness, probes, spec, feed, result, asked)
+        for spec in art.manifest.explanations
+    )
+
+
+def _asked(
+    witness: OnnxWitness, probes: Sequence[Any], expected: Sequence[Array]
+) -> dict[str, Array]:
+    """Returns what a request asks for, a row a sample: classes, some the best, and positions."""
+    asked: dict[str, Array] = {}
+    rng = np.random.default_rng(7)
+    rows = len(expected[0])
+    if any(getattr(probe, "target", None) == "input" for probe in probes):
+        asked["target"] = np.arange(rows) % 3 - 1
+    if any(getattr(probe, "region", None) == "input" for probe in probes):
+        output = witness.case.outputs[0]
+        axis = witness.class_axes.get(output.name)
+        if axis is not None:  # ones where it is left out
+            sizes = np.delete(expected[0].shape, axis)
+            asked["region"] = rng.uniform(0.2, 1.5, sizes).astype(np.float32)
+    return asked
+
+
+def _same_attribution(
+    art: Any,
+    witness: OnnxWitness,
+    probes: Sequence[Any],
+    spec: Any,
+    feed: Feed,
+    result: Any,
+    asked: Mapping[str, Array],
+) -> bool:
+    """Compares an output with the witness; returns whether that knew it.
+
+    Raises:
+        FoundError: it is not what the witness says.
+    """
+    own = [probe for probe in probes if probe.kind == spec.kind]
+    if len(own) != 1 or isinstance(getattr(own[0], "output", None), str):
+        return False  # what could be the output of several probes
+    (probe,) = own
+    policy = witness.policy()
+    if spec.kind == "activation":
+        return _same_activation(witness, probe, spec, feed, result, policy)
+    if not hasattr(probe, "logits"):
+        return False
+    axes: tuple[str, ...]
+    if spec.layer and (found := witness.of_path(spec.layer)):
+        explained = found
+        axes = ()
+    elif spec.input and not spec.layer:
+        explained = spec.input
+        axes = next(i.axes for i in art.inputs if i.name == explained)
+    else:
+        return False
+    hidden = [i for i, axis in enumerate(axes) if axis not in spec.axes]
+    channel = hidden[0] if len(hidden) == 1 else None
+    if spec.kind in _MAPS:
+        channel = _channel_of(witness, explained, spec, feed)
+        if channel is None:
+            return False
+
+    known = witness.attribution(probe, feed, explained, channel, asked)
+    if known is None or not np.isfinite(known.array).any():
+        return False
+
+    def right(fed: Feed) -> Array | None:
+        again = witness.attribution(probe, fed, explained, channel, asked)
+        if again is None or (probe.kind == "saliency" and not axes):
+            return None
+        array = again.array
+        if probe.kind != "saliency":
+            return array
+        before = array.ndim - len(axes)  # an axis of several targets
+        gone = [before + i for i, axis in enumerate(axes) if axis not in spec.axes]
+        return np.asarray(array.max(axis=tuple(gone)))
+
+    expected = right(feed)
+    if expected is None or not np.isfinite(expected).any():
+        return False
+
+    def again(draw: int) -> Array | None:
+        return right(dict(zip(feed, moved(list(feed.values()), policy, draw), strict=True)))
+
+    what = f"{spec.kind} of {type(probe).__name__}"
+    most = 0.0 if known.wide else _NARROW
+    check_attribution(what, result[spec.name].array, expected, policy, again, most)
+    return True
+
+
+#: What attributions may be off by, relative to their length, where the witness has float32 alone.
+_NARROW = 3e-2
+_MAPS = frozenset({"grad_cam", "hires_cam", "layer_cam"})
+
+
+def _channel_of(witness: OnnxWitness, tensor: str, spec: Any, feed: Feed) -> int | None:
+    """Returns the axis of a layer's channels: the one that its map has not, if that is told."""
+    sizes = witness.tensor(tensor, feed).shape
+    node = next(n for n in witness.case.model.graph.node if tensor in n.output)
+    if node.op_type not in ("Conv", "ConvTranspose", "MaxPool", "AveragePool"):
+        return None
+    return 1 if len(sizes) - 1 == len(spec.axes) or "class" in spec.axes else None
+
+
+def _same_activation(
+    witness: OnnxWitness, probe: Any, spec: Any, feed: Feed, result: Any, policy: str
+) -> bool:
+    if probe.reduce is not None or probe.channels is not None or not spec.layer:
+        return False
+    tensor = witness.of_path(spec.layer)
+    if tensor is None:
+        return False
+    got, right = result[spec.name].array, witness.tensor(tensor, feed)
+    if np.asarray(got).shape != right.shape:
+        return False  # samples told apart that the graph joins
+    coarse = "float16" if probe.dtype == "float16" else policy
+
+    def again(draw: int) -> Array:
+        noisy = dict(zip(feed, moved(list(feed.values()), policy, draw), strict=True))
+        return np.asarray(witness.tensor(tensor, noisy), np.float64)
+
+    check_prediction(f"activation {spec.layer}", got, right, coarse, again)
+    return True

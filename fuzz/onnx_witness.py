@@ -1,0 +1,437 @@
+"""What attributions of a graph should be: differences of the graph itself, and plain numpy.
+
+Scores are those of the graph in float64: in onnxruntime where it has all its operators in that
+type, else in onnx's reference evaluator where that computes the same and is fast enough. Else they
+are those of onnxruntime in float32, by larger steps and with less precision. Nothing of probegen's
+own references is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from fuzz import twins
+from fuzz.onnx_case import OnnxCase, Output, pruned
+from fuzz.onnx_drawing import named, session_of
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+
+#: What is added to a tensor inside of the graph.
+_SHIFT = "added_to_a_tensor"
+#: Steps of differences in float64 and in float32, and by how much the slopes of both sides may be
+#: apart where there is no kink between, beside the slopes themselves.
+_STEPS, _SMOOTH = {True: 1e-5, False: 5e-3}, {True: 1e-4, False: 2e-2}
+#: What counts as a slope, where all are less.
+_LEAST = 1e-2
+#: Elements of a sample that are moved one by one, and samples in one run.
+_MOST, _ROWS = 130, 3000
+#: How near both sides have to be before the evaluator is trusted.
+_NEAR = {"float64": 1e-7, "float32": 1e-4, "float16": 3e-2}
+#: What onnx's evaluator computes in float32, whatever it is given, and what it takes long for.
+_NOT_THERE = frozenset(
+    {"Erf", "Gelu", "MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "LRN"}
+)
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What an attribution should be.
+
+    Attributes:
+        array: NaN where it is not known.
+        wide: whether the scores behind it were computed in float64.
+    """
+
+    array: Array
+    wide: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """What computes a tensor of a graph for changed inputs.
+
+    Attributes:
+        run: feeds -> the tensor, in float64.
+        wide: whether it is computed in float64.
+    """
+
+    run: Callable[[Feed], Array]
+    wide: bool
+
+
+class OnnxWitness:
+    """The untouched graph of a case.
+
+    Args:
+        case: the case.
+    """
+
+    def __init__(self, case: OnnxCase) -> None:
+        self.case = case
+        self._predicted = [value.name for value in case.model.graph.output]
+        self._session = session_of(case.model)
+        #: The axis of the classes by output, where positions make that a question.
+        self.class_axes: dict[str, int] = {}
+        self._scores: dict[tuple[str, str | None], _Scores] = {}
+
+    def predictions(self, feed: Feed) -> list[Array]:
+        """Returns what the graph predicts."""
+        found: list[Array] = self._session.run(self._predicted, dict(feed))
+        return found
+
+    def tensor(self, name: str, feed: Feed) -> Array:
+        """Returns a tensor of the graph."""
+        return np.asarray(self._by_runtime(name, None).run(feed))
+
+    def policy(self) -> str:
+        """Returns what is computed in, the coarsest of it."""
+        kinds = {self.case.inputs[0].dtype, *(i.dtype for i in self.case.inputs)}
+        casts = {
+            attribute.i
+            for node in self.case.model.graph.node
+            if node.op_type == "Cast"
+            for attribute in node.attribute
+        }
+        if "float16" in kinds or casts & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
+            return "float16"
+        if "float32" in kinds or TensorProto.FLOAT in casts or not kinds & {"float64"}:
+            return "float32"
+        return "float64"
+
+    def attribution(
+        self,
+        probe: Any,
+        feed: Feed,
+        explained: str,
+        channel: int | None,
+        asked: Mapping[str, Array],
+    ) -> Known | None:
+        """Returns what a probe gives of an input or an inner tensor, None where it is not known.
+
+        Of a saliency it is the magnitude of each channel. NaN is what is not known of it.
+
+        Args:
+            probe: the probe.
+            feed: the inputs.
+            explained: the name of the input, or of a tensor inside.
+            channel: its axis of channels, if it has one.
+            asked: what a request asks for: `target`, `region`.
+        """
+        if getattr(probe, "per_token", None) is not None:
+            return None
+        output = self._output(probe)
+        if output is None:
+            return None
+        scored = output.scores if probe.logits else output.name
+        if probe.of is not None:
+            made = self.of_path(probe.of)
+            if made is None or not isinstance(probe.target, int):
+                return None
+            scored = made
+        chosen = self._picks(probe, output, scored, feed, asked)
+        if chosen is None:
+            return None
+        value = feed[explained] if explained in feed else self.tensor(explained, feed)
+        if not np.issubdtype(value.dtype, np.floating):
+            return None
+        found = [self._of_one(probe, feed, explained, value, scored, p, channel) for p in chosen]
+        arrays = [array for array in found if array is not None]
+        if len(arrays) < len(found):
+            return None
+        array = np.stack(arrays, axis=1) if twins.is_several(probe.target) else arrays[0]
+        wide = self._of(scored, None if explained in feed else explained, feed).wide
+        return Known(array, wide)
+
+    def of_path(self, path: Any) -> str | None:
+        """Returns the tensor that a node of a path makes, where it is in the untouched graph."""
+        for node in self.case.model.graph.node:
+            if path in (node.output[0].lstrip("/"), node.output[0]):
+                return str(node.output[0])
+        return None
+
+    def _output(self, probe: Any) -> Output | None:
+        at = probe.output if isinstance(probe.output, int) else 0
+        name = self._predicted[at]
+        return next((o for o in self.case.outputs if o.name == name), None)
+
+    def _picks(
+        self, probe: Any, output: Output, scored: str, feed: Feed, asked: Mapping[str, Array]
+    ) -> list[Array] | None:
+        scores = self.tensor(scored, feed).astype(np.float64)
+        if scores.ndim == 2:
+            return twins.picks(probe.target, scores, asked.get("target"))
+        if probe.of is not None:
+            return None
+        target, axis = probe.target, output.class_axis % scores.ndim
+        if axis != self.class_axes.get(output.name):
+            return None  # the graph does not tell it
+        if isinstance(target, int):
+            target = tuple(target if i == axis else None for i in range(1, scores.ndim))
+        if not isinstance(target, tuple) or any(isinstance(entry, str) for entry in target):
+            return None
+        chosen = np.zeros(scores.shape)
+        where = (slice(None), *(slice(None) if i is None else i for i in target))
+        chosen[where] = 1
+        if probe.region is not None and "region" in asked:
+            chosen *= np.expand_dims(asked["region"], axis)
+        return [chosen]
+
+    def _of_one(
+        self,
+        probe: Any,
+        feed: Feed,
+        explained: str,
+        value: Array,
+        scored: str,
+        pick: Array,
+        channel: int | None,
+    ) -> Array | None:
+        x = value.astype(np.float64)
+
+        def score(changed: Array) -> Array:
+            moved = {**feed, explained: changed.astype(value.dtype)}
+            found = self._by_runtime(scored, None).run(moved)
+            return _summed(found, pick)
+
+        def gradient(at: Array) -> Array:
+            return self._gradient(feed, explained, at, scored, pick)
+
+        inputs = [i.name for i in self.case.inputs if i.name not in ("lens", "unused")]
+        together = len(inputs) > 1 and getattr(probe, "wrt", "") != explained
+        if explained in feed and together and not isinstance(probe, twins.AT_ONE_POINT):
+            return None  # other inputs move with it
+        if explained not in feed:
+            if (
+                channel is not None
+                and (found := self._map(probe, x, gradient, channel)) is not None
+            ):
+                return found
+            return (
+                twins.attribution(probe, x, score, gradient, None)
+                if isinstance(probe, twins.AT_ONE_POINT)
+                else None
+            )
+        return twins.attribution(probe, x, score, gradient, channel)
+
+    def _map(
+        self, probe: Any, x: Array, gradient: Callable[[Array], Array], channel: int
+    ) -> Array | None:
+        kinds = (twins.pg.GradCAM, twins.pg.HiResCAM, twins.pg.LayerCAM)
+        if not isinstance(probe, kinds) or probe.upsample:
+            return None
+        return twins.map_of_layer(probe, x, gradient(x), channel)
+
+    def _gradient(self, feed: Feed, moved: str, at: Array, scored: str, pick: Array) -> Array:
+        """Returns differences at a point, element by element; NaN beside kinks and where too many.
+
+        A tensor inside of the graph is moved from what it is: `at` is not looked at.
+        """
+        inside = moved not in feed
+        scores = self._of(scored, moved if inside else None, feed)
+        step, rows, size = _STEPS[scores.wide], len(at), int(np.prod(at.shape[1:]))
+        found = np.full(at.shape, np.nan)
+        if size > _MOST or size == 0:
+            return found
+        start = np.zeros(at.shape) if inside else at
+        name = _SHIFT if inside else moved
+
+        def scored_at(points: Array, times: int) -> Array:
+            fed = {n: np.repeat(_widened(x, scores.wide), times, axis=0) for n, x in feed.items()}
+            fed[name] = points.astype(np.float64 if scores.wide else np.float32)
+            return _summed(scores.run(fed), np.repeat(pick, times, axis=0))
+
+        here = scored_at(start, 1)
+        moves = np.eye(size).reshape(size, *at.shape[1:]) * step
+        per_run = max(1, _ROWS // (2 * size))
+        for first in range(0, rows, per_run):
+            part = slice(first, first + per_run)
+            count = len(start[part])
+            both = np.concatenate([moves, -moves])[None] + start[part][:, None]
+            fed = {n: x[part] for n, x in feed.items()}
+            got = _Rows(scores, fed, name, pick[part]).at(both)
+            got = got.reshape(count, 2, size)
+            ahead = (got[:, 0] - here[part, None]) / step
+            behind = (here[part, None] - got[:, 1]) / step
+            larger = np.maximum(np.abs(ahead), np.abs(behind))
+            usual = larger + np.median(larger, axis=1, keepdims=True) + _LEAST
+            steady = np.abs(ahead - behind) <= _SMOOTH[scores.wide] * usual
+            slopes = np.where(steady, (ahead + behind) / 2, np.nan)
+            found[part] = slopes.reshape(count, *at.shape[1:])
+        return found
+
+    def _of(self, name: str, inside: str | None, feed: Feed) -> _Scores:
+        """Returns what computes a tensor, in float64 where that can be had and trusted."""
+        if (name, inside) not in self._scores:
+            narrow = self._by_single(name, inside)
+            ways = (self._by_wide_runtime, self._by_evaluator)
+            wide = (way(name, inside) for way in ways)
+            right = (w for w in wide if w is not None and self._agree(w, narrow, inside, feed))
+            self._scores[name, inside] = next(right, narrow)
+        return self._scores[name, inside]
+
+    def _by_runtime(self, name: str, inside: str | None) -> _Scores:
+        key = (f"runtime {name}", inside)
+        if key not in self._scores:
+            self._scores[key] = _Scores(_runner(_cut(self.case.model, name, inside)), wide=False)
+        return self._scores[key]
+
+    def _by_single(self, name: str, inside: str | None) -> _Scores:
+        """Returns the scores of a graph in float16 in float32, which differences need."""
+        if self.policy() != "float16":
+            return self._by_runtime(name, inside)
+        return _Scores(_runner(self._in(TensorProto.FLOAT, name, inside)), wide=False)
+
+    def _by_wide_runtime(self, name: str, inside: str | None) -> _Scores | None:
+        try:
+            return _Scores(_runner(self._in(TensorProto.DOUBLE, name, inside)), wide=True)
+        except Exception:  # it lacks an operator in float64
+            return None
+
+    def _by_evaluator(self, name: str, inside: str | None) -> _Scores | None:
+        if any(node.op_type in _NOT_THERE for node in self.case.model.graph.node):
+            return None
+        try:
+            evaluator = ReferenceEvaluator(self._in(TensorProto.DOUBLE, name, inside))
+        except Exception:  # it lacks an operator, or a type
+            return None
+
+        def run(fed: Feed) -> Array:
+            with np.errstate(all="ignore"):
+                (found,) = evaluator.run([name], dict(fed))
+            return np.asarray(found)
+
+        return _Scores(run, wide=True)
+
+    def _in(self, kind: int, name: str, inside: str | None) -> onnx.ModelProto:
+        """Returns the graph up to a tensor with all its floating numbers in one type."""
+        model = _cut(self.case.model, name, inside)
+        _convert(model.graph, kind)
+        for function in model.functions:
+            _convert_nodes(function.node, kind)
+        return model
+
+    def _agree(self, wide: _Scores, narrow: _Scores, inside: str | None, feed: Feed) -> bool:
+        """Tells whether scores in float64 are those that onnxruntime has."""
+        fed, given = {n: _widened(x, True) for n, x in feed.items()}, dict(feed)
+        if inside is not None:
+            shape = self.tensor(inside, feed).shape
+            fed[_SHIFT], given[_SHIFT] = np.zeros(shape), np.zeros(shape, np.float32)
+        try:
+            found = wide.run(fed)
+        except Exception:  # whatever the evaluator raises
+            return False
+        right = narrow.run(given).astype(np.float64)
+        near = _NEAR[self.policy()]
+        same = found.shape == right.shape and found.dtype == np.float64
+        return same and np.allclose(found, right, rtol=near, atol=near, equal_nan=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Scores of samples that are each moved in many ways."""
+
+    scores: _Scores
+    feed: Feed
+    name: str
+    pick: Array
+
+    def at(self, points: Array) -> Array:
+        """Returns the scores at points `[row, way, ...]`, as `[row, way]`."""
+        rows, ways = points.shape[:2]
+        wide = self.scores.wide
+        fed = {n: np.repeat(_widened(x, wide), ways, axis=0) for n, x in self.feed.items()}
+        flat = points.reshape(rows * ways, *points.shape[2:])
+        fed[self.name] = flat.astype(np.float64 if wide else np.float32)
+        return _summed(self.scores.run(fed), np.repeat(self.pick, ways, axis=0)).reshape(rows, ways)
+
+
+def _summed(scores: Array, pick: Array) -> Array:
+    found = np.asarray(scores, np.float64) * pick
+    return np.asarray(found.sum(axis=tuple(range(1, found.ndim))))
+
+
+def _widened(x: Array, wide: bool) -> Array:
+    return x.astype(np.float64) if wide and np.issubdtype(x.dtype, np.floating) else x
+
+
+def _runner(model: onnx.ModelProto) -> Callable[[Feed], Array]:
+    """Returns what runs a model with one output in onnxruntime."""
+    session = session_of(model)
+    kinds = {i.name: _numpy_of(i) for i in model.graph.input}
+
+    def run(feed: Feed) -> Array:
+        fed = {n: x.astype(kinds[n]) for n, x in feed.items() if n in kinds}
+        return np.asarray(session.run(None, fed)[0])
+
+    return run
+
+
+def _numpy_of(value: onnx.ValueInfoProto) -> Any:
+    return helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+
+
+def _cut(model: onnx.ModelProto, name: str, inside: str | None) -> onnx.ModelProto:
+    """Returns a graph up to a tensor, with something added to another on the way."""
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    del cut.graph.output[:]
+    cut.graph.output.append(named(name))
+    if inside is not None:
+        nodes = list(cut.graph.node)
+        for at, node in enumerate(nodes):
+            if inside in node.output:
+                before = f"{inside}/before"
+                kind = _kind_of(model)
+                cut.graph.input.append(helper.make_tensor_value_info(_SHIFT, kind, None))
+                node.output[list(node.output).index(inside)] = before
+                shift = helper.make_node("Add", [before, _SHIFT], [inside])
+                del cut.graph.node[:]
+                cut.graph.node.extend([*nodes[: at + 1], shift, *nodes[at + 1 :]])
+                break
+    return pruned(cut)
+
+
+def _kind_of(model: onnx.ModelProto) -> int:
+    """Returns the floating type of a graph: that of its first output."""
+    return int(model.graph.output[0].type.tensor_type.elem_type)
+
+
+def _convert(graph: onnx.GraphProto, kind: int) -> None:
+    """Gives all floating numbers of a graph one type."""
+    for tensor in graph.initializer:
+        _convert_tensor(tensor, kind)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type in _FLOATS:
+            value.type.tensor_type.elem_type = kind
+    _convert_nodes(graph.node, kind)
+
+
+def _convert_nodes(nodes: Sequence[onnx.NodeProto], kind: int) -> None:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _convert_tensor(attribute.t, kind)
+            if attribute.HasField("g"):
+                _convert(attribute.g, kind)
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _FLOATS:
+                attribute.i = kind
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = np.zeros(1, helper.tensor_dtype_to_np_dtype(kind))
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(zero)))
+
+
+def _convert_tensor(tensor: onnx.TensorProto, kind: int) -> None:
+    if tensor.data_type in _FLOATS:
+        wanted = helper.tensor_dtype_to_np_dtype(kind)
+        array = numpy_helper.to_array(tensor).astype(wanted)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
