@@ -25,7 +25,7 @@ help:
 	@echo "make corpus  try the gradients of onnx's own cases of its operators, write docs/COVERAGE.md (5 minutes)"
 	@echo "make runs-where  run artefacts in every runtime there is, write docs/RUNS_WHERE.md (half an hour)"
 	@echo "make mutants  change modules at random, print what their tests do not notice (ten minutes)"
-	@echo "make fuzz    random models and graphs against witnesses: MINUTES=, SEED=, FUZZ=\"keras\""
+	@echo "make fuzz    random models, graphs, exports, artefacts: MINUTES=, SEED=, FUZZ=\"onnx\""
 	@echo "make bom     bill of materials (CycloneDX) of the runtime, EXTRAS=serve of more (a minute)"
 	@echo "make clean   remove the environment and everything made"
 

@@ -21,6 +21,7 @@ _DRAWS = 4
 #: By how much more than noise moves what is right a row may be off.
 _STEADY = 10.0
 _SATURATED = 1e-2
+_SMALL_PART = 1e-3
 
 
 class FoundError(Exception):
@@ -137,12 +138,19 @@ def check_attribution(
     Raises:
         FoundError: it differs.
     """
+    found = np.asarray(got, np.float64)
     least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
+
+    def apart(row: Array, right: Array) -> float:
+        """What is known may be the small part of a row, of which the large part is not."""
+        whole = _SMALL_PART * float(np.linalg.norm(np.nan_to_num(row)))
+        return distance(row, right, max(least, whole if np.isnan(right).any() else 0.0))
+
     check_rows(
         what,
-        np.asarray(got, np.float64),
+        found,
         expected,
-        lambda a, b: distance(a, b, least),
+        apart,
         max(most, GRADIENTS * limit(policy)),
         again,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -188,11 +189,11 @@ def _subject(d: Draw, model: Any) -> Subject:
     at = "[0]" if len(model.outputs) > 1 else ""
     places = list(range(1, len(output.shape) - 1))
     product = f"lambda y: ops.sum(y{at}[..., 0] * y{at}[..., 1], axis={places})"
-    seen = [
-        [Seen(x.name, tuple(x.shape), keras.backend.is_float_dtype(x.dtype)) for x in tensors]
-        for tensors in (model.inputs, model.outputs)
-    ]
-    return Subject(*seen, layers, (product,))
+    return Subject(_seen(model.inputs), _seen(model.outputs), layers, (product,))
+
+
+def _seen(tensors: Sequence[Any]) -> list[Seen]:
+    return [Seen(x.name, tuple(x.shape), keras.backend.is_float_dtype(x.dtype)) for x in tensors]
 
 
 def _input(drawing: Drawing) -> str:

@@ -152,7 +152,7 @@ def _head(g: Graph, at: str, name: str) -> Output:
     d = g.d
     sizes = g.sizes(at)
     classes = d.whole(2, 4)
-    last = d.one(("Softmax", "Softmax", "Sigmoid", "", "", "Tanh"))
+    last = d.one(("Softmax", "Softmax", "Sigmoid", "", ""))
     by_position = len(sizes) > 1 and d.maybe(0.2)
     axis = 1
     if by_position and d.maybe(0.5) and sizes[-1] is not None:
@@ -169,7 +169,7 @@ def _head(g: Graph, at: str, name: str) -> Output:
         )
     if last == "Softmax" and g.opset < 13 and axis != len(g.sizes(scores)):
         last = ""
-    given = {"axis": axis} if last == "Softmax" else {}
+    given: dict[str, Any] = {"axis": axis} if last == "Softmax" else {}
     end = _made(g, lambda x: g.add(last or "Identity", x, **given), scores)
     _renamed(g, end, name)
     read = scores if last in ("Softmax", "Sigmoid") else name

@@ -100,7 +100,7 @@ def _matrix(g: Graph, x: str) -> str:
     if len(g.sizes(x)) == 1 and g.d.maybe(0.6):
         turned = g.d.maybe(0.5)
         weights = g.floats(width, last) if turned else g.floats(last, width)
-        scale = {"alpha": 0.5, "beta": 2.0} if g.d.maybe(0.3) else {}
+        scale: dict[str, Any] = {"alpha": 0.5, "beta": 2.0} if g.d.maybe(0.3) else {}
         bias = [g.floats(width)] if g.opset < 11 or g.d.maybe(0.8) else []
         return g.add("Gemm", x, weights, *bias, transB=int(turned), **scale)
     return g.add("MatMul", x, g.floats(last, width))
@@ -259,7 +259,7 @@ def _chosen(g: Graph, x: str) -> str:
     if kind == 4 and size is not None:
         if g.opset < 10:
             return g.several(2, "TopK", x, k=min(2, size), axis=axis)[0]
-        given = {"largest": g.d.whole(0, 1)} if g.opset >= 11 else {}
+        given: dict[str, Any] = {"largest": g.d.whole(0, 1)} if g.opset >= 11 else {}
         return g.several(2, "TopK", x, g.integers(min(2, size)), axis=axis, **given)[0]
     if kind == 5:
         g.needs(9)
@@ -326,7 +326,7 @@ def _spread(g: Graph, x: str) -> str:
         return g.add("Tile", x, g.integers(1, *(g.d.one((1, 1, 2)) for _ in range(rank))))
     if kind == 2:
         g.needs(11)
-        given = {"exclusive": g.d.whole(0, 1), "reverse": g.d.whole(0, 1)}
+        given: dict[str, Any] = {"exclusive": g.d.whole(0, 1), "reverse": g.d.whole(0, 1)}
         return g.add("CumSum", x, g.weight(np.array(_axis(g, x), np.int64)), **given)
     if kind == 3:
         g.needs(14)

@@ -18,9 +18,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import probegen as pg
 from fuzz import twins
 from fuzz.onnx_case import OnnxCase, Output, pruned
 from fuzz.onnx_drawing import named, session_of
+from fuzz.wide_operators import OPERATORS
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
@@ -30,16 +32,20 @@ _SHIFT = "added_to_a_tensor"
 #: Steps of differences in float64 and in float32, and by how much the slopes of both sides may be
 #: apart where there is no kink between, beside the slopes themselves.
 _STEPS, _SMOOTH = {True: 1e-5, False: 5e-3}, {True: 1e-4, False: 2e-2}
+#: How near slopes over a step and half of it have to be in float32.
+_FINE = 5e-3
 #: What counts as a slope, where all are less.
 _LEAST = 1e-2
+#: Rounding of a score in float32, and how far above it slopes have to be.
+_ROUNDING, _ABOVE_ROUNDING = 2e-7, 100
+#: A step that float32 does not see, and how well the score's change has to follow it.
+_TINY, _FOLLOWS = 1e-9, 1e-2
 #: Elements of a sample that are moved one by one, and samples in one run.
 _MOST, _ROWS = 130, 3000
 #: How near both sides have to be before the evaluator is trusted.
 _NEAR = {"float64": 1e-7, "float32": 1e-4, "float16": 3e-2}
 #: What onnx's evaluator computes in float32, whatever it is given, and what it takes long for.
-_NOT_THERE = frozenset(
-    {"Erf", "Gelu", "MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "LRN"}
-)
+_NOT_THERE = frozenset({"Erf", "Gelu", "ConvTranspose", "Resize", "LRN"})
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -95,18 +101,13 @@ class OnnxWitness:
 
     def policy(self) -> str:
         """Returns what is computed in, the coarsest of it."""
-        kinds = {self.case.inputs[0].dtype, *(i.dtype for i in self.case.inputs)}
-        casts = {
-            attribute.i
-            for node in self.case.model.graph.node
-            if node.op_type == "Cast"
-            for attribute in node.attribute
-        }
-        if "float16" in kinds or casts & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
+        kinds = {_kind_of(self.case.model)}
+        for node in self.case.model.graph.node:
+            if node.op_type == "Cast":
+                kinds |= {attribute.i for attribute in node.attribute}
+        if kinds & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
             return "float16"
-        if "float32" in kinds or TensorProto.FLOAT in casts or not kinds & {"float64"}:
-            return "float32"
-        return "float64"
+        return "float32" if TensorProto.FLOAT in kinds else "float64"
 
     def attribution(
         self,
@@ -226,7 +227,7 @@ class OnnxWitness:
     def _map(
         self, probe: Any, x: Array, gradient: Callable[[Array], Array], channel: int
     ) -> Array | None:
-        kinds = (twins.pg.GradCAM, twins.pg.HiResCAM, twins.pg.LayerCAM)
+        kinds = (pg.GradCAM, pg.HiResCAM, pg.LayerCAM)
         if not isinstance(probe, kinds) or probe.upsample:
             return None
         return twins.map_of_layer(probe, x, gradient(x), channel)
@@ -252,20 +253,15 @@ class OnnxWitness:
 
         here = scored_at(start, 1)
         moves = np.eye(size).reshape(size, *at.shape[1:]) * step
-        per_run = max(1, _ROWS // (2 * size))
+        per_run = max(1, _ROWS // (4 * size))
         for first in range(0, rows, per_run):
             part = slice(first, first + per_run)
             count = len(start[part])
-            both = np.concatenate([moves, -moves])[None] + start[part][:, None]
+            ways = [moves, -moves] if scores.wide else [moves, -moves, moves / 2, -moves / 2]
+            points = np.concatenate(ways)[None] + start[part][:, None]
             fed = {n: x[part] for n, x in feed.items()}
-            got = _Rows(scores, fed, name, pick[part]).at(both)
-            got = got.reshape(count, 2, size)
-            ahead = (got[:, 0] - here[part, None]) / step
-            behind = (here[part, None] - got[:, 1]) / step
-            larger = np.maximum(np.abs(ahead), np.abs(behind))
-            usual = larger + np.median(larger, axis=1, keepdims=True) + _LEAST
-            steady = np.abs(ahead - behind) <= _SMOOTH[scores.wide] * usual
-            slopes = np.where(steady, (ahead + behind) / 2, np.nan)
+            got = _Rows(scores, fed, name, pick[part]).at(points)
+            slopes = _slopes(got.reshape(count, -1, size), here[part], step)
             found[part] = slopes.reshape(count, *at.shape[1:])
         return found
 
@@ -301,7 +297,9 @@ class OnnxWitness:
         if any(node.op_type in _NOT_THERE for node in self.case.model.graph.node):
             return None
         try:
-            evaluator = ReferenceEvaluator(self._in(TensorProto.DOUBLE, name, inside))
+            evaluator = ReferenceEvaluator(
+                self._in(TensorProto.DOUBLE, name, inside), new_ops=list(OPERATORS)
+            )
         except Exception:  # it lacks an operator, or a type
             return None
 
@@ -333,7 +331,22 @@ class OnnxWitness:
         right = narrow.run(given).astype(np.float64)
         near = _NEAR[self.policy()]
         same = found.shape == right.shape and found.dtype == np.float64
-        return same and np.allclose(found, right, rtol=near, atol=near, equal_nan=True)
+        if not same or not np.allclose(found, right, rtol=near, atol=near, equal_nan=True):
+            return False
+        return self._is_wide_inside(wide, fed, found)
+
+    def _is_wide_inside(self, wide: _Scores, fed: dict[str, Array], here: Array) -> bool:
+        """Tells whether no operator rounds to float32 on the way: tiny steps change the scores."""
+        rng = np.random.default_rng(3)
+        floating = {n: x for n, x in fed.items() if np.issubdtype(x.dtype, np.floating)}
+        ways = {n: rng.normal(size=x.shape) for n, x in floating.items()}
+
+        def change(step: float) -> Array:
+            moved = {**fed, **{n: x + step * ways[n] for n, x in floating.items()}}
+            return np.asarray((wide.run(moved) - here)[0] / step)
+
+        tiny, usual = change(_TINY), change(_STEPS[True])
+        return bool(np.linalg.norm(tiny - usual) <= _FOLLOWS * (np.linalg.norm(usual) + _FOLLOWS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,6 +366,31 @@ class _Rows:
         flat = points.reshape(rows * ways, *points.shape[2:])
         fed[self.name] = flat.astype(np.float64 if wide else np.float32)
         return _summed(self.scores.run(fed), np.repeat(self.pick, ways, axis=0)).reshape(rows, ways)
+
+
+def _slopes(got: Array, here: Array, step: float) -> Array:
+    """Returns slopes, `[row, element]`, NaN where these scores do not tell.
+
+    Args:
+        got: scores `[row, way, element]` a step ahead and behind, and in float32 half a step.
+        here: scores between.
+        step: its length.
+    """
+    wide = got.shape[1] == len(("ahead", "behind"))
+    ahead = (got[:, 0] - here[:, None]) / step
+    behind = (here[:, None] - got[:, 1]) / step
+    larger = np.maximum(np.abs(ahead), np.abs(behind))
+    usual = larger + np.median(larger, axis=1, keepdims=True) + _LEAST
+    steady = np.abs(ahead - behind) <= _SMOOTH[wide] * usual
+    slopes = (ahead + behind) / 2
+    if not wide:
+        finer = (got[:, 2] - got[:, 3]) / step
+        steady &= np.abs(finer - slopes) <= _FINE * usual
+        slopes = finer
+        rounding = _ROUNDING * (np.abs(here) + 1) / step
+        length = np.linalg.norm(slopes, axis=1)
+        steady &= (length > _ABOVE_ROUNDING * rounding)[:, None]
+    return np.where(steady, slopes, np.nan)
 
 
 def _summed(scores: Array, pick: Array) -> Array:

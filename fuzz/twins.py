@@ -215,9 +215,9 @@ def map_of_layer(probe: Any, activation: Array, gradient: Array, channel: int) -
     places = tuple(axis for axis in range(1, activation.ndim) if axis != channel)
     if isinstance(probe, pg.GradCAM):
         weights = gradient.mean(axis=places, keepdims=True)
-        return np.maximum((weights * activation).sum(axis=channel), 0)
+        return np.asarray(np.maximum((weights * activation).sum(axis=channel), 0))
     if isinstance(probe, pg.HiResCAM):
-        return np.maximum((gradient * activation).sum(axis=channel), 0)
+        return np.asarray(np.maximum((gradient * activation).sum(axis=channel), 0))
     if isinstance(probe, pg.LayerCAM):
-        return np.maximum((np.maximum(gradient, 0) * activation).sum(axis=channel), 0)
+        return np.asarray(np.maximum((np.maximum(gradient, 0) * activation).sum(axis=channel), 0))
     return None

