@@ -62,23 +62,19 @@ SCRIPTS = (
     "widgets.js",
     "main.js",
 )
-INDEX, STYLE, SCRIPT, ONNXRUNTIME, LOCAL = (
-    "index.html",
-    "page.css",
-    "page.js",
-    "onnxruntime",
-    "local",
-)
+INDEX, STYLE, SCRIPT, WORKER = "index.html", "page.css", "page.js", "worker.js"
+ONNXRUNTIME, LOCAL = "onnxruntime", "local"
 
 #: Bytes that become base64 at a time: a multiple of three, so that no padding stands between, and
 #: of a size that the page (`files.js`) takes apart again.
 _CHUNK = 3 * 2**18
 #: Beyond this, base64 of a file is more than a browser holds in one text.
 MOST_INLINE = 256_000_000
-#: Nothing from elsewhere; WebAssembly and the module that loads it come from memory.
+#: Nothing from elsewhere; the worker, WebAssembly and the module that loads it come from memory.
 _POLICY = (
-    "default-src 'none'; script-src {scripts} 'wasm-unsafe-eval' blob:; style-src {styles}; "
-    "img-src 'self' data: blob:; connect-src 'self' blob:; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src {scripts} 'wasm-unsafe-eval' blob:; worker-src blob:; "
+    "style-src {styles}; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
 )
 _END = "</body>\n</html>\n"
 
@@ -166,6 +162,8 @@ def write(
     check_place(final, "file" if options.single_file else "savedmodel", overwrite)
     opened = load(artefact)
     path = Path(artefact)
+    if path.is_file() and not all(file.is_file() for file in description.files_of(path)):
+        path = path.resolve()  # a symbolic link, whose weights lie where it leads to
     description.check(path, opened.manifest)
     content = _content(path, opened, options)
     return (_write_file if options.single_file else _write_folder)(content, final)
@@ -175,9 +173,13 @@ def _content(path: Path, opened: Artefact, options: Options) -> _Content:
     """Gathers what a page is made of.
 
     Raises:
-        SpecError: it is too much for a single file, or onnxruntime-web is not there.
+        SpecError: it is too much for a single file, has a name that the page needs, or
+            onnxruntime-web is not there.
     """
     files = description.files_of(path)
+    taken = {INDEX, STYLE, SCRIPT, WORKER, ONNXRUNTIME, LOCAL} & {file.name for file in files}
+    if taken:
+        raise SpecError(f"the page has a {taken.pop()!r} of its own; call the artefact otherwise.")
     size = _size(files)
     if options.single_file and size > MOST_INLINE:
         raise SpecError(
@@ -222,23 +224,28 @@ def _write_folder(content: _Content, final: Path) -> Written:
 
 def _files(content: _Content) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Yields the files of a folder by name, each with what writes it."""
-    ort, own = f"{ONNXRUNTIME}/{onnxruntime_web.SCRIPT}", SCRIPT
     # A page on the disk runs the scripts beside it, which not every browser takes for 'self'.
     policy = _POLICY.format(scripts="'self' file:", styles="'self' file:")
-    scripts = f'<script src="{ort}"></script>\n<script src="{own}"></script>\n'
-    html = _html(content, policy, f'<link rel="stylesheet" href="{STYLE}">') + scripts + _END
+    html = _html(content, policy, f'<link rel="stylesheet" href="{STYLE}">')
+    html += f'<script src="{SCRIPT}"></script>\n{_END}'
     yield INDEX, _writer(html)
     yield STYLE, _writer(_style())
     yield SCRIPT, _writer(script())
-    for name, data in content.bundle.files.items():
-        yield f"{ONNXRUNTIME}/{name}", _copier(data)
-        if name != onnxruntime_web.SCRIPT:
-            parts = [base64.b64encode(_zipped(data))]
-            yield f"{LOCAL}/{name}.js", _giver(name, parts, packed=True)
+    for folder, name, data in _read_by_page(content):
+        yield f"{folder}{name}", _copier(data)
+        parts = [base64.b64encode(_zipped(data))]
+        yield f"{LOCAL}/{name}.js", _giver(name, parts, packed=True)
     for file in content.artefact:
         yield file.name, _linker(file)
         if content.reads_from_disk:
             yield f"{LOCAL}/{file.name}.js", _giver(file.name, _base64_of(file), packed=False)
+
+
+def _read_by_page(content: _Content) -> Iterator[tuple[str, str, bytes]]:
+    """Yields what a page reads beside the artefact: where it lies, its name, and what it holds."""
+    yield "", WORKER, (_PAGE / WORKER).read_bytes()
+    for name, data in content.bundle.files.items():
+        yield f"{ONNXRUNTIME}/", name, data
 
 
 def _writer(text: str) -> Callable[[Path], object]:
@@ -282,21 +289,16 @@ def _link(source: Path, path: Path) -> None:
 
 def _write_file(content: _Content, final: Path) -> Written:
     style, own = _style(), script()
-    theirs = _inside(content.bundle.files[onnxruntime_web.SCRIPT].decode("utf-8"))
-    policy = _POLICY.format(
-        scripts=f"'sha256-{_digest(theirs)}' 'sha256-{_digest(own)}'",
-        styles=f"'sha256-{_digest(style)}'",
-    )
+    policy = _POLICY.format(scripts=f"'sha256-{_digest(own)}'", styles=f"'sha256-{_digest(style)}'")
     html = _html(content, policy, f"<style>{style}</style>")
 
     def fill(file: IO[bytes]) -> None:
         file.write(html.encode("utf-8"))
-        for name, data in content.bundle.files.items():
-            if name != onnxruntime_web.SCRIPT:
-                _inline(file, name, [base64.b64encode(_zipped(data))], packed=True)
+        for _, name, data in _read_by_page(content):
+            _inline(file, name, [base64.b64encode(_zipped(data))], packed=True)
         for path in content.artefact:
             _inline(file, path.name, _base64_of(path), packed=False)
-        file.write(f"<script>{theirs}</script>\n<script>{own}</script>\n{_END}".encode())
+        file.write(f"<script>{own}</script>\n{_END}".encode())
 
     return Written((write_atomic(final, fill),), content.notes)
 

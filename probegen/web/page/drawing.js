@@ -90,6 +90,17 @@
 
   const panel = (title, element) => make("figure", { class: "panel" }, element, make("figcaption", {}, title));
 
+  // Names beside the colours that stand for them.
+  function legend(names, colours) {
+    const made = make("ul", { class: "legend" });
+    names.forEach((name, i) => {
+      const patch = make("i", { "aria-hidden": "true" });
+      patch.style.background = colours[i % colours.length];
+      made.append(make("li", {}, patch, name));
+    });
+    return made;
+  }
+
   // The scale of colours: its ends, and what is measured. Arrows say that some values lie beyond.
   function scaleBar(scale, label) {
     const levels = Array.from({ length: 9 }, (_, i) => css(colour(scale, scale.low + ((scale.high - scale.low) * i) / 8)));
@@ -123,7 +134,7 @@
   const bySign = (value, signed) => (signed ? (value >= 0 ? POSITIVE : NEGATIVE) : UNSIGNED);
 
   // A chart `wide` by `high` whose x goes over the steps: lines and bars of one scale.
-  function chart({ lines = [], columns = null, signed = false, label, high = 90, limit = null }) {
+  function chart({ lines = [], columns = null, signed = false, label, high = 90, limit = null, colours = null }) {
     const wide = 640;
     const all = [...lines.flatMap((line) => Array.from(line)), ...(columns ?? [])].filter(Number.isFinite);
     const size = (lines[0] ?? columns).length;
@@ -145,15 +156,17 @@
       });
       drawn.append(svg("line", { x1: 0, x2: wide, y1: y(0), y2: y(0), class: "zero" }));
     }
-    for (const line of lines) {
+    lines.forEach((line, place) => {
       let path = "";
       let pen = "M";
       line.forEach((value, i) => {
         if (Number.isFinite(value)) path += `${pen}${x(i).toFixed(2)} ${y(value).toFixed(2)}`;
         pen = Number.isFinite(value) ? "L" : "M";
       });
-      drawn.append(svg("path", { d: path, class: "line" }));
-    }
+      const drawnLine = svg("path", { d: path, class: "line" });
+      if (colours !== null) drawnLine.style.stroke = colours[place % colours.length];
+      drawn.append(drawnLine);
+    });
     const ends = make("span", { class: "ends", "aria-hidden": "true" }, make("span", {}, number(top)), make("span", {}, number(low)));
     return make("div", { class: "charted" }, ends, drawn);
   }
@@ -184,7 +197,7 @@
   }
 
   page.drawing = {
-    NEGATIVE, POSITIVE, UNSIGNED, bars, bySign, canvas, chart, choice, displayable, labelled, make, mapCanvas, overlayCanvas,
+    NEGATIVE, POSITIVE, UNSIGNED, bars, bySign, canvas, chart, choice, displayable, labelled, legend, make, mapCanvas, overlayCanvas,
     panel, pictureCanvas, scaleBar,
   };
 })((globalThis.probegen = globalThis.probegen || {}));

@@ -29,7 +29,6 @@
     const parts = [];
     for (let at = 0; at < text.length; at += 2 ** 20) parts.push(text.slice(at, at + 2 ** 20));
     const bytes = decoded(parts);
-    element.remove();
     return "gzip" in element.dataset ? unpacked(bytes, "gzip") : bytes;
   }
 

@@ -6,6 +6,8 @@
   const { labelled, make } = page.drawing;
   const by = (id) => document.getElementById(id);
 
+  const STOPPED = new Error("stopped");
+
   // What a certificate is said to be.
   function certified(certificate) {
     if (!certificate) return "it carries no certificate";
@@ -28,6 +30,10 @@
     }
 
     problem(error) {
+      if (error === STOPPED) {
+        this.say("Stopped.");
+        return;
+      }
       this.say("");
       by("problem").textContent = error instanceof page.InputError ? error.message : `This did not work: ${error?.message ?? error}`;
       if (!(error instanceof page.InputError)) console.warn(error);
@@ -47,6 +53,7 @@
         event.preventDefault();
         this.run();
       });
+      by("stop").addEventListener("click", () => this.session.stop(STOPPED));
       this.takeDrops();
       this.say("Ready.");
     }
@@ -108,6 +115,7 @@
         return;
       }
       this.running = true;
+      by("stop").hidden = false;
       by("problem").textContent = "";
       try {
         await this.runOnce();
@@ -115,6 +123,7 @@
         this.problem(error);
       }
       this.running = false;
+      by("stop").hidden = true;
       if (this.again) {
         this.again = false;
         await this.run();
@@ -130,7 +139,6 @@
       const feeds = page.inputs.feeds(manifest, given, { target, explain });
       this.note(given);
       this.say("Running\u2026");
-      await new Promise((resolve) => setTimeout(resolve, 20)); // so that it is seen
       const outputs = await this.session.run(feeds, explain);
       const sources = manifest.inputs.map((spec) => {
         const value = given.get(spec.name);

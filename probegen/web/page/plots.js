@@ -37,13 +37,15 @@
     const at = view.axes.indexOf(axis);
     const place = make("div");
     const notes = make("p", { class: "muted" });
+    const size = view.array.shape[at];
+    const rest = view.axes.filter((_, i) => i !== at);
+    const family = Array.from({ length: size }, (_, entry) => view.of(taken(view.array, at, entry), rest));
+    for (const part of family) Object.assign(part, { sliced: true, family });
     const show = (entry) => {
-      const part = view.of(taken(view.array, at, entry), view.axes.filter((_, i) => i !== at));
-      part.sliced = true;
       place.replaceChildren();
-      notes.textContent = drawn(part, place).join("; ");
+      notes.textContent = drawn(family[entry], place).join("; ");
     };
-    const chosen = choice(view, axis, namesAlong(view, axis, view.array.shape[at]), show);
+    const chosen = choice(view, axis, namesAlong(view, axis, size), show);
     parent.append(make("div", { class: "row" }, chosen.element), place, notes);
     show(chosen.at);
     return [];

@@ -1,78 +1,91 @@
-// Runs the artefact by onnxruntime-web; the graphs are opened when they are first needed.
+// Runs the artefact by onnxruntime-web, in a worker, so that the page stays alive meanwhile. The worker
+// is made of what the page has read, and fetches nothing by itself (worker.js).
 (function (page) {
   "use strict";
 
+  const FOLDER = "onnxruntime/";
+  const SCRIPT = "ort.wasm.min.js";
   const MODULE = "ort-wasm-simd-threaded.mjs";
   const WASM = "ort-wasm-simd-threaded.wasm";
-
-  let ready = null;
-
-  // Hands onnxruntime its own files from memory, so that it fetches nothing by itself.
-  function runtime(progress) {
-    ready ??= (async () => {
-      const module = await page.files.bytesOf(MODULE, "onnxruntime/", progress);
-      const settings = globalThis.ort.env.wasm;
-      settings.numThreads = 1; // more need a server that isolates the page
-      settings.wasmBinary = (await page.files.bytesOf(WASM, "onnxruntime/", progress)).buffer;
-      settings.wasmPaths = { mjs: URL.createObjectURL(new Blob([module], { type: "text/javascript" })) };
-      globalThis.ort.env.logLevel = "error";
-      return globalThis.ort;
-    })();
-    return ready;
-  }
 
   class Session {
     constructor(told, progress) {
       this.told = told;
-      this.progress = progress;
-      this.graphs = new Map();
-      this.read = new Map();
+      this.read = (name, folder = "") => page.files.bytesOf(name, folder, progress);
+      this.worker = null; // a promise of it
+      this.opened = new Map(); // names of graphs -> promises
+      this.waiting = new Map(); // numbers of messages -> what takes the answer
+      this.count = 0;
     }
 
-    bytes(name) {
-      if (!this.read.has(name)) this.read.set(name, page.files.bytesOf(name, "", this.progress));
-      return this.read.get(name);
+    start() {
+      this.worker ??= (async () => {
+        const [script, own] = [await this.read(SCRIPT, FOLDER), await this.read("worker.js")];
+        const worker = new Worker(URL.createObjectURL(new Blob([script, "\n", own], { type: "text/javascript" })));
+        worker.onmessage = ({ data }) => this.answered(data);
+        worker.onerror = (event) => this.stop(new Error(event.message || "the worker could not be started"));
+        const [module, wasm] = [await this.read(MODULE, FOLDER), await this.read(WASM, FOLDER)];
+        await this.ask(worker, "start", { module, wasm: wasm.buffer }, [wasm.buffer]);
+        return worker;
+      })();
+      return this.worker;
+    }
+
+    ask(worker, what, given, handed = []) {
+      this.count += 1;
+      const number = this.count;
+      return new Promise((resolve, reject) => {
+        this.waiting.set(number, { resolve, reject });
+        worker.postMessage({ number, what, given }, handed);
+      });
+    }
+
+    answered({ number, made, problem }) {
+      const { resolve, reject } = this.waiting.get(number) ?? {};
+      this.waiting.delete(number);
+      if (problem === undefined) resolve?.(made);
+      else reject?.(new Error(problem));
+    }
+
+    // Ends whatever runs; the next run starts anew.
+    stop(error) {
+      this.worker?.then((worker) => worker.terminate(), () => {});
+      for (const { reject } of this.waiting.values()) reject(error);
+      this.waiting.clear();
+      this.opened.clear();
+      this.worker = null;
     }
 
     open(name) {
-      if (!this.graphs.has(name)) {
-        this.graphs.set(name, (async () => {
-          const ort = await runtime(this.progress);
-          const options = { executionProviders: ["wasm"] };
-          if (this.told.data !== null) {
-            options.externalData = [{ path: this.told.data, data: await this.bytes(this.told.data) }];
-          }
-          const graph = await this.bytes(name);
-          this.read.delete(name);
-          return ort.InferenceSession.create(graph, options);
+      if (!this.opened.has(name)) {
+        this.opened.set(name, (async () => {
+          const worker = await this.start();
+          const { data } = this.told;
+          const graph = await this.read(name);
+          const weights = data === null ? null : { path: data, data: await this.read(data) };
+          await this.ask(worker, "open", { name, graph, weights }, [graph.buffer, ...(weights ? [weights.data.buffer] : [])]);
+          return worker;
         })());
       }
-      return this.graphs.get(name);
+      return this.opened.get(name);
     }
 
     // Returns outputs by name, { data: numbers, dims, dtype }.
     async run(feeds, explain) {
-      const { manifest } = this.told;
-      const split = manifest.gate === "split";
-      const graph = await this.open(split && explain ? this.told.explainGraph : this.told.graph);
-      const fed = {};
-      for (const [name, { dtype, data, dims }] of Object.entries(feeds)) {
-        const beside = split && !explain && !manifest.inputs.some((spec) => spec.name === name);
-        if (!beside) fed[name] = new globalThis.ort.Tensor(dtype, data, dims);
-      }
-      const found = await graph.run(fed);
-      const made = {};
-      for (const [name, tensor] of Object.entries(found)) {
-        made[name] = { dtype: tensor.type, dims: [...tensor.dims], data: numbers(tensor) };
-        tensor.dispose?.();
-      }
-      return made;
+      const { manifest, graph, explainGraph } = this.told;
+      const isSplit = manifest.gate === "split";
+      const name = isSplit && explain ? explainGraph : graph;
+      const own = new Set(manifest.inputs.map((spec) => spec.name));
+      const fed = Object.entries(feeds).filter(([input]) => !isSplit || explain || own.has(input));
+      const found = await this.ask(await this.open(name), "run", { name, feeds: Object.fromEntries(fed) });
+      const read = ({ dtype, dims, data }) => ({ dtype, dims, data: numbers(dtype, data) });
+      return Object.fromEntries(Object.entries(found).map(([output, array]) => [output, read(array)]));
     }
   }
 
-  function numbers(tensor) {
-    const convert = tensor.type === "float16" && tensor.data instanceof Uint16Array ? page.inputs.fromHalf : Number;
-    return Float64Array.from(tensor.data, convert);
+  function numbers(dtype, data) {
+    const isHalf = dtype === "float16" && data instanceof Uint16Array;
+    return Float64Array.from(data, isHalf ? page.inputs.fromHalf : Number);
   }
 
   page.Session = Session;

@@ -92,7 +92,7 @@
       this.sources = run.sources;
       this.source = this.#sourceOf();
       this.classNames = run.manifest.class_names;
-      this.scaleValues = array.data;
+      this.family = [this]; // what is drawn in turn with this one, on one scale
     }
 
     // The named input, else the one that shares most axes, else the only one.
@@ -105,11 +105,9 @@
       return this.sources.length === 1 ? this.sources[0] : null;
     }
 
-    // The same of a part of the array; scales stay those of the whole.
+    // The same of a part of the array.
     of(array, axes) {
-      const made = new View(this.spec, array, axes, this.run);
-      made.scaleValues = this.scaleValues;
-      return made;
+      return new View(this.spec, array, axes, this.run);
     }
 
     has(...axes) {
@@ -133,7 +131,7 @@
     }
 
     get signed() {
-      if (this.spec.sign === "any") return this.array.data.some((one) => one < 0);
+      if (this.spec.sign === "any") return this.family.some((one) => one.array.data.some((value) => value < 0));
       return this.spec.sign === "signed";
     }
 

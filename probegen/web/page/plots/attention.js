@@ -8,6 +8,16 @@
 
   const DOWN = ["query", ...page.arrays.SEQUENCE, "layer", "head"];
 
+  // The most names that stand at the rim of a map.
+  const MOST_NAMES = 40;
+
+  // A map with the names of its rows and columns, where there is room for them; one row is marked.
+  function framed(map, rows, columns, marked) {
+    const names = (all, side) =>
+      make("div", { class: side, "aria-hidden": "true" }, ...(all.length > MOST_NAMES ? [] : all.map((name, i) => make("span", { class: side === "rows" && i === marked ? "marked" : null, title: name }, name))));
+    return make("div", { class: "framed" }, names(rows, "rows"), map, names(columns, "columns"));
+  }
+
   // Which axis goes down: the queries, or what there is in their place.
   const downOf = (view) => DOWN.find((axis) => view.axes.includes(axis));
 
@@ -33,7 +43,8 @@
     const rows = down === "query" ? view.tokens(maps.shape[1]) : null;
     const wide = Math.max(1, columns?.length ?? keys);
     const high = Math.max(1, rows?.length ?? maps.shape[1]);
-    const top = maps.data.reduce((most, one) => (Number.isFinite(one) ? Math.max(most, one) : most), 0);
+    const largest = (values) => values.reduce((most, one) => (Number.isFinite(one) ? Math.max(most, one) : most), 0);
+    const top = Math.max(largest(maps.data), ...view.family.filter((one) => one !== view).map((one) => largest(one.array.data)));
     const scale = { colours: LIGHT, low: 0, high: top > 0 ? top : 1, extend: "neither" };
     const keyNames = columns ?? Array.from({ length: wide }, (_, i) => String(i));
     const rowNames = rows ?? page.views.namesAlong(view, down, high);
@@ -63,7 +74,8 @@
       const text = make("div", { class: "text", dir: "auto" });
       keyNames.forEach((token, i) => text.append(page.tokenBoxes.box(token, row[i], scale, view.quantity), "\u200b"));
       place.replaceChildren(
-        make("div", { class: "attention" }, drawn, make("p", { class: "muted" }, `${down} down, key across`)),
+        framed(drawn, rows ? rowNames.map(page.texts.written) : rowNames, keyNames.map(page.texts.written), query),
+        make("p", { class: "muted" }, `${down} down, key across`),
         make("p", {}, `${rowNames[query]} looks at:`), text, scaleBar(scale, view.quantity),
       );
     };

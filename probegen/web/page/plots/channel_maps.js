@@ -20,7 +20,8 @@
     const count = maps.shape[0];
     const shown = Math.min(count, MOST);
     const size = maps.shape[1] * maps.shape[2];
-    const scale = scaleOf(maps.data.subarray(0, shown * size));
+    const isAlone = view.family.length === 1;
+    const scale = scaleOf(isAlone ? maps.data.subarray(0, shown * size) : view.family.flatMap((one) => [...one.array.data]));
     const numbers = view.channels(count);
     const single = (i, label) => mapCanvas(taken(maps, 0, i), scale, label);
     if (count === 1) {

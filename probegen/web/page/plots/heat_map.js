@@ -8,10 +8,10 @@
 
   const fits = (view) => view.axes.length <= 2;
 
-  function ends(view, axis, size) {
+  function ends(view, axis, size, isMap = false) {
     const steps = axis === view.sequence ? view.steps(size) : null;
     const name = (i) => steps?.[i] || `${axis} ${axis === view.channel ? view.channels(size)[i] : i}`;
-    return make("p", { class: "muted ends-of-time" }, make("span", {}, name(0)), make("span", {}, name(size - 1)));
+    return make("p", { class: `muted ends-of-time${isMap ? " of-map" : ""}` }, make("span", {}, name(0)), make("span", {}, name(size - 1)));
   }
 
   function draw(view, parent) {
@@ -33,7 +33,7 @@
     const scale = scaleOf(map.data);
     const drawn = mapCanvas(map, scale, `${view.quantity}: ${map.shape[0]} of ${down} down, ${map.shape[1]} of ${across} across`);
     drawn.classList.add("stretched");
-    parent.append(drawn, ends(view, across, map.shape[1]), make("p", { class: "muted" }, `${down} down, ${across} across`), scaleBar(scale, view.quantity));
+    parent.append(drawn, ends(view, across, map.shape[1], true), make("p", { class: "muted" }, `${down} down, ${across} across`), scaleBar(scale, view.quantity));
     return [];
   }
 

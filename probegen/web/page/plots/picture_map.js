@@ -6,6 +6,9 @@
   const { attributionScale, HEAT } = page.scales;
   const { displayable, mapCanvas, make, overlayCanvas, panel, pictureCanvas, scaleBar } = page.drawing;
 
+  // Pixels of all that is drawn in turn, beyond which each has a scale of its own.
+  const MOST_NUMBERS = 4e6;
+
   // Returns the map `[height, width]`, its channels joined, and what to say of that.
   function oneMap(view) {
     const { channel } = view;
@@ -40,8 +43,13 @@
     const size = under ? under.base.shape.slice(0, 2) : map.shape;
     const same = map.shape[0] === size[0] && map.shape[1] === size[1];
     if (!same) notes.push(`${map.shape[0]}\u00d7${map.shape[1]} map brought to the input's size`);
-    const heat = overPicture(map, size, view.preprocessing);
-    const scale = attributionScale(heat.data, { signed: view.signed, colours: HEAT, clip: same, hasZero: view.hasZero });
+    const heatOf = (one) => overPicture(one, size, view.preprocessing);
+    const heat = heatOf(map);
+    const several = view.family.length > 1;
+    const isLarge = view.family.length * heat.data.length > MOST_NUMBERS;
+    if (several) notes.push(isLarge ? "on a scale of its own" : "one scale for all of them");
+    const every = several && !isLarge ? view.family.flatMap((one) => [...heatOf(oneMap(one).map).data]) : heat.data;
+    const scale = attributionScale(every, { signed: view.signed, colours: HEAT, clip: same, hasZero: view.hasZero });
     const panels = make("div", { class: "panels" });
     if (under) panels.append(panel("input", pictureCanvas(under.base, "the input")));
     panels.append(panel(view.spec.title, mapCanvas(heat, scale, `${view.spec.title} as a map`)));

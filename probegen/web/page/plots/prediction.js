@@ -3,11 +3,12 @@
   "use strict";
 
   const { ordered } = page.arrays;
-  const { number, probability } = page.scales;
-  const { bars, canvas, chart, displayable, make, panel, pictureCanvas } = page.drawing;
+  const { css, number, probability } = page.scales;
+  const { bars, canvas, chart, displayable, legend, make, panel, pictureCanvas } = page.drawing;
   const { className, isDistribution } = page.views;
   const TOP = 10;
   const LEGEND = 10;
+  const MOST_LINES = 6;
   // Okabe and Ito's eight colours, told apart with any colour vision.
   const CATEGORIES = ["0072b2", "e69f00", "009e73", "cc79a7", "56b4e9", "d55e00", "f0e442", "000000"];
 
@@ -59,13 +60,8 @@
     const counts = new Map();
     for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
     const found = [...counts].sort((a, b) => b[1] - a[1]).slice(0, LEGEND);
-    const legend = make("ul", { class: "legend" });
-    for (const [label] of found) {
-      const patch = make("i", { "aria-hidden": "true" });
-      patch.style.background = page.scales.css(colourOf(label));
-      legend.append(make("li", {}, patch, className(view.classes(classes), label)));
-    }
-    parent.append(panels, legend);
+    const named = found.map(([label]) => className(view.classes(classes), label));
+    parent.append(panels, legend(named, found.map(([label]) => css(colourOf(label)))));
     return found.length < counts.size ? [`the legend names the ${found.length} largest of ${counts.size} classes found`] : [];
   }
 
@@ -84,9 +80,25 @@
     return notes;
   }
 
+  // Lines over the steps; many of them, and classes, are a heat map.
+  function sequence(view, parent) {
+    const rest = view.axes.filter((axis) => axis !== view.sequence);
+    const rows = page.seriesBars.rowsOf(view.array, view.axes, view.sequence);
+    const names = view.classes(rows.length) ?? rows.map((_, i) => `${rest[0]} ${i}`);
+    if (rows.length === 1 || rows.length > MOST_LINES || rest[0] === "class") return page.heatMap.draw(view, parent);
+    const colours = CATEGORIES.slice(0, MOST_LINES).map((digits) => `#${digits}`);
+    parent.append(chart({ lines: rows, colours, label: view.quantity, high: 160 }), legend(names, colours));
+    return [];
+  }
+
   const isImage = (view) => page.channelMaps.fits(view);
-  const fits = (view) => view.spec.draw === "prediction" && (view.axes.length === 1 ? view.sequence === null : isImage(view));
-  const draw = (view, parent) => (view.axes.length === 1 ? vector(view, parent) : image(view, parent));
+  const isSequence = (view) => view.sequence !== null && !view.space.length && view.axes.length <= 2;
+  const fits = (view) => view.spec.draw === "prediction" && (isSequence(view) || isImage(view) || view.axes.length === 1);
+
+  function draw(view, parent) {
+    if (isSequence(view)) return sequence(view, parent);
+    return isImage(view) ? image(view, parent) : vector(view, parent);
+  }
 
   page.prediction = { draw, fits };
 })((globalThis.probegen = globalThis.probegen || {}));

@@ -40,7 +40,9 @@
     const padded = view.padding(values.length);
     const shown = tokens.map((token, place) => ({ token, value: values[place] })).filter((_, place) => !padded?.[place]);
     if (shown.length < tokens.length) notes.push(`${tokens.length - shown.length} of ${tokens.length} positions are padding, left out`);
-    const scale = attributionScale(shown.map((one) => one.value), { signed, colours: WARM, clip: false, hasZero: view.hasZero });
+    const others = view.family.filter((one) => one !== view).flatMap((one) => [...aStep(one).values]);
+    if (others.length) notes.push("one scale for all of them");
+    const scale = attributionScale([...shown.map((one) => one.value), ...others], { signed, colours: WARM, clip: false, hasZero: view.hasZero });
     const text = make("div", { class: "text", dir: "auto" });
     for (const { token, value } of shown.slice(0, MOST_TOKENS)) text.append(box(token, value, scale, view.quantity), "\u200b");
     if (shown.length > MOST_TOKENS) notes.push(`showing ${MOST_TOKENS} of ${shown.length} tokens`);
