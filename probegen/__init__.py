@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # for those who check types; at run time the table of methods
     from probegen.quantisation import quantise as quantise
     from probegen.sources.keras.attention import register_attention as register_attention
     from probegen.sources.keras.instrumented import instrument as instrument
+    from probegen.vertex import from_vertex as from_vertex
 
 #: Where the functions and classes live that are no methods.
 _HOMES = {
@@ -75,6 +76,7 @@ _HOMES = {
     "contrast": "probegen.methods.targets",
     "differentiate": "probegen.differentiation",
     "export": "probegen.compiler",
+    "from_vertex": "probegen.vertex",
     "inspect": "probegen.inspection",
     "instrument": "probegen.sources.keras.instrumented",
     "quantise": "probegen.quantisation",

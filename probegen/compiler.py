@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from probegen.artefact import answers as kept_answers
 from probegen.artefact import integrity, manifest
+from probegen.artefact.answers import Answers
 from probegen.artefact.attribution_reference import AttributionReference
 from probegen.artefact.explain_file import explain_path
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, GATE_SPLIT, Gate, Manifest
@@ -32,11 +34,13 @@ from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.writing import write_model, write_split
 from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
+from probegen.parity.recording import record
 from probegen.plan.making import make_plan
 from probegen.runtime import load
 from probegen.runtime.drift import attributions, reference_of
 from probegen.runtime.feature_names import named
 from probegen.runtime.inputs import check_inputs
+from probegen.runtime.loaded import Artefact
 from probegen.runtime.read.ranges import ranges
 from probegen.runtime.texts import Texts
 from probegen.runtime.texts.attaching import attached
@@ -148,6 +152,7 @@ def export(
     preprocess: Any = None,
     verify: bool = True,
     samples: Any = None,
+    answers: bool = True,
     tokenizer: Any = None,
     feature_names: Any = None,
     reference: Any = None,
@@ -198,6 +203,9 @@ def export(
             figures into its manifest.
         samples: inputs to verify on; generated where left out. Of models that take text, a list
             of texts as well.
+        answers: keep some requests and what the verified artefact answered in it, some kB, so that
+            `runtime.verify` and `probegen verify OUT` can ask them again without the source, in
+            any engine. Requests are made up and kept as seeds: nothing of `samples` is kept.
         tokenizer: for a model that takes ids, a `tokenizer.json` of Hugging Face's library
             `tokenizers`, so that the artefact takes text: its path, or a dict with the path as
             `file` and the inputs that take `ids`, `mask` and `segments`, where their names do not
@@ -255,19 +263,21 @@ def export(
         with stage(_FAILED[kind], ExportError), writing(final):
             described, rewrite = write(program, place, options)
         check_companions(place, final, overwrite)
-        report = None
+        report, kept = None, None
+        changes: dict[str, Any] = {}
         if verify and kind != "keras":
             say("verifying against the source model")
-            report = _verified(place, final, program, samples)
-        changes: dict[str, Any] = {}
-        if report is not None:
+            opened, report = _verified(place, final, program, samples)
             changes["certificate"] = _certificate(report, samples, described)
+            if answers:
+                kept = _answers(opened, report, changes["certificate"].get("range"))
+            del opened  # it holds the file that is written anew below
         if reference is not None:
             say("attributing the reference")
             changes["reference"] = _reference(place, reference)
         with writing(final):
             if changes:
-                described = rewrite(changes)
+                described = rewrite(changes, kept)
             if kind != "keras":  # an archive with checksums of its own
                 integrity.seal(place)
             data, explain = (
@@ -292,15 +302,16 @@ def _told(program: Program, tokenizer: Any, feature_names: Any) -> Program:
     return Program(program.source, dataclasses.replace(program.plan, manifest=described))
 
 
-def _verified(place: Path, final: Path, program: Program, samples: Any) -> Report:
-    """Verifies what lies at `place` under the name that it will have.
+def _verified(place: Path, final: Path, program: Program, samples: Any) -> tuple[Artefact, Report]:
+    """Opens and verifies what lies at `place` under the name that it will have.
 
     Raises:
         VerificationError: it does not agree with the source model.
         ExportError: it cannot be run here at all.
     """
     try:
-        report = dataclasses.replace(measure(place, program, samples), artefact=str(final))
+        opened = load(place)
+        report = dataclasses.replace(measure(opened, program, samples), artefact=str(final))
     except ArtefactError as error:
         reason = str(error).replace(str(place), str(final))
         raise ExportError(
@@ -308,7 +319,13 @@ def _verified(place: Path, final: Path, program: Program, samples: Any) -> Repor
             "written; verify=False (--no-verify) writes it nonetheless."
         ) from error
     require_agreement(report)
-    return report
+    return opened, report
+
+
+def _answers(opened: Artefact, report: Report, ranges: Mapping[str, Any] | None) -> Answers:
+    """Returns what a verified artefact answers; see `probegen.parity.recording`."""
+    limits = {name: figures.limit for name, figures in report.items()}
+    return record(opened, report.runs, limits, ranges)
 
 
 def _certificate(report: Report, samples: Any, described: Manifest) -> Mapping[str, Any]:
@@ -353,8 +370,8 @@ def _reference(place: Path, inputs: Any) -> AttributionReference:
     return reference_of(artefact.manifest, arrays)
 
 
-#: The manifest of what was written, and what writes changes of it into the artefact.
-Written = tuple[Manifest, Callable[[Mapping[str, Any]], Manifest]]
+#: The manifest of what was written, and what writes changes of it, and answers, into the artefact.
+Written = tuple[Manifest, Callable[[Mapping[str, Any], Answers | None], Manifest]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -381,9 +398,9 @@ def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
         return _write_split(model, described, place)
     write_model(model, place, options.external_data)
 
-    def rewrite(changes: Mapping[str, Any]) -> Manifest:
+    def rewrite(changes: Mapping[str, Any], kept: Answers | None) -> Manifest:
         certified = described.replace(**changes)
-        assemble.write_manifest(model, certified)
+        assemble.write_manifest(model, certified, kept)
         ir.save(model, place)  # external data, if any, stay as they are
         return certified
 
@@ -395,10 +412,10 @@ def _write_split(model: ir.Model, described: Manifest, place: Path) -> Written:
     of_both = described.replace(gate=GATE_SPLIT)
     plain = write_split(model, place, of_both)
 
-    def rewrite(changes: Mapping[str, Any]) -> Manifest:
+    def rewrite(changes: Mapping[str, Any], kept: Answers | None) -> Manifest:
         certified = of_both.replace(**changes)
         assemble.write_manifest(model, described.replace(**changes))
-        assemble.write_manifest(plain, certified)
+        assemble.write_manifest(plain, certified, kept)
         ir.save(model, explain_path(place))
         ir.save(plain, place)
         return certified
@@ -410,9 +427,11 @@ def _write_own(program: Program, place: Path, options: _Options) -> Written:
     """Writes a format of the source's own."""
     described = program.source.write(options.kind, program.plan, place, options.batch)
 
-    def rewrite(changes: Mapping[str, Any]) -> Manifest:
+    def rewrite(changes: Mapping[str, Any], kept: Answers | None) -> Manifest:
         certified = described.replace(**changes)
         manifest.write_beside_savedmodel(place, certified)
+        if kept is not None:
+            kept_answers.write_beside_savedmodel(place, kept)
         return certified
 
     return described, rewrite

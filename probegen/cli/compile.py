@@ -11,7 +11,7 @@ import click
 from probegen.cli.preprocessing import preprocess_of, with_preprocess
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
 from probegen.cli.reading import samples_of, with_verification, words
-from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
+from probegen.cli.showing import axes_of, note, progress, show_table, with_axes, with_imports
 from probegen.errors import SpecError
 
 _GATES = ("required", "optional", "split", "none")
@@ -52,6 +52,18 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     help="NAME.onnx, NAME.keras, or a folder: SavedModel.",
 )
 @with_probes
+@click.option(
+    "--vertex",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Explain what Vertex AI was told to: an explanation_metadata.json, or an ExplanationSpec.",
+)
+@click.option(
+    "--vertex-parameters",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The ExplanationParameters, where FILE of --vertex does not hold them.",
+)
 @click.option("--class-names", metavar="A,B,...|FILE", help="Class names, or a file, one a line.")
 @click.option(
     "--feature-names",
@@ -99,6 +111,12 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
 @click.option("--static-batch", is_flag=True, help="Fix the batch size at 1.")
 @with_verification
 @click.option(
+    "--answers/--no-answers",
+    default=True,
+    help="Keep some made-up requests and their answers in OUT (some kB), for probegen verify OUT.  "
+    "[default: with --verify]",
+)
+@click.option(
     "--reference",
     type=click.Path(exists=True, dir_okay=False),
     help="Inputs (.npy, .npz) whose attributions later ones are compared with: see probegen drift.",
@@ -124,19 +142,31 @@ def compile(
       wrt = "embedding"
     """
     probes = probes_of(options)
-    if not probes:
-        note = "no probes: the artefact gives the predictions alone, and explains nothing;"
-        click.echo(f"{note} {SUCH_AS}", err=True)
+    if options["vertex_parameters"] and not options["vertex"]:
+        raise SpecError("--vertex-parameters goes with --vertex FILE, which is not given.")
+    if not probes and not options["vertex"]:
+        said = "no probes: the artefact gives the predictions alone, and explains nothing;"
+        note(f"{said} {SUCH_AS}")
     with progress("reading the model", modules, model) as say:
         from probegen.compiler import compile as compile_model
         from probegen.parity import REPORT_COLUMNS
 
+        axes = axes_of(options["axes"], model)
+        named = {n: words(options[n]) for n in ("class_names", "feature_names")}
+        if options["vertex"]:
+            from probegen.vertex import from_vertex
+
+            found = from_vertex(options["vertex"], model, options["vertex_parameters"], inputs=axes)
+            probes += found.probes
+            named |= {n: names for n, names in found.options.items() if named[n] is None}
+            for line in found.notes:
+                note(line)
         exported = compile_model(
             model,
             probes,
             output,
-            class_names=words(options["class_names"]),
-            inputs=axes_of(options["axes"], model),
+            class_names=named["class_names"],
+            inputs=axes,
             format=options["kind"],
             opset=options["opset"],
             gate=_gate(options["gate"], options["no_gate"]),
@@ -146,8 +176,9 @@ def compile(
             external_data=options["external_data"],
             verify=options["verify"],
             samples=samples_of(options["samples"]),
+            answers=options["answers"],
             tokenizer=options["tokenizer"],
-            feature_names=words(options["feature_names"]),
+            feature_names=named["feature_names"],
             reference=samples_of(options["reference"]),
             overwrite=options["overwrite"],
             progress=say,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -20,27 +19,43 @@ from probegen.errors import SpecError
     type=click.Path(exists=True, dir_okay=False),
     help="Inputs (.npy, .npz; of text .txt, one a line).",
 )
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="Without --against: what runs ARTEFACT: onnxruntime or openvino for ONNX files, "
+    "savedmodel for SavedModels.  [default: onnxruntime, savedmodel]",
+)
+@click.option(
+    "--answers-only",
+    is_flag=True,
+    help="Without --against: leave the digests out, where another program wrote ARTEFACT anew.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_imports
 def verify(
     artefact: str,
     against: str | None,
     samples: str | None,
+    engine: str | None,
+    answers_only: bool,
     as_json: bool,
     modules: tuple[str, ...],
 ) -> None:
-    """Compare ARTEFACT (ONNX file or SavedModel) with the model it was made from.
+    """Compare ARTEFACT (ONNX file or SavedModel) with the model it was made from, or with itself.
 
     Ends with status 1 where an output differs by more than its limit.
 
     Without --against: compare its contents with the digests that it was written with, which finds
-    a bit that flipped in a weight; and open it, which checks its manifest and graph.
+    a bit that flipped in a weight; and ask the requests that it keeps again, whose answers another
+    engine, another machine or changed weights would give otherwise.
     """
     if against is None:
         if samples is not None or modules:
             raise SpecError("--samples and --import go with --against MODEL, which is not given.")
-        _check_contents(artefact, as_json)
+        _ask_again(artefact, engine, answers_only, as_json)
         return
+    if engine is not None or answers_only:
+        raise SpecError("--engine and --answers-only do not go with --against MODEL.")
     with progress("comparing", modules, against):
         from probegen.parity import REPORT_COLUMNS, measure, require_agreement
 
@@ -54,14 +69,27 @@ def verify(
     require_agreement(report)
 
 
-def _check_contents(artefact: str, as_json: bool) -> None:
-    from probegen import runtime
-    from probegen.artefact import integrity
+def _ask_again(artefact: str, engine: str | None, answers_only: bool, as_json: bool) -> None:
+    """Compares an artefact with what it was when it was verified.
+
+    Raises:
+        ArtefactError: its contents are others, or it keeps no answers and these alone were asked.
+        VerificationError: an answer is another one.
+    """
+    from probegen.errors import ArtefactError
+    from probegen.runtime import verification
 
     start_for(artefact)
-    runtime.load(artefact, check=True)
-    digest = integrity.sealed(Path(artefact))
+    report = verification.reproduce(artefact, engine=engine, digests=not answers_only)
+    if answers_only and not report.requests:
+        raise ArtefactError(f"{artefact} keeps no answers: {report.why}.")
     if as_json:
-        click.echo(json.dumps({"artefact": artefact, "sha256": digest, "passed": True}))
+        click.echo(json.dumps(report.to_json()))
     else:
-        click.echo(f"{artefact} is as probegen wrote it: SHA-256 {digest}")
+        if report.digest is not None:
+            click.echo(f"{artefact} is as probegen wrote it: SHA-256 {report.digest}")
+        if report.requests:
+            show_table(report.title(), verification.COLUMNS, report.rows())
+        elif report.answered_by:
+            click.echo(f"it keeps no answers: {report.why}", err=True)
+    verification.require_same(report)

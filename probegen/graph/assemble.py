@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 import onnx_ir as ir
 
-from probegen.artefact import manifest
+from probegen.artefact import answers, manifest
+from probegen.artefact.answers import Answers
 from probegen.artefact.manifest import CLASSES, Gate, InputSpec, Manifest
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
@@ -254,9 +255,11 @@ def _advice(forward: ForwardGraph) -> str:
     return f"{_BEHIND.rstrip('.')}, or {forward.elsewhere}." if forward.elsewhere else _BEHIND
 
 
-def write_manifest(model: ir.Model, described: Manifest) -> None:
-    """Puts the manifest into the model's metadata."""
+def write_manifest(model: ir.Model, described: Manifest, kept: Answers | None = None) -> None:
+    """Puts the manifest into the model's metadata, and answers that the artefact keeps."""
     model.metadata_props[manifest.ONNX_METADATA_KEY] = described.to_json()
+    if kept is not None:
+        model.metadata_props[answers.METADATA_KEY] = kept.to_text()
 
 
 def check(path: str) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
 from probegen.runtime.inputs import check_inputs, describe
+from probegen.runtime.verification import Reproduction
 from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
 from probegen.sources.preprocessed import PreprocessedSource, behind
@@ -49,6 +50,11 @@ Array = npt.NDArray[Any]
 _GROUPS = 4
 
 
+@overload
+def verify(artefact: str | os.PathLike[str]) -> Reproduction: ...
+
+
+@overload
 def verify(
     artefact: str | os.PathLike[str],
     model: Any,
@@ -56,13 +62,24 @@ def verify(
     *,
     target: Any = None,
     seed: int = 0,
-) -> Report:
+) -> Report: ...
+
+
+def verify(
+    artefact: str | os.PathLike[str],
+    model: Any = None,
+    samples: Any = None,
+    *,
+    target: Any = None,
+    seed: int = 0,
+) -> Report | Reproduction:
     """Compares an artefact with the model it was made from.
 
     Args:
         artefact: path of an ONNX file or a SavedModel.
         model: the source model or its path, or the instrumented model (needed where a target
-            is a callable, which no manifest can hold).
+            is a callable, which no manifest can hold). Left out, the artefact is compared with
+            what it was when it was verified: see `probegen.runtime.verify`.
         samples: inputs with a batch axis (an array, a list or a dict by input name); generated
             from the manifest where left out.
         target: int or `[batch]` for artefacts with a `target` input; drawn where left out.
@@ -78,6 +95,10 @@ def verify(
         InputError: the samples do not fit the artefact's inputs, or the source model runs on
             none that can be made up.
     """
+    if model is None:
+        if samples is not None or target is not None:
+            raise InputError("samples= and target= go with model=, the source model.")
+        return runtime.verify(artefact)
     report = measure(artefact, model, samples, target=target, seed=seed)
     require_agreement(report)
     return report
@@ -85,7 +106,7 @@ def verify(
 
 @stage("the artefact cannot be compared with the model", VerificationError)
 def measure(
-    artefact: str | os.PathLike[str],
+    artefact: str | os.PathLike[str] | runtime.Artefact,
     model: Any,
     samples: Any = None,
     *,
@@ -94,14 +115,16 @@ def measure(
 ) -> Report:
     """Returns the figures of `verify`, whether the outputs agree or not.
 
+    The artefact may have been opened before.
+
     Raises:
         VerificationError: there is nothing to compare with: the source model's own values are
             not finite, or differ from call to call.
         InputError: the samples do not fit, or the source model runs on none that can be made up.
     """
-    art = runtime.load(artefact)
+    art = artefact if isinstance(artefact, runtime.Artefact) else runtime.load(artefact)
     described = art.manifest
-    program = _program_as_written(artefact, model, described)
+    program = _program_as_written(art.path, model, described)
     pictures = OverPictures.of(program, described)
     if pictures is not None:  # what lies over pictures is judged as it is before
         program = pictures.before
@@ -146,7 +169,7 @@ def measure(
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)
     return Report(
-        artefact=str(artefact),
+        artefact=art.path,
         against=name,
         samples=sum(b.size for b, _ in tried) if samples is None else tried[0][0].size,
         generated=samples is None,

@@ -174,17 +174,22 @@ def _unsuitable(name: str, why: str) -> InputError:
     )
 
 
+def open_sizes(feed: Mapping[str, npt.NDArray[Any]], described: Manifest) -> dict[str, int]:
+    """Returns the open sizes of a feed, `{"input[axis]": size}`, as a certificate has them."""
+    return {
+        f"{wanted.name}[{axis}]": int(feed[wanted.name].shape[place])
+        for wanted in described.inputs
+        for place, (axis, size) in enumerate(zip(wanted.axes, wanted.shape, strict=True))
+        if axis != BATCH and size is None
+    }
+
+
 def described_runs(tried: Sequence[Tried], described: Manifest) -> list[dict[str, object]]:
     """Returns what a certificate says of each call: batch, open sizes, what the rows are."""
     return [
         {
             "batch": batch.size,
-            "sizes": {
-                f"{wanted.name}[{axis}]": int(batch.feed[wanted.name].shape[place])
-                for wanted in described.inputs
-                for place, (axis, size) in enumerate(zip(wanted.axes, wanted.shape, strict=True))
-                if axis != BATCH and size is None
-            },
+            "sizes": open_sizes(batch.feed, described),
             "rows": list(batch.rows) if batch.size <= _MOST_ROWS_NAMED else [],
         }
         for batch, _ in tried

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from probegen import runtime
 from probegen.artefact import integrity
+from probegen.artefact.answers import Answers, answers_of
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, GATE_SPLIT, Manifest
 from probegen.artefact.publishing import aside, check_companions, check_not_source, check_place, put
 from probegen.artefact.work_folder import follow
@@ -27,8 +28,11 @@ from probegen.graph.gate import add_gate
 from probegen.graph.ungate import remove_gate
 from probegen.graph.writing import write_model
 from probegen.parity import Report, require_agreement
+from probegen.parity.comparison import base_limit
+from probegen.parity.recording import record
 from probegen.quantisation import float16, int8
 from probegen.quantisation.comparison import Asked, Limits, compare, requests_of
+from probegen.runtime.loaded import Artefact
 from probegen.stages import stage, writing
 
 Array = npt.NDArray[Any]
@@ -192,14 +196,22 @@ def quantise(
         )
         require_agreement(report)
         described = described.replace(certificate=report.to_json())
+        kept = _answers(after, report) if answers_of(given) is not None else None
+        del after  # it holds the file that is written anew below
         with writing(final):
             check_companions(place, final, overwrite)
-            assemble.write_manifest(model, described)
+            assemble.write_manifest(model, described, kept)
             ir.save(model, place)
             integrity.seal(place)
             sizes = (place.stat().st_size, given.stat().st_size)
             put(place, final)
     return Quantised(Path(path), described, report, sizes)
+
+
+def _answers(after: Artefact, report: Report) -> Answers:
+    """Returns what the quantised artefact answers: another engine may be off by rounding alone."""
+    limits = {o.name: base_limit(o, o.dtype) for o in after.manifest.outputs}
+    return record(after, report.runs, limits)
 
 
 def _rewritten(

@@ -15,6 +15,7 @@ from probegen.artefact.rows import BATCH, count_rows, fixed_batch, rows_first, s
 from probegen.errors import ArtefactError, InputError
 from probegen.parity import Parity, Report
 from probegen.parity import samples as drawing
+from probegen.parity.trials import open_sizes
 from probegen.runtime.feeds import Feeds
 from probegen.runtime.inputs import check_inputs
 from probegen.runtime.loaded import Artefact
@@ -161,7 +162,10 @@ def compare(
     }
     name = described.model.get("name", "the model")
     kept = sum(same_class)
-    runs = [{"batch": len(a.hard), "rows": [], "sizes": {}} for a in requests]
+    runs = [
+        {"batch": len(a.hard), "rows": [], "sizes": open_sizes(a.feeds.inputs, described)}
+        for a in requests
+    ]
     return Report(
         artefact=after.path,
         against=f"{name} before it became {to}; {kept} of {len(same_class)} classes are the same",

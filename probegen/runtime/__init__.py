@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from probegen.runtime.generation import Generated, generate
     from probegen.runtime.maximisation import Maximised, maximise
     from probegen.runtime.superpixel_labels import superpixels
+    from probegen.runtime.verification import Reproduction, verify
 
 __all__ = [
     "Artefact",
@@ -36,6 +37,7 @@ __all__ = [
     "Generated",
     "Maximised",
     "Record",
+    "Reproduction",
     "Result",
     "concept_vector",
     "generate",
@@ -45,6 +47,7 @@ __all__ = [
     "read_npz",
     "superpixels",
     "tcav",
+    "verify",
 ]
 
 #: Where the functions live that come with their first use.
@@ -53,11 +56,13 @@ _HOMES = {
     "ConceptScores": "probegen.runtime.concept_scores",
     "Generated": "probegen.runtime.generation",
     "Maximised": "probegen.runtime.maximisation",
+    "Reproduction": "probegen.runtime.verification",
     "concept_vector": "probegen.runtime.concepts",
     "generate": "probegen.runtime.generation",
     "maximise": "probegen.runtime.maximisation",
     "superpixels": "probegen.runtime.superpixel_labels",
     "tcav": "probegen.runtime.concept_scores",
+    "verify": "probegen.runtime.verification",
 }
 
 
