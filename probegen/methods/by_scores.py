@@ -22,6 +22,9 @@ from probegen.methods.base import GradientProbe, OfInputs, OfLayer, check_chunk,
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
 
+#: How far apart equal numbers may be after some operations in float32, relative to their size.
+_ROUNDED = 2e-6
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject(Generic[T]):
@@ -236,10 +239,15 @@ def hidden_axes(axes: Axes) -> tuple[int, ...]:
 
 
 def share_of_range(ops: Operations[T], x: T, over: Sequence[int]) -> T:
-    """Returns x from 0, its smallest value over axes, to 1, its largest; 0 where both are one."""
-    least = ops.min(x, over, keepdims=True)
-    span = ops.sub(ops.max(x, over, keepdims=True), least)
-    varies = ops.greater(span, 0.0)
+    """Returns x from 0, its smallest value over axes, to 1, its largest; 0 where both are one.
+
+    They are one where they differ by what rounds them: a map of one number alone, as a saturated
+    unit gives it, is not quite that any more once it has been resized.
+    """
+    least, largest = (f(x, over, keepdims=True) for f in (ops.min, ops.max))
+    span = ops.sub(largest, least)
+    size = ops.add(ops.abs(least), ops.abs(largest))
+    varies = ops.greater(span, ops.mul(size, _ROUNDED))
     share = ops.div(ops.sub(x, least), ops.where(varies, span, 1.0))
     return ops.where(varies, share, 0.0)
 

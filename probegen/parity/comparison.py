@@ -22,9 +22,11 @@ What each limit protects against:
 - **The floor**: below it a difference is rounding, whatever the relative figures say. An engine
   may answer 0 where another answers 1e-8. For gradients it is `FLOOR_UNITS` roundings of the
   ordinary samples' own size, or of score over input, which is what a gradient is where nothing
-  saturates. For predictions it is one rounding of the value 1 where the output is made by a
-  function that computes near 1 (sigmoid, softmax, softplus, 1 - x): runtimes are exact to
-  that, not relative to a probability of 1e-5. Samples whose reference is below it are counted.
+  saturates. Where a method takes differences of scores (hiding what does not matter), it is
+  `SCORE_UNITS` roundings of the score for each element as well. For predictions it is one rounding
+  of the value 1 where the output is made by a function that computes near 1 (sigmoid, softmax,
+  softplus, 1 - x): runtimes are exact to that, not relative to a probability of 1e-5. Samples
+  whose reference is below it are counted.
 - **Hard samples** (zeros, padding, ties, huge values) stand where functions have edges, and
   there the reference may jump. They are allowed what the reference itself moves by under
   rounding noise, without a cap, and such samples are counted as undetermined. What never
@@ -62,6 +64,9 @@ WORST_FACTOR = 3.0
 MIN_COSINE = 0.9
 #: Roundings that a gradient may be off by, absolutely.
 FLOOR_UNITS = 64.0
+#: Roundings of the score that each element of a difference of scores may be off by: a model adds
+#: in another order where it is given several changed versions of a sample at once.
+SCORE_UNITS = 4.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ from probegen.parity.comparison import (
     FLOOR_UNITS,
     GRADIENT_FACTOR,
     ROUNDING,
+    SCORE_UNITS,
     TOLERANCES,
     Rows,
     base_limit,
@@ -536,29 +537,38 @@ class Comparison:
         unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.reference.computed_in))
         sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
         beside = unit * max((start.size for start in starts), default=0.0)
+        if self._witnesses.get(output.name) == SCORES:
+            # Each element is made of differences of scores, and rounded as these are.
+            each = [
+                score * _root_of_elements(output, call)
+                for call in self.calls
+                for score in self._scores(output, call)
+            ]
+            beside += SCORE_UNITS * unit * float(np.median(each)) if each else 0.0
         return FLOOR_UNITS * unit * float(np.median(sizes)) + beside if sizes else beside
 
-    def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:
-        """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
-        rows = [i for i, hard in enumerate(call.batch.hard) if not hard]
-        own = output.target.output if output.target else None
+    def _scores(self, output: OutputSpec, call: Call) -> list[float]:
+        """Returns the size of each ordinary sample's scores; none of a layer's, no prediction."""
         if output.target is not None and output.target.layer is not None:
-            return []  # what the layer gives is no prediction
+            return []
+        own = output.target.output if output.target else None
         names = [o.name for o in self.described.predictions if own in (None, o.name)]
         scores = [call.expected[n] for n in names if floating(call.expected[n])]
         near = 0.0
         if output.target is None or not output.target.logits:
             near = max((self.reference.computed_near(n) for n in names), default=0.0)
+        return [max([near, *(_largest(s[i]) for s in scores)]) for i in call.batch.ordinary]
+
+    def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:
+        """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
         fed = call.batch.feed.get(output.input or "")
         if fed is not None:
             axes = next(i.axes for i in self.described.inputs if i.name == output.input)
             fed = rows_first(fed, axes, call.batch.size)
-        expected = each_class(output, call.expected[output.name])
-        elements = max(1, int(np.prod(expected.shape[1:])))
+        root = _root_of_elements(output, call)
         found = []
-        for i in rows:
-            score = max([near, *(_largest(s[i]) for s in scores)])
-            size = float(np.sqrt(elements))
+        for i, score in zip(call.batch.ordinary, self._scores(output, call), strict=False):
+            size = root
             if output.unit.endswith(SCORE_PER_INPUT) and fed is not None and floating(fed):
                 size = float(np.linalg.norm(fed[i].astype(np.float64)))
             natural = score / size if size > 0 else 0.0
@@ -598,6 +608,12 @@ class Start:
             return 0.0
         norms = np.linalg.norm(self.values.reshape(len(self.values), -1), axis=1)
         return float(norms.max(initial=0.0))
+
+
+def _root_of_elements(output: OutputSpec, call: Call) -> float:
+    """Returns the Euclidean norm that a sample of an output has where each element is 1."""
+    shape = each_class(output, call.expected[output.name]).shape
+    return float(np.sqrt(max(1, int(np.prod(shape[1:])))))
 
 
 def floating(values: Array) -> bool:

@@ -110,6 +110,11 @@ class Batch:
         """Which rows are hard."""
         return [row != ORDINARY for row in self.rows]
 
+    @property
+    def ordinary(self) -> list[int]:
+        """The rows that are not hard, by number."""
+        return [i for i, hard in enumerate(self.hard) if not hard]
+
     def labels(self, place: int) -> tuple[str, ...]:
         """Returns what to call each row in a message."""
         return tuple(

@@ -208,7 +208,9 @@ class GradientPlanner:
     def _whole_inputs(self, found: Sequence[_Explained]) -> list[_Explained]:
         """Returns what stands for inputs with all look-ups of an input as one.
 
-        Those of an input whose look-ups have other positions than each other stay apart.
+        Those of an input whose look-ups have other positions than each other stay apart, and those
+        that have none: columns of a table that are looked up one by one are each a vector, and
+        number j of the one has nothing to do with number j of the other.
         """
         together: dict[Any, list[_Explained]] = {}
         for one in found:
@@ -216,18 +218,21 @@ class GradientPlanner:
         whole: list[_Explained] = []
         for parts in together.values():
             first, *others = parts
-            if others and len({self._positions(part) for part in parts}) == 1:
+            positions = {self._positions(part) for part in parts}
+            if others and len(positions) == 1 and () not in positions:
                 name = first.inputs[0]
                 whole.append(dataclasses.replace(first, name=name, others=tuple(others)))
             else:
                 whole.extend(parts)
         return whole
 
-    def _positions(self, one: _Explained) -> Any:
-        """Returns names and sizes of the axes along which parts of a tensor are hidden."""
+    def _positions(self, one: _Explained) -> tuple[tuple[str, int | None], ...]:
+        """Returns names and sizes of the axes of positions; nothing of a plain vector."""
         shape = self._view.tensor(one.ref).shape
         named, sizes, _ = axes.with_batch_first(self._named_axes(one), shape)
-        return tuple((named[i], sizes[i]) for i in hidden_axes(named))
+        hidden = hidden_axes(named)
+        vector = axes.channel_axis(named) in hidden
+        return () if vector else tuple((named[i], sizes[i]) for i in hidden)
 
     def _gradient_spec(
         self, probe: GradientProbe, target: TargetPlan, one: _Explained, several: bool

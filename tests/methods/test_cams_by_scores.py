@@ -28,7 +28,8 @@ def brought_to_one(values):
     """Values of each sample from 0 to 1."""
     over = tuple(range(1, values.ndim))
     least, most = values.min(over, keepdims=True), values.max(over, keepdims=True)
-    return np.where(most > least, (values - least) / np.where(most > least, most - least, 1), 0)
+    varies = most - least > 1e-9  # more than what interpolation makes of equal numbers
+    return np.where(varies, (values - least) / np.where(varies, most - least, 1), 0)
 
 
 def output_of(model, layer, x):
@@ -167,6 +168,21 @@ def test_a_map_that_is_the_same_everywhere_is_zero(tmp_path):
     found = runtime.load(tmp_path / "d.onnx").run(models.images((11, 8, 2)))
     assert not found["recipro_cam/conv2"].array.any()
     assert not found["score_cam/conv2"].array.any()
+
+
+def test_a_saturated_channel_is_no_mask(tmp_path):
+    """ReLU6 gives 6 at every position; resized that is 6 and 5.9999995, no map from 0 to 1."""
+    image = keras.Input((11, 8, 2))
+    y = layers.ReLU(6, name="conv")(layers.Conv2D(5, 3, strides=3)(image))
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalMaxPooling2D()(y)))
+    model.layers[1].bias.assign([60.0, -4.0, 1.0, 90.0, 0.0])
+    pg.compile(model, pg.ScoreCAM("conv", target=1), tmp_path / "m.onnx")
+    x = models.images((11, 8, 2))
+    maps = output_of(model, "conv", x)
+    assert (maps[..., [0, 3]] == 6).all()
+    scores = scores_of(model)
+    expected = score_cam(lambda x: scores(x)[:, 1], maps, x)
+    close(runtime.load(tmp_path / "m.onnx").run(x)["score_cam/conv"].array, expected)
 
 
 def test_the_forward_pass_behind_the_layer_is_all_that_is_copied(tmp_path):

@@ -175,6 +175,16 @@ def test_rare_events_are_held_to_one_rounding_of_a_sigmoid(tmp_path):
     assert reference.computed_near("head") == 0
 
 
+def test_differences_of_scores_are_rounded_as_scores_are(tmp_path):
+    """An attribution of what hardly matters is the rounding of the score, in each element."""
+    x = keras.Input((100,), name="x")
+    head = layers.Dense(1, kernel_initializer="zeros", bias_initializer="ones", name="head")
+    model = keras.Model(x, 50.0 * head(x))
+    figures = pg.compile(model, pg.Occlusion(window=10), tmp_path / "m.onnx").report
+    each, whole = 4 * 1.2e-7 * 50.0 * 10, 64 * 1.2e-7 * 50.0 / 10
+    assert figures["occlusion/x"].floor == pytest.approx(each + whole)
+
+
 @pytest.mark.parametrize(("function", "far"), [("tanh", 6.5), ("erf", 3.6)])
 def test_rare_events_by_way_of_a_function_that_runs_to_minus_1(tmp_path, function, far):
     """Runtimes are exact to four roundings of the 1, of which 1e-6 is left."""

@@ -420,7 +420,11 @@ _STRUCTURAL: Mapping[str, _Function] = {
 # -- which shapes a loop keeps ---------------------------------------------------------------
 
 
-def infer_with_loops(model: ir.Model, infer: Callable[[ir.Model], object]) -> None:
+def infer_with_loops(
+    model: ir.Model,
+    infer: Callable[[ir.Model], object],
+    more: Callable[[ir.Model], Mapping[ir.Value, list[Dim]]] = lambda _: {},
+) -> None:
     """Infers all shapes anew, with those of what loops carry and collect.
 
     ONNX lets a carried value change its shape from step to step, so that its inference knows
@@ -430,6 +434,7 @@ def infer_with_loops(model: ir.Model, infer: Callable[[ir.Model], object]) -> No
     Args:
         model: changed in place.
         infer: infers element types and shapes of a model in place.
+        more: returns shapes that `infer` did not find; they are kept, and those behind inferred.
     """
     carried_shapes: dict[ir.Value, list[Dim]] = {}
 
@@ -441,6 +446,9 @@ def infer_with_loops(model: ir.Model, infer: Callable[[ir.Model], object]) -> No
         infer(model)
 
     infer_anew()
+    if found := more(model):
+        carried_shapes.update(found)
+        infer_anew()
     for node in list(model.graph.all_nodes()):
         if node.op_type in ("Loop", "Scan") and not node.domain:
             iteration = iteration_of(node)

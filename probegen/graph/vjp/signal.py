@@ -135,25 +135,28 @@ def _fitted(b: Builder, value: ir.Value, axis: int, size: int) -> ir.Value:
 
 
 def _stft(b: Builder, node: ir.Node) -> list[ir.Value]:
-    """STFT: signal `[batch, time, 1 or 2]` -> `[batch, frame, frequency, 2]`.
+    """STFT: signal `[batch, time, 1 or 2]`, or `[batch, time]`, -> `[batch, frame, frequency, 2]`.
+
+    PyTorch writes real signals without the last axis, and onnxruntime takes them so.
 
     Frames are cut out and weighed by the window; each is transformed by itself.
     """
     signal, step = inputs(node)[:2]
+    if rank_of(signal) == 2:
+        signal = b.unsqueeze(signal, [2])
     window, length = optional(node, 2), optional(node, 3)
-    every, size = constant_of(step), dims_of(signal)[1]
-    width = _frame_length(window, length)
-    if every is None or not isinstance(size, int):
-        raise Refused("its frames are placed at run time; a gradient needs them as constants")
-    starts = np.arange(0, size - width + 1, int(every.reshape(())))
-    places = b.const(starts[:, None] + np.arange(width))
+    every, width = constant_of(step), _frame_length(window, length)
+    if every is None:
+        raise Refused(
+            "its frames are placed at run time; a gradient needs their step as a constant"
+        )
+    places, count = _places(b, signal, width, int(every.reshape(())))
     batch, parts = dims_of(signal)[0], dims_of(signal)[2]
-    frames = b.op("Gather", signal, places, shape=[batch, len(starts), width, parts], axis=1)
+    frames = b.op("Gather", signal, places, shape=[batch, count, width, parts], axis=1)
     if window is not None:
         frames = b.mul(frames, b.unsqueeze(window, [1]))
     onesided = int(attribute(node, "onesided", 1))
-    count = width // 2 + 1 if onesided else width
-    shape = [batch, len(starts), count, 2]
+    shape = [batch, count, width // 2 + 1 if onesided else width, 2]
     found = b.op(
         "DFT",
         frames,
@@ -164,6 +167,22 @@ def _stft(b: Builder, node: ir.Node) -> list[ir.Value]:
         axis=_axis_attribute(b, 2),
     )
     return [found]
+
+
+def _places(b: Builder, signal: ir.Value, width: int, every: int) -> tuple[ir.Value, Dim]:
+    """Returns which samples each frame holds, `[frame, width]`, and how many frames there are."""
+    size = dims_of(signal)[1]
+    within = np.arange(width)
+    if isinstance(size, int):
+        starts = np.arange(0, size - width + 1, every)
+        return b.const(starts[:, None] + within), len(starts)
+    whole = ir.DataType.INT64
+    length = b.squeeze(b.op("Shape", signal, dtype=whole, shape=[1], start=1, end=2), [0])
+    end = b.sub(length, b.const(width - 1, whole))
+    zero, step = (b.const(n, whole) for n in (0, every))
+    first = b.op("Range", zero, end, step, dtype=whole, shape=[None])
+    column = b.op("Unsqueeze", first, b.ints(1), dtype=whole, shape=[None, 1])
+    return b.op("Add", column, b.const(within), dtype=whole, shape=[None, width]), None
 
 
 def _frame_length(window: ir.Value | None, length: ir.Value | None) -> int:

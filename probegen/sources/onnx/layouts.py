@@ -108,7 +108,9 @@ class Layouts:
             for node in nodes:
                 self._make(node, strong)
             self._carry(nodes)
-        size = named if named is not None else self._size_of_batch(fed)
+        #: Whether the batch was told by what the outputs begin with.
+        self._by_outputs = False
+        size = named if named is not None else self._size_of_batch(fed, graph.outputs)
         self._learn_batch(graph.inputs, size)
         self._others = {d for v in fed for d in shape_of(v) or () if isinstance(d, str)} - {size}
         self._size = size
@@ -150,7 +152,8 @@ class Layouts:
             names[at] = BATCH
         few = len(shape) <= _TOKENS or value in self._ends
         # Of tensors with something before the batch, open sizes are steps; states have fixed ones.
-        usual = few and (at == 0 or (at == 1 and not isinstance(shape[0], int)))
+        steps_first = self._by_outputs or not isinstance(shape[0], int)
+        usual = few and (at == 0 or (at == 1 and steps_first))
         return _completed(names, usual=usual)
 
     def _but_batch(self, value: ir.Value, shape: Sequence[Dim]) -> list[str | None]:
@@ -242,11 +245,17 @@ class Layouts:
         unnamed = [i for i, d in enumerate(shape) if d is None]
         return unnamed[0] if self._size is None and len(unnamed) == 1 else None
 
-    def _size_of_batch(self, fed: Sequence[ir.Value]) -> Dim:
+    def _size_of_batch(self, fed: Sequence[ir.Value], given: Sequence[ir.Value]) -> Dim:
         """Returns the size of the batch: a number, a name, or None where it is open without one.
 
         That of an axis that operators or a user call so, a number where one is fixed; else the
-        first open size in front of an input; else the first size of the first input that has any.
+        first open size in front of an input; else the one open size of the inputs that all outputs
+        begin with (`[7, N, 8]` -> `[N, 3]`: time is first, and fixed); else the first size of the
+        first input that has any.
+
+        Args:
+            fed: the inputs.
+            given: the outputs.
         """
         told = [
             (shape_of(v) or ())[known.index(BATCH)]
@@ -257,7 +266,14 @@ class Layouts:
             return next((d for d in told if isinstance(d, int)), told[0])
         unnamed = [v for v in fed if not any(self._known.get(v, ())[:1])]
         firsts = [s[0] for v in unnamed if (s := shape_of(v))]
-        return next((d for d in firsts if not isinstance(d, int)), firsts[0] if firsts else None)
+        if not firsts or any(not isinstance(d, int) for d in firsts):
+            return next((d for d in firsts if not isinstance(d, int)), None)
+        leading = {s[0] for v in given if (s := shape_of(v))}
+        opened = {d for v in fed for d in shape_of(v) or () if isinstance(d, str)}
+        if len(leading) == 1 and leading <= opened and firsts[0] != 1:
+            self._by_outputs = True
+            return leading.pop()
+        return firsts[0]
 
     def _learn_batch(self, values: Iterable[ir.Value], size: Dim) -> None:
         """Notes which axis has the name of the batch, where one alone has."""

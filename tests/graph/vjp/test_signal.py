@@ -68,7 +68,16 @@ FRAMES = [
         batch={},
         open_all=False,
         name="learned window",
-    )
+    ),
+    # As PyTorch writes it: a real signal without the axis of its parts.
+    Case(
+        op="STFT",
+        inputs=[uniform(2, 11), np.array(3), uniform(4, low=0.5, high=1.5, seed=1), np.array(4)],
+        attributes={"onesided": 1},
+        constants=(1, 2, 3),
+        open_all=False,
+        name="two axes",
+    ),
 ]
 
 CASES = [*TRANSFORMS, *FRAMES]

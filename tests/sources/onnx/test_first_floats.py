@@ -265,3 +265,23 @@ def test_a_file_that_preprocesses_bytes_itself(sizes, tmp_path):
     scores = [artefact.run(x).predictions["y"].array[0, 2] for x in (more, less)]
     slope = artefact.run(photo)["input_gradient/photo"].array[(0, *place)]
     assert (scores[0] - scores[1]) / 2 == pytest.approx(slope, rel=0.05)
+
+
+def test_columns_that_are_looked_up_one_by_one_are_hidden_by_themselves(tmp_path):
+    """Entry j of one column's vector has nothing to do with entry j of another's."""
+    body = """a = Gather<axis=1>(ids, zero)  b = Gather<axis=1>(ids, one)
+      u = Gather(first, a)  v = Gather(second, b)  c = Concat<axis=-1>(u, v)  y = MatMul(c, w)"""
+    rng = np.random.default_rng(1)
+    first, second = (rng.normal(size=(9, 3)).astype(np.float32) for _ in range(2))
+    weights = rng.normal(size=(6, 2)).astype(np.float32)
+    places = {"zero": np.array(0), "one": np.array(1)}
+    text = f"g (int64[batch, 2] ids) => (float[batch, 2] y) {{ {body} }}"
+    model = add_weights(parse(text), first=first, second=second, w=weights, **places)
+    pg.compile(model, pg.FeatureAblation(target=1), tmp_path / "m.onnx")
+    ids = np.array([[3, 8], [0, 5]])
+    result = runtime.load(tmp_path / "m.onnx").run(ids)
+    names = [n for n in result if n.startswith("feature_ablation/")]
+    assert len(names) == 2
+    for name, rows, part in zip(names, (first[ids[:, 0]], second[ids[:, 1]]), (0, 3), strict=True):
+        expected = rows * weights[part : part + 3, 1]
+        np.testing.assert_allclose(result[name].array, expected, rtol=1e-4, atol=1e-6)

@@ -88,6 +88,20 @@ def test_time_before_the_batch_by_the_name_of_its_size(time: str, batch: str) ->
     assert layouts.batch is None
 
 
+def test_a_fixed_time_before_the_batch_by_what_the_outputs_begin_with() -> None:
+    """As torch's newer exporter writes `TransformerEncoder(batch_first=False)`."""
+    text = """g (float[7,s27,6] x) => (float[s27,5] y) {
+      m = ReduceMean<keepdims=0>(x, zero)  y = MatMul(m, w) }"""
+    found, layouts = _axes(text, w=_weights(6, 5), zero=np.array([0]))
+    assert found["x"] == ("time", "batch", "channel")
+    assert found["y"][0] == "batch"
+    assert layouts.batch is None
+    # One sample whose steps each have an output keeps its batch.
+    found, layouts = _axes(text.replace("7,", "1,"), w=_weights(6, 5), zero=np.array([0]))
+    assert found["x"] == ("batch", "time", "channel")
+    assert layouts.batch == 1
+
+
 def test_time_before_the_batch_by_the_operator_that_reads_it() -> None:
     found, _ = _axes(
         """

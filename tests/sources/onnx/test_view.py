@@ -108,6 +108,40 @@ def test_which_outputs_have_scores(body: str, has: bool) -> None:
     assert _view(text, fixed=_weights(2, 5)).has_scores(0) is has
 
 
+@pytest.mark.parametrize(
+    ("body", "has"),
+    [
+        ("s = Sigmoid(x) y = Squeeze(s, one)", True),
+        ("s = Sigmoid(x) y = Reshape(s, row)", True),
+        ("s = Softmax<axis=-1>(x) y = Squeeze(s, one)", True),
+        ("s = Softmax<axis=1>(x) y = Reshape(s, row)", False),  # which classes, behind that?
+    ],
+)
+def test_scores_behind_reshapes(body: str, has: bool) -> None:
+    constants = {"one": np.array([1]), "row": np.array([0, 5])}
+    view = _view(f"g (float[N,1,5] x) => (float[N,5] y) {{ {body} }}", **constants)
+    assert view.has_scores(0) is has
+
+
+def test_the_score_of_one_probability_a_sample(tmp_path) -> None:
+    """`torch.sigmoid(head(x)).squeeze(1)`: the gradient is that of the score, no flattened one."""
+    text = """g (float[N,4] x) => (float[N] y) {
+      s = MatMul(x, w)  p = Sigmoid(s)  y = Squeeze(p, one) }"""
+    weights = _weights(4, 1)
+    model = add_weights(parse(text, 18), w=weights, one=np.array([1]))
+    pg.compile(
+        model,
+        [pg.InputGradient(), pg.InputGradient(logits=False, name="of_p")],
+        tmp_path / "m.onnx",
+    )
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    expected = np.broadcast_to(weights[:, 0], (3, 4))
+    np.testing.assert_allclose(result["input_gradient/x"].array, expected, rtol=1e-5)
+    p = result["y"].array[:, None]
+    np.testing.assert_allclose(result["of_p"].array, p * (1 - p) * expected, rtol=1e-4)
+
+
 def test_what_flows_and_what_stops_it() -> None:
     view = _view(
         """
