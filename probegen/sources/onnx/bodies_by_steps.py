@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common as ir_passes
 
 from probegen.errors import VerificationError
 from probegen.graph.core.copying import read_others
@@ -50,7 +51,7 @@ class BodiesBySteps:
         names = [str(w.value.name) for w in wanted]
         model = _with_types(copied_with_names(read), read.model)
         places = _places(model.graph)
-        if not all(name in places for name in names):
+        if not all(name in places and _carries_tensors(places[name]) for name in names):
             model = read.model.clone()
             places = _places(model.graph)
         self._names = names
@@ -102,8 +103,20 @@ def _places(graph: ir.Graph) -> dict[str, _Place]:
     return found
 
 
+def _carries_tensors(place: _Place) -> bool:
+    """Tells whether loops read nothing but tensors: a list is a sequence."""
+    read = (v for loop in place[0] for v in inputs_of(loop))
+    return not any(isinstance(v.type, ir.SequenceType) or _is_sequence(v) for v in read)
+
+
+def _is_sequence(value: ir.Value) -> bool:
+    made = value.producer()
+    return made is not None and not made.domain and made.op_type.startswith(("Sequence", "SplitTo"))
+
+
 def _with_types(model: ir.Model, prepared: ir.Model) -> ir.Model:
-    """Notes the types that the prepared graph knows: files need not say those of inner tensors."""
+    """Notes the types of inner tensors, which files need not say."""
+    ir_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     known = {v.name: v.type for v in _all_values(prepared.graph) if v.type is not None}
     for value in _all_values(model.graph):
         if value.type is None:
@@ -142,7 +155,8 @@ class _Steps:
         outputs = [*self._loop.body.outputs, *self._own.values(), *of_inner]
         self._outputs = list(dict.fromkeys(outputs))
         self._model, self._open = model, open_model
-        self._captured = [str(v.name) for v in captured_values(self._loop.body)]
+        captured = captured_values(self._loop.body)
+        self._captured = [str(v.name) for v in captured if _stored(v) is None]
 
     @functools.cached_property
     def _runner(self) -> Runner:
@@ -222,12 +236,13 @@ def _as_model(model: ir.Model, loop: Iteration, outputs: Sequence[ir.Value]) -> 
     body = loop.body.clone(allow_outer_scope_values=True)
     originals = _all_in_order(loop.body)
     copies = dict(zip(originals, _all_in_order(body), strict=True))
-    instead = {
-        value: ir.Value(name=value.name, type=_type_of(value))
-        for value in captured_values(loop.body)
-    }
+    instead = {value: _standing_for(value) for value in captured_values(loop.body)}
     read_others(body, instead)
-    body.inputs.extend(instead.values())
+    for value in instead.values():
+        if value.const_value is None:
+            body.inputs.append(value)
+        else:
+            body.register_initializer(value)
     results = []
     for value in outputs:
         copy = ir.node("Identity", [instead.get(value) or copies[value]])
@@ -253,8 +268,15 @@ def _stored(value: ir.Value) -> Array | None:
     return constant_of(value)
 
 
-def _type_of(value: ir.Value) -> ir.TypeProtocol | None:
-    """Returns the type of a value; that of what it stores, where nothing else says it."""
-    if value.type is None and value.const_value is not None:
-        return ir.TensorType(value.const_value.dtype)
-    return value.type
+def _standing_for(value: ir.Value) -> ir.Value:
+    """Returns what a body reads in the place of an outer value: an input, or what is stored."""
+    array = _stored(value)
+    if array is None:
+        return ir.Value(name=value.name, type=value.type)
+    tensor = ir.tensor(array, name=value.name)
+    return ir.Value(
+        name=value.name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(array.shape),
+        const_value=tensor,
+    )

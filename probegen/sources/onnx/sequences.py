@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import attribute, constant_of, shape_of
+from probegen.graph.core.builder import Builder, Size
+from probegen.graph.core.values import attribute, constant_of, dims_of, shape_of
 from probegen.sources.onnx.parts import Part, Parts, optional, required
 
 
@@ -31,11 +31,45 @@ def _concatenated(b: Builder, node: ir.Node) -> Parts | None:
     """`ConcatFromSequence(SequenceConstruct(x, y))` -> `Concat(x, y)`."""
     members = _members(required(node, 0))
     if not members:
-        return None
+        return _of_steps(b, node)
     axis = attribute(node, "axis")
     if attribute(node, "new_axis", 0):
         members = [b.op("Unsqueeze", v, b.ints(axis)) for v in members]
     return [b.op("Concat", *members, axis=axis)]
+
+
+def _of_steps(b: Builder, node: ir.Node) -> Parts | None:
+    """`ConcatFromSequence(SplitToSequence(x))` -> `x`, its entries along another axis.
+
+    A list that a loop has put together is written so; see `lists_of_loops`.
+    """
+    made = required(node, 0).producer()
+    if made is None or made.domain or made.op_type != "SplitToSequence":
+        return None
+    source = required(made, 0)
+    shape = shape_of(source)
+    if optional(made, 1) is not None or attribute(made, "keepdims", 1) or shape is None:
+        return None
+    if not attribute(node, "new_axis", 0):
+        rank, axis = len(shape) - 1, attribute(node, "axis")
+        return [joined_steps(b, source, axis % rank)] if attribute(made, "axis", 0) == 0 else None
+    rank = len(shape)
+    start, end = (attribute(n, "axis", 0) % rank for n in (made, node))
+    order = [i for i in range(rank) if i != start]
+    order.insert(end, start)
+    return [b.transpose(source, order)]
+
+
+def joined_steps(b: Builder, stacked: ir.Value, at: int) -> ir.Value:
+    """Writes `[steps, ...]` as its entries one behind the other along an axis of theirs."""
+    shape = dims_of(stacked)
+    rank = len(shape)
+    turned = b.transpose(stacked, [*range(1, at + 1), 0, *range(at + 1, rank)])
+    if shape[at + 1] == 1:
+        return b.squeeze(turned, [at + 1])
+    sizes: list[Size] = [(turned, i) for i in range(rank)]
+    sizes[at : at + 2] = [-1]
+    return b.reshape(turned, sizes)
 
 
 def _member(b: Builder, node: ir.Node) -> Parts | None:

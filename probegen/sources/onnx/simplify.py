@@ -15,6 +15,7 @@ from probegen.sources.onnx.fixed_sizes import fix_sizes
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
 from probegen.sources.onnx.idle import drop_idle_nodes, refuse_training
+from probegen.sources.onnx.lists_of_loops import collect_lists
 from probegen.sources.onnx.names import AllNames, drop_names_of_no_size, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
 from probegen.sources.onnx.quantised import mark_quantised
@@ -80,7 +81,8 @@ def _work_out(model: ir.Model, names: AllNames) -> list[str]:
         drop_idle_nodes(model.graph)
         copy_into_bodies(model.graph, names)
         infer_shapes(model)
-        changed = take_apart(model, names)
+        changed = collect_lists(model, names)
+        changed |= take_apart(model, names)
         changed |= fold_constants(model)
         changed |= write_known_sizes(model.graph)[0]
         changed |= join_unnamed_sizes(model.graph)
