@@ -21,6 +21,7 @@
 
   // Returns an array with its axes in another order: `order[i]` is the axis that becomes the i-th.
   function transpose(array, order) {
+    if (order.every((axis, i) => axis === i)) return array;
     const steps = strides(array.shape);
     const shape = order.map((axis) => array.shape[axis]);
     const along = order.map((axis) => steps[axis]);
@@ -55,7 +56,34 @@
     return { data, shape: array.shape.filter((_, i) => i !== axis) };
   }
 
-  const reshaped = (array, shape) => ({ data: array.data, shape });
+  // Returns numbers as floats of 64 bits; quick where they are numbers already, as whole ones of 64 are not.
+  function floats(data) {
+    const isBig = data instanceof BigInt64Array || data instanceof BigUint64Array;
+    return ArrayBuffer.isView(data) && !isBig ? new Float64Array(data) : Float64Array.from(data, Number);
+  }
+
+  // Returns arrays one behind the other.
+  function concatenated(arrays) {
+    const made = new Float64Array(arrays.reduce((size, one) => size + one.length, 0));
+    let at = 0;
+    for (const one of arrays) {
+      made.set(one, at);
+      at += one.length;
+    }
+    return made;
+  }
+
+  // Returns the least and the greatest finite number; null where there is none.
+  function span(data) {
+    let [low, high] = [Infinity, -Infinity];
+    for (let i = 0; i < data.length; i += 1) {
+      const one = Number(data[i]);
+      if (!Number.isFinite(one)) continue;
+      if (one < low) low = one;
+      if (one > high) high = one;
+    }
+    return low <= high ? [low, high] : null;
+  }
 
   // Returns `[..., n]` with its last axis joined into one number each.
   function joined(array, join) {
@@ -144,7 +172,7 @@
   }
 
   page.arrays = {
-    CHANNEL, SEQUENCE, SPACE, axisOf, count, joined, largest, mean, norm, ordered, overPicture, quantile,
-    reshaped, resized, sum, taken, transpose,
+    CHANNEL, SEQUENCE, SPACE, axisOf, concatenated, count, floats, joined, largest, mean, norm, ordered, overPicture, quantile,
+    resized, span, sum, taken, transpose,
   };
 })((globalThis.probegen = globalThis.probegen || {}));

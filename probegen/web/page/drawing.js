@@ -2,8 +2,8 @@
 (function (page) {
   "use strict";
 
-  const { joined, mean } = page.arrays;
-  const { colour, css, number, strength } = page.scales;
+  const { joined, mean, span } = page.arrays;
+  const { colour, css, number, painter } = page.scales;
   // The most that an overlay hides of the picture under it.
   const COVER = 0.85;
   const POSITIVE = "var(--for)";
@@ -30,26 +30,29 @@
     return made;
   }
 
-  // A canvas `[height, width]`; `rgb` gives the colour of a pixel.
-  function canvas(height, width, rgb, label) {
+  // A canvas `[height, width]`; `paint` writes into its pixels: red, green, blue, alpha from 0 to 255.
+  function canvas(height, width, paint, label) {
     const made = make("canvas", { role: "img", "aria-label": label, class: "pixels" });
     made.width = width;
     made.height = height;
     made.style.aspectRatio = `${width} / ${height}`;
     const context = made.getContext("2d");
     const image = context.createImageData(width, height);
-    for (let i = 0; i < height * width; i += 1) {
-      const [red, green, blue] = rgb(i);
-      image.data.set([red, green, blue, 255], 4 * i);
-    }
+    image.data.fill(255);
+    paint(image.data);
     context.putImageData(image, 0, 0);
     return made;
   }
 
-  const mapCanvas = (map, scale, label) =>
-    canvas(map.shape[0], map.shape[1], (i) => colour(scale, map.data[i]), label);
+  function mapCanvas(map, scale, label) {
+    const put = painter(scale);
+    const paint = (pixels) => {
+      for (let i = 0; i < map.data.length; i += 1) put(map.data[i], pixels, 4 * i);
+    };
+    return canvas(map.shape[0], map.shape[1], paint, label);
+  }
 
-  // Makes a picture `[height, width, channel]` of any range displayable: parts of 0 to 1, and what to say.
+  // Makes a picture `[height, width, channel]` of any range displayable: bytes, and what to say.
   function displayable(array) {
     const channels = array.shape[2];
     const notes = [];
@@ -59,33 +62,41 @@
       picture = { data: grey.data, shape: [...grey.shape, 1] };
       notes.push(`input drawn as the mean of its ${channels} channels`);
     }
-    const finite = picture.data.filter(Number.isFinite);
-    let [low, high] = finite.length
-      ? finite.reduce(([least, most], one) => [Math.min(least, one), Math.max(most, one)], [Infinity, -Infinity])
-      : [0, 1];
+    let [low, high] = span(picture.data) ?? [0, 1];
     if (low >= 0 && high <= 1) [low, high] = [0, 1];
     else if (low >= 0 && high > 16 && high <= 255) [low, high] = [0, 255];
-    const share = (one) => (Number.isNaN(one) ? 0.5 : Math.min(1, Math.max(0, (one - low) / (high - low || 1))));
     const [height, width, kept] = picture.shape;
-    const data = new Float64Array(height * width * 3);
+    const factor = 255 / (high - low || 1);
+    const data = new Uint8ClampedArray(height * width * 3); // which rounds, and keeps to its ends
     for (let i = 0; i < height * width; i += 1) {
-      for (let part = 0; part < 3; part += 1) data[3 * i + part] = share(picture.data[i * kept + (kept === 3 ? part : 0)]);
+      for (let part = 0; part < 3; part += 1) {
+        const value = picture.data[i * kept + (kept === 3 ? part : 0)];
+        data[3 * i + part] = Number.isNaN(value) ? 128 : (value - low) * factor;
+      }
     }
     return { base: { data, shape: [height, width, 3] }, notes };
   }
 
-  const rgbOf = (base, i) => [0, 1, 2].map((part) => Math.round(255 * base.data[3 * i + part]));
-  const pictureCanvas = (base, label) => canvas(base.shape[0], base.shape[1], (i) => rgbOf(base, i), label);
+  function pictureCanvas(base, label) {
+    const paint = (pixels) => {
+      for (let from = 0, to = 0; from < base.data.length; from += 3, to += 4) {
+        for (let part = 0; part < 3; part += 1) pixels[to + part] = base.data[from + part];
+      }
+    };
+    return canvas(base.shape[0], base.shape[1], paint, label);
+  }
 
   // Blends the map's colours over a grey picture, more where the map is stronger.
   function overlayCanvas(base, map, scale, label) {
-    const blended = (i) => {
-      const [red, green, blue] = base.data.subarray(3 * i, 3 * i + 3);
-      const grey = 255 * (0.299 * red + 0.587 * green + 0.114 * blue);
-      const cover = COVER * Math.sqrt(strength(scale, map.data[i]));
-      return colour(scale, map.data[i]).map((part) => Math.round(grey * (1 - cover) + part * cover));
+    const put = painter(scale);
+    const paint = (pixels) => {
+      for (let i = 0; i < map.data.length; i += 1) {
+        const cover = COVER * Math.sqrt(put(map.data[i], pixels, 4 * i));
+        const grey = 0.299 * base.data[3 * i] + 0.587 * base.data[3 * i + 1] + 0.114 * base.data[3 * i + 2];
+        for (let part = 4 * i; part < 4 * i + 3; part += 1) pixels[part] = grey * (1 - cover) + pixels[part] * cover;
+      }
     };
-    return canvas(base.shape[0], base.shape[1], blended, label);
+    return canvas(base.shape[0], base.shape[1], paint, label);
   }
 
   const panel = (title, element) => make("figure", { class: "panel" }, element, make("figcaption", {}, title));

@@ -14,6 +14,9 @@
     return certificate.passed ? `verified against ${certificate.against || "its source"} when it was compiled` : "its verification did not pass";
   }
 
+  // What the model predicts, without where its states have ended.
+  const predictionsOf = (manifest) => manifest.outputs.filter((one) => one.kind === "prediction" && !one.detail.state_of);
+
   class Page {
     constructor(told) {
       this.told = told;
@@ -44,7 +47,9 @@
       page.scales.setColours(told.colours);
       page.texts.setCasefold(told.casefold);
       const model = manifest.model.name ?? told.graph;
-      by("about").textContent = `${model}: ${manifest.inputs.map((spec) => spec.name).join(", ")} \u2192 ${manifest.outputs.filter((one) => one.kind === "prediction").map((one) => one.name).join(", ")}; ${certified(manifest.certificate)}.`;
+      const inputs = manifest.inputs.filter((spec) => spec.next_state === null).map((spec) => spec.name);
+      const outputs = predictionsOf(manifest).map((spec) => spec.name);
+      by("about").textContent = `${model}: ${inputs.join(", ")} \u2192 ${outputs.join(", ")}; ${certified(manifest.certificate)}.`;
       by("foot").textContent = `Runs in your browser by onnxruntime-web ${told.onnxruntime}; nothing that you give leaves this page. Made by probegen ${told.probegen}.`;
       this.parts = await page.parts(manifest, told, () => this.changed());
       by("inputs").append(...this.parts.map((part) => part.element));
@@ -164,8 +169,7 @@
     show(run) {
       const { manifest } = run;
       const there = (spec) => run.outputs[spec.name];
-      const predictions = manifest.outputs.filter((one) => one.kind === "prediction" && !one.detail.state_of && there(one));
-      by("predictions").replaceChildren(...predictions.map((spec) => card(run, spec, `${spec.title}: ${spec.name}`)));
+      by("predictions").replaceChildren(...predictionsOf(manifest).filter(there).map((spec) => card(run, spec, `${spec.title}: ${spec.name}`)));
       const explained = manifest.outputs.filter((one) => one.kind !== "prediction" && one.draw !== "beside" && there(one));
       const place = by("explanations");
       if (!run.explain || !explained.length) {

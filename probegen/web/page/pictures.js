@@ -27,9 +27,9 @@
   function inChannels({ data, width, height }, channels) {
     const made = new Uint8Array(width * height * channels);
     for (let i = 0; i < width * height; i += 1) {
-      const [red, green, blue, alpha] = data.subarray(4 * i, 4 * i + 4);
-      if (channels === 1) made[i] = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
-      else made.set([red, green, blue, alpha].slice(0, channels), i * channels);
+      const at = 4 * i;
+      if (channels === 1) made[i] = (data[at] * 19595 + data[at + 1] * 38470 + data[at + 2] * 7471 + 0x8000) >> 16;
+      else for (let channel = 0; channel < channels; channel += 1) made[i * channels + channel] = data[at + channel];
     }
     return { data: made, shape: [height, width, channels] };
   }

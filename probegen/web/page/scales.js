@@ -2,7 +2,7 @@
 (function (page) {
   "use strict";
 
-  const { quantile } = page.arrays;
+  const { floats, quantile, span } = page.arrays;
   const DIVERGING = "RdBu_r";
   const MAGNITUDE = "viridis";
   const HEAT = "inferno";
@@ -38,10 +38,11 @@
 
   // Chooses the scale for values; `signed` null lets them decide.
   function scaleOf(values, { signed = null, colours = MAGNITUDE, clip = true } = {}) {
-    const finite = Float64Array.from(values).filter(Number.isFinite);
-    if (!finite.length) return made(colours, 0, 1);
-    let low = finite.reduce((least, value) => Math.min(least, value), Infinity);
-    const top = finite.reduce((most, value) => Math.max(most, value), -Infinity);
+    const found = span(values);
+    if (found === null) return made(colours, 0, 1);
+    const finite = floats(values).filter(Number.isFinite);
+    let [low] = found;
+    const [, top] = found;
     if (signed === null) signed = low < -0.1 * Math.max(top, 0) && low < 0;
     if (signed) {
       const [end, extend] = limit(finite.map(Math.abs), clip);
@@ -56,9 +57,9 @@
 
   // Chooses the scale for attributions, which starts at zero.
   function attributionScale(values, { signed, colours = MAGNITUDE, clip = true, hasZero = true }) {
-    const finite = Array.from(values).filter(Number.isFinite);
-    const oneSided = finite.every((value) => value >= 0) || finite.every((value) => value <= 0);
-    if (!hasZero && finite.length && oneSided) return scaleOf(values, { signed: false, colours, clip });
+    const found = span(values);
+    const oneSided = found !== null && (found[0] >= 0 || found[1] <= 0);
+    if (!hasZero && oneSided) return scaleOf(values, { signed: false, colours, clip });
     const scale = scaleOf(values, { signed, colours, clip });
     return scale.low <= 0 ? scale : { ...scale, low: 0 };
   }
@@ -75,11 +76,24 @@
     return [table[3 * level], table[3 * level + 1], table[3 * level + 2]];
   }
 
-  // Returns a value's magnitude on the scale, from 0 to 1.
-  function strength(scale, value) {
-    if (Number.isNaN(value)) return 0;
+  // Returns what writes the colour of a value into the pixels of a canvas, and how strong it is, 0 to 1.
+  function painter(scale) {
+    const table = tables[scale.colours];
+    const levels = table.length / 3;
+    const reach = scale.high - scale.low;
     const start = isSigned(scale) ? 0 : scale.low;
-    return Math.min(1, Math.abs(value - start) / (scale.high - start));
+    const whole = scale.high - start;
+    return (value, pixels, at) => {
+      if (!Number.isFinite(value)) {
+        pixels.set(MISSING, at);
+        return Number.isNaN(value) ? 0 : 1;
+      }
+      const level = 3 * Math.min(levels - 1, Math.max(0, Math.floor(((value - scale.low) / reach) * levels)));
+      pixels[at] = table[level];
+      pixels[at + 1] = table[level + 1];
+      pixels[at + 2] = table[level + 2];
+      return Math.min(1, Math.abs(value - start) / whole);
+    };
   }
 
   const css = ([red, green, blue]) => `rgb(${red}, ${green}, ${blue})`;
@@ -108,7 +122,7 @@
   const probability = (value) => (value > 0 && value < 0.0005 ? "< 0.001" : value.toFixed(3));
 
   page.scales = {
-    DIVERGING, HEAT, LIGHT, MAGNITUDE, WARM, attributionScale, colour, css, inkOn, isSigned, number, probability,
-    scaleOf, setColours, strength,
+    DIVERGING, HEAT, LIGHT, MAGNITUDE, WARM, attributionScale, colour, css, inkOn, number, painter, probability, scaleOf,
+    setColours,
   };
 })((globalThis.probegen = globalThis.probegen || {}));

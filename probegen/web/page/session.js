@@ -85,7 +85,7 @@
 
   function numbers(dtype, data) {
     const isHalf = dtype === "float16" && data instanceof Uint16Array;
-    return Float64Array.from(data, isHalf ? page.inputs.fromHalf : Number);
+    return isHalf ? Float64Array.from(data, page.inputs.fromHalf) : page.arrays.floats(data);
   }
 
   page.Session = Session;

@@ -34,7 +34,7 @@
   class Source {
     constructor(spec, value, tokens, features) {
       this.spec = spec;
-      const row = firstRow({ data: Float64Array.from(value.data, Number), dims: value.shape }, spec.axes);
+      const row = firstRow({ data: page.arrays.floats(value.data), dims: value.shape }, spec.axes);
       this.array = row.array;
       this.axes = row.axes;
       this.tokens = tokens ?? null;

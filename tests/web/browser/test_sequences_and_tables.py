@@ -9,6 +9,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.runtime.read import read_input
 from tests import models
+from tests.runtime.texts.test_attaching import file, model_of  # noqa: F401
 from tests.web.browser.conftest import agree
 
 pytest.importorskip("playwright.sync_api", reason="make test-web installs it")
@@ -85,6 +86,24 @@ def test_attention_heads(sentiment, shown):
     page.keyboard.press("ArrowUp")
     assert page.get_by_label("Head", exact=True).input_value() == "1"
     view.screenshot("attention")
+
+
+def test_ids_of_a_tokenizer_that_the_page_has_not_got(file, shown, tmp_path):  # noqa: F811
+    """Mask, segments and padding are made beside them, as of the text."""
+    path = tmp_path / "m.onnx"
+    probe = pg.Saliency(target=1, wrt="input_ids")
+    pg.compile(model_of(length=7), [probe], path, tokenizer=file, verify=False)
+    view = shown(path)
+    assert "hugging_face" in view.page.locator("small").first.inner_text()
+    view.page.get_by_label("text", exact=True).fill("2 4 5 6 3")
+    view.done()
+    right = runtime.load(path).prepare("the cats").inputs
+    assert right["input_ids"].tolist() == [[2, 4, 5, 6, 3, 0, 0]]
+    for name, array in right.items():
+        np.testing.assert_array_equal(view.arrays("feeds")[name], array)
+    agree(path, view)
+    view.page.get_by_label("text", exact=True).fill("2 4 5 6 4 4 4 3")
+    assert "8 ids, and the model takes 7" in view.problem()
 
 
 @pytest.fixture(scope="module")

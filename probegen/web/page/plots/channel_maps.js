@@ -2,7 +2,7 @@
 (function (page) {
   "use strict";
 
-  const { ordered, taken } = page.arrays;
+  const { concatenated, ordered, taken } = page.arrays;
   const { scaleOf } = page.scales;
   const { make, mapCanvas, panel, scaleBar } = page.drawing;
   const MOST = 64;
@@ -21,7 +21,7 @@
     const shown = Math.min(count, MOST);
     const size = maps.shape[1] * maps.shape[2];
     const isAlone = view.family.length === 1;
-    const scale = scaleOf(isAlone ? maps.data.subarray(0, shown * size) : view.family.flatMap((one) => [...one.array.data]));
+    const scale = scaleOf(isAlone ? maps.data.subarray(0, shown * size) : concatenated(view.family.map((one) => one.array.data)));
     const numbers = view.channels(count);
     const single = (i, label) => mapCanvas(taken(maps, 0, i), scale, label);
     if (count === 1) {

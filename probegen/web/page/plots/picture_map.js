@@ -2,7 +2,7 @@
 (function (page) {
   "use strict";
 
-  const { CHANNEL, joined, largest, ordered, overPicture, sum } = page.arrays;
+  const { CHANNEL, concatenated, joined, largest, ordered, overPicture, sum } = page.arrays;
   const { attributionScale, HEAT } = page.scales;
   const { displayable, mapCanvas, make, overlayCanvas, panel, pictureCanvas, scaleBar } = page.drawing;
 
@@ -48,7 +48,7 @@
     const several = view.family.length > 1;
     const isLarge = view.family.length * heat.data.length > MOST_NUMBERS;
     if (several) notes.push(isLarge ? "on a scale of its own" : "one scale for all of them");
-    const every = several && !isLarge ? view.family.flatMap((one) => [...heatOf(oneMap(one).map).data]) : heat.data;
+    const every = several && !isLarge ? concatenated(view.family.map((one) => heatOf(oneMap(one).map).data)) : heat.data;
     const scale = attributionScale(every, { signed: view.signed, colours: HEAT, clip: same, hasZero: view.hasZero });
     const panels = make("div", { class: "panels" });
     if (under) panels.append(panel("input", pictureCanvas(under.base, "the input")));

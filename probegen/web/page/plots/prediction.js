@@ -53,10 +53,12 @@
       const lighter = (0.65 * Math.floor(label / CATEGORIES.length)) / rounds;
       return base.map((part) => Math.round(part + (255 - part) * lighter));
     };
+    const colours = Array.from({ length: classes }, (_, label) => colourOf(label));
+    const paint = (pixels) => labels.forEach((label, i) => pixels.set(colours[label], 4 * i));
     const under = page.pictureMap.pictureUnder(view);
     const panels = make("div", { class: "panels" });
     if (under) panels.append(panel("input", pictureCanvas(under.base, "the input")));
-    panels.append(panel("most probable class", canvas(height, width, (i) => colourOf(labels[i]), "most probable class of each pixel")));
+    panels.append(panel("most probable class", canvas(height, width, paint, "most probable class of each pixel")));
     const counts = new Map();
     for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
     const found = [...counts].sort((a, b) => b[1] - a[1]).slice(0, LEGEND);

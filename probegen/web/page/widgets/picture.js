@@ -2,7 +2,7 @@
 (function (page) {
   "use strict";
 
-  const { CHANNEL, count, transpose } = page.arrays;
+  const { CHANNEL, transpose } = page.arrays;
   const { make } = page.drawing;
   const { field, innerAxes, opener, withBatch } = page.widgets;
   const PAD = 280;
@@ -171,13 +171,13 @@
       }
       const factor = scaled ? Math.fround(Number(scale.value)) : 1;
       if (!Number.isFinite(factor)) throw new page.InputError("Pixels are multiplied by a number.");
-      const numbers = { data: Float64Array.from(pixels.data, (one) => (scaled ? Math.fround(one * factor) : one)), shape: pixels.shape };
+      // Products of floats of 32 bits, as the runtime computes them.
+      const numbers = scaled ? { data: Float32Array.from(pixels.data, (one) => one * factor), shape: pixels.shape } : pixels;
       const order = [];
       order[places.height] = 0;
       order[places.width] = 1;
       if (places.channel >= 0) order[places.channel] = 2;
       const array = order.length === 3 ? transpose(numbers, order) : { data: numbers.data, shape: numbers.shape.slice(0, 2) };
-      console.assert(array.data.length === count(array.shape));
       return { ...withBatch(spec, array.data, array.shape), notes, isPicture: true };
     }
 

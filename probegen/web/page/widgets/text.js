@@ -21,6 +21,7 @@
       const ids = words.map(Number);
       if (!ids.every(Number.isInteger)) throw new page.InputError(`The ids of "${text.name}" are whole numbers, divided by blanks.`);
       const { length = null, padding = 0, side } = text.tokenizer;
+      if (length !== null && ids.length > length) throw new page.InputError(`"${text.name}" has ${ids.length} ids, and the model takes ${length}.`);
       const fill = (row, filler) => page.texts.padded(row, length, filler, side === "left");
       const row = (data) => ({ data, shape: [1, data.length] });
       return { ids: row(fill(ids, padding)), mask: row(fill(ids.map(() => 1), 0)), segments: row(fill(ids.map(() => 0), 0)) };
