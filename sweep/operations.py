@@ -324,7 +324,7 @@ def _recipes() -> dict[str, Callable[[], Any]]:
         ),
         "image.resize": _model(lambda x: image.resize(x, (13, 5)), IMAGE),
         "image.rgb_to_grayscale": _model(image.rgb_to_grayscale, IMAGE),
-        "image.rgb_to_hsv": _model(lambda x: image.rgb_to_hsv(ops.sigmoid(x)), IMAGE),
+        "image.rgb_to_hsv": _model(lambda x: image.rgb_to_hsv(0.6 + 0.4 * ops.sin(x)), IMAGE),
         "image.scale_and_translate": _model(
             lambda x: image.scale_and_translate(
                 ops.reshape(x, (-1, 9, 7, 3)),

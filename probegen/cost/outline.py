@@ -13,6 +13,7 @@ from collections.abc import Container, Mapping, Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from probegen.cost.counts import constants, works
 from probegen.errors import NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.assemble import explain_group, explained, prepared, samples_in
 from probegen.graph.core.builder import Builder
@@ -57,16 +58,39 @@ def outline(source: Source, plan: Plan, opset: int, sizes: Mapping[str, int]) ->
         UnsupportedOpsError: an operation of the forward pass has no ONNX form.
         ExportError: the forward pass cannot be converted.
     """
+    found = _outline(source, plan, opset, sizes)
+    if all(work.known for work in works(found.graph, constants(found.graph))):
+        return found
+    # How often a loop runs may be computed of open sizes, and nobody tells afterwards how often.
+    # With these sizes from the beginning the graph is that of a model which has them.
+    return _outline(source, plan, opset, sizes, from_beginning=True)
+
+
+def _outline(
+    source: Source,
+    plan: Plan,
+    opset: int,
+    sizes: Mapping[str, int],
+    *,
+    from_beginning: bool = False,
+) -> Outline:
+    """Returns the outline of a plan, with sizes given to the forward pass or to the whole."""
+
+    def written() -> ForwardGraph:
+        forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
+        if from_beginning:
+            _give_sizes(forward.model, sizes)
+        return forward
+
     refused: dict[int, Refusing] = {}
-    forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
+    forward = written()
     try:
         values = explained(plan, forward, source.batch)
     except (UnsupportedOpsError, NotDifferentiableError):
         # A walk that ends early leaves nodes behind, so the rest is written on a fresh graph.
-        forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
-        refused = _refused(plan, forward, source.batch)
+        refused = _refused(plan, written(), source.batch)
         plan = _without(plan, refused)
-        forward = source.forward_graph(plan, opset, source.batch, placeholders=True)
+        forward = written()
         values = explained(plan, forward, source.batch)
     names = list(values)
     forward.graph.outputs[:] = [*forward.predictions, *values.values()]

@@ -276,7 +276,10 @@ class Positions:
         if not weights.apart and samples and len(first) > 1:
             problem = "its first axis joins samples with windows, frames or heads"
         if any(self._positional(f.label) for f in beside):
-            problem = "it attends within windows, frames or the like, one beside the other"
+            problem = (
+                "it attends over several axes, or within windows, frames or the like, one beside "
+                "the other"
+            )
         # A single query is a position as well: what it sums up goes on from it.
         queries = axes[query] if query is not None else ()
         queries = queries or (_Factor(self._new(is_position=True), 1),)

@@ -395,3 +395,23 @@ def test_options_that_do_not_go_together(inspect_cli, arguments, says):
     status, out, err = inspect_cli("cnn.keras", *arguments)
     assert (status, out) == (1, "")
     assert says in err
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN"])
+def test_gradients_of_recurrent_layers_of_any_length(layer):
+    """As of a model of that length; longer series cost as much more."""
+
+    def told(length, sizes=None):
+        x = keras.Input((length, 3), name="x")
+        y = layers.Dense(2)(getattr(layers, layer)(24)(x))
+        cost = pg.inspect(keras.Model(x, y), probes=pg.InputGradient(target=1), sizes=sizes).cost
+        assert cost.uncounted == {}
+        return cost[0]
+
+    of_length = {n: told(None, {"x": (n, 3)}) for n in (40, 200)}
+    fixed = told(40)
+    assert of_length[40].multiply_adds == pytest.approx(fixed.multiply_adds, rel=0.01)
+    assert of_length[40].time == pytest.approx(fixed.time, rel=0.05)
+    grown = of_length[200].multiply_adds / of_length[40].multiply_adds
+    assert 4.0 < grown < 6.0
+    assert fixed.time > 1.5

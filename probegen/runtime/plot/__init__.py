@@ -117,10 +117,10 @@ def _pictures(views: Sequence[View]) -> list[Picture]:
 
 
 def generated_figure(
-    spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[str]
+    spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[str], words: bool = False
 ) -> Figure:
     """Returns the figure of a text that was written; see `generated.picture`."""
-    return figure_of(picture_of_generated(spec, rows, before, new))
+    return figure_of(picture_of_generated(spec, rows, before, new, words))
 
 
 def record_view(

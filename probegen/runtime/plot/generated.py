@@ -23,7 +23,9 @@ _LONGEST_TOKEN = 14
 _MOST = 64
 
 
-def picture(spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[str]) -> Picture:
+def picture(
+    spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[str], words: bool
+) -> Picture:
     """Plans rows of new tokens (down) over the tokens before them, or their words (across).
 
     Args:
@@ -31,6 +33,7 @@ def picture(spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[
         rows: `[step, token]`, NaN from the new token on.
         before: how each token (or word) before the last reads, those of the prompt first.
         new: how each new token reads.
+        words: whether words stand across.
     """
     shown, new = rows[-_MOST:], new[-_MOST:]
     notes: tuple[str, ...] = ()
@@ -42,7 +45,7 @@ def picture(spec: OutputSpec, rows: Array, before: Sequence[str], new: Sequence[
         notes = (*notes, f"the first {left_out} of {len(before) + left_out} columns are left out")
     tile = Tile(shown)
     down, across = ([_short(token) for token in row] for row in (new, before))
-    ticks = Ticks(down, across, "new token", "token before")
+    ticks = Ticks(down, across, "new token", f"{'word' if words else 'token'} before")
     layout = mosaic.lay_out([tile], ticks, widest=5.2)
     scale = attribution_scale(shown, spec.sign == SIGNED, WARM, clip=False)
     title = spec.title[:1].lower() + spec.title[1:] if spec.title[1:].islower() else spec.title

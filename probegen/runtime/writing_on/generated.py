@@ -113,7 +113,9 @@ class Generated:
             raise InputError(_NOTHING)
         with stage(f"{name!r} cannot be drawn", ArtefactError):
             rows, before = self._across(name, whole_words)
-            figure = plot.generated_figure(self._spec(name), rows, before, self.new_tokens)
+            figure = plot.generated_figure(
+                self._spec(name), rows, before, self.new_tokens, whole_words
+            )
             if path is not None:
                 plot.save(figure, path)
             return figure

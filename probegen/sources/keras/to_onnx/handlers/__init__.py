@@ -154,7 +154,8 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
 
 _OPEN_SIZE = (
     "needs images of fixed height and width: give the model's Input both, or resize by "
-    "'bilinear' or 'nearest', which work at any size"
+    "'bilinear' or 'nearest' without antialiasing, which work at any size; or leave it out of the "
+    "model and pass preprocess=pg.ImageInput(size='any', antialias=True)"
 )
 _PREPARES = (
     "prepares data. Split the model: keep this layer in front, and compile the part that takes "
