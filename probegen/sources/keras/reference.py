@@ -32,7 +32,7 @@ from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.stepwise import states_by_steps
-from probegen.sources.keras.tape import explain
+from probegen.sources.keras.tape import explain_run, refuse_tables
 from probegen.text import shortened
 
 Array = npt.NDArray[Any]
@@ -74,7 +74,10 @@ class KerasReference:
         def explained(*flat: Any) -> dict[str, Any]:
             asked = dict(zip(self._request, flat[inputs:], strict=True))
             target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
-            return explain(source, by_gradients, flat[:inputs], target, region=region)
+            self._seen = run_forward(source, by_gradients, flat[:inputs])
+            return explain_run(source, by_gradients, self._seen, target, region=region)
+
+        refuse_tables(by_gradients)
 
         self._explain = tf.function(explained, autograph=False).get_concrete_function(
             *source.input_specs, *self._request.values()
@@ -216,15 +219,14 @@ class KerasReference:
         count = len(self._source.input_specs)
         outputs = {o.spec.name: o for o in self._asked.plain}
         taken = [outputs[name] for name in names]
+        refs: list[TensorRef] = []
+        for output in taken:
+            own = self._seen.attention.weights[output.ref.key][output.ref.position]
+            if own.ref is None or not in_one_order(own):
+                return None
+            refs.append(own.ref)
 
         def predicted(*flat: Any) -> list[Any]:
-            seen = run_forward(self._source, self._asked, flat[:count])
-            refs = []
-            for output in taken:
-                own = seen.attention.weights[output.ref.key][output.ref.position]
-                if own.ref is None or not in_one_order(own):
-                    raise _NotInPlaceError
-                refs.append(own.ref)
             stand_ins = {
                 ref: functools.partial(_in_place, given)
                 for ref, given in zip(refs, flat[count:], strict=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probegen.artefact.manifest import STATE, Manifest
 from probegen.errors import ExportError, SourceError
@@ -23,6 +24,9 @@ from probegen.sources.keras.texts.leftovers import refuse_strings
 from probegen.sources.keras.texts.token_model import TokenModel, behind_texts, takes_text
 from probegen.sources.keras.view import KerasView
 
+if TYPE_CHECKING:
+    from probegen.sources.keras.to_onnx.lowering import Conversion
+
 
 class KerasSource:
     """A built Keras model that probes are compiled into; see `sources.base.Source`."""
@@ -33,6 +37,8 @@ class KerasSource:
         self.keras_model = model
         self.name: str = model.model.name
         self.batch = model.batch
+        #: What tf2onnx made, and of what: parts of a plan, and how they were asked for.
+        self._conversion: tuple[tuple[Any, ...], Conversion] | None = None
 
     def as_written(self, kind: str) -> KerasSource:
         """Returns the model, for ONNX cut behind its text layers.
@@ -93,10 +99,21 @@ class KerasSource:
     def forward_graph(
         self, plan: Plan, opset: int, batch: int | None, *, placeholders: bool = False
     ) -> ForwardGraph:
-        """Returns the forward pass of a plan as an ONNX graph, through tf2onnx."""
-        from probegen.sources.keras.to_onnx.lowering import forward_graph
+        """Returns the forward pass of a plan as an ONNX graph, through tf2onnx.
 
-        return forward_graph(self.keras_model, plan, opset, batch, placeholder_weights=placeholders)
+        tf2onnx is not run again for what it was last run for: the verification of methods with a
+        backward pass of their own reads the graph that the artefact was made from.
+        """
+        from probegen.sources.keras.to_onnx.lowering import convert_forward, converted_graph
+
+        asked = (*plan.plain, *plan.groups, opset, batch, placeholders)
+        last, conversion = self._conversion or ((), None)
+        if conversion is None or len(asked) != len(last) or not all(map(operator.is_, asked, last)):
+            conversion = convert_forward(
+                self.keras_model, plan, opset, batch, placeholder_weights=placeholders
+            )
+            self._conversion = asked, conversion
+        return converted_graph(self.keras_model, plan, conversion)
 
     def reference(self, plan: Plan) -> KerasReference:
         """Returns the model called eagerly, and TensorFlow's gradients."""

@@ -62,7 +62,23 @@ def explain(
         InstrumentError: a method has a table of rules, which exists in ONNX artefacts alone.
     """
     refuse_tables(plan)
-    forward = run_forward(source, plan, flat)
+    return explain_run(source, plan, run_forward(source, plan, flat), request, groups, region)
+
+
+def explain_run(
+    source: KerasModel,
+    plan: Plan,
+    forward: Forward,
+    request: Any = None,
+    groups: Any = None,
+    region: Any = None,
+) -> dict[str, Any]:
+    """Returns all outputs of a plan, which has no tables, for a run of its forward pass.
+
+    Args:
+        source, plan, request, groups, region: as for `explain`.
+        forward: what `run_forward` returned for the plan.
+    """
     results = dict(zip(source.output_names, forward.outputs, strict=True))
     results.update((o.spec.name, plain_output(forward, o)) for o in plan.plain)
     for group in plan.groups:

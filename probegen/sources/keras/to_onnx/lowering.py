@@ -7,10 +7,11 @@ operations, or on the graph that comes out.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -52,6 +53,25 @@ _LARGE_WEIGHT, _MEDIUM_WEIGHT = 2**20, 2**14
 _MOST_CONVERTED = 2**25
 
 
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What tf2onnx makes of the captured forward pass of a plan.
+
+    Attributes:
+        proto: the graph; its large weights are inputs.
+        layers: operation name -> path of the layer that it came from.
+        large: the variables that are inputs.
+        opset: the operator set that was asked for, which may be newer than the graph's.
+        with_weights: whether what the weights hold was asked for as well.
+    """
+
+    proto: onnx.ModelProto
+    layers: Mapping[str, str]
+    large: Sequence[Any]
+    opset: int
+    with_weights: bool
+
+
 def forward_graph(
     source: KerasModel,
     plan: Plan,
@@ -74,10 +94,19 @@ def forward_graph(
             layer it came from.
         ExportError: strings, an opset out of range, or a failure of the conversion.
     """
+    conversion = convert_forward(
+        source, plan, opset, batch, placeholder_weights=placeholder_weights
+    )
+    return converted_graph(source, plan, conversion)
+
+
+def convert_forward(
+    source: KerasModel, plan: Plan, opset: int, batch: int | None, *, placeholder_weights: bool
+) -> Conversion:
+    """Runs tf2onnx on the captured forward pass of a plan; see `forward_graph`."""
     _check_opset(opset)
     _check_dtypes(source)
-    refs = [ref for ref in plan.refs if not ref.is_input]
-    marks = {ref: functools.partial(_mark, number) for number, ref in enumerate(refs)}
+    marks = {ref: functools.partial(_mark, i) for i, ref in enumerate(_marked_refs(plan))}
     large = _weights(source) if placeholder_weights else _large_weights(source)
     count = len(source.input_specs)
     seen: dict[str, Watcher] = {}
@@ -107,25 +136,41 @@ def forward_graph(
     _check_precision(function.graph)
     layers = Trace(source, function.graph, inputs, [], seen["watched"]).layers
     proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
+    return Conversion(proto, layers, large, opset, not placeholder_weights)
+
+
+def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> ForwardGraph:
+    """Returns the forward pass that a plan was converted to, as a graph that nobody else has.
+
+    Raises:
+        ExportError: the graph cannot be read, or not be lifted to the operator set.
+    """
 
     def prepare(graph: ir.Graph) -> None:
-        _put_in(graph, None if placeholder_weights else large)
+        _put_in(graph, conversion.large if conversion.with_weights else None)
         name_inputs(graph, source)
 
+    proto = onnx.ModelProto()
+    proto.CopyFrom(conversion.proto)  # a tensor that is renamed in a graph is so in what it is from
     hint = "Export to SavedModel instead (format='savedmodel')."
     with stage("the graph that tf2onnx wrote cannot be read", ExportError, hint):
-        model = to_ir(proto, opset, prepare)
+        model = to_ir(proto, conversion.opset, prepare)
     marked = _marked_values(model.graph)
-    sources = {ref: marked[number] for number, ref in enumerate(refs)}
-    for position in range(count):
+    sources = {ref: marked[number] for number, ref in enumerate(_marked_refs(plan))}
+    for position in range(len(source.input_specs)):
         sources[TensorRef(None, position=position)] = model.graph.inputs[position]
     return ForwardGraph(
         model=model,
         counts=(len(source.output_names), len(plan.plain)),
         sources=sources,
-        layer_of=functools.partial(layer_of, layers),
+        layer_of=functools.partial(layer_of, conversion.layers),
         elsewhere=_ELSEWHERE,
     )
+
+
+def _marked_refs(plan: Plan) -> list[TensorRef]:
+    """Returns the tensors that are marked on their way through the conversion."""
+    return [ref for ref in plan.refs if not ref.is_input]
 
 
 def _large_weights(source: KerasModel) -> list[Any]:

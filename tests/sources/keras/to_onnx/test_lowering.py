@@ -2,11 +2,17 @@
 
 import keras
 import numpy as np
+import onnx_ir as ir
 import pytest
 from keras import layers
 
 import probegen as pg
+from probegen.graph.passes import prepare
+from probegen.plan.making import make_plan
 from probegen.sources.keras.instrumented import instrument
+from probegen.sources.keras.keras_model import as_keras_model
+from probegen.sources.keras.source import KerasSource
+from probegen.sources.keras.to_onnx import lowering
 from probegen.sources.keras.to_onnx.handlers.linear import _as_matmul
 from probegen.sources.keras.to_onnx.lowering import forward_graph, layer_of
 from tests import models
@@ -26,6 +32,28 @@ def test_a_node_beside_a_loop_keeps_its_layer():
     assert layers_by_operator(forward, "Conv") == {"conv"}
     assert layers_by_operator(forward, "Relu") == {"conv"}
     assert layers_by_operator(forward, "MatMul") == {"next"}
+
+
+def test_a_source_runs_tf2onnx_once_for_a_plan_and_shares_no_graph(monkeypatch):
+    """What one reader changes in its graph, another does not see."""
+    runs = []
+    convert = lowering.convert
+    monkeypatch.setattr(lowering, "convert", lambda *a: runs.append(a[-1]) or convert(*a))
+    source = KerasSource(as_keras_model(models.cnn()))
+    plan, other = (make_plan(source.view, [pg.Saliency(target=i)], None) for i in (0, 1))
+    first = source.forward_graph(plan, 18, None)
+    written = ir.serde.serialize_model(first.model).SerializeToString(deterministic=True)
+    prepare(first.model)
+    for value in [*first.graph.initializers.values(), *(v for n in first.graph for v in n.outputs)]:
+        value.name = f"{value.name}/changed"
+    again = source.forward_graph(plan, 18, None)
+    assert ir.serde.serialize_model(again.model).SerializeToString(deterministic=True) == written
+    assert runs == [18]
+    for asked in ((plan, 17, None), (plan, 17, 2), (other, 17, 2)):
+        source.forward_graph(*asked)
+    assert runs == [18, 17, 17, 17]
+    assert source.forward_graph(other, 17, 2).graph.inputs[0].shape[0] == 2
+    assert len(runs) == 4
 
 
 def test_a_scope_is_known_by_what_its_layers_share():
