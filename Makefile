@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo examples gallery test test-wide test-serving test-web check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
+.PHONY: help demo examples gallery test test-wide test-serving test-ray test-web check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-wide  run those that take long (tests/wide.py)"
 	@echo "make test-serving  run the tests that need KServe and Triton's schema"
 	@echo "make test-web  run the tests of pages in Chromium (needs node, npm and Chromium)"
+	@echo "make test-ray  run the tests of bulk runs on a Ray cluster of this machine (a minute)"
 	@echo "make check   format, lint and types"
 	@echo "make docs    write the tables of methods, and the site into out/site/"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
@@ -69,6 +70,11 @@ test-serving: .venv-kserve/.ready
 	.venv-kserve/bin/python -m pytest --noconftest tests/serve/test_kserve.py
 	.venv-kserve/bin/python -m pytest --noconftest tests/serve/config/test_triton.py
 
+.venv-ray/.ready: PACKAGES := --editable '.[ray,zarr,onnx]' pytest
+
+test-ray: .venv-ray/.ready
+	.venv-ray/bin/python -m pytest --noconftest tests/bulk/test_on_ray.py
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -100,6 +106,7 @@ bench: $(READY)
 	$(BIN)/python -m bench growth
 	$(BIN)/python -m bench methods
 	$(BIN)/python -m bench recurrent
+	$(BIN)/python -m bench bulk
 
 bench-serve: $(READY)
 	$(BIN)/python -m bench serve
@@ -169,5 +176,5 @@ bom:
 		--output-file out/bom.cdx.json $(BOM_VENV)/subject
 
 clean:
-	rm -rf $(VENV) $(addprefix .venv-,onnx kserve where-oldest where peers quantus bom docs) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(addprefix .venv-,onnx kserve ray where-oldest where peers quantus bom docs) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf runs_where/javascript/node_modules

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bench.bulk import bulk_rates
 from bench.compare import compare
 from bench.growth import growth
 from bench.methods import METHODS, compare_methods
@@ -69,6 +70,18 @@ def serve_command(
         _require(name)
     chosen = names or ("digits", "MobileNetV2")
     _write(json_path, [serve_load(name, connections, seconds, rounds) for name in chosen])
+
+
+@main.command("bulk")
+@click.argument("names", nargs=-1)
+@click.option("--samples", type=click.IntRange(8), default=128, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@_json
+def bulk_command(names: tuple[str, ...], samples: int, rounds: int, json_path: str | None) -> None:
+    """Samples a second and core of bulk runs of NAMES (MobileNetV2 if left out)."""
+    for name in names:
+        _require(name)
+    _write(json_path, bulk_rates(names or ("MobileNetV2",), samples, rounds))
 
 
 @main.command("methods")

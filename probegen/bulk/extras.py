@@ -26,6 +26,22 @@ def zarr() -> Any:
     return _imported("zarr", "Zarr", "zarr")
 
 
+def ray_data() -> tuple[Any, Any]:
+    """Returns `ray` and `ray.data`.
+
+    Raises:
+        InputError: they are not installed.
+    """
+    try:
+        return importlib.import_module("ray"), importlib.import_module("ray.data")
+    except ImportError as error:
+        raise InputError(
+            f"a bulk run on a cluster needs Ray, which cannot be imported ({error}): pip install "
+            "'probegen[ray]', on every machine of it; or leave ray= (--ray) out, and run on this "
+            "machine alone."
+        ) from error
+
+
 def _imported(module: str, what: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from probegen.artefact.work_folder import sweep
+from probegen.bulk import on_ray
 from probegen.bulk.inference import Asked, Inference
 from probegen.bulk.inputs import Context, Source, open_source
-from probegen.bulk.inputs.base import Samples, identity
+from probegen.bulk.inputs.base import identity
 from probegen.bulk.journal import check_same, is_journal, journal_of
 from probegen.bulk.locking import held
-from probegen.bulk.records import Records, joined
 from probegen.bulk.stores import Layout, Store, format_of, layout_of
+from probegen.bulk.worker import Progress, Worker
 from probegen.errors import InputError, MissingFolderError, OutputExistsError
 from probegen.runtime.loaded import Artefact
-from probegen.runtime.read import Say, images
-from probegen.runtime.read.ranges import doubts
+from probegen.runtime.read import Say
 from probegen.runtime.read.spelling import Spell, keyword
-from probegen.stages import check_name, stage, writing
+from probegen.stages import check_name, writing
 
 BATCH_SIZE = 32
 #: What is done with a sample that cannot be read or fed.
 RECORD, STOP = "record", "stop"
-
-#: Called with how many records are there, how many there will be, and how many that were made just
-#: now hold an error.
-Progress = Callable[[int, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +60,8 @@ def run(
     progress: Progress | None = None,
     say: Say | None = None,
     spell: Spell = keyword,
+    ray: str | None = None,
+    ray_threads: int = 1,
 ) -> Summary:
     """Runs an artefact on all samples of an input, and writes a record of each.
 
@@ -93,6 +89,11 @@ def run(
         progress: called after each batch.
         say: called with what the user should know of how the input is read.
         spell: how messages name options; by default as arguments in Python.
+        ray: address of a Ray cluster on which parts are run and written, `"host:6379"`, `"auto"`
+            for the one that this machine is in, `"local"` for one on this machine alone. Artefact,
+            input and place have to lie on a file system that all its machines have, under the
+            same paths, and probegen has to be installed there. See `probegen.bulk.on_ray`.
+        ray_threads: threads, and CPUs of Ray, that each worker there takes.
 
     Raises:
         InputError: the input is damaged or does not fit; an option does not; with
@@ -116,6 +117,8 @@ def run(
     opened = open_source(given, Context(manifest, dtype, header, say, spell, time_column))
     layout = layout_of(manifest, inference.outputs, opened.rows, size, rows_a_part)
     kind.check(layout)
+    if ray is not None:
+        on_ray.check(ray, ray_threads)
     options = {"batch_size": size, "dtype": dtype, "header": header}
     options |= {} if time_column is None else {"time_column": time_column}
     options |= {"rows_a_part": layout.rows_a_part, "engine": artefact.engine.name}
@@ -123,8 +126,30 @@ def run(
     _make(target)
     with writing(target), held(target):
         store = _begun(target, kind, layout, journal, opened, overwrite)
-        worker = Worker(inference, opened, store, layout, size, on_error == STOP, say, spell)
-        before = worker.write_missing(progress or _quiet)
+        stops, told = on_error == STOP, progress or _quiet
+        if ray is None:
+            worker = Worker(inference, opened, store, layout, size, stops, say, spell)
+            before = worker.write_missing(told)
+        else:
+            task = on_ray.Task(
+                artefact=os.path.abspath(artefact.path),
+                digest=journal["artefact"],
+                engine=artefact.engine.name,
+                product=artefact.engine.product,
+                source=os.path.abspath(given),
+                identity=journal["input"]["files"],
+                place=os.path.abspath(target),
+                asked=asked,
+                layout=layout,
+                batch_size=size,
+                dtype=dtype,
+                header=header,
+                stops=stops,
+                spell=spell,
+                threads=ray_threads,
+            )
+            before = on_ray.write_missing(task, store, ray, told, say)
+            store.resume()  # what a worker that was killed has left half-written
         if identity(opened) != journal["input"]["files"]:
             raise InputError(
                 f"{given} was changed while it was read, so that {target} holds records of both: "
@@ -134,83 +159,6 @@ def run(
         if not begun.get("finished"):
             store.finish({**begun, "finished": True})
         return _summary(store, layout, before)
-
-
-class Worker:
-    """Writes the parts of a run that are missing."""
-
-    def __init__(
-        self,
-        inference: Inference,
-        source: Source,
-        store: Store,
-        layout: Layout,
-        batch_size: int,
-        stops: bool,
-        say: Say,
-        spell: Spell,
-    ) -> None:
-        self._inference = inference
-        self._source, self._store, self._layout = source, store, layout
-        self._batch_size, self._stops = batch_size, stops
-        self._say, self._spell = say, spell
-        self._looked = False
-        self._done = self._failed = 0
-
-    def write_missing(self, progress: Progress) -> int:
-        """Writes all parts that are not there; returns how many records were."""
-        done = self._store.done()
-        ranges = [self._layout.range_of(part) for part in done]
-        self._done = before = sum(stop - start for start, stop in ranges)
-        progress(self._done, self._layout.rows, 0)
-        with concurrent.futures.ThreadPoolExecutor(1) as reader:
-            for part in range(self._layout.parts):
-                if part not in done:
-                    self._store.write(part, self._records(part, reader, progress))
-        return before
-
-    def _records(
-        self, part: int, reader: concurrent.futures.Executor, progress: Progress
-    ) -> Iterator[Records]:
-        """Gives the records of a part, `Layout.rows_at_once` at a time."""
-        first, end = self._layout.range_of(part)
-        starts = range(first, end, self._batch_size)
-        held: list[Records] = []
-        ahead = reader.submit(self._read, first, end)
-        for start in starts:
-            samples = ahead.result()
-            if start + self._batch_size < end:  # read while the engine runs
-                ahead = reader.submit(self._read, start + self._batch_size, end)
-            held.append(self._run(start, end, samples))
-            self._done += len(held[-1].samples)
-            self._failed += sum(why is not None for why in held[-1].errors)
-            if held[-1].stop - held[0].start >= self._layout.rows_at_once:
-                yield joined(held)
-                held = []
-            progress(self._done, self._layout.rows, self._failed)
-        if held:
-            yield joined(held)
-
-    def _read(self, start: int, end: int) -> Samples:
-        with stage("the input cannot be read", InputError):
-            return self._source.read(start, min(start + self._batch_size, end))
-
-    def _run(self, start: int, end: int, samples: Samples) -> Records:
-        names = self._source.names(start, min(start + self._batch_size, end))
-        samples = self._inference.scaled(samples)
-        if samples.blocks and not self._looked:
-            self._looked = True
-            pixels = Path(names[0]).suffix.lower() in images.SUFFIXES
-            for line in doubts(
-                samples.blocks[0].feed, self._inference.manifest, pixels, self._spell
-            ):
-                self._say(line)
-        found = self._inference.records(start, names, samples)
-        if self._stops:
-            for name, why in zip(names, found.errors, strict=True):
-                if why is not None:
-                    raise InputError(f"sample {name}: {why}")
-        return found
 
 
 def _batch_size(given: int | None, fixed: int | None) -> int:

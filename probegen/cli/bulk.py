@@ -21,6 +21,8 @@ _OWN: Mapping[str, Any] = {
     "on_error": None,
     "dtype": None,
     "overwrite": False,
+    "ray": None,
+    "ray_threads": 1,
 }
 #: Options that a bulk run does not take.
 _OTHERS = (
@@ -77,6 +79,21 @@ def with_bulk(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--overwrite", is_flag=True, help="Bulk: begin anew where FOLDER holds records."
+            ),
+            click.option(
+                "--ray",
+                metavar="ADDRESS",
+                help="Bulk: run on the Ray cluster at host:6379, on that of this machine (auto), "
+                "or on workers of this machine alone (local). Its machines share ARTEFACT, INPUT "
+                "and FOLDER.",
+            ),
+            click.option(
+                "--ray-threads",
+                type=int,
+                default=1,
+                show_default=True,
+                metavar="N",
+                help="Bulk: threads of each worker on Ray.",
             ),
         )
     ):
@@ -144,6 +161,8 @@ def run_bulk(
             progress=count,
             say=note,
             spell=flag,
+            ray=options["ray"],
+            ray_threads=options["ray_threads"],
         )
     if as_json:
         told = {"samples": done.samples, "before": done.before, "failed": done.failed}
