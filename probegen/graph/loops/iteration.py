@@ -120,6 +120,24 @@ class Iteration:
                 yield Counter(state.entering, state.initial, step)
 
 
+def is_loop(node: ir.Node) -> bool:
+    """Tells whether a node runs a body once a step."""
+    return node.op_type in ("Loop", "Scan") and not node.domain
+
+
+def body_of(loop: ir.Node) -> ir.Graph:
+    """Returns the graph that a loop runs."""
+    return loop.attributes["body"].as_graph()
+
+
+def nodes_with_bodies(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Yields the nodes of a graph, and behind each loop those of its body."""
+    for node in graph:
+        yield node
+        if is_loop(node):
+            yield from nodes_with_bodies(body_of(node))
+
+
 def iteration_of(node: ir.Node) -> Iteration:
     """Returns a `Loop` or `Scan` node (as from opset 9 on) taken apart."""
     return _scan(node) if node.op_type == "Scan" else _loop(node)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from probegen.graph.core.replacing import replace_node
 from probegen.graph.core.values import subgraphs_of
-from probegen.graph.loops.iteration import iteration_of
+from probegen.graph.loops.iteration import is_loop, iteration_of
 
 
 def drop_unread_outputs(graph: ir.Graph) -> None:
@@ -17,8 +17,7 @@ def drop_unread_outputs(graph: ir.Graph) -> None:
     Leaves: states, read or not.
     """
     for node in list(graph):
-        loop = node.op_type in ("Loop", "Scan") and not node.domain
-        kept = _without_unread(node) if loop else node
+        kept = _without_unread(node) if is_loop(node) else node
         for inner in subgraphs_of(kept):
             drop_unread_outputs(inner)
 

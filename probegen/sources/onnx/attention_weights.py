@@ -192,11 +192,34 @@ def _followed(node: ir.Node, place: int, key: int, shape: tuple[object, ...]) ->
         perm = attribute(node, "perm") or list(range(len(shape)))[::-1]
         return int(perm.index(key))
     if node.op_type in ("Squeeze", "Unsqueeze", "Reshape") and after is not None:
+        asked = _as_asked(node, shape, after)
         # Trailing axes that stay in place: heads are joined with the batch, or told apart.
         behind = len(shape) - key
-        same = shape[len(shape) - behind :] == after[len(after) - behind :]
-        return len(after) - behind if same and behind <= len(after) else _among(key, shape, after)
+        same = shape[len(shape) - behind :] == asked[len(asked) - behind :]
+        return len(asked) - behind if same and behind <= len(asked) else _among(key, shape, asked)
     return None
+
+
+def _as_asked(
+    node: ir.Node, shape: tuple[object, ...], after: tuple[object, ...]
+) -> tuple[object, ...]:
+    """Returns the sizes behind a Reshape as far as its target tells more than inference does.
+
+    A size that is copied, and one that is left over, are sizes of before.
+    """
+    target = whole_numbers(node, "", 1) if node.op_type == "Reshape" else None
+    if target is None or len(target) != len(after) or attribute(node, "allowzero", 0):
+        return after
+    found = [shape[i] if n == 0 and i < len(shape) else n for i, n in enumerate(target)]
+    left = [d for d in shape if d != 1]
+    for size in (n for n in found if n not in (1, -1)):
+        if size not in left:
+            return after
+        left.remove(size)
+    rest = left[0] if len(left) == 1 else None
+    if rest is None and left:
+        return after
+    return tuple((rest if rest is not None else 1) if n == -1 else n for n in found)
 
 
 def _among(key: int, shape: tuple[object, ...], after: tuple[object, ...]) -> int | None:

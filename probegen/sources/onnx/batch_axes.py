@@ -18,7 +18,7 @@ import onnx_ir as ir
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
-from probegen.graph.loops.iteration import iteration_of, trip_count
+from probegen.graph.loops.iteration import is_loop, iteration_of, trip_count
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 from probegen.plan.positions import matched_from_both_ends
 
@@ -151,7 +151,7 @@ class BatchAxes:
         return any(SAMPLES in f for f in self.factors(value) or ())
 
     def _follow(self, node: ir.Node) -> None:
-        if node.op_type in ("Loop", "Scan") and not node.domain:
+        if is_loop(node):
             self._follow_loop(node)
             return
         rule = _RULES.get(node.op_type) if not node.domain else None

@@ -18,14 +18,8 @@ from probegen.errors import VerificationError
 from probegen.graph.core.copying import read_others
 from probegen.graph.core.queries import captured_values, inputs_of
 from probegen.graph.core.values import constant_of
-from probegen.graph.loops.iteration import Iteration, iteration_of
-from probegen.sources.onnx.loop_bodies import (
-    OverSteps,
-    body_of,
-    inside_of,
-    is_loop,
-    reads_backwards,
-)
+from probegen.graph.loops.iteration import Iteration, body_of, is_loop, iteration_of
+from probegen.sources.onnx.loop_bodies import OverSteps, inside_of, reads_backwards
 from probegen.sources.onnx.moved_scores import copied_with_names
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.running import Runner

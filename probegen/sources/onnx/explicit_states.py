@@ -19,11 +19,10 @@ from probegen.artefact.manifest import NEXT_STATE, STATE
 from probegen.errors import ExportError
 from probegen.graph.core.queries import inputs_of, is_float
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
-from probegen.graph.loops.iteration import iteration_of
+from probegen.graph.loops.iteration import is_loop, iteration_of
 from probegen.plan.axes import BATCH, Axes
 from probegen.plan.points import ProbePoint
 from probegen.sources.onnx.loading import load
-from probegen.sources.onnx.loop_bodies import is_loop
 from probegen.sources.onnx.reading import OnnxModel, read_onnx
 from probegen.sources.onnx.view import OnnxView
 from probegen.sources.states import alike, checked_pairs

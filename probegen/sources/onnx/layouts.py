@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
+from probegen.graph.loops.iteration import nodes_with_bodies
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
 from probegen.sources.onnx.batch_axes import SAMPLES, BatchAxes
 
@@ -103,7 +104,7 @@ class Layouts:
         fed = [v for v in graph.inputs if not v.is_initializer()]
         named = _named_batch([shape_of(v) or () for v in fed])
         self._learn_batch([*graph.inputs, *graph.outputs], named)
-        nodes = list(_with_bodies(graph))
+        nodes = list(nodes_with_bodies(graph))
         for strong in (True, False):
             for node in nodes:
                 self._make(node, strong)
@@ -152,7 +153,7 @@ class Layouts:
             names[at] = BATCH
         few = len(shape) <= _TOKENS or value in self._ends
         # Of tensors with something before the batch, open sizes are steps; states have fixed ones.
-        steps_first = self._by_outputs or not isinstance(shape[0], int)
+        steps_first = self._by_outputs or not isinstance(next(iter(shape), None), int)
         usual = few and (at == 0 or (at == 1 and steps_first))
         return _completed(names, usual=usual)
 
@@ -371,14 +372,6 @@ class Layouts:
                 names = [n if s else None for n, s in zip(self._known[result], same, strict=True)]
                 changed |= self._learn(value, names)
         return changed
-
-
-def _with_bodies(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Yields the nodes of a graph and of the bodies of its loops."""
-    for node in graph:
-        yield node
-        if node.op_type in ("Loop", "Scan") and not node.domain:
-            yield from _with_bodies(node.attributes["body"].as_graph())
 
 
 def _named_batch(fed: Sequence[Sequence[Dim]]) -> str | None:

@@ -15,7 +15,15 @@ import onnx_ir as ir
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import depending_on, inputs_of
 from probegen.graph.core.values import Dim, shape_of, subgraphs_of
-from probegen.graph.loops.iteration import Iteration, State, iteration_of, origin, trip_count
+from probegen.graph.loops.iteration import (
+    Iteration,
+    State,
+    body_of,
+    is_loop,
+    iteration_of,
+    origin,
+    trip_count,
+)
 from probegen.methods.axes import BATCH, TIME, Axes
 from probegen.plan.model_view import TensorFacts
 from probegen.sources.onnx.layouts import Apart
@@ -35,16 +43,6 @@ class Inside:
 
     loops: tuple[ir.Node, ...]
     branch: ir.Node | None = None
-
-
-def is_loop(node: ir.Node) -> bool:
-    """Tells whether a node runs a body once a step."""
-    return node.op_type in ("Loop", "Scan") and not node.domain
-
-
-def body_of(loop: ir.Node) -> ir.Graph:
-    """Returns the graph that a loop runs."""
-    return loop.attributes["body"].as_graph()
 
 
 def inside_of(loop: ir.Node) -> Iterator[tuple[ir.Node, Inside]]:
@@ -259,8 +257,3 @@ def _collected(builder: Builder, loop: ir.Node, value: ir.Value) -> ir.Value:
             before = list(given.as_ints()) if given is not None else [0] * count
             loop.attributes[name] = ir.AttrInt64s(name, [*before, entry])
     return made
-
-
-def read_by(loop: ir.Node) -> list[ir.Value]:
-    """Returns what a loop reads: its inputs, and the outer values that its body captures."""
-    return list(dict.fromkeys(inputs_of(loop)))

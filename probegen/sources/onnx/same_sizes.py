@@ -14,6 +14,7 @@ import onnx_ir as ir
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, shape_of
+from probegen.graph.loops.iteration import nodes_with_bodies
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 
 #: How tf2onnx and onnx call a size that nobody gave a name.
@@ -40,7 +41,7 @@ def join_unnamed_sizes(graph: ir.Graph) -> bool:
     if len(unnamed) < 2:
         return False
     names = {name: name for name in unnamed}
-    for node in graph:
+    for node in nodes_with_bodies(graph):
         if node.domain:
             continue
         for group in _equal_sizes(node):

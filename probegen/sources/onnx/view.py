@@ -16,6 +16,7 @@ from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
 from probegen.graph.core.values import attribute, shape_of, subgraphs_of
+from probegen.graph.loops.iteration import is_loop
 from probegen.graph.vjp import BLOCKING
 from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES, directions_of
 from probegen.methods.axes import FRAME
@@ -35,7 +36,6 @@ from probegen.sources.onnx.loop_bodies import (
     OverSteps,
     carried_states,
     inside_of,
-    is_loop,
     of_changing_size,
     over_steps,
     varying_inside,
@@ -137,8 +137,8 @@ class OnnxView(ModelView):
         def add(node: ir.Node, before: str) -> str:
             name = str(node.name)
             path = name.lstrip("/") or name
-            if before and not path.startswith(f"{before}/"):
-                path = f"{before}/{path}"
+            if before:
+                path = f"{before}/{_behind_scope(path, before)}"
             chosen = path if path not in found and path not in self.input_names else name
             found[chosen] = node
             return chosen
@@ -699,6 +699,15 @@ class OnnxView(ModelView):
                 "anew, which no artefact can agree with. Export the model without it (for "
                 "inference), or give the numbers as an input."
             )
+
+
+def _behind_scope(path: str, loop: str) -> str:
+    """Returns a path without the scopes that it shares with those of a loop, or with its path."""
+    names, around = path.split("/"), loop.split("/")
+    shared = 0
+    while shared < min(len(names) - 1, len(around)) and names[shared] == around[shared]:
+        shared += 1
+    return "/".join(names[shared:])
 
 
 def _drawn(graph: ir.Graph, outside: Collection[ir.Value]) -> set[ir.Value]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf2onnx
 from keras import layers, ops
 
 import probegen as pg
@@ -173,3 +174,41 @@ def test_gradients_are_those_of_the_model(compiled: _Compiled, rows: int) -> Non
     for name, gradient in expected.items():
         found = result[f"input_gradient/{name}"].array
         np.testing.assert_allclose(found, gradient, atol=2e-6, rtol=1e-4, err_msg=name)
+
+
+def test_attention_in_a_loop_of_tensorflow(tmp_path: Path) -> None:
+    """tf2onnx writes `tf.scan` as a Loop whose body meets inputs of two unnamed batch sizes."""
+    rng = np.random.default_rng(0)
+    weights = [tf.constant(rng.normal(size=s), tf.float32) for s in ((8, 4), (4, 5))]
+
+    def step(h: Any, entry: Any, memory: Any) -> tuple[Any, Any]:
+        attended = tf.nn.softmax(tf.einsum("bse,be->bs", memory, h @ weights[1]))
+        context = tf.einsum("bs,bse->be", attended, memory)
+        return tf.tanh(tf.concat([entry, context], -1) @ weights[0]), attended
+
+    def decoder(x: Any, memory: Any) -> Any:
+        start = tf.zeros((tf.shape(x)[0], 4))
+        entries = tf.transpose(x, [1, 0, 2])
+        return tf.transpose(tf.scan(lambda h, e: step(h, e, memory)[0], entries, start), [1, 0, 2])
+
+    inputs = {"x": 3, "memory": 5}
+    spec = [tf.TensorSpec((None, None, n), tf.float32, name=name) for name, n in inputs.items()]
+    function = tf.function(decoder, input_signature=spec)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=spec, opset=17)
+    probes = [pg.Attention(), pg.States(), pg.InputGradient(target=(-1, 1), wrt="x")]
+    pg.compile(proto, probes, tmp_path / "m.onnx")
+    art = runtime.load(tmp_path / "m.onnx")
+    names = {o.name.partition("/")[0]: o.name for o in art.manifest.explanations}
+    assert art.manifest.output(names["attention"]).axes == ("batch", "time", "key")
+    more = {i.name: np.zeros([n or 1 for n in i.shape], "float32") for i in art.inputs[2:]}
+    for name, value in zip(more, reversed(weights), strict=True):
+        more[name] = value.numpy()  # tf2onnx makes inputs of what the function closes over
+    for batch, time, length in ((2, 4, 3), (3, 1, 5)):
+        x, memory = (rng.normal(size=(batch, n, inputs[k])).astype("float32")
+                     for k, n in (("x", time), ("memory", length)))  # fmt: skip
+        found = art.run({"x": x, "memory": memory, **more})
+        h = tf.zeros((batch, 4))
+        for t in range(time):
+            h, attended = step(h, x[:, t], memory)
+            np.testing.assert_allclose(found[names["attention"]].array[:, t], attended, atol=1e-5)
+            np.testing.assert_allclose(found[names["states"]].array[:, t], h, atol=1e-5)
