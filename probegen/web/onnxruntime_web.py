@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -62,7 +63,7 @@ def _found_in(folder: Path) -> Bundle:
         if all((place / name).is_file() for name in FILES):
             with stage(f"onnxruntime-web in {str(place)!r} cannot be read", SpecError):
                 files = {name: (place / name).read_bytes() for name in FILES}
-                return Bundle(files, _version_beside(place))
+                return Bundle(files, _version_beside(place) or _version_in(files[SCRIPT]))
     raise SpecError(
         f"{str(folder)!r} is no folder of {PACKAGE}: neither in it nor in its {_DIST!r} lie "
         f"{', '.join(FILES)}. {_OTHERWISE}"
@@ -79,6 +80,12 @@ def _version_beside(place: Path) -> str:
         if isinstance(told, dict) and told.get("name") == PACKAGE:
             return str(told.get("version", ""))
     return ""
+
+
+def _version_in(script: bytes) -> str:
+    """Returns the version that stands at the head of the script."""
+    found = re.search(rb"ONNX Runtime Web v(\d[\w.-]*)", script[:500])
+    return found[1].decode() if found else ""
 
 
 def _fetched() -> Bundle:

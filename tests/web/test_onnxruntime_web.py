@@ -19,6 +19,14 @@ def test_from_a_folder(place, tmp_path):
     assert (dict(bundle.files), bundle.version) == (CONTENT, "1.29.0")
 
 
+def test_the_version_that_the_script_tells(tmp_path):
+    package = fake_package(tmp_path)
+    (package / "package.json").unlink()
+    assert bundle_of(package).version == ""
+    (package / "dist" / FILES[0]).write_text("/*!\n * ONNX Runtime Web v1.31.0-dev\n */")
+    assert bundle_of(package).version == "1.31.0-dev"
+
+
 def test_a_folder_without_it(tmp_path):
     package = fake_package(tmp_path)
     (package / "dist" / FILES[2]).unlink()

@@ -94,6 +94,12 @@
     return { data, shape };
   }
 
+  // Returns where the greatest number stands first; where there is NaN, that, as in numpy.
+  function argmax(row) {
+    const missing = row.findIndex(Number.isNaN);
+    return missing >= 0 ? missing : row.reduce((best, value, at) => (value > row[best] ? at : best), 0);
+  }
+
   const sum = (row) => row.reduce((total, value) => total + value, 0);
   const mean = (row) => sum(row) / row.length;
   const largest = (row) => row.reduce((best, value) => (value > best || Number.isNaN(value) ? value : best), -Infinity);
@@ -172,7 +178,7 @@
   }
 
   page.arrays = {
-    CHANNEL, SEQUENCE, SPACE, axisOf, concatenated, count, floats, joined, largest, mean, norm, ordered, overPicture, quantile,
+    CHANNEL, SEQUENCE, SPACE, argmax, axisOf, concatenated, count, floats, joined, largest, mean, norm, ordered, overPicture, quantile,
     resized, span, sum, taken, transpose,
   };
 })((globalThis.probegen = globalThis.probegen || {}));

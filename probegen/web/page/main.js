@@ -50,7 +50,7 @@
       const inputs = manifest.inputs.filter((spec) => spec.next_state === null).map((spec) => spec.name);
       const outputs = predictionsOf(manifest).map((spec) => spec.name);
       by("about").textContent = `${model}: ${inputs.join(", ")} \u2192 ${outputs.join(", ")}; ${certified(manifest.certificate)}.`;
-      by("foot").textContent = `Runs in your browser by onnxruntime-web ${told.onnxruntime}; nothing that you give leaves this page. Made by probegen ${told.probegen}.`;
+      by("foot").textContent = `Runs in your browser by onnxruntime-web${told.onnxruntime && ` ${told.onnxruntime}`}; nothing that you give leaves this page. Made by probegen ${told.probegen}.`;
       this.parts = await page.parts(manifest, told, () => this.changed());
       by("inputs").append(...this.parts.map((part) => part.element));
       this.addRequest();
@@ -225,7 +225,7 @@
 
   function progress(name, at, size) {
     const shown = (bytes) => (bytes / 1e6).toFixed(1);
-    return size ? `Loading ${name}: ${shown(at)} of ${shown(size)} MB` : `Loading ${name}: ${shown(at)} MB`;
+    return size >= at ? `Loading ${name}: ${shown(at)} of ${shown(size)} MB` : `Loading ${name}: ${shown(at)} MB`;
   }
 
   const opened = new Page(JSON.parse(by("told").textContent));

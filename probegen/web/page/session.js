@@ -19,19 +19,28 @@
     }
 
     start() {
-      this.worker ??= (async () => {
-        const [script, own] = [await this.read(SCRIPT, FOLDER), await this.read("worker.js")];
-        const worker = new Worker(URL.createObjectURL(new Blob([script, "\n", own], { type: "text/javascript" })));
-        worker.onmessage = ({ data }) => this.answered(data);
-        worker.onerror = (event) => this.stop(new Error(event.message || "the worker could not be started"));
-        const [module, wasm] = [await this.read(MODULE, FOLDER), await this.read(WASM, FOLDER)];
-        await this.ask(worker, "start", { module, wasm: wasm.buffer }, [wasm.buffer]);
-        return worker;
-      })();
+      if (this.worker === null) {
+        const started = this.begin();
+        this.worker = started;
+        started.catch(() => {
+          if (this.worker === started) this.worker = null; // to be tried anew
+        });
+      }
       return this.worker;
     }
 
+    async begin() {
+      const [script, own] = [await this.read(SCRIPT, FOLDER), await this.read("worker.js")];
+      const worker = new Worker(URL.createObjectURL(new Blob([script, "\n", own], { type: "text/javascript" })));
+      worker.onmessage = ({ data }) => this.answered(data);
+      worker.onerror = (event) => this.stop(new Error(event.message || "the worker could not be started"));
+      const [module, wasm] = [await this.read(MODULE, FOLDER), await this.read(WASM, FOLDER)];
+      await this.ask(worker, "start", { module, wasm: wasm.buffer }, [wasm.buffer]);
+      return worker;
+    }
+
     ask(worker, what, given, handed = []) {
+      if (worker.ended) return Promise.reject(worker.ended);
       this.count += 1;
       const number = this.count;
       return new Promise((resolve, reject) => {
@@ -49,7 +58,10 @@
 
     // Ends whatever runs; the next run starts anew.
     stop(error) {
-      this.worker?.then((worker) => worker.terminate(), () => {});
+      this.worker?.then((worker) => {
+        worker.ended = error;
+        worker.terminate();
+      }, () => {});
       for (const { reject } of this.waiting.values()) reject(error);
       this.waiting.clear();
       this.opened.clear();
@@ -58,16 +70,22 @@
 
     open(name) {
       if (!this.opened.has(name)) {
-        this.opened.set(name, (async () => {
-          const worker = await this.start();
-          const { data } = this.told;
-          const graph = await this.read(name);
-          const weights = data === null ? null : { path: data, data: await this.read(data) };
-          await this.ask(worker, "open", { name, graph, weights }, [graph.buffer, ...(weights ? [weights.data.buffer] : [])]);
-          return worker;
-        })());
+        const opening = this.load(name);
+        this.opened.set(name, opening);
+        opening.catch(() => {
+          if (this.opened.get(name) === opening) this.opened.delete(name);
+        });
       }
       return this.opened.get(name);
+    }
+
+    async load(name) {
+      const worker = await this.start();
+      const { data } = this.told;
+      const graph = await this.read(name);
+      const weights = data === null ? null : { path: data, data: await this.read(data) };
+      await this.ask(worker, "open", { name, graph, weights }, [graph.buffer, ...(weights ? [weights.data.buffer] : [])]);
+      return worker;
     }
 
     // Returns outputs by name, { data: numbers, dims, dtype }.

@@ -3,7 +3,7 @@
 (function (page) {
   "use strict";
 
-  const { CHANNEL, SEQUENCE, SPACE, axisOf, taken, transpose } = page.arrays;
+  const { CHANNEL, SEQUENCE, SPACE, argmax, axisOf, taken, transpose } = page.arrays;
   const { number } = page.scales;
   const REDUCED = { mean: "mean activation", max: "largest activation", norm: "norm of activation" };
   const RANKS = { argmax: "the highest class", runner_up: "the second highest class" };
@@ -251,7 +251,7 @@
       }
       return `predicted ${number(value)}`;
     }
-    const top = row.indexOf(Math.max(...row));
+    const top = argmax(row);
     if (isDistribution(row)) return `predicted ${className(names, top)} (p = ${row[top].toFixed(2)})`;
     return names?.length === row.length ? `predicted ${className(names, top)} (score ${number(row[top])})` : "";
   }
@@ -276,7 +276,7 @@
     if (target.mode === "index" && target.index?.length) index = target.index[target.index.length - 1];
     if (target.mode === "input") index = run.target;
     if (index === null || index < 0 || row?.length === 1) return "";
-    if (row && index === row.indexOf(Math.max(...row))) return "";
+    if (row && index === argmax(row)) return "";
     return `explained: ${className(names, index)}`;
   }
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from probegen import runtime
+from probegen.runtime.plot.labels import Labels
+from probegen.runtime.plot.view import view_of
 from probegen.web import Options, write
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,4 +145,22 @@ def agree(artefact, view, tolerance=2e-5):
         assert array.shape == right.shape, name
         limit = tolerance * max(1e-12, np.abs(right).max(initial=0.0))
         np.testing.assert_allclose(array, right, atol=limit, rtol=0, err_msg=name)
+    _said_alike(result, view)
     return result
+
+
+#: What the page says of each explanation.
+SAID = """() => Object.fromEntries(probegen.last.manifest.outputs
+  .filter((spec) => spec.kind !== 'prediction' && probegen.last.outputs[spec.name])
+  .map((spec) => [spec.name, probegen.views.viewOf(spec, probegen.last)])
+  .map(([name, view]) => [name, [probegen.views.verdict(view), view.quantity, view.signed,
+    view.axes, view.array.shape]]))"""
+
+
+def _said_alike(result, view):
+    """Holds words, sign and axes of the page's pictures against those of the runtime's."""
+    for name, (verdict, quantity, signed, axes, shape) in view.page.evaluate(SAID).items():
+        ours = view_of(result[name], 0, Labels())
+        said = (verdict.replace("\u2212", "-"), quantity, tuple(axes), tuple(shape))
+        assert said == (ours.verdict, ours.quantity, ours.axes, ours.array.shape), name
+        assert signed == ours.signed, name

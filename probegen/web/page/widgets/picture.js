@@ -141,7 +141,10 @@
       whole.height = picture.height;
       whole.getContext("2d").putImageData(picture, 0, 0);
       context.clearRect(0, 0, wide, high);
-      context.drawImage(whole, 0, 0, wide, high);
+      // As the model sees it where it is brought to a size, else in its own aspect.
+      const factor = Math.min(wide / picture.width, high / picture.height);
+      const [across, down] = isFixed ? [wide, high] : [picture.width * factor, picture.height * factor];
+      context.drawImage(whole, (wide - across) / 2, (high - down) / 2, across, down);
     }
 
     async function load(given) {
@@ -158,7 +161,7 @@
       const notes = [];
       const picture = file === null ? context.getImageData(0, 0, wide, high) : file.picture;
       const channels = channelsOf(spec, places);
-      if (channels !== 4 && page.pictures.isTransparent(picture)) notes.push(`${file.name} has transparent pixels; the colours beneath them are taken`);
+      if (channels !== 4 && page.pictures.isTransparent(picture)) notes.push(`${file.name} has transparent pixels; the browser does not tell the colours beneath them, and they are black`);
       let pixels = page.pictures.inChannels(picture, channels);
       let wanted = isFixed ? [height, width] : [picture.height, picture.width];
       if (!isFixed && spec.preprocessing === null) {
