@@ -503,6 +503,19 @@ def wrong_class_names(names: Any, sizes: Iterable[int | None]) -> str | None:
     return None
 
 
+def names_of_scores(names: Sequence[str] | None, size: int | None) -> tuple[str, ...] | None:
+    """Returns the names of the entries of an axis of classes, None where there are none for it.
+
+    Args:
+        names: names of classes.
+        size: of the axis; None where it is open. A single score is that of the second of two
+            classes.
+    """
+    if names is None or (size == 1 and len(names) == 2):
+        return None if names is None else (str(names[1]),)
+    return tuple(map(str, names)) if size in (None, len(names)) else None
+
+
 # -- checks beyond types -----------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
+from probegen.parity.samples_apart import check_samples_apart
 from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
@@ -137,6 +138,7 @@ def measure(
     else:
         fed = check_inputs(art.texts.given(samples), described.inputs)
         tried = trials.given(fed, described, reference, name)
+    check_samples_apart(described, reference, tried, name)
     fed_states = any(i.next_state is not None for i in described.inputs)
     if described.texts and program.source.view.texts and not fed_states:
         tried += texts.tried(art.texts, described, program.source, samples, rng)

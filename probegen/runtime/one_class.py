@@ -12,6 +12,7 @@ from probegen.artefact.rows import BATCH, batch_axis, rows_first
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
 from probegen.runtime.run import DrawableRecord, Run
+from probegen.runtime.target import scored_class
 
 #: How classes behind the best are counted in words.
 _NTH = {1: "second", 2: "third"}
@@ -183,7 +184,8 @@ def entries_of_class(record: DrawableRecord, which: int | str) -> list[int]:
         if names is None or which not in names:
             known = "the artefact knows no class names" if names is None else f"known: {names[:12]}"
             raise InputError(f"there is no class {which!r}: {known}.")
-        index = names.index(which)
+        target = record.spec.target
+        index = scored_class(which, names, None if target is None else target.classes)
     if record.classes is None:
         raise InputError(f"{record.name!r} explains no classes that are the same at all positions.")
     found = []

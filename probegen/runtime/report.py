@@ -26,6 +26,7 @@ from probegen.artefact.manifest import (
     DRAWN_BESIDE,
     Manifest,
     TargetSpec,
+    names_of_scores,
 )
 from probegen.artefact.rows import without_batch
 from probegen.errors import InputError
@@ -184,7 +185,7 @@ def _targets(result: DrawableResult, labels: Labels) -> str:
     for record in result.explanations.values():
         target = record.spec.target
         if target is not None:
-            said = _target(target, result, names)
+            said = _target(target, result, names_of_scores(names, target.classes))
             if target.logits:
                 said += " (the logit, before softmax or sigmoid)"
             shown.append(said)
@@ -209,7 +210,8 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
         return (f"entry [{at}]" if index else "the output") + of
     explained = result.predictions.get(target.output or next(iter(result.predictions)))
     one = explained is not None and without_batch(explained.shape, explained.axes) == (1,)
-    return ("the output" if one else "the highest class of each sample") + of
+    only = f"the score of {names[0]}" if names else "the output"
+    return (only if one else "the highest class of each sample") + of
 
 
 def _classes_of(target: TargetSpec, names: Sequence[str] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import Manifest
+from probegen.artefact.manifest import Manifest, names_of_scores
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array
 
@@ -83,4 +83,30 @@ def _named(target: str, manifest: Manifest) -> int:
         raise InputError(
             f"there is no class {target!r}.{did_you_mean(target, manifest.class_names)}"
         )
-    return manifest.class_names.index(target)
+    return scored_class(target, manifest.class_names, manifest.target_classes)
+
+
+def scored_class(name: str, names: Sequence[str], classes: int | None) -> int:
+    """Returns which score is that of a class.
+
+    Args:
+        name: of the class, one of `names`.
+        names: of all classes.
+        classes: how many scores there are; None where that is open.
+
+    Raises:
+        InputError: none is: a single score is that of the second of two classes, or these are
+            names of another output.
+    """
+    scored = names_of_scores(names, classes)
+    if scored is not None and name in scored:
+        return scored.index(name)
+    if classes == 1 and len(names) == 2:
+        raise InputError(
+            f"the model has one score, that of {names[1]!r}. What it says of {name!r} is the same "
+            f"with the other sign: explain {names[1]!r}."
+        )
+    raise InputError(
+        f"{name!r} is one of {len(names)} names of classes, and what is explained has {classes}: "
+        "pass an index."
+    )

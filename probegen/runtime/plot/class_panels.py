@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from html import escape
 
-from probegen.artefact.manifest import CLASS, STEP
+from probegen.artefact.manifest import CLASS, STEP, names_of_scores
 from probegen.runtime.one_class import nth_best
 from probegen.runtime.plot.picture import Picture, draw_stacked, stacked_size
 from probegen.runtime.plot.thinning import spread
@@ -31,10 +31,10 @@ def views(view: View) -> list[tuple[str, View]]:
         names = [f"the {nth_best(i)} at each position" for i in range(len(view.array))]
     else:
         indices = view.explained_classes or range(len(view.array))
-        of_layer = view.spec.target is not None and view.spec.target.layer is not None
-        names = [
-            f"channel {i}" if of_layer else class_name(int(i), view.class_names) for i in indices
-        ]
+        target = view.spec.target
+        of_layer = target is not None and target.layer is not None
+        known = names_of_scores(view.class_names, None if target is None else target.classes)
+        names = [f"channel {i}" if of_layer else class_name(int(i), known) for i in indices]
     return [
         (
             name,

@@ -110,13 +110,19 @@ def _explained(
         return f"explained: {said}"
     if target.layer is not None:
         return f"explained: {of_layer(target)}"
-    index = None
-    if target.mode == "index" and target.index:
-        index = target.index[-1]
-    elif target.mode == "input" and record.run.target is not None:
-        index = int(record.run.target[sample])
-    if index is None or index < 0 or (row is not None and row.size == 1):
-        return ""
-    if row is not None and index == int(np.argmax(row)):
+    if row is not None and row.size == 1:  # what is explained speaks for the second of two classes
+        other = names is not None and len(names) == 2 and 0 <= float(row[0]) < 0.5
+        return f"explained: {names[1]}" if names is not None and other else ""
+    index = _index(record, sample, target)
+    if index is None or index < 0 or (row is not None and index == int(np.argmax(row))):
         return ""
     return f"explained: {class_name(index, names)}"
+
+
+def _index(record: DrawableRecord, sample: int, target: TargetSpec) -> int | None:
+    """Returns which class was asked for, None where it is not a single one."""
+    if target.mode == "index" and target.index:
+        return target.index[-1]
+    if target.mode == "input" and record.run.target is not None:
+        return int(record.run.target[sample])
+    return None

@@ -1,0 +1,66 @@
+"""Models whose samples are mixed explain no sample: refused, unless one comes at a time."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx.parser
+import pytest
+from keras import layers, ops
+
+import probegen as pg
+from probegen import runtime
+from probegen.errors import VerificationError
+
+
+def mixing(how: str) -> keras.Model:
+    x = keras.Input((5,), name="x")
+    a, b = layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)
+    mixed = {
+        "product": lambda: ops.sigmoid(ops.tensordot(a, b, 2) + layers.Dense(1)(x)),
+        "mean": lambda: layers.Dense(2)(a - ops.mean(a, axis=0, keepdims=True)),
+    }[how]()
+    return keras.Model(x, layers.Identity(name="scores")(mixed))
+
+
+@pytest.mark.parametrize("how", ["product", "mean"])
+def test_gradients_of_mixed_samples_are_refused(how: str, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match=r"'scores' of sample 0 moves by .*dynamic_batch"):
+        pg.compile(mixing(how), [pg.InputGradient()], tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_hiding_features_of_mixed_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="depends on the other samples"):
+        pg.compile(mixing("mean"), [pg.Occlusion(window=1)], tmp_path / "saved")
+
+
+def test_one_sample_at_a_time_is_explained(tmp_path: Path) -> None:
+    model = mixing("product")
+    pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx", dynamic_batch=False)
+    x = np.array([[0.5, -1.0, 2.0, 0.0, 0.25]], np.float32)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    assert result["scores"].array == pytest.approx(np.asarray(model(x)), rel=1e-5)
+
+
+def test_what_explains_no_mixed_score_is_written(tmp_path: Path) -> None:
+    model = mixing("mean")
+    own = layers.Dense(3, name="own")(model.inputs[0])
+    both = keras.Model(model.inputs, [model.outputs[0], own])
+    probes = [pg.Activations("a"), pg.InputGradient(output="own"), pg.InputGradient(of="a")]
+    exported = pg.compile(both, probes, tmp_path / "m.onnx")
+    assert exported.report is not None
+    assert exported.report.passed
+
+
+def test_an_onnx_file_that_mixes_samples(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    m (float[batch, 3] x) => (float[batch, 3] y)
+    { mean = ReduceMean <keepdims = 1> (x, axis)
+      centred = Sub (x, mean)
+      y = Tanh (centred) }"""
+    file = onnx.parser.parse_model(text)
+    axis = onnx.numpy_helper.from_array(np.array([0]), "axis")
+    file.graph.initializer.append(axis)
+    with pytest.raises(VerificationError, match="'y' of sample 0 moves by"):
+        pg.compile(file, [pg.InputGradient()], tmp_path / "m.onnx")
