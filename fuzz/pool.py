@@ -15,6 +15,8 @@ from fuzz.outcome import HANGS, Outcome
 
 #: After so many cases the process is replaced: TensorFlow keeps every graph it traced.
 _CASES_A_PROCESS = 60
+#: The suites without TensorFlow have no reason to be, but that memory is not theirs alone.
+_CASES_WITHOUT_TENSORFLOW = {"onnx": 1000, "artefacts": 500, "exports": 500}
 #: Longer than this no case takes that does what it should.
 _SECONDS_A_CASE = 400.0
 
@@ -45,10 +47,11 @@ def _of_one_process(
     suite: str, seed: int, first: int, end: float, cut_down: bool
 ) -> Iterator[Outcome]:
     command = [sys.executable, "-m", "fuzz", "worker", suite, str(seed), str(first)]
+    count = _CASES_WITHOUT_TENSORFLOW.get(suite, _CASES_A_PROCESS)
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     with (
         subprocess.Popen(
-            [*command, str(_CASES_A_PROCESS), *([] if cut_down else ["--whole"])],
+            [*command, str(count), *([] if cut_down else ["--whole"])],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,  # a line that was read ahead would not be seen to wait
@@ -61,7 +64,7 @@ def _of_one_process(
         waiting.register(process.stdout, selectors.EVENT_READ)
         done = 0
         try:
-            while done < _CASES_A_PROCESS and time.monotonic() < end:
+            while done < count and time.monotonic() < end:
                 if not waiting.select(_SECONDS_A_CASE):
                     yield Outcome(f"{seed}:{first + done}", HANGS, "took too long")
                     return
