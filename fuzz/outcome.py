@@ -19,7 +19,9 @@ HANGS = "hangs or dies"
 #: What nobody should meet.
 FINDINGS = frozenset({DIFFERS, UNCERTIFIED, CRASHES, HANGS})
 
-_MOST = 300
+_MOST = 900
+#: What a verification says that found nothing wrong, and nothing to hold the artefact against.
+_NOTHING_TO_COMPARE = ("cannot be verified here", "itself gives values that are not finite")
 #: Stages of a case in which one of our own errors is a refusal; later on it is a fault.
 _REFUSING = ("inspect", "plan", "compile")
 
@@ -71,7 +73,8 @@ def of_error(
     """
     told = signature(error)
     if isinstance(error, VerificationError):
-        return Outcome(key, UNCERTIFIED, told, code=code)
+        untold = any(words in str(error) for words in _NOTHING_TO_COMPARE)
+        return Outcome(key, REFUSED if untold else UNCERTIFIED, told, code=code)
     if isinstance(error, ExportError):
         why = str(error)
         broken = "cannot be run here" in why and (excused is None or excused not in why)

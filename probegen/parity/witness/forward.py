@@ -53,8 +53,8 @@ class ForwardValues:
         inputs = {str(v.name) for v in self.graph.inputs}
         session = self._session(frozenset(by_name) - inputs)
         fed = {
-            i.name: np.ascontiguousarray(
-                np.asarray(by_name.get(i.name, feed.get(i.name))).astype(_element(i.type))
+            i.name: np.asarray(by_name.get(i.name, feed.get(i.name))).astype(
+                _element(i.type), order="C"
             )
             for i in session.get_inputs()
         }

@@ -37,7 +37,7 @@ def fold_weights(model: ir.Model) -> None:
         folded = _folded(node, weight)
         if folded is None:
             continue
-        new = new_initializer(graph, f"{result.name}/folded", np.ascontiguousarray(folded))
+        new = new_initializer(graph, f"{result.name}/folded", np.asarray(folded, order="C"))
         result.replace_all_uses_with(new)
         graph.remove(node, safe=True)
         graph.initializers.pop(weight.name or "")

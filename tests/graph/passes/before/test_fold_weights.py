@@ -48,6 +48,17 @@ CASES = {
         {"w": W.astype(np.float16)},
         ["MatMul"],
     ),
+    "a number, which stays one": (
+        "n = Squeeze(w, k) r = Range(z, n, o) s = ReduceSum(x, j) y = Mul(s, r)",
+        {
+            "w": np.array([5], np.float32),
+            "k": np.array([0]),
+            "z": np.float32(0),
+            "o": np.float32(1),
+            "j": np.array([1]),
+        },
+        ["Range", "ReduceSum", "Mul"],
+    ),
     "what something else reads too": (
         "t = Transpose<perm=[1, 0]>(w) a = MatMul(x, t) b = MatMul(a, w) y = MatMul(b, t)",
         {"w": W},
