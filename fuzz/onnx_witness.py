@@ -36,8 +36,13 @@ _STEPS, _SMOOTH = {True: 1e-5, False: 5e-3}, {True: 1e-4, False: 2e-2}
 _FINE = 5e-3
 #: What counts as a slope, where all are less.
 _LEAST = 1e-2
-#: Rounding of a score in float32, and how far above it slopes have to be.
-_ROUNDING, _ABOVE_ROUNDING = 2e-7, 100
+#: Rounding of a score in float64 and float32, and how far above it slopes have to be.
+_ROUNDING, _ABOVE_ROUNDING = {True: 4e-16, False: 2e-7}, 100
+#: Directions in which a row is moved as a whole, to tell whether it lies at a kink.
+_DIRECTIONS = 3
+_BOTH_SIDES = 2
+#: A slope that is none.
+_ZERO = 1e-7
 #: A step that float32 does not see, and how well the score's change has to follow it.
 _TINY, _FOLLOWS = 1e-9, 1e-2
 #: Elements of a sample that are moved one by one, and samples in one run.
@@ -253,15 +258,20 @@ class OnnxWitness:
 
         here = scored_at(start, 1)
         moves = np.eye(size).reshape(size, *at.shape[1:]) * step
+        whole = np.random.default_rng(5).normal(size=(_DIRECTIONS, *at.shape[1:]))
+        whole *= step / np.sqrt(size)
         per_run = max(1, _ROWS // (4 * size))
         for first in range(0, rows, per_run):
             part = slice(first, first + per_run)
             count = len(start[part])
             ways = [moves, -moves] if scores.wide else [moves, -moves, moves / 2, -moves / 2]
-            points = np.concatenate(ways)[None] + start[part][:, None]
+            points = np.concatenate([*ways, whole, -whole])[None] + start[part][:, None]
             fed = {n: x[part] for n, x in feed.items()}
             got = _Rows(scores, fed, name, pick[part]).at(points)
-            slopes = _slopes(got.reshape(count, -1, size), here[part], step)
+            single, both = np.split(got, [len(ways) * size], axis=1)
+            slopes = _slopes(single.reshape(count, -1, size), here[part], step, scores.wide)
+            told = _slopes(both.reshape(count, 2, _DIRECTIONS), here[part], step, scores.wide)
+            slopes[np.isnan(told).any(axis=1)] = np.nan  # single elements do not tell at a kink
             found[part] = slopes.reshape(count, *at.shape[1:])
         return found
 
@@ -368,28 +378,29 @@ class _Rows:
         return _summed(self.scores.run(fed), np.repeat(self.pick, ways, axis=0)).reshape(rows, ways)
 
 
-def _slopes(got: Array, here: Array, step: float) -> Array:
+def _slopes(got: Array, here: Array, step: float, wide: bool) -> Array:
     """Returns slopes, `[row, element]`, NaN where these scores do not tell.
 
     Args:
-        got: scores `[row, way, element]` a step ahead and behind, and in float32 half a step.
+        got: scores `[row, way, element]` a step ahead and behind, and maybe half a step.
         here: scores between.
         step: its length.
+        wide: whether scores are in float64.
     """
-    wide = got.shape[1] == len(("ahead", "behind"))
     ahead = (got[:, 0] - here[:, None]) / step
     behind = (here[:, None] - got[:, 1]) / step
     larger = np.maximum(np.abs(ahead), np.abs(behind))
     usual = larger + np.median(larger, axis=1, keepdims=True) + _LEAST
     steady = np.abs(ahead - behind) <= _SMOOTH[wide] * usual
     slopes = (ahead + behind) / 2
-    if not wide:
+    if got.shape[1] > _BOTH_SIDES:
         finer = (got[:, 2] - got[:, 3]) / step
         steady &= np.abs(finer - slopes) <= _FINE * usual
         slopes = finer
-        rounding = _ROUNDING * (np.abs(here) + 1) / step
-        length = np.linalg.norm(slopes, axis=1)
-        steady &= (length > _ABOVE_ROUNDING * rounding)[:, None]
+    rounding = _ROUNDING[wide] * (np.abs(here) + 1) / step
+    length = np.linalg.norm(slopes, axis=1)
+    least = np.maximum(_ABOVE_ROUNDING * rounding, _ZERO)
+    steady &= ((length > least) | (rounding < _ZERO))[:, None]
     return np.where(steady, slopes, np.nan)
 
 

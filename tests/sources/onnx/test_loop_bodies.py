@@ -373,3 +373,20 @@ def test_every_step_has_a_place_of_its_own_in_a_view():
     assert len(inner) == 1
     assert inner[0].count("/") == 1
     assert read_onnx(nested()).model.graph.inputs[0].name == "x"
+
+
+def test_what_the_preparation_leaves_out_has_a_type_too(tmp_path):
+    """An Expand that changes nothing, which the loop reads from outside."""
+    text = """m (double[batch, 3] x) => (double[batch, 3] y) {
+      same = Expand (x, ones)
+      y = Loop (turns, go, same) <body = body
+        (int64 i, bool going, double[batch, 3] carried) => (bool on, double[batch, 3] next) {
+          bent = Tanh (carried)
+          next = Add (bent, same)
+          on = Identity (going)
+      }>
+    }
+    """
+    model = add_weights(parse(text), ones=np.array([1, 1]), turns=np.array(2), go=np.array(True))
+    report = pg.compile(model, [pg.States()], tmp_path / "m.onnx").report
+    assert report.passed
