@@ -13,7 +13,7 @@ from fuzz.outcome import INVALID, Outcome
 from fuzz.shrinking import shrunk
 
 #: One case in so many is verified by probegen as well, as users have it.
-_VERIFIED = 5
+_VERIFIED = 10
 
 
 def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from probegen.errors import SourceError
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import key_of
-from probegen.graph.core.values import UnknownShapeError, attribute, shape_of
+from probegen.graph.core.values import UnknownShapeError, attribute, constant_of, shape_of
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.sources.onnx import attention, learning, sequences
 from probegen.sources.onnx.constants import lift_constants
@@ -325,6 +325,17 @@ def _embed_layer_norm(b: Builder, node: ir.Node) -> Parts:
     return [result, _mask_lengths(b, ids, mask), total]
 
 
+def _compress(b: Builder, node: ir.Node) -> Parts | None:
+    """Writes a Compress of a known condition as the Gather that it is, whose sizes are known."""
+    x, condition = required(node, 0), constant_of(required(node, 1))
+    axis, shape = attribute(node, "axis", None), shape_of(x)
+    if condition is None or axis is None or shape is None:
+        return None
+    kept = np.flatnonzero(condition).tolist()
+    sizes = [len(kept) if i == axis % len(shape) else d for i, d in enumerate(shape)]
+    return [b.op("Gather", x, b.ints(*kept), shape=sizes, axis=axis)]
+
+
 def _mask_lengths(b: Builder, ids: ir.Value, mask: ir.Value | None) -> ir.Value:
     """Returns how many tokens of each sequence the mask keeps, int32 `[batch]`; 0 without one."""
     like = ids if mask is None else mask
@@ -355,6 +366,7 @@ _PARTS: Mapping[str, Part] = {
     "SimplifiedLayerNormalization": _simplified_layer_norm,
     f"{_MS}::SimplifiedLayerNormalization": _simplified_layer_norm,
     "Attention": attention.standard_attention,
+    "Compress": _compress,
     f"{_MS}::Attention": attention.attention,
     f"{_MS}::MultiHeadAttention": attention.multi_head_attention,
     f"{_MS}::RotaryEmbedding": attention.rotary_embedding,

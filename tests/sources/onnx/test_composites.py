@@ -190,3 +190,18 @@ def test_a_row_of_them_is_taken_apart_in_few_rounds() -> None:
         text += f"h{i} = MatMul(x{i}, w)\nx{i + 1} = com.microsoft.Gelu(h{i})\n"
     model = add_weights(parse(text + "}", more=MS), w=np.eye(4, dtype=np.float32))
     assert standard(assert_same(model, {"x0": hard(2, 3, 4)}))
+
+
+@pytest.mark.parametrize("kept", [[True, False, True], [False, True]])
+def test_a_known_part_of_an_axis_has_known_sizes(kept) -> None:
+    """Samples that are regrouped behind it are told apart by them."""
+    count = sum(kept)
+    text = f"""g (float[N, 2, 3] x) => (float[N, {2 * count}] y) {{
+      part = Compress <axis = -1> (x, kept)
+      y = Reshape (part, sizes)
+    }}"""
+    sizes = np.array([-1, 2 * count])
+    model = add_weights(parse(text), kept=np.array(kept), sizes=sizes)
+    read = assert_same(model, {"x": hard(2, 2, 3)}, {"x": hard(5, 2, 3)})
+    (part,) = (n for n in read.model.graph if n.op_type == "Gather")
+    assert part.outputs[0].shape[2] == count
