@@ -124,6 +124,7 @@ def check_attribution(
     policy: str,
     again: Callable[[int], Array | None],
     most: float = 0.0,
+    shortest: float = 0.0,
 ) -> None:
     """Compares an attribution; where all is saturated, what is left of a gradient is rounding.
 
@@ -134,12 +135,13 @@ def check_attribution(
         policy: what is computed in.
         again: as for `check_rows`.
         most: how far they may be apart if that is more than what is computed in says.
+        shortest: what the length of an attribution counts as, where it is shorter.
 
     Raises:
         FoundError: it differs.
     """
     found = np.asarray(got, np.float64)
-    least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
+    least = max(shortest, _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0]))))
 
     def apart(row: Array, right: Array) -> float:
         """What is known may be the small part of a row, of which the large part is not."""

@@ -194,8 +194,15 @@ def phases_of(value: ir.Value) -> Phases | None:
 
 
 def reshaped(b: Builder, value: ir.Value, sizes: Sequence[Dim]) -> ir.Value:
-    """Writes a Reshape to `sizes`, of which at most the first may be open."""
+    """Writes a Reshape to `sizes`.
+
+    One may be open. Where several are, all but one are those that `value` has at the same places.
+    """
     target = [d if isinstance(d, int) else -1 for d in sizes]
+    if target.count(-1) > 1:
+        before = shape_of(value) or ()
+        copied = [i for i, d in enumerate(sizes[: len(before)]) if target[i] < 0 and d == before[i]]
+        target = [0 if i in copied else d for i, d in enumerate(target)]
     return b.op("Reshape", value, b.ints(*target), shape=sizes)
 
 
@@ -361,7 +368,7 @@ def spread(
 
     Args:
         b: the builder.
-        value: `[batch, channels, *spatial]`, of which the batch alone may be open.
+        value: `[batch, channels, *spatial]`, of which batch and channels alone may be open.
         strides: one a spatial axis.
         offsets: one a spatial axis, each below its stride.
         sizes: of the result; positions beyond are dropped.

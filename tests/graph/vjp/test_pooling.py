@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,14 @@ MAXIMA = [
         max_pool("single elements", x, [1, 1], strides=[2, 3]),
         max_pool("single rows", x, [1, 2], strides=[2, 2]),
     )
+]
+_OPEN_CHANNELS: dict[int, dict[int, str]] = {0: {0: "batch", 1: "channels"}}
+MAXIMA += [
+    dataclasses.replace(
+        max_pool(f"single elements of open channels, {rank}-D", ties(*x), [1] * rank, strides=s),
+        batch=_OPEN_CHANNELS,
+    )
+    for rank, x, s in ((1, (2, 3, 9), [2]), (2, (2, 3, 5, 7), [3, 2]), (2, (2, 3, 5, 70), [2, 2]))
 ]
 MAXIMA += [
     max_pool("1-D", ties(2, 3, 9), [3], strides=[2], pads=[1, 0]),
