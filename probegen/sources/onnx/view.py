@@ -465,7 +465,9 @@ class OnnxView(ModelView):
     def over_steps(self, output: PlainOutput) -> OverSteps | None:
         """Says how an output of a loop's body comes out; None where it is of none."""
         node = self._nodes.get(str(output.ref.path))
-        if output.probe.of_states and node is not None and is_loop(node):
+        if output.probe.of_states:
+            if node is None or not is_loop(node):
+                return None
             return self._over_steps_of_state(node, self._loop_states(node)[output.ref.position])
         return self._over_steps(self.taken(output), node)
 

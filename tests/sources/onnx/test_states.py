@@ -164,3 +164,71 @@ def test_lengths_with_empty_sequences_among_them(kind, direction, tmp_path):
                 expected[end:] = 0 if backwards else expected[end - 1]
             got = found[f"states/cell{way}"].array[row]
             np.testing.assert_allclose(got, expected, err_msg=f"{row} {way}", **CLOSE)
+
+
+def pooled(kind):
+    """Attention over what both directions say of sequences, those beyond their ends left out."""
+    rng = np.random.default_rng(len(kind))
+    rows = GATES[kind] * HIDDEN
+    stored = {
+        "w": rng.standard_normal((2, rows, WIDTH)),
+        "r": 0.5 * rng.standard_normal((2, rows, HIDDEN)),
+        "b": 0.2 * rng.standard_normal((2, 2 * rows)), "q": rng.standard_normal((2 * HIDDEN, 1)),
+        "d": rng.standard_normal((2 * HIDDEN, 2)), "far": np.array(-1e9),
+    }  # fmt: skip
+    stored = {name: array.astype("float32") for name, array in stored.items()}
+    stored |= {"ax1": np.array([1]), "ax2": np.array([2]), "joined": np.array([0, 0, -1])}
+    stored |= {"zero": np.array(0), "one": np.array(1)}
+    text = f"""<ir_version: 9, opset_import: ["" : 17]> pooled
+      (float[N, T, {WIDTH}] x, int32[N] lengths) => (float[N, 2] out) {{
+      turned = Transpose <perm = [1, 0, 2]> (x)
+      y = {kind} <hidden_size = {HIDDEN}, direction = "bidirectional"> (turned, w, r, b, lengths)
+      first = Transpose <perm = [2, 0, 1, 3]> (y)
+      both = Reshape (first, joined)
+      scores_1 = MatMul (both, q)
+      scores = Squeeze (scores_1, ax2)
+      sizes = Shape (x)
+      steps = Gather <axis = 0> (sizes, one)
+      places = Range (zero, steps, one)
+      whole = Cast <to = 7> (lengths)
+      ends = Unsqueeze (whole, ax1)
+      within = Less (places, ends)
+      masked = Where (within, scores, far)
+      weights = Softmax <axis = 1> (masked)
+      weights_1 = Unsqueeze (weights, ax2)
+      weighed = Mul (weights_1, both)
+      pooled = ReduceSum <keepdims = 0> (weighed, ax1)
+      out = MatMul (pooled, d) }}"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in stored.items())
+    return proto
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_attention_and_gradients_over_empty_sequences(kind, tmp_path):
+    """Gradients are differences of the file's own scores; of an empty sequence they are 0."""
+    source = pooled(kind)
+    probes = [pg.Attention(), pg.States(), pg.InputGradient(target=1, wrt="x")]
+    pg.compile(source, probes, tmp_path / "m.onnx")
+    art = runtime.load(tmp_path / "m.onnx")
+    session = ort.InferenceSession(source.SerializeToString())
+    rng = np.random.default_rng(5)
+    for lengths in ([5, 0, 3, 1, 5], [0, 2]):
+        feed = {
+            "x": rng.standard_normal((len(lengths), max(lengths), WIDTH)).astype("float32"),
+            "lengths": np.array(lengths, np.int32),
+        }
+        found = art.run(feed)
+        slope = found["input_gradient/x"].array
+        for t, i in np.ndindex(feed["x"].shape[1:]):
+            moved = np.zeros_like(feed["x"])
+            moved[:, t, i] = 1e-2
+            ends = [
+                session.run(None, feed | {"x": feed["x"] + s * moved})[0][:, 1] for s in (1, -1)
+            ]
+            np.testing.assert_allclose(slope[:, t, i], (ends[0] - ends[1]) / 2e-2, atol=3e-3)
+        assert not slope[np.array(lengths) == 0].any()
+        weights = found["attention/weights"].array
+        for row, end in enumerate(lengths):
+            np.testing.assert_allclose(weights[row].sum(), 1, rtol=1e-5)
+            assert end == 0 or not weights[row, end:].any()
