@@ -1,6 +1,7 @@
 """Look-ups of whole numbers in a table (`IntegerLookup`), in operations that ONNX has.
 
-ONNX has no tables. A table of whole numbers is two constants: its keys, sorted, and their values.
+ONNX has no tables. A table of whole numbers is two constants: its keys, sorted, and their values. A
+key is found by halving, in as many steps as the number of keys has binary digits.
 """
 
 from __future__ import annotations
@@ -30,10 +31,15 @@ def look_up(original: Any, table: Any, keys: Any, *args: Any, **kwargs: Any) -> 
         found, values = (array.numpy() for array in table.export())
     if not found.size:
         return original(table, keys, *args, **kwargs)
-    order = np.argsort(found)
+    order, steps = np.argsort(found), int(found.size - 1).bit_length()
+    # The last entry goes on to a power of two.
+    order = np.pad(order, (0, 2**steps - found.size), "edge")
     known, meant = tf.constant(found[order]), tf.constant(values[order])
     flat = tf.cast(tf.reshape(keys, [-1]), known.dtype)
-    place = tf.minimum(tf.searchsorted(known, flat), len(found) - 1)
+    place = tf.zeros_like(flat)  # of the last key that is not larger
+    for step in (2**i for i in reversed(range(steps))):
+        further = place + step
+        place = tf.where(tf.gather(known, further) <= flat, further, place)
     default = tf.cast(table.default_value, meant.dtype)
     chosen = tf.where(tf.equal(tf.gather(known, place), flat), tf.gather(meant, place), default)
     return tf.reshape(chosen, tf.shape(keys))

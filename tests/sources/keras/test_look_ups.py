@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import probegen as pg
 from probegen import runtime
 from probegen.errors import ExportError
+from probegen.sources.keras.look_ups import look_up
 
 KEYS = [7, -3, 40, 5, 10**12]
 MODES = {
@@ -57,6 +59,23 @@ def test_behind_layers_that_make_ids_of_strings(tmp_path):
     got = runtime.load(tmp_path / "m.onnx").run(texts)["y"].array
     expected = model(keras.ops.convert_to_tensor(texts)[:, None])
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 300])
+def test_tables_of_any_size(count):
+    """Every key, what lies beside it, and the ends of 64 bits."""
+    rng = np.random.default_rng(count)
+    ends = [-(2**63), 2**63 - 1]
+    keys = rng.permutation([*rng.choice(2 * count, max(0, count - 2), replace=False), *ends])[
+        :count
+    ]
+    values = rng.permutation(count) + 10
+    made = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values))
+    table = tf.lookup.StaticHashTable(made, -7)
+    asked = np.array([*keys, *keys[np.abs(keys) < 2**62] + 1, -1, 0, *ends])[np.newaxis]
+    found = look_up(tf.lookup.StaticHashTable.lookup, table, tf.constant(asked))
+    assert found.shape == asked.shape
+    np.testing.assert_array_equal(found, table.lookup(tf.constant(asked)))
 
 
 def test_what_stays_refused(tmp_path):
