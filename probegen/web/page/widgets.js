@@ -3,7 +3,7 @@
   "use strict";
 
   const { labelled, make } = page.drawing;
-  const { numbers, picture, row, series, text } = page.widgets;
+  const { TABLE, field, innerSizes, numbers, opener, picture, row, series, text } = page.widgets;
 
   const WIDGETS = [picture, row, series, numbers];
 
@@ -39,8 +39,37 @@
         if (!current.accepts(file)) show(able.find((one) => one.accepts(file)));
         return widget().load(file);
       },
+      set: (number) => widget().set?.(number),
       value: async (given) => given.set(spec.name, await widget().value()),
     };
+  }
+
+  const isSingle = (spec) => innerSizes(spec).every((size) => size === 1);
+
+  // A table with a column for each input, where each takes one number: a row gives them all.
+  function partOfTable(own, told, changed) {
+    const names = own.map((part) => part.spec.name);
+    const which = make("select", { autocomplete: "off", change: () => show(which.selectedIndex) });
+    const rows = make("div", { hidden: true }, field("Row", which));
+    let table = null;
+
+    function show(row) {
+      own.forEach((part) => part.set(table.rows[row][table.names.indexOf(part.spec.name)]));
+      changed();
+    }
+
+    async function load(file) {
+      const read = page.tables.read(await file.text());
+      const fits = read.names && JSON.stringify([...read.names].sort()) === JSON.stringify([...names].sort());
+      if (!fits) throw new page.InputError(`The model has ${names.length} inputs: name the columns of the table so in its first row: ${names.join(", ")}.`);
+      table = read;
+      which.replaceChildren(...read.rows.map((_, i) => make("option", { value: i }, `${i + 1} of ${read.rows.length}`)));
+      rows.hidden = read.rows.length < 2;
+      show(0);
+    }
+
+    const open = opener("Open a table with a column for each input", ".csv,.tsv,.txt", (file) => load(file).catch(told.problem));
+    return { element: make("fieldset", {}, make("legend", {}, "a row of a table"), open, rows), accepts: (file) => TABLE.test(file.name), load, value: async () => {} };
   }
 
   async function partOfText(entry, manifest, told, changed) {
@@ -57,7 +86,9 @@
   async function parts(manifest, told, changed) {
     const given = page.inputs.asGiven(manifest);
     const texts = await Promise.all(given.texts.map((entry) => partOfText(entry, manifest, told, changed)));
-    return [...texts, ...given.inputs.map((spec) => partOfInput(spec, told, changed))];
+    const own = given.inputs.map((spec) => partOfInput(spec, told, changed));
+    const isTable = !texts.length && own.length > 1 && given.inputs.every(isSingle);
+    return [...(isTable ? [partOfTable(own, told, changed)] : []), ...texts, ...own];
   }
 
   page.parts = parts;

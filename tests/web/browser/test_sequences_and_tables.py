@@ -153,6 +153,33 @@ def test_a_row_of_a_table(iris, shown, tmp_path):
     assert "takes 4 numbers a row" in view.problem()
 
 
+def test_a_column_for_each_input(shown, tmp_path):
+    keras.utils.set_random_seed(12)
+    age, plan = keras.Input((1,), name="age"), keras.Input((1,), dtype="int32", name="plan")
+    kind = layers.Flatten()(layers.Embedding(4, 3, name="kinds")(plan))
+    y = layers.Dense(1, activation="sigmoid", name="leaves")(layers.Concatenate()([age, kind]))
+    path, csv = tmp_path / "m.onnx", tmp_path / "t.csv"
+    model = keras.Model([age, plan], y)
+    pg.compile(model, [pg.GradientXInput(wrt="age")], path, verify=False)
+    csv.write_text("plan,age\n3,20.5\n1,-1\n")
+    view = shown(path)
+    view.page.get_by_label("Open a table with a column").set_input_files(csv)
+    view.done()
+    right = read_input(csv, runtime.load(path).manifest).feed
+    for row in (0, 1):
+        if row:
+            view.page.evaluate("() => { document.getElementById('status').textContent = ''; }")
+            view.page.get_by_label("Row", exact=True).first.select_option(index=row)
+            view.done()
+        for name in ("age", "plan"):
+            fed = view.arrays("feeds")[name]
+            np.testing.assert_array_equal(fed, right[name][row : row + 1].astype(fed.dtype))
+        agree(path, view)
+    csv.write_text("plan,years\n3,20.5\n")
+    view.page.get_by_label("Open a table with a column").set_input_files(csv)
+    assert "name the columns" in view.problem()
+
+
 @pytest.fixture(scope="module")
 def forecast(tmp_path_factory):
     path = tmp_path_factory.mktemp("series") / "forecast.onnx"

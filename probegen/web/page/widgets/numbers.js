@@ -64,7 +64,10 @@
 
     const help = `${what}; divided by blanks, or as nested lists without the batch`;
     const element = make("div", {}, field("Numbers", area, help), opener("Open a JSON file", ".json", (file) => load(file).catch(told.problem)));
-    return { element, value, load };
+    const set = (number) => {
+      area.value = String(number);
+    };
+    return { element, value, load, set };
   }
 
   page.widgets.numbers = { title: "numbers", fits: () => true, accepts: (file) => /\.json$/i.test(file.name), make: makeWidget, parsed };

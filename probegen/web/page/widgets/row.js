@@ -59,7 +59,14 @@
       fields ? make("div", { class: "fields" }, ...fields.map((one, i) => field(names[i], one))) : null,
       field("Paste rows of a table", pasted, "as CSV, with or without a row of names"),
       opener("Open a table", ".csv,.tsv,.txt", (file) => load(file).catch(told.problem)), rows);
-    return { element, value, load };
+    // Gives the one number of an input that takes no more.
+    function set(number) {
+      table = null;
+      values = [number];
+      if (fields) fields[0].value = Number.isFinite(number) ? number : "";
+    }
+
+    return { element, value, load, set };
   }
 
   // Names of the features of an input.
