@@ -20,6 +20,8 @@ from probegen.runtime.plot.view import view_of
 from probegen.web import Options, write
 
 ROOT = Path(__file__).resolve().parents[3]
+#: Returns the texts of a page that hardly stand out.
+CONTRAST = Path(__file__).with_name("contrast.js")
 PACKAGE = ROOT / "runs_where" / "javascript" / "node_modules" / "onnxruntime-web"
 
 
@@ -90,6 +92,12 @@ class Shown:
             name: np.array(data, np.float64).reshape(dims).astype(dtype)
             for name, (data, dims, dtype) in told.items()
         }
+
+    def is_legible(self):
+        """Nothing runs over the edge, and text stands out from its ground (WCAG 2.1, 1.4.3)."""
+        wide = "() => document.documentElement.scrollWidth - window.innerWidth"
+        assert self.page.evaluate(wide) <= 0
+        assert self.page.evaluate(CONTRAST.read_text()) == []
 
     def screenshot(self, name):
         if "SCREENSHOTS" in os.environ:

@@ -237,3 +237,22 @@ def test_two_inputs_and_a_fixed_batch(shown, tmp_path):
     view.run()
     assert view.arrays("feeds")["right"].tolist() == [[-1, 0, 1, 0, 2.5, 0, -3]]
     agree(path, view)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_at_phone_width(scheme, sentiment, iris, forecast, shown):
+    rows = "\n".join(f"{i / 7},{(i * 5) % 3}" for i in range(17))
+    for artefact, label, given in (
+        (sentiment, "review", "the cat sat on the mat"),
+        (iris, "Paste rows of a table", "5,4,3,2"),
+        (forecast, "Paste the series", rows),
+    ):
+        size = {"width": 360, "height": 740}
+        view = shown(artefact, overwrite=True, color_scheme=scheme, viewport=size)
+        view.page.get_by_label(label, exact=True).fill(given)
+        view.page.keyboard.press("Tab")
+        view.done()
+        for spec in runtime.load(artefact).manifest.explanations:
+            view.page.select_option("#method", spec.name)
+            view.screenshot(f"phone-{scheme}-{spec.name.replace('/', '-')}")
+            view.is_legible()
