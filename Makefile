@@ -17,7 +17,7 @@ help:
 	@echo "make test-web  run the tests of pages in Chromium (needs node, npm and Chromium)"
 	@echo "make test-ray  run the tests of bulk runs on a Ray cluster of this machine (a minute)"
 	@echo "make check   format, lint and types"
-	@echo "make docs    write the tables of methods, and the site into out/site/"
+	@echo "make docs    write the tables of methods, draw each (some minutes), and the site into out/site/"
 	@echo "make peers   compare methods with the libraries people use today, write docs/PEERS.md"
 	@echo "make bench   time explained against plain models, as ratios, and how both grow"
 	@echo "make bench-serve  load on probegen serve, over loopback (three minutes)"
@@ -87,7 +87,13 @@ format: $(READY)
 # The site: what writes it needs neither the compiler nor its tests.
 .venv-docs/.ready: PACKAGES := --editable '.[docs]'
 
-docs: $(READY) .venv-docs/.ready
+# One picture a method, drawn anew where a method or a plot has changed.
+CATALOGUE := out/catalogue/.ready
+$(CATALOGUE): $(READY) $(wildcard examples/*.py probegen/methods/*.py probegen/runtime/plot/*.py probegen/runtime/plot/plots/*.py)
+	$(BIN)/python examples/catalogue.py
+	touch $@
+
+docs: $(READY) .venv-docs/.ready $(CATALOGUE)
 	$(BIN)/python -m probegen.methods.documentation README.md docs/METHODS.md
 	.venv-docs/bin/mkdocs build --strict
 

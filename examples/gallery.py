@@ -58,7 +58,7 @@ class Subject:
         model: a trained network.
         x: what is drawn, a batch of one.
         samples: what the artefacts are verified on.
-        class_names: names of the classes.
+        class_names: names of the classes; None where there are none.
         fields: what fields without a default are filled with, by the field's name.
         small: as `SMALL`, for this subject.
         labels: of the pictures; see `Record.plot`.
@@ -69,7 +69,7 @@ class Subject:
     model: keras.Model
     x: Any
     samples: Any
-    class_names: Sequence[str]
+    class_names: Sequence[str] | None
     fields: Mapping[str, Any]
     small: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -39,8 +39,9 @@ VERSION = 1
 PROJECTIONS, _SIGNS = 16, 20
 #: An answer of so many bytes is kept whole.
 WHOLE = 2048
-#: A request has no more elements; a damaged file could ask for any number.
-MOST_ELEMENTS = 2**28
+#: An input of a request has no more elements, and no larger whole numbers; a damaged file could ask
+#: for any number.
+MOST_ELEMENTS, _LARGEST = 2**25, 2**53
 _WORDS = ("", "a", "the", "Model", "x1")
 
 
@@ -73,8 +74,9 @@ class Drawn:
             ArtefactError: it cannot be drawn: the text was damaged.
         """
         count = math.prod(self.shape)
-        ordered = self.kind in ("normal", "words") or self.low < self.high
-        if min(self.shape, default=0) < 0 or count > MOST_ELEMENTS or not ordered:
+        bounds = max(abs(self.low), abs(self.high)) <= _LARGEST and self.low < self.high
+        fits = self.kind in ("normal", "words") or bounds
+        if min(self.shape, default=0) < 0 or count > MOST_ELEMENTS or not fits:
             raise ArtefactError(f"the stored request {self.name!r} is damaged: {self.shape}.")
         if self.kind == "words":
             drawn = portable_random.integers(self.seed, count, 0, len(_WORDS))

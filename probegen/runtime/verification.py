@@ -19,6 +19,7 @@ import numpy as np
 from probegen.artefact import answers, integrity
 from probegen.artefact.answers import Answer, Request
 from probegen.artefact.manifest import OutputSpec, finite
+from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, VerificationError
 from probegen.runtime.engines.base import Options
 from probegen.runtime.feeds import Feeds
@@ -202,7 +203,7 @@ def reproduce(
 def require_same(report: Reproduction) -> None:
     """Raises a VerificationError that says what differs, if anything does."""
     wrong = [
-        f"{name!r} (L2 {d.l2_rel:.1e}, {d.share:.2g} times what rounding explains)"
+        f"{name!r} (L2 {d.l2_rel:.1e}, {_times(d.share)})"
         for name, d in report.items()
         if not d.passed
     ]
@@ -212,6 +213,12 @@ def require_same(report: Reproduction) -> None:
             f"verified: {'; '.join(wrong)}.",
             report,
         )
+
+
+def _times(share: float) -> str:
+    if not np.isfinite(share):
+        return "which rounding does not explain"
+    return f"{share:.2g} times what rounding explains"
 
 
 def feeds_of(request: Request) -> Feeds:
@@ -270,6 +277,12 @@ def compared(spec: OutputSpec, answer: Answer, array: Array) -> Difference:
         array: what came out now.
     """
     kept = answers.values_in(answer)
+    at = batch_axis(spec.axes)
+    if len(answer.allowed) != (1 if at is None else dict(enumerate(answer.shape)).get(at)):
+        raise ArtefactError(
+            f"the stored answer {answer.name!r} is damaged: it has {len(answer.allowed)} limits "
+            f"for the shape {list(answer.shape)}. Compile the artefact again."
+        )
     how = "sketch" if kept is None else "whole"
     rows = len(answer.allowed)
     judged = [row for row, allowed in enumerate(answer.allowed) if allowed is not None]
@@ -290,7 +303,8 @@ def compared(spec: OutputSpec, answer: Answer, array: Array) -> Difference:
         slack = 1.0
     apart, size = apart[judged], size[judged]
     apart = np.where(np.isnan(apart), np.inf, apart)
-    share = np.where(apart == 0, 0.0, apart / np.where(allowed > 0, allowed * slack, 1e-300))
+    share = np.where(allowed > 0, apart / np.where(allowed > 0, allowed * slack, 1.0), np.inf)
+    share = np.where(apart == 0, 0.0, share)
     relative = np.where(size > 0, apart / np.where(size > 0, size, 1.0), apart)
     return Difference(
         compared=how,

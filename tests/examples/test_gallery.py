@@ -52,3 +52,19 @@ def test_every_method_is_told_what_it_must_be(gallery, method):
     layer = SimpleNamespace(output=SimpleNamespace(shape=(None, 3)))
     model = SimpleNamespace(get_layer=lambda _: layer)
     assert needed <= set(gallery.fields(model, "hidden", None))
+
+
+def test_the_catalogue_takes_the_first_subject_that_a_method_explains(gallery, tmp_path):
+    catalogue = importlib.import_module("catalogue")
+
+    def text():
+        return gallery.text(epochs=1)
+
+    def row():
+        return gallery.row(epochs=1)
+
+    folder = catalogue.main(tmp_path, (row, text), (pg.InputGradient, pg.Attention))
+    pictures = {path.name: path.read_bytes()[:8] for path in folder.iterdir()}
+    assert pictures == {"input_gradient.png": PNG, "attention.png": PNG}
+    with pytest.raises(pg.ProbegenError, match=r"States has no picture: row: .*"):
+        catalogue.main(tmp_path, (row,), (pg.States,))

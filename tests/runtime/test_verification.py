@@ -185,6 +185,15 @@ def test_open_sizes_are_asked_at_two(tmp_path):
     assert runtime.verify(tmp_path / "m.onnx").passed
 
 
+def test_positions_of_equal_weights_are_not_compared(tmp_path):
+    """Two tokens that are equal have equal weights, of which engines name either."""
+    pg.compile(models.transformer(), pg.Attention("block_1/*", reduce="top:3"), tmp_path / "m.onnx")
+    report = runtime.verify(tmp_path / "m.onnx", engine="openvino")
+    keys = report["attention/block_1/mha/keys"]
+    assert (keys.samples, keys.left_out, keys.verdict()) == (0, 3, "not compared: rounding decides")
+    assert report["attention/block_1/mha"].samples == 3
+
+
 def test_damaged_answers_are_an_error_of_ours(path, tmp_path):
     def cut(proto):
         entry = next(p for p in proto.metadata_props if p.key == answers.METADATA_KEY)
@@ -199,6 +208,14 @@ def test_damaged_answers_are_an_error_of_ours(path, tmp_path):
 
     with pytest.raises(ArtefactError, match="stored request 'image' is damaged"):
         runtime.verify(changed(path, tmp_path / "n.onnx", vast))
+
+    def short(proto):
+        entry = next(p for p in proto.metadata_props if p.key == answers.METADATA_KEY)
+        first, _, rest = entry.value.partition('"allowed": [')
+        entry.value = f'{first}"allowed": [1.0, {rest}'
+
+    with pytest.raises(ArtefactError, match="stored answer 'scores' is damaged: it has 3 limits"):
+        runtime.verify(changed(path, tmp_path / "o.onnx", short))
 
 
 ALONE = """
