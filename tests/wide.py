@@ -6,6 +6,7 @@
 # Files and tests that stand below several times.
 _RECURRENT = "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_"
 _BY_TAPE = "tests/graph/vjp/test_recurrent_layers.py::test_gradients_agree_with_tensorflow"
+_CELL = "tests/sources/keras/test_attention_families.py::test_weights_in_a_cell_are_given_over_time"
 _HUB = "tests/sources/keras/test_attention_in_keras_hub.py::test_the_"
 
 #: Beginnings of the names of tests.
@@ -80,6 +81,7 @@ WIDE = (
     # Others of the same file try the subject in less.
     "tests/cli/test_compile.py::test_custom_classes_are_imported",
     "tests/cost/test_report.py::test_bytes_are_those_of_real_outputs[transformer",
+    "tests/cost/test_report.py::test_the_export_does_what_was_told[transformer",
     "tests/graph/passes/test_any_graph.py::test_each_pass_alone_and_all_in_a_row",
     "tests/graph/test_open_sizes.py::test_height_and_width[padded-True",
     "tests/graph/test_open_sizes.py::test_height_and_width[moved about-True",
@@ -108,6 +110,8 @@ WIDE = (
     "tests/runtime/test_one_class.py::test_figures_and_reports_of_all",
     f"{_HUB}prediction_follows_from_the_weights[L",
     f"{_HUB}prediction_follows_from_the_weights[S",
+    f"{_CELL}[{{}}",
+    f"{_CELL}[{{'length': 4}}",
     "tests/sources/keras/test_explicit_states.py::test_a_decoder_keeps_the_states_of_its_encoder",
     "tests/sources/keras/test_explicit_states.py::test_a_savedmodel_has_them_too",
     "tests/sources/keras/test_explicit_states.py::test_a_stateful_model_goes_on_as_it_does",

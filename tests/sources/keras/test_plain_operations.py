@@ -7,23 +7,27 @@ import tensorflow as tf
 from probegen.sources.keras.plain_operations import PLAIN, in_plain_operations
 
 
-def compared(function, *arrays):
-    """Returns what a function gives, and what its copy gives, which has none of the operations."""
-    names = [f"x{i}" for i in range(len(arrays))]
+def compared(function, *feeds):
+    """Yields what a function gives, and what its copy gives, which has none of the operations.
+
+    Args:
+        function: of one tensor or several; it is traced once, with all but the last size open.
+        feeds: what both are called with, one after another: arrays, or tuples of some.
+    """
+    feeds = [feed if isinstance(feed, tuple) else (feed,) for feed in feeds]
+    names = [f"x{i}" for i in range(len(feeds[0]))]
     specs = {
-        n: tf.TensorSpec([None] * a.ndim, a.dtype, n) for n, a in zip(names, arrays, strict=True)
+        name: tf.TensorSpec([*[None] * (array.ndim - 1), *array.shape[-1:]], array.dtype, name)
+        for name, array in zip(names, feeds[0], strict=True)
     }
-    for name, array in zip(names, arrays, strict=True):
-        specs[name] = tf.TensorSpec(
-            [*[None] * (array.ndim - 1), *array.shape[-1:]], array.dtype, name
-        )
     traced = tf.function(lambda **x: {"y": function(*(x[n] for n in names))}, autograph=False)
     old = traced.get_concrete_function(**specs)
     new = in_plain_operations(old, specs)
     assert new is not old
     assert not {o.type for o in new.graph.get_operations()} & set(PLAIN)
-    feeds = {n: tf.constant(a) for n, a in zip(names, arrays, strict=True)}
-    return old(**feeds)["y"].numpy(), new(**feeds)["y"].numpy()
+    for feed in feeds:
+        fed = {n: tf.constant(a) for n, a in zip(names, feed, strict=True)}
+        yield old(**fed)["y"].numpy(), new(**fed)["y"].numpy()
 
 
 def gradient(function, *, also=lambda y: y * y):
@@ -59,7 +63,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_one_number(name):
-    expected, found = compared(gradient(FUNCTIONS[name]), images())
+    ((expected, found),) = compared(gradient(FUNCTIONS[name]), images())
     largest = np.abs(expected).max()
     assert largest > 1e-3
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7 * largest)
@@ -68,7 +72,7 @@ def test_functions_of_one_number(name):
 @pytest.mark.parametrize("function", [tf.math.erf, tf.math.erfc])
 def test_erf(function):
     x = np.concatenate([np.linspace(-6, 6, 4001), [0.0, 1e-6, -1e-6, 30, -30]]).astype(np.float32)
-    expected, found = compared(function, x)
+    ((expected, found),) = compared(function, x)
     np.testing.assert_allclose(found, expected, rtol=0, atol=6e-7)
     flat = np.abs(x) >= 4
     np.testing.assert_array_equal(found[flat & (x > 0)], round(function(9.0).numpy()))
@@ -82,10 +86,8 @@ def test_erf(function):
 @pytest.mark.parametrize("pool", [tf.nn.max_pool2d, tf.nn.avg_pool2d])
 def test_pooling(pool, window, stride, padding):
     """Ties go to the first, windows overlap, leave gaps, reach over the end or end before it."""
-    for size in ((7, 9), (8, 6)):
-        expected, found = compared(
-            gradient(lambda x: pool(x, window, stride, padding)), images(*size)
-        )
+    pooled = gradient(lambda x: pool(x, window, stride, padding))
+    for expected, found in compared(pooled, images(7, 9), images(8, 6)):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
         assert np.abs(expected).max() > 0
 
@@ -109,8 +111,7 @@ def test_depthwise_convolutions(kernel, stride, step, padding):
             x, weights, [1, stride, stride, 1], padding, dilations=[step, step]
         )
 
-    for size in ((7, 9), (8, 6)):
-        expected, found = compared(gradient(convolved), images(*size))
+    for expected, found in compared(gradient(convolved), images(7, 9), images(8, 6)):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -123,7 +124,7 @@ def test_axes_of_broadcasting():
 
     x = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
     for shape in ((2, 5, 3), (1, 5, 3), (2, 1, 3), (5, 3), (1, 1, 3)):
-        expected, found = compared(scaled, x, np.ones(shape, np.float32))
+        ((expected, found),) = compared(scaled, (x, np.ones(shape, np.float32)))
         assert found.shape == shape
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
