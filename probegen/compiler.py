@@ -34,6 +34,7 @@ from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.writing import write_model, write_split
 from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
+from probegen.parity.measuring import open_to_verify
 from probegen.parity.recording import record
 from probegen.plan.making import make_plan
 from probegen.runtime import load
@@ -310,7 +311,7 @@ def _verified(place: Path, final: Path, program: Program, samples: Any) -> tuple
         ExportError: it cannot be run here at all.
     """
     try:
-        opened = load(place)
+        opened = open_to_verify(place)
         report = dataclasses.replace(measure(opened, program, samples), artefact=str(final))
     except ArtefactError as error:
         reason = str(error).replace(str(place), str(final))

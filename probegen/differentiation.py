@@ -28,6 +28,7 @@ from probegen.artefact.work_folder import follow
 from probegen.errors import ExportError, InstrumentError, VerificationError, did_you_mean
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.differentiate import COTANGENT, GRADIENT, differentiated
+from probegen.graph.running import session_options
 from probegen.graph.writing import write_model
 from probegen.methods.input_gradient import InputGradient
 from probegen.parity import trials
@@ -275,7 +276,9 @@ def _verified(
         feed = check_inputs(samples, described.inputs)
         tried = trials.given(feed, described, reference, source.name)
     moved = source.moved_scores(plan)
-    session = onnxruntime.InferenceSession(str(place), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(place), session_options(), providers=["CPUExecutionProvider"]
+    )
     said: dict[str, list[str]] = {name: [] for name in tensors}
     for batch, predictions in tried:
         scores, values = moved.at(batch.feed, {})

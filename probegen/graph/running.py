@@ -8,9 +8,21 @@ import onnxruntime
 from probegen.graph.external_data import external_tensors, fits_one_message, take_out_weights
 
 #: Keeps onnxruntime from writing to the terminal: what it says is in its exceptions.
-LOG_FATAL = 4
+_LOG_FATAL = 4
 #: Where weights lie that are not in the model; without it onnxruntime refuses them.
 _FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Returns options for what the compiler itself runs, a few times each.
+
+    Threads that have nothing to do sleep. By default they spin while they wait for the next run,
+    which costs more than small graphs do, and takes processors from whatever runs beside.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def open_graph(
@@ -21,11 +33,14 @@ def open_graph(
     Its weights may lie in files beside its source. Where they lie in memory and are more than one
     message can hold, onnxruntime is given them apart from it.
 
+    Args:
+        model: the model.
+        options: what `session_options` returned, changed; by default as it returns them.
+
     Raises:
         Exception: onnxruntime cannot run it.
     """
-    options = options or onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_FATAL
+    options = options or session_options()
     folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
     for folder in folders:  # of one source, and so one
         options.add_session_config_entry(_FOLDER, folder)

@@ -22,6 +22,7 @@ from probegen.artefact.manifest import (
 )
 from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
+from probegen.graph.running import session_options
 from probegen.methods.axes import batch_first
 from probegen.methods.text_forms import from_dict
 from probegen.parity import texts, trials
@@ -105,6 +106,17 @@ def verify(
     return report
 
 
+def open_to_verify(artefact: str | os.PathLike[str]) -> runtime.Artefact:
+    """Opens an artefact to be verified, with the options of the compiler's own sessions.
+
+    Raises:
+        ArtefactError, ManifestError: see `probegen.runtime.load`.
+    """
+    if Path(artefact).is_dir():  # TensorFlow's, which has none of them
+        return runtime.load(artefact)
+    return runtime.load(artefact, session_options=session_options())
+
+
 @stage("the artefact cannot be compared with the model", VerificationError)
 def measure(
     artefact: str | os.PathLike[str] | runtime.Artefact,
@@ -123,7 +135,7 @@ def measure(
             not finite, or differ from call to call.
         InputError: the samples do not fit, or the source model runs on none that can be made up.
     """
-    art = artefact if isinstance(artefact, runtime.Artefact) else runtime.load(artefact)
+    art = artefact if isinstance(artefact, runtime.Artefact) else open_to_verify(artefact)
     described = art.manifest
     program = _program_as_written(art.path, model, described)
     pictures = OverPictures.of(program, described)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 import probegen as pg
@@ -105,3 +108,25 @@ def test_a_model_in_memory_that_no_message_holds(
     np.testing.assert_allclose(found["y"].array, np.tanh(x @ weight), rtol=1e-5, atol=1e-6)
     slope = (1 - np.tanh(x @ weight[:, 1]) ** 2)[:, None] * weight[:, 1]
     np.testing.assert_allclose(found["input_gradient/x"].array, slope, rtol=1e-5, atol=1e-6)
+
+
+def test_threads_of_the_compilers_sessions_sleep_while_they_wait(tmp_path, monkeypatch):
+    """All of them: of constants, of the references and of the artefact that is verified."""
+    told = []
+    opened = onnxruntime.InferenceSession.__init__
+
+    def noting(self: Any, model: Any, sess_options: Any = None, **options: Any) -> None:
+        key = "session.intra_op.allow_spinning"
+        told.append(sess_options is not None and sess_options.get_session_config_entry(key))
+        opened(self, model, sess_options, **options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", noting)
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        g (float[N, 5] x) => (float[N, 2] y)
+        <int64[2] sizes = {-1, 5}, float[5, 2] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}>
+        { one = Neg(sizes)  two = Neg(one)  h = Reshape(x, two)  t = Tanh(h)  y = MatMul(t, w) }
+    """)
+    pg.compile(model, [pg.Saliency(target=1)], tmp_path / "m.onnx")
+    assert len(told) > 3
+    assert set(told) == {"0"}

@@ -15,7 +15,7 @@ import onnxruntime
 
 from probegen.graph.core.queries import captured_values, inputs_of
 from probegen.graph.core.values import new_initializer, static_shape, subgraphs_of
-from probegen.graph.running import open_graph
+from probegen.graph.running import open_graph, session_options
 from probegen.sources.onnx.names import AllNames, nodes_of
 from probegen.sources.onnx.rewriting import graph_of
 
@@ -353,7 +353,7 @@ def _reading(graph: ir.Graph, outer: Mapping[ir.Value, ir.Value]) -> ir.Graph:
 
 
 def _options() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     return options

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from probegen.graph.core.marks import remove_marks
-from probegen.graph.running import LOG_FATAL, open_graph
+from probegen.graph.running import open_graph, session_options
 
 Array = npt.NDArray[Any]
 
@@ -38,8 +38,7 @@ class Runner:
             lean: keep no copy of the weights in the order that kernels like best: of the witnesses
                 of a large model each would have its own.
         """
-        options = ort.SessionOptions()
-        options.log_severity_level = LOG_FATAL
+        options = session_options()
         if as_written:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if lean:

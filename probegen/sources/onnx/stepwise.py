@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from probegen.graph.core.values import attribute, constant_of
-from probegen.graph.running import LOG_FATAL
+from probegen.graph.running import session_options
 
 Array = npt.NDArray[Any]
 
@@ -141,10 +141,8 @@ class _Direction:
         graph = helper.make_graph([made], "step", infos, outs, stored)
         version = [helper.make_opsetid("", opset)]
         model = helper.make_model(graph, opset_imports=version, ir_version=8)
-        options = ort.SessionOptions()
-        options.log_severity_level = LOG_FATAL
         content = onnx.ModelProto.SerializeToString(model)
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, session_options(), providers=["CPUExecutionProvider"])
 
     def _activate(self, place: int, sums: Array) -> Array:
         bounded = np.clip(sums, -self.clip, self.clip) if self.clip else sums
