@@ -256,10 +256,12 @@ def export(
         )
     if reference is not None:
         _check_reference(program.plan.manifest, kind)
+    batch = program.source.batch or (None if dynamic_batch else 1)
+    if samples is not None and verify and kind != "keras":
+        _fed(samples, program.plan.manifest.with_batch(batch))  # refused before it takes long
     write = _write_onnx if kind == "onnx" else _write_own
     with aside(final) as place:
         say(f"writing {kind}")
-        batch = program.source.batch or (None if dynamic_batch else 1)
         options = _Options(kind, chosen, opset, batch, external_data)
         with stage(_FAILED[kind], ExportError), writing(final):
             described, rewrite = write(program, place, options)
@@ -333,8 +335,16 @@ def _certificate(report: Report, samples: Any, described: Manifest) -> Mapping[s
     """Returns a report as JSON, with the range of each floating input in the user's samples."""
     if samples is None:
         return report.to_json()
-    feed = check_inputs(Texts(described).given(samples), described.inputs)
-    return {**report.to_json(), "range": ranges(feed, described.inputs)}
+    return {**report.to_json(), "range": ranges(_fed(samples, described), described.inputs)}
+
+
+def _fed(samples: Any, described: Manifest) -> Mapping[str, Any]:
+    """Returns samples as inputs by name.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    return check_inputs(Texts(described).given(samples), described.inputs)
 
 
 def _check_reference(described: Manifest, kind: str) -> None:

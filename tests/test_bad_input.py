@@ -7,6 +7,8 @@ Selectors, targets and gradients that cannot flow are refused in
 
 import os
 import re
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -250,13 +252,18 @@ def test_strings(tmp_path):
         (np.full((2, 11, 8, 2), "a"), "takes numbers and no text"),
     ],
 )
-def test_samples_that_do_not_fit(tmp_path, samples, says):
-    refused(tmp_path, InputError, says, models.cnn(), samples=samples)
+@pytest.mark.parametrize("name", ["m.onnx", "saved"])
+def test_samples_that_do_not_fit(tmp_path, samples, says, name):
+    """They are refused before anything is converted, which may take minutes."""
+    told = []
+    refused(
+        tmp_path, InputError, says, models.cnn(), name=name, samples=samples, progress=told.append
+    )
+    assert told == ["tracing and planning"]
 
 
-def test_verifying_what_is_no_artefact_of_the_model(tmp_path):
-    path = tmp_path / "m.onnx"
-    pg.compile(models.cnn(), pg.Saliency(), path, verify=False)
+def test_verifying_what_is_no_artefact_of_the_model(artefact, tmp_path):
+    path = Path(shutil.copy(artefact, tmp_path))
     with pytest.raises(ArtefactError, match="there is no artefact at"):
         pg.verify(tmp_path / "no.onnx", models.cnn())
     with pytest.raises(SourceError, match="there is no model file"):
@@ -269,6 +276,13 @@ def test_verifying_what_is_no_artefact_of_the_model(tmp_path):
         pg.verify(path, models.cnn())
 
 
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("artefact") / "m.onnx"
+    pg.compile(models.cnn(), pg.Saliency(), path, verify=False)
+    return path
+
+
 @pytest.mark.parametrize(
     ("metadata", "error", "says"),
     [
@@ -277,9 +291,8 @@ def test_verifying_what_is_no_artefact_of_the_model(tmp_path):
         ({ONNX_METADATA_KEY: "{"}, ManifestError, "not valid JSON"),
     ],
 )
-def test_foreign_and_newer_artefacts(tmp_path, metadata, error, says):
-    pg.compile(models.cnn(), pg.Saliency(), tmp_path / "m.onnx", verify=False)
-    proto = onnx.load(tmp_path / "m.onnx")
+def test_foreign_and_newer_artefacts(artefact, tmp_path, metadata, error, says):
+    proto = onnx.load(artefact)
     helper.set_model_props(proto, metadata)
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(error, match=says):
