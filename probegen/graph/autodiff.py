@@ -211,7 +211,12 @@ def _name_of(node: ir.Node) -> str:
     return node.name or next((v.name for v in node.outputs if v.name), "")
 
 
-def _no_rule(*_: object) -> Iterable[tuple[ir.Value, ir.Value]]:
+def _no_rule(_: object, node: ir.Node, *__: object) -> Iterable[tuple[ir.Value, ir.Value]]:
+    if node.domain == "ai.onnx.ml":  # trees, support vectors
+        raise Refused(
+            "it has no slope that is known here; methods that hide parts of the input need none, "
+            "such as pg.KernelSHAP"
+        )
     raise Refused("no gradient rule")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import onnx_ir as ir
 from onnx_ir.passes import common as ir_passes
 
 from probegen.graph.core.marks import MARK_DOMAIN
+from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of
 from probegen.graph.loops.iteration import infer_with_loops
 from probegen.graph.passes.before.narrow_slices import narrow_slices
@@ -27,29 +30,36 @@ def infer_shapes(model: ir.Model) -> None:
     infer_with_loops(
         model,
         ir_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
-        _spectra_of_open_length,
+        _found_here,
     )
     imports[""] = written
     for node, kind in zip(marks, kinds, strict=True):
         node.domain, node.op_type = MARK_DOMAIN, kind
 
 
-def _spectra_of_open_length(model: ir.Model) -> dict[ir.Value, list[Dim]]:
-    """Returns the shapes `[batch, frame, frequency, 2]` of spectra of signals of open length.
-
-    ONNX's inference says nothing about these, not even how many axes they have.
-    """
+def _found_here(model: ir.Model) -> dict[ir.Value, list[Dim]]:
+    """Returns the shapes of results of which ONNX's inference does not even know the rank."""
     found: dict[ir.Value, list[Dim]] = {}
     for node in model.graph.all_nodes():
-        result = node.outputs[0]
-        if node.op_type != "STFT" or node.domain or result.shape is not None:
+        rule = _RULES.get(key_of(node))
+        first = node.inputs[0] if node.inputs else None
+        shape = None if rule is None or first is None else shape_of(first)
+        if rule is None or not shape:
             continue
-        signal = None if node.inputs[0] is None else shape_of(node.inputs[0])
-        width = _width_of_frames(node)
-        if signal is not None and width is not None:
-            count = width // 2 + 1 if attribute(node, "onesided", 1) else width
-            found[result] = [signal[0], None, count, 2]
+        for value, sizes in zip(node.outputs, rule(node, shape), strict=False):
+            if value.shape is None:
+                found[value] = sizes
+        if node.domain and node.outputs[-1].dtype is None:  # scores stand last
+            node.outputs[-1].dtype = ir.DataType.FLOAT
     return found
+
+
+def _spectrum(node: ir.Node, signal: tuple[Dim, ...]) -> list[list[Dim]]:
+    """The spectrum of a signal of open length is `[batch, frame, frequency, 2]`."""
+    width = _width_of_frames(node)
+    if width is None:
+        return []
+    return [[signal[0], None, width // 2 + 1 if attribute(node, "onesided", 1) else width, 2]]
 
 
 def _width_of_frames(node: ir.Node) -> int | None:
@@ -59,3 +69,29 @@ def _width_of_frames(node: ir.Node) -> int | None:
         return int(constant.reshape(()))
     shape = None if window is None else shape_of(window)
     return shape[0] if shape and isinstance(shape[0], int) else None
+
+
+def _classified(node: ir.Node, rows: tuple[Dim, ...]) -> list[list[Dim]]:
+    """A label a row, and a score a class."""
+    labels = [
+        attribute(node, f"classlabels_{kind}", None) for kind in ("strings", "int64s", "ints")
+    ]
+    count = next((len(names) for names in labels if names), None)
+    return [[rows[0]], [rows[0], count]]
+
+
+def _scored(node: ir.Node, rows: tuple[Dim, ...]) -> list[list[Dim]]:
+    """A number a row for each target."""
+    return [[rows[0], attribute(node, "n_targets", 1)]]
+
+
+#: Operator -> the shapes of its results, of the node and the shape of its first operand.
+_RULES: Mapping[str, Callable[[ir.Node, tuple[Dim, ...]], list[list[Dim]]]] = {
+    "STFT": _spectrum,
+    "ai.onnx.ml::TreeEnsembleClassifier": _classified,
+    "ai.onnx.ml::TreeEnsembleRegressor": _scored,
+    "ai.onnx.ml::TreeEnsemble": _scored,
+    "ai.onnx.ml::SVMRegressor": _scored,
+    # How many scores it gives hangs on the version of its runtime where it has no probabilities.
+    "ai.onnx.ml::SVMClassifier": lambda _, rows: [[rows[0]], [rows[0], None]],
+}

@@ -8,6 +8,7 @@ error says to pass samples.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ Array = npt.NDArray[np.generic]
 
 #: A batch and the source model's predictions for it.
 Tried = tuple[Batch, dict[str, Array]]
+
+#: What exporters call the keys and values of tokens before.
+_CACHE = re.compile(r"(?i)past|cache")
 
 #: Open sizes are not tried where a sample would have more elements.
 _MOST_ELEMENTS = 2_000_000
@@ -55,7 +59,7 @@ def generated(
         if not isinstance(tried, str):
             found.append(tried)
         elif not found:
-            raise _unsuitable(name, tried)
+            raise _unsuitable(name, tried, described)
     return found
 
 
@@ -115,7 +119,7 @@ def _open_sizes(
             return found[:2]
     if found:
         return found
-    raise _unsuitable(name, why or "none of the sizes tried is small enough.")
+    raise _unsuitable(name, why or "none of the sizes tried is small enough.", described)
 
 
 def _first_that_runs(
@@ -166,11 +170,19 @@ def check_same(
             )
 
 
-def _unsuitable(name: str, why: str) -> InputError:
+def _unsuitable(name: str, why: str, described: Manifest) -> InputError:
+    hint = ""
+    told = any(i.next_state is not None for i in described.inputs)
+    cached = next((i.name for i in described.inputs if _CACHE.search(i.name)), None)
+    if cached is not None and not told:
+        hint = (
+            f" {cached!r} looks like a cache that the model goes on with: states='io' "
+            "(--feed-states io) says so, and which sizes then belong together."
+        )
     return InputError(
         f"the model {name!r} cannot run on samples that verification "
         f"makes up: {why} Pass some that it takes with samples= (--samples), in the sizes that "
-        "it is used with."
+        f"it is used with.{hint}"
     )
 
 

@@ -502,6 +502,8 @@ class Builder:
             name = f"{self._prefix}/{hint}_{self._count}"
             self._count += 1
             if name not in self._taken:
+                # What is given up half-way leaves constants behind, which have their names.
+                self._taken.add(name)
                 return name
 
     def attach(self) -> None:

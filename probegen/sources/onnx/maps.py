@@ -2,7 +2,7 @@
 
 An artefact's outputs are tensors. skl2onnx ends classifiers with a `ZipMap`, which makes a list of
 dictionaries from class to probability of the tensor of probabilities; that tensor becomes the
-output instead.
+output instead, under the name of the file's output.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _KINDS = {
 
 
 def cut_maps(proto: onnx.ModelProto) -> list[str]:
-    """Lets what a `ZipMap` reads be the output of a model in its place.
+    """Lets what a `ZipMap` reads be the output of a model in its place, by the same name.
 
-    `ZipMap(probabilities) -> output_probability` -> `probabilities`
+    `output_probability = ZipMap(probabilities)` -> `output_probability = Identity(probabilities)`
 
     Returns:
         A sentence for the manifest for each.
@@ -35,15 +35,15 @@ def cut_maps(proto: onnx.ModelProto) -> list[str]:
     outputs = {value.name: value for value in graph.output}
     for node in [n for n in graph.node if n.op_type == "ZipMap" and n.domain == _ML]:
         value = outputs.get(node.output[0])
-        if value is None or node.input[0] in outputs:
+        if value is None:
             continue
         notes.append(
             f"The output {value.name!r} of the file is a list of dictionaries, which ZipMap makes "
             f"of the tensor {node.input[0]!r}; here that tensor is the output."
         )
-        value.name = node.input[0]
         value.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
-        graph.node.remove(node)
+        node.op_type, node.domain = "Identity", ""
+        del node.attribute[:]
     values = [*(("input", v) for v in graph.input), *(("output", v) for v in graph.output)]
     for kind, value in values:
         told = value.type.WhichOneof("value")

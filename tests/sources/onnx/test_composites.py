@@ -183,6 +183,34 @@ def test_embeddings(segments: bool, mask: bool) -> None:
     assert standard(assert_same(model, *feeds, tolerance=1e-5))
 
 
+def test_attention_whose_mask_comes_of_an_operator_that_onnx_does_not_know() -> None:
+    """As onnxruntime's optimiser writes BERT: at first not even the rank of the mask is known."""
+    model = add_weights(
+        parse(
+            """
+            g (int32[B,S] ids, int32[B,S] mask) => (float[B,S,6] y) {
+              e, lengths = com.microsoft.EmbedLayerNormalization(ids, , words, places, , w, b, mask)
+              y = com.microsoft.Attention<num_heads = 2>(e, weights, bias, lengths)
+            }""",
+            more=MS,
+        ),
+        words=hard(11, 6, seed=1),
+        places=hard(9, 6, seed=2),
+        w=hard(6, seed=4),
+        b=hard(6, seed=5),
+        weights=hard(6, 18, seed=6),
+        bias=hard(18, seed=7),
+    )
+    feeds = [
+        {
+            "ids": np.arange(n * s, dtype=np.int32).reshape(n, s) % 11,
+            "mask": (np.arange(s)[None] < np.arange(n)[:, None] + 1).astype(np.int32),
+        }
+        for n, s in ((2, 5), (3, 4))
+    ]
+    assert standard(assert_same(model, *feeds, tolerance=1e-4))
+
+
 def test_a_row_of_them_is_taken_apart_in_few_rounds() -> None:
     """Types behind an operator that onnx does not know are told by what else it reads."""
     text = "g (float[N,3,4] x0) => (float[N,3,4] x40) {\n"

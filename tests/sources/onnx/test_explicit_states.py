@@ -16,6 +16,7 @@ from probegen.errors import (
     VerificationError,
 )
 from probegen.sources.onnx import explicit_states
+from tests.sources.onnx.support import add_weights, parse
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 WIDTH, UNITS = 3, 4
@@ -484,3 +485,18 @@ def test_a_mask_of_the_new_tokens_alone_is_found(tmp_path):
     first = art.run(fed([[1, 2, 3]]))
     with pytest.raises(ArtefactError):
         art.run({**fed([[4]], 3), "attention_mask": [[1, 1]]}, states=first.states)
+
+
+def test_a_cache_that_nobody_speaks_of_is_told_of(tmp_path) -> None:
+    """Sizes that belong together cannot be guessed: the error says how they are found."""
+    text = """
+    g (float[B,S,4] x, float[B,P,4] past_key, float[B,T,1] mask)
+        => (float[B,S2,4] y, float[B,T2,4] present_key) {
+      present_key = Concat<axis = 1>(past_key, x)
+      kept = Mul(present_key, mask)
+      total = ReduceSum<keepdims = 1>(kept, one)
+      y = Add(x, total)
+    }"""
+    model = add_weights(parse(text), one=np.array([1]))
+    with pytest.raises(InputError, match=r"'past_key' looks like a cache.*states='io'"):
+        pg.compile(model, pg.Saliency(wrt="x", output="y"), tmp_path / "m.onnx")

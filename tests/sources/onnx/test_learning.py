@@ -4,7 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from probegen.errors import SourceError
+import probegen as pg
+from probegen import runtime
+from probegen.errors import ProbegenError, SourceError
 from probegen.sources.onnx.reading import read_onnx
 from tests.sources.onnx.support import assert_same, hard, operators, parse, run
 
@@ -91,10 +93,45 @@ def test_a_dictionary_of_probabilities_is_cut_off() -> None:
     x = np.array([[0.3, -1.0], [2.0, 2.5], [0.0, 0.0]])
     found, expected = run(read.model, {"x": x}), run(model, {"x": x})
     dictionaries = [[d[4], d[2]] for d in expected["output_probability"]]
-    np.testing.assert_allclose(found["probabilities"], dictionaries, atol=1e-6)
+    np.testing.assert_allclose(found["output_probability"], dictionaries, atol=1e-6)
     assert found["label"].tolist() == expected["label"].tolist()
-    assert list(run(read.original, {"x": x})) == ["label", "probabilities"]
-    assert operators(read) == ["Cast", "Softmax", "ArgMax", "Reshape", "Gather", "Reshape"]
+    assert list(run(read.original, {"x": x})) == ["label", "output_probability"]
+    assert sorted(operators(read)) == sorted(
+        ["Cast", "Softmax", "Identity", "ArgMax", "Reshape", "Gather", "Reshape"]
+    )
+
+
+FOREST = """
+g (float[N,2] x) => (int64[N] label, float[N,3] output_probability) {
+  label, probabilities = ai.onnx.ml.TreeEnsembleClassifier<
+    nodes_treeids = [0, 0, 0, 1, 1, 1], nodes_nodeids = [0, 1, 2, 0, 1, 2],
+    nodes_featureids = [0, 0, 0, 1, 0, 0], nodes_values = [0.5, 0.0, 0.0, -1.0, 0.0, 0.0],
+    nodes_modes = ["BRANCH_LEQ", "LEAF", "LEAF", "BRANCH_LEQ", "LEAF", "LEAF"],
+    nodes_truenodeids = [1, 0, 0, 1, 0, 0], nodes_falsenodeids = [2, 0, 0, 2, 0, 0],
+    class_treeids = [0, 0, 1, 1, 1], class_nodeids = [1, 2, 1, 2, 2], class_ids = [0, 1, 2, 0, 1],
+    class_weights = [1.0, 0.5, 0.25, 0.75, 0.125], classlabels_int64s = [4, 2, 7]>(x)
+  output_probability = ai.onnx.ml.ZipMap<classlabels_int64s = [4, 2, 7]>(probabilities)
+}"""
+
+
+def test_trees_at_the_end_of_a_file_are_explained_by_scores(tmp_path) -> None:
+    """As skl2onnx writes a forest; onnx does not say how many axes its result has."""
+    model = parse(FOREST, more=ML)
+    kind = onnx.helper.make_map_type_proto(7, onnx.helper.make_tensor_type_proto(1, []))
+    model.graph.output[1].type.CopyFrom(onnx.helper.make_sequence_type_proto(kind))
+    probe = pg.KernelSHAP(output="output_probability", target=1)
+    pg.compile(model, probe, tmp_path / "m.onnx")
+    x = np.array([[2.0, 3.0], [0.0, -2.0], [1.0, -1.0]], np.float32)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    # Class 1 is the sum of a step of each feature: Shapley values are their changes from 0.
+    first = 0.5 * (x[:, 0] > 0.5)
+    second = 0.125 * (x[:, 1] > -1) - 0.125
+    found = result["kernel_shap/x"].array
+    np.testing.assert_allclose(found, np.stack([first, second], 1), atol=1e-6)
+    assert result["output_probability"].array.shape == (3, 3)
+    gradient = pg.Saliency(output="output_probability", target=1)
+    with pytest.raises(ProbegenError, match=r"no slope.*KernelSHAP"):
+        pg.compile(model, gradient, tmp_path / "g.onnx")
 
 
 def test_sequences_are_refused() -> None:
