@@ -144,6 +144,7 @@ def run(
                 batch_size=size,
                 dtype=dtype,
                 header=header,
+                time_column=time_column,
                 stops=stops,
                 spell=spell,
                 threads=ray_threads,

@@ -48,7 +48,7 @@ class Task:
         asked: what is asked of each sample.
         layout: how records are divided.
         batch_size: samples that run at a time.
-        dtype, header: see `job.run`.
+        dtype, header, time_column: see `job.run`.
         stops: whether a damaged sample ends the run.
         spell: how messages name options.
         threads: of an actor.
@@ -66,6 +66,7 @@ class Task:
     batch_size: int
     dtype: str | None
     header: bool | None
+    time_column: str | None
     stops: bool
     spell: Spell
     threads: int
@@ -225,7 +226,7 @@ def _opened(task: Task, say: Say) -> Worker:
     if artefact.engine.name != task.engine:
         raise _elsewhere(f"runs it with {artefact.engine.name}, not with {task.engine}")
     manifest = artefact.manifest
-    context = Context(manifest, task.dtype, task.header, say, task.spell)
+    context = Context(manifest, task.dtype, task.header, say, task.spell, task.time_column)
     source = open_source(Path(task.source), context)
     if identity(source) != task.identity:
         raise _elsewhere(f"has another input at {task.source!r}: files, sizes or times differ")

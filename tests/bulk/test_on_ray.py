@@ -82,6 +82,20 @@ def test_actors_write_the_bytes_of_a_run_on_one_machine(art, x, tmp_path):
     assert bulk.Results(tmp_path / "many.parquet").finished
 
 
+@pytest.mark.usefixtures("here")
+def test_a_column_of_years_is_no_feature_for_actors_either(tmp_path):
+    place = linear_artefact(tmp_path / "series.onnx", inputs={"x": "batch,time,feature"})
+    art, tables = runtime.load(place, threads=1), tmp_path / "tables"
+    tables.mkdir()
+    for year in (1950, 2001):
+        lines = [f"{year + i},{i},{i * i},{year % 7}.5" for i in range(HEIGHT)]
+        (tables / f"{year}.csv").write_text("\n".join(["year,a,b,c", *lines, ""]))
+    run(art, tables, tmp_path / "alone.parquet", time_column="year")
+    done = run(art, tables, tmp_path / "many.parquet", time_column="year", ray="any")
+    assert (done.samples, done.failed) == (2, 0)
+    assert contents(tmp_path / "alone.parquet") == contents(tmp_path / "many.parquet")
+
+
 def test_a_run_goes_on_with_ray_or_without(art, x, tmp_path, here):
     run(art, x, tmp_path / "alone.parquet")
     place = tmp_path / "some.parquet"
