@@ -70,10 +70,10 @@
       if (manifest.target_input) {
         const known = manifest.outputs.filter((one) => one.target?.mode === "input" && one.target.classes);
         const classes = known.length ? Math.min(...known.map((one) => one.target.classes)) : null;
-        const names = manifest.class_names;
+        const names = page.views.namesOfScores(manifest.class_names, classes);
         if (classes !== null && classes <= 1000) {
           this.target = make("select", { autocomplete: "off", change: () => this.changed() }, make("option", { value: -1 }, "what the model decides for"));
-          for (let i = 0; i < classes; i += 1) this.target.append(make("option", { value: i }, names?.length === classes ? `${names[i]} (${i})` : `class ${i}`));
+          for (let i = 0; i < classes; i += 1) this.target.append(make("option", { value: i }, names ? `${names[i]} (${i})` : `class ${i}`));
         } else {
           this.target = make("input", { type: "number", value: -1, min: -1, max: classes === null ? null : classes - 1, change: () => this.changed() });
         }

@@ -5,7 +5,7 @@
 
   const { taken } = page.arrays;
   const { choice, make } = page.drawing;
-  const { namesAlong, several } = page.views;
+  const { axisOfSeveral, namesAlong } = page.views;
 
   const PLOTS = [
     ["attention", page.attention],
@@ -17,14 +17,6 @@
     ["maps of channels", page.channelMaps],
     ["anything else", page.heatMap],
   ];
-
-  // The axis of what is explained each by itself, classes or steps; null where there is none.
-  function axisOfSeveral(view) {
-    const { target } = view.spec;
-    if (!view.isAttribution || target === null || !several(target)) return null;
-    const axis = target.step === null ? "class" : "step";
-    return view.axes[0] === axis && !view.sliced ? axis : null;
-  }
 
   // Which axis is gone along where there are too many.
   function axisTooMuch(view) {

@@ -220,17 +220,44 @@
     return new View(spec, array, axes, run);
   }
 
-  // Names of the entries along an axis that a slider goes along.
-  function namesAlong(view, axis, size) {
-    const { target, detail } = view.spec;
-    if (axis === "class" && view.isAttribution && target !== null && several(target) && target.step === null) {
-      const told = view.run.outputs[`${view.spec.name}/classes`];
-      const chosen = target.mode === "list" ? target.chosen : target.mode === "top" ? told && Array.from(told.data.subarray(0, size)) : null;
-      return Array.from({ length: size }, (_, i) => className(target.layer === null ? view.classNames : null, chosen?.[i] ?? i));
+  // Names of the entries of an axis of classes; a single score is that of the second of two classes.
+  function namesOfScores(names, size) {
+    if (names?.length === 2 && size === 1) return [names[1]];
+    return size === null || names?.length === size ? names : null;
+  }
+
+  const NTH = { 0: "best", 1: "second best", 2: "third best" };
+
+  // Names of what is explained each by itself: steps of the output, or classes.
+  function namesOfSeveral({ spec, run }, size) {
+    const { target } = spec;
+    const numbers = Array.from({ length: size }, (_, i) => i);
+    if (target.step !== null) return numbers.map((i) => `step ${i}`);
+    let chosen = target.mode === "list" ? target.chosen : numbers;
+    if (target.mode === "top") {
+      const told = run.outputs[`${spec.name}/classes`];
+      if (told?.dims.length !== 2) return numbers.map((i) => `the ${NTH[i] ?? `${i + 1}th best`} at each position`);
+      chosen = Array.from(told.data.subarray(0, size));
     }
+    const known = namesOfScores(run.manifest.class_names, target.classes);
+    return chosen.map((i) => (target.layer === null ? className(known, i) : `channel ${i}`));
+  }
+
+  // Names of the entries along an axis that is gone along.
+  function namesAlong(view, axis, size) {
+    const { detail } = view.spec;
+    if (axisOfSeveral(view) === axis) return namesOfSeveral(view, size);
     if (axis === "layer" && detail.layers?.length === size) return detail.layers;
     const steps = SEQUENCE.includes(axis) ? view.steps(size) : null;
     return Array.from({ length: size }, (_, i) => (steps?.[i] ? `${axis} ${i}: ${steps[i]}` : `${axis} ${i}`));
+  }
+
+  // The axis of what is explained each by itself, classes or steps; null where there is none, or it is gone.
+  function axisOfSeveral(view) {
+    const { target } = view.spec;
+    if (!view.isAttribution || target === null || !several(target)) return null;
+    const axis = target.step === null ? "class" : "step";
+    return view.axes[0] === axis && !view.sliced ? axis : null;
   }
 
   function predicted(run, target) {
@@ -272,10 +299,13 @@
       return `explained: ${target.chosen.map((one) => (typeof one === "number" ? className(of, one) : RANKS[one])).join(" rather than ")}`;
     }
     if (target.layer !== null) return `explained: ${ofLayer(target)}`;
+    if (row?.length === 1) { // what is explained speaks for the second of two classes
+      return names?.length === 2 && row[0] >= 0 && row[0] < 0.5 ? `explained: ${names[1]}` : "";
+    }
     let index = null;
     if (target.mode === "index" && target.index?.length) index = target.index[target.index.length - 1];
     if (target.mode === "input") index = run.target;
-    if (index === null || index < 0 || row?.length === 1) return "";
+    if (index === null || index < 0) return "";
     if (row && index === argmax(row)) return "";
     return `explained: ${className(names, index)}`;
   }
@@ -302,5 +332,7 @@
     return said;
   }
 
-  page.views = { Source, className, isAttribution, isDistribution, namesAlong, place, remarks, several, verdict, viewOf };
+  page.views = {
+    Source, axisOfSeveral, className, isAttribution, isDistribution, namesAlong, namesOfScores, place, remarks, verdict, viewOf,
+  };
 })((globalThis.probegen = globalThis.probegen || {}));

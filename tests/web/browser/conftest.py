@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from probegen import runtime
+from probegen.runtime.plot import class_panels
 from probegen.runtime.plot.labels import Labels
 from probegen.runtime.plot.view import view_of
 from probegen.web import Options, write
@@ -162,13 +163,17 @@ SAID = """() => Object.fromEntries(probegen.last.manifest.outputs
   .filter((spec) => spec.kind !== 'prediction' && probegen.last.outputs[spec.name])
   .map((spec) => [spec.name, probegen.views.viewOf(spec, probegen.last)])
   .map(([name, view]) => [name, [probegen.views.verdict(view), view.quantity, view.signed,
-    view.axes, view.array.shape]]))"""
+    view.axes, view.array.shape, probegen.views.axisOfSeveral(view) === null ? null
+      : probegen.views.namesAlong(view, view.axes[0], view.array.shape[0])]]))"""
 
 
 def _said_alike(result, view):
     """Holds words, sign and axes of the page's pictures against those of the runtime's."""
-    for name, (verdict, quantity, signed, axes, shape) in view.page.evaluate(SAID).items():
+    for name, told in view.page.evaluate(SAID).items():
+        verdict, quantity, signed, axes, shape, entries = told
         ours = view_of(result[name], 0, Labels())
+        if class_panels.fits(ours):
+            assert entries == [entry for entry, _ in class_panels.views(ours)], name
         said = (verdict.replace("\u2212", "-"), quantity, tuple(axes), tuple(shape))
         assert said == (ours.verdict, ours.quantity, ours.axes, ours.array.shape), name
         assert signed == ours.signed, name

@@ -76,6 +76,40 @@ def test_a_segmentation_with_a_region(shown, tmp_path):
     assert {*view.page.locator(".legend li").all_inner_texts()} <= {*names}
 
 
+def test_the_best_classes_at_each_position_and_of_a_layer(shown, tmp_path):
+    keras.utils.set_random_seed(13)
+    x = keras.Input((5, 4, 3), name="image")
+    y = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(x)
+    y = layers.Conv2D(3, 1, activation="softmax", name="pixels")(y)
+    probes = [
+        pg.InputGradient(target="top:2"),
+        pg.InputGradient(of="conv", target=[2, 0], name="channels"),
+    ]
+    path = compiled(tmp_path, keras.Model(x, y), probes)
+    view = shown(path)
+    numbers(view, models.images((5, 4, 3), seed=5)[0])
+    view.done()
+    agree(path, view)
+    every_method(view, path)
+
+
+def test_a_single_score_is_that_of_the_second_class(shown, tmp_path):
+    keras.utils.set_random_seed(14)
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(1, activation="sigmoid", bias_initializer=keras.initializers.Constant(-2.0))(x)
+    probes = [pg.GradientXInput(target="input")]
+    path = compiled(tmp_path, keras.Model(x, y), probes, class_names=["bad", "good"])
+    view = shown(path)
+    view.page.get_by_label("feature 0").fill("0.5")
+    view.page.keyboard.press("Tab")
+    view.done()
+    agree(path, view)
+    assert view.page.locator("#target option").all_inner_texts()[1:] == ["good (0)"]
+    said = view.page.locator("#explanations").inner_text()
+    assert "predicted bad" in said
+    assert "explained: good" in said
+
+
 def test_groups_of_a_grid(shown, tmp_path):
     keras.utils.set_random_seed(8)
     x = keras.Input((10, 7, 1), name="image")
