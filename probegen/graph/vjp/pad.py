@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import attribute, constant_of, rank_of
+from probegen.graph.core.values import attribute, constant_of, dims_of, rank_of
 from probegen.graph.vjp.common import Dys, Gradients, given, inputs, optional, required_ints
 from probegen.graph.vjp.spatial import END, fit, flipped, window
 
@@ -29,7 +29,7 @@ def pad(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         dx = _cut_at_run_time(b, node, g, x)
     else:
         widths = _widths(node, rank_of(x))
-        dx = _cut(b, g, widths, x) if mode == "constant" else _fold(b, g, mode, widths)
+        dx = _cut(b, g, widths, x) if mode == "constant" else _fold(b, g, mode, widths, x)
     if x in walk.wanted:
         yield x, dx
     if fill is not None and fill in walk.wanted:
@@ -62,13 +62,18 @@ def _cut_at_run_time(b: Builder, node: ir.Node, g: ir.Value, x: ir.Value) -> ir.
     return b.op("Pad", g, b.neg(widths), None, axes, shape=x)
 
 
-def _fold(b: Builder, g: ir.Value, mode: str, widths: _Widths) -> ir.Value:
+def _fold(b: Builder, g: ir.Value, mode: str, widths: _Widths, x: ir.Value) -> ir.Value:
     """Undoes the axes one by one, in an order that does not matter: each copies whole slices."""
     if mode not in _FOLDS:
         raise Refused(f"its mode {mode!r} is none of {', '.join(_FOLDS)}")
     for axis, (low, high) in widths.items():
         if min(low, high) < 0:
             raise Refused(f"it both cuts and fills in mode {mode!r}")
+        size = dims_of(x)[axis]
+        if mode == "wrap" and isinstance(size, int) and max(low, high) > size:
+            raise Refused(
+                f"it wraps an axis of {size} entries around more than once, by {max(low, high)}"
+            )
         g = _FOLDS[mode](b, g, axis, low, high)
     return g
 

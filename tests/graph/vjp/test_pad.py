@@ -113,3 +113,11 @@ def test_cutting_and_reflecting_at_once_is_refused() -> None:
     case = pad("", [(0, 0), (0, 0), (2, 0), (0, -1)], "reflect")
     with pytest.raises(UnsupportedOpsError, match="both cuts and fills in mode 'reflect'"):
         written(case)
+
+
+def test_wrapping_around_more_than_once_is_refused() -> None:
+    whole = pad("", [(0, 0), (0, 0), (5, 0), (0, 3)], "wrap")
+    assert written(whole)
+    case = pad("", [(0, 0), (0, 0), (0, 0), (0, 4)], "wrap")
+    with pytest.raises(UnsupportedOpsError, match="an axis of 3 entries around more than once"):
+        written(case)
