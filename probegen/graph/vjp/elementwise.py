@@ -154,16 +154,16 @@ def _is_gate_of(walk: Walk, gate: ir.Value, x: ir.Value) -> bool:
 
 
 def _through_swish(way: _Broadcast, x: ir.Value, gate: ir.Value, y: ir.Value) -> ir.Value:
-    """Returns g * s * (1 + x - y), s the sigmoid of x and y = x * s.
+    """Returns g * s * (1 + (x - y)), s the sigmoid of x and y = x * s.
 
-    That is g * s * (1 + x * (1 - s)), in the order that reads and writes least: 1 - y and the
-    sum with x are one operation where a convolution can do them. From 2**24 on, x - y leaves
-    nothing of the 1; of 16 bits from 2**11 on, which is why these get s + y * (1 - s).
+    That is g * s * (1 + x * (1 - s)). The difference comes first: it is exactly 0 where x is so
+    large that s is 1, while 1 - y would have lost the 1, from 2**24 on all of it. 16 bits get
+    s + y * (1 - s), since y has few digits there.
     """
     if dtype_of(x) in HALF:
         bend = way.apply("Mul", way.apply("Sub", 1.0, gate), y)
         return way.times(way.apply("Add", bend, gate))
-    slope = way.apply("Mul", way.apply("Add", way.apply("Sub", 1.0, y), x), gate)
+    slope = way.apply("Mul", way.apply("Add", way.apply("Sub", x, y), 1.0), gate)
     return way.times(slope) if way.unbounded else way.apply("Mul", slope, way.g)
 
 

@@ -316,6 +316,16 @@ def test_a_swish_is_taken_in_one_step(operands):
     np.testing.assert_allclose(found, g * (s + x * s * (1 - s)), rtol=1e-11)
 
 
+def test_a_swish_of_large_numbers_is_a_line():
+    """In float32, where 1 - y has lost much of the 1 from 1e5 on, and all from 2**24 on."""
+    made = differentiate(
+        onnx.parser.parse_model((SWISH % "x, s").replace("double", "float")), ["x"], ["y"]
+    )
+    x = np.array([[20, 1e5, 3e6], [1e8, 1e20, -1e8]], np.float32)
+    found = run(made.model, {"x": x, "dy/y": np.ones_like(x)})["d/x"]
+    np.testing.assert_allclose(found, [[1, 1, 1], [1, 1, 0]], rtol=1e-6)
+
+
 def test_a_swish_whose_gate_is_asked_for_is_taken_apart():
     made = differentiate(onnx.parser.parse_model(SWISH % "x, s"), ["x", "s"], ["y"])
     x, g = uniform(2, 3), uniform(2, 3, seed=1)
