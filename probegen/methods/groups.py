@@ -102,8 +102,8 @@ class ByGroups(OfInputsByScores, abc.ABC):
             others = tuple(i for i in range(len(hidden) + 1) if i != place)
             positions = ops.expand_dims(positions, others)
             total = positions if total is None else ops.add(ops.mul(total, count), positions)
-        assert total is not None
-        return total
+        # A single number a sample has nothing to be cut into: it is one group.
+        return ops.max(ops.zeros_like(like), (0,), keepdims=True) if total is None else total
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns what the groups are."""

@@ -125,17 +125,19 @@ class Occlusion(OfInputsByScores):
             positions = ops.counted(ops.widened(subject.value), axis)
             beyond = ops.relu(ops.add(ops.max(positions, (0,)), float(stride - window)))
             found += [positions, ops.add(ops.floor(ops.div(beyond, float(stride))), 1.0)]
-        return (*found, of_positions(ops, subject.value, subject.axes, found[0]))
+        like = ops.widened(subject.value)
+        return (*found, of_positions(ops, subject.value, subject.axes, like))
 
     def counted(self, ops: Operations[T], prepared: Sequence[T]) -> T:
         """Returns the product of the numbers of windows."""
-        return functools.reduce(ops.mul, prepared[1:-1:2])
+        one = ops.add(ops.max(prepared[-1], tuple(range(ops.rank(prepared[-1])))), 1.0)
+        return functools.reduce(ops.mul, prepared[1:-1:2], one)
 
     def _covered(self, ops: Operations[T], prepared: Sequence[T], numbers: T) -> T:
         """Returns 1 where a window covers a position, else 0: `[points, 1, ...positions]`."""
         axes = len(prepared) // 2
         windows, strides = self._windows(axes), self._strides(axes)
-        along = []
+        along = [ops.expand_dims(ops.add(ops.zeros_like(numbers), 1.0), tuple(range(1, axes + 2)))]
         for axis, place in enumerate(in_each_axis(ops, numbers, prepared[1:-1:2])):
             middle = ops.add(ops.mul(place, float(strides[axis])), (windows[axis] - 1) / 2)
             middle = ops.expand_dims(middle, (1,))

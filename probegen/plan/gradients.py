@@ -86,6 +86,12 @@ class GradientPlanner:
         position = self._output_position(probe)
         self._view.check_output(position)
         output, name = self._view.output(position), self._view.output_names[position]
+        if not output.shape:
+            raise InstrumentError(
+                f"output {name!r} is one number for the whole batch, so that no sample has a score "
+                "of its own. Wrap the model so that it gives what that number is made of, with the "
+                "batch as the first axis."
+            )
         if not output.is_float:
             raise NotDifferentiableError(
                 f"output {name!r} is {output.dtype}: there is nothing to differentiate. "
