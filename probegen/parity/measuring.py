@@ -135,9 +135,12 @@ def measure(
             not finite, or differ from call to call.
         InputError: the samples do not fit, or the source model runs on none that can be made up.
     """
-    art = artefact if isinstance(artefact, runtime.Artefact) else open_to_verify(artefact)
+    if isinstance(artefact, runtime.Artefact):
+        art, path = artefact, artefact.path
+    else:
+        art, path = open_to_verify(artefact), os.fspath(artefact)
     described = art.manifest
-    program = _program_as_written(art.path, model, described)
+    program = _program_as_written(path, model, described)
     pictures = OverPictures.of(program, described)
     if pictures is not None:  # what lies over pictures is judged as it is before
         program = pictures.before
@@ -183,7 +186,7 @@ def measure(
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(described, program, reference, calls, same_engine=same)
     return Report(
-        artefact=art.path,
+        artefact=path,
         against=name,
         samples=sum(b.size for b, _ in tried) if samples is None else tried[0][0].size,
         generated=samples is None,
