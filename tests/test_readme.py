@@ -178,8 +178,8 @@ def test_use(capsys) -> None:
     code, commands = code_of(text), commands_of(text)
     # A server runs until it is stopped: tests/cli/test_serve.py. Samples for a quantiser:
     # tests/quantisation/test_quantise.py. A bulk run and its folder of images: tests/bulk. A
-    # SavedModel: tests/test_litert.py.
-    elsewhere = ("serve", "quantise", "litert")
+    # SavedModel: tests/test_litert.py. Artefacts without their source: tests/cli/test_verify.py.
+    elsewhere = ("serve", "quantise", "litert", "verify")
     commands = [c for c in commands if c[0] not in elsewhere and "--out" not in c]
     assert [c[:3] for c in commands] == [["inspect", "any.onnx", "--cost"]]
     exec(compile(code, "USE.md", "exec"), {"pg": pg})
