@@ -15,6 +15,7 @@ from probegen.artefact.weights_file import ExternalData, data_of, data_path, rea
 from probegen.artefact.work_folder import (
     folder_of_new,
     folder_of_old,
+    moving_alone,
     note_moves,
     sweep,
     work_folder,
@@ -85,20 +86,9 @@ def check_companions(place: Path, final: Path, overwrite: bool) -> None:
     Raises:
         OutputExistsError: there is another file, or a folder.
     """
-    for companion in COMPANIONS:
-        new, old = companion.beside(place), companion.beside(final)
-        if not exists(new) or not exists(old):
-            continue
-        if isdir(old):
-            raise OutputExistsError(
-                f"{old} is a folder; {companion.what} of {final.name} goes into a file."
-            )
-        if not (overwrite or companion.named_by(final, old) or companion.same(old, new)):
-            raise OutputExistsError(
-                f"{old}, where {companion.what} of {final.name} goes, exists and does not belong "
-                "to it; move it away, choose another name, or pass overwrite=True (--overwrite) to "
-                "replace it."
-            )
+    with moving_alone(final.parent):  # between two moves of another, nothing belongs to anything
+        for companion in COMPANIONS:
+            companion.check(place, final, overwrite)
 
 
 @contextmanager
@@ -135,13 +125,15 @@ def put(place: Path, final: Path) -> None:
       model. Between the two there is no model; one that was opened just before finds by
       `check_data` and `check_explain_file` that its files are gone.
 
+    Of several that go to one folder at once, each waits until another has moved all that it has.
+
     What fails on the way is undone. What is replaced lies in the work folder and goes with it: if
     the process is killed on the way, the next that writes or opens something there takes it back.
 
     Raises:
         WriteError: it cannot be moved.
     """
-    with writing(final):
+    with writing(final), moving_alone(final.parent):
         for path in _move(place, final, place.parent.parent):
             path.unlink(missing_ok=True)
     sweep(final.parent)
@@ -201,6 +193,22 @@ class Companion:
     beside: Callable[[Path], Path]
     of: Callable[[Path], ExternalData | ExplainFile | None]
     same: Callable[[Path, Path], bool]
+
+    def check(self, place: Path, final: Path, overwrite: bool) -> None:
+        """See `check_companions`."""
+        new, old = self.beside(place), self.beside(final)
+        if not exists(new) or not exists(old):
+            return
+        if isdir(old):
+            raise OutputExistsError(
+                f"{old} is a folder; {self.what} of {final.name} goes into a file."
+            )
+        if not (overwrite or self.named_by(final, old) or self.same(old, new)):
+            raise OutputExistsError(
+                f"{old}, where {self.what} of {final.name} goes, exists and does not belong "
+                "to it; move it away, choose another name, or pass overwrite=True (--overwrite) to "
+                "replace it."
+            )
 
     def named_by(self, model: Path, file: Path) -> bool:
         """Tells whether a model was written by probegen with a file of that name."""

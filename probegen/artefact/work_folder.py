@@ -19,7 +19,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -160,7 +160,8 @@ def _sweep_one(path: Path, status: os.stat_result) -> None:
 
 def _discard(folder: Path, final: Path) -> None:
     """Removes a work folder; what was replaced stays as long as nothing is at `final`."""
-    _settle(folder, final)
+    with moving_alone(final.parent):
+        _settle(folder, final)
     new, old = folder_of_new(folder), folder_of_old(folder)
     shutil.rmtree(new, ignore_errors=True)
     if not os.path.lexists(final) and old.is_dir() and any(old.iterdir()):
@@ -176,6 +177,22 @@ def _remove_empty(folder: Path) -> None:
     if [path.name for path in folder.iterdir()] == [_LOCK]:
         (folder / _LOCK).unlink()
         folder.rmdir()
+
+
+@contextmanager
+def moving_alone(folder: Path) -> Iterator[None]:
+    """Lets no other process move artefacts to places in a folder; waits until none does.
+
+    The lock is on the folder itself, and leaves nothing behind. Where the system has no such
+    locks, others may move at the same time.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):
+            if fcntl is not None:
+                opened = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, opened)
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 def note_moves(folder: Path, coming: Iterable[Path], stale: Iterable[Path]) -> None:

@@ -119,14 +119,14 @@ def test_killed_at_random_moments(tmp_path, answers, form):
         check_and_export_again(path, form, answers, (1, 2))
 
 
-def moves_until_killed(monkeypatch, number):
-    """Kills the process just before the move of that number."""
+def moves_until(monkeypatch, number, sent=signal.SIGKILL):
+    """Sends the process a signal just before the move of that number."""
     count = iter(range(100))
 
     def watched(real):
         def move(*places):
             if next(count) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), sent)
             real(*places)
 
         return move
@@ -145,7 +145,7 @@ def test_killed_between_any_two_moves(tmp_path, monkeypatch, answers, old, form,
         export(1, path, old)
 
     def work():
-        moves_until_killed(monkeypatch, number)
+        moves_until(monkeypatch, number)
         export(2, path, form)
 
     _, status = os.waitpid(forked(work), 0)
@@ -167,7 +167,7 @@ def test_what_is_taken_back_is_held_against_its_digest(tmp_path, monkeypatch):
     pg.compile(network(1), [pg.Saliency()], path, **FORMS["with data"])
 
     def work():
-        moves_until_killed(monkeypatch, 1)
+        moves_until(monkeypatch, 1)
         export(2, path, "with data")
 
     os.waitpid(forked(work), 0)
@@ -221,7 +221,7 @@ def test_what_others_published_meanwhile_stays(tmp_path, monkeypatch, answers):
     export(1, path, "with data")
 
     def work():
-        moves_until_killed(monkeypatch, 3)
+        moves_until(monkeypatch, 3)
         export(2, path, "with data")
 
     os.waitpid(forked(work), 0)
@@ -264,6 +264,28 @@ def test_two_exports_to_one_place(tmp_path, answers):
         for child in children:
             assert os.waitpid(child, 0)[1] == 0
         check_and_export_again(path, form, answers, (1, 2))
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+@pytest.mark.parametrize("form", ["with data", "two graphs"])
+def test_an_export_waits_for_the_moves_of_another(tmp_path, monkeypatch, answers, form, number):
+    """One is held up between two moves, and the other comes to move its own files."""
+    path = tmp_path / "m.onnx"
+    export(1, path, form)
+
+    def work():
+        moves_until(monkeypatch, number, signal.SIGSTOP)
+        export(2, path, form)
+
+    first = forked(work)
+    assert os.WIFSTOPPED(os.waitpid(first, os.WUNTRACED)[1])
+    second = forked(lambda: export(1, path, form))
+    time.sleep(0.5)
+    assert os.waitpid(second, os.WNOHANG) == (0, 0)
+    os.kill(first, signal.SIGCONT)
+    for child in (first, second):
+        assert os.waitpid(child, 0)[1] == 0
+    check_and_export_again(path, form, answers, (1,))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a small file system")
