@@ -7,6 +7,7 @@ next export leaves nothing beside its own files.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import resource
 import shutil
@@ -188,6 +189,7 @@ def _forked(work: Callable[[], None]) -> int:
     """Does something in a process of its own; returns its number."""
     child = os.fork()
     if not child:
+        gc.freeze()  # sessions of the parent that end here wait for threads that only it has
         status = 1
         try:
             work()

@@ -1,6 +1,7 @@
 """Exports that are killed, that find the disk full, and that meet: the old or the new, whole."""
 
 import functools
+import gc
 import os
 import resource
 import signal
@@ -81,6 +82,7 @@ def forked(work):
     """Does something in a process of its own; returns its number."""
     child = os.fork()
     if not child:
+        gc.freeze()  # sessions of the parent that end here wait for threads that only it has
         try:
             work()
         finally:

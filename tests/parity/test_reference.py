@@ -207,8 +207,8 @@ def test_an_error_at_other_sizes_alone_is_found(tmp_path, monkeypatch):
     load = measuring.runtime.load
 
     class Wrong:
-        def __init__(self, path):
-            self._art = load(path)
+        def __init__(self, path, **more):
+            self._art = load(path, **more)
             self.manifest, self.engine = self._art.manifest, self._art.engine
             self.texts = self._art.texts
 
@@ -279,8 +279,8 @@ def test_differences_do_not_excuse_an_artefact_that_is_wrong(kind, tmp_path, mon
     load = measuring.runtime.load
 
     class Doubled:
-        def __init__(self, path):
-            self._art = load(path)
+        def __init__(self, path, **more):
+            self._art = load(path, **more)
             self.manifest, self.engine = self._art.manifest, self._art.engine
 
         def run(self, feed, target=None, **more):
