@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os.path import exists, isdir, isfile  # false where a name is too long; pathlib raises
@@ -112,6 +113,17 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     with suppress(OSError):  # they hold the artefact
         for folder in folders:
             folder.rmdir()
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Makes a file the same as another; by a link where the file system can, so that no disk goes.
+
+    Artefacts are replaced and never changed in place, so that a link stays what it was.
+    """
+    try:
+        os.link(source.resolve(), path)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def put(place: Path, final: Path) -> None:

@@ -14,14 +14,13 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import IO, Any
 
-from probegen.artefact.publishing import aside, check_place, put
+from probegen.artefact.publishing import aside, check_place, link_or_copy, put
 from probegen.errors import SpecError
 from probegen.runtime import load
 from probegen.runtime.files import write_atomic
@@ -257,7 +256,7 @@ def _copier(data: bytes) -> Callable[[Path], object]:
 
 
 def _linker(source: Path) -> Callable[[Path], object]:
-    return lambda path: _link(source, path)
+    return lambda path: link_or_copy(source, path)
 
 
 def _giver(name: str, parts: Iterable[bytes], *, packed: bool) -> Callable[[Path], object]:
@@ -271,17 +270,6 @@ def _giver(name: str, parts: Iterable[bytes], *, packed: bool) -> Callable[[Path
             file.write(b"]);\n")
 
     return fill
-
-
-def _link(source: Path, path: Path) -> None:
-    """Makes a file the same as another, by a link where the file system can.
-
-    Artefacts are replaced and never changed in place, so that a link stays what it was.
-    """
-    try:
-        os.link(source.resolve(), path)
-    except OSError:
-        shutil.copyfile(source, path)
 
 
 # -- one file ------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_a_place_that_is_taken(artefact, package, tmp_path):
 
 
 def test_nothing_is_left_of_a_page_that_fails(artefact, package, tmp_path, monkeypatch):
-    monkeypatch.setattr("probegen.web.site._link", lambda *_: 1 / 0)
+    monkeypatch.setattr("probegen.web.site.link_or_copy", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(artefact, tmp_path / "deep" / "site", Options(onnxruntime_web=package))
     assert list(tmp_path.iterdir()) == []

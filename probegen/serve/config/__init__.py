@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from probegen.artefact.publishing import aside, check_place, put
+from probegen.artefact.publishing import aside, check_place, link_or_copy, put
 from probegen.errors import SpecError, did_you_mean
 from probegen.serve.config import docker, kserve_yaml, tensorflow_serving, triton
 from probegen.serve.config.base import Content, Options, Subject
@@ -61,19 +60,8 @@ def write(
             path = place / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
-                _link(content, path)
+                link_or_copy(content, path)
             else:
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
         put(place, final)
     return [final / name for name in files]
-
-
-def _link(source: Path, path: Path) -> None:
-    """Makes a file the same as another; by a link where the file system can, so that no disk goes.
-
-    Artefacts are replaced and never changed in place, so that a link stays what it was.
-    """
-    try:
-        os.link(source.resolve(), path)
-    except OSError:
-        shutil.copyfile(source, path)
