@@ -65,7 +65,7 @@ token_model (int32[batch, time] ids) => (float[batch, 3] scores)
 """
 
 
-class _FoundError(Exception):
+class FoundError(Exception):
     """What a hostile artefact did that it should not."""
 
 
@@ -95,28 +95,57 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
         folder = Path(outside) / "folder"
         shutil.copytree(originals(), folder)
         path = folder / f"{form}.onnx"
-        try:
-            told = damage(d, path)
-        except (ValueError, KeyError, IndexError, TypeError) as error:  # nothing left to damage
-            return Outcome(key, EQUAL, f"{where}: not applied: {type(error).__name__}")
-        before = files_in(Path(outside))
-        start = time.process_time()
-        try:
-            with bounded():
-                same = _used(d, path, form, key)
-            verdict, reason = (EQUAL, "") if same else (REFUSED, "other numbers")
-        except ProbegenError as error:
-            verdict, reason = REFUSED, signature(error)
-        except _FoundError as error:
-            return Outcome(key, DIFFERS, f"{where}, {told}: {error}")
-        except Exception as error:  # what nobody meant to raise is what is looked for
-            return Outcome(
-                key, CRASHES, f"{where}, {told}: {signature(error)}", detail=traceback.format_exc()
-            )
-        if (took := time.process_time() - start) > _SECONDS:
-            return Outcome(key, HANGS, f"{where}, {told}: took {took:.0f} s")
-        if files_in(Path(outside)) != before:
-            return Outcome(key, DIFFERS, f"{where}, {told}: files were written")
+        return outcome_of(
+            key,
+            where,
+            Path(outside),
+            lambda: damage(d, path),
+            lambda: _used(d, path, form, key),
+            _SECONDS,
+        )
+
+
+def outcome_of(
+    key: str,
+    where: str,
+    outside: Path,
+    hurt: Callable[[], str],
+    use: Callable[[], bool],
+    seconds: float,
+) -> Outcome:
+    """Damages an artefact, uses it, and tells what came of it.
+
+    Args:
+        key: of the case.
+        where: the artefact and its damage, in words.
+        outside: the folder around that of the artefact; nothing may be written in it.
+        hurt: damages it, and tells how.
+        use: opens and runs it; tells whether its numbers are those of before, and raises a
+            FoundError where it may not have others.
+        seconds: of processor time, that it may take.
+    """
+    try:
+        told = hurt()
+    except (ValueError, KeyError, IndexError, TypeError) as error:  # nothing left to damage
+        return Outcome(key, EQUAL, f"{where}: not applied: {type(error).__name__}")
+    before = files_in(outside)
+    start = time.process_time()
+    try:
+        with bounded():
+            same = use()
+        verdict, reason = (EQUAL, "") if same else (REFUSED, "other numbers")
+    except ProbegenError as error:
+        verdict, reason = REFUSED, signature(error)
+    except FoundError as error:
+        return Outcome(key, DIFFERS, f"{where}, {told}: {error}")
+    except Exception as error:  # what nobody meant to raise is what is looked for
+        return Outcome(
+            key, CRASHES, f"{where}, {told}: {signature(error)}", detail=traceback.format_exc()
+        )
+    if (took := time.process_time() - start) > seconds:
+        return Outcome(key, HANGS, f"{where}, {told}: took {took:.0f} s")
+    if files_in(outside) != before:
+        return Outcome(key, DIFFERS, f"{where}, {told}: files were written")
     return Outcome(key, verdict, f"{where}: {reason}")
 
 
@@ -124,7 +153,7 @@ def _used(d: Draw, path: Path, form: str, key: str) -> bool:
     """Opens, runs, prints and draws an artefact; returns whether its numbers are the old ones.
 
     Raises:
-        _FoundError: it was not refused although its contents are checked and are others.
+        FoundError: it was not refused although its contents are checked and are others.
     """
     check = d.maybe(0.3)
     art = runtime.load(path, threads=1, check=check)
@@ -141,7 +170,7 @@ def _used(d: Draw, path: Path, form: str, key: str) -> bool:
         for name, array in numbers.items()
     )
     if check and not same:
-        raise _FoundError("its contents are others than its digests say, and it was opened")
+        raise FoundError("its contents are others than its digests say, and it was opened")
     if int(key.rpartition(":")[2]) % _DRAWN == 0:
         page = path.with_name("page.html")
         result.to_html(page)

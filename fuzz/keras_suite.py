@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Collection
 
+from fuzz.case import Case
 from fuzz.keras_models import draw_case
 from fuzz.keras_trial import attempt
 from fuzz.outcome import INVALID, Outcome
-from fuzz.shrinking import shrunk, smaller
+from fuzz.shrinking import smaller, with_program
 
 #: One case in so many is written as a SavedModel as well,
 _SAVED = 6
@@ -32,9 +32,8 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     own_rules = any(name in code for name in _OWN_RULES for code in case.probes)
     saved = int(key.rpartition(":")[2]) % _SAVED == 0 and not own_rules
     formats = ("onnx", "savedmodel") if saved else ("onnx",)
-    outcome = attempt(case, formats)
-    if outcome.is_finding:
-        new = known is not None and outcome.kind not in known
-        small = shrunk(case, lambda c: attempt(c, formats), smaller) if new else case
-        return dataclasses.replace(outcome, code=small.code())
-    return outcome
+
+    def again(case: Case) -> Outcome:
+        return attempt(case, formats)
+
+    return with_program(again(case), case, known, again, smaller)

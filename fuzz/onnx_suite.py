@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Collection
 
-from fuzz.onnx_case import smaller
+from fuzz.onnx_case import OnnxCase, smaller
 from fuzz.onnx_models import drawn
 from fuzz.onnx_trial import attempt
 from fuzz.outcome import INVALID, Outcome
-from fuzz.shrinking import shrunk
+from fuzz.shrinking import with_program
 
 #: One case in so many is verified by probegen as well, as users have it.
 _VERIFIED = 10
@@ -29,9 +28,8 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     except Exception as error:  # no graph
         return Outcome(key, INVALID, f"{type(error).__name__}: {error}")
     verify = int(key.rpartition(":")[2]) % _VERIFIED == 0
-    outcome = attempt(case, verify)
-    if outcome.is_finding:
-        new = known is not None and outcome.kind not in known
-        small = shrunk(case, lambda c: attempt(c, verify), smaller) if new else case
-        return dataclasses.replace(outcome, code=small.code())
-    return outcome
+
+    def again(case: OnnxCase) -> Outcome:
+        return attempt(case, verify)
+
+    return with_program(again(case), case, known, again, smaller)

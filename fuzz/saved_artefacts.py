@@ -10,8 +10,6 @@ import functools
 import os
 import shutil
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,11 @@ from typing import Any
 import numpy as np
 
 import probegen as pg
-from fuzz.artefacts import bounded, cut_short, edited, files_in, flip, overwrite, remove
+from fuzz.artefacts import FoundError, cut_short, edited, flip, outcome_of, overwrite, remove
 from fuzz.drawing import Draw
-from fuzz.outcome import CRASHES, DIFFERS, EQUAL, HANGS, REFUSED, Outcome, signature
+from fuzz.outcome import Outcome
 from probegen import runtime
 from probegen.artefact.manifest import SAVEDMODEL_ASSET
-from probegen.errors import ProbegenError
 
 #: No hostile folder may take longer.
 _SECONDS = 60.0
@@ -76,32 +73,30 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
         path = Path(outside) / "folder" / "saved"
         shutil.copytree(original(), path)
         expected = _expected()
-        try:
-            told = damage(d, path)
-        except (ValueError, IndexError, KeyError, TypeError) as error:  # nothing left to damage
-            return Outcome(key, EQUAL, f"{where}: not applied: {type(error).__name__}")
-        before = files_in(Path(outside))
-        start = time.process_time()
-        try:
-            with bounded():
-                found = _numbers(path, True if checks else None)
-            same = all(
-                name in expected and np.array_equal(array, expected[name], equal_nan=True)
-                for name, array in found.items()
-            )
-            verdict, reason = (EQUAL, "") if same else (REFUSED, "other numbers")
-            if checks and not same:
-                verdict, reason = DIFFERS, f"{told}: it is checked, and was opened"
-        except ProbegenError as error:
-            verdict, reason = REFUSED, signature(error)
-        except Exception as error:  # what nobody meant to raise is what is looked for
-            detail = traceback.format_exc()
-            return Outcome(key, CRASHES, f"{where}, {told}: {signature(error)}", detail=detail)
-        if (took := time.process_time() - start) > _SECONDS:
-            verdict, reason = HANGS, f"{told}: took {took:.0f} s"
-        if files_in(Path(outside)) != before:
-            verdict, reason = DIFFERS, f"{told}: files were written"
-    return Outcome(key, verdict, f"{where}: {reason}")
+        return outcome_of(
+            key,
+            where,
+            Path(outside),
+            lambda: damage(d, path),
+            lambda: _used(path, checks, expected),
+            _SECONDS,
+        )
+
+
+def _used(path: Path, checks: bool, expected: dict[str, Any]) -> bool:
+    """Runs a SavedModel; tells whether its numbers are those of before.
+
+    Raises:
+        FoundError: they are not, and its digests were looked at.
+    """
+    found = _numbers(path, True if checks else None)
+    same = all(
+        name in expected and np.array_equal(array, expected[name], equal_nan=True)
+        for name, array in found.items()
+    )
+    if checks and not same:
+        raise FoundError("it is checked, and was opened")
+    return same
 
 
 # -- damages -----------------------------------------------------------------------------------

@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol, TypeVar
 
 from fuzz.case import Case, pruned
 from fuzz.outcome import Outcome
 
 C = TypeVar("C")
+
+
+class Shown(Protocol):
+    """A case that can be written as a program."""
+
+    def code(self) -> str:
+        """Returns the program."""
+
+
+S = TypeVar("S", bound=Shown)
 
 #: Arguments of a call: `name=value`, as far as the value holds no comma of its own.
 _ARGUMENT = re.compile(r", (\w+)=([^,()\[\]]+|'[^']*')(?=[,)])")
@@ -43,6 +53,29 @@ def shrunk(
                 case, smaller = candidate, True
                 break
     return case
+
+
+def with_program(
+    outcome: Outcome,
+    case: S,
+    known: Collection[str] | None,
+    attempt: Callable[[S], Outcome],
+    smaller_ones: Callable[[S], Iterator[S]],
+) -> Outcome:
+    """Returns an outcome; a finding comes with a program that shows it.
+
+    Args:
+        outcome: of the case.
+        case: what was tried.
+        known: kinds of findings that are not cut down; None for all.
+        attempt: tries a case.
+        smaller_ones: yields cases with less in them.
+    """
+    if not outcome.is_finding:
+        return outcome
+    new = known is not None and outcome.kind not in known
+    small = shrunk(case, attempt, smaller_ones) if new else case
+    return dataclasses.replace(outcome, code=small.code())
 
 
 def smaller(case: Case) -> Iterator[Case]:
