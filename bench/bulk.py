@@ -11,9 +11,7 @@ that the wall clock of a machine of its own shows no more.
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.make import make
-from bench.subjects import ROOT
+from bench.make import in_own_process, make
 from bench.tables import head, row
 
 COLUMNS = ("model", "bulk run", "samples/s a core", "range", "core hours for ten million", "record")
@@ -59,7 +56,8 @@ def _rates(name: str, samples: int, rounds: int) -> list[dict[str, Any]]:
         found: dict[str, list[dict[str, float]]] = {"plain": [], "explained": []}
         for _ in range(rounds):
             for how, runs in found.items():
-                runs.append(_run({"folder": folder, "explain": how == "explained"}))
+                run = {"folder": folder, "explain": how == "explained"}
+                runs.append(in_own_process("bench.bulk", run, OMP_NUM_THREADS="1"))
     told = []
     for how, runs in found.items():
         rates = [samples / run["seconds"] for run in runs]
@@ -78,26 +76,6 @@ def _rates(name: str, samples: int, rounds: int) -> list[dict[str, Any]]:
         )
         told.append({"model": name, "how": how, "rates": rates, "bytes": size})
     return told
-
-
-def _run(job: dict[str, Any]) -> dict[str, float]:
-    """Carries out one run in a process of its own.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.bulk", json.dumps(job)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-500:])
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
 
 
 def _carry_out(job: dict[str, Any]) -> dict[str, float]:

@@ -57,17 +57,29 @@ def make(job: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MakeError: the stage failed, for instance for want of memory.
     """
+    try:
+        return in_own_process("bench.make", job, TF_CPP_MIN_LOG_LEVEL="3")
+    except RuntimeError as error:
+        raise MakeError(f"{job['stage']} of {job['subject']}: {error}") from error
+
+
+def in_own_process(module: str, job: Mapping[str, Any], **environment: str) -> dict[str, Any]:
+    """Runs a module with a job in a process of its own, and returns the figures that it prints.
+
+    Raises:
+        RuntimeError: it failed; with what it last wrote.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "bench.make", json.dumps(job)],
+        [sys.executable, "-m", module, json.dumps(job)],
         cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise MakeError(f"{job['stage']} of {job['subject']}: {last[0]}")
+        raise RuntimeError(last[0])
     figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return figures
 
