@@ -197,9 +197,9 @@ def export(
             names and shapes, and are noted: those that its graph leads from an input to an output
             of one operator, and those whose names go together, such as `past_key_values.0.key` and
             `present.0.key`. Or a dict says them, `{input: output}`, of Keras models too.
-        preprocess: ONNX only: `pg.ImageInput(...)`, or a dict of them by input name: the artefact
-            takes pictures as a server has them, and its graph makes of them what the model takes.
-            Probes explain what the model takes, in its size and units.
+        preprocess: ONNX and SavedModel: `pg.ImageInput(...)`, or a dict of them by input name: the
+            artefact takes pictures as a server has them, and its graph makes of them what the model
+            takes. Probes explain what the model takes, in its size and units.
         verify: compare the artefact with the source model before it appears, and write the
             figures into its manifest.
         samples: inputs to verify on; generated where left out. Of models that take text, a list
@@ -236,10 +236,11 @@ def export(
     kind = _format(path, format)
     _check_format(program.source, kind)
     program = with_states(as_written(program, kind), states)
-    if preprocess is not None and kind != "onnx":
+    if preprocess is not None and kind == "keras":
         raise ExportError(
-            f"preprocess= is for ONNX, not for {kind}: use a name ending in .onnx, or put layers "
-            "such as keras.layers.Resizing and Rescaling in front of the model and compile both."
+            "preprocess= is for ONNX and SavedModel: use a name ending in .onnx, or a folder; or "
+            "put layers such as keras.layers.Resizing and Rescaling in front of the model and "
+            "compile both."
         )
     program = with_preprocessing(program, preprocess)
     program = _told(program, tokenizer, feature_names)

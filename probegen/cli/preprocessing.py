@@ -26,9 +26,9 @@ def with_preprocess(command: F) -> F:
         "--preprocess",
         multiple=True,
         metavar="'[INPUT:] FIELD=VALUE ...'",
-        help="ONNX: OUT takes pictures as a server has them and preprocesses them. Fields are "
-        "those of pg.ImageInput: size=any|model|HxW resize=bilinear|nearest|bicubic antialias "
-        "fit=stretch|crop|pad fill=N preset=tf|caffe|torch scale=N mean=N,N,N std=N,N,N "
+        help="OUT (no .keras file) takes pictures as a server has them and preprocesses them. "
+        "Fields are those of pg.ImageInput: size=any|model|HxW resize=bilinear|nearest|bicubic "
+        "antialias fit=stretch|crop|pad fill=N preset=tf|caffe|torch scale=N mean=N,N,N std=N,N,N "
         "layout=NHWC|NCHW channels=N reverse_channels dtype=uint8|float32 to=HxW. Once an input; "
         "'' is as pg.ImageInput().",
     )(command)

@@ -141,7 +141,7 @@ def measure(
         art, path = open_to_verify(artefact), os.fspath(artefact)
     described = art.manifest
     program = _program_as_written(path, model, described)
-    pictures = OverPictures.of(program, described)
+    pictures = OverPictures.of(program, described, _format(path))
     if pictures is not None:  # what lies over pictures is judged as it is before
         program = pictures.before
         described = described.replace(outputs=program.plan.manifest.outputs)
@@ -204,13 +204,18 @@ def _program_as_written(
         VerificationError: the artefact cannot have been made from it.
     """
     program = program_of(model, with_arrays(Path(artefact), described))
-    program = as_written(program, "savedmodel" if Path(artefact).is_dir() else "onnx")
+    program = as_written(program, _format(artefact))
     program = dataclasses.replace(program, plan=tables_last(program.plan))
     if not isinstance(program.source, PreprocessedSource):
         _check_takes_images(artefact, described, program)
         program = behind(program, described.inputs)
     _check_same_interface(artefact, described, program)
     return program
+
+
+def _format(artefact: str | os.PathLike[str]) -> str:
+    """Returns the format of an artefact."""
+    return "savedmodel" if Path(artefact).is_dir() else "onnx"
 
 
 def require_agreement(report: Report) -> None:

@@ -1,19 +1,21 @@
 """Attributions that lie over the picture that arrived, and what they were before.
 
-What is brought to a picture's size is no longer what methods define. So a second graph gives the
-attributions as they were before, which are judged as any others are; and what the artefact gives
-has to be these, brought to that size by numpy.
+What is brought to a picture's size is no longer what methods define. So a second artefact of the
+same format gives the attributions as they were before, which are judged as any others are; and what
+the artefact itself gives has to be these, brought to that size by numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from probegen import runtime
 from probegen.artefact.manifest import TARGET_INPUT, Manifest
 from probegen.artefact.preprocessing import PLACED_DETAIL
 from probegen.artefact.rows import rows_first
@@ -27,6 +29,8 @@ from probegen.sources.base import Program
 from probegen.sources.preprocessed import PreprocessedSource
 
 Array = npt.NDArray[Any]
+#: Names of outputs and feeds -> outputs.
+_Run = Callable[[Sequence[str], Mapping[str, Array]], dict[str, Array]]
 
 
 class OverPictures:
@@ -37,26 +41,32 @@ class OverPictures:
     """
 
     def __init__(
-        self, source: PreprocessedSource, plan: Plan, before: Program, names: list[str]
+        self,
+        source: PreprocessedSource,
+        plan: Plan,
+        before: Program,
+        names: list[str],
+        run: _Run,
     ) -> None:
         self._source, self._plan, self.before, self._names = source, plan, before, names
-        model, _ = onnx_model(
-            before.plan,
-            before.source.forward_graph,
-            gate=False,
-            opset=DEFAULT_OPSET,
-            batch=source.batch,
-        )
-        self._session: onnxruntime.InferenceSession = open_graph(model)
+        self._run = run
 
     @classmethod
-    def of(cls, program: Program, described: Manifest) -> OverPictures | None:
-        """Returns those of an artefact; None where it has none."""
+    def of(cls, program: Program, described: Manifest, kind: str) -> OverPictures | None:
+        """Returns those of an artefact; None where it has none.
+
+        Args:
+            program: what the artefact was made of.
+            described: its manifest.
+            kind: its format, `"onnx"` or `"savedmodel"`.
+        """
         names = [o.name for o in described.explanations if PLACED_DETAIL in o.detail]
         if not names or not isinstance(program.source, PreprocessedSource):
             return None
         source = program.source
-        return cls(source, program.plan, source.in_own_size(program), names)
+        before = source.in_own_size(program)
+        run = (_in_tensorflow if kind == "savedmodel" else _in_onnxruntime)(before)
+        return cls(source, program.plan, before, names, run)
 
     def as_before(
         self, got: Mapping[str, Array], batch: Batch, target: Array | None, computed_in: str
@@ -75,7 +85,7 @@ class OverPictures:
         fed = dict(batch.feed)
         if target is not None:
             fed[TARGET_INPUT] = target
-        found = dict(zip(self._names, self._session.run(self._names, fed), strict=True))
+        found = self._run(self._names, fed)
         for name, heat in found.items():
             spec = self._plan.manifest.output(name)
             wanted = self._source.over_input(self._plan, name, heat, batch.feed)
@@ -94,3 +104,23 @@ class OverPictures:
                     f"size of the pictures ({figures.fault()})."
                 )
         return found
+
+
+def _in_onnxruntime(program: Program) -> _Run:
+    model, _ = onnx_model(
+        program.plan,
+        program.source.forward_graph,
+        gate=False,
+        opset=DEFAULT_OPSET,
+        batch=program.source.batch,
+    )
+    session = open_graph(model)
+    return lambda names, fed: dict(zip(names, session.run(list(names), dict(fed)), strict=True))
+
+
+def _in_tensorflow(program: Program) -> _Run:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "before"
+        program.source.write("savedmodel", program.plan, place, program.source.batch)
+        engine = runtime.load(place).engine
+    return lambda names, fed: engine.run(fed, names)

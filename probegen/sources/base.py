@@ -13,12 +13,25 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from probegen.artefact.manifest import Manifest
+from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.model_view import ModelView
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 
 Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arriving:
+    """Pictures that arrive in the place of what a model takes.
+
+    Attributes:
+        manifest: of the artefact; its inputs are what arrives.
+        over: outputs that are brought to the size of a picture -> its input.
+    """
+
+    manifest: Manifest
+    over: Mapping[str, InputSpec]
 
 
 class MovedScores(Protocol):
@@ -256,8 +269,26 @@ class Source(Protocol):
     def moved_scores(self, plan: Plan) -> MovedScores:
         """Returns the untouched model with the tensors moved that a plan differentiates by."""
 
-    def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
-        """Writes a format of the source's own (one of `formats` but ONNX); returns its manifest."""
+    def write(
+        self,
+        kind: str,
+        plan: Plan,
+        place: Path,
+        batch: int | None,
+        arriving: Arriving | None = None,
+    ) -> Manifest:
+        """Writes a format of the source's own (one of `formats` but ONNX); returns its manifest.
+
+        Args:
+            kind: the format.
+            plan: what is computed.
+            place: where it goes.
+            batch: a fixed batch size, or None for an open one.
+            arriving: what the artefact preprocesses, where it does that.
+
+        Raises:
+            ExportError: the format cannot hold it.
+        """
 
 
 @dataclasses.dataclass(frozen=True)

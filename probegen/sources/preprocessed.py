@@ -36,11 +36,20 @@ from probegen.graph.preprocessing import over_input, with_arriving_images
 from probegen.plan.model_view import ModelView
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.runtime.resize import over_picture
-from probegen.sources.base import MovedScores, Program, Reference, Source, WrappedReference
+from probegen.sources.base import (
+    Arriving,
+    MovedScores,
+    Program,
+    Reference,
+    Source,
+    WrappedReference,
+)
 from probegen.sources.preprocessed_by_numpy import prepared
 
 Array = npt.NDArray[Any]
 
+#: What holds preprocessing, where the model can be written so.
+FORMATS = ("onnx", "savedmodel")
 #: What `preprocess=` takes: of the one input that takes images, or by the names of inputs.
 Preprocess = ImageInput | Mapping[str, ImageInput]
 
@@ -118,8 +127,6 @@ def _by_name(asked: Any, inputs: tuple[InputSpec, ...]) -> Mapping[str, ImageInp
 class PreprocessedSource:
     """A model whose images are preprocessed in the graph; see `sources.base.Source`."""
 
-    formats: tuple[str, ...] = ("onnx",)
-
     def __init__(
         self, inner: Source, own: tuple[InputSpec, ...], arriving: tuple[InputSpec, ...]
     ) -> None:
@@ -133,6 +140,7 @@ class PreprocessedSource:
         self._inner, self._own, self.arriving = inner, own, arriving
         self.name = inner.name
         self.batch = inner.batch
+        self.formats: tuple[str, ...] = tuple(f for f in inner.formats if f in FORMATS)
 
     def outer(self, plan: Plan) -> Plan:
         """Returns a plan of the model with what arrives as its inputs."""
@@ -263,10 +271,18 @@ class PreprocessedSource:
         """Returns the model with tensors moved, fed likewise."""
         return PreprocessedScores(self._inner.moved_scores(self.inner(plan)), self)
 
-    def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
-        """Refuses: preprocessing is written into ONNX graphs alone."""
-        del plan, place, batch
-        raise ExportError(f"preprocess= is for ONNX, not for {kind}; use a name ending in .onnx.")
+    def write(
+        self,
+        kind: str,
+        plan: Plan,
+        place: Path,
+        batch: int | None,
+        arriving: Arriving | None = None,
+    ) -> Manifest:
+        """Writes a format of the model's own; see `sources.base.Source`."""
+        assert arriving is None  # no source is preprocessed twice
+        arriving = Arriving(plan.manifest, self._placed(plan))
+        return self._inner.write(kind, self.inner(plan), place, batch, arriving)
 
 
 def _with(plan: Plan, inputs: tuple[InputSpec, ...], outputs: tuple[OutputSpec, ...]) -> Plan:

@@ -283,11 +283,50 @@ def test_metrics_go_by_the_pictures_pixels(artefact):
         runtime.maximise(artefact, "input_gradient/photo", steps=2)
 
 
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_a_saved_model_says_what_onnx_says(model, fit, tmp_path):
+    """Predictions, attributions of the model's tensor, and those that lie over the picture."""
+    of = "model" if fit == "stretch" else "input"
+    image = pg.ImageInput(preset="tf", fit=fit, fill=99.0, attributions=of)
+    probes = PROBES if fit == "stretch" else [PROBES[0], PROBES[2]]
+    pg.compile(model, probes, tmp_path / "saved", preprocess=image)
+    pg.compile(model, probes, tmp_path / "m.onnx", preprocess=image, verify=False)
+    arts = [runtime.load(tmp_path / name) for name in ("saved", "m.onnx")]
+    assert arts[0].manifest.inputs == arts[1].manifest.inputs
+    assert arts[0].manifest.outputs == arts[1].manifest.outputs
+    for size in ((3, 50, 33), (2, 9, 60), (1, 17, 22)):
+        x = photos(*size)
+        more = {"target": np.array([3, -1, 0])[: size[0]]}
+        if fit == "stretch":
+            more["groups"] = np.arange(size[1] * size[2]).reshape(size[1:]) % 3
+        found, right = (art.run(x, **more) for art in arts)
+        for name, record in right.items():
+            scale = max(np.abs(record.array).max(), 1e-2)
+            # What is missing is a small difference of large sums.
+            atol = 1e-3 if name.startswith("completeness") else 1e-5
+            ours, theirs = found[name].array / scale, record.array / scale
+            np.testing.assert_allclose(ours, theirs, atol=atol, err_msg=name)
+        alone = arts[0].run(x, explain=False)
+        np.testing.assert_allclose(alone["class"].array, found["class"].array, atol=1e-6)
+    assert runtime.verify(tmp_path / "saved").passed
+
+
+def test_a_saved_model_that_preprocesses_otherwise_is_found(model, tmp_path):
+    image = pg.ImageInput(preset="tf", attributions="input")
+    path = tmp_path / "saved"
+    pg.compile(model, [pg.InputGradient(target=1)], path, preprocess=image, verify=False)
+    asset = path / "assets.extra" / "probegen.json"
+    said = json.loads(asset.read_text())
+    said["inputs"][0]["preprocessing"]["mean"] = [0.99]
+    asset.write_text(json.dumps(said))
+    with pytest.raises(VerificationError, match=r"does not agree|in the size of the pictures"):
+        pg.verify(path, model)
+
+
 def test_what_is_refused(model, tmp_path):
     image = pg.ImageInput()
-    for format_path in ("folder", "m.keras"):
-        with pytest.raises(ExportError, match="preprocess= is for ONNX"):
-            pg.compile(model, [pg.Saliency()], tmp_path / format_path, preprocess=image)
+    with pytest.raises(ExportError, match="preprocess= is for ONNX and SavedModel"):
+        pg.compile(model, [pg.Saliency()], tmp_path / "m.keras", preprocess=image)
     for wrong, told in (
         ("tf", "takes pg.ImageInput"),
         ({"photo": "tf"}, "takes pg.ImageInput"),

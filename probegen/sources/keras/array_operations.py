@@ -192,12 +192,16 @@ class TensorFlowOperations:
 
     def resize(self, x: Any, axis: int, like: Any, like_axis: int) -> Any:
         """Returns x with an axis of another array's size, interpolated linearly."""
-        old = tf.cast(tf.shape(x)[axis], tf.float64)
-        new = tf.cast(tf.shape(like)[like_axis], tf.float64)
-        at = (tf.range(new, dtype=tf.float64) + 0.5) * old / new - 0.5
-        at = tf.clip_by_value(at, tf.zeros_like(old), old - 1)
-        distance = tf.abs(at[:, None] - tf.range(old, dtype=tf.float64))
-        weights = tf.cast(tf.nn.relu(1 - distance), x.dtype)
+        old = tf.shape(x, tf.int64)[axis]
+        new = tf.shape(like, tf.int64)[like_axis]
+        # Where new element i lies among the old ones, in whole parts of which 2 new are one step:
+        # LiteRT has no float64.
+        step = 2 * new
+        at = (2 * tf.range(new) + 1) * old - new
+        at = tf.maximum(tf.minimum(at, (old - 1) * step), 0)
+        apart = tf.expand_dims(at, 1) - step * tf.range(old)
+        near = tf.maximum(step - tf.maximum(apart, -apart), 0)
+        weights = tf.cast(near, x.dtype) / tf.cast(step, x.dtype)
         rank = x.shape.rank
         last = [*(i for i in range(rank) if i != axis), axis]
         moved = tf.matmul(tf.transpose(x, last), weights, transpose_b=True)

@@ -297,6 +297,21 @@ def _depthwise(operation: Any, shape: Any, kernel: Any, gradient: Any) -> Any:
     return _within(found, [0, above, left, 0], shape)
 
 
+def _resize(kernel: Any) -> Plain:
+    """Pictures of whole numbers are resized as floating ones."""
+
+    def write(operation: Any, images: Any, size: Any) -> Any:
+        made = kernel(
+            images=tf.cast(images, tf.float32),
+            size=size,
+            align_corners=operation.get_attr("align_corners"),
+            half_pixel_centers=operation.get_attr("half_pixel_centers"),
+        )
+        return tf.cast(made, operation.outputs[0].dtype)
+
+    return write
+
+
 PLAIN: Mapping[str, Plain] = {
     "ReluGrad": _relu,
     "Relu6Grad": _relu6,
@@ -317,4 +332,6 @@ PLAIN: Mapping[str, Plain] = {
     "MaxPoolGrad": _max_pool,
     "AvgPoolGrad": _average_pool,
     "DepthwiseConv2dNativeBackpropInput": _depthwise,
+    "ResizeBilinear": _resize(tf.raw_ops.ResizeBilinear),
+    "ResizeNearestNeighbor": _resize(tf.raw_ops.ResizeNearestNeighbor),
 }

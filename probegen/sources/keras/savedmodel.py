@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,18 @@ from tensorflow.saved_model.experimental import TrackableResource
 
 from probegen.artefact.manifest import Manifest, write_beside_savedmodel
 from probegen.artefact.stored_arrays import shortened
+from probegen.sources.base import Arriving
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.instrumented import ProbedModel
+from probegen.sources.keras.preprocessing import over_picture, prepared
 from probegen.sources.keras.requests import request_specs
 
 SERVING, EXPLAIN = "serving_default", "explain"
 
 
-def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Manifest:
+def write_savedmodel(
+    probed: ProbedModel, path: Path, batch: int | None, arriving: Arriving | None = None
+) -> Manifest:
     """Writes a SavedModel with the signatures `serving_default` and `explain`.
 
     `serving_default` returns the predictions as the source model gives them; `explain` returns
@@ -32,25 +36,38 @@ def write_savedmodel(probed: ProbedModel, path: Path, batch: int | None) -> Mani
         probed: the instrumented model.
         path: a folder that does not exist.
         batch: a fixed batch size, or None for a dynamic one.
+        arriving: the pictures that both signatures preprocess, where there are some.
 
     Returns:
         The manifest as written.
     """
     source, plan = probed.keras_model, probed.plan
-    described = plan.manifest.with_batch(batch)
+    described = (plan if arriving is None else arriving).manifest.with_batch(batch)
     asked = request_specs(described, batch)
     names = [argument_name(n) for n in source.input_names]
     specs = {
         name: tf.TensorSpec([batch, *s.shape[1:]], s.dtype, name=name)
         for name, s in zip(names, source.input_specs, strict=True)
     }
+    inputs_by_name = zip(names, described.inputs, strict=True)
+    pictures = {name: spec for name, spec in inputs_by_name if spec.preprocessing is not None}
+    for name, spec in pictures.items():
+        specs[name] = tf.TensorSpec([batch, *spec.shape[1:]], spec.dtype, name=name)
+    over = {} if arriving is None else arriving.over
+
+    def taken(inputs: Mapping[str, Any]) -> list[Any]:
+        return [prepared(inputs[n], pictures[n]) if n in pictures else inputs[n] for n in names]
 
     def predict(**inputs: Any) -> dict[str, Any]:
-        run = run_forward(source, plan, [inputs[n] for n in names])
+        run = run_forward(source, plan, taken(inputs))
         return dict(zip(source.output_names, run.outputs, strict=True))
 
     def explain(**inputs: Any) -> dict[str, Any]:
-        return probed.explain_flat(*(inputs[n] for n in (*names, *asked)))
+        made = probed.explain_flat(*taken(inputs), *(inputs[n] for n in asked))
+        for name, spec in over.items():
+            axes, picture = described.output(name).axes, inputs[argument_name(spec.name)]
+            made[name] = over_picture(made[name], axes, picture, spec)
+        return made
 
     signatures = {
         SERVING: tf.function(predict, autograph=False).get_concrete_function(**specs),

@@ -12,6 +12,7 @@ from probegen.artefact.manifest import STATE, Manifest
 from probegen.errors import ExportError, SourceError
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.plan import Plan
+from probegen.sources.base import Arriving
 from probegen.sources.keras.caches import has_cache, with_cache
 from probegen.sources.keras.explicit_states import with_own_states, with_states
 from probegen.sources.keras.instrumented import ProbedModel
@@ -123,11 +124,27 @@ class KerasSource:
         """Returns the model with the tensors moved that a plan differentiates by."""
         return KerasMovedScores(self.keras_model, plan)
 
-    def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
-        """Writes a SavedModel folder or a `.keras` file; returns its manifest."""
+    def write(
+        self,
+        kind: str,
+        plan: Plan,
+        place: Path,
+        batch: int | None,
+        arriving: Arriving | None = None,
+    ) -> Manifest:
+        """Writes a SavedModel folder or a `.keras` file; returns its manifest.
+
+        Raises:
+            ExportError: a `.keras` file is to preprocess pictures.
+        """
+        if kind != "savedmodel" and arriving is not None:
+            raise ExportError(
+                f"preprocess= is for ONNX and SavedModel, not for {kind}; use a name ending in "
+                ".onnx, or a folder."
+            )
         probed = ProbedModel(self.keras_model, plan)
         if kind == "savedmodel":
-            return write_savedmodel(probed, place, batch)
+            return write_savedmodel(probed, place, batch, arriving)
         probed.save(place)
         return plan.manifest
 

@@ -14,6 +14,7 @@ from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.forward import ForwardGraph
 from probegen.plan.axes import Axes
 from probegen.plan.plan import Plan
+from probegen.sources.base import Arriving
 from probegen.sources.onnx.explicit_states import StatesFile, with_states
 from probegen.sources.onnx.lowering import forward_graph
 from probegen.sources.onnx.moved_scores import OnnxMovedScores
@@ -119,9 +120,16 @@ class OnnxSource:
         """Returns the original file with the tensors moved that a plan differentiates by."""
         return OnnxMovedScores(self._read, self.view, plan)
 
-    def write(self, kind: str, plan: Plan, place: Path, batch: int | None) -> Manifest:
+    def write(
+        self,
+        kind: str,
+        plan: Plan,
+        place: Path,
+        batch: int | None,
+        arriving: Arriving | None = None,
+    ) -> Manifest:
         """Refuses: an ONNX model is written as ONNX alone."""
-        del plan, place, batch
+        del plan, place, batch, arriving
         raise ExportError(f"an ONNX model cannot be written as {kind}; use a name ending in .onnx.")
 
 
