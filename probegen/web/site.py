@@ -30,8 +30,17 @@ from probegen.web import description, onnxruntime_web
 from probegen.web.onnxruntime_web import Bundle
 
 _PAGE = Path(__file__).with_name("page")
-#: The scripts of the page in the order in which they are run.
+
+
+def _in_folder(name: str) -> tuple[str, ...]:
+    """Returns the scripts of a folder, one plot or widget each, by name."""
+    return tuple(f"{name}/{path.name}" for path in sorted((_PAGE / name).glob("*.js")))
+
+
+#: The scripts of the page in the order in which they are run. `plots.js` and `widgets.js` hold the
+#: tables of what lies in the folders of these names.
 SCRIPTS = (
+    "errors.js",
     "arrays.js",
     "scales.js",
     "files.js",
@@ -43,21 +52,10 @@ SCRIPTS = (
     "session.js",
     "views.js",
     "drawing.js",
-    "plots/picture_map.js",
-    "plots/token_boxes.js",
-    "plots/series_bars.js",
-    "plots/bars.js",
-    "plots/attention.js",
-    "plots/channel_maps.js",
-    "plots/prediction.js",
-    "plots/heat_map.js",
+    *_in_folder("plots"),
     "plots.js",
-    "widgets/common.js",
-    "widgets/picture.js",
-    "widgets/text.js",
-    "widgets/row.js",
-    "widgets/series.js",
-    "widgets/numbers.js",
+    "controls.js",
+    *_in_folder("widgets"),
     "widgets.js",
     "main.js",
 )

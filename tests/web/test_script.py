@@ -414,3 +414,72 @@ def test_what_is_fed_is_checked(tmp_path):
     assert made[0][:3] == [[4, 0], [1, 2], "int64"]
     assert "ids go from 0 to 4" in made[1]
     assert "whole numbers" in made[2]
+
+
+#: Elements as far as widgets and charts need some, so that these run without a browser.
+DOCUMENT = """
+  const element = (tag) => ({
+    tag, children: [], style: {}, value: "",
+    setAttribute(name, value) { this[name] = value; },
+    addEventListener() {},
+    append(...more) { this.children.push(...more); },
+    replaceChildren(...more) { this.children = more; },
+  });
+  globalThis.document = { createElement: element, createElementNS: (_, tag) => element(tag) };
+  const all = (one) => [one, ...(one.children ?? []).flatMap(all)];
+"""
+
+
+def test_lists_that_differ_in_length_are_no_array(tmp_path):
+    """Though they may hold as many numbers as a regular array would."""
+    code = """
+      return given.texts.map((text) => {
+        try {
+          return page.widgets.numbers.parsed(text, given.spec);
+        } catch (error) {
+          return error.message;
+        }
+      });
+    """
+    spec = {"name": "x", "axes": ["batch", "time", "feature"], "shape": [None, None, 2]}
+    texts = ["[[1, 2], [3, 4], [5, 6]]", "[[1, 2], [3], [4, 5, 6]]", "[[1, 2], 3]", "[1, [2]]"]
+    regular, *others = in_node(tmp_path, code, {"texts": texts, "spec": spec})
+    assert regular == {"data": [1, 2, 3, 4, 5, 6], "shape": [3, 2]}
+    assert all("its lists differ in length" in said for said in others)
+
+
+def test_long_series_are_drawn(tmp_path):
+    """Of more numbers than a function of JavaScript takes arguments."""
+    code = (
+        DOCUMENT
+        + """
+      const line = Array.from({ length: given }, (_, i) => i % 7 - 2);
+      const chart = page.drawing.chart({ lines: [line, line], label: "sound" });
+      const bars = page.drawing.chart({ columns: [NaN, 3, -1], signed: true, label: "bars" });
+      const ends = (one) => all(one).filter((part) => typeof part === "string");
+      return [ends(chart), ends(bars), page.arrays.reach([NaN, 1, -3, Infinity])];
+    """
+    )
+    assert in_node(tmp_path, code, 300_000) == [["4", "\u22122"], ["3", "\u22121"], 3]
+
+
+def test_a_number_of_a_table_that_was_cleared_is_gone(tmp_path):
+    code = (
+        DOCUMENT
+        + """
+      const row = page.widgets.row.make(given, { problem() {} }, () => {});
+      await row.load({ text: async () => "1,inf,3,nan\\n" });
+      const before = await row.value();
+      all(row.element).filter((one) => one.type === "number")[0].value = "";
+      const after = await row.value();
+      return [before, after].map(({ data, notes }) => [data, notes]);
+    """
+    )
+    spec = {"name": "x", "axes": ["batch", "feature"], "shape": [None, 4], "features": None}
+    spec |= {"vocabulary": None, "integer": False, "dtype": "float32"}
+    before, after = in_node(tmp_path, code, spec)
+    assert before == [[1, "Infinity", 3, "NaN"], ["no value is given (NaN) of feature 3"]]
+    assert after == [
+        ["NaN", "Infinity", 3, "NaN"],
+        ["no value is given (NaN) of feature 0, feature 3"],
+    ]

@@ -85,6 +85,12 @@
     return low <= high ? [low, high] : null;
   }
 
+  // Returns the largest size of a finite number; 0 where there is none.
+  function reach(data) {
+    const [low, high] = span(data) ?? [0, 0];
+    return Math.max(-low, high);
+  }
+
   // Returns `[..., n]` with its last axis joined into one number each.
   function joined(array, join) {
     const size = array.shape[array.shape.length - 1];
@@ -179,6 +185,6 @@
 
   page.arrays = {
     CHANNEL, SEQUENCE, SPACE, argmax, axisOf, concatenated, count, floats, joined, largest, mean, norm, ordered, overPicture, quantile,
-    resized, span, sum, taken, transpose,
+    reach, resized, span, sum, taken, transpose,
   };
 })((globalThis.probegen = globalThis.probegen || {}));

@@ -2,7 +2,7 @@
 (function (page) {
   "use strict";
 
-  const { joined, mean, span } = page.arrays;
+  const { concatenated, joined, mean, span } = page.arrays;
   const { colour, css, number, painter } = page.scales;
   // The most that an overlay hides of the picture under it.
   const COVER = 0.85;
@@ -147,10 +147,8 @@
   // A chart `wide` by `high` whose x goes over the steps: lines and bars of one scale.
   function chart({ lines = [], columns = null, signed = false, label, high = 90, limit = null, colours = null }) {
     const wide = 640;
-    const all = [...lines.flatMap((line) => Array.from(line)), ...(columns ?? [])].filter(Number.isFinite);
     const size = (lines[0] ?? columns).length;
-    let low = Math.min(...all, columns ? 0 : Infinity);
-    let top = Math.max(...all, columns ? 0 : -Infinity);
+    let [low, top] = span(concatenated([...lines, ...(columns ? [columns, [0]] : [])])) ?? [0, 0];
     if (limit !== null) [low, top] = [low < 0 ? -limit : 0, limit];
     if (!(top > low)) [low, top] = [low - 0.5, low + 0.5];
     const x = (i) => ((i + 0.5) * wide) / size;

@@ -77,7 +77,5 @@
     return fromServer(folder + encodeURIComponent(name), progress);
   }
 
-  // What the user can do something about: shown as it is.
-  page.InputError = class InputError extends Error {};
   page.files = { bytesOf, unpacked };
 })((globalThis.probegen = globalThis.probegen || {}));

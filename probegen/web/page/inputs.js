@@ -2,6 +2,7 @@
 (function (page) {
   "use strict";
 
+  const { fail } = page;
   const { count, span } = page.arrays;
   const BATCH = "batch";
   const ARRAYS = {
@@ -19,9 +20,6 @@
   const FAR = 10;
   const MADE_UP = [-4, 4];
 
-  const fail = (message) => {
-    throw new page.InputError(message);
-  };
   const isFloat = (spec) => spec.dtype.startsWith("float");
 
   // Returns axes with their sizes, for example "[batch, height=28, width=28]".

@@ -2,15 +2,12 @@
 (function (page) {
   "use strict";
 
+  const { fail } = page;
   const DELIMITERS = ["\t", ";", ",", "|"];
   const NUMBER = /^(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf|infinity))$/i;
   const DECIMAL_COMMA = /^[+-]?\d+,\d+(?:e[+-]?\d+)?$/i;
   const DATE = /^\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)?)?Z?$/;
   const BOOLS = { true: 1, false: 0 };
-
-  const fail = (message) => {
-    throw new page.InputError(message);
-  };
 
   // Returns the cells of each line; quotes are those of CSV. Cells are stripped of blanks around them.
   function cellsOf(text, delimiter) {

@@ -6,10 +6,7 @@
   const PUNCTUATION = new Set("!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'");
   const SPACES = /[ \t\n\r\v\f]+/;
   const MOST_BYTES_OF_A_WORD = 100;
-
-  const fail = (message) => {
-    throw new page.InputError(message);
-  };
+  const { fail } = page;
 
   // Returns a text as bytes (UTF-8).
   function toBytes(text) {

@@ -3,7 +3,7 @@
   "use strict";
 
   const { labelled, make } = page.drawing;
-  const { TABLE, field, innerSizes, numbers, opener, picture, row, series, text } = page.widgets;
+  const { TABLE, innerSizes, numbers, opener, picture, row, rowChoice, series, text } = page.widgets;
 
   const WIDGETS = [picture, row, series, numbers];
 
@@ -49,8 +49,7 @@
   // A table with a column for each input, where each takes one number: a row gives them all.
   function partOfTable(own, told, changed) {
     const names = own.map((part) => part.spec.name);
-    const which = make("select", { autocomplete: "off", change: () => show(which.selectedIndex) });
-    const rows = make("div", { hidden: true }, field("Row", which));
+    const choice = rowChoice(show);
     let table = null;
 
     function show(row) {
@@ -63,13 +62,11 @@
       const fits = read.names && JSON.stringify([...read.names].sort()) === JSON.stringify([...names].sort());
       if (!fits) throw new page.InputError(`The model has ${names.length} inputs: name the columns of the table so in its first row: ${names.join(", ")}.`);
       table = read;
-      which.replaceChildren(...read.rows.map((_, i) => make("option", { value: i }, `${i + 1} of ${read.rows.length}`)));
-      rows.hidden = read.rows.length < 2;
-      show(0);
+      choice.offer(read.rows.length);
     }
 
-    const open = opener("Open a table with a column for each input", ".csv,.tsv,.txt", (file) => load(file).catch(told.problem));
-    return { element: make("fieldset", {}, make("legend", {}, "a row of a table"), open, rows), accepts: (file) => TABLE.test(file.name), load, value: async () => {} };
+    const open = opener("Open a table with a column for each input", ".csv,.tsv,.txt", load, told.problem);
+    return { element: make("fieldset", {}, make("legend", {}, "a row of a table"), open, choice.element), accepts: (file) => TABLE.test(file.name), load, value: async () => {} };
   }
 
   async function partOfText(entry, manifest, told, changed) {

@@ -27,24 +27,30 @@
     return view.spec.draw === "attention" && view.axes.includes("key") && down !== undefined && rest.length === 0;
   }
 
-  function draw(view, parent) {
+  const hasIdentity = (view, [, queries, keys]) => Boolean(view.spec.detail.holds_identity) && queries === keys;
+
+  // Returns `[head, query, key]`, one head where there is none; without the identity that it may begin with.
+  function mapsOf(view) {
     const down = downOf(view);
     const hasHeads = down !== "head" && view.axes.includes("head");
-    let maps = hasHeads
-      ? ordered(view.array, view.axes, ["head", down, "key"])
-      : { data: ordered(view.array, view.axes, [down, "key"]).data, shape: [1, ...[down, "key"].map((axis) => view.array.shape[view.axes.indexOf(axis)])] };
+    const found = ordered(view.array, view.axes, [...(hasHeads ? ["head"] : []), down, "key"]);
+    const shape = hasHeads ? found.shape : [1, ...found.shape];
+    const keys = shape[2];
+    if (!hasIdentity(view, shape)) return { data: found.data, shape };
+    return { data: found.data.map((one, i) => one - (Math.floor(i / keys) % keys === i % keys ? 1 : 0)), shape };
+  }
+
+  function draw(view, parent) {
+    const down = downOf(view);
+    const maps = mapsOf(view);
     const [heads, , keys] = maps.shape;
-    const notes = [];
-    if (view.spec.detail.holds_identity && maps.shape[1] === keys) {
-      maps = { data: maps.data.map((one, i) => one - (Math.floor(i / keys) % keys === i % keys ? 1 : 0)), shape: maps.shape };
-      notes.push("without the identity that it begins with");
-    }
+    const notes = hasIdentity(view, maps.shape) ? ["without the identity that it begins with"] : [];
     const columns = view.tokens(keys);
     const rows = down === "query" ? view.tokens(maps.shape[1]) : null;
     const wide = Math.max(1, columns?.length ?? keys);
     const high = Math.max(1, rows?.length ?? maps.shape[1]);
     const largest = (values) => values.reduce((most, one) => (Number.isFinite(one) ? Math.max(most, one) : most), 0);
-    const top = Math.max(largest(maps.data), ...view.family.filter((one) => one !== view).map((one) => largest(one.array.data)));
+    const top = Math.max(largest(maps.data), ...view.family.filter((one) => one !== view).map((one) => largest(mapsOf(one).data)));
     const scale = { colours: LIGHT, low: 0, high: top > 0 ? top : 1, extend: "neither" };
     const keyNames = columns ?? Array.from({ length: wide }, (_, i) => String(i));
     const rowNames = rows ?? page.views.namesAlong(view, down, high);

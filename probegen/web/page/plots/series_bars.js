@@ -2,7 +2,7 @@
 (function (page) {
   "use strict";
 
-  const { ordered, resized, transpose } = page.arrays;
+  const { concatenated, ordered, reach, resized, transpose } = page.arrays;
   const { chart, make } = page.drawing;
   const MOST_FEATURES = 5;
 
@@ -25,7 +25,7 @@
     let heat = rowsOf(view.array, view.axes, view.sequence);
     if (heat[0].length !== lines[0].length) {
       notes.push(`${heat[0].length} steps brought to the input's ${lines[0].length}`);
-      const flat = { data: Float64Array.from(heat.flatMap((row) => [...row])), shape: [heat.length, heat[0].length] };
+      const flat = { data: concatenated(heat), shape: [heat.length, heat[0].length] };
       const brought = transpose(resized(transpose(flat, [1, 0]), [lines[0].length]), [1, 0]);
       heat = heat.map((_, i) => brought.data.slice(i * lines[0].length, (i + 1) * lines[0].length));
     }
@@ -50,7 +50,7 @@
     const own = source.featureNames(lines.length);
     const names = own.length === 1 && own[0] === "feature 0" ? [source.spec.name] : own;
     const bars = paired ? kept.map((i) => heat[i]) : heat;
-    const limit = 1.08 * (Math.max(...bars.flatMap((row) => [...row].filter(Number.isFinite).map(Math.abs)), 0) || 1);
+    const limit = 1.08 * (reach(concatenated(bars)) || 1);
     const drawn = make("div", { class: "series" });
     const columns = (row, of) => chart({ columns: row, signed: view.signed, limit, high: 60, label: `${view.quantity} of ${of}` });
     kept.forEach((place, i) => {

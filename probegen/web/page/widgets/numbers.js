@@ -8,10 +8,13 @@
   // Inputs of so many numbers begin with zeros.
   const MOST_ZEROS = 64;
 
+  // Returns the sizes of nested lists; null where lists of one level differ in length.
   function shapeOf(nested) {
-    const sizes = [];
-    for (let one = nested; Array.isArray(one); [one] = one) sizes.push(one.length);
-    return sizes;
+    if (!Array.isArray(nested)) return [];
+    const [first, ...others] = nested.map(shapeOf);
+    if (first === undefined) return [0];
+    const same = first !== null && others.every((one) => one !== null && one.join() === first.join());
+    return same ? [nested.length, ...first] : null;
   }
 
   // Returns { data, shape } of one sample, read from text.
@@ -26,7 +29,7 @@
       }
       const shape = shapeOf(nested);
       const data = nested.flat(Infinity);
-      if (data.length !== count(shape)) throw new page.InputError(`"${spec.name}" is no regular array: its lists differ in length.`);
+      if (shape === null) throw new page.InputError(`"${spec.name}" is no regular array: its lists differ in length.`);
       if (!data.every((one) => typeof one === "number" || typeof one === "boolean")) throw new page.InputError(`"${spec.name}" takes numbers alone.`);
       return { data: data.map(Number), shape };
     }
@@ -63,7 +66,7 @@
     }
 
     const help = `${what}; divided by blanks, or as nested lists without the batch`;
-    const element = make("div", {}, field("Numbers", area, help), opener("Open a JSON file", ".json", (file) => load(file).catch(told.problem)));
+    const element = make("div", {}, field("Numbers", area, help), opener("Open a JSON file", ".json", load, told.problem));
     const set = (number) => {
       area.value = String(number);
     };

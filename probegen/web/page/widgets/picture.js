@@ -187,7 +187,7 @@
     clear();
     const pads = make("div", { class: "padded" }, pad, cursor);
     const controls = [
-      opener("Open a picture, or drop one anywhere", "image/*", (given) => load(given).catch(told.problem)),
+      opener("Open a picture, or drop one anywhere", "image/*", load, told.problem),
       name, pads,
       make("div", { class: "row" }, field("Pen", paper), make("button", { type: "button", click: () => clear() }, "Clear")),
     ];

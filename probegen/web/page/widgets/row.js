@@ -3,8 +3,9 @@
   "use strict";
 
   const { make } = page.drawing;
-  const { TABLE, field, innerAxes, innerSizes, opener, withBatch } = page.widgets;
+  const { TABLE, field, innerAxes, innerSizes, opener, pasteBox, rowChoice, withBatch } = page.widgets;
   const MOST_FIELDS = 64;
+  const MOST_NAMED = 8;
 
   function fits(spec) {
     const axes = innerAxes(spec);
@@ -16,18 +17,10 @@
     const size = innerSizes(spec)[0] ?? 1;
     const names = page.tables.namesOf(spec, size);
     const fields = size <= MOST_FIELDS ? names.map(() => make("input", { type: "number", step: "any", value: 0, change: changed })) : null;
-    const pasted = make("textarea", { rows: 2, spellcheck: "false", autocomplete: "off", change: () => guarded(() => take(pasted.value)) });
-    const which = make("select", { autocomplete: "off", change: () => show(which.selectedIndex) });
-    const rows = make("div", { hidden: true }, field("Row", which));
+    const pasted = pasteBox(2, take, told.problem);
+    const choice = rowChoice(show);
     let table = null;
     let values = fields ? null : [];
-    const guarded = (act) => {
-      try {
-        act();
-      } catch (error) {
-        told.problem(error);
-      }
-    };
 
     function show(row) {
       values = table.rows[row];
@@ -42,23 +35,27 @@
       const width = read.rows[0].length;
       if (width !== size) throw new page.InputError(`The table has ${width} columns, and "${spec.name}" takes ${size} numbers a row.`);
       table = { ...read, said };
-      which.replaceChildren(...read.rows.map((_, i) => make("option", { value: i }, `${i + 1} of ${read.rows.length}`)));
-      rows.hidden = read.rows.length < 2;
-      show(0);
+      choice.offer(read.rows.length);
     }
 
+    // The number of a field that shows none: infinity as a table had it, else no value. A number that was
+    // cleared is gone.
+    const beyondFields = (i) => (Number.isFinite(values?.[i]) ? NaN : (values?.[i] ?? NaN));
+
     async function value() {
-      const data = fields ? fields.map((one, i) => (one.value === "" ? (values?.[i] ?? NaN) : Number(one.value))) : values;
+      const data = fields ? fields.map((one, i) => (one.value === "" ? beyondFields(i) : Number(one.value))) : values;
       if (!data.length) throw new page.InputError(`Paste a row of ${size} numbers, or open a table.`);
       const sizes = innerAxes(spec).length ? [size] : [];
-      return { ...withBatch(spec, data, sizes), names: table?.names ?? null, notes: table?.said ?? [] };
+      const empty = names.filter((_, i) => Number.isNaN(data[i]));
+      const notes = empty.length ? [`no value is given (NaN) of ${empty.slice(0, MOST_NAMED).join(", ")}${empty.length > MOST_NAMED ? ", ..." : ""}`] : [];
+      return { ...withBatch(spec, data, sizes), names: table?.names ?? null, notes: [...(table?.said ?? []), ...notes] };
     }
 
     const load = async (file) => take(await file.text());
     const element = make("div", {},
       fields ? make("div", { class: "fields" }, ...fields.map((one, i) => field(names[i], one))) : null,
       field("Paste rows of a table", pasted, "as CSV, with or without a row of names"),
-      opener("Open a table", ".csv,.tsv,.txt", (file) => load(file).catch(told.problem)), rows);
+      opener("Open a table", ".csv,.tsv,.txt", load, told.problem), choice.element);
     // Gives the one number of an input that takes no more.
     function set(number) {
       table = null;

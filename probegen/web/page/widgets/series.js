@@ -4,7 +4,7 @@
 
   const { CHANNEL, SEQUENCE } = page.arrays;
   const { chart, make } = page.drawing;
-  const { TABLE, field, innerAxes, innerSizes, opener, withBatch } = page.widgets;
+  const { TABLE, field, innerAxes, innerSizes, opener, pasteBox, withBatch } = page.widgets;
 
   // Where time and features stand among the inner axes.
   function placesOf(spec) {
@@ -23,13 +23,7 @@
     const sizes = innerSizes(spec);
     const preview = make("div");
     let table = null;
-    const area = make("textarea", { rows: 6, spellcheck: "false", autocomplete: "off", change: () => {
-      try {
-        take(area.value);
-      } catch (error) {
-        told.problem(error);
-      }
-    } });
+    const area = pasteBox(6, take, told.problem);
 
     function take(text) {
       table = null;
@@ -65,7 +59,7 @@
     const steps = time >= 0 ? sizes[time] : null;
     const element = make("div", {},
       field("Paste the series", area, `a time step a row${steps === null ? "" : `, ${steps} of them`}; a column of dates may stand beside`),
-      opener("Open a table", ".csv,.tsv,.txt", (file) => load(file).catch(told.problem)), preview);
+      opener("Open a table", ".csv,.tsv,.txt", load, told.problem), preview);
     return { element, value, load };
   }
 

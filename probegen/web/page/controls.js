@@ -21,17 +21,44 @@
     return make("div", { class: "field" }, ...parts);
   }
 
-  // A control that opens a file of some kinds.
-  function opener(title, accept, taken) {
+  // A control that opens a file of some kinds: `load` takes it, `problem` what it cannot take.
+  function opener(title, accept, load, problem) {
     const control = make("input", {
       type: "file",
       accept,
       change: () => {
-        if (control.files.length) taken(control.files[0]);
+        if (control.files.length) load(control.files[0]).catch(problem);
         control.value = "";
       },
     });
     return field(title, control);
+  }
+
+  // A box for pasted text: `take` takes it, `problem` what it cannot take.
+  function pasteBox(rows, take, problem) {
+    const box = make("textarea", {
+      rows, spellcheck: "false", autocomplete: "off",
+      change: () => {
+        try {
+          take(box.value);
+        } catch (error) {
+          problem(error);
+        }
+      },
+    });
+    return box;
+  }
+
+  // A choice among the rows of a table, hidden while there is one: `offer(count)` begins with the first.
+  function rowChoice(show) {
+    const which = make("select", { autocomplete: "off", change: () => show(which.selectedIndex) });
+    const element = make("div", { hidden: true }, field("Row", which));
+    const offer = (count) => {
+      which.replaceChildren(...Array.from({ length: count }, (_, i) => make("option", { value: i }, `${i + 1} of ${count}`)));
+      element.hidden = count < 2;
+      show(0);
+    };
+    return { element, offer };
   }
 
   const innerAxes = (spec) => spec.axes.filter((axis) => axis !== "batch");
@@ -45,5 +72,5 @@
     return { data, shape };
   }
 
-  page.widgets = { TABLE, field, innerAxes, innerSizes, opener, withBatch };
+  page.widgets = { TABLE, field, innerAxes, innerSizes, opener, pasteBox, rowChoice, withBatch };
 })((globalThis.probegen = globalThis.probegen || {}));
