@@ -21,6 +21,7 @@ from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer, check_chunk, check_whole
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
+from probegen.methods.tokens import EMBEDDING
 
 #: How far apart equal numbers may be after some operations in float32, relative to their size.
 _ROUNDED = 2e-6
@@ -182,8 +183,8 @@ class OfInputsByScores(ByScores, OfInputs):
 
     All channels of a position are hidden together: the result is `[batch, ...positions]`, or
     `[batch, feature]` of plain vectors, which have no positions. Of an input of tokens the
-    positions of what the tokens look up are hidden, all its look-ups together. Other inputs stay
-    as they are.
+    positions of what the tokens look up are hidden, all its look-ups together; of one id a sample
+    all that it looks up, `[batch]`. Other inputs stay as they are.
     """
 
     # No option of the command line: there is one number a token as it is.
@@ -233,8 +234,11 @@ def in_each_axis(ops: Operations[T], numbers: T, counts: Sequence[T]) -> list[T]
 
 
 def hidden_axes(axes: Axes) -> tuple[int, ...]:
-    """Returns the axes along which parts are hidden: the positions, or all of a plain vector."""
-    channel = channel_axis(axes) if len(axes) > 2 else None
+    """Returns the axes along which parts are hidden: the positions, or all of a plain vector.
+
+    None of what one id looks up, `[batch, embedding]`: it is hidden as a whole.
+    """
+    channel = channel_axis(axes) if len(axes) > 2 or EMBEDDING in axes else None
     return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.arrays import StoredArray, is_array_like, stored_array
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.by_scores import OfInputsByScores, Subject, hidden_axes
+from probegen.methods.by_scores import OfInputsByScores, Subject, hidden_axes, of_positions
 from probegen.methods.operations import Operations, T
 
 #: What a field `groups` may hold: nothing (each feature or token by itself), `"grid:7"`, an array
@@ -102,8 +102,9 @@ class ByGroups(OfInputsByScores, abc.ABC):
             others = tuple(i for i in range(len(hidden) + 1) if i != place)
             positions = ops.expand_dims(positions, others)
             total = positions if total is None else ops.add(ops.mul(total, count), positions)
-        # A single number a sample has nothing to be cut into: it is one group.
-        return ops.max(ops.zeros_like(like), (0,), keepdims=True) if total is None else total
+        # A single number a sample, or the vector of one id, is not cut: it is one group.
+        one = ops.max(of_positions(ops, value, axes, like), (0,), keepdims=True)
+        return one if total is None else total
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns what the groups are."""

@@ -10,6 +10,7 @@ from probegen.methods.axes import Axes, channel_axis
 from probegen.methods.base import OfInputs, Selector
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
+from probegen.methods.tokens import EMBEDDING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Saliency(OfInputs):
     """The largest absolute gradient over the channels (Simonyan et al. 2013, sec. 3.1).
 
     `[batch, height, width]` for an image, `[batch, time]` for a sequence of vectors or of
-    embedded tokens, `[batch, feature]` for plain vectors (which have no channels), wherever the
-    channels stand. Arguments as for `InputGradient`.
+    embedded tokens, `[batch, feature]` for plain vectors (which have no channels), `[batch]` for
+    one id a sample, wherever the channels stand. Arguments as for `InputGradient`.
     """
 
     kind: ClassVar[str] = "saliency"
@@ -53,7 +54,9 @@ class Saliency(OfInputs):
 def _maximum_over(axes: Axes) -> tuple[int, ...]:
     """Returns the channels' axis.
 
-    None for plain vectors, which have no channels, and for whatever has positions alone.
+    None for plain vectors, which have no channels, and for whatever has positions alone. What one
+    id looks up is no plain vector: its numbers are the channels of the id.
     """
     channel = channel_axis(axes)
-    return () if channel is None or len(axes) <= 2 else (channel,)
+    plain = len(axes) <= 2 and EMBEDDING not in axes
+    return () if channel is None or plain else (channel,)

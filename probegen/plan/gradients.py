@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from probegen.errors import InstrumentError, NotDifferentiableError, SelectionEr
 from probegen.methods.axes import FRAME
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
+from probegen.methods.tokens import EMBEDDING
 from probegen.plan import axes, inputs_and_predictions
 from probegen.plan.model_view import ModelView, Start
 from probegen.plan.naming import output_name
@@ -208,6 +210,11 @@ class GradientPlanner:
     def _input_shape(self, name: str) -> axes.Sizes:
         return self._view.input(self._view.input_names.index(name)).shape
 
+    def _sizes_of(self, name: str) -> list[int]:
+        """Returns the sizes of one sample of an input, 0 where one is open."""
+        facts = self._view.input(self._view.input_names.index(name))
+        return [n or 0 for n, a in zip(facts.shape, facts.axes, strict=True) if a != axes.BATCH]
+
     def _moves(self, one: _Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
         return tuple((each.ref, self._named_axes(each)) for each in (one, *one.others))
 
@@ -215,8 +222,8 @@ class GradientPlanner:
         """Returns what stands for inputs with all look-ups of an input as one.
 
         Those of an input whose look-ups have other positions than each other stay apart, and those
-        that have none: columns of a table that are looked up one by one are each a vector, and
-        number j of the one has nothing to do with number j of the other.
+        that have none where the input is more than one number a sample: columns of a table that
+        are looked up one by one have nothing to do with each other.
         """
         together: dict[Any, list[_Explained]] = {}
         for one in found:
@@ -225,7 +232,8 @@ class GradientPlanner:
         for parts in together.values():
             first, *others = parts
             positions = {self._positions(part) for part in parts}
-            if others and len(positions) == 1 and () not in positions:
+            alone = len(first.inputs) == 1 and math.prod(self._sizes_of(first.inputs[0])) == 1
+            if others and len(positions) == 1 and (alone or () not in positions):
                 name = first.inputs[0]
                 whole.append(dataclasses.replace(first, name=name, others=tuple(others)))
             else:
@@ -296,12 +304,12 @@ class GradientPlanner:
         numbers = one.start is not None and (one.start.is_lookup or one.start.moved)
         if one.start is not None and numbers and not self._follows_input(one):
             between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
-            last = "embedding" if one.start.is_lookup else "feature"
-            return (axes.BATCH, *between, last)[:rank]
+            looked_up = one.start.is_lookup and not one.start.counts
+            return (axes.BATCH, *between, EMBEDDING if looked_up else "feature")[:rank]
         names = self._view.tensor(one.ref).axes
         if one.start is not None and one.start.is_lookup:
             time = axes.input_axes(names[:-1], tokens=True)
-            return (*time, "embedding") if rank > 1 else names
+            return (*time, "feature" if one.start.counts else EMBEDDING) if rank > 1 else names
         if one.ref.is_input or one.ref.made:
             return axes.input_axes(names, tokens=False)
         return axes.gradient_axes(names, self._view.is_embedding(one.ref))

@@ -118,6 +118,7 @@ class Start:
         masks: whether it says which positions count, and nothing else.
         usable: whether its first axis is the batch.
         moved: whether it has lost the order that the numbers have in the input.
+        counts: whether it says how often each class is among the ids of a sample.
     """
 
     ref: TensorRef
@@ -128,6 +129,7 @@ class Start:
     masks: bool
     usable: bool
     moved: bool
+    counts: bool = False
 
     def with_ties(self, more: Mapping[int, Tie]) -> Start:
         """Returns a copy that hangs on the inputs as tightly as either."""

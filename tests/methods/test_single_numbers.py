@@ -36,3 +36,55 @@ def test_a_score_of_the_whole_batch_explains_no_sample(tmp_path: Path) -> None:
     model = keras.Model(x, keras.layers.Identity(name="loss")(ops.mean(keras.layers.Dense(2)(x))))
     with pytest.raises(InstrumentError, match="'loss' is one number for the whole batch"):
         pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx")
+
+
+#: What hides an id leaves of its vector: zeros, which `FeatureAblation` and the two games fill in.
+GAMES = [pg.FeatureAblation(), pg.KernelSHAP(), pg.LIME(samples=40, kernel_width=1.0, ridge=1e-6)]
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_an_id_a_sample_is_hidden_as_a_whole(tmp_path: Path, one_hot: bool) -> None:
+    """Its vector has no positions, and a single entry of it means nothing to anybody."""
+    city, age = keras.Input((), dtype="int32", name="city"), keras.Input((2,), name="age")
+    embed = keras.layers.Embedding(5, 3, embeddings_initializer="normal")
+    vector = ops.one_hot(city, 5) if one_hot else embed(city)
+    score = keras.layers.Dense(2, name="score", bias_initializer="normal")
+    model = keras.Model([city, age], score(ops.concatenate([vector * age[:, :1], age], -1)))
+    pg.compile(model, [*GAMES, pg.Saliency(), pg.Occlusion(window=2)], tmp_path / "m.onnx")
+    feed = {"city": np.array([0, 4, 4], np.int32), "age": np.float32([[1, 2], [-3, 0], [0, 1]])}
+    result = runtime.load(tmp_path / "m.onnx").run(feed)
+    vectors = np.asarray(ops.one_hot(feed["city"], 5) if one_hot else embed(feed["city"]))
+    kernel = np.asarray(score.kernel)[: vectors.shape[1]].T[result["score"].array.argmax(1)]
+    share = (vectors * kernel).sum(1) * feed["age"][:, 0]
+    for kind in ("feature_ablation", "kernel_shap", "lime", "occlusion"):
+        given = result[f"{kind}/city"]
+        assert given.axes == ("batch",)
+        np.testing.assert_allclose(given.array, share, rtol=1e-4, atol=1e-5)
+    slopes = np.abs(kernel * feed["age"][:, :1]).max(1)
+    np.testing.assert_allclose(result["saliency/city"].array, slopes, rtol=1e-5)
+
+
+def test_all_that_an_id_looks_up_is_hidden_together(tmp_path: Path) -> None:
+    user = keras.Input((), dtype="int32", name="user")
+    wide = keras.layers.Embedding(4, 3, embeddings_initializer="normal")
+    bias = keras.layers.Embedding(4, 1, embeddings_initializer="normal")
+    score = keras.layers.Dense(2, name="score")
+    model = keras.Model(user, score(ops.sin(wide(user)) * (1 + bias(user))))
+    pg.compile(model, [pg.FeatureAblation()], tmp_path / "m.onnx")
+    ids = np.array([3, 0], np.int32)
+    result = runtime.load(tmp_path / "m.onnx").run(ids)
+    best = result["score"].array.max(1)
+    np.testing.assert_allclose(result["feature_ablation/user"].array, best, rtol=1e-4)
+
+
+def test_counts_of_ids_are_features_that_are_hidden_one_by_one(tmp_path: Path) -> None:
+    bag = keras.Input((4,), dtype="int32", name="bag")
+    count = keras.layers.CategoryEncoding(6, output_mode="count")
+    score = keras.layers.Dense(2, name="score")
+    pg.compile(keras.Model(bag, score(count(bag))), [pg.FeatureAblation()], tmp_path / "m.onnx")
+    ids = np.array([[0, 5, 5, 1], [2, 2, 2, 2]], np.int32)
+    result = runtime.load(tmp_path / "m.onnx").run(ids)
+    kernel = np.asarray(score.kernel).T[result["score"].array.argmax(1)]
+    given = result["feature_ablation/bag"]
+    assert given.axes == ("batch", "feature")
+    np.testing.assert_allclose(given.array, np.asarray(count(ids)) * kernel, rtol=1e-4, atol=1e-6)

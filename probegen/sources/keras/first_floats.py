@@ -112,6 +112,11 @@ class FirstFloat:
         """Tells look-ups of ids from casts of numbers."""
         return self.word != "cast"
 
+    @property
+    def counts(self) -> bool:
+        """Tells counts of classes among ids from what single ids look up."""
+        return self.tensor.op.type in _COUNTS
+
     def with_samples_apart(self) -> Any:
         """Writes the tensor with the batch axis first, where samples were joined."""
         if self.apart is None:

@@ -385,6 +385,7 @@ class KerasView(ModelView):
                 masks=self._masks(place, around),
                 usable=True,
                 moved=place.moved,
+                counts=place.counts,
             )
         kind, (path, index), number = place.slot
         if kind == TWIN:
@@ -403,6 +404,7 @@ class KerasView(ModelView):
             self._masks(place, around),
             place.usable,
             place.moved,
+            place.counts,
         )
 
     def _calls_around(self, place: FirstFloat) -> list[LayerCall]:

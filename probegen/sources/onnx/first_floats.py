@@ -97,7 +97,7 @@ def _start(
     usable: bool,
 ) -> Start:
     table = node.inputs[0] if node.op_type in _LOOK_UPS else None
-    is_lookup = table is not None and is_float(table)
+    is_lookup = (table is not None and is_float(table)) or _is_one_hot(node)
     shape = None if table is None else shape_of(table)
     rows = shape[0] if is_lookup and node.op_type == "Gather" and shape else None
     return Start(
@@ -110,6 +110,12 @@ def _start(
         usable=usable,
         moved=False,
     )
+
+
+def _is_one_hot(node: ir.Node) -> bool:
+    """Tells whether a node gives each id a vector of zeros and a one, cast or not."""
+    made = node.inputs[0].producer() if node.op_type == "Cast" and node.inputs[0] else node
+    return made is not None and made.op_type == "OneHot"
 
 
 def _becomes_penalty(value: ir.Value) -> bool:

@@ -140,8 +140,23 @@ def test_casts_and_one_hot_rows():
     )
     assert {n: (s.is_lookup, s.ties) for n, s in found.items()} == {
         "f": (False, {0: Tie.COMPUTED}),
-        "o": (False, {1: Tie.COMPUTED}),
+        "o": (True, {1: Tie.COMPUTED}),
     }
+
+
+def test_an_id_that_becomes_one_hot_is_hidden_as_a_whole(tmp_path):
+    """As torch writes it: whole numbers that are cast behind."""
+    text = """g (int64[batch] id, float[batch, 2] x) => (float[batch, 3] y) {
+      o = OneHot(id, depth, values)  f = Cast<to=1>(o)  c = Concat<axis=1>(f, x)
+      y = MatMul(c, w) }"""
+    weights = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    more = {"depth": np.array(4), "values": np.array([0, 1])}
+    model = add_weights(parse(text), w=weights, **more)
+    pg.compile(model, [pg.FeatureAblation(target=2)], tmp_path / "m.onnx")
+    ids, x = np.array([3, 0, 3]), np.ones((3, 2), np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run({"id": ids, "x": x})["feature_ablation/id"]
+    assert found.axes == ("batch",)
+    np.testing.assert_allclose(found.array, weights[ids, 2], rtol=1e-4)
 
 
 def test_sizes_are_none_of_the_numbers():
@@ -268,7 +283,7 @@ def test_a_file_that_preprocesses_bytes_itself(sizes, tmp_path):
 
 
 def test_columns_that_are_looked_up_one_by_one_are_hidden_by_themselves(tmp_path):
-    """Entry j of one column's vector has nothing to do with entry j of another's."""
+    """Each with all of its vector, and none with another's, with which it has nothing to do."""
     body = """a = Gather<axis=1>(ids, zero)  b = Gather<axis=1>(ids, one)
       u = Gather(first, a)  v = Gather(second, b)  c = Concat<axis=-1>(u, v)  y = MatMul(c, w)"""
     rng = np.random.default_rng(1)
@@ -283,5 +298,6 @@ def test_columns_that_are_looked_up_one_by_one_are_hidden_by_themselves(tmp_path
     names = [n for n in result if n.startswith("feature_ablation/")]
     assert len(names) == 2
     for name, rows, part in zip(names, (first[ids[:, 0]], second[ids[:, 1]]), (0, 3), strict=True):
-        expected = rows * weights[part : part + 3, 1]
+        expected = (rows * weights[part : part + 3, 1]).sum(1)
+        assert result[name].axes == ("batch",)
         np.testing.assert_allclose(result[name].array, expected, rtol=1e-4, atol=1e-6)
