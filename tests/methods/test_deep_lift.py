@@ -130,6 +130,30 @@ def test_completeness_against_the_untouched_model(tmp_path, name, seed):
     check_complete(tmp_path, model, {"x": models.images(shape, seed=seed, count=3)})
 
 
+def softmax_of_large_numbers(x):
+    return keras.ops.softmax(60.0 * x, axis=-1)
+
+
+def log_of_small_numbers(x):
+    return keras.ops.log(keras.ops.square(x) + 1e-6)
+
+
+def root_of_small_numbers(x):
+    return 1e4 * keras.ops.sqrt(keras.ops.square(x) + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("body", "scale"),
+    [(softmax_of_large_numbers, 3.0), (log_of_small_numbers, 3e-3), (root_of_small_numbers, 1e-4)],
+)
+def test_completeness_where_floats_end_and_slopes_say_nothing(tmp_path, body, scale):
+    # Of the first a share of the classes is 0 in float32, of the others each step is below 1e-4.
+    x = keras.Input((5,), name="x")
+    model = keras.Model(x, keras.layers.Dense(3, name="scores")(body(x)))
+    rows = scale * np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    check_complete(tmp_path, model, {"x": rows}, baseline=0.0)
+
+
 def test_completeness_over_two_inputs_together(tmp_path):
     model = models.siamese()
     model.layers[-1].activation = keras.activations.linear

@@ -402,6 +402,23 @@ def test_the_largest_of_two_tensors_has_the_relevance(tmp_path, operator):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+def test_weights_that_another_input_gives_pass_all_relevance(tmp_path):
+    x, weights = keras.Input((5,), name="x"), keras.Input((5, 3), name="weights")
+    scores = keras.layers.Lambda(lambda v: v + 0.0, name="scores")(
+        keras.ops.matmul(keras.ops.expand_dims(x, 1), weights)[:, 0]
+    )
+    path = tmp_path / "m.onnx"
+    pg.compile(keras.Model([x, weights], scores), pg.LRP(target=1, wrt="x"), path)
+    for count in (1, 4):
+        rng = np.random.default_rng(count)
+        fed = {
+            "x": rng.normal(size=(count, 5)).astype(np.float32),
+            "weights": rng.normal(size=(count, 5, 3)).astype(np.float32),
+        }
+        found = runtime.load(path).run(fed)["lrp/x"].array
+        np.testing.assert_allclose(found, fed["x"] * fed["weights"][:, :, 1], rtol=1e-3, atol=1e-5)
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 

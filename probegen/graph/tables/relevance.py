@@ -15,7 +15,8 @@ take. `stab(z)` is z moved away from 0 by a small number.
   scale as well, and there is no sum, so that R is passed on as it is (ibid.).
 - maxima, and all that moves elements: R goes where the element comes from.
 - products of two tensors that change, gates (SwiGLU) among them: half of `x * J^T(R / stab(z))` to
-  each, softmax `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
+  each; with weights that the request makes (latent queries, another input): all of it to the one
+  that changes; softmax `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
 
 Everything else is refused by name.
 """
@@ -274,6 +275,7 @@ class _Relevance:
         self, key: str, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]
     ) -> Gradients:
         b, y = walk.builder, node.outputs[0]
+        factors = sum(v in moving for v in node.inputs)
         if any(v not in walk.wanted for v in moving):
             raise Refused("what it reads depends on what is explained in a way without relevance")
         if key in _ROUTED or (key in _LARGEST and len(moving) > 1):
@@ -286,13 +288,14 @@ class _Relevance:
         elif key in _NORMALISATIONS and moving == [node.inputs[0]]:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
             yield moving[0], b.mul(moving[0], _centred_and_scaled(b, node, ratio))
-        elif key in _BY_SIZES and moving == [node.inputs[0]]:
+        elif (key in _BY_SIZES and moving == [node.inputs[0]]) or (
+            key == "Mul" and len(moving) == 1
+        ):
             yield moving[0], given(dy)
-        elif key in ("Mul", "MatMul", "Einsum", "Gemm") and len(moving) == 2:
-            ratio = over(b, given(dy), y, self.table.epsilon, by_shares=False)
-            yield from self._shares(walk, node, ratio, 2)
-        elif key == "Mul" and len(moving) == 1:  # a square
-            yield moving[0], given(dy)
+        elif key in ("Mul", "MatMul", "Einsum", "Gemm") and factors < 3:
+            by_shares = self.by_shares and factors == 1
+            ratio = over(b, given(dy), y, self.table.epsilon, by_shares=by_shares)
+            yield from self._shares(walk, node, ratio, factors)
         elif key == "Softmax":
             total = b.reduce_sum(given(dy), [axis_of(node, y, -1)], keepdims=True)
             yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))

@@ -7,7 +7,8 @@ walk carries multipliers back. What each operator does, so that this stays true:
 - linear operators (sums, products with what does not change, convolutions, means, all that moves
   elements): their vector-Jacobian product (Shrikumar et al. 2017, sec. 3.5.1).
 - functions of one tensor, element by element, however they are spelled: `dy / dx`, the rescale
-  rule (sec. 3.5.2); their slope where dx is next to nothing.
+  rule (sec. 3.5.2); their slope where dx is next to nothing. Of a logarithm, a root or a power
+  that is where y has hardly changed as well: near 0 these bend within any dx.
 - products of two tensors that change (`Mul`, `MatMul`, `Einsum`, `Gemm`), quotients, and other
   functions of two (`Max`, `Pow`): Shapley's value of the two (Lundberg and Lee 2017, sec. 4.2).
   For a product that is each operand times the mean of the other and its reference.
@@ -75,10 +76,16 @@ _ELEMENTWISE = frozenset(
 _MAXIMA = frozenset({"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"})
 #: Exact where numbers are: dy / dx is right however small dx is.
 _PIECEWISE_LINEAR = frozenset({"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs"})
+#: Bend at the scale of x itself: near 0 the slope is not dy / dx however small dx is.
+_STEEP = frozenset({"Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt"})
 #: Where dx is smaller, the slope stands in for dy / dx.
 _SMALL, _SMALLEST = 1e-4, 1e-10
+#: What share of y has to have changed for dy to be known well.
+_KNOWN_CHANGE = 1e-3
 #: Stands for a way of no length, which is not divided by.
 _NO_WAY, _NO_WAY_OF_HALVES = 1e-30, 1e-7
+#: Stands for the logarithm of 0, so that two of them have a difference; float16 has it.
+_LEAST_LOGARITHM = -6e4
 #: Operators whose result depends on the sizes of a tensor alone.
 _SIZES = frozenset({"Shape", "Size"})
 
@@ -295,14 +302,24 @@ class Reference:
             return b.mul(g, self._share_above_zero(b, x))
         dx, dy = self.difference(b, x), self.difference(b, y)
         exact = single is not None and key_of(single) in _PIECEWISE_LINEAR
-        bound = _SMALLEST if exact else _SMALL
+        alike = shape_of(x) is not None and shape_of(x) == shape_of(y)
+        bound: ir.Value | float = _SMALLEST if exact else _SMALL
+        if single is not None and key_of(single) in _STEEP and alike:
+            bound = b.where(self._hardly_changes(b, y), _SMALL, b.scalar(_NO_WAY, x))
         near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
-        if shape_of(x) is not None and shape_of(x) == shape_of(y):
+        if alike:
             there = b.cast(near, dtype_of(x))
             change = b.add(dy, _sloped(walk, function, there))
             return b.mul(g, b.elementwise("Div", change, b.add(dx, there), shape=shape_of(x)))
         ratio = b.elementwise("Div", dy, b.where(near, 1.0, dx), shape=shape_of(y))
         return b.where(near, _sloped(walk, function, g), b.unbroadcast(b.mul(g, ratio), x))
+
+    def _hardly_changes(self, b: Builder, y: ir.Value) -> ir.Value:
+        """Tells where rounding may be seen in y - y'."""
+        sizes = [b.elementwise("Abs", v) for v in (y, self.of(y))]
+        least = b.mul(b.elementwise("Add", *sizes, shape=shape_of(y)), _KNOWN_CHANGE)
+        dy = self.difference(b, y)
+        return b.elementwise("LessOrEqual", b.op("Abs", dy, shape=dy), least)
 
     def _share_above_zero(self, b: Builder, x: ir.Value) -> ir.Value:
         """Returns dy / dx of a ReLU: how much of the way from x' to x lies above 0.
@@ -376,10 +393,13 @@ class Reference:
         if x is None:
             raise Refused("it has no input")
         logs = key_of(node) == "LogSoftmax"
-        p, q = y, self.of(y)
-        if logs:
-            p, q = b.elementwise("Exp", p), b.elementwise("Exp", q)
-        mean = _logarithmic_mean(b, p, q)
+        here, there = (
+            (y, self.of(y)) if logs else (_log_softmax(b, v, axis) for v in (x, self.of(x)))
+        )
+        p, q = (
+            (b.elementwise("Exp", here), b.elementwise("Exp", there)) if logs else (y, self.of(y))
+        )
+        mean = _logarithmic_mean(b, (p, q), (here, there))
         total = b.reduce_sum(mean, [axis], keepdims=True)
         if logs:
             weights = b.div(mean, total)
@@ -450,12 +470,22 @@ def _over_count(b: Builder, value: ir.Value, x: ir.Value, axes: Sequence[int]) -
     return value
 
 
-def _logarithmic_mean(b: Builder, p: ir.Value, q: ir.Value) -> ir.Value:
-    """Returns (p - q) / (log p - log q), and the mean of both where they are about the same."""
+def _log_softmax(b: Builder, x: ir.Value, axis: int) -> ir.Value:
+    """Returns the logarithm of a softmax, which is a number where the softmax itself is 0."""
+    return b.op("LogSoftmax", x, shape=x, axis=axis)
+
+
+def _logarithmic_mean(
+    b: Builder, values: tuple[ir.Value, ir.Value], logs: tuple[ir.Value, ir.Value]
+) -> ir.Value:
+    """Returns (p - q) / (log p - log q), and the mean of both where they are about the same.
+
+    The logarithms are given: of a p that is too small for a float, log p still is a number.
+    """
+    p, q = values
     shape = shape_of(p)
-    least = b.scalar(1e-30, p)
-    logs = [b.elementwise("Log", b.elementwise("Max", v, least)) for v in (p, q)]
-    apart = b.elementwise("Sub", *logs, shape=shape)
+    finite = [b.elementwise("Max", v, b.scalar(_LEAST_LOGARITHM, v)) for v in logs]
+    apart = b.elementwise("Sub", *finite, shape=shape)
     near = b.elementwise("Less", b.op("Abs", apart, shape=apart), 1e-2)
     mean = b.mul(b.elementwise("Add", p, q, shape=shape), 0.5)
     change = b.elementwise("Sub", p, q, shape=shape)

@@ -111,8 +111,9 @@ class Propagated:
             yield function.entry, relevance
         elif key in ("Max", "Min") and distinct > 1:
             yield from plain(step, [relevance], wanted)
-        elif key in _SUMS or (key in _PRODUCTS and distinct == 2):
-            ratio = relevance / _away(step.y, self.table.epsilon) / (1 if key in _SUMS else 2)
+        elif key in _SUMS or (key in _PRODUCTS and (distinct == 2 or key != "Mul")):
+            parts = 1 if key in _SUMS else len(wanted)
+            ratio = relevance / _away(step.y, self.table.epsilon) / parts
             for i, (value, share) in zip(wanted, plain(step, [ratio], wanted), strict=True):
                 yield value, step.inputs[i] * share
         elif x is not None and key in ("LayerNormalization", "InstanceNormalization"):

@@ -27,6 +27,8 @@ from probegen.parity.witness.walk import plain
 Array = npt.NDArray[Any]
 
 _SMALL = 1e-6
+#: Have a large curvature near 0, where a slope tells nothing of a difference.
+_BENT_AT_ZERO = ("Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt")
 _PRODUCTS = ("Mul", "MatMul", "Gemm", "Einsum")
 _SUMS = ("Add", "Sub", "Sum")
 #: What is linear in all its floating inputs, so that a gradient is a multiplier.
@@ -115,6 +117,8 @@ class Rescaled:
         elif distinct == 1:
             dx, dy = self.values[x] - self.there[x], self._difference(node.outputs[0])
             near = np.abs(dx) < _SMALL
+            if key in _BENT_AT_ZERO:
+                near &= (np.abs(dy) < 1e-3 * np.abs(step.y)) | (dx == 0)
             ratio = np.where(near, slope(step, wanted[0]), dy / np.where(near, 1, dx))
             yield x, unbroadcast(g * ratio, dx.shape)
         else:
@@ -146,8 +150,13 @@ class Rescaled:
         axis = int(attribute(step.node, "axis", -1))
         y, z = step.y, self.there[step.node.outputs[0]]
         logs = step.node.op_type == "LogSoftmax"
+        x = step.node.inputs[0]
+        if x is None:
+            raise Unknown(step.node.op_type)
+        places = (self.values[x], self.there[x])
+        log_p, log_q = (y, z) if logs else (_log_softmax(v, axis) for v in places)
         p, q = (np.exp(y), np.exp(z)) if logs else (y, z)
-        ratio = np.log(np.maximum(p, 1e-30)) - np.log(np.maximum(q, 1e-30))
+        ratio = np.maximum(log_p, -6e4) - np.maximum(log_q, -6e4)
         near = np.abs(ratio) < 1e-5
         mean = np.where(near, (p + q) / 2, (p - q) / np.where(near, 1, ratio))
         share = mean / mean.sum(axis=axis, keepdims=True)
@@ -183,3 +192,9 @@ class Rescaled:
         count = np.prod([step.x.shape[i] for i in axes])
         inner = g * (s[0] + s[1]) / 2 + to_variance * (c[0] + c[1]) / count
         return np.asarray(inner - inner.mean(axis=axes, keepdims=True))
+
+
+def _log_softmax(x: Array, axis: int) -> Array:
+    """Returns x less the logarithm of the sum of its exponentials along an axis."""
+    apart = x - x.max(axis=axis, keepdims=True)
+    return np.asarray(apart - np.log(np.exp(apart).sum(axis=axis, keepdims=True)))
