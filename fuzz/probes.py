@@ -73,7 +73,7 @@ _BY_NAME: dict[str, tuple[float, tuple[str, ...]]] = {
     "kernel_width": (0.3, ("0.5",)),
     "ridge": (0.3, ("0.1",)),
     "epsilon": (0.4, ("0.01", "0.1")),
-    "composite": (0.3, ("'epsilon_plus'", "'epsilon_gamma_box'", "'transformer'")),
+    "composite": (0.3, ("'epsilon_plus'", "'epsilon_gamma_box'", "'attn_lrp'")),
     "fuse": (0.4, ("'max'", "'min'")),
     "residual": (0.3, ("0.0", "0.7")),
     "query": (0.4, ("0", "-1", "'mean'")),
@@ -138,7 +138,7 @@ def _drawn(d: Draw, method: type[Probe], subject: Subject) -> str:
             given |= _chosen(d, field.name, _BY_NAME[field.name])
     if method.__name__ == "LRP":
         given.pop("rule", None)
-        given |= _chosen(d, "rule", (0.4, ("'gamma'", "'alpha_beta'", "'z_plus'")))
+        given |= _chosen(d, "rule", (0.4, ("'gamma'", "'alpha_beta'", "'zplus'")))
     if "of" in given:
         given.pop("output", None)
     if "lambda" in given.get("target", ""):

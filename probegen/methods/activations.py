@@ -19,7 +19,7 @@ class Activations(OfLayers):
     """Outputs of layers, whole or reduced.
 
     Attributes:
-        select: the layers, see the selector grammar in the README.
+        select: the layers, see Selectors in docs/USE.md.
         reduce: None, or `"mean"`, `"max"` or `"norm"` (Euclidean) over `axes`.
         name: replaces the output name `"activation/<path>"`; several matches get `/<path>`
             appended.

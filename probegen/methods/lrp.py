@@ -61,7 +61,9 @@ class LRP(OfInputs):
     help: ClassVar[str] = "Layer-wise relevance propagation."
     unit: ClassVar[str] = "score"
     has_completeness: ClassVar[bool] = True
-    equation: ClassVar[str] = "R_i = sum_j z_ij / (sum_i z_ij + epsilon) R_j, layer by layer"
+    equation: ClassVar[str] = (
+        "R_i = sum_j z_ij / (z_j + epsilon sign(z_j)) R_j, z_j = sum_i z_ij, layer by layer"
+    )
     paper: ClassVar[str] = "Bach et al. 2015, eq. 58"
 
     rule: str = option("epsilon", "Rule", flag="lrp-rule")
