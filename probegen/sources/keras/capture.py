@@ -24,9 +24,9 @@ from tensorflow.python.ops import while_v2
 
 from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
+from probegen.sources.keras import control_flow, open_sizes
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.look_ups import look_up
-from probegen.sources.keras.open_sizes import STAND_INS
 from probegen.sources.keras.patching import Patch, Patches, set_to
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.recurrence import HiddenStates, InnerLoop, Recurrence, write_states
@@ -511,7 +511,7 @@ def _marking(_: Watcher, original: Any, generator: Any, /, *args: Any, **kwargs:
     return mark_seed(original(generator, *args, **kwargs))
 
 
-def _of_open_sizes(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> Any:
+def _standing_in(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> Any:
     return stand_in(*args, **kwargs)
 
 
@@ -532,8 +532,8 @@ _PATCHES: tuple[Patch, ...] = (
     Patch(keras.random.SeedGenerator, "next", _while_watched(_marking)),
     Patch(tf.lookup.StaticHashTable, "lookup", _while_watched(_looked_up)),
     *(
-        Patch(cls, name, _while_watched(functools.partial(_of_open_sizes, stand_in)))
-        for (cls, name), stand_in in STAND_INS.items()
+        Patch(cls, name, _while_watched(functools.partial(_standing_in, stand_in)))
+        for (cls, name), stand_in in (open_sizes.STAND_INS | control_flow.STAND_INS).items()
     ),
 )
 

@@ -6,7 +6,7 @@ the layer's own method while a model is traced, and leaves known sizes to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -79,7 +79,7 @@ def _size(images: Any, data_format: str) -> tuple[Any, Any]:
 
 
 #: Class and method -> what stands in for it.
-STAND_INS: Mapping[tuple[Any, str], StandIn] = {
+STAND_INS: dict[tuple[Any, str], StandIn] = {
     (keras.layers.CenterCrop, "transform_images"): _center_crop,
     (keras.layers.RandomCrop, "get_random_transformation"): _random_crop,
     (keras.layers.UpSampling2D, "_resize_images"): _up_sampling,
