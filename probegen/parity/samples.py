@@ -62,6 +62,17 @@ _SPATIAL_AGAIN = {
     "width": (80, 48, 112, 64, 144, 176, 208),
     "depth": (32, 16, 48, 80, 112, 144, 176),
 }
+#: Sizes for methods that run the model once a position: all are multiples of 4.
+_FEW_POSITIONS = {
+    "height": (12, 20, 28, 36, 8),
+    "width": (8, 20, 12, 28, 36),
+    "depth": (4, 8, 12, 20, 28),
+}
+_FEW_POSITIONS_AGAIN = {
+    "height": (8, 28, 20, 12, 36),
+    "width": (16, 12, 20, 28, 36),
+    "depth": (8, 4, 12, 20, 28),
+}
 #: Lengths of all other open axes, which have one size, since lengths of sequences and masks must
 #: agree. So has an input that is open along one axis only and not alone.
 _LENGTHS = ((13, 11, 17, 19, 23, 29), (10, 14, 15, 18, 21, 22))
@@ -184,6 +195,21 @@ def rungs(own: Collection[int]) -> Iterator[tuple[Sizes, Sizes]]:
             longer = [[n * factor // 2 for n in each] for each in _LONGER]
             one, other = (next((n for n in each if n not in own), each[0]) for each in longer)
         yield Sizes(first, one, one // 2), Sizes(second, other, 0)
+
+
+def small_rungs(own: Collection[int]) -> Iterator[tuple[Sizes, Sizes]]:
+    """Yields pairs of open sizes of few positions, the larger ones first; see `rungs`.
+
+    Lengths are those of the first rung.
+    """
+    usual = next(rungs(own))
+    for factor in (2, 1):
+        first = _spatial(_FEW_POSITIONS, factor, own, {})
+        second = _spatial(_FEW_POSITIONS_AGAIN, factor, own, first)
+        yield (
+            dataclasses.replace(usual[0], named=first),
+            dataclasses.replace(usual[1], named=second),
+        )
 
 
 def _spatial(

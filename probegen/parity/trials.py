@@ -20,6 +20,7 @@ from probegen.artefact.rows import BATCH, count_rows, fixed_batch
 from probegen.errors import InputError, VerificationError
 from probegen.parity import samples as drawing
 from probegen.parity.comparison import TOLERANCES
+from probegen.parity.costly_methods import with_fewer_positions
 from probegen.parity.finite import finite
 from probegen.parity.samples import Batch, Sizes
 from probegen.sources.base import Reference
@@ -100,12 +101,16 @@ def _open_sizes(
     own = reference.sizes
     if not drawing.is_open(described):
         return [next(drawing.rungs(own))[0]]
-    found: list[Sizes] = []
     row = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 1)
+
+    def one_row(sizes: Sizes) -> dict[str, Array]:
+        return drawing.draw(described, row, sizes, rng, tame=True).feed
+
+    found: list[Sizes] = []
     why = ""
     for pair in drawing.rungs(own):
         for sizes in pair:
-            feed = drawing.draw(described, row, sizes, rng, tame=True).feed
+            feed = one_row(sizes)
             if found and found[0] == sizes:
                 continue
             if sum(value.size for value in feed.values()) > _MOST_ELEMENTS:
@@ -116,10 +121,10 @@ def _open_sizes(
             else:
                 why = why or failed
         if len(found) > 1:
-            return found[:2]
-    if found:
-        return found
-    raise _unsuitable(name, why or "none of the sizes tried is small enough.", described)
+            break
+    if not found:
+        raise _unsuitable(name, why or "none of the sizes tried is small enough.", described)
+    return with_fewer_positions(found[:2], drawing.small_rungs(own), reference, one_row)
 
 
 def _first_that_runs(

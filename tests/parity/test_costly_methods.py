@@ -1,0 +1,87 @@
+"""Sizes at which methods by scores are verified: few positions, and enough of them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from probegen.methods import FeatureAblation, Occlusion, Saliency
+from probegen.parity import samples as drawing
+from probegen.parity.costly_methods import with_fewer_positions
+
+AXES = ("batch", "height", "width", "channel")
+OWN = {8, 16, 32}
+
+
+class Model:
+    """A reference whose only tensor is explained: the input, pooled."""
+
+    def __init__(self, *probes, pooled=1, multiple=1):
+        outputs = [SimpleNamespace(probe=p, axes=AXES, ref="tensor") for p in probes]
+        self.plan = SimpleNamespace(groups=[SimpleNamespace(outputs=outputs)])
+        self.pooled, self.multiple = pooled, multiple
+
+    def moved_scores(self):
+        return self
+
+    def at(self, feed, shifts):
+        assert not shifts
+        batch, height, width, channels = feed["x"].shape
+        shape = (batch, -(-height // self.pooled), -(-width // self.pooled), channels)
+        return [], {"tensor": np.zeros(shape)}
+
+    def cause_of_failure(self, feed):
+        fits = all(n % self.multiple == 0 for n in feed["x"].shape[1:3])
+        return None if fits else "it does not fit"
+
+
+def fed(sizes):
+    return {"x": np.zeros((1, sizes.named["height"], sizes.named["width"], 3), np.float32)}
+
+
+def chosen(model):
+    usual = list(next(drawing.rungs(OWN)))
+    return usual, with_fewer_positions(usual, drawing.small_rungs(OWN), model, fed)
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_a_method_of_many_points_gets_few_positions(multiple):
+    usual, few = chosen(Model(FeatureAblation(), multiple=multiple))
+    assert few != usual
+    areas = [s.named["height"] * s.named["width"] for s in few]
+    assert max(areas) < 400
+    one, other = few
+    assert all(one.named[axis] != other.named[axis] for axis in one.named)
+    assert not OWN & {*one.named.values(), *other.named.values()} - {8}  # 8: a depth at most
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model(Saliency()),
+        Model(Occlusion(window=16)),
+        Model(FeatureAblation(), multiple=16),  # as a U-Net that halves four times
+        Model(FeatureAblation(groups="input")),
+    ],
+    ids=["gradients", "few windows", "does not run at others", "groups of the request"],
+)
+def test_others_keep_the_usual_sizes(model):
+    usual, few = chosen(model)
+    assert few == usual
+
+
+@pytest.mark.parametrize(("pooled", "probes", "smaller"), [(8, 3, True), (32, 30, False)])
+def test_what_is_explained_keeps_two_positions_an_axis(pooled, probes, smaller):
+    model = Model(*[FeatureAblation()] * probes, pooled=pooled)
+    usual, few = chosen(model)
+    assert (few != usual) == smaller
+    for sizes in few:
+        _, tensors = model.at(fed(sizes), {})
+        assert min(tensors["tensor"].shape[1:3]) >= 2
+
+
+def test_a_model_without_that_witness_keeps_the_usual_sizes():
+    model = Model(FeatureAblation())
+    model.moved_scores = lambda: None
+    usual, few = chosen(model)
+    assert few == usual
