@@ -22,8 +22,6 @@ _ADVICE = {
     "`gate=True`.",
     "has the shape (0, 0, 0)": "onnxruntime-node takes the value of an optional gate and goes by "
     "its default nonetheless; compile with `gate=True`.",
-    "element_shape to be static": "Recurrent layers of an open batch size; with "
-    "`dynamic_batch=False` `serving_default` converts.",
     "input_direction": "The gradient of a recurrence reads time from its end, which this evaluator "
     "has not got.",
 }
@@ -38,7 +36,8 @@ and with those of `runtime.load(path)`.
 A number says that all agree, and is the largest difference found, over the largest number of that
 output; {limit:.0e} is the limit. ONNX artefacts come with four gates (`required`, `optional`,
 `split`, `none`) of the first model, with `required` and `none` of the others; where a cell names no
-gate, it is true of all of them. What does not run, or gives other numbers, is said below.
+gate, it is true of all of them. Recurrent models are converted to LiteRT for each length by itself
+(`--size time=N`). What does not run, or gives other numbers, is said below.
 
 """
 

@@ -93,7 +93,7 @@ PLACES: tuple[Place, ...] = (
         for signature in ("serving_default", "explain")
     ),
     Place(
-        "LiteRT, serving_default",
+        "LiteRT by probegen litert, serving_default",
         [
             _python("to_litert", signature="serving_default"),
             _python("litert", TOOLS, signature="serving_default"),
@@ -103,7 +103,7 @@ PLACES: tuple[Place, ...] = (
     Place(
         "LiteRT by probegen litert, explain",
         [
-            _python("to_litert", signature="explain", probegen=True),
+            _python("to_litert", signature="explain"),
             _python("litert", TOOLS, signature="explain"),
         ],
         ("explain",),

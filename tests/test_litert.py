@@ -10,7 +10,8 @@ from keras import layers
 
 import probegen as pg
 from probegen import litert, runtime
-from probegen.errors import ExportError, VerificationError
+from probegen.errors import ExportError, InputError, VerificationError
+from probegen.sources.preprocessed_by_numpy import prepared
 from tests.command_line import status_of
 
 
@@ -82,13 +83,87 @@ def test_predictions_from_the_command_line(saved, tmp_path, capsys):
     assert tf.lite.Interpreter(str(out)).get_signature_list().keys() == {"serving_default"}
 
 
-def test_loops_are_refused(tmp_path):
-    x = keras.Input((5, 2), name="x")
-    model = keras.Model(x, layers.Dense(3, name="y")(layers.LSTM(4)(x)))
-    pg.compile(model, pg.InputGradient(), tmp_path / "saved", verify=False)
-    with pytest.raises(ExportError, match=r"holds a loop.*--signature serving_default"):
+def recurrent():
+    x = keras.Input((None, 2), name="x")
+    return keras.Model(x, layers.Dense(3, name="y")(layers.GRU(4)(layers.Masking()(x))))
+
+
+def test_recurrent_layers_of_a_fixed_length(tmp_path):
+    """Any batch size; against the untouched model and a tape, padding among the steps."""
+    keras.utils.set_random_seed(3)
+    model = recurrent()
+    pg.compile(model, pg.InputGradient(target=1), tmp_path / "saved", verify=False)
+    out = tmp_path / "m.tflite"
+    for signature in ("explain", "serving_default"):
+        with pytest.raises(ExportError, match=r"loop over an open size.*--size time=20"):
+            pg.to_litert(tmp_path / "saved", out, signature)
+    with pytest.raises(InputError, match=r"no open axis of that name; open are: time"):
+        pg.to_litert(tmp_path / "saved", out, sizes={"tim": 3})
+    assert not out.exists()
+    off = pg.to_litert(tmp_path / "saved", out, sizes={"time": 3})
+    assert max(off.values()) < 1e-4
+    runner = tf.lite.Interpreter(str(out)).get_signature_runner("explain")
+    for batch in (3, 1):
+        x = np.random.default_rng(batch).normal(size=(batch, 3, 2)).astype(np.float32)
+        x[0, 2:] = 0
+        point = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            scores = model(point)
+            score = tf.reduce_sum(scores[:, 1])
+        found = runner(x=x)
+        np.testing.assert_allclose(found["y"], scores, atol=1e-6)
+        np.testing.assert_allclose(
+            found["input_gradient/x"], tape.gradient(score, point), atol=1e-6
+        )
+
+
+def test_loops_over_points_stay_loops(tmp_path):
+    """Integrated gradients of a CNN of open size: the sum of slopes along the path, by a tape."""
+    keras.utils.set_random_seed(2)
+    model = cnn()
+    pg.compile(model, pg.IntegratedGradients(steps=5, target=2), tmp_path / "ig", verify=False)
+    off = pg.to_litert(tmp_path / "ig", tmp_path / "m.tflite")
+    assert max(off.values()) < 1e-4
+    runner = tf.lite.Interpreter(str(tmp_path / "m.tflite")).get_signature_runner("explain")
+    logits = keras.Model(model.input, model.layers[-1].input)
+    head = model.layers[-1]
+    x = np.random.default_rng(5).normal(size=(2, 15, 18, 3)).astype(np.float32)
+    total = np.zeros_like(x)
+    for k in range(5):
+        point = tf.constant(x * (k + 0.5) / 5)
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            score = tf.reduce_sum((logits(point) @ head.kernel + head.bias)[:, 2])
+        total += tape.gradient(score, point).numpy() / 5
+    expected = x * total
+    found = runner(image=x)["integrated_gradients/image"]
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_operators_that_are_lacking_are_named(tmp_path):
+    x = keras.Input((8, 9, 3), name="image")
+    model = keras.Model(x, layers.Dense(2, name="y")(layers.GlobalAveragePooling2D()(x)))
+    image = pg.ImageInput(resize="bicubic")
+    pg.compile(model, pg.Saliency(), tmp_path / "saved", preprocess=image, verify=False)
+    with pytest.raises(ExportError, match=r"operators for it: ResizeBicubic. Preprocess with"):
         pg.to_litert(tmp_path / "saved", tmp_path / "m.tflite")
     assert not (tmp_path / "m.tflite").exists()
+
+
+def test_pictures_as_they_arrive(tmp_path):
+    """Bytes of any size go in; against numpy's preprocessing and the untouched model."""
+    keras.utils.set_random_seed(2)
+    x = keras.Input((8, 9, 3), name="image")
+    y = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(x))
+    model = keras.Model(x, layers.Dense(2, name="y")(y))
+    image = pg.ImageInput(scale=1 / 255, fit="crop")
+    pg.compile(model, pg.Saliency(), tmp_path / "saved", preprocess=image, verify=False)
+    pg.to_litert(tmp_path / "saved", tmp_path / "m.tflite")
+    runner = tf.lite.Interpreter(str(tmp_path / "m.tflite")).get_signature_runner("explain")
+    photos = np.random.default_rng(0).integers(0, 256, (2, 21, 40, 3), dtype=np.uint8)
+    spec = runtime.load(tmp_path / "saved").inputs[0]
+    np.testing.assert_allclose(runner(image=photos)["y"], model(prepared(photos, spec)), atol=1e-5)
 
 
 def test_what_is_refused(saved, tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import click
 
-from probegen.cli.reading import samples_of
+from probegen.cli.reading import samples_of, sizes_of
 from probegen.cli.showing import show_table, start_for
 
 
@@ -19,8 +20,22 @@ from probegen.cli.showing import show_table, start_for
 @click.option(
     "--samples", type=click.Path(exists=True, dir_okay=False), help="Inputs to compare on (.npy)."
 )
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="AXIS=N",
+    help="A size for an open axis, such as time=20, which OUT takes alone; for recurrent layers.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def litert(artefact: str, output: str, signature: str, samples: str | None, as_json: bool) -> None:
+def litert(
+    artefact: str,
+    output: str,
+    signature: str,
+    samples: str | None,
+    sizes: Sequence[str],
+    as_json: bool,
+) -> None:
     """Convert ARTEFACT (a SavedModel that probegen wrote) to a file that LiteRT runs.
 
     OUT is compared with ARTEFACT, has built-in operators alone, and keeps the names.
@@ -28,7 +43,7 @@ def litert(artefact: str, output: str, signature: str, samples: str | None, as_j
     start_for(artefact)
     from probegen.litert import to_litert
 
-    off = to_litert(artefact, output, signature, samples=samples_of(samples))
+    off = to_litert(artefact, output, signature, samples=samples_of(samples), sizes=sizes_of(sizes))
     if as_json:
         click.echo(json.dumps({"path": output, "distances": off}))
         return

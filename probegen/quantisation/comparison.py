@@ -54,13 +54,21 @@ class Asked:
     hard: Sequence[bool]
 
 
-def requests_of(artefact: Artefact, samples: Any, seed: int) -> list[Asked]:
+def requests_of(
+    artefact: Artefact, samples: Any, seed: int, described: Manifest | None = None
+) -> list[Asked]:
     """Returns runs on samples, a few of them each, or on generated ones of two batch sizes.
+
+    Args:
+        artefact: what is run.
+        samples: inputs; None for generated ones.
+        seed: of these.
+        described: its manifest, where some of its open sizes are to be fixed ones.
 
     Raises:
         InputError: the samples do not fit, or the artefact runs on none that can be made up.
     """
-    described = artefact.manifest
+    described = artefact.manifest if described is None else described
     if samples is not None:
         given = check_inputs(artefact.texts.given(samples), described.inputs)
         return [_asked(artefact, chunk, ()) for chunk in _chunks(given, described)]

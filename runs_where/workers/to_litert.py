@@ -1,57 +1,55 @@
-"""Converts a signature of a SavedModel for LiteRT, with built-in operators alone.
+"""Converts a signature of a SavedModel for LiteRT by `probegen litert`.
 
-With the option `probegen` by `probegen litert`, else by TensorFlow's converter as it is.
-
-The models of a request are SavedModels; beside each `NAME.SIGNATURE.tflite` is written. Options:
-`signature`.
+The models of a request are SavedModels; beside each `NAME.SIGNATURE.tflite` is written, or one a
+request, `NAME.SIGNATURE.SIZES.tflite`, where the length of a recurrent model has to be fixed.
+Options: `signature`.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from probegen import runtime
+from probegen.errors import ExportError
+from probegen.litert import to_litert
 from runs_where.exchange import Array, work
+from runs_where.workers.litert import file_of
 
 
 def opener(options: Mapping[str, Any]) -> Any:
     """Returns what runs a model; see `runs_where.exchange.Opener`."""
+    signature = options["signature"]
 
     @functools.cache
-    def convert(path: str) -> None:
-        signature = options["signature"]
-        if options.get("probegen"):
-            from probegen.litert import to_litert
-
-            to_litert(path, f"{path}.{signature}.tflite", signature)
-            return
-        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[signature])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    def of_any_size(path: str) -> bool:
         try:
-            Path(f"{path}.{signature}.tflite").write_bytes(converter.convert())
-        except Exception as error:
-            raise RuntimeError(_words(str(error))) from error
+            to_litert(path, file_of(path, signature), signature)
+        except ExportError as error:
+            if "fixed size" not in str(error):
+                raise
+            return False
+        return True
+
+    @functools.cache
+    def of_sizes(path: str, sizes: Sequence[tuple[str, int]], file: str) -> None:
+        to_litert(path, file, signature, sizes=dict(sizes))
 
     def run(path: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        del feeds
-        convert(path)
+        if not of_any_size(path):
+            sizes = tuple(
+                (axis, feeds[spec.name].shape[i])
+                for spec in runtime.load(path).inputs
+                for i, (axis, n) in enumerate(zip(spec.axes, spec.shape, strict=True))
+                if n is None and axis != "batch"
+            )
+            of_sizes(path, sizes, file_of(path, signature, feeds))
         return {}
 
     return run
-
-
-def _words(said: str) -> str:
-    """Returns what matters of a refusal of several thousand letters."""
-    absent = re.search(r"(?:needed|ops)[^\n]*:\s*([A-Z][\w, ]+)", said)
-    if absent:
-        return f"no built-in operator for {absent.group(1).strip()}"
-    operation = re.search(r"'(tf\.\w+' op [^\n]+)", said)
-    return f"'{operation.group(1)}" if operation else said.strip().splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A traced function once more, with operations of gradients written in plain ones.
 
 LiteRT has built-in operators for what models compute, and few of the operations that TensorFlow
-writes gradients with. `in_plain_operations` copies a graph operation by operation and writes those
-in its place. The table has what gradients of CNNs and transformers are made of.
+writes gradients with. `in_plain_operations` copies a graph operation by operation
+(`graph_copy.py`) and writes those in its place. The table has what gradients of CNNs, transformers
+and recurrent layers are made of.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework import tensor_util
+
+from probegen.sources.keras.graph_copy import LOOPS, GraphCopy, changes_states, graphs_of
 
 #: Operations of images, which are written with channels last alone.
 _OF_IMAGES = frozenset({"MaxPoolGrad", "AvgPoolGrad", "DepthwiseConv2dNativeBackpropInput"})
-#: Stateful operations that a copy may hold: nothing is changed by them.
-_READING = frozenset({"Placeholder", "ReadVariableOp", "ResourceGather", "VariableShape"})
-
 #: An operation of the old graph and what it reads in the new one -> its outputs.
 Plain = Callable[..., Any]
 
@@ -36,31 +37,27 @@ def in_plain_operations(
         outputs: names of its outputs, where it gives a list.
     """
 
-    operations = function.graph.get_operations()
-    changing = any(o.op_def.is_stateful and o.type not in _READING for o in operations)
-    if changing or not any(_plain(operation) for operation in operations):
+    graph = function.graph
+    operations = [operation for inner in graphs_of(graph) for operation in inner.get_operations()]
+    other = any(o.type in LOOPS or _plain(o) is not None for o in operations)
+    if changes_states(graph) or not other:
         return function
 
     def copy(**inputs: Any) -> dict[str, Any]:
-        new: dict[Any, Any] = {}
-        for external, internal in function.graph.captures:
-            new[internal.ref()] = external
-        for name, tensor in zip(function._arg_keywords, function.inputs, strict=False):
-            new[tensor.ref()] = inputs[name]
-        for operation in operations:
-            if operation.type == "Placeholder":
-                continue
-            read = [new[tensor.ref()] for tensor in operation.inputs]
-            write = _plain(operation)
-            made = _copied(operation, read) if write is None else write(operation, *read)
-            made = made if isinstance(made, list | tuple) else [made]
-            for old, tensor in zip(operation.outputs, made, strict=True):
-                if write is not None:
-                    tensor.set_shape(old.shape)
-                new[old.ref()] = tensor
-        given = function.structured_outputs
-        named = given if outputs is None else dict(zip(outputs, given, strict=True))
-        return {name: new[tensor.ref()] for name, tensor in named.items()}
+        copying = GraphCopy(_plain, function.variables)
+        captured = {internal.ref(): external for external, internal in graph.captures}
+        given = dict(zip(function._arg_keywords, function.inputs, strict=False))
+        own = {tensor.ref(): inputs[name] for name, tensor in given.items()}
+        read = [
+            own[t.ref()] if t.ref() in own else copying.captured(captured[t.ref()])
+            for t in graph.inputs
+        ]
+        made = copying.run(graph, read)
+        names = sorted(function.structured_outputs) if outputs is None else outputs
+        return {
+            name: tf.identity(copying.tensor(value))
+            for name, value in zip(names, made, strict=True)
+        }
 
     return tf.function(copy, autograph=False).get_concrete_function(**specs)
 
@@ -80,20 +77,6 @@ def _channels_last(operation: Any) -> bool:
 
 def _attribute(operation: Any, name: str, default: Any) -> Any:
     return operation.get_attr(name) if name in operation.node_def.attr else default
-
-
-def _copied(operation: Any, read: list[Any]) -> list[Any]:
-    graph = tf.compat.v1.get_default_graph()
-    attributes = {k: v for k, v in operation.node_def.attr.items() if not k.startswith("_")}
-    made = graph.create_op(
-        operation.type,
-        read,
-        [tensor.dtype for tensor in operation.outputs],
-        name=operation.name,
-        attrs=attributes,
-    )
-    found: list[Any] = list(made.outputs)
-    return found
 
 
 # -- functions of one number -------------------------------------------------------------------
@@ -297,6 +280,48 @@ def _depthwise(operation: Any, shape: Any, kernel: Any, gradient: Any) -> Any:
     return _within(found, [0, above, left, 0], shape)
 
 
+def _strided_slice(
+    operation: Any, shape: Any, begin: Any, _: Any, strides: Any, gradient: Any
+) -> Any:
+    """Puts the gradient of a part in the place of it, zeros around."""
+    starts, steps = (tf.get_static_value(value) for value in (begin, strides))
+    masks = {
+        name: operation.get_attr(f"{name}_mask")
+        for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
+    if steps is None or (steps != 1).any() or masks["ellipsis"] or masks["new_axis"]:
+        raise NotImplementedError("the gradient of a slice with steps, or of several axes at once")
+    around = []
+    for axis in range(int(shape.shape[0])):
+        size = shape[axis]
+        sliced = axis < len(steps)
+        if sliced and masks["shrink_axis"] >> axis & 1:
+            gradient = tf.expand_dims(gradient, axis)
+        if not sliced or masks["begin"] >> axis & 1:
+            before: Any = tf.zeros_like(size)
+        else:
+            before = begin[axis] if starts is None else starts[axis]
+            before = tf.where(before < 0, size + before, before)
+            before = tf.minimum(before, size)
+        around.append([before, size - before - tf.shape(gradient, size.dtype)[axis]])
+    made = tf.pad(gradient, around)
+    made.set_shape(tensor_util.constant_value_as_shape(shape))
+    return made
+
+
+def _concat_offset(_: Any, axis: Any, *shapes: Any) -> list[Any]:
+    """Where each part of a concatenation begins."""
+    along = tf.get_static_value(axis)
+    if along is None:
+        raise NotImplementedError("the gradient of a concatenation along an axis that is computed")
+    rank, before, found = int(shapes[0].shape[0]), tf.zeros_like(shapes[0][0]), []
+    for shape in shapes:
+        zeros = tf.zeros_like(before)
+        found.append(tf.stack([before if i == along % rank else zeros for i in range(rank)]))
+        before += shape[along]
+    return found
+
+
 def _resize(kernel: Any) -> Plain:
     """Pictures of whole numbers are resized as floating ones."""
 
@@ -327,6 +352,9 @@ PLAIN: Mapping[str, Plain] = {
     "Erf": _erf,
     "Erfc": lambda op, x: 1 - _erf(op, x),
     "BroadcastGradientArgs": _broadcast_arguments,
+    "StridedSliceGrad": _strided_slice,
+    "ConcatOffset": _concat_offset,
+    "ShapeN": lambda op, *xs: [tf.shape(x, op.get_attr("out_type")) for x in xs],
     "BiasAddGrad": _bias,
     "FusedBatchNormGradV3": _batch_normalisation,
     "MaxPoolGrad": _max_pool,
