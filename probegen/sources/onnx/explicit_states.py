@@ -1,10 +1,11 @@
 """States of an ONNX file as inputs and outputs, so that a series can be run in chunks.
 
-Recurrent operators that start from zeros start from what is fed instead, and where they end comes
-out. States that a file takes and gives out already are found by what its graph does with them, and
-noted as such: an input that a recurrence starts from and nothing else reads, whose end an output
-is; and a cache, to which a run adds and whose names go together. A name alone makes no state of an
-input: a forecaster calls its series `x` and what it predicts of it `next_x`. A user says such ones.
+Recurrent operators, and a `Scan`, that start from zeros start from what is fed instead, and where
+they end comes out. States that a file takes and gives out already are found by what its graph does
+with them, and noted as such: an input that a recurrence starts from and nothing else reads, whose
+end an output is; and a cache, to which a run adds and whose names go together. A name alone makes
+no state of an input: a forecaster calls its series `x` and what it predicts of it `next_x`. A user
+says such ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from probegen.artefact.manifest import NEXT_STATE, STATE
 from probegen.errors import ExportError
 from probegen.graph.core.queries import inputs_of, is_float
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
-from probegen.graph.loops.iteration import is_loop, iteration_of
+from probegen.graph.loops.iteration import ScanInput, is_loop, iteration_of
 from probegen.plan.axes import BATCH, Axes
 from probegen.plan.points import ProbePoint
 from probegen.sources.onnx.loading import load
@@ -34,6 +35,8 @@ _MOVES = frozenset(
     {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split"}
     | {"Flatten", "Cast", "Expand", "Tile"}
 )
+#: The operator set that made of `Scan` what it is today.
+_SCANS_AS_TODAY = 9
 _CACHE: Axes = (BATCH, "head", "past", "feature")
 #: Operators that ask how large a tensor is, not what it holds.
 _SIZES = frozenset({"Shape", "Size"})
@@ -89,12 +92,12 @@ class StatesFile:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """One state of one recurrent operator.
+    """One state of one recurrent operator, or of a `Scan`.
 
     Attributes:
         path: of the operator's point.
         node: the operator in the prepared graph.
-        which: 0 for the hidden state, 1 for the cell state.
+        which: 0 for the hidden state, 1 for the cell state; of a Scan its number.
     """
 
     path: str
@@ -109,15 +112,28 @@ class _Place:
     @property
     def initial(self) -> ir.Value | None:
         """What the operator starts from; None where that is left out, which means zeros."""
-        at = _TAKEN[self.which]
-        value = self.node.inputs[at] if at < len(self.node.inputs) else None
+        value = self.node.inputs[self.taken] if self.taken < len(self.node.inputs) else None
         return value if value is not None and value.name else None
+
+    @property
+    def is_of_scan(self) -> bool:
+        """True where it is carried by a Scan."""
+        return self.node.op_type == "Scan"
+
+    @property
+    def taken(self) -> int:
+        """Which input of the node it starts from."""
+        return self.which if self.is_of_scan else _TAKEN[self.which]
+
+    @property
+    def given(self) -> int:
+        """Which output of the node says where it ends."""
+        return self.which if self.is_of_scan else _GIVEN[self.which]
 
     @property
     def last(self) -> ir.Value | None:
         """Where it ends; None where the operator does not give that out."""
-        at = _GIVEN[self.which]
-        return self.node.outputs[at] if at < len(self.node.outputs) else None
+        return self.node.outputs[self.given] if self.given < len(self.node.outputs) else None
 
 
 def with_states(
@@ -142,9 +158,10 @@ def with_states(
     own = {} if pairs is None else checked_pairs(view, pairs)
     places: list[_Place] = []
     if select is not None:
-        places = _places(view, _fused(view, select))
+        places = _places(view, _chosen(view, select))
     elif pairs is None:
-        every = _places(view, [p for p in view.points if "states" in p.probes and _is_fused(p)])
+        recurrent = [p for p in view.points if "states" in p.probes]
+        every = _places(view, [p for p in recurrent if _is_fused(p) or _can_be_fed(p.layer)])
         own = _own_states(view, every)
         others = {p.path for p in every if not _starts_from_zero(p.initial)}
         places = [p for p in every if p.path not in others]
@@ -162,10 +179,10 @@ def _nothing(view: OnnxView) -> str:
     by_name = {str(v.name): str(end.name) for v in view.inputs for end in _named_after(view, v)}
     perhaps = f" By their names these may be some: states={by_name}." if by_name else ""
     return (
-        "states='io': the file has no recurrent operator (LSTM, GRU, RNN) that starts from zeros, "
-        "and no states among its inputs and outputs that the graph leads from one to the other "
-        "(where a recurrence starts and ends, or a cache such as past_key_values.0.key and "
-        "present.0.key). Say which output is the next value of which input: "
+        "states='io': the file has no recurrent operator (LSTM, GRU, RNN) and no Scan that starts "
+        "from zeros, and no states among its inputs and outputs that the graph leads from one to "
+        "the other (where a recurrence starts and ends, or a cache such as past_key_values.0.key "
+        "and present.0.key). Say which output is the next value of which input: "
         f"states={{input: output}}; its inputs are {floats}, its outputs {view.output_names}."
         f"{perhaps}"
     )
@@ -175,20 +192,59 @@ def _is_fused(point: ProbePoint) -> bool:
     return not is_loop(point.layer)
 
 
-def _fused(view: OnnxView, select: object) -> list[ProbePoint]:
+def _can_be_fed(loop: ir.Node) -> bool:
+    """Tells whether all that a loop carries from step to step can be fed."""
+    return loop.op_type == "Scan" and _why_not_fed(loop) is None
+
+
+def _why_not_fed(scan: ir.Node) -> str | None:
+    """Says what stands against feeding the states of a Scan; None where nothing does.
+
+    All that it carries has to be fed: one that starts anew in each chunk (a count of steps) would
+    make a chunk another thing than a part of the whole.
+    """
+    iteration = iteration_of(scan)
+    for state in iteration.states:
+        if state.fixed:
+            continue
+        sizes = shape_of(state.entering)
+        if not is_float(state.entering):
+            return "it carries whole numbers, such as a count of its steps"
+        if not _starts_from_zero(state.initial):
+            return "not all that it carries starts from zeros"
+        if not sizes or not all(isinstance(n, int) for n in sizes[1:]):
+            return "the sizes of what it carries are not known"
+        if isinstance(sizes[0], int) and any(_open_batch(v) for v in iteration.scan_inputs):
+            return "the first axis of what it carries is not the batch"
+    if any(sequence.backwards for sequence in iteration.scan_inputs):
+        return "it reads a series from its end"
+    return None
+
+
+def _open_batch(read: ScanInput) -> bool:
+    """Tells whether what a step reads has an open first axis."""
+    sizes = shape_of(read.entering) or (0,)
+    return not isinstance(sizes[0], int)
+
+
+def _chosen(view: OnnxView, select: object) -> list[ProbePoint]:
     """Returns the recurrent operators that a user names.
 
     Raises:
         SelectionError: there is none.
-        ExportError: a loop is among them.
+        ExportError: a loop is among them whose states cannot be fed.
     """
     chosen = view.select(select, "states")
-    loop = next((p for p in chosen if not _is_fused(p)), None)
-    if loop is not None:
+    for point in chosen:
+        if _is_fused(point) or _can_be_fed(point.layer):
+            continue
+        why = "what else its steps count and read is its own"
+        if point.class_name == "Scan":
+            why = _why_not_fed(point.layer) or why
         raise ExportError(
-            f"states='io': node {loop.path!r} is a {loop.class_name}, whose states cannot be fed: "
-            "what else its steps count and read is its own. pg.States gives them out; states that "
-            "the file takes and gives out itself are noted by states={input: output}."
+            f"states='io': node {point.path!r} is a {point.class_name}, whose states cannot be "
+            f"fed: {why}. pg.States gives them out; states that the file takes and gives out "
+            "itself are noted by states={input: output}."
         )
     return chosen
 
@@ -198,7 +254,10 @@ def _places(view: OnnxView, points: Sequence[ProbePoint]) -> list[_Place]:
     found = []
     for point in points:
         node = view.node(point.path)
-        found += [_Place(point.path, node, i) for i in range(2 if node.op_type == "LSTM" else 1)]
+        states = [0, 1] if node.op_type == "LSTM" else [0]
+        if node.op_type == "Scan":
+            states = [i for i, s in enumerate(iteration_of(node).states) if not s.fixed]
+        found += [_Place(point.path, node, i) for i in states]
     return found
 
 
@@ -210,7 +269,10 @@ def _check(view: OnnxView, place: _Place) -> None:
     """
     what = f"states='io': node {place.path!r} ({place.node.op_type})"
     instead = "Name the nodes whose states are fed, such as states='io:*LSTM*'."
-    if attribute(place.node, "direction", "forward") != "forward" or _reads_turned(place.node):
+    read = place.node.inputs[:1]
+    if place.is_of_scan:
+        read = [sequence.sequence for sequence in iteration_of(place.node).scan_inputs]
+    if attribute(place.node, "direction", "forward") != "forward" or _reads_turned(read):
         raise ExportError(
             f"{what} reads a series from its end, so that no chunk of it can be run before those "
             f"behind it. {instead}"
@@ -255,9 +317,9 @@ def _starts_from_zero(value: ir.Value | None) -> bool:
     return node.op_type in _MOVES and _starts_from_zero(node.inputs[0])
 
 
-def _reads_turned(node: ir.Node) -> bool:
+def _reads_turned(read: Sequence[ir.Value | None]) -> bool:
     """Tells whether a series is turned round before an operator reads it."""
-    pending, seen = [node.inputs[0]], set[ir.Value]()
+    pending, seen = [*read], set[ir.Value]()
     while pending:
         value = pending.pop()
         if value is None or value in seen or (before := value.producer()) is None:
@@ -336,7 +398,8 @@ def _recurrences(
 ) -> Iterator[tuple[_Start, ir.Value | None, ir.Value | None]]:
     """Yields where recurrences start, from which value, and the value that they end with."""
     for place in places:
-        yield (place.node, _TAKEN[place.which]), place.initial, place.last
+        if not place.is_of_scan:
+            yield (place.node, place.taken), place.initial, place.last
     for loop in filter(is_loop, view.graph):
         first = 0 if loop.op_type == "Scan" else 2
         for number, state in enumerate(iteration_of(loop).states):
@@ -423,7 +486,8 @@ def _added(
     written out only when it is prepared, it is the prepared one.
     """
     model = load(read.original).model
-    if not all(_found(model.graph, p) for p in places):
+    old = model.opset_imports.get("", 1) < _SCANS_AS_TODAY and any(p.is_of_scan for p in places)
+    if old or not all(_found(model.graph, p) for p in places):
         model = read.model.clone()
     graph = model.graph
     carried, axes = dict(own), _cache_axes(view, own)
@@ -437,9 +501,11 @@ def _added(
                 f"states='io': the file has a tensor that is called {name!r} or {following!r} "
                 "already, as the state would be. Give it another name."
             )
-        _add(model, node, place, name, following, _batch_of(graph, view))
+        add = _add_to_scan if place.is_of_scan else _add
+        add(model, node, place, name, following, _batch_of(graph, view))
         carried[name] = following
-        axes |= {name: (BATCH, "unit"), following: (BATCH, "unit")}
+        own_axes = _axes_of(place)
+        axes |= {name: own_axes, following: own_axes}
     added = tuple(name for name in carried if name not in own)
     return StatesFile(read_onnx(model), carried, axes, added)
 
@@ -490,6 +556,36 @@ def _add(
     after.outputs[0].type, after.outputs[0].shape = element, ir.Shape([batch, units])
     graph.insert_after(node, after)
     graph.outputs.append(after.outputs[0])
+
+
+def _add_to_scan(
+    model: ir.Model, node: ir.Node, place: _Place, name: str, following: str, batch: Dim
+) -> None:
+    """Lets a Scan start from an input, and gives out where it ends, as it carries it."""
+    graph, entering = model.graph, iteration_of(place.node).states[place.which].entering
+    assert entering.dtype is not None
+    element = ir.TensorType(entering.dtype)
+    sizes = ir.Shape([batch, *(shape_of(entering) or ())[1:]])
+    fed = ir.Value(name=name, type=element, shape=sizes)
+    graph.inputs.append(fed)
+    node.replace_input_with(place.taken, fed)
+    last = node.outputs[place.given]
+    if not last.name:
+        last.name = f"{following}/whole"
+    after = ir.node("Identity", [last], name=f"{following}/given_out")
+    after.outputs[0].name, after.outputs[0].type = following, element
+    after.outputs[0].shape = ir.Shape(list(sizes))
+    graph.insert_after(node, after)
+    graph.outputs.append(after.outputs[0])
+
+
+def _axes_of(place: _Place) -> Axes:
+    """Returns the axes of a state: the batch, positions, and units behind."""
+    if not place.is_of_scan:
+        return (BATCH, "unit")
+    sizes = shape_of(iteration_of(place.node).states[place.which].entering) or ()
+    positions = (f"position_{k}" for k in range(len(sizes) - 2))
+    return (BATCH, *positions, *(["unit"] if len(sizes) > 1 else []))
 
 
 def _with_axis(model: ir.Model, kind: str, value: ir.Value, axis: int, name: str) -> ir.Node:

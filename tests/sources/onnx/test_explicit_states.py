@@ -299,6 +299,68 @@ def test_states_of_a_scan_that_are_inputs_and_outputs(tmp_path):
         pg.compile(file, [], tmp_path / "other.onnx", states="io:left")
 
 
+def own_cell(
+    zeros: str = "ConstantOfShape (size)", turned: int = 0, counts: bool = False
+) -> onnx.ModelProto:
+    """A cell of two states in a Scan, as somebody writes it who has no LSTM."""
+    count = ("n, ", "start, ", "int64 n, ", "int64 n_next, ", "n_next = Add (n, one)")
+    carried, initial, entering, leaving, counting = count if counts else ("",) * 5
+    return onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+      own (float[N, T, 4] x) => (float[N, T, 4] out)
+      <int64[1] four = {{4}}, int64 start = {{0}}, int64 one = {{1}}, float half = {{0.5}}> {{
+      shape = Shape <start = 0, end = 1> (x)
+      size = Concat <axis = 0> (shape, four)
+      zero = {zeros}
+      over = Transpose <perm = [1, 0, 2]> (x)
+      {carried}h_last, c_last, turned = Scan <
+        num_scan_inputs = 1, scan_input_directions = [{turned}],
+        body = step ({entering}float[N, 4] h, float[N, 4] c, float[N, 4] e)
+        => ({leaving}float[N, 4] h_next, float[N, 4] c_next, float[N, 4] y) {{
+        {counting}
+        sum = Add (h, e)
+        squashed = Tanh (sum)
+        faded = Mul (c, half)
+        c_next = Add (faded, squashed)
+        gate = Sigmoid (e)
+        h_next = Mul (gate, c_next)
+        y = Neg (h_next) }}> ({initial}zero, zero, over)
+      out = Transpose <perm = [1, 0, 2]> (turned) }}""")
+
+
+def test_states_of_a_scan_that_starts_from_zeros(tmp_path):
+    file, path = own_cell(), tmp_path / "m.onnx"
+    probes = [pg.InputGradient(target=(-1, 1), wrt="x"), pg.Saliency((-1, 1), wrt="state/h_last")]
+    pg.compile(file, probes, path, states="io")
+    art = runtime.load(path)
+    x = np.random.default_rng(2).standard_normal((3, 7, 4)).astype("float32")
+    whole, first = art.run(x), art.run(x[:, :3])
+    assert list(first.states) == ["state/h_last", "state/h_last:1"]
+    second = art.run(x[:, 3:], states=first.states)
+    np.testing.assert_allclose(whole["out"].array, by_itself(file, {"x": x})[0], **CLOSE)
+    np.testing.assert_allclose(second["out"].array, whole["out"].array[:, 3:], **CLOSE)
+    for name, value in second.states.items():
+        np.testing.assert_allclose(value, whole.states[name], err_msg=name, **CLOSE)
+    name = "input_gradient/x"
+    np.testing.assert_allclose(second[name].array, whole[name].array[:, 3:], **CLOSE)
+    assert pg.verify(path, file).passed
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ({"turned": 1}, "reads a series from its end"),
+        ({"counts": True}, "carries whole numbers"),
+        ({"zeros": "Expand (half, size)"}, "not all that it carries starts from zeros"),
+    ],
+)
+def test_a_scan_whose_states_cannot_be_fed_says_why(kind, said, tmp_path):
+    path = "n" if kind.get("counts") else "h_last"
+    with pytest.raises(ExportError, match=said):
+        pg.compile(own_cell(**kind), [], tmp_path / "m.onnx", states=f"io:{path}")
+    with pytest.raises(ExportError, match="no recurrent operator"):
+        pg.compile(own_cell(**kind), [], tmp_path / "m.onnx", states="io")
+
+
 def test_what_cannot_be_run_in_chunks(tmp_path):
     rng = np.random.default_rng(1)
     arrays = {k: np.concatenate([v, v]) for k, v in stored(rng, "w", 3, WIDTH).items()}
