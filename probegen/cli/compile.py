@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import axes_of, with_axes, with_imports, with_json
 from probegen.cli.preprocessing import preprocess_of, with_preprocess
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
 from probegen.cli.reading import samples_of, with_verification, words
-from probegen.cli.showing import axes_of, note, progress, show_table, with_axes, with_imports
+from probegen.cli.showing import note, progress, show_table
 from probegen.errors import SpecError
 
 _GATES = ("required", "optional", "split", "none")
@@ -122,7 +123,7 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     help="Inputs (.npy, .npz) whose attributions later ones are compared with: see probegen drift.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing folder or data file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 @with_axes
 @with_imports
 def compile(

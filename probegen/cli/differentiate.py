@@ -9,13 +9,21 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import (
+    axes_of,
+    with_axes,
+    with_imports,
+    with_json,
+    with_onnx_output,
+    with_overwritten_data,
+)
 from probegen.cli.reading import samples_of, with_verification
-from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
+from probegen.cli.showing import progress, show_table
 
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="NAME.onnx.")
+@with_onnx_output
 @click.option(
     "--of",
     multiple=True,
@@ -31,8 +39,8 @@ from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
 @with_verification
-@click.option("--overwrite", is_flag=True, help="Replace an existing data file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_overwritten_data
+@with_json
 @with_axes
 @with_imports
 def differentiate(

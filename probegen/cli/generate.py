@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import with_engine, with_json
 from probegen.cli.showing import start_for
 from probegen.cli.texts import said_words
 from probegen.errors import SpecError
@@ -37,7 +38,7 @@ from probegen.errors import SpecError
     "--padding", type=click.Choice(["left", "right"]),
     help="Where models of a fixed length were padded in training.",
 )  # fmt: skip
-@click.option("--engine", metavar="NAME", help="What runs ARTEFACT; see `probegen run`.")
+@with_engine
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page with all rows.")
 @click.option(
     "-o", "--plot", type=click.Path(dir_okay=False),
@@ -48,7 +49,7 @@ from probegen.errors import SpecError
     help="Join pieces of words into words, in pictures and where they are printed: signed numbers "
     "and attention are summed up.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 def generate(
     artefact: str, texts: tuple[str, ...], ids: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from probegen.cli.options import axes_of, with_axes, with_imports, with_json
 from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
-from probegen.cli.showing import axes_of, progress, show_table, with_axes, with_imports
+from probegen.cli.showing import progress, show_table
 from probegen.errors import SpecError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     help="Sizes of an input without the batch, where the model leaves some open and --cost needs "
     "them, such as image=320,240,3.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 @with_axes
 @with_imports
 def inspect(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from probegen.cli.options import with_json
 from probegen.cli.reading import samples_of, sizes_of
 from probegen.cli.showing import show_table, start_for
 
@@ -27,7 +28,7 @@ from probegen.cli.showing import show_table, start_for
     metavar="AXIS=N",
     help="A size for an open axis, such as time=20, which OUT takes alone; for recurrent layers.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 def litert(
     artefact: str,
     output: str,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import with_engine, with_json
 from probegen.cli.reading import labels_of, sizes_of, target_of
 
 
@@ -29,12 +30,12 @@ from probegen.cli.reading import labels_of, sizes_of, target_of
 @click.option("--l2", type=float, default=0.0, help="Cost of squares.")
 @click.option("--size", "sizes", multiple=True, metavar="AXIS=N", help="Size of an open axis.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the start and shifts.")
-@click.option("--engine", metavar="NAME", help="What runs ARTEFACT; see `probegen run`.")
+@with_engine
 @click.option("--class-names", metavar="A,B,...|FILE", help="Names of the classes in the picture.")
 @click.option("--feature-names", metavar="A,B,...|FILE", help="Names of features in the picture.")
 @click.option("--npy", type=click.Path(dir_okay=False), help="Write the input found.")
 @click.option("-o", "--plot", type=click.Path(dir_okay=False), help="Draw it (.png, .pdf, .svg).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 def maximise(artefact: str, as_json: bool, **options: Any) -> None:
     """Look for an input that makes a score of ARTEFACT large, along its own gradient.
 

@@ -6,13 +6,14 @@ import json
 
 import click
 
+from probegen.cli.options import with_json, with_onnx_output, with_overwritten_data
 from probegen.cli.reading import samples_of
 from probegen.cli.showing import progress, show_table
 
 
 @click.command()
 @click.argument("artefact", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="NAME.onnx.")
+@with_onnx_output
 @click.option(
     "--to",
     metavar="float16|int8|int8-static",
@@ -38,8 +39,8 @@ from probegen.cli.showing import progress, show_table
     help="The most that an explanation may be off in any sample whose class stayed; a prediction a "
     "fifth of it.  [default: 0.5 for float16, 1 for int8: as far as zeros would be]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing data file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_overwritten_data
+@with_json
 def quantise(
     artefact: str,
     output: str,

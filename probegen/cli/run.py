@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probegen.cli.bulk import check_no_bulk, run_bulk, with_bulk
+from probegen.cli.options import with_json
 from probegen.cli.reading import array_of, forecast_of, labels_of, read_text, rows_of, target_of
 from probegen.cli.showing import flag, note, show_table, start_for
 from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
@@ -18,6 +19,8 @@ from probegen.errors import InputError
 
 if TYPE_CHECKING:
     from probegen.artefact.manifest import Manifest
+    from probegen.runtime.classes import Choice
+    from probegen.runtime.result import Result
 
 #: Rows of a batch whose classes `run` prints.
 _MOST_CHOICES = 10
@@ -108,7 +111,7 @@ _MOST_CHOICES = 10
     type=click.Path(exists=True, dir_okay=False),
     help="What really came (.npy, of the prediction's shape): drawn beside the prediction.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 @with_bulk
 def run(
     artefact: str,
@@ -137,7 +140,6 @@ def run(
         return
     check_no_bulk(options)
     from probegen import runtime
-    from probegen.runtime.classes import chosen_classes
     from probegen.runtime.read import read_input
 
     check_given(input, texts, pairs)
@@ -170,41 +172,64 @@ def run(
         labels["tokens"] = _tokens(options["tokens"])
     _check_class_names(labels.get("class_names"), art.manifest)
     files = _write_all(result, options, labels)
-    fed = [
+    if as_json:
+        _show_json(result, files, labels)
+    else:
+        _show(f"{artefact} on {input or 'text'}", result, files, labels)
+
+
+def _show_json(result: Result, files: list[str], labels: Mapping[str, Any]) -> None:
+    """Prints all that came out as JSON."""
+    classes = _chosen(result, labels)
+    told = {
+        "tokens": result.tokens,
+        "words": words_by_output(result, labels["whole_words"]),
+        "inputs": _of_inputs(result),
+        "outputs": [_described(record) for record in result.values()],
+        "predictions": {p.name: p.array.tolist() for p in result.predictions.values()},
+        "classes": {
+            name: [dataclasses.asdict(choice) for choice in chosen]
+            for name, chosen in classes.items()
+            if chosen
+        },
+        "written": files,
+    }
+    click.echo(json.dumps(told))
+
+
+def _show(title: str, result: Result, files: list[str], labels: Mapping[str, Any]) -> None:
+    """Prints a table of all that came out, what was predicted, and what was written."""
+    rows = _rows([*_of_inputs(result), *(_described(record) for record in result.values())])
+    show_table(title, ("name", "kind", "shape", "min", "max"), rows)
+    classes = _chosen(result, labels)
+    for name, chosen in classes.items():
+        for row, choice in enumerate(chosen[:_MOST_CHOICES]):
+            click.echo(f"{name}, row {row}: {choice}")
+        if len(chosen) > _MOST_CHOICES:
+            click.echo(f"{name}: {len(chosen) - _MOST_CHOICES} more rows; --json has them all")
+    for record in result.predictions.values():
+        if not classes[record.name]:
+            _say_values(record)
+    _say_completeness(result)
+    say_words(result, labels["whole_words"])
+    for path in files:
+        click.echo(f"wrote {path}")
+
+
+def _chosen(result: Result, labels: Mapping[str, Any]) -> dict[str, list[Choice]]:
+    """Returns the classes that each prediction chose, a row each; none where it has no classes."""
+    from probegen.runtime.classes import chosen_classes
+
+    names = labels.get("class_names")
+    return {r.name: chosen_classes(r, names) for r in result.predictions.values()}
+
+
+def _of_inputs(result: Result) -> list[dict[str, Any]]:
+    """Returns what is told of each input."""
+    return [
         {"name": name, "kind": "input", **_figures(array)}
         for name, array in result.run.inputs.items()
     ]
-    records = [_described(record) for record in result.values()]
-    chosen = {
-        r.name: chosen_classes(r, labels.get("class_names")) for r in result.predictions.values()
-    }
-    if as_json:
-        predictions = {p.name: p.array.tolist() for p in result.predictions.values()}
-        classes = {name: [dataclasses.asdict(c) for c in found] for name, found in chosen.items()}
-        told = {
-            "tokens": result.tokens,
-            "words": words_by_output(result, options["whole_words"]),
-            "inputs": fed,
-            "outputs": records,
-        }
-        told |= {"predictions": predictions}
-        told |= {"classes": {n: found for n, found in classes.items() if found}}
-        click.echo(json.dumps({**told, "written": files}))
-        return
-    columns = ("name", "kind", "shape", "min", "max")
-    show_table(f"{artefact} on {input or 'text'}", columns, _rows([*fed, *records]))
-    for name, found in chosen.items():
-        for row, choice in enumerate(found[:_MOST_CHOICES]):
-            click.echo(f"{name}, row {row}: {choice}")
-        if len(found) > _MOST_CHOICES:
-            click.echo(f"{name}: {len(found) - _MOST_CHOICES} more rows; --json has them all")
-    for record in result.predictions.values():
-        if not chosen[record.name]:
-            _say_values(record)
-    _say_completeness(result)
-    say_words(result, options["whole_words"])
-    for path in files:
-        click.echo(f"wrote {path}")
 
 
 def _say_values(record: Any) -> None:

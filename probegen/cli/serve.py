@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import with_engine, with_max_batch, with_model_name
 from probegen.cli.showing import start_for
 from probegen.errors import SpecError
 
@@ -23,17 +24,11 @@ _LEVELS = ("debug", "info", "warning", "error")
     show_default=True,
     help="Port to listen at; 0 for any that is free, which the log tells.",
 )
-@click.option("--name", help="What requests call the model.  [default: ARTEFACT's name]")
+@with_model_name
 @click.option("--model-version", default="1", show_default=True, help="Its version.")
-@click.option("--engine", metavar="NAME", help="What runs ARTEFACT; see `probegen run`.")
+@with_engine
 @click.option("--threads", type=click.IntRange(1), help="Threads within an operator.")
-@click.option(
-    "--max-batch",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Most samples that are run together.",
-)
+@with_max_batch
 @click.option(
     "--max-delay",
     type=click.FloatRange(0),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import with_json, with_max_batch, with_model_name, with_overwritten_folder
 from probegen.cli.reading import sizes_of
 from probegen.cli.showing import start_for
 
@@ -24,14 +25,8 @@ _SERVERS = ("triton", "kserve", "docker", "tensorflow-serving")
     metavar="FOLDER",
     help="Where it goes; files of ARTEFACT are linked or copied into it.",
 )
-@click.option("--name", help="What requests call the model.  [default: ARTEFACT's name]")
-@click.option(
-    "--max-batch",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Most samples that are run together.",
-)
+@with_model_name
+@with_max_batch
 @click.option(
     "--image",
     default="probegen-serve:latest",
@@ -52,8 +47,8 @@ _SERVERS = ("triton", "kserve", "docker", "tensorflow-serving")
     metavar="AXIS=N",
     help="Size of an open axis in warm-up requests.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_overwritten_folder
+@with_json
 def serve_config(server: str, artefact: str, output: str, as_json: bool, **options: Any) -> None:
     """Write what SERVER needs to serve ARTEFACT into a folder.
 

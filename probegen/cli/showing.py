@@ -7,55 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from probegen.errors import SourceError, SpecError
+from probegen.errors import SourceError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the option that says what axes an ONNX model has."""
-    return click.option(
-        "--axes",
-        multiple=True,
-        metavar="NAME=A,B,...",
-        help="Axes of an input or output of an ONNX model, where sizes do not tell: "
-        "x=time,batch,feature.",
-    )(command)
-
-
-def axes_of(given: Sequence[str], model: str) -> dict[str, str] | None:
-    """Returns what `--axes` says, None where it says nothing.
-
-    Raises:
-        SpecError: one is not of the form, or the model is no ONNX file.
-    """
-    from probegen.sources import kind_of
-
-    if given and not kind_of(model).takes_axes:
-        raise SpecError("--axes is for ONNX files; a Keras model says itself what its axes are.")
-    found = {}
-    for text in given:
-        name, equals, axes = text.partition("=")
-        if not equals or not name or not axes:
-            raise SpecError(f"--axes takes for instance x=time,batch,feature, got {text!r}.")
-        found[name] = axes
-    return found or None
-
-
-def with_imports(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the option `--import`."""
-    return click.option(
-        "--import",
-        "modules",
-        multiple=True,
-        metavar="MODULE",
-        help="Import a Python module first: one that registers the model's custom classes.",
-    )(command)
 
 
 def note(line: str) -> None:

@@ -6,8 +6,9 @@ import json
 
 import click
 
+from probegen.cli.options import with_imports, with_json
 from probegen.cli.reading import load_arrays
-from probegen.cli.showing import progress, show_table, start_for, with_imports
+from probegen.cli.showing import progress, show_table, start_for
 from probegen.errors import SpecError
 
 
@@ -30,7 +31,7 @@ from probegen.errors import SpecError
     is_flag=True,
     help="Without --against: leave the digests out, where another program wrote ARTEFACT anew.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_json
 @with_imports
 def verify(
     artefact: str,

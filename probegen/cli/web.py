@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import with_json, with_overwritten_folder
 from probegen.cli.showing import start_for
 
 
@@ -33,8 +34,8 @@ from probegen.cli.showing import start_for
     type=float,
     help="What pixels of 0 to 255 are multiplied by, as of `probegen run`: 0.00392 for 0 to 1.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_overwritten_folder
+@with_json
 def web(artefact: str, output: str, as_json: bool, overwrite: bool, **options: Any) -> None:
     """Write a page that runs ARTEFACT in the browser, and explains what it predicts.
 
