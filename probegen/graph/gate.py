@@ -84,7 +84,8 @@ def add_gate(
         output.type, output.shape = value.type, value.shape
     for output, value in zip(chosen.outputs[len(predictions) :], explanations, strict=True):
         # With the gate off the batch is 0, so its size is not that of the predictions.
-        output.shape = ir.Shape(["explained", *list(value.shape or [])[1:]])
+        sizes = list(value.shape) if value.shape is not None else ["explained"]
+        output.shape = ir.Shape(["explained", *sizes[1:]] if sizes else [])
     graph.append(chosen)
     return list(chosen.outputs)
 
@@ -107,8 +108,13 @@ def _branch(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
 def _empty(builder: Builder, value: ir.Value) -> ir.Value:
     """Writes a tensor without elements in the form of an explanation.
 
-    Not as a Constant: OpenVINO takes one without elements for a scalar.
+    Not as a Constant: OpenVINO takes one without elements for a scalar. A number without axes, of a
+    model that takes one sample, cannot be empty: it is NaN, 0 where it is whole.
     """
-    sizes = list(value.shape) if value.shape is not None else []
+    sizes = list(value.shape) if value.shape is not None else ["explained"]
+    if not sizes:
+        dtype = value.dtype or ir.DataType.FLOAT
+        none = builder.const(np.nan if dtype.is_floating_point() else 0, dtype)
+        return builder.op("Identity", none, shape=[])
     static = [0, *(d if isinstance(d, int) else 0 for d in sizes[1:])]
     return builder.zeros(static, value.dtype or ir.DataType.FLOAT)

@@ -238,7 +238,8 @@ def hidden_axes(axes: Axes) -> tuple[int, ...]:
 
     None of what one id looks up, `[batch, embedding]`: it is hidden as a whole.
     """
-    channel = channel_axis(axes) if len(axes) > 2 or EMBEDDING in axes else None
+    is_vector = sum(name != BATCH for name in axes) < 2 and EMBEDDING not in axes
+    channel = None if is_vector else channel_axis(axes)
     return tuple(i for i, name in enumerate(axes) if name != BATCH and i != channel)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import PREDICTION, Manifest
 from probegen.artefact.rows import as_described, rows_first
 from probegen.errors import VerificationError
-from probegen.parity.samples import ORDINARY
+from probegen.parity.samples import ORDINARY, Batch
 from probegen.parity.trials import Tried
 from probegen.sources.base import Reference
 
@@ -33,7 +33,8 @@ def check_samples_apart(
 ) -> None:
     """Refuses explanations of scores that depend on the other samples of a batch.
 
-    An ordinary sample is predicted once more, among copies of itself.
+    Ordinary samples (the first, one between and the last: the nodes of a graph do not all hang on
+    others) are predicted once more, among copies of themselves.
 
     Args:
         described: what the artefact gives.
@@ -49,7 +50,25 @@ def check_samples_apart(
     if not explained or found is None:
         return
     batch, before = found
-    row = batch.rows.index(ORDINARY)
+    ordinary = [i for i, kind in enumerate(batch.rows) if kind == ORDINARY]
+    for row in dict.fromkeys((ordinary[0], ordinary[len(ordinary) // 2], ordinary[-1])):
+        _check_sample(described, reference, batch, before, row, explained, name)
+
+
+def _check_sample(
+    described: Manifest,
+    reference: Reference,
+    batch: Batch,
+    before: Mapping[str, Array],
+    row: int,
+    explained: Sequence[str],
+    name: str,
+) -> None:
+    """Refuses where a sample is predicted another way among copies of itself.
+
+    Raises:
+        VerificationError: it is.
+    """
     alone = _copies(batch.feed, described, row)
     if reference.cause_of_failure(alone) is not None:
         return
@@ -66,7 +85,9 @@ def check_samples_apart(
                 "where the others are exchanged. What would come out explains the scores of all of "
                 "them together. Let the model treat each sample by itself (sums, means and "
                 "products over the batch axis mix them, such as tensordot(a, b, 2)), or compile it "
-                "for one sample at a time with dynamic_batch=False (--static-batch)."
+                "for one sample at a time with dynamic_batch=False (--static-batch). Where the "
+                "first axis of an ONNX model holds no samples (the nodes of one graph, say), name "
+                f"the axes and leave the batch out: {_without_batch(described, output)}."
             )
 
 
@@ -97,3 +118,17 @@ def _moved(before: Array, after: Array, row: int, ordinary: Array) -> tuple[floa
     values = np.concatenate([before[ordinary].reshape(-1), after.reshape(-1)]).astype(np.float64)
     moved, size = (np.abs(v[np.isfinite(v)]).max(initial=0.0) for v in (change, values))
     return float(moved), float(size)
+
+
+def _without_batch(described: Manifest, output: str) -> str:
+    """Returns how axes are named of a model that takes one sample, which has no axis of its own."""
+    taken = described.inputs[0]
+    given = next(o for o in described.outputs if o.name == output)
+    named = {
+        spec.name: ",".join(
+            "node" if i == 0 else axis.replace("axis_", "other_")
+            for i, axis in enumerate(spec.axes)
+        )
+        for spec in (taken, given)
+    }
+    return f"inputs={named}"

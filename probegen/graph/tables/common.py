@@ -32,6 +32,18 @@ def function_at(walk: Walk, node: ir.Node) -> FunctionOfOne | None:
     return None if any(v in walk.asked_for for v in function.inner) else function
 
 
+def scattered(node: ir.Node) -> str | None:
+    """Returns how updates of a scatter meet, where its result is linear in all that is floating.
+
+    `"none"` (each element is one of the tensors') or `"add"`; None for products, extrema, and what
+    is no scatter.
+    """
+    if key_of(node) not in ("ScatterElements", "ScatterND"):
+        return None
+    reduction = str(attribute(node, "reduction", "none"))
+    return reduction if reduction in ("none", "add") else None
+
+
 def divided_by_own_size(node: ir.Node) -> ir.Value | None:
     """Returns x where a node ends `x / size(x)`: an RMS normalisation in pieces; None for others.
 

@@ -37,7 +37,12 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import standing_apart
 from probegen.graph.core.queries import inputs_of, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
-from probegen.graph.tables.common import Normalisation, divided_by_own_size, function_at
+from probegen.graph.tables.common import (
+    Normalisation,
+    divided_by_own_size,
+    function_at,
+    scattered,
+)
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.graph.vjp.masks import above, below
@@ -278,9 +283,10 @@ class _Relevance:
         factors = sum(v in moving for v in node.inputs)
         if any(v not in walk.wanted for v in moving):
             raise Refused("what it reads depends on what is explained in a way without relevance")
-        if key in _ROUTED or (key in _LARGEST and len(moving) > 1):
+        met = scattered(node)
+        if met == "none" or key in _ROUTED or (key in _LARGEST and len(moving) > 1):
             yield from RULES[key](walk, node, dy)
-        elif key in _SUMS:
+        elif met == "add" or key in _SUMS:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
             yield from self._shares(walk, node, ratio, 1)
         elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:

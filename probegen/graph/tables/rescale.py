@@ -40,7 +40,7 @@ from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
 from probegen.graph.core.values import Dim, dims_of, dtype_of, shape_of
 from probegen.graph.loops.step_writer import StepWriter
-from probegen.graph.tables.common import Normalisation, function_at, sloped
+from probegen.graph.tables.common import Normalisation, function_at, scattered, sloped
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.methods.axes import BATCH
@@ -262,7 +262,7 @@ class Reference:
         first = node.inputs[0] if node.inputs else None
         if key in _PASSED and first is not None:
             yield first, given(dy)
-        elif key in _LINEAR or (key in _LINEAR_IN_FIRST and moving == [first]):
+        elif key in _LINEAR or scattered(node) or (key in _LINEAR_IN_FIRST and moving == [first]):
             yield from RULES[key](walk, node, dy)
         elif key in _BILINEAR:
             yield from self._bilinear(walk, node, dy, moving)

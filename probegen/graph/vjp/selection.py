@@ -294,8 +294,9 @@ def unique(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
 def scatter(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     """ScatterND and ScatterElements: g to both; what was overwritten gets 0.
 
-    Where several meet at a place, a product gives each the product of the others, and of equal
-    extrema each gets its share, as in TensorFlow.
+    ONNX leaves open which of several updates of one place stays, where none are combined; runtimes
+    let the last one stay. The same scatter of the updates' numbers tells which it was. A product
+    gives each the product of the others; of equal extrema each gets its share, as in TensorFlow.
     """
     b = walk.builder
     g, (x, indices, updates) = given(dy), inputs(node)
@@ -315,8 +316,38 @@ def scatter(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         else:
             yield x, b.op(node.op_type, g, indices, b.zeros_like(updates), shape=x, axis=axis)
     if updates in walk.wanted:
-        pick = "GatherElements" if elements else "GatherND"
-        yield updates, b.op(pick, g, indices, shape=updates, axis=axis)
+        places = _Places(b, elements, indices, axis)
+        picked = places.pick(g, updates)
+        if reduction == "none" and _may_meet(x, indices, axis):
+            picked = b.where(places.stays(x, updates), picked, b.zeros_like(updates))
+        yield updates, picked
+
+
+def _may_meet(x: ir.Value, indices: ir.Value, axis: int | None) -> bool:
+    """Tells whether several updates of a scatter may be of one place."""
+    known, sizes = constant_of(indices), dims_of(x)
+    if known is None:
+        return not _picks_once(indices, axis)
+    if (known < 0).any():  # counted from the end
+        picked = sizes[: known.shape[-1]] if axis is None else [sizes[axis]]
+        if any(not isinstance(size, int) for size in picked):
+            return True
+        known = np.where(known < 0, known + np.array(picked, np.int64), known)
+    if axis is None:
+        rows = known.reshape(-1, known.shape[-1])
+        return len(np.unique(rows, axis=0)) < len(rows)
+    return bool((np.diff(np.sort(known, axis=axis), axis=axis) == 0).any())
+
+
+def _picks_once(indices: ir.Value, axis: int | None) -> bool:
+    """Tells whether positions that are computed are of the best ones, or of all that are not 0."""
+    node = indices.producer()
+    if node is not None and node.op_type == "TopK" and axis is not None:
+        return axis_of(node, inputs(node)[0], -1) == axis and indices is node.outputs[1]
+    if node is not None and node.op_type == "Transpose" and axis is None:
+        before = inputs(node)[0].producer()
+        return before is not None and before.op_type == "NonZero"
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,6 +370,15 @@ class _Places:
         """Returns what stands at the places."""
         op_type = "GatherElements" if self.elements else "GatherND"
         return self.b.op(op_type, value, self.indices, shape=like, axis=self.axis)
+
+    def stays(self, x: ir.Value, updates: ir.Value) -> ir.Value:
+        """Returns which updates are not overwritten by others, a bool of their shape."""
+        b = self.b
+        many = b.reshape(b.op("Size", updates, shape=[], dtype=_INT64), [1])
+        count = b.reshape_like(b.count_up(many), updates)
+        nowhere = b.cast(b.zeros_like(x), _INT64)
+        left = self.put(nowhere, count, "none")
+        return b.elementwise("Equal", self.pick(left, updates), count)
 
     def put(self, value: ir.Value, updates: ir.Value, reduction: str) -> ir.Value:
         """Returns a value with updates put to the places."""

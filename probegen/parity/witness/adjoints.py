@@ -85,7 +85,8 @@ def adjoint(step: Step, g: Sequence[Array | None], position: int) -> Array:
     first = g[0]
     if key in _SAME:
         return np.asarray(first)
-    if key in _MOVING:
+    reduction = attribute(step.node, "reduction", "none") if key in _SCATTERS else None
+    if key in _MOVING or reduction == "none":
         return _moved(step, g, position)
     if first is None or any(other is not None for other in g[1:]):
         raise Unknown(f"{key}, of which another output than the first is used")
@@ -125,6 +126,8 @@ _MOVING = frozenset(
         "SpaceToDepth", "ReverseSequence", "Pad", "Where", "Trilu", "Compress",
     }
 )  # fmt: skip
+#: What only moves elements where those that meet are not combined.
+_SCATTERS = frozenset({"ScatterElements", "ScatterND"})
 
 
 def _moved(step: Step, g: Sequence[Array | None], position: int) -> Array:
@@ -142,6 +145,20 @@ def _moved(step: Step, g: Sequence[Array | None], position: int) -> Array:
             at = np.rint(places).astype(np.int64).reshape(-1)
             total += np.bincount(at, np.asarray(gradient).reshape(-1), minlength=count + 1)
     return total[1:].reshape(shape)
+
+
+def _scattered(step: Step, g: Array, position: int) -> Array:
+    """Sends a gradient to what a scatter adds up: all to x, to updates that of their place."""
+    if attribute(step.node, "reduction", "none") != "add":
+        return _by_differences(step, g, position)
+    if position == 0:
+        return g
+    at = np.asarray(step.inputs[1])
+    if step.node.op_type == "ScatterND":
+        return np.asarray(g[tuple(np.moveaxis(at, -1, 0))])
+    places: list[Array] = list(np.indices(at.shape))
+    places[int(attribute(step.node, "axis", 0))] = at
+    return np.asarray(g[tuple(places)])
 
 
 # -- element by element ------------------------------------------------------------------------
@@ -474,6 +491,8 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _Formula = Callable[[Step, Array, int], Array]
 
 _FORMULAS: Mapping[str, _Formula] = {
+    "ScatterElements": _scattered,
+    "ScatterND": _scattered,
     "Add": _add,
     "Sum": _add,
     "Sub": _sub,

@@ -31,6 +31,7 @@ _SUMS = frozenset(
     {"Add", "Sub", "Sum", "Mean", "ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool"}
     | {"CumSum", "Resize", "Upsample", "BatchNormalization"}
 )
+_SCATTERS = ("ScatterElements", "ScatterND")
 _MOVED = frozenset(
     {
         "Identity", "Cast", "CastLike", "Dropout", "Concat", "Reshape", "Transpose", "Squeeze",
@@ -91,7 +92,7 @@ class Propagated:
         x = None if layer is None else layer.inputs[1 - (weights_of(layer) or 0)]
         if layer is not None and x is not None and relevance is not None:
             yield x, self._layer(layer, step.y, relevance)
-        elif key in _MOVED:
+        elif key in _MOVED or (key in _SCATTERS and _met(node) == "none"):
             yield from plain(step, arrived, wanted)
         elif relevance is None:
             raise Unknown(f"{key}, of which another output than the first is used")
@@ -111,8 +112,8 @@ class Propagated:
             yield function.entry, relevance
         elif key in ("Max", "Min") and distinct > 1:
             yield from plain(step, [relevance], wanted)
-        elif key in _SUMS or (key in _PRODUCTS and (distinct == 2 or key != "Mul")):
-            parts = 1 if key in _SUMS else len(wanted)
+        elif (sums := _is_sum(node)) or (key in _PRODUCTS and (distinct == 2 or key != "Mul")):
+            parts = 1 if sums else len(wanted)
             ratio = relevance / _away(step.y, self.table.epsilon) / parts
             for i, (value, share) in zip(wanted, plain(step, [ratio], wanted), strict=True):
                 yield value, step.inputs[i] * share
@@ -121,7 +122,7 @@ class Propagated:
         elif x is not None and key == "Softmax":
             total = relevance.sum(axis=int(attribute(node, "axis", -1)), keepdims=True)
             yield x, step.x * (relevance - step.y * total)
-        elif x is not None and distinct == 1:
+        elif x is not None and distinct == 1 and key not in _SCATTERS:
             yield x, unbroadcast(relevance, self.values[x].shape)
         else:
             raise Unknown(key)
@@ -227,3 +228,12 @@ class _Linear:
 def _away(z: Array, epsilon: float) -> Array:
     """Returns z moved away from 0."""
     return np.asarray(z + np.where(z >= 0, epsilon, -epsilon))
+
+
+def _met(node: ir.Node) -> str:
+    return str(attribute(node, "reduction", "none"))
+
+
+def _is_sum(node: ir.Node) -> bool:
+    """Tells whether each element of a result is a sum of elements."""
+    return key_of(node) in _SUMS or (key_of(node) in _SCATTERS and _met(node) == "add")

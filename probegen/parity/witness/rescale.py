@@ -42,6 +42,7 @@ _LINEAR = frozenset(
         "probegen::Mark", "probegen::StopGradient",
     }
 )  # fmt: skip
+_SCATTERS = ("ScatterElements", "ScatterND")
 _TO_LARGEST = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
 _NORMALISATIONS = ("LayerNormalization", "InstanceNormalization")
 
@@ -78,7 +79,12 @@ class Rescaled:
                 and not self._same(value)
             ):
                 raise Unknown(f"{key} of what changes without a slope")
-        if key in _LINEAR or (key in (*_PRODUCTS, "Div") and len(wanted) == 1 and wanted[0] == 0):
+        adds = key in _SCATTERS and attribute(node, "reduction", "none") in ("none", "add")
+        if (
+            adds
+            or key in _LINEAR
+            or (key in (*_PRODUCTS, "Div") and len(wanted) == 1 and wanted[0] == 0)
+        ):
             yield from plain(step, arrived, wanted)
         elif key in _PRODUCTS:
             yield from plain(self._between(step), arrived, wanted)

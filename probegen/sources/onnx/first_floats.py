@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import onnx_ir as ir
 
@@ -45,8 +45,11 @@ def starts(
         value: {i: Tie.SAME} for i, value in enumerate(inputs) if not is_float(value)
     }
     found = []
+    varying = set(inputs)
     for node in graph:
-        before = _before(node, ties)
+        if node.op_type not in _SIZES and any(value in varying for value in node.inputs):
+            varying.update(node.outputs)
+        before = _before(node, ties, varying)
         if not before:
             continue
         for value in node.outputs:
@@ -56,17 +59,41 @@ def starts(
                 read = [inputs[i] for i in before]
                 named = all("mask" in str(v.name).lower() for v in read)
                 usable = has_samples(value, read)
-                found.append(_start(node, value, before, refs[value], labels[value], named, usable))
+                looks_up = _looks_up(node, varying)
+                found.append(
+                    _start(node, value, before, refs[value], labels[value], named, usable, looks_up)
+                )
     return found
 
 
-def _before(node: ir.Node, ties: Mapping[ir.Value, Mapping[int, Tie]]) -> dict[int, Tie]:
+def _looks_up(node: ir.Node, varying: Container[ir.Value | None]) -> bool:
+    """Tells whether a node looks up rows of a table of weights.
+
+    What picks from a tensor that hangs on inputs (the ends of a graph's edges from its nodes,
+    masked positions from hidden states) says where to look, and has no vector of its own.
+    """
+    return node.op_type in _LOOK_UPS and node.inputs[0] not in varying
+
+
+def _picks(node: ir.Node, varying: Container[ir.Value | None]) -> bool:
+    """Tells whether the numbers of a node's second input pick from what hangs on inputs."""
+    table = node.inputs[0] if node.op_type in _LOOK_UPS else None
+    return table is not None and is_float(table) and table in varying
+
+
+def _before(
+    node: ir.Node,
+    ties: Mapping[ir.Value, Mapping[int, Tie]],
+    varying: Container[ir.Value | None],
+) -> dict[int, Tie]:
     """Returns how the result of a node hangs on inputs of whole numbers."""
     if node.op_type in _SIZES:
         return {}
     loosest = Tie.INDIRECT
     looks_up = node.op_type in _LOOK_UPS and len(node.inputs) > 1 and node.inputs[1] in ties
-    if node.op_type in _SHAPING or _keeps_whole(node) or looks_up:
+    if _picks(node, varying):
+        loosest = Tie.INDIRECT
+    elif node.op_type in _SHAPING or _keeps_whole(node) or looks_up:
         loosest = Tie.WHOLE
     elif node.op_type in _SELECTING:
         loosest = Tie.PART
@@ -95,8 +122,9 @@ def _start(
     label: str,
     named_mask: bool,
     usable: bool,
+    looks_up: bool,
 ) -> Start:
-    table = node.inputs[0] if node.op_type in _LOOK_UPS else None
+    table = node.inputs[0] if looks_up else None
     is_lookup = (table is not None and is_float(table)) or _is_one_hot(node)
     shape = None if table is None else shape_of(table)
     rows = shape[0] if is_lookup and node.op_type == "Gather" and shape else None

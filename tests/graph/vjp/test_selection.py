@@ -154,6 +154,24 @@ SCATTERS = [
     for attributes in ({}, {"reduction": "add"})
 ]
 
+#: Several updates of one place, of which the last one stays.
+OVERWRITTEN = [
+    Case(
+        op=op,
+        inputs=[uniform(4, 3), indices, uniform(*shape, seed=1)],
+        attributes=attributes,
+        constants=constants,
+        name=f"overwritten {'constant' if constants else 'open'}",
+    )
+    for constants in ((), {1})
+    for op, indices, shape, attributes in (
+        ("ScatterND", np.array([[2], [0], [-2]]), (3, 3), {}),
+        ("ScatterND", np.array([[[2, 1], [0, 1]], [[-2, 1], [2, 0]]]), (2, 2), {}),
+        ("ScatterElements", np.array([[0, 2, 0], [-4, 2, 1]]), (2, 3), {"axis": 0}),
+        ("ScatterElements", np.array([[0, 2, 0], [-3, 2, 1]]), (2, 3), {"axis": -1}),
+    )
+]
+
 MEETING = [
     Case(
         op=op,
@@ -210,7 +228,7 @@ OTHERS = (
     ]
 )
 
-CASES = [*SLICES, *GATHERS, *SCATTERS, *MEETING, *OTHERS]
+CASES = [*SLICES, *GATHERS, *SCATTERS, *OVERWRITTEN, *MEETING, *OTHERS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -37,10 +37,10 @@ def test_a_look_up():
     assert start.label == "label of y"
 
 
-def test_a_look_up_in_what_is_fed_has_no_known_rows():
-    inputs = "int64[batch, 7] ids, float[13, 4] table"
-    start = found("y = Gather(table, ids)", inputs)["y"]
-    assert (start.is_lookup, start.rows) == (True, None)
+@pytest.mark.parametrize("table", ["y = Gather(x, ids)", "h = Exp(x) y = Gather(h, ids)"])
+def test_what_picks_from_other_inputs_says_where_to_look(table):
+    start = found(table, "int64[batch, 7] ids, float[13, 4] x")["y"]
+    assert (start.is_lookup, start.rows, start.ties) == (False, None, {0: Tie.INDIRECT})
 
 
 def test_a_cast():
