@@ -30,6 +30,10 @@ from probegen.plan.targets import steps_spec, target_spec
 
 #: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
 _COUNTS_RANK = 2
+#: What explains a model where no gradient is.
+_WITHOUT_GRADIENT = (
+    "take a method that needs no gradient (pg.Occlusion, pg.FeatureAblation, pg.KernelSHAP)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -627,7 +631,8 @@ class GradientPlanner:
         )
         return (
             f"the target is not differentiable with respect to {what}: the gradient stops at "
-            f"{shown}. Give wrt= a layer behind that operation, or a target before it."
+            f"{shown}. Give wrt= a layer behind that operation, a target before it, or "
+            f"{_WITHOUT_GRADIENT}."
         )
 
     def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
@@ -636,9 +641,10 @@ class GradientPlanner:
             return
         for layer in self._view.redefined_at(ref, end):
             raise NotDifferentiableError(
-                f"layer {layer!r} redefines its gradient "
-                "(custom_gradient), which no exported graph can carry; use the plain "
-                "operations, or give wrt= a layer behind it."
+                f"layer {layer!r} redefines its gradient (custom_gradient, as layers do that "
+                "Keras quantised), which no exported graph can carry; use the plain operations, "
+                "or the model before model.quantize(), give wrt= a layer behind it, or "
+                f"{_WITHOUT_GRADIENT}."
             )
 
 

@@ -260,11 +260,14 @@ class View:
         return labelling.fitting_names(self.class_names, size)
 
     def features(self, size: int) -> list[str]:
-        """Returns a name for each of the source's `size` features, numbers where none are known."""
+        """Returns a name for each of the source's `size` features; see `features_of`."""
         return self.features_of(self.source, size)
 
     def features_of(self, source: InputSample | None, size: int) -> list[str]:
-        """Returns a name for each of the `size` features of an input."""
+        """Returns a name for each of the `size` features of an input, numbers where none are known.
+
+        A single one has the name of the input.
+        """
         if source is not None and source.features == size:
             places = [s.place for s in self.inputs]
             names = labelling.feature_names_of(self.labels.feature_names, source.place, places)
@@ -274,6 +277,8 @@ class View:
                 return [feature.label for feature in source.spec.features[:size]]
             if source.words is not None:
                 return list(source.words[:size])
+            if size == 1:
+                return [source.spec.name]
         return [f"feature {i}" for i in range(size)]
 
     def time(self, size: int, of: str | None = None) -> Any:

@@ -66,6 +66,7 @@
       const told = this.spec.features;
       if (told?.length >= size) return told.slice(0, size).map((one) => (one.unit ? `${one.name} [${one.unit}]` : one.name));
       if (this.words?.length >= size) return this.words.slice(0, size);
+      if (size === 1) return [this.spec.name];
       return Array.from({ length: size }, (_, i) => `feature ${i}`);
     }
 

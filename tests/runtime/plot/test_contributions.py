@@ -44,6 +44,11 @@ def rectangles(figure):
     return np.array([[bar.get_x(), bar.get_width()] for bar in bars]).T
 
 
+def test_a_single_feature_has_the_name_of_its_input():
+    parts = contributions_of(record_view(result([[0.5]], [[31.0]])["it"], 0, {}))
+    assert parts.names == ["row = 31"]
+
+
 def test_the_strongest_come_first_and_the_rest_is_summed_up():
     values = np.random.default_rng(3).normal(size=30)
     record = result(values, np.arange(30))["it"]

@@ -10,7 +10,7 @@ from probegen.artefact.manifest import DRAWN_AS_PREDICTION
 from probegen.runtime.axes import SEQUENCE, axis_of
 from probegen.runtime.plot import charts, horizon
 from probegen.runtime.plot.picture import Picture
-from probegen.runtime.plot.plots.series_bars import draw_past, features_first, names_of
+from probegen.runtime.plot.plots.series_bars import draw_past, features_first
 from probegen.runtime.plot.steps import steps_of
 from probegen.runtime.plot.style import AnyFigure, plain, style_axes
 from probegen.runtime.plot.thinning import spread
@@ -29,7 +29,7 @@ def plan(view: View) -> Picture:
     source = horizon.series_of(view)
     assert source is not None  # as `fits` says
     lines = features_first(source.array, source.axes)
-    names = names_of(view, source, len(lines))
+    names = view.features_of(source, len(lines))
     title = source.axes[axis_of(source.axes, SEQUENCE) or 0]
     steps = steps_of(view, lines.shape[1], title, source.spec.name)
     forecasts = horizon.ahead(view, steps)

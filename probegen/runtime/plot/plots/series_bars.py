@@ -25,7 +25,7 @@ from probegen.runtime.plot.style import (
     plain,
     style_axes,
 )
-from probegen.runtime.plot.view import InputSample, View
+from probegen.runtime.plot.view import View
 from probegen.runtime.resize import resize
 
 Array = npt.NDArray[Any]
@@ -71,7 +71,7 @@ def plan(view: View) -> Picture:
         heat = np.where(padded, 0.0, heat)
         count = np.count_nonzero(padded)
         notes = (*notes, f"{count} of {len(padded)} steps are padding, without bars")
-    names = names_of(view, source, len(lines))
+    names = view.features_of(source, len(lines))
     steps = steps_of(view, lines.shape[1], view.axes[view.axis(SEQUENCE) or 0])
     forecasts = horizon.ahead(view, steps)
     order = list(range(len(lines)))
@@ -98,12 +98,6 @@ def plan(view: View) -> Picture:
     height = len(kept) * _LINE_HEIGHT + len(bars) * _BAR_HEIGHT + 0.45
     height += 0.2 if any(one is not None for one in ahead) else 0.0
     return Picture(view.title, charts.CHART_WIDTH, height, draw, notes)
-
-
-def names_of(view: View, source: InputSample, size: int) -> list[str]:
-    """Returns a name for each feature of a series; a single one without has that of the input."""
-    names = view.features_of(source, size)
-    return [source.spec.name] if names == ["feature 0"] else names
 
 
 def features_first(array: Array, axes: tuple[str, ...]) -> Array:

@@ -47,8 +47,7 @@
     if (kept.length < lines.length) {
       notes.push(`showing ${kept.length} of ${lines.length} features${paired ? " with the largest attributions" : ""}`);
     }
-    const own = source.featureNames(lines.length);
-    const names = own.length === 1 && own[0] === "feature 0" ? [source.spec.name] : own;
+    const names = source.featureNames(lines.length);
     const bars = paired ? kept.map((i) => heat[i]) : heat;
     const limit = 1.08 * (reach(concatenated(bars)) || 1);
     const drawn = make("div", { class: "series" });
