@@ -48,6 +48,7 @@ FLOORS = (
     "probegen.quantisation",
     "probegen.litert",
     "probegen.differentiation",
+    "probegen.vertex_messages",
     "probegen.vertex",
     "probegen._keras_hook",
     "probegen.cli",

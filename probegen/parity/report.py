@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from probegen.artefact.comparison import Comparison
 from probegen.artefact.manifest import finite
 
 REPORT_COLUMNS = (
@@ -83,7 +84,7 @@ class Parity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report(Mapping[str, Parity]):
+class Report(Comparison[Parity]):
     """What `verify` measured: output name -> `Parity`; prints as a table.
 
     Attributes:
@@ -96,26 +97,14 @@ class Report(Mapping[str, Parity]):
             and what its rows are.
     """
 
+    columns: ClassVar[tuple[str, ...]] = REPORT_COLUMNS
+
     artefact: str
     against: str
     samples: int
     generated: bool
     outputs: Mapping[str, Parity]
     runs: Sequence[Mapping[str, Any]] = ()
-
-    def __getitem__(self, name: str) -> Parity:
-        return self.outputs[name]
-
-    def __iter__(self) -> Any:
-        return iter(self.outputs)
-
-    def __len__(self) -> int:
-        return len(self.outputs)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every output agrees."""
-        return all(p.passed for p in self.outputs.values())
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as plain JSON values: the certificate of a manifest.
@@ -132,26 +121,20 @@ class Report(Mapping[str, Parity]):
         }
         return {name: finite(value) for name, value in values.items()}
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """Returns the table, a row an output; see `REPORT_COLUMNS`."""
-        return [
-            (
-                name,
-                f"{p.max_abs:.1e}",
-                f"{p.max_rel:.1e}",
-                f"{p.l2_rel:.1e}",
-                f"{p.worst:.1e}",
-                f"{p.cosine:.6f}",
-                str(p.non_finite),
-                p.verdict(),
-            )
-            for name, p in self.outputs.items()
-        ]
-
-    def __str__(self) -> str:
-        rows = [REPORT_COLUMNS, *self.rows()]
-        widths = [max(len(r[i]) for r in rows) for i in range(len(REPORT_COLUMNS))]
-        table = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
+    def title(self) -> str:
+        """Says what was compared, in a line."""
         made = "generated " if self.generated else ""
-        head = f"{self.artefact} against {self.against!r} on {self.samples} {made}samples"
-        return "\n".join([head, *(line.rstrip() for line in table)])
+        return f"{self.artefact} against {self.against!r} on {self.samples} {made}samples"
+
+    def row(self, name: str, figures: Parity) -> tuple[str, ...]:
+        """Returns what the table says of an output; see `REPORT_COLUMNS`."""
+        return (
+            name,
+            f"{figures.max_abs:.1e}",
+            f"{figures.max_rel:.1e}",
+            f"{figures.l2_rel:.1e}",
+            f"{figures.worst:.1e}",
+            f"{figures.cosine:.6f}",
+            str(figures.non_finite),
+            figures.verdict(),
+        )

@@ -12,12 +12,13 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from probegen.artefact import answers, integrity
 from probegen.artefact.answers import Answer, Request
+from probegen.artefact.comparison import Comparison
 from probegen.artefact.manifest import OutputSpec, finite
 from probegen.artefact.rows import batch_axis
 from probegen.errors import ArtefactError, VerificationError
@@ -27,7 +28,6 @@ from probegen.runtime.inputs import Array
 from probegen.runtime.interface import expected_inputs
 from probegen.runtime.load import load
 from probegen.runtime.loaded import Artefact
-from probegen.text import indented_table
 
 COLUMNS = ("output", "compared", "max abs", "L2 rel", "share of limit", "verdict")
 
@@ -68,7 +68,7 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reproduction(Mapping[str, Difference]):
+class Reproduction(Comparison[Difference]):
     """What `verify` found: output name -> `Difference`; prints as a table.
 
     Attributes:
@@ -81,6 +81,8 @@ class Reproduction(Mapping[str, Difference]):
         outputs: the figures.
     """
 
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
+
     artefact: str
     engine: str
     answered_by: str
@@ -88,20 +90,6 @@ class Reproduction(Mapping[str, Difference]):
     why: str
     digest: str | None
     outputs: Mapping[str, Difference]
-
-    def __getitem__(self, name: str) -> Difference:
-        return self.outputs[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.outputs)
-
-    def __len__(self) -> int:
-        return len(self.outputs)
-
-    @property
-    def passed(self) -> bool:
-        """Whether all answers are as they were."""
-        return all(d.passed for d in self.outputs.values())
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values; a figure that is no number becomes null."""
@@ -117,27 +105,21 @@ class Reproduction(Mapping[str, Difference]):
         }
         return {name: finite(value) for name, value in values.items()}
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """Returns the table, a row an output; see `COLUMNS`."""
-        return [
-            (
-                name,
-                d.compared,
-                "-" if d.max_abs is None else f"{d.max_abs:.1e}",
-                f"{d.l2_rel:.1e}",
-                f"{d.share:.2g}",
-                d.verdict(),
-            )
-            for name, d in self.outputs.items()
-        ]
+    def row(self, name: str, figures: Difference) -> tuple[str, ...]:
+        """Returns what the table says of an output; see `COLUMNS`."""
+        return (
+            name,
+            figures.compared,
+            "-" if figures.max_abs is None else f"{figures.max_abs:.1e}",
+            f"{figures.l2_rel:.1e}",
+            f"{figures.share:.2g}",
+            figures.verdict(),
+        )
 
     def title(self) -> str:
         """Says what was compared, in a line."""
         asked = f"{self.requests} stored request{'s' if self.requests > 1 else ''}"
         return f"{self.artefact} in {self.engine} on {asked}, answered by {self.answered_by}"
-
-    def __str__(self) -> str:
-        return f"{self.title()}\n{indented_table(COLUMNS, self.rows())}"
 
 
 def verify(
