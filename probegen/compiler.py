@@ -36,6 +36,7 @@ from probegen.methods.base import as_probes
 from probegen.parity import Report, measure, require_agreement
 from probegen.parity.measuring import open_to_verify
 from probegen.parity.recording import record
+from probegen.parity.samples_apart import warn_of_mixed_samples
 from probegen.plan.making import make_plan
 from probegen.runtime import load
 from probegen.runtime.drift import attributions, reference_of
@@ -258,8 +259,8 @@ def export(
     if reference is not None:
         _check_reference(program.plan.manifest, kind)
     batch = program.source.batch or (None if dynamic_batch else 1)
-    if samples is not None and verify and kind != "keras":
-        _fed(samples, program.plan.manifest.with_batch(batch))  # refused before it takes long
+    if kind != "keras":
+        _check_samples(program, samples, batch, verify)
     write = _write_onnx if kind == "onnx" else _write_own
     with aside(final) as place:
         say(f"writing {kind}")
@@ -304,6 +305,21 @@ def _told(program: Program, tokenizer: Any, feature_names: Any) -> Program:
     if feature_names is not None:
         described = named(feature_names, described)
     return Program(program.source, dataclasses.replace(program.plan, manifest=described))
+
+
+def _check_samples(program: Program, samples: Any, batch: int | None, verify: bool) -> None:
+    """Refuses samples that do not fit, before it takes long.
+
+    Where nothing is verified they are not looked at, and a model that mixes samples is warned of.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    described = program.plan.manifest.with_batch(batch)
+    if not verify:
+        warn_of_mixed_samples(program, described)
+    elif samples is not None:
+        _fed(samples, described)
 
 
 def _verified(place: Path, final: Path, program: Program, samples: Any) -> tuple[Artefact, Report]:

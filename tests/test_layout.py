@@ -40,6 +40,7 @@ FLOORS = (
     "probegen.sources.base",
     "probegen.sources.changed_scores",
     "probegen.sources.class_by_class",
+    "probegen.sources.mixed_samples",
     "probegen.sources",
     "probegen.cost",
     "probegen.parity",

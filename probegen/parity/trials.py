@@ -86,6 +86,20 @@ def given(
     return [first] if isinstance(other, str) else [first, other]
 
 
+def two_ordinary(
+    described: Manifest, reference: Reference, rng: np.random.Generator
+) -> list[Tried]:
+    """Returns one generated batch of ordinary samples with the predictions for them.
+
+    None where the source model runs on none of three sizes; nothing else is tried of it.
+    """
+    rows = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 2)
+    rungs = (sizes for sizes, _ in itertools.islice(drawing.rungs(()), 3))
+    batches = (drawing.draw(described, rows, sizes, rng, tame=True) for sizes in rungs)
+    found = next((b for b in batches if _able(b, reference)), None)
+    return [] if found is None else [(found, reference.predictions(found.feed)[0])]
+
+
 def _able(batch: Batch, reference: Reference) -> bool:
     return reference.cause_of_failure(batch.feed) is None
 

@@ -59,15 +59,17 @@ class Reference(Protocol):
 
     Attributes:
         plan: what is computed: the artefact's plan, and the gradients that outputs are made of.
-        sizes: every size that a tensor of the model has, for samples that hit its edges.
         computed_in: the coarsest element type that the model computes in.
         gradients_by: what computes the gradients, for the certificate.
     """
 
     plan: Plan
-    sizes: frozenset[int]
     computed_in: str
     gradients_by: str
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """Every size that a tensor of the model has, for samples that hit its edges."""
 
     def shares_gradients_with(self, engine: str) -> bool:
         """Tells whether artefacts of a runtime engine hold these very gradients.
@@ -134,9 +136,13 @@ class WrappedReference:
     def __init__(self, inner: Reference) -> None:
         self._inner = inner
         self.plan: Plan = inner.plan
-        self.sizes = inner.sizes
         self.computed_in = inner.computed_in
         self.gradients_by = inner.gradients_by
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """Every size that a tensor of the model has."""
+        return self._inner.sizes
 
     def shares_gradients_with(self, engine: str) -> bool:
         """Tells whether artefacts of a runtime engine hold these very gradients."""

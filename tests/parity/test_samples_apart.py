@@ -1,5 +1,6 @@
 """Models whose samples are mixed explain no sample: refused, unless one comes at a time."""
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -64,3 +65,25 @@ def test_an_onnx_file_that_mixes_samples(tmp_path: Path) -> None:
     file.graph.initializer.append(axis)
     with pytest.raises(VerificationError, match="'y' of sample 0 moves by"):
         pg.compile(file, [pg.InputGradient()], tmp_path / "m.onnx")
+
+
+def test_what_is_not_verified_warns_of_mixed_samples(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"'scores' of sample 0 moves by .*dynamic_batch"):
+        pg.compile(mixing("mean"), [pg.InputGradient()], tmp_path / "m.onnx", verify=False)
+    assert (tmp_path / "m.onnx").exists()
+
+
+def test_an_instrumented_model_warns_of_mixed_samples_once() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    probed = pg.instrument(mixing("mean"), [pg.InputGradient(target="input")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probed(x[:1])
+    with pytest.warns(UserWarning, match="'scores' of sample 0 moves by .*one sample at a time"):
+        probed(x, target=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probed(x)
+        model = keras.Sequential([keras.Input((5,)), layers.Dense(3)])
+        pg.instrument(model, [pg.InputGradient()])(x)
+        pg.instrument(mixing("mean"), [pg.Activations("a")])(x)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from probegen.artefact.manifest import GROUPS_INPUT, REGION_INPUT, TARGET_INPUT, Manifest
@@ -17,9 +19,11 @@ from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.runtime.feature_names import named
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
+from probegen.sources.keras.reference import coarsest_dtype, unchanged
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.tape import explain, refuse_tables
 from probegen.sources.keras.view import KerasView
+from probegen.sources.mixed_samples import explained_predictions, mixing_of_samples
 from probegen.stages import stage
 from probegen.text import format_shape
 
@@ -108,6 +112,7 @@ class ProbedModel(keras.Model):
         given = [tf.TensorSpec(s.shape, s.dtype) for s in source.input_specs]
         given.extend(request_specs(self.manifest, source.batch).values())
         self._explain = tf.function(self.explain_flat, input_signature=given, autograph=False)
+        self._samples_compared = not explained_predictions(self.manifest)
         self.built = True
 
     @property
@@ -147,10 +152,38 @@ class ProbedModel(keras.Model):
                     "this model takes no target: no probe has target='input'. "
                     "Give one, for instance pg.Saliency(target='input')."
                 )
-            return dict(self._explain(*flat, *more))
+            return self._told_of_mixed_samples(flat, dict(self._explain(*flat, *more)))
         request = tf.cast(-1 if target is None else target, tf.int32)
         self._check_request(tf.get_static_value(request))
-        return dict(self._explain(*flat, tf.broadcast_to(request, tf.shape(flat[0])[:1]), *more))
+        rows = tf.broadcast_to(request, tf.shape(flat[0])[:1])
+        return self._told_of_mixed_samples(flat, dict(self._explain(*flat, rows, *more)))
+
+    def _told_of_mixed_samples(self, flat: list[Any], found: dict[str, Any]) -> dict[str, Any]:
+        """Returns outputs; warns at the first batch where a sample depends on the others there.
+
+        Its first sample is predicted once more, among copies of itself.
+        """
+        asked = not self._samples_compared and tf.executing_eagerly()
+        sizes = {int(value.shape[0]) for value in flat if value.shape.rank} if asked else set()
+        if len(sizes) != 1 or max(sizes) < 2:
+            return found
+        self._samples_compared = True
+        copies = [tf.repeat(v[:1], tf.shape(v)[:1], axis=0) if v.shape.rank else v for v in flat]
+        with unchanged(self.source):
+            nest = self.keras_model.call(copies)
+        after = zip(self.keras_model.output_names, keras.tree.flatten(nest), strict=True)
+        alone = {name: keras.ops.convert_to_numpy(value) for name, value in after}
+        explained = explained_predictions(self.manifest)
+        before = {name: keras.ops.convert_to_numpy(found[name]) for name in explained}
+        ordinary = np.ones(min(sizes), bool)
+        moves = mixing_of_samples(before, alone, 0, ordinary, coarsest_dtype(self.source))
+        if moves is not None:
+            warnings.warn(
+                f"what {self.source.name!r} predicts for a sample depends on the other samples of "
+                f"its batch: {moves[1]} call it with one sample at a time.",
+                stacklevel=2,
+            )
+        return found
 
     def _checked_region(self, region: Any, like: Any) -> list[Any]:
         """Returns the region as an input of the graph, ones by default, none where it takes none.

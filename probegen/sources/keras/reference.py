@@ -61,28 +61,37 @@ class KerasReference:
     gradients_by = "TensorFlow's gradients"
 
     def __init__(self, source: KerasModel, plan: Plan) -> None:
-        """Traces the model with the plan once, for any batch and open size."""
+        """Keeps both; the model is traced with the plan once that is asked for."""
         self._source = source
         self._asked = plan
         self.plan, self._raw = with_raw_gradients(plan)
-        self.computed_in = _coarsest(source.model)
-        inputs = len(source.input_specs)
-        by_gradients = without_scores(self.plan)
+        self.computed_in = coarsest_dtype(source.model)
         self._request = request_specs(plan.manifest, source.batch)
         self._request.pop(GROUPS_INPUT, None)  # which methods by scores alone take
+        refuse_tables(without_scores(self.plan))
+
+    @functools.cached_property
+    def _traced(self) -> tuple[Any, Any]:
+        """What gives all outputs but those by scores, for any batch and open size, and its run."""
+        inputs = len(self._source.input_specs)
+        by_gradients = without_scores(self.plan)
+        runs = []
 
         def explained(*flat: Any) -> dict[str, Any]:
             asked = dict(zip(self._request, flat[inputs:], strict=True))
             target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
-            self._seen = run_forward(source, by_gradients, flat[:inputs])
-            return explain_run(source, by_gradients, self._seen, target, region=region)
+            runs.append(run_forward(self._source, by_gradients, flat[:inputs]))
+            return explain_run(self._source, by_gradients, runs[-1], target, region=region)
 
-        refuse_tables(by_gradients)
-
-        self._explain = tf.function(explained, autograph=False).get_concrete_function(
-            *source.input_specs, *self._request.values()
+        function = tf.function(explained, autograph=False).get_concrete_function(
+            *self._source.input_specs, *self._request.values()
         )
-        self.sizes = _sizes(self._explain.graph)
+        return function, runs[-1]
+
+    @functools.cached_property
+    def sizes(self) -> frozenset[int]:
+        """Every size that a tensor of the model has."""
+        return _sizes(self._traced[0].graph)
 
     def shares_gradients_with(self, engine: str) -> bool:
         """Tells whether an engine of the runtime runs TensorFlow's gradients."""
@@ -110,7 +119,7 @@ class KerasReference:
         given = {**feed, TARGET_INPUT: target}
         asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
         try:
-            found = self._explain(*self._source.tensors(feed), *asked)
+            found = self._traced[0](*self._source.tensors(feed), *asked)
         except tf.errors.OpError as error:
             raise VerificationError(
                 f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
@@ -221,7 +230,7 @@ class KerasReference:
         taken = [outputs[name] for name in names]
         refs: list[TensorRef] = []
         for output in taken:
-            own = self._seen.attention.weights[output.ref.key][output.ref.position]
+            own = self._traced[1].attention.weights[output.ref.key][output.ref.position]
             if own.ref is None or not in_one_order(own):
                 return None
             refs.append(own.ref)
@@ -277,7 +286,7 @@ class KerasReference:
 
         1 for a sigmoid, however small the probability; 0 where there is no such function.
         """
-        made = self._explain.structured_outputs.get(name)  # none of what is made of scores
+        made = self._traced[0].structured_outputs.get(name)  # none of what is made of scores
         return 0.0 if made is None else _computed_near(made, 24)
 
     def _predict(self, flat: Sequence[Any]) -> dict[str, Array]:
@@ -487,7 +496,7 @@ def _computed_near(tensor: Any, depth: int) -> float:
     return size
 
 
-def _coarsest(model: Any) -> str:
+def coarsest_dtype(model: Any) -> str:
     """Returns the coarsest element type that a model's layers compute in."""
     used = {layer.compute_dtype for layer in model._flatten_layers()}
     known = [dtype for dtype in PRECISIONS if dtype in used]

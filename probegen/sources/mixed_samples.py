@@ -1,0 +1,75 @@
+"""Predictions of a sample that depend on the other samples of its batch.
+
+The gradient at such a sample is that of all their scores: right as a derivative, and no explanation
+of that sample. It shows where a sample is predicted once more, among copies of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probegen.artefact.manifest import PREDICTION, Manifest
+
+Array = npt.NDArray[Any]
+
+#: How far a prediction moves, of the largest one, before the other samples are said to move it.
+#: Above rounding, and above what weights that are quantised anew for each batch do.
+_MOVED = {"float16": 5e-2, "bfloat16": 2e-1}
+_MOVED_USUALLY = 1e-2
+
+
+def explained_predictions(described: Manifest) -> list[str]:
+    """Returns the model's outputs whose scores are explained, not those of layers (`of=`)."""
+    targets = [o.target for o in described.explanations if o.target and o.target.layer is None]
+    named = {t.output for t in targets}
+    return [
+        o.name
+        for o in described.outputs
+        if o.kind == PREDICTION and (None in named or o.name in named)
+    ]
+
+
+def mixing_of_samples(
+    before: Mapping[str, Array],
+    among_copies: Mapping[str, Array],
+    row: int,
+    ordinary: npt.NDArray[np.bool_],
+    computed_in: str,
+) -> tuple[str, str] | None:
+    """Returns which prediction of a sample depends on the others of its batch, and what to say.
+
+    None where none does. What is said ends where the way out begins.
+
+    Args:
+        before: explained predictions by name, samples first, of a batch of different samples.
+        among_copies: the same of a batch of copies of one of them.
+        row: which one.
+        ordinary: the samples of the first batch that say how large values are.
+        computed_in: the coarsest element type that the model computes in.
+    """
+    for name, values in before.items():
+        if values.dtype.kind != "f":
+            continue
+        moved, size = _moved(values, among_copies[name], row, ordinary)
+        if moved > _MOVED.get(computed_in, _MOVED_USUALLY) * size:
+            return name, (
+                f"{name!r} of sample {row} moves by {moved:.1e}, with values up to {size:.1e}, "
+                "where the others are exchanged. What would come out explains the scores of all of "
+                "them together. Let the model treat each sample by itself (sums, means and "
+                "products over the batch axis mix them, such as tensordot(a, b, 2)), or"
+            )
+    return None
+
+
+def _moved(
+    before: Array, after: Array, row: int, ordinary: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Returns by how much a sample moves, and the largest value of the ordinary ones."""
+    change = before[row].astype(np.float64) - after[row].astype(np.float64)
+    values = np.concatenate([before[ordinary].reshape(-1), after.reshape(-1)]).astype(np.float64)
+    moved, size = (np.abs(v[np.isfinite(v)]).max(initial=0.0) for v in (change, values))
+    return float(moved), float(size)
