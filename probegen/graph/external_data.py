@@ -130,6 +130,20 @@ def write_external_data(model: ir.Model, path: Path) -> ExternalData:
     return data
 
 
+def read_small_weights(model: ir.Model, whole: int) -> None:
+    """Reads weights that lie in files: all where they take no more than `whole`, else small ones.
+
+    A model that is handed over in memory has no path, without which onnxruntime's optimiser reads
+    no file: it fails on the first weight that it wants to fold into another.
+    """
+    tensors = list(external_tensors(model))
+    limit = whole if sum(map(_bytes, tensors)) <= whole else _LARGE
+    for value in _initializers(model):
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and _bytes(tensor) <= limit:
+            value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+
+
 def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     """Yields the initializers whose bytes lie in files."""
     for value in _initializers(model):

@@ -5,12 +5,19 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnxruntime
 
-from probegen.graph.external_data import external_tensors, fits_one_message, take_out_weights
+from probegen.graph.external_data import (
+    external_tensors,
+    fits_one_message,
+    read_small_weights,
+    take_out_weights,
+)
 
 #: Keeps onnxruntime from writing to the terminal: what it says is in its exceptions.
 _LOG_FATAL = 4
 #: Where weights lie that are not in the model; without it onnxruntime refuses them.
 _FOLDER = "session.model_external_initializers_file_folder_path"
+#: Bytes of weights in files that each session has a copy of; more stay where they lie.
+_READ = 2**28
 
 
 def session_options() -> onnxruntime.SessionOptions:
@@ -44,6 +51,13 @@ def open_graph(
     folders = {str(tensor.base_dir) for tensor in external_tensors(model)}
     for folder in folders:  # of one source, and so one
         options.add_session_config_entry(_FOLDER, folder)
+    if folders:
+        model = model.clone()
+        read_small_weights(model, _READ)
+        large = {str(t.name): t.numpy() for t in external_tensors(model)}
+        own = {name: array for name, array in large.items() if name in model.graph.initializers}
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in own.values()]
+        options.add_external_initializers(list(own), values)
     if not fits_one_message(model):
         model = model.clone()
         taken = take_out_weights(model)

@@ -118,6 +118,9 @@ def attribution_by_scores(
         scores_at: the model's scores.
         seeds: for each class, what scores are multiplied by before they are summed up.
         groups: `[batch, ...positions]` of the request, where there are some.
+
+    Raises:
+        VerificationError: the method is none of scores, or of changed inputs there are others.
     """
     probe = output.probe
     if not isinstance(probe, ByScores):
@@ -152,6 +155,7 @@ def attribution_by_scores(
                 shifts[ref] = as_described(point - tensor, own)
             points.append(shifts)
         for numbers, there in zip(few, scores_at.at(points, dict(output.moves)), strict=True):
+            _check_count(output, here, there)
             for entry, (seed, score) in enumerate(zip(seeds, scores, strict=True)):
                 found = summed_score(there, seed)
                 added = probe.added(ops, prepared, numbers, found[None], score)
@@ -161,6 +165,23 @@ def attribution_by_scores(
         for of_class, score in zip(sums, scores, strict=True)
     ]
     return [as_described(r, output.axes_of_one).astype(output.spec.dtype) for r in results]
+
+
+def _check_count(output: GradientOutput, here: Array, there: Array) -> None:
+    """Refuses scores of which there are more or less where a part of the input is hidden.
+
+    Raises:
+        VerificationError: they are; says what would work.
+    """
+    if here.shape == there.shape:
+        return
+    raise VerificationError(
+        f"{output.spec.name!r}: how many scores the model gives depends on what it sees, here "
+        f"{list(here.shape[1:])} for a sample and {list(there.shape[1:])} where a part of it is "
+        "hidden (boxes that are left over, say), so that no entry is the same one in both. Take a "
+        "target before that choice, with of= a layer or output= of a fixed size, or a method that "
+        "hides nothing, such as pg.InputGradient()."
+    )
 
 
 def _rows(tensor: Array, axes: tuple[str, ...]) -> Array:

@@ -130,3 +130,27 @@ def test_threads_of_the_compilers_sessions_sleep_while_they_wait(tmp_path, monke
     pg.compile(model, [pg.Saliency(target=1)], tmp_path / "m.onnx")
     assert len(told) > 3
     assert set(told) == {"0"}
+
+
+@pytest.mark.parametrize("read", [2**28, 0], ids=["read", "left in their file"])
+def test_weights_in_a_file_that_the_optimiser_folds(monkeypatch, tmp_path, read) -> None:
+    monkeypatch.setattr(running, "_READ", read)
+    monkeypatch.setattr(external_data, "_LARGE", 20)
+    rng = np.random.default_rng(5)
+    arrays = {"w": rng.normal(size=(4, 3, 1, 2)), "b": rng.normal(size=4)}
+    arrays |= {name: rng.uniform(0.5, 2, size=4) for name in ("scale", "shift", "mean", "var")}
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+      g (float[N, 3, 5, 4] x) => (float[N, 4, 5, 3] y) {
+        h = Conv(x, w, b)  n = BatchNormalization(h, scale, shift, mean, var)  y = Relu(n) }""")
+    for name, array in arrays.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    x = rng.normal(size=(2, 3, 5, 4)).astype(np.float32)
+    (right,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    place = tmp_path / "m.onnx"
+    onnx.save(proto, place, save_as_external_data=True, location="m.data", size_threshold=0)
+    model = ir.load(place)
+    (found,) = open_graph(model).run(None, {"x": x})
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+    assert all(
+        isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()
+    )

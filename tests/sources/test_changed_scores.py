@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 
+import probegen as pg
 from probegen.artefact.manifest import InputSpec
+from probegen.errors import VerificationError
 from probegen.plan.plan import TensorRef
 from probegen.sources.changed_scores import ScoresAt
 
@@ -71,3 +75,17 @@ def test_large_inputs_go_one_by_one() -> None:
     assert found.most == 16
     found.feed = {"x": np.zeros((2**21, 2, 3), np.int8)}
     assert found.most == 1
+
+
+def test_a_number_of_scores_that_depends_on_the_input_is_told(tmp_path: Path) -> None:
+    """As behind the suppression of boxes: those above 0 are left."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 18]>
+      g (float[1, 5] x) => (float[boxes] kept) <float zero = {0.0}, int64[1] flat = {-1}> {
+        row = Reshape(x, flat)  above = Greater(row, zero)  some = Compress(row, above)
+        kept = Tanh(some) }""")
+    sample = {"x": np.float32([[0.5, -1.0, 2.0, 0.3, -0.2]])}
+    asked = {"inputs": {"kept": "box"}, "samples": sample}
+    told = r"\[3\] for a sample and \[2\] where a part of it is hidden .*of= a layer"
+    with pytest.raises(VerificationError, match=told):
+        pg.compile(model, [pg.FeatureAblation(target=(0,))], tmp_path / "m.onnx", **asked)
+    assert not list(tmp_path.iterdir())

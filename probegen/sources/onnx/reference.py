@@ -115,6 +115,8 @@ class OnnxReference:
                 unmoved = self._moved.at(feed, {})
                 for group in self.plan.groups:
                     found.update(self._attributions(feed, group, target, *unmoved))
+        except VerificationError:
+            raise
         except Exception as error:
             raise VerificationError(
                 f"the reference for {self._view.model['name']!r} cannot be computed on inputs of "
