@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne
-from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
 from probegen.parity.witness.evaluation import NodeEvaluator
@@ -30,6 +30,8 @@ _SMALL = 1500
 _MOST_RESIZED = 500_000
 #: What the reference evaluator computes in 32 bits, whatever it is given.
 _INEXACT = frozenset({"Erf", "Gelu"})
+#: How far, in steps of a quantisation, half a step of it may be rounded.
+_HALF_ROUNDED = 5e-4
 #: The step of differences in float64, relative to what is moved.
 _STEP = 1e-6
 
@@ -159,6 +161,20 @@ def _scattered(step: Step, g: Array, position: int) -> Array:
     places: list[Array] = list(np.indices(at.shape))
     places[int(attribute(step.node, "axis", 0))] = at
     return np.asarray(g[tuple(places)])
+
+
+def _straight_through(step: Step, g: Array, position: int) -> Array:
+    """Sends a gradient past a rounding to where the value lay within half a step of its result."""
+    if position == 0:
+        return g
+    y, x, scale = (np.asarray(a, np.float64) for a in step.inputs)
+    if attribute(step.node, "block_size", 0):
+        raise Unknown("a quantisation whose steps differ from block to block")
+    if scale.size > 1:
+        axis = int(attribute(step.node, "axis", 1))
+        scale = np.moveaxis(scale.reshape(-1, *[1] * (x.ndim - 1)), 0, axis)
+    within = np.abs(x - y) <= scale * (0.5 + _HALF_ROUNDED)
+    return np.where(within, g, 0.0)
 
 
 # -- element by element ------------------------------------------------------------------------
@@ -491,6 +507,7 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _Formula = Callable[[Step, Array, int], Array]
 
 _FORMULAS: Mapping[str, _Formula] = {
+    f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}": _straight_through,
     "ScatterElements": _scattered,
     "ScatterND": _scattered,
     "Add": _add,

@@ -1,11 +1,13 @@
 """The gradient passes pairs of QuantizeLinear and DequantizeLinear where nothing was cut off."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+import probegen as pg
 from probegen.graph.autodiff import gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING, RULES
@@ -149,3 +151,26 @@ def test_a_quantised_output_keeps_its_name() -> None:
     )
     read = assert_same(model, {"x": hard(2, 5)})
     assert read.model.graph.outputs[0].name == "y"
+
+
+def test_other_backward_passes_go_through_steps_too(tmp_path: Path) -> None:
+    scale = np.array([0.02, 0.5, 0.05], np.float32)
+    weights = hard(3, 4, seed=1)
+    model = add_weights(
+        parse("""g (float[N,3,4] x) => (float[N,4] y) {
+          q = QuantizeLinear <axis = 1> (x, scale, zero)
+          d = DequantizeLinear <axis = 1> (q, scale, zero)
+          r = Relu(d)  m = Mul(r, w)  y = ReduceSum <keepdims = 0> (m, axis) }"""),
+        **{"scale": scale, "zero": np.zeros(3, np.int8), "w": weights, "axis": np.int64([1])},
+    )
+    pg.compile(model, [pg.GuidedBackprop(target=2), pg.Deconvnet(target=2)], tmp_path / "m.onnx")
+    x = 2 * hard(5, 3, 4)
+    result = pg.runtime.load(tmp_path / "m.onnx").run(x)
+    arrived = np.maximum(weights, 0) * (np.arange(4) == 2)
+    within = np.abs(np.round(x / scale[:, None]) + 0.5) < 128.1
+    assert 0 < within.mean() < 1
+    up = np.round(x / scale[:, None]) > 0
+    for kind, right in (("guided_backprop", up), ("deconvnet", np.ones(x.shape))):
+        expected = arrived * right * within
+        assert expected.any()
+        np.testing.assert_allclose(result[f"{kind}/x"].array, expected, rtol=1e-5, atol=1e-6)
