@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bench.artefact import time_artefact
 from bench.bulk import bulk_rates
 from bench.compare import compare
 from bench.growth import growth
@@ -54,6 +55,24 @@ def compare_command(
     for name in chosen:
         _require(name)
     _write(json_path, compare(chosen, batches, rounds, peers))
+
+
+@main.command("artefact")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True))
+@click.option("--device", help="Where it computes, see `probegen run`.")
+@click.option("--batch", multiple=True, type=click.IntRange(1), default=(1, 8), show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@_json
+def artefact_command(
+    paths: tuple[str, ...],
+    device: str | None,
+    batch: tuple[int, ...],
+    rounds: int,
+    json_path: str | None,
+) -> None:
+    """Time the artefacts at PATHS with explanations off and on; needs neither model nor Keras."""
+    rows = [row for path in paths for row in time_artefact(path, device, batch, rounds)]
+    _write(json_path, rows)
 
 
 @main.command("serve")

@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import probegen as pg
 from probegen import runtime
 from probegen.artefact.explain_file import explain_path
+from runs_where.case import Array, Case, Request
 from runs_where.subjects import SUBJECTS, requests
 
-Array = npt.NDArray[Any]
 #: Forms of artefact beside the gates of ONNX: the signatures of a SavedModel.
 SIGNATURES = ("serving_default", "explain")
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One run of a graph.
-
-    Attributes:
-        model: the file, or the folder.
-        feeds: inputs by the graph's names.
-        expected: for each output that counts, the untouched model's numbers and those of
-            `runtime.load(...)` with its default engine; None in place of both where the gate is
-            off, and nothing is to come out.
-    """
-
-    model: Path
-    feeds: Mapping[str, Array]
-    expected: Mapping[str, tuple[Array, Array] | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """An artefact and its requests.
-
-    Attributes:
-        subject: what it is of.
-        form: its gate ("required", "optional", "split", "none"), or a signature.
-        requests: what it is asked.
-    """
-
-    subject: str
-    form: str
-    requests: Sequence[Request]
 
 
 def write_cases(folder: Path, names: Iterable[str] = tuple(SUBJECTS)) -> list[Case]:

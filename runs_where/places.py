@@ -38,12 +38,15 @@ class Place:
         steps: workers, one after the other; the last one's numbers count.
         forms: the forms of artefact that it is given.
         here: True where the development environment has all that it needs.
+        elsewhere: True where it needs a machine of another kind: a graphics processor. It is left
+            out unless it is asked for by name.
     """
 
     name: str
     steps: Sequence[Step]
     forms: tuple[str, ...] = GATES
     here: bool = False
+    elsewhere: bool = False
 
 
 def _python(worker: str, venv: str | None = None, **options: Any) -> Step:
@@ -61,6 +64,11 @@ OLDEST, TOOLS = ".venv-where-oldest", ".venv-where"
 
 def _onnxruntime(what: str, **options: Any) -> Place:
     return Place(f"onnxruntime, {what}", [_python("onnxruntime", **options)], here=True)
+
+
+def _cuda(what: str, **options: Any) -> Place:
+    step = _python("onnxruntime", provider="CUDAExecutionProvider", **options)
+    return Place(f"onnxruntime on CUDA, {what}", [step], elsewhere=True)
 
 
 PLACES: tuple[Place, ...] = (
@@ -108,4 +116,7 @@ PLACES: tuple[Place, ...] = (
         ],
         ("explain",),
     ),
+    _cuda("float32 (use_tf32=0)", provider_options={"use_tf32": "0"}),
+    _cuda("float32, no optimisation", level="ORT_DISABLE_ALL", provider_options={"use_tf32": "0"}),
+    _cuda("as it comes (TF32)"),
 )

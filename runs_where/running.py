@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runs_where.cases import Case, Request
+from runs_where.case import Case, Request
 from runs_where.exchange import arrays, tensors
 from runs_where.places import LIMIT, ROOT, Place, Step
 
@@ -110,7 +110,8 @@ def _work(step: Step, case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder) / "job.json", Path(folder) / "answer.json"
         asked.write_text(json.dumps(job))
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        searched = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = {**os.environ, "PYTHONPATH": searched, "TF_CPP_MIN_LOG_LEVEL": "3"}
         try:
             done = subprocess.run(
                 [*step.command, str(asked), str(answered)],

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from probegen.cli.options import engine_of
 from probegen.cli.reading import array_of, target_of
 from probegen.cli.showing import counting, flag, note, start_for
 from probegen.errors import InputError
@@ -135,7 +136,7 @@ def run_bulk(
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise InputError(f"{_spelled(name)} does not go with --out.")
     start_for(artefact)
-    art = runtime.load(artefact, engine=options["engine"], check=options["check"] or None)
+    art = runtime.load(artefact, check=options["check"] or None, **engine_of(options))
     asked = bulk.Asked(
         target=target_of(options["target"]),
         explain=not options["no_explain"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.options import with_engine, with_json
+from probegen.cli.options import engine_of, with_engine, with_json
 from probegen.cli.showing import start_for
 from probegen.cli.texts import said_words
 from probegen.errors import SpecError
@@ -67,7 +67,7 @@ def generate(
             "give either --text or --ids, for instance probegen generate m.onnx --text 'a cat'."
         )
     start_for(artefact)
-    art = runtime.load(artefact, engine=options["engine"])
+    art = runtime.load(artefact, **engine_of(options))
     made = runtime.generate(
         art,
         list(texts) if texts else [_numbers(row) for row in ids],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.options import with_engine, with_json
+from probegen.cli.options import engine_of, with_engine, with_json
 from probegen.cli.reading import labels_of, sizes_of, target_of
 
 
@@ -47,7 +47,7 @@ def maximise(artefact: str, as_json: bool, **options: Any) -> None:
     from probegen import runtime
     from probegen.runtime.files import write_atomic
 
-    art = runtime.load(artefact, engine=options["engine"])
+    art = runtime.load(artefact, **engine_of(options))
     found = runtime.maximise(
         art,
         options["output"],

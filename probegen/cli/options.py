@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,9 +10,6 @@ import click
 from probegen.errors import SpecError
 
 with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-with_engine = click.option(
-    "--engine", metavar="NAME", help="What runs ARTEFACT; see `probegen run`."
-)
 with_onnx_output = click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="NAME.onnx."
 )
@@ -33,6 +30,28 @@ with_max_batch = click.option(
     show_default=True,
     help="Most samples that are run together.",
 )
+
+
+def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command `--engine` and `--device`; see `engine_of`."""
+    engine = click.option(
+        "--engine",
+        metavar="NAME",
+        help="What runs ARTEFACT: onnxruntime or openvino for ONNX files, savedmodel for "
+        "SavedModels.  [default: onnxruntime, savedmodel]",
+    )
+    device = click.option(
+        "--device",
+        metavar="NAME",
+        help="Where it computes: with onnxruntime for instance cuda or cuda:1 (onnxruntime-gpu), "
+        "with openvino GPU.  [default: the CPU]",
+    )
+    return engine(device(command))
+
+
+def engine_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `with_engine`'s options say, as arguments of `runtime.load`."""
+    return {"engine": options["engine"], "device": options["device"]}
 
 
 def with_axes(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probegen.cli.bulk import check_no_bulk, run_bulk, with_bulk
-from probegen.cli.options import with_json
+from probegen.cli.options import engine_of, with_engine, with_json
 from probegen.cli.reading import array_of, forecast_of, labels_of, read_text, rows_of, target_of
 from probegen.cli.showing import flag, note, show_table, start_for
 from probegen.cli.texts import check_given, named_texts, say_words, with_texts, words_by_output
@@ -51,12 +51,7 @@ _MOST_CHOICES = 10
     "these for each row, separated by commas.",
 )
 @click.option("--no-explain", is_flag=True, help="Compute the prediction alone.")
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="What runs ARTEFACT: onnxruntime or openvino for ONNX files, savedmodel for SavedModels.  "
-    "[default: onnxruntime, savedmodel]",
-)
+@with_engine
 @click.option("--check", is_flag=True, help="Check ARTEFACT's contents by its digests first.")
 @click.option("--check-finite", is_flag=True, help="Refuse NaN and infinity in the input.")
 @click.option(
@@ -144,7 +139,7 @@ def run(
 
     check_given(input, texts, pairs)
     start_for(artefact)
-    art = runtime.load(artefact, engine=options["engine"], check=options["check"] or None)
+    art = runtime.load(artefact, check=options["check"] or None, **engine_of(options))
     read = read_input(
         named_texts(texts, pairs, art) if input is None else Path(input),
         art.manifest,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from probegen.cli.options import with_engine, with_max_batch, with_model_name
+from probegen.cli.options import engine_of, with_engine, with_max_batch, with_model_name
 from probegen.cli.showing import start_for
 from probegen.errors import SpecError
 
@@ -110,7 +110,7 @@ def serve(artefact: str, host: str, port: int, **options: Any) -> None:
 
     name = check_model_name(options["name"] or Path(artefact).stem)
     start_for(artefact)
-    loaded = runtime.load(artefact, engine=options["engine"], threads=options["threads"])
+    loaded = runtime.load(artefact, threads=options["threads"], **engine_of(options))
     limits = Limits(
         options["max_batch"], options["max_delay"] / 1e3, options["queue"], options["runs"]
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
-from probegen.cli.options import with_imports, with_json
+from probegen.cli.options import engine_of, with_engine, with_imports, with_json
 from probegen.cli.reading import load_arrays
 from probegen.cli.showing import progress, show_table, start_for
 from probegen.errors import SpecError
@@ -20,12 +22,7 @@ from probegen.errors import SpecError
     type=click.Path(exists=True, dir_okay=False),
     help="Inputs (.npy, .npz; of text .txt, one a line).",
 )
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="Without --against: what runs ARTEFACT: onnxruntime or openvino for ONNX files, "
-    "savedmodel for SavedModels.  [default: onnxruntime, savedmodel]",
-)
+@with_engine
 @click.option(
     "--answers-only",
     is_flag=True,
@@ -37,10 +34,10 @@ def verify(
     artefact: str,
     against: str | None,
     samples: str | None,
-    engine: str | None,
     answers_only: bool,
     as_json: bool,
     modules: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Compare ARTEFACT (ONNX file or SavedModel) with the model it was made from, or with itself.
 
@@ -53,10 +50,10 @@ def verify(
     if against is None:
         if samples is not None or modules:
             raise SpecError("--samples and --import go with --against MODEL, which is not given.")
-        _ask_again(artefact, engine, answers_only, as_json)
+        _ask_again(artefact, engine_of(options), answers_only, as_json)
         return
-    if engine is not None or answers_only:
-        raise SpecError("--engine and --answers-only do not go with --against MODEL.")
+    if answers_only or any(engine_of(options).values()):
+        raise SpecError("--engine, --device and --answers-only do not go with --against MODEL.")
     with progress("comparing", modules, against):
         from probegen.parity import REPORT_COLUMNS, measure, require_agreement
 
@@ -70,7 +67,7 @@ def verify(
     require_agreement(report)
 
 
-def _ask_again(artefact: str, engine: str | None, answers_only: bool, as_json: bool) -> None:
+def _ask_again(artefact: str, engine: Mapping[str, Any], answers_only: bool, as_json: bool) -> None:
     """Compares an artefact with what it was when it was verified.
 
     Raises:
@@ -81,7 +78,7 @@ def _ask_again(artefact: str, engine: str | None, answers_only: bool, as_json: b
     from probegen.runtime import verification
 
     start_for(artefact)
-    report = verification.reproduce(artefact, engine=engine, digests=not answers_only)
+    report = verification.reproduce(artefact, **engine, digests=not answers_only)
     if answers_only and not report.requests:
         raise ArtefactError(f"{artefact} keeps no answers: {report.why}.")
     if as_json:

@@ -40,8 +40,8 @@ def load(
             measured on the old contents, certificate and reference, is left out of the manifest,
             with a warning; True refuses such an artefact; False does not look, which spares
             reading the whole file. Manifest and graph are held against each other in any case.
-        options: what the engine is told: `threads`; of onnxruntime also `providers` and
-            `session_options`; of OpenVINO also `device` and `config`. See
+        options: what the engine is told: `threads` and `device` (`"cuda"`); of onnxruntime also
+            `providers` and `session_options`; of OpenVINO also `config`. See
             `probegen.runtime.engines.base.Options`.
 
     Returns:

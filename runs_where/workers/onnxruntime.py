@@ -1,6 +1,7 @@
 """onnxruntime: any optimisation level, ONNX or its own format, after a simplifier or none.
 
-Options: `level`, the name of a `GraphOptimizationLevel`; `ort_format`, a style of
+Options: `level`, the name of a `GraphOptimizationLevel`; `provider`, the name of an execution
+provider, with its `provider_options`; `ort_format`, a style of
 `onnxruntime.tools.convert_onnx_models_to_ort` ("Fixed", "Runtime"); `simplifier`, a name of
 `SIMPLIFIERS`.
 """
@@ -95,7 +96,14 @@ def opener(options: Mapping[str, Any]) -> Any:
                 path = made
             if "ort_format" in options:
                 path = _to_ort_format(path, options["ort_format"], folder)
-            return onnxruntime.InferenceSession(path, chosen, ["CPUExecutionProvider"])
+            provider = options.get("provider", "CPUExecutionProvider")
+            if provider.startswith("CUDA"):
+                onnxruntime.preload_dlls()  # CUDA's libraries where pip has put them
+            given = [(provider, options.get("provider_options", {}))]
+            opened = onnxruntime.InferenceSession(path, chosen, given, enable_fallback=0)
+            if provider not in opened.get_providers():
+                raise RuntimeError(f"{provider} does not start")
+            return opened
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -107,9 +115,20 @@ def opener(options: Mapping[str, Any]) -> Any:
     return run
 
 
+def _card() -> str:
+    """Returns the name of the first graphics processor and the version of its driver."""
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no graphics processor"
+
+
 def versions(options: Mapping[str, Any]) -> str:
     """Says what runs."""
     said = f"onnxruntime {onnxruntime.__version__}"
+    if options.get("provider", "").startswith("CUDA"):
+        said += f", {_card()}"
     simplifier = options.get("simplifier")
     if simplifier is not None:
         said = f"{simplifier} {importlib.metadata.version(simplifier)}, {said}"

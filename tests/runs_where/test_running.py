@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs_where.cases import Request, write_cases
+from runs_where.__main__ import asked_for
+from runs_where.case import Request, keep, kept
+from runs_where.cases import write_cases
 from runs_where.exchange import answer, array, tensor
 from runs_where.page import page
 from runs_where.places import PLACES, Place, Step
@@ -66,6 +68,29 @@ def test_in_a_process_of_its_own(cases, name, form):
     outcome = run(cases[CNN, form], HERE[name])
     assert outcome.equal, outcome
     assert re.fullmatch(r"(onnxruntime|TensorFlow) \d+\.\d+\.\d+", outcome.versions)
+
+
+def test_cases_are_kept_for_another_machine(cases, tmp_path):
+    given = [cases[CNN, "split"], cases[CNN, "explain"], cases[LSTM, "none"]]
+    keep(given, tmp_path / "kept")
+    found = kept(tmp_path / "kept")
+    assert [(c.subject, c.form) for c in found] == [(c.subject, c.form) for c in given]
+    for case, back in zip(given, found, strict=True):
+        for one, other in zip(case.requests, back.requests, strict=True):
+            assert other.model.parent == tmp_path / "kept"
+            np.testing.assert_equal(dict(other.feeds), dict(one.feeds))
+            np.testing.assert_equal(dict(other.expected), dict(one.expected))
+    assert in_this_process(found[0], HERE["onnxruntime, as it comes"]).equal
+    assert in_this_process(found[2], HERE["onnxruntime, as it comes"]).equal
+
+
+def test_a_place_of_another_kind_of_machine_isasked_for_by_name(cases):
+    named = [place for place in PLACES if place.elsewhere]
+    assert {place.name for place in named if asked_for(place, ["cuda"])} == {
+        place.name for place in named
+    }
+    assert not any(asked_for(place, []) for place in named)
+    assert "CUDAExecutionProvider" in in_this_process(cases[CNN, "none"], named[0]).words
 
 
 def test_requests_are_of_two_batch_sizes_and_two_of_each_open_size():

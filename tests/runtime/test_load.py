@@ -54,6 +54,56 @@ def test_unknown_provider_does_not_fall_back_silently(image_path):
         runtime.load(image_path, providers=["CPUExecutionProvder"])
 
 
+def test_device_of_onnxruntime(image_path):
+    art = runtime.load(image_path, device="CPU")
+    assert art.engine.session.get_providers() == ["CPUExecutionProvider"]
+    says = (
+        r"this onnxruntime runs on no device 'cuda:1'; there are .*'cpu', and with a number for "
+        r"instance 'cuda:1'\. For GPUs of NVIDIA: pip install 'onnxruntime-gpu\[cuda,cudnn\]'\.$"
+    )
+    with pytest.raises(ArtefactError, match=says):
+        runtime.load(image_path, device="cuda:1")
+    with pytest.raises(ArtefactError, match=r"no device 'cpu:one'"):
+        runtime.load(image_path, device="cpu:one")
+    with pytest.raises(ArtefactError, match="device and providers were both given"):
+        runtime.load(image_path, device="cpu", providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture
+def built_for_cuda(monkeypatch):
+    """An onnxruntime built for CUDA on a machine without; gives what sessions are asked for."""
+    opened, asked = onnxruntime.InferenceSession, []
+
+    def session(path, sess_options, providers, **_):
+        asked.extend(providers)
+        return opened(path, sess_options, providers=["CPUExecutionProvider"])
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return asked
+
+
+def test_a_provider_that_does_not_start_does_not_fall_back_silently(image_path, built_for_cuda):
+    says = (
+        "onnxruntime's CUDAExecutionProvider does not start on this machine, and it would run on "
+        "CPU without a word"
+    )
+    with pytest.raises(ArtefactError, match=says):
+        runtime.load(image_path, device="cuda:1")
+    assert built_for_cuda == [
+        ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1"}),
+        ("CPUExecutionProvider", {}),
+    ]
+
+
+def test_cuda_computes_in_float32_unless_it_is_told_otherwise(image_path, built_for_cuda):
+    for given in ("CUDAExecutionProvider", ("CUDAExecutionProvider", {"use_tf32": "1"})):
+        with pytest.raises(ArtefactError, match="does not start"):
+            runtime.load(image_path, providers=[given])
+    assert [options for _, options in built_for_cuda] == [{"use_tf32": "0"}, {"use_tf32": "1"}]
+
+
 def test_an_optional_gate_is_on_by_default_here_and_no_warning_at_load(optional_path, capfd):
     art = runtime.load(optional_path, threads=1)
     assert capfd.readouterr().err == ""

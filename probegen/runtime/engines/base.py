@@ -88,20 +88,21 @@ class Options(TypedDict, total=False):
 
     Keys:
         threads: number of threads within an operator; by default the engine's own choice.
+        device: where it computes; by default the CPU. For onnxruntime `"cpu"`, `"cuda"`, `"cuda:1"`
+            or what else it was built for; for OpenVINO `"GPU"`, `"AUTO:GPU,CPU"` and the like.
         providers: onnxruntime's execution providers in order of preference, each a name or a pair
-            of name and options; by default `["CPUExecutionProvider"]`.
+            of name and options, in place of `device`; by default `["CPUExecutionProvider"]`. CUDA
+            computes float32 in float32 unless its options say `{"use_tf32": "1"}`.
         session_options: onnxruntime's session options, for everything else. `threads` must then
             be set there.
-        device: OpenVINO's device or devices, such as `"GPU"` or `"AUTO:GPU,CPU"`; by default
-            `"CPU"`.
         config: OpenVINO's properties by name, for everything else, such as
             `{"INFERENCE_PRECISION_HINT": "bf16"}`; by default it computes in float32.
     """
 
     threads: int | None
+    device: str | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     session_options: Any
-    device: str | None
     config: Mapping[str, Any] | None
 
 

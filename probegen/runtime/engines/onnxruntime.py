@@ -1,7 +1,14 @@
-"""Runs ONNX files with onnxruntime."""
+"""Runs ONNX files with onnxruntime: on CPUs, and where its build has others, on their devices.
+
+By its own defaults CUDA multiplies float32 matrices in TF32, whose fraction has 10 bits. Here
+float32 stays float32, which is what a certificate was measured in; options of a provider, given
+with its name, have the last word.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +27,13 @@ if TYPE_CHECKING:
 _LOG_FATAL = 4
 #: Element types that onnxruntime calls otherwise than numpy.
 _ELEMENTS = {"float": "float32", "double": "float64"}
+#: How onnxruntime's names of execution providers end: `device` leaves it out.
+_PROVIDER = "ExecutionProvider"
+_CPU, _CUDA = "CPU" + _PROVIDER, "CUDA" + _PROVIDER
+#: What providers are told where the caller does not say otherwise.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {_CUDA: {"use_tf32": "0"}}
+
+Provider = str | tuple[str, dict[str, Any]]
 
 
 class OnnxruntimeEngine(Engine):
@@ -49,33 +63,34 @@ class OnnxruntimeEngine(Engine):
 def open_file(
     path: Path,
     *,
-    providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
+    device: str | None = None,
+    providers: Sequence[Provider] | None = None,
     threads: int | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
 ) -> OnnxruntimeEngine:
     """Opens a file; see `probegen.runtime.engines.base.Options`.
 
     Raises:
-        ArtefactError: onnxruntime or a provider is missing, or the file is damaged or foreign,
-            or its data file is missing, cut short or of another build.
+        ArtefactError: onnxruntime or a provider is missing or does not start, or the file is
+            damaged or foreign, or its data file is missing, cut short or of another build.
         ManifestError: its metadata are damaged.
     """
     ort = imported(
         "onnxruntime",
         "onnxruntime is not installed, and ONNX artefacts run with it: pip install onnxruntime",
     )
-    providers = list(providers or ["CPUExecutionProvider"])
-    _check_providers(providers, ort.get_available_providers())
-    chosen = _session_options(ort, threads, session_options)
+    chosen = _providers(ort, device, providers)
+    options = _session_options(ort, threads, session_options)
     try:
         session = ort.InferenceSession(
             str(path),
-            sess_options=chosen,
-            providers=providers,
+            sess_options=options,
+            providers=chosen,
             enable_fallback=0,  # it would print to standard output, and run elsewhere
         )
     except Exception as error:
         raise not_loaded(path, OnnxruntimeEngine.product, error) from error
+    _check_started(chosen, session.get_providers())
     metadata = _metadata(session, path)
     check_data(path, metadata)
     if ONNX_METADATA_KEY not in metadata:
@@ -127,14 +142,64 @@ def _session_options(
     return options
 
 
-def _check_providers(
-    providers: Sequence[str | tuple[str, dict[str, Any]]], available: Sequence[str]
-) -> None:
-    """Raises for an unknown provider, where onnxruntime would silently fall back to the CPU."""
-    for provider in providers:
-        name = provider if isinstance(provider, str) else provider[0]
+def _providers(
+    ort: Any, device: str | None, providers: Sequence[Provider] | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the execution providers that are asked for, each with its options.
+
+    Raises:
+        ArtefactError: this onnxruntime has no such provider (it would silently run on the CPU), or
+            a device and providers are given.
+    """
+    available = ort.get_available_providers()
+    if device is not None:
+        if providers is not None:
+            raise ArtefactError(
+                "device and providers were both given; providers=[...] says where to run as well."
+            )
+        providers = [_provider_of(device, available), _CPU]
+    chosen = []
+    for provider in providers or [_CPU]:
+        name, options = (provider, {}) if isinstance(provider, str) else provider
         if name not in available:
             raise ArtefactError(
                 f"the execution provider {name!r} is not in this onnxruntime."
                 f"{did_you_mean(name, available)}"
+            )
+        chosen.append((name, {**_DEFAULTS.get(name, {}), **options}))
+    if any(name == _CUDA for name, _ in chosen) and hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what is not there
+            ort.preload_dlls()  # CUDA's libraries where pip has put them
+    return list({name: (name, options) for name, options in chosen}.values())
+
+
+def _provider_of(device: str, available: Sequence[str]) -> Provider:
+    """Returns the provider of a device, "cuda:1" as provider with a `device_id`.
+
+    Raises:
+        ArtefactError: this onnxruntime runs on no such device.
+    """
+    kind, _, number = device.partition(":")
+    known = {name.removesuffix(_PROVIDER).lower(): name for name in available}
+    if kind.lower() not in known or (number and not number.isdecimal()):
+        hint = ""
+        if kind.lower() in ("cuda", "gpu"):
+            hint = " For GPUs of NVIDIA: pip install 'onnxruntime-gpu[cuda,cudnn]'."
+        raise ArtefactError(
+            f"this onnxruntime runs on no device {device!r}; there are "
+            f"{', '.join(map(repr, known))}, and with a number for instance 'cuda:1'.{hint}"
+        )
+    name = known[kind.lower()]
+    return (name, {"device_id": number}) if number else name
+
+
+def _check_started(chosen: Sequence[tuple[str, Any]], started: Sequence[str]) -> None:
+    """Raises where a provider did not start: onnxruntime logs it and runs on the CPU."""
+    for name, _ in chosen:
+        if name not in started:
+            raise ArtefactError(
+                f"onnxruntime's {name} does not start on this machine, and it would run on "
+                f"{', '.join(n.removesuffix(_PROVIDER) for n in started)} without a word: its "
+                "device, its driver or its libraries are missing or of another version "
+                "(`onnxruntime.print_debug_info()` tells what it finds)."
             )
