@@ -51,13 +51,16 @@ def main(
                 outcome = run(case, place)
                 outcomes[place.name, case.subject, case.form] = outcome
                 click.echo(f"{place.name} | {case.subject} | {case.form} | {outcome}", err=True)
-    text = page(places, list(dict.fromkeys(c.subject for c in cases)), outcomes)
+    command = " ".join(["python -m runs_where", *names]) if names else "make runs-where"
+    text = page(places, list(dict.fromkeys(c.subject for c in cases)), outcomes, command)
     click.echo(text)
     if place_of_page:
         Path(place_of_page).write_text(text, encoding="utf-8")
-    differing = [o for o in outcomes.values() if o.words and o.distance is not None]
-    if any(not advice_on(outcome.words) for outcome in differing):
-        raise click.exceptions.Exit(1)
+    by_name = {place.name: place for place in places}
+    for (name, _, _), outcome in outcomes.items():
+        differs = outcome.distance is not None and not outcome.equal
+        if differs and not advice_on(by_name[name], outcome):
+            raise click.exceptions.Exit(1)
 
 
 def asked_for(place: Place, names: Sequence[str]) -> bool:

@@ -6,6 +6,8 @@ import datetime
 import platform
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from runs_where.places import LIMIT, Place
 from runs_where.running import Outcome
 
@@ -28,7 +30,7 @@ _ADVICE = {
 
 _HEAD = """# Where artefacts run
 
-Written by `make runs-where` on {date} ({system}). Each artefact was run, as it is, in each of the
+Written by `{command}` on {date} ({system}). Each artefact was run, as it is, in each of the
 runtimes below, at two batch sizes and two of every open size, with the gate on and off. Its numbers
 were compared with those of the untouched Keras model (called eagerly, with a tape around the call)
 and with those of `runtime.load(path)`.
@@ -42,8 +44,8 @@ gate, it is true of all of them. Recurrent models are converted to LiteRT for ea
 """
 
 
-def page(places: Sequence[Place], subjects: Sequence[str], outcomes: Outcomes) -> str:
-    """Returns the page as Markdown."""
+def page(places: Sequence[Place], subjects: Sequence[str], outcomes: Outcomes, command: str) -> str:
+    """Returns the page as Markdown, which says what command writes it."""
     notes: list[str] = []
     rows = [
         "| runtime | " + " | ".join(subjects) + " |",
@@ -55,10 +57,10 @@ def page(places: Sequence[Place], subjects: Sequence[str], outcomes: Outcomes) -
     versions = [f"| {place.name} | {_versions(place, outcomes)} |" for place in places]
     date = datetime.date.today().isoformat()
     system = f"{platform.system()} on {platform.machine()}, Python {platform.python_version()}"
-    listed = "\n".join(f"{i}. {_advised(note)}" for i, note in enumerate(notes, start=1))
+    listed = "\n".join(f"{i}. {note}" for i, note in enumerate(notes, start=1))
     return "\n".join(
         [
-            _HEAD.format(date=date, system=system, limit=LIMIT).rstrip(),
+            _HEAD.format(command=command, date=date, system=system, limit=LIMIT).rstrip(),
             "",
             *rows,
             "",
@@ -87,23 +89,34 @@ def _cell(place: Place, subject: str, outcomes: Outcomes, notes: list[str]) -> s
         if outcome.equal:
             text = f"{max(distances):.0e}"
         else:
-            if outcome.words not in notes:
-                notes.append(outcome.words)
-            verdict = "refused" if outcome.distance is None else "**differs**"
-            text = f"{verdict} ({notes.index(outcome.words) + 1})"
+            note = _note(place, outcome)
+            if note not in notes:
+                notes.append(note)
+            if outcome.distance is None:
+                text = f"refused ({notes.index(note) + 1})"
+            else:
+                much = f" by {outcome.distance:.0e}" if outcome.distance < np.inf else ""
+                text = f"**differs**{much} ({notes.index(note) + 1})"
         said.setdefault(text, []).append(form)
     if len(said) == 1:
         return next(iter(said))
     return "; ".join(f"{', '.join(forms)}: {text}" for text, forms in said.items())
 
 
-def advice_on(words: str) -> str:
+def advice_on(place: Place, outcome: Outcome) -> str:
     """Returns what to do about a refusal or a difference that is known, else nothing."""
-    return " ".join(text for part, text in _ADVICE.items() if part in words)
+    known = [text for part, text in _ADVICE.items() if part in outcome.words]
+    if place.advice and outcome.distance is not None:
+        known.append(place.advice)
+    return " ".join(known)
 
 
-def _advised(words: str) -> str:
-    return f"`{words.replace('`', chr(39))}` {advice_on(words)}".rstrip()
+def _note(place: Place, outcome: Outcome) -> str:
+    """Returns the words and the advice; where numbers differ, which the cell tells, the latter."""
+    advice = advice_on(place, outcome)
+    if place.advice and advice == place.advice:
+        return advice
+    return f"`{outcome.words.replace('`', chr(39))}` {advice}".rstrip()
 
 
 def _versions(place: Place, outcomes: Outcomes) -> str:

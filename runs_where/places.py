@@ -40,6 +40,7 @@ class Place:
         here: True where the development environment has all that it needs.
         elsewhere: True where it needs a machine of another kind: a graphics processor. It is left
             out unless it is asked for by name.
+        advice: why its numbers differ and what to do, where that is known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Place:
     forms: tuple[str, ...] = GATES
     here: bool = False
     elsewhere: bool = False
+    advice: str = ""
 
 
 def _python(worker: str, venv: str | None = None, **options: Any) -> Step:
@@ -66,9 +68,18 @@ def _onnxruntime(what: str, **options: Any) -> Place:
     return Place(f"onnxruntime, {what}", [_python("onnxruntime", **options)], here=True)
 
 
-def _cuda(what: str, **options: Any) -> Place:
+#: What a session on CUDA is told by `runtime.load(path, device="cuda")`.
+_FLOAT32 = {"use_tf32": "0"}
+_TF32 = (
+    "Left to its defaults, CUDA multiplies float32 in TF32, whose fraction has 10 bits. "
+    '`runtime.load(path, device="cuda")` tells it not to; elsewhere give the execution provider '
+    "`use_tf32=0`, or set `NVIDIA_TF32_OVERRIDE=0` in the environment."
+)
+
+
+def _cuda(what: str, advice: str = "", **options: Any) -> Place:
     step = _python("onnxruntime", provider="CUDAExecutionProvider", **options)
-    return Place(f"onnxruntime on CUDA, {what}", [step], elsewhere=True)
+    return Place(f"onnxruntime on CUDA, {what}", [step], elsewhere=True, advice=advice)
 
 
 PLACES: tuple[Place, ...] = (
@@ -116,7 +127,8 @@ PLACES: tuple[Place, ...] = (
         ],
         ("explain",),
     ),
-    _cuda("float32 (use_tf32=0)", provider_options={"use_tf32": "0"}),
-    _cuda("float32, no optimisation", level="ORT_DISABLE_ALL", provider_options={"use_tf32": "0"}),
-    _cuda("as it comes (TF32)"),
+    _cuda("float32", provider_options=_FLOAT32),
+    _cuda("float32, no optimisation", level="ORT_DISABLE_ALL", provider_options=_FLOAT32),
+    _cuda("as it comes", _TF32),
+    _cuda("NVIDIA_TF32_OVERRIDE=0", environment={"NVIDIA_TF32_OVERRIDE": "0"}),
 )

@@ -1,15 +1,16 @@
 """onnxruntime: any optimisation level, ONNX or its own format, after a simplifier or none.
 
 Options: `level`, the name of a `GraphOptimizationLevel`; `provider`, the name of an execution
-provider, with its `provider_options`; `ort_format`, a style of
-`onnxruntime.tools.convert_onnx_models_to_ort` ("Fixed", "Runtime"); `simplifier`, a name of
-`SIMPLIFIERS`.
+provider, with its `provider_options`; `environment`, variables that are set first; `ort_format`, a
+style of `onnxruntime.tools.convert_onnx_models_to_ort` ("Fixed", "Runtime"); `simplifier`, a name
+of `SIMPLIFIERS`.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,8 @@ def _to_ort_format(path: str, style: str, folder: Path) -> str:
 
 def opener(options: Mapping[str, Any]) -> Any:
     """Returns what runs a model; see `runs_where.exchange.Opener`."""
+
+    os.environ.update(options.get("environment", {}))
 
     @functools.cache
     def session(path: str) -> onnxruntime.InferenceSession:

@@ -138,13 +138,23 @@ def test_the_page_says_what_runs_and_what_does_not():
         ("a runtime", "two", "optional"): Outcome(None, "Invalid input name: explain", "v1"),
         ("a runtime", "two", "none"): Outcome(1e-7, "", "v1"),
     }
-    text = page([place], ["one", "two"], outcomes)
-    assert (
-        "| a runtime | 3e-07 | required: **differs** (1); optional: refused (2); none: 1e-07 |"
-        in text
-    )
+    text = page([place], ["one", "two"], outcomes, "make runs-where")
+    cell = "required: **differs** by 5e-01 (1); optional: refused (2); none: 1e-07"
+    assert f"| a runtime | 3e-07 | {cell} |" in text
     assert "1. `y is off by 5e-01`" in text
     assert "2. `Invalid input name: explain` The optional gate was folded in" in text
+
+
+def test_the_page_says_once_why_a_place_differs():
+    place = Place("a runtime", [], advice="It rounds.")
+    outcomes = {
+        ("a runtime", "one", "none"): Outcome(0.5, "y is off by 5e-01", "v1"),
+        ("a runtime", "two", "none"): Outcome(np.inf, "z has the shape (2, 1)", "v1"),
+        ("a runtime", "three", "none"): Outcome(None, "does not start", "v1"),
+    }
+    text = page([place], ["one", "two", "three"], outcomes, "make runs-where")
+    assert "| a runtime | **differs** by 5e-01 (1) | **differs** (1) | refused (2) |" in text
+    assert "\n1. It rounds.\n2. `does not start`\n" in text
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])

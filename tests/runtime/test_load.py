@@ -59,7 +59,8 @@ def test_device_of_onnxruntime(image_path):
     assert art.engine.session.get_providers() == ["CPUExecutionProvider"]
     says = (
         r"this onnxruntime runs on no device 'cuda:1'; there are .*'cpu', and with a number for "
-        r"instance 'cuda:1'\. For GPUs of NVIDIA: pip install 'onnxruntime-gpu\[cuda,cudnn\]'\.$"
+        r"instance 'cuda:1'\. For GPUs of NVIDIA: pip uninstall onnxruntime, then pip install "
+        r"'onnxruntime-gpu\[cuda,cudnn\]' in its place\.$"
     )
     with pytest.raises(ArtefactError, match=says):
         runtime.load(image_path, device="cuda:1")

@@ -20,6 +20,7 @@ from probegen.graph.core.marks import remove_marks
 from probegen.graph.passes.after.add_before_linear_op import add_before_linear_op
 from probegen.graph.passes.after.carry_captures import carry_captures
 from probegen.graph.passes.after.combine_phases_late import combine_phases_late
+from probegen.graph.passes.after.copy_stacked_images import copy_stacked_images
 from probegen.graph.passes.after.drop_identities import drop_identities
 from probegen.graph.passes.after.drop_unused_initializers import drop_unused_initializers
 from probegen.graph.passes.after.join_repeated_nodes import join_repeated_nodes
@@ -93,6 +94,7 @@ AFTER: tuple[Pass, ...] = (
     separate_turned_weights,
     carry_captures,
     own_weights_in_loops,
+    copy_stacked_images,  # behind drop_identities, which would take the copies away
     make_engine_readable,
     remove_unused_nodes,
     drop_unused_initializers,

@@ -184,7 +184,10 @@ def _provider_of(device: str, available: Sequence[str]) -> Provider:
     if kind.lower() not in known or (number and not number.isdecimal()):
         hint = ""
         if kind.lower() in ("cuda", "gpu"):
-            hint = " For GPUs of NVIDIA: pip install 'onnxruntime-gpu[cuda,cudnn]'."
+            hint = (
+                " For GPUs of NVIDIA: pip uninstall onnxruntime, then pip install "
+                "'onnxruntime-gpu[cuda,cudnn]' in its place."
+            )
         raise ArtefactError(
             f"this onnxruntime runs on no device {device!r}; there are "
             f"{', '.join(map(repr, known))}, and with a number for instance 'cuda:1'.{hint}"
