@@ -28,6 +28,8 @@ from probegen.errors import ProbegenError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TRACEBACK = "--traceback"
+_COMPILER = "'probegen[compiler]'"
+_ONNX = f"'probegen[onnx]' (for Keras models {_COMPILER})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,9 +64,10 @@ def _explain(error: Exception) -> str:
     if isinstance(error, ProbegenError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
+        of_onnx = (error.name or "").partition(".")[0] in ("onnx", "onnx_ir")
         return (
-            f"{error.name} is not installed. This command needs the compiler: "
-            "pip install 'probegen[compiler]'."
+            f"{error.name} is not installed. This command needs the compiler: pip install "
+            f"{_ONNX if of_onnx else _COMPILER}."
         )
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

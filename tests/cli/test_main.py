@@ -9,6 +9,7 @@ import pytest
 import probegen
 import probegen as pg
 from probegen import runtime
+from probegen.cli import _explain
 
 
 def test_version(probegen_cli):
@@ -90,3 +91,15 @@ def test_a_failing_process_ends_with_1(place):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("probegen: there is no artefact at 'no.onnx'")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("onnx_ir", "'probegen[onnx]'"), ("onnx.helper", "'probegen[onnx]'"),
+     ("tensorflow", "install 'probegen[compiler]'"), ("keras.ops", "install 'probegen[compiler]'")],
+)  # fmt: skip
+def test_what_is_missing_is_named_with_the_smallest_extra(module, extra):
+    """ONNX files need no TensorFlow to be compiled."""
+    said = _explain(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    assert said.startswith(f"{module} is not installed.")
+    assert extra in said
