@@ -18,6 +18,7 @@ from probegen.sources.onnx.idle import drop_idle_nodes, refuse_training
 from probegen.sources.onnx.lists_of_loops import collect_lists
 from probegen.sources.onnx.names import AllNames, drop_names_of_no_size, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
+from probegen.sources.onnx.pooling_windows import write_windows_as_padding
 from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.same_sizes import join_unnamed_sizes
@@ -81,6 +82,8 @@ def _work_out(model: ir.Model, names: AllNames) -> list[str]:
         drop_idle_nodes(model.graph)
         copy_into_bodies(model.graph, names)
         infer_shapes(model)
+        while write_windows_as_padding(model, names):
+            infer_shapes(model)
         changed = collect_lists(model, names)
         changed |= take_apart(model, names)
         changed |= fold_constants(model)

@@ -1,0 +1,94 @@
+"""Poolings whose number of windows is rounded up, as ones whose number is rounded down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.core.queries import key_of
+from probegen.graph.core.values import attribute, shape_of
+from probegen.sources.onnx.names import ORIGIN, AllNames, origin_of
+from probegen.sources.onnx.rewriting import builder_at, graph_of
+
+_POOLINGS = ("MaxPool", "AveragePool", "LpPool")
+
+
+def write_windows_as_padding(model: ir.Model, names: AllNames) -> bool:
+    """Gives poolings the padding that their last windows reach into, in the place of `ceil_mode`.
+
+    `MaxPool<ceil_mode=1, kernel_shape=[3], strides=[2]>(x of 6)` ->
+    `MaxPool<kernel_shape=[3], strides=[2], pads=[0, 1]>(x of 6)`
+
+    A window that would begin behind the input and its padding in front is none: so say the ONNX
+    specification, torch and onnxruntime. onnx's shape inference counts it, and with it all sizes
+    behind are wrong; onnxruntime, which plans its memory by them, then fails. So shapes have to be
+    inferred anew where one is found that onnx counts.
+
+    Leaves: poolings of open sizes, and those that pad by themselves (`auto_pad`).
+
+    Returns:
+        Whether shapes have to be inferred anew.
+    """
+    for node in list(model.graph.all_nodes()):
+        if key_of(node) in _POOLINGS and attribute(node, "ceil_mode", 0):
+            told = shape_of(node.outputs[0])
+            counts = _written_out(node, model.graph.opset_imports.get("", 0), names)
+            if counts is not None and (told is None or [*told[2:]] != counts):
+                return True
+    return False
+
+
+def _written_out(node: ir.Node, opset: int, names: AllNames) -> list[int] | None:
+    """Writes the windows of one pooling as padding; returns how many there are along each axis."""
+    x = node.inputs[0]
+    shape = None if x is None else shape_of(x)
+    sizes = [size for size in (shape or ())[2:] if isinstance(size, int)]
+    kernel = attribute(node, "kernel_shape")
+    same = attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    if x is None or len(sizes) != len(kernel) or same:
+        return None
+    rank = len(sizes)
+    strides = attribute(node, "strides") or [1] * rank
+    dilations = attribute(node, "dilations") or [1] * rank
+    pads = attribute(node, "pads") or [0] * (2 * rank)
+    counts, after = [], []
+    for i, size in enumerate(sizes):
+        extent = dilations[i] * (kernel[i] - 1) + 1
+        padded = pads[i] + size + pads[rank + i]
+        count = math.ceil((padded - extent) / strides[i]) + 1
+        if (count - 1) * strides[i] >= pads[i] + size:
+            count -= 1
+        reached = (count - 1) * strides[i] + extent
+        counts.append(count)
+        after.append(pads[rank + i] + max(reached - padded, 0))
+    more = after != pads[rank:]
+    if more and key_of(node) == "AveragePool" and attribute(node, "count_include_pad", 0):
+        # What the file pads with counts; what the last windows reach into besides does not.
+        _pad_before(node, x, pads, opset, names)
+        after = [new - old for new, old in zip(after, pads[rank:], strict=True)]
+        pads = [0] * (2 * rank)
+        node.attributes.pop("count_include_pad")
+    node.attributes.pop("ceil_mode")
+    node.attributes.pop("auto_pad", None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", [*pads[:rank], *after])
+    return counts
+
+
+def _pad_before(
+    node: ir.Node, x: ir.Value, pads: Sequence[int], opset: int, names: AllNames
+) -> None:
+    """Lets a node read its input with zeros around."""
+    if not any(pads):
+        return
+    rank = len(pads) // 2
+    builder = builder_at(node, opset, names)
+    shape = shape_of(x) or ()
+    sizes = [n + pads[i] + pads[rank + i] for i, n in enumerate(shape[2:]) if isinstance(n, int)]
+    widths = builder.ints(0, 0, *pads[:rank], 0, 0, *pads[rank:])
+    padded = builder.op("Pad", x, widths, shape=[*shape[:2], *sizes])
+    for one in builder.nodes:
+        one.meta[ORIGIN] = origin_of(node)
+    graph_of(node).insert_before(node, builder.nodes)
+    node.replace_input_with(0, padded)

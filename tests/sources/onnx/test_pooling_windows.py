@@ -1,0 +1,64 @@
+"""Poolings whose number of windows is rounded up keep the windows that onnxruntime has."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import probegen as pg
+from probegen import runtime
+from probegen.graph.core.values import shape_of
+from tests.sources.onnx.support import assert_same, hard, operators, parse, run
+
+
+def _pooling(op: str, size: int, given: str) -> onnx.ModelProto:
+    return parse(f"g (float[N,1,{size},5] x) => (float[N,1,h,w] y) {{ y = {op}<{given}>(x) }}")
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("size", [3, 6])
+def test_windows_are_those_of_onnxruntime(op: str, size: int) -> None:
+    """Whatever the window, the step and the padding: the same values, the shape that they have."""
+    for kernel, stride, front, back in itertools.product((1, 3), (2, 3), (0, 1), (0, 2)):
+        if max(front, back) >= kernel:
+            continue
+        for counted in ("", ", count_include_pad = 1") if op == "AveragePool" else ("",):
+            given = (
+                f"ceil_mode = 1, kernel_shape = [{kernel}, 1], strides = [{stride}, 3], "
+                f"pads = [{front}, 0, {back}, 0]{counted}"
+            )
+            feed = {"x": hard(3, 1, size, 5)}
+            read = assert_same(_pooling(op, size, given), feed)
+            (made,) = read.model.graph.outputs
+            assert shape_of(made) == ("N", *run(read.model, feed)["y"].shape[1:]), given
+
+
+def test_zeros_that_the_file_pads_with_are_counted_and_no_others() -> None:
+    """4 elements and one zero on either side, windows of 3 every 2: the last one holds 4, 0."""
+    given = (
+        "ceil_mode = 1, kernel_shape = [3, 1], strides = [2, 1], pads = [1, 0, 1, 0], "
+        "count_include_pad = 1"
+    )
+    x = np.arange(1, 5, dtype=np.float32).reshape(1, 1, 4, 1) * np.ones(5, np.float32)
+    read = assert_same(_pooling("AveragePool", 4, given), {"x": x})
+    assert operators(read) == ["Pad", "AveragePool"]
+
+
+def test_behind_windows_that_onnx_counts_and_onnxruntime_has_not(tmp_path: Path) -> None:
+    """6 by steps of 3 with windows of 1 are 2, and not the 3 of onnx's shape inference."""
+    model = parse(
+        """
+        g (float[N,1,6,5] x) => (float[N,1] y) {
+          a = MaxPool<ceil_mode = 1, kernel_shape = [1, 1], strides = [3, 2]>(x)
+          b = MaxPool<ceil_mode = 1, kernel_shape = [1, 1], strides = [1, 1]>(a)
+          y = ReduceMean<axes = [2, 3], keepdims = 0>(b)
+        }""",
+        opset=17,
+    )
+    pg.compile(model, [pg.InputGradient(target=0)], tmp_path / "m.onnx")
+    found = runtime.load(tmp_path / "m.onnx").run(hard(2, 1, 6, 5))
+    expected = np.zeros((2, 1, 6, 5), np.float32)
+    expected[:, 0, ::3, ::2] = 1 / 6
+    np.testing.assert_allclose(found["input_gradient/x"].array, expected, rtol=1e-6)
