@@ -17,6 +17,7 @@ from fuzz.judging import (
     check_prediction,
     check_rows_alone,
     moved,
+    moved_out_of_ties,
 )
 from fuzz.onnx_case import OnnxCase
 from fuzz.onnx_witness import OnnxWitness
@@ -106,7 +107,7 @@ def _compared(
     for spec in art.manifest.predictions:
         if "class" in spec.axes:
             witness.class_axes[spec.name] = spec.axes.index("class")
-    asked = _asked(witness, probes, expected)
+    asked = _asked(art, expected)
     named = {spec.name: feed[spec.name] for spec in art.inputs}
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
@@ -125,21 +126,18 @@ def _compared(
     )
 
 
-def _asked(
-    witness: OnnxWitness, probes: Sequence[Any], expected: Sequence[Array]
-) -> dict[str, Array]:
+def _asked(art: Any, expected: Sequence[Array]) -> dict[str, Array]:
     """Returns what a request asks for, a row a sample: classes, some the best, and positions."""
     asked: dict[str, Array] = {}
     rng = np.random.default_rng(7)
     rows = len(expected[0])
-    if any(getattr(probe, "target", None) == "input" for probe in probes):
-        asked["target"] = np.arange(rows) % 3 - 1
-    if any(getattr(probe, "region", None) == "input" for probe in probes):
-        output = witness.case.outputs[0]
-        axis = witness.class_axes.get(output.name)
-        if axis is not None:  # ones where it is left out
-            sizes = np.delete(expected[0].shape, axis)
-            asked["region"] = rng.uniform(0.2, 1.5, sizes).astype(np.float32)
+    manifest = art.manifest
+    if manifest.target_input:
+        classes = manifest.target_classes
+        asked["target"] = np.arange(rows) % (3 if classes is None else min(3, classes + 1)) - 1
+    if manifest.region_input:  # an axis of size 1 holds for all positions along it
+        sizes = [size or 1 for size in manifest.region_input.shape[1:]]
+        asked["region"] = rng.uniform(0.2, 1.5, (rows, *sizes)).astype(np.float32)
     return asked
 
 
@@ -204,10 +202,15 @@ def _same_attribution(
     def again(draw: int) -> Array | None:
         return right(dict(zip(feed, moved(list(feed.values()), policy, draw), strict=True)))
 
+    def beside(draw: int) -> tuple[Array, Array | None]:
+        there = dict(zip(feed, moved_out_of_ties(list(feed.values()), draw), strict=True))
+        made = art.run({i.name: there[i.name] for i in art.inputs}, **asked)
+        return made[spec.name].array, right(there)
+
     what = f"{spec.kind} of {type(probe).__name__}"
     most = _BY_DIFFERENCES[known.wide]
     got = result[spec.name].array
-    check_attribution(what, got, expected, policy, again, most, _SHORTEST)
+    check_attribution(what, got, expected, policy, again, beside, most, _SHORTEST)
     return True
 
 

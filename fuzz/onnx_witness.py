@@ -150,6 +150,10 @@ class OnnxWitness:
         value = feed[explained] if explained in feed else self.tensor(explained, feed)
         if not np.issubdtype(value.dtype, np.floating):
             return None
+        if explained not in feed:  # differences move rows of samples
+            first = self.tensor(explained, {name: x[:1] for name, x in feed.items()})
+            if (len(first), len(value)) != (1, len(next(iter(feed.values())))):
+                return None
         found = [self._of_one(probe, feed, explained, value, scored, p, channel) for p in chosen]
         arrays = [array for array in found if array is not None]
         if len(arrays) < len(found):

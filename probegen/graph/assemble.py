@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from probegen.artefact import answers, manifest
 from probegen.artefact.answers import Answers
-from probegen.artefact.manifest import CLASSES, Gate, InputSpec, Manifest
+from probegen.artefact.manifest import CLASSES, Gate, InputSpec, Manifest, OutputSpec
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.array_operations import OnnxOperations
@@ -109,12 +110,18 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     ops = OnnxOperations(builder)
     for chain in plan.chains:
         values.update(chain.made_of(ops, values))
+        name = chain.spec.name
+        values[name] = builder.cast(values[name], _dtype_of(chain.spec))
     found = {o.name: values[o.name] for o in plan.manifest.explanations if o.name in values}
     for name, write in forward.afterwards.items():
         if name in found:
             found[name] = write(builder, found[name])
     builder.attach()
     return found
+
+
+def _dtype_of(spec: OutputSpec) -> ir.DataType:
+    return ir.DataType.from_numpy(np.dtype(spec.dtype))
 
 
 @dataclasses.dataclass(frozen=True)

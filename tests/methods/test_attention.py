@@ -61,6 +61,7 @@ def compiled(request, tmp_path_factory):
         for reduce in REDUCE
         for stack in (False, True)
     ]
+    probes.append(pg.Attention(reduce="top:3", stack=True, dtype="float16", name="half"))
     more = {} if request.param == "onnx" else {"format": "savedmodel"}
     report = pg.compile(encoder(), probes, path, **more).report
     return pg.runtime.load(path), report
@@ -86,6 +87,14 @@ def test_what_is_left(compiled, reduce, batch, length):
             at_places = np.take_along_axis(from_whole, places.array, -1)
             np.testing.assert_allclose(at_places, record.array, rtol=1e-5, atol=1e-7)
             assert record.keys is places.array
+
+
+def test_stacked_layers_in_another_type(compiled):
+    art, _ = compiled
+    result = art.run(fed(2, 5))
+    record, wide = result["half:0"], result["top:3 True:0"]
+    assert record.array.dtype == np.float16 == np.dtype(record.spec.dtype)
+    np.testing.assert_allclose(record.array, wide.array, atol=1e-3)
 
 
 @pytest.mark.parametrize("reduce", REDUCE)

@@ -391,12 +391,23 @@ def _one_plus_square(v: Local) -> ir.Value:
     return v.b.add(v.b.mul(v.x, v.x), 1.0)
 
 
-def _square_minus_one(v: Local) -> ir.Value:
-    return v.b.sub(v.b.mul(v.x, v.x), 1.0)
-
-
 def _over_root(v: Local, squared: ir.Value) -> ir.Value:
     return v.b.div(v.g, v.b.elementwise("Sqrt", squared))
+
+
+def _asinh(v: Local) -> ir.Value:
+    """g / sqrt(x^2 + 1), without the square of what is large, which overflows."""
+    size = v.b.elementwise("Abs", v.x)
+    inverse = v.b.elementwise("Reciprocal", v.b.elementwise("Max", size, 1))
+    small = v.b.elementwise("Min", size, 1)
+    root = v.b.elementwise("Sqrt", v.b.add(v.b.mul(small, small), v.b.mul(inverse, inverse)))
+    return v.b.mul(v.g, v.b.div(inverse, root))
+
+
+def _acosh(v: Local) -> ir.Value:
+    """g / sqrt(x^2 - 1), without the square: it overflows, and near 1 takes the digits."""
+    roots = [v.b.elementwise("Sqrt", v.b.add(v.x, one)) for one in (-1.0, 1.0)]
+    return v.b.div(v.b.div(v.g, roots[0]), roots[1])
 
 
 def _times(v: Local, function: str) -> ir.Value:
@@ -506,9 +517,7 @@ RULES: Mapping[str, Rule] = {
     "Atan": pointwise(lambda v: v.b.div(v.g, _one_plus_square(v))),
     "Sinh": pointwise(lambda v: _times(v, "Cosh"), _is_large),
     "Cosh": pointwise(lambda v: _times(v, "Sinh"), _is_large),
-    "Asinh": pointwise(lambda v: _over_root(v, _one_plus_square(v))),
-    "Acosh": pointwise(
-        lambda v: _over_root(v, _square_minus_one(v)), lambda v: not bounds(v.x)[0] > 1
-    ),
+    "Asinh": pointwise(_asinh),
+    "Acosh": pointwise(_acosh, lambda v: not bounds(v.x)[0] > 1),
     "Atanh": pointwise(lambda v: v.b.div(v.g, _one_minus_square(v)), _reaches_one),
 }

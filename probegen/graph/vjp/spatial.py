@@ -85,6 +85,9 @@ def axes_of(
         kernel: kernel sizes.
         sizes: of what the windows slide over, None where open.
         counts: numbers of windows, None where open.
+
+    Raises:
+        Refused: runtimes do not agree where the windows lie.
     """
     rank = len(kernel)
     pads = attribute(node, "pads") or [0] * (2 * rank)
@@ -96,6 +99,7 @@ def axes_of(
         around: tuple[int | None, int | None] = (pads[i], pads[rank + i])
         if mode != "NOTSET":
             extent = dilations[i] * (kernel[i] - 1) + 1
+            _refuse_negative(mode, size, strides[i], extent)
             around = _automatic(mode, size, strides[i], extent)
         lower = mode == "SAME_LOWER"
         found.append(Axis(size, count, kernel[i], strides[i], dilations[i], *around, lower))
@@ -137,6 +141,25 @@ def _automatic(
         total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
     less, more = total // 2, total - total // 2
     return (less, more) if mode == "SAME_UPPER" else (more, less)
+
+
+def _refuse_negative(mode: str, size: int | None, stride: int, extent: int) -> None:
+    """Refuses windows so far apart that `auto_pad` stands for less than no padding.
+
+    onnxruntime then begins behind the first element, of some operators and by other numbers than
+    TensorFlow and ONNX's reference, which do not pad. Less by one changes nothing.
+
+    Raises:
+        Refused: they may be.
+    """
+    apart = stride - extent
+    if size is not None:
+        apart = size - (math.ceil(size / stride) - 1) * stride - extent
+    if mode != "VALID" and apart > 1:
+        raise Refused(
+            f"auto_pad={mode} with strides of {stride} over windows of {extent} pads by a negative "
+            "number, of which runtimes make different things; give the node pads= in its place"
+        )
 
 
 # -- phases --------------------------------------------------------------------------------

@@ -84,7 +84,9 @@ def explain_run(
     for group in plan.groups:
         results.update(_gradient_outputs(source, plan, forward, group, request, groups, region))
     for chain in plan.chains:
-        results.update(chain.made_of(_OPS, results))
+        made = chain.made_of(_OPS, results)
+        made[chain.spec.name] = tf.cast(made[chain.spec.name], chain.spec.dtype)
+        results.update(made)
     return {o.name: results[o.name] for o in plan.manifest.outputs}
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import probegen as pg
 from probegen import runtime
+from probegen.errors import UnsupportedOpsError
 from probegen.graph.core.values import shape_of
 from tests.sources.onnx.support import assert_same, hard, operators, parse, run
 
@@ -62,3 +63,21 @@ def test_behind_windows_that_onnx_counts_and_onnxruntime_has_not(tmp_path: Path)
     expected = np.zeros((2, 1, 6, 5), np.float32)
     expected[:, 0, ::3, ::2] = 1 / 6
     np.testing.assert_allclose(found["input_gradient/x"].array, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "refused"), [("9", True), ("8", False), ("rows", True)])
+def test_padding_by_a_negative_number_is_refused(tmp_path: Path, size: str, refused: bool) -> None:
+    """9 by steps of 3 with windows of 1: onnxruntime begins behind the first element."""
+    given = 'kernel_shape = [1], strides = [3], auto_pad = "SAME_UPPER"'
+    model = parse(
+        f"g (float[N,1,{size}] x) => (float[N,1] y) "
+        f"{{ a = LpPool<{given}>(x) y = ReduceMax<axes = [2], keepdims = 0>(a) }}",
+        opset=17,
+    )
+    probes = [pg.InputGradient(target=0)]
+    if not refused:
+        assert pg.compile(model, probes, tmp_path / "m.onnx").report.passed
+        return
+    with pytest.raises(UnsupportedOpsError, match="strides of 3 over windows of 1 pads by a neg"):
+        pg.compile(model, probes, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,9 @@
   two are 0 in no layer of Keras.
 - The depth of a OneHot in a tensor of one element, which onnx's own evaluator cannot read beside
   numpy 2.
+- A product of a turned float16 tensor of three axes or more with a matrix that is known at load:
+  where the first axis moved to the last two, onnxruntime 1.32 dies of a segmentation fault as it
+  loads the file. A matrix with as many axes it reads.
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ from probegen.graph.core.values import attribute, constant_of, shape_of
 
 #: The float nearest to 0, on the side that HardSigmoid clips to 0.
 _ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
+#: The axes of a matrix.
+_MATRIX = 2
 
 
 def make_engine_readable(model: ir.Model) -> None:
     """Writes nodes that some engine reads wrong in a form that all read right.
 
     `Softmax(axis=0)` of rank 3 -> `Softmax(axis=-3)`; `HardSigmoid(beta=0)` -> `beta=-1e-45`;
-    `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`
+    `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`;
+    `MatMul(Transpose<perm=[1, 0, 2]>(x), w)` in float16 -> `MatMul(.., Unsqueeze(w))`
     """
     graph = model.graph
     names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/readable")
@@ -38,6 +44,8 @@ def make_engine_readable(model: ir.Model) -> None:
                 node.attributes["axis"] = ir.AttrInt64("axis", -len(shape))
         elif node.op_type == "OneHot":
             _make_depth_a_scalar(names, node)
+        elif node.op_type == "MatMul" and _is_fatal(node):
+            _give_as_many_axes(names, node)
 
 
 def _make_depth_a_scalar(names: Builder, node: ir.Node) -> None:
@@ -53,3 +61,31 @@ def _make_depth_a_scalar(names: Builder, node: ir.Node) -> None:
         node.graph.insert_before(node, names.nodes)
         names.nodes = []
     node.replace_input_with(1, scalar)
+
+
+def _is_fatal(product: ir.Node) -> bool:
+    """Tells whether onnxruntime dies of a float16 product, if its matrix is known at load."""
+    left, right = product.inputs
+    turned = None if left is None else left.producer()
+    if right is None or turned is None or turned.op_type != "Transpose":
+        return False
+    order = attribute(turned, "perm", [])
+    # The first axis went to one of the last two, all others keep their order.
+    moved = len(order) > _MATRIX and 0 in order[-_MATRIX:]
+    kept = [axis for axis in order if axis] == list(range(1, len(order)))
+    matrix = shape_of(right)
+    half = right.dtype == ir.DataType.FLOAT16
+    return half and moved and kept and matrix is not None and len(matrix) == _MATRIX
+
+
+def _give_as_many_axes(names: Builder, product: ir.Node) -> None:
+    """Gives the matrix of a product axes of one element, as many as the other factor has more."""
+    left, matrix = product.inputs
+    turned = None if left is None else left.producer()
+    if product.graph is None or turned is None or matrix is None:
+        return
+    more = len(attribute(turned, "perm")) - _MATRIX
+    wide = names.unsqueeze(matrix, list(range(more)))
+    product.graph.insert_before(product, names.nodes)
+    names.nodes = []
+    product.replace_input_with(1, wide)

@@ -1,5 +1,8 @@
 """Nodes that an engine reads wrong, in a form that all read right."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -48,3 +51,33 @@ def test_the_same_in_every_engine(tmp_path, name):
     for from_memory in (False, True):
         found = in_openvino(tmp_path / "after.onnx", {"x": x}, from_memory=from_memory)
         assert apart(found, expected)["z"] < 1e-6
+
+
+#: How a tensor of shape [2, 3, 5] is turned -> the sizes of the matrix behind.
+TURNED = {(1, 0, 2): (5, 4), (1, 2, 0): (2, 4)}
+_LOAD = "import onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1]); print('loaded')"
+
+
+@pytest.mark.parametrize("order", TURNED)
+def test_half_products_of_turned_tensors(tmp_path, order):
+    """As it is the file ends the process that loads it, in onnxruntime 1.32: it has its own."""
+    rows, columns = TURNED[order]
+    graph = onnx.parser.parse_graph(
+        f"""agraph (float16[2, 3, 5] x) => (float16[?, ?, {columns}] z) {{
+          t = Transpose<perm=[{", ".join(map(str, order))}]>(x)
+          z = MatMul(t, w) }}"""
+    )
+    weights = np.random.default_rng(1).normal(size=(rows, columns)).astype(np.float16)
+    graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9))
+    make_engine_readable(model)
+    ir.save(model, tmp_path / "after.onnx")
+    loaded = subprocess.run(
+        [sys.executable, "-c", _LOAD, tmp_path / "after.onnx"], capture_output=True, check=False
+    )
+    assert loaded.stdout == b"loaded\n"
+    x = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float16)
+    found = in_onnxruntime(tmp_path / "after.onnx", {"x": x})["z"]
+    expected = x.transpose(order).astype(np.float32) @ weights.astype(np.float32)
+    np.testing.assert_allclose(found, expected, atol=2e-2)
