@@ -30,6 +30,7 @@ from probegen.runtime.groups import check_groups
 from probegen.runtime.inputs import Array, Inputs, describe
 from probegen.runtime.interface import check_interface
 from probegen.runtime.region import check_region
+from probegen.runtime.request import checked_explain
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
 from probegen.runtime.states import States, checked_with_states
@@ -165,8 +166,8 @@ class Artefact:
             InputError: as in `run`.
         """
         inputs = checked_with_states(self.texts.given(x), self.inputs, states, check_finite)
-        asked = self._asked(inputs, bool(explain), target, groups, region)
-        return Feeds(inputs, asked, bool(explain))
+        wanted = checked_explain(explain)
+        return Feeds(inputs, self._asked(inputs, wanted, target, groups, region), wanted)
 
     def compute(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Runs the artefact on what `prepare` returned. Safe to call from several threads.
@@ -225,7 +226,8 @@ class Artefact:
                 f"the artefact takes {batch_size} rows at a time, and {left} of {count} "
                 f"are left over; fill them up to {batch_size}."
             )
-        asked = self._asked(feeds, bool(explain), target, groups, region)
+        wanted = checked_explain(explain)
+        asked = self._asked(feeds, wanted, target, groups, region)
         run = self._run_of(feeds, asked, time)
         parts = []
         for start in range(0, count, batch_size):
@@ -234,7 +236,7 @@ class Artefact:
                 spec.name: some_rows(feeds[spec.name], spec.axes, rows) for spec in self.inputs
             }
             asked_of_chunk = {name: array[rows] for name, array in asked.items()}
-            parts.append(self.compute(Feeds(chunk, asked_of_chunk, bool(explain))))
+            parts.append(self.compute(Feeds(chunk, asked_of_chunk, wanted)))
         with stage(f"the parts of {self.path!r} cannot be joined", ArtefactError):
             joined = {
                 name: np.concatenate([p[name] for p in parts], axis=self._joined_along(name))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
+import numpy as np
 import numpy.typing as npt
 
+from probegen.errors import InputError
 from probegen.runtime.target import Target
 
 
@@ -21,3 +23,14 @@ class Request(TypedDict, total=False):
     target: Target | None
     region: npt.ArrayLike | None
     groups: npt.ArrayLike | None
+
+
+def checked_explain(explain: Any) -> bool:
+    """Returns whether explanations are asked for.
+
+    Raises:
+        InputError: it is neither true nor false: a text such as "no" would count as true.
+    """
+    if isinstance(explain, bool | np.bool_) or (isinstance(explain, int) and explain in (0, 1)):
+        return bool(explain)
+    raise InputError(f"explain= takes True or False, got {explain!r}.")

@@ -232,3 +232,11 @@ def test_failed_write_leaves_what_was_there(tmp_path):
 
 def test_class_names_are_the_manifest_s(artefact):
     assert artefact.manifest.class_names == NAMES
+
+
+@pytest.mark.parametrize("explain", ["no", None, 2, [True, False]])
+def test_what_says_neither_yes_nor_no(artefact, explain):
+    """A text that says no would have counted as yes."""
+    for run in (artefact.run, lambda x, **asked: artefact.run_batched(x, 2, **asked)):
+        with pytest.raises(InputError, match="explain= takes True or False"):
+            run(images(2), explain=explain)
