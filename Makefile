@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNX_ROWS := out/onnx_models/rows.json
 
-.PHONY: help demo examples gallery test test-wide test-serving test-ray test-web check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz bom clean
+.PHONY: help demo examples gallery test test-wide test-serving test-ray test-web check format docs peers bench bench-serve sweep sweep-onnx corpus runs-where mutants fuzz lock bom clean
 
 help:
 	@echo "make demo    train, compile, verify, run and draw the three demos into out/"
@@ -27,7 +27,8 @@ help:
 	@echo "make runs-where  run artefacts in every runtime there is, write docs/RUNS_WHERE.md (half an hour)"
 	@echo "make mutants  change modules at random, print what their tests do not notice (ten minutes)"
 	@echo "make fuzz    random models, graphs, exports, artefacts: MINUTES=, SEED=, FUZZ=\"onnx\""
-	@echo "make bom     bill of materials (CycloneDX) of the runtime, EXTRAS=serve of more (a minute)"
+	@echo "make lock    the exact packages of the runtime with hashes, EXTRAS=serve of more: locks/ (two minutes)"
+	@echo "make bom     bill of materials (CycloneDX) of what a lock installs, EXTRAS=serve of more (a minute)"
 	@echo "make clean   remove the environment and everything made"
 
 $(READY): pyproject.toml
@@ -98,7 +99,7 @@ $(CATALOGUE): $(READY) $(wildcard examples/*.py probegen/methods/*.py probegen/r
 
 docs: $(READY) .venv-docs/.ready $(CATALOGUE)
 	$(BIN)/python -m probegen.methods.documentation README.md docs/METHODS.md
-	.venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # The libraries that methods are compared with; some need other versions than the rest.
 .venv-peers/.ready: PACKAGES := --editable '.[peers]'
@@ -171,18 +172,31 @@ SEED ?= 0
 fuzz: $(READY)
 	$(BIN)/python -m fuzz run $(FUZZ) --seed $(SEED) --minutes $(MINUTES)
 
-# Of what pip installs for the runtime alone, or with extras: make bom EXTRAS=serve,onnx
+# The exact versions of what is installed, with the hashes of their files, for the Python and system
+# that this runs on: locks/runtime.txt, with EXTRAS=serve,onnx locks/serve-onnx.txt.
 EXTRAS ?=
-BOM_VENV := .venv-bom
-bom:
-	rm -rf $(BOM_VENV)
-	$(PYTHON) -m venv $(BOM_VENV)/tool
-	$(PYTHON) -m venv --without-pip $(BOM_VENV)/subject
-	$(BOM_VENV)/tool/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8'
-	$(BOM_VENV)/tool/bin/python -m pip --python $(BOM_VENV)/subject install --quiet '.$(if $(EXTRAS),[$(EXTRAS)])'
+COMMA := ,
+LOCK = locks/$(or $(subst $(COMMA),-,$(EXTRAS)),runtime).txt
+.venv-bom/.ready: PACKAGES := 'cyclonedx-bom>=7,<8' 'pip-tools>=7.5,<8'
+
+lock: .venv-bom/.ready
+	mkdir -p locks
+	.venv-bom/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--no-emit-options $(addprefix --extra ,$(subst $(COMMA), ,$(EXTRAS))) --output-file $(LOCK) pyproject.toml
+
+# Of what that lock installs: licences and needs from the installed packages, hashes from the lock.
+bom: .venv-bom/.ready
+	test -f $(LOCK) || { echo "there is no $(LOCK): make lock EXTRAS=$(EXTRAS)"; exit 1; }
 	mkdir -p out
-	$(BOM_VENV)/tool/bin/cyclonedx-py environment --output-reproducible \
-		--output-file out/bom.cdx.json $(BOM_VENV)/subject
+	rm -rf out/bom
+	$(PYTHON) -m venv --without-pip out/bom
+	.venv-bom/bin/python -m pip --python out/bom install --quiet --no-deps --require-hashes --requirement $(LOCK)
+	.venv-bom/bin/python -m pip --python out/bom install --quiet --no-deps .
+	.venv-bom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --mc-type library \
+		--short-PURLs --output-file out/bom/environment.json out/bom
+	.venv-bom/bin/cyclonedx-py requirements --output-reproducible --output-file out/bom/lock.json $(LOCK)
+	$(PYTHON) bill_of_materials.py out/bom/environment.json out/bom/lock.json out/bom.cdx.json
 
 clean:
 	rm -rf $(VENV) $(addprefix .venv-,onnx kserve ray where-oldest where peers quantus bom docs) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

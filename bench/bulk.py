@@ -1,9 +1,10 @@
 """How many samples a core gets through in a bulk run, and what ten million of them take.
 
-Each run is a process of its own with one thread of the engine, on an `.npy` file, into Parquet:
-reading, running and writing are all in it, loading is not. The rate is samples over seconds of
-processor time, which other work on the machine changes little; reading goes on beside running, so
-that the wall clock of a machine of its own shows no more.
+Each run is a process of its own with one thread of the engine, on an `.npy` file or on a folder of
+JPEG files, into Parquet: reading (of JPEG files decoding and resizing), running and writing are all
+in it, loading is not. The rate is samples over seconds of processor time, which other work on the
+machine changes little; reading goes on beside running, so that the wall clock of a machine of its
+own shows no more.
 
 `python -m bench.bulk JOB` carries out one run, and prints its figures.
 """
@@ -31,6 +32,9 @@ METHOD = "Saliency"
 MILLIONS = 10
 #: Samples that are run before the clock starts.
 _WARM = 8
+#: What is read: rows of one array, or pictures of the size that most of ImageNet's have.
+ARRAY, PHOTOS = "x.npy", "photos"
+_WIDTH, _HEIGHT, _QUALITY = 500, 375, 90
 
 
 def core_hours(rate: float, samples: float = MILLIONS * 1e6) -> float:
@@ -53,20 +57,24 @@ def _rates(name: str, samples: int, rounds: int) -> list[dict[str, Any]]:
         rows = np.random.default_rng(0).choice(one.reshape(-1), (samples, *one.shape[1:]))
         np.save(Path(folder) / "x.npy", rows)  # no two alike, which would be stored as one
         np.save(Path(folder) / "warm.npy", rows[:_WARM])
-        found: dict[str, list[dict[str, float]]] = {"plain": [], "explained": []}
+        _write_photos(Path(folder) / PHOTOS, samples)
+        ways = [(False, ARRAY), (True, ARRAY), (False, PHOTOS), (True, PHOTOS)]
+        found: dict[tuple[bool, str], list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
-            for how, runs in found.items():
-                run = {"folder": folder, "explain": how == "explained"}
+            for (explain, given), runs in found.items():
+                run = {"folder": folder, "explain": explain, "input": given}
                 runs.append(in_own_process("bench.bulk", run, OMP_NUM_THREADS="1"))
     told = []
-    for how, runs in found.items():
+    for (explain, given), runs in found.items():
+        how = f"with {METHOD}" if explain else "plain"
+        how += ", of JPEG files" if given == PHOTOS else ""
         rates = [samples / run["seconds"] for run in runs]
         rate, size = statistics.median(rates), runs[0]["bytes"] / samples
         click.echo(
             row(
                 [
                     name,
-                    how if how == "plain" else f"with {METHOD}",
+                    how,
                     f"{rate:.3g}",
                     f"{min(rates):.3g}-{max(rates):.3g}",
                     f"{core_hours(rate):.0f}",
@@ -76,6 +84,20 @@ def _rates(name: str, samples: int, rounds: int) -> list[dict[str, Any]]:
         )
         told.append({"model": name, "how": how, "rates": rates, "bytes": size})
     return told
+
+
+def _write_photos(folder: Path, count: int) -> None:
+    """Writes JPEG files that take as long to decode as photographs: large shapes, some grain."""
+    from PIL import Image
+
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC), np.float32)
+        grain = smooth + rng.normal(0, 6, smooth.shape)
+        photo = Image.fromarray(np.clip(grain, 0, 255).astype(np.uint8))
+        photo.save(folder / f"{number:05}.jpg", quality=_QUALITY)
 
 
 def _carry_out(job: dict[str, Any]) -> dict[str, float]:
@@ -88,7 +110,7 @@ def _carry_out(job: dict[str, Any]) -> dict[str, float]:
         bulk.run(artefact, folder / "warm.npy", Path(out) / "warm.parquet", asked=asked)
         place = Path(out) / "all.parquet"
         start = time.process_time()
-        done = bulk.run(artefact, folder / "x.npy", place, asked=asked)
+        done = bulk.run(artefact, folder / job["input"], place, asked=asked)
         seconds = time.process_time() - start
         if done.failed:
             raise RuntimeError(

@@ -47,6 +47,7 @@ WIDE = (
     "tests/graph/test_open_sizes.py::test_time[recurrent-True",
     "tests/graph/test_transformer_blocks.py::test_every_method_passes_them[21",
     "tests/sources/test_preprocessed.py::test_a_saved_model_says_what_onnx_says[crop",
+    "tests/test_litert.py::test_recurrent_layers_of_a_fixed_length",
     "tests/methods/test_attention_relevance.py::test_several_classes_at_once[SavedModel",
     "tests/methods/test_attention_rollout.py::test_tensorflow_computes_it_too[m.keras",
     "tests/methods/test_cams_by_scores.py::test_an_image[saved",
