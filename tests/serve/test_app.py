@@ -1,9 +1,10 @@
 """The server in the process of the test, over HTTP without a network."""
 
+import itertools
 import json
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_a_full_queue_is_told_with_when_to_come_again(zoo, monkeypatch):
     with TestClient(server.app) as client, ThreadPoolExecutor(8) as pool:
         body = as_json({"image": images(1)})
         tasks = [pool.submit(client.post, INFER, content=body) for _ in range(8)]
-        while sum(task.done() for task in tasks) < 6:  # one runs, one waits
+        for _ in itertools.islice(as_completed(tasks, timeout=10), 6):  # one runs, one waits
             pass
         go.set()
         answers = [task.result() for task in tasks]

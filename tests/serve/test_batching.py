@@ -50,9 +50,9 @@ def served_slowly(served, **options):
 
 
 async def settled():
-    """Lets everybody run who can."""
+    """Lets everybody run who can: by turns of the event loop, however long they take."""
     for _ in range(20):
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
 
 def run(served, slow, limits, jobs, on_batch=None):
