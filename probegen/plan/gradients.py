@@ -114,7 +114,8 @@ class GradientPlanner:
         """Returns what is differentiated where that is the output of a layer.
 
         Raises:
-            SelectionError: `of=` selects several layers, several calls of one, or an input.
+            SelectionError: `of=` selects several layers, several calls of one, an input, or what
+                stands in a loop.
             NotDifferentiableError: the output holds no floating numbers.
         """
         asked = f"pg.{type(probe).__name__}(of=...)"
@@ -125,6 +126,14 @@ class GradientPlanner:
         self._view.check_not_random(chosen)
         if point.role == "input" or not point.shapes:
             raise SelectionError(f"{asked} takes a layer's output; {point.name!r} has none.")
+        if point.loop or (not point.probes and point.reason):
+            # A layer is called in a loop, and before it as a trial: neither call makes a score.
+            why = f"inside loop {point.loop!r}, once a step" if point.loop else point.reason
+            whole = f" Take the loop itself, of={point.loop!r}." if point.loop else ""
+            raise SelectionError(
+                f"{asked}: no score can be taken from {point.name!r}: {why}.{whole} Layers whose "
+                "output can be given out (pg.inspect) and that stand outside of loops can be taken."
+            )
         ref = TensorRef(point.path, point.call_index)
         facts = self._view.tensor(ref)
         if not facts.is_float:

@@ -28,6 +28,7 @@ class ProbePoint:
         probes: kinds of probe that work here (`"activation"`, `"attention"`, `"gradient"`,
             `"grad_cam"`).
         reason: where something a user may expect does not work, why.
+        loop: the loop in whose body it stands, at whose steps it is run; empty where none is.
         layer: the layer itself.
     """
 
@@ -40,6 +41,7 @@ class ProbePoint:
     calls: int = 1
     probes: tuple[str, ...] = ()
     reason: str = ""
+    loop: str = ""
     layer: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     @property

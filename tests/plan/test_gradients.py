@@ -175,3 +175,12 @@ def test_ids_of_several_axes_are_counted():
 def test_targets_say_how_many_classes_there_are(make, classes):
     (planned,) = pg.instrument(make(), pg.Saliency()).manifest.explanations
     assert planned.target.classes == classes
+
+
+def test_no_score_is_taken_from_one_step_of_a_loop():
+    """Keras calls a cell for its shape first, at the first step: no score is taken from that."""
+    x = keras.Input((5, 3), name="x")
+    y = keras.layers.RNN(keras.layers.GRUCell(4, name="cell"), name="loop")(x)
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(y))
+    with pytest.raises(SelectionError, match="no score can be taken from 'loop/cell': one step of"):
+        pg.instrument(model, pg.InputGradient(target=1, of="loop/cell"))

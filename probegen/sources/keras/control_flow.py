@@ -1,9 +1,9 @@
 """Loops and choices of `keras.ops` in a form that gradients and ONNX have.
 
 `scan`, `associative_scan` and `switch` of Keras' TensorFlow backend lose the shapes of their
-results, or are written with operations that no ONNX file can hold. Each has a stand-in here that
-computes the same, and is called in its place while a model is traced. `while_loop`, `fori_loop`,
-`map`, `vectorized_map` and `cond` need none.
+results, or are written with operations that no ONNX file can hold; `map` calls its function once
+outside of its loop. Each has a stand-in here that computes the same, and is called in its place
+while a model is traced. `while_loop`, `fori_loop`, `vectorized_map` and `cond` need none.
 """
 
 from __future__ import annotations
@@ -104,6 +104,25 @@ def _associative_scan(
     return keras.tree.pack_sequence_as(elems, found)
 
 
+def _map(_: Any, f: Any, xs: Any) -> Any:
+    """Map: what comes out is looked up in a graph of its own.
+
+    Keras calls `f` with the first entry for that, where the model is. Layers in `f` would seem to
+    be called once outside of the loop, and what they give for one entry to be what they give.
+    """
+    xs = keras.tree.map_structure(tf.convert_to_tensor, xs)
+
+    def of_one(entry: Any) -> Any:
+        return f(entry)
+
+    entry = keras.tree.map_structure(lambda v: tf.TensorSpec(v.shape[1:], v.dtype), xs)
+    traced = tf.function(of_one, autograph=False).get_concrete_function(entry)
+    made = keras.tree.map_structure(
+        lambda v: tf.TensorSpec(v.shape, v.dtype), traced.structured_outputs
+    )
+    return tf.map_fn(f, xs, fn_output_signature=made)
+
+
 def _switch(original: Any, branch_index: Any, branch_fns: Any, name: str = "switch_case") -> Any:
     """Switch: one choice between two after the other. An index outside means the last branch."""
     if not _is_list_of_functions(branch_fns):
@@ -182,5 +201,6 @@ def _axis_to_front(rank: int, axis: int) -> list[int]:
 STAND_INS: dict[tuple[Any, str], StandIn] = {
     (core, "scan"): _scan,
     (core, "associative_scan"): _associative_scan,
+    (core, "map"): _map,
     (tf, "switch_case"): _switch,
 }

@@ -204,6 +204,7 @@ class OnnxView(ModelView):
                 dtypes=tuple(map(_dtype, floats)),
                 probes=tuple(probes),
                 reason=reason,
+                loop=str(self._inside[node].loops[-1].name) if node in self._inside else "",
                 layer=node,
             )
 

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import ProbegenError
+from probegen.errors import ProbegenError, SelectionError
 from probegen.sources.keras.control_flow import STAND_INS
 
 
@@ -112,6 +112,30 @@ def test_loops_of_any_length(function, name, tmp_path):
     artefact = runtime.load(tmp_path / name)
     for shape in ((1, 1, 3), (3, 2, 3), (2, 7, 3)):
         agrees(artefact, model, np.random.default_rng(1).standard_normal(shape).astype("float32"))
+
+
+def test_layers_inside_a_map_give_nothing_out(tmp_path):
+    """Keras calls one for its shape first, with the first entry: that is not what it gives."""
+    inner = layers.Dense(3, activation="tanh", name="inner")
+    inner.build((None, 3))
+
+    class Mapped(Own):
+        def __init__(self, **options):
+            super().__init__(self.run, **options)
+            self.inner = inner
+
+        def run(self, _, x):
+            return ops.sum(ops.map(self.inner, ops.transpose(x, (1, 0, 2))), 0)
+
+    x = keras.Input((None, 3), name="x")
+    model = keras.Model(x, layers.Dense(4, name="y")(Mapped(name="own")(x)))
+    with pytest.raises(SelectionError, match="runs inside a loop or branch"):
+        pg.instrument(model, pg.Activations("own/inner"))
+    with pytest.raises(SelectionError, match=r"own/inner.*runs inside a loop or branch"):
+        pg.instrument(model, pg.InputGradient(target=1, of="own/inner#0"))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    given = np.random.default_rng(1).standard_normal((3, 6, 3)).astype("float32")
+    agrees(runtime.load(tmp_path / "m.onnx"), model, given)
 
 
 def test_a_choice_among_several_branches(tmp_path):

@@ -165,6 +165,8 @@ def test_gradients_inside_a_loop_are_refused_by_name(tmp_path):
     source = as_loop()
     with pytest.raises(SelectionError, match=r"inside loop .*: no gradient is taken at it"):
         pg.compile(source, pg.InputGradient(output="last", wrt="*/context"), tmp_path / "m.onnx")
+    with pytest.raises(SelectionError, match=r"no score can be taken from .* inside loop"):
+        pg.compile(source, pg.InputGradient(of="*/context"), tmp_path / "m.onnx")
     with pytest.raises(SelectionError, match="attends anew in each step of a loop"):
         pg.compile(source, pg.AttentionRollout(), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
