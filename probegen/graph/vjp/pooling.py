@@ -47,6 +47,13 @@ _MATRIX = 2**18
 _BLOCK = 16
 
 
+#: Operators that read infinities in no sound model, or make finite numbers of them: what they read
+#: need not be looked at.
+_FINITE = frozenset(
+    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Sigmoid", "Tanh", "Softmax", "BatchNormalization"}
+)
+
+
 # -- averages ------------------------------------------------------------------------------
 
 
@@ -344,6 +351,10 @@ def _by_pairs(walk: Walk, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.
     gradient that the rectifier stops.
     """
     b, (rows, columns) = walk.builder, axes
+    if _may_hold_infinities(x):  # padding or masks of -inf; a tap of 0 would make NaN of it
+        largest = np.finfo(np.float32).max
+        bounds = (b.const(bound, dtype_of(x)) for bound in (-largest, largest))
+        x = b.op("Clip", x, *bounds, shape=x)
     if not _is_rectified(walk, x):
         before = [axis.padding[0] for axis in axes]
         ends = [a.stride * (known(a.count) - 1) + a.kernel - a.padding[0] for a in axes]
@@ -355,6 +366,26 @@ def _by_pairs(walk: Walk, g: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.
         low = {2 + i: -width for i, width in enumerate(before)}
         return fit(b, found, low, {2 + i: -width for i, width in enumerate(after)}, like=x)
     return _by_pairs_padded(b, g, x, rows, columns)
+
+
+def _may_hold_infinities(x: ir.Value) -> bool:
+    """Tells whether a stored infinity, such as that of a padding, may reach `x`."""
+    seen: set[ir.Value] = set()
+    ahead = [x]
+    while ahead:
+        value = ahead.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        stored = ir.convenience.get_const_tensor(value)
+        if stored is not None:
+            array = stored.numpy()
+            if array.dtype.kind == "f" and np.isinf(array).any():
+                return True
+        made_by = value.producer()
+        if made_by is not None and (made_by.domain or made_by.op_type not in _FINITE):
+            ahead += [v for v in made_by.inputs if v is not None]
+    return False
 
 
 def _is_rectified(walk: Walk, x: ir.Value) -> bool:

@@ -453,3 +453,33 @@ def test_the_mask_of_a_rectifier_is_taken_of_the_maxima() -> None:
     made = differentiate(onnx.parser.parse_model(RECTIFIED), ["x"], ["y"])
     assert made.nodes[0].op_type == "HardSigmoid"
     assert made.nodes[0].inputs[0].name == "y"
+
+
+INFINITE_PADDING = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    g (float[n, {channels}, 7, 6] x) => (float[n, {channels}, 4, 3] y)
+    <int64[8] widths = {{0, 0, 1, 0, 0, 0, 1, 1}}>
+    {{
+        f = Mul(x, two)
+        p = Pad(f, widths, lowest)
+        y = MaxPool <kernel_shape: ints = [3, 3], strides: ints = [2, 2]> (p)
+    }}
+"""
+
+
+@pytest.mark.parametrize("channels", [5, 16])
+@pytest.mark.parametrize("lowest", [-np.inf, -3.4e38])
+def test_padding_with_minus_infinity_loses_every_comparison(channels: int, lowest: float) -> None:
+    """As ResNets of timm pad before a maximum; nothing multiplies infinity by 0."""
+    model = onnx.parser.parse_model(INFINITE_PADDING.format(channels=channels))
+    for name, value in (("lowest", lowest), ("two", 2)):
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+        )
+    made = differentiate(model, ["x"], ["y"]).model
+    x = np.random.default_rng(6).integers(-3, 3, (2, channels, 7, 6)).astype(np.float32)
+    dy = uniform(2, channels, 4, 3, seed=4).astype(np.float32)
+    padded = np.pad(2 * x, [(0, 0), (0, 0), (1, 1), (0, 1)], constant_values=-1e30)
+    expected = max_pool_gradient(dy, padded, {"kernel_shape": [3, 3], "strides": [2, 2]})
+    found = run(made, {"x": x, "dy/y": dy})["d/x"]
+    np.testing.assert_allclose(found, 2 * expected[:, :, 1:-1, :-1], atol=1e-6)
