@@ -53,6 +53,7 @@ FLOORS = (
     "probegen.vertex",
     "probegen._keras_hook",
     "probegen.cli",
+    "probegen.__main__",
     "probegen",
 )
 #: Floors whose modules import a few of those below and nothing else of probegen.

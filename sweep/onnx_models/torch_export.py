@@ -67,6 +67,8 @@ class Module:
         batched: whether the first axis is the batch.
         script: compile the module by `torch.jit.script` instead of tracing it.
         named: call the module with arguments named as its inputs are.
+        autograd: False where torch's autograd is no witness, as it leaves a part of the derivative
+            out: differences of the file's scores are taken instead.
         options: further arguments of `torch.onnx.export`.
     """
 
@@ -83,6 +85,7 @@ class Module:
     batched: bool = True
     script: bool = False
     named: bool = False
+    autograd: bool = True
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -166,7 +169,7 @@ def _runs(module: Module, model: Any, called: Any) -> Iterator[Run]:
             gradients["gradient64"] = _gradients(module, wide_model, wide, inputs, torch.float64)[1]
         except (RuntimeError, TypeError, AttributeError):  # casts to float32 stand in its code
             pass
-        yield Run(inputs, outputs, gradients)
+        yield Run(inputs, outputs, gradients if module.autograd else {})
 
 
 def _gradients(

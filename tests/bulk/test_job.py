@@ -282,7 +282,7 @@ def test_killed_at_random_moments(zoo_path, tmp_path, kind):
     if kind == "zarr":
         pytest.importorskip("zarr")
     np.save(tmp_path / "x.npy", images(SAMPLES, 8))
-    command = [sys.executable, "-m", "probegen.cli", "run", zoo_path, tmp_path / "x.npy"]
+    command = [sys.executable, "-m", "probegen", "run", zoo_path, tmp_path / "x.npy"]
     command += ["--batch-size", "2", "--part-rows", "32", "--out"]
     subprocess.run([*command, tmp_path / f"whole.{kind}"], check=True, capture_output=True)
     place = tmp_path / f"out.{kind}"

@@ -74,7 +74,7 @@ def test_a_missing_module_is_named(probegen_cli, monkeypatch):
 
 
 def test_a_process_keeps_its_streams_apart(place, tmp_path):
-    command = [sys.executable, "-m", "probegen.cli", "compile", "rows.keras"]
+    command = [sys.executable, "-m", "probegen", "compile", "rows.keras"]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "m.onnx"), "--saliency", "--json"],
         cwd=place, capture_output=True, text=True, check=False,
@@ -86,7 +86,7 @@ def test_a_process_keeps_its_streams_apart(place, tmp_path):
 
 def test_a_failing_process_ends_with_1(place):
     done = subprocess.run(
-        [sys.executable, "-m", "probegen.cli", "run", "no.onnx", "images.npy"],
+        [sys.executable, "-m", "probegen", "run", "no.onnx", "images.npy"],
         cwd=place, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")

@@ -390,7 +390,7 @@ class _Places:
             updates,
             shape=value,
             axis=self.axis,
-            reduction=reduction,
+            reduction=None if reduction == "none" else reduction,  # opset 16 and later have it
         )
 
 

@@ -1,0 +1,5 @@
+"""`python -m probegen`: the command line."""
+
+from probegen.cli import main
+
+main()

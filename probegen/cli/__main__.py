@@ -1,5 +1,0 @@
-"""`python -m probegen.cli`."""
-
-from probegen.cli import main
-
-main()
