@@ -271,7 +271,7 @@ def _verified(
     reference = RowsReference(source.reference(plain))
     described = plan.manifest
     if samples is None:
-        tried = trials.generated(described, reference, source.name, rng)[-2:]
+        tried = trials.generated(described, reference, source.name, rng)[0][-2:]
     else:
         feed = check_inputs(samples, described.inputs)
         tried = trials.given(feed, described, reference, source.name)

@@ -87,6 +87,7 @@ class Comparison:
         program: the model and the plan of the artefact.
         reference: says what is right.
         calls: the calls.
+        predicted: further calls, of predictions alone.
         same_engine: whether the artefact's gradients come from where the reference's do.
     """
 
@@ -94,6 +95,7 @@ class Comparison:
     program: Program
     reference: Reference
     calls: Sequence[Call]
+    predicted: Sequence[Call]
     same_engine: bool
 
     def figures(self, rng: np.random.Generator) -> dict[str, Parity]:
@@ -104,6 +106,8 @@ class Comparison:
             doubtful = [o for o in doubtful if o.is_attribution or not zeros]
             if doubtful:
                 noise = [self._moved(call, doubtful, rng, zeros) for call in self.calls]
+                scores = [o for o in doubtful if o.kind == PREDICTION]
+                noise += [self._moved(call, scores, rng, zeros) for call in self.predicted]
                 found.update((o.name, self._judged(o, noise)) for o in doubtful)
         return self._in_place(self._witnessed(found))
 
@@ -441,8 +445,9 @@ class Comparison:
         self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None
     ) -> Parity:
         parts, by, beside = [], [], []
-        starts = [self._start(call, output) for call in self.calls]
-        for i, (call, start) in enumerate(zip(self.calls, starts, strict=True)):
+        calls = [*self.calls, *(self.predicted if output.kind == PREDICTION else ())]
+        starts = [self._start(call, output) for call in calls]
+        for i, (call, start) in enumerate(zip(calls, starts, strict=True)):
             known = None if noise is None else noise[i][output.name]
             expected = call.expected[output.name]
             rows = measure_rows(
@@ -492,7 +497,9 @@ class Comparison:
         images = [i.name for i in self.described.inputs if i.preprocessing is not None]
         computed_in = self.reference.computed_in
         for feed in noisy_feeds(call.batch.feed, computed_in, rng, zeros=zeros, images=images):
-            answer = self.reference.explanations(feed, call.target)
+            answer: dict[str, Array] = {}
+            if any(o.kind != PREDICTION for o in outputs):
+                answer.update(self.reference.explanations(feed, call.target))
             if any(o.kind == PREDICTION for o in outputs):
                 answer.update(self.reference.predictions(feed)[0])
             noisy.append(answer)

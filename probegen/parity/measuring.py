@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -149,10 +149,10 @@ def measure(
     name = program.source.name
     rng = np.random.default_rng(seed)
     if samples is None:
-        tried = trials.generated(described, reference, name, rng)
+        tried, alone = trials.generated(described, reference, name, rng)
     else:
         fed = check_inputs(art.texts.given(samples), described.inputs)
-        tried = trials.given(fed, described, reference, name)
+        tried, alone = trials.given(fed, described, reference, name), []
     check_samples_apart(described, reference, tried, name)
     fed_states = any(i.next_state is not None for i in described.inputs)
     if described.texts and program.source.view.texts and not fed_states:
@@ -179,12 +179,13 @@ def measure(
         got = with_keys_settled(got, expected, program.plan, reference.computed_in)
         expected, got = with_own_sums(expected, got, program.plan)
         if described.gate:
-            unexplained = art.run(drawn.feed, explain=False)
-            arrays = {o.name: np.asarray(unexplained[o.name].array) for o in described.predictions}
-            got |= _further_off(reference.arranged(arrays, batch.size), got, expected)
+            got |= _further_off(_unexplained(art, reference, drawn), got, expected)
         calls.append(Call(place, batch, asked, got, expected))
+    predicted = _predicted_alone(art, reference, alone, len(calls))
     same = reference.shares_gradients_with(art.engine.name)
-    comparison = Comparison(described, program, reference, calls, same_engine=same)
+    comparison = Comparison(
+        described, program, reference, calls, predicted=predicted, same_engine=same
+    )
     return Report(
         artefact=path,
         against=name,
@@ -193,6 +194,26 @@ def measure(
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
     )
+
+
+def _predicted_alone(
+    art: runtime.Artefact, reference: RowsReference, tried: Sequence[trials.Tried], after: int
+) -> list[Call]:
+    """Returns calls that are predicted without explanations, where the artefact can do so."""
+    described = art.manifest
+    if not described.gate and len(art.engine.signatures) == 1:
+        return []  # the prediction costs all that is explained
+    return [
+        Call(place, batch, None, _unexplained(art, reference, batch), predictions)
+        for place, (batch, predictions) in enumerate(tried, start=after + 1)
+    ]
+
+
+def _unexplained(art: runtime.Artefact, reference: RowsReference, batch: Batch) -> dict[str, Array]:
+    """Returns the predictions without explanations, samples first."""
+    result = art.run(batch.feed, explain=False)
+    arrays = {o.name: np.asarray(result[o.name].array) for o in art.manifest.predictions}
+    return reference.arranged(arrays, batch.size)
 
 
 def _program_as_written(

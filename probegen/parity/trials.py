@@ -7,6 +7,7 @@ error says to pass samples.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,14 +40,38 @@ _MOST_ELEMENTS = 2_000_000
 
 def generated(
     described: Manifest, reference: Reference, name: str, rng: np.random.Generator
-) -> list[Tried]:
+) -> tuple[list[Tried], list[Tried]]:
     """Returns generated batches with the predictions of the source model for them.
+
+    The second list is of those to predict alone: at the usual open sizes, where methods by scores
+    are tried at smaller ones.
 
     Raises:
         InputError: the source model runs on none that can be made up.
         VerificationError: it draws random numbers at inference.
     """
-    sizes = _open_sizes(described, reference, name, rng)
+    usual = _open_sizes(described, reference, name, rng)
+    sizes = usual
+    if drawing.is_open(described):
+        smaller = drawing.small_rungs(reference.sizes)
+        one_row = functools.partial(_one_row, described, rng)
+        sizes = with_fewer_positions(usual, smaller, reference, one_row)
+    found = _drawn(described, reference, name, rng, sizes)
+    return found, [] if sizes == usual else _drawn(described, reference, name, rng, usual)
+
+
+def _drawn(
+    described: Manifest,
+    reference: Reference,
+    name: str,
+    rng: np.random.Generator,
+    sizes: Sequence[Sizes],
+) -> list[Tried]:
+    """Returns batches of open sizes that the source model runs on, the first of the first sizes.
+
+    Raises:
+        InputError, VerificationError: see `generated`.
+    """
     planned = drawing.planned_rows(described, reference.sizes)
     found: list[Tried] = []
     for place, rows in enumerate(planned):
@@ -115,16 +140,11 @@ def _open_sizes(
     own = reference.sizes
     if not drawing.is_open(described):
         return [next(drawing.rungs(own))[0]]
-    row = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 1)
-
-    def one_row(sizes: Sizes) -> dict[str, Array]:
-        return drawing.draw(described, row, sizes, rng, tame=True).feed
-
     found: list[Sizes] = []
     why = ""
     for pair in drawing.rungs(own):
         for sizes in pair:
-            feed = one_row(sizes)
+            feed = _one_row(described, rng, sizes)
             if found and found[0] == sizes:
                 continue
             if sum(value.size for value in feed.values()) > _MOST_ELEMENTS:
@@ -138,7 +158,13 @@ def _open_sizes(
             break
     if not found:
         raise _unsuitable(name, why or "none of the sizes tried is small enough.", described)
-    return with_fewer_positions(found[:2], drawing.small_rungs(own), reference, one_row)
+    return found[:2]
+
+
+def _one_row(described: Manifest, rng: np.random.Generator, sizes: Sizes) -> dict[str, Array]:
+    """Returns inputs of one ordinary sample, or of as many as the batch is fixed to."""
+    row = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 1)
+    return drawing.draw(described, row, sizes, rng, tame=True).feed
 
 
 def _first_that_runs(

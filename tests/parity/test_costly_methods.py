@@ -2,9 +2,13 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
+import probegen as pg
+from probegen import runtime
+from probegen.errors import VerificationError
 from probegen.methods import FeatureAblation, Occlusion, Saliency
 from probegen.parity import samples as drawing
 from probegen.parity.costly_methods import with_fewer_positions
@@ -85,3 +89,35 @@ def test_a_model_without_that_witness_keeps_the_usual_sizes():
     model.moved_scores = lambda: None
     usual, few = chosen(model)
     assert few == usual
+
+
+@pytest.fixture(scope="module")
+def segmentation(tmp_path_factory):
+    """A model of open sizes, and its artefact with a method that is tried at few positions."""
+    x = keras.Input((None, None, 2))
+    y = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    model = keras.Model(x, keras.layers.Conv2D(3, 1, name="pixels")(y))
+    path = tmp_path_factory.mktemp("costly") / "m.onnx"
+    pg.compile(model, [FeatureAblation(target=1)], path, verify=False)
+    return model, runtime.load(path)
+
+
+def test_predictions_are_tried_at_the_usual_sizes_too(segmentation, monkeypatch):
+    model, artefact = segmentation
+    assert pg.verify(artefact, model).passed
+    run = type(artefact).run
+    seen = set()
+
+    def wrong_where_it_is_large(self, inputs, **options):
+        result = run(self, inputs, **options)
+        (x,) = inputs.values()
+        seen.add((x.shape[1:3], options.get("explain", True)))
+        if x.shape[1] > 40:
+            result["pixels"].array[:] += 0.1
+        return result
+
+    monkeypatch.setattr(type(artefact), "run", wrong_where_it_is_large)
+    with pytest.raises(VerificationError, match="'pixels'"):
+        pg.verify(artefact, model)
+    assert {size for size, explains in seen if explains} < {size for size, _ in seen}
+    assert max(height for (height, _), explains in seen if explains) < 40

@@ -38,6 +38,7 @@ def in_place(right, not_placed=(), unfit=(), off=1.0, dtype="float32"):
         SimpleNamespace(plan=SimpleNamespace(plain=plain)),
         SimpleNamespace(predictions_with=predictions_with, computed_in="float32"),
         [Call(1, batch, None, dict.fromkeys("abc", weights), {"y": tokens})],
+        predicted=[],
         same_engine=False,
     )
     found = comparison._in_place({n: Figures() for n in ("a", "b", "c", "y")})
