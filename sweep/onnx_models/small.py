@@ -431,16 +431,16 @@ def _while() -> Any:
     from torch import nn
 
     class While(nn.Module):
-        """Halves a series until it is small."""
+        """Halves a series while a step is large, which is the same for all samples."""
 
         def __init__(self) -> None:
             super().__init__()
             self.head = nn.Linear(5, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = x.mean(1)
-            while bool(y.abs().max() > 0.1):
-                y = y * 0.5 + 0.01 * y.sin()
+            y, step = x.mean(1), torch.ones(())
+            while bool(step > 0.1):
+                y, step = y * 0.5 + 0.1 * y.sin(), step * 0.5
             return self.head(y)
 
     return While()
