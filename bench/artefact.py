@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from bench.race import Timing, ratio
+from bench.worker import timed
 from probegen import runtime
 from probegen.artefact import answers
-from probegen.runtime.loaded import Feeds
+from probegen.runtime.feeds import Feeds
 from probegen.runtime.verification import feeds_of
 
-#: Milliseconds that one figure of a round takes at least.
-_ENOUGH = 300
+#: Seconds that one figure of a round takes at least.
+_ENOUGH = 0.3
 
 
 def time_artefact(
@@ -33,6 +35,9 @@ def time_artefact(
         device: see `probegen.runtime.load`.
         batches: numbers of samples.
         rounds: how often both take their turn; figures are medians over the rounds.
+
+    Raises:
+        ValueError: it keeps no answers.
     """
     artefact = runtime.load(path, device=device)
     kept = answers.answers_of(Path(path))
@@ -58,27 +63,25 @@ def time_artefact(
 
 def _timed(artefact: runtime.Artefact, feeds: Feeds, rounds: int) -> dict[str, float]:
     """Returns the milliseconds of both, their ratio, and its range over the rounds."""
-    asked = {on: dataclasses.replace(feeds, explain=on) for on in (False, True)}
     taken: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(rounds):
-        for on, milliseconds in taken.items():
-            milliseconds.append(_milliseconds(partial(artefact.compute, asked[on])))
-    ratios = [e / p for p, e in zip(taken[False], taken[True], strict=True)]
-    plain, explained = statistics.median(taken[False]), statistics.median(taken[True])
-    figures = {"plain": plain, "explained": explained, "ratio": explained / plain}
-    return {**figures, "least": min(ratios), "most": max(ratios)}
+        for explain, seconds in taken.items():
+            asked = dataclasses.replace(feeds, explain=explain)
+            seconds.append(_median_run(partial(artefact.compute, asked)))
+    plain, explained = (Timing(tuple(seconds), 0, 0) for seconds in taken.values())
+    over = ratio(explained, plain)
+    figures = {"plain": plain.median * 1e3, "explained": explained.median * 1e3}
+    return {**figures, "ratio": over.middle, "least": over.low, "most": over.high}
 
 
 def _of_batch(array: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
     return array[np.arange(batch) % len(array)] if array.ndim else array
 
 
-def _milliseconds(run: Callable[[], Any]) -> float:
-    """Returns the median time of one run, after one that does not count."""
+def _median_run(run: Callable[[], Any]) -> float:
+    """Returns the median seconds of one run, after one that does not count."""
     run()
     taken: list[float] = []
     while sum(taken) < _ENOUGH or len(taken) < 3:
-        started = time.perf_counter()
-        run()
-        taken.append((time.perf_counter() - started) * 1e3)
+        taken.append(timed(run, time.perf_counter))
     return statistics.median(taken)
