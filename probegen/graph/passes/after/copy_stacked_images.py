@@ -11,7 +11,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import subgraphs_of
+from probegen.graph.core.values import attribute
+from probegen.graph.loops.iteration import body_of
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
@@ -26,13 +27,13 @@ def copy_stacked_images(model: ir.Model) -> None:
     for node in graph.all_nodes():
         if node.op_type != "Scan" or node.domain:
             continue
-        states = len(node.inputs) - node.attributes["num_scan_inputs"].as_int()
-        for body in subgraphs_of(node):
-            for position, value in enumerate(body.outputs):
-                if position >= states and _is_image(value, body):
-                    body.outputs[position] = b.op("Identity", value, shape=value)
-            body.extend(b.nodes)
-            b.nodes = []
+        body = body_of(node)
+        states = len(node.inputs) - int(attribute(node, "num_scan_inputs"))
+        for position, value in enumerate(body.outputs):
+            if position >= states and _is_image(value, body):
+                body.outputs[position] = b.op("Identity", value, shape=value)
+        body.extend(b.nodes)
+        b.nodes = []
 
 
 def _is_image(value: ir.Value, body: ir.Graph) -> bool:
