@@ -87,7 +87,7 @@ def _each(rows: Iterable[Outcome]) -> Iterable[str]:
 
 def _short(reason: str) -> str:
     cut = reason if len(reason) <= _MOST else reason[: _MOST - 1].rstrip() + "…"
-    return cut.replace("|", "\\|")
+    return cut.replace("|", "\\|").replace("](", "]\\(")  # a cell ends, a link begins
 
 
 def _folded(title: str, body: str) -> str:
