@@ -25,10 +25,13 @@ class DeepLIFT(OfInputs):
     Functions of one tensor pass `dy / dx` (the rescale rule), however they are spelled; linear
     operators their vector-Jacobian product; a product of two tensors that change each factor
     times the mean of the other and its reference (Shapley's value of the two, Lundberg and Lee
-    2017); softmax the rescale rule of its logarithm; a maximum gives what it gained to where it
-    comes from and what it lost to where the reference comes from, as shap has it; normalisations
-    are products of the centred tensor and its scale. Recurrent cells, loops, and choices by a
-    comparison are refused by name. Captum differs at softmax (it subtracts the mean of the
+    2017), and so do quotients and the larger of two tensors; softmax the rescale rule of its
+    logarithm; norms and logarithms of sums that of each function around the sum; a maximum of more
+    gives what it gained to where it comes from and what it lost to where the reference comes from,
+    as shap has it; normalisations are products of the centred tensor and its scale. Recurrent
+    layers (LSTM, GRU, SimpleRNN) are these rules step by step: their activations are functions of
+    one tensor, a gate and what it lets through a product of two. Loops, and choices by a
+    comparison, are refused by name. Captum differs at softmax (it subtracts the mean of the
     multipliers, which is not complete) and passes gradients through products of two tensors.
 
     Attributes:

@@ -35,11 +35,14 @@ class LRP(OfInputs):
     Layers with stored weights follow `rule`, or the rules of `composite`; a bias and a batch
     normalisation behind one are taken into it. Sums and mean poolings give each term its share,
     functions of one tensor pass relevance on as it is, maxima send it to where the largest element
-    was; layer normalisation (its deviation a factor that passes relevance on, the rest linear),
-    softmax and products of two tensors follow AttnLRP (Achtibat et al. 2024), whatever the rule;
-    softmax does not conserve relevance. Normalisations spelled in pieces that are not known as
-    one are products of two tensors. Recurrent cells, loops, divisions by what changes and what
-    else has no rule are refused by name.
+    was; norms share it by sizes or squares; a quotient of two tensors that change is a product with
+    one over the divisor. In recurrent layers (LSTM, GRU, SimpleRNN) what a gate lets through has
+    all of a product's relevance and the gate none (Arras et al. 2017), and sums their shares by the
+    epsilon rule; layer normalisation (its deviation a factor that passes relevance on, the rest
+    linear), softmax and products of two tensors follow AttnLRP (Achtibat et al. 2024), whatever the
+    rule; softmax and log softmax do not conserve relevance. Normalisations spelled in pieces that
+    are not known as one are products of two tensors. Loops, and what else has no rule, are refused
+    by name.
 
     Attributes:
         rule: of all layers: `"epsilon"`, `"zplus"`, `"alpha_beta"` (alpha 2, beta 1), `"gamma"`,

@@ -11,6 +11,7 @@ from probegen import runtime
 from probegen.errors import InstrumentError, SpecError, UnsupportedOpsError, VerificationError
 from probegen.graph.tables.rescale import Reference
 from tests import models
+from tests.methods import ruled
 from tests.methods.test_guided_backprop import ALL, BIAS, W1, W2, network
 
 BASELINE = 0.3
@@ -154,6 +155,59 @@ def test_completeness_where_floats_end_and_slopes_say_nothing(tmp_path, body, sc
     check_complete(tmp_path, model, {"x": rows}, baseline=0.0)
 
 
+def test_completeness_behind_reductions_and_extrema(tmp_path):
+    parts = [name for name in ruled.PARTS if name != "product"]
+    model, path = ruled.network(*parts, bias=0.2), tmp_path / "m.onnx"
+    exported = pg.compile(model, pg.DeepLIFT(BASELINE, target=2), path)
+    assert "numpy on the forward graph" in exported.report["deep_lift/row"].witness
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 6):
+        rows = models.images((5,), seed=count, count=count) * 2
+        own, there = (
+            session.run(None, {"row": v})[0][:, 2] for v in (rows, np.full_like(rows, BASELINE))
+        )
+        found = runtime.load(path).run(rows)["deep_lift/row"].array
+        np.testing.assert_allclose(found.sum(1), own - there, rtol=1e-3, atol=1e-3)
+
+
+def test_completeness_through_time(tmp_path):
+    (model, feed), path = ruled.cells(bias=0.5), tmp_path / "m.onnx"
+    probe = pg.DeepLIFT(BASELINE, target=1, completeness=True)
+    pg.compile(model, probe, path, samples=feed)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 5):
+        fed = {name: value[:count] for name, value in feed.items()}
+        own, there = (
+            session.run(None, fed | {"series": v})[0][:, 1]
+            for v in (fed["series"], np.full_like(fed["series"], BASELINE))
+        )
+        found = runtime.load(path).run(fed)["deep_lift/series"].array
+        np.testing.assert_allclose(found.sum((1, 2)), own - there, rtol=1e-3, atol=1e-4)
+        beyond = np.arange(6)[None] >= fed["lengths"][:, None]
+        assert not found[beyond].any()
+
+
+def test_a_recurrent_network_of_keras(tmp_path):
+    assert pg.compile(models.forecaster(), pg.DeepLIFT(), tmp_path / "m.onnx").report.passed
+
+
+@pytest.mark.parametrize("operator", ["Max", "Min"])
+def test_the_larger_of_two_tensors_by_the_values_of_shapley(tmp_path, operator):
+    model = onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 4] a, float[n, 4] b) => (float[n, 4] y) {{ y = {operator}(a, b) }}""")
+    path, largest = tmp_path / "m.onnx", np.maximum if operator == "Max" else np.minimum
+    pg.compile(model, pg.DeepLIFT(BASELINE, target=2), path)
+    a, b = (models.images((4,), seed=seed, count=9) for seed in (3, 4))
+    found = runtime.load(path).run({"a": a, "b": b})
+    for name, x, other in (("a", a, b), ("b", b, a)):
+        ahead = largest(x, other) - largest(BASELINE, other)
+        behind = largest(x, BASELINE) - BASELINE
+        expected = np.zeros_like(x)
+        expected[:, 2] = ((ahead + behind) / 2)[:, 2]
+        array = found[f"deep_lift/{name}"].array
+        np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_completeness_over_two_inputs_together(tmp_path):
     model = models.siamese()
     model.layers[-1].activation = keras.activations.linear
@@ -215,12 +269,6 @@ def test_runtimes_fold_the_reference_and_the_file_does_not_grow_by_it(tmp_path):
 
 
 # -- what is refused ---------------------------------------------------------------------------
-
-
-def test_recurrent_cells_are_refused_by_name(tmp_path):
-    with pytest.raises(UnsupportedOpsError, match=r"LSTM: it has no DeepLIFT rule"):
-        pg.compile(models.forecaster(), pg.DeepLIFT(), tmp_path / "m.onnx")
-    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_a_choice_by_a_comparison_of_another_tensor_is_refused(tmp_path):

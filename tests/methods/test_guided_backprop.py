@@ -249,6 +249,43 @@ def test_a_convolutional_network_with_pooling(tmp_path):
             np.testing.assert_allclose(found[f"{kind}/image"].array, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_behind_recurrent_layers(tmp_path):
+    """Cells keep their gradients, the rectifiers around them have the rule (TensorFlow as twin)."""
+    keras.utils.set_random_seed(0)
+    shape = keras.Input((6, 5), name="series")
+    middle = keras.Sequential([
+        keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True)),
+        keras.layers.GRU(4),
+    ])  # fmt: skip
+    first, last = (keras.layers.Dense(n, activation="relu") for n in (7, 5))
+    head = keras.layers.Dense(3, name="scores")
+    model, path = keras.Model(shape, head(last(middle(first(shape))))), tmp_path / "m.onnx"
+    exported = pg.compile(model, [pg.GuidedBackprop(target=1), pg.Deconvnet(target=1)], path)
+    assert "numpy on the forward graph" in exported.report["deconvnet/series"].witness
+
+    def score(x, guided):
+        @tf.custom_gradient
+        def rectifier(v):
+            mask = tf.cast(v > 0, v.dtype) if guided else 1.0
+            return tf.nn.relu(v), lambda g: tf.nn.relu(g) * mask
+
+        y = middle(rectifier(x @ first.kernel.value + first.bias.value))
+        return head(rectifier(y @ last.kernel.value + last.bias.value))[:, 1]
+
+    for count in (1, 4):
+        series = models.images((6, 5), seed=count, count=count)
+        found = runtime.load(path).run(series)
+        for kind in ("guided_backprop", "deconvnet"):
+            x = tf.constant(series)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = score(x, kind == "guided_backprop")
+            expected = tape.gradient(value, x).numpy()
+            assert np.abs(expected).max() > 1e-4
+            array = found[f"{kind}/series"].array
+            np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_a_gate_with_an_input_of_its_own_is_no_rectifier(tmp_path):
     """`a * sigmoid(b)` and a maximum of two tensors keep their gradient."""
     text = "a = MatMul(x, w3) s = Sigmoid(a) q = Mul(x, s) y = Max(q, a)"

@@ -3,13 +3,15 @@
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import InstrumentError, SpecError, UnsupportedOpsError, VerificationError
+from probegen.errors import InstrumentError, SpecError, VerificationError
 from probegen.graph.tables import relevance
 from tests import models
+from tests.methods import ruled
 from tests.methods.test_guided_backprop import BIAS, W1, W2, network
 
 RULES = ("epsilon", "zplus", "alpha_beta", "gamma", "wsquare", "flat", "zbox")
@@ -195,6 +197,82 @@ def test_without_biases_relevance_is_conserved(tmp_path, rule):
         assert (total >= 0.99 * score).all()
     else:
         np.testing.assert_allclose(total, score, rtol=1e-3)
+
+
+def test_reductions_extrema_and_quotients_conserve_relevance(tmp_path):
+    model, path = ruled.network(*ruled.PARTS), tmp_path / "m.onnx"
+    exported = pg.compile(model, pg.LRP(epsilon=1e-7, target=2), path)
+    assert "numpy" in exported.report["lrp/row"].witness
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 6):
+        rows = models.images((5,), seed=count, count=count) * 2
+        found = runtime.load(path).run(rows)["lrp/row"].array
+        own = session.run(None, {"row": rows})[0][:, 2]
+        np.testing.assert_allclose(found.sum(1), own, rtol=1e-3, atol=1e-3 * np.abs(own).max())
+
+
+def test_without_biases_relevance_is_conserved_through_time(tmp_path):
+    (model, feed), path = ruled.cells(bias=0.0), tmp_path / "m.onnx"
+    pg.compile(model, pg.LRP(epsilon=1e-8, target=1), path, samples=feed)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 5):
+        fed = {name: value[:count] for name, value in feed.items()}
+        found = runtime.load(path).run(fed)["lrp/series"].array
+        own = session.run(None, fed)[0][:, 1]
+        np.testing.assert_allclose(found.sum((1, 2)), own, rtol=2e-3, atol=1e-3 * np.abs(own).max())
+        assert not found[np.arange(6)[None] >= fed["lengths"][:, None]].any()
+
+
+def linear(x, w, z, r):
+    """Relevance of x where `z = x @ w + ...` has the relevance r (Arras et al. 2017, eq. 3)."""
+    return x * ((r / away(z, EPSILON)) @ w.T)
+
+
+def test_an_lstm_as_arras_et_al_have_it(tmp_path):
+    """A gate has no relevance, the signal that it lets through has all: step by step, by numpy."""
+    keras.utils.set_random_seed(4)
+    shape = keras.Input((5, 3), name="series")
+    lstm, head = keras.layers.LSTM(4, bias_initializer="glorot_uniform"), keras.layers.Dense(2)
+    model, path = keras.Model(shape, head(lstm(shape))), tmp_path / "m.onnx"
+    pg.compile(model, pg.LRP(epsilon=EPSILON, target=1), path)
+    w, u, bias = (np.asarray(v, np.float64) for v in lstm.get_weights())
+    series = models.images((5, 3), count=3)
+    h, c, kept = np.zeros((3, 4)), np.zeros((3, 4)), []
+    for t in range(5):
+        z = series[:, t] @ w + h @ u + bias
+        i, f, g, o = np.split(z, 4, axis=1)
+        i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
+        new = f * c + i * np.tanh(g)
+        kept.append((h, f * c, i * np.tanh(g), new, g))
+        h, c = o * np.tanh(new), new
+    kernel, shift = (np.asarray(v, np.float64) for v in head.get_weights())
+    scores = h @ kernel + shift
+    of_h, of_c = linear(h, kernel[:, 1:], scores[:, 1:], scores[:, 1:]), 0.0
+    expected = np.zeros(series.shape)
+    for t in range(4, -1, -1):
+        before, old, fresh, new, g = kept[t]
+        total = of_h + of_c
+        of_g = total * fresh / away(new, EPSILON)
+        of_c = total * old / away(new, EPSILON)
+        expected[:, t] = linear(series[:, t].astype(np.float64), w[:, 8:12], g, of_g)
+        of_h = linear(before, u[:, 8:12], g, of_g)
+    found = runtime.load(path).run(series)["lrp/series"].array
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_log_softmax_by_its_expansion(tmp_path):
+    """The relevance of x is x times the product of the Jacobian with that over y."""
+    model, path = network("y = LogSoftmax(x)"), tmp_path / "m.onnx"
+    pg.compile(model, pg.LRP(epsilon=EPSILON, target=2), path)
+    rows = models.images((5,), count=4).astype(np.float64)
+    x = rows @ W1 + BIAS
+    y = x - np.log(np.exp(x).sum(1, keepdims=True))
+    of_y = y * ((np.eye(3)[2] * (y @ W2) / away(y @ W2, EPSILON)) @ W2.T)
+    ratio = of_y / away(y, EPSILON)
+    of_x = x * (ratio - np.exp(y) * ratio.sum(1, keepdims=True))
+    expected = rows * ((of_x / away(x, EPSILON)) @ W1.T)
+    found = runtime.load(path).run(rows.astype("f"))["lrp/row"].array
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 # -- composites and transformers -----------------------------------------------------------------
@@ -420,12 +498,6 @@ def test_weights_that_another_input_gives_pass_all_relevance(tmp_path):
 
 
 # -- what is refused ---------------------------------------------------------------------------
-
-
-def test_recurrent_cells_are_refused_by_name(tmp_path):
-    with pytest.raises(UnsupportedOpsError, match="LSTM: it has no rule of relevance"):
-        pg.compile(models.forecaster(), pg.LRP(), tmp_path / "m.onnx")
-    assert not (tmp_path / "m.onnx").exists()
 
 
 @pytest.mark.parametrize(

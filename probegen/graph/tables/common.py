@@ -17,6 +17,8 @@ from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import axis_of
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
+#: What has statistics of its own; see `Normalisation`.
+NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "RMSNormalization"})
 #: What is made of a sum of squares on the way to a size.
 _OF_SIZES = frozenset({"Add", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Max", "Clip", "Identity"})
 
@@ -42,6 +44,14 @@ def scattered(node: ir.Node) -> str | None:
         return None
     reduction = str(attribute(node, "reduction", "none"))
     return reduction if reduction in ("none", "add") else None
+
+
+def scattered_extreme(node: ir.Node) -> str | None:
+    """Returns `"max"` or `"min"` where a scatter keeps the extreme of what meets; else None."""
+    if key_of(node) not in ("ScatterElements", "ScatterND"):
+        return None
+    reduction = str(attribute(node, "reduction", "none"))
+    return reduction if reduction in ("max", "min") else None
 
 
 def divided_by_own_size(node: ir.Node) -> ir.Value | None:
@@ -94,19 +104,21 @@ def sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value | None:
 
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
-    """What a LayerNormalization or an InstanceNormalization does.
+    """What a normalisation by its own statistics does.
 
     Attributes:
         x: what it works on.
         scale: its scale, which broadcasts to x.
         axes: the axes of the statistics.
         epsilon: what is added to the variance.
+        centred: whether the mean is taken away.
     """
 
     x: ir.Value
     scale: ir.Value
     axes: Sequence[int]
     epsilon: float
+    centred: bool = True
 
     @staticmethod
     def of(b: Builder, node: ir.Node) -> Normalisation:
@@ -119,8 +131,9 @@ class Normalisation:
         if x is None or scale is None:
             raise Refused("it has no scale")
         epsilon, rank = float(attribute(node, "epsilon", 1e-5)), rank_of(x)
-        if key_of(node) == "LayerNormalization":
-            return Normalisation(x, scale, range(axis_of(node, x, -1), rank), epsilon)
+        if key_of(node) in ("LayerNormalization", "RMSNormalization"):
+            axes, centred = range(axis_of(node, x, -1), rank), key_of(node) != "RMSNormalization"
+            return Normalisation(x, scale, axes, epsilon, centred)
         channels = b.reshape(scale, [1, -1, *[1] * (rank - 2)])
         return Normalisation(x, channels, range(2, rank), epsilon)
 
@@ -129,7 +142,7 @@ class Normalisation:
         return b.reduce("ReduceMean", value, self.axes, True)
 
     def statistics(self, b: Builder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Writes x less its mean, and its deviation."""
-        centred = b.sub(x, self.mean(b, x))
+        """Writes x less its mean, where that is taken away, and its deviation."""
+        centred = b.sub(x, self.mean(b, x)) if self.centred else x
         variance = self.mean(b, b.mul(centred, centred))
         return centred, b.elementwise("Sqrt", b.add(variance, self.epsilon))

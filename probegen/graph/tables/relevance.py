@@ -14,6 +14,13 @@ take. `stab(z)` is z moved away from 0 by a small number.
 - RMS normalisation, fused or in pieces, and vectors of length 1: one over the size is a factor, the
   scale as well, and there is no sum, so that R is passed on as it is (ibid.).
 - maxima, and all that moves elements: R goes where the element comes from.
+- reductions: of a norm by each element's part of the sum of sizes or squares, which is
+  `x * J^T(R / stab(y))` again; of the logarithm of a sum by the parts of the sum, since a logarithm
+  passes R on.
+- quotients by what changes are products with one over it: half of R to each. Products of a
+  reduction give each factor as much (Achtibat et al. 2024, sec. 3.3.2).
+- recurrent operators (LSTM, GRU, RNN), whatever the rule: see `recurrent`.
+- log softmax: `x * J^T(R / stab(y))`, the expansion that gives the softmax's rule (ibid., eq. 13).
 - products of two tensors that change, gates (SwiGLU) among them: half of `x * J^T(R / stab(z))` to
   each; with weights that the request makes (latent queries, another input): all of it to the one
   that changes; softmax `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
@@ -25,7 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +49,9 @@ from probegen.graph.tables.common import (
     divided_by_own_size,
     function_at,
     scattered,
+    scattered_extreme,
 )
+from probegen.graph.tables.recurrent import CELLS, relevance
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.graph.vjp.masks import above, below
@@ -60,7 +69,8 @@ _ROUTED = frozenset(
         "Identity", "Cast", "CastLike", "Dropout", "Concat", "Reshape", "Transpose", "Squeeze",
         "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Tile", "Pad", "DepthToSpace",
         "SpaceToDepth", "ReverseSequence", "Gather", "GatherElements", "GatherND", "Where",
-        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark",
+        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark", "Trilu", "Compress",
+        "MaxUnpool", "TopK", "TensorScatter", "ReduceLogSumExp",
     }
 )  # fmt: skip
 #: Sums of elements, each with its share.
@@ -70,20 +80,29 @@ _SUMS = frozenset(
         "CumSum", "Resize", "Upsample", "BatchNormalization",
     }
 )  # fmt: skip
+#: Sums where their first input alone changes, and what has shares as they have: norms, of which
+#: each element's is its part of the sum of sizes or of squares.
+_SUMS_OF_FIRST = frozenset(
+    {
+        "GridSample", "RoiAlign", "Col2Im", "DFT", "STFT", "DeformConv", "ReduceL1", "ReduceL2",
+        "LpPool", "GlobalLpPool", "LogSoftmax",
+    }
+)  # fmt: skip
 #: Of several tensors, they send relevance to the one that the element comes from.
 _LARGEST = frozenset({"Max", "Min"})
 _NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
 #: Those that take no mean away: they pass relevance on as it is.
-_BY_SIZES = frozenset({"RMSNormalization", "LpNormalization"})
+_BY_SIZES = frozenset({"RMSNormalization", "LpNormalization", "LRN"})
 #: Rules that give relevance to inputs of 0.
 _NOT_SHARES = frozenset({"wsquare", "flat", "zbox"})
 #: What passes relevance on as it is, where one input changes.
 _PASSED = frozenset(
     {
-        "Abs", "Atan", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
-        "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu",
-        "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
-        "ThresholdedRelu", "probegen.composite::Gelu",
+        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Clip", "Cos", "Cosh",
+        "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max",
+        "Min", "Mish", "Mod", "Mul", "Neg", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Shrink",
+        "Sigmoid", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
+        "ThresholdedRelu", "probegen.composite::Gelu", "probegen::StraightThrough",
     }
 )  # fmt: skip
 
@@ -137,6 +156,9 @@ def weights_of(node: ir.Node) -> int | None:
         return None
     if key_of(node) == "Einsum" and len(node.inputs) != 2:
         return None
+    biases = node.inputs[2:] if key_of(node) == "Gemm" else ()
+    if any(v is not None and constant_of(v) is None for v in biases):
+        return None  # a sum of a product and of another tensor
     return stored[0]
 
 
@@ -280,13 +302,14 @@ class _Relevance:
         self, key: str, walk: Walk, node: ir.Node, dy: Dys, moving: list[ir.Value]
     ) -> Gradients:
         b, y = walk.builder, node.outputs[0]
-        factors = sum(v in moving for v in node.inputs)
+        factors = sum(v in moving for v in node.inputs[: 2 if key == "Gemm" else None])
         if any(v not in walk.wanted for v in moving):
             raise Refused("what it reads depends on what is explained in a way without relevance")
         met = scattered(node)
-        if met == "none" or key in _ROUTED or (key in _LARGEST and len(moving) > 1):
+        routed = met == "none" or key in _ROUTED or scattered_extreme(node) is not None
+        if routed or (key in _LARGEST and len(moving) > 1):
             yield from RULES[key](walk, node, dy)
-        elif met == "add" or key in _SUMS:
+        elif met == "add" or key in _SUMS or (key in _SUMS_OF_FIRST and moving == [node.inputs[0]]):
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
             yield from self._shares(walk, node, ratio, 1)
         elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:
@@ -298,7 +321,12 @@ class _Relevance:
             key == "Mul" and len(moving) == 1
         ):
             yield moving[0], given(dy)
-        elif key in ("Mul", "MatMul", "Einsum", "Gemm") and factors < 3:
+        elif key in _OWN:
+            yield from _OWN[key](self, walk, node, dy)
+        elif key == "Div" and len(moving) == 2:
+            for value in moving:
+                yield value, b.unbroadcast(b.mul(given(dy), 0.5), value)
+        elif key in ("Mul", "MatMul", "Einsum", "Gemm"):
             by_shares = self.by_shares and factors == 1
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=by_shares)
             yield from self._shares(walk, node, ratio, factors)
@@ -308,12 +336,47 @@ class _Relevance:
         else:
             raise Refused("it has no rule of relevance in this use")
 
-    def _shares(self, walk: Walk, node: ir.Node, ratio: ir.Value, parts: int) -> Gradients:
-        """Yields x * J^T(R / z) for each input, over the number of factors."""
+    def _cells(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        """LSTM, GRU and RNN: see `recurrent`."""
         b = walk.builder
+        if self.changing & {v for v in (*node.inputs[1:5], *node.inputs[7:]) if v is not None}:
+            raise Refused("what is explained changes its weights")
+        for value, found in relevance(b, node, dy, lambda z: stabilised(b, z, self.table.epsilon)):
+            if value in walk.wanted:
+                yield value, found
+
+    def _reduction(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        """Sums of squares, logarithms of sums, and products."""
+        if key_of(node) == "ReduceProd":  # to each factor as much
+            yield from RULES["ReduceMean"](walk, node, dy)
+        elif key_of(node) == "ReduceLogSum":  # the logarithm passes R on, the sum hands out shares
+            yield from self._shares(walk, node, given(dy), 1)
+        else:
+            y, epsilon = node.outputs[0], self.table.epsilon
+            ratio = over(walk.builder, given(dy), y, epsilon, by_shares=self.by_shares)
+            yield from self._shares(walk, node, ratio, 2)
+
+    def _shares(self, walk: Walk, node: ir.Node, ratio: ir.Value, parts: int) -> Gradients:
+        """Yields x * J^T(R / z) for each input, over the number of factors.
+
+        What a Gemm adds is no factor.
+        """
+        b = walk.builder
+        added = node.inputs[2] if key_of(node) == "Gemm" and len(node.inputs) > 2 else None
+        if added in walk.wanted and added is not None and parts > 1:
+            factors = dataclasses.replace(walk, wanted=self.changing & {*node.inputs[:2]})
+            yield from self._shares(factors, node, ratio, parts)
+            walk, parts = dataclasses.replace(walk, wanted={added}), 1
         ratio = ratio if parts == 1 else b.mul(ratio, 1 / parts)
         for value, gradient in RULES[key_of(node)](walk, node, [ratio]):
             yield value, b.mul(value, gradient)
+
+
+#: Operators with a rule of their own -> what writes it.
+_OWN: Mapping[str, Callable[[_Relevance, Walk, ir.Node, Dys], Gradients]] = {
+    **dict.fromkeys(("ReduceSumSquare", "ReduceLogSum", "ReduceProd"), _Relevance._reduction),
+    **dict.fromkeys(CELLS, _Relevance._cells),
+}
 
 
 def _centred_and_scaled(b: Builder, node: ir.Node, g: ir.Value) -> ir.Value:

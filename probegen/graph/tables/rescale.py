@@ -6,19 +6,25 @@ walk carries multipliers back. What each operator does, so that this stays true:
 
 - linear operators (sums, products with what does not change, convolutions, means, all that moves
   elements): their vector-Jacobian product (Shrikumar et al. 2017, sec. 3.5.1).
-- functions of one tensor, element by element, however they are spelled: `dy / dx`, the rescale
-  rule (sec. 3.5.2); their slope where dx is next to nothing. Of a logarithm, a root or a power
-  that is where y has hardly changed as well: near 0 these bend within any dx.
+- functions of one tensor, element by element, however they are spelled, the roundings of a
+  quantised model among them: `dy / dx`, the rescale rule (sec. 3.5.2); their slope where dx is next
+  to nothing. Of a logarithm, a root or a power that is where y has hardly changed as well: near 0
+  these bend within any dx.
 - products of two tensors that change (`Mul`, `MatMul`, `Einsum`, `Gemm`), quotients, and other
   functions of two (`Max`, `Pow`): Shapley's value of the two (Lundberg and Lee 2017, sec. 4.2).
   For a product that is each operand times the mean of the other and its reference.
 - softmax: rescale through its logarithm. With L the logarithmic mean of y and y',
   `dy = L * (dx - sum(L dx) / sum(L))`, since the sum of y is 1 in both: the softmax's own product
   with L in the place of y.
-- maxima over windows and axes: what the larger of y and y' has more than y' goes to where y comes
-  from, what y has less goes to where y' comes from (as shap's deep explainer has it).
-- normalisations: the centred tensor times its scale, as a product; the scale by the rescale rule
-  of the variance.
+- reductions to norms and logarithms of sums: see `rescaled_reductions`; vectors scaled to the
+  length 1: the vector times one over its length, as a product, and the length as such a reduction.
+- maxima over windows and axes, of three and more tensors, and of scattered updates: what the
+  larger of y and y' has more than y' goes to where y comes from, what y has less goes to where y'
+  comes from (as shap's deep explainer has it).
+- normalisations: the centred tensor (of an RMS normalisation the tensor itself) times its scale, as
+  a product; the scale by the rescale rule of the variance.
+
+- recurrent operators (LSTM, GRU, RNN): see `recurrent`.
 
 A stopped gradient stops no difference. Everything else is refused by name.
 """
@@ -36,13 +42,27 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node, standing_apart
 from probegen.graph.core.elementwise import FunctionOfOne
 from probegen.graph.core.held_masks import held_masks
-from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
+from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
 from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
-from probegen.graph.core.values import Dim, dims_of, dtype_of, shape_of
+from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of
 from probegen.graph.loops.step_writer import StepWriter
-from probegen.graph.tables.common import Normalisation, function_at, scattered, sloped
+from probegen.graph.tables.common import (
+    NORMALISATIONS,
+    Normalisation,
+    function_at,
+    scattered,
+    scattered_extreme,
+    sloped,
+)
+from probegen.graph.tables.recurrent import CELLS, multipliers
+from probegen.graph.tables.rescaled_reductions import (
+    MULTIPLIERS,
+    ReducedPair,
+    logarithmic_mean,
+)
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
+from probegen.graph.vjp.reduce import reduced_axes, with_reduced_axes
 from probegen.methods.axes import BATCH
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.samples import Place
@@ -59,8 +79,15 @@ _LINEAR = frozenset(
 )  # fmt: skip
 #: Operators that stop gradients and no differences: what counts are values.
 _PASSED = frozenset({f"{MARK_DOMAIN}::{STOP_GRADIENT}"})
+#: Gives out what a rounding made of its second input.
+_ROUNDED = f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}"
 #: Linear in their first input, where the others do not change.
-_LINEAR_IN_FIRST = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "Div"})
+_LINEAR_IN_FIRST = frozenset(
+    {
+        "Conv", "ConvTranspose", "BatchNormalization", "Div", "GridSample", "RoiAlign", "MaxUnpool",
+        "Col2Im", "Compress", "DFT", "STFT", "DeformConv",
+    }
+)  # fmt: skip
 #: Linear in each of two inputs.
 _BILINEAR = frozenset({"Mul", "MatMul", "Gemm", "Einsum"})
 #: Functions taken element by element.
@@ -68,14 +95,18 @@ _ELEMENTWISE = frozenset(
     {
         "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Clip", "Cos", "Cosh",
         "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max",
-        "Min", "Mish", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Shrink", "Sigmoid", "Sin",
-        "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+        "Min", "Mish", "Mod", "Pow", "PRelu", "Reciprocal", "Relu", "Selu", "Shrink", "Sigmoid",
+        "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
         "probegen.composite::Gelu",
     }
 )  # fmt: skip
-_MAXIMA = frozenset({"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"})
+_MAXIMA = frozenset({"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min"})
+#: Whose result is what is least.
+_MINIMA = frozenset({"ReduceMin", "Min"})
 #: Exact where numbers are: dy / dx is right however small dx is.
-_PIECEWISE_LINEAR = frozenset({"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs"})
+_PIECEWISE_LINEAR = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs", "Max", "Min"}
+)
 #: Bend at the scale of x itself: near 0 the slope is not dy / dx however small dx is.
 _STEEP = frozenset({"Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt"})
 #: Where dx is smaller, the slope stands in for dy / dx.
@@ -84,8 +115,6 @@ _SMALL, _SMALLEST = 1e-4, 1e-10
 _KNOWN_CHANGE = 1e-3
 #: Stands for a way of no length, which is not divided by.
 _NO_WAY, _NO_WAY_OF_HALVES = 1e-30, 1e-7
-#: Stands for the logarithm of 0, so that two of them have a difference; float16 has it.
-_LEAST_LOGARITHM = -6e4
 #: Operators whose result depends on the sizes of a tensor alone.
 _SIZES = frozenset({"Shape", "Size"})
 
@@ -242,6 +271,9 @@ class Reference:
 
         def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
             moving = [v for v in dict.fromkeys(inputs_of(node)) if self.moves(v)]
+            if key == _ROUNDED and (x := node.inputs[1]) is not None:
+                yield x, self._rescaled(walk, FunctionOfOne(x, (node,)), given(dy))
+                return
             function = self._function(walk, node, moving)
             if function is not None:
                 yield function.entry, self._rescaled(walk, function, given(dy))
@@ -272,12 +304,12 @@ class Reference:
             yield moving[0], self._rescaled(walk, FunctionOfOne(moving[0], (node,)), given(dy))
         elif key in _ELEMENTWISE and len(moving) == 2 and len(node.inputs) == 2:
             yield from self._of_two(walk, node, given(dy), moving)
-        elif key in ("Softmax", "LogSoftmax"):
-            yield moving[0], self._softmax(walk, node, given(dy))
-        elif key in _MAXIMA and moving == [first]:
-            yield moving[0], self._maximum(walk, node, given(dy))
-        elif key in ("LayerNormalization", "InstanceNormalization") and moving == [first]:
-            yield moving[0], self._normalised(walk, node, given(dy))
+        elif key in _OWN and moving == [first]:
+            yield moving[0], _OWN[key](self, walk, node, given(dy))
+        elif key in _MAXIMA or scattered_extreme(node):
+            yield from self._maximum(walk, node, given(dy), moving)
+        elif key in CELLS:
+            yield from self._cells(walk, node, dy)
         else:
             raise Refused("it has no DeepLIFT rule in this use")
 
@@ -341,13 +373,14 @@ class Reference:
         if len(factors) < 2:
             yield from RULES[key_of(node)](walk, node, dy)
             return
-        if len(factors) > 2 or any(v not in factors for v in moving):
+        added = {v for v in node.inputs[2:] if v is not None and key_of(node) == "Gemm"}
+        if len(factors) > 2 or any(v not in factors and v not in added for v in moving):
             raise Refused("it multiplies more than two tensors that depend on what is explained")
         b = walk.builder
         stands = [self.middle(b, v) if self.moves(v) and i < 2 else v
                   for i, v in enumerate(node.inputs) if v is not None]  # fmt: skip
         clone = standing_apart(node, stands)
-        only = dataclasses.replace(walk, wanted=set(stands[:2]))
+        only = dataclasses.replace(walk, wanted={*stands[:2], *(added & set(moving))})
         back = {id(stand): v for stand, v in zip(stands, node.inputs, strict=False)}
         for stand, gradient in RULES[key_of(node)](only, clone, dy):
             value = back[id(stand)]
@@ -382,7 +415,8 @@ class Reference:
             behind = b.sub(mixed[other], self.of(y))
             share = b.mul(b.add(ahead, behind), 0.5)
             dx = self.difference(b, value)
-            near = b.elementwise("Less", b.op("Abs", dx, shape=dx), _SMALL)
+            bound = _SMALLEST if key_of(node) in _PIECEWISE_LINEAR else _SMALL
+            near = b.elementwise("Less", b.op("Abs", dx, shape=dx), bound)
             total = b.unbroadcast(b.mul(g, b.div(share, b.where(near, 1.0, dx))), value)
             yield value, b.where(near, plain.get(value, b.zeros_like(value)), total)
 
@@ -399,7 +433,7 @@ class Reference:
         p, q = (
             (b.elementwise("Exp", here), b.elementwise("Exp", there)) if logs else (y, self.of(y))
         )
-        mean = _logarithmic_mean(b, (p, q), (here, there))
+        mean = logarithmic_mean(b, (p, q), (here, there))
         total = b.reduce_sum(mean, [axis], keepdims=True)
         if logs:
             weights = b.div(mean, total)
@@ -407,33 +441,72 @@ class Reference:
         inner = b.div(b.reduce_sum(b.mul(g, mean), [axis], keepdims=True), total)
         return b.mul(mean, b.sub(g, inner))
 
-    def _maximum(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
-        b, x, y = walk.builder, node.inputs[0], node.outputs[0]
-        if x is None:
-            raise Refused("it has no input")
+    def _maximum(
+        self, walk: Walk, node: ir.Node, g: ir.Value, moving: Sequence[ir.Value]
+    ) -> Gradients:
+        """What y has more than y' goes to where y comes from, what it has less to where y' does."""
+        b, y = walk.builder, node.outputs[0]
         dy = self.difference(b, y)
-        spread = b.elementwise("Add", b.zeros_like(x), self.of(x), shape=shape_of(x))
-        copies = {x: spread}
+        copies = {
+            x: b.elementwise("Add", b.zeros_like(x), self.of(x), shape=shape_of(x)) for x in moving
+        }
+        back = {copies[x]: x for x in moving}
         copy_node(b, node, copies)
         there = copies[y].producer()
         if there is None:
             raise Refused("it has no reference")
-        least = key_of(node) == "ReduceMin"
+        least = key_of(node) in _MINIMA or scattered_extreme(node) == "min"
         more = b.op("Relu", b.neg(dy) if least else dy, shape=dy)
         less = b.sub(dy, b.neg(more) if least else more)
         more = b.neg(more) if least else more
-        total: ir.Value | None = None
+        total: dict[ir.Value, ir.Value] = {}
         for at, change in ((node, more), (there, less)):
             arrived: list[ir.Value | None] = [None] * len(at.outputs)
             arrived[0] = b.mul(g, change)
-            only = dataclasses.replace(walk, wanted={v for v in at.inputs if v is not None})
-            (_, gradient), *_ = RULES[key_of(node)](only, at, arrived)
-            total = gradient if total is None else b.add(total, gradient)
-        dx = self.difference(b, x)
-        still = b.elementwise("Equal", dx, 0.0)
-        if total is None:
-            raise Refused("nothing arrives")
-        return b.where(still, 0.0, b.div(total, b.where(still, 1.0, dx)))
+            only = dataclasses.replace(walk, wanted={*moving, *back})
+            for value, gradient in RULES[key_of(node)](only, at, arrived):
+                x = back.get(value, value)
+                total[x] = b.add(total[x], gradient) if x in total else gradient
+        for x, gradient in total.items():
+            dx = self.difference(b, x)
+            still = b.elementwise("Equal", dx, 0.0)
+            yield x, b.where(still, 0.0, b.div(gradient, b.where(still, 1.0, dx)))
+
+    def _cells(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        """LSTM, GRU and RNN: see `recurrent`."""
+        copies = [self.of(v) for v in node.outputs if self.moves(v)]
+        there = copies[0].producer() if copies else None
+        if there is None:
+            raise Refused("it has no reference")
+        differing = {v for v in node.inputs if v is not None and self.moves(v)}
+        for value, found in multipliers(walk.builder, node, there, dy, differing):
+            if value in walk.wanted:
+                yield value, found
+
+    def _reduced(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
+        """A function of a sum of functions: see `rescaled_reductions`."""
+        b, x, y = walk.builder, node.inputs[0], node.outputs[0]
+        if x is None:
+            raise Refused("it has no input")
+        axes = reduced_axes(node, x)
+        results = [with_reduced_axes(b, node, v, axes) for v in (y, self.of(y))]
+        pair = ReducedPair(b, (x, self.of(x)), (results[0], results[1]))
+        return b.mul(with_reduced_axes(b, node, g, axes), MULTIPLIERS[key_of(node)](pair))
+
+    def _by_length(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
+        """x over its length: a quotient, whose divisor is a reduction."""
+        b, x, y = walk.builder, node.inputs[0], node.outputs[0]
+        if x is None:
+            raise Refused("it has no input")
+        operator = "ReduceL2" if int(attribute(node, "p", 2)) == 2 else "ReduceL1"
+        axes = [axis_of(node, y, -1)]
+        here, there = (b.reduce(operator, v, axes, True) for v in (x, self.of(x)))
+        pair = ReducedPair(b, (x, self.of(x)), (here, there))
+        ones = [pair.over(b.add(b.zeros_like(v), 1.0), v) for v in (here, there)]
+        through = b.mul(g, b.mul(pair.total(*ones), 0.5))
+        square = b.elementwise("Mul", *ones, shape=shape_of(here))
+        to_length = b.neg(b.mul(b.reduce_sum(b.mul(g, self.middle(b, x)), axes, True), square))
+        return b.add(through, b.mul(to_length, MULTIPLIERS[operator](pair)))
 
     def _normalised(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
         """The centred tensor times 1 / sqrt(variance + epsilon), times a scale, plus a shift."""
@@ -453,7 +526,17 @@ class Reference:
         inner = b.add(
             through, b.mul(_over_count(b, to_variance, x, own.axes), b.mul(middle_c, 2.0))
         )
-        return b.sub(inner, own.mean(b, inner))
+        return b.sub(inner, own.mean(b, inner)) if own.centred else inner
+
+
+#: Operators of one tensor that is not taken element by element -> what writes its multiplier.
+_OWN: Mapping[str, Callable[[Reference, Walk, ir.Node, ir.Value], ir.Value]] = {
+    "Softmax": Reference._softmax,
+    "LogSoftmax": Reference._softmax,
+    "LpNormalization": Reference._by_length,
+    **dict.fromkeys(MULTIPLIERS, Reference._reduced),
+    **dict.fromkeys(NORMALISATIONS, Reference._normalised),
+}
 
 
 def _sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
@@ -473,25 +556,6 @@ def _over_count(b: Builder, value: ir.Value, x: ir.Value, axes: Sequence[int]) -
 def _log_softmax(b: Builder, x: ir.Value, axis: int) -> ir.Value:
     """Returns the logarithm of a softmax, which is a number where the softmax itself is 0."""
     return b.op("LogSoftmax", x, shape=x, axis=axis)
-
-
-def _logarithmic_mean(
-    b: Builder, values: tuple[ir.Value, ir.Value], logs: tuple[ir.Value, ir.Value]
-) -> ir.Value:
-    """Returns (p - q) / (log p - log q), and the mean of both where they are about the same.
-
-    The logarithms are given: of a p that is too small for a float, log p still is a number.
-    """
-    p, q = values
-    shape = shape_of(p)
-    finite = [b.elementwise("Max", v, b.scalar(_LEAST_LOGARITHM, v)) for v in logs]
-    apart = b.elementwise("Sub", *finite, shape=shape)
-    near = b.elementwise("Less", b.op("Abs", apart, shape=apart), 1e-2)
-    mean = b.mul(b.elementwise("Add", p, q, shape=shape), 0.5)
-    change = b.elementwise("Sub", p, q, shape=shape)
-    # About the same: sqrt(pq) would do as well; the mean is off by apart**2 / 12 of it.
-    bent = b.sub(1.0, b.mul(b.mul(apart, apart), 1 / 12))
-    return b.where(near, b.mul(mean, bent), b.div(change, b.where(near, 1.0, apart)))
 
 
 def _depends(value: ir.Value | float, request: Collection[ir.Value]) -> bool:

@@ -85,6 +85,127 @@ def states_over_time(
     return [made[name] for name in names]
 
 
+@dataclasses.dataclass(frozen=True)
+class Unrolled:
+    """What one direction of a node computes, at all steps at once, in the order of time.
+
+    Attributes:
+        x: the input, `[time, batch, input]`.
+        w: weights of the input, `[gates*hidden, input]`.
+        r: weights of the state, `[gates*hidden, hidden]`.
+        backwards: whether it starts with the last step.
+        entering: the hidden state before each step, `[time, batch, hidden]`, as all that follows.
+        hidden: that behind each step.
+        cells: the cell states before and behind each step; of an LSTM alone.
+        sums: what goes into the activation of each gate, in the operator's order of gates.
+        gates: behind their activations, in the same order; of an RNN the hidden state.
+        activations: the function of each gate, and of an LSTM that of the cell state behind them.
+        inner: of a GRU whose reset gate stands behind the product: the product of the state with
+            the candidate's weights, and its bias.
+        running: which steps are not beyond the end of their sequence, bool `[time, batch, 1]`; None
+            where all are as long.
+        hidden_size: the number of units.
+    """
+
+    x: ir.Value
+    w: ir.Value
+    r: ir.Value
+    backwards: bool
+    entering: ir.Value
+    hidden: ir.Value
+    cells: tuple[ir.Value, ir.Value] | None
+    sums: tuple[ir.Value, ...]
+    gates: tuple[ir.Value, ...]
+    activations: tuple[str, ...]
+    inner: ir.Value | None
+    running: ir.Value | None
+    hidden_size: int
+
+    def rows(self, b: Builder, weights: ir.Value, gate: int) -> ir.Value:
+        """Returns the rows of `w` or `r` that are one gate's."""
+        return b.slice(weights, 0, gate * self.hidden_size, (gate + 1) * self.hidden_size)
+
+
+#: The gates in the operators' own order, by the names of `GATE_NAMES`.
+_ORDER: Mapping[str, tuple[str, ...]] = {
+    "LSTM": ("/input_gate", "/output_gate", "/forget_gate", "/candidate"),
+    "GRU": ("/update_gate", "/reset_gate", "/candidate"),
+}
+
+
+def unrolled(b: Builder, node: ir.Node, position: int) -> Unrolled:
+    """Writes what one direction of a node in the usual form computes, at all steps at once.
+
+    Args:
+        b: where the nodes go.
+        node: LSTM, GRU or RNN.
+        position: which of its directions.
+
+    Raises:
+        Refused: it has peepholes, bounds, coupled gates or the batch first.
+    """
+    unusual = ("clip", "input_forget", "layout")
+    if optional(node, 7) is not None or any(attribute(node, name) for name in unusual):
+        raise Refused("it has peepholes, clip, input_forget or layout=1, which have no rule here")
+    kind, n, x = node.op_type, _units(node), required(node, 0)
+    backwards, lengths = directions_of(node)[position], optional(node, 4)
+    hidden = _hidden_states(b, node, position)
+    first = [_initial(b, node, optional(node, i), x, position, n) for i in (5, 6)]
+    entering = _entering(b, hidden, first[0], backwards)
+    made = _at_all_steps(b, node, position, hidden, cells=kind == "LSTM")
+    gates = tuple(made[name] for name in _ORDER.get(kind, ())) or (hidden,)
+    sums, of_state = _sums(b, node, x, position)
+    r = _entry(b, required(node, 2), position)
+    turned = b.transpose(r, [1, 0])
+
+    def product(state: ir.Value, start: int, stop: int) -> ir.Value:
+        columns = b.slice(turned, 1, start * n, stop * n)
+        wide = [*dims_of(state)[:2], (stop - start) * n]
+        return b.op("MatMul", state, columns, shape=wide)
+
+    def part(value: ir.Value, gate: int) -> ir.Value:
+        return b.slice(value, 2, gate * n, (gate + 1) * n)
+
+    inner = None
+    if kind != "GRU":
+        total = b.add(sums, product(entering, 0, len(gates)))
+        into = tuple(part(total, k) for k in range(len(gates)))
+    else:
+        after = bool(attribute(node, "linear_before_reset", 0))
+        of_gates = product(entering, 0, 3 if after else 2)
+        of_gates = of_gates if of_state is None else b.add(of_gates, of_state)
+        inner = part(of_gates, 2) if after else None
+        reset = product(b.mul(gates[1], entering), 2, 3) if inner is None else None
+        candidate = b.mul(gates[1], inner) if inner is not None else reset
+        assert candidate is not None
+        into = (
+            *(b.add(part(sums, k), part(of_gates, k)) for k in (0, 1)),
+            b.add(part(sums, 2), candidate),
+        )
+    names = [str(a) for a in attribute(node, "activations") or ()] or list(
+        DEFAULT_ACTIVATIONS[kind] * len(directions_of(node))
+    )
+    f, *others = names[position * (count := len(DEFAULT_ACTIVATIONS[kind])) :][:count]
+    cells = None
+    if kind == "LSTM":
+        cells = (_entering(b, made[":1"], first[1], backwards), made[":1"])
+    return Unrolled(
+        x=x,
+        w=_entry(b, required(node, 1), position),
+        r=r,
+        backwards=backwards,
+        entering=entering,
+        hidden=hidden,
+        cells=cells,
+        sums=into,
+        gates=gates,
+        activations=(*[f] * max(len(gates) - 1, 0 if others else 1), *others),
+        inner=inner,
+        running=None if lengths is None else running(b, x, lengths),
+        hidden_size=n,
+    )
+
+
 def _hidden_states(b: Builder, node: ir.Node, position: int) -> ir.Value:
     """Writes the hidden states of one direction, `[time, batch, hidden]`, from the operator's Y.
 

@@ -58,7 +58,7 @@ class Reduction:
 
     def y(self) -> ir.Value:
         """Returns the result with the reduced axes as 1."""
-        return _with_reduced_axes(self.b, self.node, self.node.outputs[0], self.axes)
+        return with_reduced_axes(self.b, self.node, self.node.outputs[0], self.axes)
 
     def times(self, factor: ir.Value, g: ir.Value | None = None) -> ir.Value:
         """Returns g times a slope, 0 where one of the two is 0 and the other not finite."""
@@ -90,7 +90,7 @@ def reduction(gradient: Callable[[Reduction], ir.Value]) -> Rule:
         if x in walk.wanted:
             axes = reduced_axes(node, x)
             unbounded = walk.is_unbounded(given(dy))
-            g = _with_reduced_axes(b, node, given(dy), axes)
+            g = with_reduced_axes(b, node, given(dy), axes)
             yield x, b.expand(gradient(Reduction(walk, node, x, g, axes, unbounded)), x)
 
     return rule
@@ -116,7 +116,8 @@ def reduced_axes(node: ir.Node, x: ir.Value) -> list[int]:
     return sorted({int(axis) % rank_of(x) for axis in axes})
 
 
-def _with_reduced_axes(b: Builder, node: ir.Node, value: ir.Value, axes: list[int]) -> ir.Value:
+def with_reduced_axes(b: Builder, node: ir.Node, value: ir.Value, axes: list[int]) -> ir.Value:
+    """Returns what a reduction gives, or its gradient, with the reduced axes as 1."""
     return value if attribute(node, "keepdims", 1) else b.unsqueeze(value, axes)
 
 

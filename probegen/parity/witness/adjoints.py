@@ -2,12 +2,12 @@
 
 Operators that only move elements are asked where each one goes. Functions taken element by element
 are differentiated by differences in float64. Products, convolutions, poolings and normalisations
-have a formula here. What is left, if it is small, is differentiated by differences as a whole.
+have a formula here, recurrent operators in `recurrent`. What is left, if it is small, is
+differentiated by differences as a whole.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +19,8 @@ from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
-from probegen.parity.witness.evaluation import NodeEvaluator
+from probegen.parity.witness.recurrent import RECURRENT, through_time
+from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.windows import windows_of
 
 Array = npt.NDArray[Any]
@@ -34,42 +35,8 @@ _INEXACT = frozenset({"Erf", "Gelu"})
 _HALF_ROUNDED = 5e-4
 #: The step of differences in float64, relative to what is moved.
 _STEP = 1e-6
-
-
-class Unknown(Exception):  # noqa: N818 - an answer, not a failure of the program
-    """Raised where a node has no rule here; says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One node on the way back.
-
-    Attributes:
-        node: the node.
-        inputs: its inputs, floating ones as float64; None where one is left out.
-        outputs: its outputs, likewise.
-        evaluate: evaluates the node.
-    """
-
-    node: ir.Node
-    inputs: list[Any]
-    outputs: list[Any]
-    evaluate: NodeEvaluator
-
-    @property
-    def x(self) -> Array:
-        """The first input."""
-        return np.asarray(self.inputs[0])
-
-    @property
-    def y(self) -> Array:
-        """The first output."""
-        return np.asarray(self.outputs[0])
-
-    def at(self, changed: Mapping[int, Array]) -> Array:
-        """Returns the first output with other inputs."""
-        arrays = [changed.get(i, a) for i, a in enumerate(self.inputs)]
-        return np.asarray(self.evaluate(self.node, arrays)[0])
+#: Returns the gradient at the input at a position.
+_Formula = Callable[[Step, Array, int], Array]
 
 
 def adjoint(step: Step, g: Sequence[Array | None], position: int) -> Array:
@@ -90,6 +57,8 @@ def adjoint(step: Step, g: Sequence[Array | None], position: int) -> Array:
     reduction = attribute(step.node, "reduction", "none") if key in _SCATTERS else None
     if key in _MOVING or reduction == "none":
         return _moved(step, g, position)
+    if key in RECURRENT:
+        return through_time(step, g, position)
     if first is None or any(other is not None for other in g[1:]):
         raise Unknown(f"{key}, of which another output than the first is used")
     if key in _FORMULAS:
@@ -150,17 +119,33 @@ def _moved(step: Step, g: Sequence[Array | None], position: int) -> Array:
 
 
 def _scattered(step: Step, g: Array, position: int) -> Array:
-    """Sends a gradient to what a scatter adds up: all to x, to updates that of their place."""
-    if attribute(step.node, "reduction", "none") != "add":
+    """Sends a gradient to what meets in a scatter: of a sum all to x, to updates their place's."""
+    reduction = attribute(step.node, "reduction", "none")
+    if reduction in ("max", "min"):
+        return _extreme_scattered(step, g, position)
+    if reduction != "add":
         return _by_differences(step, g, position)
-    if position == 0:
-        return g
+    return g if position == 0 else np.asarray(g[_places(step)])
+
+
+def _places(step: Step) -> tuple[Array, ...]:
+    """Returns where a scatter puts its updates, as indices of x."""
     at = np.asarray(step.inputs[1])
     if step.node.op_type == "ScatterND":
-        return np.asarray(g[tuple(np.moveaxis(at, -1, 0))])
+        return tuple(np.moveaxis(at, -1, 0))
     places: list[Array] = list(np.indices(at.shape))
     places[int(attribute(step.node, "axis", 0))] = at
-    return np.asarray(g[tuple(places)])
+    return tuple(places)
+
+
+def _extreme_scattered(step: Step, g: Array, position: int) -> Array:
+    """Sends a gradient to the extreme of what met at each place; equal ones share it."""
+    places, y = _places(step), step.y
+    own, met = step.x == y, np.asarray(step.inputs[2]) == y[places]
+    count = own.astype(np.float64)
+    np.add.at(count, places, met)
+    share = g / np.maximum(count, 1)
+    return np.asarray(own * share if position == 0 else met * share[places])
 
 
 def _straight_through(step: Step, g: Array, position: int) -> Array:
@@ -389,6 +374,36 @@ def _reduce_mean(step: Step, g: Array, position: int) -> Array:
     return np.asarray(_reduce_sum(step, g, position) / count)
 
 
+def _reduced_by(slope_at: Callable[[Array, Array], Array]) -> _Formula:
+    """Returns the formula of a reduction by its slope at x, whose result is y."""
+
+    def formula(step: Step, g: Array, position: int) -> Array:
+        del position
+        found = _kept(step, g) * slope_at(step.x, _kept(step, step.y))
+        return np.broadcast_to(found, step.x.shape)
+
+    return formula
+
+
+def _cumulative(step: Step, g: Array, position: int) -> Array:
+    """Sums up from the other end."""
+    del position
+    axis = int(step.inputs[1])
+    turned = np.flip(g, axis) if not attribute(step.node, "reverse", 0) else g
+    found = np.cumsum(turned, axis)
+    if attribute(step.node, "exclusive", 0):
+        found = found - turned
+    return np.asarray(found if turned is g else np.flip(found, axis))
+
+
+def _top_k(step: Step, g: Array, position: int) -> Array:
+    del position
+    axis = int(attribute(step.node, "axis", -1))
+    found = np.zeros_like(step.x)
+    np.put_along_axis(found, np.asarray(step.outputs[1]), g, axis)
+    return found
+
+
 def _reduce_extreme(step: Step, g: Array, position: int) -> Array:
     del position
     x = step.x if step.node.op_type == "ReduceMax" else -step.x
@@ -428,7 +443,7 @@ def _normalised(x: Array, axes: tuple[int, ...], epsilon: float, g: Array) -> Ar
 def normalisation_of(step: Step) -> tuple[tuple[int, ...], Array, float]:
     """Returns the axes of a layer or instance normalisation, its scale in x's form, epsilon."""
     epsilon, rank = float(attribute(step.node, "epsilon", 1e-5)), step.x.ndim
-    if step.node.op_type == "LayerNormalization":
+    if step.node.op_type in ("LayerNormalization", "RMSNormalization"):
         first = int(attribute(step.node, "axis", -1)) % rank
         return tuple(range(first, rank)), step.inputs[1], epsilon
     return _global(step), step.inputs[1].reshape([1, -1, *[1] * (rank - 2)]), epsilon
@@ -496,15 +511,15 @@ def _by_differences(step: Step, g: Array, position: int) -> Array:
                 moved = x.copy()
                 moved.reshape(-1)[i] += sign * h
                 there.append(step.at({position: moved}))
-            found[i] = ((there[0] - there[1]) * g).sum() / (2 * h)
+            change = there[0] - there[1]
+            # What does not change has no part, though a number that is none may arrive there.
+            found[i] = np.where(change == 0, 0, change * g).sum() / (2 * h)
     except Exception as error:
         raise Unknown(key) from error
     return found.reshape(x.shape)
 
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-
-_Formula = Callable[[Step, Array, int], Array]
 
 _FORMULAS: Mapping[str, _Formula] = {
     f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}": _straight_through,
@@ -530,6 +545,13 @@ _FORMULAS: Mapping[str, _Formula] = {
     "ReduceMean": _reduce_mean,
     "ReduceMax": _reduce_extreme,
     "ReduceMin": _reduce_extreme,
+    "ReduceL1": _reduced_by(lambda x, _: np.sign(x)),
+    "ReduceL2": _reduced_by(lambda x, y: x / np.where(y == 0, 1, y)),
+    "ReduceSumSquare": _reduced_by(lambda x, _: 2 * x),
+    "ReduceLogSum": _reduced_by(lambda _, y: np.exp(-y)),
+    "ReduceLogSumExp": _reduced_by(lambda x, y: np.exp(x - y)),
+    "CumSum": _cumulative,
+    "TopK": _top_k,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "BatchNormalization": _batch_normalisation,

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.tables.rectifiers import rectifier_at, scale_of
-from probegen.parity.witness.adjoints import Step, slope, slope_of
+from probegen.parity.witness.adjoints import slope, slope_of
+from probegen.parity.witness.step import Step
 from probegen.parity.witness.walk import Rule, plain
 
 Array = npt.NDArray[Any]

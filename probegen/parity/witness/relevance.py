@@ -20,8 +20,10 @@ from probegen.graph.core.values import attribute, constant_of
 from probegen.graph.tables.common import divided_by_own_size
 from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_layers, weights_of
 from probegen.methods.tables import LayerRule, Relevance
-from probegen.parity.witness.adjoints import Step, Unknown, adjoint, normalisation_of, unbroadcast
+from probegen.parity.witness.adjoints import adjoint, axes_of, normalisation_of, unbroadcast
 from probegen.parity.witness.forward import ForwardValues
+from probegen.parity.witness.recurrent import RECURRENT, relevance_through_time
+from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.walk import UnknownNode, plain
 
 Array = npt.NDArray[Any]
@@ -31,13 +33,21 @@ _SUMS = frozenset(
     {"Add", "Sub", "Sum", "Mean", "ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool"}
     | {"CumSum", "Resize", "Upsample", "BatchNormalization"}
 )
+#: Sums of their first input, if that alone changes, and norms.
+_SUMS_OF_FIRST = frozenset(
+    {"GridSample", "RoiAlign", "Col2Im", "DFT", "STFT", "DeformConv", "ReduceL1", "ReduceL2"}
+    | {"LpPool", "GlobalLpPool", "LogSoftmax"}
+)
+#: Reductions that have a rule of their own.
+_OF_SUMS = ("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd")
 _SCATTERS = ("ScatterElements", "ScatterND")
 _MOVED = frozenset(
     {
         "Identity", "Cast", "CastLike", "Dropout", "Concat", "Reshape", "Transpose", "Squeeze",
         "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Tile", "Pad", "DepthToSpace",
         "SpaceToDepth", "ReverseSequence", "Gather", "GatherElements", "GatherND", "Where",
-        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark",
+        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark", "Trilu", "Compress",
+        "MaxUnpool", "TopK",
     }
 )  # fmt: skip
 
@@ -92,8 +102,13 @@ class Propagated:
         x = None if layer is None else layer.inputs[1 - (weights_of(layer) or 0)]
         if layer is not None and x is not None and relevance is not None:
             yield x, self._layer(layer, step.y, relevance)
-        elif key in _MOVED or (key in _SCATTERS and _met(node) == "none"):
+        elif key in _MOVED or (key in _SCATTERS and _met(node) in ("none", "max", "min")):
             yield from plain(step, arrived, wanted)
+        elif key in RECURRENT:
+            for i in wanted:
+                value = node.inputs[i]
+                if value is not None:
+                    yield value, relevance_through_time(step, arrived, i, self.table.epsilon)
         elif relevance is None:
             raise Unknown(f"{key}, of which another output than the first is used")
         else:
@@ -112,11 +127,18 @@ class Propagated:
             yield function.entry, relevance
         elif key in ("Max", "Min") and distinct > 1:
             yield from plain(step, [relevance], wanted)
-        elif (sums := _is_sum(node)) or (key in _PRODUCTS and (distinct == 2 or key != "Mul")):
-            parts = 1 if sums else len(wanted)
-            ratio = relevance / _away(step.y, self.table.epsilon) / parts
+        elif key in _OF_SUMS and x is not None:
+            yield x, self._of_a_sum(step, relevance)
+        elif key == "Div" and distinct == 2:
+            yield from _halves(step, relevance)
+        elif (sums := _is_sum(node, wanted)) or (
+            key in _PRODUCTS and (distinct > 1 or key != "Mul")
+        ):
+            factors = [i for i in wanted if key != "Gemm" or i < 2]
+            ratio = relevance / _away(step.y, self.table.epsilon)
             for i, (value, share) in zip(wanted, plain(step, [ratio], wanted), strict=True):
-                yield value, step.inputs[i] * share
+                parts = 1 if sums or i not in factors else len(factors)
+                yield value, step.inputs[i] * share / parts
         elif x is not None and key in ("LayerNormalization", "InstanceNormalization"):
             yield x, self._normalisation(step, relevance)
         elif x is not None and key == "Softmax":
@@ -126,6 +148,19 @@ class Propagated:
             yield x, unbroadcast(relevance, self.values[x].shape)
         else:
             raise Unknown(key)
+
+    def _of_a_sum(self, step: Step, relevance: Array) -> Array:
+        """Returns each element's part of a sum of logarithms, exponentials or squares."""
+        axes, x = axes_of(step), step.x
+        kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
+        r, y = relevance.reshape(kept), step.y.reshape(kept)
+        if step.node.op_type == "ReduceProd":
+            return np.broadcast_to(r / np.prod([x.shape[i] for i in axes]), x.shape)
+        if step.node.op_type == "ReduceLogSumExp":
+            return np.asarray(r * np.exp(x - y))
+        if step.node.op_type == "ReduceLogSum":
+            return np.asarray(r * x / np.exp(y))
+        return np.asarray(r * x**2 / _away(y, self.table.epsilon))
 
     def _normalisation(self, step: Step, relevance: Array) -> Array:
         """Returns what x gets of `scale * (x - mean(x)) / deviation + shift`: by its terms."""
@@ -230,10 +265,20 @@ def _away(z: Array, epsilon: float) -> Array:
     return np.asarray(z + np.where(z >= 0, epsilon, -epsilon))
 
 
+def _halves(step: Step, relevance: Array) -> Iterable[tuple[ir.Value, Array]]:
+    """Yields half of the relevance of a quotient for each of the two."""
+    for value, array in zip(step.node.inputs, step.inputs, strict=True):
+        if value is not None:
+            yield value, unbroadcast(relevance / 2, np.shape(array))
+
+
 def _met(node: ir.Node) -> str:
     return str(attribute(node, "reduction", "none"))
 
 
-def _is_sum(node: ir.Node) -> bool:
-    """Tells whether each element of a result is a sum of elements."""
-    return key_of(node) in _SUMS or (key_of(node) in _SCATTERS and _met(node) == "add")
+def _is_sum(node: ir.Node, wanted: Sequence[int]) -> bool:
+    """Tells whether each element of a result is a sum of elements, or has shares as one."""
+    key = key_of(node)
+    if key in _SUMS or (key in _SCATTERS and _met(node) == "add"):
+        return True
+    return key in _SUMS_OF_FIRST and list(wanted) == [0]

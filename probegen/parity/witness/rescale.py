@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,22 +11,25 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
+from probegen.graph.core.marks import MARK_DOMAIN, STRAIGHT_THROUGH
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
 from probegen.parity.witness.adjoints import (
-    Step,
-    Unknown,
     adjoint,
+    axes_of,
     normalisation_of,
     slope,
     slope_of,
     unbroadcast,
 )
+from probegen.parity.witness.recurrent import RECURRENT, rescaled_through_time
+from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.walk import plain
 
 Array = npt.NDArray[Any]
 
 _SMALL = 1e-6
+_STRAIGHT_THROUGH = f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}"
 #: Have a large curvature near 0, where a slope tells nothing of a difference.
 _BENT_AT_ZERO = ("Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt")
 _PRODUCTS = ("Mul", "MatMul", "Gemm", "Einsum")
@@ -42,9 +45,21 @@ _LINEAR = frozenset(
         "probegen::Mark", "probegen::StopGradient",
     }
 )  # fmt: skip
+#: What is linear in its first input, where the others do not change.
+_LINEAR_IN_FIRST = (
+    "Div", "GridSample", "RoiAlign", "MaxUnpool", "Col2Im", "Compress", "DFT", "STFT", "DeformConv",
+)  # fmt: skip
 _SCATTERS = ("ScatterElements", "ScatterND")
 _TO_LARGEST = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
-_NORMALISATIONS = ("LayerNormalization", "InstanceNormalization")
+_NORMALISATIONS = ("LayerNormalization", "InstanceNormalization", "RMSNormalization")
+#: Reductions `F(sum(f(x)))`: operator -> F, and f.
+_OF_SUMS: Mapping[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "ReduceL1": (lambda s: s, np.abs),
+    "ReduceSumSquare": (lambda s: s, np.square),
+    "ReduceL2": (np.sqrt, np.square),
+    "ReduceLogSum": (np.log, lambda x: x),
+    "ReduceLogSumExp": (np.log, np.exp),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +80,9 @@ class Rescaled:
         """Yields what arrives at each input."""
         node, key = step.node, key_of(step.node)
         distinct = {node.inputs[i] for i in wanted}
+        if key in RECURRENT or key == _STRAIGHT_THROUGH:
+            yield from self._whole(step, arrived, wanted)
+            return
         if key not in _SUMS:
             function = function_of_one(node)
             if function is not None and len(function.nodes) > 1 and function.entry in self.there:
@@ -83,13 +101,29 @@ class Rescaled:
         if (
             adds
             or key in _LINEAR
-            or (key in (*_PRODUCTS, "Div") and len(wanted) == 1 and wanted[0] == 0)
+            or (key in (*_PRODUCTS, *_LINEAR_IN_FIRST) and len(wanted) == 1 and wanted[0] == 0)
         ):
             yield from plain(step, arrived, wanted)
         elif key in _PRODUCTS:
             yield from plain(self._between(step), arrived, wanted)
         elif arrived[0] is not None:
             yield from self._single(step, arrived[0], wanted, len(distinct))
+
+    def _whole(
+        self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
+    ) -> Iterable[tuple[ir.Value, Array]]:
+        """Recurrent operators, and roundings, whose second input goes on."""
+        node, first = step.node, arrived[0]
+        if node.op_type not in RECURRENT:
+            yield from () if first is None else self._single(step, first, [1], 1)
+            return
+        pairs = zip(node.inputs, step.inputs, strict=True)
+        there = [a if v is None else self.there.get(v, a) for v, a in pairs]
+        back = dataclasses.replace(step, inputs=there)
+        for i in wanted:
+            value = node.inputs[i]
+            if value is not None:
+                yield value, rescaled_through_time(step, back, arrived, i)
 
     def _same(self, value: ir.Value) -> bool:
         """Tells whether a tensor is the same at the baseline."""
@@ -116,8 +150,16 @@ class Rescaled:
             yield from self._quotient(step, g, wanted)
         elif key in ("Softmax", "LogSoftmax"):
             yield x, self._softmax(step, g)
-        elif key in _TO_LARGEST:
-            yield x, self._largest(step, g)
+        elif (
+            key in _TO_LARGEST
+            or (key in ("Max", "Min") and distinct > 2)
+            or (key in _SCATTERS and attribute(node, "reduction", "none") in ("max", "min"))
+        ):
+            yield from self._largest(step, g, wanted)
+        elif key in _OF_SUMS:
+            yield x, self._of_a_sum(step, g, *_OF_SUMS[key])
+        elif key == "LpNormalization":
+            yield x, self._by_length(step, g)
         elif key in _NORMALISATIONS:
             yield x, self._normalised(step, g)
         elif distinct == 1:
@@ -125,8 +167,12 @@ class Rescaled:
             near = np.abs(dx) < _SMALL
             if key in _BENT_AT_ZERO:
                 near &= (np.abs(dy) < 1e-3 * np.abs(step.y)) | (dx == 0)
-            ratio = np.where(near, slope(step, wanted[0]), dy / np.where(near, 1, dx))
+            rounds = key == _STRAIGHT_THROUGH
+            steep = adjoint(step, [np.ones_like(dy)], 1) if rounds else slope(step, wanted[0])
+            ratio = np.where(near, steep, dy / np.where(near, 1, dx))
             yield x, unbroadcast(g * ratio, dx.shape)
+        elif distinct == 2 and len(node.inputs) == 2:
+            yield from self._of_two(step, g)
         else:
             raise Unknown(f"{key} of {distinct} tensors that change")
 
@@ -170,25 +216,83 @@ class Rescaled:
             return np.asarray(g - share * g.sum(axis=axis, keepdims=True))
         return np.asarray(mean * g - share * (mean * g).sum(axis=axis, keepdims=True))
 
-    def _largest(self, step: Step, g: Array) -> Array:
+    def _of_two(self, step: Step, g: Array) -> Iterable[tuple[ir.Value, Array]]:
+        """Shapley's value of each of two operands, over its difference."""
+        values = [v for v in step.node.inputs if v is not None]
+        there = [np.asarray(self.there[v]) for v in values]
+        y, y_there = step.y, step.at(dict(enumerate(there)))
+        for k, value in enumerate(values):
+            gone, alone = step.at({k: there[k]}), step.at({1 - k: there[1 - k]})
+            share = g * ((y - gone) + (alone - y_there)) / 2
+            dx = np.broadcast_to(step.inputs[k] - there[k], y.shape)
+            near = np.abs(dx) < _SMALL
+            ratio = np.where(near, g * slope(step, k), share / np.where(near, 1, dx))
+            yield value, unbroadcast(ratio, np.shape(step.inputs[k]))
+
+    def _largest(
+        self, step: Step, g: Array, wanted: Sequence[int]
+    ) -> Iterable[tuple[ir.Value, Array]]:
+        """What y has more than y' goes to where y comes from, the rest to where y' does."""
+        node = step.node
+        dy = self._difference(node.outputs[0])
+        there = [
+            a if v is None else self.there.get(v, a)
+            for v, a in zip(node.inputs, step.inputs, strict=True)
+        ]
+        back = dataclasses.replace(step, inputs=there, outputs=[self.there[node.outputs[0]]])
+        least = node.op_type in ("ReduceMin", "Min") or attribute(node, "reduction") == "min"
+        up = dy < 0 if least else dy > 0
+        for i in wanted:
+            value = node.inputs[i]
+            if value is None:
+                continue
+            total = adjoint(step, [np.where(up, g * dy, 0)], i)
+            total = total + adjoint(back, [np.where(up, 0, g * dy)], i)
+            dx = self._difference(value)
+            yield value, np.where(dx == 0, 0, total / np.where(dx == 0, 1, dx))
+
+    def _of_a_sum(
+        self,
+        step: Step,
+        g: Array,
+        outer: Callable[[Array], Array],
+        inner: Callable[[Array], Array],
+    ) -> Array:
+        """The rescale rule of the outer function, the sum, and that of the inner one."""
         x = step.node.inputs[0]
         if x is None:
             raise Unknown(step.node.op_type)
-        dx, dy = self._difference(x), self._difference(step.node.outputs[0])
-        back = dataclasses.replace(
-            step, inputs=[self.there[x], *step.inputs[1:]], outputs=[step.y - dy]
-        )
-        up = dy < 0 if step.node.op_type == "ReduceMin" else dy > 0
-        total = adjoint(step, [np.where(up, g * dy, 0)], 0)
-        total = total + adjoint(back, [np.where(up, 0, g * dy)], 0)
-        return np.where(dx == 0, 0, total / np.where(dx == 0, 1, dx))
+        here, there, axes = step.x, self.there[x], axes_of(step)
+        kept = [1 if i in axes else n for i, n in enumerate(here.shape)]
+        sums = [inner(v).sum(axis=axes, keepdims=True) for v in (here, there)]
+        steep = _rescaled(outer, *sums)
+        return np.asarray(g.reshape(kept) * steep * _rescaled(inner, here, there))
+
+    def _by_length(self, step: Step, g: Array) -> Array:
+        """x over its length: the mean of x, and of one over the length, as factors."""
+        x, axis = step.node.inputs[0], int(attribute(step.node, "axis", -1))
+        if x is None:
+            raise Unknown(step.node.op_type)
+        here, there = step.x, self.there[x]
+        inner = np.square if int(attribute(step.node, "p", 2)) == 2 else np.abs
+        outer = np.sqrt if inner is np.square else np.positive
+        sums = [inner(v).sum(axis=axis, keepdims=True) for v in (here, there)]
+        ones = [np.where(s == 0, 0, 1 / np.where(s == 0, 1, outer(s))) for s in sums]
+        change = sums[0] - sums[1]
+        near = np.abs(change) < _SMALL * np.abs(sums[0])
+        by = -0.5 * sums[0] ** -1.5 if inner is np.square else -1 / sums[0] ** 2
+        steep = np.where(near, by, (ones[0] - ones[1]) / np.where(near, 1, change))
+        to_sum = (g * (here + there) / 2).sum(axis=axis, keepdims=True) * steep
+        return np.asarray(g * (ones[0] + ones[1]) / 2 + to_sum * _rescaled(inner, here, there))
 
     def _normalised(self, step: Step, g: Array) -> Array:
         x = step.node.inputs[0]
         if x is None:
             raise Unknown(step.node.op_type)
         axes, scale, epsilon = normalisation_of(step)
-        c = [v - v.mean(axis=axes, keepdims=True) for v in (step.x, self.there[x])]
+        bare = step.node.op_type == "RMSNormalization"
+        pair = (step.x, self.there[x])
+        c = [v if bare else v - v.mean(axis=axes, keepdims=True) for v in pair]
         v = [(a**2).mean(axis=axes, keepdims=True) + epsilon for a in c]
         s = [a**-0.5 for a in v]
         same = np.abs(v[0] - v[1]) < 1e-9 * v[0]
@@ -197,7 +301,17 @@ class Rescaled:
         to_variance = (g * (c[0] + c[1]) / 2).sum(axis=axes, keepdims=True) * steep
         count = np.prod([step.x.shape[i] for i in axes])
         inner = g * (s[0] + s[1]) / 2 + to_variance * (c[0] + c[1]) / count
-        return np.asarray(inner - inner.mean(axis=axes, keepdims=True))
+        return np.asarray(inner if bare else inner - inner.mean(axis=axes, keepdims=True))
+
+
+def _rescaled(function: Callable[[Array], Array], here: Array, there: Array) -> Array:
+    """Returns how a function differs over how its argument does; a slope where that is hardly."""
+    change, h = here - there, _SMALL * np.maximum(np.abs(here), _SMALL)
+    near = np.abs(change) < h
+    ahead, behind = np.where(near, here + h, here), np.where(near, here - h, there)
+    with np.errstate(all="ignore"):
+        found = (function(ahead) - function(behind)) / (ahead - behind)
+    return np.where(np.isfinite(found), found, 0.0)
 
 
 def _log_softmax(x: Array, axis: int) -> Array:

@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import inputs_of, key_of
-from probegen.parity.witness.adjoints import Step, Unknown, adjoint
+from probegen.parity.witness.adjoints import adjoint
 from probegen.parity.witness.forward import ForwardValues, floating
+from probegen.parity.witness.step import Step, Unknown
 
 Array = npt.NDArray[Any]
 

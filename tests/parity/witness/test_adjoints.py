@@ -4,8 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from probegen.parity.witness.adjoints import Step, Unknown, adjoint
+from probegen.parity.witness.adjoints import adjoint
 from probegen.parity.witness.evaluation import NodeEvaluator
+from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.windows import Windows
 
 rng = np.random.default_rng(7)
@@ -70,7 +71,18 @@ CASES = [
      [numbers(2, 3, 4), None, np.array([1, 2, 1], np.float32)], (0,)),
     ("Resize", {"mode": "cubic", "coordinate_transformation_mode": "align_corners"},
      [numbers(4, 2, 5), None, None, np.array([6, 2, 3], np.int64)], (0,)),
-    ("CumSum", {}, [numbers(2, 5), np.array(1, np.int64)], (0,)),  # by differences
+    ("TopK", {"axis": 1}, [numbers(2, 5, 3), np.array([2], np.int64)], (0,)),
+    ("ScatterElements", {"axis": 1, "reduction": "max"},
+     [numbers(2, 3), np.array([[0, 0, 2, -1], [1, 1, 1, 0]], np.int64), numbers(2, 4)], (0, 2)),
+    ("ScatterND", {"reduction": "min"},
+     [numbers(4, 3), np.array([[1], [3], [1]], np.int64), numbers(3, 3)], (0, 2)),
+    ("CumSum", {}, [numbers(2, 5), np.array(1, np.int64)], (0,)),
+    ("CumSum", {"reverse": 1, "exclusive": 1}, [numbers(4, 5), np.array(0, np.int64)], (0,)),
+    ("ReduceL1", {"keepdims": 0}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("ReduceL2", {"keepdims": 1}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("ReduceSumSquare", {"keepdims": 0}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("ReduceLogSum", {"keepdims": 0}, [numbers(2, 3, 4, 5) ** 2, AXES], (0,)),
+    ("ReduceLogSumExp", {"keepdims": 1}, [numbers(2, 3, 4, 5), AXES], (0,)),
     ("LRN", {"size": 3}, [numbers(2, 5, 2, 2)], (0,)),  # by differences
 ]  # fmt: skip
 
@@ -78,7 +90,8 @@ CASES = [
 def node_of(operator, attributes, inputs):
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18})
     values = [ir.Value(name=f"i{k}") for k in range(len(inputs))]
-    node = ir.node(operator, values, attributes=attributes)
+    outputs = 2 if operator == "TopK" else 1
+    node = ir.node(operator, values, attributes=attributes, num_outputs=outputs)
     graph.append(node)
     return node
 
@@ -86,9 +99,9 @@ def node_of(operator, attributes, inputs):
 @pytest.mark.parametrize(("operator", "attributes", "inputs", "positions"), CASES)
 def test_gradients_are_those_of_differences(operator, attributes, inputs, positions):
     node, evaluate = node_of(operator, attributes, inputs), NodeEvaluator(18)
-    y = evaluate(node, inputs)[0]
-    g = rng.normal(size=y.shape)
-    step = Step(node, list(inputs), [y], evaluate)
+    outputs = evaluate(node, inputs)
+    g = rng.normal(size=outputs[0].shape)
+    step = Step(node, list(inputs), outputs, evaluate)
     for position in positions:
         found = adjoint(step, [g], position)
         assert found.shape == inputs[position].shape
