@@ -86,7 +86,7 @@ def array_of(path: str | None) -> Any:
         return None
     found = load_arrays(path)
     if isinstance(found, dict | list):
-        raise InputError(f"{path} is an .npz file; expected an .npy file, which holds one array.")
+        raise InputError(f"{path} holds no single array; expected an .npy file.")
     return found
 
 
@@ -120,7 +120,7 @@ def forecast_of(text: str | None) -> bool | list[str | int] | None:
 def _one_target(text: str) -> int | str:
     if text == "argmax":
         return -1
-    return int(text) if text.removeprefix("-").isdigit() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def sizes_of(given: Sequence[str]) -> dict[str, int] | None:
@@ -132,7 +132,7 @@ def sizes_of(given: Sequence[str]) -> dict[str, int] | None:
     found = {}
     for text in given:
         axis, _, size = text.partition("=")
-        if not axis or not size.isdigit():
+        if not axis or not size.isdecimal():
             raise InputError(f"--size takes for instance height=64, got {text!r}.")
         found[axis] = int(size)
     return found or None

@@ -123,7 +123,7 @@ class Artefact:
                 never turned into integers.
             target: for an artefact compiled with `target="input"`, what to differentiate: a
                 class index or class name for all rows, or a sequence with one for each row.
-                -1 and None mean each row's own argmax.
+                -1, "argmax" and None mean each row's own argmax.
             explain: False computes the predictions only; with a gate in the artefact the
                 explanations then cost nothing.
             check_finite: refuse NaN and infinity instead of passing them on.

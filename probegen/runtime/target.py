@@ -12,10 +12,11 @@ from probegen.artefact.manifest import Manifest, names_of_scores
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array
 
-#: A class index or name for all rows, or one for each row; -1 is a row's own argmax.
+#: A class index or name for all rows, or one for each row; -1 and "argmax" are a row's own best.
 Target = int | str | Sequence[int | str] | npt.NDArray[np.integer[Any]]
 
 ARGMAX = -1
+_BEST = "argmax"
 
 
 def check_target(target: Target | None, manifest: Manifest, batch: int) -> Array | None:
@@ -74,6 +75,9 @@ def _index(target: Any, manifest: Manifest) -> int:
 
 
 def _named(target: str, manifest: Manifest) -> int:
+    """Returns the index of a class by its name, or what stands for the best one."""
+    if target == _BEST and target not in (manifest.class_names or ()):
+        return ARGMAX
     if manifest.class_names is None:
         raise InputError(
             f"the target {target!r} is a name, but the artefact knows no class names; pass an "

@@ -23,10 +23,15 @@ from probegen.errors import ProbegenError
 from probegen.runtime.drift import Running, chosen_by_the_model
 from probegen.serve.batching import Batcher, Done, Limits, QueueFullError, StoppingError
 from probegen.serve.description import model_metadata, server_metadata
-from probegen.serve.inference import Job, Reply, Served, prepare, refusal, reply
+from probegen.serve.inference import Job, Reply, Served, read, refusal, reply
 from probegen.serve.logs import NAME, event
 from probegen.serve.metrics import CONTENT_TYPE, Metrics
-from probegen.serve.protocol import JSON_LENGTH_HEADER, Request, read_request, write_error
+from probegen.serve.protocol import (
+    JSON_LENGTH_HEADER,
+    Request,
+    read_error,
+    write_error,
+)
 
 #: Bodies above this are read and written in a thread, so that others are answered meanwhile.
 _LARGE = 2**18
@@ -153,7 +158,7 @@ class Server:
         self.metrics.request(told["explain"], reply.status, seconds)
         level = logging.ERROR if reply.status == 500 else logging.INFO
         if reply.status >= 400:
-            told["error"] = reply.body.decode("utf-8", "replace")
+            told["error"] = read_error(reply.body)
         told |= {"status": reply.status, "seconds": round(seconds, 6)}
         event(self._log, "infer", level, **told)
         return Response(reply.body, reply.status, {**reply.headers, **headers})
@@ -165,7 +170,7 @@ class Server:
         body = await self._body(http)
         length = http.headers.get(JSON_LENGTH_HEADER)
         try:
-            request, job = await self._threaded(len(body), self._read, body, length)
+            request, job = await self._threaded(len(body), read, self.served, body, length)
             told |= {"id": request.id, "explain": job.feeds.explain, "samples": job.rows}
             done: Done = await self.batcher.submit(job)
             self.metrics.waited(job.feeds.explain, done.waited)
@@ -190,10 +195,6 @@ class Server:
         if random.random() < self.settings.drift_rate and not job.region:
             target = job.feeds.asked.get(TARGET_INPUT)
             self.drift.observe(done.arrays, chosen_by_the_model(target, job.rows))
-
-    def _read(self, body: bytes, length: str | None) -> tuple[Request, Job]:
-        request = read_request(body, length)
-        return request, prepare(self.served, request)
 
     async def _body(self, http: HttpRequest) -> bytes:
         """Returns the body of a request.

@@ -30,8 +30,19 @@ NAMES = {dtype: name for name, dtype in NUMPY.items()} | {"string": BYTES, "bflo
 
 #: More elements than this no request can hold.
 _MOST = 2**40
-#: What kinds of arrays JSON values may come as, for a kind of element type.
-_FROM = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}
+#: What JSON values may come as, for a kind of element type.
+_FROM: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
+#: How lists of such values are called.
+_CALLED = {
+    bool: "booleans",
+    int: "whole numbers",
+    float: "numbers with decimals",
+    str: "strings",
+    dict: "objects",
+    type(None): "null (NaN comes as bytes)",
+}
+#: More axes than any tensor has; JSON lists are no deeper.
+_MOST_AXES = 32
 
 
 def checked_shape(name: str, shape: Any, datatype: Any) -> tuple[tuple[int, ...], int]:
@@ -40,14 +51,20 @@ def checked_shape(name: str, shape: Any, datatype: Any) -> tuple[tuple[int, ...]
     Raises:
         InputError: the shape is no list of sizes, or the datatype is unknown.
     """
-    if datatype not in NUMPY and datatype not in (BYTES, BF16):
-        known = (*NUMPY, BYTES, BF16)
+    known = (*NUMPY, BYTES, BF16)
+    if datatype is None:
+        raise InputError(f"input {name!r} has no datatype; the protocol has {', '.join(known)}.")
+    if datatype not in known:
         raise InputError(
-            f"input {name!r} has the datatype {datatype!r}; the protocol has {', '.join(known)}."
-            f"{did_you_mean(str(datatype).upper(), known)}"
+            f"input {name!r} has the datatype {str(datatype)[:40]!a}; the protocol has "
+            f"{', '.join(known)}.{did_you_mean(str(datatype).upper(), known)}"
         )
-    fits = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-    if not fits or math.prod(shape) > _MOST:
+    fits = (
+        isinstance(shape, list)
+        and len(shape) <= _MOST_AXES
+        and all(type(n) is int and n >= 0 for n in shape)
+    )
+    if not fits or math.prod(n or 1 for n in shape) > _MOST:
         raise InputError(
             f"input {name!r} has the shape {str(shape)[:80]}; expected a list of sizes, such as "
             "[1, 224, 224, 3]."
@@ -62,22 +79,22 @@ def from_json(name: str, shape: Any, datatype: Any, data: Any) -> Array:
         InputError: values are missing, too many, or of another type than `datatype`.
     """
     sizes, count = checked_shape(name, shape, datatype)
+    values = data if isinstance(data, list) else [data]
+    kinds = _types_in(name, values)
     if datatype == BYTES:
-        flat = _flat(data) if isinstance(data, list) else None
-        if flat is None or not all(isinstance(v, str) for v in flat):
+        if values is not data or not kinds <= {str, list}:
             raise InputError(f"input {name!r} is of BYTES; expected a list of strings as its data.")
-        return _shaped(name, np.array(flat, np.str_) if flat else np.zeros(0, "U1"), sizes, count)
+        return _shaped(name, _texts(_flat(values)), sizes, count)
+    wanted = np.dtype("float32" if datatype == BF16 else NUMPY[datatype])
+    if others := kinds - _FROM[wanted.kind] - {list}:
+        held = " and ".join(sorted(_CALLED[kind] for kind in others))
+        raise InputError(f"the data of input {name!r} hold {held}, and its datatype is {datatype}.")
     try:
-        array = np.asarray(data)
+        array = np.asarray(data, np.float64 if wanted.kind == "f" else None)
     except (ValueError, OverflowError) as error:
         raise InputError(f"the data of input {name!r} are no regular array: {error}.") from error
-    wanted = np.dtype("float32" if datatype == BF16 else NUMPY[datatype])
-    if wanted.kind == "u" and array.dtype.kind == "f":
-        array = _large_whole_numbers(data, array)
-    if array.size and array.dtype.kind not in _FROM[wanted.kind]:
-        raise InputError(
-            f"the data of input {name!r} are {_kind(array)}, and its datatype is {datatype}."
-        )
+    if wanted.kind in "iu" and array.dtype.kind not in "iu":
+        array = np.array(data, object)  # some are above 2^63, and numpy makes floats of these
     return _shaped(name, _cast(name, array, wanted, datatype), sizes, count)
 
 
@@ -91,7 +108,7 @@ def from_binary(name: str, shape: Any, datatype: Any, raw: memoryview) -> Array:
     """
     sizes, count = checked_shape(name, shape, datatype)
     if datatype == BYTES:
-        return _shaped(name, np.array(_strings(name, raw, count), object), sizes, count)
+        return _shaped(name, _texts(_strings(name, raw, count)), sizes, count)
     stored = np.dtype("uint16" if datatype == BF16 else NUMPY[datatype]).newbyteorder("<")
     if len(raw) != count * stored.itemsize:
         raise InputError(
@@ -143,6 +160,14 @@ def name_of(array: Array) -> str:
     return BYTES if array.dtype.kind in "USO" else NAMES[array.dtype.name]
 
 
+def _texts(found: list[str]) -> Array:
+    """Returns texts as objects: in an array of texts each takes the space of the longest.
+
+    None at all are an array of texts, which tells of what type they are.
+    """
+    return np.array(found, object) if found else np.zeros(0, np.str_)
+
+
 def _strings(name: str, raw: memoryview, count: int) -> list[str]:
     found: list[str] = []
     place = 0
@@ -166,7 +191,11 @@ def _strings(name: str, raw: memoryview, count: int) -> list[str]:
 
 
 def _cast(name: str, array: Array, wanted: np.dtype[Any], datatype: str) -> Array:
-    """Returns values in an element type that holds them."""
+    """Returns values in an element type that holds them.
+
+    Raises:
+        InputError: it does not.
+    """
     if wanted.kind in "iu" and array.size:
         limits = np.iinfo(wanted)
         if array.min() < limits.min or array.max() > limits.max:
@@ -175,15 +204,13 @@ def _cast(name: str, array: Array, wanted: np.dtype[Any], datatype: str) -> Arra
                 f"{limits.min} to {limits.max}."
             )
     with np.errstate(over="ignore"):
-        return array.astype(wanted)
-
-
-def _large_whole_numbers(data: Any, array: Array) -> Array:
-    """Returns whole numbers as such; numpy makes floats of some above 2^63 beside smaller ones."""
-    whole = np.array(data, object)
-    if not all(type(v) is int and 0 <= v < 2**64 for v in whole.reshape(-1).tolist()):
-        return array
-    return whole.astype(np.uint64)
+        cast = array.astype(wanted)
+    if wanted.kind == "f" and (np.isinf(cast) & np.isfinite(array)).any():
+        raise InputError(
+            f"the data of input {name!r} do not fit into {datatype}, whose largest number is "
+            f"{float(np.finfo(wanted).max):.5g}."
+        )
+    return cast
 
 
 def _shaped(name: str, array: Array, sizes: tuple[int, ...], count: int) -> Array:
@@ -203,6 +230,18 @@ def _flat(values: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _kind(array: Array) -> str:
-    names = {"b": "booleans", "f": "numbers with decimals", "U": "strings", "i": "whole numbers"}
-    return names.get(array.dtype.kind, "no regular array of numbers")
+def _types_in(name: str, values: Sequence[Any], depth: int = 1) -> set[type]:
+    """Returns the types of the values in lists; `list` is among them where lists hold lists.
+
+    numpy is asked only afterwards: an array of texts would take the space of the longest for each.
+
+    Raises:
+        InputError: lists hold lists deeper than any tensor has axes.
+    """
+    found = set(map(type, values))
+    if list in found:
+        if depth == _MOST_AXES:
+            raise InputError(f"the data of input {name!r} are lists more than {_MOST_AXES} deep.")
+        inner = (value for value in values if isinstance(value, list))
+        found = found.union(*(_types_in(name, value, depth + 1) for value in inner))
+    return found

@@ -1,7 +1,7 @@
 """From a request to a response: what is asked for, what is fed, what is answered.
 
 `infer` does all of it for one request. A server that puts several requests into one batch calls
-`prepare`, then `compute` on `merged` feeds, then `answer`.
+`read`, then `compute` on `merged` feeds, then `answer`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ class Served:
     version: str = "1"
 
     def __post_init__(self) -> None:
+        """Refuses an artefact that no request could be answered of.
+
+        Raises:
+            ArtefactError: an element type has no name in the protocol, or what takes texts apart
+                is not installed.
+        """
         specs: list[InputSpec | OutputSpec] = [*self.artefact.inputs, *self.artefact.outputs]
         for spec in specs:
             if spec.dtype not in datatypes.NAMES:
@@ -65,6 +71,10 @@ class Served:
                     f"{self.artefact.path!r} cannot be served: {spec.name!r} is of {spec.dtype}, "
                     "for which the Open Inference Protocol has no datatype."
                 )
+        try:
+            _ = self.artefact.texts.tokenizers  # opened now, and not by the first request
+        except InputError as error:  # a library is missing, which is no request's fault
+            raise ArtefactError(f"{self.artefact.path!r} cannot be served: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +132,24 @@ def infer(served: Served, body: bytes, json_length: int | str | None = None) -> 
         artefact could not be run, with status 500.
     """
     try:
-        request = read_request(body, json_length)
-        job = prepare(served, request)
+        request, job = read(served, body, json_length)
         arrays = served.artefact.compute(job.feeds, job.outputs)
         return reply(served, request, job, arrays)
     except ProbegenError as error:
         return refusal(error)
+
+
+def read(served: Served, body: bytes, json_length: int | str | None = None) -> tuple[Request, Job]:
+    """Reads a request and checks it against the model.
+
+    Raises:
+        InputError: something in it does not fit; says what, and what would.
+    """
+    try:
+        request = read_request(body, json_length)
+        return request, prepare(served, request)
+    except RecursionError as error:  # where a message tells what was sent
+        raise InputError("the request's JSON is nested too deeply.") from error
 
 
 def refusal(error: ProbegenError) -> Reply:

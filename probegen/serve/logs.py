@@ -11,6 +11,8 @@ from typing import Any
 NAME = "probegen.serve"
 #: Under this key of `extra` a record carries the fields of its line.
 FIELDS = "fields"
+#: Characters of a text that a line holds at most: some come from whoever sends a request.
+_LONGEST = 500
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,5 +48,6 @@ def set_up(level: str) -> logging.Logger:
 
 
 def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Writes one line."""
-    logger.log(level, name, extra={FIELDS: fields})
+    """Writes one line; long texts in it are cut."""
+    cut = {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in fields.items()}
+    logger.log(level, name, extra={FIELDS: cut})

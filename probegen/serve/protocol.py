@@ -18,6 +18,8 @@ from probegen.serve import datatypes
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 #: Parameters of the extension: of a tensor its bytes, of an output and of a request its form.
 _SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
+#: Parameters of extensions that change what an output holds, which are not served here.
+_NOT_SERVED = ("classification", "shared_memory_region")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +103,14 @@ def read_request(body: bytes, json_length: int | str | None = None) -> Request:
     wanted: dict[str, bool | None] = {}
     for entry in _entries(content, "outputs"):
         name = _name(entry, "output", wanted)
-        wanted[name] = _flag(_parameters(entry, f"output {name!r}"), _BINARY)
+        asked = _parameters(entry, f"output {name!r}")
+        for extension in _NOT_SERVED:
+            if asked.get(extension) is not None:
+                raise InputError(
+                    f"the output {name!r} is asked for with the parameter {extension!r}, which is "
+                    "of an extension that this server does not have; leave it out."
+                )
+        wanted[name] = _flag(asked, _BINARY)
     id_ = content.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise InputError(f"the request's id is {str(id_)[:40]!a}; expected text.")
@@ -146,6 +155,11 @@ def write_response(response: Response, request: Request) -> tuple[bytes, int | N
 def write_error(message: str) -> bytes:
     """Returns the body of an answer that is an error."""
     return json.dumps({"error": message}).encode()
+
+
+def read_error(body: bytes) -> str:
+    """Returns the message that `write_error` wrote."""
+    return str(json.loads(body)["error"])
 
 
 def _json_length(body: bytes, given: int | str | None) -> int:
@@ -217,9 +231,14 @@ def _tensor(name: str, entry: Mapping[str, Any], rest: memoryview) -> tuple[Arra
         return datatypes.from_json(name, shape, datatype, entry["data"]), rest
     if "data" in entry:
         raise InputError(f"input {name!r} has both data and the parameter {_SIZE!r}.")
-    if type(size) is not int or not 0 <= size <= len(rest):
+    if type(size) is not int:
         raise InputError(
-            f"input {name!r} is to have {str(size)[:40]} bytes, and {len(rest)} are left of the "
+            f"the parameter {_SIZE!r} of input {name!r} is {str(size)[:40]!a}; expected a whole "
+            "number."
+        )
+    if not 0 <= size <= len(rest):
+        raise InputError(
+            f"input {name!r} is to have {size} bytes, and {len(rest)} are left of the "
             f"body behind the JSON. Its end is told by the header {JSON_LENGTH_HEADER}."
         )
     return datatypes.from_binary(name, shape, datatype, rest[:size]), rest[size:]

@@ -186,7 +186,7 @@ def test_the_command_line_reads_them_from_a_file(tmp_path, capsys):
     assert "takes groups" in capsys.readouterr().err
     np.savez(tmp_path / "g.npz", np.arange(5) // 2)
     assert status_of(*given, "--groups", tmp_path / "g.npz") == 1
-    assert "g.npz is an .npz file; expected an .npy file" in capsys.readouterr().err
+    assert "g.npz holds no single array; expected an .npy file" in capsys.readouterr().err
     (tmp_path / "cut.npy").write_bytes((tmp_path / "g.npy").read_bytes()[:-1])
     assert status_of(*given, "--groups", tmp_path / "cut.npy") == 1
     assert "cut.npy is no .npy or .npz file of plain numbers" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_target(artefact, target, classes):
     np.testing.assert_array_equal(result["input_gradient/image"], gradient_of(classes))
 
 
-@pytest.mark.parametrize("target", [None, -1, [-1, -1, -1]])
+@pytest.mark.parametrize("target", [None, -1, [-1, -1, -1], "argmax", [-1, "argmax", -1]])
 def test_target_argmax(artefact, target):
     x = images(3)
     best = (x.reshape(3, -1) @ WEIGHTS).argmax(1)

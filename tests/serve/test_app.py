@@ -206,12 +206,14 @@ def test_a_line_of_the_log(client, caplog):
         body = as_json({"image": images(2)}, id="a", parameters={"explain": True})
         client.post(INFER, content=body)
         client.post(INFER, content=b"{}")
+        client.post(INFER, content=as_json({"x" * 10**5: images(1)}))
     lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
-    good, bad = (line for line in lines if line["event"] == "infer")
+    good, bad, long = (line for line in lines if line["event"] == "infer")
     assert good["level"] == "info"
     told = {key: good[key] for key in ("model", "id", "explain", "samples", "batch", "status")}
     assert told == {
         "model": "zoo", "id": "a", "explain": True, "samples": 2, "batch": 2, "status": 200
     }  # fmt: skip
     assert 0 <= good["queued"] + good["ran"] <= good["seconds"] + 1e-5
-    assert (bad["status"], "has no inputs" in bad["error"]) == (400, True)
+    assert (bad["status"], bad["error"]) == (400, "the request has no inputs.")
+    assert len(long["error"]) == 500

@@ -1,6 +1,7 @@
 """Tensors of the protocol: every element type as JSON and as bytes, and what is no tensor."""
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +9,14 @@ import pytest
 from probegen.errors import InputError
 from probegen.serve import datatypes
 from tests.serve.support import NAMES
+
+
+def nested(depth, value):
+    """A value in lists in lists."""
+    for _ in range(depth):
+        value = [value]
+    return value
+
 
 VALUES = {"b": [True, False, True], "u": [0, 3, 200], "i": [-100, 0, 100], "f": [-1.5, 0.0, 3.25]}
 
@@ -59,6 +68,24 @@ def test_text():
         assert datatypes.to_json(found) == (texts, 0)
 
 
+def test_a_long_text_among_many_takes_its_space_once():
+    """As an array of texts these would take 4 GB, and 10**10 texts beside a long one any memory."""
+    texts = ["a" * 10**6, *["b"] * 1000]
+    tracemalloc.start()
+    found = datatypes.from_json("x", [1001], "BYTES", texts)
+    with pytest.raises(InputError, match="hold strings"):
+        datatypes.from_json("x", [1001], "FP32", texts)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    assert found.tolist() == texts
+    for none in (
+        datatypes.from_json("x", [0], "BYTES", []),
+        datatypes.from_binary("x", [0], "BYTES", memoryview(b"")),
+    ):
+        assert none.dtype.kind == "U"  # or nothing tells that it is text
+    assert datatypes.from_json("x", [1], "BYTES", ["a\0"]).tolist() == ["a\0"]
+
+
 def test_bfloat16_comes_as_the_numbers_that_it_holds():
     values = np.float32([1.0, -2.5, 3.140625, 1e30])
     raw = memoryview((values.view(np.uint32) >> 16).astype("<u2").tobytes())
@@ -78,7 +105,10 @@ def test_what_json_has_no_number_for():
     [
         ([2], "FLOAT32", [1, 2], r"datatype 'FLOAT32'; the protocol has BOOL, .* BF16\."),
         ([2], "fp32", [1, 2], r"Did you mean 'FP32'"),
-        ([2], None, [1, 2], "datatype None"),
+        ([2], None, [1, 2], "has no datatype; the protocol has BOOL"),
+        ([2], ["FP32"], [1, 2], r"datatype \"\['FP32'\]\""),
+        ([1] * 33, "FP32", [1], "expected a list of sizes"),
+        ([0, 2**30, 2**30], "FP32", [], "expected a list of sizes"),
         ("2", "FP32", [1, 2], "expected a list of sizes"),
         (None, "FP32", [1, 2], "expected a list of sizes"),
         ([-1], "FP32", [1], "expected a list of sizes"),
@@ -87,14 +117,21 @@ def test_what_json_has_no_number_for():
         ([3], "FP32", [1, 2], r"has 2 elements in the shape \[2\]; its shape \[3\] takes 3"),
         ([2, 1], "FP32", [[1, 2]], r"has 2 elements in the shape \[1, 2\]; its shape \[2, 1\]"),
         ([2, 2], "FP32", [[1, 2], [3]], "no regular array"),
-        ([2], "INT32", [1.5, 2], "are numbers with decimals, and its datatype is INT32"),
+        ([2], "INT32", [1.5, 2], "hold numbers with decimals, and its datatype is INT32"),
         ([1], "UINT8", [256], "do not fit into UINT8, which goes from 0 to 255"),
         ([1], "UINT8", [-1], "do not fit into UINT8"),
         ([1], "INT64", [2**70], "INT64"),
-        ([1], "BOOL", [1], "are whole numbers, and its datatype is BOOL"),
-        ([1], "FP32", ["1"], "are strings, and its datatype is FP32"),
-        ([1], "FP32", [None], "no regular array of numbers"),
-        ([1], "FP32", {"a": 1}, "no regular array of numbers"),
+        ([1], "BOOL", [1], "hold whole numbers, and its datatype is BOOL"),
+        ([1], "FP32", ["1"], "hold strings, and its datatype is FP32"),
+        ([2], "FP32", [1.5, True], "hold booleans, and its datatype is FP32"),
+        ([1], "FP32", [None], "hold null"),
+        ([1], "FP32", {"a": 1}, "hold objects"),
+        ([2], "FP32", [1, 1e39], r"do not fit into FP32, whose largest number is 3\.4028e\+38"),
+        ([2], "FP16", [1, 70000], r"do not fit into FP16, whose largest number is 65504"),
+        ([1], "BF16", [10**40], "do not fit into BF16"),
+        ([1], "FP64", [10**400], "no regular array"),
+        ([1], "FP32", nested(40, 1.5), "lists more than 32 deep"),
+        ([1], "BYTES", nested(900, "a"), "lists more than 32 deep"),
         ([1], "BYTES", [1], "expected a list of strings"),
         ([1], "BYTES", "a", "expected a list of strings"),
     ],

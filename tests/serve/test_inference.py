@@ -1,6 +1,7 @@
 """From the bytes of a request to those of a response, beside the artefact as Python calls it."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import keras
@@ -16,6 +17,7 @@ from probegen.serve.inference import Served, batch_key, divided, infer, merged, 
 from probegen.serve.protocol import read_request
 from tests.runtime.support import images
 from tests.serve.conftest import noise
+from tests.serve.linear import words_artefact
 from tests.serve.support import as_binary, as_json, read
 
 ALL = ["animal", "input_gradient/image", "saliency/image"]
@@ -176,6 +178,10 @@ def test_nan_and_infinity_go_through_as_bytes_and_are_null_in_json(zoo):
         ({"parameters": [1]}, "the parameters of the request are no object"),
         ({"outputs": [{"name": "animals"}]}, "no output 'animals'. Did you mean 'animal'?"),
         ({"outputs": [{"name": "animal"}] * 2}, "the output 'animal' stands there twice"),
+        (
+            {"outputs": [{"name": "animal", "parameters": {"classification": 2}}]},
+            "'classification', which is of an extension that this server does not have",
+        ),
         ({"outputs": [{}]}, "an output has no name"),
         ({"outputs": "animal"}, "outputs are no list of objects"),
         (
@@ -213,10 +219,20 @@ def test_bodies_that_are_none(zoo):
     assert "no JSON" in refused(zoo, body)  # without the header
     assert "no JSON" in refused(zoo, b"[" * 100_000)
     assert "no JSON object" in refused(zoo, b"[]")
+    good = as_json({"image": images(1)})
+    for depth in range(880, 1000, 2):  # some can be read, and not be told of
+        deep = b'{"parameters": {"target": %b1%b}, ' % (b"[" * depth, b"]" * depth)
+        message = refused(zoo, deep + good[1:])
+        said = ("is a list", "nested too deeply", "no JSON")
+        assert any(part in message for part in said), message
     for wrong in ("-1", "9999999", "x", "1.5", "\u0661"):
         assert "Inference-Header-Content-Length" in refused(zoo, body, wrong)
     assert "are left of the body" in refused(zoo, body[:-1], length)
     assert "belong to no input" in refused(zoo, body + b"\0", length)
+    changed = json.loads(body[:length])
+    changed["inputs"][0]["parameters"]["binary_data_size"] = "588"
+    text = json.dumps(changed).encode()
+    assert "'588'; expected a whole number" in refused(zoo, text + body[length:], len(text))
     changed = json.loads(body[:length])
     changed["inputs"][0]["data"] = [1]
     text = json.dumps(changed).encode()
@@ -235,6 +251,18 @@ def test_a_model_that_cannot_be_served():
     artefact = SimpleNamespace(path="m.onnx", inputs=[], outputs=[spec])
     with pytest.raises(ArtefactError, match="'spectrum' is of complex64, for which the Open"):
         Served(artefact, "m")
+
+
+def test_a_library_that_takes_texts_apart_is_missed_before_the_first_request(tmp_path, monkeypatch):
+    path = words_artefact(tmp_path)
+    served = Served(runtime.load(path), "words")
+    asked = {"text": np.array(["good bad", "good good"])}
+    np.testing.assert_array_equal(
+        answered(served, as_json(asked))[1]["scores"], [[-0.5, 0.5], [1.0, -1.0]]
+    )
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ArtefactError, match=r"cannot be served: .*pip install 'probegen\[text\]'"):
+        Served(runtime.load(path), "words")
 
 
 def test_text(tmp_path):

@@ -17,7 +17,16 @@ from probegen.errors import InputError, ManifestError, ProbegenError, did_you_me
 from probegen.runtime.texts.base import Tokenizer
 from probegen.runtime.texts.whole_words import Word, grouped
 
-__all__ = ["KINDS", "Texts", "Tokenizer", "holds_text", "takes_pairs", "tokenizer_of", "words_of"]
+__all__ = [
+    "KINDS",
+    "OF_LIBRARIES",
+    "Texts",
+    "Tokenizer",
+    "holds_text",
+    "takes_pairs",
+    "tokenizer_of",
+    "words_of",
+]
 
 Array = npt.NDArray[Any]
 
@@ -31,6 +40,9 @@ KINDS: Mapping[str, str] = {
     "sentence_piece": "probegen.runtime.texts.sentence_piece",
     "hugging_face": "probegen.runtime.texts.hugging_face",
 }
+
+#: Those that a library takes apart, which probegen[text] brings.
+OF_LIBRARIES = ("sentence_piece", "hugging_face")
 
 
 def tokenizer_of(spec: TextSpec) -> Tokenizer:

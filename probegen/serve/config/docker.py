@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from probegen._version import __version__
+from probegen.runtime.texts import OF_LIBRARIES
 from probegen.serve.config.base import Content, Options, Subject
 
 
@@ -24,11 +25,13 @@ def files(subject: Subject, options: Options) -> Mapping[str, Content]:
     ]  # fmt: skip
     ready = f"http://127.0.0.1:{options.port}/v2/health/ready"
     check = ["python", "-c", f"import urllib.request as r; r.urlopen('{ready}', timeout=2)"]
+    kinds = [text.tokenizer.get("kind") for text in subject.manifest.texts]
+    extras = "serve,text" if set(kinds) & set(OF_LIBRARIES) else "serve"
     text = f"""\
 # docker build -t {options.image} .
 # docker run -p {options.port}:{options.port} {options.image}
 FROM python:3.12-slim
-RUN pip install --no-cache-dir 'probegen[serve]=={__version__}'
+RUN pip install --no-cache-dir 'probegen[{extras}]=={__version__}'
 COPY {json.dumps([*names, "/models/"])}
 # Nothing is written: run it with --read-only if you like.
 USER 65534:65534

@@ -14,7 +14,7 @@ from probegen import runtime
 from probegen.errors import ArtefactError, OutputExistsError, SpecError
 from probegen.serve.config import Options, write
 from probegen.serve.config.tensorflow_serving import WARM_UP, prediction_log
-from tests.serve.linear import linear_artefact
+from tests.serve.linear import linear_artefact, words_artefact
 
 GATED = """\
 name: "linear"
@@ -131,6 +131,7 @@ def test_a_container_starts_the_command_with_its_own_files(tmp_path):
         line.split(" ", 1) for line in text.splitlines() if not line.startswith("#")
     )
     copied = json.loads(instructions["COPY"])
+    assert "'probegen[serve]==" in instructions["RUN"]
     assert copied == ["m.onnx", "m.explain.onnx", "m.onnx.data", "/models/"]
     command = json.loads(instructions["ENTRYPOINT"])
     assert command[:2] == ["probegen", "serve"]
@@ -141,6 +142,11 @@ def test_a_container_starts_the_command_with_its_own_files(tmp_path):
     check = instructions["HEALTHCHECK"].partition(" CMD ")[2]
     compile(json.loads(check)[2], "check", "exec")
     assert "http://127.0.0.1:9000/v2/health/ready" in check
+
+
+def test_a_container_has_what_takes_texts_apart(tmp_path):
+    write("docker", words_artefact(tmp_path), tmp_path / "d")
+    assert "'probegen[serve,text]==" in (tmp_path / "d/Dockerfile").read_text()
 
 
 # -- TensorFlow Serving ------------------------------------------------------------------------
