@@ -234,7 +234,7 @@ def draw(
     *,
     tame: bool = False,
     computed_in: str = "float32",
-    words: Sequence[str] = (),
+    words: Mapping[str, Sequence[str]] | None = None,
 ) -> Batch:
     """Returns random inputs for one call.
 
@@ -246,7 +246,7 @@ def draw(
         tame: keep integers without a known vocabulary to 0 and 1, and large values moderate:
             for models that look such integers up, or overflow.
         computed_in: the coarsest element type that the model computes in.
-        words: what strings are drawn from.
+        words: input of text -> texts that the model knows; tame samples hold no others.
     """
     alone = sum(None in sample_shape(i) for i in described.inputs) == 1
     kept = any(i.next_state is not None and None in sample_shape(i) for i in described.inputs)
@@ -256,7 +256,8 @@ def draw(
         of_all = kept and MASK in wanted.name.lower()  # of the steps before as well
         longer = dataclasses.replace(sizes, length=sizes.length + sizes.before)
         shape = open_shape(wanted, longer if of_all else sizes, alone)
-        values = [_row(wanted, shape, row, rng, tame, large, words) for row in rows]
+        known = (words or {}).get(wanted.name, ())
+        values = [_row(wanted, shape, row, rng, tame, large, known) for row in rows]
         stacked = np.stack(values) if values else np.zeros((0, *shape))
         feed[wanted.name] = as_described(stacked, wanted.axes)
     return Batch(feed, tuple(rows))
@@ -309,7 +310,10 @@ def _row(
     """Returns one sample of an input."""
     values: Array
     if wanted.dtype == "string":
-        known = [""] if row == ZEROS else [*words, *_WORDS]
+        if words and (tame or row != ZEROS):
+            known = [*words, *([] if tame else _WORDS)]
+        else:
+            known = [""] if row == ZEROS else [*_WORDS]
         return rng.choice(np.array(known, dtype=object), shape)
     if wanted.dtype == "bool":
         values = np.full(shape, row == LARGE) if row in (ZEROS, LARGE) else rng.random(shape) < 0.5

@@ -54,7 +54,7 @@ def generated(
     sizes = usual
     if drawing.is_open(described):
         smaller = drawing.small_rungs(reference.sizes)
-        one_row = functools.partial(_one_row, described, rng)
+        one_row = functools.partial(_one_row, described, reference, rng)
         sizes = with_fewer_positions(usual, smaller, reference, one_row)
     found = _drawn(described, reference, name, rng, sizes)
     return found, [] if sizes == usual else _drawn(described, reference, name, rng, usual)
@@ -77,7 +77,12 @@ def _drawn(
     for place, rows in enumerate(planned):
         of = sizes[min(place, len(sizes) - 1)]
         attempts = (
-            drawing.draw(described, kinds, of, rng, tame=tame, computed_in=reference.computed_in)
+            drawing.draw(
+                *(described, kinds, of, rng),
+                tame=tame,
+                computed_in=reference.computed_in,
+                words=reference.words,
+            )
             for kinds, tame in ((rows, False), (rows, True), ([drawing.ORDINARY] * len(rows), True))
         )
         steady = place == len(planned) - 1
@@ -120,7 +125,10 @@ def two_ordinary(
     """
     rows = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 2)
     rungs = (sizes for sizes, _ in itertools.islice(drawing.rungs(()), 3))
-    batches = (drawing.draw(described, rows, sizes, rng, tame=True) for sizes in rungs)
+    batches = (
+        drawing.draw(described, rows, sizes, rng, tame=True, words=reference.words)
+        for sizes in rungs
+    )
     found = next((b for b in batches if _able(b, reference)), None)
     return [] if found is None else [(found, reference.predictions(found.feed)[0])]
 
@@ -144,7 +152,7 @@ def _open_sizes(
     why = ""
     for pair in drawing.rungs(own):
         for sizes in pair:
-            feed = _one_row(described, rng, sizes)
+            feed = _one_row(described, reference, rng, sizes)
             if found and found[0] == sizes:
                 continue
             if sum(value.size for value in feed.values()) > _MOST_ELEMENTS:
@@ -161,10 +169,12 @@ def _open_sizes(
     return found[:2]
 
 
-def _one_row(described: Manifest, rng: np.random.Generator, sizes: Sizes) -> dict[str, Array]:
+def _one_row(
+    described: Manifest, reference: Reference, rng: np.random.Generator, sizes: Sizes
+) -> dict[str, Array]:
     """Returns inputs of one ordinary sample, or of as many as the batch is fixed to."""
     row = [drawing.ORDINARY] * (fixed_batch(described.inputs) or 1)
-    return drawing.draw(described, row, sizes, rng, tame=True).feed
+    return drawing.draw(described, row, sizes, rng, tame=True, words=reference.words).feed
 
 
 def _first_that_runs(

@@ -150,13 +150,16 @@ class GradientPlanner:
         names = self._view.output_names
         wanted = probe.output
         if wanted is None:
-            own = [name for name in names if name not in self._view.carried.values()]
-            if len(own) > 1:
+            own = [i for i, name in enumerate(names) if name not in self._view.carried.values()]
+            # Labels beside scores, as classifiers of scikit-learn give them, have no slope.
+            scores = [i for i in own if self._view.output(i).is_float]
+            if len(scores or own) > 1:
                 raise InstrumentError(
-                    f"the model has several outputs {own}; say which one is explained, "
-                    f"for instance pg.{type(probe).__name__}(output={names[0]!r})."
+                    f"the model has several outputs {[names[i] for i in own]}; say which one is "
+                    f"explained, for instance pg.{type(probe).__name__}"
+                    f"(output={names[(scores or own)[0]]!r})."
                 )
-            return 0
+            return (scores or own or [0])[0]
         if isinstance(wanted, int) and 0 <= wanted < len(names):
             return wanted
         if wanted in names:

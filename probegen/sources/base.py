@@ -7,7 +7,7 @@ package knows which one it works on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,11 +61,13 @@ class Reference(Protocol):
         plan: what is computed: the artefact's plan, and the gradients that outputs are made of.
         computed_in: the coarsest element type that the model computes in.
         gradients_by: what computes the gradients, for the certificate.
+        words: input of text -> texts that the model knows, where it tells some.
     """
 
     plan: Plan
     computed_in: str
     gradients_by: str
+    words: Mapping[str, Sequence[str]]
 
     @property
     def sizes(self) -> frozenset[int]:
@@ -138,6 +140,7 @@ class WrappedReference:
         self.plan: Plan = inner.plan
         self.computed_in = inner.computed_in
         self.gradients_by = inner.gradients_by
+        self.words = inner.words
 
     @property
     def sizes(self) -> frozenset[int]:

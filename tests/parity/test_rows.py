@@ -1,5 +1,7 @@
 """A reference whose arrays have their samples first."""
 
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ VALUES = {
 
 class Inner:
     plan, sizes, computed_in, gradients_by = PLAN, frozenset({2}), "float32", "differences"
+    words = MappingProxyType({})
 
     def predictions(self, feed, times=1):
         assert feed["x"] is X

@@ -439,7 +439,8 @@ def _sizes(shape: Any, batch: int | None) -> tuple[int | None, ...]:
 
 
 def _dtype_name(tensor: Any) -> str:
-    return str(getattr(tensor.dtype, "name", tensor.dtype))
+    """Returns the element type; that of Keras where a `keras.InputSpec` says none."""
+    return str(getattr(tensor.dtype, "name", tensor.dtype) or keras.config.floatx())
 
 
 def _identifier(name: str) -> str:

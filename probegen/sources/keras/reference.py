@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -59,6 +60,7 @@ class KerasReference:
     """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
 
     gradients_by = "TensorFlow's gradients"
+    words: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def __init__(self, source: KerasModel, plan: Plan) -> None:
         """Keeps both; the model is traced with the plan once that is asked for."""

@@ -1,4 +1,4 @@
-"""Where the whole numbers of an input become floating: look-ups, one-hot rows, casts."""
+"""Where the whole numbers or texts of an input become floating: look-ups, one-hot rows, casts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _SELECTING = frozenset({"Slice", "Split", "Gather", "GatherElements", "GatherND"
 _ARITHMETIC = frozenset(
     {"Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Clip", "Neg", "Abs", "Sum"}
 )
+#: Operators that make numbers of others, or of texts, one by one.
+_ENCODERS = frozenset({"Cast", "OneHot", "OneHotEncoder", "LabelEncoder"})
 #: What these give does not hang on the numbers of their operand.
 _SIZES = frozenset({"Shape", "Size"})
 _LOOK_UPS = frozenset({"Gather", "GatherND", "GatherElements"})
@@ -97,7 +99,7 @@ def _before(
         loosest = Tie.WHOLE
     elif node.op_type in _SELECTING:
         loosest = Tie.PART
-    elif node.op_type in _ARITHMETIC or node.op_type in ("Cast", "OneHot"):
+    elif node.op_type in _ARITHMETIC or node.op_type in _ENCODERS:
         loosest = Tie.COMPUTED
     found: dict[int, Tie] = {}
     for value in node.inputs:
@@ -107,10 +109,11 @@ def _before(
 
 
 def _keeps_whole(node: ir.Node) -> bool:
-    return node.op_type == "Cast" and node.outputs[0].dtype in (
+    return node.op_type in ("Cast", "LabelEncoder") and node.outputs[0].dtype in (
         ir.DataType.INT32,
         ir.DataType.INT64,
         ir.DataType.UINT8,
+        ir.DataType.STRING,
     )
 
 

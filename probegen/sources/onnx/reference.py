@@ -40,6 +40,7 @@ from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.onnx.bodies_by_steps import BodiesBySteps
+from probegen.sources.onnx.known_words import known_words
 from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.loop_bodies import OverSteps
 from probegen.sources.onnx.moved_scores import (
@@ -84,6 +85,7 @@ class OnnxReference:
         used = {str(v.dtype.numpy()) for v in values if v.dtype is not None and is_float(v)}
         known = [p for p in PRECISIONS if p in used]
         self.computed_in = known[-1] if known else "float32"
+        self.words = known_words(view.graph, view.inputs)
 
     def _runner(self, model: Original) -> Runner:
         return Runner(model, as_written=self._as_written, lean=self._read.is_large)

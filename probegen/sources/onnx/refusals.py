@@ -86,9 +86,3 @@ def refuse_unknown(model: ir.Model) -> None:
         reason = _REASONS.get(node.op_type)
         if reason is not None:
             raise SourceError(f"{told(node)} {reason}.")
-    for value in model.graph.inputs:
-        if value.dtype == ir.DataType.STRING:
-            raise SourceError(
-                f"the input {value.name!r} is text, of which there is no gradient. Export the "
-                "model from where the text has become numbers."
-            )

@@ -67,4 +67,5 @@ class Runner:
 
 def _element(kind: str) -> Any:
     element = kind.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"float": "float32", "double": "float64"}.get(element, element))
+    known = {"float": "float32", "double": "float64", "string": "object"}
+    return np.dtype(known.get(element, element))

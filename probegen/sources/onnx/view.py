@@ -769,6 +769,8 @@ def _sizes(value: ir.Value) -> tuple[int | None, ...]:
 
 
 def _dtype(value: ir.Value) -> str:
+    if value.dtype == ir.DataType.STRING:
+        return "string"
     return "float32" if value.dtype is None else str(value.dtype.numpy())
 
 

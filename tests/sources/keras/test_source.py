@@ -100,6 +100,9 @@ def test_ids_of_a_subclassed_model():
         pg.inspect(model)
     points = pg.inspect(model, inputs=keras.InputSpec(shape=(None, None), dtype="int32"))
     assert points[0].shape == (None, None)
+    # A specification without an element type means Keras' own.
+    points = pg.inspect(models.Subclassed(), inputs=keras.InputSpec(shape=(None, 11, 8, 2)))
+    assert points[0].shape[0] is None
 
 
 def test_sizes_of_a_first_call_are_told():

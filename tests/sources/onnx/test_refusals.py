@@ -52,12 +52,6 @@ def test_packed_weights() -> None:
         read_onnx(parse(text, more=', "com.microsoft" : 1'))
 
 
-def test_text() -> None:
-    text = "g (string[N] words, float[N] x) => (float[N] y) { y = Abs(x) }"
-    with pytest.raises(SourceError, match="the input 'words' is text"):
-        read_onnx(parse(text))
-
-
 def test_training_dropout() -> None:
     text = """
         g (float[N] x, bool t) => (float[N] y) {
