@@ -62,6 +62,11 @@ class Line(Samples):
         baseline = once[1] if len(once) > 1 else number if isinstance(number, float) else 0.0
         return ops.add(ops.mul(once[0], entry[0]), baseline)
 
+    def line_start(self, ops: Operations[T], value: T, place: Place) -> T | None:
+        """Returns the baseline."""
+        baseline = written(ops, self.baseline, value, place)
+        return ops.add(ops.zeros_like(value), baseline)
+
     def whole_factor(self, ops: Operations[T], point: Point[T]) -> T | None:
         """Returns the way."""
         del ops

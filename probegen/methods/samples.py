@@ -120,6 +120,16 @@ class Samples(abc.ABC):
         """Returns what a point's gradient is multiplied by, `finish` included, with `is_sum`."""
         return self.factor(ops, point)
 
+    def line_start(self, ops: Operations[T], value: T, place: Place) -> T | None:
+        """Returns where the straight line starts that all points lie on, of the value's shape.
+
+        Their first entry is then the fraction of the way from there to the value, and what comes
+        out is what `of_sum` makes of the weighted sum of the gradients, without factors. None where
+        the points lie on no line, or more is made of the gradients.
+        """
+        del ops, value, place
+        return None
+
     @property
     def is_sum(self) -> bool:
         """Whether what comes out is the weighted sum of the gradients times `whole_factor`."""
@@ -197,6 +207,10 @@ class SumAt(Samples):
     ) -> T:
         """Returns the point."""
         return self.samples.point(ops, value, place, once, entry)
+
+    def line_start(self, ops: Operations[T], value: T, place: Place) -> T | None:
+        """Returns where the line of the points starts."""
+        return self.samples.line_start(ops, value, place)
 
     def factor(self, ops: Operations[T], point: Point[T]) -> T | None:
         """Returns the point's factor."""

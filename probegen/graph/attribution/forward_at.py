@@ -93,16 +93,21 @@ def usual_count(
         return 1
     batch = {dims_of(value)[at] for value, at in inputs.items()}
     nodes = nodes_from(graph, places, ends)
-    sizes = [_bytes(v, batch) for v in (*places, *(v for n in nodes for v in n.outputs))]
+    sizes = [bytes_of(v, batch) for v in (*places, *(v for n in nodes for v in n.outputs))]
     if backward:
         weights = {v for node in nodes for v in inputs_of(node) if v.is_initializer()}
-        room = max(CACHED_ACTIVATIONS, sum(_bytes(v, ()) for v in weights))
+        room = max(CACHED_ACTIVATIONS, sum(bytes_of(v, ()) for v in weights))
         return max(1, min(_MOST, min(room, ALL_ACTIVATIONS) // max(1, 2 * sum(sizes))))
     return max(1, min(_MOST, LARGEST_ACTIVATION // max(1, *sizes)))
 
 
-def _bytes(value: ir.Value, batch: Collection[Dim]) -> int:
-    """Returns what a value takes for one sample; 0 where its rank is not known."""
+def bytes_of(value: ir.Value, batch: Collection[Dim]) -> int:
+    """Returns what a value takes for one sample; 0 where its rank is not known.
+
+    Args:
+        value: the value; open sizes are taken for usual ones.
+        batch: what the number of samples is called.
+    """
     sizes = shape_of(value)
     if sizes is None:
         return 0

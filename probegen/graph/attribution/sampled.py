@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,21 @@ import onnx_ir as ir
 
 from probegen.errors import NotDifferentiableError
 from probegen.graph.array_operations import OnnxOperations
+from probegen.graph.attribution.affine_start import (
+    OnSegments,
+    batch_axis,
+    behind_affine_start,
+    segments,
+)
 from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, repeated, usual_count
 from probegen.graph.core.builder import Builder, Size
 from probegen.graph.core.held_masks import held_masks
-from probegen.graph.core.values import dims_of, dtype_of
+from probegen.graph.core.values import dims_of, dtype_of, rank_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
+from probegen.graph.tables import backward_pass
 from probegen.graph.tables.base import BackwardPass
-from probegen.methods.axes import BATCH
+from probegen.methods.axes import BATCH, Axes
 from probegen.methods.samples import Place, Point, Samples
 
 
@@ -72,9 +79,79 @@ def sampled_gradients(
     """
     places = {one.at: one.place for one in moved}
     moved = [dataclasses.replace(one, samples=one.samples.of([*places.values()])) for one in moved]
-    samples = moved[0].samples
     held = held_masks(builder.forward, places)
-    fold = _fold(builder, samples, places, seeds, holding or {}, chunk)
+    behind = _behind_affine_start(builder, seeds, moved, backward, held, holding or {}, chunk)
+    if behind is not None:
+        return behind
+    return _at_points(builder, seeds, moved, backward, held, holding or {}, chunk)
+
+
+def _behind_affine_start(
+    builder: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    moved: Sequence[Moved],
+    backward: BackwardPass,
+    held: Collection[ir.Node],
+    holding: Mapping[ir.Value, int],
+    chunk: int | None,
+) -> list[ir.Value] | None:
+    """Writes the sums at points behind the affine part of the model; None where that is no help."""
+    if backward != backward_pass(None):  # other rules may tell an affine operator from its Jacobian
+        return None
+    ops = OnnxOperations(builder)
+    places = {one.at: one.place for one in moved}
+    behind = behind_affine_start(builder.forward, places, seeds, held)
+    axes = _axes_behind(behind, places, holding)
+    starts = {one.at: one.samples.line_start(ops, one.at, one.place) for one in moved if axes}
+    known = {at: start for at, start in starts.items() if start is not None}
+    if not known or len(known) < len(places):
+        return None
+    samples = moved[0].samples
+    lines = segments(builder, known, behind, held)
+    on_lines = OnSegments(samples.entries()[0], samples.weights, [lines[v] for v in behind])
+    there = [
+        Moved(value, Place(axes=axes[value], number=i), on_lines) for i, value in enumerate(behind)
+    ]
+    totals = _at_points(builder, seeds, there, backward, held, holding, chunk)
+    found = backward(builder, dict(zip(behind, totals, strict=True)), [*places])
+    of_each = dict(zip(places, _flowing(found), strict=True))
+    results = [
+        one.samples.of_sum(
+            ops, of_each[one.at], one.at, one.place, one.samples.once(ops, one.at, one.place)
+        )
+        for one in moved
+    ]
+    return [result for result in results if result is not None]
+
+
+def _axes_behind(
+    behind: Sequence[ir.Value], places: Mapping[ir.Value, Place], holding: Mapping[ir.Value, int]
+) -> dict[ir.Value, Axes]:
+    """Returns the axes of tensors, as far as folding asks; nothing where samples cannot be told."""
+    at, place = next(iter(places.items()))
+    batch = place.axes.index(BATCH) if holding and BATCH in place.axes else None
+    found: dict[ir.Value, Axes] = {}
+    for value in behind:
+        axis = None if batch is None else batch_axis(value, at, batch)
+        if batch is not None and axis is None:
+            return {}
+        found[value] = tuple(BATCH if i == axis else f"axis {i}" for i in range(rank_of(value)))
+    return found
+
+
+def _at_points(
+    builder: Builder,
+    seeds: Mapping[ir.Value, ir.Value],
+    moved: Sequence[Moved],
+    backward: BackwardPass,
+    held: Collection[ir.Node],
+    holding: Mapping[ir.Value, int],
+    chunk: int | None,
+) -> list[ir.Value]:
+    """Writes the loop over the points; see `sampled_gradients`."""
+    places = {one.at: one.place for one in moved}
+    samples = moved[0].samples
+    fold = _fold(builder, samples, places, seeds, holding, chunk)
     loop = StepWriter(builder)
     outside = OnnxOperations(builder)
     entries = _Entries(builder, loop, samples, fold.count)
@@ -248,7 +325,11 @@ def _gradients_inside(
 ) -> list[ir.Value]:
     """Differentiates what the body holds so far."""
     body.attach()
-    found = backward(body, seeds, points)
+    return _flowing(backward(body, seeds, points))
+
+
+def _flowing(found: Sequence[ir.Value | None]) -> list[ir.Value]:
+    """Returns gradients, all of which are there."""
     if any(gradient is None for gradient in found):
         raise NotDifferentiableError("no gradient flows from the target along the line.")
     return [gradient for gradient in found if gradient is not None]
