@@ -61,9 +61,7 @@ def verify(
     if as_json:
         click.echo(json.dumps({"artefact": artefact, **report.to_json()}))
     else:
-        made = "generated " if report.generated else ""
-        title = f"{artefact} against {report.against} on {report.samples} {made}samples"
-        show_table(title, REPORT_COLUMNS, report.rows())
+        show_table(report.title(), REPORT_COLUMNS, report.rows())
     require_agreement(report)
 
 

@@ -329,10 +329,10 @@ def _reads_turned(read: Sequence[ir.Value | None]) -> bool:
             return True
         if before.op_type == "Slice" and not before.domain:
             steps, axes = whole_numbers(before, "", 4), whole_numbers(before, "", 3)
-            last = len(shape_of(value) or ()) - 1
             along = axes or list(range(len(steps or ())))
             turned = [a for a, n in zip(along, steps or (), strict=False) if n < 0]
-            if any(a % (last + 1) != last for a in turned):
+            sizes = shape_of(value)  # units turned round, along the last axis, are no series
+            if any(a not in (-1, -1 if sizes is None else len(sizes) - 1) for a in turned):
                 return True
         pending.extend(inputs_of(before))
     return False

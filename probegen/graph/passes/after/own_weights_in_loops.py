@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import static_shape, subgraphs_of
+from probegen.graph.core.values import static_shape
+from probegen.graph.loops.iteration import body_of, is_loop
 
-_LOOPS = frozenset({"Loop", "Scan"})
 #: Operators for which onnxruntime prepares weights only if they belong to the same graph.
 _PREPARED = frozenset({"Conv"})
 
@@ -31,12 +31,12 @@ def own_weights_in_loops(model: ir.Model) -> None:
     graph = model.graph
     b = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/own")
     for node in graph.all_nodes():
-        if node.op_type in _LOOPS and not node.domain:
-            for body in subgraphs_of(node):
-                own_weights(b, body)
-                if b.nodes:
-                    body.insert_before(body[0], b.nodes)
-                    b.nodes = []
+        if is_loop(node):
+            body = body_of(node)
+            own_weights(b, body)
+            if b.nodes:
+                body.insert_before(body[0], b.nodes)
+                b.nodes = []
 
 
 def own_weights(b: Builder, nodes: Iterable[ir.Node]) -> None:
