@@ -50,13 +50,6 @@ def x(count=3, seed=0):
     return np.random.default_rng(seed).normal(size=(count, 11, 8, 2)).astype("f")
 
 
-def compiled(model, target, path):
-    """Returns a verified artefact, loaded."""
-    exported = pg.compile(model, probes(target), path)
-    assert exported.report.passed
-    return runtime.load(path)
-
-
 @pytest.fixture(scope="module")
 def by_request(model):
     """What the class of a request has alone: TensorFlow's own gradients."""
@@ -69,30 +62,41 @@ def by_request(model):
 TARGETS = {"top:3": 3, "all": CLASSES, (4, 1): 2}
 
 
-@pytest.mark.parametrize("form", ["keras", "onnx"])
+@pytest.fixture(scope="module", params=["keras", "onnx"])
+def artefact(request, model, source, tmp_path_factory):
+    """A verified artefact of all targets, loaded."""
+    asked = [
+        dataclasses.replace(probe, name=f"{probe.name} {target}")
+        for target in TARGETS
+        for probe in probes(list(target) if isinstance(target, tuple) else target)
+    ]
+    path = tmp_path_factory.mktemp("targets") / "m.onnx"
+    exported = pg.compile(model if request.param == "keras" else source, asked, path)
+    assert exported.report.passed
+    return runtime.load(path)
+
+
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_class_has_what_it_has_alone(target, form, model, source, by_request, tmp_path):
-    asked = list(target) if isinstance(target, tuple) else target
-    art = compiled(model if form == "keras" else source, asked, tmp_path / "m.onnx")
+def test_each_class_has_what_it_has_alone(target, artefact, by_request):
     for count in (1, 4):
         batch = x(count, seed=count)
-        result = art.run(batch)
+        result = artefact.run(batch)
         order = np.argsort(-np.asarray(result["scores"]), axis=1, kind="stable")
         rows = {"top:3": order[:, :3], "all": np.arange(CLASSES)[None], (4, 1): np.array([[4, 1]])}
         classes = np.broadcast_to(rows[target], (count, TARGETS[target]))
         for place in range(TARGETS[target]):
             alone = by_request(batch, classes[:, place])
             for method in METHODS:
-                name = method.kind
-                assert result[name].axes[:2] == ("batch", "class")
-                got = result[name].array[:, place]
-                size = np.abs(alone[name]).max()
-                np.testing.assert_allclose(got, alone[name], atol=1e-5 * size)
+                found = result[f"{method.kind} {target}"]
+                assert found.axes[:2] == ("batch", "class")
+                expected = alone[method.kind]
+                atol = 1e-5 * np.abs(expected).max()
+                np.testing.assert_allclose(found.array[:, place], expected, atol=atol)
         if target == "top:3":
-            np.testing.assert_array_equal(result["saliency/classes"].array, classes)
-            assert result["saliency/classes"].dtype == np.int32
+            np.testing.assert_array_equal(result["saliency top:3/classes"].array, classes)
+            assert result["saliency top:3/classes"].dtype == np.int32
         else:
-            assert not [n for n in result if n.endswith("/classes")]
+            assert not [n for n in result if n.endswith(f"{target}/classes")]
 
 
 def test_a_savedmodel_and_the_instrumented_model_say_the_same(model, tmp_path):
@@ -112,16 +116,19 @@ def test_a_contrast_is_the_difference_of_gradients(model, source, tmp_path):
     each, scores = np.asarray(several["all"]), np.asarray(several["scores"])
     order = np.argsort(-scores, axis=1)
     rows = np.arange(3)
+    contrasts = (
+        (pg.contrast(3, "argmax"), 3, order[:, 0]),
+        (pg.contrast("argmax", "runner_up"), order[:, 0], order[:, 1]),
+        (pg.contrast(0, 5), 0, 5),
+    )
+    asked = [pg.InputGradient(target=t, name=str(i)) for i, (t, _, _) in enumerate(contrasts)]
     for number, opened in enumerate((model, source)):
-        for target, ahead, behind in (
-            (pg.contrast(3, "argmax"), 3, order[:, 0]),
-            (pg.contrast("argmax", "runner_up"), order[:, 0], order[:, 1]),
-            (pg.contrast(0, 5), 0, 5),
-        ):
-            path = tmp_path / f"{number}.onnx"
-            assert pg.compile(opened, pg.InputGradient(target=target, name="g"), path).report.passed
+        path = tmp_path / f"{number}.onnx"
+        assert pg.compile(opened, asked, path).report.passed
+        result = runtime.load(path).run(x())
+        for i, (_, ahead, behind) in enumerate(contrasts):
             expected = each[rows, ahead] - each[rows, behind]
-            found = runtime.load(path).run(x())["g"].array
+            found = result[str(i)].array
             np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(each).max())
 
 

@@ -58,8 +58,6 @@ WIDE = (
     "tests/methods/test_gradients_at_points.py::test_a_saved_model_and_an_instrumented_one",
     "tests/methods/test_groups_of_a_request.py::test_superpixels_of_a_picture[saved",
     "tests/methods/test_occlusion.py::test_a_fixed_batch_and_states_run_one_point_at_a_time",
-    "tests/methods/test_occlusion.py::test_an_image_of_a_keras_model[window2",
-    "tests/methods/test_occlusion.py::test_an_image_of_a_keras_model[window3",
     "tests/methods/test_occlusion.py::test_several_classes_at_once[saved",
     "tests/methods/test_rise.py::test_an_image_of_a_keras_model[2-saved",
     "tests/methods/test_upsample.py::test_maps_get_the_size_of_the_input[3",

@@ -1,5 +1,6 @@
 """Guided backpropagation and deconvolution of every rectifier, against numpy."""
 
+import dataclasses
 import re
 
 import keras
@@ -199,22 +200,36 @@ LAYERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*KERAS, *LAYERS])
-def test_keras_activations(tmp_path, name):
+@pytest.fixture(scope="module")
+def activated(tmp_path_factory):
+    """A model with an output for each activation, and all methods at each, in one artefact."""
     x = keras.Input((5,), name="row")
-    y = keras.layers.Dense(7, name="first")(x)
-    layer, function = LAYERS.get(name, (None, KERAS.get(name)))
-    y = layer()(y) if layer else keras.layers.Activation(name)(y)
-    model = keras.Model(x, keras.layers.Dense(3, name="scores", use_bias=False)(y))
-    model.get_layer("first").set_weights([W1, BIAS])
-    model.get_layer("scores").set_weights([W2])
-    path = tmp_path / "m.onnx"
-    pg.compile(model, METHODS, path)
+    first = keras.layers.Dense(7, name="first")
+    y, scores = first(x), keras.layers.Dense(3, use_bias=False, name="scores")
+    outputs = {}
+    for name in (*KERAS, *LAYERS):
+        layer = LAYERS[name][0]() if name in LAYERS else keras.layers.Activation(name)
+        outputs[name] = keras.layers.Identity(name=name)(scores(layer(y)))
+    first.set_weights([W1, BIAS])
+    scores.set_weights([W2])
+    probes = [
+        dataclasses.replace(probe, output=name, name=f"{probe.kind} {name}")
+        for name in outputs
+        for probe in METHODS
+    ]
+    path = tmp_path_factory.mktemp("activations") / "m.onnx"
+    pg.compile(keras.Model(x, list(outputs.values())), probes, path)
+    return runtime.load(path)
+
+
+@pytest.mark.parametrize("name", [*KERAS, *LAYERS])
+def test_keras_activations(activated, name):
+    function = LAYERS[name][1] if name in LAYERS else KERAS[name]
     rows = models.images((5,), seed=3, count=4) * 2
-    found = runtime.load(path).run(rows)
+    found = activated.run(rows)
     for probe in METHODS:
         expected = backwards(function, rows, 1, probe.kind)
-        got = found[f"{probe.kind}/row"].array
+        got = found[f"{probe.kind} {name}"].array
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5, err_msg=probe.kind)
 
 

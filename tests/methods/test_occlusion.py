@@ -41,25 +41,37 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    ("window", "stride", "chunk"),
-    [((3, 2), (2, 2), None), ((4, 3), None, 1), ((5, 8), (3, 1), 5), ((11, 8), (1, 1), 3)],
-)
-def test_an_image_of_a_keras_model(tmp_path, window, stride, chunk):
+#: Name -> window, stride, and how many points run at once.
+WINDOWS = {
+    "overlapping": ((3, 2), (2, 2), None),
+    "one at a time": ((4, 3), None, 1),
+    "as wide as the image": ((5, 8), (3, 1), 5),
+    "the whole image": ((11, 8), (1, 1), 3),
+}
+
+
+def test_an_image_of_a_keras_model(tmp_path):
     model = models.cnn()
-    probe = pg.Occlusion(window, stride, fill=0.25, chunk=chunk)
-    exported = pg.compile(model, probe, tmp_path / "m.onnx")
-    assert exported.report["occlusion/image"].witness == (
-        "the source model's scores at changed inputs"
-    )
+    probes = [
+        pg.Occlusion(window, stride, fill=0.25, chunk=chunk, name=name)
+        for name, (window, stride, chunk) in WINDOWS.items()
+    ]
+    exported = pg.compile(model, probes, tmp_path / "m.onnx")
     art = runtime.load(tmp_path / "m.onnx")
     best = best_of(scores_of(model))
     for count in (2, 5):
         x = models.images((11, 8, 2), seed=count, count=count)
         x[0, :4] = 0.0
-        found = art.run(x)["occlusion/image"]
-        assert found.axes == ("batch", "height", "width")
-        close(found.array, twin(best, x, window, stride or window, 0.25))
+        result = art.run(x)
+        for name, (window, stride, _) in WINDOWS.items():
+            witness = exported.report[name].witness
+            assert witness == "the source model's scores at changed inputs"
+            found = result[name]
+            assert found.axes == ("batch", "height", "width")
+            close(found.array, twin(best, x, window, stride or window, 0.25))
+        for row in range(count):  # a sample's does not depend on the batch
+            alone = art.run(x[row : row + 1])["overlapping"].array
+            close(alone, result["overlapping"].array[row : row + 1])
 
 
 def test_an_onnx_file(tmp_path):
@@ -166,14 +178,6 @@ def test_the_forward_pass_is_copied_once_whatever_the_number_of_windows(tmp_path
         assert scans_in(path).count("Conv") == 2
         sizes.append(path.stat().st_size)
     assert abs(sizes[0] - sizes[1]) < 1500  # nodes for a last step that is not full
-
-
-def test_the_result_does_not_depend_on_the_batch(tmp_path):
-    pg.compile(models.cnn(), pg.Occlusion(3, 2), tmp_path / "m.onnx", verify=False)
-    art, x = runtime.load(tmp_path / "m.onnx"), models.images((11, 8, 2), count=4)
-    together = art.run(x)["occlusion/image"].array
-    for i in range(4):
-        close(art.run(x[i : i + 1])["occlusion/image"].array, together[i : i + 1])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,15 @@ from matplotlib.text import Text
 from tests.runtime.support import IMAGE, result_of
 
 
+def drawn(figure):
+    """Lays a figure out, where that was not done since it last changed; returns it."""
+    if figure.stale:
+        figure.draw_without_rendering()
+    return figure
+
+
 def axes_of(figure):
-    figure.draw_without_rendering()
+    drawn(figure)
     return figure.findobj(Axes)
 
 
@@ -18,7 +25,7 @@ def images_of(figure):
 
 
 def texts_of(figure):
-    figure.draw_without_rendering()
+    drawn(figure)
     return [t.get_text() for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
 
 
