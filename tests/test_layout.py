@@ -1,6 +1,7 @@
 """The house rules: imports go one way, and loading the package loads nothing heavy."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -85,15 +86,18 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
-def imported(path: Path):
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
     """Names of the modules that a file imports, wherever in it."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                yield full if full in MODULES else node.module
+                names.append(full if full in MODULES else node.module)
+    return tuple(names)
 
 
 def within(name: str, package: str) -> bool:

@@ -7,6 +7,7 @@
 _RECURRENT = "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_"
 _BY_TAPE = "tests/graph/vjp/test_recurrent_layers.py::test_gradients_agree_with_tensorflow"
 _CELL = "tests/sources/keras/test_attention_families.py::test_weights_in_a_cell_are_given_over_time"
+_OPENVINO = "tests/runtime/engines/test_agreement.py::test_openvino_"
 _HUB = "tests/sources/keras/test_attention_in_keras_hub.py::test_the_"
 
 #: Beginnings of the names of tests.
@@ -42,6 +43,8 @@ WIDE = (
     "tests/sweep/test_sweep.py::test_a_row_agrees[ops.logaddexp",
     # More seeds, sizes and formats.
     "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[with data",
+    "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[two graphs-one file",
+    "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[two graphs-two graphs",
     "tests/fuzz/test_endurance_fuzz.py::test_ten_thousand_runs",
     "tests/fuzz/test_keras_fuzz.py::test_more_random_models_are_right",
     "tests/graph/test_open_sizes.py::test_time[recurrent-True",
@@ -80,6 +83,17 @@ WIDE = (
     "tests/sources/onnx/test_large_files.py::test_more_than_two_gigabytes",
     "tests/sources/onnx/test_keras_exports.py::test_every_point_can_be_probed[along rows",
     "tests/test_compiler.py::test_savedmodel_agrees_and_serves_plainly[transformer",
+    # Gates of other forms than the convolutional model has, in OpenVINO, and models beside it.
+    f"{_OPENVINO}agrees_with_onnxruntime[masked-ungated",
+    f"{_OPENVINO}agrees_with_onnxruntime[lstm-on",
+    f"{_OPENVINO}agrees_with_onnxruntime[lstm-off",
+    f"{_OPENVINO}agrees_with_onnxruntime[lstm-ungated",
+    f"{_OPENVINO}agrees_with_onnxruntime[transformer-ungated",
+    f"{_OPENVINO}alone_from_memory[masked",
+    f"{_OPENVINO}alone_from_memory[lstm",
+    f"{_OPENVINO}alone_from_memory[transformer",
+    "tests/runtime/engines/test_agreement.py::test_tensorflow_agrees_with_onnxruntime[lstm",
+    "tests/runs_where/test_running.py::test_a_recurrent_model",
     # Others of the same file try the subject in less.
     "tests/cli/test_compile.py::test_custom_classes_are_imported",
     "tests/cost/test_report.py::test_bytes_are_those_of_real_outputs[transformer",

@@ -27,18 +27,19 @@ def place(tmp_path_factory):
         class_names=["ant", "bee", "cow", "dog"],
         verify=False,
     )
-    pg.compile(
-        folder / "words.keras",
-        [pg.Saliency(), pg.Attention("block_1/*")],
-        folder / "words.onnx",
-        verify=False,
-    )
     pg.compile(folder / "rows.keras", pg.InputGradient(), folder / "rows.onnx", verify=False)
     np.save(folder / "images.npy", models.images((11, 8, 2)))
     np.savez(folder / "images.npz", image=models.images((11, 8, 2)))
     np.savez(folder / "unnamed.npz", models.images((11, 8, 2)))
     np.save(folder / "tokens.npy", models.tokens())
     return folder
+
+
+@pytest.fixture(scope="session")
+def words(place):
+    """The artefact of the transformer, for those that run it."""
+    probes = [pg.Saliency(), pg.Attention("block_1/*")]
+    pg.compile(place / "words.keras", probes, place / "words.onnx", verify=False)
 
 
 @pytest.fixture

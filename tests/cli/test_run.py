@@ -119,6 +119,7 @@ def test_run_writes_pictures_and_reports(probegen_cli, tmp_path):
     assert "saliency/image" in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.usefixtures("words")
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -156,6 +157,7 @@ def test_run_on_csv(probegen_cli, tmp_path, head):
     np.testing.assert_allclose(json.loads(out)["predictions"]["kind"], model(x), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("words")
 def test_run_on_csv_of_ids_and_of_series(probegen_cli, tmp_path):
     np.savetxt(tmp_path / "ids.csv", models.tokens(), delimiter=",", fmt="%d")
     assert probegen_cli("run", "words.onnx", tmp_path / "ids.csv")[0] == 0
@@ -163,7 +165,10 @@ def test_run_on_csv_of_ids_and_of_series(probegen_cli, tmp_path):
     status, _, err = probegen_cli("run", "words.onnx", tmp_path / "ids.csv")
     assert status == 1
     assert "floats are not rounded silently" in err
-    pg.compile(models.forecaster(), pg.Activations("conv"), tmp_path / "f.onnx", verify=False)
+    window = keras.Input((17, 2), name="window")
+    flat = keras.layers.Flatten()(window)
+    series = keras.Model(window, keras.layers.Dense(1, name="next")(flat))
+    pg.compile(series, [], tmp_path / "f.onnx", verify=False)
     np.savetxt(tmp_path / "window.csv", models.images((17, 2))[0], delimiter=",")
     status, out, _ = probegen_cli("run", tmp_path / "f.onnx", tmp_path / "window.csv", "--json")
     assert status == 0
@@ -193,6 +198,7 @@ def test_run_on_an_image(probegen_cli, tmp_path):
     assert "no.png is no image that can be read" in err
 
 
+@pytest.mark.usefixtures("words")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

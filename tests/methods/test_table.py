@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -95,11 +96,11 @@ def test_manifests_of_schema_1_are_filled_in_with_what_the_methods_say():
 # -- nothing else knows a method ---------------------------------------------------------------
 
 
+@functools.cache
 def modules():
-    """Yields the modules outside the table, each with its syntax tree."""
-    for path in sorted(ROOT.rglob("*.py")):
-        if ROOT / "methods" not in path.parents:
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+    """Returns the modules outside the table, each with its syntax tree."""
+    outside = [p for p in sorted(ROOT.rglob("*.py")) if ROOT / "methods" not in p.parents]
+    return [(p.relative_to(ROOT).as_posix(), ast.parse(p.read_text())) for p in outside]
 
 
 def words_in(tree):

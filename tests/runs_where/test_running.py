@@ -28,8 +28,15 @@ APART = [name for name in HERE if "format" in name or "TensorFlow" in name]
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    made = write_cases(tmp_path_factory.mktemp("cases"), [CNN, LSTM])
-    return {(case.subject, case.form): case for case in made}
+    """Those of the convolutional model, by form."""
+    made = write_cases(tmp_path_factory.mktemp("cases"), [CNN])
+    return {case.form: case for case in made}
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory):
+    made = write_cases(tmp_path_factory.mktemp("recurrent"), [LSTM])
+    return {case.form: case for case in made}
 
 
 def in_this_process(case, place):
@@ -41,7 +48,7 @@ def in_this_process(case, place):
 @pytest.mark.parametrize("form", ["required", "none", "split", "optional"])
 @pytest.mark.parametrize("name", [n for n in HERE if n not in APART])
 def test_a_cnn(cases, name, form):
-    outcome = in_this_process(cases[CNN, form], HERE[name])
+    outcome = in_this_process(cases[form], HERE[name])
     if (name, form) == ("OpenVINO", "optional"):
         assert outcome.words == "the compiled model has no input 'explain'"
     else:
@@ -49,8 +56,8 @@ def test_a_cnn(cases, name, form):
 
 
 @pytest.mark.parametrize("name", [n for n in HERE if n not in APART])
-def test_a_recurrent_model(cases, name):
-    outcome = in_this_process(cases[LSTM, "required"], HERE[name])
+def test_a_recurrent_model(recurrent, name):
+    outcome = in_this_process(recurrent["required"], HERE[name])
     if "evaluator" in name:
         assert "input_direction" in outcome.words
     else:
@@ -65,13 +72,13 @@ def test_a_recurrent_model(cases, name):
     ],
 )
 def test_in_a_process_of_its_own(cases, name, form):
-    outcome = run(cases[CNN, form], HERE[name])
+    outcome = run(cases[form], HERE[name])
     assert outcome.equal, outcome
     assert re.fullmatch(r"(onnxruntime|TensorFlow) \d+\.\d+\.\d+", outcome.versions)
 
 
 def test_cases_are_kept_for_another_machine(cases, tmp_path):
-    given = [cases[CNN, "split"], cases[CNN, "explain"], cases[LSTM, "none"]]
+    given = [cases["split"], cases["explain"], cases["none"]]
     keep(given, tmp_path / "kept")
     found = kept(tmp_path / "kept")
     assert [(c.subject, c.form) for c in found] == [(c.subject, c.form) for c in given]
@@ -90,7 +97,7 @@ def test_a_place_of_another_kind_of_machine_isasked_for_by_name(cases):
         place.name for place in named
     }
     assert not any(asked_for(place, []) for place in named)
-    assert "CUDAExecutionProvider" in in_this_process(cases[CNN, "none"], named[0]).words
+    assert "CUDAExecutionProvider" in in_this_process(cases["none"], named[0]).words
 
 
 def test_requests_are_of_two_batch_sizes_and_two_of_each_open_size():
@@ -124,9 +131,9 @@ def test_what_ends_without_an_answer_has_refused(cases, tmp_path):
     dies = tmp_path / "dies.sh"
     dies.write_text("kill -SEGV $$")
     place = Place("a runtime that crashes", [Step(("bash", str(dies)))])
-    assert run(cases[CNN, "none"], place) == Outcome(None, "crashes: SIGSEGV", "")
+    assert run(cases["none"], place) == Outcome(None, "crashes: SIGSEGV", "")
     place = Place("a runtime that is not there", [Step(("/no/such/program",))])
-    assert "did not run" in run(cases[CNN, "none"], place).words
+    assert "did not run" in run(cases["none"], place).words
 
 
 def test_the_page_says_what_runs_and_what_does_not():

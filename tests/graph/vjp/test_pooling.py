@@ -346,7 +346,7 @@ GLOBAL = [
 NORMS = [
     Case(
         op="LpPool",
-        inputs=[apart(*X)],
+        inputs=[apart(2, 3, 5, 3)],
         attributes={"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 0, 1], "p": p},
         name=f"p {p}",
     )
