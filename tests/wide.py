@@ -7,6 +7,7 @@
 _RECURRENT = "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_"
 _BY_TAPE = "tests/graph/vjp/test_recurrent_layers.py::test_gradients_agree_with_tensorflow"
 _CELL = "tests/sources/keras/test_attention_families.py::test_weights_in_a_cell_are_given_over_time"
+_KILLED = "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves"
 _OPENVINO = "tests/runtime/engines/test_agreement.py::test_openvino_"
 _HUB = "tests/sources/keras/test_attention_in_keras_hub.py::test_the_"
 
@@ -42,9 +43,9 @@ WIDE = (
     "tests/sweep/test_sweep.py::test_a_row_agrees[activations.gelu: exact",
     "tests/sweep/test_sweep.py::test_a_row_agrees[ops.logaddexp",
     # More seeds, sizes and formats.
-    "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[with data",
-    "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[two graphs-one file",
-    "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves[two graphs-two graphs",
+    f"{_KILLED}[with data",
+    f"{_KILLED}[two graphs-one file",
+    f"{_KILLED}[two graphs-two graphs",
     "tests/fuzz/test_endurance_fuzz.py::test_ten_thousand_runs",
     "tests/fuzz/test_keras_fuzz.py::test_more_random_models_are_right",
     "tests/graph/test_open_sizes.py::test_time[recurrent-True",
@@ -83,6 +84,8 @@ WIDE = (
     "tests/sources/onnx/test_large_files.py::test_more_than_two_gigabytes",
     "tests/sources/onnx/test_keras_exports.py::test_every_point_can_be_probed[along rows",
     "tests/test_compiler.py::test_savedmodel_agrees_and_serves_plainly[transformer",
+    "tests/test_compiler.py::test_savedmodel_agrees_and_serves_plainly[forecaster",
+    "tests/test_compiler.py::test_savedmodels_of_unusual_models[masked",
     # Gates of other forms than the convolutional model has, in OpenVINO, and models beside it.
     f"{_OPENVINO}agrees_with_onnxruntime[masked-ungated",
     f"{_OPENVINO}agrees_with_onnxruntime[lstm-on",
