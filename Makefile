@@ -58,7 +58,7 @@ gallery: $(READY)
 	$(BIN)/python examples/gallery.py
 
 # A test that hangs fails after its time, in place of holding up all that come after it.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --durations=15 --timeout 900
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=15 --timeout 900
 
 test: $(READY)
 	$(PYTEST) -m "not wide"

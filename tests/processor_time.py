@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 #: How many files are listed.
 _LISTED = 15
+#: Where pytest's cache keeps file -> seconds, for the order of the next run.
+_KEPT = "probegen/processor_seconds"
+#: What a test takes whose file was never run here, in seconds.
+_USUAL = 0.1
 #: Files that take less, in seconds, are not listed.
 _LITTLE = 2.0
 
@@ -20,12 +24,26 @@ class ProcessorTime:
 
     What a process spends counts, whatever thread of it does, and what it has waited for: programs
     that a test starts. A fixture counts for the test that is the first to ask for it.
+
+    Where several workers share the tests, the most expensive files go first, as they were when
+    they last ran: what comes last is short, and no worker waits long for another. For this
+    `--no-loadscope-reorder` has to be given.
     """
 
     def __init__(self) -> None:
         self._last = 0.0
         self._by_file: collections.Counter[str] = collections.Counter()
         self._of_workers = 0.0
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Puts the most expensive files first, in a worker."""
+        if hasattr(config, "workerinput") and config.cache is not None:
+            files = [_file_of(item.nodeid) for item in items]
+            places = costliest_first(files, config.cache.get(_KEPT, {}))
+            items.sort(key=lambda item: places[_file_of(item.nodeid)])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Generator[None, Any, Any]:
@@ -43,8 +61,7 @@ class ProcessorTime:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Adds a phase to what its file has cost."""
-        file = report.nodeid.partition("::")[0]
-        self._by_file[file] += getattr(report, "processor_seconds", 0.0)
+        self._by_file[_file_of(report.nodeid)] += getattr(report, "processor_seconds", 0.0)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Lets a worker say what it has spent altogether."""
@@ -57,8 +74,12 @@ class ProcessorTime:
         """Adds what a worker has spent."""
         self._of_workers += getattr(node, "workeroutput", {}).get("processor_seconds", 0.0)
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Prints the sum and the most expensive files."""
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        """Prints the sum and the most expensive files, and keeps what each has cost."""
+        if config.cache is not None:
+            config.cache.set(_KEPT, {**config.cache.get(_KEPT, {}), **self._by_file})
         # A process that has workers waits for them as well: they would count twice.
         whole = self._of_workers + sum(os.times()[:2]) if self._of_workers else _spent()
         inside = sum(self._by_file.values())
@@ -69,6 +90,22 @@ class ProcessorTime:
         for file, seconds in self._by_file.most_common(_LISTED):
             if seconds >= _LITTLE:
                 terminalreporter.write_line(f"{seconds:6.1f} s  {file}")
+
+
+def costliest_first(files: Sequence[str], known: Mapping[str, float]) -> dict[str, int]:
+    """Returns the place of each file: the most expensive first.
+
+    Args:
+        files: the file of each test.
+        known: file -> seconds; of others, the number of tests tells.
+    """
+    cost = {file: count * _USUAL for file, count in collections.Counter(files).items()}
+    cost.update((file, seconds) for file, seconds in known.items() if file in cost)
+    return {file: place for place, file in enumerate(sorted(cost, key=lambda f: -cost[f]))}
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def _spent() -> float:
