@@ -26,6 +26,9 @@ from probegen.methods.by_scores import (
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 
+#: Cells along an axis where the field is left out.
+_CELLS = 7
+
 
 @dataclasses.dataclass(frozen=True)
 class RISE(OfInputsByScores):
@@ -42,7 +45,8 @@ class RISE(OfInputsByScores):
 
     Attributes:
         masks: how many masks, and passes.
-        cells: cells along each axis: a number for all axes, or one for each.
+        cells: cells along each axis: a number for all axes, or one for each. Where it is left out,
+            7, or as many as the axis has entries where these are fewer.
         keep: the share of cells that are kept.
         seed: of the masks: the same seed gives the same masks. The graph holds the cells and where
             they are cut, not the masks.
@@ -59,7 +63,7 @@ class RISE(OfInputsByScores):
     paper: ClassVar[str] = "Petsiuk et al. 2018, eq. 6"
 
     masks: int = option(1000, "Masks", at_least=1)
-    cells: int | tuple[int, ...] = option(7, "Cells along an axis", at_least=1)
+    cells: int | tuple[int, ...] | None = option(None, "Cells along an axis", at_least=1)
     keep: float = option(0.5, "Share of cells kept")
     seed: int = option(0, "Seed of the draws", flag="draw-seed", at_least=0)
     target: Target = "argmax"
@@ -70,7 +74,8 @@ class RISE(OfInputsByScores):
         super().__post_init__()
         check_whole("masks", self.masks, 1)
         check_whole("seed", self.seed, 0)
-        object.__setattr__(self, "cells", checked_for_axes("cells", self.cells))
+        if self.cells is not None:
+            object.__setattr__(self, "cells", checked_for_axes("cells", self.cells))
         object.__setattr__(self, "keep", checked_number("keep", self.keep))
         if not 0 < self.keep < 1:
             raise SpecError(f"keep= takes a share between 0 and 1, got {self.keep}.")
@@ -87,14 +92,14 @@ class RISE(OfInputsByScores):
         check_for_axes("cells", self.cells, len(hidden), what)
         for axis, cells in zip(hidden, self._cells(len(hidden)), strict=True):
             size = sizes[axis]
-            if size is not None and cells > size:
+            if self.cells is not None and size is not None and cells > size:
                 raise InstrumentError(
                     f"cells={self.cells} are more than {name!r} has entries along {axes[axis]!r} "
                     f"({shown}); give {size} at most."
                 )
 
     def _cells(self, axes: int) -> tuple[int, ...]:
-        return of_each_axis(self.cells, axes)
+        return of_each_axis(_CELLS if self.cells is None else self.cells, axes)
 
     def count(self, axes: Axes, sizes: Sizes) -> int:
         """Returns the number of masks."""
@@ -136,11 +141,16 @@ class RISE(OfInputsByScores):
         """Returns what each cell counts at each position: `[points, cells, positions]`."""
         cells = self._cells(axes)[axis]
         size = ops.add(ops.max(positions, (0,)), 1.0)
-        side = ops.sub(0.0, ops.floor(ops.sub(0.0, ops.div(size, float(cells)))))
+        used: T | float = float(cells)
+        wider: T | float = float(cells + 1)
+        last: T | float = float(cells - 1)
+        if self.cells is None:  # the first of the cells, where there are fewer entries
+            used = ops.sub(used, ops.relu(ops.sub(used, size)))
+            wider, last = ops.add(used, 1.0), ops.sub(used, 1.0)
+        side = ops.sub(0.0, ops.floor(ops.sub(0.0, ops.div(size, used))))
         shift = ops.floor(ops.mul(cut, side))
         at = ops.add(ops.add(ops.expand_dims(positions, (0,)), shift), 0.5)
-        at = ops.sub(ops.div(ops.mul(at, float(cells)), ops.mul(side, float(cells + 1))), 0.5)
-        last = float(cells - 1)
+        at = ops.sub(ops.div(ops.mul(at, used), ops.mul(side, wider)), 0.5)
         at = ops.sub(last, ops.relu(ops.sub(last, ops.relu(at))))
         places = ops.expand_dims(ops.constant(np.arange(cells), positions), (0, 2))
         off = ops.abs(ops.sub(ops.expand_dims(at, (1,)), places))

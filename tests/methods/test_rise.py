@@ -17,7 +17,9 @@ def masks_of(probe, sizes):
     found = []
     for grid, cut in zip(grids, cuts, strict=True):
         mask = grid.astype(np.float64)
-        for axis, (size, count) in enumerate(zip(sizes, cells, strict=True)):
+        for axis, size in enumerate(sizes):
+            count = cells[axis] if probe.cells is not None else min(size, cells[axis])
+            mask = np.take(mask, range(count), axis=axis)
             side = -(-size // count)
             wide = side * (count + 1)
             at = (np.arange(wide) + 0.5) * count / wide - 0.5
@@ -55,8 +57,10 @@ def test_an_image_of_a_keras_model(tmp_path, cells, name):
         close(found.array, twin(best, x, masks_of(probe, (11, 8)), 0.4))
 
 
-def test_a_sequence_of_an_onnx_file(tmp_path):
-    probe = pg.RISE(25, 3, 0.6)
+@pytest.mark.parametrize("cells", [3, None])
+def test_a_sequence_of_an_onnx_file(tmp_path, cells):
+    """Of 5 entries there are 5 cells at most, where nobody says how many."""
+    probe = pg.RISE(25, cells, keep=0.6)
     pg.compile(onnx_model(), probe, tmp_path / "m.onnx")
     x = models.images((5, 3), count=2)
     found = runtime.load(tmp_path / "m.onnx").run(x)["rise/x"].array
