@@ -38,11 +38,11 @@ class LRP(OfInputs):
     was; norms share it by sizes or squares; a quotient of two tensors that change is a product with
     one over the divisor. In recurrent layers (LSTM, GRU, SimpleRNN) what a gate lets through has
     all of a product's relevance and the gate none (Arras et al. 2017), and sums their shares by the
-    epsilon rule; layer normalisation (its deviation a factor that passes relevance on, the rest
-    linear), softmax and products of two tensors follow AttnLRP (Achtibat et al. 2024), whatever the
-    rule; softmax and log softmax do not conserve relevance. Normalisations spelled in pieces that
-    are not known as one are products of two tensors. Loops, and what else has no rule, are refused
-    by name.
+    epsilon rule (those of a state with an epsilon of 1e-4 at least); layer normalisation (its
+    deviation a factor that passes relevance on, the rest linear), softmax and products of two
+    tensors follow AttnLRP (Achtibat et al. 2024), whatever the rule; softmax and log softmax do
+    not conserve relevance. Normalisations spelled in pieces that are not known as one are products
+    of two tensors. Loops, and what else has no rule, are refused by name.
 
     Attributes:
         rule: of all layers: `"epsilon"`, `"zplus"`, `"alpha_beta"` (alpha 2, beta 1), `"gamma"`,

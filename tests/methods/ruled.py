@@ -59,7 +59,7 @@ CELLS = """<ir_version: 9, opset_import: ["" : 17]>
     e = Squeeze(d, one)
     f, g = GRU<hidden_size = 3, direction = "reverse">(e, wh, rh, bh)
     h = Squeeze(f, one)
-    i, j = RNN<hidden_size = 2, activations = ["Tanh"]>(h, wr, rr, br)
+    i, j = RNN<hidden_size = 2, activations = ["Softsign"]>(h, wr, rr, br)
     k = Concat<axis = 2>(g, j)
     l = Squeeze(k, zero)
     scores = MatMul(l, w) }"""

@@ -6,7 +6,9 @@ back through time is one product with the weights of the state.
 Relevance (Arras et al. 2017, sec. 3; Arras et al. 2019, sec. 7.3.2): of a gate and what it lets
 through, that gets all and the gate nothing; activations pass relevance on; in sums each term has
 its share, as in the epsilon rule. Arras et al. write it for the LSTM; a GRU has the same parts, its
-state being `z * h' + (1 - z) * candidate`, with the reset gate a factor as well.
+state being `z * h' + (1 - z) * candidate`, with the reset gate a factor as well. A state that is
+divided by is moved away from 0 by 1e-4 at least: where saturated gates cancel, less than that is
+rounding.
 
 Multipliers: each activation by the rescale rule, each product of a gate and what it lets through as
 any product (each factor times the mean of the other and its reference), sums as they are.
@@ -14,7 +16,7 @@ any product (each factor times the mean of the other and its reference), sums as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -26,8 +28,8 @@ from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp.common import Dys, Gradients, optional, required
 from probegen.graph.vjp.recurrent_steps import Unrolled, directions_of, unrolled
 
-#: Moves a value away from 0.
-Stabilise = Callable[[ir.Value], ir.Value]
+#: Moves a value away from 0 by a number.
+Stabilise = Callable[[ir.Value, float], ir.Value]
 #: A step back: (body, reads one step of a sequence, what arrived at the states behind it) -> what
 #: arrives at the states before it, and what arrives at what the input adds.
 _Step = Callable[[Builder, "_Read", Sequence[ir.Value]], "_Before"]
@@ -36,13 +38,31 @@ _Before = tuple[list[ir.Value], ir.Value]
 
 #: Where an argument has changed by less, the slope stands in for the quotient of differences.
 _SMALL = 1e-4
+#: The step of the differences by which activations other than the usual have their slopes.
+_STEP = 1e-3
+#: What a state is moved away from 0 by, at least.
+_LEAST_EPSILON = 1e-4
 #: Operators of this file.
 CELLS = frozenset({"LSTM", "GRU", "RNN"})
 
 
-def relevance(b: Builder, node: ir.Node, dy: Dys, stabilise: Stabilise) -> Gradients:
+def relevance(
+    b: Builder, node: ir.Node, dy: Dys, stabilise: Stabilise, epsilon: float
+) -> Gradients:
     """Yields the relevance of a node's input and of its initial states."""
-    yield from _of_directions(b, node, dy, lambda u, p: _relevance(b, node, u, p, stabilise))
+
+    def share(term: ir.Value, total: ir.Value, least: float = 0.0) -> ir.Value:
+        away = stabilise(total, max(epsilon, least))
+        return b.elementwise("Div", term, away, shape=shape_of(total))
+
+    def written(u: Unrolled, _: int) -> tuple[_Step, ir.Value, bool]:
+        gate = len(u.gates) - 1  # the candidate
+        of_state = u.rows(b, u.r, gate)
+        # Of what goes into the candidate, input, state and bias are the terms.
+        step = _RELEVANCE[node.op_type](b, u, share, u.sums[gate], of_state)
+        return step, u.rows(b, u.w, gate), True
+
+    yield from _of_directions(b, node, dy, written)
 
 
 def multipliers(
@@ -148,24 +168,8 @@ def _back(
 
 # -- relevance ---------------------------------------------------------------------------------
 
-
-def _relevance(
-    b: Builder, node: ir.Node, u: Unrolled, position: int, stabilise: Stabilise
-) -> tuple[_Step, ir.Value, bool]:
-    del position
-
-    def share(term: ir.Value, total: ir.Value) -> ir.Value:
-        return b.elementwise("Div", term, stabilise(total), shape=shape_of(total))
-
-    gate = len(u.gates) - 1  # the candidate
-    of_state = u.rows(b, u.r, gate)
-    through = u.sums[gate]  # of which input, state and bias are the terms
-    write = {"LSTM": _relevance_of_lstm, "GRU": _relevance_of_gru, "RNN": _relevance_of_rnn}
-    step = write[node.op_type](b, u, share, through, of_state)
-    return step, u.rows(b, u.w, gate), True
-
-
-_Share = Callable[[ir.Value, ir.Value], ir.Value]
+#: Returns a term over a sum, which is moved away from 0, by a number at least.
+_Share = Callable[..., ir.Value]
 
 
 def _times(body: Builder, value: ir.Value, rows: ir.Value, like: ir.Value) -> ir.Value:
@@ -179,8 +183,8 @@ def _relevance_of_lstm(
     assert u.cells is not None
     before, behind = u.cells
     i, _, f, candidate = u.gates
-    kept = share(b.mul(f, before), behind)
-    ratio = share(share(b.mul(i, candidate), behind), through)
+    kept = share(b.mul(f, before), behind, _LEAST_EPSILON)
+    ratio = share(share(b.mul(i, candidate), behind, _LEAST_EPSILON), through)
 
     def step(body: Builder, read: _Read, states: Sequence[ir.Value]) -> _Before:
         total = body.add(states[0], states[1])
@@ -196,8 +200,10 @@ def _relevance_of_gru(
 ) -> _Step:
     """`h = z * h' + (1 - z) * candidate`."""
     z, reset, candidate = u.gates
-    kept = share(b.mul(z, u.entering), u.hidden)
-    ratio = share(share(b.mul(b.sub(1.0, z), candidate), u.hidden), through)
+    old, new = b.mul(z, u.entering), b.mul(b.sub(1.0, z), candidate)
+    hidden = b.add(old, new)
+    kept = share(old, hidden, _LEAST_EPSILON)
+    ratio = share(share(new, hidden, _LEAST_EPSILON), through)
 
     def step(body: Builder, read: _Read, states: Sequence[ir.Value]) -> _Before:
         arrived = body.mul(states[0], read(ratio))
@@ -224,6 +230,12 @@ def _relevance_of_rnn(
     return step
 
 
+_RELEVANCE: Mapping[str, Callable[[Builder, Unrolled, _Share, ir.Value, ir.Value], _Step]] = {
+    "LSTM": _relevance_of_lstm,
+    "GRU": _relevance_of_gru,
+    "RNN": _relevance_of_rnn,
+}
+
 # -- multipliers -------------------------------------------------------------------------------
 
 
@@ -246,25 +258,31 @@ class _Pair:
     def _ratio(self, k: int) -> ir.Value:
         """Returns what a gate differs by over what goes into its activation differs by."""
         u, v = self._here, self._there
-        pairs = (u.sums[k], v.sums[k]), (u.gates[k], v.gates[k])
-        return self._rescaled(u.activations[k], *pairs)
+        return self._rescaled(k, (u.sums[k], v.sums[k]), (u.gates[k], v.gates[k]))
 
     def _rescaled(
-        self, name: str, x: tuple[ir.Value, ir.Value], y: tuple[ir.Value, ir.Value]
+        self, k: int, x: tuple[ir.Value, ir.Value], y: tuple[ir.Value, ir.Value]
     ) -> ir.Value:
+        """Returns the differences of a function over those of its argument.
+
+        Args:
+            k: which of the activations the function is.
+            x: its argument, here and there.
+            y: its values.
+        """
         b, shape = self._b, shape_of(x[0])
         dx, dy = (b.elementwise("Sub", *pair, shape=shape) for pair in (x, y))
         near = b.elementwise("Less", b.op("Abs", dx, shape=dx), _SMALL)
-        middle = self._mean(*y)
-        slopes: dict[str, Callable[[], ir.Value]] = {
-            "sigmoid": lambda: b.mul(middle, b.sub(1.0, middle)),
-            "tanh": lambda: b.sub(1.0, b.mul(middle, middle)),
-            "relu": lambda: b.elementwise("Sign", middle),
-        }
-        slope = slopes.get(name.lower())
-        if slope is None:
-            raise Refused(f"its activation {name} has no rule here; Sigmoid, Tanh and Relu have")
-        return b.where(near, slope(), b.div(dy, b.where(near, 1.0, dx)))
+        middle, name = self._mean(*y), self._here.activations[k].lower()
+        if name == "sigmoid":
+            slope = b.mul(middle, b.sub(1.0, middle))
+        elif name == "tanh":
+            slope = b.sub(1.0, b.mul(middle, middle))
+        else:
+            write, at = self._here.functions[k], self._mean(*x)
+            ahead, behind = (write(b, b.add(at, step)) for step in (_STEP, -_STEP))
+            slope = b.mul(b.sub(ahead, behind), 0.5 / _STEP)
+        return b.where(near, slope, b.div(dy, b.where(near, 1.0, dx)))
 
     def step(self, node: ir.Node) -> _Step:
         """Returns the step back of the operator."""
@@ -275,12 +293,9 @@ class _Pair:
         b, u, v = self._b, self._here, self._there
         assert u.cells is not None
         assert v.cells is not None
-        name = u.activations[4]
-        shown = [b.op(name, c, shape=c) for c in (u.cells[1], v.cells[1])]
+        shown = [u.functions[4](b, c) for c in (u.cells[1], v.cells[1])]
         pair = (shown[0], shown[1])
-        into_cell = b.mul(
-            self._mean_of_gate(1), self._rescaled(name, (u.cells[1], v.cells[1]), pair)
-        )
+        into_cell = b.mul(self._mean_of_gate(1), self._rescaled(4, (u.cells[1], v.cells[1]), pair))
         kept = self._mean_of_gate(2)
         factors = (
             b.mul(self._mean_of_gate(3), self._ratio(0)),

@@ -341,7 +341,11 @@ class _Relevance:
         b = walk.builder
         if self.changing & {v for v in (*node.inputs[1:5], *node.inputs[7:]) if v is not None}:
             raise Refused("what is explained changes its weights")
-        for value, found in relevance(b, node, dy, lambda z: stabilised(b, z, self.table.epsilon)):
+
+        def stabilise(z: ir.Value, epsilon: float) -> ir.Value:
+            return stabilised(b, z, epsilon)
+
+        for value, found in relevance(b, node, dy, stabilise, self.table.epsilon):
             if value in walk.wanted:
                 yield value, found
 

@@ -98,8 +98,9 @@ class Unrolled:
         hidden: that behind each step.
         cells: the cell states before and behind each step; of an LSTM alone.
         sums: what goes into the activation of each gate, in the operator's order of gates.
-        gates: behind their activations, in the same order; of an RNN the hidden state.
+        gates: behind their activations, in the same order; of an RNN that is the hidden state.
         activations: the function of each gate, and of an LSTM that of the cell state behind them.
+        functions: write these.
         inner: of a GRU whose reset gate stands behind the product: the product of the state with
             the candidate's weights, and its bias.
         running: which steps are not beyond the end of their sequence, bool `[time, batch, 1]`; None
@@ -117,6 +118,7 @@ class Unrolled:
     sums: tuple[ir.Value, ...]
     gates: tuple[ir.Value, ...]
     activations: tuple[str, ...]
+    functions: tuple[Callable[[Builder, ir.Value], ir.Value], ...]
     inner: ir.Value | None
     running: ir.Value | None
     hidden_size: int
@@ -124,13 +126,6 @@ class Unrolled:
     def rows(self, b: Builder, weights: ir.Value, gate: int) -> ir.Value:
         """Returns the rows of `w` or `r` that are one gate's."""
         return b.slice(weights, 0, gate * self.hidden_size, (gate + 1) * self.hidden_size)
-
-
-#: The gates in the operators' own order, by the names of `GATE_NAMES`.
-_ORDER: Mapping[str, tuple[str, ...]] = {
-    "LSTM": ("/input_gate", "/output_gate", "/forget_gate", "/candidate"),
-    "GRU": ("/update_gate", "/reset_gate", "/candidate"),
-}
 
 
 def unrolled(b: Builder, node: ir.Node, position: int) -> Unrolled:
@@ -152,43 +147,51 @@ def unrolled(b: Builder, node: ir.Node, position: int) -> Unrolled:
     hidden = _hidden_states(b, node, position)
     first = [_initial(b, node, optional(node, i), x, position, n) for i in (5, 6)]
     entering = _entering(b, hidden, first[0], backwards)
-    made = _at_all_steps(b, node, position, hidden, cells=kind == "LSTM")
-    gates = tuple(made[name] for name in _ORDER.get(kind, ())) or (hidden,)
     sums, of_state = _sums(b, node, x, position)
     r = _entry(b, required(node, 2), position)
     turned = b.transpose(r, [1, 0])
+    usual = DEFAULT_ACTIVATIONS[kind]
+    names = [str(a) for a in attribute(node, "activations") or usual * len(directions_of(node))]
+    f, *others = names[position * len(usual) : (position + 1) * len(usual)]
+    known = tuple(_activations(node, position))
 
     def product(state: ir.Value, start: int, stop: int) -> ir.Value:
         columns = b.slice(turned, 1, start * n, stop * n)
-        wide = [*dims_of(state)[:2], (stop - start) * n]
-        return b.op("MatMul", state, columns, shape=wide)
+        return b.op("MatMul", state, columns, shape=[*dims_of(state)[:2], (stop - start) * n])
 
     def part(value: ir.Value, gate: int) -> ir.Value:
         return b.slice(value, 2, gate * n, (gate + 1) * n)
 
-    inner = None
-    if kind != "GRU":
-        total = b.add(sums, product(entering, 0, len(gates)))
-        into = tuple(part(total, k) for k in range(len(gates)))
-    else:
+    def active(name: str, at: int, value: ir.Value) -> ir.Value:
+        # A gate that is next to closed is a small number, of which onnxruntime's Sigmoid, made for
+        # the absolute error, has no digit; shares of a sum divide by such.
+        if name.lower() == "sigmoid":
+            return b.div(1.0, b.add(b.elementwise("Exp", b.neg(value)), 1.0))
+        return known[at](b, value)
+
+    inner, cells = None, None
+    if kind == "GRU":
         after = bool(attribute(node, "linear_before_reset", 0))
         of_gates = product(entering, 0, 3 if after else 2)
         of_gates = of_gates if of_state is None else b.add(of_gates, of_state)
+        to_z, to_r = (b.add(part(sums, k), part(of_gates, k)) for k in (0, 1))
+        reset = active(f, 0, to_r)
         inner = part(of_gates, 2) if after else None
-        reset = product(b.mul(gates[1], entering), 2, 3) if inner is None else None
-        candidate = b.mul(gates[1], inner) if inner is not None else reset
-        assert candidate is not None
-        into = (
-            *(b.add(part(sums, k), part(of_gates, k)) for k in (0, 1)),
-            b.add(part(sums, 2), candidate),
+        through = product(b.mul(reset, entering), 2, 3) if inner is None else b.mul(reset, inner)
+        to_h = b.add(part(sums, 2), through)
+        into: tuple[ir.Value, ...] = (to_z, to_r, to_h)
+        gates: tuple[ir.Value, ...] = (active(f, 0, to_z), reset, active(others[0], 1, to_h))
+    else:
+        total = b.add(sums, product(entering, 0, GATES[kind]))
+        into = tuple(part(total, k) for k in range(GATES[kind]))
+        gates = (
+            *(active(f, 0, v) for v in into[: 3 if others else 1]),
+            *(active(others[0], 1, v) for v in into[3:]),
         )
-    names = [str(a) for a in attribute(node, "activations") or ()] or list(
-        DEFAULT_ACTIVATIONS[kind] * len(directions_of(node))
-    )
-    f, *others = names[position * (count := len(DEFAULT_ACTIVATIONS[kind])) :][:count]
-    cells = None
     if kind == "LSTM":
-        cells = (_entering(b, made[":1"], first[1], backwards), made[":1"])
+        behind = _cell_states(b, node, position, gates[2], b.mul(gates[0], gates[3]))
+        cells = (_entering(b, behind, first[1], backwards), behind)
+    of_f = max(len(gates) - 1, 0 if others else 1)
     return Unrolled(
         x=x,
         w=_entry(b, required(node, 1), position),
@@ -199,7 +202,8 @@ def unrolled(b: Builder, node: ir.Node, position: int) -> Unrolled:
         cells=cells,
         sums=into,
         gates=gates,
-        activations=(*[f] * max(len(gates) - 1, 0 if others else 1), *others),
+        activations=(*[f] * of_f, *others),
+        functions=(*[known[0]] * of_f, *known[1:]),
         inner=inner,
         running=None if lengths is None else running(b, x, lengths),
         hidden_size=n,
@@ -259,19 +263,25 @@ def _at_all_steps(
     gates = {name: b.reshape_like(value, hidden) for name, value in cell.gates.items()}
     if not cells:
         return gates
+    added = b.mul(gates["/input_gate"], gates["/candidate"])
+    return gates | {":1": _cell_states(b, node, position, gates["/forget_gate"], added)}
+
+
+def _cell_states(
+    b: Builder, node: ir.Node, position: int, keeping: ir.Value, adding: ir.Value
+) -> ir.Value:
+    """Writes `c = keeping * c + adding` over the steps of one direction of an LSTM."""
+    x, backwards = _time_first(b, node), directions_of(node)[position]
     loop = StepWriter(b)
-    c = loop.carry(_initial(b, node, optional(node, 6), x, position, units))
-    kept, added = (
-        loop.read(value, backwards=backwards)
-        for value in (gates["/forget_gate"], b.mul(gates["/input_gate"], gates["/candidate"]))
-    )
+    c = loop.carry(_initial(b, node, optional(node, 6), x, position, _units(node)))
+    kept, added = (loop.read(value, backwards=backwards) for value in (keeping, adding))
     after = loop.body.add(loop.body.mul(kept, c), added)
     lengths = optional(node, 4)
     if lengths is not None:
         goes_on = loop.read(running(b, x, lengths), backwards=backwards)
         after = loop.body.where(goes_on, after, c)
     (over_time,) = loop.finish([after], [Collected(after, backwards)])[1]
-    return gates | {":1": over_time}
+    return over_time
 
 
 def _entering(b: Builder, states: ir.Value, first: ir.Value, backwards: bool) -> ir.Value:

@@ -28,6 +28,8 @@ _Function = Callable[[Array, float, float], Array]
 _STEP = 1e-6
 #: Where an argument has changed by less, the slope stands in for the quotient of differences.
 _NEAR = 1e-6
+#: What states are moved away from 0 by, at least, where relevance is divided by them.
+_LEAST_EPSILON = 1e-4
 _X, _BIAS, _LENGTHS, _HIDDEN, _CELL, _PEEPHOLES = 0, 3, 4, 5, 6, 7
 
 #: Activation, in small letters -> the function, its alpha and its beta by default, None for those
@@ -191,22 +193,25 @@ def _gradient_of_rnn(w: _Weights, kept: _Kept, arrived: _States) -> _Given:
 
 
 def _relevance(w: _Weights, kept: _Kept, arrived: _States, epsilon: float) -> _Given:
-    def share(term: Array, total: Array) -> Array:
-        return np.asarray(term / (total + np.where(total >= 0, epsilon, -epsilon)))
+    def share(term: Array, total: Array, least: float = 0.0) -> Array:
+        by = max(epsilon, least)
+        return np.asarray(term / (total + np.where(total >= 0, by, -by)))
 
     hidden, through = kept.before[0], kept.sums[-1]
     own = np.split(w.r, len(kept.gates))[-1]
     if len(kept.before) == 2:
         i, _, forget, candidate = kept.gates
         total = arrived[0] + arrived[1]
-        kept_part = total * share(forget * kept.before[1], kept.after[1])
-        ratio = share(total * share(i * candidate, kept.after[1]), through)
+        kept_part = total * share(forget * kept.before[1], kept.after[1], _LEAST_EPSILON)
+        ratio = share(total * share(i * candidate, kept.after[1], _LEAST_EPSILON), through)
         before: _States = (hidden * (ratio @ own), kept_part)
     elif len(kept.gates) == 3:
         z, reset, candidate = kept.gates
-        ratio = share(arrived[0] * share((1 - z) * candidate, kept.after[0]), through)
+        ratio = share(
+            arrived[0] * share((1 - z) * candidate, kept.after[0], _LEAST_EPSILON), through
+        )
         inner = (ratio * reset) @ own if w.reset_after else reset * (ratio @ own)
-        before = (arrived[0] * share(z * hidden, kept.after[0]) + hidden * inner,)
+        before = (arrived[0] * share(z * hidden, kept.after[0], _LEAST_EPSILON) + hidden * inner,)
     else:
         ratio = share(arrived[0], through)
         before = (hidden * (ratio @ own),)
