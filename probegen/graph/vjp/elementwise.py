@@ -27,7 +27,6 @@ from probegen.graph.core.values import (
     shape_of,
 )
 from probegen.graph.vjp.common import (
-    HALF,
     Dys,
     Gradients,
     Local,
@@ -127,7 +126,7 @@ def mul(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
     way, (x1, x2) = _Broadcast.of(walk, node, dy), inputs(node)
     for x, gate in ((x1, x2), (x2, x1)):
         if x in walk.wanted and _is_gate_of(walk, gate, x):
-            yield x, _through_swish(way, x, gate, node.outputs[0])
+            yield x, _through_swish(way, gate, node.outputs[0])
             return
     if x1 is x2:
         half = way.times(x1)
@@ -153,17 +152,14 @@ def _is_gate_of(walk: Walk, gate: ir.Value, x: ir.Value) -> bool:
     )
 
 
-def _through_swish(way: _Broadcast, x: ir.Value, gate: ir.Value, y: ir.Value) -> ir.Value:
-    """Returns g * s * (1 + (x - y)), s the sigmoid of x and y = x * s.
+def _through_swish(way: _Broadcast, gate: ir.Value, y: ir.Value) -> ir.Value:
+    """Returns g * (s + y * (1 - s)), s the sigmoid of x and y = x * s.
 
-    That is g * s * (1 + x * (1 - s)). The difference comes first: it is exactly 0 where x is so
-    large that s is 1, while 1 - y would have lost the 1, from 2**24 on all of it. 16 bits get
-    s + y * (1 - s), since y has few digits there.
+    Where x is so large that s is 1, y counts exactly 0 times; s * (1 + x - y), which is the same,
+    would have lost the 1 there. All of it is done where images stay in blocks of channels.
     """
-    if dtype_of(x) in HALF:
-        bend = way.apply("Mul", way.apply("Sub", 1.0, gate), y)
-        return way.times(way.apply("Add", bend, gate))
-    slope = way.apply("Mul", way.apply("Add", way.apply("Sub", x, y), 1.0), gate)
+    bend = way.apply("Mul", way.apply("Sub", 1.0, gate), y)
+    slope = way.apply("Add", bend, gate)
     return way.times(slope) if way.unbounded else way.apply("Mul", slope, way.g)
 
 
