@@ -100,6 +100,7 @@ def _converted(
             frozen = tf2onnx.tf_loader.tf_optimize(input_names, output_names, frozen)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
+        _keep_lengths(graph, function.graph)
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph,
             continue_on_error=False,
@@ -115,6 +116,22 @@ def _converted(
         converted, catch_errors=False, optimizers=_optimizers()
     ).make_model("probegen")
     return proto
+
+
+def _keep_lengths(frozen: Any, traced: Any) -> None:
+    """Gives complex tensors the sizes that they had when the model was traced.
+
+    Fourier transforms are written for one length. A frozen graph has its sizes inferred anew, which
+    finds fewer of them: none behind the product of a Dense layer on a sequence.
+    """
+    known = {op.name: op for op in traced.get_operations()}
+    for op in frozen.get_operations():
+        before = known.get(op.name)
+        if before is None or before.type != op.type:
+            continue
+        for tensor, same in zip(op.outputs, before.outputs, strict=True):
+            if tensor.dtype.is_complex and tensor.shape.is_compatible_with(same.shape):
+                tensor.set_shape(same.shape)
 
 
 @contextlib.contextmanager

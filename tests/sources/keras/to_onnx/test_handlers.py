@@ -234,12 +234,21 @@ def test_integer_valued_operations_as_output_mask_and_target(tmp_path: Path) -> 
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def fourier_of_patches(x):
+    """Fourier mixing of patches: sizes are lost where the graph is frozen, and parts by a cast."""
+    patches = ops.image.extract_patches(x, 2)
+    rows = ops.reshape(patches, (ops.shape(x)[0], 6, 8))
+    mixed = tf.tensordot(rows, tf.linspace(tf.ones(5), -0.5, 8), 1)
+    return tf.cast(tf.signal.fft2d(tf.cast(mixed, tf.complex64)), tf.float32)
+
+
 SIGNALS = {
     "patches": (lambda x: tf.image.extract_patches(x, *PATCHES, "VALID"), (7, 9, 2)),
     "padded patches": (lambda x: tf.image.extract_patches(x, *PATCHES, "SAME"), (7, 9, 2)),
     "short-time spectrum": (lambda x: tf.abs(tf.signal.stft(x, 8, 3)), (20,)),
     "spectrum's parts": (lambda x: ops.stack(ops.rfft(x), -1), (9,)),
     "Fourier mixing": (lambda x: ops.fft2((x, 0 * x))[0], (5, 4)),
+    "Fourier mixing of patches": (fourier_of_patches, (4, 6, 2)),
 }
 PATCHES = ([1, 3, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1])
 

@@ -138,6 +138,9 @@ def arithmetic(context: Any, node: Any, kind: str) -> None:
     if kind == "Shape":
         w.give(w.sizes(_parts(w, w.inputs[0])[0]))
         return
+    if kind == "Cast" and context.get_dtype(node.output[0]) not in _COMPLEX:
+        w.give(_parts(w, w.inputs[0])[0])  # TensorFlow drops the imaginary part
+        return
     if kind in _ARITHMETIC:
         _keep(w, *_ARITHMETIC[kind](w, *(_parts(w, name) for name in w.inputs)))
     elif kind in ("Cast", "Identity") and context.get_dtype(node.output[0]) in _COMPLEX:
