@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from probegen.errors import SourceError
 from probegen.graph.external_data import weight_bytes
 from probegen.sources.onnx.loading import Original, Source, load
 from probegen.sources.onnx.names import origins
@@ -44,18 +45,20 @@ class OnnxModel:
         return weight_bytes(self.model) > _LARGE
 
 
-def read_onnx(source: Source) -> OnnxModel:
+def read_onnx(source: Source, ranks: Mapping[str, int] | None = None) -> OnnxModel:
     """Reads an ONNX model.
 
     Args:
         source: a path, the bytes of a file, an `onnx.ModelProto` or an `onnx_ir.Model`; left as
             it is.
+        ranks: input -> how many axes it has, where the file does not say.
 
     Raises:
-        SourceError: this is no ONNX model, its weights are missing, or it holds what has no form
-            in standard operators.
+        SourceError: this is no ONNX model, its weights are missing, it holds what has no form
+            in standard operators, or nobody says how many axes an input has.
     """
     opened = load(source)
+    _give_axes(opened.model.graph, ranks or {})
     model, notes = opened.model, (*opened.notes, *simplify(opened.model))
     original = opened.original
     if WRITTEN_OUT in notes:
@@ -67,3 +70,17 @@ def read_onnx(source: Source) -> OnnxModel:
         notes=notes,
         node_names=origins(model),
     )
+
+
+def _give_axes(graph: ir.Graph, ranks: Mapping[str, int]) -> None:
+    """Gives inputs of which a file says no sizes as many open axes as they are said to have."""
+    for value in graph.inputs:
+        if value.shape is not None:
+            continue
+        rank = ranks.get(str(value.name))
+        if rank is None:
+            raise SourceError(
+                f"how many axes the input {value.name!r} has is not known: the file says no sizes. "
+                f"Name its axes, for instance inputs={{{str(value.name)!r}: 'batch,feature'}}."
+            )
+        value.shape = ir.Shape([None] * rank)

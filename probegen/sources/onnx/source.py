@@ -151,8 +151,20 @@ def open_source(model: Any, inputs: Any = None) -> OnnxSource:
     Raises:
         SourceError: it is no ONNX model, or axes are none.
     """
-    read = read_onnx(os.fspath(model) if isinstance(model, os.PathLike) else model)
+    read = read_onnx(os.fspath(model) if isinstance(model, os.PathLike) else model, _ranks(inputs))
     return OnnxSource(read, _axes(inputs, read))
+
+
+def _ranks(given: Any) -> dict[str, int]:
+    """Returns how many axes are named, by input or output; `_axes` says what is wrong with them."""
+    if not isinstance(given, Mapping):
+        return {}
+    words = {str(name): _words(axes) for name, axes in given.items()}
+    return {name: len(named) for name, named in words.items() if isinstance(named, Sequence)}
+
+
+def _words(axes: Any) -> Any:
+    return axes.split(",") if isinstance(axes, str) else axes
 
 
 def _axes(given: Any, read: OnnxModel) -> dict[str, Axes]:
@@ -170,7 +182,7 @@ def _axes(given: Any, read: OnnxModel) -> dict[str, Axes]:
         )
     found: dict[str, Axes] = {}
     for name, axes in given.items():
-        words = axes.split(",") if isinstance(axes, str) else axes
+        words = _words(axes)
         if name not in ranks:
             raise SourceError(f"the model has no input or output {name!r}; it has {list(ranks)}.")
         if not isinstance(words, Sequence) or ranks[name] not in (None, len(words)):

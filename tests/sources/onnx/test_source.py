@@ -202,3 +202,17 @@ def test_whole_numbers_that_nothing_looks_up(tmp_path) -> None:
 def test_instrument_names_the_way_for_onnx_files(source) -> None:
     with pytest.raises(SourceError, match=r"An ONNX file is compiled as it is: pg\.compile"):
         pg.instrument(str(source), [pg.Saliency()])
+
+
+def test_an_input_of_which_the_file_says_no_sizes(tmp_path):
+    """Old exporters left them out; names of axes say how many there are."""
+    text = "g (float[N,5] x) => (float[N,3] y) { y = MatMul(x, w) }"
+    model = add_weights(parse(text), w=_weights(5, 3))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    probe, path = pg.InputGradient(target=1), tmp_path / "m.onnx"
+    with pytest.raises(SourceError, match=r"input 'x' has is not known.*inputs=\{'x': 'batch,"):
+        pg.compile(model, probe, path)
+    samples = np.eye(3, 5, dtype=np.float32)
+    pg.compile(model, probe, path, inputs={"x": "batch,feature"}, samples=samples)
+    found = runtime.load(path).run(np.ones((2, 5), np.float32))["input_gradient/x"].array
+    np.testing.assert_allclose(found, np.stack([_weights(5, 3)[:, 1]] * 2))
