@@ -145,8 +145,8 @@ def _files(folder: Path) -> Iterator[str]:
 def _without(path: Path) -> str:
     return (
         f"{str(path)!r} holds no digest of its contents, so that they cannot be checked: it was "
-        "not made by probegen, or by an older one, or another program wrote it since. Compile it "
-        "again, or load it without check=True."
+        "cut short, or not made by probegen, or by an older one, or another program wrote it "
+        "since. Copy it or compile it again, or load it without check=True."
     )
 
 

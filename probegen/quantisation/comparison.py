@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import CLASSES, PREDICTION, Manifest, OutputSpec, class_axis
+from probegen.artefact.manifest import (
+    CLASSES,
+    COMPLETENESS,
+    PREDICTION,
+    Manifest,
+    OutputSpec,
+    class_axis,
+)
 from probegen.artefact.rows import BATCH, count_rows, fixed_batch, rows_first, some_rows
 from probegen.errors import ArtefactError, InputError
 from probegen.parity import Parity, Report
@@ -52,6 +59,21 @@ class Asked:
 
     feeds: Feeds
     hard: Sequence[bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """An output of one sample.
+
+    Attributes:
+        right: before.
+        now: after.
+        relative_to: what it is off relative to.
+    """
+
+    right: Array
+    now: Array
+    relative_to: Array
 
 
 def requests_of(
@@ -144,7 +166,7 @@ def compare(
     explains.
     """
     described = before.manifest
-    pairs: dict[str, list[tuple[Array, Array]]] = {o.name: [] for o in described.outputs}
+    pairs: dict[str, list[_Pair]] = {o.name: [] for o in described.outputs}
     hard: list[bool] = []
     same_class: list[bool] = []
     for asked in requests:
@@ -159,10 +181,13 @@ def compare(
             for o in described.predictions:
                 alone = rows_first(plain[o.name], o.axes, rows)
                 right, now = both[o.name]
-                if _off(right, alone).max(initial=0) > _off(right, now).max(initial=0):
+                if _off(right, alone, right).max(initial=0) > _off(right, now, right).max(
+                    initial=0
+                ):
                     both[o.name] = (right, alone)
-        for name, (right, now) in both.items():
-            pairs[name] += zip(right, now, strict=True)
+        for o in described.outputs:
+            right, now = both[o.name]
+            pairs[o.name] += map(_Pair, right, now, _relative_to(o, described, both))
         same_class += _same_class(described.predictions, both, rows)
         hard += asked.hard
     figures = {
@@ -200,8 +225,31 @@ def _same_class(
     return [bool(flag) for flag in same]
 
 
-def _off(right: Array, now: Array) -> Array:
-    """Returns for each sample how far off it is: |a - b| over |b|, infinite where not finite."""
+def _relative_to(
+    spec: OutputSpec, described: Manifest, both: Mapping[str, tuple[Array, ...]]
+) -> Array:
+    """Returns what an output is off relative to, rows first: itself, but for small differences.
+
+    What is missing to completeness is one of large numbers, mostly rounding: it is judged relative
+    to all that is summed up.
+    """
+    if spec.kind != COMPLETENESS:
+        return both[spec.name][0]
+    summed = described.output(spec.detail["of"])
+    axes = (BATCH, *(a for a in summed.axes if a != BATCH))
+    over = tuple(i for i, axis in enumerate(axes) if axis != BATCH and axis not in spec.axes)
+    total: Array = np.abs(both[summed.name][0].astype(np.float64)).sum(axis=over)
+    return total
+
+
+def _off(right: Array, now: Array, relative_to: Array) -> Array:
+    """Returns for each sample how far off it is, infinite where not finite.
+
+    Args:
+        right: before, rows first.
+        now: after.
+        relative_to: what the Euclidean norm of the difference is divided by the norm of.
+    """
     if right.shape != now.shape:
         return np.full(len(right), np.inf)
     if right.dtype.kind not in "fiub":
@@ -211,16 +259,19 @@ def _off(right: Array, now: Array) -> Array:
     finite = np.isfinite(b)
     spoilt = (np.isfinite(a) != finite).any(axis=1)
     a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
-    size = np.linalg.norm(b, axis=1)
+    whole = np.nan_to_num(
+        relative_to.reshape(len(relative_to), -1).astype(np.float64), posinf=0.0, neginf=0.0
+    )
+    size = np.linalg.norm(whole, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.linalg.norm(a - b, axis=1) / size
-    off = np.where(size > 0, off, np.where(np.abs(a).max(axis=1, initial=0) > 0, np.inf, 0.0))
+    off = np.where(size > 0, off, np.where(np.abs(a - b).max(axis=1, initial=0) > 0, np.inf, 0.0))
     return np.where(spoilt, np.inf, off)
 
 
 def _parity(
     spec: OutputSpec,
-    pairs: Sequence[tuple[Array, Array]],
+    pairs: Sequence[_Pair],
     hard: Sequence[bool],
     same_class: Sequence[bool],
     limits: Limits,
@@ -229,16 +280,16 @@ def _parity(
     share = 1.0 if explains else _OF_PREDICTIONS
     allowed, allowed_worst = limits.median * share, limits.worst * share
     counted = [i for i in range(len(pairs)) if not hard[i] and (same_class[i] or not explains)]
-    offs = np.array([_off(r[None], n[None])[0] for r, n in pairs])
+    offs = np.array([_off(p.right[None], p.now[None], p.relative_to[None])[0] for p in pairs])
     ordinary = offs[counted]
     judged = spec.kind != CLASSES
     # Where no sample kept its class, no explanation was compared: nothing says that it is near.
     nothing = np.inf if pairs and explains and judged else 0.0
     middle = float(np.median(ordinary)) if counted else nothing
-    apart = [_largest(r, n) for r, n in pairs]
-    cosines = [_cosine(*pairs[i]) for i in counted]
+    apart = [_largest(p.right, p.now) for p in pairs]
+    cosines = [_cosine(pairs[i].right, pairs[i].now) for i in counted]
     worst = float(ordinary.max(initial=0.0))
-    spoilt = any(_is_spoilt(right, now) for right, now in pairs)
+    spoilt = any(_is_spoilt(p.right, p.now) for p in pairs)
     return Parity(
         kind=spec.kind,
         max_abs=max((a for a, _ in apart), default=0.0),
