@@ -41,13 +41,15 @@ def test_what_is_installed_is_what_is_locked(installed, locked, told):
         with_hashes(environment, lock)
 
 
-def test_the_lock_has_what_the_package_asks_for():
+@pytest.mark.parametrize("extra", [None, "serve"])
+def test_the_lock_has_what_the_package_asks_for(extra):
     """Each at a version within its bounds, with a hash at least, and no index."""
-    text = (ROOT / "locks" / "runtime.txt").read_text()
+    text = (ROOT / "locks" / f"{extra or 'runtime'}.txt").read_text()
     assert "://" not in text
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)(?: ;.*)? \\\n    --hash=sha256:", text, re.M))
     assert len(pinned) == len(re.findall(r"^\w", text, re.M))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in project["dependencies"]:
+    more = project["optional-dependencies"][extra] if extra else []
+    for line in [*project["dependencies"], *more]:
         requirement = Requirement(line)
         assert pinned[requirement.name] in requirement.specifier, line
