@@ -19,6 +19,7 @@ from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
+from probegen.parity.witness.evaluation import IN_FLOAT32
 from probegen.parity.witness.recurrent import RECURRENT, through_time
 from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.windows import windows_of
@@ -506,6 +507,7 @@ def _by_differences(step: Step, g: Array, position: int) -> Array:
     try:
         for i in range(x.size):
             h = _STEP * max(1.0, abs(float(x.reshape(-1)[i])))
+            h = 1.0 if key in IN_FLOAT32 else h  # those are linear
             there = []
             for sign in (1.0, -1.0):
                 moved = x.copy()

@@ -70,7 +70,7 @@ CASES = [
     ("Resize", {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"},
      [numbers(2, 3, 4), None, np.array([1, 2, 1], np.float32)], (0,)),
     ("Resize", {"mode": "cubic", "coordinate_transformation_mode": "align_corners"},
-     [numbers(4, 2, 5), None, None, np.array([6, 2, 3], np.int64)], (0,)),
+     [numbers(1, 2, 4, 5), None, None, np.array([1, 2, 6, 3], np.int64)], (0,)),
     ("TopK", {"axis": 1}, [numbers(2, 5, 3), np.array([2], np.int64)], (0,)),
     ("ScatterElements", {"axis": 1, "reduction": "max"},
      [numbers(2, 3), np.array([[0, 0, 2, -1], [1, 1, 1, 0]], np.int64), numbers(2, 4)], (0, 2)),
@@ -107,12 +107,12 @@ def test_gradients_are_those_of_differences(operator, attributes, inputs, positi
         assert found.shape == inputs[position].shape
         for _ in range(4):
             direction = rng.normal(size=inputs[position].shape)
-            there = []
+            there, size = [], 1.0 if operator == "Resize" else 1e-6  # that is linear, in 32 bits
             for sign in (1, -1):
                 moved = list(inputs)
-                moved[position] = inputs[position] + sign * 1e-6 * direction
+                moved[position] = inputs[position] + sign * size * direction
                 there.append(evaluate(node, moved)[0])
-            slope = ((there[0] - there[1]) * g).sum() / 2e-6
+            slope = ((there[0] - there[1]) * g).sum() / (2 * size)
             # The reference evaluator has erf in 32 bits alone.
             close = 0.2 if operator == "Erf" else 1e-5
             np.testing.assert_allclose((found * direction).sum(), slope, rtol=close, atol=close)
@@ -145,3 +145,15 @@ def test_resizing_of_more_elements_than_are_moved_one_by_one():
     other = numbers(*x.shape)  # <R v, g> = <v, R^T g>
     moved = evaluate(node, [other, *inputs[1:]])[0]
     np.testing.assert_allclose((moved * g).sum(), (other * found).sum(), rtol=1e-6)
+
+
+def test_resizing_to_sizes_where_places_fall_on_elements():
+    """Of 7 elements to 17 the ninth lies on the fourth, which onnx's evaluator misses."""
+    x, g = numbers(1, 1, 7), numbers(1, 1, 17)
+    inputs = [x, None, None, np.array([1, 1, 17], np.int64)]
+    node = node_of("Resize", {"mode": "linear"}, inputs)
+    evaluate = NodeEvaluator(18)
+    found = adjoint(Step(node, inputs, evaluate(node, inputs), evaluate), [g], 0)
+    places = np.clip((np.arange(17) + 0.5) * 7 / 17 - 0.5, 0, 6)
+    rows = np.stack([np.interp(places, np.arange(7), unit) for unit in np.eye(7)])
+    np.testing.assert_allclose(found[0, 0], rows @ g[0, 0], rtol=1e-5, atol=1e-5)
