@@ -104,6 +104,10 @@ OTHERS = {
     "square": ("y = Mul(x, x)", np.square),
     "absolute": ("y = Abs(x)", np.abs),
     "saturated_on_both_sides": ("y = Clip(x, minus, one)", lambda x: np.clip(x, -1, 1)),
+    "where_it_is_a_number": (  # as Keras's logsumexp has it
+        "i = IsInf(x) n = IsNaN(x) o = Or(i, n) f = Not(o) y = Where(f, x, zero)",
+        np.positive,
+    ),
     "tanh_in_pieces": (
         "e = Exp(x) n = Neg(x) f = Exp(n) a = Sub(e, f) b = Add(e, f) y = Div(a, b)",
         np.tanh,

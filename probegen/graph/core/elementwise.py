@@ -137,6 +137,12 @@ def _number(node: ir.Node, name: str, default: float) -> float:
     return float(attribute(node, name, default))
 
 
+def _is_infinite(node: ir.Node, read: list[Any]) -> Any:
+    sides = {"detect_positive": np.isposinf, "detect_negative": np.isneginf}
+    asked = [test(read[0]) for name, test in sides.items() if attribute(node, name, 1)]
+    return np.any(asked, axis=0) if asked else np.zeros(np.shape(read[0]), bool)
+
+
 def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
@@ -215,6 +221,8 @@ COMPUTED: Mapping[str, _Compute] = {
     "LessOrEqual": _of(np.less_equal),
     "Equal": _of(np.equal),
     "Not": _of(np.logical_not),
+    "IsInf": _is_infinite,
+    "IsNaN": _of(np.isnan),
     "And": _of(np.logical_and),
     "Or": _of(np.logical_or),
     "Cast": _cast,

@@ -183,12 +183,14 @@ def slope(step: Step, position: int = 0) -> Array:
     """Returns the slope of a function taken element by element, in the shape of its result.
 
     At a kink it is the one on the lower side where the function rises from 0 there, as frameworks
-    have it for rectifiers.
+    have it for rectifiers; of equal extrema the first has it all.
     """
     x = np.asarray(step.inputs[position], np.float64)
     if step.node.op_type in ("Relu", "LeakyRelu") and position == 0:
         low = float(attribute(step.node, "alpha", 0.01)) if step.node.op_type != "Relu" else 0.0
         return np.where(x > 0, 1.0, low)
+    if step.node.op_type in ("Max", "Min"):
+        return _chosen(step, position)
     h = _STEP * np.maximum(1.0, np.abs(x))
     exact = COMPUTED[step.node.op_type] if step.node.op_type in _INEXACT else None
     if exact is not None:
@@ -196,6 +198,15 @@ def slope(step: Step, position: int = 0) -> Array:
     else:
         ahead, behind = step.at({position: x + h}), step.at({position: x - h})
     return np.asarray((ahead - behind) / np.broadcast_to(2 * h, ahead.shape))
+
+
+def _chosen(step: Step, position: int) -> Array:
+    """Returns 1 where an extreme of several tensors is that of one, and of none before it."""
+    arrays = [np.broadcast_to(a, step.y.shape) for a in step.inputs if a is not None]
+    best = arrays[position] == step.y
+    for before in arrays[:position]:
+        best = best & (before != step.y)
+    return np.asarray(best, np.float64)
 
 
 def slope_of(function: FunctionOfOne, x: Array) -> Array:

@@ -157,3 +157,13 @@ def test_resizing_to_sizes_where_places_fall_on_elements():
     places = np.clip((np.arange(17) + 0.5) * 7 / 17 - 0.5, 0, 6)
     rows = np.stack([np.interp(places, np.arange(7), unit) for unit in np.eye(7)])
     np.testing.assert_allclose(found[0, 0], rows @ g[0, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_of_equal_extrema_the_first_has_the_gradient():
+    """As TensorFlow has it."""
+    x, other = np.array([[1.0, 2.0, 0.5]]), np.array([[1.0], [0.5]])
+    node, evaluate = node_of("Min", {}, [x, other]), NodeEvaluator(18)
+    step = Step(node, [x, other], evaluate(node, [x, other]), evaluate)
+    g = np.array([[1.0, 10.0, 100.0], [1e3, 1e4, 1e5]])
+    np.testing.assert_array_equal(adjoint(step, [g], 0), [[1.0, 0.0, 1e5 + 100.0]])
+    np.testing.assert_array_equal(adjoint(step, [g], 1), [[10.0], [1e4 + 1e3]])
