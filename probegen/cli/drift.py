@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from probegen.cli.showing import note, show_table, start_for
+from probegen.errors import InputError
 
 #: Units that are shown of each output.
 _SHOWN = 10
@@ -36,18 +37,25 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
 
     start_for(artefact)
     running = Running(runtime.load(artefact).manifest, window=None)
+    of_the_request = 0
     for path in results:
         if bulk.holds_records(path):
             records = bulk.Results(path)
             if not records.finished:
                 note(f"{path}: the run that wrote it has not finished; what is there is compared.")
             for arrays, target, count in records.arrays(running.outputs):
-                running.observe(arrays, chosen_by_the_model(target, count))
+                chosen = chosen_by_the_model(target, count)
+                of_the_request += int((~chosen).sum()) if arrays else 0
+                running.observe(arrays, chosen)
             continue
         result = runtime.read_npz(path)
         arrays = {name: record.array for name, record in result.items()}
-        running.observe(arrays, chosen_by_the_model(result.run.target, result.run.rows))
+        chosen = chosen_by_the_model(result.run.target, result.run.rows)
+        of_the_request += int((~chosen).sum()) if set(arrays) & set(running.outputs) else 0
+        running.observe(arrays, chosen)
     found = running.drift()
+    if not found:
+        raise InputError(_nothing(running.outputs, of_the_request))
     moved = any(output.moved for output in found)
     if as_json:
         click.echo(json.dumps({"moved": moved, "outputs": [_told(output) for output in found]}))
@@ -66,10 +74,22 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
                 few = f" (fewer than {FEWEST} samples say nothing)"
                 few = few if output.samples < FEWEST else ""
                 click.echo(f"{title}, the largest PSI is {output.psi:.3f}{few}")
-        if not found:
-            click.echo("no attribution of the reference is in the results.")
     if fail and moved:
         raise SystemExit(1)
+
+
+def _nothing(wanted: list[str], of_the_request: int) -> str:
+    """Returns why nothing could be compared; a monitor must not take that for no drift."""
+    if of_the_request:
+        return (
+            f"nothing can be compared: all {of_the_request} samples were explained for a class of "
+            "the request's, and the reference is of the class that the model chose. Run them "
+            "without --target."
+        )
+    return (
+        f"the results hold no attribution of the reference ({', '.join(wanted)}): they are of "
+        "another artefact, of a run with --no-explain, or of other outputs."
+    )
 
 
 def _told(output: Any) -> dict[str, Any]:

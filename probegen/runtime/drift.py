@@ -33,7 +33,7 @@ from probegen.artefact.attribution_reference import PARTS, AttributionReference,
 from probegen.artefact.manifest import Manifest, OutputSpec
 from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import InputError
-from probegen.runtime.inputs import Array
+from probegen.runtime.inputs import Array, describe
 from probegen.runtime.target import ARGMAX
 
 #: How often, of so many reports, a report says that something moved where nothing has.
@@ -279,14 +279,29 @@ class Running:
             outputs: arrays by output name; what the reference does not have is passed over.
             rows: which samples count. Those that were explained for a class of the request's are
                 to be left out: the reference is of the class that the model chose.
+
+        Raises:
+            InputError: an array is no attribution of this artefact: its sizes are others.
         """
         for name in set(outputs) & set(self._edges):
+            self._check(self._specs[name], outputs[name].shape)
             values = unit_values(self._specs[name].axes, self._bins[name], outputs[name])
             values = values[rows & np.isfinite(values).all(1)]
             pairs = zip(values.T, self._edges[name], strict=True)
             parts = [np.searchsorted(edges, column, "right") for column, edges in pairs]
             with self._lock:
                 self._seen[name].extend(np.stack(parts, 1).astype(np.uint8))
+
+    @staticmethod
+    def _check(spec: OutputSpec, found: tuple[int, ...]) -> None:
+        expected = [n for a, n in zip(spec.axes, spec.shape, strict=True) if a != BATCH]
+        sizes = [n for a, n in zip(spec.axes, found, strict=False) if a != BATCH]
+        alike = zip(expected, sizes, strict=False)
+        if len(found) != len(spec.axes) or any(n not in (None, got) for n, got in alike):
+            raise InputError(
+                f"{spec.name!r} has the shape {list(found)}, and the artefact gives "
+                f"{describe(spec.axes, spec.shape)}: these are results of another one."
+            )
 
     def drift(self) -> list[OutputDrift]:
         """Returns how far what was seen is from the reference, for each output that was seen."""

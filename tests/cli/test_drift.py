@@ -80,6 +80,25 @@ def test_drift_of_results(probegen_cli, path, tmp_path):
     assert "600 samples" in probegen_cli(*both)[1]
 
 
+def test_results_that_cannot_be_compared(probegen_cli, path, tmp_path):
+    """An alarm that cannot ring is an error, with --fail and without."""
+    art = runtime.load(path)
+    art.run(rows(40, 1), target=1).to_npz(tmp_path / "target.npz")
+    art.run(rows(40, 1), explain=False).to_npz(tmp_path / "plain.npz")
+    x = keras.Input((FEATURES - 1,), name="row")
+    other = keras.Model(x, layers.Dense(3, name="kind")(x), name="rows")
+    pg.compile(other, pg.GradientXInput(target="input"), tmp_path / "other.onnx", verify=False)
+    found = runtime.load(tmp_path / "other.onnx").run(rows(40, 1)[:, 1:])
+    found.to_npz(tmp_path / "other.npz")
+    for name, said in (
+        ("target", "all 40 samples were explained for a class of the request's"),
+        ("plain", "the results hold no attribution of the reference (gradient_x_input/row)"),
+        ("other", "the shape [40, 5], and the artefact gives [batch, feature=6]"),
+    ):
+        status, _, err = probegen_cli("drift", str(path), str(tmp_path / f"{name}.npz"), "--fail")
+        assert (status, said in " ".join(err.split())) == (1, True), err
+
+
 def metric(client, name):
     lines = client.get("/metrics").text.splitlines()
     return {
@@ -174,5 +193,5 @@ def test_drift_of_the_records_of_a_bulk_run(probegen_cli, path, tmp_path, kind):
     assert told[0] == told[1]
     chosen = tmp_path / f"chosen.{kind}"
     assert probegen_cli(*command, "--out", chosen, "--target", "1")[0] == 0
-    said = probegen_cli("drift", path, chosen)[1]  # all were explained for a class of the request's
-    assert said == "no attribution of the reference is in the results.\n"
+    status, _, said = probegen_cli("drift", path, chosen)
+    assert (status, "all 300 samples were explained for a class" in said) == (1, True)
