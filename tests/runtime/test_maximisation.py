@@ -249,7 +249,10 @@ def test_what_has_no_gradient_is_refused(tmp_path, keras_images):
 
 
 def test_ids_are_refused(tmp_path):
-    pg.compile(models.transformer(), pg.InputGradient(target=1), tmp_path / "m.onnx", verify=False)
+    ids = keras.Input((9,), dtype="int32", name="tokens")
+    y = keras.layers.Flatten()(keras.layers.Embedding(13, 2)(ids))
+    model = keras.Model(ids, keras.layers.Dense(3)(y))
+    pg.compile(model, pg.InputGradient(target=1), tmp_path / "m.onnx", verify=False)
     art = runtime.load(tmp_path / "m.onnx")
     with pytest.raises(InputError, match="holds whole numbers, such as ids"):
         runtime.maximise(art)
