@@ -47,6 +47,8 @@ WIDE = (
     f"{_KILLED}[with data",
     f"{_KILLED}[two graphs-one file",
     f"{_KILLED}[two graphs-two graphs",
+    "tests/fuzz/test_artefacts_fuzz.py::test_hostile_artefacts_are_refused_or_right[80",
+    "tests/fuzz/test_artefacts_fuzz.py::test_hostile_artefacts_are_refused_or_right[120",
     "tests/fuzz/test_endurance_fuzz.py::test_ten_thousand_runs",
     "tests/fuzz/test_keras_fuzz.py::test_more_random_models_are_right",
     "tests/graph/test_open_sizes.py::test_time[recurrent-True",

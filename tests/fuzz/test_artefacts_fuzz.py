@@ -45,9 +45,9 @@ def test_faults_are_found(monkeypatch):
     keys = [f"3:{number}" for number in range(60)]
     with monkeypatch.context() as patch:
         patch.setattr(Artefact, "__repr__", fails)
-        assert CRASHES in {attempted(key).verdict for key in keys[:20]}
+        assert any(attempted(key).verdict == CRASHES for key in keys[:20])
     load = runtime.load
     blind = types.SimpleNamespace(load=lambda path, **_: load(path, threads=1))
     monkeypatch.setattr(artefacts, "runtime", blind)
     monkeypatch.setattr(artefacts, "_expected", lambda _: {"scores": np.zeros(3)})
-    assert DIFFERS in {attempted(key).verdict for key in keys}
+    assert any(attempted(key).verdict == DIFFERS for key in keys)
