@@ -323,12 +323,25 @@ class GradientPlanner:
             looked_up = one.start.is_lookup and not one.start.counts
             return (axes.BATCH, *between, EMBEDDING if looked_up else "feature")[:rank]
         names = self._view.tensor(one.ref).axes
+        if self._is_one_word(one):
+            return (axes.BATCH, EMBEDDING)
         if one.start is not None and one.start.is_lookup:
             time = axes.input_axes(names[:-1], tokens=True)
             return (*time, "feature" if one.start.counts else EMBEDDING) if rank > 1 else names
         if one.ref.is_input or one.ref.made:
             return axes.input_axes(names, tokens=False)
         return axes.gradient_axes(names, self._view.is_embedding(one.ref))
+
+    def _is_one_word(self, one: _Explained) -> bool:
+        """Tells whether a tensor is the one-hot vector of a text that is one word a sample."""
+        vectors = {
+            made
+            for text in self._view.texts
+            if text.tokenizer.get("mode") == "one_hot" and all(n == 1 for n in text.shape[1:])
+            for made in text.makes.values()
+        }
+        of_input = len(one.inputs) == 1 and one.inputs[0] in vectors
+        return of_input and len(self._view.tensor(one.ref).shape) == 2
 
     def _follows_input(self, one: _Explained) -> bool:
         """Tells whether a first floating tensor begins with the axes of its input, in its order."""

@@ -64,6 +64,30 @@ def test_an_id_a_sample_is_hidden_as_a_whole(tmp_path: Path, one_hot: bool) -> N
     np.testing.assert_allclose(result["saliency/city"].array, slopes, rtol=1e-5)
 
 
+def test_a_column_of_words_or_bins_is_hidden_as_a_whole(tmp_path: Path) -> None:
+    """The artefact's input is the one-hot vector of the word, the graph makes that of the bin."""
+    kind = keras.Input((1,), dtype="string", name="kind")
+    age, rest = keras.Input((1,), name="age"), keras.Input((2,), name="rest")
+    word = keras.layers.StringLookup(vocabulary=["x", "y", "z"], output_mode="one_hot")
+    bins = keras.layers.Discretization(bin_boundaries=[0.0, 1.0], output_mode="one_hot")
+    vectors = [word(kind), bins(age), rest]
+    score = keras.layers.Dense(2, name="score")
+    model = keras.Model([kind, age, rest], score(keras.layers.Concatenate()(vectors)))
+    pg.compile(model, [pg.FeatureAblation(target=1), pg.KernelSHAP(target=1)], tmp_path / "m.onnx")
+    feed = {
+        "kind": np.array([["y"], ["?"]], object),
+        "age": np.float32([[0.5], [-1]]),
+        "rest": np.float32([[1, 2], [0, -3]]),
+    }
+    result = runtime.load(tmp_path / "m.onnx").run(feed)
+    kernel = np.asarray(score.kernel)[:, 1]
+    for method in ("feature_ablation", "kernel_shap"):
+        for name, rows in (("kind", [2, 0]), ("age", [5, 4])):
+            given = result[f"{method}/{name}"]
+            assert given.axes == ("batch",)
+            np.testing.assert_allclose(given.array, kernel[rows], rtol=1e-4, atol=1e-6)
+
+
 def test_all_that_an_id_looks_up_is_hidden_together(tmp_path: Path) -> None:
     user = keras.Input((), dtype="int32", name="user")
     wide = keras.layers.Embedding(4, 3, embeddings_initializer="normal")
