@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import probegen as pg
-from fuzz import own_layers
+from fuzz import own_blocks, own_layers
 from sweep.subject import stir
 """
 

@@ -42,7 +42,7 @@ class Draw:
         """Returns True as often as `chance` says."""
         return bool(self.rng.random() < chance)
 
-    def call(self, name: str, *args: Any, **given: Any) -> str:
+    def call(self, name: str, /, *args: Any, **given: Any) -> str:
         """Returns the code of a call; strings are code, `repr` them where they are text."""
         parts = [str(a) for a in args] + [f"{k}={v}" for k, v in given.items()]
         return f"{name}({', '.join(parts)})"

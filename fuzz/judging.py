@@ -31,6 +31,24 @@ class FoundError(Exception):
     """What came out is wrong."""
 
 
+def asked_of(manifest: Any, rows: int) -> dict[str, Array]:
+    """Returns what a request asks for, a row a sample: classes, some the best; positions; groups.
+
+    Args:
+        manifest: of the artefact.
+        rows: samples.
+    """
+    asked: dict[str, Array] = {}
+    rng = np.random.default_rng(7)
+    if manifest.target_input:
+        classes = manifest.target_classes
+        asked["target"] = np.arange(rows) % (3 if classes is None else min(3, classes + 1)) - 1
+    if manifest.region_input:  # an axis of size 1 holds for all positions along it
+        sizes = [size or 1 for size in manifest.region_input.shape[1:]]
+        asked["region"] = rng.uniform(0.2, 1.5, (rows, *sizes)).astype(np.float32)
+    return asked
+
+
 def limit(policy: str) -> float:
     """Returns how far numbers may be apart that are computed in a type."""
     return _LIMITS.get(policy, _COARSE)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from fuzz.drawing import Draw
+from fuzz.keras_functions import FUNCTIONS, OF_IMAGES, OF_SEQUENCES
+from fuzz.own_blocks import BLOCKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,118 +83,54 @@ def _normalisation(d: Draw, x: Tensor) -> str:
         "layers.LayerNormalization(center=False, scale=False)",
         f"layers.UnitNormalization(axis={_axis(d, x)})",
         "layers.RMSNormalization()",
+        f"layers.SpectralNormalization(layers.Dense({d.whole(2, 5)}))",
+        f"layers.Normalization(axis=None, mean={d.number(-1, 1)}, variance={d.number(0.3, 2)})",
     ]
+    if channels:
+        means = [d.number(-1, 1) for _ in range(channels)]
+        invert = d.maybe(0.3)
+        choices.append(
+            f"layers.Normalization(mean={means}, variance={[0.7] * channels}, invert={invert})"
+        )
+    if x.rank in (4, 5) and channels:
+        kernel = [2] * (x.rank - 2)
+        choices.append(f"layers.SpectralNormalization(layers.Conv{x.rank - 2}D(3, {kernel}))")
     if x.rank > 2 and groups:
         choices.append(f"layers.GroupNormalization(groups={d.one(groups)})")
     return f"{d.one(choices)}({x.name})"
 
 
+#: Rank of a batch of images.
+_IMAGE = 4
+#: What leaves images alone outside of training.
+_AUGMENTATIONS = (
+    *("RandomFlip()", "RandomRotation(0.2)", "RandomZoom(0.2)", "RandomTranslation(0.1, 0.1)"),
+    *("RandomContrast(0.2)", "RandomBrightness(0.2, value_range=(0, 1))"),
+    "Pipeline([layers.RandomFlip(), layers.Rescaling(0.5)])",
+    *("RandomErasing(value_range=(0, 1))", "RandomShear(0.1)", "RandomGaussianBlur()"),
+)
+
+
 def _passing(d: Draw, x: Tensor) -> str:
-    choices = ["layers.Dropout(0.3)", "layers.Identity()", "layers.GaussianNoise(0.3)"]
+    choices = [
+        *("layers.Dropout(0.3)", "layers.Identity()", "layers.GaussianNoise(0.3)"),
+        *("layers.AlphaDropout(0.2)", "layers.GaussianDropout(0.2)"),
+        "layers.ActivityRegularization(l1=0.1)",
+    ]
+    if x.rank == _IMAGE:
+        choices.append(f"layers.{d.one(_AUGMENTATIONS)}")
     if x.rank > 2:
-        choices += ["layers.SpatialDropout1D(0.3)"] if x.rank == 3 else []
+        choices += [f"layers.SpatialDropout{x.rank - 2}D(0.3)"] if x.rank <= 5 else []
         choices.append(f"layers.Softmax(axis={_axis(d, x)})")
     choices.append(f"layers.Rescaling({d.number(-1, 1)}, {d.number(-0.5, 0.5)})")
     return f"{d.one(choices)}({x.name})"
 
 
-#: Functions of one tensor `t`; `{a}` is an axis, `{b}` another or the same, `{n}` a small number.
-_FUNCTIONS = (
-    "ops.sin(t) * t",
-    "ops.clip(t, -0.5, 0.7)",
-    "ops.where(t > 0.1, t, -0.3 * t)",
-    "ops.abs(t)",
-    "ops.square(t)",
-    "ops.sqrt(ops.abs(t) + 0.1)",
-    "ops.exp(-ops.square(t))",
-    "ops.log1p(ops.abs(t))",
-    "t * ops.sigmoid(1.7 * t)",
-    "ops.maximum(t, 0.2)",
-    "ops.minimum(t, ops.flip(t, {a}))",
-    "t - ops.floor(t)",
-    "ops.sign(t) + t",
-    "ops.stop_gradient(t) * t",
-    "ops.cumsum(t, axis={a})",
-    "ops.cumprod(0.5 * t, axis={a})",
-    "ops.flip(t, axis={a})",
-    "ops.roll(t, {n}, axis={a})",
-    "ops.sort(t, axis={a})",
-    "ops.concatenate([t, -t], axis={a})",
-    "ops.repeat(t, 2, axis={a})",
-    "ops.max(t, axis={a}, keepdims=True) - t",
-    "ops.min(t, axis={a}, keepdims=True) + t",
-    "t - ops.mean(t, axis={a}, keepdims=True)",
-    "ops.mean(t, axis={a})",
-    "ops.sum(t, axis={a})",
-    "ops.max(t, axis={a})",
-    "ops.var(t, axis={a}, keepdims=True) * t",
-    "ops.std(t + ops.cast(0.01, t.dtype) * ops.square(t), axis={a})",
-    "ops.logsumexp(t, axis={a})",
-    "ops.norm(t, axis={a}, keepdims=True) + t",
-    "ops.prod(0.5 * t, axis={a})",
-    "ops.softmax(t, axis={a})",
-    "ops.log_softmax(t, axis={a})",
-    "ops.take(t, [1, 0, 1], axis={a})",
-    "ops.swapaxes(t, {a}, {b})",
-    "ops.moveaxis(t, {a}, {b})",
-    "ops.expand_dims(t, {a})",
-    "ops.take(t, 0, axis={a})",
-    "ops.split(t, 2, axis={a})[1]",
-    "ops.unstack(t, axis={a})[-1]",
-    "ops.stack([t, 2 * t], axis={a})",
-    "ops.top_k(t, 2)[0]",
-    "ops.diff(t, axis={a})",
-    "ops.one_hot(ops.argmax(t, axis=-1), t.shape[-1], dtype=t.dtype) * t",
-    "ops.power(ops.abs(t) + 0.1, 1.3)",
-    "ops.mod(t, 0.7)",
-    "ops.arctan2(t, 1.0 + ops.square(t))",
-    "ops.erf(t)",
-    "ops.rsqrt(1.0 + ops.square(t))",
-    "ops.reciprocal(1.5 + ops.tanh(t))",
-    "ops.nan_to_num(ops.log(t))",
-    "ops.matmul(t, ops.swapaxes(t, -1, -2))",
-    "ops.einsum('b...i,b...j->b...ij', t, t)",
-    "ops.logaddexp(t, 0.3 * t)",
-    "ops.heaviside(t, 0.5) * t",
-    "ops.hypot(t, 0.3)",
-    "ops.median(t, axis={a})",
-    "ops.amax(t, axis={a})",
-    "ops.squeeze(ops.expand_dims(t, 1), 1) * 0.5",
-    "ops.true_divide(t, 1.0 + ops.abs(t))",
-    "ops.round(t) + t",
-    "ops.cond(ops.shape(t)[0] > 0, lambda: t * 2.0, lambda: t)",
-    "ops.where(ops.all(t > 0, axis={a}, keepdims=True), t, 0.5 * t)",
-    "ops.multiply(t, ops.cast(ops.argmax(t, axis={a}, keepdims=True), t.dtype))",
-    "ops.map(lambda r: r * ops.tanh(r), t)",
-    "ops.pad(t, [[0, 0]] + [[1, 2]] * (len(t.shape) - 1))",
-    "ops.pad(t, [[0, 0]] + [[1, 1]] * (len(t.shape) - 1), mode='reflect')",
-    "ops.tile(t, [1] * (len(t.shape) - 1) + [2])",
-    "t[..., ::-1] * t",
-    "t[:, 1:]",
-    "t[:, -1]",
-    "t[:, ::2]",
-    "t[..., None]",
-    "t[:, :1] * t",
-    "ops.reshape(t, (ops.shape(t)[0], -1))",
-    "ops.reshape(t, (-1, *t.shape[1:]))",
-    "ops.transpose(t, [0, *range(len(t.shape) - 1, 0, -1)])",
-    "ops.broadcast_to(ops.mean(t, axis={a}, keepdims=True), ops.shape(t)) * t",
-    "ops.take_along_axis(t, ops.argsort(t, axis={a}), axis={a})",
-    "ops.fori_loop(0, 3, lambda i, s: ops.tanh(s) + 0.1 * t, t)",
-    "ops.quantile(t, 0.3, axis={a})",
-    "ops.average(t, axis={a})",
-    "ops.trapezoid(t, axis={a})",
-    "ops.searchsorted(ops.convert_to_tensor([-1.0, 0.0, 1.0]), ops.reshape(t, [-1]))[0] + t",
-    "ops.tril(t)",
-    "ops.nan_to_num(t / ops.sum(ops.abs(t), axis={a}, keepdims=True))",
-    "ops.relu(t) - 0.2 * ops.relu(-t)",
-    "ops.glu(ops.concatenate([t, t], -1))",
-    "ops.gelu(t, approximate=False)",
-)
+_FUNCTIONS_BY_RANK = {3: OF_SEQUENCES, 4: OF_IMAGES}
 
 
 def _function(d: Draw, x: Tensor) -> str:
-    body = d.one(_FUNCTIONS)
+    body = d.one((*FUNCTIONS, *_FUNCTIONS_BY_RANK.get(x.rank, ())))
     for mark, value in (("{a}", _axis(d, x)), ("{b}", _axis(d, x)), ("{n}", d.whole(-2, 3))):
         body = body.replace(mark, str(value))
     if d.maybe(0.4):
@@ -208,6 +146,8 @@ def _own(d: Draw, x: Tensor) -> str:
     if x.rank > 2:
         choices.append("own_layers.Excited()")
     choices.append("own_layers.Twice()")
+    if x.shape[-1] is not None:
+        choices += [f"own_blocks.{block.__name__}()" for block in BLOCKS.get(x.rank, ())]
     if d.maybe(0.1):
         return f"own_layers.Both()({x.name})[{d.one(('bent', 'gate'))!r}]"
     return f"{d.one(choices)}({x.name})"
@@ -255,6 +195,9 @@ def _convolution(d: Draw, x: Tensor) -> str:
 def _pooling(d: Draw, x: Tensor) -> str:
     rank = x.rank - 2
     kind = d.one(("Max", "Average"))
+    if d.maybe(0.15):
+        sizes = [d.whole(1, 3) for _ in range(rank)]
+        return f"layers.Adaptive{kind}Pooling{rank}D({sizes if rank > 1 else sizes[0]})({x.name})"
     if d.maybe(0.25):
         given = d.arguments(keepdims=(0.4, (True,)), data_format=(0.1, ("channels_first",)))
         return d.call(f"layers.Global{kind}Pooling{rank}D", **given) + f"({x.name})"
@@ -297,7 +240,13 @@ def _recurrent_layer(d: Draw, sequences: bool | None = None) -> str:
         unroll=(0.1, (True,)),
         reset_after=(0.3, (False,)),
         dropout=(0.1, (0.2,)),
+        recurrent_dropout=(0.1, (0.2,)),
+        zero_output_for_mask=(0.1, (True,)),
+        unit_forget_bias=(0.1, (False,)),
+        kernel_regularizer=(0.05, ("l2",)),
     )
+    if kind != "LSTM":
+        given.pop("unit_forget_bias", None)
     if sequences is not None:
         given["return_sequences"] = str(sequences)
     if kind == "SimpleRNN":
@@ -308,18 +257,38 @@ def _recurrent_layer(d: Draw, sequences: bool | None = None) -> str:
 
 
 def _recurrent(d: Draw, x: Tensor) -> str:
-    wrapped = d.whole(0, 6)
+    wrapped = d.whole(0, 8)
     if wrapped == 0:
         merge = d.one(("concat", "sum", "mul", "ave"))
         return f"layers.Bidirectional({_recurrent_layer(d)}, merge_mode={merge!r})({x.name})"
     if wrapped == 1:
-        cells = d.some(("layers.LSTMCell(3)", "layers.GRUCell(4)", "layers.SimpleRNNCell(3)"))
+        cells = d.some(_CELLS)
         given = d.arguments(return_sequences=(0.5, (True,)), go_backwards=(0.2, (True,)))
-        return d.call("layers.RNN", f"[{', '.join(cells)}]", **given) + f"({x.name})"
+        made = f"[{', '.join(cells)}]"
+        if d.maybe(0.3):
+            made = f"layers.StackedRNNCells({made})"
+        return d.call("layers.RNN", made, **given) + f"({x.name})"
     if wrapped == 2:
         layer = _recurrent_layer(d)
         return f"{layer[:-1]}, return_state=True)({x.name})[{d.one((0, 1, -1))}]"
+    if wrapped == 3:
+        layer = f"layers.Bidirectional({_recurrent_layer(d)}, merge_mode=None)"
+        return f"{layer}({x.name})[{d.whole(0, 1)}]"
+    if wrapped == 4:
+        whole, units = d.maybe(), d.whole(2, 4)
+        ways = [
+            f"layers.{d.one(('LSTM', 'GRU', 'SimpleRNN'))}({units}, return_sequences={whole}{way})"
+            for way in ("", ", go_backwards=True")
+        ]
+        return f"layers.Bidirectional({ways[0]}, backward_layer={ways[1]})({x.name})"
     return f"{_recurrent_layer(d)}({x.name})"
+
+
+_CELLS = (
+    *("layers.LSTMCell(3)", "layers.GRUCell(4)", "layers.SimpleRNNCell(3)"),
+    *("layers.GRUCell(3, reset_after=False)", "own_layers.Cell(3)"),
+    "layers.LSTMCell(4, activation='relu', use_bias=False)",
+)
 
 
 def _masked(d: Draw, x: Tensor) -> str:
@@ -330,20 +299,63 @@ def _masked(d: Draw, x: Tensor) -> str:
 def _attention(d: Draw, x: Tensor) -> str:
     heads = d.whole(1, 3)
     given = d.arguments(use_causal_mask=(0.3, (True,)))
-    made = d.arguments(value_dim=(0.3, (2, 5)), use_bias=(0.2, (False,)), output_shape=(0.2, (4,)))
+    if d.maybe(0.2):
+        given["attention_mask"] = f"ops.{d.one(('tril', 'triu'))}(" + _SQUARE.format(x=x.name) + ")"
+    gated = d.arguments(use_gate=(0.15, (True,)), sliding_window=(0.1, (2,)))
+    made = d.arguments(
+        value_dim=(0.3, (2, 5)),
+        use_bias=(0.2, (False,)),
+        output_shape=(0.2, (4,)),
+        dropout=(0.2, (0.1,)),
+    )
+    other = f"ops.flip({x.name}, 1)[:, 1:]" if d.maybe(0.2) else x.name
+    if other != x.name:
+        given = {}
+    masked = {"mask": _MASKS.format(x=x.name)} if d.maybe(0.2) and other == x.name else {}
+    causal = {k: v for k, v in given.items() if k == "use_causal_mask"}
+    scored = d.arguments(
+        use_scale=(0.5, (True,)), score_mode=(0.3, ("concat",)), dropout=(0.2, (0.1,))
+    )
     choices = [
-        d.call("layers.MultiHeadAttention", heads, d.whole(2, 4), **made)
-        + d.call("", x.name, x.name, **given),
-        d.call("layers.GroupedQueryAttention", d.whole(2, 4), 4, 2)
-        + d.call("", x.name, x.name, **given),
-        d.call(
-            "layers.Attention",
-            **d.arguments(use_scale=(0.5, (True,)), score_mode=(0.3, ("concat",))),
-        )
-        + d.call("", f"[{x.name}, {x.name}]", **given),
-        d.call("layers.AdditiveAttention") + d.call("", f"[{x.name}, {x.name}]", **given),
+        d.call("layers.MultiHeadAttention", heads, d.whole(2, 4), **made, **gated)
+        + d.call("", x.name, other, **given),
+        d.call("layers.GroupedQueryAttention", d.whole(2, 4), 4, 2, **gated)
+        + d.call("", x.name, other, **given),
+        d.call("layers.Attention", **scored)
+        + d.call("", f"[{x.name}, {other}]", **causal, **masked),
+        d.call("layers.AdditiveAttention") + d.call("", f"[{x.name}, {other}]", **causal, **masked),
+        d.call("layers.MultiHeadAttention", heads, 3, **made)
+        + d.call("", x.name, other, return_attention_scores=True, **given)
+        + f"[{d.whole(0, 1)}]",
     ]
     return d.one(choices)
+
+
+#: A square of ones beside a sequence, and masks of queries and keys.
+_SQUARE = "ops.ones((1, {x}.shape[1], {x}.shape[1]), dtype='bool')"
+_MASKS = "[None, {x}[..., 0] > -0.5]"
+
+
+def _attention_of_images(d: Draw, x: Tensor) -> str:
+    axes = d.one(((1,), (2,), (1, 2)))
+    return f"layers.MultiHeadAttention(2, 3, attention_axes={axes})({x.name}, {x.name})"
+
+
+def _spectrum(d: Draw, x: Tensor) -> str:
+    given = d.arguments(
+        mode=(0.7, ("magnitude", "psd", "real", "imag", "log")),
+        scaling=(0.2, ("spectrum",)),
+        padding=(0.2, ("same",)),
+        expand_dims=(0.3, (True,)),
+        window=(0.3, (None, "hamming")),
+    )
+    if d.maybe(0.25):
+        mel = "num_mel_bins=3, sampling_rate=40, sequence_stride=2, fft_length=4, min_freq=1"
+        return f"layers.MelSpectrogram({mel})({x.name})"
+    return (
+        d.call("layers.STFTSpectrogram", frame_length=4, frame_step=2, fft_length=4, **given)
+        + f"({x.name})"
+    )
 
 
 def _over_time(d: Draw, x: Tensor) -> str:
@@ -356,6 +368,8 @@ def _over_time(d: Draw, x: Tensor) -> str:
     if inner.rank == 3:
         makes = (*makes, _recurrent)
     layer = d.one(makes)(d, inner)
+    if d.maybe(0.2):
+        return f"layers.TimeDistributed(own_layers.Outer(3))({x.name})"
     if not layer.endswith("()") or layer.startswith("("):
         return f"layers.TimeDistributed(layers.Dense(3))({x.name})"
     return f"layers.TimeDistributed({layer[:-2]})({x.name})"
@@ -384,13 +398,19 @@ def _shaped(d: Draw, x: Tensor) -> str:
 
 
 def _einsum(d: Draw, x: Tensor) -> str:
-    del d
-    letters = "bcdefg"[: x.rank - 1]
-    return (
-        f"layers.EinsumDense('a{letters}z,zyx->a{letters}yx'.replace('{letters[-1]}z', 'z')"
-        f".replace('{letters[-1]}yx', 'yx'), output_shape={[*x.shape[1:-1], 2, 3]}, "
-        f"bias_axes='x')({x.name})"
-    )
+    letters = "bcdefg"[: x.rank - 2]
+    open_ = [None if size is None else size for size in x.shape[1:-1]]
+    forms = [
+        (f"a{letters}z,zyx->a{letters}yx", [*open_, 2, 3], "x"),
+        (f"a{letters}z,zy->a{letters}y", [*open_, 4], "y"),
+    ]
+    if x.rank == 3 and x.shape[1] is not None:
+        forms += [("abz,zbx->abx", [x.shape[1], 3], "bx"), ("abz,bzx->ax", [3], "x")]
+    equation, shape, bias = d.one(forms)
+    given = d.arguments(activation=(0.3, ACTIVATIONS))
+    if d.maybe(0.7):
+        given["bias_axes"] = repr(bias)
+    return d.call("layers.EinsumDense", repr(equation), output_shape=shape, **given) + f"({x.name})"
 
 
 #: Makes by how often they are drawn, for tensors of any number of axes.
@@ -401,11 +421,11 @@ _ANY: tuple[tuple[int, Make], ...] = (
     (3, _normalisation),
     (1, _passing),
     (8, _function),
-    (2, _own),
+    (5, _own),
     (2, _shaped),
 )
 _BY_RANK: Mapping[int, tuple[tuple[int, Make], ...]] = {
-    2: (),
+    2: ((1, _spectrum), (1, _einsum)),
     3: (
         (5, _convolution),
         (3, _pooling),
@@ -414,7 +434,7 @@ _BY_RANK: Mapping[int, tuple[tuple[int, Make], ...]] = {
         (2, _masked),
         (5, _attention),
         (1, _over_time),
-        (1, _einsum),
+        (2, _einsum),
     ),
     4: (
         (9, _convolution),
@@ -422,6 +442,8 @@ _BY_RANK: Mapping[int, tuple[tuple[int, Make], ...]] = {
         (3, _resampling),
         (2, _over_time),
         (1, _conv_recurrent),
+        (1, _attention_of_images),
+        (1, _einsum),
     ),
     5: (
         (6, _convolution),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -14,25 +15,37 @@ import numpy.typing as npt
 import probegen as pg
 from fuzz.case import Case, namespace
 from fuzz.judging import (
+    GRADIENTS,
     FoundError,
+    asked_of,
     check_attribution,
     check_prediction,
     check_rows_alone,
+    limit,
     moved,
+    off,
 )
-from fuzz.keras_models import VOCABULARY
-from fuzz.keras_witness import Witness
-from fuzz.outcome import DIFFERS, EQUAL, INVALID, Outcome, of_error, signature
+from fuzz.keras_inputs import VOCABULARY
+from fuzz.keras_witness import Explained, Witness, is_turned
+from fuzz.outcome import DIFFERS, EQUAL, INVALID, REFUSED, Outcome, of_error, signature
 from probegen import runtime
-from probegen.errors import ProbegenError
+from probegen.artefact.manifest import COMPLETENESS
+from probegen.errors import ArtefactError, ProbegenError
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
+from probegen.sources.base import Program
 
 Array = npt.NDArray[Any]
 
-_BATCHES, _SIZES = (3, 5), (9, 12)
+_BATCHES, _SIZES = (3, 5), (6, 9)
+#: A share of how far predictions may be apart, by which a sample alone may differ.
+_ALONE = 0.1
 #: What an error says where onnxruntime has no such operator in float64 or bfloat16.
 _NO_KERNEL = "lacks an operator for this element type"
+
+
+#: What artefacts are loaded with, by their format.
+_THREADS: Mapping[str, Mapping[str, Any]] = {"onnx": {"threads": 1}, "savedmodel": {}}
 
 
 def build(case: Case) -> dict[str, Any]:
@@ -41,7 +54,7 @@ def build(case: Case) -> dict[str, Any]:
     Raises:
         Exception: Keras does not want it.
     """
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     values = namespace()
     for setting in case.setting():
         exec(setting, values)
@@ -78,7 +91,7 @@ def samples(model: Any, call: int) -> list[Array]:
                 x[3] *= 20.0
                 x[4, max(1, len(x[4]) // 2) :] = 0.0
         else:
-            high = VOCABULARY if dtype == "int32" else 256
+            high = 256 if dtype == "uint8" else VOCABULARY
             x = rng.integers(1, high, shape).astype(dtype)
             x[1] = 0
             x[2] = 3
@@ -88,8 +101,15 @@ def samples(model: Any, call: int) -> list[Array]:
     return found
 
 
-def attempt(case: Case, formats: Sequence[str] = ("onnx",)) -> Outcome:
-    """Tries a case; whatever happens becomes an outcome."""
+def attempt(case: Case, formats: Sequence[str] = ("onnx",), verify: bool = True) -> Outcome:
+    """Tries a case; whatever happens becomes an outcome.
+
+    Args:
+        case: the case.
+        formats: what it is written as.
+        verify: go the whole way of a user, who lets probegen inspect the model and verify the
+            artefact as well.
+    """
     stage = "build"
     try:
         built = build(case)
@@ -99,21 +119,34 @@ def attempt(case: Case, formats: Sequence[str] = ("onnx",)) -> Outcome:
         expected = [witness.predictions(feed) for feed in feeds]
         if not all(np.isfinite(y[[0]]).all() for found in expected for y in found):
             return Outcome(case.key, INVALID, "not finite on an ordinary sample")
+        if _mixes_samples(witness, feeds[0], expected[0], case.policy):
+            return Outcome(case.key, INVALID, "answers by what else is in the batch")
     except Exception as error:  # a model that Keras itself cannot call says nothing of probegen
         return Outcome(case.key, INVALID, signature(error))
     try:
         stage = "inspect"
-        str(pg.inspect(model))
+        if verify:
+            str(pg.inspect(model))
+        source = open_source(model)
+        str(source.view.points)
         stage = "plan"
-        kept, refused = _planned(model, case.probes, built)
+        plan, kept, refused = _planned(source, case.probes, built)
         with tempfile.TemporaryDirectory() as folder:
             for format_ in formats:
                 path = Path(folder) / ("m.onnx" if format_ == "onnx" else "saved")
                 options = built["options"] if format_ == "onnx" else {}
                 stage = "compile"
-                pg.compile(model, kept, path, **options)
+                if verify:
+                    pg.compile(model, kept, path, **options)
+                else:
+                    _written(Program(source, plan), path, options)
                 stage = "run"
-                art = runtime.load(path)
+                try:
+                    art = runtime.load(path, **_THREADS[format_])
+                except ArtefactError as error:
+                    if verify or _NO_KERNEL not in str(error):
+                        raise
+                    return Outcome(case.key, REFUSED, signature(error))
                 stage = "compare"
                 witnessed = sum(
                     _compared(art, witness, kept, feed, y, case.policy)
@@ -126,22 +159,39 @@ def attempt(case: Case, formats: Sequence[str] = ("onnx",)) -> Outcome:
     return Outcome(case.key, EQUAL, "; ".join(refused), witnessed=witnessed)
 
 
+def _mixes_samples(
+    witness: Witness, feed: Sequence[Array], expected: Sequence[Array], policy: str
+) -> bool:
+    """Tells whether a sample alone has other predictions than in a batch."""
+    alone = witness.predictions([x[:1] for x in feed])
+    return any(
+        one.shape != whole[:1].shape or off(one, whole[:1]) > _ALONE * limit(policy)
+        for one, whole in zip(alone, expected, strict=True)
+    )
+
+
+def _written(program: Program, path: Path, options: Mapping[str, Any]) -> None:
+    """Writes an artefact that nobody verifies; rows are run alone here, and not asked for twice."""
+    with mock.patch("probegen.compiler.warn_of_mixed_samples"):
+        pg.export(program, path, verify=False, **options)
+
+
 def _planned(
-    model: Any, probes: Sequence[str], values: Mapping[str, Any]
-) -> tuple[list[Any], list[str]]:
-    """Returns the probes that suit the model, and why the others do not."""
-    view = open_source(model).view
+    source: Any, probes: Sequence[str], values: Mapping[str, Any]
+) -> tuple[Any, list[Any], list[str]]:
+    """Returns a plan, the probes of it, and why the others do not suit the model."""
     kept: list[Any] = []
     refused = []
+    plan = make_plan(source.view, ())
     for code in probes:
         try:
             probe = eval(code, dict(values))
-            make_plan(view, (*kept, probe))
+            plan = make_plan(source.view, (*kept, probe))
         except ProbegenError as error:
             refused.append(signature(error))
         else:
             kept.append(probe)
-    return kept, refused
+    return plan, kept, refused
 
 
 def _compared(
@@ -158,7 +208,8 @@ def _compared(
         FoundError: something is not what it should be.
     """
     named = {spec.name: x for spec, x in zip(art.inputs, feed, strict=True)}
-    result = art.run(named)
+    asked = asked_of(art.manifest, len(feed[0]))
+    result = art.run(named, **asked)
     plain = art.run(named, explain=False)
     for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
 
@@ -167,62 +218,138 @@ def _compared(
 
         for found, where in ((result, ""), (plain, " without explanation")):
             check_prediction(f"{spec.name}{where}", found[spec.name].array, y, policy, again)
-    check_rows_alone(art, named, result, policy, {})
-    same = [
-        _same_attribution(art.inputs[at], spec, probe, at, witness, feed, result, policy)
-        for probe, at, spec in _attributions(art, probes)
-    ]
-    return sum(same)
+    check_rows_alone(art, named, result, policy, asked)
+    return sum(
+        _same_explanation(art, witness, probes, spec, feed, result, asked, policy)
+        for spec in art.manifest.explanations
+    )
 
 
-def _attributions(art: Any, probes: Sequence[Any]) -> Iterator[tuple[Any, int, Any]]:
-    """Gives the probes with the inputs that they explain, by place, and the outputs that do it.
-
-    Left out is what could be the output of several probes.
-    """
-    kinds = [probe.kind for probe in probes]
-    for probe in probes:
-        if isinstance(getattr(probe, "output", None), str) or kinds.count(probe.kind) != 1:
-            continue
-        own = [spec for spec in art.manifest.explanations if spec.kind == probe.kind]
-        for at, explained in enumerate(art.inputs):
-            matching = [spec for spec in own if spec.input == explained.name]
-            if len(matching) == 1:
-                yield probe, at, matching[0]
-
-
-def _same_attribution(
-    explained: Any,
-    spec: Any,
-    probe: Any,
-    at: int,
+def _same_explanation(
+    art: Any,
     witness: Witness,
+    probes: Sequence[Any],
+    spec: Any,
     feed: Sequence[Array],
     result: Any,
+    asked: Mapping[str, Array],
     policy: str,
 ) -> bool:
-    """Compares an attribution; returns whether a witness knew it.
+    """Compares an explanation; returns whether a witness knew it.
 
     Raises:
         FoundError: it is not what the witness says.
     """
+    kinds = {other.name: other.kind for other in art.manifest.explanations}
+    kind = kinds[spec.detail["of"]] if spec.kind == COMPLETENESS else spec.kind
+    own = [probe for probe in probes if probe.kind == kind]
+    if len(own) != 1 or isinstance(getattr(own[0], "output", None), str):
+        return False  # what could be the output of several probes
+    (probe,) = own
+    got = np.asarray(result[spec.name].array)
+    if spec.kind == "activation":
+        return _same_activation(witness, probe, spec, feed, got, policy)
+    if spec.kind == COMPLETENESS:
+        return _adds_up(witness, probe, spec, feed, result, asked, policy)
+    explained = _explained(art, witness, probe, spec, feed, got)
+    if explained is None:
+        return False
 
     def right(fed: Sequence[Array]) -> Array | None:
-        found = witness.attribution(probe, fed, at)
+        found = witness.attribution(probe, fed, explained, asked)
         if found is None or probe.kind != "saliency":
             return found
-        before = found.ndim - len(explained.axes)  # an axis of several targets
-        gone = [before + i for i, axis in enumerate(explained.axes) if axis not in spec.axes]
-        return np.asarray(found.max(axis=tuple(gone)))
+        return np.asarray(found.max(axis=tuple(i + spec.target.several for i in explained.hidden)))
 
     expected = right(feed)
     if expected is None:
         return False
     check_attribution(
         f"{spec.kind} of {type(probe).__name__}",
-        result[spec.name].array,
+        got,
         expected,
         policy,
         lambda draw: right(moved(feed, policy, draw)),
     )
     return True
+
+
+def _adds_up(
+    witness: Witness,
+    probe: Any,
+    spec: Any,
+    feed: Sequence[Array],
+    result: Any,
+    asked: Mapping[str, Array],
+    policy: str,
+) -> bool:
+    """Compares what is missing to completeness; returns whether a witness knew it.
+
+    Raises:
+        FoundError: something else is missing.
+    """
+    whole = np.asarray(result[spec.detail["of"]].array, np.float64)
+    gained = None if spec.layer else witness.gained(probe, feed, asked)
+    if gained is None:
+        return False
+    axes = tuple(range(gained.ndim, whole.ndim))
+    missing = np.asarray(result[spec.name].array) - (whole.sum(axis=axes) - gained)
+    size = np.abs(whole).sum(axis=axes) + np.abs(gained) + 1
+    if (np.abs(missing) > GRADIENTS * limit(policy) * size).any():
+        raise FoundError(f"{spec.kind} of {type(probe).__name__} is off by {missing.max():.1e}")
+    return True
+
+
+def _same_activation(
+    witness: Witness, probe: Any, spec: Any, feed: Sequence[Array], got: Array, policy: str
+) -> bool:
+    """Compares what a layer gives; returns whether a witness knew it.
+
+    Raises:
+        FoundError: it is something else.
+    """
+    layer = None if spec.call else witness.layer(spec.layer)
+    if layer is None or probe.reduce is not None or probe.channels is not None:
+        return False
+
+    def right(fed: Sequence[Array]) -> Array:
+        return np.asarray(witness.activation(layer, fed), np.float64)
+
+    coarse = "float16" if "16" in spec.dtype else policy
+    check_prediction(
+        f"activation {spec.layer}",
+        got,
+        right(feed),
+        coarse,
+        lambda n: right(moved(feed, policy, n)),
+    )
+    return True
+
+
+def _explained(
+    art: Any, witness: Witness, probe: Any, spec: Any, feed: Sequence[Array], got: Array
+) -> Explained | None:
+    """Returns what an output explains; None where that is not told."""
+    if spec.target is None:
+        return None
+    names = [explained.name for explained in art.inputs]
+    if spec.layer is None:
+        if spec.input not in names:
+            return None
+        at = names.index(spec.input)
+        axes = art.inputs[at].axes
+        return Explained(at, hidden=tuple(i for i, a in enumerate(axes) if a not in spec.axes))
+    layer = None if spec.call else witness.layer(spec.layer)
+    is_cast = getattr(probe, "wrt", "") == "input" and not isinstance(layer, keras.layers.Embedding)
+    if layer is None or is_cast:  # what is explained of a cast lies inside of the layer
+        return None
+    shape = witness.activation(layer, feed).shape
+    left = (got.shape[0], *got.shape[2:]) if spec.target.several else got.shape
+    if len(left) == len(shape):
+        return Explained(None, layer)
+    # The axis that is gone is that of the channels; which one it is, sizes may leave open.
+    gone = [i for i in range(1, len(shape)) if (*shape[:i], *shape[i + 1 :]) == left]
+    usual = 1 if is_turned(layer) else len(shape) - 1
+    if gone != [usual] and not (usual in gone and hasattr(layer, "data_format")):
+        return None
+    return Explained(None, layer, hidden=(usual,))

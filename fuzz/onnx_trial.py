@@ -13,6 +13,7 @@ import numpy.typing as npt
 import probegen as pg
 from fuzz.judging import (
     FoundError,
+    asked_of,
     check_attribution,
     check_prediction,
     check_rows_alone,
@@ -107,7 +108,7 @@ def _compared(
     for spec in art.manifest.predictions:
         if "class" in spec.axes:
             witness.class_axes[spec.name] = spec.axes.index("class")
-    asked = _asked(art, expected)
+    asked = asked_of(art.manifest, len(expected[0]))
     named = {spec.name: feed[spec.name] for spec in art.inputs}
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
@@ -124,21 +125,6 @@ def _compared(
         _same_attribution(art, witness, probes, spec, feed, result, asked)
         for spec in art.manifest.explanations
     )
-
-
-def _asked(art: Any, expected: Sequence[Array]) -> dict[str, Array]:
-    """Returns what a request asks for, a row a sample: classes, some the best, and positions."""
-    asked: dict[str, Array] = {}
-    rng = np.random.default_rng(7)
-    rows = len(expected[0])
-    manifest = art.manifest
-    if manifest.target_input:
-        classes = manifest.target_classes
-        asked["target"] = np.arange(rows) % (3 if classes is None else min(3, classes + 1)) - 1
-    if manifest.region_input:  # an axis of size 1 holds for all positions along it
-        sizes = [size or 1 for size in manifest.region_input.shape[1:]]
-        asked["region"] = rng.uniform(0.2, 1.5, (rows, *sizes)).astype(np.float32)
-    return asked
 
 
 def _same_attribution(

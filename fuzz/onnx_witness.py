@@ -208,13 +208,13 @@ class OnnxWitness:
     ) -> Array | None:
         x = value.astype(np.float64)
 
-        def score(changed: Array) -> Array:
-            moved = {**feed, explained: changed.astype(value.dtype)}
-            found = self._by_runtime(scored, None).run(moved)
-            return _summed(found, pick)
+        def score(points: Sequence[Array]) -> list[Array]:
+            run = self._by_runtime(scored, None).run
+            fed = ({**feed, explained: changed.astype(value.dtype)} for changed in points)
+            return [_summed(run(one), pick) for one in fed]
 
-        def gradient(at: Array) -> Array:
-            return self._gradient(feed, explained, at, scored, pick)
+        def gradient(points: Sequence[Array]) -> list[Array]:
+            return [self._gradient(feed, explained, at, scored, pick) for at in points]
 
         inputs = [i.name for i in self.case.inputs if i.name not in ("lens", "unused")]
         together = len(inputs) > 1 and getattr(probe, "wrt", "") != explained
@@ -233,13 +233,11 @@ class OnnxWitness:
             )
         return twins.attribution(probe, x, score, gradient, channel)
 
-    def _map(
-        self, probe: Any, x: Array, gradient: Callable[[Array], Array], channel: int
-    ) -> Array | None:
+    def _map(self, probe: Any, x: Array, gradient: twins.Gradient, channel: int) -> Array | None:
         kinds = (pg.GradCAM, pg.HiResCAM, pg.LayerCAM)
         if not isinstance(probe, kinds) or probe.upsample:
             return None
-        return twins.map_of_layer(probe, x, gradient(x), channel)
+        return twins.map_of_layer(probe, x, gradient([x])[0], channel)
 
     def _gradient(self, feed: Feed, moved: str, at: Array, scored: str, pick: Array) -> Array:
         """Returns differences at a point, element by element; NaN beside kinks and where too many.

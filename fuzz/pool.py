@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
+import resource
 import selectors
 import subprocess
 import sys
@@ -13,10 +15,13 @@ from collections.abc import Iterator
 
 from fuzz.outcome import HANGS, Outcome
 
-#: After so many cases the process is replaced: TensorFlow keeps every graph it traced.
-_CASES_A_PROCESS = 60
-#: The suites without TensorFlow have no reason to be, but that memory is not theirs alone.
-_CASES_WITHOUT_TENSORFLOW = {"onnx": 1000, "artefacts": 500, "exports": 500}
+#: After so many cases the process is replaced, or when it holds so many kB: TensorFlow keeps much
+#: of what it traced.
+_CASES_A_PROCESS = 1000
+_MOST_MEMORY = 3_000_000
+#: After so many cases objects are looked for that hold each other; what is there after the first
+#: one, all modules among it, is not looked at.
+_CASES_A_COLLECTION = 20
 #: Longer than this no case takes that does what it should.
 _SECONDS_A_CASE = 400.0
 
@@ -47,7 +52,7 @@ def _of_one_process(
     suite: str, seed: int, first: int, end: float, cut_down: bool
 ) -> Iterator[Outcome]:
     command = [sys.executable, "-m", "fuzz", "worker", suite, str(seed), str(first)]
-    count = _CASES_WITHOUT_TENSORFLOW.get(suite, _CASES_A_PROCESS)
+    count = _CASES_A_PROCESS
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     with (
         subprocess.Popen(
@@ -69,6 +74,8 @@ def _of_one_process(
                     yield Outcome(f"{seed}:{first + done}", HANGS, "took too long")
                     return
                 line = process.stdout.readline()
+                if not line and process.wait() == 0:
+                    return  # it had become too large
                 if not line:
                     yield Outcome(f"{seed}:{first + done}", HANGS, "its process died")
                     return
@@ -85,9 +92,15 @@ def work(suite: str, seed: int, first: int, count: int, whole: bool = False) -> 
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print
     known: set[str] = set()
-    for number in range(first, first + count):
+    for done, number in enumerate(range(first, first + count), start=1):
         outcome = attempt(suite, f"{seed}:{number}", None if whole else known)
         if outcome.is_finding:
             known.add(outcome.kind)
         out.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
         out.flush()
+        if done == 1:
+            gc.freeze()
+        if done % _CASES_A_COLLECTION == 0:
+            gc.collect()
+            if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MOST_MEMORY:
+                return

@@ -67,9 +67,10 @@ _BY_NAME: dict[str, tuple[float, tuple[str, ...]]] = {
     "masks": (1.0, ("5", "8")),
     "cells": (1.0, ("2", "3")),
     "keep": (0.3, ("0.3", "0.8")),
-    "groups": (0.7, ("'grid:2'", "'grid:3'", "None")),
+    "groups": (0.5, ("'grid:2'", "'grid:3'")),
     "background": (0.4, ("0.5", "-0.2")),
-    "baseline": (0.4, ("0.5", "-0.2")),
+    "baseline": (0.4, ("0.5", "-0.2", "'blur:2'")),
+    "gamma": (0.3, ("0.1",)),
     "kernel_width": (0.3, ("0.5",)),
     "ridge": (0.3, ("0.1",)),
     "epsilon": (0.4, ("0.01", "0.1")),
@@ -89,11 +90,11 @@ _TYPES = (0.15, ("'float16'", "'float32'", "'float64'"))
 _MOST_PROBES = 4
 
 
-def draw_probes(d: Draw, subject: Subject) -> tuple[str, ...]:
-    """Returns expressions of some probes of different methods."""
+def draw_probes(d: Draw, subject: Subject, most: int = _MOST_PROBES) -> tuple[str, ...]:
+    """Returns expressions of some probes of different methods, few or up to `most`."""
     chosen = list(methods.METHODS)
     d.rng.shuffle(chosen)
-    probes = [_drawn(d, method, subject) for method in chosen[: d.whole(1, _MOST_PROBES)]]
+    probes = [_drawn(d, method, subject) for method in chosen[: d.whole(1, most)]]
     if d.maybe(0.8):
         name = d.one(("InputGradient", "Saliency", "GradientXInput", "IntegratedGradients"))
         several = len(subject.outputs) > 1
@@ -162,7 +163,7 @@ def _selected(d: Draw, method: type[Probe], subject: Subject) -> dict[str, str]:
     if issubclass(method, OfAttention) or method.__name__ in ("Attention", "States"):
         return {}
     if issubclass(method, OfLayers):
-        return {"select": _layer(d, subject) if d.maybe(0.7) else "'*'"}
+        return {"select": _layer(d, subject) if d.maybe(0.7) else d.one(_SELECTORS)}
     if issubclass(method, OfLayerOutput):
         layer = _layer(d, subject)
         size = subject.layers.get(layer) or 3
@@ -171,8 +172,12 @@ def _selected(d: Draw, method: type[Probe], subject: Subject) -> dict[str, str]:
         return {"layer": _layer(d, subject)} if d.maybe(0.7) else {}
     if issubclass(method, OfInputs) and d.maybe(0.2):
         name = repr(d.one(subject.inputs).name)
-        return {"wrt": _layer(d, subject) if d.maybe(0.5) else name}
+        several = f"[{', '.join(repr(x.name) for x in subject.inputs)}]"
+        return {"wrt": d.one((_layer(d, subject), _layer(d, subject), name, several))}
     return {}
+
+
+_SELECTORS = ("'*'", "'*'", "'type:Dense'", "'role:activation'", "'re:e$'")
 
 
 def _layer(d: Draw, subject: Subject) -> str:

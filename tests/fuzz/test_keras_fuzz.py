@@ -6,7 +6,9 @@ import types
 import keras
 import pytest
 
+from fuzz import keras_trial
 from fuzz.case import Case, Line
+from fuzz.judging import FoundError
 from fuzz.keras_models import draw_case
 from fuzz.keras_suite import attempted
 from fuzz.keras_trial import attempt
@@ -69,27 +71,80 @@ def test_attributions_are_compared_with_the_tape():
 
 
 def test_a_wrong_attribution_is_found(monkeypatch):
-    load = runtime.load
+    monkeypatch.setattr("fuzz.keras_trial.runtime", types.SimpleNamespace(load=_all_wrong))
+    outcome = attempt(_case())
+    assert outcome.verdict == DIFFERS, outcome.detail
+    assert outcome.reason.startswith("input_gradient of InputGradient")
+
+
+_OF_MAPS = (
+    *("GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM", "ReciproCAM"),
+)
+_OF_INPUTS = (
+    "pg.Saliency(target='top:2', output=0)",
+    "pg.InputGradient(target=(None, 1), region='input', output=0)",
+    "pg.GradientXInput(target='input', output=1)",
+    "pg.IntegratedGradients(target=pg.contrast(0, 2), steps=3, completeness=True, output=0)",
+    "pg.Occlusion(3, stride=2, target='all', output=1)",
+    "pg.FeatureAblation(of=2, target=1)",
+)
+
+
+def test_the_witness_tells_each_of_its_methods_from_a_wrong_one(monkeypatch):
+    """All in one artefact, each of whose explanations is wrong: each is told by itself."""
+    lines = (
+        Line("v0", "keras.Input([5, 4], name='in0')", "input"),
+        Line("v1", "layers.Conv1D(3, 2, activation='tanh')(v0)"),
+        Line("v2", "layers.Dense(3, activation='silu')(v1)"),
+        Line("v3", "layers.Flatten()(v2)"),
+        Line("v4", "layers.Dense(3)(v3)"),
+    )
+    probes = ("pg.Activations(1)", *(f"pg.{m}(layer=1, output=0)" for m in _OF_MAPS), *_OF_INPUTS)
+    case = _case(lines=lines, outputs=("v2", "v4"), logits={"v2": "v2", "v4": "v4"}, probes=probes)
+    outcome = attempt(case, verify=False)
+    # Two batches of each, and of what is missing to completeness.
+    assert (outcome.verdict, outcome.witnessed) == (EQUAL, 2 * (len(probes) + 1)), outcome.reason
+
+    found = set()
+    for check in ("check_attribution", "check_prediction", "_adds_up"):
+        monkeypatch.setattr(keras_trial, check, _heard(getattr(keras_trial, check), found))
+    monkeypatch.setattr(keras_trial, "runtime", types.SimpleNamespace(load=_all_wrong))
+    monkeypatch.setattr(keras_trial, "check_rows_alone", lambda *_: None)
+    attempt(case, verify=False)
+    methods = {code.partition("(")[0].removeprefix("pg.") for code in probes}
+    wrong = {"conv1d" if name == "Activations" else name for name in methods}
+    assert found == {*wrong, "completeness"}
+
+
+def _heard(check, found):
+    """Returns a check that goes on where something is wrong, and notes the last word of what."""
+
+    def noting(what, *args):
+        try:
+            return check(what, *args)
+        except FoundError:
+            found.add(what.split()[-1] if isinstance(what, str) else "completeness")
+            return True
+
+    return noting
+
+
+def _all_wrong(path, **options):
+    """Returns an artefact all of whose explanations are off by some hundredths."""
+    right = runtime.load(path, **options)
 
     class Wrong:
-        """An artefact that is wrong behind the back of its verification."""
-
-        def __init__(self, path):
-            self._right = load(path)
-
         def __getattr__(self, name):
-            return getattr(self._right, name)
+            return getattr(right, name)
 
-        def run(self, *args, **given):
-            result = self._right.run(*args, **given)
-            if "gradient_x_input/in0" in result:
-                result["gradient_x_input/in0"].array[:, 0] *= 1.01
+        def run(self, *args, explain=True, **given):
+            result = right.run(*args, explain=explain, **given)
+            for spec in right.manifest.explanations if explain else ():
+                array = result[spec.name].array
+                array[:1] = array[:1] * 1.05 + (spec.kind == "completeness")
             return result
 
-    monkeypatch.setattr("fuzz.keras_trial.runtime", types.SimpleNamespace(load=Wrong))
-    outcome = attempt(_case())
-    assert outcome.verdict == DIFFERS
-    assert "gradient_x_input" in outcome.reason
+    return Wrong()
 
 
 def test_a_case_is_cut_down_to_what_shows_the_fault():

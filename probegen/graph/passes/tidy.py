@@ -7,6 +7,7 @@ from collections.abc import Iterable, Set
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from probegen.graph.core.queries import needed_for
 from probegen.graph.core.values import subgraphs_of
 
 
@@ -14,8 +15,24 @@ def remove_unused_nodes(model: ir.Model) -> None:
     """Removes nodes whose outputs nothing reads, in subgraphs too, and initializers likewise.
 
     `a = Exp(x); y = Relu(x)` -> `y = Relu(x)`
+
+    What only the body of such a node reads goes with it: onnx-ir's own pass counts bodies of nodes
+    that it has removed as readers.
     """
+    for graph in (model.graph, *model.graph.subgraphs()):
+        needed = needed_for(graph, graph.outputs)
+        for node in graph:
+            if node not in needed:
+                _read_nothing(node)
     common.RemoveUnusedNodesPass()(model)
+
+
+def _read_nothing(node: ir.Node) -> None:
+    """Takes the inputs from all nodes in the bodies of a node."""
+    for body in subgraphs_of(node):
+        for inner in body.all_nodes():
+            for at in range(len(inner.inputs)):
+                inner.replace_input_with(at, None)
 
 
 def remove_unused_opsets(model: ir.Model) -> None:

@@ -18,6 +18,25 @@ def test_what_nothing_needs_goes() -> None:
     assert changed(model, remove_unused_nodes) == ["Relu"]
 
 
+def test_what_only_a_body_that_goes_reads_goes_with_it() -> None:
+    """Otherwise a part of a graph that predicts reads inputs that only explanations have."""
+    model = parsed(
+        """a = Exp(x) b = Neg(a)
+        c = If (on) <
+          then_branch = yes () => (float[batch, 16, 6, 5] d) { d = Relu(b) },
+          else_branch = no () => (float[batch, 16, 6, 5] e) {
+            e = If (on) <
+              then_branch = inner () => (float[batch, 16, 6, 5] f) { f = Sin(a) },
+              else_branch = other () => (float[batch, 16, 6, 5] g) { g = Cos(a) }
+            >
+          }
+        >
+        y = Relu(x)""",
+        inputs=f"{IMAGES}, bool on",
+    )
+    assert changed(model, remove_unused_nodes) == ["Relu"]
+
+
 def test_opsets_of_no_node_go() -> None:
     model = parsed("y = Relu(x)")
     assert set(model.graph.opset_imports) == {"", "probegen"}
