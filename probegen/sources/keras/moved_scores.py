@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.trace import ancestors, influenced_by
@@ -73,7 +74,7 @@ class KerasMovedScores:
         """Returns the scores of each group, and the tensors before they are moved."""
         zero = np.zeros(())
         moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]
-        scores, tensors = self._scores(*self._source.tensors(feed), *moves)
+        scores, tensors = run_as_traced(self._scores, *self._source.tensors(feed), *moves)
         values = {r: np.asarray(t) for r, t in zip(self.refs, tensors, strict=True)}
         return [np.asarray(s) for s in scores], values
 

@@ -26,6 +26,7 @@ from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
+from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.attention import in_one_order
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.forward import run_forward
@@ -121,7 +122,7 @@ class KerasReference:
         given = {**feed, TARGET_INPUT: target}
         asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
         try:
-            found = self._traced[0](*self._source.tensors(feed), *asked)
+            found = run_as_traced(self._traced[0], *self._source.tensors(feed), *asked)
         except tf.errors.OpError as error:
             raise VerificationError(
                 f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
@@ -219,7 +220,7 @@ class KerasReference:
         if run is None:
             return None
         given = [tf.convert_to_tensor(weights[name]) for name in names]
-        found = run(*self._source.tensors(feed), *given)
+        found = run_as_traced(run, *self._source.tensors(feed), *given)
         return {
             name: np.asarray(value)
             for name, value in zip(self._source.output_names, found, strict=True)
