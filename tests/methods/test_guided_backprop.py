@@ -14,6 +14,7 @@ from probegen import runtime
 from probegen.errors import InstrumentError, UnsupportedOpsError, VerificationError
 from probegen.graph.tables import rectifiers
 from tests import models
+from tests.methods import ruled
 
 rng = np.random.default_rng(5)
 W1, W2 = rng.normal(size=(5, 7)), rng.normal(size=(7, 3))
@@ -303,6 +304,17 @@ def test_behind_recurrent_layers(tmp_path):
             assert np.abs(expected).max() > 1e-4
             array = found[f"{kind}/series"].array
             np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_cells_of_every_form_keep_their_gradients(tmp_path):
+    """Both directions, lengths of their own, an activation that goes step by step."""
+    (model, feed), path = ruled.cells(bias=0.5), tmp_path / "m.onnx"
+    pg.compile(model, [pg.GuidedBackprop(target=1), pg.InputGradient(target=1)], path, samples=feed)
+    found = runtime.load(path).run(feed)
+    gradient = found["input_gradient/series"].array
+    assert np.abs(gradient).max() > 1e-2
+    guided = found["guided_backprop/series"].array
+    np.testing.assert_allclose(guided, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_a_gate_with_an_input_of_its_own_is_no_rectifier(tmp_path):

@@ -17,6 +17,7 @@ their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -140,7 +141,8 @@ def _without_rectifiers_inside(plain: Rule) -> Rule:
             raise Refused(
                 f"its cell has the rectifier {inside[0]!r} inside, which has no rule here"
             )
-        yield from plain(walk, node, dy)
+        # What the rule writes step by step is the cell itself, which has gradients alone.
+        yield from plain(dataclasses.replace(walk, rules=RULES), node, dy)
 
     return rule
 
