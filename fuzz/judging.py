@@ -78,12 +78,14 @@ def moved_out_of_ties(feed: Sequence[Array], draw: int) -> list[Array]:
 
 
 def off(got: Array, expected: Array, least: float = 0.0) -> float:
-    """Returns the largest difference over the largest value; NaN and infinity must be the same.
+    """Returns the largest difference over the largest value; NaN and infinities must be the same.
 
     The largest value counts as `least` where it is smaller.
     """
     finite = np.isfinite(expected)
     if not np.array_equal(finite, np.isfinite(got)):
+        return np.inf
+    if not np.array_equal(got[~finite], expected[~finite], equal_nan=True):
         return np.inf
     if not finite.any():
         return 0.0

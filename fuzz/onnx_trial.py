@@ -21,6 +21,7 @@ from fuzz.judging import (
     moved_out_of_ties,
 )
 from fuzz.onnx_case import OnnxCase
+from fuzz.onnx_channels import channel_axis
 from fuzz.onnx_witness import OnnxWitness
 from fuzz.outcome import DIFFERS, EQUAL, INVALID, Outcome, of_error, signature
 from probegen import runtime
@@ -160,7 +161,11 @@ def _same_attribution(
     else:
         return False
     hidden = [i for i, axis in enumerate(axes) if axis not in spec.axes]
-    channel = hidden[0] if len(hidden) == 1 else None
+    channel = channel_axis(witness.case.model, explained, len(axes)) if hidden else None
+    if hidden and channel is None:
+        return False  # no reader tells which axis is to be hidden
+    if hidden and hidden != [channel]:
+        raise FoundError(f"{spec.kind} has no axes {hidden} of {explained}, expected [{channel}]")
     if spec.kind in _MAPS:
         channel = _channel_of(witness, explained, spec, feed)
         if channel is None:
@@ -178,8 +183,7 @@ def _same_attribution(
         if probe.kind != "saliency":
             return array
         before = array.ndim - len(axes)  # an axis of several targets
-        gone = [before + i for i, axis in enumerate(axes) if axis not in spec.axes]
-        return np.asarray(array.max(axis=tuple(gone)))
+        return np.asarray(array.max(axis=tuple(before + i for i in hidden)))
 
     expected = right(feed)
     if expected is None or not np.isfinite(expected).any():

@@ -1,7 +1,8 @@
 """Rules of activation functions.
 
 `x` is a node's input, `y` its output, `g` the gradient of `y`. A rule uses `y` where it can:
-the input of an activation is often fused away, its output is kept for the next layer anyway.
+the input of an activation is often fused away, its output is kept for the next layer anyway. It
+does not where y runs to a bound and the slope is what is left to it: see `saturating`.
 Where a function has a kink, its slope there is the one TensorFlow's gradient op takes.
 """
 
@@ -29,6 +30,11 @@ from probegen.graph.vjp.common import (
 )
 from probegen.graph.vjp.edges import may_not_be_finite, product, zero_where
 from probegen.graph.vjp.masks import above, below
+from probegen.graph.vjp.saturating import (
+    times_sigmoid,
+    times_slope_of_sigmoid,
+    times_slope_of_tanh,
+)
 
 # -- rectifiers ----------------------------------------------------------------------------
 
@@ -70,40 +76,44 @@ def _thresholded_relu(v: Local) -> ir.Value:
 # -- exponential units ---------------------------------------------------------------------
 
 
+def _below_zero(v: Local, steepness: float = 1.0) -> ir.Value:
+    """Returns exp(x * steepness) where x < 0, else 1; y + 1 has lost it where y is about -1."""
+    return v.b.elementwise("Exp", v.b.mul(v.b.elementwise("Min", v.x, 0.0), steepness))
+
+
 def _elu(v: Local) -> ir.Value:
-    """Slope 1 where x > 0, y + alpha at 0 and below."""
+    """Slope 1 where x > 0, alpha * exp(x) at 0 and below."""
     b, alpha = v.b, v.number("alpha", 1.0)
     if alpha == 1:
-        return b.mul(v.g, b.add(b.elementwise("Min", v.y, 0.0), 1.0))
+        return b.mul(v.g, _below_zero(v))
     passed = b.mul(v.g, above(b, v.x, 0.0))
-    return b.add(passed, b.mul(b.sub(v.g, passed), b.add(v.y, alpha)))
+    return b.add(passed, b.mul(b.sub(v.g, passed), b.mul(_below_zero(v), alpha)))
 
 
 def _selu(v: Local) -> ir.Value:
-    """Slope gamma where x >= 0, y + gamma * alpha below."""
+    """Slope gamma where x >= 0, gamma * alpha * exp(x) below."""
     b = v.b
     alpha = v.number("alpha", 1.67326319217681884765625)
     gamma = v.number("gamma", 1.05070102214813232421875)
     same_sign = gamma > 0 and alpha > 0
     passed = b.mul(v.g, above(b, v.y if same_sign else v.x, 0.0, inclusive=True))
-    below_zero = b.mul(b.sub(v.g, passed), b.add(v.y, gamma * alpha))
+    below_zero = b.mul(b.sub(v.g, passed), b.mul(_below_zero(v), gamma * alpha))
     return b.add(b.mul(passed, gamma), below_zero)
 
 
 def _celu(v: Local) -> ir.Value:
-    """Slope 1 where x >= 0, exp(x / alpha) = y / alpha + 1 below."""
-    b = v.b
-    bent = b.mul(b.elementwise("Min", v.y, 0.0), 1 / v.number("alpha", 1.0))
-    return b.mul(v.g, b.add(bent, 1.0))
+    """Slope 1 where x >= 0, exp(x / alpha) below."""
+    return v.b.mul(v.g, _below_zero(v, 1 / v.number("alpha", 1.0)))
 
 
 # -- sigmoids and what is built on them ------------------------------------------------------
 
 
 def _sigmoid(v: Local) -> ir.Value:
-    """Slope y (1 - y)."""
-    b = v.b
-    return b.mul(v.g, b.mul(v.y, b.sub(1.0, v.y)))
+    """Slope y (1 - y), from x."""
+    if _is_map_inside(v.y):
+        return v.b.mul(v.g, v.b.mul(v.y, v.b.sub(1.0, v.y)))
+    return times_slope_of_sigmoid(v.b, v.g, v.x)
 
 
 def _hard_sigmoid(v: Local) -> ir.Value:
@@ -140,13 +150,23 @@ def _mish(v: Local) -> ir.Value:
 
 def _softplus(v: Local) -> ir.Value:
     """Slope sigmoid(x)."""
-    return v.b.mul(v.g, v.b.elementwise("Sigmoid", v.x))
+    return times_sigmoid(v.b, v.g, v.x)
 
 
 def _tanh(v: Local) -> ir.Value:
-    """Slope 1 - y * y."""
-    b = v.b
-    return b.mul(v.g, b.sub(1.0, b.mul(v.y, v.y)))
+    """Slope 1 - y * y, from x."""
+    if _is_map_inside(v.y):
+        return v.b.mul(v.g, v.b.sub(1.0, v.b.mul(v.y, v.y)))
+    return times_slope_of_tanh(v.b, v.g, v.x)
+
+
+def _is_map_inside(y: ir.Value) -> bool:
+    """Tells whether a convolution or pooling reads y: one number of thousands that are summed up.
+
+    There the slope is taken from y, which a convolution fuses: it is off by a rounding of 1, which
+    counts where all of a map is saturated alone, and the other form takes a tenth of the pass.
+    """
+    return any(node.op_type in _OF_MAPS and not node.domain for node, _ in y.uses())
 
 
 def _softsign(v: Local) -> ir.Value:
@@ -209,7 +229,7 @@ def _softmax(v: Local) -> ir.Value:
     b = v.b
     axis = axis_of(v.node, v.x, -1)
     total = b.reduce_sum(product(v.walk, v.g, v.y), [axis], keepdims=True)
-    return product(v.walk, b.sub(v.g, total), v.y)
+    return _without_sum(v, product(v.walk, b.sub(v.g, total), v.y), v.y, axis)
 
 
 def _log_softmax(v: Local) -> ir.Value:
@@ -217,8 +237,22 @@ def _log_softmax(v: Local) -> ir.Value:
     b = v.b
     axis = axis_of(v.node, v.x, -1)
     total = b.reduce_sum(v.g, [axis], keepdims=True)
-    return b.sub(v.g, product(v.walk, total, b.elementwise("Exp", v.y)))
+    y = b.elementwise("Exp", v.y)
+    return _without_sum(v, b.sub(v.g, product(v.walk, total, y)), y, axis)
 
+
+def _without_sum(v: Local, gradient: ir.Value, y: ir.Value, axis: int) -> ir.Value:
+    """Returns the gradient of a softmax y without the sum along the axis, which is to be 0.
+
+    Where y is nearly 1 the gradient is a difference of two numbers that are nearly equal: it is
+    off by their rounding, which is more than the whole of it where a softmax is saturated. The
+    gradients of all others are exact, and so the sum is what that one is off by.
+    """
+    rest = v.b.reduce_sum(gradient, [axis], keepdims=True)
+    return v.b.sub(gradient, product(v.walk, rest, y))
+
+
+_OF_MAPS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
 
 RULES: Mapping[str, Rule] = {
     "Relu": pointwise(_relu),

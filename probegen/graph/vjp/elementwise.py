@@ -380,7 +380,8 @@ def dropout(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
 
 
 def _one_minus_square(v: Local) -> ir.Value:
-    return v.b.sub(1.0, v.b.mul(v.x, v.x))
+    """1 - x^2 as (1 - x) (1 + x): near 1 and -1 the square is rounded, these are not."""
+    return v.b.mul(v.b.sub(1.0, v.x), v.b.add(v.x, 1.0))
 
 
 def _one_plus_square(v: Local) -> ir.Value:

@@ -28,19 +28,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule, Walk
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import Dim, attribute, dtype_of, shape_of, static_shape
+from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of, static_shape
 from probegen.graph.loops.block_writer import BlockWriter
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import shift_by_one_step
 from probegen.graph.vjp.common import Dys, optional, required
 from probegen.graph.vjp.decomposition import through
+from probegen.graph.vjp.masks import above
 from probegen.graph.vjp.recurrent_steps import (
     DEFAULT_ACTIVATIONS,
     GATES,
@@ -48,6 +49,7 @@ from probegen.graph.vjp.recurrent_steps import (
     forward,
     running,
 )
+from probegen.graph.vjp.saturating import one_minus_sigmoid, slope_of_sigmoid, slope_of_tanh
 
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 #: Steps in a block. More make fewer turns, and more nodes; what LSTM keeps of a longer block would
@@ -55,7 +57,12 @@ _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 _STEPS, _STEPS_LSTM = 16, 8
 #: Steps over which gradients may fade before what is tiny becomes zero.
 _FADING = 8
-_DIFFERENTIABLE = ("Sigmoid", "Tanh", "Relu")
+#: Activation -> what writes its derivative.
+_SLOPES: Mapping[str, Callable[[Builder, ir.Value], ir.Value]] = {
+    "Sigmoid": slope_of_sigmoid,
+    "Tanh": slope_of_tanh,
+    "Relu": functools.partial(above, bound=0.0),
+}
 
 #: Positions of the inputs; the initial cell state follows the initial hidden state.
 _X, _W, _R, _B, _LENGTHS, _INITIAL, _PEEPHOLES = 0, 1, 2, 3, 4, 5, 7
@@ -117,13 +124,18 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
 
 
 def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
-    """Gradient of RNN with respect to X and initial_h: dH' = (dH f'(H)) R, plus dY."""
+    """Gradient of RNN with respect to X and initial_h: dH' = (dH f'(H)) R, plus dY.
+
+    The slope f' is taken from the states: what they are taken of would be a product more, a fifth
+    of the pass. It is off by a rounding of 1, which counts where all states are saturated alone.
+    """
     builder, directions = walk.builder, _read(walk, node, outputs)
     loop = BlockWriter(builder, directions[0].x, _STEPS)
     result = _Result(loop, walk, node)
     for d in directions:
         part = _Part(loop, d, against=True)
-        slope = part.each(part.where_running(part.slope(0, part.read(part.blocks(d.y)))))
+        by_result = part.slope_by_result(0, part.read(part.blocks(d.y)))
+        slope = part.each(part.where_running(by_result))
         passing = part.passing()
         dys = part.dys()
         d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
@@ -147,7 +159,7 @@ def _is_usual(walk: Walk, node: ir.Node) -> bool:
         or attribute(node, "clip") is not None
         or attribute(node, "input_forget", 0)
         or attribute(node, "layout", 0)
-        or any(name not in _DIFFERENTIABLE for name in named)
+        or any(name not in _SLOPES for name in named)
         or any(static_shape(required(node, k)) is None for k in (_W, _R))
     )
 
@@ -323,15 +335,46 @@ class _Part:
         """Writes the activation function at `position`."""
         return self.loop.body.op(self.d.activations[position], value, shape=value)
 
-    def slope(self, position: int, activated: ir.Value) -> ir.Value:
-        """Writes the derivative of that function at a point from its value there."""
-        body = self.loop.body
-        if self.d.activations[position] == "Relu":
+    def slopes(self, *of: tuple[int, ir.Value]) -> list[ir.Value]:
+        """Writes derivatives of activation functions, all of one function in one go.
+
+        Args:
+            *of: the position of each function, and what it is taken of.
+        """
+        body, found = self.loop.body, dict[int, ir.Value]()
+        names = [self.d.activations[position] for position, _ in of]
+        for name in dict.fromkeys(names):
+            at = [i for i, other in enumerate(names) if other == name]
+            values = [of[i][1] for i in at]
+            widths = [int(dims_of(v)[-1] or 0) for v in values]
+            joined = values[0]
+            if len(at) > 1:
+                joined = self.op("Concat", *values, axis=-1, width=sum(widths))
+            slope = _SLOPES[name](body, joined)
+            parts = self.split(slope, *widths) if len(at) > 1 else [slope]
+            found.update(zip(at, parts, strict=True))
+        return [found[i] for i in range(len(of))]
+
+    def slope_by_result(self, position: int, activated: ir.Value) -> ir.Value:
+        """Writes the derivative of a function at a point from its value there."""
+        body, name = self.loop.body, self.d.activations[position]
+        if name == "Relu":
             return body.op("Sign", activated, shape=activated)
         square = body.op("Mul", activated, activated, shape=activated)
-        if self.d.activations[position] == "Tanh":
+        if name == "Tanh":
             return body.op("Sub", body.scalar(1, square), square, shape=square)
         return body.op("Sub", activated, square, shape=square)
+
+    def slope_of_gates(self, gates: ir.Value, value: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Writes the derivative of gates, and 1 - gates.
+
+        Of a sigmoid from what it is taken of, as 1 - 1 tells nothing; exact as the gates are.
+        """
+        body, name = self.loop.body, self.d.activations[0]
+        if name == "Sigmoid":
+            rest = one_minus_sigmoid(body, value)
+            return body.op("Mul", gates, rest, shape=gates), rest
+        return _SLOPES[name](body, value), body.op("Sub", body.scalar(1, gates), gates, shape=gates)
 
     # -- step by step ------------------------------------------------------------------------
 
@@ -393,13 +436,15 @@ def _lstm_factors(
             kept = body.op("Mul", run[k], forget[k], shape=cell)
             run.append(body.op("Add", kept, news[k], shape=cell))
         left.append(run[-1])
-        squashed = part.activate(2, part.join(run[1:]))
+        cells = part.join(run[1:])
+        squashed = part.activate(2, cells)
         before = part.join(run[:-1])
         beside = part.op("Concat", c, squashed, before, axis=-1, width=3 * n)
-        to_gates = part.op("Mul", beside, part.slope(0, gates), width=3 * n)
-        to_candidate = part.op("Mul", i, part.slope(1, c))
+        slope_of_c, slope_of_cells = part.slopes((1, for_candidate), (2, cells))
+        to_gates = part.op("Mul", beside, part.slope_of_gates(gates, for_gates)[0], width=3 * n)
+        to_candidate = part.op("Mul", i, slope_of_c)
         factor = part.op("Concat", to_gates, to_candidate, axis=-1, width=4 * n)
-        to_cell = part.op("Mul", o, part.slope(2, squashed))
+        to_cell = part.op("Mul", o, slope_of_cells)
         if d.running is not None:
             factor, to_cell = (body.where(real, v, 0.0) for v in (factor, to_cell))
         collected += [Collected(v, part.backwards) for v in (factor, to_cell, f)]
@@ -422,12 +467,17 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     seen = part.read_seen()
     sums = part.op("MatMul", seen, _gru_weights(d, reset_after=True), width=4 * n)
     for_gates, of_input, of_state = part.split(sums, 2 * n, n, n)
-    z, r = part.split(part.activate(0, for_gates), n, n)
-    h = part.activate(1, part.op("Add", of_input, part.op("Mul", r, of_state)))
+    gates = part.activate(0, for_gates)
+    z, r = part.split(gates, n, n)
+    slope_of_gates, rest = part.slope_of_gates(gates, for_gates)
+    slope_of_z, slope_of_r = part.split(slope_of_gates, n, n)
+    for_h = part.op("Add", of_input, part.op("Mul", r, of_state))
+    h = part.activate(1, for_h)
+    (slope_of_h,) = part.slopes((1, for_h))
     before = part.columns(seen, _size(d.w, 1), d.seen_width - 1)
-    to_z = part.op("Mul", part.op("Sub", before, h), part.slope(0, z))
-    to_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
-    to_r = part.op("Mul", to_h, part.op("Mul", of_state, part.slope(0, r)))
+    to_z = part.op("Mul", part.op("Sub", before, h), slope_of_z)
+    to_h = part.op("Mul", part.columns(rest, 0, n), slope_of_h)
+    to_r = part.op("Mul", to_h, part.op("Mul", of_state, slope_of_r))
     to_state = part.op("Mul", to_h, r)
     factors = part.where_running(part.op("Concat", to_z, to_r, to_state, axis=-1, width=3 * n))
     factor, kept, dys = part.each(factors), part.each(part.where_running(z, 1.0)), part.dys()
@@ -452,19 +502,24 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     seen = part.read_seen()
     sums = part.op("MatMul", seen, _gru_weights(d, reset_after=False), width=3 * n)
     for_gates, of_input = part.split(sums, 2 * n, n)
-    z, r = part.split(part.activate(0, for_gates), n, n)
+    gates = part.activate(0, for_gates)
+    z, r = part.split(gates, n, n)
+    slope_of_gates, rest = part.slope_of_gates(gates, for_gates)
+    slope_of_z, slope_of_r = part.split(slope_of_gates, n, n)
     before = part.columns(seen, _size(d.w, 1), d.seen_width - 1)
     r_gates, r_h = _split(d.builder, d.r, 2 * n, n, axis=0)
     reset = part.op("Mul", r, before)
     product = part.op("MatMul", reset, d.builder.transpose(r_h, [1, 0]))
-    h = part.activate(1, part.op("Add", of_input, product))
-    of_z = part.op("Mul", part.op("Sub", before, h), part.slope(0, z))
-    of_h = part.op("Mul", part.op("Sub", body.scalar(1, z), z), part.slope(1, h))
-    to_r = part.each(part.op("Mul", before, part.slope(0, r)))
+    for_h = part.op("Add", of_input, product)
+    h = part.activate(1, for_h)
+    (slope_of_h,) = part.slopes((1, for_h))
+    of_z = part.op("Mul", part.op("Sub", before, h), slope_of_z)
+    of_h = part.op("Mul", part.columns(rest, 0, n), slope_of_h)
+    to_r = part.each(part.op("Mul", before, slope_of_r))
     to_z, to_candidate = (part.each(part.where_running(v)) for v in (of_z, of_h))
     kept, passed, dys = part.each(part.where_running(z, 1.0)), part.each(r), part.dys()
     d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
-    gates: list[ir.Value] = []
+    d_gates: list[ir.Value] = []
     candidates: list[ir.Value] = []
     d_before: list[ir.Value] = []
     for k in range(loop.steps):
@@ -472,13 +527,13 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
         d_reset = part.times(candidates[k], r_h)
         d_z = body.op("Mul", d_h, to_z[k], shape=d_h)
         d_r = body.op("Mul", d_reset, to_r[k], shape=d_h)
-        gates.append(body.op("Concat", d_z, d_r, axis=-1, shape=[d.batch, 2 * n]))
+        d_gates.append(body.op("Concat", d_z, d_r, axis=-1, shape=[d.batch, 2 * n]))
         direct = body.op("Mul", d_h, kept[k], shape=d_h)
         reset = body.op("Mul", d_reset, passed[k], shape=d_h)
         others = body.op("Add", direct, reset, shape=d_h)
-        d_before.append(part.times(gates[k], r_gates, others))
+        d_before.append(part.times(d_gates[k], r_gates, others))
         d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
-    both = part.op("Concat", part.join(gates), part.join(candidates), axis=-1, width=3 * n)
+    both = part.op("Concat", part.join(d_gates), part.join(candidates), axis=-1, width=3 * n)
     return both, d_before, d_h
 
 

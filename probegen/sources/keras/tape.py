@@ -1,7 +1,8 @@
 """TensorFlow's engine: a plan's outputs by one forward and one backward pass a target.
 
 `tf.gradients` is the graph form of a gradient tape; it is used because everything here runs
-inside a traced function, where it can differentiate with respect to any tensor unasked.
+inside a traced function, where it can differentiate with respect to any tensor unasked. Slopes of
+saturated functions are ours (`exact_slopes.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from probegen.plan.plan import (
 )
 from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.by_scores import attribution_by_scores
+from probegen.sources.keras.exact_slopes import gradients_at
 from probegen.sources.keras.forward import Forward, forward_at, plain_output, run_forward
 from probegen.sources.keras.held import hold
 from probegen.sources.keras.keras_model import KerasModel
@@ -158,7 +160,7 @@ def _of_seed(
     taken = [o for o in group.outputs if o.probe.needs_gradient]
     local = [o for o in taken if o.probe.gradients_at() is None]
     refs = list(dict.fromkeys(o.ref for o in local))
-    flow = tf.gradients([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
+    flow = gradients_at([scores], [forward.tensor(r) for r in refs], [seeds]) if refs else []
     by_ref = dict(zip(refs, flow, strict=True))
     # A gradient at an embedding may come as slices.
     gradients = {o.spec.name: forward.tensor(o.ref) for o in group.outputs}
@@ -251,7 +253,7 @@ def _sampled_gradients(
         at = [p.at for p in here.values()]
         there = forward_at(source, plan, forward, list(moved), at)
         hold(there.operations, at, forward.operations)
-        found = tf.gradients([there.target(target)], at, [seeds])
+        found = gradients_at([there.target(target)], at, [seeds])
         by_ref = {r: tf.convert_to_tensor(g) for r, g in zip(moved, found, strict=True)}
         sums = tf.nest.pack_sequence_as(started, flat)
         after = (

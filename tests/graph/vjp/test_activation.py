@@ -146,11 +146,11 @@ def test_gradient(case):
     [
         ("Relu", {}, ["HardSigmoid", "Mul"]),
         ("LeakyRelu", {"alpha": 0.25}, ["HardSigmoid", "Max", "Mul"]),
-        ("Elu", {}, ["Min", "Add", "Mul"]),
-        ("Sigmoid", {}, ["Sub", "Mul", "Mul"]),
-        ("Tanh", {}, ["Mul", "Sub", "Mul"]),
-        ("Softplus", {}, ["Sigmoid", "Mul"]),
-        ("Softmax", {}, ["Mul", "ReduceSum", "Sub", "Mul"]),
+        ("Elu", {}, ["Min", "Exp", "Mul"]),
+        ("Sigmoid", {}, ["Exp", "Reciprocal", "Add", "Add", "Div"]),
+        ("Tanh", {}, ["Exp", "Reciprocal", "Add", "Div", "Mul", "Mul"]),
+        ("Softplus", {}, ["Neg", "Exp", "Add", "Div"]),
+        ("Softmax", {}, ["Mul", "ReduceSum", "Sub", "Mul", "ReduceSum", "Mul", "Sub"]),
     ],
 )
 def test_what_is_written(op, attributes, nodes):

@@ -119,6 +119,17 @@ def test_float32_in_onnxruntime_agrees_with_float64(case: Case) -> None:
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_saturated_gates_keep_their_slopes(op: str) -> None:
+    """Where float32 rounds every gate to 1, their slopes are all that is left."""
+    case = layer(op, time=3, initial=False, seeds=(0,))
+    case.inputs[3][:, : GATES[op] * HIDDEN] += 12
+    dys = cotangents(case)
+    (single,) = gradients(case, np.float32, case.batch, dys)
+    (expected,) = [reference.complex_step(twin(case), feeds64(case), dys, "x0")]
+    np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("op", GATES)
 def test_twins_agree_with_finite_differences(op: str) -> None:
     """The complex step itself is held against something simpler once."""

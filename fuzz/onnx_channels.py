@@ -1,0 +1,53 @@
+"""Which axis of an input holds the channels, by what reads it: nothing of probegen is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+#: Read `[batch, channel, ...positions]`.
+_SECOND = frozenset(
+    {
+        "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace",
+        "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN",
+        "LpPool", "MaxPool", "SpaceToDepth",
+    }
+)  # fmt: skip
+#: Read `[..., channel]`.
+_LAST = frozenset({"GRU", "LSTM", "RNN", "MatMul"})
+#: Leave each axis what it is.
+_SAME = frozenset(
+    {
+        "Abs", "Cast", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
+        "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Sin",
+        "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+    }
+)  # fmt: skip
+
+
+def channel_axis(model: onnx.ModelProto, name: str, rank: int) -> int | None:
+    """Returns the axis of the channels of an input, None where no reader tells, or they differ.
+
+    Only what reads the input itself is asked, or reads it behind operators that leave its axes.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for read in dict.fromkeys(node.input):
+            readers.setdefault(read, []).append(node)
+    told = _told(readers, name, rank)
+    return told.pop() if len(told) == 1 else None
+
+
+def _told(readers: Mapping[str, list[onnx.NodeProto]], name: str, rank: int) -> set[int]:
+    found: set[int] = set()
+    for node in readers.get(name, ()):
+        if node.domain or node.input[0] != name:
+            continue
+        if node.op_type in _SECOND:
+            found.add(1)
+        elif node.op_type in _LAST and rank > 1:
+            found.add(rank - 1)
+        elif node.op_type in _SAME:
+            found |= _told(readers, node.output[0], rank)
+    return found

@@ -1,0 +1,94 @@
+"""Slopes of functions that run to a bound, exact where TensorFlow's own are rounding.
+
+TensorFlow takes the slope of a sigmoid y as y (1 - y), that of a tanh as 1 - y * y. Where y is
+rounded to 1 that is 0, while the slope is all that a saturated score has. The ONNX side has the
+same slopes (`graph/vjp/saturating.py`), and the reference that it is held against is computed here.
+
+TensorFlow has one table of gradients for all. It holds ours while a graph is differentiated
+(`exact_slopes`), in the bodies of its loops as well, and its own again afterwards: what a user
+trains is none of our business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import ops as tf_ops
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _sigmoid(op: Any, gradient: Any) -> Any:
+    """Slope y (1 - y); 1 - y is the sigmoid of -x."""
+    (x,), (y,) = op.inputs, op.outputs
+    return gradient * (y * tf.sigmoid(-x))
+
+
+def _tanh(op: Any, gradient: Any) -> Any:
+    """Slope 1 - y * y = 4 s (1 - s), s the sigmoid of 2 x."""
+    (x,) = op.inputs
+    return gradient * (4 * tf.sigmoid(2 * x) * tf.sigmoid(-2 * x))
+
+
+def _elu(op: Any, gradient: Any) -> Any:
+    (x,) = op.inputs
+    return gradient * tf.exp(tf.minimum(x, 0))
+
+
+def _selu(op: Any, gradient: Any) -> Any:
+    (x,) = op.inputs
+    below = _SELU_ALPHA * tf.exp(tf.minimum(x, 0))
+    return gradient * _SELU_SCALE * tf.where(x < 0, below, tf.ones_like(x))
+
+
+def _softmax(op: Any, gradient: Any) -> Any:
+    (y,) = op.outputs
+    total = tf.reduce_sum(gradient * y, -1, keepdims=True)
+    return _without_sum((gradient - total) * y, y)
+
+
+def _log_softmax(op: Any, gradient: Any) -> Any:
+    y = tf.exp(op.outputs[0])
+    return _without_sum(gradient - tf.reduce_sum(gradient, -1, keepdims=True) * y, y)
+
+
+def _without_sum(gradient: Any, y: Any) -> Any:
+    """Returns the gradient of a softmax y without its sum along the last axis, which is to be 0.
+
+    What is left of a sum is what the gradient is off by where y is nearly 1.
+    """
+    return gradient - tf.reduce_sum(gradient, -1, keepdims=True) * y
+
+
+_SLOPES: Mapping[str, Callable[[Any, Any], Any]] = {
+    "Sigmoid": _sigmoid,
+    "Tanh": _tanh,
+    "Elu": _elu,
+    "Selu": _selu,
+    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
+}
+
+
+@contextlib.contextmanager
+def exact_slopes() -> Iterator[None]:
+    """Has TensorFlow differentiate with these slopes in the place of its own."""
+    entries = tf_ops.gradient_registry._registry
+    own = {name: dict(entries[name]) for name in _SLOPES}
+    for name, slope in _SLOPES.items():
+        entries[name]["type"] = slope
+    try:
+        yield
+    finally:
+        for name, entry in own.items():
+            entries[name].update(entry)
+
+
+def gradients_at(scores: Any, tensors: Any, seeds: Any) -> list[Any]:
+    """Returns the gradient of scores, each times its seed, at some tensors; None where none is."""
+    with exact_slopes():
+        found: list[Any] = tf.gradients(scores, tensors, seeds)
+    return found

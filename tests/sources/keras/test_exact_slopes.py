@@ -1,0 +1,76 @@
+"""TensorFlow's gradients of saturated functions, against numpy in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import ops as tf_ops
+
+from probegen.sources.keras.exact_slopes import exact_slopes, gradients_at
+
+X = np.array([[0, 1e-6, 0.3, 1, 3, 8.9, 12, 14.1, 16.9, 18, 30, 70, 100]], np.float32)
+
+
+def of_sigmoid(x):
+    bell = np.exp(-np.abs(x))
+    return bell / (1 + bell) ** 2
+
+
+SLOPES = {
+    "sigmoid": (tf.sigmoid, of_sigmoid),
+    "tanh": (tf.tanh, lambda x: 4 * of_sigmoid(2 * x)),
+    "elu": (tf.nn.elu, lambda x: np.exp(np.minimum(x, 0))),
+    "selu": (
+        tf.nn.selu,
+        lambda x: (
+            1.0507009873554805 * np.where(x < 0, 1.6732632423543772 * np.exp(np.minimum(x, 0)), 1)
+        ),
+    ),
+    "a sigmoid in a loop": (
+        lambda x: tf.while_loop(lambda k, _: k < 1, lambda k, y: (k + 1, tf.sigmoid(y)), (0, x))[1],
+        of_sigmoid,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_slopes_keep_their_digits(name):
+    """`y (1 - y)` of a sigmoid was 0 from 17 on, and off by a tenth at 14."""
+    function, slope = SLOPES[name]
+    x = np.concatenate([X, -X])
+
+    @tf.function(autograph=False)
+    def found(x):
+        return gradients_at([function(x)], [x], [3 * tf.ones_like(x)])[0]
+
+    np.testing.assert_allclose(found(x), 3 * slope(x.astype(np.float64)), rtol=4e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_the_gradient_at_the_winner_of_a_softmax(name):
+    x, g = np.array([[30, 2, -4, 1]]), np.array([[0.7, -2, 0.4, 1]])
+    p = np.exp(x - x.max())
+    p /= p.sum()
+    if name == "softmax":
+        expected = p * (p @ (g - g.T))  # g_k - g_j, summed over j
+    else:
+        rest = np.array([p[0, np.arange(4) != k].sum() for k in range(4)])
+        expected = g * rest - p * (g.sum() - g)
+
+    @tf.function(autograph=False)
+    def found(x, g):
+        return gradients_at([getattr(tf.nn, name)(x)], [x], [g])[0]
+
+    np.testing.assert_allclose(found(x.astype("f"), g.astype("f")), expected, rtol=1e-5)
+
+
+def test_tensorflow_has_its_own_gradients_again():
+    own = tf_ops.gradient_registry.lookup("Sigmoid")
+
+    def fail():
+        with exact_slopes():
+            assert tf_ops.gradient_registry.lookup("Sigmoid") is not own
+            raise ValueError("a model that cannot be differentiated")
+
+    with pytest.raises(ValueError, match="cannot be differentiated"):
+        fail()
+    assert tf_ops.gradient_registry.lookup("Sigmoid") is own
