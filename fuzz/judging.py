@@ -178,7 +178,7 @@ def check_prediction(
     found, right = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     if found.shape != right.shape:
         raise FoundError(f"{what} has the shape {found.shape}, the model's is {right.shape}")
-    check_rows("prediction", found, right, off, limit(policy), again)
+    check_rows(what, found, right, off, limit(policy), again)
 
 
 def check_attribution(

@@ -9,6 +9,7 @@ own references is used.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,33 @@ class OnnxWitness:
         """Returns a tensor of the graph."""
         return np.asarray(self._by_runtime(name, None).run(feed))
 
+    def beyond_range(self, feed: Feed) -> Array:
+        """Tells in which rows the graph has infinities or NaN inside.
+
+        What is right there in a wider type is not in the graph's own, and in that it depends on
+        the order of operations.
+        """
+        rows = len(next(iter(feed.values())))
+        found = np.zeros(rows, bool)
+        for value in self._insides.run(None, dict(feed)):
+            if (
+                isinstance(value, np.ndarray)
+                and value.dtype.kind == "f"
+                and value.shape[:1] == (rows,)
+            ):
+                found |= ~np.isfinite(value.reshape(rows, -1)).all(axis=1)
+        return found
+
+    @functools.cached_property
+    def _insides(self) -> Any:
+        """A session that gives everything that the graph computes."""
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.case.model)
+        made = [name for node in whole.graph.node for name in node.output if name]
+        del whole.graph.output[:]
+        whole.graph.output.extend(named(name) for name in made)
+        return session_of(whole)
+
     def policy(self) -> str:
         """Returns what is computed in, the coarsest of it."""
         kinds = {_kind_of(self.case.model)}
@@ -159,6 +187,7 @@ class OnnxWitness:
         if len(arrays) < len(found):
             return None
         array = np.stack(arrays, axis=1) if twins.is_several(probe.target) else arrays[0]
+        array[self.beyond_range(feed)] = np.nan
         wide = self._of(scored, None if explained in feed else explained, feed).wide
         return Known(array, wide)
 

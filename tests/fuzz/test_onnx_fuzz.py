@@ -4,11 +4,14 @@ import dataclasses
 import types
 
 import numpy as np
+import onnx
 import pytest
 
 import probegen as pg
 from fuzz import onnx_trial
+from fuzz.judging import off
 from fuzz.onnx_case import OnnxCase, Output, smaller
+from fuzz.onnx_channels import channel_axis
 from fuzz.onnx_drawing import Input
 from fuzz.onnx_models import drawn
 from fuzz.onnx_suite import attempted
@@ -53,6 +56,30 @@ def test_random_graphs_are_right(start):
     outcomes = [attempted(f"1:{number}") for number in range(start, start + 7)]
     assert not [o for o in outcomes if o.verdict not in (EQUAL, REFUSED, INVALID)]
     assert sum(o.witnessed for o in outcomes) > 4
+
+
+def test_infinity_is_not_nan():
+    right = np.array([1, np.inf, np.nan])
+    assert off(right, right) == 0
+    assert off(np.array([1, np.nan, np.nan]), right) == np.inf
+    assert off(np.array([1, -np.inf, np.nan]), right) == np.inf
+
+
+def test_channels_are_told_by_what_reads_an_input():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 18]>
+    g (float[N, 2, 5] a, float[N, 5, 2] b, float[N, 5, 2] c, float[N, 2, 5] d) => (float[N] y)
+    <float[3, 2, 2] kernel, float[2, 3] matrix> {
+      e = Tanh (a)  f = Conv (e, kernel)  g = MatMul (b, matrix)  h = ReduceMean (c)
+      i = MaxPool <kernel_shape = [2]> (d)  j = MatMul (d, i)  y = Sum (f, g, h, j) }""")
+    told = {name: channel_axis(model, name, 3) for name in "abcd"}
+    assert told == {"a": 1, "b": 2, "c": None, "d": None}
+
+
+def test_channels_that_a_manifest_has_elsewhere_are_found(monkeypatch):
+    case = _case(probes=("pg.Saliency(target=1)",))
+    assert attempt(case).verdict == EQUAL
+    monkeypatch.setattr(onnx_trial, "channel_axis", lambda *_: 3)
+    assert attempt(case).verdict == DIFFERS
 
 
 def test_a_graph_is_the_same_each_time():

@@ -90,7 +90,8 @@ def _average_gradient(b: Builder, node: ir.Node, g: ir.Value, x: ir.Value) -> ir
     if all(axis.extent == axis.kernel == axis.stride and _unpadded(axis) for axis in axes):
         blocks = repeated(b, b.mul(g, 1 / _volume(axes)), [axis.stride for axis in axes])
         return resize_to(b, blocks, [known(axis.size) for axis in axes])
-    divisors = [_divisors(axis, with_padding) for axis in axes]
+    rounded_up = bool(attribute(node, "ceil_mode", 0))
+    divisors = [_divisors(axis, with_padding, rounded_up) for axis in axes]
     if all(axis.stride == 1 and axis.dilation == 1 for axis in axes):
         return _averaged_again(b, _even(b, g, axes, divisors), x, axes)
     if any(known(axis.size) * known(axis.count) > _MATRIX for axis in axes):
@@ -137,9 +138,16 @@ def _windows(axis: Axis) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _divisors(axis: Axis, with_padding: bool) -> npt.NDArray[np.float64]:
-    """Returns what one axis adds to the number each window's sum is divided by, `[count]`."""
+def _divisors(axis: Axis, with_padding: bool, rounded_up: bool) -> npt.NDArray[np.float64]:
+    """Returns what one axis adds to the number each window's sum is divided by, `[count]`.
+
+    Where padding counts, all of a window does. It ends behind the padding where the number of
+    windows is rounded up, and there what lies behind does not count; and where it is larger than
+    the input, there what lies behind does: so onnxruntime has it.
+    """
     at = _positions(axis)
+    if with_padding and not rounded_up:
+        return np.full(len(at), float(axis.kernel))
     before, after = axis.padding if with_padding else (0, 0)
     counted = (at >= -before) & (at < known(axis.size) + after)
     found: npt.NDArray[np.float64] = counted.sum(axis=1).astype(np.float64)

@@ -316,8 +316,12 @@ def _average_pool(step: Step, g: Array, position: int) -> Array:
     del position
     x, kernel = step.x, attribute(step.node, "kernel_shape")
     found = windows_of(step.node, x.shape[2:], g.shape[2:], kernel)
-    whole = bool(attribute(step.node, "count_include_pad", 0))
-    counted = (found.counted if whole else found.inside).sum(axis=1)
+    counted = found.inside.sum(axis=1)
+    if attribute(step.node, "count_include_pad", 0):
+        rounded_up = bool(attribute(step.node, "ceil_mode", 0))
+        counted = (
+            found.counted.sum(axis=1) if rounded_up else np.full_like(counted, np.prod(kernel))
+        )
     back = g.reshape(*g.shape[:2], -1) / counted
     return found.scattered(np.broadcast_to(back[..., None], (*back.shape, found.at.shape[1])))
 

@@ -163,6 +163,9 @@ def _gelu(b: Builder, x: ir.Value) -> ir.Value:
 
 
 def _gelu_by_tanh(b: Builder, x: ir.Value) -> ir.Value:
+    if x.dtype == ir.DataType.DOUBLE:  # onnxruntime has six digits of the two factors there
+        inner = b.mul(x, b.add(b.mul(b.mul(x, x), 0.035677), 0.797885))
+        return b.mul(b.mul(x, 0.5), b.add(b.op("Tanh", inner, shape=x), 1.0))
     cube = b.mul(b.mul(b.mul(x, x), x), 0.044715)
     inner = b.mul(b.add(x, cube), math.sqrt(2 / math.pi))
     return b.mul(b.mul(x, 0.5), b.add(b.op("Tanh", inner, shape=x), 1.0))
@@ -175,7 +178,7 @@ def _biased(b: Builder, node: ir.Node) -> ir.Value:
 
 def _quick_gelu(b: Builder, node: ir.Node) -> Parts:
     x = required(node, 0)
-    scaled = b.mul(x, attribute(node, "alpha", 1.702))
+    scaled = b.mul(x, attribute(node, "alpha", float(np.float32(1.702))))
     return [b.mul(x, b.op("Sigmoid", scaled, shape=x))]
 
 

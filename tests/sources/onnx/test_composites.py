@@ -30,6 +30,14 @@ def test_activations(call: str) -> None:
     assert standard(read)
 
 
+@pytest.mark.parametrize("call", ["FastGelu(x)", "QuickGelu(x)"])
+def test_activations_in_float64(call: str) -> None:
+    """onnxruntime has six digits of the factors of one, and that of the other in float32."""
+    text = f"g (double[N,3,7] x) => (double[N,3,7] y) {{ y = com.microsoft.{call} }}"
+    x = np.random.default_rng(0).normal(size=(2, 3, 7))
+    assert standard(assert_same(parse(text, more=MS), {"x": x}, tolerance=1e-12))
+
+
 @pytest.mark.parametrize(
     "call",
     [

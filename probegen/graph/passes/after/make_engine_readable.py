@@ -8,9 +8,14 @@
 - A product of a turned float16 tensor of three axes or more with a matrix that is known at load:
   where the first axis moved to the last two, onnxruntime 1.32 dies of a segmentation fault as it
   loads the file. A matrix with as many axes it reads.
+- Softplus and ReduceLogSumExp in float16: at opset 18 onnxruntime computes them as the logarithm of
+  an exponential, which is infinite from 89 on, while the result is about 89. In float32 it has
+  kernels of its own.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +25,8 @@ from probegen.graph.core.values import attribute, constant_of, shape_of
 
 #: The float nearest to 0, on the side that HardSigmoid clips to 0.
 _ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
+#: What is computed in float32 where it is in float16.
+_WIDE = frozenset({"Softplus", "ReduceLogSumExp"})
 #: The axes of a matrix.
 _MATRIX = 2
 
@@ -29,7 +36,8 @@ def make_engine_readable(model: ir.Model) -> None:
 
     `Softmax(axis=0)` of rank 3 -> `Softmax(axis=-3)`; `HardSigmoid(beta=0)` -> `beta=-1e-45`;
     `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`;
-    `MatMul(Transpose<perm=[1, 0, 2]>(x), w)` in float16 -> `MatMul(.., Unsqueeze(w))`
+    `MatMul(Transpose<perm=[1, 0, 2]>(x), w)` in float16 -> `MatMul(.., Unsqueeze(w))`;
+    `Softplus(x)` in float16 -> `Cast(Softplus(Cast(x)))`
     """
     graph = model.graph
     names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/readable")
@@ -46,6 +54,8 @@ def make_engine_readable(model: ir.Model) -> None:
             _make_depth_a_scalar(names, node)
         elif node.op_type == "MatMul" and _is_fatal(node):
             _give_as_many_axes(names, node)
+        elif node.op_type in _WIDE and node.outputs[0].dtype == ir.DataType.FLOAT16:
+            _compute_in_float32(names, node)
 
 
 def _make_depth_a_scalar(names: Builder, node: ir.Node) -> None:
@@ -89,3 +99,19 @@ def _give_as_many_axes(names: Builder, product: ir.Node) -> None:
     product.graph.insert_before(product, names.nodes)
     names.nodes = []
     product.replace_input_with(1, wide)
+
+
+def _compute_in_float32(names: Builder, node: ir.Node) -> None:
+    """Puts a node of float32 between two casts in the place of one of float16."""
+    x, y = node.inputs[0], node.outputs[0]
+    if x is None or node.graph is None:
+        return
+    wide, attributes = names.cast(x, ir.DataType.FLOAT), dict[str, Any](node.attributes)
+    made = names.op(node.op_type, wide, *node.inputs[1:], shape=y, **attributes)
+    narrow = names.cast(made, ir.DataType.FLOAT16)
+    node.graph.insert_before(node, names.nodes)
+    names.nodes = []
+    y.replace_all_uses_with(narrow, replace_graph_outputs=True)
+    name = y.name
+    node.graph.remove(node, safe=True)
+    narrow.name = name

@@ -81,3 +81,20 @@ def test_half_products_of_turned_tensors(tmp_path, order):
     found = in_onnxruntime(tmp_path / "after.onnx", {"x": x})["z"]
     expected = x.transpose(order).astype(np.float32) @ weights.astype(np.float32)
     np.testing.assert_allclose(found, expected, atol=2e-2)
+
+
+def test_halves_that_onnxruntime_makes_infinite(tmp_path):
+    """At opset 18 it writes them as the logarithm of an exponential, with float16 alone."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+    agraph (float16[a, 5] x) => (float16[a, 5] y, float16[a] z) <int64[1] last = {-1}> {
+      y = Softplus(x) z = ReduceLogSumExp<keepdims=0>(x, last) }"""
+    before = save(text, tmp_path / "before.onnx")
+    model = ir.load(before)
+    make_engine_readable(model)
+    ir.save(model, tmp_path / "after.onnx")
+    onnx.checker.check_model(tmp_path / "after.onnx", full_check=True)
+    x = np.array([[-300, -2, 0, 12, 300], [1, 2, 20000, -1, 3]], np.float16)
+    found = in_onnxruntime(tmp_path / "after.onnx", {"x": x})
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(found["y"], np.logaddexp(wide, 0), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found["z"], np.logaddexp.reduce(wide, 1), rtol=1e-3)
