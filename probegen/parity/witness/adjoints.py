@@ -472,6 +472,18 @@ def _own_statistics(step: Step, g: Array, position: int) -> Array:
     return _normalised(step.x, axes, epsilon, g * scale)
 
 
+def _lp_normalised(step: Step, g: Array, position: int) -> Array:
+    """x over its norm along an axis; onnx's evaluator forgets the magnitudes where p is 1."""
+    del position
+    axis, p = int(attribute(step.node, "axis", -1)), int(attribute(step.node, "p", 2))
+    norm = np.linalg.norm(step.x, p, axis=axis, keepdims=True)
+    there = norm > 0
+    norm = np.where(there, norm, 1.0)
+    y = step.x / norm
+    along = (g * y).sum(axis=axis, keepdims=True)
+    return np.where(there, (g - (np.sign(step.x) if p == 1 else y) * along) / norm, 0.0)
+
+
 # -- all else ----------------------------------------------------------------------------------
 
 
@@ -573,6 +585,7 @@ _FORMULAS: Mapping[str, _Formula] = {
     "LogSoftmax": _softmax,
     "BatchNormalization": _batch_normalisation,
     "LayerNormalization": _own_statistics,
+    "LpNormalization": _lp_normalised,
     "InstanceNormalization": _own_statistics,
     "Resize": _resize,
 }

@@ -83,6 +83,7 @@ CASES = [
     ("ReduceSumSquare", {"keepdims": 0}, [numbers(2, 3, 4, 5), AXES], (0,)),
     ("ReduceLogSum", {"keepdims": 0}, [numbers(2, 3, 4, 5) ** 2, AXES], (0,)),
     ("ReduceLogSumExp", {"keepdims": 1}, [numbers(2, 3, 4, 5), AXES], (0,)),
+    ("LpNormalization", {"axis": 1, "p": 2}, [numbers(2, 3, 4)], (0,)),
     ("LRN", {"size": 3}, [numbers(2, 5, 2, 2)], (0,)),  # by differences
 ]  # fmt: skip
 
@@ -116,6 +117,23 @@ def test_gradients_are_those_of_differences(operator, attributes, inputs, positi
             # The reference evaluator has erf in 32 bits alone.
             close = 0.2 if operator == "Erf" else 1e-5
             np.testing.assert_allclose((found * direction).sum(), slope, rtol=close, atol=close)
+
+
+def test_a_norm_of_magnitudes_counts_negative_numbers():
+    """onnx's evaluator divides by the sum of the numbers themselves."""
+    x, g, way = numbers(2, 3, 4), numbers(2, 3, 4), numbers(2, 3, 4)
+    x[1, :, 2] = 0
+    way[1, :, 2] = 0
+
+    def y(x):
+        sums = np.abs(x).sum(1, keepdims=True)
+        return x / np.where(sums > 0, sums, 1)
+
+    node = node_of("LpNormalization", {"axis": 1, "p": 1}, [x])
+    found = adjoint(Step(node, [x], [y(x)], NodeEvaluator(18)), [g], 0)
+    slope = ((y(x + 1e-6 * way) - y(x - 1e-6 * way)) * g).sum() / 2e-6
+    np.testing.assert_allclose((found * way).sum(), slope, rtol=1e-6)
+    assert not found[1, :, 2].any()
 
 
 def test_what_has_no_rule_and_is_large_is_unknown():
