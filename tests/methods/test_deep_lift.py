@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 
@@ -358,3 +358,21 @@ def test_samples_that_are_joined_with_another_axis_meet_a_reference_of_the_whole
         found = runtime.load(path).run(rows)["deep_lift/x"].array
         np.testing.assert_allclose(found.reshape(count, -1).sum(1), own - there, atol=2e-5)
         assert np.abs(own - there).min() > 1e-2
+
+
+def test_masks_that_move_with_the_input_are_differences_of_their_full_size(tmp_path):
+    """The logarithm of what a softmax leaves of a masked score is about -1e9, not a bound of it."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    masked (double[N, 4] x) => (double[N, 2] y)
+    <double zero = {0}, double one = {1}, double low = {-1e9},
+     double[4, 2] w = {1, 2, -3, 0.5, 2, 1, -1, 4}> {
+      size = Abs (x)  there = Clip (size, zero, one)  gone = Sub (one, there)
+      mask = Mul (gone, low)  scores = Add (x, mask)
+      weights = Softmax <axis = -1> (scores)  y = MatMul (weights, w) }""")
+    path = tmp_path / "m.onnx"
+    pg.compile(model, pg.DeepLIFT(0.0, target=1), path, verify=False)
+    rows = np.array([[1.5, -2, 0, 0], [3, 1, 2, 0]])
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    own, there = (session.run(None, {"x": v})[0][:, 1] for v in (rows, np.zeros_like(rows)))
+    found = runtime.load(path).run(rows)["deep_lift/x"].array
+    np.testing.assert_allclose(found.sum(1), own - there, atol=1e-6)

@@ -23,8 +23,9 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import shape_of
 from probegen.graph.vjp.edges import zero_where
 
-#: Stands for the logarithm of 0, so that two of them have a difference; float16 has it.
-_LEAST_LOGARITHM = -6e4
+#: Stands for the logarithm of 0, so that two of them have a difference. What masks of -1e9 leave
+#: is above it: two logarithms differ as what a softmax reads does, however far that is.
+_LEAST_LOGARITHM, _LEAST_LOGARITHM_OF_HALVES = -1e30, -6e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,9 @@ def logarithmic_mean(
     """
     p, q = values
     shape = shape_of(p)
-    finite = [b.elementwise("Max", v, b.scalar(_LEAST_LOGARITHM, v)) for v in logs]
+    half = p.dtype == ir.DataType.FLOAT16
+    least = _LEAST_LOGARITHM_OF_HALVES if half else _LEAST_LOGARITHM
+    finite = [b.elementwise("Max", v, b.scalar(least, v)) for v in logs]
     apart = b.elementwise("Sub", *finite, shape=shape)
     near = b.elementwise("Less", b.op("Abs", apart, shape=apart), 1e-2)
     mean = b.mul(b.elementwise("Add", p, q, shape=shape), 0.5)

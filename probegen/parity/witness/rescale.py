@@ -29,6 +29,8 @@ from probegen.parity.witness.walk import plain
 Array = npt.NDArray[Any]
 
 _SMALL = 1e-6
+#: Stands for the logarithm of 0, so that two of them have a difference; masks are above it.
+_LEAST_LOGARITHM = -1e30
 _STRAIGHT_THROUGH = f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}"
 #: Have a large curvature near 0, where a slope tells nothing of a difference.
 _BENT_AT_ZERO = ("Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt")
@@ -208,7 +210,7 @@ class Rescaled:
         places = (self.values[x], self.there[x])
         log_p, log_q = (y, z) if logs else (_log_softmax(v, axis) for v in places)
         p, q = (np.exp(y), np.exp(z)) if logs else (y, z)
-        ratio = np.maximum(log_p, -6e4) - np.maximum(log_q, -6e4)
+        ratio = np.maximum(log_p, _LEAST_LOGARITHM) - np.maximum(log_q, _LEAST_LOGARITHM)
         near = np.abs(ratio) < 1e-5
         mean = np.where(near, (p + q) / 2, (p - q) / np.where(near, 1, ratio))
         share = mean / mean.sum(axis=axis, keepdims=True)

@@ -119,6 +119,12 @@ def test_gradients_are_those_of_differences(operator, attributes, inputs, positi
             np.testing.assert_allclose((found * direction).sum(), slope, rtol=close, atol=close)
 
 
+def test_the_slope_of_a_cube_at_0_is_0():
+    x, n = np.array([[0, -2.0, 0.5]]), np.array([3.0])
+    step = Step(node_of("Pow", {}, [x, n]), [x, n], [x**n], NodeEvaluator(18))
+    np.testing.assert_array_equal(adjoint(step, [np.ones_like(x)], 0), 3 * x**2)
+
+
 def test_a_norm_of_magnitudes_counts_negative_numbers():
     """onnx's evaluator divides by the sum of the numbers themselves."""
     x, g, way = numbers(2, 3, 4), numbers(2, 3, 4), numbers(2, 3, 4)
