@@ -426,7 +426,8 @@ def _normalised(g: Graph, x: str) -> str:
         return g.add("InstanceNormalization", x, g.floats(channels), g.floats(channels))
     if kind == 5:
         return g.add("LpNormalization", x, axis=_axis(g, x), p=g.d.whole(1, 2))
-    if kind == 6 and rank > 1:
+    # Of other types it is no valid ONNX: what onnx says it is made of adds a number of 32 bits.
+    if kind == 6 and rank > 1 and g.dtype == "float32":
         g.needs(9)
         return g.add("MeanVarianceNormalization", x, axes=[0, 2] if g.d.maybe(0) else [rank])
     if kind == 7 and rank > 1:

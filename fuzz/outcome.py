@@ -22,6 +22,8 @@ FINDINGS = frozenset({DIFFERS, UNCERTIFIED, CRASHES, HANGS})
 _MOST = 900
 #: What a verification says that found nothing wrong, and nothing to hold the artefact against.
 _NOTHING_TO_COMPARE = ("cannot be verified here", "itself gives values that are not finite")
+#: What an export says that wrote a file which is none.
+_BROKEN = ("cannot be run here", "the exported graph is not valid ONNX")
 #: Stages of a case in which one of our own errors is a refusal; later on it is a fault.
 _REFUSING = ("inspect", "plan", "compile")
 
@@ -77,7 +79,7 @@ def of_error(
         return Outcome(key, REFUSED if untold else UNCERTIFIED, told, code=code)
     if isinstance(error, ExportError):
         why = str(error)
-        broken = "cannot be run here" in why and (excused is None or excused not in why)
+        broken = any(words in why for words in _BROKEN) and (excused is None or excused not in why)
         return Outcome(key, UNCERTIFIED if broken else REFUSED, told, code=code)
     if isinstance(error, ProbegenError):
         verdict = REFUSED if stage in _REFUSING else CRASHES

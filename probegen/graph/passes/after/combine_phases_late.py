@@ -251,7 +251,8 @@ def _picked_by_convolution(
     one = np.zeros([1, 1, *(o + 1 for o in offsets)])
     one[(0, 0, *offsets)] = 1
     shape = [group, *one.shape[1:]]
-    kernel = b.op("Expand", b.const(one, dtype_of(value)), b.ints(group, 1, 1, 1), shape=shape)
+    sizes = b.ints(group, *[1] * (one.ndim - 1))
+    kernel = b.op("Expand", b.const(one, dtype_of(value)), sizes, shape=shape)
     short = [
         max((known(n) - 1) * s + o + 1 - known(size), 0)
         for n, s, o, size in zip(sizes_of(like), strides, offsets, sizes_of(value), strict=True)

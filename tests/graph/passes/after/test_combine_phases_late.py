@@ -14,12 +14,12 @@ from probegen.graph.core.values import shape_of
 from probegen.graph.passes.after.combine_phases_late import combine_phases_late
 from probegen.graph.passes.tidy import remove_unused_nodes
 from probegen.graph.vjp import BLOCKING, RULES
-from tests.graph.passes.harness import changed, node_of, operators, parsed, weight
+from tests.graph.passes.harness import IMAGES, changed, node_of, operators, parsed, weight
 
 
-def differentiated(body: str, **constants: np.ndarray) -> ir.Model:
+def differentiated(body: str, inputs: str = IMAGES, **constants: np.ndarray) -> ir.Model:
     """Returns a model that gives the gradient of half the sum of squares of its value `y`."""
-    model = parsed(body, **constants)
+    model = parsed(body, inputs=inputs, **constants)
     graph = model.graph
     b = Builder(graph, 18)
     y = graph.outputs[0]
@@ -70,6 +70,17 @@ def test_zeros_are_not_convolved(
     # The masks are taken of one phase, and no zeros are put between its elements any more.
     assert left["HardSigmoid"] == left["MaxPool"] == masks
     assert "MatMul" not in left
+
+
+@pytest.mark.parametrize(("size", "axes"), [("7", 1), ("5, 4, 3", 3)])
+def test_phases_of_any_number_of_axes_are_picked(size: str, axes: int) -> None:
+    model = differentiated(
+        f"""a = Sigmoid(x) y = Conv<strides={[3] * axes}, pads={[1] * axes + [0] * axes}>(a, w)""",
+        inputs=f"float[batch, 16, {size}] x",
+        w=weight(8, 16, *[1] * axes),
+    )
+    masked = left_behind(model)
+    assert masked["Expand"] == masked["Conv"] - 2 == 1
 
 
 def test_branches_and_spine_are_added_in_phases() -> None:
