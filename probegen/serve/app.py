@@ -29,6 +29,7 @@ from probegen.serve.metrics import CONTENT_TYPE, Metrics
 from probegen.serve.protocol import (
     JSON_LENGTH_HEADER,
     Request,
+    packed,
     read_error,
     write_error,
 )
@@ -202,9 +203,8 @@ class Server:
         Raises:
             HTTPException: it is larger than it may be, or compressed.
         """
-        encoding = http.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise HTTPException(415, f"bodies are taken as they are, not as {encoding}.")
+        if said := packed(http.headers.get("Content-Encoding")):
+            raise HTTPException(415, said)
         limit = self.settings.largest_body
         told = http.headers.get("Content-Length", "")
         parts, size = [], int(told) if told.isdigit() else 0

@@ -29,7 +29,7 @@ from probegen.errors import InputError
 from probegen.serve.datatypes import name_of
 from probegen.serve.description import model_metadata
 from probegen.serve.inference import Served, answer, infer, prepare
-from probegen.serve.protocol import JSON_LENGTH_HEADER, Request
+from probegen.serve.protocol import JSON_LENGTH_HEADER, Request, packed, write_error
 
 
 class ProbegenModel(kserve.Model):
@@ -94,6 +94,8 @@ class ProbegenModel(kserve.Model):
         """Returns what answers HTTP requests for the model, to be put before KServe's routes."""
 
         async def respond(http: HttpRequest) -> HttpResponse:
+            if said := packed(http.headers.get("Content-Encoding")):
+                return HttpResponse(write_error(said), 415, media_type="application/json")
             length = http.headers.get(JSON_LENGTH_HEADER)
             body = await http.body()
             reply = await run_in_threadpool(infer, self._served(), body, length)

@@ -162,6 +162,13 @@ def read_error(body: bytes) -> str:
     return str(json.loads(body)["error"])
 
 
+def packed(encoding: str | None) -> str | None:
+    """Returns why a body is not taken, by its header `Content-Encoding`; None where it is."""
+    if encoding in (None, "identity"):
+        return None
+    return f"bodies are taken as they are, not as {encoding}."
+
+
 def _json_length(body: bytes, given: int | str | None) -> int:
     if given is None:
         return len(body)

@@ -65,6 +65,8 @@ def test_http_as_bytes_and_json(client, model):
 def test_a_request_without_an_id_and_one_that_does_not_fit(client):
     content, _ = read(client.post(INFER, content=as_json({"x": images(1)})).content)
     assert content["id"]
+    zipped = client.post(INFER, content=b"x", headers={"Content-Encoding": "gzip"})
+    assert (zipped.status_code, "not as gzip" in zipped.json()["error"]) == (415, True)
     wrong = client.post(INFER, content=as_json({"y": images(1)}))
     assert (wrong.status_code, "no input 'y'" in wrong.json()["error"]) == (400, True)
 
