@@ -10,7 +10,7 @@ import numpy as np
 
 from probegen.artefact.manifest import REGION_INPUT, InputSpec, OutputSpec
 from probegen.artefact.rows import BATCH, as_described, batch_axis, rows_first
-from probegen.errors import ArtefactError, InputError
+from probegen.errors import ArtefactError, InputError, did_you_mean
 from probegen.runtime.arguments import counted
 from probegen.runtime.inputs import Array
 from probegen.runtime.loaded import Artefact
@@ -440,13 +440,18 @@ def _prediction(artefact: Artefact, output: str | None) -> OutputSpec:
     own = [p for p in artefact.manifest.predictions if not p.is_state]
     able = [p for p in own if len(p.shape) in (2, 3)]
     if output is not None:
+        if output not in [p.name for p in able]:
+            raise InputError(
+                f"there is no prediction {output!r} of the next token."
+                f"{did_you_mean(output, [p.name for p in able])}"
+            )
         able = [p for p in able if p.name == output]
     if len(able) != 1:
         shown = ", ".join(f"{p.name!r} {list(p.axes)}" for p in own)
         raise InputError(
             "the artefact needs one prediction of the next token, [batch, step, class] or "
             f"[batch, class]; it has {shown}."
-            + ("" if output is None else f" output={output!r} is none of them.")
+            + (" Say which, output=... (--prediction)." if able else "")
         )
     return able[0]
 

@@ -44,7 +44,10 @@ def run(server: Server, host: str, port: int, log_level: str) -> None:
     try:
         listening = config.bind_socket()
     except SystemExit as error:  # uvicorn has logged why
-        raise SpecError(f"cannot listen at {host}:{port}; it may be taken.") from error
+        raise SpecError(
+            f"cannot listen at {host}:{port}: it is taken, or no address of this machine; the log "
+            "says which."
+        ) from error
     # asyncio sets this by itself only on sockets that it has made. Without it a client that keeps
     # its connection waits 40 ms for the second half of each answer.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

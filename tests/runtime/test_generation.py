@@ -176,6 +176,12 @@ def test_what_is_no_prompt(art, prompt, message):
         runtime.generate(art, prompt, 2)
 
 
+def test_a_prediction_that_there_is_none_of(art):
+    known = art.manifest.predictions[0].name
+    with pytest.raises(InputError, match=f"no prediction 'nexd' of the next token.*'{known}'"):
+        runtime.generate(art, [5, 3], 1, output="nexd")
+
+
 def test_more_than_the_model_has_positions_for(art):
     with pytest.raises(InputError, match=f"24 tokens, and with 3 more .* model takes {LONGEST}"):
         runtime.generate(art, [5] * LONGEST, 3)

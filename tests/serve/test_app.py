@@ -122,9 +122,10 @@ def test_a_fault_of_the_server_tells_nothing_of_its_inside(client, monkeypatch, 
 
 
 def test_a_full_queue_is_told_with_when_to_come_again(zoo, monkeypatch):
-    go, compute = threading.Event(), Artefact.compute
+    runs, go, compute = threading.Event(), threading.Event(), Artefact.compute
 
     def waiting(*arguments):
+        runs.set()
         assert go.wait(10)
         return compute(*arguments)
 
@@ -132,7 +133,9 @@ def test_a_full_queue_is_told_with_when_to_come_again(zoo, monkeypatch):
     server = Server(zoo, Settings(Limits(queue_size=1)))
     with TestClient(server.app) as client, ThreadPoolExecutor(8) as pool:
         body = as_json({"image": images(1)})
-        tasks = [pool.submit(client.post, INFER, content=body) for _ in range(8)]
+        tasks = [pool.submit(client.post, INFER, content=body)]
+        assert runs.wait(10)  # it has left the queue
+        tasks += [pool.submit(client.post, INFER, content=body) for _ in range(7)]
         for _ in itertools.islice(as_completed(tasks, timeout=10), 6):  # one runs, one waits
             pass
         go.set()
