@@ -7,7 +7,7 @@ those of all samples together as well.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,10 @@ def _mixed(
     ordinary = [i for i, kind in enumerate(batch.rows) if kind == ORDINARY]
     rows = dict.fromkeys((ordinary[0], ordinary[len(ordinary) // 2], ordinary[-1]))
     named = {output: before[output] for output in explained}
-    each = (_moves(described, reference, batch, named, row) for row in rows)
-    moves = next((m for m in each if m is not None), None)
+    each = _predicted_among_copies(described, reference, batch, list(rows))
+    hard, computed_in = ~np.array(batch.hard), reference.computed_in
+    moved = (mixing_of_samples(named, after, row, hard, computed_in) for row, after in each)
+    moves = next((m for m in moved if m is not None), None)
     if moves is None:
         return None
     output, said = moves
@@ -96,15 +98,27 @@ def _mixed(
     )
 
 
-def _moves(
-    described: Manifest, reference: Reference, batch: Batch, before: Mapping[str, Array], row: int
-) -> tuple[str, str] | None:
-    """Returns which prediction of a sample is another one among copies of it, and what to say."""
-    alone = _copies(batch.feed, described, row)
-    if reference.cause_of_failure(alone) is not None:
-        return None
-    after = reference.predictions(alone)[0]
-    return mixing_of_samples(before, after, row, ~np.array(batch.hard), reference.computed_in)
+def _predicted_among_copies(
+    described: Manifest, reference: Reference, batch: Batch, rows: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Yields samples of a batch with what is predicted where every sample is a copy of them.
+
+    Those that the model does not run on are left out.
+    """
+    fits = False
+    for row in rows:
+        alone = _copies(batch.feed, described, row)
+        # That is about sizes, which all copies share.
+        fits = fits or reference.cause_of_failure(alone) is None
+        if not fits:
+            continue
+        try:
+            predicted = reference.predictions(alone)[0]
+        except ProbegenError:
+            raise
+        except Exception:
+            continue
+        yield row, predicted
 
 
 def _without_batch(described: Manifest, output: str) -> str:

@@ -14,6 +14,7 @@ from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.trace import ancestors, influenced_by
+from probegen.sources.keras.traced_once import trace_once
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +55,7 @@ class KerasMovedScores:
             tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
             return targets, [tensors[ref] for ref in self.refs]
 
-        self._scores = tf.function(scores, autograph=False).get_concrete_function(*specs)
+        self._scores = trace_once(scores, specs)
         self._graph, self._targets, self._tensors = self._scores.graph, targets, tensors
 
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:

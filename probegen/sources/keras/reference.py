@@ -35,6 +35,7 @@ from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.stepwise import states_by_steps
 from probegen.sources.keras.tape import explain_run, refuse_tables
+from probegen.sources.keras.traced_once import trace_once
 from probegen.text import shortened
 
 Array = npt.NDArray[Any]
@@ -86,10 +87,8 @@ class KerasReference:
             runs.append(run_forward(self._source, by_gradients, flat[:inputs]))
             return explain_run(self._source, by_gradients, runs[-1], target, region=region)
 
-        function = tf.function(explained, autograph=False).get_concrete_function(
-            *self._source.input_specs, *self._request.values()
-        )
-        return function, runs[-1]
+        specs = [*self._source.input_specs, *self._request.values()]
+        return trace_once(explained, specs), runs[-1]
 
     @functools.cached_property
     def sizes(self) -> frozenset[int]:
@@ -121,15 +120,16 @@ class KerasReference:
         """
         given = {**feed, TARGET_INPUT: target}
         asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
-        try:
-            found = run_as_traced(self._traced[0], *self._source.tensors(feed), *asked)
-        except tf.errors.OpError as error:
-            raise VerificationError(
-                f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
-                f"inputs of the shapes {[list(v.shape) for v in feed.values()]}: {cause(error)} "
-                "Other samples may work (samples=, --samples); verify=False (--no-verify) leaves "
-                "the comparison out."
-            ) from error
+        with unchanged(self._source.model):  # plain variables are written into in a trace as well
+            try:
+                found = run_as_traced(self._traced[0], *self._source.tensors(feed), *asked)
+            except tf.errors.OpError as error:
+                raise VerificationError(
+                    f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
+                    f"inputs of the shapes {[list(v.shape) for v in feed.values()]}: "
+                    f"{cause(error)} Other samples may work (samples=, --samples); verify=False "
+                    "(--no-verify) leaves the comparison out."
+                ) from error
         return {
             **{name: np.asarray(value) for name, value in found.items()},
             **self._states_over_time(feed),
@@ -216,17 +216,17 @@ class KerasReference:
         names = tuple(sorted(weights))
         if names not in self._with_weights:
             self._with_weights[names] = self._traced_with(names)
-        run = self._with_weights[names]
-        if run is None:
+        function = self._with_weights[names]
+        if function is None:
             return None
         given = [tf.convert_to_tensor(weights[name]) for name in names]
-        found = run_as_traced(run, *self._source.tensors(feed), *given)
+        found = run_as_traced(function, *self._source.tensors(feed), *given)
         return {
             name: np.asarray(value)
             for name, value in zip(self._source.output_names, found, strict=True)
         }
 
-    def _traced_with(self, names: Sequence[str]) -> Callable[..., Any] | None:
+    def _traced_with(self, names: Sequence[str]) -> Any:
         """Returns the model as a function of its inputs and of weights; None where it is none."""
         count = len(self._source.input_specs)
         outputs = {o.spec.name: o for o in self._asked.plain}
@@ -250,15 +250,12 @@ class KerasReference:
 
         specs = [tf.TensorSpec([None] * len(o.axes), o.spec.dtype) for o in taken]
         try:
-            run: Callable[..., Any] = tf.function(predicted, autograph=False).get_concrete_function(
-                *self._source.input_specs, *specs
-            )
+            return trace_once(predicted, [*self._source.input_specs, *specs])
         except _NotInPlaceError:
             return None
-        return run
 
     @functools.cached_property
-    def _with_weights(self) -> dict[tuple[str, ...], Callable[..., Any] | None]:
+    def _with_weights(self) -> dict[tuple[str, ...], Any]:
         return {}
 
     def moved_scores(self) -> KerasMovedScores | None:

@@ -25,6 +25,7 @@ from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.layouts import Layouts
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
 from probegen.sources.keras.recurrence import InnerLoop
+from probegen.sources.keras.traced_once import trace_once
 from probegen.stages import stage
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
@@ -225,7 +226,7 @@ def trace_function(function: Callable[..., Any], specs: Sequence[Any], source: K
         scopes = global_state.get_global_attribute("name_scope_stack", [], set_to_default=True)
         entered = list(scopes)
         try:
-            return tf.function(function, autograph=False).get_concrete_function(*specs)
+            return trace_once(function, specs)
         except ValueError as error:
             scopes[:] = entered
             rename = _name_to_change(source, error)

@@ -24,6 +24,7 @@ import tf2onnx.optimizer
 import tf2onnx.optimizer.optimizer_base
 import tf2onnx.tf_loader
 import tf2onnx.tfonnx
+from tensorflow.python.framework import convert_to_constants
 from tf2onnx.optimizer import back_to_back_optimizer
 
 from probegen.errors import ExportError, ProbegenError, Refusal, UnsupportedOpsError
@@ -39,6 +40,8 @@ _LEFT_ALONE = {
     "rewrite_gemm": "matmul(x, y) + z fails where z has more axes",
     "rewriter_lstm_tf2": "an LSTM of float64 or float16, which onnxruntime has not",
 }
+#: Operations that give nothing out and write into a variable.
+_ASSIGNMENTS = frozenset({"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 _INSTEAD = "Export to SavedModel instead (format='savedmodel'), or replace the layer."
 
 
@@ -93,11 +96,11 @@ def _converted(
     function: Any, input_names: list[str], output_names: list[str], opset: int
 ) -> onnx.ModelProto:
     _make_captures_constant(function)
-    frozen = tf2onnx.tf_loader.from_function(function, input_names, output_names)
-    if _unmark_xla(frozen):
-        with tf.Graph().as_default():
-            tf.import_graph_def(frozen, name="")
-            frozen = tf2onnx.tf_loader.tf_optimize(input_names, output_names, frozen)
+    frozen = _frozen(function)
+    _unmark_xla(frozen)
+    with tf.Graph().as_default():
+        tf.import_graph_def(frozen, name="")
+        frozen = tf2onnx.tf_loader.tf_optimize(input_names, output_names, frozen)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
         _keep_lengths(graph, function.graph)
@@ -292,7 +295,33 @@ def _make_captures_constant(function: Any) -> None:
                     op._update_input(position, constant)
 
 
-def _unmark_xla(graph_def: Any) -> bool:
+def _frozen(function: Any) -> Any:
+    """Returns the graph of a concrete function with constants in the place of its variables.
+
+    TensorFlow's own way to do so makes a function of that graph again, which takes longer than all
+    the rest, and which nobody here calls.
+    """
+    data = convert_to_constants._FunctionConverterDataInEager(
+        func=function, lower_control_flow=False, aggressive_inlining=True
+    )
+    graph_def, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    _drop_assignments(graph_def)
+    return tf2onnx.tf_loader.fix_freezing_errors_part2(graph_def)
+
+
+def _drop_assignments(graph_def: Any) -> None:
+    """Removes what writes into variables, which are constants by now: counters of calls, say."""
+    dropped = set()
+    for place in reversed(range(len(graph_def.node))):
+        if graph_def.node[place].op in _ASSIGNMENTS:
+            dropped.add(f"^{graph_def.node[place].name}")
+            del graph_def.node[place]
+    if dropped:
+        for node in graph_def.node:
+            node.input[:] = [name for name in node.input if name not in dropped]
+
+
+def _unmark_xla(graph_def: Any) -> None:
     """Lets functions that Keras compiles with XLA (grouped convolutions) be inlined."""
     marked = [*graph_def.node, *graph_def.library.function]
     for function in graph_def.library.function:
@@ -304,7 +333,6 @@ def _unmark_xla(graph_def: Any) -> bool:
     for item in compiled:
         if getattr(item, "op", "") == "StatefulPartitionedCall":
             item.op = "PartitionedCall"
-    return bool(compiled)
 
 
 def _widen_scalars(graph: Any) -> None:
