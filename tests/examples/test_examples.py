@@ -9,7 +9,7 @@ import pytest
 from probegen import runtime
 
 DEMOS = {
-    "digits": ("digit", "saliency/image", 2),
+    "digits": ("digit", "saliency/image", 1),
     "words": ("mood", "attention/block_2/attention", 1),
     "sunspots": ("forecast", "input_gradient/window", 2),
 }
