@@ -62,7 +62,7 @@ _OF_CELLS = ("relu", "thresholdedrelu", "leakyrelu", "elu", "softplus", "affine"
 _WITH_BODIES = ("Loop", "Scan", "If")
 
 #: Between which points a function is looked at.
-_NEAR, _FAR = 6.0, 32.0
+_NEAR, _FAR, _BEYOND = 6.0, 32.0, 64.0
 
 
 def guided() -> Mapping[str, Rule]:
@@ -195,7 +195,7 @@ def is_rectifier(function: FunctionOfOne) -> bool:
     found = _rises(function)
     if found is None:
         return False
-    far_left, left, right, far_right = found
+    far_left, left, right, far_right, _ = found
     farther = (_FAR - _NEAR) / _NEAR
     bent = (right > 0) & (left < 0.9 * right) & (left > -0.1 * right)
     bent &= (far_left < 0.9 * farther * right) & (far_left > -0.1 * farther * right)
@@ -207,14 +207,16 @@ def scale_of(function: FunctionOfOne) -> Array:
     found = _rises(function)
     if found is None:
         return np.ones(())
-    _, _, right, far_right = found
-    bounded = far_right / (_FAR - _NEAR) < 0.5 * right / _NEAR
-    return np.where(bounded, 1.0, far_right / (_FAR - _NEAR))
+    # SiLU is not yet the line at 6 that it becomes: only far out its rise is its scale.
+    *_, right, _, beyond = found
+    slope = beyond / (_BEYOND - _FAR)
+    return np.where(slope < 0.5 * right / _NEAR, 1.0, slope)
 
 
 def _rises(function: FunctionOfOne) -> tuple[Array, ...] | None:
     """Returns how much a function rises between a few points, None where it is not known."""
-    points = np.array([-_FAR, -_NEAR, 0.0, _NEAR, _FAR]).reshape(-1, *[1] * function.constant_rank)
+    places = np.array([-_FAR, -_NEAR, 0.0, _NEAR, _FAR, _BEYOND])
+    points = places.reshape(-1, *[1] * function.constant_rank)
     if any(key_of(n) not in COMPUTED for n in function.nodes):
         return None
     try:
