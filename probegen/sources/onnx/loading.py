@@ -145,7 +145,7 @@ def _from_ir(model: ir.Model) -> Opened:
     for tensor in _external(model):
         _check_weights(tensor, Path(tensor.base_dir), named)
     copy = model.clone()
-    _check_kind(copy, named)
+    _check_contents(copy, named)
     return Opened(copy, model.clone())
 
 
@@ -182,21 +182,33 @@ def _deserialised(proto: onnx.ModelProto, named: str) -> ir.Model:
         model = ir.serde.deserialize_model(proto)
     except Exception as error:
         raise SourceError(f"{named} is no valid ONNX model: {_told(error)}") from error
-    _check_kind(model, named)
+    _check_contents(model, named)
     return model
 
 
-def _check_kind(model: ir.Model, named: str) -> None:
-    """Refuses what has been compiled already.
+def _check_contents(model: ir.Model, named: str) -> None:
+    """Refuses what has been compiled already, and a graph of which something is missing.
 
     Raises:
-        SourceError: the model is an artefact of probegen.
+        SourceError: the model is an artefact of probegen, or reads what nothing gives.
     """
     if ONNX_METADATA_KEY in model.metadata_props:
         raise SourceError(
             f"{named} is an artefact that probegen compiled already. Compile the model that it "
             "was made from, or load it with probegen.runtime.load."
         )
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.name and _comes_from_nowhere(value):
+                raise SourceError(
+                    f"{named} is no valid ONNX model: node {node.name or node.op_type!r} reads "
+                    f"{value.name!r}, which is no input, no stored weight and no node's output."
+                )
+
+
+def _comes_from_nowhere(value: ir.Value) -> bool:
+    made = value.producer() is not None or value.is_graph_input()
+    return not made and not value.is_initializer()
 
 
 def _told(error: Exception) -> str:

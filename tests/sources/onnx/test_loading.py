@@ -142,6 +142,9 @@ def test_what_is_no_model(tmp_path: Path, path: Path) -> None:
     proto = onnx.load(path)
     del proto.graph.output[:]
     refused("nothing.onnx", proto.SerializeToString(), "has no outputs")
+    proto = onnx.load(path)
+    del proto.graph.initializer[:]
+    refused("torn.onnx", proto.SerializeToString(), "'MatMul' reads 'w', which is no input, no")
 
 
 def test_an_artefact_is_no_source(path: Path) -> None:
