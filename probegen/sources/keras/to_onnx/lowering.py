@@ -63,6 +63,8 @@ class Conversion:
         large: the variables that are inputs.
         opset: the operator set that was asked for, which may be newer than the graph's.
         with_weights: whether what the weights hold was asked for as well.
+        sizes: of the tensors that are marked, by their number, as TensorFlow knows them: None where
+            open. tf2onnx loses some, of a picture that is brought from any size to one, say.
     """
 
     proto: onnx.ModelProto
@@ -70,6 +72,7 @@ class Conversion:
     large: Sequence[Any]
     opset: int
     with_weights: bool
+    sizes: Sequence[tuple[int | None, ...]]
 
 
 def forward_graph(
@@ -111,6 +114,7 @@ def convert_forward(
     count = len(source.input_specs)
     seen: dict[str, Watcher] = {}
     inputs: list[Any] = []
+    sizes: list[tuple[int | None, ...]] = []
 
     def forward(*given: Any) -> list[Any]:
         weights = list(zip(large, given[count:], strict=True))
@@ -124,6 +128,7 @@ def convert_forward(
             inner_loop=fused_inner_loop,
         )
         seen["watched"], inputs[:] = run.watched, list(given)
+        sizes[:] = [_sizes(run.tensor(ref)) for ref in marks]
         return [
             *run.outputs,
             *(plain_output(run, o) for o in plan.plain),
@@ -136,7 +141,7 @@ def convert_forward(
     _check_precision(function.graph)
     layers = Trace(source, function.graph, inputs, [], seen["watched"]).layers
     proto = convert(function, inputs, layers, min(opset, TF2ONNX_MAX_OPSET))
-    return Conversion(proto, layers, large, opset, not placeholder_weights)
+    return Conversion(proto, layers, large, opset, not placeholder_weights, sizes)
 
 
 def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> ForwardGraph:
@@ -156,6 +161,8 @@ def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> F
     with stage("the graph that tf2onnx wrote cannot be read", ExportError, hint):
         model = to_ir(proto, conversion.opset, prepare)
     marked = _marked_values(model.graph)
+    for number, sizes in enumerate(conversion.sizes):
+        _add_sizes(marked[number], sizes)
     sources = {ref: marked[number] for number, ref in enumerate(_marked_refs(plan))}
     for position in range(len(source.input_specs)):
         sources[TensorRef(None, position=position)] = model.graph.inputs[position]
@@ -171,6 +178,19 @@ def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> F
 def _marked_refs(plan: Plan) -> list[TensorRef]:
     """Returns the tensors that are marked on their way through the conversion."""
     return [ref for ref in plan.refs if not ref.is_input]
+
+
+def _sizes(tensor: Any) -> tuple[int | None, ...]:
+    return () if tensor.shape.rank is None else tuple(tensor.shape)
+
+
+def _add_sizes(value: ir.Value, sizes: Sequence[int | None]) -> None:
+    """Gives a value the sizes that are known of it, where it has none of its own."""
+    own = [None] * len(sizes) if value.shape is None else list(value.shape)
+    if len(own) == len(sizes) and any(size is not None for size in sizes):
+        value.shape = ir.Shape(
+            [mine if size is None else size for mine, size in zip(own, sizes, strict=True)]
+        )
 
 
 def _large_weights(source: KerasModel) -> list[Any]:

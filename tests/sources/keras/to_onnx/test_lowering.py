@@ -101,3 +101,15 @@ def test_images_that_are_outputs_and_multiplied_stay_outputs(tmp_path):
     model = keras.Model(x, layers.Dense(3)(layers.GlobalMaxPooling2D()(y)))
     done = pg.compile(model, pg.Activations("conv"), tmp_path / "model.onnx")
     assert done.report["activation/conv"].max_rel < 1e-5
+
+
+def test_sizes_that_tensorflow_knows_are_not_lost():
+    """Methods by scores ask for them: how many positions there are to hide."""
+    x = keras.Input([None, None, 2], dtype="uint8", name="x")
+    resized = layers.Resizing(4, 3, name="resized")(x)
+    both = layers.Maximum()([resized, layers.Dense(2, activation="relu")(resized)])
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(both)))
+    source = KerasSource(as_keras_model(model))
+    plan = make_plan(source.view, (pg.LIME(samples=20, background=0.5),))
+    found = source.forward_graph(plan, 18, None).sources
+    assert [list(found[ref].shape)[1:] for ref in plan.refs] == [[4, 3, 2]] * 2
