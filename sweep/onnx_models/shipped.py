@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sweep.onnx_models.case import MODEL, About, AbsentError, Array, Case, Run, Target, save_runs
+from sweep.onnx_models.torch_twin import gradients
 
 _SEED = 11
 _CAM = ("Saliency", "GradCAM")
@@ -234,7 +235,12 @@ def _write(shipped: Shipped, folder: Path) -> None:
         _fill(source, folder / MODEL)
     else:
         shutil.copyfile(source, folder / MODEL)
-    save_runs(folder, [Run(_inputs(shipped, number)) for number in range(2)])
+    runs = [Run(_inputs(shipped, number)) for number in range(2)]
+    if shipped.hollow:  # too deep and untrained for differences
+        runs = [
+            Run(r.inputs, {}, gradients(folder / MODEL, r.inputs, shipped.target)) for r in runs
+        ]
+    save_runs(folder, runs)
     version = importlib.metadata.version(shipped.package)
     About(
         tool=f"shipped with {shipped.package} {version}",

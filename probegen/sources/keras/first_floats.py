@@ -35,6 +35,9 @@ _SHAPING = frozenset(
     {"Reshape", "ExpandDims", "Squeeze", "Transpose", "BroadcastTo", "Tile", "ReverseV2", "Roll"}
     | {"Pad", "PadV2", "MirrorPad"}
 )
+#: Operations on rows of different lengths -> which input holds what is in the rows. The others say
+#: where rows begin; a row stays one sample.
+_ROWS_OF = {"RaggedTensorToTensor": 1, "RaggedBincount": 1, "StringNGrams": 0}
 _JOINING = frozenset({"ConcatV2", "Pack"})
 _SELECTING = frozenset(
     {"Slice", "StridedSlice", "Split", "SplitV", "Unpack", "ResizeNearestNeighbor"}
@@ -321,8 +324,10 @@ class FirstFloats:
         if op.type == "Reshape" and before is None and not _keeps_samples(data[0], outputs[0]):
             before = data[0]
         mixes = op.type in (*_JOINING, "Transpose") and _first_axis(op) == 0
+        rows = _ROWS_OF.get(op.type)
+        placed = data if rows is None else [op.inputs[rows]]
         if (
-            any(id(t) in self._astray for t in data)
+            any(id(t) in self._astray for t in placed)
             or mixes
             or (before is not None and not _keeps_order(op, data[0], outputs[0]))
         ):

@@ -528,3 +528,30 @@ def test_layers_that_resize_bytes(size, resizing, tmp_path):
     # Nothing is blended by the nearest pixels: these are explained themselves.
     shown = (3, 30, 26) if "interpolation" in resizing else (3, 12, 9)
     assert result["saliency/photo"].shape == shown
+
+
+@pytest.mark.parametrize("how", ["n-grams", "counts", "tf_idf"])
+def test_rows_of_text_of_different_lengths_stay_samples(how):
+    """Where rows begin is joined along the first axis; what is in them is not."""
+    options = {"ngrams": 2, "output_sequence_length": 7} if how == "n-grams" else {}
+    if not options:
+        options = {"output_mode": how.removesuffix("s")}
+    split = keras.layers.TextVectorization(**options)
+    split.adapt(["the cat sat", "a dog ran to the cat"])
+    text = keras.Input((1,), dtype="string", name="text")
+    y = split(text)
+    if how == "n-grams":
+        embedded = keras.layers.Embedding(split.vocabulary_size(), 3)
+        y = keras.layers.GlobalAveragePooling1D()(embedded(y))
+    head = keras.layers.Dense(2)
+    model = keras.Model(text, head(y))
+    probed = pg.instrument(model, [pg.InputGradient(target=1)])
+    slopes = np.asarray(head.kernel)[:, 1]
+    for rows in ([["the cat"], ["a dog sat there"]], [["cat"], ["ran"], ["a cat ran to it"]]):
+        found = np.asarray(probed(tf.constant(rows))["input_gradient/text"])
+        if how == "n-grams":
+            expected = np.broadcast_to(slopes / 7, (len(rows), 7, 3))
+        else:
+            weights = split._lookup_layer.idf_weights if how == "tf_idf" else 1.0
+            expected = np.broadcast_to(slopes * np.asarray(weights), (len(rows), len(slopes)))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
