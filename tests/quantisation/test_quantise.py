@@ -22,7 +22,7 @@ from probegen.runtime.certified import ChangedArtefactWarning
 from tests.command_line import status_of
 
 #: How far off each form may be; the share of each file that is left.
-EXPECTED = {"float16": (2e-3, 0.55), "int8": (0.12, 0.35), "int8-static": (0.12, 0.35)}
+EXPECTED = {"float16": (2e-3, 0.55), "int8": (0.18, 0.35), "int8-static": (0.18, 0.35)}
 
 #: An empty doc_string at the end of an ONNX file: the same model in other bytes.
 NOTE = b"\x32\x00"
@@ -223,7 +223,7 @@ def test_samples_beyond_the_limit_are_told(made, tmp_path, capsys):
     """The median passes, and who reads the table or the certificate sees that some do not."""
     x, given, small = samples_of("cnn"), made / "cnn_True.onnx", tmp_path / "q.onnx"
     np.save(tmp_path / "x.npy", x)
-    options = ["--to", "int8-static", "--samples", tmp_path / "x.npy", "--limit", 0.15]
+    options = ["--to", "int8-static", "--samples", tmp_path / "x.npy", "--limit", 0.18]
     assert status_of("quantise", given, "-o", small, *options) == 0
     before, after = runtime.load(given).run(x), runtime.load(small)
     now = after.run(x)
@@ -231,10 +231,10 @@ def test_samples_beyond_the_limit_are_told(made, tmp_path, capsys):
     a, b = (np.asarray(r["saliency/image"].array).reshape(len(x), -1) for r in (now, before))
     off = np.where(kept, np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1), 0.0)
     found = after.manifest.certificate["outputs"]["saliency/image"]
-    assert 0 < found["beyond"] == (off > 0.15).sum() < len(x) / 2
+    assert 0 < found["beyond"] == (off > 0.18).sum() < len(x) / 2
     assert found["sample"] == f"sample {off.argmax()}"
     told = " ".join(capsys.readouterr().out.split())  # a narrow table breaks lines
-    assert f"but for {found['beyond']} beyond 0.15" in told
+    assert f"but for {found['beyond']} beyond 0.18" in told
 
 
 def broken():
