@@ -193,7 +193,6 @@ FUNCTIONS = (
     " (-1, *t.shape[1:]))",
     "ops.average_pool(t, 2, 1, 'same')",
     "ops.max_pool(t, 3, 2, 'valid')",
-    "ops.adaptive_average_pool(t, 3)",
 )
 
 #: Of sequences `[batch, time, channel]`, and of images `[batch, height, width, channel]`.

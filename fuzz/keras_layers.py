@@ -195,9 +195,9 @@ def _convolution(d: Draw, x: Tensor) -> str:
 def _pooling(d: Draw, x: Tensor) -> str:
     rank = x.rank - 2
     kind = d.one(("Max", "Average"))
-    if d.maybe(0.15):
-        most = x.shape[1 : 1 + rank]  # of more positions than there are TensorFlow dies
-        sizes = [d.whole(1, min(3, size or 1)) for size in most]
+    known = [size for size in x.shape[1 : 1 + rank] if size]
+    if len(known) == rank and d.maybe(0.15):  # of more positions than there are TensorFlow dies
+        sizes = [d.whole(1, min(3, size)) for size in known]
         return f"layers.Adaptive{kind}Pooling{rank}D({sizes if rank > 1 else sizes[0]})({x.name})"
     if d.maybe(0.25):
         given = d.arguments(keepdims=(0.4, (True,)), data_format=(0.1, ("channels_first",)))

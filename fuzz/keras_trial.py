@@ -23,6 +23,7 @@ from fuzz.judging import (
     check_rows_alone,
     limit,
     moved,
+    moved_out_of_ties,
     off,
 )
 from fuzz.keras_inputs import VOCABULARY
@@ -268,12 +269,19 @@ def _same_explanation(
     expected = right(feed)
     if expected is None:
         return False
+
+    def beside(draw: int) -> tuple[Array, Array | None]:
+        there = moved_out_of_ties(feed, draw)
+        named = {i.name: x for i, x in zip(art.inputs, there, strict=True)}
+        return art.run(named, **asked)[spec.name].array, right(there)
+
     check_attribution(
         f"{spec.kind} of {type(probe).__name__}",
         got,
         expected,
         policy,
         lambda draw: right(moved(feed, policy, draw)),
+        beside,
     )
     return True
 

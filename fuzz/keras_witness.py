@@ -136,6 +136,8 @@ class Witness:
         if scored is None or callable(probe.target):
             return None
         scores = np.asarray(self._array(scored, feed), np.float64)
+        if probe.of is not None and scores.ndim > _PLAIN:
+            return None  # whose best channel is told by sums
         picks = twins.picks(probe.target, scores, asked.get("target"), _class_axis(scored))
         if picks is None or probe.region is None:
             return None if picks is None else (scored, picks)
@@ -280,8 +282,9 @@ def _tiled(x: Array, count: int) -> Array:
 
 
 def _only_output(layer: Any) -> Any:
-    """Returns what a layer gives that is called once; None for others."""
-    return layer.output if len(layer._inbound_nodes) == 1 else None
+    """Returns what a layer gives that is called once; None for others, and for inner models."""
+    is_plain = len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model)
+    return layer.output if is_plain else None
 
 
 def _makes_mask(layer: Any) -> bool:

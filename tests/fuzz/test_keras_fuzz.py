@@ -86,7 +86,7 @@ _OF_INPUTS = (
     "pg.GradientXInput(target='input', output=1)",
     "pg.IntegratedGradients(target=pg.contrast(0, 2), steps=3, completeness=True, output=0)",
     "pg.Occlusion(3, stride=2, target='all', output=1)",
-    "pg.FeatureAblation(of=2, target=1)",
+    "pg.FeatureAblation(of=4, target=1)",
 )
 
 
