@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from tests.processor_time import ProcessorTime
-from tests.wide import WIDE
+from tests.wide import wide
 
 #: Objects that are made before Python looks for garbage; 700 by default.
 _GARBAGE = 50_000
@@ -54,6 +54,6 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of `tests.wide`."""
-    for item in items:
-        if item.nodeid.startswith(WIDE):
+    for item, is_wide in zip(items, wide(item.nodeid for item in items), strict=True):
+        if is_wide:
             item.add_marker(pytest.mark.wide)

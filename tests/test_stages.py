@@ -95,7 +95,7 @@ def running(form):
 
 #: Where the exception is raised, what runs into it, what comes out, and what that says.
 STAGES = [
-    (tf2onnx.tf_loader, "from_function", exporting("m.onnx"), ExportError, "convert the forward"),
+    (tf2onnx.tf_loader, "tf_optimize", exporting("m.onnx"), ExportError, "convert the forward"),
     (tf2onnx.tfonnx, "process_tf_graph", exporting("m.onnx"), ExportError, "tf2onnx"),
     (tf2onnx.optimizer, "optimize_graph", exporting("m.onnx"), ExportError, "convert the forward"),
     (onnx_ir.serde, "deserialize_model", exporting("m.onnx"), ExportError, "cannot be read"),

@@ -3,6 +3,9 @@
 `make test` leaves them out, `make test-wide` runs them alone, plain `pytest` and CI run all.
 """
 
+import collections
+from collections.abc import Iterable, Iterator
+
 # Files and tests that stand below several times.
 _RECURRENT = "tests/sources/keras/to_onnx/test_recurrent_layers.py::test_"
 _BY_TAPE = "tests/graph/vjp/test_recurrent_layers.py::test_gradients_agree_with_tensorflow"
@@ -168,4 +171,114 @@ WIDE = (
     "tests/sweep/test_sweep.py::test_a_row_agrees[Conv1D: causal, dilation 2",
     "tests/sweep/test_sweep.py::test_a_row_agrees[MultiHeadAttention: mask",
     "tests/test_sequences.py::test_the_greedy_path_of_ctc",
+    # What costs seconds, where the methods or layers are tried in less elsewhere.
+    "tests/cli/test_main.py::test_a_process_keeps_its_streams_apart",
+    "tests/fuzz/test_keras_fuzz.py::test_the_witness_tells_each_of_its_methods_from_a_wrong_one",
+    "tests/graph/passes/before/test_fold_weights.py::test_a_model_comes_out_the_same",
+    "tests/methods/test_every_method.py::test_all_of_them_are_verified_in_one_artefact[tokens",
+    "tests/methods/test_games.py::test_tokens_and_open_sizes",
+    "tests/methods/test_gradients_at_points.py::test_from_a_keras_model[2",
+    "tests/methods/test_per_token.py::test_every_length_agrees_with_the_tape_of_the_untouched_model[3",
+    "tests/methods/test_per_token.py::test_padding_is_zero_whatever_the_model_makes_of_it[3",
+    "tests/runs_where/test_running.py::test_in_a_process_of_its_own[TensorFlow",
+    "tests/runtime/test_generation.py::test_texts_of_several_lengths",
+    "tests/sources/keras/test_caches.py::test_a_text_is_written_on_with_it",
+    "tests/sources/keras/test_caches.py::test_heads_that_share_keys_and_a_window",
+    "tests/sources/keras/test_recurrence.py::test_a_layer_at_each_step_of_another_time[2",
+    "tests/sources/keras/test_recurrence.py::test_cells_of_keras_are_not_run_once_more",
+    "tests/sources/keras/test_time_distributed.py::test_layers_inside_have_an_axis_for_time[savedmodel",
+    "tests/sources/keras/texts/test_attached.py::test_pairs_as_samples_and_at_the_command_line",
+    "tests/sources/test_preprocessed.py::test_a_saved_model_says_what_onnx_says[stretch",
+    "tests/sweep/test_sweep.py::test_a_row_agrees[LSTM: masked",
+    "tests/test_litert.py::test_loops_over_points_stay_loops",
+    "tests/test_sequences.py::test_each_word_of_a_decoder_is_explained_by_the_source[2",
+    "tests/test_steps.py::test_each_is_what_the_step_alone_gives[3",
+    "tests/test_targets.py::test_sequences_have_their_best_classes_at_each_step",
 )
+
+#: Tables of cases that are alike. Of these the short run tries every third, the first among them.
+TABLES = frozenset(
+    {
+        "tests/artefact/test_explain_file.py::test_a_process_that_is_killed_while_it_moves_files",
+        "tests/artefact/test_killed_exports.py::test_an_export_waits_for_the_moves_of_another",
+        "tests/artefact/test_killed_exports.py::test_killed_between_any_two_moves",
+        "tests/fuzz/test_endurance_fuzz.py::test_fewer_runs",
+        "tests/fuzz/test_keras_fuzz.py::test_random_models_are_right",
+        "tests/fuzz/test_onnx_fuzz.py::test_an_attribution_has_a_witness",
+        "tests/graph/loops/test_block_writer.py::test_running_sums",
+        "tests/graph/test_open_sizes.py::test_height_and_width",
+        "tests/graph/test_preprocessing.py::test_openvino_gives_the_same_numbers",
+        "tests/graph/test_preprocessing.py::test_resizing_is_that_of_keras",
+        "tests/graph/vjp/test_convolution.py::test_gradient_is_that_of_the_loops",
+        "tests/graph/vjp/test_edges.py::test_keras_at_the_edge",
+        "tests/graph/vjp/test_elementwise.py::test_gradient",
+        "tests/graph/vjp/test_onnx_cases.py::test_a_published_case",
+        "tests/graph/vjp/test_pooling.py::test_gradient_goes_to_the_first_greatest",
+        "tests/graph/vjp/test_recurrent.py::test_float32_in_onnxruntime_agrees_with_float64",
+        "tests/graph/vjp/test_recurrent.py::test_gradients_agree_with_the_complex_step",
+        "tests/graph/vjp/test_recurrent_layers.py::test_gradients_agree_with_tensorflow",
+        "tests/graph/vjp/test_recurrent_steps.py::test_gradients_agree_with_differences_of_the_equations",
+        "tests/graph/vjp/test_sampling.py::test_gradient",
+        "tests/graph/vjp/test_selection.py::test_gradient",
+        "tests/methods/test_deep_lift.py::test_completeness_against_the_untouched_model",
+        "tests/methods/test_deep_lift.py::test_functions_of_one_tensor_pass_dy_over_dx_however_they_are_spelled",
+        "tests/methods/test_gradients_at_points.py::test_the_result_does_not_depend_on_how_many_points_run_at_once",
+        "tests/methods/test_guided_backprop.py::test_each_rectifier_however_it_is_spelled",
+        "tests/methods/test_guided_backprop.py::test_keras_activations",
+        "tests/mutants/test_trials.py::test_what_the_tests_say_of_a_change",
+        "tests/parity/test_planted_errors.py::test_planted_errors_are_found",
+        "tests/plan/test_chains.py::test_layers_of_one_stream",
+        "tests/plan/test_single_positions.py::test_maps_are_taken_where_all_positions_count",
+        "tests/quantisation/test_quantise.py::test_smaller_and_near",
+        "tests/runs_where/test_running.py::test_a_cnn",
+        "tests/runtime/engines/test_agreement.py::test_openvino_agrees_with_onnxruntime",
+        "tests/runtime/engines/test_agreement.py::test_the_evaluator_of_onnx_agrees_with_onnxruntime",
+        "tests/runtime/engines/test_openvino.py::test_element_types",
+        "tests/runtime/plot/test_contributions.py::test_forms_are_legible",
+        "tests/runtime/plot/test_forecast.py::test_forecast_and_truth_behind_the_past",
+        "tests/runtime/test_drift.py::test_false_alarms_are_rare_where_nothing_moves",
+        "tests/runtime/test_legible.py::test_legible",
+        "tests/runtime/test_plot_sequences.py::test_dates_of_any_distance_are_labelled",
+        "tests/sources/keras/test_attention.py::test_a_softmax_that_weighs_values_is_attention",
+        "tests/sources/keras/test_attention_families.py::test_the_weights_are_those_of_the_untouched_model",
+        "tests/sources/keras/test_axes.py::test_axes_are_named_by_the_layers_that_make_and_read_them",
+        "tests/sources/keras/test_axes.py::test_nothing_that_is_traced_needs_channels_first_kernels",
+        "tests/sources/keras/test_control_flow.py::test_loops_of_any_length",
+        "tests/sources/keras/test_first_floats.py::test_all_look_ups_of_an_input_together_are_complete",
+        "tests/sources/keras/test_graph_copy.py::test_a_copy_computes_the_same",
+        "tests/sources/keras/test_look_ups.py::test_codes_are_looked_up_as_by_keras",
+        "tests/sources/keras/test_plain_operations.py::test_pooling",
+        "tests/sources/keras/test_preprocessing.py::test_every_way_is_that_of_keras_and_of_numpy",
+        "tests/sources/keras/test_randomness.py::test_layers_that_draw_are_named",
+        "tests/sources/keras/test_randomness.py::test_what_does_not_differ_from_call_to_call_is_no_draw",
+        "tests/sources/keras/test_tape.py::test_targets_are_of_logits",
+        "tests/sources/keras/test_time_distributed.py::test_predictions_are_those_of_the_untouched_model",
+        "tests/sources/keras/test_two_names.py::test_the_gradient_is_of_what_reads_the_layer",
+        "tests/sources/keras/texts/test_token_model.py::test_texts_through_the_artefact",
+        "tests/sources/keras/to_onnx/test_handlers.py::test_an_operation_agrees_on_hard_samples",
+        "tests/sources/keras/to_onnx/test_handlers.py::test_diagonals",
+        "tests/sources/keras/to_onnx/test_handlers.py::test_patches_and_spectra",
+        "tests/sources/keras/to_onnx/test_handlers.py::test_recurrence_that_no_fused_operator_computes",
+        "tests/sources/keras/to_onnx/test_opsets.py::test_an_opset_is_written_right",
+        "tests/sources/keras/to_onnx/test_tf2onnx_transposes.py::test_as_eager_keras",
+        "tests/sources/onnx/test_keras_exports.py::test_every_point_can_be_probed",
+        "tests/sources/onnx/test_keras_exports.py::test_gradients_are_those_of_the_model",
+        "tests/sources/onnx/test_reference.py::test_a_wrong_rule_is_refused",
+        "tests/sweep/test_tensorflow_ops.py::test_a_row_agrees",
+        "tests/test_compiler.py::test_onnx_agrees_with_tensorflow",
+        "tests/test_compiler.py::test_onnx_of_unusual_models",
+        "tests/test_compiler.py::test_savedmodels_of_unusual_models",
+        "tests/test_litert.py::test_one_wrong_sample_is_found",
+        "tests/test_targets.py::test_each_class_has_what_it_has_alone",
+    }
+)
+
+
+def wide(names: Iterable[str]) -> Iterator[bool]:
+    """Yields of each test, by its name and in the order of collecting, whether it is wide."""
+    cases = collections.Counter[str]()
+    for name in names:
+        table = name.partition("[")[0]
+        cases[table] += 1
+        of_table = table in TABLES and cases[table] % 3 != 1
+        yield of_table or name.startswith(WIDE)
