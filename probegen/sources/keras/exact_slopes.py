@@ -12,6 +12,7 @@ trains is none of our business.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -73,18 +74,34 @@ _SLOPES: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_LOCK = threading.Lock()
+#: What the table holds by itself, while it holds ours.
+_own: dict[str, dict[str, Any]] = {}
+#: One entry for each that it holds ours for.
+_users: list[None] = []
+
+
 @contextlib.contextmanager
 def exact_slopes() -> Iterator[None]:
-    """Has TensorFlow differentiate with these slopes in the place of its own."""
+    """Has TensorFlow differentiate with these slopes in the place of its own.
+
+    Threads may do so at once: the last to leave puts TensorFlow's own back.
+    """
     entries = tf_ops.gradient_registry._registry
-    own = {name: dict(entries[name]) for name in _SLOPES}
-    for name, slope in _SLOPES.items():
-        entries[name]["type"] = slope
+    with _LOCK:
+        if not _users:
+            _own.update((name, dict(entries[name])) for name in _SLOPES)
+            for name, slope in _SLOPES.items():
+                entries[name]["type"] = slope
+        _users.append(None)
     try:
         yield
     finally:
-        for name, entry in own.items():
-            entries[name].update(entry)
+        with _LOCK:
+            _users.pop()
+            if not _users:
+                for name, entry in _own.items():
+                    entries[name].update(entry)
 
 
 def gradients_at(scores: Any, tensors: Any, seeds: Any) -> list[Any]:

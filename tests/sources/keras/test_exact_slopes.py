@@ -74,3 +74,15 @@ def test_tensorflow_has_its_own_gradients_again():
     with pytest.raises(ValueError, match="cannot be differentiated"):
         fail()
     assert tf_ops.gradient_registry.lookup("Sigmoid") is own
+
+
+def test_the_last_of_several_users_puts_them_back():
+    """Threads overlap: the first to begin is the first to leave."""
+    own = tf_ops.gradient_registry.lookup("Tanh")
+    first, second = exact_slopes(), exact_slopes()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert tf_ops.gradient_registry.lookup("Tanh") is not own
+    second.__exit__(None, None, None)
+    assert tf_ops.gradient_registry.lookup("Tanh") is own
