@@ -25,7 +25,7 @@ from probegen.graph.autodiff import nodes_between
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of, nodes_from
-from probegen.graph.core.values import attribute, dims_of, shape_of
+from probegen.graph.core.values import attribute, constant_of, dims_of, shape_of
 from probegen.graph.vjp import BLOCKING
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
@@ -98,7 +98,7 @@ def behind_affine_start(
         else:
             behind.update(dict.fromkeys(v for v in inputs_of(node) if v in affine))
     behind.update(dict.fromkeys(end for end in ends if end in affine))
-    if not costly or not all(_gets_gradient(graph, value, ends) for value in behind):
+    if not costly or not _get_gradients(graph, behind, ends):
         return []
     sizes = [sum(bytes_of(v, ()) for v in values) for values in (moved, behind)]
     if any(shape_of(v) is None for v in behind) or sizes[1] > _MOST_TIMES_LARGER * sizes[0]:
@@ -110,7 +110,7 @@ def _is_affine(
     node: ir.Node, affine: Collection[ir.Value], depending: Collection[ir.Value]
 ) -> bool:
     """Tells whether a node's outputs are affine in the moved tensors, given which values are."""
-    key, inputs = key_of(node), [v for v in inputs_of(node) if v is not None]
+    key, inputs = key_of(node), list(inputs_of(node))
     moving = [v for v in inputs if v in depending]
     if not all(v in affine for v in moving) or not all(map(is_float, node.outputs)):
         return False
@@ -130,16 +130,19 @@ def _is_finite(value: ir.Value, nonzero: bool) -> bool:
     """Tells whether a value is known to be finite, and not 0; whole numbers are finite."""
     if not is_float(value):
         return True
-    if value.const_value is None:
+    found = constant_of(value)
+    if found is None:
         return False
-    numbers = value.const_value.numpy().astype(np.float64)
+    numbers = found.astype(np.float64)
     return bool(np.isfinite(numbers).all() and (not nonzero or numbers.all()))
 
 
-def _gets_gradient(graph: ir.Graph, value: ir.Value, ends: Collection[ir.Value]) -> bool:
-    """Tells whether a gradient of the ends flows to a value."""
-    path = nodes_between(graph, [value], ends, BLOCKING)
-    return value in ends or any(value in inputs_of(node) for node in path)
+def _get_gradients(
+    graph: ir.Graph, values: Collection[ir.Value], ends: Collection[ir.Value]
+) -> bool:
+    """Tells whether a gradient of the ends flows to each of some values."""
+    read = {v for node in nodes_between(graph, values, ends, BLOCKING) for v in inputs_of(node)}
+    return all(value in read or value in ends for value in values)
 
 
 @dataclasses.dataclass(frozen=True)

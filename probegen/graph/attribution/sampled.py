@@ -80,28 +80,36 @@ def sampled_gradients(
     places = {one.at: one.place for one in moved}
     moved = [dataclasses.replace(one, samples=one.samples.of([*places.values()])) for one in moved]
     held = held_masks(builder.forward, places)
-    behind = _behind_affine_start(builder, seeds, moved, backward, held, holding or {}, chunk)
-    if behind is not None:
-        return behind
-    return _at_points(builder, seeds, moved, backward, held, holding or {}, chunk)
+    sampling = _Sampling(builder, seeds, backward, held, holding or {}, chunk)
+    behind = _behind_affine_start(sampling, moved)
+    return _at_points(sampling, moved) if behind is None else behind
 
 
-def _behind_affine_start(
-    builder: Builder,
-    seeds: Mapping[ir.Value, ir.Value],
-    moved: Sequence[Moved],
-    backward: BackwardPass,
-    held: Collection[ir.Node],
-    holding: Mapping[ir.Value, int],
-    chunk: int | None,
-) -> list[ir.Value] | None:
+@dataclasses.dataclass(frozen=True)
+class _Sampling:
+    """What is the same wherever the points lie: see `sampled_gradients`.
+
+    Attributes:
+        held: the nodes whose results are those of the unmoved tensors.
+    """
+
+    builder: Builder
+    seeds: Mapping[ir.Value, ir.Value]
+    backward: BackwardPass
+    held: Collection[ir.Node]
+    holding: Mapping[ir.Value, int]
+    chunk: int | None
+
+
+def _behind_affine_start(sampling: _Sampling, moved: Sequence[Moved]) -> list[ir.Value] | None:
     """Writes the sums at points behind the affine part of the model; None where that is no help."""
+    builder, backward, held = sampling.builder, sampling.backward, sampling.held
     if backward != backward_pass(None):  # other rules may tell an affine operator from its Jacobian
         return None
     ops = OnnxOperations(builder)
     places = {one.at: one.place for one in moved}
-    behind = behind_affine_start(builder.forward, places, seeds, held)
-    axes = _axes_behind(behind, places, holding)
+    behind = behind_affine_start(builder.forward, places, sampling.seeds, held)
+    axes = _axes_behind(behind, places, sampling.holding)
     starts = {one.at: one.samples.line_start(ops, one.at, one.place) for one in moved if axes}
     known = {at: start for at, start in starts.items() if start is not None}
     if not known or len(known) < len(places):
@@ -112,7 +120,7 @@ def _behind_affine_start(
     there = [
         Moved(value, Place(axes=axes[value], number=i), on_lines) for i, value in enumerate(behind)
     ]
-    totals = _at_points(builder, seeds, there, backward, held, holding, chunk)
+    totals = _at_points(sampling, there)
     found = backward(builder, dict(zip(behind, totals, strict=True)), [*places])
     of_each = dict(zip(places, _flowing(found), strict=True))
     results = [
@@ -139,19 +147,12 @@ def _axes_behind(
     return found
 
 
-def _at_points(
-    builder: Builder,
-    seeds: Mapping[ir.Value, ir.Value],
-    moved: Sequence[Moved],
-    backward: BackwardPass,
-    held: Collection[ir.Node],
-    holding: Mapping[ir.Value, int],
-    chunk: int | None,
-) -> list[ir.Value]:
+def _at_points(sampling: _Sampling, moved: Sequence[Moved]) -> list[ir.Value]:
     """Writes the loop over the points; see `sampled_gradients`."""
+    builder, seeds = sampling.builder, sampling.seeds
     places = {one.at: one.place for one in moved}
     samples = moved[0].samples
-    fold = _fold(builder, samples, places, seeds, holding, chunk)
+    fold = _fold(sampling, samples, places)
     loop = StepWriter(builder)
     outside = OnnxOperations(builder)
     entries = _Entries(builder, loop, samples, fold.count)
@@ -161,12 +162,12 @@ def _at_points(
         for one in moved
     ]
     replaced = {at: of.folded(loop.body, fold) for at, of in points.items()}
-    copies = forward_at(builder, loop, replaced, list(seeds), fold, held)
+    copies = forward_at(builder, loop, replaced, list(seeds), fold, sampling.held)
     of_copies = {
         copies[scores]: s if fold.count == 1 else repeated(builder, s, 0, fold)
         for scores, s in seeds.items()
     }
-    found = _gradients_inside(loop.body, of_copies, list(replaced.values()), backward)
+    found = _gradients_inside(loop.body, of_copies, list(replaced.values()), sampling.backward)
     gradients_at = dict(zip(replaced, found, strict=True))
     results: list[ir.Value] = []
     for one, carried in zip(moved, sums, strict=True):
@@ -181,20 +182,14 @@ def _at_points(
     ]
 
 
-def _fold(
-    builder: Builder,
-    samples: Samples,
-    places: Mapping[ir.Value, Place],
-    seeds: Mapping[ir.Value, ir.Value],
-    holding: Mapping[ir.Value, int],
-    chunk: int | None,
-) -> Fold:
+def _fold(sampling: _Sampling, samples: Samples, places: Mapping[ir.Value, Place]) -> Fold:
     """Returns how many points a step takes; steps take as many as each other where they can."""
-    count = len(samples.weights)
+    count, chunk, holding = len(samples.weights), sampling.chunk, sampling.holding
     if not holding or not all(BATCH in place.axes for place in places.values()):
         return Fold(1, {})
     if chunk is None:
-        chunk = usual_count(builder.forward, [*places], list(seeds), holding, backward=True)
+        graph, ends = sampling.builder.forward, list(sampling.seeds)
+        chunk = usual_count(graph, [*places], ends, holding, backward=True)
     steps = math.ceil(count / min(chunk, count))
     return Fold(math.ceil(count / steps), holding)
 
