@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -224,138 +225,140 @@ def _compared(
         for found, where in ((result, ""), (plain, " without explanation")):
             check_prediction(f"{spec.name}{where}", found[spec.name].array, y, policy, again)
     check_rows_alone(art, named, result, policy, asked)
-    return sum(
-        _same_explanation(art, witness, probes, spec, feed, result, asked, policy)
-        for spec in art.manifest.explanations
-    )
+    run = _Run(art, witness, feed, asked, result, policy)
+    return sum(_same_explanation(run, probes, spec) for spec in art.manifest.explanations)
 
 
-def _same_explanation(
-    art: Any,
-    witness: Witness,
-    probes: Sequence[Any],
-    spec: Any,
-    feed: Sequence[Array],
-    result: Any,
-    asked: Mapping[str, Array],
-    policy: str,
-) -> bool:
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What an artefact said of one batch, and who knows better.
+
+    Attributes:
+        art: the artefact.
+        witness: tells what its model says.
+        feed: the inputs.
+        asked: the targets, regions and groups.
+        result: what came out.
+        policy: the precision that the model computes in.
+    """
+
+    art: Any
+    witness: Witness
+    feed: Sequence[Array]
+    asked: Mapping[str, Array]
+    result: Any
+    policy: str
+
+    def array(self, spec: Any) -> Array:
+        """Returns what came out for an output."""
+        return np.asarray(self.result[spec.name].array)
+
+
+def _same_explanation(run: _Run, probes: Sequence[Any], spec: Any) -> bool:
     """Compares an explanation; returns whether a witness knew it.
 
     Raises:
         FoundError: it is not what the witness says.
     """
-    kinds = {other.name: other.kind for other in art.manifest.explanations}
+    kinds = {other.name: other.kind for other in run.art.manifest.explanations}
     kind = kinds[spec.detail["of"]] if spec.kind == COMPLETENESS else spec.kind
     own = [probe for probe in probes if probe.kind == kind]
     if len(own) != 1 or isinstance(getattr(own[0], "output", None), str):
         return False  # what could be the output of several probes
     (probe,) = own
-    got = np.asarray(result[spec.name].array)
     if spec.kind == "activation":
-        return _same_activation(witness, probe, spec, feed, got, policy)
+        return _same_activation(run, probe, spec)
     if spec.kind == COMPLETENESS:
-        return _adds_up(witness, probe, spec, feed, result, asked, policy)
-    explained = _explained(art, witness, probe, spec, feed, got)
+        return _adds_up(run, probe, spec)
+    explained = _explained(run, probe, spec)
     if explained is None:
         return False
 
     def right(fed: Sequence[Array]) -> Array | None:
-        found = witness.attribution(probe, fed, explained, asked)
+        found = run.witness.attribution(probe, fed, explained, run.asked)
         if found is None or probe.kind != "saliency":
             return found
         return np.asarray(found.max(axis=tuple(i + spec.target.several for i in explained.hidden)))
 
-    expected = right(feed)
+    expected = right(run.feed)
     if expected is None:
         return False
 
     def beside(draw: int) -> tuple[Array, Array | None]:
-        there = moved_out_of_ties(feed, draw)
-        named = {i.name: x for i, x in zip(art.inputs, there, strict=True)}
-        return art.run(named, **asked)[spec.name].array, right(there)
+        there = moved_out_of_ties(run.feed, draw)
+        named = {i.name: x for i, x in zip(run.art.inputs, there, strict=True)}
+        return run.art.run(named, **run.asked)[spec.name].array, right(there)
 
     check_attribution(
         f"{spec.kind} of {type(probe).__name__}",
-        got,
+        run.array(spec),
         expected,
-        policy,
-        lambda draw: right(moved(feed, policy, draw)),
+        run.policy,
+        lambda draw: right(moved(run.feed, run.policy, draw)),
         beside,
     )
     return True
 
 
-def _adds_up(
-    witness: Witness,
-    probe: Any,
-    spec: Any,
-    feed: Sequence[Array],
-    result: Any,
-    asked: Mapping[str, Array],
-    policy: str,
-) -> bool:
+def _adds_up(run: _Run, probe: Any, spec: Any) -> bool:
     """Compares what is missing to completeness; returns whether a witness knew it.
 
     Raises:
         FoundError: something else is missing.
     """
-    whole = np.asarray(result[spec.detail["of"]].array, np.float64)
-    gained = None if spec.layer else witness.gained(probe, feed, asked)
+    whole = np.asarray(run.result[spec.detail["of"]].array, np.float64)
+    gained = None if spec.layer else run.witness.gained(probe, run.feed, run.asked)
     if gained is None:
         return False
     axes = tuple(range(gained.ndim, whole.ndim))
-    missing = np.asarray(result[spec.name].array) - (whole.sum(axis=axes) - gained)
+    missing = run.array(spec) - (whole.sum(axis=axes) - gained)
     size = np.abs(whole).sum(axis=axes) + np.abs(gained) + 1
-    if (np.abs(missing) > GRADIENTS * limit(policy) * size).any():
+    if (np.abs(missing) > GRADIENTS * limit(run.policy) * size).any():
         raise FoundError(f"{spec.kind} of {type(probe).__name__} is off by {missing.max():.1e}")
     return True
 
 
-def _same_activation(
-    witness: Witness, probe: Any, spec: Any, feed: Sequence[Array], got: Array, policy: str
-) -> bool:
+def _same_activation(run: _Run, probe: Any, spec: Any) -> bool:
     """Compares what a layer gives; returns whether a witness knew it.
 
     Raises:
         FoundError: it is something else.
     """
-    layer = None if spec.call else witness.layer(spec.layer)
+    layer = None if spec.call else run.witness.layer(spec.layer)
     if layer is None or probe.reduce is not None or probe.channels is not None:
         return False
 
     def right(fed: Sequence[Array]) -> Array:
-        return np.asarray(witness.activation(layer, fed), np.float64)
+        return np.asarray(run.witness.activation(layer, fed), np.float64)
 
-    coarse = "float16" if "16" in spec.dtype else policy
+    coarse = "float16" if "16" in spec.dtype else run.policy
     check_prediction(
         f"activation {spec.layer}",
-        got,
-        right(feed),
+        run.array(spec),
+        right(run.feed),
         coarse,
-        lambda n: right(moved(feed, policy, n)),
+        lambda n: right(moved(run.feed, run.policy, n)),
     )
     return True
 
 
-def _explained(
-    art: Any, witness: Witness, probe: Any, spec: Any, feed: Sequence[Array], got: Array
-) -> Explained | None:
+def _explained(run: _Run, probe: Any, spec: Any) -> Explained | None:
     """Returns what an output explains; None where that is not told."""
     if spec.target is None:
         return None
-    names = [explained.name for explained in art.inputs]
+    names = [explained.name for explained in run.art.inputs]
     if spec.layer is None:
         if spec.input not in names:
             return None
         at = names.index(spec.input)
-        axes = art.inputs[at].axes
+        axes = run.art.inputs[at].axes
         return Explained(at, hidden=tuple(i for i, a in enumerate(axes) if a not in spec.axes))
-    layer = None if spec.call else witness.layer(spec.layer)
+    layer = None if spec.call else run.witness.layer(spec.layer)
     is_cast = getattr(probe, "wrt", "") == "input" and not isinstance(layer, keras.layers.Embedding)
     if layer is None or is_cast:  # what is explained of a cast lies inside of the layer
         return None
-    shape = witness.activation(layer, feed).shape
+    shape = run.witness.activation(layer, run.feed).shape
+    got = run.array(spec)
     left = (got.shape[0], *got.shape[2:]) if spec.target.several else got.shape
     if len(left) == len(shape):
         return Explained(None, layer)
