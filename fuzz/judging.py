@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ _OUT_OF_TIES = 1e-3
 #: By how much more than noise moves what is right a row may be off.
 _STEADY = 10.0
 _SATURATED = 1e-2
+#: Groups of positions that a request has, where there may be any number.
+_GROUPS = 4
 _SMALL_PART = 1e-3
 
 
@@ -31,21 +33,26 @@ class FoundError(Exception):
     """What came out is wrong."""
 
 
-def asked_of(manifest: Any, rows: int) -> dict[str, Array]:
+def asked_of(manifest: Any, named: Mapping[str, Array]) -> dict[str, Array]:
     """Returns what a request asks for, a row a sample: classes, some the best; positions; groups.
 
     Args:
         manifest: of the artefact.
-        rows: samples.
+        named: what it is fed.
     """
     asked: dict[str, Array] = {}
     rng = np.random.default_rng(7)
+    rows = len(next(iter(named.values())))
     if manifest.target_input:
         classes = manifest.target_classes
         asked["target"] = np.arange(rows) % (3 if classes is None else min(3, classes + 1)) - 1
     if manifest.region_input:  # an axis of size 1 holds for all positions along it
         sizes = [size or 1 for size in manifest.region_input.shape[1:]]
         asked["region"] = rng.uniform(0.2, 1.5, (rows, *sizes)).astype(np.float32)
+    if (spec := manifest.groups_input) is not None:
+        cut = next(one for one in manifest.inputs if set(spec.axes) <= set(one.axes))
+        sizes = [named[cut.name].shape[cut.axes.index(axis)] for axis in spec.axes]
+        asked["groups"] = rng.integers(0, spec.vocabulary or _GROUPS, sizes).astype(np.int32)
     return asked
 
 

@@ -13,8 +13,8 @@ from fuzz.outcome import INVALID, Outcome
 from fuzz.shrinking import smaller, with_program
 
 #: One case in so many is verified by probegen as well, as users have it; the others are held
-#: against the witness alone.
-_VERIFIED = 3
+#: against the witness alone. Some of these are inspected before.
+_VERIFIED, _INSPECTED = 3, 9
 #: One case in so many is written as a SavedModel as well.
 _SAVED = 30
 #: Methods that the witness knows nothing of, and TensorFlow's gradients cannot follow: only what is
@@ -42,6 +42,6 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     formats = ("onnx", "savedmodel") if number % _SAVED == 0 and not own_rules else ("onnx",)
 
     def again(case: Case) -> Outcome:
-        return attempt(case, formats, number % _VERIFIED == 0)
+        return attempt(case, formats, number % _VERIFIED == 0, number % _INSPECTED == 0)
 
     return with_program(again(case), case, known, again, smaller)

@@ -33,6 +33,7 @@ from fuzz.outcome import DIFFERS, EQUAL, INVALID, REFUSED, Outcome, of_error, si
 from probegen import runtime
 from probegen.artefact.manifest import COMPLETENESS
 from probegen.errors import ArtefactError, ProbegenError
+from probegen.methods.axes import channel_axis
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
 from probegen.sources.base import Program
@@ -105,14 +106,19 @@ def samples(model: Any, call: int) -> list[Array]:
     return found
 
 
-def attempt(case: Case, formats: Sequence[str] = ("onnx",), verify: bool = True) -> Outcome:
+def attempt(
+    case: Case,
+    formats: Sequence[str] = ("onnx",),
+    verify: bool = True,
+    inspect: bool = False,
+) -> Outcome:
     """Tries a case; whatever happens becomes an outcome.
 
     Args:
         case: the case.
         formats: what it is written as.
-        verify: go the whole way of a user, who lets probegen inspect the model and verify the
-            artefact as well.
+        verify: let probegen verify the artefact as well, as users do.
+        inspect: let probegen inspect the model before.
     """
     stage = "build"
     try:
@@ -129,7 +135,7 @@ def attempt(case: Case, formats: Sequence[str] = ("onnx",), verify: bool = True)
         return Outcome(case.key, INVALID, signature(error))
     try:
         stage = "inspect"
-        if verify:
+        if inspect:
             str(pg.inspect(model))
         source = open_source(model)
         str(source.view.points)
@@ -214,7 +220,7 @@ def _compared(
         FoundError: something is not what it should be.
     """
     named = {spec.name: x for spec, x in zip(art.inputs, feed, strict=True)}
-    asked = asked_of(art.manifest, len(feed[0]))
+    asked = asked_of(art.manifest, named)
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
     for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
@@ -358,6 +364,7 @@ def _explained(run: _Run, probe: Any, spec: Any) -> Explained | None:
     if layer is None or is_cast:  # what is explained of a cast lies inside of the layer
         return None
     shape = run.witness.activation(layer, run.feed).shape
+    of_input = channel_axis(run.art.inputs[0].axes) if len(names) == 1 else None
     got = run.array(spec)
     left = (got.shape[0], *got.shape[2:]) if spec.target.several else got.shape
     if len(left) == len(shape):
@@ -367,4 +374,4 @@ def _explained(run: _Run, probe: Any, spec: Any) -> Explained | None:
     usual = 1 if is_turned(layer) else len(shape) - 1
     if gone != [usual] and not (usual in gone and hasattr(layer, "data_format")):
         return None
-    return Explained(None, layer, hidden=(usual,))
+    return Explained(None, layer, (usual,), of_input)

@@ -6,19 +6,20 @@ is TensorFlow's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from fuzz import twins
-
-Array = npt.NDArray[Any]
+import probegen as pg
+from fuzz import twins, twins_by_scores
+from fuzz.scoring import Array
+from probegen.methods.base import OfInputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Explained:
         at: the place of the input; None for a layer.
         layer: the layer.
         hidden: the axes that the attribution does not have: of channels.
+        channel_of_input: the axis of channels of the only input, where there is one.
     """
 
     at: int | None
     layer: Any = None
     hidden: tuple[int, ...] = ()
+    channel_of_input: int | None = None
 
     @property
     def channel(self) -> int | None:
@@ -53,6 +56,8 @@ class Witness:
         self.model = model
         self._logits = list(logits)
         self._networks: dict[Any, Any] = {}
+        #: What was computed, beside the inputs that it was computed of, so that these stay.
+        self._known: dict[Any, tuple[Sequence[Array], Array]] = {}
         names = [layer.name for layer in model.layers]
         made = {layer.name: _only_output(layer) for layer in model.layers}
         self._made = {
@@ -91,13 +96,12 @@ class Witness:
             probe: the probe.
             feed: the inputs.
             explained: what is explained.
-            asked: what a request asks for: `target`, `region`.
+            asked: what a request asks for: `target`, `region`, `groups`.
         """
-        picked = self._picked(probe, feed, asked) if _is_plain(probe) else None
-        if picked is None:
+        aims = self._aims(probe, feed, asked) if _is_plain(probe) else None
+        if aims is None:
             return None
-        scored, picks = picked
-        found = [self._of_one(probe, feed, explained, scored, pick) for pick in picks]
+        found = [self._of_one(probe, feed, explained, aim, asked) for aim in aims]
         arrays = [array for array in found if array is not None]
         if len(arrays) < len(found):
             return None
@@ -116,33 +120,75 @@ class Witness:
         """
         start = probe.reference()
         single = len(feed) == 1 and np.issubdtype(feed[0].dtype, np.floating)
-        picked = self._picked(probe, feed, asked) if single and not self.has_masks else None
-        if picked is None or not (start is None or isinstance(start, float | int)):
+        aims = self._aims(probe, feed, asked) if single and not self.has_masks else None
+        if aims is None or not (start is None or isinstance(start, float | int)):
             return None
-        scored, picks = picked
-        network, x = self._network(id(scored), [scored]), feed[0].astype(np.float64)
+        x = feed[0].astype(np.float64)
         points = [x] if start is None else [x, np.full(x.shape, start)]
         found = []
-        for pick in picks:
-            here, *there = _Moved(network, [], 0, feed[0].dtype, pick).scores(points)
+        for aim in aims:
+            here, *there = _Moved(aim, [], 0, feed[0].dtype).scores(points)
             found.append(here - sum(there))
         return np.stack(found, axis=1) if twins.is_several(probe.target) else found[0]
 
-    def _picked(
+    def slopes(
+        self,
+        probe: Any,
+        feed: Sequence[Array],
+        asked: Mapping[str, Array],
+        at: int,
+        ways: Array,
+    ) -> Array | None:
+        """Returns differences of the score in some directions of an input, `[batch, way]`.
+
+        NaN where both sides, or a step and half of it, tell different slopes: at kinks and ties.
+        None where nothing is known. For a model in float64.
+
+        Args:
+            probe: the probe.
+            feed: the inputs, in float64.
+            asked: what a request asks for.
+            at: the place of the input.
+            ways: the directions, `[way, ...]` of one sample.
+        """
+        aims = self._aims(probe, feed, asked)
+        if aims is None or len(aims) > 1:
+            return None
+        kept = [x for i, x in enumerate(feed) if i != at]
+        steps = [share * _STEP * way for way in ways for share in (1, -1, 0.5, -0.5)]
+        moved = _Moved(aims[0], kept, at, feed[at].dtype)
+        here, *scores = moved.scores([feed[at], *(feed[at] + step for step in steps)])
+        got = np.stack(scores, axis=1).reshape(len(here), len(ways), 4)
+        ahead, behind = got[..., 0] - here[:, None], here[:, None] - got[..., 1]
+        finer = (got[..., 2] - got[..., 3]) / _STEP
+        usual = _SMOOTH * (np.abs(finer) + 1e-2 * np.abs(finer).max(axis=1, keepdims=True))
+        steady = (np.abs(ahead - behind) / _STEP <= usual + _LEAST) & (
+            np.abs((ahead + behind) / (2 * _STEP) - finer) <= usual + _LEAST
+        )
+        return np.where(steady, finer, np.nan)
+
+    def _aims(
         self, probe: Any, feed: Sequence[Array], asked: Mapping[str, Array]
-    ) -> tuple[Any, list[Array]] | None:
-        """Returns what a probe takes its score from, and the weights of that for each result."""
+    ) -> list[_Aim] | None:
+        """Returns the scalar behind each result of a probe; None where it is not known."""
+        if callable(probe.target):
+            if probe.of is not None or probe.region is not None:
+                return None
+            outputs = self._logits if probe.logits else self.model.outputs
+            return [_Aim(self._network(("all", probe.logits), outputs), function=probe.target)]
         scored = self._scored(probe)
-        if scored is None or callable(probe.target):
+        if scored is None:
             return None
         scores = np.asarray(self._array(scored, feed), np.float64)
         if probe.of is not None and scores.ndim > _PLAIN:
             return None  # whose best channel is told by sums
         picks = twins.picks(probe.target, scores, asked.get("target"), _class_axis(scored))
-        if picks is None or probe.region is None:
-            return None if picks is None else (scored, picks)
-        weights = np.expand_dims(asked["region"], -1)
-        return scored, [pick * weights for pick in picks]
+        if picks is None:
+            return None
+        if probe.region is not None:
+            weights = np.expand_dims(asked["region"], -1)
+            picks = [pick * weights for pick in picks]
+        return [_Aim(self._network(id(scored), [scored]), pick) for pick in picks]
 
     def _scored(self, probe: Any) -> Any | None:
         """Returns the symbolic tensor that a probe takes its score from."""
@@ -155,49 +201,57 @@ class Witness:
         return self._logits[at] if probe.logits else self.model.outputs[at]
 
     def _array(self, tensor: Any, feed: Sequence[Array]) -> Array:
-        network = self._network(id(tensor), [tensor])
-        return np.asarray(keras.ops.convert_to_numpy(_called(network, feed)[0]))
+        key = (id(tensor), *(id(x) for x in feed))
+        if key not in self._known:
+            found = _called(self._network(id(tensor), [tensor]), feed)[0]
+            self._known[key] = feed, np.asarray(keras.ops.convert_to_numpy(found))
+        return self._known[key][1]
 
-    def _network(self, key: Any, outputs: Sequence[Any], inputs: Any = None) -> Any:
+    def _network(self, key: Any, outputs: Sequence[Any]) -> Any:
         """Returns a model of tensors of the model, made once."""
         if key not in self._networks:
-            start = self.model.inputs if inputs is None else inputs
-            self._networks[key] = keras.Model(start, list(outputs))
+            self._networks[key] = keras.Model(self.model.inputs, list(outputs))
         return self._networks[key]
 
     def _of_one(
-        self, probe: Any, feed: Sequence[Array], explained: Explained, scored: Any, pick: Array
+        self,
+        probe: Any,
+        feed: Sequence[Array],
+        explained: Explained,
+        aim: _Aim,
+        asked: Mapping[str, Array],
     ) -> Array | None:
         if explained.at is None:
-            return self._of_layer(probe, feed, explained, scored, pick)
+            return self._of_layer(probe, feed, explained, aim, asked)
         at = explained.at
         if not np.issubdtype(feed[at].dtype, np.floating):
             return None
         moves = not isinstance(probe, twins.AT_ONE_POINT)
         if moves and (self.has_masks or (len(feed) > 1 and probe.wrt == "input")):
             return None  # other inputs move with it, or masks do not
-        network = self._network(id(scored), [scored])
-        kept = [x for i, x in enumerate(feed) if i != at]
-        one = _Moved(network, kept, at, feed[at].dtype, pick)
-        x = feed[at].astype(np.float64)
-        return twins.attribution(probe, x, one.scores, one.gradients, explained.channel)
+        one = _Moved(aim, [x for i, x in enumerate(feed) if i != at], at, feed[at].dtype)
+        x, groups = feed[at].astype(np.float64), asked.get("groups")
+        return twins.attribution(probe, x, one.scores, one.gradients, explained.channel, groups)
 
     def _of_layer(
-        self, probe: Any, feed: Sequence[Array], explained: Explained, scored: Any, pick: Array
+        self,
+        probe: Any,
+        feed: Sequence[Array],
+        explained: Explained,
+        aim: _Aim,
+        asked: Mapping[str, Array],
     ) -> Array | None:
         layer, channel = explained.layer, explained.channel
-        network, own_call = self._network(id(scored), [scored]), layer.call
         seen: list[Any] = []
         with tf.GradientTape() as tape:
 
-            def watched(*args: Any, **given: Any) -> Any:
-                seen.append(own_call(*args, **given))
-                tape.watch(seen[-1])
-                return seen[-1]
+            def watched(made: Any) -> Any:
+                seen.append(made)
+                tape.watch(made)
+                return made
 
-            with mock.patch.object(layer, "call", watched):
-                scores = _called(network, feed)[0]
-            score = tf.reduce_sum(scores * tf.cast(pick, scores.dtype))
+            with _given_out(layer, watched):
+                score = tf.reduce_sum(aim.scores(_called(aim.network, feed)))
         if len(seen) != 1:
             return None  # the score does not depend on it
         (activation,) = seen
@@ -206,67 +260,120 @@ class Witness:
         gradient = np.zeros(x.shape) if slope is None else _wide(slope)
         if isinstance(probe, twins.AT_ONE_POINT):
             return twins.at_one_point(probe, x, gradient)
+        inside = _Moved(aim, feed, None, activation.dtype.as_numpy_dtype, layer)
+        if isinstance(probe, OfInputs):
+            if not self._moves_alone(probe, feed):
+                return None
+            groups = asked.get("groups")
+            return twins.attribution(probe, x, inside.scores, inside.gradients, channel, groups)
         if channel is None:
             return None
         if (found := twins.map_of_layer(probe, x, gradient, channel)) is not None:
             return found
-        tail = None if self.has_masks else self._tail(layer, scored)
-        if tail is None:
-            return None
-        one = _Moved(tail, [], 0, activation.dtype.as_numpy_dtype, pick)
-        return twins.single_positions(probe, x, one.scores, channel)
+        if isinstance(probe, pg.ScoreCAM):
+            return self._score_cam(feed, explained, aim, x)
+        return twins.single_positions(probe, x, inside.scores, channel)
 
-    def _tail(self, layer: Any, scored: Any) -> Any | None:
-        """Returns the model behind a layer; None where something passes it by."""
-        try:
-            made = self._made[layer.name]
-            return self._network(("from", id(made), id(scored)), [scored], made)
-        except ValueError:
+    def _score_cam(
+        self, feed: Sequence[Array], explained: Explained, aim: _Aim, x: Array
+    ) -> Array | None:
+        plain = len(feed) == 1 and np.issubdtype(feed[0].dtype, np.floating)
+        if not plain or self.has_masks or explained.channel is None:
             return None
+        moved = _Moved(aim, [], 0, feed[0].dtype)
+        value, channels = feed[0].astype(np.float64), explained.channel_of_input
+        return twins_by_scores.score_cam(value, channels, x, explained.channel, moved.scores)
+
+    def _moves_alone(self, probe: Any, feed: Sequence[Array]) -> bool:
+        """Tells whether a method of inputs moves one layer's output and nothing beside it."""
+        if isinstance(probe.wrt, int):
+            return True
+        tables = [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, keras.layers.Embedding)
+        ]
+        return len(feed) == 1 and len(tables) == 1 and isinstance(probe.wrt, str)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Aim:
+    """One number a sample that is explained.
+
+    Attributes:
+        network: gives what the number is made of.
+        pick: weights of its only output; None where a function says more.
+        function: makes the number of the outputs.
+    """
+
+    network: Any
+    pick: Array | None = None
+    function: Callable[[Any], Any] | None = None
+
+    def scores(self, outputs: Sequence[Any], count: int = 1) -> Any:
+        """Returns the number of each sample, of outputs whose rows come `count` times."""
+        if self.function is not None:
+            return tf.reshape(self.function(_fed(outputs)), [-1])
+        assert self.pick is not None
+        weighed = outputs[0] * tf.cast(_tiled(self.pick, count), outputs[0].dtype)
+        return tf.reduce_sum(weighed, axis=list(range(1, len(weighed.shape))))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Moved:
-    """Scores of a network, one of whose inputs is moved.
+    """Scores of a network, one of whose inputs is moved, or what a layer inside of it gives.
 
     Attributes:
-        network: gives the scores.
+        aim: the scores.
         kept: the other inputs.
-        at: the place of the one that moves.
+        at: the place of the input that moves; None where a layer's output does.
         dtype: its element type.
-        pick: weights of the scores.
+        layer: the layer.
     """
 
-    network: Any
+    aim: _Aim
     kept: Sequence[Array]
-    at: int
+    at: int | None
     dtype: Any
-    pick: Array
+    layer: Any = None
 
-    def _feed(self, points: Sequence[Array]) -> tuple[list[Array], Array]:
-        """Returns all points as one batch, and the weights of its scores."""
-        count = len(points)
-        feed = [_tiled(x, count) for x in self.kept]
-        feed.insert(self.at, np.concatenate(points).astype(self.dtype))
-        return feed, _tiled(self.pick, count)
+    def _outputs(self, moved: Any, count: int) -> list[Any]:
+        """Returns what the network gives at points that are one batch."""
+        feed: list[Any] = [_tiled(x, count) for x in self.kept]
+        if self.at is not None:
+            feed.insert(self.at, moved)
+            return _called(self.aim.network, feed)
+        with _given_out(self.layer, lambda _: moved):
+            return _called(self.aim.network, feed)
 
     def scores(self, points: Sequence[Array]) -> list[Array]:
         """Returns the score of each sample at some points."""
-        feed, pick = self._feed(points)
-        found = _wide(_called(self.network, feed)[0]) * pick
-        return np.split(found.sum(axis=tuple(range(1, found.ndim))), len(points))
+        moved = tf.convert_to_tensor(np.concatenate(points).astype(self.dtype))
+        wide = [tf.cast(y, tf.float64) for y in self._outputs(moved, len(points))]
+        return np.split(_wide(self.aim.scores(wide, len(points))), len(points))
 
     def gradients(self, points: Sequence[Array]) -> list[Array]:
         """Returns the gradient of the score at some points."""
-        feed, pick = self._feed(points)
-        tensors = [tf.convert_to_tensor(a) for a in feed]
+        moved = tf.convert_to_tensor(np.concatenate(points).astype(self.dtype))
         with tf.GradientTape() as tape:
-            tape.watch(tensors[self.at])
-            scores = _called(self.network, tensors)[0]
-            score = tf.reduce_sum(scores * tf.cast(pick, scores.dtype))
-        found = tape.gradient(score, tensors[self.at])
-        array = np.zeros(feed[self.at].shape) if found is None else _wide(found)
+            tape.watch(moved)
+            outputs = self._outputs(moved, len(points))
+            score = tf.reduce_sum(self.aim.scores(outputs, len(points)))
+        found = tape.gradient(score, moved)
+        array = np.zeros(moved.shape) if found is None else _wide(found)
         return np.split(array, len(points))
+
+
+@contextlib.contextmanager
+def _given_out(layer: Any, changed: Callable[[Any], Any]) -> Iterator[None]:
+    """Lets a layer give out what a function makes of what it gives."""
+    own_call = layer.call
+
+    def call(*args: Any, **given: Any) -> Any:
+        return changed(own_call(*args, **given))
+
+    with mock.patch.object(layer, "call", call):
+        yield
 
 
 def _called(network: Any, feed: Sequence[Any]) -> list[Any]:
@@ -301,6 +408,9 @@ def _class_axis(scored: Any) -> int | None:
     return len(scored.shape) - 1 if len(scored.shape) > _PLAIN else None
 
 
+#: Length of the steps of differences in float64, how near the slopes of both sides have to be to
+#: each other, and what counts as none.
+_STEP, _SMOOTH, _LEAST = 1e-5, 1e-4, 1e-7
 #: Axes of scores without positions.
 _PLAIN = 2
 

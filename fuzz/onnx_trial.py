@@ -110,8 +110,8 @@ def _compared(
     for spec in art.manifest.predictions:
         if "class" in spec.axes:
             witness.class_axes[spec.name] = spec.axes.index("class")
-    asked = asked_of(art.manifest, len(expected[0]))
     named = {spec.name: feed[spec.name] for spec in art.inputs}
+    asked = asked_of(art.manifest, named)
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
     known = _known_rows(witness, feed, len(expected[0]))

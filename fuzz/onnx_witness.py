@@ -23,6 +23,7 @@ import probegen as pg
 from fuzz import twins
 from fuzz.onnx_case import OnnxCase, Output, pruned
 from fuzz.onnx_drawing import named, session_of
+from fuzz.scoring import Gradient
 from fuzz.wide_operators import OPERATORS
 
 Array = npt.NDArray[Any]
@@ -182,7 +183,11 @@ class OnnxWitness:
             first = self.tensor(explained, {name: x[:1] for name, x in feed.items()})
             if (len(first), len(value)) != (1, len(next(iter(feed.values())))):
                 return None
-        found = [self._of_one(probe, feed, explained, value, scored, p, channel) for p in chosen]
+        groups = asked.get("groups")
+        found = [
+            self._of_one(probe, feed, explained, value, scored, pick, channel, groups)
+            for pick in chosen
+        ]
         arrays = [array for array in found if array is not None]
         if len(arrays) < len(found):
             return None
@@ -234,6 +239,7 @@ class OnnxWitness:
         scored: str,
         pick: Array,
         channel: int | None,
+        groups: Array | None,
     ) -> Array | None:
         x = value.astype(np.float64)
 
@@ -260,9 +266,9 @@ class OnnxWitness:
                 if isinstance(probe, twins.AT_ONE_POINT)
                 else None
             )
-        return twins.attribution(probe, x, score, gradient, channel)
+        return twins.attribution(probe, x, score, gradient, channel, groups)
 
-    def _map(self, probe: Any, x: Array, gradient: twins.Gradient, channel: int) -> Array | None:
+    def _map(self, probe: Any, x: Array, gradient: Gradient, channel: int) -> Array | None:
         kinds = (pg.GradCAM, pg.HiResCAM, pg.LayerCAM)
         if not isinstance(probe, kinds) or probe.upsample:
             return None

@@ -5,28 +5,20 @@ Where a gradient is not known an entry is NaN, and so is what is made of it.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from math import factorial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import probegen as pg
-from probegen.methods.targets import Contrast, count_of_top
-
-Array = npt.NDArray[Any]
-#: Some changed versions of the inputs -> for each the score of each sample, or its gradient there.
-Score = Callable[[Sequence[Array]], list[Array]]
-Gradient = Callable[[Sequence[Array]], list[Array]]
+from fuzz import twins_by_draws, twins_by_scores
+from fuzz.scoring import Array, Gradient, Score
+from probegen.methods.targets import Contrast, count_of_top, without_steps
 
 #: Methods that look at an input where it is, and nowhere else.
 AT_ONE_POINT = (pg.InputGradient, pg.GradientXInput, pg.Saliency)
 #: Scores nearer to each other than this have no order.
 _NEAR = 1e-4
-#: Features whose coalitions are all tried.
-_MOST_PLAYERS = 5
 
 
 def picks(
@@ -58,9 +50,11 @@ def _picks_of_positions(
     """Returns weights of scores `[batch, ...positions, class]`; `axis` is where classes were."""
     if scores.shape[-1] < 2:
         return None
+    if (inner := without_steps(target)) is not None:
+        return _picks_of_steps(inner, scores, asked, axis)
     if not isinstance(target, tuple):
         return _picks_of_classes(target, scores, asked)
-    if "steps" in target or len(target) != scores.ndim - 1:
+    if len(target) != scores.ndim - 1:
         return None
     where = list(target)
     chosen = where.pop(axis - 1)
@@ -69,6 +63,18 @@ def _picks_of_positions(
     weights = np.zeros(scores.shape)
     weights[(slice(None), *(slice(None) if at is None else at for at in where), chosen)] = 1
     return [weights]
+
+
+def _picks_of_steps(
+    inner: Any, scores: Array, asked: Array | None, axis: int
+) -> list[Array] | None:
+    """Returns weights of scores `[batch, step, class]`, for each step by itself."""
+    if scores.ndim != 3 or axis != 2:
+        return None
+    whole = picks((None, *inner) if isinstance(inner, tuple) else inner, scores, asked, axis)
+    if whole is None:
+        return None
+    return [whole[0] * row[:, None] for row in np.eye(scores.shape[1])]
 
 
 def _picks_of_classes(target: Any, scores: Array, asked: Array | None) -> list[Array] | None:
@@ -105,11 +111,21 @@ def _picks_of_classes(target: Any, scores: Array, asked: Array | None) -> list[A
 def is_several(target: Any) -> bool:
     """Tells whether a target asks for several results, along an axis of their own."""
     named = isinstance(target, str) and target == "all"
-    return named or isinstance(target, list) or count_of_top(target) is not None
+    return (
+        named
+        or without_steps(target) is not None
+        or isinstance(target, list)
+        or count_of_top(target) is not None
+    )
 
 
 def attribution(
-    probe: Any, x: Array, score: Score, gradient: Gradient, channel: int | None
+    probe: Any,
+    x: Array,
+    score: Score,
+    gradient: Gradient,
+    channel: int | None,
+    groups: Array | None = None,
 ) -> Array | None:
     """Returns the attribution of an input that is the only one which moves; None if not known.
 
@@ -121,18 +137,34 @@ def attribution(
         score: of changed inputs.
         gradient: at changed inputs.
         channel: the axis of channels, which are hidden together; None where there is none.
+        groups: what a request asks for: the group of each position.
     """
     if isinstance(probe, AT_ONE_POINT):
         return at_one_point(probe, x, gradient([x])[0])
     if isinstance(probe, pg.IntegratedGradients):
         return _integrated(probe, x, gradient)
-    if isinstance(probe, pg.Occlusion):
-        return _occluded(probe, x, score, channel)
-    if isinstance(probe, pg.FeatureAblation) and probe.groups is None:
-        return _ablated(probe, x, score, channel)
-    if isinstance(probe, pg.KernelSHAP) and probe.groups is None:
-        return _shapley(probe, x, score, channel)
-    return None
+    if isinstance(probe, pg.ExpectedGradients):
+        return twins_by_draws.expected(probe, x, gradient)
+    if isinstance(probe, pg.SmoothGrad):
+        return _smooth(probe, x, gradient, channel)
+    return twins_by_scores.by_scores(probe, x, score, channel, groups)
+
+
+def _smooth(probe: Any, x: Array, gradient: Gradient, channel: int | None) -> Array | None:
+    """Returns SmoothGrad of the methods that look at each copy alone."""
+    methods = {"input_gradient": pg.InputGradient, "gradient_x_input": pg.GradientXInput}
+    methods["saliency"] = pg.Saliency
+    if probe.of_method not in methods:
+        return None
+    method = methods[probe.of_method]()
+
+    def said(copies: Sequence[Array]) -> list[Array]:
+        made = zip(copies, gradient(copies), strict=True)
+        found = [at_one_point(method, copy, slope) for copy, slope in made]
+        is_joined = isinstance(method, pg.Saliency) and channel is not None
+        return [one.max(axis=channel) for one in found] if is_joined else found
+
+    return twins_by_draws.smooth(probe, x, said)
 
 
 def at_one_point(probe: Any, x: Array, gradient: Array) -> Array:
@@ -162,97 +194,6 @@ def _integrated(probe: Any, x: Array, gradient: Gradient) -> Array | None:
     found = gradient([probe.baseline + point * (x - probe.baseline) for point in points])
     total = sum(weight * one for weight, one in zip(weights, found, strict=True))
     return np.asarray(total * (x - probe.baseline))
-
-
-def _places(x: Array, channel: int | None) -> list[int]:
-    """Returns the axes of positions."""
-    return [axis for axis in range(1, x.ndim) if x.ndim == 2 or axis != channel]
-
-
-def _occluded(probe: Any, x: Array, score: Score, channel: int | None) -> Array | None:
-    axes = _places(x, channel)
-    sizes = [x.shape[axis] for axis in axes]
-    window = np.broadcast_to(np.asarray(probe.window), len(sizes))
-    stride = np.broadcast_to(np.asarray(probe.stride or probe.window), len(sizes))
-    if any(w > s for w, s in zip(window, sizes, strict=True)):
-        return None
-    total, count = np.zeros((len(x), *sizes)), np.zeros(sizes)
-    starts = []
-    for size, w, step in zip(sizes, window, stride, strict=True):
-        if step > w or (size - w) % step:
-            return None  # what happens at the edge is the method's own affair
-        starts.append(range(0, size - int(w) + 1, int(step)))
-    windows = [
-        tuple(slice(c, c + int(w)) for c, w in zip(corner, window, strict=True))
-        for corner in itertools.product(*starts)
-    ]
-    for inside, lost in zip(windows, _lost(x, score, axes, windows, probe.fill), strict=True):
-        total[(slice(None), *inside)] += lost.reshape(-1, *[1] * len(sizes))
-        count[inside] += 1
-    return np.asarray(total / count)
-
-
-def _ablated(probe: Any, x: Array, score: Score, channel: int | None) -> Array:
-    axes = _places(x, channel)
-    every = list(np.ndindex(*(x.shape[axis] for axis in axes)))
-    windows = [tuple(slice(i, i + 1) for i in at) for at in every]
-    found = np.zeros((len(x), *(x.shape[axis] for axis in axes)))
-    for at, lost in zip(every, _lost(x, score, axes, windows, probe.fill), strict=True):
-        found[(slice(None), *at)] = lost
-    return found
-
-
-def _lost(
-    x: Array,
-    score: Score,
-    axes: Sequence[int],
-    windows: Sequence[Sequence[slice]],
-    fill: float,
-) -> Iterator[Array]:
-    """Yields what hiding each of some windows takes from the score."""
-    hidden = (_hidden(x, dict(zip(axes, inside, strict=True)), fill) for inside in windows)
-    base, *rest = score([x, *hidden])
-    yield from (base - one for one in rest)
-
-
-def _shapley(probe: Any, x: Array, score: Score, channel: int | None) -> Array | None:
-    """Returns exact Shapley values, where all coalitions fit."""
-    axes = _places(x, channel)
-    sizes = [x.shape[axis] for axis in axes]
-    players = list(np.ndindex(*sizes))
-    all_fit = probe.samples is None or probe.samples >= 2 ** len(players)
-    if len(players) > _MOST_PLAYERS or not all_fit or not isinstance(probe.background, float | int):
-        return None
-    coalitions = list(itertools.product((False, True), repeat=len(players)))
-    points = []
-    for kept in coalitions:
-        changed = x
-        for at, stays in zip(players, kept, strict=True):
-            if not stays:
-                changed = _hidden(changed, _one(axes, at), probe.background)
-        points.append(changed)
-    worth = dict(zip(coalitions, score(points), strict=True))
-    found = np.zeros((len(x), *sizes))
-    for i, at in enumerate(players):
-        for kept, value in worth.items():
-            if not kept[i]:
-                size = sum(kept)
-                share = (
-                    factorial(size) * factorial(len(players) - size - 1) / factorial(len(players))
-                )
-                joined = (*kept[:i], True, *kept[i + 1 :])
-                found[(slice(None), *at)] += share * (worth[joined] - value)
-    return found
-
-
-def _one(axes: Sequence[int], at: Sequence[int]) -> dict[int, slice]:
-    return {axis: slice(i, i + 1) for axis, i in zip(axes, at, strict=True)}
-
-
-def _hidden(x: Array, where: dict[int, slice], fill: float) -> Array:
-    changed = x.copy()
-    changed[tuple(where.get(axis, slice(None)) for axis in range(x.ndim))] = fill
-    return changed
 
 
 def map_of_layer(probe: Any, activation: Array, gradient: Array, channel: int) -> Array | None:

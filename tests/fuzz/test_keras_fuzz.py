@@ -79,6 +79,7 @@ def test_a_wrong_attribution_is_found(monkeypatch):
 
 _OF_MAPS = (
     *("GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM", "ReciproCAM"),
+    "ScoreCAM",
 )
 _OF_INPUTS = (
     "pg.Saliency(target='top:2', output=0)",
@@ -87,6 +88,11 @@ _OF_INPUTS = (
     "pg.IntegratedGradients(target=pg.contrast(0, 2), steps=3, completeness=True, output=0)",
     "pg.Occlusion(3, stride=2, target='all', output=1)",
     "pg.FeatureAblation(of=4, target=1)",
+    "pg.SmoothGrad(samples=3, statistic='variance', target=('steps', 1), output=0)",
+    "pg.ExpectedGradients(np.linspace(-1, 1, 40).reshape(2, 5, 4), samples=3, output=1)",
+    "pg.RISE(masks=5, cells=2, target=lambda y: ops.sum(y[0][..., 0] * y[0][..., 1], axis=1))",
+    "pg.LIME(groups='grid:3', samples=8, output=1)",
+    "pg.KernelSHAP(groups='input', max_groups=5, samples=12, output=1)",
 )
 
 
