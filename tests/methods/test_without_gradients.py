@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx.parser
 import pytest
 from keras import layers
 from onnx import TensorProto, helper
@@ -85,6 +86,35 @@ def test_steps_of_a_keras_model(tmp_path, path):
     expected = [score(x) - score(np.where(np.arange(6) == i, 0, x)) for i in range(6)]
     found = runtime.load(tmp_path / path).run(x)["feature_ablation/row"].array
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
+
+
+MARKED = """
+<ir_version: 8, opset_import: ["" : 14]>
+marked (float[batch, 5] x) => (float[batch, 1] y)
+<float twice = {2}, float mark = {-0.7}, float three = {3}, int64[1] one = {1}>
+{
+    doubled = Mul (x, twice)
+    missing = Equal (doubled, mark)
+    seen = Where (missing, three, doubled)
+    y = ReduceSum (seen, one)
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx"])
+def test_what_is_filled_with_a_mark_holds_the_mark(tmp_path, kind):
+    """The reference moves tensors by a difference: in float32 it would miss -0.7 by rounding."""
+    x = keras.Input((5,), name="x")
+    doubled = layers.Rescaling(2.0, name="doubled")(x)
+    seen = keras.ops.where(keras.ops.equal(doubled, -0.7), 3.0, doubled)
+    model = keras.Model(x, keras.ops.sum(seen, axis=1, keepdims=True))
+    source = model if kind == "keras" else onnx.parser.parse_model(MARKED)
+    probe = pg.FeatureAblation(fill=-0.7, wrt="*doubled")
+    done = pg.compile(source, probe, tmp_path / "m.onnx")
+    assert done.report.passed
+    data = models.images((5,), count=7)
+    found = runtime.load(tmp_path / "m.onnx").run(data)[done.manifest.explanations[0].name].array
+    np.testing.assert_allclose(found, 2 * data - 3, atol=1e-5)
 
 
 def test_what_the_target_does_not_depend_on_is_refused(tmp_path):

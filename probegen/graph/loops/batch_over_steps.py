@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
@@ -140,18 +141,21 @@ def _concat(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
 
 
 def _with_axes(position: int) -> Callable[[ir.Node, Sequence[bool]], Writer | None]:
-    """For operators whose axes are a constant input at `position`, given without fail."""
+    """For operators whose axes are a constant input at `position`, given without fail.
+
+    They keep their element type: a Slice has all its bounds in one.
+    """
 
     def find(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
         array = constant_of(node.inputs[position]) if position < len(node.inputs) else None
         if array is None or any(differs[1:]):
             return None
-        axes = [_later(int(axis)) for axis in array.reshape(-1)]
+        axes = np.array([_later(int(axis)) for axis in array.reshape(-1)], array.dtype)
 
         def write(
             b: Builder, operands: Sequence[ir.Value | None], steps: Dim
         ) -> tuple[ir.Value, ...]:
-            moved = [b.ints(*axes) if i == position else v for i, v in enumerate(operands)]
+            moved = [b.const(axes) if i == position else v for i, v in enumerate(operands)]
             return _written(b, node, moved, steps)
 
         return write

@@ -6,6 +6,10 @@ for some layers (it transposes before and after the operation), and leaves Conv1
 transposes and ConvLSTM out. Here the same is done for all of them, one level below Keras, while
 a model is traced or called. The numbers are the same, and what is traced (a SavedModel, say) runs
 on every machine.
+
+Convolutions with a dilation have their axes moved where TensorFlow is called. It computes them in
+a batch of smaller images, and where channels stand first it treats them as one more axis of the
+image: how many there are is lost. tf2onnx puts only the channels-last form together again.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import gen_nn_ops
+from tensorflow.python.ops import gen_nn_ops, nn_ops
 
 from probegen.sources.keras.patching import Patch, Patches, set_to
 
@@ -36,6 +41,7 @@ _FUNCTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fused_batch_norm_v3": (("x",), ()),
 }
 _CHANNELS_LAST = {"NCHW": "NHWC", "NCDHW": "NDHWC"}
+_DILATED = {"NCW": "NWC", **_CHANNELS_LAST}
 #: Attributes with one entry an axis; with a pair an axis.
 _PER_AXIS, _PAIR_PER_AXIS = ("strides", "dilations", "ksize"), ("explicit_paddings",)
 
@@ -87,8 +93,36 @@ def _transposing(
     return transposing
 
 
+def _dilating(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps TensorFlow's convolution of any number of axes."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def dilating(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments
+        plain = _DILATED.get(given.get("data_format"))
+        rank = given["input"].shape.rank
+        dilations = np.reshape(given.get("dilations") or 1, -1)
+        if not _active.get() or plain is None or rank != len(plain) or (dilations == 1).all():
+            return original(*args, **kwargs)
+        given["data_format"] = plain
+        given["input"] = tf.transpose(given["input"], [0, *range(2, rank), 1])
+        for name in ("strides", "dilations"):
+            sizes = given.get(name)
+            if isinstance(sizes, Sequence) and len(sizes) == rank:
+                given[name] = [sizes[0], *sizes[2:], sizes[1]]
+        result = original(*bound.args, **bound.kwargs)
+        return tf.transpose(result, [0, rank - 1, *range(1, rank - 1)])
+
+    return dilating
+
+
 _patches = Patches()
-_PATCHES = tuple(
-    Patch(gen_nn_ops, name, functools.partial(_transposing, maps=maps, sizes=sizes))
-    for name, (maps, sizes) in _FUNCTIONS.items()
+_PATCHES = (
+    *(
+        Patch(gen_nn_ops, name, functools.partial(_transposing, maps=maps, sizes=sizes))
+        for name, (maps, sizes) in _FUNCTIONS.items()
+    ),
+    Patch(nn_ops, "convolution_internal", _dilating),
 )

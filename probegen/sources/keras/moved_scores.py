@@ -89,6 +89,11 @@ def _mover(at: dict[TensorRef, Any], ref: TensorRef, shift: Any) -> Any:
 
 
 def _shifted(tensor: Any, shift: Any) -> Any:
-    moved = tensor + tf.cast(shift, tensor.dtype)
+    """Returns a moved tensor, added up in double precision.
+
+    Methods that fill positions with a number then fill with that number: a model that asks
+    whether it is there, or which of several is the largest, sees no rounding.
+    """
+    moved = tf.cast(tf.cast(tensor, tf.float64) + shift, tensor.dtype)
     moved.set_shape(tensor.shape)
     return moved

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from probegen.graph.core.queries import depending_on, inputs_of
+from probegen.graph.core.values import dtype_of
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.names import name_all
@@ -23,6 +24,7 @@ Array = npt.NDArray[Any]
 
 #: Operators whose slope is 0 but which the gradient passes, as if they were not there.
 _STRAIGHT_THROUGH = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_DOUBLE = ir.TensorType(ir.DataType.DOUBLE)
 _SHIFT = "probegen_shift_"
 
 
@@ -147,7 +149,11 @@ def _copied(original: Original) -> ir.Model:
 
 
 def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
-    """Puts an input that is added in the place of some values; their own names stay with them."""
+    """Puts an input that is added in the place of some values; their own names stay with them.
+
+    It is added in double precision: what is filled with a number is then filled with that number,
+    and a model that asks whether it is there sees no rounding.
+    """
     graph, found = model.graph, []
     values = values_by_name(graph)
     for i, like in enumerate(known):
@@ -156,20 +162,24 @@ def _give_shifts(model: ir.Model, known: Sequence[ir.Value]) -> list[ir.Value]:
         value.type, value.shape = like.type, like.shape
         shift = ir.Value(
             name=f"{_SHIFT}{i}",
-            type=like.type,
+            type=_DOUBLE,
             shape=None if like.shape is None else ir.Shape([None] * len(like.shape)),
         )
         graph.inputs.append(shift)
-        moved = ir.node("Add", [value, shift], name=f"probegen/move_{i}")
+        wide = ir.node("Cast", [value], {"to": ir.DataType.DOUBLE}, name=f"probegen/widen_{i}")
+        added = ir.node("Add", [wide.outputs[0], shift], name=f"probegen/move_{i}")
+        moved = ir.node("Cast", [added.outputs[0]], {"to": dtype_of(like)}, name=f"probegen/as_{i}")
         moved.outputs[0].name = f"probegen/moved_{i}"
-        moved.outputs[0].type, moved.outputs[0].shape = value.type, value.shape
+        for node, kind in ((wide, _DOUBLE), (added, _DOUBLE), (moved, value.type)):
+            node.outputs[0].type, node.outputs[0].shape = kind, value.shape
         producer = value.producer()
         value.replace_all_uses_with(moved.outputs[0], replace_graph_outputs=True)
-        moved.replace_input_with(0, value)
+        wide.replace_input_with(0, value)
+        steps = [wide, added, moved]
         if producer is not None:
-            graph.insert_after(producer, moved)
+            graph.insert_after(producer, steps)
         else:  # a weight
-            graph.insert_before(graph[0], moved)
+            graph.insert_before(graph[0], steps)
         found.append(moved.outputs[0])
     return found
 

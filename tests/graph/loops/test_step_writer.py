@@ -83,6 +83,7 @@ FORMS: list[tuple[str, list[Array], list[Any], dict[str, Any]]] = [
     ("Softmax", [x(2, 4)], [], {}),
     ("Slice", [x(2, 6)], [np.array([1, 0]), np.array([4, 1]), np.array([1, 0])], {}),
     ("Slice", [x(2, 6)], [np.array([-3]), np.array([6]), np.array([-1])], {}),
+    ("Slice", [x(5, 3)], [np.array([n], np.int32) for n in (1, 4, 0)], {}),
     ("Squeeze", [x(2, 1, 4)], [np.array([1])], {}),
     ("Unsqueeze", [x(2, 4)], [np.array([0, -1])], {}),
     ("ReduceSum", [x(2, 4, 5)], [np.array([0, 2])], {"keepdims": 0}),

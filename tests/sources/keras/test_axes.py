@@ -123,6 +123,10 @@ CHANNELS_FIRST = {
     "Conv1DTranspose": ((3, 11), lambda: layers.Conv1DTranspose(4, 3, 2, data_format=FIRST)),
     "Conv3DTranspose": ((3, 3, 4, 2), lambda: layers.Conv3DTranspose(2, 2, data_format=FIRST)),
     "ConvLSTM2D": ((3, 2, 6, 5), lambda: layers.ConvLSTM2D(3, 3, data_format=FIRST)),
+    "dilated and grouped": (
+        (6, 11),
+        lambda: layers.Conv1D(3, 2, dilation_rate=2, groups=3, data_format=FIRST),
+    ),
     "grouped": ((4, 9, 7), lambda: layers.Conv2D(6, 3, groups=2, data_format=FIRST)),
 }
 
@@ -145,6 +149,35 @@ def test_nothing_that_is_traced_needs_channels_first_kernels(name):
         moved = np.asarray(model(data + step))[:, 1] - np.asarray(model(data - step))[:, 1]
     told = (np.asarray(got) * 2 * step).reshape(len(data), -1).sum(1)
     np.testing.assert_allclose(told, moved, rtol=2e-2, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "make"),
+    [
+        ((6, None), (6, 9), lambda **g: layers.Conv1D(3, 2, dilation_rate=2, groups=3, **g)),
+        (
+            (2, None, None),
+            (2, 7, 8),
+            lambda **g: layers.Conv2D(3, (2, 3), dilation_rate=(1, 2), **g),
+        ),
+        ((2, 5, 6, 4), (2, 5, 6, 4), lambda **g: layers.Conv3D(3, 2, dilation_rate=2, **g)),
+    ],
+    ids=["1-D", "2-D", "3-D"],
+)
+def test_a_dilated_convolution_is_one_node(tmp_path, shape, sizes, make):
+    """TensorFlow's own form takes the channels apart with the image, and loses their number."""
+    x = keras.Input(shape, name="x")
+    model = keras.Model(x, make(data_format=FIRST, name="conv")(x))
+    pg.compile(model, [], tmp_path / "m.onnx")
+    last = make(data_format="channels_last")
+    data = models.images(sizes)
+    turned = np.moveaxis(data, 1, -1)
+    last.build(turned.shape)
+    last.set_weights(model.get_layer("conv").get_weights())
+    got = runtime.load(tmp_path / "m.onnx").run(data)["conv"].array
+    np.testing.assert_allclose(got, np.moveaxis(np.asarray(last(turned)), -1, 1), atol=1e-5)
+    nodes = [n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert sorted(nodes) in (["Conv"], ["Conv", "Squeeze", "Unsqueeze"])
 
 
 # -- names ---------------------------------------------------------------------------------
