@@ -101,7 +101,7 @@ def _dilating(original: Callable[..., Any]) -> Callable[..., Any]:
     def dilating(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments
-        plain = _DILATED.get(given.get("data_format"))
+        plain = _DILATED.get(str(given.get("data_format")))
         rank = given["input"].shape.rank
         dilations = np.reshape(given.get("dilations") or 1, -1)
         if not _active.get() or plain is None or rank != len(plain) or (dilations == 1).all():

@@ -16,18 +16,21 @@ def fix_negative_padding(graph: ir.Graph) -> None:
     """Writes the negative padding of a ConvTranspose as output padding.
 
     tf2onnx writes it where the stride is larger than the kernel, for the last rows and columns
-    that no input reaches; ONNX knows none. Needs no shapes.
+    that no input reaches; ONNX knows none. Where two or more are missing it puts half of them in
+    front, and TensorFlow all of them behind. Needs no shapes.
     """
     for node in graph.all_nodes():
         if node.op_type != "ConvTranspose":
             continue
         pads = attribute(node, "pads", [])
-        ends = pads[len(pads) // 2 :]
+        count = len(pads) // 2
+        starts = [max(start, 0) for start in pads[:count]]
+        ends = [end + min(start, 0) for start, end in zip(pads, pads[count:], strict=False)]
         if not any(p < 0 for p in ends):
             continue
-        before = attribute(node, "output_padding", [0] * len(ends))
+        before = attribute(node, "output_padding", [0] * count)
         added = [old + max(-p, 0) for old, p in zip(before, ends, strict=True)]
-        widths = [*pads[: len(ends)], *(max(p, 0) for p in ends)]
+        widths = [*starts, *(max(p, 0) for p in ends)]
         node.attributes["pads"] = ir.AttrInt64s("pads", widths)
         node.attributes["output_padding"] = ir.AttrInt64s("output_padding", added)
 

@@ -78,6 +78,10 @@ CASES: dict[str, tuple[tuple[int | None, ...], list[Any]]] = {
     "open height": _after_dense(
         _two(L.Conv2DTranspose, (2, 4), strides=3, padding="same"), None, 5, 3
     ),
+    "stride two above kernel": ((4, 5, 3), [_two(L.Conv2DTranspose, (1, 2), strides=3)]),
+    "stride two above kernel, same": (
+        (4, 5, 3), [_two(L.Conv2DTranspose, (1, 2), strides=4, padding="same")]
+    ),
     "1-D": _after_dense(_two(L.Conv1DTranspose, 3, strides=2, padding="same"), 5, 3),
     "1-D open": _after_dense(_two(L.Conv1DTranspose, 3, strides=2, padding="same"), None, 3),
     "3-D": _after_dense(_two(L.Conv3DTranspose, 3, strides=2, padding="same"), 3, 4, 5, 3),
