@@ -59,6 +59,8 @@ class Case:
         probes: expressions.
         options: of `pg.compile`, as expressions.
         by_name: whether the model takes and gives dicts.
+        form: `"whole"` where the model is a class of one's own around the functional one,
+            `"sequential"` where its layers stand in a row; `""` for the functional model itself.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Case:
     probes: tuple[str, ...]
     options: Mapping[str, str]
     by_name: bool = False
+    form: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -101,16 +104,28 @@ class Case:
         ]
 
     def closing(self) -> list[str]:
-        """Returns the lines that make the model and its probes of the lines before."""
+        """Returns the lines that make the model and its probes of the lines before.
+
+        What makes the functional model comes first, `model` in the end is what is explained.
+        """
         inputs, outputs = _listed(self.inputs), _listed(self.outputs)
         if self.by_name:
             inputs = f"{{{', '.join(f'{x}.name: {x}' for x in self.inputs)}}}"
             outputs = f"{{{', '.join(f'{x!r}: {x}' for x in self.outputs)}}}"
         return [
-            f'model = keras.Model({inputs}, {outputs}, name="fuzzed")',
+            f'model = core = keras.Model({inputs}, {outputs}, name="fuzzed")',
             "stir(model)",
+            *_FORMS[self.form],
             f"probes = [{', '.join(self.probes)}]",
         ]
+
+
+#: What makes another model of the functional one.
+_FORMS = {
+    "": (),
+    "whole": ("model = own_layers.Whole.of(core)",),
+    "sequential": ("model = keras.Sequential(core.layers)",),
+}
 
 
 def namespace() -> dict[str, Any]:

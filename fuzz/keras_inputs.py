@@ -127,6 +127,46 @@ KINDS: dict[str, tuple[int, Kind]] = {
 }
 
 
+def _text(d: Draw, is_open: bool) -> Shape:
+    del d, is_open
+    return []
+
+
+def _words(d: Draw, is_open: bool) -> Shape:
+    del is_open
+    return [d.whole(3, 6)]
+
+
+#: Words that texts are made of; vocabularies lack the last ones.
+WORDS = ("the", "cat", "a", "dog", "runs", "and", "sleeps", "today", "seldom")
+_KNOWN = list(WORDS[:6])
+_CUT = f"layers.TextVectorization(vocabulary={_KNOWN}, output_sequence_length=5)({{x}})"
+_LOOKED_UP = f"layers.StringLookup(vocabulary={_KNOWN})({{x}})"
+#: Kinds of strings: texts, and a word at each place.
+STRINGS = (
+    Kind(
+        _text,
+        "string",
+        (
+            f"layers.Embedding(8, {{n}}, mask_zero=True)({_CUT})",
+            f"layers.Embedding(8, {{n}})({_CUT})",
+            f"layers.TextVectorization(vocabulary={_KNOWN}, output_mode='multi_hot')({{x}})",
+        ),
+    ),
+    Kind(
+        _words,
+        "string",
+        (
+            f"layers.Embedding(7, {{n}})({_LOOKED_UP})",
+            f"layers.Embedding(8, {{n}}, mask_zero=True)(layers.StringLookup(vocabulary={_KNOWN}"
+            ", mask_token='')({x}))",
+            f"layers.StringLookup(vocabulary={_KNOWN}, output_mode='multi_hot')({{x}})",
+            "layers.Embedding(5, {n})(layers.Hashing(5)({x}))",
+        ),
+    ),
+)
+
+
 def kind_of(d: Draw) -> Kind:
     """Draws a kind."""
     return d.one([kind for weight, kind in KINDS.values() for _ in range(weight)])

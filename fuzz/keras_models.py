@@ -10,9 +10,9 @@ import keras
 
 from fuzz.case import Case, Line, namespace, pruned
 from fuzz.drawing import Draw
-from fuzz.keras_inputs import behind, kind_of
+from fuzz.keras_inputs import STRINGS, behind, kind_of
 from fuzz.keras_layers import Tensor, drawn, layer_alone
-from fuzz.probes import Seen, Subject, draw_options, draw_probes
+from fuzz.probes import Seen, Subject, draw_more, draw_options, draw_probes
 
 #: Elements of a sample in one tensor.
 _MOST = 1500
@@ -27,6 +27,8 @@ _POLICIES = (
 _TRIES = 40
 #: Probes of a model: one artefact has them all.
 _MOST_PROBES = 9
+#: How often an input is one of strings, and a model no functional one where it could be.
+_OF_STRINGS, _WHOLE, _SEQUENTIAL = 0.03, 0.06, 0.5
 #: How often what leads nowhere is kept, inputs among it.
 _UNUSED = 0.03
 #: What open sizes are taken as where elements are counted.
@@ -42,6 +44,8 @@ class Drawing:
 
     def __init__(self, key: str) -> None:
         self.d = Draw(key)
+        #: Of what was added later, so that the rest of a case stays what it was.
+        self.later = Draw(f"{key}:1")
         self.key = key
         self.policy = self.d.one(_POLICIES)
         self.lines: list[Line] = []
@@ -175,16 +179,33 @@ def draw_case(key: str) -> Case:
         [drawing.values[line.name] for line in lines if line.role == "input"],
         [drawing.values[name] for name in outputs],
     )
+    subject = _subject(d, model)
+    probes = draw_probes(d, subject, _MOST_PROBES)
+    options, by_name = draw_options(d), d.maybe(0.1)
     return Case(
         key,
         drawing.policy,
         lines,
         tuple(outputs),
         outputs,
-        draw_probes(d, _subject(d, model), _MOST_PROBES),
-        draw_options(d),
-        by_name=d.maybe(0.1),
+        draw_more(drawing.later, subject, probes),
+        options,
+        by_name=by_name,
+        form="" if by_name else _form(drawing.later, model),
     )
+
+
+def _form(d: Draw, model: Any) -> str:
+    """Draws what form a model has."""
+    tensors = [layer.output for layer in model.layers]
+    in_a_row = len(model.inputs) == 1 and all(
+        len(layer._inbound_nodes) == 1 and layer._inbound_nodes[0].input_tensors == [before]
+        for layer, before in zip(model.layers[1:], tensors, strict=False)
+    )
+    if in_a_row and tensors[-1] is model.outputs[0] and d.maybe(_SEQUENTIAL):
+        return "sequential"
+    is_closed = all(None not in x.shape[1:] for x in model.inputs)
+    return "whole" if is_closed and d.maybe(_WHOLE) else ""
 
 
 def _subject(d: Draw, model: Any) -> Subject:
@@ -210,6 +231,9 @@ def _input(drawing: Drawing) -> str:
     """Adds an input; returns it, or what it is embedded as where it holds whole numbers."""
     d = drawing.d
     kind = kind_of(d)
+    if drawing.later.maybe(_OF_STRINGS):
+        d = drawing.later
+        kind = d.one(STRINGS)
     shape, name = kind.shape(d, d.maybe(0.25)), f"in{drawing.count}"
     given = {"name": repr(name)} | ({"dtype": repr(kind.dtype)} if kind.dtype else {})
     made = drawing.add(d.call("keras.Input", shape, **given), "input")

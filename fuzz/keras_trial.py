@@ -27,7 +27,7 @@ from fuzz.judging import (
     moved_out_of_ties,
     off,
 )
-from fuzz.keras_inputs import VOCABULARY
+from fuzz.keras_inputs import VOCABULARY, WORDS
 from fuzz.keras_witness import Explained, Witness, is_turned
 from fuzz.outcome import DIFFERS, EQUAL, INVALID, REFUSED, Outcome, of_error, signature
 from probegen import runtime
@@ -65,9 +65,8 @@ def build(case: Case) -> dict[str, Any]:
         exec(setting, values)
     for line in case.lines:
         values[line.name] = eval(line.code, values)
-    model_line, stir_line, _ = case.closing()
-    exec(model_line, values)
-    exec(stir_line, values)
+    for ending in case.closing()[:-1]:
+        exec(ending, values)
     # Keras flattens dicts in an order of its own.
     names = keras.tree.flatten({n: n for n in case.outputs}) if case.by_name else case.outputs
     values["logits"] = [eval(case.logits[name], values) for name in names]
@@ -88,6 +87,9 @@ def samples(model: Any, call: int) -> list[Array]:
         shape = (_BATCHES[call], *sizes)
         dtype = str(tensor.dtype)
         x: Array
+        if dtype == "string":
+            found.append(_strings(rng, shape))
+            continue
         if keras.backend.is_float_dtype(dtype):
             x = rng.normal(0.2, 1.0, shape)
             x[1] = 0.0
@@ -104,6 +106,17 @@ def samples(model: Any, call: int) -> list[Array]:
                 x[4, max(1, len(x[4]) // 2) :] = 0
         found.append(x.astype("float32" if dtype == "bfloat16" else dtype))
     return found
+
+
+def _strings(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    """Returns texts where there is one a sample, else a word at each place."""
+    if len(shape) > 1:
+        words = rng.choice(WORDS, shape)
+        words[1] = ""
+        return words.astype(object)
+    texts = [" ".join(rng.choice(WORDS, n)) for n in rng.integers(1, 8, shape[0])]
+    texts[1] = "The, CAT?"
+    return np.array(texts, object)
 
 
 def attempt(
@@ -124,8 +137,8 @@ def attempt(
     try:
         built = build(case)
         model = built["model"]
-        witness = Witness(model, built["logits"])
-        feeds = [samples(model, call) for call in (0, 1)]
+        witness = Witness(built["core"], built["logits"], model)
+        feeds = [samples(built["core"], call) for call in (0, 1)]
         expected = [witness.predictions(feed) for feed in feeds]
         if not all(np.isfinite(y[[0]]).all() for found in expected for y in found):
             return Outcome(case.key, INVALID, "not finite on an ordinary sample")

@@ -50,10 +50,12 @@ class Witness:
     Args:
         model: the model.
         logits: for each output what its last softmax or sigmoid reads.
+        whole: what is explained, where that is the same model in another form.
     """
 
-    def __init__(self, model: Any, logits: Sequence[Any]) -> None:
+    def __init__(self, model: Any, logits: Sequence[Any], whole: Any = None) -> None:
         self.model = model
+        self._whole = model if whole is None else whole
         self._logits = list(logits)
         self._networks: dict[Any, Any] = {}
         #: What was computed, beside the inputs that it was computed of, so that these stay.
@@ -70,12 +72,13 @@ class Witness:
 
     def predictions(self, feed: Sequence[Array]) -> list[Array]:
         """Returns what the model predicts."""
-        found = self.model(_fed(feed), training=False)
+        found = self._whole(_fed(feed), training=False)
         return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(found)]
 
     def layer(self, path: Any) -> Any | None:
         """Returns the layer of a path that is called once and gives one tensor; else None."""
-        return self.model.get_layer(path) if path in self._made else None
+        inside = str(path).removeprefix(f"{self.model.name}/")
+        return self.model.get_layer(inside) if inside in self._made else None
 
     def activation(self, layer: Any, feed: Sequence[Array]) -> Array:
         """Returns what a layer gives."""
@@ -193,7 +196,8 @@ class Witness:
     def _scored(self, probe: Any) -> Any | None:
         """Returns the symbolic tensor that a probe takes its score from."""
         if probe.of is not None:
-            layer = self.model.layers[probe.of] if isinstance(probe.of, int) else None
+            told = isinstance(probe.of, int) and self._whole is self.model
+            layer = self.model.layers[probe.of] if told else None
             if layer is None or is_turned(layer):
                 return None
             return self._made.get(layer.name)
@@ -423,4 +427,6 @@ def _is_plain(probe: Any) -> bool:
 
 
 def _fed(feed: Sequence[Any]) -> Any:
-    return feed[0] if len(feed) == 1 else list(feed)
+    """Returns tensors as a model takes them: one by itself."""
+    tensors = [tf.convert_to_tensor(x) for x in feed]
+    return tensors[0] if len(tensors) == 1 else tensors

@@ -145,6 +145,31 @@ class Outer(keras.Model):  # type: ignore[misc]
         return y * ops.tanh(self.two(y))
 
 
+class Whole(keras.Model):  # type: ignore[misc]
+    """A model written as a class, all of which another model does."""
+
+    def __init__(self, core: Any, **given: Any) -> None:
+        super().__init__(**given)
+        self.core = core
+
+    def call(self, x: Any) -> Any:
+        """Returns what the other model gives."""
+        return self.core(x)
+
+    @classmethod
+    def of(cls, core: Any) -> Whole:
+        """Returns such a model, called once as people call theirs."""
+        made = cls(core)
+        zeros = [
+            tf.fill([2, *x.shape[1:]], "")
+            if x.dtype == "string"
+            else ops.zeros((2, *x.shape[1:]), x.dtype)
+            for x in core.inputs
+        ]
+        made(zeros[0] if len(zeros) == 1 else zeros)
+        return made
+
+
 class Both(layers.Layer):  # type: ignore[misc]
     """A layer with two results, as a dict."""
 

@@ -105,6 +105,35 @@ def draw_probes(d: Draw, subject: Subject, most: int = _MOST_PROBES) -> tuple[st
     return tuple(dict.fromkeys(probes))
 
 
+def draw_more(d: Draw, subject: Subject, probes: Sequence[str]) -> tuple[str, ...]:
+    """Returns probes, some in the place of which others are that ask for more.
+
+    Args:
+        d: draws.
+        subject: the model.
+        probes: those drawn.
+    """
+    several = {"output": d.whole(0, len(subject.outputs) - 1)} if len(subject.outputs) > 1 else {}
+    samples = _background(subject) if len(subject.inputs) == 1 else None
+    background = {"background": samples} if samples else {}
+    baseline = {"baseline": samples} if samples else {}
+    groups = {"groups": "'input'"}
+    choices = [
+        d.call("pg.FeatureAblation", **groups, **several),
+        d.call("pg.KernelSHAP", **groups, samples=20, max_groups=d.whole(3, 6), **several),
+        d.call("pg.LIME", **groups, samples=12, max_groups=5, **several),
+        d.call("pg.KernelSHAP", samples=40, groups="'grid:2'", **background, **several),
+        d.call("pg.LIME", samples=9, **background, **several),
+        d.call("pg.IntegratedGradients", steps=3, **baseline, **several),
+        d.call("pg.SmoothGrad", samples=3, of_method="pg.IntegratedGradients(2)", **several),
+    ]
+    kept = list(probes)
+    for code in d.some(choices, 0)[:2] if d.maybe(0.5) else ():
+        name = code.partition("(")[0]
+        kept = [one for one in kept if one.partition("(")[0] != name] + [code]
+    return tuple(kept)
+
+
 def draw_options(d: Draw) -> dict[str, str]:
     """Returns options of `pg.compile`."""
     return d.arguments(

@@ -13,6 +13,7 @@ import numpy as np
 import probegen as pg
 from fuzz import twins_by_draws, twins_by_scores
 from fuzz.scoring import Array, Gradient, Score
+from probegen.methods.arrays import StoredArray
 from probegen.methods.targets import Contrast, count_of_top, without_steps
 
 #: Methods that look at an input where it is, and nowhere else.
@@ -151,18 +152,22 @@ def attribution(
 
 
 def _smooth(probe: Any, x: Array, gradient: Gradient, channel: int | None) -> Array | None:
-    """Returns SmoothGrad of the methods that look at each copy alone."""
+    """Returns SmoothGrad of a method that is known."""
     methods = {"input_gradient": pg.InputGradient, "gradient_x_input": pg.GradientXInput}
     methods["saliency"] = pg.Saliency
-    if probe.of_method not in methods:
+    named = isinstance(probe.of_method, str)
+    method = methods[probe.of_method]() if named else probe.of_method
+    if not isinstance(method, (*AT_ONE_POINT, pg.IntegratedGradients)):
         return None
-    method = methods[probe.of_method]()
 
     def said(copies: Sequence[Array]) -> list[Array]:
+        if isinstance(method, pg.IntegratedGradients):
+            along = (_integrated(method, one, gradient) for one in copies)
+            return [one for one in along if one is not None]
         made = zip(copies, gradient(copies), strict=True)
-        found = [at_one_point(method, copy, slope) for copy, slope in made]
+        each = [at_one_point(method, copy, slope) for copy, slope in made]
         is_joined = isinstance(method, pg.Saliency) and channel is not None
-        return [one.max(axis=channel) for one in found] if is_joined else found
+        return [one.max(axis=channel) for one in each] if is_joined else each
 
     return twins_by_draws.smooth(probe, x, said)
 
@@ -188,12 +193,20 @@ def _points(rule: str, steps: int) -> tuple[Array, Array]:
 
 
 def _integrated(probe: Any, x: Array, gradient: Gradient) -> Array | None:
-    if not isinstance(probe.baseline, float | int):
+    baselines = [probe.baseline]
+    if isinstance(probe.baseline, StoredArray):
+        values = probe.baseline.values
+        baselines = list(values) if values.ndim == x.ndim else [values]
+    if not all(isinstance(start, float | int | np.ndarray) for start in baselines):
         return None
     points, weights = _points(probe.rule, probe.steps)
-    found = gradient([probe.baseline + point * (x - probe.baseline) for point in points])
-    total = sum(weight * one for weight, one in zip(weights, found, strict=True))
-    return np.asarray(total * (x - probe.baseline))
+    found = gradient([x - (1 - at) * (x - start) for start in baselines for at in points])
+    total = np.zeros(x.shape)
+    for i, start in enumerate(baselines):
+        own = found[i * len(points) : (i + 1) * len(points)]
+        slope = sum(weight * one for weight, one in zip(weights, own, strict=True))
+        total += slope * (x - start) / len(baselines)
+    return total
 
 
 def map_of_layer(probe: Any, activation: Array, gradient: Array, channel: int) -> Array | None:
