@@ -8,6 +8,7 @@ TensorFlow and in the indices that ONNX's MaxPool gives.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -174,7 +175,8 @@ def _average_at_run_time(
 ) -> ir.Value:
     """Handles open sizes."""
     if attribute(node, "ceil_mode", 0):
-        raise Refused("it has ceil_mode and an open size: which windows are whole is not known")
+        counted = _counted_at_run_time(b, g, x, axes, with_padding)
+        return _over_windows(b, b.div(g, b.cast(counted, dtype_of(g))), x, axes)
     if any(axis.before != 0 or axis.after != 0 for axis in axes) and not with_padding:
         # Pooled ones give the share of each window that lies within the input.
         one = b.const(np.ones([1] * rank_of(x)), dtype_of(x))
@@ -185,6 +187,27 @@ def _average_at_run_time(
         shape = [1, 1, *sizes_of(g)]
         g = b.div(g, b.op("AveragePool", ones, shape=shape, count_include_pad=1, **again))
     return b.mul(_over_windows(b, g, x, axes), 1 / _volume(axes))
+
+
+def _counted_at_run_time(
+    b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis], with_padding: bool
+) -> ir.Value:
+    """Returns the number that each window's sum is divided by, int64 `[*out]`.
+
+    As `_divisors` does for known sizes, where the number of windows is rounded up.
+    """
+    counts = []
+    for i, axis in enumerate(axes):
+        before, after = axis.padding if with_padding else (0, 0)
+        starts = b.mul(b.count_up(b.size(g, 2 + i), axis.count), axis.stride)
+        covered = axis.dilation * np.arange(axis.kernel) - axis.padding[0]
+        at = b.add(b.unsqueeze(starts, [1]), b.const(covered[None].astype(np.int64)))
+        end = b.add(b.size(x, 2 + i), after)
+        behind = b.elementwise("GreaterOrEqual", at, -before)
+        inside = b.op("And", behind, b.elementwise("Less", at, end), shape=at, dtype=behind.dtype)
+        count = b.reduce_sum(b.cast(inside, ir.DataType.INT64), [1], keepdims=False)
+        counts.append(b.unsqueeze(count, range(1, len(axes) - i)))
+    return functools.reduce(b.mul, counts)
 
 
 # -- norms ---------------------------------------------------------------------------------
@@ -198,7 +221,10 @@ def lp_pool(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         return
     axes = _axes(node, x)
     if attribute(node, "ceil_mode", 0) and not all(axis.static for axis in axes):
-        raise Refused("it has ceil_mode and an open size: which windows are whole is not known")
+        raise Refused(
+            "it has ceil_mode and an open size: runtimes do not agree what a window gives that "
+            "reaches behind the input"
+        )
     p = float(attribute(node, "p", 2))
     share = _norm_share(b, g, node.outputs[0], p)
     small = all(axis.static and known(axis.size) * known(axis.count) <= _MATRIX for axis in axes)
