@@ -585,9 +585,12 @@ class GradientPlanner:
         The input itself where it is floating, and every look-up or cast of its whole numbers.
         Where none of these is there, what is made by way of comparisons will do (a mask that is
         asked for), but not with `strict`. For methods by scores, what no gradient reaches stands
-        for an input that has nothing else.
+        for an input that has nothing else, and nothing beside the input itself: what it is looked
+        up as changes with it.
         """
         by_gradient = self._of_input_by(self._view.flows, position, end, strict)
+        if self._by_scores and (own := TensorRef(None, position=position)) in by_gradient:
+            return [own]
         if not self._by_scores or self._of_input_by(self._view.flows, position, end, strict=False):
             return by_gradient
         # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.

@@ -127,3 +127,19 @@ def test_what_the_target_does_not_depend_on_is_refused(tmp_path):
     with pytest.raises(NotDifferentiableError, match="does not depend on input 'right'"):
         pg.compile(model, pg.Occlusion(2, output="one", wrt="right"), tmp_path / "n.onnx")
     assert not (tmp_path / "n.onnx").exists()
+
+
+@pytest.mark.parametrize("path", ["m.onnx", "saved"])
+def test_what_an_input_is_looked_up_as_changes_with_it(tmp_path, path):
+    """The buckets of a number, beside the number itself: neither is hidden by itself."""
+    keras.utils.set_random_seed(5)
+    given = keras.Input((4,), name="row")
+    buckets = layers.Embedding(3, 2)(layers.Discretization([-0.4, 0.3])(given))
+    joined = layers.Flatten()(buckets + given[..., None])
+    model = keras.Model(given, layers.Dense(3, name="scores")(joined))
+    pg.compile(model, pg.FeatureAblation(target=1, fill=-1.0), tmp_path / path)
+    x = models.images((4,), count=3)
+    score = lambda v: model.predict_on_batch(v)[:, 1]  # noqa: E731
+    expected = [score(x) - score(np.where(np.arange(4) == i, -1, x)) for i in range(4)]
+    found = runtime.load(tmp_path / path).run(x)["feature_ablation/row"].array
+    np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
