@@ -29,6 +29,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -63,6 +64,9 @@ _SLOPES: Mapping[str, Callable[[Builder, ir.Value], ir.Value]] = {
     "Tanh": slope_of_tanh,
     "Relu": functools.partial(above, bound=0.0),
 }
+
+#: Activations that are 0 at 0.
+_ZERO_AT_ZERO = ("Tanh", "Relu")
 
 #: Positions of the inputs; the initial cell state follows the initial hidden state.
 _X, _W, _R, _B, _LENGTHS, _INITIAL, _PEEPHOLES = 0, 1, 2, 3, 4, 5, 7
@@ -222,7 +226,7 @@ class _Direction:
     running: ir.Value | None
 
     def seen(self) -> ir.Value:
-        """Returns x, the states before, and ones: `[time, batch, input + hidden + 1]`.
+        """Returns x, ones, and the states before: `[time, batch, input + 1 + hidden]`.
 
         Beyond the end of a sequence there are zeros in the place of ones.
         """
@@ -235,13 +239,18 @@ class _Direction:
             y = builder.where(self.running, y, builder.unsqueeze(self.initial[0], [0]))
         before = shift_by_one_step(builder, y, self.initial[0], self.backwards)
         return builder.op(
-            "Concat", self.x, before, ones, axis=-1, shape=[self.time, self.batch, self.seen_width]
+            "Concat", self.x, ones, before, axis=-1, shape=[self.time, self.batch, self.seen_width]
         )
 
     @property
     def seen_width(self) -> int:
         """Width of what `seen` returns."""
-        return _size(self.w, 1) + self.hidden + 1
+        return self.input + 1 + self.hidden
+
+    @property
+    def input(self) -> int:
+        """Width of x."""
+        return _size(self.w, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -427,8 +436,10 @@ def _lstm_factors(
         i, o, f = part.split(gates, n, n, n)
         c = part.activate(1, for_candidate)
         new = part.op("Mul", i, c)
-        real = body.cast(part.columns(seen, d.seen_width - 1, d.seen_width), ir.DataType.BOOL)
-        f, new = body.where(real, f, 1.0), body.where(real, new, 0.0)
+        real = body.cast(part.columns(seen, d.input, d.input + 1), ir.DataType.BOOL)
+        f = body.where(real, f, 1.0)
+        if d.running is not None or d.activations[1] not in _ZERO_AT_ZERO:
+            new = body.where(real, new, 0.0)  # rows that fill up are zeros, and their c is as well
         forget, news = part.each(f), part.each(new)
         cell = loop.carry(d.initial[1])
         run = [cell]
@@ -465,8 +476,10 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     d, loop, n = part.d, part.loop, part.d.hidden
     body, wide = loop.body, [part.d.batch, 3 * part.d.hidden]
     seen = part.read_seen()
-    sums = part.op("MatMul", seen, _gru_weights(d, reset_after=True), width=4 * n)
-    for_gates, of_input, of_state = part.split(sums, 2 * n, n, n)
+    weights = _gru_weights(d, reset_after=True)
+    for_gates = part.op("MatMul", seen, weights.gates, width=2 * n)
+    of_input = part.op("MatMul", part.columns(seen, 0, d.input + 1), weights.of_input)
+    of_state = part.op("MatMul", part.columns(seen, d.input, d.seen_width), weights.of_state)
     gates = part.activate(0, for_gates)
     z, r = part.split(gates, n, n)
     slope_of_gates, rest = part.slope_of_gates(gates, for_gates)
@@ -474,7 +487,7 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     for_h = part.op("Add", of_input, part.op("Mul", r, of_state))
     h = part.activate(1, for_h)
     (slope_of_h,) = part.slopes((1, for_h))
-    before = part.columns(seen, _size(d.w, 1), d.seen_width - 1)
+    before = part.columns(seen, d.input + 1, d.seen_width)
     to_z = part.op("Mul", part.op("Sub", before, h), slope_of_z)
     to_h = part.op("Mul", part.columns(rest, 0, n), slope_of_h)
     to_r = part.op("Mul", to_h, part.op("Mul", of_state, slope_of_r))
@@ -500,13 +513,14 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     """Writes steps through h = g(x W + (r H') R); returns what `_reset_after` does."""
     d, loop, body, n = part.d, part.loop, part.loop.body, part.d.hidden
     seen = part.read_seen()
-    sums = part.op("MatMul", seen, _gru_weights(d, reset_after=False), width=3 * n)
-    for_gates, of_input = part.split(sums, 2 * n, n)
+    weights = _gru_weights(d, reset_after=False)
+    for_gates = part.op("MatMul", seen, weights.gates, width=2 * n)
+    of_input = part.op("MatMul", part.columns(seen, 0, d.input + 1), weights.of_input)
     gates = part.activate(0, for_gates)
     z, r = part.split(gates, n, n)
     slope_of_gates, rest = part.slope_of_gates(gates, for_gates)
     slope_of_z, slope_of_r = part.split(slope_of_gates, n, n)
-    before = part.columns(seen, _size(d.w, 1), d.seen_width - 1)
+    before = part.columns(seen, d.input + 1, d.seen_width)
     r_gates, r_h = _split(d.builder, d.r, 2 * n, n, axis=0)
     reset = part.op("Mul", r, before)
     product = part.op("MatMul", reset, d.builder.transpose(r_h, [1, 0]))
@@ -541,34 +555,50 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
 
 
 def _lstm_weights(d: _Direction) -> ir.Value:
-    """Returns what turns x, the state before, and ones into the sums of the gates."""
+    """Returns what turns x, ones, and the state before into the sums of the gates."""
     builder = d.builder
     bias, state_bias = _bias_rows(d)
-    parts = (builder.transpose(d.w, [1, 0]), builder.transpose(d.r, [1, 0]))
-    return builder.concat([*parts, builder.add(bias, state_bias)], 0)
+    of_input, of_state = builder.transpose(d.w, [1, 0]), builder.transpose(d.r, [1, 0])
+    return builder.concat([of_input, builder.add(bias, state_bias), of_state], 0)
 
 
-def _gru_weights(d: _Direction, *, reset_after: bool) -> ir.Value:
-    """Returns what turns x, the state before, and ones into the sums of z, r and the candidate.
+class _GruWeights(NamedTuple):
+    """What a GRU's sums are products with.
 
-    The candidate's sum is without its share of the state, which is a fourth part by itself where
-    the reset gate comes after the product, and left out where it comes before.
+    Attributes:
+        gates: turns x, ones, and the state before into the sums of z and r.
+        of_input: turns x and ones into the candidate's sum, without its share of the state.
+        of_state: turns ones and the state before into that share, where the reset gate comes
+            after the product.
+    """
+
+    gates: ir.Value
+    of_input: ir.Value
+    of_state: ir.Value
+
+
+def _gru_weights(d: _Direction, *, reset_after: bool) -> _GruWeights:
+    """Returns the weights of a GRU.
+
+    The candidate's two biases are one where the reset gate comes before the product.
     """
     builder, n = d.builder, d.hidden
-    of_input, of_state = builder.transpose(d.w, [1, 0]), builder.transpose(d.r, [1, 0])
+
+    def of_gates(value: ir.Value) -> ir.Value:
+        return builder.slice(value, 1, 0, 2 * n)
+
+    def of_candidate(value: ir.Value) -> ir.Value:
+        return builder.slice(value, 1, 2 * n, 3 * n)
+
+    of_x, of_before = builder.transpose(d.w, [1, 0]), builder.transpose(d.r, [1, 0])
     bias, state_bias = _bias_rows(d)
-    of_gates, of_candidate = _split(builder, of_state, 2 * n, n)
-    if not reset_after:
-        of_state = builder.concat([of_gates, _zeros_like(d, n, n)], 1)
-        return builder.concat([of_input, of_state, builder.add(bias, state_bias)], 0)
-    bias_of_gates, bias_of_candidate = _split(builder, state_bias, 2 * n, n)
-    in_front = builder.concat([bias_of_gates, _zeros_like(d, 1, n)], 1)
-    rows = [
-        [of_input, _zeros_like(d, _size(d.w, 1), n)],
-        [of_gates, _zeros_like(d, n, n), of_candidate],
-        [builder.add(bias, in_front), bias_of_candidate],
-    ]
-    return builder.concat([builder.concat(row, 1) for row in rows], 0)
+    both = builder.add(bias, state_bias)
+    in_front = bias if reset_after else both
+    return _GruWeights(
+        gates=builder.concat([of_gates(v) for v in (of_x, both, of_before)], 0),
+        of_input=builder.concat([of_candidate(v) for v in (of_x, in_front)], 0),
+        of_state=builder.concat([of_candidate(v) for v in (state_bias, of_before)], 0),
+    )
 
 
 def _bias_rows(d: _Direction) -> tuple[ir.Value, ir.Value]:
