@@ -225,6 +225,7 @@ class _Masked:
         order = self._time - 1 - here if backwards else here
         #: Sorts the steps: those that count in front, in the order in which they are run.
         keys = tf.where(mask, order, order + self._time)
+        self._given = mask
         self._mask = tf.reverse(mask, [1]) if backwards else mask
         self._sorted = tf.math.top_k(-keys, self._time).indices
         counted = tf.cumsum(tf.cast(self._mask, tf.int32), axis=1)
@@ -248,11 +249,14 @@ class _Masked:
 
     def outputs(self, y: Any, last: Any, layer: Any) -> tuple[Any, Any]:
         """Returns the last output and those of all steps, in the order in which they are run."""
-        zero = layer.zero_output_for_mask
-        there = self._mask if zero else self._places >= 0
-        last = tf.where(there[:, -1:], last, 0.0)
+        zero, begun = layer.zero_output_for_mask, self._places >= 0
+        last = tf.where((self._mask if zero else begun)[:, -1:], last, 0.0)
         if not layer.return_sequences:
             return last, last[:, None]
+        there = begun
+        if zero:
+            # Keras' unrolled loop takes the mask as it is for this, run backwards or not.
+            there = begun & (self._given if layer.unroll else self._mask)
         outputs = self._outputs_at(y, tf.maximum(self._places, 0))
         return last, tf.where(there[:, :, None], outputs, 0.0)
 

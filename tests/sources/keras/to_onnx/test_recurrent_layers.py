@@ -177,6 +177,9 @@ def test_fixed_sizes_unrolled_and_stateful(tmp_path: Path) -> None:
     kinds: Layers = {
         "unrolled": lambda: layers.LSTM(4, unroll=True, return_sequences=True),
         "unrolled_gru": lambda: layers.GRU(4, unroll=True, go_backwards=True),
+        "unrolled_both": lambda: layers.Bidirectional(
+            layers.GRU(3, unroll=True, return_sequences=True)
+        ),
         "stateful": lambda: layers.GRU(4, stateful=True),
         "stateful_lstm": lambda: layers.LSTM(4, stateful=True, return_state=True),
     }
