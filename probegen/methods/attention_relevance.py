@@ -13,9 +13,10 @@ from probegen.methods.chains import (
     Attending,
     arranged,
     arranged_axes,
+    as_matrix,
+    given_out,
     head_axis,
     of_query,
-    without_query,
 )
 from probegen.methods.operations import Operations, T
 from probegen.methods.relevance_rules import RelevanceRules
@@ -33,7 +34,8 @@ class AttentionRelevance(OfAttention, GradientProbe):
     Layers may be self-attention over one stream of positions (the rule of eqs. 5 and 6), and
     cross-attention to other streams, as in an encoder and a decoder (eqs. 7 to 11): then there is
     a matrix for each stream that the last layer has read from, called after the last layer whose
-    keys it has. Layers that the target does not depend on are left out.
+    keys it has. Layers that the target does not depend on are left out. Positions along several
+    axes are one stream, as for `AttentionRollout`.
 
     Attributes:
         target: as for `InputGradient`.
@@ -41,6 +43,7 @@ class AttentionRelevance(OfAttention, GradientProbe):
         name: replaces the output name `"attention_relevance/<path of the last layer>"`.
         query: None for the whole matrix; an index for the row of one query, `[batch, key]` (0 for
             a classification token that stands first); `"mean"` for the mean over all queries.
+            Along several axes an index counts row by row.
         output, logits: as for `InputGradient`.
     """
 
@@ -74,14 +77,16 @@ class AttentionRelevance(OfAttention, GradientProbe):
         axes = arranged_axes(layers[-1].axes)
         rules = RelevanceRules(ops, len(axes))
         states: list[dict[int, T]] = []
+        fused: list[T] = []
         for value, gradient, layer in zip(weights, gradients, layers, strict=True):
             heads = ops.relu(
                 ops.mul(
-                    arranged(ops, value, layer.axes),
-                    arranged(ops, ops.cast(gradient, value), layer.axes),
+                    arranged(ops, value, layer),
+                    arranged(ops, ops.cast(gradient, value), layer),
                 )
             )
-            step = ops.mean(heads, head_axis(layer.axes))
+            fused.append(ops.mean(heads, head_axis(layer)))
+            step = as_matrix(ops, fused[-1], layer)
             queries = {} if layer.queries_after is None else states[layer.queries_after]
             read = {} if layer.keys_after is None else states[layer.keys_after]
             states.append(rules.after(layer, step, queries, read))
@@ -90,7 +95,8 @@ class AttentionRelevance(OfAttention, GradientProbe):
         matrix = rules.with_identity(found) if found is not None and keys == own else found
         if matrix is None:
             raise ValueError(f"the last layer has read nothing of stream {keys}")
-        return without_query(ops, of_query(ops, matrix, self.query, axes), self.query, axes)
+        rows = of_query(ops, matrix, self.query, axes)
+        return given_out(ops, rows, self.query, fused, layers, keys)
 
     def detail(self, axes: Axes) -> dict[str, Any]:
         """Returns which query."""

@@ -11,12 +11,14 @@ from probegen.errors import SpecError
 from probegen.methods.axes import Axes
 from probegen.methods.base import OfAttention, Selector, check_choice, option
 from probegen.methods.chains import (
+    KEY,
     Attending,
     arranged,
     arranged_axes,
+    as_matrix,
+    given_out,
     head_axis,
     of_query,
-    without_query,
 )
 from probegen.methods.operations import Operations, T
 
@@ -34,6 +36,10 @@ class AttentionRollout(OfAttention):
     what speaks for a class.
 
     The layers must be self-attention over one stream of positions, which is told from the graph.
+    Positions may lie along several axes, as the pixels of a map or the patches of frames: all of
+    them are one stream, whether a layer attends over all of its axes or over some, beside the
+    others (axial attention, divided space and time: between other places there is 0). Then it is
+    `[batch, query_0, query_1, ..., key_0, key_1, ...]`.
 
     Attributes:
         fuse: `"mean"`, `"max"` or `"min"` over the heads.
@@ -42,7 +48,7 @@ class AttentionRollout(OfAttention):
         name: replaces the output name `"attention_rollout/<path of the last layer>"`.
         query: None for the whole matrix; an index for the row of one query, `[batch, key]` (0 for
             a classification token that stands first); `"mean"` for the mean over all queries,
-            padding counted.
+            padding counted. Along several axes an index counts row by row.
     """
 
     kind: ClassVar[str] = "attention_rollout"
@@ -81,22 +87,26 @@ class AttentionRollout(OfAttention):
         keys: int,
     ) -> T:
         """Returns the product of the layers' matrices, from the last to the first."""
-        del gradients, keys
+        del gradients
         axes = arranged_axes(layers[-1].axes)
-        matrices = [self._matrix(ops, w, a.axes) for w, a in zip(weights, layers, strict=True)]
+        fuse = {"mean": ops.mean, "max": ops.max, "min": ops.min}[self.fuse]
+        fused = [
+            fuse(arranged(ops, w, a), head_axis(a)) for w, a in zip(weights, layers, strict=True)
+        ]
+        matrices = [
+            self._mixed(ops, as_matrix(ops, f, a), axes) for f, a in zip(fused, layers, strict=True)
+        ]
         rolled = of_query(ops, matrices[-1], self.query, axes)
         for matrix in reversed(matrices[:-1]):
             rolled = ops.matmul(rolled, matrix)
-        return without_query(ops, rolled, self.query, axes)
+        return given_out(ops, rolled, self.query, fused, layers, keys)
 
-    def _matrix(self, ops: Operations[T], weights: T, axes: Axes) -> T:
-        """Returns the matrix of one layer: heads fused, the residual added, rows scaled to 1."""
-        fuse = {"mean": ops.mean, "max": ops.max, "min": ops.min}[self.fuse]
-        fused = fuse(arranged(ops, weights, axes), head_axis(axes))
+    def _mixed(self, ops: Operations[T], fused: T, axes: Axes) -> T:
+        """Returns the matrix of one layer: the residual added, rows scaled to 1."""
         mixed = ops.add(
             ops.mul(ops.identity(fused), self.residual), ops.mul(fused, 1.0 - self.residual)
         )
-        total = ops.sum(mixed, (len(arranged_axes(axes)) - 1,), keepdims=True)
+        total = ops.sum(mixed, (axes.index(KEY),), keepdims=True)
         # A row of zeros (all keys are masked, and there is no residual) stays one.
         return ops.div(mixed, ops.where(ops.greater(total, 0.0), total, 1.0))
 

@@ -35,7 +35,7 @@ from probegen.artefact.manifest import (
 from probegen.errors import InstrumentError, SpecError, did_you_mean
 from probegen.methods.axes import Axes, Sizes, behind_batch, channel_axis, without
 from probegen.methods.baselines import Baseline
-from probegen.methods.chains import QUERY, Attending
+from probegen.methods.chains import QUERY, Attending, axes_named
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
@@ -331,14 +331,15 @@ class OfAttention(OfLayers):
         """
         if self.query is None:
             return axes, sizes
-        at = axes.index(QUERY)
-        size = sizes[at]
+        gone = axes_named(axes, QUERY)
+        along = [size for i in gone if (size := sizes[i]) is not None]
+        size = math.prod(along) if len(along) == len(gone) else None
         if isinstance(self.query, int) and size is not None and not -size <= self.query < size:
             raise InstrumentError(
                 f"query={self.query} is out of range: {layer!r} has {size} queries, 0 to "
                 f"{size - 1}."
             )
-        return without(axes, at), tuple(d for i, d in enumerate(sizes) if i != at)
+        return without(axes, *gone), tuple(d for i, d in enumerate(sizes) if i not in gone)
 
 
 @dataclasses.dataclass(frozen=True)

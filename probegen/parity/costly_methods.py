@@ -32,9 +32,10 @@ def with_fewer_positions(
     reference: Reference,
     feed_of: Callable[[Sizes], Mapping[str, Array]],
 ) -> list[Sizes]:
-    """Returns smaller sizes where methods by scores would cost much at the usual ones.
+    """Returns smaller sizes where methods would cost much at the usual ones.
 
-    The model has to run at both of a pair, and what is explained to keep two positions an axis.
+    Those are methods by scores, and matrices from all positions of a map to all others. The model
+    has to run at both of a pair, and what is explained by scores to keep two positions an axis.
 
     Args:
         usual: the sizes of the calls.
@@ -46,7 +47,12 @@ def with_fewer_positions(
         o for group in reference.plan.groups for o in group.outputs if isinstance(o.probe, ByScores)
     ]
     if not explained:
-        return usual
+        able = (
+            list(pair)
+            for pair in (smaller if _pairs_up_a_map(reference) else ())
+            if all(reference.cause_of_failure(feed_of(sizes)) is None for sizes in pair)
+        )
+        return next(able, usual)
 
     def shapes_at(feed: Mapping[str, Array]) -> list[tuple[int, ...]] | None:
         return _shapes(reference, explained, feed)
@@ -65,6 +71,15 @@ def with_fewer_positions(
         if all(_has_room(few, many) for few in found for many in at_usual):
             chosen, shapes = list(pair), found[0]
     return chosen
+
+
+def _pairs_up_a_map(reference: Reference) -> bool:
+    """Tells whether an output is of all pairs of positions of a map, of open sizes."""
+    return any(
+        len(layer.grid.queries) > 1 and None in chain.spec.shape[1:]
+        for chain in reference.plan.chains
+        for layer in chain.layers
+    )
 
 
 def _shapes(

@@ -522,10 +522,16 @@ class Comparison:
         if chain is None or not chain.gradients:
             return Start()
         axes = {o.spec.name: o.spec.axes for g in self.program.plan.groups for o in g.outputs}
+        shapes = {o.spec.name: o.spec.shape for o in self.program.plan.plain}
         nothing: dict[str, Array] = {}
         for gradient, weights in zip(chain.gradients, chain.weights, strict=True):
             zeros = as_described(np.zeros(call.expected[gradient].shape), axes[gradient])
             nothing[gradient] = nothing[weights] = zeros
+            missing = len(axes[gradient]) - zeros.ndim
+            if missing:  # gradients join frames with the samples, along the first axis
+                frames = shapes[weights][1 : 1 + missing]
+                sizes = [-1 if n is None else n for n in frames]
+                nothing[weights] = zeros.reshape(call.batch.size, *sizes, *zeros.shape[1:])
             several = next((a for a in (CLASS, STEP) if a in axes[gradient]), None)
             if several is not None:
                 nothing[weights] = zeros.take(0, axes[gradient].index(several))

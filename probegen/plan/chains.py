@@ -12,10 +12,13 @@ from probegen.methods.base import GradientProbe, OfAttention
 from probegen.methods.chains import (
     HEAD,
     KEY,
+    ONE_AXIS,
     QUERY,
     Attending,
-    arranged_axes,
+    Grid,
     layers_behind,
+    named_after,
+    result_axes,
     streams_read,
 )
 from probegen.plan import axes
@@ -49,10 +52,12 @@ class _Layer:
     Attributes:
         weights: its weights.
         reading: which positions it reads.
+        grid: which axes of its weights these lie along.
     """
 
     weights: AttentionWeights
     reading: Reading
+    grid: Grid = ONE_AXIS
 
     @property
     def name(self) -> str:
@@ -104,18 +109,24 @@ def chain_parts(
     if target is not None:
         weights = _reached(view, planner, weights, target)
     layers = _in_order(_layers(view, weights))
+    if target is not None and target.spec.several:
+        layers = [_of_samples(view, y) for y in layers]
     attending = _attending(probe, layers)
     _check_one_chain(probe, layers, attending)
     dtype = _finest(layers)
     last = layers[-1]
-    names = arranged_axes(last.names)
     streams = sorted(streams_read(attending, len(layers) - 1))
     parts = tuple(f"weights of {y.name} for probe {number}" for y in layers)
     slopes = tuple(f"gradient at {y.name} for probe {number}" for y in layers) if target else ()
     outputs = []
     for stream in streams:
-        at = layers[_place(attending, stream)]
-        sizes = tuple(_size(at if axis == KEY else last, axis) for axis in names)
+        at = layers[named_after(attending, stream)]
+        names = result_axes(last.names, len(last.grid.queries), len(at.grid.keys))
+        sizes = (
+            *(_size(last, name) for name in names if name == BATCH),
+            *(_size(last, name) for name in last.grid.queries),
+            *(_size(at, name) for name in at.grid.keys),
+        )
         left, shape = probe.result(names, sizes, last.name)
         facts = probe.described(names)
         detail = {n: v for n, v in facts["detail"].items() if n != GRADIENT_DETAIL}
@@ -177,11 +188,10 @@ def _reached(
 
 
 def _layers(view: ModelView, weights: Sequence[AttentionWeights]) -> list[_Layer]:
-    found = []
-    for one, reading in zip(weights, readings_of(view, weights), strict=True):
-        told = dataclasses.replace(reading, problem=reading.problem or _problem(one.axes))
-        found.append(_Layer(one, told))
-    return found
+    return [
+        _on_grid(one, reading)
+        for one, reading in zip(weights, readings_of(view, weights), strict=True)
+    ]
 
 
 #: What weights read that are made anew in each step of a loop.
@@ -209,17 +219,59 @@ def _renumbered(reading: Reading, places: Sequence[int] | Mapping[int, int]) -> 
     )
 
 
-def _problem(names: axes.Axes) -> str:
-    """Says what is wrong with the axes of attention weights; empty where nothing is."""
-    if QUERY in names and KEY in names:
-        own = (BATCH, HEAD, *axes.GROUPED_HEADS, QUERY, KEY)
-        others = [n for n in names if n not in own]
-        if not others:
-            return ""
-        return f"its weights have the axes {', '.join(names)}: it attends within parts of the input"
-    if KEY in names:
-        return "it has one query for all positions, which is none of them"
-    return f"its weights have the axes {', '.join(names)}: it attends along several at once"
+def _of_samples(view: ModelView, layer: _Layer) -> _Layer:
+    """Returns a layer with a problem where several gradients cannot be told apart by samples."""
+    ref = layer.weights.ref
+    if ref is None or len(view.tensor(ref).shape) == len(layer.shape):
+        return layer
+    problem = "its first axis joins samples with windows, frames or heads, for several classes"
+    told = dataclasses.replace(layer.reading, problem=layer.reading.problem or problem)
+    return dataclasses.replace(layer, reading=told)
+
+
+def _on_grid(weights: AttentionWeights, reading: Reading) -> _Layer:
+    """Returns a layer with the axes that its positions lie along.
+
+    What is no position is a head, and is known to be: by its name or by what it is of.
+    """
+    names = weights.axes
+    if reading.problem:
+        return _Layer(weights, reading)
+    queries: list[tuple[tuple[int, ...], str]] = []
+    keys: list[tuple[tuple[int, ...], str]] = []
+    strange: list[str] = []
+    along = reading.along if len(reading.along) == len(names) else ((),) * len(names)
+    of_queries = set(reading.queries)
+    for name, labels in zip(names, along, strict=True):
+        kind = name.split("_")[0]
+        if name == BATCH:
+            continue
+        if kind == KEY:
+            keys.append((labels, name))
+        elif labels and of_queries >= set(labels):
+            queries.append((labels, name))
+            if reading.beside >= set(labels):
+                keys.append((labels, name))
+        elif kind == QUERY and not (labels and reading.heads >= set(labels)):
+            queries.append((labels, name))
+        elif kind != HEAD and not (labels and reading.heads >= set(labels)):
+            strange.append(name)
+    queries.sort()
+    keys.sort()
+    problem = ""
+    if not queries:
+        problem = "it has one query for all positions, which is none of them"
+    elif strange:
+        problem = (
+            f"its weights have the axes {', '.join(names)}: it attends within parts of the input"
+        )
+    elif len(queries) + len(keys) > 2 and (
+        sum((labels for labels, _ in queries), ()) != reading.queries
+        or sum((labels for labels, _ in keys), ()) != reading.keys
+    ):
+        problem = "it attends over several axes, of which nobody can tell what they are"
+    grid = Grid(*(tuple(name for _, name in found) for found in (queries, keys)))
+    return _Layer(weights, dataclasses.replace(reading, problem=problem), grid)
 
 
 def _in_order(layers: Sequence[_Layer]) -> list[_Layer]:
@@ -276,7 +328,9 @@ def _attending(probe: OfAttention, layers: Sequence[_Layer]) -> tuple[Attending,
         queries, keys = (
             numbers.setdefault(labels, len(numbers)) for labels in (reading.queries, reading.keys)
         )
-        found.append(Attending(layer.name, layer.names, queries, keys, states[0], states[1]))
+        found.append(
+            Attending(layer.name, layer.names, queries, keys, states[0], states[1], layer.grid)
+        )
     return tuple(found)
 
 
@@ -357,17 +411,6 @@ def _shown(names: Sequence[str]) -> str:
 
 
 # -- what is made of them ----------------------------------------------------------------------
-
-
-def _place(attending: Sequence[Attending], stream: int) -> int:
-    """Returns the number of the layer that a matrix to a stream is called after.
-
-    The last one that attends from the stream of the last layer to it, or else from any.
-    """
-    own = attending[-1].queries
-    reading = [i for i, a in enumerate(attending) if a.keys == stream]
-    from_own = [i for i in reading if attending[i].queries == own]
-    return (from_own or reading)[-1]
 
 
 def _size(layer: _Layer, name: str) -> int | None:

@@ -326,6 +326,12 @@ class ChainOutput:
         weights = [values[name] for name in self.weights]
         gradients = [values[name] for name in self.gradients]
         layers = self.layers
+        if gradients and not (self.spec.target is not None and self.spec.target.several):
+            # Gradients are of the weights as they are applied, which may join samples with frames.
+            gradients = [
+                g if ops.rank(g) == ops.rank(w) else ops.reshape_like(g, w)
+                for g, w in zip(gradients, weights, strict=True)
+            ]
         if self.spec.target is not None and self.spec.target.several:
             # Gradients have an axis of classes or steps, with which weights broadcast.
             places = [behind_batch(layer.axes) for layer in layers]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from probegen.plan.axes import BATCH, Axes, attention_axes, channel_axis
@@ -74,12 +74,20 @@ class Step:
 class Reading:
     """What attention weights read, in the terms of positions.
 
+    Positions along several axes are those of one stream, the axes in the order of their labels:
+    attention along the rows of an image, and then along its columns, is from pixels to pixels.
+
     Attributes:
         queries: what the queries are positions of.
         keys: what the keys are positions of.
         queries_after: numbers of the attentions whose sums the queries are made of.
         keys_after: the same of the keys.
         problem: why these weights are no part of a stream; empty where they are.
+        beside: of these the labels of positions beside which there is attention of their own:
+            a query attends to keys of the same such positions.
+        heads: labels of the axes that are no positions.
+        along: labels along each axis of the weights as they come out, the slowest first; empty
+            where it is not known.
     """
 
     queries: tuple[int, ...]
@@ -87,6 +95,9 @@ class Reading:
     queries_after: frozenset[int]
     keys_after: frozenset[int]
     problem: str = ""
+    beside: frozenset[int] = frozenset()
+    heads: frozenset[int] = frozenset()
+    along: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,20 +124,38 @@ _NOTHING: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
+class _Read:
+    """What attention weights read, before it is known which of it their values have as well.
+
+    Attributes:
+        queries: the axis that is of queries by its place.
+        keys: the axes of the keys.
+        others: the axes beside these, without the samples.
+        problem: why these weights are no part of a stream; empty where they are.
+    """
+
+    queries: _Axis
+    keys: tuple[_Axis, ...]
+    others: tuple[_Axis, ...]
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Weights:
     """Where attention weights have what.
 
     Attributes:
-        query: the axis of the queries; None where there is one query, which has no axis.
-        key: the axis of the keys.
-        heads: axes along which there is one matrix of weights beside the other.
+        query: the last axis that may be of queries; None where there is one query, which has no
+            axis.
+        keys: the axes of the keys.
+        others: axes of further queries, of heads, and of what there is attention beside.
         batch: the axis of the samples, None where there is none.
         apart: whether what is joined with samples along an axis is told apart from them.
     """
 
     query: int | None
-    key: int
-    heads: tuple[int, ...] = ()
+    keys: tuple[int, ...]
+    others: tuple[int, ...] = ()
     batch: int | None = None
     apart: bool = False
 
@@ -140,11 +169,12 @@ def weight_axes(names: Axes, keys: Sequence[int], apart: bool = False) -> Weight
         apart: whether what is joined with samples along an axis is told apart from them.
     """
     named = attention_axes(names, keys)
-    chosen = {n: named.index(n) for n in ("query", "key", BATCH) if n in named}
-    key = chosen.get("key", (sorted(keys) or [len(named) - 1])[0])
-    query, batch = chosen.get("query"), chosen.get(BATCH)
-    beside = tuple(i for i in range(len(named)) if i not in (query, key, batch))
-    return Weights(query, key, beside, batch, apart)
+    summed = tuple(sorted(keys)) or (len(named) - 1,)
+    queries = [i for i, n in enumerate(named) if n.split("_")[0] == "query"]
+    query = queries[-1] if queries else None
+    batch = named.index(BATCH) if BATCH in named else None
+    others = tuple(i for i in range(len(named)) if i not in (query, *summed, batch))
+    return Weights(query, summed, others, batch, apart)
 
 
 def factor_pairs(own: int, rank: int, place: int, summed: int) -> list[tuple[int, int]]:
@@ -186,7 +216,7 @@ class Positions:
         """
         self.steps: list[Step] = []
         self._weights = dict(weights)
-        self._readings: dict[Hashable, Reading] = {}
+        self._readings: dict[Hashable, _Read] = {}
         self._numbers = {tensor: number for number, tensor in enumerate(weights)}
         self._axes: dict[Hashable, tuple[_Axis, ...]] = {}
         self._parents: list[int] = []
@@ -194,6 +224,8 @@ class Positions:
         self._cuts: dict[tuple[int, tuple[Size, ...]], tuple[int, ...]] = {}
         self._batch = self._new(is_position=True)
         self._mismatched: set[int] = set()
+        # Attention -> labels along which its values lie beside each other as its weights do.
+        self._shared: dict[int, set[int]] = {}
 
     def feed(
         self, tensor: Hashable, sizes: Sequence[Size], batch: int | None, channel: int | None
@@ -242,6 +274,8 @@ class Positions:
         self.steps.append(step)
         for (a, i), (b, j) in step.summed:
             self._check_sum(a, i, b, j)
+            self._note_shared(step, a, i, b)
+            self._note_shared(step, b, j, a)
         for tensor, sizes in step.results:
             if step.reshaped is not None and step.reshaped[1] == tensor:
                 operand = self._axes.get(step.reshaped[0], ())
@@ -256,7 +290,7 @@ class Positions:
 
     def readings(self) -> list[Reading]:
         """Returns what each attention reads, in the order of the weights; numbers count in it."""
-        nothing = Reading((), (), _NOTHING, _NOTHING, "it does not depend on the model's inputs")
+        nothing = _Read((), (), (), "it does not depend on the model's inputs")
         return [
             self._settled(number, self._readings.get(tensor, nothing))
             for tensor, number in self._numbers.items()
@@ -264,58 +298,102 @@ class Positions:
 
     # -- attention -------------------------------------------------------------------------
 
-    def _read(self, tensor: Hashable, weights: Weights) -> Reading:
+    def _read(self, tensor: Hashable, weights: Weights) -> _Read:
         """Returns what attention weights read, and notes what goes through them from here on."""
         axes, number = self._axes[tensor], self._numbers[tensor]
-        query, key, batch = weights.query, weights.key, weights.batch
-        problem = ""
+        query, batch = weights.query, weights.batch
         first = () if batch is None else axes[batch]
-        every = [*first, *(f for i in weights.heads for f in axes[i])]
-        beside = [f for f in every if self._root(f.label) != self._root(self._batch)]
-        samples = len(every) > len(beside)
+        others: list[_Axis] = []
+        samples = False
+        for axis in (first, *(axes[i] for i in weights.others)):
+            if self._root(self._batch) not in self._labels(axis):
+                others += [axis] if axis else []
+                continue
+            # What is joined with the samples has axes of its own as weights come out.
+            others += [(f,) for f in axis if self._root(f.label) != self._root(self._batch)]
+            samples = True
+        problem = ""
         if not weights.apart and samples and len(first) > 1:
             problem = "its first axis joins samples with windows, frames or heads"
-        if any(self._positional(f.label) for f in beside):
-            problem = (
+        queries = axes[query] if query is not None else ()
+        if not queries and not any(self._positional(f.label) for axis in others for f in axis):
+            # A single query is a position as well: what it sums up goes on from it.
+            queries = (_Factor(self._new(is_position=True), 1),)
+        keys = tuple(axes[i] for i in weights.keys if axes[i])
+        changed = list(axes)
+        for i in range(len(axes)):
+            if i in weights.keys:
+                changed[i] = tuple(
+                    dataclasses.replace(f, keys_of=f.keys_of | {number}) for f in axes[i]
+                )
+            elif i == query:
+                changed[i] = tuple(
+                    dataclasses.replace(f, after=f.after | {number}) for f in queries
+                )
+            else:
+                changed[i] = tuple(
+                    dataclasses.replace(f, after=f.after | {number}) if self._is_beside(f) else f
+                    for f in axes[i]
+                )
+        self._axes[tensor] = tuple(changed)
+        return _Read(queries, keys, tuple(others), problem)
+
+    def _is_beside(self, factor: _Factor) -> bool:
+        root = self._root(factor.label)
+        return root != self._root(self._batch) and self._is_position[root]
+
+    def _settled(self, number: int, read: _Read) -> Reading:
+        """Returns a reading once the whole graph was followed: labels may have become one."""
+        problem = read.problem
+        positional = [a for a in read.others if any(self._positional(f.label) for f in a)]
+        shared = set(map(self._root, self._shared.get(number, ())))
+        beside = [a for a in positional if set(self._labels(a)) <= shared]
+        queries = [a for a in positional if a not in beside]
+        heads = [a for a in read.others if a not in positional]
+        if any(set(self._labels(a)) & shared for a in queries) or (
+            positional and number not in self._shared
+        ):
+            problem = problem or (
                 "it attends over several axes, or within windows, frames or the like, one beside "
                 "the other"
             )
-        # A single query is a position as well: what it sums up goes on from it.
-        queries = axes[query] if query is not None else ()
-        queries = queries or (_Factor(self._new(is_position=True), 1),)
-        reading = Reading(
-            self._labels(queries),
-            self._labels(axes[key]),
-            _after(queries),
-            _after(axes[key]),
-            problem,
-        )
-        changed = list(axes)
-        if query is not None:
-            changed[query] = tuple(
-                dataclasses.replace(f, after=f.after | {number}) for f in queries
-            )
-        changed[key] = tuple(
-            dataclasses.replace(f, keys_of=f.keys_of | {number}) for f in axes[key]
-        )
-        self._axes[tensor] = tuple(changed)
-        return reading
-
-    def _settled(self, number: int, reading: Reading) -> Reading:
-        """Returns a reading once the whole graph was followed: labels may have become one."""
-        problem = reading.problem
+        if any(self._positional(f.label) for f in read.queries):
+            (beside if set(self._labels(read.queries)) <= shared else queries).append(read.queries)
+        elif positional:
+            heads.append(read.queries)
+        else:
+            queries.append(read.queries)
         if number in self._mismatched:
             problem = problem or "it weighs values of other positions than its keys are of"
-        both_channels = reading.queries != reading.keys and not any(
-            self._positional(label) for label in (*reading.queries, *reading.keys)
+        own, read_from = self._stream(queries), self._stream(read.keys)
+        if self._are_windows(self._stream(beside), {*own, *read_from}):
+            problem = problem or "it attends within windows, one beside the other"
+        every, others = self._stream([*queries, *beside]), self._stream([*read.keys, *beside])
+        over_channels = not any(map(self._positional, read_from)) and (
+            bool(positional) or (own != read_from and not any(map(self._positional, own)))
         )
-        if both_channels and reading.queries and reading.keys:
+        if over_channels and every and read_from:
             problem = problem or "it attends over channels"
-        return dataclasses.replace(
-            reading,
-            queries=tuple(map(self._root, reading.queries)),
-            keys=tuple(map(self._root, reading.keys)),
-            problem=problem,
+        return Reading(
+            every,
+            others,
+            _NOTHING.union(*(_after(a) for a in queries or beside)),
+            _NOTHING.union(*(_after(a) for a in read.keys or beside)),
+            problem,
+            frozenset(self._stream(beside)),
+            frozenset(self._stream(heads)),
+        )
+
+    def _stream(self, axes: Iterable[_Axis]) -> tuple[int, ...]:
+        """Returns the labels of positions along some axes, in the order of these labels."""
+        return tuple(label for labels in sorted(map(self._labels, axes)) for label in labels)
+
+    def _are_windows(self, beside: Sequence[int], own: Collection[int]) -> bool:
+        """Tells whether attention is within one part of an axis, beside the others of it."""
+        return any(
+            self._root(a) in beside and self._root(b) in own
+            for parts in self._cuts.values()
+            for a, b in (parts, parts[::-1])
         )
 
     # -- labels ----------------------------------------------------------------------------
@@ -411,6 +489,26 @@ class Positions:
                 continue
             if self._labels(keys) != self._labels(values) or _after(keys) != _after(values):
                 self._mismatched |= numbers
+
+    def _note_shared(self, step: Step, weights: Hashable, key: int, values: Hashable) -> None:
+        """Notes beside which positions of its values attention weighs: those of the same there."""
+        if weights not in self._axes or values not in self._axes or weights == values:
+            return
+        numbers = _NOTHING.union(*(f.keys_of for f in self._axes[weights][key]))
+        of_values = {
+            b
+            for link in step.kept
+            if link.operand == values
+            for a, b in link.pairs
+            if self._axes[values][a]
+        }
+        for link in step.kept if numbers else ():
+            if link.operand == weights:
+                labels = {
+                    f.label for a, b in link.pairs if b in of_values for f in self._axes[weights][a]
+                }
+                for number in numbers:
+                    self._shared.setdefault(number, set()).update(labels)
 
     # -- reshapes --------------------------------------------------------------------------
 

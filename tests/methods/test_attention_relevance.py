@@ -254,13 +254,14 @@ def test_queries_that_the_target_ignores_have_no_relevance(tmp_path):
     assert np.abs(found[:, 0, 1:]).max() > 1e-4
 
 
-def test_weights_that_a_layer_returns_beside_what_it_applies(tmp_path):
-    """A copy has no gradient: the weights on the way have."""
+@pytest.mark.parametrize("turned", [False, True])
+def test_weights_that_a_layer_returns_beside_what_it_applies(tmp_path, turned):
+    """A copy has no gradient, and one that is turned another order: the weights on the way."""
 
     class Returns(layers.Layer):
         def call(self, x):
             a = ops.softmax(ops.matmul(x, ops.transpose(x, (0, 2, 1))) / 3)
-            return x + ops.matmul(a, x), ops.copy(a)
+            return x + ops.matmul(a, x), ops.transpose(a, (0, 2, 1)) if turned else ops.copy(a)
 
     x = keras.Input((TIME, 6), name="x")
     y, _ = Returns(name="pair")(x)

@@ -209,13 +209,12 @@ REFUSED = {
         around(Applied(lambda _, x: ops.roll(windows(ops.roll(x, 2, 1)), -2, 1), name="w")),
         "'w' .*within windows",
     ),
-    "frames": (around(Applied(lambda _, x: attended(x), name="f"), (3, 4, 6)), "'f'.*frames"),
-    "over several axes": (
+    "channels within frames": (
         around(
-            lambda x: layers.MultiHeadAttention(2, 5, attention_axes=(1, 2), name="a")(x, x),
+            Applied(lambda _, x: ops.swapaxes(attended(ops.swapaxes(x, 2, 3)), 2, 3), name="f"),
             (3, 4, 6),
         ),
-        "'a' does not fit in",
+        "'f' does not fit in: it attends over channels",
     ),
     "channels": (around(Applied(channels, name="c")), "'c' does not fit in|'c' attend"),
     "values of others": (values_of_others(), "'odd'.*values of other positions than its keys"),

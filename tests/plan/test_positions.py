@@ -10,7 +10,7 @@ SELF = Step(
 
 
 def fed(weights=None, sizes=("N", 5, 6)):
-    positions = Positions(weights or {"w": Weights(1, 2, (), 0)})
+    positions = Positions(weights or {"w": Weights(1, (2,), (), 0)})
     positions.feed("x", sizes, 0, 2)
     return positions
 
@@ -33,7 +33,7 @@ def test_what_is_not_fed_is_not_followed():
 
 def reshaped(there, back, between=(), source=("N", 5, 6)):
     """The readings of attention behind two reshapes, and whether they are of one stream."""
-    positions = fed({"w": Weights(1, 2, (), 0)}, source)
+    positions = fed({"w": Weights(1, (2,), (), 0)}, source)
     positions.follow(Step(("x",), (("flat", there),), reshaped=("x", "flat")))
     for step in between:
         positions.follow(step)
@@ -67,7 +67,7 @@ def test_other_positions_after_another_cut():
 
 
 def test_the_second_layer_reads_what_the_first_has_written():
-    weights = {"w": Weights(1, 2, (), 0), "v": Weights(1, 2, (), 0)}
+    weights = {"w": Weights(1, (2,), (), 0), "v": Weights(1, (2,), (), 0)}
     positions = fed(weights)
     positions.follow(SELF)
     sums = ((("w", 2), ("x", 1)),)
@@ -115,7 +115,7 @@ def test_a_mask_that_is_repeated_adds_no_positions():
 
 def test_heads_are_no_positions_and_frames_are():
     def readings(source, cut):
-        positions = Positions({"w": Weights(2, 3, (1,), 0)})
+        positions = Positions({"w": Weights(2, (3,), (1,), 0)})
         positions.feed("x", source, 0, len(source) - 1)
         positions.follow(Step(("x",), (("h", cut),), reshaped=("x", "h")))
         time, heads = (1, 2) if len(source) == 3 else (2, 1)
@@ -132,8 +132,8 @@ def test_heads_are_no_positions_and_frames_are():
 
 
 def test_where_weights_have_what():
-    assert weight_axes(("batch", "time", "channel"), [1]) == Weights(2, 1, (), 0)
-    assert weight_axes(("batch", "axis_1", "time", "channel"), [3]) == Weights(2, 3, (1,), 0)
+    assert weight_axes(("batch", "time", "channel"), [1]) == Weights(2, (1,), (), 0)
+    assert weight_axes(("batch", "axis_1", "time", "channel"), [3]) == Weights(2, (3,), (1,), 0)
     assert weight_axes(("batch", "time"), [1]).query is None
     assert batch_and_channel(("time", "batch", "channel")) == (1, 2)
     assert batch_and_channel(("time",)) == (None, None)

@@ -38,6 +38,7 @@ _SAME = frozenset(
     {"Cast", "CheckNumerics", "ExpandDims", "Identity", "IdentityN", "PreventGradient"}
     | {"Reshape", "Squeeze", "StopGradient", "StridedSlice", "Transpose"}
 )
+_UNTURNED = _SAME - {"Transpose"}
 _MOST_STEPS = 200
 
 _registered: dict[type, Capture] = {}
@@ -138,7 +139,8 @@ def attention_of(
         start, end = (call.first_op, call.last_op) if call.layer_is_around else (first, len(made))
         within = None if call.layer_is_around else ("", 0)
         ref = _ref(call, made[start:end], of_loops, one.tensor, within)
-        given = next((t for t in call.outputs if _is_same(t, one.tensor)), one.tensor)
+        # What is returned turned round would lie in another order than gradients at the weights.
+        given = next((t for t in call.outputs if _is_same(t, one.tensor, _UNTURNED)), one.tensor)
         keys = one.keys if given is one.tensor else key_axes(given)
         weights = _in_steps(graph, call, Weights(given, keys, 0, 0, one.tensor, one.keys, ref))
         if not call.folds:
@@ -318,7 +320,7 @@ def in_one_order(weights: Weights) -> bool:
         if tensor is weights.applied:
             return True
         op = tensor.op
-        if op.type not in _SAME - {"Transpose"}:
+        if op.type not in _UNTURNED:
             return False
         tensor = op.inputs[0]
     return False
@@ -329,13 +331,19 @@ def is_given_by(tensor: Any, weights: Weights) -> bool:
     return weights.applied is not None and _is_same(tensor, weights.applied)
 
 
-def _is_same(tensor: Any, weights: Any) -> bool:
-    """Tells whether a tensor holds all of some weights, in another shape or type perhaps."""
+def _is_same(tensor: Any, weights: Any, by: Collection[str] = _SAME) -> bool:
+    """Tells whether a tensor holds all of some weights, in another shape or type perhaps.
+
+    Args:
+        tensor: a tensor.
+        weights: the weights.
+        by: the operations that may lie between.
+    """
     for _ in range(_MOST_STEPS):
         if tensor is weights:
             return True
         op = getattr(tensor, "op", None)
-        if op is None or op.type not in _SAME:
+        if op is None or op.type not in by:
             return False
         before = op.inputs[list(op.outputs).index(tensor) if op.type == "IdentityN" else 0]
         if op.type == "StridedSlice" and _sizes(before) != _sizes(tensor):

@@ -154,12 +154,22 @@ class KerasView(ModelView):
         """Returns which positions attention weights read, one by one."""
         made = [self._weights[w.plain_ref.key][w.number] for w in weights]
         where: dict[Hashable, WeightAxes] = {
-            id(w.applied): weight_axes(self.trace.axes(w.applied), w.applied_keys) for w in made
+            id(w.applied): weight_axes(
+                self.trace.axes(w.applied),
+                w.applied_keys,
+                w.tensor.shape.rank > w.applied.shape.rank,
+            )
+            for w in made
         }
         inputs = [(t, *batch_and_channel(self.trace.axes(t))) for t in self.trace.inputs]
-        found = follow_graph(self.trace.graph, inputs, where, told_sizes=True).readings()
-        by_tensor = dict(zip(where, found, strict=True))
-        return [by_tensor[id(w.applied)] for w in made]
+        positions = follow_graph(self.trace.graph, inputs, where, told_sizes=True)
+        by_tensor = dict(zip(where, positions.readings(), strict=True))
+        return [
+            dataclasses.replace(
+                by_tensor[id(w.applied)], along=tuple(positions.axes_of(id(w.tensor)))
+            )
+            for w in made
+        ]
 
     @property
     def _weights(self) -> Mapping[CallKey, Sequence[Weights]]:

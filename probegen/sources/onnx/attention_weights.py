@@ -1,21 +1,29 @@
 """Attention weights in a graph: a softmax whose result weighs values.
 
 A softmax counts where what it gives is multiplied with something that depends on the input, and
-summed over the axis along which it adds up to one, and the sum has a part in an output. Names are
+summed over the axes along which it adds up to one, and the sum has a part in an output. Names are
 not looked at.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
 from probegen.graph.core.marks import STRAIGHT_THROUGH
 from probegen.graph.core.queries import inputs_of
-from probegen.graph.core.values import attribute, constant_of, same_shape, shape_of, whole_numbers
-from probegen.sources.onnx.softmaxes import normalised, softmax_axis
+from probegen.graph.core.values import (
+    Dim,
+    attribute,
+    constant_of,
+    same_shape,
+    shape_of,
+    whole_numbers,
+)
+from probegen.sources.onnx.softmaxes import normalised, softmax_axes
 
 #: Operators that leave what a row of weights adds up over where it is.
 _THE_SAME = frozenset(
@@ -38,13 +46,13 @@ class Weights:
     Attributes:
         softmax: the node that makes them.
         value: the weights, as they are applied.
-        key: the axis that the softmax sums over.
+        keys: the axes that the softmax sums over.
         inside: the nodes from the scores' product to the weighted sum.
     """
 
     softmax: ir.Node
     value: ir.Value
-    key: int
+    keys: tuple[int, ...]
     inside: frozenset[ir.Node]
 
 
@@ -58,17 +66,17 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
     found: dict[ir.Value, Weights] = {}
     needed = _needed(graph)
     for node in graph:
-        key = softmax_axis(node)
-        if key is None:
+        keys = softmax_axes(node)
+        if not keys:
             continue
         value = node.outputs[0]
-        ways = [w for w in _ways_to_a_sum(value, key, varying, 0) if w[-1] in needed]
+        ways = [w for w in _ways_to_a_sum(value, keys, varying, 0) if w[-1] in needed]
         # A sum of the weights under a mask that is fed as numbers is no sum of values.
         way = next((w for w in ways if _is_wide(w[-1])), ways[0] if ways else None)
         if way is not None:
             inside = frozenset([node, *way, *_scores(node)])
             applied = _applied(value, way)
-            found.setdefault(applied, Weights(node, applied, key, inside))
+            found.setdefault(applied, Weights(node, applied, keys, inside))
     return list(found.values())
 
 
@@ -131,9 +139,9 @@ _FARTHEST = 8
 
 
 def _ways_to_a_sum(
-    value: ir.Value, key: int, varying: Container[ir.Value], depth: int
+    value: ir.Value, keys: tuple[int, ...], varying: Container[ir.Value], depth: int
 ) -> Iterator[list[ir.Node]]:
-    """Yields the nodes on ways from weights to a sum over their key axis, weighed with values."""
+    """Yields the nodes on ways from weights to a sum over their key axes, weighed with values."""
     shape = shape_of(value)
     if shape is None or depth > _FARTHEST:
         return
@@ -141,63 +149,84 @@ def _ways_to_a_sum(
         node = use.node
         if node.domain and node.op_type != STRAIGHT_THROUGH:
             continue
-        if _sums_over(node, use.idx, key, len(shape), varying):
+        if _sums_over(node, use.idx, keys, len(shape), varying):
             yield [node]
             if _is_wide(node):
                 continue
-        after = _followed(node, use.idx, key, shape)
+        after = _followed(node, use.idx, keys, shape)
         if after is not None:
             for way in _ways_to_a_sum(node.outputs[0], after, varying, depth + 1):
                 yield [node, *way]
 
 
 def _sums_over(
-    node: ir.Node, place: int, key: int, rank: int, varying: Container[ir.Value]
+    node: ir.Node, place: int, keys: tuple[int, ...], rank: int, varying: Container[ir.Value]
 ) -> bool:
-    """Tells whether a node multiplies weights with values and sums over the key axis."""
+    """Tells whether a node multiplies weights with values and sums over the key axes."""
     other = node.inputs[1 - place] if len(node.inputs) == 2 else None
     if other is None or other not in varying:
         return False
     if node.op_type == "MatMul":
-        return key == (rank - 1 if place == 0 else max(rank - 2, 0))
+        return keys == (rank - 1 if place == 0 else max(rank - 2, 0),)
     if node.op_type == "Einsum":
         terms, _, result = str(attribute(node, "equation")).replace(" ", "").partition("->")
         mine, others = terms.split(",")[place], terms.split(",")[1 - place]
         named = "..." not in mine and len(mine) == rank
-        return named and mine[key] in others and mine[key] not in result
+        return named and all(mine[key] in others and mine[key] not in result for key in keys)
     product, weighed = shape_of(node.outputs[0]), shape_of(other)
     if node.op_type != "Mul" or product is None or weighed is None or len(product) < len(weighed):
         return False
-    moved = key + len(product) - rank
+    moved = {key + len(product) - rank for key in keys}
     return any(_reduces(use.node, moved, len(product)) for use in node.outputs[0].uses())
 
 
-def _reduces(node: ir.Node, axis: int, rank: int) -> bool:
+def _reduces(node: ir.Node, along: set[int], rank: int) -> bool:
     if node.op_type not in ("ReduceSum", "ReduceMean"):
         return False
     axes = whole_numbers(node, "axes", 1)
-    return axes is not None and axis in {a % rank for a in axes}
+    return axes is not None and along <= {a % rank for a in axes}
 
 
-def _followed(node: ir.Node, place: int, key: int, shape: tuple[object, ...]) -> int | None:
-    """Returns where the key axis is behind a node that leaves weights what they are."""
+def _followed(
+    node: ir.Node, place: int, keys: tuple[int, ...], shape: tuple[Dim, ...]
+) -> tuple[int, ...] | None:
+    """Returns where the key axes are behind a node that leaves weights what they are."""
     after = shape_of(node.outputs[0])
     if node.op_type == STRAIGHT_THROUGH:
-        return key if place < 2 else None
+        return keys if place < 2 else None
     if node.op_type in _THE_SAME and after is not None and len(after) == len(shape):
         others = [v for i, v in enumerate(node.inputs) if i != place and v is not None]
         # Masks and scales: what has other sizes along the keys does not leave them what they are.
-        return key if all(_fits(v, len(shape)) for v in others) else None
+        return keys if all(_fits(v, len(shape)) for v in others) else None
     if node.op_type == "Transpose":
         perm = attribute(node, "perm") or list(range(len(shape)))[::-1]
-        return int(perm.index(key))
+        return tuple(sorted(int(perm.index(key)) for key in keys))
     if node.op_type in ("Squeeze", "Unsqueeze", "Reshape") and after is not None:
-        asked = _as_asked(node, shape, after)
-        # Trailing axes that stay in place: heads are joined with the batch, or told apart.
-        behind = len(shape) - key
-        same = shape[len(shape) - behind :] == asked[len(asked) - behind :]
-        return len(asked) - behind if same and behind <= len(asked) else _among(key, shape, asked)
+        return _reshaped(keys, shape, _as_asked(node, shape, after))
     return None
+
+
+def _reshaped(
+    keys: tuple[int, ...], shape: tuple[Dim, ...], after: tuple[object, ...]
+) -> tuple[int, ...] | None:
+    """Returns where the key axes are behind a reshape; None where nothing tells.
+
+    `[batch, head, query, key]` -> `[batch * head, query, key]`: what stands last stays in its place
+    `[batch, query, key_0, key_1]` -> `[batch, query, key_0 * key_1]`: joined
+    """
+    first, last = keys[0], keys[-1]
+    behind = len(shape) - first
+    if behind <= len(after) and shape[first:] == after[len(after) - behind :]:
+        return tuple(key + len(after) - len(shape) for key in keys)
+    if len(keys) == 1:
+        among = _among(first, shape, after)
+        return None if among is None else (among,)
+    sizes, rest = shape[first : last + 1], shape[last + 1 :]
+    known = [size for size in sizes if isinstance(size, int)]
+    joined = (math.prod(known), *rest)
+    if len(known) < len(sizes) or len(keys) != len(sizes) or after[-len(joined) :] != joined:
+        return None
+    return (len(after) - len(joined),)
 
 
 def _as_asked(

@@ -1,4 +1,4 @@
-"""What adds up to one along an axis in a graph: softmaxes, as one operator or written out."""
+"""What adds up to one along axes in a graph: softmaxes, as one operator or written out."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ _GUARDS = frozenset({"Add", "Max", "Identity", "Cast", "Clip"})
 _MOST_STEPS = 16
 
 
-def softmax_axis(node: ir.Node) -> int | None:
-    """Returns the axis along which the result of a node adds up to one; None where none is known.
+def softmax_axes(node: ir.Node) -> tuple[int, ...]:
+    """Returns the axes along which the result of a node adds up to one; none where none are known.
 
     Beside Softmax that is `e / sum(e)`, `e * (1 / sum(e))`, `exp(x - logsumexp(x))` and
-    `exp(log_softmax(x))`, with `e = exp(x)`, masked perhaps.
+    `exp(log_softmax(x))`, with `e = exp(x)`, masked perhaps; written out over one axis or several.
     """
     shape = shape_of(node.outputs[0]) if node.outputs and not node.domain else None
     if shape is None or len(shape) < 2:
-        return None
+        return ()
     rank = len(shape)
     if node.op_type == "Softmax":
-        return int(attribute(node, "axis", -1)) % rank
+        return (int(attribute(node, "axis", -1)) % rank,)
     if node.op_type in ("Div", "Mul"):
         above = normalised(node)
-        return None if above is None or not _is_exponential(above[0]) else above[1]
+        return () if above is None or not _is_exponential(above[0]) else above[1]
     if node.op_type == "Exp" and node.inputs[0] is not None:
         return _of_logarithm(node.inputs[0], rank)
-    return None
+    return ()
 
 
-def normalised(node: ir.Node) -> tuple[ir.Value, int] | None:
-    """Returns what a node divides by its own sum along one axis, and that axis; else None."""
+def normalised(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
+    """Returns what a node divides by its own sum along axes, and these; None for all others."""
     if node.op_type == "Div":
         pairs = operands(node.outputs[0], "Div", both=False)
     elif node.op_type == "Mul":
@@ -47,9 +47,9 @@ def normalised(node: ir.Node) -> tuple[ir.Value, int] | None:
     else:
         return None
     for above, under in pairs:
-        axis = _summed(above, under)
-        if axis is not None:
-            return above, axis
+        axes = _summed(above, under)
+        if axes:
+            return above, axes
     return None
 
 
@@ -64,8 +64,8 @@ def _reciprocal(value: ir.Value) -> ir.Value | None:
     return node.inputs[1] if one is not None and constant_of(one) is not None else None
 
 
-def _summed(above: ir.Value, under: ir.Value) -> int | None:
-    """Returns the one axis along which a value is summed up by another, kept from zero perhaps."""
+def _summed(above: ir.Value, under: ir.Value) -> tuple[int, ...]:
+    """Returns the axes along which a value is summed up by another, kept from zero perhaps."""
     node = under.producer()
     for _ in range(_MOST_STEPS):
         if node is None or node.domain or node.op_type not in _GUARDS:
@@ -73,11 +73,16 @@ def _summed(above: ir.Value, under: ir.Value) -> int | None:
         own = [v for v in node.inputs if v is not None and constant_of(v) is None]
         node = own[0].producer() if len(own) == 1 else None
     if node is None or node.op_type != "ReduceSum" or node.inputs[0] is not above:
-        return None
-    axes, shape = whole_numbers(node, "axes", 1), shape_of(above)
-    if axes is None or len(axes) != 1 or shape is None or not attribute(node, "keepdims", 1):
-        return None
-    return axes[0] % len(shape)
+        return ()
+    return _kept_axes(node, above)
+
+
+def _kept_axes(node: ir.Node, value: ir.Value) -> tuple[int, ...]:
+    """Returns the axes that a node reduces and keeps, as far as they are known."""
+    axes, shape = whole_numbers(node, "axes", 1), shape_of(value)
+    if not axes or shape is None or not attribute(node, "keepdims", 1):
+        return ()
+    return tuple(sorted(a % len(shape) for a in axes))
 
 
 def _is_exponential(value: ir.Value) -> bool:
@@ -94,22 +99,21 @@ def _is_exponential(value: ir.Value) -> bool:
     return False
 
 
-def _of_logarithm(value: ir.Value, rank: int) -> int | None:
-    """Returns the axis of a logarithm of a softmax, where a value is one."""
+def _of_logarithm(value: ir.Value, rank: int) -> tuple[int, ...]:
+    """Returns the axes of a logarithm of a softmax, where a value is one."""
     node = value.producer()
     if node is None or node.domain:
-        return None
+        return ()
     if node.op_type == "LogSoftmax":
-        return int(attribute(node, "axis", -1)) % rank
+        return (int(attribute(node, "axis", -1)) % rank,)
     if node.op_type == "Transpose" and node.inputs[0] is not None:
         before = _of_logarithm(node.inputs[0], rank)
         perm = list(attribute(node, "perm") or range(rank)[::-1])
-        return None if before is None else perm.index(before)
+        return tuple(sorted(perm.index(axis) for axis in before))
     for scores, total in operands(value, "Sub", both=False):
         made = total.producer()
-        if made is None or made.op_type != "ReduceLogSumExp" or made.inputs[0] is not scores:
-            continue
-        axes = whole_numbers(made, "axes", 1)
-        if axes is not None and len(axes) == 1 and attribute(made, "keepdims", 1):
-            return int(axes[0] % rank)
-    return None
+        if made is not None and made.op_type == "ReduceLogSumExp" and made.inputs[0] is scores:
+            axes = _kept_axes(made, scores)
+            if axes:
+                return axes
+    return ()

@@ -24,7 +24,7 @@ from probegen.plan.axes import BATCH, CHANNEL, TIME, WINDOW, Axes, channel_axis,
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import ATTENTION, STATE, WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints, Shape
-from probegen.plan.positions import Reading, batch_and_channel, weight_axes
+from probegen.plan.positions import Positions, Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.onnx import first_floats
@@ -387,11 +387,11 @@ class OnnxView(ModelView):
         return [AttentionWeights(point, 0, 1, facts, keys, ref=ref)]
 
     def _attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
-        """Returns the attention weights at a point, and the axis that their softmax sums over."""
+        """Returns the attention weights at a point, and the axes that their softmax sums over."""
         weights = self.weights(TensorRef(point.path, point.call_index))
         facts, apart = self._facts(weights.value), self._layouts.told_apart(weights.value)
         if apart is None or not apart.parts:
-            return facts, [weights.key]
+            return facts, weights.keys
         more = [apart.axis + i for i, part in enumerate(apart.parts) if part != -1]
         rank = len(shape_of(weights.value) or ())
         if len(more) > 1 or rank > _WITHOUT_HEADS:
@@ -399,7 +399,7 @@ class OnnxView(ModelView):
             names = dict(zip(more, _windows(len(more)), strict=True))
             axes = tuple(names.get(i, name) for i, name in enumerate(facts.axes))
             facts = dataclasses.replace(facts, axes=axes)
-        return facts, [weights.key + (len(more) if weights.key > apart.axis else 0)]
+        return facts, [key + (len(more) if key > apart.axis else 0) for key in weights.keys]
 
     def instead(self, kind: str) -> str:
         """Says what to do where no attention weights are found."""
@@ -481,14 +481,28 @@ class OnnxView(ModelView):
         made = [self.weights(w.plain_ref) for w in weights]
         where: dict[Hashable, WeightAxes] = {
             w.value: weight_axes(
-                self._layouts.axes(w.value), [w.key], self._layouts.told_apart(w.value) is not None
+                self._layouts.axes(w.value), w.keys, self._layouts.told_apart(w.value) is not None
             )
             for w in made
         }
         inputs = [(v, *batch_and_channel(self._layouts.axes(v))) for v in self.inputs]
-        found = follow_graph(self.graph, inputs, where).readings()
-        by_value = dict(zip(where, found, strict=True))
-        return [by_value[w.value] for w in made]
+        positions = follow_graph(self.graph, inputs, where)
+        by_value = dict(zip(where, positions.readings(), strict=True))
+        return [
+            dataclasses.replace(by_value[w.value], along=self._along(positions, w.value))
+            for w in made
+        ]
+
+    def _along(self, positions: Positions, value: ir.Value) -> tuple[tuple[int, ...], ...]:
+        """Returns the labels along each axis of attention weights as they come out."""
+        found = positions.axes_of(value)
+        apart = self._layouts.told_apart(value)
+        if apart is None or apart.parts is None:
+            return tuple(found)
+        own = found[apart.axis]
+        told = len(own) == len(apart.parts)
+        parts = [(label,) for label in own] if told else [()] * len(apart.parts)
+        return (*found[: apart.axis], *parts, *found[apart.axis + 1 :])
 
     def weights(self, ref: TensorRef) -> Weights:
         """Returns the attention weights that a node makes."""

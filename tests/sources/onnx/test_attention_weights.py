@@ -21,7 +21,10 @@ def _found(text: str, opset: int = 18, **weights):
     for node in graph:
         if any(v in varying for v in node.inputs):
             varying.update(node.outputs)
-    return [(str(w.value.name), w.key) for w in attention_weights(graph, varying)]
+    return [
+        (str(w.value.name), w.keys[0] if len(w.keys) == 1 else w.keys)
+        for w in attention_weights(graph, varying)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,33 @@ def test_softmaxes_that_are_written_out(body: str, tmp_path) -> None:
     assert _found(text, **used) == [("w", 2)]
     model = add_weights(parse(text), **used)
     assert pg.compile(model, [pg.Attention()], tmp_path / "m.onnx").report.passed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "l = ReduceLogSumExp<keepdims=1>(s, axes) p = Sub(s, l) w = Exp(p) "
+        'y = Einsum<equation="nabde,ndec->nabc">(w, x)',
+        "e = Exp(s) d = ReduceSum<keepdims=1>(e, axes) w = Div(e, d) "
+        "one = Reshape(w, joined) v = Reshape(x, line) z = MatMul(one, v) y = Reshape(z, map)",
+        # A sum over one of the two alone weighs nothing.
+        "e = Exp(s) d = ReduceSum<keepdims=1>(e, axes) w = Div(e, d) f = ReduceMax(w, last) "
+        "y = Mul(f, x)",
+    ],
+)
+def test_softmaxes_over_two_axes(body: str) -> None:
+    text = f"""
+        g (float[N,3,5,4] x) => (float[N,3,5,4] y) {{
+          s = Einsum<equation="nabc,ndec->nabde">(x, x) {body} }}"""
+    held = {
+        "axes": np.array([3, 4]),
+        "last": np.array([4]),
+        "joined": np.array([-1, 15, 15]),
+        "line": np.array([-1, 15, 4]),
+        "map": np.array([-1, 3, 5, 4]),
+    }
+    found = _found(text, **{n: v for n, v in held.items() if n in body})
+    assert found == ([("w", (3, 4))] if "Max" not in body else [])
 
 
 def test_a_sum_that_no_output_needs_is_none() -> None:
