@@ -15,6 +15,8 @@ from fuzz.shrinking import smaller, with_program
 #: One case in so many is verified by probegen as well, as users have it; the others are held
 #: against the witness alone. Some of these are inspected before.
 _VERIFIED, _INSPECTED = 3, 9
+#: One case in so many (that is not verified) has its input gradients held against differences.
+_BY_DIFFERENCES = 3
 #: One case in so many is written as a SavedModel as well.
 _SAVED = 30
 #: Methods that the witness knows nothing of, and TensorFlow's gradients cannot follow: only what is
@@ -39,9 +41,13 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     if number % _VERIFIED:
         kept = tuple(code for code in case.probes if code not in own_rules)
         case, own_rules = dataclasses.replace(case, probes=kept), []
+    differences = number % _BY_DIFFERENCES == 1
+    if differences and not any(code.startswith("pg.InputGradient(") for code in case.probes):
+        case = dataclasses.replace(case, probes=(*case.probes, "pg.InputGradient()"))
     formats = ("onnx", "savedmodel") if number % _SAVED == 0 and not own_rules else ("onnx",)
 
     def again(case: Case) -> Outcome:
-        return attempt(case, formats, number % _VERIFIED == 0, number % _INSPECTED == 0)
+        verify, inspect = number % _VERIFIED == 0, number % _INSPECTED == 0
+        return attempt(case, formats, verify, inspect, differences)
 
     return with_program(again(case), case, known, again, smaller)

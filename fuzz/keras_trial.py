@@ -28,6 +28,7 @@ from fuzz.judging import (
     off,
 )
 from fuzz.keras_inputs import VOCABULARY, WORDS
+from fuzz.keras_slopes import Shown, check_slopes, in_double
 from fuzz.keras_witness import Explained, Witness, is_turned
 from fuzz.outcome import DIFFERS, EQUAL, INVALID, REFUSED, Outcome, of_error, signature
 from probegen import runtime
@@ -125,6 +126,7 @@ def attempt(
     formats: Sequence[str] = ("onnx",),
     verify: bool = True,
     inspect: bool = False,
+    differences: bool = False,
 ) -> Outcome:
     """Tries a case; whatever happens becomes an outcome.
 
@@ -133,6 +135,7 @@ def attempt(
         formats: what it is written as.
         verify: let probegen verify the artefact as well, as users do.
         inspect: let probegen inspect the model before.
+        differences: hold input gradients against differences in float64 as well.
     """
     stage = "build"
     try:
@@ -172,10 +175,14 @@ def attempt(
                         raise
                     return Outcome(case.key, REFUSED, signature(error))
                 stage = "compare"
-                witnessed = sum(
-                    _compared(art, witness, kept, feed, y, case.policy)
+                runs = [
+                    _compared(art, witness, feed, y, case.policy)
                     for feed, y in zip(feeds, expected, strict=True)
-                )
+                ]
+                witnessed = sum(_same_explanations(run, kept) for run in runs)
+                wide = in_double(case, build, built, feeds[0], expected[0]) if differences else None
+                if wide is not None:
+                    witnessed += sum(_same_slopes(run, kept, wide) for run in runs)
     except FoundError as error:
         # The loudest sample may tell what is silence in the others: each row is asked only here.
         if any(
@@ -235,12 +242,11 @@ def _planned(
 def _compared(
     art: Any,
     witness: Witness,
-    probes: Sequence[Any],
     feed: Sequence[Array],
     expected: Sequence[Array],
     policy: str,
-) -> int:
-    """Compares one batch; returns how many attributions a witness knew.
+) -> _Run:
+    """Compares the predictions of one batch; returns what was said of it.
 
     Raises:
         FoundError: something is not what it should be.
@@ -257,8 +263,41 @@ def _compared(
         for found, where in ((result, ""), (plain, " without explanation")):
             check_prediction(f"{spec.name}{where}", found[spec.name].array, y, policy, again)
     check_rows_alone(art, named, result, policy, asked)
-    run = _Run(art, witness, feed, asked, result, policy)
-    return sum(_same_explanation(run, probes, spec) for spec in art.manifest.explanations)
+    return _Run(art, witness, feed, asked, result, policy)
+
+
+def _same_explanations(run: _Run, probes: Sequence[Any]) -> int:
+    """Compares the explanations of one batch; returns how many a witness knew.
+
+    Raises:
+        FoundError: one is not what it should be.
+    """
+    return sum(_same_explanation(run, probes, spec) for spec in run.art.manifest.explanations)
+
+
+def _same_slopes(run: _Run, probes: Sequence[Any], wide: Witness) -> int:
+    """Compares gradients of inputs with differences; returns how many are known.
+
+    Raises:
+        FoundError: one is no slope.
+    """
+    known = 0
+    own = [probe for probe in probes if probe.kind == "input_gradient"]
+    for spec in run.art.manifest.explanations if len(own) == 1 else ():
+        is_told = spec.kind == "input_gradient" and not isinstance(own[0].output, str)
+        explained = _explained(run, own[0], spec) if is_told and spec.layer is None else None
+        if explained is None or explained.at is None:
+            continue
+
+        def taped(feed: Sequence[Array], explained: Explained = explained) -> Array | None:
+            return run.witness.attribution(own[0], feed, explained, run.asked)
+
+        def given(feed: Sequence[Array], name: str = spec.name) -> Array:
+            return np.asarray(run.said(feed)[name].array)
+
+        shown = Shown(own[0], run.feed, run.asked, explained.at, given, taped, run.policy)
+        known += check_slopes("input_gradient beside differences", shown, wide)
+    return known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +319,11 @@ class _Run:
     asked: Mapping[str, Array]
     result: Any
     policy: str
+
+    def said(self, feed: Sequence[Array]) -> Any:
+        """Returns what comes out for other inputs."""
+        named = {i.name: x for i, x in zip(self.art.inputs, feed, strict=True)}
+        return self.art.run(named, **self.asked)
 
     def array(self, spec: Any) -> Array:
         """Returns what came out for an output."""
@@ -318,8 +362,7 @@ def _same_explanation(run: _Run, probes: Sequence[Any], spec: Any) -> bool:
 
     def beside(draw: int) -> tuple[Array, Array | None]:
         there = moved_out_of_ties(run.feed, draw)
-        named = {i.name: x for i, x in zip(run.art.inputs, there, strict=True)}
-        return run.art.run(named, **run.asked)[spec.name].array, right(there)
+        return run.said(there)[spec.name].array, right(there)
 
     check_attribution(
         f"{spec.kind} of {type(probe).__name__}",

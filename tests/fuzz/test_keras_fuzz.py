@@ -77,6 +77,16 @@ def test_a_wrong_attribution_is_found(monkeypatch):
     assert outcome.reason.startswith("input_gradient of InputGradient")
 
 
+def test_gradients_are_compared_with_differences_in_float64():
+    assert attempt(_case(), verify=False, differences=True).witnessed == 4 + 2
+
+    told = "layers.Lambda(lambda t: 2.0 * tf.raw_ops.StopGradient(input=t) - t)(v0)"
+    lines = (_case().lines[0], Line("v1", told), *_case().lines[2:])
+    outcome = attempt(_case(lines=lines), verify=False, differences=True)
+    assert outcome.verdict == DIFFERS, outcome.detail
+    assert outcome.reason.startswith("input_gradient beside differences")
+
+
 _OF_MAPS = (
     *("GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM", "ReciproCAM"),
     "ScoreCAM",
