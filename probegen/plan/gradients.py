@@ -316,13 +316,14 @@ class GradientPlanner:
 
         What does not run along the axes of its input has none that is called as these are.
         """
-        rank = len(self._view.tensor(one.ref).shape)
+        names = self._view.tensor(one.ref).axes
+        rank = len(names)
         numbers = one.start is not None and (one.start.is_lookup or one.start.moved)
         if one.start is not None and numbers and not self._follows_input(one):
-            between = ("id",) if rank == 3 else tuple(f"id_{i}" for i in range(rank - 2))
+            between = ["id"] if rank == 3 else [f"id_{i}" for i in range(rank - 2)]
+            between.insert(names.index(axes.BATCH) if axes.BATCH in names[:-1] else 0, axes.BATCH)
             looked_up = one.start.is_lookup and not one.start.counts
-            return (axes.BATCH, *between, EMBEDDING if looked_up else "feature")[:rank]
-        names = self._view.tensor(one.ref).axes
+            return (*between, EMBEDDING if looked_up else "feature")[:rank]
         if self._is_one_word(one):
             return (axes.BATCH, EMBEDDING)
         if one.start is not None and one.start.is_lookup:
@@ -620,12 +621,19 @@ class GradientPlanner:
         Raises:
             NotDifferentiableError: it is such a one.
         """
-        if not start.usable:
+        if start.usable:
+            return
+        if start.ref.path is not None and axes.BATCH in self._view.tensor(start.ref).axes[1:]:
             raise NotDifferentiableError(
-                f"what {start.label!r} makes of an input's numbers has not the batch for its first "
-                "axis (samples were joined along it, or axes turned), so that no part of it "
-                "belongs to one sample; give wrt= a layer behind it, or keep the batch first."
+                f"what {start.label!r} makes of an input's numbers has its axes in another order "
+                f"than the input; give wrt={start.ref.path!r}, whose attribution has them as they "
+                "are there, or a layer behind it."
             )
+        raise NotDifferentiableError(
+            f"what {start.label!r} makes of an input's numbers has not the batch for its first "
+            "axis (samples were joined along it, or axes turned), so that no part of it "
+            "belongs to one sample; give wrt= a layer behind it, or keep the batch first."
+        )
 
     def _why_no_input(self, position: int, end: Any) -> str:
         name = self._view.input_names[position]

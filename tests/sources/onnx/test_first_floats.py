@@ -1,11 +1,14 @@
 """Where whole numbers become floating in ONNX files: look-ups, one-hot rows, casts, masks."""
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 import probegen as pg
 from probegen import runtime
+from probegen.errors import NotDifferentiableError
 from probegen.graph.shape_inference import infer_shapes
 from probegen.plan.model_view import Tie
 from probegen.plan.plan import TensorRef
@@ -301,3 +304,23 @@ def test_columns_that_are_looked_up_one_by_one_are_hidden_by_themselves(tmp_path
         expected = (rows * weights[part : part + 3, 1]).sum(1)
         assert result[name].axes == ("batch",)
         np.testing.assert_allclose(result[name].array, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_look_ups_whose_axes_are_turned_say_how_they_can_be_explained(tmp_path):
+    """XLNet looks its words up with the steps in front."""
+    body = """t = Transpose<perm = [1, 0]>(ids)  words = Gather(table, t)
+      k = Tanh(words)  m = ReduceMean<keepdims = 0>(k, zero)  y = MatMul(m, w)"""
+    w = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    text = f"g (int64[batch, 7] ids) => (float[batch, 3] y) {{ {body} }}"
+    model = add_weights(parse(text), table=TABLE, w=w, zero=np.array([0]))
+    with pytest.raises(
+        NotDifferentiableError, match=r"another order.*give wrt='(.*)', whose"
+    ) as said:
+        pg.compile(model, pg.InputGradient(target=1), tmp_path / "m.onnx")
+    wrt = re.search("wrt='(.*)'", str(said.value))[1]
+    pg.compile(model, pg.InputGradient(target=1, wrt=wrt), tmp_path / "m.onnx")
+    ids = np.array([[0, 3, 12, 5, 5, 0, 1], [7, 1, 0, 2, 9, 4, 4]])
+    found = runtime.load(tmp_path / "m.onnx").run(ids)[f"input_gradient/{wrt}"]
+    assert found.axes == ("id", "batch", "embedding")
+    slopes = (1 - np.tanh(TABLE[ids.T]) ** 2) * w[:, 1] / 7
+    np.testing.assert_allclose(found.array, slopes, rtol=1e-5, atol=1e-7)
