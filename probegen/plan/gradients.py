@@ -239,21 +239,22 @@ class GradientPlanner:
 
         Those of an input whose look-ups have other positions than each other stay apart, and those
         that have none where the input is more than one number a sample: columns of a table that
-        are looked up one by one have nothing to do with each other.
+        are looked up one by one have nothing to do with each other. An input that the model also
+        computes with is moved itself, and what it looks up follows.
         """
         together: dict[Any, list[_Explained]] = {}
         for one in found:
             together.setdefault(one.inputs if len(one.inputs) == 1 else one.ref, []).append(one)
         whole: list[_Explained] = []
         for parts in together.values():
-            first, *others = parts
+            first, *others = [part for part in parts if part.ref.is_input] or parts
             positions = {self._positions(part) for part in parts}
             alone = len(first.inputs) == 1 and math.prod(self._sizes_of(first.inputs[0])) == 1
             if others and len(positions) == 1 and (alone or () not in positions):
                 name = first.inputs[0]
                 whole.append(dataclasses.replace(first, name=name, others=tuple(others)))
             else:
-                whole.extend(parts)
+                whole += [first, *others]
         return whole
 
     def _positions(self, one: _Explained) -> tuple[tuple[str, int | None], ...]:

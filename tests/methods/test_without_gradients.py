@@ -117,6 +117,22 @@ def test_what_is_filled_with_a_mark_holds_the_mark(tmp_path, kind):
     np.testing.assert_allclose(found, 2 * data - 3, atol=1e-5)
 
 
+def test_a_column_that_is_looked_up_and_counted_with_is_filled_for_both(tmp_path):
+    """The buckets of what is hidden are those of the number in its place, not a vector of zeros."""
+    keras.utils.set_random_seed(2)
+    x = keras.Input((3,), name="row")
+    ids = layers.Discretization([-0.5, 0.4], name="bucket")(x)
+    vectors = layers.Embedding(3, 2, embeddings_initializer="normal")(ids) + x[..., None]
+    model = keras.Model(x, layers.Dense(4)(layers.Flatten()(keras.ops.tanh(vectors))))
+    done = pg.compile(model, pg.FeatureAblation(fill=0.2, target=3), tmp_path / "m.onnx")
+    assert done.report.passed
+    data = models.images((3,), count=5)
+    score = lambda v: np.asarray(model(v))[:, 3]  # noqa: E731
+    expected = [score(data) - score(np.where(np.arange(3) == i, 0.2, data)) for i in range(3)]
+    found = runtime.load(tmp_path / "m.onnx").run(data)["feature_ablation/row"].array
+    np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
+
+
 def test_what_the_target_does_not_depend_on_is_refused(tmp_path):
     left, right = keras.Input((3,), name="left"), keras.Input((4,), name="right")
     one = layers.Dense(2, name="one")(left)
