@@ -21,8 +21,8 @@ import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import Rename, copy_node
-from probegen.graph.core.queries import depending_on, inputs_of, nodes_from
-from probegen.graph.core.values import Dim, dims_of, shape_of
+from probegen.graph.core.queries import depending_on, inputs_of, is_float, nodes_from
+from probegen.graph.core.values import Dim, dims_of, shape_of, static_shape
 from probegen.graph.loops.step_writer import StepWriter
 
 #: The largest activation of all points of a run together takes no more bytes than this, a sample
@@ -80,7 +80,8 @@ def usual_count(
 ) -> int:
     """Returns how many points a run takes where nobody says.
 
-    See `LARGEST_ACTIVATION`; with a backward pass, `ALL_ACTIVATIONS`.
+    See `LARGEST_ACTIVATION`; with a backward pass, `ALL_ACTIVATIONS`. One where a reshaping fixes
+    how many samples there are, whatever the inputs say.
 
     Args:
         graph: holds the forward pass.
@@ -93,12 +94,24 @@ def usual_count(
         return 1
     batch = {dims_of(value)[at] for value, at in inputs.items()}
     nodes = nodes_from(graph, places, ends)
+    if any(_fixes_the_batch(node) for node in nodes):
+        return 1
     sizes = [bytes_of(v, batch) for v in (*places, *(v for n in nodes for v in n.outputs))]
     if backward:
         weights = {v for node in nodes for v in inputs_of(node) if v.is_initializer()}
         room = max(CACHED_ACTIVATIONS, sum(bytes_of(v, ()) for v in weights))
         return max(1, min(_MOST, min(room, ALL_ACTIVATIONS) // max(1, 2 * sum(sizes))))
     return max(1, min(_MOST, LARGEST_ACTIVATION // max(1, *sizes)))
+
+
+def _fixes_the_batch(node: ir.Node) -> bool:
+    """Tells whether a node brings tensors of any size to one size, as `reshape(x, (14, 4))`."""
+    if node.op_type != "Reshape":
+        return False
+    before, after = node.inputs[0], node.outputs[0]
+    if before is None or not is_float(before) or shape_of(before) is None:
+        return False
+    return static_shape(before) is None and static_shape(after) is not None
 
 
 def bytes_of(value: ir.Value, batch: Collection[Dim]) -> int:

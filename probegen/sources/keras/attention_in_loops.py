@@ -114,8 +114,9 @@ def write_loop(
     )
     own = list(found[:count])
     result = own[0] if flat and count == 1 else tuple(own) if isinstance(loop_vars, tuple) else own
+    batches = _batch_sizes(tf.compat.v1.get_default_graph())
     return result, [
-        (_batch_first(array.stack(), w.shape), tuple(k + 1 for k in of))
+        (_batch_first(array.stack(), w.shape, batches), tuple(k + 1 for k in of))
         for array, w, of in zip(found[count + 1 :], weights, keys, strict=True)
     ]
 
@@ -183,8 +184,28 @@ def _tensor(graph: Any, weights: _InStep) -> Any:
     return alike[weights.number].outputs[0]
 
 
-def _batch_first(steps: Any, shape: Any) -> Any:
-    """Returns `[time, batch, ...]` as `[batch, time, ...]`."""
+def _batch_sizes(graph: Any) -> set[int | None]:
+    """Returns the first sizes of what is fed to a model, into which a graph is written."""
+    while isinstance(getattr(graph, "outer_graph", None), FuncGraph):
+        graph = graph.outer_graph
+    fed = [t for t in getattr(graph, "inputs", ()) if t.dtype != tf.resource and t.shape.rank]
+    return {t.shape[0] for t in fed}
+
+
+def _batch_first(steps: Any, shape: Any, batches: set[int | None]) -> Any:
+    """Returns `[time, batch, ...]` as `[batch, time, ...]`.
+
+    A loop over the samples (`ops.map`) has a sample's weights in each step, whose first size is
+    none of the batch: `[batch, ...]` is what it gathers.
+
+    Args:
+        steps: weights of all steps.
+        shape: of those of one step.
+        batches: sizes that the batch has; None is an open one.
+    """
+    if batches and (shape.rank == 0 or shape[0] not in batches):
+        steps.set_shape([None, *shape])
+        return steps
     rank = shape.rank + 1
     found = tf.transpose(steps, [1, 0, *range(2, rank)])
     found.set_shape([shape[0], steps.shape[0], *shape[1:]])

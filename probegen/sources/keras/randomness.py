@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 #: What the identity is called that a seed passes when it is handed out.
 _SEED = "probegen_seed"
@@ -208,4 +209,12 @@ def _functions(op: Any, *attributes: str) -> list[Any]:
             names += [value.func.name] if value.HasField("func") else []
             names += [f.name for f in value.list.func]
     known = (op.graph._get_function(name) for name in names)
-    return [f.graph for f in known if f is not None]
+    return [_graph_of(f, op.graph) for f in known if f is not None]
+
+
+def _graph_of(function: Any, around: Any) -> Any:
+    """Returns the graph of a function; those of TensorFlow 1 (as `tf.scan` has) hold a text."""
+    if hasattr(function, "graph"):
+        return function.graph
+    with around.as_default():
+        return function_def_to_graph(function.definition)

@@ -141,6 +141,18 @@ def test_a_reshape_to_one_sample_runs_one_point_at_a_time(tmp_path):
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "expected"), [(6, 1), ("rows", 16)])
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_reshape_that_fixes_the_batch_is_not_folded(backward, rows, expected):
+    """Two samples of three tokens are six rows, as a layer of experts may have it."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      g (float[n, 3, 4] x, int64[2] to) => (float[rows, 4] y) { y = Reshape(x, to) }"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    x, y = model.graph.inputs[0], model.graph.outputs[0]
+    y.shape = ir.Shape([rows, 4])
+    assert usual_count(model.graph, [x], [y], {x: 0}, backward=backward) == expected
+
+
 @pytest.mark.parametrize(
     ("size", "weights", "expected"),
     [

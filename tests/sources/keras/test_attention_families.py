@@ -507,6 +507,30 @@ def test_both_directions(tmp_path):
     np.testing.assert_allclose(result[names[1]].array, last, rtol=1e-4, atol=1e-6)
 
 
+class EachSample(Noting):
+    """Attends within each sample, one after the other."""
+
+    def call(self, x):
+        def of_one(steps):
+            weights = self.note(ops.softmax(ops.matmul(self.wide(steps), ops.transpose(steps))))
+            return ops.matmul(weights, steps)
+
+        return ops.map(of_one, x)
+
+
+def test_a_loop_over_the_samples_has_no_time(tmp_path):
+    x = series()
+    model = keras.Model(x, layers.Flatten()(EachSample(x.shape[-1], name="each")(x)))
+    assert pg.compile(model, pg.Attention(), tmp_path / "m.onnx").report.passed
+    art = runtime.load(tmp_path / "m.onnx")
+    assert art.manifest.explanations[0].axes == ("batch", "query", "key")
+    for batch in (2, 3):
+        value = fed(model, batch, T)
+        got = art.run(value)["attention/each"].array
+        scores = model.get_layer("each").wide(value) @ value.transpose(0, 2, 1)
+        np.testing.assert_allclose(got, tf.nn.softmax(scores), rtol=1e-4, atol=1e-6)
+
+
 class Decoder(Noting):
     """Attends to a memory in each turn of a loop of its own."""
 

@@ -202,6 +202,23 @@ def test_what_does_not_differ_from_call_to_call_is_no_draw(make, shape, argument
     np.testing.assert_allclose(found, model(x), rtol=1e-5, atol=1e-6)
 
 
+class Loss(layers.Layer):
+    """Adds the loss of connectionist temporal classification, of functions of TensorFlow 1."""
+
+    def call(self, labels, y):
+        counts = [ops.full(ops.shape(v)[:1], v.shape[1], "int32") for v in (labels, y)]
+        self.add_loss(ops.mean(ops.ctc_loss(labels, y, *counts)))
+        return y
+
+
+def test_functions_of_tensorflow_1_are_followed():
+    x, labels = keras.Input((5, 3), name="x"), keras.Input((2,), dtype="int32", name="labels")
+    model = keras.Model([x, labels], Loss(name="y")(labels, layers.Dense(4, name="first")(x)))
+    value = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
+    found = pg.instrument(model, [pg.Activations("first")])([value, np.ones((2, 2), "int32")])
+    np.testing.assert_allclose(found["y"], model.get_layer("first")(value), rtol=1e-5, atol=1e-6)
+
+
 def beside():
     """A model that draws beside its prediction."""
     x = keras.Input((4,), name="x")
