@@ -48,12 +48,6 @@ def test_a_server_from_start_to_end(path):
             _, found = read(answer.content, answer.headers["Inference-Header-Content-Length"])
             expected = runtime.load(path).run(x, target=1)["saliency/image"].array
             np.testing.assert_allclose(found["saliency/image"], expected, rtol=1e-5)
-            seconds = [
-                client.post("/v2/models/animals/infer", content=body, headers=headers).elapsed
-                for _ in range(10)
-            ]
-            # 0.02 of it is the delay; an answer that comes in two halves takes 0.04 more.
-            assert sorted(seconds)[2].total_seconds() < 0.05
             # What waits when the server is told to stop is answered.
             with ThreadPoolExecutor(6) as pool:
                 tasks = [
