@@ -138,8 +138,10 @@ def test_the_gate_leaves_them_all_out(network: Network) -> None:
             result[output.name]
 
 
-def test_text_forms_read_back(network: Network) -> None:
-    assert text_forms.from_json(text_forms.to_json(network.probes)) == tuple(network.probes)
+@pytest.mark.parametrize("attention", [False, True])
+def test_text_forms_read_back(attention: bool) -> None:
+    probes = every.probes(attention)
+    assert text_forms.from_json(text_forms.to_json(probes)) == tuple(probes)
 
 
 @pytest.fixture(scope="module")
