@@ -51,9 +51,16 @@ def place(model, tmp_path_factory):
     pg.compile(
         model, [*probes(("steps", 1), ""), pg.InputGradient(target="steps")], folder / "all.onnx"
     )
-    each = [p for i, step in enumerate(STEPS) for p in probes((step, 1), f"_{i}")]
-    pg.compile(model, each, folder / "each.onnx", verify=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def each(model, tmp_path_factory):
+    """The artefact of some steps, each with probes of its own."""
+    path = tmp_path_factory.mktemp("steps") / "each.onnx"
+    asked = [p for i, step in enumerate(STEPS) for p in probes((step, 1), f"_{i}")]
+    pg.compile(model, asked, path, verify=False)
+    return runtime.load(path)
 
 
 def series(batch, time, seed=0):
@@ -63,10 +70,10 @@ def series(batch, time, seed=0):
 
 
 @pytest.mark.parametrize(("batch", "time"), [(3, 7), (2, 4)])
-def test_each_is_what_the_step_alone_gives(place, batch, time):
+def test_each_is_what_the_step_alone_gives(place, each, batch, time):
     x = series(batch, time)
     found = runtime.load(place / "all.onnx").run(x)
-    alone = runtime.load(place / "each.onnx").run(x)
+    alone = each.run(x)
     for probe in probes(1, ""):
         record = found[probe.name]
         assert record.axes[:2] == ("batch", "step")

@@ -209,6 +209,13 @@ WIDE = (
     "tests/sources/keras/test_tape.py::test_integrated_gradients_at_an_embedding",
     "tests/sources/keras/test_time_distributed.py::test_letters_of_a_known_number_of_words",
     f"{_RECURRENT}a_fixed_batch_keeps_the_operators",
+    "tests/sources/keras/test_caches.py::test_it_is_verified_from_its_manifest",
+    # The kind that is left says the same of others.
+    "tests/cost/test_report.py::test_gradients_of_recurrent_layers_of_any_length[GRU",
+    "tests/cost/test_report.py::test_gradients_of_recurrent_layers_of_any_length[SimpleRNN",
+    "tests/sources/keras/test_axes.py::test_channels_first_artefacts[]",
+    "tests/sources/onnx/test_keras_exports.py::test_gradients_are_those_of_the_model[along rows",
+    f"{_CELL}[{{'go_backwards': True}}",
     "tests/test_litert.py::test_explanations[cnn",
     "tests/test_litert.py::test_one_wrong_sample_is_found[scores-2",
     "tests/test_litert.py::test_pictures_as_they_arrive",

@@ -1,5 +1,6 @@
 """Artefacts of two files: written, replaced, moved and opened as one."""
 
+import functools
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from keras import layers
+from onnx.reference import ReferenceEvaluator
 
 import probegen as pg
 from probegen import cli, runtime
@@ -28,30 +30,58 @@ from probegen.graph.external_data import wants_external_data, write_external_dat
 from probegen.runtime.files import write_atomic
 from tests import models
 
-SHAPE = (11, 8, 2)
+SHAPE = (2, 11, 8)
 
 
-def wide_cnn(seed):
-    """A small model of which two weights, of 3.5 and 25 kB, are written apart."""
-    keras.utils.set_random_seed(seed)
-    x = keras.Input(SHAPE, name="image")
-    y = layers.Conv2D(9, 3, activation="tanh")(x)
-    y = layers.Conv2D(11, 3, activation="tanh", padding="same")(y)
-    y = layers.Dense(13, activation="tanh")(layers.Flatten()(y))
-    return keras.Model(x, layers.Dense(4, activation="softmax", name="scores")(y), name="wide")
+@functools.cache
+def network(seed):
+    """An ONNX model of which two weights, of 9 and 1 kB, are written apart.
+
+    Two seeds need different data of one size.
+    """
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        wide (float[batch, 2, 11, 8] image) => (float[batch, 4] scores)
+        {
+            row = Flatten(image)
+            a = Gemm(row, w)
+            b = Tanh(a)
+            c = Gemm(b, u)
+            d = Tanh(c)
+            e = Gemm(d, v)
+            scores = Softmax(e)
+        }""")
+    rng = np.random.default_rng(seed)
+    for name, shape in {"w": (176, 13), "u": (13, 20), "v": (20, 4)}.items():
+        weight = rng.normal(size=shape).astype(np.float32) / 4
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    return model
+
+
+def export(seed, path, **options):
+    """Compiles a network, without comparing the artefact with it unless that is asked for."""
+    options = {"verify": False, **options}
+    return pg.compile(network(seed), pg.Saliency(target=1), path, **options)
+
+
+def expected_scores(seed):
+    (found,) = ReferenceEvaluator(network(seed)).run(None, {"image": models.images(SHAPE, seed=5)})
+    return found
 
 
 @pytest.fixture(scope="module")
 def probed():
-    """Two models of one architecture, which need different data of one size."""
-    return {seed: pg.instrument(wide_cnn(seed), pg.Saliency(target=1)) for seed in (1, 2)}
+    """An instrumented model of Keras."""
+    x = keras.Input((5,), name="x")
+    y = layers.Dense(6, activation="tanh")(x)
+    y = layers.Dense(4, activation="softmax")(y)
+    return pg.instrument(keras.Model(x, y), pg.Saliency(target=1))
 
 
 @pytest.fixture(scope="module")
-def made(probed, tmp_path_factory):
+def made(tmp_path_factory):
     """A verified artefact with external data; not to be changed."""
-    folder = tmp_path_factory.mktemp("made")
-    return pg.export(probed[1], folder / "big.onnx", external_data=True)
+    return export(1, tmp_path_factory.mktemp("made") / "big.onnx", external_data=True, verify=True)
 
 
 @pytest.fixture
@@ -85,12 +115,12 @@ def tensors(path):
 # -- writing -------------------------------------------------------------------------------
 
 
-def test_both_files_hold_one_artefact(made, probed):
+def test_both_files_hold_one_artefact(made):
     assert names(made.path.parent) == ["big.onnx", "big.onnx.data"]
     assert made.data == made.path.with_name("big.onnx.data")
     assert made.report.passed
     assert runtime.load(made.path).manifest.certificate["passed"]
-    assert pg.verify(made.path, probed[1].source).passed
+    assert pg.verify(made.path, network(1)).passed
     onnx.checker.check_model(str(made.path), full_check=True)
 
 
@@ -108,23 +138,23 @@ def test_large_tensors_lie_apart_and_aligned(made):
     assert end == made.data.stat().st_size
 
 
-def test_very_large_tensors_start_at_pages(probed, tmp_path, monkeypatch):
+def test_very_large_tensors_start_at_pages(tmp_path, monkeypatch):
     monkeypatch.setattr("probegen.graph.external_data._SMALLEST", 100)
     monkeypatch.setattr("probegen.graph.external_data._LARGE", 3000)
-    pg.export(probed[1], tmp_path / "big.onnx", external_data=True, verify=False)
+    export(1, tmp_path / "big.onnx", external_data=True)
     places = tensors(tmp_path / "big.onnx").values()
     assert {length >= 3000 for _, length in places} == {True, False}
     assert all(offset % 2**16 == 0 for offset, length in places if length >= 3000)
     assert all(offset % 64 == 0 for offset, _ in places)
     np.testing.assert_allclose(
         scores(tmp_path / "big.onnx"),
-        probed[1].source(models.images(SHAPE, seed=5)),
+        expected_scores(1),
         rtol=1e-5,
     )
 
 
-def test_the_same_numbers_as_from_one_file(made, probed, tmp_path):
-    one = pg.export(probed[1], tmp_path / "one.onnx", verify=False)
+def test_the_same_numbers_as_from_one_file(made, tmp_path):
+    one = export(1, tmp_path / "one.onnx")
     assert one.data is None
     assert names(tmp_path) == ["one.onnx"]
     x = models.images(SHAPE)
@@ -133,25 +163,25 @@ def test_the_same_numbers_as_from_one_file(made, probed, tmp_path):
         np.testing.assert_array_equal(ours[name].array, theirs[name].array)
 
 
-def test_the_same_model_gives_the_same_files(made, probed, tmp_path):
-    again = pg.export(probed[1], tmp_path / "big.onnx", external_data=True)
+def test_the_same_model_gives_the_same_files(made, tmp_path):
+    again = export(1, tmp_path / "big.onnx", external_data=True, verify=True)
     assert again.data.read_bytes() == made.data.read_bytes()
 
 
-def test_size_decides_where_nothing_is_asked(probed, tmp_path, monkeypatch):
+def test_size_decides_where_nothing_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("probegen.graph.external_data.PROTOBUF_LIMIT", 1500)
     monkeypatch.setattr("probegen.graph.external_data._ROOM", 100)
-    exported = pg.export(probed[1], tmp_path / "m.onnx", verify=False)
+    exported = export(1, tmp_path / "m.onnx")
     assert exported.data == tmp_path / "m.onnx.data"
     monkeypatch.setattr("probegen.graph.external_data.PROTOBUF_LIMIT", 100_000)
-    assert pg.export(probed[1], tmp_path / "m.onnx", verify=False).data is None
+    assert export(1, tmp_path / "m.onnx").data is None
     assert names(tmp_path) == ["m.onnx"]
 
 
-def test_refused_where_one_file_cannot_hold_it(probed, tmp_path, monkeypatch):
+def test_refused_where_one_file_cannot_hold_it(tmp_path, monkeypatch):
     monkeypatch.setattr("probegen.graph.external_data.PROTOBUF_LIMIT", 1500)
     with pytest.raises(ExportError, match=r"limit for one ONNX file.*external_data=False"):
-        pg.export(probed[1], tmp_path / "m.onnx", external_data=False)
+        export(1, tmp_path / "m.onnx", external_data=False)
     assert not names(tmp_path)
 
 
@@ -171,15 +201,18 @@ def test_a_failed_verification_leaves_the_old_artefact(artefact, probed, monkeyp
     before = scores(artefact)
     monkeypatch.setattr("probegen.parity.comparison.TOLERANCES", {"float32": 0.0})
     with pytest.raises(VerificationError):
-        pg.export(probed[2], artefact, external_data=True)
+        pg.export(probed, artefact, external_data=True)
     assert names(artefact.parent) == ["big.onnx", "big.onnx.data"]
     np.testing.assert_array_equal(scores(artefact), before)
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    wide_cnn(1).save("m.keras")
-    np.save("x.npy", models.images(SHAPE))
+    x = keras.Input((7, 5, 2), name="image")
+    y = layers.Conv2D(9, 3, activation="tanh")(x)
+    y = layers.Dense(13, activation="tanh")(layers.Flatten()(y))
+    keras.Model(x, layers.Dense(4, activation="softmax")(y)).save("m.keras")
+    np.save("x.npy", models.images((7, 5, 2)))
 
     def command(*arguments):
         with pytest.raises(SystemExit) as ended:
@@ -201,46 +234,45 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
 # -- replacing -----------------------------------------------------------------------------
 
 
-def test_another_build_replaces_both_files(artefact, probed):
-    pg.export(probed[2], artefact, external_data=True, verify=False)
+def test_another_build_replaces_both_files(artefact):
+    export(2, artefact, external_data=True)
     assert names(artefact.parent) == ["big.onnx", "big.onnx.data"]
-    expected = probed[2].source(models.images(SHAPE, seed=5))
-    np.testing.assert_allclose(scores(artefact), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores(artefact), expected_scores(2), rtol=1e-5)
 
 
-def test_data_that_nothing_needs_any_more_are_removed(artefact, probed):
-    pg.export(probed[2], artefact, verify=False)
+def test_data_that_nothing_needs_any_more_are_removed(artefact):
+    export(2, artefact)
     assert names(artefact.parent) == ["big.onnx"]
     assert scores(artefact).shape == (3, 4)
 
 
-def test_data_of_something_else_are_kept(probed, tmp_path):
+def test_data_of_something_else_are_kept(tmp_path):
     other = tmp_path / "big.onnx.data"
     other.write_text("precious")
-    pg.export(probed[1], tmp_path / "big.onnx", verify=False)
+    export(1, tmp_path / "big.onnx")
     with pytest.raises(OutputExistsError, match=r"big\.onnx\.data.*does not belong.*overwrite"):
-        pg.export(probed[1], tmp_path / "big.onnx", external_data=True, verify=False)
+        export(1, tmp_path / "big.onnx", external_data=True)
     assert names(tmp_path) == ["big.onnx", "big.onnx.data"]
     assert other.read_text() == "precious"
-    pg.export(probed[1], tmp_path / "big.onnx", external_data=True, overwrite=True, verify=False)
+    export(1, tmp_path / "big.onnx", external_data=True, overwrite=True)
     assert scores(tmp_path / "big.onnx").shape == (3, 4)
 
 
-def test_data_of_a_renamed_artefact_are_kept(artefact, probed):
+def test_data_of_a_renamed_artefact_are_kept(artefact):
     kept = artefact.rename(artefact.with_name("kept.onnx"))
     before = scores(kept)
     with pytest.raises(OutputExistsError, match="does not belong"):
-        pg.export(probed[2], artefact, external_data=True, verify=False)
-    pg.export(probed[1], artefact, external_data=True, verify=False)  # the same data serve both
-    pg.export(probed[2], artefact.with_name("other.onnx"), verify=False)
+        export(2, artefact, external_data=True)
+    export(1, artefact, external_data=True)  # the same data serve both
+    export(2, artefact.with_name("other.onnx"))
     np.testing.assert_array_equal(scores(kept), before)
     np.testing.assert_array_equal(scores(artefact), before)
 
 
-def test_a_folder_is_no_place_for_data(probed, tmp_path):
+def test_a_folder_is_no_place_for_data(tmp_path):
     (tmp_path / "big.onnx.data").mkdir()
     with pytest.raises(OutputExistsError, match="is a folder"):
-        pg.export(probed[1], tmp_path / "big.onnx", external_data=True, overwrite=True)
+        export(1, tmp_path / "big.onnx", external_data=True, overwrite=True)
     assert names(tmp_path) == ["big.onnx.data"]
 
 
@@ -275,27 +307,25 @@ def crash_at(monkeypatch, number):
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_crash_while_moving_leaves_the_old_artefact(artefact, probed, monkeypatch, number):
+def test_a_crash_while_moving_leaves_the_old_artefact(artefact, monkeypatch, number):
     before = scores(artefact)
     with monkeypatch.context() as patch:
         crash_at(patch, number)
         with pytest.raises(Crash):
-            pg.export(probed[2], artefact, external_data=True, verify=False)
+            export(2, artefact, external_data=True)
     assert names(artefact.parent) == ["big.onnx", "big.onnx.data"]
     np.testing.assert_array_equal(scores(artefact), before)
 
 
 @pytest.mark.parametrize("number", range(2))
-def test_a_crash_while_moving_leaves_nothing_where_nothing_was(
-    probed, tmp_path, monkeypatch, number
-):
+def test_a_crash_while_moving_leaves_nothing_where_nothing_was(tmp_path, monkeypatch, number):
     crash_at(monkeypatch, number)
     with pytest.raises(Crash):
-        pg.export(probed[1], tmp_path / "new" / "big.onnx", external_data=True, verify=False)
+        export(1, tmp_path / "new" / "big.onnx", external_data=True)
     assert not names(tmp_path)
 
 
-def test_no_model_ever_lies_beside_data_of_another_build(artefact, probed, monkeypatch):
+def test_no_model_ever_lies_beside_data_of_another_build(artefact, monkeypatch):
     """At every step a reader finds the old artefact, no model, or the new one."""
     states = []
 
@@ -309,7 +339,7 @@ def test_no_model_ever_lies_beside_data_of_another_build(artefact, probed, monke
 
     watch_renames(monkeypatch, look, look)
     old = weights_file.data_of(artefact).sha256
-    pg.export(probed[2], artefact, external_data=True, verify=False)
+    export(2, artefact, external_data=True)
     new = weights_file.data_of(artefact).sha256
     assert list(dict.fromkeys(states)) == [old, "none", new]
 
@@ -320,7 +350,7 @@ def test_a_folder_is_taken_back_too(probed, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         crash_at(patch, 1)
         with pytest.raises(Crash):
-            pg.export(probed[1], tmp_path / "saved", overwrite=True, verify=False)
+            pg.export(probed, tmp_path / "saved", overwrite=True, verify=False)
     assert names(tmp_path) == ["saved"]
     assert names(tmp_path / "saved") == ["mine"]
 
@@ -364,8 +394,8 @@ def test_empty_data(artefact):
         runtime.load(artefact)
 
 
-def test_data_of_another_build(artefact, probed, tmp_path):
-    other = pg.export(probed[2], tmp_path / "other" / "big.onnx", external_data=True, verify=False)
+def test_data_of_another_build(artefact, tmp_path):
+    other = export(2, tmp_path / "other" / "big.onnx", external_data=True)
     other.data.replace(weights_file.data_path(artefact))
     known, found = weights_file.data_of(artefact).sha256, weights_file.data_of(other.path).sha256
     with pytest.raises(ArtefactError, match=rf"of another build \({found[:12]}\); expected the "
@@ -424,10 +454,10 @@ class Block:
 sys.meta_path.insert(0, Block())
 import numpy as np
 from probegen import runtime
-print(runtime.load({str(made.path)!r}).run(np.ones((2, 11, 8, 2)))["saliency/image"].array.shape)
+print(runtime.load({str(made.path)!r}).run(np.ones((2, 2, 11, 8)))["saliency/image"].array.shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "(2, 11, 8)", done.stderr
+    assert done.stdout.strip() == "(2, 2, 11)", done.stderr
 
 
 # -- what killed processes leave -----------------------------------------------------------
@@ -516,15 +546,15 @@ def test_nothing_foreign_and_nothing_alive_is_swept(tmp_path):
 
 def test_long_names(probed, tmp_path):
     longest = tmp_path / ("n" * 250 + ".onnx")
-    pg.export(probed[1], longest, verify=False)
+    export(1, longest)
     assert names(tmp_path) == [longest.name]
     assert scores(longest).shape == (3, 4)
     runtime.load(longest).run(models.images(SHAPE)).to_npz(tmp_path / ("r" * 251 + ".npz"))
     with pytest.raises(WriteError, match=r"has 260 bytes with its '\.data' beside it.*up to 255"):
-        pg.export(probed[1], longest, external_data=True, verify=False)
+        export(1, longest, external_data=True)
     says = []
     with pytest.raises(WriteError, match=r"has 256 bytes; .* takes names of up to 255"):
-        pg.export(probed[1], tmp_path / ("n" * 251 + ".onnx"), progress=says.append)
+        pg.export(probed, tmp_path / ("n" * 251 + ".onnx"), progress=says.append)
     assert says == []
     with pytest.raises(WriteError, match="has 256 bytes"):
         runtime.load(longest).run(models.images(SHAPE)).to_html(tmp_path / ("r" * 251 + ".html"))
@@ -535,12 +565,11 @@ def test_links_are_followed(probed, tmp_path):
     store.mkdir()
     link = tmp_path / "link.onnx"
     link.symlink_to(store / "v1.onnx")
-    exported = pg.export(probed[2], link, external_data=True, verify=False)
+    exported = export(2, link, external_data=True)
     assert exported.path == link
     assert link.is_symlink()
     assert names(store) == ["v1.onnx", "v1.onnx.data"]
-    expected = probed[2].source(models.images(SHAPE, seed=5))
-    np.testing.assert_allclose(scores(link), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores(link), expected_scores(2), rtol=1e-5)
     runtime.load(link, check=True)
     page = tmp_path / "page.html"
     page.symlink_to(store / "real.html")
@@ -551,7 +580,7 @@ def test_links_are_followed(probed, tmp_path):
     folder = tmp_path / "saved"
     (store / "saved").mkdir()
     folder.symlink_to(store / "saved")
-    pg.export(probed[1], folder, overwrite=True, verify=False)
+    pg.export(probed, folder, overwrite=True, verify=False)
     assert folder.is_symlink()
     assert (store / "saved" / "saved_model.pb").exists()
 
@@ -572,5 +601,5 @@ def test_folders_without_permission(probed, tmp_path):
     tmp_path.chmod(0o500)
     says = []
     with pytest.raises(WriteError, match="no permission to write into"):
-        pg.export(probed[1], tmp_path / "m.onnx", progress=says.append)
+        pg.export(probed, tmp_path / "m.onnx", progress=says.append)
     assert says == []

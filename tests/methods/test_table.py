@@ -97,10 +97,11 @@ def test_manifests_of_schema_1_are_filled_in_with_what_the_methods_say():
 
 
 @functools.cache
-def modules():
-    """Returns the modules outside the table, each with its syntax tree."""
+def nodes():
+    """Returns what modules outside the table are written of, each node with its module's name."""
     outside = [p for p in sorted(ROOT.rglob("*.py")) if ROOT / "methods" not in p.parents]
-    return [(p.relative_to(ROOT).as_posix(), ast.parse(p.read_text())) for p in outside]
+    named = ((p.relative_to(ROOT).as_posix(), ast.parse(p.read_text())) for p in outside)
+    return [(name, node) for name, tree in named for node in ast.walk(tree)]
 
 
 def words_in(tree):
@@ -111,13 +112,12 @@ def words_in(tree):
 
 def test_nobody_asks_which_method_a_probe_is():
     asked = []
-    for name, tree in modules():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
-                "isinstance",
-                "issubclass",
-            ):
-                asked += [(name, w) for w in words_in(node.args[1]) & NAMES]
+    for name, node in nodes():
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "isinstance",
+            "issubclass",
+        ):
+            asked += [(name, w) for w in words_in(node.args[1]) & NAMES]
     # A layer of Keras is called like a method of ours.
     assert [a for a in asked if a != ("sources/keras/attention.py", "Attention")] == []
 
@@ -126,8 +126,7 @@ def test_nobody_compares_with_the_kind_of_an_attribution():
     kinds = {m.kind for m in methods.METHODS if issubclass(m, GradientProbe)}
     found = [
         (name, c.value)
-        for name, tree in modules()
-        for node in ast.walk(tree)
+        for name, node in nodes()
         if isinstance(node, ast.Compare)
         for c in ast.walk(node)
         if isinstance(c, ast.Constant) and c.value in kinds
@@ -139,8 +138,7 @@ def test_nobody_compares_with_the_kind_of_an_attribution():
 def test_who_imports_a_method():
     imports = {
         (name, alias.name)
-        for name, tree in modules()
-        for node in ast.walk(tree)
+        for name, node in nodes()
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("probegen.methods")
         for alias in node.names
         if alias.name in NAMES

@@ -93,14 +93,17 @@ def test_token_by_token_is_the_whole_text(model, place):
             np.testing.assert_allclose(row.sum(-1), 1, rtol=1e-5)
 
 
-def test_what_the_cache_is(model, place):
+def test_it_is_verified_from_its_manifest(model, place):
+    assert pg.verify(place, model).passed
+
+
+def test_what_the_cache_is(place):
     art = runtime.load(place)
     spec = next(i for i in art.inputs if i.next_state)
     assert (spec.name, spec.next_state) == ("state/cache", "next_state/cache")
     assert spec.axes == ("batch", "layer", "key_value", "past", "head", "feature")
     assert (spec.shape, spec.longest) == ((None, 2, 2, None, 2, 4), LONGEST)
     assert art.run("a cat in").predictions["token_embedding"].shape[1] == 6
-    assert pg.verify(place, model).passed
     with pytest.raises(InputError, match="different lengths, and padding would go into the states"):
         art.run(["a cat", "the"])
     full = art.run({"token_ids": ids_of(1, LONGEST - 1)}, explain=False)
