@@ -13,9 +13,6 @@ import pytest
 from tests.processor_time import ProcessorTime
 from tests.wide import wide
 
-#: Objects that are made before Python looks for garbage; 700 by default.
-_GARBAGE = 50_000
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has the processor time of the tests counted."""
@@ -44,12 +41,10 @@ onnxruntime.InferenceSession.__init__ = _open_without_spinning
 def pytest_collection_finish() -> None:
     """Takes all that is there by now out of what Python looks through for garbage again and again.
 
-    TensorFlow and thousands of tests are most of what there is, and stay. What models and graphs
-    leave is looked for more rarely than by default, which takes a twelfth off the whole.
+    TensorFlow and thousands of tests are most of what there is, and stay.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
