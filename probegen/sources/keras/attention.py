@@ -149,7 +149,7 @@ def attention_of(
         found.setdefault((call.path, call.index), []).append((one.position, weights))
     for loop in looped:
         call = places.owner(loop.position)
-        weights = Weights(loop.tensor, loop.keys, 1)
+        weights = Weights(loop.tensor, loop.keys, loop.steps)
         found.setdefault((call.path, call.index), []).append(
             (loop.position, _in_steps(graph, call, weights))
         )

@@ -34,13 +34,16 @@ class Looped:
 
     Attributes:
         position: how many operations the graph had before the loop.
-        tensor: the weights of all steps, `[batch, time, ...]`.
+        tensor: the weights of all steps, `[batch, time, ...]`; `[batch, ...]` of a loop over the
+            samples.
         keys: the axes that the softmax sums over.
+        steps: how many axes of time stand behind the batch.
     """
 
     position: int
     tensor: Any
     keys: tuple[int, ...]
+    steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +64,13 @@ class _InStep:
 
 
 def write_loop(
-    original: Callable[..., Any], cond: Any, body: Any, loop_vars: Any, **options: Any
-) -> tuple[Any, list[tuple[Any, tuple[int, ...]]]]:
+    original: Callable[..., Any],
+    cond: Any,
+    body: Any,
+    loop_vars: Any,
+    position: int,
+    **options: Any,
+) -> tuple[Any, list[Looped]]:
     """Writes a loop that gives out the attention weights of each of its steps as well.
 
     Args:
@@ -70,10 +78,11 @@ def write_loop(
         cond: as for that.
         body: as for that.
         loop_vars: as for that.
+        position: how many operations the graph has before the loop.
         **options: as for that.
 
     Returns:
-        What the loop returns, and the weights, `[batch, time, ...]`, each with its keys.
+        What the loop returns, and the weights.
     """
     weights = _weights_in(original, cond, body, loop_vars, options)
     if not weights:
@@ -116,7 +125,7 @@ def write_loop(
     result = own[0] if flat and count == 1 else tuple(own) if isinstance(loop_vars, tuple) else own
     batches = _batch_sizes(tf.compat.v1.get_default_graph())
     return result, [
-        (_batch_first(array.stack(), w.shape, batches), tuple(k + 1 for k in of))
+        _gathered(position, array.stack(), w.shape, tuple(k + 1 for k in of), batches)
         for array, w, of in zip(found[count + 1 :], weights, keys, strict=True)
     ]
 
@@ -192,21 +201,24 @@ def _batch_sizes(graph: Any) -> set[int | None]:
     return {t.shape[0] for t in fed}
 
 
-def _batch_first(steps: Any, shape: Any, batches: set[int | None]) -> Any:
-    """Returns `[time, batch, ...]` as `[batch, time, ...]`.
+def _gathered(
+    position: int, steps: Any, shape: Any, keys: tuple[int, ...], batches: set[int | None]
+) -> Looped:
+    """Returns weights that a loop has gathered, the batch in front.
 
     A loop over the samples (`ops.map`) has a sample's weights in each step, whose first size is
-    none of the batch: `[batch, ...]` is what it gathers.
+    none of the batch: what it gathers is `[batch, ...]` and has no time.
 
     Args:
-        steps: weights of all steps.
+        position: how many operations the graph had before the loop.
+        steps: weights of all steps, `[steps, ...]`.
         shape: of those of one step.
+        keys: axes of `steps` that are summed over.
         batches: sizes that the batch has; None is an open one.
     """
     if batches and (shape.rank == 0 or shape[0] not in batches):
         steps.set_shape([None, *shape])
-        return steps
-    rank = shape.rank + 1
-    found = tf.transpose(steps, [1, 0, *range(2, rank)])
+        return Looped(position, steps, keys, 0)
+    found = tf.transpose(steps, [1, 0, *range(2, shape.rank + 1)])
     found.set_shape([shape[0], steps.shape[0], *shape[1:]])
-    return found
+    return Looped(position, found, keys, 1)

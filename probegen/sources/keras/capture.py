@@ -275,10 +275,9 @@ class Watcher:
                 return original(cond, body, loop_vars, **options)
         position = _operations()
         with self._writing_loop():
-            found, weights = write_loop(original, cond, body, loop_vars, **options)
-            for tensor, keys in weights:
-                call = self._stack[-1] if self._stack else None
-                self.looped.append(Looped(position, as_fed(call, tensor), keys))
+            found, weights = write_loop(original, cond, body, loop_vars, position, **options)
+            call = self._stack[-1] if self._stack else None
+            self.looped += [dataclasses.replace(w, tensor=as_fed(call, w.tensor)) for w in weights]
         return found
 
     @contextlib.contextmanager
