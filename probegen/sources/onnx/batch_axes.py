@@ -286,7 +286,7 @@ def _broadcasting(
             unknown = True
         else:
             operands.append((own, factors))
-    if unknown and not any((SAMPLES,) in factors for _, factors in operands):
+    if unknown and not any(SAMPLES in axis for _, factors in operands for axis in factors):
         return None
     found: list[Axis] = []
     for i, size in enumerate(shape):

@@ -209,8 +209,10 @@ def _shape_by_content(node: ir.Node, known: Mapping[ir.Value, _Known]) -> tuple[
     source = None if node.inputs[0] is None else shape_of(node.inputs[0])
     if node.op_type == "Expand":
         return broadcast(source, sizes)
-    if node.op_type == "Reshape" and source is not None and not attribute(node, "allowzero", 0):
-        sizes = list(reshaped(source, sizes) or sizes)
+    literal = bool(attribute(node, "allowzero", 0)) and 0 in sizes
+    if node.op_type == "Reshape" and source is not None and not literal:
+        # The one size that is left to be inferred may need sizes that are not known.
+        sizes = [None if d == -1 else d for d in reshaped(source, sizes) or sizes]
     return None if any(isinstance(d, int) and d < 1 for d in sizes) else tuple(sizes)
 
 

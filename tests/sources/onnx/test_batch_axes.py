@@ -139,6 +139,42 @@ def test_joined_heads_are_followed_and_told_apart() -> None:
     assert _axis_that_grows(_attention(), "weights", 0, (2, 7)) == [(6, 5, 5), (21, 5, 5)]
 
 
+_LITERAL = """
+g (float[N,T,12] x) => (float y) {
+  q = Reshape(x, four)
+  heads = Transpose<perm=[0,2,1,3]>(q)
+  sizes = Shape(x)
+  n, t, rest = Split<axis=0, num_outputs=3>(sizes)
+  all = Mul(n, three)
+  target = Concat<axis=0>(all, minus, last)
+  joined = Reshape<allowzero=1>(heads, target)
+  end = Squeeze(t)
+  steps = Range(zero, end, one)
+  floats = Cast<to=1>(steps)
+  column = Unsqueeze(floats, outer)
+  moved = Mul(joined, column)
+  y = Tanh(moved)
+}
+"""
+
+
+def test_joined_heads_are_followed_through_what_torch_writes_for_open_sizes() -> None:
+    """A target that is taken literally (its exporter's `allowzero`), and a table over the steps."""
+    model = add_weights(
+        parse(_LITERAL),
+        four=np.array([0, 0, 3, 4]),
+        outer=np.array([0, 2]),
+        **{name: np.array([n]) for name, n in (("three", 3), ("minus", -1), ("last", 4))},
+        **{name: np.array(n) for name, n in (("zero", 0), ("one", 1))},
+    )
+    read, found = _followed(model)
+    values = dict(_by_name(read))
+    assert found.factors(values["column"]) is None
+    for name in ("joined", "moved", "y"):
+        assert found.factors(values[name]) == ((SAMPLES, 3), ("T",), (4,)), name
+        assert not found.is_lost(values[name])
+
+
 _EVERY = """
 g (float[N,4,6,5] x) => (float[N,M] y) {
   conv = Conv<kernel_shape=[3,3]>(x, w)

@@ -75,7 +75,9 @@ def _shape_of_product(node: ir.Node) -> tuple[Dim, ...] | None:
 def _shape_of_reshape(node: ir.Node) -> tuple[Dim, ...] | None:
     """Finds the size that a Reshape works out: what the others leave of the input's elements."""
     target = constant_of(node.inputs[1])
-    if target is None or node.inputs[0] is None or attribute(node, "allowzero", 0):
+    if target is None or node.inputs[0] is None:
+        return None
+    if attribute(node, "allowzero", 0) and 0 in target:
         return None
     before = shape_of(node.inputs[0])
     return None if before is None else reshaped(before, [int(size) for size in target])
