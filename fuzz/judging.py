@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import SHARE_OF_SCORES
+
 Array = npt.NDArray[Any]
 
 #: Largest `|a - b|` over the largest value, by what is computed in; gradients get ten times that.
@@ -265,5 +267,7 @@ def check_rows_alone(
             continue
         one, whole = (np.asarray(r[spec.name].array, np.float64) for r in (alone, result))
         most = GRADIENTS * max(limit(policy), limit(spec.dtype))
-        if one.shape != whole[:1].shape or off(one, whole[:1], least) > most:
+        # Scores that hardly differ make a faint map, as far off as where they differ.
+        small = 1.0 if spec.unit == SHARE_OF_SCORES else least
+        if one.shape != whole[:1].shape or off(one, whole[:1], small) > most:
             raise FoundError(f"{spec.kind} of a row alone is not that of the row in a batch")

@@ -63,6 +63,8 @@ SIGNS = frozenset({SIGNED, NEVER_NEGATIVE, ANY_SIGN})
 SCORE_PER_INPUT = "score per unit of input"
 #: What stands before the unit of a number that is a square of such a one, or a mean of squares.
 SQUARE_OF = "square of "
+#: The unit of scores that are brought to 0 to 1 by their range, which may be small beside them.
+SHARE_OF_SCORES = "share of the range of scores"
 
 #: The key in `OutputSpec.detail` of what is the gradient of a score and nothing else, so that an
 #: ascent may follow it.

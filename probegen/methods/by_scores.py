@@ -25,6 +25,9 @@ from probegen.methods.tokens import EMBEDDING
 
 #: How far apart equal numbers may be after some operations in float32, relative to their size.
 _ROUNDED = 2e-6
+#: The least range that numbers are divided by, relative to their size: some hundred roundings in
+#: float32, so that what rounds them stays below a hundredth of what comes out.
+LEAST_RANGE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,13 +250,16 @@ def share_of_range(ops: Operations[T], x: T, over: Sequence[int]) -> T:
     """Returns x from 0, its smallest value over axes, to 1, its largest; 0 where both are one.
 
     They are one where they differ by what rounds them: a map of one number alone, as a saturated
-    unit gives it, is not quite that any more once it has been resized.
+    unit gives it, is not quite that any more once it has been resized. Where they differ by little
+    more than that, x is divided by what would be a range far above rounding: it stays below 1.
     """
     least, largest = (f(x, over, keepdims=True) for f in (ops.min, ops.max))
     span = ops.sub(largest, least)
-    size = ops.add(ops.abs(least), ops.abs(largest))
-    varies = ops.greater(span, ops.mul(size, _ROUNDED))
-    share = ops.div(ops.sub(x, least), ops.where(varies, span, 1.0))
+    size = ops.mul(ops.add(ops.abs(least), ops.abs(largest)), 0.5)
+    varies = ops.greater(span, ops.mul(size, 2 * _ROUNDED))
+    floor = ops.mul(size, LEAST_RANGE)
+    divisor = ops.where(ops.greater(span, floor), span, floor)
+    share = ops.div(ops.sub(x, least), ops.where(varies, divisor, 1.0))
     return ops.where(varies, share, 0.0)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from probegen.artefact.manifest import SHARE_OF_SCORES
 from probegen.methods.axes import Axes, Sizes, position_axes
 from probegen.methods.base import Selector, check_bool
 from probegen.methods.by_scores import (
@@ -29,8 +30,10 @@ class ReciproCAM(OfLayerByScores):
 
     For each position of the layer, the rest of the model runs on the layer's output times a mask
     around that position, and the target's score there is its value. The map is then brought to 0 to
-    1 in each sample: its smallest value is 0, its largest 1; a map that is the same everywhere is
-    0. The score is a logit unless `logits=False` (the paper's is a probability). One pass a
+    1 in each sample: its smallest value is 0, its largest 1; a map that is the same everywhere, up
+    to rounding, is 0. Scores that differ by less than a 10 000th of their size are divided by that
+    in the place of their range: the map stays faint, and its rounding does not become its picture.
+    The score is a logit unless `logits=False` (the paper's is a probability). One pass a
     position, of the part of the model behind the layer alone.
 
     `[batch, ...positions of the layer]`, never negative.
@@ -47,7 +50,7 @@ class ReciproCAM(OfLayerByScores):
     kind: ClassVar[str] = "recipro_cam"
     title: ClassVar[str] = "Recipro-CAM"
     help: ClassVar[str] = "Class activation map of the scores of single positions."
-    unit: ClassVar[str] = "share of the range of scores"
+    unit: ClassVar[str] = SHARE_OF_SCORES
     equation: ClassVar[str] = "target(A * mask around the position), from 0 to 1 in each sample"
     paper: ClassVar[str] = "Byun and Lee 2022, sec. 3.2-3.3"
 

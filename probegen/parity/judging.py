@@ -16,6 +16,7 @@ from probegen.artefact.manifest import (
     COMPLETENESS,
     PREDICTION,
     SCORE_PER_INPUT,
+    SHARE_OF_SCORES,
     SQUARE_OF,
     STEP,
     TARGET_INPUT,
@@ -27,6 +28,7 @@ from probegen.graph.assemble import DEFAULT_OPSET, onnx_model
 from probegen.graph.running import open_graph
 from probegen.methods.axes import behind_batch
 from probegen.methods.base import resized
+from probegen.methods.by_scores import LEAST_RANGE
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
 from probegen.parity.classes import each_class, heard, labelled, of_entry, repeated
@@ -557,6 +559,10 @@ class Comparison:
                 for call in self.calls
                 for score in self._scores(output, call)
             ]
+            if output.unit == SHARE_OF_SCORES:
+                # Scores over a range that is small beside them, if not below a part of them.
+                roots = [_root_of_elements(output, call) for call in self.calls]
+                return SCORE_UNITS * ROUNDING["float32"] / LEAST_RANGE * float(np.median(roots))
             beside += SCORE_UNITS * unit * float(np.median(each)) if each else 0.0
         return FLOOR_UNITS * unit * float(np.median(sizes)) + beside if sizes else beside
 

@@ -1,5 +1,7 @@
 """Score-CAM and Recipro-CAM against plain loops over parts of the model."""
 
+import math
+
 import keras
 import numpy as np
 import onnx
@@ -9,6 +11,8 @@ from keras import layers
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, SelectionError, SpecError
+from probegen.methods.by_scores import share_of_range
+from probegen.methods.numpy_operations import NumpyOperations
 from tests import models
 from tests.methods.scoring import best_of, scans_in, scores_of
 
@@ -168,6 +172,37 @@ def test_a_map_that_is_the_same_everywhere_is_zero(tmp_path):
     found = runtime.load(tmp_path / "d.onnx").run(models.images((11, 8, 2)))
     assert not found["recipro_cam/conv2"].array.any()
     assert not found["score_cam/conv2"].array.any()
+
+
+@pytest.mark.parametrize("path", ["m.onnx", "saved"])
+def test_scores_that_hardly_differ_make_a_faint_map(tmp_path, path):
+    """A range of some hundred roundings of the scores is divided by more than itself."""
+    model = models.cnn()
+    last = model.layers[-1]
+    last.bias.assign(last.bias + 300)
+    pg.compile(model, pg.ReciproCAM("conv2", target=1), tmp_path / path)
+    x = models.images((11, 8, 2))
+    kernel, bias = (v.astype(np.float64) for v in last.get_weights())
+    maps = output_of(model, "conv2", x)
+    expected = np.zeros(maps.shape[:-1])
+    for y, z in np.ndindex(*maps.shape[1:3]):
+        for i, j in np.ndindex(*maps.shape[1:3]):
+            off = (abs(i - y), abs(j - z))
+            if max(off) < 2:
+                weight = math.prod((0.5, 0.25)[o] for o in off) / (maps.shape[1] * maps.shape[2])
+                expected[:, y, z] += weight * (maps[:, i, j] @ kernel[:, 1])
+    expected -= expected.min((1, 2), keepdims=True)
+    expected /= 1e-4 * bias[1]
+    found = runtime.load(tmp_path / path).run(x)["recipro_cam/conv2"].array
+    assert 0.02 < found.max() < 0.9
+    np.testing.assert_allclose(found, expected, atol=4e-3)
+
+
+def test_ranges_of_numbers():
+    x = np.array([[5.0, 5.0 + 1e-6], [5.0, 5.0 + 1e-4], [5.0, 6.0], [0.0, 0.0], [-1e-9, 1e-9]])
+    found = share_of_range(NumpyOperations(), x, (1,))
+    np.testing.assert_allclose(found[:, 1], [0, 0.2, 1, 0, 1], rtol=1e-3)
+    assert not found[:, 0].any()
 
 
 def test_a_saturated_channel_is_no_mask(tmp_path):
