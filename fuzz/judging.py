@@ -28,7 +28,7 @@ _STEADY = 10.0
 _SATURATED = 1e-2
 #: Groups of positions that a request has, where there may be any number.
 _GROUPS = 4
-_SMALL_PART = 1e-3
+SMALL_PART = 1e-3
 
 
 class FoundError(Exception):
@@ -226,7 +226,7 @@ def check_attribution(
 
     def apart(row: Array, right: Array) -> float:
         """What is known may be the small part of a row, of which the large part is not."""
-        whole = _SMALL_PART * float(np.linalg.norm(np.nan_to_num(row)))
+        whole = SMALL_PART * float(np.linalg.norm(np.nan_to_num(row)))
         return distance(row, right, max(least, whole if np.isnan(right).any() else 0.0))
 
     check_rows(
@@ -261,7 +261,7 @@ def check_rows_alone(
     alone = art.run({name: x[:1] for name, x in named.items()}, **first)
     # Attributions by differences of scores are rounded as these are.
     scores = [np.abs(result[spec.name].array[0]) for spec in art.manifest.predictions]
-    least = _SMALL_PART * max(float(np.nan_to_num(s, posinf=0).max(initial=0)) for s in scores)
+    least = SMALL_PART * max(float(np.nan_to_num(s, posinf=0).max(initial=0)) for s in scores)
     for spec in art.outputs:
         if "batch" not in spec.axes[:1]:
             continue

@@ -17,6 +17,7 @@ import probegen as pg
 from fuzz.case import Case, namespace
 from fuzz.judging import (
     GRADIENTS,
+    SMALL_PART,
     FoundError,
     asked_of,
     check_attribution,
@@ -35,6 +36,7 @@ from probegen import runtime
 from probegen.artefact.manifest import COMPLETENESS
 from probegen.errors import ArtefactError, ProbegenError
 from probegen.methods.axes import channel_axis
+from probegen.methods.by_scores import ByScores
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
 from probegen.sources.base import Program
@@ -325,6 +327,13 @@ class _Run:
         named = {i.name: x for i, x in zip(self.art.inputs, feed, strict=True)}
         return self.art.run(named, **self.asked)
 
+    @property
+    def rounded_away(self) -> float:
+        """The length of an attribution below which differences of scores are their rounding."""
+        scores = [np.asarray(self.result[s.name].array) for s in self.art.manifest.predictions]
+        largest = max(float(np.nan_to_num(np.abs(y), posinf=0).max(initial=0)) for y in scores)
+        return SMALL_PART * largest
+
     def array(self, spec: Any) -> Array:
         """Returns what came out for an output."""
         return np.asarray(self.result[spec.name].array)
@@ -364,13 +373,15 @@ def _same_explanation(run: _Run, probes: Sequence[Any], spec: Any) -> bool:
         there = moved_out_of_ties(run.feed, draw)
         return run.said(there)[spec.name].array, right(there)
 
+    coarse = "float16" if spec.dtype == "float16" else run.policy
     check_attribution(
         f"{spec.kind} of {type(probe).__name__}",
         run.array(spec),
         expected,
-        run.policy,
-        lambda draw: right(moved(run.feed, run.policy, draw)),
+        coarse,
+        lambda draw: right(moved(run.feed, coarse, draw)),
         beside,
+        shortest=run.rounded_away if isinstance(probe, ByScores) else 0.0,
     )
     return True
 
