@@ -1,8 +1,12 @@
-"""Slopes of functions that run to a bound, exact where TensorFlow's own are rounding.
+"""Slopes that take the place of TensorFlow's own, which are rounding or count ties.
 
 TensorFlow takes the slope of a sigmoid y as y (1 - y), that of a tanh as 1 - y * y. Where y is
 rounded to 1 that is 0, while the slope is all that a saturated score has. The ONNX side has the
 same slopes (`graph/vjp/saturating.py`), and the reference that it is held against is computed here.
+
+The gradient of a pooling in three dimensions goes whole to each of several equal maxima: over a
+constant background (of a scan, say) a window of 3 x 3 x 3 hands on 27 times what it gets. In two
+dimensions the first of them gets it, and so it does here.
 
 TensorFlow has one table of gradients for all. It holds ours while a graph is differentiated
 (`exact_slopes`), in the bodies of its loops as well, and its own again afterwards: what a user
@@ -64,6 +68,33 @@ def _without_sum(gradient: Any, y: Any) -> Any:
     return gradient - tf.reduce_sum(gradient, -1, keepdims=True) * y
 
 
+def _max_pool_3d(op: Any, gradient: Any) -> Any:
+    """The gradient of pooling each plane, and then along the first axis: the first maximum's."""
+    if op.get_attr("data_format") != b"NDHWC":  # traced outside of `channels_last`
+        return _own[op.type]["type"](op, gradient)
+    x, y = op.inputs[0], op.outputs[0]
+    kind = {"padding": op.get_attr("padding").decode()}
+    sizes, steps = op.get_attr("ksize"), op.get_attr("strides")
+    batch, depth, height, width, channels = tf.unstack(tf.shape(x))
+    planes = tf.reshape(x, [batch * depth, height, width, channels])
+    in_plane = {"ksize": [1, *sizes[2:4], 1], "strides": [1, *steps[2:4], 1], **kind}
+    pooled = tf.raw_ops.MaxPool(input=planes, **in_plane)
+    rows = tf.reduce_prod(tf.shape(pooled)[1:3])
+    lines = tf.reshape(pooled, [batch, depth, rows, channels])
+    along = {"ksize": [1, sizes[1], 1, 1], "strides": [1, steps[1], 1, 1], **kind}
+    ends = [batch, tf.shape(y)[1], rows, channels]
+    of_lines = tf.raw_ops.MaxPoolGrad(
+        orig_input=lines, orig_output=tf.reshape(y, ends), grad=tf.reshape(gradient, ends), **along
+    )
+    of_planes = tf.raw_ops.MaxPoolGrad(
+        orig_input=planes,
+        orig_output=pooled,
+        grad=tf.reshape(of_lines, tf.shape(pooled)),
+        **in_plane,
+    )
+    return tf.reshape(of_planes, tf.shape(x))
+
+
 _SLOPES: Mapping[str, Callable[[Any, Any], Any]] = {
     "Sigmoid": _sigmoid,
     "Tanh": _tanh,
@@ -71,6 +102,7 @@ _SLOPES: Mapping[str, Callable[[Any, Any], Any]] = {
     "Selu": _selu,
     "Softmax": _softmax,
     "LogSoftmax": _log_softmax,
+    "MaxPool3D": _max_pool_3d,
 }
 
 

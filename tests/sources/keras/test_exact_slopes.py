@@ -63,6 +63,34 @@ def test_the_gradient_at_the_winner_of_a_softmax(name):
     np.testing.assert_allclose(found(x.astype("f"), g.astype("f")), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "step"), [((2, 3, 1), (1, 2, 1)), ((3, 2, 2), (3, 1, 2))])
+def test_the_first_of_equal_maxima_has_the_gradient(padding, size, step):
+    """As in two dimensions; TensorFlow gives it whole to each of them in three."""
+    x = np.random.default_rng(0).integers(0, 3, (2, 4, 5, 3, 2)).astype(np.float32)
+    y = np.asarray(tf.nn.max_pool3d(x, size, step, padding))
+    g = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    expected = np.zeros(x.shape)
+    for n, *where, c in np.ndindex(y.shape):
+        starts = []
+        for axis, k, s, at in zip((1, 2, 3), size, step, where, strict=True):
+            lacking = max((y.shape[axis] - 1) * s + k - x.shape[axis], 0)
+            starts.append(at * s - (lacking // 2 if padding == "SAME" else 0))
+        inside = [
+            tuple(p)
+            for p in np.ndindex(x.shape[1:4])
+            if all(0 <= i - b < k for i, b, k in zip(p, starts, size, strict=True))
+        ]
+        best = max(inside, key=lambda p: x[(n, *p, c)])
+        expected[(n, *best, c)] += g[(n, *where, c)]
+
+    @tf.function(autograph=False)
+    def found(x, g):
+        return gradients_at([tf.nn.max_pool3d(x, size, step, padding)], [x], [g])[0]
+
+    np.testing.assert_allclose(found(x, g), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_tensorflow_has_its_own_gradients_again():
     own = tf_ops.gradient_registry.lookup("Sigmoid")
 
