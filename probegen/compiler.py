@@ -228,22 +228,8 @@ def export(
         ExportError: the model cannot be written in this format.
         VerificationError: the artefact does not agree with the source model.
     """
-    program = instrumented_program(probed)
-    if program is None:
-        raise ExportError(
-            f"expected what pg.instrument returned, got {type(probed).__name__}; "
-            "use pg.compile(model, probes, path) to do all in one call."
-        )
     kind = _format(path, format)
-    _check_format(program.source, kind)
-    program = with_states(as_written(program, kind), states)
-    if preprocess is not None and kind == "keras":
-        raise ExportError(
-            "preprocess= is for ONNX and SavedModel: use a name ending in .onnx, or a folder; or "
-            "put layers such as keras.layers.Resizing and Rescaling in front of the model and "
-            "compile both."
-        )
-    program = with_preprocessing(program, preprocess)
+    program = _prepared(probed, kind, states, preprocess)
     program = _told(program, tokenizer, feature_names)
     chosen = _gate(gate)
     say = progress or _silent
@@ -291,6 +277,30 @@ def export(
             )
             put(place, final)
     return Exported(Path(path), kind, described, report, data, explain)
+
+
+def _prepared(probed: Any, kind: str, states: AskedStates, preprocess: Any) -> Program:
+    """Returns what is written: with states and pictures as inputs, where these are asked for.
+
+    Raises:
+        ExportError: it is no instrumented model, or cannot be written as `kind`.
+        SpecError: `preprocess` is none, or does not fit an input.
+    """
+    program = instrumented_program(probed)
+    if program is None:
+        raise ExportError(
+            f"expected what pg.instrument returned, got {type(probed).__name__}; "
+            "use pg.compile(model, probes, path) to do all in one call."
+        )
+    _check_format(program.source, kind)
+    program = with_states(as_written(program, kind), states)
+    if preprocess is not None and kind == "keras":
+        raise ExportError(
+            "preprocess= is for ONNX and SavedModel: use a name ending in .onnx, or a folder; or "
+            "put layers such as keras.layers.Resizing and Rescaling in front of the model and "
+            "compile both."
+        )
+    return with_preprocessing(program, preprocess)
 
 
 def _told(program: Program, tokenizer: Any, feature_names: Any) -> Program:

@@ -80,7 +80,7 @@ def sweep(subject: Subject) -> Outcome:
     if subject.build is None:
         return Outcome(subject.name, NOT_APPLICABLE, subject.reason)
     start = time.perf_counter()
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     try:
         outcome = _compile(subject)
     except VerificationError as error:

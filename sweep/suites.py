@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Sequence
 
 from sweep.outcome import Outcome, sweep
@@ -51,5 +52,6 @@ def subjects(suite: str, large: bool = False) -> tuple[Named, ...]:
 
 def sweep_one(suite: str, name: str, large: bool = False) -> Outcome:
     """Sweeps one row of a suite by its name."""
+    gc.collect()  # the model of the row before, which may be large
     found = next(s for s in subjects(suite, large) if s.name == name)
     return run(found) if isinstance(found, Row) else sweep(found)

@@ -182,7 +182,6 @@ WIDE = (
     "tests/fuzz/test_keras_fuzz.py::test_a_case_is_cut_down_to_what_shows_the_fault",
     "tests/fuzz/test_keras_fuzz.py::test_random_models_are_right[8",
     "tests/graph/vjp/test_pooling.py::test_averages_are_those_of_tensorflow[1",
-    "tests/methods/test_attention.py::test_what_is_left[savedmodel-2-5",
     "tests/methods/test_attention_relevance.py::test_tensorflow_computes_it_too",
     "tests/methods/test_deep_lift.py::test_tokens_start_from_embeddings_at_the_baseline",
     "tests/methods/test_every_method.py::test_a_row_does_not_depend_on_its_neighbours[tokens",
@@ -211,6 +210,7 @@ WIDE = (
     f"{_RECURRENT}a_fixed_batch_keeps_the_operators",
     "tests/sources/keras/test_caches.py::test_it_is_verified_from_its_manifest",
     # The kind that is left says the same of others.
+    "tests/methods/test_attention.py::test_what_is_left[savedmodel",
     "tests/cost/test_report.py::test_gradients_of_recurrent_layers_of_any_length[GRU",
     "tests/cost/test_report.py::test_gradients_of_recurrent_layers_of_any_length[SimpleRNN",
     "tests/sources/keras/test_axes.py::test_channels_first_artefacts[]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from probegen.cli.probes import SUCH_AS, TakesProbes, probes_of, with_probes
 from probegen.cli.reading import samples_of, with_verification, words
 from probegen.cli.showing import note, progress, show_table
 from probegen.errors import SpecError
+
+if TYPE_CHECKING:
+    from probegen.compiler import Exported
 
 _GATES = ("required", "optional", "split", "none")
 
@@ -150,7 +153,6 @@ def compile(
         note(f"{said} {SUCH_AS}")
     with progress("reading the model", modules, model) as say:
         from probegen.compiler import compile as compile_model
-        from probegen.parity import REPORT_COLUMNS
 
         axes = axes_of(options["axes"], model)
         named = {n: words(options[n]) for n in ("class_names", "feature_names")}
@@ -184,6 +186,11 @@ def compile(
             overwrite=options["overwrite"],
             progress=say,
         )
+    _show(exported, as_json)
+
+
+def _show(exported: Exported, as_json: bool) -> None:
+    """Prints what was written, and how it agrees with the source model."""
     beside = [file for file in (exported.explain, exported.data) if file is not None]
     files = [exported.path, *beside]
     size = sum(map(_size_of, files))
@@ -203,6 +210,8 @@ def compile(
         )
         return
     if exported.report is not None:
+        from probegen.parity import REPORT_COLUMNS
+
         show_table("against the source model", REPORT_COLUMNS, exported.report.rows())
     click.echo(f"{' + '.join(map(str, files))}  {exported.format}  {size / 1e6:.2f} MB")
 

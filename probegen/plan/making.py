@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,44 @@ class _Planned:
         return self.target, output.probe.table()
 
 
+@dataclasses.dataclass
+class _Parts:
+    """What all probes ask for, by how it is computed.
+
+    Attributes:
+        plain: tensors of the model.
+        chains: what is followed through all attention layers, or stacked.
+        gradients: what is made of gradients or scores, by what shares a backward pass.
+        specs: the outputs that have a name, in the order of the probes.
+    """
+
+    plain: list[PlainOutput] = dataclasses.field(default_factory=list)
+    chains: list[ChainOutput] = dataclasses.field(default_factory=list)
+    gradients: dict[_Way, list[GradientOutput]] = dataclasses.field(default_factory=dict)
+    specs: list[OutputSpec] = dataclasses.field(default_factory=list)
+
+    def add(
+        self, one: _Planned, outputs: Sequence[PlainOutput | GradientOutput | ChainOutput]
+    ) -> None:
+        """Adds the outputs of a probe under their names, and what they are made of."""
+        for output in outputs:
+            if isinstance(output, PlainOutput):
+                self.specs.append(output.spec)
+                self.plain.append(output)
+                continue
+            made = with_classes(output, one.target)
+            if isinstance(made, GradientOutput):
+                way = one.way(made)
+                made = with_completeness(made, way[0])
+                self.gradients.setdefault(way, []).append(made)
+            else:
+                self.chains.append(made)
+            self.specs.extend((made.spec, *made.beside))
+        self.plain.extend(one.aside.plain)
+        for part in one.aside.gradients:
+            self.gradients.setdefault(one.way(part), []).append(with_classes(part, one.target))
+
+
 def make_plan(
     view: ModelView,
     probes: Sequence[Probe],
@@ -81,63 +120,34 @@ def make_plan(
         NotDifferentiableError: a gradient cannot flow; says at which operation it stops.
     """
     view.check_outputs_not_random()
-    planner, by_scores = GradientPlanner(view), GradientPlanner(view, by_scores=True)
+    planners = GradientPlanner(view), GradientPlanner(view, by_scores=True)
     names = new_names(view.points, earlier)
-    planned: list[_Planned] = []
-    for number, asked in enumerate(probes):
-        probe = with_new_names(asked, names) if names else asked
-        target = planner.target(probe) if isinstance(probe, GradientProbe) else None
-        if isinstance(probe, OfAttention):
-            parts = chain_parts(view, planner, probe, target, number)
-            planned.append(_Planned(probe, parts.outputs, target, parts))
-        elif isinstance(probe, OfLayers) and probe.stack:
-            parts = stacked_outputs(view, probe, number)
-            planned.append(_Planned(probe, parts.outputs, aside=parts))
-        elif isinstance(probe, GradientProbe) and target is not None:
-            of_kind = by_scores if isinstance(probe, ByScores) else planner
-            planned.append(_Planned(probe, of_kind.gradients(probe, target), target))
-        else:
-            planned.append(_Planned(probe, plain_outputs(view, probe)))
-    plain: list[PlainOutput] = []
-    chains: list[ChainOutput] = []
-    groups: dict[_Way, list[GradientOutput]] = {}
-    in_order: list[OutputSpec] = []
-    resolved: list[Probe] = []
+    planned = [
+        _planned(view, *planners, with_new_names(asked, names) if names else asked, number)
+        for number, asked in enumerate(probes)
+    ]
+    parts, resolved = _Parts(), []
     for one in _told_apart(planned):
         outputs = with_earlier_names(one.outputs, names)
-        for output in outputs:
-            if isinstance(output, PlainOutput):
-                in_order.append(output.spec)
-                plain.append(output)
-                continue
-            made = with_classes(output, one.target)
-            if isinstance(made, GradientOutput):
-                way = one.way(made)
-                made = with_completeness(made, way[0])
-                groups.setdefault(way, []).append(made)
-            else:
-                chains.append(made)
-            in_order.extend((made.spec, *made.beside))
-        plain.extend(one.aside.plain)
-        for part in one.aside.gradients:
-            groups.setdefault(one.way(part), []).append(with_classes(part, one.target))
+        parts.add(one, outputs)
         resolved.append(_resolved(view, one.probe, outputs))
     predictions = inputs_and_predictions.predictions(view, class_names)
-    _check_names([*(p.name for p in predictions), *(o.name for o in in_order)])
-    target_input = any(target.spec.mode == "input" for target, _ in groups)
+    _check_names([*(p.name for p in predictions), *(o.name for o in parts.specs)])
+    targets = [target for target, _ in parts.gradients]
+    target_input = any(target.spec.mode == "input" for target in targets)
     if target_input:
         _check_free(view, manifest.TARGET_INPUT, "use a fixed target")
-    region_input = _region_input(view, [target for target, _ in groups])
-    groups_input = _groups_input(view, [o for outputs in groups.values() for o in outputs])
+    region_input = _region_input(view, targets)
+    groups_input = _groups_input(view, itertools.chain(*parts.gradients.values()))
     return Plan(
-        plain=tuple(plain),
+        plain=tuple(parts.plain),
         groups=tuple(
             GradientGroup(target, tuple(outputs), table)
-            for (target, table), outputs in groups.items()
+            for (target, table), outputs in parts.gradients.items()
         ),
         manifest=Manifest(
             inputs=inputs_and_predictions.inputs(view),
-            outputs=(*predictions, *in_order),
+            outputs=(*predictions, *parts.specs),
             model=view.model,
             producer={"probegen": __version__, **view.producer},
             target_input=target_input,
@@ -148,8 +158,37 @@ def make_plan(
             points=tuple(p.name for p in view.points),
             texts=tuple(view.texts),
         ),
-        chains=tuple(chains),
+        chains=tuple(parts.chains),
     )
+
+
+def _planned(
+    view: ModelView,
+    planner: GradientPlanner,
+    by_scores: GradientPlanner,
+    probe: Probe,
+    number: int,
+) -> _Planned:
+    """Returns what one probe asks for; see `make_plan`.
+
+    Args:
+        view: the model.
+        planner: of methods that need gradients.
+        by_scores: of methods that need none.
+        probe: the probe.
+        number: which of the probes it is, for what comes out under no name.
+    """
+    target = planner.target(probe) if isinstance(probe, GradientProbe) else None
+    if isinstance(probe, OfAttention):
+        parts = chain_parts(view, planner, probe, target, number)
+        return _Planned(probe, parts.outputs, target, parts)
+    if isinstance(probe, OfLayers) and probe.stack:
+        parts = stacked_outputs(view, probe, number)
+        return _Planned(probe, parts.outputs, aside=parts)
+    if isinstance(probe, GradientProbe) and target is not None:
+        of_kind = by_scores if isinstance(probe, ByScores) else planner
+        return _Planned(probe, of_kind.gradients(probe, target), target)
+    return _Planned(probe, plain_outputs(view, probe))
 
 
 def _told_apart(planned: Sequence[_Planned]) -> list[_Planned]:

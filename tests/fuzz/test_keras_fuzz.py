@@ -25,7 +25,7 @@ def _as_before():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
 
 
 @pytest.mark.parametrize("number", [1, 3, 4, 8])
