@@ -29,9 +29,11 @@ def _dft(v: Local) -> ir.Value:
     """
     b, x, node = v.b, v.x, v.node
     axis = _axis(b, node, x)
-    length, size = _length(v, axis), dims_of(x)[axis]
     inverse, onesided = (bool(attribute(node, name, 0)) for name in ("inverse", "onesided"))
-    g = v.g
+    size = dims_of(x)[axis]
+    if not isinstance(size, int):
+        return _of_open_axis(v, axis, inverse=inverse, onesided=onesided)
+    length, g = _length(v, axis), v.g
     if inverse and onesided:
         return _from_real(b, g, axis, length, x)
     if onesided:
@@ -39,13 +41,40 @@ def _dft(v: Local) -> ir.Value:
     back = _transform(b, g, axis, length, inverse=not inverse)
     # The inverse divides by the length and the transform does not: the adjoints the other way.
     back = b.mul(back, 1 / length if inverse else float(length))
-    if dims_of(x)[-1] == 1:
-        back = b.slice(back, rank_of(back) - 1, 0, 1)
-    elif dims_of(x)[-1] != 2:
-        raise Refused("whether its input is real or complex is not known")
-    if not isinstance(size, int):
+    return _fitted(b, _like_input(b, back, x), axis, size)
+
+
+def _of_open_axis(v: Local, axis: int, *, inverse: bool, onesided: bool) -> ir.Value:
+    """Handles transforms as long as their axis, whose size is open.
+
+    Raises:
+        Refused: the length is another, or that of the half spectrum of real numbers, which leaves
+            open whether it is even.
+    """
+    b, x, g = v.b, v.x, v.g
+    if optional(v.node, 1) is not None or (inverse and onesided):
         raise Refused("the size of its axis is known at run time only")
-    return _fitted(b, back, axis, size)
+    length = b.size(x, axis)
+    if onesided:
+        more = b.sub(length, b.size(g, axis))
+        behind = [b.ints(0)] * (2 * rank_of(g))
+        behind[rank_of(g) + axis] = more
+        shape = [*dims_of(g)]
+        shape[axis] = None
+        g = b.op("Pad", g, b.concat(behind, 0), shape=shape)
+    back = _transform(b, g, axis, None, inverse=not inverse)
+    number = b.cast(length, dtype_of(back))
+    back = b.div(back, number) if inverse else b.mul(back, number)
+    return b.reshape_like(_like_input(b, back, x), x)
+
+
+def _like_input(b: Builder, back: ir.Value, x: ir.Value) -> ir.Value:
+    """Returns the real part alone where the input is real."""
+    if dims_of(x)[-1] == 1:
+        return b.slice(back, rank_of(back) - 1, 0, 1)
+    if dims_of(x)[-1] != 2:
+        raise Refused("whether its input is real or complex is not known")
+    return back
 
 
 def _from_real(b: Builder, g: ir.Value, axis: int, length: int, x: ir.Value) -> ir.Value:
@@ -72,14 +101,16 @@ def _from_real(b: Builder, g: ir.Value, axis: int, length: int, x: ir.Value) -> 
     return b.mul(half, b.const(times.reshape(shape), dtype_of(x)))
 
 
-def _transform(b: Builder, value: ir.Value, axis: int, length: int, *, inverse: bool) -> ir.Value:
-    """Writes a DFT of a given length, complex and of all frequencies."""
+def _transform(
+    b: Builder, value: ir.Value, axis: int, length: int | None, *, inverse: bool
+) -> ir.Value:
+    """Writes a DFT of a given length (None: that of the axis), complex and of all frequencies."""
     shape: list[Dim] = list(dims_of(value))
     shape[axis], shape[-1] = length, 2
     return b.op(
         "DFT",
         value,
-        b.const(length, ir.DataType.INT64),
+        None if length is None else b.const(length, ir.DataType.INT64),
         *_axis_input(b, axis),
         shape=shape,
         inverse=int(inverse),

@@ -20,6 +20,8 @@ def dft(shape, *, length=None, axis=None, opset=20, constants=(1, 2), **attribut
         inputs.append(np.array(axis))
     elif axis is not None:
         attributes["axis"] = axis
+    sizes = {i: f"size_{i}" for i in range(len(shape) - 1)}
+    opened = {} if length is not None else {"batch": {0: sizes}}
     return Case(
         op="DFT",
         inputs=inputs,
@@ -27,6 +29,7 @@ def dft(shape, *, length=None, axis=None, opset=20, constants=(1, 2), **attribut
         constants=constants,
         opset=opset,
         open_all=False,
+        **opened,
         name=f"length {length} axis {axis} {attributes}",
     )
 
