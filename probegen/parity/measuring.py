@@ -26,6 +26,7 @@ from probegen.graph.running import session_options
 from probegen.methods.axes import batch_first
 from probegen.methods.text_forms import from_dict
 from probegen.parity import texts, trials
+from probegen.parity.cancellation import check_cancellation
 from probegen.parity.completeness import with_own_sums
 from probegen.parity.finite import check_finite
 from probegen.parity.judging import Call, Comparison, floating
@@ -181,6 +182,7 @@ def measure(
         if described.gate:
             got |= _further_off(_unexplained(art, reference, drawn), got, expected)
         calls.append(Call(place, batch, asked, got, expected))
+    check_cancellation(described, [c.expected for c in calls], [c.batch.hard for c in calls])
     predicted = _predicted_alone(art, reference, alone, len(calls))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(
