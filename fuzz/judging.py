@@ -52,12 +52,9 @@ def asked_of(manifest: Any, named: Mapping[str, Array]) -> dict[str, Array]:
         sizes = [size or 1 for size in manifest.region_input.shape[1:]]
         asked["region"] = rng.uniform(0.2, 1.5, (rows, *sizes)).astype(np.float32)
     if (spec := manifest.groups_input) is not None:
-        like = next(one for one in manifest.inputs if set(spec.axes) <= set(one.axes))
-        given = named[like.name].shape
-        sizes = [
-            size or given[like.axes.index(axis)]
-            for axis, size in zip(spec.axes, spec.shape, strict=True)
-        ]
+        like = max(manifest.inputs, key=lambda one: len(set(spec.axes) & set(one.axes)))
+        given = dict(zip(like.axes, named[like.name].shape, strict=False))
+        sizes = [size or given[axis] for axis, size in zip(spec.axes, spec.shape, strict=True)]
         asked["groups"] = rng.integers(0, spec.vocabulary or _GROUPS, sizes).astype(np.int32)
     return asked
 

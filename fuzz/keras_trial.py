@@ -47,6 +47,9 @@ _BATCHES, _SIZES = (3, 5), (6, 9)
 #: A share of how far predictions may be apart, by which a sample alone may differ.
 _ALONE = 0.1
 _MIXED = "answers by what else is in the batch"
+#: What the length of an attribution counts as, where it is shorter: rounding of gradients that
+#: cancel out.
+_SHORTEST = 1e-3
 #: What an error says where onnxruntime has no such operator in float64 or bfloat16.
 _NO_KERNEL = "lacks an operator for this element type"
 #: A fusion of onnxruntime that takes a scale away which another product of matrices still reads.
@@ -258,6 +261,8 @@ def _compared(
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
     for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
+        named_so = [i for i, axis in enumerate(spec.axes) if axis in ("class", "unit")]
+        witness.class_axes[at] = named_so[0] if named_so else y.ndim - 1
 
         def again(draw: int, at: int = at) -> Array:
             return np.asarray(witness.predictions(moved(feed, policy, draw))[at], np.float64)
@@ -381,7 +386,10 @@ def _same_explanation(run: _Run, probes: Sequence[Any], spec: Any) -> bool:
         coarse,
         lambda draw: right(moved(run.feed, coarse, draw)),
         beside,
-        shortest=run.rounded_away if isinstance(probe, ByScores) else 0.0,
+        shortest=max(
+            run.rounded_away if isinstance(probe, ByScores) else 0.0,
+            0.0 if run.policy == "float64" else _SHORTEST,
+        ),
     )
     return True
 

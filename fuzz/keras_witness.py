@@ -69,6 +69,11 @@ class Witness:
         }
         #: Where masks come from that stay as they are when an input is moved.
         self.has_masks = any(_makes_mask(layer) for layer in model._flatten_layers())
+        self._tables = sum(
+            isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers()
+        )
+        #: Output -> the axis of its classes, where it has positions.
+        self.class_axes: dict[int, int] = {}
 
     def predictions(self, feed: Sequence[Array]) -> list[Array]:
         """Returns what the model predicts."""
@@ -180,7 +185,7 @@ class Witness:
             outputs = self._logits if probe.logits else self.model.outputs
             return [_Aim(self._network(("all", probe.logits), outputs), function=probe.target)]
         scored = self._scored(probe)
-        if scored is None:
+        if scored is None or not self._has_classes_last(probe):
             return None
         scores = np.asarray(self._array(scored, feed), np.float64)
         if probe.of is not None and scores.ndim > _PLAIN:
@@ -192,6 +197,12 @@ class Witness:
             weights = np.expand_dims(asked["region"], -1)
             picks = [pick * weights for pick in picks]
         return [_Aim(self._network(id(scored), [scored]), pick) for pick in picks]
+
+    def _has_classes_last(self, probe: Any) -> bool:
+        """Tells whether the classes of what a probe explains lie along the last axis."""
+        at = probe.output if isinstance(probe.output, int) else 0
+        rank = len(self.model.outputs[at].shape)
+        return probe.of is not None or self.class_axes.get(at, rank - 1) == rank - 1
 
     def _scored(self, probe: Any) -> Any | None:
         """Returns the symbolic tensor that a probe takes its score from."""
@@ -231,8 +242,9 @@ class Witness:
         if not np.issubdtype(feed[at].dtype, np.floating):
             return None
         moves = not isinstance(probe, twins.AT_ONE_POINT)
-        if moves and (self.has_masks or (len(feed) > 1 and probe.wrt == "input")):
-            return None  # other inputs move with it, or masks do not
+        together = len(feed) > 1 or self._tables
+        if moves and (self.has_masks or (together and probe.wrt == "input")):
+            return None  # other inputs or what is looked up move with it, or masks do not
         one = _Moved(aim, [x for i, x in enumerate(feed) if i != at], at, feed[at].dtype)
         x, groups = feed[at].astype(np.float64), asked.get("groups")
         return twins.attribution(probe, x, one.scores, one.gradients, explained.channel, groups)
@@ -282,7 +294,7 @@ class Witness:
         self, feed: Sequence[Array], explained: Explained, aim: _Aim, x: Array
     ) -> Array | None:
         plain = len(feed) == 1 and np.issubdtype(feed[0].dtype, np.floating)
-        if not plain or self.has_masks or explained.channel is None:
+        if not plain or self.has_masks or self._tables or explained.channel is None:
             return None
         moved = _Moved(aim, [], 0, feed[0].dtype)
         value, channels = feed[0].astype(np.float64), explained.channel_of_input
@@ -292,12 +304,7 @@ class Witness:
         """Tells whether a method of inputs moves one layer's output and nothing beside it."""
         if isinstance(probe.wrt, int):
             return True
-        tables = [
-            layer
-            for layer in self.model._flatten_layers()
-            if isinstance(layer, keras.layers.Embedding)
-        ]
-        return len(feed) == 1 and len(tables) == 1 and isinstance(probe.wrt, str)
+        return len(feed) == 1 and self._tables == 1 and isinstance(probe.wrt, str)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,7 @@ from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
+from probegen.runtime.groups import sizes_by_axis
 from probegen.runtime.inputs import check_inputs, describe
 from probegen.runtime.verification import Reproduction
 from probegen.sources import instrumented_program, kind_of, open_source
@@ -341,11 +342,7 @@ def _groups(described: Manifest, batch: Batch, rng: np.random.Generator) -> Arra
     spec = described.groups_input
     if spec is None:
         return None
-    sizes: dict[str, int] = {}
-    for one in described.inputs:
-        if not sizes and set(spec.axes) <= set(one.axes):
-            sizes = dict(zip(one.axes, batch.feed[one.name].shape, strict=True))
-    sizes[BATCH] = batch.size
+    sizes = {**sizes_by_axis(spec, described, batch.feed), BATCH: batch.size}
     shape = [sizes[a] if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True)]
     most = min(spec.vocabulary or _GROUPS, _GROUPS)
     return rng.integers(0, most, [batch.size, *shape[1:]]).astype(np.int32)

@@ -86,12 +86,25 @@ def _at_model(
 
 def _sized(spec: InputSpec, manifest: Manifest, feeds: Mapping[str, Array], rows: int) -> InputSpec:
     """Returns what groups must be like for these inputs."""
-    known: dict[str, int] = {}
-    for one in manifest.inputs:
-        if not known and set(spec.axes) <= set(one.axes):
-            known = dict(zip(one.axes, feeds[one.name].shape, strict=True))
+    known = sizes_by_axis(spec, manifest, feeds)
     sizes = (known.get(a) if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True))
     # As many rows as there are inputs: of an artefact that takes a fixed number, `run_batched`
     # checks the groups of all parts at once.
     shape = (rows if a == BATCH else n for a, n in zip(spec.axes, sizes, strict=True))
     return dataclasses.replace(spec, shape=tuple(shape))
+
+
+def sizes_by_axis(
+    spec: InputSpec, manifest: Manifest, feeds: Mapping[str, Array]
+) -> dict[str, int]:
+    """Returns the sizes of axes of groups, as far as inputs tell them.
+
+    They are those of the first input with the most of these axes: what is looked up of one may
+    have an axis more than it.
+    """
+
+    def shared(one: InputSpec) -> int:
+        return len(set(spec.axes) & set(one.axes))
+
+    like = max(manifest.inputs, key=shared)
+    return dict(zip(like.axes, feeds[like.name].shape, strict=True))

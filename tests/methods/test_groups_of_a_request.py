@@ -204,3 +204,21 @@ def test_one_input_of_groups_for_positions_of_one_shape(tmp_path):
         pg.compile(taken, pg.FeatureAblation("input"), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
     pg.compile(model, pg.FeatureAblation("input", wrt="right"), tmp_path / "m.onnx")
+
+
+def test_groups_of_what_has_an_axis_more_than_the_input(tmp_path):
+    """Ids that are looked up one by one, as rows of one id each: groups have the rows' axes."""
+    keras.utils.set_random_seed(8)
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    rows = layers.CategoryEncoding(5, output_mode="one_hot")(keras.ops.expand_dims(ids, -1))
+    pooled = layers.GlobalAveragePooling1D()(layers.Dense(4, activation="tanh")(rows))
+    model = keras.Model(ids, layers.Dense(2, name="scores")(pooled))
+    pg.compile(model, pg.FeatureAblation(groups="input", target=1), tmp_path / "m.onnx")
+    art = runtime.load(tmp_path / "m.onnx")
+    given = np.array([[1, 4, 2, 3], [2, 2, 1, 0]], np.int32)
+    axes = art.manifest.groups_input.axes
+    groups = np.array([[0, 0, 1, 1], [1, 0, 1, 0]], np.int32).reshape(2, 4, *[1] * (len(axes) - 2))
+    found = art.run(given, groups=groups)["feature_ablation/ids"].array.reshape(2, 4)
+    assert np.array_equal(found[0, :2], found[0, [1, 0]])
+    assert np.array_equal(found[1, ::2], found[1, [2, 0]])
+    assert (np.abs(found[:, 0] - found[:, 1:].T) > 1e-4).any()

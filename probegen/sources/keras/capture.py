@@ -26,6 +26,7 @@ from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras import control_flow, open_sizes
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
+from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.look_ups import look_up
 from probegen.sources.keras.patching import Patch, Patches, set_to
 from probegen.sources.keras.randomness import mark_seed
@@ -562,12 +563,18 @@ def as_fed(call: LayerCall | None, weights: Any) -> Any:
 
 
 def _replace(outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]) -> Any:
-    """Returns a nest of outputs with some tensors exchanged; masks stay where they were."""
+    """Returns a nest of outputs with some tensors exchanged.
+
+    Masks stay where they were, and what went into a last softmax or sigmoid is that of the tensor
+    before: another probe may explain it.
+    """
     flat = keras.tree.flatten(outputs)
     for position, stand_in in replaced.items():
         before = flat[position]
         flat[position] = stand_in(before)
         _keep_attributes(before, flat[position], ("_keras_mask",))
+        if hasattr(before, "op") and (logits := pre_activation(before)) is not None:
+            flat[position]._keras_logits = logits
     return keras.tree.pack_sequence_as(outputs, flat)
 
 

@@ -10,9 +10,10 @@ import keras
 from probegen.plan import axes
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.recurrence import Recurrence
 from probegen.sources.keras.roles import role_of
-from probegen.sources.keras.trace import Trace, pre_activation, reached_by_gradient
+from probegen.sources.keras.trace import Trace, reached_by_gradient
 
 
 def probe_points(trace: Trace) -> ProbePoints:

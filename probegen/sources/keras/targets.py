@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InstrumentError
-from probegen.sources.keras.trace import pre_activation
+from probegen.sources.keras.logits import pre_activation
 from probegen.stages import cause
 
 

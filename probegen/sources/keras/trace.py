@@ -29,8 +29,6 @@ from probegen.sources.keras.traced_once import trace_once
 from probegen.stages import stage
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
-_FINAL_ACTIVATIONS = frozenset({"Softmax", "Sigmoid"})
-_PASSES_THROUGH = frozenset({"Identity", "Cast"})
 
 
 @dataclasses.dataclass
@@ -249,24 +247,6 @@ def _name_to_change(source: KerasModel, error: Exception) -> str | None:
 
 
 # -- what is differentiated --------------------------------------------------------------------
-
-
-def pre_activation(tensor: Any) -> Any | None:
-    """Returns what went into the softmax or sigmoid that made `tensor`, or None.
-
-    Keras leaves the logits on the tensors that its activations return; where the activation was
-    called in another way, the operation that made the tensor tells.
-    """
-    logits = getattr(tensor, "_keras_logits", None)
-    if logits is not None and getattr(logits, "graph", None) is tensor.graph:
-        return logits
-    op = tensor.op
-    while op.type in _PASSES_THROUGH and op.inputs[0].dtype.is_floating:
-        source = op.inputs[0]
-        if getattr(source, "_keras_logits", None) is not None:
-            return source._keras_logits
-        op = source.op
-    return op.inputs[0] if op.type in _FINAL_ACTIVATIONS else None
 
 
 # -- dependence --------------------------------------------------------------------------------

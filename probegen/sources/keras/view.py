@@ -24,6 +24,7 @@ from probegen.sources.keras.capture import LayerCall, Watcher, watching
 from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.lengths import longest
+from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.padding import constants_compared, paddings
 from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
 from probegen.sources.keras.positions import follow_graph
@@ -39,7 +40,6 @@ from probegen.sources.keras.trace import (
     influenced_by,
     is_differentiable,
     last_on_the_way,
-    pre_activation,
     trace,
 )
 

@@ -180,6 +180,25 @@ def test_a_dilated_convolution_is_one_node(tmp_path, shape, sizes, make):
     assert sorted(nodes) in (["Conv"], ["Conv", "Squeeze", "Unsqueeze"])
 
 
+def test_a_dilated_volume_of_open_size_keeps_its_groups(tmp_path):
+    """No shape in the graph tells them: TensorFlow computes it in a batch of smaller volumes."""
+    keras.utils.set_random_seed(7)
+    x = keras.Input((2, 5, None, 3), name="x")
+    given = {"padding": "same", "dilation_rate": 2, "groups": 2, "data_format": FIRST}
+    model = keras.Model(x, layers.Conv3D(4, (3, 1, 1), name="conv", **given)(x))
+    pg.compile(model, [], tmp_path / "m.onnx")
+    data = models.images((2, 5, 4, 3))
+    kernel, bias = model.get_layer("conv").get_weights()
+    padded = np.pad(data, ((0, 0), (0, 0), (2, 2), (0, 0), (0, 0)))
+    expected = np.zeros((len(data), 4, 5, 4, 3)) + bias.reshape(-1, 1, 1, 1)
+    for filter_ in range(4):
+        for at in range(3):
+            part = padded[:, filter_ // 2, 2 * at : 2 * at + 5]
+            expected[:, filter_] += part * kernel[at, 0, 0, 0, filter_]
+    got = runtime.load(tmp_path / "m.onnx").run(data)["conv"].array
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 # -- names ---------------------------------------------------------------------------------
 
 

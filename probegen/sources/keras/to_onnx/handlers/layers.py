@@ -58,6 +58,8 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
     """Pads a dilated convolution of open sizes by hand: onnxruntime does not by itself.
 
     With a stride of 1, and no dilated one has another, the widths do not depend on the sizes.
+    The groups are told here: tf2onnx leaves them out in three dimensions, and behind what
+    TensorFlow makes of a dilation there no graph in ONNX has shapes that tell them.
     """
     w = Writer(context, node)
     rates = list(w.attribute("dilations") or [1])
@@ -74,8 +76,15 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
         padded = w.op("Pad", w.inputs[0], w.indices(widths))
         context.replace_input(node, w.inputs[0], padded, 0)
         node.set_attr("padding", "VALID")
-    depthwise = node.type.startswith("Depthwise")
-    (DepthwiseConv2d.version_1 if depthwise else ConvOp.version_13)(context, node)
+    if node.type.startswith("Depthwise"):
+        DepthwiseConv2d.version_1(context, node)
+        return
+    data, kernel = (w.shape_of(name) for name in node.input[:2])
+    channels = -1 if data is None else data[-1 if is_channels_last(node) else 1]
+    each = -1 if kernel is None else kernel[-2]
+    ConvOp.version_13(context, node)
+    if channels > 0 and each > 0:
+        node.set_attr("group", channels // each)
 
 
 def pool(op_type: str) -> Handler:
