@@ -16,6 +16,7 @@ from probegen.sources.keras.to_onnx.handlers import (
     bits,
     choices,
     functions,
+    hashing,
     images,
     integers,
     layers,
@@ -84,6 +85,9 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "RightShift": (integers.right_shift, []),
     "Bitcast": (bits.bitcast, []),
     "BitwiseAnd": (bits.bitwise_and, []),
+    "AsString": (hashing.as_text, []),
+    "StringToHashBucketFast": (hashing.by_farmhash, []),
+    "StringToHashBucketStrong": (hashing.by_siphash, []),
     # positions
     "OneHot": (positions.one_hot, []),
     "ArgMax": (positions.arg_extremum, []),
