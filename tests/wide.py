@@ -210,6 +210,8 @@ WIDE = (
     f"{_RECURRENT}a_fixed_batch_keeps_the_operators",
     "tests/sources/keras/test_caches.py::test_it_is_verified_from_its_manifest",
     # The kind that is left says the same of others.
+    "tests/methods/test_attention.py::test_layers_of_one_shape_are_one_tensor[savedmodel",
+    "tests/methods/test_attention.py::test_stacked_layers_in_another_type[savedmodel",
     "tests/methods/test_attention.py::test_what_is_left[savedmodel",
     "tests/cost/test_report.py::test_gradients_of_recurrent_layers_of_any_length[GRU",
     "tests/cost/test_report.py::test_gradients_of_recurrent_layers_of_any_length[SimpleRNN",
