@@ -220,6 +220,7 @@ def _relevance_of_gru(
 def _relevance_of_rnn(
     b: Builder, u: Unrolled, share: _Share, through: ir.Value, of_state: ir.Value
 ) -> _Step:
+    """`h = f(sum)`: all of h is of what goes into it."""
     one = share(b.add(b.zeros_like(through), 1.0), through)
 
     def step(body: Builder, read: _Read, states: Sequence[ir.Value]) -> _Before:
@@ -346,6 +347,7 @@ class _Pair:
         return step
 
     def _rnn(self) -> _Step:
+        """`h = f(sum)`."""
         u, ratio = self._here, self._ratio(0)
 
         def step(body: Builder, read: _Read, states: Sequence[ir.Value]) -> _Before:

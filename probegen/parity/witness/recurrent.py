@@ -190,6 +190,7 @@ def _gradient_of_rnn(w: _Weights, kept: _Kept, arrived: _States) -> _Given:
 
 
 # -- relevance: a gate's part is that of what it lets through (Arras et al. 2017, sec. 3) --------
+# No artefact has a cell with peepholes, `clip` or coupled gates behind this rule or the next.
 
 
 def _relevance(w: _Weights, kept: _Kept, arrived: _States, epsilon: float) -> _Given:
