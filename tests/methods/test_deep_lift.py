@@ -376,3 +376,18 @@ def test_masks_that_move_with_the_input_are_differences_of_their_full_size(tmp_p
     own, there = (session.run(None, {"x": v})[0][:, 1] for v in (rows, np.zeros_like(rows)))
     found = runtime.load(path).run(rows)["deep_lift/x"].array
     np.testing.assert_allclose(found.sum(1), own - there, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_the_smaller_of_two_tensors_that_are_as_in_the_reference(tmp_path, kind):
+    """In float16 the bound below which a slope stands for a quotient is rounded to 0."""
+    one, minus = (0x3C00, 0xBC00) if kind == "float16" else (1, -1)  # ONNX's text: bits of halves
+    source = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 18]>
+        smaller ({kind}[batch, 3] x) => ({kind}[batch, 3] y)
+        <{kind} one = {{{one}}}, {kind} minus = {{{minus}}}>
+        {{ other = Mul (x, minus)  ahead = Add (other, one)  y = Min (x, ahead) }}""")
+    pg.compile(source, pg.DeepLIFT(target=(None,)), tmp_path / "m.onnx")
+    x = np.array([[0, 2, -1], [0, 0, 0.5]], np.float16 if kind == "float16" else np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["deep_lift/x"].array
+    np.testing.assert_allclose(found, np.minimum(x, 1 - x), rtol=2e-3)

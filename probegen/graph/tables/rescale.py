@@ -416,7 +416,7 @@ class Reference:
             share = b.mul(b.add(ahead, behind), 0.5)
             dx = self.difference(b, value)
             bound = _SMALLEST if key_of(node) in _PIECEWISE_LINEAR else _SMALL
-            near = b.elementwise("Less", b.op("Abs", dx, shape=dx), bound)
+            near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
             total = b.unbroadcast(b.mul(g, b.div(share, b.where(near, 1.0, dx))), value)
             yield value, b.where(near, plain.get(value, b.zeros_like(value)), total)
 
