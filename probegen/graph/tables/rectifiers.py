@@ -8,11 +8,12 @@
 - deconvolution (Zeiler and Fergus 2014, sec. 2.1): `max(g, 0)`, whatever x is, times what f scales
   large x by (1 for all but SELU).
 
-Rectifiers are `RECTIFIERS`, `Clip` from 0 (ReLU6) or without an upper bound, `Max` with a
-constant, and every function of one tensor spelled in several nodes that rises on the right by more
-than on the left, where it does not fall (`is_rectifier`): `x * sigmoid(x)`, the pieces of a GELU,
-`max(x, x / 10)`. Sigmoid, tanh, softmax, gates with an input of
-their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep their gradient.
+Rectifiers are `RECTIFIERS`, `Clip` from 0 (ReLU6; also as a minimum of a maximum, and the other
+way) or without an upper bound, `Max` with a constant, and every function of one tensor spelled in
+several nodes that rises on the right by more than on the left, where it does not fall
+(`is_rectifier`): `x * sigmoid(x)`, the pieces of a GELU, `max(x, x / 10)`. Sigmoid, tanh, softmax,
+gates with an input of their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep
+their gradient.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
-from probegen.graph.core.values import attribute, constant_of, dtype_of
+from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 from probegen.graph.tables.common import sloped
 from probegen.graph.vjp import RULES
 from probegen.graph.vjp.common import Dys, Gradients
@@ -158,21 +159,66 @@ def _in_a_body(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
 
 def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
     """Returns the rectifier that a node is or ends, and whether it may fall; None for others."""
+    pair = _between_bounds(node)
+    if pair is not None:
+        return (pair, False) if _is_from_zero(pair) else None
     key = key_of(node)
     first = node.inputs[0] if node.inputs else None
-    if first is None:
+    if first is None or _begins_a_clip(node):
         return None
-    if key in RECTIFIERS:
-        return FunctionOfOne(first, (node,)), RECTIFIERS[key]
-    if key == "Clip":
-        return (FunctionOfOne(first, (node,)), False) if _is_rectifying_clip(node) else None
     varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
-    if key == "Max" and len(varying) == 1 and len(node.inputs) > 1:
-        return FunctionOfOne(varying[0], (node,)), False
-    if key not in _JOINING or len(varying) < 2:
+    if key in RECTIFIERS:
+        found = FunctionOfOne(first, (node,)), RECTIFIERS[key]
+    elif key == "Clip" and _is_rectifying_clip(node):
+        found = FunctionOfOne(first, (node,)), False
+    elif key == "Max" and len(varying) == 1 and len(node.inputs) > 1:
+        found = FunctionOfOne(varying[0], (node,)), False
+    elif key in _JOINING and len(varying) > 1:
+        function = function_of_one(node)
+        return (function, True) if function is not None and is_rectifier(function) else None
+    else:
         return None
-    function = function_of_one(node)
-    return (function, True) if function is not None and is_rectifier(function) else None
+    return found
+
+
+def _begins_a_clip(node: ir.Node) -> bool:
+    """Tells whether a maximum is half of a Clip that is no rectifier."""
+    pairs = [_between_bounds(use.node) for use in node.outputs[0].uses()]
+    begun = [p for p in pairs if p is not None and p.nodes[0] is node]
+    return key_of(node) == "Max" and any(not _is_from_zero(p) for p in begun)
+
+
+def _between_bounds(node: ir.Node) -> FunctionOfOne | None:
+    """Returns what two nodes keep between constants, one after the other; None for all others.
+
+    `Min(Relu(x), 6)`, `Relu(Min(x, 6))`, `Max(Min(x, 6), 0)`: a Clip in two nodes
+    """
+    inner = None if (x := _bounded(node)) is None else x.producer()
+    entry = None if inner is None else _bounded(inner)
+    if inner is None or entry is None or (key_of(node) == "Min") == (key_of(inner) == "Min"):
+        return None
+    shape = shape_of(entry)
+    same = shape is not None and shape == shape_of(inner.outputs[0]) == shape_of(node.outputs[0])
+    return FunctionOfOne(entry, (inner, node)) if same else None
+
+
+def _bounded(node: ir.Node) -> ir.Value | None:
+    """Returns what a node bounds by a constant; None for nodes that do nothing of the kind."""
+    key = key_of(node)
+    varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    bounds = key == "Relu" or (key in ("Min", "Max") and len(node.inputs) > 1)
+    return varying[0] if bounds and len(varying) == 1 else None
+
+
+def _is_from_zero(function: FunctionOfOne) -> bool:
+    """Tells whether what two bounds keep begins at 0 and ends above."""
+    for node in function.nodes:
+        arrays = [a for v in node.inputs if (a := constant_of(v)) is not None]
+        if key_of(node) == "Min" and any(np.any(a <= 0) for a in arrays):
+            return False
+        if key_of(node) == "Max" and np.any(np.maximum.reduce(np.broadcast_arrays(*arrays))):
+            return False
+    return True
 
 
 def _is_rectifying_clip(node: ir.Node) -> bool:
