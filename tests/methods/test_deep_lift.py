@@ -170,6 +170,45 @@ def test_completeness_behind_reductions_and_extrema(tmp_path):
         np.testing.assert_allclose(found.sum(1), own - there, rtol=1e-3, atol=1e-3)
 
 
+def test_rms_normalisation_and_roundings_whose_slope_is_passed_straight_through(tmp_path):
+    """As one operator, and a pair of QuantizeLinear and DequantizeLinear: the numbers are whole."""
+    text = """<ir_version: 10, opset_import: ["" : 23]>
+      net (float[n, 5] row) => (float[n, 3] scores) {
+        m = MatMul(row, w1)  r = RMSNormalization<epsilon = 0.01>(m, scale)
+        q = QuantizeLinear(r, step, zero)  d = DequantizeLinear(q, step, zero)
+        t = Tanh(d)  scores = MatMul(t, w2) }"""
+    model, path = onnx.parser.parse_model(text), tmp_path / "m.onnx"
+    given = {"w1": W1, "w2": W2, "scale": np.linspace(-1, 2.2, 7), "step": np.array(0.25)}
+    for name, values in given.items():
+        array = onnx.numpy_helper.from_array(values.astype(np.float32), name)
+        model.graph.initializer.append(array)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    pg.compile(model, pg.DeepLIFT(BASELINE, target=2), path)
+    rows = models.images((5,), count=6) * 2
+
+    def forward(x):
+        m = x.astype(np.float64) @ W1
+        size = 1 / np.sqrt((m**2).mean(-1, keepdims=True) + 0.01)
+        r = m * size * given["scale"]
+        d = np.clip(np.round(r / 0.25), -128, 127) * 0.25
+        return m, size, r, d, np.tanh(d)
+
+    here, there = forward(rows), forward(np.full_like(rows, BASELINE))
+    dm, _, dr, dd, dt = (a - b for a, b in zip(here, there, strict=True))
+    found = runtime.load(path).run(rows)["deep_lift/row"].array
+    np.testing.assert_allclose(found.sum(1), dt @ W2[:, 2], rtol=1e-4, atol=1e-4)
+    # d / r and tanh by differences, the product m * size by halves, size by its own sum of squares.
+    ratio = np.where(dd == 0, 1 - here[4] ** 2, dt / np.where(dd == 0, 1, dd))
+    g = W2[:, 2] * ratio * dd / dr * given["scale"]
+    mean = [(a + b) / 2 for a, b in zip(here[:2], there[:2], strict=True)]
+    of_size = (g * mean[0]).sum(-1, keepdims=True)
+    squares = [(m**2).mean(-1, keepdims=True) for m in (here[0], there[0])]
+    slope = (here[1] - there[1]) / (squares[0] - squares[1])
+    g = g * mean[1] + of_size * slope * 2 * mean[0] / 7
+    np.testing.assert_allclose(found, g @ W1.T * (rows - BASELINE), rtol=1e-3, atol=1e-4)
+    assert np.abs(dm).max() > 1
+
+
 def test_completeness_through_time(tmp_path):
     (model, feed), path = ruled.cells(bias=0.5), tmp_path / "m.onnx"
     probe = pg.DeepLIFT(BASELINE, target=1, completeness=True)

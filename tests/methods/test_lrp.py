@@ -356,6 +356,48 @@ def test_attention_by_hand(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
+def test_a_local_norm_passes_relevance_on_and_choices_send_it_back(tmp_path):
+    """LRN as it is; Trilu and TopK to where an element comes from."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      net (float[n, 5] row) => (float[n, 3] scores) {
+        m = MatMul(row, w1)
+        x = Reshape(m, image)  a = LRN<size = 3, alpha = 0.5>(x)  k = Flatten(a)
+        z = Reshape(m, square)  b = Trilu<upper = 0>(z)  l = Flatten(b)
+        c, at = TopK(m, five)
+        y = Concat<axis = 1>(k, l, c)  scores = MatMul(y, w2) }"""
+    model, path = onnx.parser.parse_model(text), tmp_path / "m.onnx"
+    rng = np.random.default_rng(4)
+    w1, w2 = rng.normal(size=(5, 16)), rng.normal(size=(37, 3))
+    given = {
+        "w1": w1.astype(np.float32),
+        "w2": w2.astype(np.float32),
+        "image": np.array([0, 4, 2, 2]),
+        "square": np.array([0, 4, 4]),
+        "five": np.array([5]),
+    }
+    for name, array in given.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    pg.compile(model, pg.LRP(epsilon=1e-3, target=1), path)
+    for count in (1, 3):
+        rows = models.images((5,), count=count)
+        m = rows.astype(np.float64) @ w1
+        squares = np.pad((m.reshape(-1, 4, 2, 2) ** 2), ((0, 0), (1, 1), (0, 0), (0, 0)))
+        around = squares[:, :-2] + squares[:, 1:-1] + squares[:, 2:]
+        lrn = m / (1 + 0.5 / 3 * around.reshape(count, 16)) ** 0.75
+        kept = np.tril(np.ones((4, 4))).reshape(16)
+        places = np.argsort(-m, 1)[:, :5]
+        top = np.take_along_axis(m, places, 1)
+        y = np.concatenate([lrn, m * kept, top], 1)
+        scores = y @ w2[:, 1]
+        r = y * w2[:, 1] * (scores / away(scores, 1e-3))[:, None]
+        of_m = r[:, :16] + r[:, 16:32]
+        for row, at, relevance_of_top in zip(of_m, places, r[:, 32:], strict=True):
+            row[at] += relevance_of_top
+        expected = rows * ((of_m / away(m, 1e-3)) @ w1.T)
+        found = runtime.load(path).run(rows)["lrp/row"].array
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4 * np.abs(expected).max())
+
+
 #: `x / sqrt(mean(x^2) + epsilon) * scale` as exporters spell it.
 RMS = {
     "fused": (23, "s = RMSNormalization <epsilon = 0.01> (x, scale)"),
