@@ -10,7 +10,7 @@ from typing import Any
 from probegen.artefact.work_folder import sweep
 from probegen.bulk import on_ray
 from probegen.bulk.inference import Asked, Inference
-from probegen.bulk.inputs import Context, Source, open_source
+from probegen.bulk.inputs import Context, Input, open_input
 from probegen.bulk.inputs.base import identity
 from probegen.bulk.journal import check_same, is_journal, journal_of
 from probegen.bulk.locking import held
@@ -114,7 +114,7 @@ def run(
     inference = Inference(artefact, asked)
     size = _batch_size(batch_size, inference.fixed_batch)
     kind = format_of(target)
-    opened = open_source(given, Context(manifest, dtype, header, say, spell, time_column))
+    opened = open_input(given, Context(manifest, dtype, header, say, spell, time_column))
     layout = layout_of(manifest, inference.outputs, opened.rows, size, rows_a_part)
     kind.check(layout)
     if ray is not None:
@@ -190,7 +190,7 @@ def _begun(
     kind: type[Store],
     layout: Layout,
     journal: dict[str, Any],
-    source: Source,
+    source: Input,
     overwrite: bool,
 ) -> Store:
     """Returns the store of a run that has begun, now or earlier.

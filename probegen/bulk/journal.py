@@ -14,7 +14,7 @@ import numpy as np
 from probegen.artefact import explain_file, weights_file
 from probegen.artefact.manifest import Manifest
 from probegen.bulk.inference import Asked
-from probegen.bulk.inputs.base import Source, changed_since, identity
+from probegen.bulk.inputs.base import Input, changed_since, identity
 from probegen.bulk.records import own_names
 from probegen.bulk.stores.base import Layout
 from probegen.errors import OutputExistsError
@@ -27,7 +27,7 @@ _CHUNK = 2**20
 def journal_of(
     artefact: Path,
     manifest: Manifest,
-    source: Source,
+    source: Input,
     asked: Asked,
     layout: Layout,
     options: dict[str, Any],
@@ -82,7 +82,7 @@ def layout_in(journal: dict[str, Any]) -> Layout:
     )
 
 
-def check_same(place: Path, old: dict[str, Any], new: dict[str, Any], source: Source) -> None:
+def check_same(place: Path, old: dict[str, Any], new: dict[str, Any], source: Input) -> None:
     """Refuses to go on with another run than the one that began.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import Any
 from probegen import errors
 from probegen.bulk import extras
 from probegen.bulk.inference import Asked, Inference
-from probegen.bulk.inputs import Context, open_source
+from probegen.bulk.inputs import Context, open_input
 from probegen.bulk.inputs.base import identity
 from probegen.bulk.journal import digest_of
 from probegen.bulk.stores import Layout, Store, format_of
@@ -227,7 +227,7 @@ def _opened(task: Task, say: Say) -> Worker:
         raise _elsewhere(f"runs it with {artefact.engine.name}, not with {task.engine}")
     manifest = artefact.manifest
     context = Context(manifest, task.dtype, task.header, say, task.spell, task.time_column)
-    source = open_source(Path(task.source), context)
+    source = open_input(Path(task.source), context)
     if identity(source) != task.identity:
         raise _elsewhere(f"has another input at {task.source!r}: files, sizes or times differ")
     store = format_of(Path(task.place))(Path(task.place), task.layout)

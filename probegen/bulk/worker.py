@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from probegen.bulk.inference import Inference
-from probegen.bulk.inputs import Source
+from probegen.bulk.inputs import Input
 from probegen.bulk.inputs.base import Samples
 from probegen.bulk.records import Records, joined
 from probegen.bulk.stores import Layout, Store
@@ -28,7 +28,7 @@ class Worker:
     def __init__(
         self,
         inference: Inference,
-        source: Source,
+        source: Input,
         store: Store,
         layout: Layout,
         batch_size: int,

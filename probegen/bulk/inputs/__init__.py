@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probegen.bulk.inputs.base import Context, Kinds, Source
+from probegen.bulk.inputs.base import Context, Input, Kinds
 from probegen.bulk.inputs.folder import open_folder
 from probegen.bulk.inputs.images import open_image
 from probegen.bulk.inputs.npy import RAW, open_npy, open_raw
@@ -15,7 +15,7 @@ from probegen.bulk.inputs.zarr import MARKS, ZarrArrays
 from probegen.errors import InputError
 from probegen.runtime.read import images, lines, tables
 
-__all__ = ["KINDS", "Context", "Source", "open_source"]
+__all__ = ["KINDS", "Context", "Input", "open_input"]
 
 KINDS: Kinds = (
     ((".npy",), open_npy),
@@ -27,7 +27,7 @@ KINDS: Kinds = (
 )
 
 
-def open_source(path: Path, context: Context) -> Source:
+def open_input(path: Path, context: Context) -> Input:
     """Opens a file or folder.
 
     Raises:
@@ -48,7 +48,7 @@ def open_source(path: Path, context: Context) -> Source:
     return source
 
 
-def _opened(path: Path, context: Context) -> Source:
+def _opened(path: Path, context: Context) -> Input:
     try:
         if path.is_dir():
             if path.suffix.lower() == ".zarr" or any((path / mark).is_file() for mark in MARKS):

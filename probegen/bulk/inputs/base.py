@@ -76,7 +76,7 @@ class Samples:
         return Samples(blocks, {row + by: why for row, why in self.errors.items()})
 
 
-class Source(abc.ABC):
+class Input(abc.ABC):
     """Samples in a fixed order. What it holds in memory does not grow with their size.
 
     Attributes:
@@ -102,7 +102,7 @@ class Source(abc.ABC):
         """Gives the files that it is made of, in order, each with the name that it goes by."""
 
 
-class OneFile(Source):
+class OneFile(Input):
     """Samples of one file, which go by their numbers."""
 
     def __init__(self, path: Path, context: Context) -> None:
@@ -121,7 +121,7 @@ class ArrayFile(OneFile):
     """Samples in arrays with one entry for each."""
 
     def read(self, start: int, stop: int) -> Samples:
-        """Reads some samples; see `Source.read`."""
+        """Reads some samples; see `Input.read`."""
         return Samples([Block(range(stop - start), self.arrays(start, stop))])
 
     @abc.abstractmethod
@@ -129,7 +129,7 @@ class ArrayFile(OneFile):
         """Returns arrays by input name that hold some of the samples."""
 
 
-def identity(source: Source) -> str:
+def identity(source: Input) -> str:
     """Returns a digest of the names, sizes and times of change of the files of a source.
 
     Contents are not read: of a large input that alone would take hours.
@@ -150,7 +150,7 @@ def status_of(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def changed_since(source: Source, nanoseconds: int) -> list[str]:
+def changed_since(source: Input, nanoseconds: int) -> list[str]:
     """Returns the names of up to three files that were written after a time, or are gone."""
     found = []
     for name, path in source.files():
@@ -229,6 +229,6 @@ def part_of(axes: Sequence[str], start: int, stop: int) -> tuple[slice, ...]:
 
 
 #: Opens a file or folder as a source.
-Open = Callable[[Path, Context], Source]
+Open = Callable[[Path, Context], Input]
 #: Suffixes of files, and what opens these.
 Kinds = Sequence[tuple[Sequence[str], Open]]

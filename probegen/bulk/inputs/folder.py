@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from probegen.bulk.inputs.base import Context, Kinds, Samples, Source
+from probegen.bulk.inputs.base import Context, Input, Kinds, Samples
 from probegen.bulk.inputs.images import Images
 from probegen.errors import InputError
 from probegen.runtime.read import images, lines, tables
@@ -16,10 +16,10 @@ from probegen.runtime.read import images, lines, tables
 _SHOWN = 5
 
 
-class Chain(Source):
+class Chain(Input):
     """The samples of one file after those of another. One file is open at a time."""
 
-    def __init__(self, names: Sequence[str], open_one: Callable[[str], Source]) -> None:
+    def __init__(self, names: Sequence[str], open_one: Callable[[str], Input]) -> None:
         """Opens each file once to count its samples.
 
         Raises:
@@ -29,14 +29,14 @@ class Chain(Source):
         self._ends: list[int] = []
         self._paths: list[Path] = []
         self.rows = 0
-        self._current: tuple[int, Source] | None = None
+        self._current: tuple[int, Input] | None = None
         for place in range(len(names)):
             source = self._at(place)
             self.rows += source.rows
             self._ends.append(self.rows)
             self._paths += [path for _, path in source.files()]
 
-    def _at(self, place: int) -> Source:
+    def _at(self, place: int) -> Input:
         if self._current is None or self._current[0] != place:
             self._current = (place, self._open(self._files[place]))
         return self._current[1]
@@ -60,7 +60,7 @@ class Chain(Source):
         ]
 
     def read(self, start: int, stop: int) -> Samples:
-        """Reads some samples; see `Source.read`."""
+        """Reads some samples; see `Input.read`."""
         parts = [
             self._at(place).read(first, end).moved(to)
             for place, first, end, to in self._pieces(start, stop)
@@ -73,7 +73,7 @@ class Chain(Source):
         yield from zip(self._files, self._paths, strict=True)
 
 
-def open_folder(folder: Path, context: Context, kinds: Kinds) -> Source:
+def open_folder(folder: Path, context: Context, kinds: Kinds) -> Input:
     """Opens a folder and those below it, whose files are taken in the order of their paths.
 
     Where there are images, tables and texts beside them are left out.

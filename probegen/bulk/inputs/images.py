@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from probegen.bulk.inputs.base import Block, Context, Samples, Source
+from probegen.bulk.inputs.base import Block, Context, Input, Samples
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array
 from probegen.runtime.read import Say, images
 
 
-class Images(Source):
+class Images(Input):
     """Images by name. Those of one size are run together."""
 
     def __init__(self, folder: Path, names: Sequence[str], context: Context) -> None:
@@ -27,7 +27,7 @@ class Images(Source):
         return list(self._names[start:stop])
 
     def read(self, start: int, stop: int) -> Samples:
-        """Reads some images; see `Source.read`."""
+        """Reads some images; see `Input.read`."""
         by_shape: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
         errors = {}
         for row, name in enumerate(self._names[start:stop]):

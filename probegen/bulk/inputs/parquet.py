@@ -55,7 +55,7 @@ class ParquetRows(OneFile):
             ) from error
 
     def read(self, start: int, stop: int) -> Samples:
-        """Reads some rows; see `Source.read`."""
+        """Reads some rows; see `Input.read`."""
         table = self._taken(start, stop)
         specs = self._context.specs
         found = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 import probegen as pg
 from probegen import bulk, runtime
-from probegen.bulk.inputs import Context, open_source
+from probegen.bulk.inputs import Context, open_input
 from probegen.errors import InputError
 from tests.runtime.support import CHANNELS, HEIGHT, WIDTH, images
 
@@ -75,7 +75,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_samples_are_read_from_anywhere(context, tmp_path, kind):
     x = images(19)
-    source = open_source(write(x, kind, tmp_path), context)
+    source = open_input(write(x, kind, tmp_path), context)
     assert source.rows == 19
     for start, stop in ((0, 4), (4, 9), (9, 19), (2, 3), (18, 19), (0, 19)):
         samples = source.read(start, stop)
@@ -91,7 +91,7 @@ def test_the_files_of_a_folder_follow_each_other(context, tmp_path, kind):
     for i, part in enumerate(parts):
         (tmp_path / f"day_{i}").mkdir()
         write(part, kind, tmp_path / f"day_{i}")
-    source = open_source(tmp_path, context)
+    source = open_input(tmp_path, context)
     assert source.rows == 14
     suffix = kind.partition(" ")[0]
     assert source.names(4, 8) == [
@@ -208,7 +208,7 @@ def test_what_is_refused_says_why(context, zoo_art, tmp_path):
 
     def refused(says, path, given=context):
         with pytest.raises(InputError, match=says):
-            open_source(path, given)
+            open_input(path, given)
 
     refused("there is nothing at", tmp_path / "none.npy")
     np.save(tmp_path / "turned.npy", np.moveaxis(x, 3, 1))
@@ -246,6 +246,6 @@ def test_a_damaged_member_is_noticed_where_it_is_read(context, tmp_path):
         assert archive.infolist()[0].compress_size > 400
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "x.npz").write_bytes(bytes(data))
-    source = open_source(tmp_path / "x.npz", context)
+    source = open_input(tmp_path / "x.npz", context)
     with pytest.raises(InputError, match=r"no \.npy or \.npz file"):
         source.read(0, 40)
