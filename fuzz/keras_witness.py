@@ -304,7 +304,8 @@ class Witness:
         """Tells whether a method of inputs moves one layer's output and nothing beside it."""
         if isinstance(probe.wrt, int):
             return True
-        return len(feed) == 1 and self._tables == 1 and isinstance(probe.wrt, str)
+        plain = len(feed) == 1 and not np.issubdtype(feed[0].dtype, np.floating)
+        return plain and self._tables == 1 and isinstance(probe.wrt, str)
 
 
 @dataclasses.dataclass(frozen=True)
