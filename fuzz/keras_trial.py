@@ -337,7 +337,7 @@ class _Run:
         """The length of an attribution below which differences of scores are their rounding."""
         scores = [np.asarray(self.result[s.name].array) for s in self.art.manifest.predictions]
         largest = max(float(np.nan_to_num(np.abs(y), posinf=0).max(initial=0)) for y in scores)
-        return SMALL_PART * largest
+        return max(SMALL_PART, limit(self.policy) / 5) * largest
 
     def array(self, spec: Any) -> Array:
         """Returns what came out for an output."""

@@ -378,11 +378,18 @@ class _Moved:
 
 @contextlib.contextmanager
 def _given_out(layer: Any, changed: Callable[[Any], Any]) -> Iterator[None]:
-    """Lets a layer give out what a function makes of what it gives."""
+    """Lets a layer give out what a function makes of what it gives, under the same mask.
+
+    `ReversibleEmbedding` masks in its call, and has no `compute_mask`.
+    """
     own_call = layer.call
 
     def call(*args: Any, **given: Any) -> Any:
-        return changed(own_call(*args, **given))
+        own = own_call(*args, **given)
+        result, mask = changed(own), getattr(own, "_keras_mask", None)
+        if mask is not None:
+            result._keras_mask = mask
+        return result
 
     with mock.patch.object(layer, "call", call):
         yield
