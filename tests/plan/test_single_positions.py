@@ -12,6 +12,7 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
+from probegen.plan.plan import TensorRef
 from probegen.sources import open_source
 from probegen.sources.onnx.positions import follow_graph
 
@@ -105,6 +106,56 @@ def test_where_all_maps_are_seen_so_the_last_one_is_taken(tmp_path: Any) -> None
     model = keras.Model(image, layers.Dense(3)(h[:, 2, 1]))
     pg.compile(model, [pg.GradCAM()], tmp_path / "m.onnx")
     assert runtime.load(tmp_path / "m.onnx").manifest.explanations[0].layer == "only"
+
+
+LAST_TOKEN = """<ir_version: 9, opset_import: ["" : 17]>
+  g (float[batch, 6, 3] x, int64[batch, 6] mask) => (float[batch, 2] y)
+  <int64[6] steps = {0, 1, 2, 3, 4, 5}, int64[1] one = {1}>
+  {
+    dense = MatMul (x, k)
+    tokens = Tanh (dense)
+    turned = Transpose <perm = [0, 2, 1]> (tokens)
+    mixed = Conv <pads = [1, 1]> (turned, l)
+    back = Transpose <perm = [0, 2, 1]> (mixed)
+    seen = Tanh (back)
+    places = Mul (mask, steps)
+    last = ArgMax <axis = 1, keepdims = 0> (places)
+    at = Unsqueeze (last, one)
+    y = GatherND <batch_dims = 1> (seen, at)
+  }"""
+
+
+def test_the_last_token_of_each_sample_is_looked_for_by_a_mask(tmp_path: Any) -> None:
+    """As causal language models classify texts: bloom and Gemma ended in an IndexError."""
+    model = onnx.parser.parse_model(LAST_TOKEN)
+    rng = np.random.default_rng(0)
+    for name, shape in {"k": (3, 4), "l": (2, 4, 3)}.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    pg.compile(model, [pg.GradCAM(target=1)], tmp_path / "m.onnx")
+    (spec,) = runtime.load(tmp_path / "m.onnx").manifest.explanations
+    assert (spec.layer, spec.axes) == ("tokens", ("batch", "time"))
+
+
+def test_places_of_all_samples_are_counted_up_beside_their_last_tokens() -> None:
+    """As torch's newer exporter writes `x[arange(len(x)), last]`."""
+    written = LAST_TOKEN.replace(
+        "y = GatherND <batch_dims = 1> (seen, at)",
+        """sizes = Shape (x)
+    count = Gather (sizes, nought)
+    numbers = Range (nought, count, unit)
+    rows = Unsqueeze (numbers, one)
+    pairs = Concat <axis = -1> (rows, at)
+    y = GatherND (seen, pairs)""",
+    ).replace("int64[1] one = {1}", "int64[1] one = {1}, int64 nought = {0}, int64 unit = {1}")
+    model = onnx.parser.parse_model(written)
+    for name, shape in {"k": (3, 4), "l": (2, 4, 3)}.items():
+        values = np.ones(shape, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    view = open_source(model).view
+    refs = {name: TensorRef(name) for name in ("tokens", "seen")}
+    end = view.graph.outputs[0]
+    assert view.seen_at_one_position(list(refs.values()), end) == {refs["seen"]}
 
 
 PATCHES = """<ir_version: 9, opset_import: ["" : 17]>

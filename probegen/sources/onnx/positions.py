@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, key_of
-from probegen.graph.core.values import Dim, attribute, shape_of, whole_numbers
+from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 from probegen.plan.positions import (
     Link,
@@ -113,6 +113,10 @@ def _selects(node: ir.Node) -> bool:
     if node.op_type == "Gather":
         ids = None if node.inputs[1] is None else shape_of(node.inputs[1])
         return ids is not None and all(d == 1 for d in ids)
+    if node.op_type == "GatherND":
+        ids = None if node.inputs[1] is None else shape_of(node.inputs[1])
+        batched = attribute(node, "batch_dims", 0) or int(_counts_samples(node.inputs[1]))
+        return ids is not None and all(d == 1 for d in ids[batched:-1])
     return node.op_type == "Slice"
 
 
@@ -198,10 +202,18 @@ def _reduced(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Fo
     gone = set(range(rank)) if not axes else {a % rank for a in axes}
     if not axes and attribute(node, "noop_with_empty_axes", 0):
         return _every(source), []
+    return _without(rank, gone, result), []
+
+
+def _without(rank: int, gone: Container[int], result: Sequence[Dim]) -> Pairs:
+    """Returns the axes that a reduction leaves, whether it keeps the others at size 1 or not."""
     rest = [i for i in range(rank) if i not in gone]
-    if len(result) == rank:
-        return [(i, i) for i in rest], []
-    return [(a, i) for i, a in enumerate(rest)], []
+    return [(a, a if len(result) == rank else i) for i, a in enumerate(rest)]
+
+
+def _place_of_largest(node: ir.Node, source: Sequence[Dim], result: Sequence[Dim]) -> _Found:
+    rank = len(source)
+    return _without(rank, {attribute(node, "axis", 0) % rank}, result), []
 
 
 def _split(node: ir.Node, source: Sequence[Dim], _: Sequence[Dim]) -> _Found:
@@ -291,6 +303,7 @@ _OF_ONE: Mapping[str, Callable[[ir.Node, Sequence[Dim], Sequence[Dim]], _Found]]
     "Pad": _padded,
     "Tile": _tiled,
     "TopK": _along_axis,
+    **dict.fromkeys(("ArgMax", "ArgMin"), _place_of_largest),
     "GatherElements": _along_axis,
     "ScatterElements": _along_axis,
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _pooled_globally),
@@ -298,7 +311,7 @@ _OF_ONE: Mapping[str, Callable[[ir.Node, Sequence[Dim], Sequence[Dim]], _Found]]
     **dict.fromkeys(
         frozenset(
             {"Resize", "Upsample", "ReverseSequence", "Compress", "DepthToSpace", "SpaceToDepth"}
-            | {"ConvTranspose", "ArgMax", "ArgMin"}
+            | {"ConvTranspose"}
         ),
         _nothing,
     ),
@@ -362,12 +375,48 @@ def _gathered(node: ir.Node, result: Sequence[Dim]) -> Iterator[tuple[ir.Value, 
     del result
 
 
+def _picked(node: ir.Node, result: Sequence[Dim]) -> Iterator[tuple[ir.Value, _Found]]:
+    """Yields what a GatherND picks from: the axes that its numbers say nothing of are kept."""
+    data, ids = node.inputs[0], node.inputs[1]
+    source = None if data is None else shape_of(data)
+    chosen = None if ids is None else shape_of(ids)
+    if data is None or source is None or not chosen or not isinstance(chosen[-1], int):
+        return
+    batched = attribute(node, "batch_dims", 0)
+    told = batched + chosen[-1]
+    kept = [(i, i) for i in range(batched)]
+    if not batched and len(chosen) == 2 and _counts_samples(ids):
+        kept = [(0, 0)]
+    ahead = len(result) - len(source)
+    yield data, ([*kept, *((i, i + ahead) for i in range(told, len(source)))], [])
+
+
+def _counts_samples(ids: ir.Value | None) -> bool:
+    """Tells whether the first column of places is 0, 1, 2...: one place of each sample.
+
+    As exporters write `x[arange(len(x)), last]`.
+    """
+    joined = None if ids is None else ids.producer()
+    if joined is None or joined.op_type != "Concat":
+        return False
+    value = joined.inputs[0]
+    while value is not None and (made := value.producer()) is not None:
+        if made.op_type == "Range":
+            bounds = [constant_of(made.inputs[i]) for i in (0, 2)]
+            return all(b is not None and b == n for b, n in zip(bounds, (0, 1), strict=True))
+        if made.op_type not in ("Unsqueeze", "Reshape", "Cast", "Identity"):
+            return False
+        value = made.inputs[0]
+    return False
+
+
 _OF_SEVERAL: Mapping[str, Callable[[ir.Node, Sequence[Dim]], Iterator[tuple[ir.Value, _Found]]]] = {
     "MatMul": _multiplied,
     "Gemm": _gemm,
     "Einsum": _einsum,
     "Concat": _concatenated,
     "Gather": _gathered,
+    "GatherND": _picked,
 }
 
 
