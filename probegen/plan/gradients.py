@@ -383,9 +383,10 @@ class GradientPlanner:
             if probe.point not in point.probes:
                 self._view.check_not_random([point])
                 able = [p.name for p in self._view.points if probe.point in p.probes]
+                why = f"{point.reason}. It" if point.reason else "it"
                 raise SelectionError(
                     f"{point.name!r} ({point.class_name}, output {point.shape}) cannot carry a "
-                    f"{probe.title}: it needs an output with positions and channels"
+                    f"{probe.title}: {why} needs an output with positions and channels"
                     + (f", such as {able[-1]!r}." if able else "; this model has no such layer.")
                 )
         return chosen

@@ -133,6 +133,10 @@ def test_layers_inside_a_map_give_nothing_out(tmp_path):
         pg.instrument(model, pg.Activations("own/inner"))
     with pytest.raises(SelectionError, match=r"own/inner.*runs inside a loop or branch"):
         pg.instrument(model, pg.InputGradient(target=1, of="own/inner#0"))
+    with pytest.raises(
+        SelectionError, match=r"Grad-CAM: runs inside a loop or branch.*\. It needs"
+    ):
+        pg.instrument(model, [pg.GradCAM("own/inner")])
     pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
     given = np.random.default_rng(1).standard_normal((3, 6, 3)).astype("float32")
     agrees(runtime.load(tmp_path / "m.onnx"), model, given)
