@@ -210,6 +210,10 @@ WIDE = (
     f"{_RECURRENT}a_fixed_batch_keeps_the_operators",
     "tests/sources/keras/test_caches.py::test_it_is_verified_from_its_manifest",
     # The kind that is left says the same of others.
+    "tests/cost/test_report.py::test_the_export_does_what_was_told[forecaster",
+    "tests/methods/test_attention_rollout.py::test_tensorflow_computes_it_too[saved",
+    "tests/sources/keras/test_two_names.py::test_engines_agree[saved",
+    "tests/test_no_probes.py::test_predictions_alone[saved",
     "tests/methods/test_attention.py::test_layers_of_one_shape_are_one_tensor[savedmodel",
     "tests/methods/test_attention.py::test_stacked_layers_in_another_type[savedmodel",
     "tests/methods/test_attention.py::test_what_is_left[savedmodel",
