@@ -175,6 +175,19 @@ _ELEMENTWISE = frozenset(
 )  # fmt: skip
 
 
+#: Slopes of functions that are defined on one side of a number, or bend without bound beside it:
+#: a step across it, or as long as what is left to it, tells nothing.
+_SLOPES: Mapping[str, Callable[[Array], Array]] = {
+    "Acos": lambda x: -1 / np.sqrt(1 - x * x),
+    "Acosh": lambda x: 1 / np.sqrt(x * x - 1),
+    "Asin": lambda x: 1 / np.sqrt(1 - x * x),
+    "Atanh": lambda x: 1 / (1 - x * x),
+    "Log": lambda x: 1 / x,
+    "Reciprocal": lambda x: -1 / (x * x),
+    "Sqrt": lambda x: 0.5 / np.sqrt(x),
+}
+
+
 def _elementwise(step: Step, g: Array, position: int) -> Array:
     return unbroadcast(g * slope(step, position), np.shape(step.inputs[position]))
 
@@ -196,6 +209,9 @@ def slope(step: Step, position: int = 0) -> Array:
         n = np.asarray(step.inputs[1], np.float64)
         with np.errstate(all="ignore"):
             return np.asarray(np.where(n == 0, 0.0, n * x ** (n - 1)))
+    if step.node.op_type in _SLOPES:
+        with np.errstate(all="ignore"):
+            return np.asarray(_SLOPES[step.node.op_type](x))
     h = _STEP * np.maximum(1.0, np.abs(x))
     exact = COMPUTED[step.node.op_type] if step.node.op_type in _INEXACT else None
     if exact is not None:

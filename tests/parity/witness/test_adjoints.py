@@ -125,6 +125,26 @@ def test_the_slope_of_a_cube_at_0_is_0():
     np.testing.assert_array_equal(adjoint(step, [np.ones_like(x)], 0), 3 * x**2)
 
 
+@pytest.mark.parametrize(
+    ("operator", "x", "slope"),
+    [
+        ("Sqrt", 1e-12, 5e5),  # a row of zeros in RMSNorm: Gemma was refused
+        ("Log", 1e-9, 1e9),
+        ("Reciprocal", 1e-7, -1e14),
+        ("Asin", 1 - 1e-9, 22360.6797),
+        ("Acos", 1e-9 - 1, -22360.6797),
+        ("Atanh", 1 - 1e-9, 5e8),
+        ("Acosh", 1 + 1e-9, 22360.6797),
+    ],
+)
+def test_slopes_beside_the_end_of_what_a_function_is_defined_for(operator, x, slope):
+    """A step of differences would go beyond it."""
+    given = np.array([[x, x]])
+    node, evaluate = node_of(operator, {}, [given]), NodeEvaluator(18)
+    step = Step(node, [given], evaluate(node, [given]), evaluate)
+    np.testing.assert_allclose(adjoint(step, [np.ones_like(given)], 0), slope, rtol=1e-6)
+
+
 def test_a_norm_of_magnitudes_counts_negative_numbers():
     """onnx's evaluator divides by the sum of the numbers themselves."""
     x, g, way = numbers(2, 3, 4), numbers(2, 3, 4), numbers(2, 3, 4)
