@@ -23,7 +23,7 @@ def resize_bilinear(context: Any, node: Any, _: str, __: Any) -> None:
     """
     w = Writer(context, node)
     if w.dtype_of(w.inputs[0]) not in FLOATS and w.attribute("half_pixel_centers", False):
-        _interpolate(w)
+        _interpolate(w, constant_value(context, node.input[1]))
         return
     kind, result = (context.get_dtype(name) for name in (node.input[0], node.output[0]))
     if kind != result:
@@ -31,16 +31,22 @@ def resize_bilinear(context: Any, node: Any, _: str, __: Any) -> None:
     Resize.version_11(context, node)
 
 
-def _interpolate(w: Writer) -> None:
-    """Writes images of whole numbers as TensorFlow's kernel interpolates them, to the last bit."""
+def _interpolate(w: Writer, sizes: Any) -> None:
+    """Writes images of whole numbers as TensorFlow's kernel interpolates them, to the last bit.
+
+    Where the sizes are known, rows are counted here: of a Range nobody knows how many it counts.
+    """
     image, wanted = w.inputs[0], w.cast(w.inputs[1], _Type.INT64)
     places = []
     for i, axis in enumerate((1, 2)):
         size = w.size(image, axis)
         count = w.op("Slice", wanted, w.indices([i]), w.indices([i + 1]), dtype=_Type.INT64)
         scale = w.op("Div", w.cast(size, w.dtype), w.cast(count, w.dtype))
-        ends = w.constant(np.array(0)), w.op("Squeeze", count, dtype=_Type.INT64)
-        rows = w.op("Range", *ends, w.constant(np.array(1)), dtype=_Type.INT64)
+        if sizes is None:
+            ends = w.constant(np.array(0)), w.op("Squeeze", count, dtype=_Type.INT64)
+            rows = w.op("Range", *ends, w.constant(np.array(1)), dtype=_Type.INT64)
+        else:
+            rows = w.constant(np.arange(sizes[i], dtype=np.int64))
         centres = w.op("Add", w.cast(rows, w.dtype), w.const(0.5))
         at = w.op("Sub", w.op("Mul", centres, scale), w.const(0.5))
         low = w.op("Floor", at)
