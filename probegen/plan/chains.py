@@ -210,6 +210,44 @@ def readings_of(view: ModelView, weights: Sequence[AttentionWeights]) -> list[Re
     return found
 
 
+def named_by_positions(
+    view: ModelView, weights: Sequence[AttentionWeights]
+) -> list[AttentionWeights]:
+    """Returns attention weights of which no axis of positions is called a head.
+
+    By their places, those of pixels that attend to words are `batch, head, query, key`: the rows
+    of the image would be heads.
+    """
+    return [
+        dataclasses.replace(one, named=_names(one.axes, reading))
+        for one, reading in zip(weights, readings_of(view, weights), strict=True)
+    ]
+
+
+def _names(names: axes.Axes, reading: Reading) -> axes.Axes | None:
+    """Returns the names of axes by what they are of; None where those by place say the same."""
+    if reading.problem or len(reading.along) != len(names):
+        return None
+    kinds = [name.split("_")[0] for name in names]
+    moving = [set(labels) for labels in reading.along]
+    own = [bool(labels) and labels <= set(reading.queries) for labels in moving]
+    if not any(kind == HEAD and here for kind, here in zip(kinds, own, strict=True)):
+        return None
+    found = list(names)
+    free = [i for i, n in enumerate(names) if n != BATCH and kinds[i] != KEY]
+    beside = [i for i in free if own[i] and moving[i] <= reading.beside]
+    queries = [i for i in free if own[i] and i not in beside]
+    heads = [i for i in free if moving[i] and moving[i] <= reading.heads]
+    if not queries and QUERY in names:  # one query at each place
+        queries = [names.index(QUERY)]
+    for i in (i for i in beside if kinds[i] in (HEAD, QUERY)):
+        found[i] = f"axis_{i}"
+    for kind, places in ((QUERY, queries), (HEAD, heads)):
+        for number, i in enumerate(places):
+            found[i] = f"{kind}_{number}" if len(places) > 1 else kind
+    return tuple(found) if len(set(found)) == len(found) else None
+
+
 def _renumbered(reading: Reading, places: Sequence[int] | Mapping[int, int]) -> Reading:
     """Returns a reading with other numbers: each is what stands at its place."""
     return dataclasses.replace(

@@ -60,6 +60,7 @@ class AttentionWeights:
         steps: how many axes of time stand behind the batch: weights of each step of a loop.
         ref: the weights as they lie on the way to the outputs; None where no gradient can be taken
             at them, since they are made inside a loop.
+        named: the names of their axes by what these are of; None for those by their places.
     """
 
     point: ProbePoint
@@ -69,6 +70,7 @@ class AttentionWeights:
     keys: Sequence[int]
     steps: int = 0
     ref: TensorRef | None = None
+    named: Axes | None = None
 
     @property
     def name(self) -> str:
@@ -78,6 +80,8 @@ class AttentionWeights:
     @property
     def axes(self) -> Axes:
         """A name for each axis: batch, time, head, query, key."""
+        if self.named is not None:
+            return self.named
         return attention_axes(self.tensor.axes, self.keys, self.steps)
 
     @property

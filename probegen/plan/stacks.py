@@ -8,7 +8,7 @@ from probegen.artefact.manifest import LAYER, OutputSpec
 from probegen.methods.axes import behind_batch
 from probegen.methods.base import OfLayers
 from probegen.methods.chains import Attending
-from probegen.plan.chains import ChainParts, readings_of
+from probegen.plan.chains import ChainParts, named_by_positions, readings_of
 from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.plain import attention_output
 from probegen.plan.plan import ChainOutput, PlainOutput
@@ -29,7 +29,8 @@ def stacked_outputs(view: ModelView, probe: OfLayers, number: int) -> ChainParts
     Raises:
         SelectionError: there is no layer that applies attention weights.
     """
-    weights = [w for p in view.select(probe.selector, probe.point) for w in view.attention(p)]
+    points = view.select(probe.selector, probe.point)
+    weights = named_by_positions(view, [w for p in points for w in view.attention(p)])
     groups: dict[Hashable, list[AttentionWeights]] = {}
     for one, positions in zip(weights, _positions(view, weights), strict=True):
         axes, sizes = probe.result(one.axes, one.tensor.shape, one.name)

@@ -244,7 +244,8 @@ def test_a_map_that_attends_to_words(tmp_path):
         [x, words], keras_head(W, ops.reshape(ToWords(name="cross")(y, words), (-1, 12, WIDTH)))
     )
     path = tmp_path / "m.onnx"
-    assert pg.compile(model, pg.AttentionRelevance(target=1), path).report.passed
+    probes = [pg.AttentionRelevance(target=1), pg.Attention("cross", "heads")]
+    assert pg.compile(model, probes, path).report.passed
     feed = {"x": data(2), "words": data(3, (5,))[:2]}
 
     def scores(seen):
@@ -260,7 +261,14 @@ def test_a_map_that_attends_to_words(tmp_path):
     scaled = added / np.where(total > 0, total, 1) + np.eye(12)
     twin = np.swapaxes(scaled, 1, 2) @ np.maximum(cross * h, 0)
     found = runtime.load(path).run(feed)
-    by_axes = {found[o.name].spec.axes: found[o.name].array for o in found.manifest.explanations}
+    weights_of = found["attention/cross"]
+    assert weights_of.spec.axes == ("batch", "query_0", "query_1", "key")  # none is a head
+    np.testing.assert_allclose(weights_of.array, cross.reshape(2, *MAP, 5), atol=1e-5)
+    by_axes = {
+        found[o.name].spec.axes: found[o.name].array
+        for o in found.manifest.explanations
+        if o.kind == "attention_relevance"
+    }
     np.testing.assert_allclose(
         by_axes["batch", "query_0", "query_1", "key"],
         twin.reshape(2, *MAP, 5),
