@@ -151,7 +151,8 @@ def test_images_of_16_bits_are_pooled_and_resized(
 def test_sizes_behind_resized_bytes_are_known(tmp_path: Path) -> None:
     """A dilated convolution and a Dense ask for them, and a transposed one needs them."""
     x = keras.Input((8, 9, 3), dtype="uint8", name="image")
-    y = layers.Conv2D(2, (1, 2), dilation_rate=2)(layers.Resizing(5, 7)(x))
+    y = layers.Rescaling(1 / 255)(layers.Resizing(5, 7)(x))
+    y = layers.Conv2D(2, (1, 2), dilation_rate=2)(y)
     y = layers.Conv2DTranspose(2, (2, 1), activation="tanh")(layers.Dense(3)(y))
     model = keras.Model(x, layers.Dense(3)(layers.Flatten()(y)))
     assert pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx").report.passed
