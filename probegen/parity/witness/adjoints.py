@@ -512,15 +512,17 @@ def _resize(step: Step, g: Array, position: int) -> Array:
     """Resizing is linear, one axis after the other: unit vectors say what each axis does."""
     node, x = step.node, step.x
     scales, sizes = (*step.inputs[2:], None, None)[:2]
-    crops = attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
-    keeps = attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    crops = attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    keeps = attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
     given = [p for p, a in ((2, scales), (3, sizes)) if a is not None and np.size(a)]
-    if position or crops or keeps or len(given) != 1 or np.size(step.inputs[given[0]]) != x.ndim:
+    named = attribute(node, "axes") or range(x.ndim)
+    places = {axis % x.ndim: place for place, axis in enumerate(named)}
+    asked = np.asarray(step.inputs[given[0]]) if given else np.zeros(0)
+    if position or crops or keeps or len(given) != 1 or asked.size != len(places):
         return _by_differences(step, g, position)
     found = g
     for axis, (before, after) in enumerate(zip(x.shape, g.shape, strict=True)):
-        asked = np.asarray(step.inputs[given[0]])
-        if before == after and (given[0] == 3 or asked[axis] == 1):
+        if before == after and (axis not in places or given[0] == 3 or asked[places[axis]] == 1):
             continue
         if x.ndim < 2 or before * before * after > _MOST_RESIZED:
             return _by_differences(step, g, position)
@@ -529,9 +531,9 @@ def _resize(step: Step, g: Array, position: int) -> Array:
         shape[axis] = shape[beside] = before
         units = np.eye(before).reshape(shape)
         small = np.ones_like(asked)
-        small[axis] = asked[axis]
-        if given[0] == 3:
-            small[beside] = before
+        small[places[axis]] = asked[places[axis]]
+        if given[0] == 3 and beside in places:
+            small[places[beside]] = before
         rows = step.at({0: units, given[0]: small}).reshape(
             (before, after) if beside < axis else (after, before)
         )

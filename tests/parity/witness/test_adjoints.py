@@ -178,10 +178,20 @@ def test_windows_scatter_what_they_gather():
     np.testing.assert_allclose(inner, (x * windows.scattered(columns)).sum())
 
 
-def test_resizing_of_more_elements_than_are_moved_one_by_one():
+@pytest.mark.parametrize(
+    ("kinds", "sizes"),
+    [
+        ({}, [30, 3, 8, 9]),
+        # torch's newer exporter writes the usual policy out.
+        ({"keep_aspect_ratio_policy": "stretch"}, [30, 3, 8, 9]),
+        ({"axes": [3, 2]}, [9, 8]),
+        ({"axes": [-2, 1]}, [8, 5]),
+    ],
+)
+def test_resizing_of_more_elements_than_are_moved_one_by_one(kinds, sizes):
     x = numbers(30, 3, 12, 10)
-    inputs = [x, None, None, np.array([30, 3, 8, 9], np.int64)]
-    node = node_of("Resize", {"mode": "linear"}, inputs)
+    inputs = [x, None, None, np.array(sizes, np.int64)]
+    node = node_of("Resize", {"mode": "linear", **kinds}, inputs)
     evaluate = NodeEvaluator(18)
     y = evaluate(node, inputs)
     g = numbers(*y[0].shape)
