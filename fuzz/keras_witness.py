@@ -243,7 +243,7 @@ class Witness:
             return None
         moves = not isinstance(probe, twins.AT_ONE_POINT)
         together = len(feed) > 1 or self._tables
-        if moves and (self.has_masks or (together and probe.wrt == "input")):
+        if moves and (self.has_masks or (together and not _is_one(probe.wrt))):
             return None  # other inputs or what is looked up move with it, or masks do not
         one = _Moved(aim, [x for i, x in enumerate(feed) if i != at], at, feed[at].dtype)
         x, groups = feed[at].astype(np.float64), asked.get("groups")
@@ -393,6 +393,11 @@ def _given_out(layer: Any, changed: Callable[[Any], Any]) -> Iterator[None]:
 
     with mock.patch.object(layer, "call", call):
         yield
+
+
+def _is_one(wrt: Any) -> bool:
+    """Tells whether a probe names one thing alone: of several, all move together."""
+    return wrt != "input" if isinstance(wrt, str) else not isinstance(wrt, list) or len(wrt) == 1
 
 
 def _called(network: Any, feed: Sequence[Any]) -> list[Any]:
