@@ -10,6 +10,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import VerificationError
 from probegen.methods import FeatureAblation, Occlusion, Saliency
+from probegen.methods.chains import Attending, Grid
 from probegen.parity import samples as drawing
 from probegen.parity.costly_methods import with_fewer_positions
 
@@ -22,7 +23,7 @@ class Model:
 
     def __init__(self, *probes, pooled=1, multiple=1):
         outputs = [SimpleNamespace(probe=p, axes=AXES, ref="tensor") for p in probes]
-        self.plan = SimpleNamespace(groups=[SimpleNamespace(outputs=outputs)])
+        self.plan = SimpleNamespace(groups=[SimpleNamespace(outputs=outputs)], chains=[])
         self.pooled, self.multiple = pooled, multiple
 
     def moved_scores(self):
@@ -82,6 +83,19 @@ def test_what_is_explained_keeps_two_positions_an_axis(pooled, probes, smaller):
     for sizes in few:
         _, tensors = model.at(fed(sizes), {})
         assert min(tensors["tensor"].shape[1:3]) >= 2
+
+
+@pytest.mark.parametrize(("side", "smaller"), [(None, True), (9, False)])
+def test_attention_from_all_pixels_to_all_gets_few_positions(side, smaller):
+    """A matrix of 64 by 48 pixels to as many has nine million numbers a sample."""
+    model = Model()
+    both = Grid(("query_0", "query_1"), ("key_0", "key_1"))
+    layer = Attending("a", ("batch", *both.queries, *both.keys), 0, 0, grid=both)
+    spec = SimpleNamespace(shape=(None, side, side, side, side))
+    model.plan.chains = [SimpleNamespace(layers=[layer], spec=spec)]
+    usual, few = chosen(model)
+    assert (few != usual) == smaller
+    assert max(s.named["height"] * s.named["width"] for s in few) < 400 or not smaller
 
 
 def test_a_model_without_that_witness_keeps_the_usual_sizes():
