@@ -47,12 +47,12 @@ def with_fewer_positions(
         o for group in reference.plan.groups for o in group.outputs if isinstance(o.probe, ByScores)
     ]
     if not explained:
-        able = (
+        able = [
             list(pair)
             for pair in (smaller if _pairs_up_a_map(reference) else ())
             if all(reference.cause_of_failure(feed_of(sizes)) is None for sizes in pair)
-        )
-        return next(able, usual)
+        ]
+        return able[-1] if able else usual
 
     def shapes_at(feed: Mapping[str, Array]) -> list[tuple[int, ...]] | None:
         return _shapes(reference, explained, feed)
