@@ -345,7 +345,10 @@ def _attending(probe: OfAttention, layers: Sequence[_Layer]) -> tuple[Attending,
     for i, layer in enumerate(layers):
         reading = layer.reading
         states = []
-        for after in (reading.queries_after, reading.keys_after):
+        for after, labels in (
+            (reading.queries_after, reading.queries),
+            (reading.keys_after, reading.keys),
+        ):
             if after and after not in written:
                 beside = [layers[n].name for n in sorted(after)]
                 raise SelectionError(
@@ -354,7 +357,10 @@ def _attending(probe: OfAttention, layers: Sequence[_Layer]) -> tuple[Attending,
                     f"{_shown(beside)}: there is no product of these."
                     + _advice(_first_chain(layers))
                 )
-            states.append(written[after] if after else None)
+            writer = written[after] if after else None
+            # What was written along other positions, which were regrouped, is no state of these.
+            same = writer is not None and layers[writer].reading.queries == labels
+            states.append(writer if same else None)
         written[reading.queries_after | {i}] = i
         if reading.queries == reading.keys and states[0] != states[1]:
             raise SelectionError(

@@ -526,7 +526,8 @@ class Positions:
             found[places[0]] = tuple(left)
         elif len(places) == len(left):
             for place, factor in zip(places, left, strict=True):
-                found[place] = (factor,)
+                known = isinstance(factor.size, int) and isinstance(sizes[place], int)
+                found[place] = None if known and factor.size != sizes[place] else (factor,)
         return [
             self._fresh(size, [tuple(kept)] if size != 1 else []) if axis is None else
             self._whole(axis)

@@ -186,6 +186,16 @@ def beside(x):
     return keras_block(W, 2, y, y)
 
 
+@when_asked
+def regrouped(steps, features):
+    """Attention over 8 positions of 6 features, then over those that a reshape makes of both."""
+    x = keras.Input((8, 6), name="x")
+    y = layers.MultiHeadAttention(2, 3, name="attention_0")(x, x)
+    y = layers.Reshape((steps, features))(y)
+    y = layers.MultiHeadAttention(2, 3, name="attention_1")(y, y)
+    return keras.Model(x, layers.Dense(2)(layers.Flatten()(y)))
+
+
 REFUSED = {
     "pooled": (between(layers.MaxPooling1D(2)), "not on one way.*select=.'attention_0'"),
     "turned round": (between(lambda y: ops.flip(y, 1)), "not on one way"),
@@ -200,6 +210,8 @@ REFUSED = {
         between(lambda y: layers.Permute((2, 1))(layers.Dense(8)(layers.Permute((2, 1))(y)))),
         "not on one way",
     ),
+    "regrouped with the features": (regrouped(4, 12), "not on one way"),
+    "cut into its features": (regrouped(16, 3), "not on one way"),
     "two inputs": (towers(), "not on one way.*select=.'attention_[01]'.; select="),
     "cross-attention of one length": (crossing(), "'attention_10' attend from positions to others"),
     "cross-attention": (crossing((7, 5)), "'attention_10' attend from positions to others"),

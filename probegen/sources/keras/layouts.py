@@ -32,6 +32,8 @@ _GLOBAL_POOLING = (
 _SPECTROGRAMS = (keras.layers.STFTSpectrogram, keras.layers.MelSpectrogram)
 #: Layers that keep the axes of their (first) input, in ways that the graph may not show.
 _KEEP_AXES = ("activation", "normalisation", "regularisation", "attention")
+#: Operations behind a softmax that leave its axes and meaning.
+_PASSES_THROUGH = frozenset({"Identity", "Cast"})
 #: Passes over the graph; each carries names as far as they go in one direction.
 _MOST_PASSES = 8
 
@@ -39,16 +41,23 @@ _MOST_PASSES = 8
 class Layouts:
     """The axes of every tensor of a trace."""
 
-    def __init__(self, graph: Any, calls: Sequence[LayerCall]) -> None:
+    def __init__(
+        self, graph: Any, calls: Sequence[LayerCall], predictions: Iterable[Any] = ()
+    ) -> None:
         """Works the names out.
 
         Args:
             graph: the graph that the calls were traced in.
             calls: the layer calls in the order in which they begin.
+            predictions: what the model gives out. The axis that a last softmax sums over holds
+                classes, whatever maps in front of it have for channels.
         """
         self._graph = graph
         self._names: dict[int, list[str | None]] = {}
         self._links = [*self._of_layers(calls), *self._of_operations()]
+        for prediction in filter(self._here, predictions):
+            for tensor in _around_softmax(prediction):
+                self._learn(tensor, (BATCH, *[None] * (tensor.shape.rank - 2), CHANNEL))
         for tier in (_made_and_read, _by_axis, _pooled_whole):
             for call in calls:
                 self._anchor(call, tier)
@@ -166,6 +175,22 @@ _IMAGE_OPERATIONS = {
     "ResizeBicubic": 2,
     "ResizeArea": 2,
 }
+
+
+def _around_softmax(prediction: Any) -> list[Any]:
+    """Returns a prediction that a softmax makes, and what goes into it; nothing of others.
+
+    TensorFlow's sums over the last axis; where Keras is asked for another, it turns that one last.
+    Weights that something is weighed with are given out beside it, and hold no classes.
+    """
+    found, op = [prediction], prediction.op
+    while op.type in _PASSES_THROUGH:
+        found.append(op.inputs[0])
+        op = op.inputs[0].op
+    last = all(reader.type in _PASSES_THROUGH for reader in op.outputs[0].consumers())
+    if op.type not in ("Softmax", "LogSoftmax") or not last:
+        return []
+    return [tensor for tensor in (*found, op.inputs[0]) if (tensor.shape.rank or 0) > 1]
 
 
 # -- what layers say ---------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Trace:
 
     @functools.cached_property
     def _layouts(self) -> Layouts:
-        return Layouts(self.graph, self.calls)
+        return Layouts(self.graph, self.calls, self.outputs)
 
     def axes(self, tensor: Any) -> Axes:
         """Returns a name for each axis of a tensor, see `probegen.plan.axes`."""

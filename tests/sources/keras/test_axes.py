@@ -326,6 +326,25 @@ def test_a_mean_over_the_features_of_a_series_does_not_turn_it_round(mixes):
     assert described.output("saliency/x").shape == (None, 7)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "log_softmax"])
+def test_classes_are_what_a_last_softmax_sums_over(activation, tmp_path):
+    """Behind a pooling of maps whose channels come first, which the classes have nothing of."""
+    x = keras.Input((5, 6), name="x")
+    y = layers.MaxPooling1D(2, data_format=FIRST)(x)
+    model = keras.Model(x, layers.Dense(4, activation=activation, name="y")(y))
+    pg.compile(model, pg.InputGradient(target=(None, 2)), tmp_path / "m.onnx")
+    art = runtime.load(tmp_path / "m.onnx")
+    (prediction,), (gradient,) = art.manifest.predictions, art.manifest.explanations
+    assert prediction.axes[-1] == "class"
+    assert gradient.target.classes == 4
+    values = np.random.default_rng(3).normal(size=(2, 5, 6)).astype(np.float32)
+    kernel, _ = model.get_layer("y").get_weights()
+    pairs = values.reshape(2, 5, 3, 2)
+    expected = (pairs == pairs.max(-1, keepdims=True)) * kernel[:, 2, None]
+    found = art.run(values)[gradient.name].array
+    np.testing.assert_allclose(found, expected.reshape(2, 5, 6), rtol=1e-5)
+
+
 def test_frames_that_are_only_pooled():
     x = keras.Input((4, 9, 8, 3), name="x")
     y = layers.TimeDistributed(layers.GlobalMaxPooling2D())(x)
