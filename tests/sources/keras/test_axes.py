@@ -326,12 +326,15 @@ def test_a_mean_over_the_features_of_a_series_does_not_turn_it_round(mixes):
     assert described.output("saliency/x").shape == (None, 7)
 
 
-@pytest.mark.parametrize("activation", ["softmax", "log_softmax"])
-def test_classes_are_what_a_last_softmax_sums_over(activation, tmp_path):
-    """Behind a pooling of maps whose channels come first, which the classes have nothing of."""
+def _classes_behind_a_pooling(activation):
+    """Maps whose channels come first, and classes that have nothing of them."""
     x = keras.Input((5, 6), name="x")
     y = layers.MaxPooling1D(2, data_format=FIRST)(x)
-    model = keras.Model(x, layers.Dense(4, activation=activation, name="y")(y))
+    return keras.Model(x, layers.Dense(4, activation=activation, name="y")(y))
+
+
+def test_classes_are_what_a_last_softmax_sums_over(tmp_path):
+    model = _classes_behind_a_pooling("softmax")
     pg.compile(model, pg.InputGradient(target=(None, 2)), tmp_path / "m.onnx")
     art = runtime.load(tmp_path / "m.onnx")
     (prediction,), (gradient,) = art.manifest.predictions, art.manifest.explanations
@@ -343,6 +346,8 @@ def test_classes_are_what_a_last_softmax_sums_over(activation, tmp_path):
     expected = (pairs == pairs.max(-1, keepdims=True)) * kernel[:, 2, None]
     found = art.run(values)[gradient.name].array
     np.testing.assert_allclose(found, expected.reshape(2, 5, 6), rtol=1e-5)
+    described = pg.instrument(_classes_behind_a_pooling("log_softmax"), pg.Saliency()).manifest
+    assert described.explanations[0].target.classes == 4
 
 
 def test_frames_that_are_only_pooled():
