@@ -62,6 +62,8 @@ def _sizes(
 ) -> list[tuple[float, float]]:
     """Returns the sum of magnitudes of each ordinary sample, and the size of its score."""
     rows = [i for i, is_hard in enumerate(hard) if not is_hard]
+    if not rows:
+        return []
     values = np.nan_to_num(call[spec.name].astype(np.float64))[rows]
     flat = values.reshape(len(rows), -1)
     assert spec.target is not None

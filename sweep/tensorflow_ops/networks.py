@@ -783,6 +783,12 @@ def _losses() -> Iterator[Row]:
         whole(),
     )
     yield Row(
+        "StringToHashBucketStrong",
+        "",
+        lambda x: tf.strings.to_hash_bucket_strong(tf.strings.as_string(x), 7, [3, 2**40]),
+        whole(),
+    )
+    yield Row(
         "StringToNumber",
         "",
         lambda x: tf.strings.to_number(x),
