@@ -12,7 +12,8 @@ degree allows it and the form decided at run time where it does not; none assume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,37 @@ class Builder:
             self._describe(value, op_type, shape, dtype)
         self.nodes.append(node)
         return tuple(node.outputs)
+
+    def again(
+        self,
+        node: ir.Node,
+        operands: Sequence[ir.Value | None],
+        shapes: Sequence[Sequence[Dim] | None],
+        changes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> tuple[ir.Value, ...]:
+        """Writes the operator of a node once more, on other operands; returns its outputs.
+
+        Its attributes go along whatever they are called: EyeLike has one called `dtype`.
+
+        Args:
+            node: any node.
+            operands: what it reads in the place of its inputs.
+            shapes: of its outputs, whose element types are those of the node's.
+            changes: attributes in the place of its own.
+        """
+        made = ir.node(
+            node.op_type,
+            list(operands),
+            attributes={**node.attributes, **changes},
+            domain=node.domain,
+            num_outputs=len(node.outputs),
+            name=self.fresh(node.op_type),
+        )
+        for value, original, shape in zip(made.outputs, node.outputs, shapes, strict=True):
+            self._describe(value, node.op_type, shape, None)
+            value.type = original.type
+        self.nodes.append(made)
+        return tuple(made.outputs)
 
     def output(
         self, node: ir.Node, index: int, shape: Sequence[Dim] | ir.Value | None, dtype: ir.DataType

@@ -39,17 +39,13 @@ def copy_node(
                 _rename_sizes(inner, rename)
             value = ir.AttrGraph(name, inner)
         attributes[name] = value
-    outputs = body.ops(
-        node.op_type,
-        *(copies.get(v, v) if v is not None else None for v in node.inputs),
-        outputs=len(node.outputs),
-        shapes=[_renamed(shape_of(v), rename) for v in node.outputs],
-        domain=node.domain,
-        **attributes,
+    outputs = body.again(
+        node,
+        [copies.get(v, v) if v is not None else None for v in node.inputs],
+        [_renamed(shape_of(v), rename) for v in node.outputs],
+        attributes,
     )
-    for original, copy in zip(node.outputs, outputs, strict=True):
-        copy.type = original.type
-        copies[original] = copy
+    copies.update(zip(node.outputs, outputs, strict=True))
 
 
 def standing_apart(node: ir.Node, inputs: Iterable[ir.Value | None]) -> ir.Node:

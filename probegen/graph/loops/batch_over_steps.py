@@ -41,16 +41,7 @@ def copy_once(node: ir.Node) -> Writer | None:
         return None
 
     def write(b: Builder, operands: Sequence[ir.Value | None], _: Dim) -> tuple[ir.Value, ...]:
-        attributes: dict[str, Any] = dict(node.attributes)
-        outputs = b.ops(
-            node.op_type,
-            *operands,
-            outputs=len(node.outputs),
-            shapes=[shape_of(v) for v in node.outputs],
-            domain=node.domain,
-            **attributes,
-        )
-        return _typed(node, outputs)
+        return b.again(node, operands, [shape_of(v) for v in node.outputs])
 
     return write
 
@@ -63,20 +54,8 @@ def _written(
     changes: Mapping[str, Any] | None = None,
 ) -> tuple[ir.Value, ...]:
     """Writes the node's operator over other operands, its outputs with a time axis."""
-    outputs = b.ops(
-        node.op_type,
-        *operands,
-        outputs=len(node.outputs),
-        shapes=[[steps, *(shape_of(v) or ())] for v in node.outputs],
-        **{**node.attributes, **(changes or {})},
-    )
-    return _typed(node, outputs)
-
-
-def _typed(node: ir.Node, outputs: tuple[ir.Value, ...]) -> tuple[ir.Value, ...]:
-    for own, one in zip(outputs, node.outputs, strict=True):
-        own.type = one.type
-    return outputs
+    shapes = [[steps, *(shape_of(v) or ())] for v in node.outputs]
+    return b.again(node, operands, shapes, changes or {})
 
 
 def _rank(value: ir.Value | None) -> int:
@@ -183,7 +162,6 @@ def _batched(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
     """For operators whose first axis is a batch: steps and batch become one axis, and two."""
     sizes = [() if v is None else shape_of(v) or () for v in (node.inputs[0], *node.outputs)]
     inner, *outer = [dims[1:] for dims in sizes]
-    attributes: dict[str, Any] = dict(node.attributes)
     static = all(isinstance(d, int) for d in (*inner, *(d for dims in outer for d in dims)))
     if not static or any(differs[1:]) or len(node.outputs) > 1:
         return None  # a second output is the indices of a MaxPool: they count over the batch
@@ -193,16 +171,9 @@ def _batched(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
         if whole is None:
             raise ValueError(f"{node.op_type} has no first input")
         folded = b.reshape(whole, [-1, *(d for d in inner if isinstance(d, int))])
-        results = b.ops(
-            node.op_type,
-            folded,
-            *operands[1:],
-            outputs=len(node.outputs),
-            shapes=[[None, *dims] for dims in outer],
-            **attributes,
-        )
+        results = b.again(node, [folded, *operands[1:]], [[None, *dims] for dims in outer])
         unfolded = []
-        for result, dims, one in zip(_typed(node, results), outer, node.outputs, strict=True):
+        for result, dims, one in zip(results, outer, node.outputs, strict=True):
             time_and_batch = b.concat([b.size(whole, 0), b.size(whole, 1)], 0)
             target = b.concat([time_and_batch, b.ints(*(d for d in dims if isinstance(d, int)))], 0)
             shape = [steps, *(shape_of(one) or ())]
@@ -227,7 +198,8 @@ def _gemm(node: ir.Node, differs: Sequence[bool]) -> Writer | None:
         for added in rest:
             ranked = b.unsqueeze(added, [1] if differs[2] and _rank(node.inputs[2]) == 1 else [])
             result = b.add(result, b.mul(ranked, beta))
-        return _typed(node, (result,))
+        result.type = node.outputs[0].type
+        return (result,)
 
     return write
 

@@ -32,6 +32,7 @@ from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
 from probegen.sources.keras.to_onnx.recurrent_layers import fused_inner_loop
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
+    fix_boolean_eyes,
     fix_empty_inputs,
     fix_groups,
     fix_negative_padding,
@@ -295,6 +296,7 @@ def to_ir(
         prepare(model.graph)
     fix_negative_padding(model.graph)
     fix_empty_inputs(model.graph)
+    fix_boolean_eyes(model.graph)
     infer_shapes(model)
     while fix_scales(model.graph):  # before anything goes by shapes; one behind another in turn
         infer_shapes(model)

@@ -155,6 +155,27 @@ def fix_empty_inputs(graph: ir.Graph) -> None:
                 node.replace_input_with(position, None)
 
 
+def fix_boolean_eyes(graph: ir.Graph) -> None:
+    """Casts identity matrices of truth values, which onnxruntime makes of numbers alone.
+
+    `EyeLike<dtype=BOOL>(x)` -> `Cast<to=BOOL>(EyeLike<dtype=FLOAT>(x))`
+    """
+    for node in list(graph.all_nodes()):
+        owner = node.graph
+        boolean = attribute(node, "dtype") == ir.DataType.BOOL
+        if node.op_type != "EyeLike" or not boolean or not isinstance(owner, ir.Graph):
+            continue
+        numbers = node.outputs[0]
+        cast = ir.node("Cast", [numbers], {"to": ir.DataType.BOOL}, name=f"{node.name}/boolean")
+        cast.outputs[0].name = f"{numbers.name}/boolean"
+        cast.outputs[0].shape, cast.outputs[0].dtype = numbers.shape, ir.DataType.BOOL
+        numbers.replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
+        cast.replace_input_with(0, numbers)
+        node.attributes["dtype"] = ir.AttrInt64("dtype", ir.DataType.FLOAT)
+        numbers.dtype = ir.DataType.FLOAT
+        owner.insert_after(node, cast)
+
+
 def fix_scales(graph: ir.Graph) -> bool:
     """Gives a Resize sizes for scales where the precision of a product decides what they give.
 

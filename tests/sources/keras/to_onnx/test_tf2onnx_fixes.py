@@ -148,3 +148,20 @@ def test_the_nearest_neighbour_of_open_sizes_is_told_as_onnx_has_it(tmp_path):
     nodes = [n for graph in (written.graph, *bodies) for n in graph.node if n.op_type == "Resize"]
     modes = [a.s for n in nodes for a in n.attribute if a.name == "coordinate_transformation_mode"]
     assert set(modes) == {b"half_pixel"}
+
+
+def test_traces_of_matrices_that_are_not_square(tmp_path):
+    """Keras keeps the diagonal by an identity matrix of truth values."""
+    x = keras.Input((4, 6, 3))
+    y = keras.ops.trace(keras.layers.Dense(5)(x), axis1=-2, axis2=-1)
+    model = keras.Model(x, keras.layers.Dense(2)(y))
+    probes = [pg.InputGradient(target=1), pg.IntegratedGradients(target=1, steps=2)]
+    pg.compile(model, probes, tmp_path / "m.onnx")
+    values = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(values)
+    kernel, _, last, _ = (w.numpy() for w in model.weights)
+    slopes = np.zeros((4, 6, 3))
+    for i in range(5):
+        slopes[:, i] = last[:, 1, None] * kernel[:, i]
+    (gradient,) = (n for n in found if n.startswith("input_gradient/"))
+    np.testing.assert_allclose(found[gradient].array, np.stack([slopes] * 2), rtol=1e-5)
