@@ -69,6 +69,11 @@ class Witness:
         }
         #: Where masks come from that stay as they are when an input is moved.
         self.has_masks = any(_makes_mask(layer) for layer in model._flatten_layers())
+        #: TensorFlow's gradient of this pooling goes whole to each of several equal maxima.
+        self._counts_ties = any(
+            isinstance(layer, keras.layers.MaxPooling3D | keras.layers.AdaptiveMaxPooling3D)
+            for layer in model._flatten_layers()
+        )
         self._tables = sum(
             isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers()
         )
@@ -106,6 +111,8 @@ class Witness:
             explained: what is explained.
             asked: what a request asks for: `target`, `region`, `groups`.
         """
+        if self._counts_ties and probe.needs_gradient:
+            return None
         aims = self._aims(probe, feed, asked) if _is_plain(probe) else None
         if aims is None:
             return None
