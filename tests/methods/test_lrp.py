@@ -406,6 +406,11 @@ RMS = {
         "q = Mul (x, x) m = ReduceMean (q, last) e = Add (m, tiny) d = Sqrt (e)\n"
         "i = Reciprocal (d) n = Mul (x, i) s = Mul (n, scale)",
     ),
+    "pooled": (  # tf2onnx up to opset 17
+        13,
+        "q = Mul (x, x) m = GlobalAveragePool (q) e = Add (m, tiny) d = Sqrt (e)\n"
+        "i = Reciprocal (d) n = Mul (x, i) s = Mul (n, scale)",
+    ),
     "scale first": (
         18,
         "q = Pow (x, two) m = ReduceMean (q, last) e = Add (m, tiny) i = Pow (e, half)\n"

@@ -21,6 +21,8 @@ _SUMS = frozenset({"Add", "Sub", "Sum"})
 NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "RMSNormalization"})
 #: What is made of a sum of squares on the way to a size.
 _OF_SIZES = frozenset({"Add", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Max", "Clip", "Identity"})
+#: Sums and means; tf2onnx writes the mean over the last axis as a pooling.
+_MEANS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool"})
 
 
 def function_at(walk: Walk, node: ir.Node) -> FunctionOfOne | None:
@@ -83,7 +85,7 @@ def _sized(value: ir.Value) -> ir.Value | None:
     inner = node.inputs[0]
     if key_of(node) in ("ReduceSumSquare", "ReduceL2"):
         return inner
-    square = inner.producer() if key_of(node) in ("ReduceMean", "ReduceSum") else None
+    square = inner.producer() if key_of(node) in _MEANS else None
     if square is None:
         return None
     if key_of(square) == "Mul" and square.inputs[0] is square.inputs[1]:
