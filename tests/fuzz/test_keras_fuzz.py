@@ -126,18 +126,18 @@ def test_the_witness_tells_each_of_its_methods_from_a_wrong_one(monkeypatch):
         monkeypatch.setattr(keras_trial, check, _heard(getattr(keras_trial, check), found))
     monkeypatch.setattr(keras_trial, "runtime", types.SimpleNamespace(load=_all_wrong))
     monkeypatch.setattr(keras_trial, "check_rows_alone", lambda *_: None)
-    attempt(case, verify=False)
+    again = attempt(case, verify=False)
     methods = {code.partition("(")[0].removeprefix("pg.") for code in probes}
     wrong = {"conv1d" if name == "Activations" else name for name in methods}
-    assert found == {*wrong, "completeness"}
+    assert found == {*wrong, "completeness"}, again
 
 
 def _heard(check, found):
     """Returns a check that goes on where something is wrong, and notes the last word of what."""
 
-    def noting(what, *args):
+    def noting(what, *args, **more):
         try:
-            return check(what, *args)
+            return check(what, *args, **more)
         except FoundError:
             found.add(what.split()[-1] if isinstance(what, str) else "completeness")
             return True
