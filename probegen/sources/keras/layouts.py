@@ -18,6 +18,7 @@ import keras
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes, Names, complete, look_up_axes
 from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.links import Link, links
+from probegen.sources.keras.logits import PASSES_THROUGH
 from probegen.sources.keras.roles import role_of
 
 _CONV_LSTM = (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
@@ -32,8 +33,6 @@ _GLOBAL_POOLING = (
 _SPECTROGRAMS = (keras.layers.STFTSpectrogram, keras.layers.MelSpectrogram)
 #: Layers that keep the axes of their (first) input, in ways that the graph may not show.
 _KEEP_AXES = ("activation", "normalisation", "regularisation", "attention")
-#: Operations behind a softmax that leave its axes and meaning.
-_PASSES_THROUGH = frozenset({"Identity", "Cast"})
 #: Passes over the graph; each carries names as far as they go in one direction.
 _MOST_PASSES = 8
 
@@ -184,10 +183,10 @@ def _around_softmax(prediction: Any) -> list[Any]:
     Weights that something is weighed with are given out beside it, and hold no classes.
     """
     found, op = [prediction], prediction.op
-    while op.type in _PASSES_THROUGH:
+    while op.type in PASSES_THROUGH:
         found.append(op.inputs[0])
         op = op.inputs[0].op
-    last = all(reader.type in _PASSES_THROUGH for reader in op.outputs[0].consumers())
+    last = all(reader.type in PASSES_THROUGH for reader in op.outputs[0].consumers())
     if op.type not in ("Softmax", "LogSoftmax") or not last:
         return []
     return [tensor for tensor in (*found, op.inputs[0]) if (tensor.shape.rank or 0) > 1]

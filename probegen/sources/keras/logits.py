@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 _FINAL_ACTIVATIONS = frozenset({"Softmax", "Sigmoid"})
-_PASSES_THROUGH = frozenset({"Identity", "Cast"})
+#: Operations behind a softmax or sigmoid that leave its axes and meaning.
+PASSES_THROUGH = frozenset({"Identity", "Cast"})
 
 
 def pre_activation(tensor: Any) -> Any | None:
@@ -18,7 +19,7 @@ def pre_activation(tensor: Any) -> Any | None:
     if logits is not None and getattr(logits, "graph", None) is tensor.graph:
         return logits
     op = tensor.op
-    while op.type in _PASSES_THROUGH and op.inputs[0].dtype.is_floating:
+    while op.type in PASSES_THROUGH and op.inputs[0].dtype.is_floating:
         source = op.inputs[0]
         if getattr(source, "_keras_logits", None) is not None:
             return source._keras_logits
