@@ -211,16 +211,20 @@ def readings_of(view: ModelView, weights: Sequence[AttentionWeights]) -> list[Re
 
 
 def named_by_positions(
-    view: ModelView, weights: Sequence[AttentionWeights]
+    weights: Sequence[AttentionWeights], readings: Sequence[Reading]
 ) -> list[AttentionWeights]:
     """Returns attention weights of which no axis of positions is called a head.
 
     By their places, those of pixels that attend to words are `batch, head, query, key`: the rows
     of the image would be heads.
+
+    Args:
+        weights: the weights.
+        readings: what `readings_of` tells of them.
     """
     return [
         dataclasses.replace(one, named=_names(one.axes, reading))
-        for one, reading in zip(weights, readings_of(view, weights), strict=True)
+        for one, reading in zip(weights, readings, strict=True)
     ]
 
 

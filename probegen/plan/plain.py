@@ -9,7 +9,7 @@ from probegen.artefact.manifest import OutputSpec
 from probegen.errors import InstrumentError, SelectionError
 from probegen.methods.base import OfLayers, Probe
 from probegen.plan import axes
-from probegen.plan.chains import named_by_positions
+from probegen.plan.chains import named_by_positions, readings_of
 from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.naming import output_name
 from probegen.plan.plan import PlainOutput, TensorRef
@@ -22,7 +22,8 @@ def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
         raise InstrumentError(f"{type(probe).__name__} cannot be compiled.")
     chosen = view.select(probe.selector, probe.point)
     if probe.of_weights:
-        weights = named_by_positions(view, [w for p in chosen for w in view.attention(p)])
+        weights = [w for p in chosen for w in view.attention(p)]
+        weights = named_by_positions(weights, readings_of(view, weights))
         return [o for w in weights for o in _attention(probe, w, several=len(weights) > 1)]
     if probe.of_states:
         return _states(view, probe, chosen)

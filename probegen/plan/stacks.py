@@ -12,6 +12,7 @@ from probegen.plan.chains import ChainParts, named_by_positions, readings_of
 from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.plain import attention_output
 from probegen.plan.plan import ChainOutput, PlainOutput
+from probegen.plan.positions import Reading
 
 
 def stacked_outputs(view: ModelView, probe: OfLayers, number: int) -> ChainParts:
@@ -29,10 +30,11 @@ def stacked_outputs(view: ModelView, probe: OfLayers, number: int) -> ChainParts
     Raises:
         SelectionError: there is no layer that applies attention weights.
     """
-    points = view.select(probe.selector, probe.point)
-    weights = named_by_positions(view, [w for p in points for w in view.attention(p)])
+    weights = [w for p in view.select(probe.selector, probe.point) for w in view.attention(p)]
+    readings = readings_of(view, weights)
+    weights = named_by_positions(weights, readings)
     groups: dict[Hashable, list[AttentionWeights]] = {}
-    for one, positions in zip(weights, _positions(view, weights), strict=True):
+    for one, positions in zip(weights, _positions(readings), strict=True):
         axes, sizes = probe.result(one.axes, one.tensor.shape, one.name)
         # The batch is open and the same for all.
         is_open = any(n is None for n in sizes[behind_batch(axes) :])
@@ -57,11 +59,11 @@ def stacked_outputs(view: ModelView, probe: OfLayers, number: int) -> ChainParts
     return ChainParts(outputs, plain)
 
 
-def _positions(view: ModelView, weights: Sequence[AttentionWeights]) -> list[Hashable]:
+def _positions(readings: Sequence[Reading]) -> list[Hashable]:
     """Returns what tells open sizes apart: of what positions queries and keys are."""
     return [
         number if reading.problem else (reading.queries, reading.keys)
-        for number, reading in enumerate(readings_of(view, weights))
+        for number, reading in enumerate(readings)
     ]
 
 
