@@ -41,8 +41,9 @@ class LRP(OfInputs):
     epsilon rule (those of a state with an epsilon of 1e-4 at least); layer normalisation (its
     deviation a factor that passes relevance on, the rest linear), softmax and products of two
     tensors follow AttnLRP (Achtibat et al. 2024), whatever the rule; softmax and log softmax do
-    not conserve relevance. Normalisations spelled in pieces that are not known as one are products
-    of two tensors. Loops, and what else has no rule, are refused by name.
+    not conserve relevance. A normalisation in pieces is one where a norm or a deviation of a
+    tensor divides the tensor; any other is a product of two tensors. Loops, and what else has no
+    rule, are refused by name.
 
     Attributes:
         rule: of all layers: `"epsilon"`, `"zplus"`, `"alpha_beta"` (alpha 2, beta 1), `"gamma"`,

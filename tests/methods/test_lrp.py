@@ -515,6 +515,39 @@ def test_a_normalisation_without_shift_conserves_relevance(tmp_path):
     np.testing.assert_allclose(found.reshape(7, -1).sum(1), own, atol=1e-3 * np.abs(own).max())
 
 
+def test_normalisations_in_pieces_by_hand(tmp_path):
+    """Below opset 17 no operator stands for a layer normalisation, and none for one of groups."""
+    keras.utils.set_random_seed(3)
+    x = shape = keras.Input((4, 6), name="x")
+    layers = [keras.layers.LayerNormalization(), keras.layers.GroupNormalization(3)]
+    for layer in layers:
+        x = layer(x)
+    last = keras.layers.Dense(2)
+    model = keras.Model(shape, last(keras.layers.Flatten()(x)))
+    rng = np.random.default_rng(5)
+    for weight in model.weights:
+        weight.assign(rng.normal(loc=0.4, size=weight.shape))
+    pg.compile(model, pg.LRP(target=1, epsilon=EPSILON), tmp_path / "m.onnx", opset=13)
+    values = [models.images((4, 6), count=3).astype(np.float64)]
+    slopes = []
+    # one tensor's axes: sample, position, group, entry
+    for layer, groups, axes in zip(layers, (1, 3), ((3,), (1, 3)), strict=True):
+        x = values[-1].reshape(3, 4, groups, -1)
+        scale, shift = (np.reshape(w, (groups, -1)) for w in layer.get_weights())
+        slope = scale / np.sqrt(x.var(axis=axes, keepdims=True) + 1e-3)
+        slopes.append((np.broadcast_to(slope, x.shape), axes))
+        values.append(((x - x.mean(axis=axes, keepdims=True)) * slope + shift).reshape(3, 4, 6))
+    kernel, bias = last.get_weights()
+    score = values[-1].reshape(3, 24) @ kernel[:, 1] + bias[1]
+    weight = np.outer(score / away(score, EPSILON), kernel[:, 1]).reshape(3, 4, 6)
+    relevance = values[-1] * weight
+    for (slope, axes), x, y in zip(slopes[::-1], values[-2::-1], values[:0:-1], strict=True):
+        own = (relevance / away(y, EPSILON)).reshape(slope.shape) * slope
+        relevance = x * (own - own.mean(axis=axes, keepdims=True)).reshape(x.shape)
+    found = runtime.load(tmp_path / "m.onnx").run(values[0].astype("f"))["lrp/x"].array
+    np.testing.assert_allclose(found, relevance, rtol=2e-3, atol=2e-4 * np.abs(relevance).max())
+
+
 @pytest.mark.parametrize("operator", ["Max", "Min"])
 def test_the_largest_of_two_tensors_has_the_relevance(tmp_path, operator):
     text = f"""<ir_version: 9, opset_import: ["" : 17]>

@@ -1,28 +1,23 @@
-"""What tables of rules share: functions of one tensor, and statistics of normalisations."""
+"""What tables of rules share: functions of one tensor, scatters, normalisations by one operator."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Walk, gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
-from probegen.graph.core.values import attribute, constant_of, rank_of
+from probegen.graph.core.values import attribute, rank_of
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import axis_of
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
 #: What has statistics of its own; see `Normalisation`.
 NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "RMSNormalization"})
-#: What is made of a sum of squares on the way to a size.
-_OF_SIZES = frozenset({"Add", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Max", "Clip", "Identity"})
-#: Sums and means; tf2onnx writes the mean over the last axis as a pooling.
-_MEANS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool"})
 
 
 def function_at(walk: Walk, node: ir.Node) -> FunctionOfOne | None:
@@ -54,44 +49,6 @@ def scattered_extreme(node: ir.Node) -> str | None:
         return None
     reduction = str(attribute(node, "reduction", "none"))
     return reduction if reduction in ("max", "min") else None
-
-
-def divided_by_own_size(node: ir.Node) -> ir.Value | None:
-    """Returns x where a node ends `x / size(x)`: an RMS normalisation in pieces; None for others.
-
-    The size is a mean or sum of squares of x over some axes, and functions with constants of that:
-    `x * rsqrt(mean(x * x) + epsilon)`, with the scale before or behind.
-    """
-    if key_of(node) not in ("Mul", "Div") or len(node.inputs) != 2:
-        return None
-    x, other = node.inputs
-    pairs = [(x, other)] if key_of(node) == "Div" else [(x, other), (other, x)]
-    for value, factor in pairs:
-        if value is not None and factor is not None and _sized(factor) is value:
-            return value
-    return None
-
-
-def _sized(value: ir.Value) -> ir.Value | None:
-    """Returns the tensor whose squares a value is a function of; None where it is none such."""
-    node = value.producer()
-    while node is not None and key_of(node) in _OF_SIZES:
-        varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
-        if len(varying) != 1:
-            return None
-        node = varying[0].producer()
-    if node is None or node.inputs[0] is None:
-        return None
-    inner = node.inputs[0]
-    if key_of(node) in ("ReduceSumSquare", "ReduceL2"):
-        return inner
-    square = inner.producer() if key_of(node) in _MEANS else None
-    if square is None:
-        return None
-    if key_of(square) == "Mul" and square.inputs[0] is square.inputs[1]:
-        return square.inputs[0]
-    power = constant_of(square.inputs[1]) if key_of(square) == "Pow" else None
-    return square.inputs[0] if power is not None and np.all(power == 2) else None
 
 
 def sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value | None:

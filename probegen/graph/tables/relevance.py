@@ -11,8 +11,10 @@ take. `stab(z)` is z moved away from 0 by a small number.
 - layer and instance normalisation: one over the deviation is a factor that passes R on; taking the
   mean away, the scale and the shift are linear, of which each term has its share (Achtibat et al.
   2024, sec. 3.3.3). Passed on whole, R would be large where x itself is next to 0.
-- RMS normalisation, fused or in pieces, and vectors of length 1: one over the size is a factor, the
-  scale as well, and there is no sum, so that R is passed on as it is (ibid.).
+- RMS normalisation and vectors of length 1: one over the size is a factor, the scale as well, and
+  there is no sum, so that R is passed on as it is (ibid.).
+- both kinds in pieces, as they are below opset 17 and group normalisations always, are the same;
+  see `normalisation_in_pieces`.
 - maxima, and all that moves elements: R goes where the element comes from.
 - reductions: of a norm by each element's part of the sum of sizes or squares, which is
   `x * J^T(R / stab(y))` again; of the logarithm of a sum by the parts of the sum, since a logarithm
@@ -46,10 +48,14 @@ from probegen.graph.core.queries import inputs_of, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
 from probegen.graph.tables.common import (
     Normalisation,
-    divided_by_own_size,
     function_at,
     scattered,
     scattered_extreme,
+)
+from probegen.graph.tables.normalisation_in_pieces import (
+    InPieces,
+    divided_by_own_size,
+    normalisation_in_pieces,
 )
 from probegen.graph.tables.recurrent import CELLS, relevance
 from probegen.graph.vjp import BLOCKING, RULES
@@ -255,6 +261,10 @@ class _Relevance:
                 yield layer.x, layer.relevance(walk.builder, given(dy), self._rule(layer.node))
                 return
             moving = [v for v in dict.fromkeys(inputs_of(node)) if v in self.changing]
+            pieces = normalisation_in_pieces(node, walk.asked_for)
+            if pieces is not None and pieces.x in walk.wanted:
+                yield pieces.x, self._in_pieces(walk.builder, node, pieces, given(dy))
+                return
             sized = divided_by_own_size(node) if len(moving) > 1 else None
             if sized is not None and sized in walk.wanted:
                 yield sized, walk.builder.unbroadcast(given(dy), sized)
@@ -335,6 +345,14 @@ class _Relevance:
             yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))
         else:
             raise Refused("it has no rule of relevance in this use")
+
+    def _in_pieces(self, b: Builder, node: ir.Node, pieces: InPieces, r: ir.Value) -> ir.Value:
+        """Returns what x has of `(x - mean(x)) * k + shift`, k being a constant."""
+        own = over(b, r, node.outputs[0], self.table.epsilon, by_shares=self.by_shares)
+        for factor, divides in pieces.factors:
+            own = b.div(own, factor) if divides else b.mul(own, factor)
+        own = b.sub(own, b.reduce("ReduceMean", own, pieces.axes, True))
+        return b.mul(pieces.x, own)
 
     def _cells(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         """LSTM, GRU and RNN: see `recurrent`."""

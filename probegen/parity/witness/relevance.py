@@ -17,7 +17,11 @@ import onnx_ir as ir
 from probegen.graph.core.elementwise import function_of_one
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute, constant_of
-from probegen.graph.tables.common import divided_by_own_size
+from probegen.graph.tables.normalisation_in_pieces import (
+    InPieces,
+    divided_by_own_size,
+    normalisation_in_pieces,
+)
 from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_layers, weights_of
 from probegen.methods.tables import LayerRule, Relevance
 from probegen.parity.witness.adjoints import adjoint, axes_of, normalisation_of, unbroadcast
@@ -62,6 +66,7 @@ class Propagated:
         values: all its tensors.
         layers: the last node of each layer -> its node with weights.
         first: the layers that no other one comes before.
+        places: what is explained.
     """
 
     table: Relevance
@@ -69,6 +74,7 @@ class Propagated:
     values: Mapping[ir.Value, Array]
     layers: Mapping[ir.Node, ir.Node]
     first: frozenset[ir.Node]
+    places: frozenset[ir.Value]
 
     @staticmethod
     def over(
@@ -90,7 +96,8 @@ class Propagated:
                 if {n.outputs[0] for n in ends[:-1]} & set(places):
                     reason = f"{key_of(node)} whose bias comes behind what is explained"
                     raise UnknownNode(node, reason)
-        return Propagated(table, forward, values, layers, frozenset(first_layers(forward.graph)))
+        first = frozenset(first_layers(forward.graph))
+        return Propagated(table, forward, values, layers, first, frozenset(places))
 
     def __call__(
         self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
@@ -120,6 +127,10 @@ class Propagated:
         node, key = step.node, key_of(step.node)
         function = None if key in ("Add", "Sub", "Sum") else function_of_one(node)
         x = node.inputs[wanted[0]]
+        pieces = normalisation_in_pieces(node, self.places)
+        if pieces is not None:
+            yield pieces.x, self._in_pieces(pieces, step.y, relevance)
+            return
         if distinct > 1 and (sized := divided_by_own_size(node)) is not None:
             yield sized, unbroadcast(relevance, self.values[sized].shape)
             return
@@ -148,6 +159,16 @@ class Propagated:
             yield x, unbroadcast(relevance, self.values[x].shape)
         else:
             raise Unknown(key)
+
+    def _in_pieces(self, pieces: InPieces, y: Array, relevance: Array) -> Array:
+        """Returns what x gets of `(x - mean(x)) * k + shift`: by its terms, with k a constant."""
+        x, k = self.values[pieces.x], np.ones(())
+        for value, divides in pieces.factors:
+            known = constant_of(value)
+            factor = np.asarray(self.values[value] if known is None else known, np.float64)
+            k = k / factor if divides else k * factor
+        weight = relevance * k / _away(y, self.table.epsilon)
+        return np.asarray(x * weight - x * weight.mean(axis=pieces.axes, keepdims=True))
 
     def _of_a_sum(self, step: Step, relevance: Array) -> Array:
         """Returns each element's part of a sum of logarithms, exponentials or squares."""
