@@ -19,9 +19,10 @@ _VERIFIED, _INSPECTED = 3, 9
 _BY_DIFFERENCES = 3
 #: One case in so many is written as a SavedModel as well.
 _SAVED = 30
-#: Methods that the witness knows nothing of, and TensorFlow's gradients cannot follow: only what is
-#: verified has them.
-_OWN_RULES = ("GuidedBackprop", "Deconvnet", "DeepLIFT", "DeepSHAP", "LRP")
+#: Methods that the witness knows nothing of: only what is verified has them.
+_UNKNOWN = ("DeepLIFT", "DeepSHAP", "LRP")
+#: Methods that TensorFlow's gradients cannot follow.
+_OWN_RULES = (*_UNKNOWN, "GuidedBackprop", "Deconvnet")
 
 
 def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
@@ -37,10 +38,10 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     except ValueError as error:
         return Outcome(key, INVALID, str(error))
     number = int(key.rpartition(":")[2])
-    own_rules = [code for code in case.probes if any(name in code for name in _OWN_RULES)]
     if number % _VERIFIED:
-        kept = tuple(code for code in case.probes if code not in own_rules)
-        case, own_rules = dataclasses.replace(case, probes=kept), []
+        kept = tuple(code for code in case.probes if not any(name in code for name in _UNKNOWN))
+        case = dataclasses.replace(case, probes=kept)
+    own_rules = any(name in code for code in case.probes for name in _OWN_RULES)
     differences = number % _BY_DIFFERENCES == 1
     if differences and not any(code.startswith("pg.InputGradient(") for code in case.probes):
         case = dataclasses.replace(case, probes=(*case.probes, "pg.InputGradient()"))

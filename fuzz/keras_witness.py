@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import probegen as pg
-from fuzz import twins, twins_by_scores
+from fuzz import twins, twins_by_rules, twins_by_scores
 from fuzz.scoring import Array
 from probegen.methods.base import OfInputs
 
@@ -116,7 +116,11 @@ class Witness:
         aims = self._aims(probe, feed, asked) if _is_plain(probe) else None
         if aims is None:
             return None
-        found = [self._of_one(probe, feed, explained, aim, asked) for aim in aims]
+        network = aims[0].network
+        if type(probe) in twins_by_rules.RULES and not twins_by_rules.is_known(network):
+            return None
+        with twins_by_rules.bent(network, probe):
+            found = [self._of_one(probe, feed, explained, aim, asked) for aim in aims]
         arrays = [array for array in found if array is not None]
         if len(arrays) < len(found):
             return None

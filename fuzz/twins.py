@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 import probegen as pg
-from fuzz import twins_by_draws, twins_by_scores
+from fuzz import twins_by_draws, twins_by_rules, twins_by_scores
 from fuzz.scoring import Array, Gradient, Score
 from probegen.methods.arrays import StoredArray
 from probegen.methods.targets import Contrast, count_of_top, without_steps
 
 #: Methods that look at an input where it is, and nowhere else.
-AT_ONE_POINT = (pg.InputGradient, pg.GradientXInput, pg.Saliency)
+AT_ONE_POINT = (pg.InputGradient, pg.GradientXInput, pg.Saliency, *twins_by_rules.RULES)
 #: Scores nearer to each other than this have no order.
 _NEAR = 1e-4
 

@@ -103,6 +103,8 @@ _OF_INPUTS = (
     "pg.RISE(masks=5, cells=2, target=lambda y: ops.sum(y[0][..., 0] * y[0][..., 1], axis=1))",
     "pg.LIME(groups='grid:3', samples=8, output=1)",
     "pg.KernelSHAP(groups='input', max_groups=5, samples=12, output=1)",
+    "pg.GuidedBackprop(target=1, output=0)",
+    "pg.Deconvnet(target=1, output=1)",
 )
 
 

@@ -277,6 +277,35 @@ def test_a_convolutional_network_with_pooling(tmp_path):
             np.testing.assert_allclose(found[f"{kind}/image"].array, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_slopes_of_each_position_behind_a_convolution(tmp_path):
+    """What the lowering turns in the middle of a PReLU is one rectifier all the same."""
+    slopes = keras.initializers.RandomUniform(0.1, 0.6, seed=1)
+    model = keras.Sequential([
+        keras.Input((5, 4, 2), name="image"),
+        keras.layers.Conv2D(3, 2),
+        keras.layers.PReLU(alpha_initializer=slopes),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    ])  # fmt: skip
+    probes = [pg.GuidedBackprop(target=CLASS), pg.Deconvnet(target=CLASS)]
+    pg.compile(model, probes, tmp_path / "m.onnx")
+    conv, rectifier, _, head = model.layers
+    images = models.images((5, 4, 2), count=3)
+    found = runtime.load(tmp_path / "m.onnx").run(images)
+    x = tf.constant(images)
+    y = conv(x)
+    arrives = np.maximum(head.kernel.numpy()[:, CLASS].reshape(4, 3, 3), 0)
+    kept = np.where(y.numpy() > 0, 1, rectifier.alpha.numpy()) * arrives
+    for probe in probes:
+        g = kept if probe.kind == "guided_backprop" else np.broadcast_to(arrives, y.shape)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            score = tf.reduce_sum(conv(x) * g.astype(np.float32))
+        expected = tape.gradient(score, x).numpy()
+        got = found[f"{probe.kind}/image"].array
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6, err_msg=probe.kind)
+
+
 def test_behind_recurrent_layers(tmp_path):
     """Cells keep their gradients, the rectifiers around them have the rule (TensorFlow as twin)."""
     keras.utils.set_random_seed(0)

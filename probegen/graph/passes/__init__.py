@@ -43,6 +43,7 @@ from probegen.graph.passes.before.merge_into_matrices import merge_into_matrices
 from probegen.graph.passes.before.name_open_sizes import name_open_sizes
 from probegen.graph.passes.before.pad_within_max_pool import pad_within_max_pool
 from probegen.graph.passes.before.pool_globally import pool_globally
+from probegen.graph.passes.before.transpose_before_functions import transpose_before_functions
 from probegen.graph.passes.before.transpose_input_first import transpose_input_first
 from probegen.graph.passes.cancel_transposes import cancel_transposes
 from probegen.graph.passes.tidy import (
@@ -63,6 +64,7 @@ BEFORE: tuple[Pass, ...] = (
     name_open_sizes,
     fix_reshape_targets,
     join_layer_normalisation,
+    transpose_before_functions,
     join_gelu,
     cancel_transposes,
     remove_unused_nodes,  # what is read once only counts readers that are needed

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 class ForwardValues:
-    """Runs a forward graph, before any pass, and gives all its tensors.
+    """Runs a forward graph, nearly as the source wrote it, and gives all its tensors.
 
     Attributes:
         graph: the graph, marks included.

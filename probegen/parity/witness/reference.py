@@ -20,6 +20,7 @@ from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes import prepare
+from probegen.graph.passes.before.transpose_before_functions import transpose_before_functions
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import Place
@@ -271,7 +272,10 @@ class WithWitness(WrappedReference):
         return found
 
     def _forward(self, by_layers: bool) -> tuple[ForwardGraph, ForwardValues]:
-        """Returns the forward pass as written; by layers with what makes one layer joined."""
+        """Returns the forward pass as written, functions of one tensor in one layout.
+
+        By layers with what makes one layer joined.
+        """
         if by_layers not in self._forwards:
             self._forwards[by_layers] = self._opened(by_layers)
         return self._forwards[by_layers]
@@ -289,6 +293,8 @@ class WithWitness(WrappedReference):
             graph = self._source.forward_graph(plan, DEFAULT_OPSET, self._source.batch)
             if by_layers:
                 prepare(graph.model, keep_layers=True)
+            else:  # where a function is in one layout, it is told as in the artefact
+                transpose_before_functions(graph.model)
             return graph, ForwardValues(graph)
         except ExportError as error:
             raise VerificationError(f"the forward pass cannot be run alone: {error}") from error
