@@ -64,10 +64,15 @@ def limit(policy: str) -> float:
     return _LIMITS.get(policy, _COARSE)
 
 
+def noise(policy: str) -> float:
+    """Returns the relative size of noise that is of the size of rounding."""
+    return _NOISE.get(policy, _COARSE_NOISE)
+
+
 def moved(feed: Sequence[Array], policy: str, draw: int) -> list[Array]:
     """Returns inputs with noise of the size of rounding."""
     rng = np.random.default_rng(draw)
-    size = _NOISE.get(policy, _COARSE_NOISE)
+    size = noise(policy)
     return [
         (x + size * (np.abs(x) + 0.1) * rng.normal(size=x.shape)).astype(x.dtype)
         if np.issubdtype(x.dtype, np.floating)
@@ -123,6 +128,7 @@ def check_rows(
     most: float,
     again: Callable[[int], Array | None],
     beside: Callable[[int], tuple[Array, Array | None]] | None = None,
+    wider: Callable[[], Array | None] = lambda: None,
 ) -> None:
     """Compares row by row; beyond the limit a row may be as far off as noise moves what is right.
 
@@ -136,6 +142,7 @@ def check_rows(
         beside: number of a draw -> what comes out and what is right of inputs that are moved out
             of ties. Where both agree there, the inputs themselves lie at a tie or a kink, at which
             differences tell nothing; what is not finite is wrong all the same.
+        wider: tells what is right where less is rounded; None where nothing is known.
 
     Raises:
         FoundError: the shapes differ, or a row differs by more.
@@ -148,7 +155,8 @@ def check_rows(
         if away <= most:
             continue
         if noisy is None:
-            noisy = [found for n in range(_DRAWS) if (found := again(n)) is not None]
+            found = (*(again(n) for n in range(_DRAWS)), wider())
+            noisy = [other for other in found if other is not None]
         shaken = max((apart(other[row], expected[row]) for other in noisy), default=np.inf)
         is_excused = away <= _STEADY * shaken or (
             beside is not None
@@ -180,7 +188,12 @@ def _agree_beside(
 
 
 def check_prediction(
-    what: str, got: Any, expected: Any, policy: str, again: Callable[[int], Array]
+    what: str,
+    got: Any,
+    expected: Any,
+    policy: str,
+    again: Callable[[int], Array | None],
+    wider: Callable[[], Array | None] = lambda: None,
 ) -> None:
     """Compares a prediction; see `check_rows`.
 
@@ -190,7 +203,7 @@ def check_prediction(
     found, right = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     if found.shape != right.shape:
         raise FoundError(f"{what} has the shape {found.shape}, the model's is {right.shape}")
-    check_rows(what, found, right, off, limit(policy), again)
+    check_rows(what, found, right, off, limit(policy), again, wider=wider)
 
 
 def check_attribution(
@@ -202,6 +215,7 @@ def check_attribution(
     beside: Callable[[int], tuple[Array, Array | None]] | None = None,
     most: float = 0.0,
     shortest: float = 0.0,
+    wider: Callable[[], Array | None] = lambda: None,
 ) -> None:
     """Compares an attribution; where all is saturated, what is left of a gradient is rounding.
 
@@ -214,6 +228,7 @@ def check_attribution(
         beside: as for `check_rows`.
         most: how far they may be apart if that is more than what is computed in says.
         shortest: what the length of an attribution counts as, where it is shorter.
+        wider: as for `check_rows`.
 
     Raises:
         FoundError: it differs.
@@ -234,6 +249,7 @@ def check_attribution(
         max(most, GRADIENTS * limit(policy)),
         again,
         beside,
+        wider,
     )
 
 

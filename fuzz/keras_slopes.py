@@ -6,16 +6,15 @@ its slope. The same model is built anew in float64, with the same weights, and m
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from fuzz.case import Case
 from fuzz.judging import GRADIENTS, check_rows, limit, moved, moved_out_of_ties, off
+from fuzz.keras_wider import Build, precision, rebuilt
 from fuzz.keras_witness import Witness
 from fuzz.scoring import Array
 
@@ -25,22 +24,9 @@ _OWN_GRADIENTS = ("stop_gradient", "custom_gradient", "Codebook", "Reversed")
 _WAYS, _LEAST = 3, 1e-4
 
 
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Lets Keras compute in a precision for a while."""
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64" if policy == "float64" else "float32")
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before[0])
-        keras.config.set_dtype_policy(before[1])
-
-
 def in_double(
     case: Case,
-    build: Callable[[Case], dict[str, Any]],
+    build: Build,
     built: Mapping[str, Any],
     feed: Sequence[Array],
     expected: Sequence[Array],
@@ -58,14 +44,12 @@ def in_double(
     is_cast = any("dtype='float" in line.code for line in case.lines if line.role == "input")
     if case.policy not in ("float32", "float64") or has_own or is_cast:
         return None
-    with _precision("float64"):
-        try:
-            wide = build(dataclasses.replace(case, policy="float64", form=""))
-            wide["core"].set_weights(built["core"].get_weights())
-            witness = Witness(wide["core"], wide["logits"])
+    try:
+        witness = rebuilt(case, build, built, "float64")
+        with precision("float64"):
             found = witness.predictions(_widened(feed))
-        except Exception:  # whatever Keras has not in float64
-            return None
+    except Exception:  # whatever Keras has not in float64
+        return None
     same = all(off(b, a) <= limit("float32") for a, b in zip(expected, found, strict=True))
     return witness if same else None
 
@@ -112,7 +96,7 @@ def check_slopes(what: str, shown: Shown, wide: Witness) -> bool:
         return np.asarray(flat @ ways.reshape(_WAYS, -1).T)
 
     def told(feed: Sequence[Array]) -> Array | None:
-        with _precision("float64"):
+        with precision("float64"):
             return wide.slopes(shown.probe, _widened(feed), shown.asked, shown.at, ways)
 
     def size(gradient: Array) -> Array:
@@ -126,7 +110,7 @@ def check_slopes(what: str, shown: Shown, wide: Witness) -> bool:
 
     def again(draw: int) -> Array | None:
         """Rounding: how far noise moves what the tape says."""
-        with _precision(shown.policy):
+        with precision(shown.policy):
             here = shown.taped(shown.feed)
             there = shown.taped(moved(shown.feed, shown.policy, draw))
         if here is None or there is None:

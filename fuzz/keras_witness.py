@@ -43,6 +43,12 @@ class Explained:
         """The axis of channels, where there is one."""
         return self.hidden[0] if len(self.hidden) == 1 else None
 
+    def in_model(self, witness: Witness) -> Explained:
+        """Returns the same of a witness of the same model in another precision."""
+        if self.layer is None:
+            return self
+        return dataclasses.replace(self, layer=witness.model.get_layer(self.layer.name))
+
 
 class Witness:
     """The untouched model of a case.
@@ -79,11 +85,34 @@ class Witness:
         )
         #: Output -> the axis of its classes, where it has positions.
         self.class_axes: dict[int, int] = {}
+        #: By which draw of noise what is looked up is moved, see `shaken`.
+        self._draw: int | None = None
 
     def predictions(self, feed: Sequence[Array]) -> list[Array]:
         """Returns what the model predicts."""
         found = self._whole(_fed(feed), training=False)
         return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(found)]
+
+    @contextlib.contextmanager
+    def shaken(self, draw: int, size: float) -> Iterator[None]:
+        """Moves what is looked up in tables by noise: to ids there is none that could be added.
+
+        Args:
+            draw: the number of the noise.
+            size: of the noise, relative to the vectors.
+        """
+        looked_up, self._draw = keras.layers.Embedding.call, draw
+
+        def call(layer: Any, inputs: Any) -> Any:
+            vectors = looked_up(layer, inputs)
+            noise = tf.random.stateless_normal(tf.shape(vectors), (draw, 0), dtype=tf.float64)
+            return vectors * tf.cast(1 + size * noise, vectors.dtype)
+
+        try:
+            with mock.patch.object(keras.layers.Embedding, "call", call):
+                yield
+        finally:
+            self._draw = None
 
     def layer(self, path: Any) -> Any | None:
         """Returns the layer of a path that is called once and gives one tensor; else None."""
@@ -227,7 +256,7 @@ class Witness:
         return self._logits[at] if probe.logits else self.model.outputs[at]
 
     def _array(self, tensor: Any, feed: Sequence[Array]) -> Array:
-        key = (id(tensor), *(id(x) for x in feed))
+        key = (self._draw, id(tensor), *(id(x) for x in feed))
         if key not in self._known:
             found = _called(self._network(id(tensor), [tensor]), feed)[0]
             self._known[key] = feed, np.asarray(keras.ops.convert_to_numpy(found))

@@ -95,6 +95,30 @@ class Differences:
         """Tells whether the model stops some gradients on the way from a tensor to the score."""
         return self._moved.is_held_back(group, ref)
 
+    def terms(
+        self,
+        feed: Mapping[str, Array],
+        request: Array | None,
+        group: GradientGroup,
+        least: float = 0.0,
+    ) -> Array:
+        """Returns the sum of the magnitudes of what each sample's score is summed of, `[batch]`.
+
+        Of several scores that are explained, the largest.
+
+        Args:
+            feed: the inputs.
+            request: the targets asked for, where they are.
+            group: what is explained.
+            least: what each term counts as, where it is smaller.
+        """
+        scores = self._moved.at(feed, {})[0][self._groups.index(group)]
+        weights = group.target.weights(feed)
+        sizes = np.nan_to_num(np.maximum(np.abs(scores.astype(np.float64)), least))
+        each = seeds(scores, group.target.spec, request, weights)
+        sums = [(sizes * np.abs(s)).reshape(len(sizes), -1).sum(axis=1) for s in each]
+        return np.asarray(np.max(sums, axis=0))
+
     def verdicts(
         self,
         feed: Mapping[str, Array],

@@ -474,7 +474,7 @@ class Comparison:
             np.concatenate(by),
             np.concatenate(beside),
             computed_in=self.reference.computed_in,
-            floor=self._floor(output, starts),
+            floor=self._floor(output, starts, in_doubt=noise is not None),
         )
         if not output.is_attribution:
             return figures
@@ -542,8 +542,11 @@ class Comparison:
         made = chain.made_of(NumpyOperations(), nothing)[chain.spec.name]
         return Start(rows_first(np.asarray(made), output.axes, call.batch.size))
 
-    def _floor(self, output: OutputSpec, starts: Sequence[Start]) -> float:
-        """Returns the absolute rounding of an output; see `comparison`."""
+    def _floor(self, output: OutputSpec, starts: Sequence[Start], *, in_doubt: bool) -> float:
+        """Returns the absolute rounding of an output; see `comparison`.
+
+        Where it is in doubt, the scores that are explained are asked for their size.
+        """
         if output.kind == COMPLETENESS:
             return base_limit(output, self.reference.computed_in)
         if not output.is_attribution:
@@ -557,7 +560,7 @@ class Comparison:
             each = [
                 score * _root_of_elements(output, call)
                 for call in self.calls
-                for score in self._scores(output, call)
+                for score in self._sizes_of_scores(output, call, in_doubt)
             ]
             if output.unit == SHARE_OF_SCORES:
                 # Scores over a range that is small beside them, if not below a part of them.
@@ -577,6 +580,31 @@ class Comparison:
         if output.target is None or not output.target.logits:
             near = max((self.reference.computed_near(n) for n in names), default=0.0)
         return [max([near, *(_largest(s[i]) for s in scores)]) for i in call.batch.ordinary]
+
+    def _sizes_of_scores(self, output: OutputSpec, call: Call, in_doubt: bool) -> list[float]:
+        """Returns what each ordinary sample's explained score is rounded with.
+
+        Predictions tell little of logits, and nothing of how many positions are summed: in doubt
+        the model is asked for the terms of its score.
+        """
+        known = self._scores(output, call)
+        differences = self._differences if in_doubt else None
+        group = next(
+            g
+            for g in self.program.plan.groups
+            if any(o.spec.name == output.name for o in g.outputs)
+        )
+        if differences is None:
+            return known
+        near = 0.0
+        if not group.target.spec.logits and group.target.spec.layer is None:
+            near = self.reference.computed_near(str(group.target.spec.output))
+        try:
+            terms = differences.terms(call.batch.feed, call.target, group, near)
+        except Exception:  # a witness that cannot be heard proves nothing
+            return known
+        told = [float(terms[i]) for i in call.batch.ordinary]
+        return [max(a, b) for a, b in zip(told, known or told, strict=True)]
 
     def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:
         """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""

@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import keras
+import numpy as np
 import pytest
 
 from fuzz import keras_trial
@@ -11,7 +12,9 @@ from fuzz.case import Case, Line
 from fuzz.judging import FoundError
 from fuzz.keras_models import draw_case
 from fuzz.keras_suite import attempted
-from fuzz.keras_trial import attempt
+from fuzz.keras_trial import attempt, build
+from fuzz.keras_wider import Wider
+from fuzz.keras_witness import Witness
 from fuzz.outcome import CRASHES, DIFFERS, EQUAL, INVALID, REFUSED, Outcome
 from fuzz.shrinking import shrunk, smaller
 from probegen import runtime
@@ -194,3 +197,33 @@ def test_a_foreign_traceback_is_found(monkeypatch):
 def test_what_keras_does_not_want_is_no_fault():
     lines = (Line("v0", "keras.Input([5, 3], name='in0')", "input"), Line("v1", "ops.nope(v0)"))
     assert attempt(_case(lines=lines)).verdict == INVALID
+
+
+def test_rounding_is_told_by_a_wider_type_and_by_noise_on_what_is_looked_up():
+    """Ids cannot be moved by noise: equal ones make ties that only rounding decides."""
+    lines = (
+        Line("v0", "keras.Input([5], dtype='int32')", "input"),
+        Line("v1", "layers.Embedding(7, 3)(v0)"),
+        Line("v2", "layers.GlobalMaxPooling1D()(v1)"),
+    )
+    case = _case(lines=lines, outputs=("v2",), logits={"v2": "v2"})
+    built = build(case)
+    witness = Witness(built["core"], built["logits"])
+    feed = [np.full((2, 5), 3, np.int32)]
+    (right,) = witness.predictions(feed)
+    (wide,) = (Wider(case, build, built).says(lambda w, f: w.predictions(f)[0], feed, {}),)
+    assert (right.dtype, wide.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(wide, right, rtol=1e-6)
+    assert keras.config.floatx() == "float32"
+
+    table = witness.model.layers[1]
+    told = []
+    for draw in (0, 1):
+        with witness.shaken(draw, 1e-3):
+            told.append(witness.activation(table, feed))
+    still = witness.activation(table, feed)
+    assert (still == still[:, :1]).all()  # all five are one and the same
+    for moved in told:
+        assert 0 < np.abs(moved - still).max() < 1e-2
+        assert len(np.unique(moved[0, :, 0])) == 5
+    assert (told[0] != told[1]).any()

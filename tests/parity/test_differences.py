@@ -264,3 +264,36 @@ def test_a_kink_explains_nothing_where_not_every_channel_is_looked_at():
     assert differences.verdicts({"x": x}, None, group, output, {"ours": right}) == {
         "ours": [CONFIRMED, CONFIRMED]
     }
+
+
+class OfPositions:
+    """Scores of two classes at three positions, which are not moved."""
+
+    SCORES = np.array([[[1.0, -4.0], [0.5, 2.0], [0.25, 0.0]], [[0.0, 3.0], [3.0, 0.0], [0, 0]]])
+
+    def at(self, *_):
+        return [self.SCORES], {}
+
+
+@pytest.mark.parametrize(
+    ("target", "feed", "terms"),
+    [
+        (TargetSpec("index", (None, 1)), {}, [6.0, 3.0]),  # of 4, 2, 0, which sum up to -2
+        (TargetSpec("argmax"), {}, [1.0 + 2.0 + 0.25, 6.0]),
+        (TargetSpec("index", (0, None)), {}, [5.0, 3.0]),
+        (TargetSpec("contrast", chosen=(0, 1)), {}, [7.75, 6.0]),
+        (TargetSpec("top", count=2), {}, [4.5, 6.0]),  # of the second class 4 + 0.5 + 0
+        (TargetSpec("index", (None, 1), region=True), [[0.5, 1, 0], [2, 0, 1]], [4.0, 6.0]),
+    ],
+)
+def test_a_score_is_rounded_with_the_terms_that_it_is_summed_of(target, feed, terms):
+    group = SimpleNamespace(target=TargetPlan(target, axes=("batch", "position", "class")))
+    given = {"region": np.array(feed)} if feed else {}
+    told = Differences(OfPositions(), [group]).terms(given, None, group)
+    np.testing.assert_allclose(told, terms)
+
+
+def test_terms_that_are_computed_near_1_are_rounded_as_1():
+    group = SimpleNamespace(target=TargetPlan(TargetSpec("index", (None, 1))))
+    told = Differences(OfPositions(), [group]).terms({}, None, group, least=1.0)
+    np.testing.assert_allclose(told, [4.0 + 2.0 + 1.0, 3.0 + 1.0 + 1.0])

@@ -74,3 +74,30 @@ def test_each_is_proved_refuted_or_left(right, not_placed, unfit, said):
 def test_what_a_coarse_type_explains_refutes_nothing(dtype, off, said):
     """Weights given out as float16 are not quite those that a model of float32 applies."""
     assert in_place("bc", off=off, dtype=dtype) == [said, (True, PROVED), (True, PROVED)]
+
+
+@pytest.mark.parametrize(
+    ("in_doubt", "logits", "sizes"),
+    [(False, True, [0.5, 0.5]), (True, True, [42.0, 3.0]), (True, False, [43.0, 4.0])],
+)
+def test_in_doubt_the_model_tells_what_its_score_is_rounded_with(in_doubt, logits, sizes):
+    """Probabilities of at most a half: their logits, and 42 positions that are summed, are more."""
+    target = SimpleNamespace(output="y", layer=None, logits=logits)
+    output = SimpleNamespace(name="occlusion/x", target=target)
+    group = SimpleNamespace(target=SimpleNamespace(spec=target), outputs=[])
+    group.outputs.append(SimpleNamespace(spec=output))
+    near = SimpleNamespace(computed_near=lambda _: 0.5, computed_in="float32")
+    comparison = Comparison(
+        SimpleNamespace(predictions=[SimpleNamespace(name="y")]),
+        SimpleNamespace(plan=SimpleNamespace(groups=[group])),
+        near,
+        calls=[],
+        predicted=[],
+        same_engine=False,
+    )
+    terms = np.array([42.0, 1e6, 3.0])
+    told = SimpleNamespace(terms=lambda *asked: terms + 2 * asked[-1])
+    comparison.__dict__["_differences"] = told
+    batch = SimpleNamespace(feed={}, ordinary=[0, 2])
+    call = Call(1, batch, None, {}, {"y": np.full((3, 4), 0.5, np.float32)})
+    assert comparison._sizes_of_scores(output, call, in_doubt) == sizes
