@@ -14,6 +14,12 @@ from probegen.sources.base import Reference
 
 Array = npt.NDArray[Any]
 
+#: What samples are that nobody has given.
+_MADE_UP = (
+    " on samples that were made up, numbers about 0 (of others, images of 0 to 1 say, pass some "
+    "with samples=, --samples)"
+)
+
 
 def check_finite(
     reference: Reference,
@@ -21,6 +27,7 @@ def check_finite(
     outputs: Mapping[str, Array],
     feed: Mapping[str, Array],
     hard: Sequence[bool],
+    made_up: bool = False,
 ) -> None:
     """Refuses outputs that are not finite for ordinary samples.
 
@@ -30,6 +37,7 @@ def check_finite(
         outputs: the outputs.
         feed: the inputs.
         hard: which samples stand where functions have edges.
+        made_up: whether the samples were drawn, so that others may do.
 
     Raises:
         InputError: because the samples are not finite themselves.
@@ -47,7 +55,8 @@ def check_finite(
             raise VerificationError(
                 f"{name!r} itself gives values that are not finite in "
                 f"{output!r} ({np.isnan(flat).sum()} NaN, {np.isinf(flat).sum()} infinite of "
-                f"{flat.size}), so that nothing can be compared. {reference.where_not_finite(feed)}"
+                f"{flat.size}), so that nothing can be compared{_MADE_UP if made_up else ''}. "
+                f"{reference.where_not_finite(feed)}"
             )
 
 

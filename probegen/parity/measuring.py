@@ -169,7 +169,7 @@ def measure(
         asked = _targets(described, target, batch, rng) if described.target_input else None
         expected = {**reference.explanations(batch.feed, asked), **predictions}
         named = {o.name: expected[o.name] for o in described.outputs}
-        check_finite(reference, name, named, batch.feed, batch.hard)
+        check_finite(reference, name, named, batch.feed, batch.hard, made_up=samples is None)
         expected = _without_gradients_of_nothing(expected, described)
         result = art.run(drawn.feed, target=asked, groups=groups, region=region)
         arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}

@@ -41,19 +41,39 @@ class RowsReference(WrappedReference):
         Raises:
             VerificationError: one has another number of samples than the inputs.
         """
-        found = {}
+        strange: dict[str, str] = {}
         for name, value in values.items():
             axes = self._axes[name]
             at = batch_axis(axes) if len(axes) == value.ndim else None
             if at is not None and value.shape[at] != rows:
-                raise VerificationError(
-                    f"output {name!r} has {value.shape[at]} entries along its axis {at}, which is "
-                    f"taken for the batch, for {rows} samples. Say what its axes are "
-                    f"(inputs={{{name!r}: ...}} for an ONNX model), or export the model so that "
-                    "its outputs keep the batch."
-                )
-            found[name] = rows_first(value, axes, rows)
-        return found
+                strange[name] = f"{value.shape[at]} entries along its axis {at}"
+        if strange:
+            raise VerificationError(self._no_rows(strange, rows))
+        return {name: rows_first(v, self._axes[name], rows) for name, v in values.items()}
+
+    def _no_rows(self, strange: Mapping[str, str], rows: int) -> str:
+        """Returns what is said of outputs of which an axis is taken for the samples and is not.
+
+        Args:
+            strange: name of an output -> what it has along that axis.
+            rows: how many samples there are.
+        """
+        first = next(iter(strange))
+        layers = {o.name: o.layer for o in self.plan.manifest.outputs if o.layer is not None}
+        asked = sorted({layers[name] for name in strange if name in layers})
+        said = (
+            f"output {first!r} has {strange[first]}, which is taken for the batch, for {rows} "
+            "samples. "
+        )
+        if asked:
+            return said + (
+                "What the layer works on joins samples with windows, frames or the like, or has "
+                f"no samples. Leave such layers out: lambda point: point.path not in {asked}."
+            )
+        return said + (
+            f"Say what its axes are (inputs={{{first!r}: ...}} for an ONNX model), or export the "
+            "model so that its outputs keep the batch."
+        )
 
     def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
         """Returns what the untouched model predicts."""

@@ -12,7 +12,7 @@ from probegen.plan.plan import Plan, TensorRef
 
 INPUT = InputSpec("x", "float32", (5, None, 2), ("time", "batch", "feature"))
 LATER = OutputSpec("y", "prediction", "float32", (4, None), ("class", "batch"))
-FIRST = OutputSpec("a", "activation", "float32", (None, 4), ("batch", "unit"))
+FIRST = OutputSpec("a", "activation", "float32", (None, 4), ("batch", "unit"), layer="swin/mlp")
 NONE = OutputSpec("n", "activation", "float32", (4,), ("unit",))
 PLAN = Plan((), (), Manifest((INPUT,), (LATER, FIRST, NONE)))
 X = np.arange(30.0).reshape(5, 3, 2)
@@ -55,9 +55,12 @@ def test_samples_come_first():
     assert REFERENCE.moved_scores() is None
 
 
-@pytest.mark.parametrize(("name", "axis", "size"), [("y", 1, 3), ("a", 0, 3)])
-def test_another_number_of_samples_than_the_inputs_have(name, axis, size):
-    says = f"'{name}' has {size} entries along its axis {axis}, .* for 2 samples"
+@pytest.mark.parametrize(
+    ("name", "axis", "size", "advice"),
+    [("y", 1, 3, "Say what its axes are"), ("a", 0, 3, r"point.path not in \['swin/mlp'\]")],
+)
+def test_another_number_of_samples_than_the_inputs_have(name, axis, size, advice):
+    says = f"'{name}' has {size} entries along its axis {axis}, .* for 2 samples.*{advice}"
     with pytest.raises(VerificationError, match=says):
         REFERENCE.arranged({name: VALUES[name]}, 2)
 

@@ -90,6 +90,8 @@ _IN_PLACE = frozenset(
         "ResizeArea",
         "ScaleAndTranslate",
         "AdjustContrastv2",
+        "ExtractImagePatches",
+        "ExtractVolumePatches",
         "TopKV2",
     }
 )

@@ -104,6 +104,8 @@ def _point(
     draw = next((trace.random[id(t)] for t in tensors if id(t) in trace.random), None)
     if draw is not None:
         reason = f"drawn at random, by {trace.drawn_by(draw)}"
+    elif visible and not all(_has_samples(trace, t) for t in tensors):
+        reason = "the same for all samples: its output has no axis of them"
     elif visible:
         probes.append("activation")
         differentiable = id(tensors[0]) in reached and _is_float(tensors[0])
@@ -170,6 +172,12 @@ def _between_layers(trace: Trace, call: LayerCall, outputs: set[int]) -> ProbePo
         probes=("attention",),
         reason="an operation between layers",
     )
+
+
+def _has_samples(trace: Trace, tensor: Any) -> bool:
+    """Tells whether a tensor may have an axis of samples: of open size, as the inputs have it."""
+    open_batch = all(t.shape.rank and t.shape[0] is None for t in trace.inputs)
+    return not open_batch or tensor.shape.rank is None or not tensor.shape[:1].is_fully_defined()
 
 
 def _is_map(trace: Trace, tensor: Any) -> bool:

@@ -27,6 +27,7 @@ _WINDOWS = frozenset(
 _MOVING = frozenset(
     {"ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"}
     | {"SpaceToBatchND", "BatchToSpaceND", "MirrorPad", "TopKV2"}
+    | {"ExtractImagePatches", "ExtractVolumePatches"}
     | {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
 )
 _LOOK_UPS = frozenset({"ResourceGather", "GatherV2"})

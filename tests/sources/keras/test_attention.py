@@ -163,9 +163,23 @@ def one_axis():
     return x, layers.MultiHeadAttention(2, 5, attention_axes=(2,), name="weights")(x, x)
 
 
+def windows():
+    """Patches of a picture, and attention within rows of them, which lie along the samples."""
+
+    class Rows(layers.Layer):
+        def call(self, x):
+            rows = ops.reshape(ops.image.extract_patches(x, 2), (-1, 4, 12))
+            weights = ops.softmax(ops.matmul(rows, ops.transpose(rows, (0, 2, 1))))
+            return ops.reshape(ops.matmul(weights, rows), (-1, 3, 4, 12))
+
+    x = keras.Input((6, 8, 3), name="x")
+    return x, Rows(name="weights")(x)
+
+
 @pytest.mark.parametrize(
     ("make", "axes"),
     [
+        (windows, ("batch", "axis_1", "query", "key")),
         (dots, ("batch", "query", "key")),
         (multiplied, ("batch", "key")),
         (two_axes, ("batch", "head", "query_0", "query_1", "key_0", "key_1")),
