@@ -573,6 +573,31 @@ def test_the_largest_of_two_tensors_has_the_relevance(tmp_path, operator):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+def test_a_function_in_pieces_passes_relevance_on_whole(tmp_path):
+    """Keras' `sparse_plus`: the 1 that a piece adds before it squares is no summand with a share."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 4] x) => (float[n, 3] y)
+      <float one = {1}, float two = {2}, float quarter = {0.25}> {
+        a = MatMul(x, wa)  c = Less(a, one)  d = Add(a, one)  e = Pow(d, two)  f = Mul(quarter, e)
+        m = Where(c, f, a)  y = MatMul(m, w) }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(4)
+    wa, w = (rng.normal(size=s).astype(np.float32) for s in ((4, 5), (5, 3)))
+    for name, v in (("wa", wa), ("w", w)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(v, name))
+    path = tmp_path / "m.onnx"
+    exported = pg.compile(model, pg.LRP(epsilon=1e-7, target=1), path)
+    assert "numpy" in exported.report["lrp/x"].witness
+    for count in (1, 6):
+        x = models.images((4,), count=count)
+        a = x @ wa
+        assert (a < 1).any()
+        relevance = np.where(a < 1, (a + 1) ** 2 / 4, a) * w[:, 1]
+        expected = x * ((relevance / a) @ wa.T)
+        found = runtime.load(path).run(x)["lrp/x"].array
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 def test_weights_that_another_input_gives_pass_all_relevance(tmp_path):
     x, weights = keras.Input((5,), name="x"), keras.Input((5, 3), name="weights")
     scores = keras.layers.Lambda(lambda v: v + 0.0, name="scores")(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.elementwise import function_of_one
+from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute, constant_of
 from probegen.graph.tables.normalisation_in_pieces import (
@@ -109,6 +109,8 @@ class Propagated:
         x = None if layer is None else layer.inputs[1 - (weights_of(layer) or 0)]
         if layer is not None and x is not None and relevance is not None:
             yield x, self._layer(layer, step.y, relevance)
+        elif len(distinct) > 1 and relevance is not None and (whole := self._function(node)):
+            yield whole.entry, relevance
         elif key in _MOVED or (key in _SCATTERS and _met(node) in ("none", "max", "min")):
             yield from plain(step, arrived, wanted)
         elif key in RECURRENT:
@@ -121,11 +123,20 @@ class Propagated:
         else:
             yield from self._without_weights(step, relevance, wanted, len(distinct))
 
+    def _function(self, node: ir.Node) -> FunctionOfOne | None:
+        """Returns the function of one tensor that several nodes spell and a node ends.
+
+        Selections between pieces of one function are such; sums are none, each term has its share.
+        """
+        function = None if key_of(node) in ("Add", "Sub", "Sum") else function_of_one(node)
+        if function is None or len(function.nodes) < 2 or self.places & {*function.inner}:
+            return None
+        return function
+
     def _without_weights(
         self, step: Step, relevance: Array, wanted: Sequence[int], distinct: int
     ) -> Iterable[tuple[ir.Value, Array]]:
         node, key = step.node, key_of(step.node)
-        function = None if key in ("Add", "Sub", "Sum") else function_of_one(node)
         x = node.inputs[wanted[0]]
         pieces = normalisation_in_pieces(node, self.places)
         if pieces is not None:
@@ -134,9 +145,7 @@ class Propagated:
         if distinct > 1 and (sized := divided_by_own_size(node)) is not None:
             yield sized, unbroadcast(relevance, self.values[sized].shape)
             return
-        if function is not None and len(function.nodes) > 1:
-            yield function.entry, relevance
-        elif key in ("Max", "Min") and distinct > 1:
+        if key in ("Max", "Min") and distinct > 1:
             yield from plain(step, [relevance], wanted)
         elif key in _OF_SUMS and x is not None:
             yield x, self._of_a_sum(step, relevance)
