@@ -43,15 +43,21 @@ def _found_here(model: ir.Model) -> dict[ir.Value, list[Dim]]:
     for node in model.graph.all_nodes():
         rule = _RULES.get(key_of(node))
         first = node.inputs[0] if node.inputs else None
-        shape = None if rule is None or first is None else shape_of(first)
-        if rule is None or not shape:
+        if rule is None or first is None or not (shape := shape_of(first)):
             continue
         for value, sizes in zip(node.outputs, rule(node, shape), strict=False):
             if value.shape is None:
                 found[value] = sizes
-        if node.domain and node.outputs[-1].dtype is None:  # scores stand last
-            node.outputs[-1].dtype = ir.DataType.FLOAT
+        last = node.outputs[-1]
+        if last.dtype is None and (known := ir.DataType.FLOAT if node.domain else first.dtype):
+            last.dtype = known  # scores stand last
     return found
+
+
+def _as_given(node: ir.Node, shape: tuple[Dim, ...]) -> list[list[Dim]]:
+    """The result has the sizes of what it is made of."""
+    del node
+    return [list(shape)]
 
 
 def _spectrum(node: ir.Node, signal: tuple[Dim, ...]) -> list[list[Dim]]:
@@ -88,6 +94,9 @@ def _scored(node: ir.Node, rows: tuple[Dim, ...]) -> list[list[Dim]]:
 #: Operator -> the shapes of its results, of the node and the shape of its first operand.
 _RULES: Mapping[str, Callable[[ir.Node, tuple[Dim, ...]], list[list[Dim]]]] = {
     "STFT": _spectrum,
+    # ONNX's inference goes through their functions, in which open sizes leave not even the rank.
+    "GroupNormalization": _as_given,
+    "MeanVarianceNormalization": _as_given,
     "ai.onnx.ml::TreeEnsembleClassifier": _classified,
     "ai.onnx.ml::TreeEnsembleRegressor": _scored,
     "ai.onnx.ml::TreeEnsemble": _scored,

@@ -66,6 +66,9 @@ ABOVE_ROUNDING = 10.0
 #: The share of elements that are the largest ones.
 _SHARE_OF_LARGEST = 0.1
 
+#: Modes of targets that ask which class is the best, and roundings within which two are as good.
+_BY_RANK, _TIED = frozenset({"argmax", "input"}), 4
+
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
 
 
@@ -118,6 +121,20 @@ class Differences:
         each = seeds(scores, group.target.spec, request, weights)
         sums = [(sizes * np.abs(s)).reshape(len(sizes), -1).sum(axis=1) for s in each]
         return np.asarray(np.max(sums, axis=0))
+
+    def undecided(self, feed: Mapping[str, Array], group: GradientGroup) -> Array:
+        """Tells in which samples rounding decides which class has the best score, `[batch]`.
+
+        At one position at least. Behind a function that saturates several classes are 1 but for
+        rounding: hiding something then changes the score of another class.
+        """
+        scores = self._moved.at(feed, {})[0][self._groups.index(group)]
+        rows, unit = len(scores), _unit(scores.dtype)
+        if group.target.spec.mode not in _BY_RANK or scores.ndim < 2 or scores.shape[-1] < 2:
+            return np.zeros(rows, bool)
+        behind, best = np.moveaxis(np.sort(scores.astype(np.float64), axis=-1)[..., -2:], -1, 0)
+        near = best - behind <= _TIED * unit * np.maximum(np.abs(best), np.abs(behind))
+        return np.asarray(near.reshape(rows, -1).any(axis=1))
 
     def verdicts(
         self,

@@ -466,7 +466,9 @@ class Comparison:
                     rows, difference=np.where(known.beside == 0, 0.0, rows.difference)
                 )
             parts.append(rows)
-            by.append(np.zeros(len(rows.norm)) if known is None else known.by)
+            by.append(
+                np.zeros(len(rows.norm)) if known is None else self._moves(output, call, known)
+            )
             beside.append(np.full(len(rows.norm), np.inf) if known is None else known.beside)
         figures = judge(
             output,
@@ -490,6 +492,28 @@ class Comparison:
             for o in outputs
             if not o.probe.needs_gradient
         }
+
+    def _moves(self, output: OutputSpec, call: Call, known: Moved) -> Array:
+        """Returns what each row of a reference moves by: anything where its class is undecided.
+
+        Noise on its inputs moves no class that is as good as another because both are saturated.
+        """
+        group = self._group_of(output)
+        if group is None or group.target.spec.several or self._differences is None:
+            return known.by
+        try:
+            undecided = self._differences.undecided(call.batch.feed, group)
+        except Exception:  # a witness that cannot be heard proves nothing
+            return known.by
+        same = undecided.shape == known.by.shape
+        return np.where(undecided, np.inf, known.by) if same else known.by
+
+    def _group_of(self, output: OutputSpec) -> GradientGroup | None:
+        """Returns what explains an output by scores at changed inputs; None of others."""
+        if self._witnesses.get(output.name) != SCORES:
+            return None
+        groups = self.program.plan.groups
+        return next(g for g in groups if any(o.spec.name == output.name for o in g.outputs))
 
     def _moved(
         self, call: Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool

@@ -45,3 +45,17 @@ def test_its_gradient_at_two_lengths(tmp_path):
         slopes = [(energy(x + step) - energy(x - step)) / 2e-4 for step in steps]
         found = artefact.run(x.astype(np.float32))["input_gradient/x"].array
         np.testing.assert_allclose(found, np.stack(slopes, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["GroupNormalization <num_groups = 3>", "MeanVariance"])
+def test_normalisations_that_are_functions_keep_sizes_of_an_open_batch(operator):
+    """What follows them is known too."""
+    made = f"{operator} (x, s, s)" if "Group" in operator else f"{operator}Normalization (x)"
+    text = f"""net (double[batch, 3, 5, 4] x) => (double[batch, n] y)
+      <double[3] s = {{1, 2, 0.5}}> {{
+        a = {made}  c = Concat <axis = 3> (a, x)  y = Flatten (c) }}"""
+    model = ir.from_proto(parse(text, 21))
+    infer_shapes(model)
+    shapes = {v.name: (v.dtype, shape_of(v)) for node in model.graph for v in node.outputs}
+    assert shapes["a"] == (ir.DataType.DOUBLE, ("batch", 3, 5, 4))
+    assert shapes["y"][1] == ("batch", 120)

@@ -170,6 +170,20 @@ def test_completeness_behind_reductions_and_extrema(tmp_path):
         np.testing.assert_allclose(found.sum(1), own - there, rtol=1e-3, atol=1e-3)
 
 
+def test_completeness_from_vectors_without_length(tmp_path):
+    """A baseline of zeros: what divides by a length of 0 gives 0, which one over it stands for."""
+    model, path = ruled.network("lengths"), tmp_path / "m.onnx"
+    pg.compile(model, pg.DeepLIFT(0.0, target=2), path)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (2, 6):
+        rows = models.images((5,), seed=count, count=count) * 2
+        rows[0] = 0.0
+        found = runtime.load(path).run(rows)["deep_lift/row"].array
+        own = session.run(None, {"row": rows})[0][:, 2]
+        assert not found[0].any()
+        np.testing.assert_allclose(found.sum(1), own, rtol=1e-4, atol=1e-5)
+
+
 def test_rms_normalisation_and_roundings_whose_slope_is_passed_straight_through(tmp_path):
     """As one operator, and a pair of QuantizeLinear and DequantizeLinear: the numbers are whole."""
     text = """<ir_version: 10, opset_import: ["" : 23]>

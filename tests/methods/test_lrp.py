@@ -574,7 +574,7 @@ def test_the_largest_of_two_tensors_has_the_relevance(tmp_path, operator):
 
 
 def test_a_function_in_pieces_passes_relevance_on_whole(tmp_path):
-    """Keras' `sparse_plus`: the 1 that a piece adds before it squares is no summand with a share."""
+    """Keras' `sparse_plus`: the 1 that a piece adds before it squares is no summand of its own."""
     text = """<ir_version: 9, opset_import: ["" : 17]>
       net (float[n, 4] x) => (float[n, 3] y)
       <float one = {1}, float two = {2}, float quarter = {0.25}> {

@@ -297,3 +297,17 @@ def test_terms_that_are_computed_near_1_are_rounded_as_1():
     group = SimpleNamespace(target=TargetPlan(TargetSpec("index", (None, 1))))
     told = Differences(OfPositions(), [group]).terms({}, None, group, least=1.0)
     np.testing.assert_allclose(told, [4.0 + 2.0 + 1.0, 3.0 + 1.0 + 1.0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "undecided"),
+    [("argmax", [False, True, True]), ("input", [False, True, True]), ("index", [False] * 3)],
+)
+def test_classes_that_are_as_good_but_for_rounding_are_undecided(mode, undecided):
+    """Behind a function that saturates; one position of two is enough."""
+    scores = np.array([[[1, 0.5, 0], [0, 0, 1]]] * 3, np.float32)
+    scores[1, 0, 1], scores[2, 1] = 1 - 6e-8, -1
+    moved = SimpleNamespace(at=lambda *_: ([scores], {}))
+    index = (None, 0) if mode == "index" else None
+    group = SimpleNamespace(target=TargetPlan(TargetSpec(mode, index)))
+    assert Differences(moved, [group]).undecided({}, group).tolist() == undecided

@@ -494,7 +494,11 @@ class Reference:
         return b.mul(with_reduced_axes(b, node, g, axes), MULTIPLIERS[key_of(node)](pair))
 
     def _by_length(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:
-        """x over its length: a quotient, whose divisor is a reduction."""
+        """x over its length: a quotient, whose divisor is a reduction.
+
+        One over the lengths l and l' differs by -1 / (l l') a length; where one of them is 0, which
+        what it divides is as well, by the other as it stands, over the other length.
+        """
         b, x, y = walk.builder, node.inputs[0], node.outputs[0]
         if x is None:
             raise Refused("it has no input")
@@ -504,8 +508,10 @@ class Reference:
         pair = ReducedPair(b, (x, self.of(x)), (here, there))
         ones = [pair.over(b.add(b.zeros_like(v), 1.0), v) for v in (here, there)]
         through = b.mul(g, b.mul(pair.total(*ones), 0.5))
-        square = b.elementwise("Mul", *ones, shape=shape_of(here))
-        to_length = b.neg(b.mul(b.reduce_sum(b.mul(g, self.middle(b, x)), axes, True), square))
+        both = b.elementwise("Mul", *ones, shape=shape_of(here))
+        alone = pair.total(*(b.mul(one, one) for one in ones))
+        steep = b.where(b.elementwise("Equal", both, 0.0), alone, b.neg(both))
+        to_length = b.mul(b.reduce_sum(b.mul(g, self.middle(b, x)), axes, True), steep)
         return b.add(through, b.mul(to_length, MULTIPLIERS[operator](pair)))
 
     def _normalised(self, walk: Walk, node: ir.Node, g: ir.Value) -> ir.Value:

@@ -1,7 +1,8 @@
 """Single nodes, evaluated by onnx's reference evaluator in float64.
 
 Resizing is evaluated by onnxruntime, in float32: where a place falls on an element to rounding (7
-elements to 17), the reference evaluator takes a wrong neighbour.
+elements to 17), the reference evaluator takes a wrong neighbour. `GatherElements` is written here:
+that evaluator takes no axis counted from the end, and no indices of another size than the data.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 Array = npt.NDArray[Any]
 
@@ -22,6 +24,18 @@ Array = npt.NDArray[Any]
 _IR_VERSION = 10
 #: Operators that onnxruntime evaluates.
 IN_FLOAT32 = frozenset({"Resize"})
+
+
+class GatherElements(OpRun):
+    """Takes elements along one axis; along the others those that the indices reach."""
+
+    op_domain = ""
+
+    def _run(self, data: Array, indices: Array, axis: int = 0) -> tuple[Array]:
+        along = axis % data.ndim
+        sizes = (None if i == along else n for i, n in enumerate(indices.shape))
+        reached = data[tuple(slice(n) for n in sizes)]
+        return (np.take_along_axis(reached, indices, along),)
 
 
 class NodeEvaluator:
@@ -72,7 +86,7 @@ class NodeEvaluator:
         opsets = [onnx.helper.make_opsetid("", self._opset)]
         model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         if not narrow:
-            return ReferenceEvaluator(model)
+            return ReferenceEvaluator(model, new_ops=[GatherElements])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         providers = ["CPUExecutionProvider"]

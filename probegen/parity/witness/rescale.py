@@ -281,8 +281,9 @@ class Rescaled:
         sums = [inner(v).sum(axis=axis, keepdims=True) for v in (here, there)]
         ones = [np.where(s == 0, 0, 1 / np.where(s == 0, 1, outer(s))) for s in sums]
         change = sums[0] - sums[1]
-        near = np.abs(change) < _SMALL * np.abs(sums[0])
-        by = -0.5 * sums[0] ** -1.5 if inner is np.square else -1 / sums[0] ** 2
+        near = np.abs(change) <= _SMALL * np.abs(sums[0])
+        some = np.where(sums[0] == 0, np.inf, sums[0])  # a row of zeros stays one
+        by = -0.5 * some**-1.5 if inner is np.square else -1 / some**2
         steep = np.where(near, by, (ones[0] - ones[1]) / np.where(near, 1, change))
         to_sum = (g * (here + there) / 2).sum(axis=axis, keepdims=True) * steep
         return np.asarray(g * (ones[0] + ones[1]) / 2 + to_sum * _rescaled(inner, here, there))

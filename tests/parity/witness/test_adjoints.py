@@ -61,6 +61,8 @@ CASES = [
     ("Concat", {"axis": 1}, [numbers(2, 3), numbers(2, 4)], (0, 1)),
     ("Pad", {"mode": "reflect"}, [numbers(2, 5), np.array([0, 2, 0, 1], np.int64)], (0,)),
     ("Gather", {"axis": 1}, [numbers(2, 5), np.array([3, 3, 0], np.int64)], (0,)),
+    ("GatherElements", {"axis": -1},
+     [numbers(3, 5), np.array([[3, 3, -5], [0, 4, 0]], np.int64)], (0,)),
     ("Expand", {}, [numbers(2, 1, 3), np.array([2, 4, 3], np.int64)], (0,)),
     ("Where", {}, [numbers(2, 3) > 0, numbers(2, 3), numbers(3)], (1, 2)),
     ("Resize", {"mode": "linear"},
