@@ -12,6 +12,7 @@ from fuzz.case import Case, Line, namespace, pruned
 from fuzz.drawing import Draw
 from fuzz.keras_inputs import STRINGS, behind, kind_of
 from fuzz.keras_layers import Tensor, drawn, layer_alone
+from fuzz.keras_states import drawn_states
 from fuzz.probes import Seen, Subject, draw_more, draw_options, draw_probes
 
 #: Elements of a sample in one tensor.
@@ -182,7 +183,7 @@ def draw_case(key: str) -> Case:
     subject = _subject(d, model)
     probes = draw_probes(d, subject, _MOST_PROBES)
     options, by_name = draw_options(d), d.maybe(0.1)
-    return Case(
+    case = Case(
         key,
         drawing.policy,
         lines,
@@ -193,6 +194,20 @@ def draw_case(key: str) -> Case:
         by_name=by_name,
         form="" if by_name else _form(drawing.later, model),
     )
+    return drawn_states(drawing.later, case, _is_made)
+
+
+def _is_made(case: Case) -> bool:
+    """Tells whether Keras can make a case."""
+    values = namespace()
+    try:
+        for setting in case.setting():
+            exec(setting, values)
+        for line in case.lines:
+            values[line.name] = eval(line.code, values)
+    except Exception:  # Keras and TensorFlow raise whatever they like
+        return False
+    return True
 
 
 def _form(d: Draw, model: Any) -> str:

@@ -45,7 +45,8 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
     differences = number % _BY_DIFFERENCES == 1
     if differences and not any(code.startswith("pg.InputGradient(") for code in case.probes):
         case = dataclasses.replace(case, probes=(*case.probes, "pg.InputGradient()"))
-    formats = ("onnx", "savedmodel") if number % _SAVED == 0 and not own_rules else ("onnx",)
+    saved = number % _SAVED == 0 and not own_rules and "states" not in case.options
+    formats = ("onnx", "savedmodel") if saved else ("onnx",)
 
     def again(case: Case) -> Outcome:
         verify, inspect = number % _VERIFIED == 0, number % _INSPECTED == 0

@@ -31,6 +31,7 @@ from fuzz.judging import (
 )
 from fuzz.keras_inputs import VOCABULARY, WORDS
 from fuzz.keras_slopes import Shown, check_slopes, in_double
+from fuzz.keras_states import is_stateful, stateful
 from fuzz.keras_wider import Wider
 from fuzz.keras_witness import Explained, Witness, is_turned
 from fuzz.outcome import DIFFERS, EQUAL, INVALID, REFUSED, Outcome, of_error, signature
@@ -86,7 +87,7 @@ def build(case: Case) -> dict[str, Any]:
 
 
 def samples(model: Any, call: int) -> list[Array]:
-    """Returns one of two batches of hard samples: other batch, other open sizes.
+    """Returns one of two batches of hard samples: other batch where it is open, other open sizes.
 
     Rows: ordinary, zeros (padding), ties and negatives; the larger batch also large values and
     rows that are padded behind.
@@ -95,7 +96,7 @@ def samples(model: Any, call: int) -> list[Array]:
     found = []
     for tensor in model.inputs:
         sizes = [_SIZES[call] if s is None else s for s in tensor.shape[1:]]
-        shape = (_BATCHES[call], *sizes)
+        shape = (tensor.shape[0] or _BATCHES[call], *sizes)
         dtype = str(tensor.dtype)
         x: Array
         if dtype == "string":
@@ -150,9 +151,9 @@ def attempt(
     try:
         built = build(case)
         model = built["model"]
-        witness = Witness(built["core"], built["logits"], model)
-        feeds = [samples(built["core"], call) for call in (0, 1)]
-        expected = [witness.predictions(feed) for feed in feeds]
+        witnesses, feeds = _witnesses(case, built)
+        witness = witnesses[0]
+        expected = [w.predictions(feed) for w, feed in zip(witnesses, feeds, strict=True)]
         if not all(np.isfinite(y[[0]]).all() for found in expected for y in found):
             return Outcome(case.key, INVALID, "not finite on an ordinary sample")
         if _mixes_samples(witness, feeds[0], expected[0], case.policy):
@@ -172,6 +173,7 @@ def attempt(
                 path = Path(folder) / ("m.onnx" if format_ == "onnx" else "saved")
                 options = built["options"] if format_ == "onnx" else {}
                 stage = "compile"
+                witness.states.reset()
                 if verify:
                     pg.compile(model, kept, path, **options)
                 else:
@@ -185,19 +187,21 @@ def attempt(
                     return Outcome(case.key, REFUSED, signature(error))
                 stage = "compare"
                 wider = Wider(case, build, built)
-                runs = [
-                    _compared(art, witness, feed, y, case.policy, wider)
-                    for feed, y in zip(feeds, expected, strict=True)
-                ]
+                _check_states_are_kept(witness)
+                runs: list[_Run] = []
+                for told, feed, y in zip(witnesses, feeds, expected, strict=True):
+                    before = runs[0].result.states if runs else {}
+                    runs.append(_compared(art, told, feed, y, case.policy, wider, before))
                 witnessed = sum(_same_explanations(run, kept) for run in runs)
                 wide = in_double(case, build, built, feeds[0], expected[0]) if differences else None
-                if wide is not None:
-                    witnessed += sum(_same_slopes(run, kept, wide) for run in runs)
+                if wide is not None:  # which starts from no states
+                    steady = runs[:1] if "states" in case.options else runs
+                    witnessed += sum(_same_slopes(run, kept, wide) for run in steady)
     except FoundError as error:
         # The loudest sample may tell what is silence in the others: each row is asked only here.
         if any(
-            _mixes_samples(witness, feed, y, case.policy, row)
-            for feed, y in zip(feeds, expected, strict=True)
+            _mixes_samples(told, feed, y, case.policy, row)
+            for told, feed, y in zip(witnesses, feeds, expected, strict=True)
             for row in range(len(feed[0]))
         ):
             return Outcome(case.key, INVALID, _MIXED)
@@ -209,6 +213,39 @@ def attempt(
     return Outcome(case.key, EQUAL, "; ".join(refused), witnessed=witnessed)
 
 
+def _witnesses(case: Case, built: Mapping[str, Any]) -> tuple[list[Witness], list[list[Array]]]:
+    """Returns who knows better of each of two batches, and the batches.
+
+    Where states are fed the second batch goes on from where the states of the first one ended.
+    """
+    core, logits, model = built["core"], built["logits"], built["model"]
+    if "states" in case.options and not is_stateful(case):
+        kept = build(stateful(case))
+        kept["core"].set_weights(core.get_weights())
+        core, logits, model = kept["core"], kept["logits"], kept["model"]
+    witness = Witness(core, logits, model)
+    feeds = [samples(core, call) for call in (0, 1)]
+    if "states" in case.options:
+        return [witness, witness.behind(feeds[0])], feeds
+    # What an artefact starts from is where the states are when it is made.
+    rng = np.random.default_rng(5)
+    witness.states.start = [
+        rng.normal(0, 0.5, x.shape).astype(x.dtype) for x in witness.states.start
+    ]
+    return [witness] * 2, feeds
+
+
+def _check_states_are_kept(witness: Witness) -> None:
+    """Looks whether the states of the model are what they were before it was compiled.
+
+    Raises:
+        FoundError: they are not.
+    """
+    pairs = zip(witness.states.now(), witness.states.start, strict=True)
+    if not all(np.array_equal(now, start) for now, start in pairs):
+        raise FoundError("the states of the model were moved by compiling it")
+
+
 def _mixes_samples(
     witness: Witness,
     feed: Sequence[Array],
@@ -217,8 +254,7 @@ def _mixes_samples(
     row: int = 0,
 ) -> bool:
     """Tells whether a sample alone has other predictions than in a batch."""
-    only = slice(row, row + 1)
-    alone = witness.predictions([x[only] for x in feed])
+    only, alone = slice(row, row + 1), witness.alone(feed, row)
     return any(
         one.shape != whole[only].shape or off(one, whole[only]) > _ALONE * limit(policy)
         for one, whole in zip(alone, expected, strict=True)
@@ -256,18 +292,28 @@ def _compared(
     expected: Sequence[Array],
     policy: str,
     wider: Wider,
+    before: Mapping[str, Array],
 ) -> _Run:
     """Compares the predictions of one batch; returns what was said of it.
+
+    Args:
+        art: the artefact.
+        witness: tells what its model says.
+        feed: the inputs.
+        expected: what the model predicts.
+        policy: the precision that it computes in.
+        before: the states that the artefact starts from, where it takes such.
 
     Raises:
         FoundError: something is not what it should be.
     """
-    named = {spec.name: x for spec, x in zip(art.inputs, feed, strict=True)}
+    named = {spec.name: x for spec, x in zip(_own_inputs(art), feed, strict=True)} | dict(before)
     asked = asked_of(art.manifest, named)
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
-    run = _Run(art, witness, feed, asked, result, policy, wider)
-    for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
+    run = _Run(art, witness, feed, asked, result, policy, wider, before)
+    own = [spec for spec in art.manifest.predictions if not spec.is_state]
+    for at, (spec, y) in enumerate(zip(own, expected, strict=True)):
         named_so = [i for i, axis in enumerate(spec.axes) if axis in ("class", "unit")]
         witness.class_axes[at] = named_so[0] if named_so else y.ndim - 1
 
@@ -280,6 +326,7 @@ def _compared(
                 f"{spec.name}{where}", got, y, policy, run.noisy(right), run.wider_one(right)
             )
     check_rows_alone(art, named, result, policy, asked)
+    _check_ends(run)
     return run
 
 
@@ -293,6 +340,32 @@ def _in_range(got: Array, right: Array, policy: str) -> Array:
     wide = right.astype(np.float64)
     beyond = ~np.isfinite(wide.reshape(len(wide), -1)).all(axis=1)
     return np.where(beyond.reshape(-1, *[1] * (wide.ndim - 1)), wide, got)
+
+
+def _check_ends(run: _Run) -> None:
+    """Compares where states ended.
+
+    Raises:
+        FoundError: they ended elsewhere.
+    """
+    for spec in run.art.manifest.predictions:
+        name = spec.name.rpartition("/")[2]
+        if not spec.is_state or name not in run.witness.states.ends():
+            continue
+
+        def right(asked_of: Witness, fed: Sequence[Array], name: str = name) -> Array:
+            asked_of.predictions(fed)
+            return asked_of.states.ends()[name]
+
+        expected, got = right(run.witness, run.feed), run.array(spec)
+        check_prediction(
+            spec.name, got, expected, run.policy, run.noisy(right), run.wider_one(right)
+        )
+
+
+def _own_inputs(art: Any) -> list[Any]:
+    """Returns the inputs of an artefact that are its model's."""
+    return [spec for spec in art.inputs if spec.next_state is None]
 
 
 def _same_explanations(run: _Run, probes: Sequence[Any]) -> int:
@@ -341,6 +414,7 @@ class _Run:
         result: what came out.
         policy: the precision that the model computes in.
         wider: tells what the model says in a wider type.
+        before: the states that the artefact started from.
     """
 
     art: Any
@@ -350,6 +424,7 @@ class _Run:
     result: Any
     policy: str
     wider: Wider
+    before: Mapping[str, Array]
 
     def noisy(self, right: _Right, policy: str | None = None) -> Callable[[int], Array | None]:
         """Returns what tells what is right under noise of the size of rounding, by its number."""
@@ -367,8 +442,8 @@ class _Run:
 
     def said(self, feed: Sequence[Array]) -> Any:
         """Returns what comes out for other inputs."""
-        named = {i.name: x for i, x in zip(self.art.inputs, feed, strict=True)}
-        return self.art.run(named, **self.asked)
+        named = {i.name: x for i, x in zip(_own_inputs(self.art), feed, strict=True)}
+        return self.art.run(named | dict(self.before), **self.asked)
 
     @property
     def rounded_away(self) -> float:
@@ -482,7 +557,7 @@ def _explained(run: _Run, probe: Any, spec: Any) -> Explained | None:
     """Returns what an output explains; None where that is not told."""
     if spec.target is None:
         return None
-    names = [explained.name for explained in run.art.inputs]
+    names = [explained.name for explained in _own_inputs(run.art)]
     if spec.layer is None:
         if spec.input not in names:
             return None

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from fuzz.case import Case
+from fuzz.keras_states import keeps_states
 from fuzz.keras_witness import Witness
 from fuzz.scoring import Array
 
@@ -77,7 +78,7 @@ class Wider:
     def _witness(self) -> Witness | None:
         case, build, built = self._parts
         policy = _WIDER.get(case.policy)
-        if policy is None:
+        if policy is None or keeps_states(case):
             return None
         try:
             return rebuilt(case, build, built, policy)

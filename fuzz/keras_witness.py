@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import probegen as pg
 from fuzz import twins, twins_by_rules, twins_by_scores
+from fuzz.keras_states import Started, States
 from fuzz.scoring import Array
 from probegen.methods.base import OfInputs
 
@@ -57,11 +58,21 @@ class Witness:
         model: the model.
         logits: for each output what its last softmax or sigmoid reads.
         whole: what is explained, where that is the same model in another form.
+        start: what the states of stateful layers start from, in each call; None for what they are.
     """
 
-    def __init__(self, model: Any, logits: Sequence[Any], whole: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        logits: Sequence[Any],
+        whole: Any = None,
+        start: Sequence[Array] | None = None,
+    ) -> None:
         self.model = model
         self._whole = model if whole is None else whole
+        self.states = States.of(model)
+        if start is not None:
+            self.states.start = list(start)
         self._logits = list(logits)
         self._networks: dict[Any, Any] = {}
         #: What was computed, beside the inputs that it was computed of, so that these stay.
@@ -90,8 +101,20 @@ class Witness:
 
     def predictions(self, feed: Sequence[Array]) -> list[Array]:
         """Returns what the model predicts."""
-        found = self._whole(_fed(feed), training=False)
-        return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(found)]
+        found = _called(self._started(self._whole), feed)
+        return [keras.ops.convert_to_numpy(y) for y in found]
+
+    def alone(self, feed: Sequence[Array], row: int) -> list[Array]:
+        """Returns what the model predicts of a sample by itself."""
+        if not self.states:
+            return self.predictions([x[row : row + 1] for x in feed])
+        same = [np.repeat(x[row : row + 1], len(x), axis=0) for x in feed]
+        return [y[row : row + 1] for y in self.predictions(same)]
+
+    def behind(self, feed: Sequence[Array]) -> Witness:
+        """Returns the witness of what a series goes on with behind another."""
+        self.predictions(feed)
+        return Witness(self.model, self._logits, self._whole, self.states.now())
 
     @contextlib.contextmanager
     def shaken(self, draw: int, size: float) -> Iterator[None]:
@@ -265,8 +288,12 @@ class Witness:
     def _network(self, key: Any, outputs: Sequence[Any]) -> Any:
         """Returns a model of tensors of the model, made once."""
         if key not in self._networks:
-            self._networks[key] = keras.Model(self.model.inputs, list(outputs))
+            network = keras.Model(self.model.inputs, list(outputs))
+            self._networks[key] = self._started(network)
         return self._networks[key]
+
+    def _started(self, network: Any) -> Any:
+        return Started(network, self.states) if self.states else network
 
     def _of_one(
         self,
@@ -316,6 +343,8 @@ class Witness:
         gradient = np.zeros(x.shape) if slope is None else _wide(slope)
         if isinstance(probe, twins.AT_ONE_POINT):
             return twins.at_one_point(probe, x, gradient)
+        if self.states:
+            return None  # batch by batch what a layer gives is not moved
         inside = _Moved(aim, feed, None, activation.dtype.as_numpy_dtype, layer)
         if isinstance(probe, OfInputs):
             if not self._moves_alone(probe, feed):

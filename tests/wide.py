@@ -162,6 +162,7 @@ WIDE = (
     # What costs seconds, where the methods or layers are tried in less elsewhere.
     "tests/cli/test_main.py::test_a_process_keeps_its_streams_apart",
     "tests/fuzz/test_keras_fuzz.py::test_the_witness_tells_each_of_its_methods_from_a_wrong_one",
+    "tests/fuzz/test_keras_fuzz.py::test_states_are_compared_with_those_of_the_stateful_model",
     "tests/graph/passes/before/test_fold_weights.py::test_a_model_comes_out_the_same",
     "tests/methods/test_every_method.py::test_all_of_them_are_verified_in_one_artefact[tokens",
     "tests/methods/test_games.py::test_tokens_and_open_sizes",

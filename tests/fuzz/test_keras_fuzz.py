@@ -11,6 +11,7 @@ from fuzz import keras_trial
 from fuzz.case import Case, Line
 from fuzz.judging import FoundError
 from fuzz.keras_models import draw_case
+from fuzz.keras_states import States, stateful
 from fuzz.keras_suite import attempted
 from fuzz.keras_trial import attempt, build
 from fuzz.keras_wider import Wider
@@ -192,6 +193,43 @@ def test_a_foreign_traceback_is_found(monkeypatch):
     outcome = attempt(_case())
     assert outcome.verdict in (CRASHES, REFUSED)
     assert "gone" in outcome.reason
+
+
+def _recurrent():
+    lines = (
+        Line("v0", "keras.Input([None, 3], name='in0')", "input"),
+        Line("v1", "layers.LSTM(4, return_sequences=True)(v0)"),
+        Line("v2", "layers.GRU(3)(v1, initial_state=layers.Dense(3)(v1[:, 0]))"),
+        Line("v3", "layers.SimpleRNN(3)(layers.Concatenate()([v1, v1]))"),
+        Line("v4", "layers.Dense(3)(layers.Add()([v2, v3]))"),
+    )
+    probes = ("pg.InputGradient(target=1)", "pg.SmoothGrad(target=1, samples=2)")
+    return _case(lines=lines, outputs=("v4",), logits={"v4": "v4"}, probes=probes)
+
+
+@pytest.mark.parametrize("form", ["stateful", "fed"])
+def test_states_are_compared_with_those_of_the_stateful_model(form, monkeypatch):
+    case, options = _recurrent(), {"states": "'io'"} if form == "fed" else {}
+    case = dataclasses.replace(stateful(case) if form == "stateful" else case, options=options)
+    outcome = attempt(case, verify=False)
+    assert (outcome.verdict, outcome.witnessed) == (EQUAL, 4), outcome.reason
+
+    def to_half(states):
+        for variable, value in zip(states.variables, states.start, strict=True):
+            variable.assign(0.5 * value)
+
+    def moving(program, *given):
+        keras_trial.pg.export(program, given[0], verify=False)
+        to_half(States.of(program.source.keras_model.model))
+
+    if form == "fed":
+        monkeypatch.setattr("fuzz.keras_states.States.reset", to_half)
+    else:
+        monkeypatch.setattr("fuzz.keras_trial._written", moving)
+    outcome = attempt(dataclasses.replace(case, probes=()), verify=False)
+    told = {"fed": "dense", "stateful": "the states of the model were moved"}[form]
+    assert outcome.verdict == DIFFERS, outcome.detail
+    assert outcome.reason.startswith(told)
 
 
 def test_what_keras_does_not_want_is_no_fault():

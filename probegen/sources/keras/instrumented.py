@@ -19,9 +19,10 @@ from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.runtime.feature_names import named
 from probegen.sources.keras.keras_model import KerasModel, as_keras_model
-from probegen.sources.keras.reference import coarsest_dtype, unchanged
+from probegen.sources.keras.reference import coarsest_dtype
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.tape import explain, refuse_tables
+from probegen.sources.keras.unchanged import unchanged
 from probegen.sources.keras.view import KerasView
 from probegen.sources.mixed_samples import explained_predictions, mixing_of_samples
 from probegen.stages import stage

@@ -21,6 +21,7 @@ from probegen.sources.keras.capture import layer_paths
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.texts import TextLayer, text_layers
 from probegen.sources.keras.texts.standing_in import standing_in
+from probegen.sources.keras.unchanged import unchanged
 
 #: What is fed to see whether texts reach a text layer as they are: changed by whatever changes
 #: letters, punctuation or white space.
@@ -111,7 +112,8 @@ class TokenModel(KerasModel):
             else tf.convert_to_tensor(np.asarray(feed[name]).astype(spec.dtype.as_numpy_dtype))
             for name, spec in zip(self.inner.input_names, self.inner.input_specs, strict=True)
         ]
-        with standing_in({id(c.layer): c.layer for c in self.calls}.values(), record):
+        layers = {id(c.layer): c.layer for c in self.calls}.values()
+        with unchanged(self.model), standing_in(layers, record):
             try:
                 outputs = keras.tree.flatten(self.inner.call_untouched(flat))
             except Exception as error:
@@ -185,7 +187,7 @@ def _watch(model: KerasModel) -> list[_Seen]:
         return made
 
     flat = [_sentinels(spec, place) for place, spec in enumerate(model.input_specs)]
-    with standing_in(layers, record):
+    with unchanged(model.model), standing_in(layers, record):
         try:
             model.call_untouched(flat)
         except tf.errors.OpError as error:

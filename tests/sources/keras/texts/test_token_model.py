@@ -240,9 +240,15 @@ def test_what_cannot_be_cut(make, message, tmp_path):
 
 
 def test_the_model_is_as_it_was(tmp_path):
-    model = functional()
-    call = layers.TextVectorization.call
-    before = np.asarray(model(tf.constant([["the cat"]])))
+    x = keras.Input((1,), dtype="string", name="text", batch_size=2)
+    memory = layers.GRU(3, stateful=True)
+    model = keras.Model(x, layers.Dense(3)(memory(layers.Embedding(10, 4)(words()(x)))))
+    call, texts = layers.TextVectorization.call, tf.constant([["the cat"], ["on a mat"]])
+    (state,) = memory.states
+    state.assign(np.linspace(-1, 1, 6).reshape(2, 3))
     pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx")
     assert layers.TextVectorization.call is call
-    np.testing.assert_array_equal(np.asarray(model(tf.constant([["the cat"]]))), before)
+    np.testing.assert_array_equal(state, np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3))
+    found = runtime.load(tmp_path / "m.onnx").run(["the cat", "on a mat"]).predictions
+    right = np.asarray(model(texts))
+    np.testing.assert_allclose(next(iter(found.values())).array, right, rtol=1e-4, atol=1e-6)
