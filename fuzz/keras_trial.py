@@ -555,6 +555,13 @@ def _same_activation(run: _Run, probe: Any, spec: Any) -> bool:
 
 def _explained(run: _Run, probe: Any, spec: Any) -> Explained | None:
     """Returns what an output explains; None where that is not told."""
+    found = _place_of(run, probe, spec)
+    of_kind = [other for other in run.art.manifest.explanations if other.kind == spec.kind]
+    return None if found is None else dataclasses.replace(found, is_alone=len(of_kind) == 1)
+
+
+def _place_of(run: _Run, probe: Any, spec: Any) -> Explained | None:
+    """Returns where what an output explains lies; None where that is not told."""
     if spec.target is None:
         return None
     names = [explained.name for explained in _own_inputs(run.art)]

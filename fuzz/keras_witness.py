@@ -32,12 +32,15 @@ class Explained:
         layer: the layer.
         hidden: the axes that the attribution does not have: of channels.
         channel_of_input: the axis of channels of the only input, where there is one.
+        is_alone: whether the method explains nothing else beside it, as what is looked up for a
+            number: points along a line are of all of these at once.
     """
 
     at: int | None
     layer: Any = None
     hidden: tuple[int, ...] = ()
     channel_of_input: int | None = None
+    is_alone: bool = True
 
     @property
     def channel(self) -> int | None:
@@ -164,6 +167,8 @@ class Witness:
             asked: what a request asks for: `target`, `region`, `groups`.
         """
         if self._counts_ties and probe.needs_gradient:
+            return None
+        if not explained.is_alone and probe.gradients_at() is not None:
             return None
         aims = self._aims(probe, feed, asked) if _is_plain(probe) else None
         if aims is None:

@@ -29,13 +29,17 @@ _SAME = frozenset(
 def channel_axis(model: onnx.ModelProto, name: str, rank: int) -> int | None:
     """Returns the axis of the channels of an input, None where no reader tells, or they differ.
 
-    Only what reads the input itself is asked, or reads it behind operators that leave its axes.
+    Only what reads the input itself is asked, or reads it behind operators that leave its axes. A
+    product with a matrix takes the last axis whatever it is: with something anywhere behind it that
+    has its channels second, both may be right.
     """
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for read in dict.fromkeys(node.input):
             readers.setdefault(read, []).append(node)
     told = _told(readers, name, rank)
+    if told - {1} and any(node.op_type in _SECOND for node in model.graph.node):
+        return None
     return told.pop() if len(told) == 1 else None
 
 

@@ -114,10 +114,10 @@ def _compared(
     asked = asked_of(art.manifest, named)
     result = art.run(named, **asked)
     plain = art.run(named, explain=False)
-    known = _known_rows(witness, feed, len(expected[0]))
     for at, (spec, y) in enumerate(zip(art.manifest.predictions, expected, strict=True)):
+        known = _known_rows(witness, feed, len(y))  # of some the first axis is not the batch
 
-        def again(draw: int, at: int = at) -> Array:
+        def again(draw: int, at: int = at, known: Array = known) -> Array:
             noisy = dict(zip(feed, moved(list(feed.values()), policy, draw), strict=True))
             return np.asarray(witness.predictions(noisy)[at], np.float64)[known]
 
