@@ -201,6 +201,7 @@ def explain_group(
             classes=next(iter(o.beside_of(CLASSES)), None),
             padded=o.padded(forward.sources.__getitem__),
             sized=o.sized(forward.sources.__getitem__),
+            value=forward.sources[o.value],
         )
         for o in group.outputs
     ]

@@ -23,6 +23,8 @@ class ForwardGraph:
         counts: the numbers of predictions and of plain outputs.
         sources: the tensors at which gradients are taken.
         layer_of: returns the path of the layer that a node, given by its name, came from, or `""`.
+        kept: how many outputs stand behind these, so that what they are is kept: tensors that
+            gradients are taken of, and that nothing else reads.
         afterwards: output name -> what is written behind the explanation that it gives.
         elsewhere: what else than ONNX would take what has no gradient here, `""` if nothing.
     """
@@ -32,6 +34,7 @@ class ForwardGraph:
     sources: dict[TensorRef, ir.Value]
     layer_of: Callable[[str], str]
     elsewhere: str = ""
+    kept: int = 0
     afterwards: Mapping[str, Callable[[Builder, ir.Value], ir.Value]] = dataclasses.field(
         default_factory=dict
     )
@@ -59,7 +62,8 @@ class ForwardGraph:
     @property
     def targets(self) -> list[ir.Value]:
         """For each group of the plan, the scores or the callable's value."""
-        return list(self.graph.outputs)[sum(self.counts) :]
+        outputs = list(self.graph.outputs)
+        return outputs[sum(self.counts) : len(outputs) - self.kept]
 
 
 def open_size(name: str, axis: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -21,15 +22,17 @@ from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.methods.tokens import EMBEDDING
 from probegen.plan import axes, inputs_and_predictions
-from probegen.plan.model_view import ModelView, Start
+from probegen.plan.model_view import ModelView, Start, StateFacts
 from probegen.plan.naming import output_name
-from probegen.plan.plan import TWIN, GradientOutput, PaddingPlan, TargetPlan, TensorRef
+from probegen.plan.plan import NUDGE, TWIN, GradientOutput, PaddingPlan, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, Shape
 from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import steps_spec, target_spec
 
 #: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
 _COUNTS_RANK = 2
+#: What stands in front of the names of states over time: `wrt="states:lstm"`.
+_STATES = "states:"
 #: What explains a model where no gradient is.
 _WITHOUT_GRADIENT = (
     "take a method that needs no gradient (pg.Occlusion, pg.FeatureAblation, pg.KernelSHAP)"
@@ -176,6 +179,7 @@ class GradientPlanner:
         if isinstance(probe, OfLayer):
             return self._maps(probe, target)
         found = self._wrt(probe.selector, target)
+        _check_states(probe, found)
         if isinstance(probe, ByScores):
             found = self._whole_inputs(found)
         self._check_per_token(probe, found)
@@ -528,10 +532,13 @@ class GradientPlanner:
         names = self._view.input_names
         if wrt == "input":
             return self._all_inputs(end)
-        parts: list[int | ProbePoint] = []
+        parts: list[int | ProbePoint | StateFacts] = []
         for part in wrt if isinstance(wrt, list | tuple) else [wrt]:
             if isinstance(part, str) and part in names:
                 parts.append(names.index(part))
+                continue
+            if isinstance(part, str) and part.startswith(_STATES):
+                parts += self._states(part.removeprefix(_STATES))
                 continue
             for point in self._view.select(part, "gradient"):
                 is_input = point.role == "input"
@@ -545,6 +552,10 @@ class GradientPlanner:
                 chosen = [e for e in inputs if names[part] in e.inputs]
                 if not chosen:
                     raise NotDifferentiableError(self._why_no_input(part, end))
+            elif isinstance(part, StateFacts):
+                ref = dataclasses.replace(part.ref, made=NUDGE)
+                self.check_flow(ref, end, part.name)
+                chosen = [_Explained(ref, f"states/{part.name}")]
             else:
                 ref = TensorRef(part.path, part.call_index)
                 self.check_flow(ref, end, part.name)
@@ -552,6 +563,27 @@ class GradientPlanner:
             for one in chosen:
                 found.setdefault(one.ref, one)
         return list(found.values())
+
+    def _states(self, wanted: str) -> list[StateFacts]:
+        """Returns the states over time whose names a glob matches, and that a gradient can reach.
+
+        Raises:
+            SelectionError: there is none; says why, and which there are.
+        """
+        points = [p for p in self._view.points if "states" in p.probes]
+        found = {s.name: s for p in points for s in self._view.states(p) if not s.is_gate}
+        chosen = [s for name, s in found.items() if fnmatch.fnmatchcase(name, wanted)]
+        whys = {s.name: self._view.why_no_gradient_at(s) for s in found.values()}
+        able = [s for s in chosen if not whys[s.name]]
+        if able:
+            return able
+        others = [name for name, why in whys.items() if not why]
+        reasons = "; ".join(f"of {s.name!r}, {whys[s.name]}" for s in chosen)
+        raise SelectionError(
+            f"wrt='{_STATES}{wanted}' "
+            + (f"takes no gradient: {reasons}." if chosen else "matches no state over time.")
+            + (f" States: {', '.join(map(repr, others))}." if others else "")
+        )
 
     def _all_inputs(self, end: Any) -> list[_Explained]:
         """Returns what stands for every input; those without do not matter to the target."""
@@ -684,6 +716,22 @@ class GradientPlanner:
                 "or the model before model.quantize(), give wrt= a layer behind it, or "
                 f"{_WITHOUT_GRADIENT}."
             )
+
+
+def _check_states(probe: GradientProbe, found: Sequence[_Explained]) -> None:
+    """Refuses states over time to a method that looks at other values than they have.
+
+    Raises:
+        InstrumentError: it is such a method; says what works.
+    """
+    where = next((one.name for one in found if one.ref.made == NUDGE), None)
+    as_it_is = probe.needs_gradient and probe.gradients_at() is None and probe.table() is None
+    if where is not None and (isinstance(probe, ByScores) or not as_it_is):
+        raise InstrumentError(
+            f"pg.{type(probe).__name__} changes what it explains, or has rules in the place of "
+            f"gradients, and each state of {where!r} is made of the one before: take "
+            "pg.InputGradient, pg.Saliency or pg.GradientXInput there."
+        )
 
 
 def _axes_beside(shape: Shape, sizes: Shape) -> tuple[int, ...] | None:

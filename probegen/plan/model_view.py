@@ -211,6 +211,11 @@ class ModelView(abc.ABC):
         del point
         return ()
 
+    def why_no_gradient_at(self, state: StateFacts) -> str:
+        """Says why no gradient can be taken at a state over time; `""` where one can."""
+        del state
+        return "states of the operators of a file are given out (pg.States), not differentiated at"
+
     @abc.abstractmethod
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
         """Returns which positions attention weights read, one by one; numbers count in them."""

@@ -46,6 +46,8 @@ WEIGHT = "weight"
 ATTENTION = "attention"
 #: What a recurrent layer keeps from step to step, over time.
 STATE = "state"
+#: What is added to such a state in each step: zeros, at which the gradient is that at the state.
+NUDGE = "nudge"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +61,10 @@ class TensorRef:
         path: the layer.
         call: which of its calls.
         position: which of the inputs or outputs, or the number among what is made there.
-        made: `""`, `TWIN`, `MADE`, `WEIGHT`, `ATTENTION` or `STATE`.
+        made: `""`, `TWIN`, `MADE`, `WEIGHT`, `ATTENTION`, `STATE` or `NUDGE`.
         operation: of attention weights that a layer makes inside its call, what operation makes
-            them; `position` is the number among its kind there. Of states, what they are called
-            behind the layer's path: `""`, `":1"`, `"/forget_gate"`.
+            them; `position` is the number among its kind there. Of states and nudges, what they
+            are called behind the layer's path: `""`, `":1"`, `"/forget_gate"`.
         within: the layer call in which that is counted, where it is not the one that is named:
             `("", 0)` for the whole model.
     """
@@ -88,6 +90,11 @@ class TensorRef:
     def is_attention(self) -> bool:
         """Whether it is the attention weights that a layer call applies."""
         return self.made == ATTENTION
+
+    @property
+    def is_of_states(self) -> bool:
+        """Whether it is a state over time, or what is added to one."""
+        return self.made in (STATE, NUDGE)
 
     @property
     def slot(self) -> Slot:
@@ -196,7 +203,7 @@ class GradientOutput:
 
     Attributes:
         spec: what the manifest says of it.
-        ref: the tensor.
+        ref: the tensor that the gradient is taken at.
         probe: what asked for it.
         axes: the tensor's axes.
         inputs: names of the model inputs that the tensor stands for, none for a layer's output
@@ -231,7 +238,13 @@ class GradientOutput:
     @property
     def refs(self) -> tuple[TensorRef, ...]:
         """All tensors that it looks at: the one that is explained, and those that are changed."""
-        return tuple(dict.fromkeys((self.ref, *(ref for ref, _ in self.moves))))
+        return tuple(dict.fromkeys((self.ref, self.value, *(ref for ref, _ in self.moves))))
+
+    @property
+    def value(self) -> TensorRef:
+        """The tensor that is explained: of what is added to a state, the state if it is asked."""
+        state = self.ref.made == NUDGE and not self.probe.gives_gradient
+        return dataclasses.replace(self.ref, made=STATE) if state else self.ref
 
     @property
     def classes_at(self) -> int:

@@ -55,6 +55,7 @@ class Explained:
         classes_at: the axis of the attribution that several classes lie along, where they do.
         classes: the name of what says which classes those are; None where nothing does.
         padded: what says where the attribution is padding; None where that is not known.
+        value: the tensor that it is an attribution of, where the gradient is taken at another.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Explained:
     classes: str | None = None
     sized: Sized[ir.Value] | None = None
     padded: Padded[ir.Value] | None = None
+    value: ir.Value | None = None
 
 
 def write_attributions(
@@ -214,7 +216,7 @@ def _of_seed(
             known=known.get(w.name),
         )
         if isinstance(w.probe, ByScores)
-        else w.probe.attribution(ops, flow[w.name], w.at, w.axes, w.padded)
+        else w.probe.attribution(ops, flow[w.name], w.value or w.at, w.axes, w.padded)
         for w in wanted
     }
     results = {w.name: resized(ops, attributions[w.name], w.sized) for w in wanted}

@@ -2,7 +2,10 @@
 
 `Mark` is a tensor that gradients are taken at, or a mask, which paths hold; `StopGradient` is one
 that gradients do not pass. `StraightThrough(y, x, scale)` is y, and passes gradients on to x: y
-is x rounded to whole steps of that scale. All are taken out before the graph is finished.
+is x rounded to whole steps of that scale. `Nudged(h, e)` is h, the state of a step, and passes
+gradients on to h and to e, zeros that could be added to it. All are taken out before the graph is
+finished, and so is the further input by which a fused recurrent operator has such zeros for all its
+steps.
 """
 
 from __future__ import annotations
@@ -15,11 +18,35 @@ MARK_DOMAIN = "probegen"
 MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
 STRAIGHT_THROUGH = "StraightThrough"
+NUDGED = "Nudged"
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 #: In the names of marks that masks pass.
 MASK_NAME = "probegen_mask"
 #: Key in the metadata that nodes carry in memory: all gradients of the node's first output add up
 #: to 0 along its last axis, by the way it is read.
 CENTRED = "probegen.centred"
+
+
+#: Position of what could be added to the hidden states of a recurrent operator, behind all inputs
+#: that ONNX knows.
+_NUDGE = 8
+
+
+def give_nudge(node: ir.Node, nudge: ir.Value) -> None:
+    """Gives LSTM, GRU or RNN what could be added to its hidden states, `[time, batch, hidden]`."""
+    node.resize_inputs(_NUDGE + 1)
+    node.replace_input_with(_NUDGE, nudge)
+
+
+def nudge_of(node: ir.Node) -> ir.Value | None:
+    """Returns what could be added to the hidden states of a recurrent operator, if anything."""
+    return node.inputs[_NUDGE] if len(node.inputs) > _NUDGE else None
+
+
+def _take_nudge(node: ir.Node) -> None:
+    known = [i for i, value in enumerate(node.inputs[:_NUDGE]) if value is not None]
+    node.replace_input_with(_NUDGE, None)
+    node.resize_inputs(known[-1] + 1)
 
 
 def remove_marks(model: ir.Model) -> None:
@@ -28,6 +55,8 @@ def remove_marks(model: ir.Model) -> None:
     `Relu(probegen.Mark(x))` -> `Relu(x)`
     """
     for node in list(model.graph.all_nodes()):
+        if node.domain == "" and nudge_of(node) is not None and node.op_type in RECURRENT:
+            _take_nudge(node)
         if node.domain != MARK_DOMAIN:
             continue
         marked, result = node.inputs[0], node.outputs[0]

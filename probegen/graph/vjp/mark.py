@@ -2,7 +2,8 @@
 
 A `Mark` is an identity. `StraightThrough(y, x, scale)` is y, which is x rounded to whole steps of
 that scale and cut off at the ends of a range: it passes the gradient on to x where x was not cut
-off. Rounding moves a value by half a step at most, and cutting off by more.
+off. Rounding moves a value by half a step at most, and cutting off by more. `Nudged(h, e)` passes
+it on to both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.marks import MARK, MARK_DOMAIN, STRAIGHT_THROUGH
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, NUDGED, STRAIGHT_THROUGH
 from probegen.graph.core.values import attribute, constant_of, dtype_of, rank_of
 from probegen.graph.vjp.common import Dys, Gradients, Local, given, inputs, unary
 
@@ -24,6 +25,10 @@ _HALF_STEP = 0.5 * (1 + 2**-10)
 
 def _mark(v: Local) -> ir.Value:
     return v.g
+
+
+def _nudged(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    yield from ((value, given(dy)) for value in inputs(node) if value in walk.wanted)
 
 
 def _straight_through(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
@@ -58,4 +63,5 @@ def _reach(b: Builder, node: ir.Node, scale: ir.Value, x: ir.Value) -> ir.Value:
 RULES: Mapping[str, Rule] = {
     f"{MARK_DOMAIN}::{MARK}": unary(_mark),
     f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}": _straight_through,
+    f"{MARK_DOMAIN}::{NUDGED}": _nudged,
 }

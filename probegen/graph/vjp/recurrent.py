@@ -36,6 +36,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Rule, Walk
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import nudge_of
 from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of, static_shape
 from probegen.graph.loops.block_writer import BlockWriter
 from probegen.graph.loops.hoist import Collected
@@ -94,9 +95,11 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
         d_h, cell_later = (loop.carry(g) for g in d.from_final)
         d_h = part.plus(d_h, dys[0])
         d_gates: list[ir.Value] = []
+        run: list[ir.Value] = []
         d_before: list[ir.Value] = []
         d_cell_before: list[ir.Value] = []
         for k in range(loop.steps):
+            run.append(d_h)
             of_cell = body.op("Mul", d_h, into_cell[k], shape=d_h)
             d_c = body.op("Add", of_cell, cell_later, shape=d_h)
             spread = body.op("Concat", d_c, d_h, d_c, d_c, axis=-1, shape=wide)
@@ -105,7 +108,7 @@ def lstm(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
             cell_later = part.onward(d_cell_before[k], k)
             d_before.append(part.times(d_gates[k], d.r, part.scaled(d_h, passing[k])))
             d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
-        result.add(part, part.join(d_gates), [d_before, d_cell_before], [d_h, cell_later])
+        result.add(part, part.join(d_gates), run, [d_before, d_cell_before], [d_h, cell_later])
     yield from result.pairs()
 
 
@@ -122,8 +125,8 @@ def gru(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
     run = _reset_after if attribute(node, "linear_before_reset", 0) else _reset_before
     for d in directions:
         part = _Part(loop, d, against=True)
-        d_gates, d_before, d_h = run(part)
-        result.add(part, d_gates, [d_before], [d_h])
+        d_gates, d_hidden, d_before, d_h = run(part)
+        result.add(part, d_gates, d_hidden, [d_before], [d_h])
     yield from result.pairs()
 
 
@@ -144,12 +147,14 @@ def rnn(walk: Walk, node: ir.Node, outputs: Dys) -> _Pairs:
         dys = part.dys()
         d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
         d_gates: list[ir.Value] = []
+        d_hidden: list[ir.Value] = []
         d_before: list[ir.Value] = []
         for k in range(loop.steps):
+            d_hidden.append(d_h)
             d_gates.append(loop.body.op("Mul", d_h, slope[k], shape=d_h))
             d_before.append(part.times(d_gates[k], d.r, part.scaled(d_h, passing[k])))
             d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
-        result.add(part, part.join(d_gates), [d_before], [d_h])
+        result.add(part, part.join(d_gates), d_hidden, [d_before], [d_h])
     yield from result.pairs()
 
 
@@ -163,6 +168,7 @@ def _is_usual(walk: Walk, node: ir.Node) -> bool:
         or attribute(node, "clip") is not None
         or attribute(node, "input_forget", 0)
         or attribute(node, "layout", 0)
+        or (nudge_of(node) is not None and len(directions_of(node)) > 1)
         or any(name not in _SLOPES for name in named)
         or any(static_shape(required(node, k)) is None for k in (_W, _R))
     )
@@ -466,12 +472,12 @@ def _lstm_factors(
 # -- GRU -----------------------------------------------------------------------------------
 
 
-def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
+def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], list[ir.Value], ir.Value]:
     """Writes steps through h = g(x W + r (H' R)).
 
     Returns:
-        The gradient of the sums that enter z, r, h, of the block; dH' of each step; dH' of the
-        last one with what comes from elsewhere.
+        The gradient of the sums that enter z, r, h, of the block; dH and dH' of each step; dH' of
+        the last one with what comes from elsewhere.
     """
     d, loop, n = part.d, part.loop, part.d.hidden
     body, wide = loop.body, [part.d.batch, 3 * part.d.hidden]
@@ -506,10 +512,10 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     whole = part.join(run)
     spread = part.op("Concat", whole, whole, whole, axis=-1, width=3 * n)
     of_gates = part.where_running(part.op("Concat", to_z, to_r, to_h, axis=-1, width=3 * n))
-    return part.op("Mul", spread, of_gates, width=3 * n), d_before, d_h
+    return part.op("Mul", spread, of_gates, width=3 * n), run, d_before, d_h
 
 
-def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
+def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], list[ir.Value], ir.Value]:
     """Writes steps through h = g(x W + (r H') R); returns what `_reset_after` does."""
     d, loop, body, n = part.d, part.loop, part.loop.body, part.d.hidden
     seen = part.read_seen()
@@ -535,8 +541,10 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
     d_h = part.plus(loop.carry(d.from_final[0]), dys[0])
     d_gates: list[ir.Value] = []
     candidates: list[ir.Value] = []
+    run: list[ir.Value] = []
     d_before: list[ir.Value] = []
     for k in range(loop.steps):
+        run.append(d_h)
         candidates.append(body.op("Mul", d_h, to_candidate[k], shape=d_h))
         d_reset = part.times(candidates[k], r_h)
         d_z = body.op("Mul", d_h, to_z[k], shape=d_h)
@@ -548,7 +556,7 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], ir.Value]:
         d_before.append(part.times(d_gates[k], r_gates, others))
         d_h = part.onward(part.plus(d_before[k], dys[k + 1]), k)
     both = part.op("Concat", part.join(d_gates), part.join(candidates), axis=-1, width=3 * n)
-    return both, d_before, d_h
+    return both, run, d_before, d_h
 
 
 # -- weights -------------------------------------------------------------------------------
@@ -724,6 +732,8 @@ class _Result:
         self._loop, self._walk, self._node = loop, walk, node
         initial = [optional(node, _INITIAL + k) for k in range(_STATES[node.op_type])]
         self._initial = [v if v in walk.wanted else None for v in initial]
+        nudge = nudge_of(node)
+        self._nudge = nudge if nudge in walk.wanted else None
         self._directions: list[_Direction] = []
         self._collected: list[Collected] = []
         self._left: list[ir.Value] = []
@@ -732,6 +742,7 @@ class _Result:
         self,
         part: _Part,
         d_gates: ir.Value,
+        d_hidden: Sequence[ir.Value],
         d_before: Sequence[Sequence[ir.Value]],
         left: Sequence[ir.Value],
     ) -> None:
@@ -740,6 +751,7 @@ class _Result:
         Args:
             part: what wrote it.
             d_gates: gradient of the sums that enter the gates, `[steps*batch, gates*hidden]`.
+            d_hidden: that of the hidden state after each step, by all that it goes into.
             d_before: of each state its gradient before each step.
             left: what carried values become.
         """
@@ -748,6 +760,8 @@ class _Result:
         for initial, run in zip(self._initial, d_before, strict=True):
             if initial is not None:
                 values.append(part.join(run))
+        if self._nudge is not None:
+            values.append(part.where_running(part.join(d_hidden), 0.0))
         self._directions.append(part.d)
         self._collected += [Collected(v, part.backwards) for v in values]
         self._left += left
@@ -776,6 +790,8 @@ class _Result:
                 for d, values in zip(self._directions, found, strict=True)
             ]
             yield initial, builder.concat(firsts, 0)
+        if self._nudge is not None:
+            yield self._nudge, found[0][-1]
 
     def _first(self, d: _Direction, d_before: ir.Value) -> ir.Value:
         """Returns the gradient before a direction's first step, `[1, batch, hidden]`."""

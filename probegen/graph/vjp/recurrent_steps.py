@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import nudge_of
 from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
@@ -363,7 +364,12 @@ def _steps(b: Builder, node: ir.Node, x: ir.Value, position: int) -> _Steps:
     names = (5, 6) if kind == "LSTM" else (5,)
     states = [loop.carry(_initial(b, node, optional(node, i), x, position, hidden)) for i in names]
     cell = _cell(b, node, position, of_state, loop.body)
-    after = _CELLS[kind](cell, loop.read(sums, backwards=backwards), states)
+    after = list(_CELLS[kind](cell, loop.read(sums, backwards=backwards), states))
+    nudge = nudge_of(node)
+    if nudge is not None:
+        if len(directions_of(node)) > 1 or _is_batch_first(node):
+            raise Refused("gradients at its states are those of one direction, with time first")
+        after[0] = loop.body.add(after[0], loop.read(nudge, backwards=backwards))
     visible = after[0]
     lengths = optional(node, 4)
     if lengths is not None:

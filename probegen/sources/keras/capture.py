@@ -28,6 +28,7 @@ from probegen.sources.keras import control_flow, open_sizes
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.look_ups import look_up
+from probegen.sources.keras.nudges import Nudges, make_nudges
 from probegen.sources.keras.patching import Patch, Patches, set_to
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.recurrence import HiddenStates, InnerLoop, Recurrence, write_states
@@ -98,6 +99,8 @@ class Watcher:
         states: Mapping[CallKey, Collection[str]] | None = None,
         inner_loop: InnerLoop | None = None,
         gathers: bool = True,
+        nudged: Mapping[CallKey, Mapping[str, Callable[[Any], Any]]] | None = None,
+        add_nudge: Callable[[Any, Any], Any] = tf.add,
     ) -> None:
         """Prepares for one call of `model`.
 
@@ -109,6 +112,8 @@ class Watcher:
             states: the calls whose states over time are written, and which of these.
             inner_loop: stands in for the loops of recurrent layers; None runs Keras' own.
             gathers: whether attention weights of the steps of loops are gathered.
+            nudged: the calls to whose hidden states something is added; see `make_nudges`.
+            add_nudge: adds it.
         """
         self.calls: list[LayerCall] = []
         self.operations: list[LayerCall] = []
@@ -123,6 +128,9 @@ class Watcher:
         self._states = states or {}
         self._inner_loop = inner_loop
         self._gathers = gathers
+        self._nudged = nudged or {}
+        self._add_nudge = add_nudge
+        self._nudges: Nudges | None = None
         self._masks: dict[int, Any] = {}  # marked ones by id
         self._folds: tuple[Fold, ...] = ()
         self._graph = tf.compat.v1.get_default_graph()
@@ -163,6 +171,8 @@ class Watcher:
         finally:
             self._stack.pop()
         call.last_op = _operations()
+        if self._nudges is not None:
+            outputs = self._nudges.added(layer, outputs)
         if not call.step_of:
             outputs = self._own(outputs)
             self._mark_masks(outputs)
@@ -224,19 +234,8 @@ class Watcher:
     def loop(self, original: Any, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
         """Notes what a loop over time is given; it is that of Keras, or what stands in for it."""
 
-        def run() -> tuple[Any, HiddenStates | None]:
-            if self._inner_loop is None:
-                return original(layer, sequences, *args, **kwargs), None
-            return self._inner_loop(original, layer, sequences, *args, **kwargs)
-
         if self._looping is not None or not self._stack:  # LSTM's own calls that of RNN
-            return run()[0]
-        self._looping = layer
-        try:
-            with self._writing_loop():
-                result, hidden_states = run()
-        finally:
-            self._looping = None
+            return self._run(original, layer, sequences, *args, **kwargs)[0]
         given = dict(zip(("initial_state", "mask", "training"), args, strict=False)) | kwargs
         state = given["initial_state"]
         found = Recurrence(
@@ -248,6 +247,16 @@ class Watcher:
             given.get("training", False),
             self._folds,
         )
+        wanted = self._nudged.get(self.innermost)
+        if wanted:
+            self._nudges = make_nudges(found, wanted, self._add_nudge)
+            found.nudges = self._nudges.over_time
+        self._looping = layer
+        try:
+            with self._writing_loop():
+                result, hidden_states = self._run(original, layer, sequences, *args, **kwargs)
+        finally:
+            self._looping = self._nudges = None
         suffixes = self._states.get(self.innermost)
         if suffixes:
             # The cell is no part of the model's call here.
@@ -257,6 +266,19 @@ class Watcher:
         same = next((one for one in known if one.path == found.path), None)
         (known if same is None else same.beside).append(found)
         return result
+
+    def _run(
+        self, original: Any, layer: Any, *args: Any, **kwargs: Any
+    ) -> tuple[Any, HiddenStates | None]:
+        """Runs a loop over time; see `InnerLoop`."""
+        nudges = self._nudges
+        if nudges is not None and nudges.recurrence.layer is layer:
+            original = nudges.loop
+            if self._inner_loop is not None:
+                kwargs["nudges"] = nudges.of_cells
+        if self._inner_loop is None:
+            return original(layer, *args, **kwargs), None
+        return self._inner_loop(original, layer, *args, **kwargs)
 
     def operate(self, original: Any, operation: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `Operation.__call__`, to record the operations between layers."""

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from probegen.errors import InstrumentError
 from probegen.plan.plan import (
+    NUDGE,
+    STATE,
     CallKey,
     PlainOutput,
     Plan,
@@ -44,6 +46,7 @@ class Forward:
         before: how many operations the graph had before.
         made: the tensors made from whole numbers of inputs that the plan takes gradients at.
         inner: what stands in for attention weights.
+        states: of states over time that are explained, what stands in for each.
         own_nest: returns these as the model nests them.
     """
 
@@ -54,6 +57,7 @@ class Forward:
     before: int = 0
     made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
     inner: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
+    states: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
     own_nest: Callable[[Any], Any] = lambda nest: nest
 
     @property
@@ -85,6 +89,10 @@ class Forward:
         if ref.is_attention:
             found = self.inner.get(ref)
             return self.attention.at(ref) if found is None else found
+        if ref.made == NUDGE:
+            return self.by_key[ref.key].recurrences[ref.position].nudges[ref.operation]
+        if ref.made == STATE:
+            return self.states[ref]
         if ref.made:
             if ref.slot not in self.made:
                 raise InstrumentError(
@@ -96,6 +104,10 @@ class Forward:
         if ref.path is None:
             return self.inputs[ref.position]
         return self.by_key[ref.key].outputs[ref.position]
+
+    def state(self, ref: TensorRef) -> Any:
+        """Returns a state over time that was written."""
+        return over_time(self.by_key[ref.key].recurrences[ref.position], ref.operation)
 
     def target(self, target: TargetPlan) -> Any:
         """Returns what a target is taken from.
@@ -125,6 +137,7 @@ def run_forward(
     mark: Callable[[Any], Any] = mark_mask,
     with_states: bool = True,
     inner_loop: InnerLoop | None = None,
+    add_nudge: Callable[[Any, Any], Any] = tf.add,
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 
@@ -137,6 +150,7 @@ def run_forward(
         mark: what masks pass where the plan has points at which they are held.
         with_states: write the states over time that the plan takes.
         inner_loop: stands in for the loops over time of recurrent layers; None leaves them.
+        add_nudge: adds to a state what a gradient is taken at.
     """
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
@@ -144,7 +158,9 @@ def run_forward(
     probed |= {ref.key for ref in plan.refs}
     probed |= {g.target.ref.key for g in plan.groups if g.target.ref is not None}
     given = dict(stand_ins or {})
-    wanted = [ref for ref in plan.refs if ref.made and not ref.is_attention]
+    apart = [ref for ref in plan.refs if ref.made and not ref.is_attention]
+    wanted = [ref for ref in apart if not ref.is_of_states]
+    of_states = [ref for ref in apart if ref.is_of_states and with_states]
     first_floats = None
     if wanted:
         flat = [_in_this_graph(t) for t in flat]
@@ -154,6 +170,8 @@ def run_forward(
     replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
     inside: dict[TensorRef, Callable[[Any], Any]] = {}
     for ref, stand_in in given.items():
+        if ref.is_of_states:
+            continue
         seen = functools.partial(_touched, first_floats, stand_in)
         if ref.is_attention:
             inside[ref] = seen
@@ -164,6 +182,12 @@ def run_forward(
     for o in plan.plain if with_states else ():
         if o.probe.of_states:
             states.setdefault(o.ref.key, set()).add(o.ref.operation)
+    nudged: dict[CallKey, dict[str, Callable[[Any], Any]]] = {}
+    for ref in of_states:
+        if ref.made == STATE:
+            states.setdefault(ref.key, set()).add(ref.operation)
+        else:
+            nudged.setdefault(ref.key, {})[ref.operation] = given.get(ref, tf.identity)
     moves = any(moved_together(group) for group in plan.groups)
     nest, watched = run_source(
         source,
@@ -177,11 +201,18 @@ def run_forward(
         states,
         inner_loop,
         gathers=any(o.probe.of_weights for o in plan.plain),
+        nudged=nudged,
+        add_nudge=add_nudge,
     )
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]
     standing = inner.tensors if inner else {}
-    return Forward(list(flat), nest, watched, operations, before, found, standing, source.own_nest)
+    run = Forward(list(flat), nest, watched, operations, before, found, standing)
+    run.own_nest = source.own_nest
+    run.states = {
+        ref: given.get(ref, tf.identity)(run.state(ref)) for ref in of_states if ref.made == STATE
+    }
+    return run
 
 
 def forward_at(
@@ -228,8 +259,7 @@ def _in_this_graph(tensor: Any) -> Any:
 def plain_output(forward: Forward, output: PlainOutput) -> Any:
     """Returns an activation or attention weights as the artefact gives them."""
     if output.probe.of_states:
-        recurrence = forward.by_key[output.ref.key].recurrences[output.ref.position]
-        tensor = over_time(recurrence, output.ref.operation)
+        tensor = forward.state(output.ref)
     elif output.probe.of_weights:
         tensor = forward.attention.weights[output.ref.key][output.ref.position].tensor
     else:

@@ -45,6 +45,7 @@ class Recurrence:
         folds: lengths that are folded into the batch axis.
         beside: the same of the other steps of a `TimeDistributed` layer that runs it step by step.
         made: states and gates over time that were asked for, by their suffix.
+        nudges: what is added to states, likewise, with an axis for each length around.
     """
 
     layer: Any
@@ -56,6 +57,7 @@ class Recurrence:
     folds: tuple[Fold, ...] = ()
     beside: list[Recurrence] = dataclasses.field(default_factory=list)
     made: dict[str, Any] = dataclasses.field(default_factory=dict)
+    nudges: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def cell(self) -> Any:

@@ -211,7 +211,7 @@ def _moved_axis(values: Any, to: int) -> Any:
 def _attribution(output: GradientOutput, forward: Forward, gradient: Any) -> Any:
     """Turns the gradient at a tensor into what the probe asked for."""
     padded = output.padded(forward.tensor)
-    value = forward.tensor(output.ref)
+    value = forward.tensor(output.value)
     return output.probe.attribution(_OPS, gradient, value, output.axes, padded)
 
 

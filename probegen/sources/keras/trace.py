@@ -144,6 +144,8 @@ def run_source(
     states: Mapping[CallKey, Collection[str]] | None = None,
     inner_loop: InnerLoop | None = None,
     gathers: bool = True,
+    nudged: Mapping[CallKey, Mapping[str, Callable[[Any], Any]]] | None = None,
+    add_nudge: Callable[[Any, Any], Any] = tf.add,
 ) -> tuple[Any, Watcher]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -162,11 +164,16 @@ def run_source(
         states: the calls whose states over time are written, and which of these.
         inner_loop: stands in for the loops over time of recurrent layers; None leaves them.
         gathers: whether attention weights of the steps of loops are gathered.
+        nudged: the calls to whose hidden states something is added, and what makes what stands in
+            for that, by what the states are called.
+        add_nudge: adds it.
 
     Returns:
         The predictions in the nest that the model returns, and what was seen.
     """
-    watcher = Watcher(source.model, replaced, probed, mark_mask, states, inner_loop, gathers)
+    watcher = Watcher(
+        source.model, replaced, probed, mark_mask, states, inner_loop, gathers, nudged, add_nudge
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras.StatelessScope(state_mapping=list(weights)))
         stack.enter_context(watching(watcher))

@@ -25,6 +25,7 @@ from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.lengths import longest
 from probegen.sources.keras.logits import pre_activation
+from probegen.sources.keras.nudges import hidden_states, why_no_gradient
 from probegen.sources.keras.padding import constants_compared, paddings
 from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
 from probegen.sources.keras.positions import follow_graph
@@ -94,6 +95,8 @@ class KerasView(ModelView):
 
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; the axes of a cast are those of its input."""
+        if ref.is_of_states:
+            return self._state(ref).facts
         tensor = self._tensor(ref)
         if ref.is_attention:
             return self._facts(tensor)
@@ -149,6 +152,21 @@ class KerasView(ModelView):
                 name = f"{path}{form.suffix}"
                 found.append(StateFacts(name, form.title, ref, facts, form.is_gate))
         return found
+
+    def why_no_gradient_at(self, state: StateFacts) -> str:
+        """Says why no gradient can be taken at a state over time; `""` where one can."""
+        ref = state.ref
+        recurrence = self.trace.call(ref.key).recurrences[ref.position]
+        cell = hidden_states(recurrence).get(ref.operation)
+        steps = (call.outputs for call in self.trace.calls if call.layer is cell)
+        return why_no_gradient(recurrence, ref.operation, next(steps, ()))
+
+    def _state(self, ref: TensorRef) -> StateFacts:
+        """Returns what is known of a state over time, or of what is added to it."""
+        point = next(p for p in self.points if _key(p) == ref.key)
+        place = (ref.position, ref.operation)
+        own = (s for s in self.states(point) if s.ref.key == ref.key)
+        return next(s for s in own if (s.ref.position, s.ref.operation) == place)
 
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:
         """Returns which positions attention weights read, one by one."""
@@ -308,9 +326,11 @@ class KerasView(ModelView):
             )
 
     def _tensor(self, ref: TensorRef) -> Any:
-        """Returns the tensor of this trace that a reference means."""
+        """Returns the tensor of this trace that a reference means: of states, the output."""
         if ref.is_attention:
             return self.trace.attention.at(ref)
+        if ref.is_of_states:
+            return self.trace.call(ref.key).outputs[0]
         if ref.made:
             return self._made[ref.slot].tensor
         if ref.path is None:
@@ -319,6 +339,8 @@ class KerasView(ModelView):
 
     def _tensors(self, ref: TensorRef) -> list[Any]:
         """Returns the tensors of this trace that a reference means: several casts are one."""
+        if ref.is_of_states:  # in whichever way a target depends on them, it does by these
+            return list(self.trace.call(ref.key).outputs)
         made = ref.made and not ref.is_attention
         return self._made[ref.slot].tensors if made else [self._tensor(ref)]
 

@@ -24,12 +24,13 @@ from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.placeholder_weights import fold_placeholders, make_placeholder
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
-from probegen.plan.plan import Plan, TensorRef
+from probegen.plan.plan import STATE, Plan, TensorRef
 from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.forward import plain_output, run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
+from probegen.sources.keras.to_onnx.nudged import add_nudge, settle_nudges
 from probegen.sources.keras.to_onnx.recurrent_layers import fused_inner_loop
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
     fix_boolean_eyes,
@@ -127,6 +128,7 @@ def convert_forward(
             weights,
             _mark_mask,
             inner_loop=fused_inner_loop,
+            add_nudge=add_nudge,
         )
         seen["watched"], inputs[:] = run.watched, list(given)
         sizes[:] = [_sizes(run.tensor(ref)) for ref in marks]
@@ -134,6 +136,7 @@ def convert_forward(
             *run.outputs,
             *(plain_output(run, o) for o in plan.plain),
             *(run.target(g.target) for g in plan.groups),
+            *run.states.values(),
         ]
 
     specs = [tf.TensorSpec([batch, *s.shape[1:]], s.dtype, s.name) for s in source.input_specs]
@@ -173,6 +176,7 @@ def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> F
         sources=sources,
         layer_of=functools.partial(layer_of, conversion.layers),
         elsewhere=_ELSEWHERE,
+        kept=sum(ref.made == STATE for ref in plan.refs),
     )
 
 
@@ -304,6 +308,7 @@ def to_ir(
     fix_groups(model.graph)
     fix_output_shapes(model.graph)
     fix_transposes(model.graph)
+    settle_nudges(model.graph)
     return model
 
 

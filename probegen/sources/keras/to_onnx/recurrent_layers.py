@@ -25,6 +25,7 @@ import tensorflow as tf
 from probegen.sources.keras.capture import is_fed
 from probegen.sources.keras.recurrence import HiddenStates
 from probegen.sources.keras.to_onnx.handlers.recurrent import ACTIVATIONS, Form, fused
+from probegen.sources.keras.to_onnx.nudged import add_nudge
 
 #: Keras' activation -> its name in ONNX.
 _ACTIVATIONS: Mapping[Any, str] = {
@@ -50,6 +51,7 @@ def fused_inner_loop(
     initial_state: Any,
     mask: Any = None,
     training: Any = False,
+    nudges: Sequence[Any] = (),
 ) -> tuple[Any, HiddenStates | None]:
     """Stands in for `RNN.inner_loop`.
 
@@ -60,13 +62,15 @@ def fused_inner_loop(
         initial_state: the states of its cells, `[batch, units]` each, as the layer nests them.
         mask: bool `[batch, time]`, or None.
         training: whether the layer is told to train.
+        nudges: what is added to the hidden state of each cell in each step, `[batch, time, units]`
+            or None; empty where nothing is.
 
     Returns:
         What `RNN.inner_loop` does: the output of the last step, those of all steps where the layer
         returns them, and the last states. And what writes the hidden states over time; None where
         the loop is that of Keras.
     """
-    run = _fused_cells(layer, sequences, initial_state, mask, training)
+    run = _fused_cells(layer, sequences, initial_state, mask, training, nudges)
     if run is None:
         return original(layer, sequences, initial_state, mask, training), None
     steps, cells = run
@@ -101,7 +105,12 @@ class _FusedCell:
 
 
 def _fused_cells(
-    layer: Any, sequences: Any, initial_state: Any, mask: Any, training: Any
+    layer: Any,
+    sequences: Any,
+    initial_state: Any,
+    mask: Any,
+    training: Any,
+    nudges: Sequence[Any],
 ) -> tuple[_All | _Masked, list[_FusedCell]] | None:
     """Writes a loop as one operator a cell; see `fused_inner_loop`. None where it cannot be."""
     stacked = type(layer.cell) is keras.layers.StackedRNNCells
@@ -123,10 +132,14 @@ def _fused_cells(
     steps = _Masked(masks[0], layer.go_backwards) if masks else _All(layer.go_backwards)
     x = steps.first_time(sequences)
     made: list[_FusedCell] = []
-    for cell, form, nest in zip(cells, forms, nests, strict=True):
+    added = nudges or [None] * len(cells)
+    for cell, form, nest, nudge in zip(cells, forms, nests, added, strict=True):
         initial = keras.tree.flatten(nest)
         lengths = steps.lengths if _needs_lengths(form, layer) else None
         x, last = fused(form, x, _weights(cell, form), initial, lengths)
+        if nudge is not None:
+            x = add_nudge(x, steps.first_time(nudge))
+            last = [x[0 if backwards else -1], *last[1:]]
         made.append(_FusedCell(x, last, initial))
     return steps, made
 
