@@ -198,7 +198,7 @@ LINEAR = {
     *("TensorScatter", "Range", "DequantizeLinear", "DFT", "STFT", "Col2Im", "MaxUnpool"),
     "AffineGrid",
     *("AveragePool", "GlobalAveragePool", "Pad", "Resize", "probegen::Mark"),
-    "probegen::StraightThrough",
+    *("probegen::StraightThrough", "probegen::Nudged"),
     # Bounded slopes everywhere.
     *("Sin", "Cos"),
 }
