@@ -53,6 +53,8 @@ _ROUNDINGS = (0.0, 0.0, 1e-6, 1e-6, 1e-5, 1e-5)
 #: For methods with points: the steps in the order in which they are tried, until one confirms, and
 #: how many directions.
 _STEPS_OF_POINTS, _FEW = (1e-3, 1e-2, 1e-4), 3
+#: Steps that are tried before a claim counts as refuted: a steep network bends within larger ones.
+_SMALLEST_STEPS = (1e-5, 1e-6)
 #: A claim may be off by so much of the slope, and is refuted when it is off by more.
 CONFIRMS, REFUTES = 0.1, 0.25
 #: Where slopes at two steps are sharp, a claim is refuted that is off by this share of the slope
@@ -248,6 +250,9 @@ class Differences:
                 if _enough(slopes, len(points)) and _settled(claims, slopes, ordinary):
                     break
                 slopes[step] = _slopes(score, start, base, direction, step, noise)
+            for step in _SMALLEST_STEPS:
+                if step not in slopes and _is_any_refuted(claims, slopes, ordinary):
+                    slopes[step] = _slopes(score, start, base, direction, step, noise)
             yield direction, claims, slopes
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
@@ -300,12 +305,23 @@ def _settled(
     claims: Mapping[str, Array], slopes: Mapping[float, Slopes], ordinary: Sequence[bool] | None
 ) -> bool:
     """Tells whether every claim of a sample that matters is confirmed."""
-    ordered = _from_large_to_small(slopes)
+    return _of_those_that_matter(claims, _from_large_to_small(slopes), ordinary) <= {CONFIRMED}
+
+
+def _is_any_refuted(
+    claims: Mapping[str, Array], slopes: Mapping[float, Slopes], ordinary: Sequence[bool] | None
+) -> bool:
+    """Tells whether a claim of a sample that matters is refuted."""
+    return REFUTED in _of_those_that_matter(claims, _near(slopes), ordinary)
+
+
+def _of_those_that_matter(
+    claims: Mapping[str, Array], slopes: Sequence[Slopes], ordinary: Sequence[bool] | None
+) -> set[str]:
+    """Returns what is said of the claims of samples that matter: of all where that is not told."""
     rows = range(len(next(iter(claims.values()))))
     matter = [row for row in rows if ordinary is None or ordinary[row]]
-    return all(
-        verdict(c[row], ordered, row) == CONFIRMED for c in claims.values() for row in matter
-    )
+    return {verdict(c[row], slopes, row) for c in claims.values() for row in matter}
 
 
 def _from_large_to_small(slopes: Mapping[float, Slopes]) -> list[Slopes]:
@@ -441,20 +457,22 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
     """Says what the slopes at several steps mean for a claim.
 
     The smallest step that stands above rounding decides, since the fewest kinks lie within it.
-    To refute, the next larger one must agree. Where slopes are sharp, a claim is refuted that is
-    less far off; see `_firmly_refuted`. That nothing changes is confirmed where nothing does.
+    To refute, the next larger one must agree, and slopes must settle; see `_settle`. Where they are
+    sharp, a claim is refuted that is less far off; see `_firmly_refuted`. That nothing changes is
+    confirmed where nothing does.
     """
     if _firmly_refuted(claim, slopes, row):
         return REFUTED
     if claim == 0:
         still = all(at.ahead[row] == 0 == at.behind[row] for at in slopes)
         return CONFIRMED if still else OPEN
-    said = []
+    said, told = [], []
     for at in reversed(slopes):
         low, high = sorted((at.ahead[row], at.behind[row]))
         size = max(abs(claim), abs(low), abs(high))
         if not np.isfinite(size) or size == 0 or size < ABOVE_ROUNDING * at.rounding[row]:
             continue
+        told.append(at)
         if high - low > CONFIRMS * size + at.rounding[row]:
             said.append(OPEN)
             continue
@@ -463,8 +481,8 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
             said.append(CONFIRMED)
         else:
             said.append(REFUTED if off > REFUTES * size + at.rounding[row] else OPEN)
-    if said[:1] == [REFUTED] and said[1:2] not in ([], [REFUTED]):
-        return OPEN
+    if said[:1] == [REFUTED] and len(said) > 1:
+        return REFUTED if said[1] == REFUTED and _settle(told[0], told[1], row) else OPEN
     return said[0] if said else OPEN
 
 
@@ -478,12 +496,24 @@ def _firmly_refuted(claim: float, slopes: Sequence[Slopes], row: int) -> bool:
         size = max(abs(claim), abs(at.ahead[row]), abs(at.behind[row]))
         if np.isfinite(size) and 0 < FAR_ABOVE_ROUNDING * at.rounding[row] <= size:
             sharp.append(at)
-    if len(sharp) < 2:
+    if len(sharp) < 2 or not _settle(sharp[0], sharp[1], row):
         return False
     found = [slope for at in sharp[:2] for slope in (at.ahead[row], at.behind[row])]
     low, high = min(found), max(found)
     off = max(low - claim, claim - high, 0.0)
     return bool(off > FIRMLY * max(abs(claim), abs(low), abs(high)) + SPREADS * (high - low))
+
+
+def _settle(smaller: Slopes, larger: Slopes, row: int) -> bool:
+    """Tells whether slopes are nearer to one number the smaller the step.
+
+    Where both sides differ more at a smaller step, the network bends within it, and the slope at
+    the sample itself may be any.
+    """
+    found = [(at.ahead[row], at.behind[row]) for at in (smaller, larger)]
+    apart, before = (abs(ahead - behind) for ahead, behind in found)
+    nothing = max(smaller.rounding[row], FIRMLY * max(abs(slope) for slope in found[0]))
+    return bool(apart <= before + nothing)
 
 
 def _between(claims: Sequence[float], slopes: Sequence[Slopes], row: int) -> bool:

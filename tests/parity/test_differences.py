@@ -51,6 +51,10 @@ def _slopes(*pairs, rounding=1e-6):
         (1.0, [(2.0, 0.0)] * 3, OPEN),
         # The next larger step does not agree that the claim is wrong.
         (3.0, [(3.0, 3.0), (3.0, 3.0), (2.0, 2.0)], OPEN),
+        # The smaller the step, the more both sides differ: slopes have not settled.
+        (375.0, [(-2.4, -2.3), (8.4, 24.0), (37.0, 58.4)], OPEN),
+        (248.0, [(1.1, -2.7), (-8.8, 17.8)], OPEN),
+        (375.0, [(-2.4, -9.3), (36.9, 31.0), (37.0, 35.4)], REFUTED),
         # That nothing changes.
         (0.0, [(0.0, 0.0)] * 3, CONFIRMED),
         (0.0, [(0.5, 0.0), (0.0, 0.0), (0.0, 0.0)], OPEN),
@@ -217,6 +221,23 @@ def test_a_large_step_alone_refutes_nothing():
     claims = {"right": slope * x}
     said = Differences(Bent(), [GROUP]).verdicts({"x": x}, None, GROUP, output, claims)
     assert said == {"right": [OPEN]}
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, CONFIRMED), (1.5, REFUTED)])
+def test_smaller_steps_are_tried_before_a_claim_is_refuted(factor, expected):
+    """A steep network bends within a step of 1e-5: LeViT with weights as they are drawn."""
+    x = np.array([[0.6, 0.0, -0.8, 0.0, 0.0, 0.0]])
+    width = 3e-6
+
+    class Steep(Moved):
+        def at(self, feed, shifts):
+            moved = np.broadcast_to(shifts.get(REF, 0.0), x.shape)
+            return [np.full((1, 3), np.tanh((moved * x).sum() / width))], {REF: feed["x"]}
+
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    claims = {"one": factor * x / width}
+    said = Differences(Steep(), [GROUP]).verdicts({"x": x}, None, GROUP, output, claims)
+    assert said == {"one": [expected]}
 
 
 def test_more_steps_are_tried_for_ordinary_samples_alone():
