@@ -21,6 +21,7 @@ from probegen.graph.core.queries import depending_on
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes import prepare
 from probegen.graph.passes.before.transpose_before_functions import transpose_before_functions
+from probegen.graph.passes.tidy import make_names_unique
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import Place
@@ -295,6 +296,7 @@ class WithWitness(WrappedReference):
                 prepare(graph.model, keep_layers=True)
             else:  # where a function is in one layout, it is told as in the artefact
                 transpose_before_functions(graph.model)
+                make_names_unique(graph.model)
             return graph, ForwardValues(graph)
         except ExportError as error:
             raise VerificationError(f"the forward pass cannot be run alone: {error}") from error

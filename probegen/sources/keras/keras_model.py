@@ -17,6 +17,7 @@ from probegen.errors import SourceError
 from probegen.plan.axes import Axes
 from probegen.sources.keras.channels_last import channels_last
 from probegen.sources.keras.loading import load_model
+from probegen.sources.keras.recorded_types import types_by_casts
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -133,7 +134,8 @@ def as_keras_model(model: Any, inputs: Any = None) -> KerasModel:
         model: a built `keras.Model`, or the path of one.
         inputs: for a subclassed model, sample inputs or `keras.InputSpec`s (shape with the
             batch axis, dtype) in the nest that its `call` takes; needed where the element
-            type of an input is not the model's own, or a size other than the batch is open.
+            type of an input is neither the model's own nor what it casts the input to, or a
+            size other than the batch is open.
             For a `call` of several arguments, a list of them or a dict by their names.
 
     Raises:
@@ -230,7 +232,10 @@ def _input_nest(model: Any) -> Any:
 
 
 def _recorded_nest(model: Any) -> Any:
-    """Returns the input nest of a subclassed model from the shapes that its first call left."""
+    """Returns the input nest of a subclassed model from the shapes that its first call left.
+
+    Types are those that it makes of its inputs.
+    """
     recorded = getattr(model, "_build_shapes_dict", None)
     if not recorded:
         raise SourceError(
@@ -245,7 +250,7 @@ def _recorded_nest(model: Any) -> Any:
             return [as_spec(s) for s in shape]
         return keras.InputSpec(shape=(None, *shape[1:]), dtype=model.input_dtype)
 
-    nest = as_spec(next(iter(recorded.values())))
+    nest = _with_types(model, as_spec(next(iter(recorded.values()))))
     # A vector has its size for good; what has positions may have been called at one size of many.
     bound = [
         s.shape for s in keras.tree.flatten(nest) if len(s.shape) > 2 and None not in s.shape[1:]
@@ -258,6 +263,18 @@ def _recorded_nest(model: Any) -> Any:
             stacklevel=2,
         )
     return nest
+
+
+def _with_types(model: Any, nest: Any) -> Any:
+    """Returns recorded inputs with the types that the model makes of them."""
+    flat = keras.tree.flatten(nest)
+
+    def call(*tensors: Any) -> Any:
+        return _call(model, keras.tree.pack_sequence_as(nest, list(tensors)), ())
+
+    types = types_by_casts(call, [tf.TensorSpec(s.shape, s.dtype) for s in flat])
+    typed = [keras.InputSpec(shape=s.shape, dtype=t) for s, t in zip(flat, types, strict=True)]
+    return keras.tree.pack_sequence_as(nest, typed)
 
 
 def _is_shape(value: Sequence[Any]) -> bool:

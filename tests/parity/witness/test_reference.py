@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 
 import probegen as pg
@@ -64,3 +65,19 @@ def test_all_classes_share_the_scores_at_changed_inputs(tmp_path, calls):
         found[target], counts[target] = made["occlusion/x"], calls["scores"] - before
     assert counts["all"] == counts[2]
     np.testing.assert_allclose(found["all"].take(2, 1), found[2], rtol=1e-6, atol=1e-12)
+
+
+def test_one_tensor_may_be_turned_for_two_functions(tmp_path):
+    """Both turn it under one name, which no runtime takes twice."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      net (float[n, 4, 3] x) => (float[n, 2] s) {
+        y = MatMul(x, w)  r = Relu(y)  a = Transpose<perm = [0, 2, 1]>(r)
+        b = Transpose<perm = [0, 2, 1]>(y)  t = Tanh(y)  c = Transpose<perm = [0, 2, 1]>(t)
+        d = Mul(a, b)  e = Mul(c, b)  f = Concat<axis = 1>(d, e)  g = Flatten(f)
+        s = MatMul(g, v) }"""
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in (("w", (3, 5)), ("v", (40, 2))):
+        array = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    found = pg.compile(model, pg.DeepLIFT(0.2, target=1), tmp_path / "m.onnx")
+    assert "numpy" in found.report["deep_lift/x"].witness

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 
 import probegen as pg
+from probegen.sources.keras.keras_model import as_keras_model
 from tests import models
 
 
@@ -38,3 +40,27 @@ def test_inputs_are_called_as_their_layers_over_saving_and_loading(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     for key, value in probed(data).items():
         np.testing.assert_allclose(loaded(data)[key], value, rtol=1e-6)
+
+
+class Bytes(keras.Model):
+    """A class around a model of bytes, and a table of ids; a third input is read as it is."""
+
+    def __init__(self):
+        super().__init__()
+        image, ids = keras.Input((5, 4, 2), dtype="uint8"), keras.Input((3,), dtype="int32")
+        y = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+        z = keras.layers.Flatten()(keras.layers.Embedding(7, 2)(ids))
+        self.core = keras.Model([image, ids], keras.layers.Concatenate()([y, z]))
+        self.head = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(self.core(inputs[:2])) * keras.ops.sum(inputs[2], -1, keepdims=True)
+
+
+def test_a_class_takes_what_it_casts_its_inputs_to():
+    """Keras records sizes alone: numbers below 0 would be other bytes in each runtime."""
+    model, rng = Bytes(), np.random.default_rng(0)
+    model([rng.integers(0, 255, (2, 5, 4, 2)), rng.integers(0, 7, (2, 3)), np.ones((2, 6), "f")])
+    with pytest.warns(UserWarning, match="records the sizes"):
+        known = as_keras_model(model)
+    assert [spec.dtype.name for spec in known.input_specs] == ["uint8", "int32", "float32"]

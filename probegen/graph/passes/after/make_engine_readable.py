@@ -11,6 +11,7 @@
 - Softplus and ReduceLogSumExp in float16: at opset 18 onnxruntime computes them as the logarithm of
   an exponential, which is infinite from 89 on, while the result is about 89. In float32 it has
   kernels of its own.
+- CumSum in float16 below opset 14, where ONNX has it in wider types alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from probegen.graph.core.values import attribute, constant_of, shape_of
 _ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
 #: What is computed in float32 where it is in float16.
 _WIDE = frozenset({"Softplus", "ReduceLogSumExp"})
+#: Operator -> the first operator set that has it in float16.
+_HALF_SINCE = {"CumSum": 14}
 #: The axes of a matrix.
 _MATRIX = 2
 
@@ -40,7 +43,8 @@ def make_engine_readable(model: ir.Model) -> None:
     `Softplus(x)` in float16 -> `Cast(Softplus(Cast(x)))`
     """
     graph = model.graph
-    names = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/readable")
+    opset = graph.opset_imports.get("", 0)
+    names = Builder(graph, opset, prefix="probegen/readable")
     for node in list(graph.all_nodes()):
         if node.domain:
             continue
@@ -54,7 +58,9 @@ def make_engine_readable(model: ir.Model) -> None:
             _make_depth_a_scalar(names, node)
         elif node.op_type == "MatMul" and _is_fatal(node):
             _give_as_many_axes(names, node)
-        elif node.op_type in _WIDE and node.outputs[0].dtype == ir.DataType.FLOAT16:
+        elif node.outputs[0].dtype == ir.DataType.FLOAT16 and (
+            node.op_type in _WIDE or opset < _HALF_SINCE.get(node.op_type, 0)
+        ):
             _compute_in_float32(names, node)
 
 

@@ -98,3 +98,18 @@ def test_halves_that_onnxruntime_makes_infinite(tmp_path):
     wide = x.astype(np.float64)
     np.testing.assert_allclose(found["y"], np.logaddexp(wide, 0), rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(found["z"], np.logaddexp.reduce(wide, 1), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("opset", "kinds"), [(13, ["Cast", "CumSum", "Cast"]), (14, ["CumSum"])])
+def test_running_sums_of_halves_in_older_operator_sets(tmp_path, opset, kinds):
+    text = f"""<ir_version: 9, opset_import: ["" : {opset}]>
+    agraph (float16[a, 5] x) => (float16[a, 5] y) <int64 last = {{1}}> {{
+      y = CumSum<reverse=1>(x, last) }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    make_engine_readable(model)
+    assert [node.op_type for node in model.graph] == kinds
+    ir.save(model, tmp_path / "after.onnx")
+    onnx.checker.check_model(tmp_path / "after.onnx", full_check=True)
+    x = np.arange(10, dtype=np.float16).reshape(2, 5)
+    found = in_onnxruntime(tmp_path / "after.onnx", {"x": x})["y"]
+    np.testing.assert_array_equal(found, np.cumsum(x[:, ::-1], 1)[:, ::-1])
