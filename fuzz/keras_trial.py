@@ -572,7 +572,8 @@ def _place_of(run: _Run, probe: Any, spec: Any) -> Explained | None:
         axes = run.art.inputs[at].axes
         return Explained(at, hidden=tuple(i for i, a in enumerate(axes) if a not in spec.axes))
     layer = None if spec.call else run.witness.layer(spec.layer)
-    is_cast = getattr(probe, "wrt", "") == "input" and not isinstance(layer, keras.layers.Embedding)
+    of_inputs = _names(getattr(probe, "wrt", "")) <= {"input", *names}
+    is_cast = of_inputs and not isinstance(layer, keras.layers.Embedding)
     if layer is None or is_cast:  # what is explained of a cast lies inside of the layer
         return None
     shape = run.witness.activation(layer, run.feed).shape
@@ -587,3 +588,8 @@ def _place_of(run: _Run, probe: Any, spec: Any) -> Explained | None:
     if gone != [usual] and not (usual in gone and hasattr(layer, "data_format")):
         return None
     return Explained(None, layer, (usual,), of_input)
+
+
+def _names(selector: Any) -> set[Any]:
+    """Returns what a selector lists."""
+    return set(selector) if isinstance(selector, list) else {selector}

@@ -13,14 +13,14 @@ has no rule is refused, with all others of its kind, in one error. Where no grad
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 from probegen.errors import Refusal, UnsupportedOpsError
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
-from probegen.graph.core.values import UnknownShapeError
+from probegen.graph.core.values import UnknownShapeError, shape_of
 
 #: Operators behind which an infinite gradient is past help: each of theirs is a sum over many.
 _SPREADING = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
@@ -113,7 +113,7 @@ def gradients(
         if all(gradient is None for gradient in outputs):
             continue
         try:
-            rule = rules.get(key_of(node), _no_rule)
+            rule = _from_nothing if _is_empty(node, outputs) else rules.get(key_of(node), _no_rule)
             infinite = any(g is not None and walk.is_unbounded(g) for g in outputs)
             for value, gradient in rule(walk, node, outputs):
                 if infinite and key_of(node) not in _SPREADING:
@@ -218,6 +218,21 @@ def _no_rule(_: object, node: ir.Node, *__: object) -> Iterable[tuple[ir.Value, 
             "such as pg.KernelSHAP"
         )
     raise Refused("no gradient rule")
+
+
+def _is_empty(node: ir.Node, dys: Sequence[ir.Value | None]) -> bool:
+    """Tells whether no element arrives at a node: what has a gradient has a size of 0."""
+    arrived = zip(node.outputs, dys, strict=True)
+    return all(0 in (shape_of(v) or ()) for v, dy in arrived if dy is not None)
+
+
+def _from_nothing(
+    walk: Walk, node: ir.Node, dys: Sequence[ir.Value | None]
+) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """Yields zeros: runtimes pad what has no elements with whatever lies in memory."""
+    del dys
+    for value in dict.fromkeys(v for v in inputs_of(node) if v in walk.wanted):
+        yield value, walk.builder.zeros_like(value)
 
 
 def influenced_by(

@@ -37,12 +37,13 @@ class Residual:
         return self.gained.probe
 
 
-def with_completeness(output: GradientOutput, target: TargetPlan) -> GradientOutput:
+def with_completeness(output: GradientOutput, target: TargetPlan, *, wide: bool) -> GradientOutput:
     """Returns an output with what is missing to its completeness beside it, where that is asked.
 
     Args:
         output: with all its axes, under its final name.
         target: what is differentiated.
+        wide: give it out in 64 bits: what moves together has one figure, in the widest type.
     """
     if not output.probe.completeness:
         return output
@@ -51,7 +52,7 @@ def with_completeness(output: GradientOutput, target: TargetPlan) -> GradientOut
     missing = OutputSpec(
         name=f"{COMPLETENESS}/{spec.name}",
         kind=COMPLETENESS,
-        dtype="float64" if spec.dtype == "float64" else "float32",
+        dtype="float64" if wide else "float32",
         shape=(size,) if BATCH in spec.axes else (),
         axes=(BATCH,) if BATCH in spec.axes else (),
         layer=spec.layer,

@@ -81,6 +81,7 @@ class _Parts:
         self, one: _Planned, outputs: Sequence[PlainOutput | GradientOutput | ChainOutput]
     ) -> None:
         """Adds the outputs of a probe under their names, and what they are made of."""
+        wide = any(output.spec.dtype == "float64" for output in outputs)
         for output in outputs:
             if isinstance(output, PlainOutput):
                 self.specs.append(output.spec)
@@ -89,7 +90,7 @@ class _Parts:
             made = with_classes(output, one.target)
             if isinstance(made, GradientOutput):
                 way = one.way(made)
-                made = with_completeness(made, way[0])
+                made = with_completeness(made, way[0], wide=wide)
                 self.gradients.setdefault(way, []).append(made)
             else:
                 self.chains.append(made)

@@ -104,8 +104,8 @@ def test_several_classes_and_contrasts(tmp_path, path):
 
 def two_inputs():
     keras.utils.set_random_seed(3)
-    left, right = keras.Input((5, 2), name="left"), keras.Input((4,), name="right")
-    joined = layers.Concatenate()([layers.Flatten()(left), right])
+    left, right = keras.Input((5, 2), name="left"), keras.Input((4,), name="right", dtype="float64")
+    joined = layers.Concatenate()([layers.Flatten()(left), keras.ops.cast(right, "float32")])
     hidden = layers.Dense(6, activation="tanh")(joined)
     return keras.Model([left, right], layers.Dense(3)(hidden))
 
