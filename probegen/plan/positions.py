@@ -460,7 +460,7 @@ class Positions:
     def _united(self, a: _Axis, b: _Axis) -> _Axis | None:
         """Returns an axis along which two lie side by side; None where they cannot."""
         if len(a) != len(b):
-            return None
+            return self._known_beside_unknown(a, b)
         if any(
             isinstance(f.size, int) and isinstance(g.size, int) and f.size != g.size
             for f, g in zip(a, b, strict=True)
@@ -477,6 +477,21 @@ class Positions:
             )
             for f, g in zip(a, b, strict=True)
         )
+
+    def _known_beside_unknown(self, a: _Axis, b: _Axis) -> _Axis | None:
+        """Returns the axis of positions, where the other is one of which nothing is known.
+
+        So a mask that is computed from sizes lies beside scores of the rows and columns of a map.
+        """
+        for known, other in ((a, b), (b, a)):
+            plain = len(other) == 1 and not self._positional(other[0].label)
+            if plain and not other[0].after and not other[0].keys_of:
+                sizes = [f.size for f in known]
+                whole = math.prod(s for s in sizes if isinstance(s, int))
+                is_whole = all(isinstance(s, int) for s in sizes)
+                if not is_whole or other[0].size in (None, whole):
+                    return known
+        return None
 
     def _check_sum(self, a: Hashable, i: int, b: Hashable, j: int) -> None:
         """Notes attention whose keys are no positions of the values that it weighs."""

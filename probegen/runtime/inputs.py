@@ -62,7 +62,11 @@ def _checked(x: Inputs, specs: Sequence[InputSpec], check_finite: bool) -> dict[
     rows = {name: arrays[name].shape[at] for name, at in places.items() if at is not None}
     if len(set(rows.values())) > 1:
         sizes = ", ".join(f"{name!r} has {n}" for name, n in rows.items())
-        raise InputError(f"all inputs must have the same batch size, but {sizes}.")
+        raise InputError(
+            f"all inputs must have the same batch size, but {sizes}. A graph's nodes and edges are "
+            "no samples: compile its ONNX file with the axes of each input (inputs=, 'Axes of an "
+            "ONNX file' in docs/USE.md)."
+        )
     _check_masks(arrays, specs)
     return arrays
 

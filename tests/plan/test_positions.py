@@ -113,6 +113,22 @@ def test_a_mask_that_is_repeated_adds_no_positions():
     assert reading.queries == reading.keys
 
 
+def test_a_mask_of_which_nothing_is_known_takes_no_positions_away():
+    """Scores of the six pixels of a map, and a mask that was computed from their sizes."""
+    positions = Positions({"w": Weights(1, (2,), (), 0)})
+    positions.feed("x", ("N", 2, 3, 4), 0, 3)
+    positions.follow(Step(("x",), (("pixels", ("N", 6, 4)),), reshaped=("x", "pixels")))
+    kept = (Link("pixels", "s", ((0, 0), (1, 1))), Link("pixels", "s", ((1, 2),)))
+    positions.follow(Step(("pixels",), (("s", ("N", 6, 6)),), kept))
+    for size, known in ((6, True), (5, False)):
+        positions.follow(Step(("x",), (("mask", ("N", 1, size)),)))
+        every = ((0, 0), (1, 1), (2, 2))
+        kept = (Link("mask", "w", every), Link("s", "w", every))
+        positions.follow(Step(("mask", "s"), (("w", ("N", 6, 6)),), kept))
+        (reading,) = positions.readings()
+        assert (reading.queries == reading.keys) is known
+
+
 def test_heads_are_no_positions_and_frames_are():
     def readings(source, cut):
         positions = Positions({"w": Weights(2, (3,), (1,), 0)})
