@@ -223,6 +223,9 @@ ROWS = [
     Row("Cast", "0.5 to int, to bool", lambda x: tf.cast(tf.cast(x, "int32"), "bool"), floats()),
     Row("Less", "x * (x < 1)", lambda x: x * tf.cast(x < 1.0, x.dtype), floats()),
     Row("Maximum", "slopes", lambda x: tf.maximum([0.1, 0.2, 0.3, 0.4, 0.5] * x, x), floats()),
+    Row(
+        "StridedSlice", "size", lambda x: x * tf.cast(tf.shape(x)[0][..., None], "float"), floats()
+    ),
     Row("Reshape", "", lambda x: tf.reshape(x, [tf.shape(tf.transpose(x))[0], -1]), floats()),
 ]
 

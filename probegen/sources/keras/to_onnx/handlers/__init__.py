@@ -109,6 +109,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     **{f"UnsortedSegment{op}": (reductions.segments, []) for op in ("Max", "Min")},
     **{f"UnsortedSegment{op}": (reductions.segments, []) for op in ("Prod", "Sum")},
     # sizes and axes
+    "StridedSlice": (shapes.strided_slice, []),
     "Transpose": (shapes.transpose, []),
     "Rank": (shapes.rank, []),
     "ShapeN": (shapes.shape_n, []),

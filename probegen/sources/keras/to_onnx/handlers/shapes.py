@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tf2onnx.onnx_opset.tensor import Transpose
+from tf2onnx.onnx_opset.tensor import StridedSlice, Transpose
 
 from probegen.sources.keras.to_onnx.handlers.writer import Writer
 
@@ -21,6 +21,29 @@ def transpose(context: Any, node: Any, _: str, __: Any) -> None:
         Transpose.version_1(context, node)
         return
     w.finish("Transpose", w.inputs[0], perm=[int(axis) % len(order) for axis in order])
+
+
+def strided_slice(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes `x[..., newaxis]`, which tf2onnx cannot of one number (a batch size, say).
+
+    All slices that cut something are tf2onnx's.
+    """
+    w = Writer(context, node)
+    entries = range((w.shape_of(w.inputs[1]) or [0])[0])
+    new, rest = (
+        [bool(w.attribute(f"{name}_mask", 0) >> i & 1) for i in entries]
+        for name in ("new_axis", "ellipsis")
+    )
+    if not any(rest) or not all(a or b for a, b in zip(new, rest, strict=True)):
+        version = StridedSlice.version_13 if context.opset >= 13 else StridedSlice.version_10
+        version(context, node)
+        return
+    in_front = rest.index(True)
+    behind = len(rest) - in_front - 1
+    if in_front + behind:
+        w.give(w.unsqueeze(w.inputs[0], [*range(in_front), *range(-behind, 0)]))
+    else:
+        w.finish("Identity", w.inputs[0])
 
 
 def rank(context: Any, node: Any, _: str, __: Any) -> None:
