@@ -499,6 +499,15 @@ class GradientProbe(Probe):
         """True where `attribution` returns the gradient as it is."""
         return type(self).combine is GradientProbe.combine
 
+    def at_place(self: P, place: Place) -> P:
+        """Returns the probe for one tensor, where fields give something for each by name: itself.
+
+        Raises:
+            InstrumentError: they say nothing for it.
+        """
+        del place
+        return self
+
     def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
         """Checks fields against the tensors that are explained: arrays, words for positions.
 

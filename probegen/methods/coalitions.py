@@ -91,7 +91,7 @@ def kernel_coalitions(groups: int, samples: int, seed: int) -> Coalitions:
         raise InstrumentError(
             f"samples={samples} are too few for the values of {groups} groups: the least squares "
             f"have no single solution. Give more (the usual number is {usual_samples(groups)}), or "
-            "fewer groups, such as groups='grid:7'."
+            "fewer groups, such as groups='grid:2'."
         )
     solution = (turned / sizes) @ (scaled @ turned).T * root.T  # [groups - 1, points]
     # Of each point counts score - empty - (full - empty) where the last group is in; everything is

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from probegen.errors import InstrumentError
-from probegen.methods.arrays import StoredArray, is_array_like, stored_array
+from probegen.errors import InstrumentError, SpecError, did_you_mean
+from probegen.methods.arrays import ByName, StoredArray, is_array_like, stored_array
 from probegen.methods.axes import Axes, Sizes, sample_axes
 from probegen.methods.base import check_whole, checked_number
 from probegen.methods.by_scores import Subject, beside_channels, hidden_axes
 from probegen.methods.coalitions import Coalitions
 from probegen.methods.groups import ByGroups, kept, present, spread
 from probegen.methods.operations import Operations, T
+from probegen.methods.samples import Place
 
-#: What stands in the place of hidden groups: a number, an array of one sample, or several.
-Background = float | StoredArray
+#: What stands in the place of hidden groups: a number, an array of one sample, or several; or one
+#: of these for each tensor.
+Background = float | StoredArray | ByName[Any]
 
 #: The largest matrix of weights that is stored, in numbers. It is 64 MiB of the file.
 _LARGEST = 2**24
@@ -54,6 +56,32 @@ class ByCoalitions(ByGroups, abc.ABC):
     def most_groups(self) -> int | None:
         """The most groups that a request may have."""
         return self.max_groups if self.takes_groups else None
+
+    def at_place(self, place: Place) -> Self:
+        """Returns the probe with the background of one tensor."""
+        if not isinstance(self.background, ByName):
+            return self
+        own = self.background.of(*place.names)
+        if own is None:
+            raise InstrumentError(
+                f"background= says nothing for {place.name!r}: give it a value too, or explain one "
+                "input with wrt=."
+            )
+        changes: dict[str, Any] = {"background": own}
+        return dataclasses.replace(self, **changes)
+
+    def check_places(self, places: Sequence[tuple[Place, Sizes]]) -> None:
+        """Checks the fields against each tensor, and the names that they are given by."""
+        if isinstance(self.background, ByName):
+            known = list(dict.fromkeys(name for place, _ in places for name in place.names))
+            for name in self.background.names:
+                if name not in known:
+                    raise InstrumentError(
+                        f"background= names {name!r}, which is not explained."
+                        f"{did_you_mean(name, known)}"
+                    )
+        for place, sizes in places:
+            self.at_place(place).check_subject(place.axes, sizes, place.name)
 
     @abc.abstractmethod
     def coalitions(self, groups: int) -> Coalitions:
@@ -154,7 +182,7 @@ class ByCoalitions(ByGroups, abc.ABC):
         count = ops.size(weights, 1) or 1
         mask = beside_channels(ops, kept(ops, chosen, groups, count, self.takes_groups), axes)
         there, whole = ops.greater(mask, 0.5), ops.expand_dims(value, (0,))
-        if not isinstance(self.background, StoredArray):
+        if isinstance(self.background, float):
             return ops.where(there, whole, self.background)
         return ops.where(
             there, whole, ops.expand_dims(ops.gather(backgrounds, background, 0), (1,))
@@ -216,8 +244,19 @@ def checked_background(value: Any) -> Background:
     """Returns a background in its plain form.
 
     Raises:
-        SpecError: it is neither a number nor an array.
+        SpecError: it is neither a number nor an array, nor a table of these by name.
     """
+    if isinstance(value, ByName):
+        return value
+    if isinstance(value, Mapping) and not is_array_like(value):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise SpecError("background= takes a table of names of inputs or layers.")
+        items = tuple((name, _one(one, f"background[{name!r}]")) for name, one in value.items())
+        return ByName(items)
+    return _one(value, "background")
+
+
+def _one(value: Any, field: str) -> float | StoredArray:
     if is_array_like(value):
-        return stored_array(value, "background")
-    return checked_number("background", value)
+        return stored_array(value, field)
+    return checked_number(field, value)

@@ -20,6 +20,7 @@ from probegen.errors import InstrumentError, NotDifferentiableError, SelectionEr
 from probegen.methods.axes import FRAME
 from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
+from probegen.methods.samples import Place
 from probegen.methods.tokens import EMBEDDING
 from probegen.plan import axes, inputs_and_predictions
 from probegen.plan.model_view import ModelView, Start, StateFacts
@@ -184,11 +185,18 @@ class GradientPlanner:
             found = self._whole_inputs(found)
         self._check_per_token(probe, found)
         several = len(found) > 1
-        planned = [
+        places = [
+            Place(one.name, self._named_axes(one), one.inputs, number)
+            for number, one in enumerate(found)
+        ]
+        shapes = [self._view.tensor(one.ref).shape for one in found]
+        probe.check_places(list(zip(places, shapes, strict=True)))
+        own = [probe.at_place(place) for place in places]
+        return [
             GradientOutput(
-                self._gradient_spec(probe, target, one, several),
+                self._gradient_spec(of_one, target, one, several),
                 one.ref,
-                probe,
+                of_one,
                 self._named_axes(one),
                 one.inputs,
                 one.name,
@@ -196,10 +204,8 @@ class GradientPlanner:
                 number,
                 padding=self._padding(probe, one),
             )
-            for number, one in enumerate(found)
+            for number, (one, of_one) in enumerate(zip(found, own, strict=True))
         ]
-        probe.check_places([(o.place, self._view.tensor(o.ref).shape) for o in planned])
-        return planned
 
     def _check_per_token(self, probe: GradientProbe, found: Sequence[_Explained]) -> None:
         """Refuses numbers per token of what holds no tokens.

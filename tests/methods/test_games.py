@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 
@@ -37,6 +38,41 @@ def test_exact_shapley_values_of_an_onnx_file(tmp_path, count):
     best, kept = best_of(onnx_scores)(x), keeping(x, np.arange(5), 0.2)
     close(found, values_over_orders(lambda some: best(kept(some)), 5))
     close(found.sum(1), best(x) - best(kept(())))
+
+
+def test_a_background_for_each_input_by_its_name(tmp_path):
+    """A map and a row of a table; each is hidden by itself, with what its own background says."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      g (float[n, 2, 3] steps, float[n, 4] row) => (float[n, 2] y)
+      { flat = Flatten(steps)  a = MatMul(flat, wa)  b = MatMul(row, wb)
+        s = Mul(a, b)  y = Tanh(s) }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(1)
+    wa, wb = rng.normal(size=(6, 2)).astype("f") / 2, rng.normal(size=(4, 2)).astype("f") / 2
+    for name, array in (("wa", wa), ("wb", wb)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    feed = {"steps": models.images((2, 3), count=3), "row": models.images((4,), count=3)}
+    rows = models.images((4,), seed=5, count=2)
+    probes = [
+        pg.KernelSHAP(background={"row": rows, "steps": 0.3}, target=1, completeness=True),
+        pg.LIME(background={"steps": 0.3, "row": rows[0]}, target=1, samples=9),
+    ]
+    found = compiled(tmp_path, model, probes, feed)
+
+    def scores(steps, row):
+        return np.tanh((steps.reshape(len(steps), 6) @ wa[:, 1]) * (row @ wb[:, 1]))
+
+    def of_row(some):
+        kept = [keeping(feed["row"], np.arange(4), b)(some) for b in rows]
+        return np.mean([scores(feed["steps"], row) for row in kept], axis=0)
+
+    def of_steps(some):
+        return scores(keeping(feed["steps"], np.arange(2), 0.3)(some), feed["row"])
+
+    close(found["kernel_shap/row"], values_over_orders(of_row, 4))
+    close(found["kernel_shap/steps"], values_over_orders(of_steps, 2))
+    assert found["lime/row"].shape == (3, 4)
+    assert all(np.abs(v).max() < 1e-5 for k, v in found.items() if k.startswith("completeness/"))
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "saved"])
@@ -226,6 +262,7 @@ def test_fields_that_mean_nothing(make, says):
         (pg.KernelSHAP(GROUPS[0]), r"shape \(8,\)"),
         (pg.KernelSHAP("grid:4", samples=6), "samples=6 are too few for the values of 16 groups"),
         (pg.KernelSHAP("grid:2", np.zeros((4, 11, 8))), r"background= has the shape \(4, 11, 8\)"),
+        (pg.KernelSHAP("grid:2", {"imag": 0.2}), r"background= names 'imag'.*'image'"),
     ],
 )
 def test_what_does_not_fit_the_model(tmp_path, probe, says):
