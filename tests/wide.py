@@ -215,6 +215,7 @@ WIDE = (
     "tests/sources/keras/test_tape.py::test_integrated_gradients_at_an_embedding",
     "tests/sources/keras/test_time_distributed.py::test_letters_of_a_known_number_of_words",
     f"{_RECURRENT}a_fixed_batch_keeps_the_operators",
+    f"{_RECURRENT}rules_that_no_loop_passes_have_steps",
     "tests/sources/keras/test_caches.py::test_it_is_verified_from_its_manifest",
     # The kind that is left says the same of others.
     "tests/cost/test_report.py::test_the_export_does_what_was_told[forecaster",

@@ -49,6 +49,7 @@ from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
 from probegen.graph.tables.common import (
     Normalisation,
     function_at,
+    in_what_use,
     scattered,
     scattered_extreme,
 )
@@ -344,7 +345,7 @@ class _Relevance:
             total = b.reduce_sum(given(dy), [axis_of(node, y, -1)], keepdims=True)
             yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))
         else:
-            raise Refused("it has no rule of relevance in this use")
+            raise Refused(f"it has no rule of relevance{in_what_use(key)}")
 
     def _in_pieces(self, b: Builder, node: ir.Node, pieces: InPieces, r: ir.Value) -> ir.Value:
         """Returns what x has of `(x - mean(x)) * k + shift`, k being a constant."""

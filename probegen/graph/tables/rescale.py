@@ -50,6 +50,7 @@ from probegen.graph.tables.common import (
     NORMALISATIONS,
     Normalisation,
     function_at,
+    in_what_use,
     scattered,
     scattered_extreme,
     sloped,
@@ -311,7 +312,7 @@ class Reference:
         elif key in CELLS:
             yield from self._cells(walk, node, dy)
         else:
-            raise Refused("it has no DeepLIFT rule in this use")
+            raise Refused(f"it has no DeepLIFT rule{in_what_use(key)}")
 
     def _function(
         self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]

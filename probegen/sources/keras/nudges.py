@@ -16,9 +16,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src import backend
 
-from probegen.sources.keras.recurrence import Recurrence
+from probegen.sources.keras.recurrence import Recurrence, keras_loop
 from probegen.sources.keras.timewise import folded
 
 #: Adds a nudge to a state.
@@ -59,41 +58,21 @@ class Nudges:
         """What is added to the hidden state of each cell, `[batch, time, ...]`, or None."""
         return [self.rows.get(suffix) for suffix in hidden_states(self.recurrence)]
 
-    def loop(
-        self,
-        layer: Any,
-        sequences: Any,
-        initial_state: Any,
-        mask: Any = None,
-        training: Any = False,
-    ) -> Any:
+    def loop(self, layer: Any, sequences: Any, *_: Any, **__: Any) -> Any:
         """Runs the loop of a layer as `RNN.inner_loop` does, with a nudge in each step."""
-        del training  # that of the recurrence
         cells = hidden_states(self.recurrence)
         owners = [id(cells[suffix]) for suffix in self.rows]
-
         beside, apart = _side_by_side([sequences, *self.rows.values()])
 
         def step(inputs: Any, states: Any) -> Any:
             x, *each = apart(inputs)
             self.now = dict(zip(owners, each, strict=True))
             try:
-                output, new = self.recurrence.cell(x, states, **self.recurrence.arguments)
+                return self.recurrence.output_and_states(x, states)
             finally:
                 self.now = {}
-            return output, new if keras.tree.is_nested(new) else [new]
 
-        return backend.rnn(
-            step,
-            beside,
-            initial_state if keras.tree.is_nested(initial_state) else [initial_state],
-            go_backwards=layer.go_backwards,
-            mask=next((m for m in keras.tree.flatten(mask) if m is not None), None),
-            unroll=layer.unroll,
-            input_length=sequences.shape[1],
-            zero_output_for_mask=layer.zero_output_for_mask,
-            return_all_outputs=layer.return_sequences,
-        )
+        return keras_loop(self.recurrence, beside, step, unroll=layer.unroll)
 
 
 def make_nudges(

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src import backend
 
 from probegen.plan.axes import BATCH, TIME, Axes
 from probegen.sources.keras.timewise import Fold, has_rows, unfolded
@@ -79,6 +80,11 @@ class Recurrence:
         takes = isinstance(self.cell, keras.Layer) and self.cell._call_has_training_arg
         return {"training": self.training} if takes else {}
 
+    def output_and_states(self, x: Any, states: Any) -> tuple[Any, Any]:
+        """Returns what the layer's own step does, with the new states in a nest."""
+        output, new = self.cell(x, states, **self.arguments)
+        return output, new if keras.tree.is_nested(new) else [new]
+
     def states_of(self, result: Any) -> list[Any]:
         """Returns the flat new states of what a cell returned."""
         return list(keras.tree.flatten(result[1]))
@@ -86,6 +92,31 @@ class Recurrence:
     def nest(self, flat: Sequence[Any]) -> Any:
         """Returns flat states as the cell takes them."""
         return keras.tree.pack_sequence_as(self.initial_state, list(flat))
+
+
+def keras_loop(
+    recurrence: Recurrence, sequences: Any, step: Callable[..., Any], *, unroll: bool
+) -> Any:
+    """Runs a loop as `RNN.inner_loop` does, with another step, or step by step in the graph.
+
+    Args:
+        recurrence: what the loop is given.
+        sequences: what a step gets an entry of, `[batch, time, ...]`.
+        step: called with an entry and the states; returns the output and the new states.
+        unroll: write all steps one behind the other.
+    """
+    layer = recurrence.layer
+    return backend.rnn(
+        step,
+        sequences,
+        recurrence.initial_state,
+        go_backwards=layer.go_backwards,
+        mask=next((m for m in keras.tree.flatten(recurrence.mask) if m is not None), None),
+        unroll=unroll,
+        input_length=sequences.shape[1],
+        zero_output_for_mask=layer.zero_output_for_mask,
+        return_all_outputs=layer.return_sequences,
+    )
 
 
 #: Returns the hidden states over time of each cell of a loop, `[batch, time, unit]`, in the order

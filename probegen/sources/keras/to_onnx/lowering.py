@@ -114,6 +114,9 @@ def convert_forward(
     marks = {ref: functools.partial(_mark, i) for i, ref in enumerate(_marked_refs(plan))}
     large = _weights(source) if placeholder_weights else _large_weights(source)
     count = len(source.input_specs)
+    tables = [group.table for group in plan.groups if group.table is not None]
+    unroll = any(not table.through_loops for table in tables)
+    inner_loop = functools.partial(fused_inner_loop, unroll=unroll)
     seen: dict[str, Watcher] = {}
     inputs: list[Any] = []
     sizes: list[tuple[int | None, ...]] = []
@@ -127,7 +130,7 @@ def convert_forward(
             marks,
             weights,
             _mark_mask,
-            inner_loop=fused_inner_loop,
+            inner_loop=inner_loop,
             add_nudge=add_nudge,
         )
         seen["watched"], inputs[:] = run.watched, list(given)

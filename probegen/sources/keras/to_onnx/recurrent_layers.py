@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from probegen.sources.keras.capture import is_fed
-from probegen.sources.keras.recurrence import HiddenStates
+from probegen.sources.keras.recurrence import HiddenStates, Recurrence, keras_loop
 from probegen.sources.keras.to_onnx.handlers.recurrent import ACTIVATIONS, Form, fused
 from probegen.sources.keras.to_onnx.nudged import add_nudge
 
@@ -41,6 +41,8 @@ _ACTIVATIONS: Mapping[Any, str] = {
 }
 #: Those whose values have a bound, and with them the hidden states.
 _BOUNDED = frozenset({"Tanh", "Sigmoid", "HardSigmoid", "Softsign"})
+#: Steps up to which a loop is written step by step, where no rule passes it otherwise.
+_MOST_UNROLLED = 64
 _NUMBERS = {name: number for number, (name, _, _) in enumerate(ACTIVATIONS)}
 
 
@@ -52,6 +54,8 @@ def fused_inner_loop(
     mask: Any = None,
     training: Any = False,
     nudges: Sequence[Any] = (),
+    *,
+    unroll: bool = False,
 ) -> tuple[Any, HiddenStates | None]:
     """Stands in for `RNN.inner_loop`.
 
@@ -64,6 +68,8 @@ def fused_inner_loop(
         training: whether the layer is told to train.
         nudges: what is added to the hidden state of each cell in each step, `[batch, time, units]`
             or None; empty where nothing is.
+        unroll: write a loop that is no operator step by step, where it is known how many there
+            are and these are not too many: for rules that no loop passes.
 
     Returns:
         What `RNN.inner_loop` does: the output of the last step, those of all steps where the layer
@@ -71,6 +77,9 @@ def fused_inner_loop(
         the loop is that of Keras.
     """
     run = _fused_cells(layer, sequences, initial_state, mask, training, nudges)
+    if run is None and unroll and not nudges and _can_unroll(layer, sequences, mask):
+        loop = Recurrence(layer, "", sequences, initial_state, mask, training)
+        return keras_loop(loop, sequences, loop.output_and_states, unroll=True), None
     if run is None:
         return original(layer, sequences, initial_state, mask, training), None
     steps, cells = run
@@ -87,6 +96,18 @@ def fused_inner_loop(
         for before, after in zip(initial_state, finals, strict=True)
     ]
     return (last, outputs, packed[0] if len(packed) == 1 else packed), hidden_states
+
+
+def _can_unroll(layer: Any, sequences: Any, mask: Any) -> bool:
+    """Tells whether a loop can be written step by step.
+
+    Not with zeros for masked steps that are run backwards, where Keras' unrolled loop takes the
+    mask as it is.
+    """
+    steps = sequences.shape[1] if isinstance(sequences, tf.Tensor) else None
+    masked = any(m is not None for m in keras.tree.flatten(mask))
+    turned = masked and layer.go_backwards and layer.zero_output_for_mask
+    return steps is not None and steps <= _MOST_UNROLLED and not turned
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
+from probegen.errors import UnsupportedOpsError
 
 FEATURES = 3
 FUSED = ("LSTM", "GRU", "RNN")
@@ -249,3 +250,30 @@ def test_other_cells_precisions_and_activations_keep_the_loop_of_keras(tmp_path:
     result = runtime.load(path).run(x)
     for name, y in model(x).items():
         np.testing.assert_allclose(result[name], y, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def gated(steps, **more):
+    """Series into a GRU that is no operator of ONNX."""
+    keras.utils.set_random_seed(8)
+    x = keras.Input((steps, 2), name="x")
+    layer = layers.GRU(3, activation="swish", bias_initializer="normal", name="gru", **more)
+    return keras.Model(x, layers.Dense(2, name="scores")(layer(layers.Masking()(x))))
+
+
+@pytest.mark.parametrize("probe", [pg.DeepLIFT(0.3, target=1), pg.LRP(target=1)])
+def test_rules_that_no_loop_passes_have_steps_one_by_one(probe, tmp_path):
+    x = np.random.default_rng(8).normal(size=(3, 4, 2)).astype("float32")
+    x[0, -1] = x[1, 1] = x[2] = 0
+    found = []
+    for unroll in (False, True):
+        path = tmp_path / f"{unroll}.onnx"
+        pg.compile(gated(4, unroll=unroll), probe, path)
+        (told,) = runtime.load(path).manifest.explanations
+        found.append(np.asarray(runtime.load(path).run(x)[told.name]))
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+    assert np.all(found[0][2] == 0)
+
+
+def test_rules_that_no_loop_passes_say_so_of_an_open_length(tmp_path):
+    with pytest.raises(UnsupportedOpsError, match=r"fixed length of at most 64 in layer 'gru'"):
+        pg.compile(gated(None), pg.DeepLIFT(target=1), tmp_path / "m.onnx")
