@@ -114,6 +114,10 @@ OTHERS = {
         "i = IsInf(x) n = IsNaN(x) o = Or(i, n) f = Not(o) y = Where(f, x, zero)",
         np.positive,
     ),
+    "hard_shrink": (  # as Keras has it, beside zeros of x's own open shape
+        "a = Abs(x) g = Greater(a, half) s = Shape(x) o = ConstantOfShape(s) y = Where(g, x, o)",
+        lambda x: x * (np.abs(x) > 0.5),
+    ),
     "tanh_in_pieces": (
         "e = Exp(x) n = Neg(x) f = Exp(n) a = Sub(e, f) b = Add(e, f) y = Div(a, b)",
         np.tanh,

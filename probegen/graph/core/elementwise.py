@@ -113,14 +113,22 @@ def _nearest(node: ir.Node, varying: list[ir.Value]) -> tuple[ir.Value, list[ir.
 
 
 def _varying(node: ir.Node) -> list[ir.Value]:
-    return [v for v in node.inputs if v is not None and constant_of(v) is None]
+    return [v for v in node.inputs if v is not None and _known(v) is None]
 
 
 def _array(values: Mapping[ir.Value, Any], value: ir.Value | None) -> Any:
-    if value is None:
-        return None
-    if value in values:
-        return values[value]
+    return values[value] if value in values else _known(value)
+
+
+def _known(value: ir.Value | None) -> Array | None:
+    """Returns a constant, or the one number in all of a tensor; None for what varies.
+
+    Zeros like x are such a tensor: its shape is open where x's is, its elements are known.
+    """
+    node = None if value is None else value.producer()
+    if node is not None and key_of(node) == "ConstantOfShape":
+        filling = attribute(node, "value")
+        return np.zeros(()) if filling is None else np.asarray(filling.numpy()).reshape(())
     known = constant_of(value)
     return None if known is None else np.asarray(known)
 

@@ -30,6 +30,8 @@ def function_at(body, constants=()):
         ("s = Sigmoid(x) y = Mul(x, s)", "x", 2),
         ("a = Add(x, z) s = Sigmoid(a) y = Mul(a, s)", "a", 2),  # the nearest
         ("a = Exp(x) b = Neg(x) c = Tanh(b) d = Mul(a, c) y = Max(d, a)", "x", 5),
+        # Zeros of x's own open shape are no second tensor.
+        ("s = Shape(x) o = ConstantOfShape(s) p = Relu(x) y = Max(p, o, x)", "x", 2),
     ],
 )
 def test_the_nearest_tensor_that_all_leads_to(body, entry, count):
@@ -56,6 +58,12 @@ def test_its_values():
     expected = x / (1 + np.exp(-x * np.array([1.0, 2.0, 3.0])))
     np.testing.assert_allclose(function.at(x), expected)
     assert is_rectifier(function)
+
+
+def test_what_one_number_fills():
+    body = "s = Shape(x) two = ConstantOfShape <value = float[1] {2}> (s) c = Less(zero, x)"
+    function = function_at(body + " y = Where(c, x, two)", {"zero": 0.0})
+    np.testing.assert_array_equal(function.at(np.array([[-1.0], [3.0]])), [[2.0], [3.0]])
 
 
 @pytest.mark.parametrize(
