@@ -117,7 +117,7 @@ def _varying(node: ir.Node) -> list[ir.Value]:
 
 
 def _array(values: Mapping[ir.Value, Any], value: ir.Value | None) -> Any:
-    return values[value] if value in values else _known(value)
+    return values[value] if value is not None and value in values else _known(value)
 
 
 def _known(value: ir.Value | None) -> Array | None:

@@ -25,9 +25,11 @@ def exchanging(instead: Callable[[Any], Any]) -> Iterator[None]:
     ) -> Any:
         del op_name
         if graph is not watched or not outputs:
-            return None  # what was made stays
+            return outputs
         after = instead(outputs[0])
-        return None if after is None else [after, *outputs[1:]]
+        # What stays is handed on too. TensorFlow takes None of one listener for what the next one
+        # sees, and of the last one for the operation's own results, whatever an earlier one gave.
+        return outputs if after is None else [after, *outputs[1:]]
 
     op_callbacks.add_op_callback(callback)
     try:
