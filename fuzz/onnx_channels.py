@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 
@@ -14,7 +14,7 @@ _SECOND = frozenset(
         "LpPool", "MaxPool", "SpaceToDepth",
     }
 )  # fmt: skip
-#: Read `[..., channel]`.
+#: Read `[..., channel]`; a product does with a matrix that is stored.
 _LAST = frozenset({"GRU", "LSTM", "RNN", "MatMul"})
 #: Leave each axis what it is.
 _SAME = frozenset(
@@ -37,21 +37,25 @@ def channel_axis(model: onnx.ModelProto, name: str, rank: int) -> int | None:
     for node in model.graph.node:
         for read in dict.fromkeys(node.input):
             readers.setdefault(read, []).append(node)
-    told = _told(readers, name, rank)
+    stored = {i.name for i in model.graph.initializer}
+    stored |= {n.output[0] for n in model.graph.node if n.op_type == "Constant"}
+    told = _told(readers, name, rank, stored)
     if told - {1} and any(node.op_type in _SECOND for node in model.graph.node):
         return None
     return told.pop() if len(told) == 1 else None
 
 
-def _told(readers: Mapping[str, list[onnx.NodeProto]], name: str, rank: int) -> set[int]:
+def _told(
+    readers: Mapping[str, list[onnx.NodeProto]], name: str, rank: int, stored: Collection[str]
+) -> set[int]:
     found: set[int] = set()
     for node in readers.get(name, ()):
         if node.domain or node.input[0] != name:
             continue
         if node.op_type in _SECOND:
             found.add(1)
-        elif node.op_type in _LAST and rank > 1:
+        elif node.op_type in _LAST and rank > 1 and node.input[1] in stored:
             found.add(rank - 1)
         elif node.op_type in _SAME:
-            found |= _told(readers, node.output[0], rank)
+            found |= _told(readers, node.output[0], rank, stored)
     return found

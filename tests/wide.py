@@ -58,6 +58,7 @@ WIDE = (
     "tests/graph/test_open_sizes.py::test_time[recurrent-True",
     "tests/sources/test_preprocessed.py::test_a_saved_model_says_what_onnx_says",
     "tests/sources/keras/test_nudges.py::test_it_is_the_gradient_by_all",
+    "tests/sources/keras/test_recurrence.py::test_gates_of_layers_that_compute_in_halves",
     "tests/sources/keras/test_nudges.py::test_fused_operators_stay",
     "tests/test_litert.py::test_recurrent_layers_of_a_fixed_length",
     "tests/methods/test_attention_on_grids.py::test_it_is_that_of_one_sequence_of_all_positions[frames",

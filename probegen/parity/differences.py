@@ -32,6 +32,7 @@ import numpy.typing as npt
 from probegen.artefact.rows import as_described, rows_first
 from probegen.artefact.seeds import seeds
 from probegen.methods.samples import NumpyWalk
+from probegen.parity.comparison import ROUNDING
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import (
     GradientGroup,
@@ -90,11 +91,20 @@ class Slopes:
 
 
 class Differences:
-    """Moves tensors of a model and holds gradients against what its scores do."""
+    """Moves tensors of a model and holds gradients against what its scores do.
 
-    def __init__(self, moved: MovedScores, groups: Sequence[GradientGroup]) -> None:
+    Args:
+        moved: the model.
+        groups: what is differentiated.
+        computed_in: the coarsest element type on the way to the scores, which these may hide.
+    """
+
+    def __init__(
+        self, moved: MovedScores, groups: Sequence[GradientGroup], computed_in: str = "float64"
+    ) -> None:
         self._moved = moved
         self._groups = groups
+        self._unit = ROUNDING[computed_in]
 
     def held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the model stops some gradients on the way from a tensor to the score."""
@@ -131,7 +141,7 @@ class Differences:
         rounding: hiding something then changes the score of another class.
         """
         scores = self._moved.at(feed, {})[0][self._groups.index(group)]
-        rows, unit = len(scores), _unit(scores.dtype)
+        rows, unit = len(scores), max(_unit(scores.dtype), self._unit)
         if group.target.spec.mode not in _BY_RANK or scores.ndim < 2 or scores.shape[-1] < 2:
             return np.zeros(rows, bool)
         behind, best = np.moveaxis(np.sort(scores.astype(np.float64), axis=-1)[..., -2:], -1, 0)
@@ -233,7 +243,7 @@ class Differences:
 
         start = score(np.zeros(()))
         largest = np.abs(scores[position].astype(np.float64) * chosen)
-        unit = _unit(scores[position].dtype)
+        unit = max(_unit(scores[position].dtype), self._unit)
         steps = (*STEPS, *_MORE_STEPS) if len(points) == 1 else _STEPS_OF_POINTS
         scales = _ROUNDINGS if len(points) == 1 else _ROUNDINGS[1::2]
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)

@@ -279,7 +279,9 @@ class Comparison:
     @functools.cached_property
     def _differences(self) -> Differences | None:
         moved = self.reference.moved_scores()
-        return None if moved is None else Differences(moved, self.program.plan.groups)
+        if moved is None:
+            return None
+        return Differences(moved, self.program.plan.groups, self.reference.computed_in)
 
     @functools.cached_property
     def _with_raw_gradients(self) -> Any:

@@ -332,3 +332,21 @@ def test_classes_that_are_as_good_but_for_rounding_are_undecided(mode, undecided
     index = (None, 0) if mode == "index" else None
     group = SimpleNamespace(target=TargetPlan(TargetSpec(mode, index)))
     assert Differences(moved, [group]).undecided({}, group).tolist() == undecided
+
+
+@pytest.mark.parametrize(("computed_in", "said"), [("float64", True), ("float16", False)])
+def test_scores_that_were_halves_on_their_way_refute_nothing_by_steps_of_halves(computed_in, said):
+    """Two casts in a graph of doubles: the score stands still, and jumps."""
+
+    class Rounded(Moved):
+        def at(self, feed, shifts):
+            scores, tensors = super().at(feed, shifts)
+            return [scores[0].astype(np.float16).astype(np.float64)], tensors
+
+    moved = Rounded()
+    x = np.random.default_rng(0).normal(size=(12, 6))
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    candidates = {"right": moved.gradient(x, 2)}
+    differences = Differences(moved, [GROUP], computed_in)
+    found = differences.verdicts({"x": x}, None, GROUP, output, candidates)["right"]
+    assert (REFUTED in found) is said

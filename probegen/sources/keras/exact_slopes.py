@@ -1,4 +1,4 @@
-"""Slopes that take the place of TensorFlow's own, which are rounding or count ties.
+"""Slopes that take the place of TensorFlow's own, which are rounding, count ties, or are none.
 
 TensorFlow takes the slope of a sigmoid y as y (1 - y), that of a tanh as 1 - y * y. Where y is
 rounded to 1 that is 0, while the slope is all that a saturated score has. The ONNX side has the
@@ -7,6 +7,9 @@ same slopes (`graph/vjp/saturating.py`), and the reference that it is held again
 The gradient of a pooling in three dimensions goes whole to each of several equal maxima: over a
 constant background (of a scan, say) a window of 3 x 3 x 3 hands on 27 times what it gets. In two
 dimensions the first of them gets it, and so it does here.
+
+Resizing by cubic or Lanczos kernels gives float32 of float16, and TensorFlow has no gradient of
+that: it hands on nothing, without a word.
 
 TensorFlow has one table of gradients for all. It holds ours while a graph is differentiated
 (`exact_slopes`), in the bodies of its loops as well, and its own again afterwards: what a user
@@ -95,6 +98,30 @@ def _max_pool_3d(op: Any, gradient: Any) -> Any:
     return tf.reshape(of_planes, tf.shape(x))
 
 
+def _resize_bicubic(op: Any, gradient: Any) -> tuple[Any, None]:
+    (x, *_), kind = op.inputs, tf.float64 if op.inputs[0].dtype == tf.float64 else tf.float32
+    back = tf.raw_ops.ResizeBicubicGrad(
+        grads=gradient,
+        original_image=tf.cast(x, kind),
+        align_corners=op.get_attr("align_corners"),
+        half_pixel_centers=op.get_attr("half_pixel_centers"),
+    )
+    return tf.cast(back, x.dtype), None
+
+
+def _scale_and_translate(op: Any, gradient: Any) -> tuple[Any, None, None, None]:
+    x, _, scale, translation = op.inputs
+    back = tf.raw_ops.ScaleAndTranslateGrad(
+        grads=gradient,
+        original_image=tf.cast(x, tf.float32),
+        scale=scale,
+        translation=translation,
+        kernel_type=op.get_attr("kernel_type"),
+        antialias=op.get_attr("antialias"),
+    )
+    return tf.cast(back, x.dtype), None, None, None
+
+
 _SLOPES: Mapping[str, Callable[[Any, Any], Any]] = {
     "Sigmoid": _sigmoid,
     "Tanh": _tanh,
@@ -103,6 +130,8 @@ _SLOPES: Mapping[str, Callable[[Any, Any], Any]] = {
     "Softmax": _softmax,
     "LogSoftmax": _log_softmax,
     "MaxPool3D": _max_pool_3d,
+    "ResizeBicubic": _resize_bicubic,
+    "ScaleAndTranslate": _scale_and_translate,
 }
 
 

@@ -7,13 +7,14 @@ what the cell's own activations return while it is called.
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from keras.src.backend.common.variables import AutocastScope
 
 from probegen.sources.keras.channels_last import channels_last
 from probegen.sources.keras.recurrence import Recurrence
@@ -59,8 +60,7 @@ def _by_steps(run: Recurrence, suffix: str) -> Array:
         if cell is None:
             result = run.cell(x, before, **run.arguments)
         else:
-            cell.heard.clear()
-            result = cell.call(x, before, **run.arguments)
+            result = cell.called(x, before, **run.arguments)
         new = run.states_of(result)
         if run.mask is not None:
             counts = tf.cast(run.mask[:, at], tf.bool)
@@ -80,6 +80,10 @@ def _gate(cell: _Heard, suffix: str) -> Any:
     return [value for name, value in cell.heard if name == function][number]
 
 
+def _cast_to(kind: str) -> Callable[[Any], Any]:
+    return lambda tensor: tf.cast(tensor, kind) if tensor.dtype.is_floating else tensor
+
+
 class _Heard:
     """A cell whose activations are heard; the cell itself stays as it is.
 
@@ -91,6 +95,13 @@ class _Heard:
     def __init__(self, cell: Any) -> None:
         self.cell = cell
         self.heard: list[tuple[str, Any]] = []
+
+    def called(self, x: Any, states: Any, **given: Any) -> Any:
+        """Returns what the cell gives in the element type that it computes in, heard anew."""
+        kind = self.cell.compute_dtype
+        self.heard.clear()
+        with AutocastScope(kind):
+            return self.call(*keras.tree.map_structure(_cast_to(kind), (x, states)), **given)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.cell, name)

@@ -114,3 +114,20 @@ def test_the_last_of_several_users_puts_them_back():
     assert tf_ops.gradient_registry.lookup("Tanh") is not own
     second.__exit__(None, None, None)
     assert tf_ops.gradient_registry.lookup("Tanh") is own
+
+
+@pytest.mark.parametrize("method", ["bicubic", "lanczos3"])
+def test_resizing_halves_has_the_gradient_of_resizing_their_values(method):
+    """What comes out is float32; TensorFlow's own gradient of the first was None, silently."""
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=(2, 3, 4, 2)), rng.normal(size=(2, 5, 7, 2)).astype(np.float32)
+
+    @tf.function(autograph=False)
+    def found(x):
+        y = tf.image.resize(x, (5, 7), method)
+        return gradients_at([y], [x], [tf.constant(g)])[0]
+
+    half, single = (np.asarray(found(x.astype(kind))) for kind in (np.float16, np.float32))
+    assert half.dtype == np.float16
+    assert np.abs(single).max() > 0.5
+    np.testing.assert_allclose(half, single, rtol=1e-2, atol=1e-2)

@@ -288,3 +288,18 @@ def test_a_wrapped_layer_comes_once(model):
     probed = pg.instrument(model, pg.States(["both", "both/*"]))
     names = [o.name for o in probed.manifest.explanations]
     assert names == ["states/both/forward_gru", "states/both/backward_gru"]
+
+
+def test_gates_of_layers_that_compute_in_halves(tmp_path):
+    """A cell that is called by itself computes in what its layer does, as its variables are."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        x = keras.Input((4, 3), name="x")
+        y = layers.LSTM(2, return_sequences=True, name="lstm")(x)
+        model = keras.Model(x, layers.GRU(3, name="gru")(y))
+    finally:
+        keras.config.set_dtype_policy(before)
+    exported = pg.compile(model, pg.States(gates=True), tmp_path / "m.onnx")
+    assert all(figures.passed for figures in exported.report.values())
+    assert {"states/lstm/forget_gate", "states/gru/update_gate"} <= set(exported.report)
