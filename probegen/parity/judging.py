@@ -554,15 +554,16 @@ class Comparison:
         nothing: dict[str, Array] = {}
         for gradient, weights in zip(chain.gradients, chain.weights, strict=True):
             zeros = as_described(np.zeros(call.expected[gradient].shape), axes[gradient])
-            nothing[gradient] = nothing[weights] = zeros
+            nothing[gradient] = zeros
             missing = len(axes[gradient]) - zeros.ndim
+            several = next((a for a in (CLASS, STEP) if a in axes[gradient]), None)
+            if several is not None:
+                zeros = zeros.take(0, axes[gradient].index(several))
             if missing:  # gradients join frames with the samples, along the first axis
                 frames = shapes[weights][1 : 1 + missing]
                 sizes = [-1 if n is None else n for n in frames]
-                nothing[weights] = zeros.reshape(call.batch.size, *sizes, *zeros.shape[1:])
-            several = next((a for a in (CLASS, STEP) if a in axes[gradient]), None)
-            if several is not None:
-                nothing[weights] = zeros.take(0, axes[gradient].index(several))
+                zeros = zeros.reshape(call.batch.size, *sizes, *zeros.shape[1:])
+            nothing[weights] = zeros
         for spec in chain.beside:
             nothing[f"{chain.gradients[0]}/{CLASSES}"] = call.expected[spec.name]
         made = chain.made_of(NumpyOperations(), nothing)[chain.spec.name]

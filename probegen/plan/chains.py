@@ -109,8 +109,6 @@ def chain_parts(
     if target is not None:
         weights = _reached(view, planner, weights, target)
     layers = _in_order(_layers(view, weights))
-    if target is not None and target.spec.several:
-        layers = [_of_samples(view, y) for y in layers]
     attending = _attending(probe, layers)
     _check_one_chain(probe, layers, attending)
     dtype = _finest(layers)
@@ -259,16 +257,6 @@ def _renumbered(reading: Reading, places: Sequence[int] | Mapping[int, int]) -> 
         queries_after=frozenset(places[n] for n in reading.queries_after),
         keys_after=frozenset(places[n] for n in reading.keys_after),
     )
-
-
-def _of_samples(view: ModelView, layer: _Layer) -> _Layer:
-    """Returns a layer with a problem where several gradients cannot be told apart by samples."""
-    ref = layer.weights.ref
-    if ref is None or len(view.tensor(ref).shape) == len(layer.shape):
-        return layer
-    problem = "its first axis joins samples with windows, frames or heads, for several classes"
-    told = dataclasses.replace(layer.reading, problem=layer.reading.problem or problem)
-    return dataclasses.replace(layer, reading=told)
 
 
 def _on_grid(weights: AttentionWeights, reading: Reading) -> _Layer:

@@ -339,15 +339,19 @@ class ChainOutput:
         weights = [values[name] for name in self.weights]
         gradients = [values[name] for name in self.gradients]
         layers = self.layers
+        # Gradients are of the weights as they are applied, which may join samples with frames.
         if gradients and not (self.spec.target is not None and self.spec.target.several):
-            # Gradients are of the weights as they are applied, which may join samples with frames.
             gradients = [
                 g if ops.rank(g) == ops.rank(w) else ops.reshape_like(g, w)
                 for g, w in zip(gradients, weights, strict=True)
             ]
         if self.spec.target is not None and self.spec.target.several:
-            # Gradients have an axis of classes or steps, with which weights broadcast.
+            # They have an axis of classes or steps, with which weights broadcast.
             places = [behind_batch(layer.axes) for layer in layers]
+            gradients = [
+                g if ops.rank(g) == ops.rank(w) + 1 else _frames_apart(ops, g, w, at)
+                for g, w, at in zip(gradients, weights, places, strict=True)
+            ]
             weights = [
                 ops.expand_dims(value, (at,)) for value, at in zip(weights, places, strict=True)
             ]
@@ -359,6 +363,25 @@ class ChainOutput:
         for spec in self.beside:  # each gradient has it
             found[spec.name] = values[f"{self.gradients[0]}/{CLASSES}"]
         return found
+
+
+def _frames_apart(ops: Operations[T], gradient: T, weights: T, at: int) -> T:
+    """Returns gradients of several classes whose samples and frames have an axis each.
+
+    `[batch * frame, class, query, key]` -> `[batch, class, frame, query, key]`
+
+    Args:
+        ops: the array operations.
+        gradient: with the class behind what joins samples and frames.
+        weights: `[batch, frame, query, key]`.
+        at: where the class belongs.
+    """
+    rank, joined = ops.rank(weights), ops.rank(gradient)
+    last = ops.transpose(gradient, [0, *range(2, joined), 1])
+    each = ops.max(last, tuple(range(joined - 1)))
+    like = ops.add(ops.mul(ops.expand_dims(weights, (rank,)), 0.0), each)
+    order = [*range(at), rank, *range(at, rank)]
+    return ops.transpose(ops.reshape_like(last, like), order)
 
 
 @dataclasses.dataclass(frozen=True)

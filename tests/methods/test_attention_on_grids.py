@@ -15,7 +15,6 @@ from keras import layers, ops
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import SelectionError
 from tests.sources.onnx.support import add_weights, parse
 from tests.transformers import (
     CLASSES,
@@ -131,7 +130,8 @@ CASES = {
 def test_it_is_that_of_one_sequence_of_all_positions(tmp_path, case):
     build, along = CASES[case]
     path = tmp_path / "m.onnx"
-    assert pg.compile(build(along), list(PROBES), path).report.passed
+    probes = [*PROBES, pg.AttentionRelevance(target=[2, 0], name="of classes")]
+    assert pg.compile(build(along), probes, path).report.passed
     art = runtime.load(path)
     for rows in (1, 4):
         x = data(rows)
@@ -148,6 +148,14 @@ def test_it_is_that_of_one_sequence_of_all_positions(tmp_path, case):
         }
         for name, value in expected.items():
             np.testing.assert_allclose(found[name].array, value, rtol=2e-4, atol=1e-5, err_msg=name)
+        for place, chosen in enumerate((2, 0)):
+            of_class = relevance(*by_hand(forward(x, along), [chosen] * rows))
+            np.testing.assert_allclose(
+                found["of classes"].array[:, place],
+                of_class.reshape(rows, *MAP, *MAP),
+                rtol=2e-4,
+                atol=1e-5,
+            )
         np.testing.assert_allclose(found["rollout"].array.sum((3, 4)), 1, rtol=1e-5)
     axes = {o.name: o.axes for o in art.manifest.explanations}
     assert axes["rollout"] == ("batch", "query_0", "query_1", "key_0", "key_1")
@@ -284,11 +292,6 @@ def test_a_map_that_attends_to_words(tmp_path):
 
 
 # -- refused ------------------------------------------------------------------------------------
-
-
-def test_several_classes_of_frames_among_the_samples(tmp_path):
-    with pytest.raises(SelectionError, match=r"'attention_0' does not fit in.*for several classes"):
-        pg.compile(of_frames(), pg.AttentionRelevance(target="all"), tmp_path / "m.onnx")
 
 
 def test_a_query_that_is_not_there(tmp_path):
