@@ -52,6 +52,8 @@ DIAGONALS = {
     "set diag": (lambda x: tf.linalg.set_diag(x, x[..., 0, :4] * 2), (4, 5)),
     "set diag below": (lambda x: tf.linalg.set_diag(x, x[..., 0, :3] * 2, k=-1), (4, 5)),
     "diag part": (lambda x: tf.linalg.diag_part(x, k=1), (4, 5)),
+    "diag part below": (lambda x: tf.linalg.diag_part(x, k=-2), (5, 4)),
+    "diagonal of other axes": (lambda x: ops.diagonal(x, axis1=1, axis2=-1), (4, 2, 3)),
 }
 
 
@@ -68,7 +70,9 @@ def test_diagonals(name: str, tmp_path: Path) -> None:
 def test_open_matrices(tmp_path: Path) -> None:
     x = keras.Input((None,), name="x")
     y = layers.Lambda(tf.linalg.diag, output_shape=(None, None))(x)
-    y = layers.Lambda(lambda v: tf.reduce_sum(tf.tanh(v), 2)[:, :3], output_shape=(3,))(y)
+    y = layers.Lambda(lambda v: tf.linalg.diag_part(v[:, :-1] + 1))(y) * 2 - x[:, :-1]
+    y = layers.Lambda(tf.linalg.diag, output_shape=(None, None))(y)
+    y = layers.Lambda(lambda v: tf.reduce_sum(tf.tanh(v), 2)[:, :2], output_shape=(2,))(y)
     model = keras.Model(x, layers.Identity(name="rows")(y))
     pg.compile(model, [pg.InputGradient(1)], tmp_path / "m.onnx", verify=False)
     for shape in ((3, 4), (1, 7)):

@@ -120,6 +120,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Einsum": (linear.einsum, []),
     "MatrixBandPart": (linear.matrix_band_part, []),
     **{op: (linear.matrix_diag, []) for op in ("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3")},
+    **{f"MatrixDiagPart{version}": (linear.matrix_diag_part, []) for version in ("", "V2", "V3")},
     "MatrixSetDiagV3": (linear.matrix_set_diag, []),
     # layers
     "BiasAdd": (layers.bias_add, []),

@@ -92,6 +92,29 @@ def _finish_choice(w: Writer, condition: str, one: str, other: str) -> None:
     w.give(w.where(condition, w.cast(one, carrier), w.cast(other, carrier)))
 
 
+def matrix_diag_part(context: Any, node: Any, _: str, __: Any) -> None:
+    """Reads a diagonal of matrices `[..., rows, columns]`; tf2onnx writes a loop without a rank.
+
+    One diagonal; several stay, and are tf2onnx's.
+    """
+    diagonals = np.array(0) if len(node.input) == 1 else constant_value(context, node.input[1])
+    w = Writer(context, node)
+    x, rank = w.inputs[0], w.rank_of(w.inputs[0])
+    if diagonals is None or np.ptp(diagonals) or rank is None:
+        return
+    k, whole = int(np.ravel(diagonals)[0]), _Type.INT64
+    rows, columns = (w.size(x, axis) for axis in (rank - 2, rank - 1))
+    along = [
+        w.op("Range", w.const(first, whole), w.reshape(end, []), w.const(1, whole), dtype=whole)
+        for first, end in ((0, rows), (-k, w.op("Sub", columns, w.indices([k]), dtype=whole)))
+    ]
+    there = w.test("Equal", w.unsqueeze(along[0], [1]), along[1])
+    carrier = w.dtype if w.dtype in FLOATS or w.dtype == whole else whole
+    kept = w.sum(w.where(there, w.cast(x, carrier), w.const(0, carrier)), [rank - 1])
+    bounds = w.indices([max(-k, 0)]), w.op("Sub", columns, w.indices([k]), dtype=whole)
+    w.give(w.op("Slice", kept, *bounds, w.indices([rank - 2])))
+
+
 def matrix_set_diag(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes matrices `[..., rows, columns]` with vectors `[..., n]` on a diagonal of them."""
     diagonals = constant_value(context, node.input[2])
