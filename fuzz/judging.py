@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import SHARE_OF_SCORES
+from probegen.artefact.manifest import COMPLETENESS, SHARE_OF_SCORES
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +52,10 @@ def asked_of(manifest: Any, named: Mapping[str, Array]) -> dict[str, Array]:
         sizes = [size or 1 for size in manifest.region_input.shape[1:]]
         asked["region"] = rng.uniform(0.2, 1.5, (rows, *sizes)).astype(np.float32)
     if (spec := manifest.groups_input) is not None:
-        like = max(manifest.inputs, key=lambda one: len(set(spec.axes) & set(one.axes)))
+        kinds = {"feature_ablation", "kernel_shap", "lime"}
+        named_so = {one.input for one in manifest.explanations if one.kind in kinds}
+        own = [one for one in manifest.inputs if one.name in named_so] or manifest.inputs
+        like = max(own, key=lambda one: len(set(spec.axes) & set(one.axes)))
         given = dict(zip(like.axes, named[like.name].shape, strict=False))
         sizes = [size or given[axis] for axis, size in zip(spec.axes, spec.shape, strict=True)]
         asked["groups"] = rng.integers(0, spec.vocabulary or _GROUPS, sizes).astype(np.int32)
@@ -282,5 +285,8 @@ def check_rows_alone(
         most = GRADIENTS * max(limit(policy), limit(spec.dtype))
         # Scores that hardly differ make a faint map, as far off as where they differ.
         small = 1.0 if spec.unit == SHARE_OF_SCORES else least
+        if spec.kind == COMPLETENESS:  # what is left of a sum of numbers that cancel
+            parts = np.asarray(result[spec.detail["of"]].array[0], np.float64)
+            small = max(small, float(np.abs(np.nan_to_num(parts)).sum()))
         if one.shape != whole[:1].shape or off(one, whole[:1], small) > most:
             raise FoundError(f"{spec.kind} of a row alone is not that of the row in a batch")

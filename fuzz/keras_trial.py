@@ -390,6 +390,8 @@ def _same_slopes(run: _Run, probes: Sequence[Any], wide: Witness) -> int:
         explained = _explained(run, own[0], spec) if is_told and spec.layer is None else None
         if explained is None or explained.at is None:
             continue
+        if not np.issubdtype(run.feed[explained.at].dtype, np.floating):
+            continue  # strings and ids have no slopes
 
         def taped(feed: Sequence[Array], explained: Explained = explained) -> Array | None:
             return run.witness.attribution(own[0], feed, explained, run.asked)
@@ -538,7 +540,8 @@ def _same_activation(run: _Run, probe: Any, spec: Any) -> bool:
 
     def right(asked_of: Witness, fed: Sequence[Array]) -> Array:
         own = asked_of.model.get_layer(layer.name)
-        return np.asarray(asked_of.activation(own, fed), np.float64)
+        made = np.asarray(asked_of.activation(own, fed), np.float64)
+        return made.astype(np.float16).astype(np.float64) if spec.dtype == "float16" else made
 
     coarse = "float16" if "16" in spec.dtype else run.policy
     expected = right(run.witness, run.feed)

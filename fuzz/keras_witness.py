@@ -21,6 +21,7 @@ from fuzz import twins, twins_by_rules, twins_by_scores
 from fuzz.keras_states import Started, States
 from fuzz.scoring import Array
 from probegen.methods.base import OfInputs
+from probegen.methods.by_scores import ByScores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,12 @@ class Witness:
         )
         self._tables = sum(
             isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers()
+        )
+        self._looked_up = any(
+            np.issubdtype(x.dtype, np.floating)
+            for layer in model.layers
+            if isinstance(layer, keras.layers.Embedding)
+            for x in _inputs_of(layer, model)
         )
         #: Output -> the axis of its classes, where it has positions.
         self.class_axes: dict[int, int] = {}
@@ -196,7 +203,8 @@ class Witness:
         """
         start = probe.reference()
         single = len(feed) == 1 and np.issubdtype(feed[0].dtype, np.floating)
-        aims = self._aims(probe, feed, asked) if single and not self.has_masks else None
+        plain = single and not self.has_masks and not self._tables
+        aims = self._aims(probe, feed, asked) if plain else None
         if aims is None or not (start is None or isinstance(start, float | int)):
             return None
         x = feed[0].astype(np.float64)
@@ -317,6 +325,8 @@ class Witness:
         together = len(feed) > 1 or self._tables
         if moves and (self.has_masks or (together and not _is_one(probe.wrt))):
             return None  # other inputs or what is looked up move with it, or masks do not
+        if moves and self._looked_up and not isinstance(probe, ByScores):
+            return None  # what is looked up of it moves on a line of its own
         one = _Moved(aim, [x for i, x in enumerate(feed) if i != at], at, feed[at].dtype)
         x, groups = feed[at].astype(np.float64), asked.get("groups")
         return twins.attribution(probe, x, one.scores, one.gradients, explained.channel, groups)
@@ -490,6 +500,19 @@ def _only_output(layer: Any) -> Any:
     """Returns what a layer gives that is called once; None for others, and for inner models."""
     is_plain = len(layer._inbound_nodes) == 1 and not isinstance(layer, keras.Model)
     return layer.output if is_plain else None
+
+
+def _inputs_of(layer: Any, model: Any) -> list[Any]:
+    """Returns the inputs of a model that what a layer reads is made of."""
+    waiting = [x for node in layer._inbound_nodes for x in node.input_tensors]
+    found: dict[int, Any] = {}
+    while waiting:
+        x = waiting.pop()
+        if id(x) not in found:
+            found[id(x)] = x
+            maker = x._keras_history.operation
+            waiting += [y for node in maker._inbound_nodes for y in node.input_tensors]
+    return [x for x in model.inputs if id(x) in found]
 
 
 def _makes_mask(layer: Any) -> bool:

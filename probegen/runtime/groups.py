@@ -100,11 +100,14 @@ def sizes_by_axis(
     """Returns the sizes of axes of groups, as far as inputs tell them.
 
     They are those of the first input with the most of these axes: what is looked up of one may
-    have an axis more than it.
+    have an axis more than it. Where inputs are explained by groups, those alone are asked.
     """
 
     def shared(one: InputSpec) -> int:
         return len(set(spec.axes) & set(one.axes))
 
-    like = max(manifest.inputs, key=shared)
+    by_groups = {p["probe"] for p in manifest.probes if p.get(spec.name) == "input"}
+    explained = {o.input for o in manifest.explanations if o.kind in by_groups}
+    own = [one for one in manifest.inputs if one.name in explained]
+    like = max(own or manifest.inputs, key=shared)
     return dict(zip(like.axes, feeds[like.name].shape, strict=True))

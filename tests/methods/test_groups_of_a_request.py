@@ -222,3 +222,19 @@ def test_groups_of_what_has_an_axis_more_than_the_input(tmp_path):
     assert np.array_equal(found[0, :2], found[0, [1, 0]])
     assert np.array_equal(found[1, ::2], found[1, [2, 0]])
     assert (np.abs(found[:, 0] - found[:, 1:].T) > 1e-4).any()
+
+
+def test_groups_are_of_the_input_that_is_explained_by_them(tmp_path):
+    """Another input with the same axis may have other sizes: it came first, and was asked."""
+    first, second = (keras.Input([n], name=f"in{n}", dtype="int32") for n in (5, None))
+    tables = [layers.Embedding(7, 3)(ids) for ids in (first, second)]
+    joined = layers.Concatenate()([layers.GlobalAveragePooling1D()(x) for x in tables])
+    model = keras.Model([first, second], layers.Dense(2)(joined))
+    probe = pg.FeatureAblation(target=1, groups="input", wrt="inNone")
+    pg.compile(model, [probe], tmp_path / "m.onnx")
+    ids = {"in5": np.ones((2, 5), np.int32), "inNone": np.arange(12).reshape(2, 6) % 7}
+    groups = np.array([0, 0, 1, 1, 2, 2], np.int32)
+    found = runtime.load(tmp_path / "m.onnx").run(ids, groups=groups)["feature_ablation/inNone"]
+    assert found.shape == (2, 6)
+    with pytest.raises(InputError, match="expected 6"):
+        runtime.load(tmp_path / "m.onnx").run(ids, groups=groups[:5])

@@ -251,14 +251,19 @@ def _told(error: object) -> str:
 
 
 def _optimizers() -> dict[str, Any]:
-    """Returns tf2onnx' clean-ups, less three.
+    """Returns tf2onnx' clean-ups, less four.
 
     One takes an Einsum apart at run time. One joins repeated nodes and keeps the one that it
     happens to meet first; `canonical` does so in an order that is the same each time. One is for
-    Upsample, an operator that no opset has that is written here.
+    Upsample, an operator that no opset has that is written here. One makes global poolings of means
+    and maxima, below opset 18 alone: means are joined by a pass of ours in any opset, and of equal
+    maxima a pooling has the first one where TensorFlow's gradient goes to each.
     """
     optimizers = dict(tf2onnx.optimizer._get_optimizers())
-    for left_out in ("einsum_optimizer", "merge_duplication", "remove_redundant_upsample"):
+    for left_out in (
+        *("einsum_optimizer", "merge_duplication", "remove_redundant_upsample"),
+        "global_pool_optimizer",
+    ):
         optimizers.pop(left_out, None)
     optimizers["remove_back_to_back"] = _BackToBackOptimizer
     optimizers["optimize_transpose"] = TransposeOptimizer

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 import pytest
 from keras import layers
 
 import probegen as pg
+from probegen import runtime
 from probegen.errors import UnsupportedOpsError
 from sweep.subject import stir
 
@@ -80,3 +82,15 @@ def test_overlapping_maxima_need_a_scatter_that_adds(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOpsError, match=r"windows overlap.*needs opset 16.*'pool'"):
         pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx", opset=15)
     pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx", opset=16)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_equal_maxima_over_all_positions_share_the_gradient(opset: int, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((5, 2), name="series")
+    y = layers.GlobalMaxPooling1D()(layers.Conv1D(3, 1)(x))
+    model = keras.Model(x, layers.Dense(2)(y))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx", opset=opset)
+    found = runtime.load(tmp_path / "m.onnx").run(np.full((3, 5, 2), 0.7, np.float32))
+    gradient = found["input_gradient/series"].array
+    np.testing.assert_allclose(gradient, np.repeat(gradient[:, :1], 5, axis=1), rtol=1e-5)
