@@ -363,6 +363,11 @@ EXACT = {
     "softplus": keras.ops.softplus,
     "mish": lambda x: x * keras.ops.tanh(keras.ops.softplus(x)),
     "selu": keras.ops.selu,
+    "inverse hyperbolic": lambda x: (
+        keras.ops.arcsinh(x)
+        + keras.ops.arccosh(1.2 + x * x)
+        + keras.ops.arctanh(0.5 * keras.ops.sin(x))
+    ),
 }
 
 

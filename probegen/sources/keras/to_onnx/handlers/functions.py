@@ -189,6 +189,29 @@ def hyperbolic(context: Any, node: Any, _: str, __: Any) -> None:
         w.finish("Mul", w.op("Sub" if node.type == "Sinh" else "Add", up, down), w.const(0.5))
 
 
+def inverse_hyperbolic(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes Asinh, Acosh and Atanh of float64, which onnxruntime lacks, by logarithms.
+
+    Asinh by that of the size, as the two summands cancel below 0; by a choice, not by a sign, whose
+    slope at 0 would be none.
+    """
+    w = Writer(context, node)
+    if w.dtype != _Type.DOUBLE:
+        return
+    (x,), one = w.inputs, w.const(1)
+    if node.type == "Atanh":
+        apart = w.op("Sub", w.op("Log", w.op("Add", one, x)), w.op("Log", w.op("Sub", one, x)))
+        w.finish("Mul", apart, w.const(0.5))
+        return
+    is_sine = node.type == "Asinh"
+    root = w.op("Sqrt", w.op("Add" if is_sine else "Sub", w.op("Mul", x, x), one))
+    ahead = w.op("Log", w.op("Add", root, x))
+    if is_sine:
+        behind = w.op("Neg", w.op("Log", w.op("Sub", root, x)))
+        ahead = w.where(w.test("Less", x, w.const(0)), behind, ahead)
+    w.give(ahead)
+
+
 def half_square(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes half of the sum of squares."""
     w = Writer(context, node)
