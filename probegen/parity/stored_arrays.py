@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from probegen.artefact.explain_file import explain_file_of
 from probegen.artefact.manifest import Manifest
 from probegen.artefact.stored_arrays import completed
 from probegen.graph.core.queries import constants_of
@@ -30,4 +31,5 @@ def _constants(path: Path, sizes: Container[int]) -> Iterable[npt.NDArray[Any]]:
         from probegen.sources.keras.savedmodel import constants
 
         return constants(path, sizes)
-    return constants_of(ir.load(path))(sizes)
+    second = explain_file_of(path)  # of two graphs the one that explains
+    return constants_of(ir.load(path if second is None else path.with_name(second.location)))(sizes)

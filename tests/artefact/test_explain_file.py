@@ -23,10 +23,14 @@ from probegen.graph import writing
 from tests import models
 
 FILES = ["m.explain.onnx", "m.onnx", "m.onnx.data"]
-PROBES = [pg.Saliency(target="input"), pg.GradCAM()]
-
-
 SHAPE = (11, 8, 2)
+#: Baselines of 1.4 kB, which stand in the graph that explains alone.
+BASELINES = np.linspace(-1, 1, 2 * np.prod(SHAPE)).reshape(2, *SHAPE)
+PROBES = [
+    pg.Saliency(target="input"),
+    pg.GradCAM(),
+    pg.IntegratedGradients(steps=2, baseline=BASELINES, name="between"),
+]
 
 
 def wide(seed=1):
@@ -95,7 +99,7 @@ def test_neither_graph_has_an_if_and_both_are_the_model_in_a_stock_runtime(made,
     assert (taken, list(given)) == (["image"], ["scores"])
     taken, more = found["m.explain.onnx"]
     assert taken == ["image", "target"]
-    assert list(more) == ["scores", "saliency/image", "grad_cam/conv2"]
+    assert list(more) == ["scores", "saliency/image", "grad_cam/conv2", "between/image"]
     right = probed[1].source.predict(x, verbose=0)
     for one in (given, more):
         np.testing.assert_allclose(one["scores"], right, rtol=1e-5, atol=1e-7)
