@@ -99,7 +99,7 @@ def test_neither_graph_has_an_if_and_both_are_the_model_in_a_stock_runtime(made,
     assert (taken, list(given)) == (["image"], ["scores"])
     taken, more = found["m.explain.onnx"]
     assert taken == ["image", "target"]
-    assert list(more) == ["scores", "saliency/image", "grad_cam/conv2", "between/image"]
+    assert list(more) == ["scores", "saliency/image", "grad_cam/conv2", "between"]
     right = probed[1].source.predict(x, verbose=0)
     for one in (given, more):
         np.testing.assert_allclose(one["scores"], right, rtol=1e-5, atol=1e-7)
