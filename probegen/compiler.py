@@ -32,7 +32,7 @@ from probegen.errors import ArtefactError, ExportError, InstrumentError
 from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.writing import write_model, write_split
-from probegen.methods.base import as_probes
+from probegen.methods.lookup import as_probes
 from probegen.parity import Report, measure, require_agreement
 from probegen.parity.measuring import open_to_verify
 from probegen.parity.recording import record

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from probegen.errors import InstrumentError
-from probegen.methods.base import as_probes
+from probegen.methods.lookup import as_probes
 from probegen.plan.points import ProbePoint, ProbePoints
 from probegen.sources import open_source
 from probegen.stages import stage

@@ -13,7 +13,8 @@ from probegen import methods
 from probegen.cli.reading import read_text
 from probegen.errors import SpecError
 from probegen.methods import text_forms
-from probegen.methods.base import OPTION, GradientProbe, OfInputs, OfLayers, Option, Probe
+from probegen.methods.base import GradientProbe, OfInputs, OfLayers, Probe
+from probegen.methods.fields import OPTION, Option
 from probegen.methods.targets import parse_target
 
 SUCH_AS = (

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from probegen.artefact.manifest import ANY_SIGN, DRAWN_AS_ACTIVATION
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes, channel_axes, channel_axis, position_axes
-from probegen.methods.base import PAYLOADS, OfLayers, Selector, check_choice, set_ints
+from probegen.methods.base import PAYLOADS, OfLayers, Selector
+from probegen.methods.fields import check_choice, set_ints
 from probegen.methods.operations import Operations, T
 
 REDUCTIONS = {"mean": "mean", "max": "maximum", "norm": "Euclidean norm"}

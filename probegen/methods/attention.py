@@ -16,7 +16,8 @@ from probegen.methods.attention_reductions import (
     top_count,
 )
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import PAYLOADS, OfLayers, Selector, check_bool, check_choice, option
+from probegen.methods.base import PAYLOADS, OfLayers, Selector
+from probegen.methods.fields import check_bool, check_choice, option
 from probegen.methods.operations import Operations, T
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from probegen.artefact.manifest import DRAWN_AS_ATTENTION, NEVER_NEGATIVE
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes
-from probegen.methods.base import OfAttention, Selector, check_choice, option
+from probegen.methods.base import OfAttention, Selector
 from probegen.methods.chains import (
     KEY,
     Attending,
@@ -20,6 +20,7 @@ from probegen.methods.chains import (
     head_axis,
     of_query,
 )
+from probegen.methods.fields import check_choice, option
 from probegen.methods.operations import Operations, T
 
 FUSED = ("mean", "max", "min")

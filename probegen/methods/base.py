@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -32,10 +31,11 @@ from probegen.artefact.manifest import (
     SIGNED,
     SUM_DETAIL,
 )
-from probegen.errors import InstrumentError, SpecError, did_you_mean
+from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes, behind_batch, channel_axis, without
 from probegen.methods.baselines import Baseline
 from probegen.methods.chains import QUERY, Attending, axes_named
+from probegen.methods.fields import check_bool, check_choice, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
@@ -55,45 +55,7 @@ Selector = Any
 
 PAYLOADS = ("float16", "float32", "float64")
 
-#: Key of a field's metadata under which its `Option` stands.
-OPTION = "option"
-
 P = TypeVar("P", bound="Probe")
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """Says that a field is an option of the command line.
-
-    Attributes:
-        what: what it gives, to be followed by `of` and the methods' flags: `"Points"`.
-        flag: the option without its dashes, where it is not the field's name.
-        at_least: the smallest value that is allowed.
-        parse: reads what is typed, where the field's default does not say how: a field that takes
-            a number or the path of an array.
-    """
-
-    what: str
-    flag: str = ""
-    at_least: int | None = None
-    parse: Callable[[str], Any] | None = None
-
-
-def option(
-    default: Any,
-    what: str,
-    *,
-    flag: str = "",
-    at_least: int | None = None,
-    parse: Callable[[str], Any] | None = None,
-    kw_only: bool = False,
-) -> Any:
-    """Returns a dataclass field that is an option of the command line as well; see `Option`.
-
-    With `dataclasses.MISSING` for a default the field has to be given.
-    """
-    found = Option(what, flag, at_least, parse)
-    return dataclasses.field(default=default, metadata={OPTION: found}, kw_only=kw_only)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,7 +380,7 @@ class GradientProbe(Probe):
         """
         check_bool("completeness", self.completeness)
         if self.completeness and not self.has_completeness:
-            known = sorted(c.__name__ for c in _all_methods(GradientProbe) if c.has_completeness)
+            known = sorted(c.__name__ for c in all_methods(GradientProbe) if c.has_completeness)
             raise SpecError(
                 f"pg.{type(self).__name__}(completeness=True): the numbers of this method do not "
                 f"add up to a difference of scores. Those of pg.{', pg.'.join(known)} do."
@@ -684,53 +646,7 @@ class OfLayer(GradientProbe):
         return tuple(i for i in range(len(axes)) if i != channel)
 
 
-def as_probes(probes: object) -> tuple[Probe, ...]:
-    """Returns what a caller passed as `probes` (one probe, several or none) as a tuple.
-
-    Raises:
-        SpecError: something is no probe.
-    """
-    if isinstance(probes, Probe):
-        return (probes,)
-    if not isinstance(probes, Sequence) or isinstance(probes, str):
-        raise SpecError(
-            f"expected a probe or a list of probes such as [pg.Saliency()], got {probes!r}."
-        )
-    for probe in probes:
-        if isinstance(probe, type) and issubclass(probe, Probe):
-            raise SpecError(f"{probe.__name__} is a class; write pg.{probe.__name__}(...).")
-        if not isinstance(probe, Probe):
-            raise SpecError(f"{probe!r} is no probe; write for instance pg.Saliency().")
-    return tuple(probes)
-
-
-def default_method(text_name: str, field: str) -> OfInputs:
-    """Returns the method that explains inputs of a name in specs, as it is by default.
-
-    Args:
-        text_name: the name.
-        field: where it was given, for messages.
-
-    Raises:
-        SpecError: there is none, or it has fields without a default.
-    """
-    known: dict[str, type[OfInputs]] = {}
-    for method in _all_methods(OfInputs):
-        known.setdefault(method.text_name, method)
-    if text_name not in known:
-        hint = did_you_mean(text_name, known)
-        raise SpecError(f"{field}= names the method {text_name!r}, which there is none of.{hint}")
-    method = known[text_name]
-    needed = [f.name for f in dataclasses.fields(method) if f.default is dataclasses.MISSING]
-    if needed:
-        raise SpecError(
-            f"{field}={text_name!r}: that method needs {needed[0]}=; write "
-            f"{field}=pg.{method.__name__}({needed[0]}=...)."
-        )
-    return method()
-
-
-def _all_methods(family: type[P]) -> list[type[P]]:
+def all_methods(family: type[P]) -> list[type[P]]:
     """Returns the methods of a family that have a name, each once, its families' included."""
     found, left = [], [family]
     while left:
@@ -739,69 +655,3 @@ def _all_methods(family: type[P]) -> list[type[P]]:
             if method.text_name and method not in found:
                 found.append(method)
     return found
-
-
-def has_defaults(probe: Probe) -> bool:
-    """Tells whether all fields of a probe have their default values."""
-    fields = dataclasses.fields(probe)
-    return all(
-        f.default is not dataclasses.MISSING and getattr(probe, f.name) == f.default for f in fields
-    )
-
-
-# -- validation of fields ----------------------------------------------------------------------
-
-
-def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
-    """Raises a SpecError unless a value is None or one of the choices."""
-    if value is not None and value not in choices:
-        shown = ", ".join(repr(c) for c in choices)
-        raise SpecError(f"{field}= takes one of {shown}, got {value!r}.")
-
-
-def check_whole(field: str, value: object, at_least: int) -> None:
-    """Raises a SpecError unless a value is a whole number that is not too small."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise SpecError(f"{field}= takes a whole number of at least {at_least}, got {value!r}.")
-
-
-def check_chunk(value: object) -> None:
-    """Raises a SpecError unless a value is None or a number of points."""
-    if value is not None:
-        check_whole("chunk", value, 1)
-
-
-def checked_number(field: str, value: object) -> float:
-    """Returns a finite number as a float.
-
-    Raises:
-        SpecError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpecError(f"{field}= takes a finite number, got {value!r}.")
-    return float(value)
-
-
-def check_bool(field: str, value: object) -> None:
-    """Raises a SpecError unless a value is True or False."""
-    if not isinstance(value, bool):
-        raise SpecError(f"{field}= takes True or False, got {value!r}.")
-
-
-def set_ints(probe: Probe, field: str) -> None:
-    """Turns a sequence of whole numbers (or one) into a tuple, in place.
-
-    Raises:
-        SpecError: it holds something else, or nothing.
-    """
-    value = getattr(probe, field)
-    if value is None:
-        return
-    items = (value,) if isinstance(value, int) else value
-    try:
-        numbers = tuple(operator.index(i) for i in items)
-    except TypeError:
-        raise SpecError(f"{field}= takes whole numbers, got {value!r}.") from None
-    if not numbers:
-        raise SpecError(f"{field}= is empty; leave it out to keep all.")
-    object.__setattr__(probe, field, numbers)

@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Generic
 
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import BATCH, Axes, Sizes, channel_axis
-from probegen.methods.base import GradientProbe, OfInputs, OfLayer, check_chunk, check_whole
+from probegen.methods.base import GradientProbe, OfInputs, OfLayer
+from probegen.methods.fields import check_chunk, check_whole
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
 from probegen.methods.tokens import EMBEDDING

@@ -20,7 +20,8 @@ from probegen.methods.axes import (
     sample_axes,
     without,
 )
-from probegen.methods.base import OfLayerOutput, Selector, option
+from probegen.methods.base import OfLayerOutput, Selector
+from probegen.methods.fields import option
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
 from probegen.methods.targets import Target

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import OfInputs, Selector, option
+from probegen.methods.base import OfInputs, Selector
 from probegen.methods.baselines import Baseline, check_baseline, checked_baseline, described
+from probegen.methods.fields import option
 from probegen.methods.samples import Place
 from probegen.methods.tables import RescaledDifferences, Table
 from probegen.methods.targets import Target

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any, ClassVar
 
 from probegen.methods.axes import BATCH, Axes, channel_axis, position_axes
-from probegen.methods.base import OfLayer, Selector, check_bool, option
+from probegen.methods.base import OfLayer, Selector
+from probegen.methods.fields import check_bool, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 

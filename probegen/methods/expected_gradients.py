@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import OfInputs, Selector, check_chunk, check_whole, option
+from probegen.methods.base import OfInputs, Selector
 from probegen.methods.baselines import Baseline, check_baseline, checked_samples, described
+from probegen.methods.fields import check_chunk, check_whole, option
 from probegen.methods.paths import Drawn
 from probegen.methods.samples import Place
 from probegen.methods.targets import Target

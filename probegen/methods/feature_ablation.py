@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import Selector, checked_number, option
+from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     Subject,
     beside_channels,
@@ -15,6 +15,7 @@ from probegen.methods.by_scores import (
     hidden_axes,
     of_positions,
 )
+from probegen.methods.fields import checked_number, option
 from probegen.methods.groups import ByGroups, GroupsField
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target

@@ -12,9 +12,9 @@ import numpy as np
 from probegen.errors import InstrumentError, SpecError, did_you_mean
 from probegen.methods.arrays import ByName, StoredArray, is_array_like, stored_array
 from probegen.methods.axes import Axes, Sizes, sample_axes
-from probegen.methods.base import check_whole, checked_number
 from probegen.methods.by_scores import Subject, beside_channels, hidden_axes
 from probegen.methods.coalitions import Coalitions
+from probegen.methods.fields import check_whole, checked_number
 from probegen.methods.groups import ByGroups, kept, present, spread
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place

@@ -9,8 +9,9 @@ from probegen.artefact.manifest import SUM_DETAIL
 from probegen.errors import SpecError
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
-from probegen.methods.base import Selector, check_whole, option
+from probegen.methods.base import Selector
 from probegen.methods.coalitions import Coalitions, shapley, usual_samples
+from probegen.methods.fields import check_whole, option
 from probegen.methods.games import Background, ByCoalitions
 from probegen.methods.groups import GroupsField
 from probegen.methods.operations import Operations, T

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from probegen.errors import SpecError
 from probegen.methods.arrays import parse_number_or_array
 from probegen.methods.axes import Axes
-from probegen.methods.base import Selector, check_whole, checked_number, option
+from probegen.methods.base import Selector
 from probegen.methods.coalitions import Coalitions, lime
+from probegen.methods.fields import check_whole, checked_number, option
 from probegen.methods.games import Background, ByCoalitions
 from probegen.methods.groups import GroupsField
 from probegen.methods.targets import Target

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from probegen.errors import SpecError
 from probegen.methods.axes import Axes
-from probegen.methods.base import OfInputs, Selector, check_choice, checked_number, option
+from probegen.methods.base import OfInputs, Selector
+from probegen.methods.fields import check_choice, checked_number, option
 from probegen.methods.tables import LayerRule, Relevance, Table
 from probegen.methods.targets import Target
 

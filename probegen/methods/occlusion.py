@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import Selector, checked_number, option
+from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfInputsByScores,
     Subject,
@@ -23,6 +23,7 @@ from probegen.methods.by_scores import (
     of_each_axis,
     of_positions,
 )
+from probegen.methods.fields import checked_number, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 

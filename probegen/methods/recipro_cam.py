@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from probegen.artefact.manifest import SHARE_OF_SCORES
 from probegen.methods.axes import Axes, Sizes, position_axes
-from probegen.methods.base import Selector, check_bool
+from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfLayerByScores,
     Subject,
@@ -20,6 +20,7 @@ from probegen.methods.by_scores import (
     of_positions,
     share_of_range,
 )
+from probegen.methods.fields import check_bool
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 

@@ -11,7 +11,7 @@ import numpy as np
 from probegen.artefact.manifest import ANY_SIGN
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.base import Selector, check_whole, checked_number, option
+from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfInputsByScores,
     Subject,
@@ -23,6 +23,7 @@ from probegen.methods.by_scores import (
     of_each_axis,
     of_positions,
 )
+from probegen.methods.fields import check_whole, checked_number, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 

@@ -10,17 +10,10 @@ from typing import Any, ClassVar
 from probegen.artefact.manifest import NEVER_NEGATIVE, SCORE_PER_INPUT, SQUARE_OF
 from probegen.errors import SpecError
 from probegen.methods.axes import BATCH, Axes, Sizes
-from probegen.methods.base import (
-    OfInputs,
-    Selector,
-    check_choice,
-    check_chunk,
-    check_whole,
-    default_method,
-    has_defaults,
-    option,
-)
+from probegen.methods.base import OfInputs, Selector
 from probegen.methods.by_scores import ByScores
+from probegen.methods.fields import check_choice, check_chunk, check_whole, option
+from probegen.methods.lookup import default_method, has_defaults
 from probegen.methods.noisy import MEAN, STATISTICS, VARIANCE, Noisy
 from probegen.methods.samples import Place
 from probegen.methods.targets import Target

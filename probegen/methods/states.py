@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from probegen.artefact.manifest import ANY_SIGN, DRAWN_AS_ACTIVATION
 from probegen.methods.axes import Axes
-from probegen.methods.base import PAYLOADS, OfLayers, Selector, check_bool, check_choice, option
+from probegen.methods.base import PAYLOADS, OfLayers, Selector
+from probegen.methods.fields import check_bool, check_choice, option
 
 
 @dataclasses.dataclass(frozen=True)

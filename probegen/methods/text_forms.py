@@ -14,7 +14,8 @@ from typing import Any
 from probegen import methods
 from probegen.errors import SpecError, did_you_mean
 from probegen.methods.arrays import ByName, StoredArray
-from probegen.methods.base import Probe, as_probes
+from probegen.methods.base import Probe
+from probegen.methods.lookup import as_probes
 from probegen.methods.targets import as_text_form, of_text_form
 
 

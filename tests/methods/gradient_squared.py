@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from probegen.artefact.manifest import NEVER_NEGATIVE
 from probegen.methods.axes import Axes, channel_axis
-from probegen.methods.base import OfInputs, Selector, option
+from probegen.methods.base import OfInputs, Selector
+from probegen.methods.fields import option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 

@@ -1,68 +1,11 @@
-"""What all probes have in common: fields that are checked, selectors, lists of probes."""
+"""What all probes have in common: selectors, axes, what the manifest says."""
 
 import pytest
 
 import probegen as pg
-from probegen.errors import SpecError
-from probegen.methods.base import as_probes
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
 from tests import models
-
-ONE, OTHER = pg.Saliency(), pg.Activations("a")
-
-
-def test_one_probe_several_or_none():
-    assert as_probes(ONE) == (ONE,)
-    assert as_probes([ONE, OTHER]) == (ONE, OTHER)
-    assert as_probes((OTHER,)) == (OTHER,)
-    assert as_probes([]) == ()
-
-
-@pytest.mark.parametrize(
-    ("probes", "says"),
-    [
-        ("saliency", r"a list of probes such as \[pg.Saliency\(\)\], got 'saliency'"),
-        (None, "a list of probes .* got None"),
-        (iter([ONE]), "a list of probes"),
-        ([ONE, pg.GradCAM], r"GradCAM is a class; write pg.GradCAM\(\.\.\.\)"),
-        ([ONE, int], "<class 'int'> is no probe"),
-        (["saliency"], "'saliency' is no probe"),
-    ],
-)
-def test_what_is_no_probe(probes, says):
-    with pytest.raises(SpecError, match=says):
-        as_probes(probes)
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda: pg.Saliency(name=""), r"Saliency\(name=\.\.\.\) takes a non-empty string or None"),
-        (lambda: pg.Saliency(name="  "), "a non-empty string"),
-        (lambda: pg.Saliency(name=3), "a non-empty string"),
-        (lambda: pg.Saliency(logits=1), "logits= takes True or False, got 1"),
-        (lambda: pg.Activations("a", "median"), r"reduce= takes one of .*'mean'.*got 'median'"),
-        (lambda: pg.Activations("a", dtype="int8"), r"dtype= takes one of .*got 'int8'"),
-        (lambda: pg.Activations("a", axes=(1,)), "give reduce='mean' too"),
-        (lambda: pg.Activations("a", "mean", axes="time"), r"axes= takes one of 'spatial', 'chan"),
-        (lambda: pg.Activations("a", "mean", axes=(0, 1)), "axes= holds 0, the batch axis"),
-        (lambda: pg.Activations("a", "mean", axes=()), "axes= is empty"),
-        (lambda: pg.Activations("a", channels=[]), "channels= is empty"),
-        (lambda: pg.Activations("a", channels=[1.5]), r"channels= takes whole numbers, got \[1.5"),
-    ],
-)
-def test_fields_are_checked(make, says):
-    with pytest.raises(SpecError, match=says):
-        make()
-
-
-def test_whole_numbers_become_tuples():
-    assert pg.Activations("a", channels=3).channels == (3,)
-    assert pg.Activations("a", channels=[4, 0]).channels == (4, 0)
-    assert pg.Activations("a", "mean", axes=-1).axes == (-1,)
-    assert pg.Activations("a", "mean", axes="spatial").axes == "spatial"
-    assert pg.Activations("a").channels is None
 
 
 def test_axes_of_reductions():

@@ -5,7 +5,7 @@ import pytest
 import probegen as pg
 from probegen.errors import SpecError
 from probegen.methods import text_forms
-from probegen.methods.base import as_probes
+from probegen.methods.lookup import as_probes
 
 PROBES = (
     pg.Activations("conv*", reduce="mean", axes=(1, 2), channels=[0, 3], dtype="float16"),

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import GROUPS_INPUT, REGION_INPUT, TARGET_INPUT, Manifest
 from probegen.errors import InstrumentError, SpecError
-from probegen.methods.base import as_probes
+from probegen.methods.lookup import as_probes
 from probegen.methods.text_forms import from_dict
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
