@@ -177,7 +177,7 @@ def attempt(
                 if verify:
                     pg.compile(model, kept, path, **options)
                 else:
-                    _written(Program(source, plan), path, options)
+                    _written(Program(source, plan), (model, kept), path, options)
                 stage = "run"
                 try:
                     art = runtime.load(path, **_THREADS[format_])
@@ -261,10 +261,18 @@ def _mixes_samples(
     )
 
 
-def _written(program: Program, path: Path, options: Mapping[str, Any]) -> None:
-    """Writes an artefact that nobody verifies; rows are run alone here, and not asked for twice."""
+def _written(
+    program: Program, whole: tuple[Any, Sequence[Any]], path: Path, options: Mapping[str, Any]
+) -> None:
+    """Writes an artefact that nobody verifies; rows are run alone here, and not asked for twice.
+
+    With states among the inputs it is planned anew, of the whole: the model and the probes.
+    """
     with mock.patch("probegen.compiler.warn_of_mixed_samples"):
-        pg.export(program, path, verify=False, **options)
+        if "states" not in options:
+            pg.export(program, path, verify=False, **options)
+        else:
+            pg.compile(*whole, path, verify=False, **options)
 
 
 def _planned(

@@ -219,8 +219,8 @@ def test_states_are_compared_with_those_of_the_stateful_model(form, monkeypatch)
             variable.assign(0.5 * value)
 
     def moving(program, *given):
-        keras_trial.pg.export(program, given[0], verify=False)
-        to_half(States.of(program.source.keras_model.model))
+        keras_trial.pg.export(program, given[1], verify=False)
+        to_half(States.of(given[0][0]))
 
     if form == "fed":
         monkeypatch.setattr("fuzz.keras_states.States.reset", to_half)

@@ -234,7 +234,7 @@ def _in_windows(graph: Any, weights: Weights, sizes: Sequence[int]) -> Weights:
 
 def _in_steps(graph: Any, call: LayerCall, weights: Weights) -> Weights:
     """Returns weights with an axis for each length that is folded into their batch."""
-    if not call.folds or not has_rows(weights.tensor):
+    if not call.folds or not has_rows(weights.tensor, call.folds):
         return weights
     count = len(call.folds)
     if call.in_steps and any(t is weights.tensor for t in call.outputs):

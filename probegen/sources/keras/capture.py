@@ -353,7 +353,7 @@ class Watcher:
         flat = keras.tree.flatten(outputs)
         call.outputs, call.in_steps = list(flat), True
         for position, rows in enumerate(flat):
-            if isinstance(rows, tf.Tensor) and has_rows(rows):
+            if isinstance(rows, tf.Tensor) and has_rows(rows, call.folds):
                 apart = unfolded(rows, call.folds)
                 if position in replaced:
                     apart = replaced[position](apart)

@@ -193,7 +193,7 @@ def over_time(recurrence: Recurrence, suffix: str) -> Any:
     runs = [one.made[suffix] for one in (recurrence, *recurrence.beside)]
     if len(runs) > 1:
         return tf.stack(runs, axis=1)
-    return unfolded(runs[0], recurrence.folds) if has_rows(runs[0]) else runs[0]
+    return unfolded(runs[0], recurrence.folds) if has_rows(runs[0], recurrence.folds) else runs[0]
 
 
 # -- states ------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ def _form(recurrence: Recurrence, state: Any, suffix: str, title: str, is_gate: 
     if recurrence.beside:
         steps = 1 + len(recurrence.beside)
         outer = ((batch, BATCH), (steps, TIME), (time, inner_time))
-    elif recurrence.folds and has_rows(recurrence.sequences):
+    elif recurrence.folds and has_rows(recurrence.sequences, recurrence.folds):
         known = [f.time if isinstance(f.time, int) else None for f in recurrence.folds]
         names = [TIME, *(f"time_{i}" for i in range(1, len(known)))]
         first = recurrence.folds[0].batch

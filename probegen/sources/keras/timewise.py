@@ -10,6 +10,7 @@ inference treats samples one by one.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def run_folded(
         arguments["training"] = training
     fold = Fold(sizes[0], sizes[1])
     outputs = run(fold, folded(inputs), **arguments)
-    if not isinstance(outputs, tf.Tensor) or not has_rows(outputs):
+    if not isinstance(outputs, tf.Tensor) or not has_rows(outputs, [fold]):
         raise InstrumentError(
             f"layer {path!r} (TimeDistributed) needs a layer that returns one tensor with a row "
             f"for each sample; {child.name!r} ({type(child).__name__}) does not."
@@ -104,9 +105,18 @@ def folded(tensor: Any) -> Any:
     return rows
 
 
-def has_rows(tensor: Any) -> bool:
-    """Tells whether the first axis of a tensor can be a folded one, whose size is open."""
-    return tensor.shape.rank is None or (tensor.shape.rank > 0 and tensor.shape[0] is None)
+def has_rows(tensor: Any, folds: Sequence[Fold]) -> bool:
+    """Tells whether the first axis of a tensor can be a folded one.
+
+    Its size is open then, or the product of what is folded, where all of that is known.
+    """
+    if tensor.shape.rank is None:
+        return True
+    if tensor.shape.rank == 0:
+        return False
+    sizes = [*(fold.batch for fold in folds[:1]), *(fold.time for fold in folds)]
+    known = math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+    return tensor.shape[0] in (None, known)
 
 
 def unfolded(tensor: Any, folds: Sequence[Fold]) -> Any:

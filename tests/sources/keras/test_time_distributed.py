@@ -221,3 +221,22 @@ def test_letters_of_a_known_number_of_words_have_one_number_each(tmp_path):
     assert record.axes == ("batch", "time", "axis_2")
     np.testing.assert_allclose(record.array, np.where(letters == 0, 0, shares), atol=1e-5)
     assert np.abs(shares[letters == 0]).max() > 0
+
+
+def test_a_known_batch_and_length(tmp_path):
+    """What is folded then has a known size as well, as of models with stateful layers."""
+    keras.utils.set_random_seed(8)
+    x = keras.Input((4, 3), batch_size=5, name="x")
+    y = over_time(layers.Dense(2, activation="tanh"), name="dense")(x)
+    z = layers.LSTM(2, stateful=True)(y)
+    model = keras.Model(x, layers.Dense(3)(layers.Concatenate()([layers.Flatten()(y), z])))
+    pg.compile(model, [pg.Activations("dense"), pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    rows = given(model, 5, ())
+    found = runtime.load(tmp_path / "m.onnx").run(rows)
+    assert found["activation/dense"].shape == (5, 4, 2)
+    with tf.GradientTape() as tape:
+        values = tf.constant(rows)
+        tape.watch(values)
+        score = tf.reduce_sum(model(values)[:, 1])
+    expected = tape.gradient(score, values).numpy()
+    np.testing.assert_allclose(found["input_gradient/x"].array, expected, rtol=1e-4, atol=1e-6)
