@@ -8,6 +8,7 @@ differentiated by differences as a whole.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -285,11 +286,10 @@ def _gemm(step: Step, g: Array, position: int) -> Array:
 
 
 def _einsum(step: Step, g: Array, position: int) -> Array:
-    equation = str(attribute(step.node, "equation")).replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
+    equation = str(attribute(step.node, "equation"))
+    terms, right = _spelled(equation, [np.ndim(x) for x in step.inputs], g.ndim)
     own = terms[position]
-    if not arrow or "..." in equation or any(len(set(t)) < len(t) for t in terms):
+    if any(len(set(t)) < len(t) for t in terms):
         raise Unknown(f"Einsum with the equation {equation!r}")
     others = [t for i, t in enumerate(terms) if i != position]
     known = set("".join(others)) | set(right)
@@ -297,8 +297,26 @@ def _einsum(step: Step, g: Array, position: int) -> Array:
     shape = np.shape(step.inputs[position])
     kept = "".join(c for c in own if c in known)
     found = np.einsum(f"{right},{','.join(others)}->{kept}".replace(",->", "->"), g, *arrays)
-    form = [n if c in known else 1 for c, n in zip(own, shape, strict=True)]
-    return np.broadcast_to(found.reshape(form), shape)
+    of_kept = iter(found.shape)
+    found = found.reshape([next(of_kept) if c in known else 1 for c in own])
+    spread = tuple(i for i, n in enumerate(shape) if n == 1 and found.shape[i] > 1)
+    return np.broadcast_to(found.sum(spread, keepdims=True), shape)
+
+
+def _spelled(equation: str, ranks: Sequence[int], rank: int) -> tuple[list[str], str]:
+    """Returns the letters of each operand and of the result, with letters for an ellipsis too."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow:
+        once = sorted(c for c in set(left) - {",", "."} if left.count(c) == 1)
+        right = "..." * ("..." in left) + "".join(once)
+    unused = [c for c in string.ascii_letters if c not in equation]
+
+    def spelled(term: str, count: int) -> str:
+        covered = count - len(term.replace("...", ""))
+        return term.replace("...", "".join(unused[:covered][::-1]))  # the same ones from the right
+
+    return [spelled(t, n) for t, n in zip(terms, ranks, strict=True)], spelled(right, rank)
 
 
 # -- windows -----------------------------------------------------------------------------------

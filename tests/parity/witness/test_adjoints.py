@@ -25,6 +25,12 @@ CASES = [
     ("Gemm", {"transA": 1, "transB": 1, "alpha": 0.7, "beta": 2.0},
      [numbers(3, 4), numbers(5, 3), numbers(5)], (0, 1, 2)),
     ("Einsum", {"equation": "abc,cd->adb"}, [numbers(2, 3, 4), numbers(4, 5)], (0, 1)),
+    (
+        "Einsum", {"equation": "a...b,abc->a...c"},
+        [numbers(2, 3, 2, 4), numbers(2, 4, 3)], (0, 1)
+    ),
+    ("Einsum", {"equation": "...ab, ...b"}, [numbers(2, 1, 4, 3), numbers(5, 3)], (0, 1)),
+    ("Einsum", {"equation": "ab...->a...b"}, [numbers(2, 3, 4, 2)], (0,)),
     ("Conv", {"strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2]},
      [numbers(2, 3, 7, 6), numbers(4, 3, 3, 2), numbers(4)], (0, 1, 2)),
     ("Conv", {"group": 2, "auto_pad": "SAME_UPPER", "strides": [2, 3]},
