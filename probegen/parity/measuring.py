@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
-from probegen.parity.samples_apart import check_samples_apart
+from probegen.parity.samples_apart import check_differences_apart, check_samples_apart
 from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
@@ -183,7 +184,7 @@ def measure(
         if described.gate:
             got |= _further_off(_unexplained(art, reference, drawn), got, expected)
         calls.append(Call(place, batch, asked, got, expected))
-    check_cancellation(described, [c.expected for c in calls], [c.batch.hard for c in calls])
+    _check_calls(described, program, calls, art, reference, seen=pictures is None)
     predicted = _predicted_alone(art, reference, alone, len(calls))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(
@@ -199,6 +200,34 @@ def measure(
     )
 
 
+def _check_calls(
+    described: Manifest,
+    program: Program,
+    calls: Sequence[Call],
+    art: runtime.Artefact,
+    reference: RowsReference,
+    seen: bool,
+) -> None:
+    """Refuses what artefact and reference agree on, and which explains no sample nonetheless.
+
+    Args:
+        described: what the artefact says of itself.
+        program: the source and what is compiled into it.
+        calls: calls of the artefact.
+        art: the artefact.
+        reference: what it is held against.
+        seen: whether it takes what the model takes, and not pictures before their preprocessing.
+
+    Raises:
+        VerificationError: samples depend on each other, or numbers cancel to their rounding.
+    """
+    if seen:
+        run = functools.partial(_explained, art, reference)
+        check_differences_apart(program.plan, calls[0], run, program.source.name)
+    hard = [c.batch.hard for c in calls]
+    check_cancellation(described, [c.expected for c in calls], hard)
+
+
 def _predicted_alone(
     art: runtime.Artefact, reference: RowsReference, tried: Sequence[trials.Tried], after: int
 ) -> list[Call]:
@@ -210,6 +239,15 @@ def _predicted_alone(
         Call(place, batch, None, _unexplained(art, reference, batch), predictions)
         for place, (batch, predictions) in enumerate(tried, start=after + 1)
     ]
+
+
+def _explained(
+    art: runtime.Artefact, reference: RowsReference, feed: Mapping[str, Array], target: Array | None
+) -> dict[str, Array]:
+    """Returns all outputs for some inputs, samples first."""
+    result = art.run(feed, target=target)
+    arrays = {o.name: np.asarray(result[o.name].array) for o in art.manifest.outputs}
+    return reference.arranged(arrays, reference.rows(feed))
 
 
 def _unexplained(art: runtime.Artefact, reference: RowsReference, batch: Batch) -> dict[str, Array]:

@@ -7,7 +7,7 @@ those of all samples together as well.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ import numpy.typing as npt
 from probegen.artefact.manifest import Manifest
 from probegen.artefact.rows import as_described, fixed_batch, rows_first
 from probegen.errors import ProbegenError, VerificationError
+from probegen.parity.judging import Call
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import ORDINARY, Batch
 from probegen.parity.trials import Tried, two_ordinary
 from probegen.plan.making import make_plan
+from probegen.plan.plan import Plan
 from probegen.sources.base import Program, Reference
 from probegen.sources.mixed_samples import explained_predictions, mixing_of_samples
 
@@ -46,6 +48,54 @@ def check_samples_apart(
     mixed = _mixed(described, reference, tried, name)
     if mixed is not None:
         raise VerificationError(mixed)
+
+
+#: How far differences from a baseline move, of their length, before other samples move them.
+_DIFFERENCES_MOVED = 0.05
+
+
+def check_differences_apart(
+    plan: Plan,
+    call: Call,
+    run: Callable[[Mapping[str, Array], Array | None], Mapping[str, Array]],
+    name: str,
+) -> None:
+    """Refuses differences from a baseline that go from one sample to another.
+
+    A maximum over all samples of a batch may leave predictions as they are, as the loudest one of
+    a mel spectrogram does: it only clips what is silent. The reference is silent, so that rules of
+    differences hand on through it what belongs to other samples, and no sum is complete.
+
+    Args:
+        plan: what the artefact computes.
+        call: one call of the artefact.
+        run: computes the outputs for inputs and targets, samples first.
+        name: of the source model.
+
+    Raises:
+        VerificationError: one moves where the others are exchanged; says what would work.
+    """
+    described, batch = plan.manifest, call.batch
+    tabled = [g for g in plan.groups if g.table is not None and g.table.from_baseline]
+    outputs = [o.spec.name for g in tabled for o in g.outputs]
+    asks_more = described.region_input is not None or described.groups_input is not None
+    if not outputs or batch.size < 2 or ORDINARY not in batch.rows or asks_more:
+        return
+    row = batch.rows.index(ORDINARY)
+    target = None if call.target is None else np.broadcast_to(call.target, (batch.size,))
+    same = None if target is None else np.full_like(target, target[row])
+    alone = run(_copies(batch.feed, described, row), same)
+    for output in outputs:
+        before, after = (v[output][row].astype(np.float64) for v in (call.got, alone))
+        moved, size = np.linalg.norm(before - after), np.linalg.norm(after)
+        if moved > _DIFFERENCES_MOVED * size:
+            raise VerificationError(
+                f"{output!r} of sample {row} depends on the other samples of its batch, though "
+                f"predictions of {name!r} do not: it moves by {moved / size if size else 1:.0%} "
+                "where they are exchanged. A maximum or minimum over the batch axis (that of a mel "
+                "spectrogram's dynamic range, say) does so. Take a gradient method, or compile it "
+                "for one sample at a time with dynamic_batch=False (--static-batch)."
+            )
 
 
 def warn_of_mixed_samples(program: Program, described: Manifest) -> None:

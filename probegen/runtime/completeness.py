@@ -55,6 +55,8 @@ def completeness_of(
     if found is None or spec.kind == COMPLETENESS:
         return None
     missing = found.astype(np.float64)
+    if BATCH not in spec.axes:  # a model of one sample, whose figures have no axis of samples
+        missing = missing[None]
     # What moves together has one sum, and the same figure beside each part of it.
     together = [
         other

@@ -36,6 +36,21 @@ def test_hiding_features_of_mixed_samples_is_refused(tmp_path: Path) -> None:
         pg.compile(mixing("mean"), [pg.Occlusion(window=1)], tmp_path / "saved")
 
 
+def test_differences_that_go_to_another_sample_are_refused(tmp_path: Path) -> None:
+    """What is 80 below the largest of all samples is raised to that, which the reference is."""
+    x = keras.Input((5,), name="x")
+    level = 10 * ops.log(ops.abs(x) + 1e-6)
+    clipped = ops.maximum(level, ops.max(level) - 80)
+    model = keras.Model(x, layers.Dense(3, name="scores")(clipped))
+    given = np.random.default_rng(0).uniform(0.5, 2, (3, 5)).astype(np.float32)
+    probe = pg.DeepLIFT(target=1, completeness=True)
+    with pytest.raises(VerificationError, match=r"depends on the other samples.*static-batch"):
+        pg.compile(model, [probe], tmp_path / "m.onnx", samples=given)
+    pg.compile(model, [probe], tmp_path / "m.onnx", samples=given[:1], dynamic_batch=False)
+    result = runtime.load(tmp_path / "m.onnx").run(given[:1])
+    assert abs(result["completeness/deep_lift/x"].array) < 1e-3
+
+
 def test_one_sample_at_a_time_is_explained(tmp_path: Path) -> None:
     model = mixing("product")
     pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx", dynamic_batch=False)

@@ -12,6 +12,7 @@ import pytest
 import probegen as pg
 from probegen import runtime
 from probegen.cli import main
+from tests.runtime.figures import texts_of
 
 TEXT = """<ir_version: 9, opset_import: ["" : 17]>
   net (float[batch, 4] one, float[batch, 3] two) => (float[batch, 3] y) {
@@ -85,6 +86,25 @@ def test_pictures_say_it_and_call_concepts_by_their_names(path: str) -> None:
     assert "dots" in words
     assert "stripes" in words
     assert said in repr(result)
+
+
+def test_a_model_of_one_sample(tmp_path: Any) -> None:
+    """The nodes of a graph, whose one sum has no axis of samples."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[nodes, 4] x, float[nodes, nodes] edges) => (float[nodes, 4] y) {
+        gathered = MatMul (edges, x)
+        y = Tanh (gathered)
+      }"""
+    axes = {"x": "node,feature", "edges": "from,to", "y": "node,class"}
+    probe = pg.DeepLIFT(target=(1, 2), wrt="x", completeness=True)
+    fed = {"x": RNG.normal(size=(3, 4)), "edges": RNG.uniform(size=(3, 3))}
+    model = onnx.parser.parse_model(text)
+    pg.compile(model, [probe], tmp_path / "m.onnx", inputs=axes, samples=fed)
+    record = runtime.load(tmp_path / "m.onnx").run(fed)["deep_lift/x"]
+    assert record.completeness is not None
+    expected = np.tanh(fed["edges"] @ fed["x"])[1, 2]
+    np.testing.assert_allclose(record.completeness.explained, [expected], rtol=1e-5)
+    assert "completeness: missing" in " ".join(texts_of(record.plot()))
 
 
 def test_a_terminal_says_it(path: str, tmp_path: Any, capsys: Any) -> None:
