@@ -40,9 +40,22 @@ def channel_axis(model: onnx.ModelProto, name: str, rank: int) -> int | None:
     stored = {i.name for i in model.graph.initializer}
     stored |= {n.output[0] for n in model.graph.node if n.op_type == "Constant"}
     told = _told(readers, name, rank, stored)
-    if told - {1} and any(node.op_type in _SECOND for node in model.graph.node):
+    if told - {1} and any(node.op_type in _SECOND for node in _behind(readers, name)):
         return None
     return told.pop() if len(told) == 1 else None
+
+
+def _behind(readers: Mapping[str, list[onnx.NodeProto]], name: str) -> list[onnx.NodeProto]:
+    """Returns the nodes that depend on a tensor."""
+    found: list[onnx.NodeProto] = []
+    names, seen = [name], {name}
+    while names:
+        for node in readers.get(names.pop(), ()):
+            found.append(node)
+            new = [output for output in node.output if output not in seen]
+            names += new
+            seen.update(new)
+    return found
 
 
 def _told(

@@ -4,7 +4,6 @@ import dataclasses
 import types
 
 import numpy as np
-import onnx
 import pytest
 
 import probegen as pg
@@ -66,13 +65,16 @@ def test_infinity_is_not_nan():
 
 
 def test_channels_are_told_by_what_reads_an_input():
-    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 18]>
-    g (float[N, 2, 5] a, float[N, 5, 2] b, float[N, 5, 2] c, float[N, 2, 5] d) => (float[N] y)
-    <float[3, 2, 2] kernel, float[2, 3] matrix> {
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    g (float[N, 2, 5] a, float[N, 5, 2] b, float[N, 5, 2] c, float[N, 2, 5] d, float[N, 2, 2] k,
+       float[N, 2, 2] l) => (float[N] y)
+    <float[3, 2, 2] kernel, float[2, 3] matrix, float[5, 3] wide> {
       e = Tanh (a)  f = Conv (e, kernel)  g = MatMul (b, matrix)  h = ReduceMean (c)
-      i = MaxPool <kernel_shape = [2]> (d)  j = MatMul (d, i)  y = Sum (f, g, h, j) }""")
-    told = {name: channel_axis(model, name, 3) for name in "abcd"}
-    assert told == {"a": 1, "b": 2, "c": None, "d": None}
+      i = MaxPool <kernel_shape = [2]> (d)  j = MatMul (d, wide)  m = MatMul (k, matrix)
+      n = Conv (m, kernel)  o = MatMul (l, l)  y = Sum (f, g, h, i, j, n, o) }"""
+    model = with_weights(text, np.random.default_rng(0))
+    told = {name: channel_axis(model, name, 3) for name in "abcdkl"}
+    assert told == {"a": 1, "b": 2, "c": None, "d": None, "k": None, "l": None}
 
 
 def test_channels_that_a_manifest_has_elsewhere_are_found(monkeypatch):
