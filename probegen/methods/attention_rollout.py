@@ -42,6 +42,11 @@ class AttentionRollout(OfAttention):
     others (axial attention, divided space and time: between other places there is 0). Then it is
     `[batch, query_0, query_1, ..., key_0, key_1, ...]`.
 
+    Attention within windows (Swin, MaxViT) is refused by name: windows cut an axis, the next layer
+    cuts it elsewhere (shifted, or a grid in the place of blocks), and merged patches are positions
+    of their own. `pg.Attention` gives the weights of each such layer; Grad-CAM and the methods of
+    inputs say where a class is.
+
     Attributes:
         fuse: `"mean"`, `"max"` or `"min"` over the heads.
         residual: the share of the residual connection: `residual I + (1 - residual) A`.
