@@ -92,16 +92,24 @@ class States:
     Attributes:
         layers: those layers.
         start: what they start from, in the order of `variables`.
+        repeated: whether one of them runs more than once in a call. It goes on from where it ended
+            then, by way of a variable, which TensorFlow's tape does not follow.
     """
 
     layers: list[Any]
     start: list[Array]
+    repeated: bool = False
 
     @classmethod
     def of(cls, model: Any) -> States:
         """Returns those of a model, that start from where they are."""
-        parts = [x for x in model._flatten_layers() if isinstance(x, keras.layers.RNN)]
-        found = cls([x for x in parts if x.stateful], [])
+        every = list(model._flatten_layers(include_self=False))
+        kept = [x for x in every if isinstance(x, keras.layers.RNN) and x.stateful]
+        repeated = any(
+            len(x._inbound_nodes) > 1 and any(part in kept for part in x._flatten_layers())
+            for x in every
+        )
+        found = cls(kept, [], repeated)
         return dataclasses.replace(found, start=found.now())
 
     def __bool__(self) -> bool:

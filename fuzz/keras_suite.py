@@ -21,8 +21,12 @@ _BY_DIFFERENCES = 3
 _SAVED = 30
 #: Methods that the witness knows nothing of: only what is verified has them.
 _UNKNOWN = ("DeepLIFT", "DeepSHAP", "LRP")
+_GUIDED = ("GuidedBackprop", "Deconvnet")
+#: What is not witnessed of guided gradients, and mostly refused as a whole: loops, layers of one's
+#: own, functions.
+_UNGUIDED = ("LSTM", "GRU", "RNN", "own_", "lambda", "loop", "scan")
 #: Methods that TensorFlow's gradients cannot follow.
-_OWN_RULES = (*_UNKNOWN, "GuidedBackprop", "Deconvnet")
+_OWN_RULES = (*_UNKNOWN, *_GUIDED)
 
 
 def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
@@ -39,7 +43,9 @@ def attempted(key: str, known: Collection[str] | None = ()) -> Outcome:
         return Outcome(key, INVALID, str(error))
     number = int(key.rpartition(":")[2])
     if number % _VERIFIED:
-        kept = tuple(code for code in case.probes if not any(name in code for name in _UNKNOWN))
+        is_told = not any(word in line.code for line in case.lines for word in _UNGUIDED)
+        untold = _UNKNOWN if is_told else _OWN_RULES
+        kept = tuple(code for code in case.probes if not any(name in code for name in untold))
         case = dataclasses.replace(case, probes=kept)
     own_rules = any(name in code for code in case.probes for name in _OWN_RULES)
     differences = number % _BY_DIFFERENCES == 1

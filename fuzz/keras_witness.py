@@ -99,7 +99,7 @@ class Witness:
             isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers()
         )
         self._looked_up = any(
-            np.issubdtype(x.dtype, np.floating)
+            keras.backend.is_float_dtype(x.dtype)
             for layer in model.layers
             if isinstance(layer, keras.layers.Embedding)
             for x in _inputs_of(layer, model)
@@ -173,7 +173,7 @@ class Witness:
             explained: what is explained.
             asked: what a request asks for: `target`, `region`, `groups`.
         """
-        if self._counts_ties and probe.needs_gradient:
+        if (self._counts_ties or self.states.repeated) and probe.needs_gradient:
             return None
         if not explained.is_alone and probe.gradients_at() is not None:
             return None
