@@ -150,49 +150,22 @@ def unrolled(b: Builder, node: ir.Node, position: int) -> Unrolled:
     entering = _entering(b, hidden, first[0], backwards)
     sums, of_state = _sums(b, node, x, position)
     r = _entry(b, required(node, 2), position)
-    turned = b.transpose(r, [1, 0])
     usual = DEFAULT_ACTIVATIONS[kind]
     names = [str(a) for a in attribute(node, "activations") or usual * len(directions_of(node))]
-    f, *others = names[position * len(usual) : (position + 1) * len(usual)]
-    known = tuple(_activations(node, position))
-
-    def product(state: ir.Value, start: int, stop: int) -> ir.Value:
-        columns = b.slice(turned, 1, start * n, stop * n)
-        return b.op("MatMul", state, columns, shape=[*dims_of(state)[:2], (stop - start) * n])
-
-    def part(value: ir.Value, gate: int) -> ir.Value:
-        return b.slice(value, 2, gate * n, (gate + 1) * n)
-
-    def active(name: str, at: int, value: ir.Value) -> ir.Value:
-        # A gate that is next to closed is a small number, of which onnxruntime's Sigmoid, made for
-        # the absolute error, has no digit; shares of a sum divide by such.
-        if name.lower() == "sigmoid":
-            return b.div(1.0, b.add(b.elementwise("Exp", b.neg(value)), 1.0))
-        return known[at](b, value)
-
-    inner, cells = None, None
+    own = names[position * len(usual) : (position + 1) * len(usual)]
+    functions = tuple(_activations(node, position))
+    write = _AllSteps(b, n, b.transpose(r, [1, 0]), own, functions)
     if kind == "GRU":
         after = bool(attribute(node, "linear_before_reset", 0))
-        of_gates = product(entering, 0, 3 if after else 2)
-        of_gates = of_gates if of_state is None else b.add(of_gates, of_state)
-        to_z, to_r = (b.add(part(sums, k), part(of_gates, k)) for k in (0, 1))
-        reset = active(f, 0, to_r)
-        inner = part(of_gates, 2) if after else None
-        through = product(b.mul(reset, entering), 2, 3) if inner is None else b.mul(reset, inner)
-        to_h = b.add(part(sums, 2), through)
-        into: tuple[ir.Value, ...] = (to_z, to_r, to_h)
-        gates: tuple[ir.Value, ...] = (active(f, 0, to_z), reset, active(others[0], 1, to_h))
+        into, gates, inner = write.gru(entering, sums, of_state, reset_after=after)
     else:
-        total = b.add(sums, product(entering, 0, GATES[kind]))
-        into = tuple(part(total, k) for k in range(GATES[kind]))
-        gates = (
-            *(active(f, 0, v) for v in into[: 3 if others else 1]),
-            *(active(others[0], 1, v) for v in into[3:]),
-        )
+        into, gates = write.lstm_or_rnn(entering, sums, GATES[kind])
+        inner = None
+    cells = None
     if kind == "LSTM":
         behind = _cell_states(b, node, position, gates[2], b.mul(gates[0], gates[3]))
         cells = (_entering(b, behind, first[1], backwards), behind)
-    of_f = max(len(gates) - 1, 0 if others else 1)
+    of_f = max(len(gates) - 1, 1)  # all but the candidate
     return Unrolled(
         x=x,
         w=_entry(b, required(node, 1), position),
@@ -203,12 +176,85 @@ def unrolled(b: Builder, node: ir.Node, position: int) -> Unrolled:
         cells=cells,
         sums=into,
         gates=gates,
-        activations=(*[f] * of_f, *others),
-        functions=(*[known[0]] * of_f, *known[1:]),
+        activations=(*own[:1] * of_f, *own[1:]),
+        functions=(*functions[:1] * of_f, *functions[1:]),
         inner=inner,
         running=None if lengths is None else running(b, x, lengths),
         hidden_size=n,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _AllSteps:
+    """Writes the gates of one direction at all steps at once, from the states before each.
+
+    Attributes:
+        b: where the nodes go.
+        hidden: the number of units.
+        turned: the recurrence weights, `[hidden, gates*hidden]`.
+        names: of the activations, in the operator's order.
+        functions: write these.
+    """
+
+    b: Builder
+    hidden: int
+    turned: ir.Value
+    names: Sequence[str]
+    functions: Sequence[Callable[[Builder, ir.Value], ir.Value]]
+
+    def gru(
+        self, entering: ir.Value, sums: ir.Value, of_state: ir.Value | None, *, reset_after: bool
+    ) -> tuple[tuple[ir.Value, ...], tuple[ir.Value, ...], ir.Value | None]:
+        """Writes what goes into z, r and the candidate, these, and `Unrolled.inner`.
+
+        Args:
+            entering: the hidden state before each step, `[time, batch, hidden]`.
+            sums: what the input adds, `[time, batch, gates*hidden]`.
+            of_state: the bias of the product with the state, where `sums` are without it.
+            reset_after: whether the reset gate stands behind the product.
+        """
+        b = self.b
+        of_gates = self._product(entering, 0, 3 if reset_after else 2)
+        of_gates = of_gates if of_state is None else b.add(of_gates, of_state)
+        to_z, to_r = (b.add(self._part(sums, k), self._part(of_gates, k)) for k in (0, 1))
+        reset = self._active(0, to_r)
+        if reset_after:
+            inner = self._part(of_gates, 2)
+            through = b.mul(reset, inner)
+        else:
+            inner, through = None, self._product(b.mul(reset, entering), 2, 3)
+        to_h = b.add(self._part(sums, 2), through)
+        gates = (self._active(0, to_z), reset, self._active(1, to_h))
+        return (to_z, to_r, to_h), gates, inner
+
+    def lstm_or_rnn(
+        self, entering: ir.Value, sums: ir.Value, count: int
+    ) -> tuple[tuple[ir.Value, ...], tuple[ir.Value, ...]]:
+        """Writes what goes into the `count` gates, and these; see `gru`."""
+        total = self.b.add(sums, self._product(entering, 0, count))
+        into = tuple(self._part(total, k) for k in range(count))
+        # The last of an LSTM is the candidate.
+        return into, tuple(self._active(int(k == 3), value) for k, value in enumerate(into))
+
+    def _product(self, state: ir.Value, start: int, stop: int) -> ir.Value:
+        n = self.hidden
+        columns = self.b.slice(self.turned, 1, start * n, stop * n)
+        shape = [*dims_of(state)[:2], (stop - start) * n]
+        return self.b.op("MatMul", state, columns, shape=shape)
+
+    def _part(self, value: ir.Value, gate: int) -> ir.Value:
+        return self.b.slice(value, 2, gate * self.hidden, (gate + 1) * self.hidden)
+
+    def _active(self, position: int, value: ir.Value) -> ir.Value:
+        """Writes the activation at a position of the operator's list.
+
+        A gate that is next to closed is a small number, of which onnxruntime's Sigmoid, made for
+        the absolute error, has no digit; shares of a sum divide by such.
+        """
+        b = self.b
+        if self.names[position].lower() == "sigmoid":
+            return b.div(1.0, b.add(b.elementwise("Exp", b.neg(value)), 1.0))
+        return self.functions[position](b, value)
 
 
 def _hidden_states(b: Builder, node: ir.Node, position: int) -> ir.Value:
