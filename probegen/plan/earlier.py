@@ -17,6 +17,7 @@ from probegen.artefact.manifest import Manifest
 from probegen.methods.base import Probe
 from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput
 from probegen.plan.points import ProbePoint
+from probegen.plan.selectors import OF_STATES
 
 _Output = TypeVar("_Output", bound=PlainOutput | GradientOutput | ChainOutput)
 
@@ -73,7 +74,12 @@ def _output_name(
 def _renamed(selector: Any, names: Mapping[str, str]) -> Any:
     if isinstance(selector, list | tuple):
         return [_renamed(part, names) for part in selector]
-    return names.get(selector, selector) if isinstance(selector, str) else selector
+    if not isinstance(selector, str):
+        return selector
+    if selector.startswith(OF_STATES):
+        layer, colon, number = selector.removeprefix(OF_STATES).partition(":")
+        return f"{OF_STATES}{names.get(layer, layer)}{colon}{number}"
+    return names.get(selector, selector)
 
 
 def _without_numbers(name: str) -> str:

@@ -27,13 +27,11 @@ from probegen.plan.model_view import ModelView, Start, StateFacts
 from probegen.plan.naming import output_name
 from probegen.plan.plan import NUDGE, TWIN, GradientOutput, PaddingPlan, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, Shape
-from probegen.plan.selectors import select, too_many
+from probegen.plan.selectors import OF_STATES, select, too_many
 from probegen.plan.targets import steps_spec, target_spec
 
 #: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
 _COUNTS_RANK = 2
-#: What stands in front of the names of states over time: `wrt="states:lstm"`.
-_STATES = "states:"
 #: What explains a model where no gradient is.
 _WITHOUT_GRADIENT = (
     "take a method that needs no gradient (pg.Occlusion, pg.FeatureAblation, pg.KernelSHAP)"
@@ -543,8 +541,8 @@ class GradientPlanner:
             if isinstance(part, str) and part in names:
                 parts.append(names.index(part))
                 continue
-            if isinstance(part, str) and part.startswith(_STATES):
-                parts += self._states(part.removeprefix(_STATES))
+            if isinstance(part, str) and part.startswith(OF_STATES):
+                parts += self._states(part.removeprefix(OF_STATES))
                 continue
             for point in self._view.select(part, "gradient"):
                 is_input = point.role == "input"
@@ -578,7 +576,7 @@ class GradientPlanner:
         """
         points = [p for p in self._view.points if "states" in p.probes]
         found = {s.name: s for p in points for s in self._view.states(p) if not s.is_gate}
-        chosen = [s for name, s in found.items() if fnmatch.fnmatchcase(name, wanted)]
+        chosen = [s for n, s in found.items() if n == wanted or fnmatch.fnmatchcase(n, wanted)]
         whys = {s.name: self._view.why_no_gradient_at(s) for s in found.values()}
         able = [s for s in chosen if not whys[s.name]]
         if able:
@@ -586,7 +584,7 @@ class GradientPlanner:
         others = [name for name, why in whys.items() if not why]
         reasons = "; ".join(f"of {s.name!r}, {whys[s.name]}" for s in chosen)
         raise SelectionError(
-            f"wrt='{_STATES}{wanted}' "
+            f"wrt='{OF_STATES}{wanted}' "
             + (f"takes no gradient: {reasons}." if chosen else "matches no state over time.")
             + (f" States: {', '.join(map(repr, others))}." if others else "")
         )

@@ -25,6 +25,7 @@ from probegen.plan.gradients import GradientPlanner
 from probegen.plan.model_view import ModelView
 from probegen.plan.plain import plain_outputs
 from probegen.plan.plan import (
+    NUDGE,
     ChainOutput,
     GradientGroup,
     GradientOutput,
@@ -32,6 +33,7 @@ from probegen.plan.plan import (
     Plan,
     TargetPlan,
 )
+from probegen.plan.selectors import OF_STATES
 from probegen.plan.several_classes import with_classes
 from probegen.plan.stacks import stacked_outputs
 
@@ -236,6 +238,9 @@ def _resolved(
     paths: list[str] = []
     for output in outputs:
         refs = output.refs if isinstance(output, ChainOutput) else (output.ref,)
+        if isinstance(output, GradientOutput) and output.ref.made == NUDGE:
+            paths.append(OF_STATES + output.called.removeprefix("states/"))
+            continue
         paths += getattr(output, "inputs", ()) or [points[ref.key] for ref in refs]
     resolved = probe.resolved(list(dict.fromkeys(paths)))
     target = outputs[0].spec.target if outputs else None

@@ -23,6 +23,9 @@ from typing import Any
 from probegen.errors import SelectionError, did_you_mean
 from probegen.plan.points import ProbePoint
 
+#: What stands in front of a glob on the names of states over time, in `wrt=` alone.
+OF_STATES = "states:"
+
 #: What a layer can be for; see `pg.inspect`.
 ROLES = (
     "input",

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from probegen.sources.keras.recurrence import Recurrence, keras_loop
-from probegen.sources.keras.timewise import folded
+from probegen.sources.keras.timewise import folded, unfolded
 
 #: Adds a nudge to a state.
 Add = Callable[[Any, Any], Any]
@@ -88,12 +88,15 @@ def make_nudges(
     """
     sequences, folds = recurrence.sequences, recurrence.folds
     batch, time = keras.ops.shape(sequences)[:2]
-    outer = [folds[0].batch, *(f.time for f in folds)] if folds else [batch]
+    # No constant, which a converter would fold: no number is less than 0 in size.
+    none = tf.abs(tf.reshape(sequences, [batch, time, -1])[:, :, 0]) < 0
     over_time, rows = {}, {}
     for suffix, stand_in in wanted.items():
         state = recurrence.flat_states[int(suffix[1:] or 0)]
-        zeros = tf.zeros([*outer, time, *state.shape[1:]], state.dtype)
-        over_time[suffix] = each = stand_in(zeros)
+        sizes = keras.ops.shape(state)[1:]
+        zeros = tf.reshape(tf.cast(none, state.dtype), [batch, time, *[1] * len(sizes)])
+        zeros = tf.broadcast_to(zeros, [batch, time, *sizes])
+        over_time[suffix] = each = stand_in(unfolded(zeros, folds) if folds else zeros)
         for _ in folds:
             each = folded(each)
         rows[suffix] = each

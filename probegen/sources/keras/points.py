@@ -120,7 +120,8 @@ def _point(
         if recurrences_at(trace, call):
             probes.append("states")
     elif call.step_of:
-        reason = f"one step of {call.step_of}; probe that layer"
+        whole = call.step_of
+        reason = f"one step of {whole}; probe that layer, or its states (wrt='states:{whole}')"
     else:
         reason = "runs inside a loop or branch: its values do not leave it"
     return ProbePoint(

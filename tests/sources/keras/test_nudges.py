@@ -154,6 +154,24 @@ def lstm():
     return model(layers.LSTM(4, name="rec"))
 
 
+def test_a_manifest_names_the_states(lstm):
+    probed = pg.instrument(lstm, pg.Saliency(1, wrt="states:*ec"))
+    assert [probe["wrt"] for probe in probed.manifest.probes] == [["states:rec"]]
+
+
+def test_layers_that_keras_numbers_anew(tmp_path):
+    made = []
+    for _ in range(2):
+        keras.utils.set_random_seed(6)
+        x = keras.Input((4, 3), name="x")
+        made.append(
+            keras.Model(x, layers.Dense(2, name="scores")(layers.Bidirectional(layers.GRU(2))(x)))
+        )
+    probed = pg.instrument(made[0], pg.InputGradient(1, wrt="states:*"))
+    pg.export(probed, tmp_path / "m.onnx", dynamic_batch=False)
+    assert pg.verify(tmp_path / "m.onnx", made[1]).passed
+
+
 @pytest.mark.parametrize(
     ("wrt", "said"),
     [
