@@ -134,11 +134,18 @@ class Differences:
         sums = [(sizes * np.abs(s)).reshape(len(sizes), -1).sum(axis=1) for s in each]
         return np.asarray(np.max(sums, axis=0))
 
-    def undecided(self, feed: Mapping[str, Array], group: GradientGroup) -> Array:
-        """Tells in which samples rounding decides which class has the best score, `[batch]`.
+    def undecided(
+        self, feed: Mapping[str, Array], request: Array | None, group: GradientGroup
+    ) -> Array:
+        """Tells in which samples rounding decides which class is explained, `[batch]`.
 
         At one position at least. Behind a function that saturates several classes are 1 but for
         rounding: hiding something then changes the score of another class.
+
+        Args:
+            feed: the inputs.
+            request: the targets asked for, where they are.
+            group: what is explained.
         """
         scores = self._moved.at(feed, {})[0][self._groups.index(group)]
         rows, unit = len(scores), max(_unit(scores.dtype), self._unit)
@@ -146,7 +153,8 @@ class Differences:
             return np.zeros(rows, bool)
         behind, best = np.moveaxis(np.sort(scores.astype(np.float64), axis=-1)[..., -2:], -1, 0)
         near = best - behind <= _TIED * unit * np.maximum(np.abs(best), np.abs(behind))
-        return np.asarray(near.reshape(rows, -1).any(axis=1))
+        asked = np.zeros(rows, bool) if request is None else np.asarray(request) >= 0
+        return np.asarray(near.reshape(rows, -1).any(axis=1) & ~asked)
 
     def verdicts(
         self,

@@ -496,7 +496,7 @@ class Comparison:
         }
 
     def _moves(self, output: OutputSpec, call: Call, known: Moved) -> Array:
-        """Returns what each row of a reference moves by: anything where its class is undecided.
+        """Returns what each row moves by: a hard one by anything, where its class is undecided.
 
         Noise on its inputs moves no class that is as good as another because both are saturated.
         """
@@ -504,11 +504,12 @@ class Comparison:
         if group is None or group.target.spec.several or self._differences is None:
             return known.by
         try:
-            undecided = self._differences.undecided(call.batch.feed, group)
+            undecided = self._differences.undecided(call.batch.feed, call.target, group)
         except Exception:  # a witness that cannot be heard proves nothing
             return known.by
-        same = undecided.shape == known.by.shape
-        return np.where(undecided, np.inf, known.by) if same else known.by
+        if undecided.shape != known.by.shape:
+            return known.by
+        return np.where(undecided & np.asarray(call.batch.hard), np.inf, known.by)
 
     def _group_of(self, output: OutputSpec) -> GradientGroup | None:
         """Returns what explains an output by scores at changed inputs; None of others."""

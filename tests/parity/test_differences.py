@@ -322,7 +322,7 @@ def test_terms_that_are_computed_near_1_are_rounded_as_1():
 
 @pytest.mark.parametrize(
     ("mode", "undecided"),
-    [("argmax", [False, True, True]), ("input", [False, True, True]), ("index", [False] * 3)],
+    [("argmax", [False, True, True]), ("input", [False, False, True]), ("index", [False] * 3)],
 )
 def test_classes_that_are_as_good_but_for_rounding_are_undecided(mode, undecided):
     """Behind a function that saturates; one position of two is enough."""
@@ -331,7 +331,8 @@ def test_classes_that_are_as_good_but_for_rounding_are_undecided(mode, undecided
     moved = SimpleNamespace(at=lambda *_: ([scores], {}))
     index = (None, 0) if mode == "index" else None
     group = SimpleNamespace(target=TargetPlan(TargetSpec(mode, index)))
-    assert Differences(moved, [group]).undecided({}, group).tolist() == undecided
+    request = np.array([-1, 2, -1]) if mode == "input" else None
+    assert Differences(moved, [group]).undecided({}, request, group).tolist() == undecided
 
 
 @pytest.mark.parametrize(("computed_in", "said"), [("float64", True), ("float16", False)])
