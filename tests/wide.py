@@ -62,6 +62,7 @@ WIDE = (
     "tests/sources/keras/test_recurrence.py::test_gates_of_layers_that_compute_in_halves",
     "tests/sources/keras/test_nudges.py::test_fused_operators_stay",
     "tests/sources/keras/test_nudges.py::test_layers_that_keras_numbers_anew",
+    "tests/test_left_padding.py::test_",
     "tests/test_litert.py::test_recurrent_layers_of_a_fixed_length",
     "tests/methods/test_attention_on_grids.py::test_it_is_that_of_one_sequence_of_all_positions[frames",
     "tests/methods/test_attention_on_grids.py::test_tensorflow_computes_it_too",

@@ -6,6 +6,7 @@
 ``"re:conv\\d+$"``      regular expression, searched in the path
 ``"type:Conv2D"``      class name of the layer or of one of its bases (a glob)
 ``"role:attention"``   role, as `pg.inspect` shows it
+``"states:lstm"``      in ``wrt=`` alone: glob on the names of hidden states over time
 ``-1``                 index into the model's own list of layers
 a layer                that layer, all its calls
 a callable             predicate on a `ProbePoint`
