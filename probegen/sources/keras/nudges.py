@@ -148,8 +148,11 @@ def why_no_gradient(recurrence: Recurrence, suffix: str, made: Sequence[Any]) ->
     """
     if recurrence.beside:
         return "the layer runs once for each step of the layer around it"
-    if suffix not in hidden_states(recurrence):
+    cells = hidden_states(recurrence)
+    if suffix not in cells:
         return "it is no hidden state, and a cell makes its hidden state of it in the same step"
+    if sum(cell is cells[suffix] for cell in cells.values()) > 1:
+        return "its cell runs several times in a step"
     if len(made) < 2:
         return "its cell is no layer"
     output, state, *others = made

@@ -203,6 +203,13 @@ def test_a_cell_that_makes_more_of_its_state_is_refused():
         pg.instrument(made, pg.InputGradient(1, wrt="states:rec"))
 
 
+def test_a_cell_that_runs_twice_in_a_step_is_refused():
+    cell = layers.GRUCell(3)
+    made = model(layers.RNN([cell, cell], name="rec"))
+    with pytest.raises(SelectionError, match="its cell runs several times in a step"):
+        pg.instrument(made, pg.InputGradient(1, wrt="states:rec"))
+
+
 def test_states_of_a_file_are_refused():
     text = """<ir_version: 8, opset_import: ["" : 18]>
     gru (float[time, batch, 3] x) => (float[1, batch, 2] h)

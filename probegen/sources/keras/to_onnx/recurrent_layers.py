@@ -78,7 +78,8 @@ def fused_inner_loop(
     """
     run = _fused_cells(layer, sequences, initial_state, mask, training, nudges)
     if run is None and unroll and not nudges and _can_unroll(layer, sequences, mask):
-        loop = Recurrence(layer, "", sequences, initial_state, mask, training)
+        first = initial_state if keras.tree.is_nested(initial_state) else [initial_state]
+        loop = Recurrence(layer, "", sequences, first, mask, training)
         return keras_loop(loop, sequences, loop.output_and_states, unroll=True), None
     if run is None:
         return original(layer, sequences, initial_state, mask, training), None
