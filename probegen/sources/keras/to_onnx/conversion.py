@@ -148,6 +148,10 @@ def _guarded() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in _LEFT_ALONE:
             stack.enter_context(mock.patch.object(tf2onnx.tfonnx, name, _as_it_is))
+        name, merge = "rewrite_conv2d_with_pad", tf2onnx.tfonnx.rewrite_conv2d_with_pad
+        stack.enter_context(
+            mock.patch.object(tf2onnx.tfonnx, name, _of_convolutions_without_padding(merge))
+        )
         stack.enter_context(
             mock.patch.object(tf2onnx.handler.tf_op, "create_mapping", create_guarded)
         )
@@ -195,6 +199,19 @@ def _forget_the_last_reader(forget: Callable[..., None]) -> Callable[..., None]:
         forget(graph, name, node, only_graph)
 
     return forget_the_last
+
+
+def _of_convolutions_without_padding(merge: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Returns what merges padding layers into convolutions, without those that pad by themselves.
+
+    tf2onnx puts the layer's widths in the place of those that a dilated convolution has.
+    """
+
+    def merged(graph: Any, ops: Sequence[Any]) -> Any:
+        merge(graph, [op for op in ops if not any(op.get_attr_value("explicit_paddings", []))])
+        return ops
+
+    return merged
 
 
 def _as_it_is(_: Any, ops: Any) -> Any:

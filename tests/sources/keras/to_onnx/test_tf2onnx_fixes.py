@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import onnx
@@ -165,3 +167,15 @@ def test_traces_of_matrices_that_are_not_square(tmp_path):
         slopes[:, i] = last[:, 1, None] * kernel[:, i]
     (gradient,) = (n for n in found if n.startswith("input_gradient/"))
     np.testing.assert_allclose(found[gradient].array, np.stack([slopes] * 2), rtol=1e-5)
+
+
+def test_a_padding_layer_before_a_convolution_that_pads_and_is_dilated(tmp_path: Path) -> None:
+    """tf2onnx puts the layer's widths in the place of the convolution's own."""
+    x = keras.Input((5, 8, 2))
+    y = layers.ZeroPadding2D([[2, 2], [0, 2]])(x)
+    y = layers.Conv2D(3, [1, 3], padding="same", dilation_rate=2)(y)
+    model = keras.Model(x, layers.GlobalMaxPooling2D()(y))
+    pg.compile(model, [], tmp_path / "m.onnx", verify=False)
+    rows = np.random.default_rng(0).standard_normal((2, 5, 8, 2)).astype(np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(rows).predictions
+    np.testing.assert_allclose(next(iter(found.values())), np.asarray(model(rows)), atol=1e-5)
