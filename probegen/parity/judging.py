@@ -500,8 +500,10 @@ class Comparison:
 
         Noise on its inputs moves no class that is as good as another because both are saturated.
         """
+        if self._witnesses.get(output.name) != SCORES or self._differences is None:
+            return known.by
         group = self._group_of(output)
-        if group is None or group.target.spec.several or self._differences is None:
+        if group.target.spec.several:
             return known.by
         try:
             undecided = self._differences.undecided(call.batch.feed, call.target, group)
@@ -511,10 +513,8 @@ class Comparison:
             return known.by
         return np.where(undecided & np.asarray(call.batch.hard), np.inf, known.by)
 
-    def _group_of(self, output: OutputSpec) -> GradientGroup | None:
-        """Returns what explains an output by scores at changed inputs; None of others."""
-        if self._witnesses.get(output.name) != SCORES:
-            return None
+    def _group_of(self, output: OutputSpec) -> GradientGroup:
+        """Returns what explains the score that an attribution is of."""
         groups = self.program.plan.groups
         return next(g for g in groups if any(o.spec.name == output.name for o in g.outputs))
 
@@ -617,13 +617,9 @@ class Comparison:
         """
         known = self._scores(output, call)
         differences = self._differences if in_doubt else None
-        group = next(
-            g
-            for g in self.program.plan.groups
-            if any(o.spec.name == output.name for o in g.outputs)
-        )
         if differences is None:
             return known
+        group = self._group_of(output)
         near = 0.0
         if not group.target.spec.logits and group.target.spec.layer is None:
             near = self.reference.computed_near(str(group.target.spec.output))

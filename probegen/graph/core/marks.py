@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.replacing import replace_value
 
 MARK_DOMAIN = "probegen"
@@ -19,7 +20,6 @@ MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
 STRAIGHT_THROUGH = "StraightThrough"
 NUDGED = "Nudged"
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 #: In the names of marks that masks pass.
 MASK_NAME = "probegen_mask"
 #: Key in the metadata that nodes carry in memory: all gradients of the node's first output add up

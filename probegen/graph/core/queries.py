@@ -8,7 +8,10 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.values import subgraphs_of
+from probegen.graph.core.values import constant_of, subgraphs_of
+
+#: Operators that go along an axis of time, from a state to the next.
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 def constants_of(model: ir.Model) -> Callable[[Container[int]], Iterator[npt.NDArray[Any]]]:
@@ -130,6 +133,11 @@ def inputs_of(node: ir.Node) -> Iterable[ir.Value]:
             yield value
     for graph in subgraphs_of(node):
         yield from captured_values(graph)
+
+
+def varying_inputs(node: ir.Node) -> list[ir.Value]:
+    """Returns what a node reads itself and what is not known at compile time, in its order."""
+    return [v for v in node.inputs if v is not None and constant_of(v) is None]
 
 
 def captured_values(graph: ir.Graph) -> list[ir.Value]:

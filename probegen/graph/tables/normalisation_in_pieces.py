@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
-from probegen.graph.core.queries import key_of
+from probegen.graph.core.queries import key_of, varying_inputs
 from probegen.graph.core.values import constant_of, shape_of, whole_numbers
 
 #: Means; tf2onnx writes those over the last axes as a pooling.
@@ -130,9 +130,9 @@ def _divided_within(value: ir.Value) -> ir.Value | None:
             measured = _measured(factor, divides)
             if measured is not None:
                 return _whole(measured)
-        scaled = key_of(node) in ("Mul", "Div") and len(_varying(node)) == 1
+        scaled = key_of(node) in ("Mul", "Div") and len(varying_inputs(node)) == 1
         if scaled or key_of(node) in ("Add", "Sub", "Sum", "Neg"):
-            pending += _varying(node)
+            pending += varying_inputs(node)
     return None
 
 
@@ -149,7 +149,7 @@ def _terms(term: _Term, whole: ir.Value, inner: set[ir.Value]) -> Iterator[_Term
     if ends or node is None or len(inner) > _MOST_NODES:
         yield term
         return
-    key, varying = key_of(node), _varying(node)
+    key, varying = key_of(node), varying_inputs(node)
     inner.add(value)
     if key in ("Add", "Sub", "Sum", "Neg"):
         for i, addend in enumerate(node.inputs):
@@ -193,7 +193,7 @@ def _measured(value: ir.Value, turned: bool) -> ir.Value | None:
     """
     node = value.producer()
     while node is not None and key_of(node) in _OF_SIZES:
-        varying = _varying(node)
+        varying = varying_inputs(node)
         if len(varying) != 1:
             return None
         turned = turned != _turned(node, varying[0])
@@ -249,7 +249,7 @@ def _whole(value: ir.Value) -> ir.Value:
     """
     node = value.producer()
     while node is not None and key_of(node) in ("Neg", "Mul", "Div") and node.inputs[0] is not None:
-        varying = _varying(node)
+        varying = varying_inputs(node)
         if len(varying) != 1 or (key_of(node) == "Div" and varying[0] is not node.inputs[0]):
             break
         value = varying[0]
@@ -283,7 +283,3 @@ def _bare(value: ir.Value) -> ir.Value:
         value = node.inputs[0]
         node = value.producer()
     return value
-
-
-def _varying(node: ir.Node) -> list[ir.Value]:
-    return [v for v in node.inputs if v is not None and constant_of(v) is None]

@@ -29,7 +29,7 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of_one
-from probegen.graph.core.queries import key_of
+from probegen.graph.core.queries import RECURRENT, key_of, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 from probegen.graph.tables.common import sloped
 from probegen.graph.vjp import RULES
@@ -56,7 +56,6 @@ RECTIFIERS: Mapping[str, bool] = {
 #: Operators that join several tensors, in which a rectifier may be spelled.
 _JOINING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Sum")
 #: Cells whose activations may be rectifiers.
-_CELLS = ("LSTM", "GRU", "RNN")
 _OF_CELLS = ("relu", "thresholdedrelu", "leakyrelu", "elu", "softplus", "affine")
 
 #: Operators that hold graphs of their own.
@@ -84,7 +83,7 @@ def _table(rectify: _Rectify) -> Mapping[str, Rule]:
     own = dict(RULES)
     for key in (*RECTIFIERS, *_JOINING, "Clip"):
         own[key] = _with_rectifiers(RULES[key], rectify)
-    for key in _CELLS:
+    for key in RECURRENT:
         own[key] = _without_rectifiers_inside(RULES[key])
     own.update(dict.fromkeys(_WITH_BODIES, _in_a_body))
     return own
@@ -166,7 +165,7 @@ def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
     first = node.inputs[0] if node.inputs else None
     if first is None or _begins_a_clip(node):
         return None
-    varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    varying = varying_inputs(node)
     if key in RECTIFIERS:
         found = FunctionOfOne(first, (node,)), RECTIFIERS[key]
     elif key == "Clip" and _is_rectifying_clip(node):
@@ -205,7 +204,7 @@ def _between_bounds(node: ir.Node) -> FunctionOfOne | None:
 def _bounded(node: ir.Node) -> ir.Value | None:
     """Returns what a node bounds by a constant; None for nodes that do nothing of the kind."""
     key = key_of(node)
-    varying = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    varying = varying_inputs(node)
     bounds = key == "Relu" or (key in ("Min", "Max") and len(node.inputs) > 1)
     return varying[0] if bounds and len(varying) == 1 else None
 

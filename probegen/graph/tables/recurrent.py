@@ -42,8 +42,6 @@ _SMALL = 1e-4
 _STEP = 1e-3
 #: What a state is moved away from 0 by, at least.
 _LEAST_EPSILON = 1e-4
-#: Operators of this file.
-CELLS = frozenset({"LSTM", "GRU", "RNN"})
 
 
 def relevance(

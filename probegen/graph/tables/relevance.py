@@ -44,7 +44,7 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused, Rule, Walk, gradients, influenced_by
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import standing_apart
-from probegen.graph.core.queries import inputs_of, key_of, sole_reader
+from probegen.graph.core.queries import RECURRENT, inputs_of, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
 from probegen.graph.tables.common import (
     Normalisation,
@@ -58,7 +58,7 @@ from probegen.graph.tables.normalisation_in_pieces import (
     divided_by_own_size,
     normalisation_in_pieces,
 )
-from probegen.graph.tables.recurrent import CELLS, relevance
+from probegen.graph.tables.recurrent import relevance
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.graph.vjp.masks import above, below
@@ -398,7 +398,7 @@ class _Relevance:
 #: Operators with a rule of their own -> what writes it.
 _OWN: Mapping[str, Callable[[_Relevance, Walk, ir.Node, Dys], Gradients]] = {
     **dict.fromkeys(("ReduceSumSquare", "ReduceLogSum", "ReduceProd"), _Relevance._reduction),
-    **dict.fromkeys(CELLS, _Relevance._cells),
+    **dict.fromkeys(RECURRENT, _Relevance._cells),
 }
 
 

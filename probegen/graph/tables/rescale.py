@@ -43,7 +43,7 @@ from probegen.graph.core.copying import copy_node, standing_apart
 from probegen.graph.core.elementwise import FunctionOfOne
 from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
-from probegen.graph.core.queries import depending_on, inputs_of, key_of, nodes_from
+from probegen.graph.core.queries import RECURRENT, depending_on, inputs_of, key_of, nodes_from
 from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables.common import (
@@ -55,7 +55,7 @@ from probegen.graph.tables.common import (
     scattered_extreme,
     sloped,
 )
-from probegen.graph.tables.recurrent import CELLS, multipliers
+from probegen.graph.tables.recurrent import multipliers
 from probegen.graph.tables.rescaled_reductions import (
     MULTIPLIERS,
     ReducedPair,
@@ -309,7 +309,7 @@ class Reference:
             yield moving[0], _OWN[key](self, walk, node, given(dy))
         elif key in _MAXIMA or scattered_extreme(node):
             yield from self._maximum(walk, node, given(dy), moving)
-        elif key in CELLS:
+        elif key in RECURRENT:
             yield from self._cells(walk, node, dy)
         else:
             raise Refused(f"it has no DeepLIFT rule{in_what_use(key)}")

@@ -14,11 +14,10 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from probegen.graph.core.marks import STRAIGHT_THROUGH
-from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.queries import inputs_of, varying_inputs
 from probegen.graph.core.values import (
     Dim,
     attribute,
-    constant_of,
     same_shape,
     shape_of,
     whole_numbers,
@@ -131,7 +130,7 @@ def _is_mask(value: ir.Value | None, depth: int = 0) -> bool:
         return node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.BOOL
     if node.op_type not in _MAKING_MASKS:
         return False
-    made = [v for v in node.inputs if v is not None and constant_of(v) is None]
+    made = varying_inputs(node)
     return all(_is_mask(v, depth + 1) for v in made)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.queries import RECURRENT, inputs_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.loops.iteration import is_loop, iteration_of, trip_count
@@ -47,7 +47,6 @@ _REDUCING = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
     | {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "ArgMax", "ArgMin"}
 )
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 class BatchAxes:
@@ -588,7 +587,7 @@ _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys(_CHANNELS_SECOND, _channels_second),
     **dict.fromkeys(_SAME_RANK, _first),
     **dict.fromkeys(_BROADCASTING, _broadcasting),
-    **dict.fromkeys(_RECURRENT, _recurrent),
+    **dict.fromkeys(RECURRENT, _recurrent),
     **dict.fromkeys(("Concat", "Split", "TopK"), _along),
     **dict.fromkeys(_REDUCING, _reduce),
     "Transpose": _transpose,

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, shape_of
 from probegen.sources.onnx.names import nodes_of, told
 
-_RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 #: Position of the first state among the inputs of a recurrent operator.
 _STATE = 5
 
@@ -28,7 +28,7 @@ def fix_sizes(graph: ir.Graph) -> Iterator[str]:
         For the manifest, which size is what.
     """
     for node in nodes_of(graph):
-        if node.op_type not in _RECURRENT or node.domain or len(node.inputs) <= _STATE:
+        if node.op_type not in RECURRENT or node.domain or len(node.inputs) <= _STATE:
             continue
         source, state = node.inputs[0], node.inputs[_STATE]
         rows, first = _axis(source, 1 - attribute(node, "layout", 0)), _axis(state, 1)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.loops.iteration import nodes_with_bodies
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
@@ -34,7 +35,6 @@ _CHANNELS_SECOND = frozenset(
     | {"GroupNormalization", "LRN", "DepthToSpace", "SpaceToDepth", "GridSample"}
 )
 _CHANNELS_LAST = frozenset({"LayerNormalization", "RMSNormalization"})
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 #: What exporters and people call the size of the batch.
 _BATCH_NAME = re.compile(r"(?i)(dynamic_)?(batch|batch_?size|n_?batch|bs|n|b)(_?(axis|dim))?")
 #: Tensors of this rank that nothing is known of are taken for `[batch, time, channel]`.
@@ -306,7 +306,7 @@ class Layouts:
         if strong and node.op_type in _CHANNELS_SECOND and not _centres(node):
             for value in (node.inputs[0], node.outputs[0]):
                 self._learn(value, self._second(value, _mixes_positions(node)))
-        elif strong and node.op_type in _RECURRENT:
+        elif strong and node.op_type in RECURRENT:
             batch_first = attribute(node, "layout", 0) == 1
             own = (BATCH, TIME, CHANNEL) if batch_first else (TIME, BATCH, CHANNEL)
             self._learn(node.inputs[0], own)
@@ -408,7 +408,7 @@ _NOT_ELEMENTWISE = frozenset(
     {"Reshape", "Flatten", "MatMul", "Gemm", "Einsum", "Shape", "Size", "Expand", "ArgMax"}
     | {"ArgMin", "NonZero", "OneHot", "Gather", "GatherND", "GatherElements", "Compress", "If"}
     | {"Loop", "Scan", "ConstantOfShape", "Range", "Constant", "TopK", "Unique"}
-    | _RECURRENT
+    | RECURRENT
 )
 
 _Move = Callable[[_Names], Sequence[str | None]]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.core.queries import key_of
+from probegen.graph.core.queries import RECURRENT, key_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, shape_of
 from probegen.graph.loops.iteration import nodes_with_bodies
@@ -19,7 +19,6 @@ from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 
 #: How tf2onnx and onnx call a size that nobody gave a name.
 UNNAMED = "unk__"
-_RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 #: Positions of what a recurrent operator reads for each sequence, and where the batch is in it.
 _BY_SEQUENCE = ((4, 0), (5, 1), (6, 1))
 
@@ -74,7 +73,7 @@ def _equal_sizes(node: ir.Node) -> Iterator[Sequence[Dim]]:
     elif kind == "Concat" and len({len(s) for s in shapes}) == 1 and shapes[0]:
         joined = attribute(node, "axis") % len(shapes[0])
         yield from (d for i, d in enumerate(zip(*shapes, strict=True)) if i != joined)
-    elif kind in _RECURRENT and len(shapes[0]) == 3:
+    elif kind in RECURRENT and len(shapes[0]) == 3:
         first = attribute(node, "layout", 0) == 1
         sizes = [shapes[0][0 if first else 1]]
         for place, axis in _BY_SEQUENCE:

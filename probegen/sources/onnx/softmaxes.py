@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from probegen.graph.core.queries import operands
+from probegen.graph.core.queries import operands, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, shape_of, whole_numbers
 
 #: Operators that exponentials pass on the way to their sum.
@@ -70,7 +70,7 @@ def _summed(above: ir.Value, under: ir.Value) -> tuple[int, ...]:
     for _ in range(_MOST_STEPS):
         if node is None or node.domain or node.op_type not in _GUARDS:
             break
-        own = [v for v in node.inputs if v is not None and constant_of(v) is None]
+        own = varying_inputs(node)
         node = own[0].producer() if len(own) == 1 else None
     if node is None or node.op_type != "ReduceSum" or node.inputs[0] is not above:
         return ()

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from probegen.graph.core.elementwise import COMPUTED
 from probegen.graph.core.marks import MARK_DOMAIN
-from probegen.graph.core.queries import key_of
+from probegen.graph.core.queries import key_of, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, new_initializer, shape_of
 
 #: How many nodes a function may be spelled in, Transposes among them.
@@ -40,7 +40,7 @@ def transpose_before_functions(model: ir.Model) -> None:
             continue
         place = {node: float(i) for i, node in enumerate(graph)}
         for node in list(place):
-            function = _function_to(node, place) if len(_varying(node)) > 1 else None
+            function = _function_to(node, place) if len({*varying_inputs(node)}) > 1 else None
             if function is not None:
                 written = _write(node, graph, *function)
                 place |= dict.fromkeys(written, place[node] - 0.5)
@@ -64,7 +64,7 @@ def _function_to(
     if key_of(last) not in COMPUTED or shape is None:
         return None
     plain = tuple(range(len(shape)))
-    orders = dict.fromkeys(_varying(last), plain)
+    orders = dict.fromkeys(varying_inputs(last), plain)
     open_ends, nodes = set(orders), list[ir.Node]()
     while len(open_ends) > 1:
         end = max(open_ends, key=lambda v: place.get(v.producer(), -1))  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def _function_to(
             order = tuple(perm[i] for i in order)
         elif key_of(maker) not in COMPUTED or end is not maker.outputs[0]:
             return None
-        for value in _varying(maker):
+        for value in varying_inputs(maker):
             if orders.setdefault(value, order) != order:
                 return None
             open_ends.add(value)
@@ -151,8 +151,3 @@ def _constant(graph: ir.Graph, value: ir.Value | None, order: _Order) -> ir.Valu
 
 def _is_plain(order: _Order) -> bool:
     return order == tuple(sorted(order))
-
-
-def _varying(node: ir.Node) -> list[ir.Value]:
-    """Returns what a node reads that is not constant, each once."""
-    return list(dict.fromkeys(v for v in node.inputs if v is not None and constant_of(v) is None))

@@ -14,7 +14,8 @@ import onnx_ir as ir
 import tensorflow as tf
 
 from probegen.errors import ExportError
-from probegen.graph.core.marks import MARK, MARK_DOMAIN, NUDGED, RECURRENT, give_nudge
+from probegen.graph.core.marks import MARK, MARK_DOMAIN, NUDGED, give_nudge
+from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.replacing import replace_value
 
 _NAME = "probegen_nudge"
