@@ -53,6 +53,10 @@ DIAGONALS = {
     "set diag below": (lambda x: tf.linalg.set_diag(x, x[..., 0, :3] * 2, k=-1), (4, 5)),
     "diag part": (lambda x: tf.linalg.diag_part(x, k=1), (4, 5)),
     "diag part below": (lambda x: tf.linalg.diag_part(x, k=-2), (5, 4)),
+    "diag part of whole numbers": (
+        lambda x: x[..., 0] * tf.cast(tf.linalg.diag_part(tf.cast(3 * x, tf.int32)), tf.float32),
+        (4, 5),
+    ),
     "diagonal of other axes": (lambda x: ops.diagonal(x, axis1=1, axis2=-1), (4, 2, 3)),
 }
 

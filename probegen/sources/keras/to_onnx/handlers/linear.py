@@ -74,8 +74,7 @@ def matrix_diag(context: Any, node: Any, _: str, __: Any) -> None:
         widths = np.zeros((2, rank), np.int64)
         widths[:, -1] = max(-k, 0), max(k, 0)
         placed = w.op("Pad", w.inputs[0], w.indices(widths.ravel())) if k else w.inputs[0]
-        bounds = w.const(0, _Type.INT64), w.reshape(w.size(placed, rank - 1), [])
-        along = w.op("Range", *bounds, w.const(1, _Type.INT64), dtype=_Type.INT64)
+        along = _counted(w, 0, w.size(placed, rank - 1))
         columns_of_rows = w.op("Add", along, w.const(k, _Type.INT64), dtype=_Type.INT64)
         there = w.test("Equal", w.unsqueeze(columns_of_rows, [1]), along)
         _finish_choice(w, there, w.unsqueeze(placed, [-1]), w.const(padding))
@@ -88,8 +87,19 @@ def matrix_diag(context: Any, node: Any, _: str, __: Any) -> None:
 
 
 def _finish_choice(w: Writer, condition: str, one: str, other: str) -> None:
-    carrier = w.dtype if w.dtype in FLOATS or w.dtype == _Type.INT64 else _Type.INT64
+    carrier = _carrier(w)
     w.give(w.where(condition, w.cast(one, carrier), w.cast(other, carrier)))
+
+
+def _carrier(w: Writer) -> int:
+    """Returns an element type that holds the node's, and that runtimes choose between values of."""
+    return w.dtype if w.dtype in FLOATS else _Type.INT64
+
+
+def _counted(w: Writer, first: int, end: str) -> str:
+    """Returns the whole numbers from one up to an int64 tensor `[1]`, that one left out."""
+    bounds = w.const(first, _Type.INT64), w.reshape(end, []), w.const(1, _Type.INT64)
+    return w.op("Range", *bounds, dtype=_Type.INT64)
 
 
 def matrix_diag_part(context: Any, node: Any, _: str, __: Any) -> None:
@@ -102,17 +112,14 @@ def matrix_diag_part(context: Any, node: Any, _: str, __: Any) -> None:
     x, rank = w.inputs[0], w.rank_of(w.inputs[0])
     if diagonals is None or np.ptp(diagonals) or rank is None:
         return
-    k, whole = int(np.ravel(diagonals)[0]), _Type.INT64
+    k, carrier = int(np.ravel(diagonals)[0]), _carrier(w)
     rows, columns = (w.size(x, axis) for axis in (rank - 2, rank - 1))
-    along = [
-        w.op("Range", w.const(first, whole), w.reshape(end, []), w.const(1, whole), dtype=whole)
-        for first, end in ((0, rows), (-k, w.op("Sub", columns, w.indices([k]), dtype=whole)))
-    ]
-    there = w.test("Equal", w.unsqueeze(along[0], [1]), along[1])
-    carrier = w.dtype if w.dtype in FLOATS or w.dtype == whole else whole
+    end = w.op(
+        "Sub", columns, w.indices([k]), dtype=_Type.INT64
+    )  # the row behind the last column's
+    there = w.test("Equal", w.unsqueeze(_counted(w, 0, rows), [1]), _counted(w, -k, end))
     kept = w.sum(w.where(there, w.cast(x, carrier), w.const(0, carrier)), [rank - 1])
-    bounds = w.indices([max(-k, 0)]), w.op("Sub", columns, w.indices([k]), dtype=whole)
-    w.give(w.op("Slice", kept, *bounds, w.indices([rank - 2])))
+    w.give(w.op("Slice", kept, w.indices([max(-k, 0)]), end, w.indices([rank - 2]), dtype=carrier))
 
 
 def matrix_set_diag(context: Any, node: Any, _: str, __: Any) -> None:
@@ -151,8 +158,7 @@ def matrix_band_part(context: Any, node: Any, _: str, __: Any) -> None:
         raise ValueError("it needs matrices whose number of axes is known")
 
     def places(axis: int, behind: int) -> str:
-        bounds = w.const(0, whole), w.reshape(w.size(x, axis), []), w.const(1, whole)
-        return w.reshape(w.op("Range", *bounds, dtype=whole), [-1, *[1] * behind])
+        return w.reshape(_counted(w, 0, w.size(x, axis)), [-1, *[1] * behind])
 
     distance = w.op("Sub", places(rank - 2, 1), places(rank - 1, 0), dtype=whole)
     conditions = []
@@ -160,6 +166,6 @@ def matrix_band_part(context: Any, node: Any, _: str, __: Any) -> None:
         most = w.cast(limit, whole)
         all_of_it = w.test("Less", most, w.const(0, whole))
         conditions.append(w.test("Or", all_of_it, w.test("LessOrEqual", far, most)))
-    carrier = w.dtype if w.dtype in FLOATS or w.dtype == whole else whole
+    carrier = _carrier(w)
     inside = w.test("And", *conditions)
     w.give(w.where(inside, w.cast(x, carrier), w.const(0, carrier)))
