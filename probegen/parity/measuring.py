@@ -223,7 +223,9 @@ def _check_calls(
     """
     if seen:
         run = functools.partial(_explained, art, reference)
-        check_differences_apart(program.plan, calls[0], run, program.source.name)
+        check_differences_apart(
+            program.plan, calls[0], run, program.source.name, reference.computed_in
+        )
     hard = [c.batch.hard for c in calls]
     check_cancellation(described, [c.expected for c in calls], hard)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import Manifest
 from probegen.artefact.rows import as_described, fixed_batch, rows_first
 from probegen.errors import ProbegenError, VerificationError
+from probegen.parity.comparison import base_limit
 from probegen.parity.judging import Call
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import ORDINARY, Batch
@@ -50,15 +51,12 @@ def check_samples_apart(
         raise VerificationError(mixed)
 
 
-#: How far differences from a baseline move, of their length, before other samples move them.
-_DIFFERENCES_MOVED = 0.05
-
-
 def check_differences_apart(
     plan: Plan,
     call: Call,
     run: Callable[[Mapping[str, Array], Array | None], Mapping[str, Array]],
     name: str,
+    computed_in: str,
 ) -> None:
     """Refuses differences from a baseline that go from one sample to another.
 
@@ -71,13 +69,15 @@ def check_differences_apart(
         call: one call of the artefact.
         run: computes the outputs for inputs and targets, samples first.
         name: of the source model.
+        computed_in: the coarsest element type on the way.
 
     Raises:
-        VerificationError: one moves where the others are exchanged; says what would work.
+        VerificationError: one moves where the others are exchanged, by more than a certificate
+            allows; says what would work.
     """
     described, batch = plan.manifest, call.batch
     tabled = [g for g in plan.groups if g.table is not None and g.table.from_baseline]
-    outputs = [o.spec.name for g in tabled for o in g.outputs]
+    outputs = [o.spec for g in tabled for o in g.outputs]
     asks_more = described.region_input is not None or described.groups_input is not None
     if not outputs or batch.size < 2 or ORDINARY not in batch.rows or asks_more:
         return
@@ -86,12 +86,13 @@ def check_differences_apart(
     same = None if target is None else np.full_like(target, target[row])
     alone = run(_copies(batch.feed, described, row), same)
     for output in outputs:
-        before, after = (v[output][row].astype(np.float64) for v in (call.got, alone))
+        before, after = (v[output.name][row].astype(np.float64) for v in (call.got, alone))
         moved, size = np.linalg.norm(before - after), np.linalg.norm(after)
-        if moved > _DIFFERENCES_MOVED * size:
+        if moved > base_limit(output, computed_in) * size:
+            share = moved / size if size else 1
             raise VerificationError(
-                f"{output!r} of sample {row} depends on the other samples of its batch, though "
-                f"predictions of {name!r} do not: it moves by {moved / size if size else 1:.0%} "
+                f"{output.name!r} of sample {row} depends on the other samples of its batch, "
+                f"though predictions of {name!r} do not: it moves by {share:.1%} "
                 "where they are exchanged. A maximum or minimum over the batch axis (that of a mel "
                 "spectrogram's dynamic range, say) does so. Take a gradient method, or compile it "
                 "for one sample at a time with dynamic_batch=False (--static-batch)."
