@@ -31,6 +31,7 @@ WIDE = (
     "tests/runtime/test_verification.py::test_all_forms_of_artefacts[SavedModel",
     "tests/sources/keras/texts/test_attached.py::test_a_tokenizer_inside_of_a_model[word pieces",
     "tests/sources/keras/to_onnx/test_canonical.py::test_two_processes_write_the_same_bytes",
+    "tests/sources/keras/to_onnx/test_handlers.py::test_transforms_of_an_open_length",
     "tests/methods/test_channels_first.py::test_what_channels_first_say",
     "tests/test_same_bytes.py::test_the_same_bytes",
     "tests/test_same_bytes.py::test_all_files_are_compared",

@@ -314,6 +314,34 @@ def test_patches_and_spectra(name: str, tmp_path: Path) -> None:
     assert all(p.max_rel < 1e-4 for p in report.values())
 
 
+def transforms(x: Any) -> Any:
+    """Every discrete Fourier transform, forth and back, of a tensor whose middle axis is open."""
+    turned = tf.transpose(x, (0, 2, 1))
+    spectrum = ops.rfft(turned)
+    parts = [
+        *ops.fft2((x, ops.cos(x))),
+        *ops.ifft2((x, ops.tanh(x))),
+        *(part * ops.square(part) for part in spectrum),
+        ops.irfft(spectrum) ** 3,  # of an even length, whatever that of x is
+        tf.signal.irfft(tf.complex(*spectrum), [tf.shape(x)[1]]) * turned,
+        tf.signal.irfft2d(tf.signal.rfft2d(x), [tf.shape(x)[1], 4]) * x,
+    ]
+    return ops.stack([ops.sum(ops.tanh(part / 8), axis=(1, 2)) for part in parts], axis=-1)
+
+
+def test_transforms_of_an_open_length(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None, 4), name="x")
+    y = layers.Lambda(transforms, output_shape=(9,))(x)
+    model = keras.Model(x, layers.Dense(3, name="scores")(layers.Activation("softsign")(y)))
+    pg.compile(model, [pg.InputGradient(1)], tmp_path / "m.onnx", verify=False)
+    for length in (2, 9):
+        values = np.random.default_rng(0).standard_normal((3, length, 4)).astype(np.float32)
+        values[1] = 0
+        report = measure(tmp_path / "m.onnx", model, values)
+        assert all(p.max_rel < 1e-4 for p in report.values()), length
+
+
 OPEN_SIZES = {
     "bicubic": lambda x: tf.image.resize(x, (5, 7), "bicubic"),
     "lanczos3": lambda x: tf.image.resize(x, (5, 7), "lanczos3"),

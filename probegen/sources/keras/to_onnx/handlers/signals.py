@@ -30,6 +30,8 @@ HANDLED = frozenset(
 _LONGEST = 4096
 
 _Pair = tuple[str, str]
+#: Of an axis: a number where it is known, else the name of an int64 tensor `[1]`.
+_Length = int | str
 
 
 def is_complex(context: Any, node: Any) -> bool:
@@ -230,32 +232,27 @@ def _each_part(w: Writer, kind: str) -> None:
 def transform(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes a discrete Fourier transform as products with matrices of cosines and sines.
 
-    Along the last axis, or the last two; the lengths have to be known.
+    Along the last axis, or the last two. The matrices of a length that is known are stored, those
+    of an open length are made by the graph.
     """
     kind, w = node.type, _writer(context, node)
     two = kind.endswith("2D")
     back = kind.startswith("I")
-    length_input = w.value_of(w.inputs[1]) if "RFFT" in kind else None
     shape = w.shape_of(w.inputs[0])
     if shape is None:
         raise ValueError("it needs a tensor whose number of axes is known")
-    if "RFFT" in kind and length_input is None:
-        raise ValueError("it needs a length known at compile time")
-    lengths = [int(n) for n in (shape[-2:] if two else shape[-1:])]
-    lengths = lengths if length_input is None else [int(n) for n in np.ravel(length_input)]
-    if min(lengths) < 0:
-        raise ValueError("it needs a length known at compile time: give the model's Input its size")
-    if max(lengths) > _LONGEST:
-        raise ValueError(f"it is written as a matrix, of {_LONGEST} rows at most")
+    axes = [len(shape) - 2, len(shape) - 1] if two else [len(shape) - 1]
+    lengths = [_length(w, shape, axis, i) for i, axis in enumerate(axes)]
     if kind in ("RFFT", "RFFT2D"):
-        x = _fitted(w, w.inputs[0], shape, lengths)
-        pair = _forward(w, x, lengths[-1])
+        x = _fitted(w, w.inputs[0], shape, axes, lengths)
+        waves = _waves(w, lengths[-1], lengths[-1], _half(w, lengths[-1]))
+        pair = w.op("MatMul", x, waves[0]), w.op("MatMul", x, waves[1])
         _keep(w, *(_along_rows(w, pair, lengths[0], back=False) if two else pair))
         return
     pair = _parts(w, w.inputs[0])
     if kind in ("IRFFT", "IRFFT2D"):
-        cut = [*lengths[:-1], lengths[-1] // 2 + 1]
-        a, b = (_fitted(w, x, shape, cut) for x in pair)
+        cut = [*lengths[:-1], _half(w, lengths[-1])]
+        a, b = (_fitted(w, x, shape, axes, cut) for x in pair)
         pair = _along_rows(w, (a, b), lengths[0], back=True) if two else (a, b)
         w.give(_to_real(w, pair, lengths[-1]))
         return
@@ -263,60 +260,111 @@ def transform(context: Any, node: Any, _: str, __: Any) -> None:
     _keep(w, *(_along_rows(w, pair, lengths[0], back=back) if two else pair))
 
 
-def _fitted(w: Writer, x: str, shape: list[int], lengths: list[int]) -> str:
-    """Cuts the last axes to what a transform reads."""
-    axes = [len(shape) - len(lengths) + i for i in range(len(lengths))]
+def _length(w: Writer, shape: list[int], axis: int, place: int) -> _Length:
+    """Returns the length of a transform along an axis: a number, or the tensor of one.
+
+    Transforms of and to real numbers are given theirs, one a place.
+    """
+    bounds = w.indices([place]), w.indices([place + 1])
+    if "RFFT" in w.node.type:
+        given = w.value_of(w.inputs[1])
+        known = -1 if given is None else int(np.ravel(given)[place])
+    else:
+        known = shape[axis]
+    if known > _LONGEST:
+        raise ValueError(f"it is written as a matrix, of {_LONGEST} rows at most")
+    if known >= 0:
+        return known
+    if "RFFT" in w.node.type:
+        return w.op("Slice", w.cast(w.inputs[1], _Type.INT64), *bounds, dtype=_Type.INT64)
+    return w.size(_parts(w, w.inputs[0])[0], axis)
+
+
+def _half(w: Writer, length: _Length) -> _Length:
+    """Returns how many frequencies there are of real numbers."""
+    if isinstance(length, int):
+        return length // 2 + 1
+    half = w.op("Div", length, w.indices([2]), dtype=_Type.INT64)
+    return w.op("Add", half, w.indices([1]), dtype=_Type.INT64)
+
+
+def _fitted(w: Writer, x: str, shape: list[int], axes: list[int], lengths: list[_Length]) -> str:
+    """Cuts axes to what a transform reads."""
     cut = [(axis, n) for axis, n in zip(axes, lengths, strict=True) if shape[axis] != n]
-    if any(0 <= shape[axis] < n for axis, n in cut):
+    if any(isinstance(n, int) and 0 <= shape[axis] < n for axis, n in cut):
         raise ValueError("its input is shorter than its length")
     if not cut:
         return x
-    ends, places = w.indices([n for _, n in cut]), w.indices([axis for axis, _ in cut])
-    return w.op("Slice", x, w.indices([0] * len(cut)), ends, places)
+    ends = w.concat([_tensor(w, n) for _, n in cut])
+    return w.op("Slice", x, w.indices([0] * len(cut)), ends, w.indices([axis for axis, _ in cut]))
 
 
-def _waves(length: int, count: int) -> tuple[Any, Any]:
-    """Returns cosines and sines `[length, count]`."""
-    turns = np.outer(np.arange(length), np.arange(count)) % length / length
-    return np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
+def _waves(
+    w: Writer, length: _Length, rows: _Length, columns: _Length, *, back: bool = False
+) -> _Pair:
+    """Returns the real and the imaginary part of a transform's matrix `[rows, columns]`.
+
+    Its entries are `exp(-2 pi i row column / length)`, and `exp(2 pi i row column / length) /
+    length` on the way back.
+    """
+    sign = 1 if back else -1
+    if isinstance(length, int) and isinstance(rows, int) and isinstance(columns, int):
+        angles = 2 * np.pi * (np.outer(np.arange(rows), np.arange(columns)) % length / length)
+        scale = length if back else 1
+        return w.array(np.cos(angles) / scale), w.array(sign * np.sin(angles) / scale)
+    whole = _tensor(w, length)
+    row = w.unsqueeze(_counted(w, rows), [1])
+    turns = w.op("Mul", row, w.unsqueeze(_counted(w, columns), [0]), dtype=_Type.INT64)
+    turns = w.cast(w.op("Mod", turns, whole, dtype=_Type.INT64), w.dtype)
+    size = w.cast(whole, w.dtype)
+    angle = w.op("Mul", w.op("Div", turns, size), w.const(sign * 2 * np.pi))
+    waves = w.op("Cos", angle), w.op("Sin", angle)
+    return (w.op("Div", waves[0], size), w.op("Div", waves[1], size)) if back else waves
 
 
-def _forward(w: Writer, x: str, length: int) -> _Pair:
-    """Transforms real numbers along the last axis."""
-    cosines, sines = _waves(length, length // 2 + 1)
-    return w.op("MatMul", x, w.array(cosines)), w.op("MatMul", x, w.array(-sines))
+def _tensor(w: Writer, length: _Length) -> str:
+    """Returns a length as an int64 tensor `[1]`."""
+    return w.indices([length]) if isinstance(length, int) else length
 
 
-def _to_real(w: Writer, pair: _Pair, length: int) -> str:
+def _counted(w: Writer, count: _Length) -> str:
+    """Returns the whole numbers from 0 up to a length, without it."""
+    limits = [w.reshape(_tensor(w, n), []) for n in (0, count, 1)]
+    return w.op("Range", *limits, dtype=_Type.INT64)
+
+
+def _to_real(w: Writer, pair: _Pair, length: _Length) -> str:
     """Transforms half a spectrum back along the last axis."""
-    count = length // 2 + 1
-    cosines, sines = _waves(length, count)
-    twice = np.full(count, 2.0)
-    twice[0] = 1
-    if length % 2 == 0:
-        twice[-1] = 1
-    a, b = (waves.T * twice[:, None] / length for waves in (cosines, -sines))
-    return w.op("Add", w.op("MatMul", pair[0], w.array(a)), w.op("MatMul", pair[1], w.array(b)))
+    count = _half(w, length)
+    waves = _waves(w, length, count, length, back=True)
+    weighed = [w.op("Mul", x, _counts(w, count, length)) for x in pair]
+    real_part, other = (w.op("MatMul", x, y) for x, y in zip(weighed, waves, strict=True))
+    return w.op("Sub", real_part, other)
 
 
-def _along_last(w: Writer, pair: _Pair, length: int, *, back: bool) -> _Pair:
+def _counts(w: Writer, count: _Length, length: _Length) -> str:
+    """Returns how often a frequency stands in the whole spectrum: once if its own mirror image."""
+    if isinstance(length, int) and isinstance(count, int):
+        return w.array(np.where(2 * np.arange(count) % length == 0, 1, 2))
+    twice = w.op("Mul", _counted(w, count), w.indices([2]), dtype=_Type.INT64)
+    rest = w.op("Mod", twice, _tensor(w, length), dtype=_Type.INT64)
+    return w.where(w.test("Equal", rest, w.indices([0])), w.const(1), w.const(2))
+
+
+def _along_last(w: Writer, pair: _Pair, length: _Length, *, back: bool) -> _Pair:
     return _turned(w, pair, length, lambda x, matrix: w.op("MatMul", x, matrix), back=back)
 
 
-def _along_rows(w: Writer, pair: _Pair, length: int, *, back: bool) -> _Pair:
+def _along_rows(w: Writer, pair: _Pair, length: _Length, *, back: bool) -> _Pair:
     return _turned(w, pair, length, lambda x, matrix: w.op("MatMul", matrix, x), back=back)
 
 
 def _turned(
-    w: Writer, pair: _Pair, length: int, times: Callable[[str, str], str], *, back: bool
+    w: Writer, pair: _Pair, length: _Length, times: Callable[[str, str], str], *, back: bool
 ) -> _Pair:
     """Transforms complex numbers, or transforms them back, by products with symmetric matrices."""
-    waves = _waves(length, length)
-    if back:
-        waves = waves[0] / length, -waves[1] / length
-    cosines, sines = map(w.array, waves)
-    real_part, other = pair
+    (a, b), (c, d) = pair, _waves(w, length, length, length, back=back)
     return (
-        w.op("Add", times(real_part, cosines), times(other, sines)),
-        w.op("Sub", times(other, cosines), times(real_part, sines)),
+        w.op("Sub", times(a, c), times(b, d)),
+        w.op("Add", times(b, c), times(a, d)),
     )
