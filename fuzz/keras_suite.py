@@ -22,9 +22,8 @@ _SAVED = 30
 #: Methods that the witness knows nothing of: only what is verified has them.
 _UNKNOWN = ("DeepLIFT", "DeepSHAP", "LRP")
 _GUIDED = ("GuidedBackprop", "Deconvnet")
-#: What is not witnessed of guided gradients, and mostly refused as a whole: loops, layers of one's
-#: own, functions.
-_UNGUIDED = ("LSTM", "GRU", "RNN", "own_", "lambda", "loop", "scan")
+#: What is not witnessed of guided gradients: layers of one's own, functions, whole cells.
+_UNGUIDED = ("ConvLSTM", "layers.RNN", "own_", "lambda", "loop", "scan")
 #: Methods that TensorFlow's gradients cannot follow.
 _OWN_RULES = (*_UNKNOWN, *_GUIDED)
 

@@ -47,6 +47,8 @@ _WITH_ACTIVATION = (
 )
 #: Layers that are rectifiers by themselves.
 _OF_ONE = (layers.LeakyReLU, layers.ELU, layers.PReLU)
+#: Layers that run a cell.
+_RECURRENT = (layers.LSTM, layers.GRU, layers.SimpleRNN)
 _MIXING = (
     *(layers.Embedding, layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector),
     *(layers.LayerNormalization, layers.GroupNormalization, layers.Softmax, layers.Concatenate),
@@ -63,6 +65,8 @@ _ELEMENTWISE = (
     *(layers.ActivityRegularization, layers.BatchNormalization, layers.Rescaling),
     *(layers.Activation, layers.ReLU, *_OF_ONE),
 )
+#: What the functions of a layer or a cell are called.
+_ACTIVATIONS = ("activation", "recurrent_activation")
 _JOINS = (layers.Add, layers.Subtract, layers.Average, layers.Multiply)
 #: Operations behind a last layer by which its scores are computed anew, and others of one tensor
 #: that move, join or weigh elements.
@@ -89,6 +93,11 @@ def _is_known(operation: Any) -> bool:
         )
     if kind is layers.ReLU:
         return not (operation.negative_slope or operation.threshold)
+    if kind is layers.Bidirectional:
+        return all(_is_known(one) for one in (operation.forward_layer, operation.backward_layer))
+    if kind in _RECURRENT:
+        used = [getattr(operation.cell, name, None) for name in _ACTIVATIONS]
+        return all(f is None or f in _RECTIFIERS | _OTHERS for f in used)
     if kind in (*_WITH_ACTIVATION, layers.Activation):
         return operation.activation in _RECTIFIERS | _OTHERS
     if kind in (*_MIXING, *_ELEMENTWISE):
@@ -114,10 +123,12 @@ def bent(network: Any, probe: Any) -> Iterator[None]:
         for layer in network._flatten_layers() if rule is not None else ():
             if type(layer) in (*_OF_ONE, layers.ReLU):
                 stack.enter_context(mock.patch.object(layer, "call", _bent(layer.call, rule)))
-            elif getattr(layer, "activation", None) in _RECTIFIERS:
-                scale = _SELU if layer.activation is activations.selu else 1.0
-                changed = _bent(layer.activation, rule, scale)
-                stack.enter_context(mock.patch.object(layer, "activation", changed))
+            elif type(layer) not in (*_RECURRENT, layers.Bidirectional):  # their cells stand beside
+                for name in _ACTIVATIONS:
+                    used: Any = getattr(layer, name, None)
+                    if used in _RECTIFIERS:
+                        changed = _bent(used, rule, _SELU if used is activations.selu else 1.0)
+                        stack.enter_context(mock.patch.object(layer, name, changed))
         yield
 
 

@@ -21,7 +21,8 @@ class GuidedBackprop(OfInputs):
     swish let nothing through where they fall. The function counts and not how it is spelled:
     `x * sigmoid(x)` is a SiLU, the pieces of a GELU are one. Sigmoid, tanh, softmax, gates with
     an input of their own and a maximum of two tensors are no rectifiers and keep their gradient.
-    A recurrent cell with a rectifier inside is refused, and so are loops and branches.
+    The rectifiers of recurrent cells, and of what loops and branches run, are no exception: at
+    each step.
 
     Captum, Xplique and iNNvestigate do so for ReLU alone and leave (or refuse) other rectifiers.
 

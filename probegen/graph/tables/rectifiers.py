@@ -13,7 +13,8 @@ way) or without an upper bound, `Max` with a constant, and every function of one
 several nodes that rises on the right by more than on the left, where it does not fall
 (`is_rectifier`): `x * sigmoid(x)`, the pieces of a GELU, `max(x, x / 10)`. Sigmoid, tanh, softmax,
 gates with an input of their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep
-their gradient.
+their gradient. The bodies of loops and branches are walked by the same rules; a recurrent cell with
+a rectifier inside is walked step by step.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_o
 from probegen.graph.tables.common import sloped
 from probegen.graph.vjp import RULES
 from probegen.graph.vjp.common import Dys, Gradients
+from probegen.graph.vjp.decomposition import through
+from probegen.graph.vjp.recurrent_steps import forward
 
 Array = npt.NDArray[Any]
 
@@ -55,11 +58,8 @@ RECTIFIERS: Mapping[str, bool] = {
 }
 #: Operators that join several tensors, in which a rectifier may be spelled.
 _JOINING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Sum")
-#: Cells whose activations may be rectifiers.
-_OF_CELLS = ("relu", "thresholdedrelu", "leakyrelu", "elu", "softplus", "affine")
-
-#: Operators that hold graphs of their own.
-_WITH_BODIES = ("Loop", "Scan", "If")
+#: Activations of LSTM, GRU and RNN that are rectifiers, in small letters.
+RECTIFIERS_OF_CELLS = frozenset({"relu", "thresholdedrelu", "leakyrelu", "elu", "softplus"})
 
 #: Between which points a function is looked at.
 _NEAR, _FAR, _BEYOND = 6.0, 32.0, 64.0
@@ -84,8 +84,7 @@ def _table(rectify: _Rectify) -> Mapping[str, Rule]:
     for key in (*RECTIFIERS, *_JOINING, "Clip"):
         own[key] = _with_rectifiers(RULES[key], rectify)
     for key in RECURRENT:
-        own[key] = _without_rectifiers_inside(RULES[key])
-    own.update(dict.fromkeys(_WITH_BODIES, _in_a_body))
+        own[key] = _in_steps(RULES[key])
     return own
 
 
@@ -131,29 +130,22 @@ def _with_rectifiers(plain: Rule, rectify: _Rectify) -> Rule:
     return rule
 
 
-def _without_rectifiers_inside(plain: Rule) -> Rule:
-    """Returns the rule of a recurrent cell, which is refused where rectifiers are in it."""
+def _in_steps(plain: Rule) -> Rule:
+    """Returns the rule of a recurrent cell, which goes step by step where rectifiers are in it."""
 
     def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
-        used = [str(a).lower() for a in attribute(node, "activations", []) or []]
-        inside = sorted({a for a in used if a in _OF_CELLS})
-        if inside:
-            raise Refused(
-                f"its cell has the rectifier {inside[0]!r} inside, which has no rule here"
-            )
-        # What the rule writes step by step is the cell itself, which has gradients alone.
-        yield from plain(dataclasses.replace(walk, rules=RULES), node, dy)
+        if rectifiers_in(node):
+            yield from through(walk, node, dy, forward)
+        else:  # what the rule writes is the cell itself, which has gradients alone
+            yield from plain(dataclasses.replace(walk, rules=RULES), node, dy)
 
     return rule
 
 
-def _in_a_body(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
-    """Refuses what runs a graph of its own: the second computation does not follow it there."""
-    del walk, dy
-    raise Refused(
-        f"this method does not go into what a {node.op_type} runs, since nothing could verify "
-        "what it does there; explain what comes behind it (wrt=), or take a gradient method"
-    )
+def rectifiers_in(node: ir.Node) -> set[str]:
+    """Returns which activations of a recurrent cell are rectifiers, in small letters."""
+    named = attribute(node, "activations", []) or []
+    return {str(name).lower() for name in named} & RECTIFIERS_OF_CELLS
 
 
 def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:

@@ -255,7 +255,9 @@ def _mul(step: Step, g: Array, position: int) -> Array:
 
 def _div(step: Step, g: Array, position: int) -> Array:
     a, b = step.inputs[:2]
-    return unbroadcast(g / b if position == 0 else -g * a / b**2, np.shape(step.inputs[position]))
+    with np.errstate(all="ignore"):  # what a mask takes out behind it
+        found = g / b if position == 0 else -g * a / b**2
+    return unbroadcast(found, np.shape(step.inputs[position]))
 
 
 # -- products ----------------------------------------------------------------------------------

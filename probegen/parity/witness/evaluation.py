@@ -93,6 +93,11 @@ class NodeEvaluator:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
 
 
+def wide(array: Array) -> Array:
+    """Returns an array of floating numbers in 64 bits; others as they are."""
+    return array.astype(np.float64) if array.dtype.kind in "fV" else array
+
+
 def _narrowed(array: Array | None) -> Array | None:
     """Returns an array in 32 bits in the place of 64."""
     if array is None or array.dtype != np.float64:

@@ -16,7 +16,7 @@ from probegen.graph.core.values import constant_of
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes.after.write_gelu import write_gelu
 from probegen.graph.running import open_graph
-from probegen.parity.witness.evaluation import NodeEvaluator
+from probegen.parity.witness.evaluation import NodeEvaluator, wide
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +34,7 @@ class ForwardValues:
         self.graph = forward.graph
         self.evaluate = NodeEvaluator(forward.opset)
         self._constants = {
-            v: _wide(known)
+            v: wide(known)
             for v in self.graph.initializers.values()
             if (known := constant_of(v)) is not None
         }
@@ -63,9 +63,9 @@ class ForwardValues:
         values = dict(self._constants)
         for v in self.graph.inputs:
             name = str(v.name)
-            values[v] = _wide(np.asarray(by_name.get(name, feed.get(name))))
+            values[v] = wide(np.asarray(by_name.get(name, feed.get(name))))
         for node in self.graph:
-            values.update((v, _wide(np.asarray(found[v.name]))) for v in node.outputs if v.name)
+            values.update((v, wide(np.asarray(found[v.name]))) for v in node.outputs if v.name)
         return values
 
     def _session(self, given: frozenset[str]) -> onnxruntime.InferenceSession:
@@ -100,10 +100,6 @@ _ELEMENTS = {"float": "float32", "double": "float64", "bfloat16": "uint16"}
 def _element(kind: str) -> Any:
     element = kind.removeprefix("tensor(").removesuffix(")")
     return np.dtype(_ELEMENTS.get(element, element))
-
-
-def _wide(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind in "fV" else array
 
 
 def floating(value: ir.Value | None) -> bool:

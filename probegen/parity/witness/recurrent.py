@@ -51,8 +51,9 @@ _ACTIVATIONS: Mapping[str, tuple[_Function, float | None, float | None]] = {
 
 @dataclasses.dataclass(frozen=True)
 class _Activation:
-    """One activation, behind the bound of what goes into it."""
+    """One activation, by its name in small letters, behind the bound of what goes into it."""
 
+    name: str
     function: _Function
     alpha: float
     beta: float
@@ -66,6 +67,10 @@ class _Activation:
     def slope(self, x: Array) -> Array:
         """Returns its slope; 0 beyond the bound."""
         return (self.of(x + _STEP) - self.of(x - _STEP)) / (2 * _STEP)
+
+    def before(self, x: Array, g: Array, back: Arriving) -> Array:
+        """Returns what arrives before it, at x, of what arrived behind it."""
+        return back(self.name, self.slope(x), g)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,47 +150,57 @@ def _rnn(w: _Weights, sums: Array, before: _States) -> _Kept:
     return _Kept(before, (total,), (f.of(total),), (f.of(total),), total)
 
 
+#: What arrives before an activation: (its name, its slope, what arrived behind it).
+Arriving = Callable[[str, Array, Array], Array]
+
+
+def _sloped(name: str, slope: Array, g: Array) -> Array:
+    del name
+    return g * slope
+
+
 #: What a rule gives back of a step: of what the input adds to the gates, and of the states before.
 _Given = tuple[Array, _States]
-#: A rule: (weights, what the step has computed, what arrived at the states behind it).
-_Back = Callable[[_Weights, _Kept, _States], _Given]
+#: A rule: (weights, what the step has computed, what arrived at the states behind it, what arrives
+#: before activations).
+_Back = Callable[[_Weights, _Kept, _States, Arriving], _Given]
 
 # -- gradients -----------------------------------------------------------------------------------
 
 
-def _gradient_of_lstm(w: _Weights, kept: _Kept, arrived: _States) -> _Given:
+def _gradient_of_lstm(w: _Weights, kept: _Kept, arrived: _States, back: Arriving) -> _Given:
     f, g, h = w.activations
     p_i, p_o, p_f = w.peepholes
     (d_hidden, d_after), (_, cell) = arrived, kept.before
     (to_i, to_o, to_f, to_c), (i, o, forget, candidate) = kept.sums, kept.gates
-    d_o = d_hidden * kept.inner * f.slope(to_o)
-    d_after = d_after + d_hidden * o * h.slope(kept.after[1]) + d_o * p_o
-    d_i = d_after * candidate * f.slope(to_i)
-    d_f = d_after * cell * f.slope(to_f)
-    d_c = d_after * i * g.slope(to_c)
+    d_o = f.before(to_o, d_hidden * kept.inner, back)
+    d_after = d_after + h.before(kept.after[1], d_hidden * o, back) + d_o * p_o
+    d_i = f.before(to_i, d_after * candidate, back)
+    d_f = f.before(to_f, d_after * cell, back)
+    d_c = g.before(to_c, d_after * i, back)
     d_sums = np.concatenate([d_i, d_o, d_f, d_c], axis=-1)
     return d_sums, (d_sums @ w.r, d_after * forget + d_i * p_i + d_f * p_f)
 
 
-def _gradient_of_gru(w: _Weights, kept: _Kept, arrived: _States) -> _Given:
+def _gradient_of_gru(w: _Weights, kept: _Kept, arrived: _States, back: Arriving) -> _Given:
     f, g = w.activations
     (d,), (hidden,) = arrived, kept.before
     (to_z, to_r, to_h), (z, reset, candidate) = kept.sums, kept.gates
     r_z, r_r, r_h = np.split(w.r, 3)
-    d_z = d * (hidden - candidate) * f.slope(to_z)
-    d_h = d * (1 - z) * g.slope(to_h)
+    d_z = f.before(to_z, d * (hidden - candidate), back)
+    d_h = g.before(to_h, d * (1 - z), back)
     if w.reset_after:
         d_reset, d_before = d_h * kept.inner, (d_h * reset) @ r_h
     else:
         d_reset, d_before = (d_h @ r_h) * hidden, (d_h @ r_h) * reset
-    d_r = d_reset * f.slope(to_r)
+    d_r = f.before(to_r, d_reset, back)
     d_before = d_before + d * z + d_z @ r_z + d_r @ r_r
     return np.concatenate([d_z, d_r, d_h], axis=-1), (d_before,)
 
 
-def _gradient_of_rnn(w: _Weights, kept: _Kept, arrived: _States) -> _Given:
+def _gradient_of_rnn(w: _Weights, kept: _Kept, arrived: _States, back: Arriving) -> _Given:
     (f,) = w.activations
-    d_sums = arrived[0] * f.slope(kept.sums[0])
+    d_sums = f.before(kept.sums[0], arrived[0], back)
     return d_sums, (d_sums @ w.r,)
 
 
@@ -276,19 +291,22 @@ _CELLS: Mapping[
 RECURRENT = frozenset(_CELLS)
 
 
-def through_time(step: Step, g: Sequence[Array | None], position: int) -> Array:
+def through_time(
+    step: Step, g: Sequence[Array | None], position: int, arriving: Arriving = _sloped
+) -> Array:
     """Returns the gradient at X, or at an initial state.
 
     Args:
         step: an LSTM, a GRU or an RNN.
         g: the gradients of Y, and of the states behind the last step, None for zero.
         position: of the input.
+        arriving: what arrives before an activation; its slope times what arrived behind it.
 
     Raises:
         Unknown: weights are explained, or two gates of an LSTM are one.
     """
     back = _CELLS[step.node.op_type][1]
-    return _all_steps(step, g, position, lambda w, kept, _, d: back(w, kept, d))
+    return _all_steps(step, g, position, lambda w, kept, _, d: back(w, kept, d, arriving))
 
 
 def relevance_through_time(
@@ -414,7 +432,9 @@ def _activations(node: ir.Node, k: int) -> Iterator[_Activation]:
         )
         own = i - k * len(default)
         if 0 <= own < len(default):
-            yield _Activation(function, alpha, beta, np.inf if own == 2 else clip)
+            yield _Activation(
+                str(name).lower(), function, alpha, beta, np.inf if own == 2 else clip
+            )
 
 
 def _optional(step: Step, position: int) -> Array | None:

@@ -20,6 +20,7 @@ from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import depending_on
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes import prepare
+from probegen.graph.passes.before.drop_fixed_states import drop_fixed_states
 from probegen.graph.passes.before.transpose_before_functions import transpose_before_functions
 from probegen.graph.passes.tidy import make_names_unique
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
@@ -86,9 +87,11 @@ Computation = Callable[[Asked], list[dict[ir.Value, Array]]]
 
 
 def _rectified(asked: Asked, *, guided: bool) -> list[dict[ir.Value, Array]]:
-    rule = rectified(asked.values, guided=guided)
+    rule = rectified(guided=guided)
     return [
-        backwards(asked.forward, asked.values, {asked.scores: seed}, asked.places, rule)
+        backwards(
+            asked.forward, asked.values, {asked.scores: seed}, asked.places, rule, into_bodies=True
+        )
         for seed in asked.seeds
     ]
 
@@ -296,6 +299,7 @@ class WithWitness(WrappedReference):
                 prepare(graph.model, keep_layers=True)
             else:  # where a function is in one layout, it is told as in the artefact
                 transpose_before_functions(graph.model)
+                drop_fixed_states(graph.model)  # so are functions with constants, inside of loops
                 make_names_unique(graph.model)
             return graph, ForwardValues(graph)
         except ExportError as error:

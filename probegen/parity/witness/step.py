@@ -28,12 +28,14 @@ class Step:
         inputs: its inputs, floating ones as float64; None where one is left out.
         outputs: its outputs, likewise.
         evaluate: evaluates the node.
+        values: all tensors that are known where the node stands.
     """
 
     node: ir.Node
     inputs: list[Any]
     outputs: list[Any]
     evaluate: NodeEvaluator
+    values: Mapping[ir.Value, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def x(self) -> Array:
