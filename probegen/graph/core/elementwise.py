@@ -25,8 +25,8 @@ Array = npt.NDArray[Any]
 #: Computes a node from the arrays of its inputs.
 _Compute = Callable[[ir.Node, list[Any]], Any]
 
-#: How many nodes a function may be spelled in.
-_MOST_NODES = 48
+#: How many nodes a function may be spelled in: the error function of 64 bits takes 150.
+_MOST_NODES = 256
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,8 +120,8 @@ def _with_rectifiers(plain: Rule, rectify: _Rectify) -> Rule:
             )
         if function.entry in walk.wanted:
             arrived = rectify(walk, function, falls, dy[0])
-            if arrived is not None:
-                yield function.entry, arrived
+            if arrived is not None:  # in the entry's type, where the function casts on its way
+                yield function.entry, walk.builder.cast(arrived, dtype_of(function.entry))
         if len(function.nodes) == 1:  # what else it reads: the slope of a PRelu
             for value, gradient in plain(walk, node, dy):
                 if value is not function.entry:

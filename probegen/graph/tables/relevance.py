@@ -45,7 +45,7 @@ from probegen.graph.autodiff import Refused, Rule, Walk, gradients, influenced_b
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import standing_apart
 from probegen.graph.core.queries import RECURRENT, inputs_of, key_of, sole_reader
-from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
+from probegen.graph.core.values import attribute, constant_of, dtype_of, rank_of, shape_of
 from probegen.graph.tables.common import (
     Normalisation,
     function_at,
@@ -272,7 +272,8 @@ class _Relevance:
                 return
             function = function_at(walk, node) if len(moving) > 1 else None
             if function is not None:
-                yield function.entry, given(dy)
+                kind = dtype_of(function.entry)  # another one where it casts on its way
+                yield function.entry, walk.builder.cast(given(dy), kind)
                 return
             yield from self._by_kind(key, walk, node, dy, moving)
 

@@ -328,12 +328,14 @@ class Reference:
 
         With n = 1 where dx is next to nothing, else 0, that is `g (dy + n slope) / (dx + n)`:
         what g is multiplied by stands apart, so that g keeps the layout of convolutions.
+        In the element type of x, where the function casts on its way.
         """
         b, x, y = walk.builder, function.entry, function.result
         single = function.nodes[0] if len(function.nodes) == 1 else None
         if single is not None and key_of(single) == "Relu":
             return b.mul(g, self._share_above_zero(b, x))
-        dx, dy = self.difference(b, x), self.difference(b, y)
+        kind = dtype_of(x)
+        dx, dy = self.difference(b, x), b.cast(self.difference(b, y), kind)
         exact = single is not None and key_of(single) in _PIECEWISE_LINEAR
         alike = shape_of(x) is not None and shape_of(x) == shape_of(y)
         bound: ir.Value | float = _SMALLEST if exact else _SMALL
@@ -341,11 +343,13 @@ class Reference:
             bound = b.where(self._hardly_changes(b, y), _SMALL, b.scalar(_NO_WAY, x))
         near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
         if alike:
-            there = b.cast(near, dtype_of(x))
-            change = b.add(dy, _sloped(walk, function, there))
-            return b.mul(g, b.elementwise("Div", change, b.add(dx, there), shape=shape_of(x)))
+            there = b.cast(near, kind)
+            change = b.add(dy, _sloped(walk, function, b.cast(there, dtype_of(y))))
+            ratio = b.elementwise("Div", change, b.add(dx, there), shape=shape_of(x))
+            return b.mul(b.cast(g, kind), ratio)
         ratio = b.elementwise("Div", dy, b.where(near, 1.0, dx), shape=shape_of(y))
-        return b.where(near, _sloped(walk, function, g), b.unbroadcast(b.mul(g, ratio), x))
+        rescaled = b.unbroadcast(b.mul(b.cast(g, kind), ratio), x)
+        return b.where(near, _sloped(walk, function, g), rescaled)
 
     def _hardly_changes(self, b: Builder, y: ir.Value) -> ir.Value:
         """Tells where rounding may be seen in y - y'."""

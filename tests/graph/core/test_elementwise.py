@@ -5,6 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.graph.core.elementwise import function_of_one
 from probegen.graph.tables.rectifiers import is_rectifier, scale_of
 
@@ -82,3 +84,20 @@ def test_rectifiers_are_told_by_their_values(body, rectifies, scale):
     assert is_rectifier(function) == rectifies
     if scale is not None:
         np.testing.assert_allclose(scale_of(function), scale)
+
+
+@pytest.mark.parametrize("method", [pg.LRP, pg.DeepLIFT, pg.Deconvnet])
+def test_one_that_casts_on_its_way_gives_back_the_type_of_its_tensor(method, tmp_path):
+    """A leaky rectifier of 64 bits in 32: all of y is relevance, and difference; the slope is 1."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      g (double[n, 5] x) => (double[n, 5] y) <double tenth = {0.1}>
+      { a = Cast<to = 1>(x) s = Mul(x, tenth) c = Cast<to = 1>(s)
+        p = Max(a, c) y = Cast<to = 11>(p) }"""
+    pg.compile(onnx.parser.parse_model(text), [method(target=3)], tmp_path / "m.onnx", verify=False)
+    x = np.array([[-2.5, -0.5, 0.0, 1.5, 3.25], [1.0, 2.0, 3.0, -4.0, -5.0]])
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    found = result[f"{method.kind}/x"].array
+    expected = np.zeros_like(x)
+    expected[:, 3] = [1.0, 1.0] if method is pg.Deconvnet else [1.5, -0.4]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float64

@@ -54,7 +54,7 @@ def _match(y: ir.Value) -> tuple[ir.Value, str] | None:
                     continue
                 argument, sign, approximate = match
                 for x, factor in _multiples(one):
-                    half = _near(outer * gain * factor, 0.5)
+                    half = _near(outer * gain * factor, 0.5, x)
                     if half and _is_argument(argument, sign, x, approximate) and _same_rank(x, y):
                         return x, approximate
     return None
@@ -75,11 +75,12 @@ def _match_one_plus_odd(total: ir.Value) -> tuple[ir.Value, float, str] | None:
 def _is_argument(u: ir.Value, sign: float, x: ir.Value, approximate: str) -> bool:
     """Tells whether u is x / sqrt(2), or what the approximation has in its place."""
     if approximate == "none":
-        return any(v is x and _near(sign * f, _ROOT_HALF) for v, f in _multiples(u))
+        return any(v is x and _near(sign * f, _ROOT_HALF, x) for v, f in _multiples(u))
     return any(
-        first is x and any(_is_cube(v, x) and _near(f, GELU_CUBIC) for v, f in _multiples(second))
+        first is x
+        and any(_is_cube(v, x) and _near(f, GELU_CUBIC, x) for v, f in _multiples(second))
         for total, factor in _multiples(u)
-        if _near(sign * factor, GELU_C)
+        if _near(sign * factor, GELU_C, x)
         for first, second in operands(total, "Add")
     )
 
@@ -125,6 +126,9 @@ def _same_rank(x: ir.Value, y: ir.Value) -> bool:
     return before is not None and after is not None and len(before) == len(after)
 
 
-def _near(a: float, b: float) -> bool:
-    """Tells whether two numbers agree as far as 32-bit floats hold them."""
-    return math.isclose(a, b, rel_tol=1e-6)
+def _near(a: float, b: float, x: ir.Value) -> bool:
+    """Tells whether two numbers are one in computations with x.
+
+    TensorFlow has the coefficient of the cube in 32 bits whatever x has: in 64 bits another number.
+    """
+    return math.isclose(a, b, rel_tol=1e-14 if x.dtype == ir.DataType.DOUBLE else 1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -18,11 +20,11 @@ from tests.graph.vjp.harness import named_values, run, seeds_of, tape, tf, unifo
 NUMBERS = """
   half = Constant<value_float = 0.5>()
   one = Constant<value_float = 1.0>()
-  root = Constant<value_float = 1.41421356>()
-  root_half = Constant<value_float = 0.70710678>()
+  root = Constant<value_float = 1.4142135623730951>()
+  root_half = Constant<value_float = 0.7071067811865476>()
 """
 TANH_NUMBERS = """
-  c = Constant<value_float = 0.7978845608>()
+  c = Constant<value_float = 0.7978845608028654>()
   cubic = Constant<value_float = 0.044715>()
   three = Constant<value_float = 3.0>()
 """
@@ -80,12 +82,11 @@ def model(body: str, kind: str = "float") -> ir.Model:
       m ({kind}[batch, 3, 5] x) => ({kind}[batch, 3, 5] y) {{ {NUMBERS} {TANH_NUMBERS} {body} }}"""
     proto = onnx.parser.parse_model(text)
     if kind == "double":
-        for node in proto.graph.node:
-            if node.op_type == "Constant":
-                value = np.array(node.attribute[0].f, np.float64)
-                node.attribute[0].CopyFrom(
-                    onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(value))
-                )
+        numbers = re.findall(r"value_float = ([\d.]+)", text)  # the parser keeps 32 bits
+        constants = [node for node in proto.graph.node if node.op_type == "Constant"]
+        for node, number in zip(constants, numbers, strict=True):
+            value = onnx.numpy_helper.from_array(np.array(float(number)))
+            node.attribute[0].CopyFrom(onnx.helper.make_attribute("value", value))
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
 
 
@@ -156,6 +157,14 @@ def test_other_than_32_bits_have_no_hard_sigmoid() -> None:
     join_gelu(made)
     write_gelu(made)
     assert ops(made) == ["Mul", "Erf", "Add", "Mul", "Mul"]
+
+
+@pytest.mark.parametrize(("kind", "joined"), [("float", True), ("double", False)])
+def test_a_coefficient_of_32_bits_is_another_number_in_64(kind: str, joined: bool) -> None:
+    given = "coarse = Constant<value_float = 0.04471499845385551>()"
+    made = model(given + BY_PRODUCTS.replace("cubic", "coarse"), kind)
+    join_gelu(made)
+    assert ("Gelu" in ops(made)) is joined
 
 
 def differentiated(body: str, kind: str) -> tuple[onnx.ModelProto, list[str]]:

@@ -391,7 +391,16 @@ def test_random_numbers_are_refused() -> None:
 
 EXACT = {
     "gelu": lambda x: keras.ops.gelu(x, approximate=False),
+    "approximate gelu": lambda x: keras.ops.gelu(x, approximate=True),
     "erf": keras.ops.erf,
+    "arctangents": lambda x: (
+        keras.ops.arctan(x)
+        + keras.ops.arctan2(x * x - 20, x - 1.3)
+        + keras.ops.arctan2(-x, 0.5 + x * x)
+    ),
+    "arcsine": lambda x: keras.ops.arcsin(x / 51),
+    "arccosine": lambda x: keras.ops.arccos(x / 51),
+    "tangent": keras.ops.tan,
     "softplus": keras.ops.softplus,
     "mish": lambda x: x * keras.ops.tanh(keras.ops.softplus(x)),
     "selu": keras.ops.selu,

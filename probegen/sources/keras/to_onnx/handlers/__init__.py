@@ -13,6 +13,7 @@ import onnx
 
 from probegen.graph.core.marks import MARK, STOP_GRADIENT
 from probegen.sources.keras.to_onnx.handlers import (
+    angles,
     bits,
     choices,
     functions,
@@ -32,7 +33,6 @@ from probegen.sources.keras.to_onnx.handlers.marks import keep_as
 from probegen.sources.keras.to_onnx.handlers.writer import Handler, leave, refuse
 
 _Type = onnx.TensorProto
-_OF_DOUBLES = functions.in_single_precision(_Type.DOUBLE)
 
 #: What tf2onnx would write as a draw of its own, with other numbers.
 _RANDOM = (
@@ -46,7 +46,6 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Erfc": (functions.erfc, []),
     "Expm1": (functions.expm1, []),
     "Log1p": (functions.log1p, []),
-    "Atan2": (functions.atan2, []),
     "IsFinite": (functions.is_finite, []),
     "IsInf": (functions.is_inf, []),
     "Inv": (functions.reciprocal, []),
@@ -60,12 +59,17 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Softplus": (functions.softplus, []),
     "Selu": (functions.selu, []),
     "Erf": (functions.erf, []),
-    **{op: (_OF_DOUBLES, []) for op in ("Acos", "Asin", "Atan", "Tan")},
     **{op: (functions.inverse_hyperbolic, []) for op in ("Acosh", "Asinh", "Atanh")},
     "Cosh": (functions.hyperbolic, []),
     "Sinh": (functions.hyperbolic, []),
     "L2Loss": (functions.half_square, []),
     "SparseSoftmaxCrossEntropyWithLogits": (functions.cross_entropy, []),
+    # angles
+    "Acos": (angles.arccosine, []),
+    "Asin": (angles.arcsine, []),
+    "Atan": (angles.arctangent, []),
+    "Atan2": (angles.atan2, []),
+    "Tan": (angles.tangent, []),
     # choices between values
     "Select": (choices.select, []),
     "SelectV2": (choices.select, []),

@@ -41,9 +41,7 @@ def _erf(w: Writer, x: str) -> str:
         return w.op("Erf", x)
     near, squares = w.test("Less", w.op("Abs", x), w.const(_MIDDLE)), (0.0, _MIDDLE**2)
     inside = w.where(near, x, w.const(0))
-    ratio = _polynomial(
-        w, w.op("Mul", inside, inside), lambda u: math.erf(u**0.5) / u**0.5, squares
-    )
+    ratio = polynomial(w, w.op("Mul", inside, inside), lambda u: math.erf(u**0.5) / u**0.5, squares)
     z = w.op("Min", w.op("Max", w.op("Abs", x), w.const(_MIDDLE)), w.const(_END))
     t = w.op("Div", w.const(2), w.op("Add", z, w.const(2)))
 
@@ -51,7 +49,7 @@ def _erf(w: Writer, x: str) -> str:
         z = 2 / t - 2
         return math.log(math.erfc(z) / t) + z * z
 
-    p = _polynomial(w, t, exponent, (2 / (2 + _END), 2 / (2 + _MIDDLE)))
+    p = polynomial(w, t, exponent, (2 / (2 + _END), 2 / (2 + _MIDDLE)))
     rest = w.op("Mul", t, w.op("Exp", w.op("Sub", p, w.op("Mul", z, z))))
     far = w.op("Mul", w.op("Sign", x), w.op("Sub", w.const(1), rest))
     return w.where(near, w.op("Mul", inside, ratio), far)
@@ -61,7 +59,7 @@ def _erf(w: Writer, x: str) -> str:
 _DEGREE = 20
 
 
-def _polynomial(
+def polynomial(
     w: Writer, x: str, function: Callable[[float], float], bounds: tuple[float, float]
 ) -> str:
     """Returns a function between two bounds by Chebyshev polynomials, by Clenshaw's recurrence."""
@@ -125,47 +123,10 @@ def log1p(context: Any, node: Any, _: str, __: Any) -> None:
     w.finish("Log", w.op("Add", *w.inputs, w.const(1)))
 
 
-def atan2(context: Any, node: Any, _: str, __: Any) -> None:
-    """Writes `atan2(y, x)`; tf2onnx has a product of signs, whose slope is lost where one is 0."""
-    w = Writer(context, node)
-    kind = w.dtype
-    w.dtype = _Type.FLOAT  # onnxruntime has no arctangent of others
-    y, x = (w.cast(name, w.dtype) for name in w.inputs)
-    w.give(w.cast(angle(w, y, x), kind))
-
-
-def angle(w: Writer, y: str, x: str) -> str:
-    """Returns the angle of points by the arctangent of the smaller over the larger.
-
-    Where the larger is 0 it is taken for 1. The gradient through the quotient is then the true
-    one everywhere but at 0, 0, where there is none.
-    """
-    flat = w.test("GreaterOrEqual", w.op("Abs", x), w.op("Abs", y))
-    zero, half = w.const(0), w.const(np.pi / 2)
-    down, back = _is_negative(w, y), _is_negative(w, x)
-    smaller, larger = w.where(flat, y, x), w.where(flat, x, y)
-    safe = w.where(w.test("Equal", larger, zero), w.const(1), larger)
-    turned = w.op("Atan", w.op("Div", smaller, safe))
-    turn = w.where(down, w.const(-np.pi), w.const(np.pi))
-    level = w.op("Add", turned, w.where(back, turn, zero))
-    steep = w.op("Sub", w.where(down, w.op("Neg", half), half), turned)
-    both = w.test("And", w.test("IsInf", y), w.test("IsInf", x))
-    corner = w.where(back, w.const(np.pi * 3 / 4), w.const(np.pi / 4))
-    corner = w.where(down, w.op("Neg", corner), corner)
-    return w.where(both, corner, w.where(flat, level, steep))
-
-
-def _is_negative(w: Writer, name: str) -> str:
-    """Returns where numbers are negative; -0 is."""
-    zero = w.const(0)
-    turned = w.test("Less", w.op("Reciprocal", name), zero)
-    return w.test("Or", w.test("Less", name, zero), turned)
-
-
 def in_single_precision(*kinds: int) -> Handler:
     """Returns a handler that computes numbers of some types in float32.
 
-    onnxruntime has no kernel for float64, or one that is infinite too early.
+    onnxruntime has no kernel for them, or one that is infinite too early.
     """
 
     def handler(context: Any, node: Any, _: str, __: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from tf2onnx.handler import tf_op
 
-from probegen.sources.keras.to_onnx.handlers.functions import angle
+from probegen.sources.keras.to_onnx.handlers.angles import angle
 from probegen.sources.keras.to_onnx.handlers.writer import Writer
 
 _Type = onnx.TensorProto
