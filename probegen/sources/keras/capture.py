@@ -238,6 +238,8 @@ class Watcher:
             return self._run(original, layer, sequences, *args, **kwargs)[0]
         given = dict(zip(("initial_state", "mask", "training"), args, strict=False)) | kwargs
         state = given["initial_state"]
+        if tf.executing_eagerly():  # states of stateful layers are variables, which calls move
+            state = keras.tree.map_structure(tf.identity, state)
         found = Recurrence(
             layer,
             self._paths.get(id(layer), layer.name),

@@ -221,18 +221,21 @@ def test_convolutional_states_have_positions(layer, shape, rest, tmp_path):
             np.testing.assert_allclose(found[name], value, **CLOSE)
 
 
-def test_a_stateful_layer_begins_with_its_state(tmp_path):
+def test_each_call_of_a_stateful_layer_begins_with_its_state(tmp_path):
     keras.utils.set_random_seed(3)
     x = keras.Input(batch_shape=(2, None, 3), name="x")
     layer = layers.GRU(4, stateful=True, name="gru")
-    model = keras.Model(x, layers.Dense(2)(layer(x)))
+    model = keras.Model(x, layers.Dense(2)(layer(x) + layer(-x)))
     model.predict(series(2, 5), verbose=0)
     start = [np.array(s) for s in layer.states]
     assert np.abs(start[0]).max() > 0.05
     pg.compile(model, pg.States(), tmp_path / "m.onnx")
     data = series(2, 4, seed=5)
     found = runtime.load(tmp_path / "m.onnx").run(data)
-    np.testing.assert_allclose(found["states/gru"], by_hand(layer, data, states=start)[0], **CLOSE)
+    (first,) = by_hand(layer, data, states=start)
+    np.testing.assert_allclose(found["states/gru#0"], first, **CLOSE)
+    (second,) = by_hand(layer, -data, states=[first[:, -1]])
+    np.testing.assert_allclose(found["states/gru#1"], second, **CLOSE)
 
 
 @pytest.mark.parametrize("steps", [None, 2])
