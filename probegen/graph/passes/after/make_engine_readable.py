@@ -12,6 +12,9 @@
   an exponential, which is infinite from 89 on, while the result is about 89. In float32 it has
   kernels of its own.
 - CumSum in float16 below opset 14, where ONNX has it in wider types alone.
+- Two products with matrices, the one of a scaled tensor, the other of that tensor scaled once more:
+  onnxruntime (1.20 to 1.32) takes both scales into its products, and one tensor too many away, so
+  that the file cannot be opened.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import attribute, constant_of, shape_of
+from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 
 #: The float nearest to 0, on the side that HardSigmoid clips to 0.
 _ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
@@ -30,6 +33,8 @@ _ALMOST_0 = float(-np.finfo(np.float32).smallest_subnormal)
 _WIDE = frozenset({"Softplus", "ReduceLogSumExp"})
 #: Operator -> the first operator set that has it in float16.
 _HALF_SINCE = {"CumSum": 14}
+#: What multiplies a tensor by one number, where its other input is one.
+_SCALES = frozenset({"Mul", "Div"})
 #: The axes of a matrix.
 _MATRIX = 2
 
@@ -40,7 +45,8 @@ def make_engine_readable(model: ir.Model) -> None:
     `Softmax(axis=0)` of rank 3 -> `Softmax(axis=-3)`; `HardSigmoid(beta=0)` -> `beta=-1e-45`;
     `OneHot(i, depth of shape [1], v)` -> `OneHot(i, scalar depth, v)`;
     `MatMul(Transpose<perm=[1, 0, 2]>(x), w)` in float16 -> `MatMul(.., Unsqueeze(w))`;
-    `Softplus(x)` in float16 -> `Cast(Softplus(Cast(x)))`
+    `Softplus(x)` in float16 -> `Cast(Softplus(Cast(x)))`;
+    `MatMul(Mul(Mul(x, 2), 3), w)` -> `MatMul(Mul(x, 6), w)` beside `MatMul(Mul(x, 2), v)`
     """
     graph = model.graph
     opset = graph.opset_imports.get("", 0)
@@ -58,6 +64,8 @@ def make_engine_readable(model: ir.Model) -> None:
             _make_depth_a_scalar(names, node)
         elif node.op_type == "MatMul" and _is_fatal(node):
             _give_as_many_axes(names, node)
+        elif node.op_type in _SCALES and _is_read_by_a_product(node):
+            _scale_once(names, node)
         elif node.outputs[0].dtype == ir.DataType.FLOAT16 and (
             node.op_type in _WIDE or opset < _HALF_SINCE.get(node.op_type, 0)
         ):
@@ -105,6 +113,42 @@ def _give_as_many_axes(names: Builder, product: ir.Node) -> None:
     product.graph.insert_before(product, names.nodes)
     names.nodes = []
     product.replace_input_with(1, wide)
+
+
+def _is_read_by_a_product(node: ir.Node) -> bool:
+    return any(n.op_type == "MatMul" and n.graph is node.graph for n in node.outputs[0].consumers())
+
+
+def _scaled(node: ir.Node) -> tuple[ir.Value, Any] | None:
+    """Returns what a node scales and the number that it multiplies by; None for other nodes."""
+    first, second = node.inputs
+    for value, other in ((first, second), (second, first)):
+        number = constant_of(other)
+        if value is None or number is None or number.size != 1 or number.ndim > 1:
+            continue
+        wide = number.astype(np.float64)
+        if node.op_type == "Mul":
+            return value, wide
+        if other is second and number.item():
+            return value, 1 / wide
+    return None
+
+
+def _scale_once(names: Builder, node: ir.Node) -> None:
+    """Lets a scale of a scaled tensor, which a product reads as well, scale the tensor itself."""
+    outer = _scaled(node)
+    inside = None if outer is None else outer[0].producer()
+    if outer is None or inside is None or inside.domain or inside.op_type not in _SCALES:
+        return
+    inner = _scaled(inside)
+    if inner is None or inside.graph is not node.graph or not _is_read_by_a_product(inside):
+        return
+    with np.errstate(over="ignore"):
+        factor = (inner[1] * outer[1]).astype(dtype_of(inner[0]).numpy())
+    if np.isfinite(factor).all():
+        node.op_type = "Mul"
+        node.replace_input_with(0, inner[0])
+        node.replace_input_with(1, names.const(factor))
 
 
 def _compute_in_float32(names: Builder, node: ir.Node) -> None:

@@ -113,3 +113,22 @@ def test_running_sums_of_halves_in_older_operator_sets(tmp_path, opset, kinds):
     x = np.arange(10, dtype=np.float16).reshape(2, 5)
     found = in_onnxruntime(tmp_path / "after.onnx", {"x": x})["y"]
     np.testing.assert_array_equal(found, np.cumsum(x[:, ::-1], 1)[:, ::-1])
+
+
+@pytest.mark.parametrize("kind", ["float", "double"])
+def test_products_of_a_tensor_scaled_once_and_twice(tmp_path, kind):
+    """onnxruntime takes the scales into its products, and then cannot open the file."""
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+    agraph ({kind}[a, 2] x) => ({kind}[a, 2] z, {kind}[a, 2] half)
+    <{kind} two = {{2}}, {kind}[1] tenth = {{0.1}}, {kind}[2, 2] m = {{1, 2, 3, 5}}> {{
+      half = Div(x, two) p = MatMul(half, m) more = Mul(tenth, half) q = MatMul(more, m)
+      much = Mul(more, two) r = MatMul(much, m) s = Sub(p, q) z = Add(s, r) }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    make_engine_readable(model)
+    ir.save(model, tmp_path / "after.onnx")
+    onnx.checker.check_model(tmp_path / "after.onnx", full_check=True)
+    x = np.arange(6, dtype="f4" if kind == "float" else "f8").reshape(3, 2)
+    found = in_onnxruntime(tmp_path / "after.onnx", {"x": x})
+    matrix = np.array([[1, 2], [3, 5]])
+    np.testing.assert_allclose(found["z"], 0.55 * x @ matrix, rtol=1e-6)
+    np.testing.assert_array_equal(found["half"], x / 2)
