@@ -290,7 +290,7 @@ class StepWriter:
 def shift_by_one_step(
     builder: Builder, left: ir.Value, initial: ir.Value, backwards: bool
 ) -> ir.Value:
-    """Returns what each step found of a carried value.
+    """Returns what each step found of a carried value: nothing of no steps.
 
     Args:
         builder: what writes.
@@ -301,13 +301,13 @@ def shift_by_one_step(
     shape = shape_of(left)
     first = builder.unsqueeze(initial, [0])
     start, end = (1, _END) if backwards else (0, -1)
-    fewer: list[Dim] | None = None
+    more: list[Dim] | None = None
     if shape is not None:
-        fewer = [shape[0] - 1 if isinstance(shape[0], int) else None, *shape[1:]]
+        more = [shape[0] + 1 if isinstance(shape[0], int) else None, *shape[1:]]
     bounds = (builder.ints(start), builder.ints(end), builder.ints(0))
-    others = builder.op("Slice", left, *bounds, shape=fewer)
-    parts = (others, first) if backwards else (first, others)
-    return builder.op("Concat", *parts, axis=0, shape=left)
+    parts = (left, first) if backwards else (first, left)
+    joined = builder.op("Concat", *parts, axis=0, shape=more)
+    return builder.op("Slice", joined, *bounds, shape=left)
 
 
 def reverse(builder: Builder, sequence: ir.Value) -> ir.Value:

@@ -323,12 +323,14 @@ def test_a_loop_may_run_no_step() -> None:
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_before_and_reverse(backwards: bool) -> None:
-    sketch = Sketch(left=x(BATCH, 4), initial=uniform(BATCH, 4))
+@pytest.mark.parametrize("steps", [STEPS, 1, 0])
+def test_before_and_reverse(backwards: bool, steps: int) -> None:
+    sketch = Sketch(left=x(BATCH, 4)[:steps], initial=uniform(BATCH, 4))
     left, initial = sketch.feeds["left"], sketch.feeds["initial"]
     found = shift_by_one_step(sketch.builder, *sketch.values.values(), backwards=backwards)
     turned = reverse(sketch.builder, sketch.values["left"])
     parts = [left[1:], initial[None]] if backwards else [initial[None], left[:-1]]
     results = sketch.run(found, turned)
-    np.testing.assert_array_equal(results[0], np.concatenate(parts))
+    expected = np.concatenate(parts) if steps else left
+    np.testing.assert_array_equal(results[0], expected)
     np.testing.assert_array_equal(results[1], left[::-1])
