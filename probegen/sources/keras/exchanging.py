@@ -25,11 +25,12 @@ def exchanging(instead: Callable[[Any], Any]) -> Iterator[None]:
     ) -> Any:
         del op_name
         if graph is not watched or not outputs:
-            return outputs
+            return list(outputs)
         after = instead(outputs[0])
         # What stays is handed on too. TensorFlow takes None of one listener for what the next one
         # sees, and of the last one for the operation's own results, whatever an earlier one gave.
-        return outputs if after is None else [after, *outputs[1:]]
+        # It hands listeners a tuple, and its callers a list: Keras turns that round in its place.
+        return list(outputs) if after is None else [after, *outputs[1:]]
 
     op_callbacks.add_op_callback(callback)
     try:

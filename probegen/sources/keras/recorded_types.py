@@ -15,8 +15,9 @@ _HANDS_ON = frozenset({"Identity"})
 def types_by_casts(call: Callable[..., Any], specs: Sequence[Any]) -> list[str]:
     """Returns the element type that a model makes of each of its inputs.
 
-    A model inside whose input is bytes casts what it is given, as a look-up casts ids: where
-    nothing else reads an input than casts to one type of whole numbers, it is of that type.
+    A model inside whose input is bytes or text casts what it is given, as a look-up casts ids:
+    where nothing else reads an input than casts to one type of whole numbers, or to text, it is
+    of that type.
 
     Args:
         call: the model, of flat inputs.
@@ -29,9 +30,13 @@ def types_by_casts(call: Callable[..., Any], specs: Sequence[Any]) -> list[str]:
         return own
     told = [_cast_types(tensor) for tensor in graph.inputs[: len(specs)]]
     return [
-        only.name if len(types) == 1 and (only := next(iter(types))).is_integer else name
+        next(iter(types)).name if len(types) == 1 and _is_telling(*types) else name
         for types, name in zip(told, own, strict=True)
     ]
+
+
+def _is_telling(dtype: Any) -> bool:
+    return bool(dtype.is_integer or dtype == tf.string)
 
 
 def _cast_types(tensor: Any) -> set[Any]:

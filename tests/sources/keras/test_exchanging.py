@@ -27,6 +27,19 @@ def test_several_listeners_each_see_what_is_made(kinds):
         np.testing.assert_allclose(found, right, rtol=1e-6)
 
 
+def test_what_stays_is_a_list_as_without_a_listener():
+    """Keras turns round in its place what `unstack` gives, in layers that go backwards."""
+
+    @tf.function
+    def traced(x):
+        with exchanging(ten_times("Neg")):
+            steps = tf.unstack(x)
+            steps.reverse()
+            return tf.stack(steps)
+
+    np.testing.assert_array_equal(traced(np.array([[1.0], [2.0], [3.0]])), [[3.0], [2.0], [1.0]])
+
+
 def test_token_gradients_beside_attention_relevance(tmp_path):
     # The first waits for the rows that are made of ids, the other for shares inside a layer.
     both = [pg.InputGradient(target=1), pg.AttentionRelevance(target=1)]

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import probegen as pg
 from probegen.sources.keras.keras_model import as_keras_model
@@ -43,24 +44,32 @@ def test_inputs_are_called_as_their_layers_over_saving_and_loading(tmp_path):
 
 
 class Bytes(keras.Model):
-    """A class around a model of bytes, and a table of ids; a third input is read as it is."""
+    """A class around a model of bytes, ids and text; a fourth input is read as it is."""
 
     def __init__(self):
         super().__init__()
         image, ids = keras.Input((5, 4, 2), dtype="uint8"), keras.Input((3,), dtype="int32")
         y = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
         z = keras.layers.Flatten()(keras.layers.Embedding(7, 2)(ids))
-        self.core = keras.Model([image, ids], keras.layers.Concatenate()([y, z]))
+        text = keras.Input((1,), dtype="string")
+        w = keras.layers.Hashing(5, output_mode="one_hot")(text)
+        self.core = keras.Model([image, ids, text], keras.layers.Concatenate()([y, z, w]))
         self.head = keras.layers.Dense(3)
 
     def call(self, inputs):
-        return self.head(self.core(inputs[:2])) * keras.ops.sum(inputs[2], -1, keepdims=True)
+        return self.head(self.core(inputs[:3])) * keras.ops.sum(inputs[3], -1, keepdims=True)
 
 
 def test_a_class_takes_what_it_casts_its_inputs_to():
     """Keras records sizes alone: numbers below 0 would be other bytes in each runtime."""
     model, rng = Bytes(), np.random.default_rng(0)
-    model([rng.integers(0, 255, (2, 5, 4, 2)), rng.integers(0, 7, (2, 3)), np.ones((2, 6), "f")])
+    image, ids = rng.integers(0, 255, (2, 5, 4, 2)), rng.integers(0, 7, (2, 3))
+    model([image, ids, tf.constant([["a"], ["b"]]), np.ones((2, 6), "f")])
     with pytest.warns(UserWarning, match="records the sizes"):
         known = as_keras_model(model)
-    assert [spec.dtype.name for spec in known.input_specs] == ["uint8", "int32", "float32"]
+    assert [spec.dtype.name for spec in known.input_specs] == [
+        "uint8",
+        "int32",
+        "string",
+        "float32",
+    ]
