@@ -625,13 +625,19 @@ class GradientPlanner:
         Where none of these is there, what is made by way of comparisons will do (a mask that is
         asked for), but not with `strict`. For methods by scores, what no gradient reaches stands
         for an input that has nothing else, and nothing beside the input itself: what it is looked
-        up as changes with it.
+        up as changes with it, and all that it is compared with.
         """
-        by_gradient = self._of_input_by(self._view.flows, position, end, strict)
-        if self._by_scores and (own := TensorRef(None, position=position)) in by_gradient:
+        means = self._of_input_by(self._view.flows, position, end, strict=True)
+        loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
+        if not self._by_scores:
+            return means if strict else loose
+        own = TensorRef(None, position=position)
+        if own in means:
             return [own]
-        if not self._by_scores or self._of_input_by(self._view.flows, position, end, strict=False):
-            return by_gradient
+        if not strict and not means and self._view.depends(own, end):
+            return [own]
+        if loose:
+            return means if strict else loose
         # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
         return self._of_input_by(self._view.depends, position, end, strict)
 

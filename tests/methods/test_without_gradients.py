@@ -88,6 +88,22 @@ def test_steps_of_a_keras_model(tmp_path, path):
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
 
 
+def test_numbers_that_are_compared_twice_are_hidden_from_both(tmp_path):
+    """One comparison becomes a number, the other chooses: both are of what is hidden."""
+    keras.utils.set_random_seed(5)
+    given = keras.Input((4,), name="row")
+    counted = keras.ops.cast(given > 0.3, "float32")
+    seen = keras.ops.where(given > -0.2, counted, 2.0 - counted)
+    model = keras.Model(given, layers.Dense(2, name="scores")(seen))
+    done = pg.compile(model, pg.FeatureAblation(fill=-0.5, target=1), tmp_path / "m.onnx")
+    assert done.report.passed
+    x = models.images((4,), count=5)
+    score = lambda v: np.asarray(model(v))[:, 1]  # noqa: E731
+    expected = [score(x) - score(np.where(np.arange(4) == i, -0.5, x)) for i in range(4)]
+    found = runtime.load(tmp_path / "m.onnx").run(x)["feature_ablation/row"].array
+    np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
+
+
 MARKED = """
 <ir_version: 8, opset_import: ["" : 14]>
 marked (float[batch, 5] x) => (float[batch, 1] y)
