@@ -15,6 +15,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import OutputSpec
 from probegen.methods.axes import BATCH
 from probegen.parity.classes import class_axis_of
+from probegen.parity.comparison import ROUNDING
 from probegen.plan.completeness import Residual, residuals_of
 from probegen.plan.plan import Plan, TensorRef
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores, summed_score
@@ -25,6 +26,20 @@ Array = npt.NDArray[Any]
 def size_name(name: str) -> str:
     """Returns what the sizes are called that a figure is compared relative to."""
     return f"size of {name}"
+
+
+def rounding_of_sum(name: str, plan: Plan) -> float:
+    """Returns what the sum of attributions is rounded by, relative to the sum of their magnitudes.
+
+    An artefact sums them up before it gives them out, which may be in a coarser type.
+
+    Args:
+        name: of what is missing to their completeness.
+        plan: what was asked for.
+    """
+    residuals = (r for group in plan.groups for r in residuals_of(group))
+    types = [o.spec.dtype for r in residuals if name in r.names for o in r.outputs]
+    return max((ROUNDING.get(dtype, 0.0) for dtype in types), default=0.0)
 
 
 def missing_of(

@@ -44,7 +44,7 @@ from probegen.parity.comparison import (
     judge,
     measure_rows,
 )
-from probegen.parity.completeness import size_name
+from probegen.parity.completeness import rounding_of_sum, size_name
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
 from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.parity.report import DIFFERENCES, IN_PLACE, SCORES, SOURCE_MODEL, Parity
@@ -576,7 +576,8 @@ class Comparison:
         Where it is in doubt, the scores that are explained are asked for their size.
         """
         if output.kind == COMPLETENESS:
-            return base_limit(output, self.reference.computed_in)
+            rounded = rounding_of_sum(output.name, self.program.plan)
+            return base_limit(output, self.reference.computed_in) + rounded
         if not output.is_attribution:
             unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
             return unit * self.reference.computed_near(output.name)

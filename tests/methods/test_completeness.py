@@ -221,3 +221,21 @@ def test_specs_and_manifests_hold_it():
     text = text_forms.to_json([probe])
     assert json.loads(text)["probes"][0]["completeness"] is True
     assert text_forms.from_json(text) == (probe,)
+
+
+def test_attributions_in_float16_are_summed_before_they_are_rounded(tmp_path):
+    """What is given out adds up to the score as far as its own type lets it."""
+    keras.utils.set_random_seed(3)
+    given = keras.Input((3,), name="row", dtype="float16")
+    hidden = layers.Dense(5, "tanh")(keras.ops.cast(given, "float32"))
+    model = keras.Model(given, layers.Dense(2, name="scores")(hidden))
+    probe = pg.IntegratedGradients(4, target=1, completeness=True)
+    exported = pg.compile(model, probe, tmp_path / "m.onnx")
+    x = models.images((3,), count=5).astype(np.float16)
+    result = runtime.load(tmp_path / "m.onnx").run(x)
+    assert result["integrated_gradients/row"].array.dtype == np.float16
+    scores = np.asarray(model(x))[:, 1] - np.asarray(model(0 * x))[:, 1]
+    figure = result["completeness/integrated_gradients/row"].array
+    wanted = missing(result, "integrated_gradients/row", scores, 0.0)
+    np.testing.assert_allclose(figure, wanted, atol=2e-3 * np.abs(scores).max())
+    assert exported.report["completeness/integrated_gradients/row"].floor > 1e-3
