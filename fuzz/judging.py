@@ -26,6 +26,8 @@ _OUT_OF_TIES = 1e-3
 #: By how much more than noise moves what is right a row may be off.
 _STEADY = 10.0
 _SATURATED = 1e-2
+#: What the length of an attribution counts as, where it is shorter.
+_SHORTEST = 1e-4
 #: Groups of positions that a request has, where there may be any number.
 _GROUPS = 4
 SMALL_PART = 1e-3
@@ -119,7 +121,7 @@ def distance(got: Array, expected: Array, least: float = 0.0) -> float:
     finite = np.isfinite(expected)
     if not np.isfinite(got[finite]).all():
         return np.inf
-    size = max(1e-4, least, float(np.linalg.norm(expected[finite])))
+    size = max(_SHORTEST, least, float(np.linalg.norm(expected[finite])))
     return float(np.linalg.norm(got[finite] - expected[finite])) / size
 
 
@@ -128,7 +130,7 @@ def check_rows(
     got: Array,
     expected: Array,
     apart: Callable[[Array, Array], float],
-    most: float,
+    most: float | Array,
     again: Callable[[int], Array | None],
     beside: Callable[[int], tuple[Array, Array | None]] | None = None,
     wider: Callable[[], Array | None] = lambda: None,
@@ -140,7 +142,7 @@ def check_rows(
         got: what came out.
         expected: what is right.
         apart: tells how far two rows are apart.
-        most: how far they may be anyhow.
+        most: how far they may be anyhow, or how far each may.
         again: number of a draw -> what is right of inputs with noise; None where nothing is known.
         beside: number of a draw -> what comes out and what is right of inputs that are moved out
             of ties. Where both agree there, the inputs themselves lie at a tie or a kink, at which
@@ -153,9 +155,9 @@ def check_rows(
     if got.shape != expected.shape:
         raise FoundError(f"{what} has the shape {got.shape}, expected {expected.shape}")
     noisy: list[Array] | None = None
-    for row in range(len(expected)):
+    for row, allowed in enumerate(np.broadcast_to(most, len(expected))):
         away = apart(got[row], expected[row])
-        if away <= most:
+        if away <= allowed:
             continue
         if noisy is None:
             found = (*(again(n) for n in range(_DRAWS)), wider())
@@ -164,7 +166,7 @@ def check_rows(
         is_excused = away <= _STEADY * shaken or (
             beside is not None
             and np.isfinite(got[row]).all()
-            and _agree_beside(beside, row, apart, most)
+            and _agree_beside(beside, row, apart, allowed)
         )
         if not is_excused:
             raise FoundError(f"{what} differs in row {row} by {away:.1e} (noise: {shaken:.1e})")
@@ -217,7 +219,7 @@ def check_attribution(
     again: Callable[[int], Array | None],
     beside: Callable[[int], tuple[Array, Array | None]] | None = None,
     most: float = 0.0,
-    shortest: float = 0.0,
+    shortest: float | Array = 0.0,
     wider: Callable[[], Array | None] = lambda: None,
 ) -> None:
     """Compares an attribution; where all is saturated, what is left of a gradient is rounding.
@@ -230,30 +232,27 @@ def check_attribution(
         again: as for `check_rows`.
         beside: as for `check_rows`.
         most: how far they may be apart if that is more than what is computed in says.
-        shortest: what the length of an attribution counts as, where it is shorter.
+        shortest: what the length of an attribution counts as, where it is shorter; or that of each
+            row.
         wider: as for `check_rows`.
 
     Raises:
         FoundError: it differs.
     """
     found = np.asarray(got, np.float64)
-    least = max(shortest, _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0]))))
+    least = _SATURATED * float(np.linalg.norm(np.nan_to_num(expected[0])))
+    least = max(float(np.min(shortest)), least)
 
     def apart(row: Array, right: Array) -> float:
         """What is known may be the small part of a row, of which the large part is not."""
         whole = SMALL_PART * float(np.linalg.norm(np.nan_to_num(row)))
         return distance(row, right, max(least, whole if np.isnan(right).any() else 0.0))
 
-    check_rows(
-        what,
-        found,
-        expected,
-        apart,
-        max(most, GRADIENTS * limit(policy)),
-        again,
-        beside,
-        wider,
-    )
+    flat = np.nan_to_num(expected).reshape(len(expected), -1)
+    sizes = np.maximum(np.linalg.norm(flat, axis=1), max(least, _SHORTEST))
+    usual = max(most, GRADIENTS * limit(policy))
+    limits = usual * np.maximum(1, shortest / sizes)
+    check_rows(what, found, expected, apart, limits, again, beside, wider)
 
 
 def check_rows_alone(

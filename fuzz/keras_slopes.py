@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fuzz.case import Case
-from fuzz.judging import GRADIENTS, check_rows, limit, moved, moved_out_of_ties, off
+from fuzz.judging import GRADIENTS, check_rows, limit, moved_out_of_ties, off
 from fuzz.keras_wider import Build, precision, rebuilt
 from fuzz.keras_witness import Witness
 from fuzz.scoring import Array
@@ -64,7 +64,8 @@ class Shown:
         asked: what the request asks for.
         at: the place of the input.
         given: inputs -> what the artefact gives there.
-        taped: inputs -> what TensorFlow's tape says there; None where it is not known.
+        taped: what TensorFlow's tape says there; None where it is not known.
+        noisy: number of a draw -> the same under noise of the size of rounding.
         policy: the precision of the model.
     """
 
@@ -73,7 +74,8 @@ class Shown:
     asked: Mapping[str, Array]
     at: int
     given: Callable[[Sequence[Array]], Array]
-    taped: Callable[[Sequence[Array]], Array | None]
+    taped: Array | None
+    noisy: Callable[[int], Array | None]
     policy: str
 
 
@@ -111,11 +113,10 @@ def check_slopes(what: str, shown: Shown, wide: Witness) -> bool:
     def again(draw: int) -> Array | None:
         """Rounding: how far noise moves what the tape says."""
         with precision(shown.policy):
-            here = shown.taped(shown.feed)
-            there = shown.taped(moved(shown.feed, shown.policy, draw))
-        if here is None or there is None:
+            there = shown.noisy(draw)
+        if shown.taped is None or there is None:
             return None
-        return np.asarray((right + along(there) - along(here)) / sizes)
+        return np.asarray((right + along(there) - along(shown.taped)) / sizes)
 
     def beside(draw: int) -> tuple[Array, Array | None]:
         there = moved_out_of_ties(shown.feed, draw)

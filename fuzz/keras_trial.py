@@ -401,13 +401,16 @@ def _same_slopes(run: _Run, probes: Sequence[Any], wide: Witness) -> int:
         if not np.issubdtype(run.feed[explained.at].dtype, np.floating):
             continue  # strings and ids have no slopes
 
-        def taped(feed: Sequence[Array], explained: Explained = explained) -> Array | None:
-            return run.witness.attribution(own[0], feed, explained, run.asked)
+        def taped(
+            asked_of: Witness, feed: Sequence[Array], explained: Explained = explained
+        ) -> Array | None:
+            return asked_of.attribution(own[0], feed, explained, run.asked)
 
         def given(feed: Sequence[Array], name: str = spec.name) -> Array:
             return np.asarray(run.said(feed)[name].array)
 
-        shown = Shown(own[0], run.feed, run.asked, explained.at, given, taped, run.policy)
+        here, noisy = taped(run.witness, run.feed), run.noisy(taped)
+        shown = Shown(own[0], run.feed, run.asked, explained.at, given, here, noisy, run.policy)
         known += check_slopes("input_gradient beside differences", shown, wide)
     return known
 
@@ -455,12 +458,17 @@ class _Run:
         named = {i.name: x for i, x in zip(_own_inputs(self.art), feed, strict=True)}
         return self.art.run(named | dict(self.before), **self.asked)
 
-    @property
-    def rounded_away(self) -> float:
-        """The length of an attribution below which differences of scores are their rounding."""
+    def rounded_away(self, probe: Any) -> Array:
+        """Returns the length of each row below which differences of scores are their rounding.
+
+        That of the largest prediction, and of what the row's own scores are summed of.
+        """
         scores = [np.asarray(self.result[s.name].array) for s in self.art.manifest.predictions]
         largest = max(float(np.nan_to_num(np.abs(y), posinf=0).max(initial=0)) for y in scores)
-        return max(SMALL_PART, limit(self.policy) / 5) * largest
+        summed = self.witness.sizes_of_scores(probe, self.feed, self.asked)
+        own = np.zeros(len(self.feed[0])) if summed is None else np.nan_to_num(summed, posinf=0)
+        share = max(SMALL_PART, limit(self.policy) / 5)
+        return np.asarray(share * np.maximum(largest, own))
 
     def array(self, spec: Any) -> Array:
         """Returns what came out for an output."""
@@ -509,8 +517,8 @@ def _same_explanation(run: _Run, probes: Sequence[Any], spec: Any) -> bool:
         coarse,
         run.noisy(right, coarse),
         beside,
-        shortest=max(
-            run.rounded_away if isinstance(probe, ByScores) else 0.0,
+        shortest=np.maximum(
+            run.rounded_away(probe) if isinstance(probe, ByScores) else 0.0,
             0.0 if run.policy == "float64" else _SHORTEST,
         ),
         wider=run.wider_one(right),

@@ -15,6 +15,7 @@ from unittest import mock
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.models import functional
 
 import probegen as pg
 from fuzz import twins, twins_by_rules, twins_by_scores
@@ -106,7 +107,7 @@ class Witness:
         )
         #: Output -> the axis of its classes, where it has positions.
         self.class_axes: dict[int, int] = {}
-        #: By which draw of noise what is looked up is moved, see `shaken`.
+        #: By which draw of noise what is made of ids is moved, see `shaken`.
         self._draw: int | None = None
 
     def predictions(self, feed: Sequence[Array]) -> list[Array]:
@@ -128,21 +129,59 @@ class Witness:
 
     @contextlib.contextmanager
     def shaken(self, draw: int, size: float) -> Iterator[None]:
-        """Moves what is looked up in tables by noise: to ids there is none that could be added.
+        """Moves by noise what is made of ids, bytes and words: to these there is none to be added.
+
+        Zeros stay zeros where they are what masks are made of. GELU is moved too, by noise beside
+        its input: TensorFlow has it exactly far below 0, where others round `1 + erf(x)` to 0.
 
         Args:
             draw: the number of the noise.
-            size: of the noise, relative to the vectors.
+            size: of the noise, relative to the numbers.
         """
-        looked_up, self._draw = keras.layers.Embedding.call, draw
+        looked_up, run, self._draw = keras.layers.Embedding.call, functional.operation_fn, draw
+        least = 0.0 if self.has_masks else _LEAST_SHAKEN
+        own_gelu = tf.nn.gelu
+
+        def beside(made: Any, scale: Any) -> Any:
+            noise = tf.random.stateless_normal(tf.shape(made), (draw, 0), dtype=tf.float64)
+            wide = tf.cast(made, tf.float64) + size * tf.cast(scale, tf.float64) * noise
+            return tf.cast(wide, made.dtype)
+
+        def moved(made: Any) -> Any:
+            """Returns what was made, with noise, under the same mask."""
+            if not _is_floating(made):
+                return made
+            result = beside(made, tf.abs(made) + tf.cast(least, made.dtype))
+            if (mask := getattr(made, "_keras_mask", None)) is not None:
+                result._keras_mask = mask
+            return result
+
+        def gelu(x: Any, **given: Any) -> Any:
+            return beside(own_gelu(x, **given), x)
 
         def call(layer: Any, inputs: Any) -> Any:
-            vectors = looked_up(layer, inputs)
-            noise = tf.random.stateless_normal(tf.shape(vectors), (draw, 0), dtype=tf.float64)
-            return vectors * tf.cast(1 + size * noise, vectors.dtype)
+            return moved(looked_up(layer, inputs))
+
+        def operation_fn(operation: Any, **context: Any) -> Callable[..., Any]:
+            own: Callable[..., Any] = run(operation, **context)
+            if isinstance(operation, keras.layers.Embedding):
+                return own
+
+            def shaken(*args: Any, **given: Any) -> Any:
+                made = own(*args, **given)
+                read = keras.tree.flatten((args, given))
+                is_of_ids = any(isinstance(x, tf.Tensor) for x in read)
+                is_of_ids = is_of_ids and not any(map(_is_floating, read))
+                return keras.tree.map_structure(moved, made) if is_of_ids else made
+
+            return shaken
 
         try:
-            with mock.patch.object(keras.layers.Embedding, "call", call):
+            with (
+                mock.patch.object(keras.layers.Embedding, "call", call),
+                mock.patch.object(functional, "operation_fn", operation_fn),
+                mock.patch.object(tf.nn, "gelu", gelu),
+            ):
                 yield
         finally:
             self._draw = None
@@ -225,8 +264,9 @@ class Witness:
     ) -> Array | None:
         """Returns differences of the score in some directions of an input, `[batch, way]`.
 
-        NaN where both sides, or a step and half of it, tell different slopes: at kinks and ties.
-        None where nothing is known. For a model in float64.
+        NaN where both sides, or a step, half of it and a longer one, tell different slopes: at
+        kinks and ties, and on stairs of rounding, as behind a number that 1e9 is taken from. None
+        where nothing is known. For a model in float64.
 
         Args:
             probe: the probe.
@@ -239,17 +279,41 @@ class Witness:
         if aims is None or len(aims) > 1:
             return None
         kept = [x for i, x in enumerate(feed) if i != at]
-        steps = [share * _STEP * way for way in ways for share in (1, -1, 0.5, -0.5)]
+        shares = (1, -1, 0.5, -0.5, _LONGER, -_LONGER)
+        steps = [share * _STEP * way for way in ways for share in shares]
         moved = _Moved(aims[0], kept, at, feed[at].dtype)
         here, *scores = moved.scores([feed[at], *(feed[at] + step for step in steps)])
-        got = np.stack(scores, axis=1).reshape(len(here), len(ways), 4)
+        got = np.stack(scores, axis=1).reshape(len(here), len(ways), len(shares))
         ahead, behind = got[..., 0] - here[:, None], here[:, None] - got[..., 1]
         finer = (got[..., 2] - got[..., 3]) / _STEP
+        longer = (got[..., 4] - got[..., 5]) / (2 * _LONGER * _STEP)
         usual = _SMOOTH * (np.abs(finer) + 1e-2 * np.abs(finer).max(axis=1, keepdims=True))
-        steady = (np.abs(ahead - behind) / _STEP <= usual + _LEAST) & (
-            np.abs((ahead + behind) / (2 * _STEP) - finer) <= usual + _LEAST
-        )
-        return np.where(steady, finer, np.nan)
+        off = [
+            np.abs(ahead - behind) / _STEP,
+            np.abs((ahead + behind) / (2 * _STEP) - finer),
+            np.abs(longer - finer),
+        ]
+        return np.where(np.max(off, axis=0) <= usual + _LEAST, finer, np.nan)
+
+    def sizes_of_scores(
+        self, probe: Any, feed: Sequence[Array], asked: Mapping[str, Array]
+    ) -> Array | None:
+        """Returns the size of what the score of each sample is summed of, `[batch]`.
+
+        The largest where several are explained; None where the scores are not known.
+
+        Args:
+            probe: the probe.
+            feed: the inputs.
+            asked: what a request asks for: `target`, `region`.
+        """
+        aims = self._aims(probe, feed, asked) or []
+        picks = [aim.pick for aim in aims if aim.pick is not None]
+        if not picks:
+            return None
+        scores = np.asarray(self._array(self._scored(probe), feed), np.float64)
+        each = [np.abs(pick * scores).reshape(len(scores), -1).sum(axis=1) for pick in picks]
+        return np.asarray(np.max(each, axis=0))
 
     def _aims(
         self, probe: Any, feed: Sequence[Array], asked: Mapping[str, Array]
@@ -479,6 +543,10 @@ def _given_out(layer: Any, changed: Callable[[Any], Any]) -> Iterator[None]:
         yield
 
 
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, tf.Tensor) and x.dtype.is_floating
+
+
 def _is_one(wrt: Any) -> bool:
     """Tells whether a probe names one thing alone: of several, all move together."""
     return wrt != "input" if isinstance(wrt, str) else not isinstance(wrt, list) or len(wrt) == 1
@@ -529,9 +597,11 @@ def _class_axis(scored: Any) -> int | None:
     return len(scored.shape) - 1 if len(scored.shape) > _PLAIN else None
 
 
-#: Length of the steps of differences in float64, how near the slopes of both sides have to be to
-#: each other, and what counts as none.
-_STEP, _SMOOTH, _LEAST = 1e-5, 1e-4, 1e-7
+#: Length of the steps of differences in float64, how many times as long a longer one is, how near
+#: the slopes of both sides have to be to each other, and what counts as none.
+_STEP, _LONGER, _SMOOTH, _LEAST = 1e-5, 10.0, 1e-4, 1e-7
+#: What the size of a number counts as beside itself where noise moves it.
+_LEAST_SHAKEN = 0.1
 #: Axes of scores without positions.
 _PLAIN = 2
 

@@ -79,8 +79,13 @@ def _picks_of_steps(
 
 
 def _picks_of_classes(target: Any, scores: Array, asked: Array | None) -> list[Array] | None:
-    """Returns weights of scores whose last axis is that of the classes."""
+    """Returns weights of scores whose last axis is that of the classes.
+
+    NaN where the best is asked for and there is none: among scores beyond all numbers.
+    """
     order = np.argsort(-scores, axis=-1, kind="stable")
+    beyond = np.isnan(scores).any(axis=-1) | ((scores == np.inf).sum(axis=-1) > 1)
+    nothing = np.where(beyond, np.nan, 0)[..., None]
     near = np.diff(np.sort(scores, axis=-1), axis=-1).min(initial=np.inf)
     eye = np.eye(scores.shape[-1])
     if isinstance(target, str) and target in ("argmax", "input"):
@@ -95,7 +100,7 @@ def _picks_of_classes(target: Any, scores: Array, asked: Array | None) -> list[A
             of[s] if isinstance(s, str) else np.full(scores.shape[:-1], s)
             for s in (target.a, target.b)
         )
-        return None if near < _NEAR else [eye[a] - eye[b]]
+        return None if near < _NEAR else [eye[a] - eye[b] + nothing]
     elif isinstance(target, str) and target == "all":
         return [np.broadcast_to(row, scores.shape) for row in eye]
     elif isinstance(target, list):
@@ -106,7 +111,7 @@ def _picks_of_classes(target: Any, scores: Array, asked: Array | None) -> list[A
         ranks = [order[..., i] for i in range(min(count, scores.shape[-1]))]
     else:
         return None
-    return None if near < _NEAR else [eye[best] for best in ranks]
+    return None if near < _NEAR else [eye[best] + nothing for best in ranks]
 
 
 def is_several(target: Any) -> bool:

@@ -7,14 +7,15 @@ import keras
 import numpy as np
 import pytest
 
-from fuzz import keras_trial
+import probegen as pg
+from fuzz import keras_trial, twins
 from fuzz.case import Case, Line
 from fuzz.judging import FoundError
 from fuzz.keras_models import draw_case
 from fuzz.keras_states import States, stateful
 from fuzz.keras_suite import attempted
 from fuzz.keras_trial import attempt, build
-from fuzz.keras_wider import Wider
+from fuzz.keras_wider import Wider, precision
 from fuzz.keras_witness import Witness
 from fuzz.outcome import CRASHES, DIFFERS, EQUAL, INVALID, REFUSED, Outcome
 from fuzz.shrinking import shrunk, smaller
@@ -265,3 +266,62 @@ def test_rounding_is_told_by_a_wider_type_and_by_noise_on_what_is_looked_up():
         assert 0 < np.abs(moved - still).max() < 1e-2
         assert len(np.unique(moved[0, :, 0])) == 5
     assert (told[0] != told[1]).any()
+
+
+def _witness_of(given, code):
+    lines = (Line("v0", given, "input"), Line("v1", code))
+    built = build(_case(policy="float32", lines=lines, outputs=("v1",), logits={"v1": "v1"}))
+    return Witness(built["core"], built["logits"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "code"),
+    [
+        ("int32", "ops.one_hot(v0, 7)"),
+        ("uint8", "layers.Rescaling(1 / 255)(v0)"),
+        ("uint8", "ops.cast(v0, 'float32')"),
+        ("float32", "layers.Activation('gelu')(v0)"),
+    ],
+)
+def test_noise_moves_what_is_made_of_ids_and_bytes_and_the_tail_of_gelu(dtype, code):
+    """Equal ones make ties; of GELU(-8) others have 0 where TensorFlow has -5e-15."""
+    witness = _witness_of(f"keras.Input([5], dtype='{dtype}')", code)
+    feed = [np.full((2, 5), 3 if dtype != "float32" else -8, dtype)]
+    (still,) = witness.predictions(feed)
+    with witness.shaken(0, 1e-3):
+        (moved,) = witness.predictions(feed)
+    assert 0 < np.abs(moved - still).max() < 2e-2
+    assert len(np.unique(moved[0].reshape(5, -1), axis=0)) == 5
+    assert (moved > 0).any()
+
+
+def test_the_best_of_scores_beyond_all_numbers_is_not_known():
+    scores = np.array([[np.inf, np.nan, 1.0], [0.0, np.inf, np.inf], [np.inf, 2.0, 1.0]])
+    (best,) = twins.picks("argmax", scores)
+    assert np.isnan(best[:2]).all()
+    assert best[2].tolist() == [1, 0, 0]
+    (second,) = twins.picks(1, scores)
+    assert second[0].tolist() == [0, 1, 0]
+
+
+def test_slopes_on_stairs_of_rounding_are_not_known():
+    """Attention takes 1e9 from every score where all keys are masked: what is left has steps."""
+    found = []
+    for code in ("ops.sin(v0)", "ops.sin((v0 - 1e9) + 1e9)"):
+        with precision("float64"):
+            witness = _witness_of(
+                "keras.Input([3], dtype='float64')", f"ops.cast({code}, 'float64')"
+            )
+        feed, ways = [np.full((2, 3), 0.3)], np.eye(3)[:1]
+        found.append(witness.slopes(pg.InputGradient(target=0), feed, {}, 0, ways))
+    np.testing.assert_allclose(found[0], np.cos(0.3), rtol=1e-6)
+    assert np.isnan(found[1]).all()
+
+
+def test_what_a_score_is_summed_of_tells_how_its_differences_are_rounded():
+    witness = _witness_of("keras.Input([2, 3])", "ops.concatenate([v0, -v0], axis=-1)")
+    feed = [np.array([[[1.0, 2, 0]] * 2, [[30, 1, 0]] * 2], np.float32)]
+    asked = {"region": np.array([[2.0, 1], [1, -1]])}
+    probe = pg.FeatureAblation(target=(None, 0), region="input")
+    witness.class_axes[0] = 2
+    np.testing.assert_allclose(witness.sizes_of_scores(probe, feed, asked), [3, 60])
