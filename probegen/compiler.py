@@ -41,9 +41,9 @@ from probegen.plan.making import make_plan
 from probegen.runtime import load
 from probegen.runtime.drift import attributions, reference_of
 from probegen.runtime.feature_names import named
-from probegen.runtime.inputs import check_inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.read.ranges import ranges
+from probegen.runtime.states import checked_samples
 from probegen.runtime.texts import Texts
 from probegen.runtime.texts.attaching import attached
 from probegen.sources import instrumented_program, open_source
@@ -371,7 +371,7 @@ def _fed(samples: Any, described: Manifest) -> Mapping[str, Any]:
     Raises:
         InputError: they do not fit.
     """
-    return check_inputs(Texts(described).given(samples), described.inputs)
+    return checked_samples(Texts(described).given(samples), described.inputs)
 
 
 def _check_reference(described: Manifest, kind: str) -> None:

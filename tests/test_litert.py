@@ -92,7 +92,9 @@ def test_recurrent_layers_of_a_fixed_length(tmp_path):
     """Any batch size; against the untouched model and a tape, padding among the steps."""
     keras.utils.set_random_seed(3)
     model = recurrent()
-    pg.compile(model, pg.InputGradient(target=1), tmp_path / "saved", verify=False)
+    # The second gradient goes back through lists that the first alone has filled.
+    probes = [pg.InputGradient(target=1), pg.InputGradient(target=2, name="other")]
+    pg.compile(model, [*probes, pg.States()], tmp_path / "saved", verify=False)
     out = tmp_path / "m.tflite"
     for signature in ("explain", "serving_default"):
         with pytest.raises(ExportError, match=r"loop over an open size.*--size time=20"):
@@ -107,15 +109,14 @@ def test_recurrent_layers_of_a_fixed_length(tmp_path):
         x = np.random.default_rng(batch).normal(size=(batch, 3, 2)).astype(np.float32)
         x[0, 2:] = 0
         point = tf.constant(x)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(point)
             scores = model(point)
-            score = tf.reduce_sum(scores[:, 1])
+            each = [tf.reduce_sum(scores[:, k]) for k in (1, 2)]
         found = runner(x=x)
         np.testing.assert_allclose(found["y"], scores, atol=1e-6)
-        np.testing.assert_allclose(
-            found["input_gradient/x"], tape.gradient(score, point), atol=1e-6
-        )
+        for name, score in zip(("input_gradient/x", "other"), each, strict=True):
+            np.testing.assert_allclose(found[name], tape.gradient(score, point), atol=1e-6)
 
 
 def test_loops_over_points_stay_loops(tmp_path):

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from probegen.artefact.manifest import GATE_INPUT
 from probegen.graph.assemble import name_outputs
+from probegen.graph.core.replacing import remove_whole
 from probegen.graph.core.values import constant_of, static_shape
 from probegen.graph.passes.after.drop_unused_initializers import drop_unused_initializers
 
@@ -31,7 +32,7 @@ def remove_gate(model: ir.Model) -> None:
     graph.insert_before(gate, nodes)
     plain = gate.attributes["else_branch"].as_graph()
     plain.outputs.clear()
-    plain.remove(list(plain), safe=True)  # or weights would still count as read by it
+    remove_whole(plain, plain)  # or weights would still count as read by it
     graph.remove(gate, safe=True)
     graph.outputs.extend(made)
     for value, (dtype, shape) in zip(graph.outputs, described, strict=True):

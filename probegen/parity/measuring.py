@@ -41,7 +41,8 @@ from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
 from probegen.runtime.groups import sizes_by_axis
-from probegen.runtime.inputs import check_inputs, describe
+from probegen.runtime.inputs import describe
+from probegen.runtime.states import checked_samples
 from probegen.runtime.verification import Reproduction
 from probegen.sources import instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
@@ -154,7 +155,7 @@ def measure(
     if samples is None:
         tried, alone = trials.generated(described, reference, name, rng)
     else:
-        fed = check_inputs(art.texts.given(samples), described.inputs)
+        fed = checked_samples(art.texts.given(samples), described.inputs)
         tried, alone = trials.given(fed, described, reference, name), []
     check_samples_apart(described, reference, tried, name)
     fed_states = any(i.next_state is not None for i in described.inputs)

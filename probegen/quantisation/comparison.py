@@ -24,8 +24,8 @@ from probegen.parity import Parity, Report
 from probegen.parity import samples as drawing
 from probegen.parity.trials import open_sizes
 from probegen.runtime.feeds import Feeds
-from probegen.runtime.inputs import check_inputs
 from probegen.runtime.loaded import Artefact
+from probegen.runtime.states import checked_samples
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +92,7 @@ def requests_of(
     """
     described = artefact.manifest if described is None else described
     if samples is not None:
-        given = check_inputs(artefact.texts.given(samples), described.inputs)
+        given = checked_samples(artefact.texts.given(samples), described.inputs)
         return [_asked(artefact, chunk, ()) for chunk in _chunks(given, described)]
     rng = np.random.default_rng(seed)
     planned = drawing.planned_rows(described, ())

@@ -69,6 +69,22 @@ def checked_with_states(
     return {spec.name: arrays[spec.name] for spec in specs}
 
 
+def checked_samples(x: Any, specs: Sequence[InputSpec]) -> dict[str, Array]:
+    """Returns all inputs by name, of samples that something is verified on.
+
+    Args:
+        x: as `Artefact.run` takes it, states left out or among the others by name; or a list of
+            all inputs in their order, states too.
+        specs: the inputs of the artefact.
+
+    Raises:
+        InputError: an input or a state does not fit.
+    """
+    if isinstance(x, list | tuple) and len(x) == len(specs):
+        return check_inputs(x, specs)
+    return checked_with_states(x, specs, None)
+
+
 def _check_room(
     arrays: Mapping[str, Array], fed: Sequence[InputSpec], own: Sequence[InputSpec]
 ) -> None:

@@ -313,6 +313,25 @@ def test_the_gate_comes_out_whole(made):
     assert len(model.graph.initializers) <= len(plain.initializer) + 2
 
 
+def test_loops_of_the_branch_that_predicts_go_with_it(tmp_path):
+    """Their bodies read what stands beside them in that branch."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[4, n, 3] x) => (float[n, 3] y) {
+        most = ReduceMax <axes = [0], keepdims = 0> (x)
+        y = Scan <num_scan_inputs = 1, body = step (float[n, 3] s, float[n, 3] t)
+          => (float[n, 3] u) { a = Mul (t, most) u = Add (a, s) }> (most, x)
+      }"""
+    path, axes = tmp_path / "m.onnx", {"x": "time,batch,feature"}
+    source = onnx.parser.parse_model(text)
+    pg.compile(source, pg.InputGradient(target=1), path, verify=False, inputs=axes)
+    model, x = ir.load(path), np.random.default_rng(1).normal(size=(4, 2, 3)).astype(np.float32)
+    remove_gate(model)
+    ours = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString()).run(None, {"x": x})
+    found = runtime.load(path).run(x)
+    for name, array in zip(("y", "input_gradient/x"), ours, strict=True):
+        np.testing.assert_allclose(found[name].array, array, rtol=1e-6)
+
+
 REFUSED = [
     ({"to": "int4"}, "takes one of 'float16', 'int8', 'int8-static', got 'int4'"),
     ({"to": "int8-static"}, "takes the ranges of activations from samples"),

@@ -1,12 +1,12 @@
-"""One value, or one node, in the place of another."""
+"""One value, or one node, in the place of another; nodes taken out whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.core.values import Dim, shape_of
+from probegen.graph.core.values import Dim, shape_of, subgraphs_of
 
 
 def replace_value(old: ir.Value, new: ir.Value) -> None:
@@ -32,6 +32,19 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
         copy.outputs[0].name = f"{old.name}/copy"
         graph.append(copy)
         graph.outputs[position] = copy.outputs[0]
+
+
+def remove_whole(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
+    """Takes nodes out of a graph with all that they run, which counts as a reader no longer.
+
+    Raises:
+        ValueError: another node reads what one of them makes.
+    """
+    gone = list(nodes)
+    for inner in (inner for node in gone for inner in subgraphs_of(node)):
+        inner.outputs.clear()
+        remove_whole(inner, inner)
+    graph.remove(gone, safe=True)
 
 
 def add_shape(value: ir.Value, other: ir.Value) -> None:

@@ -62,10 +62,19 @@ def changes_states(graph: Any) -> bool:
 
 
 class _List:
-    """A list of tensors; None where nothing was put in yet."""
+    """A list of tensors; None where nothing was put in yet.
 
-    def __init__(self, items: Sequence[Any]) -> None:
+    Attributes:
+        items: the tensors.
+        like: a tensor of the shape that items have; None where no shape is known.
+    """
+
+    def __init__(self, items: Sequence[Any], *before: _List) -> None:
+        """Takes the items, and the lists that it is made of, whose items have the same shape."""
         self.items = tuple(items)
+        known = [item for item in self.items if item is not None]
+        known += [given.like for given in before if given.like is not None]
+        self.like: Any = known[0] if known else None
 
     def filled(self) -> list[Any]:
         """Returns the items, zeros in the place of those that nothing was put in.
@@ -358,9 +367,8 @@ def _zeros(given: _List) -> Any:
     Raises:
         ExportError: nothing is in the list that tells its shape.
     """
-    like = next((item for item in given.items if item is not None), None)
-    if like is not None:
-        return tf.zeros_like(like)
+    if given.like is not None:
+        return tf.zeros_like(given.like)
     raise ExportError(
         "a loop reads a list that nothing was put in, of items of unknown shape, which is not "
         "supported in LiteRT."
@@ -395,7 +403,7 @@ def _set_item(_: Any, given: _List, index: Any, item: Any) -> _List:
     items, at = list(given.items), _count(index)
     items += [None] * (at + 1 - len(items))
     items[at] = item
-    return _List(items)
+    return _List(items, given)
 
 
 def _get_item(_: Any, given: _List, index: Any, __: Any) -> Any:
@@ -405,7 +413,7 @@ def _get_item(_: Any, given: _List, index: Any, __: Any) -> Any:
 
 def _pop(_: Any, given: _List, __: Any) -> list[Any]:
     last = given.items[-1]
-    return [_List(given.items[:-1]), _zeros(given) if last is None else last]
+    return [_List(given.items[:-1], given), _zeros(given) if last is None else last]
 
 
 def _stack(_: Any, given: _List, __: Any) -> Any:
@@ -417,7 +425,7 @@ def _add(_: Any, *lists: _List) -> _List:
     for items in itertools.zip_longest(*(given.items for given in lists)):
         there = [item for item in items if item is not None]
         found.append(sum(there[1:], there[0]) if there else None)
-    return _List(found)
+    return _List(found, *lists)
 
 
 _OF_LISTS: Mapping[str, Write] = {
@@ -427,12 +435,12 @@ _OF_LISTS: Mapping[str, Write] = {
     "TensorListSetItem": _set_item,
     "TensorListGetItem": _get_item,
     "TensorListStack": _stack,
-    "TensorListPushBack": lambda _, given, item: _List([*given.items, item]),
+    "TensorListPushBack": lambda _, given, item: _List([*given.items, item], given),
     "TensorListPopBack": _pop,
     "TensorListLength": lambda _, given: _eager(len(given.items), tf.int32),
     "TensorListElementShape": lambda op, _: _eager(-1, op.outputs[0].dtype),
     "AddN": _add,
-    "ZerosLike": lambda _, given: _List([None] * len(given.items)),
+    "ZerosLike": lambda _, given: _List([None] * len(given.items), given),
 }
 #: Those of them that read no list.
 _MAKE_LISTS = frozenset({"EmptyTensorList", "TensorListReserve", "TensorListFromTensor"})

@@ -229,13 +229,19 @@ def test_each_call_of_a_stateful_layer_begins_with_its_state(tmp_path):
     model.predict(series(2, 5), verbose=0)
     start = [np.array(s) for s in layer.states]
     assert np.abs(start[0]).max() > 0.05
-    pg.compile(model, pg.States(), tmp_path / "m.onnx")
+    pg.compile(model, pg.States(gates=True), tmp_path / "m.onnx")
     data = series(2, 4, seed=5)
     found = runtime.load(tmp_path / "m.onnx").run(data)
     (first,) = by_hand(layer, data, states=start)
     np.testing.assert_allclose(found["states/gru#0"], first, **CLOSE)
     (second,) = by_hand(layer, -data, states=[first[:, -1]])
     np.testing.assert_allclose(found["states/gru#1"], second, **CLOSE)
+    for call, (before, after) in enumerate([(start[0], first), (first[:, -1], second)]):
+        names = (f"states/gru#{call}/{gate}" for gate in ("update_gate", "candidate"))
+        update, candidate = (found[name].array for name in names)
+        entering = np.stack([before, *after.swapaxes(0, 1)[:-1]], axis=1)
+        made = update * entering + (1 - update) * candidate
+        np.testing.assert_allclose(after, made, **CLOSE)
 
 
 @pytest.mark.parametrize("steps", [None, 2])

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.replacing import remove_whole
 from probegen.graph.core.values import subgraphs_of
 
 #: What tf2onnx and TensorFlow append to the names of what they make.
@@ -88,7 +89,7 @@ def _order(graph: ir.Graph) -> None:
         made_by = output.producer()
         if made_by is not None and made_by in own:
             _add(made_by, own, nodes, read)
-    graph.remove([node for node in graph if node not in nodes], safe=True)
+    remove_whole(graph, [node for node in graph if node not in nodes])
     ordered = list(nodes)
     graph.remove(ordered, safe=False)
     graph.extend(ordered)
