@@ -24,7 +24,7 @@ from tensorflow.python.ops import while_v2
 
 from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
-from probegen.sources.keras import control_flow, open_sizes
+from probegen.sources.keras import control_flow, exact_slopes, open_sizes
 from probegen.sources.keras.attention_in_loops import Looped, write_loop
 from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.look_ups import look_up
@@ -542,6 +542,9 @@ def _standing_in(stand_in: Any, _: Watcher, /, *args: Any, **kwargs: Any) -> Any
 #: Layers that have a loop of their own.
 _LOOPS = (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
 
+#: What stands in for functions of Keras and TensorFlow, called with the function itself first.
+_STAND_INS = {**open_sizes.STAND_INS, **control_flow.STAND_INS, **exact_slopes.STAND_INS}
+
 _patches = Patches()
 #: What stands in for methods of Keras while somebody watches.
 _PATCHES: tuple[Patch, ...] = (
@@ -557,7 +560,7 @@ _PATCHES: tuple[Patch, ...] = (
     Patch(tf.lookup.StaticHashTable, "lookup", _while_watched(_looked_up)),
     *(
         Patch(cls, name, _while_watched(functools.partial(_standing_in, stand_in)))
-        for (cls, name), stand_in in (open_sizes.STAND_INS | control_flow.STAND_INS).items()
+        for (cls, name), stand_in in _STAND_INS.items()
     ),
 )
 

@@ -1,10 +1,13 @@
 """TensorFlow's gradients of saturated functions, against numpy in float64."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
+import probegen as pg
+from probegen import runtime
 from probegen.sources.keras.exact_slopes import exact_slopes, gradients_at
 
 X = np.array([[0, 1e-6, 0.3, 1, 3, 8.9, 12, 14.1, 16.9, 18, 30, 70, 100]], np.float32)
@@ -131,3 +134,28 @@ def test_resizing_halves_has_the_gradient_of_resizing_their_values(method):
     assert half.dtype == np.float16
     assert np.abs(single).max() > 0.5
     np.testing.assert_allclose(half, single, rtol=1e-2, atol=1e-2)
+
+
+def test_celu_at_zero_has_the_slope_of_both_sides(tmp_path):
+    """Keras adds up a maximum and a minimum with 0: it was 2, of TensorFlow's gradients too."""
+    given = keras.Input((3,), name="row")
+    hidden = keras.ops.celu(given, alpha=0.7)
+    model = keras.Model(given, keras.layers.Dense(2, "celu", name="scores")(hidden))
+    probes = [pg.InputGradient(target=0), pg.GuidedBackprop(target=0)]
+    assert pg.compile(model, probes, tmp_path / "m.onnx").report.passed
+    x = np.array([[0, 0, 0], [2, -1, 0]], np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(x)
+    weights = model.get_weights()[0][:, 0].astype(np.float64)
+    wide = x.astype(np.float64)
+    scores = np.where(wide > 0, wide, 0.7 * np.expm1(wide / 0.7)) @ weights
+    slopes = np.where(wide > 0, 1, np.exp(wide / 0.7))
+    outer = np.where(scores > 0, 1, np.exp(scores))[:, None]
+    expected = outer * weights * slopes
+    np.testing.assert_allclose(found["input_gradient/row"].array, expected, rtol=1e-5)
+    guided = slopes * np.maximum(outer * weights, 0)
+    np.testing.assert_allclose(found["guided_backprop/row"].array, guided, rtol=1e-5)
+    with tf.GradientTape() as tape:
+        zero = tf.zeros([1])
+        tape.watch(zero)
+        made = keras.ops.celu(zero)
+    assert float(tape.gradient(made, zero)[0]) == 2.0  # what a user trains is their own
