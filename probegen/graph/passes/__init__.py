@@ -30,7 +30,7 @@ from probegen.graph.passes.after.own_weights_in_loops import own_weights_in_loop
 from probegen.graph.passes.after.scale_before_masks import scale_before_masks
 from probegen.graph.passes.after.separate_turned_weights import separate_turned_weights
 from probegen.graph.passes.after.write_gelu import write_gelu
-from probegen.graph.passes.after.write_windows_of_doubles import write_windows_of_doubles
+from probegen.graph.passes.after.write_out_doubles import write_out_doubles
 from probegen.graph.passes.before.average_before_convolution import average_before_convolution
 from probegen.graph.passes.before.drop_fixed_states import drop_fixed_states
 from probegen.graph.passes.before.fix_reshape_targets import fix_reshape_targets
@@ -98,7 +98,7 @@ AFTER: tuple[Pass, ...] = (
     carry_captures,
     own_weights_in_loops,
     copy_stacked_images,  # behind drop_identities, which would take the copies away
-    write_windows_of_doubles,
+    write_out_doubles,
     make_engine_readable,
     remove_unused_nodes,
     drop_unused_initializers,

@@ -15,7 +15,7 @@ from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import constant_of
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes.after.write_gelu import write_gelu
-from probegen.graph.passes.after.write_windows_of_doubles import write_windows_of_doubles
+from probegen.graph.passes.after.write_out_doubles import write_out_doubles
 from probegen.graph.running import open_graph
 from probegen.parity.witness.evaluation import NodeEvaluator, wide
 
@@ -78,7 +78,7 @@ class ForwardValues:
     def _opened(self, given: frozenset[str]) -> onnxruntime.InferenceSession:
         model = self._forward.model.clone()
         write_gelu(model)
-        write_windows_of_doubles(model)
+        write_out_doubles(model)
         graph = model.graph
         for node in list(graph.all_nodes()):
             if node.domain == MARK_DOMAIN:  # onnxruntime knows no marks: each is its first input

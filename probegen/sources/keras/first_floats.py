@@ -43,7 +43,7 @@ _SELECTING = frozenset(
     {"Slice", "StridedSlice", "Split", "SplitV", "Unpack", "ResizeNearestNeighbor"}
 )
 #: Operations that make floating numbers of bytes, and do the same to floating ones.
-_BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"})
+BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"})
 _CHOOSING = frozenset({"Select", "SelectV2"})
 #: Look-ups: the first input is the table, the second says which of its entries.
 _GATHERING = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
@@ -51,7 +51,7 @@ _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 #: How often each class is among the numbers of a sample.
 _COUNTS = frozenset({"DenseBincount"})
 #: Operations that make floating tensors from the values of integer ones.
-_MAKING = frozenset({"Cast", "OneHot"}) | _COUNTS | _CALLS | _GATHERING | _BLENDING
+_MAKING = frozenset({"Cast", "OneHot"}) | _COUNTS | _CALLS | _GATHERING | BLENDING
 #: Integer operations whose result says where or how many, not what.
 _COUNTING = frozenset(
     {"Cumsum", "Cumprod", "ArgMax", "ArgMin", "Where", "Unique", "UniqueV2", "TopK", "TopKV2"}
@@ -211,7 +211,7 @@ class FirstFloats:
         slots = [(TWIN, ("", 0), position) for position in self.ties(index)]
         if not any(slot in self._stand_ins for slot in slots):
             return tensor
-        if tensor.op.type in _BLENDING:
+        if tensor.op.type in BLENDING:
             again = _again(tensor.op, lambda t: self._floating(t, tensor.dtype))[0]
         else:
             again = self._floating(index, tensor.dtype)
@@ -272,7 +272,7 @@ class FirstFloats:
         for output in outputs:
             if not (output.dtype.is_floating and whole):
                 self._ties[id(output)] = dict(ties)
-            elif op.type == "Cast" or op.type in _BLENDING:  # they may become whole again
+            elif op.type == "Cast" or op.type in BLENDING:  # they may become whole again
                 most = Tie.WHOLE if op.type == "Cast" else Tie.INDIRECT
                 self._ties[id(output)] = {i: min(tie, most) for i, tie in ties.items()}
         self._follow_samples(op, data, outputs)
@@ -360,7 +360,7 @@ class FirstFloats:
         if op.type not in _MAKING or not fixed:
             return None
         tensor = op.outputs[0]
-        if (op.type == "Cast" or op.type in _BLENDING) and id(index) in self._pure:
+        if (op.type == "Cast" or op.type in BLENDING) and id(index) in self._pure:
             for position in ties:
                 self._note_twin(position, tensor)
             return functools.partial(self._from_twins, index)
@@ -575,7 +575,7 @@ def _first_axis(op: Any) -> int | None:
 def _word(op: Any) -> str:
     if op.type in _GATHERING:
         return "lookup"
-    if op.type in _BLENDING:
+    if op.type in BLENDING:
         return "cast"
     return {"OneHot": "one_hot", "Cast": "cast"}.get(op.type, str(op.type).lower())
 

@@ -28,6 +28,7 @@ from probegen.sources.class_by_class import class_by_class
 from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.attention import in_one_order
 from probegen.sources.keras.capture import Watcher, watching
+from probegen.sources.keras.first_floats import BLENDING
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
@@ -69,10 +70,22 @@ class KerasReference:
         self._source = source
         self._asked = plan
         self.plan, self._raw = with_raw_gradients(plan)
-        self.computed_in = coarsest_dtype(source.model)
         self._request = request_specs(plan.manifest, source.batch)
         self._request.pop(GROUPS_INPUT, None)  # which methods by scores alone take
         refuse_tables(without_scores(self.plan))
+
+    @functools.cached_property
+    def computed_in(self) -> str:
+        """The coarsest element type on the way."""
+        coarsest = coarsest_dtype(self._source.model)
+        if coarsest != "float64":
+            return coarsest
+
+        def predicted(*flat: Any) -> Any:
+            return self._source.call(flat)
+
+        graph = trace_once(predicted, self._source.input_specs).graph
+        return "float32" if any(map(_narrows, graph.get_operations())) else coarsest
 
     @functools.cached_property
     def _traced(self) -> tuple[Any, Any]:
@@ -402,6 +415,13 @@ def _variables(model: Any) -> list[Any]:
 
 
 # -- graphs ------------------------------------------------------------------------------------
+
+
+def _narrows(op: Any) -> bool:
+    """Tells whether what was in 64 bits goes on in 32: TensorFlow blends images in these alone."""
+    if op.type not in ("Cast", *BLENDING):
+        return False
+    return bool(op.inputs[0].dtype == tf.float64 and op.outputs[0].dtype == tf.float32)
 
 
 def _sizes(graph: Any) -> frozenset[int]:

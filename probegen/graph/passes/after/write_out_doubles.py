@@ -1,8 +1,8 @@
-"""Convolutions, averages over windows and repetitions of float64, by products and sums.
+"""Operators of float64 that onnxruntime lacks on the processor, in operators that it has.
 
-onnxruntime has none of them for float64 on the processor. It has all that they can be written with:
-the elements of each window are gathered, and a product with a matrix, or a mean, runs over them.
-That is slower than a convolution, and takes as many times the memory as a window has elements.
+Where an operator runs over windows, the elements of each are gathered, and a product with a matrix,
+or a mean, runs over them. That is slower than a convolution, and takes as many times the memory as
+a window has elements. A few functions it has in some operator sets alone.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, st
 _AHEAD = 2
 
 
-def write_windows_of_doubles(model: ir.Model) -> None:
-    """Writes what runs over windows of 64-bit floats, in subgraphs too.
+def write_out_doubles(model: ir.Model) -> None:
+    """Writes out what onnxruntime lacks for 64-bit floats, in subgraphs too.
 
     `Conv(x, w)` -> `Reshape(MatMul(Reshape(w), Reshape(Transpose(Gather(Gather(x))))))`;
-    `AveragePool(x)` -> `ReduceMean(Gather(Gather(x)))`;
-    `GlobalAveragePool(x)` -> `ReduceMean(x)`;
-    `Resize<nearest>(x, scales=[1, 1, 2, 2])` -> `Gather(Gather(x))`
+    `AveragePool(x)` -> `ReduceMean(Gather(Gather(x)))`; `GlobalAveragePool(x)` -> `ReduceMean(x)`;
+    `Resize<nearest>(x, scales=[1, 1, 2, 2])` -> `Gather(Gather(x))`;
+    `Softsign(x)` -> `Div(x, Add(Abs(x), 1))`
 
     Needs: sizes of weights, and of windows.
-    Leaves: pooling with windows that end beyond the padding (`ceil_mode`), and transposed
-    convolutions that choose their padding by themselves.
+    Leaves: pooling with windows that end beyond the padding (`ceil_mode`), transposed convolutions
+    that choose their padding by themselves, and what blends images.
     """
     graph = model.graph
-    b = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/windows")
+    b = Builder(graph, graph.opset_imports.get("", 0), prefix="probegen/doubles")
     for node in list(graph.all_nodes()):
         write = None if node.domain else _WRITERS.get(node.op_type)
         if write is None or node.graph is None or node.outputs[0].dtype != ir.DataType.DOUBLE:
@@ -286,10 +286,35 @@ def _repetition(b: Builder, node: ir.Node) -> ir.Value | None:
     return x
 
 
+def _elu(b: Builder, node: ir.Node) -> ir.Value | None:
+    x = node.inputs[0]
+    if x is None:
+        return None
+    below = b.sub(b.op("Exp", b.elementwise("Min", x, 0.0), shape=x), 1.0)
+    above = b.elementwise("Greater", x, 0.0)
+    return b.where(above, x, b.mul(below, float(attribute(node, "alpha", 1.0))))
+
+
+def _leaky_relu(b: Builder, node: ir.Node) -> ir.Value | None:
+    x = node.inputs[0]
+    if x is None:
+        return None
+    slope = float(attribute(node, "alpha", 0.01))
+    return b.where(b.elementwise("Less", x, 0.0), b.mul(x, slope), x)
+
+
+def _softsign(b: Builder, node: ir.Node) -> ir.Value | None:
+    x = node.inputs[0]
+    return None if x is None else b.div(x, b.add(b.op("Abs", x, shape=x), 1.0))
+
+
 _WRITERS: Mapping[str, Callable[[Builder, ir.Node], ir.Value | None]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "AveragePool": _average,
     "GlobalAveragePool": _global_average,
     "Resize": _repetition,
+    "Elu": _elu,
+    "LeakyRelu": _leaky_relu,
+    "Softsign": _softsign,
 }

@@ -1,4 +1,4 @@
-"""Windows of float64 by gathering and products, against onnxruntime's own operators in float32."""
+"""What is written out for float64, against onnxruntime's own operators in float32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from probegen.graph.passes.after.write_windows_of_doubles import write_windows_of_doubles
+from probegen.graph.passes.after.write_out_doubles import write_out_doubles
 from tests.graph.passes.harness import onnxruntime_of, operators, parsed
 
 RNG = np.random.default_rng(0)
@@ -38,6 +38,9 @@ CASES: dict[str, tuple[str, tuple[int, ...]]] = {
     ),
     "mean by itself": ("y = AveragePool<kernel_shape=[3, 2], auto_pad=\"SAME_UPPER\">(x)", ()),
     "mean of all": ("y = GlobalAveragePool(x)", ()),
+    "elu": ("y = Elu<alpha=1.5>(x)", ()),
+    "leaky": ("y = LeakyRelu<alpha=0.25>(x)", ()),
+    "softsign": ("y = Softsign(x)", ()),
     "repeated": (
         """y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric",
         nearest_mode="floor">(x, , scales)""",
@@ -61,7 +64,7 @@ def test_the_same_as_in_float32(name: str, sizes: str) -> None:
     body, shape = CASES[name]
     plain = onnxruntime_of(model(body, sizes, shape, np.float32))
     made = model(body, sizes, shape, np.float64)
-    write_windows_of_doubles(made)
+    write_out_doubles(made)
     onnx.checker.check_model(ir.to_proto(made), full_check=True)
     assert made.graph.outputs[0].name == "y"
     run = onnxruntime_of(made)
@@ -80,7 +83,7 @@ def test_other_axes_than_two() -> None:
         body = f"y = Conv<strides=[{', '.join('121'[:count])}]>(x, w)"
         plain = onnxruntime_of(model(body, f"[batch, 2{positions}]", shape, np.float32))
         made = model(body, f"[batch, 2{positions}]", shape, np.float64)
-        write_windows_of_doubles(made)
+        write_out_doubles(made)
         x = RNG.integers(-4, 5, (2, 2, *(5, 4, 6)[:count]))
         (expected,) = plain({"x": x.astype(np.float32)})
         np.testing.assert_array_equal(
@@ -100,5 +103,5 @@ def test_other_axes_than_two() -> None:
 def test_what_is_left(body: str, kind: type) -> None:
     made = model(body, KNOWN, (4, 4, 3, 2), kind)
     before = operators(made)
-    write_windows_of_doubles(made)
+    write_out_doubles(made)
     assert operators(made) == before
