@@ -203,6 +203,7 @@ WIDE = (
     "tests/methods/test_every_method.py::test_the_manifest_says_what_comes_out[tokens",
     "tests/methods/test_guided_backprop.py::test_behind_recurrent_layers",
     "tests/methods/test_guided_through_time.py::test_layers_of_keras",
+    "tests/methods/test_lrp_through_loops.py::test_an_open_length",
     "tests/methods/test_lrp.py::test_a_transformer_and_its_onnx_export_say_the_same",
     "tests/methods/test_occlusion.py::test_tensorflow_says_the_same[saved",
     "tests/methods/test_upsample.py::test_maps_get_the_size_of_the_input[2",

@@ -43,8 +43,10 @@ class LRP(OfInputs):
     deviation a factor that passes relevance on, the rest linear), softmax and products of two
     tensors follow AttnLRP (Achtibat et al. 2024), whatever the rule; softmax and log softmax do
     not conserve relevance. A normalisation in pieces is one where a norm or a deviation of a
-    tensor divides the tensor; any other is a product of two tensors. Loops, and what else has no
-    rule, are refused by name.
+    tensor divides the tensor; any other is a product of two tensors. Loops follow these rules in
+    each step, whatever their length; what they carry counts as changing from the first step on.
+    (Those of Keras' layers over a fixed length of at most 64 are steps one by one, the first from a
+    state that does not change.) What else has no rule is refused by name.
 
     Attributes:
         rule: of all layers: `"epsilon"`, `"zplus"`, `"alpha_beta"` (alpha 2, beta 1), `"gamma"`,

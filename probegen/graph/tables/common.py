@@ -20,16 +20,6 @@ _SUMS = frozenset({"Add", "Sub", "Sum"})
 NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "RMSNormalization"})
 
 
-def in_what_use(key: str) -> str:
-    """Says of an operator without a rule in what use it has none, and of loops what has one."""
-    if key not in ("Loop", "Scan"):
-        return " in this use"
-    return (
-        "; steps that are written one behind the other have one, as those of a recurrent Keras "
-        "layer over a fixed length of at most 64"
-    )
-
-
 def function_at(walk: Walk, node: ir.Node) -> FunctionOfOne | None:
     """Returns the function of one tensor that a node ends and that a walk passes in one step.
 

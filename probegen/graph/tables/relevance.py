@@ -26,6 +26,8 @@ take. `stab(z)` is z moved away from 0 by a small number.
 - products of two tensors that change, gates (SwiGLU) among them: half of `x * J^T(R / stab(z))` to
   each; with weights that the request makes (latent queries, another input): all of it to the one
   that changes; softmax `x * (R - y * sum(R))` (Achtibat et al. 2024, eqs. 13 and 15).
+- loops (`Loop`, `Scan`): a loop back over the same steps, each by these rules. A layer is the first
+  where no other comes before it in any step.
 
 Everything else is refused by name.
 """
@@ -44,12 +46,18 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused, Rule, Walk, gradients, influenced_by
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import standing_apart
-from probegen.graph.core.queries import RECURRENT, inputs_of, key_of, sole_reader
+from probegen.graph.core.queries import RECURRENT, inputs_of, is_float, key_of, sole_reader
 from probegen.graph.core.values import attribute, constant_of, dtype_of, rank_of, shape_of
+from probegen.graph.loops.iteration import (
+    Iteration,
+    body_of,
+    is_loop,
+    iteration_of,
+    nodes_with_bodies,
+)
 from probegen.graph.tables.common import (
     Normalisation,
     function_at,
-    in_what_use,
     scattered,
     scattered_extreme,
 )
@@ -113,6 +121,10 @@ _PASSED = frozenset(
     }
 )  # fmt: skip
 
+#: What nodes and values of a loop's body carry in memory, and their copies with them: that a layer
+#: has none before it, and that a value goes out of the step.
+_FIRST, _GIVEN_OUT = "probegen.first_layer", "probegen.given_out"
+
 
 @dataclasses.dataclass(frozen=True)
 class Propagation:
@@ -135,15 +147,22 @@ class Propagation:
         del about
         starts = {scores: builder.mul(scores, seed) for scores, seed in seeds.items()}
         changing = influenced_by(builder.forward, places, BLOCKING)
-        walk = _Relevance(self.table, changing, first_layers(builder.forward))
-        return gradients(builder, starts, places, {k: walk.rule_of(k) for k in RULES}, BLOCKING)
+        rules = _Relevance(self.table, changing, first_layers(builder.forward)).rules()
+        return gradients(builder, starts, places, rules, BLOCKING)
 
 
 def first_layers(graph: ir.Graph) -> set[ir.Node]:
-    """Returns the layers with weights that no other one comes before."""
-    behind: set[ir.Value] = set()
-    found = set()
+    """Returns the layers with weights that no other one comes before, those of loops too."""
+    return _first_layers(graph, set())
+
+
+def _first_layers(graph: ir.Graph, behind: set[ir.Value]) -> set[ir.Node]:
+    """Returns the first layers; adds to `behind` what comes behind a layer."""
+    found: set[ir.Node] = set()
     for node in graph:
+        if is_loop(node):
+            found |= _first_in_steps(iteration_of(node), behind)
+            continue
         after = any(v in behind for v in inputs_of(node))
         weighted = key_of(node) in LAYERS and weights_of(node) is not None
         if weighted and not after:
@@ -151,6 +170,28 @@ def first_layers(graph: ir.Graph) -> set[ir.Node]:
         if weighted or after:
             behind.update(node.outputs)
     return found
+
+
+def _first_in_steps(iteration: Iteration, behind: set[ir.Value]) -> set[ir.Node]:
+    """Returns the first layers of a loop: a state has all behind it that any step has done."""
+    states = iteration.states
+    entering = {s.entering for s in states if s.initial in behind}
+    entering |= {s.entering for s in iteration.scan_inputs if s.sequence in behind}
+    while True:
+        inside = behind | entering
+        found = _first_layers(iteration.body, inside)
+        more = {s.entering for s in states if s.leaving in inside} - entering
+        if not more:
+            break
+        entering |= more
+    behind |= {s.final for s in states if s.leaving in inside or s.initial in behind}
+    behind |= {s.stacked for s in iteration.scan_outputs if s.leaving in inside}
+    return found
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    """Returns what alone reads a value; None for what a step gives out, in copies of it too."""
+    return None if value.meta.get(_GIVEN_OUT, False) else sole_reader(value)
 
 
 def weights_of(node: ir.Node) -> int | None:
@@ -179,7 +220,7 @@ def affine_behind(node: ir.Node) -> tuple[list[ir.Node], Array, Array]:
     nodes: list[ir.Node] = []
     factor, shift = np.ones(()), _own_bias(node)
     while True:
-        reader = sole_reader(value)
+        reader = _only_reader(value)
         step = None if reader is None else _affine(reader, value)
         if reader is None or step is None or shape_of(reader.outputs[0]) != shape_of(value):
             return nodes, factor, shift
@@ -253,10 +294,17 @@ class _Relevance:
         """True where what is 0 has no relevance, whatever layer reads it."""
         return not {self.table.dense.kind, self.table.convolution.kind} & _NOT_SHARES
 
+    def rules(self) -> dict[str, Rule]:
+        """Returns the rules of all operators."""
+        return {key: self.rule_of(key) for key in RULES}
+
     def rule_of(self, key: str) -> Rule:
         """Returns the rule of an operator."""
 
         def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+            if is_loop(node):
+                yield from self._steps(walk, node, dy)
+                return
             layer = self._layer_before(walk, node)
             if layer is not None:
                 yield layer.x, layer.relevance(walk.builder, given(dy), self._rule(layer.node))
@@ -279,6 +327,19 @@ class _Relevance:
 
         return rule
 
+    def _steps(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        """Writes the loop back over the steps of a loop, by these rules in each."""
+        body = body_of(node)
+        for value in body.outputs:
+            value.meta[_GIVEN_OUT] = True
+        for one in nodes_with_bodies(body):
+            one.meta[_FIRST] = one in self.first
+        changing = [v for v in inputs_of(node) if v in self.changing and is_float(v)]
+        if any(v not in walk.wanted for v in changing):
+            raise Refused("what it reads depends on what is explained in a way without relevance")
+        fields = {f.name: getattr(walk, f.name) for f in dataclasses.fields(walk)}
+        yield from RULES[key_of(node)](_InSteps(**(fields | {"relevance": self})), node, dy)
+
     def _rule(self, node: ir.Node) -> LayerRule:
         """Returns the rule of a layer: by its place and its kind."""
         if node in self.first and self.table.first is not None:
@@ -295,7 +356,7 @@ class _Relevance:
             if len(moving) != 1 or _affine(at, moving[0]) is None or moving[0] in walk.asked_for:
                 return None
             made_by = moving[0].producer()
-            if made_by is None or sole_reader(moving[0]) is not at:
+            if made_by is None or _only_reader(moving[0]) is not at:
                 return None
             at = made_by
         nodes, factor, shift = affine_behind(at)
@@ -346,7 +407,7 @@ class _Relevance:
             total = b.reduce_sum(given(dy), [axis_of(node, y, -1)], keepdims=True)
             yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))
         else:
-            raise Refused(f"it has no rule of relevance{in_what_use(key)}")
+            raise Refused("it has no rule of relevance in this use")
 
     def _in_pieces(self, b: Builder, node: ir.Node, pieces: InPieces, r: ir.Value) -> ir.Value:
         """Returns what x has of `(x - mean(x)) * k + shift`, k being a constant."""
@@ -396,6 +457,27 @@ class _Relevance:
             yield value, b.mul(value, gradient)
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _InSteps(Walk):
+    """A walk that goes into a loop.
+
+    Attributes:
+        relevance: the rules of the graph around it.
+    """
+
+    relevance: _Relevance
+
+    def inside(
+        self, builder: Builder, seeds: Mapping[ir.Value, ir.Value], sources: Sequence[ir.Value]
+    ) -> list[ir.Value | None]:
+        """Writes the relevance that arrives inside of a step."""
+        graph = builder.forward
+        changing = self.relevance.changing | influenced_by(graph, sources, BLOCKING)
+        first = {node for node in nodes_with_bodies(graph) if node.meta.get(_FIRST, False)}
+        rules = dataclasses.replace(self.relevance, changing=changing, first=first).rules()
+        return gradients(builder, seeds, sources, rules, BLOCKING)
+
+
 #: Operators with a rule of their own -> what writes it.
 _OWN: Mapping[str, Callable[[_Relevance, Walk, ir.Node, Dys], Gradients]] = {
     **dict.fromkeys(("ReduceSumSquare", "ReduceLogSum", "ReduceProd"), _Relevance._reduction),
@@ -423,7 +505,7 @@ def over(
     Relevance that is a product with x, which is z or what alone reads it, is not multiplied out:
     `x g / stab(z)` is `g (x / stab(z))`, which leaves g in the layout of convolutions.
     """
-    reader = sole_reader(z)
+    reader = _only_reader(z)
     behind = reader.outputs[0] if reader is not None else None
     rectified = behind if reader is not None and key_of(reader) == "Relu" else None
     factor = _factor_beside(b, relevance, z)

@@ -45,12 +45,12 @@ from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
 from probegen.graph.core.queries import RECURRENT, depending_on, inputs_of, key_of, nodes_from
 from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of
+from probegen.graph.loops.iteration import is_loop
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables.common import (
     NORMALISATIONS,
     Normalisation,
     function_at,
-    in_what_use,
     scattered,
     scattered_extreme,
     sloped,
@@ -312,7 +312,7 @@ class Reference:
         elif key in RECURRENT:
             yield from self._cells(walk, node, dy)
         else:
-            raise Refused(f"it has no DeepLIFT rule{in_what_use(key)}")
+            raise Refused(f"it has no DeepLIFT rule{_in_what_use(node)}")
 
     def _function(
         self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]
@@ -607,3 +607,13 @@ def _filled(
     if not isinstance(baseline, ir.Value):
         return b.add(zeros, baseline)
     return b.elementwise("Add", zeros, baseline, shape=sizes)
+
+
+def _in_what_use(node: ir.Node) -> str:
+    """Says in what use an operator has no rule, and of loops which have one."""
+    if not is_loop(node):
+        return " in this use"
+    return (
+        "; steps that are written one behind the other have one, as those of a recurrent Keras "
+        "layer over a fixed length of at most 64"
+    )

@@ -140,9 +140,16 @@ def _propagated(asked: Asked) -> list[dict[ir.Value, Array]]:
     table, scores = asked.group.table, asked.values[asked.scores]
     if not isinstance(table, Relevance):
         return []
-    rule = Propagated.over(table, asked.forward, asked.values, asked.places)
+    rule = Propagated.over(table, asked.forward, asked.places)
     return [
-        backwards(asked.forward, asked.values, {asked.scores: seed * scores}, asked.places, rule)
+        backwards(
+            asked.forward,
+            asked.values,
+            {asked.scores: seed * scores},
+            asked.places,
+            rule,
+            into_bodies=True,
+        )
         for seed in asked.seeds
     ]
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute, constant_of
+from probegen.graph.loops.iteration import nodes_with_bodies
 from probegen.graph.tables.normalisation_in_pieces import (
     InPieces,
     divided_by_own_size,
@@ -63,7 +64,6 @@ class Propagated:
     Attributes:
         table: the rules of layers.
         forward: the forward pass.
-        values: all its tensors.
         layers: the last node of each layer -> its node with weights.
         first: the layers that no other one comes before.
         places: what is explained.
@@ -71,7 +71,6 @@ class Propagated:
 
     table: Relevance
     forward: ForwardValues
-    values: Mapping[ir.Value, Array]
     layers: Mapping[ir.Node, ir.Node]
     first: frozenset[ir.Node]
     places: frozenset[ir.Value]
@@ -80,7 +79,6 @@ class Propagated:
     def over(
         table: Relevance,
         forward: ForwardValues,
-        values: Mapping[ir.Value, Array],
         places: Sequence[ir.Value],
     ) -> Propagated:
         """Returns the rule, with the layers of a graph found.
@@ -89,7 +87,7 @@ class Propagated:
             UnknownNode: what is explained lies within a layer.
         """
         layers = {}
-        for node in forward.graph:
+        for node in nodes_with_bodies(forward.graph):
             if weights_of(node) is not None:
                 ends = [node, *affine_behind(node)[0]]
                 layers[ends[-1]] = node
@@ -97,7 +95,7 @@ class Propagated:
                     reason = f"{key_of(node)} whose bias comes behind what is explained"
                     raise UnknownNode(node, reason)
         first = frozenset(first_layers(forward.graph))
-        return Propagated(table, forward, values, layers, first, frozenset(places))
+        return Propagated(table, forward, layers, first, frozenset(places))
 
     def __call__(
         self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
@@ -108,7 +106,7 @@ class Propagated:
         layer = self.layers.get(node)
         x = None if layer is None else layer.inputs[1 - (weights_of(layer) or 0)]
         if layer is not None and x is not None and relevance is not None:
-            yield x, self._layer(layer, step.y, relevance)
+            yield x, self._layer(layer, step, relevance)
         elif len(distinct) > 1 and relevance is not None and (whole := self._function(node)):
             yield whole.entry, relevance
         elif key in _MOVED or (key in _SCATTERS and _met(node) in ("none", "max", "min")):
@@ -140,10 +138,10 @@ class Propagated:
         x = node.inputs[wanted[0]]
         pieces = normalisation_in_pieces(node, self.places)
         if pieces is not None:
-            yield pieces.x, self._in_pieces(pieces, step.y, relevance)
+            yield pieces.x, self._in_pieces(pieces, step, relevance)
             return
         if distinct > 1 and (sized := divided_by_own_size(node)) is not None:
-            yield sized, unbroadcast(relevance, self.values[sized].shape)
+            yield sized, unbroadcast(relevance, step.values[sized].shape)
             return
         if key in ("Max", "Min") and distinct > 1:
             yield from plain(step, [relevance], wanted)
@@ -165,18 +163,18 @@ class Propagated:
             total = relevance.sum(axis=int(attribute(node, "axis", -1)), keepdims=True)
             yield x, step.x * (relevance - step.y * total)
         elif x is not None and distinct == 1 and key not in _SCATTERS:
-            yield x, unbroadcast(relevance, self.values[x].shape)
+            yield x, unbroadcast(relevance, step.values[x].shape)
         else:
             raise Unknown(key)
 
-    def _in_pieces(self, pieces: InPieces, y: Array, relevance: Array) -> Array:
+    def _in_pieces(self, pieces: InPieces, step: Step, relevance: Array) -> Array:
         """Returns what x gets of `(x - mean(x)) * k + shift`: by its terms, with k a constant."""
-        x, k = self.values[pieces.x], np.ones(())
+        x, k = step.values[pieces.x], np.ones(())
         for value, divides in pieces.factors:
             known = constant_of(value)
-            factor = np.asarray(self.values[value] if known is None else known, np.float64)
+            factor = np.asarray(step.values[value] if known is None else known, np.float64)
             k = k / factor if divides else k * factor
-        weight = relevance * k / _away(y, self.table.epsilon)
+        weight = relevance * k / _away(step.y, self.table.epsilon)
         return np.asarray(x * weight - x * weight.mean(axis=pieces.axes, keepdims=True))
 
     def _of_a_sum(self, step: Step, relevance: Array) -> Array:
@@ -207,14 +205,14 @@ class Propagated:
             return first
         return self.table.convolution if convolution else self.table.dense
 
-    def _layer(self, layer: ir.Node, z: Array, relevance: Array) -> Array:
+    def _layer(self, layer: ir.Node, step: Step, relevance: Array) -> Array:
         """Returns the relevance of a layer's input; see `graph.tables.relevance`."""
         rule, at = self._rule(layer), weights_of(layer) or 0
         _, factor, shift = affine_behind(layer)
         stored, explained = layer.inputs[at], layer.inputs[1 - at]
         if stored is None or explained is None:
             raise Unknown(key_of(layer))
-        run = _Linear(self.forward, layer, at, self.values[explained])
+        z, run = step.y, _Linear(self.forward, layer, at, step.values[explained])
         w = np.asarray(constant_of(stored), np.float64)
         w = w * run.of_outputs(factor, w.ndim)
         x, e = run.x, rule.epsilon
