@@ -622,15 +622,16 @@ class GradientPlanner:
         """Returns the tensors that stand for an input and that a gradient reaches.
 
         The input itself where it is floating, and every look-up or cast of its whole numbers.
-        Where none of these is there, what is made by way of comparisons will do (a mask that is
-        asked for), but not with `strict`. For methods by scores, what no gradient reaches stands
-        for an input that has nothing else, and nothing beside the input itself: what it is looked
-        up as changes with it, and all that it is compared with.
+        Where none of these is there, what is made of whole numbers by way of comparisons will do (a
+        mask that is asked for), but not with `strict`; floating ones have no slope there. For
+        methods by scores, what no gradient reaches stands for an input that has nothing else, and
+        nothing beside the input itself: what it is looked up as changes with it, and all that it is
+        compared with.
         """
         means = self._of_input_by(self._view.flows, position, end, strict=True)
         loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
         if not self._by_scores:
-            return means if strict else loose
+            return means if strict or self._view.input(position).is_float else loose
         own = TensorRef(None, position=position)
         if own in means:
             return [own]
@@ -689,7 +690,8 @@ class GradientPlanner:
                 "cast to floating numbers, so no gradient with respect to it exists; give wrt= a "
                 "layer behind which values are floating."
             )
-        start = starts[0].ref if starts else TensorRef(None, position=position)
+        own = TensorRef(None, position=position)
+        start = own if tensor.is_float or not starts else starts[0].ref
         return self._why_blocked(start, end, f"input {name!r}")
 
     def check_flow(self, ref: TensorRef, end: Any, name: str) -> None:

@@ -89,12 +89,17 @@ def test_steps_of_a_keras_model(tmp_path, path):
 
 
 def test_numbers_that_are_compared_twice_are_hidden_from_both(tmp_path):
-    """One comparison becomes a number, the other chooses: both are of what is hidden."""
+    """One comparison becomes a number, the other chooses: both are of what is hidden.
+
+    Gradients were taken at the number that the first one becomes, under the name of the input.
+    """
     keras.utils.set_random_seed(5)
     given = keras.Input((4,), name="row")
     counted = keras.ops.cast(given > 0.3, "float32")
     seen = keras.ops.where(given > -0.2, counted, 2.0 - counted)
     model = keras.Model(given, layers.Dense(2, name="scores")(seen))
+    with pytest.raises(NotDifferentiableError, match="the gradient stops at Greater"):
+        pg.compile(model, pg.IntegratedGradients(3), tmp_path / "n.onnx")
     done = pg.compile(model, pg.FeatureAblation(fill=-0.5, target=1), tmp_path / "m.onnx")
     assert done.report.passed
     x = models.images((4,), count=5)
