@@ -36,7 +36,7 @@ _RECTIFIERS = frozenset(
 #: Functions that keep their gradient.
 _OTHERS = frozenset(
     {activations.linear, activations.sigmoid, activations.tanh, activations.softsign}
-    | {activations.softmax}
+    | {activations.softmax, activations.hard_sigmoid}
 )
 #: Layers with an activation behind what mixes channels or positions.
 _WITH_ACTIVATION = (

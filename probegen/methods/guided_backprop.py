@@ -19,8 +19,9 @@ class GuidedBackprop(OfInputs):
     both g and x are positive, for ReLU6 also below 6. Leaky and smooth rectifiers (leaky ReLU,
     PReLU, ELU, SELU, CELU, softplus, Mish) let through by their own slope; GELU, SiLU and hard
     swish let nothing through where they fall. The function counts and not how it is spelled:
-    `x * sigmoid(x)` is a SiLU, the pieces of a GELU are one. Sigmoid, tanh, softmax, gates with
-    an input of their own and a maximum of two tensors are no rectifiers and keep their gradient.
+    `x * sigmoid(x)` is a SiLU, the pieces of a GELU are one. Sigmoid, hard sigmoid, tanh, softmax,
+    gates with an input of their own and a maximum of two tensors are no rectifiers and keep their
+    gradient.
     The rectifiers of recurrent cells, and of what loops and branches run, are no exception: at
     each step.
 

@@ -117,6 +117,14 @@ OTHERS = {
         "a = Abs(x) g = Greater(a, half) s = Shape(x) o = ConstantOfShape(s) y = Where(g, x, o)",
         lambda x: x * (np.abs(x) > 0.5),
     ),
+    "hard_sigmoid": (
+        "a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six)",
+        lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    ),
+    "hard_sigmoid_as_minimum": (
+        "h = Mul(x, slope) a = Add(half, h) r = Relu(a) y = Min(r, one)",
+        lambda x: np.clip(0.3 * x + 0.5, 0, 1),
+    ),
     "tanh_in_pieces": (
         "e = Exp(x) n = Neg(x) f = Exp(n) a = Sub(e, f) b = Add(e, f) y = Div(a, b)",
         np.tanh,

@@ -15,6 +15,7 @@ from probegen.errors import VerificationError
 
 
 def mixing(how: str) -> keras.Model:
+    keras.utils.set_random_seed(2)  # which sample moves first is told
     x = keras.Input((5,), name="x")
     a, b = layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)
     mixed = {

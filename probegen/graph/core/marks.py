@@ -25,6 +25,8 @@ MASK_NAME = "probegen_mask"
 #: Key in the metadata that nodes carry in memory: all gradients of the node's first output add up
 #: to 0 along its last axis, by the way it is read.
 CENTRED = "probegen.centred"
+#: Key in the metadata of nodes that bound what a hard sigmoid bounds, which is no rectifier.
+HARD_SIGMOID = "probegen.hard_sigmoid"
 
 
 #: Position of what could be added to the hidden states of a recurrent operator, behind all inputs

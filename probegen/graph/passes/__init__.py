@@ -39,6 +39,7 @@ from probegen.graph.passes.before.join_batch_normalisation import join_batch_nor
 from probegen.graph.passes.before.join_gelu import join_gelu
 from probegen.graph.passes.before.join_layer_normalisation import join_layer_normalisation
 from probegen.graph.passes.before.join_slices import join_slices
+from probegen.graph.passes.before.mark_hard_sigmoids import mark_hard_sigmoids
 from probegen.graph.passes.before.merge_into_convolutions import merge_into_convolutions
 from probegen.graph.passes.before.merge_into_matrices import merge_into_matrices
 from probegen.graph.passes.before.name_open_sizes import name_open_sizes
@@ -68,6 +69,7 @@ BEFORE: tuple[Pass, ...] = (
     transpose_before_functions,
     join_gelu,
     cancel_transposes,
+    mark_hard_sigmoids,
     remove_unused_nodes,  # what is read once only counts readers that are needed
     merge_into_matrices,
     transpose_input_first,

@@ -11,7 +11,8 @@
 Rectifiers are `RECTIFIERS`, `Clip` from 0 (ReLU6; also as a minimum of a maximum, and the other
 way) or without an upper bound, `Max` with a constant, and every function of one tensor spelled in
 several nodes that rises on the right by more than on the left, where it does not fall
-(`is_rectifier`): `x * sigmoid(x)`, the pieces of a GELU, `max(x, x / 10)`. Sigmoid, tanh, softmax,
+(`is_rectifier`): `x * sigmoid(x)`, the pieces of a GELU, `max(x, x / 10)`. Sigmoids, hard ones
+in pieces too (`Clip(x + 3, 0, 6)`, whose middle is at x = 0), tanh, softmax,
 gates with an input of their own (`a * sigmoid(b)`) and a maximum of two tensors are none: they keep
 their gradient. The bodies of loops and branches are walked by the same rules; a recurrent cell with
 a rectifier inside is walked step by step.
@@ -30,6 +31,7 @@ import onnx_ir as ir
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.composite_ops import COMPOSITE_DOMAIN, GELU
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of_one
+from probegen.graph.core.marks import HARD_SIGMOID
 from probegen.graph.core.queries import RECURRENT, key_of, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 from probegen.graph.tables.common import sloped
@@ -150,6 +152,8 @@ def rectifiers_in(node: ir.Node) -> set[str]:
 
 def rectifier_at(node: ir.Node) -> tuple[FunctionOfOne, bool] | None:
     """Returns the rectifier that a node is or ends, and whether it may fall; None for others."""
+    if node.meta.get(HARD_SIGMOID, False):
+        return None
     pair = _between_bounds(node)
     if pair is not None:
         return (pair, False) if _is_from_zero(pair) else None
