@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fuzz.dangers import avoid_dangers
+
 #: What the lines of every case begin with.
 HEADER = """\
 import keras
@@ -130,6 +132,7 @@ _FORMS = {
 
 def namespace() -> dict[str, Any]:
     """Returns what the lines of a case are run in."""
+    avoid_dangers()
     found: dict[str, Any] = {}
     exec(HEADER, found)
     return found

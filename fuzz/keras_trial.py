@@ -32,7 +32,7 @@ from fuzz.judging import (
 from fuzz.keras_inputs import VOCABULARY, WORDS
 from fuzz.keras_slopes import Shown, check_slopes, in_double
 from fuzz.keras_states import is_stateful, stateful
-from fuzz.keras_wider import Wider
+from fuzz.keras_wider import Wider, computed_in
 from fuzz.keras_witness import Explained, Witness, is_turned
 from fuzz.outcome import DIFFERS, EQUAL, INVALID, REFUSED, Outcome, of_error, signature
 from probegen import runtime
@@ -151,12 +151,12 @@ def attempt(
     try:
         built = build(case)
         model = built["model"]
-        witnesses, feeds = _witnesses(case, built)
+        witnesses, feeds, coarsest = _witnesses(case, built)
         witness = witnesses[0]
         expected = [w.predictions(feed) for w, feed in zip(witnesses, feeds, strict=True)]
         if not all(np.isfinite(y[[0]]).all() for found in expected for y in found):
             return Outcome(case.key, INVALID, "not finite on an ordinary sample")
-        if _mixes_samples(witness, feeds[0], expected[0], case.policy):
+        if _mixes_samples(witness, feeds[0], expected[0], coarsest):
             return Outcome(case.key, INVALID, _MIXED)
     except Exception as error:  # a model that Keras itself cannot call says nothing of probegen
         return Outcome(case.key, INVALID, signature(error))
@@ -191,7 +191,7 @@ def attempt(
                 runs: list[_Run] = []
                 for told, feed, y in zip(witnesses, feeds, expected, strict=True):
                     before = runs[0].result.states if runs else {}
-                    runs.append(_compared(art, told, feed, y, case.policy, wider, before))
+                    runs.append(_compared(art, told, feed, y, coarsest, wider, before))
                 witnessed = sum(_same_explanations(run, kept) for run in runs)
                 wide = in_double(case, build, built, feeds[0], expected[0]) if differences else None
                 if wide is not None:  # which starts from no states
@@ -200,7 +200,7 @@ def attempt(
     except FoundError as error:
         # The loudest sample may tell what is silence in the others: each row is asked only here.
         if any(
-            _mixes_samples(told, feed, y, case.policy, row)
+            _mixes_samples(told, feed, y, coarsest, row)
             for told, feed, y in zip(witnesses, feeds, expected, strict=True)
             for row in range(len(feed[0]))
         ):
@@ -213,8 +213,10 @@ def attempt(
     return Outcome(case.key, EQUAL, "; ".join(refused), witnessed=witnessed)
 
 
-def _witnesses(case: Case, built: Mapping[str, Any]) -> tuple[list[Witness], list[list[Array]]]:
-    """Returns who knows better of each of two batches, and the batches.
+def _witnesses(
+    case: Case, built: Mapping[str, Any]
+) -> tuple[list[Witness], list[list[Array]], str]:
+    """Returns who knows better of each of two batches, the batches, and what is computed in.
 
     Where states are fed the second batch goes on from where the states of the first one ended.
     """
@@ -225,14 +227,15 @@ def _witnesses(case: Case, built: Mapping[str, Any]) -> tuple[list[Witness], lis
         core, logits, model = kept["core"], kept["logits"], kept["model"]
     witness = Witness(core, logits, model)
     feeds = [samples(core, call) for call in (0, 1)]
+    coarsest = computed_in(case.policy, witness, feeds[0])
     if "states" in case.options:
-        return [witness, witness.behind(feeds[0])], feeds
+        return [witness, witness.behind(feeds[0])], feeds, coarsest
     # What an artefact starts from is where the states are when it is made.
     rng = np.random.default_rng(5)
     witness.states.start = [
         rng.normal(0, 0.5, x.shape).astype(x.dtype) for x in witness.states.start
     ]
-    return [witness] * 2, feeds
+    return [witness] * 2, feeds, coarsest
 
 
 def _check_states_are_kept(witness: Witness) -> None:
@@ -410,7 +413,8 @@ def _same_slopes(run: _Run, probes: Sequence[Any], wide: Witness) -> int:
             return np.asarray(run.said(feed)[name].array)
 
         here, noisy = taped(run.witness, run.feed), run.noisy(taped)
-        shown = Shown(own[0], run.feed, run.asked, explained.at, given, here, noisy, run.policy)
+        policy = run.wider.policy
+        shown = Shown(own[0], run.feed, run.asked, explained.at, given, here, noisy, policy)
         known += check_slopes("input_gradient beside differences", shown, wide)
     return known
 
@@ -425,7 +429,7 @@ class _Run:
         feed: the inputs.
         asked: the targets, regions and groups.
         result: what came out.
-        policy: the precision that the model computes in.
+        policy: the coarsest precision that the model computes in.
         wider: tells what the model says in a wider type.
         before: the states that the artefact started from.
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from fuzz.case import Case
 from fuzz.keras_states import keeps_states
@@ -24,6 +25,8 @@ _WIDER = {
     "mixed_float16": "float32",
     "mixed_bfloat16": "float32",
 }
+#: Operations that TensorFlow computes in float32 whatever they are given.
+_BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"})
 #: What builds the variables of a case.
 Build = Callable[[Case], dict[str, Any]]
 
@@ -59,11 +62,24 @@ def rebuilt(case: Case, build: Build, built: Mapping[str, Any], policy: str) -> 
         return Witness(other["core"], other["logits"])
 
 
+def computed_in(policy: str, witness: Witness, feed: Sequence[Array]) -> str:
+    """Returns what a model computes in: float32 where TensorFlow blends images of float64 so."""
+    if policy != "float64":
+        return policy
+    traced = tf.function(lambda *flat: witness.called(flat))
+    graph = traced.get_concrete_function(*map(tf.constant, feed)).graph
+    blended = any(op.type in _BLENDING for op in graph.get_operations())
+    return "float32" if blended else policy
+
+
 class Wider:
     """The model of a case in a wider type, built where it is first asked.
 
     Where it says something else than the model itself, that is what rounding makes of the model:
     of maxima of a saturated function, of what cancels out behind a norm.
+
+    Attributes:
+        policy: that of the model itself.
 
     Args:
         case: the case.
@@ -73,6 +89,7 @@ class Wider:
 
     def __init__(self, case: Case, build: Build, built: Mapping[str, Any]) -> None:
         self._parts = case, build, built
+        self.policy = case.policy
 
     @functools.cached_property
     def _witness(self) -> Witness | None:

@@ -110,6 +110,10 @@ class Witness:
         #: By which draw of noise what is made of ids is moved, see `shaken`.
         self._draw: int | None = None
 
+    def called(self, feed: Sequence[Any]) -> list[Any]:
+        """Returns what the model gives for tensors, flat."""
+        return _called(self.model, feed)
+
     def predictions(self, feed: Sequence[Array]) -> list[Array]:
         """Returns what the model predicts."""
         found = _called(self._started(self._whole), feed)

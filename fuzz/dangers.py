@@ -1,0 +1,32 @@
+"""What ends the process in TensorFlow itself, refused before it is called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from keras.src import backend
+
+
+def avoid_dangers() -> None:
+    """Lets Keras refuse what TensorFlow dies of; a second call changes nothing."""
+    pool = backend.nn.adaptive_max_pool
+    if not hasattr(pool, "__wrapped__"):
+        backend.nn.adaptive_max_pool = _of_enough(pool)
+
+
+def _of_enough(pool: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(pool)
+    def adaptive_max_pool(inputs: Any, output_size: Any, data_format: Any = None) -> Any:
+        """Adaptive pooling; of more maxima than there are positions TensorFlow dies."""
+        rank = len(inputs.shape) - 2
+        wanted = [output_size] * rank if isinstance(output_size, int) else list(output_size)
+        first = backend.standardize_data_format(data_format) == "channels_first"
+        sizes = inputs.shape[2:] if first else inputs.shape[1:-1]
+        for size, most in zip(wanted, sizes, strict=True):
+            if size is not None and most is not None and size > most:
+                raise ValueError(f"{size} maxima of {most} positions end the process")
+        return pool(inputs, output_size, data_format)
+
+    return adaptive_max_pool
