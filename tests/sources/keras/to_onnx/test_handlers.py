@@ -444,3 +444,31 @@ def test_recurrence_that_no_fused_operator_computes(
     x = keras.Input((7, 2), name="x")
     model = keras.Model(x, layers.Dense(3)(getattr(layers, kind)(4)(x)))
     pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+
+
+def test_windows_further_apart_than_large_at_open_sizes(tmp_path: Path) -> None:
+    """ONNX pads them by less than nothing, TensorFlow not at all; a Keras layer has no `pads=`."""
+    x = keras.Input((None, None, 2), name="x")
+    y = layers.Conv2D(3, (2, 1), strides=(4, 3), padding="same", bias_initializer="normal")(x)
+    y = layers.DepthwiseConv2D(1, strides=3, padding="same")(y)
+    y = layers.MaxPooling2D(1, strides=2, padding="same")(y)
+    model = keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    for rows, columns in ((16, 9), (17, 10), (18, 11), (19, 6)):
+        data = np.random.default_rng(rows).normal(size=(2, rows, columns, 2)).astype("f4")
+        inputs = tf.constant(data)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            right = model(inputs)
+            score = right[:, 1]
+        result = art.run(data)
+        np.testing.assert_allclose(result["dense"].array, right, rtol=1e-5, atol=1e-6)
+        slope = result["input_gradient/x"].array
+        np.testing.assert_allclose(slope, tape.gradient(score, inputs), rtol=1e-5, atol=1e-7)
+
+
+def test_pooling_further_apart_than_large_says_what_works() -> None:
+    pooling = layers.AveragePooling2D(2, strides=4, padding="same")
+    with pytest.raises(UnsupportedOpsError, match=r"give the model's Input them.*padding='valid'"):
+        session(pooling, [tf.TensorSpec((2, None, None, 3))])

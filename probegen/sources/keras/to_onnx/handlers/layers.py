@@ -17,6 +17,7 @@ from tf2onnx.onnx_opset.nn import (
 from probegen.sources.keras.to_onnx.handlers.writer import Handler, Writer
 
 _Type = onnx.TensorProto
+_INT = _Type.INT64
 
 
 def transposed_convolution(context: Any, node: Any, _: str, __: Any) -> None:
@@ -55,9 +56,11 @@ def bias_add_last(context: Any, node: Any, _: str, __: Any) -> None:
 
 
 def convolution(context: Any, node: Any, _: str, __: Any) -> None:
-    """Pads a dilated convolution of open sizes by hand: onnxruntime does not by itself.
+    """Pads some convolutions of open sizes by hand: onnxruntime does not by itself.
 
-    With a stride of 1, and no dilated one has another, the widths do not depend on the sizes.
+    One that is dilated: with a stride of 1, and no dilated one has another, the widths do not
+    depend on the sizes. And one whose windows are further apart than they are large, for which
+    ONNX has widths below 0 and TensorFlow none.
     The groups are told here: tf2onnx leaves them out in three dimensions, and behind what
     TensorFlow makes of a dilation there no graph in ONNX has shapes that tell them.
     """
@@ -76,6 +79,8 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
         padded = w.op("Pad", w.inputs[0], w.indices(widths))
         context.replace_input(node, w.inputs[0], padded, 0)
         node.set_attr("padding", "VALID")
+    elif w.attribute("padding") == "SAME" and _is_open(w):
+        _pad_windows_apart(w)
     if node.type.startswith("Depthwise"):
         DepthwiseConv2d.version_1(context, node)
         return
@@ -87,6 +92,30 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
         node.set_attr("group", channels // each)
 
 
+def _pad_windows_apart(w: Writer) -> None:
+    """Pads by what the sizes of the request ask for where windows may be apart: of 1 by nothing."""
+    last = is_channels_last(w.node)
+    kernel, strides = w.shape_of(w.inputs[1]), list(w.attribute("strides"))
+    steps = strides[1:-1] if last else strides[2:]
+    windows = None if kernel is None else kernel[: len(steps)]
+    if windows is None or all(n >= step for n, step in zip(windows, steps, strict=True)):
+        return
+    x, none, one = w.inputs[0], w.indices([0]), w.indices([1])
+    ahead, behind = [], []
+    for axis, (n, step) in enumerate(zip(windows, steps, strict=True), start=1 if last else 2):
+        size, stride = w.size(x, axis), w.indices([step])
+        begun = w.op("Div", w.op("Sub", size, one, dtype=_INT), stride, dtype=_INT)
+        end = w.op("Add", w.op("Mul", begun, stride, dtype=_INT), w.indices([n]), dtype=_INT)
+        total = w.op("Max", w.op("Sub", end, size, dtype=_INT), none, dtype=_INT)
+        ahead.append(w.op("Div", total, w.indices([2]), dtype=_INT))
+        behind.append(w.op("Sub", total, ahead[-1], dtype=_INT))
+    if max(windows) > 1:
+        around = ([none], [none]) if last else ([none, none], [])
+        widths = [*around[0], *ahead, *around[1], *around[0], *behind, *around[1]]
+        w.context.replace_input(w.node, x, w.op("Pad", x, w.concat(widths)), 0)
+    w.node.set_attr("padding", "VALID")
+
+
 def pool(op_type: str) -> Handler:
     """Returns a handler for pooling that refuses what onnxruntime pads by less than nothing."""
 
@@ -94,8 +123,13 @@ def pool(op_type: str) -> Handler:
         w = Writer(context, node)
         if len(w.inputs) == 1 and w.attribute("padding") == "SAME" and _is_open(w):
             sizes, steps = w.attribute("ksize"), w.attribute("strides")
-            if any(n < step for n, step in zip(sizes, steps, strict=True)):
-                raise ValueError("windows further apart than they are large need fixed sizes")
+            if max(sizes) == 1:  # nothing is padded
+                node.set_attr("padding", "VALID")
+            elif any(n < step for n, step in zip(sizes, steps, strict=True)):
+                raise ValueError(
+                    "padding='same' with strides larger than the windows needs sizes that are "
+                    "known: give the model's Input them, or take padding='valid'"
+                )
         kind = node.type
         node.type = op_type
         PoolOp.version_11(context, node, tf_op=kind)
