@@ -452,7 +452,8 @@ def test_windows_further_apart_than_large_at_open_sizes(tmp_path: Path) -> None:
     y = layers.Conv2D(3, (2, 1), strides=(4, 3), padding="same", bias_initializer="normal")(x)
     y = layers.DepthwiseConv2D(1, strides=3, padding="same")(y)
     y = layers.MaxPooling2D(1, strides=2, padding="same")(y)
-    model = keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
+    y = layers.Dense(3, name="y")(layers.GlobalAveragePooling2D()(y))
+    model = keras.Model(x, y)
     pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx", verify=False)
     art = runtime.load(tmp_path / "m.onnx")
     for rows, columns in ((16, 9), (17, 10), (18, 11), (19, 6)):
@@ -463,7 +464,7 @@ def test_windows_further_apart_than_large_at_open_sizes(tmp_path: Path) -> None:
             right = model(inputs)
             score = right[:, 1]
         result = art.run(data)
-        np.testing.assert_allclose(result["dense"].array, right, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result["y"].array, right, rtol=1e-5, atol=1e-6)
         slope = result["input_gradient/x"].array
         np.testing.assert_allclose(slope, tape.gradient(score, inputs), rtol=1e-5, atol=1e-7)
 
