@@ -423,6 +423,9 @@ class GradientPlanner:
                 f"upsample=True: {point.name!r} goes through frames one beside the other, and an "
                 "ONNX file does not say which axes of its input they have; leave upsample out."
             )
+        backwards = self._view.runs_backwards(ref)
+        if backwards:
+            _check_lies_over_no_input(probe, point)
         if probe.upsample:
             like, pairs = self._enlarging(point, inputs, left)
             sized_as = TensorRef(None, position=self._view.input_names.index(like.name))
@@ -435,7 +438,7 @@ class GradientPlanner:
             axes=left,
             layer=point.path,
             call=point.call_index,
-            input=inputs[0] if len(inputs) == 1 else None,
+            input=inputs[0] if len(inputs) == 1 and not backwards else None,
             target=target.spec,
             **facts,
         )
@@ -728,6 +731,23 @@ class GradientPlanner:
                 "or the model before model.quantize(), give wrt= a layer behind it, or "
                 f"{_WITHOUT_GRADIENT}."
             )
+
+
+def _check_lies_over_no_input(probe: OfLayer, point: ProbePoint) -> None:
+    """Refuses a map over an input whose positions it has in the opposite order.
+
+    Raises:
+        InstrumentError: it is such a map; says what works.
+    """
+    masks_inputs = isinstance(probe, OfLayerByScores) and probe.moves_inputs
+    if probe.upsample or masks_inputs:
+        raise InstrumentError(
+            f"pg.{type(probe).__name__}{'' if masks_inputs else '(upsample=True)'} lays the map of "
+            f"{point.name!r} over an input, whose positions it has in the opposite order: a layer "
+            "that runs backwards, or a flip, stands between. Name a layer before that, or behind "
+            "what turns it back (the Bidirectional layer itself), or "
+            + ("use pg.ReciproCAM()." if masks_inputs else "leave upsample out.")
+        )
 
 
 def _check_states(probe: GradientProbe, found: Sequence[_Explained]) -> None:

@@ -273,6 +273,10 @@ class ModelView(abc.ABC):
         """Returns the names of the inputs that a tensor is computed from."""
 
     @abc.abstractmethod
+    def runs_backwards(self, ref: TensorRef) -> bool:
+        """Tells whether positions of a tensor stand in the opposite order of an input's."""
+
+    @abc.abstractmethod
     def is_embedding(self, ref: TensorRef) -> bool:
         """Tells whether a tensor comes out of an embedding."""
 

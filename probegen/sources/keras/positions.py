@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+from probegen.plan.directions import Turn, turned_round
 from probegen.plan.positions import (
     Link,
     Positions,
@@ -31,6 +32,10 @@ _MOVING = frozenset(
     | {"Conv2DBackpropInput", "Conv3DBackpropInputV2"}
 )
 _LOOK_UPS = frozenset({"ResourceGather", "GatherV2"})
+_REDUCING = frozenset({"Mean", "Max", "Min", "Sum", "Prod"})
+_SELECTING = frozenset({"StridedSlice", "Squeeze", "TensorListGetItem", "GatherV2", "GatherNd"})
+#: Axes of what has no positions.
+_PLAIN = 2
 
 
 def follow_graph(
@@ -57,6 +62,48 @@ def follow_graph(
                 step = dataclasses.replace(step, keeps_first=True)
             positions.follow(step)
     return positions
+
+
+def turned_tensors(
+    graph: Any, inputs: Sequence[Any], unrolled: Sequence[tuple[Sequence[Any], Sequence[Any], bool]]
+) -> frozenset[Hashable]:
+    """Returns the ids of the tensors of a graph whose positions run against those of an input.
+
+    Args:
+        graph: the graph.
+        inputs: the model's inputs.
+        unrolled: what layers read and give that take steps apart, and whether they go backwards.
+    """
+    whole = {id(made): (read, backwards) for read, each, backwards in unrolled for made in each}
+    steps: list[Turn] = []
+    for op in graph.get_operations():
+        read, turns = op.inputs, _turns(op)
+        for tensor in op.outputs:
+            if id(tensor) in whole:
+                read, turns = whole[id(tensor)]
+        if op.type not in _SIZES and not _makes_vectors(op):
+            steps.append(([id(t) for t in read], [id(t) for t in op.outputs], turns))
+    return turned_round([id(t) for t in inputs], steps)
+
+
+def _makes_vectors(op: Any) -> bool:
+    """Tells whether positions are gone behind an operation: summed up, or one of them taken."""
+    rank = op.outputs[0].shape.rank if op.outputs else None
+    loses = op.type in _REDUCING or op.type in _SELECTING
+    return loses and rank is not None and rank <= _PLAIN and op.inputs[0].shape.rank != rank
+
+
+def _turns(op: Any) -> bool:
+    """Tells whether an operation turns an axis round that is not the last one, of channels."""
+    rank = op.inputs[0].shape.rank if op.inputs else None
+    if rank is None or op.type not in ("ReverseV2", "StridedSlice"):
+        return False
+    if op.type == "ReverseV2":
+        return any(axis % rank != rank - 1 for axis in constant(op.inputs[1]) or ())
+    steps, gap = constant(op.inputs[3]) or (), op.get_attr("ellipsis_mask")
+    behind = rank - len(steps) if gap else 0  # what an ellipsis stands for, beside itself
+    axes = [i if not gap or 1 << i <= gap else i + behind for i in range(len(steps))]
+    return any(step < 0 and axis != rank - 1 for step, axis in zip(steps, axes, strict=True))
 
 
 def _sizes(tensor: Any) -> tuple[Size, ...]:

@@ -28,7 +28,7 @@ from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.nudges import hidden_states, why_no_gradient
 from probegen.sources.keras.padding import constants_compared, paddings
 from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
-from probegen.sources.keras.positions import follow_graph
+from probegen.sources.keras.positions import follow_graph, turned_tensors
 from probegen.sources.keras.randomness import Draw, drawn
 from probegen.sources.keras.recurrence import forms
 from probegen.sources.keras.roles import role_of
@@ -365,6 +365,19 @@ class KerasView(ModelView):
         before = ancestors([self._tensor(ref)])
         named = zip(self.source.input_names, self.trace.inputs, strict=True)
         return [name for name, tensor in named if tensor.op in before]
+
+    def runs_backwards(self, ref: TensorRef) -> bool:
+        """Tells whether positions of a tensor stand in the opposite order of an input's."""
+        return id(self._tensor(ref)) in self._turned
+
+    @functools.cached_property
+    def _turned(self) -> frozenset[Hashable]:
+        unrolled = [
+            (call.inputs, call.outputs, bool(call.layer.go_backwards))
+            for call in self.trace.calls
+            if isinstance(call.layer, keras.layers.RNN) and call.layer.unroll
+        ]
+        return turned_tensors(self.trace.graph, self.trace.inputs, unrolled)
 
     def inside_attention(self, point: ProbePoint) -> bool:
         """Tells whether a layer call makes attention weights, or runs inside an attention layer."""

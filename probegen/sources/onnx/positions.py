@@ -10,6 +10,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, key_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
+from probegen.plan.directions import turned_round
 from probegen.plan.positions import (
     Link,
     Positions,
@@ -41,6 +42,12 @@ _POOLS = _WINDOWS - {"Conv"}
 _OPAQUE = frozenset({"If", "Loop", "Scan", "NonZero", "Unique", "DFT", "Det", "EyeLike"})
 
 
+#: As many channels an image has: red and blue change places, and nothing is turned round.
+_FEW = 4
+#: Axes of what has no positions.
+_PLAIN = 2
+
+
 def follow_graph(
     graph: ir.Graph,
     inputs: Sequence[tuple[ir.Value, int | None, int | None]],
@@ -60,6 +67,34 @@ def follow_graph(
         if node.op_type not in _SIZES or node.domain:
             positions.follow(_step(node))
     return positions
+
+
+def turned_values(graph: ir.Graph, inputs: Sequence[ir.Value]) -> frozenset[Hashable]:
+    """Returns the values of a graph whose positions run against those of an input."""
+    nodes = (node for node in graph if node.op_type not in _SIZES or node.domain)
+    steps = ((list(inputs_of(n)), _with_positions(n.outputs), _turns(n)) for n in nodes)
+    return turned_round(inputs, steps)
+
+
+def _with_positions(values: Sequence[ir.Value]) -> list[ir.Value]:
+    shapes = [(v, shape_of(v)) for v in values]
+    return [v for v, shape in shapes if shape is None or len(shape) > _PLAIN]
+
+
+def _turns(node: ir.Node) -> bool:
+    """Tells whether a node turns an axis round that is not one of a few channels."""
+    if node.domain or node.op_type not in ("ReverseSequence", "Slice"):
+        return False
+    if node.op_type == "ReverseSequence":
+        return True
+    source = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    steps = whole_numbers(node, "steps", 4) or ()
+    axes = whole_numbers(node, "axes", 3) or range(len(steps))
+    sizes = [source[a] if source is not None else None for a in axes]
+    return any(
+        step < 0 and not (isinstance(size, int) and size <= _FEW)
+        for step, size in zip(steps, sizes, strict=False)
+    )
 
 
 def _step(node: ir.Node) -> Step:

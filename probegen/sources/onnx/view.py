@@ -41,7 +41,7 @@ from probegen.sources.onnx.loop_bodies import (
     varying_inside,
 )
 from probegen.sources.onnx.padding import constants_compared, paddings
-from probegen.sources.onnx.positions import follow_graph
+from probegen.sources.onnx.positions import follow_graph, turned_values
 from probegen.sources.onnx.roles import is_embedding, role_of
 from probegen.sources.onnx.scores_of_outputs import is_turn_of_scores, scores_of
 
@@ -585,6 +585,14 @@ class OnnxView(ModelView):
         before = _ancestors([self.value(ref)])
         named = zip(self.input_names, self.inputs, strict=True)
         return [name for name, value in named if value in before]
+
+    def runs_backwards(self, ref: TensorRef) -> bool:
+        """Tells whether positions of a tensor stand in the opposite order of an input's."""
+        return self.value(ref) in self._turned
+
+    @functools.cached_property
+    def _turned(self) -> frozenset[Hashable]:
+        return turned_values(self.graph, self.inputs)
 
     def is_embedding(self, ref: TensorRef) -> bool:
         """Tells whether a tensor is looked up in a stored table."""
