@@ -203,7 +203,7 @@ WIDE = (
     "tests/methods/test_every_method.py::test_the_manifest_says_what_comes_out[tokens",
     "tests/methods/test_guided_backprop.py::test_behind_recurrent_layers",
     "tests/methods/test_guided_through_time.py::test_layers_of_keras",
-    "tests/methods/test_lrp_through_loops.py::test_an_open_length",
+    "tests/methods/test_rules_through_loops.py::test_an_open_length",
     "tests/methods/test_lrp.py::test_a_transformer_and_its_onnx_export_say_the_same",
     "tests/methods/test_occlusion.py::test_tensorflow_says_the_same[saved",
     "tests/methods/test_upsample.py::test_maps_get_the_size_of_the_input[2",
@@ -222,7 +222,7 @@ WIDE = (
     "tests/sources/keras/test_tape.py::test_integrated_gradients_at_an_embedding",
     "tests/sources/keras/test_time_distributed.py::test_letters_of_a_known_number_of_words",
     f"{_RECURRENT}a_fixed_batch_keeps_the_operators",
-    f"{_RECURRENT}rules_that_no_loop_passes_have_steps",
+    f"{_RECURRENT}some_rules_have_few_steps",
     "tests/sources/keras/test_caches.py::test_it_is_verified_from_its_manifest",
     # The kind that is left says the same of others.
     "tests/cost/test_report.py::test_the_export_does_what_was_told[forecaster",

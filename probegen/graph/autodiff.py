@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -63,10 +64,29 @@ class Walk:
         self.unbounded.add(gradient)
 
     def inside(
-        self, builder: Builder, seeds: Mapping[ir.Value, ir.Value], sources: Sequence[ir.Value]
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        sources: Sequence[ir.Value],
+        beside: Mapping[ir.Value, ir.Value] = MappingProxyType({}),
     ) -> list[ir.Value | None]:
-        """Writes the gradients of a subgraph by the tables of this walk; see `gradients`."""
+        """Writes the gradients of a subgraph by the tables of this walk; see `gradients`.
+
+        Args:
+            builder, seeds, sources: as for `gradients`.
+            beside: what values of a step are in the same step of the loop that `beside` names.
+        """
+        del beside
         return gradients(builder, seeds, sources, self.rules, self.blocking)
+
+    def beside(self, loop: ir.Node) -> tuple[ir.Node, Mapping[ir.Value, ir.Value]] | None:
+        """Returns the loop whose steps are read beside those of another one; None for gradients.
+
+        Returns:
+            The loop, and for the values of a body that may differ there what they are there.
+        """
+        del loop
+        return None
 
 
 #: A rule: (walk, node, gradients of the node's outputs) -> pairs of an input value (an outer

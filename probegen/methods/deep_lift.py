@@ -31,9 +31,10 @@ class DeepLIFT(OfInputs):
     gives what it gained to where it comes from and what it lost to where the reference comes from,
     as shap has it; normalisations are products of the centred tensor and its scale. Recurrent
     layers (LSTM, GRU, SimpleRNN) are these rules step by step: their activations are functions of
-    one tensor, a gate and what it lets through a product of two. Loops, and choices by a
-    comparison, are refused by name. Captum differs at softmax (it subtracts the mean of the
-    multipliers, which is not complete) and passes gradients through products of two tensors.
+    one tensor, a gate and what it lets through a product of two. Loops, whatever their length, are
+    these rules in each step. Choices by a comparison are refused by name. Captum differs at softmax
+    (it subtracts the mean of the multipliers, which is not complete) and passes gradients through
+    products of two tensors.
 
     Attributes:
         baseline: where differences are taken from: a number, an array of one sample's shape,

@@ -32,14 +32,15 @@ class Table:
             those that stand for inputs belong together.
         by_layers: whether it matters which layers there are, so that they must not be merged or
             exchanged with one another before the walk.
-        through_loops: whether its rules pass the bodies of loops.
+        keeps_loops: whether loops of Keras' recurrent layers stay loops where they are over a fixed
+            length and could be written step by step.
     """
 
     name: ClassVar[str] = ""
     what: ClassVar[str] = ""
     from_baseline: ClassVar[bool] = False
     by_layers: ClassVar[bool] = False
-    through_loops: ClassVar[bool] = True
+    keeps_loops: ClassVar[bool] = True
 
     def described(self) -> str:
         """Returns `what`, with more where a table has parameters."""
@@ -91,7 +92,7 @@ class RescaledDifferences(Table):
     name: ClassVar[str] = "rescaled_differences"
     what: ClassVar[str] = "takes differences from a baseline in the place of gradients"
     from_baseline: ClassVar[bool] = True
-    through_loops: ClassVar[bool] = False
+    keeps_loops: ClassVar[bool] = False
 
     baseline: Baseline = 0.0
 
@@ -132,7 +133,7 @@ class Relevance(Table):
     name: ClassVar[str] = "relevance"
     what: ClassVar[str] = "passes relevance back in the place of gradients"
     by_layers: ClassVar[bool] = True
-    through_loops: ClassVar[bool] = False
+    keeps_loops: ClassVar[bool] = False
 
     dense: LayerRule
     convolution: LayerRule

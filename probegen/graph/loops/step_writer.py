@@ -75,9 +75,14 @@ class StepWriter:
         """Makes `inside` one step's entry of `sequence`."""
         self._entries[inside] = EntryOf(sequence, backwards)
 
-    def copy(self, body: ir.Graph) -> dict[ir.Value, ir.Value]:
-        """Puts a copy of another body's nodes into this one; see `copy_into`."""
-        return copy_into(self._graph, body, self._name)
+    def copy(self, body: ir.Graph, called: str = "") -> dict[ir.Value, ir.Value]:
+        """Puts a copy of another body's nodes into this one; see `copy_into`.
+
+        Args:
+            body: the other one.
+            called: tells the names of several copies apart.
+        """
+        return copy_into(self._graph, body, f"{self._name}{called}")
 
     def prune(self, results: Iterable[ir.Value]) -> set[ir.Value]:
         """Drops the body's nodes that `results` do not need; returns all values they read."""

@@ -37,6 +37,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -468,9 +469,14 @@ class _InSteps(Walk):
     relevance: _Relevance
 
     def inside(
-        self, builder: Builder, seeds: Mapping[ir.Value, ir.Value], sources: Sequence[ir.Value]
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        sources: Sequence[ir.Value],
+        beside: Mapping[ir.Value, ir.Value] = MappingProxyType({}),
     ) -> list[ir.Value | None]:
         """Writes the relevance that arrives inside of a step."""
+        del beside
         graph = builder.forward
         changing = self.relevance.changing | influenced_by(graph, sources, BLOCKING)
         first = {node for node in nodes_with_bodies(graph) if node.meta.get(_FIRST, False)}

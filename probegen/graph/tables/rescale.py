@@ -25,6 +25,8 @@ walk carries multipliers back. What each operator does, so that this stays true:
   a product; the scale by the rescale rule of the variance.
 
 - recurrent operators (LSTM, GRU, RNN): see `recurrent`.
+- loops (`Loop`, `Scan`): a loop back over the same steps, each by these rules, in which the steps
+  of the reference's loop are read beside them.
 
 A stopped gradient stops no difference. Everything else is refused by name.
 """
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -43,9 +46,16 @@ from probegen.graph.core.copying import copy_node, standing_apart
 from probegen.graph.core.elementwise import FunctionOfOne
 from probegen.graph.core.held_masks import held_masks
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
-from probegen.graph.core.queries import RECURRENT, depending_on, inputs_of, key_of, nodes_from
+from probegen.graph.core.queries import (
+    RECURRENT,
+    captured_values,
+    depending_on,
+    inputs_of,
+    key_of,
+    nodes_from,
+)
 from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of
-from probegen.graph.loops.iteration import is_loop
+from probegen.graph.loops.iteration import Iteration, body_of, is_loop, iteration_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables.common import (
     NORMALISATIONS,
@@ -180,10 +190,8 @@ def _attributions(
 ) -> list[ir.Value | None]:
     """Writes the backward pass from one reference; returns the attribution of each place."""
     reference = Reference.written(builder, seeds, baselines, about)
-    rules = {key: reference.rule_of(key) for key in (*RULES, *_PASSED)}
-    blocking = [key for key in BLOCKING if key not in _PASSED]
     places = list(baselines)
-    found = gradients(builder, seeds, places, rules, blocking)
+    found = reference.multipliers(builder, seeds, places)
     return [
         None if m is None else builder.mul(m, reference.difference(builder, place))
         for m, place in zip(found, places, strict=True)
@@ -267,6 +275,17 @@ class Reference:
 
     # -- rules -----------------------------------------------------------------------------
 
+    def multipliers(
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        places: Sequence[ir.Value],
+    ) -> list[ir.Value | None]:
+        """Writes the backward pass; returns the multiplier of each place, None for 0."""
+        rules = {key: self.rule_of(key) for key in (*RULES, *_PASSED)}
+        blocking = [key for key in BLOCKING if key not in _PASSED]
+        return gradients(builder, seeds, places, rules, blocking)
+
     def rule_of(self, key: str) -> Rule:
         """Returns the rule of an operator."""
 
@@ -311,8 +330,11 @@ class Reference:
             yield from self._maximum(walk, node, given(dy), moving)
         elif key in RECURRENT:
             yield from self._cells(walk, node, dy)
+        elif is_loop(node):
+            fields = {f.name: getattr(walk, f.name) for f in dataclasses.fields(walk)}
+            yield from RULES[key](_InSteps(**(fields | {"reference": self})), node, dy)
         else:
-            raise Refused(f"it has no DeepLIFT rule{_in_what_use(node)}")
+            raise Refused("it has no DeepLIFT rule in this use")
 
     def _function(
         self, walk: Walk, node: ir.Node, moving: Sequence[ir.Value]
@@ -609,11 +631,56 @@ def _filled(
     return b.elementwise("Add", zeros, baseline, shape=sizes)
 
 
-def _in_what_use(node: ir.Node) -> str:
-    """Says in what use an operator has no rule, and of loops which have one."""
-    if not is_loop(node):
-        return " in this use"
-    return (
-        "; steps that are written one behind the other have one, as those of a recurrent Keras "
-        "layer over a fixed length of at most 64"
-    )
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _InSteps(Walk):
+    """A walk that goes into a loop, whose steps are read beside those of the reference's.
+
+    Attributes:
+        reference: of the graph around it.
+    """
+
+    reference: Reference
+
+    def beside(self, loop: ir.Node) -> tuple[ir.Node, Mapping[ir.Value, ir.Value]]:
+        """Returns the loop of the reference, and what may differ in its steps.
+
+        Raises:
+            Refused: it has none.
+        """
+        copies = [self.reference.of(v) for v in loop.outputs if self.reference.moves(v)]
+        there = copies[0].producer() if copies else None
+        if there is None:
+            raise Refused("it has no reference")
+        same = zip(_values_of(body_of(loop)), _values_of(body_of(there)), strict=True)
+        moved = self._moved(iteration_of(loop))
+        return there, {value: other for value, other in same if value in moved}
+
+    def _moved(self, iteration: Iteration) -> set[ir.Value]:
+        """Returns the values of a body that may differ in the reference, in whatever step."""
+        moves, states, body = self.reference.moves, iteration.states, iteration.body
+        starts = {v for v in captured_values(body) if moves(v)}
+        starts |= {s.entering for s in iteration.scan_inputs if moves(s.sequence)}
+        starts |= {s.entering for s in states if moves(s.initial)}
+        sizes = [node for node in body if key_of(node) in _SIZES]
+        while True:
+            found = depending_on(body, starts, sizes)
+            more = {s.entering for s in states if s.leaving in found} - starts
+            if not more:
+                return found
+            starts |= more
+
+    def inside(
+        self,
+        builder: Builder,
+        seeds: Mapping[ir.Value, ir.Value],
+        sources: Sequence[ir.Value],
+        beside: Mapping[ir.Value, ir.Value] = MappingProxyType({}),
+    ) -> list[ir.Value | None]:
+        """Writes the multipliers of a step."""
+        reference = Reference({**self.reference.copies, **beside})
+        return reference.multipliers(builder, seeds, sources)
+
+
+def _values_of(body: ir.Graph) -> list[ir.Value]:
+    """Returns the inputs of a body and what its nodes make, in an order that copies share."""
+    return [*body.inputs, *(v for node in body for v in node.outputs)]

@@ -16,7 +16,7 @@ Both loops are left with what has to be done step by step; see `probegen.graph.l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -186,10 +186,13 @@ class _Copy:
         entries: the sequences that the copy reads entry by entry.
     """
 
-    def __init__(self, builder: Builder, iteration: Iteration) -> None:
-        self.loop = StepWriter(builder)
-        self.inner = self.loop.copy(iteration.body)
+    def __init__(
+        self, builder: Builder, iteration: Iteration, beside: StepWriter | None = None
+    ) -> None:
+        self.loop = beside or StepWriter(builder)
+        self.inner = self.loop.copy(iteration.body, "/beside" if beside else "")
         self._iteration = iteration
+        self._bound = {self.inner[v] for v in iteration.changing}
         for state in iteration.states:
             if state.fixed:  # what no step changes is read from outside
                 self.replace(self.inner[state.entering], state.initial)
@@ -215,7 +218,7 @@ class _Copy:
         """Takes the Gathers that read as the loop counts out of the copy."""
         graph = self.loop.body.graph
         starts = self._starts()
-        outside = set(captured_values(graph)) - {self.inner[v] for v in self._iteration.changing}
+        outside = set(captured_values(graph)) - self._bound
         entries: dict[tuple[ir.Value, int], _Entry] = {}
         for node in list(graph):
             if node.op_type != "Gather" or node.domain or attribute(node, "axis", 0) != 0:
@@ -420,6 +423,26 @@ class _Found:
         return entry.start == 0 and length is not None and length == self._trips
 
 
+class _Beside:
+    """The steps of another loop, read beside those of one, in a loop that is written.
+
+    Attributes:
+        values: value of the copy of the one -> what it is in the copy of the other.
+    """
+
+    def __init__(
+        self, copy: _Copy, loop: ir.Node, same: Mapping[ir.Value, ir.Value], builder: Builder
+    ) -> None:
+        self._iteration = iteration_of(loop)
+        _share_constants(builder, self._iteration.body)
+        self._copy = _Copy(builder, self._iteration, copy.loop)
+        self.values = {copy.of(v): self._copy.of(other) for v, other in same.items()}
+
+    def bind(self, builder: Builder, read: Container[ir.Value]) -> None:
+        """Gives the copy what its steps found, the last one first."""
+        _Found(builder, self._iteration).bind(self._copy, read, backwards=True)
+
+
 class _Backward:
     """The gradient of one loop while it is written."""
 
@@ -435,6 +458,8 @@ class _Backward:
         self._outputs = dict(zip(iteration.node.outputs, outputs, strict=True))
         self._copy = _Copy(walk.builder, iteration)
         self._loop = self._copy.loop
+        there = walk.beside(iteration.node)
+        self._there = None if there is None else _Beside(self._copy, *there, walk.builder)
 
     def write(self) -> _Pairs:
         """Writes the loop; yields outer values and their gradients."""
@@ -447,7 +472,8 @@ class _Backward:
         carried = [self._loop.carry(self._gradient_of_final(s)) for s in states]
         sources = [*entering, *(e.inside for e in entries), *captured]
         seeds = self._seeds(states, carried)
-        found = dict(zip(sources, self._walk.inside(body, seeds, sources), strict=True))
+        beside = {} if self._there is None else self._there.values
+        found = dict(zip(sources, self._walk.inside(body, seeds, sources, beside), strict=True))
 
         targets = [s.initial for s in states]
         left = [body.zeros_like(v) if (g := found[v]) is None else g for v in entering]
@@ -459,6 +485,8 @@ class _Backward:
         stacked = [Collected(g, backwards=not e.backwards) for e, g in reached]
         read = self._loop.prune([*left, *(g for _, g in reached)])
         found_forward.bind(self._copy, read, backwards=True)
+        if self._there is not None:
+            self._there.bind(builder, read)
         count = found_forward.count_for(self._loop)
         finals, stacks = self._loop.finish(left, stacked, count, hoist=True)
 

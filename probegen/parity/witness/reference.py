@@ -130,7 +130,15 @@ def _rescaled_from(asked: Asked, start: Mapping[ir.Value, Array]) -> list[dict[i
     rule = Rescaled(asked.values, {v: a for v, a in there.items() if v in reached})
     stops = STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"}
     multipliers = [
-        backwards(asked.forward, asked.values, {asked.scores: seed}, places, rule, stops)
+        backwards(
+            asked.forward,
+            asked.values,
+            {asked.scores: seed},
+            places,
+            rule,
+            stops,
+            into_bodies=True,
+        )
         for seed in asked.seeds
     ]
     return [{p: m * (asked.values[p] - start[p]) for p, m in each.items()} for each in multipliers]

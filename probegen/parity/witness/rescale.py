@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.marks import MARK_DOMAIN, STRAIGHT_THROUGH
-from probegen.graph.core.queries import key_of
+from probegen.graph.core.queries import captured_values, depending_on, key_of
 from probegen.graph.core.values import attribute
+from probegen.graph.loops.iteration import Iteration
 from probegen.parity.witness.adjoints import (
     adjoint,
     axes_of,
@@ -22,6 +23,8 @@ from probegen.parity.witness.adjoints import (
     slope_of,
     unbroadcast,
 )
+from probegen.parity.witness.bodies import Run, Values, runs_of
+from probegen.parity.witness.evaluation import NodeEvaluator
 from probegen.parity.witness.recurrent import RECURRENT, rescaled_through_time
 from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.walk import plain
@@ -74,7 +77,7 @@ class Rescaled:
     """
 
     values: Mapping[ir.Value, Array]
-    there: Mapping[ir.Value, Array]
+    there: dict[ir.Value, Array]
 
     def __call__(
         self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
@@ -110,6 +113,30 @@ class Rescaled:
             yield from plain(self._between(step), arrived, wanted)
         elif arrived[0] is not None:
             yield from self._single(step, arrived[0], wanted, len(distinct))
+
+    def of_runs(
+        self,
+        iteration: Iteration,
+        values: Values,
+        runs: Sequence[Run],
+        evaluate: NodeEvaluator,
+    ) -> list[Rescaled]:
+        """Returns the rule of each step of a loop: the loop is run at the baseline too.
+
+        Raises:
+            Unknown: it runs another number of steps there.
+        """
+        others = runs_of(iteration.node, {**values, **self.there}, evaluate)
+        if len(others) != len(runs):
+            raise Unknown("a loop whose number of steps changes")
+        starts = {v for v in captured_values(iteration.body) if v in self.there}
+        starts |= {s.entering for s in iteration.scan_inputs if s.sequence in self.there}
+        starts |= {s.entering for s in iteration.states}
+        moved = depending_on(iteration.body, starts)
+        return [
+            Rescaled(run.values, self.there | {v: other.values[v] for v in moved})
+            for run, other in zip(runs, others, strict=True)
+        ]
 
     def _whole(
         self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]

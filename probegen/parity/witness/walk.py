@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,25 @@ Array = npt.NDArray[Any]
 #: A rule: (node, what arrived at its outputs, positions of inputs that depend on what is explained)
 #: -> pairs of a value and what arrives there.
 Rule = Callable[[Step, Sequence[Array | None], Sequence[int]], Iterable[tuple[ir.Value, Array]]]
+
+
+@runtime_checkable
+class OfRuns(Protocol):
+    """A rule that is another one in each step of a loop."""
+
+    def of_runs(
+        self,
+        iteration: Iteration,
+        values: Values,
+        runs: Sequence[Run],
+        evaluate: NodeEvaluator,
+    ) -> Sequence[Rule]:
+        """Returns the rules of all steps, in the order of the steps.
+
+        Raises:
+            Unknown: there are none.
+        """
+
 
 #: Operators whose slope is 0 wherever they have one, or that stop what is on its way.
 STOPS = frozenset({"Sign", "Floor", "Ceil", "Round", "Hardmax", f"{MARK_DOMAIN}::{STOP_GRADIENT}"})
@@ -185,6 +204,7 @@ class _Way:
         inside = self._reached_in_steps(
             iteration, [*captured, *(s.entering for s in read)], reached
         )
+        rules = self._rules_of(iteration, values, runs)
         of_sequences = {s: np.zeros_like(values[s.sequence]) for s in read}
         outside: dict[ir.Value, Array] = {}
         for k, run in reversed(list(enumerate(runs))):
@@ -195,7 +215,8 @@ class _Way:
                 g = behind[stack.stacked]
                 if g is not None:
                     _add(seeds, stack.leaving, g[entry(stack.axis, k, backwards=stack.backwards)])
-            total = self.back(body, run.values, seeds, inside)
+            way = dataclasses.replace(self, rule=rules[k])
+            total = way.back(body, run.values, seeds, inside)
             carried = {s: total.get(s.entering) for s in states}
             for s, whole in of_sequences.items():
                 whole[entry(s.axis, k, backwards=s.backwards)] += total.get(s.entering, 0.0)
@@ -204,6 +225,17 @@ class _Way:
         yield from ((s.initial, g) for s, g in carried.items() if g is not None)
         yield from ((s.sequence, whole) for s, whole in of_sequences.items())
         yield from outside.items()
+
+    def _rules_of(
+        self,
+        iteration: Iteration,
+        values: Values,
+        runs: Sequence[Run],
+    ) -> Sequence[Rule]:
+        """Returns the rule of each step."""
+        if not isinstance(self.rule, OfRuns):
+            return [self.rule] * len(runs)
+        return self.rule.of_runs(iteration, values, runs, self.evaluate)
 
     def _reached_in_steps(
         self, iteration: Iteration, sources: Iterable[ir.Value], outside: Container[ir.Value]

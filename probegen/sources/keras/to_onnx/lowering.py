@@ -115,7 +115,7 @@ def convert_forward(
     large = _weights(source) if placeholder_weights else _large_weights(source)
     count = len(source.input_specs)
     tables = [group.table for group in plan.groups if group.table is not None]
-    unroll = any(not table.through_loops for table in tables)
+    unroll = any(not table.keeps_loops for table in tables)
     inner_loop = functools.partial(fused_inner_loop, unroll=unroll)
     seen: dict[str, Watcher] = {}
     inputs: list[Any] = []

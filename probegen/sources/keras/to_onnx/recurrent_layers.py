@@ -41,7 +41,7 @@ _ACTIVATIONS: Mapping[Any, str] = {
 }
 #: Those whose values have a bound, and with them the hidden states.
 _BOUNDED = frozenset({"Tanh", "Sigmoid", "HardSigmoid", "Softsign"})
-#: Steps up to which a loop is written step by step, where no rule passes it otherwise.
+#: Steps up to which a loop is written step by step, where a table of rules asks for it.
 _MOST_UNROLLED = 64
 _NUMBERS = {name: number for number, (name, _, _) in enumerate(ACTIVATIONS)}
 
@@ -69,7 +69,7 @@ def fused_inner_loop(
         nudges: what is added to the hidden state of each cell in each step, `[batch, time, units]`
             or None; empty where nothing is.
         unroll: write a loop that is no operator step by step, where it is known how many there
-            are and these are not too many: for rules that no loop passes.
+            are and these are not too many.
 
     Returns:
         What `RNN.inner_loop` does: the output of the last step, those of all steps where the layer
