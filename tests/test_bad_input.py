@@ -219,7 +219,7 @@ def test_a_failure_leaves_no_folders_either(tmp_path):
 
 def float64_model():
     x = keras.Input((9, 8, 2), dtype="float64", name="x")
-    y = keras.layers.Conv2D(4, 3, activation="tanh", dtype="float64", name="conv")(x)
+    y = keras.layers.Conv2D(4, 3, activation="gelu", dtype="float64", name="conv")(x)
     y = keras.layers.GlobalAveragePooling2D(dtype="float64")(y)
     return keras.Model(x, keras.layers.Dense(3, dtype="float64", name="head")(y))
 
@@ -229,7 +229,7 @@ def test_what_onnxruntime_cannot_run(tmp_path, monkeypatch):
     says = r"cannot be run here.*new\.onnx.*lacks an operator for this element type.*verify=False"
     refused(tmp_path, ExportError, says, float64_model(), name="new.onnx")
     monkeypatch.undo()
-    probes = [pg.Saliency(), pg.GradCAM(layer="conv"), pg.LRP(), pg.DeepLIFT()]
+    probes = [pg.GradCAM(layer="conv"), pg.DeepLIFT()]  # through an error function of 150 nodes
     assert pg.compile(float64_model(), probes, tmp_path / "new.onnx").report.passed
     exported = pg.compile(float64_model(), pg.Saliency(), tmp_path / "saved")
     assert exported.report["saliency/x"].max_rel < 1e-12

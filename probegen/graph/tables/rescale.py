@@ -121,7 +121,7 @@ _PIECEWISE_LINEAR = frozenset(
 #: Bend at the scale of x itself: near 0 the slope is not dy / dx however small dx is.
 _STEEP = frozenset({"Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt"})
 #: Where dx is smaller, the slope stands in for dy / dx.
-_SMALL, _SMALLEST = 1e-4, 1e-10
+_SMALL, _SMALL_OF_DOUBLES, _SMALLEST = 1e-4, 1e-7, 1e-10
 #: What share of y has to have changed for dy to be known well.
 _KNOWN_CHANGE = 1e-3
 #: Stands for a way of no length, which is not divided by.
@@ -360,9 +360,10 @@ class Reference:
         dx, dy = self.difference(b, x), b.cast(self.difference(b, y), kind)
         exact = single is not None and key_of(single) in _PIECEWISE_LINEAR
         alike = shape_of(x) is not None and shape_of(x) == shape_of(y)
-        bound: ir.Value | float = _SMALLEST if exact else _SMALL
+        small = _small(x)
+        bound: ir.Value | float = _SMALLEST if exact else small
         if single is not None and key_of(single) in _STEEP and alike:
-            bound = b.where(self._hardly_changes(b, y), _SMALL, b.scalar(_NO_WAY, x))
+            bound = b.where(self._hardly_changes(b, y), small, b.scalar(_NO_WAY, x))
         near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
         if alike:
             there = b.cast(near, kind)
@@ -442,7 +443,7 @@ class Reference:
             behind = b.sub(mixed[other], self.of(y))
             share = b.mul(b.add(ahead, behind), 0.5)
             dx = self.difference(b, value)
-            bound = _SMALLEST if key_of(node) in _PIECEWISE_LINEAR else _SMALL
+            bound = _SMALLEST if key_of(node) in _PIECEWISE_LINEAR else _small(value)
             near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
             total = b.unbroadcast(b.mul(g, b.div(share, b.where(near, 1.0, dx))), value)
             yield value, b.where(near, plain.get(value, b.zeros_like(value)), total)
@@ -570,6 +571,11 @@ _OWN: Mapping[str, Callable[[Reference, Walk, ir.Node, ir.Value], ir.Value]] = {
     **dict.fromkeys(MULTIPLIERS, Reference._reduced),
     **dict.fromkeys(NORMALISATIONS, Reference._normalised),
 }
+
+
+def _small(x: ir.Value) -> float:
+    """Returns the difference below which a quotient of differences is all rounding."""
+    return _SMALL_OF_DOUBLES if dtype_of(x) == ir.DataType.DOUBLE else _SMALL
 
 
 def _sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:

@@ -8,6 +8,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.graph.autodiff import Walk
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.elementwise import FunctionOfOne
@@ -52,3 +54,17 @@ def test_what_a_rectifier_passes_is_its_difference_over_that_of_its_input(functi
     same = a == b
     share = np.where(same, slope, (passed(a) - passed(b)) / np.where(same, 1, a - b))
     np.testing.assert_allclose(result, arrived * share, rtol=3e-3 if kind == np.float16 else 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("double", 1e-8), ("float", 1e-4)])
+def test_small_differences_are_divided_as_far_as_numbers_hold_them(dtype, rtol, tmp_path):
+    """Where a slope stands in for the quotient it is off by half of the way times the curvature."""
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+      g ({dtype}[n, 2] x) => ({dtype}[n, 2] y) {{ y = Exp(x) }}"""
+    pg.compile(
+        onnx.parser.parse_model(text), [pg.DeepLIFT(target=1)], tmp_path / "m.onnx", verify=False
+    )
+    ways = np.array([1e-9, 3e-6, 1e-3, 2.0], "f8" if dtype == "double" else "f4")
+    result = runtime.load(tmp_path / "m.onnx").run(np.stack([ways, ways], 1))
+    found = result["deep_lift/x"].array[:, 1]
+    np.testing.assert_allclose(found, np.expm1(ways.astype("f8")), rtol=rtol)

@@ -20,7 +20,7 @@ from probegen.graph.core.queries import key_of, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, new_initializer, shape_of
 
 #: How many nodes a function may be spelled in, Transposes among them.
-_MOST_NODES = 48
+_MOST_NODES = 256
 
 _Order = tuple[int, ...]
 
@@ -43,7 +43,11 @@ def transpose_before_functions(model: ir.Model) -> None:
             function = _function_to(node, place) if len({*varying_inputs(node)}) > 1 else None
             if function is not None:
                 written = _write(node, graph, *function)
-                place |= dict.fromkeys(written, place[node] - 0.5)
+                # Each has a place of its own, or what reads several is walked into more than once.
+                place |= {
+                    new: place[node] - 1 + (i + 1) / (len(written) + 1)
+                    for i, new in enumerate(written)
+                }
 
 
 def _function_to(
