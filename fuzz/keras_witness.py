@@ -136,7 +136,8 @@ class Witness:
         """Moves by noise what is made of ids, bytes and words: to these there is none to be added.
 
         Zeros stay zeros where they are what masks are made of. GELU is moved too, by noise beside
-        its input: TensorFlow has it exactly far below 0, where others round `1 + erf(x)` to 0.
+        its input: TensorFlow has it exactly far below 0, where others round `1 + erf(x)` to 0. So
+        is what recurrent layers give, by noise beside 1: onnxruntime's gates are 0 far below 0.
 
         Args:
             draw: the number of the noise.
@@ -151,14 +152,20 @@ class Witness:
             wide = tf.cast(made, tf.float64) + size * tf.cast(scale, tf.float64) * noise
             return tf.cast(wide, made.dtype)
 
-        def moved(made: Any) -> Any:
+        def moved(made: Any, scale: Any = None) -> Any:
             """Returns what was made, with noise, under the same mask."""
             if not _is_floating(made):
                 return made
-            result = beside(made, tf.abs(made) + tf.cast(least, made.dtype))
+            if scale is None:
+                scale = tf.abs(made) + tf.cast(least, made.dtype)
+            result = beside(made, scale)
             if (mask := getattr(made, "_keras_mask", None)) is not None:
                 result._keras_mask = mask
             return result
+
+        def gated(made: Any) -> Any:
+            """Returns what a recurrent layer gave, with noise where it is not masked."""
+            return moved(made, made != 0) if _is_floating(made) else made
 
         def gelu(x: Any, **given: Any) -> Any:
             return beside(own_gelu(x, **given), x)
@@ -170,6 +177,8 @@ class Witness:
             own: Callable[..., Any] = run(operation, **context)
             if isinstance(operation, keras.layers.Embedding):
                 return own
+            if isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional):
+                return lambda *args, **given: keras.tree.map_structure(gated, own(*args, **given))
 
             def shaken(*args: Any, **given: Any) -> Any:
                 made = own(*args, **given)

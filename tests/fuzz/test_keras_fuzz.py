@@ -295,6 +295,20 @@ def test_noise_moves_what_is_made_of_ids_and_bytes_and_the_tail_of_gelu(dtype, c
     assert (moved > 0).any()
 
 
+def test_noise_moves_what_gates_have_shut_and_no_masked_step():
+    code = "layers.SimpleRNN(3, return_sequences=True, zero_output_for_mask=True)"
+    witness = _witness_of("keras.Input([4, 2])", f"{code}(layers.Masking(0.0)(v0))")
+    feed = [np.full((1, 4, 2), 1e-12, np.float32)]
+    feed[0][:, 2:] = 0
+    (still,) = witness.predictions(feed)
+    with witness.shaken(0, 1e-3):
+        (moved,) = witness.predictions(feed)
+    off = np.abs(moved - still)
+    assert (off[:, :2] > 1e-6).all()
+    assert off.max() < 1e-2
+    assert (off[:, 2:] == 0).all()
+
+
 def test_the_best_of_scores_beyond_all_numbers_is_not_known():
     scores = np.array([[np.inf, np.nan, 1.0], [0.0, np.inf, np.inf], [np.inf, 2.0, 1.0]])
     (best,) = twins.picks("argmax", scores)
