@@ -423,6 +423,7 @@ def test_functions_of_float64_are_exact(
     )
     pg.compile(model, [pg.InputGradient(target=2)], tmp_path / "m.onnx")
     x = np.concatenate([np.linspace(-9, 9, 88), [0.0, 50.0]]).reshape(10, 9)
+    x[4, 2] = 0.0
     result = runtime.load(tmp_path / "m.onnx").run(x)
     inputs = tf.constant(x)
     with tf.GradientTape() as tape:

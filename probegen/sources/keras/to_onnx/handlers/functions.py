@@ -100,14 +100,17 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804
 
 
 def selu(context: Any, node: Any, _: str, __: Any) -> None:
-    """Writes Selu of float64 in pieces: ONNX has its two numbers in float32 alone."""
+    """Writes Selu of float64 in pieces: ONNX has its two numbers in float32 alone.
+
+    At 0 itself, where no input is below, the slope is that of the numbers above, as TensorFlow's.
+    """
     w = Writer(context, node)
     if w.dtype != _Type.DOUBLE:
         return
     x = w.inputs[0]
-    above = w.test("Greater", x, w.const(0))
-    below = w.op("Sub", w.op("Exp", w.where(above, w.const(0), x)), w.const(1))
-    bent = w.where(above, x, w.op("Mul", below, w.const(_SELU_ALPHA)))
+    below = w.test("Less", x, w.const(0))
+    curve = w.op("Sub", w.op("Exp", w.where(below, x, w.const(0))), w.const(1))
+    bent = w.where(below, w.op("Mul", curve, w.const(_SELU_ALPHA)), x)
     w.finish("Mul", bent, w.const(_SELU_SCALE))
 
 
