@@ -189,6 +189,58 @@ _SLOPES: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
+def _slope_of_relu(step: Step, x: Array) -> Array:
+    low = float(attribute(step.node, "alpha", 0.01)) if step.node.op_type != "Relu" else 0.0
+    return np.where(x > 0, 1.0, low)
+
+
+def _slope_of_power(step: Step, x: Array) -> Array:
+    """By differences the slope of a cube at 0 is the square of the step."""
+    n = np.asarray(step.inputs[1], np.float64)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.where(n == 0, 0.0, n * x ** (n - 1)))
+
+
+def _within(step: Step, x: Array) -> Array:
+    """Returns 1 within the bounds of a Clip; on them 0 for relu6 and 1 for all others."""
+    bounds = [np.asarray(a, np.float64) for a in step.inputs[1:] if a is not None]
+    rectifies = [float(b) for b in bounds if b.size == 1] == [0.0, 6.0]
+    low, high = ([*step.inputs[1:], None, None])[:2]
+    passed = np.ones(x.shape, bool)
+    for bound, sign in ((low, 1.0), (high, -1.0)):
+        if bound is not None:
+            above = sign * (x - np.asarray(bound, np.float64))
+            passed &= above > 0 if rectifies else above >= 0
+    return passed.astype(np.float64)
+
+
+def _slope_of_elu(step: Step, x: Array) -> Array:
+    below = float(attribute(step.node, "alpha", 1.0)) * np.exp(np.minimum(x, 0))
+    return np.asarray(np.where(x > 0, 1.0, below))
+
+
+def _slope_of_celu(step: Step, x: Array) -> Array:
+    return np.asarray(np.exp(np.minimum(x, 0) / float(attribute(step.node, "alpha", 1.0))))
+
+
+def _slope_of_selu(step: Step, x: Array) -> Array:
+    alpha = float(attribute(step.node, "alpha", 1.67326319217681884765625))
+    gamma = float(attribute(step.node, "gamma", 1.05070102214813232421875))
+    return np.asarray(gamma * np.where(x >= 0, 1.0, alpha * np.exp(np.minimum(x, 0))))
+
+
+#: Slopes of functions that bend at some places: a step across these tells of the bend.
+_BENT: Mapping[str, Callable[[Step, Array], Array]] = {
+    "Celu": _slope_of_celu,
+    "Clip": _within,
+    "Elu": _slope_of_elu,
+    "LeakyRelu": _slope_of_relu,
+    "Pow": _slope_of_power,
+    "Relu": _slope_of_relu,
+    "Selu": _slope_of_selu,
+}
+
+
 def _elementwise(step: Step, g: Array, position: int) -> Array:
     return unbroadcast(g * slope(step, position), np.shape(step.inputs[position]))
 
@@ -200,16 +252,10 @@ def slope(step: Step, position: int = 0) -> Array:
     have it for rectifiers; of equal extrema the first has it all.
     """
     x = np.asarray(step.inputs[position], np.float64)
-    if step.node.op_type in ("Relu", "LeakyRelu") and position == 0:
-        low = float(attribute(step.node, "alpha", 0.01)) if step.node.op_type != "Relu" else 0.0
-        return np.where(x > 0, 1.0, low)
     if step.node.op_type in ("Max", "Min"):
         return _chosen(step, position)
-    if step.node.op_type == "Pow" and position == 0:
-        # By differences the slope of a cube at 0 is the square of the step.
-        n = np.asarray(step.inputs[1], np.float64)
-        with np.errstate(all="ignore"):
-            return np.asarray(np.where(n == 0, 0.0, n * x ** (n - 1)))
+    if step.node.op_type in _BENT and position == 0:
+        return _BENT[step.node.op_type](step, x)
     if step.node.op_type in _SLOPES:
         with np.errstate(all="ignore"):
             return np.asarray(_SLOPES[step.node.op_type](x))

@@ -134,6 +134,24 @@ def test_the_slope_of_a_cube_at_0_is_0():
 
 
 @pytest.mark.parametrize(
+    ("operator", "attributes", "bounds", "slopes"),
+    [
+        ("Elu", {"alpha": 1.0}, (), [np.exp(-1.5), 1.0, 1.0, 1.0]),
+        ("Celu", {"alpha": 2.0}, (), [np.exp(-0.75), 1.0, 1.0, 1.0]),
+        ("Selu", {"alpha": 2.0, "gamma": 3.0}, (), [6 * np.exp(-1.5), 3.0, 3.0, 3.0]),
+        ("Clip", {}, (0.0, 6.0), [0.0, 0.0, 1.0, 0.0]),  # relu6: nothing on the bounds
+        ("Clip", {}, (-1.5, 5.0), [1.0, 1.0, 1.0, 0.0]),  # clip_by_value: all
+        ("Clip", {}, (0.0,), [0.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_slopes_at_the_bends_of_a_function_are_no_differences(operator, attributes, bounds, slopes):
+    given = [np.array([[-1.5, 0.0, 4.0, 6.0]]), *(np.array(b) for b in bounds)]
+    node, evaluate = node_of(operator, attributes, given), NodeEvaluator(18)
+    step = Step(node, given, evaluate(node, given), evaluate)
+    np.testing.assert_allclose(adjoint(step, [np.ones((1, 4))], 0), [slopes], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
     ("operator", "x", "slope"),
     [
         ("Sqrt", 1e-12, 5e5),  # a row of zeros in RMSNorm: Gemma was refused
