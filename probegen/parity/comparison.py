@@ -16,7 +16,8 @@ What each limit protects against:
   `WORST_CAP`, the median of the samples at most by `NOISE_CAP`. A faint error in all samples
   fails by the median, a gross one in one by its cap. More is allowed where the artefact gives,
   to the strict limit, what the reference gives under noise: the gate that rounding tipped is
-  the one that noise tips.
+  the one that noise tips. Of equal maxima each is tipped by itself, so that element by element
+  the answers under noise span what may come out (`noise.off_range`).
 - **Direction**: the cosine of every other sample is at least `MIN_COSINE`. A wrong class, a
   swapped axis, a flipped sign fails.
 - **The floor**: below it a difference is rounding, whatever the relative figures say. An engine
@@ -268,12 +269,14 @@ def _judge_gradient(
     strict = WORST_FACTOR * limit * rows.norm
     allowed = np.maximum(strict, capped) + floor
     finite = np.isfinite(rows.distance)
-    tipped = finite & (beside <= strict + floor) & (rows.distance <= slack + floor)
+    tipped = finite & (beside <= strict + floor) & (rows.distance > strict + floor)
     near = finite & (rows.distance <= allowed) | tipped
-    undetermined = finite & (tipped | rows.hard) & (slack > WORST_CAP * rows.norm)
+    gross = np.where(tipped, np.maximum(slack, rows.distance), slack) > WORST_CAP * rows.norm
+    undetermined = finite & (tipped | rows.hard) & gross
     cosines = np.where(undetermined, 1.0, _cosines(rows, floor))
     relative = _relative(rows.distance, np.maximum(rows.norm, own_size * ROUNDING[coarser]))
-    beyond = _relative(np.maximum(rows.distance - floor, 0.0), rows.norm)
+    off = np.where(tipped, np.minimum(beside, rows.distance), rows.distance)
+    beyond = _relative(np.maximum(off - floor, 0.0), rows.norm)
     median_limit = max(limit, min(_median(_relative(slack, rows.norm)[ordinary]), NOISE_CAP))
     right = near & (cosines >= MIN_COSINE)
     at = _worst(rows.distance, allowed, right)

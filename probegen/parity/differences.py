@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.artefact.manifest import TargetSpec
 from probegen.artefact.rows import as_described, rows_first
 from probegen.artefact.seeds import seeds
 from probegen.methods.samples import NumpyWalk
@@ -71,6 +72,8 @@ _SHARE_OF_LARGEST = 0.1
 
 #: Modes of targets that ask which class is the best, and roundings within which two are as good.
 _BY_RANK, _TIED = frozenset({"argmax", "input"}), 4
+#: Sides of contrasts that ask for a class by its place.
+_PLACES: Mapping[int | str, int] = {"argmax": 1, "runner_up": 2}
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
 
@@ -149,9 +152,11 @@ class Differences:
         """
         scores = self._moved.at(feed, {})[0][self._groups.index(group)]
         rows, unit = len(scores), max(_unit(scores.dtype), self._unit)
-        if group.target.spec.mode not in _BY_RANK or scores.ndim < 2 or scores.shape[-1] < 2:
+        places = _places_by_rank(group.target.spec)
+        if not places or scores.ndim < 2 or scores.shape[-1] < 2:
             return np.zeros(rows, bool)
-        behind, best = np.moveaxis(np.sort(scores.astype(np.float64), axis=-1)[..., -2:], -1, 0)
+        ranked = np.sort(scores.astype(np.float64), axis=-1)[..., ::-1][..., : places + 1]
+        behind, best = ranked[..., 1:], ranked[..., :-1]
         near = best - behind <= _TIED * unit * np.maximum(np.abs(best), np.abs(behind))
         asked = np.zeros(rows, bool) if request is None else np.asarray(request) >= 0
         return np.asarray(near.reshape(rows, -1).any(axis=1) & ~asked)
@@ -317,6 +322,13 @@ def _points(
 def _enough(slopes: Mapping[float, Slopes], points: int) -> bool:
     """Tells whether as many steps were tried as are always tried."""
     return len(slopes) >= (len(STEPS) if points == 1 else 1)
+
+
+def _places_by_rank(target: TargetSpec) -> int:
+    """Returns up to which place a target asks for the class there: 2 for the runner-up, or none."""
+    if target.mode == "contrast":
+        return max((_PLACES.get(side, 0) for side in target.chosen or ()), default=0)
+    return int(target.mode in _BY_RANK)
 
 
 def _settled(

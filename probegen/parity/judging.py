@@ -46,7 +46,7 @@ from probegen.parity.comparison import (
 )
 from probegen.parity.completeness import rounding_of_sum, size_name
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
-from probegen.parity.noise import Moved, moved, noisy_feeds
+from probegen.parity.noise import NOISE, SIGNS, Moved, moved, noisy_feeds, off_range
 from probegen.parity.report import DIFFERENCES, IN_PLACE, SCORES, SOURCE_MODEL, Parity
 from probegen.parity.samples import Batch
 from probegen.plan.plan import (
@@ -56,9 +56,12 @@ from probegen.plan.plan import (
     moved_together,
     samples_of,
 )
-from probegen.sources.base import Program, Reference
+from probegen.sources.base import Noise, Program, Reference
 
 Array = npt.NDArray[Any]
+
+#: Of noise that moves equal numbers apart.
+_DRAWS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Comparison:
     def figures(self, rng: np.random.Generator) -> dict[str, Parity]:
         """Returns the figures of every output; noise is measured where some are in doubt."""
         found = {o.name: self._judged(o) for o in self.described.outputs}
+        first: list[dict[str, Moved]] = []
         for zeros in (False, True):
             doubtful = [o for o in self.described.outputs if not found[o.name].passed]
             doubtful = [o for o in doubtful if o.is_attribution or not zeros]
@@ -111,6 +115,13 @@ class Comparison:
                 scores = [o for o in doubtful if o.kind == PREDICTION]
                 noise += [self._moved(call, scores, rng, zeros) for call in self.predicted]
                 found.update((o.name, self._judged(o, noise)) for o in doubtful)
+                first = first or noise
+        doubtful = [o for o in self.described.outputs if not found[o.name].passed]
+        if doubtful:
+            calls = zip(self.calls, first[: len(self.calls)], strict=True)
+            noise = [self._with_rounding(call, doubtful, known) for call, known in calls]
+            noise += first[len(self.calls) :]
+            found.update((o.name, self._judged(o, noise)) for o in doubtful)
         return self._in_place(self._witnessed(found))
 
     def _in_place(self, found: dict[str, Parity]) -> dict[str, Parity]:
@@ -500,10 +511,8 @@ class Comparison:
 
         Noise on its inputs moves no class that is as good as another because both are saturated.
         """
-        if self._witnesses.get(output.name) != SCORES or self._differences is None:
-            return known.by
-        group = self._group_of(output)
-        if group.target.spec.several:
+        group = self._group_of(output) if output.is_attribution else None
+        if group is None or group.target.spec.several or self._differences is None:
             return known.by
         try:
             undecided = self._differences.undecided(call.batch.feed, call.target, group)
@@ -513,10 +522,11 @@ class Comparison:
             return known.by
         return np.where(undecided & np.asarray(call.batch.hard), np.inf, known.by)
 
-    def _group_of(self, output: OutputSpec) -> GradientGroup:
-        """Returns what explains the score that an attribution is of."""
+    def _group_of(self, output: OutputSpec) -> GradientGroup | None:
+        """Returns what explains the score that an attribution is of; None of several gradients."""
         groups = self.program.plan.groups
-        return next(g for g in groups if any(o.spec.name == output.name for o in g.outputs))
+        of_it = (g for g in groups if any(o.spec.name == output.name for o in g.outputs))
+        return next(of_it, None)
 
     def _moved(
         self, call: Call, outputs: Sequence[OutputSpec], rng: np.random.Generator, zeros: bool
@@ -525,23 +535,59 @@ class Comparison:
         noisy = []
         images = [i.name for i in self.described.inputs if i.preprocessing is not None]
         computed_in = self.reference.computed_in
-        for feed in noisy_feeds(call.batch.feed, computed_in, rng, zeros=zeros, images=images):
+        pair = noisy_feeds(call.batch.feed, computed_in, rng, zeros=zeros, images=images)
+        for feed, sign in zip(pair, SIGNS, strict=True):
             answer: dict[str, Array] = {}
             if any(o.kind != PREDICTION for o in outputs):
-                answer.update(self.reference.explanations(feed, call.target))
+                noise = Noise(sign * NOISE[computed_in], zeros)
+                answer.update(self._under(noise, feed, call))
             if any(o.kind == PREDICTION for o in outputs):
                 answer.update(self.reference.predictions(feed)[0])
             noisy.append(answer)
-        starts = {o.name: self._start(call, o) for o in outputs}
-        return {
-            o.name: moved(
-                o,
-                each_class(o, starts[o.name].taken_from(call.expected[o.name])),
-                each_class(o, starts[o.name].taken_from(call.got[o.name])),
-                [each_class(o, starts[o.name].taken_from(answer[o.name])) for answer in noisy],
-            )
-            for o in outputs
-        }
+        found = {o.name: self._apart(call, o, noisy) for o in outputs}
+        ties = [o for o in outputs if o.is_attribution]
+        if ties and self.reference.begins_inside:
+            noises = [Noise(s * NOISE[computed_in], zeros, d) for d in _DRAWS for s in SIGNS]
+            others = [self._under(n, call.batch.feed, call) for n in noises]
+            for o in ties:  # these tell where rounding breaks ties, not how much it moves
+                outside = off_range(*self._arrays(call, o, others))
+                found[o.name] = found[o.name].with_nearer(outside)
+        return found
+
+    def _under(self, noise: Noise, feed: Mapping[str, Array], call: Call) -> dict[str, Array]:
+        """Returns what the reference answers under noise; without, where it cannot run then."""
+        try:
+            return self.reference.explanations(feed, call.target, noise)
+        except Exception:  # an id that is no longer one, say
+            return self.reference.explanations(feed, call.target)
+
+    def _apart(
+        self, call: Call, output: OutputSpec, answers: Sequence[Mapping[str, Array]]
+    ) -> Moved:
+        """Returns how far an output's reference is from other answers of it."""
+        return moved(output, *self._arrays(call, output, answers))
+
+    def _arrays(
+        self, call: Call, output: OutputSpec, answers: Sequence[Mapping[str, Array]]
+    ) -> tuple[Array, Array, list[Array]]:
+        """Returns an output as it is compared: the reference, the artefact's, and others."""
+        start = self._start(call, output)
+        expected, got, *others = (
+            each_class(output, start.taken_from(a[output.name]))
+            for a in (call.expected, call.got, *answers)
+        )
+        return expected, got, others
+
+    def _with_rounding(
+        self, call: Call, outputs: Sequence[OutputSpec], known: Mapping[str, Moved]
+    ) -> dict[str, Moved]:
+        """Returns what outputs move by under noise, or where all is computed in float64."""
+        exact = self.reference.in_double(call.batch.feed, call.target)
+        joined = dict(known)
+        for o in outputs:
+            if o.name in exact and o.kind != CLASSES:
+                joined[o.name] = known[o.name].joined(self._apart(call, o, [exact]))
+        return joined
 
     def _start(self, call: Call, output: OutputSpec) -> Start:
         """Returns what an output holds that no gradient has made, and what it is relative to."""
@@ -618,9 +664,9 @@ class Comparison:
         """
         known = self._scores(output, call)
         differences = self._differences if in_doubt else None
-        if differences is None:
-            return known
         group = self._group_of(output)
+        if differences is None or group is None:
+            return known
         near = 0.0
         if not group.target.spec.logits and group.target.spec.layer is None:
             near = self.reference.computed_near(str(group.target.spec.output))

@@ -1,7 +1,9 @@
 """What a reference moves by when its inputs move by rounding noise.
 
 Noise comes in pairs of opposite signs: where a gate stands within rounding of its edge, one of
-the two tips it.
+the two tips it. On ids, texts and coarse inputs there is none: it goes where the model makes
+floating numbers of them (`sources.base.Noise`). What it does not show is what a model rounds by
+itself, whatever it is fed: that is what the reference differs by from the same in float64.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ Array = npt.NDArray[Any]
 
 #: Size of the noise, relative, by the element type that the model computes in.
 NOISE = {"float64": 1e-13, "float32": 1e-5, "float16": 3e-3, "bfloat16": 2e-2}
+#: Of the two of a pair.
+SIGNS = (1.0, -1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Moved:
     """What one output moves by under noise, sample by sample.
 
     Attributes:
-        by: largest (for gradients Euclidean) absolute change of each sample.
+        by: largest (for gradients Euclidean) absolute change of each sample, under noise or where
+            all is computed in float64.
         beside: what the artefact's answer is off by, measured in the same way, from the nearest
             answer under noise: small where noise tips the very gates that rounding tipped.
         unsettled: elements that are not finite, but are under noise.
@@ -35,6 +40,18 @@ class Moved:
     by: Array
     beside: Array
     unsettled: npt.NDArray[np.bool_]
+
+    def with_nearer(self, beside: Array) -> Moved:
+        """Returns it with a further figure of what the artefact is off by from other answers."""
+        return dataclasses.replace(self, beside=np.minimum(self.beside, beside))
+
+    def joined(self, other: Moved) -> Moved:
+        """Returns what it moves by under either noise."""
+        return Moved(
+            np.maximum(self.by, other.by),
+            np.minimum(self.beside, other.beside),
+            self.unsettled | other.unsettled,
+        )
 
 
 def noisy_feeds(
@@ -63,7 +80,7 @@ def noisy_feeds(
             largest = np.abs(exact).max(initial=0.0)
             scale = largest if zeros else np.abs(exact)
             noise = size * scale * rng.standard_normal(value.shape)
-            for one, sign in zip(pair, (1.0, -1.0), strict=True):
+            for one, sign in zip(pair, SIGNS, strict=True):
                 noisy = exact + sign * noise
                 one[name] = noisy if name in images else noisy.astype(value.dtype)
     return pair
@@ -94,3 +111,26 @@ def _apart(output: OutputSpec, a: Array, b: Array) -> Array:
         np.linalg.norm(off, axis=1) if output.is_attribution else off.max(axis=1, initial=0.0)
     )
     return apart
+
+
+def off_range(expected: Array, got: Array, others: Sequence[Array]) -> Array:
+    """Returns how far each sample lies outside of what the reference gives, element by element.
+
+    Which of several equal maxima gets a gradient is for rounding to say, of each by itself. What
+    comes out lies between the answers then, or beside them where several add up: by half of what
+    they are apart.
+
+    Args:
+        expected: the reference.
+        got: what the artefact gave.
+        others: further answers of the reference.
+    """
+    if got.shape != expected.shape or not expected.ndim:
+        return np.full(len(expected) if expected.ndim else 1, np.inf)
+    answers = np.stack([expected, *others]).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        low, high = answers.min(axis=0), answers.max(axis=0)
+        half = (high - low) / 2
+        off = np.maximum(np.maximum(low - half - got, got - high - half), 0.0)
+    off = np.where(np.isfinite(expected), np.where(np.isfinite(off), off, np.inf), 0.0)
+    return np.asarray(np.linalg.norm(off.reshape(len(off), -1), axis=1))

@@ -17,7 +17,7 @@ from probegen.errors import VerificationError
 from probegen.parity.completeness import size_name
 from probegen.plan.axes import Axes
 from probegen.plan.plan import GradientGroup, TensorRef
-from probegen.sources.base import MovedScores, Reference, WrappedReference
+from probegen.sources.base import MovedScores, Noise, Reference, WrappedReference
 
 Array = npt.NDArray[Any]
 
@@ -80,9 +80,15 @@ class RowsReference(WrappedReference):
         rows = self.rows(feed)
         return [self.arranged(a, rows) for a in self._inner.predictions(feed, times)]
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan."""
-        return self.arranged(self._inner.explanations(feed, target), self.rows(feed))
+        return self.arranged(self._inner.explanations(feed, target, noise), self.rows(feed))
+
+    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns those outputs that can be computed in float64."""
+        return self.arranged(self._inner.in_double(feed, target), self.rows(feed))
 
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]

@@ -34,6 +34,25 @@ class Arriving:
     over: Mapping[str, InputSpec]
 
 
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Rounding noise where the floating numbers of a model begin.
+
+    It goes where noise on what is fed does not reach: behind whole numbers and texts, and behind
+    inputs of a coarser type than the model computes in.
+
+    Attributes:
+        size: how much, relative to what is moved; negative for the opposite noise.
+        zeros: whether zeros are moved as well, relative to the largest value.
+        draw: 0 moves equal numbers alike, so that ties stay ties; others move them apart, each
+            draw in another way.
+    """
+
+    size: float
+    zeros: bool = False
+    draw: int = 0
+
+
 class MovedScores(Protocol):
     """The untouched model with some of its tensors moved: a forward pass, and nothing else."""
 
@@ -62,12 +81,18 @@ class Reference(Protocol):
         computed_in: the coarsest element type that the model computes in.
         gradients_by: what computes the gradients, for the certificate.
         words: input of text -> texts that the model knows, where it tells some.
+        begins_inside: whether floating numbers begin inside the model, where noise on what is fed
+            does not reach: behind ids, texts, and inputs of a coarser type.
     """
 
     plan: Plan
     computed_in: str
     gradients_by: str
     words: Mapping[str, Sequence[str]]
+
+    @property
+    def begins_inside(self) -> bool:
+        """See above."""
 
     @property
     def sizes(self) -> frozenset[int]:
@@ -82,11 +107,25 @@ class Reference(Protocol):
     def predictions(self, feed: Mapping[str, Array], times: int = 1) -> list[dict[str, Array]]:
         """Returns what the untouched model predicts, called `times` times on the same inputs."""
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan.
+
+        Args:
+            feed: the inputs.
+            target: the targets asked for, where they are.
+            noise: what the model's first floating numbers are moved by, where they are not fed.
 
         Raises:
             VerificationError: they cannot be computed for these inputs.
+        """
+
+    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns those outputs that can be computed in float64 as `explanations` are in float32.
+
+        What the two differ by is the rounding of the reference, wherever it arises. None of a
+        model that computes in another type.
         """
 
     def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -147,6 +186,11 @@ class WrappedReference:
         """Every size that a tensor of the model has."""
         return self._inner.sizes
 
+    @property
+    def begins_inside(self) -> bool:
+        """Tells whether floating numbers begin where noise on what is fed does not reach."""
+        return self._inner.begins_inside
+
     def shares_gradients_with(self, engine: str) -> bool:
         """Tells whether artefacts of a runtime engine hold these very gradients."""
         return self._inner.shares_gradients_with(engine)
@@ -155,9 +199,15 @@ class WrappedReference:
         """Returns what the untouched model predicts."""
         return self._inner.predictions(feed, times)
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan."""
-        return self._inner.explanations(feed, target)
+        return self._inner.explanations(feed, target, noise)
+
+    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns those outputs that can be computed in float64."""
+        return self._inner.in_double(feed, target)
 
     def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns what the model itself is fed."""

@@ -39,6 +39,7 @@ from probegen.runtime.resize import over_picture
 from probegen.sources.base import (
     Arriving,
     MovedScores,
+    Noise,
     Program,
     Reference,
     Source,
@@ -327,9 +328,15 @@ class PreprocessedReference(WrappedReference):
         """Returns what the untouched model predicts."""
         return self._inner.predictions(self._source.fed(feed), times)
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan."""
-        return self._inner.explanations(self._source.fed(feed), target)
+        return self._inner.explanations(self._source.fed(feed), target, noise)
+
+    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns those outputs that can be computed in float64."""
+        return self._inner.in_double(self._source.fed(feed), target)
 
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]

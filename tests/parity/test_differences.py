@@ -322,7 +322,14 @@ def test_terms_that_are_computed_near_1_are_rounded_as_1():
 
 @pytest.mark.parametrize(
     ("mode", "undecided"),
-    [("argmax", [False, True, True]), ("input", [False, False, True]), ("index", [False] * 3)],
+    [
+        ("argmax", [False, True, True]),
+        ("input", [False, False, True]),
+        ("index", [False] * 3),
+        ((0, "argmax"), [False, True, True]),
+        ((0, "runner_up"), [True] * 3),
+        ((0, 2), [False] * 3),
+    ],
 )
 def test_classes_that_are_as_good_but_for_rounding_are_undecided(mode, undecided):
     """Behind a function that saturates; one position of two is enough."""
@@ -330,7 +337,9 @@ def test_classes_that_are_as_good_but_for_rounding_are_undecided(mode, undecided
     scores[1, 0, 1], scores[2, 1] = 1 - 6e-8, -1
     moved = SimpleNamespace(at=lambda *_: ([scores], {}))
     index = (None, 0) if mode == "index" else None
-    group = SimpleNamespace(target=TargetPlan(TargetSpec(mode, index)))
+    sides = mode if isinstance(mode, tuple) else None
+    target = TargetSpec("contrast" if sides else mode, index, chosen=sides)
+    group = SimpleNamespace(target=TargetPlan(target))
     request = np.array([-1, 2, -1]) if mode == "input" else None
     assert Differences(moved, [group]).undecided({}, request, group).tolist() == undecided
 

@@ -119,8 +119,8 @@ def test_predictions_do_not_come_from_the_trace(tmp_path, monkeypatch):
     pg.export(probed, tmp_path / "m.onnx", verify=False)
     traced = KerasReference.explanations
 
-    def wrong(self, feed, target):
-        found = traced(self, feed, target)
+    def wrong(self, feed, target, noise):
+        found = traced(self, feed, target, noise)
         return {**found, "head": found["head"] + 1}
 
     monkeypatch.setattr(KerasReference, "explanations", wrong)
@@ -266,8 +266,8 @@ def test_differences_do_not_excuse_an_artefact_that_is_wrong(tmp_path, monkeypat
     pg.export(probed, tmp_path / "m.onnx", verify=False)
     traced = KerasReference.explanations
 
-    def doubled(self, feed, target):
-        found = traced(self, feed, target)
+    def doubled(self, feed, target, noise):
+        found = traced(self, feed, target, noise)
         return {n: v if n == "scores" else 2 * v for n, v in found.items()}
 
     # Wrong by as much as the reference would be, were it the artefact that is doubled.

@@ -31,8 +31,9 @@ class Inner:
         assert feed["x"] is X
         return [{"y": VALUES["y"]}] * times
 
-    def explanations(self, feed, target):
+    def explanations(self, feed, target, noise=None):
         assert feed["x"] is X
+        assert noise is None
         return {name: value for name, value in VALUES.items() if name != target}
 
     def moved_scores(self):

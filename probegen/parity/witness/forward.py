@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,16 @@ from probegen.graph.passes.after.write_gelu import write_gelu
 from probegen.graph.passes.after.write_out_doubles import write_out_doubles
 from probegen.graph.running import open_graph
 from probegen.parity.witness.evaluation import NodeEvaluator, wide
+from probegen.sources.base import Noise
 
 Array = npt.NDArray[Any]
+
+#: What tells of a tensor how large it is, and not what is in it.
+_SIZES = ("Shape", "Size")
+#: Operators that make floating tensors of whole numbers, and the types of these. Truth values
+#: say where something is.
+_MAKES_FLOATS = ("Cast", "Gather", "GatherND", "OneHot")
+_WHOLE = (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.INT8)
 
 
 class ForwardValues:
@@ -68,6 +77,52 @@ class ForwardValues:
         for node in self.graph:
             values.update((v, wide(np.asarray(found[v.name]))) for v in node.outputs if v.name)
         return values
+
+    def near(self, feed: Mapping[str, Array], noise: Noise | None) -> dict[ir.Value, Array]:
+        """Returns every tensor, where the first floating ones made of whole numbers are moved."""
+        values = self.at(feed)
+        if noise is None:
+            return values
+        rng = np.random.default_rng(noise.draw)
+        moved: dict[ir.Value, Array] = {}
+        for value in self._first_floats:
+            exact = np.asarray(values[value], np.float64)
+            sizes = np.abs(exact)
+            scale = sizes.max(initial=0.0) if noise.zeros else sizes
+            drawn = rng.standard_normal(exact.shape)
+            if noise.draw == 0:  # equal numbers alike
+                each, of = np.unique(exact, return_inverse=True)
+                drawn = rng.standard_normal(each.shape)[of].reshape(exact.shape)
+            moved[value] = exact + noise.size * scale * drawn
+        return self.at(feed, moved) if moved else values
+
+    @functools.cached_property
+    def _first_floats(self) -> list[ir.Value]:
+        """The floating tensors that are looked up by, or cast from, whole numbers of inputs.
+
+        Without those that whole numbers are made of again, which would be others.
+        """
+        fed, found = set(self.graph.inputs), list[ir.Value]()
+        for node in self.graph:
+            read = [v for v in node.inputs if v is not None and v in fed]
+            if not read or node.op_type in _SIZES:
+                continue
+            fed.update(node.outputs)
+            whole = all(v.dtype in _WHOLE for v in read)
+            if whole and node.op_type in _MAKES_FLOATS and floating(node.outputs[0]):
+                found.append(node.outputs[0])
+        return [v for v in found if not self._becomes_whole(v)]
+
+    def _becomes_whole(self, value: ir.Value) -> bool:
+        """Tells whether whole numbers, which are no sizes, hang on a tensor."""
+        reached = {value}
+        for node in self.graph:
+            if node.op_type in _SIZES or reached.isdisjoint(node.inputs):
+                continue
+            if any(v.dtype in _WHOLE for v in node.outputs):
+                return True
+            reached.update(node.outputs)
+        return False
 
     def _session(self, given: frozenset[str]) -> onnxruntime.InferenceSession:
         """Returns a session of the graph, in which some inner tensors are inputs."""

@@ -41,7 +41,7 @@ from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
-from probegen.sources.base import Program, Reference, Source, WrappedReference
+from probegen.sources.base import Noise, Program, Reference, Source, WrappedReference
 from probegen.sources.changed_scores import ScoresAt
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.preprocessed import PreprocessedReference, PreprocessedSource
@@ -268,21 +268,24 @@ class WithWitness(WrappedReference):
         }
         self._forwards: dict[bool, tuple[ForwardGraph, ForwardValues]] = {}
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan.
 
         Raises:
             VerificationError: they cannot be computed.
         """
-        found = dict(self._inner.explanations(feed, target))
+        found = dict(self._inner.explanations(feed, target, noise))
         untouched = self._inner.predictions(feed)[0]
         for by_layers in (True, False):
             groups = self._groups[by_layers]
             if not groups:
                 continue
             graph, forward = self._forward(by_layers)
-            run = _Run(graph, forward, forward.at(feed), feed, target)
-            self._check_predictions(run, untouched)
+            run = _Run(graph, forward, forward.near(feed, noise), feed, target)
+            if noise is None:
+                self._check_predictions(run, untouched)
             for group, scores in zip(groups, graph.targets, strict=True):
                 if group.table is not None and _is_by_layers(group) == by_layers:
                     found.update(_of_group(run, group, scores))

@@ -25,6 +25,7 @@ from probegen.plan.model_view import Tie
 from probegen.plan.plan import MADE, TWIN, CallKey, Slot
 from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.exchanging import exchanging
+from probegen.sources.keras.rounding_noise import RoundingNoise
 
 _SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 _LIKE_IDENTITY = frozenset(
@@ -149,18 +150,23 @@ class FirstFloats:
     """
 
     def __init__(
-        self, inputs: Sequence[Any], stand_ins: Mapping[Slot, Callable[[Any], Any]] | None = None
+        self,
+        inputs: Sequence[Any],
+        stand_ins: Mapping[Slot, Callable[[Any], Any]] | None = None,
+        noise: RoundingNoise | None = None,
     ) -> None:
         """Prepares for one trace.
 
         Args:
             inputs: the flat inputs, tensors of the graph that is traced.
             stand_ins: what makes the tensor that stands in for the one at a slot.
+            noise: what all these tensors are moved by, and those that are made of coarser inputs.
         """
         self.found: list[FirstFloat] = []
         self.tensors: dict[Slot, Any] = {}
         self.truncated: set[int] = set()
         self._stand_ins = stand_ins or {}
+        self._noise = noise
         self._ties: dict[int, dict[int, Tie]] = {
             id(t): {i: Tie.WHOLE if t.dtype.is_floating else Tie.SAME} for i, t in enumerate(inputs)
         }
@@ -200,16 +206,27 @@ class FirstFloats:
 
     def _exchanged(self, place: FirstFloat, tensor: Any) -> Any:
         """Returns what stands in for the tensor that a place was found at."""
-        if place.slot not in self._stand_ins or not place.usable:
+        if not self._is_exchanged(place.slot) or not place.usable:
             return tensor
-        made = self.touch(self._stand_ins[place.slot](place.with_samples_apart()))
+        apart = place.with_samples_apart()
+        made = self.touch(self._stand_in(place.slot, apart, whole=not place.is_lookup))
         self.tensors[place.slot] = made
         return self._instead(tensor, tf.cast(place.joined_again(made), tensor.dtype))
+
+    def _is_exchanged(self, slot: Slot) -> bool:
+        return slot in self._stand_ins or self._noise is not None
+
+    def _stand_in(self, slot: Slot, tensor: Any, *, whole: bool) -> Any:
+        """Returns what stands in for the tensor at a slot; tells whether its numbers are whole."""
+        moved = tensor
+        if self._noise is not None:
+            moved = self._noise.added_to(tensor, repr(slot), outwards=whole)
+        return self._stand_ins.get(slot, tf.identity)(moved)
 
     def _from_twins(self, index: Any, tensor: Any) -> Any:
         """Returns the cast of some numbers of inputs, made anew from the inputs' floating twins."""
         slots = [(TWIN, ("", 0), position) for position in self.ties(index)]
-        if not any(slot in self._stand_ins for slot in slots):
+        if not any(self._is_exchanged(slot) for slot in slots):
             return tensor
         if tensor.op.type in BLENDING:
             again = _again(tensor.op, lambda t: self._floating(t, tensor.dtype))[0]
@@ -228,10 +245,11 @@ class FirstFloats:
                 return self._floating(op.inputs[0], dtype)
             return _again(op, lambda t: self._floating(t, dtype))[numbers.value_index]
         slot: Slot = (TWIN, ("", 0), position)
-        if slot not in self._stand_ins:
+        if not self._is_exchanged(slot):
             return tf.cast(numbers, dtype)
         if slot not in self.tensors:
-            self.tensors[slot] = self.touch(self._stand_ins[slot](tf.cast(numbers, dtype)))
+            made = self._stand_in(slot, tf.cast(numbers, dtype), whole=True)
+            self.tensors[slot] = self.touch(made)
         return tf.cast(self.tensors[slot], dtype)
 
     def _instead(self, before: Any, after: Any) -> Any:
@@ -277,9 +295,16 @@ class FirstFloats:
                 self._ties[id(output)] = {i: min(tie, most) for i, tie in ties.items()}
         self._follow_samples(op, data, outputs)
         self._follow_order(op, data, outputs)
+        if self._noise is not None and self._noise.widens(op):
+            return self._with_noise
         if whole and outputs[0].dtype.is_floating and len(outputs) == 1:
             return self._make(op, inputs, data[0], ties, call)
         return None
+
+    def _with_noise(self, tensor: Any) -> Any:
+        """Returns what stands in for what was made of a coarser input."""
+        assert self._noise is not None
+        return self._instead(tensor, self._noise.added_to(tensor))
 
     def _read(self, op: Any, inputs: Sequence[Any]) -> list[Any]:
         """Returns those inputs of an operation whose values its result is made from."""

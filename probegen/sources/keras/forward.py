@@ -30,6 +30,7 @@ from probegen.sources.keras.held import mark_mask
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.recurrence import InnerLoop, over_time
+from probegen.sources.keras.rounding_noise import RoundingNoise
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import run_source
 
@@ -48,6 +49,7 @@ class Forward:
         inner: what stands in for attention weights.
         states: of states over time that are explained, what stands in for each.
         own_nest: returns these as the model nests them.
+        noise: what the first floating tensors were moved by.
     """
 
     inputs: list[Any]
@@ -59,6 +61,7 @@ class Forward:
     inner: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
     states: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
     own_nest: Callable[[Any], Any] = lambda nest: nest
+    noise: RoundingNoise | None = None
 
     @property
     def calls(self) -> list[LayerCall]:
@@ -138,6 +141,7 @@ def run_forward(
     with_states: bool = True,
     inner_loop: InnerLoop | None = None,
     add_nudge: Callable[[Any, Any], Any] = tf.add,
+    noise: RoundingNoise | None = None,
 ) -> Forward:
     """Calls the source model of a plan inside a graph that is being traced.
 
@@ -151,6 +155,7 @@ def run_forward(
         with_states: write the states over time that the plan takes.
         inner_loop: stands in for the loops over time of recurrent layers; None leaves them.
         add_nudge: adds to a state what a gradient is taken at.
+        noise: what the first floating tensors of whole and coarser inputs are moved by.
     """
     graph = tf.compat.v1.get_default_graph()
     before = len(graph.get_operations())
@@ -162,11 +167,11 @@ def run_forward(
     wanted = [ref for ref in apart if not ref.is_of_states]
     of_states = [ref for ref in apart if ref.is_of_states and with_states]
     first_floats = None
-    if wanted:
+    if wanted or noise is not None:
         flat = [_in_this_graph(t) for t in flat]
         # Each is one tensor with a name of its own, whatever number of casts make it.
         made = {ref.slot: given.get(ref, tf.identity) for ref in wanted}
-        first_floats = FirstFloats(flat, made)
+        first_floats = FirstFloats(flat, made, noise)
     replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
     inside: dict[TensorRef, Callable[[Any], Any]] = {}
     for ref, stand_in in given.items():
@@ -208,7 +213,7 @@ def run_forward(
     operations = graph.get_operations()[before:]
     standing = inner.tensors if inner else {}
     run = Forward(list(flat), nest, watched, operations, before, found, standing)
-    run.own_nest = source.own_nest
+    run.own_nest, run.noise = source.own_nest, noise
     run.states = {
         ref: given.get(ref, tf.identity)(run.state(ref)) for ref in of_states if ref.made == STATE
     }
@@ -238,7 +243,7 @@ def forward_at(
             flat[ref.position] = point
         else:
             stand_ins[ref] = functools.partial(_second, point)
-    return run_forward(source, plan, flat, stand_ins, with_states=False)
+    return run_forward(source, plan, flat, stand_ins, with_states=False, noise=forward.noise)
 
 
 def _second(point: Any, _: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.sources.base import Noise
 from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.forward import run_forward
+from probegen.sources.keras.in_double import in_double
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.rounding_noise import RoundingNoise
 from probegen.sources.keras.trace import ancestors, influenced_by
 from probegen.sources.keras.traced_once import trace_once
 
@@ -25,12 +29,23 @@ _STOPPING = frozenset({"StopGradient", "PreventGradient"})
 class KerasMovedScores:
     """Moves tensors of a model and looks at the scores; see `sources.base.MovedScores`."""
 
-    def __init__(self, source: KerasModel, plan: Plan) -> None:
-        """Traces the forward pass once, with a shift for every tensor that is differentiated by."""
+    def __init__(
+        self, source: KerasModel, plan: Plan, coarser: frozenset[Any] | None = None
+    ) -> None:
+        """Traces the forward pass once, with a shift for every tensor that is differentiated by.
+
+        Args:
+            source: the model.
+            plan: says which tensors these are.
+            coarser: element types of inputs that are coarser than the model computes in, where
+                the first floating tensors are to be moved by noise (`under`).
+        """
         self._source = source
         self._groups = plan.groups
         self.refs = list(plan.refs)
+        more = 0 if coarser is None else len(RoundingNoise.SPECS)
         specs = [
+            *RoundingNoise.SPECS[:more],
             *source.input_specs,
             *(tf.TensorSpec(None, tf.float64) for _ in self.refs),
         ]
@@ -38,7 +53,11 @@ class KerasMovedScores:
         targets: list[Any] = []
         tensors: dict[TensorRef, Any] = {}
 
-        def scores(*arguments: Any) -> Any:
+        def scores(*given: Any) -> Any:
+            arguments = given[more:]
+            noise = (
+                None if coarser is None else RoundingNoise(given[0], given[1], given[2], coarser)
+            )
             count = len(source.input_specs)
             flat, shifts = list(arguments[:count]), arguments[count:]
             stand_ins: dict[TensorRef, Callable[[Any], Any]] = {}
@@ -50,7 +69,7 @@ class KerasMovedScores:
                         flat[ref.position] = _shifted(flat[ref.position], shift)
                 else:
                     stand_ins[ref] = _mover(at, ref, shift)
-            forward = run_forward(source, plan, flat, stand_ins, with_states=False)
+            forward = run_forward(source, plan, flat, stand_ins, with_states=False, noise=noise)
             targets[:] = [forward.target(group.target) for group in plan.groups]
             tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
             return targets, [tensors[ref] for ref in self.refs]
@@ -73,9 +92,31 @@ class KerasMovedScores:
         self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
     ) -> tuple[list[Array], dict[TensorRef, Array]]:
         """Returns the scores of each group, and the tensors before they are moved."""
+        return self._run((), feed, shifts)
+
+    def under(self, noise: Noise) -> Callable[..., tuple[list[Array], dict[TensorRef, Array]]]:
+        """Returns what does the same as `at` under some noise."""
+        return functools.partial(self._run, RoundingNoise.fed(noise))
+
+    def in_double(self) -> Callable[..., tuple[list[Array], dict[TensorRef, Array]]]:
+        """Returns what does the same as `at`, in float64.
+
+        Raises:
+            Exception: an operation has no form in float64.
+        """
+        return functools.partial(self._run, (), function=in_double(self._scores))
+
+    def _run(
+        self,
+        first: Sequence[Any],
+        feed: Mapping[str, Array],
+        shifts: Mapping[TensorRef, Array],
+        function: Callable[..., Any] | None = None,
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
         zero = np.zeros(())
         moves = [tf.convert_to_tensor(shifts.get(ref, zero), tf.float64) for ref in self.refs]
-        scores, tensors = run_as_traced(self._scores, *self._source.tensors(feed), *moves)
+        run = function or functools.partial(run_as_traced, self._scores)
+        scores, tensors = run(*first, *self._source.tensors(feed), *moves)
         values = {r: np.asarray(t) for r, t in zip(self.refs, tensors, strict=True)}
         return [np.asarray(s) for s in scores], values
 

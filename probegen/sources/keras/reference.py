@@ -23,6 +23,7 @@ from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
+from probegen.sources.base import Noise
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.keras.as_traced import run_as_traced
@@ -30,9 +31,11 @@ from probegen.sources.keras.attention import in_one_order
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.first_floats import BLENDING
 from probegen.sources.keras.forward import run_forward
+from probegen.sources.keras.in_double import in_double
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.requests import request_specs
+from probegen.sources.keras.rounding_noise import RoundingNoise, coarser_types
 from probegen.sources.keras.stepwise import states_by_steps
 from probegen.sources.keras.tape import explain_run, refuse_tables
 from probegen.sources.keras.traced_once import trace_once
@@ -90,18 +93,39 @@ class KerasReference:
     @functools.cached_property
     def _traced(self) -> tuple[Any, Any]:
         """What gives all outputs but those by scores, for any batch and open size, and its run."""
-        inputs = len(self._source.input_specs)
+        return self._trace(noisy=False)
+
+    @functools.cached_property
+    def _traced_with_noise(self) -> Any:
+        """The same, with noise on the first floating tensors."""
+        return self._trace(noisy=True)[0]
+
+    def _trace(self, *, noisy: bool) -> tuple[Any, Any]:
+        inputs, more = len(self._source.input_specs), len(RoundingNoise.SPECS) if noisy else 0
         by_gradients = without_scores(self.plan)
         runs = []
 
         def explained(*flat: Any) -> dict[str, Any]:
-            asked = dict(zip(self._request, flat[inputs:], strict=True))
+            noise = RoundingNoise(flat[0], flat[1], flat[2], self._coarser) if noisy else None
+            given = flat[more:]
+            asked = dict(zip(self._request, given[inputs:], strict=True))
             target, region = asked.get(TARGET_INPUT), asked.get(REGION_INPUT)
-            runs.append(run_forward(self._source, by_gradients, flat[:inputs]))
+            runs.append(run_forward(self._source, by_gradients, given[:inputs], noise=noise))
             return explain_run(self._source, by_gradients, runs[-1], target, region=region)
 
-        specs = [*self._source.input_specs, *self._request.values()]
+        specs = [*RoundingNoise.SPECS[:more], *self._source.input_specs, *self._request.values()]
         return trace_once(explained, specs), runs[-1]
+
+    @functools.cached_property
+    def _coarser(self) -> frozenset[Any]:
+        """Element types of inputs that are coarser than the model computes in."""
+        return coarser_types(self._source.input_specs, self.computed_in)
+
+    @functools.cached_property
+    def begins_inside(self) -> bool:
+        """Tells whether floating numbers begin where noise on what is fed does not reach."""
+        types = {spec.dtype for spec in self._source.input_specs}
+        return any(not t.is_floating or t in self._coarser for t in types)
 
     @functools.cached_property
     def sizes(self) -> frozenset[int]:
@@ -125,17 +149,22 @@ class KerasReference:
                 put_back(seeds=False)
         return found
 
-    def explanations(self, feed: Mapping[str, Array], target: Any) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Any, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the instrumented model, and raw gradients, by TensorFlow.
 
         Raises:
             VerificationError: TensorFlow cannot compute them.
         """
+        moved = noise if self.begins_inside else None
         given = {**feed, TARGET_INPUT: target}
         asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
         with unchanged(self._source.model):  # plain variables are written into in a trace as well
             try:
-                found = run_as_traced(self._traced[0], *self._source.tensors(feed), *asked)
+                function = self._traced[0] if moved is None else self._traced_with_noise
+                first = [] if moved is None else RoundingNoise.fed(moved)
+                found = run_as_traced(function, *first, *self._source.tensors(feed), *asked)
             except tf.errors.OpError as error:
                 raise VerificationError(
                     f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
@@ -146,8 +175,32 @@ class KerasReference:
         return {
             **{name: np.asarray(value) for name, value in found.items()},
             **self._states_over_time(feed),
-            **self._by_scores(feed, target),
+            **self._by_scores(feed, target, self._moving(moved)),
         }
+
+    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns those outputs that TensorFlow can compute in float64 as it does in float32."""
+        if self.computed_in != "float32":
+            return {}
+        given = {**feed, TARGET_INPUT: target}
+        asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
+        try:
+            with unchanged(self._source.model):
+                found = self._in_double(*self._source.tensors(feed), *asked)
+            found = {name: np.asarray(value) for name, value in found.items()}
+            if any(o.moves for group in self._asked.groups for o in group.outputs):
+                found.update(self._by_scores(feed, target, self._moved_in_double))
+        except Exception:  # a witness that cannot be heard proves nothing
+            return {}
+        return found
+
+    @functools.cached_property
+    def _in_double(self) -> Any:
+        return in_double(self._traced[0])
+
+    @functools.cached_property
+    def _moved_in_double(self) -> Any:
+        return self._moved.in_double()
 
     def _states_over_time(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the states that recurrent layers keep, by calling their cells step by step."""
@@ -176,16 +229,22 @@ class KerasReference:
         named = [p for p in self.plan.manifest.points if p.partition("#")[0] == path]
         return max(len(named), 1)
 
-    def _by_scores(self, feed: Mapping[str, Array], request: Any) -> dict[str, Array]:
+    def _moving(self, noise: Noise | None) -> Any:
+        """Returns what moves tensors and looks at the scores, under some noise."""
+        if not any(o.moves for group in self._asked.groups for o in group.outputs):
+            return None
+        return self._moved.at if noise is None else self._moved_with_noise.under(noise)
+
+    def _by_scores(self, feed: Mapping[str, Array], request: Any, run: Any) -> dict[str, Array]:
         """Returns what methods make of scores at changed inputs, by forward passes and numpy."""
         found: dict[str, Array] = {}
         groups = self._asked.groups
-        if not any(o.moves for group in groups for o in group.outputs):
+        if run is None:
             return found
-        scores, tensors = self._moved.at(feed, {})
+        scores, tensors = run(feed, {})
         for place, group in enumerate(groups):
             if any(o.moves for o in group.outputs):
-                of_seeds = functools.partial(self._of_seeds, feed, place, group, tensors)
+                of_seeds = functools.partial(self._of_seeds, feed, place, group, tensors, run)
                 found.update(class_by_class(group, scores[place], request, feed, of_seeds))
         return found
 
@@ -195,12 +254,13 @@ class KerasReference:
         place: int,
         group: GradientGroup,
         tensors: Mapping[TensorRef, Array],
+        run: Any,
         seeds: Sequence[Array],
     ) -> list[dict[str, Array]]:
         """Returns the attributions by scores of each class."""
         names = self._source.input_names
         inputs = [s for s in self.plan.manifest.inputs if s.name in names]
-        at = ScoresAt(lambda fed, shifts: self._moved.at(fed, shifts)[0][place], feed, inputs)
+        at = ScoresAt(lambda fed, shifts: run(fed, shifts)[0][place], feed, inputs)
         each: list[dict[str, Array]] = [{} for _ in seeds]
         for output in (o for o in group.outputs if o.moves):
             made = attribution_by_scores(output, tensors, at, seeds, feed.get(GROUPS_INPUT))
@@ -217,6 +277,10 @@ class KerasReference:
     @functools.cached_property
     def _moved(self) -> KerasMovedScores:
         return KerasMovedScores(self._source, self._asked)
+
+    @functools.cached_property
+    def _moved_with_noise(self) -> KerasMovedScores:
+        return KerasMovedScores(self._source, self._asked, self._coarser)
 
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]

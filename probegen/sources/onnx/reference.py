@@ -37,6 +37,7 @@ from probegen.plan.plan import (
     samples_of,
 )
 from probegen.plan.raw_gradients import with_raw_gradients
+from probegen.sources.base import Noise
 from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.onnx.bodies_by_steps import BodiesBySteps
@@ -73,6 +74,7 @@ class OnnxReference:
     """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
 
     gradients_by = "the gradient written a second time, without passes"
+    begins_inside = False  # the second gradient runs where the artefact does
 
     def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
         self._read, self._view, self._asked = read, view, plan
@@ -104,12 +106,17 @@ class OnnxReference:
             dict(zip(names, self._original.run(feed, names), strict=True)) for _ in range(times)
         ]
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan.
+
+        Noise is for what is fed alone.
 
         Raises:
             VerificationError: they cannot be computed for these inputs.
         """
+        del noise
         try:
             found = dict(self.predictions(feed)[0])
             found.update(self._plain(feed))
@@ -133,6 +140,11 @@ class OnnxReference:
             made[chain.spec.name] = made[chain.spec.name].astype(chain.spec.dtype)
             found.update(made)
         return {o.name: found[o.name] for o in self.plan.manifest.outputs}
+
+    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns nothing: the artefact's own rules, in onnxruntime as well, would compute it."""
+        del feed, target
+        return {}
 
     def _plain(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         stepped = self._inside_loops(feed)

@@ -12,6 +12,7 @@ from probegen.artefact.rows import as_described, batch_axis, rows_first
 from probegen.errors import VerificationError
 from probegen.plan.axes import Axes
 from probegen.plan.plan import Plan
+from probegen.sources.base import Noise
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.reference import OnnxReference
 from probegen.sources.onnx.view import OnnxView
@@ -47,7 +48,9 @@ class ReferenceFromZero(OnnxReference):
         self._untouched = self._runner(untouched[0].original)
         self._batch, self._added = untouched[1], tuple(added)
 
-    def explanations(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def explanations(
+        self, feed: Mapping[str, Array], target: Array | None, noise: Noise | None = None
+    ) -> dict[str, Array]:
         """Returns all outputs of the plan.
 
         Raises:
@@ -68,7 +71,7 @@ class ReferenceFromZero(OnnxReference):
                     f"what it predicts by itself, whose largest value is {size:.1e}: states='io' "
                     "cannot be compiled of it."
                 )
-        return super().explanations(feed, target)
+        return super().explanations(feed, target, noise)
 
     def _by_itself(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns what the untouched file predicts: as many rows at a time as it takes."""

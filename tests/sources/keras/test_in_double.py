@@ -1,0 +1,111 @@
+"""The reference in float64: what rounding makes of a model that no noise on its inputs shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import probegen as pg
+from probegen.errors import VerificationError
+from probegen.plan.making import make_plan
+from probegen.sources import open_source
+
+BETA = 0.2079
+
+
+def reference(model: Any, *probes: Any) -> Any:
+    source = open_source(model)
+    return source.reference(make_plan(source.view, probes))
+
+
+@pytest.fixture(scope="module")
+def alone() -> keras.Model:
+    """Normalises one element: x less its mean, 0, which the model takes as x * s - x * s + beta."""
+    x = keras.Input((3, 1), name="x")
+    norm = layers.LayerNormalization(name="norm")
+    model = keras.Model(x, norm(x))
+    norm.beta.assign([BETA])
+    return model
+
+
+def test_all_outputs_are_those_of_a_model_of_twice_the_length(alone: keras.Model) -> None:
+    x = np.float32([[[142.1], [-7.3], [26.1]], [[0.1], [-0.2], [64.9]]])
+    told = reference(alone, pg.InputGradient(target=(1, 0)))
+    rounded = told.explanations({"x": x}, None)
+    exact = told.in_double({"x": x}, None)
+    assert set(rounded) <= set(exact)
+    assert np.abs(rounded["norm"] - np.float32(BETA)).max() > 1e-5  # else there is nothing to try
+    np.testing.assert_allclose(exact["norm"], np.float32(BETA), atol=1e-10)
+    np.testing.assert_allclose(exact["input_gradient/x"], 0, atol=1e-12)
+
+
+def test_loops_variables_and_scores_of_hidden_parts_are_in_double_too() -> None:
+    """A float64 twin with the same weights says what comes out."""
+    x = keras.Input((5, 2), name="x")
+    h = layers.LSTM(3, return_sequences=True)(x)
+    model = keras.Model(x, layers.Dense(2, name="y")(layers.SimpleRNN(3)(h)))
+    probes = [pg.InputGradient(target=1), pg.Occlusion(window=2, target=0)]
+    with keras.device("cpu"):
+        keras.config.set_floatx("float64")
+        try:
+            config = {**model.get_config()}
+            twin = keras.Model.from_config(_doubled(config))
+            twin.set_weights([w.astype(np.float64) for w in model.get_weights()])
+            fed = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
+            right = reference(twin, *probes).explanations({"x": fed.astype(np.float64)}, None)
+        finally:
+            keras.config.set_floatx("float32")
+    exact = reference(model, *probes).in_double({"x": fed}, None)
+    for name in ("y", "input_gradient/x", "occlusion/x"):
+        np.testing.assert_allclose(exact[name], right[name], rtol=1e-6, atol=1e-9, err_msg=name)
+    assert exact["y"].dtype == np.float64
+    np.testing.assert_allclose(exact["y"], right["y"], rtol=1e-12)
+
+
+def _doubled(config: Any) -> Any:
+    """Returns a configuration with float64 in the place of float32."""
+    if isinstance(config, dict):
+        return {key: _doubled(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_doubled(value) for value in config)
+    return "float64" if config == "float32" else config
+
+
+@pytest.mark.parametrize("kind", ["float16", "resized"])
+def test_nothing_is_said_where_there_is_no_form_in_double(kind: str) -> None:
+    x = keras.Input((4, 3, 2), name="x")
+    if kind == "float16":
+        y = layers.Activation("tanh", dtype="float16")(x)
+    else:  # whose result is float32 whatever it gets
+        y = layers.UpSampling2D(2, interpolation="bilinear")(x)
+    told = reference(keras.Model(x, y))
+    assert told.in_double({"x": np.ones((2, 4, 3, 2), np.float32)}, None) == {}
+
+
+def test_what_is_nearer_to_the_truth_than_the_model_is_certified(
+    alone: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file says beta, the model itself something beside it: by more where inputs are large.
+
+    What is as far off as was refused before still is, and errors of gradients are.
+    """
+    x = np.random.default_rng(0).normal(size=(6, 3, 1)).astype(np.float32)
+    probes = [pg.InputGradient(target=(1, 0)), pg.Activations("norm")]
+    place = pg.compile(alone, probes, tmp_path / "m.onnx").path
+    assert pg.verify(place, alone).passed
+    told = reference(alone, *probes)
+    for error in (3e-4, -3e-4):
+        kind = type(told)
+        predict = kind.predictions
+        moved = lambda *a, _e=error, _p=predict, **k: [  # noqa: E731
+            {n: v + _e for n, v in one.items()} for one in _p(*a, **k)
+        ]
+        with monkeypatch.context() as planted:
+            planted.setattr(kind, "predictions", moved)
+            with pytest.raises(VerificationError, match="'norm'"):
+                pg.verify(place, alone, x)
