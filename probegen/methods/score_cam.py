@@ -30,7 +30,8 @@ class ScoreCAM(OfLayerByScores):
     baseline, cancels in it. The score is a logit unless `logits=False`. One pass a channel.
 
     `[batch, ...positions of the layer]`, never negative. What is masked are the inputs that the
-    layer depends on and that have its axes of positions.
+    layer depends on and that have its axes of positions, in the same order: behind a layer that
+    runs backwards, or a flip, it is refused.
 
     Attributes:
         layer: as for `GradCAM`.
