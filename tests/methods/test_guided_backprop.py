@@ -118,7 +118,7 @@ OTHERS = {
         lambda x: x * (np.abs(x) > 0.5),
     ),
     "hard_sigmoid": (
-        "a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six)",
+        "a = Add(x, three) bounded = Clip(a, zero, six) y = Div(bounded, six)",
         lambda x: np.clip(x / 6 + 0.5, 0, 1),
     ),
     "hard_sigmoid_as_minimum": (
