@@ -179,7 +179,13 @@ def measure(
             arrays |= pictures.as_before(arrays, batch, asked, reference.computed_in)
         got = reference.arranged(arrays, batch.size)
         got = _without_classes_of_nothing(got, expected, described)
-        got = with_ties_settled(got, expected, program.plan, reference.computed_in)
+        got = with_ties_settled(
+            got,
+            expected,
+            program.plan,
+            reference.computed_in,
+            functools.partial(_scores, reference, batch.feed),
+        )
         got = with_keys_settled(got, expected, program.plan, reference.computed_in)
         expected, got = with_own_sums(expected, got, program.plan)
         if described.gate:
@@ -199,6 +205,12 @@ def measure(
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
     )
+
+
+def _scores(reference: RowsReference, feed: Mapping[str, Array]) -> list[Array]:
+    """Returns what is explained of each group of the plan, classes last; none if unknown."""
+    moved = reference.moved_scores()
+    return [] if moved is None else moved.at(feed, {})[0]
 
 
 def _check_calls(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,30 @@ from probegen.plan.raw_gradients import candidates_of
 Array = npt.NDArray[np.generic]
 
 
+#: Returns the scores of each group of a plan, classes last.
+Scores = Callable[[], Sequence[npt.NDArray[Any]]]
+
+
 def with_ties_settled(
-    got: Mapping[str, Array], expected: Mapping[str, Array], plan: Plan, computed_in: str
+    got: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    plan: Plan,
+    computed_in: str,
+    scores: Scores | None = None,
 ) -> dict[str, Array]:
     """Returns an artefact's outputs as the reference has them in samples where rounding decides.
 
-    That is where it explains other classes than the reference, and the model's own prediction
-    gives each of them what it gives the class that the reference has in its place. Such a sample
-    says nothing, neither of the classes nor of what explains them; the others do.
+    That is where it explains other classes than the reference, and the model's own prediction, or
+    the layer whose channels they are, gives each of them what it gives the class that the
+    reference has in its place. Such a sample says nothing, neither of the classes nor of what
+    explains them; the others do.
 
     Args:
         got: what the artefact gave, rows first.
         expected: the reference, rows first.
         plan: what was asked for.
         computed_in: the coarsest element type that the model computes in.
+        scores: what is explained, asked where it is no prediction; nothing where left out.
     """
     changed = dict(got)
     missing = {
@@ -39,7 +49,7 @@ def with_ties_settled(
     for target, explained, name in _of_classes(plan):
         if changed[name].shape != expected[name].shape:
             continue
-        rows = _tied(target, changed[name], expected, name, plan, computed_in)
+        rows = _tied(target, changed[name], expected, name, plan, computed_in, scores)
         for own in (name, explained, *missing.get(explained, [])) if rows.any() else ():
             if changed[own].shape == expected[own].shape:
                 changed[own] = changed[own].copy()
@@ -94,6 +104,21 @@ def _are_largest(
     return found
 
 
+def _of_layer(target: TargetPlan, plan: Plan, scores_of: Scores | None) -> npt.NDArray[Any] | None:
+    """Returns what tells which channel of a layer is the best, `[batch, channel]`."""
+    if scores_of is None or plan.manifest.region_input is not None:
+        return None
+    try:
+        of_groups = scores_of()
+    except Exception:  # a witness that cannot be heard proves nothing
+        return None
+    place = next(i for i, group in enumerate(plan.groups) if group.target is target)
+    if place >= len(of_groups):
+        return None
+    scores = of_groups[place].astype(np.float64)
+    return np.asarray(scores.sum(axis=tuple(range(1, scores.ndim - 1))))
+
+
 def _of_classes(plan: Plan) -> Iterator[tuple[TargetPlan, str, str]]:
     """Yields the named outputs of several classes: target, name, and name of the classes."""
     of_part = {o.spec.name: g.target for g in plan.groups for o in g.outputs}
@@ -115,20 +140,30 @@ def _tied(
     name: str,
     plan: Plan,
     computed_in: str,
+    scores_of: Scores | None,
 ) -> npt.NDArray[np.bool_]:
     """Tells in which samples the classes differ, and only where their scores do not."""
     known = next((o for o in plan.manifest.predictions if o.name == target.spec.output), None)
     differ = classes != expected[name]
     nothing = np.zeros(len(classes), bool)
-    if known is None or not differ.any():
+    if not differ.any():
         return nothing
-    scores = np.asarray(target.arranged(as_described(expected[known.name], known.axes)), np.float64)
+    if target.spec.layer is not None:
+        known, scores = None, _of_layer(target, plan, scores_of)
+    elif known is not None:
+        scores = np.asarray(target.arranged(as_described(expected[known.name], known.axes)))
+    else:
+        scores = None
+    if scores is None or scores.ndim != classes.ndim:
+        return nothing
+    scores = scores.astype(np.float64)
     ours, theirs = (
         np.take_along_axis(scores, np.moveaxis(c, 1, -1).astype(np.int64), -1)
         for c in (np.clip(classes, 0, scores.shape[-1] - 1), expected[name])
     )
     size = np.maximum(np.abs(ours), np.abs(theirs))
-    if not known.detail.get("activation"):  # probabilities are exact relative to themselves
+    # Probabilities are exact relative to themselves.
+    if known is None or not known.detail.get("activation"):
         size = np.maximum(size, np.abs(scores).max(axis=-1, keepdims=True))
     limit = TOLERANCES[computed_in] * size
     near = np.moveaxis(np.abs(ours - theirs) <= limit, -1, 1) | ~differ

@@ -68,6 +68,7 @@ PREDICTION = OutputSpec("y", "prediction", "float32", (None, 3), ("batch", "clas
 
 class Described:
     predictions = (PREDICTION,)
+    region_input = None
 
 
 def settled(scores, got, right):
@@ -85,6 +86,22 @@ def test_where_rounding_decides_a_sample_says_nothing():
     np.testing.assert_array_equal(found["g/classes"], [[1, 0], [1, 0], [2, 1]])
     np.testing.assert_array_equal(found["g"][0], VALUES[0])
     np.testing.assert_array_equal(found["g"][1:], VALUES[1:] + 1)  # held to what they are
+
+
+def test_channels_of_a_layer_are_as_good_by_their_sums_over_positions():
+    """What is no prediction is asked for, and where it is not known nothing is settled."""
+    scores = np.float32([[[3, 2, 0], [2, 3, 0]], [[3, 2, 0], [2, 2, 0]], [[1, 2, 9], [0, 1, 0]]])
+    target = TargetPlan(TargetSpec("top", layer="l", count=2))
+    output = GradientOutput(spec(mode="top"), TensorRef(None), None, beside=(CLASSES,))
+    plan = Plan((), (GradientGroup(target, (output,)),), Described())
+    expected = {"g/classes": np.array([[0, 1], [0, 1], [2, 1]]), "g": VALUES}
+    given = {"g/classes": np.array([[1, 0], [1, 0], [2, 1]]), "g": VALUES + 1}
+    found = with_ties_settled(given, expected, plan, "float32", lambda: [scores])
+    np.testing.assert_array_equal(found["g/classes"], [[0, 1], [1, 0], [2, 1]])
+    np.testing.assert_array_equal(found["g"][0], VALUES[0])
+    for unknown in (None, lambda: []):
+        found = with_ties_settled(given, expected, plan, "float32", unknown)
+        np.testing.assert_array_equal(found["g/classes"], given["g/classes"])
 
 
 def test_a_class_that_is_not_there_is_no_tie():
