@@ -136,7 +136,11 @@ def _mixed(
     named = {output: before[output] for output in explained}
     each = _predicted_among_copies(described, reference, batch, list(rows))
     hard, computed_in = ~np.array(batch.hard), reference.computed_in
-    moved = (mixing_of_samples(named, after, row, hard, computed_in) for row, after in each)
+    anywhere = fixed_batch(described.inputs) is None
+    moved = (
+        mixing_of_samples(named, after, row, hard, computed_in, anywhere=anywhere)
+        for row, after in each
+    )
     moves = next((m for m in moved if m is not None), None)
     if moves is None:
         return None

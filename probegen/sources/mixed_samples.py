@@ -39,6 +39,8 @@ def mixing_of_samples(
     row: int,
     ordinary: npt.NDArray[np.bool_],
     computed_in: str,
+    *,
+    anywhere: bool = False,
 ) -> tuple[str, str] | None:
     """Returns which prediction of a sample depends on the others of its batch, and what to say.
 
@@ -50,26 +52,49 @@ def mixing_of_samples(
         row: which one.
         ordinary: the samples of the first batch that say how large values are.
         computed_in: the coarsest element type that the model computes in.
+        anywhere: whether a sample is to be predicted alike wherever it stands. In a batch of a
+            fixed size each place may have a state of its own.
     """
     for name, values in before.items():
         if values.dtype.kind != "f":
             continue
-        moved, size = _moved(values, among_copies[name], row, ordinary)
-        if moved > _MOVED.get(computed_in, _MOVED_USUALLY) * size:
+        after, most = among_copies[name], _MOVED.get(computed_in, _MOVED_USUALLY)
+        moved, size = _moved(values, after, row, ordinary)
+        if moved > most * size:
             return name, (
                 f"{name!r} of sample {row} moves by {moved:.1e}, with values up to {size:.1e}, "
                 "where the others are exchanged. What would come out explains the scores of all of "
                 "them together. Let the model treat each sample by itself (sums, means and "
                 "products over the batch axis mix them, such as tensordot(a, b, 2)), or"
             )
+        apart = max(_moved(after, after, row, ordinary, r)[0] for r in range(len(after)))
+        if anywhere and apart > most * size:
+            return name, (
+                f"{name!r} of copies of sample {row} differs by {apart:.1e}, with values up to "
+                f"{size:.1e}: it depends on where among them a sample stands. Let the model treat "
+                "each sample alike (a triangle of a matrix takes the batch axis for one of its "
+                "own, such as tril(x) of vectors), or"
+            )
     return None
 
 
 def _moved(
-    before: Array, after: Array, row: int, ordinary: npt.NDArray[np.bool_]
+    before: Array,
+    after: Array,
+    row: int,
+    ordinary: npt.NDArray[np.bool_],
+    other: int | None = None,
 ) -> tuple[float, float]:
-    """Returns by how much a sample moves, and the largest value of the ordinary ones."""
-    change = before[row].astype(np.float64) - after[row].astype(np.float64)
+    """Returns by how much a sample moves, and the largest value of the ordinary ones.
+
+    Args:
+        before, after: predictions, samples first.
+        row: the sample.
+        ordinary: which say how large values are.
+        other: where it stands afterwards; in the same place where it is left out.
+    """
+    there = after[row if other is None else other]
+    change = before[row].astype(np.float64) - there.astype(np.float64)
     values = np.concatenate([before[ordinary].reshape(-1), after.reshape(-1)]).astype(np.float64)
     moved, size = (np.abs(v[np.isfinite(v)]).max(initial=0.0) for v in (change, values))
     return float(moved), float(size)

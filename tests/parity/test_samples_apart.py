@@ -32,6 +32,14 @@ def test_gradients_of_mixed_samples_are_refused(how: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_what_depends_on_where_a_sample_stands_is_refused(tmp_path: Path) -> None:
+    """Among copies of itself such a sample is predicted as before, in its own place."""
+    x = keras.Input((5,), name="x")
+    model = keras.Model(x, layers.Dense(2, name="scores")(ops.tril(x)))
+    with pytest.raises(VerificationError, match=r"where among them a sample stands.*dynamic_batch"):
+        pg.compile(model, [pg.Saliency()], tmp_path / "m.onnx")
+
+
 def test_hiding_features_of_mixed_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="depends on the other samples"):
         pg.compile(mixing("mean"), [pg.Occlusion(window=1)], tmp_path / "saved")
