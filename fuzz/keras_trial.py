@@ -52,6 +52,9 @@ _BATCHES, _SIZES = (3, 5), (6, 9)
 #: A share of how far predictions may be apart, by which a sample alone may differ.
 _ALONE = 0.1
 _MIXED = "answers by what else is in the batch"
+#: What probegen says of a model that answers by where in the batch a sample stands: alone, the
+#: first one is predicted as it is there.
+_STANDS = "where among them a sample stands"
 #: What the length of an attribution counts as, where it is shorter: rounding of gradients that
 #: cancel out.
 _SHORTEST = 1e-3
@@ -197,16 +200,13 @@ def attempt(
                 if wide is not None:  # which starts from no states
                     steady = runs[:1] if "states" in case.options else runs
                     witnessed += sum(_same_slopes(run, kept, wide) for run in steady)
-    except FoundError as error:
-        # The loudest sample may tell what is silence in the others: each row is asked only here.
-        if any(
-            _mixes_samples(told, feed, y, coarsest, row)
-            for told, feed, y in zip(witnesses, feeds, expected, strict=True)
-            for row in range(len(feed[0]))
-        ):
-            return Outcome(case.key, INVALID, _MIXED)
-        return Outcome(case.key, DIFFERS, str(error))
     except Exception as error:
+        differs = isinstance(error, FoundError)
+        # The loudest sample may tell what is silence in the others: each row is asked only here.
+        if (differs or _STANDS in str(error)) and _mixes_any(witnesses, feeds, expected, coarsest):
+            return Outcome(case.key, INVALID, _MIXED)
+        if differs:
+            return Outcome(case.key, DIFFERS, str(error))
         if isinstance(error, ArtefactError) and _RUNTIMES_OWN in str(error):
             return Outcome(case.key, REFUSED, signature(error))
         return of_error(case.key, error, stage, excused=_NO_KERNEL)
@@ -261,6 +261,20 @@ def _mixes_samples(
     return any(
         one.shape != whole[only].shape or off(one, whole[only]) > _ALONE * limit(policy)
         for one, whole in zip(alone, expected, strict=True)
+    )
+
+
+def _mixes_any(
+    witnesses: Sequence[Witness],
+    feeds: Sequence[Sequence[Array]],
+    expected: Sequence[Sequence[Array]],
+    policy: str,
+) -> bool:
+    """Tells whether any sample of some batches has other predictions when it is alone."""
+    return any(
+        _mixes_samples(told, feed, y, policy, row)
+        for told, feed, y in zip(witnesses, feeds, expected, strict=True)
+        for row in range(len(feed[0]))
     )
 
 
