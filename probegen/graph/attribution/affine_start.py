@@ -98,7 +98,7 @@ def behind_affine_start(
         else:
             behind.update(dict.fromkeys(v for v in inputs_of(node) if v in affine))
     behind.update(dict.fromkeys(end for end in ends if end in affine))
-    if not costly or not _get_gradients(graph, behind, ends):
+    if not costly or not _get_gradients(graph, behind, ends, affine):
         return []
     sizes = [sum(bytes_of(v, ()) for v in values) for values in (moved, behind)]
     if any(shape_of(v) is None for v in behind) or sizes[1] > _MOST_TIMES_LARGER * sizes[0]:
@@ -138,10 +138,17 @@ def _is_finite(value: ir.Value, nonzero: bool) -> bool:
 
 
 def _get_gradients(
-    graph: ir.Graph, values: Collection[ir.Value], ends: Collection[ir.Value]
+    graph: ir.Graph,
+    values: Collection[ir.Value],
+    ends: Collection[ir.Value],
+    affine: Collection[ir.Value],
 ) -> bool:
-    """Tells whether a gradient of the ends flows to each of some values."""
-    read = {v for node in nodes_between(graph, values, ends, BLOCKING) for v in inputs_of(node)}
+    """Tells whether a gradient of the ends flows to each of some values.
+
+    Not by another of them: what the affine part makes of one is no longer made of it.
+    """
+    path = nodes_between(graph, values, ends, BLOCKING)
+    read = {v for node in path if node.outputs[0] not in affine for v in inputs_of(node)}
     return all(value in read or value in ends for value in values)
 
 

@@ -95,6 +95,8 @@ def test_it_ends_where_something_bends(nodes, behind):
         "m = Add(x, mask) q = MatMul(m, w) z = Exp(q) scores = Flatten(z)",
         "m = Div(x, zeros) q = MatMul(m, w) z = Exp(q) scores = Flatten(z)",
         "p = Pad(x, pads, lowest) y = Conv(p, k) z = Relu(y) scores = Flatten(z)",
+        # Of y itself, apart from b, no gradient is there.
+        "y = Conv(x, k) a = Floor(y) b = Neg(y) c = Mul(a, b) scores = Flatten(c)",
     ],
 )
 def test_it_is_not_taken_where_it_does_not_help_or_may_be_infinite(nodes):
