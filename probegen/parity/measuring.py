@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -35,7 +36,7 @@ from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
-from probegen.parity.samples_apart import check_differences_apart, check_samples_apart
+from probegen.parity.samples_apart import check_explanations_apart, check_samples_apart
 from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
@@ -157,7 +158,7 @@ def measure(
     else:
         fed = checked_samples(art.texts.given(samples), described.inputs)
         tried, alone = trials.given(fed, described, reference, name), []
-    check_samples_apart(described, reference, tried, name)
+    notes = [check_samples_apart(described, reference, tried, name)]
     fed_states = any(i.next_state is not None for i in described.inputs)
     if described.texts and program.source.view.texts and not fed_states:
         tried += texts.tried(art.texts, described, program.source, samples, rng)
@@ -191,7 +192,7 @@ def measure(
         if described.gate:
             got |= _further_off(_unexplained(art, reference, drawn), got, expected)
         calls.append(Call(place, batch, asked, got, expected))
-    _check_calls(described, program, calls, art, reference, seen=pictures is None)
+    notes.append(_check_calls(described, program, calls, art, reference, seen=pictures is None))
     predicted = _predicted_alone(art, reference, alone, len(calls))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(
@@ -204,6 +205,7 @@ def measure(
         generated=samples is None,
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
+        notes=_warned_of(notes),
     )
 
 
@@ -220,7 +222,7 @@ def _check_calls(
     art: runtime.Artefact,
     reference: RowsReference,
     seen: bool,
-) -> None:
+) -> str:
     """Refuses what artefact and reference agree on, and which explains no sample nonetheless.
 
     Args:
@@ -231,16 +233,29 @@ def _check_calls(
         reference: what it is held against.
         seen: whether it takes what the model takes, and not pictures before their preprocessing.
 
+    Returns:
+        What to say where samples depend on others that are unlike them; `""` otherwise.
+
     Raises:
         VerificationError: samples depend on each other, or numbers cancel to their rounding.
     """
+    note = ""
     if seen:
         run = functools.partial(_explained, art, reference)
-        check_differences_apart(
+        note = check_explanations_apart(
             program.plan, calls[0], run, program.source.name, reference.computed_in
         )
     hard = [c.batch.hard for c in calls]
     check_cancellation(described, [c.expected for c in calls], hard)
+    return note
+
+
+def _warned_of(notes: Sequence[str]) -> list[str]:
+    """Returns the first thing that there is to say, and warns of it."""
+    said = [note for note in notes if note][:1]
+    for note in said:
+        warnings.warn(note, stacklevel=4)
+    return said
 
 
 def _predicted_alone(
@@ -260,7 +275,11 @@ def _explained(
     art: runtime.Artefact, reference: RowsReference, feed: Mapping[str, Array], target: Array | None
 ) -> dict[str, Array]:
     """Returns all outputs for some inputs, samples first."""
-    result = art.run(feed, target=target)
+    described = art.manifest
+    own = {spec.name: feed[spec.name] for spec in described.inputs}
+    groups = feed[GROUPS_INPUT] if described.groups_input else None
+    region = feed[REGION_INPUT] if described.region_input else None
+    result = art.run(own, target=target, groups=groups, region=region)
     arrays = {o.name: np.asarray(result[o.name].array) for o in art.manifest.outputs}
     return reference.arranged(arrays, reference.rows(feed))
 
@@ -299,10 +318,8 @@ def require_agreement(report: Report) -> None:
     """Raises a VerificationError that says which outputs differ and by how much, if any do."""
     wrong = [f"{name!r} ({p.fault()})" for name, p in report.items() if not p.passed]
     if wrong:
-        raise VerificationError(
-            f"{report.artefact} does not agree with {report.against!r}: {'; '.join(wrong)}.",
-            report,
-        )
+        faults = f"{report.artefact} does not agree with {report.against!r}: {'; '.join(wrong)}."
+        raise VerificationError(" ".join([faults, *report.notes]), report)
 
 
 def _further_off(

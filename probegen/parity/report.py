@@ -95,6 +95,7 @@ class Report(Comparison[Parity]):
         outputs: the figures.
         runs: for each call that was compared its `batch`, its open `sizes` by input and axis,
             and what its rows are.
+        notes: what holds of the artefact under conditions alone: samples of one kind, say.
     """
 
     columns: ClassVar[tuple[str, ...]] = REPORT_COLUMNS
@@ -105,6 +106,7 @@ class Report(Comparison[Parity]):
     generated: bool
     outputs: Mapping[str, Parity]
     runs: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as plain JSON values: the certificate of a manifest.
@@ -117,6 +119,7 @@ class Report(Comparison[Parity]):
             "generated": self.generated,
             "passed": self.passed,
             "runs": [dict(run) for run in self.runs],
+            "notes": list(self.notes),
             "outputs": {name: dataclasses.asdict(p) for name, p in self.outputs.items()},
         }
         return {name: finite(value) for name, value in values.items()}

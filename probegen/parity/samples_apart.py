@@ -6,6 +6,7 @@ those of all samples together as well.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import Manifest
-from probegen.artefact.rows import as_described, fixed_batch, rows_first
+from probegen.artefact.manifest import GROUPS_INPUT, REGION_INPUT, Manifest, OutputSpec
+from probegen.artefact.rows import as_described, count_rows, fixed_batch, rows_first
 from probegen.errors import ProbegenError, VerificationError
-from probegen.parity.comparison import base_limit
+from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, base_limit
 from probegen.parity.judging import Call
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import ORDINARY, Batch
@@ -28,14 +29,24 @@ from probegen.sources.mixed_samples import explained_predictions, mixing_of_samp
 
 Array = npt.NDArray[Any]
 
+#: Ordinary samples that may move each other.
+_SEVERAL = 2
+_BESIDE_OTHERS = (
+    "It does so beside samples of another kind: silence, or what is a hundred times as loud. Alone "
+    "and among samples of one kind each is explained by itself; where kinds come together, compile "
+    "it for one sample at a time with dynamic_batch=False (--static-batch)."
+)
+
 
 def check_samples_apart(
     described: Manifest, reference: Reference, tried: Sequence[Tried], name: str
-) -> None:
+) -> str:
     """Refuses explanations of scores that depend on the other samples of a batch.
 
     Ordinary samples (the first, one between and the last: the nodes of a graph do not all hang on
-    others) are predicted once more, among copies of themselves.
+    others) are predicted once more, among copies of themselves. So are the hard ones: silence
+    beside what is loud is where a maximum over the batch shows. What only these move is no reason
+    to refuse what is right among samples of one kind; it is said.
 
     Args:
         described: what the artefact gives.
@@ -43,26 +54,48 @@ def check_samples_apart(
         tried: batches with the source model's predictions for them.
         name: of the source model.
 
+    Returns:
+        What to say where hard samples alone move, or move the others; `""` otherwise.
+
     Raises:
-        VerificationError: the prediction moves; says of which output, and what would work.
+        VerificationError: the prediction of an ordinary sample moves among ordinary ones; says of
+            which output, and what would work.
     """
-    mixed = _mixed(described, reference, tried, name)
-    if mixed is not None:
-        raise VerificationError(mixed)
+    found = next((t for t in tried if t[0].size > 1 and ORDINARY in t[0].rows), None)
+    if found is None or not explained_predictions(described):
+        return ""
+    batch = found[0]
+    ordinary = _some_ordinary(batch)
+    hard = [row for row, is_hard in enumerate(batch.hard) if is_hard]
+    mixed = _mixed(described, reference, found, ordinary, name)
+    if mixed is None:
+        mixed = _mixed(described, reference, found, hard, name)
+    else:
+        usual = _beside_ordinary(batch, described)
+        among = _predicted(batch, usual, reference)
+        if among is None or _mixed(described, reference, among, ordinary, name):
+            raise VerificationError(_refused(described, mixed))
+    return "" if mixed is None else f"{mixed[1]} {_BESIDE_OTHERS}"
 
 
-def check_differences_apart(
+def check_explanations_apart(
     plan: Plan,
     call: Call,
     run: Callable[[Mapping[str, Array], Array | None], Mapping[str, Array]],
     name: str,
     computed_in: str,
-) -> None:
-    """Refuses differences from a baseline that go from one sample to another.
+) -> str:
+    """Refuses explanations of a sample that change with the other samples of its batch.
 
-    A maximum over all samples of a batch may leave predictions as they are, as the loudest one of
-    a mel spectrogram does: it only clips what is silent. The reference is silent, so that rules of
-    differences hand on through it what belongs to other samples, and no sum is complete.
+    Predictions may stay as they are where explanations do not. A maximum over all samples, as that
+    of a mel spectrogram, only clips what is silent, and sends what it clips the gradient of to the
+    loudest. Behind a saturated softmax nothing moves but the logits, which are what is explained.
+    And a baseline is silent, so that rules of differences hand on through it what belongs to other
+    samples.
+
+    The first ordinary sample is explained once more among copies of itself, at its own place of a
+    batch of the same size: the same numbers are then computed of it in the same order, so that
+    rounding moves nothing, however chaotic the model is.
 
     Args:
         plan: what the artefact computes.
@@ -71,32 +104,78 @@ def check_differences_apart(
         name: of the source model.
         computed_in: the coarsest element type on the way.
 
+    Returns:
+        What to say where it moves beside hard samples alone, `""` otherwise.
+
     Raises:
-        VerificationError: one moves where the others are exchanged, by more than a certificate
-            allows; says what would work.
+        VerificationError: one moves among ordinary samples, by more than a certificate allows and
+            by more than from one run to the next; says what would work.
     """
     described, batch = plan.manifest, call.batch
-    tabled = [g for g in plan.groups if g.table is not None and g.table.from_baseline]
-    outputs = [o.spec for g in tabled for o in g.outputs]
-    asks_more = described.region_input is not None or described.groups_input is not None
-    if not outputs or batch.size < 2 or ORDINARY not in batch.rows or asks_more:
-        return
+    outputs = [o for o in described.explanations if o.is_attribution]
+    if not outputs or batch.size < 2 or ORDINARY not in batch.rows:
+        return ""
     row = batch.rows.index(ORDINARY)
     target = None if call.target is None else np.broadcast_to(call.target, (batch.size,))
     same = None if target is None else np.full_like(target, target[row])
     alone = run(_copies(batch.feed, described, row), same)
-    for output in outputs:
-        before, after = (v[output.name][row].astype(np.float64) for v in (call.got, alone))
-        moved, size = np.linalg.norm(before - after), np.linalg.norm(after)
-        if moved > base_limit(output, computed_in) * size:
-            share = moved / size if size else 1
-            raise VerificationError(
-                f"{output.name!r} of sample {row} depends on the other samples of its batch, "
-                f"though predictions of {name!r} do not: it moves by {share:.1%} "
-                "where they are exchanged. A maximum or minimum over the batch axis (that of a mel "
-                "spectrogram's dynamic range, say) does so. Take a gradient method, or compile it "
-                "for one sample at a time with dynamic_batch=False (--static-batch)."
-            )
+
+    def moves_beside(feed: Mapping[str, Array]) -> str:
+        # What was kept of the call has its ties settled; and an engine may add up in any order.
+        once, again = run(feed, target), run(feed, target)
+        steady = [o for o in outputs if not _moves(o, once, again, row, computed_in)]
+        moving = (o for o in steady if _moves(o, once, alone, row, computed_in))
+        return next((_by_how_much(o, once, alone, row) for o in moving), "")
+
+    if not any(_moves(o, call.got, alone, row, computed_in) for o in outputs):
+        return ""
+    usual = _beside_ordinary(batch, described)
+    if moved := moves_beside(batch.feed if usual is None else usual):
+        raise VerificationError(
+            f"{moved}, though predictions of {name!r} do not, or hardly. A maximum, minimum or sum "
+            "over the batch axis (that of a mel spectrogram's dynamic range, say) does so. Compile "
+            "it for one sample at a time with dynamic_batch=False (--static-batch), or let the "
+            "model treat each sample by itself."
+        )
+    moved = moves_beside(batch.feed)
+    return f"{moved}. {_BESIDE_OTHERS}" if moved else ""
+
+
+def _by_how_much(
+    output: OutputSpec, before: Mapping[str, Array], after: Mapping[str, Array], row: int
+) -> str:
+    """Says of an explanation of a sample how far it moves with the other samples."""
+    one, other = (_finite(values[output.name][row]) for values in (before, after))
+    moved, size = np.linalg.norm(one - other), np.linalg.norm(other)
+    by = f"{moved / size:.1%}" if size else f"{moved:.1e}, from nothing,"
+    return (
+        f"{output.name!r} of sample {row} depends on the other samples of its batch: it moves by "
+        f"{by} where they are exchanged"
+    )
+
+
+def _moves(
+    output: OutputSpec,
+    before: Mapping[str, Array],
+    after: Mapping[str, Array],
+    row: int,
+    computed_in: str,
+) -> bool:
+    """Tells whether a sample's explanation moves by more than a certificate lets it be off.
+
+    Less than a few roundings of the largest explanation of the batch is nothing.
+    """
+    one, other = (_finite(values[output.name]) for values in (before, after))
+    lengths = np.linalg.norm(one.reshape(len(one), -1), axis=1)
+    least = FLOOR_UNITS * ROUNDING.get(computed_in, ROUNDING["float32"]) * lengths.max(initial=0.0)
+    size = max(np.linalg.norm(other[row]), lengths[row])
+    allowed = max(base_limit(output, computed_in) * size, least)
+    return bool(np.linalg.norm(one[row] - other[row]) > allowed)
+
+
+def _finite(values: Array) -> Array:
+    """Returns numbers in float64, zeros where they are none."""
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def warn_of_mixed_samples(program: Program, described: Manifest) -> None:
@@ -114,43 +193,71 @@ def warn_of_mixed_samples(program: Program, described: Manifest) -> None:
     source = program.source
     try:
         reference = RowsReference(source.reference(make_plan(source.view, ())))
-        tried = two_ordinary(described, reference, np.random.default_rng(0))
-        mixed = _mixed(described, reference, tried, source.name)
+        found = next(iter(two_ordinary(described, reference, np.random.default_rng(0))), None)
+        rows = range(0 if found is None else found[0].size)
+        mixed = None if found is None else _mixed(described, reference, found, rows, source.name)
     except Exception:  # a runtime of its own may not even open it
         return
     if mixed is not None:
-        warnings.warn(mixed, stacklevel=3)
+        warnings.warn(_refused(described, mixed), stacklevel=3)
 
 
 def _mixed(
-    described: Manifest, reference: Reference, tried: Sequence[Tried], name: str
-) -> str | None:
-    """Says that explained predictions depend on the others of a batch; None where none does."""
-    explained = explained_predictions(described)
-    found = next((t for t in tried if t[0].size > 1 and ORDINARY in t[0].rows), None)
-    if not explained or found is None:
-        return None
-    batch, before = found
-    ordinary = [i for i, kind in enumerate(batch.rows) if kind == ORDINARY]
-    rows = dict.fromkeys((ordinary[0], ordinary[len(ordinary) // 2], ordinary[-1]))
-    named = {output: before[output] for output in explained}
-    each = _predicted_among_copies(described, reference, batch, list(rows))
-    hard, computed_in = ~np.array(batch.hard), reference.computed_in
-    anywhere = fixed_batch(described.inputs) is None
+    described: Manifest, reference: Reference, tried: Tried, rows: Sequence[int], name: str
+) -> tuple[str, str, str] | None:
+    """Returns which explained prediction of some samples depends on the others; None where none.
+
+    With it come what to say, and what would make it right, up to another way out. Hard samples are
+    asked for at their own place alone: rounding may tell others apart.
+    """
+    batch, before = tried
+    named = {output: before[output] for output in explained_predictions(described)}
+    each = _predicted_among_copies(described, reference, batch, rows)
+    large, computed_in = ~np.array(batch.hard), reference.computed_in
+    open_batch = fixed_batch(described.inputs) is None
     moved = (
-        mixing_of_samples(named, after, row, hard, computed_in, anywhere=anywhere)
+        mixing_of_samples(
+            *(named, after, row, large, computed_in), anywhere=open_batch and not batch.hard[row]
+        )
         for row, after in each
     )
-    moves = next((m for m in moved if m is not None), None)
-    if moves is None:
+    found = next((m for m in moved if m is not None), None)
+    if found is None:
         return None
-    output, said = moves
+    output, said, way_out = found
+    depends = f"what {name!r} predicts for a sample depends on the other samples of its batch"
+    return output, f"{depends}: {said}", way_out
+
+
+def _refused(described: Manifest, mixed: tuple[str, str, str]) -> str:
+    """Says why ordinary samples that depend on each other are not explained, and what would be."""
+    output, said, way_out = mixed
     return (
-        f"what {name!r} predicts for a sample depends on the other samples of its batch: {said} "
-        "compile it for one sample at a time with dynamic_batch=False (--static-batch). Where the "
-        "first axis of an ONNX model holds no samples (the nodes of one graph, say), name the axes "
-        f"and leave the batch out: {_without_batch(described, output)}."
+        f"{said} {way_out} compile it for one sample at a time with dynamic_batch=False "
+        "(--static-batch). Where the first axis of an ONNX model holds no samples (the nodes of "
+        "one graph, say), name the axes and leave the batch out: "
+        f"{_without_batch(described, output)}."
     )
+
+
+def _some_ordinary(batch: Batch) -> list[int]:
+    """Returns the first ordinary sample, one between and the last."""
+    ordinary = batch.ordinary
+    return list(dict.fromkeys((ordinary[0], ordinary[len(ordinary) // 2], ordinary[-1])))
+
+
+def _beside_ordinary(batch: Batch, described: Manifest) -> dict[str, Array] | None:
+    """Returns the inputs with ordinary samples in the places of hard ones.
+
+    None where there are no hard ones, or not two ordinary ones.
+    """
+    ordinary = batch.ordinary
+    if len(ordinary) < _SEVERAL or len(ordinary) == batch.size:
+        return None
+    places = [
+        row if row in ordinary else ordinary[row % len(ordinary)] for row in range(batch.size)
+    ]
+    return _taken(batch.feed, described, places)
 
 
 def _predicted_among_copies(
@@ -192,9 +299,30 @@ def _without_batch(described: Manifest, output: str) -> str:
 
 def _copies(feed: Mapping[str, Array], described: Manifest, row: int) -> dict[str, Array]:
     """Returns inputs in which every sample is one of them."""
-    copies = {}
+    return _taken(feed, described, [row] * count_rows(feed, described.inputs))
+
+
+def _predicted(
+    batch: Batch, usual: Mapping[str, Array] | None, reference: Reference
+) -> Tried | None:
+    """Returns a batch with ordinary samples alone and what is predicted of it, where it runs."""
+    if usual is None or reference.cause_of_failure(usual) is not None:
+        return None
+    among = dataclasses.replace(batch, feed=dict(usual), rows=(ORDINARY,) * batch.size)
+    return among, reference.predictions(usual)[0]
+
+
+def _taken(
+    feed: Mapping[str, Array], described: Manifest, places: Sequence[int]
+) -> dict[str, Array]:
+    """Returns inputs with a sample of theirs in each place; of those without a batch, their own."""
+    taken = {}
     for spec in described.inputs:
         rows = rows_first(feed[spec.name], spec.axes)
-        same = np.broadcast_to(rows[min(row, len(rows) - 1)], rows.shape)
-        copies[spec.name] = as_described(same, spec.axes)
-    return copies
+        taken[spec.name] = as_described(
+            rows[np.minimum(places, len(rows) - 1)] if len(rows) > 1 else rows, spec.axes
+        )
+    for name in (REGION_INPUT, GROUPS_INPUT):
+        if name in feed:
+            taken[name] = feed[name][list(places)]
+    return taken

@@ -20,6 +20,16 @@ Array = npt.NDArray[Any]
 #: Above rounding, and above what weights that are quantised anew for each batch do.
 _MOVED = {"float16": 5e-2, "bfloat16": 2e-1}
 _MOVED_USUALLY = 1e-2
+#: The first way out where predictions depend on the other samples, and on a sample's place.
+_EACH_BY_ITSELF = (
+    "What would come out explains the scores of all of them together. Let the model treat each "
+    "sample by itself (sums, means and products over the batch axis mix them, such as "
+    "tensordot(a, b, 2)), or"
+)
+_ALL_ALIKE = (
+    "Let the model treat each sample alike (a triangle of a matrix takes the batch axis for one of "
+    "its own, such as tril(x) of vectors), or"
+)
 
 
 def explained_predictions(described: Manifest) -> list[str]:
@@ -41,10 +51,10 @@ def mixing_of_samples(
     computed_in: str,
     *,
     anywhere: bool = False,
-) -> tuple[str, str] | None:
-    """Returns which prediction of a sample depends on the others of its batch, and what to say.
+) -> tuple[str, str, str] | None:
+    """Returns which prediction of a sample depends on the others of its batch; None where none.
 
-    None where none does. What is said ends where the way out begins.
+    With it come what to say of it, and what would make it right, up to another way out.
 
     Args:
         before: explained predictions by name, samples first, of a batch of different samples.
@@ -61,20 +71,18 @@ def mixing_of_samples(
         after, most = among_copies[name], _MOVED.get(computed_in, _MOVED_USUALLY)
         moved, size = _moved(values, after, row, ordinary)
         if moved > most * size:
-            return name, (
+            said = (
                 f"{name!r} of sample {row} moves by {moved:.1e}, with values up to {size:.1e}, "
-                "where the others are exchanged. What would come out explains the scores of all of "
-                "them together. Let the model treat each sample by itself (sums, means and "
-                "products over the batch axis mix them, such as tensordot(a, b, 2)), or"
+                "where the others are exchanged."
             )
+            return name, said, _EACH_BY_ITSELF
         apart = max(_moved(after, after, row, ordinary, r)[0] for r in range(len(after)))
         if anywhere and apart > most * size:
-            return name, (
+            said = (
                 f"{name!r} of copies of sample {row} differs by {apart:.1e}, with values up to "
-                f"{size:.1e}: it depends on where among them a sample stands. Let the model treat "
-                "each sample alike (a triangle of a matrix takes the batch axis for one of its "
-                "own, such as tril(x) of vectors), or"
+                f"{size:.1e}: it depends on where among them a sample stands."
             )
+            return name, said, _ALL_ALIKE
     return None
 
 

@@ -62,6 +62,38 @@ def test_differences_that_go_to_another_sample_are_refused(tmp_path: Path, seed:
     assert abs(result["completeness/deep_lift/x"].array) < 1e-3
 
 
+def clipped(ending: str) -> keras.Model:
+    """Returns scores of what lies at most 40 below the largest value of the whole batch."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((5,), name="x")
+    level = 10 * ops.log(ops.abs(x) + 1e-2)
+    raised = ops.maximum(level, ops.max(level) - 40)
+    return keras.Model(x, layers.Dense(3, activation=ending, name="scores")(raised / 40))
+
+
+def test_samples_beside_silence_and_noise_are_warned_of(tmp_path: Path) -> None:
+    """What moves beside samples of another kind alone is said, and stands in the certificate."""
+    with pytest.warns(UserWarning, match="beside samples of another kind.*dynamic_batch=False"):
+        exported = pg.compile(clipped("linear"), [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    assert exported.report is not None
+    assert exported.report.passed
+    (note,) = exported.report.to_json()["notes"]
+    assert "depends on the other samples" in note
+
+
+def test_gradients_that_go_to_another_sample_are_refused(tmp_path: Path) -> None:
+    """Predictions of a saturated softmax stay as they are; the logits that are explained do not."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((5,), name="x")
+    a = layers.Dense(4, name="a")(x)
+    mixed = layers.Dense(3, name="logits")(ops.tanh(a - ops.mean(a, axis=0)))
+    sure = layers.Activation("softmax", name="scores")(mixed + ops.array([0.0, 80.0, 0.0]))
+    model = keras.Model(x, sure)
+    with pytest.raises(VerificationError, match="'input_gradient/x' of sample 0 depends on the o"):
+        pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_sample_at_a_time_is_explained(tmp_path: Path) -> None:
     model = mixing("product")
     pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx", dynamic_batch=False)

@@ -181,7 +181,7 @@ class ProbedModel(keras.Model):
         if moves is not None:
             warnings.warn(
                 f"what {self.source.name!r} predicts for a sample depends on the other samples of "
-                f"its batch: {moves[1]} call it with one sample at a time.",
+                f"its batch: {moves[1]} {moves[2]} call it with one sample at a time.",
                 stacklevel=2,
             )
         return found
