@@ -11,7 +11,8 @@ operation does; nothing here knows a framework.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class LengthFinder:
         self.entries: dict[Hashable, list[Entry]] = {}
         self.counted: dict[Hashable, Length] = {}
         self._from = {key: frozenset([i]) for i, (key, _) in enumerate(inputs)}
+        self._sized = dict(self._from)
         open_axes = [sum(d is None for d in sizes[1:]) for _, sizes in inputs]
         self._open = frozenset(i for i, count in enumerate(open_axes) if count == 1)
         self._limits: dict[int, int] = {}
@@ -59,15 +61,25 @@ class LengthFinder:
         """Tells whether the numbers of a tensor, and not its sizes alone, hang on what is fed."""
         return key in self._from
 
-    def follow(self, operands: Iterable[Hashable], results: Iterable[Hashable]) -> None:
-        """Notes that an operation makes some tensors of others."""
-        of = frozenset[int]().union(*(self._from.get(o, frozenset()) for o in operands))
-        if of:
-            self._from.update(dict.fromkeys(results, of))
+    def follow(
+        self, operands: Sequence[Hashable], results: Sequence[Hashable], *, keeps_sizes: bool
+    ) -> None:
+        """Notes that an operation makes some tensors of others.
+
+        Args:
+            operands: what it reads.
+            results: what it makes.
+            keeps_sizes: whether an open axis is as long behind it as before. Strides, padding,
+                slices and what is put beside make another length of it.
+        """
+        for known in (self._from, self._sized) if keeps_sizes else (self._from,):
+            of = frozenset[int]().union(*(known.get(o, frozenset()) for o in operands))
+            if of:
+                known.update(dict.fromkeys(results, of))
 
     def shape(self, result: Hashable, tensor: Hashable, sizes: Sequence[int | None]) -> None:
         """Notes that a tensor holds the sizes of another; the batch, in front, is none of ours."""
-        of = self._from.get(tensor, frozenset()) & self._open
+        of = self._sized.get(tensor, frozenset()) & self._open
         length = Length(of) if of else None
         self.entries[result] = [
             d if d is not None else length if i else None for i, d in enumerate(sizes)
@@ -103,3 +115,16 @@ def _sum(a: Entry, b: Entry) -> Entry:
     if isinstance(a, int):
         a, b = b, a
     return a + b if a is not None and isinstance(b, int) else None
+
+
+def holds_as_much(before: Sequence[int | None], after: Sequence[int | None]) -> bool:
+    """Tells whether a tensor of other sizes may have its open axes as long as they were.
+
+    It has where what lies behind a step is as much as before: `[batch, time, 6]` as
+    `[batch, time, 2, 3]`, but not as `[batch, half the time, 12]`. What lies there is not known
+    where products of matrices are written on flat ones.
+    """
+    if None in (*before[-1:], *after[-1:]) or None not in after[1:]:
+        return True
+    sizes = [[d for d in one[1:] if d is not None] for one in (before, after)]
+    return math.prod(sizes[0]) == math.prod(sizes[1])

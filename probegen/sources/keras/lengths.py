@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from probegen.plan.lengths import Entry, LengthFinder
+from probegen.plan.lengths import Entry, LengthFinder, holds_as_much
 
 _SIZES = frozenset({"Shape", "Size", "Rank", "ShapeN"})
 _SAME = frozenset({"Identity", "Cast", "Reshape", "ExpandDims", "Squeeze"})
 #: Operations that hand numbers that count up on, how often they stand there aside.
 _REPEATING = _SAME | {"BroadcastTo", "Tile", "Transpose"}
 _TABLES = frozenset({"Slice", "Gather", "GatherV2"})
+#: Operations that slide a window along axes.
+_WINDOWS = frozenset(
+    {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"}
+)
+#: Operations behind which an open axis may have any length.
+_OTHER_SIZES = frozenset(
+    {"Pad", "PadV2", "MirrorPad", "Slice", "Tile", "SpaceToBatchND", "BatchToSpaceND", "Where"}
+    | {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "ExtractImagePatches", "GatherNd", "Unique"}
+    | {
+        "ResizeBilinear",
+        "ResizeNearestNeighbor",
+        "ResizeBicubic",
+        "ResizeArea",
+        "ScaleAndTranslate",
+    }
+)
 _MOST_ENTRIES = 16
 
 
@@ -31,9 +47,48 @@ def longest(operations: Sequence[Any], inputs: Sequence[Any]) -> Mapping[int, in
         if op.type == "Shape" and op.inputs[0].shape.rank is not None:
             finder.shape(id(op.outputs[0]), id(op.inputs[0]), list(op.inputs[0].shape))
         elif op.type not in _SIZES:
-            finder.follow(map(id, op.inputs), map(id, op.outputs))
+            operands, results = ([id(t) for t in some] for some in (op.inputs, op.outputs))
+            finder.follow(operands, results, keeps_sizes=_keeps_sizes(finder, op))
             _follow(finder, op)
     return finder.found()
+
+
+def _keeps_sizes(finder: LengthFinder, op: Any) -> bool:
+    """Tells whether open axes behind the one of the batch are as long as before."""
+    if op.type in _WINDOWS:
+        return op.get_attr("padding") == b"SAME" and set(op.get_attr("strides")) == {1}
+    if op.type in ("Gather", "GatherV2"):
+        return not finder.depends(id(op.inputs[0]))
+    if op.type not in _BY_AXES:
+        return op.type not in _OTHER_SIZES
+    before, after = op.inputs[0].shape, op.outputs[0].shape
+    known = before.rank is not None and after.rank is not None
+    return known and _BY_AXES[op.type](op, list(before), list(after))
+
+
+def _joined_along_known(op: Any, _: list[int | None], after: list[int | None]) -> bool:
+    axis = tf.get_static_value(op.inputs[-1])
+    return axis is not None and after[int(axis)] is not None
+
+
+def _cut_along_known(op: Any, before: list[int | None], _: list[int | None]) -> bool:
+    if op.get_attr("new_axis_mask") or op.get_attr("ellipsis_mask"):
+        return False
+    whole = op.get_attr("begin_mask") & op.get_attr("end_mask")
+    steps = tf.get_static_value(op.inputs[3])
+    return steps is not None and all(
+        size is not None or i >= len(steps) or (whole >> i & 1 and abs(steps[i]) == 1)
+        for i, size in enumerate(before)
+        if i
+    )
+
+
+#: Operations behind which it depends on the axes.
+_BY_AXES: Mapping[str, Callable[[Any, list[int | None], list[int | None]], bool]] = {
+    "ConcatV2": _joined_along_known,
+    "StridedSlice": _cut_along_known,
+    "Reshape": lambda _, before, after: holds_as_much(before, after),
+}
 
 
 def _follow(finder: LengthFinder, op: Any) -> None:

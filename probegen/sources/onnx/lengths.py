@@ -8,11 +8,18 @@ import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of
 from probegen.graph.core.values import attribute, constant_of, shape_of
-from probegen.plan.lengths import Entry, Length, LengthFinder
+from probegen.plan.lengths import Entry, Length, LengthFinder, holds_as_much
 
 _SAME = frozenset({"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze"})
 #: Operators that hand numbers that count up on, how often they stand there aside.
 _REPEATING = _SAME | {"Expand", "Tile", "Transpose"}
+#: Operators that slide a window along axes.
+_WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
+#: Operators behind which an open axis may have any length.
+_OTHER_SIZES = frozenset(
+    {"Pad", "Tile", "Resize", "Upsample", "ConvTranspose", "SpaceToDepth", "DepthToSpace", "Split"}
+    | {"GatherND", "GatherElements", "Compress", "NonZero", "Unique", "If", "Loop", "Scan"}
+)
 _MOST_ENTRIES = 16
 
 
@@ -26,7 +33,7 @@ def longest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, int]:
     finder = LengthFinder([(v, _sizes(v) or []) for v in inputs])
     for node in graph:
         if node.domain:
-            finder.follow(inputs_of(node), node.outputs)
+            finder.follow([*inputs_of(node)], node.outputs, keeps_sizes=True)
         elif node.op_type == "Shape":
             sizes = _sizes(node.inputs[0])
             if sizes is not None:
@@ -34,7 +41,8 @@ def longest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, int]:
                 first, last = attribute(node, "start", 0), attribute(node, "end", None)
                 finder.entries[node.outputs[0]] = finder.entries[node.outputs[0]][first:last]
         elif node.op_type != "Size":
-            finder.follow(inputs_of(node), node.outputs)
+            keeps = _keeps_sizes(finder, node)
+            finder.follow([*inputs_of(node)], node.outputs, keeps_sizes=keeps)
             _follow(finder, node)
     return finder.found()
 
@@ -42,6 +50,41 @@ def longest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, int]:
 def _sizes(value: ir.Value | None) -> list[int | None] | None:
     shape = None if value is None else shape_of(value)
     return None if shape is None else [d if isinstance(d, int) else None for d in shape]
+
+
+def _keeps_sizes(finder: LengthFinder, node: ir.Node) -> bool:
+    """Tells whether open axes behind the one of the batch are as long as before."""
+    if node.op_type in _WINDOWS:
+        return _windows_keep_sizes(node)
+    if node.op_type == "Gather":
+        return node.inputs[0] is None or not finder.depends(node.inputs[0])
+    if node.op_type not in ("Concat", "Slice", "Reshape"):
+        return node.op_type not in _OTHER_SIZES
+    before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
+    if before is None or after is None:
+        return False
+    if node.op_type == "Reshape":
+        return holds_as_much(before, after)
+    changed: Sequence[Entry] = [attribute(node, "axis", 0)]
+    if node.op_type == "Slice":
+        changed = _entries(finder, node.inputs[3] if len(node.inputs) > 3 else None)
+    return all(isinstance(a, int) and after[a] is not None for a in changed)
+
+
+def _windows_keep_sizes(node: ir.Node) -> bool:
+    """Tells whether there are as many windows as there were places."""
+    if any(s != 1 for s in attribute(node, "strides", None) or ()):
+        return False
+    if str(attribute(node, "auto_pad", "NOTSET")).startswith("SAME"):
+        return True
+    kernel = attribute(node, "kernel_shape", None) or (_sizes(node.inputs[1]) or [])[2:]
+    dilations = attribute(node, "dilations", None) or [1] * len(kernel)
+    pads = attribute(node, "pads", None) or [0] * (2 * len(kernel))
+    added = [a + b for a, b in zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
+    return bool(kernel) and all(
+        k is not None and d * (k - 1) == more
+        for k, d, more in zip(kernel, dilations, added, strict=True)
+    )
 
 
 def _follow(finder: LengthFinder, node: ir.Node) -> None:

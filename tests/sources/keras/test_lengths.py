@@ -68,6 +68,31 @@ def test_tables_of_positions(layer, expected):
     assert longest(layer) == ({} if expected is None else {0: expected})
 
 
+def after(*before):
+    return keras.Sequential([*before, Cut()])
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (after(layers.Conv1D(4, 3, padding="same", strides=2)), None),
+        (after(layers.Conv1D(4, 3)), None),
+        (after(layers.MaxPooling1D(2)), None),
+        (after(layers.ZeroPadding1D(2)), None),
+        (after(layers.Cropping1D(1)), None),
+        (after(layers.UpSampling1D(2)), None),
+        (after(layers.Lambda(lambda x: x[:, ::2])), None),
+        (after(layers.Lambda(lambda x: ops.concatenate([x[:, :1], x], 1))), None),
+        (after(layers.Reshape((-1, 8))), None),
+        (after(layers.Conv1D(4, 3, padding="same"), layers.Dense(6)), 15),
+        (after(layers.Lambda(lambda x: ops.concatenate([x, -x[..., 1:]], -1))), 15),
+        (after(layers.Reshape((-1, 2, 2)), layers.Reshape((-1, 4))), 15),
+    ],
+)
+def test_a_table_behind_what_makes_another_length_limits_no_input(layer, expected):
+    assert longest(layer) == ({} if expected is None else {0: expected})
+
+
 def test_a_fixed_length_needs_no_limit():
     assert longest(Cut(), length=7) == {}
 

@@ -39,9 +39,45 @@ _COUNTED = """
 _OTHER = "rows = Slice (table, zero, one, zero)"
 
 
+_BEHIND = """
+<ir_version: 8, opset_import: ["" : 18]>
+positions (float[batch, time, 2] x) => (float[batch, 1] y)
+<float[4, 1] table = {1.0, 2.0, 3.0, 4.0}, int64[1] zero = {0}, int64[1] one = {1},
+ int64[1] two = {2}, int64[2] last = {1, 2}>
+{
+    turned = Transpose <perm = [0, 2, 1]> (x)
+    NODES
+    back = Transpose <perm = [0, 2, 1]> (z)
+    sizes = Shape (back)
+    time = Gather (sizes, one)
+    rows = Slice (table, zero, time, zero)
+    summed = Add (back, rows)
+    each = ReduceMean <keepdims = 0> (summed, last)
+    y = Unsqueeze (each, one)
+}
+"""
+
+
 @pytest.mark.parametrize(
     ("nodes", "expected"), [(_SLICED, {0: 4}), (_ADDED, {0: 4}), (_COUNTED, {0: 2}), (_OTHER, {})]
 )
 def test_tables_of_positions(nodes, expected):
     model = onnx.parser.parse_model(_TEXT.replace("NODES", nodes))
+    assert open_source(model).view.longest() == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ("z = AveragePool <kernel_shape = [2], strides = [2]> (turned)", {}),
+        ("z = AveragePool <kernel_shape = [3]> (turned)", {}),
+        ("z = AveragePool <kernel_shape = [3], pads = [1, 1]> (turned)", {0: 4}),
+        ("z = Concat <axis = 2> (turned, turned)", {}),
+        ("z = Concat <axis = 1> (turned, turned)", {0: 4}),
+        ("z = Slice (turned, zero, one, two)", {}),
+        ("z = Slice (turned, zero, one, one)", {0: 4}),
+    ],
+)
+def test_a_table_behind_what_makes_another_length_limits_no_input(nodes, expected):
+    model = onnx.parser.parse_model(_BEHIND.replace("NODES", nodes))
     assert open_source(model).view.longest() == expected
