@@ -450,7 +450,9 @@ def test_recurrence_that_no_fused_operator_computes(
 def test_windows_further_apart_than_large_at_open_sizes(tmp_path: Path) -> None:
     """ONNX pads them by less than nothing, TensorFlow not at all; a Keras layer has no `pads=`."""
     x = keras.Input((None, None, 2), name="x")
-    y = layers.Conv2D(3, (2, 1), strides=(4, 3), padding="same", bias_initializer="normal")(x)
+    y = layers.Conv2D(4, 2, dilation_rate=2, groups=2, padding="same")(x)
+    given = {"padding": "same", "bias_initializer": "normal", "groups": 2}
+    y = layers.Conv2D(4, (2, 1), strides=(4, 3), **given)(y)
     y = layers.DepthwiseConv2D(1, strides=3, padding="same")(y)
     y = layers.MaxPooling2D(1, strides=2, padding="same")(y)
     y = layers.Dense(3, name="y")(layers.GlobalAveragePooling2D()(y))

@@ -84,7 +84,7 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
     if node.type.startswith("Depthwise"):
         DepthwiseConv2d.version_1(context, node)
         return
-    data, kernel = (w.shape_of(name) for name in node.input[:2])
+    data, kernel = (w.shape_of(name) for name in w.inputs[:2])  # of what is padded none is known
     channels = -1 if data is None else data[-1 if is_channels_last(node) else 1]
     each = -1 if kernel is None else kernel[-2]
     ConvOp.version_13(context, node)
