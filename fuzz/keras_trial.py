@@ -527,7 +527,7 @@ def _same_explanation(run: _Run, probes: Sequence[Any], spec: Any) -> bool:
         there = moved_out_of_ties(run.feed, draw)
         return run.said(there)[spec.name].array, right(run.witness, there)
 
-    coarse = "float16" if spec.dtype == "float16" else run.policy
+    coarse = _coarser(run.policy, spec.dtype)
     check_attribution(
         f"{spec.kind} of {type(probe).__name__}",
         run.array(spec),
@@ -577,7 +577,7 @@ def _same_activation(run: _Run, probe: Any, spec: Any) -> bool:
         made = np.asarray(asked_of.activation(own, fed), np.float64)
         return made.astype(np.float16).astype(np.float64) if spec.dtype == "float16" else made
 
-    coarse = "float16" if "16" in spec.dtype else run.policy
+    coarse = _coarser(run.policy, spec.dtype)
     expected = right(run.witness, run.feed)
     check_prediction(
         f"activation {spec.layer}",
@@ -588,6 +588,11 @@ def _same_activation(run: _Run, probe: Any, spec: Any) -> bool:
         run.wider_one(right),
     )
     return True
+
+
+def _coarser(policy: str, dtype: str) -> str:
+    """Returns the coarser type of what computes and what is given out."""
+    return max(policy, dtype, key=limit) if "float" in dtype else policy
 
 
 def _explained(run: _Run, probe: Any, spec: Any) -> Explained | None:
