@@ -94,6 +94,20 @@ def test_the_first_of_equal_maxima_has_the_gradient(padding, size, step):
     np.testing.assert_allclose(found(x, g), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("function", [tf.nn.selu, tf.nn.elu, tf.tanh, tf.sigmoid, tf.nn.softmax])
+def test_a_gradient_in_slices_is_put_together(function):
+    """Look-ups hand them on as such."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.constant(np.linspace(-2, 2, 8, dtype="f4").reshape(4, 2))
+        y, weights = function(x), tf.constant(np.array([[1], [0], [3], [0]], "f4"))
+        looked_up = tf.reduce_sum(tf.gather(y, [0, 2])[:, :1] * [[1.0], [3.0]])
+        found, right = (
+            gradients_at(score, [x], None)[0]
+            for score in (looked_up, tf.reduce_sum(y[:, :1] * weights))
+        )
+        np.testing.assert_allclose(*session.run([found, right]), rtol=1e-6)
+
+
 def test_tensorflow_has_its_own_gradients_again():
     own = tf_ops.gradient_registry.lookup("Sigmoid")
 
