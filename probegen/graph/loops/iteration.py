@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,23 @@ class Iteration:
         step_number = [] if self.step_number is None else [self.step_number]
         states = [s.entering for s in self.states if not s.fixed]
         return [*step_number, *states, *(s.entering for s in self.scan_inputs)]
+
+    def in_any_step(
+        self, starts: Iterable[ir.Value], depending: Callable[[set[ir.Value]], set[ir.Value]]
+    ) -> set[ir.Value]:
+        """Returns what depends on some values of a step, in it or in whatever later one.
+
+        Args:
+            starts: values of a step: inputs of the body, and values around it.
+            depending: returns what depends on some of them within one step.
+        """
+        starts = set(starts)
+        while True:
+            found = depending(starts)
+            carried = {s.entering for s in self.states if s.leaving in found} - starts
+            if not carried:
+                return found
+            starts |= carried
 
     def counters(self) -> Iterator[Counter]:
         """Yields what counts the steps."""

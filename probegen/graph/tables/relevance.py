@@ -178,13 +178,14 @@ def _first_in_steps(iteration: Iteration, behind: set[ir.Value]) -> set[ir.Node]
     states = iteration.states
     entering = {s.entering for s in states if s.initial in behind}
     entering |= {s.entering for s in iteration.scan_inputs if s.sequence in behind}
-    while True:
-        inside = behind | entering
-        found = _first_layers(iteration.body, inside)
-        more = {s.entering for s in states if s.leaving in inside} - entering
-        if not more:
-            break
-        entering |= more
+
+    def behind_in_a_step(some: set[ir.Value]) -> set[ir.Value]:
+        inside = behind | some
+        _first_layers(iteration.body, inside)
+        return inside
+
+    inside = iteration.in_any_step(entering, behind_in_a_step)
+    found = _first_layers(iteration.body, inside)
     behind |= {s.final for s in states if s.leaving in inside or s.initial in behind}
     behind |= {s.stacked for s in iteration.scan_outputs if s.leaving in inside}
     return found

@@ -663,17 +663,12 @@ class _InSteps(Walk):
 
     def _moved(self, iteration: Iteration) -> set[ir.Value]:
         """Returns the values of a body that may differ in the reference, in whatever step."""
-        moves, states, body = self.reference.moves, iteration.states, iteration.body
+        moves, body = self.reference.moves, iteration.body
         starts = {v for v in captured_values(body) if moves(v)}
         starts |= {s.entering for s in iteration.scan_inputs if moves(s.sequence)}
-        starts |= {s.entering for s in states if moves(s.initial)}
+        starts |= {s.entering for s in iteration.states if moves(s.initial)}
         sizes = [node for node in body if key_of(node) in _SIZES]
-        while True:
-            found = depending_on(body, starts, sizes)
-            more = {s.entering for s in states if s.leaving in found} - starts
-            if not more:
-                return found
-            starts |= more
+        return iteration.in_any_step(starts, lambda some: depending_on(body, some, sizes))
 
     def inside(
         self,

@@ -241,14 +241,10 @@ class _Way:
         self, iteration: Iteration, sources: Iterable[ir.Value], outside: Container[ir.Value]
     ) -> set[ir.Value]:
         """Returns the tensors of a step that depend on what is explained, at whatever step."""
-        states = iteration.states
-        entering = {s.entering for s in states if s.initial in outside}
-        while True:
-            found = depending(iteration.body, {*sources, *entering}, self.stops)
-            more = {s.entering for s in states if s.leaving in found} - entering
-            if not more:
-                return found
-            entering |= more
+        entering = {s.entering for s in iteration.states if s.initial in outside}
+        return iteration.in_any_step(
+            {*sources, *entering}, lambda some: depending(iteration.body, some, self.stops)
+        )
 
 
 def _add(total: dict[ir.Value, Array], value: ir.Value, g: Array | None) -> None:

@@ -77,12 +77,7 @@ def varying_inside(loop: ir.Node, varying: Collection[ir.Value]) -> set[ir.Value
     starts = set(varying)
     starts |= {s.entering for s in iteration.scan_inputs if s.sequence in varying}
     starts |= {s.entering for s in iteration.states if s.initial in varying}
-    while True:
-        found = depending_on(iteration.body, starts)
-        carried = {s.entering for s in iteration.states if s.leaving in found} - starts
-        if not carried:
-            break
-        starts |= carried
+    found = iteration.in_any_step(starts, lambda some: depending_on(iteration.body, some))
     for node in iteration.body:
         if is_loop(node):
             found |= varying_inside(node, found)
