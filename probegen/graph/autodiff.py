@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import onnx_ir as ir
 
@@ -25,6 +26,9 @@ from probegen.graph.core.values import UnknownShapeError, shape_of
 
 #: Operators behind which an infinite gradient is past help: each of theirs is a sum over many.
 _SPREADING = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
+
+
+_W = TypeVar("_W", bound="Walk")
 
 
 class Refused(Exception):  # noqa: N818 - a rule's answer, not a failure of the program
@@ -62,6 +66,11 @@ class Walk:
     def mark_unbounded(self, gradient: ir.Value) -> None:
         """Notes that a gradient may be infinite, for the rules on its further way."""
         self.unbounded.add(gradient)
+
+    def into(self, kind: type[_W], **more: Any) -> _W:
+        """Returns this walk as one of another kind, which has more fields."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(Walk)}
+        return kind(**own, **more)
 
     def inside(
         self,

@@ -339,8 +339,7 @@ class _Relevance:
         changing = [v for v in inputs_of(node) if v in self.changing and is_float(v)]
         if any(v not in walk.wanted for v in changing):
             raise Refused("what it reads depends on what is explained in a way without relevance")
-        fields = {f.name: getattr(walk, f.name) for f in dataclasses.fields(walk)}
-        yield from RULES[key_of(node)](_InSteps(**(fields | {"relevance": self})), node, dy)
+        yield from RULES[key_of(node)](walk.into(_InSteps, relevance=self), node, dy)
 
     def _rule(self, node: ir.Node) -> LayerRule:
         """Returns the rule of a layer: by its place and its kind."""

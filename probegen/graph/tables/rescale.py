@@ -331,8 +331,7 @@ class Reference:
         elif key in RECURRENT:
             yield from self._cells(walk, node, dy)
         elif is_loop(node):
-            fields = {f.name: getattr(walk, f.name) for f in dataclasses.fields(walk)}
-            yield from RULES[key](_InSteps(**(fields | {"reference": self})), node, dy)
+            yield from RULES[key](walk.into(_InSteps, reference=self), node, dy)
         else:
             raise Refused("it has no DeepLIFT rule in this use")
 
