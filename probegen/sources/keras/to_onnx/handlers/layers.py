@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import onnx
 from tf2onnx.onnx_opset.nn import (
@@ -18,6 +19,7 @@ from probegen.sources.keras.to_onnx.handlers.writer import Handler, Writer
 
 _Type = onnx.TensorProto
 _INT = _Type.INT64
+_T = TypeVar("_T")
 
 
 def transposed_convolution(context: Any, node: Any, _: str, __: Any) -> None:
@@ -74,9 +76,7 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
         spatial = rates[1:-1] if last else rates[2:]
         totals = [(n - 1) * rate for n, rate in zip(kernel, spatial, strict=False)]
         ahead, behind = [n // 2 for n in totals], [n - n // 2 for n in totals]
-        around = ([0], [0]) if last else ([0, 0], [])
-        widths = [*around[0], *ahead, *around[1], *around[0], *behind, *around[1]]
-        padded = w.op("Pad", w.inputs[0], w.indices(widths))
+        padded = w.op("Pad", w.inputs[0], w.indices(_widths(ahead, behind, 0, last=last)))
         context.replace_input(node, w.inputs[0], padded, 0)
         node.set_attr("padding", "VALID")
     elif w.attribute("padding") == "SAME" and _is_open(w):
@@ -90,6 +90,18 @@ def convolution(context: Any, node: Any, _: str, __: Any) -> None:
     ConvOp.version_13(context, node)
     if channels > 0 and each > 0:
         node.set_attr("group", channels // each)
+
+
+def _widths(ahead: Sequence[_T], behind: Sequence[_T], none: _T, *, last: bool) -> list[_T]:
+    """Returns by how much all axes are padded: all beginnings, then all ends.
+
+    Args:
+        ahead, behind: of the axes of positions.
+        none: of the axes of samples and of channels.
+        last: whether channels are the last axis.
+    """
+    before, after = ([none], [none]) if last else ([none, none], [])
+    return [*before, *ahead, *after, *before, *behind, *after]
 
 
 def _pad_windows_apart(w: Writer) -> None:
@@ -110,9 +122,8 @@ def _pad_windows_apart(w: Writer) -> None:
         ahead.append(w.op("Div", total, w.indices([2]), dtype=_INT))
         behind.append(w.op("Sub", total, ahead[-1], dtype=_INT))
     if max(windows) > 1:
-        around = ([none], [none]) if last else ([none, none], [])
-        widths = [*around[0], *ahead, *around[1], *around[0], *behind, *around[1]]
-        w.context.replace_input(w.node, x, w.op("Pad", x, w.concat(widths)), 0)
+        padded = w.op("Pad", x, w.concat(_widths(ahead, behind, none, last=last)))
+        w.context.replace_input(w.node, x, padded, 0)
     w.node.set_attr("padding", "VALID")
 
 

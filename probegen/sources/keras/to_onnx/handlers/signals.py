@@ -265,8 +265,8 @@ def _length(w: Writer, shape: list[int], axis: int, place: int) -> _Length:
 
     Transforms of and to real numbers are given theirs, one a place.
     """
-    bounds = w.indices([place]), w.indices([place + 1])
-    if "RFFT" in w.node.type:
+    is_given = "RFFT" in w.node.type
+    if is_given:
         given = w.value_of(w.inputs[1])
         known = -1 if given is None else int(np.ravel(given)[place])
     else:
@@ -275,9 +275,10 @@ def _length(w: Writer, shape: list[int], axis: int, place: int) -> _Length:
         raise ValueError(f"it is written as a matrix, of {_LONGEST} rows at most")
     if known >= 0:
         return known
-    if "RFFT" in w.node.type:
-        return w.op("Slice", w.cast(w.inputs[1], _Type.INT64), *bounds, dtype=_Type.INT64)
-    return w.size(_parts(w, w.inputs[0])[0], axis)
+    if not is_given:
+        return w.size(_parts(w, w.inputs[0])[0], axis)
+    bounds = w.indices([place]), w.indices([place + 1])
+    return w.op("Slice", w.cast(w.inputs[1], _Type.INT64), *bounds, dtype=_Type.INT64)
 
 
 def _half(w: Writer, length: _Length) -> _Length:
