@@ -387,7 +387,7 @@ def _conv_recurrent(d: Draw, x: Tensor) -> str:
 def _shaped(d: Draw, x: Tensor) -> str:
     order = [int(i) for i in d.rng.permutation(range(1, x.rank))]
     choices = [f"layers.Permute({order})"]
-    if None not in x.shape[1:]:
+    if x.rank > 1 and None not in x.shape[1:]:
         sizes = [s or 1 for s in x.shape[1:]]
         d.rng.shuffle(sizes)
         merged = [sizes[0] * sizes[1], *sizes[2:]] if len(sizes) > 1 else [1, *sizes]

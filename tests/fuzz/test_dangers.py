@@ -18,5 +18,7 @@ def test_more_maxima_than_positions(monkeypatch):
     np.testing.assert_array_equal(found, x[:, 1::2])
     with pytest.raises(ValueError, match="5 maxima of 4 positions"):
         keras.layers.AdaptiveMaxPooling1D(5)(x)
+    with pytest.raises(ValueError, match="1 maxima of 4 positions"):
+        keras.layers.AdaptiveMaxPooling1D(1)(x)
     with pytest.raises(ValueError, match="4 maxima of 3 positions"):
         keras.layers.AdaptiveMaxPooling1D(4, data_format="channels_first")(x)
