@@ -129,6 +129,10 @@ class OnnxOperations:
         """Writes a Cast of what is narrower than 32 bits."""
         return self._builder.cast(x, ir.DataType.FLOAT) if dtype_of(x).bitwidth < _WORD else x
 
+    def at_least(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """Writes a Cast of what has fewer bits."""
+        return self.cast(x, like) if dtype_of(x).bitwidth < dtype_of(like).bitwidth else x
+
     def transpose(self, x: ir.Value, order: Sequence[int]) -> ir.Value:
         """Writes Transpose, or nothing where the order is the same."""
         return self._builder.transpose(x, order)

@@ -314,6 +314,17 @@ def beside_channels(ops: Operations[T], mask: T, axes: Axes) -> T:
     return ops.expand_dims(mask, others)
 
 
+def masked(ops: Operations[T], value: T, mask: T, axes: Axes) -> T:
+    """Returns a tensor times masks `[points, batch or 1, ...positions]`: `[points, ...axes]`.
+
+    What is masked is rounded to the tensor's element type once, even where masks are finer.
+    """
+    beside = beside_channels(ops, mask, axes)
+    finer = ops.at_least(value, beside)
+    product = ops.mul(ops.expand_dims(finer, (0,)), ops.cast(beside, finer))
+    return ops.cast(product, value)
+
+
 def beside_positions(ops: Operations[T], scores: T, positions: int) -> T:
     """Returns `[points, batch]` so that it goes with `[points, batch, ...positions]`."""
     return ops.expand_dims(scores, tuple(range(2, 2 + positions)))

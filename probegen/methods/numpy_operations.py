@@ -102,6 +102,10 @@ class NumpyOperations:
         """Returns x in at least 32 bits."""
         return x.astype(np.float32) if x.dtype.itemsize < _WORD else x
 
+    def at_least(self, x: Any, like: Any) -> Any:
+        """Returns x in at least the bits of `like`."""
+        return x.astype(like.dtype) if x.dtype.itemsize < like.dtype.itemsize else x
+
     def floor(self, x: Any) -> Any:
         """Returns the largest whole number that is not above x."""
         return np.floor(x)

@@ -85,6 +85,9 @@ class Operations(Protocol[T]):
     def widened(self, x: T) -> T:
         """Returns x in at least 32 bits: what is narrower as float32."""
 
+    def at_least(self, x: T, like: T) -> T:
+        """Returns x in at least the bits of `like`: what is narrower in its element type."""
+
     def floor(self, x: T) -> T:
         """Returns the largest whole number that is not above x."""
 

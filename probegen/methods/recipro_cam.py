@@ -14,9 +14,9 @@ from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfLayerByScores,
     Subject,
-    beside_channels,
     beside_positions,
     in_each_axis,
+    masked,
     of_positions,
     share_of_range,
 )
@@ -100,9 +100,7 @@ class ReciproCAM(OfLayerByScores):
     ) -> T:
         """Returns the layer's output times the masks around positions."""
         mask = self._mask(ops, self._distances(ops, prepared, numbers), self.gaussian)
-        return ops.mul(
-            ops.expand_dims(value, (0,)), ops.cast(beside_channels(ops, mask, axes), value)
-        )
+        return masked(ops, value, mask, axes)
 
     def start(self, ops: Operations[T], prepared: Sequence[T], score: T) -> tuple[T, ...]:
         """Returns zeros."""

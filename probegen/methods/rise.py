@@ -15,11 +15,11 @@ from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfInputsByScores,
     Subject,
-    beside_channels,
     beside_positions,
     check_for_axes,
     checked_for_axes,
     hidden_axes,
+    masked,
     of_each_axis,
     of_positions,
 )
@@ -161,8 +161,7 @@ class RISE(OfInputsByScores):
         self, ops: Operations[T], prepared: Sequence[T], numbers: T, value: T, axes: Axes
     ) -> T:
         """Returns the tensor times a mask."""
-        mask = ops.cast(beside_channels(ops, self._masks(ops, prepared, numbers), axes), value)
-        return ops.mul(ops.expand_dims(value, (0,)), mask)
+        return masked(ops, value, self._masks(ops, prepared, numbers), axes)
 
     def start(self, ops: Operations[T], prepared: Sequence[T], score: T) -> tuple[T, ...]:
         """Returns zeros."""

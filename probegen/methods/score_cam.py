@@ -11,8 +11,8 @@ from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfLayerByScores,
     Subject,
-    beside_channels,
     hidden_axes,
+    masked,
     share_of_range,
 )
 from probegen.methods.operations import Operations, T
@@ -75,8 +75,7 @@ class ScoreCAM(OfLayerByScores):
         for i, axis in enumerate(places, start=2):
             found = ops.resize(found, i, value, axis)
         over = tuple(range(2, 2 + len(places)))
-        mask = ops.cast(share_of_range(ops, found, over), value)
-        return ops.mul(ops.expand_dims(value, (0,)), beside_channels(ops, mask, axes))
+        return masked(ops, value, share_of_range(ops, found, over), axes)
 
     def start(self, ops: Operations[T], prepared: Sequence[T], score: T) -> tuple[T, ...]:
         """Returns zeros, one a channel."""

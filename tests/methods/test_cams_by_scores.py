@@ -6,13 +6,15 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, SelectionError, SpecError
-from probegen.methods.by_scores import share_of_range
+from probegen.methods.by_scores import masked, share_of_range
 from probegen.methods.numpy_operations import NumpyOperations
+from probegen.sources.keras.array_operations import TensorFlowOperations
 from tests import models
 from tests.methods.scoring import best_of, scans_in, scores_of
 
@@ -218,6 +220,20 @@ def test_a_saturated_channel_is_no_mask(tmp_path):
     scores = scores_of(model)
     expected = score_cam(lambda x: scores(x)[:, 1], maps, x)
     close(runtime.load(tmp_path / "m.onnx").run(x)["score_cam/conv"].array, expected)
+
+
+@pytest.mark.parametrize("kinds", [("float16", "float64"), ("float64", "float32")])
+def test_what_is_masked_is_rounded_once(kinds):
+    """A float16 input of a float64 model was masked by masks of float16: 1e-3 beside the point."""
+    rng, of_value, of_mask = np.random.default_rng(0), *kinds
+    x = rng.normal(size=(2, 5, 3)).astype(of_value)
+    mask = rng.random((4, 2, 5)).astype(of_mask)
+    expected = (x.astype(np.float64) * mask[..., None]).astype(of_value)
+    axes = ("batch", "time", "channel")
+    for ops, of in ((NumpyOperations(), np.asarray), (TensorFlowOperations(), tf.constant)):
+        found = np.asarray(masked(ops, of(x), of(mask), axes))
+        assert found.dtype == of_value
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_the_forward_pass_behind_the_layer_is_all_that_is_copied(tmp_path):

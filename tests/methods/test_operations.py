@@ -96,6 +96,7 @@ CASES = {
     "mean of no axes": (lambda o, x, y: o.add(o.mean(x, ()), y), lambda x, y: x + y),
     "sum of no axes": (lambda o, x, y: o.add(o.sum(x, ()), y), lambda x, y: x + y),
     "widened": (lambda o, x, _: o.widened(x), lambda x, _: x),
+    "at_least": (lambda o, x, _: o.at_least(x, x), lambda x, _: x),
     "transpose": (lambda o, x, _: o.transpose(x, (0, 2, 1)), lambda x, _: x.transpose(0, 2, 1)),
     "joined": (lambda o, x, _: o.joined(x, 1, 2), lambda x, _: x.reshape(len(x), 12)),
     "joined with the batch": (
@@ -256,9 +257,16 @@ def test_what_is_not_finite_has_no_power_and_leaves_the_others_alone():
 
 def test_sixteen_bits_are_widened():
     x = np.array([1.5, -2.0], np.float16)
+    y = x.astype(np.float32)
     assert NumpyOperations().widened(x).dtype == np.float32
     assert TensorFlowOperations().widened(tf.constant(x)).dtype == tf.float32
     assert NumpyOperations().widened(x.astype(np.float64)).dtype == np.float64
     half = ir.Value(name="x", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT16))
     ops = OnnxOperations(Builder(ir.Graph([half], [], nodes=[], opset_imports={"": 18}), 18))
     assert ops.widened(half).dtype == ir.DataType.FLOAT
+    single = ir.Value(name="y", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT))
+    assert ops.at_least(half, single).dtype == ir.DataType.FLOAT
+    assert ops.at_least(single, half) is single
+    for a, b in ((x, y), (y, x)):
+        assert NumpyOperations().at_least(a, b).dtype == np.float32
+        assert TensorFlowOperations().at_least(tf.constant(a), tf.constant(b)).dtype == tf.float32

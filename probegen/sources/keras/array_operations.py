@@ -102,6 +102,10 @@ class TensorFlowOperations:
         """Returns x in at least 32 bits."""
         return tf.cast(x, tf.float32) if x.dtype.size < tf.float32.size else x
 
+    def at_least(self, x: Any, like: Any) -> Any:
+        """Returns x in at least the bits of `like`."""
+        return tf.cast(x, like.dtype) if x.dtype.size < like.dtype.size else x
+
     def floor(self, x: Any) -> Any:
         """Returns the largest whole number that is not above x."""
         return tf.floor(x)
