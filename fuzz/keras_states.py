@@ -106,7 +106,8 @@ class States:
         every = list(model._flatten_layers(include_self=False))
         kept = [x for x in every if isinstance(x, keras.layers.RNN) and x.stateful]
         repeated = any(
-            len(x._inbound_nodes) > 1 and any(part in kept for part in x._flatten_layers())
+            (len(x._inbound_nodes) > 1 or isinstance(x, keras.layers.TimeDistributed))
+            and any(part in kept for part in x._flatten_layers())
             for x in every
         )
         found = cls(kept, [], repeated)

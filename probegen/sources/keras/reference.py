@@ -214,7 +214,8 @@ class KerasReference:
             found = {}
             for o in outputs:
                 path, index = o.ref.key
-                calls = by_path[path]
+                # Keras runs calls in an order of its own; they are numbered as they were written.
+                calls = sorted(by_path[path], key=lambda call: call.index)
                 # A layer around may make several calls of each that the plan knows: one a step.
                 each = len(calls) // self._count_of_calls(path)
                 loops = [

@@ -244,6 +244,20 @@ def test_each_call_of_a_stateful_layer_begins_with_its_state(tmp_path):
         np.testing.assert_allclose(after, made, **CLOSE)
 
 
+def test_calls_are_told_apart_though_keras_runs_the_second_one_first(tmp_path):
+    keras.utils.set_random_seed(3)
+    x = keras.Input((None, 3), name="x")
+    layer = layers.SimpleRNN(2, return_sequences=True, name="rnn")
+    first, second = layer(x), layer(-x)
+    both = layers.Multiply()([layers.Maximum()([first, second]), second])
+    model = keras.Model(x, layers.GlobalAveragePooling1D()(both))
+    pg.compile(model, pg.States(), tmp_path / "m.onnx")
+    data = series(2, 4)
+    found = runtime.load(tmp_path / "m.onnx").run(data)
+    np.testing.assert_allclose(found["states/rnn#0"], layer(data), **CLOSE)
+    np.testing.assert_allclose(found["states/rnn#1"], layer(-data), **CLOSE)
+
+
 @pytest.mark.parametrize("steps", [None, 2])
 def test_a_layer_at_each_step_of_another_time(steps, tmp_path):
     keras.utils.set_random_seed(6)
