@@ -10,7 +10,7 @@ import numpy as np
 from probegen.artefact.manifest import TARGET_INPUT, InputSpec, Manifest, OutputSpec
 from probegen.artefact.rows import batch_axis, fixed_batch, rows_first
 from probegen.bulk.inputs.base import Block, Samples
-from probegen.bulk.records import Records
+from probegen.bulk.records import Records, as_text
 from probegen.errors import ArtefactError, InputError
 from probegen.runtime.feeds import Feeds
 from probegen.runtime.groups import check_groups
@@ -129,11 +129,13 @@ class Inference:
             InputError: what is asked does not fit the samples.
             ArtefactError: the engine failed, or its outputs are not of so many samples.
         """
-        errors: list[str | None] = [samples.errors.get(row) for row in range(len(names))]
+        errors: list[str | None] = [None] * len(names)
+        for row, why in samples.errors.items():
+            errors[row] = as_text(why)
         takes_target = self.manifest.target_input
         found = Records(
             start,
-            names,
+            [as_text(name) for name in names],
             errors,
             [-1] * len(names) if takes_target else None,
             {spec.name: [None] * len(names) for spec in self.outputs},

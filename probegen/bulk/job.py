@@ -123,6 +123,7 @@ def run(
     options |= {} if time_column is None else {"time_column": time_column}
     options |= {"rows_a_part": layout.rows_a_part, "engine": artefact.engine.name}
     journal = journal_of(Path(artefact.path), manifest, opened, asked, layout, options)
+    _check_apart(given, target)
     _make(target)
     with writing(target), held(target):
         store = _begun(target, kind, layout, journal, opened, overwrite)
@@ -170,6 +171,20 @@ def _batch_size(given: int | None, fixed: int | None) -> int:
             f"batch_size is {given}, and the artefact takes {fixed} samples at a time."
         )
     return given or fixed or BATCH_SIZE
+
+
+def _check_apart(given: Path, target: Path) -> None:
+    """Refuses to write records among the samples: the next run would take them for some.
+
+    Raises:
+        InputError: the place lies within the folder of the input, or the other way round.
+    """
+    source, place = given.resolve(), target.resolve()
+    if source.is_relative_to(place) or (given.is_dir() and place.is_relative_to(source)):
+        raise InputError(
+            f"the input {given} and the records {target} lie within each other, so that the run "
+            "could not go on where it was stopped: write to a folder elsewhere."
+        )
 
 
 def _make(target: Path) -> None:

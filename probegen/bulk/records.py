@@ -40,6 +40,11 @@ class Records:
         return self.start + len(self.samples)
 
 
+def as_text(found: str) -> str:
+    """Returns text that can be written: bytes of a file's name that are no UTF-8 as `\\xff`."""
+    return found.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def joined(parts: Sequence[Records]) -> Records:
     """Returns records that follow each other as one."""
     first = parts[0]

@@ -118,8 +118,9 @@ def _check_names(given: Mapping[str, Any], names: Sequence[str]) -> None:
             raise InputError(f"the artefact has no input {name!r}.{did_you_mean(name, names)}")
     missing = [name for name in names if name not in given]
     if missing:
+        which, verb = ("input", "is") if len(missing) == 1 else ("inputs", "are")
         raise InputError(
-            f"the input {', '.join(map(repr, missing))} is missing. "
+            f"the {which} {', '.join(map(repr, missing))} {verb} missing. "
             f"The artefact's inputs are {', '.join(map(repr, names))}."
         )
 
@@ -144,28 +145,32 @@ def _fit(value: Any, spec: InputSpec, check_finite: bool) -> Array:
         array = as_strings(array, f"input {spec.name!r}")
         _check_shape(array, spec)
         return array
-    _check_kind(array, spec)
+    check_kind(array.dtype, spec)
     _check_shape(array, spec)
     _check_length(array, spec)
     _check_values(array, spec, check_finite)
     return _cast(array, spec)
 
 
-def _check_kind(array: Array, spec: InputSpec) -> None:
-    """Raises unless the element type can become the spec's without changing its kind."""
+def check_kind(given: np.dtype[Any], spec: InputSpec) -> None:
+    """Refuses an element type that cannot become that of an input of numbers.
+
+    Raises:
+        InputError: values would have to change their kind.
+    """
     wanted = _dtype(spec)
-    if array.dtype.kind not in "biuf":
+    if given.kind not in "biuf":
         raise InputError(
-            f"input {spec.name!r} has the element type {_kind_name(array)}, expected "
+            f"input {spec.name!r} has the element type {_kind_name(given)}, expected "
             f"{spec.dtype}. Convert it to numbers first."
         )
-    if array.dtype.kind == "f" and wanted.kind != "f":
+    if given.kind == "f" and wanted.kind != "f":
         raise InputError(
-            f"input {spec.name!r} is {array.dtype}, expected {spec.dtype}: floats are not "
+            f"input {spec.name!r} is {given}, expected {spec.dtype}: floats are not "
             f"rounded silently. If they are whole numbers, pass x.astype({spec.dtype!r})."
         )
-    if wanted.kind == "b" and array.dtype.kind != "b":
-        raise InputError(f"input {spec.name!r} is {array.dtype}, expected bool: pass x != 0.")
+    if wanted.kind == "b" and given.kind != "b":
+        raise InputError(f"input {spec.name!r} is {given}, expected bool: pass x != 0.")
 
 
 def as_strings(array: Array, what: str) -> Array:
@@ -198,9 +203,9 @@ def as_strings(array: Array, what: str) -> Array:
         return np.array(raw, dtype=np.bytes_).reshape(array.shape)
 
 
-def _kind_name(array: Array) -> str:
+def _kind_name(given: np.dtype[Any]) -> str:
     names = {"U": "string", "S": "bytes", "O": "object", "c": "complex"}
-    return names.get(array.dtype.kind, str(array.dtype))
+    return names.get(given.kind, str(given))
 
 
 def _dtype(spec: InputSpec) -> np.dtype[Any]:

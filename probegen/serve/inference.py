@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,11 +162,11 @@ def reply(served: Served, request: Request, job: Job, arrays: Mapping[str, Array
 
 
 def answer(served: Served, request: Request, job: Job, arrays: Mapping[str, Array]) -> Response:
-    """Returns the response to a request; an id is made where it has none."""
+    """Returns the response to a request."""
     return Response(
         served.name,
         served.version,
-        request.id or uuid.uuid4().hex,
+        request.id,
         {name: arrays[name] for name in job.outputs},
     )
 

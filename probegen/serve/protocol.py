@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class Request:
         outputs: names of the outputs that are wanted, in order; None for all.
         binary: which outputs come as bytes, by name.
         all_binary: whether those come as bytes of which `binary` says nothing.
-        id: the request's; None where it has none.
+        id: the request's, which is made where it came without one.
     """
 
     inputs: Mapping[str, Array]
@@ -40,7 +41,7 @@ class Request:
     outputs: tuple[str, ...] | None = None
     binary: Mapping[str, bool] = dataclasses.field(default_factory=dict)
     all_binary: bool = False
-    id: str | None = None
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def read_request(body: bytes, json_length: int | str | None = None) -> Request:
         tuple(wanted) or None,
         {name: binary for name, binary in wanted.items() if binary is not None},
         _flag(parameters, _ALL_BINARY) or False,
-        id_ or None,
+        id_ or uuid.uuid4().hex,
     )
 
 
@@ -164,7 +165,7 @@ def read_error(body: bytes) -> str:
 
 def packed(encoding: str | None) -> str | None:
     """Returns why a body is not taken, by its header `Content-Encoding`; None where it is."""
-    if encoding in (None, "identity"):
+    if encoding is None or encoding.strip().lower() in ("", "identity"):
         return None
     return f"bodies are taken as they are, not as {encoding}."
 

@@ -230,7 +230,11 @@ def test_places_that_are_refused(zoo_art, x, tmp_path):
     with pytest.raises(OutputExistsError, match="holds no records of a bulk run"):
         bulk.run(zoo_art, tmp_path / "x.npy", tmp_path / "other.parquet", overwrite=True)
     assert (tmp_path / "other.parquet" / "mine.txt").read_text() == "mine"
-    del x
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "x.npy", x)
+    with pytest.raises(InputError, match="lie within each other"):
+        bulk.run(zoo_art, tmp_path / "in", tmp_path / "in" / "out.parquet")
+    assert not (tmp_path / "in" / "out.parquet").exists()
 
 
 def test_wishes_that_are_refused_before_anything_is_written(zoo_art, x, tmp_path):

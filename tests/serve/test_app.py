@@ -83,6 +83,8 @@ def test_requests_that_are_answered_with_an_error(client):
     assert "legal are 0 to 3" in answer.json()["error"]
     packed = client.post(INFER, content=b"x", headers={"Content-Encoding": "gzip"})
     assert packed.status_code == 415
+    plain = client.post(INFER, content=b"x", headers={"Content-Encoding": "Identity"})
+    assert plain.status_code == 400
 
 
 def test_a_body_that_is_too_large(zoo):
@@ -210,8 +212,9 @@ def test_a_line_of_the_log(client, caplog):
         client.post(INFER, content=body)
         client.post(INFER, content=b"{}")
         client.post(INFER, content=as_json({"x" * 10**5: images(1)}))
+        made = client.post(INFER, content=as_json({"image": images(1)})).json()["id"]
     lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
-    good, bad, long = (line for line in lines if line["event"] == "infer")
+    good, bad, long, unnamed = (line for line in lines if line["event"] == "infer")
     assert good["level"] == "info"
     told = {key: good[key] for key in ("model", "id", "explain", "samples", "batch", "status")}
     assert told == {
@@ -220,3 +223,4 @@ def test_a_line_of_the_log(client, caplog):
     assert 0 <= good["queued"] + good["ran"] <= good["seconds"] + 1e-5
     assert (bad["status"], bad["error"]) == (400, "the request has no inputs.")
     assert len(long["error"]) == 500
+    assert unnamed["id"] == made

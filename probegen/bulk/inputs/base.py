@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from probegen.artefact.manifest import InputSpec, Manifest
+from probegen.artefact.manifest import (
+    GROUPS_INPUT,
+    REGION_INPUT,
+    TARGET_INPUT,
+    InputSpec,
+    Manifest,
+)
 from probegen.artefact.rows import batch_axis
 from probegen.errors import InputError
-from probegen.runtime.inputs import Array, describe
+from probegen.runtime.inputs import STRING, Array, check_kind, describe
 from probegen.runtime.read import Say, as_given
 from probegen.runtime.read.spelling import Spell, keyword
 
@@ -172,12 +178,21 @@ def matched(found: Sequence[str], context: Context, path: Path, unnamed: bool) -
         unnamed: whether the names mean nothing but an order.
 
     Raises:
-        InputError: one is missing, or one too many.
+        InputError: one is missing.
     """
     wanted = [spec.name for spec in context.specs]
     if unnamed and len(found) == len(wanted):
         return dict(zip(wanted, found, strict=True))
-    if sorted(found) == sorted(wanted):
+    others = [name for name in found if name not in wanted]
+    # What would be taken where samples were not read in parts: states, a target.
+    meant = {spec.name for spec in context.manifest.inputs} | {
+        TARGET_INPUT,
+        REGION_INPUT,
+        GROUPS_INPUT,
+    }
+    if set(wanted) <= set(found) and not meant & set(others):
+        if others:  # labels often lie beside
+            context.say(f"left out of {path}: {', '.join(others)}")
         return {name: name for name in wanted}
     raise InputError(
         f"{path} holds {', '.join(map(repr, found)) or 'no arrays'}; the artefact takes "
@@ -198,11 +213,11 @@ def check_array(path: Path, spec: InputSpec, shape: Sequence[int], dtype: np.dty
             f"{path} has an array of the shape {tuple(shape)} for the input {spec.name!r}, which "
             f"takes {describe(spec.axes, spec.shape)}."
         )
-    if dtype.kind == "f" and not spec.dtype.startswith(("float", "bfloat")):
-        raise InputError(
-            f"{path} has an array of {dtype} for the input {spec.name!r}, which takes "
-            f"{spec.dtype}: floats are not rounded silently."
-        )
+    if spec.dtype != STRING:
+        try:
+            check_kind(dtype, spec)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 def count(path: Path, shapes: Mapping[str, Sequence[int]], specs: Sequence[InputSpec]) -> int:

@@ -46,7 +46,12 @@ class ParquetRows(OneFile):
 
     def _opened(self) -> Any:
         try:
-            return pyarrow_parquet().ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
+            return pyarrow_parquet().ParquetFile(
+                self._path,
+                buffer_size=_BUFFER,
+                pre_buffer=False,
+                page_checksum_verification=True,  # of pages that have one
+            )
         except Exception as error:
             if isinstance(error, InputError):
                 raise

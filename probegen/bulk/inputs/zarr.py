@@ -44,6 +44,7 @@ class ZarrArrays(ArrayFile):
         for spec in context.specs:
             array = self._arrays[spec.name]
             check_array(path, spec, array.shape, np.dtype(array.dtype))
+            _tell_missing(array, spec.name, context)
         shapes = {name: array.shape for name, array in self._arrays.items()}
         self.rows = count(path, shapes, context.specs)
 
@@ -68,3 +69,13 @@ class ZarrArrays(ArrayFile):
             for name in sorted(names):
                 path = Path(folder, name)
                 yield path.relative_to(self._path).as_posix(), path
+
+
+def _tell_missing(array: Any, name: str, context: Context) -> None:
+    """Says where chunks are not there: Zarr leaves out those of one value, and files get lost."""
+    there, expected = array.nchunks_initialized, array.nchunks
+    if there < expected:
+        context.say(
+            f"{expected - there} of {expected} chunks of the array {name!r} are not there and are "
+            f"read as {array.fill_value}, as Zarr leaves chunks out that hold nothing else"
+        )

@@ -85,7 +85,9 @@ class ParquetStore(Store):
         """Writes a file, one group of rows after the other."""
 
         def fill(file: IO[bytes]) -> None:
-            with self._parquet.ParquetWriter(file, self._schema, compression="zstd") as writer:
+            with self._parquet.ParquetWriter(
+                file, self._schema, compression="zstd", write_page_checksum=True
+            ) as writer:
                 for some in records:
                     writer.write_batch(self._batch(some))
 
@@ -100,7 +102,7 @@ class ParquetStore(Store):
         columns += [c for s in wanted for c in _columns_of(s)]
         for part, path in sorted(self._parts().items()):
             start = layout.range_of(part)[0]
-            with self._parquet.ParquetFile(path) as file:
+            with self._parquet.ParquetFile(path, page_checksum_verification=True) as file:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns)
                     yield self._records(table, start, wanted)

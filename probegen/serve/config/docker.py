@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from probegen._version import __version__
+from probegen.errors import SpecError
 from probegen.runtime.texts import OF_LIBRARIES
 from probegen.serve.config.base import Content, Options, Subject
 
@@ -14,9 +15,11 @@ def files(subject: Subject, options: Options) -> Mapping[str, Content]:
     """Returns the folder that `docker build` takes.
 
     Raises:
-        SpecError: the artefact is a SavedModel.
+        SpecError: the artefact is a SavedModel, or the image has no name that can be.
     """
     subject.check_onnx("the container")
+    if any(c.isspace() or not c.isprintable() for c in options.image):
+        raise SpecError(f"{options.image!r} is no name of an image, such as probegen-serve:latest.")
     names = [file.name for file in subject.files]
     command = [
         "probegen", "serve", f"/models/{names[0]}", "--host", "0.0.0.0",

@@ -1,5 +1,6 @@
 """Each kind of input, against the same samples as an array; and what is damaged or does not fit."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 import probegen as pg
 from probegen import bulk, runtime
 from probegen.bulk.inputs import Context, open_input
-from probegen.errors import InputError
+from probegen.errors import ArtefactError, InputError
 from tests.runtime.support import CHANNELS, HEIGHT, WIDTH, images
 
 
@@ -113,7 +114,8 @@ def test_a_folder_of_images(zoo_art, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (4, HEIGHT, WIDTH, CHANNELS), np.uint8)
     for i, name in enumerate(("c.png", "b/z.png", "b/a.bmp", "a.png")):
         Image.fromarray(pixels[i]).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "b" / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
+    broken = os.fsdecode(b"br\xf6ken.jpg")  # in Latin-1, as old archives have names
+    (tmp_path / "in" / "b" / broken).write_bytes(b"\xff\xd8\xff no image")
     (tmp_path / "in" / "notes.txt").write_text("not read")
     said = []
     place = tmp_path / "out.parquet"
@@ -125,9 +127,10 @@ def test_a_folder_of_images(zoo_art, tmp_path):
         batch_size=2,
         say=said.append,
     )
-    assert (done.samples, done.failed, done.first_error[0]) == (5, 1, "b/broken.jpg")
+    named = "b/br\\xf6ken.jpg"
+    assert (done.samples, done.failed, done.first_error[0]) == (5, 1, named)
     (records,) = bulk.Results(place).read()
-    assert records.samples == ["a.png", "c.png", "b/a.bmp", "b/broken.jpg", "b/z.png"]
+    assert records.samples == ["a.png", "c.png", "b/a.bmp", named, "b/z.png"]
     assert [why is None for why in records.errors] == [True, True, True, False, True]
     assert "no image that can be read" in records.errors[3]
     order = [3, 0, 2, None, 1]
@@ -220,6 +223,8 @@ def test_what_is_refused_says_why(context, zoo_art, tmp_path):
     whole = (tmp_path / "turned.npy").read_bytes()
     (tmp_path / "cut.npy").write_bytes(whole[:-5])
     refused("its header tells of", tmp_path / "cut.npy")
+    np.save(tmp_path / "complex.npy", x.astype(complex))
+    refused("has the element type complex", tmp_path / "complex.npy")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     refused("no Parquet file", tmp_path / "cut.parquet")
     x[:5].tofile(tmp_path / "x.dat")
@@ -237,6 +242,48 @@ def test_what_is_refused_says_why(context, zoo_art, tmp_path):
     np.save(tmp_path / "both" / "x.npy", x)
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "both" / "y.png")
     refused("holds images and other files", tmp_path / "both")
+
+
+def test_what_is_beside_the_inputs_and_what_is_lost_is_told(zoo_art, tmp_path):
+    """Labels in an .npz, and chunks of Zarr's that are not there."""
+    x, said = images(9), []
+    context = Context(zoo_art.manifest, None, None, said.append)
+    np.savez(tmp_path / "x.npz", image=x, labels=np.arange(9))
+    source = open_input(tmp_path / "x.npz", context)
+    np.testing.assert_array_equal(source.read(0, 9).blocks[0].feed["image"], x)
+    np.savez(tmp_path / "t.npz", image=x, target=np.arange(9))
+    with pytest.raises(InputError, match="holds 'image', 'target'"):
+        open_input(tmp_path / "t.npz", context)
+    zarr = pytest.importorskip("zarr")
+    for name, shards in (("plain", None), ("sharded", (6, *x.shape[1:]))):
+        place = tmp_path / f"{name}.zarr"
+        zarr.create_array(place, data=x, chunks=(3, *x.shape[1:]), shards=shards)
+        open_input(place, context)
+        assert len(said) == 1
+    next((tmp_path / "plain.zarr" / "c" / "1").rglob("0")).rename(tmp_path / "lost")
+    open_input(tmp_path / "plain.zarr", context)
+    assert "left out of" in said[0]
+    assert "labels" in said[0]
+    assert said[1].startswith("1 of 3 chunks of the array 'image' are not there and are read as 0")
+
+
+def test_a_flipped_bit_in_parquet_is_noticed_where_pages_have_checksums(zoo_art, tmp_path):
+    x = images(40)
+    column = pa.array(list(x.reshape(40, -1)))
+    pq.write_table(
+        pa.table({"image": column}), tmp_path / "x.parquet", compression="none",
+        use_dictionary=False, write_page_checksum=True,
+    )  # fmt: skip
+    bulk.run(zoo_art, tmp_path / "x.parquet", tmp_path / "out.parquet")
+    part = next((tmp_path / "out.parquet").glob("part-*"))
+    for path in (tmp_path / "x.parquet", part):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"x\.parquet is damaged: .*CRC"):
+        bulk.run(zoo_art, tmp_path / "x.parquet", tmp_path / "again.parquet")
+    with pytest.raises(ArtefactError, match="is damaged"):
+        list(bulk.Results(tmp_path / "out.parquet").read())
 
 
 def test_a_damaged_member_is_noticed_where_it_is_read(context, tmp_path):

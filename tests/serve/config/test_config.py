@@ -147,6 +147,8 @@ def test_a_container_starts_the_command_with_its_own_files(tmp_path):
 def test_a_container_has_what_takes_texts_apart(tmp_path):
     write("docker", words_artefact(tmp_path), tmp_path / "d")
     assert "'probegen[serve,text]==" in (tmp_path / "d/Dockerfile").read_text()
+    with pytest.raises(SpecError, match="no name of an image"):
+        write("docker", tmp_path / "words.onnx", tmp_path / "e", Options(image="a\nRUN b"))
 
 
 # -- TensorFlow Serving ------------------------------------------------------------------------
