@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probegen.errors import MissingFolderError, ProbegenError, WriteError
+from probegen.text import shortened
 
 #: Where an exception holds the path of the layer in whose call it was raised.
 _LAYER = "probegen_layer"
@@ -81,6 +82,14 @@ def cause(error: BaseException) -> str:
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return said if said.endswith((".", "!", "?", "...")) else f"{said}."
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the first line of what an exception says, without what Keras puts around it."""
+    text = str(error).strip().replace("\x1b[1m", "").replace("\x1b[0m", "")
+    lines = [line.strip() for line in text.split("\n")]
+    said = [s for s in lines if s and not s.startswith(("Exception encountered", "Arguments rec"))]
+    return shortened(said[0] if said else type(error).__name__, 300)
 
 
 def within_layer(error: Exception, path: str) -> None:

@@ -345,12 +345,25 @@ def _integers(
     if top is None and wanted.dtype == "uint8" and not tame and row != TIES:
         return rng.integers(0, _BYTES, shape)
     if row == ORDINARY or (tame and top is None):
-        return rng.integers(0, top or 2, shape)
+        return _not_all_padding(rng.integers(0, top or 2, shape), wanted)
     if top is not None:
         return rng.choice(np.unique([0, min(1, top - 1), top - 1]), shape)
     if wanted.dtype.startswith("u"):
         return rng.choice(np.abs(_WHOLE), shape)
     return rng.choice(_WHOLE, shape)
+
+
+def _not_all_padding(values: Array, wanted: InputSpec) -> Array:
+    """Returns the ids of an ordinary sample with the last of the vocabulary in the first place.
+
+    Where all of them are padding, that is: a mean over no tokens is no number.
+    """
+    told, top = wanted.padding, wanted.vocabulary
+    if told is None or told.input != wanted.name or top is None or top - 1 in told.values:
+        return values
+    if values.size and np.isin(values, told.values).all():
+        values.reshape(-1)[0] = top - 1
+    return values
 
 
 def _padded(values: Array, row: str) -> Array:

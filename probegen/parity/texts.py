@@ -174,11 +174,13 @@ def _others(described: Manifest, rng: np.random.Generator) -> dict[str, Array]:
 def _of_words(
     tokenizer: Tokenizer, spec: TextSpec, described: Manifest, rng: np.random.Generator, count: int
 ) -> str:
-    """Returns a text of some words of the vocabulary."""
+    """Returns a text of some words of the vocabulary; not an empty one, which may have no mean."""
     if not tokenizer.words:
         return " ".join(rng.choice(tokenizer.tokens(()), count).tolist())
     into = next(i for i in described.inputs if i.name == spec.makes[IDS])
-    return tokenizer.decode(rng.integers(0, into.vocabulary or _WORDS, count).tolist())
+    known = into.vocabulary or _WORDS
+    text = tokenizer.decode(rng.integers(0, known, count).tolist())
+    return text if text.strip() else tokenizer.decode([known - 1] * count)
 
 
 def _check_same(

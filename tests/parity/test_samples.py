@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from probegen.artefact.manifest import InputSpec
+from probegen.artefact.manifest import InputSpec, Padding
 from probegen.parity import samples as drawing
 
 OWN = frozenset({1, 2, 4, 8, 13, 32, 64})
@@ -103,6 +103,16 @@ def test_whole_numbers_stand_around_each_boundary():
     assert flags[2].all()
     assert not flags[1].any()
     assert flags[0].any() and not flags[0].all()  # noqa: PT018
+
+
+def test_an_ordinary_sample_is_not_all_padding():
+    described = manifest(
+        spec("x", "int32", (None, 1), ("batch", "time"), vocabulary=2, padding=Padding("x", (0.0,)))
+    )
+    rows, sizes = [drawing.ORDINARY] * 20 + [drawing.ZEROS], next(iter(drawing.rungs(OWN)))[0]
+    drawn = drawing.draw(described, rows, sizes, np.random.default_rng(0)).feed["x"]
+    assert drawn[:-1].all()
+    assert not drawn[-1].any()
 
 
 def test_variants_of_given_samples():

@@ -1,12 +1,15 @@
 """Texts in the verification: a runtime that takes them apart otherwise is found."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 import probegen as pg
+from probegen import runtime
 from probegen.errors import InputError, VerificationError
-from probegen.runtime.texts import lookup, vectorization
+from probegen.parity.texts import _made_up
+from probegen.runtime.texts import Texts, lookup, vectorization
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,14 @@ def test_given_texts(model, artefact):
     assert not report.generated
     with pytest.raises(InputError, match="no words in it"):
         pg.verify(artefact, model, [" ", ""])
+
+
+def test_words_that_are_made_up_are_not_empty_texts(artefact):
+    manifest = runtime.load(artefact).manifest
+    rng = np.random.default_rng(0)
+    for _ in range(9):  # one word a text, and several
+        drawn = [_made_up(Texts(manifest), manifest, rng, part)["text"] for part in (0, 1)]
+        assert all(text.strip() for text in np.concatenate(drawn).reshape(-1))
 
 
 def test_a_planted_fault_beside_other_inputs(tmp_path, monkeypatch):

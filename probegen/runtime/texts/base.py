@@ -83,6 +83,14 @@ def without_padding(ids: Sequence[int], padding: int) -> list[int]:
     return row
 
 
+def one_hot_positions(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the axes before those of the words, where Keras makes `one_hot` of strings.
+
+    Each string has a row of words by itself; a last axis of one string is left out.
+    """
+    return tuple(shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape)
+
+
 def padded(
     rows: Sequence[Sequence[int]],
     length: int | None,

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.texts import IDS
+from probegen.runtime.texts.base import one_hot_positions
 from probegen.runtime.texts.fingerprint import fingerprint
-from probegen.runtime.texts.lookup import COUNT, INT
+from probegen.runtime.texts.lookup import COUNT, INT, ONE_HOT
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +36,9 @@ class Hashing:
         bins = np.array([self._bin(text) for text in texts.reshape(-1).tolist()], np.int64)
         if self.words:
             return {IDS: bins.reshape(texts.shape).astype(self._dtype)}
+        if self._mode == ONE_HOT:  # each string by itself
+            each = np.eye(self._bins, dtype=self._dtype)[bins]
+            return {IDS: each.reshape(*one_hot_positions(texts.shape), self._bins)}
         counts = np.zeros((len(texts), self._bins), self._dtype)
         for row, found in zip(counts, bins.reshape(len(texts), -1), strict=True):
             np.add.at(row, found, 1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from probegen.artefact.texts import IDS
 from probegen.errors import InputError
-from probegen.runtime.texts.base import shown, unpacked, without_padding
+from probegen.runtime.texts.base import one_hot_positions, shown, unpacked, without_padding
 from probegen.runtime.texts.fingerprint import fingerprint
 
 Array = npt.NDArray[Any]
@@ -87,6 +87,9 @@ class Lookup:
         if self._is_int:
             flat = self.ids(texts.reshape(-1).tolist())
             return {IDS: np.array(flat, self._dtype).reshape(texts.shape)}
+        if self._mode == ONE_HOT:  # each string by itself
+            each = self.counted([self.ids([text]) for text in texts.reshape(-1).tolist()])
+            return {IDS: each.reshape(*one_hot_positions(texts.shape), each.shape[-1])}
         rows = texts.reshape(len(texts), -1).tolist()
         return {IDS: self.counted([self.ids(row) for row in rows])}
 

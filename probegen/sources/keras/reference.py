@@ -40,7 +40,7 @@ from probegen.sources.keras.stepwise import states_by_steps
 from probegen.sources.keras.tape import explain_run, refuse_tables
 from probegen.sources.keras.traced_once import trace_once
 from probegen.sources.keras.unchanged import states_of, unchanged
-from probegen.text import shortened
+from probegen.stages import one_line
 
 Array = npt.NDArray[Any]
 
@@ -169,7 +169,7 @@ class KerasReference:
                 raise VerificationError(
                     f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
                     f"inputs of the shapes {[list(v.shape) for v in feed.values()]}: "
-                    f"{cause(error)} Other samples may work (samples=, --samples); verify=False "
+                    f"{one_line(error)} Other samples may work (samples=, --samples); verify=False "
                     "(--no-verify) leaves the comparison out."
                 ) from error
         return {
@@ -382,7 +382,7 @@ class KerasReference:
 
     def cause_of(self, error: Exception) -> str:
         """Returns on one line what an exception of the model says."""
-        return cause(error)
+        return one_line(error)
 
     def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
         """Says why the source model cannot run on inputs, None where it can.
@@ -394,7 +394,7 @@ class KerasReference:
         try:
             calls = self._watched(feed)
         except Exception as error:
-            return cause(error)
+            return one_line(error)
         for call in calls:
             for value in call.outputs:
                 if tf.is_tensor(value) and 0 in tuple(value.shape):
@@ -424,7 +424,7 @@ class KerasReference:
         try:
             calls = self._watched(feed)
         except Exception as error:
-            return f"A run of it to find out where ends in: {cause(error)}"
+            return f"A run of it to find out where ends in: {one_line(error)}"
         made = [c for c in calls if _bad(c.outputs) and not _bad(c.inputs)]
         inner = [c for c in made if not any(d.path.startswith(f"{c.path}/") for d in made)]
         if inner:
@@ -462,17 +462,6 @@ def _bad(tensors: Sequence[Any]) -> bool:
         and not bool(tf.reduce_all(tf.math.is_finite(tf.cast(t, tf.float64))))
         for t in tensors
     )
-
-
-def cause(error: BaseException) -> str:
-    """Returns what an exception says, on one line and without what Keras puts around it."""
-    text = str(error).strip()
-    lines = [
-        line.strip() for line in text.replace("\x1b[1m", "").replace("\x1b[0m", "").split("\n")
-    ]
-    said = [s for s in lines if s and not s.startswith(("Exception encountered", "Arguments rec"))]
-    first = said[0] if said else type(error).__name__
-    return shortened(first, 300)
 
 
 def _variables(model: Any) -> list[Any]:

@@ -20,6 +20,7 @@ FED = [*TEXTS, "a", "a", "", "red"]
         {"mask_value": "a"},
         {"mask_value": "a", "output_mode": "multi_hot"},
         {"output_mode": "count"},
+        {"output_mode": "one_hot"},
         {"num_bins": 1, "mask_value": "a"},
     ],
     ids=str,
@@ -29,7 +30,7 @@ def test_options(options, shape):
     texts = FED[: len(FED) // 5 * 5]
     made = hashing.made_from(settings_of(layer, "bins")).encode(as_array(texts).reshape(shape))
     expected = np.asarray(layer(np.array(as_tensor(texts)).reshape(shape)))
-    assert made["ids"].dtype == expected.dtype
+    assert (made["ids"].dtype, made["ids"].shape) == (expected.dtype, expected.shape)
     np.testing.assert_array_equal(made["ids"], expected)
 
 

@@ -43,6 +43,16 @@ def test_options(options):
     np.testing.assert_array_equal(made, expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2, 1), (6,)], ids=str)
+def test_one_hot_of_each_word(shape):
+    layer = layers.StringLookup(vocabulary=["b", "a"], output_mode="one_hot", mask_token="")
+    texts = as_array(["a", "b", "c", "", "dd", "a"]).reshape(shape)
+    made = lookup.made_from(settings_of(layer, "x")).encode(texts)["ids"]
+    expected = np.asarray(layer(np.array(texts.tolist())))
+    assert made.shape == expected.shape
+    np.testing.assert_array_equal(made, expected)
+
+
 def test_several_words_a_sample():
     layer = layers.StringLookup(vocabulary=["b", "a"], num_oov_indices=2)
     texts = [["a", "b", "c"], ["", "dd", "a"]]

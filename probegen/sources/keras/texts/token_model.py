@@ -17,11 +17,13 @@ import tensorflow as tf
 
 from probegen.artefact.texts import TextSpec
 from probegen.errors import ExportError
+from probegen.runtime.texts.lookup import INT, ONE_HOT
 from probegen.sources.keras.capture import layer_paths
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.texts import TextLayer, text_layers
 from probegen.sources.keras.texts.standing_in import standing_in
 from probegen.sources.keras.unchanged import unchanged
+from probegen.stages import one_line
 
 #: What is fed to see whether texts reach a text layer as they are: changed by whatever changes
 #: letters, punctuation or white space.
@@ -191,10 +193,9 @@ def _watch(model: KerasModel) -> list[_Seen]:
         try:
             model.call_untouched(flat)
         except tf.errors.OpError as error:
-            said = str(error).splitlines()[0]
             raise ExportError(
-                f"the model {model.model.name!r} does not run on texts ({said}), so that it cannot "
-                "be cut behind its text layers."
+                f"the model {model.model.name!r} does not run on texts ({one_line(error)}), so that "
+                "it cannot be cut behind its text layers."
             ) from error
     if not seen:
         names = [
@@ -244,6 +245,13 @@ def _described(model: KerasModel, call: _Seen) -> tuple[int, _Seen, TextSpec]:
         if alike and (fed.reshape(-1) == got.reshape(-1)).all():
             sizes = tuple(None if n is None else int(n) for n in spec.shape)
             settings = dict(call.kind.settings(call.layer, call.path))
+            if settings.get("mode", INT) not in (INT, ONE_HOT) and len(fed.shape) > 2:
+                raise ExportError(
+                    f"the layer {call.path!r} counts (output_mode={settings['mode']!r}) over the "
+                    f"first of the axes {list(spec.shape[1:])} of strings, which the runtime does "
+                    "not: give it strings of one axis, or export to SavedModel "
+                    "(format='savedmodel')."
+                )
             text = TextSpec(model.input_names[place], sizes, {}, settings, call.path)
             return place, call, text
     raise ExportError(

@@ -222,6 +222,17 @@ def backwards():
     return keras.Model([x, text], [names(x), head(words()(text))])
 
 
+def turned_round():
+    x = keras.Input((1,), dtype="string", name="text")
+    return keras.Model(x, layers.StringLookup(vocabulary=["a"], invert=True)(x))
+
+
+def counted_in_two():
+    x = keras.Input((2, 3), dtype="string", name="text")
+    given = layers.StringLookup(vocabulary=["a"], output_mode="count", name="words")(x)
+    return keras.Model(x, layers.Dense(1)(given))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -231,6 +242,8 @@ def backwards():
         (own_standard, r"'words' has a function of your own as standardize=.*SavedModel"),
         (own_split, r"'words' has a function of your own as split="),
         (backwards, "string|invert"),
+        (turned_round, r"does not run on texts \(.*Cast string to int64"),
+        (counted_in_two, r"'words' counts \(output_mode='count'\) over the first of the axes"),
     ],
 )
 def test_what_cannot_be_cut(make, message, tmp_path):
