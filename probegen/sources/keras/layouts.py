@@ -152,9 +152,21 @@ class Layouts:
         for a, b in pairs:
             if not a or not b:  # a weight's first axis is no batch
                 continue
-            if known[a] is not None and there[b] is None and known[a] not in (*there, *new):
+            if known[a] is None or there[b] is not None or known[a] in (*there, *new):
+                continue
+            if known[a] != CHANNEL or not _one_feature_each(start, end, a, b):
                 new[b] = known[a]
         return any(new) and self._learn(end, new)
+
+
+def _one_feature_each(before: Any, after: Any, a: int, b: int) -> bool:
+    """Tells whether an axis gets a last one of one entry behind it: `[24]` becomes `[24, 1]`.
+
+    That is how a series of one feature, or its forecast, is made of a vector, whose entries are the
+    steps then. What is multiplied with a map by channels tells so by the map.
+    """
+    rank = before.shape.rank
+    return bool(a == b == rank - 1 and after.shape.rank == rank + 1 and after.shape[-1] == 1)
 
 
 _Tier = Callable[[Any, int, bool, int], Names | None]

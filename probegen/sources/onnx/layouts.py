@@ -344,7 +344,8 @@ class Layouts:
         source, result = node.inputs[0] if node.inputs else None, node.outputs[0]
         changed = False
         if there is not None and source in self._known:
-            changed |= self._learn(result, there(self._known[source]))
+            names = there(self._known[source])
+            changed |= self._learn(result, _of_one_feature(names, self._known[source], result))
         if back is not None and result in self._known:
             changed |= self._learn(source, back(self._known[result]))
         if there is None and not node.domain:
@@ -372,6 +373,18 @@ class Layouts:
                 names = [n if s else None for n, s in zip(self._known[result], same, strict=True)]
                 changed |= self._learn(value, names)
         return changed
+
+
+def _of_one_feature(names: _Names, before: _Names, made: ir.Value) -> _Names:
+    """Returns what becomes of names where a last axis of one entry is added: `[24]` -> `[24, 1]`.
+
+    Entries that were channels are steps then, of one feature: nothing is carried to them.
+    """
+    last, shape = len(before) - 1, shape_of(made)
+    added = shape is not None and len(shape) == len(names) == len(before) + 1 and shape[-1] == 1
+    if added and before and before[-1] == CHANNEL == names[last]:
+        return (*names[:last], None, *names[last + 1 :])
+    return names
 
 
 def _named_batch(fed: Sequence[Sequence[Dim]]) -> str | None:

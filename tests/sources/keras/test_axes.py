@@ -426,6 +426,18 @@ def test_classes_that_stand_first():
 
 
 @pytest.mark.parametrize(
+    "add_axis", [layers.Reshape((6, 1)), lambda y: keras.ops.expand_dims(y, -1)], ids=["r", "e"]
+)
+def test_a_vector_with_one_feature_each_is_a_series(add_axis):
+    """A forecast of six steps of one feature: the steps were its features, and 1 its steps."""
+    x = keras.Input((None, 3), name="x")
+    model = keras.Model(x, add_axis(layers.Dense(6, name="y")(layers.GlobalMaxPooling1D()(x))))
+    described = pg.instrument(model, pg.Saliency(target=("steps", 0))).manifest
+    assert described.outputs[0].axes == ("batch", "step", "unit")
+    assert described.output("saliency/x").shape == (None, 6, None)
+
+
+@pytest.mark.parametrize(
     ("before", "after", "pairs"),
     [
         ((None, 9, 8), (None, 9, 8, 1), ((0, 0), (1, 1), (2, 2))),

@@ -303,6 +303,20 @@ def test_the_width_of_an_image_that_is_read_from_left_to_right() -> None:
     assert found["t"][1] == "batch"
 
 
+def test_a_vector_with_one_feature_each_is_a_series() -> None:
+    found, _ = _axes(
+        """
+        g (float[N,7,3] x) => (float[N,6,1] y) <int64[1] last = {-1}, int64[1] time = {1}> {
+          mean = ReduceMean <keepdims = 0> (x, time)
+          flat = MatMul(mean, w)
+          y = Unsqueeze(flat, last)
+        }""",
+        w=_weights(3, 6),
+    )
+    assert found["flat"] == ("batch", "channel")
+    assert found["y"] == ("batch", "time", "channel")
+
+
 def test_axes_of_size_1_that_are_taken_out_without_being_named() -> None:
     found, _ = _axes(
         """
