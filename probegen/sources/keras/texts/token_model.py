@@ -194,8 +194,8 @@ def _watch(model: KerasModel) -> list[_Seen]:
             model.call_untouched(flat)
         except tf.errors.OpError as error:
             raise ExportError(
-                f"the model {model.model.name!r} does not run on texts ({one_line(error)}), so that "
-                "it cannot be cut behind its text layers."
+                f"the model {model.model.name!r} does not run on texts ({one_line(error)}), so "
+                "that it cannot be cut behind its text layers."
             ) from error
     if not seen:
         names = [
