@@ -375,7 +375,9 @@ class Layouts:
         return changed
 
 
-def _of_one_feature(names: _Names, before: _Names, made: ir.Value) -> _Names:
+def _of_one_feature(
+    names: Sequence[str | None], before: _Names, made: ir.Value
+) -> Sequence[str | None]:
     """Returns what becomes of names where a last axis of one entry is added: `[24]` -> `[24, 1]`.
 
     Entries that were channels are steps then, of one feature: nothing is carried to them.
