@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,8 +54,8 @@ _BATCHES, _SIZES = (3, 5), (6, 9)
 _ALONE = 0.1
 _MIXED = "answers by what else is in the batch"
 #: What probegen says of a model that answers by where in the batch a sample stands: alone, the
-#: first one is predicted as it is there.
-_STANDS = "where among them a sample stands"
+#: first one is predicted as it is there. And of explanations that change with the other samples.
+_TOLD = re.compile("where among them a sample stands|depends on the other samples")
 #: What the length of an attribution counts as, where it is shorter: rounding of gradients that
 #: cancel out.
 _SHORTEST = 1e-3
@@ -203,7 +204,9 @@ def attempt(
     except Exception as error:
         differs = isinstance(error, FoundError)
         # The loudest sample may tell what is silence in the others: each row is asked only here.
-        if (differs or _STANDS in str(error)) and _mixes_any(witnesses, feeds, expected, coarsest):
+        if (differs or _TOLD.search(str(error))) and _mixes_any(
+            witnesses, feeds, expected, coarsest
+        ):
             return Outcome(case.key, INVALID, _MIXED)
         if differs:
             return Outcome(case.key, DIFFERS, str(error))
@@ -270,11 +273,28 @@ def _mixes_any(
     expected: Sequence[Sequence[Array]],
     policy: str,
 ) -> bool:
-    """Tells whether any sample of some batches has other predictions when it is alone."""
+    """Tells whether any sample of some batches is another one alone or among copies of itself.
+
+    Alone it may have other predictions, among copies other slopes: a maximum over all samples hands
+    gradients on to the loudest of them.
+    """
     return any(
-        _mixes_samples(told, feed, y, policy, row)
+        _mixes_samples(told, feed, y, policy, row) or _mixes_slopes(told, feed, policy, row)
         for told, feed, y in zip(witnesses, feeds, expected, strict=True)
         for row in range(len(feed[0]))
+    )
+
+
+def _mixes_slopes(witness: Witness, feed: Sequence[Array], policy: str, row: int) -> bool:
+    """Tells whether scores of a sample or their slopes are others among copies of it."""
+    same = [np.repeat(x[row : row + 1], len(x), axis=0) for x in feed]
+    try:
+        pairs = zip(witness.slopes_of_all(feed), witness.slopes_of_all(same), strict=True)
+    except Exception:  # what TensorFlow has no gradient of tells nothing
+        return False
+    return any(
+        len(there) == len(here) and off(there[row], here[row]) > GRADIENTS * limit(policy)
+        for here, there in pairs
     )
 
 

@@ -126,6 +126,23 @@ class Witness:
         same = [np.repeat(x[row : row + 1], len(x), axis=0) for x in feed]
         return [y[row : row + 1] for y in self.predictions(same)]
 
+    def slopes_of_all(self, feed: Sequence[Array]) -> list[Array]:
+        """Returns the scores of all outputs, and gradients of a sum of them all, by samples.
+
+        The sum weighs each score by a number of its own, so that none makes up for another.
+        """
+        fed = [tf.convert_to_tensor(x) for x in feed]
+        floating = [x for x in fed if x.dtype.is_floating]
+        rng = np.random.default_rng(3)
+        with tf.GradientTape() as tape:
+            tape.watch(floating)
+            scores = _called(self._network(("all", True), self._logits), fed)
+            wide = [tf.cast(y, tf.float64) for y in scores]
+            weights = (rng.uniform(0.5, 1.5, y.shape[1:]) for y in wide)
+            total = tf.add_n([tf.reduce_sum(y * w) for y, w in zip(wide, weights, strict=True)])
+        found = [g for g in tape.gradient(total, floating) if g is not None]
+        return [keras.ops.convert_to_numpy(tf.convert_to_tensor(x)) for x in (*scores, *found)]
+
     def behind(self, feed: Sequence[Array]) -> Witness:
         """Returns the witness of what a series goes on with behind another."""
         self.predictions(feed)

@@ -36,7 +36,11 @@ from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
-from probegen.parity.samples_apart import check_explanations_apart, check_samples_apart
+from probegen.parity.samples_apart import (
+    check_explanations_apart,
+    check_samples_apart,
+    more_ordinary,
+)
 from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
@@ -192,7 +196,7 @@ def measure(
         if described.gate:
             got |= _further_off(_unexplained(art, reference, drawn), got, expected)
         calls.append(Call(place, batch, asked, got, expected))
-    notes.append(_check_calls(described, program, calls, art, reference, seen=pictures is None))
+    notes.append(_check_calls(described, program, calls, art, reference, pictures, bool(notes[0])))
     predicted = _predicted_alone(art, reference, alone, len(calls))
     same = reference.shares_gradients_with(art.engine.name)
     comparison = Comparison(
@@ -221,7 +225,8 @@ def _check_calls(
     calls: Sequence[Call],
     art: runtime.Artefact,
     reference: RowsReference,
-    seen: bool,
+    pictures: OverPictures | None,
+    suspected: bool,
 ) -> str:
     """Refuses what artefact and reference agree on, and which explains no sample nonetheless.
 
@@ -231,7 +236,8 @@ def _check_calls(
         calls: calls of the artefact.
         art: the artefact.
         reference: what it is held against.
-        seen: whether it takes what the model takes, and not pictures before their preprocessing.
+        pictures: its outputs that lie over pictures, where it has some.
+        suspected: whether predictions of hard samples depend on each other.
 
     Returns:
         What to say where samples depend on others that are unlike them; `""` otherwise.
@@ -239,12 +245,17 @@ def _check_calls(
     Raises:
         VerificationError: samples depend on each other, or numbers cancel to their rounding.
     """
-    note = ""
-    if seen:
-        run = functools.partial(_explained, art, reference)
-        note = check_explanations_apart(
-            program.plan, calls[0], run, program.source.name, reference.computed_in
-        )
+    asks = described.groups_input is not None or described.region_input is not None
+    more = () if asks else more_ordinary(described, reference, calls[0].batch)
+    note = check_explanations_apart(
+        program.plan,
+        calls[0],
+        functools.partial(_explained, art, reference, described, pictures),
+        program.source.name,
+        reference.computed_in,
+        further=(batch.feed for batch, _ in more),
+        suspected=suspected,
+    )
     hard = [c.batch.hard for c in calls]
     check_cancellation(described, [c.expected for c in calls], hard)
     return note
@@ -272,15 +283,21 @@ def _predicted_alone(
 
 
 def _explained(
-    art: runtime.Artefact, reference: RowsReference, feed: Mapping[str, Array], target: Array | None
+    art: runtime.Artefact,
+    reference: RowsReference,
+    described: Manifest,
+    pictures: OverPictures | None,
+    feed: Mapping[str, Array],
+    target: Array | None,
 ) -> dict[str, Array]:
-    """Returns all outputs for some inputs, samples first."""
-    described = art.manifest
+    """Returns all outputs for some inputs, samples first; over pictures, as they were before."""
     own = {spec.name: feed[spec.name] for spec in described.inputs}
     groups = feed[GROUPS_INPUT] if described.groups_input else None
     region = feed[REGION_INPUT] if described.region_input else None
     result = art.run(own, target=target, groups=groups, region=region)
-    arrays = {o.name: np.asarray(result[o.name].array) for o in art.manifest.outputs}
+    arrays = {o.name: np.asarray(result[o.name].array) for o in described.outputs}
+    if pictures is not None:
+        arrays |= pictures.in_own_size(feed, target)
     return reference.arranged(arrays, reference.rows(feed))
 
 

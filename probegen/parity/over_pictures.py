@@ -82,10 +82,7 @@ class OverPictures:
         Raises:
             VerificationError: the artefact gave something else than these in the pictures' size.
         """
-        fed = dict(batch.feed)
-        if target is not None:
-            fed[TARGET_INPUT] = target
-        found = self._run(self._names, fed)
+        found = self.in_own_size(batch.feed, target)
         for name, heat in found.items():
             spec = self._plan.manifest.output(name)
             wanted = self._source.over_input(self._plan, name, heat, batch.feed)
@@ -104,6 +101,11 @@ class OverPictures:
                     f"size of the pictures ({figures.fault()})."
                 )
         return found
+
+    def in_own_size(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns these outputs for some inputs and targets, in the size of the model's tensors."""
+        asked = {} if target is None else {TARGET_INPUT: target}
+        return self._run(self._names, {**feed, **asked})
 
 
 def _in_onnxruntime(program: Program) -> _Run:

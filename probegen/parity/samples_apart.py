@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,26 @@ from probegen.parity.trials import Tried, two_ordinary
 from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.sources.base import Program, Reference
-from probegen.sources.mixed_samples import explained_predictions, mixing_of_samples
+from probegen.sources.mixed_samples import (
+    explained_predictions,
+    mixing_by_size,
+    mixing_of_samples,
+)
 
 Array = npt.NDArray[Any]
 
 #: Ordinary samples that may move each other.
 _SEVERAL = 2
+#: How many copies of a sample are predicted at once beside one alone, where a sample has no more
+#: numbers than that.
+_MANY, _FEW_NUMBERS = 17, 2**14
 _BESIDE_OTHERS = (
     "It does so beside samples of another kind: silence, or what is a hundred times as loud. Alone "
-    "and among samples of one kind each is explained by itself; where kinds come together, compile "
-    "it for one sample at a time with dynamic_batch=False (--static-batch)."
+    "and among samples of one kind each of those tried is explained by itself; where kinds come "
+    "together, compile it for one sample at a time with dynamic_batch=False (--static-batch)."
 )
+#: How many more batches of ordinary samples are tried where hard ones depend on each other.
+_MORE = 4
 
 
 def check_samples_apart(
@@ -75,7 +84,22 @@ def check_samples_apart(
         among = _predicted(batch, usual, reference)
         if among is None or _mixed(described, reference, among, ordinary, name):
             raise VerificationError(_refused(described, mixed))
-    return "" if mixed is None else f"{mixed[1]} {_BESIDE_OTHERS}"
+    if mixed is None:
+        return ""
+    for fresh in more_ordinary(described, reference, batch):
+        if (more := _mixed(described, reference, fresh, range(fresh[0].size), name)) is not None:
+            raise VerificationError(_refused(described, more))
+    return f"{mixed[1]} {_BESIDE_OTHERS}"
+
+
+def more_ordinary(described: Manifest, reference: Reference, batch: Batch) -> Iterator[Tried]:
+    """Yields further batches of ordinary samples, to tell whether these depend on each other.
+
+    None beside samples that a user gave, who knows what is ordinary.
+    """
+    if not batch.source:
+        for seed in range(1, 1 + _MORE):
+            yield from two_ordinary(described, reference, np.random.default_rng(seed))
 
 
 def check_explanations_apart(
@@ -84,6 +108,8 @@ def check_explanations_apart(
     run: Callable[[Mapping[str, Array], Array | None], Mapping[str, Array]],
     name: str,
     computed_in: str,
+    further: Iterable[Mapping[str, Array]] = (),
+    suspected: bool = False,
 ) -> str:
     """Refuses explanations of a sample that change with the other samples of its batch.
 
@@ -103,6 +129,8 @@ def check_explanations_apart(
         run: computes the outputs for inputs and targets, samples first.
         name: of the source model.
         computed_in: the coarsest element type on the way.
+        further: inputs of more ordinary samples, which are looked at where hard ones move.
+        suspected: look at these in any case.
 
     Returns:
         What to say where it moves beside hard samples alone, `""` otherwise.
@@ -116,29 +144,42 @@ def check_explanations_apart(
     if not outputs or batch.size < 2 or ORDINARY not in batch.rows:
         return ""
     row = batch.rows.index(ORDINARY)
-    target = None if call.target is None else np.broadcast_to(call.target, (batch.size,))
-    same = None if target is None else np.full_like(target, target[row])
+    asked = None if call.target is None else np.broadcast_to(call.target, (batch.size,))
+
+    def moves(feed: Mapping[str, Array], row: int) -> str:
+        """Says which explanation of a sample is another among copies; `""` where none is."""
+        rows = count_rows(feed, described.inputs)
+        target = None if asked is None else asked[:rows]
+        same = None if target is None else np.full_like(target, target[row])
+        alone, once = run(_copies(feed, described, row), same), run(feed, target)
+        moving = [o for o in outputs if _moves(o, once, alone, row, computed_in)]
+        # An engine may add up in any order.
+        again = run(feed, target) if moving else once
+        steady = (o for o in moving if not _moves(o, once, again, row, computed_in))
+        return next((_by_how_much(o, once, alone, row) for o in steady), "")
+
+    same = None if asked is None else np.full_like(asked, asked[row])
     alone = run(_copies(batch.feed, described, row), same)
+    note = ""
+    if any(_moves(o, call.got, alone, row, computed_in) for o in outputs):
+        usual = _beside_ordinary(batch, described)
+        if moved := moves(batch.feed if usual is None else usual, row):
+            raise VerificationError(_refused_explanation(moved, name))
+        note = moves(batch.feed, row)
+    for fresh in further if note or suspected else ():
+        if moved := next(filter(None, (moves(fresh, row) for row in range(_SEVERAL))), ""):
+            raise VerificationError(_refused_explanation(moved, name))
+    return f"{note}. {_BESIDE_OTHERS}" if note else ""
 
-    def moves_beside(feed: Mapping[str, Array]) -> str:
-        # What was kept of the call has its ties settled; and an engine may add up in any order.
-        once, again = run(feed, target), run(feed, target)
-        steady = [o for o in outputs if not _moves(o, once, again, row, computed_in)]
-        moving = (o for o in steady if _moves(o, once, alone, row, computed_in))
-        return next((_by_how_much(o, once, alone, row) for o in moving), "")
 
-    if not any(_moves(o, call.got, alone, row, computed_in) for o in outputs):
-        return ""
-    usual = _beside_ordinary(batch, described)
-    if moved := moves_beside(batch.feed if usual is None else usual):
-        raise VerificationError(
-            f"{moved}, though predictions of {name!r} do not, or hardly. A maximum, minimum or sum "
-            "over the batch axis (that of a mel spectrogram's dynamic range, say) does so. Compile "
-            "it for one sample at a time with dynamic_batch=False (--static-batch), or let the "
-            "model treat each sample by itself."
-        )
-    moved = moves_beside(batch.feed)
-    return f"{moved}. {_BESIDE_OTHERS}" if moved else ""
+def _refused_explanation(moved: str, name: str) -> str:
+    """Says why explanations that change with other ordinary samples are none."""
+    return (
+        f"{moved}, though predictions of {name!r} do not, or hardly. A maximum, minimum or sum "
+        "over the batch axis (that of a mel spectrogram's dynamic range, say) does so. Compile "
+        "it for one sample at a time with dynamic_batch=False (--static-batch), or let the "
+        "model treat each sample by itself."
+    )
 
 
 def _by_how_much(
@@ -212,7 +253,7 @@ def _mixed(
     """
     batch, before = tried
     named = {output: before[output] for output in explained_predictions(described)}
-    each = _predicted_among_copies(described, reference, batch, rows)
+    each = list(_predicted_among_copies(described, reference, batch, rows))
     large, computed_in = ~np.array(batch.hard), reference.computed_in
     open_batch = fixed_batch(described.inputs) is None
     moved = (
@@ -222,11 +263,46 @@ def _mixed(
         for row, after in each
     )
     found = next((m for m in moved if m is not None), None)
+    if found is None and open_batch and not any(batch.hard[row] for row in rows):
+        found = _mixed_by_size(described, reference, batch, dict(each[:_SEVERAL]))
     if found is None:
         return None
     output, said, way_out = found
     depends = f"what {name!r} predicts for a sample depends on the other samples of its batch"
     return output, f"{depends}: {said}", way_out
+
+
+def _mixed_by_size(
+    described: Manifest,
+    reference: Reference,
+    batch: Batch,
+    among_copies: Mapping[int, Mapping[str, Array]],
+) -> tuple[str, str, str] | None:
+    """Returns which explained prediction of samples depends on how many there are; None where none.
+
+    Each of the samples has to show it: rounding, which is another in batches of other sizes, may
+    break a tie of one.
+
+    Args:
+        described: what the artefact gives.
+        reference: the source model.
+        batch: the batch that the samples stand in.
+        among_copies: samples by number -> what is predicted of them among copies, as many as that.
+    """
+    names = explained_predictions(described)
+    numbers = sum(batch.feed[spec.name].size for spec in described.inputs) / batch.size
+    for size in (1, *([_MANY] if numbers <= _FEW_NUMBERS else [])):
+        found = []
+        for row, before in among_copies.items():
+            fed = _taken(batch.feed, described, [row] * size)
+            if reference.cause_of_failure(fed) is None:
+                after = reference.predictions(fed)[0]
+                named = {name: after[name] for name in names}
+                found.append(mixing_by_size(before, named, reference.computed_in))
+        moved = [m for m in found if m is not None]
+        if moved and len(moved) == len(found):
+            return moved[0]
+    return None
 
 
 def _refused(described: Manifest, mixed: tuple[str, str, str]) -> str:

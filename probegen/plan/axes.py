@@ -94,6 +94,12 @@ def prediction_axes(axes: Axes, classes: bool) -> Axes:
     return _called(steps, "class" if classes else "unit")
 
 
+def with_windows(axes: Axes, count: int) -> Axes:
+    """Returns axes with some more behind the batch: of windows that a model joins with it."""
+    names = [WINDOW] if count == 1 else [f"{WINDOW}_{i}" for i in range(count)]
+    return (*axes[:1], *names, *axes[1:])
+
+
 def attention_axes(given: Axes, keys: Sequence[int] = (), steps: int = 0) -> Axes:
     """Returns the axes of attention weights.
 

@@ -39,12 +39,14 @@ class TensorFacts:
         dtype: numpy name of the element type.
         axes: a name for each axis, see `plan.axes`.
         is_float: whether a gradient can live on it.
+        windows: sizes of the axes behind the batch that the model itself joins with it.
     """
 
     shape: Shape
     dtype: str
     axes: Axes
     is_float: bool
+    windows: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

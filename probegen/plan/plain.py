@@ -35,11 +35,13 @@ def _activation(
     view: ModelView, probe: OfLayers, point: ProbePoint, position: int, several: bool
 ) -> PlainOutput:
     ref = TensorRef(point.path, point.call_index, position)
-    names = axes.activation_axes(view.tensor(ref).axes)
+    facts = view.tensor(ref)
+    names = axes.activation_axes(facts.axes)
     part = f":{position}" if len(point.shapes) > 1 else ""
     name = output_name(probe, point.name + part, several)
     dtype = probe.dtype or point.dtypes[position]
-    return _output(probe, point, ref, name, dtype, point.shapes[position], names)
+    made = _output(probe, point, ref, name, dtype, point.shapes[position], names)
+    return dataclasses.replace(made, windows=facts.windows)
 
 
 def _attention(probe: OfLayers, weights: AttentionWeights, several: bool) -> Iterator[PlainOutput]:

@@ -111,12 +111,14 @@ class PlainOutput:
         ref: the layer's output that it is made of.
         probe: what asked for it.
         axes: the axes of that output, before anything is reduced.
+        windows: sizes of the axes behind the batch that the model itself joins with it.
     """
 
     spec: OutputSpec
     ref: TensorRef
     probe: OfLayers
     axes: Axes = ()
+    windows: tuple[int, ...] = ()
 
     @property
     def is_whole_attention(self) -> bool:

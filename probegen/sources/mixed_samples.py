@@ -31,6 +31,11 @@ _ALL_ALIKE = (
     "its own, such as tril(x) of vectors), or"
 )
 
+_ALL_SIZES = (
+    "Let the model treat a sample alike in batches of any size (neither sum over the batch nor "
+    "count its samples), or"
+)
+
 
 def explained_predictions(described: Manifest) -> list[str]:
     """Returns the model's outputs whose scores are explained, not those of layers (`of=`)."""
@@ -83,6 +88,35 @@ def mixing_of_samples(
                 f"{size:.1e}: it depends on where among them a sample stands."
             )
             return name, said, _ALL_ALIKE
+    return None
+
+
+def mixing_by_size(
+    among_copies: Mapping[str, Array],
+    fewer_or_more: Mapping[str, Array],
+    computed_in: str,
+) -> tuple[str, str, str] | None:
+    """Returns which prediction of a sample depends on how many there are; None where none.
+
+    Args:
+        among_copies: explained predictions by name, samples first, of copies of a sample.
+        fewer_or_more: the same of another number of copies.
+        computed_in: the coarsest element type that the model computes in.
+
+    Returns:
+        The same as `mixing_of_samples`.
+    """
+    for name, values in fewer_or_more.items():
+        if values.dtype.kind != "f":
+            continue
+        before, most = among_copies[name], _MOVED.get(computed_in, _MOVED_USUALLY)
+        moved, size = _moved(before, values, 0, np.ones(len(before), bool), 0)
+        if moved > most * size:
+            said = (
+                f"{name!r} of a sample differs by {moved:.1e}, with values up to {size:.1e}, "
+                f"between {len(before)} copies of it and {len(values)}."
+            )
+            return name, said, _ALL_SIZES
     return None
 
 

@@ -63,11 +63,11 @@ def test_differences_that_go_to_another_sample_are_refused(tmp_path: Path, seed:
 
 
 def clipped(ending: str) -> keras.Model:
-    """Returns scores of what lies at most 40 below the largest value of the whole batch."""
+    """Returns scores of what lies at most 80 below the largest value of the whole batch."""
     keras.utils.set_random_seed(3)
     x = keras.Input((5,), name="x")
     level = 10 * ops.log(ops.abs(x) + 1e-2)
-    raised = ops.maximum(level, ops.max(level) - 40)
+    raised = ops.maximum(level, ops.max(level) - 80)
     return keras.Model(x, layers.Dense(3, activation=ending, name="scores")(raised / 40))
 
 
@@ -92,6 +92,40 @@ def test_gradients_that_go_to_another_sample_are_refused(tmp_path: Path) -> None
     with pytest.raises(VerificationError, match="'input_gradient/x' of sample 0 depends on the o"):
         pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_counts_its_samples_is_refused(tmp_path: Path) -> None:
+    """Among as many copies of itself a sample is predicted as before."""
+    x = keras.Input((5,), name="x")
+    count = layers.Lambda(lambda t: t * ops.cast(ops.shape(t)[0], t.dtype) / 7)(x)
+    model = keras.Model(x, layers.Dense(3, activation="tanh", name="scores")(count))
+    with pytest.raises(
+        VerificationError, match=r"'scores' of a sample differs .* copies of it and"
+    ):
+        pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+
+
+def test_what_only_some_ordinary_samples_show_is_refused(tmp_path: Path) -> None:
+    """Where hard samples move, more ordinary ones are drawn than the certificate is of."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((5,), name="x")
+    cut = ops.minimum(x, ops.quantile(x, 0.9))
+    model = keras.Model(x, layers.Dense(3, name="scores")(ops.tanh(layers.Dense(4)(cut))))
+    with pytest.raises(VerificationError, match=r"depends on the other samples.*dynamic_batch"):
+        pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+
+
+def test_explanations_of_pictures_are_held_against_copies(tmp_path: Path) -> None:
+    """What lies over the picture is looked at as it was before."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((9, 7, 3), name="x")
+    mean = layers.GlobalAveragePooling2D()(x)
+    ahead = ops.mean(mean, axis=0, keepdims=True)
+    same = layers.Dense(4)(mean) + 0.5 * layers.Dense(4)(ahead - ops.stop_gradient(ahead))
+    model = keras.Model(x, layers.Dense(3, name="scores")(ops.tanh(same)))
+    image = pg.ImageInput(preset="tf", attributions="input")
+    with pytest.raises(VerificationError, match="'input_gradient/x' of sample 0 depends on the o"):
+        pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx", preprocess=image)
 
 
 def test_one_sample_at_a_time_is_explained(tmp_path: Path) -> None:

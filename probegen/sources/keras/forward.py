@@ -268,6 +268,15 @@ def plain_output(forward: Forward, output: PlainOutput) -> Any:
     elif output.probe.of_weights:
         tensor = forward.attention.weights[output.ref.key][output.ref.position].tensor
     else:
-        tensor = forward.tensor(output.ref)
+        tensor = _with_windows(forward.tensor(output.ref), output.windows)
     found = output.probe.payload(TensorFlowOperations(), tensor, output.axes)
     return tf.cast(found, output.spec.dtype)
+
+
+def _with_windows(tensor: Any, windows: Sequence[int]) -> Any:
+    """Returns a tensor with axes for what its first one joins with the samples."""
+    if not windows:
+        return tensor
+    apart = tf.reshape(tensor, tf.concat([[-1], windows, tf.shape(tensor)[1:]], 0))
+    apart.set_shape([None, *windows, *tensor.shape[1:]])
+    return apart

@@ -98,6 +98,25 @@ def _point(
         roles = ("attention",) if role == "other" else (role, "attention")
     if any(id(t) in outputs for t in tensors):
         roles = ("output", *roles)
+    probes, reason = _probes(trace, call, tensors, reached, weighs)
+    return ProbePoint(
+        path=call.path,
+        class_name=type(call.layer).__name__,
+        roles=roles,
+        shapes=tuple(_shape_given_out(trace, t) for t in tensors),
+        dtypes=tuple(t.dtype.name for t in tensors),
+        call_index=call.index,
+        calls=calls,
+        probes=tuple(probes),
+        reason=reason,
+        layer=call.layer,
+    )
+
+
+def _probes(
+    trace: Trace, call: LayerCall, tensors: Sequence[Any], reached: set[int], weighs: bool
+) -> tuple[list[str], str]:
+    """Returns what a layer call can be probed for, and why not for more."""
     visible = bool(tensors) and not call.step_of and all(trace.visible(t) for t in tensors)
     probes: list[str] = []
     reason = ""
@@ -106,6 +125,9 @@ def _point(
         reason = f"drawn at random, by {trace.drawn_by(draw)}"
     elif visible and not all(_has_samples(trace, t) for t in tensors):
         reason = "the same for all samples: its output has no axis of them"
+    elif visible and any(id(t) in trace.windows for t in tensors):
+        probes += ["activation", *(["attention"] if weighs else [])]
+        reason = "along its first axis samples are joined with windows, frames or the like"
     elif visible:
         probes.append("activation")
         differentiable = id(tensors[0]) in reached and _is_float(tensors[0])
@@ -124,18 +146,7 @@ def _point(
         reason = f"one step of {whole}; probe that layer, or its states (wrt='states:{whole}')"
     else:
         reason = "runs inside a loop or branch: its values do not leave it"
-    return ProbePoint(
-        path=call.path,
-        class_name=type(call.layer).__name__,
-        roles=roles,
-        shapes=tuple(_shape(t) for t in tensors),
-        dtypes=tuple(t.dtype.name for t in tensors),
-        call_index=call.index,
-        calls=calls,
-        probes=tuple(probes),
-        reason=reason,
-        layer=call.layer,
-    )
+    return probes, reason
 
 
 def recurrences_at(trace: Trace, call: LayerCall) -> list[tuple[LayerCall, Recurrence]]:
@@ -190,6 +201,12 @@ def _is_map(trace: Trace, tensor: Any) -> bool:
 
 def _shape(tensor: Any) -> tuple[int | None, ...]:
     return tuple(tensor.shape) if tensor.shape.rank is not None else ()
+
+
+def _shape_given_out(trace: Trace, tensor: Any) -> tuple[int | None, ...]:
+    """Returns the shape of an output, with axes for what it joins with the samples."""
+    own = _shape(tensor)
+    return (*own[:1], *trace.windows.get(id(tensor), ()), *own[1:])
 
 
 def _is_float(tensor: Any) -> bool:

@@ -23,6 +23,7 @@ from probegen.sources.keras.first_floats import FirstFloats, follow
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.layouts import Layouts
+from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
 from probegen.sources.keras.recurrence import InnerLoop
 from probegen.sources.keras.traced_once import trace_once
@@ -92,6 +93,21 @@ class Trace:
         where = draw.layer or self.layer_of(draw.at)
         operation = draw.operation or "a random seed"
         return f"{operation} in layer {where!r}" if where else f"{operation} in the model's call"
+
+    @functools.cached_property
+    def windows(self) -> dict[int, tuple[int, ...]]:
+        """Id of a layer's output -> sizes of what its first axis joins with the samples, if any.
+
+        Attention within windows of an image has them there, as has what sees each frame by itself.
+        """
+        if not any(_joins_with_first(op) for op in self.graph.get_operations()):
+            return {}
+        inputs = [(t, 0, None) for t in self.inputs]
+        positions = follow_graph(self.graph, inputs, {}, told_sizes=True)
+        made = (t for call in self.calls if not call.folds for t in call.outputs if self.visible(t))
+        open_first = (t for t in made if t.shape.rank and t.shape[0] is None)
+        found = {id(t): positions.beside_batch(id(t)) for t in open_first}
+        return {key: sizes for key, sizes in found.items() if sizes}
 
     @functools.cached_property
     def _layouts(self) -> Layouts:
@@ -257,6 +273,15 @@ def _name_to_change(source: KerasModel, error: Exception) -> str | None:
 
 
 # -- dependence --------------------------------------------------------------------------------
+
+
+def _joins_with_first(op: Any) -> bool:
+    """Tells whether a reshape leaves another number of entries behind the first axis."""
+    if op.type != "Reshape" or op.inputs[0].shape[:1].is_fully_defined():
+        return False
+    before, after = op.inputs[0].shape[1:], op.outputs[0].shape[1:]
+    known = before.is_fully_defined() and after.is_fully_defined()
+    return bool(known and before.num_elements() != after.num_elements())
 
 
 def ancestors(tensors: Iterable[Any]) -> set[Any]:

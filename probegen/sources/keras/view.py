@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError
-from probegen.plan.axes import GROUPED_HEADS, WINDOW, look_up_axes, position_axes
+from probegen.plan.axes import GROUPED_HEADS, look_up_axes, position_axes, with_windows
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
@@ -100,6 +100,11 @@ class KerasView(ModelView):
         tensor = self._tensor(ref)
         if ref.is_attention:
             return self._facts(tensor)
+        windows = () if ref.made else self.trace.windows.get(id(tensor), ())
+        if windows:
+            axes = with_windows(self.trace.axes(tensor), len(windows))
+            shape = (*tensor.shape[:1], *windows, *tensor.shape[1:])
+            return TensorFacts(shape, tensor.dtype.name, axes, tensor.dtype.is_floating, windows)
         shape = self._made[ref.slot].shape if ref.made else tuple(tensor.shape)
         axes = self.trace.axes(tensor)
         if ref.made == TWIN:
@@ -123,9 +128,8 @@ class KerasView(ModelView):
         rank = len(facts.shape) - count
         if count == 0 or (count == 1 and rank == _WITHOUT_HEADS):
             return facts  # the one axis is that of the heads
-        names = [WINDOW] if count == 1 else [f"{WINDOW}_{i}" for i in range(count)]
-        axes = (facts.axes[0], *names, *facts.axes[1 + count :])
-        return dataclasses.replace(facts, axes=axes)
+        own = (*facts.axes[:1], *facts.axes[1 + count :])
+        return dataclasses.replace(facts, axes=with_windows(own, count))
 
     def instead(self, kind: str) -> str:
         """Says what to do where no attention weights are found."""

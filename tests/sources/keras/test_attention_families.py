@@ -374,16 +374,25 @@ def test_windows_are_told_from_samples(tmp_path):
     keras.utils.set_random_seed(5)
     x = keras.Input((6, 4, 6), name="x")
     model = keras.Model(x, layers.Dense(2, name="out")(Windows(name="it")(x)))
-    report = pg.compile(model, pg.Attention(), tmp_path / "m.onnx").report
+    inner = model.get_layer("it").wide
+    probes = [pg.Attention(), pg.Activations(inner, name="inner")]
+    report = pg.compile(model, probes, tmp_path / "m.onnx").report
     assert "these weights in place" in report["attention/it"].witness
     art = runtime.load(tmp_path / "m.onnx")
-    (spec,) = art.manifest.explanations
+    activation, spec = (art.manifest.output(name) for name in ("inner", "attention/it"))
     assert spec.axes == ("batch", "window_0", "window_1", "head", "query", "key")
+    assert activation.axes == ("batch", "window_0", "window_1", "time", "channel")
     for batch in (2, 3):
         x = fed(model, batch)
         (expected,) = noted(model, x)
-        got = art.run(x)["attention/it"].array
+        result = art.run(x)
+        got = result["attention/it"].array
         np.testing.assert_allclose(got, expected.reshape(batch, 3, 2, 2, 4, 4), atol=1e-6)
+        parts = x.reshape(batch, 3, 2, 2, 2, 6).transpose(0, 1, 3, 2, 4, 5)
+        right = inner(parts.reshape(batch, 3, 2, 4, 6))
+        np.testing.assert_allclose(result["inner"].array, right, atol=1e-6)
+    with pytest.raises(SelectionError, match="along its first axis samples are joined"):
+        pg.compile(model, pg.InputGradient(wrt=inner), tmp_path / "none.onnx")
 
 
 # -- what is none --------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""A row that comes out otherwise alone: what joins samples, and what is rounding at a tie."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from fuzz.judging import FoundError, check_rows_alone
+from fuzz.keras_trial import _mixes_slopes
+from fuzz.keras_witness import Witness
+
+SPEC = SimpleNamespace(
+    name="y", kind="prediction", axes=("batch", "unit"), shape=(None, 2), dtype="float32", unit=""
+)
+
+
+class Artefact:
+    """Gives what a function makes of a batch."""
+
+    inputs = outputs = (SPEC,)
+    manifest = SimpleNamespace(predictions=(SPEC,))
+
+    def __init__(self, function):
+        self.function = function
+
+    def run(self, feed, **asked):
+        del asked
+        return {"y": SimpleNamespace(array=self.function(feed["y"]))}
+
+
+def tipped(x):
+    """A tie that is broken otherwise in the first row of each eight, and alone."""
+    first = np.arange(len(x)) % 8 != (0 if len(x) == 1 else 1)
+    return np.where(first[:, None], x, x[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda x: 2 * x, ""),
+        (tipped, ""),
+        (lambda x: x * (1 + (len(x) == 1)), "row alone"),
+        (lambda x: x - x.mean(0), "among copies"),
+    ],
+)
+def test_rows_alone(function, found):
+    x = np.array([[1.0, 2.0], [0.5, -3.0], [2.0, 0.25]], np.float32)
+    art = Artefact(function)
+    result = art.run({"y": x})
+    if not found:
+        check_rows_alone(art, {"y": x}, result, "float32", {})
+        return
+    with pytest.raises(FoundError, match=found):
+        check_rows_alone(art, {"y": x}, result, "float32", {})
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_slopes_that_go_to_other_rows_are_mixed(joined):
+    """Predictions stay as they are."""
+    x = keras.Input((3,))
+    mean = ops.mean(x, axis=0, keepdims=True)
+    ahead = mean - ops.stop_gradient(mean) if joined else 0 * x
+    y = layers.Dense(2)(ops.tanh(x + ahead))
+    witness = Witness(keras.Model(x, y), [y])
+    feed = [np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)]
+    assert _mixes_slopes(witness, feed, "float32", 0) == joined
