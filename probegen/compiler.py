@@ -308,12 +308,15 @@ def _told(program: Program, tokenizer: Any, feature_names: Any) -> Program:
 
     Raises:
         InputError: the tokenizer or the names do not fit the inputs.
+        ExportError: a name, of a class say, is none that an artefact can hold.
     """
     described = program.plan.manifest
     if tokenizer is not None:
         described = attached(tokenizer, described)
     if feature_names is not None:
         described = named(feature_names, described)
+    if (wrong := described.unreadable()) is not None:
+        raise ExportError(f"the artefact could not be read again: {wrong}. Name it otherwise.")
     return Program(program.source, dataclasses.replace(program.plan, manifest=described))
 
 

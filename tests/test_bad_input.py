@@ -205,6 +205,10 @@ def test_places_that_are_taken(tmp_path):
         refused(tmp_path, ExportError, says, model, name=typo)
     for names, says in (("abcd", "class_names takes a list"), (list("abca"), "has 'a' twice")):
         refused(tmp_path, InstrumentError, says, model, class_names=names)
+    says = r"class_names\[1\] holds a control character"
+    refused(
+        tmp_path, ExportError, says, model, class_names=["a", "\x1b[31m", "c", "d"], verify=False
+    )
 
 
 def test_a_failure_leaves_no_folders_either(tmp_path):

@@ -427,6 +427,14 @@ class Manifest:
         data = {"schema": SCHEMA, **dataclasses.asdict(self)}
         return json.dumps(finite(data), indent=indent, allow_nan=False)
 
+    def unreadable(self) -> str | None:
+        """Returns what `from_json` would refuse in it, None where there is nothing."""
+        try:
+            Manifest.from_json(self.to_json())
+        except ManifestError as error:
+            return str(error.__cause__ or error)
+        return None
+
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Reads what `to_json` wrote.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from probegen.cli.showing import note, show_table, start_for
 from probegen.errors import InputError
+
+if TYPE_CHECKING:
+    from probegen.runtime.drift import Running
+    from probegen.runtime.inputs import Array
 
 #: Units that are shown of each output.
 _SHOWN = 10
@@ -25,8 +30,8 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
 
     ARTEFACT was compiled with --reference, RESULTS are .npz files that `probegen run --npz` wrote,
     or folders that `probegen run --out` wrote (.parquet, .zarr), which are read in parts.
-    Samples that were explained for a class of the request's, and not the one that the model chose,
-    are left out.
+    Of explanations of a class that a request may say (target="input"), samples are left out for
+    which it said another than the one that the model chose.
 
     PSI is the population stability index (0.1 is a moderate, 0.25 a large shift), JS the
     Jensen-Shannon distance. Where nothing has moved, one report in a hundred says that something
@@ -45,17 +50,22 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
                 note(f"{path}: the run that wrote it has not finished; what is there is compared.")
             for arrays, target, count in records.arrays(running.outputs):
                 chosen = chosen_by_the_model(target, count)
-                of_the_request += int((~chosen).sum()) if arrays else 0
+                of_the_request += _left_out(running, arrays, chosen)
                 running.observe(arrays, chosen)
             continue
         result = runtime.read_npz(path)
         arrays = {name: record.array for name, record in result.items()}
         chosen = chosen_by_the_model(result.run.target, result.run.rows)
-        of_the_request += int((~chosen).sum()) if set(arrays) & set(running.outputs) else 0
+        of_the_request += _left_out(running, arrays, chosen)
         running.observe(arrays, chosen)
     found = running.drift()
     if not found:
         raise InputError(_nothing(running.outputs, of_the_request))
+    if of_the_request:
+        note(
+            f"{of_the_request} samples were explained for a class of the request's and not the one "
+            f"that the model chose: they do not count for {', '.join(sorted(running.of_requests))}."
+        )
     moved = any(output.moved for output in found)
     if as_json:
         click.echo(json.dumps({"moved": moved, "outputs": [_told(output) for output in found]}))
@@ -76,6 +86,11 @@ def drift(artefact: str, results: tuple[str, ...], fail: bool, as_json: bool) ->
                 click.echo(f"{title}, the largest PSI is {output.psi:.3f}{few}")
     if fail and moved:
         raise SystemExit(1)
+
+
+def _left_out(running: Running, arrays: Mapping[str, Array], chosen: Array) -> int:
+    """Returns how many samples do not count, since a request said what is explained of them."""
+    return int((~chosen).sum()) if set(arrays) & running.of_requests else 0
 
 
 def _nothing(wanted: list[str], of_the_request: int) -> str:

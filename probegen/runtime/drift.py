@@ -48,6 +48,8 @@ _NOISE = 1e-4
 _BINS = {1: 64, 2: 4, 3: 3}
 #: The axis of what is averaged: channels of a position.
 _AVERAGED = "channel"
+#: The axis whose entries may have names of their own.
+_FEATURES = "feature"
 #: Name of the last unit.
 WHOLE = "size of the whole"
 
@@ -149,15 +151,21 @@ def bins_of(spec: OutputSpec) -> dict[str, int]:
     return {axis: min(size or most, most) for axis, size in found.items()}
 
 
-def unit_names(reference: OutputReference) -> list[str]:
-    """Returns a name for each unit."""
-    parts = [
-        [
-            f"{axis} {i}" if len(reference.axes) == 1 else f"{axis} {i + 1}/{bins}"
-            for i in range(bins)
-        ]
-        for axis, bins in zip(reference.axes, reference.bins, strict=True)
-    ]
+def unit_names(reference: OutputReference, features: Sequence[str] = ()) -> list[str]:
+    """Returns a name for each unit.
+
+    Args:
+        reference: the distributions of an attribution.
+        features: what the features of the input that it is of are called, where somebody said so.
+    """
+    parts = []
+    for axis, bins in zip(reference.axes, reference.bins, strict=True):
+        if axis == _FEATURES and len(features) == bins:
+            parts.append(list(features))
+        elif len(reference.axes) == 1:
+            parts.append([f"{axis} {i}" for i in range(bins)])
+        else:
+            parts.append([f"{axis} {i + 1}/{bins}" for i in range(bins)])
     names = [""]
     for choices in parts:
         names = [f"{name}, {choice}" if name else choice for name in names for choice in choices]
@@ -220,20 +228,24 @@ def chosen_by_the_model(target: Array | None, rows: int) -> npt.NDArray[np.bool_
 
 
 def compared(
-    reference: AttributionReference, counts: Mapping[str, Sequence[Array]]
+    reference: AttributionReference,
+    counts: Mapping[str, Sequence[Array]],
+    features: Mapping[str, Sequence[str]],
 ) -> list[OutputDrift]:
     """Returns how far samples are from a reference, for each output that was seen.
 
     Args:
         reference: what they are compared with.
         counts: output name -> for each unit the samples in its parts.
+        features: output name -> names of features, of those outputs that have some.
     """
     seen = [own for own in reference.outputs if own.output in counts]
     units = sum(len(own.counts) for own in seen)
     found = []
     for own in seen:
         drifts = []
-        for name, then, now in zip(unit_names(own), own.counts, counts[own.output], strict=True):
+        names = unit_names(own, features.get(own.output, ()))
+        for name, then, now in zip(names, own.counts, counts[own.output], strict=True):
             old = np.asarray(then, np.float64)
             chance = _by_chance(len(old), old.sum(), now.sum(), units)
             p, q = _shares(old), _shares(np.asarray(now, np.float64))
@@ -243,7 +255,12 @@ def compared(
 
 
 class Running:
-    """The attributions seen lately, counted as the reference was. Safe with several threads."""
+    """The attributions seen lately, counted as the reference was. Safe with several threads.
+
+    Attributes:
+        reference: what they are compared with.
+        of_requests: names of the outputs whose target a request may say.
+    """
 
     def __init__(self, manifest: Manifest, window: int | None = 1000) -> None:
         """Takes a manifest that holds a reference, and how many samples are kept of each output.
@@ -265,6 +282,17 @@ class Running:
         self._seen: dict[str, collections.deque[Array]] = {
             o.output: collections.deque(maxlen=window) for o in self.reference.outputs
         }
+        self.of_requests = {
+            spec.name
+            for spec in manifest.explanations
+            if spec.target is not None and spec.target.mode == "input"
+        }
+        named = {spec.name: spec.features for spec in manifest.inputs if spec.features}
+        self._features = {
+            spec.name: [feature.name for feature in named[spec.input]]
+            for spec in manifest.explanations
+            if spec.input in named
+        }
         self._lock = threading.Lock()
 
     @property
@@ -277,8 +305,8 @@ class Running:
 
         Args:
             outputs: arrays by output name; what the reference does not have is passed over.
-            rows: which samples count. Those that were explained for a class of the request's are
-                to be left out: the reference is of the class that the model chose.
+            rows: which samples were explained for the class that the model chose, which the
+                reference is of. Of outputs whose target is the request's, others do not count.
 
         Raises:
             InputError: an array is no attribution of this artefact: its sizes are others.
@@ -286,7 +314,8 @@ class Running:
         for name in set(outputs) & set(self._edges):
             self._check(self._specs[name], outputs[name].shape)
             values = unit_values(self._specs[name].axes, self._bins[name], outputs[name])
-            values = values[rows & np.isfinite(values).all(1)]
+            counted = rows if name in self.of_requests else np.ones_like(rows)
+            values = values[counted & np.isfinite(values).all(1)]
             pairs = zip(values.T, self._edges[name], strict=True)
             parts = [np.searchsorted(edges, column, "right") for column, edges in pairs]
             with self._lock:
@@ -314,7 +343,7 @@ class Running:
             ]
             for name, parts in seen.items()
         }
-        return compared(self.reference, counts)
+        return compared(self.reference, counts, self._features)
 
 
 def _edges(values: Array, scale: float) -> Array:

@@ -10,7 +10,8 @@ from scipy import stats
 from scipy.spatial import distance
 
 from probegen.artefact.attribution_reference import AttributionReference
-from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec
+from probegen.artefact.features import Feature
+from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec, TargetSpec
 from probegen.errors import InputError, ManifestError
 from probegen.runtime import drift
 from probegen.runtime.drift import Running, bins_of, reference_of, unit_names, unit_values
@@ -94,7 +95,7 @@ def test_distances_by_another_library():
     own = drift.OutputReference(
         "a", ("feature",), (1,), ((1.0, 2.0, 3.0),) * 2, (tuple(counts),) * 2
     )
-    (found,) = drift.compared(AttributionReference(100, (own,)), {"a": [now, counts]})
+    (found,) = drift.compared(AttributionReference(100, (own,)), {"a": [now, counts]}, {})
     p, q = (counts + 0.5) / 102, (now + 0.5) / 102
     unit, same = found.units
     assert unit.psi == pytest.approx(stats.entropy(p, q) + stats.entropy(q, p))
@@ -132,6 +133,12 @@ def test_names_of_units():
     names = unit_names(reference.outputs[0])
     assert len(names) == 3 * 4 + 1
     assert names[:2] == ["height 1/3, width 1/4", "height 1/3, width 2/4"]
+    named = dataclasses.replace(X, features=tuple(Feature(f"f{i}") for i in range(FEATURES)))
+    gradient = dataclasses.replace(TABLE.outputs[1], input="x")
+    table_of_names = TABLE.replace(inputs=(named,), outputs=(P, gradient))
+    values = table(rng, 60)
+    found = moved(reference_of(table_of_names, {"a": values}), values, table_of_names)
+    assert [unit.name for unit in found.units][:2] == ["f0", "f1"]
 
 
 # -- what is counted ---------------------------------------------------------------------------
@@ -139,8 +146,13 @@ def test_names_of_units():
 
 def test_the_latest_samples_count_and_those_of_a_class_of_the_request_do_not():
     rng = np.random.default_rng(0)
-    running = Running(TABLE.replace(reference=reference_of(TABLE, {"a": table(rng, 200)})), 100)
+    reference = reference_of(TABLE, {"a": table(rng, 200)})
+    of_request = dataclasses.replace(TABLE.outputs[1], target=TargetSpec("input"))
+    running = Running(TABLE.replace(outputs=(P, of_request), reference=reference), 100)
     target = np.array([-1, 3] * 50, np.int32)
+    fixed = Running(TABLE.replace(reference=reference), 100)  # whose target no request says
+    fixed.observe({"a": table(rng, 100)}, drift.chosen_by_the_model(target, 100))
+    assert fixed.drift()[0].samples == 100
     running.observe({"a": table(rng, 100) + 9}, drift.chosen_by_the_model(target, 100))
     assert running.drift()[0].samples == 50
     running.observe({"a": table(rng, 90)}, drift.chosen_by_the_model(None, 90))
