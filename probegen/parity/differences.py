@@ -33,7 +33,7 @@ from probegen.artefact.manifest import TargetSpec
 from probegen.artefact.rows import as_described, rows_first
 from probegen.artefact.seeds import seeds
 from probegen.methods.samples import NumpyWalk
-from probegen.parity.comparison import ROUNDING
+from probegen.parity.comparison import GRADIENT_FACTOR, ROUNDING, TOLERANCES
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import (
     GradientGroup,
@@ -64,6 +64,9 @@ CONFIRMS, REFUTES = 0.1, 0.25
 FIRMLY, SPREADS, FAR_ABOVE_ROUNDING = 0.05, 4.0, 100.0
 #: What a gradient may lie outside of the slopes on both sides of a kink, as a share of them.
 OF_KINKS = 0.02
+#: What two gradients differ by is looked for where it stands so far above rounding, and has to be
+#: there as a difference of the slopes to both sides, up to this share.
+VISIBLE, EXPLAINED = 8.0, 0.9
 #: A step counts where the slope stands so far above rounding.
 ABOVE_ROUNDING = 10.0
 
@@ -108,6 +111,7 @@ class Differences:
         self._moved = moved
         self._groups = groups
         self._unit = ROUNDING[computed_in]
+        self._alike = GRADIENT_FACTOR * TOLERANCES[computed_in]
 
     def held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the model stops some gradients on the way from a tensor to the score."""
@@ -207,8 +211,9 @@ class Differences:
     ) -> list[bool]:
         """Tells in which samples the score has a kink that explains why two gradients differ.
 
-        That is where both lie between the slopes on both sides along what they differ by, channel
-        by channel: in one channel a kink may point up, in another down. Behind a maximum whose
+        That is where the slopes to both sides differ by as much along what they differ by, and both
+        lie between these, channel by channel: in one channel a kink may point up, in another down.
+        Channels in which they differ by rounding alone need none. Behind a maximum whose
         candidates are equal up to rounding (a saturated tanh) there are many such gradients, and
         which one comes out is for rounding to say. At many points few channels are looked at: a
         kink explains nothing there where gradients differ in others, too.
@@ -219,10 +224,14 @@ class Differences:
         ours, theirs = gradients.values()
         unseen: Array = ours != theirs
         found = _any_in_row(unseen)
+        channel = channel_axis(output.axes)
+        channels = 1 if channel is None else ours.shape[channel]
+        rounded = self._alike * _lengths(theirs) / np.sqrt(channels)
         asked = (feed, request, group, output, gradients, None, entry)
         for direction, claims, slopes in self._along(_apart_by_channel, *asked):
             unseen = unseen & (direction == 0)
-            for row in np.flatnonzero(_lengths(direction)).tolist():
+            apart = _lengths(np.where(direction == 0, 0.0, ours.astype(np.float64) - theirs))
+            for row in np.flatnonzero(apart > rounded).tolist():
                 each = [claim[row] for claim in claims.values()]
                 found[row] = found[row] and _between(each, _near(slopes), row)
         return [a and not b for a, b in zip(found, _any_in_row(unseen), strict=True)]
@@ -547,19 +556,23 @@ def _settle(smaller: Slopes, larger: Slopes, row: int) -> bool:
 
 
 def _between(claims: Sequence[float], slopes: Sequence[Slopes], row: int) -> bool:
-    """Tells whether claims lie between the slopes on both sides of a sample.
+    """Tells whether claims lie between the slopes on both sides of a sample, and differ as these.
 
-    The smallest step counts that stands above rounding.
+    The smallest step counts that stands above rounding, and at which rounding is small beside what
+    the claims differ by. Where slopes agree, a gradient that is a bit off is not explained.
     """
-    largest = max(map(abs, claims))
+    largest, apart = max(map(abs, claims)), max(claims) - min(claims)
     for at in reversed(slopes):
         low, high = sorted((at.ahead[row], at.behind[row]))
+        rounding = at.rounding[row]
         size = max(largest, abs(low), abs(high))
         if not np.isfinite(size):
             return False
-        allowed = OF_KINKS * size + at.rounding[row]
-        if size >= ABOVE_ROUNDING * at.rounding[row]:
-            return bool(low - allowed <= min(claims) and max(claims) <= high + allowed)
+        if size < ABOVE_ROUNDING * rounding or apart < VISIBLE * rounding:
+            continue
+        allowed = OF_KINKS * size + rounding
+        within = low - allowed <= min(claims) and max(claims) <= high + allowed
+        return bool(within and high - low >= EXPLAINED * apart - 2 * rounding)
     return False
 
 

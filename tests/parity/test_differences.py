@@ -287,6 +287,39 @@ def test_a_kink_explains_nothing_where_not_every_channel_is_looked_at():
     }
 
 
+@pytest.mark.parametrize(
+    ("kink", "factor", "beside", "explained"),
+    [
+        (True, 1.0, 0.0, True),
+        (True, 1.0, 1e-12, True),
+        (True, 1.0, 0.01, False),
+        (False, 1.01, 0.0, False),
+        (False, 1.05, 0.0, False),
+    ],
+)
+def test_only_a_kink_explains_what_gradients_differ_by(kink, factor, beside, explained):
+    """Of `tanh(x) W + 0.05 |x_0|` at `x_0 = 0` any slope from one side to the other will do.
+
+    The other features are off by `beside`. Gradients 2 percent off passed for it at any sample.
+    """
+
+    class Kinked(Moved):
+        def at(self, feed, shifts):
+            scores, tensors = super().at(feed, shifts)
+            x = feed["x"] + shifts.get(REF, 0.0)
+            return [scores[0] + kink * 0.05 * np.abs(x[:, :1])], tensors
+
+    moved = Kinked()
+    x = np.random.default_rng(4).normal(size=(2, 6)) * [0, 1, 1, 1, 1, 1]
+    theirs = moved.gradient(x, 2)
+    ours = theirs * factor * (1 + np.array([0, *[beside] * 5]))
+    ours[:, 0] += 0.05 * kink
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    asked = {"ours": ours, "theirs": theirs}
+    told = Differences(moved, [GROUP]).at_a_kink({"x": x}, None, GROUP, output, asked)
+    assert told == [explained] * 2
+
+
 class OfPositions:
     """Scores of two classes at three positions, which are not moved."""
 
