@@ -21,6 +21,7 @@ from probegen.graph.core.values import Dim, shape_of, static_shape, subgraphs_of
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes import clean
 from probegen.graph.shape_inference import infer_shapes
+from probegen.graph.whole_numbers import read_own_floats
 from probegen.plan.plan import Plan
 from probegen.sources.base import Source
 
@@ -95,6 +96,7 @@ def _outline(
     names = list(values)
     forward.graph.outputs[:] = [*forward.predictions, *values.values()]
     clean(forward.model)
+    read_own_floats(forward.graph, list(forward.graph.outputs)[: len(forward.predictions)])
     _give_sizes(forward.model, sizes)
     finished = tuple(forward.graph.outputs)
     count = len(forward.predictions)

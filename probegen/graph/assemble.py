@@ -28,6 +28,7 @@ from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
 from probegen.graph.vjp import BLOCKING
+from probegen.graph.whole_numbers import read_own_floats
 from probegen.methods.by_scores import ByScores
 from probegen.plan.completeness import Residual, residuals_of
 from probegen.plan.plan import GradientGroup, Plan, TargetPlan, moved_together
@@ -326,9 +327,10 @@ def finish(
     graph = model.graph
     graph.outputs[:] = [*predictions, *explanations]
     clean(model)
+    count = len(predictions)
+    read_own_floats(graph, list(graph.outputs)[:count])
     if gate:
         outputs = list(graph.outputs)
-        count = len(predictions)
         opset = graph.opset_imports[""]
         gated = add_gate(graph, opset, outputs[:count], outputs[count:], gate=gate)
         graph.outputs.extend(gated)

@@ -1,11 +1,11 @@
 """Marks in a forward graph: identities of our own domain that say something to the walk.
 
 `Mark` is a tensor that gradients are taken at, or a mask, which paths hold; `StopGradient` is one
-that gradients do not pass. `StraightThrough(y, x, scale)` is y, and passes gradients on to x: y
-is x rounded to whole steps of that scale. `Nudged(h, e)` is h, the state of a step, and passes
-gradients on to h and to e, zeros that could be added to it. All are taken out before the graph is
-finished, and so is the further input by which a fused recurrent operator has such zeros for all its
-steps.
+that gradients do not pass. `StraightThrough(y, x, scale, zero)` is y, and passes gradients on to x:
+y is x rounded to whole steps of that scale from that zero on, and cut off at the ends of a range,
+which its attributes say. `Nudged(h, e)` is h, the state of a step, and passes gradients on to h and
+to e, zeros that could be added to it. All are taken out before the graph is finished, and so is the
+further input by which a fused recurrent operator has such zeros for all its steps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ MARK_DOMAIN = "probegen"
 MARK = "Mark"
 STOP_GRADIENT = "StopGradient"
 STRAIGHT_THROUGH = "StraightThrough"
+#: Attributes of it: the least and the largest whole number, where values are cut off.
+LOWEST, HIGHEST = "lowest", "highest"
 NUDGED = "Nudged"
 #: In the names of marks that masks pass.
 MASK_NAME = "probegen_mask"

@@ -12,6 +12,9 @@ from probegen.graph.core.values import constant_of, subgraphs_of
 
 #: Operators that go along an axis of time, from a state to the next.
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+#: Operators that make whole numbers of floats for a runtime to compute with, and floats of these.
+QUANTISING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+DEQUANTISING = frozenset({"DequantizeLinear"})
 
 
 def constants_of(model: ir.Model) -> Callable[[Container[int]], Iterator[npt.NDArray[Any]]]:

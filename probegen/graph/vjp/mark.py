@@ -1,9 +1,9 @@
 """The rules of our own marks (see `probegen.graph.core.marks`).
 
-A `Mark` is an identity. `StraightThrough(y, x, scale)` is y, which is x rounded to whole steps of
-that scale and cut off at the ends of a range: it passes the gradient on to x where x was not cut
-off. Rounding moves a value by half a step at most, and cutting off by more. `Nudged(h, e)` passes
-it on to both.
+A `Mark` is an identity. `StraightThrough(y, x, scale, zero)` is y, which is x rounded to whole
+steps of that scale and cut off at the ends of a range: it passes the gradient on to x where x was
+not cut off. Where that is, x alone says: kernels of whole numbers may give a y one step away from x
+rounded. `Nudged(h, e)` passes it on to both.
 """
 
 from __future__ import annotations
@@ -15,9 +15,25 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule, Walk
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.marks import MARK, MARK_DOMAIN, NUDGED, STRAIGHT_THROUGH
+from probegen.graph.core.marks import (
+    HIGHEST,
+    LOWEST,
+    MARK,
+    MARK_DOMAIN,
+    NUDGED,
+    STRAIGHT_THROUGH,
+)
 from probegen.graph.core.values import attribute, constant_of, dtype_of, rank_of
-from probegen.graph.vjp.common import Dys, Gradients, Local, given, inputs, unary
+from probegen.graph.vjp.common import (
+    Dys,
+    Gradients,
+    Local,
+    given,
+    inputs,
+    optional,
+    required,
+    unary,
+)
 
 #: Half a step, and what the rounding of floats adds to it.
 _HALF_STEP = 0.5 * (1 + 2**-10)
@@ -32,32 +48,38 @@ def _nudged(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
 
 
 def _straight_through(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
-    y, x, scale = inputs(node)
+    y, x = inputs(node)[:2]
     g, b = given(dy), walk.builder
     if y in walk.wanted:
         yield y, g
     if x in walk.wanted:
-        dtype = dtype_of(x)
-        apart = b.op("Abs", b.sub(x, b.cast(y, dtype)), shape=x)
-        reach = _reach(b, node, b.cast(scale, dtype), x)
-        kept = b.op("LessOrEqual", apart, reach, shape=x, dtype=ir.DataType.BOOL)
-        yield x, b.where(kept, b.cast(g, dtype), 0.0)
+        truth = ir.DataType.BOOL
+        above = b.op(
+            "GreaterOrEqual", x, _end(b, node, x, LOWEST, -_HALF_STEP), shape=x, dtype=truth
+        )
+        below = b.op("LessOrEqual", x, _end(b, node, x, HIGHEST, _HALF_STEP), shape=x, dtype=truth)
+        kept = b.op("And", above, below, shape=x, dtype=truth)
+        yield x, b.where(kept, b.cast(g, dtype_of(x)), 0.0)
 
 
-def _reach(b: Builder, node: ir.Node, scale: ir.Value, x: ir.Value) -> ir.Value:
-    """Returns how far rounding may move each element, in a shape that is broadcast to that of x."""
+def _end(b: Builder, node: ir.Node, x: ir.Value, which: str, beyond: float) -> ir.Value:
+    """Returns where values are cut off at one end, in a shape that is broadcast to that of x."""
     if attribute(node, "block_size", 0):
         raise Refused("its steps differ from block to block of an axis")
-    rank = rank_of(x)
+    end, rank, dtype = float(attribute(node, which)) + beyond, rank_of(x), dtype_of(x)
     axis = attribute(node, "axis", 1) % max(rank, 1)
-    known = constant_of(scale)
-    if known is not None:
-        half = np.asarray(known.astype(np.float32) * _HALF_STEP)
-        shape = () if half.size == 1 else [-1 if i == axis else 1 for i in range(rank)]
-        return b.const(half.reshape(shape), scale.dtype)
-    if rank_of(scale):
-        scale = b.reshape(scale, [-1 if i == axis else 1 for i in range(rank)])
-    return b.mul(scale, _HALF_STEP)
+    along = [-1 if i == axis else 1 for i in range(rank)]
+    scale, zero = required(node, 2), optional(node, 3)
+    steps, first = constant_of(scale), None if zero is None else constant_of(zero)
+    if steps is not None and (zero is None or first is not None):
+        wide = steps.astype(np.float64)
+        at = np.asarray(wide * (end - (0.0 if first is None else first.astype(np.float64))))
+        return b.const(at.reshape(() if at.size == 1 else along), dtype)
+    from_zero = b.scalar(end, x)
+    if zero is not None:
+        from_zero = b.sub(end, b.cast(zero, dtype))
+    at_end = b.mul(b.cast(scale, dtype), from_zero)
+    return b.reshape(at_end, along) if rank_of(scale) else at_end
 
 
 RULES: Mapping[str, Rule] = {

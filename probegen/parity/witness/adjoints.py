@@ -17,7 +17,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne
-from probegen.graph.core.marks import MARK, MARK_DOMAIN, STOP_GRADIENT, STRAIGHT_THROUGH
+from probegen.graph.core.marks import (
+    HIGHEST,
+    LOWEST,
+    MARK,
+    MARK_DOMAIN,
+    STOP_GRADIENT,
+    STRAIGHT_THROUGH,
+)
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
 from probegen.parity.witness.evaluation import IN_FLOAT32
@@ -151,17 +158,20 @@ def _extreme_scattered(step: Step, g: Array, position: int) -> Array:
 
 
 def _straight_through(step: Step, g: Array, position: int) -> Array:
-    """Sends a gradient past a rounding to where the value lay within half a step of its result."""
+    """Sends a gradient past a rounding to where the value was not cut off."""
     if position == 0:
         return g
-    y, x, scale = (np.asarray(a, np.float64) for a in step.inputs)
+    x, scale, *zeros = (np.asarray(a, np.float64) for a in step.inputs[1:] if a is not None)
     if attribute(step.node, "block_size", 0):
         raise Unknown("a quantisation whose steps differ from block to block")
-    if scale.size > 1:
-        axis = int(attribute(step.node, "axis", 1))
-        scale = np.moveaxis(scale.reshape(-1, *[1] * (x.ndim - 1)), 0, axis)
-    within = np.abs(x - y) <= scale * (0.5 + _HALF_ROUNDED)
-    return np.where(within, g, 0.0)
+    axis = int(attribute(step.node, "axis", 1))
+    scale, zero = (
+        np.moveaxis(a.reshape(-1, *[1] * (x.ndim - 1)), 0, axis) if a.size > 1 else a.reshape(())
+        for a in (scale, *(zeros or [np.zeros(())]))
+    )
+    whole, half = x / scale + zero, 0.5 + _HALF_ROUNDED
+    low, high = (float(attribute(step.node, end)) for end in (LOWEST, HIGHEST))
+    return np.where((whole >= low - half) & (whole <= high + half), g, 0.0)
 
 
 # -- element by element ------------------------------------------------------------------------

@@ -12,12 +12,13 @@ import onnx_ir as ir
 import onnxruntime
 
 from probegen.graph.core.marks import MARK_DOMAIN
-from probegen.graph.core.queries import is_float
+from probegen.graph.core.queries import QUANTISING, is_float
 from probegen.graph.core.values import constant_of
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes.after.write_gelu import write_gelu
 from probegen.graph.passes.after.write_out_doubles import write_out_doubles
 from probegen.graph.running import open_graph
+from probegen.graph.whole_numbers import read_own_floats
 from probegen.parity.witness.evaluation import NodeEvaluator, wide
 from probegen.sources.base import Noise
 
@@ -55,6 +56,9 @@ class ForwardValues:
     ) -> dict[ir.Value, Array]:
         """Returns every tensor for some inputs; floating ones as float64.
 
+        What is quantised is there in floats alone, so that it comes from the kernels that the
+        model has without witnesses.
+
         Args:
             feed: the inputs.
             moved: tensors with another value than the graph computes.
@@ -75,7 +79,8 @@ class ForwardValues:
             name = str(v.name)
             values[v] = wide(np.asarray(by_name.get(name, feed.get(name))))
         for node in self.graph:
-            values.update((v, wide(np.asarray(found[v.name]))) for v in node.outputs if v.name)
+            made = (v for v in node.outputs if v.name in found)
+            values.update((v, wide(np.asarray(found[v.name]))) for v in made)
         return values
 
     def near(self, feed: Mapping[str, Array], noise: Noise | None) -> dict[ir.Value, Array]:
@@ -141,13 +146,16 @@ class ForwardValues:
                 node.attributes.clear()
                 node.resize_inputs(1)
         graph.opset_imports.pop(MARK_DOMAIN, None)
-        made = [v for node in graph for v in node.outputs if v.name]
+        predictions = list(graph.outputs)[: len(self._forward.predictions)]
+        floats = (node for node in graph if node.op_type not in QUANTISING)
+        made = [v for node in floats for v in node.outputs if v.name]
         graph.outputs[:] = [v for v in made if v.name not in given]
         for value in [v for v in made if v.name in given]:
             fed = ir.Value(name=value.name, type=value.type)
             value.replace_all_uses_with(fed)
             value.name = f"{value.name}/computed"
             graph.inputs.append(fed)
+        read_own_floats(graph, predictions)
         return open_graph(model)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from probegen.graph.core.queries import depending_on, inputs_of
+from probegen.graph.core.queries import QUANTISING, depending_on, inputs_of
 from probegen.graph.core.values import dtype_of
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.sources.onnx.loading import Original
@@ -45,9 +45,13 @@ class OnnxMovedScores:
         if model is None:
             model = read.model.clone()
         self._tensors = [str(view.value(ref).name) for ref in self._inner]
-        self._names = [str(scores.name) for scores in self.give_shifts(model)[1]]
-        _make_outputs(model.graph, [*self._names, *self._tensors])
-        self._runner = Runner(model, as_written=is_quantised(view.graph), lean=read.is_large)
+        quantised = any(node.op_type in QUANTISING for node in view.graph)
+        #: Whether what moves inner tensors keeps whole numbers from being computed as in the file.
+        self.disturbs = quantised and bool(self._inner)
+        tensors, lean = self._tensors, read.is_large
+        still = _Opened(model.clone(), self.unmoved, tensors, lean=lean) if self.disturbs else None
+        self._moving = _Opened(model, self.give_shifts, tensors, lean=lean)
+        self._still = still or self._moving
         ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
         self._ranks = [0 if s is None else len(s) for s in ranks]
 
@@ -61,9 +65,10 @@ class OnnxMovedScores:
             if ref.is_input
         }
         fed, more = self.moved_feed(feed, shifts)
-        found = self._runner.run({**fed, **more}, [*self._names, *self._tensors])
+        opened = self._moving if shifts else self._still
+        found = opened.runner.run({**fed, **more}, [*opened.scores, *self._tensors])
         scores = [g.target.arranged(s) for s, g in zip(found, self._groups, strict=False)]
-        for ref, value in zip(self._inner, found[len(self._names) :], strict=True):
+        for ref, value in zip(self._inner, found[len(self._groups) :], strict=True):
             apart = self._view.parts_of(ref)
             tensors[ref] = value if apart is None else apart.apart(value, feed)
         return scores, tensors
@@ -101,6 +106,12 @@ class OnnxMovedScores:
         ends = [standing.get(end.name) or values[end.name] for end in self._ends]
         return dict(zip(self._inner, moved, strict=True)), ends
 
+    def unmoved(self, model: ir.Model) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
+        """Returns as `give_shifts` the tensors of a copy of the model, which nothing moves."""
+        values = values_by_name(model.graph)
+        standing = {ref: values[self._view.value(ref).name] for ref in self._inner}
+        return standing, [values[end.name] for end in self._ends]
+
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the gradient passes operators as if they were not there: quantisation."""
         end, start = self._ends[self._groups.index(group)], self._view.value(ref)
@@ -109,6 +120,28 @@ class OnnxMovedScores:
             node.op_type in _STRAIGHT_THROUGH and any(v in reached for v in inputs_of(node))
             for node in self._view.graph
         )
+
+
+class _Opened:
+    """A copy of the model that gives scores and tensors.
+
+    Attributes:
+        runner: runs it.
+        scores: names of the scores of each group.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        prepare: Callable[[ir.Model], tuple[Any, list[ir.Value]]],
+        tensors: Sequence[str],
+        *,
+        lean: bool,
+    ) -> None:
+        self.scores = [str(scores.name) for scores in prepare(model)[1]]
+        predictions = list(model.graph.outputs)
+        _make_outputs(model.graph, [*self.scores, *tensors])
+        self.runner = Runner(model, predictions=predictions, lean=lean)
 
 
 def _of_rank(shift: Array, rank: int) -> Array:
@@ -126,11 +159,6 @@ def original_with(read: OnnxModel, names: Sequence[str]) -> ir.Model | None:
                 same.type = value.type
     known = {*made, *model.graph.initializers, *(v.name for v in model.graph.inputs)}
     return model if all(name in known for name in names) else None
-
-
-def is_quantised(graph: ir.Graph) -> bool:
-    """Tells whether values of a graph are rounded to whole numbers on the way."""
-    return any(node.op_type == "QuantizeLinear" for node in graph)
 
 
 def copied_with_names(read: OnnxModel) -> ir.Model:

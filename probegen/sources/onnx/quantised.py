@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import ml_dtypes
 import onnx_ir as ir
 
-from probegen.graph.core.marks import MARK_DOMAIN, STRAIGHT_THROUGH
+from probegen.graph.core.marks import HIGHEST, LOWEST, MARK_DOMAIN, STRAIGHT_THROUGH
+from probegen.graph.core.queries import QUANTISING
 from probegen.graph.core.values import constant_of
 from probegen.sources.onnx.functions import take_place
 from probegen.sources.onnx.names import ORIGIN, AllNames, nodes_of, origin_of
 from probegen.sources.onnx.rewriting import graph_of
 
-_QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
 #: Operators that pick or move elements: they may stand before or after a DequantizeLinear.
 _MOVING = frozenset(
     {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity"}
@@ -30,7 +31,7 @@ _MOVING = frozenset(
 def mark_quantised(model: ir.Model, names: AllNames) -> Iterator[str]:
     """Marks each pair of QuantizeLinear and DequantizeLinear, which the gradient then passes.
 
-    `DequantizeLinear(QuantizeLinear(x), scale) = y` -> `StraightThrough(y, x, scale)`
+    `DequantizeLinear(QuantizeLinear(x), scale, zero) = y` -> `StraightThrough(y, x, scale, zero)`
 
     What stands between the two and only moves elements is first moved behind them.
 
@@ -48,7 +49,7 @@ def mark_quantised(model: ir.Model, names: AllNames) -> Iterator[str]:
         made = None if whole is None else whole.producer()
         if made is None:
             weights = weights or whole is not None
-        elif made.op_type in _QUANTISING and not made.domain and whole is made.outputs[0]:
+        elif made.op_type in QUANTISING and not made.domain and whole is made.outputs[0]:
             _mark(model.graph, moved, made, names)
             activations = True
     if activations:
@@ -63,10 +64,11 @@ def mark_quantised(model: ir.Model, names: AllNames) -> Iterator[str]:
 
 def _mark(main: ir.Graph, node: ir.Node, made: ir.Node, names: AllNames) -> None:
     result, source = node.outputs[0], made.inputs[0]
+    lowest, highest = _range(made.outputs[0])
     mark = ir.node(
         STRAIGHT_THROUGH,
-        [result, source, node.inputs[1]],
-        dict(node.attributes),
+        [result, source, *node.inputs[1:]],
+        {**node.attributes, LOWEST: lowest, HIGHEST: highest},
         domain=MARK_DOMAIN,
         name=names.nodes.unique(f"{node.name}/straight_through"),
     )
@@ -89,6 +91,13 @@ def _mark(main: ir.Graph, node: ir.Node, made: ir.Node, names: AllNames) -> None
     mark.replace_input_with(0, result)
     graph_of(node).insert_after(node, added)
     main.opset_imports[MARK_DOMAIN] = 1
+
+
+def _range(whole: ir.Value) -> tuple[float, float]:
+    """Returns the least and the largest number that a quantised tensor can hold."""
+    dtype = whole.dtype or ir.DataType.UINT8
+    limits = (ml_dtypes.finfo if dtype.is_floating_point() else ml_dtypes.iinfo)(dtype.numpy())
+    return float(limits.min), float(limits.max)
 
 
 def _moved_up(node: ir.Node, names: AllNames) -> ir.Node:

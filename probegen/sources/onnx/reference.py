@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS
 from probegen.errors import VerificationError
@@ -46,7 +45,6 @@ from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.loop_bodies import OverSteps
 from probegen.sources.onnx.moved_scores import (
     OnnxMovedScores,
-    is_quantised,
     original_with,
     values_by_name,
 )
@@ -79,7 +77,6 @@ class OnnxReference:
     def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
         self._read, self._view, self._asked = read, view, plan
         self.plan, self._raw = with_raw_gradients(plan)
-        self._as_written = is_quantised(view.graph)
         self._original = self._runner(read.original)
         values = [*view.inputs, *(v for node in view.graph for v in node.outputs)]
         sizes = [d for v in values for d in shape_of(v) or ()]
@@ -89,8 +86,8 @@ class OnnxReference:
         self.computed_in = known[-1] if known else "float32"
         self.words = known_words(view.graph, view.inputs)
 
-    def _runner(self, model: Original) -> Runner:
-        return Runner(model, as_written=self._as_written, lean=self._read.is_large)
+    def _runner(self, model: Original, predictions: Sequence[ir.Value] = ()) -> Runner:
+        return Runner(model, predictions=predictions, lean=self._read.is_large)
 
     # -- what the model answers ------------------------------------------------------------
 
@@ -226,9 +223,10 @@ class OnnxReference:
         names = list(dict.fromkeys(wanted))
         model = original_with(self._read, names) or self._read.model.clone()
         values, outputs = values_by_name(model.graph), model.graph.outputs
-        taken = {v.name for v in outputs}
+        predictions = list(outputs)
+        taken = {v.name for v in predictions}
         outputs.extend(values[name] for name in names if name not in taken)
-        return self._runner(model)
+        return self._runner(model, predictions)
 
     # -- gradients -------------------------------------------------------------------------
 
@@ -343,7 +341,7 @@ class OnnxReference:
     ) -> dict[TensorRef, Array]:
         """Returns the gradients of one group's scores at moved tensors, in float64."""
         cotangent = self._asked.groups[place].target.restored(seed)
-        runner, names = self._twin(place)
+        runner, names = self._twin(place, moves=bool(shifts) or not self._moved.disturbs)
         fed, more = self._moved.moved_feed(feed, shifts)
         found = runner.run(
             {**fed, **more, f"{COTANGENT}/scores": cotangent}, [names[r] for r in refs]
@@ -360,28 +358,29 @@ class OnnxReference:
     def _moved(self) -> OnnxMovedScores:
         return OnnxMovedScores(self._read, self._view, self._asked)
 
-    def _twin(self, place: int) -> tuple[Runner, dict[TensorRef, str]]:
-        """Returns the gradient of a group's scores as a graph of its own, with shifts."""
-        if place not in self._twins:
-            self._twins[place] = self._written_twin(place)
-        return self._twins[place]
+    def _twin(self, place: int, *, moves: bool) -> tuple[Runner, dict[TensorRef, str]]:
+        """Returns the gradient of a group's scores as a graph of its own, with shifts if asked."""
+        if (place, moves) not in self._twins:
+            self._twins[place, moves] = self._written_twin(place, moves=moves)
+        return self._twins[place, moves]
 
     @functools.cached_property
-    def _twins(self) -> dict[int, tuple[Runner, dict[TensorRef, str]]]:
+    def _twins(self) -> dict[tuple[int, bool], tuple[Runner, dict[TensorRef, str]]]:
         return {}
 
-    def _written_twin(self, place: int) -> tuple[Runner, dict[TensorRef, str]]:
+    def _written_twin(self, place: int, *, moves: bool) -> tuple[Runner, dict[TensorRef, str]]:
         group = self._asked.groups[place]
         model = self._read.model.clone()
         graph = model.graph
-        moved, scores = self._moved.give_shifts(model)
+        prepare = self._moved.give_shifts if moves else self._moved.unmoved
+        moved, scores = prepare(model)
         values = values_by_name(graph)
         refs = list(dict.fromkeys(o.ref for o in group.outputs if o.probe.needs_gradient))
         at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
         found = write_vector_jacobian_product(
             graph, self._read.opset, {"scores": scores[place]}, at
         )
-        names = {}
+        names, predictions = {}, list(graph.outputs)
         graph.outputs.clear()
         for i, ref in enumerate(refs):
             copy = ir.node("Identity", [found[str(i)]])
@@ -389,8 +388,7 @@ class OnnxReference:
             copy.outputs[0].type = found[str(i)].type or values[self._name_of(ref)].type
             graph.append(copy)
             graph.outputs.append(copy.outputs[0])
-        common.RemoveUnusedNodesPass()(model)
-        return self._runner(model), names
+        return self._runner(model, predictions), names
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx_ir.passes import common
 
 from probegen.graph.core.marks import remove_marks
 from probegen.graph.running import open_graph, session_options
+from probegen.graph.whole_numbers import read_own_floats
 
 Array = npt.NDArray[Any]
 
@@ -26,25 +28,30 @@ class Runner:
     """
 
     def __init__(
-        self, model: ir.Model | Path | bytes, *, as_written: bool = False, lean: bool = False
+        self,
+        model: ir.Model | Path | bytes,
+        *,
+        predictions: Sequence[ir.Value] = (),
+        lean: bool = False,
     ) -> None:
         """Opens a model.
 
         Args:
             model: the graph, from which marks are taken out, or a file as it is.
-            as_written: fuse no operators. Quantised files are run so: fused into kernels of whole
-                numbers, sums round another way, and a value next to an edge falls into the next
-                step of the quantisation.
+            predictions: values of the graph that are what the file predicts, among its outputs
+                or not. What else is taken from a quantised one then leaves them the kernels of
+                whole numbers that they have in the file (see `graph.whole_numbers`).
             lean: keep no copy of the weights in the order that kernels like best: of the witnesses
                 of a large model each would have its own.
         """
         options = session_options()
-        if as_written:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if isinstance(model, ir.Model):
             remove_marks(model)
+            if predictions and model.graph.outputs:
+                read_own_floats(model.graph, predictions)
+                common.RemoveUnusedNodesPass()(model)
             self._session = open_graph(model, options)
         else:
             self._session = ort.InferenceSession(

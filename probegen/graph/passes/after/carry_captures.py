@@ -10,7 +10,12 @@ import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node, read_others
-from probegen.graph.core.queries import captured_values, inputs_of
+from probegen.graph.core.queries import (
+    DEQUANTISING,
+    QUANTISING,
+    captured_values,
+    inputs_of,
+)
 from probegen.graph.core.replacing import replace_node
 from probegen.graph.core.values import subgraphs_of
 from probegen.graph.loops.iteration import iteration_of
@@ -26,7 +31,9 @@ def carry_captures(model: ir.Model) -> None:
     `Scan(s, x)` whose body reads c -> `Scan(s, c, x)` whose body returns a copy of c
 
     What is stored is read from outside as before. What is computed from stored values alone is
-    computed in the body: a session folds it when it loads, and copies nothing at each step.
+    computed in the body: a session folds it when it loads, and copies nothing at each step. Weights
+    in whole numbers are not folded: they are dequantised outside of a body that quantises nothing
+    (onnxruntime 1.32 cannot load a MatMul there whose weight is stored outside of its body).
 
     Needs: topological order.
     """
@@ -52,13 +59,14 @@ def _carry_into(names: Builder, node: ir.Node, from_stored: _FromStored) -> ir.N
     body, count = iteration.body, len(iteration.states)
     prefix = names.fresh("Scan")
     early, late = (Builder(body, names.opset, prefix=f"{prefix}/{p}") for p in ("early", "late"))
+    quantises = any(n.op_type in QUANTISING for n in body.all_nodes())
     instead: dict[ir.Value, ir.Value] = {}
     entering: dict[ir.Value, ir.Value] = {}
     for value in captured_values(body):
         if _is_stored(value):
             continue
         nodes = _nodes_from_stored(value, from_stored)
-        if nodes is None:
+        if nodes is None or (not quantises and any(n.op_type in DEQUANTISING for n in nodes)):
             within = ir.Value(name=late.fresh("entering"), type=value.type, shape=value.shape)
             instead[value] = entering[value] = within
             continue
