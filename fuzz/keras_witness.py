@@ -295,8 +295,9 @@ class Witness:
         """Returns differences of the score in some directions of an input, `[batch, way]`.
 
         NaN where both sides, or a step, half of it and a longer one, tell different slopes: at
-        kinks and ties, and on stairs of rounding, as behind a number that 1e9 is taken from. None
-        where nothing is known. For a model in float64.
+        kinks and ties, and on stairs of rounding, as behind a number that 1e9 is taken from; and
+        where the score is so large that steps are lost beside it. None where nothing is known. For
+        a model in float64.
 
         Args:
             probe: the probe.
@@ -322,6 +323,7 @@ class Witness:
             np.abs(ahead - behind) / _STEP,
             np.abs((ahead + behind) / (2 * _STEP) - finer),
             np.abs(longer - finer),
+            np.broadcast_to(np.spacing(np.abs(here))[:, None] / _STEP, finer.shape),
         ]
         return np.where(np.max(off, axis=0) <= usual + _LEAST, finer, np.nan)
 

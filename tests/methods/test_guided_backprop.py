@@ -288,12 +288,23 @@ def test_a_convolutional_network_with_pooling(tmp_path):
             np.testing.assert_allclose(found[f"{kind}/image"].array, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_slopes_of_each_position_behind_a_convolution(tmp_path):
-    """What the lowering turns in the middle of a PReLU is one rectifier all the same."""
+@pytest.mark.parametrize(
+    ("shape", "convolution"),
+    [
+        ((5, 4, 2), lambda: keras.layers.Conv2D(3, 2)),
+        ((4, 2), lambda: keras.layers.Conv1DTranspose(3, 3, strides=2, use_bias=False)),
+    ],
+    ids=["Conv2D", "Conv1DTranspose"],
+)
+def test_slopes_of_each_position_behind_a_convolution(shape, convolution, tmp_path):
+    """What the lowering turns in the middle of a PReLU is one rectifier all the same.
+
+    So is what stands behind a transposed convolution, whose sizes have to be known for that.
+    """
     slopes = keras.initializers.RandomUniform(0.1, 0.6, seed=1)
     model = keras.Sequential([
-        keras.Input((5, 4, 2), name="image"),
-        keras.layers.Conv2D(3, 2),
+        keras.Input(shape, name="image"),
+        convolution(),
         keras.layers.PReLU(alpha_initializer=slopes),
         keras.layers.Flatten(),
         keras.layers.Dense(2),
@@ -301,11 +312,11 @@ def test_slopes_of_each_position_behind_a_convolution(tmp_path):
     probes = [pg.GuidedBackprop(target=CLASS), pg.Deconvnet(target=CLASS)]
     pg.compile(model, probes, tmp_path / "m.onnx")
     conv, rectifier, _, head = model.layers
-    images = models.images((5, 4, 2), count=3)
+    images = models.images(shape, count=3)
     found = runtime.load(tmp_path / "m.onnx").run(images)
     x = tf.constant(images)
     y = conv(x)
-    arrives = np.maximum(head.kernel.numpy()[:, CLASS].reshape(4, 3, 3), 0)
+    arrives = np.maximum(head.kernel.numpy()[:, CLASS].reshape(y.shape[1:]), 0)
     kept = np.where(y.numpy() > 0, 1, rectifier.alpha.numpy()) * arrives
     for probe in probes:
         g = kept if probe.kind == "guided_backprop" else np.broadcast_to(arrives, y.shape)

@@ -27,7 +27,7 @@ from probegen.graph.core.marks import (
 )
 from probegen.graph.core.queries import key_of
 from probegen.graph.core.values import attribute
-from probegen.parity.witness.evaluation import IN_FLOAT32
+from probegen.parity.witness.evaluation import IN_FLOAT32, NodeEvaluator
 from probegen.parity.witness.recurrent import RECURRENT, through_time
 from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.windows import windows_of
@@ -44,6 +44,8 @@ _INEXACT = frozenset({"Erf", "Gelu"})
 _HALF_ROUNDED = 5e-4
 #: The step of differences in float64, relative to what is moved.
 _STEP = 1e-6
+#: How far slopes on both sides are apart, relative to their mean, where a function bends.
+_BENDS = 1e-3
 #: Returns the gradient at the input at a position.
 _Formula = Callable[[Step, Array, int], Array]
 
@@ -287,10 +289,50 @@ def _chosen(step: Step, position: int) -> Array:
     return np.asarray(best, np.float64)
 
 
-def slope_of(function: FunctionOfOne, x: Array) -> Array:
-    """Returns the slope of a function of one tensor where that is x."""
+def slope_of(
+    function: FunctionOfOne, values: Mapping[ir.Value, Any], evaluate: NodeEvaluator
+) -> Array:
+    """Returns the slope of a function of one tensor, by differences.
+
+    Beside a kink it is what the slopes of its nodes come to, as frameworks have it: a PReLU that is
+    spelled as `Relu(x) - a * Relu(-x)` has none at 0.
+
+    Args:
+        function: the function.
+        values: its tensors, and the constants that it reads.
+        evaluate: evaluates a node.
+    """
+    x = np.asarray(values[function.entry], np.float64)
     h = _STEP * np.maximum(1.0, np.abs(x))
-    return np.asarray((function.at(x + h) - function.at(x - h)) / (2 * h))
+    here = function.at(x)
+    ahead, behind = (function.at(x + h) - here) / h, (here - function.at(x - h)) / h
+    steep = (ahead + behind) / 2
+    bent = np.abs(ahead - behind) > _BENDS * (0.01 + np.abs(steep))
+    if not bent.any():
+        return np.asarray(steep)
+    try:
+        return np.asarray(np.where(bent, _by_nodes(function, values, evaluate), steep))
+    except Unknown:
+        return np.asarray(steep)
+
+
+def _by_nodes(
+    function: FunctionOfOne, values: Mapping[ir.Value, Any], evaluate: NodeEvaluator
+) -> Array:
+    """Returns the slope of a function by those of its nodes, one after the other."""
+    total: dict[ir.Value, Array] = {function.result: np.ones_like(values[function.result])}
+    passed = {function.entry, *(v for v in function.inner if values[v].dtype.kind == "f")}
+    for node in reversed(function.nodes):
+        g = total.get(node.outputs[0])
+        if g is None:
+            continue
+        inputs = [None if v is None else values.get(v) for v in node.inputs]
+        step = Step(node, inputs, [values[node.outputs[0]]], evaluate, values)
+        for position, value in enumerate(node.inputs):
+            if value in passed:
+                found = adjoint(step, [g], position)
+                total[value] = total[value] + found if value in total else found
+    return np.asarray(total.get(function.entry, np.zeros_like(values[function.entry])))
 
 
 def _add(step: Step, g: Array, position: int) -> Array:

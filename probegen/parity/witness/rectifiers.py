@@ -48,7 +48,7 @@ def rectified(*, guided: bool) -> Rule:
         elif len(function.nodes) == 1:
             yield function.entry, positive * np.maximum(slope(step), 0)
         else:
-            steep = slope_of(function, step.values[function.entry])
+            steep = slope_of(function, step.values, step.evaluate)
             yield function.entry, positive * np.maximum(steep, 0)
         for position in wanted:
             if len(function.nodes) == 1 and step.node.inputs[position] is not function.entry:

@@ -92,7 +92,7 @@ class Rescaled:
             function = function_of_one(node)
             if function is not None and len(function.nodes) > 1 and function.entry in self.there:
                 if arrived[0] is not None:
-                    yield function.entry, self._function(function, arrived[0])
+                    yield function.entry, self._function(step, function, arrived[0])
                 return
         for i, value in enumerate(node.inputs):
             if (
@@ -208,9 +208,9 @@ class Rescaled:
     def _difference(self, value: ir.Value) -> Array:
         return np.asarray(self.values[value] - self.there[value])
 
-    def _function(self, function: FunctionOfOne, g: Array) -> Array:
+    def _function(self, step: Step, function: FunctionOfOne, g: Array) -> Array:
         dx, dy = self._difference(function.entry), self._difference(function.result)
-        steep = slope_of(function, self.values[function.entry])
+        steep = slope_of(function, self.values, step.evaluate)
         near = np.abs(dx) < _SMALL
         return np.asarray(g * np.where(near, steep, dy / np.where(near, 1, dx)))
 

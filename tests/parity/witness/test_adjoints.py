@@ -1,10 +1,13 @@
 """The witness's gradients of single nodes, against differences of the node itself."""
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from probegen.parity.witness.adjoints import adjoint
+from probegen.graph.core.elementwise import function_of_one
+from probegen.parity.witness.adjoints import adjoint, slope_of
 from probegen.parity.witness.evaluation import NodeEvaluator
 from probegen.parity.witness.step import Step, Unknown
 from probegen.parity.witness.windows import Windows
@@ -125,6 +128,26 @@ def test_gradients_are_those_of_differences(operator, attributes, inputs, positi
             # The reference evaluator has erf in 32 bits alone.
             close = 0.2 if operator == "Erf" else 1e-5
             np.testing.assert_allclose((found * direction).sum(), slope, rtol=close, atol=close)
+
+
+def test_the_slope_of_a_function_beside_its_kink_is_that_of_its_nodes():
+    """What differences across a kink tell is half of either side."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
+        g (double[n] x) => (double[n] y) <double[1] a = {0.25}> {
+            above = Relu(x)
+            turned = Neg(x)
+            below = Relu(turned)
+            scaled = Mul(below, a)
+            y = Sub(above, scaled)
+        }""")
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
+    evaluate = NodeEvaluator(18)
+    values = {graph.inputs[0]: np.array([-2.0, 0.0, 1e-9, 1.5])}
+    values.update((v, v.const_value.numpy()) for v in graph.initializers.values())
+    for node in graph:
+        values[node.outputs[0]] = evaluate(node, [values[v] for v in node.inputs])[0]
+    found = slope_of(function_of_one(graph[-1]), values, evaluate)
+    np.testing.assert_allclose(found, [0.25, 0.0, 1.0, 1.0], rtol=1e-8)
 
 
 def test_the_slope_of_a_cube_at_0_is_0():

@@ -27,9 +27,15 @@ def transposed_convolution(context: Any, node: Any, _: str, __: Any) -> None:
 
     Where the stride is larger than the kernel, TensorFlow fills up with zeros what no input
     reaches. tf2onnx does so behind the convolution, into which it has merged the bias by then.
+
+    Sizes that are known are told: of what Keras writes in one dimension tf2onnx sees none, and
+    would work them out in every run.
     """
     position = 3
     sizes = context.get_shape(node.output[0]) or [-1]
+    if not node.inputs[0].is_const() and len(sizes) > 1 and min(sizes[1:]) > 0:
+        w = Writer(context, node)
+        context.replace_input(node, node.input[0], w.indices(sizes), 0)
     if len(node.input) > position and min(sizes) < 0 and is_channels_last(node):
         bias = node.input[position]
         context.remove_input(node, bias, position)
