@@ -463,6 +463,34 @@ def test_long_series_are_drawn(tmp_path):
     assert in_node(tmp_path, code, 300_000) == [["4", "\u22122"], ["3", "\u22121"], 3]
 
 
+def test_a_table_that_was_not_taken_leaves_nothing_to_run(tmp_path):
+    """The row before it would pass for it; of rows with a field a number, and of long ones."""
+    code = (
+        DOCUMENT
+        + """
+      const found = [];
+      for (const size of [2, 70]) {
+        const spec = { ...given, shape: [null, size] };
+        const row = page.widgets.row.make(spec, { problem() {} }, () => {});
+        const said = () => row.value().then(({ data }) => data.length, (error) => error.message);
+        const load = (text) => row.load({ text: async () => text }).catch(() => {});
+        const good = Array(size).fill(5).join();
+        for (const text of [good, "1,2,x", good, ""]) {
+          await load(text);
+          found.push(await said());
+        }
+      }
+      return found;
+    """
+    )
+    spec = {"name": "x", "axes": ["batch", "feature"], "features": None}
+    spec |= {"vocabulary": None, "integer": False, "dtype": "float32"}
+    found = in_node(tmp_path, code, spec)
+    assert found[:1] + found[2:5] + found[6:7] == [2, 2, 2, 70, 70]
+    assert all('"x" beside' in said or "is no number" in said for said in (found[1], found[5]))
+    assert found[7].startswith("Paste a row of 70 numbers")
+
+
 def test_a_number_of_a_table_that_was_cleared_is_gone(tmp_path):
     code = (
         DOCUMENT

@@ -16,13 +16,20 @@
   function makeWidget(spec, told, changed) {
     const size = innerSizes(spec)[0] ?? 1;
     const names = page.tables.namesOf(spec, size);
-    const fields = size <= MOST_FIELDS ? names.map(() => make("input", { type: "number", step: "any", value: 0, change: changed })) : null;
+    const fields = size <= MOST_FIELDS ? names.map(() => make("input", { type: "number", step: "any", value: 0, change: edited })) : null;
     const pasted = pasteBox(2, take, told.problem);
     const choice = rowChoice(show);
     let table = null;
     let values = fields ? null : [];
+    let wrong = null; // why the last table was not taken: until something else is given, nothing is
+
+    function edited() {
+      wrong = null;
+      changed();
+    }
 
     function show(row) {
+      wrong = null;
       values = table.rows[row];
       if (fields) fields.forEach((one, i) => (one.value = Number.isFinite(values[i]) ? values[i] : ""));
       changed();
@@ -30,12 +37,25 @@
 
     // Takes a table; each row is a sample.
     function take(text) {
-      if (!text.trim()) return;
+      wrong = null;
+      if (!text.trim()) {
+        if (!fields) values = [];
+        return;
+      }
+      try {
+        table = tableOf(text);
+      } catch (error) {
+        wrong = error;
+        throw error;
+      }
+      choice.offer(table.rows.length);
+    }
+
+    function tableOf(text) {
       const { table: read, said } = page.tables.byFeature(page.tables.read(text), spec.features);
       const width = read.rows[0].length;
       if (width !== size) throw new page.InputError(`The table has ${width} columns, and "${spec.name}" takes ${size} numbers a row.`);
-      table = { ...read, said };
-      choice.offer(read.rows.length);
+      return { ...read, said };
     }
 
     // The number of a field that shows none: infinity as a table had it, else no value. A number that was
@@ -43,6 +63,7 @@
     const beyondFields = (i) => (Number.isFinite(values?.[i]) ? NaN : (values?.[i] ?? NaN));
 
     async function value() {
+      if (wrong !== null) throw wrong;
       const data = fields ? fields.map((one, i) => (one.value === "" ? beyondFields(i) : Number(one.value))) : values;
       if (!data.length) throw new page.InputError(`Paste a row of ${size} numbers, or open a table.`);
       const sizes = innerAxes(spec).length ? [size] : [];
@@ -58,7 +79,7 @@
       opener("Open a table", ".csv,.tsv,.txt", load, told.problem), choice.element);
     // Gives the one number of an input that takes no more.
     function set(number) {
-      table = null;
+      table = wrong = null;
       values = [number];
       if (fields) fields[0].value = Number.isFinite(number) ? number : "";
     }
