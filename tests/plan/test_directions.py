@@ -98,3 +98,65 @@ def test_a_slice_backwards_turns_positions_and_no_channels(axis):
     else:
         with pytest.raises(InstrumentError, match="in the opposite order"):
             make_plan(view, [probe])
+
+
+#: As exporters write a dense layer: steps joined with the batch.
+DENSE = """
+<ir_version: 8, opset_import: ["" : 17]>
+dense (float[batch, 5, 3] x) => (float[batch, 2] y)
+<int64[1] first = {{-1}}, int64[1] end = {{-9223372036854775807}}, int64[1] along = {{{axis}}},
+ int64[1] back = {{-1}}, int64[2] joined = {{-1, 3}}, int64[3] apart = {{-1, 5, 2}},
+ float[3, 2] matrix = {{0.5, -1.0, 2.0, 0.25, -0.5, 1.5}}, float[2] bias = {{0.5, -0.5}}>
+{{
+    turned = Slice (x, first, end, along, back)
+    rows = Reshape (turned, joined)
+    product = MatMul (rows, matrix)
+    added = Add (product, bias)
+    each = Relu (added)
+    maps = Reshape (each, apart)
+    y = ReduceMean <keepdims = 0, axes = [1]> (maps)
+}}
+"""
+#: Ids have two axes, of which one is time.
+IDS = """
+<ir_version: 8, opset_import: ["" : 17]>
+words (int64[batch, 5] x) => (float[batch, 2] y)
+<int64[1] first = {-1}, int64[1] end = {-9223372036854775807}, int64[1] along = {1},
+ int64[1] back = {-1}, float[3, 2] table = {0.5, -1.0, 2.0, 0.25, -0.5, 1.5}>
+{
+    turned = Slice (x, first, end, along, back)
+    looked_up = Gather (table, turned)
+    maps = Relu (looked_up)
+    y = ReduceMean <keepdims = 0, axes = [1]> (maps)
+}
+"""
+#: What a reversal leaves behind in a vector has no order.
+VECTOR = """
+<ir_version: 8, opset_import: ["" : 17]>
+vector (float[batch, 5, 3] x) => (float[batch, 2] y)
+<int64[1] first = {-1}, int64[1] end = {-9223372036854775807}, int64[1] along = {1},
+ int64[1] back = {-1}, int64[2] flat = {-1, 15}, int64[3] apart = {-1, 5, 3},
+ float[2, 3, 1] kernel = {0.5, -1.0, 2.0, 0.25, -0.5, 1.5}>
+{
+    turned = Slice (x, first, end, along, back)
+    vector = Reshape (turned, flat)
+    drawn = Reshape (vector, apart)
+    steps = Transpose <perm = [0, 2, 1]> (drawn)
+    maps = Conv (steps, kernel)
+    y = ReduceMean <keepdims = 0, axes = [2]> (maps)
+}
+"""
+
+
+@pytest.mark.parametrize("text", [DENSE.format(axis=1), IDS])
+def test_time_joined_with_the_batch_and_ids_are_followed(text):
+    view = open_source(onnx.parser.parse_model(text)).view
+    with pytest.raises(InstrumentError, match="in the opposite order"):
+        make_plan(view, [pg.GradCAM("maps", upsample=True, target=0)])
+
+
+@pytest.mark.parametrize("text", [DENSE.format(axis=2), VECTOR])
+def test_channels_that_change_places_and_vectors_turn_nothing(text):
+    view = open_source(onnx.parser.parse_model(text)).view
+    probe = pg.GradCAM("maps", upsample=True, target=0)
+    assert make_plan(view, [probe]).manifest.explanations[0].detail["upsampled_to"] == "x"

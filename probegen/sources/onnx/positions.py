@@ -10,7 +10,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import inputs_of, key_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.passes.before.name_open_sizes import BROADCASTING
-from probegen.plan.directions import turned_round
+from probegen.plan.directions import Turn, turned_round
 from probegen.plan.positions import (
     Link,
     Positions,
@@ -71,14 +71,38 @@ def follow_graph(
 
 def turned_values(graph: ir.Graph, inputs: Sequence[ir.Value]) -> frozenset[Hashable]:
     """Returns the values of a graph whose positions run against those of an input."""
-    nodes = (node for node in graph if node.op_type not in _SIZES or node.domain)
-    steps = ((list(inputs_of(n)), _with_positions(n.outputs), _turns(n)) for n in nodes)
+    steps: list[Turn] = []
+    #: Values of few axes that have positions nonetheless: ids, or joined with the batch.
+    flat = {value for value in inputs if not _has_many_axes(value)}
+    for node in graph:
+        if node.op_type in _SIZES and not node.domain:
+            continue
+        read = list(inputs_of(node))
+        few = [v for v in node.outputs if not _has_many_axes(v)]
+        if _joins_with_batch(node) or not flat.isdisjoint(read):
+            flat.update(few)
+        made = [v for v in node.outputs if v in flat or v not in few]
+        steps.append((read, made, _turns(node)))
     return turned_round(inputs, steps)
 
 
-def _with_positions(values: Sequence[ir.Value]) -> list[ir.Value]:
-    shapes = [(v, shape_of(v)) for v in values]
-    return [v for v, shape in shapes if shape is None or len(shape) > _PLAIN]
+def _has_many_axes(value: ir.Value) -> bool:
+    """Tells whether a value has axes beside those of a batch of vectors, as far as is known."""
+    shape = shape_of(value)
+    return shape is None or len(shape) > _PLAIN
+
+
+def _joins_with_batch(node: ir.Node) -> bool:
+    """Tells whether a node makes `[batch * positions, features]` of `[batch, positions, features]`.
+
+    Products with matrices are written so. What is `[batch, positions * features]` is a vector.
+    """
+    if node.domain or node.op_type not in ("Reshape", "Flatten") or node.inputs[0] is None:
+        return False
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    if not before or after is None or len(after) != _PLAIN:
+        return False
+    return before[-1] == after[-1] is not None and sum(size != 1 for size in before) > _PLAIN
 
 
 def _turns(node: ir.Node) -> bool:
