@@ -102,6 +102,7 @@ CASES = {
     "heads": (text_case("attention", HEADS, (5, COUNT, COUNT)), {"tokens": WORDS}),
     "twelve heads": (text_case("attention", HEADS, (12, COUNT, COUNT)), {"tokens": WORDS}),
     "one head": (text_case("attention", ("batch", *HEADS[2:]), (COUNT,) * 2), {"tokens": WORDS}),
+    "spelt out": (text_case("attention", HEADS, (2, 4, 4)), {"tokens": ["\U00012000" * 3] * 4}),
     "positions": (text_case("attention", HEADS, (2, 128, 128)), {}),
     "cross": (text_case("attention", HEADS, (3, 4, 60)), {}),
     "text": (text_case("saliency", TIME, (COUNT,)), {"tokens": WORDS}),
@@ -117,6 +118,14 @@ CASES = {
         {"time": np.arange("2015-01", "2020-01", dtype="datetime64[M]")},
     ),
     "many features": (series_case("input_gradient", (*TIME, "feature"), (60, 8), 8), {}),
+    "long names": (
+        series_case("gradient_x_input", (*TIME, "feature"), (60, 2), 2),
+        {"feature_names": ["temperature [\u00b0C]", "name of a feature [m/s]"]},
+    ),
+    "long method": (
+        series_case("guided_backprop", (*TIME, "feature"), (60, 2), 2),
+        {"feature_names": ["name of a feature"] + ["another long name of one [m/s]"]},
+    ),
     "forecast": (series_case("prediction", ("batch", "step", "unit"), (24, 3)), {}),
     "one number": (series_case("prediction", UNITS, (1,)), {}),
     "anything": (series_case("activation", ("batch", *"abcd"), (2, 3, 4, 5)), {}),

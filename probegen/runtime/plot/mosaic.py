@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from probegen.runtime.plot import thinning
+from probegen.runtime.plot import fonts, thinning
 from probegen.runtime.plot.style import (
     DPI,
     FAINT,
@@ -162,7 +162,14 @@ def _room(labels: Sequence[str] | None, title: str, *, upright: bool = False) ->
 
 
 def _longest(labels: Sequence[str] | None) -> float:
-    return max((len(label) for label in labels or ()), default=0) * _CHARACTER
+    return max(map(_width, labels or ()), default=0.0)
+
+
+def _width(label: str) -> float:
+    """Returns the inches of a label as it is written: signs without a font are spelt out."""
+    if label.isascii():
+        return len(label) * _CHARACTER
+    return fonts.width(plain(label), SMALL_SIZE, fonts.SANS)
 
 
 def draw(

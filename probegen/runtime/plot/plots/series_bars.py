@@ -16,10 +16,12 @@ from probegen.runtime.plot import charts, horizon, thinning
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.steps import Steps, steps_of
 from probegen.runtime.plot.style import (
+    LABEL_SIZE,
     LINE,
     MUTED,
     NEGATIVE,
     POSITIVE,
+    SMALL_SIZE,
     UNSIGNED,
     AnyFigure,
     plain,
@@ -32,9 +34,10 @@ Array = npt.NDArray[Any]
 
 _MOST_FEATURES = 5
 _LINE_HEIGHT = 1.15
-#: Characters that fit beside the bars.
-_LONGEST_LABEL = 14
-_LONGEST_NAME = 18
+#: Characters that fit beside the bars, in each of two lines, and in one of the usual size.
+_LONGEST_LABEL, _USUAL_LABEL = 13, 11
+#: Those that fit beside a line.
+_LONGEST_NAME = 16
 _BAR_HEIGHT = 0.75
 
 
@@ -136,7 +139,7 @@ def _draw(
         horizon.legend(axes[2 * first if paired else first])
     for i, row in enumerate(bars):
         _draw_bars(axes[2 * i + 1 if paired else -1], steps, row, limit, signed)
-        axes[2 * i + 1 if paired else -1].set_ylabel(_in_lines(label))
+        _label_bars(axes[2 * i + 1 if paired else -1], label)
     ends = np.concatenate([steps.positions, *(one.positions for one in ahead if one is not None)])
     axes[-1].set_xlim(ends.min() - 0.6 * steps.width, ends.max() + 0.6 * steps.width)
     named = horizon.named_steps(steps, (one for one in ahead if one is not None))
@@ -144,10 +147,12 @@ def _draw(
     figure.align_ylabels(list(axes))
 
 
-def _in_lines(label: str) -> str:
-    """Returns a label in the two lines that fit beside the bars."""
-    lines = textwrap.wrap(plain(label, 2 * _LONGEST_LABEL), _LONGEST_LABEL + 2, max_lines=2)
-    return "\n".join(lines)
+def _label_bars(ax: Axes, label: str) -> None:
+    """Writes a label in the two lines that fit beside bars, smaller where one is long."""
+    whole = plain(label, 2 * _LONGEST_LABEL)
+    lines = textwrap.wrap(whole, _LONGEST_LABEL, max_lines=2, break_long_words=False)
+    usual = max(map(len, lines), default=0) <= _USUAL_LABEL
+    ax.set_ylabel("\n".join(lines), fontsize=LABEL_SIZE if usual else SMALL_SIZE)
 
 
 def draw_past(ax: Axes, steps: Steps, line: Array, ahead: horizon.Ahead | None) -> None:
