@@ -124,7 +124,7 @@ CASES = {
     ),
     "long method": (
         series_case("guided_backprop", (*TIME, "feature"), (60, 2), 2),
-        {"feature_names": ["name of a feature"] + ["another long name of one [m/s]"]},
+        {"feature_names": ["name of a feature", "another long name of one [m/s]"]},
     ),
     "forecast": (series_case("prediction", ("batch", "step", "unit"), (24, 3)), {}),
     "one number": (series_case("prediction", UNITS, (1,)), {}),

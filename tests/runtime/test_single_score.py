@@ -10,6 +10,7 @@ from probegen.runtime.report import _targets
 from probegen.runtime.result import Result
 from probegen.runtime.run import Run
 from probegen.runtime.target import check_target
+from tests.runtime.support import result_of
 
 NAMES = ("benign", "malignant")
 #: The model takes the first sample for benign, the second for malignant.
@@ -69,6 +70,32 @@ def test_pictures_say_which_class_they_explain() -> None:
     record = result(TargetSpec("argmax", output="y", classes=1))["s"]
     assert verdict(record, 0, NAMES) == "predicted benign (p = 0.90), explained: malignant"
     assert verdict(record, 1, NAMES) == "predicted malignant (p = 0.80)"
+
+
+@pytest.mark.parametrize(
+    ("axes", "index", "names", "says"),
+    [
+        (("step", "unit"), (1, 2), None, "explained: step 1, unit 2"),
+        (("step", "unit"), (-1, None), None, "explained: last step"),
+        (("step", "unit"), (None, None), None, ""),
+        (("step", "class"), (0, 1), "abc", "explained: step 0, b"),
+        (("height", "width", "class"), (None, None, 2), None, "explained: class 2"),
+        (("unit",), (1,), None, "explained: unit 1"),
+        (("class",), (1,), None, "explained: class 1"),
+    ],
+)
+def test_outputs_without_classes_explain_none(axes, index, names, says) -> None:
+    """The title of a forecast said that a class was explained, and not which step."""
+    scores = np.zeros((1, *(4, 5)[: len(axes) - 1], 3), np.float32)
+    target = TargetSpec("index", index, "y", classes=3)
+    result = result_of(
+        {"x": (np.zeros((1, 3), np.float32), ("batch", "feature"), {})},
+        {
+            "y": (scores, "prediction", ("batch", *axes), {}),
+            "s": (np.zeros((1, 3)), "saliency", ("batch", "feature"), {"target": target}),
+        },
+    )
+    assert verdict(result["s"], 0, names) == says
 
 
 @pytest.mark.parametrize("target", [TargetSpec("argmax", output="y", classes=1), CHOSEN])

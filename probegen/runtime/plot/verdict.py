@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import TargetSpec
-from probegen.artefact.rows import batch_axis, one_row
+from probegen.artefact.manifest import CLASS, TargetSpec
+from probegen.artefact.rows import BATCH, batch_axis, one_row
 from probegen.runtime.run import DrawableRecord
 
 Array = npt.NDArray[Any]
@@ -113,10 +113,56 @@ def _explained(
     if row is not None and row.size == 1:  # what is explained speaks for the second of two classes
         other = names is not None and len(names) == 2 and 0 <= float(row[0]) < 0.5
         return f"explained: {names[1]}" if names is not None and other else ""
+    said = _asked_for(record, sample, target, row, names)
+    return f"explained: {said}" if said else ""
+
+
+def _asked_for(
+    record: DrawableRecord,
+    sample: int,
+    target: TargetSpec,
+    row: Array | None,
+    names: Sequence[str] | None,
+) -> str:
+    """Returns which class or entry was asked for, nothing where it is the predicted class."""
+    of, sizes = _axes(record, target.output)
+    of_units = bool(of) and of[-1] != CLASS and names is None
+    if target.mode == "index" and (of_units or len(of) > 1):
+        return _entry(of, sizes, target, names)
     index = _index(record, sample, target)
     if index is None or index < 0 or (row is not None and index == int(np.argmax(row))):
         return ""
-    return f"explained: {class_name(index, names)}"
+    return f"{of[-1]} {index}" if of_units else class_name(index, names)
+
+
+def _axes(record: DrawableRecord, output: str | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Returns the axes of a prediction but that of the batch, and their sizes."""
+    array = None if output is None else record.predictions.get(output)
+    if output is None or array is None:
+        return (), ()
+    named = zip(record.run.manifest.output(output).axes, array.shape, strict=True)
+    kept = [(name, size) for name, size in named if name != BATCH]
+    return tuple(name for name, _ in kept), tuple(size for _, size in kept)
+
+
+def _entry(
+    axes: Sequence[str], sizes: Sequence[int], target: TargetSpec, names: Sequence[str] | None
+) -> str:
+    """Returns which entry of an output is explained: `"step 0, unit 2"`, `"last step, nine"`.
+
+    Axes that are summed over, and those of one entry, are left out.
+    """
+    entries = target.index or ()
+    if len(entries) != len(axes):
+        return ""
+    said = []
+    for place, (axis, size, entry) in enumerate(zip(axes, sizes, entries, strict=True)):
+        if entry is None or size == 1:
+            continue
+        named = names is not None and place == len(axes) - 1 and 0 <= entry < len(names)
+        known = str(names[entry]) if names is not None and named else f"{axis} {entry}"
+        said.append(f"last {axis}" if entry == -1 else known)
+    return ", ".join(said)
 
 
 def _index(record: DrawableRecord, sample: int, target: TargetSpec) -> int | None:

@@ -303,12 +303,38 @@
     if (row?.length === 1) { // what is explained speaks for the second of two classes
       return names?.length === 2 && row[0] >= 0 && row[0] < 0.5 ? `explained: ${names[1]}` : "";
     }
+    const { axes, sizes } = axesOf(run, target.output);
+    const ofUnits = axes.length > 0 && axes[axes.length - 1] !== "class" && !names;
+    if (target.mode === "index" && (ofUnits || axes.length > 1)) {
+      const said = entry(axes, sizes, target, names);
+      return said ? `explained: ${said}` : "";
+    }
     let index = null;
     if (target.mode === "index" && target.index?.length) index = target.index[target.index.length - 1];
     if (target.mode === "input") index = run.target;
     if (index === null || index < 0) return "";
     if (row && index === argmax(row)) return "";
-    return `explained: ${className(names, index)}`;
+    return `explained: ${ofUnits ? `${axes[axes.length - 1]} ${index}` : className(names, index)}`;
+  }
+
+  // The axes of a prediction but that of the batch, and their sizes.
+  function axesOf(run, name) {
+    const spec = run.manifest.outputs.find((one) => one.name === name);
+    const array = run.outputs[name];
+    if (!spec || !array) return { axes: [], sizes: [] };
+    const kept = spec.axes.map((axis, i) => [axis, array.dims[i]]).filter(([axis]) => axis !== "batch");
+    return { axes: kept.map(([axis]) => axis), sizes: kept.map(([, size]) => size) };
+  }
+
+  // Which entry of an output is explained: "step 0, unit 2"; axes that are summed over are left out.
+  function entry(axes, sizes, target, names) {
+    const entries = target.index ?? [];
+    if (entries.length !== axes.length) return "";
+    return entries.map((one, i) => {
+      if (one === null || sizes[i] === 1) return "";
+      if (one === -1) return `last ${axes[i]}`;
+      return i === axes.length - 1 && names && one < names.length && one >= 0 ? names[one] : `${axes[i]} ${one}`;
+    }).filter(Boolean).join(", ");
   }
 
   // Returns for instance "predicted seven (p = 0.98), explained: nine"; may be empty.
