@@ -123,8 +123,11 @@ class Trace:
 
     @functools.cached_property
     def layers(self) -> dict[str, str]:
-        """Operation name -> path of the innermost layer call that made the operation."""
-        made = zip(self.graph.get_operations(), self.makers, strict=True)
+        """Operation name -> path of the innermost layer call that made the operation.
+
+        Operations that were written since, of a target that is a function, no layer has made.
+        """
+        made = zip(self.graph.get_operations(), self.makers, strict=False)
         return {op.name: path for op, (path, _) in made if path}
 
     @functools.cached_property

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import probegen as pg
 from probegen.errors import NotDifferentiableError
+from probegen.plan.making import make_plan
 from probegen.sources import open_source
 
 
@@ -96,3 +97,14 @@ def test_whole_numbers_that_no_layer_makes():
     model = Alone(name="alone")
     model(np.zeros((2, 5), np.float32))
     assert view_of(model).made_by(0) == "It is made by ArgMax."
+
+
+def test_a_target_that_is_a_function_leaves_the_layers_of_operations_known():
+    """It writes operations of its own into the graph, which no layer has made."""
+    x = keras.Input((4, 3), name="x")
+    cut = layers.Lambda(lambda t: ops.cast(t > 0.5, "float32"), name="cut")(x)
+    view = view_of(keras.Model(x, layers.Dense(3, name="y")(layers.Flatten()(cut))))
+    make_plan(view, [])
+    make_plan(view, [pg.FeatureAblation(target=lambda y: y[:, 0] * y[:, 1])])
+    with pytest.raises(NotDifferentiableError, match="stops at Greater in layer 'cut'"):
+        make_plan(view, [pg.InputGradient()])
