@@ -42,13 +42,16 @@ from probegen.errors import ArtefactError, ProbegenError
 from probegen.methods.axes import channel_axis
 from probegen.methods.by_scores import ByScores
 from probegen.plan.making import make_plan
-from probegen.sources import open_source
+from probegen.sources import computing_in, open_source
 from probegen.sources.base import Program
 
 Array = npt.NDArray[Any]
 #: A witness and inputs -> what is right; None where it does not know.
 _Right = Callable[[Witness, Sequence[Array]], Array | None]
 
+#: A policy whose models are computed in float32, as `pg.compile(precision="float32")` does: in
+#: bfloat16 onnxruntime runs next to nothing.
+_BFLOAT16 = "mixed_bfloat16"
 _BATCHES, _SIZES = (3, 5), (6, 9)
 #: A share of how far predictions may be apart, by which a sample alone may differ.
 _ALONE = 0.1
@@ -151,10 +154,28 @@ def attempt(
         inspect: let probegen inspect the model before.
         differences: hold input gradients against differences in float64 as well.
     """
-    stage = "build"
     try:
         built = build(case)
-        model = built["model"]
+    except Exception as error:  # a model that Keras itself does not want says nothing of probegen
+        return Outcome(case.key, INVALID, signature(error))
+    if case.policy != _BFLOAT16 or "onnx" not in formats:
+        return _attempt(case, built, formats, verify, inspect, differences)
+    with computing_in(built["model"], "float32"):
+        case = dataclasses.replace(case, policy="float32")
+        return _attempt(case, built, formats, verify, inspect, differences)
+
+
+def _attempt(
+    case: Case,
+    built: Mapping[str, Any],
+    formats: Sequence[str],
+    verify: bool,
+    inspect: bool,
+    differences: bool,
+) -> Outcome:
+    """Tries a case whose model is built; see `attempt`."""
+    model = built["model"]
+    try:
         witnesses, feeds, coarsest = _witnesses(case, built)
         witness = witnesses[0]
         expected = [w.predictions(feed) for w, feed in zip(witnesses, feeds, strict=True)]
@@ -162,10 +183,10 @@ def attempt(
             return Outcome(case.key, INVALID, "not finite on an ordinary sample")
         if _mixes_samples(witness, feeds[0], expected[0], coarsest):
             return Outcome(case.key, INVALID, _MIXED)
-    except Exception as error:  # a model that Keras itself cannot call says nothing of probegen
+    except Exception as error:  # nor does one that it cannot call
         return Outcome(case.key, INVALID, signature(error))
+    stage = "inspect"
     try:
-        stage = "inspect"
         if inspect:
             str(pg.inspect(model))
         source = open_source(model)

@@ -21,9 +21,7 @@ from fuzz.scoring import Array
 _WIDER = {
     "float32": "float64",
     "float16": "float32",
-    "bfloat16": "float32",
     "mixed_float16": "float32",
-    "mixed_bfloat16": "float32",
 }
 #: Operations that TensorFlow computes in float32 whatever they are given.
 _BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"})

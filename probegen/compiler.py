@@ -28,7 +28,7 @@ from probegen.artefact.publishing import (
 from probegen.artefact.rows import BATCH
 from probegen.artefact.weights_file import SUFFIX, data_path
 from probegen.artefact.work_folder import follow
-from probegen.errors import ArtefactError, ExportError, InstrumentError
+from probegen.errors import ArtefactError, ExportError, InstrumentError, SpecError
 from probegen.graph import assemble
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.writing import write_model, write_split
@@ -46,7 +46,7 @@ from probegen.runtime.read.ranges import ranges
 from probegen.runtime.states import checked_samples
 from probegen.runtime.texts import Texts
 from probegen.runtime.texts.attaching import attached
-from probegen.sources import instrumented_program, open_source
+from probegen.sources import computing_in, instrumented_program, open_source
 from probegen.sources.base import Program, Source
 from probegen.sources.preprocessed import with_preprocessing
 from probegen.sources.written import (
@@ -106,6 +106,7 @@ def compile(
     *,
     class_names: Sequence[str] | None = None,
     inputs: Any = None,
+    precision: str | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Exported:
@@ -121,6 +122,10 @@ def compile(
         inputs: sample inputs for a subclassed model whose inputs Keras does not record; for an
             ONNX model the axes of inputs and outputs where their sizes do not tell, such as
             `{"x": "time,batch,feature"}`.
+        precision: `"float32"` computes a Keras model in float32 whose layers ask for bfloat16 or
+            float16 (dtype policies such as `mixed_bfloat16`), which runtimes compute slowly or
+            not at all on processors. The model is as it was afterwards. The certificate says how
+            far the predictions are from those of the model by itself.
         progress: called with a line before each stage.
         **options: those of `export`.
 
@@ -131,13 +136,18 @@ def compile(
     check_not_source(source, path)
     say("tracing and planning")
     kind = _format(path, options.get("format"))
-    with stage("the model cannot be instrumented", InstrumentError):
-        opened = open_source(source, inputs)
-        _check_format(opened, kind)
-        opened = opened.as_written(kind)
-        opened = source_with_states(opened, options.get("states"))
-        plan = make_plan(opened.view, as_probes(probes), class_names)
-    return export(Program(opened, plan), path, progress=progress, **options)
+    if precision is not None and kind == "keras":
+        raise SpecError(
+            "precision= is for ONNX and SavedModel: in a .keras file layers keep their policies."
+        )
+    with computing_in(source, precision) as model:
+        with stage("the model cannot be instrumented", InstrumentError):
+            opened = open_source(model, inputs)
+            _check_format(opened, kind)
+            opened = opened.as_written(kind)
+            opened = source_with_states(opened, options.get("states"))
+            plan = make_plan(opened.view, as_probes(probes), class_names)
+        return export(Program(opened, plan), path, progress=progress, **options)
 
 
 def export(

@@ -110,7 +110,8 @@ def _compile(subject: Subject) -> Outcome:
     samples = subject.samples(model) if subject.samples else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        exported = pg.compile(model, probes, path, samples=samples)
+        precision = "float32" if subject.in_float32 else None
+        exported = pg.compile(model, probes, path, samples=samples, precision=precision)
         plain, explained = count_nodes(path)
         figures = {} if exported.report is None else dict(exported.report)
         names = [o.name for o in exported.manifest.outputs if o.is_attribution]

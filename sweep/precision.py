@@ -22,7 +22,7 @@ def subjects() -> list[Subject]:
         "recurrent": _recurrent,
     }
     return [
-        Subject(f"{policy}: {name}", _under(policy, build))
+        Subject(f"{policy}: {name}", _under(policy, build), in_float32="bfloat16" in policy)
         for policy in _POLICIES
         for name, build in models.items()
     ]

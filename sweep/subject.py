@@ -23,6 +23,7 @@ class Subject:
         reason: why nothing is compiled.
         probes: what it is compiled with; saliency and the input gradient by default.
         samples: model -> inputs to compare on, where random ones do not suit it.
+        in_float32: compile it in float32, whatever its layers ask for.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Subject:
     reason: str = ""
     probes: Callable[[], Sequence[Any]] | None = None
     samples: Callable[[Any], Any] | None = None
+    in_float32: bool = False
 
 
 def absent(name: str, reason: str) -> Subject:

@@ -80,6 +80,11 @@ def _gate(chosen: str | None, none: bool) -> bool | str:
     type=click.Choice(["onnx", "savedmodel", "keras"]),
     help="What to write, whatever OUT's suffix says.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32"]),
+    help="Compute a Keras model in float32 whose layers ask for bfloat16 or float16.",
+)
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set.")
 @click.option(
     "--gate",
@@ -171,6 +176,7 @@ def compile(
             class_names=named["class_names"],
             inputs=axes,
             format=options["kind"],
+            precision=options["precision"],
             opset=options["opset"],
             gate=_gate(options["gate"], options["no_gate"]),
             states=_states(options["states_fed"]),

@@ -49,7 +49,7 @@ from probegen.runtime.groups import sizes_by_axis
 from probegen.runtime.inputs import describe
 from probegen.runtime.states import checked_samples
 from probegen.runtime.verification import Reproduction
-from probegen.sources import instrumented_program, kind_of, open_source
+from probegen.sources import computing_in, instrumented_program, kind_of, open_source
 from probegen.sources.base import Program
 from probegen.sources.preprocessed import PreprocessedSource, behind
 from probegen.sources.written import as_written, from_states
@@ -148,6 +148,14 @@ def measure(
         art, path = artefact, artefact.path
     else:
         art, path = open_to_verify(artefact), os.fspath(artefact)
+    with computing_in(model, art.manifest.model.get("precision")) as as_written_from:
+        return _measured(art, path, as_written_from, samples, target, seed)
+
+
+def _measured(
+    art: runtime.Artefact, path: str, model: Any, samples: Any, target: Any, seed: int
+) -> Report:
+    """Returns the figures of an artefact, held against the model in its precision."""
     described = art.manifest
     program = _program_as_written(path, model, described)
     pictures = OverPictures.of(program, described, _format(path))
@@ -162,6 +170,7 @@ def measure(
     else:
         fed = checked_samples(art.texts.given(samples), described.inputs)
         tried, alone = trials.given(fed, described, reference, name), []
+    remark = reference.remark(tried[0][0].feed)
     notes = [check_samples_apart(described, reference, tried, name)]
     fed_states = any(i.next_state is not None for i in described.inputs)
     if described.texts and program.source.view.texts and not fed_states:
@@ -209,7 +218,7 @@ def measure(
         generated=samples is None,
         outputs=comparison.figures(rng),
         runs=trials.described_runs(tried, described),
-        notes=_warned_of(notes),
+        notes=[*_warned_of(notes), *filter(None, [remark])],
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegen.errors import SourceError
+from probegen.errors import SourceError, SpecError
 
 if TYPE_CHECKING:
     from probegen.sources.base import Program, Source
@@ -25,6 +26,8 @@ class Kind:
         extra: what has to be installed for it: `pip install 'probegen[<extra>]'`.
         needs_tensorflow: whether reading such a model imports TensorFlow.
         takes_axes: whether `inputs` are names of axes, which a manifest holds.
+        computing_in_float32: module with the function of that name, which lets such a model
+            compute in float32 for a while; none where operators say what they compute in.
     """
 
     title: str
@@ -33,6 +36,7 @@ class Kind:
     extra: str
     needs_tensorflow: bool = False
     takes_axes: bool = False
+    computing_in_float32: str = ""
 
     def open(self, model: Any, inputs: Any) -> Source:
         """Returns the source of a model."""
@@ -49,8 +53,18 @@ def _is_onnx(model: Any) -> bool:
 #: Every kind; the first that takes a model opens it.
 SOURCES = (
     Kind("an ONNX file", "probegen.sources.onnx.source", _is_onnx, "onnx", takes_axes=True),
-    Kind("a Keras model", "probegen.sources.keras.source", lambda _: True, "compiler", True),
+    Kind(
+        "a Keras model",
+        "probegen.sources.keras.source",
+        lambda _: True,
+        "compiler",
+        needs_tensorflow=True,
+        computing_in_float32="probegen.sources.keras.precision",
+    ),
 )
+
+#: What models can be told to compute in.
+PRECISIONS = (None, "float32")
 
 
 def kind_of(model: Any) -> Kind:
@@ -81,6 +95,33 @@ def open_source(model: Any, inputs: Any = None) -> Source:
             f"{kind.title} needs {error.name}, which is not installed: "
             f"pip install 'probegen[{kind.extra}]'"
         ) from error
+
+
+@contextlib.contextmanager
+def computing_in(model: Any, precision: str | None) -> Iterator[Any]:
+    """Yields a model, or what the path of one holds, that computes in another type meanwhile.
+
+    Args:
+        model: what `open_source` takes, or a program.
+        precision: `"float32"`, or None for the model as it is.
+
+    Raises:
+        SpecError: it is another precision, or no Keras model.
+        SourceError: there is no such file.
+    """
+    if precision not in PRECISIONS:
+        raise SpecError(f"precision= takes 'float32' or None, got {precision!r}.")
+    if precision is None:
+        yield model
+        return
+    kind = kind_of(model)
+    if not kind.computing_in_float32:
+        raise SpecError(
+            f"precision= is for Keras models, whose layers say what they compute in; {kind.title} "
+            "says it by its operators. Export the model in float32, and leave precision out."
+        )
+    with importlib.import_module(kind.computing_in_float32).computing_in_float32(model) as changed:
+        yield changed
 
 
 def instrumented_program(model: Any) -> Program | None:

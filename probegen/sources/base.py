@@ -170,6 +170,12 @@ class Reference(Protocol):
     def where_not_finite(self, feed: Mapping[str, Array]) -> str:
         """Says in sentences where the first value arises that is not finite."""
 
+    def remark(self, feed: Mapping[str, Array]) -> str:
+        """Returns what the certificate says of the model that is no question of agreement.
+
+        `""` where there is nothing to say.
+        """
+
 
 class WrappedReference:
     """Answers what another reference does; a subclass says what it answers otherwise."""
@@ -246,6 +252,10 @@ class WrappedReference:
     def where_not_finite(self, feed: Mapping[str, Array]) -> str:
         """Says in sentences where the first value arises that is not finite."""
         return self._inner.where_not_finite(feed)
+
+    def remark(self, feed: Mapping[str, Array]) -> str:
+        """Returns what the certificate says of the model by itself."""
+        return self._inner.remark(feed)
 
 
 class Source(Protocol):

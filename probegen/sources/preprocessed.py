@@ -357,6 +357,10 @@ class PreprocessedReference(WrappedReference):
         """Says in sentences where the first value arises that is not finite."""
         return self._inner.where_not_finite(self._source.fed(feed))
 
+    def remark(self, feed: Mapping[str, Array]) -> str:
+        """Returns what the certificate says of the model by itself."""
+        return self._inner.remark(self._source.fed(feed))
+
 
 class PreprocessedScores:
     """The model with tensors moved, fed with pictures as they arrive."""

@@ -34,6 +34,7 @@ from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.in_double import in_double
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
+from probegen.sources.keras.precision import FINE, current
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.rounding_noise import RoundingNoise, coarser_types
 from probegen.sources.keras.stepwise import states_by_steps
@@ -410,6 +411,23 @@ class KerasReference:
             self._source.call(self._source.tensors(feed))
         return watcher.calls
 
+    def remark(self, feed: Mapping[str, Array]) -> str:
+        """Returns how far a model that is asked to compute in float32 is from itself."""
+        changes = current()
+        if changes is None:
+            return ""
+        flat = self._source.tensors(feed)
+        with unchanged(self._source.model):
+            now = self._predict(flat)
+            with changes.undone():
+                own = self._predict(flat)
+        furthest = max(own, key=lambda name: _apart(now[name], own[name]))
+        return (
+            f"the model computes by {' and '.join(changes.policies)}, and here in {FINE}: its "
+            f"predictions {furthest!r} are {_apart(now[furthest], own[furthest]):.1e} apart, as a "
+            "part of the largest, on the first samples."
+        )
+
     def where_not_finite(self, feed: Mapping[str, Array]) -> str:
         """Says in sentences where the first value arises that is not finite."""
         for variable in _variables(self._source.model):
@@ -515,6 +533,12 @@ def _computed_near(tensor: Any, depth: int) -> float:
         elif constants[0] is None and known and known[0]:
             size = sizes[0] / known[0]
     return size
+
+
+def _apart(one: Array, other: Array) -> float:
+    """Returns how far two arrays are from each other at most, as a part of the largest number."""
+    one, other = (np.asarray(a, dtype=np.float64) for a in (one, other))
+    return float(np.abs(one - other).max(initial=0.0) / (np.abs(other).max(initial=0.0) or 1.0))
 
 
 def coarsest_dtype(model: Any) -> str:

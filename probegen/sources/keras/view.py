@@ -29,6 +29,7 @@ from probegen.sources.keras.nudges import hidden_states, why_no_gradient
 from probegen.sources.keras.padding import constants_compared, paddings
 from probegen.sources.keras.points import layers_in_order, probe_points, recurrences_at
 from probegen.sources.keras.positions import follow_graph, turned_tensors
+from probegen.sources.keras.precision import FINE, current
 from probegen.sources.keras.randomness import Draw, drawn
 from probegen.sources.keras.recurrence import forms
 from probegen.sources.keras.roles import role_of
@@ -74,6 +75,8 @@ class KerasView(ModelView):
         self.input_names = source.input_names
         self.output_names = source.output_names
         self.model = {"name": source.model.name, "class": type(source.model).__name__}
+        if current() is not None:
+            self.model["precision"] = FINE
         self.producer = {"keras": keras.__version__}
         self.carried = source.carried_states
 

@@ -449,6 +449,11 @@ class OnnxReference:
                 return f"output {name!r} has the empty shape {value.shape}."
         return None
 
+    def remark(self, feed: Mapping[str, Array]) -> str:
+        """Returns nothing: an ONNX file is computed as its operators say."""
+        del feed
+        return ""
+
     def where_not_finite(self, feed: Mapping[str, Array]) -> str:
         """Says in sentences where the first value arises that is not finite."""
         for value in self._view.graph.initializers.values():

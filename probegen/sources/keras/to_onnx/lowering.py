@@ -28,6 +28,7 @@ from probegen.plan.plan import STATE, Plan, TensorRef
 from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.forward import plain_output, run_forward
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.precision import current
 from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
 from probegen.sources.keras.to_onnx.nudged import add_nudge, settle_nudges
@@ -351,12 +352,29 @@ def _check_dtypes(source: KerasModel) -> None:
 
 
 def _check_precision(graph: Any) -> None:
-    if any(t.dtype == tf.bfloat16 for op in graph.get_operations() for t in op.outputs):
-        raise ExportError(
-            "the model computes in bfloat16, for which onnxruntime has next to no operators on "
-            "CPU. Load it under another dtype policy (keras.config.set_dtype_policy('float32') "
-            "or 'mixed_float16'), or export to SavedModel (format='savedmodel')."
-        )
+    coarse = [
+        op
+        for op in graph.get_operations()
+        if any(t.dtype == tf.bfloat16 for t in op.outputs) and not _is_cast_constant(op)
+    ]
+    if not coarse:
+        return
+    advice = (
+        "Compile it in float32 (pg.compile(..., precision='float32'), --precision float32)"
+        if current() is None
+        else f"Its layers compute in float32, but {coarse[0].name!r} casts to it by itself: let it "
+        "cast to the type of what it is given"
+    )
+    raise ExportError(
+        "the model computes in bfloat16, for which onnxruntime has next to no operators on CPU. "
+        f"{advice}, or export to SavedModel (format='savedmodel')."
+    )
+
+
+def _is_cast_constant(op: Any) -> bool:
+    """Tells whether an operation is a constant that is cast before anything computes with it."""
+    users = [user for t in op.outputs for user in t.consumers()]
+    return op.type == "Const" and all(user.type == "Cast" for user in users)
 
 
 def _after_strings(source: KerasModel) -> str:
