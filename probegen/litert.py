@@ -24,6 +24,7 @@ from probegen.parity.noise import Moved, moved, noisy_feeds
 from probegen.quantisation.comparison import requests_of
 from probegen.runtime.feeds import Feeds
 from probegen.runtime.files import write_atomic
+from probegen.runtime.inputs import STRING
 from probegen.runtime.loaded import Artefact
 from probegen.sources.keras.graph_copy import holds_loops
 from probegen.sources.keras.plain_operations import in_plain_operations
@@ -85,6 +86,12 @@ def to_litert(
         )
     art = runtime.load(given, engine="savedmodel")
     described = _with_sizes(art.manifest, sizes or {})
+    if texts := [spec.name for spec in described.inputs if spec.dtype == STRING]:
+        raise ExportError(
+            f"{str(given)!r} takes text ({', '.join(map(repr, texts))}), and LiteRT has no "
+            "operators that take text apart: compile the part of the model behind its text layers, "
+            "which takes ids, to a SavedModel and convert that."
+        )
     module = tf.saved_model.load(str(given))
     if signature not in module.signatures:
         known = ", ".join(sorted(module.signatures))

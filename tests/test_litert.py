@@ -178,6 +178,12 @@ def test_what_is_refused(saved, tmp_path):
         with pytest.raises(ExportError, match=rf"files end in .tflite, and '{wrong}' does not"):
             litert.to_litert(saved / "cnn", tmp_path / wrong)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    text = keras.Input((), dtype="string", name="text")
+    ids = keras.layers.StringLookup(vocabulary=["good"])(text)
+    y = keras.layers.Embedding(2, 3, name="y")(ids)
+    pg.compile(keras.Model(text, y), [], tmp_path / "words", verify=False)
+    with pytest.raises(ExportError, match=r"takes text \('text'\), and LiteRT has no operators"):
+        litert.to_litert(tmp_path / "words", out, "serving_default")
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ WIDE = (
     "tests/test_same_bytes.py::test_all_files_are_compared",
     "tests/test_same_bytes.py::test_two_saved_models_give_the_same_numbers",
     "tests/test_layout.py::test_each_function_may_be_the_first_thing_used",
+    "tests/serve/config/test_config.py::test_texts_are_warmed_up",
     "tests/bulk/test_job.py::test_memory_does_not_grow",
     "tests/bulk/test_job.py::test_killed_at_random_moments",
     # Rows of the sweep of Keras: some of each kind are in the short tests.

@@ -190,6 +190,14 @@ def as_strings(array: Array, what: str) -> Array:
             f"{what} takes strings, got {type(wrong[0]).__name__} {wrong[0]!r}: pass str or bytes, "
             "for instance np.array(['some text'])."
         )
+    for v in flat:
+        try:
+            v.encode() if isinstance(v, str) else v
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{what} holds half of a surrogate pair ({error.object[error.start]!r}), which is "
+                "no character: take it out, or pass bytes."
+            ) from error
     if any(v.endswith(b"\0" if isinstance(v, bytes) else "\0") for v in flat):
         raise InputError(
             f"{what} has a value that ends in a zero byte, which numpy's arrays of text drop: "

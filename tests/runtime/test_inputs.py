@@ -176,6 +176,7 @@ def test_ways_to_give_text(x):
         ([["a", 3]], "input 'text' takes strings, got int 3"),
         (np.array([["a", None]], object), "takes strings, got NoneType None"),
         ([["a", "b\0"]], "ends in a zero byte"),
+        ([["a", "b\ud800"]], "holds half of a surrogate pair"),
         ([["a"]], r"has the size 1 on the axis 'feature'"),
     ],
 )

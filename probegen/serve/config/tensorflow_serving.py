@@ -3,7 +3,8 @@
 TensorFlow Serving runs `assets.extra/tf_serving_warmup_requests` before a version is available: a
 TFRecord file of `PredictionLog` messages. Its messages are written here by their field numbers
 (`prediction_log.proto`, `predict.proto`, `model.proto`), since the package that has them brings a
-server's whole client. The inputs are zeros of the sizes that are said.
+server's whole client. The inputs are zeros of the sizes that are said, and texts of one letter.
+A server takes no version that fails on its requests; so they are tried, and left out where they do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from probegen.artefact.manifest import TARGET_INPUT
 from probegen.artefact.rows import BATCH
 from probegen.errors import SpecError
 from probegen.runtime.engines.base import Signature, imported
-from probegen.runtime.engines.savedmodel import EXPLAIN, PREDICT
+from probegen.runtime.engines.savedmodel import EXPLAIN, PREDICT, SavedModelEngine
 from probegen.runtime.interface import expected_inputs
 from probegen.serve.config.base import Content, Options, Subject
+from probegen.stages import cause
 
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 
@@ -42,7 +45,20 @@ def files(subject: Subject, options: Options) -> Mapping[str, Content]:
         )
     name = subject.named(options)
     requests = _warm_up(subject, name, options)
-    listed = f"""\
+    content: dict[str, Content] = {"models.config": _listed(name)}
+    for path in sorted(p for p in subject.path.rglob("*") if p.is_file()):
+        relative = path.relative_to(subject.path).as_posix()
+        if relative not in (WARM_UP, integrity.SAVEDMODEL_DIGESTS):
+            content[f"{name}/1/{relative}"] = path
+    if requests is not None:
+        content[f"{name}/1/{WARM_UP}"] = requests
+    digests = _with_digest(subject.path / integrity.SAVEDMODEL_DIGESTS, requests)
+    return {**content, f"{name}/1/{integrity.SAVEDMODEL_DIGESTS}": digests}
+
+
+def _listed(name: str) -> str:
+    """Returns the server's list of models."""
+    return f"""\
 model_config_list {{
   config {{
     name: {json.dumps(name)}
@@ -51,34 +67,41 @@ model_config_list {{
   }}
 }}
 """
-    content: dict[str, Content] = {"models.config": listed}
-    for path in sorted(p for p in subject.path.rglob("*") if p.is_file()):
-        relative = path.relative_to(subject.path).as_posix()
-        if relative not in (WARM_UP, integrity.SAVEDMODEL_DIGESTS):
-            content[f"{name}/1/{relative}"] = path
-    content[f"{name}/1/{WARM_UP}"] = requests
-    digests = _with_digest(subject.path / integrity.SAVEDMODEL_DIGESTS, requests)
-    return {**content, f"{name}/1/{integrity.SAVEDMODEL_DIGESTS}": digests}
 
 
-def _with_digest(listed: Path, requests: bytes) -> str:
-    """Returns the digests of the files, with that of the warm-up requests among them."""
+def _with_digest(listed: Path, requests: bytes | None) -> str:
+    """Returns the digests of the files, with that of the warm-up requests, if there are some."""
     kept = [line for line in listed.read_text().splitlines() if not line.endswith(f" {WARM_UP}")]
-    kept.append(f"{integrity.digest_of(requests)}  {WARM_UP}")
+    if requests is not None:
+        kept.append(f"{integrity.digest_of(requests)}  {WARM_UP}")
     return "".join(f"{line}\n" for line in sorted(kept, key=lambda line: line.split("  ", 1)[1]))
 
 
-def _warm_up(subject: Subject, name: str, options: Options) -> bytes:
-    """Returns the records: a request of one sample for each signature."""
+def _warm_up(subject: Subject, name: str, options: Options) -> bytes | None:
+    """Returns the records: a request of one sample for each signature.
+
+    None where the model fails on one, which is warned of.
+    """
     engine = subject.artefact.engine
+    assert isinstance(engine, SavedModelEngine)
     tf = imported("tensorflow", "TensorFlow is not installed: pip install tensorflow")
     axes = {engine.graph_name(spec.name): spec.axes for spec in expected_inputs(subject.manifest)}
-    pairs = zip((PREDICT, EXPLAIN), engine.signatures, strict=True)
+    signatures = zip((PREDICT, EXPLAIN), engine.functions, engine.signatures, strict=True)
     logs = []
-    for signature_name, signature in pairs:
+    for signature_name, function, signature in signatures:
+        arrays = _zeros(signature, axes, options.sizes)
+        try:
+            function(**{argument: tf.constant(array) for argument, array in arrays.items()})
+        except Exception as error:
+            warnings.warn(
+                f"{str(subject.path)!r} fails on a request of zeros, so that no warm-up requests "
+                f"are written. TensorFlow says: {cause(error)}",
+                stacklevel=2,
+            )
+            return None
         inputs = {
             argument: tf.make_tensor_proto(array).SerializeToString()
-            for argument, array in _zeros(signature, axes, options.sizes).items()
+            for argument, array in arrays.items()
         }
         logs.append(prediction_log(name, signature_name, inputs))
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +133,7 @@ def _zeros(
                 )
             shape.append(known)
         if tensor.dtype == "string":
-            found[name] = np.full(shape, b"", object)
+            found[name] = np.full(shape, b"a", object)  # some models fail on a text of no words
         else:
             filled = -1 if name == TARGET_INPUT else 0
             found[name] = np.full(shape, filled, tensor.dtype)

@@ -189,6 +189,31 @@ def test_versions_and_warm_up_requests(saved, tmp_path):
     assert inputs.keys() == {"series", "target"}
 
 
+def test_texts_are_warmed_up_with_a_word_and_what_fails_has_no_requests(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    import probegen as pg
+
+    text = keras.Input((), dtype="string", name="text")
+    ids = keras.layers.TextVectorization(vocabulary=["good"])(text)
+    embedded = keras.layers.Embedding(3, 2, mask_zero=True)(ids)
+    y = keras.layers.Dense(2, name="y")(keras.layers.SimpleRNN(3)(embedded))
+    pg.compile(keras.Model(text, y), [], tmp_path / "words", verify=False)
+    lookup = keras.layers.StringLookup(vocabulary=["good"], num_oov_indices=0)(text)
+    y = keras.layers.Dense(2, name="y")(keras.layers.Embedding(2, 2)(lookup))
+    pg.compile(keras.Model(text, y), [], tmp_path / "known", verify=False)
+    write("tensorflow-serving", tmp_path / "words", tmp_path / "a")
+    model = tmp_path / "a" / "words" / "1"
+    (record, _) = tf.data.TFRecordDataset(str(model / WARM_UP))
+    asked = tf.make_ndarray(request_of(bytes(record.numpy()))[2]["text"])
+    assert asked.tolist() == [b"a"]
+    with pytest.warns(UserWarning, match="fails on a request of zeros"):
+        write("tensorflow-serving", tmp_path / "known", tmp_path / "b")
+    assert not (tmp_path / "b" / "known" / "1" / WARM_UP).exists()
+    assert runtime.load(tmp_path / "b" / "known" / "1", check=True)
+
+
 def request_of(log):
     """Name, signature and tensors of a `PredictionLog`, read field by field."""
     from tensorflow.core.framework.tensor_pb2 import TensorProto
