@@ -112,6 +112,7 @@ def generate(
     choice = Choice.of(temperature, top_k)
     inputs = TokenInputs.of(artefact, padding)
     prediction = _prediction(artefact, output)
+    _check_classes(prediction, inputs.ids)
     explained = _explaining(artefact, prediction, inputs.ids, choice)
     prompts, several = prompts_of(artefact, prompt, inputs)
     count = counted("steps", steps, 0)
@@ -454,6 +455,22 @@ def _prediction(artefact: Artefact, output: str | None) -> OutputSpec:
             + (" Say which, output=... (--prediction)." if able else "")
         )
     return able[0]
+
+
+def _check_classes(prediction: OutputSpec, ids: InputSpec) -> None:
+    """Refuses a classifier: a class is no token, though both have numbers.
+
+    A table of embeddings may have rows to spare, so that there may be fewer classes than tokens.
+
+    Raises:
+        InputError: there are less than half as many.
+    """
+    classes, tokens = prediction.shape[-1], ids.vocabulary
+    if classes is not None and tokens is not None and 2 * classes < tokens:
+        raise InputError(
+            f"{prediction.name!r} predicts no next token: it has {classes} classes, and the model "
+            f"takes {tokens} tokens. Pass a model that gives each of its tokens a score."
+        )
 
 
 def _explaining(

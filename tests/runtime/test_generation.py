@@ -182,6 +182,16 @@ def test_a_prediction_that_there_is_none_of(art):
         runtime.generate(art, [5, 3], 1, output="nexd")
 
 
+def test_a_classifier_writes_nothing(tmp_path):
+    """Its best class was taken for the id of the next token."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    y = layers.GlobalMaxPooling1D()(layers.Embedding(9, 3)(ids))
+    model = keras.Model(ids, layers.Dense(2, activation="softmax", name="mood")(y))
+    pg.compile(model, [], tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"'mood' predicts no next token: it has 2 classes.* 9 "):
+        runtime.generate(runtime.load(tmp_path / "m.onnx"), [3, 4], 2)
+
+
 def test_more_than_the_model_has_positions_for(art):
     with pytest.raises(InputError, match=f"24 tokens, and with 3 more .* model takes {LONGEST}"):
         runtime.generate(art, [5] * LONGEST, 3)
