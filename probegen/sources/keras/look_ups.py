@@ -36,7 +36,9 @@ def look_up(original: Any, table: Any, keys: Any, *args: Any, **kwargs: Any) -> 
     order = np.pad(order, (0, 2**steps - found.size), "edge")
     known, meant = tf.constant(found[order]), tf.constant(values[order])
     flat = tf.cast(tf.reshape(keys, [-1]), known.dtype)
-    place = tf.zeros_like(flat)  # of the last key that is not larger
+    # Of the last key that is not larger. It begins as 0 times the keys: a row that is made from the
+    # numbers of an input, and not of comparisons alone, stands for that input (`first_floats`).
+    place = flat * 0
     for step in (2**i for i in reversed(range(steps))):
         further = place + step
         place = tf.where(tf.gather(known, further) <= flat, further, place)

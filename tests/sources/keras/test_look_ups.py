@@ -46,6 +46,26 @@ def test_codes_are_looked_up_as_by_keras(mode, tmp_path):
         np.testing.assert_allclose(rows.reshape(3, -1), np.tile(kernel, (3, 1)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["int", "one_hot", "count"])
+def test_codes_beside_numbers_are_explained_unasked(mode):
+    """The search for a key is made of comparisons, as masks are: codes were left out for that."""
+    x = keras.Input((1,), dtype="int64", name="codes")
+    z = keras.Input((2,), name="z")
+    y = layers.IntegerLookup(vocabulary=KEYS, output_mode=mode)(x)
+    if mode == "int":
+        y = layers.Flatten()(layers.Embedding(9, 3)(y))
+    model = keras.Model([x, z], layers.Dense(2, name="head")(layers.Concatenate()([y, z])))
+    probed = pg.instrument(model, [pg.InputGradient(target=1), pg.FeatureAblation(target=1)])
+    made = [output.name for output in probed.manifest.explanations]
+    assert made == [f"{kind}/{of}" for kind in ("input_gradient", "feature_ablation")
+                    for of in ("codes", "z")]  # fmt: skip
+    got = probed([np.array([[7], [8]]), np.ones((2, 2), np.float32)])
+    rows = np.asarray(model.get_layer("head").kernel)[:-2, 1]
+    np.testing.assert_allclose(
+        np.reshape(got["input_gradient/codes"], (2, -1)), np.tile(rows, (2, 1)), rtol=1e-5
+    )
+
+
 def test_behind_layers_that_make_ids_of_strings(tmp_path):
     keras.utils.set_random_seed(2)
     x = keras.Input((1,), dtype="string", name="text")
