@@ -234,6 +234,17 @@ class Scaled(layers.GRUCell):
         return y + 1, states
 
 
+def test_the_weights_tell_how_many_features_are_read_where_the_graph_does_not(tmp_path):
+    """TensorFlow forgets sizes in a product along axes, Keras does not."""
+    x = keras.Input((7, FEATURES), name="x")
+    mixed = keras.ops.tensordot(x, np.float32([[1, 2], [0, 1], [3, -1]]), axes=1)
+    turned = keras.ops.transpose(mixed, [0, 2, 1])
+    model = keras.Model(x, layers.LSTM(4, name="lstm")(turned))
+    pg.compile(model, pg.InputGradient(target=1), tmp_path / "m.onnx", gate=False)
+    found = counts(onnx.load(tmp_path / "m.onnx").graph)
+    assert [found[name] for name in ("LSTM", "Loop")] == [1, 0]
+
+
 def test_other_cells_precisions_and_activations_keep_the_loop_of_keras(tmp_path: Path) -> None:
     keras.utils.set_random_seed(10)
     kinds: Layers = {

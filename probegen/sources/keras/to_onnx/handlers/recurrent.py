@@ -107,8 +107,10 @@ def recurrent(context: Any, node: Any, _: str, __: Any) -> None:
         raise ValueError("its weights are packed for a GPU")
     form = _form(w)
     x, h, c, params, lengths = w.inputs
-    hidden, columns = _last(w, h), _last(w, x)
+    hidden = _size(w, h, -1)
     rows = GATES[form.operator] * hidden
+    # All weights are known where the features of what is read are not (behind a reshape, say).
+    columns = _size(w, params, 0) // rows - hidden - 2
     shapes = [[rows, columns], [rows, hidden], [2 * rows]]
     wanted = [w.unsqueeze(part, [0]) for part in _weights(w, params, shapes)]
     no_lengths = w.shape_of(lengths) == [0]
@@ -139,10 +141,10 @@ def _form(w: Writer) -> Form:
     return Form(operator, activations, bool(flags & 1), bool(flags & 2))
 
 
-def _last(w: Writer, name: str) -> int:
-    size = (w.shape_of(name) or [-1])[-1]
+def _size(w: Writer, name: str, axis: int) -> int:
+    size = (w.shape_of(name) or [-1])[axis]
     if size < 0:
-        raise ValueError("the number of its features has to be known")
+        raise ValueError("the numbers of its units and weights have to be known")
     return size
 
 
