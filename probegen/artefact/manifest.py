@@ -140,6 +140,8 @@ class InputSpec:
             ends, for the next chunk of a series; None for all others. Left out, it is zeros.
         longest: the most steps along its open axis (behind the batch), where the model has no
             positions for more; None where there may be any number, or that is not known.
+        shortest: the fewest entries of each axis, where windows that are not padded need some; None
+            for an axis that may have any number, and in all where each may.
         preprocessing: of a picture that the graph itself brings into the model's form, how; what
             stands above is of the picture as it arrives. None for all others.
         features: names and units of the features of a row or a series, where somebody named them.
@@ -154,6 +156,7 @@ class InputSpec:
     padding: Padding | None = None
     next_state: str | None = None
     longest: int | None = None
+    shortest: tuple[int | None, ...] | None = None
     preprocessing: Preprocessing | None = None
     features: tuple[Feature, ...] | None = None
 

@@ -24,6 +24,7 @@ from probegen.parity.comparison import TOLERANCES
 from probegen.parity.costly_methods import with_fewer_positions
 from probegen.parity.finite import finite
 from probegen.parity.samples import Batch, Sizes
+from probegen.runtime.inputs import why_too_short
 from probegen.sources.base import Reference
 
 Array = npt.NDArray[np.generic]
@@ -53,8 +54,12 @@ def generated(
     usual = _open_sizes(described, reference, name, rng)
     sizes = usual
     if drawing.is_open(described):
-        smaller = drawing.small_rungs(reference.sizes)
         one_row = functools.partial(_one_row, described, reference, rng)
+        smaller = (
+            pair
+            for pair in drawing.small_rungs(reference.sizes)
+            if all(_too_short(one_row(each), described) is None for each in pair)
+        )
         sizes = with_fewer_positions(usual, smaller, reference, one_row)
     found = _drawn(described, reference, name, rng, sizes)
     return found, [] if sizes == usual else _drawn(described, reference, name, rng, usual)
@@ -106,7 +111,8 @@ def given(
     count = count_rows(feed, described.inputs)
     own = Batch(feed, (drawing.ORDINARY,) * count, tuple(range(count)))
     tried = drawing.variants(feed, described, reference.sizes)
-    variants = list(itertools.islice((b for b in tried if _able(b, reference)), 1))
+    able = (b for b in tried if _able(b, described, reference))
+    variants = list(itertools.islice(able, 1))
     first = _first_that_runs([own], reference, name, steady=not variants)
     if isinstance(first, str):
         raise InputError(
@@ -129,12 +135,22 @@ def two_ordinary(
         drawing.draw(described, rows, sizes, rng, tame=True, words=reference.words)
         for sizes in rungs
     )
-    found = next((b for b in batches if _able(b, reference)), None)
+    found = next((b for b in batches if _able(b, described, reference)), None)
     return [] if found is None else [(found, reference.predictions(found.feed)[0])]
 
 
-def _able(batch: Batch, reference: Reference) -> bool:
-    return reference.cause_of_failure(batch.feed) is None
+def _able(batch: Batch, described: Manifest, reference: Reference) -> bool:
+    return _why_not(batch.feed, described, reference) is None
+
+
+def _why_not(feed: Mapping[str, Array], described: Manifest, reference: Reference) -> str | None:
+    """Says why inputs are no samples: the artefact takes none so short, or the model fails."""
+    return _too_short(feed, described) or reference.cause_of_failure(feed)
+
+
+def _too_short(feed: Mapping[str, Array], described: Manifest) -> str | None:
+    found = (why_too_short(feed[spec.name], spec) for spec in described.inputs)
+    return next((why for why in found if why is not None), None)
 
 
 def _open_sizes(
@@ -157,7 +173,7 @@ def _open_sizes(
                 continue
             if sum(value.size for value in feed.values()) > _MOST_ELEMENTS:
                 continue
-            failed = reference.cause_of_failure(feed)
+            failed = _why_not(feed, described, reference)
             if failed is None:
                 found.append(sizes)
             else:

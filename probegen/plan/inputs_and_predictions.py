@@ -17,9 +17,14 @@ _COLUMN_RANK = 2
 
 def inputs(view: ModelView) -> tuple[InputSpec, ...]:
     """Returns the artefact's inputs that come from the model."""
-    paddings, longest = view.paddings(), view.longest()
+    paddings, longest, shortest = view.paddings(), view.longest(), view.shortest()
     return tuple(
-        dataclasses.replace(_input(view, i), padding=paddings.get(i), longest=longest.get(i))
+        dataclasses.replace(
+            _input(view, i),
+            padding=paddings.get(i),
+            longest=longest.get(i),
+            shortest=shortest.get(i),
+        )
         for i in range(len(view.input_names))
     )
 

@@ -243,6 +243,10 @@ class ModelView(abc.ABC):
     def longest(self) -> Mapping[int, int]:
         """Returns the positions of inputs -> the most steps that they may have, where known."""
 
+    @abc.abstractmethod
+    def shortest(self) -> Mapping[int, tuple[int | None, ...]]:
+        """Returns the positions of inputs -> the fewest entries of each axis, where known."""
+
     def only_masks(self, position: int) -> bool:
         """Tells whether an input only says which positions count."""
         facts, name = self.input(position), self.input_names[position].lower()

@@ -246,7 +246,10 @@ def _check_shape(array: Array, spec: InputSpec) -> None:
 
 
 def _check_length(array: Array, spec: InputSpec) -> None:
-    """Refuses a sequence that is longer than the model has positions for."""
+    """Refuses what is longer than the model has positions for, or shorter than its windows."""
+    short = why_too_short(array, spec)
+    if short is not None:
+        raise InputError(short)
     for axis, size, got in zip(spec.axes, spec.shape, array.shape, strict=True):
         open_axis = size is None and axis != BATCH
         if spec.longest is not None and open_axis and got > spec.longest:
@@ -254,6 +257,24 @@ def _check_length(array: Array, spec: InputSpec) -> None:
                 f"input {spec.name!r} has {got} entries on the axis {axis!r}, and the model has "
                 f"positions for {spec.longest} at most: cut it, or run it in parts."
             )
+
+
+def why_too_short(array: Array, spec: InputSpec) -> str | None:
+    """Says where an input of the right rank has fewer entries than the model's windows need.
+
+    Returns:
+        What is wrong, what is expected and what works; None where nothing is.
+    """
+    if spec.shortest is None:
+        return None
+    for axis, size, got, few in zip(spec.axes, spec.shape, array.shape, spec.shortest, strict=True):
+        if few is not None and size is None and got < few:
+            return (
+                f"input {spec.name!r} has {got} entries on the axis {axis!r}, and the model needs "
+                f"{few} at least: with fewer nothing is left of them behind its convolutions, "
+                "poolings or cuts. Fill the input up as for training, or leave it out."
+            )
+    return None
 
 
 def _rank_hint(array: Array, spec: InputSpec) -> str:

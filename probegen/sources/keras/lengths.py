@@ -15,11 +15,11 @@ _SAME = frozenset({"Identity", "Cast", "Reshape", "ExpandDims", "Squeeze"})
 _REPEATING = _SAME | {"BroadcastTo", "Tile", "Transpose"}
 _TABLES = frozenset({"Slice", "Gather", "GatherV2"})
 #: Operations that slide a window along axes.
-_WINDOWS = frozenset(
+WINDOWS = frozenset(
     {"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"}
 )
 #: Operations behind which an open axis may have any length.
-_OTHER_SIZES = frozenset(
+OTHER_SIZES = frozenset(
     {"Pad", "PadV2", "MirrorPad", "Slice", "Tile", "SpaceToBatchND", "BatchToSpaceND", "Where"}
     | {"Conv2DBackpropInput", "Conv3DBackpropInputV2", "ExtractImagePatches", "GatherNd", "Unique"}
     | {
@@ -55,12 +55,12 @@ def longest(operations: Sequence[Any], inputs: Sequence[Any]) -> Mapping[int, in
 
 def _keeps_sizes(finder: LengthFinder, op: Any) -> bool:
     """Tells whether open axes behind the one of the batch are as long as before."""
-    if op.type in _WINDOWS:
+    if op.type in WINDOWS:
         return op.get_attr("padding") == b"SAME" and set(op.get_attr("strides")) == {1}
     if op.type in ("Gather", "GatherV2"):
         return not finder.depends(id(op.inputs[0]))
     if op.type not in _BY_AXES:
-        return op.type not in _OTHER_SIZES
+        return op.type not in OTHER_SIZES
     before, after = op.inputs[0].shape, op.outputs[0].shape
     known = before.rank is not None and after.rank is not None
     return known and _BY_AXES[op.type](op, list(before), list(after))

@@ -110,7 +110,7 @@ def _sizes(tensor: Any) -> tuple[Size, ...]:
     return () if tensor.shape.rank is None else tuple(tensor.shape)
 
 
-def _sizes_read(tensor: Any) -> tuple[Size, ...]:
+def sizes_read(tensor: Any) -> tuple[Size, ...]:
     """Returns the sizes of a reshaped tensor; of a matrix, what a product with it tells as well.
 
     `tensordot` computes what it reshapes to, so that nothing is known of it.
@@ -142,7 +142,7 @@ def _step(op: Any) -> Step:
     results = tuple((id(t), _sizes(t)) for t in op.outputs)
     if op.type == "Reshape":
         ends = (id(op.inputs[0]), id(op.outputs[0]))
-        return Step(operands[:1], ((ends[1], _sizes_read(op.outputs[0])),), reshaped=ends)
+        return Step(operands[:1], ((ends[1], sizes_read(op.outputs[0])),), reshaped=ends)
     kept, moved = [], []
     for operand, result, pairs in _links(op):
         still = _still(op, operand, result)

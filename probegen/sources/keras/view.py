@@ -33,6 +33,7 @@ from probegen.sources.keras.precision import FINE, current
 from probegen.sources.keras.randomness import Draw, drawn
 from probegen.sources.keras.recurrence import forms
 from probegen.sources.keras.roles import role_of
+from probegen.sources.keras.shortest import shortest
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import (
     Trace,
@@ -359,6 +360,10 @@ class KerasView(ModelView):
         """Returns the positions of inputs -> the most steps that they may have, where known."""
         told = {self.input_names.index(name): n for name, n in self.source.longest.items()}
         return {**longest(self.trace.graph.get_operations(), self.trace.inputs), **told}
+
+    def shortest(self) -> Mapping[int, tuple[int | None, ...]]:
+        """Returns the positions of inputs -> the fewest entries of each axis, where known."""
+        return shortest(self.trace.graph.get_operations(), self.trace.inputs)
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:

@@ -14,9 +14,9 @@ _SAME = frozenset({"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze"})
 #: Operators that hand numbers that count up on, how often they stand there aside.
 _REPEATING = _SAME | {"Expand", "Tile", "Transpose"}
 #: Operators that slide a window along axes.
-_WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
+WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
 #: Operators behind which an open axis may have any length.
-_OTHER_SIZES = frozenset(
+OTHER_SIZES = frozenset(
     {"Pad", "Tile", "Resize", "Upsample", "ConvTranspose", "SpaceToDepth", "DepthToSpace", "Split"}
     | {"GatherND", "GatherElements", "Compress", "NonZero", "Unique", "If", "Loop", "Scan"}
 )
@@ -54,12 +54,12 @@ def _sizes(value: ir.Value | None) -> list[int | None] | None:
 
 def _keeps_sizes(finder: LengthFinder, node: ir.Node) -> bool:
     """Tells whether open axes behind the one of the batch are as long as before."""
-    if node.op_type in _WINDOWS:
+    if node.op_type in WINDOWS:
         return _windows_keep_sizes(node)
     if node.op_type == "Gather":
         return node.inputs[0] is None or not finder.depends(node.inputs[0])
     if node.op_type not in ("Concat", "Slice", "Reshape"):
-        return node.op_type not in _OTHER_SIZES
+        return node.op_type not in OTHER_SIZES
     before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
     if before is None or after is None:
         return False

@@ -44,6 +44,7 @@ from probegen.sources.onnx.padding import constants_compared, paddings
 from probegen.sources.onnx.positions import follow_graph, turned_values
 from probegen.sources.onnx.roles import is_embedding, role_of
 from probegen.sources.onnx.scores_of_outputs import is_turn_of_scores, scores_of
+from probegen.sources.onnx.shortest import shortest
 
 _DRAWING = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
@@ -574,6 +575,10 @@ class OnnxView(ModelView):
     def longest(self) -> Mapping[int, int]:
         """Returns the positions of inputs -> the most steps that they may have, where known."""
         return longest(self.graph, self.inputs)
+
+    def shortest(self) -> Mapping[int, tuple[int | None, ...]]:
+        """Returns the positions of inputs -> the fewest entries of each axis, where known."""
+        return shortest(self.graph, self.inputs)
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:

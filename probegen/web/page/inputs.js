@@ -44,6 +44,10 @@
       if (axis !== BATCH && size === null && spec.longest !== null && shape[i] > spec.longest) {
         fail(`"${spec.name}" has ${shape[i]} entries on the axis ${axis}, and the model has positions for ${spec.longest} at most: cut it.`);
       }
+      const least = spec.shortest?.[i] ?? null;
+      if (axis !== BATCH && size === null && least !== null && shape[i] < least) {
+        fail(`"${spec.name}" has ${shape[i]} entries on the axis ${axis}, and the model needs ${least} at least: fill it up.`);
+      }
     });
     const whole = spec.integer || !(isFloat(spec) || spec.dtype === "bool");
     const [low, high] = LIMITS[spec.dtype] ?? [-Infinity, Infinity];
