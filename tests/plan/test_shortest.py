@@ -40,10 +40,10 @@ def runs(model, size):
     ("behind", "expected"),
     [
         ([layers.Conv1D(4, 5)], 5),
-        ([layers.Conv1D(4, 5, padding="same", strides=2), layers.Conv1D(4, 2)], 3),
+        ([layers.Conv1D(4, 5, padding="same", strides=2), layers.Conv1D(5, 2)], 3),
         ([layers.Conv1D(4, 3, padding="causal")], None),
         ([layers.MaxPooling1D(3)], 3),
-        ([layers.AveragePooling1D(2), layers.Dense(4), layers.Conv1D(4, 3, strides=2)], 6),
+        ([layers.AveragePooling1D(2), layers.Dense(4), layers.Conv1D(5, 3, strides=2)], 6),
         ([layers.Cropping1D((2, 1)), layers.ReLU(), layers.MaxPooling1D(2)], 5),
         ([layers.ZeroPadding1D(1), layers.Conv1D(4, 4)], 2),
         ([layers.Lambda(lambda x: ops.pad(x, [[0, 0], [3, 2], [0, 0]], "reflect"))], 4),
