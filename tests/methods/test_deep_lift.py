@@ -244,6 +244,19 @@ def test_a_recurrent_network_of_keras(tmp_path):
     assert pg.compile(models.forecaster(), pg.DeepLIFT(), tmp_path / "m.onnx").report.passed
 
 
+def test_a_tensor_times_its_whole_part_has_two_shares(tmp_path):
+    """The whole part has no slope, so that it is explained by itself, beside the input."""
+    x = keras.Input((3,), name="x")
+    whole = keras.ops.cast(keras.ops.cast(3.0 * x, "int32"), "float32")
+    model = keras.Model(x, keras.layers.Dense(2, name="scores")(whole * x))
+    pg.compile(model, pg.DeepLIFT(target=0), tmp_path / "m.onnx")
+    data = np.array([[0.5, 1.2, -2.3], [2.0, -0.1, 0.7]], np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(data)
+    half = np.trunc(3 * data) * data * model.layers[-1].kernel.numpy()[:, 0] / 2
+    for name in ("deep_lift/x", "deep_lift/x/cast"):
+        np.testing.assert_allclose(found[name].array, half, rtol=1e-5)
+
+
 @pytest.mark.parametrize("operator", ["Max", "Min"])
 def test_the_larger_of_two_tensors_by_the_values_of_shapley(tmp_path, operator):
     model = onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 17]>

@@ -127,7 +127,8 @@ def _rescaled_from(asked: Asked, start: Mapping[ir.Value, Array]) -> list[dict[i
         moved.update((v, asked.values[v]) for v in node.outputs)
     there = asked.forward.at(asked.feed, moved)
     reached = depending_on(asked.forward.graph, places)
-    rule = Rescaled(asked.values, {v: a for v, a in there.items() if v in reached})
+    changed = {v: a for v, a in there.items() if v in reached}
+    rule = Rescaled(asked.values, changed, frozenset(places))
     stops = STOPS - {f"{MARK_DOMAIN}::{STOP_GRADIENT}"}
     multipliers = [
         backwards(

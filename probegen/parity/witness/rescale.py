@@ -74,10 +74,12 @@ class Rescaled:
     Attributes:
         values: every tensor.
         there: every tensor where what is explained is at its baseline.
+        places: what is explained.
     """
 
     values: Mapping[ir.Value, Array]
     there: dict[ir.Value, Array]
+    places: frozenset[ir.Value]
 
     def __call__(
         self, step: Step, arrived: Sequence[Array | None], wanted: Sequence[int]
@@ -89,8 +91,8 @@ class Rescaled:
             yield from self._whole(step, arrived, wanted)
             return
         if key not in _SUMS:
-            function = function_of_one(node)
-            if function is not None and len(function.nodes) > 1 and function.entry in self.there:
+            function = self._spelled(node)
+            if function is not None:
                 if arrived[0] is not None:
                     yield function.entry, self._function(step, function, arrived[0])
                 return
@@ -134,7 +136,7 @@ class Rescaled:
         starts |= {s.entering for s in iteration.states}
         moved = depending_on(iteration.body, starts)
         return [
-            Rescaled(run.values, self.there | {v: other.values[v] for v in moved})
+            Rescaled(run.values, self.there | {v: other.values[v] for v in moved}, self.places)
             for run, other in zip(runs, others, strict=True)
         ]
 
@@ -153,6 +155,16 @@ class Rescaled:
             value = node.inputs[i]
             if value is not None:
                 yield value, rescaled_through_time(step, back, arrived, i)
+
+    def _spelled(self, node: ir.Node) -> FunctionOfOne | None:
+        """Returns the function of one tensor that several nodes spell and a node ends.
+
+        None where what is explained lies between these: each has a share then.
+        """
+        function = function_of_one(node)
+        if function is None or len(function.nodes) < 2 or self.places & {*function.inner}:
+            return None
+        return function if function.entry in self.there else None
 
     def _same(self, value: ir.Value) -> bool:
         """Tells whether a tensor is the same at the baseline."""
