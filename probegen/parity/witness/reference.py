@@ -22,6 +22,7 @@ from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes import prepare
 from probegen.graph.passes.before.drop_fixed_states import drop_fixed_states
 from probegen.graph.passes.before.mark_hard_sigmoids import mark_hard_sigmoids
+from probegen.graph.passes.before.name_open_sizes import name_open_sizes
 from probegen.graph.passes.before.transpose_before_functions import transpose_before_functions
 from probegen.graph.passes.tidy import make_names_unique
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
@@ -318,6 +319,7 @@ class WithWitness(WrappedReference):
             if by_layers:
                 prepare(graph.model, keep_layers=True)
             else:  # where a function is in one layout, it is told as in the artefact
+                name_open_sizes(graph.model)
                 transpose_before_functions(graph.model)
                 mark_hard_sigmoids(graph.model)
                 drop_fixed_states(graph.model)  # so are functions with constants, inside of loops

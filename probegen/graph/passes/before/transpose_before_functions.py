@@ -3,7 +3,7 @@
 tf2onnx lets a Transpose sink through the nodes behind it, as far as it gets: of a PReLU with a
 slope for each position behind a convolution, to the product with the slope in one branch, and past
 the ReLU in the other. What the pieces compute together is then told by nobody, where methods ask
-which functions are rectifiers.
+which functions are rectifiers. Where an axis has one element, it makes Reshapes of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def transpose_before_functions(model: ir.Model) -> None:
     Needs: topological order, shapes inferred.
     Leaves: the old nodes, which nothing need read any more; branches that are turned differently.
     """
-    graphs = {n.graph for n in model.graph.all_nodes() if key_of(n) == "Transpose"}
+    graphs = {n.graph for n in model.graph.all_nodes() if _turn(n) is not None}
     for graph in graphs:
         if not isinstance(graph, ir.Graph):
             continue
@@ -76,9 +76,8 @@ def _function_to(
         if maker is None or maker not in place or len(nodes) > _MOST_NODES:
             return None
         order = orders[end]
-        if key_of(maker) == "Transpose":
-            perm = attribute(maker, "perm", list(plain[::-1]))
-            order = tuple(perm[i] for i in order)
+        if (turn := _turn(maker)) is not None:
+            order = tuple(turn[i] for i in order)
         elif key_of(maker) not in COMPUTED or end is not maker.outputs[0]:
             return None
         for value in varying_inputs(maker):
@@ -89,10 +88,30 @@ def _function_to(
         nodes.append(maker)
     (entry,) = open_ends
     is_marked = any(n.domain == MARK_DOMAIN and orders[n.outputs[0]] != plain for n in nodes)
-    is_turned = any(key_of(n) == "Transpose" for n in nodes)
+    is_turned = any(_turn(n) is not None for n in nodes)
     if not is_turned or is_marked or not _fit(orders, shape):
         return None
     return entry, nodes[::-1], orders
+
+
+def _turn(node: ir.Node) -> _Order | None:
+    """Returns the order into which a node brings axes; None for what does anything else.
+
+    A Reshape does that which moves axes of one element past others.
+    """
+    if key_of(node) not in ("Transpose", "Reshape") or node.inputs[0] is None:
+        return None
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    if key_of(node) == "Transpose":
+        perm = attribute(node, "perm", None if before is None else range(len(before))[::-1])
+        return None if perm is None else tuple(perm)
+    if before is None or after is None or len(before) != len(after) or before == after:
+        return None
+    wide = [i for i, n in enumerate(before) if n != 1]
+    if None in before or [before[i] for i in wide] != [n for n in after if n != 1]:
+        return None
+    left, ones = iter(wide), (i for i, n in enumerate(before) if n == 1)
+    return tuple(next(ones if n == 1 else left) for n in after)
 
 
 def _fit(orders: Mapping[ir.Value, _Order], shape: Sequence[object]) -> bool:
@@ -128,7 +147,7 @@ def _write(
         write(entry, "Transpose", [entry], {"perm": list(orders[entry])})
     for node in nodes:
         made = node.outputs[0]
-        if key_of(node) == "Transpose":
+        if _turn(node) is not None:
             turned[made] = turned[node.inputs[0]]
             continue
         inputs = [turned.get(v) or _constant(graph, v, orders[made]) for v in node.inputs]

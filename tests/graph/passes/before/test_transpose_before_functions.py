@@ -47,6 +47,18 @@ def test_a_function_in_two_layouts_gets_one(body: str, left: list[str]) -> None:
     assert of_one(model)
 
 
+def test_a_reshape_that_moves_an_axis_of_one_element_is_such_a_transpose() -> None:
+    body = "a = Reshape(x, last) s = Sigmoid(x) t = Reshape(s, last) y = Mul(a, t)"
+    last = np.array([0, 1, 4, 3])
+    model = parsed(body, inputs="float[batch, 4, 3, 1] x", last=last)
+    assert not of_one(model)
+    assert left_behind(model) == ["Transpose", "Sigmoid", "Mul"]
+    assert of_one(model)
+    joins = body.replace("last", "joined")  # axes of several elements: another matter
+    model = parsed(joins, inputs="float[batch, 4, 3, 2] x", joined=np.array([0, 3, 4, 2]))
+    assert left_behind(model) == ["Reshape", "Sigmoid", "Reshape", "Mul"]
+
+
 def test_functions_behind_each_other_get_one_each_and_what_others_read_stays() -> None:
     model = parsed(
         f"""a = {LAST}(x) s = Sigmoid(x) t = {LAST}(s) u = Mul(a, t)
