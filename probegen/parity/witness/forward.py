@@ -119,12 +119,12 @@ class ForwardValues:
         return [v for v in found if not self._becomes_whole(v)]
 
     def _becomes_whole(self, value: ir.Value) -> bool:
-        """Tells whether whole numbers, which are no sizes, hang on a tensor."""
+        """Tells whether whole numbers that something reads, and no sizes, hang on a tensor."""
         reached = {value}
         for node in self.graph:
             if node.op_type in _SIZES or reached.isdisjoint(node.inputs):
                 continue
-            if any(v.dtype in _WHOLE for v in node.outputs):
+            if any(v.dtype in _WHOLE and v.uses() for v in node.outputs):
                 return True
             reached.update(node.outputs)
         return False

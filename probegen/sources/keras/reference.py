@@ -126,7 +126,9 @@ class KerasReference:
     def begins_inside(self) -> bool:
         """Tells whether floating numbers begin where noise on what is fed does not reach."""
         types = {spec.dtype for spec in self._source.input_specs}
-        return any(not t.is_floating or t in self._coarser for t in types)
+        if any(not t.is_floating or t in self._coarser for t in types):
+            return True
+        return any(map(_truncates, self._traced[0].graph.get_operations()))
 
     @functools.cached_property
     def sizes(self) -> frozenset[int]:
@@ -494,6 +496,13 @@ def _narrows(op: Any) -> bool:
     if op.type not in ("Cast", *BLENDING):
         return False
     return bool(op.inputs[0].dtype == tf.float64 and op.outputs[0].dtype == tf.float32)
+
+
+def _truncates(op: Any) -> bool:
+    """Tells whether floating numbers are cut to whole ones, to look something up, say."""
+    return bool(
+        op.type == "Cast" and op.inputs[0].dtype.is_floating and op.outputs[0].dtype.is_integer
+    )
 
 
 def _sizes(graph: Any) -> frozenset[int]:

@@ -15,9 +15,10 @@ from keras import layers, ops
 import probegen as pg
 from probegen.errors import VerificationError
 from probegen.parity import measuring
+from probegen.parity.witness.reference import reference_of
 from probegen.plan.making import make_plan
 from probegen.sources import open_source
-from probegen.sources.base import Noise
+from probegen.sources.base import Noise, Program
 from probegen.sources.keras.rounding_noise import coarser_types
 
 IDS = np.int32([[5, 6, 10, 8, 6, 5], [1, 0, 3, 3, 2, 0]])
@@ -94,6 +95,28 @@ def test_inputs_that_are_coarser_than_the_model_are_moved_behind_their_cast() ->
 )
 def test_coarser_types(inputs: list[str], computed_in: str, coarser: set[Any]) -> None:
     assert coarser_types([tf.TensorSpec([], t) for t in inputs], computed_in) == coarser
+
+
+def test_floating_numbers_that_are_cut_to_ids_begin_inside_too() -> None:
+    """Equal ids among the largest: which ones is for rounding to say, in both computations."""
+    x = keras.Input((6,), name="x")
+    rows = layers.Embedding(11, 1, name="table")(x)
+    largest = ops.top_k(ops.squeeze(rows, -1), 2)[0]
+    model = keras.Model(x, layers.Dense(3, name="y")(largest))
+    model.get_layer("table").set_weights([np.arange(11, dtype=np.float32)[:, None]])
+    source = open_source(model)
+    probes = [pg.GradientXInput(target=1), pg.GuidedBackprop(target=1)]
+    told = reference_of(Program(source, make_plan(source.view, probes)))
+    assert told.begins_inside
+    fed = {"x": np.float32([[5.1, 9.7, 9.2, 8, 9.5, 0], [1, 3.9, 3.1, 0.5, 2, 3.4]])}
+    noises = (None, *(Noise(s, draw=d) for s in (1e-5, -1e-5) for d in (1, 2)))
+    found = [told.explanations(fed, None, n) for n in noises]
+    for name in ("gradient_x_input/x", "guided_backprop/x"):
+        places = [(f[name] != 0).reshape(2, 6) for f in found]
+        assert all((p.sum(axis=1) == 2).all() for p in places)
+        assert any((p != places[0]).any() for p in places[1:])
+        cut = np.trunc(fed["x"])
+        assert all((np.sort(cut[p].reshape(2, 2)) == [[9, 9], [3, 3]]).all() for p in places)
 
 
 class Changed:
