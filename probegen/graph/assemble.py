@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from probegen.graph.attribution.completeness import Missing
 from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.joined_samples import node_that_joins
 from probegen.graph.core.queries import constants_of
 from probegen.graph.core.values import UnknownShapeError, dtype_of
 from probegen.graph.forward import ForwardGraph, open_size
@@ -106,8 +108,13 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
     samples = samples_in(forward, plan, batch)
+    # What joins samples would join the points of one sample as well, where these make up a batch.
+    joined = node_that_joins(forward.graph, samples, forward.targets)
+    if joined is not None:
+        _warn_of_joined_samples(joined, forward)
+    folded = samples if joined is None else {}
     for group, target in zip(plan.groups, forward.targets, strict=True):
-        values.update(explain_group(builder, forward, group, target, request, samples))
+        values.update(explain_group(builder, forward, group, target, request, folded))
     ops = OnnxOperations(builder)
     for chain in plan.chains:
         values.update(chain.made_of(ops, values))
@@ -147,6 +154,18 @@ def prepared(plan: Plan, forward: ForwardGraph, batch: int | None) -> Request:
         _add_target_input(forward, plan.manifest, batch),
         _add_input(forward, plan.manifest.region_input, ir.DataType.FLOAT, batch),
         _add_input(forward, plan.manifest.groups_input, ir.DataType.INT32, batch),
+    )
+
+
+def _warn_of_joined_samples(node: ir.Node, forward: ForwardGraph) -> None:
+    """Warns of what makes explanations of a sample depend on the others of its batch."""
+    where = forward.layer_of(node.name or "")
+    warnings.warn(
+        f"{node.op_type}{f' in layer {where!r}' if where else f' {node.name!r}'} works on all "
+        "samples of a batch together: where that reaches a score, what explains one of them "
+        "depends on the others. Compile the model for one sample at a time with "
+        "dynamic_batch=False (--static-batch), or let it treat each sample by itself.",
+        stacklevel=2,
     )
 
 

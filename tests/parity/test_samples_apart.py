@@ -165,6 +165,21 @@ def test_what_is_not_verified_warns_of_mixed_samples(tmp_path: Path) -> None:
     assert (tmp_path / "m.onnx").exists()
 
 
+def test_points_of_one_sample_are_not_joined(tmp_path: Path) -> None:
+    """Several points in one batch would be: one at a time is taken, and what joins is named."""
+    given = np.random.default_rng(5).normal(size=(1, 5)).astype(np.float32)
+    x = keras.Input((5,), name="x")
+    mean = layers.Lambda(lambda t: t - 0.5 * ops.mean(t, axis=0, keepdims=True), name="mean")(x)
+    model = keras.Model(x, layers.Dense(3, activation="tanh", name="scores")(mean))
+    probes = [pg.KernelSHAP(target=1), pg.IntegratedGradients(target=1, steps=5, chunk=5)]
+    with pytest.warns(UserWarning, match=r"ReduceMean in layer 'mean' works on all samples of a"):
+        pg.compile(model, probes, tmp_path / "m.onnx", verify=False)
+    pg.compile(model, probes, tmp_path / "one.onnx", verify=False, dynamic_batch=False)
+    ours, right = (runtime.load(tmp_path / f"{name}.onnx").run(given) for name in ("m", "one"))
+    for name in ("kernel_shap/x", "integrated_gradients/x"):
+        np.testing.assert_allclose(ours[name].array, right[name].array, rtol=1e-4, atol=1e-6)
+
+
 def test_an_instrumented_model_warns_of_mixed_samples_once() -> None:
     x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     probed = pg.instrument(mixing("mean"), [pg.InputGradient(target="input")])
