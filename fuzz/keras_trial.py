@@ -313,8 +313,14 @@ def _mixes_slopes(witness: Witness, feed: Sequence[Array], policy: str, row: int
         pairs = zip(witness.slopes_of_all(feed), witness.slopes_of_all(same), strict=True)
     except Exception:  # what TensorFlow has no gradient of tells nothing
         return False
+
+    def apart(here: Array, there: Array) -> bool:
+        """Slopes that are tiny because all is saturated are seen at their own size."""
+        size = float(np.nan_to_num(np.abs(here), posinf=0).max(initial=0)) or 1.0
+        return off(there / size, here / size) > GRADIENTS * limit(policy)
+
     return any(
-        len(there) == len(here) and off(there[row], here[row]) > GRADIENTS * limit(policy)
+        len(there) == len(here) and apart(*(x[row].astype(np.float64) for x in (here, there)))
         for here, there in pairs
     )
 
