@@ -48,6 +48,7 @@ def runs(model, size):
         ([layers.ZeroPadding1D(1), layers.Conv1D(4, 4)], 2),
         ([layers.Lambda(lambda x: ops.pad(x, [[0, 0], [3, 2], [0, 0]], "reflect"))], 4),
         ([layers.Lambda(lambda x: x[:, 1:-2:2]), layers.Conv1D(2, 2)], 6),
+        ([layers.GRU(4, return_sequences=True), layers.AveragePooling1D(3)], 3),
         ([layers.UpSampling1D(2), layers.Conv1D(2, 3)], None),  # not followed: nothing is refused
     ],
     ids=str,

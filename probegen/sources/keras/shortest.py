@@ -15,14 +15,18 @@ _SIZES = frozenset({"Shape", "Size", "Rank", "ShapeN"})
 
 
 def shortest(
-    operations: Sequence[Any], inputs: Sequence[Any]
+    operations: Sequence[Any],
+    inputs: Sequence[Any],
+    recurrent: Sequence[tuple[Sequence[Any], Sequence[Any]]],
 ) -> Mapping[int, tuple[int | None, ...]]:
     """Returns the positions of inputs -> the fewest entries of each axis, where known.
 
     Args:
         operations: those of a trace, in the order in which they were made.
         inputs: the flat inputs.
+        recurrent: what recurrent layers read and give; in between it lies in loops.
     """
+    read_by = {id(made): read for read, given in recurrent for made in given}
     finder = ShortestFinder([(id(t), _sizes(t)) for t in inputs])
     for op in operations:
         if not op.inputs or not op.outputs or op.type in _SIZES:
@@ -33,6 +37,9 @@ def shortest(
         elif op.type not in OTHER_SIZES:
             for tensor in op.outputs:
                 finder.follow(id(tensor), _sizes(tensor), [id(t) for t in op.inputs])
+        for tensor in op.outputs:
+            read = read_by.get(id(tensor), ())
+            finder.follow(id(tensor), _sizes(tensor), [id(t) for t in read])
     return finder.found()
 
 

@@ -363,7 +363,12 @@ class KerasView(ModelView):
 
     def shortest(self) -> Mapping[int, tuple[int | None, ...]]:
         """Returns the positions of inputs -> the fewest entries of each axis, where known."""
-        return shortest(self.trace.graph.get_operations(), self.trace.inputs)
+        recurrent = [
+            (call.inputs, call.outputs)
+            for call in self.trace.calls
+            if isinstance(call.layer, keras.layers.RNN | keras.layers.Bidirectional)
+        ]
+        return shortest(self.trace.graph.get_operations(), self.trace.inputs, recurrent)
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:
