@@ -269,6 +269,8 @@ class Differences:
         steps = (*STEPS, *_MORE_STEPS) if len(points) == 1 else _STEPS_OF_POINTS
         scales = _ROUNDINGS if len(points) == 1 else _ROUNDINGS[1::2]
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
+        if tensors[ref].dtype.kind in "fV":  # in which moves are rounded
+            unit = max(unit, _unit(tensors[ref].dtype))
         noise = np.maximum(noise, _jitter(score, start, base, unit, scales))
         directions = directions_of(gradients, base, channel_axis(output.axes))
         for direction in directions if len(points) == 1 else directions[:_FEW]:

@@ -393,3 +393,22 @@ def test_scores_that_were_halves_on_their_way_refute_nothing_by_steps_of_halves(
     differences = Differences(moved, [GROUP], computed_in)
     found = differences.verdicts({"x": x}, None, GROUP, output, candidates)["right"]
     assert (REFUTED in found) is said
+
+
+@pytest.mark.parametrize(("factor", "refuted"), [(1.0, False), (1.5, True)])
+def test_moves_of_halves_are_rounded_to_halves(factor, refuted):
+    """A model of doubles whose input has 16 bits: where it stands is not where it was moved to."""
+
+    class OfHalves(Moved):
+        def at(self, feed, shifts):
+            moved = (feed["x"].astype(np.float64) + shifts.get(REF, 0.0)).astype(np.float16)
+            return [np.tanh(moved.astype(np.float64)) @ self.W], {REF: feed["x"]}
+
+    moved = OfHalves()
+    x = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float16)
+    output = SimpleNamespace(ref=REF, axes=("batch", "feature"), probe=PROBE)
+    candidates = {"claim": factor * moved.gradient(x.astype(np.float64), 2)}
+    differences = Differences(moved, [GROUP], "float64")
+    found = differences.verdicts({"x": x}, None, GROUP, output, candidates)["claim"]
+    assert (found.count(REFUTED) > 6) is refuted
+    assert refuted or REFUTED not in found
