@@ -1,9 +1,11 @@
 """How long sequences, and how large images, have to be at least: as their windows are.
 
-A convolution without padding, a pooling, a cut or a padding by reflection makes nothing, or fails,
-where there are fewer entries than a window needs. Runtimes do not say so: onnxruntime pools what is
+A convolution without padding, a pooling or a padding by reflection makes nothing, or fails, where
+there are fewer entries than a window needs. Runtimes do not say so: onnxruntime pools what is
 shorter than a window with a stride to one entry, where Keras gives none. Sizes are followed from
-the inputs to such operations. Sources say what an operation does; nothing here knows a framework.
+the inputs to such operations, through cuts as well; a cut by itself may leave nothing, as the
+differences of steps do of one step, beside which something else stands. Sources say what an
+operation does; nothing here knows a framework.
 
     x [batch, time, 3] -> pooling by 2 -> window of 5: no fewer than 10 steps
 """

@@ -120,7 +120,7 @@ def _slice(finder: ShortestFinder, op: Any, x: Any, result: Any) -> None:
         known = step > 0 and front >= 0 and (to_end or back > 0)
         changes[axis] = cut(front, back, step) if known else None
     kept = [i for i in range(x.shape.rank) if not gone >> i & 1]
-    finder.move(id(result), id(x), kept, changes)
+    finder.move(id(result), id(x), kept, changes, needs=False)
 
 
 def _concat(finder: ShortestFinder, op: Any, x: Any, result: Any) -> None:

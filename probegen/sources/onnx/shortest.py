@@ -95,7 +95,7 @@ def _pad(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
         for axis, (before, behind) in enumerate(both):
             finder.need(x, axis, max(before, behind) + 1)
     changes = {axis: cut(-a, -b, 1) for axis, (a, b) in enumerate(both)}
-    finder.move(node.outputs[0], x, range(rank), changes, needs=any(p < 0 for p in pads))
+    finder.move(node.outputs[0], x, range(rank), changes, needs=False)
 
 
 def _slice(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
@@ -111,7 +111,7 @@ def _slice(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
         else None
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
     }
-    finder.move(node.outputs[0], x, range(rank), changes)
+    finder.move(node.outputs[0], x, range(rank), changes, needs=False)
 
 
 def _concat(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
