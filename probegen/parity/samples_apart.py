@@ -7,6 +7,7 @@ those of all samples together as well.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -291,20 +292,20 @@ def _mixed_by_size(
     """
     names = explained_predictions(described)
     numbers = sum(batch.feed[spec.name].size for spec in described.inputs) / batch.size
+
+    def differs(row: int, size: int) -> tuple[str, str, str] | None:
+        try:
+            after = reference.predictions(_taken(batch.feed, described, [row] * size))[0]
+        except Exception:  # it does not run for so many at once, which others tell
+            return None
+        named = {name: after[name] for name in names}
+        return mixing_by_size(among_copies[row], named, reference.computed_in)
+
     for size in (1, *([_MANY] if numbers <= _FEW_NUMBERS else [])):
-        moved = None
-        for row, before in among_copies.items():
-            try:
-                after = reference.predictions(_taken(batch.feed, described, [row] * size))[0]
-            except Exception:  # it does not run for so many at once, which others tell
-                moved = None
-                break
-            named = {name: after[name] for name in names}
-            moved = mixing_by_size(before, named, reference.computed_in)
-            if moved is None:
-                break
-        if moved is not None:
-            return moved
+        each = (differs(row, size) for row in among_copies)
+        found = list(itertools.takewhile(lambda one: one is not None, each))
+        if found and len(found) == len(among_copies):
+            return found[-1]
     return None
 
 

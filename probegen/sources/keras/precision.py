@@ -58,23 +58,24 @@ class InFloat32:
     def changed(self) -> Iterator[None]:
         """Lets the model compute in float32 meanwhile."""
         try:
-            for change in self._changes:
-                _put(change, change.meanwhile)
+            self._put(meanwhile=True)
             yield
         finally:
-            for change in self._changes:
-                _put(change, change.own)
+            self._put(meanwhile=False)
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
         """Lets a changed model compute as it does by itself meanwhile."""
-        for change in self._changes:
-            _put(change, change.own)
         try:
+            self._put(meanwhile=False)
             yield
         finally:
-            for change in self._changes:
-                _put(change, change.meanwhile)
+            self._put(meanwhile=True)
+
+    def _put(self, *, meanwhile: bool) -> None:
+        for one in self._changes:
+            # Past Keras, which would convert policies and track variables.
+            object.__setattr__(one.owner, one.name, one.meanwhile if meanwhile else one.own)
 
 
 #: What is changed of the model that is being compiled or verified.
@@ -149,7 +150,3 @@ def _of_variable(variable: Any) -> Iterator[Change]:
 
 def _is_coarse_variable(variable: Any) -> bool:
     return isinstance(variable, keras.Variable) and variable.dtype in COARSE
-
-
-def _put(change: Change, value: Any) -> None:
-    object.__setattr__(change.owner, change.name, value)
