@@ -57,12 +57,16 @@ class FunctionOfOne:
         Args:
             x: the points, along the first axis; the others are broadcast to the constants.
         """
+        return np.asarray(self.values_at(x)[self.result], np.float64)
+
+    def values_at(self, x: Array) -> dict[ir.Value, Any]:
+        """Returns the entry, the tensors between and the result at some points; see `at`."""
         values: dict[ir.Value, Any] = {self.entry: np.asarray(x, np.float64)}
         with np.errstate(all="ignore"):
             for node in self.nodes:
                 read = [_array(values, v) for v in node.inputs]
                 values[node.outputs[0]] = COMPUTED[key_of(node)](node, read)
-        return np.asarray(values[self.result], np.float64)
+        return values
 
     @property
     def constant_rank(self) -> int:

@@ -295,7 +295,8 @@ def slope_of(
     """Returns the slope of a function of one tensor, by differences.
 
     Beside a kink it is what the slopes of its nodes come to, as frameworks have it: a PReLU that is
-    spelled as `Relu(x) - a * Relu(-x)` has none at 0.
+    spelled as `Relu(x) - a * Relu(-x)` has none at 0. So it is where kinks of its nodes cancel out:
+    `max(x, y) + log1p(exp(-|x - y|))` is smooth where x and y are equal, and its nodes are not.
 
     Args:
         function: the function.
@@ -304,10 +305,12 @@ def slope_of(
     """
     x = np.asarray(values[function.entry], np.float64)
     h = _STEP * np.maximum(1.0, np.abs(x))
-    here = function.at(x)
-    ahead, behind = (function.at(x + h) - here) / h, (here - function.at(x - h)) / h
-    steep = (ahead + behind) / 2
-    bent = np.abs(ahead - behind) > _BENDS * (0.01 + np.abs(steep))
+    here, before, after = (function.values_at(at) for at in (x, x - h, x + h))
+    bent, steep = np.zeros(x.shape, bool), np.zeros(x.shape)
+    for value in (v for v in (*function.inner, function.result) if here[v].dtype.kind == "f"):
+        ahead, behind = (after[value] - here[value]) / h, (here[value] - before[value]) / h
+        steep = (ahead + behind) / 2
+        bent |= np.abs(ahead - behind) > _BENDS * (0.01 + np.abs(steep))
     if not bent.any():
         return np.asarray(steep)
     try:

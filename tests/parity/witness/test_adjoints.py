@@ -130,24 +130,47 @@ def test_gradients_are_those_of_differences(operator, attributes, inputs, positi
             np.testing.assert_allclose((found * direction).sum(), slope, rtol=close, atol=close)
 
 
+def _slopes_of(text, x):
+    """Slopes of the function of `x` that the last node of a graph ends."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]> {text}')
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
+    evaluate = NodeEvaluator(18)
+    values = {graph.inputs[0]: np.array(x)}
+    values.update((v, v.const_value.numpy()) for v in graph.initializers.values())
+    for node in graph:
+        values[node.outputs[0]] = evaluate(node, [values[v] for v in node.inputs])[0]
+    return slope_of(function_of_one(graph[-1]), values, evaluate)
+
+
 def test_the_slope_of_a_function_beside_its_kink_is_that_of_its_nodes():
     """What differences across a kink tell is half of either side."""
-    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
-        g (double[n] x) => (double[n] y) <double[1] a = {0.25}> {
+    text = """g (double[n] x) => (double[n] y) <double[1] a = {0.25}> {
             above = Relu(x)
             turned = Neg(x)
             below = Relu(turned)
             scaled = Mul(below, a)
             y = Sub(above, scaled)
-        }""")
-    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
-    evaluate = NodeEvaluator(18)
-    values = {graph.inputs[0]: np.array([-2.0, 0.0, 1e-9, 1.5])}
-    values.update((v, v.const_value.numpy()) for v in graph.initializers.values())
-    for node in graph:
-        values[node.outputs[0]] = evaluate(node, [values[v] for v in node.inputs])[0]
-    found = slope_of(function_of_one(graph[-1]), values, evaluate)
+        }"""
+    found = _slopes_of(text, [-2.0, 0.0, 1e-9, 1.5])
     np.testing.assert_allclose(found, [0.25, 0.0, 1.0, 1.0], rtol=1e-8)
+
+
+def test_where_kinks_of_nodes_cancel_out_the_slope_is_that_of_the_nodes():
+    """`logaddexp(x, 0.3 * x)` is smooth at 0, where frameworks give all to the first maximum."""
+    text = """g (double[n] x) => (double[n] y) <double[1] a = {0.3}, double[1] one = {1.0}> {
+            scaled = Mul(x, a)
+            largest = Max(x, scaled)
+            apart = Sub(x, scaled)
+            size = Abs(apart)
+            turned = Neg(size)
+            small = Exp(turned)
+            shifted = Add(small, one)
+            more = Log(shifted)
+            y = Add(largest, more)
+        }"""
+    share = 1 / (1 + np.exp(-0.7))
+    found = _slopes_of(text, [0.0, 1.0])
+    np.testing.assert_allclose(found, [1.0, share + 0.3 * (1 - share)], rtol=1e-8)
 
 
 def test_the_slope_of_a_cube_at_0_is_0():
