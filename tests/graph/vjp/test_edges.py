@@ -399,6 +399,10 @@ MODELS: Mapping[str, tuple[Any, bool]] = {
     "log where positive": (lambda k, x: k.ops.where(x > 0, k.ops.log(x), x), False),
     "exp where negative": (lambda k, x: k.ops.where(x > 0, x, k.ops.exp(x) - 1), False),
     "divide_no_nan": (lambda k, x: k.ops.divide_no_nan(x, x[..., ::-1]), True),
+    "divide_no_nan by next to 0": (
+        lambda k, x: x + k.ops.divide_no_nan(x, k.ops.square(1e-21 * k.ops.relu(x))),
+        True,
+    ),
     "normalize": (lambda k, x: k.ops.normalize(x, axis=-1), True),
     "cosine": (lambda k, x: k.losses.cosine_similarity(x, x[..., ::-1]), True),
     "softmax of whole masks": (lambda k, x: k.layers.Softmax()(x, mask=x > 0), True),

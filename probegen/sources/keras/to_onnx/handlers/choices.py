@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 
 from probegen.sources.keras.to_onnx.handlers.writer import Writer
@@ -58,14 +59,25 @@ def _along_first_axis(w: Writer, condition: str, one: str, other: str) -> str:
     return condition if rank == 1 else w.unsqueeze(condition, list(range(1, rank)))
 
 
+#: The smallest number of full precision. What is smaller TensorFlow takes for 0.
+_LEAST: Mapping[int, float] = {
+    _Type.FLOAT: float(np.finfo(np.float32).tiny),
+    _Type.DOUBLE: float(np.finfo(np.float64).tiny),
+}
+
+
 def div_no_nan(context: Any, node: Any, _: str, __: Any) -> None:
-    """Writes `x / y`, and 0 where y is 0.
+    """Writes `x / y`, and 0 where y is 0, or so small that its reciprocal may be infinite.
 
     The division is one by 1 there: its gradient is then 0, and not 0 times infinity.
     """
     w = Writer(context, node)
     x, y = w.inputs
-    is_zero = w.test("Equal", y, w.const(0))
+    least = _LEAST.get(w.dtype)
+    if least is None:
+        is_zero = w.test("Equal", y, w.const(0))
+    else:
+        is_zero = w.test("Less", w.op("Abs", y), w.const(least))
     quotient = w.op("Div", x, w.where(is_zero, w.const(1), y))
     w.finish("Where", is_zero, w.const(0), quotient)
 
