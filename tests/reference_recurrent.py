@@ -29,9 +29,13 @@ def lstm(
     h0: Array | None = None,
     c0: Array | None = None,
     direction: str = "forward",
+    added: Array | None = None,
     activations: Sequence[str] = ("Sigmoid", "Tanh", "Tanh"),
 ) -> tuple[Array, Array, Array]:
-    """Returns Y, Y_h, Y_c of the ONNX operator LSTM with `layout=0`."""
+    """Returns Y, Y_h, Y_c of the ONNX operator LSTM with `layout=0`.
+
+    `added` is added to the hidden states, `[time, directions, batch, hidden]`; so of the others.
+    """
     f, g, h = (ACTIVATIONS[name] for name in activations)
 
     def step(x_t: Array, states: list[Array], w: Array, r: Array, b: Array) -> list[Array]:
@@ -41,7 +45,9 @@ def lstm(
         cell = f(f_t) * cell + f(i_t) * g(c_t)
         return [f(o_t) * h(cell), cell]
 
-    y, (y_h, y_c) = _layer(step, 4, x=x, w=w, r=r, b=b, initial=[h0, c0], direction=direction)
+    y, (y_h, y_c) = _layer(
+        step, 4, x=x, w=w, r=r, b=b, initial=[h0, c0], direction=direction, added=added
+    )
     return y, y_h, y_c
 
 
@@ -53,6 +59,7 @@ def gru(
     b: Array | None = None,
     h0: Array | None = None,
     direction: str = "forward",
+    added: Array | None = None,
     activations: Sequence[str] = ("Sigmoid", "Tanh"),
     linear_before_reset: int = 0,
 ) -> tuple[Array, Array]:
@@ -72,7 +79,7 @@ def gru(
             candidate = g(x_t @ wh.T + (reset * hidden) @ rh.T + rbh + wbh)
         return [(1 - z) * candidate + z * hidden]
 
-    y, (y_h,) = _layer(step, 3, x=x, w=w, r=r, b=b, initial=[h0], direction=direction)
+    y, (y_h,) = _layer(step, 3, x=x, w=w, r=r, b=b, initial=[h0], direction=direction, added=added)
     return y, y_h
 
 
@@ -84,6 +91,7 @@ def rnn(
     b: Array | None = None,
     h0: Array | None = None,
     direction: str = "forward",
+    added: Array | None = None,
     activations: Sequence[str] = ("Tanh",),
 ) -> tuple[Array, Array]:
     """Returns Y, Y_h of the ONNX operator RNN with `layout=0`."""
@@ -93,7 +101,7 @@ def rnn(
         wb, rb = np.split(b, 2)
         return [f(x_t @ w.T + wb + states[0] @ r.T + rb)]
 
-    y, (y_h,) = _layer(step, 1, x=x, w=w, r=r, b=b, initial=[h0], direction=direction)
+    y, (y_h,) = _layer(step, 1, x=x, w=w, r=r, b=b, initial=[h0], direction=direction, added=added)
     return y, y_h
 
 
@@ -124,6 +132,7 @@ def _layer(
     b: Array | None,
     initial: Sequence[Array | None],
     direction: str,
+    added: Array | None,
 ) -> tuple[Array, list[Array]]:
     hidden = r.shape[2]
     count = len(w)
@@ -134,8 +143,9 @@ def _layer(
     for k, order in enumerate(orders):
         states = [(zeros if s is None else s)[k] for s in initial]
         outputs = []
-        for x_t in x[::order]:
-            states = step(x_t, states, w[k], r[k], b[k])
+        for t in range(len(x))[::order]:
+            states = step(x[t], states, w[k], r[k], b[k])
+            states[0] = states[0] + (0 if added is None else added[t, k])
             outputs.append(states[0])
         ys.append(np.stack(outputs)[::order])
         finals.append(states)

@@ -25,9 +25,9 @@ class InputGradient(OfInputs):
             its values: what its ids look up in embeddings or other tables, each call of them, or
             the cast of its numbers (an image of bytes). Masks, and positions counted along a
             mask, are not explained unless asked for by the input's name. `"states:lstm"` is the
-            hidden state of a Keras layer after each step, `[batch, time, unit]`, by the output of
-            that step and by all later ones; what follows `states:` is a glob on the names that
-            `pg.States` gives states.
+            hidden state of a recurrent layer or operator after each step, `[batch, time, unit]`, by
+            the output of that step and by all later ones; what follows `states:` is a glob on the
+            names that `pg.States` gives states.
         name: replaces the output name, `"input_gradient/<input name or layer path>"`. An input
             that is looked up in several places has an output for each, called after the
             look-up's layer, with `#k` for its call k.

@@ -216,7 +216,7 @@ class ModelView(abc.ABC):
     def why_no_gradient_at(self, state: StateFacts) -> str:
         """Says why no gradient can be taken at a state over time; `""` where one can."""
         del state
-        return "states of the operators of a file are given out (pg.States), not differentiated at"
+        return "its source gives states out (pg.States) and differentiates at none"
 
     @abc.abstractmethod
     def readings(self, weights: Sequence[AttentionWeights]) -> list[Reading]:

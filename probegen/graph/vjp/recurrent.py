@@ -168,7 +168,6 @@ def _is_usual(walk: Walk, node: ir.Node) -> bool:
         or attribute(node, "clip") is not None
         or attribute(node, "input_forget", 0)
         or attribute(node, "layout", 0)
-        or (nudge_of(node) is not None and len(directions_of(node)) > 1)
         or any(name not in _SLOPES for name in named)
         or any(static_shape(required(node, k)) is None for k in (_W, _R))
     )
@@ -732,8 +731,8 @@ class _Result:
         self._loop, self._walk, self._node = loop, walk, node
         initial = [optional(node, _INITIAL + k) for k in range(_STATES[node.op_type])]
         self._initial = [v if v in walk.wanted else None for v in initial]
-        nudge = nudge_of(node)
-        self._nudge = nudge if nudge in walk.wanted else None
+        nudges = [nudge_of(node, k) for k in range(len(directions_of(node)))]
+        self._nudges = [v if v in walk.wanted else None for v in nudges]
         self._directions: list[_Direction] = []
         self._collected: list[Collected] = []
         self._left: list[ir.Value] = []
@@ -760,7 +759,7 @@ class _Result:
         for initial, run in zip(self._initial, d_before, strict=True):
             if initial is not None:
                 values.append(part.join(run))
-        if self._nudge is not None:
+        if any(nudge is not None for nudge in self._nudges):
             values.append(part.where_running(part.join(d_hidden), 0.0))
         self._directions.append(part.d)
         self._collected += [Collected(v, part.backwards) for v in values]
@@ -790,8 +789,9 @@ class _Result:
                 for d, values in zip(self._directions, found, strict=True)
             ]
             yield initial, builder.concat(firsts, 0)
-        if self._nudge is not None:
-            yield self._nudge, found[0][-1]
+        for nudge, values in zip(self._nudges, found, strict=True):
+            if nudge is not None:
+                yield nudge, values[-1]
 
     def _first(self, d: _Direction, d_before: ir.Value) -> ir.Value:
         """Returns the gradient before a direction's first step, `[1, batch, hidden]`."""

@@ -411,10 +411,8 @@ def _steps(b: Builder, node: ir.Node, x: ir.Value, position: int) -> _Steps:
     states = [loop.carry(_initial(b, node, optional(node, i), x, position, hidden)) for i in names]
     cell = _cell(b, node, position, of_state, loop.body)
     after = list(_CELLS[kind](cell, loop.read(sums, backwards=backwards), states))
-    nudge = nudge_of(node)
+    nudge = nudge_of(node, position)
     if nudge is not None:
-        if len(directions_of(node)) > 1 or _is_batch_first(node):
-            raise Refused("gradients at its states are those of one direction, with time first")
         after[0] = loop.body.add(after[0], loop.read(nudge, backwards=backwards))
     visible = after[0]
     lengths = optional(node, 4)

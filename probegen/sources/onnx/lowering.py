@@ -18,9 +18,10 @@ from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
 from probegen.graph.vjp.recurrent_steps import states_over_time
 from probegen.plan.axes import BATCH
-from probegen.plan.plan import PlainOutput, Plan, TargetPlan, TensorRef
+from probegen.plan.plan import NUDGE, STATE, PlainOutput, Plan, TargetPlan, TensorRef
+from probegen.sources.onnx import nudges
 from probegen.sources.onnx.layouts import Apart
-from probegen.sources.onnx.loop_bodies import give_out_steps
+from probegen.sources.onnx.loop_bodies import OverSteps, give_out_steps
 from probegen.sources.onnx.reading import OnnxModel
 from probegen.sources.onnx.view import OnnxView
 
@@ -56,15 +57,34 @@ def forward_graph(
         for o in plan.plain
     ]
     targets = [_target(builder, view, g.target, copies) for g in plan.groups]
-    graph.outputs[:] = [*predictions, *plain, *targets]
+    explained = {ref: _mark(builder, states[ref], ref) for ref in plan.refs if ref.made == STATE}
+    graph.outputs[:] = [*predictions, *plain, *targets, *explained.values()]
     builder.attach()
     inputs = [TensorRef(None, position=i) for i in range(len(view.inputs))]
-    refs = list(dict.fromkeys((*plan.refs, *inputs)))
-    sources = {
+    refs = [r for r in dict.fromkeys((*plan.refs, *inputs)) if not r.is_of_states]
+    sources = explained | {
         ref: _marked(graph, copies[view.value(ref)], ref, view.parts_of(ref), read.opset)
         for ref in refs
     }
-    return ForwardGraph(model, (len(predictions), len(plain)), sources, _path_of)
+    sources |= {r: _nudge(builder, view, r, copies) for r in plan.refs if r.made == NUDGE}
+    return ForwardGraph(
+        model, (len(predictions), len(plain)), sources, _path_of, kept=len(explained)
+    )
+
+
+def _nudge(
+    builder: Builder, view: OnnxView, ref: TensorRef, copies: dict[ir.Value, ir.Value]
+) -> ir.Value:
+    """Lets gradients be taken at a state over time; returns at what, `[batch, time, ...]`."""
+    node = _copied_node(copies, view.node(str(ref.path)))
+    order = view.order_over_time(ref)
+    zeros = nudges.zeros_over_time(builder, node, ref.position)
+    marked = _mark(builder, builder.transpose(zeros, order), ref)
+    turned = builder.transpose(marked, [order.index(i) for i in range(len(order))])
+    nudges.give(builder, node, ref.position, turned)
+    builder.graph.insert_before(node, builder.nodes)
+    builder.nodes = []
+    return marked
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
@@ -98,11 +118,15 @@ def _inside_loops(
         over = None if output.ref in found else view.over_steps(output)
         if over is None:
             continue
-        loops = [_copied_node(copies, loop) for loop in over.loops]
-        stacked = give_out_steps(builder, copies[over.value], loops)
-        apart = _told_apart(builder, stacked, over.apart)
-        found[output.ref] = builder.transpose(apart, over.order)
+        found[output.ref] = _over_steps(builder, over, copies)
     return found
+
+
+def _over_steps(builder: Builder, over: OverSteps, copies: dict[ir.Value, ir.Value]) -> ir.Value:
+    loops = [_copied_node(copies, loop) for loop in over.loops]
+    stacked = give_out_steps(builder, copies[over.value], loops)
+    apart = _told_apart(builder, stacked, over.apart)
+    return builder.transpose(apart, over.order)
 
 
 def _copied_node(copies: dict[ir.Value, ir.Value], node: ir.Node) -> ir.Node:
@@ -119,12 +143,17 @@ def _states(
     Raises:
         ExportError: it cannot be told what an operator computes.
     """
-    of_loop: dict[tuple[str, int], list[TensorRef]] = {}
-    recurrent = (o for o in plan.plain if o.probe.of_states and not view.over_steps(o))
-    for ref in dict.fromkeys(o.ref for o in recurrent):
-        of_loop.setdefault((str(ref.path), ref.position), []).append(ref)
     found: dict[TensorRef, ir.Value] = {}
-    for (path, position), refs in of_loop.items():
+    of_direction: dict[tuple[str, int], list[TensorRef]] = {}
+    given_out = [o.ref for o in plan.plain if o.probe.of_states and not view.over_steps(o)]
+    explained = [ref for ref in plan.refs if ref.made == STATE]
+    for ref in dict.fromkeys((*given_out, *explained)):
+        over = view.state_over_steps(ref)
+        if over is None:
+            of_direction.setdefault((str(ref.path), ref.position), []).append(ref)
+        else:
+            found[ref] = _over_steps(builder, over, copies)
+    for (path, position), refs in of_direction.items():
         node = _copied_node(copies, view.node(path))
         try:
             made = states_over_time(builder, node, position, [ref.operation for ref in refs])
@@ -174,11 +203,7 @@ def _marked(
     if ref.is_input:
         return value
     builder = Builder(graph, opset)
-    marked = _told_apart(builder, value, apart)
-    mark = ir.node(MARK, [marked], domain=MARK_DOMAIN, name=f"{ref.path}/mark")
-    result = mark.outputs[0]
-    result.name, result.type, result.shape = f"{value.name}/marked", value.type, marked.shape
-    builder.nodes.append(mark)
+    result = _mark(builder, _told_apart(builder, value, apart), ref, str(value.name))
     read = result
     if apart is not None:
         whole: list[Size] = [(value, i) for i in range(rank_of(value))]
@@ -195,6 +220,16 @@ def _marked(
         graph.insert_before(graph[0], builder.nodes)
     else:
         graph.insert_after(producer, builder.nodes)
+    return result
+
+
+def _mark(builder: Builder, value: ir.Value, ref: TensorRef, called: str = "") -> ir.Value:
+    """Writes a mark that no pass moves anything across."""
+    mark = ir.node(MARK, [value], domain=MARK_DOMAIN, name=f"{ref.path}/mark")
+    result = mark.outputs[0]
+    result.type, result.shape = value.type, value.shape
+    result.name = f"{called or value.name}/marked"
+    builder.nodes.append(mark)
     return result
 
 

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import QUANTISING, depending_on, inputs_of
 from probegen.graph.core.values import dtype_of
-from probegen.plan.plan import GradientGroup, Plan, TensorRef
+from probegen.plan.plan import NUDGE, STATE, GradientGroup, Plan, TensorRef
+from probegen.sources.onnx import nudges
 from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.names import name_all
 from probegen.sources.onnx.reading import OnnxModel
@@ -25,7 +27,7 @@ Array = npt.NDArray[Any]
 #: Operators whose slope is 0 but which the gradient passes, as if they were not there.
 _STRAIGHT_THROUGH = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _DOUBLE = ir.TensorType(ir.DataType.DOUBLE)
-_SHIFT = "probegen_shift_"
+_SHIFT, _STATE = "probegen_shift_", "probegen_state_"
 
 
 class OnnxMovedScores:
@@ -38,13 +40,19 @@ class OnnxMovedScores:
     def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
         self._view, self._groups = view, plan.groups
         self.refs = list(plan.refs)
-        self._inner = [ref for ref in self.refs if not ref.is_input]
+        self._opset = read.opset
+        self._of_states = [ref for ref in self.refs if ref.is_of_states]
+        own = [ref for ref in self.refs if not ref.is_input and not ref.is_of_states]
+        self._inner = [*own, *self._of_states]
+        self._values = [view.value(ref) for ref in own]
         self._ends = [view.end(group.target) for group in plan.groups]
-        wanted = [*(view.value(ref) for ref in self._inner), *self._ends]
-        model = original_with(read, [str(v.name) for v in wanted])
-        if model is None:
+        model = original_with(read, [str(v.name) for v in (*self._values, *self._ends)])
+        if model is None or self._of_states:
             model = read.model.clone()
-        self._tensors = [str(view.value(ref).name) for ref in self._inner]
+        self._tensors = [str(v.name) for v in self._values]
+        self._tensors += [f"{_STATE}{i}" for i in range(len(self._of_states))]
+        self._ranks = [0 if v.shape is None else len(v.shape) for v in self._values]
+        self._ranks += [len(view.tensor(ref).shape) for ref in self._of_states]
         quantised = any(node.op_type in QUANTISING for node in view.graph)
         #: Whether what moves inner tensors keeps whole numbers from being computed as in the file.
         self.disturbs = quantised and bool(self._inner)
@@ -52,8 +60,6 @@ class OnnxMovedScores:
         still = _Opened(model.clone(), self.unmoved, tensors, lean=lean) if self.disturbs else None
         self._moving = _Opened(model, self.give_shifts, tensors, lean=lean)
         self._still = still or self._moving
-        ranks = [o.shape for o in (view.value(ref) for ref in self._inner)]
-        self._ranks = [0 if s is None else len(s) for s in ranks]
 
     def at(
         self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
@@ -92,30 +98,95 @@ class OnnxMovedScores:
         apart = self._view.parts_of(ref)
         return shift if apart is None or not np.ndim(shift) else apart.joined(shift)
 
-    def give_shifts(self, model: ir.Model) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
+    def give_shifts(
+        self, model: ir.Model, *, differentiated: bool = False
+    ) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
         """Puts inputs that are added in the place of inner tensors of a copy of the model.
+
+        Args:
+            model: the copy.
+            differentiated: of states over time, have what gradients are taken at by zeros that
+                nothing adds, in the place of the states moved step by step.
 
         Returns:
             Tensor -> the value that stands in for it, and the scores of each group. A tensor that
             is moved may be the scores themselves.
         """
-        inner = [self._view.value(ref) for ref in self._inner]
+        moved = _give_shifts(model, self._values)
+        standing = {value.name: new for value, new in zip(self._values, moved, strict=True)}
+        found = dict(zip(self._inner, moved, strict=False))
+        found |= self._give_states(model, differentiated=differentiated)
         values = values_by_name(model.graph)
-        moved = _give_shifts(model, inner)
-        standing = {value.name: new for value, new in zip(inner, moved, strict=True)}
         ends = [standing.get(end.name) or values[end.name] for end in self._ends]
-        return dict(zip(self._inner, moved, strict=True)), ends
+        return found, ends
 
-    def unmoved(self, model: ir.Model) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
+    def unmoved(
+        self, model: ir.Model, *, differentiated: bool = False
+    ) -> tuple[dict[TensorRef, ir.Value], list[ir.Value]]:
         """Returns as `give_shifts` the tensors of a copy of the model, which nothing moves."""
+        found = self._give_states(model, differentiated=differentiated)
         values = values_by_name(model.graph)
-        standing = {ref: values[self._view.value(ref).name] for ref in self._inner}
-        return standing, [values[end.name] for end in self._ends]
+        found |= {ref: values[v.name] for ref, v in zip(self._inner, self._values, strict=False)}
+        return found, [values[end.name] for end in self._ends]
+
+    def _give_states(self, model: ir.Model, *, differentiated: bool) -> dict[TensorRef, ir.Value]:
+        """Lets states over time be moved, or differentiated at; see `give_shifts`.
+
+        What is added to a state, and the state, are called as outputs of the model are to be.
+        """
+        graph = model.graph
+        by_node: dict[str, list[tuple[int, TensorRef]]] = {}
+        for i, ref in enumerate(self._of_states):
+            by_node.setdefault(str(ref.path), []).append((i, ref))
+        found: dict[TensorRef, ir.Value] = {}
+        for path, places in by_node.items():
+            values = values_by_name(graph)
+            name = next(v.name for v in self._view.node(path).outputs if v.name)
+            node = values[name].producer()
+            assert node is not None
+            b = Builder(graph, self._opset)
+            added: dict[int, ir.Value] = {}
+            for i, ref in places:
+                if ref.made == NUDGE:
+                    found[ref], moved = self._moved_zeros(b, node, i, ref)
+                    inside = found[ref] if differentiated else moved
+                    added[ref.position] = b.transpose(inside, self._back(ref))
+            if differentiated:
+                for number, nudge in added.items():
+                    nudges.give(b, node, number, nudge)
+                graph.insert_before(node, b.nodes)
+                continue
+            states = nudges.add(b, node, added)
+            for i, ref in places:
+                if ref.made == STATE:
+                    order = self._view.order_over_time(ref)
+                    found[ref] = b.transpose(states[ref.position], order)
+                    found[ref].name = f"{_STATE}{i}"
+            b.attach()
+        return found
+
+    def _moved_zeros(
+        self, b: Builder, node: ir.Node, number: int, ref: TensorRef
+    ) -> tuple[ir.Value, ir.Value]:
+        """Returns zeros for a state at all steps, `[batch, time, ...]`, and these with a shift."""
+        place = len(self._values) + number
+        shape = ir.Shape([None] * self._ranks[place])
+        shift = ir.Value(name=f"{_SHIFT}{place}", type=_DOUBLE, shape=shape)
+        b.graph.inputs.append(shift)
+        zeros = nudges.zeros_over_time(b, node, ref.position)
+        zeros = b.transpose(zeros, self._view.order_over_time(ref))
+        zeros = b.op("Identity", zeros, shape=zeros)
+        zeros.name = f"{_STATE}{number}"
+        return zeros, b.op("Add", b.cast(zeros, ir.DataType.DOUBLE), shift, shape=zeros)
+
+    def _back(self, ref: TensorRef) -> list[int]:
+        order = self._view.order_over_time(ref)
+        return [order.index(i) for i in range(len(order))]
 
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the gradient passes operators as if they were not there: quantisation."""
-        end, start = self._ends[self._groups.index(group)], self._view.value(ref)
-        reached = depending_on(self._view.graph, [start])
+        end = self._ends[self._groups.index(group)]
+        reached = depending_on(self._view.graph, self._view.values(ref))
         return end in reached and any(
             node.op_type in _STRAIGHT_THROUGH and any(v in reached for v in inputs_of(node))
             for node in self._view.graph

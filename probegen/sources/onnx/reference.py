@@ -291,7 +291,7 @@ class OnnxReference:
         here = [o for o in taken if o.probe.gradients_at() is None]
         refs = list(dict.fromkeys(o.ref for o in here))
         by_ref = self._gradients(feed, place, seed, refs, {}) if refs else {}
-        flow = {o.spec.name: tensors[o.ref].astype(np.float64) for o in group.outputs}
+        flow = {o.spec.name: tensors[o.value].astype(np.float64) for o in group.outputs}
         flow.update((o.spec.name, by_ref[o.ref]) for o in here)
         for outputs in moved_together(group):
             flow.update(self._sampled(feed, place, seed, outputs, tensors))
@@ -300,7 +300,7 @@ class OnnxReference:
                 o.probe.attribution(
                     ops,
                     flow[o.spec.name],
-                    tensors[o.ref].astype(np.float64),
+                    tensors[o.value].astype(np.float64),
                     o.axes,
                     o.padded_by(feed, self._view.input_names),
                 )
@@ -373,7 +373,7 @@ class OnnxReference:
         model = self._read.model.clone()
         graph = model.graph
         prepare = self._moved.give_shifts if moves else self._moved.unmoved
-        moved, scores = prepare(model)
+        moved, scores = prepare(model, differentiated=True)
         values = values_by_name(graph)
         refs = list(dict.fromkeys(o.ref for o in group.outputs if o.probe.needs_gradient))
         at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
@@ -385,7 +385,7 @@ class OnnxReference:
         for i, ref in enumerate(refs):
             copy = ir.node("Identity", [found[str(i)]])
             copy.outputs[0].name = names[ref] = f"probegen/gradient_{i}"
-            copy.outputs[0].type = found[str(i)].type or values[self._name_of(ref)].type
+            copy.outputs[0].type = found[str(i)].type or at[str(i)].type
             graph.append(copy)
             graph.outputs.append(copy.outputs[0])
         return self._runner(model, predictions), names

@@ -111,17 +111,7 @@ class _Direction:
 
     def _one_step(self, node: ir.Node, position: int, count: int, opset: int) -> Any:
         """Returns a session of the operator alone, for one step in one direction."""
-        attributes = {
-            name: value
-            for name in ("clip", "input_forget", "linear_before_reset")
-            if (value := attribute(node, name)) is not None
-        }
-        attributes["hidden_size"] = self.hidden
-        if attribute(node, "activations"):
-            named, alphas, betas = _named(node, position, count)
-            attributes["activations"] = named
-            attributes |= {"activation_alpha": alphas} if alphas else {}
-            attributes |= {"activation_beta": betas} if betas else {}
+        attributes = attributes_of_a_direction(node, position, count, self.hidden)
         given = [n if n in (*self.weights, "x") else "" for n in _NAMES]
         given[5:7] = ["h", "c"] if self.kind == "LSTM" else ["h", ""]
         while not given[-1]:
@@ -180,6 +170,31 @@ class _Direction:
             "/reset_gate": reset,
             "/candidate": self._activate(1, c + inside),
         }
+
+
+def attributes_of_a_direction(
+    node: ir.Node, position: int, count: int, hidden: int
+) -> dict[str, Any]:
+    """Returns the attributes of an operator that runs forwards as one direction of a node does.
+
+    Args:
+        node: LSTM, GRU or RNN.
+        position: which of its directions.
+        count: how many it has.
+        hidden: the number of units.
+    """
+    attributes: dict[str, Any] = {
+        name: value
+        for name in ("clip", "input_forget", "linear_before_reset")
+        if (value := attribute(node, name)) is not None
+    }
+    attributes["hidden_size"] = hidden
+    if attribute(node, "activations"):
+        named, alphas, betas = _named(node, position, count)
+        attributes["activations"] = named
+        attributes |= {"activation_alpha": alphas} if alphas else {}
+        attributes |= {"activation_beta": betas} if betas else {}
+    return attributes
 
 
 def _parameters(node: ir.Node) -> list[tuple[str, list[float], list[float]]]:

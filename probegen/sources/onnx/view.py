@@ -40,6 +40,7 @@ from probegen.sources.onnx.loop_bodies import (
     over_steps,
     varying_inside,
 )
+from probegen.sources.onnx.nudges import why_no_gradient
 from probegen.sources.onnx.padding import constants_compared, paddings
 from probegen.sources.onnx.positions import follow_graph, turned_values
 from probegen.sources.onnx.roles import is_embedding, role_of
@@ -349,6 +350,8 @@ class OnnxView(ModelView):
 
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; of one in a loop over the steps."""
+        if ref.is_of_states:
+            return self._state(ref).facts
         value = self.value(ref)
         over = self._over_steps(value, self._nodes.get(str(ref.path)))
         return self._facts(value) if over is None else over.facts
@@ -436,6 +439,33 @@ class OnnxView(ModelView):
                 found.append(StateFacts(name, _TITLES[suffix], ref, facts, is_gate))
         return found
 
+    def _state(self, ref: TensorRef) -> StateFacts:
+        """Returns what is known of a state over time, or of what is added to one."""
+        point = next(p for p in self.points if p.path == ref.path)
+        place = (ref.position, ref.operation)
+        return next(s for s in self.states(point) if (s.ref.position, s.ref.operation) == place)
+
+    def why_no_gradient_at(self, state: StateFacts) -> str:
+        """Says why no gradient can be taken at a state over time; `""` where one can."""
+        node, over = self._nodes[str(state.ref.path)], self.state_over_steps(state.ref)
+        if over is not None and len(over.loops) > 1:
+            return "its loop runs inside another loop"
+        if over is not None and over.apart is not None:
+            return "along an axis of it samples are joined with others"
+        return why_no_gradient(node, state.ref.operation, state.ref.position)
+
+    def state_over_steps(self, ref: TensorRef) -> OverSteps | None:
+        """Says how a state of a loop comes out; None for one of a recurrent operator."""
+        node = self._nodes[str(ref.path)]
+        if not is_loop(node):
+            return None
+        return self._over_steps_of_state(node, self._loop_states(node)[ref.position])
+
+    def order_over_time(self, ref: TensorRef) -> tuple[int, ...]:
+        """Returns which axes of `[time, ...]` the axes of a state over time are."""
+        over = self.state_over_steps(ref)
+        return (1, 0, 2) if over is None else over.order
+
     def _states_of_loop(self, point: ProbePoint, loop: ir.Node) -> list[StateFacts]:
         """Returns the states of a loop over time: the first as its own, others numbered."""
         found = []
@@ -468,9 +498,7 @@ class OnnxView(ModelView):
         """Says how an output of a loop's body comes out; None where it is of none."""
         node = self._nodes.get(str(output.ref.path))
         if output.probe.of_states:
-            if node is None or not is_loop(node):
-                return None
-            return self._over_steps_of_state(node, self._loop_states(node)[output.ref.position])
+            return self.state_over_steps(output.ref)
         return self._over_steps(self.taken(output), node)
 
     def node(self, path: str) -> ir.Node:
@@ -522,6 +550,8 @@ class OnnxView(ModelView):
         That is of attention weights and of maps: gradients at them are of the tensors told apart;
         those at other tensors are of the tensors as they are.
         """
+        if ref.is_of_states:
+            return None
         value = self.value(ref)
         has = ref.is_attention or (not ref.is_input and self._is_map_of_frames(value))
         apart = self.told_apart(value) if has else None
@@ -643,13 +673,15 @@ class OnnxView(ModelView):
 
     def flows(self, ref: TensorRef, end: Any) -> bool:
         """Tells whether a gradient flows from an end back to a tensor."""
-        value = self.value(ref)
-        return is_float(value) and end in self._influenced(value)
+        return any(is_float(v) and end in self._influenced(v) for v in self.values(ref))
 
     def depends(self, ref: TensorRef, end: Any) -> bool:
         """Tells whether the numbers of an end depend on a floating tensor, in whichever way."""
-        value = self.value(ref)
-        return is_float(value) and end in depending_on(self.graph, [value])
+        return any(is_float(v) and end in depending_on(self.graph, [v]) for v in self.values(ref))
+
+    def values(self, ref: TensorRef) -> Sequence[ir.Value]:
+        """Returns what a reference means: of a state over time, all that its steps give out."""
+        return self._nodes[str(ref.path)].outputs if ref.is_of_states else [self.value(ref)]
 
     def _influenced(self, value: ir.Value) -> set[ir.Value]:
         if value not in self._influences:
@@ -662,7 +694,7 @@ class OnnxView(ModelView):
 
     def blocked_at(self, ref: TensorRef, end: Any) -> set[tuple[str, str]]:
         """Returns operators, and their nodes, that stop a gradient between the two."""
-        stopped = obstacles(self.graph, [self.value(ref)], [end], BLOCKING)
+        stopped = obstacles(self.graph, list(self.values(ref)), [end], BLOCKING)
         return {(r.op_type, r.nodes[0] if r.nodes else "") for r in stopped}
 
     def redefined_at(self, ref: TensorRef, end: Any) -> list[str]:

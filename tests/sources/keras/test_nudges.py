@@ -208,14 +208,3 @@ def test_a_cell_that_runs_twice_in_a_step_is_refused():
     made = model(layers.RNN([cell, cell], name="rec"))
     with pytest.raises(SelectionError, match="its cell runs several times in a step"):
         pg.instrument(made, pg.InputGradient(1, wrt="states:rec"))
-
-
-def test_states_of_a_file_are_refused():
-    text = """<ir_version: 8, opset_import: ["" : 18]>
-    gru (float[time, batch, 3] x) => (float[1, batch, 2] h)
-    <float[1, 6, 3] w = {0}, float[1, 6, 2] r = {0}> { y, h = GRU<hidden_size = 2>(x, w, r) }"""
-    zeros = {name: ", ".join(["0"] * size) for name, size in (("w", 18), ("r", 12))}
-    for name, numbers in zeros.items():
-        text = text.replace(f"{name} = {{0}}", f"{name} = {{{numbers}}}")
-    with pytest.raises(SelectionError, match=r"operators of a file are given out \(pg.States\)"):
-        pg.inspect(onnx.parser.parse_model(text), pg.InputGradient(1, wrt="states:*"))

@@ -93,8 +93,17 @@ def as_scan(backwards: bool = False) -> onnx.ModelProto:
     return add_weights(parse(text), **weights(), **CONSTANTS)
 
 
-def by_numpy(feed: dict[str, Any], backwards: bool = False, given: Any = None) -> dict[str, Any]:
-    """The decoder as its equations say it; `given` weights take the place of its own."""
+def by_numpy(
+    feed: dict[str, Any], backwards: bool = False, given: Any = None, added: Any = None
+) -> dict[str, Any]:
+    """The decoder as its equations say it.
+
+    Args:
+        feed: its inputs.
+        backwards: whether it starts with the last step.
+        given: weights in the place of its own.
+        added: what is added to its states, `[batch, time, unit]`.
+    """
     w = weights()
     x, encoded = feed["x"], feed["encoded"]
     h = np.zeros((len(x), UNITS), np.float32)
@@ -106,6 +115,7 @@ def by_numpy(feed: dict[str, Any], backwards: bool = False, given: Any = None) -
         attended = softmax(scores, 1) if given is None else given[:, t]
         context = (attended[..., None] * encoded).sum(1)
         h = np.tanh(x[:, t] @ w["w_in"] + context @ w["w_context"] + h @ w["w_state"])
+        h = h if added is None else h + added[:, t]
         found[t] = (attended, h, h @ w["w_out"], context)
     names = ("weights", "states", "tags", "context")
     stacked = zip(*(found[t] for t in sorted(found)), strict=True)
@@ -124,7 +134,24 @@ PROBES = [
     pg.Activations("*/context", name="context"),
     pg.States(),
     pg.InputGradient(target=(-1, 1), output="tags", wrt="x"),
+    pg.InputGradient(target=(1, 0), output="tags", wrt="states:*", name="at_states"),
+    pg.GradientXInput(target=(1, 0), output="tags", wrt="states:*", name="of_states"),
 ]
+
+
+def slopes_at_states(given: dict[str, Any], backwards: bool) -> Any:
+    """What a tag's score changes by as each state is moved, by differences in float64."""
+    wide = {n: v if v.dtype == bool else v.astype(np.float64) for n, v in given.items()}
+    batch, steps = given["x"].shape[:2]
+    found = np.zeros((batch, steps, UNITS))
+    for t, unit in np.ndindex(steps, UNITS):
+        moved = np.zeros((batch, steps, UNITS))
+        moved[:, t, unit] = 1e-4
+        ahead, behind = (
+            by_numpy(wide, backwards, added=s * moved)["tags"][:, 1, 0] for s in (1, -1)
+        )
+        found[:, t, unit] = (ahead - behind) / 2e-4
+    return found
 
 
 @pytest.mark.parametrize(("kind", "backwards"), [("Loop", False), ("Scan", False), ("Scan", True)])
@@ -137,9 +164,13 @@ def test_a_decoder_gives_its_attention_over_time(kind, backwards, tmp_path):
     name = f"attention/{loop}/weights"
     assert art.manifest.output(name).axes == ("batch", "time", "key")
     assert art.manifest.output(f"states/{loop}").axes == ("batch", "time", "unit")
-    for batch, steps, length in ((2, 3, 5), (3, 1, 4), (1, 6, 2)):
+    for batch, steps, length in ((2, 3, 5), (3, 2, 4), (1, 6, 2)):
         given = feed(batch, steps, length)
         found, right = art.run(given), by_numpy(given, backwards)
+        slope = slopes_at_states(given, backwards)
+        np.testing.assert_allclose(found["at_states"].array, slope, rtol=1e-4, atol=2e-6)
+        product = slope * right["states"]
+        np.testing.assert_allclose(found["of_states"].array, product, rtol=1e-4, atol=2e-6)
         for output, twin in (
             (name, "weights"), ("context", "context"), (f"states/{loop}", "states"),
             ("tags", "tags"), ("last", "last"),
