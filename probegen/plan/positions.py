@@ -435,7 +435,7 @@ class Positions:
             found = joined
         if found is None:
             return self._fresh(size, self._handed(step.moved, tensor, axis))
-        return found
+        return _sized(found, size)
 
     def _single(self, step: Step, tensor: Hashable, axis: int) -> _Axis:
         """Returns an axis of one entry: one sample, or a query that attention has gone through."""
@@ -600,6 +600,16 @@ class Positions:
                     found[i : i + 2] = [_Factor(self._root(label), size, after, keys_of)]
                     break
         return tuple(found)
+
+
+def _sized(axis: _Axis, size: Size) -> _Axis:
+    """Returns an axis with the size that its tensor has, where its own was not known.
+
+    A table of 8 positions is added to `n` tokens: there are 8 of them.
+    """
+    if len(axis) != 1 or isinstance(axis[0].size, int) or not isinstance(size, int):
+        return axis
+    return (dataclasses.replace(axis[0], size=size),)
 
 
 def matched_from_both_ends(

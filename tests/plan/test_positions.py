@@ -58,6 +58,19 @@ def test_samples_and_steps_joined_and_told_apart_again():
     assert reshaped((None, 6), (None, None, 8), [PRODUCT], (None, None, 6))
 
 
+def test_a_size_that_an_operand_tells_counts_from_there_on():
+    """A sum with as many rows as a table of positions has: the heads are told from the rows."""
+    positions = fed({"w": Weights(1, (2,), (), 0)}, (None, "rows", 6))
+    positions.follow(Step(("x",), (("t", (5, None, 6)),), kept=(_turned("x", "t"),)))
+    positions.follow(Step(("t",), (("cut", (5, None, 3)),), reshaped=("t", "cut")))
+    positions.follow(Step(("cut",), (("back", (None, 5, 3)),), kept=(_turned("cut", "back"),)))
+    assert positions.axes_of("back")[1] == positions.axes_of("x")[1]
+
+
+def _turned(before, after):
+    return Link(before, after, ((0, 1), (1, 0), (2, 2)))
+
+
 def test_an_axis_that_is_cut_and_joined_again_is_the_same():
     assert reshaped(("N", 2, 4, 6), ("N", 8, 6), (), ("N", 8, 6))
 

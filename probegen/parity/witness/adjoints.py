@@ -64,7 +64,8 @@ def adjoint(step: Step, g: Sequence[Array | None], position: int) -> Array:
     key = key_of(step.node)
     first = g[0]
     if key in _SAME:
-        return np.asarray(first)
+        # A further operand says how: the share that a Dropout keeps, the type of a CastLike.
+        return np.asarray(first) if position == 0 else np.zeros_like(step.inputs[position])
     reduction = attribute(step.node, "reduction", "none") if key in _SCATTERS else None
     if key in _MOVING or reduction == "none":
         return _moved(step, g, position)

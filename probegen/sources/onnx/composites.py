@@ -339,6 +339,14 @@ def _compress(b: Builder, node: ir.Node) -> Parts | None:
     return [b.op("Gather", x, b.ints(*kept), shape=sizes, axis=axis)]
 
 
+def _cast_like(b: Builder, node: ir.Node) -> Parts | None:
+    """Writes a cast to the type of another tensor, whose numbers say nothing, without it."""
+    kind = required(node, 1).dtype
+    if kind is None:
+        raise UnknownShapeError(f"the type of {told(node)}")
+    return [b.op("Cast", required(node, 0), shape=required(node, 0), dtype=kind, to=int(kind))]
+
+
 def _mask_lengths(b: Builder, ids: ir.Value, mask: ir.Value | None) -> ir.Value:
     """Returns how many tokens of each sequence the mask keeps, int32 `[batch]`; 0 without one."""
     like = ids if mask is None else mask
@@ -370,6 +378,7 @@ _PARTS: Mapping[str, Part] = {
     f"{_MS}::SimplifiedLayerNormalization": _simplified_layer_norm,
     "Attention": attention.standard_attention,
     "Compress": _compress,
+    "CastLike": _cast_like,
     f"{_MS}::Attention": attention.attention,
     f"{_MS}::MultiHeadAttention": attention.multi_head_attention,
     f"{_MS}::RotaryEmbedding": attention.rotary_embedding,

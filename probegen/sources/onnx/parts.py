@@ -71,6 +71,8 @@ def tell_types(node: ir.Node) -> None:
     would take a round of its own.
     """
     value = optional(node, 0)
+    if node.op_type == "CastLike":  # of two types
+        return
     seen: list[ir.Value] = []
     while value is not None and value.dtype is None and len(seen) < 50:
         seen.append(value)

@@ -59,7 +59,8 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
     while take_only_valid_branches(model, lambda copy: _work_out(copy, names)):
         notes += _work_out(model, names)
     refuse_training(model.graph)
-    share_sizes(model, write_known_sizes(model.graph)[1], names)
+    if share_sizes(model, write_known_sizes(model.graph)[1], names):
+        notes += _work_out(model, names)
     notes += mark_quantised(model, names)
     if has_gradients(model):
         lower_gradients(model)

@@ -85,14 +85,18 @@ def write_known_sizes(graph: ir.Graph) -> tuple[bool, Mapping[ir.Value, _Known]]
     return changed, known
 
 
-def share_sizes(model: ir.Model, known: Mapping[ir.Value, _Known], names: AllNames) -> None:
+def share_sizes(model: ir.Model, known: Mapping[ir.Value, _Known], names: AllNames) -> bool:
     """Makes what is put together from open sizes once, of the shapes of the inputs.
 
     `Reshape(y, Concat(Gather(Shape(h)), 8))` with h `[batch, 96]` -> `Reshape(y, Concat(Shape(x),
     8))` with x the input of that batch; the same for all such targets.
 
     Needs: what is known of the graph as it is now.
+
+    Returns:
+        Whether anything was: inference may then find sizes that it could not follow before.
     """
+    changed = False
     shared = _Shared(model.graph, names)
     whole = {v: content for v, content in known.items() if None not in content.reshape(-1).tolist()}
     for value, content in whole.items():
@@ -102,9 +106,11 @@ def share_sizes(model: ir.Model, known: Mapping[ir.Value, _Known], names: AllNam
             if use.node.op_type in ("If", "Loop", "Scan") or use.node.outputs[0] in whole:
                 continue
             same = shared.value(content)
-            if same is not None:
+            if same is not None and same is not value:
                 use.node.replace_input_with(use.idx, same)
+                changed = True
     shared.attach()
+    return changed
 
 
 class _Shared:

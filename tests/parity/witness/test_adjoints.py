@@ -22,6 +22,7 @@ def numbers(*shape):
 AXES = np.array([1, 3], np.int64)
 #: Operator, attributes, inputs, positions whose gradient is checked.
 CASES = [
+    ("CastLike", {}, [numbers(2, 3), numbers(4)], (0, 1)),
     ("MatMul", {}, [numbers(2, 4, 3), numbers(3, 5)], (0, 1)),
     ("MatMul", {}, [numbers(3), numbers(2, 3, 4)], (0, 1)),
     ("MatMul", {}, [numbers(2, 4, 3), numbers(3)], (0, 1)),

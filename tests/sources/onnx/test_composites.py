@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.sources.onnx.support import add_weights, assert_same, hard, parse
+from tests.sources.onnx.support import add_weights, assert_same, hard, operators, parse
 
 MS = ', "com.microsoft" : 1'
 
@@ -36,6 +36,23 @@ def test_activations_in_float64(call: str) -> None:
     text = f"g (double[N,3,7] x) => (double[N,3,7] y) {{ y = com.microsoft.{call} }}"
     x = np.random.default_rng(0).normal(size=(2, 3, 7))
     assert standard(assert_same(parse(text, more=MS), {"x": x}, tolerance=1e-12))
+
+
+def test_a_type_taken_from_another_tensor() -> None:
+    """As torch writes a bias of zeros without its optimiser; the bias does not depend on x."""
+    model = parse(
+        """
+        g (float[N,2,7] x) => (float[N,3,M] y) {
+          nought = Constant<value_int = 0>()
+          typed = CastLike(nought, x)
+          three = Constant<value_ints = [3]>()
+          bias = Expand(typed, three)
+          y = Conv(x, w, bias)
+        }"""
+    )
+    add_weights(model, w=hard(3, 2, 2))
+    read = assert_same(model, {"x": hard(2, 2, 7)}, {"x": hard(5, 2, 7)})
+    assert operators(read) == ["Conv"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,31 @@ def test_reshape_to_an_open_batch() -> None:
     assert shape_of(read.model.graph.outputs[0]) == ("N", 15)
 
 
+def test_a_token_that_torch_expands_to_the_batch_is_counted_with_the_others() -> None:
+    """As torch's older exporter writes `cls.expand(len(x), -1, -1)` before a `torch.cat`.
+
+    ONNX's inference does not follow the choice, and called what comes out `unk__1`.
+    """
+    model = parse(
+        """
+        g (float[N,4,3] x) => (float[N,M,3] y) {
+          shape = Shape<end=1>(x)
+          kept = Constant<value_ints = [-1,-1]>()
+          asked = Concat<axis=0>(shape, kept)
+          three = Shape(asked)
+          ones = ConstantOfShape<value = int64[1] {1}>(three)
+          minus = Neg(ones)
+          open = Equal(asked, minus)
+          sizes = Where(open, ones, asked)
+          first = Expand(cls, sizes)
+          y = Concat<axis=1>(first, x)
+        }"""
+    )
+    add_weights(model, cls=hard(1, 1, 3))
+    read = assert_same(model, {"x": hard(2, 4, 3)}, {"x": hard(3, 4, 3)})
+    assert shape_of(read.model.graph.outputs[0]) == ("N", 5, 3)
+
+
 def test_known_sizes_are_computed_through_floats() -> None:
     """As exporters of old write the sizes of an upsampling."""
     model = parse(
