@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,13 +264,16 @@ def export(
         say(f"writing {kind}")
         options = _Options(kind, chosen, opset, batch, external_data)
         with stage(_FAILED[kind], ExportError), writing(final):
-            described, rewrite = write(program, place, options)
+            described, rewrite, said = write(program, place, options)
+        if said:
+            warnings.warn(said, stacklevel=2)
         check_companions(place, final, overwrite)
         report, kept = None, None
         changes: dict[str, Any] = {}
         if verify and kind != "keras":
             say("verifying against the source model")
             opened, report = _verified(place, final, program, samples)
+            report = dataclasses.replace(report, notes=[*filter(None, [said]), *report.notes])
             changes["certificate"] = _certificate(report, samples, described)
             if answers:
                 kept = _answers(opened, report, changes["certificate"].get("range"))
@@ -421,8 +426,11 @@ def _reference(place: Path, inputs: Any) -> AttributionReference:
     return reference_of(artefact.manifest, arrays)
 
 
-#: The manifest of what was written, and what writes changes of it, and answers, into the artefact.
-Written = tuple[Manifest, Callable[[Mapping[str, Any], Answers | None], Manifest]]
+#: Writes changes of the manifest, and answers, into an artefact; returns the manifest.
+Rewrite = Callable[[Mapping[str, Any], Answers | None], Manifest]
+#: The manifest of what was written, what changes it, and what is to be said of samples that are
+#: joined, `""` where they are not.
+Written = tuple[Manifest, Rewrite, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -438,7 +446,7 @@ class _Options:
 
 def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
     split = options.gate == GATE_SPLIT
-    model, described = assemble.onnx_model(
+    model, described, said = assemble.onnx_model(
         program.plan,
         program.source.forward_graph,
         gate=False if split else options.gate,
@@ -446,7 +454,7 @@ def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
         batch=options.batch,
     )
     if split and described.explanations:
-        return _write_split(model, described, place)
+        return (*_write_split(model, described, place), said)
     write_model(model, place, options.external_data)
 
     def rewrite(changes: Mapping[str, Any], kept: Answers | None) -> Manifest:
@@ -455,10 +463,10 @@ def _write_onnx(program: Program, place: Path, options: _Options) -> Written:
         ir.save(model, place)  # external data, if any, stay as they are
         return certified
 
-    return described, rewrite
+    return described, rewrite, said
 
 
-def _write_split(model: ir.Model, described: Manifest, place: Path) -> Written:
+def _write_split(model: ir.Model, described: Manifest, place: Path) -> tuple[Manifest, Rewrite]:
     """Writes two graphs; each has a manifest of its own, and both have the same certificate."""
     of_both = described.replace(gate=GATE_SPLIT)
     plain = write_split(model, place, of_both)
@@ -485,7 +493,10 @@ def _write_own(program: Program, place: Path, options: _Options) -> Written:
             kept_answers.write_beside_savedmodel(place, kept)
         return certified
 
-    return described, rewrite
+    lower = functools.partial(program.source.forward_graph, placeholders=True)
+    own = options.kind == "keras"  # it tells at its first call
+    said = "" if own else assemble.joined_in_forward_graph(program.plan, lower, options.batch)
+    return described, rewrite, said
 
 
 def _check_format(source: Source, kind: str) -> None:

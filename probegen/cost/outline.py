@@ -86,13 +86,13 @@ def _outline(
     refused: dict[int, Refusing] = {}
     forward = written()
     try:
-        values = explained(plan, forward, source.batch)
+        values, _ = explained(plan, forward, source.batch)
     except (UnsupportedOpsError, NotDifferentiableError):
         # A walk that ends early leaves nodes behind, so the rest is written on a fresh graph.
         refused = _refused(plan, written(), source.batch)
         plan = _without(plan, refused)
         forward = written()
-        values = explained(plan, forward, source.batch)
+        values, _ = explained(plan, forward, source.batch)
     names = list(values)
     forward.graph.outputs[:] = [*forward.predictions, *values.values()]
     clean(forward.model)

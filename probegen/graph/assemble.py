@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ import onnx_ir as ir
 from probegen.artefact import answers, manifest
 from probegen.artefact.answers import Answers
 from probegen.artefact.manifest import CLASSES, Gate, InputSpec, Manifest, OutputSpec
+from probegen.artefact.rows import BATCH
 from probegen.artefact.stored_arrays import shortened
 from probegen.errors import ExportError, NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.array_operations import OnnxOperations
@@ -21,14 +21,15 @@ from probegen.graph.attribution.by_scores import Tensor
 from probegen.graph.attribution.completeness import Missing
 from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
+from probegen.graph.batch_axes import node_that_joins
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.joined_samples import node_that_joins
 from probegen.graph.core.queries import constants_of
-from probegen.graph.core.values import UnknownShapeError, dtype_of
+from probegen.graph.core.values import UnknownShapeError, dims_of, dtype_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.gate import add_gate
 from probegen.graph.passes import clean, prepare
 from probegen.graph.passes.after.drop_plain_shapes import drop_plain_shapes
+from probegen.graph.passes.before.name_open_sizes import name_open_sizes
 from probegen.graph.vjp import BLOCKING
 from probegen.graph.whole_numbers import read_own_floats
 from probegen.methods.by_scores import ByScores
@@ -47,8 +48,8 @@ _BEHIND = "Give wrt= (or layer=) a layer behind it."
 
 def onnx_model(
     plan: Plan, lower: Lower, *, gate: Gate, opset: int, batch: int | None
-) -> tuple[ir.Model, Manifest]:
-    """Returns the ONNX model of a plan, its manifest inside, and the manifest.
+) -> tuple[ir.Model, Manifest, str]:
+    """Returns the ONNX model of a plan, its manifest inside, the manifest, and what `joined` says.
 
     Inputs are the model's own, then `target`, `region` and `groups` where a probe takes them from
     the request, then `explain` with a gate. Outputs are those of the manifest, by name and in
@@ -76,7 +77,7 @@ def onnx_model(
         )
     forward = lower(plan, opset, batch)
     try:
-        values = explained(plan, forward, batch)
+        values, said = explained(plan, forward, batch)
     except UnknownShapeError as error:
         where = forward.layer_of(error.node)
         raise ExportError(
@@ -95,11 +96,16 @@ def onnx_model(
     forward.model.producer_version = plan.manifest.producer.get("probegen", "")
     forward.graph.name = plan.manifest.model.get("name", "model")
     write_manifest(forward.model, described)
-    return forward.model, described
+    return forward.model, described, said
 
 
-def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str, ir.Value]:
-    """Writes everything that a plan asks for into its forward graph; returns it by output name.
+def explained(
+    plan: Plan, forward: ForwardGraph, batch: int | None
+) -> tuple[dict[str, ir.Value], str]:
+    """Writes everything that a plan asks for into its forward graph.
+
+    Returns:
+        It by output name, and what `joined` says.
 
     Raises:
         UnsupportedOpsError, NotDifferentiableError: see `explain_group`.
@@ -107,12 +113,9 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
     request = prepared(plan, forward, batch)
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
-    samples = samples_in(forward, plan, batch)
+    said = joined(plan, forward)
     # What joins samples would join the points of one sample as well, where these make up a batch.
-    joined = node_that_joins(forward.graph, samples, forward.targets)
-    if joined is not None:
-        _warn_of_joined_samples(joined, forward)
-    folded = samples if joined is None else {}
+    folded = {} if said else samples_in(forward, plan, batch)
     for group, target in zip(plan.groups, forward.targets, strict=True):
         values.update(explain_group(builder, forward, group, target, request, folded))
     ops = OnnxOperations(builder)
@@ -125,7 +128,7 @@ def explained(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str,
         if name in found:
             found[name] = write(builder, found[name])
     builder.attach()
-    return found
+    return found, said
 
 
 def _dtype_of(spec: OutputSpec) -> ir.DataType:
@@ -157,16 +160,48 @@ def prepared(plan: Plan, forward: ForwardGraph, batch: int | None) -> Request:
     )
 
 
-def _warn_of_joined_samples(node: ir.Node, forward: ForwardGraph) -> None:
-    """Warns of what makes explanations of a sample depend on the others of its batch."""
+def joined_in_forward_graph(plan: Plan, lower: Lower, batch: int | None) -> str:
+    """Returns what `joined` says of a plan that is written in another form than ONNX.
+
+    Args:
+        plan: what is computed.
+        lower: gives the forward graph; placeholders for its weights will do.
+        batch: a fixed batch size, or None for a dynamic one.
+    """
+    if batch == 1 or not plan.groups:
+        return ""
+    try:
+        forward = lower(plan, DEFAULT_OPSET, batch)
+    except Exception:  # what has no ONNX form is not looked at
+        return ""
+    name_open_sizes(forward.model)
+    return joined(plan, forward)
+
+
+def joined(plan: Plan, forward: ForwardGraph) -> str:
+    """Says what makes explanations of a sample depend on the others of its batch; `""` if nothing.
+
+    Args:
+        plan: what is computed.
+        forward: its open sizes have one name each.
+    """
+    node = node_that_joins(forward.graph, _with_samples(forward, plan), forward.targets)
+    if node is None:
+        return ""
     where = forward.layer_of(node.name or "")
-    warnings.warn(
+    return (
         f"{node.op_type}{f' in layer {where!r}' if where else f' {node.name!r}'} works on all "
         "samples of a batch together: where that reaches a score, what explains one of them "
         "depends on the others. Compile the model for one sample at a time with "
-        "dynamic_batch=False (--static-batch), or let it treat each sample by itself.",
-        stacklevel=2,
+        "dynamic_batch=False (--static-batch), or let it treat each sample by itself."
     )
+
+
+def _with_samples(forward: ForwardGraph, plan: Plan) -> dict[ir.Value, int]:
+    """Returns the inputs that hold several samples -> the axis of the samples."""
+    given = {value.name: value for value in forward.graph.inputs}
+    found = {given[i.name]: i.axes.index(BATCH) for i in plan.manifest.inputs if BATCH in i.axes}
+    return {value: at for value, at in found.items() if dims_of(value)[at] != 1}
 
 
 def samples_in(forward: ForwardGraph, plan: Plan, batch: int | None) -> dict[ir.Value, int]:

@@ -303,7 +303,7 @@ class Comparison:
         plan = self.reference.plan
         try:
             source = self.program.source
-            model, _ = onnx_model(
+            model, *_ = onnx_model(
                 plan, source.forward_graph, gate=False, opset=DEFAULT_OPSET, batch=source.batch
             )
             return open_graph(model)

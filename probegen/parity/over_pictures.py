@@ -109,7 +109,7 @@ class OverPictures:
 
 
 def _in_onnxruntime(program: Program) -> _Run:
-    model, _ = onnx_model(
+    model, *_ = onnx_model(
         program.plan,
         program.source.forward_graph,
         gate=False,

@@ -1,5 +1,6 @@
 """Models whose samples are mixed explain no sample: refused, unless one comes at a time."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -77,8 +78,25 @@ def test_samples_beside_silence_and_noise_are_warned_of(tmp_path: Path) -> None:
         exported = pg.compile(clipped("linear"), [pg.InputGradient(target=1)], tmp_path / "m.onnx")
     assert exported.report is not None
     assert exported.report.passed
-    (note,) = exported.report.to_json()["notes"]
-    assert "depends on the other samples" in note
+    joined, moves = exported.report.to_json()["notes"]
+    assert joined.startswith("ReduceMax ")
+    assert "depends on the other samples" in moves
+
+
+@pytest.mark.parametrize("file", ["m.onnx", "saved"])
+def test_what_joins_samples_is_in_the_certificate(file: str, tmp_path: Path) -> None:
+    """No sample that is drawn is so near another as to show it."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((5,), name="x")
+    below = layers.Lambda(lambda t: ops.minimum(t, 0.999 * ops.max(t, axis=0)), name="below")(x)
+    model = keras.Model(x, layers.Dense(3, name="scores")(below))
+    said = r"ReduceMax in layer 'below' works on all samples.*dynamic_batch=False"
+    with pytest.warns(UserWarning, match=said):
+        pg.compile(model, [pg.InputGradient(target=1)], tmp_path / file)
+    certificate = runtime.load(tmp_path / file).manifest.certificate
+    assert certificate is not None
+    (note,) = certificate["notes"]
+    assert re.match(said, note)
 
 
 def test_gradients_that_go_to_another_sample_are_refused(tmp_path: Path) -> None:

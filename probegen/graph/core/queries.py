@@ -10,6 +10,11 @@ import onnx_ir as ir
 
 from probegen.graph.core.values import constant_of, subgraphs_of
 
+#: Operators whose inputs are broadcast to the shape of their output.
+BROADCASTING = frozenset(
+    {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max"}
+    | {"Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"}
+)
 #: Operators that go along an axis of time, from a state to the next.
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 #: Operators that make whole numbers of floats for a runtime to compute with, and floats of these.

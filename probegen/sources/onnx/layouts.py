@@ -20,11 +20,12 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from probegen.graph.batch_axes import BatchAxes
+from probegen.graph.core.axis_factors import SAMPLES
 from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.loops.iteration import nodes_with_bodies
 from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
-from probegen.sources.onnx.batch_axes import SAMPLES, BatchAxes
 
 #: A name for each axis as far as it is known.
 _Names = tuple[str | None, ...]

@@ -7,9 +7,8 @@ from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Se
 import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN
-from probegen.graph.core.queries import inputs_of, key_of
+from probegen.graph.core.queries import BROADCASTING, inputs_of, key_of
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
-from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 from probegen.plan.directions import Turn, turned_round
 from probegen.plan.positions import (
     Link,

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-from probegen.graph.core.queries import RECURRENT, key_of
+from probegen.graph.core.queries import BROADCASTING, RECURRENT, key_of
 from probegen.graph.core.size_products import factors_of
 from probegen.graph.core.values import Dim, attribute, shape_of
 from probegen.graph.loops.iteration import nodes_with_bodies
-from probegen.graph.passes.before.name_open_sizes import BROADCASTING
 
 #: How tf2onnx and onnx call a size that nobody gave a name.
 UNNAMED = "unk__"

@@ -12,14 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from probegen.graph.core.queries import BROADCASTING
 from probegen.graph.core.size_products import product_of, quotient_of
 from probegen.graph.core.values import Dim, attribute, broadcast, constant_of, shape_of
-
-#: Operators whose inputs are broadcast to the shape of their output.
-BROADCASTING = frozenset(
-    {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max"}
-    | {"Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"}
-)
 
 
 def name_open_sizes(model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""Where the samples of a tensor lie, told from the sizes, holds for sizes that are run."""
+"""Where the samples of a tensor lie, told from the sizes, and which operators join them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
+from probegen.graph.batch_axes import BatchAxes, node_that_joins
+from probegen.graph.core.axis_factors import SAMPLES
 from probegen.graph.core.values import shape_of
-from probegen.sources.onnx.batch_axes import SAMPLES, BatchAxes, regrouped
+from probegen.graph.shape_inference import infer_shapes
 from probegen.sources.onnx.reading import read_onnx
 from tests.sources.onnx.support import add_weights, parse, run
 
@@ -39,65 +42,6 @@ def _axis_that_grows(model, name, axis, rows):
         shape[axis] = n
         sizes.append(run(proto, {"x": np.zeros(shape, np.float32)})[name].shape)
     return sizes
-
-
-@pytest.mark.parametrize(
-    ("source", "shape", "expected"),
-    [
-        # Heads: split off, joined with the samples, told apart again.
-        ([(SAMPLES,), ("t",), (12,)], ("n", "t", 3, 4), [(SAMPLES,), ("t",), (3,), (4,)]),
-        ([(SAMPLES,), (3,), ("t",), (4,)], (None, "t", 4), [(SAMPLES, 3), ("t",), (4,)]),
-        ([(SAMPLES, 3), ("t",), (4,)], (None, 3, "t", 4), [(SAMPLES,), (3,), ("t",), (4,)]),
-        # torch's: time in front, samples joined with heads behind it.
-        ([("t",), (SAMPLES,), (12,)], ("t", None, 4), [("t",), (SAMPLES, 3), (4,)]),
-        # Windows of an image.
-        (
-            [(SAMPLES,), (6,), (10,), (8,)],
-            (None, 3, 2, 2, 5, 8),
-            [(SAMPLES,), (3,), (2,), (2,), (5,), (8,)],
-        ),
-        ([(SAMPLES,), (3,), (2,), (7,), (8,)], (None, 7, 8), [(SAMPLES, 3, 2), (7,), (8,)]),
-        # Sizes that are regrouped across one another.
-        ([(SAMPLES,), (6,), (4,)], (None, 8, 3), [(SAMPLES,), (8,), (3,)]),
-        # An open size that the file was traced at.
-        ([("t",), (SAMPLES,), (12,)], (7, None, 4), [(7,), (SAMPLES, 3), (4,)]),
-        ([(SAMPLES,), (1,), (5,)], ("n", 5), [(SAMPLES,), (5,)]),
-        ([(SAMPLES,), (5,)], ("n", 1, 5), [(SAMPLES,), (1,), (5,)]),
-        ([(SAMPLES,), ("t",), (4,)], (None, None, 4), [(SAMPLES,), ("t",), (4,)]),
-        # Two open sizes, and one way of joining whole factors.
-        ([(SAMPLES,), (4,), (16,), (9,)], (None, 16, None), [(SAMPLES, 4), (16,), (9,)]),
-        ([(SAMPLES,), (2, 2), (4, 4), (9,)], (None, 16, None), [(SAMPLES, 2, 2), (4, 4), (9,)]),
-        # Sizes that are products, and cut out of what is there.
-        ([(SAMPLES,), (3,), ("t",), (4,)], ("3 * n", "t", 4), [(SAMPLES, 3), ("t",), (4,)]),
-        ([(SAMPLES,), (6,), (4,)], ("2 * n", 3, None), [(SAMPLES, 2), (3,), (4,)]),
-        ([("t",), (SAMPLES,), (4,)], ("n * t", 4), [("t", SAMPLES), (4,)]),
-        ([(SAMPLES,), (5,), ("t",), (4,)], (None, 5, "4 * t"), [(SAMPLES,), (5,), ("t", 4)]),
-        # All in one.
-        ([(SAMPLES,), ("t",), (4,)], (None, 4), [(SAMPLES, "t"), (4,)]),
-    ],
-)
-def test_reshapes(source, shape, expected) -> None:
-    assert regrouped(tuple(source), shape, "n") == tuple(expected)
-
-
-@pytest.mark.parametrize(
-    ("source", "shape"),
-    [
-        ([(SAMPLES,), (5,), (4,)], (3, None)),  # samples are cut into threes
-        ([(SAMPLES,), (2,), ("t",), (9,)], ("2 * t", None)),  # time is joined, samples are not
-        ([(SAMPLES,), (4,), (4,), (9,)], (None, 4, None)),  # which of the fours is it
-    ],
-)
-def test_reshapes_that_cannot_be_told(source, shape) -> None:
-    assert regrouped(tuple(source), shape, "n") is None
-
-
-def test_one_sample_that_is_fixed_keeps_its_axis() -> None:
-    fixed = ((SAMPLES,), (6,), (4,))
-    assert regrouped(fixed, (1, 24), 1) == ((SAMPLES,), (6, 4))
-    assert regrouped(fixed, (1, 4, 6), 1) == ((SAMPLES,), (4,), (6,))
-    assert regrouped(((7,), (SAMPLES,), (4,)), (7, 1, 2, 2), 1) == ((7,), (SAMPLES,), (2,), (2,))
-    assert regrouped(((SAMPLES,), (6,)), (18,), 3) == ((SAMPLES, 6),)
 
 
 _ATTENTION = """
@@ -276,3 +220,118 @@ def test_recurrent_operators() -> None:
     values = dict(_by_name(read))
     assert found.axis(values["y"]) == 2
     assert found.axis(values["last"]) == 1
+
+
+HEAD = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[batch, 6, 4] x, int64[batch, 5] ids) => (float[unknown] y)
+<float[4, 6] w = {ONES}, float[4] c = {1, 1, 1, 1},
+ float[1, 8, 4] w4 = {ONES, 1, 1, 1, 1, 1, 1, 1, 1},
+ float[1, 8, 2] r4 = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, float[1, 6, 2] k2 = {1, 1,
+ 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, int64[1] zero = {0}, int64[1] one = {1}, int64 first = {0},
+ int64[1] far = {9223372036854775807}, int64[3] twice = {2, 1, 1},
+ int64[2] starts = {0, 1000000000}, int64[2] ends = {1000000000, -1000000000},
+ int64[2] axes = {0, 1}, int64[2] steps = {1, -1}, int64[2] flat = {-1, 4},
+ int64[2] whole = {1, -1}, int64[3] apart = {-1, 6, 4}>
+""".replace("ONES", ", ".join(["0.5"] * 24))
+
+JOINED = {
+    "ReduceMax": "y = ReduceMax <keepdims = 0> (x)",
+    "ReduceMean": "y = ReduceMean (x, zero)",
+    "ReduceMin of what is reshaped": "r = Reshape (x, flat) y = ReduceMin (r, zero)",
+    "a softmax": "y = Softmax <axis = 0> (x)",
+    "a softmax of all": "r = Reshape (x, whole) y = Softmax <axis = 1> (r)",
+    "CumSum": "y = CumSum (x, zero)",
+    "BatchNormalization": """t = Transpose <perm = [0, 2, 1]> (x)
+        y, m, v = BatchNormalization <training_mode = 1> (t, c, c, c, c)""",
+    "MeanVarianceNormalization": """u = Unsqueeze (x, one)
+        y = MeanVarianceNormalization (u)""",
+    "LayerNormalization": "y = LayerNormalization <axis = 0> (x, x)",
+    "pairs": """m = ReduceMean <keepdims = 0> (x, one)
+        t = Transpose (m)
+        y = MatMul (m, t)""",
+    "pairs by Einsum": """m = ReduceMean <keepdims = 0> (x, one)
+        y = Einsum <equation = "ac,bc->ab"> (m, m)""",
+    "a product over samples": """m = ReduceMean <keepdims = 0> (x, one)
+        y = Gemm <transA = 1> (m, m)""",
+    "differences of pairs": """m = ReduceMean <keepdims = 0> (x, one)
+        a = Unsqueeze (m, zero)
+        b = Unsqueeze (m, one)
+        y = Sub (a, b)""",
+    "behind what is gathered": """i = Gather <axis = 1> (x, zero)
+        y = ReduceMax <keepdims = 0> (i, zero)""",
+    "the first sample": "y = Slice (x, zero, one, zero)",
+    "the first sample, picked": "y = Gather (x, first)",
+    "a batch in another order": """m = ReduceMean <keepdims = 0> (x, one)
+        best, order = TopK <axis = 1> (m, one)
+        y = Gather <axis = 0> (m, order)""",
+    "the best of a batch": "y, order = TopK <axis = 0> (x, one)",
+    "samples for steps": "all, y = LSTM <hidden_size = 2> (x, w4, r4)",
+    "samples for positions": """t = Transpose <perm = [1, 2, 0]> (x)
+        y = Conv <kernel_shape = [2], group = 6> (t, k2)""",
+    "what is looked up": """e = Gather (w, ids)
+        y = ReduceMax <keepdims = 0> (e, zero)""",
+    "of both of a pair": """b = Concat <axis = 0> (x, x)
+        y = Softmax <axis = 0> (b)""",
+    "in a step": """y = Scan <num_scan_inputs = 1, scan_input_axes = [1], body = step (
+        float[batch, 4] e) => (float[batch, 4] m) { m = Softmax <axis = 0> (e) }> (x)""",
+    "behind a loop over samples": """s = Scan <num_scan_inputs = 1, body = each (float[6, 4] e)
+        => (float[6, 4] f) { f = Tanh (e) }> (x)
+        y = ReduceMax (s, zero)""",
+    "behind a branch": """t = ReduceSum <keepdims = 0> (w)
+        n = Greater (t, t)
+        m = If (n) <then_branch = a () => (float[batch, 6, 4] p) {p = Relu (x)},
+                    else_branch = b () => (float[batch, 6, 4] q) {q = Tanh (x)}>
+        y = ReduceMin <keepdims = 0> (m, zero)""",
+    "the others": "y = Slice (x, one, far, zero)",
+    "in a branch": """s = ReduceSum <keepdims = 0> (w)
+        n = Greater (s, s)
+        y = If (n) <then_branch = a () => (float[1] p) {p = ReduceMax <keepdims = 0> (x)},
+                    else_branch = b () => (float[1] q) {q = ReduceSum (w)}>""",
+}
+APART = {
+    "channels": "y = ReduceMax (x, one)",
+    "a softmax over channels": "y = Softmax <axis = 2> (x)",
+    "reshaped and back": """r = Reshape (x, flat)
+        m = MatMul (r, w)
+        t = Transpose <perm = [1, 0]> (m)
+        b = Transpose <perm = [1, 0]> (t)
+        y = LayerNormalization <axis = 1> (b, b)""",
+    "frames": "r = Reshape (x, flat) s = Reshape (r, apart) y = Softmax <axis = 1> (s)",
+    "whole samples": "y = Slice (x, zero, far, zero)",
+    "whole samples, cut and turned": """s = Slice (x, starts, ends, axes, steps)
+        y = Relu (s)""",
+    "a maximum of masks": """b = Cast <to = 9> (x)
+        f = Cast <to = 1> (b)
+        y = ReduceMax <keepdims = 0> (f)""",
+    "both of a pair": """b = Concat <axis = 0> (x, x)
+        p, q = Split <axis = 0, num_outputs = 2> (b)
+        y = Softmax <axis = 1> (q)""",
+    "copies": "t = Tile (x, twice) y = Softmax <axis = 1> (t)",
+    "steps": """t = Transpose <perm = [1, 0, 2]> (x)
+        all, y = LSTM <hidden_size = 2> (t, w4, r4)""",
+    "each sample in a loop": """y = Scan <num_scan_inputs = 1, body = each (float[6, 4] e)
+        => (float[6, 4] f) { f = Softmax <axis = 0> (e) }> (x)""",
+    "what nothing reads": "m = ReduceMax (x) y = Relu (x)",
+    "inference": """t = Transpose <perm = [0, 2, 1]> (x)
+        y = BatchNormalization (t, c, c, c, c)""",
+}
+
+
+def joining(body: str) -> str:
+    """Returns the operator that joins samples in a graph; `""` where none does."""
+    model = ir.from_proto(onnx.parser.parse_model(f"{HEAD}{{ {body} }}"))
+    infer_shapes(model)
+    found = node_that_joins(
+        model.graph, dict.fromkeys(model.graph.inputs, 0), list(model.graph.outputs)
+    )
+    return "" if found is None else found.op_type
+
+
+@pytest.mark.parametrize("case", JOINED)
+def test_what_joins_samples(case: str) -> None:
+    assert joining(JOINED[case])
+
+
+@pytest.mark.parametrize("case", APART)
+def test_what_treats_each_by_itself(case: str) -> None:
+    assert not joining(APART[case])

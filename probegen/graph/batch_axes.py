@@ -1,0 +1,610 @@
+"""Which axis of every tensor the samples lie along, followed from the inputs through a graph.
+
+And where the graph works on several samples together: a maximum, a sum, a softmax over them, or
+every one of them beside every other. What is not certain joins nothing here, so that nothing is
+said without ground.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from probegen.graph.core.axis_factors import (
+    SAMPLES,
+    Axis,
+    Factors,
+    product_of_axes,
+    regrouped,
+)
+from probegen.graph.core.queries import BROADCASTING, RECURRENT, inputs_of, is_float, needed_for
+from probegen.graph.core.values import (
+    Dim,
+    attribute,
+    constant_of,
+    dims_of,
+    shape_of,
+    subgraphs_of,
+    whole_numbers,
+)
+from probegen.graph.loops.iteration import is_loop, iteration_of, trip_count
+
+_POOLING_ALL = frozenset({"GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"})
+_CHANNELS_SECOND = _POOLING_ALL | frozenset(
+    {"Conv", "ConvTranspose", "DeformConv", "MaxPool", "AveragePool", "LpPool"}
+    | {"DepthToSpace", "SpaceToDepth", "GridSample"}
+)
+_SAME_RANK = frozenset({"Slice", "Pad", "Resize", "Upsample", "CenterCropPad", "DFT"})
+_BROADCASTING = BROADCASTING | {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Expand"}
+_REDUCING = frozenset(
+    {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"}
+    | {"ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "ArgMax", "ArgMin"}
+)
+#: A slice that ends there or behind goes to the end of an axis: converters write various numbers.
+_FAR = 10**6
+
+
+def node_that_joins(
+    graph: ir.Graph, samples: Mapping[ir.Value, int], ends: Sequence[ir.Value]
+) -> ir.Node | None:
+    """Returns the first node that makes one number of several samples, on the way to some values.
+
+    None where there is none, as far as can be told. Whole numbers do not count: the longest of the
+    texts of a batch is what masks are as long as.
+
+    Args:
+        graph: its nodes are in order, its shapes inferred.
+        samples: inputs that hold samples -> the axis of the samples.
+        ends: what is asked for.
+    """
+    if not samples or not ends:
+        return None
+    size = next(dims_of(value)[at] for value, at in samples.items())
+    found = BatchAxes(graph, {v: samples.get(v) for v in graph.inputs}, size)
+    needed = needed_for(graph, ends)
+    return next((node for outer, node in found.joining if outer in needed), None)
+
+
+class BatchAxes:
+    """Follows the batch from the inputs of a graph to all of its tensors.
+
+    Attributes:
+        joining: the nodes that make numbers of several samples, in order, each behind the node of
+            the graph itself in whose branch or body it stands, if not that node.
+    """
+
+    def __init__(self, graph: ir.Graph, axes: Mapping[ir.Value, int | None], size: Dim) -> None:
+        """Follows.
+
+        Args:
+            graph: with shapes inferred.
+            axes: input -> its axis of the batch, None where it has none.
+            size: of the batch: a number, a name, or None where nothing is known.
+        """
+        self._size = size
+        self._found: dict[ir.Value, Factors | None] = {}
+        self._lost: set[ir.Value] = set()
+        self.joining: list[tuple[ir.Node, ir.Node]] = []
+        for value, axis in axes.items():
+            shape = shape_of(value)
+            if shape is not None:
+                self._found[value] = tuple(
+                    (SAMPLES,) if i == axis else (d,) for i, d in enumerate(shape)
+                )
+        for node in graph:
+            self._outer = node
+            self._follow(node)
+
+    def factors(self, value: ir.Value) -> Factors | None:
+        """Returns the factors of each axis, None where they are not known."""
+        if value in self._found:
+            return self._found[value]
+        return self._by_sizes(value)
+
+    def axis(self, value: ir.Value) -> int | None:
+        """Returns the axis that counts samples and nothing else, None where there is none."""
+        found = self.factors(value)
+        return (
+            None
+            if found is None
+            else next((i for i, f in enumerate(found) if f == (SAMPLES,)), None)
+        )
+
+    def joined(self, value: ir.Value) -> int | None:
+        """Returns the axis along which samples are joined with something else, if there is one."""
+        found = self.factors(value) or ()
+        return next((i for i, f in enumerate(found) if SAMPLES in f and f != (SAMPLES,)), None)
+
+    # -- one node --------------------------------------------------------------------------
+
+    def _by_sizes(self, value: ir.Value) -> Factors | None:
+        """Returns what names of sizes tell of a tensor that nothing else is known of."""
+        shape = shape_of(value)
+        if shape is None:
+            return None
+        named = isinstance(self._size, str)
+        if named and shape.count(self._size) == 1:
+            return tuple((SAMPLES,) if d == self._size else (d,) for d in shape)
+        settled = value.is_initializer() or constant_of(value) is not None
+        if settled or (named and all(isinstance(d, int) for d in shape)):
+            return tuple((d,) for d in shape)
+        return None
+
+    def _follow_loop(self, node: ir.Node) -> None:
+        """Follows through the body of a loop, and to what comes out of it.
+
+        What a state has before the first step it has at each; where that does not tell, as of
+        zeros of a computed size, what a step makes of it does.
+        """
+        iteration = iteration_of(node)
+        steps: Axis = (trip_count(iteration),)
+        for state in iteration.states:
+            self._enter(state.entering, self.factors(state.initial))
+        for sequence in iteration.scan_inputs:
+            whole = self.factors(sequence.sequence)
+            if whole is not None:
+                entry = (*whole[: sequence.axis], *whole[sequence.axis + 1 :])
+                self._enter(sequence.entering, entry)
+                if SAMPLES in whole[sequence.axis]:
+                    steps = whole[sequence.axis]
+        self._follow_body(iteration.body)
+        unknown = [s for s in iteration.states if not self._has_samples(s.entering)]
+        told = [s for s in unknown if self._has_samples(s.leaving)]
+        for state in told:
+            self._enter(state.entering, self.factors(state.leaving))
+        if told:
+            self._follow_body(iteration.body)
+        for state in iteration.states:
+            self._enter(state.final, self.factors(state.leaving))
+        for stack in iteration.scan_outputs:
+            each = self.factors(stack.leaving)
+            if each is not None:
+                self._enter(stack.stacked, (*each[: stack.axis], steps, *each[stack.axis :]))
+
+    def _follow_body(self, body: ir.Graph) -> None:
+        for inner in body:
+            self._follow(inner)
+
+    def _enter(self, value: ir.Value, factors: Factors | None) -> None:
+        """Notes the factors of a value, where it has as many axes, and one of samples."""
+        shape = shape_of(value)
+        if factors is None or sum(SAMPLES in f for f in factors) > 1:
+            return
+        if shape is None or len(shape) == len(factors):
+            self._found[value] = factors
+
+    def _has_samples(self, value: ir.Value) -> bool:
+        return _has_samples(self.factors(value))
+
+    def _follow_branches(self, node: ir.Node) -> None:
+        """Follows through the branches of a choice, and to what comes out of either."""
+        for branch in subgraphs_of(node):
+            self._follow_body(branch)
+            for result, own in zip(node.outputs, branch.outputs, strict=True):
+                if self._found.get(result) is None:
+                    self._enter(result, self.factors(own))
+
+    def _follow(self, node: ir.Node) -> None:
+        if is_loop(node):
+            self._follow_loop(node)
+            return
+        if node.op_type == "If":
+            self._follow_branches(node)
+            return
+        if not any(v in self._found for v in inputs_of(node)):
+            return
+        given = [None if v is None else self.factors(v) for v in node.inputs]
+        for place, result in enumerate(node.outputs):
+            shape = shape_of(result)
+            if shape is None or not result.name:
+                continue
+            step = _Step(node, place, given, shape, self._size)
+            found = _by_rule(step)
+            if found is not None and sum(SAMPLES in f for f in found) > 1:
+                step.joins, found = True, None  # samples against samples: no axis is the batch's
+            if step.joins and step.counts() and (self._outer, node) not in self.joining:
+                self.joining.append((self._outer, node))
+            found = found if found is not None else self._by_sizes(result)
+            self._found[result] = found
+            self._lost.discard(result)  # of a body that is followed once more
+            if found is None and self._loses(node):
+                self._lost.add(result)
+
+    def is_lost(self, value: ir.Value) -> bool:
+        """Tells whether samples lie along some axis, alone or joined, and nobody can say which."""
+        return value in self._lost
+
+    def _loses(self, node: ir.Node) -> bool:
+        if any(v in self._lost for v in inputs_of(node)):
+            return True
+        first = self._found.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
+        return node.op_type == "Reshape" and _has_samples(first)
+
+
+@dataclasses.dataclass
+class _Step:
+    """A node, one of its results, and what is known around them.
+
+    Attributes:
+        node: the node.
+        place: which of its results.
+        given: the factors of its operands.
+        shape: of the result.
+        size: of the batch.
+        joins: whether it makes numbers of several samples.
+    """
+
+    node: ir.Node
+    place: int
+    given: list[Factors | None]
+    shape: tuple[Dim, ...]
+    size: Dim
+    joins: bool = False
+
+    @property
+    def first(self) -> Factors | None:
+        """The factors of the first operand."""
+        return self.given[0] if self.given else None
+
+    def read(self, *axes: Axis) -> bool:
+        """Notes that numbers along axes are put together; tells whether samples lie along them."""
+        found = any(SAMPLES in axis for axis in axes)
+        self.joins |= found
+        return found
+
+    def counts(self) -> bool:
+        """Tells whether samples are read that hold numbers of their own, not masks."""
+        pairs = zip(self.node.inputs, self.given, strict=True)
+        return any(v is not None and _has_samples(f) and _counts(v) for v, f in pairs)
+
+
+#: Returns the factors of a result, None where they are not known.
+_Rule = Callable[[_Step], Factors | None]
+
+
+def _has_samples(factors: Factors | None) -> bool:
+    return any(SAMPLES in f for f in factors or ())
+
+
+def _counts(value: ir.Value) -> bool:
+    """Tells whether a value holds numbers of its own, and none made of whole ones, or of masks."""
+    node = value.producer()
+    before = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return is_float(value) and (before is None or _counts(before))
+
+
+def _by_rule(step: _Step) -> Factors | None:
+    node, found = step.node, None
+    rule = _RULES.get(node.op_type) if not node.domain else None
+    if rule is not None:
+        found = rule(step)
+    elif step.first is not None and _alike(_shape(node.inputs[0]), step.shape):
+        found = step.first
+        step.read(*(found[axis] for axis in _axes_read(node, len(found))))
+    return found if found is not None and len(found) == len(step.shape) else None
+
+
+def _shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
+    return None if value is None else shape_of(value)
+
+
+def _alike(source: tuple[Dim, ...] | None, result: tuple[Dim, ...]) -> bool:
+    """Tells whether two shapes may be the same: of one rank, no numbers that differ."""
+    if source is None or len(source) != len(result):
+        return False
+    pairs = zip(source, result, strict=True)
+    return all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs)
+
+
+def _axes_read(node: ir.Node, rank: int) -> Sequence[int]:
+    """Returns the axes that an operator whose result is as large as its operand works along."""
+    works_along = None if node.domain or not rank else _READ.get(node.op_type)
+    return () if works_along is None else works_along(node, rank)
+
+
+def _resized(step: _Step) -> Factors | None:
+    """Returns the factors of the first operand, with other sizes where these have changed."""
+    source, before = step.first, _shape(step.node.inputs[0])
+    if source is None or before is None or len(source) != len(step.shape):
+        return None
+    if step.node.op_type == "Slice" and step.read(*(source[i] for i in _parts_alone(step.node))):
+        return None
+    kept = _untouched(step.node, len(step.shape))
+    found = []
+    for i, (factors, a, b) in enumerate(zip(source, before, step.shape, strict=True)):
+        if i in kept or (a == b and a is not None):
+            found.append(factors)
+        elif SAMPLES in factors:
+            return None
+        else:
+            found.append((b,))
+    return tuple(found)
+
+
+def _parts_alone(node: ir.Node) -> Sequence[int]:
+    """Returns the axes of which a part is taken that is always the same, or turned around."""
+    starts, ends = (constant_of(v) for v in node.inputs[1:3])
+    rank = len(dims_of(node.outputs[0]))
+    if starts is None:
+        return ()
+    axes = whole_numbers(node, "", 3)
+    along = range(rank) if axes is None else [axis % rank for axis in axes]
+    far = [_FAR] * len(starts) if ends is None else ends  # an end is computed from sizes
+    each = zip(along, starts, far, strict=False)
+    return [axis for axis, start, end in each if start != 0 or end < _FAR]
+
+
+def _untouched(node: ir.Node, rank: int) -> set[int]:
+    """Returns the axes that an operator leaves alone, as far as its constants say."""
+    constants = [constant_of(v) for v in node.inputs]
+    every = set(range(rank))
+    if node.op_type == "Slice":
+        if len(constants) < 4 or node.inputs[3] is None:
+            return every - set(range(0 if constants[1] is None else constants[1].size))
+        return set() if constants[3] is None else every - {int(a) % rank for a in constants[3]}
+    if node.op_type == "Pad" and len(constants) < 4 and constants[1] is not None:
+        pads = constants[1].reshape(2, -1)
+        return {i for i in every if pads.shape[1] == rank and not pads[:, i].any()}
+    return {0} if node.op_type in ("Resize", "Upsample") else set()
+
+
+def _tiled(step: _Step) -> Factors | None:
+    source, times = step.first, constant_of(step.node.inputs[1])
+    if source is None or times is None or len(times) != len(source):
+        return None if times is not None else _resized(step)
+    return tuple(product_of_axes([(int(n),), f]) for n, f in zip(times, source, strict=True))
+
+
+def _of_maps(step: _Step) -> Factors | None:
+    node, source = step.node, step.first
+    if source is None:
+        return None
+    if _has_samples(source[1:]):
+        weight = _shape(node.inputs[1]) if len(node.inputs) > 1 else None
+        kernel = attribute(node, "kernel_shape", (weight or ())[2:])
+        wide = [n != 1 for n in kernel] or [node.op_type in _POOLING_ALL] * len(source)
+        step.read(*(f for f, is_wide in zip(source[2:], wide, strict=False) if is_wide))
+        if weight is not None and attribute(node, "group", 1) == 1:
+            step.read(source[1])
+        return None
+    return (source[0], *((d,) for d in step.shape[1:]))
+
+
+def _along(step: _Step) -> Factors | None:
+    """Returns the factors where an operator changes one axis alone, which an attribute says.
+
+    Batches behind each other, as those that one network sees, are so many times the samples; they
+    are not joined yet.
+    """
+    node, shape = step.node, step.shape
+    axis = attribute(node, "axis", -1 if node.op_type == "TopK" else 0) % max(len(shape), 1)
+    behind = node.op_type == "Concat"
+    sources = [g for g in step.given[: None if behind else 1] if g is not None]
+    best = next(filter(_has_samples, sources), next(iter(sources), None))
+    if best is None or len(best) != len(shape):
+        return None
+    own: Axis = (shape[axis],)
+    if SAMPLES in best[axis]:
+        count = len(node.inputs if behind else node.outputs)
+        if node.op_type == "TopK":
+            step.read(best[axis])
+            return None
+        if behind and len(sources) == count and {s[axis] for s in sources} == {best[axis]}:
+            own = product_of_axes([(count,), best[axis]])
+        elif not behind and best[axis][0] == count and len(best[axis]) > 1:
+            own = best[axis][1:]
+        else:
+            return None
+    return tuple(own if i == axis else f for i, f in enumerate(best))
+
+
+def _broadcasting(step: _Step) -> Factors | None:
+    """Returns the factors of operands that are aligned from behind; those of samples first."""
+    count = 1 if step.node.op_type == "Expand" else len(step.given)
+    operands = []
+    unknown = False
+    for value, factors in list(zip(step.node.inputs, step.given, strict=True))[:count]:
+        own = _shape(value)
+        if own is None or factors is None:
+            unknown = True
+        else:
+            operands.append((own, factors))
+    if unknown and not any(_has_samples(factors) for _, factors in operands):
+        return None
+    found: list[Axis] = []
+    for i, size in enumerate(step.shape):
+        here = []
+        for own, factors in operands:
+            at = i - (len(step.shape) - len(own))
+            if at >= 0 and (own[at] != 1 or SAMPLES in factors[at]):
+                here.append(factors[at])
+        with_samples = [f for f in here if SAMPLES in f]
+        found.append(next(iter(with_samples or here), (size,)))
+    if step.node.op_type == "Expand" and not _has_samples(tuple(found)):
+        return None  # expanded to the batch, perhaps: the sizes' names tell
+    return tuple(found)
+
+
+def _reshaped(step: _Step) -> Factors | None:
+    return None if step.first is None else regrouped(step.first, step.shape, step.size)
+
+
+def _transposed(step: _Step) -> Factors | None:
+    perm = attribute(step.node, "perm") or list(range(len(step.shape)))[::-1]
+    return None if step.first is None else tuple(step.first[p] for p in perm)
+
+
+def _squeezed(step: _Step) -> Factors | None:
+    source, axes = step.first, whole_numbers(step.node, "axes", 1)
+    if source is None:
+        return None
+    if axes is None:
+        axes = [i for i, d in enumerate(_shape(step.node.inputs[0]) or ()) if d == 1]
+    gone = {a % len(source) for a in axes}
+    return tuple(f for i, f in enumerate(source) if i not in gone)
+
+
+def _unsqueezed(step: _Step) -> Factors | None:
+    source, axes = step.first, whole_numbers(step.node, "axes", 1)
+    if source is None or axes is None:
+        return None
+    new = {a % len(step.shape) for a in axes}
+    rest = iter(source)
+    return tuple((1,) if i in new else next(rest, ()) for i in range(len(step.shape)))
+
+
+def _reduced(step: _Step) -> Factors | None:
+    node, source = step.node, step.first
+    if source is None:
+        return None
+    if node.op_type in ("ArgMax", "ArgMin"):
+        axes: list[int] | None = [attribute(node, "axis", 0)]
+    else:
+        axes = whole_numbers(node, "axes", 1)
+    known = len(node.inputs) < 2 or node.inputs[1] is None or axes is not None
+    if not known:
+        return None
+    every = [] if attribute(node, "noop_with_empty_axes", 0) else list(range(len(source)))
+    gone = {a % len(source) for a in (axes or every)}
+    step.read(*(source[i] for i in gone))
+    if len(step.shape) == len(source):
+        return tuple((1,) if i in gone else f for i, f in enumerate(source))
+    return tuple(f for i, f in enumerate(source) if i not in gone)
+
+
+def _gathered(step: _Step) -> Factors | None:
+    data, ids = step.given[:2]
+    if data is None or ids is None:
+        return None
+    axis = attribute(step.node, "axis", 0) % max(len(data), 1)
+    if SAMPLES in data[axis]:
+        if data[axis] == (SAMPLES,):
+            step.read(data[axis])
+        return None
+    return (*data[:axis], *ids, *data[axis + 1 :])
+
+
+def _gathered_elements(step: _Step) -> Factors | None:
+    data, ids = step.given[:2]
+    axis = attribute(step.node, "axis", 0) % max(len(step.shape), 1)
+    if data is None or len(data) != len(step.shape) or step.read(data[axis]):
+        return None
+    behind = ids[axis] if ids is not None and len(ids) == len(data) else (step.shape[axis],)
+    return tuple(behind if i == axis else f for i, f in enumerate(data))
+
+
+def _multiplied(step: _Step) -> Factors | None:
+    a, b = step.given[:2]
+    return None if a is None or b is None else _product_of(step, a, b)
+
+
+def _product_of(step: _Step, a: Factors, b: Factors) -> Factors | None:
+    """Returns the factors of a matrix product."""
+    if len(a) < 2 or len(b) < 2:
+        return a[:-1] if len(b) == 1 and len(a) >= 2 and not step.read(a[-1]) else None
+    if step.read(a[-1], b[-2]):
+        # What is left has no batch of its own.
+        fixed = all(isinstance(d, int) for d in step.shape)
+        return tuple((d,) for d in step.shape) if fixed else None
+    lead: list[Axis] = []
+    for i in range(len(step.shape) - 2):
+        aligned = ((f, i - (len(step.shape) - len(f))) for f in (a, b))
+        here = [f[j] for f, j in aligned if j >= 0 and f[j] != (1,)]
+        with_samples = [f for f in here if SAMPLES in f]
+        lead.append(next(iter(with_samples or here), (1,)))
+    return (*lead, a[-2], b[-1])
+
+
+def _gemm(step: _Step) -> Factors | None:
+    a, b = step.given[:2]
+    if a is None or b is None or len(a) != 2 or len(b) != 2:
+        return None
+    if attribute(step.node, "transA", 0):
+        a = a[::-1]
+    if attribute(step.node, "transB", 0):
+        b = b[::-1]
+    return _product_of(step, a, b)
+
+
+def _einsum(step: _Step) -> Factors | None:
+    equation = str(attribute(step.node, "equation")).replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    if not arrow or "." in terms:
+        return None
+    letters: dict[str, Axis] = {}
+    for term, factors in zip(terms.split(","), step.given, strict=True):
+        if factors is None or len(term) != len(factors):
+            return None
+        for letter, axis in zip(term, factors, strict=True):
+            if letter not in letters or SAMPLES in axis or letters[letter] == (1,):
+                letters[letter] = axis
+    step.read(*(axis for letter, axis in letters.items() if letter not in result))
+    return tuple(letters[letter] for letter in result)
+
+
+def _recurrent(step: _Step) -> Factors | None:
+    source, shape = step.first, step.shape
+    if source is None or len(source) != 3:
+        return None
+    batch_first = attribute(step.node, "layout", 0) == 1
+    time, batch = (source[1], source[0]) if batch_first else (source[0], source[1])
+    step.read(time)
+    directions, units = ((shape[-2],) if batch_first else (shape[-3],)), (shape[-1],)
+    if step.place == 0:
+        return (batch, time, directions, units) if batch_first else (time, directions, batch, units)
+    return (batch, directions, units) if batch_first else (directions, batch, units)
+
+
+def _flattened(step: _Step) -> Factors | None:
+    source = step.first
+    if source is None or len(step.shape) != 2:
+        return None
+    axis = attribute(step.node, "axis", 1)
+    axis = axis + len(source) if axis < 0 else axis
+    return (product_of_axes(source[:axis]), product_of_axes(source[axis:]))
+
+
+_RULES: Mapping[str, _Rule] = {
+    **dict.fromkeys(_CHANNELS_SECOND, _of_maps),
+    **dict.fromkeys(_SAME_RANK, _resized),
+    **dict.fromkeys(_BROADCASTING, _broadcasting),
+    **dict.fromkeys(RECURRENT, _recurrent),
+    **dict.fromkeys(("Concat", "Split", "TopK"), _along),
+    **dict.fromkeys(_REDUCING, _reduced),
+    "Einsum": _einsum,
+    "Flatten": _flattened,
+    "Gather": _gathered,
+    "GatherElements": _gathered_elements,
+    "Gemm": _gemm,
+    "MatMul": _multiplied,
+    "Reshape": _reshaped,
+    "Squeeze": _squeezed,
+    "Tile": _tiled,
+    "Transpose": _transposed,
+    "Unsqueeze": _unsqueezed,
+}
+
+
+def _one_axis(node: ir.Node, rank: int) -> Sequence[int]:
+    return [attribute(node, "axis", -1) % rank]
+
+
+def _from_axis(node: ir.Node, rank: int) -> Sequence[int]:
+    return range(attribute(node, "axis", -1) % rank, rank)
+
+
+#: What operators of results as large as their operand work along: (node, rank) -> axes.
+_READ: Mapping[str, Callable[[ir.Node, int], Sequence[int]]] = {
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"), _one_axis),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _from_axis),
+    "BatchNormalization": lambda node, rank: (
+        (0, *range(2, rank)) if attribute(node, "training_mode", 0) else ()
+    ),
+    "CumSum": lambda node, rank: [axis % rank for axis in whole_numbers(node, "", 1) or ()],
+    "GroupNormalization": lambda _, rank: range(1, rank),
+    "InstanceNormalization": lambda _, rank: range(2, rank),
+    "MeanVarianceNormalization": lambda node, _: attribute(node, "axes", [0, 2, 3]),
+    "ReverseSequence": lambda node, _: [attribute(node, "time_axis", 0)],
+}
