@@ -31,6 +31,8 @@ MASK_NAME = "probegen_mask"
 CENTRED = "probegen.centred"
 #: Key in the metadata of nodes that bound what a hard sigmoid bounds, which is no rectifier.
 HARD_SIGMOID = "probegen.hard_sigmoid"
+#: Key in the metadata of sums of float16 that have to be rounded as the model rounds them.
+ROUNDED = "probegen.rounded"
 
 
 #: Position of what could be added to the hidden states of a recurrent operator's first direction,

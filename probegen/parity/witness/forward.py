@@ -15,6 +15,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import QUANTISING, is_float
 from probegen.graph.core.values import constant_of
 from probegen.graph.forward import ForwardGraph
+from probegen.graph.passes.after.round_noted_sums import round_noted_sums
 from probegen.graph.passes.after.write_gelu import write_gelu
 from probegen.graph.passes.after.write_out_doubles import write_out_doubles
 from probegen.graph.running import open_graph
@@ -139,6 +140,7 @@ class ForwardValues:
         model = self._forward.model.clone()
         write_gelu(model)
         write_out_doubles(model)
+        round_noted_sums(model)
         graph = model.graph
         for node in list(graph.all_nodes()):
             if node.domain == MARK_DOMAIN:  # onnxruntime knows no marks: each is its first input

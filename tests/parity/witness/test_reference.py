@@ -8,6 +8,7 @@ import pytest
 
 import probegen as pg
 from probegen import runtime
+from probegen.errors import VerificationError
 from probegen.parity.measuring import program_of
 from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.reference import reference_of, tables_last
@@ -81,3 +82,38 @@ def test_one_tensor_may_be_turned_for_two_functions(tmp_path):
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     found = pg.compile(model, pg.DeepLIFT(0.2, target=1), tmp_path / "m.onnx")
     assert "numpy" in found.report["deep_lift/x"].witness
+
+
+@pytest.mark.parametrize(
+    ("row", "is_right"),
+    [
+        ([0.5, -0.25, 1.0], True),  # nothing is apart
+        ([2345678.0, 1234567.0, -3141592.0], True),  # where noise turns the sine many times
+        ([1.5, -1.25, 2.0], False),  # where it moves nothing
+    ],
+)
+def test_predictions_may_be_apart_where_noise_moves_them_as_far(tmp_path, row, is_right):
+    """Of few samples: beside the sine of a huge number the others say who is right."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      net (float[n, 3] x) => (float[n, 2] s) { a = Mul(x, c)  y = Sin(a)  s = MatMul(y, w) }"""
+    model, w = onnx.parser.parse_model(text), np.array([[1, 2], [-1, 0.5], [3, 1]], np.float32)
+    for name, array in (("c", np.float32(1.1)), ("w", w)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    pg.compile(model, pg.DeepLIFT(target=1), tmp_path / "m.onnx", verify=False)
+    program = program_of(model, runtime.load(tmp_path / "m.onnx").manifest)
+    witness = reference_of(dataclasses.replace(program, plan=tables_last(program.plan)))
+
+    def predictions(feed):
+        wide = feed["x"].astype(np.float64)
+        odd = 0.1 * (np.abs(wide).max(axis=1, keepdims=True).round(3) == 2.0)
+        return ({"s": (np.sin(1.1 * wide + odd) @ w).astype(np.float32)},)
+
+    witness._inner.predictions = predictions
+    few = {"x": np.array([[0.5, 1.0, -0.5], row, [0.1, -0.2, 0.3]], np.float32)}
+    many = {"x": np.array([row, row, [0.1, -0.2, 0.3]], np.float32)}
+    for feed, passes in ((few, is_right), (many, is_right and max(row) < 2)):
+        if passes:
+            assert np.isfinite(witness.explanations(feed, None)["deep_lift/x"]).all()
+        else:
+            with pytest.raises(VerificationError, match="does not predict what the model does"):
+                witness.explanations(feed, None)

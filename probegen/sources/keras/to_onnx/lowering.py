@@ -31,6 +31,7 @@ from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.precision import current
 from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
+from probegen.sources.keras.to_onnx.large_sums import note_large_sums
 from probegen.sources.keras.to_onnx.nudged import add_nudge, settle_nudges
 from probegen.sources.keras.to_onnx.recurrent_layers import fused_inner_loop
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
@@ -312,6 +313,7 @@ def to_ir(
     fix_groups(model.graph)
     fix_output_shapes(model.graph)
     fix_transposes(model.graph)
+    note_large_sums(model.graph)
     settle_nudges(model.graph)
     return model
 
