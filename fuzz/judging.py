@@ -20,6 +20,9 @@ GRADIENTS = 10.0
 _NOISE = {"float64": 1e-11, "float32": 1e-6}
 _COARSE_NOISE = 1e-3
 _DRAWS = 4
+#: Two further draws -> the sign of their one noise, which moves equal numbers alike: as rounding
+#: does where a division by a number became a product.
+_ALIKE = {_DRAWS: 1.0, _DRAWS + 1: -1.0}
 #: Relative size of the noise that leads out of ties and away from kinks, beyond the steps of
 #: differences.
 _OUT_OF_TIES = 1e-3
@@ -76,12 +79,26 @@ def noise(policy: str) -> float:
     return _NOISE.get(policy, _COARSE_NOISE)
 
 
+def sign_alike(draw: int) -> float:
+    """Returns the sign of a draw of noise that moves equal numbers alike; 0 of any other draw."""
+    return _ALIKE.get(draw, 0.0)
+
+
 def moved(feed: Sequence[Array], policy: str, draw: int) -> list[Array]:
     """Returns inputs with noise of the size of rounding."""
-    rng = np.random.default_rng(draw)
-    size = noise(policy)
+    sign = sign_alike(draw)
+    rng = np.random.default_rng(_DRAWS if sign else draw)
+    size = noise(policy) * (sign or 1.0)
+
+    def drawn(x: Array) -> Array:
+        if not sign:
+            return rng.normal(size=x.shape)
+        each, places = np.unique(x, return_inverse=True)
+        signs = rng.choice((-1.0, 1.0), each.shape)  # none so small that it is rounded away
+        return (signs * rng.uniform(0.5, 1.5, each.shape))[places].reshape(x.shape)
+
     return [
-        (x + size * (np.abs(x) + 0.1) * rng.normal(size=x.shape)).astype(x.dtype)
+        (x + size * (np.abs(x) + 0.1) * drawn(x)).astype(x.dtype)
         if np.issubdtype(x.dtype, np.floating)
         else x
         for x in feed
@@ -162,7 +179,7 @@ def check_rows(
         if away <= allowed:
             continue
         if noisy is None:
-            found = (*(again(n) for n in range(_DRAWS)), wider())
+            found = (*(again(n) for n in (*range(_DRAWS), *_ALIKE)), wider())
             noisy = [other for other in found if other is not None]
         shaken = max((apart(other[row], expected[row]) for other in noisy), default=np.inf)
         is_excused = away <= _STEADY * shaken or (

@@ -63,11 +63,6 @@ def is_stateful(case: Case) -> bool:
     return any("stateful=True" in line.code for line in case.lines)
 
 
-def keeps_states(case: Case) -> bool:
-    """Tells whether the states of a case go from one call to the next."""
-    return is_stateful(case) or "states" in case.options
-
-
 def drawn_states(d: Draw, case: Case, works: Callable[[Case], bool]) -> Case:
     """Draws whether a case keeps states, and how.
 

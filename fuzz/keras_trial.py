@@ -527,7 +527,7 @@ class _Run:
 
     def wider_one(self, right: _Right) -> Callable[[], Array | None]:
         """Returns what tells what is right in a wider type."""
-        return lambda: self.wider.says(right, self.feed, self.witness.class_axes)
+        return lambda: self.wider.says(right, self.feed, self.witness)
 
     def said(self, feed: Sequence[Array]) -> Any:
         """Returns what comes out for other inputs."""
@@ -666,7 +666,8 @@ def _place_of(run: _Run, probe: Any, spec: Any) -> Explained | None:
         return None
     names = [explained.name for explained in _own_inputs(run.art)]
     if spec.layer is None:
-        if spec.input not in names:
+        # What whole numbers become inside of the model has a name of its own, below the input's.
+        if spec.input not in names or f"/{spec.input}/" in spec.name:
             return None
         at = names.index(spec.input)
         axes = run.art.inputs[at].axes

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from fuzz.case import Case
-from fuzz.keras_states import keeps_states
+from fuzz.keras_states import is_stateful, stateful
 from fuzz.keras_witness import Witness
 from fuzz.scoring import Array
 
@@ -93,8 +93,10 @@ class Wider:
     def _witness(self) -> Witness | None:
         case, build, built = self._parts
         policy = _WIDER.get(case.policy)
-        if policy is None or keeps_states(case):
+        if policy is None:
             return None
+        if "states" in case.options and not is_stateful(case):
+            case = stateful(case)
         try:
             return rebuilt(case, build, built, policy)
         except Exception:  # whatever Keras has not in that type
@@ -104,24 +106,28 @@ class Wider:
         self,
         ask: Callable[[Witness, Sequence[Array]], Array | None],
         feed: Sequence[Array],
-        class_axes: Mapping[int, int],
+        own: Witness,
     ) -> Array | None:
         """Returns what is asked of the model in a wider type; None where that is not known.
 
         Args:
             ask: witness, inputs -> the answer.
             feed: the inputs.
-            class_axes: output -> the axis of its classes, where it has positions.
+            own: the witness in the case's own type: where classes lie, and what states start from.
         """
         witness = self._witness
         if witness is None:
             return None
-        witness.class_axes.update(class_axes)
+        witness.class_axes.update(own.class_axes)
         wide = [
             x.astype(tensor.dtype) if np.issubdtype(x.dtype, np.floating) else x
             for x, tensor in zip(feed, witness.model.inputs, strict=True)
         ]
         with precision(_WIDER[self._parts[0].policy]):
+            now = witness.states.now()
+            witness.states.start = [
+                x.astype(y.dtype) for x, y in zip(own.states.start, now, strict=True)
+            ]
             try:
                 return ask(witness, wide)
             except Exception:  # whatever Keras has not in that type

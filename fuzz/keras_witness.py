@@ -19,6 +19,7 @@ from keras.src.models import functional
 
 import probegen as pg
 from fuzz import twins, twins_by_rules, twins_by_scores
+from fuzz.judging import sign_alike
 from fuzz.keras_states import Started, States
 from fuzz.scoring import Array
 from probegen.methods.base import OfInputs
@@ -155,6 +156,7 @@ class Witness:
         Zeros stay zeros where they are what masks are made of. GELU is moved too, by noise beside
         its input: TensorFlow has it exactly far below 0, where others round `1 + erf(x)` to 0. So
         is what recurrent layers give, by noise beside 1: onnxruntime's gates are 0 far below 0.
+        Some draws move equal numbers alike, see `judging.moved`.
 
         Args:
             draw: the number of the noise.
@@ -162,11 +164,19 @@ class Witness:
         """
         looked_up, run, self._draw = keras.layers.Embedding.call, functional.operation_fn, draw
         least = 0.0 if self.has_masks else _LEAST_SHAKEN
-        own_gelu = tf.nn.gelu
+        own_gelu, sign = tf.nn.gelu, sign_alike(draw)
+
+        def noise(like: Any) -> Any:
+            if not sign:
+                return tf.random.stateless_normal(tf.shape(like), (draw, 0), dtype=tf.float64)
+            each, places = tf.unique(tf.reshape(like, [-1]))
+            drawn = tf.random.stateless_normal(tf.shape(each), (0, 1), dtype=tf.float64)
+            drawn += tf.sign(drawn) / 2  # none so small that it is rounded away
+            return sign * tf.reshape(tf.gather(drawn, places), tf.shape(like))
 
         def beside(made: Any, scale: Any) -> Any:
-            noise = tf.random.stateless_normal(tf.shape(made), (draw, 0), dtype=tf.float64)
-            wide = tf.cast(made, tf.float64) + size * tf.cast(scale, tf.float64) * noise
+            wide = tf.cast(made, tf.float64)
+            wide += size * tf.cast(scale, tf.float64) * noise(wide)
             return tf.cast(wide, made.dtype)
 
         def moved(made: Any, scale: Any = None) -> Any:
@@ -419,11 +429,15 @@ class Witness:
             return None
         moves = not isinstance(probe, twins.AT_ONE_POINT)
         together = len(feed) > 1 or self._tables
-        if moves and (self.has_masks or (together and not _is_one(probe.wrt))):
-            return None  # other inputs or what is looked up move with it, or masks do not
+        if moves and together and not _is_one(probe.wrt):
+            return None  # other inputs or what is looked up move with it
+        if moves and self._keeps_no_masks(probe):
+            return None
         if moves and self._looked_up and not isinstance(probe, ByScores):
             return None  # what is looked up of it moves on a line of its own
-        one = _Moved(aim, [x for i, x in enumerate(feed) if i != at], at, feed[at].dtype)
+        kept = [x for i, x in enumerate(feed) if i != at]
+        masks = self._masks(probe, aim, feed) if moves else None
+        one = _Moved(aim, kept, at, feed[at].dtype, masks=masks)
         x, groups = feed[at].astype(np.float64), asked.get("groups")
         return twins.attribution(probe, x, one.scores, one.gradients, explained.channel, groups)
 
@@ -456,12 +470,14 @@ class Witness:
             return twins.at_one_point(probe, x, gradient)
         if self.states:
             return None  # batch by batch what a layer gives is not moved
-        inside = _Moved(aim, feed, None, activation.dtype.as_numpy_dtype, layer)
+        kind = activation.dtype.as_numpy_dtype
         if isinstance(probe, OfInputs):
-            if not self._moves_alone(probe, feed):
+            if not self._moves_alone(probe, feed) or self._keeps_no_masks(probe):
                 return None
-            groups = asked.get("groups")
+            groups, masks = asked.get("groups"), self._masks(probe, aim, feed)
+            inside = _Moved(aim, feed, None, kind, layer, masks)
             return twins.attribution(probe, x, inside.scores, inside.gradients, channel, groups)
+        inside = _Moved(aim, feed, None, kind, layer)
         if channel is None:
             return None
         if (found := twins.map_of_layer(probe, x, gradient, channel)) is not None:
@@ -479,6 +495,39 @@ class Witness:
         moved = _Moved(aim, [], 0, feed[0].dtype)
         value, channels = feed[0].astype(np.float64), explained.channel_of_input
         return twins_by_scores.score_cam(value, channels, x, explained.channel, moved.scores)
+
+    def _keeps_no_masks(self, probe: Any) -> bool:
+        """Tells whether masks cannot be held on a path: batch by batch, or in inner models."""
+        if isinstance(probe, ByScores) or not self.has_masks:
+            return False
+        every = [x for x in self.model._flatten_layers() if isinstance(x, keras.layers.Masking)]
+        return bool(self.states) or any(x not in self.model.layers for x in every)
+
+    def _masks(self, probe: Any, aim: _Aim, feed: Sequence[Array]) -> _Masks | None:
+        """Returns the masks of the samples as they are, which stay so along a path.
+
+        None for a method by scores: it hides parts of an input, and masks are those of what is
+        left.
+        """
+        if isinstance(probe, ByScores) or not self.has_masks:
+            return None
+        outputs = [
+            node.outputs[0]
+            for layer in self.model.layers
+            if isinstance(layer, keras.layers.Masking)
+            for node in layer._inbound_nodes
+        ]
+        masks = [y._keras_mask for y in outputs if getattr(y, "_keras_mask", None) is not None]
+        made_by = frozenset(id(mask._keras_history.operation) for mask in masks)
+        seen: list[Array] = []
+
+        def noted(mask: Any) -> Any:
+            seen.append(keras.ops.convert_to_numpy(mask))
+            return mask
+
+        with _masking_by(noted, made_by):
+            _called(aim.network, feed)
+        return _Masks(made_by, seen)
 
     def _moves_alone(self, probe: Any, feed: Sequence[Array]) -> bool:
         """Tells whether a method of inputs moves one layer's output and nothing beside it."""
@@ -521,6 +570,7 @@ class _Moved:
         at: the place of the input that moves; None where a layer's output does.
         dtype: its element type.
         layer: the layer.
+        masks: that are held; None for those that are made of what moves.
     """
 
     aim: _Aim
@@ -528,14 +578,18 @@ class _Moved:
     at: int | None
     dtype: Any
     layer: Any = None
+    masks: _Masks | None = None
 
     def _outputs(self, moved: Any, count: int) -> list[Any]:
         """Returns what the network gives at points that are one batch."""
         feed: list[Any] = [_tiled(x, count) for x in self.kept]
-        if self.at is not None:
-            feed.insert(self.at, moved)
-            return _called(self.aim.network, feed)
-        with _given_out(self.layer, lambda _: moved):
+        with contextlib.ExitStack() as stack:
+            if self.masks is not None:
+                stack.enter_context(self.masks.held(count))
+            if self.at is None:
+                stack.enter_context(_given_out(self.layer, lambda _: moved))
+            else:
+                feed.insert(self.at, moved)
             return _called(self.aim.network, feed)
 
     def scores(self, points: Sequence[Array]) -> list[Array]:
@@ -573,6 +627,58 @@ def _given_out(layer: Any, changed: Callable[[Any], Any]) -> Iterator[None]:
 
     with mock.patch.object(layer, "call", call):
         yield
+
+
+@contextlib.contextmanager
+def _masking_by(changed: Callable[[Any], Any], made_by: frozenset[int]) -> Iterator[None]:
+    """Lets a model mask by what a function makes of the masks of its `Masking` layers.
+
+    Each finds its mask in its call, and hands it on as what further operations of the model make.
+
+    Args:
+        changed: the function.
+        made_by: the ids of these operations.
+    """
+    run = functional.operation_fn
+
+    def call(layer: Any, inputs: Any) -> Any:
+        found = keras.ops.any(keras.ops.not_equal(inputs, layer.mask_value), axis=-1)
+        mask = tf.convert_to_tensor(changed(found))
+        result = keras.ops.where(mask[..., None], inputs, 0)
+        result._keras_mask = mask
+        return result
+
+    def operation_fn(operation: Any, **context: Any) -> Callable[..., Any]:
+        own: Callable[..., Any] = run(operation, **context)
+        if id(operation) not in made_by:
+            return own
+        return lambda *args, **given: tf.convert_to_tensor(changed(own(*args, **given)))
+
+    with (
+        mock.patch.object(keras.layers.Masking, "call", call),
+        mock.patch.object(functional, "operation_fn", operation_fn),
+    ):
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class _Masks:
+    """The masks of samples.
+
+    Attributes:
+        made_by: the ids of the operations that hand them on.
+        found: the masks, in the order in which they are found.
+    """
+
+    made_by: frozenset[int]
+    found: Sequence[Array]
+
+    @contextlib.contextmanager
+    def held(self, count: int) -> Iterator[None]:
+        """Lets a model mask by these, whose rows come `count` times."""
+        masks = iter(self.found)
+        with _masking_by(lambda _: _tiled(next(masks), count), self.made_by):
+            yield
 
 
 def _is_floating(x: Any) -> bool:

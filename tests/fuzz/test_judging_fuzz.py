@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from fuzz.judging import FoundError, check_rows_alone
+from fuzz.judging import FoundError, check_rows, check_rows_alone, distance, moved
 from fuzz.keras_trial import _mixes_slopes
 from fuzz.keras_witness import Witness
 
@@ -66,3 +66,23 @@ def test_slopes_that_go_to_other_rows_are_mixed(joined):
     witness = Witness(keras.Model(x, y), [y])
     feed = [np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)]
     assert _mixes_slopes(witness, feed, "float32", 0) == joined
+
+
+def test_a_step_that_equal_numbers_take_together_is_noise():
+    """A maximum of 25 numbers is not moved where some of them jump, and is where all do."""
+    x = np.full((2, 25), -3.0, np.float16)
+
+    def highest(feed):
+        return -np.ceil(feed[0].astype(np.float64)).max(axis=1, keepdims=True)
+
+    below, above = (moved([x], "float16", draw) for draw in (4, 5))
+    assert sorted(float(highest(feed)[0, 0]) for feed in (below, above)) == [2, 3]
+    assert len(np.unique(below)) == len(np.unique(above)) == 1
+    got, right = highest([x + np.float16(0.002)]), highest([x])
+
+    def compared(again):
+        check_rows("ceil", got, right, distance, 0.1, again)
+
+    compared(lambda draw: highest(moved([x], "float16", draw)))
+    with pytest.raises(FoundError, match="ceil differs in row 0"):
+        compared(lambda _: right)

@@ -16,7 +16,7 @@ from fuzz.keras_states import States, stateful
 from fuzz.keras_suite import attempted
 from fuzz.keras_trial import attempt, build
 from fuzz.keras_wider import Wider, precision
-from fuzz.keras_witness import Witness
+from fuzz.keras_witness import Explained, Witness
 from fuzz.outcome import CRASHES, DIFFERS, EQUAL, INVALID, REFUSED, Outcome
 from fuzz.shrinking import shrunk, smaller
 from probegen import runtime
@@ -233,6 +233,62 @@ def test_states_are_compared_with_those_of_the_stateful_model(form, monkeypatch)
     assert outcome.reason.startswith(told)
 
 
+@pytest.mark.parametrize("form", ["stateful", "fed"])
+def test_a_wider_type_starts_from_the_same_states(form):
+    lines = (
+        Line("v0", "keras.Input([2, 3], name='in0')", "input"),
+        Line("v1", "layers.SimpleRNN(2, unroll=True)(v0)"),
+    )
+    options = {"states": "'io'"} if form == "fed" else {}
+    case = _case(lines=lines, outputs=("v1",), logits={"v1": "v1"}, options=options)
+    case = stateful(case) if form == "stateful" else case
+    built = build(case)
+    (witness, *_), (feed, *_), _ = keras_trial._witnesses(case, built)
+    witness.states.start = [np.full(x.shape, 0.4, x.dtype) for x in witness.states.start]
+    wide = Wider(case, build, built).says(lambda w, f: w.predictions(f)[0], feed, witness)
+    (right,) = witness.predictions(feed)
+    assert wide.dtype == np.float64
+    np.testing.assert_allclose(wide, right, rtol=1e-4, atol=1e-5)
+
+
+def test_what_whole_numbers_become_inside_of_a_model_is_not_its_input():
+    """Where buckets are looked up, a cast of rounded numbers is explained beside the input."""
+    spec = types.SimpleNamespace(name="x", axes=("batch", "feature"), next_state=None)
+    run = types.SimpleNamespace(art=types.SimpleNamespace(inputs=(spec,)))
+    known = []
+    for name in ("saliency/x", "saliency/x/cast", "own/x/cast"):
+        one = types.SimpleNamespace(
+            target=object(), layer=None, input="x", name=name, axes=spec.axes
+        )
+        known.append(keras_trial._place_of(run, pg.Saliency(), one) is not None)
+    assert known == [True, False, False]
+
+
+@pytest.mark.parametrize("of", ["input", "layer"])
+def test_masks_stay_along_a_path(of):
+    """From a baseline of zeros, where a layer that masks zeros would leave nothing."""
+    given, code = "keras.Input([4, 2])", "layers.Masking(0.0)(v0)"
+    if of == "layer":
+        given, code = "keras.Input([4], dtype='int32')", "layers.Masking(0.0)(v1)"
+    lines = [Line("v0", given, "input"), Line("v1", "layers.Embedding(5, 2)(v0)")]
+    lines = lines if of == "layer" else lines[:1]
+    lines += [Line("v2", code), Line("v3", "layers.GlobalAveragePooling1D()(v2)")]
+    built = build(_case(policy="float32", lines=tuple(lines), outputs=("v3",), logits={"v3": "v3"}))
+    model = built["core"]
+    witness, layer = Witness(model, built["logits"]), model.layers[1]
+    if of == "layer":
+        layer.set_weights([np.array([[0, 0], [1, 2], [3, -1], [0, 0], [0.5, 2]], np.float32)])
+        feed = [np.array([[1, 0, 2, 4], [2, 2, 3, 1]], np.int32)]
+        x, explained = layer.get_weights()[0][feed[0]], Explained(None, layer)
+    else:
+        x = np.array([[[1, 2], [0, 0], [3, -1], [1, 1]], [[2, 2], [1, 0], [0, 0], [1, 1]]])
+        feed, explained = [x.astype(np.float32)], Explained(0)
+    probe = pg.IntegratedGradients(target=0, steps=3, rule="trapezoid")
+    found = witness.attribution(probe, feed, explained, {})
+    np.testing.assert_allclose(found[..., 0], x[..., 0] / 3, rtol=1e-6)
+    np.testing.assert_array_equal(found[..., 1], 0)
+
+
 def test_what_keras_does_not_want_is_no_fault():
     lines = (Line("v0", "keras.Input([5, 3], name='in0')", "input"), Line("v1", "ops.nope(v0)"))
     assert attempt(_case(lines=lines)).verdict == INVALID
@@ -250,7 +306,7 @@ def test_rounding_is_told_by_a_wider_type_and_by_noise_on_what_is_looked_up():
     witness = Witness(built["core"], built["logits"])
     feed = [np.full((2, 5), 3, np.int32)]
     (right,) = witness.predictions(feed)
-    (wide,) = (Wider(case, build, built).says(lambda w, f: w.predictions(f)[0], feed, {}),)
+    (wide,) = (Wider(case, build, built).says(lambda w, f: w.predictions(f)[0], feed, witness),)
     assert (right.dtype, wide.dtype) == (np.float32, np.float64)
     np.testing.assert_allclose(wide, right, rtol=1e-6)
     assert keras.config.floatx() == "float32"
@@ -266,6 +322,14 @@ def test_rounding_is_told_by_a_wider_type_and_by_noise_on_what_is_looked_up():
         assert 0 < np.abs(moved - still).max() < 1e-2
         assert len(np.unique(moved[0, :, 0])) == 5
     assert (told[0] != told[1]).any()
+
+    alike = []
+    for draw in (4, 5):
+        with witness.shaken(draw, 1e-3):
+            alike.append(witness.activation(table, feed) - still)
+        assert (alike[-1] == alike[-1][:, :1]).all()  # as one step of rounding moves them
+    np.testing.assert_allclose(alike[0], -alike[1], rtol=1e-2)
+    assert (np.abs(alike[0]) > 1e-5).all()
 
 
 def _witness_of(given, code):
