@@ -603,11 +603,12 @@ class Positions:
 
 
 def _sized(axis: _Axis, size: Size) -> _Axis:
-    """Returns an axis with the size that its tensor has, where its own was not known.
+    """Returns an axis with the size that its tensor has, where its own is not a number.
 
-    A table of 8 positions is added to `n` tokens: there are 8 of them.
+    A table of 8 positions is added to `n` tokens: there are 8 of them. One that is cut to as many
+    gives them another name, by which the reshapes that follow call them.
     """
-    if len(axis) != 1 or isinstance(axis[0].size, int) or not isinstance(size, int):
+    if len(axis) != 1 or isinstance(axis[0].size, int) or size is None:
         return axis
     return (dataclasses.replace(axis[0], size=size),)
 

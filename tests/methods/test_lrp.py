@@ -356,6 +356,40 @@ def test_attention_by_hand(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
+def test_a_mask_of_minus_infinity_takes_places_out(tmp_path):
+    """As torch writes attention with a mask of booleans: the same as one of a large number.
+
+    Of a row without any place the softmax is NaN, which the model makes 0: nothing has a part.
+    DeepLIFT is held against the same.
+    """
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+      net (float[n, 5, 4] x, int64[n, 5] mask) => (float[n, 5, 3] y)
+      <float none = {0}, int64[1] one = {1}> {
+        q = MatMul(x, wq)  t = Transpose<perm = [0, 2, 1]>(x)  a = MatMul(q, t)
+        seen = Cast<to = 9>(mask)  row = Unsqueeze(seen, one)  shut = Where(row, none, least)
+        m = Add(a, shut)  p = Softmax(m)  odd = IsNaN(p)  w = Where(odd, none, p)
+        v = MatMul(x, wv)  y = MatMul(w, v) }"""
+    rng = np.random.default_rng(3)
+    weights = {"wq": rng.normal(size=(4, 4)) / 2, "wv": rng.normal(size=(4, 3))}
+    x = rng.normal(size=(3, 5, 4)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0]])
+    asked = {"wrt": "x", "target": (2, 1)}
+    found = []
+    for least in (-np.inf, -1e9):
+        model = onnx.parser.parse_model(text)
+        for name, array in {**weights, "least": least}.items():
+            stored = onnx.numpy_helper.from_array(np.asarray(array, np.float32), name)
+            model.graph.initializer.append(stored)
+        path = tmp_path / f"{least}.onnx"
+        pg.compile(model, [pg.LRP(composite="attn_lrp", **asked), pg.DeepLIFT(**asked)], path)
+        found.append(runtime.load(path).run({"x": x, "mask": mask}))
+    for name in ("lrp/x", "deep_lift/x"):
+        infinite, large = (np.asarray(f[name].array) for f in found)
+        size = np.abs(large).max()
+        np.testing.assert_allclose(infinite[:2], large[:2], rtol=1e-4, atol=1e-5 * size)
+        assert not infinite[2].any()
+
+
 def test_a_local_norm_passes_relevance_on_and_choices_send_it_back(tmp_path):
     """LRN as it is; Trilu and TopK to where an element comes from."""
     text = """<ir_version: 9, opset_import: ["" : 18]>

@@ -67,6 +67,22 @@ def test_a_size_that_an_operand_tells_counts_from_there_on():
     assert positions.axes_of("back")[1] == positions.axes_of("x")[1]
 
 
+def test_positions_have_the_name_of_their_number_that_the_tensor_has():
+    """A table that is cut to as many positions gives them another name; heads join the samples."""
+    positions = fed({"w": Weights(1, (2,), (), 0)}, ("N", "time", 6))
+    positions.follow(Step(("x",), (("sum", ("N", "unk__3", 6)),), kept=(_same("x", "sum"),)))
+    positions.follow(Step(("sum",), (("cut", ("N", "unk__3", 2, 3)),), reshaped=("sum", "cut")))
+    turned = Link("cut", "turned", ((0, 0), (1, 2), (2, 1), (3, 3)))
+    positions.follow(Step(("cut",), (("turned", ("N", 2, "unk__3", 3)),), kept=(turned,)))
+    joined = Step(("turned",), (("joined", (None, "unk__3", 3)),), reshaped=("turned", "joined"))
+    positions.follow(joined)
+    assert positions.axes_of("joined")[1] == positions.axes_of("x")[1]
+
+
+def _same(before, after):
+    return Link(before, after, ((0, 0), (1, 1), (2, 2)))
+
+
 def _turned(before, after):
     return Link(before, after, ((0, 1), (1, 0), (2, 2)))
 

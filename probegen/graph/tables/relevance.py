@@ -405,8 +405,7 @@ class _Relevance:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=by_shares)
             yield from self._shares(walk, node, ratio, factors)
         elif key == "Softmax":
-            total = b.reduce_sum(given(dy), [axis_of(node, y, -1)], keepdims=True)
-            yield moving[0], b.mul(moving[0], b.sub(given(dy), b.mul(y, total)))
+            yield moving[0], _of_softmax(b, node, moving[0], given(dy))
         else:
             raise Refused("it has no rule of relevance in this use")
 
@@ -489,6 +488,15 @@ _OWN: Mapping[str, Callable[[_Relevance, Walk, ir.Node, Dys], Gradients]] = {
     **dict.fromkeys(("ReduceSumSquare", "ReduceLogSum", "ReduceProd"), _Relevance._reduction),
     **dict.fromkeys(RECURRENT, _Relevance._cells),
 }
+
+
+def _of_softmax(b: Builder, node: ir.Node, x: ir.Value, r: ir.Value) -> ir.Value:
+    """Returns `x * (R - y * sum(R))`; 0 where a mask of -inf takes a place out, as y is there."""
+    y = node.outputs[0]
+    total = b.reduce_sum(r, [axis_of(node, y, -1)], keepdims=True)
+    own = b.mul(x, b.sub(r, b.mul(y, total)))
+    seen = b.op("Greater", x, b.scalar(-np.inf, x), shape=x, dtype=ir.DataType.BOOL)
+    return b.where(seen, own, 0.0)
 
 
 def _centred_and_scaled(b: Builder, node: ir.Node, g: ir.Value) -> ir.Value:

@@ -466,7 +466,11 @@ class Reference:
             weights = b.div(mean, total)
             return b.sub(g, b.mul(weights, b.reduce_sum(g, [axis], keepdims=True)))
         inner = b.div(b.reduce_sum(b.mul(g, mean), [axis], keepdims=True), total)
-        return b.mul(mean, b.sub(g, inner))
+        found = b.mul(mean, b.sub(g, inner))
+        if not any(use.node.op_type == "IsNaN" for use in y.uses()):
+            return found
+        # The model itself puts something in the place of rows of which a mask leaves nothing.
+        return b.where(b.op("IsNaN", y, shape=y, dtype=ir.DataType.BOOL), 0.0, found)
 
     def _maximum(
         self, walk: Walk, node: ir.Node, g: ir.Value, moving: Sequence[ir.Value]

@@ -161,7 +161,9 @@ class Propagated:
             yield x, self._normalisation(step, relevance)
         elif x is not None and key == "Softmax":
             total = relevance.sum(axis=int(attribute(node, "axis", -1)), keepdims=True)
-            yield x, step.x * (relevance - step.y * total)
+            # A mask of -inf takes places out: y is 0 there, and so is what comes to them.
+            kept = np.where(np.isneginf(step.x), 0.0, relevance - step.y * total)
+            yield x, np.maximum(step.x, np.finfo(np.float64).min) * kept
         elif x is not None and distinct == 1 and key not in _SCATTERS:
             yield x, unbroadcast(relevance, step.values[x].shape)
         else:

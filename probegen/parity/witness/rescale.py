@@ -255,7 +255,8 @@ class Rescaled:
         share = mean / mean.sum(axis=axis, keepdims=True)
         if logs:
             return np.asarray(g - share * g.sum(axis=axis, keepdims=True))
-        return np.asarray(mean * g - share * (mean * g).sum(axis=axis, keepdims=True))
+        found = mean * g - share * (mean * g).sum(axis=axis, keepdims=True)
+        return np.where(np.isnan(y), 0.0, found)  # a row of which a mask leaves nothing
 
     def _of_two(self, step: Step, g: Array) -> Iterable[tuple[ir.Value, Array]]:
         """Shapley's value of each of two operands, over its difference."""
@@ -358,5 +359,6 @@ def _rescaled(function: Callable[[Array], Array], here: Array, there: Array) -> 
 
 def _log_softmax(x: Array, axis: int) -> Array:
     """Returns x less the logarithm of the sum of its exponentials along an axis."""
-    apart = x - x.max(axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore"):  # NaN where everything is masked, as a softmax has it
+        apart = x - x.max(axis=axis, keepdims=True)
     return np.asarray(apart - np.log(np.exp(apart).sum(axis=axis, keepdims=True)))
