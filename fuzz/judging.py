@@ -69,6 +69,14 @@ def asked_of(manifest: Any, named: Mapping[str, Array]) -> dict[str, Array]:
     return asked
 
 
+def is_tie(scores: Array, policy: str) -> bool:
+    """Tells whether the best of some scores is as good as another but for rounding."""
+    if scores.size < 2:
+        return False
+    second, best = np.sort(scores.astype(np.float64))[-2:]
+    return bool(best - second <= _STEADY * noise(policy) * abs(best))
+
+
 def limit(policy: str) -> float:
     """Returns how far numbers may be apart that are computed in a type."""
     return _LIMITS.get(policy, _COARSE)
@@ -275,7 +283,12 @@ def check_attribution(
 
 
 def check_rows_alone(
-    art: Any, named: dict[str, Array], result: Any, policy: str, asked: dict[str, Array]
+    art: Any,
+    named: dict[str, Array],
+    result: Any,
+    policy: str,
+    asked: dict[str, Array],
+    is_undecided: Callable[[Any], bool] = lambda _: False,
 ) -> None:
     """Runs one row alone: what comes out is that row of the batch.
 
@@ -290,6 +303,8 @@ def check_rows_alone(
         result: what it gave.
         policy: what it computes in.
         asked: what it was asked for, a row a sample.
+        is_undecided: output -> whether two of what it could explain of the row are as good as each
+            other, so that rounding says which it does.
 
     Raises:
         FoundError: it is another.
@@ -331,7 +346,8 @@ def check_rows_alone(
         if off(there, whole[:1], small) > most:
             raise FoundError(f"{spec.kind} of a row among copies is not that of the row in a batch")
         beside = beside or [copies(count) for count in _COPIES]
-        if away > _STEADY * _spread([np.asarray(r[spec.name].array) for r in beside], small):
+        spread = _spread([np.asarray(r[spec.name].array) for r in beside], small)
+        if away > _STEADY * spread and not is_undecided(spec):
             raise FoundError(f"{spec.kind} of a row alone is not that of the row in a batch")
 
 

@@ -24,6 +24,7 @@ from fuzz.judging import (
     check_attribution,
     check_prediction,
     check_rows_alone,
+    is_tie,
     limit,
     moved,
     moved_out_of_ties,
@@ -408,7 +409,7 @@ def _compared(
             check_prediction(
                 f"{spec.name}{where}", got, y, policy, run.noisy(right), run.wider_one(right)
             )
-    check_rows_alone(art, named, result, policy, asked)
+    check_rows_alone(art, named, result, policy, asked, run.is_undecided)
     _check_ends(run)
     return run
 
@@ -533,6 +534,20 @@ class _Run:
         """Returns what comes out for other inputs."""
         named = {i.name: x for i, x in zip(_own_inputs(self.art), feed, strict=True)}
         return self.art.run(named | dict(self.before), **self.asked)
+
+    def is_undecided(self, spec: Any) -> bool:
+        """Tells whether two channels of a layer are the best one of the first sample.
+
+        Each is a sum over positions, which a runtime adds up in another order for one sample.
+        """
+        of = spec.target
+        layer = None if of is None or of.call or not of.layer else self.witness.layer(of.layer)
+        if layer is None or of.mode != "argmax":
+            return False
+        made = self.witness.activation(layer, self.feed)[0].astype(np.float64)
+        channel = 0 if is_turned(layer) else made.ndim - 1
+        sums = made.sum(axis=tuple(i for i in range(made.ndim) if i != channel))
+        return is_tie(sums, self.policy)
 
     def rounded_away(self, probe: Any) -> Array:
         """Returns the length of each row below which differences of scores are their rounding.

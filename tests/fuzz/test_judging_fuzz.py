@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from fuzz.judging import FoundError, check_rows, check_rows_alone, distance, moved
+from fuzz.judging import FoundError, check_rows, check_rows_alone, distance, is_tie, moved
 from fuzz.keras_trial import _mixes_slopes
 from fuzz.keras_witness import Witness
 
@@ -54,6 +54,16 @@ def test_rows_alone(function, found):
         return
     with pytest.raises(FoundError, match=found):
         check_rows_alone(art, {"y": x}, result, "float32", {})
+    if found == "row alone":  # where rounding says what is explained of it
+        check_rows_alone(art, {"y": x}, result, "float32", {}, lambda spec: spec.name == "y")
+
+
+@pytest.mark.parametrize(
+    ("scores", "tied"), [([1, 3, 3], True), ([1, 3, 2.99], False), ([2, 3, 3 - 1e-6], True)]
+)
+def test_the_best_score_is_tied(scores, tied):
+    assert is_tie(np.array(scores), "float32") == tied
+    assert not is_tie(np.array(scores[:1]), "float32")
 
 
 @pytest.mark.parametrize("joined", [False, True])

@@ -359,6 +359,20 @@ def test_noise_moves_what_is_made_of_ids_and_bytes_and_the_tail_of_gelu(dtype, c
     assert (moved > 0).any()
 
 
+def test_channels_whose_sums_are_equal_are_undecided():
+    """A runtime adds up in another order for one row."""
+    witness = _witness_of("keras.Input([2], dtype='int32')", "layers.Embedding(4, 3)(v0)")
+    layer = witness.model.layers[1]
+    found = []
+    for mode, last in (("argmax", 3.0), ("argmax", 3.1), ("index", 3.0)):
+        layer.set_weights([np.array([[1, 3, last]] * 4, np.float32)])
+        feed = [np.array([[1, 2], [0, 0]])]
+        run = keras_trial._Run(None, witness, feed, {}, None, "float32", None, {})
+        target = types.SimpleNamespace(mode=mode, layer=layer.name, call=0)
+        found.append(run.is_undecided(types.SimpleNamespace(target=target)))
+    assert found == [True, False, False]
+
+
 def test_noise_moves_what_gates_have_shut_and_no_masked_step():
     code = "layers.SimpleRNN(3, return_sequences=True, zero_output_for_mask=True)"
     witness = _witness_of("keras.Input([4, 2])", f"{code}(layers.Masking(0.0)(v0))")
