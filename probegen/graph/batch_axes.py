@@ -200,7 +200,7 @@ class BatchAxes:
             shape = shape_of(result)
             if shape is None or not result.name:
                 continue
-            step = _Step(node, place, given, shape, self._size)
+            step = _Step(node, place, given, shape, self._size, self._outer)
             found = _by_rule(step)
             if found is not None and sum(SAMPLES in f for f in found) > 1:
                 step.joins, found = True, None  # samples against samples: no axis is the batch's
@@ -233,6 +233,7 @@ class _Step:
         given: the factors of its operands.
         shape: of the result.
         size: of the batch.
+        outer: the node of the graph itself that it is, or in whose branch or body it stands.
         joins: whether it makes numbers of several samples.
     """
 
@@ -241,6 +242,7 @@ class _Step:
     given: list[Factors | None]
     shape: tuple[Dim, ...]
     size: Dim
+    outer: ir.Node
     joins: bool = False
 
     @property
@@ -309,9 +311,14 @@ def _resized(step: _Step) -> Factors | None:
     source, before = step.first, _shape(step.node.inputs[0])
     if source is None or before is None or len(source) != len(step.shape):
         return None
-    if step.node.op_type == "Slice" and step.read(*(source[i] for i in _parts_alone(step.node))):
-        return None
-    kept = _untouched(step.node, len(step.shape))
+    if step.node.op_type == "Slice":
+        cuts = _cuts(step.node, len(source))
+        if step.read(*(source[i] for i, is_part in cuts.items() if is_part)):
+            return None
+        whole = {i for i, is_part in cuts.items() if is_part is False and SAMPLES in source[i]}
+        kept = set(range(len(source))) - set(cuts) | whole
+    else:
+        kept = _untouched(step.node, len(step.shape))
     found = []
     for i, (factors, a, b) in enumerate(zip(source, before, step.shape, strict=True)):
         if i in kept or (a == b and a is not None):
@@ -323,27 +330,40 @@ def _resized(step: _Step) -> Factors | None:
     return tuple(found)
 
 
-def _parts_alone(node: ir.Node) -> Sequence[int]:
-    """Returns the axes of which a part is taken that is always the same, or turned around."""
-    starts, ends = (constant_of(v) for v in node.inputs[1:3])
-    rank = len(dims_of(node.outputs[0]))
-    if starts is None:
-        return ()
+def _cuts(node: ir.Node, rank: int) -> dict[int, bool | None]:
+    """Returns the axes that a slice cuts: whether it takes the same part of any, None if unknown.
+
+    Ends that are computed are taken for those of the axis; so is its start where it is 0.
+    """
+    starts, ends = (_entries(v) for v in node.inputs[1:3])
     axes = whole_numbers(node, "", 3)
+    if starts is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+        return dict.fromkeys(range(rank))
     along = range(rank) if axes is None else [axis % rank for axis in axes]
-    far = [_FAR] * len(starts) if ends is None else ends  # an end is computed from sizes
-    each = zip(along, starts, far, strict=False)
-    return [axis for axis, start, end in each if start != 0 or end < _FAR]
+    far = ends or [None] * len(starts)
+    return {
+        axis: None if start is None else start != 0 or (end is not None and end < _FAR)
+        for axis, start, end in zip(along, starts, far, strict=False)
+    }
+
+
+def _entries(value: ir.Value | None) -> list[int | None] | None:
+    """Returns the entries of a vector as far as they are known; None where not even their count."""
+    constant = constant_of(value)
+    if constant is not None:
+        return [int(n) for n in constant.reshape(-1)]
+    node, shape = (None, None) if value is None else (value.producer(), shape_of(value))
+    if node is not None and node.op_type in ("Concat", "Cast"):
+        parts = [_entries(v) for v in node.inputs]
+        if None not in parts:
+            return [n for part in parts for n in part or ()]
+    return [None] * shape[0] if shape and isinstance(shape[0], int) else None
 
 
 def _untouched(node: ir.Node, rank: int) -> set[int]:
     """Returns the axes that an operator leaves alone, as far as its constants say."""
     constants = [constant_of(v) for v in node.inputs]
     every = set(range(rank))
-    if node.op_type == "Slice":
-        if len(constants) < 4 or node.inputs[3] is None:
-            return every - set(range(0 if constants[1] is None else constants[1].size))
-        return set() if constants[3] is None else every - {int(a) % rank for a in constants[3]}
     if node.op_type == "Pad" and len(constants) < 4 and constants[1] is not None:
         pads = constants[1].reshape(2, -1)
         return {i for i in every if pads.shape[1] == rank and not pads[:, i].any()}
@@ -480,7 +500,8 @@ def _gathered(step: _Step) -> Factors | None:
         return None
     axis = attribute(step.node, "axis", 0) % max(len(data), 1)
     if SAMPLES in data[axis]:
-        if data[axis] == (SAMPLES,):
+        # In a loop it may be the sample of its step.
+        if data[axis] == (SAMPLES,) and step.node.graph is step.outer.graph:
             step.read(data[axis])
         return None
     return (*data[:axis], *ids, *data[axis + 1 :])

@@ -229,6 +229,7 @@ g (float[batch, 6, 4] x, int64[batch, 5] ids) => (float[unknown] y)
  float[1, 8, 2] r4 = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, float[1, 6, 2] k2 = {1, 1,
  1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, int64[1] zero = {0}, int64[1] one = {1}, int64 first = {0},
  int64[1] far = {9223372036854775807}, int64[3] twice = {2, 1, 1},
+ int64[2] far2 = {1000000000, 1000000000},
  int64[2] starts = {0, 1000000000}, int64[2] ends = {1000000000, -1000000000},
  int64[2] axes = {0, 1}, int64[2] steps = {1, -1}, int64[2] flat = {-1, 4},
  int64[2] whole = {1, -1}, int64[3] apart = {-1, 6, 4}>
@@ -264,6 +265,13 @@ JOINED = {
     "a batch in another order": """m = ReduceMean <keepdims = 0> (x, one)
         best, order = TopK <axis = 1> (m, one)
         y = Gather <axis = 0> (m, order)""",
+    "behind a whole slice": """n = Shape <end = 1> (x)
+        s = Slice (x, zero, n, zero)
+        y = Softmax <axis = 0> (s)""",
+    "behind a slice of steps": """n = Shape <end = 1> (x)
+        a = Concat <axis = 0> (zero, n)
+        s = Slice (x, a, far2)
+        y = Softmax <axis = 0> (s)""",
     "the best of a batch": "y, order = TopK <axis = 0> (x, one)",
     "samples for steps": "all, y = LSTM <hidden_size = 2> (x, w4, r4)",
     "samples for positions": """t = Transpose <perm = [1, 2, 0]> (x)
@@ -309,6 +317,11 @@ APART = {
     "copies": "t = Tile (x, twice) y = Softmax <axis = 1> (t)",
     "steps": """t = Transpose <perm = [1, 0, 2]> (x)
         all, y = LSTM <hidden_size = 2> (t, w4, r4)""",
+    "the sample of a step": """n = Shape <end = 1> (x)
+        m = Squeeze (n)
+        y = Loop (m, , ) <body = each (int64 i, bool c) => (bool d, float[6, 4] f) {
+        d = Identity (c)
+        f = Gather (x, i) }>""",
     "each sample in a loop": """y = Scan <num_scan_inputs = 1, body = each (float[6, 4] e)
         => (float[6, 4] f) { f = Softmax <axis = 0> (e) }> (x)""",
     "what nothing reads": "m = ReduceMax (x) y = Relu (x)",
