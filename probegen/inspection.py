@@ -63,9 +63,9 @@ def inspect(
 
     Raises:
         SourceError: it is no model, or not built.
-        InstrumentError: it cannot be traced as a graph, or a target does not fit it.
+        InstrumentError: it cannot be traced as a graph, or no target fits it.
         SpecError: probes or sizes are malformed.
-        SelectionError: a probe's selector matches nothing.
+        SelectionError: no probe's selector matches anything; where others do, its row says so.
     """
     with stage("the model cannot be inspected", InstrumentError):
         source = open_source(model, inputs)

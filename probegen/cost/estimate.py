@@ -18,9 +18,11 @@ from probegen.cost.report import Cost, Costs, OutputCost
 from probegen.cost.time_model import seconds
 from probegen.errors import (
     ExportError,
+    InstrumentError,
     NotDifferentiableError,
     ProbegenError,
     Refusal,
+    SelectionError,
     SpecError,
     did_you_mean,
 )
@@ -49,7 +51,8 @@ def costs_of(
 
     Raises:
         SpecError: sizes do not fit the inputs.
-        ProbegenError: a probe is malformed or matches nothing, as `instrument` says it.
+        ProbegenError: a probe is malformed, or none of them finds anything, as `instrument` says
+            it.
     """
     plan, refused = _plan(source, probes)
     given = _sizes(plan.manifest.inputs, sizes or {})
@@ -71,17 +74,24 @@ def costs_of(
 
 
 def _plan(source: Source, probes: Sequence[Probe]) -> tuple[Plan, dict[int, ProbegenError]]:
-    """Returns the plan of all probes that have one, and why the others (by id) have none."""
+    """Returns the plan of all probes that have one, and why the others (by id) have none.
+
+    Raises:
+        SelectionError, InstrumentError: no probe finds anything; or together they do not go.
+    """
     try:
         return make_plan(source.view, probes), {}
-    except NotDifferentiableError:
-        refused: dict[int, ProbegenError] = {}
+    except (SelectionError, InstrumentError) as error:
+        found_first = error
+    refused: dict[int, ProbegenError] = {}
     for probe in probes:
         try:
             make_plan(source.view, [probe])
-        except NotDifferentiableError as error:
+        except (SelectionError, InstrumentError) as error:
             refused[id(probe)] = error
     allowed = [p for p in probes if id(p) not in refused]
+    if not allowed and not any(isinstance(e, NotDifferentiableError) for e in refused.values()):
+        raise found_first
     return make_plan(source.view, allowed), refused
 
 

@@ -61,6 +61,8 @@ class Cost:
 
     def row(self) -> tuple[str, ...]:
         """Returns the cells under `COST_COLUMNS`."""
+        if self.refused and not self.outputs:
+            return (self.name, "", "", "", "refused")
         shapes = format_shape(self.outputs[0].shape) if len(self.outputs) == 1 else ""
         return (
             self.name,

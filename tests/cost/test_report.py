@@ -14,7 +14,7 @@ import probegen as pg
 from probegen.cost.counts import constants, works
 from probegen.cost.outline import outline
 from probegen.cost.time_model import seconds
-from probegen.errors import InstrumentError, SpecError
+from probegen.errors import InstrumentError, SelectionError, SpecError
 from probegen.graph import tables
 from probegen.graph.core.placeholder_weights import PlaceholderTensor
 from probegen.sources import instrumented_program
@@ -292,6 +292,18 @@ def test_a_gradient_that_cannot_flow_is_told_beside_what_can():
     assert "slope" in obstacle.reason
     assert cost[1].refused == ()
     assert cost[1].multiply_adds == 4 * 3
+
+
+def test_a_probe_that_finds_no_layer_is_told_beside_those_that_do():
+    """The whole table ended there."""
+    lost = pg.GradCAM("nowhere")
+    cost = pg.inspect(vectors(), probes=[lost, pg.Saliency(target=9), pg.Saliency()]).cost
+    assert cost[0].row() == ("grad_cam", "", "", "", "refused")
+    assert "refused: grad_cam: no layer matches 'nowhere'" in str(cost)
+    assert "refused: saliency: " in str(cost)
+    assert (cost[2].refused, cost[2].multiply_adds) == ((), 5 * 3 + 5 * 7)
+    with pytest.raises(SelectionError, match="no layer matches 'nowhere'"):
+        pg.inspect(vectors(), probes=[lost])
 
 
 def test_what_no_artefact_could_hold_is_an_error():

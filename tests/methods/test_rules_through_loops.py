@@ -135,6 +135,20 @@ def test_an_open_length_is_as_steps_one_by_one(tmp_path):
         assert np.all(fixed[2] == 0)
 
 
+def test_a_convolutional_cell_whatever_else_is_asked_for(tmp_path):
+    """Its gates share a kernel, which each step took apart: there was no rule for what came out."""
+    found, x = [], models.images((3, 4, 2), count=2)
+    for steps, more in ((3, []), (None, [pg.States()])):
+        keras.utils.set_random_seed(8)
+        series, path = keras.Input((steps, 4, 2), name="series"), tmp_path / f"{steps}.onnx"
+        cell = layers.ConvLSTM1D(2, 2, bias_initializer="normal")
+        y = layers.Dense(2, name="scores")(layers.Flatten()(cell(series)))
+        pg.compile(keras.Model(series, y), [pg.LRP(target=1), *more], path, verify=bool(more))
+        found.append(runtime.load(path).run(x)["lrp/series"].array)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+    assert np.abs(found[0]).max() > 1e-3
+
+
 @pytest.mark.parametrize("probe", [pg.DeepLIFT(target=1), pg.LRP(target=1)])
 def test_branches_are_refused(tmp_path, probe):
     text = TEXT.replace("u = Relu (z)", BRANCH).replace("h = Identity (u)", "h = Neg (u)")

@@ -61,9 +61,10 @@ Pass = Callable[[ir.Model], None]
 
 #: What is done to a forward graph before it is differentiated, in this order.
 BEFORE: tuple[Pass, ...] = (
-    fold_weights,
-    join_slices,
     drop_fixed_states,
+    remove_unused_nodes,  # what handed these states on
+    fold_weights,  # bodies read their weights from outside now
+    join_slices,
     name_open_sizes,
     fix_reshape_targets,
     join_layer_normalisation,

@@ -146,7 +146,20 @@ def _probes(
         reason = f"one step of {whole}; probe that layer, or its states (wrt='states:{whole}')"
     else:
         reason = "runs inside a loop or branch: its values do not leave it"
+        around = _around(trace, call)
+        reason += f"; probe {around!r}, which holds it" if around else ""
     return probes, reason
+
+
+def _around(trace: Trace, call: LayerCall) -> str:
+    """Returns the path of the innermost layer around a call whose values can be seen."""
+    seen = {c.path for c in trace.calls if c.outputs and all(map(trace.visible, c.outputs))}
+    path = call.path
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        if path in seen:
+            return path
+    return ""
 
 
 def recurrences_at(trace: Trace, call: LayerCall) -> list[tuple[LayerCall, Recurrence]]:

@@ -16,15 +16,16 @@ from tests.models import images
 RNG = np.random.default_rng(4)
 
 
-def graph_of(nodes, **weights):
+def graph_of(text, **weights):
     """A model of nodes in ONNX's text form over the input `x`, with weights; shapes inferred."""
     proto = onnx.parser.parse_model(
         f"""<ir_version: 9, opset_import: ["" : 18]>
-        g (float[2, 3] x) => (float[2, 5] y) {{ {nodes} }}"""
+        g (float[2, 3] x) => (float[2, 5] y) {{ {text} }}"""
     )
     model = ir.serde.deserialize_model(proto)
     for name, array in weights.items():
-        value = next(v for n in model.graph for v in n.inputs if v is not None and v.name == name)
+        nodes = model.graph.all_nodes()
+        value = next(v for n in nodes for v in n.inputs if v is not None and v.name == name)
         value.const_value = ir.Tensor(array, name=name)
         value.shape, value.dtype = value.const_value.shape, value.const_value.dtype
         model.graph.register_initializer(value)
@@ -47,6 +48,24 @@ CASES = {
         "c = Cast<to=1>(w) t = Transpose<perm=[1, 0]>(c) y = MatMul(x, t)",
         {"w": W.astype(np.float16)},
         ["MatMul"],
+    ),
+    "a split": (
+        "a, b = Split<axis=0>(w, s) t = Transpose<perm=[1, 0]>(a) k = MatMul(x, t) "
+        "u = Transpose<perm=[1, 0]>(b) l = MatMul(x, u) y = Concat<axis=1>(k, l)",
+        {"w": W, "s": np.array([2, 3])},
+        ["MatMul", "MatMul", "Concat"],
+    ),
+    "two that make the same": (
+        "t = Transpose<perm=[1, 0]>(w) a = MatMul(x, t) u = Transpose<perm=[1, 0]>(w) "
+        "b = MatMul(x, u) y = Add(a, b)",
+        {"w": W},
+        ["MatMul", "MatMul", "Add"],
+    ),
+    "two that do not": (
+        "t = Transpose<perm=[1, 0]>(w) a = MatMul(x, t) r = Reshape(w, s) b = MatMul(x, r) "
+        "y = Add(a, b)",
+        {"w": W, "s": np.array([3, 5])},
+        ["Transpose", "MatMul", "Reshape", "MatMul", "Add"],
     ),
     "a number, which stays one": (
         "n = Squeeze(w, k) r = Range(z, n, o) s = ReduceSum(x, j) y = Mul(s, r)",
@@ -85,6 +104,26 @@ def test_folding(name):
     before = run(model, x)
     fold_weights(model)
     assert [n.op_type for n in model.graph] == left
+    np.testing.assert_array_equal(run(model, x), before)
+
+
+def test_in_the_body_of_a_loop():
+    nodes = """
+        z = MatMul (x, k)
+        y = Loop (n, go, z) <body = step (int64 i, bool on, float[2, 5] h)
+          => (bool on_next, float[2, 5] h_next) {
+          on_next = Identity (on)
+          left, right = Split <axis = 1> (w, s)
+          t = Transpose <perm = [1, 0]> (left)
+          a = MatMul (h, right)
+          h_next = MatMul (a, t) }>"""
+    weights = {"k": W.T, "n": np.array(2), "go": np.array(True), "s": np.array([3, 3])}
+    model = graph_of(nodes, **weights, w=RNG.standard_normal((5, 6)).astype(np.float32))
+    x = RNG.standard_normal((2, 3)).astype(np.float32)
+    before = run(model, x)
+    fold_weights(model)
+    kinds = [n.op_type for n in model.graph.all_nodes()]
+    assert kinds == ["MatMul", "Loop", "Identity", "MatMul", "MatMul"]
     np.testing.assert_array_equal(run(model, x), before)
 
 
