@@ -2,7 +2,8 @@
 
 Resizing is evaluated by onnxruntime, in float32: where a place falls on an element to rounding (7
 elements to 17), the reference evaluator takes a wrong neighbour. `GatherElements` is written here:
-that evaluator takes no axis counted from the end, and no indices of another size than the data.
+that evaluator takes no axis counted from the end, and no indices of another size than the data. So
+is `Pad`, of which it takes no widths below 0, which cut.
 """
 
 from __future__ import annotations
@@ -36,6 +37,29 @@ class GatherElements(OpRun):
         sizes = (None if i == along else n for i, n in enumerate(indices.shape))
         reached = data[tuple(slice(n) for n in sizes)]
         return (np.take_along_axis(reached, indices, along),)
+
+
+class Pad(OpRun):
+    """Cuts where a width is below 0, and then pads what is left."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        data: Array,
+        pads: Array,
+        constant_value: Array | None = None,
+        axes: Array | None = None,
+        mode: str = "constant",
+    ) -> tuple[Array]:
+        widths = np.zeros((data.ndim, 2), np.int64)
+        widths[slice(None) if axes is None else axes] = np.reshape(pads, (2, -1)).T
+        ends = np.asarray(data.shape) + np.minimum(widths[:, 1], 0)
+        starts = np.maximum(-widths[:, 0], 0)
+        left = data[tuple(slice(a, b) for a, b in zip(starts, ends, strict=True))]
+        filled = 0 if constant_value is None else np.asarray(constant_value).reshape(())
+        options = {"constant_values": filled} if mode == "constant" else {}
+        return (np.pad(left, np.maximum(widths, 0), mode, **options),)
 
 
 class NodeEvaluator:
@@ -86,7 +110,7 @@ class NodeEvaluator:
         opsets = [onnx.helper.make_opsetid("", self._opset)]
         model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         if not narrow:
-            return ReferenceEvaluator(model, new_ops=[GatherElements])
+            return ReferenceEvaluator(model, new_ops=[GatherElements, Pad])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         providers = ["CPUExecutionProvider"]

@@ -44,7 +44,7 @@ _QUANTISED = (
 )
 _PACKED = (
     "holds weights of a few bits in a form of its own. Compile the model as it was before its "
-    "weights were packed, or store them behind DequantizeLinear"
+    "weights were packed"
 )
 #: Operators of quantised models that compute with whole numbers.
 _WHOLE_NUMBERS = frozenset(

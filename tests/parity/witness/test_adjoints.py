@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from probegen.graph.core.elementwise import function_of_one
@@ -20,8 +21,11 @@ def numbers(*shape):
 
 
 AXES = np.array([1, 3], np.int64)
+STEPS = np.linspace(-1.3, 2.1, 30).reshape(2, 3, 5)
 #: Operator, attributes, inputs, positions whose gradient is checked.
 CASES = [
+    ("Pad", {"mode": "edge"}, [STEPS, np.array([0, -1, 2, 0, 1, -2])], (0,)),
+    ("Pad", {}, [STEPS, np.array([-1, 2]), np.array(0.5), np.array([-1])], (0,)),
     ("CastLike", {}, [numbers(2, 3), numbers(4)], (0, 1)),
     ("MatMul", {}, [numbers(2, 4, 3), numbers(3, 5)], (0, 1)),
     ("MatMul", {}, [numbers(3), numbers(2, 3, 4)], (0, 1)),
@@ -294,3 +298,18 @@ def test_of_equal_extrema_the_first_has_the_gradient():
     g = np.array([[1.0, 10.0, 100.0], [1e3, 1e4, 1e5]])
     np.testing.assert_array_equal(adjoint(step, [g], 0), [[1.0, 0.0, 1e5 + 100.0]])
     np.testing.assert_array_equal(adjoint(step, [g], 1), [[10.0], [1e4 + 1e3]])
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "wrap"])
+def test_widths_below_0_cut_before_the_rest_is_padded(mode):
+    """As `torch.nn.functional.pad` crops; onnxruntime has the same."""
+    text = f"""<ir_version: 9, opset_import: ["" : 19]>
+      g (double[2,3,5] x, int64[4] pads, double value, int64[2] axes) => (double[A,B,C] y)
+      {{ y = Pad<mode = "{mode}">(x, pads, value, axes) }}"""
+    model = onnx.parser.parse_model(text)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    feed = {"x": STEPS, "pads": np.array([-1, 1, 2, -1]), "value": np.array(0.5)}
+    feed["axes"] = np.array([2, 1])
+    (node,) = ir.from_proto(model).graph
+    (found,) = NodeEvaluator(19)(node, list(feed.values()))
+    np.testing.assert_array_equal(found, session.run(None, feed)[0])
