@@ -50,7 +50,7 @@ class Pad(OpRun):
         pads: Array,
         constant_value: Array | None = None,
         axes: Array | None = None,
-        mode: str = "constant",
+        mode: Any = "constant",
     ) -> tuple[Array]:
         widths = np.zeros((data.ndim, 2), np.int64)
         widths[slice(None) if axes is None else axes] = np.reshape(pads, (2, -1)).T
