@@ -168,15 +168,19 @@ def test_sizes_behind_resized_bytes_are_known(tmp_path: Path) -> None:
     assert "Range" not in operators
 
 
-def test_an_embedding_of_16_bits_adds_up_repeated_tokens(
+def test_an_embedding_of_16_bits_adds_up_repeated_tokens_and_masks_by_a_large_number(
     policy: Callable[[str], None], tmp_path: Path
 ) -> None:
+    """A query all of whose keys are masked weighs them alike: of `scores - 65504` nothing stays."""
     policy("mixed_float16")
     x = keras.Input((9,), dtype="int32", name="tokens")
     y = layers.Embedding(5, 6, name="embedding")(x)
     y = layers.Lambda(lambda v: tf.gather(v, [0, 8, 8, 3], axis=1))(y)
-    y = layers.Dense(3)(layers.Flatten()(layers.Activation("tanh")(y)))
-    exported = pg.compile(keras.Model(x, y), [pg.InputGradient()], tmp_path / "m.onnx")
+    y = layers.AdditiveAttention()([y, y], mask=[None, x[:, :4] > 3])
+    model = keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.Activation("tanh")(y))))
+    table = np.random.default_rng(0).normal(size=(5, 6))
+    model.get_layer("embedding").set_weights([table])
+    exported = pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx")
     assert next(p for n, p in exported.report.items() if "gradient" in n).l2_rel < 5e-3
 
 
