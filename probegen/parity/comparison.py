@@ -23,11 +23,12 @@ What each limit protects against:
 - **The floor**: below it a difference is rounding, whatever the relative figures say. An engine
   may answer 0 where another answers 1e-8. For gradients it is `FLOOR_UNITS` roundings of the
   ordinary samples' own size, or of score over input, which is what a gradient is where nothing
-  saturates. Where a method takes differences of scores (hiding what does not matter), it is
-  `SCORE_UNITS` roundings of the score for each element as well. For predictions it is one rounding
-  of the value 1 where the output is made by a function that computes near 1 (sigmoid, softmax,
-  softplus, 1 - x): runtimes are exact to that, not relative to a probability of 1e-5. Samples
-  whose reference is below it are counted.
+  saturates. Where a reference without its rounding is no more than that rounding, it is
+  `NOISE_FACTOR` times the rounding. Where a method takes differences of scores (hiding what does
+  not matter), it is `SCORE_UNITS` roundings of the score for each element as well. For predictions
+  it is one rounding of the value 1 where the output is made by a function that computes near 1
+  (sigmoid, softmax, softplus, 1 - x): runtimes are exact to that, not relative to a probability of
+  1e-5. Samples whose reference is below it are counted.
 - **Hard samples** (zeros, padding, ties, huge values) stand where functions have edges, and
   there the reference may jump. They are allowed what the reference itself moves by under
   rounding noise, without a cap, and such samples are counted as undetermined. What never
@@ -192,6 +193,7 @@ def judge(
     rows: Rows,
     moved: Any = 0.0,
     beside: Any = np.inf,
+    rounding: Any = np.nan,
     *,
     computed_in: str = "float64",
     floor: float = 0.0,
@@ -203,14 +205,16 @@ def judge(
         rows: the samples.
         moved: what the reference moves by under rounding noise, absolutely, for each sample.
         beside: what the artefact is off by from the nearest reference under noise, likewise.
+        rounding: what samples are rounded by whose reference is nothing else, NaN for others.
         computed_in: the coarsest element type on the way.
         floor: an absolute difference that is known to be rounding.
     """
+    rounding = np.broadcast_to(np.asarray(rounding, float), rows.norm.shape)
     moved = np.broadcast_to(np.asarray(moved, float), rows.norm.shape)
     beside = np.broadcast_to(np.asarray(beside, float), rows.norm.shape)
     if output.is_attribution:
-        return _judge_gradient(output, rows, moved, beside, computed_in, floor)
-    return _judge_values(output, rows, moved, computed_in, floor)
+        return _judge_gradient(output, rows, moved, beside, rounding, computed_in, floor)
+    return _judge_values(output, rows, moved, rounding, computed_in, floor)
 
 
 def base_limit(output: OutputSpec, computed_in: str) -> float:
@@ -222,13 +226,14 @@ def base_limit(output: OutputSpec, computed_in: str) -> float:
 
 
 def _judge_values(
-    output: OutputSpec, rows: Rows, moved: Array, computed_in: str, floor: float
+    output: OutputSpec, rows: Rows, moved: Array, rounding: Array, computed_in: str, floor: float
 ) -> Parity:
     limit = base_limit(output, computed_in)
     floor = floor if limit else 0.0
+    floors = _floors(rows, floor, rounding)
     ordinary = ~rows.hard if not rows.hard.all() else np.ones_like(rows.hard)
     scale = _scale(rows, ordinary)
-    strict = limit * scale + floor
+    strict = limit * scale + floors
     allowed = np.where(rows.hard, np.maximum(strict, NOISE_FACTOR * moved), strict)
     right = np.isfinite(rows.difference) & (rows.difference <= allowed)
     relative = _relative(rows.difference, scale)
@@ -238,14 +243,14 @@ def _judge_values(
         max_abs=float(rows.difference.max(initial=0.0)),
         max_rel=float(relative.max(initial=0.0)),
         l2_rel=_median(_relative(rows.distance, rows.norm)[ordinary]),
-        cosine=float(_cosines(rows, floor).min(initial=1.0)),
+        cosine=float(_cosines(rows, floors).min(initial=1.0)),
         limit=limit,
         passed=bool(right.all()),
         worst=float(relative[at]) if len(relative) else 0.0,
         worst_limit=limit,
         floor=floor,
         non_finite=int(rows.non_finite.sum()),
-        below_floor=int((rows.largest <= floor).sum()) if floor else 0,
+        below_floor=int(((rows.largest <= floors) & (floors > 0)).sum()),
         undetermined=int((rows.hard & (NOISE_FACTOR * moved > scale)).sum()),
         sample=rows.labels[at] if rows.labels else "",
         witness=SOURCE_MODEL,
@@ -253,7 +258,13 @@ def _judge_values(
 
 
 def _judge_gradient(
-    output: OutputSpec, rows: Rows, moved: Array, beside: Array, computed_in: str, floor: float
+    output: OutputSpec,
+    rows: Rows,
+    moved: Array,
+    beside: Array,
+    rounding: Array,
+    computed_in: str,
+    floor: float,
 ) -> Parity:
     limit = base_limit(output, computed_in)
     ordinary = ~rows.hard if not rows.hard.all() else np.ones_like(rows.hard)
@@ -264,19 +275,20 @@ def _judge_gradient(
     )
     own_size = _median(rows.norm[ordinary])
     floor = max(floor, FLOOR_UNITS * ROUNDING[coarser] * own_size)
+    floors = _floors(rows, floor, rounding)
     slack = NOISE_FACTOR * moved
     capped = np.where(rows.hard, slack, np.minimum(slack, WORST_CAP * rows.norm))
     strict = WORST_FACTOR * limit * rows.norm
-    allowed = np.maximum(strict, capped) + floor
+    allowed = np.maximum(strict, capped) + floors
     finite = np.isfinite(rows.distance)
-    tipped = finite & (beside <= strict + floor) & (rows.distance > strict + floor)
+    tipped = finite & (beside <= strict + floors) & (rows.distance > strict + floors)
     near = finite & (rows.distance <= allowed) | tipped
     gross = np.where(tipped, np.maximum(slack, rows.distance), slack) > WORST_CAP * rows.norm
     undetermined = finite & (tipped | rows.hard) & gross
-    cosines = np.where(undetermined, 1.0, _cosines(rows, floor))
+    cosines = np.where(undetermined, 1.0, _cosines(rows, floors))
     relative = _relative(rows.distance, np.maximum(rows.norm, own_size * ROUNDING[coarser]))
     off = np.where(tipped, np.minimum(beside, rows.distance), rows.distance)
-    beyond = _relative(np.maximum(off - floor, 0.0), rows.norm)
+    beyond = _relative(np.maximum(off - floors, 0.0), rows.norm)
     median_limit = max(limit, min(_median(_relative(slack, rows.norm)[ordinary]), NOISE_CAP))
     right = near & (cosines >= MIN_COSINE)
     at = _worst(rows.distance, allowed, right)
@@ -293,7 +305,7 @@ def _judge_gradient(
         worst_limit=float(_relative(allowed, rows.norm)[at]) if len(relative) else limit,
         floor=floor,
         non_finite=int(rows.non_finite.sum()),
-        below_floor=int((rows.norm <= floor).sum()),
+        below_floor=int((rows.norm <= floors).sum()),
         undetermined=int(undetermined.sum()),
         sample=rows.labels[at] if rows.labels else "",
         witness=GRADIENTS,
@@ -335,7 +347,21 @@ def _relative(difference: Any, size: Any) -> Any:
     return np.where(size > 0, difference / np.where(size > 0, size, 1.0), difference)
 
 
-def _cosines(rows: Rows, floor: float) -> Array:
+def _floors(rows: Rows, floor: float, rounding: Array) -> Array:
+    """Returns the floor of each sample: more where the reference is nothing but its rounding.
+
+    Where it is nothing else in most of the ordinary samples, the rounding of one tells that of the
+    others.
+    """
+    alone = np.isfinite(rounding)
+    ordinary = ~rows.hard if not rows.hard.all() else np.ones_like(rows.hard)
+    most = 2 * (alone & ordinary).sum() > ordinary.sum()
+    common = _median(rounding[alone & ordinary]) if most else 0.0
+    own = NOISE_FACTOR * np.maximum(np.where(alone, rounding, 0.0), common)
+    return np.where(alone, np.maximum(floor, own), floor)
+
+
+def _cosines(rows: Rows, floor: Array) -> Array:
     """Returns each sample's cosine; 1 where there is no difference, or none beyond rounding."""
     norms = rows.norm * rows.got_norm
     cosines = rows.dot / np.where(norms > 0, norms, 1.0)

@@ -46,7 +46,7 @@ from probegen.parity.comparison import (
 )
 from probegen.parity.completeness import rounding_of_sum, size_name
 from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
-from probegen.parity.noise import NOISE, SIGNS, Moved, moved, noisy_feeds, off_range
+from probegen.parity.noise import NOISE, SIGNS, Moved, moved, noisy_feeds, off_range, rounded
 from probegen.parity.report import DIFFERENCES, IN_PLACE, SCORES, SOURCE_MODEL, Parity
 from probegen.parity.samples import Batch
 from probegen.plan.plan import (
@@ -459,7 +459,7 @@ class Comparison:
     def _judged(
         self, output: OutputSpec, noise: Sequence[Mapping[str, Moved]] | None = None
     ) -> Parity:
-        parts, by, beside = [], [], []
+        parts, by, beside, rounding = [], [], [], []
         calls = [*self.calls, *(self.predicted if output.kind == PREDICTION else ())]
         starts = [self._start(call, output) for call in calls]
         for i, (call, start) in enumerate(zip(calls, starts, strict=True)):
@@ -483,11 +483,13 @@ class Comparison:
                 np.zeros(len(rows.norm)) if known is None else self._moves(output, call, known)
             )
             beside.append(np.full(len(rows.norm), np.inf) if known is None else known.beside)
+            rounding.append(np.full(len(rows.norm), np.nan) if known is None else known.rounding)
         figures = judge(
             output,
             Rows.joined(parts),
             np.concatenate(by),
             np.concatenate(beside),
+            np.concatenate(rounding),
             computed_in=self.reference.computed_in,
             floor=self._floor(output, starts, in_doubt=noise is not None),
         )
@@ -581,12 +583,20 @@ class Comparison:
     def _with_rounding(
         self, call: Call, outputs: Sequence[OutputSpec], known: Mapping[str, Moved]
     ) -> dict[str, Moved]:
-        """Returns what outputs move by under noise, or where all is computed in float64."""
-        exact = self.reference.in_double(call.batch.feed, call.target)
+        """Returns what outputs of a call move by under noise, or without their rounding.
+
+        Where the model predicts something else without it, it is at another place: nothing is
+        taken for rounding alone then.
+        """
+        exact = self.reference.without_rounding(call.batch.feed, call.target)
+        limit = GRADIENT_FACTOR * TOLERANCES[self.reference.computed_in]
+        told = {o.name for o in self.described.predictions} <= set(exact)
+        apart = rounded if told and self._is_predicted(call, exact, limit) else moved
         joined = dict(known)
         for o in outputs:
             if o.name in exact and o.kind != CLASSES:
-                joined[o.name] = known[o.name].joined(self._apart(call, o, [exact]))
+                without = apart(o, *self._arrays(call, o, [exact]))
+                joined[o.name] = known[o.name].joined(without)
         return joined
 
     def _start(self, call: Call, output: OutputSpec) -> Start:
@@ -628,7 +638,7 @@ class Comparison:
             unit = ROUNDING["float64" if output.dtype == "float64" else "float32"]
             return unit * self.reference.computed_near(output.name)
         unit = max(ROUNDING.get(d, 0.0) for d in (output.dtype, self.reference.computed_in))
-        sizes = [s for call in self.calls for s in self._natural_sizes(output, call)]
+        sizes = [s for call in self.calls for s in self._natural_sizes(output, call, in_doubt)]
         beside = unit * max((start.size for start in starts), default=0.0)
         if self._witnesses.get(output.name) == SCORES:
             # Each element is made of differences of scores, and rounded as these are.
@@ -677,15 +687,19 @@ class Comparison:
         told = [float(terms[i]) for i in call.batch.ordinary]
         return [max(a, b) for a, b in zip(told, known or told, strict=True)]
 
-    def _natural_sizes(self, output: OutputSpec, call: Call) -> list[float]:
-        """Returns score over input for each ordinary sample: a gradient's size, unsaturated."""
+    def _natural_sizes(self, output: OutputSpec, call: Call, in_doubt: bool) -> list[float]:
+        """Returns score over input for each ordinary sample: a gradient's size, unsaturated.
+
+        What a layer gives is no prediction: in doubt the model is asked for it.
+        """
         fed = call.batch.feed.get(output.input or "")
         if fed is not None:
             axes = next(i.axes for i in self.described.inputs if i.name == output.input)
             fed = rows_first(fed, axes, call.batch.size)
         root = _root_of_elements(output, call)
+        scores = self._scores(output, call) or self._sizes_of_scores(output, call, in_doubt)
         found = []
-        for i, score in zip(call.batch.ordinary, self._scores(output, call), strict=False):
+        for i, score in zip(call.batch.ordinary, scores, strict=False):
             size = root
             if output.unit.endswith(SCORE_PER_INPUT) and fed is not None and floating(fed):
                 size = float(np.linalg.norm(fed[i].astype(np.float64)))

@@ -3,7 +3,8 @@
 Noise comes in pairs of opposite signs: where a gate stands within rounding of its edge, one of
 the two tips it. On ids, texts and coarse inputs there is none: it goes where the model makes
 floating numbers of them (`sources.base.Noise`). What it does not show is what a model rounds by
-itself, whatever it is fed: that is what the reference differs by from the same in float64.
+itself, whatever it is fed: that is what the reference differs by from the same without rounding
+(`Reference.without_rounding`).
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ class Moved:
     """What one output moves by under noise, sample by sample.
 
     Attributes:
-        by: largest (for gradients Euclidean) absolute change of each sample, under noise or where
-            all is computed in float64.
+        by: largest (for gradients Euclidean) absolute change of each sample, under noise or
+            without its rounding.
         beside: what the artefact's answer is off by, measured in the same way, from the nearest
             answer under noise: small where noise tips the very gates that rounding tipped.
         unsettled: elements that are not finite, but are under noise.
+        rounding: what a sample is rounded by whose reference is nothing but that; NaN for others,
+            and where it is not known.
     """
 
     by: Array
     beside: Array
     unsettled: npt.NDArray[np.bool_]
+    rounding: Array
 
     def with_nearer(self, beside: Array) -> Moved:
         """Returns it with a further figure of what the artefact is off by from other answers."""
@@ -51,6 +55,7 @@ class Moved:
             np.maximum(self.by, other.by),
             np.minimum(self.beside, other.beside),
             self.unsettled | other.unsettled,
+            np.fmax(self.rounding, other.rounding),
         )
 
 
@@ -89,17 +94,29 @@ def noisy_feeds(
 def moved(output: OutputSpec, expected: Array, got: Array, noisy: Sequence[Array]) -> Moved:
     """Returns how far an output's reference moves in any of the answers under noise."""
     count = len(expected) if expected.ndim else 1
-    by, beside = np.zeros(count), np.full(count, np.inf)
+    by, beside, none = np.zeros(count), np.full(count, np.inf), np.full(count, np.nan)
     unsettled = np.zeros(expected.shape, bool)
     if expected.dtype.kind in "OSU" or not expected.ndim or got.shape != expected.shape:
-        return Moved(by, beside, unsettled)
+        return Moved(by, beside, unsettled, none)
     right = expected.astype(np.float64)
     for answer in noisy:
         value = answer.astype(np.float64)
         unsettled |= ~np.isfinite(right) & np.isfinite(value)
         by = np.maximum(by, _apart(output, value, right))
         beside = np.minimum(beside, _apart(output, got.astype(np.float64), value))
-    return Moved(by, beside, unsettled)
+    return Moved(by, beside, unsettled, none)
+
+
+def rounded(output: OutputSpec, expected: Array, got: Array, noisy: Sequence[Array]) -> Moved:
+    """Returns how far an output's reference is from the one answer without its rounding.
+
+    Where that is as much as what is left, the reference is nothing but rounding.
+    """
+    found, (exact,) = moved(output, expected, got, noisy), noisy
+    if exact.dtype.kind not in "fV" or exact.shape != expected.shape or not exact.ndim:
+        return found
+    left = _apart(output, np.zeros(exact.shape), exact.astype(np.float64))
+    return dataclasses.replace(found, rounding=np.where(left <= found.by, found.by, np.nan))
 
 
 def _apart(output: OutputSpec, a: Array, b: Array) -> Array:

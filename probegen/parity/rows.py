@@ -86,9 +86,9 @@ class RowsReference(WrappedReference):
         """Returns all outputs of the plan."""
         return self.arranged(self._inner.explanations(feed, target, noise), self.rows(feed))
 
-    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
-        """Returns those outputs that can be computed in float64."""
-        return self.arranged(self._inner.in_double(feed, target), self.rows(feed))
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns outputs without their rounding."""
+        return self.arranged(self._inner.without_rounding(feed, target), self.rows(feed))
 
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]

@@ -121,11 +121,13 @@ class Reference(Protocol):
             VerificationError: they cannot be computed for these inputs.
         """
 
-    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
-        """Returns those outputs that can be computed in float64 as `explanations` are in float32.
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns those outputs of which it can be told what they are without their rounding.
 
-        What the two differ by is the rounding of the reference, wherever it arises. None of a
-        model that computes in another type.
+        They are computed in float64 as `explanations` are in fewer bits: what the two differ by is
+        the rounding of the reference, wherever it arises. Of a model that computes in float64 each
+        number is as near to 0 as its rounding lets it be, which is less than that of the same in
+        float32 by as much as one unit in the last place is less.
         """
 
     def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -211,9 +213,9 @@ class WrappedReference:
         """Returns all outputs of the plan."""
         return self._inner.explanations(feed, target, noise)
 
-    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
-        """Returns those outputs that can be computed in float64."""
-        return self._inner.in_double(feed, target)
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns outputs without their rounding."""
+        return self._inner.without_rounding(feed, target)
 
     def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns what the model itself is fed."""

@@ -334,9 +334,9 @@ class PreprocessedReference(WrappedReference):
         """Returns all outputs of the plan."""
         return self._inner.explanations(self._source.fed(feed), target, noise)
 
-    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
         """Returns those outputs that can be computed in float64."""
-        return self._inner.in_double(self._source.fed(feed), target)
+        return self._inner.without_rounding(self._source.fed(feed), target)
 
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]

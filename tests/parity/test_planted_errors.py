@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from probegen.artefact.manifest import OutputSpec
-from probegen.parity.comparison import compare
+from probegen.parity.comparison import compare, judge, measure_rows
 from probegen.parity.noise import moved, noisy_feeds
 
 SHAPE, HIDDEN, GROUP, CLASSES = (7, 5, 3), 48, 4, 4
@@ -160,6 +160,30 @@ def test_gradients_that_are_rounding_alone_agree():
         assert (found.below_floor, found.cosine) == (1, pytest.approx(1))
         assert compare(spec("input_gradient"), expected, got).passed
         assert not compare(spec("input_gradient"), 1e3 * got, expected).passed
+
+
+@pytest.mark.parametrize("kind", ["input_gradient", "activation"])
+def test_what_is_0_but_for_rounding_agrees_as_rounding_does(kind):
+    """The reference is rounded by 1e-7 there, which may be all that it says."""
+    rng = np.random.default_rng(0)
+    expected, got = (1e-7 * rng.standard_normal((6, *SHAPE)) for _ in range(2))
+    output, apart = spec(kind), expected.reshape(6, -1)
+    rounding = np.linalg.norm(apart, axis=1) if output.is_attribution else np.abs(apart).max(1)
+
+    def found(got, expected, rounding, **options):
+        rows = measure_rows(output, got, expected)
+        return judge(output, rows, rounding=rounding, computed_in="float32", **options)
+
+    assert not found(got, expected, np.nan).passed
+    assert found(got, expected, rounding).passed
+    assert found(got, expected, rounding).below_floor == 6
+    assert not found(10 * got, expected, rounding).passed
+    lucky = np.where(np.arange(6) == 2, 0, rounding)  # what the others are rounded by tells it
+    expected[2] = 0
+    assert found(got, expected, lucky).passed
+    # A sample that is more than its rounding is held to what it was.
+    expected[4], got[4] = 1.0, 1.01
+    assert not found(got, expected, np.where(np.arange(6) == 4, np.nan, lucky)).passed
 
 
 def test_rare_events_agree_to_one_rounding_of_1():

@@ -39,7 +39,7 @@ _SMALL = 1500
 #: Numbers that the reference evaluator may look at to resize the unit vectors of one axis.
 _MOST_RESIZED = 500_000
 #: What the reference evaluator computes in 32 bits, whatever it is given.
-_INEXACT = frozenset({"Erf", "Gelu"})
+_INEXACT = frozenset({"Gelu"})
 #: How far, in steps of a quantisation, half a step of it may be rounded.
 _HALF_ROUNDED = 5e-4
 #: The step of differences in float64, relative to what is moved.
@@ -190,15 +190,19 @@ _ELEMENTWISE = frozenset(
 
 
 #: Slopes of functions that are defined on one side of a number, or bend without bound beside it:
-#: a step across it, or as long as what is left to it, tells nothing.
+#: a step across it, or as long as what is left to it, tells nothing. And of those that run to 1:
+#: what a step changes there is less than a rounding of 1.
 _SLOPES: Mapping[str, Callable[[Array], Array]] = {
     "Acos": lambda x: -1 / np.sqrt(1 - x * x),
     "Acosh": lambda x: 1 / np.sqrt(x * x - 1),
     "Asin": lambda x: 1 / np.sqrt(1 - x * x),
     "Atanh": lambda x: 1 / (1 - x * x),
+    "Erf": lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x),
     "Log": lambda x: 1 / x,
     "Reciprocal": lambda x: -1 / (x * x),
+    "Sigmoid": lambda x: 0.25 / np.cosh(x / 2) ** 2,
     "Sqrt": lambda x: 0.5 / np.sqrt(x),
+    "Tanh": lambda x: 1 / np.cosh(x) ** 2,
 }
 
 

@@ -31,7 +31,7 @@ from probegen.sources.keras.attention import in_one_order
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.first_floats import BLENDING
 from probegen.sources.keras.forward import run_forward
-from probegen.sources.keras.in_double import in_double
+from probegen.sources.keras.in_double import in_double, rounding_in_double
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.precision import FINE, current
@@ -45,6 +45,8 @@ from probegen.stages import one_line
 
 Array = npt.NDArray[Any]
 
+#: How many times what a computation was seen to round another may round.
+_MOST_ROUNDED = 3.0
 #: Functions that compute near 1, whatever small number comes out.
 _NEAR_ONE = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "Softplus", "Log1p", "Expm1"})
 #: Functions that run to 1 and are exact to some roundings of it there, which shows once something
@@ -181,16 +183,17 @@ class KerasReference:
             **self._by_scores(feed, target, self._moving(moved)),
         }
 
-    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
-        """Returns those outputs that TensorFlow can compute in float64 as it does in float32."""
-        if self.computed_in != "float32":
-            return {}
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns outputs in float64; those of a float64 model as near to 0 as rounding lets be."""
         given = {**feed, TARGET_INPUT: target}
         asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
+        flat = [*self._source.tensors(feed), *asked]
         try:
             with unchanged(self._source.model):
-                found = self._in_double(*self._source.tensors(feed), *asked)
-            found = {name: np.asarray(value) for name, value in found.items()}
+                if self.computed_in == "float64":
+                    known, rounding = run_as_traced(self._traced[0], *flat), self._rounding(*flat)
+                    return {n: _least(np.asarray(known[n]), rounding[n]) for n in known}
+                found = {n: np.asarray(v) for n, v in self._in_double(*flat).items()}
             if any(o.moves for group in self._asked.groups for o in group.outputs):
                 found.update(self._by_scores(feed, target, self._moved_in_double))
         except Exception:  # a witness that cannot be heard proves nothing
@@ -200,6 +203,10 @@ class KerasReference:
     @functools.cached_property
     def _in_double(self) -> Any:
         return in_double(self._traced[0])
+
+    @functools.cached_property
+    def _rounding(self) -> Any:
+        return rounding_in_double(self._traced[0])
 
     @functools.cached_property
     def _moved_in_double(self) -> Any:
@@ -542,6 +549,14 @@ def _computed_near(tensor: Any, depth: int) -> float:
         elif constants[0] is None and known and known[0]:
             size = sizes[0] / known[0]
     return size
+
+
+def _least(values: Array, rounding: Array) -> Array:
+    """Returns numbers as near to 0 as their rounding lets them be; all but floating ones as is."""
+    if values.dtype.kind != "f":
+        return values
+    least: Array = np.sign(values) * np.maximum(np.abs(values) - _MOST_ROUNDED * rounding, 0)
+    return least
 
 
 def _apart(one: Array, other: Array) -> float:

@@ -138,7 +138,7 @@ class OnnxReference:
             found.update(made)
         return {o.name: found[o.name] for o in self.plan.manifest.outputs}
 
-    def in_double(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
         """Returns nothing: the artefact's own rules, in onnxruntime as well, would compute it."""
         del feed, target
         return {}

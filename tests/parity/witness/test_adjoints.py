@@ -69,7 +69,7 @@ CASES = [
     ("Div", {}, [numbers(2, 3), numbers(2, 1) + 4], (0, 1)),
     ("Max", {}, [numbers(2, 3), numbers(3)], (0, 1)),
     ("Pow", {}, [numbers(2, 3) ** 2 + 1, numbers(3)], (0, 1)),
-    ("Erf", {}, [numbers(2, 3)], (0,)),
+    *((operator, {}, [numbers(2, 3)], (0,)) for operator in ("Erf", "Sigmoid", "Tanh")),
     ("LeakyRelu", {"alpha": 0.3}, [numbers(2, 3)], (0,)),
     ("Transpose", {"perm": [2, 0, 1]}, [numbers(2, 3, 4)], (0,)),
     ("Concat", {"axis": 1}, [numbers(2, 3), numbers(2, 4)], (0, 1)),
@@ -176,6 +176,20 @@ def test_where_kinks_of_nodes_cancel_out_the_slope_is_that_of_the_nodes():
     share = 1 / (1 + np.exp(-0.7))
     found = _slopes_of(text, [0.0, 1.0])
     np.testing.assert_allclose(found, [1.0, share + 0.3 * (1 - share)], rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("operator", "slope"),
+    [
+        ("Tanh", 4 * np.exp(-20.0)),
+        ("Sigmoid", np.exp(-10.0)),
+        ("Erf", 2 * np.exp(-100) / np.pi**0.5),
+    ],
+)
+def test_slopes_of_what_is_next_to_1_are_not_rounded_to_those_of_1(operator, slope):
+    x = np.array([[10.0]])
+    step = Step(node_of(operator, {}, [x]), [x], [np.ones_like(x)], NodeEvaluator(18))
+    np.testing.assert_allclose(adjoint(step, [np.ones_like(x)], 0), slope, rtol=1e-4)
 
 
 def test_the_slope_of_a_cube_at_0_is_0():

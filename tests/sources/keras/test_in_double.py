@@ -38,7 +38,7 @@ def test_all_outputs_are_those_of_a_model_of_twice_the_length(alone: keras.Model
     x = np.float32([[[142.1], [-7.3], [26.1]], [[0.1], [-0.2], [64.9]]])
     told = reference(alone, pg.InputGradient(target=(1, 0)))
     rounded = told.explanations({"x": x}, None)
-    exact = told.in_double({"x": x}, None)
+    exact = told.without_rounding({"x": x}, None)
     assert set(rounded) <= set(exact)
     assert np.abs(rounded["norm"] - np.float32(BETA)).max() > 1e-5  # else there is nothing to try
     np.testing.assert_allclose(exact["norm"], np.float32(BETA), atol=1e-10)
@@ -61,7 +61,7 @@ def test_loops_variables_and_scores_of_hidden_parts_are_in_double_too() -> None:
             right = reference(twin, *probes).explanations({"x": fed.astype(np.float64)}, None)
         finally:
             keras.config.set_floatx("float32")
-    exact = reference(model, *probes).in_double({"x": fed}, None)
+    exact = reference(model, *probes).without_rounding({"x": fed}, None)
     for name in ("y", "input_gradient/x", "occlusion/x"):
         np.testing.assert_allclose(exact[name], right[name], rtol=1e-6, atol=1e-9, err_msg=name)
     assert exact["y"].dtype == np.float64
@@ -77,15 +77,63 @@ def _doubled(config: Any) -> Any:
     return "float64" if config == "float32" else config
 
 
-@pytest.mark.parametrize("kind", ["float16", "resized"])
-def test_nothing_is_said_where_there_is_no_form_in_double(kind: str) -> None:
+def test_nothing_is_said_where_there_is_no_form_in_double() -> None:
+    """Of a blend that takes its scale in float32 alone."""
     x = keras.Input((4, 3, 2), name="x")
-    if kind == "float16":
-        y = layers.Activation("tanh", dtype="float16")(x)
-    else:  # whose result is float32 whatever it gets
-        y = layers.UpSampling2D(2, interpolation="bilinear")(x)
-    told = reference(keras.Model(x, y))
-    assert told.in_double({"x": np.ones((2, 4, 3, 2), np.float32)}, None) == {}
+    model = keras.Model(x, layers.UpSampling2D(2, interpolation="lanczos3")(x))
+    assert reference(model).without_rounding({"x": np.ones((2, 4, 3, 2), np.float32)}, None) == {}
+
+
+def test_what_blends_in_float32_goes_on_in_double() -> None:
+    x = keras.Input((4, 3, 1), name="x")
+    blended = layers.UpSampling2D((2, 1), interpolation="bilinear")(x)
+    model = keras.Model(x, keras.ops.tanh(layers.Flatten()(blended)))
+    told = reference(model, pg.InputGradient(target=5))
+    fed = {"x": np.random.default_rng(0).normal(size=(2, 4, 3, 1)).astype(np.float32)}
+    exact, rounded = told.without_rounding(fed, None), told.explanations(fed, None)
+    (name,) = (n for n in exact if n not in ("input_gradient/x",) and exact[n].shape == (2, 24))
+    assert exact[name].dtype == np.float64
+    for each in (name, "input_gradient/x"):
+        np.testing.assert_allclose(exact[each], rounded[each], rtol=1e-5, atol=1e-7)
+
+
+def test_what_a_model_rounds_to_16_bits_is_rounded_so_in_double() -> None:
+    """Inputs and weights are those of 16 bits, what is calculated with them is not rounded."""
+    x = keras.Input((5,), name="x")
+    model = keras.Model(x, layers.Dense(3, activation="tanh", dtype="mixed_float16", name="y")(x))
+    told = reference(model, pg.InputGradient(target=1), pg.Occlusion(window=1, target=1))
+    fed = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    exact = told.without_rounding({"x": fed}, None)
+    kernel, bias = (w.astype(np.float16).astype(np.float64) for w in model.get_weights())
+    before = fed.astype(np.float16).astype(np.float64) @ kernel + bias
+    np.testing.assert_allclose(exact["y"], np.tanh(before), rtol=1e-12)
+    slope = 1 / np.cosh(before[:, 1:2]) ** 2
+    # The gradient is cast to the type of the input, as the model casts the input: to 16 bits.
+    np.testing.assert_allclose(exact["input_gradient/x"], slope * kernel[:, 1], rtol=1e-3)
+    assert exact["occlusion/x"].shape == (4, 5)
+
+
+def test_what_is_rounding_alone_in_float64_may_be_nothing() -> None:
+    """A matrix and its inverse leave of a vector less itself what they round."""
+    keras.config.set_dtype_policy("float64")
+    try:
+        x = keras.Input((7,), name="x", dtype="float64")
+        there, back = (layers.Dense(7, use_bias=False) for _ in range(2))
+        rest = layers.Subtract(name="rest")([back(there(x)), x])
+        model = keras.Model(x, [rest, layers.Dense(2, name="y")(x)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    matrix = np.random.default_rng(1).normal(size=(7, 7))
+    there.set_weights([matrix])
+    back.set_weights([np.linalg.inv(matrix)])
+    told = reference(model, pg.InputGradient(output=0, target=2), pg.Saliency(output=1, target=0))
+    fed = {"x": np.random.default_rng(0).normal(size=(4, 7))}
+    least, known = told.without_rounding(fed, None), told.explanations(fed, None)
+    for name in ("rest", "input_gradient/x"):
+        assert 0 < np.abs(known[name]).max() < 1e-13
+        assert np.linalg.norm(least[name]) < 0.3 * np.linalg.norm(known[name])
+    for name in ("y", "saliency/x"):
+        np.testing.assert_allclose(least[name], known[name], rtol=1e-12)
 
 
 def test_what_is_nearer_to_the_truth_than_the_model_is_certified(
