@@ -52,7 +52,8 @@ def node_that_joins(
     """Returns the first node that makes one number of several samples, on the way to some values.
 
     None where there is none, as far as can be told. Whole numbers do not count: the longest of the
-    texts of a batch is what masks are as long as.
+    texts of a batch is what masks are as long as. Where they are counted one after the other they
+    do: which of all tokens an expert has room for depends on those before.
 
     Args:
         graph: its nodes are in order, its shapes inferred.
@@ -257,9 +258,15 @@ class _Step:
         return found
 
     def counts(self) -> bool:
-        """Tells whether samples are read that hold numbers of their own, not masks."""
+        """Tells whether samples are read that hold numbers of their own, not masks.
+
+        Or that are counted one after the other: how many were before tells one from the next.
+        """
+        one_by_one = self.node.op_type == "CumSum"
         pairs = zip(self.node.inputs, self.given, strict=True)
-        return any(v is not None and _has_samples(f) and _counts(v) for v, f in pairs)
+        return any(
+            v is not None and _has_samples(f) and (one_by_one or _counts(v)) for v, f in pairs
+        )
 
 
 #: Returns the factors of a result, None where they are not known.

@@ -94,7 +94,8 @@ class Occlusion(OfInputsByScores):
             if known is not None and size > known:
                 raise InstrumentError(
                     f"window={self.window} is larger than {name!r}, whose axis {axes[i]!r} has "
-                    f"{known} entries; give a window of at most that size."
+                    f"{known} entries; give a window of at most that size, or name the other "
+                    "inputs in wrt=."
                 )
 
     def _windows(self, axes: int) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from probegen.plan.making import make_plan
 from probegen.plan.plan import Plan
 from probegen.sources.base import Program, Reference
 from probegen.sources.mixed_samples import (
+    EACH_BY_ITSELF,
     explained_predictions,
     mixing_by_size,
     mixing_of_samples,
@@ -39,6 +40,10 @@ _SEVERAL = 2
 #: How many copies of a sample are predicted at once beside one alone, where a sample has no more
 #: numbers than that.
 _MANY, _FEW_NUMBERS = 17, 2**14
+#: How far explanations of samples are apart, of the longer, alone and among copies of themselves,
+#: before the number of samples is said to move them: above what rounding, which is another in
+#: batches of other sizes, does to all of a few samples by tipping gates.
+_APART = 0.05
 _BESIDE_OTHERS = (
     "It does so beside samples of another kind: silence, or what is a hundred times as loud. Alone "
     "and among samples of one kind each of those tried is explained by itself; where kinds come "
@@ -130,7 +135,9 @@ def check_explanations_apart(
     The first ordinary sample is explained once more among copies of itself, at its own place of a
     batch of the same size: the same numbers are then computed of it in the same order, so that
     rounding moves nothing, however chaotic the model is. And once among samples that are nearly
-    alike, where a maximum over the batch has ties that no drawn sample is near to.
+    alike, where a maximum over the batch has ties that no drawn sample is near to. A sum over all
+    samples moves by no more than its terms do, though each gradient is then that of as many scores:
+    ordinary samples are explained alone as well.
 
     Args:
         plan: what the artefact computes.
@@ -184,6 +191,9 @@ def check_explanations_apart(
         if moved := moves(batch.feed if usual is None else usual, row):
             raise VerificationError(_refused_explanation(moved, name))
         note = moves(batch.feed, row)
+    is_open = fixed_batch(described.inputs) is None
+    if is_open and (apart := _apart_alone(outputs, call, described, asked, run, computed_in)):
+        raise VerificationError(_refused_alone(apart, name))
     for fresh in further if note or suspected else ():
         if moved := next(filter(None, (moves(fresh, row) for row in range(_SEVERAL))), ""):
             raise VerificationError(_refused_explanation(moved, name))
@@ -196,6 +206,45 @@ def check_explanations_apart(
     return f"{note}. {_BESIDE_ALIKE}" if note else ""
 
 
+def _apart_alone(
+    outputs: Sequence[OutputSpec],
+    call: Call,
+    described: Manifest,
+    asked: Array | None,
+    run: Callable[[Mapping[str, Array], Array | None], Mapping[str, Array]],
+    computed_in: str,
+) -> str:
+    """Says which explanation of samples is another where they stand alone; `""` where none is.
+
+    Each of a few ordinary samples has to show it, in the same output.
+    """
+    batch, left, said = call.batch, list(outputs), ""
+    predictions = explained_predictions(described)
+    for row in batch.ordinary[:_SEVERAL]:
+        target = None if asked is None else np.full_like(asked, asked[row])
+        alone = run(_taken(batch.feed, described, [row]), None if target is None else target[:1])
+        among = run(_copies(batch.feed, described, row), target)
+        of_one, of_all = ({n: values[n] for n in predictions} for values in (alone, among))
+        if mixing_by_size(of_all, of_one, computed_in) is not None:
+            return ""  # the model predicts both alike, so the artefact is wrong at other sizes
+        moved = {}
+        for output in left:
+            one, other = (_finite(values[output.name])[:1] for values in (alone, among))
+            least = _least(_finite(call.got[output.name]), computed_in)
+            length = max(float(np.linalg.norm(one)), float(np.linalg.norm(other)))
+            by = np.linalg.norm(one - other) / length if length > least else 0.0
+            if by > max(_APART, 2 * base_limit(output, computed_in)):
+                moved[output.name] = f"{by:.1%}"
+        left = [output for output in left if output.name in moved]
+        if not left:
+            return ""
+        said = (
+            f"{left[0].name!r} of a sample alone and among {batch.size} copies of it is "
+            f"{moved[left[0].name]} apart"
+        )
+    return said
+
+
 def _refused_explanation(moved: str, name: str) -> str:
     """Says why explanations that change with other ordinary samples are none."""
     return (
@@ -203,6 +252,15 @@ def _refused_explanation(moved: str, name: str) -> str:
         "over the batch axis (that of a mel spectrogram's dynamic range, say) does so. Compile "
         "it for one sample at a time with dynamic_batch=False (--static-batch), or let the "
         "model treat each sample by itself."
+    )
+
+
+def _refused_alone(apart: str, name: str) -> str:
+    """Says why explanations that change with the number of samples are none."""
+    return (
+        f"{apart}, though predictions of {name!r} are not, or hardly: what is explained is the "
+        f"scores of all samples together. {EACH_BY_ITSELF} compile it for one sample at a time "
+        "with dynamic_batch=False (--static-batch)."
     )
 
 
@@ -231,11 +289,16 @@ def _moves(
     Less than a few roundings of the largest explanation of the batch is nothing.
     """
     one, other = (_finite(values[output.name]) for values in (before, after))
-    lengths = np.linalg.norm(one.reshape(len(one), -1), axis=1)
-    least = FLOOR_UNITS * ROUNDING.get(computed_in, ROUNDING["float32"]) * lengths.max(initial=0.0)
-    size = max(np.linalg.norm(other[row]), lengths[row])
-    allowed = max(base_limit(output, computed_in) * size, least)
+    size = max(float(np.linalg.norm(other[row])), float(np.linalg.norm(one[row])))
+    allowed = max(base_limit(output, computed_in) * size, _least(one, computed_in))
     return bool(np.linalg.norm(one[row] - other[row]) > allowed)
+
+
+def _least(explained: Array, computed_in: str) -> float:
+    """Returns a few roundings of the largest explanation of a batch, less than which is nothing."""
+    lengths = np.linalg.norm(explained.reshape(len(explained), -1), axis=1)
+    rounding = ROUNDING.get(computed_in, ROUNDING["float32"])
+    return float(FLOOR_UNITS * rounding * lengths.max(initial=0.0))
 
 
 def _finite(values: Array) -> Array:

@@ -21,11 +21,11 @@ Array = npt.NDArray[Any]
 _MOVED = {"float16": 5e-2, "bfloat16": 2e-1}
 _MOVED_USUALLY = 1e-2
 #: The first way out where predictions depend on the other samples, and on a sample's place.
-_EACH_BY_ITSELF = (
-    "What would come out explains the scores of all of them together. Let the model treat each "
-    "sample by itself (sums, means and products over the batch axis mix them, such as "
-    "tensordot(a, b, 2)), or"
+EACH_BY_ITSELF = (
+    "Let the model treat each sample by itself (sums, means and products over the batch axis mix "
+    "them, such as tensordot(a, b, 2)), or"
 )
+_OF_ALL = f"What would come out explains the scores of all of them together. {EACH_BY_ITSELF}"
 _ALL_ALIKE = (
     "Let the model treat each sample alike (a triangle of a matrix takes the batch axis for one of "
     "its own, such as tril(x) of vectors), or"
@@ -80,7 +80,7 @@ def mixing_of_samples(
                 f"{name!r} of sample {row} moves by {moved:.1e}, with values up to {size:.1e}, "
                 "where the others are exchanged."
             )
-            return name, said, _EACH_BY_ITSELF
+            return name, said, _OF_ALL
         apart = max(_moved(after, after, row, ordinary, r)[0] for r in range(len(after)))
         if anywhere and apart > most * size:
             said = (

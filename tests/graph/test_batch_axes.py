@@ -242,6 +242,9 @@ JOINED = {
     "a softmax": "y = Softmax <axis = 0> (x)",
     "a softmax of all": "r = Reshape (x, whole) y = Softmax <axis = 1> (r)",
     "CumSum": "y = CumSum (x, zero)",
+    "CumSum of what is counted": """b = Cast <to = 9> (x)
+        f = Cast <to = 1> (b)
+        y = CumSum (f, zero)""",
     "BatchNormalization": """t = Transpose <perm = [0, 2, 1]> (x)
         y, m, v = BatchNormalization <training_mode = 1> (t, c, c, c, c)""",
     "MeanVarianceNormalization": """u = Unsqueeze (x, one)

@@ -124,6 +124,20 @@ def test_what_counts_its_samples_is_refused(tmp_path: Path) -> None:
         pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
 
 
+def test_gradients_that_count_samples_are_refused(tmp_path: Path) -> None:
+    """Users by films, summed over the batch (`tensordot(a, b, 2)`), small beside what is added."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((2,), dtype="int32", name="ids")
+    user, film = (layers.Embedding(9, 4, name=n)(ids[:, i]) for i, n in enumerate("uf"))
+    scores = layers.Identity(name="scores")(1 + ops.tensordot(user, film, 2) + user[:, :1])
+    model = keras.Model(ids, scores)
+    with (
+        pytest.warns(UserWarning, match="MatMul .* works on all samples"),
+        pytest.raises(VerificationError, match=r"alone and among 5 copies .*tensordot.*=False"),
+    ):
+        pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx")
+
+
 def test_what_only_some_ordinary_samples_show_is_refused(tmp_path: Path) -> None:
     """Where hard samples move, more ordinary ones are drawn than the certificate is of."""
     keras.utils.set_random_seed(3)

@@ -301,8 +301,8 @@ class Reference:
             for value in moving:
                 if value not in walk.wanted:
                     raise Refused(
-                        "what it reads depends on what is explained through a comparison or a "
-                        "position, which have no DeepLIFT rule"
+                        "what it reads depends on what is explained through a comparison, a "
+                        "position, a rounding or a stopped gradient, which have no DeepLIFT rule"
                     )
             yield from self._by_kind(key, walk, node, dy, moving)
 

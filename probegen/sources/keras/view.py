@@ -302,8 +302,11 @@ class KerasView(ModelView):
 
     def check_outputs_not_random(self) -> None:
         """Refuses a model whose outputs are drawn at random; see `_refuse_draw`."""
-        for name, tensor in zip(self.output_names, self.trace.outputs, strict=True):
-            self._refuse_draw(tensor, f"output {name!r}", self.trace.random)
+        outputs = list(zip(self.output_names, self.trace.outputs, strict=True))
+        kept = [name for name, tensor in outputs if id(tensor) not in self.trace.random]
+        more = f" Or leave it out: compile a model that gives {kept} alone." if kept else ""
+        for name, tensor in outputs:
+            self._refuse_draw(tensor, f"output {name!r}", self.trace.random, more)
 
     def check_not_random(self, points: Sequence[ProbePoint]) -> None:
         """Refuses points whose values are random; see `_refuse_draw`."""
@@ -313,13 +316,16 @@ class KerasView(ModelView):
             for tensor in (t for call in calls for t in call.outputs):
                 self._refuse_draw(tensor, f"layer {point.name!r}", self.trace.random)
 
-    def _refuse_draw(self, tensor: Any, what: str, random: Mapping[int, Draw]) -> None:
+    def _refuse_draw(
+        self, tensor: Any, what: str, random: Mapping[int, Draw], more: str = ""
+    ) -> None:
         """Refuses a tensor whose value is random.
 
         Args:
             tensor: the tensor.
             what: what it is called in the message.
             random: the random tensors, as `drawn` finds them.
+            more: what else works.
 
         Raises:
             InstrumentError: it depends on a draw; says on which, and what works.
@@ -330,7 +336,7 @@ class KerasView(ModelView):
                 f"{what} is drawn at random, by {self.trace.drawn_by(draw)}: each call of the "
                 "model draws anew, which no artefact can agree with. Draw the numbers outside and "
                 "pass them to the model as an input, or let the layer draw in training alone "
-                "(training=False; a fixed integer seed is no draw)."
+                f"(training=False; a fixed integer seed is no draw).{more}"
             )
 
     def _tensor(self, ref: TensorRef) -> Any:

@@ -114,6 +114,16 @@ def test_draws_that_reach_a_prediction_are_refused(kind):
         pg.instrument(through(layer), [pg.InputGradient(target=0)])
 
 
+def test_outputs_that_are_not_drawn_are_named():
+    """The sample that an autoencoder's encoder draws may be left out, its mean stay."""
+    x = keras.Input((4,), name="x")
+    mean = layers.Dense(2, name="mean")(x)
+    drawn = Runs(lambda t: t + keras.random.normal((2,)), name="z")(mean)
+    model = keras.Model(x, [mean, drawn])
+    with pytest.raises(InstrumentError, match=r"'z' is drawn .* gives \['mean'\] alone"):
+        pg.instrument(model, [])
+
+
 @pytest.mark.parametrize(
     ("make", "shape"),
     [

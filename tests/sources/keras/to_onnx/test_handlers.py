@@ -71,6 +71,27 @@ def test_diagonals(name: str, tmp_path: Path) -> None:
     assert all(p.max_rel < 1e-5 for p in report.values())
 
 
+@pytest.mark.parametrize("by_input", [False, True])
+def test_steps_of_fake_quantisation_pass_gradients(by_input: bool, tmp_path: Path) -> None:
+    """What is beyond the bounds passes none; 0 is a step, which moves the bounds."""
+    rounded = {
+        False: lambda x: tf.quantization.fake_quant_with_min_max_args(x, -1.1, 2.0, 4, True),
+        True: lambda x: tf.quantization.fake_quant_with_min_max_vars(x, -0.3, 1.7),
+    }[by_input]
+    model = around(rounded, (5,))
+    pg.compile(model, [pg.InputGradient(1), pg.LRP(target=1)], tmp_path / "m.onnx")
+    x = tf.constant(np.random.default_rng(0).normal(0, 2, (3, 5)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        scores = model(x)
+        score = scores[:, 1]
+    got = runtime.load(tmp_path / "m.onnx").run(x.numpy())
+    np.testing.assert_allclose(got["scores"].array, scores, rtol=0, atol=1e-6)
+    gradient = tape.gradient(score, x).numpy()
+    np.testing.assert_allclose(got["input_gradient/x"].array, gradient, atol=1e-6)
+    assert 3 < np.count_nonzero(gradient) < gradient.size - 3
+
+
 def test_open_matrices(tmp_path: Path) -> None:
     x = keras.Input((None,), name="x")
     y = layers.Lambda(tf.linalg.diag, output_shape=(None, None))(x)

@@ -26,6 +26,7 @@ from probegen.sources.keras.to_onnx.handlers import (
     positions,
     recurrent,
     reductions,
+    rounded,
     shapes,
     signals,
 )
@@ -64,6 +65,8 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     "Sinh": (functions.hyperbolic, []),
     "L2Loss": (functions.half_square, []),
     "SparseSoftmaxCrossEntropyWithLogits": (functions.cross_entropy, []),
+    "FakeQuantWithMinMaxArgs": (rounded.fake_quantised, []),
+    "FakeQuantWithMinMaxVars": (rounded.fake_quantised, []),
     # angles
     "Acos": (angles.arccosine, []),
     "Asin": (angles.arcsine, []),

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from tf2onnx.utils import make_name
 
+from probegen.graph.core.marks import MARK_DOMAIN
+
 _Type = onnx.TensorProto
 
 #: As tf2onnx calls it: its graph, the node, the node's name, and arguments that are not used.
@@ -78,6 +80,17 @@ class Writer:
         return str(made.output[0])
 
     # -- nodes -----------------------------------------------------------------------------
+
+    def mark(self, op_type: str, name: str) -> str:
+        """Writes a mark of our own on a tensor of the node's element type."""
+        made = self.context.make_node(
+            op_type,
+            [name],
+            name=make_name(f"{self.node.name}/{op_type}"),
+            dtypes=[self.dtype],
+            domain=MARK_DOMAIN,
+        )
+        return str(made.output[0])
 
     def op(self, op_type: str, *inputs: str, dtype: int | None = None, **attributes: Any) -> str:
         """Writes a node whose output has the node's element type, or another."""
