@@ -27,7 +27,7 @@ class GradCAM(OfLayer):
             still has positions, on each of the ways that run to the target beside each other (the
             calls of a shared tower, the towers of several inputs). Layers of which the target sees
             one position alone (a class token, a last step), and no gradient the others, are passed
-            over where there are others.
+            over where there are others, and so are the scores themselves (a segmentation).
         upsample: bring the map to the size of the input whose positions the layer's are, by
             linear interpolation along each axis with half-pixel centres (`linear` and `half_pixel`
             of ONNX's Resize, `bilinear` of `tf.image.resize`). Beyond the outermost centres the

@@ -509,7 +509,8 @@ class GradientPlanner:
 
         Several where ways run beside each other: the calls of a layer for frames of a film, or
         the towers of several inputs. Behind a class token or a last step, maps of which the target
-        sees one position are passed over, unless there are no others.
+        sees one position are passed over, unless there are no others; and so are the scores of an
+        output with positions themselves.
         """
         roles = ("convolution", "normalisation", "activation", "merging", "other")
         able = [
@@ -525,7 +526,10 @@ class GradientPlanner:
                 if point.roles[-1] in kinds and len(places) >= least:
                     maps[ref] = point
             single = self._view.seen_at_one_position(list(maps), end) if maps else set()
-            found = self._view.last_on_the_way([r for r in maps if r not in single] or [*maps], end)
+            left = [ref for ref in maps if ref not in single] or [*maps]
+            scores = self._view.holding_scores(left, end)
+            before = [ref for ref in left if ref not in scores and self._flows(ref, end)]
+            found = self._view.last_on_the_way(before or left, end)
             if found:
                 return [maps[ref] for ref in found]
         raise SelectionError(

@@ -46,6 +46,11 @@ from probegen.sources.keras.trace import (
     trace,
 )
 
+#: Operations that move or resize what they read, of which a score is still the same score.
+_MOVING = frozenset(
+    {"Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "Transpose", "DepthToSpace"}
+    | {"ResizeBilinear", "ResizeBicubic", "ResizeNearestNeighbor"}
+)
 _ON_THE_WAY_TO_A_PENALTY = frozenset(
     {"Identity", "Cast", "Sub", "Mul", "Reshape", "ExpandDims", "StridedSlice"}
 )
@@ -286,6 +291,14 @@ class KerasView(ModelView):
         maps = {id(self._tensor(ref)): ref for ref in refs}
         found = last_on_the_way(self.trace, maps, end)
         return [ref for i, ref in maps.items() if i in found]
+
+    def holding_scores(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
+        """Returns those of some tensors that are an end itself, moved or resized at most."""
+        held, tensor = {id(end)}, end
+        while tensor.op.type in _MOVING:
+            tensor = tensor.op.inputs[0]
+            held.add(id(tensor))
+        return {ref for ref in refs if id(self._tensor(ref)) in held}
 
     def seen_at_one_position(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
         """Returns those of some tensors of which a target sees one position along some axis."""

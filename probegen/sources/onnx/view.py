@@ -55,6 +55,11 @@ _DRAWING = frozenset(
 #: axes for, where no convolution tells that it has positions: what has one may as well be heads
 #: of attention.
 _WITH_FRAMES, _PLACES_OF_FRAMES = 2, 2
+#: Operators that move or resize what they read, of which a score is still the same score.
+_MOVING = frozenset(
+    {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize"}
+    | {"Upsample", "DepthToSpace"}
+)
 _CONVOLVES = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
 #: What states and gates are called.
 _TITLES = {
@@ -717,6 +722,14 @@ class OnnxView(ModelView):
                     if passed:
                         behind.add(value)
         return [ref for value, ref in maps.items() if value in reached and value not in behind]
+
+    def holding_scores(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
+        """Returns those of some tensors that are an end itself, moved or resized at most."""
+        held, value = {end}, end
+        while (node := value.producer()) is not None and node.op_type in _MOVING:
+            value = node.inputs[0]
+            held.add(value)
+        return {ref for ref in refs if self.value(ref) in held}
 
     def seen_at_one_position(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
         """Returns those of some tensors of which a target sees one position along some axis."""

@@ -80,6 +80,14 @@ def test_the_last_map(network) -> None:
     assert (output.layer, output.axes) == ("model/layer2/Relu", ("batch", "height", "width"))
 
 
+def test_the_last_map_before_the_scores_themselves() -> None:
+    text = """g (float[N,3,7,5] x) => (float[N,5,3,2] y) {
+        c = Conv(x, v) f = Relu(c) s = Conv(f, w) y = Transpose<perm = [0, 2, 3, 1]>(s) }"""
+    view = _view(text, v=_weights(4, 3, 3, 3), w=_weights(2, 4, 1, 1))
+    (found,) = make_plan(view, [pg.GradCAM()], None).manifest.explanations
+    assert found.layer == "f"
+
+
 def test_scores_before_a_softmax(network) -> None:
     view = open_source(network).view
     assert [view.has_scores(i) for i in range(2)] == [True, False]
