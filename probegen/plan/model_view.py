@@ -19,6 +19,9 @@ from probegen.plan.points import ProbePoint, ProbePoints, Shape
 from probegen.plan.positions import Reading
 from probegen.plan.selectors import select
 
+#: How many layers a message names before it counts the others.
+_SHOWN = 5
+
 
 class Tie(enum.IntEnum):
     """How the values of a tensor hang on those of an input, from loose to tight."""
@@ -329,6 +332,13 @@ class ModelView(abc.ABC):
     def last_on_the_way(self, refs: Sequence[TensorRef], end: Any) -> list[TensorRef]:
         """Returns those of some tensors that a gradient from an end reaches before the others."""
 
+    @abc.abstractmethod
+    def holding_scores(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
+        """Returns those of some tensors that are an end itself, moved or resized at most.
+
+        A map of them tells what the model predicts, and not what it looks at.
+        """
+
     def seen_at_one_position(self, refs: Sequence[TensorRef], end: Any) -> set[TensorRef]:
         """Returns those of some tensors of which a target sees one position along some axis.
 
@@ -373,18 +383,22 @@ class ModelView(abc.ABC):
         if able:
             return able
         self.check_not_random(chosen)
-        named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:5])
-        reasons = sorted({p.reason for p in chosen if p.reason})
+        named = ", ".join(f"{p.name!r} ({p.class_name})" for p in chosen[:_SHOWN])
+        if len(chosen) > _SHOWN:
+            named += f" and {len(chosen) - _SHOWN} more"
+        asked = "the function" if callable(selector) else repr(selector)
+        reasons = {p.reason: p.name for p in reversed(chosen) if p.reason}
+        told = "; ".join(f"{reason} ({name!r})" for reason, name in sorted(reasons.items()))
         others = [p.name for p in self.points if kind in p.probes]
         more = self.instead(kind)
         hint = (
-            f" Layers that can: {', '.join(map(repr, others[:5]))}."
+            f" Layers that can: {', '.join(map(repr, others[:_SHOWN]))}."
             if others
             else f" This model has no layer that can be probed for {kind}."
         )
         raise SelectionError(
-            f"{selector!r} matches {named}, none of which can be probed for {kind}"
-            + (f": {'; '.join(reasons)}." if reasons else ".")
+            f"{asked} matches {named}, none of which can be probed for {kind}"
+            + (f": {told}." if told else ".")
             + hint
             + (f" {more}" if more else "")
         )

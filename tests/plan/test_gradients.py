@@ -53,6 +53,29 @@ def test_grad_cam_finds_recurrent_maps():
     assert pg.instrument(model, pg.GradCAM()).manifest.explanations[0].name == "grad_cam/maps"
 
 
+def test_grad_cam_passes_over_the_scores_themselves():
+    """Of a segmentation a map of what is predicted says nothing; of one layer there is no other."""
+    x = keras.Input((6, 5, 3), name="x")
+    y = keras.layers.Conv2D(4, 3, name="features")(x)
+    y = keras.layers.Conv2D(2, 1, name="scores")(y)
+    larger = keras.layers.UpSampling2D(2, interpolation="bilinear", name="larger")(y)
+    for output in (larger, keras.layers.Softmax(name="classes")(larger)):
+        (found,) = pg.instrument(keras.Model(x, output), pg.GradCAM()).manifest.explanations
+        assert found.layer == "features"
+    alone = keras.Model(x, keras.layers.Conv2D(2, 1, name="scores")(x))
+    assert pg.instrument(alone, pg.GradCAM()).manifest.explanations[0].layer == "scores"
+
+
+def test_what_cannot_be_probed_is_named_with_its_own_reason():
+    x = keras.Input((3, 4), name="x")
+    y = keras.layers.GRU(2, name="gru")(x)
+    for n in range(4):
+        y = keras.layers.Dense(4, name=f"dense_{n}")(y)
+    says = r"the function matches 'x' .* and 2 more, none of .* \('gru/gru_cell'\)\. This model"
+    with pytest.raises(SelectionError, match=says):
+        pg.instrument(keras.Model(x, y), pg.Attention(lambda point: bool(point.path)))
+
+
 def integers():
     x = keras.Input((5,), dtype="int32", name="ids")
     y = keras.Input((4,), dtype="int32", name="unused")
