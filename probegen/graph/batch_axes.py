@@ -415,7 +415,7 @@ def _along(step: _Step) -> Factors | None:
     own: Axis = (shape[axis],)
     if SAMPLES in best[axis]:
         count = len(node.inputs if behind else node.outputs)
-        if node.op_type == "TopK":
+        if node.op_type == "TopK" or (not behind and best[axis] == (SAMPLES,)):
             step.read(best[axis])
             return None
         if behind and len(sources) == count and {s[axis] for s in sources} == {best[axis]}:

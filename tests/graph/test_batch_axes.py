@@ -275,6 +275,7 @@ JOINED = {
         a = Concat <axis = 0> (zero, n)
         s = Slice (x, a, far2)
         y = Softmax <axis = 0> (s)""",
+    "halves of a batch": "y, rest = Split <axis = 0, num_outputs = 2> (x)",
     "the best of a batch": "y, order = TopK <axis = 0> (x, one)",
     "samples for steps": "all, y = LSTM <hidden_size = 2> (x, w4, r4)",
     "samples for positions": """t = Transpose <perm = [1, 2, 0]> (x)

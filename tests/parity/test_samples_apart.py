@@ -20,7 +20,9 @@ def mixing(how: str) -> keras.Model:
     x = keras.Input((5,), name="x")
     a, b = layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)
     mixed = {
-        "product": lambda: ops.sigmoid(ops.tensordot(a, b, 2) + layers.Dense(1)(x)),
+        "product": lambda: ops.sigmoid(
+            ops.tensordot(a, b, 2) + layers.Dense(1)(x + ops.roll(x, 1, axis=0))
+        ),
         "mean": lambda: layers.Dense(2)(a - ops.mean(a, axis=0, keepdims=True)),
     }[how]()
     return keras.Model(x, layers.Identity(name="scores")(mixed))

@@ -259,6 +259,7 @@ ROWS = [
     Row(
         "StridedSlice", "size", lambda x: x * tf.cast(tf.shape(x)[0][..., None], "float"), floats()
     ),
+    Row("Roll", "by more than there are", lambda x: tf.roll(x, [-17, 8], [1, -1]), floats()),
     Row("Reshape", "", lambda x: tf.reshape(x, [tf.shape(tf.transpose(x))[0], -1]), floats()),
 ]
 

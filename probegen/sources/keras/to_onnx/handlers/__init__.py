@@ -118,6 +118,7 @@ HANDLERS: Mapping[str, tuple[Handler, Sequence[Any]]] = {
     # sizes and axes
     "StridedSlice": (shapes.strided_slice, []),
     "Transpose": (shapes.transpose, []),
+    "Roll": (shapes.roll, []),
     "Rank": (shapes.rank, []),
     "ShapeN": (shapes.shape_n, []),
     "BroadcastArgs": (shapes.broadcast_args, []),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tf2onnx.onnx_opset.tensor import StridedSlice, Transpose
+from tf2onnx.onnx_opset.tensor import Roll, StridedSlice, Transpose
 
 from probegen.sources.keras.to_onnx.handlers.writer import Writer
 
@@ -44,6 +44,30 @@ def strided_slice(context: Any, node: Any, _: str, __: Any) -> None:
         w.give(w.unsqueeze(w.inputs[0], [*range(in_front), *range(-behind, 0)]))
     else:
         w.finish("Identity", w.inputs[0])
+
+
+def roll(context: Any, node: Any, _: str, __: Any) -> None:
+    """Writes entries moved by constants along axes of known sizes, which stay known.
+
+    Those along open axes are tf2onnx's.
+    """
+    w = Writer(context, node)
+    x, shape = w.inputs[0], w.shape_of(w.inputs[0])
+    given = [w.value_of(name) for name in w.inputs[1:]]
+    shifts, axes = ([] if value is None else [int(n) for n in np.ravel(value)] for value in given)
+    if shape is None or not axes or not shifts or min(shape[axis] for axis in axes) < 1:
+        version = Roll.version_13 if context.opset >= 13 else Roll.version_10
+        version(context, node)
+        return
+    for axis, shift in zip(axes, shifts, strict=True):
+        cut, end = -shift % shape[axis], shape[axis]
+        along = w.indices([axis % len(shape)])
+        parts = [
+            w.op("Slice", x, w.indices([start]), w.indices([stop]), along)
+            for start, stop in ((cut, end), (0, cut))
+        ]
+        x = w.concat(parts, axis % len(shape)) if cut else x
+    w.give(x)
 
 
 def rank(context: Any, node: Any, _: str, __: Any) -> None:
