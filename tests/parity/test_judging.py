@@ -76,14 +76,11 @@ def test_what_a_coarse_type_explains_refutes_nothing(dtype, off, said):
     assert in_place("bc", off=off, dtype=dtype) == [said, (True, PROVED), (True, PROVED)]
 
 
-@pytest.mark.parametrize(
-    ("in_doubt", "logits", "sizes"),
-    [(False, True, [0.5, 0.5]), (True, True, [42.0, 3.0]), (True, False, [43.0, 4.0])],
-)
-def test_in_doubt_the_model_tells_what_its_score_is_rounded_with(in_doubt, logits, sizes):
-    """Probabilities of at most a half: their logits, and 42 positions that are summed, are more."""
-    target = SimpleNamespace(output="y", layer=None, logits=logits)
-    output = SimpleNamespace(name="occlusion/x", target=target)
+def explained(logits=True, layer=None):
+    """A comparison, an output that explains a score or a layer's, and a call of three samples."""
+    target = SimpleNamespace(output="y", layer=layer, logits=logits, several=None)
+    axes = ("batch", "feature")
+    output = SimpleNamespace(name="saliency/x", target=target, axes=axes, input=None, unit="score")
     group = SimpleNamespace(target=SimpleNamespace(spec=target), outputs=[])
     group.outputs.append(SimpleNamespace(spec=output))
     near = SimpleNamespace(computed_near=lambda _: 0.5, computed_in="float32")
@@ -99,5 +96,25 @@ def test_in_doubt_the_model_tells_what_its_score_is_rounded_with(in_doubt, logit
     told = SimpleNamespace(terms=lambda *asked: terms + 2 * asked[-1])
     comparison.__dict__["_differences"] = told
     batch = SimpleNamespace(feed={}, ordinary=[0, 2])
-    call = Call(1, batch, None, {}, {"y": np.full((3, 4), 0.5, np.float32)})
+    expected = {"y": np.full((3, 4), 0.5, np.float32), output.name: np.zeros((3, 9))}
+    return comparison, output, Call(1, batch, None, {}, expected)
+
+
+@pytest.mark.parametrize(
+    ("in_doubt", "logits", "sizes"),
+    [(False, True, [0.5, 0.5]), (True, True, [42.0, 3.0]), (True, False, [43.0, 4.0])],
+)
+def test_in_doubt_the_model_tells_what_its_score_is_rounded_with(in_doubt, logits, sizes):
+    """Probabilities of at most a half: their logits, and 42 positions that are summed, are more."""
+    comparison, output, call = explained(logits)
     assert comparison._sizes_of_scores(output, call, in_doubt) == sizes
+
+
+@pytest.mark.parametrize(
+    ("in_doubt", "layer", "sizes"),
+    [(False, None, [0.5, 0.5]), (False, "h", []), (True, None, [0.5, 0.5]), (True, "h", [42, 3])],
+)
+def test_in_doubt_the_model_tells_the_size_of_a_layers_score(in_doubt, layer, sizes):
+    """A gradient of its size is the score over each of nine elements."""
+    comparison, output, call = explained(layer=layer)
+    assert comparison._natural_sizes(output, call, in_doubt) == [size / 3 for size in sizes]
