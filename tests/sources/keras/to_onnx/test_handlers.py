@@ -438,6 +438,10 @@ EXACT = {
 }
 
 
+#: Where the exponential of the input is lost beside 1.
+FAR = {"softplus": -41.0, "mish": -41.0}
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_functions_of_float64_are_exact(
     name: str, policy: Callable[[str], None], tmp_path: Path
@@ -450,6 +454,7 @@ def test_functions_of_float64_are_exact(
     pg.compile(model, [pg.InputGradient(target=2)], tmp_path / "m.onnx")
     x = np.concatenate([np.linspace(-9, 9, 88), [0.0, 50.0]]).reshape(10, 9)
     x[4, 2] = 0.0
+    x[5, 3] = FAR.get(name, x[5, 3])
     result = runtime.load(tmp_path / "m.onnx").run(x)
     inputs = tf.constant(x)
     with tf.GradientTape() as tape:
@@ -458,6 +463,8 @@ def test_functions_of_float64_are_exact(
         score = right[:, 2]
     (prediction,) = (r for r in result.values() if r.spec.kind == "prediction")
     np.testing.assert_allclose(prediction.array, right, rtol=1e-12, atol=1e-15)
+    if name in FAR:  # what signs and logarithms read is exact in itself, not beside 1
+        np.testing.assert_allclose(prediction.array[5, 3], right[5, 3], rtol=1e-12)
     slope = result["input_gradient/x"].array
     np.testing.assert_allclose(slope, tape.gradient(score, inputs), rtol=1e-11, atol=1e-14)
 

@@ -79,7 +79,8 @@ def polynomial(
 def softplus(context: Any, node: Any, _: str, __: Any) -> None:
     """Writes Softplus of float64 by exponentials; of float16 in float32.
 
-    onnxruntime has no kernel for one, and that of the other is infinite too early.
+    onnxruntime has no kernel for one, and that of the other is infinite too early. The
+    logarithm of w, which is 1 + u rounded, is off by `((w - 1) - u) / w`: far below 0 by all of it.
     """
     w = Writer(context, node)
     if w.dtype == _Type.FLOAT16:
@@ -89,7 +90,10 @@ def softplus(context: Any, node: Any, _: str, __: Any) -> None:
     x = w.inputs[0]
     large = w.test("Greater", x, w.const(_LARGE))
     inside = w.where(large, w.const(0), x)
-    small = w.op("Log", w.op("Add", w.op("Exp", inside), w.const(1)))
+    u = w.op("Exp", inside)
+    whole = w.op("Add", u, w.const(1))
+    rounded = w.op("Sub", w.op("Sub", whole, w.const(1)), u)
+    small = w.op("Sub", w.op("Log", whole), w.op("Div", rounded, whole))
     w.give(w.where(large, x, small))
 
 
