@@ -155,7 +155,9 @@ class Witness:
 
         Zeros stay zeros where they are what masks are made of. GELU is moved too, by noise beside
         its input: TensorFlow has it exactly far below 0, where others round `1 + erf(x)` to 0. So
-        is what recurrent layers give, by noise beside 1: onnxruntime's gates are 0 far below 0.
+        is what recurrent layers give, by noise beside 1: onnxruntime's gates are 0 far below 0. So
+        is its sigmoid, and what SiLU makes of it: a sign or a count behind these tells more of the
+        last bits of 1 than of the model.
         Some draws move equal numbers alike, see `judging.moved`.
 
         Args:
@@ -164,7 +166,7 @@ class Witness:
         """
         looked_up, run, self._draw = keras.layers.Embedding.call, functional.operation_fn, draw
         least = 0.0 if self.has_masks else _LEAST_SHAKEN
-        own_gelu, sign = tf.nn.gelu, sign_alike(draw)
+        own_gelu, own_sigmoid, sign = tf.nn.gelu, tf.nn.sigmoid, sign_alike(draw)
 
         def noise(like: Any) -> Any:
             if not sign:
@@ -197,6 +199,14 @@ class Witness:
         def gelu(x: Any, **given: Any) -> Any:
             return beside(own_gelu(x, **given), x)
 
+        def sigmoid(x: Any, **given: Any) -> Any:
+            exact = own_sigmoid(x, **given)
+            least = tf.cast(np.finfo(exact.dtype.as_numpy_dtype).eps, exact.dtype)
+            return tf.where(exact < least, tf.zeros_like(exact), exact)
+
+        def silu(x: Any, **given: Any) -> Any:
+            return x * sigmoid(x, **given)
+
         def call(layer: Any, inputs: Any) -> Any:
             return moved(looked_up(layer, inputs))
 
@@ -221,6 +231,8 @@ class Witness:
                 mock.patch.object(keras.layers.Embedding, "call", call),
                 mock.patch.object(functional, "operation_fn", operation_fn),
                 mock.patch.object(tf.nn, "gelu", gelu),
+                mock.patch.object(tf.nn, "sigmoid", sigmoid),
+                mock.patch.object(tf.nn, "silu", silu),
             ):
                 yield
         finally:
@@ -595,8 +607,11 @@ class _Moved:
     def scores(self, points: Sequence[Array]) -> list[Array]:
         """Returns the score of each sample at some points."""
         moved = tf.convert_to_tensor(np.concatenate(points).astype(self.dtype))
-        wide = [tf.cast(y, tf.float64) for y in self._outputs(moved, len(points))]
-        return np.split(_wide(self.aim.scores(wide, len(points))), len(points))
+        outputs = self._outputs(moved, len(points))
+        # What a user's own function makes of float16 is infinite where float16 is.
+        if self.aim.function is None or tf.float16 not in [y.dtype for y in outputs]:
+            outputs = [tf.cast(y, tf.float64) for y in outputs]
+        return np.split(_wide(self.aim.scores(outputs, len(points))), len(points))
 
     def gradients(self, points: Sequence[Array]) -> list[Array]:
         """Returns the gradient of the score at some points."""

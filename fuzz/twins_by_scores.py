@@ -73,7 +73,8 @@ def _occluded(probe: Any, x: Array, score: Score, channel: int | None) -> Array 
     masks = []
     for corner in itertools.product(*starts):
         inside = np.zeros((1, *sizes), bool)
-        inside[0][tuple(slice(c, c + int(w)) for c, w in zip(corner, window, strict=True))] = True
+        covered = (slice(c, c + int(w)) for c, w in zip(corner, window, strict=True))
+        inside[(0, *covered)] = True
         masks.append(inside)
     for inside, lost in zip(masks, _lost(x, score, channel, masks, probe.fill), strict=True):
         total += lost.reshape(-1, *[1] * len(sizes)) * inside

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import probegen as pg
-from fuzz import keras_trial, twins
+from fuzz import keras_trial, twins, twins_by_scores
 from fuzz.case import Case, Line
 from fuzz.judging import FoundError
 from fuzz.keras_models import draw_case
@@ -371,6 +371,36 @@ def test_channels_whose_sums_are_equal_are_undecided():
         target = types.SimpleNamespace(mode=mode, layer=layer.name, call=0)
         found.append(run.is_undecided(types.SimpleNamespace(target=target)))
     assert found == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["silu", "sigmoid"])
+def test_noise_takes_the_tail_of_sigmoids_away(name):
+    """onnxruntime has 0 there: a count of what is positive is another behind a sum with it."""
+    witness = _witness_of("keras.Input([2])", f"layers.Activation('{name}')(v0)")
+    feed = [np.array([[-30.0, -2.0]], np.float32)]
+    (still,) = witness.predictions(feed)
+    with witness.shaken(0, 1e-6):
+        (moved,) = witness.predictions(feed)
+    assert still[0, 0] != 0 == moved[0, 0]
+    np.testing.assert_allclose(moved[0, 1], still[0, 1], rtol=1e-5)
+
+
+def test_a_score_of_float16_is_infinite_where_float16_is():
+    keras.config.set_dtype_policy("mixed_float16")
+    lines = (Line("v0", "keras.Input([3])", "input"), Line("v1", "layers.Rescaling(300.0)(v0)"))
+    made = build(_case(policy="mixed_float16", lines=lines, outputs=("v1",), logits={"v1": "v1"}))
+    witness = Witness(made["core"], made["logits"])
+    probe = pg.Occlusion(window=1, target=lambda y: keras.ops.sum(y * y, axis=-1))
+    feed = [np.array([[0.1, 0.2, 0.3], [0.1, 2.0, 0.3]], np.float32)]
+    found = witness.attribution(probe, feed, Explained(0), {})
+    np.testing.assert_array_equal(np.isfinite(found), [[True] * 3, [False] * 3])
+
+
+def test_one_number_a_sample_is_one_window():
+    right = twins_by_scores.by_scores(
+        pg.Occlusion(window=3), np.array([2.0, 5.0]), lambda points: [3 * x for x in points], None
+    )
+    np.testing.assert_array_equal(right, [6, 15])
 
 
 def test_noise_moves_what_gates_have_shut_and_no_masked_step():
