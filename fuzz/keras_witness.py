@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import keras
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
 from keras.src.models import functional
@@ -157,8 +158,8 @@ class Witness:
         its input: TensorFlow has it exactly far below 0, where others round `1 + erf(x)` to 0. So
         is what recurrent layers give, by noise beside 1: onnxruntime's gates are 0 far below 0. So
         is its sigmoid, and what SiLU makes of it: a sign or a count behind these tells more of the
-        last bits of 1 than of the model.
-        Some draws move equal numbers alike, see `judging.moved`.
+        last bits of 1 than of the model. Some draws move equal numbers alike, see
+        `judging.moved`.
 
         Args:
             draw: the number of the noise.
@@ -201,7 +202,7 @@ class Witness:
 
         def sigmoid(x: Any, **given: Any) -> Any:
             exact = own_sigmoid(x, **given)
-            least = tf.cast(np.finfo(exact.dtype.as_numpy_dtype).eps, exact.dtype)
+            least = tf.cast(ml_dtypes.finfo(exact.dtype.as_numpy_dtype).eps, exact.dtype)
             return tf.where(exact < least, tf.zeros_like(exact), exact)
 
         def silu(x: Any, **given: Any) -> Any:

@@ -74,7 +74,7 @@ def _occluded(probe: Any, x: Array, score: Score, channel: int | None) -> Array 
     for corner in itertools.product(*starts):
         inside = np.zeros((1, *sizes), bool)
         covered = (slice(c, c + int(w)) for c, w in zip(corner, window, strict=True))
-        inside[(0, *covered)] = True
+        inside[(slice(None), *covered)] = True
         masks.append(inside)
     for inside, lost in zip(masks, _lost(x, score, channel, masks, probe.fill), strict=True):
         total += lost.reshape(-1, *[1] * len(sizes)) * inside

@@ -34,6 +34,17 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
         graph.outputs[position] = copy.outputs[0]
 
 
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Lets a value stand for another, under that one's name."""
+    if old.type is not None:
+        new.type = old.type
+    if old.shape is not None and new.shape is None:
+        new.shape = old.shape
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    name, old.name = old.name, None
+    new.name = name
+
+
 def remove_whole(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
     """Takes nodes out of a graph with all that they run, which counts as a reader no longer.
 

@@ -435,7 +435,7 @@ _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watch
 
 
 def _while_watched(stand_in: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Returns what makes a method, in whose place `stand_in` runs while somebody watches.
+    """Returns what makes a method or function, in whose place `stand_in` runs while one watches.
 
     Args:
         stand_in: called with the watcher, the original method, and what that was called with.
@@ -443,11 +443,11 @@ def _while_watched(stand_in: Callable[..., Any]) -> Callable[[Any], Any]:
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def method(*args: Any, **kwargs: Any) -> Any:
             watcher = _watcher.get()
             if watcher is None:
-                return original(self, *args, **kwargs)
-            return stand_in(watcher, original, self, *args, **kwargs)
+                return original(*args, **kwargs)
+            return stand_in(watcher, original, *args, **kwargs)
 
         return method
 

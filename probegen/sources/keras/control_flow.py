@@ -2,8 +2,9 @@
 
 `scan`, `associative_scan` and `switch` of Keras' TensorFlow backend lose the shapes of their
 results, or are written with operations that no ONNX file can hold; `map` calls its function once
-outside of its loop. Each has a stand-in here that computes the same, and is called in its place
-while a model is traced. `while_loop`, `fori_loop`, `vectorized_map` and `cond` need none.
+outside of its loop. `tf.cond` traces both its functions where the condition is one of ranks, as
+that of `inner`. Each has a stand-in here that computes the same, and is called in its place
+while a model is traced. `while_loop`, `fori_loop`, `vectorized_map` and `ops.cond` need none.
 """
 
 from __future__ import annotations
@@ -139,6 +140,36 @@ def _switch(original: Any, branch_index: Any, branch_fns: Any, name: str = "swit
     return chosen(0)
 
 
+def _cond(
+    original: Any, pred: Any = None, true_fn: Any = None, false_fn: Any = None, name: Any = None
+) -> Any:
+    """Cond: where the condition is known when it is traced, the function that it chooses alone.
+
+    Of the other one the shapes may not even fit: `inner` multiplies where one side is a number, and
+    else sums up products.
+    """
+    known = _known(pred) if callable(true_fn) and callable(false_fn) else None
+    if known is None:
+        return original(pred, true_fn=true_fn, false_fn=false_fn, name=name)
+    made = true_fn() if known else false_fn()
+    return tf.nest.map_structure(lambda v: v if v is None else tf.convert_to_tensor(v), made)
+
+
+def _known(condition: Any) -> bool | None:
+    """Returns a condition, None where a graph tells it in a run alone."""
+    value = tf.get_static_value(condition) if isinstance(condition, tf.Tensor) else None
+    if value is not None:
+        return bool(value)
+    kind = getattr(getattr(condition, "op", None), "type", None)
+    if kind not in ("LogicalOr", "LogicalAnd"):
+        return None
+    sides = [_known(side) for side in condition.op.inputs]
+    decides: bool = kind == "LogicalOr"
+    if decides in sides:
+        return decides
+    return None if None in sides else not decides
+
+
 def _is_list_of_functions(branches: Any) -> bool:
     return isinstance(branches, list | tuple) and bool(branches) and all(map(callable, branches))
 
@@ -203,4 +234,5 @@ STAND_INS: dict[tuple[Any, str], StandIn] = {
     (core, "associative_scan"): _associative_scan,
     (core, "map"): _map,
     (tf, "switch_case"): _switch,
+    (tf, "cond"): _cond,
 }

@@ -1,18 +1,21 @@
-"""Layers of Keras that do other things, or fail, where sizes are open in a traced call.
+"""Layers and functions of Keras that do other things, or fail, where sizes are open when traced.
 
-Each has a stand-in here that computes what the layer computes eagerly. It is called in the place of
-the layer's own method while a model is traced, and leaves known sizes to it.
+Each has a stand-in here that computes what it computes eagerly. It is called in the place of the
+layer's own method, or of the function, while a model is traced, and leaves known sizes to it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.tensorflow import numpy as functions
 
-#: Takes the original method, the layer, and what the method was called with.
+#: Takes the original method, the layer, and what the method was called with; or a function and what
+#: it was called with.
 StandIn = Callable[..., Any]
 
 
@@ -78,9 +81,26 @@ def _size(images: Any, data_format: str) -> tuple[Any, Any]:
     return tuple(sizes[-2:] if data_format == "channels_first" else sizes[-3:-1])
 
 
-#: Class and method -> what stands in for it.
+def _array_split(original: Any, x: Any, indices_or_sections: int, axis: int = 0) -> list[Any]:
+    """Splits into parts of almost one size: Keras counts them in lists, as often as a tensor says.
+
+    Of an open size it makes one part of it all, and splits no more.
+    """
+    x = tf.convert_to_tensor(x)
+    if x.shape.rank is None or x.shape[axis] is not None:
+        return list(original(x, indices_or_sections, axis))
+    at, count = axis % x.shape.rank, indices_or_sections
+    size = tf.shape(x)[at]
+    # The first ones have one entry more, as many as are left.
+    bounds = [size // count * i + tf.minimum(size % count, i) for i in range(count + 1)]
+    around = (slice(None),) * at
+    return [x[(*around, slice(*ends))] for ends in itertools.pairwise(bounds)]
+
+
+#: Class and method, or module and function -> what stands in for it.
 STAND_INS: dict[tuple[Any, str], StandIn] = {
     (keras.layers.CenterCrop, "transform_images"): _center_crop,
     (keras.layers.RandomCrop, "get_random_transformation"): _random_crop,
     (keras.layers.UpSampling2D, "_resize_images"): _up_sampling,
+    (functions, "array_split"): _array_split,
 }

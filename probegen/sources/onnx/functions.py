@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.errors import SourceError
+from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import subgraphs_of
 from probegen.sources.onnx.names import ORIGIN, AllNames, nodes_of, origin_of, told, values_of
 from probegen.sources.onnx.rewriting import graph_of
@@ -137,14 +138,3 @@ def _put_in_place(
         seen.add(new)
         take_place(old, new)
     graph.remove(call, safe=True)
-
-
-def take_place(old: ir.Value, new: ir.Value) -> None:
-    """Lets a value stand for another, under that one's name."""
-    if old.type is not None:
-        new.type = old.type
-    if old.shape is not None and new.shape is None:
-        new.shape = old.shape
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    name, old.name = old.name, None
-    new.name = name

@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from probegen.graph.core.marks import HIGHEST, LOWEST, MARK_DOMAIN, STRAIGHT_THROUGH
 from probegen.graph.core.queries import QUANTISING
+from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import constant_of
-from probegen.sources.onnx.functions import take_place
 from probegen.sources.onnx.names import ORIGIN, AllNames, nodes_of, origin_of
 from probegen.sources.onnx.rewriting import graph_of
 

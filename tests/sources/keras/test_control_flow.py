@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from keras import layers, ops
@@ -153,6 +154,28 @@ def test_a_choice_among_several_branches(tmp_path):
     for total in (-4.0, 0.0, 1.0, 2.0, 9.0):
         x = np.random.default_rng(1).standard_normal((1, 5, 3)).astype("float32")
         agrees(artefact, model, x + (total - x.sum()) / x.size)
+
+
+def test_a_choice_that_ranks_decide_is_made_when_it_is_traced(tmp_path):
+    """The shapes of the other function do not fit; the last choice TensorFlow's graph makes."""
+
+    def chosen(matrix, x):
+        y = ops.inner(x[:, :1] * x, matrix[:2])
+        y = ops.concatenate([y, y[..., :1]], -1)
+        rank = tf.rank(y)
+        y = tf.cond(
+            pred=tf.logical_and(tf.equal(rank, 3), tf.not_equal(rank, 1)),
+            true_fn=lambda: ops.sum(y, 1),
+            false_fn=lambda: y + ops.ones((7,)),
+        )
+        return tf.cond(tf.reduce_any(tf.constant([False])), lambda: y * 2.0, lambda: ops.tanh(y))
+
+    model = model_of(chosen)
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx", gate=False)
+    assert "If" not in {n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node}
+    for shape in ((1, 2, 3), (3, 5, 3)):
+        x = np.random.default_rng(1).standard_normal(shape).astype("float32")
+        agrees(runtime.load(tmp_path / "m.onnx"), model, x)
 
 
 def test_what_is_no_associative_operation_is_not_passed_over(tmp_path):

@@ -1,4 +1,4 @@
-"""Layers of Keras that do other things where sizes are open: as the untouched model, eagerly."""
+"""Layers and functions of Keras that differ where sizes are open: as the model, eagerly."""
 
 import keras
 import numpy as np
@@ -55,3 +55,28 @@ def test_center_crop_resizes_images_that_are_too_small(tmp_path):
         np.testing.assert_allclose(result["y"].array, scores, rtol=1e-5, atol=1e-6)
         found = result["input_gradient/x"].array
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_of_an_open_size_are_as_long_as_those_of_a_known_one(tmp_path):
+    """Keras makes one part of it all when it traces."""
+
+    def weighed(x):
+        first, second, last = keras.ops.array_split(x, 3, axis=-2)
+        half = keras.ops.array_split(x, 2, axis=2)[0]
+        return sum(
+            k * keras.ops.mean(part**2, (1, 2)) for k, part in enumerate((first, second, last), 2)
+        ) + keras.ops.sum(half, (1, 2))
+
+    x = keras.Input((None, None, 3), name="x")
+    model = keras.Model(x, layers.Lambda(weighed, output_shape=(3,), name="y")(x))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    for shape in ((2, 2, 5, 3), (3, 1, 7, 3)):
+        variable = tf.Variable(given(*shape))
+        with tf.GradientTape() as tape:
+            scores = model(variable)
+            score = scores[:, 1]
+        result = artefact.run(variable.numpy())
+        np.testing.assert_allclose(result["y"].array, scores, rtol=1e-5, atol=1e-6)
+        expected = tape.gradient(score, variable)
+        np.testing.assert_allclose(result["input_gradient/x"].array, expected, rtol=1e-5, atol=1e-6)

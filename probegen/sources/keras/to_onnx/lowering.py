@@ -20,6 +20,7 @@ import onnx_ir as ir
 import tensorflow as tf
 
 from probegen.errors import ExportError
+from probegen.graph.core.branches import known_branches, put_branch_in_place
 from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.placeholder_weights import fold_placeholders, make_placeholder
 from probegen.graph.forward import ForwardGraph, open_size
@@ -303,6 +304,8 @@ def to_ir(
     make_canonical(model)
     if prepare is not None:
         prepare(model.graph)
+    for node, branch in known_branches(model.graph):
+        put_branch_in_place(node, branch)
     fix_negative_padding(model.graph)
     fix_empty_inputs(model.graph)
     fix_boolean_eyes(model.graph)
