@@ -21,6 +21,7 @@ from probegen.graph.passes.after.add_before_linear_op import add_before_linear_o
 from probegen.graph.passes.after.carry_captures import carry_captures
 from probegen.graph.passes.after.combine_phases_late import combine_phases_late
 from probegen.graph.passes.after.copy_stacked_images import copy_stacked_images
+from probegen.graph.passes.after.drop_casts_back import drop_casts_back
 from probegen.graph.passes.after.drop_identities import drop_identities
 from probegen.graph.passes.after.drop_unused_initializers import drop_unused_initializers
 from probegen.graph.passes.after.join_repeated_nodes import join_repeated_nodes
@@ -90,6 +91,7 @@ AFTER: tuple[Pass, ...] = (
     remove_marks,
     write_gelu,
     drop_identities,
+    drop_casts_back,
     cancel_transposes,
     join_repeated_nodes,
     add_before_linear_op,  # compares constants by identity
