@@ -39,12 +39,15 @@ _ELEMENTWISE = frozenset(
         "FloorDiv",
         "FloorMod",
         "TruncateMod",
+        "TruncateDiv",
         "Pow",
         "Maximum",
         "Minimum",
         "SquaredDifference",
         "Atan2",
         "Xlogy",
+        "Xlog1py",
+        "Xdivy",
         "Select",
         "SelectV2",
         "BiasAdd",
@@ -93,6 +96,12 @@ _IN_PLACE = frozenset(
         "ExtractImagePatches",
         "ExtractVolumePatches",
         "TopKV2",
+        "MatrixBandPart",
+        "MatrixSetDiagV3",
+        "TensorScatterAdd",
+        "TensorScatterUpdate",
+        "AdjustHue",
+        "AdjustSaturation",
     }
 )
 #: The operand of a transposed convolution that holds values is its last.

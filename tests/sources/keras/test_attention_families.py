@@ -373,7 +373,7 @@ class Windows(Noting):
 def test_windows_are_told_from_samples(tmp_path):
     keras.utils.set_random_seed(5)
     x = keras.Input((6, 4, 6), name="x")
-    model = keras.Model(x, layers.Dense(2, name="out")(Windows(name="it")(x)))
+    model = keras.Model(x, layers.Dense(2, name="out")(Windows(name="it")(ops.tril(x, 2))))
     inner = model.get_layer("it").wide
     probes = [pg.Attention(), pg.Activations(inner, name="inner")]
     report = pg.compile(model, probes, tmp_path / "m.onnx").report
@@ -388,7 +388,7 @@ def test_windows_are_told_from_samples(tmp_path):
         result = art.run(x)
         got = result["attention/it"].array
         np.testing.assert_allclose(got, expected.reshape(batch, 3, 2, 2, 4, 4), atol=1e-6)
-        parts = x.reshape(batch, 3, 2, 2, 2, 6).transpose(0, 1, 3, 2, 4, 5)
+        parts = np.tril(x, 2).reshape(batch, 3, 2, 2, 2, 6).transpose(0, 1, 3, 2, 4, 5)
         right = inner(parts.reshape(batch, 3, 2, 4, 6))
         np.testing.assert_allclose(result["inner"].array, right, atol=1e-6)
     with pytest.raises(SelectionError, match="along its first axis samples are joined"):
