@@ -320,10 +320,15 @@ def _resized(step: _Step) -> Factors | None:
         return None
     if step.node.op_type == "Slice":
         cuts = _cuts(step.node, len(source))
-        if step.read(*(source[i] for i, is_part in cuts.items() if is_part)):
+        if step.read(*(source[i] for i, (a, b) in cuts.items() if a or (b or _FAR) < _FAR)):
             return None
-        whole = {i for i, is_part in cuts.items() if is_part is False and SAMPLES in source[i]}
-        kept = set(range(len(source))) - set(cuts) | whole
+        # Ends that are computed are taken for those of the batch; of two behind each other, of one.
+        kept = {
+            i
+            for i, (start, end) in cuts.items()
+            if start == 0 and (SAMPLES in source[i] if end else source[i] == (SAMPLES,))
+        }
+        kept |= set(range(len(source))) - set(cuts)
     else:
         kept = _untouched(step.node, len(step.shape))
     found = []
@@ -337,21 +342,14 @@ def _resized(step: _Step) -> Factors | None:
     return tuple(found)
 
 
-def _cuts(node: ir.Node, rank: int) -> dict[int, bool | None]:
-    """Returns the axes that a slice cuts: whether it takes the same part of any, None if unknown.
-
-    Ends that are computed are taken for those of the axis; so is its start where it is 0.
-    """
+def _cuts(node: ir.Node, rank: int) -> dict[int, tuple[int | None, int | None]]:
+    """Returns the axes that a slice cuts -> its start and its end there, None where unknown."""
     starts, ends = (_entries(v) for v in node.inputs[1:3])
     axes = whole_numbers(node, "", 3)
     if starts is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
-        return dict.fromkeys(range(rank))
+        return dict.fromkeys(range(rank), (None, None))
     along = range(rank) if axes is None else [axis % rank for axis in axes]
-    far = ends or [None] * len(starts)
-    return {
-        axis: None if start is None else start != 0 or (end is not None and end < _FAR)
-        for axis, start, end in zip(along, starts, far, strict=False)
-    }
+    return dict(zip(along, zip(starts, ends or [None] * len(starts), strict=True), strict=False))
 
 
 def _entries(value: ir.Value | None) -> list[int | None] | None:

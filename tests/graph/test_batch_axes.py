@@ -205,6 +205,27 @@ def test_what_sums_over_the_samples_has_no_axis_of_them() -> None:
     assert found.axis(values["mean"]) is None
 
 
+def test_two_batches_behind_each_other_are_told_apart() -> None:
+    """As a network sees both of a pair; which of the two a computed cut leaves is not known."""
+    read, found = _followed(
+        parse(
+            """
+            g (float[N,3] x) => (float[A,3] left, float[B,3] right) {
+              both = Concat<axis=0>(x, x)
+              n = Shape<end=1>(x)
+              zero = Constant<value_ints=[0]>()
+              left = Slice(both, zero, n)
+              far = Constant<value_ints=[9223372036854775807]>()
+              right = Slice(both, n, far)
+            }"""
+        )
+    )
+    values = dict(_by_name(read))
+    assert found.factors(values["both"]) == ((2, SAMPLES), (3,))
+    assert found.joined(values["left"]) is None
+    assert found.joined(values["right"]) is None
+
+
 def test_recurrent_operators() -> None:
     model = add_weights(
         parse(
