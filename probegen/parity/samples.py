@@ -328,7 +328,8 @@ def _row(
     else:
         values = rng.standard_normal(shape).astype(np.float32)
         values *= np.float32(large if row == LARGE else 1.0)
-    return _padded(values, row).astype(wanted.dtype)
+    is_series = "time" in without_batch(wanted.axes, wanted.axes)[:1]
+    return _padded(values, row, is_series).astype(wanted.dtype)
 
 
 def _integers(
@@ -366,11 +367,17 @@ def _not_all_padding(values: Array, wanted: InputSpec) -> Array:
     return values
 
 
-def _padded(values: Array, row: str) -> Array:
-    """Returns values with zeros at the end of their first axis, where the row is to have them."""
+def _padded(values: Array, row: str, is_series: bool) -> Array:
+    """Returns values with zeros at the end of their first axis, where the row is to have them.
+
+    A series then has none but zeros at a step before as well: a mask that leaves it out is not
+    told by a length.
+    """
     if row == TIES and values.ndim and values.shape[0] > 2:
         values = values.copy()
         values[-(values.shape[0] // 3) :] = 0
+        if is_series:
+            values[values.shape[0] // 3] = 0
     return values
 
 

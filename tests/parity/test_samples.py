@@ -77,6 +77,9 @@ def test_hard_rows_of_floats():
     assert (x[2] < 0).any()
     assert len(np.unique(x[3])) < x[3].size / 2
     assert not x[3][-2:].any()
+    steps = (x[3].reshape(len(x[3]), -1) == 0).all(1)
+    assert steps[len(steps) // 3]  # a mask with a hole, which no length tells
+    assert not steps[: len(steps) // 3].all()
     tame = drawing.draw(manifest(spec()), rows, sizes, np.random.default_rng(0), tame=True)
     assert np.abs(tame.feed["x"]).max() < 30
 
