@@ -356,6 +356,34 @@ def test_attention_by_hand(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
+def test_what_is_written_in_simpler_operators_is_linear_for_lrp_and_deep_lift(tmp_path):
+    """Pixels sampled at fixed places, added to a product of what is not explained.
+
+    All is linear, so that what x has is the gradient times x by each method.
+    """
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      net (float[n, 2, 3, 4] x, float[n, 2] more) => (float[n, 3] y) {
+        row = Shape<end = 1>(x)  sizes = Concat<axis = 0>(row, rest)
+        places = Expand(grid, sizes)  s = GridSample<mode = "bilinear">(x, places)
+        f = Flatten(s)  c = MatMul(f, w)  y = Gemm(more, v, c) }"""
+    rng = np.random.default_rng(5)
+    model = onnx.parser.parse_model(text)
+    arrays = {"w": rng.normal(size=(12, 3)), "v": rng.normal(size=(2, 3))}
+    arrays |= {"grid": rng.uniform(-1.2, 1.1, (1, 3, 2, 2)), "rest": np.array([3, 2, 2])}
+    for name, array in arrays.items():
+        kind = np.int64 if name == "rest" else np.float32
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(kind), name))
+    asked = {"wrt": "x", "target": 1}
+    probes = [kind(**asked) for kind in (pg.GradientXInput, pg.LRP, pg.DeepLIFT)]
+    path = tmp_path / "m.onnx"
+    pg.compile(model, probes, path)
+    x, more = (rng.normal(size=(3, *shape)).astype("f") for shape in ((2, 3, 4), (2,)))
+    found = runtime.load(path).run({"x": x, "more": more})
+    expected = found["gradient_x_input/x"].array
+    for name in ("lrp/x", "deep_lift/x"):
+        np.testing.assert_allclose(found[name].array, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_mask_of_minus_infinity_takes_places_out(tmp_path):
     """As torch writes attention with a mask of booleans: the same as one of a large number.
 

@@ -51,6 +51,14 @@ def scattered_extreme(node: ir.Node) -> str | None:
     return reduction if reduction in ("max", "min") else None
 
 
+def plainly(walk: Walk) -> Walk:
+    """Returns a walk for rules of gradients: what they write in simpler operators has gradients.
+
+    The rules of a method know nothing of the operators that stand for one of the graph's.
+    """
+    return dataclasses.replace(walk, rules=RULES)
+
+
 def sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value | None:
     """Writes g times the slope of a function; None where it has none."""
     b, x, node = walk.builder, function.entry, function.nodes[-1]

@@ -59,6 +59,7 @@ from probegen.graph.loops.iteration import (
 from probegen.graph.tables.common import (
     Normalisation,
     function_at,
+    plainly,
     scattered,
     scattered_extreme,
 )
@@ -382,7 +383,7 @@ class _Relevance:
         met = scattered(node)
         routed = met == "none" or key in _ROUTED or scattered_extreme(node) is not None
         if routed or (key in _LARGEST and len(moving) > 1):
-            yield from RULES[key](walk, node, dy)
+            yield from RULES[key](plainly(walk), node, dy)
         elif met == "add" or key in _SUMS or (key in _SUMS_OF_FIRST and moving == [node.inputs[0]]):
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
             yield from self._shares(walk, node, ratio, 1)
@@ -403,7 +404,7 @@ class _Relevance:
         elif key in ("Mul", "MatMul", "Einsum", "Gemm"):
             by_shares = self.by_shares and factors == 1
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=by_shares)
-            yield from self._shares(walk, node, ratio, factors)
+            yield from self._shares(walk, node, ratio, max(factors, 1))
         elif key == "Softmax":
             yield moving[0], _of_softmax(b, node, moving[0], given(dy))
         else:
@@ -453,7 +454,7 @@ class _Relevance:
             yield from self._shares(factors, node, ratio, parts)
             walk, parts = dataclasses.replace(walk, wanted={added}), 1
         ratio = ratio if parts == 1 else b.mul(ratio, 1 / parts)
-        for value, gradient in RULES[key_of(node)](walk, node, [ratio]):
+        for value, gradient in RULES[key_of(node)](plainly(walk), node, [ratio]):
             yield value, b.mul(value, gradient)
 
 

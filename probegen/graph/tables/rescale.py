@@ -61,6 +61,7 @@ from probegen.graph.tables.common import (
     NORMALISATIONS,
     Normalisation,
     function_at,
+    plainly,
     scattered,
     scattered_extreme,
     sloped,
@@ -315,7 +316,7 @@ class Reference:
         if key in _PASSED and first is not None:
             yield first, given(dy)
         elif key in _LINEAR or scattered(node) or (key in _LINEAR_IN_FIRST and moving == [first]):
-            yield from RULES[key](walk, node, dy)
+            yield from RULES[key](plainly(walk), node, dy)
         elif key in _BILINEAR:
             yield from self._bilinear(walk, node, dy, moving)
         elif key == "Div":

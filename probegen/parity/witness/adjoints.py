@@ -36,6 +36,8 @@ Array = npt.NDArray[Any]
 
 #: Elements up to which a node is differentiated by differences as a whole.
 _SMALL = 1500
+#: Weights of the pixels of a picture for those that are sampled of it.
+_MOST_SAMPLED = 20_000_000
 #: Numbers that the reference evaluator may look at to resize the unit vectors of one axis.
 _MOST_RESIZED = 500_000
 #: What the reference evaluator computes in 32 bits, whatever it is given.
@@ -668,6 +670,26 @@ def _resize(step: Step, g: Array, position: int) -> Array:
     return found
 
 
+def _grid_sample(step: Step, g: Array, position: int) -> Array:
+    """Samples pictures of one pixel each: what comes out are the weights of that pixel.
+
+    Raises:
+        Unknown: there are too many.
+    """
+    if position:
+        return _by_differences(step, g, position)
+    x, (grid,) = step.x, step.inputs[1:]
+    sizes, count = x.shape[2:], int(np.prod(x.shape[2:]))
+    if grid is None or count * g[0, 0].size > _MOST_SAMPLED:
+        raise Unknown(key_of(step.node))
+    pixels = np.eye(count).reshape(1, count, *sizes)
+    found = np.zeros((*x.shape[:2], count))
+    for n, row in enumerate(grid):
+        weights = step.evaluate(step.node, [pixels, row[None]])[0].reshape(count, -1)
+        found[n] = g[n].reshape(len(g[n]), -1) @ weights.T
+    return found.reshape(x.shape)
+
+
 def _by_differences(step: Step, g: Array, position: int) -> Array:
     """Moves each element of an input by itself.
 
@@ -737,4 +759,5 @@ _FORMULAS: Mapping[str, _Formula] = {
     "LpNormalization": _lp_normalised,
     "InstanceNormalization": _own_statistics,
     "Resize": _resize,
+    "GridSample": _grid_sample,
 }

@@ -21,9 +21,11 @@ def numbers(*shape):
 
 
 AXES = np.array([1, 3], np.int64)
+GRID = np.linspace(-1.15, 1.2, 12).reshape(1, 3, 2, 2)
 STEPS = np.linspace(-1.3, 2.1, 30).reshape(2, 3, 5)
 #: Operator, attributes, inputs, positions whose gradient is checked.
 CASES = [
+    ("GridSample", {"mode": "bilinear"}, [STEPS[None], GRID], (0, 1)),
     ("Pad", {"mode": "edge"}, [STEPS, np.array([0, -1, 2, 0, 1, -2])], (0,)),
     ("Pad", {}, [STEPS, np.array([-1, 2]), np.array(0.5), np.array([-1])], (0,)),
     ("CastLike", {}, [numbers(2, 3), numbers(4)], (0, 1)),
