@@ -44,6 +44,8 @@ _MANY, _FEW_NUMBERS = 17, 2**14
 #: before the number of samples is said to move them: above what rounding, which is another in
 #: batches of other sizes, does to all of a few samples by tipping gates.
 _APART = 0.05
+#: The cosine from which on two explanations point the same way.
+_ALONG = 0.9
 _BESIDE_OTHERS = (
     "It does so beside samples of another kind: silence, or what is a hundred times as loud. Alone "
     "and among samples of one kind each of those tried is explained by itself; where kinds come "
@@ -216,9 +218,12 @@ def _apart_alone(
 ) -> str:
     """Says which explanation of samples is another where they stand alone; `""` where none is.
 
-    Each of a few ordinary samples has to show it, in the same output.
+    Each of a few ordinary samples has to show it, in the same output: what explains it grows or
+    shrinks with the number of samples, and points where it did. What is rounding alone, where
+    nothing of a sample matters, points anywhere.
     """
     batch, left, said = call.batch, list(outputs), ""
+    grown: dict[str, float] = {}
     predictions = explained_predictions(described)
     for row in batch.ordinary[:_SEVERAL]:
         target = None if asked is None else np.full_like(asked, asked[row])
@@ -233,7 +238,9 @@ def _apart_alone(
             least = _least(_finite(call.got[output.name]), computed_in)
             length = max(float(np.linalg.norm(one)), float(np.linalg.norm(other)))
             by = np.linalg.norm(one - other) / length if length > least else 0.0
-            if by > max(_APART, 2 * base_limit(output, computed_in)):
+            growth = _growth(one, other) if length > least else 0.0
+            alike = abs(growth - grown.setdefault(output.name, growth)) < abs(growth) / 2
+            if alike and by > max(_APART, 2 * base_limit(output, computed_in)):
                 moved[output.name] = f"{by:.1%}"
         left = [output for output in left if output.name in moved]
         if not left:
@@ -243,6 +250,17 @@ def _apart_alone(
             f"{moved[left[0].name]} apart"
         )
     return said
+
+
+def _growth(one: Array, other: Array) -> float:
+    """Returns the logarithm of how much longer another explanation is that points the same way.
+
+    0 where it points elsewhere.
+    """
+    lengths = [float(np.linalg.norm(values)) for values in (one, other)]
+    if np.vdot(one, other) <= _ALONG * lengths[0] * lengths[1]:
+        return 0.0
+    return float(np.log(lengths[1] / lengths[0]))
 
 
 def _refused_explanation(moved: str, name: str) -> str:

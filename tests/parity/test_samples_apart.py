@@ -13,6 +13,7 @@ from keras import layers, ops
 import probegen as pg
 from probegen import runtime
 from probegen.errors import VerificationError
+from probegen.parity.samples_apart import _growth
 
 
 def mixing(how: str) -> keras.Model:
@@ -138,6 +139,14 @@ def test_gradients_that_count_samples_are_refused(tmp_path: Path) -> None:
         pytest.raises(VerificationError, match=r"alone and among 5 copies .*tensordot.*=False"),
     ):
         pg.compile(model, [pg.InputGradient()], tmp_path / "m.onnx")
+
+
+def test_rounding_grows_with_no_number_of_samples() -> None:
+    """What explains a sample that nothing matters in is rounding: it points anywhere, or is 0."""
+    rounded = np.array([[-1.7e-10, -1.4e-10, 2.3e-10, -1.9e-10]])
+    again = np.array([[-1.1e-10, -1.8e-10, 4.9e-10, 2.2e-10]])
+    assert _growth(rounded, again) == _growth(rounded, 0 * rounded) == 0
+    assert _growth(again, 4 * again + 1e-11) == pytest.approx(np.log(4), rel=0.05)
 
 
 def test_what_only_some_ordinary_samples_show_is_refused(tmp_path: Path) -> None:
