@@ -1,4 +1,4 @@
-"""Poolings whose number of windows is rounded up, as ones whose number is rounded down."""
+"""Poolings whose windows reach behind the padding, as ones that have padding there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from probegen.sources.onnx.rewriting import builder_at, graph_of
 
 _POOLINGS = ("MaxPool", "AveragePool", "LpPool")
 
+#: From this opset on onnxruntime does not count what a window has behind the padding; before, it
+#: does where the number of windows is rounded down.
+_COUNTS_PADDING_ALONE = 19
+
 
 def write_windows_as_padding(model: ir.Model, names: AllNames) -> bool:
     """Gives poolings the padding that their last windows reach into, in the place of `ceil_mode`.
 
     `MaxPool<ceil_mode=1, kernel_shape=[3], strides=[2]>(x of 6)` ->
     `MaxPool<kernel_shape=[3], strides=[2], pads=[0, 1]>(x of 6)`
+
+    So are averages written over a window that is larger than all of the input and its padding: it
+    reaches behind that too, and onnxruntime takes it for a window where the step is as large.
 
     A window that would begin behind the input and its padding in front is none: so say the ONNX
     specification, torch and onnxruntime. onnx's shape inference counts it, and with it all sizes
@@ -32,7 +39,7 @@ def write_windows_as_padding(model: ir.Model, names: AllNames) -> bool:
         Whether shapes have to be inferred anew.
     """
     for node in list(model.graph.all_nodes()):
-        if key_of(node) in _POOLINGS and attribute(node, "ceil_mode", 0):
+        if key_of(node) in _POOLINGS:
             told = shape_of(node.outputs[0])
             counts = _written_out(node, model.graph.opset_imports.get("", 0), names)
             if counts is not None and (told is None or [*told[2:]] != counts):
@@ -41,7 +48,10 @@ def write_windows_as_padding(model: ir.Model, names: AllNames) -> bool:
 
 
 def _written_out(node: ir.Node, opset: int, names: AllNames) -> list[int] | None:
-    """Writes the windows of one pooling as padding; returns how many there are along each axis."""
+    """Writes the windows of one pooling as padding; returns how many there are along each axis.
+
+    None where it is left as it is.
+    """
     x = node.inputs[0]
     shape = None if x is None else shape_of(x)
     sizes = [size for size in (shape or ())[2:] if isinstance(size, int)]
@@ -53,24 +63,32 @@ def _written_out(node: ir.Node, opset: int, names: AllNames) -> list[int] | None
     strides = attribute(node, "strides") or [1] * rank
     dilations = attribute(node, "dilations") or [1] * rank
     pads = attribute(node, "pads") or [0] * (2 * rank)
+    counts_padding = key_of(node) == "AveragePool" and attribute(node, "count_include_pad", 0)
+    is_rounded_up = bool(attribute(node, "ceil_mode", 0))
+    may_be_larger = counts_padding and opset >= _COUNTS_PADDING_ALONE
+    if not is_rounded_up and not may_be_larger:
+        return None
     counts, after = [], []
     for i, size in enumerate(sizes):
         extent = dilations[i] * (kernel[i] - 1) + 1
         padded = pads[i] + size + pads[rank + i]
-        count = math.ceil((padded - extent) / strides[i]) + 1
+        steps = (padded - extent) / strides[i]
+        count = (math.ceil(steps) if is_rounded_up or steps < 0 else math.floor(steps)) + 1
         if (count - 1) * strides[i] >= pads[i] + size:
             count -= 1
         reached = (count - 1) * strides[i] + extent
         counts.append(count)
         after.append(pads[rank + i] + max(reached - padded, 0))
     more = after != pads[rank:]
-    if more and key_of(node) == "AveragePool" and attribute(node, "count_include_pad", 0):
+    if not is_rounded_up and (not more or min(counts) < 1):
+        return None
+    if more and counts_padding:
         # What the file pads with counts; what the last windows reach into besides does not.
         _pad_before(node, x, pads, opset, names)
         after = [new - old for new, old in zip(after, pads[rank:], strict=True)]
         pads = [0] * (2 * rank)
         node.attributes.pop("count_include_pad")
-    node.attributes.pop("ceil_mode")
+    node.attributes.pop("ceil_mode", None)
     node.attributes.pop("auto_pad", None)
     node.attributes["pads"] = ir.AttrInt64s("pads", [*pads[:rank], *after])
     return counts

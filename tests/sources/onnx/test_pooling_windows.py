@@ -65,6 +65,26 @@ def test_behind_windows_that_onnx_counts_and_onnxruntime_has_not(tmp_path: Path)
     np.testing.assert_allclose(found["input_gradient/x"].array, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("opset", "counted"), [(18, 15), (19, 12)])
+def test_average_over_more_than_all_of_the_input(tmp_path: Path, opset: int, counted: int) -> None:
+    """2 rows and 2 of padding under a window of 5: so one runs, though none fits.
+
+    Up to opset 18 onnxruntime divides by all of the window, from 19 on by 4 of its 5 rows.
+    """
+    given = "kernel_shape = [5, 3], strides = [2, 2], pads = [1, 1, 1, 1], count_include_pad = 1"
+    model = parse(
+        f"g (float[N,1,2,4] x) => (float[N,2] y) {{ a = AveragePool<{given}>(x) y = Flatten(a) }}",
+        opset=opset,
+    )
+    pg.compile(model, [pg.InputGradient(target=0)], tmp_path / "m.onnx")
+    x = hard(2, 1, 2, 4)
+    found = runtime.load(tmp_path / "m.onnx").run(x)
+    expected = np.zeros((2, 1, 2, 4), np.float32)
+    expected[..., :2] = 1 / counted  # of columns -1 to 1
+    np.testing.assert_allclose(found["input_gradient/x"].array, expected, rtol=1e-6)
+    np.testing.assert_allclose(found["y"].array, run(model, {"x": x})["y"], rtol=1e-6)
+
+
 @pytest.mark.parametrize(("size", "refused"), [("9", True), ("8", False), ("rows", True)])
 def test_padding_by_a_negative_number_is_refused(tmp_path: Path, size: str, refused: bool) -> None:
     """9 by steps of 3 with windows of 1: onnxruntime begins behind the first element."""
