@@ -246,6 +246,9 @@ def _same_activation(
     tensor = witness.of_path(spec.layer)
     if tensor is None:
         return False
+    made = next(list(n.output) for n in witness.case.model.graph.node if tensor in n.output)
+    if (at := spec.name.rpartition(f"{spec.layer}:")[2]).isdigit():
+        tensor = made[int(at)]  # of a layer with several outputs
     got, right = result[spec.name].array, witness.tensor(tensor, feed)
     if np.asarray(got).shape != right.shape:
         return False  # samples told apart that the graph joins

@@ -194,8 +194,26 @@ class OnnxWitness:
             return None
         array = np.stack(arrays, axis=1) if twins.is_several(probe.target) else arrays[0]
         array[self.beyond_range(feed)] = np.nan
-        wide = self._of(scored, None if explained in feed else explained, feed).wide
-        return Known(array, wide)
+        scores = self._of(scored, None if explained in feed else explained, feed)
+        if scores.wide:
+            array[self._rounded_apart(scores, scored, explained, feed)] = np.nan
+        return Known(array, scores.wide)
+
+    def _rounded_apart(self, wide: _Scores, scored: str, explained: str, feed: Feed) -> Array:
+        """Tells of which rows scores in float64 are others than those of the graph in its type.
+
+        Rounding decides there which of some values is the largest, or what computes in float64
+        knows nothing of what these rows have, as of a `clip` that nothing came near to before.
+        """
+        fed = {n: _widened(x, True) for n, x in feed.items()}
+        if explained not in feed:
+            fed[_SHIFT] = np.zeros(self.tensor(explained, feed).shape)
+        found, right = wide.run(fed), self._by_single(scored, None).run(feed)
+        if found.shape != right.shape:
+            return np.ones(len(right), bool)
+        near = _NEAR[self.policy()]
+        same = np.isclose(found, right.astype(np.float64), rtol=near, atol=near, equal_nan=True)
+        return np.asarray(~same.reshape(len(same), -1).all(axis=1))
 
     def of_path(self, path: Any) -> str | None:
         """Returns the tensor that a node of a path makes, where it is in the untouched graph."""
@@ -342,8 +360,11 @@ class OnnxWitness:
             return None
 
     def _by_evaluator(self, name: str, inside: str | None) -> _Scores | None:
-        if any(node.op_type in _NOT_THERE for node in self.case.model.graph.node):
+        nodes = self.case.model.graph.node
+        if any(node.op_type in _NOT_THERE for node in nodes):
             return None
+        if any(a.name == "clip" for node in nodes for a in node.attribute):
+            return None  # it runs recurrent operators as if they had none
         try:
             evaluator = ReferenceEvaluator(
                 self._in(TensorProto.DOUBLE, name, inside), new_ops=list(OPERATORS)
