@@ -179,11 +179,15 @@ def _phases_of_wider(b: Builder, conv: ir.Node, operand: Phases) -> Phases | Non
     """
     ((offsets, part),) = operand.parts.items()
     out, channels, *kernel = _kernel(conv)
-    high, count = sizes_of(conv.outputs[0]), sizes_of(part)
-    if conv.inputs[1] is None or None in high:
+    high = sizes_of(conv.outputs[0])
+    places = zip(offsets, operand.sizes, operand.strides, strict=True)
+    held = [len(range(offset, size, stride)) for offset, size, stride in places]
+    if conv.inputs[1] is None or None in high or 0 in held:
         return None
     pads = attribute(conv, "pads") or [0] * (2 * len(kernel))
     spatial = range(2, 2 + len(kernel))
+    part = _within(b, part, held)
+    count = sizes_of(part)
     low = [-(-known(n) // s) for n, s in zip(high, operand.strides, strict=True)]
     parts = {}
     for target in all_offsets(operand.strides):
@@ -210,6 +214,16 @@ def _phases_of_wider(b: Builder, conv: ir.Node, operand: Phases) -> Phases | Non
         shape = [*(shape_of(part) or ())[:1], out, *low]
         parts[target] = b.op("Conv", cut, own, shape=shape, pads=pad)
     return Phases(parts, operand.strides, tuple(map(known, high))) if parts else None
+
+
+def _within(b: Builder, part: ir.Value, held: Sequence[int]) -> ir.Value:
+    """Cuts off what a phase has behind the `held` positions of each axis that the image has.
+
+    There it is not zero where a strided convolution reads padding behind the image. Putting phases
+    together cuts it off as well.
+    """
+    more = {2 + i: n - known(m) for i, (n, m) in enumerate(zip(held, sizes_of(part), strict=True))}
+    return fit(b, part, {}, {i: width for i, width in more.items() if width < 0})
 
 
 # -- taking apart and putting together -----------------------------------------------------

@@ -72,6 +72,22 @@ def test_zeros_are_not_convolved(
     assert "MatMul" not in left
 
 
+@pytest.mark.parametrize("size", ["6, 5", "4, 5"])
+def test_windows_behind_the_image_have_no_part(size: str) -> None:
+    """4 rows, of which windows every 3 read padding, row 2, and padding that would be row 5.
+
+    Of 2 rows they read none but padding.
+    """
+    model = differentiated(
+        "a = Conv(x, wide) y = Conv<strides=[3, 1], pads=[1, 1, 2, 2]>(a, strided, bias)",
+        inputs=f"float[batch, 2, {size}] x",
+        wide=weight(4, 2, 3, 3),
+        strided=weight(3, 4, 1, 1),
+        bias=weight(3),  # else nothing is asked of windows that read padding alone
+    )
+    left_behind(model)
+
+
 @pytest.mark.parametrize(("size", "axes"), [("7", 1), ("5, 4, 3", 3)])
 def test_phases_of_any_number_of_axes_are_picked(size: str, axes: int) -> None:
     model = differentiated(
