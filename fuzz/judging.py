@@ -289,6 +289,7 @@ def check_rows_alone(
     policy: str,
     asked: dict[str, Array],
     is_undecided: Callable[[Any], bool] = lambda _: False,
+    logits: Sequence[Array] = (),
 ) -> None:
     """Runs one row alone: what comes out is that row of the batch.
 
@@ -305,6 +306,8 @@ def check_rows_alone(
         asked: what it was asked for, a row a sample.
         is_undecided: output -> whether two of what it could explain of the row are as good as each
             other, so that rounding says which it does.
+        logits: what explanations may be of beside the predictions: differences of large ones are
+            rounded by more than their probabilities tell.
 
     Raises:
         FoundError: it is another.
@@ -321,7 +324,8 @@ def check_rows_alone(
     fed = (named, asked)
     alone = copies(1)
     # Attributions by differences of scores are rounded as these are.
-    scores = [np.abs(result[spec.name].array[0]) for spec in art.manifest.predictions]
+    made = [result[spec.name].array for spec in art.manifest.predictions]
+    scores = [np.abs(each[0]) for each in (*made, *logits)]
     least = SMALL_PART * max(float(np.nan_to_num(s, posinf=0).max(initial=0)) for s in scores)
     rows = len(next(iter(named.values())))
     among: Any = None

@@ -10,8 +10,8 @@ import onnx
 _SECOND = frozenset(
     {
         "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace",
-        "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN",
-        "LpPool", "MaxPool", "SpaceToDepth",
+        "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization",
+        "InstanceNormalization", "LRN", "LpPool", "MaxPool", "SpaceToDepth",
     }
 )  # fmt: skip
 #: Read `[..., channel]`; a product does with a matrix that is stored.

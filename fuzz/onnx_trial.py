@@ -17,6 +17,7 @@ from fuzz.judging import (
     check_attribution,
     check_prediction,
     check_rows_alone,
+    is_tie,
     limit,
     moved,
     moved_out_of_ties,
@@ -129,11 +130,33 @@ def _compared(
         for found, where in ((result, ""), (plain, " without explanation")):
             got = np.asarray(found[spec.name].array)[known]
             check_prediction(f"{spec.name}{where}", got, y[known], policy, again)
-    check_rows_alone(art, named, result, policy, asked)
+
+    def is_undecided(spec: Any) -> bool:
+        return _is_undecided(witness, spec, feed)
+
+    logits = [witness.tensor(output.scores, feed) for output in witness.case.outputs]
+    check_rows_alone(art, named, result, policy, asked, is_undecided, logits)
     return sum(
         _same_attribution(art, witness, probes, spec, feed, result, asked)
         for spec in art.manifest.explanations
     )
+
+
+def _is_undecided(witness: OnnxWitness, spec: Any, feed: Feed) -> bool:
+    """Tells whether some of the channels of a layer are as good as each other in the first sample.
+
+    Each is a sum over positions: of a softmax over these it is 1 of them all.
+    """
+    of = spec.target
+    layer = witness.of_path(of.layer) if of is not None and of.layer and not of.call else None
+    if layer is None:
+        return False
+    made = witness.tensor(layer, feed)[0].astype(np.float64)
+    for channel in {0, made.ndim - 1} if made.ndim else ():
+        sums = np.sort(made.sum(axis=tuple(i for i in range(made.ndim) if i != channel)))
+        if any(is_tie(pair, witness.policy()) for pair in np.stack([sums[:-1], sums[1:]], axis=1)):
+            return True
+    return False
 
 
 def _known_rows(witness: OnnxWitness, feed: Feed, rows: int) -> Array:
