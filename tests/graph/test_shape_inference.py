@@ -59,3 +59,16 @@ def test_normalisations_that_are_functions_keep_sizes_of_an_open_batch(operator)
     shapes = {v.name: (v.dtype, shape_of(v)) for node in model.graph for v in node.outputs}
     assert shapes["a"] == (ir.DataType.DOUBLE, ("batch", 3, 5, 4))
     assert shapes["y"][1] == ("batch", 120)
+
+
+def test_normalisations_that_are_functions_behind_a_loop():
+    """What a loop gives has a shape once its states have one."""
+    text = """net (float[batch, 3, 5] x) => (float[batch, n] y)
+      <float[3] s = {1, 2, 0.5}, int64 count = {3}, bool true = {1}> {
+        a = Loop (count, true, x) <body = body (int64 i, bool go, float[batch, 3, 5] before)
+            => (bool more, float[batch, 3, 5] after) {
+              after = Tanh (before)  more = Identity (go) }>
+        b = GroupNormalization <num_groups = 3> (a, s, s)  y = Flatten (b) }"""
+    model = ir.from_proto(parse(text, 21))
+    infer_shapes(model)
+    assert shape_of(model.graph.outputs[0]) == ("batch", 15)

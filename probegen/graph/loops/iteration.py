@@ -480,16 +480,19 @@ def infer_with_loops(
                 value.shape = None if sizes is None else ir.Shape(sizes)
         infer(model)
 
-    infer_anew()
-    if found := more(model):
-        carried_shapes.update(found)
+    def infer_with_more() -> None:
         infer_anew()
+        if found := more(model):
+            carried_shapes.update(found)
+            infer_anew()
+
+    infer_with_more()
     for node in list(model.graph.all_nodes()):
         if node.op_type in ("Loop", "Scan") and not node.domain:
             iteration = iteration_of(node)
             _keep_common_sizes(iteration, infer_anew)
             carried_shapes.update(_outputs_of(iteration))
-            infer_anew()
+            infer_with_more()  # what reads the loop's results too
 
 
 def _keep_common_sizes(iteration: Iteration, infer: Callable[[], None]) -> None:

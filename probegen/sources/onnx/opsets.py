@@ -20,7 +20,7 @@ from probegen.graph.core.values import attribute, constant_of, shape_of
 from probegen.sources.onnx.functions import OPSET
 from probegen.sources.onnx.idle import write_mask
 from probegen.sources.onnx.names import AllNames, nodes_of, told
-from probegen.sources.onnx.rewriting import builder_at, replace
+from probegen.sources.onnx.rewriting import builder_at, graph_of, replace
 from probegen.sources.onnx.scores_of_outputs import SCORES
 
 #: What is read, and what operators are brought to at least.
@@ -127,20 +127,28 @@ def _pad(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
     pads, value = _pop(node, "pads"), _pop(node, "value", 0.0)
     _input(node, 1, b.ints(*pads))
     if value:
-        _input(node, 2, b.const(value, _type_of(node)))
+        _input(node, 2, _of_its_type(node, np.float32(value), b))
 
 
 def _clip(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
     for position, name in enumerate(("min", "max"), start=1):
         bound = _pop(node, name)
         if bound is not None:
-            _input(node, position, b.const(np.float32(bound), _type_of(node)))
+            _input(node, position, _of_its_type(node, np.float32(bound), b))
 
 
-def _type_of(node: ir.Node) -> ir.DataType:
+def _of_its_type(node: ir.Node, number: np.float32, b: Builder) -> ir.Value:
+    """Returns a number in the element type of what a node reads.
+
+    Behind an operator of another domain nobody knows that yet: onnx infers none there.
+    """
     first = node.inputs[0]
     known = None if first is None else first.dtype or node.outputs[0].dtype
-    return known or ir.DataType.FLOAT
+    if known is None and first is not None:
+        like = b.op("CastLike", b.const(number, ir.DataType.FLOAT), first, shape=[])
+        graph_of(node).insert_before(node, b.nodes[-1:])
+        return like
+    return b.const(number, known or ir.DataType.FLOAT)
 
 
 def _top_k(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001

@@ -33,18 +33,40 @@ def write_windows_as_padding(model: ir.Model, names: AllNames) -> bool:
     behind are wrong; onnxruntime, which plans its memory by them, then fails. So shapes have to be
     inferred anew where one is found that onnx counts.
 
-    Leaves: poolings of open sizes, and those that pad by themselves (`auto_pad`).
+    Where a pooling pads by itself, onnxruntime does not round up: there `ceil_mode` is taken away,
+    with which onnx counts windows that are none.
+
+    Leaves: poolings of open sizes; those whose last window reaches as far behind the input as its
+    kernel is wide, as windows with holes may: no runtime pads by that much; and averages that
+    pad by themselves, count what they pad with and have steps wider than their windows, some of
+    which onnxruntime runs with `ceil_mode` alone.
 
     Returns:
         Whether shapes have to be inferred anew.
     """
     for node in list(model.graph.all_nodes()):
         if key_of(node) in _POOLINGS:
+            if attribute(node, "ceil_mode", 0) and _pads_by_itself(node) and not _steps_over(node):
+                node.attributes.pop("ceil_mode")
+                return True
             told = shape_of(node.outputs[0])
             counts = _written_out(node, model.graph.opset_imports.get("", 0), names)
             if counts is not None and (told is None or [*told[2:]] != counts):
                 return True
     return False
+
+
+def _pads_by_itself(node: ir.Node) -> bool:
+    return attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+
+def _steps_over(node: ir.Node) -> bool:
+    """Tells whether an average counts padding and steps over elements: this may be below 0."""
+    kernel = attribute(node, "kernel_shape")
+    strides = attribute(node, "strides") or [1] * len(kernel)
+    return bool(attribute(node, "count_include_pad", 0)) and any(
+        stride > size for stride, size in zip(strides, kernel, strict=True)
+    )
 
 
 def _written_out(node: ir.Node, opset: int, names: AllNames) -> list[int] | None:
@@ -56,8 +78,7 @@ def _written_out(node: ir.Node, opset: int, names: AllNames) -> list[int] | None
     shape = None if x is None else shape_of(x)
     sizes = [size for size in (shape or ())[2:] if isinstance(size, int)]
     kernel = attribute(node, "kernel_shape")
-    same = attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    if x is None or len(sizes) != len(kernel) or same:
+    if x is None or len(sizes) != len(kernel) or _pads_by_itself(node):
         return None
     rank = len(sizes)
     strides = attribute(node, "strides") or [1] * rank
@@ -82,10 +103,15 @@ def _written_out(node: ir.Node, opset: int, names: AllNames) -> list[int] | None
     more = after != pads[rank:]
     if not is_rounded_up and (not more or min(counts) < 1):
         return None
+    written = [
+        new - old if counts_padding else new for new, old in zip(after, pads[rank:], strict=True)
+    ]
+    if any(width >= size for width, size in zip(written, kernel, strict=True)):
+        return None
     if more and counts_padding:
         # What the file pads with counts; what the last windows reach into besides does not.
         _pad_before(node, x, pads, opset, names)
-        after = [new - old for new, old in zip(after, pads[rank:], strict=True)]
+        after = written
         pads = [0] * (2 * rank)
         node.attributes.pop("count_include_pad")
     node.attributes.pop("ceil_mode", None)

@@ -285,6 +285,22 @@ def test_half_precision_keeps_its_type() -> None:
     assert_same(parse(text, opset=10), {"x": x}, {"x": x[:2]})
 
 
+def test_bounds_are_of_the_type_that_another_domain_gives() -> None:
+    """onnx infers no type behind its operators: the bounds were float32."""
+    model = parse(
+        """
+        g (float16[N,3] x) => (float16[N,5] y) <float16[3] bias = {15095, 47279, 46789}> {
+          a = com.microsoft.BiasGelu(x, bias)
+          c = Clip<min = -0.1, max = 0.8>(a)
+          y = Pad<pads = [0, 1, 0, 1], value = 0.25>(c)
+        }""",
+        opset=9,
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    x = hard(4, 3).astype(np.float16)
+    assert_same(model, {"x": x}, {"x": x[:2]}, tolerance=1e-3)  # the last place of float16
+
+
 def test_batch_normalisation_of_each_position() -> None:
     """Opset 7 alone has it; onnxruntime does not run it any more. Twin: numpy."""
     rng = np.random.default_rng(0)

@@ -36,6 +36,19 @@ def test_windows_are_those_of_onnxruntime(op: str, size: int) -> None:
             assert shape_of(made) == ("N", *run(read.model, feed)["y"].shape[1:]), given
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+def test_windows_with_holes_that_reach_far_and_those_that_pad_by_themselves(op: str) -> None:
+    """No runtime pads by the width of a kernel; onnx counts a third window of the second."""
+    holes = "ceil_mode = 1, kernel_shape = [2, 1], strides = [3, 1], dilations = [2, 1]"
+    padded = 'ceil_mode = 1, kernel_shape = [3, 3], strides = [3, 3], auto_pad = "SAME_LOWER"'
+    for given, size in ((holes, 7), (padded, 6)):
+        feed = {"x": hard(3, 1, size, 5)}
+        text = f"g (float[N,1,{size},5] x) => (float[N,1,h,w] y) {{ y = {op}<{given}>(x) }}"
+        read = assert_same(parse(text, opset=22), feed)
+        shape = shape_of(read.model.graph.outputs[0])
+        assert shape == ("N", *run(read.model, feed)["y"].shape[1:]), given
+
+
 def test_zeros_that_the_file_pads_with_are_counted_and_no_others() -> None:
     """4 elements and one zero on either side, windows of 3 every 2: the last one holds 4, 0."""
     given = (
