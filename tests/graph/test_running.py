@@ -154,3 +154,17 @@ def test_weights_in_a_file_that_the_optimiser_folds(monkeypatch, tmp_path, read)
     assert all(
         isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()
     )
+
+
+def test_a_transposed_sum_of_float16_that_two_read() -> None:
+    """onnxruntime 1.32 ends the process while it blocks channels."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+      g (float16[N,7,3] x, float16[3,2] w) => (float16[7,N,2] y, float16[7,N,3] z)
+      <float16 c = {15360}> {
+        a = Add(x, c)  t = Transpose<perm = [1, 0, 2]>(a)  z = Relu(t)  y = MatMul(t, w)
+      }"""
+    x, w = np.full((2, 7, 3), 0.5, np.float16), np.ones((3, 2), np.float16)
+    session = open_graph(ir.from_proto(onnx.parser.parse_model(text)))
+    y, z = session.run(None, {"x": x, "w": w})
+    np.testing.assert_array_equal(y, np.full((7, 2, 2), 4.5))
+    np.testing.assert_array_equal(z, np.full((7, 2, 3), 1.5))
