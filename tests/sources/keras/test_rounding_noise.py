@@ -30,6 +30,7 @@ def reference(model: Any, *probes: Any) -> Any:
 
 
 def of_ids() -> keras.Model:
+    keras.utils.set_random_seed(0)
     ids = keras.Input((6,), dtype="int32", name="ids")
     h = layers.Embedding(11, 5, name="table")(ids)
     return keras.Model(ids, layers.Dense(3, name="y")(layers.GlobalMaxPooling1D()(h)))
