@@ -25,6 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 
 #: The float nearest to 0, on the side that HardSigmoid clips to 0.
@@ -161,7 +162,5 @@ def _compute_in_float32(names: Builder, node: ir.Node) -> None:
     narrow = names.cast(made, ir.DataType.FLOAT16)
     node.graph.insert_before(node, names.nodes)
     names.nodes = []
-    y.replace_all_uses_with(narrow, replace_graph_outputs=True)
-    name = y.name
+    take_place(y, narrow)
     node.graph.remove(node, safe=True)
-    narrow.name = name

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import ROUNDED
+from probegen.graph.core.replacing import take_place
 
 #: 2^13 + 1: a number of 24 bits less what is left of its product with this has the 11 of float16.
 _SPLIT = 8193.0
@@ -38,7 +39,5 @@ def round_noted_sums(model: ir.Model) -> None:
         narrow = b.cast(b.where(endless, exact, rounded), ir.DataType.FLOAT16)
         node.graph.insert_before(node, b.nodes)
         b.nodes = []
-        y.replace_all_uses_with(narrow, replace_graph_outputs=True)
-        name = y.name
+        take_place(y, narrow)
         node.graph.remove(node, safe=True)
-        narrow.name = name
