@@ -31,17 +31,33 @@ SPATIAL = {1: (TIME,), 2: ("height", "width"), 3: ("depth", "height", "width")}
 Names = Sequence[str | None]
 
 
-def complete(names: Names) -> Axes:
-    """Returns names for all axes: where there is none yet, the usual one."""
+def complete(names: Names, *, usual: bool = True) -> Axes:
+    """Returns names for all axes: channels last where none are known.
+
+    Args:
+        names: those that are known.
+        usual: give positions the usual names where none of them has one: one is time, two are
+            height and width. The others are called `axis_1`, `axis_2` and so on.
+    """
     found = [BATCH, *names[1:]] if names else []
     if len(found) > 1 and CHANNEL not in found and found[-1] is None:
         found[-1] = CHANNEL
     places = [i for i, n in enumerate(found) if n not in (BATCH, CHANNEL)]
     missing = [i for i in places if found[i] is None]
-    usual = SPATIAL.get(len(places), ()) if len(missing) == len(places) else ()
+    words = SPATIAL.get(len(places), ()) if usual and len(missing) == len(places) else ()
     for number, i in enumerate(missing):
-        found[i] = usual[number] if usual else f"axis_{i}"
+        found[i] = words[number] if words else neutral(i)
     return tuple(str(n) for n in found)
+
+
+def neutral(place: int) -> str:
+    """Returns what an axis is called that nothing tells of."""
+    return f"axis_{place}"
+
+
+def is_neutral(name: str) -> bool:
+    """Tells whether a name says nothing but where the axis stands."""
+    return name.startswith("axis_")
 
 
 def with_batch_first(
@@ -66,7 +82,7 @@ def input_axes(axes: Axes, tokens: bool) -> Axes:
     if tokens:
         first = next((i for i, name in enumerate(axes) if name != BATCH), rank)
         return tuple(
-            name if name == BATCH else TIME if i == first else f"axis_{i}"
+            name if name == BATCH else TIME if i == first else neutral(i)
             for i, name in enumerate(axes)
         )
     return _called(axes, "feature" if rank <= 3 else CHANNEL)
@@ -74,7 +90,7 @@ def input_axes(axes: Axes, tokens: bool) -> Axes:
 
 def look_up_axes(rank: int) -> Axes:
     """Returns the axes of the vectors that ids look up."""
-    ids = (BATCH, *(f"axis_{i}" for i in range(1, rank - 1)))
+    ids = (BATCH, *map(neutral, range(1, rank - 1)))
     return (*input_axes(ids[: rank - 1], tokens=True), CHANNEL)
 
 
@@ -125,7 +141,7 @@ def attention_axes(given: Axes, keys: Sequence[int] = (), steps: int = 0) -> Axe
     others = rest[:-count]
     names.update(_numbered(keys, KEY))
     names.update(_numbered(queries, "query"))
-    names.update((i, f"axis_{i}") for i in others[:-1])
+    names.update((i, neutral(i)) for i in others[:-1])
     names.update((i, "head") for i in others[-1:])
     return tuple(names[i] for i in range(rank))
 

@@ -243,7 +243,7 @@ def _names(names: axes.Axes, reading: Reading) -> axes.Axes | None:
     if not queries and QUERY in names:  # one query at each place
         queries = [names.index(QUERY)]
     for i in (i for i in beside if kinds[i] in (HEAD, QUERY)):
-        found[i] = f"axis_{i}"
+        found[i] = axes.neutral(i)
     for kind, places in ((QUERY, queries), (HEAD, heads)):
         for number, i in enumerate(places):
             found[i] = f"{kind}_{number}" if len(places) > 1 else kind

@@ -507,6 +507,7 @@ class GradientPlanner:
     def _last_with_positions(self, probe: OfLayer, end: Any) -> list[ProbePoint]:
         """Returns the last maps on every way to the target; 2-D and 3-D maps first.
 
+        Maps with axes that nothing names, such as heads that a reshape splits off, come last.
         Several where ways run beside each other: the calls of a layer for frames of a film, or
         the towers of several inputs. Behind a class token or a last step, maps of which the target
         sees one position are passed over, unless there are no others; and so are the scores of an
@@ -518,12 +519,15 @@ class GradientPlanner:
             for p in self._view.points
             if probe.point in p.probes and not self._view.inside_attention(p)
         ]
-        for least, kinds in ((2, (*roles, "recurrent")), (1, roles)):
+        every = (*roles, "recurrent")
+        for least, kinds, named in ((2, every, True), (1, roles, True), (1, roles, False)):
             maps = {}
             for point in able:
                 ref = TensorRef(point.path, point.call_index)
-                places = axes.position_axes(self._view.map_axes(ref))
-                if point.roles[-1] in kinds and len(places) >= least:
+                names = self._view.map_axes(ref)
+                places = [names[i] for i in axes.position_axes(names)]
+                told = not (named and any(map(axes.is_neutral, places)))
+                if point.roles[-1] in kinds and len(places) >= least and told:
                     maps[ref] = point
             single = self._view.seen_at_one_position(list(maps), end) if maps else set()
             left = [ref for ref in maps if ref not in single] or [*maps]

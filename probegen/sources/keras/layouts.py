@@ -4,8 +4,10 @@ Nothing is told from the place of an axis alone. Layers say what theirs are: a c
 pooling by its `data_format`, a recurrent layer and `TimeDistributed` by their time axis, a
 normalisation by its channel axis. From there the names go along the graph, through whatever keeps
 axes (activations, sums, paddings, transpositions, reshapes that leave an axis whole), to what
-nothing else tells of: the inputs above all. What is still without names then has the usual ones
-(see `axes.complete`).
+nothing else tells of: the inputs above all. Inputs and predictions that are still without names
+then have the usual ones (see `axes.complete`), and so has what hands their axes on. Inner tensors
+with several unnamed axes of positions keep neutral names: heads that a reshape splits off are no
+height.
 """
 
 from __future__ import annotations
@@ -15,9 +17,19 @@ from typing import Any
 
 import keras
 
-from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes, Names, complete, look_up_axes
+from probegen.plan.axes import (
+    BATCH,
+    CHANNEL,
+    SPATIAL,
+    TIME,
+    Axes,
+    Names,
+    complete,
+    is_neutral,
+    look_up_axes,
+)
 from probegen.sources.keras.capture import LayerCall
-from probegen.sources.keras.links import Link, links
+from probegen.sources.keras.links import BROADCASTS, Link, Pairs, links
 from probegen.sources.keras.logits import PASSES_THROUGH
 from probegen.sources.keras.roles import role_of
 
@@ -33,6 +45,8 @@ _GLOBAL_POOLING = (
 _SPECTROGRAMS = (keras.layers.STFTSpectrogram, keras.layers.MelSpectrogram)
 #: Layers that keep the axes of their (first) input, in ways that the graph may not show.
 _KEEP_AXES = ("activation", "normalisation", "regularisation", "attention")
+#: Tensors of this rank that nothing is known of are taken for `[batch, time, channel]`.
+_SERIES = 3
 #: Passes over the graph; each carries names as far as they go in one direction.
 _MOST_PASSES = 8
 
@@ -41,20 +55,26 @@ class Layouts:
     """The axes of every tensor of a trace."""
 
     def __init__(
-        self, graph: Any, calls: Sequence[LayerCall], predictions: Iterable[Any] = ()
+        self,
+        graph: Any,
+        calls: Sequence[LayerCall],
+        inputs: Iterable[Any] = (),
+        predictions: Iterable[Any] = (),
     ) -> None:
         """Works the names out.
 
         Args:
             graph: the graph that the calls were traced in.
             calls: the layer calls in the order in which they begin.
+            inputs: what the model takes.
             predictions: what the model gives out. The axis that a last softmax sums over holds
                 classes, whatever maps in front of it have for channels.
         """
         self._graph = graph
         self._names: dict[int, list[str | None]] = {}
         self._links = [*self._of_layers(calls), *self._of_operations()]
-        for prediction in filter(self._here, predictions):
+        given_out = [*filter(self._here, predictions)]
+        for prediction in given_out:
             for tensor in _around_softmax(prediction):
                 self._learn(tensor, (BATCH, *[None] * (tensor.shape.rank - 2), CHANNEL))
         for tier in (_made_and_read, _by_axis, _pooled_whole):
@@ -64,11 +84,18 @@ class Layouts:
                 self._carry()
                 self._anchor_operations()
             self._carry()
+        for tensor in (*filter(self._here, inputs), *given_out):
+            if tensor.shape.rank > _SERIES:
+                names = complete(self._known(tensor))
+                self._learn(tensor, [None if is_neutral(name) else name for name in names])
+        self._carry()
 
     def of(self, tensor: Any) -> Axes:
         """Returns a name for each axis of a tensor; channels are called `channel`."""
         rank = tensor.shape.rank
-        return () if rank is None else complete(self._names.get(id(tensor), [None] * rank))
+        if rank is None:
+            return ()
+        return complete(self._known(tensor), usual=rank <= _SERIES)
 
     # -- what is known at once ---------------------------------------------------------------
 
@@ -102,6 +129,9 @@ class Layouts:
             return (None, TIME) if flat.shape[1] == 1 else (TIME, None)
         return SPATIAL[count]
 
+    def _known(self, tensor: Any) -> list[str | None]:
+        return self._names.get(id(tensor)) or [None] * tensor.shape.rank
+
     def _here(self, tensor: Any) -> bool:
         return getattr(tensor, "graph", None) is self._graph and tensor.shape.rank is not None
 
@@ -121,7 +151,9 @@ class Layouts:
     # -- along the graph ---------------------------------------------------------------------
 
     def _of_operations(self) -> list[Link]:
-        return [link for op in self._graph.get_operations() for link in links(op) if link.pairs]
+        found = (link for op in self._graph.get_operations() for link in links(op))
+        sure = (link._replace(pairs=_one_axis_each(link)) for link in found)
+        return [link for link in sure if link.pairs]
 
     def _of_layers(self, calls: Sequence[LayerCall]) -> list[Link]:
         found = []
@@ -147,7 +179,7 @@ class Layouts:
         rank = end.shape.rank
         if known is None or not rank:
             return False
-        there = self._names.get(id(end)) or [None] * rank
+        there = self._known(end)
         new: list[str | None] = [None] * rank
         for a, b in pairs:
             if not a or not b:  # a weight's first axis is no batch
@@ -157,6 +189,20 @@ class Layouts:
             if known[a] != CHANNEL or not _one_feature_each(start, end, a, b):
                 new[b] = known[a]
         return any(new) and self._learn(end, new)
+
+
+def _one_axis_each(link: Link) -> Pairs:
+    """Returns the pairs of a link whose two axes are surely the same.
+
+    Not so an axis of one entry that is broadcast: a column `[batch, 1]` has not the time of the
+    series that it weighs. And which of several axes of one entry a reshape leaves, nobody can tell.
+    """
+    kind, sizes = link.result.op.type, (link.operand.shape, link.result.shape)
+    if kind == "Reshape" and sizes[0].rank != sizes[1].rank:
+        return tuple((a, b) for a, b in link.pairs if not a or sizes[0][a] != 1)
+    if kind in BROADCASTS:
+        return tuple((a, b) for a, b in link.pairs if (sizes[0][a] == 1) == (sizes[1][b] == 1))
+    return link.pairs
 
 
 def _one_feature_each(before: Any, after: Any, a: int, b: int) -> bool:

@@ -25,7 +25,7 @@ class Link(NamedTuple):
 
 
 #: Work element by element on all their operands, which broadcast.
-_ELEMENTWISE = frozenset(
+BROADCASTS = frozenset(
     {
         "Add",
         "AddV2",
@@ -120,7 +120,7 @@ def links(op: Any) -> Iterator[Link]:
     kind = op.type
     if kind == "IdentityN":
         yield from (_same(a, b) for a, b in zip(op.inputs, op.outputs, strict=True))
-    elif kind in _ELEMENTWISE:
+    elif kind in BROADCASTS:
         yield from (_from_the_right(t, op.outputs[0]) for t in op.inputs)
     elif kind == "ConcatV2":
         yield from (_same(t, op.outputs[0]) for t in list(op.inputs)[:-1])

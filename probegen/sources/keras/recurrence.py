@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 from keras.src import backend
 
-from probegen.plan.axes import BATCH, TIME, Axes
+from probegen.plan.axes import BATCH, TIME, Axes, neutral
 from probegen.sources.keras.timewise import Fold, has_rows, unfolded
 
 #: Name behind the layer's path, and title, of the gates of a cell.
@@ -452,7 +452,7 @@ def _state_axes(cell: Any, rank: int) -> Axes:
         return ("unit",)
     layout = getattr(cell, "data_format", None)
     if layout is None or rank not in spatial:
-        return tuple(f"axis_{i + 2}" for i in range(rank))
+        return tuple(neutral(i + 2) for i in range(rank))
     if layout == "channels_first":
         return ("channel", *spatial[rank])
     return (*spatial[rank], "channel")

@@ -111,7 +111,7 @@ class Trace:
 
     @functools.cached_property
     def _layouts(self) -> Layouts:
-        return Layouts(self.graph, self.calls, self.outputs)
+        return Layouts(self.graph, self.calls, self.inputs, self.outputs)
 
     def axes(self, tensor: Any) -> Axes:
         """Returns a name for each axis of a tensor, see `probegen.plan.axes`."""

@@ -25,7 +25,7 @@ from probegen.graph.core.axis_factors import SAMPLES
 from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.loops.iteration import nodes_with_bodies
-from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes
+from probegen.plan.axes import BATCH, CHANNEL, SPATIAL, TIME, Axes, neutral
 
 #: A name for each axis as far as it is known.
 _Names = tuple[str | None, ...]
@@ -416,7 +416,7 @@ def _completed(names: list[str | None], *, usual: bool) -> Axes:
     if beside:  # the width of an image that is read from left to right
         left = next(iter({"height", "width"} - taken), None)
         names = [left if name == TIME else name for name in names]
-    return tuple(f"axis_{i}" if name is None else name for i, name in enumerate(names))
+    return tuple(neutral(i) if name is None else name for i, name in enumerate(names))
 
 
 #: Operators with results that have other axes than their operands, and no move of their own.
@@ -495,8 +495,14 @@ def _with_leading_axes(
     if not same:
         return None, None
 
+    # Which of several axes of one entry a reshape leaves, nobody can tell.
+    unsure = node.op_type in ("Reshape", "Flatten") and len(source) != len(result)
+    single = {i for i in range(1, same) if unsure and source[i] == 1}
+
     def onto(rank: int) -> _Move:
-        return lambda names: (*names[:same], *(None for _ in range(rank - same)))
+        kept = [None if i in single else i for i in range(same)]
+        lost = [None] * (rank - same)
+        return lambda names: [*(None if i is None else names[i] for i in kept), *lost]
 
     return onto(len(result)), onto(len(source))
 

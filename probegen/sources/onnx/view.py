@@ -20,7 +20,16 @@ from probegen.graph.loops.iteration import is_loop
 from probegen.graph.vjp import BLOCKING
 from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES, directions_of
 from probegen.methods.axes import FRAME
-from probegen.plan.axes import BATCH, CHANNEL, TIME, WINDOW, Axes, channel_axis, position_axes
+from probegen.plan.axes import (
+    BATCH,
+    CHANNEL,
+    TIME,
+    WINDOW,
+    Axes,
+    channel_axis,
+    is_neutral,
+    position_axes,
+)
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import ATTENTION, STATE, WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints, Shape
@@ -304,7 +313,7 @@ class OnnxView(ModelView):
         axes, sizes = self._layouts.axes(value), _sizes(value)
         places = position_axes(axes)
         batched = BATCH in axes and not {"direction", "layer"} & set(axes)
-        known = not any(axes[i].startswith("axis_") for i in places)
+        known = not any(is_neutral(axes[i]) for i in places)
         channels = channel_axis(axes)
         several = any(sizes[i] != 1 for i in places)
         return batched and known and several and channels is not None and sizes[channels] != 1

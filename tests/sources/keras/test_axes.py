@@ -437,6 +437,40 @@ def test_a_vector_with_one_feature_each_is_a_series(add_axis):
     assert described.output("saliency/x").shape == (None, 6, None)
 
 
+def test_a_column_is_no_series():
+    """Vectors that ids look up are joined and added; a number a sample weighs a series."""
+    ids, x = keras.Input((1,), dtype="int32", name="ids"), keras.Input((5, 3), name="x")
+    bias = layers.Flatten(name="bias")(layers.Embedding(9, 1)(ids))
+    score = layers.Add(name="score")([bias, layers.Dense(1, name="dense")(keras.ops.mean(x, 1))])
+    steps = layers.LSTM(2, return_sequences=True, name="steps")(x)
+    gate = layers.Dense(1, name="gate")(layers.LSTM(2)(x))
+    weighed = layers.Multiply(name="weighed")([keras.ops.sum(steps, -1), gate])
+    model = keras.Model([ids, x], [score, weighed])
+    described = pg.instrument(model, pg.Activations("*")).manifest
+    axes = {o.name: o.axes[1:] for o in described.outputs}
+    columns = ("score", *(f"activation/{n}" for n in ("bias", "score", "dense", "gate")))
+    assert {axes[name] for name in columns} == {("unit",)}
+    assert axes["activation/weighed"] == ("time",)
+
+
+def test_heads_that_a_reshape_splits_off_are_no_image():
+    """As in models with external attention: nothing names the heads, and maps go by tokens."""
+    x = keras.Input((6, 8, 3), name="x")
+    rows = keras.ops.reshape(keras.ops.image.extract_patches(x, 2), (-1, 12, 12))
+    rows = layers.LayerNormalization(name="rows")(rows)
+    heads = layers.Reshape((12, 3, 4), name="split")(rows)
+    heads = layers.Permute((2, 1, 3), name="heads")(heads)
+    looked = layers.Dense(4)(layers.Softmax(2, name="look")(layers.Dense(5)(heads)))
+    y = layers.Reshape((12, 12))(layers.Permute((2, 1, 3))(looked))
+    y = layers.Add(name="sum")([rows, y])
+    model = keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling1D()(y)))
+    described = pg.instrument(model, [pg.GradCAM(), pg.Activations("*")]).manifest
+    axes = {o.name: o.axes[1:] for o in described.outputs}
+    assert axes["activation/split"] == ("time", "axis_2", "channel")
+    assert axes["activation/heads"] == axes["activation/look"] == ("axis_1", "time", "channel")
+    assert axes["grad_cam/sum"] == ("time",)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "pairs"),
     [

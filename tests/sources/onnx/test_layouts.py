@@ -39,6 +39,23 @@ def test_images_with_channels_second() -> None:
     assert found["y"] == ("batch", "channel")
 
 
+def test_a_column_is_no_series() -> None:
+    found, _ = _axes(
+        """
+        g (int64[N,1] ids, float[N,1] z) => (float[N,1] y) {
+          e = Gather(w, ids)
+          c = Conv<pads = [1, 0]>(e, k)
+          t = Transpose<perm = [0, 2, 1]>(c)
+          f = Flatten(t)
+          y = Add(f, z)
+        }""",
+        w=_weights(9, 1),
+        k=_weights(1, 1, 2),
+    )
+    assert found["t"] == ("batch", "time", "channel")
+    assert found["f"] == found["y"] == found["z"] == ("batch", "channel")
+
+
 def test_images_with_channels_last_as_tensorflow_exports_them() -> None:
     found, _ = _axes(
         """
