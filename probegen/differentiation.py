@@ -38,6 +38,7 @@ from probegen.parity.rows import RowsReference
 from probegen.plan.making import make_plan
 from probegen.plan.model_view import ModelView
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TargetPlan, TensorRef
+from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
 from probegen.runtime.inputs import check_inputs
 from probegen.sources import open_source
 from probegen.sources.base import MovedScores, Source
@@ -277,7 +278,10 @@ def _verified(
         tried = trials.given(feed, described, reference, source.name)
     moved = source.moved_scores(plan)
     session = onnxruntime.InferenceSession(
-        str(place), session_options(), providers=["CPUExecutionProvider"]
+        str(place),
+        session_options(),
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=disabled_optimizers(place),
     )
     said: dict[str, list[str]] = {name: [] for name in tensors}
     for batch, predictions in tried:

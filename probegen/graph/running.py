@@ -11,6 +11,7 @@ from probegen.graph.external_data import (
     read_small_weights,
     take_out_weights,
 )
+from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
 
 #: Keeps onnxruntime from writing to the terminal: what it says is in its exceptions.
 _LOG_FATAL = 4
@@ -18,9 +19,6 @@ _LOG_FATAL = 4
 _FOLDER = "session.model_external_initializers_file_folder_path"
 #: Bytes of weights in files that each session has a copy of; more stay where they lie.
 _READ = 2**28
-#: What is left out for graphs with float16, of which it blocks no channels: in onnxruntime 1.32 it
-#: ends the process where several operators read a transposed sum.
-_BREAKS_HALVES = ["NchwcTransformer"]
 
 
 def session_options() -> onnxruntime.SessionOptions:
@@ -71,10 +69,5 @@ def open_graph(
         data,
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=_BREAKS_HALVES if _has_halves(model) else None,
+        disabled_optimizers=disabled_optimizers(data),
     )
-
-
-def _has_halves(model: ir.Model) -> bool:
-    results = (value for node in model.graph.all_nodes() for value in node.outputs)
-    return any(v.dtype == ir.DataType.FLOAT16 for v in (*model.graph.inputs, *results))

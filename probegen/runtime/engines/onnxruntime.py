@@ -17,6 +17,7 @@ from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import ArtefactError, ManifestError, did_you_mean
 from probegen.runtime.engines.base import Engine, Signature, TensorInfo, foreign, imported
 from probegen.runtime.engines.onnx_loading import check_data, not_loaded
+from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
 from probegen.runtime.inputs import Array
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def open_file(
             str(path),
             sess_options=options,
             providers=chosen,
+            disabled_optimizers=disabled_optimizers(path),
             enable_fallback=0,  # it would print to standard output, and run elsewhere
         )
     except Exception as error:

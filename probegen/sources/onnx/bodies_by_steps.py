@@ -17,7 +17,7 @@ from onnx_ir.passes import common as ir_passes
 from probegen.errors import VerificationError
 from probegen.graph.core.copying import read_others
 from probegen.graph.core.queries import captured_values, inputs_of
-from probegen.graph.core.values import constant_of
+from probegen.graph.core.values import constant_of, subgraphs_of
 from probegen.graph.loops.iteration import Iteration, body_of, is_loop, iteration_of
 from probegen.sources.onnx.loop_bodies import OverSteps, inside_of, reads_backwards
 from probegen.sources.onnx.moved_scores import copied_with_names
@@ -29,6 +29,15 @@ Open = Callable[[ir.Model], Runner]
 
 #: A value of a body, by the loops around it and its own name.
 _Place = tuple[tuple[ir.Node, ...], ir.Value]
+#: Operators whose results are lists of tensors.
+_MAKE_SEQUENCES = {
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceErase",
+    "SequenceInsert",
+    "SequenceMap",
+    "SplitToSequence",
+}
 
 
 class BodiesBySteps:
@@ -104,16 +113,37 @@ def _carries_tensors(place: _Place) -> bool:
 
 
 def _is_sequence(value: ir.Value) -> bool:
+    """Tells whether a value is a list of tensors, whatever is noted of its type."""
     made = value.producer()
-    return made is not None and not made.domain and made.op_type.startswith(("Sequence", "SplitTo"))
+    if made is None or made.domain:
+        return isinstance(value.type, ir.SequenceType)
+    if made.op_type in _MAKE_SEQUENCES:
+        return True
+    place = value.index() or 0
+    if made.op_type == "Identity":
+        sources: Sequence[ir.Value | None] = made.inputs
+    elif made.op_type == "If":
+        sources = [branch.outputs[place] for branch in subgraphs_of(made)]
+    elif made.op_type == "Loop":  # the first output of the body is whether it goes on
+        sources = body_of(made).outputs[place + 1 : place + 2]
+    else:
+        sources = ()
+    return any(v is not None and _is_sequence(v) for v in sources)
 
 
 def _with_types(model: ir.Model, prepared: ir.Model) -> ir.Model:
-    """Notes the types of inner tensors, which files need not say."""
+    """Notes the types of inner tensors, which files need not say.
+
+    Lists of tensors stay without one: the inference gives them the type of an element, and in the
+    prepared graph their name may be that of a tensor.
+    """
     ir_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     known = {v.name: v.type for v in _all_values(prepared.graph) if v.type is not None}
     for value in _all_values(model.graph):
-        if value.type is None:
+        if _is_sequence(value):
+            if not isinstance(value.type, ir.SequenceType):
+                value.type = value.shape = None
+        elif value.type is None:
             value.type = known.get(value.name)
     return model
 

@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 from probegen.graph.core.marks import remove_marks
 from probegen.graph.running import open_graph, session_options
 from probegen.graph.whole_numbers import read_own_floats
+from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
 
 Array = npt.NDArray[Any]
 
@@ -58,6 +59,7 @@ class Runner:
                 str(model) if isinstance(model, Path) else model,
                 options,
                 providers=["CPUExecutionProvider"],
+                disabled_optimizers=disabled_optimizers(model),
             )
         self.inputs = {i.name: _element(i.type) for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]

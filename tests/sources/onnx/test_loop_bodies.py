@@ -423,3 +423,22 @@ def test_what_the_preparation_leaves_out_has_a_type_too(tmp_path):
     model = add_weights(parse(text), ones=np.array([1, 1]), turns=np.array(2), go=np.array(True))
     report = pg.compile(model, [pg.States()], tmp_path / "m.onnx").report
     assert report.passed
+
+
+def test_lists_beside_a_loop_keep_their_type(tmp_path):
+    """One that is read by name, and one that went through other operators."""
+    text = """m (float[batch, 3] x) => (float[batch, 6] y) {
+      list = SequenceConstruct (x, x)
+      same = Identity (list)
+      wide = ConcatFromSequence <axis = 1> (same)
+      y = Loop (turns, go, wide) <body = body
+        (int64 i, bool going, float[batch, 6] carried) => (bool on, float[batch, 6] next) {
+          bent = Tanh (carried)
+          next = Add (bent, wide)
+          on = Identity (going)
+      }>
+    }
+    """
+    model = add_weights(parse(text), turns=np.array(2), go=np.array(True))
+    report = pg.compile(model, [pg.States()], tmp_path / "m.onnx").report
+    assert report.passed
