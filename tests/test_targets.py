@@ -11,6 +11,7 @@ from keras import layers
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError, SpecError
+from probegen.runtime.plot import verdict
 from tests import models
 
 CLASSES = 6
@@ -305,6 +306,9 @@ def test_a_layer_of_whole_numbers_and_one_called_twice():
         pg.instrument(model, pg.Saliency(of="shared"))
     found = pg.instrument(model, pg.InputGradient(of="shared#1", target=2))
     assert found.manifest.explanations[0].target.call == 1
+    assert found.manifest.explanations[0].target.layer_call == "shared#1"
+    first = pg.instrument(model, pg.InputGradient(of="shared#0", target=2))
+    assert verdict.of_layer(first.manifest.explanations[0].target) == "channel 2 of shared#0"
     assert found.manifest.probes[0]["of"] == "shared#1"
 
 

@@ -182,6 +182,7 @@ class TargetSpec:
             channels are then the classes, and each is summed over its positions before the best
             is told.
         call: which of the layer's calls.
+        calls: how often the layer is called.
         region: True where the input `region` weighs the positions before they are summed up.
         step: which axis of the scores, the batch first, is one of steps that are explained each by
             itself: what explains them has the axis `step` right behind the batch. None for all
@@ -198,8 +199,14 @@ class TargetSpec:
     chosen: tuple[int | str, ...] | None = None
     layer: str | None = None
     call: int = 0
+    calls: int = 1
     region: bool = False
     step: int | None = None
+
+    @property
+    def layer_call(self) -> str | None:
+        """The layer's path, with its call where there are several."""
+        return _layer_call(self.layer, self.call, self.calls)
 
     @property
     def several(self) -> bool:
@@ -225,6 +232,7 @@ class OutputSpec:
         axes: a name for each dimension.
         layer: path of the probed layer; for a gradient at a look-up, the layer that does it.
         call: index of the layer's call that was probed.
+        calls: how often the layer is called.
         input: for gradients with respect to a model input, that input's name.
         target: for gradients, what was differentiated.
         method: one line that says how the number is defined, with its source.
@@ -246,6 +254,7 @@ class OutputSpec:
     axes: tuple[str, ...]
     layer: str | None = None
     call: int = 0
+    calls: int = 1
     input: str | None = None
     target: TargetSpec | None = None
     method: str = ""
@@ -261,6 +270,11 @@ class OutputSpec:
         for name, value in dataclasses.asdict(usual).items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
+
+    @property
+    def layer_call(self) -> str | None:
+        """The layer's path, with its call where there are several."""
+        return _layer_call(self.layer, self.call, self.calls)
 
     @property
     def is_attribution(self) -> bool:
@@ -285,6 +299,14 @@ class OutputSpec:
     def sums_to_score(self) -> bool:
         """True where the numbers of a sample add up to its score less that of a reference."""
         return self.detail.get(SUM_DETAIL) is True
+
+
+def _layer_call(layer: str | None, call: int, calls: int) -> str | None:
+    """Returns `"path#1"` for a layer that is called several times, else its path.
+
+    What an older manifest says of a second call has no number of calls.
+    """
+    return f"{layer}#{call}" if layer is not None and (call or calls > 1) else layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -602,8 +624,8 @@ def _check_output(output: OutputSpec) -> None:
         raise schema.SchemaError(f"{what} has the unknown sign {output.sign!r}")
     if (output.kind == PREDICTION) != (output.draw == DRAWN_AS_PREDICTION):
         raise schema.SchemaError(f"{what} is a {output.kind} that is drawn as a {output.draw}")
-    if output.call < 0:
-        raise schema.SchemaError(f"{what} is of call {output.call} of its layer")
+    if output.call < 0 or output.calls < 1:
+        raise schema.SchemaError(f"{what} is of call {output.call} of its layer's {output.calls}")
     target = output.target
     if target is None:
         return

@@ -138,6 +138,7 @@ def chain_parts(
             axes=left,
             layer=at.point.path,
             call=at.point.call_index,
+            calls=at.point.calls,
             target=None if target is None else target.spec,
             **facts,
         )
@@ -472,6 +473,7 @@ def _gradient(probe: GradientProbe, target: TargetPlan, layer: _Layer, name: str
         axes=layer.names,
         layer=layer.point.path,
         call=layer.point.call_index,
+        calls=layer.point.calls,
         target=target.spec,
     )
     assert layer.weights.ref is not None  # as those are refused

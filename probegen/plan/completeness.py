@@ -57,6 +57,7 @@ def with_completeness(output: GradientOutput, target: TargetPlan, *, wide: bool)
         axes=(BATCH,) if BATCH in spec.axes else (),
         layer=spec.layer,
         call=spec.call,
+        calls=spec.calls,
         input=spec.input,
         target=target.spec,
         method=f"sum of {spec.name!r} and of what moves with it - (score - score of the reference)",

@@ -145,7 +145,8 @@ class GradientPlanner:
             )
         called = axes.activation_axes(facts.axes)
         plan = _arranged(probe, called, facts.shape, f"layer {point.name!r}")
-        spec = dataclasses.replace(plan.spec, layer=point.path, call=point.call_index)
+        call = {"layer": point.path, "call": point.call_index, "calls": point.calls}
+        spec = dataclasses.replace(plan.spec, **call)
         return dataclasses.replace(plan, spec=spec, ref=ref)
 
     def _output_position(self, probe: GradientProbe) -> int:
@@ -287,6 +288,7 @@ class GradientPlanner:
             axes=left,
             layer=ref.path,
             call=ref.call,
+            calls=next((p.calls for p in self._view.points if p.path == ref.path), 1),
             input=one.inputs[0] if len(one.inputs) == 1 and self._follows_input(one) else None,
             target=target.spec,
             **self._described(probe, one),
@@ -438,6 +440,7 @@ class GradientPlanner:
             axes=left,
             layer=point.path,
             call=point.call_index,
+            calls=point.calls,
             input=inputs[0] if len(inputs) == 1 and not backwards else None,
             target=target.spec,
             **facts,

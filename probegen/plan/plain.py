@@ -114,6 +114,7 @@ def _output(
         axes=left,
         layer=point.path,
         call=point.call_index,
+        calls=point.calls,
         **facts,
     )
     return PlainOutput(spec, ref, probe, names)

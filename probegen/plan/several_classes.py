@@ -54,6 +54,7 @@ def _classes(spec: OutputSpec, target: TargetPlan) -> OutputSpec:
         axes=(BATCH, CLASS, *target.axes[positions]),
         layer=spec.layer,
         call=spec.call,
+        calls=spec.calls,
         input=spec.input,
         target=target.spec,
         method=f"indices of the classes that {spec.name!r} explains, best first",

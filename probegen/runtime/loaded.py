@@ -301,7 +301,7 @@ class Artefact:
         if manifest.gate:
             rows.append(("explain", "argument", "", "bool", "default True"))
         for spec in self.outputs:
-            layer = spec.layer or spec.input or ""
+            layer = spec.layer_call or spec.input or ""
             rows.append((spec.name, spec.kind, layer, spec.dtype, describe(spec.axes, spec.shape)))
         texts = {spec.name: spec for spec in self.manifest.texts}
         for name, text in texts.items():

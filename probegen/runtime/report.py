@@ -217,7 +217,7 @@ def _target(target: TargetSpec, result: DrawableResult, names: Sequence[str] | N
 def _classes_of(target: TargetSpec, names: Sequence[str] | None) -> str:
     """Says what a target of a layer, of several classes, or a contrast explains."""
     if target.step is not None:
-        where = f" of {target.layer}" if target.layer is not None else ""
+        where = f" of {target.layer_call}" if target.layer is not None else ""
         return f"{of_steps(target)} at each step{where}"
     if target.layer is not None:
         return of_layer(target)

@@ -213,7 +213,7 @@ class Record:
         )
 
     def __repr__(self) -> str:
-        layer = f", layer {self.layer!r}" if self.layer else ""
+        layer = f", layer {self.spec.layer_call!r}" if self.layer else ""
         return (
             f"<Record {self.name!r}: {self.kind}{layer}, {self.dtype} "
             f"{describe(self.axes, self.shape)}>"
@@ -290,7 +290,13 @@ class Result(Mapping[str, Record]):
 
     def __repr__(self) -> str:
         rows = [
-            (r.name, r.kind, r.layer or r.spec.input or "", str(r.dtype), describe(r.axes, r.shape))
+            (
+                r.name,
+                r.kind,
+                r.spec.layer_call or r.spec.input or "",
+                str(r.dtype),
+                describe(r.axes, r.shape),
+            )
             for r in self.values()
         ]
         table = indented_table(("name", "kind", "layer", "dtype", "shape"), rows)

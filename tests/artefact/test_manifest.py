@@ -168,6 +168,7 @@ def edited(*path, value):
         (("inputs", 0, "integer"), "no", "integer is 'no', expected true or false"),
         (("outputs", 1, "name"), "y", "two outputs are called 'y'"),
         (("outputs", 1, "call"), -1, "of call -1"),
+        (("outputs", 1, "calls"), 0, "of its layer's 0"),
         (("outputs", 1, "kind"), "", "has no kind"),
         (("outputs", 1, "kind"), "prediction", "is a prediction that is drawn as a map"),
         (("outputs", 0, "kind"), "saliency", "is a saliency that is drawn as a prediction"),

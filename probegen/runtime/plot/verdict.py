@@ -46,7 +46,7 @@ def class_name(index: int, names: Sequence[str] | None) -> str:
 
 def of_layer(target: TargetSpec) -> str:
     """Says what is explained of a layer's output."""
-    where = f"{target.layer}#{target.call}" if target.call else str(target.layer)
+    where = str(target.layer_call)
     index = [i for i in target.index or () if i is not None]
     if target.mode == "index" and len(index) == 1:
         return f"channel {index[0]} of {where}"

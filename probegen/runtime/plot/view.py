@@ -501,8 +501,8 @@ def place(spec: OutputSpec) -> str:
     looks the input's ids up: two inputs may share one such layer.
     """
     of_input = spec.input is not None and spec.name.endswith(f"/{spec.input}")
-    if spec.layer and not of_input:
-        return f"{spec.layer}#{spec.call}" if spec.call else spec.layer
+    if spec.layer_call and not of_input:
+        return spec.layer_call
     return spec.input or spec.name
 
 

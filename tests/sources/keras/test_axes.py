@@ -13,6 +13,7 @@ from keras import layers
 
 import probegen as pg
 from probegen import runtime
+from probegen.runtime import plot
 from probegen.sources.keras.channels_last import channels_last
 from probegen.sources.keras.keras_model import as_keras_model
 from probegen.sources.keras.links import reshaped
@@ -536,6 +537,7 @@ def test_grad_cam_of_one_call_and_over_saving(shared, tmp_path):
     done = pg.compile(shared, pg.GradCAM(name="cam"), tmp_path / "m.onnx")
     names = [o.name for o in done.manifest.explanations]
     assert names == ["cam/conv#0", "cam/conv#1", "cam/conv#2"]
+    assert [plot.place(o) for o in done.manifest.explanations] == [f"conv#{i}" for i in range(3)]
     assert pg.verify(tmp_path / "m.onnx", shared).passed
 
 
