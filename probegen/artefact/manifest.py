@@ -79,6 +79,9 @@ PADDING_DETAIL = "padding"
 STATE_OF = "state_of"
 #: What inputs and outputs for states are called, before the path of their layer.
 STATE, NEXT_STATE = "state/", "next_state/"
+#: Key in `detail` of what explains numbers that the model casts an input to, beside the input
+#: itself or other casts: what they are called.
+CAST_DETAIL = "cast"
 #: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
 IDENTITY_DETAIL = "holds_identity"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from probegen.artefact.manifest import (
+    CAST_DETAIL,
     PADDING_DETAIL,
     PER_TOKEN_DETAIL,
     InputSpec,
@@ -145,8 +146,9 @@ class GradientPlanner:
             )
         called = axes.activation_axes(facts.axes)
         plan = _arranged(probe, called, facts.shape, f"layer {point.name!r}")
-        call = {"layer": point.path, "call": point.call_index, "calls": point.calls}
-        spec = dataclasses.replace(plan.spec, **call)
+        spec = dataclasses.replace(
+            plan.spec, layer=point.path, call=point.call_index, calls=point.calls
+        )
         return dataclasses.replace(plan, spec=spec, ref=ref)
 
     def _output_position(self, probe: GradientProbe) -> int:
@@ -297,6 +299,10 @@ class GradientPlanner:
     def _described(self, probe: GradientProbe, one: _Explained) -> dict[str, Any]:
         """Returns what the manifest says of the method, and of what tells where padding is."""
         told = probe.described(self._named_axes(one))
+        if one.start is not None and not one.start.is_lookup and one.name not in one.inputs:
+            made = " and ".join(map(repr, one.inputs)) or "an input"
+            told["method"] += f"; at {one.name!r}, to which the model casts {made}"
+            told["detail"] = {**told["detail"], CAST_DETAIL: one.name}
         if PER_TOKEN_DETAIL not in told["detail"]:
             return told
         padding, said = self._padding(probe, one), ""

@@ -10,6 +10,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, SpecError, UnsupportedOpsError, VerificationError
 from probegen.graph.tables.rescale import Reference
+from probegen.runtime import plot
 from tests import models
 from tests.methods import ruled
 from tests.methods.test_guided_backprop import ALL, BIAS, W1, W2, network
@@ -255,6 +256,9 @@ def test_a_tensor_times_its_whole_part_has_two_shares(tmp_path):
     half = np.trunc(3 * data) * data * model.layers[-1].kernel.numpy()[:, 0] / 2
     for name in ("deep_lift/x", "deep_lift/x/cast"):
         np.testing.assert_allclose(found[name].array, half, rtol=1e-5)
+    at_input, at_cast = (found[name].spec for name in ("deep_lift/x", "deep_lift/x/cast"))
+    assert (plot.place(at_input), plot.place(at_cast)) == ("x", "x/cast (after the cast)")
+    assert at_cast.method == f"{at_input.method}; at 'x/cast', to which the model casts 'x'"
 
 
 @pytest.mark.parametrize("operator", ["Max", "Min"])

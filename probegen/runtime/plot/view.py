@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import (
     ANY_SIGN,
+    CAST_DETAIL,
     DRAWN_AS_ATTENTION,
     DRAWN_AS_PREDICTION,
     NEVER_NEGATIVE,
@@ -495,11 +496,13 @@ def _predicted(record: DrawableRecord, sample: int) -> dict[str, tuple[OutputSpe
 
 
 def place(spec: OutputSpec) -> str:
-    """Returns where the record was taken: a layer with its call, an input, or its name.
+    """Returns where the record was taken: a layer with its call, an input, a cast, or its name.
 
     What explains an input is called after the input, also where it was taken at the layer that
     looks the input's ids up: two inputs may share one such layer.
     """
+    if CAST_DETAIL in spec.detail:
+        return f"{spec.detail[CAST_DETAIL]} (after the cast)"
     of_input = spec.input is not None and spec.name.endswith(f"/{spec.input}")
     if spec.layer_call and not of_input:
         return spec.layer_call
