@@ -344,6 +344,11 @@ def _by_indices(
     again = {name: attribute(node, name) for name in names}
     _, indices = b.ops("MaxPool", x, outputs=2, shapes=[g, g], **again)
     indices.dtype = ir.DataType.INT64
+    if any(_may_miss(node, axis) for axis in axes):  # the least number comes out, at no place
+        y = node.outputs[0]
+        lowest = float(np.finfo(dtype_of(y).numpy()).min)
+        g = b.where(b.elementwise("Greater", y, lowest), g, 0)
+        indices = b.op("Max", indices, b.ints(0), shape=indices, dtype=indices.dtype)
     flat = b.ints(-1)
     # No runtime adds 16-bit numbers at indices on a CPU.
     updates = b.op("Reshape", widened(b, g), flat, shape=[None])
@@ -358,6 +363,15 @@ def _by_indices(
         reduction="add" if b.opset >= 16 else None,
     )
     return b.cast(b.reshape_like(scattered, x), dtype_of(x))
+
+
+def _may_miss(node: ir.Node, axis: Axis) -> bool:
+    """Tells whether a window may cover padding alone: with the input in one of its holes."""
+    if axis.static:
+        at = _positions(axis)
+        return not ((at >= 0) & (at < known(axis.size))).any(axis=1).all()
+    holes = axis.dilation > 1 and (axis.before, axis.after) != (0, 0)
+    return holes or bool(attribute(node, "ceil_mode", 0))
 
 
 def _pairwise(x: ir.Value, axes: Sequence[Axis]) -> bool:

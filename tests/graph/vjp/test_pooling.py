@@ -84,6 +84,8 @@ MAXIMA += [
     max_pool("1-D", ties(2, 3, 9), [3], strides=[2], pads=[1, 0]),
     max_pool("3-D", ties(2, 2, 4, 5, 3), [2, 3, 2], strides=[2, 2, 1], auto_pad="SAME_UPPER"),
     max_pool("no overlap, opset 13", ties(*X), [2, 2], strides=[2, 3], opset=13),
+    max_pool("a hole around it", apart(1, 1, 1), [2], dilations=[2], pads=[1, 1]),
+    max_pool("a hole around rows", ties(2, 3, 2, 4), [2, 2], dilations=[3, 2], pads=[1, 0, 1, 0]),
 ]
 
 
