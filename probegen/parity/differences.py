@@ -500,7 +500,7 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
     The smallest step that stands above rounding decides, since the fewest kinks lie within it.
     To refute, the next larger one must agree, and slopes must settle; see `_settle`. Where they are
     sharp, a claim is refuted that is less far off; see `_firmly_refuted`. That nothing changes is
-    confirmed where nothing does.
+    confirmed where nothing does, and refutes no claim by one step alone.
     """
     if _firmly_refuted(claim, slopes, row):
         return REFUTED
@@ -524,7 +524,18 @@ def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
             said.append(REFUTED if off > REFUTES * size + at.rounding[row] else OPEN)
     if said[:1] == [REFUTED] and len(said) > 1:
         return REFUTED if said[1] == REFUTED and _settle(told[0], told[1], row) else OPEN
+    if said == [REFUTED] and _is_flat(told[0], row):
+        return OPEN
     return said[0] if said else OPEN
+
+
+def _is_flat(at: Slopes, row: int) -> bool:
+    """Tells whether a step to either side changes nothing but rounding.
+
+    Where it is the only one large enough to be seen, it may have gone over a peak that is narrower,
+    such as the greatest of many elements that are nearly as great.
+    """
+    return bool(max(abs(at.ahead[row]), abs(at.behind[row])) <= at.rounding[row])
 
 
 def _firmly_refuted(claim: float, slopes: Sequence[Slopes], row: int) -> bool:
