@@ -80,7 +80,7 @@ def test_a_large_step_decides_where_the_smaller_ones_are_rounding():
 @pytest.mark.parametrize(("seen", "said"), [(0.0, OPEN), (0.04, OPEN), (0.2, REFUTED)])
 def test_one_step_that_changes_nothing_may_have_gone_over_a_peak(seen, said):
     """A greatest element and another near it; smaller steps are rounding."""
-    slopes = _slopes((-seen, seen), (0.4, -0.4), rounding=0.05)
+    slopes = _slopes((seen, seen), (0.4, -0.4), rounding=0.05)
     assert verdict(2.0, slopes, 0) == said
 
 

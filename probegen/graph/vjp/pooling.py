@@ -48,6 +48,10 @@ _MATRIX = 2**18
 _BLOCK = 16
 
 
+#: From this opset on onnxruntime does not count what an average has behind the padding; before, it
+#: does where padding counts and the number of windows is rounded down.
+_COUNTS_PADDING_ALONE = 19
+
 #: Operators that read infinities in no sound model, or make finite numbers of them: what they read
 #: need not be looked at.
 _FINITE = frozenset(
@@ -91,8 +95,8 @@ def _average_gradient(b: Builder, node: ir.Node, g: ir.Value, x: ir.Value) -> ir
     if all(axis.extent == axis.kernel == axis.stride and _unpadded(axis) for axis in axes):
         blocks = repeated(b, b.mul(g, 1 / _volume(axes)), [axis.stride for axis in axes])
         return resize_to(b, blocks, [known(axis.size) for axis in axes])
-    rounded_up = bool(attribute(node, "ceil_mode", 0))
-    divisors = [_divisors(axis, with_padding, rounded_up) for axis in axes]
+    ends = bool(attribute(node, "ceil_mode", 0)) or _counts_what_is_there(b, with_padding)
+    divisors = [_divisors(axis, with_padding, ends) for axis in axes]
     if all(axis.stride == 1 and axis.dilation == 1 for axis in axes):
         return _averaged_again(b, _even(b, g, axes, divisors), x, axes)
     if any(known(axis.size) * known(axis.count) > _MATRIX for axis in axes):
@@ -139,15 +143,15 @@ def _windows(axis: Axis) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _divisors(axis: Axis, with_padding: bool, rounded_up: bool) -> npt.NDArray[np.float64]:
+def _divisors(axis: Axis, with_padding: bool, ends: bool) -> npt.NDArray[np.float64]:
     """Returns what one axis adds to the number each window's sum is divided by, `[count]`.
 
-    Where padding counts, all of a window does. It ends behind the padding where the number of
-    windows is rounded up, and there what lies behind does not count; and where it is larger than
-    the input, there what lies behind does: so onnxruntime has it.
+    Where padding counts, all of a window does, but for what lies behind the padding where windows
+    end there: where their number is rounded up, and of all windows in later opsets. So onnxruntime
+    has it.
     """
     at = _positions(axis)
-    if with_padding and not rounded_up:
+    if with_padding and not ends:
         return np.full(len(at), float(axis.kernel))
     before, after = axis.padding if with_padding else (0, 0)
     counted = (at >= -before) & (at < known(axis.size) + after)
@@ -174,7 +178,8 @@ def _average_at_run_time(
     b: Builder, node: ir.Node, g: ir.Value, x: ir.Value, axes: Sequence[Axis], with_padding: bool
 ) -> ir.Value:
     """Handles open sizes."""
-    if attribute(node, "ceil_mode", 0):
+    beyond = _counts_what_is_there(b, with_padding) and any(_may_be_larger(a) for a in axes)
+    if beyond or attribute(node, "ceil_mode", 0):
         counted = _counted_at_run_time(b, g, x, axes, with_padding)
         return _over_windows(b, b.div(g, b.cast(counted, dtype_of(g))), x, axes)
     if any(axis.before != 0 or axis.after != 0 for axis in axes) and not with_padding:
@@ -189,12 +194,28 @@ def _average_at_run_time(
     return b.mul(_over_windows(b, g, x, axes), 1 / _volume(axes))
 
 
+def _counts_what_is_there(b: Builder, with_padding: bool) -> bool:
+    """Tells whether what windows have behind the input and its padding does not count."""
+    return not with_padding or b.opset >= _COUNTS_PADDING_ALONE
+
+
+def _may_be_larger(axis: Axis) -> bool:
+    """Tells whether a window may be larger than the input and its padding.
+
+    onnxruntime takes it for one where the stride is as large; own padding (`auto_pad`) fills it.
+    """
+    if axis.before is None or axis.after is None or axis.stride == 1:
+        return False
+    least = 1 if axis.size is None else axis.size
+    return axis.extent > axis.before + least + axis.after
+
+
 def _counted_at_run_time(
     b: Builder, g: ir.Value, x: ir.Value, axes: Sequence[Axis], with_padding: bool
 ) -> ir.Value:
     """Returns the number that each window's sum is divided by, int64 `[*out]`.
 
-    As `_divisors` does for known sizes, where the number of windows is rounded up.
+    As `_divisors` does for known sizes, where what lies behind the padding does not count.
     """
     counts = []
     for i, axis in enumerate(axes):
@@ -203,7 +224,7 @@ def _counted_at_run_time(
         covered = axis.dilation * np.arange(axis.kernel) - axis.padding[0]
         at = b.add(b.unsqueeze(starts, [1]), b.const(covered[None].astype(np.int64)))
         end = b.add(b.size(x, 2 + i), after)
-        behind = b.elementwise("GreaterOrEqual", at, -before)
+        behind = b.elementwise("Greater", at, -before - 1)
         inside = b.op("And", behind, b.elementwise("Less", at, end), shape=at, dtype=behind.dtype)
         count = b.reduce_sum(b.cast(inside, ir.DataType.INT64), [1], keepdims=False)
         counts.append(b.unsqueeze(count, range(1, len(axes) - i)))
