@@ -674,7 +674,9 @@ class GradientPlanner:
                 found.append(start.ref)
         if found or strict:
             return found
-        return [s.ref for s in starts if s.usable and flows(s.ref, end)]
+        reached = [s for s in starts if s.usable and flows(s.ref, end)]
+        told = [s for s in reached if not s.masks] or reached
+        return [s.ref for s in told]
 
     @functools.cached_property
     def _starts(self) -> dict[TensorRef, Start]:

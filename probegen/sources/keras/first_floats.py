@@ -117,6 +117,14 @@ class FirstFloat:
         return self.word != "cast"
 
     @property
+    def tells_whether(self) -> bool:
+        """Tells what comparisons of the numbers say, as `x > 0`, from the numbers themselves."""
+        index = self.index
+        while index.op.type == "Cast" or index.op.type in _LIKE_IDENTITY:
+            index = index.op.inputs[0]
+        return index.dtype == tf.bool and all(t is Tie.INDIRECT for t in self.ties.values())
+
+    @property
     def counts(self) -> bool:
         """Tells counts of classes among ids from what single ids look up."""
         return self.tensor.op.type in _COUNTS

@@ -512,7 +512,8 @@ class KerasView(ModelView):
         """Tells whether the numbers only say which positions count.
 
         An input that is called a mask is one, and so is what attention or a softmax adds to its
-        scores, or what user code multiplies by a large negative number for that.
+        scores, or what user code multiplies by a large negative number for that. So is what comes of
+        comparing the numbers.
         """
         names = [self.source.input_names[i] for i in place.ties]
         adds = any(
@@ -521,6 +522,7 @@ class KerasView(ModelView):
         )
         return not place.is_lookup and (
             adds
+            or place.tells_whether
             or all("mask" in name.lower() for name in names)
             or any(map(_becomes_penalty, place.tensors))
         )

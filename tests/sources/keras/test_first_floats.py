@@ -434,6 +434,29 @@ def test_numbers_that_become_whole_again_are_followed_on():
     np.testing.assert_allclose(probed(data)[output.name], expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("truth", ["float32", "int32"])
+def test_what_bytes_are_compared_with_is_no_second_explanation(truth, tmp_path):
+    """Of bytes that are rounded the last cast is explained: of the bytes, not of `bytes > 99`."""
+    x = keras.Input((4, 6, 3), dtype="uint8", name="photo")
+    r = ops.cast(layers.Resizing(5, 7, name="small")(x), "float32")
+    over = ops.cast(ops.cast(r > 99.0, truth), "float32")
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.GlobalAveragePooling2D()(over * r)))
+    probes = [pg.InputGradient(target=0), pg.FeatureAblation(groups="grid:2", fill=200, target=1)]
+    pg.compile(model, probes, tmp_path / "m.onnx")
+    data = ids((3, 4, 6, 3), 256).astype("uint8")
+    result = runtime.load(tmp_path / "m.onnx").run(data)
+    small = np.asarray(model.get_layer("small")(data), float)
+    weights = model.get_layer("out").get_weights()[0]
+    gradient = (small > 99) * weights[:, 0] / 35
+    np.testing.assert_allclose(result["input_gradient/photo"].array, gradient, rtol=1e-5)
+    hidden = np.full((3, 3, 4, 3), 200.0)  # the first group: 3 of 5 rows, 4 of 7 columns
+    before = small[:, :3, :4]
+    lost = ((before > 99) * before - hidden).sum(axis=(1, 2)) @ weights[:, 1] / 35
+    ablated = result["feature_ablation/photo"].array
+    np.testing.assert_allclose(ablated[:, 0, 0], lost, rtol=1e-4)
+    assert [o.shape for o in result.manifest.explanations] == [(None, 5, 7, 3), (None, 5, 7)]
+
+
 def test_an_input_that_is_looked_up_and_calculated_with_is_explained_at_both():
     x = keras.Input((6,), dtype="int32", name="ids")
     rows = layers.Flatten()(layers.Embedding(20, 3, name="words")(x))
