@@ -512,8 +512,8 @@ class KerasView(ModelView):
         """Tells whether the numbers only say which positions count.
 
         An input that is called a mask is one, and so is what attention or a softmax adds to its
-        scores, or what user code multiplies by a large negative number for that. So is what comes of
-        comparing the numbers.
+        scores, or what user code multiplies by a large negative number for that. So is what comes
+        of comparing the numbers.
         """
         names = [self.source.input_names[i] for i in place.ties]
         adds = any(
