@@ -104,7 +104,7 @@ def check_baseline(
         if one is None:
             raise InstrumentError(f"{field} says nothing for {place.name!r}: give it a value too.")
         if isinstance(one, StoredArray):
-            _check_shape(one, field, place, sizes, several)
+            check_shape(one, field, place.name, _sample_sizes(place, sizes), several)
             if is_several(one, place):
                 counts[place.name] = one.shape[0]
         elif several:
@@ -198,13 +198,21 @@ def _sample_sizes(place: Place, sizes: Sizes) -> tuple[int | None, ...]:
     return tuple(sizes[i] for i in sample_axes(place.axes))
 
 
-def _check_shape(array: StoredArray, field: str, place: Place, sizes: Sizes, several: bool) -> None:
+def check_shape(
+    array: StoredArray, field: str, name: str, sample: Sizes, several: bool = False
+) -> None:
     """Refuses an array of another shape than a sample of the tensor, or several of them.
+
+    Args:
+        array: what is checked.
+        field: what it is called in messages.
+        name: of the tensor.
+        sample: the sizes of a sample of the tensor; None where one is open.
+        several: whether there have to be several.
 
     Raises:
         InstrumentError: it has another; says which are right.
     """
-    sample = _sample_sizes(place, sizes)
     rank, wanted = len(array.shape), len(sample)
     known = tuple("?" if d is None else d for d in sample)
     shown = "(" + ", ".join(map(str, known)) + ("," if wanted == 1 else "") + ")"
@@ -212,7 +220,7 @@ def _check_shape(array: StoredArray, field: str, place: Place, sizes: Sizes, sev
     expected = f"{many}" if several else f"{shown}, or {many} for several"
     if rank != wanted + 1 if several else rank not in (wanted, wanted + 1):
         raise InstrumentError(
-            f"{field} has the shape {array.shape} for {place.name!r}, a sample of which has the "
+            f"{field} has the shape {array.shape} for {name!r}, a sample of which has the "
             f"shape {shown}. Expected {expected}."
         )
     for have, size in zip(array.shape[rank - wanted :], sample, strict=True):
@@ -221,7 +229,7 @@ def _check_shape(array: StoredArray, field: str, place: Place, sizes: Sizes, sev
             if None in sample:
                 hint = " Where the model takes any size (?), only 1 fits all of them."
             raise InstrumentError(
-                f"{field} has the shape {array.shape} for {place.name!r}, a sample of which has "
+                f"{field} has the shape {array.shape} for {name!r}, a sample of which has "
                 f"the shape {shown}. Expected {expected}; an axis of size 1 holds for all entries "
                 f"along it.{hint}"
             )

@@ -12,6 +12,7 @@ import numpy as np
 from probegen.errors import InstrumentError, SpecError, did_you_mean
 from probegen.methods.arrays import ByName, StoredArray, is_array_like, stored_array
 from probegen.methods.axes import Axes, Sizes, sample_axes
+from probegen.methods.baselines import check_shape
 from probegen.methods.by_scores import Subject, beside_channels, hidden_axes
 from probegen.methods.coalitions import Coalitions
 from probegen.methods.fields import check_whole, checked_number
@@ -124,16 +125,9 @@ class ByCoalitions(ByGroups, abc.ABC):
         """Returns how many points there will be, as a bound."""
 
     def _check_background(self, axes: Axes, sizes: Sizes, name: str) -> None:
-        if not isinstance(self.background, StoredArray):
-            return
-        wanted = tuple(sizes[i] for i in sample_axes(axes))
-        given = self.background.shape
-        if wanted not in (given, given[1:]):  # an open size is None, which no size is
-            shown = " x ".join("(open)" if d is None else str(d) for d in wanted)
-            raise InstrumentError(
-                f"background= has the shape {given}; {name!r} takes a number, one sample "
-                f"({shown}), or several (n x {shown})."
-            )
+        if isinstance(self.background, StoredArray):
+            sample = tuple(sizes[i] for i in sample_axes(axes))
+            check_shape(self.background, "background=", name, sample)
 
     def _backgrounds(self, rank: int) -> Any:
         """Returns the backgrounds as an array of that rank, `[backgrounds, ...]`."""

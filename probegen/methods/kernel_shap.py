@@ -35,8 +35,9 @@ class KernelSHAP(ByCoalitions):
         groups: as for `FeatureAblation`.
         background: what stands in the place of hidden groups: a number, an array of one sample's
             shape, or several such samples (a first axis more), whose scores are averaged: the model
-            runs once for each coalition and each of them. Of tokens an array is one of looked-up
-            vectors. For several inputs a table by their names.
+            runs once for each coalition and each of them. An axis of size 1 holds for all entries
+            along it. Of tokens an array is one of looked-up vectors. For several inputs a table by
+            their names.
         samples: coalitions that are run, empty and full one aside; 2 n + 2048 for n groups where it
             is left out.
         seed: of the coalitions that are drawn.
