@@ -127,8 +127,8 @@ _SMALL, _SMALL_OF_DOUBLES, _SMALLEST = 1e-4, 1e-7, 1e-10
 _KNOWN_CHANGE = 1e-3
 #: Stands for a way of no length, which is not divided by.
 _NO_WAY, _NO_WAY_OF_HALVES = 1e-30, 1e-7
-#: Operators whose result depends on the sizes of a tensor alone.
-_SIZES = frozenset({"Shape", "Size"})
+#: Operators whose result is the same for all finite tensors of one size.
+_THE_SAME = frozenset({"Shape", "Size", "IsNaN"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,8 +250,8 @@ class Reference:
         copies = {p: _filled(builder, p, v, rename) for p, v in baselines.items()}
         for node in nodes:
             copy_node(builder, node, copies, rename)
-        sizes = [n for n in graph if key_of(n) in _SIZES]
-        differing = depending_on(graph, places, [*sizes, *held])
+        same = [n for n in graph if key_of(n) in _THE_SAME]
+        differing = depending_on(graph, places, [*same, *held])
         return Reference({v: c for v, c in copies.items() if v in differing})
 
     def moves(self, value: ir.Value | None) -> bool:
@@ -671,8 +671,8 @@ class _InSteps(Walk):
         starts = {v for v in captured_values(body) if moves(v)}
         starts |= {s.entering for s in iteration.scan_inputs if moves(s.sequence)}
         starts |= {s.entering for s in iteration.states if moves(s.initial)}
-        sizes = [node for node in body if key_of(node) in _SIZES]
-        return iteration.in_any_step(starts, lambda some: depending_on(body, some, sizes))
+        same = [node for node in body if key_of(node) in _THE_SAME]
+        return iteration.in_any_step(starts, lambda some: depending_on(body, some, same))
 
     def inside(
         self,

@@ -115,6 +115,16 @@ def may_not_be_finite(value: ir.Value) -> bool:
     return _holes(value, {}, _DEPTH) == _ROWS
 
 
+def may_leave_numbers(node: ir.Node) -> bool:
+    """Tells whether a node may make infinities or NaN of finite numbers, or reads some that are.
+
+    Those that it reads are constants.
+    """
+    makes = None if node.domain else _MAKES.get(node.op_type)
+    constants = (v for v in node.inputs if v is not None)
+    return (makes is not None and makes(node)) or any(map(_holes_of_constant, constants))
+
+
 def _bounds(value: ir.Value | None, known: dict[ir.Value, Bounds], depth: int) -> Bounds:
     if value is None:
         return ANY

@@ -34,6 +34,7 @@ from probegen.sources.keras.to_onnx.canonical import make_canonical
 from probegen.sources.keras.to_onnx.conversion import convert, layer_of
 from probegen.sources.keras.to_onnx.large_sums import note_large_sums
 from probegen.sources.keras.to_onnx.nudged import add_nudge, settle_nudges
+from probegen.sources.keras.to_onnx.put_back_nan import put_back_nan
 from probegen.sources.keras.to_onnx.recurrent_layers import fused_inner_loop
 from probegen.sources.keras.to_onnx.tf2onnx_fixes import (
     fix_boolean_eyes,
@@ -318,6 +319,7 @@ def to_ir(
     fix_transposes(model.graph)
     note_large_sums(model.graph)
     settle_nudges(model.graph)
+    put_back_nan(model)
     return model
 
 
