@@ -44,7 +44,14 @@ from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
-from probegen.sources.base import Noise, Program, Reference, Source, WrappedReference
+from probegen.sources.base import (
+    MovedScores,
+    Noise,
+    Program,
+    Reference,
+    Source,
+    WrappedReference,
+)
 from probegen.sources.changed_scores import ScoresAt
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.preprocessed import PreprocessedReference, PreprocessedSource
@@ -384,6 +391,19 @@ class WithWitness(WrappedReference):
     def raw_name(self, output: GradientOutput) -> str | None:
         """Returns what the gradient is called that an output is made of; none for tables."""
         return None if output.spec.name in self._specs else self._inner.raw_name(output)
+
+    def moved_scores(self) -> MovedScores | None:
+        """Returns what a third witness moves tensors in; it knows the scores of tables as well."""
+        if not self._specs:
+            return self._inner.moved_scores()
+        try:
+            return self._moved
+        except Exception:  # a witness that cannot be called proves nothing
+            return None
+
+    @functools.cached_property
+    def _moved(self) -> MovedScores:
+        return self._source.moved_scores(self._asked)
 
 
 def _apart_by_rows(got: Array, right: Array) -> Array:

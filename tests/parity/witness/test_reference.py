@@ -14,7 +14,7 @@ from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.sources.onnx.moved_scores import OnnxMovedScores
 from tests import models
-from tests.methods.scoring import onnx_model
+from tests.methods.scoring import onnx_model, onnx_scores
 
 
 def reference(probe, folder):
@@ -66,6 +66,16 @@ def test_all_classes_share_the_scores_at_changed_inputs(tmp_path, calls):
         found[target], counts[target] = made["occlusion/x"], calls["scores"] - before
     assert counts["all"] == counts[2]
     np.testing.assert_allclose(found["all"].take(2, 1), found[2], rtol=1e-6, atol=1e-12)
+
+
+def test_the_scores_that_methods_with_rules_explain_can_be_asked_for(tmp_path):
+    """Which class is undecided, and what a score is rounded with, is asked of them as well."""
+    probes = [pg.LRP(target=1), pg.Saliency(logits=False, target=0)]
+    moved, x = reference(probes, tmp_path).moved_scores(), models.images((5, 3), count=2)
+    of_gradients, of_rules = moved.at({"x": x}, {})[0]
+    np.testing.assert_allclose(of_rules, onnx_scores(x), rtol=1e-5)
+    odds = np.exp(of_rules)
+    np.testing.assert_allclose(of_gradients, odds / odds.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
 def test_one_tensor_may_be_turned_for_two_functions(tmp_path):
