@@ -5,7 +5,9 @@ request does not fetch.
 
 Each branch holds the whole of its computation. The other way, forward nodes outside and only the
 gradients in a branch, makes every mask of the backward pass leave the runtime's blocked layout
-whether it is asked for or not. The weights stay outside, stored once.
+whether it is asked for or not. The weights stay outside, stored once. So does what makes floats of
+weights of whole numbers before a product of floats: onnxruntime joins the two where both are in a
+branch, does not find the weights around it, and loads nothing.
 
 The gate is the scalar bool input `explain`. As a required input it works in every engine that has
 `If`. As an initializer that is an input as well (a default that a request may override) it works
@@ -23,7 +25,7 @@ import onnx_ir as ir
 from probegen.artefact.manifest import GATE_INPUT, GATE_OPTIONAL, GATE_REQUIRED
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import copy_node
-from probegen.graph.core.queries import needed_for
+from probegen.graph.core.queries import DEQUANTISING, key_of, needed_for
 from probegen.graph.loops.unread_outputs import drop_unread_outputs
 from probegen.graph.passes.after.own_weights_in_loops import own_weights
 
@@ -62,12 +64,14 @@ def add_gate(
     plain = Builder(graph, opset, prefix="plain")
     copies: dict[ir.Value, ir.Value] = {}
     needed = needed_for(graph, predictions)
-    for node in (n for n in graph if n in needed):
+    outside = {n for n in graph if n in needed and _makes_weights_of_products(n)}
+    inside = [n for n in graph if n not in outside]
+    for node in (n for n in inside if n in needed):
         copy_node(plain, node, copies)
     empty = [_empty(plain, value) for value in explanations]
     whole = Builder(graph, opset, prefix="explain")
-    whole.nodes = list(graph)
-    graph.remove(whole.nodes)
+    whole.nodes = inside
+    graph.remove(inside)
     branches = {
         "then_branch": _branch(whole, [*predictions, *explanations]),
         "else_branch": _branch(plain, [*(copies.get(v, v) for v in predictions), *empty]),
@@ -88,6 +92,23 @@ def add_gate(
         output.shape = ir.Shape(["explained", *sizes[1:]] if sizes else [])
     graph.append(chosen)
     return list(chosen.outputs)
+
+
+def _makes_weights_of_products(node: ir.Node) -> bool:
+    """Tells whether a node makes floats of stored whole numbers, by which floats are multiplied."""
+    if key_of(node) not in DEQUANTISING or not all(
+        v is None or v.is_initializer() for v in node.inputs
+    ):
+        return False
+    return any(
+        key_of(use.node) == "MatMul" and use.idx == 1 and not _is_dequantised(use.node.inputs[0])
+        for use in node.outputs[0].uses()
+    )
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    made = None if value is None else value.producer()
+    return made is not None and key_of(made) in DEQUANTISING
 
 
 def _branch(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:

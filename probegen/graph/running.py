@@ -11,7 +11,7 @@ from probegen.graph.external_data import (
     read_small_weights,
     take_out_weights,
 )
-from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
+from probegen.runtime.engines.onnxruntime_faults import FLOAT_PRODUCTS, disabled_optimizers
 
 #: Keeps onnxruntime from writing to the terminal: what it says is in its exceptions.
 _LOG_FATAL = 4
@@ -30,6 +30,7 @@ def session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*FLOAT_PRODUCTS)
     return options
 
 

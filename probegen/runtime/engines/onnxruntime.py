@@ -17,7 +17,7 @@ from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import ArtefactError, ManifestError, did_you_mean
 from probegen.runtime.engines.base import Engine, Signature, TensorInfo, foreign, imported
 from probegen.runtime.engines.onnx_loading import check_data, not_loaded
-from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
+from probegen.runtime.engines.onnxruntime_faults import FLOAT_PRODUCTS, disabled_optimizers
 from probegen.runtime.inputs import Array
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def _session_options(
         return options
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_FATAL
+    options.add_session_config_entry(*FLOAT_PRODUCTS)
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

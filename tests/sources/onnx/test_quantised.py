@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 import probegen as pg
+from probegen import runtime
 from probegen.graph.autodiff import gradients
 from probegen.graph.core.builder import Builder
 from probegen.graph.vjp import BLOCKING, RULES
@@ -174,3 +177,34 @@ def test_other_backward_passes_go_through_steps_too(tmp_path: Path) -> None:
         expected = arrived * right * within
         assert expected.any()
         np.testing.assert_allclose(result[f"{kind}/x"].array, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_products_by_weights_of_four_bits(tmp_path: Path) -> None:
+    """onnxruntime rounds what they multiply to 8 bits, and loads none that a branch reads.
+
+    Twin: the products in float64.
+    """
+    rng = np.random.default_rng(3)
+    whole, scale = rng.integers(-8, 8, (32, 3)), rng.uniform(0.1, 0.3, (2, 3)).astype(np.float32)
+    model = parse("""g (float[N,32] x) => (float[N,3] y) {
+        w = DequantizeLinear <axis = 0, block_size = 16> (stored, scale)
+        a = MatMul (x, w)
+        y = Tanh (a)
+      }""")
+    model.opset_import[0].version, model.ir_version = 21, 10
+    stored = onnx.helper.make_tensor("stored", onnx.TensorProto.INT4, whole.shape, whole.ravel())
+    model.graph.initializer.append(stored)
+    add_weights(model, scale=scale)
+    place = tmp_path / "m.onnx"
+    pg.compile(model, [pg.InputGradient(target=1)], place)
+    x, w = hard(2, 32), whole * np.repeat(scale.astype(np.float64), 16, axis=0)
+    y = np.tanh(x @ w)
+    loaded = runtime.load(place)
+    explained = loaded.run(x)
+    slope = (1 - y[:, 1:2] ** 2) * w[:, 1]
+    np.testing.assert_allclose(explained["input_gradient/x"].array, slope, rtol=1e-3, atol=1e-5)
+    for found in (explained, loaded.run(x, explain=False)):
+        np.testing.assert_allclose(found["y"].array, y, rtol=1e-5, atol=1e-5)
+    asked = {"x": x, "explain": np.array(False)}  # in a session as anybody opens it
+    plain = onnxruntime.InferenceSession(place).run(["y"], asked)[0]
+    np.testing.assert_allclose(plain, y, rtol=1e-5, atol=1e-5)
