@@ -9,9 +9,9 @@ from probegen.artefact.float16_graphs import computes_in_float16
 #: In onnxruntime 1.32 it ends the process where several operators read a transposed sum of float16.
 #: It blocks no channels of float16.
 _BREAKS_FLOAT16 = "NchwcTransformer"
-#: Has floats multiplied as floats by weights of whole numbers. By default onnxruntime rounds them to
-#: 8 bits where it joins such a product with its DequantizeLinear, which depends on who else reads
-#: the result: predictions with and without their explanation would be apart by percents.
+#: Has floats multiplied as floats by weights of whole numbers. By default onnxruntime rounds them
+#: to 8 bits where it joins such a product with its DequantizeLinear, which depends on who else
+#: reads the result: predictions with and without their explanation would be apart by percents.
 FLOAT_PRODUCTS = ("session.qdq_matmulnbits_accuracy_level", "1")
 
 
