@@ -23,7 +23,7 @@ from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
 from probegen.graph.batch_axes import node_that_joins
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.queries import constants_of
+from probegen.graph.core.queries import constants_of, where_axes_are_lost
 from probegen.graph.core.values import UnknownShapeError, dims_of, dtype_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.gate import add_gate
@@ -76,6 +76,12 @@ def onnx_model(
             "itself; rename the model's input, or pass gate=False (--no-gate)."
         )
     forward = lower(plan, opset, batch)
+    for spec, value in zip(plan.manifest.predictions, forward.predictions, strict=True):
+        if value.shape is None:
+            raise ExportError(
+                f"how many axes output {spec.name!r} has is not known, and an ONNX file has to say "
+                f"it: {where_axes_are_lost(forward.graph, value)}."
+            )
     try:
         values, said = explained(plan, forward, batch)
     except UnknownShapeError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.values import constant_of, subgraphs_of
+from probegen.graph.core.values import constant_of, shape_of, subgraphs_of
 
 #: Operators whose inputs are broadcast to the shape of their output.
 BROADCASTING = frozenset(
@@ -117,6 +117,30 @@ def needed_for(graph: ir.Graph, outputs: Sequence[ir.Value]) -> set[ir.Node]:
             needed.add(node)
             pending.extend(v.producer() for v in inputs_of(node))
     return needed
+
+
+def where_axes_are_lost(graph: ir.Graph, value: ir.Value) -> str:
+    """Says which operator's result is the first, on the way to a value, of unknown axes, and why.
+
+    Args:
+        graph: in topological order.
+        value: one of it, whose number of axes is not known.
+    """
+    needed = needed_for(graph, [value])
+    first = next((n for n in graph if n in needed and n.outputs[0].shape is None), None)
+    if first is None:
+        return "nothing says it"
+    where = f"it comes from {key_of(first)} {first.name!r}"
+    if first.domain:
+        return f"{where}, of which onnx's shape inference knows nothing"
+    read = [shape_of(v) for v in inputs_of(first)]
+    if all(s is not None and all(isinstance(n, int) for n in s[1:]) for s in read):
+        sizes = ", ".join(f"[{', '.join(map(str, s or ()))}]" for s in read)
+        return f"{where}, and onnx's shape inference finds none for inputs of the sizes {sizes}"
+    return (
+        f"{where}, whose result has more or fewer axes by the open sizes of its input. Give the "
+        "inputs of the file fixed sizes"
+    )
 
 
 _FLOATS = frozenset(

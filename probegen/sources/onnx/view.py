@@ -14,7 +14,13 @@ from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
-from probegen.graph.core.queries import depending_on, inputs_of, is_float, key_of
+from probegen.graph.core.queries import (
+    depending_on,
+    inputs_of,
+    is_float,
+    key_of,
+    where_axes_are_lost,
+)
 from probegen.graph.core.values import attribute, shape_of, subgraphs_of
 from probegen.graph.loops.iteration import is_loop
 from probegen.graph.vjp import BLOCKING
@@ -349,17 +355,9 @@ class OnnxView(ModelView):
         value = self.graph.outputs[position]
         if value.shape is not None:
             return
-        before = [v for v in _ancestors([value]) if v.shape is None and v.producer() is not None]
-        first = next(n for n in self.graph if any(v in before for v in n.outputs))
-        where = f"{key_of(first)} {first.name!r}"
-        why = (
-            "through which no gradient passes"
-            if first.domain
-            else "whose result has more or fewer axes by the open sizes of its input. Give the "
-            "inputs of the file fixed sizes"
-        )
         raise NotDifferentiableError(
-            f"how many axes output {value.name!r} has is not known: it comes from {where}, {why}."
+            f"how many axes output {value.name!r} has is not known: "
+            f"{where_axes_are_lost(self.graph, value)}."
         )
 
     def tensor(self, ref: TensorRef) -> TensorFacts:

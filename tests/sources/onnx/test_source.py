@@ -184,8 +184,22 @@ def test_classes_that_are_chosen_already_have_no_slope(tmp_path) -> None:
 
 def test_an_output_of_any_number_of_axes_is_told(tmp_path) -> None:
     model = parse("g (float[N,M] x) => (float y) { s = Sin(x) y = Squeeze(s) }")
-    with pytest.raises(NotDifferentiableError, match=r"how many axes output 'y' has.*Squeeze"):
-        pg.compile(model, [pg.Saliency()], tmp_path / "o.onnx")
+    says = "how many axes output 'y' has.*Squeeze .*by the open sizes"
+    for probes, kind in (([pg.Saliency()], NotDifferentiableError), ([], ExportError)):
+        with pytest.raises(kind, match=says):
+            pg.compile(model, probes, tmp_path / "o.onnx")
+
+
+def test_an_output_whose_sizes_contradict_each_other_is_told(tmp_path) -> None:
+    """onnx counts three windows, where onnxruntime has two and runs the file."""
+    model = parse("""g (float[N,2,3,4,3] x) => (float[N,1] y) {
+        a = AveragePool <auto_pad = "SAME_LOWER", ceil_mode = 1, count_include_pad = 1,
+                         kernel_shape = [2, 1, 2], strides = [2, 2, 1]> (x)
+        f = Flatten (a)
+        y = MatMul (f, w)
+      }""")
+    with pytest.raises(ExportError, match=r"MatMul .*of the sizes \[N, 36\], \[24, 1\]"):
+        pg.compile(add_weights(model, w=hard(24, 1)), [], tmp_path / "o.onnx")
 
 
 def test_whole_numbers_that_nothing_looks_up(tmp_path) -> None:
