@@ -502,11 +502,24 @@ def _cut(model: onnx.ModelProto, name: str, inside: str | None) -> onnx.ModelPro
                 kind = _kind_of(model)
                 cut.graph.input.append(helper.make_tensor_value_info(_SHIFT, kind, None))
                 node.output[list(node.output).index(inside)] = before
-                shift = helper.make_node("Add", [before, _SHIFT], [inside])
+                shift = [helper.make_node("Add", [before, _SHIFT], [inside])]
+                own = _kind_of_tensor(model, inside)
+                if own != kind:  # behind a cast
+                    like = f"{inside}/shift"
+                    shift[0].input[1] = like
+                    shift.insert(0, helper.make_node("Cast", [_SHIFT], [like], to=own))
                 del cut.graph.node[:]
-                cut.graph.node.extend([*nodes[: at + 1], shift, *nodes[at + 1 :]])
+                cut.graph.node.extend([*nodes[: at + 1], *shift, *nodes[at + 1 :]])
                 break
     return pruned(cut)
+
+
+def _kind_of_tensor(model: onnx.ModelProto, name: str) -> int:
+    """Returns the element type of a tensor of a graph; that of the graph where it is not known."""
+    for value in onnx.shape_inference.infer_shapes(model).graph.value_info:
+        if value.name == name and value.type.tensor_type.elem_type:
+            return int(value.type.tensor_type.elem_type)
+    return _kind_of(model)
 
 
 def _kind_of(model: onnx.ModelProto) -> int:
