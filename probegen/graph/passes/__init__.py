@@ -28,6 +28,7 @@ from probegen.graph.passes.after.join_repeated_nodes import join_repeated_nodes
 from probegen.graph.passes.after.keep_blocked_layout import keep_blocked_layout
 from probegen.graph.passes.after.make_engine_readable import make_engine_readable
 from probegen.graph.passes.after.own_weights_in_loops import own_weights_in_loops
+from probegen.graph.passes.after.round_compared_numbers import round_compared_numbers
 from probegen.graph.passes.after.round_noted_sums import round_noted_sums
 from probegen.graph.passes.after.scale_before_masks import scale_before_masks
 from probegen.graph.passes.after.separate_turned_weights import separate_turned_weights
@@ -106,6 +107,7 @@ AFTER: tuple[Pass, ...] = (
     copy_stacked_images,  # behind drop_identities, which would take the copies away
     write_out_doubles,
     round_noted_sums,
+    round_compared_numbers,
     make_engine_readable,
     remove_unused_nodes,
     drop_unused_initializers,

@@ -33,11 +33,16 @@ def round_noted_sums(model: ir.Model) -> None:
         y = node.outputs[0]
         left, right = (b.cast(x, ir.DataType.FLOAT) for x in node.inputs if x is not None)
         exact = b.op(node.op_type, left, right, shape=y)
-        times = b.op("Mul", exact, b.scalar(_SPLIT, exact), shape=y)
-        rounded = b.op("Sub", times, b.op("Sub", times, exact, shape=y), shape=y)
-        endless = b.op("IsInf", exact, dtype=ir.DataType.BOOL, shape=y)
-        narrow = b.cast(b.where(endless, exact, rounded), ir.DataType.FLOAT16)
+        narrow = b.cast(rounded(b, exact), ir.DataType.FLOAT16)
         node.graph.insert_before(node, b.nodes)
         b.nodes = []
         take_place(y, narrow)
         node.graph.remove(node, safe=True)
+
+
+def rounded(b: Builder, exact: ir.Value) -> ir.Value:
+    """Returns float32 numbers with as many bits as float16 has, which no runtime takes away."""
+    times = b.op("Mul", exact, b.scalar(_SPLIT, exact), shape=exact)
+    short = b.op("Sub", times, b.op("Sub", times, exact, shape=exact), shape=exact)
+    endless = b.op("IsInf", exact, dtype=ir.DataType.BOOL, shape=exact)
+    return b.where(endless, exact, short)
