@@ -35,8 +35,9 @@ _SHIFT = "added_to_a_tensor"
 #: Steps of differences in float64 and in float32, and by how much the slopes of both sides may be
 #: apart where there is no kink between, beside the slopes themselves.
 _STEPS, _SMOOTH = {True: 1e-5, False: 5e-3}, {True: 1e-4, False: 2e-2}
-#: How near slopes over a step and half of it have to be in float32.
-_FINE = 5e-3
+#: How near slopes over a step and half of it have to be. Where a function is odd, as a normalisation
+#: is around 0, both sides of a step agree however much it bends there.
+_FINE = {True: 1e-4, False: 5e-3}
 #: What counts as a slope, where all are less.
 _LEAST = 1e-2
 #: Rounding of a score in float64 and float32, and how far above it slopes have to be.
@@ -320,7 +321,7 @@ class OnnxWitness:
         for first in range(0, rows, per_run):
             part = slice(first, first + per_run)
             count = len(start[part])
-            ways = [moves, -moves] if scores.wide else [moves, -moves, moves / 2, -moves / 2]
+            ways = [moves, -moves, moves / 2, -moves / 2]
             points = np.concatenate([*ways, whole, -whole])[None] + start[part][:, None]
             fed = {n: x[part] for n, x in feed.items()}
             got = _Rows(scores, fed, name, pick[part]).at(points)
@@ -454,7 +455,7 @@ def _slopes(got: Array, here: Array, step: float, wide: bool) -> Array:
     slopes = (ahead + behind) / 2
     if got.shape[1] > _BOTH_SIDES:
         finer = (got[:, 2] - got[:, 3]) / step
-        steady &= np.abs(finer - slopes) <= _FINE * usual
+        steady &= np.abs(finer - slopes) <= _FINE[wide] * usual
         slopes = finer
     rounding = _ROUNDING[wide] * (np.abs(here) + 1) / step
     length = np.linalg.norm(slopes, axis=1)
