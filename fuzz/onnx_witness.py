@@ -35,8 +35,8 @@ _SHIFT = "added_to_a_tensor"
 #: Steps of differences in float64 and in float32, and by how much the slopes of both sides may be
 #: apart where there is no kink between, beside the slopes themselves.
 _STEPS, _SMOOTH = {True: 1e-5, False: 5e-3}, {True: 1e-4, False: 2e-2}
-#: How near slopes over a step and half of it have to be. Where a function is odd, as a normalisation
-#: is around 0, both sides of a step agree however much it bends there.
+#: How near slopes over a step and half of it have to be. Where a function is odd, as is a
+#: normalisation around 0, both sides of a step agree however much it bends there.
 _FINE = {True: 1e-4, False: 5e-3}
 #: What counts as a slope, where all are less.
 _LEAST = 1e-2
