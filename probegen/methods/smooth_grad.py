@@ -16,6 +16,7 @@ from probegen.methods.fields import check_choice, check_chunk, check_whole, opti
 from probegen.methods.lookup import default_method, has_defaults
 from probegen.methods.noisy import MEAN, STATISTICS, VARIANCE, Noisy
 from probegen.methods.samples import Place
+from probegen.methods.tables import Table
 from probegen.methods.targets import Target
 from probegen.methods.tokens import DOT, EMBEDDING
 
@@ -43,8 +44,9 @@ class SmoothGrad(OfInputs):
         statistic: `"mean"`; `"square"`, the mean of the squares (SmoothGrad-squared, Hooker et al.
             2019); or `"variance"` (VarGrad, Adebayo et al. 2018), over the number of copies.
         of_method: what is computed at each copy: a method that explains inputs by gradients, by
-            its name in specs (`"input_gradient"`, `"saliency"`, `"integrated_gradients"`...) or as
-            a probe (`pg.IntegratedGradients(8)`), whose target, `wrt` and name are left out.
+            its name in specs (`"input_gradient"`, `"saliency"`, `"integrated_gradients"`,
+            `"guided_backprop"`...; not DeepLIFT and LRP, which pass on no slopes) or as a probe
+            (`pg.IntegratedGradients(8)`), whose target, `wrt` and name are left out.
         chunk: how many points go through the model at once; as for `IntegratedGradients`.
         target, wrt, name, output, logits: as for `InputGradient`.
     """
@@ -93,10 +95,12 @@ class SmoothGrad(OfInputs):
         asked: Any = self.of_method
         method = default_method(asked, "of_method") if isinstance(asked, str) else asked
         by_gradients = isinstance(method, OfInputs) and not isinstance(method, ByScores)
-        if not by_gradients or method.table() is not None:
+        table = method.table() if isinstance(method, OfInputs) else None
+        if not by_gradients or (table is not None and not table.gives_slopes):
+            why = "" if table is None else f", which {table.described()}"
             raise SpecError(
                 "of_method= takes a method that explains inputs by gradients, such as "
-                f"'saliency' or pg.IntegratedGradients(8); got {asked!r}."
+                f"'saliency', 'guided_backprop' or pg.IntegratedGradients(8); got {asked!r}{why}."
             )
         for field in ("target", "wrt", "name", "output", "logits"):
             default = type(self).__dataclass_fields__[field].default
@@ -137,6 +141,10 @@ class SmoothGrad(OfInputs):
         method = self._method()
         inner = method.gradients_at()
         return Noisy(method, inner, self.samples, self.noise, self.seed, self.statistic)
+
+    def table(self) -> Table | None:
+        """Returns the rules of the method."""
+        return self._method().table()
 
     @property
     def gives_slopes(self) -> bool:

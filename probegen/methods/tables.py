@@ -34,6 +34,8 @@ class Table:
             exchanged with one another before the walk.
         keeps_loops: whether loops of Keras' recurrent layers stay loops where they are over a fixed
             length and could be written step by step.
+        gives_slopes: whether what arrives at a tensor is a slope, so that it may be averaged over
+            points as a gradient is.
     """
 
     name: ClassVar[str] = ""
@@ -41,6 +43,7 @@ class Table:
     from_baseline: ClassVar[bool] = False
     by_layers: ClassVar[bool] = False
     keeps_loops: ClassVar[bool] = True
+    gives_slopes: ClassVar[bool] = True
 
     def described(self) -> str:
         """Returns `what`, with more where a table has parameters."""
@@ -93,6 +96,7 @@ class RescaledDifferences(Table):
     what: ClassVar[str] = "takes differences from a baseline in the place of gradients"
     from_baseline: ClassVar[bool] = True
     keeps_loops: ClassVar[bool] = False
+    gives_slopes: ClassVar[bool] = False
 
     baseline: Baseline = 0.0
 
@@ -134,6 +138,7 @@ class Relevance(Table):
     what: ClassVar[str] = "passes relevance back in the place of gradients"
     by_layers: ClassVar[bool] = True
     keeps_loops: ClassVar[bool] = False
+    gives_slopes: ClassVar[bool] = False
 
     dense: LayerRule
     convolution: LayerRule

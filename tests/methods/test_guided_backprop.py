@@ -12,6 +12,7 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, UnsupportedOpsError, VerificationError
 from probegen.graph.tables import rectifiers
+from probegen.methods.samples import NumpyWalk, Place
 from tests import models
 from tests.methods import ruled
 
@@ -195,6 +196,27 @@ def test_each_rectifier_however_it_is_spelled(tmp_path, name):
     if name in SPELLED:
         guided = art.run(rows)["guided_backprop/row"].array
         assert np.abs(guided - backwards(function, rows, CLASS, "input_gradient")).max() > 0.05
+
+
+def test_at_noisy_copies(tmp_path):
+    """SmoothGrad of both, beside one that looks at the sample alone and shares their rules."""
+    middle, function = SPELLED["relu"]
+    names = [m.kind for m in METHODS[:2]]
+    probes = [pg.SmoothGrad(3, 0.4, of_method=n, target="all", name=n) for n in names]
+    path = tmp_path / "m.onnx"
+    exported = pg.compile(network(middle), [*probes, pg.GuidedBackprop("all")], path)
+    assert "numpy on the forward graph" in exported.report["deconvnet"].witness
+    rows, place = models.images((5,), seed=1, count=4), Place("row", ("batch", "feature"))
+    found = runtime.load(path).run(rows)
+    points = NumpyWalk(probes[0].gradients_at().of([place]), rows, place).points()
+    copies = [point.at for point in points]
+    for name, kind, where in [
+        *((n, n, copies) for n in names),
+        ("guided_backprop/row", names[0], [rows]),
+    ]:
+        each = [[backwards(function, x, target, kind) for x in where] for target in range(3)]
+        expected = np.mean(each, axis=1).swapaxes(0, 1)
+        np.testing.assert_allclose(found[name].array, expected, rtol=2e-4, atol=2e-5)
 
 
 KERAS = {

@@ -154,6 +154,7 @@ def test_the_text_form_holds_the_method():
         (lambda: pg.SmoothGrad(of_method="salience"), "'salience'.*Did you mean 'saliency'"),
         (lambda: pg.SmoothGrad(of_method="expected_gradients"), "that method needs background="),
         (lambda: pg.SmoothGrad(of_method=pg.GradCAM()), "takes a method that explains inputs"),
+        (lambda: pg.SmoothGrad(of_method="lrp"), "got 'lrp', which passes relevance back"),
         (lambda: pg.SmoothGrad(of_method=3), "takes a method that explains inputs by gradients"),
         (lambda: pg.SmoothGrad(of_method=pg.Occlusion(2)), "takes a method that explains inputs"),
         (lambda: pg.SmoothGrad(of_method=pg.Saliency(target=2)), "target=2; give target= to pg.Sm"),

@@ -27,7 +27,7 @@ from probegen.graph.passes.before.transpose_before_functions import transpose_be
 from probegen.graph.passes.tidy import make_names_unique
 from probegen.methods.baselines import Baseline, baseline_of, count_of, is_several, written
 from probegen.methods.numpy_operations import NumpyOperations
-from probegen.methods.samples import Place
+from probegen.methods.samples import NumpyWalk, Place
 from probegen.methods.tables import (
     DeconvolvedRectifiers,
     GuidedRectifiers,
@@ -43,7 +43,14 @@ from probegen.parity.witness.relevance import Propagated
 from probegen.parity.witness.rescale import Rescaled
 from probegen.parity.witness.walk import STOPS, UnknownNode, backwards
 from probegen.plan.completeness import residuals_of
-from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef, moved_together
+from probegen.plan.plan import (
+    GradientGroup,
+    GradientOutput,
+    Plan,
+    TensorRef,
+    moved_together,
+    samples_of,
+)
 from probegen.sources.base import (
     MovedScores,
     Noise,
@@ -436,13 +443,59 @@ def _of_seeds(
     made: list[dict[str, Array]] = [{} for _ in chosen]
     known: dict[tuple[ir.Value, ...], list[dict[ir.Value, Array]]] = {}
     # Each set of places that moves together has attributions of its own.
-    for outputs in moved_together(group) or [list(group.outputs)]:
+    local = [o for o in group.outputs if not o.probe.moves_tensors]
+    for outputs in [*([local] if local else []), *moved_together(group)]:
+        if outputs[0].probe.gradients_at() is not None:
+            for found, by_name in zip(
+                made, _over_points(run, group, scores, chosen, outputs), strict=True
+            ):
+                for o in outputs:
+                    arrived = {run.graph.sources[o.ref]: by_name[o.spec.name]}
+                    found[o.spec.name] = _attribution(run, o, arrived)
+            continue
         places = tuple(dict.fromkeys(run.graph.sources[o.ref] for o in outputs))
         if places not in known:
             known[places] = _arrived(run, group, scores, chosen, outputs)
         for found, of_class in zip(made, known[places], strict=True):
             found.update((o.spec.name, _attribution(run, o, of_class)) for o in outputs)
     return made
+
+
+def _over_points(
+    run: _Run,
+    group: GradientGroup,
+    scores: ir.Value,
+    chosen: Sequence[Array],
+    outputs: Sequence[GradientOutput],
+) -> list[dict[str, Array]]:
+    """Returns what outputs make of what arrives at the points of their method, of each class.
+
+    Raises:
+        VerificationError: a node on the way has no rule.
+    """
+    at = [run.graph.sources[o.ref] for o in outputs]
+    found = samples_of(outputs)
+    walks = [
+        [
+            NumpyWalk(samples, run.values[place], o.place)
+            for place, o, samples in zip(at, outputs, found, strict=True)
+        ]
+        for _ in chosen
+    ]
+    first = {place: walks[0][at.index(place)] for place in dict.fromkeys(at)}
+    held = {v: run.values[v] for n in held_masks(run.forward.graph, at) for v in n.outputs}
+    for there in zip(*(walk.points() for walk in first.values()), strict=True):
+        points = dict(zip(first, there, strict=True))
+        moved = {place: point.at for place, point in points.items()}
+        here = dataclasses.replace(run, values=run.forward.at(run.feed, {**held, **moved}))
+        arrived = _arrived(here, group, scores, chosen, outputs)
+        for of_class, by_place in zip(walks, arrived, strict=True):
+            for place, walk in zip(at, of_class, strict=True):
+                walk.add(by_place[place], points[place])
+    return [
+        {o.spec.name: walk.finished() for o, walk in zip(outputs, of_class, strict=True)}
+        for of_class in walks
+    ]
 
 
 def _attribution(run: _Run, output: GradientOutput, of_class: Mapping[ir.Value, Array]) -> Array:
