@@ -406,7 +406,10 @@ class OnnxWitness:
         return self._is_wide_inside(wide, fed, found)
 
     def _is_wide_inside(self, wide: _Scores, fed: dict[str, Array], here: Array) -> bool:
-        """Tells whether no operator rounds to float32 on the way: tiny steps change the scores."""
+        """Tells whether no operator rounds to float32 on the way: tiny steps change the scores.
+
+        Scores that no step changes do not tell.
+        """
         rng = np.random.default_rng(3)
         floating = {n: x for n, x in fed.items() if np.issubdtype(x.dtype, np.floating)}
         ways = {n: rng.normal(size=x.shape) for n, x in floating.items()}
@@ -416,7 +419,8 @@ class OnnxWitness:
             return np.asarray((wide.run(moved) - here)[0] / step)
 
         tiny, usual = change(_TINY), change(_STEPS[True])
-        return bool(np.linalg.norm(tiny - usual) <= _FOLLOWS * (np.linalg.norm(usual) + _FOLLOWS))
+        length = np.linalg.norm(usual)
+        return bool(length > 0 and np.linalg.norm(tiny - usual) <= _FOLLOWS * (length + _FOLLOWS))
 
 
 @dataclasses.dataclass(frozen=True)
