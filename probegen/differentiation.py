@@ -25,7 +25,7 @@ from probegen.artefact.publishing import (
     put,
 )
 from probegen.artefact.work_folder import follow
-from probegen.errors import ExportError, InstrumentError, VerificationError, did_you_mean
+from probegen.errors import ExportError, InstrumentError, VerificationError, nearest
 from probegen.graph.assemble import DEFAULT_OPSET
 from probegen.graph.differentiate import COTANGENT, GRADIENT, differentiated
 from probegen.graph.running import session_options
@@ -179,7 +179,7 @@ def _ends(view: ModelView, names: Sequence[str]) -> dict[str, TargetPlan]:
         if not logits and name not in outputs:
             raise InstrumentError(
                 f"the model has no output {name!r}; of= takes some of {outputs}."
-                f"{did_you_mean(name, outputs)}"
+                f"{nearest(name, outputs)}"
             )
         position = 0 if logits else outputs.index(name)
         if not view.output(position).is_float:

@@ -192,11 +192,18 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 5) -> str:
     empty where `known` is empty.
     """
     names = list(dict.fromkeys(known))
-    if not names:
-        return ""
-    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
-    if near:
-        return " Did you mean " + ", ".join(repr(n) for n in near) + "?"
+    near = nearest(name, names, limit)
+    if near or not names:
+        return near
     shown = ", ".join(repr(n) for n in names[:limit])
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f" There are {shown}{more}."
+    return f" There {'is' if len(names) == 1 else 'are'} {shown}{more}."
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 5) -> str:
+    """Returns `" Did you mean 'a', 'b'?"` with the nearest of `known`, else nothing.
+
+    For a sentence that lists them all itself.
+    """
+    near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=limit, cutoff=0.5)
+    return " Did you mean " + ", ".join(repr(n) for n in near) + "?" if near else ""

@@ -17,7 +17,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from probegen import runtime
 from probegen.artefact.manifest import CLASSES, TARGET_INPUT, Manifest
 from probegen.artefact.rows import BATCH, rows_first
-from probegen.errors import ExportError, InputError, did_you_mean
+from probegen.errors import ExportError, InputError, nearest
 from probegen.parity import Report, require_agreement
 from probegen.parity.comparison import ROUNDING, Rows, judge, measure_rows
 from probegen.parity.noise import Moved, moved, noisy_feeds
@@ -155,7 +155,7 @@ def _with_sizes(described: Manifest, sizes: Mapping[str, int]) -> Manifest:
             known = ", ".join(sorted(open_axes)) or "none"
             raise InputError(
                 f"sizes= (--size) says {axis}={size}, and the inputs have no open axis of that "
-                f"name; open are: {known}.{did_you_mean(axis, sorted(open_axes))}"
+                f"name; open are: {known}.{nearest(axis, sorted(open_axes))}"
             )
         if size < 1:
             raise InputError(f"sizes= (--size) takes sizes of at least 1, got {axis}={size}.")

@@ -22,6 +22,20 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 
+def plural(noun: str) -> str:
+    """Returns the plural of a noun: entries, axes, classes, samples."""
+    if noun.endswith("xis"):
+        return f"{noun[:-2]}es"
+    if noun.endswith("ry"):
+        return f"{noun[:-1]}ies"
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def amount(count: int, noun: str) -> str:
+    """Returns how many there are: `1 entry`, `3 entries`."""
+    return f"{count} {noun if count == 1 else plural(noun)}"
+
+
 def format_shape(shape: Sequence[int | str | None]) -> str:
     """Returns a shape as text, `?` standing for an open size."""
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.rows import without_batch
-from probegen.errors import SpecError, did_you_mean
+from probegen.errors import SpecError, nearest
 from probegen.methods.base import Probe
 from probegen.methods.integrated_gradients import IntegratedGradients
 from probegen.methods.kernel_shap import KernelSHAP
@@ -199,7 +199,7 @@ class _Reader:
         if spec.encoding not in (*_FEATURES, _TOKENS):
             raise SpecError(
                 f"{place}.encoding: {spec.encoding!r} has no counterpart; there are "
-                f"{', '.join((*_FEATURES[1:], _TOKENS))}.{did_you_mean(spec.encoding, _FEATURES)}"
+                f"{', '.join((*_FEATURES[1:], _TOKENS))}.{nearest(spec.encoding, _FEATURES)}"
             )
         if spec.modality not in ("", "numeric", "image"):
             raise SpecError(f"{place}.modality: {spec.modality!r} is none; numeric or image.")
@@ -236,7 +236,7 @@ class _Reader:
             return known[0]
         raise SpecError(
             f"{place}.{role}TensorName: the model has no {role} {tensor or key!r}; it has "
-            f"{', '.join(map(repr, known))}.{did_you_mean(plain or key, known)}"
+            f"{', '.join(map(repr, known))}.{nearest(plain or key, known)}"
         )
 
     def _wrt(self) -> Any:

@@ -9,7 +9,9 @@ from probegen.errors import (
     ProbegenError,
     Refusal,
     UnsupportedOpsError,
+    did_you_mean,
     merged,
+    nearest,
 )
 
 SINE = Refusal("Sin", "no gradient rule", ("a", "b"))
@@ -71,3 +73,11 @@ def test_an_error_prints_each_refusal_and_advice_once(kind: type[ProbegenError])
 
 def test_an_error_without_refusals_is_its_message():
     assert str(NotDifferentiableError("no gradient flows.")) == "no gradient flows."
+
+
+def test_what_there_is_instead():
+    assert did_you_mean("lyaer", ["layer", "x"]) == nearest("lyaer", ["layer", "x"])
+    assert did_you_mean("lyaer", ["layer", "x"]) == " Did you mean 'layer'?"
+    assert did_you_mean("q", ["x"]) == " There is 'x'."
+    assert did_you_mean("q", ["x", "y"]) == " There are 'x', 'y'."
+    assert nearest("q", ["x", "y"]) == did_you_mean("q", []) == ""

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from probegen.artefact import explain_file, onnx_file, weights_file
+from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import ArtefactError
 
 METADATA_KEY = onnx_file.DIGEST_KEY
@@ -91,7 +92,14 @@ def _check_digest(path: Path) -> str:
     Raises:
         ArtefactError: it has none, or another.
     """
-    entry = onnx_file.metadata(path).get(METADATA_KEY)
+    entries = onnx_file.metadata(path)
+    entry = entries.get(METADATA_KEY)
+    if not entries.keys() & {METADATA_KEY, ONNX_METADATA_KEY}:
+        raise ArtefactError(
+            f"{str(path)!r} carries neither a manifest nor a digest: it was not made by probegen, "
+            "or cut short, or another program wrote it since. Compile the model with `probegen "
+            "compile MODEL -o OUT.onnx` or pg.compile(...), or copy the artefact again."
+        )
     if entry is None:
         raise ArtefactError(_without(path))
     found = _digest(path, entry.start)
@@ -146,7 +154,8 @@ def _without(path: Path) -> str:
     return (
         f"{str(path)!r} holds no digest of its contents, so that they cannot be checked: it was "
         "cut short, or not made by probegen, or by an older one, or another program wrote it "
-        "since. Copy it or compile it again, or load it without check=True."
+        "since. Copy it or compile it again, or leave its digests out: load it without check=True, "
+        "verify it with digests=False (--answers-only)."
     )
 
 

@@ -21,6 +21,7 @@ from probegen.artefact.preprocessing import Preprocessing, wrong_preprocessing
 from probegen.artefact.rows import BATCH
 from probegen.artefact.texts import TextSpec
 from probegen.errors import ManifestError, did_you_mean
+from probegen.text import amount
 
 SCHEMA = 4
 ONNX_METADATA_KEY = "probegen.manifest"
@@ -537,7 +538,10 @@ def wrong_class_names(names: Any, sizes: Iterable[int | None]) -> str | None:
         return f"class_names has {', '.join(map(repr, twice[:5]))} twice; each class needs its own."
     fits = {2 if size == 1 else size for size in known} | {n for n in known if n}
     if known and None not in known and len(given) not in fits:
-        return f"class_names has {len(given)} names; the model's outputs have {known} classes."
+        return (
+            f"class_names has {amount(len(given), 'name')}; the model's outputs have {known} "
+            "classes."
+        )
     return None
 
 
@@ -610,7 +614,8 @@ def _check_tensor(what: str, spec: InputSpec | OutputSpec) -> None:
         raise schema.SchemaError(f"{what} has the unknown element type {spec.dtype!r}")
     if len(spec.axes) != len(spec.shape):
         raise schema.SchemaError(
-            f"{what} has {len(spec.axes)} axes, {list(spec.axes)}, for the shape {list(spec.shape)}"
+            f"{what} has {amount(len(spec.axes), 'axis')}, {list(spec.axes)}, for the shape "
+            f"{list(spec.shape)}"
         )
     if any(size is not None and size < 0 for size in spec.shape):
         raise schema.SchemaError(f"{what} has the shape {list(spec.shape)}")

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from probegen.errors import SpecError, did_you_mean
+from probegen.errors import SpecError, nearest
+from probegen.text import amount
 
 NEAREST, BILINEAR, BICUBIC = "nearest", "bilinear", "bicubic"
 RESIZES = (NEAREST, BILINEAR, BICUBIC)
@@ -256,8 +257,8 @@ def resolved(
         if len(values) not in (1, channels):
             said = f"preset={asked.preset!r}" if preset else f"{what}="
             raise SpecError(
-                f"pg.ImageInput: {said} has {len(values)} numbers, and the input {name!r} takes "
-                f"{channels} channels; give one number, or one for each."
+                f"pg.ImageInput: {said} has {amount(len(values), 'number')}, and the input "
+                f"{name!r} takes {channels} channels; give one number, or one for each."
             )
     arriving: dict[str, int | None] = {"batch": sizes["batch"]}
     arriving["channel"] = channels if asked.channels is None else asked.channels
@@ -348,7 +349,7 @@ def _per_channel(value: PerChannel | None, usual: float) -> tuple[float, ...]:
 
 def _check_one_of(field: str, value: Any, known: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in known:
-        hint = did_you_mean(value, known) if isinstance(value, str) else ""
+        hint = nearest(value, known) if isinstance(value, str) else ""
         raise _wrong(field, value, " or ".join(map(repr, known)), hint)
 
 

@@ -20,6 +20,7 @@ from probegen.runtime.read import as_given
 from probegen.runtime.read.ranges import scaled
 from probegen.runtime.region import check_region
 from probegen.runtime.target import Target, check_target
+from probegen.text import amount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +172,8 @@ class Inference:
             values = rows_first(outputs[spec.name], spec.axes)
             if len(values) != (self.fixed_batch or len(rows)):
                 raise ArtefactError(
-                    f"the output {spec.name!r} has {len(values)} entries for {len(rows)} samples."
+                    f"the output {spec.name!r} has {amount(len(values), 'entry')} for "
+                    f"{amount(len(rows), 'sample')}."
                 )
             for row, value in zip(rows, values, strict=False):
                 found.values[spec.name][row] = value

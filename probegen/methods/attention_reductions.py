@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from probegen.errors import InstrumentError, SpecError, did_you_mean
+from probegen.errors import InstrumentError, SpecError, nearest
 from probegen.methods.axes import Axes, Sizes, without
 from probegen.methods.chains import HEAD, KEY, QUERY
 from probegen.methods.operations import Operations, T
@@ -46,7 +46,7 @@ def checked_steps(reduce: str | Sequence[str] | None) -> tuple[str, ...]:
         if step not in _WORDS and not _TOP.fullmatch(step):
             raise SpecError(
                 f"reduce= takes one of {', '.join(map(repr, REDUCTIONS))}, or several with commas "
-                f"between, got {step!r}.{did_you_mean(step, REDUCTIONS)}"
+                f"between, got {step!r}.{nearest(step, REDUCTIONS)}"
             )
     for alike in ({HEADS, MAX}, {LAST_QUERY, CLS}):
         if sum(step in alike for step in steps) > 1:

@@ -23,6 +23,7 @@ from probegen.methods.fields import check_chunk, check_whole
 from probegen.methods.operations import Operations, T
 from probegen.methods.samples import Place
 from probegen.methods.tokens import EMBEDDING
+from probegen.text import amount
 
 #: How far apart equal numbers may be after some operations in float32, relative to their size.
 _ROUNDED = 2e-6
@@ -295,8 +296,8 @@ def check_for_axes(field: str, given: int | tuple[int, ...] | None, axes: int, w
     """
     if isinstance(given, tuple) and len(given) != axes:
         raise InstrumentError(
-            f"{field}={given} has {len(given)} entries; {what}: give one number for each, or one "
-            "for all."
+            f"{field}={given} has {amount(len(given), 'entry')}; {what}: give one number for each, "
+            "or one for all."
         )
 
 

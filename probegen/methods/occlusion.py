@@ -26,6 +26,7 @@ from probegen.methods.by_scores import (
 from probegen.methods.fields import checked_number, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
+from probegen.text import amount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Occlusion(OfInputsByScores):
         """
         hidden = hidden_axes(axes)
         shown = ", ".join(axes[i] for i in hidden)
-        what = f"{name!r} is hidden along {len(hidden)} axes ({shown})"
+        what = f"{name!r} is hidden along {amount(len(hidden), 'axis')} ({shown})"
         for field in ("window", "stride"):
             check_for_axes(field, getattr(self, field), len(hidden), what)
         for i, size in zip(hidden, self._windows(len(hidden)), strict=True):
@@ -94,8 +95,8 @@ class Occlusion(OfInputsByScores):
             if known is not None and size > known:
                 raise InstrumentError(
                     f"window={self.window} is larger than {name!r}, whose axis {axes[i]!r} has "
-                    f"{known} entries; give a window of at most that size, or name the other "
-                    "inputs in wrt=."
+                    f"{amount(known, 'entry')}; give a window of at most that size, or name the "
+                    "other inputs in wrt=."
                 )
 
     def _windows(self, axes: int) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from probegen.methods.by_scores import (
 from probegen.methods.fields import check_whole, checked_number, option
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
+from probegen.text import amount
 
 #: Cells along an axis where the field is left out.
 _CELLS = 7
@@ -89,7 +90,7 @@ class RISE(OfInputsByScores):
         """
         hidden = hidden_axes(axes)
         shown = ", ".join(f"{axes[i]} {sizes[i] or '(open)'}" for i in hidden)
-        what = f"{name!r} is masked along {len(hidden)} axes ({shown})"
+        what = f"{name!r} is masked along {amount(len(hidden), 'axis')} ({shown})"
         check_for_axes("cells", self.cells, len(hidden), what)
         for axis, cells in zip(hidden, self._cells(len(hidden)), strict=True):
             size = sizes[axis]

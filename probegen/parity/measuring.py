@@ -54,6 +54,7 @@ from probegen.sources.base import Program
 from probegen.sources.preprocessed import PreprocessedSource, behind
 from probegen.sources.written import as_written, from_states
 from probegen.stages import stage
+from probegen.text import amount
 
 Array = npt.NDArray[Any]
 
@@ -428,7 +429,7 @@ def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Gene
     if asked.ndim == 0:
         return np.full(batch.size, asked, np.int32)
     if batch.source and max(batch.source) >= len(asked):
-        raise InputError(f"target has {len(asked)} entries, the samples are more.")
+        raise InputError(f"target has {amount(len(asked), 'entry')}, the samples are more.")
     source = batch.source or [i % len(asked) for i in range(batch.size)]
     return asked[list(source)].astype(np.int32)
 

@@ -383,7 +383,8 @@ def _check_one_chain(
     if crossing and not probe.crosses:
         raise SelectionError(
             f"{_asked(probe)} follows one stream of positions through its self-attention, but "
-            f"{_shown([a.name for a in crossing])} attend from positions to others: to those of "
+            f"{_shown([a.name for a in crossing])} {'attends' if len(crossing) == 1 else 'attend'} "
+            "from positions to others: to those of "
             "another input, of an encoder, or to a part of their own." + _chains(layers, attending)
         )
     behind = layers_behind(attending, len(layers) - 1)

@@ -9,6 +9,7 @@ from probegen.artefact.manifest import TargetSpec
 from probegen.errors import InstrumentError
 from probegen.methods.axes import Axes, position_axes
 from probegen.methods.targets import ALL, Contrast, count_of_top, without_steps
+from probegen.text import amount
 
 #: What an axis of steps is called.
 _STEPS = ("step", "time")
@@ -53,9 +54,9 @@ def steps_spec(
     if isinstance(inner, tuple):
         if len(inner) != len(shape) - 2:
             raise InstrumentError(
-                f"target {target} has {len(inner)} entries beside 'steps'; {name} {tuple(shape)} "
-                f"takes one for each of its {len(shape) - 2} other axes behind the batch, None "
-                "meaning their sum."
+                f"target {target} has {amount(len(inner), 'entry')} beside 'steps'; {name} "
+                f"{tuple(shape)} takes one for each of its {len(shape) - 2} other axes behind the "
+                "batch, None meaning their sum."
             )
         inner = (*inner[: at - 1], None, *inner[at - 1 :])
     mode, index = target_index(inner, shape, name, class_axis)
@@ -144,21 +145,21 @@ def target_index(
         at = rank - 1 if class_axis is None else class_axis % max(rank, 1)
         size = shape[at] if rank > 1 else 1
         if target < 0 or (size is not None and target >= size):
-            legal = (
-                "its single unit is target 0 or 'argmax'"
-                if size == 1
-                else f"0 to {(size or 1) - 1}"
-            )
+            has = "is counted from 0"
+            if size is not None:
+                single = "its single unit is target 0 or 'argmax'"
+                has = f"has {amount(size, 'entry')} ({single if size == 1 else f'0 to {size - 1}'})"
             raise InstrumentError(
                 f"target {target} is out of range: the {'last' if at == rank - 1 else 'class'} "
-                f"axis of {name} {tuple(shape)} has {size} entries ({legal})."
+                f"axis of {name} {tuple(shape)} {has}."
             )
         return "index", tuple(target if i == at else None for i in range(1, rank))
     if len(target) != rank - 1:
         raise InstrumentError(
-            f"target {target} has {len(target)} entries; {name} {tuple(shape)} takes one "
-            f"for each of its {rank - 1} axes behind the batch, None meaning their sum. Several "
-            "classes are a list in Python, [1, 4], and a table in a spec, {classes = [1, 4]}."
+            f"target {target} has {amount(len(target), 'entry')}; {name} {tuple(shape)} takes one "
+            f"for each axis behind the batch, {rank - 1} in all, None meaning their sum. "
+            "Several classes are a list in Python, [1, 4], and a table in a spec, {classes = "
+            "[1, 4]}."
         )
     for i, size in zip(target, shape[1:], strict=True):
         if i is not None and size is not None and not -size <= i < size:

@@ -22,7 +22,7 @@ from probegen.artefact.answers import Answers, answers_of
 from probegen.artefact.manifest import GATE_OPTIONAL, GATE_REQUIRED, GATE_SPLIT, Manifest
 from probegen.artefact.publishing import aside, check_companions, check_not_source, check_place, put
 from probegen.artefact.work_folder import follow
-from probegen.errors import ExportError, did_you_mean
+from probegen.errors import ExportError, nearest
 from probegen.graph import assemble
 from probegen.graph.gate import add_gate
 from probegen.graph.ungate import remove_gate
@@ -252,5 +252,5 @@ def _rewritten(
 def _form(to: str) -> Form:
     if to not in FORMS:
         known = ", ".join(repr(name) for name in FORMS)
-        raise ExportError(f"to= (--to) takes one of {known}, got {to!r}.{did_you_mean(to, FORMS)}")
+        raise ExportError(f"to= (--to) takes one of {known}, got {to!r}.{nearest(to, FORMS)}")
     return FORMS[to]

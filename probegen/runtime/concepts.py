@@ -21,6 +21,7 @@ from probegen.runtime.inputs import Array, Inputs
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.outputs import named_output, values_of
 from probegen.runtime.read import read_input
+from probegen.text import amount
 
 #: A folder of files, or what `Artefact.run` takes.
 Examples = str | Path | Inputs
@@ -126,7 +127,9 @@ def _activations(
         feed = read_input(Path(given), artefact.manifest, scale=scale).feed
     values = values_of(artefact, spec, feed, batch_size)
     if len(values) < least:
-        raise InputError(f"{what} holds {len(values)} samples; at least {least} are needed.")
+        raise InputError(
+            f"{what} holds {amount(len(values), 'sample')}; at least {least} are needed."
+        )
     if not np.isfinite(values).all():
         raise InputError(f"{what}: the activations {spec.name!r} are not all finite.")
     return values

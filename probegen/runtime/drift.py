@@ -35,6 +35,7 @@ from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array, describe
 from probegen.runtime.target import ARGMAX
+from probegen.text import amount
 
 #: How often, of so many reports, a report says that something moved where nothing has.
 FALSE_ALARMS = 0.01
@@ -193,8 +194,8 @@ def reference_of(manifest: Manifest, outputs: Mapping[str, Array]) -> Attributio
             )
         if len(values) < FEWEST:
             raise InputError(
-                f"the reference has {len(values)} samples; a distribution takes at least {FEWEST}, "
-                "and better hundreds."
+                f"the reference has {amount(len(values), 'sample')}; a distribution takes at least "
+                f"{FEWEST}, and better hundreds."
             )
         scale = float(values[:, -1].mean())
         edges = [_edges(column, scale) for column in values.T]

@@ -11,6 +11,7 @@ from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.rows import without_batch
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.axes import features_axis
+from probegen.text import amount
 
 #: How many features inputs have, by name; None for any number. Inputs without are left out.
 Counts = Mapping[str, int | None]
@@ -65,7 +66,7 @@ def check_count(names: Sized, name: str, counts: Counts) -> None:
         raise InputError(f"feature_names names features of {name!r}, which has none.")
     if counts[name] not in (None, len(names)):
         raise InputError(
-            f"feature_names has {len(names)} entries for the input {name!r}, which has "
+            f"feature_names has {amount(len(names), 'entry')} for the input {name!r}, which has "
             f"{counts[name]} features."
         )
 
@@ -83,7 +84,7 @@ def fitting_input(names: Sized, counts: Counts) -> str:
     what = "several inputs have" if able else "no input has"
     remedy = f" Say which one is meant: feature_names={{{able[0]!r}: [...]}}." if able else ""
     raise InputError(
-        f"feature_names has {len(names)} entries, and {what} that many features "
+        f"feature_names has {amount(len(names), 'entry')}, and {what} that many features "
         f"({has or 'none has features'}).{remedy}"
     )
 

@@ -21,6 +21,7 @@ from probegen.runtime.writing_on.generated import SUCH_AS, Generated
 from probegen.runtime.writing_on.inputs import TokenInputs
 from probegen.runtime.writing_on.prompts import prompts_of
 from probegen.runtime.writing_on.sampling import Choice
+from probegen.text import amount
 
 __all__ = ["Generated", "generate"]
 
@@ -372,8 +373,8 @@ def _written(
                 writer.write(group, ends, last=step == count - 1)
             except ArtefactError as error:
                 raise ArtefactError(
-                    f"after {len(group[0].ids)} tokens ({step} of them new) the artefact could not "
-                    f"go on; the model may take no more. {error}"
+                    f"after {amount(len(group[0].ids), 'token')} ({step} of them new) the artefact "
+                    f"could not go on; the model may take no more. {error}"
                 ) from error
     return texts
 
@@ -409,7 +410,7 @@ def _ends(given: Any) -> set[int]:
 def _seeds(given: Any, count: int) -> list[int]:
     each = [given] * count if np.ndim(given) == 0 else list(given)
     if len(each) != count:
-        raise InputError(f"seed has {len(each)} numbers and there are {count} prompts.")
+        raise InputError(f"seed has {amount(len(each), 'number')} and there are {count} prompts.")
     return [counted("seed", s, 0) for s in each]
 
 
@@ -424,15 +425,15 @@ def _check_room(
     size = inputs.longest
     if size is not None and known + max(count - 1, 0) > size:
         raise InputError(
-            f"the prompt has {known} tokens, and with {count} more there would be too many: the "
-            f"model takes {size}."
+            f"the prompt has {amount(known, 'token')}, and with {count} more there would be too "
+            f"many: the model takes {size}."
         )
     behind_last = len(prediction.shape) == 2
     unknown = padding is None and behind_last and not inputs.tells_padding
     if inputs.size is not None and known < inputs.size and count and unknown:
         raise InputError(
-            f"the prompt has {known} tokens, the model always takes {inputs.size} and is not told "
-            "which of them are padding: say where texts were padded in its training, "
+            f"the prompt has {amount(known, 'token')}, the model always takes {inputs.size} and is "
+            "not told which of them are padding: say where texts were padded in its training, "
             "padding='left' or padding='right'."
         )
 
@@ -497,14 +498,15 @@ def _explaining(
     if attributions and not found:
         names = ", ".join(repr(spec.name) for spec in attributions)
         raise InputError(
-            f"{names} explain other scores than that of the token which is chosen: compile with "
-            f"{SUCH_AS}."
+            f"{names} {'explains' if len(attributions) == 1 else 'explain'} other scores than that "
+            f"of the token which is chosen: compile with {SUCH_AS}."
         )
     fixed = [spec.name for spec in found if spec.target and spec.target.mode == "argmax"]
     if fixed and choice.draws:
         raise InputError(
-            f"{', '.join(map(repr, fixed))} explain the likeliest token, and with a temperature "
-            "another one may be drawn: compile with target='input'."
+            f"{', '.join(map(repr, fixed))} {'explains' if len(fixed) == 1 else 'explain'} the "
+            "likeliest token, and with a temperature another one may be drawn: compile with "
+            "target='input'."
         )
     return found
 

@@ -22,6 +22,7 @@ from probegen.artefact.rows import BATCH, batch_axis
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.padding import same_positions
 from probegen.stages import stage
+from probegen.text import amount
 
 Array = npt.NDArray[Any]
 
@@ -100,13 +101,13 @@ def name_inputs(x: Inputs, specs: Sequence[InputSpec]) -> dict[str, Any]:
     if isinstance(x, Sequence) and not isinstance(x, str | bytes):
         if len(x) != len(names):
             raise InputError(
-                f"got a list of {len(x)}, but the artefact has {len(names)} inputs: "
+                f"got a list of {len(x)}, but the artefact has {amount(len(names), 'input')}: "
                 f"{', '.join(map(repr, names))}, in this order."
             )
         return dict(zip(names, x, strict=True))
     raise InputError(
-        f"got one array, but the artefact has {len(names)} inputs: pass a dict with the keys "
-        f"{', '.join(map(repr, names))}, or a list in this order."
+        f"got one array, but the artefact has {amount(len(names), 'input')}: pass a dict with the "
+        f"keys {', '.join(map(repr, names))}, or a list in this order."
     )
 
 
@@ -121,7 +122,7 @@ def _check_names(given: Mapping[str, Any], names: Sequence[str]) -> None:
         which, verb = ("input", "is") if len(missing) == 1 else ("inputs", "are")
         raise InputError(
             f"the {which} {', '.join(map(repr, missing))} {verb} missing. "
-            f"The artefact's inputs are {', '.join(map(repr, names))}."
+            f"The artefact takes {', '.join(map(repr, names))}."
         )
 
 

@@ -180,6 +180,7 @@ class Artefact:
             Arrays by output name.
 
         Raises:
+            InputError: the engine failed at texts that are all empty.
             ArtefactError: the engine failed.
         """
         if outputs is None:
@@ -194,6 +195,12 @@ class Artefact:
             raise
         except Exception as error:  # engines raise whatever they like
             product = self.engine.product
+            blank = next((name for name, array in fed.items() if _has_no_words(array)), None)
+            if blank is not None:
+                raise InputError(
+                    f"input {blank!r} has no words in it, in any sample, and the model cannot be "
+                    f"run on such. Leave empty texts out. {product} says: {cause(error)}"
+                ) from error
             raise ArtefactError(
                 f"{product} could not run {self.path!r}. {product} says: {cause(error)}"
             ) from error
@@ -309,3 +316,10 @@ class Artefact:
             rows.append((name, "text", text.layer, "string", shown))
         title = f"{os.path.basename(self.path.rstrip('/'))}: {model} ({self.engine.name})"
         return title + "\n" + indented_table(("name", "kind", "layer", "dtype", "shape"), rows)
+
+
+def _has_no_words(array: Array) -> bool:
+    """Tells whether an array holds texts, and nothing but empty ones."""
+    if array.dtype.kind not in "OSU":
+        return False
+    return not any(text.strip() for text in array.ravel().tolist())

@@ -31,6 +31,7 @@ from probegen.runtime.result import Result
 from probegen.runtime.scores import ARGMAX, INPUT, score_of
 from probegen.runtime.target import Target
 from probegen.stages import stage
+from probegen.text import amount
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -407,8 +408,8 @@ def _start(
     if start is None and len(specs) > 1:
         names = [spec.name for spec in specs if spec is not wanted]
         raise InputError(
-            f"the model takes {', '.join(map(repr, names))} as well, which are not searched for: "
-            f"pass them, start={{{names[0]!r}: ...}}."
+            f"the model takes {', '.join(map(repr, names))} as well, and searches for "
+            f"{wanted.name!r} alone: pass a value for each, start={{{names[0]!r}: ...}}."
         )
     given = True
     if start is None or (isinstance(start, Mapping) and wanted.name not in start):
@@ -427,7 +428,10 @@ def _start(
     value = feeds[wanted.name]
     at = batch_axis(wanted.axes)
     if rows is not None and at is not None and value.shape[at] != rows:
-        raise InputError(f"target has {rows} entries, and start has {value.shape[at]} samples.")
+        raise InputError(
+            f"target has {amount(rows, 'entry')}, and start has "
+            f"{amount(value.shape[at], 'sample')}."
+        )
     if given and bounds is not None and (value.min() < bounds[0] or value.max() > bounds[1]):
         raise InputError(
             f"start goes from {value.min():g} to {value.max():g}, beyond the bounds {bounds}."

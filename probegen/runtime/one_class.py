@@ -13,6 +13,7 @@ from probegen.errors import InputError
 from probegen.runtime.inputs import Array
 from probegen.runtime.run import DrawableRecord, Run
 from probegen.runtime.target import scored_class
+from probegen.text import amount
 
 #: How classes behind the best are counted in words.
 _NTH = {1: "second", 2: "third"}
@@ -130,7 +131,9 @@ def entries_of_step(record: DrawableRecord, step: int) -> list[int]:
         )
     count = int(record.shape[at])
     if not -count <= step < count:
-        raise InputError(f"{record.name!r} explains {count} steps, 0 to {count - 1}; got {step}.")
+        raise InputError(
+            f"{record.name!r} explains {amount(count, 'step')}, 0 to {count - 1}; got {step}."
+        )
     return [step % count] * record.run.rows
 
 
@@ -147,7 +150,7 @@ def entries_of_rank(record: DrawableRecord, rank: int) -> list[int]:
         )
     count = int(record.shape[at])
     if not 0 <= rank < count:
-        raise InputError(f"{record.name!r} explains {count} classes; rank goes from 0.")
+        raise InputError(f"{record.name!r} explains {amount(count, 'class')}; rank goes from 0.")
     return [row[rank] for row in _best_entries(record, count)]
 
 

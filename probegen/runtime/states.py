@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec, Manifest
 from probegen.artefact.rows import BATCH, TIME, batch_axis, count_rows
-from probegen.errors import InputError, did_you_mean
+from probegen.errors import InputError, nearest
 from probegen.runtime.inputs import Array, check_inputs
 
 #: What `states=` takes: by the name of the input, or of the output before.
@@ -49,7 +49,7 @@ def checked_with_states(
     if unknown:
         raise InputError(
             f"the artefact has no state {unknown[0]!r}; it has "
-            f"{', '.join(map(repr, names))}.{did_you_mean(unknown[0], list(names))}"
+            f"{', '.join(map(repr, names))}.{nearest(unknown[0], list(names))}"
         )
     arrays = check_inputs(x, own, check_finite=check_finite)
     rows = count_rows(arrays, own)

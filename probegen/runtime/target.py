@@ -11,6 +11,7 @@ import numpy.typing as npt
 from probegen.artefact.manifest import Manifest, names_of_scores
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.inputs import Array
+from probegen.text import amount
 
 #: A class index or name for all rows, or one for each row; -1 and "argmax" are a row's own best.
 Target = int | str | Sequence[int | str] | npt.NDArray[np.integer[Any]]
@@ -36,7 +37,7 @@ def check_target(target: Target | None, manifest: Manifest, batch: int) -> Array
     rows = _rows(ARGMAX if target is None else target, batch)
     if len(rows) != batch:
         raise InputError(
-            f"target has {len(rows)} entries for a batch of {batch}; "
+            f"target has {amount(len(rows), 'entry')} for a batch of {batch}; "
             "pass one for each row, or a single one for all."
         )
     return np.array([_index(row, manifest) for row in rows], np.int32)

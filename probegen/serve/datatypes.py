@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from probegen.errors import InputError, did_you_mean
+from probegen.errors import InputError, nearest
 from probegen.runtime.inputs import Array
 
 BOOL, BYTES, BF16 = "BOOL", "BYTES", "BF16"
@@ -57,7 +57,7 @@ def checked_shape(name: str, shape: Any, datatype: Any) -> tuple[tuple[int, ...]
     if datatype not in known:
         raise InputError(
             f"input {name!r} has the datatype {str(datatype)[:40]!a}; the protocol has "
-            f"{', '.join(known)}.{did_you_mean(str(datatype).upper(), known)}"
+            f"{', '.join(known)}.{nearest(str(datatype).upper(), known)}"
         )
     fits = (
         isinstance(shape, list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from probegen.errors import ExportError, did_you_mean
+from probegen.errors import ExportError, nearest
 from probegen.plan.model_view import ModelView, TensorFacts
 
 
@@ -29,7 +29,7 @@ def checked_pairs(view: ModelView, pairs: Mapping[str, str]) -> dict[str, str]:
             if given not in known:
                 raise ExportError(
                     f"{said}: the model has no {what} {given!r}; it has "
-                    f"{', '.join(map(repr, known))}.{did_you_mean(given, known)}"
+                    f"{', '.join(map(repr, known))}.{nearest(given, known)}"
                 )
         state, end = view.input(inputs.index(name)), view.output(outputs.index(following))
         if not alike(state, end):

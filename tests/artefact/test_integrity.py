@@ -6,6 +6,7 @@ import subprocess
 import keras
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 import probegen as pg
@@ -156,6 +157,15 @@ def test_without_a_digest_nothing_can_be_said(made, tmp_path, form):
     assert runtime.load(path).outputs
     with pytest.raises(ArtefactError, match="holds no digest of its contents"):
         runtime.load(path, check=True)
+
+
+def test_a_model_that_is_no_artefact(tmp_path):
+    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["" : 17]>
+      plain (float[n, 4] x) => (float[n, 4] y) { y = Tanh(x) }""")
+    onnx.save(model, tmp_path / "plain.onnx")
+    with pytest.raises(ArtefactError, match="neither a manifest nor a digest") as refused:
+        runtime.verify(tmp_path / "plain.onnx")
+    assert "check=True" not in str(refused.value)
 
 
 def test_another_program_that_writes_the_file_anew_is_told(made, tmp_path):

@@ -158,7 +158,7 @@ def edited(*path, value):
         (("inputs", 0, "name"), "a\x1b[1mb", "holds a control character"),
         (("inputs", 0, "name"), "\ud800", "holds half a character"),
         (("inputs", 0, "dtype"), "int33", "unknown element type 'int33'"),
-        (("inputs", 0, "axes"), ["batch"], "has 1 axes"),
+        (("inputs", 0, "axes"), ["batch"], "has 1 axis"),
         (("inputs", 0, "axes", 1), 1, r"axes\[1\] is 1, expected text"),
         (("inputs", 0, "shape"), [None, -5], r"has the shape \[None, -5\]"),
         (("inputs", 0, "shape"), [None, 5.0], r"shape\[1\] is 5.0, expected a whole number"),

@@ -41,7 +41,7 @@ def test_run_prints_the_range_fed_and_the_class(probegen_cli, place):
     assert told["inputs"][0]["min"] == pytest.approx(x.min())
     assert [c["index"] for c in told["classes"]["scores"]] == scores.argmax(1).tolist()
     assert told["classes"]["scores"][0]["name"] == "wxyz"[scores[0].argmax()]
-    for given, says in (("a" * 5000, "has 1 names"),
+    for given, says in (("a" * 5000, "has 1 name;"),
                         ("a,b", "has 2 names; the model's outputs have [4] classes"),
                         ("a,b,c,a", "class_names has 'a' twice")):  # fmt: skip
         status, out, err = probegen_cli("run", "cnn.onnx", "images.npy", "--class-names", given)

@@ -213,8 +213,11 @@ REFUSED = {
     "regrouped with the features": (regrouped(4, 12), "not on one way"),
     "cut into its features": (regrouped(16, 3), "not on one way"),
     "two inputs": (towers(), "not on one way.*select=.'attention_[01]'.; select="),
-    "cross-attention of one length": (crossing(), "'attention_10' attend from positions to others"),
-    "cross-attention": (crossing((7, 5)), "'attention_10' attend from positions to others"),
+    "cross-attention of one length": (
+        crossing(),
+        "'attention_10' attends from positions",
+    ),
+    "cross-attention": (crossing((7, 5)), "'attention_10' attends from positions"),
     "two streams of one input": (same_input_twice(), "these are two streams"),
     "windows": (around(Applied(lambda _, x: windows(x), name="w")), "'w' .*within windows"),
     "shifted windows": (

@@ -206,7 +206,7 @@ def test_an_engine_that_fails_on_the_way(art, monkeypatch):
 
     monkeypatch.setattr(art.engine, "run", failing)
     with pytest.raises(
-        ArtefactError, match=r"after 1 tokens \(0 of them new\) .* no more positions"
+        ArtefactError, match=r"after 1 token \(0 of them new\) .* no more positions"
     ):
         runtime.generate(art, [5], 3)
 
@@ -242,7 +242,7 @@ def test_a_prediction_behind_the_last_token(target, length, tmp_path):
 
 def test_rows_of_other_scores_are_refused(tmp_path):
     pg.compile(recurrent(), [pg.Saliency(target=2)], tmp_path / "m.onnx", verify=False)
-    with pytest.raises(InputError, match=r"explain other scores .*pg\.GradientXInput\(target"):
+    with pytest.raises(InputError, match=r"explains other scores .*pg\.GradientXInput\(target"):
         runtime.generate(runtime.load(tmp_path / "m.onnx"), [3], 1)
     pg.compile(recurrent(), [], tmp_path / "p.onnx", verify=False)
     plain = runtime.generate(runtime.load(tmp_path / "p.onnx"), [3], 2)
@@ -296,7 +296,7 @@ def test_drawing_tokens(tmp_path):
 
 
 def test_the_likeliest_token_explains_no_drawn_one(art):
-    with pytest.raises(InputError, match=r"explain the likeliest token.*target='input'"):
+    with pytest.raises(InputError, match=r"explains the likeliest token.*target='input'"):
         runtime.generate(art, "a cat", 2, temperature=1.0)
 
 

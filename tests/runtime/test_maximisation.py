@@ -292,7 +292,7 @@ def test_wrong_arguments(keras_images):
             {"target": 1, "start": np.full((1, 11, 8, 2), 5.0), "bounds": (0, 1)},
             "beyond the bounds",
         ),
-        ({"target": [1, 2], "start": np.zeros((1, 11, 8, 2))}, "start has 1 samples"),
+        ({"target": [1, 2], "start": np.zeros((1, 11, 8, 2))}, "start has 1 sample"),
         ({"target": 1, "sizes": {"height": 4}}, "has the size 11 on the axis 'height', not 4"),
     ):
         with pytest.raises(InputError, match=says_):

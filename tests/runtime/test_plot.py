@@ -62,7 +62,7 @@ def test_other_predictions():
         ((0,), {"feature_names": ["a"] * 5}, "feature_names has 5 entries, and no input has"),
         ((0,), {"tokens": ["a"] * 12}, "tokens has 12 entries, but the longest sequence"),
         ((0,), {"tokens": "abc"}, "tokens is one string; pass a list"),
-        ((0,), {"tokens": [["a"]]}, "tokens has lists for 1 samples of a batch of 2"),
+        ((0,), {"tokens": [["a"]]}, "tokens has lists for 1 sample of a batch of 2"),
         ((0,), {"max_panels": 0}, "max_panels is 0; it must be 1 or more"),
         ((0,), {"image": np.ones(4)}, r"image has the shape \(4,\)"),
     ],

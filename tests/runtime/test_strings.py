@@ -49,6 +49,19 @@ def test_bytes_that_are_no_text(text_model):
     np.testing.assert_allclose(art.run(raw)["y"].array, model(raw), rtol=1e-6)
 
 
+def test_texts_without_words_are_the_requests_fault(tmp_path):
+    """The last of no words; behind a server it is answered with status 400."""
+    x = keras.Input((1,), dtype="string", name="text")
+    words = layers.TextVectorization(vocabulary=["the", "cat"], name="words")(x)
+    y = layers.Dense(2, name="y")(layers.Embedding(4, 3)(words)[:, -1])
+    pg.compile(keras.Model(x, y), [], tmp_path / "m", verify=False)
+    art = runtime.load(tmp_path / "m")
+    assert art.run([["the cat"], [""]])["y"].shape == (2, 2)
+    for form in ([[""], [" "]], np.array([[b""]])):
+        with pytest.raises(InputError, match="input 'text' has no words in it, in any sample"):
+            art.run(form)
+
+
 def test_a_result_of_text_is_saved_without_pickle(text_model, tmp_path):
     _, art = text_model
     art.run(TEXTS).to_npz(tmp_path / "r.npz")

@@ -52,7 +52,7 @@ def test_names_of_features_are_kept(specs, given, expected):
 @pytest.mark.parametrize(
     ("specs", "given", "says"),
     [
-        ([SERIES], ["a"], r"has 1 entries, and no input has that many features \('x' has 2\)"),
+        ([SERIES], ["a"], r"has 1 entry, and no input has that many features \('x' has 2\)"),
         ([SERIES, SERIES[:1] + SERIES[1:]], ["a", "a"], "has 'a' twice"),
         ([SERIES, ("z", *SERIES[1:])], ["a", "b"], r"several inputs have.*feature_names=\{'x': \["),
         ([SERIES], {"y": ["a", "b"]}, "'y', which is no input"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from probegen.errors import ArtefactError, did_you_mean
+from probegen.errors import ArtefactError, nearest
 from probegen.runtime.engines import onnxruntime, openvino, savedmodel
 from probegen.runtime.engines.base import Engine
 
@@ -62,7 +62,7 @@ def open_with(name: str | None, path: Path, form: Form, options: Mapping[str, An
             takes = ", ".join(entry.options) or "no options"
             raise ArtefactError(
                 f"{option} {whose}, and {str(path)!r} is opened with {entry.name}, which takes "
-                f"{takes}.{'' if takers else did_you_mean(option, entry.options)}"
+                f"{takes}.{'' if takers else nearest(option, entry.options)}"
             )
     return entry.open(path, **options)
 

@@ -20,6 +20,7 @@ from probegen.runtime.plot import labels as labelling
 from probegen.runtime.plot.steps import Steps, given_steps
 from probegen.runtime.plot.style import CATEGORIES, INK, MUTED, SMALL_SIZE, marker_of
 from probegen.runtime.plot.view import InputSample, View
+from probegen.text import amount
 
 Array = npt.NDArray[Any]
 
@@ -160,8 +161,9 @@ def truth_of(view: View, spec: OutputSpec, shape: Sequence[int]) -> Array | None
         if one.ndim == len(size) + 1 and one.shape[1:] == size:
             if len(one) != view.rows:
                 raise InputError(
-                    f"truth has {len(one)} samples, and the batch {view.rows}; it takes one for "
-                    f"each of them, {(view.rows, *size)}, or that of the sample drawn, {size}."
+                    f"truth has {amount(len(one), 'sample')}, and the batch {view.rows}; it takes "
+                    f"one for each of them, {(view.rows, *size)}, or that of the sample drawn, "
+                    f"{size}."
                 )
             return np.asarray(one[view.sample])
     raise InputError(
@@ -191,7 +193,8 @@ def future(view: View, past: Steps, size: int, output: str, series: str) -> Step
     if named is not None:
         if len(named) != size:
             raise InputError(
-                f"time of {output!r} has {len(named)} entries, and the forecast has {size} steps."
+                f"time of {output!r} has {amount(len(named), 'entry')}, and the forecast has "
+                f"{amount(size, 'step')}."
             )
         found, own = _what(named), "nothing" if before is None else _what(before)
         if found != own and (found, own) != ("numbers", "nothing"):  # steps are counted from 0

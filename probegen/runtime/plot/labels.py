@@ -15,6 +15,7 @@ from probegen.errors import InputError, did_you_mean
 from probegen.runtime import times
 from probegen.runtime.feature_names import check_count, fitting_input
 from probegen.runtime.times import Times
+from probegen.text import amount
 
 Array = npt.NDArray[Any]
 
@@ -214,13 +215,15 @@ def _check_time(given: Any, places: Sequence[Place], samples: int) -> None:
 def _check_steps(what: str, given: Any, lengths: set[int] | None, samples: int) -> None:
     values = times.as_array(given)
     if values.ndim == 2 and len(values) != samples:
-        raise InputError(f"{what} has rows for {len(values)} samples of a batch of {samples}.")
+        raise InputError(
+            f"{what} has rows for {amount(len(values), 'sample')} of a batch of {samples}."
+        )
     if values.ndim not in (1, 2) or (lengths is not None and values.shape[-1] not in lengths):
         count = values.shape[-1] if values.ndim else 0
         has = ", ".join(map(str, sorted(lengths or ()))) or "none"
         raise InputError(
-            f"{what} has {count} entries, but no input has that many steps; there are inputs of "
-            f"{has}."
+            f"{what} has {amount(count, 'entry')}, but no input has that many steps; there are "
+            f"inputs of {has}."
         )
 
 
@@ -228,7 +231,8 @@ def _check_tokens(name: str, tokens: Tokens | None, samples: int, longest: int) 
     for row in _rows(name, tokens, samples):
         if len(row) > longest:
             raise InputError(
-                f"{name} has {len(row)} entries, but the longest sequence has {longest} steps."
+                f"{name} has {amount(len(row), 'entry')}, but the longest sequence has {longest} "
+                "steps."
             )
 
 
@@ -250,8 +254,8 @@ def check_class_names(names: Sequence[str] | None, sizes: Collection[int]) -> No
     legal = {*sizes, *([2] if 1 in sizes else [])}
     if len(names) not in legal:
         raise InputError(
-            f"class_names has {len(names)} entries, but no prediction has that many classes; "
-            f"there are {', '.join(map(str, sorted(legal))) or 'none'}."
+            f"class_names has {amount(len(names), 'entry')}, but no prediction has that many "
+            f"classes; there are {', '.join(map(str, sorted(legal))) or 'none'}."
         )
 
 
@@ -264,7 +268,9 @@ def _rows(name: str, tokens: Tokens | None, samples: int) -> list[Sequence[str]]
     if not _is_nested(tokens):
         return [cast("Sequence[str]", tokens)]
     if len(tokens) != samples:
-        raise InputError(f"{name} has lists for {len(tokens)} samples of a batch of {samples}.")
+        raise InputError(
+            f"{name} has lists for {amount(len(tokens), 'sample')} of a batch of {samples}."
+        )
     return [row for row in tokens if not isinstance(row, str)]
 
 
@@ -349,7 +355,8 @@ def image_of(image: npt.ArrayLike | None, sample: int, rows: int) -> Array | Non
         return pictures
     if len(pictures) != rows:
         raise InputError(
-            f"image has {len(pictures)} pictures, and the batch {rows} samples; it takes one for "
+            f"image has {amount(len(pictures), 'picture')}, and the batch "
+            f"{amount(rows, 'sample')}; it takes one for "
             "each of them, or one picture [height, width, channel]."
         )
     picture: Array = pictures[sample]

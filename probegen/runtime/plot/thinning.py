@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probegen.text import plural
+
 Array = npt.NDArray[Any]
 
 #: Columns and rows that a picture of usual size can show apart.
@@ -65,8 +67,3 @@ def spread(
         indices[int(np.argmin(np.abs(indices - with_index)))] = with_index
         notes = (f"{notes[0]}, with the strongest, {what} {with_index}",)
     return [int(i) for i in indices], notes
-
-
-def plural(what: str) -> str:
-    """Returns the plural of a noun."""
-    return what + ("es" if what.endswith("s") else "s")

@@ -44,6 +44,7 @@ from probegen.runtime.plot.verdict import verdict
 from probegen.runtime.positions import is_derivative
 from probegen.runtime.run import DrawableRecord, Run
 from probegen.runtime.texts.whole_words import Word, guessed, joined_by
+from probegen.text import amount
 
 Array = npt.NDArray[Any]
 
@@ -297,7 +298,8 @@ class View:
         if own is not None and sizes and len(own) not in sizes:
             has = " and ".join(map(str, sorted(sizes)))
             raise InputError(
-                f"time of {self.spec.name!r} has {len(own)} entries, and it has {has} steps."
+                f"time of {self.spec.name!r} has {amount(len(own), 'entry')}, and it has {has} "
+                "steps."
             )
         names = [self.spec.name, *([] if self.source is None else [self.source.spec.name])]
         rows = [self.time_of(name) for name in (names if of is None else [of])]

@@ -16,6 +16,7 @@ import numpy as np
 from probegen.artefact.manifest import InputSpec
 from probegen.errors import InputError
 from probegen.runtime.inputs import Array, describe
+from probegen.text import amount
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 
@@ -70,7 +71,7 @@ def _places(path: Path, specs: Sequence[InputSpec]) -> dict[str, int]:
     wanted = specs[0]
     if len(specs) > 1:
         raise InputError(
-            f"{path} is an image, and the artefact has {len(specs)} inputs: "
+            f"{path} is an image, and the artefact has {amount(len(specs), 'input')}: "
             f"{', '.join(repr(s.name) for s in specs)}. Pass them in an .npz file."
         )
     axes = wanted.axes

@@ -33,6 +33,7 @@ from probegen.runtime.inputs import STRING, Array
 from probegen.runtime.read import dates
 from probegen.runtime.read.dates import Rows
 from probegen.runtime.read.spelling import Spell, keyword
+from probegen.text import amount
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -276,7 +277,7 @@ def _columns(
     single = all(len(s.shape) == 1 or s.shape[1:] == (1,) for s in specs)
     if not single or names is None or sorted(names) != sorted(wanted):
         raise InputError(
-            f"{path} is a table, and the artefact has {len(specs)} inputs: "
+            f"{path} is a table, and the artefact has {amount(len(specs), 'input')}: "
             f"{', '.join(map(repr, wanted))}. "
             + ("Name its columns so in the first row" if single else "Pass them in an .npz file")
             + "."

@@ -13,6 +13,7 @@ from probegen.artefact.texts import IDS, MASK, SEGMENTS, TextSpec, pack
 from probegen.errors import InputError, did_you_mean
 from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
 from probegen.runtime.texts.hugging_face import opened
+from probegen.text import amount
 
 #: Names of inputs that take ids, the likeliest first.
 _IDS = ("input_ids", "token_ids", "tokens", "ids")
@@ -44,7 +45,7 @@ def attached(given: Any, manifest: Manifest) -> Manifest:
     size = tokenizer.get_vocab_size()
     if ids.vocabulary is not None and size > ids.vocabulary:
         raise InputError(
-            f"{file} has {size} tokens, and the input {ids.name!r} takes ids up to "
+            f"{file} has {amount(size, 'token')}, and the input {ids.name!r} takes ids up to "
             f"{ids.vocabulary - 1}: it is the tokenizer of another model."
         )
     added = content.get("added_tokens") or []
@@ -126,7 +127,7 @@ def _places(named: Mapping[str, str], inputs: Sequence[InputSpec]) -> dict[str, 
 
 def _untold(names: Sequence[str], what: str) -> str:
     return (
-        f"tokenizer=: the inputs are {', '.join(map(repr, names))}, and it cannot be told {what}. "
+        f"tokenizer=: the model takes {', '.join(map(repr, names))}, and it cannot be told {what}. "
         f"Say it: tokenizer={{'file': 'tokenizer.json', 'ids': {names[0]!r}}}, with 'mask' and "
         "'segments' where there are such; other inputs are not made of text."
     )

@@ -18,6 +18,7 @@ from probegen.runtime.result import Result
 from probegen.runtime.texts import Tokenizer, words_of
 from probegen.runtime.texts.whole_words import Word, guessed, join, without
 from probegen.stages import stage
+from probegen.text import amount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,7 @@ class Generated:
         name = self._output(output)
         row = self.rows_of(name)
         if not -len(row) <= step < len(row):
-            raise InputError(f"there is no step {step}: {len(row)} tokens were written.")
+            raise InputError(f"there is no step {step} of {amount(len(row), 'token')} written.")
         step %= len(row)
         known = len(self.prompt) + step
         if not whole_words:
@@ -199,4 +200,4 @@ class Generated:
 
     def __repr__(self) -> str:
         names = ", ".join(self.rows) or "no attribution"
-        return f"<Generated {self.new_tokens!r} after {len(self.prompt)} tokens: {names}>"
+        return f"<Generated {self.new_tokens!r} after {amount(len(self.prompt), 'token')}: {names}>"

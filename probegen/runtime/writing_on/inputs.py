@@ -16,6 +16,7 @@ from probegen.runtime.loaded import Artefact
 from probegen.runtime.states import open_axis
 from probegen.runtime.texts import Tokenizer
 from probegen.runtime.texts.base import NAMED_FOR, takes_whole_numbers
+from probegen.text import amount
 
 LEFT, RIGHT = "left", "right"
 #: What says at which place a token stands.
@@ -76,7 +77,7 @@ class TokenInputs:
                 kinds[made.get(spec.name) or _guessed(spec)].append(spec)
         if len(kinds[IDS]) != 1 or kinds[""]:
             shown = ", ".join(
-                f"{s.name!r} ({s.dtype}, {len(s.shape)} axes)" for s in artefact.inputs
+                f"{s.name!r} ({s.dtype}, {amount(len(s.shape), 'axis')})" for s in artefact.inputs
             )
             raise InputError(
                 "only artefacts that take the ids of one text, and masks and segments beside, "

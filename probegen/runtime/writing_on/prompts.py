@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probegen.artefact.texts import IDS, MASK
-from probegen.errors import InputError, did_you_mean
+from probegen.errors import InputError, nearest
 from probegen.runtime.inputs import Array
 from probegen.runtime.loaded import Artefact
 from probegen.runtime.texts import as_utf8, holds_text
@@ -79,7 +79,7 @@ def _rows_of_batch(given: Mapping[str, Any], inputs: TokenInputs) -> list[list[i
     if unknown is not None:
         raise InputError(
             f"prompts as a dict have the ids and the mask that says which of them count, "
-            f"{', '.join(map(repr, known))}; got {unknown!r}.{did_you_mean(unknown, known)}"
+            f"{', '.join(map(repr, known))}; got {unknown!r}.{nearest(unknown, known)}"
         )
     if inputs.ids.name not in given:
         raise InputError(f"the ids {inputs.ids.name!r} are missing from the prompts.")

@@ -18,6 +18,7 @@ from probegen.plan.axes import Axes
 from probegen.sources.keras.channels_last import channels_last
 from probegen.sources.keras.loading import load_model
 from probegen.sources.keras.recorded_types import types_by_casts
+from probegen.text import amount
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -76,7 +77,7 @@ class KerasModel:
         if isinstance(inputs, list | tuple) and len(names) > 1:
             if len(inputs) != len(names):
                 raise SourceError(
-                    f"the model has {len(names)} inputs {list(names)}; got {len(inputs)}."
+                    f"the model has {amount(len(names), 'input')} {list(names)}; got {len(inputs)}."
                 )
             return list(inputs)
         if len(names) > 1:

@@ -18,6 +18,7 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, shape_of
 from probegen.sources.onnx.names import told
 from probegen.sources.onnx.parts import Part, Parts, required
+from probegen.text import amount
 
 _FLOAT = ir.DataType.FLOAT
 
@@ -81,8 +82,8 @@ def _linear_classifier(b: Builder, node: ir.Node) -> Parts | None:
     count = len(attribute(node, "intercepts", [])) or len(labels)
     if count != len(labels) or count < 2:
         raise SourceError(
-            f"{told(node)} has {count} rows of coefficients for {len(labels)} classes; known is "
-            "one a class."
+            f"{told(node)} has {count} rows of coefficients for {amount(len(labels), 'class')}; "
+            "known is one a class."
         )
     scores = _linear(b, node, count)
     best = b.op("ArgMax", scores, dtype=ir.DataType.INT64, axis=1, keepdims=0)

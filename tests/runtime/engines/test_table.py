@@ -58,6 +58,9 @@ def test_option_of_another_engine(image_path):
     )
     with pytest.raises(ArtefactError, match=says):
         runtime.load(image_path, engine="openvino", providers=["CPUExecutionProvider"])
+    says = r"^foo is no option, .* which takes device, providers, threads, session_options\.$"
+    with pytest.raises(ArtefactError, match=says):
+        runtime.load(image_path, foo=1)
     with pytest.raises(ArtefactError, match=r"provider is no option.* Did you mean 'providers'\?"):
         runtime.load(image_path, provider=["CPUExecutionProvider"])
 

@@ -159,7 +159,7 @@ def test_units_of_the_artefact_and_of_the_caller():
         ({"forecast": "load", "truth": np.ones((2, 3))}, r"truth has the shape \(2, 3\)"),
         ({"truth": {"z": 1}}, "truth has the key 'z', which is no prediction"),
         ({"time": np.ones((3, 6))}, "time has rows for 3 samples of a batch of 2"),
-        ({"time": {"x": np.ones((1, 6))}}, "time of 'x' has rows for 1 samples of a batch of 2"),
+        ({"time": {"x": np.ones((1, 6))}}, "time of 'x' has rows for 1 sample of a batch of 2"),
         ({"time": {"x": range(5)}}, "time of 'x' has 5 entries.*there are inputs of 6"),
         (
             {"forecast": "load", "time": {"y": range(3)}},
@@ -182,7 +182,7 @@ def test_units_of_the_artefact_and_of_the_caller():
             {"forecast": "load", "truth": np.ones((3, 4))},
             r"truth has 3 samples, and the batch 2; .* \(2, 4\), or that of the sample drawn",
         ),
-        ({"truth": np.ones((1, 4))}, "truth has 1 samples, and the batch 2"),
+        ({"truth": np.ones((1, 4))}, "truth has 1 sample, and the batch 2"),
         ({"truth": {"y": np.ones((3, 4, 1))}}, "truth has 3 samples, and the batch 2"),
         (
             {"truth": np.ones(4), "sample": [0, 1]},

@@ -69,7 +69,7 @@ def test_which_input_takes_what(file):
     manifest = manifest_of(model_of(names=("a", "b", "c")))
     (text,) = attached(told, manifest).texts
     assert text.makes == {"ids": "a", "mask": "b", "segments": "c"}
-    with pytest.raises(InputError, match=r"inputs are 'a', 'b', 'c'.*cannot be told.*tokenizer=\{"):
+    with pytest.raises(InputError, match=r"takes 'a', 'b', 'c'.*cannot be told.*tokenizer=\{"):
         attached(file, manifest)
     with pytest.raises(InputError, match=r"there is no input 'x'"):
         attached({**told, "mask": "x"}, manifest)

@@ -55,7 +55,11 @@ def source(tmp_path):
         (pg.Saliency(output=3), InstrumentError, r"output= takes one of \['logits'\]"),
         (pg.Saliency(target=lambda y: y), InstrumentError, "callable, which an ONNX model cannot"),
         (pg.Saliency(target=5), InstrumentError, "target 5 is out of range.*0 to 4"),
-        (pg.Saliency(target=(1, 2)), InstrumentError, "takes one for each of its 1 axes"),
+        (
+            pg.Saliency(target=(1, 2)),
+            InstrumentError,
+            "takes one for each axis behind the batch, 1 in all",
+        ),
         (pg.InputGradient(wrt="imag"), SelectionError, "Did you mean 'image'"),
         (pg.Activations("konv"), SelectionError, "Did you mean 'conv'"),
         (pg.Activations("type:LSTM"), SelectionError, "type:LSTM"),

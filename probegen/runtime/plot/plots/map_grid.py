@@ -12,8 +12,8 @@ from probegen.runtime.plot import mosaic
 from probegen.runtime.plot.mosaic import Tile
 from probegen.runtime.plot.picture import Picture
 from probegen.runtime.plot.style import scale_of
-from probegen.runtime.plot.thinning import plural
 from probegen.runtime.plot.view import View
+from probegen.text import plural
 
 Array = npt.NDArray[Any]
 

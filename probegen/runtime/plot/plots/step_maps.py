@@ -19,6 +19,7 @@ from probegen.runtime.plot.steps import TOKEN, Steps, given_steps, steps_of
 from probegen.runtime.plot.style import WARM, Scale, attribution_scale
 from probegen.runtime.plot.view import View
 from probegen.runtime.texts.whole_words import NORM, Word, join
+from probegen.text import amount
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +118,8 @@ def _rows(view: View, size: int, columns: Steps) -> list[str] | None:
     if time is not None:
         if len(time) != size:
             raise InputError(
-                f"time of {output!r} has {len(time)} entries, and it has {size} steps."
+                f"time of {output!r} has {amount(len(time), 'entry')}, and it has "
+                f"{amount(size, 'step')}."
             )
         return given_steps(time, "").texts
     if view.labels.query_tokens is not None:
