@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import (
     Dim,
     _names_in,
@@ -542,6 +543,55 @@ class Builder:
         """Puts the collected nodes at the end of the graph."""
         self.graph.extend(self.nodes)
         self.nodes = []
+
+    def insert_before(self, node: ir.Node) -> None:
+        """Puts the collected nodes before a node of the graph, or of one inside of it.
+
+        Raises:
+            TypeError: it stands in none, or in a function.
+        """
+        if not isinstance(node.graph, ir.Graph):
+            raise TypeError(f"{node.name!r} belongs to no graph")
+        node.graph.insert_before(node, self.nodes)
+        self.nodes = []
+
+    def replace(self, node: ir.Node, results: Sequence[ir.Value | None]) -> list[ir.Node]:
+        """Puts the collected nodes in the place of a node, which is taken out.
+
+        What stands for an output has its name then. What other nodes make, or stands for an output
+        before already, keeps its own; where an output of the graph needs a name, or one collected
+        here would have two, an Identity has it.
+
+        Args:
+            node: a node of the graph, or of one inside of it.
+            results: for each output of the node what stands for it, None for one that nothing
+                reads.
+
+        Returns:
+            The nodes that stand there now.
+
+        Raises:
+            TypeError: the node stands in no graph, or in a function.
+        """
+        collected = {value for made in self.nodes for value in made.outputs}
+        nameless = set(collected)
+        for old, result in zip(node.outputs, results, strict=True):
+            new = result
+            if new is None:
+                continue
+            if new not in nameless and (old.is_graph_output() or new in collected):
+                new = self.op("Identity", new, shape=new)
+                nameless.add(new)
+            if new in nameless and old.name:
+                nameless.discard(new)
+                take_place(old, new)
+            else:
+                ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        nodes = self.nodes
+        self.insert_before(node)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+        return nodes
 
     def _describe(
         self,

@@ -35,11 +35,10 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
 
 
 def take_place(old: ir.Value, new: ir.Value) -> None:
-    """Lets a value stand for another, under that one's name."""
+    """Lets a value stand for another, under that one's name and with what is known of both."""
     if old.type is not None:
         new.type = old.type
-    if old.shape is not None and new.shape is None:
-        new.shape = old.shape
+    add_shape(new, old)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     name, old.name = old.name, None
     new.name = name

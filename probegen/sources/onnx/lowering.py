@@ -82,8 +82,7 @@ def _nudge(
     marked = _mark(builder, builder.transpose(zeros, order), ref)
     turned = builder.transpose(marked, [order.index(i) for i in range(len(order))])
     nudges.give(builder, node, ref.position, turned)
-    builder.graph.insert_before(node, builder.nodes)
-    builder.nodes = []
+    builder.insert_before(node)
     return marked
 
 

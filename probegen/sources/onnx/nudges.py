@@ -110,7 +110,7 @@ def add(b: Builder, node: ir.Node, added: Mapping[int, ir.Value]) -> dict[int, i
         inside, entry, made = _read(b, node, number, nudge)
         wide = inside.op("Add", inside.cast(made, _DOUBLE), entry, shape=made)
         _put_behind(made, inside, inside.cast(wide, dtype_of(made)))
-    _put_before(node, b)
+    b.insert_before(node)
     states = carried_states(node)
     return {n: give_out_steps(b, states[n].leaving, [node]) for n in added}
 
@@ -211,13 +211,7 @@ def _one_step_at_a_time(
         b.concat([b.unsqueeze(last, [0]) for last in same], 0)
         for same in zip(*(part[2] for part in parts), strict=True)
     ]
-    graph = _put_before(node, b)
-    for before, instead in zip(node.outputs, joined, strict=False):
-        before.replace_all_uses_with(instead, replace_graph_outputs=True)
-    graph.remove(node)
-    for before, instead in zip(node.outputs, joined, strict=False):
-        if before.name:
-            instead.name, before.name = before.name, None
+    b.replace(node, joined[: len(node.outputs)])
     return {position: parts[position][1] for position in added}
 
 
@@ -273,12 +267,3 @@ def _direction(
     collected = [Collected(visible, backwards), Collected(after[0], backwards)]
     finals, (y, hidden) = loop.finish(after, collected)
     return y, hidden, finals
-
-
-def _put_before(node: ir.Node, b: Builder) -> ir.Graph:
-    """Puts what a builder wrote before a node of the graph itself."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    graph.insert_before(node, b.nodes)
-    b.nodes = []
-    return graph

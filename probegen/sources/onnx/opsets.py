@@ -20,7 +20,7 @@ from probegen.graph.core.values import attribute, constant_of, shape_of
 from probegen.sources.onnx.functions import OPSET
 from probegen.sources.onnx.idle import write_mask
 from probegen.sources.onnx.names import AllNames, nodes_of, told
-from probegen.sources.onnx.rewriting import builder_at, graph_of, replace
+from probegen.sources.onnx.rewriting import builder_at, replace
 from probegen.sources.onnx.scores_of_outputs import SCORES
 
 #: What is read, and what operators are brought to at least.
@@ -146,7 +146,7 @@ def _of_its_type(node: ir.Node, number: np.float32, b: Builder) -> ir.Value:
     known = None if first is None else first.dtype or node.outputs[0].dtype
     if known is None and first is not None:
         like = b.op("CastLike", b.const(number, ir.DataType.FLOAT), first, shape=[])
-        graph_of(node).insert_before(node, b.nodes[-1:])
+        b.insert_before(node)
         return like
     return b.const(number, known or ir.DataType.FLOAT)
 
@@ -293,7 +293,7 @@ def _group_normalization(node: ir.Node, version: int, b: Builder) -> None:
         wide = b.op("Expand", column, b.ints(groups, each), shape=[groups, each])
         flat = b.op("Reshape", wide, b.ints(-1), shape=[shape[1]])
         node.replace_input_with(position, flat)
-    _insert_before(node, b)
+    b.insert_before(node)
 
 
 def _grid_sample(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
@@ -304,12 +304,6 @@ def _grid_sample(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG0
 def _dft(node: ir.Node, version: int, b: Builder) -> None:  # noqa: ARG001
     axis = b.const(np.asarray(_pop(node, "axis", 1), np.int64))
     _input(node, 2, axis)
-
-
-def _insert_before(node: ir.Node, b: Builder) -> None:
-    """Puts what was built before a node, which stays."""
-    if isinstance(node.graph, ir.Graph):
-        node.graph.insert_before(node, b.nodes)
 
 
 def _no_form(node: ir.Node, version: int, reason: str) -> SourceError:

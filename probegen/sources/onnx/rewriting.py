@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import shape_of
 from probegen.sources.onnx.names import ORIGIN, AllNames, origin_of
 
 
@@ -35,25 +34,6 @@ def replace(node: ir.Node, builder: Builder, results: Sequence[ir.Value | None])
         builder: holds the new nodes.
         results: for each output of the node what stands for it, None for one that nothing reads.
     """
-    graph = graph_of(node)
-    for position, (old, new) in enumerate(zip(node.outputs, results, strict=True)):
-        if new is None:
-            continue
-        made = new.producer() in builder.nodes
-        if not made and old.is_graph_output():
-            new = builder.op("Identity", new, shape=new)  # noqa: PLW2901 - the name is the output's
-            made = True
-        if new in results[:position]:
-            new = builder.op("Identity", new, shape=new)  # noqa: PLW2901
-        if old.type is not None:
-            new.type = old.type
-        if old.shape is not None and shape_of(new) is None:
-            new.shape = old.shape
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        if made and old.name:
-            name, old.name = old.name, f"{old.name}/replaced"
-            new.name = name
-    for one in builder.nodes:
-        one.meta[ORIGIN] = origin_of(node)
-    graph.insert_before(node, builder.nodes)
-    graph.remove(node, safe=True)
+    origin = origin_of(node)
+    for one in builder.replace(node, results):
+        one.meta[ORIGIN] = origin

@@ -100,6 +100,30 @@ def test_nodes_stay_apart_until_attached():
     assert y.producer().graph is b.graph
 
 
+def test_what_stands_for_a_node_has_the_names_of_its_outputs():
+    """One output is made anew, one is handed on, one stands for two, one is not read."""
+    x = value("x", 2, 3)
+    first, second = ir.node("Split", [x], num_outputs=2), ir.node("Split", [x], num_outputs=2)
+    for node, names in ((first, ("a", "b")), (second, ("c", "d"))):
+        for made, name in zip(node.outputs, names, strict=True):
+            made.name, made.dtype, made.shape = name, FLOAT, ir.Shape([1, 3])
+    reader = ir.node("Neg", [first.outputs[0]])
+    reader.outputs[0].name = "read"
+    outputs = [*first.outputs, second.outputs[0], *reader.outputs]
+    graph = ir.Graph([x], outputs, nodes=[first, second, reader], opset_imports={"": 18})
+    b = Builder(graph, 18)
+    made = b.op("Abs", x, shape=[None, 3])
+    replaced = b.replace(first, [made, made])
+    assert [node.op_type for node in replaced] == ["Abs", "Identity"]
+    assert shape_of(made) == (1, 3)
+    assert reader.inputs[0] is made
+    assert b.replace(second, [x, None])[0].op_type == "Identity"
+    assert [v.name for v in graph.outputs] == ["a", "b", "c", "read"]
+    assert x.name == "x"
+    assert b.nodes == []
+    assert [node.op_type for node in graph] == ["Abs", "Identity", "Identity", "Neg"]
+
+
 # -- what is known of shapes -----------------------------------------------------------------
 
 

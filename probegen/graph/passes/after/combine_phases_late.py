@@ -53,10 +53,9 @@ def combine_phases_late(model: ir.Model) -> None:
         result = _on_phases(b, node, phases)
         if result is not None:
             exchanged[node] = phases[node.outputs[0]] = result
-            graph.insert_before(node, b.nodes)
-            b.nodes = []
+            b.insert_before(node)
     for node, result in exchanged.items():
-        _put_together_for_others(b, graph, node, result, exchanged)
+        _put_together_for_others(b, node, result, exchanged)
     for node in reversed(exchanged):
         graph.remove(node, safe=True)
 
@@ -276,7 +275,7 @@ def _picked_by_convolution(
 
 
 def _put_together_for_others(
-    b: Builder, graph: ir.Graph, node: ir.Node, result: Phases, exchanged: Iterable[ir.Node]
+    b: Builder, node: ir.Node, result: Phases, exchanged: Iterable[ir.Node]
 ) -> None:
     """Puts phases together in front of what did not take them, or of nothing."""
     value = node.outputs[0]
@@ -284,6 +283,5 @@ def _put_together_for_others(
     if not others and not value.is_graph_output():
         return
     whole = put_together(b, result)
-    graph.insert_before(node, b.nodes)
-    b.nodes = []
+    b.insert_before(node)
     value.replace_all_uses_with(whole, replace_graph_outputs=True)

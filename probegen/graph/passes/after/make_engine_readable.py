@@ -25,7 +25,6 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 
 #: The float nearest to 0, on the side that HardSigmoid clips to 0.
@@ -83,8 +82,7 @@ def _make_depth_a_scalar(names: Builder, node: ir.Node) -> None:
     else:
         one_axis = shape_of(depth) is not None
         scalar = names.op("Squeeze", depth, names.ints(0) if one_axis else None, shape=())
-        node.graph.insert_before(node, names.nodes)
-        names.nodes = []
+        names.insert_before(node)
     node.replace_input_with(1, scalar)
 
 
@@ -111,8 +109,7 @@ def _give_as_many_axes(names: Builder, product: ir.Node) -> None:
         return
     more = len(attribute(turned, "perm")) - _MATRIX
     wide = names.unsqueeze(matrix, list(range(more)))
-    product.graph.insert_before(product, names.nodes)
-    names.nodes = []
+    names.insert_before(product)
     product.replace_input_with(1, wide)
 
 
@@ -160,7 +157,4 @@ def _compute_in_float32(names: Builder, node: ir.Node) -> None:
     wide, attributes = names.cast(x, ir.DataType.FLOAT), dict[str, Any](node.attributes)
     made = names.op(node.op_type, wide, *node.inputs[1:], shape=y, **attributes)
     narrow = names.cast(made, ir.DataType.FLOAT16)
-    node.graph.insert_before(node, names.nodes)
-    names.nodes = []
-    take_place(y, narrow)
-    node.graph.remove(node, safe=True)
+    names.replace(node, [narrow])

@@ -39,8 +39,7 @@ def round_compared_numbers(model: ir.Model) -> None:
             continue
         for place, value in enumerate((left, right)):
             node.replace_input_with(place, rounded(b, b.cast(value, ir.DataType.FLOAT)))
-        node.graph.insert_before(node, b.nodes)
-        b.nodes = []
+        b.insert_before(node)
 
 
 def _is_chosen_of(made: ir.Value, number: ir.Value) -> bool:

@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.marks import ROUNDED
-from probegen.graph.core.replacing import take_place
 
 #: 2^13 + 1: a number of 24 bits less what is left of its product with this has the 11 of float16.
 _SPLIT = 8193.0
@@ -30,14 +29,10 @@ def round_noted_sums(model: ir.Model) -> None:
     for node in list(graph.all_nodes()):
         if not node.meta.get(ROUNDED, False) or node.graph is None:
             continue
-        y = node.outputs[0]
         left, right = (b.cast(x, ir.DataType.FLOAT) for x in node.inputs if x is not None)
-        exact = b.op(node.op_type, left, right, shape=y)
+        exact = b.op(node.op_type, left, right, shape=node.outputs[0])
         narrow = b.cast(rounded(b, exact), ir.DataType.FLOAT16)
-        node.graph.insert_before(node, b.nodes)
-        b.nodes = []
-        take_place(y, narrow)
-        node.graph.remove(node, safe=True)
+        b.replace(node, [narrow])
 
 
 def rounded(b: Builder, exact: ir.Value) -> ir.Value:

@@ -32,14 +32,7 @@ def write_gelu(model: ir.Model) -> None:
         if owner not in builders:
             builders[owner] = Builder(owner, opset, prefix=f"gelu_{len(builders)}")
         b = builders[owner]
-        values = _write(b, node)
-        owner.insert_before(node, b.nodes)
-        b.nodes = []
-        for old, new in zip(node.outputs, values, strict=False):
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
-        name = node.outputs[0].name
-        owner.remove(node, safe=True)
-        values[0].name = name
+        b.replace(node, _write(b, node)[: len(node.outputs)])
     graph.opset_imports.pop(COMPOSITE_DOMAIN, None)
 
 

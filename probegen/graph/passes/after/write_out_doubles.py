@@ -42,13 +42,7 @@ def write_out_doubles(model: ir.Model) -> None:
         written = write(b, node)
         if written is None:
             continue
-        node.graph.insert_before(node, b.nodes)
-        b.nodes = []
-        y, name = node.outputs[0], node.outputs[0].name
-        written.type, written.shape = y.type, y.shape
-        y.replace_all_uses_with(written, replace_graph_outputs=True)
-        node.graph.remove(node, safe=True)
-        written.name = name
+        b.replace(node, [written])
 
 
 @dataclasses.dataclass(frozen=True)

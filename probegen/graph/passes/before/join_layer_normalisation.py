@@ -281,8 +281,7 @@ def _write(
     else:
         normal = b.op("LayerNormalization", *operands, shape=operands[0], **attributes)
         _become(last, "Transpose", [normal], {"perm": back})
-    b.graph.insert_before(last, b.nodes)
-    b.nodes = []
+    b.insert_before(last)
 
 
 def _become(
