@@ -15,7 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from probegen.cost.counts import constants, works
 from probegen.errors import NotDifferentiableError, UnsupportedOpsError
-from probegen.graph.assemble import explain_group, explained, prepared, samples_in
+from probegen.graph.assemble import explain_group, explained, joined, prepared, samples_to_fold
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import Dim, shape_of, static_shape, subgraphs_of
 from probegen.graph.forward import ForwardGraph
@@ -86,13 +86,13 @@ def _outline(
     refused: dict[int, Refusing] = {}
     forward = written()
     try:
-        values, _ = explained(plan, forward, source.batch)
+        values = _written_out(plan, forward, source.batch)
     except (UnsupportedOpsError, NotDifferentiableError):
         # A walk that ends early leaves nodes behind, so the rest is written on a fresh graph.
         refused = _refused(plan, written(), source.batch)
         plan = _without(plan, refused)
         forward = written()
-        values, _ = explained(plan, forward, source.batch)
+        values = _written_out(plan, forward, source.batch)
     names = list(values)
     forward.graph.outputs[:] = [*forward.predictions, *values.values()]
     clean(forward.model)
@@ -104,9 +104,17 @@ def _outline(
     return Outline(forward.graph, finished[:count], explanations, refused)
 
 
+def _written_out(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[str, ir.Value]:
+    """Writes all that a plan asks for into its forward graph; returns it by output name."""
+    request = prepared(plan, forward, batch)
+    samples = samples_to_fold(plan, forward, batch, joined(plan, forward))
+    return explained(plan, forward, request, samples)
+
+
 def _refused(plan: Plan, forward: ForwardGraph, batch: int | None) -> dict[int, Refusing]:
     """Returns the probes that are refused, each tried alone; the graph is of no use then."""
-    request, samples = prepared(plan, forward, batch), samples_in(forward, plan, batch)
+    request = prepared(plan, forward, batch)
+    samples = samples_to_fold(plan, forward, batch)
     found: dict[int, Refusing] = {}
     for group, target in zip(plan.groups, forward.targets, strict=True):
         for probe in {id(o.probe): o.probe for o in group.outputs}.values():

@@ -19,7 +19,6 @@ from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution import Explained, write_attributions
 from probegen.graph.attribution.by_scores import Tensor
 from probegen.graph.attribution.completeness import Missing
-from probegen.graph.attribution.forward_at import open_batch
 from probegen.graph.autodiff import obstacles
 from probegen.graph.batch_axes import node_that_joins
 from probegen.graph.core.builder import Builder
@@ -83,7 +82,10 @@ def onnx_model(
                 f"it: {where_axes_are_lost(forward.graph, value)}."
             )
     try:
-        values, said = explained(plan, forward, batch)
+        request = prepared(plan, forward, batch)
+        said = joined(plan, forward)
+        samples = samples_to_fold(plan, forward, batch, said)
+        values = explained(plan, forward, request, samples)
     except UnknownShapeError as error:
         where = forward.layer_of(error.node)
         raise ExportError(
@@ -106,24 +108,23 @@ def onnx_model(
 
 
 def explained(
-    plan: Plan, forward: ForwardGraph, batch: int | None
-) -> tuple[dict[str, ir.Value], str]:
-    """Writes everything that a plan asks for into its forward graph.
+    plan: Plan, forward: ForwardGraph, request: Request, samples: Mapping[ir.Value, int]
+) -> dict[str, ir.Value]:
+    """Writes everything that a plan asks for into its forward graph; returns it by output name.
 
-    Returns:
-        It by output name, and what `joined` says.
+    Args:
+        plan: what to compute.
+        forward: the forward pass.
+        request: what `prepared` returned.
+        samples: what `samples_to_fold` returned.
 
     Raises:
         UnsupportedOpsError, NotDifferentiableError: see `explain_group`.
     """
-    request = prepared(plan, forward, batch)
     builder = Builder(forward.graph, forward.opset)
     values = {o.spec.name: v for o, v in zip(plan.plain, forward.plain, strict=True)}
-    said = joined(plan, forward)
-    # What joins samples would join the points of one sample as well, where these make up a batch.
-    folded = {} if said else samples_in(forward, plan, batch)
     for group, target in zip(plan.groups, forward.targets, strict=True):
-        values.update(explain_group(builder, forward, group, target, request, folded))
+        values.update(explain_group(builder, forward, group, target, request, samples))
     ops = OnnxOperations(builder)
     for chain in plan.chains:
         values.update(chain.made_of(ops, values))
@@ -134,7 +135,7 @@ def explained(
         if name in found:
             found[name] = write(builder, found[name])
     builder.attach()
-    return found, said
+    return found
 
 
 def _dtype_of(spec: OutputSpec) -> ir.DataType:
@@ -191,7 +192,8 @@ def joined(plan: Plan, forward: ForwardGraph) -> str:
         plan: what is computed.
         forward: its open sizes have one name each.
     """
-    node = node_that_joins(forward.graph, _with_samples(forward, plan), forward.targets)
+    several = {v: at for v, at in _sample_axes(plan, forward).items() if dims_of(v)[at] != 1}
+    node = node_that_joins(forward.graph, several, forward.targets)
     if node is None:
         return ""
     where = forward.layer_of(node.name or "")
@@ -203,23 +205,28 @@ def joined(plan: Plan, forward: ForwardGraph) -> str:
     )
 
 
-def _with_samples(forward: ForwardGraph, plan: Plan) -> dict[ir.Value, int]:
-    """Returns the inputs that hold several samples -> the axis of the samples."""
+def _sample_axes(plan: Plan, forward: ForwardGraph) -> dict[ir.Value, int]:
+    """Returns the inputs that hold samples -> the axis of the samples."""
     given = {value.name: value for value in forward.graph.inputs}
-    found = {given[i.name]: i.axes.index(BATCH) for i in plan.manifest.inputs if BATCH in i.axes}
-    return {value: at for value, at in found.items() if dims_of(value)[at] != 1}
+    return {given[i.name]: i.axes.index(BATCH) for i in plan.manifest.inputs if BATCH in i.axes}
 
 
-def samples_in(forward: ForwardGraph, plan: Plan, batch: int | None) -> dict[ir.Value, int]:
-    """Returns the inputs that hold samples, of any number -> the axis of the samples.
+def samples_to_fold(
+    plan: Plan, forward: ForwardGraph, batch: int | None, said: str = ""
+) -> dict[ir.Value, int]:
+    """Returns the inputs along whose samples points of one may lie -> the axis of the samples.
 
-    None where the graph is written for `batch` samples.
+    Nothing where the number of samples is fixed in the graph or in an input.
+
+    Args:
+        plan: what to compute.
+        forward: the forward pass.
+        batch: the number of samples that the graph is written for, None for any.
+        said: what `joined` says: what joins samples would join the points of one as well.
     """
-    if batch is not None:
-        return {}
-    given = {value.name: value for value in forward.graph.inputs}
-    inputs = plan.manifest.inputs
-    return open_batch([given[i.name] for i in inputs], [i.axes for i in inputs])
+    found = _sample_axes(plan, forward)
+    fixed = any(isinstance(dims_of(value)[at], int) for value, at in found.items())
+    return {} if said or batch is not None or fixed else found
 
 
 def explain_group(
@@ -238,7 +245,7 @@ def explain_group(
         group: the group.
         target: what its target is taken from.
         request: what `prepared` returned.
-        samples: what `samples_in` returned.
+        samples: what `samples_to_fold` returned.
 
     Raises:
         UnsupportedOpsError: an operator has no gradient; lists each with its layers.

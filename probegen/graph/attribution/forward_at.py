@@ -52,24 +52,6 @@ class Fold:
     inputs: Mapping[ir.Value, int]
 
 
-def open_batch(
-    inputs: Iterable[ir.Value], axes: Iterable[Sequence[str]], batch_name: str = "batch"
-) -> dict[ir.Value, int]:
-    """Returns the inputs that hold samples, of any number -> the axis of the samples.
-
-    Nothing where one holds a fixed number of samples, or none has an axis of samples: points
-    cannot be folded then.
-    """
-    found = {}
-    for value, names in zip(inputs, axes, strict=False):
-        if batch_name in names:
-            at = list(names).index(batch_name)
-            if isinstance(dims_of(value)[at], int):
-                return {}
-            found[value] = at
-    return found
-
-
 def usual_count(
     graph: ir.Graph,
     places: Collection[ir.Value],
