@@ -15,6 +15,7 @@ from probegen.graph.core.axis_factors import SAMPLES
 from probegen.graph.core.values import shape_of
 from probegen.graph.shape_inference import infer_shapes
 from probegen.sources.onnx.reading import read_onnx
+from tests.sources.onnx.joined_heads import joined_heads
 from tests.sources.onnx.support import add_weights, parse, run
 
 
@@ -44,35 +45,8 @@ def _axis_that_grows(model, name, axis, rows):
     return sizes
 
 
-_ATTENTION = """
-g (float[N,T,12] x) => (float[N,T,12] y) {
-  q = Reshape(x, four)
-  heads = Transpose<perm=[0,2,1,3]>(q)
-  joined = Reshape(heads, three)
-  turned = Transpose<perm=[0,2,1]>(joined)
-  scores = MatMul(joined, turned)
-  weights = Softmax(scores)
-  mixed = MatMul(weights, joined)
-  apart = Reshape(mixed, back)
-  last = Transpose<perm=[0,2,1,3]>(apart)
-  y = Reshape(last, whole)
-}
-"""
-
-
-def _attention():
-    """Heads joined with the samples, as torch's bmm has them, at 5 steps."""
-    return add_weights(
-        parse(_ATTENTION.replace("T,12", "5,12")),
-        four=np.array([-1, 5, 3, 4]),
-        three=np.array([-1, 5, 4]),
-        back=np.array([-1, 3, 5, 4]),
-        whole=np.array([-1, 5, 12]),
-    )
-
-
 def test_joined_heads_are_followed_and_told_apart() -> None:
-    read, found = _followed(_attention())
+    read, found = _followed(joined_heads())
     values = dict(_by_name(read))
     assert found.factors(values["weights"]) == ((SAMPLES, 3), (5,), (5,))
     assert found.axis(values["weights"]) is None
@@ -80,7 +54,7 @@ def test_joined_heads_are_followed_and_told_apart() -> None:
     assert found.axis(values["heads"]) == 0
     assert found.axis(values["last"]) == 0
     assert found.joined(values["last"]) is None
-    assert _axis_that_grows(_attention(), "weights", 0, (2, 7)) == [(6, 5, 5), (21, 5, 5)]
+    assert _axis_that_grows(joined_heads(), "weights", 0, (2, 7)) == [(6, 5, 5), (21, 5, 5)]
 
 
 _LITERAL = """

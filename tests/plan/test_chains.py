@@ -16,8 +16,9 @@ from probegen.plan.making import make_plan
 from probegen.plan.positions import Reading
 from probegen.sources import open_source
 from tests import transformers
+from tests.sources.onnx.joined_heads import joined_heads
 from tests.sources.onnx.support import hard
-from tests.sources.onnx.test_attention_weights import _bmm, _windows
+from tests.sources.onnx.test_attention_weights import _windows
 from tests.transformers import keras_attention, keras_block, keras_head, relevance, rollout, weights
 
 W = weights(3, cross=(10,))
@@ -119,7 +120,7 @@ def test_open_lengths_and_heads_joined_with_samples(tmp_path):
     """torch's bmm: `[batch*heads, query, key]` comes out told apart, gradients too."""
     path = tmp_path / "m.onnx"
     probes = [pg.AttentionRollout(), pg.AttentionRelevance(target=(1, 2))]
-    assert pg.compile(_bmm(), probes, path).report.passed
+    assert pg.compile(joined_heads(), probes, path).report.passed
     x = hard(4, 5, 12) / 3
     heads = x.astype(np.float64).reshape(4, 5, 3, 4).transpose(0, 2, 1, 3)
     scores = np.exp(heads @ heads.swapaxes(-1, -2))

@@ -12,6 +12,7 @@ from probegen.plan.making import make_plan
 from probegen.sources import open_source
 from probegen.sources.onnx.attention_weights import attention_weights
 from probegen.sources.onnx.reading import read_onnx
+from tests.sources.onnx.joined_heads import joined_heads
 from tests.sources.onnx.support import add_weights, hard, parse, run
 
 
@@ -167,42 +168,16 @@ def test_weights_are_taken_behind_masks(body: str, expected: str) -> None:
     assert _found(text, **used) == [(expected, 2)]
 
 
-def _bmm(batch: str = "N") -> onnx.ModelProto:
-    """Heads joined with the samples, as torch's bmm has them."""
-    model = parse(
-        f"""
-        g (float[{batch},5,12] x) => (float[{batch},5,12] y) {{
-          q = Reshape(x, four)
-          heads = Transpose<perm=[0,2,1,3]>(q)
-          joined = Reshape(heads, three)
-          turned = Transpose<perm=[0,2,1]>(joined)
-          scores = MatMul(joined, turned)
-          weights = Softmax(scores)
-          mixed = MatMul(weights, joined)
-          apart = Reshape(mixed, back)
-          last = Transpose<perm=[0,2,1,3]>(apart)
-          y = Reshape(last, whole)
-        }}"""
-    )
-    return add_weights(
-        model,
-        four=np.array([-1, 5, 3, 4]),
-        three=np.array([-1, 5, 4]),
-        back=np.array([-1, 3, 5, 4]),
-        whole=np.array([-1, 5, 12]),
-    )
-
-
 @pytest.mark.parametrize("batch", ["N", "2"])
 def test_heads_that_are_joined_with_samples_come_out_apart(tmp_path, batch: str) -> None:
     source, path = tmp_path / "m.onnx", tmp_path / "probed.onnx"
-    onnx.save(_bmm(batch), source)
+    onnx.save(joined_heads(batch), source)
     pg.compile(str(source), [pg.Attention()], str(path))
     art = runtime.load(path)
     (spec,) = art.manifest.explanations
     assert spec.axes == ("batch", "head", "query", "key")
     assert spec.shape[1:] == (3, 5, 5)
-    model = _bmm(batch)
+    model = joined_heads(batch)
     del model.graph.output[:]
     model.graph.output.add().name = "weights"
     for rows in (2, 7) if batch == "N" else (2,):

@@ -10,11 +10,10 @@ from probegen import runtime
 from probegen.errors import InstrumentError, SelectionError, VerificationError
 from probegen.sources.onnx import nudges
 from tests import reference_recurrent
+from tests.sources.onnx.recurrent import HIDDEN, WIDTH, weights_of
 from tests.sources.onnx.support import add_weights, parse
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
-WIDTH, HIDDEN = 3, 4
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 PROBES = [
     pg.InputGradient(1, wrt="states:cell*"),
     pg.GradientXInput(1, wrt="states:cell*"),
@@ -32,13 +31,7 @@ def file(kind, direction="forward", **attributes):
     """
     rng = np.random.default_rng(len(kind) + len(direction))
     count = 2 if direction == "bidirectional" else 1
-    rows = GATES[kind] * HIDDEN
-    stored = {
-        "w": rng.standard_normal((count, rows, WIDTH)),
-        "r": 0.5 * rng.standard_normal((count, rows, HIDDEN)),
-        "b": 0.2 * rng.standard_normal((count, 2 * rows)),
-    }
-    stored = {n: a.astype("float32") for n, a in stored.items()}
+    stored = {n: a.astype("float32") for n, a in weights_of(kind, count, rng).items()}
     lengths = attributes.pop("lengths", False)
     more = "".join(f", {name} = {value}" for name, value in attributes.items())
     text = f"""one (float[time, batch, {WIDTH}] x

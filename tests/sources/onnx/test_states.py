@@ -10,10 +10,9 @@ import probegen as pg
 from probegen import runtime
 from probegen.errors import VerificationError
 from probegen.graph.vjp import recurrent_steps
+from tests.sources.onnx.recurrent import HIDDEN, WIDTH, weights_of
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
-WIDTH, HIDDEN = 3, 4
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 AXES = {"x": "time,batch,feature", "out": "batch,unit"}
 
 
@@ -21,13 +20,7 @@ def file(kind, direction="forward", lengths=False, **attributes):
     """One operator whose last states alone are read; and the same operator with all outputs."""
     rng = np.random.default_rng(len(kind) + len(direction))
     count = 2 if direction == "bidirectional" else 1
-    rows = GATES[kind] * HIDDEN
-    stored = {
-        "w": rng.standard_normal((count, rows, WIDTH)),
-        "r": 0.5 * rng.standard_normal((count, rows, HIDDEN)),
-        "b": 0.2 * rng.standard_normal((count, 2 * rows)),
-        "zero": np.array([0]),
-    }
+    stored = {**weights_of(kind, count, rng), "zero": np.array([0])}
     peephole = attributes.pop("peephole", False)
     given = ["x", "w", "r", "b", "lengths" if lengths else ""]
     if peephole:
@@ -169,11 +162,8 @@ def test_lengths_with_empty_sequences_among_them(kind, direction, tmp_path):
 def pooled(kind):
     """Attention over what both directions say of sequences, those beyond their ends left out."""
     rng = np.random.default_rng(len(kind))
-    rows = GATES[kind] * HIDDEN
     stored = {
-        "w": rng.standard_normal((2, rows, WIDTH)),
-        "r": 0.5 * rng.standard_normal((2, rows, HIDDEN)),
-        "b": 0.2 * rng.standard_normal((2, 2 * rows)), "q": rng.standard_normal((2 * HIDDEN, 1)),
+        **weights_of(kind, 2, rng), "q": rng.standard_normal((2 * HIDDEN, 1)),
         "d": rng.standard_normal((2 * HIDDEN, 2)), "far": np.array(-1e9),
     }  # fmt: skip
     stored = {name: array.astype("float32") for name, array in stored.items()}
