@@ -280,6 +280,20 @@ class OutputSpec:
         """The layer's path, with its call where there are several."""
         return _layer_call(self.layer, self.call, self.calls)
 
+    def companion(self, name: str, kind: str, **facts: Any) -> OutputSpec:
+        """Returns an output that comes out beside this one and says something of it.
+
+        Args:
+            name: its name.
+            kind: what makes it.
+            facts: what else it is; the layer, the input and the target are those of this one.
+        """
+        of: dict[str, Any] = {
+            field: getattr(self, field) for field in ("layer", "call", "calls", "input", "target")
+        }
+        beside = {"draw": DRAWN_BESIDE, "detail": {"of": self.name}}
+        return OutputSpec(name=name, kind=kind, **{**of, **beside, **facts})
+
     @property
     def is_attribution(self) -> bool:
         """True for what explains a target, false for predictions, activations and attention."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from probegen.artefact.manifest import COMPLETENESS, DRAWN_BESIDE, SIGNED, OutputSpec
+from probegen.artefact.manifest import COMPLETENESS, SIGNED
 from probegen.methods.axes import BATCH
 from probegen.methods.samples import Place
 from probegen.methods.score_gained import ScoreGained
@@ -49,23 +49,17 @@ def with_completeness(output: GradientOutput, target: TargetPlan, *, wide: bool)
         return output
     spec = output.spec
     size = spec.shape[spec.axes.index(BATCH)] if BATCH in spec.axes else None
-    missing = OutputSpec(
-        name=f"{COMPLETENESS}/{spec.name}",
-        kind=COMPLETENESS,
+    missing = spec.companion(
+        f"{COMPLETENESS}/{spec.name}",
+        COMPLETENESS,
         dtype="float64" if wide else "float32",
         shape=(size,) if BATCH in spec.axes else (),
         axes=(BATCH,) if BATCH in spec.axes else (),
-        layer=spec.layer,
-        call=spec.call,
-        calls=spec.calls,
-        input=spec.input,
         target=target.spec,
         method=f"sum of {spec.name!r} and of what moves with it - (score - score of the reference)",
         title="Missing to completeness",
         unit="score",
         sign=SIGNED,
-        draw=DRAWN_BESIDE,
-        detail={"of": spec.name},
     )
     missing = with_class_axis(missing, target)
     return dataclasses.replace(output, beside=(*output.beside, missing))

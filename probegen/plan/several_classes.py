@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
-from probegen.artefact.manifest import ANY_SIGN, CLASS, CLASSES, DRAWN_BESIDE, OutputSpec
+from probegen.artefact.manifest import ANY_SIGN, CLASS, CLASSES, OutputSpec
 from probegen.methods.axes import BATCH, behind_batch
 from probegen.plan.plan import ChainOutput, GradientOutput, TargetPlan
 
@@ -46,21 +46,15 @@ def _classes(spec: OutputSpec, target: TargetPlan) -> OutputSpec:
     `[batch, k]`; where the best class is another at each position, `[batch, k, ...positions]`.
     """
     positions = slice(1, 1 if target.spec.layer else -1)
-    return OutputSpec(
-        name=f"{spec.name}/{CLASSES}",
-        kind=CLASSES,
+    return spec.companion(
+        f"{spec.name}/{CLASSES}",
+        CLASSES,
         dtype="int32",
         shape=(target.sizes[0], target.spec.count, *target.sizes[positions]),
         axes=(BATCH, CLASS, *target.axes[positions]),
-        layer=spec.layer,
-        call=spec.call,
-        calls=spec.calls,
-        input=spec.input,
         target=target.spec,
         method=f"indices of the classes that {spec.name!r} explains, best first",
         title="Classes",
         unit="class index",
         sign=ANY_SIGN,
-        draw=DRAWN_BESIDE,
-        detail={"of": spec.name},
     )

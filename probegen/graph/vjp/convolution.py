@@ -73,9 +73,7 @@ def convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         yield x, _input_gradient(b, g, x, w, axes, group)
     if w in walk.wanted:
         yield w, _kernel_gradient(b, x, g, w, axes, group)
-    bias = optional(node, 2)
-    if bias is not None and bias in walk.wanted:
-        yield bias, _bias_gradient(b, g)
+    yield from _bias_gradient(walk, node, g)
 
 
 def transposed_convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
@@ -106,9 +104,7 @@ def transposed_convolution(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         )
     if w in walk.wanted:
         yield w, _kernel_gradient(b, g, x, w, axes, group)
-    bias = optional(node, 2)
-    if bias is not None and bias in walk.wanted:
-        yield bias, _bias_gradient(b, g)
+    yield from _bias_gradient(walk, node, g)
 
 
 def columns_to_image(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
@@ -425,8 +421,12 @@ def _channels_first(b: Builder, x: ir.Value, group: int, channels: int) -> ir.Va
     )
 
 
-def _bias_gradient(b: Builder, g: ir.Value) -> ir.Value:
-    return b.reduce_sum(g, [axis for axis in range(rank_of(g)) if axis != 1], keepdims=False)
+def _bias_gradient(walk: Walk, node: ir.Node, g: ir.Value) -> Gradients:
+    """Yields the gradient at a bias, where there is one: the sum over all but the channels."""
+    bias = optional(node, 2)
+    if bias is not None and bias in walk.wanted:
+        others = [axis for axis in range(rank_of(g)) if axis != 1]
+        yield bias, walk.builder.reduce_sum(g, others, keepdims=False)
 
 
 # -- kernels and geometry ------------------------------------------------------------------

@@ -13,11 +13,12 @@ import tensorflow as tf
 from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.sources.base import Noise
 from probegen.sources.keras.as_traced import run_as_traced
+from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.in_double import in_double
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.rounding_noise import RoundingNoise
-from probegen.sources.keras.trace import ancestors, influenced_by
+from probegen.sources.keras.trace import influenced_by
 from probegen.sources.keras.traced_once import trace_once
 
 Array = npt.NDArray[Any]

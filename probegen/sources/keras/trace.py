@@ -19,6 +19,7 @@ from probegen.plan.axes import Axes
 from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention import Attention, attention_of
 from probegen.sources.keras.capture import LayerCall, Replacements, Watcher, watching
+from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.first_floats import FirstFloats, follow
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
@@ -285,18 +286,6 @@ def _joins_with_first(op: Any) -> bool:
     before, after = op.inputs[0].shape[1:], op.outputs[0].shape[1:]
     known = before.is_fully_defined() and after.is_fully_defined()
     return bool(known and before.num_elements() != after.num_elements())
-
-
-def ancestors(tensors: Iterable[Any]) -> set[Any]:
-    """Returns the operations that the tensors' values depend on, their own included."""
-    found: set[Any] = set()
-    stack = [t.op for t in tensors]
-    while stack:
-        op = stack.pop()
-        if op not in found:
-            found.add(op)
-            stack.extend(t.op for t in op.inputs)
-    return found
 
 
 def influenced_by(tensor: Any, graph: Any, differentiably: bool = False) -> set[int]:

@@ -21,6 +21,7 @@ from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.keras.attention import Weights, is_given_by
 from probegen.sources.keras.capture import LayerCall, Watcher, watching
+from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.lengths import longest
@@ -37,7 +38,6 @@ from probegen.sources.keras.shortest import shortest
 from probegen.sources.keras.targets import callable_value, score
 from probegen.sources.keras.trace import (
     Trace,
-    ancestors,
     blocking_operations,
     custom_gradients,
     influenced_by,

@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.links import constant, contracted, links
 from probegen.sources.keras.softmaxes import OVER, PASS, TIMES, Softmax, normalised, softmax_of
 
@@ -105,7 +106,7 @@ class _Values:
     ) -> None:
         self._operations = operations
         self._computed = influenced(operations, inputs)
-        self._needed = _before(ends)
+        self._needed = ancestors(ends, _SIZES_ALONE)
 
     def weighed_by(self, made: Softmax) -> _State | None:
         """Follows weights until they are summed up with values along the keys, None where lost.
@@ -228,16 +229,3 @@ def _turns_back(op: Any, state: _State) -> bool:
     if not first or not second:
         return False
     return [first[i] for i in second] == list(range(len(first)))
-
-
-def _before(ends: Iterable[Any]) -> set[Any]:
-    """Returns the operations that the values of some tensors depend on."""
-    found: set[Any] = set()
-    stack = [t.op for t in ends]
-    while stack:
-        op = stack.pop()
-        if op not in found:
-            found.add(op)
-            if op.type not in _SIZES_ALONE:
-                stack.extend(t.op for t in op.inputs)
-    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from probegen.errors import ExportError
-from probegen.sources.keras.trace import Trace, ancestors
+from probegen.sources.keras.dependencies import ancestors
+from probegen.sources.keras.trace import Trace
 
 #: What holds the strings that stand where a text was.
 _STAND_INS = frozenset({"Const", "Fill", "Identity"})
