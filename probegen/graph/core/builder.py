@@ -69,7 +69,7 @@ class Builder:
         self.nodes: list[ir.Node] = []
         self.forward = graph
         self._prefix = prefix
-        self._taken = _names_in(graph) if taken is None else taken
+        self._taken = taken
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
@@ -531,6 +531,8 @@ class Builder:
 
     def fresh(self, hint: str) -> str:
         """Returns a name that no value or node of the graph has."""
+        if self._taken is None:  # Asked for late: most passes over a graph write nothing into it.
+            self._taken = _names_in(self.graph)
         while True:
             name = f"{self._prefix}/{hint}_{self._count}"
             self._count += 1
