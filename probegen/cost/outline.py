@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
@@ -17,7 +20,14 @@ from probegen.cost.counts import constants, works
 from probegen.errors import NotDifferentiableError, UnsupportedOpsError
 from probegen.graph.assemble import explain_group, explained, joined, prepared, samples_to_fold
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.values import Dim, shape_of, static_shape, subgraphs_of
+from probegen.graph.core.values import (
+    Dim,
+    attribute,
+    new_initializer,
+    shape_of,
+    static_shape,
+    subgraphs_of,
+)
 from probegen.graph.forward import ForwardGraph
 from probegen.graph.passes import clean
 from probegen.graph.shape_inference import infer_shapes
@@ -27,6 +37,9 @@ from probegen.sources.base import Source
 
 #: What an export raises where a gradient cannot pass.
 Refusing = UnsupportedOpsError | NotDifferentiableError
+_WHOLE = frozenset({ir.DataType.INT32, ir.DataType.INT64})
+#: Operators whose results have sizes that inference tells of constants alone.
+_NEED_CONSTANTS = frozenset({"Range", "TopK"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +166,8 @@ def _give_sizes(model: ir.Model, sizes: Mapping[str, int]) -> None:
     for value in model.graph.inputs:
         value.shape = _with_sizes(before[value], sizes)
     infer_shapes(model)
+    if _give_computed_sizes(model.graph):
+        infer_shapes(model)
     # What inference cannot follow, those who wrote it knew by the names of other sizes.
     known = dict(sizes)
     for value, shape in before.items():
@@ -165,6 +180,44 @@ def _give_sizes(model: ir.Model, sizes: Mapping[str, int]) -> None:
             value.shape = _with_sizes(shape, known)
     # From these, inference may go on. It knows neither loops nor open sizes, so it comes last.
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def _give_computed_sizes(graph: ir.Graph) -> bool:
+    """Gives numbers computed of sizes to those who need constants; tells whether there are any.
+
+    Inference takes the end of a Range, and the number of a TopK, from constants alone: where a
+    masked recurrent layer gathers its steps, nothing behind it had sizes. Others read what is
+    computed, as in the artefact: it does not count as known when a runtime opens that.
+    """
+    known: dict[ir.Value, npt.NDArray[Any]] = {}
+    found = False
+    for node in graph:
+        known.update(zip(node.outputs, _sizes_made(node, known), strict=False))
+        for i, value in enumerate(node.inputs if node.op_type in _NEED_CONSTANTS else ()):
+            if value is not None and value in known:
+                new = new_initializer(graph, f"{value.name}/known", known[value])
+                node.replace_input_with(i, new)
+                found = True
+    return found
+
+
+def _sizes_made(
+    node: ir.Node, known: Mapping[ir.Value, npt.NDArray[Any]]
+) -> Sequence[npt.NDArray[Any]]:
+    """Returns what a node makes of known sizes, nothing where it makes something else."""
+    first = node.inputs[0] if node.inputs and not node.domain else None
+    if node.op_type == "Shape" and first is not None and (shape := static_shape(first)):
+        return (np.array(shape, np.int64)[attribute(node, "start", 0) : attribute(node, "end")],)
+    sizes = None if first is None else known.get(first)
+    if sizes is None:
+        return ()
+    if node.op_type == "Split" and len(node.outputs) == sizes.size:
+        return np.split(sizes, sizes.size)
+    if node.op_type in ("Squeeze", "Unsqueeze", "Reshape") and sizes.size == 1:
+        return (sizes.reshape(() if node.op_type == "Squeeze" else 1),)
+    if node.op_type == "Cast" and (to := ir.DataType(attribute(node, "to"))) in _WHOLE:
+        return (sizes.astype(to.numpy()),)
+    return ()
 
 
 def _with_sizes(shape: Sequence[Dim] | None, sizes: Mapping[str, int]) -> ir.Shape | None:

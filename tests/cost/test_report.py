@@ -85,10 +85,14 @@ def test_integrated_gradients_run_the_model_at_every_step():
     assert cost[0].time < alone[0]  # points in one batch cost fewer operators
 
 
-@pytest.mark.parametrize(("layer", "gates"), [("LSTM", 4), ("GRU", 3), ("SimpleRNN", 1)])
-def test_multiply_adds_of_recurrent_layers(layer, gates):
+@pytest.mark.parametrize(
+    ("layer", "gates", "masked"),
+    [("LSTM", 4, False), ("GRU", 3, False), ("GRU", 3, True), ("SimpleRNN", 1, False)],
+)
+def test_multiply_adds_of_recurrent_layers(layer, gates, masked):
     x = keras.Input((11, 3))
-    y = getattr(layers, layer)(5, name="recurrent")(x)
+    y = layers.Masking()(x) if masked else x
+    y = getattr(layers, layer)(5, name="recurrent")(y)
     cost = pg.inspect(keras.Model(x, y), probes=pg.Activations("recurrent")).cost
     assert cost.plain == 11 * gates * 5 * (3 + 5)
     assert cost.uncounted == {}
