@@ -281,7 +281,11 @@ def test_layers_tell_probes_apart_as_outputs_do(model):
         ({"of": "image"}, SelectionError, "takes a layer's output; 'image' has none"),
         ({"of": "conv9"}, SelectionError, "no layer matches 'conv9'"),
         ({"of": "conv1", "target": 5}, InstrumentError, "layer 'conv1' .* has 5 entries"),
-        ({"of": "conv1", "target": (1, 2)}, InstrumentError, "takes one for each of its 3 axes"),
+        (
+            {"of": "conv1", "target": (1, 2)},
+            InstrumentError,
+            "one for each axis behind the batch, 3 in all",
+        ),
         ({"of": "conv1", "wrt": "conv2"}, NotDifferentiableError, "does not depend on"),
         ({"of": "conv1", "output": 0}, SpecError, "leave one of them out"),
         ({"of": "conv1", "target": len}, SpecError, "goes without of="),

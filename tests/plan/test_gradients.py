@@ -125,7 +125,7 @@ def redefined():
             "'odd' redefines its gradient.*before model.quantize.*no gradient .pg.Occlusion",
         ),
         (models.cnn, pg.Saliency(target=4), InstrumentError, r"has 4 entries \(0 to 3\)"),
-        (models.cnn, pg.Saliency(target=(0, 1)), InstrumentError, "takes one for each of its 1"),
+        (models.cnn, pg.Saliency(target=(0, 1)), InstrumentError, "behind the batch, 1 in all"),
         (models.cnn, pg.Saliency(output="x"), InstrumentError, r"one of \['scores'\]"),
         (models.cnn, pg.Activations("conv3"), SelectionError, "Did you mean 'conv2'"),
         (models.cnn, pg.Attention(), SelectionError, "no layer that can be probed for attention"),
