@@ -173,10 +173,10 @@ def _reached(
         if one.ref is None:
             found.append(one)  # which is refused by name where layers are put in order
         elif view.flows(one.ref, end):
-            planner.check_flow(one.ref, end, one.name)
+            planner.tensors.check_flow(one.ref, end, one.name)
             found.append(one)
         elif view.blocked_at(one.ref, end):
-            planner.check_flow(one.ref, end, one.name)
+            planner.tensors.check_flow(one.ref, end, one.name)
     if not found:
         shown = ", ".join(repr(w.name) for w in weights[:5])
         raise NotDifferentiableError(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from probegen.artefact.manifest import (
@@ -24,42 +22,24 @@ from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.methods.samples import Place
 from probegen.methods.tokens import EMBEDDING
 from probegen.plan import axes, inputs_and_predictions
-from probegen.plan.model_view import ModelView, Start, StateFacts
+from probegen.plan.explained_tensors import Explained, ExplainedTensors
+from probegen.plan.model_view import ModelView
 from probegen.plan.naming import output_name
 from probegen.plan.plan import NUDGE, TWIN, GradientOutput, PaddingPlan, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, Shape
-from probegen.plan.selectors import OF_STATES, select, too_many
+from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import steps_spec, target_spec
 
 #: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
 _COUNTS_RANK = 2
-#: What explains a model where no gradient is.
-_WITHOUT_GRADIENT = (
-    "take a method that needs no gradient (pg.Occlusion, pg.FeatureAblation, pg.KernelSHAP)"
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Explained:
-    """A tensor that a gradient is taken at.
-
-    Attributes:
-        ref: the tensor.
-        name: what its output is called after.
-        inputs: names of the inputs that it stands for.
-        start: where whole numbers become floating there.
-        others: tensors that are changed together with it by a method that hides parts of inputs.
-    """
-
-    ref: TensorRef
-    name: str
-    inputs: tuple[str, ...] = ()
-    start: Start | None = None
-    others: tuple[_Explained, ...] = ()
 
 
 class GradientPlanner:
-    """Plans the outputs of probes that differentiate."""
+    """Plans the outputs of probes that differentiate.
+
+    Attributes:
+        tensors: finds what they are taken at.
+    """
 
     def __init__(self, view: ModelView, by_scores: bool = False) -> None:
         """Makes a planner.
@@ -70,12 +50,7 @@ class GradientPlanner:
                 differentiable or not.
         """
         self._view = view
-        self._by_scores = by_scores
-
-    def _flows(self, ref: TensorRef, end: Any) -> bool:
-        """Tells whether a target can be explained by a tensor."""
-        found = self._view.depends if self._by_scores else self._view.flows
-        return found(ref, end)
+        self.tensors = ExplainedTensors(view, by_scores)
 
     # -- targets -------------------------------------------------------------------------
 
@@ -180,7 +155,7 @@ class GradientPlanner:
         """Returns the outputs of a probe that differentiates."""
         if isinstance(probe, OfLayer):
             return self._maps(probe, target)
-        found = self._wrt(probe.selector, target)
+        found = self.tensors.chosen_by(probe.selector, target)
         _check_states(probe, found)
         if isinstance(probe, ByScores):
             found = self._whole_inputs(found)
@@ -208,7 +183,7 @@ class GradientPlanner:
             for number, (one, of_one) in enumerate(zip(found, own, strict=True))
         ]
 
-    def _check_per_token(self, probe: GradientProbe, found: Sequence[_Explained]) -> None:
+    def _check_per_token(self, probe: GradientProbe, found: Sequence[Explained]) -> None:
         """Refuses numbers per token of what holds no tokens.
 
         Raises:
@@ -242,10 +217,10 @@ class GradientPlanner:
         facts = self._view.input(self._view.input_names.index(name))
         return [n or 0 for n, a in zip(facts.shape, facts.axes, strict=True) if a != axes.BATCH]
 
-    def _moves(self, one: _Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
+    def _moves(self, one: Explained) -> tuple[tuple[TensorRef, axes.Axes], ...]:
         return tuple((each.ref, self._named_axes(each)) for each in (one, *one.others))
 
-    def _whole_inputs(self, found: Sequence[_Explained]) -> list[_Explained]:
+    def _whole_inputs(self, found: Sequence[Explained]) -> list[Explained]:
         """Returns what stands for inputs with all look-ups of an input as one.
 
         Those of an input whose look-ups have other positions than each other stay apart, and those
@@ -253,10 +228,10 @@ class GradientPlanner:
         are looked up one by one have nothing to do with each other. An input that the model also
         computes with is moved itself, and what it looks up follows.
         """
-        together: dict[Any, list[_Explained]] = {}
+        together: dict[Any, list[Explained]] = {}
         for one in found:
             together.setdefault(one.inputs if len(one.inputs) == 1 else one.ref, []).append(one)
-        whole: list[_Explained] = []
+        whole: list[Explained] = []
         for parts in together.values():
             first, *others = [part for part in parts if part.ref.is_input] or parts
             positions = {self._positions(part) for part in parts}
@@ -268,7 +243,7 @@ class GradientPlanner:
                 whole += [first, *others]
         return whole
 
-    def _positions(self, one: _Explained) -> tuple[tuple[str, int | None], ...]:
+    def _positions(self, one: Explained) -> tuple[tuple[str, int | None], ...]:
         """Returns names and sizes of the axes of positions; nothing of a plain vector."""
         shape = self._view.tensor(one.ref).shape
         named, sizes, _ = axes.with_batch_first(self._named_axes(one), shape)
@@ -277,7 +252,7 @@ class GradientPlanner:
         return () if vector else tuple((named[i], sizes[i]) for i in hidden)
 
     def _gradient_spec(
-        self, probe: GradientProbe, target: TargetPlan, one: _Explained, several: bool
+        self, probe: GradientProbe, target: TargetPlan, one: Explained, several: bool
     ) -> OutputSpec:
         ref = one.ref
         facts = self._view.tensor(ref)
@@ -296,7 +271,7 @@ class GradientPlanner:
             **self._described(probe, one),
         )
 
-    def _described(self, probe: GradientProbe, one: _Explained) -> dict[str, Any]:
+    def _described(self, probe: GradientProbe, one: Explained) -> dict[str, Any]:
         """Returns what the manifest says of the method, and of what tells where padding is."""
         told = probe.described(self._named_axes(one))
         if one.start is not None and not one.start.is_lookup and one.name not in one.inputs:
@@ -311,7 +286,7 @@ class GradientPlanner:
             said = f"{self._view.input_names[padding.ref.position]!r} is {values}"
         return {**told, "detail": {**told["detail"], PADDING_DETAIL: said}}
 
-    def _padding(self, probe: GradientProbe, one: _Explained) -> PaddingPlan | None:
+    def _padding(self, probe: GradientProbe, one: Explained) -> PaddingPlan | None:
         """Returns what says where one number a token is padding; None where that is not known."""
         names = self._named_axes(one)
         per_token = isinstance(probe, OfInputs) and probe.token_axis(names) is not None
@@ -328,7 +303,7 @@ class GradientPlanner:
         ref = TensorRef(None, position=position)
         return None if over is None else PaddingPlan(ref, padding.values, over)
 
-    def _named_axes(self, one: _Explained) -> axes.Axes:
+    def _named_axes(self, one: Explained) -> axes.Axes:
         """Returns the axes of what is explained, called after what it is: features, embeddings.
 
         What does not run along the axes of its input has none that is called as these are.
@@ -350,7 +325,7 @@ class GradientPlanner:
             return axes.input_axes(names, tokens=False)
         return axes.gradient_axes(names, self._view.is_embedding(one.ref))
 
-    def _is_one_word(self, one: _Explained) -> bool:
+    def _is_one_word(self, one: Explained) -> bool:
         """Tells whether a tensor is the one-hot vector of a text that is one word a sample."""
         vectors = {
             made
@@ -361,7 +336,7 @@ class GradientPlanner:
         of_input = len(one.inputs) == 1 and one.inputs[0] in vectors
         return of_input and len(self._view.tensor(one.ref).shape) == 2
 
-    def _follows_input(self, one: _Explained) -> bool:
+    def _follows_input(self, one: Explained) -> bool:
         """Tells whether a first floating tensor begins with the axes of its input, in its order."""
         if one.start is None or one.ref.made == TWIN:
             return True
@@ -381,7 +356,9 @@ class GradientPlanner:
         points = self._last_with_positions(probe, end) if auto else self._named(probe)
         if len(points) > 1 and probe.needs_gradient:
             # Calls that the target does not depend on have no map.
-            flowing = [p for p in points if self._flows(TensorRef(p.path, p.call_index), end)]
+            flowing = [
+                p for p in points if self.tensors.flows(TensorRef(p.path, p.call_index), end)
+            ]
             points = flowing or points
         return [self._map(probe, target, end, p, several=len(points) > 1) for p in points]
 
@@ -412,7 +389,7 @@ class GradientPlanner:
     ) -> GradientOutput:
         ref = TensorRef(point.path, point.call_index)
         if probe.needs_gradient:
-            self.check_flow(ref, end, point.name)
+            self.tensors.check_flow(ref, end, point.name)
         names = self._view.map_axes(ref)
         if FRAME in names and (isinstance(probe, OfLayerByScores) or not probe.needs_gradient):
             raise InstrumentError(
@@ -453,7 +430,7 @@ class GradientPlanner:
         )
         moves: tuple[tuple[TensorRef, axes.Axes], ...] = ()
         if isinstance(probe, OfLayerByScores):
-            self.check_flow(ref, end, point.name)
+            self.tensors.check_flow(ref, end, point.name)
             moves = (
                 self._masked_inputs(probe, point, end) if probe.moves_inputs else ((ref, names),)
             )
@@ -480,7 +457,7 @@ class GradientPlanner:
         tensor = self._view.tensor(ref)
         wanted = [tensor.axes[i] for i in axes.position_axes(tensor.axes)]
         known = self._view.inputs_of(ref)
-        found = self._of_inputs([self._view.input_names.index(name) for name in known], end)
+        found = self.tensors.of_inputs([self._view.input_names.index(name) for name in known], end)
         named = [(one.ref, self._named_axes(one)) for one in found]
         fitting = [(r, a) for r, a in named if [a[i] for i in hidden_axes(a)] == wanted]
         if not fitting:
@@ -541,7 +518,7 @@ class GradientPlanner:
             single = self._view.seen_at_one_position(list(maps), end) if maps else set()
             left = [ref for ref in maps if ref not in single] or [*maps]
             scores = self._view.holding_scores(left, end)
-            before = [ref for ref in left if ref not in scores and self._flows(ref, end)]
+            before = [ref for ref in left if ref not in scores and self.tensors.flows(ref, end)]
             found = self._view.last_on_the_way(before or left, end)
             if found:
                 return [maps[ref] for ref in found]
@@ -549,207 +526,6 @@ class GradientPlanner:
             "this model has no layer that keeps positions up to the target, so layer='auto' finds "
             f"nothing for {probe.title}; use pg.Saliency() or name a layer."
         )
-
-    def _wrt(self, wrt: Any, target: TargetPlan) -> list[_Explained]:
-        """Returns the tensors that `wrt` means, with the names their outputs go by."""
-        end = self._view.end(target)
-        names = self._view.input_names
-        if wrt == "input":
-            return self._all_inputs(end)
-        parts: list[int | ProbePoint | StateFacts] = []
-        for part in wrt if isinstance(wrt, list | tuple) else [wrt]:
-            if isinstance(part, str) and part in names:
-                parts.append(names.index(part))
-                continue
-            if isinstance(part, str) and part.startswith(OF_STATES):
-                parts += self._states(part.removeprefix(OF_STATES))
-                continue
-            for point in self._view.select(part, "gradient"):
-                is_input = point.role == "input"
-                parts.append(names.index(point.path) if is_input else point)
-        if not parts:
-            raise SelectionError("wrt= is an empty list; leave it out for the model's inputs.")
-        inputs = self._of_inputs([p for p in parts if isinstance(p, int)], end)
-        found: dict[TensorRef, _Explained] = {}
-        for part in parts:
-            if isinstance(part, int):
-                chosen = [e for e in inputs if names[part] in e.inputs]
-                if not chosen:
-                    raise NotDifferentiableError(self._why_no_input(part, end))
-            elif isinstance(part, StateFacts):
-                ref = dataclasses.replace(part.ref, made=NUDGE)
-                self.check_flow(ref, end, part.name)
-                chosen = [_Explained(ref, f"states/{part.name}")]
-            else:
-                ref = TensorRef(part.path, part.call_index)
-                self.check_flow(ref, end, part.name)
-                chosen = [_Explained(ref, part.name, start=self._starts.get(ref))]
-            for one in chosen:
-                found.setdefault(one.ref, one)
-        return list(found.values())
-
-    def _states(self, wanted: str) -> list[StateFacts]:
-        """Returns the states over time whose names a glob matches, and that a gradient can reach.
-
-        Raises:
-            SelectionError: there is none; says why, and which there are.
-        """
-        points = [p for p in self._view.points if "states" in p.probes]
-        found = {s.name: s for p in points for s in self._view.states(p) if not s.is_gate}
-        chosen = [s for n, s in found.items() if n == wanted or fnmatch.fnmatchcase(n, wanted)]
-        whys = {s.name: self._view.why_no_gradient_at(s) for s in found.values()}
-        able = [s for s in chosen if not whys[s.name]]
-        if able:
-            return able
-        others = [name for name, why in whys.items() if not why]
-        reasons = "; ".join(f"of {s.name!r}, {whys[s.name]}" for s in chosen)
-        raise SelectionError(
-            f"wrt='{OF_STATES}{wanted}' "
-            + (f"takes no gradient: {reasons}." if chosen else "matches no state over time.")
-            + (f" States: {', '.join(map(repr, others))}." if others else "")
-        )
-
-    def _all_inputs(self, end: Any) -> list[_Explained]:
-        """Returns what stands for every input; those without do not matter to the target."""
-        names = self._view.input_names
-        positions = [i for i, name in enumerate(names) if name not in self._view.carried]
-        means = [i for i in positions if self._of_input(i, end, strict=True)]
-        found = self._of_inputs(means or positions, end, strict=bool(means))
-        if not found:
-            raise NotDifferentiableError(" ".join(self._why_no_input(i, end) for i in positions))
-        return found
-
-    def _of_inputs(
-        self, positions: Iterable[int], end: Any, strict: bool = False
-    ) -> list[_Explained]:
-        """Returns the tensors that stand for inputs and that a gradient reaches.
-
-        A tensor goes by the name of its input where that has no other, else by its own.
-        """
-        names = self._view.input_names
-        by_input = {i: self._of_input(i, end, strict) for i in positions}
-        found: dict[TensorRef, _Explained] = {}
-        for ref in dict.fromkeys(ref for refs in by_input.values() for ref in refs):
-            owners = [i for i, refs in by_input.items() if ref in refs]
-            start = self._starts.get(ref)
-            own = start is None or ref.made == TWIN or len(by_input[owners[0]]) == 1
-            name = names[owners[0]] if own and len(owners) == 1 else self._starts[ref].label
-            self._check_custom_gradients(ref, end)
-            found[ref] = _Explained(ref, name, tuple(names[i] for i in owners), start)
-        return list(found.values())
-
-    def _of_input(self, position: int, end: Any, strict: bool = False) -> list[TensorRef]:
-        """Returns the tensors that stand for an input and that a gradient reaches.
-
-        The input itself where it is floating, and every look-up or cast of its whole numbers.
-        Where none of these is there, what is made of whole numbers by way of comparisons will do (a
-        mask that is asked for), but not with `strict`; floating ones have no slope there. For
-        methods by scores, what no gradient reaches stands for an input that has nothing else, and
-        nothing beside the input itself: what it is looked up as changes with it, and all that it is
-        compared with.
-        """
-        means = self._of_input_by(self._view.flows, position, end, strict=True)
-        loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
-        if not self._by_scores:
-            return means if strict or self._view.input(position).is_float else loose
-        own = TensorRef(None, position=position)
-        if own in means:
-            return [own]
-        if not strict and not means and self._view.depends(own, end):
-            return [own]
-        if loose:
-            return means if strict else loose
-        # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
-        return self._of_input_by(self._view.depends, position, end, strict)
-
-    def _of_input_by(
-        self, flows: Callable[[TensorRef, Any], bool], position: int, end: Any, strict: bool
-    ) -> list[TensorRef]:
-        own = TensorRef(None, position=position)
-        found = [own] if flows(own, end) else []
-        starts = [s for s in self._view.starts if position in s.ties]
-        for start in starts:
-            if start.carries(position) and flows(start.ref, end):
-                self._check_usable(start)
-                found.append(start.ref)
-        if found or strict:
-            return found
-        reached = [s for s in starts if s.usable and flows(s.ref, end)]
-        told = [s for s in reached if not s.masks] or reached
-        return [s.ref for s in told]
-
-    @functools.cached_property
-    def _starts(self) -> dict[TensorRef, Start]:
-        return {start.ref: start for start in self._view.starts}
-
-    def _check_usable(self, start: Start) -> None:
-        """Refuses a look-up whose first axis is not the batch.
-
-        Raises:
-            NotDifferentiableError: it is such a one.
-        """
-        if start.usable:
-            return
-        if start.ref.path is not None and axes.BATCH in self._view.tensor(start.ref).axes[1:]:
-            raise NotDifferentiableError(
-                f"what {start.label!r} makes of an input's numbers has its axes in another order "
-                f"than the input; give wrt={start.ref.path!r}, whose attribution has them as they "
-                "are there, or a layer behind it."
-            )
-        raise NotDifferentiableError(
-            f"what {start.label!r} makes of an input's numbers has not the batch for its first "
-            "axis (samples were joined along it, or axes turned), so that no part of it "
-            "belongs to one sample; give wrt= a layer behind it, or keep the batch first."
-        )
-
-    def _why_no_input(self, position: int, end: Any) -> str:
-        name = self._view.input_names[position]
-        tensor = self._view.input(position)
-        starts = [s for s in self._view.starts if position in s.ties]
-        if not starts and not tensor.is_float:
-            return (
-                f"input {name!r} is {tensor.dtype} and goes into no Embedding, look-up or "
-                "cast to floating numbers, so no gradient with respect to it exists; give wrt= a "
-                "layer behind which values are floating."
-            )
-        own = TensorRef(None, position=position)
-        start = own if tensor.is_float or not starts else starts[0].ref
-        return self._why_blocked(start, end, f"input {name!r}")
-
-    def check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
-        """Refuses a tensor that no gradient flows to, or none that an exported graph can hold.
-
-        Raises:
-            NotDifferentiableError: it is one; says where the gradient stops.
-        """
-        if not self._flows(ref, end):
-            raise NotDifferentiableError(self._why_blocked(ref, end, f"layer {name!r}"))
-        self._check_custom_gradients(ref, end)
-
-    def _why_blocked(self, ref: TensorRef, end: Any, what: str) -> str:
-        blocked = self._view.blocked_at(ref, end)
-        if not blocked:
-            return f"the target does not depend on {what}: no gradient exists."
-        shown = ", ".join(
-            f"{kind} in layer {layer!r}" if layer else kind for kind, layer in sorted(blocked)
-        )
-        return (
-            f"the target is not differentiable with respect to {what}: the gradient stops at "
-            f"{shown}. Give wrt= a layer behind that operation, a target before it, or "
-            f"{_WITHOUT_GRADIENT}."
-        )
-
-    def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
-        """Refuses gradients that user code has redefined: an exported graph cannot hold them."""
-        if self._by_scores:
-            return
-        for layer in self._view.redefined_at(ref, end):
-            raise NotDifferentiableError(
-                f"layer {layer!r} redefines its gradient (custom_gradient, as layers do that "
-                "Keras quantised), which no exported graph can carry; use the plain operations, "
-                "or the model before model.quantize(), give wrt= a layer behind it, or "
-                f"{_WITHOUT_GRADIENT}."
-            )
 
 
 def _check_lies_over_no_input(probe: OfLayer, point: ProbePoint) -> None:
@@ -769,7 +545,7 @@ def _check_lies_over_no_input(probe: OfLayer, point: ProbePoint) -> None:
         )
 
 
-def _check_states(probe: GradientProbe, found: Sequence[_Explained]) -> None:
+def _check_states(probe: GradientProbe, found: Sequence[Explained]) -> None:
     """Refuses states over time to a method that looks at other values than they have.
 
     Raises:

@@ -1,0 +1,265 @@
+"""Which tensors explanations are taken at: what `wrt` means, and what stands for an input.
+
+A floating input stands for itself, one of whole numbers for what it is looked up or cast as. What
+no gradient reaches is refused with the operation at which it stops.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from probegen.errors import NotDifferentiableError, SelectionError
+from probegen.plan import axes
+from probegen.plan.model_view import ModelView, Start, StateFacts
+from probegen.plan.plan import NUDGE, TWIN, TargetPlan, TensorRef
+from probegen.plan.points import ProbePoint
+from probegen.plan.selectors import OF_STATES
+
+#: What explains a model where no gradient is.
+_WITHOUT_GRADIENT = (
+    "take a method that needs no gradient (pg.Occlusion, pg.FeatureAblation, pg.KernelSHAP)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """A tensor that a gradient is taken at.
+
+    Attributes:
+        ref: the tensor.
+        name: what its output is called after.
+        inputs: names of the inputs that it stands for.
+        start: where whole numbers become floating there.
+        others: tensors that are changed together with it by a method that hides parts of inputs.
+    """
+
+    ref: TensorRef
+    name: str
+    inputs: tuple[str, ...] = ()
+    start: Start | None = None
+    others: tuple[Explained, ...] = ()
+
+
+class ExplainedTensors:
+    """Finds the tensors of a model that explanations are taken at."""
+
+    def __init__(self, view: ModelView, by_scores: bool = False) -> None:
+        """Makes a finder.
+
+        Args:
+            view: the model.
+            by_scores: for methods that need scores alone: what the target depends on, be it
+                differentiable or not.
+        """
+        self._view = view
+        self._by_scores = by_scores
+
+    def flows(self, ref: TensorRef, end: Any) -> bool:
+        """Tells whether a target can be explained by a tensor."""
+        found = self._view.depends if self._by_scores else self._view.flows
+        return found(ref, end)
+
+    def chosen_by(self, wrt: Any, target: TargetPlan) -> list[Explained]:
+        """Returns the tensors that `wrt` means, with the names their outputs go by."""
+        end = self._view.end(target)
+        names = self._view.input_names
+        if wrt == "input":
+            return self._all_inputs(end)
+        parts: list[int | ProbePoint | StateFacts] = []
+        for part in wrt if isinstance(wrt, list | tuple) else [wrt]:
+            if isinstance(part, str) and part in names:
+                parts.append(names.index(part))
+                continue
+            if isinstance(part, str) and part.startswith(OF_STATES):
+                parts += self._states(part.removeprefix(OF_STATES))
+                continue
+            for point in self._view.select(part, "gradient"):
+                is_input = point.role == "input"
+                parts.append(names.index(point.path) if is_input else point)
+        if not parts:
+            raise SelectionError("wrt= is an empty list; leave it out for the model's inputs.")
+        inputs = self.of_inputs([p for p in parts if isinstance(p, int)], end)
+        found: dict[TensorRef, Explained] = {}
+        for part in parts:
+            if isinstance(part, int):
+                chosen = [e for e in inputs if names[part] in e.inputs]
+                if not chosen:
+                    raise NotDifferentiableError(self._why_no_input(part, end))
+            elif isinstance(part, StateFacts):
+                ref = dataclasses.replace(part.ref, made=NUDGE)
+                self.check_flow(ref, end, part.name)
+                chosen = [Explained(ref, f"states/{part.name}")]
+            else:
+                ref = TensorRef(part.path, part.call_index)
+                self.check_flow(ref, end, part.name)
+                chosen = [Explained(ref, part.name, start=self._starts.get(ref))]
+            for one in chosen:
+                found.setdefault(one.ref, one)
+        return list(found.values())
+
+    def _states(self, wanted: str) -> list[StateFacts]:
+        """Returns the states over time whose names a glob matches, and that a gradient can reach.
+
+        Raises:
+            SelectionError: there is none; says why, and which there are.
+        """
+        points = [p for p in self._view.points if "states" in p.probes]
+        found = {s.name: s for p in points for s in self._view.states(p) if not s.is_gate}
+        chosen = [s for n, s in found.items() if n == wanted or fnmatch.fnmatchcase(n, wanted)]
+        whys = {s.name: self._view.why_no_gradient_at(s) for s in found.values()}
+        able = [s for s in chosen if not whys[s.name]]
+        if able:
+            return able
+        others = [name for name, why in whys.items() if not why]
+        reasons = "; ".join(f"of {s.name!r}, {whys[s.name]}" for s in chosen)
+        raise SelectionError(
+            f"wrt='{OF_STATES}{wanted}' "
+            + (f"takes no gradient: {reasons}." if chosen else "matches no state over time.")
+            + (f" States: {', '.join(map(repr, others))}." if others else "")
+        )
+
+    def _all_inputs(self, end: Any) -> list[Explained]:
+        """Returns what stands for every input; those without do not matter to the target."""
+        names = self._view.input_names
+        positions = [i for i, name in enumerate(names) if name not in self._view.carried]
+        means = [i for i in positions if self._of_input(i, end, strict=True)]
+        found = self.of_inputs(means or positions, end, strict=bool(means))
+        if not found:
+            raise NotDifferentiableError(" ".join(self._why_no_input(i, end) for i in positions))
+        return found
+
+    def of_inputs(
+        self, positions: Iterable[int], end: Any, strict: bool = False
+    ) -> list[Explained]:
+        """Returns the tensors that stand for inputs and that a gradient reaches.
+
+        A tensor goes by the name of its input where that has no other, else by its own.
+        """
+        names = self._view.input_names
+        by_input = {i: self._of_input(i, end, strict) for i in positions}
+        found: dict[TensorRef, Explained] = {}
+        for ref in dict.fromkeys(ref for refs in by_input.values() for ref in refs):
+            owners = [i for i, refs in by_input.items() if ref in refs]
+            start = self._starts.get(ref)
+            own = start is None or ref.made == TWIN or len(by_input[owners[0]]) == 1
+            name = names[owners[0]] if own and len(owners) == 1 else self._starts[ref].label
+            self._check_custom_gradients(ref, end)
+            found[ref] = Explained(ref, name, tuple(names[i] for i in owners), start)
+        return list(found.values())
+
+    def _of_input(self, position: int, end: Any, strict: bool = False) -> list[TensorRef]:
+        """Returns the tensors that stand for an input and that a gradient reaches.
+
+        The input itself where it is floating, and every look-up or cast of its whole numbers.
+        Where none of these is there, what is made of whole numbers by way of comparisons will do (a
+        mask that is asked for), but not with `strict`; floating ones have no slope there. For
+        methods by scores, what no gradient reaches stands for an input that has nothing else, and
+        nothing beside the input itself: what it is looked up as changes with it, and all that it is
+        compared with.
+        """
+        means = self._of_input_by(self._view.flows, position, end, strict=True)
+        loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
+        if not self._by_scores:
+            return means if strict or self._view.input(position).is_float else loose
+        own = TensorRef(None, position=position)
+        if own in means:
+            return [own]
+        if not strict and not means and self._view.depends(own, end):
+            return [own]
+        if loose:
+            return means if strict else loose
+        # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
+        return self._of_input_by(self._view.depends, position, end, strict)
+
+    def _of_input_by(
+        self, flows: Callable[[TensorRef, Any], bool], position: int, end: Any, strict: bool
+    ) -> list[TensorRef]:
+        own = TensorRef(None, position=position)
+        found = [own] if flows(own, end) else []
+        starts = [s for s in self._view.starts if position in s.ties]
+        for start in starts:
+            if start.carries(position) and flows(start.ref, end):
+                self._check_usable(start)
+                found.append(start.ref)
+        if found or strict:
+            return found
+        reached = [s for s in starts if s.usable and flows(s.ref, end)]
+        told = [s for s in reached if not s.masks] or reached
+        return [s.ref for s in told]
+
+    @functools.cached_property
+    def _starts(self) -> dict[TensorRef, Start]:
+        return {start.ref: start for start in self._view.starts}
+
+    def _check_usable(self, start: Start) -> None:
+        """Refuses a look-up whose first axis is not the batch.
+
+        Raises:
+            NotDifferentiableError: it is such a one.
+        """
+        if start.usable:
+            return
+        if start.ref.path is not None and axes.BATCH in self._view.tensor(start.ref).axes[1:]:
+            raise NotDifferentiableError(
+                f"what {start.label!r} makes of an input's numbers has its axes in another order "
+                f"than the input; give wrt={start.ref.path!r}, whose attribution has them as they "
+                "are there, or a layer behind it."
+            )
+        raise NotDifferentiableError(
+            f"what {start.label!r} makes of an input's numbers has not the batch for its first "
+            "axis (samples were joined along it, or axes turned), so that no part of it "
+            "belongs to one sample; give wrt= a layer behind it, or keep the batch first."
+        )
+
+    def _why_no_input(self, position: int, end: Any) -> str:
+        name = self._view.input_names[position]
+        tensor = self._view.input(position)
+        starts = [s for s in self._view.starts if position in s.ties]
+        if not starts and not tensor.is_float:
+            return (
+                f"input {name!r} is {tensor.dtype} and goes into no Embedding, look-up or "
+                "cast to floating numbers, so no gradient with respect to it exists; give wrt= a "
+                "layer behind which values are floating."
+            )
+        own = TensorRef(None, position=position)
+        start = own if tensor.is_float or not starts else starts[0].ref
+        return self._why_blocked(start, end, f"input {name!r}")
+
+    def check_flow(self, ref: TensorRef, end: Any, name: str) -> None:
+        """Refuses a tensor that no gradient flows to, or none that an exported graph can hold.
+
+        Raises:
+            NotDifferentiableError: it is one; says where the gradient stops.
+        """
+        if not self.flows(ref, end):
+            raise NotDifferentiableError(self._why_blocked(ref, end, f"layer {name!r}"))
+        self._check_custom_gradients(ref, end)
+
+    def _why_blocked(self, ref: TensorRef, end: Any, what: str) -> str:
+        blocked = self._view.blocked_at(ref, end)
+        if not blocked:
+            return f"the target does not depend on {what}: no gradient exists."
+        shown = ", ".join(
+            f"{kind} in layer {layer!r}" if layer else kind for kind, layer in sorted(blocked)
+        )
+        return (
+            f"the target is not differentiable with respect to {what}: the gradient stops at "
+            f"{shown}. Give wrt= a layer behind that operation, a target before it, or "
+            f"{_WITHOUT_GRADIENT}."
+        )
+
+    def _check_custom_gradients(self, ref: TensorRef, end: Any) -> None:
+        """Refuses gradients that user code has redefined: an exported graph cannot hold them."""
+        if self._by_scores:
+            return
+        for layer in self._view.redefined_at(ref, end):
+            raise NotDifferentiableError(
+                f"layer {layer!r} redefines its gradient (custom_gradient, as layers do that "
+                "Keras quantised), which no exported graph can carry; use the plain operations, "
+                "or the model before model.quantize(), give wrt= a layer behind it, or "
+                f"{_WITHOUT_GRADIENT}."
+            )
