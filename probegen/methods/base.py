@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0414 - what is imported under its own name is given on
 """What a method says of itself: the base classes of all probes, one family a class.
 
 A method is a frozen dataclass in a file of its own, derived from one of these families:
@@ -9,6 +10,9 @@ A method is a frozen dataclass in a file of its own, derived from one of these f
 - `OfLayer`: explains the positions of one layer's output by gradients: class activation maps.
 - `OfLayerOutput`: makes something else of the gradient at a layer's output.
 
+The first two stand in `of_layers.py`, and what all have in common in `probe.py`; this file gives
+both on, so that a method imports from one place.
+
 Class attributes say once what the command line, the manifest, the plots and the README need to
 know. The code of a method (`combine`, `gradients_at`) is written over `Operations`, and so is the
 same in an ONNX graph, in TensorFlow and in numpy.
@@ -17,10 +21,9 @@ same in an ONNX graph, in TensorFlow and in numpy.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
 from probegen.artefact.manifest import (
     DRAWN_AS_MAP,
@@ -31,12 +34,18 @@ from probegen.artefact.manifest import (
     SIGNED,
     SUM_DETAIL,
 )
-from probegen.errors import InstrumentError, SpecError
-from probegen.methods.axes import Axes, Sizes, behind_batch, channel_axis, without
+from probegen.errors import SpecError
+from probegen.methods.axes import Axes, Sizes, channel_axis, without
 from probegen.methods.baselines import Baseline
-from probegen.methods.chains import QUERY, Attending, axes_named
 from probegen.methods.fields import check_bool, check_choice, option
+from probegen.methods.of_layers import PAYLOADS as PAYLOADS
+from probegen.methods.of_layers import OfAttention as OfAttention
+from probegen.methods.of_layers import OfLayers as OfLayers
 from probegen.methods.operations import Operations, T
+from probegen.methods.probe import P
+from probegen.methods.probe import Probe as Probe
+from probegen.methods.probe import Selector as Selector
+from probegen.methods.probe import all_methods as all_methods
 from probegen.methods.samples import Place, Samples
 from probegen.methods.tables import OwnProducts, Product, Table
 from probegen.methods.targets import Target, checked_target
@@ -49,259 +58,6 @@ from probegen.methods.tokens import (
     vector_axis,
     without_padding,
 )
-
-#: A glob, `"re:..."`, `"type:..."`, `"role:..."`, an index, a layer, a predicate, or a list.
-Selector = Any
-
-PAYLOADS = ("float16", "float32", "float64")
-
-P = TypeVar("P", bound="Probe")
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Base of all probes.
-
-    Attributes:
-        kind: the first part of the names of its outputs.
-        text_name: what specs and the command line call it; `kind` where it is not said.
-        title: what people call it.
-        help: one sentence that says what comes out, for the command line and the README.
-        unit: what one number means; empty where that is the layer's own affair.
-        sign: one of `manifest.SIGNS`.
-        draw: one of `manifest.DRAWN_AS`.
-        equation: how a number is defined, in one line.
-        paper: where that was published, with the place in it.
-        selects: the field that selects layers or inputs.
-        point: the word in `ProbePoint.probes` of the points that it can be used at.
-    """
-
-    kind: ClassVar[str] = ""
-    text_name: ClassVar[str] = ""
-    title: ClassVar[str] = ""
-    help: ClassVar[str] = ""
-    unit: ClassVar[str] = ""
-    sign: ClassVar[str] = ""
-    draw: ClassVar[str] = ""
-    equation: ClassVar[str] = ""
-    paper: ClassVar[str] = ""
-    selects: ClassVar[str] = ""
-    point: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        if "text_name" not in vars(cls):
-            cls.text_name = cls.kind
-
-    def __post_init__(self) -> None:
-        name = getattr(self, "name", None)
-        if name is not None and (not isinstance(name, str) or not name.strip()):
-            raise SpecError(f"{type(self).__name__}(name=...) takes a non-empty string or None.")
-
-    @property
-    def selector(self) -> Selector:
-        """Which layers or inputs are meant."""
-        return getattr(self, self.selects)
-
-    def resolved(self: P, paths: Sequence[str]) -> P:
-        """Returns the probe with explicit paths in the place of its selector."""
-        return self.with_selector(list(paths))
-
-    def with_selector(self: P, selector: Selector) -> P:
-        """Returns the probe with another selector."""
-        changes: dict[str, Any] = {self.selects: selector}
-        return dataclasses.replace(self, **changes)
-
-    def definition(self, axes: Axes) -> str:
-        """Returns one line that says how a number is defined, with its source.
-
-        Args:
-            axes: those of the tensor that is given out or explained.
-        """
-        del axes
-        return f"{self.equation} ({self.paper})" if self.paper else self.equation
-
-    def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
-        """Returns the axes and sizes of what is made of a tensor (given out or explained).
-
-        A method that only leaves axes out says which it keeps in `kept_axes`. One that adds axes
-        or changes sizes overrides this.
-
-        Args:
-            axes: the tensor's.
-            sizes: the tensor's.
-            layer: what the layer is called in the message.
-
-        Raises:
-            InstrumentError: the probe asks for axes or entries that are not there, or the tensor
-                has not the sizes that the probe was written for.
-        """
-        kept = self.kept_axes(axes, layer)
-        return tuple(axes[i] for i in kept), tuple(sizes[i] for i in kept)
-
-    def kept_axes(self, axes: Axes, layer: str = "the layer") -> tuple[int, ...]:
-        """Returns which axes of the tensor are kept, in their order: all of them.
-
-        Args:
-            axes: the tensor's.
-            layer: what the layer is called in the message.
-
-        Raises:
-            InstrumentError: the probe asks for axes that are not there.
-        """
-        del layer
-        return tuple(range(len(axes)))
-
-    def detail(self, axes: Axes) -> dict[str, Any]:
-        """Returns further facts for the manifest, as plain JSON values."""
-        del axes
-        return {}
-
-    def described(self, axes: Axes) -> dict[str, Any]:
-        """Returns what an `OutputSpec` says that depends on the method alone.
-
-        Args:
-            axes: those of the tensor that is given out or explained.
-        """
-        return {
-            "kind": self.kind,
-            "title": self.title,
-            "unit": self.unit,
-            "sign": self.sign,
-            "paper": self.paper,
-            "draw": self.draw,
-            "method": self.definition(axes),
-            "detail": self.detail(axes),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class OfLayers(Probe):
-    """Gives out a tensor of each selected layer.
-
-    Attributes:
-        of_weights: True where that is the attention weights that the layer applies, and not its
-            output.
-        of_states: True where it is what a recurrent layer keeps from step to step, over time.
-    """
-
-    selects: ClassVar[str] = "select"
-    of_weights: ClassVar[bool] = False
-    of_states: ClassVar[bool] = False
-
-    @property
-    def gates(self) -> bool:
-        """Of states, whether gates are given out as well: a field."""
-        return False
-
-    @property
-    def dtype(self) -> str | None:
-        """Element type of what is given out, None for the tensor's own: a field with a default."""
-        raise NotImplementedError
-
-    def payload(self, ops: Operations[T], value: T, axes: Axes) -> T:
-        """Returns what is given out of a tensor.
-
-        Args:
-            ops: the array operations.
-            value: the tensor.
-            axes: its axes.
-        """
-        del ops, axes
-        return value
-
-    @property
-    def stack(self) -> bool:
-        """Whether layers of one shape come out as one tensor; see `follow`: a field."""
-        return False
-
-    def whole(self) -> OfLayers:
-        """Returns what gives out the tensors that `follow` makes something of, as they are."""
-        raise NotImplementedError
-
-    def everything(self) -> OfLayers:
-        """Returns what gives out all from which this gives the positions of some, along the end."""
-        raise NotImplementedError
-
-    def beside(self) -> OfLayers | None:
-        """Returns what gives one more output beside each, `"<its name>/<kind>"`; None for none."""
-        return None
-
-    def follow(
-        self,
-        ops: Operations[T],
-        weights: Sequence[T],
-        gradients: Sequence[T],
-        layers: Sequence[Attending],
-        keys: int,
-    ) -> T:
-        """Returns what is made of the tensors of several layers together.
-
-        That is what is given out of each, `[batch, layer, ...]`, where a method says no other.
-
-        Args:
-            ops: the array operations.
-            weights: of each layer, in the order of the forward pass.
-            gradients: of the target at these weights; empty for a method without a target.
-            layers: which positions each layer reads, and what its axes are.
-            keys: the stream whose positions are the keys.
-        """
-        del gradients, keys
-        parts = [self.payload(ops, w, y.axes) for w, y in zip(weights, layers, strict=True)]
-        first = layers[0].axes
-        left, _ = self.result(first, (None,) * len(first))
-        return ops.stack(parts, behind_batch(left))
-
-
-@dataclasses.dataclass(frozen=True)
-class OfAttention(OfLayers):
-    """Follows positions through all selected attention layers together.
-
-    Attributes:
-        crosses: True where layers may attend from one stream of positions to another.
-        holds_identity: True where a matrix of a stream to itself begins with the identity, and
-            what is added may be small beside it.
-    """
-
-    point: ClassVar[str] = "attention"
-    of_weights: ClassVar[bool] = True
-    crosses: ClassVar[bool] = False
-    holds_identity: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        query = self.query
-        whole = isinstance(query, int) and not isinstance(query, bool)
-        if not whole and query not in (None, "mean"):
-            raise SpecError(f"query= takes an index, 'mean' or None, got {query!r}.")
-
-    @property
-    def query(self) -> int | str | None:
-        """Which query is given out: an index, `"mean"`, or None for all: a field."""
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> str | None:
-        """None: that of the weights."""
-        return None
-
-    def result(self, axes: Axes, sizes: Sizes, layer: str = "the layer") -> tuple[Axes, Sizes]:
-        """Returns the axes and sizes of what is given out, from those of the whole matrix.
-
-        Raises:
-            InstrumentError: there is no such query.
-        """
-        if self.query is None:
-            return axes, sizes
-        gone = axes_named(axes, QUERY)
-        along = [size for i in gone if (size := sizes[i]) is not None]
-        size = math.prod(along) if len(along) == len(gone) else None
-        if isinstance(self.query, int) and size is not None and not -size <= self.query < size:
-            raise InstrumentError(
-                f"query={self.query} is out of range: {layer!r} has {size} queries, 0 to "
-                f"{size - 1}."
-            )
-        return without(axes, *gone), tuple(d for i, d in enumerate(sizes) if i not in gone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -644,14 +400,3 @@ class OfLayer(GradientProbe):
         del layer
         channel = channel_axis(axes)
         return tuple(i for i in range(len(axes)) if i != channel)
-
-
-def all_methods(family: type[P]) -> list[type[P]]:
-    """Returns the methods of a family that have a name, each once, its families' included."""
-    found, left = [], [family]
-    while left:
-        for method in left.pop().__subclasses__():
-            left.append(method)
-            if method.text_name and method not in found:
-                found.append(method)
-    return found
