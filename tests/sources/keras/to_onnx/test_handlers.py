@@ -505,7 +505,26 @@ def test_windows_further_apart_than_large_at_open_sizes(tmp_path: Path) -> None:
         np.testing.assert_allclose(slope, tape.gradient(score, inputs), rtol=1e-5, atol=1e-7)
 
 
-def test_pooling_further_apart_than_large_says_what_works() -> None:
+def test_maxima_further_apart_than_large_at_open_sizes(tmp_path: Path) -> None:
+    """All numbers are negative: what is padded must not be the largest."""
+    x = keras.Input((None, 2), name="x")
+    y = layers.MaxPooling1D(2, strides=3, padding="same")(-ops.exp(x))
+    model = keras.Model(x, layers.Dense(3, name="y")(layers.GlobalAveragePooling1D()(y)))
+    pg.compile(model, [pg.InputGradient(target=1)], tmp_path / "m.onnx", verify=False)
+    art = runtime.load(tmp_path / "m.onnx")
+    for steps in (10, 11, 12, 1):
+        inputs = tf.constant(np.random.default_rng(steps).normal(size=(2, steps, 2)), "float32")
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            right = model(inputs)
+            score = right[:, 1]
+        result = art.run(inputs.numpy())
+        np.testing.assert_allclose(result["y"].array, right, rtol=1e-5, atol=1e-6)
+        slope = tape.gradient(score, inputs)
+        np.testing.assert_allclose(result["input_gradient/x"].array, slope, rtol=1e-5, atol=1e-7)
+
+
+def test_averages_further_apart_than_large_say_what_works() -> None:
     pooling = layers.AveragePooling2D(2, strides=4, padding="same")
     with pytest.raises(UnsupportedOpsError, match=r"give the model's Input them.*padding='valid'"):
         session(pooling, [tf.TensorSpec((2, None, None, 3))])

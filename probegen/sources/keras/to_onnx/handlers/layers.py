@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx
 from tf2onnx.onnx_opset.nn import (
     BiasAdd,
@@ -118,6 +119,19 @@ def _pad_windows_apart(w: Writer) -> None:
     windows = None if kernel is None else kernel[: len(steps)]
     if windows is None or all(n >= step for n, step in zip(windows, steps, strict=True)):
         return
+    _pad_for(w, windows, steps)
+
+
+def _pad_for(w: Writer, windows: Sequence[int], steps: Sequence[int], *value: str) -> None:
+    """Pads as TensorFlow does, which never pads by less than nothing, and says so to the node.
+
+    Args:
+        w: writes before the node.
+        windows: their sizes, of the axes of positions.
+        steps: how far they are apart.
+        value: what is padded with, where that is not 0.
+    """
+    last = is_channels_last(w.node)
     x, none, one = w.inputs[0], w.indices([0]), w.indices([1])
     ahead, behind = [], []
     for axis, (n, step) in enumerate(zip(windows, steps, strict=True), start=1 if last else 2):
@@ -128,25 +142,33 @@ def _pad_windows_apart(w: Writer) -> None:
         ahead.append(w.op("Div", total, w.indices([2]), dtype=_INT))
         behind.append(w.op("Sub", total, ahead[-1], dtype=_INT))
     if max(windows) > 1:
-        padded = w.op("Pad", x, w.concat(_widths(ahead, behind, none, last=last)))
+        padded = w.op("Pad", x, w.concat(_widths(ahead, behind, none, last=last)), *value)
         w.context.replace_input(w.node, x, padded, 0)
     w.node.set_attr("padding", "VALID")
 
 
 def pool(op_type: str) -> Handler:
-    """Returns a handler for pooling that refuses what onnxruntime pads by less than nothing."""
+    """Returns a handler for pooling, of sizes that onnxruntime pads by less than nothing too.
+
+    An average of these is refused: it is of what was there before.
+    """
 
     def handler(context: Any, node: Any, _: str, __: Any) -> None:
         w = Writer(context, node)
         if len(w.inputs) == 1 and w.attribute("padding") == "SAME" and _is_open(w):
-            sizes, steps = w.attribute("ksize"), w.attribute("strides")
+            sizes, steps = list(w.attribute("ksize")), list(w.attribute("strides"))
+            positions = slice(1, -1) if is_channels_last(node) else slice(2, None)
             if max(sizes) == 1:  # nothing is padded
                 node.set_attr("padding", "VALID")
             elif any(n < step for n, step in zip(sizes, steps, strict=True)):
-                raise ValueError(
-                    "padding='same' with strides larger than the windows needs sizes that are "
-                    "known: give the model's Input them, or take padding='valid'"
-                )
+                if op_type != "MaxPool":
+                    raise ValueError(
+                        "padding='same' with strides larger than the windows needs sizes that are "
+                        "known: give the model's Input them, or take padding='valid'"
+                    )
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(w.dtype_of(w.inputs[0]))
+                least = w.constant(np.array(np.finfo(dtype).min, dtype))
+                _pad_for(w, sizes[positions], steps[positions], least)
         kind = node.type
         node.type = op_type
         PoolOp.version_11(context, node, tf_op=kind)
