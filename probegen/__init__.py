@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from probegen import methods
+from probegen import errors, methods, text
 from probegen._keras_hook import register_with_keras
 from probegen._version import __version__ as __version__
 
@@ -85,6 +85,9 @@ _HOMES = {
     "verify": "probegen.parity",
 }
 
+#: What those import that run artefacts do not need.
+_COMPILER = frozenset({"keras", "onnx", "onnx_ir", "tensorflow", "tf2onnx"})
+
 __all__ = [*_HOMES, *(m.__name__ for m in methods.METHODS)]  # noqa: PLE0604 - strings, of a table
 
 
@@ -94,7 +97,16 @@ def __getattr__(name: str) -> Any:
             return method
     if name not in _HOMES:
         raise AttributeError(f"module 'probegen' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] not in _COMPILER:
+            raise
+        needed = text.extra_for(missing)
+        raise errors.SourceError(
+            f"pg.{name} needs {missing}, which is not installed: pip install {needed}."
+        ) from error
     globals()[name] = found
     return found
 

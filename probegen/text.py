@@ -39,3 +39,10 @@ def amount(count: int, noun: str) -> str:
 def format_shape(shape: Sequence[int | str | None]) -> str:
     """Returns a shape as text, `?` standing for an open size."""
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
+
+
+def extra_for(module: str) -> str:
+    """Returns what to install where a module that the compiler needs is missing."""
+    both = "'probegen[compiler]'"
+    of_onnx = module.partition(".")[0] in ("onnx", "onnx_ir")
+    return f"'probegen[onnx]' (for Keras models {both})" if of_onnx else both

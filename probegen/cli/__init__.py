@@ -25,11 +25,10 @@ from probegen.cli.serve_config import serve_config
 from probegen.cli.verify import verify
 from probegen.cli.web import web
 from probegen.errors import ProbegenError
+from probegen.text import extra_for
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _TRACEBACK = "--traceback"
-_COMPILER = "'probegen[compiler]'"
-_ONNX = f"'probegen[onnx]' (for Keras models {_COMPILER})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,10 +63,9 @@ def _explain(error: Exception) -> str:
     if isinstance(error, ProbegenError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        of_onnx = (error.name or "").partition(".")[0] in ("onnx", "onnx_ir")
         return (
             f"{error.name} is not installed. This command needs the compiler: pip install "
-            f"{_ONNX if of_onnx else _COMPILER}."
+            f"{extra_for(error.name or '')}."
         )
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

@@ -9,12 +9,12 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"tensorflow", "keras", "tf2onnx", "onnx", "onnx_ir"}:
-            raise ImportError(name + " is blocked")
+            raise ModuleNotFoundError(name + " is blocked", name=name)
 
 sys.meta_path.insert(0, Block())
 import numpy as np
 from probegen import runtime
-from probegen.errors import ArtefactError
+from probegen.errors import ArtefactError, SourceError
 path, folder = sys.argv[1:]
 art = runtime.load(path, threads=1)
 print(art)
@@ -29,6 +29,11 @@ assert "matplotlib.pyplot" not in sys.modules
 try:
     runtime.load(folder)
 except ArtefactError as error:
+    print(error)
+import probegen as pg
+try:
+    pg.compile
+except SourceError as error:
     print(error)
 """
 
@@ -53,6 +58,9 @@ def python(code, *arguments):
 def test_whole_runtime_without_tensorflow(image_path, tmp_path):
     printed = python(RUN_IT_ALL, image_path, tmp_path)
     assert "holds no SavedModel" in printed
+    assert (
+        "pg.compile needs onnx_ir, which is not installed: pip install 'probegen[onnx]'" in printed
+    )
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert "data:image/png;base64," in (tmp_path / "r.html").read_text(encoding="utf-8")
 
