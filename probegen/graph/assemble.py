@@ -22,7 +22,7 @@ from probegen.graph.attribution.completeness import Missing
 from probegen.graph.autodiff import obstacles
 from probegen.graph.batch_axes import node_that_joins
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.queries import constants_of, where_axes_are_lost
+from probegen.graph.core.queries import constants_of, key_of, where_axes_are_lost
 from probegen.graph.core.values import UnknownShapeError, dims_of, dtype_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.gate import add_gate
@@ -395,16 +395,38 @@ def finish(
     graph.outputs[:] = [*predictions, *explanations]
     clean(model)
     count = len(predictions)
+    _give_out_inputs(graph, count)
     read_own_floats(graph, list(graph.outputs)[:count])
     if gate:
         outputs = list(graph.outputs)
         opset = graph.opset_imports[""]
-        gated = add_gate(graph, opset, outputs[:count], outputs[count:], gate=gate)
+        through = {v for v in outputs[:count] if v.is_graph_input()}
+        made = [v for v in outputs[:count] if v not in through]
+        gated = iter(add_gate(graph, opset, made, outputs[count:], gate=gate))
+        graph.outputs.extend(v if v in through else next(gated) for v in outputs[:count])
         graph.outputs.extend(gated)
 
 
+def _give_out_inputs(graph: ir.Graph, count: int) -> None:
+    """Puts an input itself in the place of its copy among the first outputs: they may share a name.
+
+    Leaves: copies that something else reads as well.
+    """
+    for position, value in enumerate(list(graph.outputs)[:count]):
+        node = value.producer()
+        if node is None or key_of(node) != "Identity" or value.uses():
+            continue
+        given = node.inputs[0]
+        if given is not None and given.is_graph_input() and [*graph.outputs].count(value) == 1:
+            graph.outputs[position] = given
+            graph.remove(node, safe=True)
+
+
 def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
-    """Gives the outputs their names; each becomes a value of its own that a node produces."""
+    """Gives the outputs their names; each becomes a value of its own that a node produces.
+
+    But for an input that the source gives out by its own name: it stays one value with one name.
+    """
     taken = {v.name: v for v in graph.inputs}
     taken.update((v.name, v) for v in graph.initializers.values())
     for node in graph.all_nodes():
@@ -412,6 +434,8 @@ def name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
     seen: set[ir.Value] = set()
     for position, name in enumerate(names):
         value = graph.outputs[position]
+        if value.name == name and value.is_graph_input():
+            continue
         if value.producer() is None or value in seen:
             copy = ir.node("Identity", [value])
             copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
