@@ -159,7 +159,7 @@ class ExplainedTensors:
         mask that is asked for), but not with `strict`; floating ones have no slope there. For
         methods by scores, what no gradient reaches stands for an input that has nothing else, and
         nothing beside the input itself: what it is looked up as changes with it, and all that it is
-        compared with.
+        compared with. So does the bin that a floating number falls into, which gradients start at.
         """
         means = self._of_input_by(self._view.flows, position, end, strict=True)
         loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
@@ -168,7 +168,9 @@ class ExplainedTensors:
         own = TensorRef(None, position=position)
         if own in means:
             return [own]
-        if not strict and not means and self._view.depends(own, end):
+        # Numbers that are sorted into bins are hidden themselves; ids may be held as floats.
+        sorted_in = self._view.input(position).is_float and not self._view.holds_ids(position)
+        if (sorted_in if means else not strict) and self._view.depends(own, end):
             return [own]
         if loose:
             return means if strict else loose

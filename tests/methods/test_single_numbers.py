@@ -64,8 +64,10 @@ def test_an_id_a_sample_is_hidden_as_a_whole(tmp_path: Path, one_hot: bool) -> N
     np.testing.assert_allclose(result["saliency/city"].array, slopes, rtol=1e-5)
 
 
-def test_a_column_of_words_or_bins_is_hidden_as_a_whole(tmp_path: Path) -> None:
-    """The artefact's input is the one-hot vector of the word, the graph makes that of the bin."""
+def test_a_column_of_words_is_hidden_as_a_whole_and_a_number_before_its_bin(
+    tmp_path: Path,
+) -> None:
+    """The artefact's input is the one-hot vector of the word; the graph finds the bin of 0."""
     kind = keras.Input((1,), dtype="string", name="kind")
     age, rest = keras.Input((1,), name="age"), keras.Input((2,), name="rest")
     word = keras.layers.StringLookup(vocabulary=["x", "y", "z"], output_mode="one_hot")
@@ -82,10 +84,13 @@ def test_a_column_of_words_or_bins_is_hidden_as_a_whole(tmp_path: Path) -> None:
     result = runtime.load(tmp_path / "m.onnx").run(feed)
     kernel = np.asarray(score.kernel)[:, 1]
     for method in ("feature_ablation", "kernel_shap"):
-        for name, rows in (("kind", [2, 0]), ("age", [5, 4])):
-            given = result[f"{method}/{name}"]
-            assert given.axes == ("batch",)
-            np.testing.assert_allclose(given.array, kernel[rows], rtol=1e-4, atol=1e-6)
+        given = result[f"{method}/kind"]
+        assert given.axes == ("batch",)
+        np.testing.assert_allclose(given.array, kernel[[2, 0]], rtol=1e-4, atol=1e-6)
+        given = result[f"{method}/age"]
+        assert given.axes == ("batch", "feature")
+        moved = [[0], [kernel[4] - kernel[5]]]
+        np.testing.assert_allclose(given.array, moved, rtol=1e-4, atol=1e-6)
 
 
 def test_all_that_an_id_looks_up_is_hidden_together(tmp_path: Path) -> None:

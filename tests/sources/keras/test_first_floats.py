@@ -263,6 +263,25 @@ def test_numbers_that_are_sorted_into_bins_may_be_any(way, tmp_path):
             art.run(data + 0.5)
 
 
+@pytest.mark.parametrize("mode", ["one_hot", "int"])
+def test_what_is_hidden_of_numbers_in_bins_are_the_numbers(mode, tmp_path):
+    """`fill=` and `background=` are of the input, whose bin the model looks up anew."""
+    x = keras.Input((2,), name="age")
+    bins = layers.Discretization(bin_boundaries=[20.0, 40.0, 60.0], output_mode=mode)(x)
+    y = bins if mode == "one_hot" else layers.Embedding(4, 3)(bins)
+    model = fill(keras.Model(x, layers.Dense(2)(layers.Flatten()(y))))
+    probes = [pg.FeatureAblation(target=0, fill=30.0), pg.KernelSHAP(target=0, background=30.0)]
+    pg.compile(model, probes, tmp_path / "m.onnx")
+    ages = np.array([[50, 15], [35, 70], [10, 30]], np.float32)
+    scores = np.asarray(model(ages))[:, :1]
+    hidden = [np.where(np.arange(2) == i, np.float32(30), ages) for i in range(2)]
+    alone = np.concatenate([scores - np.asarray(model(h))[:, :1] for h in hidden], axis=1)
+    result = runtime.load(tmp_path / "m.onnx").run(ages)
+    np.testing.assert_allclose(result["feature_ablation/age"].array, alone, atol=1e-5)
+    # Each feature has a part of the score to itself, so that this is its Shapley value too.
+    np.testing.assert_allclose(result["kernel_shap/age"].array, alone, atol=1e-4)
+
+
 def test_tied_weights_are_explained_where_ids_are_read():
     x = keras.Input((6,), dtype="int32", name="ids")
     table = layers.ReversibleEmbedding(20, 5, name="words")
