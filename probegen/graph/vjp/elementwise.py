@@ -157,6 +157,9 @@ def _through_swish(way: _Broadcast, gate: ir.Value, y: ir.Value) -> ir.Value:
 
     Where x is so large that s is 1, y counts exactly 0 times; s * (1 + x - y), which is the same,
     would have lost the 1 there. All of it is done where images stay in blocks of channels.
+
+    The slope is exact to 3e-6, as onnxruntime's sigmoid is to 2e-7: to a hundredth of itself at
+    -12, to none of its digits from -16 on, where it is below 2e-6.
     """
     bend = way.apply("Mul", way.apply("Sub", 1.0, gate), y)
     slope = way.apply("Add", bend, gate)

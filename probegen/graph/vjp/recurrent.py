@@ -51,7 +51,7 @@ from probegen.graph.vjp.recurrent_steps import (
     forward,
     running,
 )
-from probegen.graph.vjp.saturating import one_minus_sigmoid, slope_of_sigmoid, slope_of_tanh
+from probegen.graph.vjp.saturating import sigmoid_and_rest, slope_of_sigmoid, slope_of_tanh
 
 _STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 #: Steps in a block. More make fewer turns, and more nodes; what LSTM keeps of a longer block would
@@ -379,16 +379,19 @@ class _Part:
             return body.op("Sub", body.scalar(1, square), square, shape=square)
         return body.op("Sub", activated, square, shape=square)
 
-    def slope_of_gates(self, gates: ir.Value, value: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Writes the derivative of gates, and 1 - gates.
+    def gates(self, value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Writes gates, their derivative, and 1 - gates, from what gates are taken of.
 
-        Of a sigmoid from what it is taken of, as 1 - 1 tells nothing; exact as the gates are.
+        Of a sigmoid all three are exact to a rounding of themselves. The gates that the engine has
+        are so to a rounding of 1: below 1e-7 they say nothing, and 1 - 1 says as little.
         """
         body, name = self.loop.body, self.d.activations[0]
         if name == "Sigmoid":
-            rest = one_minus_sigmoid(body, value)
-            return body.op("Mul", gates, rest, shape=gates), rest
-        return _SLOPES[name](body, value), body.op("Sub", body.scalar(1, gates), gates, shape=gates)
+            gates, rest = sigmoid_and_rest(body, value)
+            return gates, body.op("Mul", gates, rest, shape=gates), rest
+        gates = self.activate(0, value)
+        rest = body.op("Sub", body.scalar(1, gates), gates, shape=gates)
+        return gates, _SLOPES[name](body, value), rest
 
     # -- step by step ------------------------------------------------------------------------
 
@@ -437,7 +440,7 @@ def _lstm_factors(
         of_gates, of_candidate = _split(builder, _lstm_weights(d), 3 * n, n)
         for_gates = part.op("MatMul", seen, of_gates, width=3 * n)
         for_candidate = part.op("MatMul", seen, of_candidate)
-        gates = part.activate(0, for_gates)
+        gates, slope_of_gates, _ = part.gates(for_gates)
         i, o, f = part.split(gates, n, n, n)
         c = part.activate(1, for_candidate)
         new = part.op("Mul", i, c)
@@ -457,7 +460,7 @@ def _lstm_factors(
         before = part.join(run[:-1])
         beside = part.op("Concat", c, squashed, before, axis=-1, width=3 * n)
         slope_of_c, slope_of_cells = part.slopes((1, for_candidate), (2, cells))
-        to_gates = part.op("Mul", beside, part.slope_of_gates(gates, for_gates)[0], width=3 * n)
+        to_gates = part.op("Mul", beside, slope_of_gates, width=3 * n)
         to_candidate = part.op("Mul", i, slope_of_c)
         factor = part.op("Concat", to_gates, to_candidate, axis=-1, width=4 * n)
         to_cell = part.op("Mul", o, slope_of_cells)
@@ -485,9 +488,8 @@ def _reset_after(part: _Part) -> tuple[ir.Value, list[ir.Value], list[ir.Value],
     for_gates = part.op("MatMul", seen, weights.gates, width=2 * n)
     of_input = part.op("MatMul", part.columns(seen, 0, d.input + 1), weights.of_input)
     of_state = part.op("MatMul", part.columns(seen, d.input, d.seen_width), weights.of_state)
-    gates = part.activate(0, for_gates)
+    gates, slope_of_gates, rest = part.gates(for_gates)
     z, r = part.split(gates, n, n)
-    slope_of_gates, rest = part.slope_of_gates(gates, for_gates)
     slope_of_z, slope_of_r = part.split(slope_of_gates, n, n)
     for_h = part.op("Add", of_input, part.op("Mul", r, of_state))
     h = part.activate(1, for_h)
@@ -521,9 +523,8 @@ def _reset_before(part: _Part) -> tuple[ir.Value, list[ir.Value], list[ir.Value]
     weights = _gru_weights(d, reset_after=False)
     for_gates = part.op("MatMul", seen, weights.gates, width=2 * n)
     of_input = part.op("MatMul", part.columns(seen, 0, d.input + 1), weights.of_input)
-    gates = part.activate(0, for_gates)
+    gates, slope_of_gates, rest = part.gates(for_gates)
     z, r = part.split(gates, n, n)
-    slope_of_gates, rest = part.slope_of_gates(gates, for_gates)
     slope_of_z, slope_of_r = part.split(slope_of_gates, n, n)
     before = part.columns(seen, d.input + 1, d.seen_width)
     r_gates, r_h = _split(d.builder, d.r, 2 * n, n, axis=0)

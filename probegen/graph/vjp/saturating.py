@@ -7,7 +7,8 @@ has. From the argument there is no difference to lose digits in. An exponential 
 the slope the 0 that it should be; the argument may be infinite.
 
 Sigmoids of engines are no help: onnxruntime's is exact to a rounding of 1, so that `sigmoid(-x)` is
-worth no more than `1 - y`. Its exponential is exact to a rounding of the result.
+worth no more than `1 - y`, and a sigmoid of -16 has no digits. Its exponential is exact to a
+rounding of the result.
 
 Values of 16 bits are widened: an exponential of 12 is infinite there.
 """
@@ -19,6 +20,9 @@ import onnx_ir as ir
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import dtype_of
 from probegen.graph.vjp.common import widened
+
+#: Not far beyond it, exponentials of 32 bits are infinite.
+_MOST = 87.0
 
 
 def times_slope_of_sigmoid(b: Builder, g: ir.Value, x: ir.Value) -> ir.Value:
@@ -48,9 +52,11 @@ def slope_of_tanh(b: Builder, x: ir.Value) -> ir.Value:
     return b.cast(b.mul(inverse, inverse), dtype_of(x))
 
 
-def one_minus_sigmoid(b: Builder, x: ir.Value) -> ir.Value:
-    """Returns 1 / (1 + exp(x)), which is 1 less the sigmoid of x, and the sigmoid of -x."""
-    return _over(b, b.scalar(1.0, x), b.add(b.elementwise("Exp", widened(b, x)), 1.0))
+def sigmoid_and_rest(b: Builder, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Returns the sigmoid of x, and 1 less it, which is the sigmoid of -x; each to its rounding."""
+    up = b.elementwise("Exp", b.elementwise("Min", widened(b, x), _MOST))
+    rest = b.elementwise("Reciprocal", b.add(up, 1.0))
+    return b.cast(b.mul(up, rest), dtype_of(x)), b.cast(rest, dtype_of(x))
 
 
 def _both_exponentials(b: Builder, x: ir.Value) -> ir.Value:
