@@ -79,6 +79,8 @@ class GradientProbe(Probe):
             contrast and `"input"` are of channels likewise.
         sums_to_score: True where the numbers of a sample add up to its score less that of a
             reference (completeness), so that pictures may stack them.
+        fills: the field that says what stands in the place of what is taken away, a baseline, say;
+            empty where there is none.
         has_completeness: True where such an axiom holds, if only up to what biases take.
         region: `"input"`: the artefact gets a float input `region`, `[batch, ...positions]` of the
             output (or of the layer that `of=` names), which weighs its positions before they are
@@ -96,6 +98,7 @@ class GradientProbe(Probe):
     draw: ClassVar[str] = DRAWN_AS_MAP
     needs_gradient: ClassVar[bool] = True
     sums_to_score: ClassVar[bool] = False
+    fills: ClassVar[str] = ""
     has_completeness: ClassVar[bool] = False
     products: ClassVar[Mapping[str, Product]] = MappingProxyType({})
 

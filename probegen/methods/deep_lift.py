@@ -52,6 +52,7 @@ class DeepLIFT(OfInputs):
     has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "(x - baseline) * multiplier, with dy / dx in the place of slopes"
     paper: ClassVar[str] = "Shrikumar et al. 2017, secs. 3.3-3.5"
+    fills: ClassVar[str] = "baseline"
 
     baseline: Baseline = option(0.0, "Baseline", parse=parse_number_or_array)
     target: Target = "argmax"

@@ -37,6 +37,7 @@ class DeepSHAP(OfInputs):
     has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "mean over the background of (x - background) * multiplier"
     paper: ClassVar[str] = "Lundberg and Lee 2017, sec. 4.2"
+    fills: ClassVar[str] = "background"
 
     background: Baseline = option(dataclasses.MISSING, "Background (.npy)")
     target: Target = "argmax"

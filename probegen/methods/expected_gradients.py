@@ -45,6 +45,7 @@ class ExpectedGradients(OfInputs):
     has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "mean over draws of (x - background) * d target / d x on the line"
     paper: ClassVar[str] = "Erion et al. 2021, eq. 3"
+    fills: ClassVar[str] = "background"
 
     background: Baseline = option(dataclasses.MISSING, "Background (.npy)")
     samples: int = option(64, "Points", flag="draws", at_least=1)

@@ -45,6 +45,7 @@ class FeatureAblation(ByGroups):
     unit: ClassVar[str] = "score"
     equation: ClassVar[str] = "target(x) - target(x with the group hidden)"
     paper: ClassVar[str] = "Covert et al. 2021, sec. 4.1"
+    fills: ClassVar[str] = "fill"
 
     groups: GroupsField = option(None, "Groups (grid:7, input, or an .npy file)", parse=str)
     fill: float = option(0.0, "What hides")

@@ -55,6 +55,7 @@ class IntegratedGradients(OfInputs):
     has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "(x - baseline) * mean of d target / d x on the line"
     paper: ClassVar[str] = "Sundararajan et al. 2017, eq. 3"
+    fills: ClassVar[str] = "baseline"
 
     steps: int = option(32, "Points", at_least=1)
     baseline: Baseline = option(0.0, "Baseline", parse=parse_number_or_array)

@@ -55,6 +55,7 @@ class KernelSHAP(ByCoalitions):
     has_completeness: ClassVar[bool] = True
     equation: ClassVar[str] = "Shapley value of the group in the game target(groups kept)"
     paper: ClassVar[str] = "Lundberg and Lee 2017, eqs. 8-9"
+    fills: ClassVar[str] = "background"
 
     groups: GroupsField = option(None, "Groups (grid:7, input, or an .npy file)", parse=str)
     background: Background = option(

@@ -47,6 +47,7 @@ class LIME(ByCoalitions):
     unit: ClassVar[str] = "score"
     equation: ClassVar[str] = "coefficient of the group in a weighted ridge regression of target"
     paper: ClassVar[str] = "Ribeiro et al. 2016, sec. 3.4"
+    fills: ClassVar[str] = "background"
 
     groups: GroupsField = option(None, "Groups (grid:7, input, or an .npy file)", parse=str)
     background: Background = option(

@@ -56,6 +56,7 @@ class Occlusion(OfInputsByScores):
     unit: ClassVar[str] = "score"
     equation: ClassVar[str] = "mean of target(x) - target(x with a window hidden) over its windows"
     paper: ClassVar[str] = "Zeiler and Fergus 2014, sec. 4.2"
+    fills: ClassVar[str] = "fill"
 
     window: int | tuple[int, ...] = option(8, "Size of the window", at_least=1)
     stride: int | tuple[int, ...] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from probegen.errors import NotDifferentiableError, SelectionError
@@ -159,7 +159,8 @@ class ExplainedTensors:
         mask that is asked for), but not with `strict`; floating ones have no slope there. For
         methods by scores, what no gradient reaches stands for an input that has nothing else, and
         nothing beside the input itself: what it is looked up as changes with it, and all that it is
-        compared with. So does the bin that a floating number falls into, which gradients start at.
+        compared with. So do the steps that a floating number is cut to and the bin that it falls
+        into, which gradients start at.
         """
         means = self._of_input_by(self._view.flows, position, end, strict=True)
         loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
@@ -168,14 +169,24 @@ class ExplainedTensors:
         own = TensorRef(None, position=position)
         if own in means:
             return [own]
-        # Numbers that are sorted into bins are hidden themselves; ids may be held as floats.
-        sorted_in = self._view.input(position).is_float and not self._view.holds_ids(position)
-        if (sorted_in if means else not strict) and self._view.depends(own, end):
+        if self._is_number(position, means, strict) and self._view.depends(own, end):
             return [own]
         if loose:
             return means if strict else loose
         # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
         return self._of_input_by(self._view.depends, position, end, strict)
+
+    def _is_number(self, position: int, means: Sequence[TensorRef], strict: bool) -> bool:
+        """Tells whether an input is hidden itself, though no gradient reaches it.
+
+        Numbers that are sorted into bins or compared are; ids that are held as floats are not.
+        """
+        if not self._view.input(position).is_float:
+            return not means and not strict
+        if means:
+            looked_up = any(self._starts[ref].is_lookup for ref in means)
+            return not (looked_up and self._view.holds_ids(position))
+        return not strict or not self._view.only_masks(position)
 
     def _of_input_by(
         self, flows: Callable[[TensorRef, Any], bool], position: int, end: Any, strict: bool

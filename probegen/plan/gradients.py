@@ -21,7 +21,7 @@ from probegen.methods.base import GradientProbe, OfInputs, OfLayer
 from probegen.methods.by_scores import ByScores, OfLayerByScores, hidden_axes
 from probegen.methods.samples import Place
 from probegen.methods.tokens import EMBEDDING
-from probegen.plan import axes, inputs_and_predictions
+from probegen.plan import axes, inputs_and_predictions, numbers_of_inputs
 from probegen.plan.explained_tensors import Explained, ExplainedTensors
 from probegen.plan.model_view import ModelView
 from probegen.plan.naming import output_name
@@ -166,6 +166,7 @@ class GradientPlanner:
             for number, one in enumerate(found)
         ]
         shapes = [self._view.tensor(one.ref).shape for one in found]
+        numbers_of_inputs.check(probe, found, self._view)
         probe.check_places(list(zip(places, shapes, strict=True)))
         own = [probe.at_place(place) for place in places]
         return [
@@ -278,6 +279,8 @@ class GradientPlanner:
             made = " and ".join(map(repr, one.inputs)) or "an input"
             told["method"] += f"; at {one.name!r}, to which the model casts {made}"
             told["detail"] = {**told["detail"], CAST_DETAIL: one.name}
+        elif numbers_of_inputs.stands_in(one):
+            told["method"] += f"; of {numbers_of_inputs.described(one)}"
         if PER_TOKEN_DETAIL not in told["detail"]:
             return told
         padding, said = self._padding(probe, one), ""

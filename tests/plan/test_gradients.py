@@ -7,8 +7,11 @@ import tensorflow as tf
 
 import probegen as pg
 from probegen.errors import InstrumentError, NotDifferentiableError, SelectionError
+from probegen.plan.making import make_plan
+from probegen.plan.plan import TensorRef
 from probegen.sources.keras.instrumented import instrument_as
 from probegen.sources.keras.keras_model import as_keras_model
+from probegen.sources.keras.source import open_source
 from tests import models
 from tests.sources.keras.support import logits, plain_gradient
 
@@ -207,3 +210,13 @@ def test_no_score_is_taken_from_one_step_of_a_loop():
     model = keras.Model(x, keras.layers.Dense(2, name="head")(y))
     with pytest.raises(SelectionError, match="no score can be taken from 'loop/cell': one step of"):
         pg.instrument(model, pg.InputGradient(target=1, of="loop/cell"))
+
+
+def test_a_number_that_is_only_compared_is_hidden_beside_others():
+    """A gradient reaches neither it nor the whole numbers that another is cut to."""
+    a, b, c = (keras.Input((2,), name=name) for name in "abc")
+    cut = keras.ops.cast(keras.ops.cast(c, "int32"), "float32")
+    parts = [a, keras.ops.cast(b > 50.0, "float32"), cut]
+    out = keras.layers.Dense(2, name="out")(keras.layers.Concatenate()(parts))
+    plan = make_plan(open_source(keras.Model([a, b, c], out)).view, (pg.Occlusion(1),))
+    assert plan.refs == tuple(TensorRef(None, position=i) for i in range(3))
